@@ -1,0 +1,57 @@
+# The main job and the tests, from nothing but Python >= 3.10 and make.
+
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed
+
+# What `make shards` makes, and from what.
+SCALES  ?= 4
+OUTPUT  ?= shards
+INPUT   ?= $(if $(wildcard OST),OST,$(SAMPLES))
+SAMPLES := build/sample_photos
+# Each of these is passed on only when it is named.
+OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(METHOD),--method $(METHOD)) \
+           $(if $(CODEC),--codec $(CODEC)) $(if $(WORKERS),--workers $(WORKERS))
+
+.DEFAULT_GOAL := help
+.PHONY: help install shards test lint format bench clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  e.g. make shards INPUT=~/photos SCALES="2 4" SIZE=512 SAMPLE=0.1 METHOD=cubic CODEC=npy WORKERS=8 OUTPUT=shards'
+
+install: $(STAMP) ## Create .venv and install the project into it
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[samples,dev]'
+	@touch $@
+
+shards: $(STAMP) ## Make shards of the photos in INPUT (./OST, or sample photos) for SCALES="2 4"
+ifeq ($(INPUT),$(SAMPLES))
+	@echo "No INPUT= and no ./OST: taking the colour photographs that scikit-image carries."
+	@$(BIN)/python -m shardgen.sample_photos $(SAMPLES)
+endif
+	@$(BIN)/python -m shardgen generate -i "$(INPUT)" -o "$(OUTPUT)" -s $(SCALES) $(OPTIONS) --auto
+
+test: $(STAMP) ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## Check style, format and types; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## Put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## Measure the generator on the photos in INPUT (results in benchmarks/results)
+	$(BIN)/python -m benchmarks.bench_generate --photos "$(INPUT)"
+	$(BIN)/python -m benchmarks.bench_plan
+
+clean: ## Remove what make made, except shards: .venv, build and caches
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,72 @@
+"""What the command line accepts beyond click's own types."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+class ByteSize(click.ParamType[int]):
+    """`256MB`, `1GiB`, `1000000`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(value).strip())
+        unit = _UNITS.get(match[2].upper()) if match else None
+        if match is None or unit is None:
+            self.fail(f"{value!r} is no size; expected e.g. 256MB, 1GiB or a number of bytes", param, ctx)
+        return int(float(match[1]) * unit)
+
+
+class FailureLimit(click.ParamType[str]):
+    """`50` photos, or `2%` of them."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"\d+|\d+(\.\d+)?%", str(value)):
+            self.fail(f"{value!r}: expected a number of photos such as 50, or a share such as 2%", param, ctx)
+        return str(value)
+
+
+def failure_limit(value: str | None, num_photos: int) -> int:
+    """How many failed photos are tolerated; None is 1 % of the photos, but at least 10."""
+    if value is None:
+        return max(10, num_photos // 100)
+    return int(float(value[:-1]) * num_photos / 100) if value.endswith("%") else int(value)
+
+
+class Scale(click.ParamType[tuple[int, ...]]):
+    """One or more integers: `4`, or `2,3,4`."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = [part for part in re.split(r"[,\s]+", str(value)) if part]
+        if not parts or not all(re.fullmatch(r"[2-8]", part) for part in parts):
+            self.fail(f"{value!r}: expected integers from 2 to 8, e.g. --scales 2 3 4", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
+class SpaceSeparatedScales(click.Command):
+    """Lets `-s 2 3 4` mean `-s 2 -s 3 -s 4`: everything up to the next option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _repeat_option(args, ("-s", "--scales")))
+
+
+def _repeat_option(args: Sequence[str], names: Sequence[str]) -> list[str]:
+    rest, spread = list(args), []
+    while rest:
+        arg = rest.pop(0)
+        values = []
+        while arg in names and rest and not rest[0].startswith("-"):
+            values.append(rest.pop(0))
+        spread += [word for value in values for word in (arg, value)] or [arg]
+    return spread

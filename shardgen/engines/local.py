@@ -1,0 +1,190 @@
+"""The engines of one machine: in this process, or in a pool of worker processes."""
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from time import monotonic
+from typing import Any
+
+from shardgen.engines.base import Job
+from shardgen.errors import RunError
+from shardgen.shard_job import Progress, Report, ShardResult, ShardTask, limit_threads
+
+_REPORT_EVERY_S = 0.1
+
+
+class SerialEngine:
+    """Everything in this process: for debugging and for tests."""
+
+    def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
+        for task in tasks:
+            try:
+                yield job(task, report)
+            except OSError as error:
+                raise RunError(_cannot_write(task, error)) from error
+
+
+class PoolEngine:
+    """`num_workers` processes, each with one task at a time.
+
+    A plain `ProcessPoolExecutor` does not tell which task a dead worker had, nor can it be stopped at once. Workers
+    come from a fork server: it is small and has no threads, whatever the parent holds.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        self._num_workers = num_workers
+
+    def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
+        waiting = list(reversed(tasks))
+        workers = self._start(min(self._num_workers, len(waiting)), job)
+        try:
+            for worker in workers:
+                worker.give(waiting.pop())
+            while any(worker.task for worker in workers):
+                for worker in _ready(workers):
+                    message = worker.receive()
+                    if isinstance(message, Progress):
+                        report(message)
+                        continue
+                    yield message
+                    worker.give(waiting.pop() if waiting else None)
+        finally:
+            for worker in workers:
+                worker.process.kill()
+            for worker in workers:
+                worker.process.join()
+
+    @staticmethod
+    def _start(count: int, job: Job) -> list["_Worker"]:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["shardgen.engines.local"])
+        with _inherited_by_workers():
+            forkserver.ensure_running()
+        workers = []
+        for _ in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, job), daemon=True)
+            process.start()
+            theirs.close()
+            workers.append(_Worker(process, ours))
+        return workers
+
+
+@dataclass
+class _Worker:
+    process: ForkServerProcess
+    connection: "Connection[Any, Any]"
+    task: ShardTask | None = None
+
+    def give(self, task: ShardTask | None) -> None:
+        self.task = task
+        if task:
+            with suppress(BrokenPipeError):  # dead already: `receive` says so
+                self.connection.send(task)
+
+    def receive(self) -> ShardResult | Progress:
+        assert self.task is not None
+        try:
+            message = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            raise RunError(_died(self.task, self.process.exitcode)) from None
+        if isinstance(message, Exception):
+            raise message
+        assert isinstance(message, (ShardResult, Progress))
+        return message
+
+
+def _ready(workers: list[_Worker]) -> list[_Worker]:
+    """Busy workers that have something to say; a dead one's closed pipe counts as saying so."""
+    ready = wait([worker.connection for worker in workers if worker.task])
+    return [worker for worker in workers if worker.connection in ready]
+
+
+def _work(connection: "Connection[Any, Any]", job: Job) -> None:
+    """A worker's life: take a task, do it, send what came of it, until the parent is gone."""
+    limit_threads()
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            task = connection.recv()
+            connection.send(_attempt(task, job, _Reporter(connection)))
+
+
+def _attempt(task: ShardTask, job: Job, report: Report) -> ShardResult | RunError:
+    try:
+        return job(task, report)
+    except (BrokenPipeError, ConnectionResetError):
+        raise
+    except OSError as error:
+        return RunError(_cannot_write(task, error))
+    except Exception:
+        return RunError(f"shard {task.plan.name} failed, which is a fault of the program:\n{traceback.format_exc()}")
+
+
+class _Reporter:
+    """Sends progress now and then, and ends the worker when its parent is gone.
+
+    A worker that outlived its parent might put a shard in place under the eyes of the next run, so `build_shard` asks
+    before it gives a shard its name.
+    """
+
+    def __init__(self, connection: "Connection[Any, Any]") -> None:
+        self._connection = connection
+        self._pending = Progress()
+        self._next_s = monotonic() + _REPORT_EVERY_S
+
+    def __call__(self, progress: Progress) -> None:
+        parent = multiprocessing.parent_process()
+        if parent and not parent.is_alive():
+            raise BrokenPipeError
+        self._pending = Progress(
+            self._pending.photos + progress.photos,
+            self._pending.failures + progress.failures,
+            self._pending.bytes + progress.bytes,
+        )
+        if monotonic() >= self._next_s or not progress.photos:
+            self._connection.send(self._pending)
+            self._pending = Progress()
+            self._next_s = monotonic() + _REPORT_EVERY_S
+
+
+def _cannot_write(task: ShardTask, error: OSError) -> str:
+    return (
+        f"cannot write shard {task.plan.name} in {task.config.output}: {error.strerror or error}. Nothing half-written "
+        "is left. Make room (or mend what is wrong) and run the same command again: finished shards are kept."
+    )
+
+
+def _died(task: ShardTask, exit_code: int | None) -> str:
+    how = f"was killed by signal {-exit_code}" if exit_code and exit_code < 0 else f"ended with exit code {exit_code}"
+    return (
+        f"the worker process that was making shard {task.plan.name} {how}. If the machine ran out of memory, use fewer "
+        "--workers. Run the same command again: finished shards are kept."
+    )
+
+
+@contextmanager
+def _inherited_by_workers() -> Iterator[None]:
+    """What the fork server, and so every worker, gets from its parent at birth.
+
+    Ctrl-C goes to all processes of a terminal, but the parent alone decides what it means. And NumPy's BLAS starts a
+    thread per core when it is imported, unless the environment says otherwise.
+    """
+    names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, on_interrupt)
+        for name in names:
+            del os.environ[name]
+        os.environ.update(before)

@@ -1,0 +1,217 @@
+"""A folder of photos becomes a folder of shards: the whole story of a run, in order."""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from shardgen.config import Config
+from shardgen.engines.base import Engine
+from shardgen.errors import PhotoError, RunError, UsageError
+from shardgen.files import remove_temporaries, write_atomically
+from shardgen.format import dump_json, scale_folder
+from shardgen.geometry import num_tiles
+from shardgen.inventory import ScaleInventory, open_tasks, take_inventory
+from shardgen.manifest import build_manifest, write_manifest
+from shardgen.marker import Marker
+from shardgen.photo import read_bytes, upright_size
+from shardgen.plan import ShardPlan, expected_sample_bytes, place_photos, plan_shards
+from shardgen.progress import ProgressDisplay
+from shardgen.shard_job import STAGES, ShardTask, build_shard
+from shardgen.sources import Listing, Photo, list_photos
+
+STATS_NAME = "processing_stats.json"
+_LOCK_NAME = ".shardgen.lock"
+_PHOTOS_LOOKED_AT_FOR_TILES = 256
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """All that is known before the first photo is read: what is there, what is missing, what it will take."""
+
+    config: Config
+    listing: Listing
+    shards: tuple[ShardPlan, ...]
+    inventories: tuple[ScaleInventory, ...]
+    tasks: tuple[ShardTask, ...]
+    samples_per_photo: float
+    free_bytes: int
+
+    @property
+    def num_photos(self) -> int:
+        """Photos in the sample."""
+        return sum(len(shard.photos) for shard in self.shards)
+
+    def photos_of(self, split: str) -> int:
+        return sum(len(shard.photos) for shard in self.shards if shard.split == split)
+
+    @property
+    def photos_to_process(self) -> int:
+        return sum(len(task.plan.photos) for task in self.tasks)
+
+    def samples_to_make(self, scale: int) -> int:
+        photos = sum(len(task.plan.photos) for task in self.tasks if scale in task.scales)
+        return round(photos * self.samples_per_photo)
+
+    @property
+    def bytes_to_make(self) -> int:
+        scales = self.config.scales
+        return round(sum(self.samples_to_make(s) * expected_sample_bytes(self.config, s) for s in scales))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What was done in this run: photos, failures among them, seconds of the clock, seconds of all workers by stage."""
+
+    photos: int = 0
+    failures: int = 0
+    wall_s: float = 0.0
+    stage_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to. Counts of shards are over all scales."""
+
+    kept: int
+    made: int
+    removed: int
+    manifests: dict[int, dict[str, Any]]
+    work: Work
+
+    @property
+    def num_samples(self) -> int:
+        return sum(manifest["totals"]["samples"] for manifest in self.manifests.values())
+
+    @property
+    def failures(self) -> list[dict[str, str]]:
+        """The photos that failed, each once, whatever the number of scales."""
+        by_path = {f["path"]: f for manifest in self.manifests.values() for f in manifest["failures"]}
+        return [by_path[path] for path in sorted(by_path)]
+
+
+def prepare(config: Config) -> Preparation:
+    """List the photos, plan the shards, look at what is there. Changes nothing."""
+    listing = list_photos(config.input)
+    samples_per_photo = _tiles_per_photo(listing.photos, config) if config.fit == "tile" else 1.0
+    shards = plan_shards(listing.photos, config, samples_per_photo)
+    inventories = take_inventory(shards, config)
+    tasks = open_tasks(shards, inventories, config)
+    return Preparation(
+        config, listing, tuple(shards), tuple(inventories), tuple(tasks), samples_per_photo, _free_bytes(inventories)
+    )
+
+
+def generate(config: Config, engine: Engine, confirm: Callable[[Preparation], None]) -> Outcome:
+    """Make what is missing.
+
+    `confirm` sees the preparation before anything is changed and raises to stop the run. Raises UsageError when the
+    input holds no photos or another run works on the output, RunError when the disk is too small or the work fails;
+    then finished shards stay and nothing half-written does.
+    """
+    with locked(config.output):
+        preparation = prepare(config)
+        confirm(preparation)
+        _refuse_full_disk(preparation)
+        for inventory in preparation.inventories:
+            inventory.remove_stale()
+            inventory.folder.mkdir(parents=True, exist_ok=True)
+        markers = {inventory.scale: dict(inventory.kept) for inventory in preparation.inventories}
+        work = _make(preparation, engine, markers) if preparation.tasks else Work()
+        manifests = {scale: build_manifest(markers[scale].values(), config, scale) for scale in config.scales}
+        for scale, manifest in manifests.items():
+            write_manifest(config.output / scale_folder(scale), manifest)
+        outcome = Outcome(
+            kept=sum(len(inventory.kept) for inventory in preparation.inventories),
+            made=sum(len(task.scales) for task in preparation.tasks),
+            removed=sum(len(inventory.stale) for inventory in preparation.inventories),
+            manifests=manifests,
+            work=work,
+        )
+        if preparation.tasks:
+            write_atomically(config.output / STATS_NAME, dump_json(_stats(outcome)))
+        return outcome
+
+
+def _make(preparation: Preparation, engine: Engine, markers: dict[int, dict[str, Marker]]) -> Work:
+    """Run the tasks; their markers join `markers`. Whatever happens, no temporary file stays."""
+    stage_s: Counter[str] = Counter()
+    try:
+        with ProgressDisplay(preparation.photos_to_process) as progress:
+            for result in engine.run(preparation.tasks, build_shard, progress.report):
+                stage_s.update(result.stage_s)
+                for scale, marker in result.markers.items():
+                    markers[scale][result.name] = marker
+    finally:
+        for inventory in preparation.inventories:
+            remove_temporaries(inventory.folder)
+    return Work(progress.done.photos, progress.done.failures, progress.elapsed_s, dict(stage_s))
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Hold the output folder for this process alone, for as long as it lives. Clears away what a killed run left."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(output / _LOCK_NAME, timeout=0)
+        with lock:
+            for folder in (output, *output.glob("scale_*x")):
+                remove_temporaries(folder)
+            yield
+    except filelock.Timeout:
+        raise UsageError(
+            f"another shardgen run is writing to {output}. Wait until it has ended, or name another --output."
+        ) from None
+
+
+def _free_bytes(inventories: Sequence[ScaleInventory]) -> int:
+    """Free space for the output once stale shards are gone."""
+    folder = inventories[0].folder
+    while not folder.exists():
+        folder = folder.parent
+    stale = sum(
+        path.stat().st_size for inventory in inventories for name in inventory.stale
+        for path in inventory.folder.glob(f"{name}.*")
+    )  # fmt: skip
+    return shutil.disk_usage(folder).free + stale
+
+
+def _tiles_per_photo(photos: Sequence[Photo], config: Config) -> float:
+    """Mean over the first photos of the plan's order: headers alone, and the same number on every run."""
+    placed = place_photos(photos, config)[:_PHOTOS_LOOKED_AT_FOR_TILES]
+    count = 0
+    for item in placed:
+        try:
+            height, width = upright_size(read_bytes(config.input / item.photo.path))
+        except PhotoError:
+            continue
+        count += num_tiles(height, width, config.size, config.tile_step or config.size)
+    return max(count, 1) / len(placed)
+
+
+def _refuse_full_disk(preparation: Preparation) -> None:
+    need, free = preparation.bytes_to_make, preparation.free_bytes
+    if need > free:
+        raise RunError(
+            f"the shards need about {need / 1e9:.1f} GB, and {preparation.config.output} has {free / 1e9:.1f} GB free. "
+            "Make room, name another --output, take a smaller --sample, or --codec webp."
+        )
+
+
+def _stats(outcome: Outcome) -> dict[str, Any]:
+    """Timings of this run: `avg_processing_time` and the stages in seconds of worker time, `wall_time` of the clock."""
+    work = outcome.work
+    return {
+        "total_processed": work.photos,
+        "total_failed": work.failures,
+        "avg_processing_time": round(sum(work.stage_s.values()) / max(work.photos, 1), 6),
+        "wall_time": round(work.wall_s, 3),
+        "photos_per_second": round(work.photos / max(work.wall_s, 1e-9), 2),
+        "stage_seconds": {stage: round(work.stage_s.get(stage, 0.0), 3) for stage in STAGES},
+        "shards": {"made": outcome.made, "kept": outcome.kept, "removed": outcome.removed},
+    }

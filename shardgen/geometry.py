@@ -1,0 +1,49 @@
+"""Which part of a photo becomes an HR image. Integers only; no pixels here."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Box(NamedTuple):
+    """A rectangle in px: left, top, width, height."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+
+
+def boxes(height: int, width: int, fit: str, size: int, step: int) -> Iterator[Box]:
+    """The parts of an upright photo that become HR images, in the photo's own px.
+
+    `cover` gives the largest centred square, `stretch` the whole photo, `tile` squares of `size` px every `step` px,
+    row by row, the last of a row and column moved inwards so that nothing at the edge is lost. A photo smaller than a
+    tile gives none.
+    """
+    if fit == "stretch":
+        yield Box(0, 0, width, height)
+    elif fit == "cover":
+        side = min(height, width)
+        yield Box((width - side) // 2, (height - side) // 2, side, side)
+    else:
+        for y in _starts(height, size, step):
+            for x in _starts(width, size, step):
+                yield Box(x, y, size, size)
+
+
+def num_tiles(height: int, width: int, size: int, step: int) -> int:
+    return len(_starts(height, size, step)) * len(_starts(width, size, step))
+
+
+def _starts(length: int, size: int, step: int) -> list[int]:
+    if length < size:
+        return []
+    starts = list(range(0, length - size + 1, step))
+    if starts[-1] != length - size:
+        starts.append(length - size)
+    return starts
+
+
+def shown(box: Box, size: int, hr_size: int) -> Box:
+    """The part of `box` that is left when its `size` x `size` px rendering is cropped to the top left `hr_size` px."""
+    return Box(box.x, box.y, round(box.w * hr_size / size), round(box.h * hr_size / size))

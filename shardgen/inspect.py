@@ -1,0 +1,136 @@
+"""What a folder of shards holds, as data and as tables."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from shardgen.errors import UsageError
+from shardgen.format import Manifest, shard_of_key
+from shardgen.shard_reader import StoredSample, open_manifest, scale_folders, stored_samples
+
+
+def describe_folders(folder: Path, shard: str | None = None, key: str | None = None) -> dict[str, dict[str, Any]]:
+    """By folder: the manifest's content and what follows from it; or one shard's samples; or one sample.
+
+    UsageError when there are no shards, or not the shard or the sample that is asked for.
+    """
+    folders = scale_folders(folder)
+    if shard:
+        return {str(path): _describe_shard(path, shard) for path in folders}
+    if key:
+        return {str(path): _describe_sample(path, key) for path in folders}
+    return {str(path): _describe_manifest(open_manifest(path)) for path in folders}
+
+
+def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
+    totals = manifest.raw["totals"]
+    reasons = Counter(failure["reason"] for failure in manifest.raw["failures"])
+    return {
+        **manifest.raw,
+        "bytes_per_sample": round(totals["bytes"] / totals["samples"]) if totals["samples"] else None,
+        "failures_by_reason": dict(reasons.most_common()),
+    }
+
+
+def _describe_shard(folder: Path, shard: str) -> dict[str, Any]:
+    samples = stored_samples(folder, shard)
+    return {"shard": shard, "samples": [{"key": sample.key, **sample.describe()} for sample in samples]}
+
+
+def _describe_sample(folder: Path, key: str) -> dict[str, Any]:
+    shard = shard_of_key(key)
+    sample = next((sample for sample in stored_samples(folder, shard) if sample.key == key), None)
+    if sample is None:
+        raise UsageError(
+            f"no sample {key} in {folder}; `shardgen inspect {folder} --shard {shard}` lists its neighbours"
+        )
+    return {"shard": shard, "key": key, **sample.describe(), "members": _describe_members(sample)}
+
+
+def _describe_members(sample: StoredSample) -> list[dict[str, Any]]:
+    shapes = dict(zip(("hr", "lr", "up"), (list(pixels.shape) for pixels in sample.triplet()), strict=True))
+    return [
+        {"name": member.name, "bytes": member.size, "offset": member.offset, "shape": shapes.get(what)}
+        for what, member in sample.members.items()
+    ]
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    return table
+
+
+def render_folder(name: str, described: dict[str, Any]) -> None:
+    """Print a scale's settings, splits, classes and failures."""
+    console = Console()
+    settings = _table(name, "setting", "value")
+    for key, value in {**described["settings"], **described["totals"]}.items():
+        settings.add_row(key.replace("_", " "), f"{value:,}" if type(value) is int else str(value))
+    settings.add_row("bytes per sample", f"{described['bytes_per_sample'] or 0:,}")
+    console.print(settings)
+    console.print(_split_table(described["splits"]))
+    console.print(_class_table(described["splits"]))
+    if described["failures_by_reason"]:
+        table = _table("failures", "reason", "photos")
+        for reason, count in described["failures_by_reason"].items():
+            table.add_row(reason, f"{count:,}")
+        console.print(table)
+        shown = "\n".join(f"  {failure['path']}: {failure['reason']}" for failure in described["failures"][:10])
+        more = len(described["failures"]) - 10
+        console.print(shown + (f"\n  ... and {more} more in the manifest" if more > 0 else ""), markup=False)
+
+
+def _split_table(splits: dict[str, Any]) -> Table:
+    table = _table("splits", "what", *splits)
+    columns = [_split_column(values) for values in splits.values()]
+    for what in columns[0]:
+        table.add_row(what, *(column[what] for column in columns))
+    return table
+
+
+def _split_column(values: dict[str, Any]) -> dict[str, str]:
+    psnr = values["psnr_up_db"]
+    spread = f"{psnr['mean']:.2f} ({psnr['min']:.2f} to {psnr['max']:.2f})" if psnr["mean"] is not None else "-"
+    return {
+        "shards": f"{values['shards']:,}",
+        "samples": f"{values['samples']:,}",
+        "bytes": f"{values['bytes']:,}",
+        "HR channel mean R G B": " ".join(f"{level:.4f}" for level in values["channel_mean"]),
+        "HR channel std R G B": " ".join(f"{level:.4f}" for level in values["channel_std"]),
+        "PSNR of up (dB)": spread,
+    }
+
+
+def _class_table(splits: dict[str, Any]) -> Table:
+    table = _table("samples per class", "class", *splits)
+    per_split = [values["samples_per_class"] for values in splits.values()]
+    for name in sorted(set().union(*per_split)):
+        table.add_row(name, *(f"{counts.get(name, 0):,}" for counts in per_split))
+    return table
+
+
+def render_shard(name: str, described: dict[str, Any]) -> None:
+    """Print a shard's samples."""
+    table = _table(f"{name}/{described['shard']}", "key", "source", "box x y w h", "PSNR of up (dB)")
+    for sample in described["samples"]:
+        psnr = sample.get("psnr_up_db")
+        box = " ".join(str(edge) for edge in sample["box"])
+        table.add_row(sample["key"], sample["source"], box, "inf" if psnr is None else f"{psnr:.2f}")
+    Console().print(table)
+
+
+def render_sample(name: str, described: dict[str, Any]) -> None:
+    """Print all that is known about a sample."""
+    table = _table(f"{name}/{described['key']}", "what", "value")
+    for key, value in described.items():
+        if key != "members":
+            table.add_row(key.replace("_", " "), str(value))
+    for member in described["members"]:
+        shape = " x ".join(str(edge) for edge in member["shape"] or ())
+        table.add_row(member["name"], f"{shape or 'text'}, {member['bytes']:,} bytes at {member['offset']:,}")
+    Console().print(table)

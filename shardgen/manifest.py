@@ -1,0 +1,56 @@
+"""The manifest of a scale's folder, put together from the markers of its shards."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from shardgen import __version__
+from shardgen.config import Config
+from shardgen.files import write_atomically
+from shardgen.format import FORMAT_VERSION, MANIFEST_NAME, SPLITS, ShardRecord, dump_json
+from shardgen.marker import Marker, named_reasons
+from shardgen.statistics import Statistics
+
+
+def build_manifest(markers: Iterable[Marker], config: Config, scale: int) -> dict[str, Any]:
+    """A pure function of markers and settings, without times or places: equal runs give equal bytes."""
+    markers = list(markers)
+    records = sorted((m.record for m in markers if m.record), key=lambda record: record.name)
+    return {
+        "format_version": FORMAT_VERSION,
+        "generator": {"name": "shardgen", "version": __version__},
+        "settings": config.settings(scale),
+        "fingerprint": config.fingerprint(scale),
+        "totals": {
+            "photos": sum(m.num_photos for m in markers),
+            **_sums(records),
+            "enlarged": sum(m.num_enlarged for m in markers),
+            "failures": sum(len(m.failures) for m in markers),
+            "skipped": sum(len(m.skipped) for m in markers),
+        },
+        "splits": {split: _split(split, markers) for split in SPLITS},
+        "shards": [record.as_dict() for record in records],
+        "failures": named_reasons(sorted(pair for m in markers for pair in m.failures)),
+        "skipped": named_reasons(sorted(pair for m in markers for pair in m.skipped)),
+    }
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Put the manifest in its place; a file that says the same already is left alone."""
+    path, content = folder / MANIFEST_NAME, dump_json(manifest)
+    if not path.exists() or path.read_bytes() != content:
+        write_atomically(path, content)
+
+
+def _split(split: str, markers: Iterable[Marker]) -> dict[str, Any]:
+    of_split = [m for m in markers if m.record and m.record.split == split]
+    statistics = Statistics.total(m.statistics for m in of_split)
+    return {**_sums([m.record for m in of_split if m.record]), **statistics.summary()}
+
+
+def _sums(records: list[ShardRecord]) -> dict[str, int]:
+    return {
+        "shards": len(records),
+        "samples": sum(record.samples for record in records),
+        "bytes": sum(record.bytes for record in records),
+    }

@@ -1,0 +1,63 @@
+"""The done marker of a shard: written last, so a shard without it is not there."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shardgen.files import write_atomically
+from shardgen.format import FormatError, ShardRecord, dump_json, load_json, parse_record
+from shardgen.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What became of a shard's photos in one scale. `record` is None when none of them gave a sample.
+
+    `fingerprint` covers the settings and the photos' paths, sizes and times; `failures` and `skipped` are
+    (path, reason) pairs.
+    """
+
+    fingerprint: str
+    record: ShardRecord | None
+    num_photos: int
+    num_enlarged: int
+    failures: tuple[tuple[str, str], ...]
+    skipped: tuple[tuple[str, str], ...]
+    statistics: Statistics
+
+    def write(self, path: Path) -> None:
+        content = {
+            "fingerprint": self.fingerprint,
+            "record": self.record.as_dict() if self.record else None,
+            "photos": self.num_photos,
+            "enlarged": self.num_enlarged,
+            "failures": named_reasons(self.failures),
+            "skipped": named_reasons(self.skipped),
+            "statistics": self.statistics.as_dict(),
+        }
+        write_atomically(path, dump_json(content))
+
+
+def named_reasons(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"path": path, "reason": reason} for path, reason in pairs]
+
+
+def read_marker(path: Path) -> Marker | None:
+    """The marker in the file; None when there is none that can be understood."""
+    try:
+        return _parse(load_json(path), path)
+    except (OSError, FormatError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _parse(value: dict[str, Any], path: Path) -> Marker:
+    return Marker(
+        fingerprint=value["fingerprint"],
+        record=parse_record(value["record"], path) if value["record"] else None,
+        num_photos=value["photos"],
+        num_enlarged=value["enlarged"],
+        failures=tuple((item["path"], item["reason"]) for item in value["failures"]),
+        skipped=tuple((item["path"], item["reason"]) for item in value["skipped"]),
+        statistics=Statistics.from_dict(value["statistics"]),
+    )

@@ -1,0 +1,211 @@
+"""The unit of work, the same in every engine: one shard, for all its scales at once.
+
+A photo is read and decoded once and its triplets go to each scale's tar. Pixels never leave the process; what comes
+back is a small record.
+"""
+
+import contextlib
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import cv2
+
+from shardgen import codec
+from shardgen.config import Config
+from shardgen.errors import PhotoError
+from shardgen.format import IMAGES, dump_json, sample_key, scale_folder
+from shardgen.geometry import Box, shown
+from shardgen.marker import Marker
+from shardgen.photo import decode, read_bytes
+from shardgen.plan import ShardPlan
+from shardgen.shard_writer import ShardWriter
+from shardgen.sources import Photo
+from shardgen.statistics import ChannelSums, Statistics, psnr_up
+from shardgen.triplet import Crop, TooSmall, crops, is_enlarged, make_triplet
+
+# Enough to hide a disk's seek or a store's round trip behind the making of pixels; compressed photos are small.
+_PHOTOS_READ_AHEAD = 4
+
+STAGES = ("read", "decode", "resize", "statistics", "encode", "write")
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to be made in `scales`, which may be fewer than the config's: the others are there already."""
+
+    plan: ShardPlan
+    scales: tuple[int, ...]
+    config: Config
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What happened since the last report."""
+
+    photos: int = 0
+    failures: int = 0
+    bytes: int = 0
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass
+class ShardResult:
+    """What a task came to: its markers by scale, and how long each stage took (s)."""
+
+    name: str
+    markers: dict[int, Marker] = field(default_factory=dict)
+    stage_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+
+def shard_fingerprint(plan: ShardPlan, config: Config, scale: int) -> str:
+    """Equal for equal settings and photos: such a shard need not be made again."""
+    text = f"{config.fingerprint(scale)} {plan.name} {plan.photos_digest()}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def limit_threads() -> None:
+    """For worker processes: parallelism comes from the processes alone."""
+    cv2.setNumThreads(0)
+
+
+def build_shard(task: ShardTask, report: Report) -> ShardResult:
+    """Make the shard in every scale of the task and write its done markers.
+
+    `report` is called after every photo and before the shard gets its name; an exception from it, as any other, leaves
+    no file of the shard behind. Raises OSError when the shard cannot be written.
+    """
+    result = ShardResult(task.plan.name)
+    outputs = [_ScaleOutput(task, scale, result.stage_s) for scale in task.scales]
+    try:
+        for photo, data in _read_ahead(task):
+            report(_add_photo(photo, data, task.config, outputs, result.stage_s))
+        report(Progress())
+        for output in outputs:
+            result.markers[output.scale] = output.commit()
+    except BaseException:
+        for output in outputs:
+            output.abort()
+        raise
+    return result
+
+
+def _read_ahead(task: ShardTask) -> Iterator[tuple[Photo, "Future[bytes]"]]:
+    """The shard's photos, each with its bytes under way: a slow disk or network works while pixels are made."""
+    with ThreadPoolExecutor(1, "photo-reader") as pool:
+        waiting: deque[tuple[Photo, Future[bytes]]] = deque()
+        try:
+            for photo in task.plan.photos:
+                waiting.append((photo, pool.submit(read_bytes, task.config.input / photo.path)))
+                if len(waiting) > _PHOTOS_READ_AHEAD:
+                    yield waiting.popleft()
+            yield from waiting
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _add_photo(
+    photo: Photo, data: "Future[bytes]", config: Config, outputs: list["_ScaleOutput"], stage_s: dict[str, float]
+) -> Progress:
+    before = sum(output.num_bytes for output in outputs)
+    try:
+        with _timed(stage_s, "read"):
+            content = data.result()
+        with _timed(stage_s, "decode"):
+            pixels, true_size = decode(content, None if config.fit == "tile" else config.size)
+        with _timed(stage_s, "resize"):
+            photo_crops = list(crops(pixels, true_size, config))
+    except TooSmall as reason:
+        for output in outputs:
+            output.skipped.append((photo.path, str(reason)))
+        return Progress(photos=1)
+    except PhotoError as reason:
+        for output in outputs:
+            output.failures.append((photo.path, str(reason)))
+        return Progress(photos=1, failures=1)
+    for output in outputs:
+        output.num_enlarged += is_enlarged(true_size, config)
+    for crop in photo_crops:
+        sums_by_size: dict[int, ChannelSums] = {}  # scales that divide the size share their HR image
+        for output in outputs:
+            output.add(photo, crop, sums_by_size)
+    return Progress(photos=1, bytes=sum(output.num_bytes for output in outputs) - before)
+
+
+class _ScaleOutput:
+    """One scale's side of a shard that is being made."""
+
+    def __init__(self, task: ShardTask, scale: int, stage_s: dict[str, float]) -> None:
+        self.scale = scale
+        self.num_bytes = 0
+        self.num_enlarged = 0
+        self.failures: list[tuple[str, str]] = []
+        self.skipped: list[tuple[str, str]] = []
+        self._plan, self._config, self._stage_s = task.plan, task.config, stage_s
+        self._statistics = Statistics()
+        folder = task.config.output / scale_folder(scale)
+        self._marker_path = folder / f"{task.plan.name}.json"
+        # An old marker must never vouch for a new tar.
+        self._marker_path.unlink(missing_ok=True)
+        self._writer = ShardWriter(folder, task.plan.name, task.plan.split)
+
+    def add(self, photo: Photo, crop: Crop, sums_by_size: dict[int, ChannelSums]) -> None:
+        config, hr_size = self._config, self._config.hr_size(self.scale)
+        with _timed(self._stage_s, "resize"):
+            triplet = make_triplet(crop.pixels[:hr_size, :hr_size], self.scale, config.method)
+        with _timed(self._stage_s, "statistics"):
+            if hr_size not in sums_by_size:
+                sums_by_size[hr_size] = ChannelSums.of(triplet.hr)
+            psnr = psnr_up(triplet.hr, triplet.up)
+            self._statistics.add(photo.class_name, hr_size**2, sums_by_size[hr_size], psnr)
+        with _timed(self._stage_s, "encode"):
+            members = [
+                (f"{image}.{config.codec}", codec.encode(config.codec, pixels))
+                for image, pixels in zip(IMAGES, triplet, strict=True)
+            ]
+            members.append(("json", [self._describe(photo, shown(crop.box, config.size, hr_size), psnr)]))
+        with _timed(self._stage_s, "write"):
+            key = sample_key(self._plan.split, self._plan.number, self._writer.num_samples)
+            self.num_bytes += self._writer.add(key, members)
+
+    def _describe(self, photo: Photo, box: Box, psnr: float | None) -> bytes:
+        description = {
+            "source": photo.path,
+            "class": photo.class_name,
+            "box": list(box),
+            "scale": self.scale,
+            "method": self._config.method,
+            "psnr_up_db": psnr,
+        }
+        return dump_json(description, indent=None)
+
+    def commit(self) -> Marker:
+        with _timed(self._stage_s, "write"):
+            marker = Marker(
+                fingerprint=shard_fingerprint(self._plan, self._config, self.scale),
+                record=self._writer.commit(),
+                num_photos=len(self._plan.photos),
+                num_enlarged=self.num_enlarged,
+                failures=tuple(self.failures),
+                skipped=tuple(self.skipped),
+                statistics=self._statistics,
+            )
+            marker.write(self._marker_path)
+        return marker
+
+    def abort(self) -> None:
+        self._writer.abort()
+
+
+@contextlib.contextmanager
+def _timed(stage_s: dict[str, float], stage: str) -> Iterator[None]:
+    start = perf_counter()
+    try:
+        yield
+    finally:
+        stage_s[stage] += perf_counter() - start

@@ -1,0 +1,100 @@
+"""Reading shards back: which folders there are, and the samples of a shard through its index."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shardgen import codec
+from shardgen.errors import RunError, UsageError
+from shardgen.format import IMAGES, MANIFEST_NAME, SCALE_FOLDER, SHARD_FILE, Manifest, Member, load_index, load_manifest
+from shardgen.triplet import Triplet
+
+
+def scale_folders(folder: Path) -> list[Path]:
+    """`folder` itself if it holds shards, else those of its `scale_Nx` folders that do. UsageError when none does."""
+    if not folder.is_dir():
+        raise UsageError(f"no such folder: {folder}. `shardgen generate -i PHOTOS -o {folder}` makes one.")
+    if _holds_shards(folder):
+        return [folder]
+    found = sorted(
+        path for path in folder.glob("scale_*x") if SCALE_FOLDER.fullmatch(path.name) and _holds_shards(path)
+    )
+    if not found:
+        raise UsageError(
+            f"no shards in {folder}: expected {MANIFEST_NAME} and train-000000.tar there, or in {folder}/scale_4x. "
+            f"`shardgen generate -i PHOTOS -o {folder}` makes them."
+        )
+    return found
+
+
+def open_manifest(folder: Path) -> Manifest:
+    """The manifest of one scale's folder. UsageError when it has none, or when `folder` is the root of several."""
+    inside = scale_folders(folder)
+    if inside != [folder]:
+        names = ", ".join(str(path) for path in inside)
+        raise UsageError(f"{folder} holds several scales: name one of them ({names})")
+    try:
+        return load_manifest(folder)
+    except FileNotFoundError:
+        raise UsageError(f"{folder} has no {MANIFEST_NAME}: its run did not finish. Run generate again.") from None
+
+
+def _holds_shards(folder: Path) -> bool:
+    return (folder / MANIFEST_NAME).exists() or any(SHARD_FILE.fullmatch(path.name) for path in folder.glob("*.tar"))
+
+
+@dataclass(frozen=True)
+class StoredSample:
+    """A sample as its shard's index lists it: key, and members by what they are (`hr`, `lr`, `up`, `json`)."""
+
+    key: str
+    tar: Path
+    members: dict[str, Member]
+
+    def read(self, what: str) -> bytes:
+        member = self.members.get(what)
+        if member is None:
+            raise RunError(f"{self.tar}: sample {self.key} has no {what} member")
+        with open(self.tar, "rb") as file:
+            file.seek(member.offset)
+            data = file.read(member.size)
+        if len(data) != member.size:
+            raise RunError(f"{self.tar} ends inside {member.name}: run `shardgen verify`")
+        return data
+
+    def describe(self) -> dict[str, Any]:
+        """What the `json` member says: source, class, box, scale, method."""
+        try:
+            value = json.loads(self.read("json"))
+        except ValueError as error:
+            raise RunError(f"{self.tar}: {self.key}.json is no JSON ({error})") from error
+        if not isinstance(value, dict):
+            raise RunError(f"{self.tar}: {self.key}.json is no JSON object")
+        return value
+
+    def triplet(self) -> Triplet:
+        """The three images, decoded."""
+        return Triplet(*(self._pixels(image) for image in IMAGES))
+
+    def _pixels(self, image: str) -> Any:
+        data = self.read(image)
+        try:
+            return codec.decode(self.members[image].extension.rpartition(".")[2], data)
+        except RunError as error:
+            raise RunError(f"{self.tar}: {self.members[image].name} {error}") from error
+
+
+def stored_samples(folder: Path, shard: str) -> list[StoredSample]:
+    """The samples of a shard, in order. UsageError when there is no such shard."""
+    tar, index = folder / f"{shard}.tar", folder / f"{shard}.idx"
+    if not index.exists() or not tar.exists():
+        raise UsageError(f"no shard {shard} in {folder}; `shardgen inspect {folder}` lists them")
+    return list(_samples_of_index(tar, load_index(index)))
+
+
+def _samples_of_index(tar: Path, index: list[list[Member]]) -> Iterator[StoredSample]:
+    for members in index:
+        key = members[0].name.partition(".")[0]
+        yield StoredSample(key, tar, {member.extension.partition(".")[0]: member for member in members})

@@ -1,0 +1,105 @@
+"""What a shard's samples are like, in sums that add up exactly in any order."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+
+from shardgen.format import psnr_db
+from shardgen.photo import Pixels
+
+
+@dataclass(frozen=True)
+class ChannelSums:
+    """Per channel the sum and the sum of squares of an image's grey levels (0-255): integers, hence exact."""
+
+    sums: tuple[int, ...]
+    squares: tuple[int, ...]
+
+    @classmethod
+    def of(cls, pixels: Pixels) -> "ChannelSums":
+        count = pixels.shape[0] * pixels.shape[1]
+        means, deviations = (values.ravel().tolist() for values in cv2.meanStdDev(pixels))
+        # OpenCV sums integers; rounding undoes the division, which is off by far less than a half.
+        sums = tuple(round(mean * count) for mean in means)
+        squares = tuple(round((d * d + m * m) * count) for m, d in zip(means, deviations, strict=True))
+        return cls(sums, squares)
+
+
+def psnr_up(hr: Pixels, up: Pixels) -> float | None:
+    """PSNR of `up` against `hr` in dB, RGB, all pixels, rounded to 1e-4; None when they are equal."""
+    error = cv2.norm(hr, up, cv2.NORM_L2SQR) / hr.size
+    return None if error == 0 else round(psnr_db(error), 4)
+
+
+@dataclass
+class Statistics:
+    """Sums over the samples of a shard or of a split."""
+
+    samples: int = 0
+    pixels: int = 0  # HR pixels
+    channel_sums: list[int] = field(default_factory=lambda: [0, 0, 0])
+    channel_squares: list[int] = field(default_factory=lambda: [0, 0, 0])
+    classes: Counter[str] = field(default_factory=Counter)
+    psnr_ten_thousandths: int = 0  # sum of the samples' PSNR in 1e-4 dB: an integer, so that order does not matter
+    psnr_min: float | None = None
+    psnr_max: float | None = None
+    identical: int = 0  # samples whose `up` equals `hr`: no finite PSNR
+
+    def add(self, class_name: str, num_pixels: int, channels: ChannelSums, psnr: float | None) -> None:
+        self.samples += 1
+        self.pixels += num_pixels
+        self.channel_sums = [a + b for a, b in zip(self.channel_sums, channels.sums, strict=True)]
+        self.channel_squares = [a + b for a, b in zip(self.channel_squares, channels.squares, strict=True)]
+        self.classes[class_name] += 1
+        if psnr is None:
+            self.identical += 1
+        else:
+            self.psnr_ten_thousandths += round(psnr * 10_000)
+            self._widen(psnr, psnr)
+
+    def _widen(self, low: float | None, high: float | None) -> None:
+        self.psnr_min = min((v for v in (self.psnr_min, low) if v is not None), default=None)
+        self.psnr_max = max((v for v in (self.psnr_max, high) if v is not None), default=None)
+
+    @classmethod
+    def total(cls, parts: Iterable["Statistics"]) -> "Statistics":
+        whole = cls()
+        for part in parts:
+            whole.samples += part.samples
+            whole.pixels += part.pixels
+            whole.channel_sums = [a + b for a, b in zip(whole.channel_sums, part.channel_sums, strict=True)]
+            whole.channel_squares = [a + b for a, b in zip(whole.channel_squares, part.channel_squares, strict=True)]
+            whole.classes.update(part.classes)
+            whole.psnr_ten_thousandths += part.psnr_ten_thousandths
+            whole.identical += part.identical
+            whole._widen(part.psnr_min, part.psnr_max)
+        return whole
+
+    def as_dict(self) -> dict[str, Any]:
+        """The sums, for a marker. `from_dict` reads them back."""
+        return {**vars(self), "classes": dict(sorted(self.classes.items()))}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "Statistics":
+        return cls(**{**value, "classes": Counter(value["classes"])})
+
+    def summary(self) -> dict[str, Any]:
+        """What the manifest shows: channel mean and standard deviation of HR in [0, 1], PSNR of `up` in dB."""
+        means = [total / self.pixels for total in self.channel_sums] if self.pixels else []
+        variances = [s / self.pixels - m * m for s, m in zip(self.channel_squares, means, strict=False)]
+        finite = self.samples - self.identical
+        return {
+            "channel_mean": [round(mean / 255, 6) for mean in means],
+            "channel_std": [round(math.sqrt(max(variance, 0)) / 255, 6) for variance in variances],
+            "samples_per_class": dict(sorted(self.classes.items())),
+            "psnr_up_db": {
+                "mean": round(self.psnr_ten_thousandths / finite / 10_000, 4) if finite else None,
+                "min": self.psnr_min,
+                "max": self.psnr_max,
+                "identical": self.identical,
+            },
+        }

@@ -1,0 +1,86 @@
+"""Samples as loose PNG files, named as the two-script workflow named them."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from shardgen import codec
+from shardgen.errors import RunError
+from shardgen.format import Manifest, scale_folder
+from shardgen.shard_reader import StoredSample, open_manifest, scale_folders, stored_samples
+
+_MAX_NAME_BYTES = 255  # of a file, on every file system in use
+
+
+def unpack(folder: Path, output: Path, split: str | None = None) -> int:
+    """Write `output/scale_4x/CLASS/STEM_hr.png`, `STEM_lr_4x.png` and `STEM_upsampled_4x.png` for every sample.
+
+    Tiles of one photo carry their place (`STEM_x512_y0`), photos that differ only in their extension keep it
+    (`STEM_jpg`, `STEM_png`). Returns the number of samples. RunError when a source's path leads out of `output`.
+    """
+    count = 0
+    for path in scale_folders(folder):
+        manifest = open_manifest(path)
+        for sample, stem in _named(manifest, split):
+            target = output / scale_folder(manifest.scale) / stem
+            triplet, scale = sample.triplet(), manifest.scale
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                for pixels, suffix in zip(triplet, _suffixes(scale), strict=True):
+                    _write(target.parent / _fitted(target.name, suffix), b"".join(codec.encode("png", pixels)))
+            except OSError as error:
+                raise RunError(f"cannot write {target}: {error.strerror}") from error
+            count += 1
+    return count
+
+
+def _suffixes(scale: int) -> tuple[str, str, str]:
+    return "_hr.png", f"_lr_{scale}x.png", f"_upsampled_{scale}x.png"
+
+
+def _named(manifest: Manifest, split: str | None) -> Iterator[tuple[StoredSample, PurePosixPath]]:
+    """Every sample of the split with its path, less suffix. Names do not depend on which split is asked for."""
+    found = [
+        (sample, PurePosixPath(described["source"]), tuple(described["box"]), record.split)
+        for record in manifest.shards
+        for sample in stored_samples(manifest.folder, record.name)
+        for described in [sample.describe()]
+    ]
+    sources = {source for _, source, _, _ in found}
+    stems = Counter(source.with_suffix("") for source in sources)
+    per_source = Counter(source for _, source, _, _ in found)
+    for sample, source, box, its_split in found:
+        if split in (None, its_split):
+            name = source.with_suffix("")
+            if stems[name] > 1:
+                name = name.with_name(f"{name.name}_{source.suffix[1:]}")
+            if per_source[source] > 1:
+                name = name.with_name(f"{name.name}_x{box[0]}_y{box[1]}")
+            yield sample, _inside(name, sample)
+
+
+def _inside(path: PurePosixPath, sample: StoredSample) -> PurePosixPath:
+    if path.is_absolute() or ".." in path.parts or "\0" in str(path):
+        raise RunError(f"{sample.tar}: sample {sample.key} names the source {str(path)!r}, outside the folder")
+    return path
+
+
+def _fitted(stem: str, suffix: str) -> str:
+    """`stem + suffix`; where that is too long for a file's name, the stem's end gives way to a hash of all of it."""
+    raw, room = os.fsencode(stem), _MAX_NAME_BYTES - len(suffix)
+    if len(raw) <= room:
+        return stem + suffix
+    digest = hashlib.sha256(raw).hexdigest()[:8]
+    return raw[: room - 9].decode("utf-8", "ignore") + "_" + digest + suffix
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,162 @@
+"""Read everything again and say what is not as it should be."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from shardgen import codec
+from shardgen.errors import RunError
+from shardgen.files import remove_temporaries
+from shardgen.format import (
+    IMAGES,
+    MANIFEST_NAME,
+    FormatError,
+    Manifest,
+    Member,
+    ShardRecord,
+    load_index,
+    load_manifest,
+    shard_of_key,
+)
+from shardgen.generate import locked
+from shardgen.inventory import remove_shard, shard_names
+from shardgen.marker import Marker, read_marker
+from shardgen.shard_reader import scale_folders
+
+_JSON_KEYS = ("source", "class", "box", "scale", "method")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A broken shard or manifest: its path (a tar's, or a manifest's) and the first thing that is wrong with it."""
+
+    path: Path
+    reason: str
+
+
+@dataclass
+class Report:
+    """What `verify` found, over all scales."""
+
+    num_shards: int = 0
+    num_samples: int = 0
+    num_bytes: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+def verify(folder: Path, fix: bool, num_workers: int) -> Report:
+    """Check every scale in `folder`, reading every byte.
+
+    With `fix`, broken shards go, and the manifest of each folder that had any: `generate` makes both again.
+    """
+    folders = scale_folders(folder)
+    report = Report()
+    for scale_folder in folders:
+        with locked(scale_folder.parent) if fix else nullcontext():
+            problems = _verify_scale(scale_folder, num_workers, report)
+            report.problems += problems
+            if fix and problems:
+                for problem in problems:
+                    remove_shard(scale_folder, problem.path.stem)
+                (scale_folder / MANIFEST_NAME).unlink(missing_ok=True)
+                remove_temporaries(scale_folder)
+    return report
+
+
+def _verify_scale(folder: Path, num_workers: int, report: Report) -> list[Problem]:
+    path = folder / MANIFEST_NAME
+    try:
+        manifest = load_manifest(folder)
+    except FileNotFoundError:
+        return [Problem(path, "missing: the run did not finish")]
+    except FormatError as error:
+        return [Problem(path, str(error))]
+    listed = {record.name: record for record in manifest.shards}
+    names = sorted(listed.keys() | shard_names(folder))
+    with ThreadPoolExecutor(num_workers) as pool:
+        reasons = list(pool.map(lambda name: _shard_fault(manifest, name, listed.get(name)), names))
+    problems = [Problem(folder / f"{name}.tar", reason) for name, reason in zip(names, reasons, strict=True) if reason]
+    if manifest.raw.get("totals", {}).get("samples") != sum(record.samples for record in manifest.shards):
+        problems.append(Problem(path, "its totals are not the sums of its shards"))
+    report.num_shards += len(names)
+    report.num_samples += sum(record.samples for record in manifest.shards)
+    report.num_bytes += sum(record.bytes for record in manifest.shards)
+    return problems
+
+
+def _shard_fault(manifest: Manifest, name: str, listed: ShardRecord | None) -> str | None:
+    """What is wrong with the shard, or None."""
+    tar = manifest.folder / f"{name}.tar"
+    marker = read_marker(manifest.folder / f"{name}.json")
+    try:
+        _check_records(tar, marker, listed)
+        if listed:
+            _check_content(tar, manifest, listed)
+    except (RunError, FormatError, OSError, tarfile.TarError) as error:
+        return str(error)
+    return None
+
+
+def _check_records(tar: Path, marker: Marker | None, listed: ShardRecord | None) -> None:
+    if marker is None:
+        raise RunError(f"its done marker {tar.with_suffix('.json').name} is missing or damaged")
+    if marker.record is None and listed is None and not tar.exists():
+        return  # none of its photos gave a sample
+    if listed is None:
+        raise RunError(f"{MANIFEST_NAME} does not list it")
+    if marker.record != listed:
+        raise RunError(f"done marker and {MANIFEST_NAME} disagree")
+
+
+def _check_content(tar: Path, manifest: Manifest, record: ShardRecord) -> None:
+    data = tar.read_bytes()
+    if len(data) != record.bytes:
+        raise RunError(f"{len(data):,} bytes, expected {record.bytes:,}")
+    if hashlib.sha256(data).hexdigest() != record.sha256:
+        raise RunError("its sha256 is not the manifest's: the content has changed")
+    samples = list(_samples_of_tar(data))
+    if load_index(tar.with_suffix(".idx")) != samples:
+        raise RunError(f"its index {tar.with_suffix('.idx').name} does not describe it")
+    if len(samples) != record.samples:
+        raise RunError(f"{len(samples)} samples, expected {record.samples}")
+    keys = [members[0].name.partition(".")[0] for members in samples]
+    if len(set(keys)) != len(keys):
+        raise RunError("a key stands twice")
+    for key, members in zip(keys, samples, strict=True):
+        if shard_of_key(key) != record.name:
+            raise RunError(f"sample {key} belongs to another shard")
+        _check_sample(memoryview(data), key, members, manifest)
+
+
+def _samples_of_tar(data: bytes) -> Iterator[list[Member]]:
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+        for _, infos in groupby(archive, key=lambda info: info.name.partition(".")[0]):
+            yield [Member(info.name.partition(".")[2], info.offset_data, info.size, info.name) for info in infos]
+
+
+def _check_sample(data: memoryview, key: str, members: list[Member], manifest: Manifest) -> None:
+    expected = [*(f"{image}.{manifest.codec}" for image in IMAGES), "json"]
+    found = [member.extension for member in members]
+    if found != expected:
+        raise RunError(f"sample {key} has members {found}, expected {expected}")
+    hr, lr, up = (_shape(data, member, manifest.codec) for member in members[:3])
+    scale, hr_size = manifest.scale, manifest.hr_size
+    if hr != (hr_size, hr_size, 3) or up != hr or lr != (hr_size // scale, hr_size // scale, 3):
+        raise RunError(f"sample {key}: HR {hr}, LR {lr}, up {up} do not fit scale {scale} and HR size {hr_size}")
+    described = json.loads(bytes(data[members[3].offset : members[3].offset + members[3].size]))
+    if not isinstance(described, dict) or any(name not in described for name in _JSON_KEYS):
+        raise RunError(f"sample {key}: its json lacks one of {', '.join(_JSON_KEYS)}")
+
+
+def _shape(data: memoryview, member: Member, codec_name: str) -> tuple[int, ...]:
+    try:
+        return codec.decode(codec_name, data[member.offset : member.offset + member.size]).shape
+    except RunError as error:
+        raise RunError(f"{member.name} {error}") from error
