@@ -156,17 +156,24 @@ def _make(preparation: Preparation, engine: Engine, markers: dict[int, dict[str,
 @contextmanager
 def locked(output: Path) -> Iterator[None]:
     """Hold the output folder for this process alone, for as long as it lives. Clears away what a killed run left."""
+    lock = filelock.FileLock(output / _LOCK_NAME, timeout=0)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(output / _LOCK_NAME, timeout=0)
-        with lock:
-            for folder in (output, *output.glob("scale_*x")):
-                remove_temporaries(folder)
-            yield
+        lock.acquire()
     except filelock.Timeout:
         raise UsageError(
             f"another shardgen run is writing to {output}. Wait until it has ended, or name another --output."
         ) from None
+    except OSError as error:
+        raise UsageError(f"cannot write to {output}: {error.strerror}. Name another --output.") from error
+    try:
+        for folder in (output, *output.glob("scale_*x")):
+            remove_temporaries(folder)
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write to {output}: {error}. Finished shards are kept.") from error
+    finally:
+        lock.release()
 
 
 def _free_bytes(inventories: Sequence[ScaleInventory]) -> int:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from shardgen.config import Config
-from shardgen.format import MAX_SHARDS, SPLITS, shard_name
+from shardgen.format import MAX_SHARDS, MIN_SCALE, SPLITS, shard_name
 from shardgen.sources import Photo
 
 _LINE = 2**64
@@ -104,7 +104,8 @@ def plan_shards(photos: Sequence[Photo], config: Config, samples_per_photo: floa
 
     `samples_per_photo` is 1 but for tiles, where it is an estimate over the whole folder.
     """
-    bytes_per_sample = max(expected_sample_bytes(config, scale) for scale in config.scales)
+    # As at 2x, where a sample takes most, so that a scale that is added later leaves the others as they are.
+    bytes_per_sample = expected_sample_bytes(config, MIN_SCALE)
     placed = place_photos(photos, config)
     sampled = take_sample(placed, config)
     shards = []

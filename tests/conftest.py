@@ -1,0 +1,20 @@
+"""Fixtures that several test files share."""
+
+from pathlib import Path
+
+import pytest
+from helpers import generate, make_photos
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 photos in three classes. Not to be changed: copy what you change."""
+    return make_photos(tmp_path_factory.mktemp("photos"), 40)
+
+
+@pytest.fixture(scope="session")
+def shards(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of `photos` at 2x and 3x, several per scale. Not to be changed: copy what you change."""
+    output = tmp_path_factory.mktemp("shards")
+    generate(photos, output, "-s", 2, 3, "--shard-bytes", "300KB")
+    return output

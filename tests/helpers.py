@@ -1,0 +1,71 @@
+"""What several test files need: made photos, the command line, and a look at what came out."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from shardgen import codec
+from shardgen.format import load_index
+
+
+def make_photo(height: int, width: int, seed: int) -> np.ndarray:
+    """H x W x 3 uint8 RGB: smooth colours with some texture, different for every seed."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
+    texture = rng.integers(-12, 13, (height, width, 3))
+    return np.clip(np.asarray(coarse).astype(int) + texture, 0, 255).astype(np.uint8)
+
+
+def make_photos(folder: Path, count: int, size: tuple[int, int] = (90, 120), classes: int = 3) -> Path:
+    """`count` JPEG and PNG photos in class folders, with equal content and times on every call."""
+    for number in range(count):
+        path = folder / f"class{number % classes}" / f"img{number}.{'png' if number % 5 == 4 else 'jpg'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(make_photo(*size, seed=number)).save(path, quality=92)
+        os.utime(path, ns=(10**18, 10**18))
+    return folder
+
+
+def run_cli(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`python -m shardgen ...`, its output as text."""
+    command = [sys.executable, "-m", "shardgen", *(str(arg) for arg in args)]
+    options = {"capture_output": True, "text": True, "timeout": 100, "stdin": subprocess.DEVNULL, **options}
+    return subprocess.run(command, **options)
+
+
+def generate(photos: Path, output: Path, *args: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    """A small run (HR 64 px, in one process unless `--workers` says otherwise) that must end with `expect`."""
+    workers = () if "--workers" in args else ("--workers", 0)
+    done = run_cli("generate", "-i", photos, "-o", output, "--size", 64, "--auto", *workers, *args)
+    assert done.returncode == expect, done.stderr + done.stdout
+    return done
+
+
+def contract_files(output: Path) -> dict[str, str]:
+    """sha256 of every shard, index and manifest. Markers are left out: they carry the photos' times."""
+    found = {}
+    for path in sorted(output.rglob("*")):
+        if path.suffix in (".tar", ".idx") or path.name == "manifest.json":
+            found[str(path.relative_to(output))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def all_files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def read_images(tar: Path) -> dict[str, np.ndarray]:
+    """Every image member of a shard by its name, decoded."""
+    data = tar.read_bytes()
+    images = {}
+    for member in (member for sample in load_index(tar.with_suffix(".idx")) for member in sample):
+        if member.extension != "json":
+            content = data[member.offset : member.offset + member.size]
+            images[member.name] = codec.decode(member.extension.rpartition(".")[2], content)
+    return images

@@ -1,0 +1,205 @@
+"""The contract: what the generator writes is what WebDataset, DALI, tar and our own reader find."""
+
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from helpers import generate, read_images
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardgen import codec
+from shardgen.format import (
+    FormatError,
+    Member,
+    dump_index,
+    dump_json,
+    load_index,
+    load_json,
+    load_manifest,
+    sample_key,
+    shard_name,
+    shard_of_key,
+)
+
+
+def test_importing_the_contract_loads_only_the_standard_library() -> None:
+    program = "import sys; before = set(sys.modules); import shardgen.format; print(*(set(sys.modules) - before))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    foreign = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"shardgen"}
+    assert not foreign
+    assert {name for name in loaded if name.startswith("shardgen")} == {"shardgen", "shardgen.format"}
+
+
+@given(split=st.sampled_from(["train", "val"]), number=st.integers(0, 999_999), ordinal=st.integers(0, 99_999))
+def test_a_key_is_digits_only_and_names_its_shard(split: str, number: int, ordinal: int) -> None:
+    key = sample_key(split, number, ordinal)
+    assert re.fullmatch(r"\d{12}", key)
+    assert shard_of_key(key) == shard_name(split, number)
+
+
+@pytest.mark.parametrize("key", ["", "42", "200000000000", "00000000000a", "0000000000000"])
+def test_what_is_no_key_is_refused(key: str) -> None:
+    with pytest.raises(FormatError, match="is no sample key: expected twelve digits"):
+        shard_of_key(key)
+
+
+members = st.builds(
+    Member,
+    extension=st.sampled_from(["hr.npy", "lr.png", "json"]),
+    offset=st.integers(0, 2**62),
+    size=st.integers(0, 2**62),
+    name=st.from_regex(r"[0-9]{12}\.[a-z.]{1,8}", fullmatch=True),
+)
+
+
+@given(samples=st.lists(st.lists(members, min_size=1, max_size=4), max_size=5))
+def test_an_index_reads_back_as_it_was_written(samples: list[list[Member]], tmp_path_factory: pytest.TempPathFactory):
+    path = tmp_path_factory.getbasetemp() / "roundtrip.idx"
+    path.write_bytes(dump_index(samples))
+    assert load_index(path) == samples
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is no v1.2 index"),
+        (b"v1.1 0\n", "expected index v1.2, found v1.1"),
+        (b"v1.2 2\nhr.npy 512 8 0.hr.npy\n", "promises 2 samples, the file has 1"),
+        (b"v1.2 1\nhr.npy 512 8\n", "expected groups of 4"),
+        (b"v1.2 1\nhr.npy 512 -8 0.hr.npy\n", "a negative offset or size"),
+        (b"v1.2 1\nhr.npy x 8 0.hr.npy\n", "is no v1.2 index"),
+        (b"v1.2 1\n\n", "expected groups of 4"),
+        ("v1.2 1\nhr.npy 1 8 é.npy\n".encode(), "is no v1.2 index"),
+    ],
+)
+def test_a_damaged_index_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "train-000000.idx"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=message) as error:
+        load_index(path)
+    assert str(path) in str(error.value)
+
+
+def test_json_is_readable_utf8_unless_a_name_is_none(tmp_path: Path) -> None:
+    assert "山/图.jpg".encode() in dump_json({"path": "山/图.jpg"})
+    odd = {"path": "a\udcff.jpg"}  # how Python shows a byte of a file name that is not UTF-8
+    (tmp_path / "x.json").write_bytes(dump_json(odd))
+    assert load_json(tmp_path / "x.json") == odd
+
+
+def test_the_manifest_says_what_a_reader_needs(shards: Path) -> None:
+    manifest = load_manifest(shards / "scale_3x")
+    assert (manifest.scale, manifest.hr_size, manifest.codec) == (3, 63, "npy")
+    assert manifest.raw["totals"]["samples"] == sum(shard.samples for shard in manifest.shards) == 40
+    assert {shard.split for shard in manifest.shards} == {"train", "val"}
+    assert not re.search(r"time|date", json.dumps(manifest.raw)), "a manifest must not tell when it was made"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, "has format version 2, newer than 1: update this program"),
+        ({"format_version": None}, "expected a format_version"),
+        ({"shards": {}}, "expected 'settings' and 'shards'"),
+        ({"settings": {"scale": "4", "hr_size": 64, "codec": "npy"}}, "cannot be"),
+        ({"settings": {"scale": 4, "hr_size": 64, "codec": "exe"}}, "cannot be"),
+        ({"shards": [{"name": "train-000000"}]}, "expected a shard record"),
+        (
+            {"shards": [{"name": "../../x", "split": "train", "samples": 1, "bytes": 1, "sha256": ""}]},
+            "is no shard name",
+        ),
+        ({"shards": [{"name": "val-000000", "split": "val", "samples": 1, "bytes": 1, "sha256": ""}] * 2}, "twice"),
+    ],
+)
+def test_a_manifest_that_cannot_be_trusted_is_refused(
+    change: dict[str, object], message: str, shards: Path, tmp_path: Path
+) -> None:
+    manifest = {**load_json(shards / "scale_2x" / "manifest.json"), **change}
+    (tmp_path / "manifest.json").write_bytes(dump_json(manifest))
+    with pytest.raises(FormatError, match=message):
+        load_manifest(tmp_path)
+
+
+def test_json_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(FormatError, match=r"manifest\.json is not valid JSON"):
+        load_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(FormatError, match="expected a JSON object, found list"):
+        load_manifest(tmp_path)
+
+
+@pytest.fixture(scope="module", params=["npy", "png", "webp"])
+def one_codec(request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp(request.param)
+    generate(photos, output, "-s", 4, "--codec", request.param)
+    return output / "scale_4x"
+
+
+def test_webdataset_reads_the_same_samples(one_codec: Path) -> None:
+    manifest = load_manifest(one_codec)
+    for record in manifest.shards:
+        tar = one_codec / f"{record.name}.tar"
+        ours = read_images(tar)
+        keys = []
+        for sample in webdataset.WebDataset(str(tar), shardshuffle=False):
+            keys.append(sample["__key__"])
+            for image in ("hr", "lr", "up"):
+                extension = f"{image}.{manifest.codec}"
+                theirs = codec.decode(manifest.codec, sample[extension])
+                assert np.array_equal(theirs, ours[f"{sample['__key__']}.{extension}"])
+            described = json.loads(sample["json"])
+            assert described["scale"] == 4 and described["method"] == "cubic"
+        assert keys == [sample_key(record.split, int(record.name[-6:]), n) for n in range(record.samples)]
+
+
+def test_webdataset_decodes_npy_by_itself(photos: Path, shards: Path) -> None:
+    tar = shards / "scale_2x" / "val-000000.tar"
+    (sample, *_) = webdataset.WebDataset(str(tar), shardshuffle=False).decode()
+    assert np.array_equal(sample["hr.npy"], read_images(tar)[f"{sample['__key__']}.hr.npy"])
+
+
+def test_several_shards_in_a_row_keep_their_samples_apart(shards: Path) -> None:
+    tars = sorted(str(path) for path in (shards / "scale_2x").glob("*.tar"))
+    assert len(tars) > 2
+    keys = [sample["__key__"] for sample in webdataset.WebDataset(tars, shardshuffle=False)]
+    assert len(keys) == len(set(keys)) == 40
+
+
+def test_plain_tar_lists_and_extracts(one_codec: Path, tmp_path: Path) -> None:
+    tar = one_codec / "val-000000.tar"
+    subprocess.run(["tar", "-xf", tar, "-C", tmp_path], check=True, capture_output=True)
+    listed = subprocess.run(["tar", "-tf", tar], check=True, capture_output=True, text=True).stdout.split()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(listed)
+    codec_name = load_manifest(one_codec).codec
+    extensions = [f"hr.{codec_name}", f"lr.{codec_name}", f"up.{codec_name}", "json"]
+    assert listed[:4] == [f"100000000000.{extension}" for extension in extensions]
+
+
+def test_members_carry_no_trace_of_who_made_them_when(shards: Path) -> None:
+    with tarfile.open(shards / "scale_2x" / "val-000000.tar") as archive:
+        traces = {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode, m.type) for m in archive}
+    assert traces == {(0, 0, 0, "", "", 0o644, tarfile.REGTYPE)}
+
+
+def test_the_index_says_what_dalis_reader_asks_for(one_codec: Path) -> None:
+    """As DALI's `wds2idx` writes and its reader parses it: extension after the first dot, offset of the data, size."""
+    for tar in one_codec.glob("*.tar"):
+        header, *lines = tar.with_suffix(".idx").read_text().splitlines()
+        version, count = header.split(" ")
+        assert (version, int(count)) == ("v1.2", len(lines))
+        tokens = [token for line in lines for token in line.split(" ")]
+        with tarfile.open(tar) as archive:
+            expected = [
+                str(token)
+                for member in archive
+                for token in (member.name.split(".", 1)[1], member.offset_data, member.size, member.name)
+            ]
+        assert tokens == expected

@@ -1,0 +1,239 @@
+"""Bad luck: killed runs, dead workers, full disks, two runs at once. Nothing is lost, nothing half-written stays."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from helpers import all_files, contract_files, generate, make_photos, run_cli
+
+ARGS = ("-s", 2, 3, 4, "--size", 256, "--shard-bytes", "5MB", "--workers", 2)
+
+
+@pytest.fixture(scope="module")
+def many_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("many"), 120, size=(300, 400))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(many_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What an unbroken run gives."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    generate(many_photos, output, *ARGS)
+    return contract_files(output)
+
+
+@contextlib.contextmanager
+def running(photos: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run of its own process group, killed at the end if it is still there."""
+    command = [sys.executable, "-m", "shardgen", "generate", "-i", photos, "-o", output, "--auto", *ARGS]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([str(word) for word in command], **pipes, text=True, start_new_session=True)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, f"ended before its time: {process.communicate()}"
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+def temporaries(output: Path) -> list[Path]:
+    return list(output.rglob("*.tmp"))
+
+
+def markers(output: Path) -> list[Path]:
+    return [*output.glob("scale_*/train-*.json"), *output.glob("scale_*/val-*.json")]
+
+
+MOMENTS: dict[str, Callable[[Path], object]] = {
+    "before anything": lambda output: True,
+    "at the lock": lambda output: (output / ".shardgen.lock").exists(),
+    "in the first shard": temporaries,
+    "after the first shard": lambda output: len(markers(output)) >= 1,
+    "in the middle": lambda output: len(markers(output)) >= 11,
+    "near the end": lambda output: len(markers(output)) >= 24,
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_goes_on_where_it_was(
+    moment: str, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    with running(many_photos, tmp_path) as process:
+        wait_until(lambda: MOMENTS[moment](tmp_path), process)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait()
+        _, alive = psutil.wait_procs(workers, timeout=20)
+        assert not alive, "workers must not outlive their run"
+    finished = {path: path.stat().st_mtime_ns for path in markers(tmp_path)}
+    done = generate(many_photos, tmp_path, *ARGS)
+    assert contract_files(tmp_path) == undisturbed
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished, "finished shards are not made again"
+    kept = (f"{len(finished)} kept, 0 removed", f"All {len(finished)} shards are up to date")
+    assert any(words in done.stdout for words in kept) or not finished
+    assert not temporaries(tmp_path)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_dead_worker_is_an_error_that_names_its_shard(
+    signal_number: int, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    with running(many_photos, tmp_path) as process:
+        wait_until(lambda: temporaries(tmp_path), process)
+        (name, pid), *_ = [path.name.split(".")[1:4:2] for path in temporaries(tmp_path)]
+        os.kill(int(pid), signal_number)
+        _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert f"making shard {name} was killed by signal {int(signal_number)}" in stderr
+    assert "Run the same command again: finished shards are kept." in stderr and "Traceback" not in stderr
+    assert not temporaries(tmp_path)
+    generate(many_photos, tmp_path, *ARGS)
+    assert contract_files(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize(("signal_number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("moment", ["in the first shard", "in the middle"])
+def test_an_interrupt_stops_at_once_and_leaves_no_trace(
+    moment: str, signal_number: int, exit_code: int, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    with running(many_photos, tmp_path) as process:
+        wait_until(lambda: MOMENTS[moment](tmp_path), process)
+        os.killpg(process.pid, signal_number)  # as a terminal does: to all processes of the run
+        start = time.monotonic()
+        _, stderr = process.communicate(timeout=20)
+        assert time.monotonic() - start < 2
+    assert process.returncode == exit_code
+    assert "Interrupted. Finished shards are kept; the same command goes on from here." in stderr
+    assert "Traceback" not in stderr
+    assert not temporaries(tmp_path)
+    assert not list(tmp_path.glob("scale_*/manifest.json"))
+    generate(many_photos, tmp_path, *ARGS)
+    assert contract_files(tmp_path) == undisturbed
+
+
+def test_workers_have_no_threads_of_opencv_or_blas(many_photos: Path, tmp_path: Path) -> None:
+    with running(many_photos, tmp_path) as process:
+        wait_until(lambda: temporaries(tmp_path), process)
+        pids = {int(path.name.split(".")[3]) for path in temporaries(tmp_path)}
+        os.killpg(process.pid, signal.SIGSTOP)
+        threads = [psutil.Process(pid).num_threads() for pid in pids]
+    assert threads and max(threads) <= 1 + 1 + 3, "the work, a reader, and a writer for each of three scales"
+
+
+FULL_DISK = """
+    import subprocess, sys
+    from pathlib import Path
+
+    photos, disk, mode = sys.argv[1:4]
+    size = "2m" if mode == "refused" else "300m"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
+    command = [sys.executable, "-m", "shardgen", "generate", "-i", photos, "-o", f"{disk}/out", *sys.argv[4:]]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    if mode == "fills up":
+        while not list(Path(disk).rglob("train-*.json")):
+            assert process.poll() is None, process.communicate()
+        with open(f"{disk}/filler", "wb", buffering=0) as filler:
+            try:
+                while True:
+                    filler.write(bytes(1 << 20))
+            except OSError:
+                pass
+    print(process.communicate()[1], "exit", process.returncode)
+    print("left:", [str(path) for path in Path(disk).rglob("*.tmp")])
+    if mode == "fills up":
+        Path(f"{disk}/filler").unlink()
+        print("again", subprocess.run(command, capture_output=True).returncode)
+        subprocess.run(["cp", "-r", f"{disk}/out", sys.argv[2] + "_copy"], check=True)
+"""
+
+
+def on_a_small_disk(mode: str, photos: Path, tmp_path: Path) -> str:
+    """Run in a mount namespace of its own, where a tmpfs of a few MB is the output's disk."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    namespace = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-Urm"]
+    program = [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(photos), str(disk), mode, "--auto"]
+    done = subprocess.run([*namespace, *program, *map(str, ARGS)], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_disk_that_fills_up_is_an_error_and_no_loss(
+    many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    said = on_a_small_disk("fills up", many_photos, tmp_path)
+    assert "cannot write" in said and "No space left on device" in said and "exit 1" in said
+    assert "Traceback" not in said and "left: []" in said and "again 0" in said
+    assert contract_files(tmp_path / "disk_copy") == undisturbed
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_made(many_photos: Path, tmp_path: Path) -> None:
+    said = on_a_small_disk("refused", many_photos, tmp_path)
+    assert "the shards need about 0.2 GB" in said and "has 0.0 GB free. Make room" in said and "exit 1" in said
+
+
+HOLD_LOCK = """
+    import sys
+    from pathlib import Path
+    from shardgen.generate import locked
+    with locked(Path(sys.argv[1])):
+        print("held", flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_a_second_run_is_refused_until_the_first_is_dead(photos: Path, tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(HOLD_LOCK), str(tmp_path / "out")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    done = generate(photos, tmp_path / "out", expect=2)
+    assert f"another shardgen run is writing to {tmp_path / 'out'}. Wait until it has ended" in done.stderr
+    assert all_files(tmp_path / "out") == {".shardgen.lock"}
+    holder.kill()
+    holder.communicate()
+    generate(photos, tmp_path / "out")
+
+
+def test_an_output_that_cannot_be_written_is_named(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = generate(photos, tmp_path / "file" / "out", expect=2)
+    assert f"cannot write to {tmp_path / 'file' / 'out'}: Not a directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["tar", "idx", "json"])
+@pytest.mark.parametrize("damage", ["removed", "cut"])
+def test_a_shard_that_lost_a_file_is_made_again(
+    kind: str, damage: str, photos: Path, shards: Path, tmp_path: Path
+) -> None:
+    mine = Path(shutil.copytree(shards, tmp_path / "mine"))
+    victim = mine / "scale_2x" / f"train-000000.{kind}"
+    if damage == "removed":
+        victim.unlink()
+    else:
+        os.truncate(victim, 0 if kind == "idx" else victim.stat().st_size // 2)
+    done = generate(photos, mine, "-s", 2, 3, "--shard-bytes", "300KB")
+    assert "Shards: 1 made" in done.stdout
+    assert contract_files(mine) == contract_files(shards)
+    assert run_cli("verify", mine).returncode == 0

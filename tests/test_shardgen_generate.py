@@ -1,0 +1,228 @@
+"""Whole runs: the same bytes whatever the circumstances, and nothing made twice."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import all_files, contract_files, generate, make_photo, read_images, run_cli
+from PIL import Image
+
+from shardgen.format import load_json, load_manifest
+
+SMALL = ("--shard-bytes", "300KB")
+
+
+def counts(text: str) -> str:
+    """The line that says how many shards were made, kept and removed."""
+    return next(line for line in text.splitlines() if line.startswith(("Shards:", "All ")))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_any_number_of_workers_gives_the_same_bytes(workers: int, photos: Path, shards: Path, tmp_path: Path) -> None:
+    generate(photos, tmp_path, "-s", 2, 3, *SMALL, "--workers", workers)
+    assert contract_files(tmp_path) == contract_files(shards)
+
+
+def test_another_folder_other_times_and_another_order_give_the_same_bytes(
+    photos: Path, shards: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "moved photos"
+    for path in sorted(photos.rglob("*.*"), reverse=True):  # the file system lists them as they came
+        target = elsewhere / path.relative_to(photos)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    generate(elsewhere, tmp_path / "out", "-s", 3, 2, *SMALL)
+    assert contract_files(tmp_path / "out") == contract_files(shards)
+
+
+@pytest.mark.parametrize("first", [2, 3])
+def test_a_scale_that_is_added_costs_only_itself(first: int, photos: Path, shards: Path, tmp_path: Path) -> None:
+    generate(photos, tmp_path, "-s", first, *SMALL)
+    alone = {name: digest for name, digest in contract_files(shards).items() if name.startswith(f"scale_{first}x")}
+    assert contract_files(tmp_path) == alone
+    done = generate(photos, tmp_path, "-s", 2, 3, *SMALL)
+    each = len(list((shards / "scale_2x").glob("*.tar")))
+    assert counts(done.stdout) == f"Shards: {each} made, {each} kept, 0 removed."
+    assert contract_files(tmp_path) == contract_files(shards)
+
+
+def test_the_second_run_only_says_that_all_is_up_to_date(photos: Path, tmp_path: Path) -> None:
+    generate(photos, tmp_path, "-s", 2, *SMALL)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.is_file()}
+    done = generate(photos, tmp_path, "-s", 2, *SMALL)
+    num_shards = len(list(tmp_path.rglob("*.tar")))
+    assert counts(done.stdout) == f"All {num_shards} shards are up to date."
+    assert done.stderr == ""
+    assert {p: p.stat().st_mtime_ns for p in before if p.name != ".shardgen.lock"} == {
+        p: t for p, t in before.items() if p.name != ".shardgen.lock"
+    }
+
+
+@pytest.fixture
+def my_photos(photos: Path, tmp_path: Path) -> Path:
+    """Photos that the test may change."""
+    return Path(shutil.copytree(photos, tmp_path / "photos"))
+
+
+def test_a_changed_photo_costs_one_shard(my_photos: Path, tmp_path: Path) -> None:
+    generate(my_photos, tmp_path / "out", "-s", 2, *SMALL)
+    Image.fromarray(make_photo(90, 120, seed=999)).save(my_photos / "class1" / "img1.jpg", quality=92)
+    done = generate(my_photos, tmp_path / "out", "-s", 2, *SMALL)
+    kept = len(list(tmp_path.glob("out/scale_2x/*.tar"))) - 1
+    assert counts(done.stdout) == f"Shards: 1 made, {kept} kept, 1 removed."
+    generate(my_photos, tmp_path / "fresh", "-s", 2, *SMALL)
+    assert contract_files(tmp_path / "out") == contract_files(tmp_path / "fresh")
+
+
+def test_a_photo_that_comes_and_one_that_goes_cost_a_shard_each(my_photos: Path, tmp_path: Path) -> None:
+    generate(my_photos, tmp_path / "out", "-s", 2, *SMALL)
+    total = len(list(tmp_path.glob("out/scale_2x/*.tar")))
+    new = my_photos / "class0" / "new.png"
+    Image.fromarray(make_photo(90, 120, seed=998)).save(new)
+    assert counts(generate(my_photos, tmp_path / "out", "-s", 2, *SMALL).stdout) == (
+        f"Shards: 1 made, {total - 1} kept, 1 removed."
+    )
+    new.unlink()
+    assert counts(generate(my_photos, tmp_path / "out", "-s", 2, *SMALL).stdout) == (
+        f"Shards: 1 made, {total - 1} kept, 1 removed."
+    )
+    generate(my_photos, tmp_path / "fresh", "-s", 2, *SMALL)
+    assert contract_files(tmp_path / "out") == contract_files(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(
+    "change", [("--method", "area"), ("--codec", "png"), ("--size", "48"), ("--fit", "stretch"), ("--seed", "7")]
+)
+def test_changed_settings_leave_nothing_of_the_old_ones(
+    change: tuple[str, str], photos: Path, shards: Path, tmp_path: Path
+) -> None:
+    mixed = Path(shutil.copytree(shards, tmp_path / "mixed"))
+    done = generate(photos, mixed, "-s", 2, 3, *SMALL, *change)
+    old = len(list(shards.rglob("*.tar")))
+    assert f"0 kept, {old} removed." in counts(done.stdout)
+    generate(photos, tmp_path / "fresh", "-s", 2, 3, *SMALL, *change)
+    assert contract_files(mixed) == contract_files(tmp_path / "fresh")
+    assert all_files(mixed) - {".shardgen.lock"} == all_files(tmp_path / "fresh") - {".shardgen.lock"}
+
+
+def test_a_larger_sample_keeps_the_finished_shards(photos: Path, shards: Path, tmp_path: Path) -> None:
+    generate(photos, tmp_path, "-s", 2, 3, *SMALL, "--sample", 0.6)
+    small = {name: digest for name, digest in contract_files(tmp_path).items() if name.endswith(".tar")}
+    whole = contract_files(shards)
+    finished = [name for name, digest in small.items() if whole.get(name) == digest]
+    assert len(finished) >= 4 and len(small) - len(finished) <= 4  # the last of each split and scale is cut
+    done = generate(photos, tmp_path, "-s", 2, 3, *SMALL)
+    assert f" {len(finished)} kept, {len(small) - len(finished)} removed." in counts(done.stdout)
+    assert contract_files(tmp_path) == whole
+
+
+def test_scales_that_are_not_asked_for_stay_as_they_are(photos: Path, shards: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(shards, tmp_path / "mine"))
+    generate(photos, mine, "-s", 2, *SMALL, "--method", "area")
+    of_3x = {k: v for k, v in contract_files(shards).items() if k.startswith("scale_3x")}
+    assert {k: v for k, v in contract_files(mine).items() if k.startswith("scale_3x")} == of_3x
+
+
+def test_files_of_other_people_are_left_alone(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "scale_2x").mkdir()
+    for name in ("notes.txt", "train-1.tar", "train-000099.tar.bak", "other.json"):
+        (tmp_path / "scale_2x" / name).write_text("mine")
+    generate(photos, tmp_path, "-s", 2)
+    generate(photos, tmp_path, "-s", 2, "--method", "area")
+    for name in ("notes.txt", "train-1.tar", "train-000099.tar.bak", "other.json"):
+        assert (tmp_path / "scale_2x" / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("scales", ["-s 2 3", "-s 2,3", "-s 2 -s 3", "--scales 3 2 2", "--scales=3,2"])
+def test_every_way_to_write_scales(scales: str, photos: Path, tmp_path: Path) -> None:
+    done = run_cli("generate", "-i", photos, "-o", tmp_path / "out", *scales.split(), "--size", 64, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    named = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("scale_")]
+    assert named == ["scale_2x", "scale_3x"]
+
+
+def test_a_dry_run_says_what_would_happen_and_changes_nothing(photos: Path, tmp_path: Path) -> None:
+    done = run_cli("generate", "-i", photos, "-o", tmp_path / "out", "-s", 3, "--size", 64, "--dry-run")
+    assert not (tmp_path / "out").exists()
+    assert "Photos  40 of 40" in done.stdout
+    assert (
+        "scale_3x  HR 63 px (64 cropped to a multiple of 3), LR 21 px, cubic, npy: 2 shards to make (40 samples)"
+        in (done.stdout)
+    )
+    assert "GB needed" in done.stdout and "GB free" in done.stdout
+
+
+def test_without_auto_it_asks_first(photos: Path, tmp_path: Path) -> None:
+    command = ("generate", "-i", photos, "-o", tmp_path / "out", "--size", 64, "--workers", 0)
+    refused = run_cli(*command, stdin=None, input="n\n")
+    assert refused.returncode == 1
+    assert "Go on? [Y/n]" in refused.stdout and "Stopped before anything was changed." in refused.stderr
+    assert not list((tmp_path / "out").rglob("*.tar"))
+    nobody_there = run_cli(*command)
+    assert nobody_there.returncode == 1 and "--auto asks nothing" in nobody_there.stderr
+    agreed = run_cli(*command, stdin=None, input="y\n")
+    assert agreed.returncode == 0 and list((tmp_path / "out").rglob("*.tar"))
+
+
+def test_processing_stats_tell_how_long_it_took(photos: Path, tmp_path: Path) -> None:
+    generate(photos, tmp_path, "-s", 2)
+    stats = load_json(tmp_path / "processing_stats.json")
+    assert (stats["total_processed"], stats["total_failed"]) == (40, 0)
+    assert 0 < stats["avg_processing_time"] < 10 and stats["wall_time"] > 0 and stats["photos_per_second"] > 0
+    assert set(stats["stage_seconds"]) == {"read", "decode", "resize", "statistics", "encode", "write"}
+    assert stats["avg_processing_time"] == pytest.approx(sum(stats["stage_seconds"].values()) / 40, rel=0.05)
+
+
+def test_a_pipe_gets_lines_without_control_characters(photos: Path, tmp_path: Path) -> None:
+    done = generate(photos, tmp_path, "-s", 2, "--workers", 2)
+    text = done.stdout + done.stderr
+    assert "40/40 photos" in done.stderr and "MB/s" in done.stderr
+    assert not any(ord(character) < 32 and character != "\n" for character in text)
+
+
+def test_tiles_keep_the_photos_own_pixels(tmp_path: Path) -> None:
+    photo = make_photo(150, 200, seed=1)
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    Image.fromarray(photo).save(tmp_path / "in" / "a" / "big.png")
+    Image.fromarray(make_photo(64, 64, seed=2)).save(tmp_path / "in" / "a" / "exact.png")
+    generate(tmp_path / "in", tmp_path / "out", "-s", 3, "--fit", "tile", "--tile-step", 40)
+    boxes = []
+    for tar in (tmp_path / "out" / "scale_3x").glob("*.tar"):
+        listed = run_cli("inspect", tmp_path / "out" / "scale_3x", "--shard", tar.stem, "--json")
+        images = read_images(tar)
+        for sample in next(iter(json.loads(listed.stdout).values()))["samples"]:
+            if sample["source"] == "a/big.png":
+                x, y, w, h = sample["box"]
+                boxes.append((x, y))
+                assert (w, h) == (63, 63)
+                assert (images[f"{sample['key']}.hr.npy"] == photo[y : y + h, x : x + w]).all()
+    assert sorted(boxes) == [(x, y) for x in (0, 40, 80, 120, 136) for y in (0, 40, 80, 86)]
+
+
+def test_validation_photos_are_the_same_at_every_scale_and_sample(photos: Path, shards: Path, tmp_path: Path) -> None:
+    def val_sources(folder: Path) -> set[str]:
+        found = set()
+        for record in load_manifest(folder).shards:
+            if record.split == "val":
+                listed = json.loads(run_cli("inspect", folder, "--shard", record.name, "--json").stdout)
+                found |= {sample["source"] for sample in listed[str(folder)]["samples"]}
+        return found
+
+    everything = val_sources(shards / "scale_2x")
+    assert everything and everything == val_sources(shards / "scale_3x")
+    generate(photos, tmp_path, "-s", 2, "--sample", 0.3)
+    assert val_sources(tmp_path / "scale_2x") <= everything
+
+
+def test_workers_default_to_the_cpus_that_this_process_may_use() -> None:
+    from shardgen.cpus import available_cpus
+
+    allowed = os.sched_getaffinity(0)
+    assert 1 <= available_cpus() <= len(allowed)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert available_cpus() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)

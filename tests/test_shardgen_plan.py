@@ -1,0 +1,153 @@
+"""The plan: rules that hold for every set of photos."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shardgen.config import Config
+from shardgen.errors import UsageError
+from shardgen.plan import ShardPlan, expected_sample_bytes, place_photos, plan_shards, take_sample
+from shardgen.sources import Photo
+
+
+def listing(count: int, salt: str = "") -> list[Photo]:
+    return [Photo(f"class{n % 7}/{salt}photo {n}.jpg", 1000 + n, n) for n in range(count)]
+
+
+def config(**changes: object) -> Config:
+    return Config(input=Path("in"), output=Path("out"), **changes)  # type: ignore[arg-type]
+
+
+def by_name(shards: list[ShardPlan]) -> dict[str, set[Photo]]:
+    return {shard.name: set(shard.photos) for shard in shards}
+
+
+configs = st.builds(
+    config,
+    seed=st.integers(0, 5),
+    sample=st.floats(0.001, 1),
+    val_fraction=st.floats(0, 0.9),
+    shard_bytes=st.integers(10**6, 10**8),
+    scales=st.lists(st.integers(2, 8), min_size=1).map(tuple),
+)
+
+
+@given(count=st.integers(1, 300), cfg=configs)
+def test_every_sampled_photo_is_in_exactly_one_shard(count: int, cfg: Config) -> None:
+    shards = plan_shards(listing(count), cfg)
+    planned = [photo for shard in shards for photo in shard.photos]
+    assert len(planned) == len(set(planned)) == len(take_sample(place_photos(listing(count), cfg), cfg))
+    assert all(shard.photos for shard in shards)
+    assert len({shard.name for shard in shards}) == len(shards)
+
+
+@given(count=st.integers(1, 100), cfg=configs, random=st.randoms(use_true_random=False))
+def test_the_order_of_the_listing_does_not_matter(count: int, cfg: Config, random) -> None:
+    shuffled = listing(count)
+    random.shuffle(shuffled)
+    assert plan_shards(shuffled, cfg) == plan_shards(listing(count), cfg)
+
+
+@given(count=st.integers(2, 300), cfg=configs)
+def test_a_small_sample_is_the_beginning_of_a_large_one(count: int, cfg: Config) -> None:
+    few, many = (plan_shards(listing(count), replace(cfg, sample=share)) for share in (cfg.sample / 3, cfg.sample))
+    large = {shard.name: shard.photos for shard in many}
+    for shard in few:
+        assert large[shard.name][: len(shard.photos)] == shard.photos
+    cut = [shard for shard in few if large[shard.name] != shard.photos]
+    assert len(cut) <= 2, "at most the last shard of each split is unfinished"
+
+
+@given(count=st.integers(2, 300), cfg=configs)
+def test_a_photo_keeps_its_split_in_every_sample_and_scale(count: int, cfg: Config) -> None:
+    whole = {p.photo: p.split for p in place_photos(listing(count), cfg)}
+    for shard in plan_shards(listing(count), cfg):
+        assert {whole[photo] for photo in shard.photos} == {shard.split}
+
+
+@given(count=st.integers(2, 300), cfg=configs)
+def test_both_splits_have_photos_however_small_the_set(count: int, cfg: Config) -> None:
+    splits = {shard.split for shard in plan_shards(listing(count), cfg)}
+    assert splits == ({"train", "val"} if cfg.val_fraction > 2**-60 else {"train"})
+
+
+def test_one_photo_alone_is_for_training() -> None:
+    assert [shard.split for shard in plan_shards(listing(1), config())] == ["train"]
+
+
+@settings(max_examples=40)
+@given(count=st.integers(600, 900), seed=st.integers(0, 3), change=st.integers(0, 599))
+def test_a_photo_that_comes_or_goes_touches_one_shard(count: int, seed: int, change: int) -> None:
+    cfg = config(seed=seed, shard_bytes=40_000_000)  # 32 shards for 600 to 1200 photos
+    photos = sorted(listing(count), key=lambda photo: photo.path)
+    removed = photos[:change] + photos[change + 1 :]
+    first = place_photos(photos, cfg)[0].photo
+    if photos[change] == first:  # its neighbour becomes the first of the line, which is always for validation
+        return
+    before, after = by_name(plan_shards(photos, cfg)), by_name(plan_shards(removed, cfg))
+    changed = [name for name in before | after if before.get(name) != after.get(name)]
+    assert len(changed) == 1
+
+
+def test_a_changed_photo_changes_only_its_shards_digest() -> None:
+    photos = listing(200)
+    touched = [photo._replace(mtime_ns=7**9) if n == 5 else photo for n, photo in enumerate(photos)]
+    cfg = config(shard_bytes=10**7)
+    before = {s.name: s.photos_digest() for s in plan_shards(photos, cfg)}
+    after = {s.name: s.photos_digest() for s in plan_shards(touched, cfg)}
+    assert len(before) > 8 and sum(before[name] != after[name] for name in before) == 1
+
+
+@pytest.mark.parametrize("count", [500, 3_000, 20_000])
+def test_shards_come_out_between_half_of_shard_bytes_and_about_it(count: int) -> None:
+    cfg = config(shard_bytes=256_000_000)
+    sizes = [
+        len(shard.photos) * expected_sample_bytes(cfg, 4) for shard in plan_shards(listing(count), cfg)
+        if shard.split == "train"
+    ]  # fmt: skip
+    mean = sum(sizes) / len(sizes)
+    assert 0.5 * 256e6 * 0.95 <= mean <= 256e6
+    assert max(sizes) < 1.5 * 256e6
+
+
+def test_the_seed_draws_another_order_and_split() -> None:
+    orders = {tuple(p.photo for p in place_photos(listing(50), config(seed=seed))) for seed in range(5)}
+    assert len(orders) == 5
+
+
+def test_shards_mix_the_classes() -> None:
+    for shard in plan_shards(listing(4_000), config()):
+        if shard.split == "train":
+            classes = Counter(photo.class_name for photo in shard.photos)
+            shares = [count / len(shard.photos) for count in classes.values()]
+            assert len(classes) == 7 and min(shares) > 0.03 and max(shares) < 0.3
+
+
+def test_the_validation_share_is_what_was_asked_for() -> None:
+    placed = place_photos(listing(20_000), config(val_fraction=0.02))
+    assert 0.016 < sum(p.split == "val" for p in placed) / 20_000 < 0.024
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scales": ()}, "no scale given"),
+        ({"scales": (9,)}, "scale 9: expected an integer from 2 to 8"),
+        ({"size": 15}, "--size 15: expected 16 to 8192 px"),
+        ({"fit": "crop"}, "--fit 'crop': expected one of cover, tile, stretch"),
+        ({"method": "magic"}, "--method 'magic': expected one of nearest, linear, cubic, area, lanczos"),
+        ({"codec": "gif"}, "--codec 'gif': expected one of npy, png, webp"),
+        ({"tile_step": 64}, "--tile-step goes with --fit tile only"),
+        ({"fit": "tile", "tile_step": 513}, "--tile-step 513: expected 1 to 512 px"),
+        ({"sample": 0.0}, "--sample 0.0: expected a share above 0 and up to 1"),
+        ({"val_fraction": 1.0}, "--val-fraction 1.0: expected a share from 0 to below 1"),
+        ({"shard_bytes": 0}, "--shard-bytes 0: expected a size such as 256MB"),
+    ],
+)
+def test_impossible_settings_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        config(**change)
