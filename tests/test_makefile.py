@@ -1,0 +1,44 @@
+"""The Makefile's promises, as far as they can be held without a second virtual environment."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def make(*args: str) -> str:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(["make", *args], cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+
+
+def test_help_names_every_target() -> None:
+    text = make()
+    assert text == make("help")
+    for target in ("help", "install", "shards", "test", "lint", "format", "bench", "clean"):
+        assert f"  make {target} " in text
+
+
+def test_shards_passes_on_what_is_named() -> None:
+    named = ["SCALES=2 4", "INPUT=my photos", "OUTPUT=out", "SIZE=256", "SAMPLE=0.1"]
+    named += ["METHOD=area", "CODEC=png", "WORKERS=3"]
+    command = make("-n", "shards", *named)
+    assert (
+        'python -m shardgen generate -i "my photos" -o "out" -s 2 4 --size 256 --sample 0.1 --method area --codec png '
+        "--workers 3 --auto"
+    ) in " ".join(command.split())
+
+
+def test_shards_without_input_takes_the_sample_photos_and_says_so() -> None:
+    if (ROOT / "OST").exists():
+        pytest.fail("move ./OST away: the test is about what happens without it")
+    command = make("-n", "shards")
+    assert "colour photographs that scikit-image carries" in command
+    assert '-i "build/sample_photos" -o "shards" -s 4' in " ".join(command.split())
+
+
+def test_lint_changes_nothing() -> None:
+    command = make("-n", "lint")
+    assert "--fix" not in command and "format --check" in command

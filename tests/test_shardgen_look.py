@@ -1,0 +1,177 @@
+"""`inspect`, `preview` and `unpack`: what people look at."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import generate, make_photo, read_images, run_cli
+from PIL import Image
+
+from shardgen.format import dump_json, load_index, load_json
+from shardgen.shard_writer import ShardWriter
+
+
+def test_inspect_shows_all_that_matters(shards: Path) -> None:
+    text = run_cli("inspect", shards, env={**os.environ, "COLUMNS": "120"}).stdout
+    for word in (
+        "scale_2x",
+        "scale_3x",
+        "bytes per sample",
+        "method",
+        "cubic",
+        "class0",
+        "PSNR of up (dB)",
+        "HR channel mean",
+    ):
+        assert word in text
+    assert "\x1b" not in text
+
+
+def test_inspect_json_has_the_manifest_and_more(shards: Path) -> None:
+    described = json.loads(run_cli("inspect", shards / "scale_2x", "--json").stdout)[str(shards / "scale_2x")]
+    manifest = load_json(shards / "scale_2x" / "manifest.json")
+    assert {key: described[key] for key in manifest} == manifest
+    assert described["bytes_per_sample"] == round(manifest["totals"]["bytes"] / 40)
+    assert described["failures_by_reason"] == {}
+
+
+def test_the_manifests_statistics_are_those_of_the_pixels(shards: Path) -> None:
+    for scale in (2, 3):
+        folder = shards / f"scale_{scale}x"
+        manifest = load_json(folder / "manifest.json")
+        for split, said in manifest["splits"].items():
+            images = {}
+            for tar in folder.glob(f"{split}-*.tar"):
+                images.update(read_images(tar))
+            hrs = {name: pixels.astype(float) for name, pixels in images.items() if ".hr." in name}
+            stacked = np.stack(list(hrs.values())) / 255
+            assert said["channel_mean"] == pytest.approx(stacked.mean(axis=(0, 1, 2)), abs=1e-6)
+            assert said["channel_std"] == pytest.approx(stacked.std(axis=(0, 1, 2)), abs=1e-6)
+            psnrs = [
+                10 * np.log10(255**2 / ((hr - images[name.replace(".hr.", ".up.")]) ** 2).mean())
+                for name, hr in hrs.items()
+            ]
+            assert said["psnr_up_db"]["mean"] == pytest.approx(np.mean(psnrs), abs=1e-3)
+            assert said["psnr_up_db"]["min"] == pytest.approx(min(psnrs), abs=1e-3)
+            assert sum(said["samples_per_class"].values()) == said["samples"] == len(hrs)
+
+
+def test_inspect_goes_down_to_a_sample(shards: Path) -> None:
+    listed = json.loads(run_cli("inspect", shards / "scale_3x", "--shard", "val-000000", "--json").stdout)
+    sample = listed[str(shards / "scale_3x")]["samples"][0]
+    assert sample["key"] == "100000000000" and sample["scale"] == 3
+    shown = run_cli("inspect", shards / "scale_3x", "--sample", sample["key"]).stdout
+    assert sample["source"] in shown and "63 x 63 x 3" in shown and "21 x 21 x 3" in shown
+    assert sample["source"] in run_cli("inspect", shards / "scale_3x", "--shard", "val-000000").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--shard", "train-000777"), "no shard train-000777 in"),
+        (("--sample", "000077700000"), "no shard train-000777 in"),
+        (("--sample", "000000099999"), "no sample 000000099999 in"),
+        (("--sample", "abc"), "'abc' is no sample key: expected twelve digits"),
+        (("--sample", "000000000000", "--shard", "val-000000"), "do not go together"),
+    ],
+)
+def test_inspect_says_what_is_not_there(args: tuple[str, ...], message: str, shards: Path) -> None:
+    done = run_cli("inspect", shards / "scale_2x", *args)
+    assert done.returncode in (1, 2) and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_inspect_names_failures_by_reason(photos: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(photos, tmp_path / "photos"))
+    (mine / "class0" / "empty.jpg").write_bytes(b"")
+    (mine / "class1" / "void.png").write_bytes(b"")
+    generate(mine, tmp_path / "out", "-s", 2)
+    text = run_cli("inspect", tmp_path / "out").stdout
+    assert "empty file" in text and "class0/empty.jpg: empty file" in text
+    described = json.loads(run_cli("inspect", tmp_path / "out", "--json").stdout)
+    assert next(iter(described.values()))["failures_by_reason"] == {"empty file": 2}
+
+
+def test_an_unfinished_folder_is_said_to_be_unfinished(shards: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(shards, tmp_path / "mine"))
+    (mine / "scale_2x" / "manifest.json").unlink()
+    for command in (("inspect", mine), ("preview", mine / "scale_2x"), ("unpack", mine, "-o", tmp_path / "x")):
+        done = run_cli(*command)
+        assert done.returncode == 2 and "its run did not finish. Run generate again." in done.stderr
+
+
+def test_preview_shows_the_pixels_themselves(shards: Path, tmp_path: Path) -> None:
+    done = run_cli("preview", shards / "scale_2x", "-o", tmp_path / "new" / "p.png", "--count", 5)
+    assert done.returncode == 0 and "5 samples of" in done.stdout
+    picture = np.asarray(Image.open(tmp_path / "new" / "p.png"))
+    images = {}
+    for tar in (shards / "scale_2x").glob("*.tar"):
+        images.update(read_images(tar))
+    first = picture[30 : 30 + 64, 8 : 8 + 64]
+    (name,) = [name for name, pixels in images.items() if ".hr." in name and np.array_equal(pixels, first)]
+    lr, up = (images[name.replace(".hr.", f".{image}.")] for image in ("lr", "up"))
+    cells = [picture[30:94, 8 + column * 72 : 72 + column * 72] for column in range(4)]
+    assert np.array_equal(cells[1], lr.repeat(2, axis=0).repeat(2, axis=1))
+    assert np.array_equal(cells[2], up)
+    assert np.array_equal(cells[3], np.minimum(np.abs(first.astype(int) - up) * 4, 255))
+
+
+def test_preview_of_the_root_asks_for_a_scale(shards: Path, tmp_path: Path) -> None:
+    done = run_cli("preview", shards, "-o", tmp_path / "p.png")
+    assert done.returncode == 2 and "holds several scales: name one of them" in done.stderr
+
+
+def test_unpack_gives_the_files_of_the_old_workflow(photos: Path, shards: Path, tmp_path: Path) -> None:
+    done = run_cli("unpack", shards, "-o", tmp_path)
+    assert done.returncode == 0 and "80 samples, 240 files" in done.stdout
+    for scale in (2, 3):
+        names = {str(p.relative_to(tmp_path / f"scale_{scale}x")) for p in tmp_path.glob(f"scale_{scale}x/*/*.png")}
+        stems = {str(p.relative_to(photos).with_suffix("")) for p in photos.rglob("*.*")}
+        kinds = ("hr", f"lr_{scale}x", f"upsampled_{scale}x")
+        assert names == {f"{stem}_{kind}.png" for stem in stems for kind in kinds}
+    tar = shards / "scale_3x" / "val-000000.tar"
+    listed = json.loads(run_cli("inspect", shards / "scale_3x", "--shard", "val-000000", "--json").stdout)
+    sample = listed[str(shards / "scale_3x")]["samples"][0]
+    stem = tmp_path / "scale_3x" / sample["source"].rpartition(".")[0]
+    for image, kind in (("hr", "hr"), ("lr", "lr_3x"), ("up", "upsampled_3x")):
+        loose = np.asarray(Image.open(f"{stem}_{kind}.png"))
+        assert np.array_equal(loose, read_images(tar)[f"{sample['key']}.{image}.npy"])
+
+
+def test_unpack_of_one_split(shards: Path, tmp_path: Path) -> None:
+    run_cli("unpack", shards / "scale_2x", "-o", tmp_path, "--split", "val")
+    num_val = load_json(shards / "scale_2x" / "manifest.json")["splits"]["val"]["samples"]
+    assert len(list(tmp_path.rglob("*_hr.png"))) == num_val
+
+
+def test_unpack_keeps_apart_what_shares_a_name(tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "a"
+    folder.mkdir(parents=True)
+    long_name = "名" * 80 + ".v2.png"  # 240 bytes and more
+    for number, name in enumerate(["one.jpg", "one.png", "two.jpg", long_name]):
+        Image.fromarray(make_photo(100, 140, seed=number)).save(folder / name)
+    generate(tmp_path / "in", tmp_path / "out", "-s", 2, "--fit", "tile")
+    done = run_cli("unpack", tmp_path / "out", "-o", tmp_path / "loose")
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "loose" / "scale_2x" / "a").iterdir()}
+    assert {"one_jpg_x0_y0_hr.png", "one_png_x0_y0_hr.png", "two_x76_y36_lr_2x.png"} <= names
+    assert len(names) == 4 * 6 * 3
+    assert all(len(os.fsencode(name)) <= 255 for name in names)
+
+
+def test_unpack_does_not_leave_its_folder(shards: Path, tmp_path: Path) -> None:
+    """A shard from somewhere else may name any source."""
+    mine = Path(shutil.copytree(shards, tmp_path / "mine"))
+    folder = mine / "scale_2x"
+    old, index = (folder / "val-000000.tar").read_bytes(), load_index(folder / "val-000000.idx")
+    writer = ShardWriter(folder, "val-000000", "val")
+    for sample in index:
+        members = [(m.extension, [old[m.offset : m.offset + m.size]]) for m in sample[:3]]
+        members.append(("json", [dump_json({"source": "../../evil.png", "class": "x", "box": [0, 0, 1, 1]})]))
+        writer.add(sample[0].name.partition(".")[0], members)
+    writer.commit()
+    done = run_cli("unpack", folder, "-o", tmp_path / "deep" / "loose")
+    assert done.returncode == 1 and "outside the folder" in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("evil*"))
