@@ -17,6 +17,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 from shardgen.config import Config
@@ -44,6 +45,7 @@ class ShardPlan:
     def name(self) -> str:
         return shard_name(self.split, self.number)
 
+    @cached_property
     def photos_digest(self) -> str:
         """Hash of the photos' paths, sizes and times: what the disk says about whether they are the same."""
         digest = hashlib.sha256()

@@ -97,8 +97,8 @@ def test_a_changed_photo_changes_only_its_shards_digest() -> None:
     photos = listing(200)
     touched = [photo._replace(mtime_ns=7**9) if n == 5 else photo for n, photo in enumerate(photos)]
     cfg = config(shard_bytes=10**7)
-    before = {s.name: s.photos_digest() for s in plan_shards(photos, cfg)}
-    after = {s.name: s.photos_digest() for s in plan_shards(touched, cfg)}
+    before = {s.name: s.photos_digest for s in plan_shards(photos, cfg)}
+    after = {s.name: s.photos_digest for s in plan_shards(touched, cfg)}
     assert len(before) > 8 and sum(before[name] != after[name] for name in before) == 1
 
 
