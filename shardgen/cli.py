@@ -123,7 +123,7 @@ def generate_command(
     num_workers = available_cpus() if workers is None else workers
     engine: Engine = PoolEngine(num_workers) if num_workers else SerialEngine()
     outcome = generate(config, engine, functools.partial(_confirm, auto=auto))
-    click.echo(_outcome_text(outcome, config.output))
+    click.echo(_outcome_text(outcome, config.output, config.size))
     _exit_by_failures(outcome, max_failures)
 
 
@@ -147,33 +147,40 @@ def _preparation_text(p: Preparation) -> str:
         scale, hr = inventory.scale, p.config.hr_size(inventory.scale)
         cropped = f" ({p.config.size} cropped to a multiple of {scale})" if hr != p.config.size else ""
         about = "about " if p.config.fit == "tile" else ""
-        lines.append(
-            f"{scale_folder(scale)}  HR {hr} px{cropped}, LR {hr // scale} px, {p.config.method}, {p.config.codec}: "
-            f"{len(inventory.to_make)} shards to make ({about}{p.samples_to_make(scale):,} samples), "
-            f"{len(inventory.kept)} kept, {len(inventory.stale)} outdated removed"
-        )
-    lines.append(f"Disk    {p.bytes_to_make / 1e9:.2f} GB needed, {p.free_bytes / 1e9:.1f} GB free")
+        counts = [f"{len(inventory.to_make)} shards to make ({about}{p.samples_to_make(scale):,} samples)"]
+        counts += [f"{len(inventory.kept)} kept"] if inventory.kept else []
+        counts += [f"{len(inventory.stale)} outdated to remove"] if inventory.stale else []
+        settings = f"HR {hr} px{cropped}, LR {hr // scale} px, {p.config.method}, {p.config.codec}"
+        lines.append(f"{scale_folder(scale)}  {settings}: {', '.join(counts)}")
+    lines.append(f"Disk    {_human(p.bytes_to_make)} needed, {_human(p.free_bytes)} free")
     return "\n".join(lines)
 
 
-def _outcome_text(outcome: Outcome, output: Path) -> str:
+def _outcome_text(outcome: Outcome, output: Path, size: int) -> str:
+    if not (outcome.made or outcome.removed):
+        return f"All {outcome.kept} shards are up to date."
     lines = []
     for scale, manifest in outcome.manifests.items():
         totals = manifest["totals"]
-        extras = [f"{totals[name]} {name}" for name in ("enlarged", "skipped", "failures") if totals[name]]
+        extras = {
+            f"photos smaller than {size} px enlarged": totals["enlarged"],
+            "photos smaller than a tile skipped": totals["skipped"],
+            "photos failed": totals["failures"],
+        }
         lines.append(
             f"{output / scale_folder(scale)}: {totals['samples']:,} samples in {totals['shards']} shards, "
-            f"{totals['bytes'] / 1e9:.2f} GB" + "".join(f", {extra}" for extra in extras)
+            f"{_human(totals['bytes'])}" + "".join(f", {count:,} {what}" for what, count in extras.items() if count)
         )
-    if outcome.made or outcome.removed:
-        lines.append(f"Shards: {outcome.made} made, {outcome.kept} kept, {outcome.removed} removed.")
-    else:
-        lines.append(f"All {outcome.kept} shards are up to date.")
+    lines.append(f"Shards: {outcome.made} made, {outcome.kept} kept, {outcome.removed} removed.")
     if outcome.work.photos:
         rate = outcome.work.photos / max(outcome.work.wall_s, 1e-9)
         took = f"{outcome.work.photos:,} photos in {outcome.work.wall_s:.1f} s ({rate:.0f} photos/s)"
         lines.append(f"{took}; see {output / STATS_NAME}.")
     return "\n".join(lines)
+
+
+def _human(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:
