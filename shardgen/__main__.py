@@ -1,6 +1,18 @@
-"""python -m shardgen."""
+"""python -m shardgen, and the `shardgen` command."""
 
-from shardgen.cli import main
+import sys
+
+from shardgen.engines.fork_server import start_fork_server
+
+
+def run() -> None:
+    """Import the command line only now: worker processes import this module too, and need none of it."""
+    if sys.argv[1:2] == ["generate"]:  # its workers' imports and this process's then take the time of one
+        start_fork_server()
+    from shardgen.cli import main
+
+    main()
+
 
 if __name__ == "__main__":
-    main()
+    run()

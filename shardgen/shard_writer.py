@@ -1,5 +1,6 @@
 """One shard: samples go in, a tar and its index come out, whole or not at all."""
 
+import functools
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from shardgen.files import Buffer, HashedFile, write_atomically
 from shardgen.format import Member, ShardRecord, dump_index
 
 _BLOCK = 512
+_CHECKSUM = slice(148, 156)  # of a header: the sum of its bytes, this field taken as spaces
 _END_OF_ARCHIVE = bytes(2 * _BLOCK)
 
 
@@ -33,7 +35,7 @@ class ShardWriter:
         for extension, pieces in members:
             name, size = f"{key}.{extension}", sum(len(piece) for piece in pieces)
             sample.append(Member(extension, self._tar.size + _BLOCK, size, name))
-            self._tar.write([_header(name, size), *pieces, bytes(-size % _BLOCK)])
+            self._tar.write([_header(key, extension, size), *pieces, bytes(-size % _BLOCK)])
         self._index.append(sample)
         return self._tar.size - start
 
@@ -51,7 +53,18 @@ class ShardWriter:
         self._tar.abort()
 
 
-def _header(name: str, size: int) -> bytes:
-    member = tarfile.TarInfo(name)  # mode 0644, owner 0:0 without names, mtime 0
+def _header(key: str, extension: str, size: int) -> bytes:
+    """The ustar header of a member. Headers of one kind differ in key and checksum alone, so only those are made."""
+    template, checksum = _header_template(len(key), extension, size)
+    digits = key.encode("ascii")
+    checksum += sum(digits)
+    return digits + template[len(digits) : _CHECKSUM.start] + b"%06o\0 " % checksum + template[_CHECKSUM.stop :]
+
+
+@functools.lru_cache(maxsize=64)
+def _header_template(key_length: int, extension: str, size: int) -> tuple[bytes, int]:
+    """A header whose key is zeros, and the checksum that it would have with a key of NUL bytes."""
+    member = tarfile.TarInfo(f"{'0' * key_length}.{extension}")  # mode 0644, owner 0:0 without names, mtime 0
     member.size = size
-    return member.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+    header = member.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+    return header, int(header[_CHECKSUM].rstrip(b"\0 "), 8) - key_length * ord("0")

@@ -1,5 +1,6 @@
 """What a shard's samples are like, in sums that add up exactly in any order."""
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -7,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from shardgen.format import psnr_db
 from shardgen.photo import Pixels
@@ -21,12 +24,16 @@ class ChannelSums:
 
     @classmethod
     def of(cls, pixels: Pixels) -> "ChannelSums":
-        count = pixels.shape[0] * pixels.shape[1]
-        means, deviations = (values.ravel().tolist() for values in cv2.meanStdDev(pixels))
-        # OpenCV sums integers; rounding undoes the division, which is off by far less than a half.
-        sums = tuple(round(mean * count) for mean in means)
-        squares = tuple(round((d * d + m * m) * count) for m, d in zip(means, deviations, strict=True))
-        return cls(sums, squares)
+        # A plane at a time OpenCV is twice as fast as `meanStdDev`, and its sums of integers are exact in float64.
+        planes = cv2.split(pixels, _planes(pixels.shape[:2]))
+        squares = tuple(round(cv2.norm(plane, cv2.NORM_L2SQR)) for plane in planes)
+        return cls(tuple(round(total) for total in cv2.sumElems(pixels)[:3]), squares)
+
+
+@functools.lru_cache(maxsize=8)
+def _planes(shape: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """Room for an image's channels, kept, because new memory costs more than the sums."""
+    return [np.empty(shape, np.uint8) for _ in range(3)]
 
 
 def psnr_up(hr: Pixels, up: Pixels) -> float | None:

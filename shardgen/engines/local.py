@@ -1,19 +1,17 @@
 """The engines of one machine: in this process, or in a pool of worker processes."""
 
 import multiprocessing
-import os
-import signal
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from time import monotonic
 from typing import Any
 
 from shardgen.engines.base import Job
+from shardgen.engines.fork_server import start_fork_server
 from shardgen.errors import RunError
 from shardgen.shard_job import Progress, Report, ShardResult, ShardTask, limit_threads
 
@@ -63,10 +61,7 @@ class PoolEngine:
 
     @staticmethod
     def _start(count: int, job: Job) -> list["_Worker"]:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["shardgen.engines.local"])
-        with _inherited_by_workers():
-            forkserver.ensure_running()
+        context = start_fork_server()
         workers = []
         for _ in range(count):
             ours, theirs = context.Pipe()
@@ -168,23 +163,3 @@ def _died(task: ShardTask, exit_code: int | None) -> str:
         f"the worker process that was making shard {task.plan.name} {how}. If the machine ran out of memory, use fewer "
         "--workers. Run the same command again: finished shards are kept."
     )
-
-
-@contextmanager
-def _inherited_by_workers() -> Iterator[None]:
-    """What the fork server, and so every worker, gets from its parent at birth.
-
-    Ctrl-C goes to all processes of a terminal, but the parent alone decides what it means. And NumPy's BLAS starts a
-    thread per core when it is imported, unless the environment says otherwise.
-    """
-    names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
-    before = {name: os.environ[name] for name in names if name in os.environ}
-    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, on_interrupt)
-        for name in names:
-            del os.environ[name]
-        os.environ.update(before)

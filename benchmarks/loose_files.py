@@ -1,0 +1,70 @@
+"""The script that people write: cv2.imread, centre crop, resize, and three PNG files per photo with cv2.imwrite.
+
+With `--workers 0` it runs in one process, with OpenCV's own threads as they come; otherwise in a multiprocessing.Pool,
+where OpenCV's threads are off: left on, they would only slow the script down. PNG is imwrite's default, which is faster
+than its level 1. Nothing is flushed to the disk.
+
+Clocks: the whole command, which the caller takes, and `work_s`, which this prints: from before the pool is started
+until it has ended.
+
+Command: python -m benchmarks.loose_files --photos DIR --output NEW_FOLDER --workers 2
+"""
+
+import argparse
+import functools
+import json
+import multiprocessing
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import cv2
+
+from shardgen.sources import list_photos
+
+
+def convert(numbered: tuple[int, Path], output: Path, size: int, scale: int) -> None:
+    """One photo: `output/NUMBER_hr.png`, `_lr.png` and `_up.png`."""
+    number, path = numbered
+    photo = cv2.imread(str(path))
+    if photo is None:
+        return
+    side = min(photo.shape[:2])
+    top, left = (photo.shape[0] - side) // 2, (photo.shape[1] - side) // 2
+    square = photo[top : top + side, left : left + side]
+    hr = cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
+    lr = cv2.resize(hr, (size // scale, size // scale), interpolation=cv2.INTER_CUBIC)
+    up = cv2.resize(lr, (size, size), interpolation=cv2.INTER_CUBIC)
+    for name, image in (("hr", hr), ("lr", lr), ("up", up)):
+        cv2.imwrite(str(output / f"{number:06d}_{name}.png"), image)
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """All photos, or the first `--limit`. Their number and the seconds of the clock."""
+    paths = sorted(options.photos / photo.path for photo in list_photos(options.photos).photos)[: options.limit]
+    options.output.mkdir(parents=True)
+    convert_one = functools.partial(convert, output=options.output, size=options.size, scale=options.scale)
+    start_s = perf_counter()
+    if options.workers:
+        with multiprocessing.get_context("fork").Pool(options.workers, cv2.setNumThreads, (0,)) as pool:
+            pool.map(convert_one, list(enumerate(paths)))
+    else:
+        for numbered in enumerate(paths):
+            convert_one(numbered)
+    return {"photos": len(paths), "work_s": perf_counter() - start_s, "seconds": {}}
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Triplets as loose PNG files, as a short script makes them.")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photos")
+    parser.add_argument("--output", type=Path, required=True, help="folder to make")
+    parser.add_argument("--limit", type=int, help="only the first photos")
+    parser.add_argument("--scale", type=int, default=4)
+    parser.add_argument("--size", type=int, default=512, help="HR edge in px")
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0: no pool")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(parse_arguments())))

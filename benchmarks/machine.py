@@ -1,0 +1,55 @@
+"""The machine that a benchmark ran on, in words that mean something on another."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from shardgen.cpus import available_cpus
+
+_PACKAGES = ("numpy", "opencv-python-headless", "opencv-python", "pillow", "simplejpeg", "isal", "sr-shards")
+
+
+def describe_machine(scratch: Path) -> dict[str, Any]:
+    """Processor, memory, kernel, versions, and the file system that the scratch folder lies on."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "usable_cores": available_cpus(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "versions": _versions(),
+        "scratch_file_system": _file_system(scratch),
+        "load_average_1_min": round(os.getloadavg()[0], 2),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _file_system(folder: Path) -> str:
+    """The type of the file system that holds the folder, e.g. ext4; `unknown` where the kernel does not list them."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    except OSError:
+        return "unknown"
+    holding = [(point, kind) for point, kind in mounts if folder.is_relative_to(point.replace("\\040", " "))]
+    # The longest mount point is the innermost; of equals the last was mounted over the others.
+    return max(reversed(holding), key=lambda mount: len(mount[0]), default=("", "unknown"))[1]

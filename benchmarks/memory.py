@@ -1,0 +1,70 @@
+"""The peak memory of a command and of every process that it starts.
+
+Each process's peak resident set is VmHWM from /proc, which the kernel keeps: a look every few milliseconds misses a
+peak only when it comes in the last of them. Resident memory counts what processes share (the libraries' code) in each
+of them; `uss`, the memory that a process alone holds, does not, but it has no peak in the kernel, so that figure is the
+largest that was seen.
+"""
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
+
+import psutil
+
+from benchmarks.common import REPOSITORY, RunFailedError
+
+_LOOK_EVERY_S = 0.02
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Bytes: of the command's first process, and of the largest of those that it started."""
+
+    parent_rss: int
+    child_rss: int
+    child_uss: int
+
+
+def watch_memory(args: Sequence[str]) -> PeakMemory:
+    """Run a command to its end. RunFailedError unless it exits 0."""
+    with subprocess.Popen(args, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        peak = PeakMemory(0, 0, 0)
+        try:
+            while process.poll() is None:
+                peak = _look(process.pid, peak)
+                sleep(_LOOK_EVERY_S)
+        finally:
+            process.kill()
+    if process.returncode != 0:
+        raise RunFailedError(f"exit code {process.returncode}: {' '.join(args)}")
+    return peak
+
+
+def _look(pid: int, peak: PeakMemory) -> PeakMemory:
+    try:
+        children = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return peak
+    return PeakMemory(
+        max(peak.parent_rss, _peak_rss(pid)),
+        max([peak.child_rss, *(_peak_rss(child.pid) for child in children)]),
+        max([peak.child_uss, *(_uss(child) for child in children)]),
+    )
+
+
+def _peak_rss(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def _uss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().uss)
+    except psutil.Error:
+        return 0

@@ -1,0 +1,29 @@
+"""Serves a folder over HTTP on a free port of 127.0.0.1, which it prints; until it is ended.
+
+Command: python -m benchmarks.photo_server DIR
+"""
+
+import functools
+import sys
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        """Say nothing: a line per photo would cost more than some photos."""
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256  # 5 by default: connections beyond it would wait a second for their second try
+
+
+def main() -> None:
+    """Serve the folder named on the command line."""
+    with _Server(("127.0.0.1", 0), functools.partial(_QuietHandler, directory=sys.argv[1])) as server:
+        print(server.server_port, flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

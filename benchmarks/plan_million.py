@@ -1,0 +1,64 @@
+"""Plans the shards of made-up photos and hashes each shard's list, as the parent of a run does before the first photo.
+
+The clock holds `plan_shards` and every `ShardPlan.photos_digest`; making the list up is not in it. The memory is the
+peak of the whole process, so the list, the plan, interpreter and imports are in it. It is read from VmHWM, which starts
+anew with the program; getrusage's ru_maxrss would still hold the peak of the process that started this one.
+
+Command: python -m benchmarks.plan_million 1000000
+"""
+
+import json
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from shardgen.config import Config
+from shardgen.plan import plan_shards
+from shardgen.sources import Photo
+
+_CLASSES = ("animal", "building", "grass", "mountain", "plant", "sky", "water")
+_MEAN_PHOTO_BYTES = 150_000
+_A_DAY_NS = 1_700_000_000 * 10**9
+
+
+def made_up_photos(count: int) -> list[Photo]:
+    """Photos that are on no disk, with names, sizes and times as a real folder has them."""
+    return [
+        Photo(
+            f"{_CLASSES[number % len(_CLASSES)]}/photo_{number:08d}.jpg",
+            _MEAN_PHOTO_BYTES + number % 7919,
+            _A_DAY_NS + number,
+        )
+        for number in range(count)
+    ]
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process has had resident, from the kernel."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def run(count: int) -> dict[str, Any]:
+    """Plan `count` photos for scales 2, 3 and 4. Seconds, peak bytes, and what came out."""
+    photos = made_up_photos(count)
+    config = Config(input=Path("photos"), output=Path("shards"), scales=(2, 3, 4))
+    start_s = perf_counter()
+    shards = plan_shards(photos, config)
+    plan_s = perf_counter() - start_s
+    digests = {shard.photos_digest for shard in shards}
+    total_s = perf_counter() - start_s
+    assert len(digests) == len(shards) and sum(len(shard.photos) for shard in shards) == count
+    return {
+        "photos": count,
+        "shards": len(shards),
+        "plan_s": round(plan_s, 3),
+        "digests_s": round(total_s - plan_s, 3),
+        "total_s": round(total_s, 3),
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(int(sys.argv[1]))))
