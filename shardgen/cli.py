@@ -1,6 +1,7 @@
 """The command line. Each command only translates: words to a config, an outcome to words."""
 
 import functools
+import io
 import json
 import signal
 import sys
@@ -35,6 +36,9 @@ class _Terminated(Exception):
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line. Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 130/143 interrupted."""
     signal.signal(signal.SIGTERM, _raise_terminated)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end the run
+            stream.reconfigure(errors="backslashreplace")
     try:
         commands.main(args=args, prog_name="shardgen", standalone_mode=False)
     except (ShardgenError, FormatError) as error:
@@ -138,7 +142,8 @@ def _confirm(preparation: Preparation, auto: bool) -> None:
 def _preparation_text(p: Preparation) -> str:
     listing = p.listing
     others = f", {listing.num_ignored:,} other files ignored" if listing.num_ignored else ""
-    loops = f", {listing.num_link_loops} loops of links not followed" if listing.num_link_loops else ""
+    links = listing.num_links_passed_over
+    loops = f", {links:,} links to folders listed already not followed" if links else ""
     lines = [
         f"Photos  {p.num_photos:,} of {len(listing.photos):,} in {p.config.input}"
         f" ({p.photos_of('train'):,} train, {p.photos_of('val'):,} val){others}{loops}",
@@ -179,6 +184,11 @@ def _outcome_text(outcome: Outcome, output: Path, size: int) -> str:
     return "\n".join(lines)
 
 
+def _printable(path: str) -> str:
+    """The path on one line, whatever a file may be called."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in path)
+
+
 def _human(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
@@ -188,12 +198,9 @@ def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:
     num_photos = max(manifest["totals"]["photos"] for manifest in outcome.manifests.values())
     limit = failure_limit(max_failures, num_photos)
     if failures:
-        first = failures[0]
-        click.echo(
-            f"{len(failures)} of {num_photos:,} photos failed (limit {limit}), e.g. {first['path']}: {first['reason']}."
-            " All are named in the manifest.",
-            err=True,
-        )
+        example = f"{_printable(failures[0]['path'])}: {failures[0]['reason']}"
+        some = f"{len(failures):,} of {num_photos:,} photos failed (limit {limit:,})"
+        click.echo(f"{some}, e.g. {example}. All are named in the manifest.", err=True)
     if not outcome.num_samples:
         raise ShardgenError("no photo gave a sample. The manifest says why for each.")
     if len(failures) > limit:

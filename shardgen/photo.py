@@ -1,15 +1,17 @@
 """A photo's bytes become upright 8-bit RGB pixels, or a PhotoError that says why not.
 
-Pillow reads every header (content decides, not the name). JPEG goes to libjpeg-turbo through simplejpeg, strictly: a
-file that ends early or is damaged is refused, where OpenCV would return it half grey without a word. Everything else is
-decoded by Pillow, which refuses truncated files too; OpenCV only lends its eyes for 16-bit colour, which Pillow cuts
-down to 8 bits without rounding.
+Pillow reads every header (content decides, not the name), of the formats below and no others: some that it knows start
+programs or take any text for a picture. JPEG goes to libjpeg-turbo through simplejpeg, strictly: a file that ends early
+or has a hole is refused, where OpenCV would return it half grey without a word. Everything else is decoded by Pillow,
+which refuses truncated files too; OpenCV only lends its eyes for 16-bit colour, which Pillow cuts down to 8 bits
+without rounding.
 
 Decided here: alpha is composited over black (what hides under transparent pixels is often garbage), an animation gives
 its first frame, 16 bits become 8 by rounding, embedded colour profiles are not applied.
 """
 
 import io
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -28,16 +30,27 @@ Pixels = NDArray[np.uint8]  # H x W x 3, RGB, C order
 MAX_PIXELS = 250_000_000
 Image.MAX_IMAGE_PIXELS = None  # the limit above is checked by hand, with a message
 
+MAX_FILE_BYTES = 2 << 30
+
 _EXIF_ORIENTATION = 0x0112
-_TIFF_BITS_PER_SAMPLE = 258
-_JPEG_FORMATS = ("JPEG", "MPO")
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS_PER_SAMPLE = 256, 257, 258
+_TIFF_PHOTOMETRIC, _TIFF_BLACK_IS_ZERO, _TIFF_RGB = 262, 1, 2
+_TIFF_PLANAR, _TIFF_INTERLEAVED = 284, 1
+_JPEG_FORMATS = ("JPEG", "MPO")  # the latter holds several pictures; the first is a plain JPEG
+_JPEG_END = b"\xff\xd9"
+# JPEG 2000 is not among them: its decoder takes a truncated file for a whole one.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 _JPEG_REDUCTIONS = (8, 4, 2)  # those that libjpeg-turbo decodes faster than the whole
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's content. PhotoError when it cannot be read or is empty."""
+    """The file's content. PhotoError when it cannot be read, is empty, or is larger than any photo."""
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise PhotoError(f"too large: {size:,} bytes, the limit is {MAX_FILE_BYTES:,} bytes")
+            data = file.read()
     except OSError as error:
         raise PhotoError(f"cannot be read: {error.strerror}") from error
     if not data:
@@ -48,8 +61,10 @@ def read_bytes(path: Path) -> bytes:
 def upright_size(data: bytes) -> tuple[int, int]:
     """(height, width) in px as a viewer shows the photo, from the header alone. PhotoError as `decode`."""
     with _open(data) as image:
-        width, height = image.size
-        return (width, height) if _orientation(image) >= 5 else (height, width)
+        height, width = _stored_size(image)
+        # Pillow would decode a whole PNG to look for EXIF behind the pixels.
+        late = image.format == "PNG" and "exif" not in image.info
+        return (width, height) if not late and _orientation(image) >= 5 else (height, width)
 
 
 def decode(data: bytes, min_side: int | None = None) -> tuple[Pixels, tuple[int, int]]:
@@ -59,8 +74,7 @@ def decode(data: bytes, min_side: int | None = None) -> tuple[Pixels, tuple[int,
     `min_side` px. Raises PhotoError for anything that is not wholly an image.
     """
     with _open(data) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise PhotoError(f"too large: {image.width} x {image.height} px, the limit is {MAX_PIXELS:,} px")
+        height, width = _stored_size(image)
         try:
             if image.format in _JPEG_FORMATS:
                 pixels, orientation = _decode_jpeg(data, image, min_side), _orientation(image)
@@ -71,24 +85,43 @@ def decode(data: bytes, min_side: int | None = None) -> tuple[Pixels, tuple[int,
             raise
         except Exception as error:  # decoders raise all sorts of things on damaged data; none may end the run
             raise PhotoError(_reason(image.format, error)) from error
-        size = (image.width, image.height) if orientation >= 5 else (image.height, image.width)
-    return _turn_upright(pixels, orientation), size
+    pixels = _turn_upright(pixels, orientation)
+    if image.format in _JPEG_FORMATS:  # it may have come out smaller than it is
+        return pixels, (width, height) if orientation >= 5 else (height, width)
+    return pixels, (pixels.shape[0], pixels.shape[1])
 
 
 def _open(data: bytes) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
-            return Image.open(io.BytesIO(data))
+        with warnings.catch_warnings(record=True) as remarks:
+            warnings.simplefilter("always")
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Exception as error:
         if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
             raise PhotoError("HEIC is not supported: convert it to JPEG or PNG first") from error
         raise PhotoError("not an image, or its header is damaged") from error
+    # Elsewhere odd metadata does no harm, but a TIFF's tags say how its pixels are to be read.
+    if image.format == "TIFF" and any("orrupt" in str(r.message) or "runcated" in str(r.message) for r in remarks):
+        raise PhotoError("truncated TIFF")
+    height, width = _stored_size(image)
+    if width * height > MAX_PIXELS:
+        raise PhotoError(f"too large: {width} x {height} px, the limit is {MAX_PIXELS:,} px")
+    return image
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) before the orientation is applied, which some versions of Pillow do for a TIFF while opening."""
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        return int(tags[_TIFF_HEIGHT]), int(tags[_TIFF_WIDTH])
+    return image.height, image.width
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:  # damaged EXIF says nothing; the pixels are still good
         return 1
     return value if value in range(1, 9) else 1
@@ -110,28 +143,33 @@ def _decode_jpeg(data: bytes, image: Image.Image, min_side: int | None) -> Pixel
     reduction = 1
     if min_side:
         reduction = next((r for r in _JPEG_REDUCTIONS if -(-min(height, width) // r) >= min_side), 1)
+    smallest = {"min_height": -(-height // reduction), "min_width": -(-width // reduction), "min_factor": reduction}
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(
-            data, "RGB", min_height=-(-height // reduction), min_width=-(-width // reduction), min_factor=reduction
-        )
-        return pixels
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", **smallest)
     except ValueError as error:
-        if "extraneous bytes" in str(error):  # padding that some cameras write; the picture is whole
-            return _decode_other(data, image)
-        raise
+        if "extraneous bytes" not in str(error):
+            raise
+        # Some cameras pad the end. If the picture is whole without the padding, that is all it was.
+        unpadded = data[: data.rfind(_JPEG_END)].rstrip(b"\0\xff") + _JPEG_END
+        pixels = simplejpeg.decode_jpeg(unpadded, "RGB", **smallest)
+    return pixels
 
 
 def _decode_other(data: bytes, image: Image.Image) -> Pixels:
-    bits_16_colour = image.mode in ("RGB", "RGBA") and _bits_per_channel(data, image) == 16
+    bits_16 = _bits_per_channel(data, image) == 16
+    bits_16_colour = bits_16 and image.mode in ("RGB", "RGBA")
+    if bits_16 and image.format == "TIFF":
+        _refuse_odd_layout(image)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image.load()  # raises on a truncated file
     if bits_16_colour:
         return _decode_16_bit_colour(data)
-    if image.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
-        return _grey_to_rgb(_to_8_bit(np.asarray(image).astype(np.int64).clip(0, 65535).astype(np.uint16)))
-    if image.mode == "F":
-        raise PhotoError("32-bit floating point: expected 8 or 16 bits per channel")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return _grey_to_rgb(_to_8_bit(np.asarray(image).astype(np.uint16)))
+    if image.mode in ("I", "F"):
+        kind = "floating point" if image.mode == "F" else "integers"
+        raise PhotoError(f"32-bit {kind}: expected 8 or 16 bits per channel")
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA"))
@@ -145,6 +183,14 @@ def _bits_per_channel(data: bytes, image: Image.Image) -> int:
         bits = image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (8,))  # type: ignore[attr-defined]
         return max(bits) if isinstance(bits, tuple) else int(bits)
     return 8
+
+
+def _refuse_odd_layout(image: Image.Image) -> None:
+    """PhotoError for a 16-bit TIFF that is not plainly interleaved RGB or black-is-zero grey: decoders get it wrong."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    plain = tags.get(_TIFF_PHOTOMETRIC) in (_TIFF_BLACK_IS_ZERO, _TIFF_RGB)
+    if not plain or tags.get(_TIFF_PLANAR, _TIFF_INTERLEAVED) != _TIFF_INTERLEAVED:
+        raise PhotoError("16-bit TIFF of an unusual layout: save it as interleaved RGB or as PNG")
 
 
 def _decode_16_bit_colour(data: bytes) -> Pixels:

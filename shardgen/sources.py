@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from shardgen.errors import UsageError
 # photos must say so, photo by photo, rather than look empty.
 PHOTO_EXTENSIONS = frozenset(
     f".{name}"
-    for name in "jpg jpeg jpe jfif png webp bmp tif tiff gif ppm pgm pnm jp2 avif heic heif".split()  # noqa: SIM905
+    for name in "jpg jpeg jpe jfif png webp bmp tif tiff gif ppm pgm pnm avif heic heif".split()  # noqa: SIM905
 )
 
 
@@ -34,24 +35,34 @@ class Photo(NamedTuple):
 
 @dataclass
 class Listing:
-    """What a folder holds: photos in no particular order, and how many other files were passed over."""
+    """What a folder holds: photos in no particular order, and what was passed over.
+
+    `num_links_passed_over` are links to folders that are listed already, loops among them.
+    """
 
     photos: list[Photo] = field(default_factory=list)
     num_ignored: int = 0
-    num_link_loops: int = 0
+    num_links_passed_over: int = 0
 
 
 def list_photos(root: Path) -> Listing:
-    """Every photo below `root`, through symbolic links, each loop of links entered once.
+    """Every photo below `root`, through symbolic links too; no folder is entered twice.
 
-    Raises UsageError when there is no such folder, it cannot be listed, or it holds no photo.
+    Raises UsageError when there is no such folder, a folder in it cannot be listed, or it holds no photo.
     """
     if not root.exists():
         raise UsageError(f"no such folder: {root}. Name the folder of photos with --input (or INPUT= for make).")
     if not root.is_dir():
         raise UsageError(f"{root} is a file. --input takes a folder of photos, e.g. ./OST with mountain/, sky/, ...")
     listing = Listing()
-    _walk(str(root), "", (), listing)
+    entered: set[tuple[int, int]] = set()
+    links = deque([(str(root), "")])
+    while links:  # folders first by their own names, then through links, in an order that the disk has no part in
+        folder, prefix = links.popleft()
+        if _identity(folder) in entered:
+            listing.num_links_passed_over += 1
+            continue
+        links.extend(sorted(_walk(folder, prefix, entered, listing)))
     if not listing.photos:
         raise UsageError(
             f"no photos in {root}: {listing.num_ignored} other files there. "
@@ -60,23 +71,51 @@ def list_photos(root: Path) -> Listing:
     return listing
 
 
-def _walk(folder: str, prefix: str, ancestors: tuple[tuple[int, int], ...], listing: Listing) -> None:
-    status = os.stat(folder)
-    identity = (status.st_dev, status.st_ino)
-    if identity in ancestors:
-        listing.num_link_loops += 1
-        return
+def _walk(folder: str, prefix: str, entered: set[tuple[int, int]], listing: Listing) -> list[tuple[str, str]]:
+    """List a folder and all real folders in it. Returns its links to folders, as (path, prefix of their photos)."""
+    links = []
+    waiting = [(folder, prefix)]
+    while waiting:
+        folder, prefix = waiting.pop()
+        entered.add(_identity(folder))
+        for entry in _entries(folder):
+            inner = (entry.path, f"{prefix}{entry.name}/")
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(inner)
+            elif _leads_to_folder(entry):
+                links.append(inner)
+            elif os.path.splitext(entry.name)[1].lower() in PHOTO_EXTENSIONS:
+                _add(entry, prefix + entry.name, listing)
+            else:
+                listing.num_ignored += 1
+    return links
+
+
+def _identity(folder: str) -> tuple[int, int]:
     try:
-        entries = list(os.scandir(folder))
+        status = os.stat(folder)
     except OSError as error:
-        raise UsageError(f"cannot list {folder}: {error.strerror}. Mend its permissions, or move it out.") from error
-    for entry in entries:
-        if entry.is_dir():
-            _walk(entry.path, f"{prefix}{entry.name}/", (*ancestors, identity), listing)
-        elif os.path.splitext(entry.name)[1].lower() not in PHOTO_EXTENSIONS:
-            listing.num_ignored += 1
-        else:
-            _add(entry, prefix + entry.name, listing)
+        raise UsageError(_cannot_list(folder, error)) from error
+    return status.st_dev, status.st_ino
+
+
+def _entries(folder: str) -> list["os.DirEntry[str]"]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise UsageError(_cannot_list(folder, error)) from error
+
+
+def _cannot_list(folder: str, error: OSError) -> str:
+    return f"cannot list {folder}: {error.strerror}. Mend its permissions, or move it out of the input."
+
+
+def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder that may not be entered
+        return False
 
 
 def _add(entry: os.DirEntry[str], path: str, listing: Listing) -> None:

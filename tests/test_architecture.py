@@ -14,7 +14,16 @@ FLOORS = [
     ["sources", "photo", "resample", "codec", "cpus"],
     ["degrade", "plan", "statistics", "triplet", "shard_writer"],
     ["marker", "shard_job"],
-    ["engines.__init__", "engines.fork_server", "engines.base", "engines.local", "inventory", "manifest", "progress", "shard_reader"],
+    [
+        "engines.__init__",
+        "engines.fork_server",
+        "engines.base",
+        "engines.local",
+        "inventory",
+        "manifest",
+        "progress",
+        "shard_reader",
+    ],
     ["generate", "inspect", "preview", "sample_photos", "unpack", "verify"],
     ["cli_types", "cli", "__main__"],
 ]

@@ -1,0 +1,791 @@
+"""Decoding one photo: upright 8-bit RGB of every kind of file, and a reason for every file that gives none."""
+
+import io
+import os
+import resource
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, PngImagePlugin
+
+from shardgen import photo
+from shardgen.errors import PhotoError
+from shardgen.photo import decode, read_bytes, upright_size
+
+Array = NDArray[np.generic]
+ORIENTATIONS = range(1, 9)
+EXIF_ORIENTATION = 0x0112
+
+
+# ---- files made by hand, where no library writes what is wanted
+
+
+def colours(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """H x W x 3 uint8: slopes of different colours with texture, not symmetric in any way."""
+    y, x = np.mgrid[0:height, 0:width]
+    slopes = np.stack([x * 200 / width, y * 200 / height, (x + y) * 200 / (width + height)], axis=-1)
+    return (slopes + np.random.default_rng(seed).integers(0, 50, slopes.shape)).astype(np.uint8)
+
+
+def levels_16(height: int, width: int, channels: int, seed: int = 0) -> NDArray[np.uint16]:
+    """H x W x channels uint16: every residue of the division by 257 turns up when the image is large enough."""
+    return np.random.default_rng(seed).integers(0, 65536, (height, width, channels), dtype=np.uint16)
+
+
+def encode(image: Image.Image, image_format: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, image_format, **options)
+    return stream.getvalue()
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(size: tuple[int, int], bits: int, colour_type: int, raw: bytes, extra: bytes = b"") -> bytes:
+    """A PNG of (height, width) px; `raw` is what IDAT holds before deflating, `extra` the chunks in front of it."""
+    header = struct.pack(">IIBBBBB", size[1], size[0], bits, colour_type, 0, 0, 0)
+    chunks = [png_chunk(b"IHDR", header), extra, png_chunk(b"IDAT", zlib.compress(raw)), png_chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def png_16(pixels: NDArray[np.uint16], extra: bytes = b"") -> bytes:
+    """A 16-bit PNG: grey, grey with alpha, RGB or RGBA, by the number of channels."""
+    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return png(pixels.shape[:2], 16, {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[2]], raw, extra)
+
+
+def tiff(
+    pixels: Array, *, photometric: int = -1, planar: bool = False, orientation: int = 1, order: str = "<"
+) -> bytes:
+    """An uncompressed TIFF of an H x W x channels array of any type, its directory behind the pixels.
+
+    `order` is `<` or `>`; alpha is not premultiplied.
+    """
+    height, width, channels = pixels.shape
+    stored = pixels.transpose(2, 0, 1) if planar else pixels
+    data = np.ascontiguousarray(stored).astype(pixels.dtype.newbyteorder(order)).tobytes()
+    num_strips = channels if planar else 1
+    strip = len(data) // num_strips
+    tags: dict[int, tuple[str, list[int]]] = {  # type H is 16 bits, I is 32
+        256: ("I", [width]),
+        257: ("I", [height]),
+        258: ("H", [8 * pixels.dtype.itemsize] * channels),
+        259: ("H", [1]),
+        262: ("H", [photometric if photometric >= 0 else 1 if channels < 3 else 2]),
+        273: ("I", [8 + index * strip for index in range(num_strips)]),
+        274: ("H", [orientation]),
+        277: ("H", [channels]),
+        278: ("I", [height]),
+        279: ("I", [strip] * num_strips),
+        284: ("H", [2 if planar else 1]),
+        339: ("H", [{"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]] * channels),
+    }
+    if channels in (2, 4):
+        tags[338] = ("H", [2])
+    directory_at = 8 + len(data)
+    overflow_at = directory_at + 2 + 12 * len(tags) + 4
+    entries, overflow = b"", b""
+    for tag, (kind, values) in sorted(tags.items()):
+        packed = struct.pack(f"{order}{len(values)}{kind}", *values)
+        if len(packed) > 4:
+            offset, overflow = overflow_at + len(overflow), overflow + packed
+            packed = struct.pack(f"{order}I", offset)
+        entries += struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4}[kind], len(values)) + packed.ljust(4, b"\0")
+    magic = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", directory_at)
+    return magic + data + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + overflow
+
+
+def exif_of(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    return exif
+
+
+def bomb(side: int) -> bytes:
+    """A PNG whose header promises side x side px and whose body has next to nothing."""
+    return png((side, side), 8, 2, bytes(1000))
+
+
+# ---- what right pixels are
+
+
+def pillow_pixels(data: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def rounded_to_8(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """round(v / 257) as RGB; 257 is odd, so there are no ties."""
+    grey_or_rgb = np.rint(pixels / 257).astype(np.uint8)
+    return np.repeat(grey_or_rgb, 3, axis=2) if pixels.shape[2] == 1 else grey_or_rgb
+
+
+def assert_pixels(data: bytes, expected: Array, tolerance: float = 0) -> None:
+    """`data` decodes to `expected` (H x W x 3 levels, 0-255), and its size is reported the same way everywhere."""
+    pixels, size = decode(data)
+    assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous
+    assert pixels.shape == expected.shape
+    assert size == expected.shape[:2]
+    assert np.abs(pixels.astype(float) - expected).max() <= tolerance
+
+
+# ---- orientation
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF", "WEBP"])
+def test_every_exif_orientation_comes_out_upright(image_format: str, orientation: int) -> None:
+    options = {"lossless": True} if image_format == "WEBP" else {}
+    data = encode(Image.fromarray(colours(22, 35)), image_format, exif=exif_of(orientation), **options)
+    expected = pillow_pixels(data)
+    assert expected.shape == ((22, 35, 3) if orientation < 5 else (35, 22, 3))
+    assert_pixels(data, expected)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_every_exif_orientation_of_a_jpeg_comes_out_upright(mode: str, orientation: int) -> None:
+    data = encode(Image.fromarray(colours(22, 35)).convert(mode), "JPEG", quality=95, exif=exif_of(orientation))
+    assert_pixels(data, pillow_pixels(data), tolerance=2)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_orientation_of_a_16_bit_photo_comes_out_upright(channels: int, orientation: int) -> None:
+    levels = levels_16(6, 10, channels)
+    upright = pillow_pixels(encode(Image.fromarray(rounded_to_8(levels)), "PNG", exif=exif_of(orientation)))
+    exif_chunk = png_chunk(b"eXIf", exif_of(orientation).tobytes().removeprefix(b"Exif\0\0"))
+    assert_pixels(png_16(levels, exif_chunk), upright)
+    assert_pixels(tiff(levels, orientation=orientation), upright)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_the_upright_size_is_known_from_the_header(image_format: str, orientation: int) -> None:
+    data = encode(Image.fromarray(colours(22, 35)), image_format, exif=exif_of(orientation))
+    assert upright_size(data) == decode(data)[1] == pillow_pixels(data).shape[:2]
+
+
+@pytest.mark.parametrize("with_exif", [True, False])
+def test_the_upright_size_costs_no_decoding(with_exif: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(Image.fromarray(colours(22, 35)), "PNG", **({"exif": exif_of(6)} if with_exif else {}))
+    loads: list[object] = []
+    load = PngImagePlugin.PngImageFile.load
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda image: (loads.append(image), load(image))[1])
+    assert upright_size(data) == ((35, 22) if with_exif else (22, 35))
+    assert not loads
+
+
+@pytest.mark.parametrize("value", [0, 9, 255, 65535])
+def test_an_orientation_that_does_not_exist_is_none(value: int) -> None:
+    data = encode(Image.fromarray(colours(8, 9)), "PNG", exif=exif_of(value))
+    assert_pixels(data, colours(8, 9))
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_damaged_exif_costs_neither_the_photo_nor_a_word(image_format: str) -> None:
+    exif = exif_of(6).tobytes()
+    data = encode(Image.fromarray(colours(22, 35)), image_format, exif=exif[:-12] + b"\xff" * 6)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        pixels, size = decode(data)
+        assert upright_size(data) == size
+    assert pixels.shape[:2] == size
+    assert sorted(size) == [22, 35]
+    assert not said
+
+
+# ---- kinds of pixels
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("make", [png_16, tiff, lambda levels: tiff(levels, order=">")], ids=["PNG", "TIFF", "TIFF-MM"])
+def test_16_bits_become_8_by_rounding(make: Callable[[NDArray[np.uint16]], bytes], channels: int) -> None:
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1).repeat(channels, axis=2)
+    levels[:, :, 1:] = levels[::-1, :, 1:]
+    assert_pixels(make(levels), rounded_to_8(levels))
+
+
+@pytest.mark.parametrize("make", [png_16, tiff], ids=["PNG", "TIFF"])
+def test_16_bit_alpha_is_laid_over_black_and_rounded(make: Callable[[NDArray[np.uint16]], bytes]) -> None:
+    levels = levels_16(64, 65, 4)
+    levels[:8, :, 3] = 65535
+    levels[8:16, :, 3] = 0
+    exact = levels[:, :, :3].astype(float) * levels[:, :, 3:] / 65535 / 257
+    half_a_level_of_8_and_of_16_bits = 0.5 + 0.5 / 257
+    assert_pixels(make(levels), exact, tolerance=half_a_level_of_8_and_of_16_bits)
+    assert np.array_equal(decode(make(levels))[0][:8], rounded_to_8(levels[:8, :, :3]))
+
+
+def test_16_bit_grey_with_alpha_is_laid_over_black_and_rounded() -> None:
+    levels = levels_16(64, 65, 2)
+    exact = levels[:, :, :1].astype(float) * levels[:, :, 1:] / 65535 / 257
+    assert_pixels(png_16(levels), np.repeat(exact, 3, axis=2), tolerance=0.502)
+
+
+def test_the_transparent_colour_of_a_16_bit_png_is_black() -> None:
+    levels = levels_16(8, 9, 3)
+    expected = rounded_to_8(levels)
+    expected[2, 3] = 0
+    assert_pixels(png_16(levels, png_chunk(b"tRNS", levels[2, 3].astype(">u2").tobytes())), expected)
+
+
+def test_16_bit_pgm_and_ppm_are_scaled_to_8() -> None:
+    levels = levels_16(8, 9, 3)
+    assert_pixels(b"P5 9 8 65535\n" + levels[:, :, :1].astype(">u2").tobytes(), rounded_to_8(levels[:, :, :1]))
+    assert_pixels(b"P6 9 8 65535\n" + levels.astype(">u2").tobytes(), rounded_to_8(levels))
+
+
+def right_or_refused(data: bytes, expected: NDArray[np.uint8]) -> None:
+    """Rare files may be refused, but wrong pixels must never come out."""
+    try:
+        pixels, _ = decode(data)
+    except PhotoError:
+        return
+    assert np.array_equal(pixels, expected)
+
+
+def test_a_planar_tiff_gives_the_right_pixels() -> None:
+    assert_pixels(tiff(colours(40, 50), planar=True), colours(40, 50))
+
+
+def test_a_planar_16_bit_tiff_never_gives_wrong_pixels() -> None:
+    levels = levels_16(40, 50, 3)
+    right_or_refused(tiff(levels, planar=True), rounded_to_8(levels))
+
+
+def test_white_is_zero_is_honoured() -> None:
+    assert_pixels(tiff(colours(40, 50)[:, :, :1], photometric=0), 255 - colours(40, 50)[:, :, :1].repeat(3, axis=2))
+
+
+def test_a_16_bit_tiff_in_which_white_is_zero_never_comes_out_negative() -> None:
+    levels = levels_16(40, 50, 1)
+    right_or_refused(tiff(levels, photometric=0), 255 - rounded_to_8(levels))
+
+
+@pytest.mark.parametrize("kind", ["uint32", "int32"])
+def test_32_bit_integers_never_come_out_clipped(kind: str) -> None:
+    top = np.iinfo(kind).max
+    share = np.linspace(0, 1, 16 * 16).reshape(16, 16, 1)
+    expected = np.rint(share * 255).astype(np.uint8).repeat(3, axis=2)
+    data = tiff((share * top).astype(kind))
+    try:
+        pixels, _ = decode(data)
+    except PhotoError:
+        return
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def test_floating_point_is_refused() -> None:
+    with pytest.raises(PhotoError, match="32-bit floating point: expected 8 or 16 bits per channel"):
+        decode(tiff(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8, 1)))
+
+
+def test_a_palette_is_looked_up() -> None:
+    image = Image.fromarray(colours(40, 50)).quantize(64)
+    expected = np.asarray(image.convert("RGB"))
+    for image_format in ("PNG", "GIF", "BMP", "TIFF"):
+        assert_pixels(encode(image, image_format), expected)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "GIF"])
+def test_a_transparent_palette_entry_is_black(image_format: str) -> None:
+    image = Image.fromarray(colours(40, 50)).quantize(64)
+    transparent = np.asarray(image) == 7
+    expected = np.where(transparent[:, :, None], 0, np.asarray(image.convert("RGB")))
+    assert transparent.any() and not transparent.all()
+    assert_pixels(encode(image, image_format, transparency=7), expected)
+
+
+def test_half_transparent_palette_entries_are_laid_over_black() -> None:
+    image = Image.fromarray(colours(40, 50)).quantize(64)
+    alpha = (np.arange(256) * 5 % 256).astype(np.uint8)
+    exact = np.asarray(image.convert("RGB")) * (alpha[np.asarray(image)][:, :, None] / 255)
+    assert_pixels(encode(image, "PNG", transparency=alpha[:64].tobytes()), exact, tolerance=1)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF"])
+def test_rgba_is_laid_over_black(image_format: str) -> None:
+    rgba = np.dstack([colours(40, 50), np.random.default_rng(1).integers(0, 256, (40, 50), dtype=np.uint8)])
+    rgba[:4, :, 3], rgba[4:8, :, 3] = 255, 0
+    options = {"lossless": True, "exact": True} if image_format == "WEBP" else {}
+    data = encode(Image.fromarray(rgba, "RGBA"), image_format, **options)
+    assert_pixels(data, rgba[:, :, :3] * (rgba[:, :, 3:] / 255), tolerance=1)
+    pixels, _ = decode(data)
+    assert np.array_equal(pixels[:4], rgba[:4, :, :3])
+    assert (pixels[4:8] == 0).all()
+
+
+def test_grey_with_alpha_is_laid_over_black() -> None:
+    grey_alpha = np.random.default_rng(1).integers(0, 256, (40, 50, 2), dtype=np.uint8)
+    exact = grey_alpha[:, :, :1] * (grey_alpha[:, :, 1:] / 255)
+    data = encode(Image.fromarray(grey_alpha, "LA"), "PNG")
+    assert_pixels(data, np.repeat(exact, 3, axis=2), tolerance=1)
+
+
+def test_the_transparent_colour_of_an_8_bit_png_is_black() -> None:
+    image = Image.fromarray(colours(40, 50))
+    expected = colours(40, 50)
+    expected[(expected == expected[2, 3]).all(axis=2)] = 0
+    assert_pixels(encode(image, "PNG", transparency=tuple(colours(40, 50)[2, 3].tolist())), expected)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "GIF", "BMP", "TIFF", "PPM"])
+def test_one_bit_becomes_black_and_white(image_format: str) -> None:
+    bits = np.random.default_rng(1).integers(0, 2, (21, 30)).astype(bool)
+    assert_pixels(encode(Image.fromarray(bits), image_format), bits[:, :, None].repeat(3, axis=2) * 255)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_of_few_bits_is_spread_over_the_whole_range(bits: int) -> None:
+    levels = np.random.default_rng(1).integers(0, 2**bits, (8, 16), dtype=np.uint8)
+    rows = [np.packbits(np.unpackbits(row[:, None], axis=1)[:, 8 - bits :].ravel()) for row in levels]
+    data = png((8, 16), bits, 0, b"".join(b"\0" + row.tobytes() for row in rows))
+    assert_pixels(data, levels[:, :, None].repeat(3, axis=2).astype(float) * 255 / (2**bits - 1))
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "PPM", "WEBP"])
+def test_grey_becomes_three_equal_channels(image_format: str) -> None:
+    data = encode(Image.fromarray(colours(40, 50)).convert("L"), image_format)
+    pixels, _ = decode(data)
+    assert_pixels(data, pillow_pixels(data), tolerance=2)
+    if image_format != "WEBP":  # which knows no grey
+        assert (pixels[:, :, 0] == pixels[:, :, 1]).all() and (pixels[:, :, 1] == pixels[:, :, 2]).all()
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "TIFF"])
+def test_cmyk_equals_pillows_conversion(image_format: str) -> None:
+    ink = np.random.default_rng(1).integers(0, 256, (5, 7, 4), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    data = encode(Image.fromarray(ink, "CMYK"), image_format)
+    assert_pixels(data, pillow_pixels(data))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"progressive": True}, {"keep_rgb": True}],
+)
+def test_a_jpeg_equals_pillows_decoding(options: dict[str, object]) -> None:
+    data = encode(Image.fromarray(colours(43, 57)), "JPEG", quality=90, **options)
+    assert_pixels(data, pillow_pixels(data), tolerance=2)
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
+def test_an_animation_gives_its_first_frame(image_format: str) -> None:
+    first, second = (Image.fromarray(colours(40, 50, seed)).quantize(64).convert("RGB") for seed in (1, 2))
+    if image_format == "GIF":
+        first, second = first.quantize(256), second.transpose(Image.Transpose.ROTATE_180).quantize(256)
+    options = {"lossless": True} if image_format == "WEBP" else {"quality": 95} if image_format == "MPO" else {}
+    data = encode(first, image_format, save_all=True, append_images=[second], **options)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames == 2
+        expected = np.asarray(image.convert("RGB"))
+    assert_pixels(data, expected, tolerance=2 if image_format == "MPO" else 0)
+    if image_format != "MPO":
+        assert_pixels(data, np.asarray(first.convert("RGB")))
+
+
+def test_the_default_image_of_an_apng_is_not_mixed_with_its_frames() -> None:
+    default, *frames = [Image.fromarray(colours(40, 50, seed)) for seed in (1, 2, 3)]
+    data = encode(default, "PNG", save_all=True, default_image=True, append_images=frames)
+    assert_pixels(data, colours(40, 50, 1))
+
+
+# ---- the JPEG decoder's own reduction
+
+
+@pytest.mark.parametrize(
+    ("min_side", "shape"),
+    [(1, (101, 151)), (101, (101, 151)), (102, (201, 301)), (201, (201, 301)), (202, (401, 602)), (401, (401, 602)),
+     (402, (801, 1203)), (801, (801, 1203)), (5000, (801, 1203))],
+)  # fmt: skip
+def test_a_big_jpeg_is_reduced_no_further_than_asked(min_side: int, shape: tuple[int, int]) -> None:
+    pixels, size = decode(big_jpeg(1), min_side)
+    assert size == (801, 1203)
+    assert pixels.shape == (*shape, 3)
+    small = cv2.resize(decode(big_jpeg(1))[0], shape[::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(pixels.astype(int) - small).mean() < 2
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_a_reduced_jpeg_stands_upright_and_tells_its_true_size(orientation: int) -> None:
+    pixels, size = decode(big_jpeg(orientation), min_side=200)
+    whole, _ = decode(big_jpeg(orientation))
+    assert size == whole.shape[:2] == ((801, 1203) if orientation < 5 else (1203, 801))
+    assert pixels.shape[:2] == ((201, 301) if orientation < 5 else (301, 201))
+    small = cv2.resize(whole, pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(pixels.astype(int) - small).mean() < 2
+
+
+@given(height=st.integers(1, 300), width=st.integers(1, 300), min_side=st.integers(1, 320))
+@settings(max_examples=60, deadline=None)
+def test_the_shorter_side_never_falls_below_what_is_needed(height: int, width: int, min_side: int) -> None:
+    pixels, size = decode(encode(Image.new("RGB", (width, height), (9, 99, 199)), "JPEG"), min_side)
+    assert size == (height, width)
+    assert pixels.shape in {(-(-height // by), -(-width // by), 3) for by in (1, 2, 4, 8)}
+    assert min(pixels.shape[:2]) >= min(height, width, min_side)
+    assert np.abs(pixels.astype(int) - [9, 99, 199]).max() <= 3
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_other_jpegs_are_never_smaller_than_asked(mode: str) -> None:
+    data = encode(Image.fromarray(colours(400, 600)).convert(mode), "JPEG")
+    pixels, size = decode(data, min_side=100)
+    assert size == (400, 600)
+    assert pixels.shape[0] * 600 == pixels.shape[1] * 400 and pixels.shape[0] >= 100
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF"])
+def test_other_formats_are_not_reduced(image_format: str) -> None:
+    data = encode(Image.fromarray(colours(400, 600)), image_format)
+    assert decode(data, min_side=20)[0].shape == (400, 600, 3)
+
+
+@cache
+def big_jpeg(orientation: int) -> bytes:
+    smooth = cv2.GaussianBlur(colours(801, 1203), (0, 0), 4)
+    return encode(Image.fromarray(smooth), "JPEG", quality=95, exif=exif_of(orientation))
+
+
+# ---- truncated files
+
+
+def animation(image_format: str) -> bytes:
+    frames = [Image.fromarray(colours(17, 23, seed)) for seed in (1, 2)]
+    return encode(frames[0], image_format, save_all=True, append_images=frames[1:])
+
+
+@cache
+def truncatable() -> dict[str, tuple[bytes, int]]:
+    """By name, a small file and how many bytes at its end say nothing about the (first) picture.
+
+    A PNG ends with the code for "end of block" (up to 15 bits), the Adler-32 sum (4 bytes), the chunk's CRC (4) and the
+    IEND chunk (12); a GIF with the end code, an empty block and the trailer; an animation with its other frames; a BMP
+    with what fills its last row up to a multiple of 4 bytes; a TIFF possibly with its directory (8 entries of 12 bytes
+    from PhotometricInterpretation on), which may say no more than what goes without saying.
+    """
+    image = Image.fromarray(colours(17, 23))
+    png_end, gif_end, directory_end = 22, 3, 8 * 12 + 4
+    single = {
+        "JPEG": (encode(image, "JPEG", quality=90), 0),
+        "JPEG-progressive": (encode(image, "JPEG", quality=90, progressive=True), 0),
+        "JPEG-grey": (encode(image.convert("L"), "JPEG"), 0),
+        "JPEG-CMYK": (encode(image.convert("CMYK"), "JPEG"), 0),
+        "JPEG-restart-markers": (encode(image, "JPEG", restart_marker_blocks=1), 0),
+        "JPEG-exif": (encode(image, "JPEG", exif=exif_of(6)), 0),
+        "PNG": (encode(image, "PNG"), png_end),
+        "PNG-palette": (encode(image.quantize(16), "PNG"), png_end),
+        "PNG-16-bit-grey": (png_16(levels_16(17, 23, 1)), png_end),
+        "PNG-16-bit-RGB": (png_16(levels_16(17, 23, 3)), png_end),
+        "PNG-16-bit-RGBA": (png_16(levels_16(17, 23, 4)), png_end),
+        "TIFF": (encode(image, "TIFF"), 0),
+        "TIFF-LZW": (encode(image, "TIFF", compression="tiff_lzw"), 0),
+        "TIFF-deflate": (encode(image, "TIFF", compression="tiff_adobe_deflate"), 0),
+        "TIFF-JPEG": (encode(image, "TIFF", compression="jpeg"), 0),
+        "TIFF-16-bit-grey": (tiff(levels_16(17, 23, 1)), directory_end),
+        "TIFF-turned": (tiff(colours(17, 23)[:, :, :1], orientation=6), directory_end),
+        "TIFF-white-is-zero": (tiff(colours(17, 23)[:, :, :1], photometric=0), directory_end),
+        "TIFF-16-bit-RGB": (tiff(levels_16(17, 23, 3)), 0),
+        "WEBP": (encode(image, "WEBP"), 0),
+        "WEBP-lossless": (encode(image, "WEBP", lossless=True), 0),
+        "WEBP-animated": (animation("WEBP"), 0),
+        "GIF": (encode(image.quantize(64), "GIF"), gif_end),
+        "BMP": (encode(image, "BMP"), -3 * 23 % 4),
+        "BMP-palette": (encode(image.quantize(16), "BMP"), -23 % 4),
+        "PPM": (encode(image, "PPM"), 0),
+        "AVIF": (encode(image, "AVIF"), 0),
+    }
+    gif, apng = animation("GIF"), animation("PNG")
+    second_frame = {"GIF-animated": (gif, len(gif) - gif.rindex(b"\x21\xf9") + gif_end)}
+    second_frame["APNG"] = (apng, len(apng) - apng.rindex(b"fcTL") + 4 + png_end - 12)
+    return single | second_frame
+
+
+@pytest.mark.parametrize("name", truncatable())
+def test_a_photo_cut_anywhere_is_refused(name: str) -> None:
+    """Every possible cut, so that no half-grey picture comes out of any.
+
+    Where only bytes are missing that say nothing about the picture it may come out, but then exactly.
+    """
+    data, unimportant = truncatable()[name]
+    whole, _ = decode(data)
+    came_out, differed = [], []
+    for length in range(1, len(data)):
+        try:
+            pixels, _ = decode(data[:length])
+        except PhotoError:
+            continue
+        came_out.append(length)
+        if not np.array_equal(pixels, whole):
+            differed.append(length)
+    assert differed == [], f"wrong pixels of {len(data)} bytes cut after these"
+    assert [length for length in came_out if length < len(data) - unimportant] == []
+
+
+@cache
+def large_files() -> dict[str, bytes]:
+    """Larger than the blocks in which decoders read (64 KiB), and taller than one strip."""
+    image = Image.fromarray(colours(260, 400))
+    return {
+        "JPEG": encode(image, "JPEG", quality=98),
+        "JPEG-progressive": encode(image, "JPEG", quality=98, progressive=True),
+        "PNG": encode(image, "PNG"),
+        "PNG-16-bit": png_16(levels_16(260, 400, 3)),
+        "TIFF": encode(image, "TIFF"),
+        "TIFF-16-bit": tiff(levels_16(260, 400, 3)),
+        "WEBP": encode(image, "WEBP", lossless=True),
+        "BMP": encode(image, "BMP"),
+    }
+
+
+@pytest.mark.parametrize("name", large_files())
+@given(share=st.floats(0, 1))
+@settings(max_examples=25, deadline=None)
+def test_a_large_photo_cut_anywhere_is_refused(name: str, share: float) -> None:
+    data = large_files()[name]
+    with pytest.raises(PhotoError):
+        decode(data[: max(1, round(share * (len(data) - 23)))])
+
+
+@pytest.mark.parametrize("name", ["JPEG", "JPEG-progressive"])
+@given(share=st.floats(0.01, 1), min_side=st.sampled_from([10, 60, 130]))
+@settings(max_examples=25, deadline=None)
+def test_a_cut_jpeg_is_refused_when_it_is_decoded_reduced(name: str, share: float, min_side: int) -> None:
+    data = large_files()[name]
+    with pytest.raises(PhotoError):
+        decode(data[: round(share * (len(data) - 1))], min_side)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "JPEG-progressive", "PNG", "PNG-16-bit", "TIFF", "BMP"])
+def test_the_reason_of_a_cut_photo_is_that_it_is_truncated(name: str) -> None:
+    data = large_files()[name]
+    with pytest.raises(PhotoError, match=rf"^truncated {name.partition('-')[0]}$"):
+        decode(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("filler", [b"\0", b"\xff", b"\xaa"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_jpeg_whose_end_was_never_written_is_refused(share: float, filler: bytes, progressive: bool) -> None:
+    """A download that was given its full size in advance, or a disk that lost its last blocks."""
+    data = encode(Image.fromarray(colours(130, 200)), "JPEG", quality=95, progressive=progressive)
+    kept = round(share * len(data))
+    for end in (b"", b"\xff\xd9"):
+        with pytest.raises(PhotoError, match="JPEG"):
+            decode(data[:kept] + filler * (len(data) - kept - len(end)) + end)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+def test_a_jpeg_with_a_hole_in_its_middle_is_refused(share: float) -> None:
+    data = encode(Image.fromarray(colours(130, 200)), "JPEG", quality=90)
+    start = round(share * len(data))
+    with pytest.raises(PhotoError, match="JPEG"):
+        decode(data[:start] + bytes(64) + data[start + 64 :])
+
+
+@pytest.mark.parametrize("padding", [bytes(7), b"\xff" * 7])
+def test_padding_before_the_end_of_a_jpeg_is_harmless(padding: bytes) -> None:
+    data = encode(Image.fromarray(colours(43, 57)), "JPEG")
+    assert_pixels(data[:-2] + padding + data[-2:], pillow_pixels(data), tolerance=2)
+
+
+@pytest.mark.parametrize("name", [name for name in truncatable() if not name.startswith("PPM")])
+@pytest.mark.parametrize("trailing", [b"\0", b"\n", b"made by a camera" * 100])
+def test_bytes_behind_the_end_of_a_photo_are_harmless(name: str, trailing: bytes) -> None:
+    data, _ = truncatable()[name]
+    assert_pixels(data + trailing, decode(data)[0])
+
+
+@pytest.mark.parametrize("name", ["PNG", "PNG-16-bit-grey", "PNG-16-bit-RGB"])
+def test_a_png_with_a_flipped_bit_in_its_pixels_is_refused(name: str) -> None:
+    """PNG has checksums: damage need not come out as a picture."""
+    data, _ = truncatable()[name]
+    start = data.index(b"IDAT") + 20
+    for position in range(start, len(data) - 30, 7):
+        damaged = bytearray(data)
+        damaged[position] ^= 4
+        with pytest.raises(PhotoError):
+            decode(bytes(damaged))
+
+
+# ---- garbage
+
+
+def garbage_in(data: bytes) -> None:
+    """Whatever `data` is: an image of three channels, or a PhotoError with a reason of one line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(photo, "MAX_PIXELS", 10**6)  # a header that lies about its size must not make this slow
+        for min_side in (None, 8):
+            try:
+                pixels, size = decode(data, min_side)
+            except PhotoError as error:
+                assert str(error)
+                continue
+            assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+            assert min(*pixels.shape[:2], *size) >= 1
+
+
+signatures = st.sampled_from(
+    [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08",
+     b"P6 4 4 255\n", b"RIFF\x40\0\0\0WEBPVP8 ", b"\0\0\0\x0cjP  \r\n\x87\n", b"\0\0\0\x18ftypavif"]
+)  # fmt: skip
+
+
+@given(signature=signatures, body=st.binary(max_size=300))
+@settings(max_examples=200, deadline=None)
+def test_garbage_gives_nothing_but_reasons(signature: bytes, body: bytes) -> None:
+    garbage_in(signature + body)
+
+
+edits_of_bytes = st.lists(
+    st.tuples(st.sampled_from(["set", "insert", "delete", "cut"]), st.floats(0, 1), st.binary(min_size=1, max_size=8)),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(name=st.sampled_from(sorted(truncatable())), edits=edits_of_bytes, near_start=st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_mutated_photos_give_pixels_or_reasons(
+    name: str, edits: list[tuple[str, float, bytes]], near_start: bool
+) -> None:
+    data = truncatable()[name][0]
+    for kind, share, content in edits:
+        start = round(share * min(len(data), 100 if near_start else len(data)))
+        rest = {"set": len(content), "insert": 0, "delete": len(content), "cut": len(data)}[kind]
+        new = content if kind in ("set", "insert") else b""
+        data = data[:start] + new + data[start + rest :]
+    garbage_in(data or b"\0")
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+def test_a_picture_without_pixels_is_refused(size: tuple[int, int]) -> None:
+    for data in (png(size, 8, 2, bytes(size[0])), tiff(np.zeros((*size, 3), np.uint8)), b"P6 %d %d 255\n" % size):
+        with pytest.raises(PhotoError, match="not an image, or its header is damaged"):
+            decode(data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"x", b"This is no photo.\n", b"<!DOCTYPE html><html>404</html>", b'{"error": 403}', "照片".encode(), b"\0" * 99],
+)
+def test_text_is_no_photo(text: bytes) -> None:
+    with pytest.raises(PhotoError, match=r"^not an image, or its header is damaged$"):
+        decode(text)
+
+
+def test_programs_are_never_run_on_what_calls_itself_a_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow hands PostScript to Ghostscript, whatever the file's name; a photo folder must not be able to start it."""
+    trace = tmp_path / "started"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\necho 10\ntouch {trace}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None, raising=False)
+    with pytest.raises(PhotoError):
+        decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    assert not trace.exists()
+
+
+def test_source_code_is_no_photo() -> None:
+    with pytest.raises(PhotoError, match="not an image"):
+        decode(b"#define im_width 8\n#define im_height 1\nstatic char im_bits[] = {\n0x01};\n")
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"msf1"])
+def test_heic_is_named_and_what_to_do(brand: bytes) -> None:
+    with pytest.raises(PhotoError, match=r"^HEIC is not supported: convert it to JPEG or PNG first$"):
+        decode(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(100))
+
+
+# ---- bombs
+
+TOO_LARGE = "too large: 30000 x 30000 px, the limit is 250,000,000 px"
+_MEMORY_LIMIT_BYTES = 2 << 30  # the pixels of the bomb would take 3.6 GB
+_REFUSE = """
+import sys
+from shardgen import photo
+try:
+    print(getattr(photo, sys.argv[1])(sys.stdin.buffer.read()))
+except photo.PhotoError as error:
+    print("PhotoError:", error)
+peak = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(*peak)
+"""
+
+
+def in_little_memory(function: str, data: bytes) -> tuple[str, int]:
+    """What `photo.function(data)` comes to in a process of 2 GiB, and the process's peak of resident memory in kB."""
+    done = subprocess.run(
+        [sys.executable, "-c", _REFUSE, function],
+        input=data,
+        capture_output=True,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT_BYTES, _MEMORY_LIMIT_BYTES)),
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    said, _, peak_kb = done.stdout.decode().strip().rpartition("\n")
+    return said, int(peak_kb)
+
+
+@pytest.mark.parametrize("function", ["decode", "upright_size"])
+def test_a_decompression_bomb_is_refused_by_its_header(function: str) -> None:
+    said, peak_kb = in_little_memory(function, bomb(30_000))
+    _, baseline_kb = in_little_memory(function, encode(Image.new("RGB", (8, 8)), "PNG"))
+    assert said == f"PhotoError: {TOO_LARGE}"
+    assert peak_kb < baseline_kb + 20_000
+
+
+def test_a_bomb_inside_an_icon_is_refused_too() -> None:
+    """An ICO file tells 16 x 16 px and holds a PNG of any size."""
+    inner = bomb(30_000)
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22)
+    said, peak_kb = in_little_memory("decode", struct.pack("<HHH", 0, 1, 1) + entry + inner)
+    _, baseline_kb = in_little_memory("decode", encode(Image.new("RGB", (8, 8)), "PNG"))
+    assert said.startswith("PhotoError: ")
+    assert peak_kb < baseline_kb + 20_000
+
+
+def test_the_limit_is_on_pixels_and_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photo, "MAX_PIXELS", 40 * 50)
+    assert decode(encode(Image.fromarray(colours(40, 50)), "PNG"))[1] == (40, 50)
+    for image_format in ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"):
+        with pytest.raises(PhotoError, match="too large: 51 x 40 px, the limit is 2,000 px"):
+            decode(encode(Image.fromarray(colours(40, 51)), image_format), min_side=5)
+
+
+# ---- reading
+
+
+def test_an_empty_file_is_named_so(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(PhotoError, match=r"^empty file$"):
+        read_bytes(tmp_path / "a.jpg")
+
+
+def test_a_file_that_has_gone_gives_the_systems_reason(tmp_path: Path) -> None:
+    with pytest.raises(PhotoError, match=r"^cannot be read: No such file or directory$"):
+        read_bytes(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").symlink_to("b.jpg")
+    with pytest.raises(PhotoError, match=r"^cannot be read: Too many levels of symbolic links$"):
+        read_bytes(tmp_path / "b.jpg")
+    with pytest.raises(PhotoError, match=r"^cannot be read: Is a directory$"):
+        read_bytes(tmp_path)
+
+
+def test_a_file_comes_as_it_is(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).bytes(100_000)
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert read_bytes(tmp_path / "a.jpg") == content
