@@ -495,6 +495,23 @@ def test_folders_that_all_link_to_each_other_do_not_multiply_their_photos(tmp_pa
     assert read_shards(tmp_path / "out").manifest["totals"]["photos"] <= num_folders_and_links
 
 
+def test_a_link_to_a_folder_above_the_input_brings_no_photo_twice(tmp_path: Path) -> None:
+    put(tmp_path / "parent", "in/photo.png", png(0))
+    put(tmp_path / "parent", "beside/photo.png", png(1))
+    (tmp_path / "parent" / "in" / "up").symlink_to("..")
+    assert run("-i", tmp_path / "parent" / "in", "-o", tmp_path / "out").returncode == 0
+    assert_all_accounted_for(read_shards(tmp_path / "out"), {"photo.png", "up/beside/photo.png"})
+
+
+def test_a_folder_that_two_links_reach_is_entered_once(tmp_path: Path) -> None:
+    put(tmp_path, "set/class/photo.png", png(0))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").symlink_to(tmp_path / "set" / "class")
+    (tmp_path / "in" / "b").symlink_to(tmp_path / "set")
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "out").returncode == 0
+    assert read_shards(tmp_path / "out").manifest["totals"]["photos"] == 1
+
+
 def test_linked_photos_and_folders_are_used(tmp_path: Path) -> None:
     put(tmp_path, "elsewhere/photo.png", png(0))
     put(tmp_path, "single.png", png(1))
@@ -579,10 +596,11 @@ def test_a_bomb_costs_no_memory_and_changes_no_plan(tmp_path: Path, fit: str) ->
     assert planned and int(planned[1].replace(",", "")) <= 3
 
 
-def test_a_photo_larger_than_memory_is_a_failure_and_the_run_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_bytes", [16 << 30, 1_900_000_000])
+def test_a_photo_larger_than_memory_is_a_failure_and_the_run_goes_on(tmp_path: Path, num_bytes: int) -> None:
     folder_of(tmp_path / "in", good=2, bad=0)
     with open(tmp_path / "in" / "endless.jpg", "wb") as file:
-        file.truncate(16 << 30)  # takes no room on the disk
+        file.truncate(num_bytes)  # takes no room on the disk
     done = run("-i", tmp_path / "in", "-o", tmp_path / "out", preexec_fn=little_memory, env=one_thread())
     assert "Traceback" not in done.stderr
     assert done.returncode == 0, done.stderr
