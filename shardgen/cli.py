@@ -23,6 +23,7 @@ from shardgen.format import CODECS, SPLITS, FormatError, scale_folder
 from shardgen.generate import STATS_NAME, Outcome, Preparation, generate, prepare
 from shardgen.inspect import describe_folders, render_folder, render_sample, render_shard
 from shardgen.preview import draw_preview
+from shardgen.sources import printable
 from shardgen.unpack import unpack
 from shardgen.verify import verify
 
@@ -184,11 +185,6 @@ def _outcome_text(outcome: Outcome, output: Path, size: int) -> str:
     return "\n".join(lines)
 
 
-def _printable(path: str) -> str:
-    """The path on one line, whatever a file may be called."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in path)
-
-
 def _human(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
@@ -198,7 +194,7 @@ def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:
     num_photos = max(manifest["totals"]["photos"] for manifest in outcome.manifests.values())
     limit = failure_limit(max_failures, num_photos)
     if failures:
-        example = f"{_printable(failures[0]['path'])}: {failures[0]['reason']}"
+        example = f"{printable(failures[0]['path'])}: {failures[0]['reason']}"
         some = f"{len(failures):,} of {num_photos:,} photos failed (limit {limit:,})"
         click.echo(f"{some}, e.g. {example}. All are named in the manifest.", err=True)
     if not outcome.num_samples:

@@ -28,7 +28,8 @@ class FailureLimit(click.ParamType[str]):
     name = "count"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch(r"\d+|\d+(\.\d+)?%", str(value)):
+        match = re.fullmatch(r"\d+|(\d+(?:\.\d+)?)%", str(value))
+        if not match or (match[1] and float(match[1]) > 100):
             self.fail(f"{value!r}: expected a number of photos such as 50, or a share such as 2%", param, ctx)
         return str(value)
 

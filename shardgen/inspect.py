@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from shardgen.errors import UsageError
 from shardgen.format import Manifest, shard_of_key
 from shardgen.shard_reader import StoredSample, open_manifest, scale_folders, stored_samples
+from shardgen.sources import printable
 
 
 def describe_folders(folder: Path, shard: str | None = None, key: str | None = None) -> dict[str, dict[str, Any]]:
@@ -58,8 +60,13 @@ def _describe_members(sample: StoredSample) -> list[dict[str, Any]]:
     ]
 
 
+def _shown(value: object) -> str:
+    """A cell's text. Names come from the file system and must not be taken for rich's markup or a terminal's codes."""
+    return escape(printable(str(value)))
+
+
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=_shown(title), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", overflow="fold")
     return table
@@ -78,9 +85,11 @@ def render_folder(name: str, described: dict[str, Any]) -> None:
     if described["failures_by_reason"]:
         table = _table("failures", "reason", "photos")
         for reason, count in described["failures_by_reason"].items():
-            table.add_row(reason, f"{count:,}")
+            table.add_row(_shown(reason), f"{count:,}")
         console.print(table)
-        shown = "\n".join(f"  {failure['path']}: {failure['reason']}" for failure in described["failures"][:10])
+        shown = "\n".join(
+            f"  {printable(failure['path'])}: {failure['reason']}" for failure in described["failures"][:10]
+        )
         more = len(described["failures"]) - 10
         console.print(shown + (f"\n  ... and {more} more in the manifest" if more > 0 else ""), markup=False)
 
@@ -110,7 +119,7 @@ def _class_table(splits: dict[str, Any]) -> Table:
     table = _table("samples per class", "class", *splits)
     per_split = [values["samples_per_class"] for values in splits.values()]
     for name in sorted(set().union(*per_split)):
-        table.add_row(name, *(f"{counts.get(name, 0):,}" for counts in per_split))
+        table.add_row(_shown(name), *(f"{counts.get(name, 0):,}" for counts in per_split))
     return table
 
 
@@ -120,7 +129,7 @@ def render_shard(name: str, described: dict[str, Any]) -> None:
     for sample in described["samples"]:
         psnr = sample.get("psnr_up_db")
         box = " ".join(str(edge) for edge in sample["box"])
-        table.add_row(sample["key"], sample["source"], box, "inf" if psnr is None else f"{psnr:.2f}")
+        table.add_row(sample["key"], _shown(sample["source"]), box, "inf" if psnr is None else f"{psnr:.2f}")
     Console().print(table)
 
 
@@ -129,7 +138,7 @@ def render_sample(name: str, described: dict[str, Any]) -> None:
     table = _table(f"{name}/{described['key']}", "what", "value")
     for key, value in described.items():
         if key != "members":
-            table.add_row(key.replace("_", " "), str(value))
+            table.add_row(key.replace("_", " "), _shown(value))
     for member in described["members"]:
         shape = " x ".join(str(edge) for edge in member["shape"] or ())
         table.add_row(member["name"], f"{shape or 'text'}, {member['bytes']:,} bytes at {member['offset']:,}")

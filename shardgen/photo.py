@@ -10,6 +10,7 @@ Decided here: alpha is composited over black (what hides under transparent pixel
 its first frame, 16 bits become 8 by rounding, embedded colour profiles are not applied.
 """
 
+import contextlib
 import io
 import os
 import warnings
@@ -36,11 +37,22 @@ _EXIF_ORIENTATION = 0x0112
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS_PER_SAMPLE = 256, 257, 258
 _TIFF_PHOTOMETRIC, _TIFF_BLACK_IS_ZERO, _TIFF_RGB = 262, 1, 2
 _TIFF_PLANAR, _TIFF_INTERLEAVED = 284, 1
+_TIFF_EXTRA_SAMPLES, _TIFF_PREMULTIPLIED = 338, 1
 _JPEG_FORMATS = ("JPEG", "MPO")  # the latter holds several pictures; the first is a plain JPEG
-_JPEG_END = b"\xff\xd9"
 # JPEG 2000 is not among them: its decoder takes a truncated file for a whole one.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 _JPEG_REDUCTIONS = (8, 4, 2)  # those that libjpeg-turbo decodes faster than the whole
+
+
+def announce(path: Path) -> None:
+    """Ask the system to read the file into the page cache soon, without waiting for it; where it cannot, do nothing."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(fd)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -53,6 +65,8 @@ def read_bytes(path: Path) -> bytes:
             data = file.read()
     except OSError as error:
         raise PhotoError(f"cannot be read: {error.strerror}") from error
+    except MemoryError as error:
+        raise PhotoError("not enough memory to read it") from error
     if not data:
         raise PhotoError("empty file")
     return data
@@ -143,15 +157,9 @@ def _decode_jpeg(data: bytes, image: Image.Image, min_side: int | None) -> Pixel
     reduction = 1
     if min_side:
         reduction = next((r for r in _JPEG_REDUCTIONS if -(-min(height, width) // r) >= min_side), 1)
-    smallest = {"min_height": -(-height // reduction), "min_width": -(-width // reduction), "min_factor": reduction}
-    try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", **smallest)
-    except ValueError as error:
-        if "extraneous bytes" not in str(error):
-            raise
-        # Some cameras pad the end. If the picture is whole without the padding, that is all it was.
-        unpadded = data[: data.rfind(_JPEG_END)].rstrip(b"\0\xff") + _JPEG_END
-        pixels = simplejpeg.decode_jpeg(unpadded, "RGB", **smallest)
+    pixels: Pixels = simplejpeg.decode_jpeg(
+        data, "RGB", min_height=-(-height // reduction), min_width=-(-width // reduction), min_factor=reduction
+    )
     return pixels
 
 
@@ -173,7 +181,7 @@ def _decode_other(data: bytes, image: Image.Image) -> Pixels:
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _bits_per_channel(data: bytes, image: Image.Image) -> int:
@@ -189,6 +197,7 @@ def _refuse_odd_layout(image: Image.Image) -> None:
     """PhotoError for a 16-bit TIFF that is not plainly interleaved RGB or black-is-zero grey: decoders get it wrong."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     plain = tags.get(_TIFF_PHOTOMETRIC) in (_TIFF_BLACK_IS_ZERO, _TIFF_RGB)
+    plain = plain and _TIFF_PREMULTIPLIED not in tags.get(_TIFF_EXTRA_SAMPLES, ())
     if not plain or tags.get(_TIFF_PLANAR, _TIFF_INTERLEAVED) != _TIFF_INTERLEAVED:
         raise PhotoError("16-bit TIFF of an unusual layout: save it as interleaved RGB or as PNG")
 

@@ -6,10 +6,9 @@ back is a small record.
 
 import contextlib
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 
 import cv2
@@ -20,14 +19,14 @@ from shardgen.errors import PhotoError
 from shardgen.format import IMAGES, dump_json, sample_key, scale_folder
 from shardgen.geometry import Box, shown
 from shardgen.marker import Marker
-from shardgen.photo import decode, read_bytes
+from shardgen.photo import announce, decode, read_bytes
 from shardgen.plan import ShardPlan
 from shardgen.shard_writer import ShardWriter
 from shardgen.sources import Photo
 from shardgen.statistics import ChannelSums, Statistics, psnr_up
 from shardgen.triplet import Crop, TooSmall, crops, is_enlarged, make_triplet
 
-# Enough to hide a disk's seek or a store's round trip behind the making of pixels; compressed photos are small.
+# Enough to hide a disk's seeks behind the making of pixels.
 _PHOTOS_READ_AHEAD = 4
 
 STAGES = ("read", "decode", "resize", "statistics", "encode", "write")
@@ -83,8 +82,8 @@ def build_shard(task: ShardTask, report: Report) -> ShardResult:
     result = ShardResult(task.plan.name)
     outputs = [_ScaleOutput(task, scale, result.stage_s) for scale in task.scales]
     try:
-        for photo, data in _read_ahead(task):
-            report(_add_photo(photo, data, task.config, outputs, result.stage_s))
+        for photo in _announced(task.plan.photos, task.config.input):
+            report(_add_photo(photo, task.config, outputs, result.stage_s))
         report(Progress())
         for output in outputs:
             result.markers[output.scale] = output.commit()
@@ -95,29 +94,23 @@ def build_shard(task: ShardTask, report: Report) -> ShardResult:
     return result
 
 
-def _read_ahead(task: ShardTask) -> Iterator[tuple[Photo, "Future[bytes]"]]:
-    """The shard's photos, each with its bytes under way: a slow disk or network works while pixels are made."""
-    with ThreadPoolExecutor(1, "photo-reader") as pool:
-        waiting: deque[tuple[Photo, Future[bytes]]] = deque()
-        try:
-            for photo in task.plan.photos:
-                waiting.append((photo, pool.submit(read_bytes, task.config.input / photo.path)))
-                if len(waiting) > _PHOTOS_READ_AHEAD:
-                    yield waiting.popleft()
-            yield from waiting
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _announced(photos: Sequence[Photo], root: Path) -> Iterator[Photo]:
+    """The photos, with the system reading the next ones in while pixels are made of this one."""
+    for photo in photos[:_PHOTOS_READ_AHEAD]:
+        announce(root / photo.path)
+    for number, photo in enumerate(photos):
+        for coming in photos[number + _PHOTOS_READ_AHEAD : number + _PHOTOS_READ_AHEAD + 1]:
+            announce(root / coming.path)
+        yield photo
 
 
-def _add_photo(
-    photo: Photo, data: "Future[bytes]", config: Config, outputs: list["_ScaleOutput"], stage_s: dict[str, float]
-) -> Progress:
+def _add_photo(photo: Photo, config: Config, outputs: list["_ScaleOutput"], stage_s: dict[str, float]) -> Progress:
     before = sum(output.num_bytes for output in outputs)
     try:
         with _timed(stage_s, "read"):
-            content = data.result()
+            data = read_bytes(config.input / photo.path)
         with _timed(stage_s, "decode"):
-            pixels, true_size = decode(content, None if config.fit == "tile" else config.size)
+            pixels, true_size = decode(data, None if config.fit == "tile" else config.size)
         with _timed(stage_s, "resize"):
             photo_crops = list(crops(pixels, true_size, config))
     except TooSmall as reason:

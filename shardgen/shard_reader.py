@@ -34,7 +34,7 @@ def open_manifest(folder: Path) -> Manifest:
     inside = scale_folders(folder)
     if inside != [folder]:
         names = ", ".join(str(path) for path in inside)
-        raise UsageError(f"{folder} holds several scales: name one of them ({names})")
+        raise UsageError(f"{folder} is not the folder of one scale: name one of {names}")
     try:
         return load_manifest(folder)
     except FileNotFoundError:

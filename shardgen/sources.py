@@ -17,6 +17,11 @@ PHOTO_EXTENSIONS = frozenset(
 )
 
 
+def printable(path: str) -> str:
+    """The path on one line and harmless to a terminal, whatever a file may be called."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in path)
+
+
 class Photo(NamedTuple):
     """A photo as the file system lists it. `path` is relative to the input, `/`-separated.
 
@@ -65,7 +70,7 @@ def list_photos(root: Path) -> Listing:
         links.extend(sorted(_walk(folder, prefix, entered, listing)))
     if not listing.photos:
         raise UsageError(
-            f"no photos in {root}: {listing.num_ignored} other files there. "
+            f"no photos in {root}: {listing.num_ignored} other files there. Name the folder of photos with --input. "
             f"Photos are files that end in {' '.join(sorted(PHOTO_EXTENSIONS))}."
         )
     return listing
@@ -77,7 +82,10 @@ def _walk(folder: str, prefix: str, entered: set[tuple[int, int]], listing: List
     waiting = [(folder, prefix)]
     while waiting:
         folder, prefix = waiting.pop()
-        entered.add(_identity(folder))
+        identity = _identity(folder)
+        if identity in entered:  # through a link to it or into it
+            continue
+        entered.add(identity)
         for entry in _entries(folder):
             inner = (entry.path, f"{prefix}{entry.name}/")
             if entry.is_dir(follow_symlinks=False):

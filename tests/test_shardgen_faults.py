@@ -134,7 +134,7 @@ def test_workers_have_no_threads_of_opencv_or_blas(many_photos: Path, tmp_path: 
         pids = {int(path.name.split(".")[3]) for path in temporaries(tmp_path)}
         os.killpg(process.pid, signal.SIGSTOP)
         threads = [psutil.Process(pid).num_threads() for pid in pids]
-    assert threads and max(threads) <= 1 + 1 + 3, "the work, a reader, and a writer for each of three scales"
+    assert threads and max(threads) <= 1 + 3, "the work, and a writer for each of three scales"
 
 
 FULL_DISK = """

@@ -112,7 +112,7 @@ def test_preview_shows_the_pixels_themselves(shards: Path, tmp_path: Path) -> No
 
 def test_preview_of_the_root_asks_for_a_scale(shards: Path, tmp_path: Path) -> None:
     done = run_cli("preview", shards, "-o", tmp_path / "p.png")
-    assert done.returncode == 2 and "holds several scales: name one of them" in done.stderr
+    assert done.returncode == 2 and "is not the folder of one scale: name one of" in done.stderr
 
 
 def test_unpack_gives_the_files_of_the_old_workflow(photos: Path, shards: Path, tmp_path: Path) -> None:
@@ -167,3 +167,18 @@ def test_unpack_does_not_leave_its_folder(shards: Path, tmp_path: Path) -> None:
     done = run_cli("unpack", folder, "-o", tmp_path / "deep" / "loose")
     assert done.returncode == 1 and "outside the folder" in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("evil*"))
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    """Not as markup, not as a terminal's codes."""
+    folder = tmp_path / "in" / "[red]class[/b]"
+    folder.mkdir(parents=True)
+    Image.fromarray(make_photo(70, 70, seed=0)).save(folder / "[bold]one.png")
+    Image.fromarray(make_photo(70, 70, seed=1)).save(folder / "two.png")
+    (folder / "[x]\x1b[31m.png").write_bytes(b"")
+    generate(tmp_path / "in", tmp_path / "out", "-s", 2)
+    text = run_cli("inspect", tmp_path / "out", env={**os.environ, "COLUMNS": "150"}).stdout
+    assert "[red]class[/b]" in text and "[x]\\x1b[31m.png: empty file" in text and "\x1b" not in text
+    for shard in ("train-000000", "val-000000"):
+        done = run_cli("inspect", tmp_path / "out", "--shard", shard, env={**os.environ, "COLUMNS": "150"})
+        assert done.returncode == 0 and "[red]class[/b]/" in done.stdout

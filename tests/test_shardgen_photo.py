@@ -595,21 +595,11 @@ def test_a_jpeg_with_a_hole_in_its_middle_is_refused(share: float) -> None:
         decode(data[:start] + bytes(64) + data[start + 64 :])
 
 
-@pytest.mark.parametrize("padding", [bytes(7), b"\xff" * 7])
-def test_padding_before_the_end_of_a_jpeg_is_harmless(padding: bytes) -> None:
+def test_padding_before_the_end_of_a_jpeg_is_refused_by_name() -> None:
+    """It cannot be told from a hole; better to lose such a photo, and say so, than to take half a picture."""
     data = encode(Image.fromarray(colours(43, 57)), "JPEG")
-    padded = data[:-2] + padding + data[-2:]
-    assert_pixels(padded, pillow_pixels(data), tolerance=2)
-    assert_pixels(padded + data, pillow_pixels(data), tolerance=2)  # phones put a second picture behind the first
-
-
-def test_padding_is_not_mistaken_for_the_end_of_the_picture() -> None:
-    """The coded pixels themselves may end with FF 00: one in 25 small grey photos, one in 300 in colour."""
-    candidates = (
-        encode(Image.fromarray(colours(16, 16, seed)).convert("L"), "JPEG", quality=95) for seed in range(999)
-    )
-    data = next(data for data in candidates if data.endswith(b"\xff\x00\xff\xd9"))
-    assert_pixels(data[:-2] + bytes(7) + data[-2:], pillow_pixels(data), tolerance=2)
+    with pytest.raises(PhotoError, match=r"^damaged JPEG \(Corrupt JPEG data: \d+ extraneous bytes"):
+        decode(data[:-2] + bytes(7) + data[-2:])
 
 
 @pytest.mark.parametrize("name", [name for name in truncatable() if not name.startswith("PPM")])
