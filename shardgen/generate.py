@@ -116,8 +116,8 @@ def generate(config: Config, engine: Engine, confirm: Callable[[Preparation], No
     """
     with locked(config.output):
         preparation = prepare(config)
-        confirm(preparation)
         _refuse_full_disk(preparation)
+        confirm(preparation)
         for inventory in preparation.inventories:
             inventory.remove_stale()
             inventory.folder.mkdir(parents=True, exist_ok=True)
