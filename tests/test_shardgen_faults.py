@@ -138,23 +138,27 @@ def test_workers_have_no_threads_of_opencv_or_blas(many_photos: Path, tmp_path: 
 
 
 FULL_DISK = """
-    import subprocess, sys
+    import os, signal, subprocess, sys
     from pathlib import Path
 
     photos, disk, mode = sys.argv[1:4]
     size = "2m" if mode == "refused" else "300m"
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
     command = [sys.executable, "-m", "shardgen", "generate", "-i", photos, "-o", f"{disk}/out", *sys.argv[4:]]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    )
     if mode == "fills up":
         while not list(Path(disk).rglob("train-*.json")):
             assert process.poll() is None, process.communicate()
+        os.killpg(process.pid, signal.SIGSTOP)
         with open(f"{disk}/filler", "wb", buffering=0) as filler:
             try:
                 while True:
                     filler.write(bytes(1 << 20))
             except OSError:
                 pass
+        os.killpg(process.pid, signal.SIGCONT)
     print(process.communicate()[1], "exit", process.returncode)
     print("left:", [str(path) for path in Path(disk).rglob("*.tmp")])
     if mode == "fills up":
