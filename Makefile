@@ -29,11 +29,14 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[samples,dev]'
 	@touch $@
 
-shards: $(STAMP) ## Make shards of the photos in INPUT (./OST, or sample photos) for SCALES="2 4"
+.PHONY: photos
+photos: $(STAMP)
 ifeq ($(INPUT),$(SAMPLES))
 	@echo "No INPUT= and no ./OST: taking the colour photographs that scikit-image carries."
 	@$(BIN)/python -m shardgen.sample_photos $(SAMPLES)
 endif
+
+shards: photos ## Make shards of the photos in INPUT (./OST, or sample photos) for SCALES="2 4"
 	@$(BIN)/python -m shardgen generate -i "$(INPUT)" -o "$(OUTPUT)" -s $(SCALES) $(OPTIONS) --auto
 
 test: $(STAMP) ## Run all tests
@@ -48,9 +51,9 @@ format: $(STAMP) ## Put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure the generator on the photos in INPUT (results in benchmarks/results)
+bench: photos ## Measure the generator on the photos in INPUT (results in benchmarks/results)
 	$(BIN)/python -m benchmarks.bench_generate --photos "$(INPUT)"
-	$(BIN)/python -m benchmarks.bench_plan
+	$(BIN)/python -m benchmarks.bench_plan --photos "$(INPUT)"
 
 clean: ## Remove what make made, except shards: .venv, build and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -169,9 +169,9 @@ def _outcome_text(outcome: Outcome, output: Path, size: int) -> str:
     for scale, manifest in outcome.manifests.items():
         totals = manifest["totals"]
         extras = {
-            f"photos smaller than {size} px enlarged": totals["enlarged"],
-            "photos smaller than a tile skipped": totals["skipped"],
-            "photos failed": totals["failures"],
+            f"enlarged (smaller than {size} px)": totals["enlarged"],
+            "skipped (smaller than a tile)": totals["skipped"],
+            "failed": totals["failures"],
         }
         lines.append(
             f"{output / scale_folder(scale)}: {totals['samples']:,} samples in {totals['shards']} shards, "
@@ -242,9 +242,8 @@ def verify_command(folder: Path, fix: bool, workers: int | None) -> None:
     for problem in report.problems:
         click.echo(f"{problem.path}: {problem.reason}", err=True)
     if not report.problems:
-        click.echo(
-            f"{report.num_shards} shards, {report.num_samples:,} samples, {report.num_bytes / 1e9:.2f} GB: all whole."
-        )
+        size = f"{report.num_samples:,} samples, {_human(report.num_bytes)}"
+        click.echo(f"{report.num_shards} shards, {size}: all whole.")
         return
     advice = "Removed; run generate again to make them anew." if fix else "--fix removes what is broken."
     raise ShardgenError(f"{len(report.problems)} of {report.num_shards} shards and manifests are broken. {advice}")
