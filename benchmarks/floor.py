@@ -35,7 +35,8 @@ import numpy as np
 
 from shardgen.config import Config
 from shardgen.errors import PhotoError
-from shardgen.photo import Pixels, decode, read_bytes
+from shardgen.photo import decode, read_bytes
+from shardgen.pixels import Pixels
 from shardgen.sources import list_photos
 from shardgen.triplet import crops, make_triplet
 

@@ -7,12 +7,10 @@ import zlib
 import cv2
 import numpy as np
 from isal import isal_zlib
-from numpy.typing import NDArray
 from PIL import Image
 
 from shardgen.errors import RunError
-
-Pixels = NDArray[np.uint8]  # H x W x 3, RGB, C order
+from shardgen.pixels import Pixels
 
 
 def encode(codec: str, pixels: Pixels) -> list[bytes | memoryview]:

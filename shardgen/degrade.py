@@ -1,6 +1,7 @@
 """HR becomes LR, and LR is enlarged again."""
 
-from shardgen.resample import Pixels, resize
+from shardgen.pixels import Pixels
+from shardgen.resample import resize
 
 # An area average only makes sense for shrinking; OpenCV's "area" enlargement is a distorted linear one.
 _ENLARGING = {"area": "cubic"}

@@ -181,11 +181,8 @@ def _free_bytes(inventories: Sequence[ScaleInventory]) -> int:
     folder = inventories[0].folder
     while not folder.exists():
         folder = folder.parent
-    stale = sum(
-        path.stat().st_size for inventory in inventories for name in inventory.stale
-        for path in inventory.folder.glob(f"{name}.*")
-    )  # fmt: skip
-    return shutil.disk_usage(folder).free + stale
+    stale = [inventory.folder.glob(f"{name}.*") for inventory in inventories for name in inventory.stale]
+    return shutil.disk_usage(folder).free + sum(path.stat().st_size for files in stale for path in files)
 
 
 def _tiles_per_photo(photos: Sequence[Photo], config: Config) -> float:

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shardgen.errors import PhotoError
-
-Pixels = NDArray[np.uint8]  # H x W x 3, RGB, C order
+from shardgen.pixels import Pixels
 
 # A 200-megapixel phone photo passes; what is larger is refused by its header, before memory is spent on it.
 MAX_PIXELS = 250_000_000

@@ -6,7 +6,7 @@ of equal stretches, and a stretch is a shard. So
 - every shard is a random mix of classes;
 - `--sample 0.01` takes the first stretch of the line that `--sample 0.1` takes more of: finished shards are kept;
 - a photo that comes, goes or changes touches the one shard that it lies in (until the set has doubled, when each
-  stretch is halved);
+  stretch is halved; two if it is the first of the line, see `place_photos`);
 - a photo's split is drawn from a second hash of the same kind, so it is the same in every scale and sample.
 
 The price: shards differ in size by what chance gives, between about half of `--shard-bytes` and it.

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from shardgen.errors import RunError, UsageError
 from shardgen.files import temporary_path
 from shardgen.format import Manifest
-from shardgen.photo import Pixels
+from shardgen.pixels import Pixels
 from shardgen.resample import resize
 from shardgen.shard_reader import StoredSample, open_manifest, stored_samples
 from shardgen.statistics import psnr_up

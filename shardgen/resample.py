@@ -2,9 +2,8 @@
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]  # H x W x 3, RGB
+from shardgen.pixels import Pixels
 
 KERNELS = {
     "nearest": cv2.INTER_NEAREST_EXACT,  # takes the pixel at the centre; INTER_NEAREST would shift by up to a half

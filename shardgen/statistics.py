@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardgen.format import psnr_db
-from shardgen.photo import Pixels
+from shardgen.pixels import Pixels
 
 
 @dataclass(frozen=True)

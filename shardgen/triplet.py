@@ -7,7 +7,7 @@ from shardgen.config import Config
 from shardgen.degrade import enlarge, shrink
 from shardgen.errors import PhotoError
 from shardgen.geometry import Box, boxes
-from shardgen.photo import Pixels
+from shardgen.pixels import Pixels
 from shardgen.resample import render_hr
 
 

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "shardgen"
 # Low rooms first. A room may import from earlier lines, and from rooms of its own line that stand before it.
 FLOORS = [
     ["__init__", "errors", "format"],
-    ["config", "geometry", "files"],
+    ["config", "geometry", "files", "pixels"],
     ["sources", "photo", "resample", "codec", "cpus"],
     ["degrade", "plan", "statistics", "triplet", "shard_writer"],
     ["marker", "shard_job"],

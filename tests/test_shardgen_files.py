@@ -15,6 +15,7 @@ from shardgen import codec
 from shardgen.errors import RunError
 from shardgen.files import HashedFile, write_atomically
 from shardgen.format import CODECS, load_index
+from shardgen.pixels import Pixels
 from shardgen.shard_writer import ShardWriter
 
 images = st.tuples(st.integers(1, 50), st.integers(1, 50), st.integers(0, 2**32 - 1), st.sampled_from([2, 256])).map(
@@ -24,12 +25,12 @@ images = st.tuples(st.integers(1, 50), st.integers(1, 50), st.integers(0, 2**32 
 
 @pytest.mark.parametrize("name", CODECS)
 @given(pixels=images)
-def test_every_codec_is_lossless(name: str, pixels: codec.Pixels) -> None:
+def test_every_codec_is_lossless(name: str, pixels: Pixels) -> None:
     assert np.array_equal(codec.decode(name, b"".join(codec.encode(name, pixels))), pixels)
 
 
 @given(pixels=images)
-def test_our_png_is_anyones_png(pixels: codec.Pixels) -> None:
+def test_our_png_is_anyones_png(pixels: Pixels) -> None:
     image = Image.open(io.BytesIO(b"".join(codec.encode("png", pixels))))
     image.verify()
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(b"".join(codec.encode("png", pixels))))), pixels)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from shardgen.config import METHODS
 from shardgen.degrade import enlarge, shrink
 from shardgen.geometry import Box, boxes, num_tiles, shown
-from shardgen.photo import Pixels
+from shardgen.pixels import Pixels
 from shardgen.resample import render_hr
 from shardgen.statistics import ChannelSums, Statistics, psnr_up
 from shardgen.triplet import make_triplet

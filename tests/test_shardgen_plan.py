@@ -82,12 +82,14 @@ def test_one_photo_alone_is_for_training() -> None:
 @settings(max_examples=40)
 @given(count=st.integers(600, 900), seed=st.integers(0, 3), change=st.integers(0, 599))
 def test_a_photo_that_comes_or_goes_touches_one_shard(count: int, seed: int, change: int) -> None:
-    cfg = config(seed=seed, shard_bytes=60_000_000, val_fraction=0.0)  # 32 shards for 600 to 900 photos
+    cfg = config(seed=seed, shard_bytes=60_000_000)  # 32 shards for 600 to 900 photos, and one for validation
     photos = sorted(listing(count), key=lambda photo: photo.path)
     removed = photos[:change] + photos[change + 1 :]
     before, after = by_name(plan_shards(photos, cfg)), by_name(plan_shards(removed, cfg))
     changed = [name for name in before | after if before.get(name) != after.get(name)]
-    assert len(changed) == 1
+    # The first of the line is always for validation, so when it goes its neighbour may change its split.
+    is_first = photos[change] == place_photos(photos, cfg)[0].photo
+    assert 1 <= len(changed) <= (2 if is_first else 1)
 
 
 def test_a_changed_photo_changes_only_its_shards_digest() -> None:
