@@ -69,3 +69,16 @@ def read_images(tar: Path) -> dict[str, np.ndarray]:
             content = data[member.offset : member.offset + member.size]
             images[member.name] = codec.decode(member.extension.rpartition(".")[2], content)
     return images
+
+
+def run_trainer(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`python -m trainer ...`, its output as text."""
+    options = {"capture_output": True, "text": True, "timeout": 100, "stdin": subprocess.DEVNULL, **options}
+    return subprocess.run(trainer_command(*args), **options)
+
+
+def trainer_command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "trainer", *(str(arg) for arg in args)]
+
+
+SMALL = ("--model", "ultra_lite", "--patch-size", 24, "--batch-size", 4, "--workers", 0, "--device", "cpu")

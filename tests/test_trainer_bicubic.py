@@ -1,0 +1,182 @@
+"""Bicubic as MATLAB has it: against the definition, written out in float64 with one dense matrix per direction."""
+
+import time
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from PIL import Image
+from skimage import data
+
+from trainer.bicubic import bicubic_down, bicubic_up, crop_to_multiple
+
+Pixels = NDArray[np.uint8]
+
+
+def real_photo() -> Pixels:
+    """512 x 512 x 3."""
+    return np.ascontiguousarray(data.astronaut())
+
+
+def cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Keys' kernel as his paper writes it, with a = -0.5."""
+    a, x = -0.5, np.abs(x)
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0))
+
+
+def matrix(size: int, out_size: int) -> NDArray[np.float64]:
+    """out_size x size: each output as a weighted sum of inputs, mirrored ones folded back, as imresize defines it."""
+    scale = out_size / size
+    shrink = min(scale, 1.0)
+    result = np.zeros((out_size, size))
+    for output in range(out_size):
+        centre = (output + 0.5) / scale - 0.5
+        places = np.arange(np.floor(centre - 2 / shrink), np.ceil(centre + 2 / shrink) + 1).astype(int)
+        weights = cubic((places - centre) * shrink)
+        mirrored = np.array([*range(size), *reversed(range(size))])[places % (2 * size)]
+        np.add.at(result[output], mirrored, weights / weights.sum())
+    return result
+
+
+def by_definition(image: Pixels, height: int, width: int) -> Pixels:
+    rows, columns = matrix(image.shape[0], height), matrix(image.shape[1], width)
+    exact = np.einsum("yh,hwc,xw->yxc", rows, image.astype(np.float64), columns, optimize=True)
+    return np.clip(np.floor(exact + 0.5), 0, 255).astype(np.uint8)
+
+
+def assert_equal_but_for_ties(ours: Pixels, theirs: Pixels) -> None:
+    assert ours.shape == theirs.shape and ours.dtype == np.uint8
+    difference = np.abs(ours.astype(int) - theirs)
+    assert difference.max() <= 1, f"off by {difference.max()} levels"
+    assert (difference > 0).mean() <= 1e-4, f"{(difference > 0).mean():.4%} of the values differ"
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_a_photo_comes_out_as_defined_up_to_its_borders(scale: int) -> None:
+    hr = crop_to_multiple(real_photo()[:499, 7:], scale)  # a different odd size at every scale, and not square
+    lr = bicubic_down(hr, scale)
+    assert_equal_but_for_ties(lr, by_definition(hr, hr.shape[0] // scale, hr.shape[1] // scale))
+    assert_equal_but_for_ties(bicubic_up(lr, scale), by_definition(lr, *hr.shape[:2]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    image=arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))),
+    scale=st.integers(1, 6),
+)
+def test_any_small_image_comes_out_as_defined(image: Pixels, scale: int) -> None:
+    """Also those that are smaller than the kernel, which see themselves in the mirror more than once."""
+    height, width = image.shape[:2]
+    up = bicubic_up(image, scale)
+    expected = by_definition(image, height * scale, width * scale)
+    assert np.abs(up.astype(int) - expected).max() <= 1
+    large = np.repeat(np.repeat(image, scale, axis=0), scale, axis=1)
+    down, expected = bicubic_down(large, scale), by_definition(large, height, width)
+    assert np.abs(down.astype(int) - expected).max() <= 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(level=st.integers(0, 255), scale=st.integers(1, 16), height=st.integers(1, 5), width=st.integers(1, 5))
+def test_a_flat_image_stays_flat(level: int, scale: int, height: int, width: int) -> None:
+    flat = np.full((height * scale, width * scale, 3), level, np.uint8)
+    assert (bicubic_down(flat, scale) == level).all() and bicubic_down(flat, scale).shape == (height, width, 3)
+    assert (bicubic_up(flat[:height, :width], scale) == level).all()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_what_is_symmetric_stays_symmetric(scale: int) -> None:
+    """Whole numbers add up in any order, so mirroring or turning the image changes not one level."""
+    hr = crop_to_multiple(real_photo()[:100, :130], scale)
+    for resize in (bicubic_down, bicubic_up):
+        for turn in (np.flipud, np.fliplr, np.rot90):
+            assert np.array_equal(resize(np.ascontiguousarray(turn(hr)), scale), turn(resize(hr, scale)))
+
+
+def test_ties_are_rounded_up() -> None:
+    """At 2x the kernel at a step from 0 to v has weights of 1/128; v is chosen for sums that end in exactly a half."""
+    step = np.repeat(np.array([[[0], [32]]], np.uint8), 3, axis=2)  # 1 x 2 px
+    exact = matrix(2, 4) @ np.array([0.0, 32.0])
+    assert np.any(exact % 1 == 0.5), "the test has no tie to test"
+    assert bicubic_up(step, 2)[0, :, 0].tolist() == np.clip(np.floor(exact + 0.5), 0, 255).tolist()
+
+
+def test_overshoot_is_clipped() -> None:
+    edge = np.zeros((8, 8, 3), np.uint8)
+    edge[:, 4:] = 255
+    enlarged = bicubic_up(edge, 4)
+    assert enlarged.min() == 0 and enlarged.max() == 255
+    assert np.all(np.diff(enlarged[0, 12:20, 0].astype(int)) >= 0), "wrapped around instead of clipped"
+
+
+def test_scale_one_changes_nothing_and_gives_a_copy() -> None:
+    image = real_photo()[:20, :30]
+    for resized in (bicubic_down(image, 1), bicubic_up(image, 1)):
+        assert np.array_equal(resized, image) and not np.shares_memory(resized, image)
+
+
+def test_views_grey_images_and_alpha_planes() -> None:
+    photo = real_photo()
+    view = photo[3:123:2, 200:80:-1]
+    assert np.array_equal(bicubic_up(view, 3), bicubic_up(view.copy(), 3))
+    assert np.array_equal(bicubic_down(view, 2), bicubic_down(view.copy(), 2))
+    plane = np.ascontiguousarray(view[:, :, 0])
+    assert np.array_equal(bicubic_up(plane, 3), bicubic_up(view, 3)[:, :, 0])
+    assert np.array_equal(bicubic_down(plane, 4), bicubic_down(view, 4)[:, :, 0])
+
+
+def test_it_is_not_opencvs_cubic_but_nearly_pillows() -> None:
+    """Pillow has the same kernel, but clips between the directions; OpenCV has a = -0.75 and no antialiasing."""
+    hr = real_photo()
+    lr = bicubic_down(hr, 4).astype(int)
+    pillow = np.asarray(Image.fromarray(hr).resize((128, 128), Image.Resampling.BICUBIC)).astype(int)
+    opencv = cv2.resize(hr, (128, 128), interpolation=cv2.INTER_CUBIC).astype(int)
+    inside = (slice(4, -4), slice(4, -4))  # Pillow cuts the kernel at the border instead of mirroring the image
+    assert np.abs(lr - pillow)[inside].mean() < 0.3
+    assert np.abs(lr - opencv)[inside].mean() > 2
+
+
+@pytest.mark.parametrize(
+    ("image", "scale", "message"),
+    [
+        (np.zeros((9, 8, 3), np.uint8), 2, r"multiples of 2, got 8 x 9 px: crop_to_multiple"),
+        (np.zeros((8, 9, 3), np.uint8), 4, r"multiples of 4, got 9 x 8 px"),
+        (np.zeros((8, 8, 3), np.float32), 2, r"uint8 with pixels, got \(8, 8, 3\) float32"),
+        (np.zeros((1, 8, 8, 3), np.uint8), 2, r"got \(1, 8, 8, 3\)"),
+        (np.zeros((0, 8, 3), np.uint8), 2, r"with pixels, got \(0, 8, 3\)"),
+        (np.zeros((8, 8, 3), np.uint8), 0, "scale of 1 to 16, got 0"),
+        (np.zeros((17, 17, 3), np.uint8), 17, "scale of 1 to 16, got 17"),
+    ],
+)
+def test_what_cannot_be_resized_is_refused(image: Pixels, scale: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bicubic_down(image, scale)
+    if "multiples" not in message:
+        with pytest.raises(ValueError, match=message):
+            bicubic_up(image, scale)
+
+
+def test_crop_to_multiple_keeps_the_top_left() -> None:
+    image = real_photo()[:23, :35]
+    assert np.array_equal(crop_to_multiple(image, 4), image[:20, :32])
+    assert crop_to_multiple(image, 1).shape == image.shape
+    assert np.shares_memory(crop_to_multiple(image, 4), image)
+
+
+def test_it_is_fast() -> None:
+    """Ten times slower than it is: a loop over pixels would be found, a busy machine would not."""
+    hr = real_photo()
+    best = {}
+    for name, image, resize in (("down", hr, bicubic_down), ("up", bicubic_down(hr, 4), bicubic_up)):
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            resize(image, 4)
+            times.append(time.perf_counter() - start)
+        best[name] = min(times)
+    assert max(best.values()) < 0.1, best

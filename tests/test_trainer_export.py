@@ -1,0 +1,151 @@
+"""ONNX files: any size, the same pixels as PyTorch, one file, no noise, and none that is wrong."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from trainer import export
+from trainer.errors import RunError, UsageError
+from trainer.export import MAX_DIFFERENCE, export_onnx
+from trainer.models import Network, NetworkSpec
+from trainer.weights import load_network, save_weights
+
+NARROW = [
+    NetworkSpec("compact", 4, 12, 3),
+    NetworkSpec("compact", 3, 8, 2),
+    NetworkSpec("rrdb", 4, 8, 1, 4),
+    NetworkSpec("rrdb", 3, 8, 1, 4),
+    NetworkSpec("rrdb", 1, 8, 1, 4),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small networks are slower on two threads than on one as soon as anything else wants the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def weights_of(network: Network, folder: Path) -> Path:
+    save_weights(folder / "w.pth", network.state_dict(), None)
+    return folder / "w.pth"
+
+
+def described(value: Any) -> tuple[str, int, list[Any]]:
+    tensor = value.type.tensor_type
+    return value.name, tensor.elem_type, [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
+
+
+@pytest.mark.parametrize("spec", NARROW, ids=lambda spec: f"{spec.architecture} {spec.scale}x")
+def test_the_file_takes_any_size(spec: NetworkSpec, tmp_path: Path) -> None:
+    weights = weights_of(spec.build(1), tmp_path)
+    report = export_onnx(weights, tmp_path / "out" / "w.onnx")
+
+    path = tmp_path / "out" / "w.onnx"
+    assert [file.name for file in path.parent.iterdir()] == ["w.onnx"], "one file, nothing beside it"
+    assert (report.path, report.spec, report.opset) == (path, spec, 18)
+    assert report.num_bytes == path.stat().st_size and len(report.sizes) >= 3
+    assert 0 <= report.difference <= report.max_difference == MAX_DIFFERENCE
+
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    times = f"{spec.scale}*" if spec.scale > 1 else ""
+    assert [described(value) for value in model.graph.input] == [("input", 1, ["batch", 3, "height", "width"])]
+    assert [described(value) for value in model.graph.output] == [
+        ("output", 1, ["batch", 3, f"{times}height", f"{times}width"])
+    ]
+    assert str(Path(__file__).parent.parent).encode() not in path.read_bytes(), "holds a path of this machine"
+
+    session, network = onnxruntime.InferenceSession(path), load_network(weights)
+    for batch, height, width in ((1, 1, 1), (1, 2, 3), (3, 16, 16), (1, 5, 64), (2, 37, 10)):
+        images = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(2))
+        (found,) = session.run(None, {"input": images.numpy()})
+        with torch.no_grad():
+            assert float((network(images) - torch.from_numpy(found)).abs().max()) < 1e-5, (batch, height, width)
+
+
+def test_the_exporter_is_quiet(tmp_path: Path) -> None:
+    """In a process of its own, because pytest hides some of what loggers write."""
+    code = "import sys, pathlib, trainer.export; trainer.export.export_onnx(*map(pathlib.Path, sys.argv[1:]))"
+    command = [sys.executable, "-c", code, weights_of(NARROW[1].build(1), tmp_path), tmp_path / "w.onnx"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.fixture()
+def weights(tmp_path: Path) -> Path:
+    return weights_of(NARROW[1].build(1), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def exported() -> bytes:
+    """What the exporter makes of `weights`."""
+    content: bytes = export._onnx_model(NARROW[1].build(1).eval()).SerializeToString()
+    return content
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, model: onnx.ModelProto) -> None:
+    monkeypatch.setattr(export, "_onnx_model", lambda network: model)
+
+
+@pytest.mark.parametrize("added", [0.001, float("nan")])
+def test_a_file_that_computes_something_else_is_not_written(
+    added: float, weights: Path, exported: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.ModelProto.FromString(exported)
+    last = next(tensor for tensor in model.graph.initializer if tensor.name == "body.6.weight")
+    last.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(last) + np.float32(added), last.name))
+    pretend(monkeypatch, model)
+    (weights.parent / "w.onnx").write_text("from before")
+    with pytest.raises(RunError, match=r"w.pth differs from PyTorch by .*, more than 0.0001; nothing is written"):
+        export_onnx(weights, weights.parent / "w.onnx")
+    assert (weights.parent / "w.onnx").read_text() == "from before"
+    assert {path.name for path in weights.parent.iterdir()} == {"w.pth", "w.onnx"}
+
+
+@pytest.mark.parametrize("fault", ["no nodes", "fixed size", "other scale"])
+def test_a_file_that_does_not_work_is_not_written(
+    fault: str, weights: Path, exported: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.ModelProto.FromString(exported)
+    if fault == "no nodes":
+        del model.graph.node[:]
+    elif fault == "fixed size":
+        model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 20
+    else:
+        save_weights(weights, NetworkSpec("compact", 2, 8, 2).build(1).state_dict(), None)
+    pretend(monkeypatch, model)
+    with pytest.raises(RunError, match=r"the ONNX file of .*w.pth is not valid, nothing is written: "):
+        export_onnx(weights, weights.parent / "w.onnx")
+    assert [path.name for path in weights.parent.iterdir()] == ["w.pth"]
+
+
+def test_an_exporter_that_fails_is_named(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(network: Network) -> Any:
+        raise ValueError("no such operator")
+
+    monkeypatch.setattr(export, "_onnx_model", fail)
+    with pytest.raises(RunError, match=r"PyTorch .* could not turn .*w.pth into ONNX: no such operator. Try newer"):
+        export_onnx(weights, weights.parent / "w.onnx")
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
+def test_a_missing_package_is_named(package: str, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UsageError, match=rf"missing \({package}\): pip install 'sr-shards\[onnx\]'"):
+        export_onnx(weights, weights.parent / "w.onnx")
+
+
+def test_weights_that_are_none_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there are no weights at"):
+        export_onnx(tmp_path / "w.pth", tmp_path / "w.onnx")

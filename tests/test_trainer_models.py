@@ -1,0 +1,238 @@
+"""The networks: their sizes, what they start as, that they learn, and how far they see."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainer.errors import UsageError
+from trainer.models import MODELS, NetworkSpec, network_spec, num_parameters
+
+NARROW = {
+    "compact": NetworkSpec("compact", 4, 12, 3),
+    "compact, one more": NetworkSpec("compact", 4, 8, 4),
+    "rrdb": NetworkSpec("rrdb", 4, 12, 1, 8),
+}
+ALL_SCALES = [(name, scale) for name in MODELS for scale in ((1, 2, 3, 4) if name == "standard" else range(1, 9))]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small networks are slower on two threads than on one as soon as anything else wants the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def narrow(kind: str, scale: int) -> NetworkSpec:
+    spec = NARROW[kind]
+    return NetworkSpec(spec.architecture, scale, spec.features, spec.depth, spec.growth)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "count"),
+    [
+        ("ultra_lite", 4, 52_968),
+        ("lite", 4, 621_424),
+        ("lite", 2, 600_652),
+        ("standard", 4, 16_697_987),
+        ("standard", 2, 16_697_987 + 64 * 9 * 9),  # 9 more channels come in
+        ("standard", 1, 16_697_987 + 64 * 45 * 9),
+        ("standard", 3, 16_697_987 - 64 * 64 * 9 - 64),  # one layer less enlarges
+    ],
+)
+def test_number_of_parameters(name: str, scale: int, count: int) -> None:
+    network = network_spec(name, scale).build()
+    assert num_parameters(network) == count == sum(shape.numel() for shape in network.spec.shapes().values())
+    assert network.scale == scale and network.spec == network_spec(name, scale) and network.training
+    assert all(parameter.is_contiguous() and parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("name", "scale"), ALL_SCALES)
+def test_names_and_shapes_of_every_model(name: str, scale: int) -> None:
+    spec = network_spec(name, scale)
+    assert spec.name == name
+    shapes = spec.shapes()
+    first, last = ("body.0", f"body.{2 * spec.depth + 2}") if name != "standard" else ("conv_first", "conv_last")
+    folded = {1: 16, 2: 4}.get(scale, 1) if name == "standard" else 1
+    assert shapes[f"{first}.weight"] == (spec.features, 3 * folded, 3, 3)
+    if name != "standard":
+        assert shapes[f"{last}.weight"] == (3 * scale**2, spec.features, 3, 3)
+    else:
+        assert ("tail_3x.conv_last.weight" in shapes) == (scale == 3) == ("conv_last.weight" not in shapes)
+
+
+@pytest.mark.parametrize(("kind", "scale"), list(itertools.product(NARROW, (1, 2, 3, 4))))
+def test_output_is_scale_times_the_input(kind: str, scale: int) -> None:
+    network = narrow(kind, scale).build()
+    for height, width in ((1, 1), (1, 6), (2, 3), (3, 2), (7, 5), (8, 12), (13, 4)):
+        with torch.no_grad():
+            output = network(noise(2, 3, height, width))
+        assert output.shape == (2, 3, scale * height, scale * width), (height, width)
+        assert output.dtype == torch.float32 and bool(output.isfinite().all())
+
+
+@pytest.mark.parametrize("scale", [5, 6, 7, 8])
+def test_compact_goes_to_8x(scale: int) -> None:
+    assert narrow("compact", scale).build()(noise(1, 3, 3, 5)).shape == (1, 3, 3 * scale, 5 * scale)
+
+
+@pytest.mark.parametrize(("kind", "scale"), list(itertools.product(NARROW, (1, 2, 3, 4))))
+def test_gradients_reach_every_parameter(kind: str, scale: int) -> None:
+    network = narrow(kind, scale).build()
+    network(noise(1, 3, 9, 7)).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None and bool(parameter.grad.abs().sum() > 0), name
+
+
+@pytest.mark.parametrize("kind", NARROW)
+def test_the_seed_decides_the_start_and_nothing_else_does(kind: str) -> None:
+    spec = NARROW[kind]
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = spec.build(5).state_dict()
+    assert torch.equal(torch.get_rng_state(), before), "the global generator moved"
+    torch.manual_seed(2)
+    again, other = spec.build(5).state_dict(), spec.build(6).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    for name in first:
+        alike = name.endswith("bias") or first[name].ndim == 1  # biases and PReLU do not start at random
+        assert torch.equal(first[name], other[name]) == alike, name
+
+
+def test_compact_starts_near_the_enlarged_input() -> None:
+    images = noise(1, 3, 16, 16)
+    with torch.no_grad():
+        output = network_spec("lite", 4).build()(images)
+    enlarged = images.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert float((output - enlarged).abs().mean()) < 0.1
+
+
+def test_rrdb_starts_near_black_however_deep_it_is() -> None:
+    for depth in (1, 23):
+        with torch.no_grad():
+            output = NetworkSpec("rrdb", 4, 16, depth, 8).build()(noise(1, 3, 16, 16))
+        assert float(output.abs().mean()) < 0.5, depth
+
+
+@pytest.mark.parametrize("kind", NARROW)
+def test_the_state_dict_brings_everything_back(kind: str) -> None:
+    trained, fresh = NARROW[kind].build(1), NARROW[kind].build(2)
+    images = noise(1, 3, 6, 7)
+    with torch.no_grad():
+        assert not torch.equal(trained(images), fresh(images))
+        fresh.load_state_dict(trained.state_dict())
+        assert torch.equal(trained(images), fresh(images))
+
+
+@pytest.mark.parametrize(("kind", "scale"), list(itertools.product(("compact", "rrdb"), (1, 2, 3, 4))))
+def test_learns_a_batch_by_heart(kind: str, scale: int) -> None:
+    """L1 loss at the learning rate that training from scratch uses; the target is not what the network starts as."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 9, 12), torch.linspace(0, 7, 12), indexing="ij")
+    images = torch.stack([torch.sin(rows + k) * torch.cos(columns * (k + 1)) for k in range(6)]).view(2, 3, 12, 12)
+    images = images / 2 + 0.5
+    target = functional.interpolate(1 - images, scale_factor=scale, mode="bilinear")
+    network = narrow(kind, scale).build()
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(150):
+        loss = (network(images) - target).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] < 1, "starts far from any picture"
+    assert losses[-1] < losses[0] / 4, f"{losses[0]:.3f} -> {losses[-1]:.3f}"
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 10), (6, 9), (5, 5), (8, 11)])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_sizes_that_do_not_divide_are_reflected(scale: int, height: int, width: int) -> None:
+    """As if the caller had reflected the picture at the bottom and on the right, and cropped the result."""
+    network, fold_by = narrow("rrdb", scale).build(), {1: 4, 2: 2}[scale]
+    images = noise(1, 3, height, width)
+    padded = functional.pad(images, (0, -width % fold_by, 0, -height % fold_by), "reflect")
+    with torch.no_grad():
+        expected = network(padded)[:, :, : scale * height, : scale * width]
+        assert torch.equal(network(images), expected)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_one_pixel_is_continued_by_itself(scale: int) -> None:
+    network, pixel = narrow("rrdb", scale).build(), noise(1, 3, 1, 1)
+    with torch.no_grad():
+        flat = network(pixel.expand(1, 3, 4, 4) if scale == 1 else pixel.expand(1, 3, 2, 2))
+        assert torch.equal(network(pixel), flat[:, :, :scale, :scale])
+
+
+def seen_from_the_middle(spec: NetworkSpec, side: int) -> int:
+    """How many px from the input pixel that it stands for an output pixel still depends on, at the most."""
+    network, middle = spec.build().double(), side // 2
+    furthest = 0
+    for y, x in ((0, 0), (spec.scale - 1, spec.scale - 1)):
+        for shift in range(4 if spec.architecture == "rrdb" else 1):  # other places in the folded pixel
+            images = noise(1, 3, side, side).double().requires_grad_()
+            at = middle + shift
+            network(images)[0, :, at * spec.scale + y, at * spec.scale + x].sum().backward()
+            assert images.grad is not None
+            rows, columns = images.grad.abs().sum((0, 1)).nonzero().unbind(1)
+            furthest = max(furthest, int((rows - at).abs().max()), int((columns - at).abs().max()))
+    return furthest
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_the_margin_of_compact_is_how_far_it_sees(scale: int) -> None:
+    for kind in ("compact", "compact, one more"):
+        spec = narrow(kind, scale)
+        assert seen_from_the_middle(spec, 32) == spec.margin_px
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_the_margin_of_a_short_rrdb_holds_all_it_sees(scale: int) -> None:
+    spec, fold_by = NetworkSpec("rrdb", scale, 4, 1, 2), {1: 4, 2: 2}.get(scale, 1)
+    seen = seen_from_the_middle(spec, 200 // min(scale, 4) + 16)
+    assert seen <= spec.margin_px < seen + 2 * fold_by
+    assert spec.margin_px % fold_by == 0
+
+
+def test_the_margins_of_the_models() -> None:
+    assert [network_spec(name, 4).margin_px for name in MODELS] == [10, 18, 32]
+    assert [network_spec("standard", scale).margin_px for scale in (1, 2, 3)] == [128, 64, 32]
+
+
+def test_channels_last_and_bf16_give_nearly_the_same() -> None:
+    for kind, scale in itertools.product(NARROW, (2, 3)):
+        network, images = narrow(kind, scale).build(), noise(2, 3, 9, 8)
+        with torch.no_grad():
+            plain = network(images)
+            network.to(memory_format=torch.channels_last)
+            last = network(images.to(memory_format=torch.channels_last))
+            with torch.autocast("cpu", torch.bfloat16):
+                half = network(images)
+        assert torch.allclose(last, plain, atol=1e-5)
+        assert torch.allclose(half.float(), plain, atol=0.05)
+
+
+def test_impossible_networks_are_named() -> None:
+    with pytest.raises(UsageError, match=r"there is no model 'big': choose one of ultra_lite, lite, standard"):
+        network_spec("big", 4)
+    with pytest.raises(
+        UsageError,
+        match=r"standard cannot enlarge 8x: it works at 1x, 2x, 3x, 4x; the compact models \(ultra_lite, lite\) go",
+    ):
+        network_spec("standard", 8)
+    with pytest.raises(UsageError, match=r"lite cannot enlarge 9x: it works at 1x, 2x, 3x, 4x, 5x, 6x, 7x, 8x$"):
+        network_spec("lite", 9)
+
+
+def test_networks_without_a_name_are_described() -> None:
+    assert NetworkSpec("compact", 2, 48, 12).name == "compact 48x12"
+    assert NetworkSpec("rrdb", 2, 16, 3, 8).name == "rrdb 16x3, growth 8"

@@ -1,0 +1,304 @@
+"""The stream: batches are a pure function of (seed, epoch, step), and their two images match to the pixel."""
+
+import os
+import signal
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from helpers import generate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from trainer.errors import RunError, UsageError
+from trainer.shards import open_shards
+from trainer.stream import schedule as schedule_room
+from trainer.stream.batches import BatchReader, StepBatch
+from trainer.stream.draws import below, draw, shuffled
+from trainer.stream.loader import Loader, Rows, check_shared_memory
+from trainer.stream.mapped_shard import MappedShard
+from trainer.stream.patches import NUM_TURNS, Cut, PatchGrid
+from trainer.stream.schedule import Schedule
+
+SEED = 3
+
+
+def reader_of(folder: Path, patch: int, input_name: str = "lr", global_batch: int = 8, seed: int = SEED) -> BatchReader:
+    """A reader over the training shards of a scale's folder."""
+    shards = open_shards(folder)
+    schedule = Schedule([r.samples for r in shards.train], [r.bytes for r in shards.train], seed, global_batch)
+    grid = PatchGrid(shards.hr_size, shards.scale, patch, shards.scale if input_name == "lr" else 1)
+    tars = [(shards.tar(record), record.samples) for record in shards.train]
+    return BatchReader(tars, shards.codec, schedule, grid, input_name, seed)
+
+
+def loaded(reader: BatchReader, rows: Rows, first: int, stop: int, workers: int) -> list[tuple[bytes, bytes]]:
+    """The bytes of the micro-batches first .. stop-1 as they come out of the loader."""
+    batches = Loader(reader, rows, first, stop, workers, 2, False).started()
+    return [(batch.hr.numpy().tobytes(), batch.input.numpy().tobytes()) for batch in batches]
+
+
+def as_bytes(batch: StepBatch) -> tuple[bytes, bytes]:
+    return batch.hr.tobytes(), batch.input.tobytes()
+
+
+# ---- draws
+
+
+def test_a_draw_depends_on_every_word_and_on_nothing_else() -> None:
+    numbers = np.arange(100)
+    assert (draw(1, 2, numbers) == np.concatenate([draw(1, 2, number) for number in range(100)])).all()
+    everything = np.concatenate([draw(a, b, numbers) for a in range(5) for b in range(5)])
+    assert len(np.unique(everything)) == 2500
+    assert int(draw(1, 2, 3)[0]) == 16914669369030367833  # for ever: a resumed run must see the same crops
+
+
+@given(st.integers(1, 1000), st.integers(0, 2**32))
+def test_integers_below_a_limit_fill_their_range_evenly(limit: int, seed: int) -> None:
+    found = below(draw(seed, np.arange(2000)), limit)
+    assert found.min() >= 0 and found.max() < limit
+    assert abs(found.mean() - (limit - 1) / 2) <= 0.06 * limit
+
+
+@given(st.integers(0, 500), st.integers(0, 2**32))
+def test_shuffled_is_a_permutation(count: int, seed: int) -> None:
+    assert sorted(shuffled(count, seed, 1).tolist()) == list(range(count))
+
+
+# ---- schedule
+
+SIZES = st.lists(st.integers(0, 12), min_size=1, max_size=8).filter(any)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, st.integers(1, 40), st.integers(0, 99), st.integers(1, 30))
+def test_every_sample_comes_exactly_once_per_epoch(sizes: list[int], batch: int, seed: int, block: int) -> None:
+    """Also where a batch is larger than an epoch, shards are empty, and blocks are small."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule_room, "BLOCK_BYTES", block)
+        schedule = Schedule(sizes, sizes, seed, batch)
+        epochs = 3
+        drawn = [schedule.batch(step) for step in range(-(-epochs * sum(sizes) // batch))]
+    numbers = np.concatenate([d.numbers for d in drawn])
+    of_epoch = np.concatenate([d.epochs for d in drawn])
+    assert (np.diff(of_epoch) >= 0).all()
+    for epoch in range(epochs):
+        assert sorted(numbers[of_epoch == epoch].tolist()) == list(range(sum(sizes)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(SIZES, st.integers(1, 5), st.integers(0, 99), st.integers(0, 200), st.sampled_from([1, 2, 4]))
+def test_a_batch_is_the_same_whatever_was_asked_before_and_whoever_asks(
+    sizes: list[int], batch: int, seed: int, step: int, ranks: int
+) -> None:
+    rows = [Rows(batch, 2, rank, ranks) for rank in range(ranks)]
+    used = Schedule(sizes, sizes, seed, rows[0].global_batch)
+    for earlier in (5, 0, step + 1):
+        used.batch(earlier)
+    whole = used.batch(step)
+    parts = [
+        Schedule(sizes, sizes, seed, rows[0].global_batch).batch(*row.of(2 * step + part)).numbers
+        for row in rows
+        for part in range(2)
+    ]
+    assert np.concatenate(parts).tolist() == whole.numbers.tolist()
+
+
+def test_epochs_and_seeds_differ() -> None:
+    schedule = Schedule([50, 50], [1, 1], 0, 100)
+    assert schedule.batch(0).numbers.tolist() != schedule.batch(1).numbers.tolist()
+    assert schedule.batch(0).numbers.tolist() != Schedule([50, 50], [1, 1], 1, 100).batch(0).numbers.tolist()
+
+
+def test_a_block_bounds_what_is_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule_room, "BLOCK_BYTES", 300)
+    schedule = Schedule([10] * 20, [100] * 20, 0, 30)
+    for step in range(6):  # 30 samples are a block of three shards
+        assert len({schedule.shard_of(number)[0] for number in schedule.batch(step).numbers}) == 3
+
+
+def test_steps_of_a_run_and_what_is_left_over() -> None:
+    schedule = Schedule([25], [1], 0, 10)
+    assert [schedule.num_steps(epochs) for epochs in (1, 2, 3, 4)] == [2, 5, 7, 10]
+    assert Schedule([3], [1], 0, 10).num_steps(1) == 1  # fewer samples than a batch: they come more than once
+    assert [schedule.epoch_of(step) for step in range(5)] == [0, 0, 0, 1, 1]
+
+
+def test_the_schedule_of_a_million_samples_is_quick_to_ask_anywhere() -> None:
+    schedule = Schedule([157] * 6400, [256_000_000] * 6400, 0, 16)
+    assert len(set(schedule.batch(60_000).numbers.tolist())) == 16
+    assert len(schedule.blocks(0)) == -(-6400 // 7)
+
+
+# ---- patches
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards at 2x, 3x and 4x of 20 photos: each pixel says which photo it is of and which LR pixel it belongs to.
+
+    `nearest` takes the LR pixel from its own cell, and HR is the photo itself, so every image holds coordinates.
+    """
+    root = tmp_path_factory.mktemp("planted")
+    for scale in (2, 3, 4):
+        y, x = np.divmod(np.arange(60 * 60).reshape(60, 60), 60)
+        for number in range(20):
+            photo = np.stack([y // scale, x // scale, np.full_like(x, number)], axis=2).astype(np.uint8)
+            path = root / f"photos{scale}" / "class" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(photo).save(path)
+        generate(root / f"photos{scale}", root, "-s", scale, "--size", 60, "--method", "nearest")
+    return root
+
+
+@pytest.mark.parametrize("input_name", ["lr", "up"])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_hr_and_input_match_to_the_pixel_after_every_turn(planted: Path, scale: int, input_name: str) -> None:
+    reader = reader_of(planted / f"scale_{scale}x", 24, input_name)
+    turns = set()
+    for step in range(40):
+        draws = reader._schedule.batch(step)
+        turns |= {cut.turn for cut in reader._grid.cuts(SEED, draws)}
+        batch = reader.read(step, 0, 8)
+        factor = scale if input_name == "lr" else 1
+        assert (np.repeat(np.repeat(batch.input, factor, 1), factor, 2) == batch.hr).all()
+        for hr in batch.hr:  # a whole patch: every cell of it once, of one photo
+            cells = {tuple(pixel) for pixel in hr.reshape(-1, 3).tolist()}
+            assert len(cells) == (24 // scale) ** 2 and len({photo for _, _, photo in cells}) == 1
+    assert turns == set(range(NUM_TURNS))
+
+
+def test_the_eight_turns_are_all_different() -> None:
+    image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
+    grid = PatchGrid(hr=4, scale=2, patch=4, input_scale=2)
+    assert len({grid.cut_hr(image, Cut(0, 0, turn)).tobytes() for turn in range(NUM_TURNS)}) == NUM_TURNS
+
+
+def test_crops_reach_every_place_of_the_image() -> None:
+    grid = PatchGrid(hr=64, scale=4, patch=32, input_scale=4)
+    cuts = grid.cuts(0, Schedule([5000], [1], 0, 5000).batch(0))
+    assert Counter(cut.top for cut in cuts).keys() == Counter(cut.left for cut in cuts).keys() == set(range(9))
+
+
+def test_a_patch_as_large_as_the_image_is_the_image(planted: Path) -> None:
+    batch = reader_of(planted / "scale_4x", 60).read(0, 0, 8)
+    assert batch.hr.shape == (8, 60, 60, 3) and batch.input.shape == (8, 15, 15, 3)
+
+
+# ---- reading
+
+
+def test_an_npy_image_is_a_view_into_the_mapped_tar(shards: Path) -> None:
+    folder = open_shards(shards / "scale_2x")
+    record = folder.train[0]
+    mapped = MappedShard(folder.tar(record), record.samples)
+    image = mapped.image(0, "hr", "npy", 64)
+    assert not image.flags.owndata and not image.flags.writeable
+    assert np.shares_memory(image, np.frombuffer(mapped._map, np.uint8))
+
+
+@pytest.mark.parametrize("codec", ["png", "webp"])
+def test_the_codec_changes_no_pixel(photos: Path, shards: Path, codec: str, tmp_path: Path) -> None:
+    generate(photos, tmp_path, "-s", 2, "--codec", codec)
+    generate(photos, tmp_path / "npy", "-s", 2)
+    for step in range(3):
+        expected = reader_of(tmp_path / "npy" / "scale_2x", 32).read(step, 0, 8)
+        assert as_bytes(reader_of(tmp_path / "scale_2x", 32).read(step, 0, 8)) == as_bytes(expected)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_the_same_batches_with_any_number_of_workers(shards: Path, workers: int) -> None:
+    reader, rows = reader_of(shards / "scale_3x", 24), Rows(4, micro_batches=2)
+    assert loaded(reader, rows, 3, 24, workers) == loaded(reader, rows, 3, 24, 0)
+
+
+def test_the_same_global_batches_with_any_number_of_ranks(shards: Path) -> None:
+    reader = reader_of(shards / "scale_2x", 32)
+    whole = loaded(reader, Rows(8), 0, 12, 0)
+    for ranks in (2, 4):
+        parts = [loaded(reader, Rows(8 // ranks, 1, rank, ranks), 0, 12, 0) for rank in range(ranks)]
+        joined = [tuple(b"".join(part[step][kind] for part in parts) for kind in (0, 1)) for step in range(12)]
+        assert joined == whole
+
+
+def test_beginning_in_the_middle_gives_the_same_batches(shards: Path) -> None:
+    reader = reader_of(shards / "scale_2x", 32)
+    assert loaded(reader, Rows(8), 7, 15, 2) == loaded(reader, Rows(8), 0, 15, 0)[7:]
+
+
+def test_one_shard_and_more_workers_than_shards(planted: Path) -> None:
+    reader = reader_of(planted / "scale_2x", 24)
+    assert len(reader._shards) == 1
+    assert loaded(reader, Rows(8), 0, 10, 5) == loaded(reader, Rows(8), 0, 10, 0)
+
+
+def test_workers_start_no_threads_and_their_memory_does_not_grow_over_50_epochs(shards: Path) -> None:
+    """Anonymous memory (what is not a mapped file) after 5 epochs and after 50, of both workers."""
+    reader = reader_of(shards / "scale_2x", 32)
+    steps = reader._schedule.num_steps(51)
+    batches = Loader(reader, Rows(8), 0, steps, 2, 2, False).started()
+    early = late = {}
+    for number, _ in enumerate(batches):
+        if number == steps * 5 // 51:
+            early = anonymous_bytes_of_workers()
+        if number == steps * 50 // 51:
+            late = anonymous_bytes_of_workers()
+            break
+    assert len(early) == 2 and early.keys() == late.keys()
+    assert all(late[pid] - early[pid] < 2e6 for pid in early), (early, late)
+
+
+def workers() -> list[psutil.Process]:
+    """The data workers that the fork server made for this process, as PyTorch names them."""
+    return [child for child in psutil.Process().children(recursive=True) if child.name() == "pt_data_worker"]
+
+
+def anonymous_bytes_of_workers() -> dict[int, int]:
+    found = {}
+    for process in workers():
+        # Beside the main thread: the queue's, and those that hand over file descriptors. None that computes.
+        assert process.num_threads() <= 4, process.threads()
+        assert "/cv2/" not in Path(f"/proc/{process.pid}/maps").read_text()
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        found[process.pid] = 1024 * int(status.split("RssAnon:")[1].split()[0])
+    return found
+
+
+# ---- bad luck
+
+
+def test_a_killed_worker_is_an_error_and_not_a_hang(shards: Path) -> None:
+    batches = Loader(reader_of(shards / "scale_2x", 32), Rows(8), 0, 10**6, 2, 2, False).started()
+    next(batches)
+    for worker in workers():
+        os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(RunError, match=r"a data worker died .*take fewer --workers or a smaller --prefetch"):
+        for _ in islice(batches, 1000):
+            pass
+
+
+def test_a_shard_that_goes_away_in_the_middle_is_named(photos: Path, tmp_path: Path) -> None:
+    generate(photos, tmp_path, "-s", 2)
+    reader = reader_of(tmp_path / "scale_2x", 32)
+    os.unlink(reader._shards[0][0])
+    with pytest.raises(RunError, match=r"No such file.*train-000000\.tar"):
+        loaded(reader, Rows(8), 0, 4, 2)
+
+
+def test_shared_memory_that_is_too_small_is_said_with_the_size_that_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_shared_memory(10**15, workers=0, prefetch=2)  # nothing travels
+    with pytest.raises(
+        UsageError, match=r"/dev/shm has .* MB free, but 2 workers with --prefetch 3 need 8000000000 MB"
+    ):
+        check_shared_memory(10**15, workers=2, prefetch=3)
+
+
+def test_batches_are_tensors_of_bytes(shards: Path) -> None:
+    batch = next(Loader(reader_of(shards / "scale_2x", 32), Rows(8), 0, 2, 1, 2, False).started())
+    assert batch.hr.dtype == batch.input.dtype == torch.uint8
+    assert batch.hr.shape == (8, 32, 32, 3) and batch.input.shape == (8, 16, 16, 3) and batch.damaged == ()

@@ -1,0 +1,774 @@
+"""Photos through a network: what is read, how it is cut into tiles, where it is written, and what is refused."""
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import make_photo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageOps
+from torch import Tensor, nn
+
+from trainer import tiles, upscale
+from trainer.errors import RunError, UsageError
+from trainer.models import Network, NetworkSpec
+from trainer.photos import Photo, check_writable, list_photos, read_photo, write_photo
+from trainer.tiles import choose_tile, enlarge, enlarge_within_memory, free_bytes, smallest_tile, tensor_bytes_per_pixel
+from trainer.upscale import Upscaled, upscale_photos
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The networks here are tiny: on a busy machine, threads that wait for each other take minutes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def network(scale: int = 2, kind: str = "compact") -> Network:
+    """A tiny one whose every pixel depends on all pixels around it that it can see."""
+    spec = NetworkSpec(kind, scale, 8, 2, 4 if kind == "rrdb" else None)
+    made = spec.build(seed=1).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(2)
+    return made
+
+
+class Plain(Network, architecture="plain for tests"):
+    """Each pixel becomes a square; has no parameters; counts its passes and can run out of memory."""
+
+    scales = (1, 2, 3, 4)
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__(spec)
+        self.seen: list[tuple[int, int]] = []
+        self.most_pixels = 10**9
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append((images.shape[2], images.shape[3]))
+        if images.shape[2] * images.shape[3] > self.most_pixels:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 GB")
+        return nn.functional.interpolate(images, scale_factor=self.scale, mode="nearest")
+
+    @staticmethod
+    def margin_px(spec: NetworkSpec) -> int:
+        return 2
+
+
+def plain(scale: int = 2) -> Plain:
+    return Plain(NetworkSpec("plain for tests", scale, 1, 1))
+
+
+def image(height: int, width: int, seed: int = 0) -> Tensor:
+    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+# ---- tiles
+
+
+@settings(max_examples=300, deadline=None)
+@given(size=st.integers(1, 400), tile=st.integers(4, 120), margin=st.integers(0, 40))
+def test_windows_are_aligned_of_one_size_and_keep_every_pixel_once(size: int, tile: int, margin: int) -> None:
+    try:
+        windows = tiles._windows(size, tile, margin)
+    except UsageError:
+        assert tile // 4 * 4 - 2 * tiles._aligned_up(margin) <= 0
+        return
+    kept = [pixel for window in windows for pixel in range(window.keep_start, window.keep_end)]
+    assert kept == list(range(size))
+    lengths = [window.end - window.start for window in windows]
+    assert max(lengths) <= tile or len(windows) == 1
+    assert len(set(lengths[:-1])) <= 1 and lengths[0] - 3 <= lengths[-1] <= lengths[0]
+    if size % 4 == 0:
+        assert len(set(lengths)) == 1, "the last tile has another size"
+    for window in windows:
+        assert window.start % 4 == 0 and window.start >= 0 and window.end <= size
+        assert window.start == 0 or window.keep_start - window.start >= margin
+        assert window.end == size or window.end - window.keep_end >= margin
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 75), (30, 130), (97, 33)])
+def test_tiled_is_whole_for_networks_that_see_as_far_as_the_margin(scale: int, height: int, width: int) -> None:
+    model, whole_image = network(scale), image(height, width)
+    whole = enlarge(model, whole_image, None, model.spec.margin_px)
+    assert whole.shape == (1, 3, height * scale, width * scale)
+    for tile in (20, 32, 50):
+        tiled = enlarge(model, whole_image, tile, model.spec.margin_px)
+        assert torch.allclose(tiled, whole, atol=1e-5), f"tile {tile}: off by {(tiled - whole).abs().max()}"
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_tiled_is_whole_for_networks_that_fold_pixels_into_channels(scale: int) -> None:
+    """rrdb folds 4 x 4 px at 1x and 2 x 2 px at 2x. Its margin here is as far as its few convolutions see."""
+    model, whole_image = network(scale, "rrdb"), image(150, 171)
+    margin = 4 // scale * (2 * 3 * 5 + 6)
+    whole = enlarge(model, whole_image, None, margin)
+    tiled = enlarge(model, whole_image, 2 * tiles._aligned_up(margin) + 12, margin, torch.float32)
+    assert torch.allclose(tiled, whole, atol=1e-5), f"off by {(tiled - whole).abs().max()}"
+
+
+def test_a_margin_that_is_too_narrow_shows() -> None:
+    """The test above would not see seams otherwise."""
+    model, whole_image = network(2), image(64, 96)
+    whole = enlarge(model, whole_image, None, 0)
+    assert not torch.allclose(enlarge(model, whole_image, 20, 0), whole, atol=1e-3)
+
+
+def test_grey_levels_go_in_and_come_out() -> None:
+    model = network(2)
+    levels = torch.from_numpy(make_photo(53, 70, 0).transpose(2, 0, 1).copy())[None]
+    exact = enlarge(model, levels.float() / 255, None, model.spec.margin_px)
+    expected = (exact * 255).round().clamp(0, 255).to(torch.uint8)
+    for tile in (None, 24):
+        given_levels = enlarge(model, levels, tile, model.spec.margin_px, torch.uint8)
+        assert given_levels.dtype == torch.uint8
+        assert (given_levels.int() - expected.int()).abs().max() <= (0 if tile is None else 1)
+    assert enlarge(model, levels, None, 4, torch.float16).dtype == torch.float16
+
+
+def test_the_network_runs_in_its_own_precision_without_gradients() -> None:
+    model = network(2).to(torch.bfloat16)
+    made = enlarge(model, image(20, 20), None, 4)
+    assert made.dtype == torch.float32 and not made.requires_grad
+
+
+def test_values_that_are_not_finite_do_not_become_black_pixels() -> None:
+    model = network(2)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(RunError, match="not finite: its weights are broken"):
+        enlarge(model, image(20, 20), None, 4, torch.uint8)
+
+
+@pytest.mark.parametrize("tile", [-5, 0, 3, 8, 11])
+def test_a_tile_that_is_all_margin_is_refused(tile: int) -> None:
+    with pytest.raises(UsageError, match=rf"--tile {tile}: this network sees 3 px .* needs at least 12 px; from 40 px"):
+        enlarge(network(2), image(50, 50), tile, 3)
+    assert enlarge(network(2), image(50, 50), 12, 3).shape == (1, 3, 100, 100)
+
+
+# ---- memory
+
+
+def test_the_tile_is_halved_until_it_fits() -> None:
+    model, whole_image = plain(), image(300, 200)
+    model.most_pixels = 60 * 60
+    made = enlarge_within_memory(model, whole_image, None, 2)
+    assert torch.equal(made, enlarge(plain(), whole_image, None, 2))
+    tried = [max(shape) for shape in model.seen]
+    assert tried[0] == 300 and tried[1:3] == [148, 72] and set(tried[3:]) == {40}, "300, 150, 74 and 36, rounded"
+
+
+def test_when_the_smallest_tile_does_not_fit_the_user_hears_what_to_try() -> None:
+    model = plain()
+    model.most_pixels = 100
+    with pytest.raises(
+        UsageError, match=r"out of memory even in tiles of 40 px: try --tile 12, which is slow, or close"
+    ):
+        enlarge_within_memory(model, image(300, 200), None, 2)
+    with pytest.raises(UsageError, match=r"in tiles of 12 px: try close|in tiles of 12 px: close"):
+        enlarge_within_memory(model, image(300, 200), 12, 2)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    class Broken(Plain, architecture="broken for tests"):
+        def forward(self, images: Tensor) -> Tensor:
+            self.seen.append((0, 0))
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    broken = Broken(NetworkSpec("broken for tests", 2, 1, 1))
+    with pytest.raises(RuntimeError, match="mat1"):
+        enlarge_within_memory(broken, image(100, 100), None, 2)
+    assert len(broken.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"), True),
+        (MemoryError(), True),
+        (RuntimeError("Expected 3 channels"), False),
+    ],
+)
+def test_a_lack_of_memory_is_known_by_all_its_names(error: BaseException, is_memory: bool) -> None:
+    assert tiles.is_out_of_memory(error) == is_memory
+
+
+def test_the_bytes_of_a_pass_are_counted_without_computing_it() -> None:
+    """The image is alive throughout, and an operation's input with its output."""
+    layers = nn.Sequential(nn.Conv2d(3, 10, 3, padding=1), nn.Conv2d(10, 7, 3, padding=1), nn.Conv2d(7, 2, 1))
+    assert tensor_bytes_per_pixel(layers) == 4 * (3 + 10 + 7)
+    assert tensor_bytes_per_pixel(layers.to(torch.float16)) == 4 * (3 + 10 + 7), "counted once per network"
+    halves = nn.Sequential(nn.Conv2d(3, 10, 3, padding=1)).half()
+    assert tensor_bytes_per_pixel(halves) == 2 * (3 + 10)
+    shuffled = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2), nn.ReLU())
+    assert tensor_bytes_per_pixel(shuffled) == 4 * (3 + 12 + 12)
+    assert tensor_bytes_per_pixel(network(2)) > 4 * 8 * 2
+    assert all(parameter.device == CPU for parameter in layers.parameters())
+
+
+def test_the_whole_photo_is_taken_when_it_fits_and_else_the_largest_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network(2)
+    per_pixel = 2 * 2 * tensor_bytes_per_pixel(model)  # overhead, and half of what is free
+
+    def choose(free: float, height: int = 1000, width: int = 600) -> int | None:
+        monkeypatch.setattr(tiles, "free_bytes", lambda device: int(free))
+        return choose_tile(model, height, width, CPU)
+
+    output = 3 * 1000 * 600 * 4
+    assert choose(per_pixel * 1000 * 600 + 2 * output + 1000) is None
+    assert choose(per_pixel * 1000 * 600 + 2 * output - 1000) == 772
+    assert choose(per_pixel * 300 * 300 + 2 * output + 1000) == 300
+    assert choose(per_pixel * 303 * 303 + 2 * output + 1000) == 300, "multiples of 4"
+    assert choose(0) == smallest_tile(4) == 40
+    assert choose(0, 30, 30) is None, "smaller than the smallest tile"
+    assert choose(1e15) is None
+    assert choose(1e15, 100_000, 100_000) == int((8 << 30) ** 0.5 / (per_pixel / 2) ** 0.5) // 4 * 4, "8 GiB are enough"
+
+
+def test_free_memory_is_that_of_the_machine_or_less() -> None:
+    assert 1 << 20 < free_bytes(CPU) < 1 << 50
+
+
+@pytest.mark.parametrize("prefix", ["", "outer/"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_containers_limit_counts(tmp_path: Path, version: int, prefix: str) -> None:
+    """Its limit less what it uses, but for page cache; also a limit on what is around it."""
+    top = tmp_path / "cgroup" / ("memory" if version == 1 else "")
+    own = top / prefix / "mine"
+    own.mkdir(parents=True)
+    names = ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file 50\nrss 3\n"]
+    names = names if version == 1 else ["memory.max", "memory.current", "anon 4\ninactive_file 50\n"]
+    limited = own.parent if prefix else own
+    for name, value in zip([*names[:2], "memory.stat"], ["1000", "300", names[2]], strict=True):
+        (limited / name).write_text(value)
+    if prefix:
+        (own / names[0]).write_text("max\n")
+    membership = tmp_path / "membership"
+    membership.write_text(f"3:cpu,memory:/{prefix}mine\n1:name=systemd:/x\n" if version == 1 else f"0::/{prefix}mine\n")
+    assert tiles._cgroup_free(membership, tmp_path / "cgroup") == [750]
+    assert tiles._cgroup_free(tmp_path / "missing", tmp_path / "cgroup") == []
+
+
+# ---- reading photos
+
+
+def save(path: Path, made: Image.Image, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.save(path, **options)
+    return path
+
+
+def png_16(path: Path, levels: np.ndarray) -> Path:
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[levels.shape[2]]
+    assert cv2.imwrite(str(path), levels[:, :, order])
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_photos_are_read_upright(orientation: int, suffix: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / f"a{suffix}", Image.fromarray(make_photo(20, 31, 0)), exif=exif)
+    with Image.open(path) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    read = read_photo(path)
+    assert read.rgb.shape == ((31, 20, 3) if orientation >= 5 else (20, 31, 3))
+    assert np.abs(read.rgb.astype(int) - expected).max() <= (4 if suffix == ".jpg" else 0)
+    assert read.rgb.flags.c_contiguous and read.alpha is None and not read.was_grey
+
+
+def test_16_bits_become_8_by_rounding(tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 65536, (40, 40, 4), dtype=np.uint16)
+    expected = np.rint(levels / 257).astype(np.uint8)
+    colour = read_photo(png_16(tmp_path / "rgb.png", levels[:, :, :3]))
+    assert np.array_equal(colour.rgb, expected[:, :, :3]) and colour.alpha is None
+    both = read_photo(png_16(tmp_path / "rgba.png", levels))
+    assert np.array_equal(both.rgb, expected[:, :, :3]) and np.array_equal(both.alpha, expected[:, :, 3])
+    grey = read_photo(png_16(tmp_path / "grey.png", levels[:, :, :1]))
+    assert grey.was_grey and np.array_equal(grey.rgb[:, :, 2], expected[:, :, 0])
+    tiff = read_photo(png_16(tmp_path / "rgb.tif", levels[:, :, :3]))
+    assert np.array_equal(tiff.rgb, expected[:, :, :3])
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "grey", "alpha"),
+    [
+        ("L", ".png", True, False),
+        ("L", ".jpg", True, False),
+        ("LA", ".png", True, True),
+        ("1", ".png", True, False),
+        ("P", ".gif", False, False),
+        ("RGBA", ".png", False, True),
+        ("RGBA", ".webp", False, True),
+        ("CMYK", ".jpg", False, False),
+        ("CMYK", ".tif", False, False),
+        ("RGB", ".bmp", False, False),
+        ("RGB", ".ppm", False, False),
+        ("L", ".pgm", True, False),
+    ],
+)
+def test_all_kinds_of_photos_are_read(mode: str, suffix: str, grey: bool, alpha: bool, tmp_path: Path) -> None:
+    rgba = np.dstack([make_photo(24, 33, 0), np.arange(24 * 33, dtype=np.uint16).reshape(24, 33) % 256]).astype(
+        np.uint8
+    )
+    source = (
+        Image.fromarray(rgba).convert(mode) if mode in ("RGBA", "LA") else Image.fromarray(rgba[:, :, :3]).convert(mode)
+    )
+    lossless = {"lossless": True, "exact": True} if suffix == ".webp" else {}
+    path = save(tmp_path / f"a{suffix}", source, **lossless)
+    read = read_photo(path)
+    expected = np.asarray(source.convert("RGB")).astype(int)
+    assert read.was_grey == grey
+    assert np.abs(read.rgb - expected).mean() <= (8 if suffix == ".jpg" else 0)
+    assert (read.alpha is not None) == alpha
+    if read.alpha is not None:
+        assert np.array_equal(read.alpha, rgba[:, :, 3])
+
+
+def test_a_palette_with_transparency_has_alpha(tmp_path: Path) -> None:
+    palette = Image.fromarray(make_photo(20, 20, 0)).quantize(16)
+    read = read_photo(save(tmp_path / "a.png", palette, transparency=3))
+    assert read.alpha is not None
+    assert np.array_equal(read.alpha == 0, np.asarray(palette) == 3)
+
+
+def test_a_colour_photo_without_colours_is_grey(tmp_path: Path) -> None:
+    grey = make_photo(40, 40, 0)[:, :, :1].repeat(3, axis=2)
+    assert read_photo(save(tmp_path / "a.png", Image.fromarray(grey))).was_grey
+    grey[39, 39, 0] ^= 1
+    assert not read_photo(save(tmp_path / "b.png", Image.fromarray(grey))).was_grey
+
+
+def jpeg(height: int = 60, width: int = 80) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(make_photo(height, width, 0)).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def png() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(make_photo(60, 80, 0)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("empty.jpg", b"", "is an empty file"),
+        ("text.jpg", b"hello, I am no photo at all", "it is no image, or its beginning is damaged"),
+        ("cut.jpg", jpeg()[:-400], "is damaged or truncated: .+"),
+        ("hole.jpg", jpeg()[:1200] + jpeg()[1500:], "is damaged or truncated: .+"),
+        ("cut.png", png()[:-400], "is damaged or truncated: .+"),
+        ("flipped.png", png()[:400] + b"????" + png()[404:], "is damaged or truncated: .+"),
+        ("header.png", png()[:20], "it is no image|is damaged or truncated"),
+        ("phone.heic", b"\0\0\0\x18ftypheic" + bytes(100), "HEIC is not supported; convert it to JPEG or PNG first"),
+        ("vector.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is no image"),
+    ],
+)
+def test_what_is_no_whole_photo_is_refused_by_name_and_reason(
+    name: str, content: bytes, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UsageError, match=reason) as refused:
+            read_photo(path)
+    assert str(path) in str(refused.value) and refused.value.exit_code == 2
+
+
+def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*missing.jpg: No such file"):
+        read_photo(tmp_path / "missing.jpg")
+    with pytest.raises(UsageError, match="it is a folder"):
+        read_photo(tmp_path)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(UsageError, match="no regular file"):
+        read_photo(tmp_path / "pipe.jpg")
+    floats = save(tmp_path / "float.tif", Image.fromarray(np.zeros((8, 8), np.float32)))
+    with pytest.raises(UsageError, match="32 bits per channel; save it with 8 or 16"):
+        read_photo(floats)
+    monkeypatch.setattr("trainer.photos._MAX_PIXELS", 99)
+    with pytest.raises(UsageError, match="it has 10 x 10 px; the limit is 99 px"):
+        read_photo(save(tmp_path / "big.png", Image.new("RGB", (10, 10))))
+    monkeypatch.setattr("trainer.photos._MAX_FILE_BYTES", 9)
+    with pytest.raises(UsageError, match="it has more than 9 bytes"):
+        read_photo(tmp_path / "big.png")
+
+
+# ---- listing photos
+
+
+def touch(*paths: Path) -> list[Path]:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return list(paths)
+
+
+def test_folders_are_searched_and_files_taken_as_they_are(tmp_path: Path) -> None:
+    inside = touch(tmp_path / "in" / "B.JPG", tmp_path / "in" / "a" / "z.webp", tmp_path / "in" / "c.png")
+    touch(tmp_path / "in" / "notes.txt", tmp_path / "in" / ".hidden.jpg", tmp_path / "in" / ".trash" / "a.jpg")
+    named = touch(tmp_path / "odd.name")[0]
+    assert list_photos([named, tmp_path / "in"]) == [named, *inside]
+    assert list_photos([inside[2], tmp_path / "in", inside[2]]) == [inside[2], *inside[:2]], "each once"
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    photo = touch(tmp_path / "in" / "a" / "1.jpg", tmp_path / "far" / "2.jpg")
+    (tmp_path / "in" / "a" / "up").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "far").symlink_to(tmp_path / "far")
+    assert list_photos([tmp_path / "in"]) == [photo[0], tmp_path / "in" / "far" / "2.jpg"]
+
+
+def test_results_of_an_earlier_run_are_left_out(tmp_path: Path) -> None:
+    photo, result = touch(tmp_path / "in" / "1.jpg", tmp_path / "in" / "out" / "1_4x.png")
+    assert list_photos([tmp_path / "in"]) == [photo, result]
+    assert list_photos([tmp_path / "in"], leave_out=tmp_path / "in" / "out") == [photo]
+    assert list_photos([tmp_path / "in"], leave_out=tmp_path / "in") == [photo, result]
+
+
+def test_nothing_to_do_is_said(tmp_path: Path) -> None:
+    touch(tmp_path / "in" / "a.txt")
+    with pytest.raises(UsageError, match=r"no photos found \(.*in\).* end in .avif .*\.webp"):
+        list_photos([tmp_path / "in"])
+    with pytest.raises(UsageError, match=r"there is no .*nowhere: name photos"):
+        list_photos([tmp_path / "nowhere"])
+    with pytest.raises(UsageError, match="no folder given"):
+        list_photos([])
+
+
+# ---- writing photos
+
+
+def mode_and_size(path: Path) -> tuple[str, tuple[int, int]]:
+    """Pillow's name for what is stored, and (width, height) in px."""
+    with Image.open(path) as opened:
+        return opened.mode, opened.size
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".PNG", ""])
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_what_is_written_is_read_again(suffix: str, grey: bool, alpha: bool, tmp_path: Path) -> None:
+    rgb = make_photo(24, 33, 0)
+    rgb = rgb[:, :, :1].repeat(3, axis=2) if grey else rgb
+    photo = Photo(rgb, np.arange(24 * 33, dtype=np.uint16).astype(np.uint8).reshape(24, 33) if alpha else None, grey)
+    path = tmp_path / "new" / f"a{suffix}"
+    write_photo(path, photo)
+    again = read_photo(path)
+    assert np.array_equal(again.rgb, rgb) and again.was_grey == grey
+    assert again.alpha is None if photo.alpha is None else np.array_equal(again.alpha, photo.alpha)
+    if suffix.lower() == ".png":
+        assert mode_and_size(path)[0] == ("L" if grey else "RGB") + ("A" if alpha else "")
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name], "something is left beside it"
+
+
+def test_jpeg_keeps_nearly_everything(tmp_path: Path) -> None:
+    rgb = np.asarray(Image.fromarray(make_photo(8, 8, 0)).resize((64, 64), Image.Resampling.BICUBIC))
+    write_photo(tmp_path / "a.jpg", Photo(rgb))
+    write_photo(tmp_path / "b.JPEG", Photo(rgb[:, :, :1].repeat(3, axis=2), was_grey=True))
+    assert np.abs(read_photo(tmp_path / "a.jpg").rgb.astype(int) - rgb).mean() < 2
+    assert mode_and_size(tmp_path / "b.JPEG")[0] == "L"
+
+
+def test_the_colour_profile_goes_with_the_colours(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    source = save(tmp_path / "a.jpg", Image.fromarray(make_photo(20, 20, 0)), icc_profile=profile)
+    photo = read_photo(source)
+    assert photo.icc_profile == profile
+    for suffix in (".png", ".jpg", ".webp"):
+        write_photo(tmp_path / f"b{suffix}", photo)
+        assert read_photo(tmp_path / f"b{suffix}").icc_profile == profile
+    write_photo(tmp_path / "grey.png", Photo(photo.rgb[:, :, :1].repeat(3, axis=2), None, True, profile))
+    assert read_photo(tmp_path / "grey.png").icc_profile is None, "an RGB profile says nothing about grey"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "alpha", "message"),
+    [
+        ("a.tif", (9, 9), False, "photos are written as .png, .jpg or .webp"),
+        ("a.gif", (9, 9), False, "photos are written as"),
+        ("a.jpg", (9, 65_536), False, "65536 x 9 px, and JPEG ends at 65,535; write a .png"),
+        ("a.webp", (16_384, 9), False, "9 x 16384 px, and WEBP ends at 16,383; write a .png"),
+        ("a.jpg", (9, 9), True, "it has transparency, which JPEG has not; write a .png or .webp"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(
+    name: str, size: tuple[int, int], alpha: bool, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_writable(tmp_path / name, *size, alpha)
+    if max(size) < 100:
+        pixels = np.zeros((*size, 3), np.uint8)
+        with pytest.raises(UsageError, match=message):
+            write_photo(tmp_path / name, Photo(pixels, pixels[:, :, 0] if alpha else None))
+    assert not list(tmp_path.iterdir())
+
+
+# ---- upscaling
+
+
+def photos(folder: Path, *names: str) -> list[Path]:
+    paths = []
+    for number, name in enumerate(names):
+        paths.append(save(folder / name, Image.fromarray(make_photo(30, 40 + number, number))))
+    return paths
+
+
+def run(model: Network, paths: list[Path], output: Path, **options: Any) -> list[Upscaled]:
+    return list(upscale_photos(model, paths, output, device=CPU, **options))
+
+
+def test_a_photo_becomes_the_networks_output(tmp_path: Path) -> None:
+    path, model = photos(tmp_path, "a.png")[0], network(4)
+    done = run(model, [path], tmp_path / "out")[0]
+    levels = torch.from_numpy(make_photo(30, 40, 0).transpose(2, 0, 1).copy())[None]
+    expected = enlarge(model, levels, None, 0, torch.uint8)[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(read_photo(tmp_path / "out" / "a_4x.png").rgb, expected)
+    assert done.photo == path and done.result == tmp_path / "out" / "a_4x.png" and done.compare is None
+    assert done.size_before == (40, 30) and done.size_after == (160, 120) and 0 < done.seconds < 60
+    assert not done.replaced
+    assert run(model, [path], tmp_path / "out")[0].replaced, "a result that was there before"
+
+
+@pytest.mark.parametrize("tile", [24, None, "auto"])
+def test_the_tile_changes_nothing(tile: Any, tmp_path: Path) -> None:
+    path, model = photos(tmp_path, "a.png")[0], network(2)
+    run(model, [path], tmp_path / "b.png", tile=tile)
+    run(model, [path], tmp_path / "c.png", tile=None)
+    difference = read_photo(tmp_path / "b.png").rgb.astype(int) - read_photo(tmp_path / "c.png").rgb
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["b.png", "b.webp", "b.jpg", "sub/b.JPEG"])
+def test_one_photo_may_name_its_result(name: str, tmp_path: Path) -> None:
+    done = run(plain(), photos(tmp_path, "a.png"), tmp_path / name)
+    assert [entry.result for entry in done] == [tmp_path / name] and (tmp_path / name).is_file()
+
+
+def test_an_existing_folder_is_a_folder_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "photos.png").mkdir()
+    assert run(plain(), photos(tmp_path, "a.png"), tmp_path / "photos.png")[0].result.name == "a_2x.png"
+
+
+@pytest.mark.parametrize(
+    ("names", "results"),
+    [
+        (["a.jpg", "b.png"], ["a_2x.png", "b_2x.png"]),
+        (["x/a.jpg", "y/b.png"], ["a_2x.png", "b_2x.png"]),
+        (["x/a.jpg", "y/a.jpg", "z.jpg"], ["x/a_2x.png", "y/a_2x.png", "z_2x.png"]),
+        (["x/y/a.jpg", "x/z/a.jpg"], ["y/a_2x.png", "z/a_2x.png"]),
+        (["a.jpg", "a.png", "a.webp"], ["a_2x.png", "a_2_2x.png", "a_3_2x.png"]),
+        (["x/a.jpg", "x/A.png"], ["a_2x.png", "A_2_2x.png"]),
+        (["a_2.jpg", "a.jpg", "a.png"], ["a_2_2x.png", "a_2x.png", "a_3_2x.png"]),
+    ],
+)
+def test_no_two_photos_have_one_result(names: list[str], results: list[str], tmp_path: Path) -> None:
+    paths = photos(tmp_path / "in", *names)
+    done = run(plain(), paths, tmp_path / "out", compare=True)
+    assert [str(entry.result.relative_to(tmp_path / "out")) for entry in done] == results
+    for number, entry in enumerate(done):
+        assert entry.size_after == (80 + 2 * number, 60) and mode_and_size(entry.result)[1] == entry.size_after
+    assert len({path for entry in done for path in (entry.result, entry.compare)}) == 2 * len(names)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_grey_photos_come_out_grey(mode: str, tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", Image.fromarray(make_photo(30, 40, 0)).convert(mode))
+    done = run(network(2), [path], tmp_path / "out")[0]
+    assert mode_and_size(done.result)[0] == mode
+    colour = save(tmp_path / "b.png", Image.fromarray(make_photo(30, 40, 0)))
+    assert mode_and_size(run(network(2), [colour], tmp_path / "out")[0].result)[0] == "RGB"
+
+
+def test_transparency_is_enlarged_and_what_hides_under_it_does_not_bleed(tmp_path: Path) -> None:
+    """A red disc; around it, transparent black, as drawing programs leave it."""
+    y, x = np.mgrid[:40, :40]
+    inside = (y - 20) ** 2 + (x - 20) ** 2 < 150
+    rgba = np.zeros((40, 40, 4), np.uint8)
+    rgba[inside] = (200, 30, 30, 255)
+    path = save(tmp_path / "a.png", Image.fromarray(rgba))
+    model = network(2)
+    done = run(model, [path], tmp_path / "out", compare=True)[0]
+    result = read_photo(done.result)
+    assert result.alpha is not None
+    assert np.array_equal(result.alpha, cv2.resize(rgba[:, :, 3], (80, 80), interpolation=cv2.INTER_CUBIC))
+    flat = np.full((40, 40, 3), (200, 30, 30), np.uint8)
+    levels = torch.from_numpy(flat.transpose(2, 0, 1).copy())[None]
+    expected = enlarge(model, levels, None, 0, torch.uint8)[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(result.rgb, expected), "the network saw the black"
+
+
+def test_wholly_transparent_photos_are_done_too(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", Image.fromarray(np.zeros((20, 20, 4), np.uint8)))
+    result = read_photo(run(plain(), [path], tmp_path / "out", compare=True)[0].result)
+    assert result.alpha is not None and not result.alpha.any()
+
+
+def test_networks_that_restore_get_an_enlarged_photo(tmp_path: Path) -> None:
+    path = photos(tmp_path, "a.png")[0]
+    done = run(plain(1), [path], tmp_path / "out", scale=3)[0]
+    assert done.result.name == "a_3x.png" and done.size_after == (120, 90)
+    expected = cv2.resize(make_photo(30, 40, 0), (120, 90), interpolation=cv2.INTER_CUBIC)
+    assert np.array_equal(read_photo(done.result).rgb, expected)
+
+
+@pytest.mark.parametrize(
+    ("model_scale", "scale", "message"),
+    [
+        (1, None, "restores photos that are enlarged already .* say how much, e.g. --scale 4"),
+        (2, 4, "enlarges 2x, not 4x: leave --scale out, or take other weights"),
+    ],
+)
+def test_a_scale_that_does_not_fit_is_refused_at_once(
+    model_scale: int, scale: int | None, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        upscale_photos(plain(model_scale), photos(tmp_path, "a.png"), tmp_path / "out", device=CPU, scale=scale)
+    assert run(plain(2), photos(tmp_path, "a.png"), tmp_path / "out", scale=2)
+
+
+def test_an_output_that_does_not_fit_is_refused_at_once(tmp_path: Path) -> None:
+    paths = photos(tmp_path, "a.png", "b.png")
+    touch(tmp_path / "file")
+    for some, output, message in [
+        (paths, tmp_path / "out.png", "out.png is one file, but there are 2 photos: name a folder"),
+        (paths, tmp_path / "file", "file is a file: name a folder, or a file that ends in .png"),
+        (paths[:1], tmp_path / "out.tif", "photos are written as .png, .jpg or .webp"),
+        (paths[:1], paths[0], "a.png is one of the photos, and would be overwritten"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            upscale_photos(plain(), some, output, device=CPU)
+
+
+@pytest.mark.parametrize("how", ["result", "comparison", "hard link", "link to the folder"])
+def test_a_photo_is_never_overwritten(how: str, tmp_path: Path) -> None:
+    names = {"result": ["a.png", "a_2x.png"], "comparison": ["a.png", "a_2x_compare.png"]}.get(how, ["a.png"])
+    paths = photos(tmp_path / "in", *names)
+    output = tmp_path / "in"
+    if how == "hard link":
+        output = tmp_path / "out"
+        output.mkdir()
+        os.link(paths[0], output / "a_2x.png")
+    elif how == "link to the folder":
+        output = tmp_path / "link"
+        output.symlink_to(tmp_path / "in")
+        paths.append(save(tmp_path / "in" / "a_2x.png", Image.new("RGB", (20, 20))))
+    before = [path.read_bytes() for path in paths]
+    with pytest.raises(UsageError, match="is one of the photos, and would be overwritten: choose another output"):
+        upscale_photos(plain(), paths, output, device=CPU, compare=True)
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_a_bad_photo_does_not_stop_the_others(tmp_path: Path) -> None:
+    paths = photos(tmp_path, "a.png", "c.png")
+    broken, missing = tmp_path / "b.jpg", tmp_path / "z.jpg"
+    broken.write_bytes(b"nothing")
+    results = []
+    with pytest.raises(UsageError) as failed:
+        for done in upscale_photos(plain(), [paths[0], broken, missing, paths[1]], tmp_path / "out", device=CPU):
+            results.append(done.result.name)
+    assert results == ["a_2x.png", "c_2x.png"]
+    message = str(failed.value)
+    assert message.startswith("2 of 4 photos could not be enlarged:\n  cannot read") and failed.value.exit_code == 2
+    assert str(broken) in message and str(missing) in message
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == results
+
+
+def test_a_bad_photo_alone_is_its_own_message(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^cannot read .*z.jpg: No such file or directory$"):
+        run(plain(), [tmp_path / "z.jpg"], tmp_path / "out")
+
+
+def test_each_photo_is_written_before_the_next_is_read(tmp_path: Path) -> None:
+    paths = photos(tmp_path, "a.png", "b.png")
+    steps = upscale_photos(plain(), paths, tmp_path / "out", device=CPU)
+    assert not (tmp_path / "out").exists()
+    next(steps)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_2x.png"]
+
+
+def test_what_the_result_cannot_hold_is_refused_before_the_work(tmp_path: Path) -> None:
+    model = plain()
+    path = save(tmp_path / "a.png", Image.fromarray(np.zeros((20, 20, 4), np.uint8)))
+    with pytest.raises(UsageError, match="transparency"):
+        run(model, [path], tmp_path / "b.jpg")
+    assert not model.seen
+
+
+def test_a_lack_of_memory_is_one_photos_failure(tmp_path: Path) -> None:
+    model = plain()
+    model.most_pixels = 900
+    small = save(tmp_path / "s.png", Image.new("RGB", (30, 30)))
+    large = save(tmp_path / "l.png", Image.new("RGB", (90, 90)))
+    with pytest.raises(UsageError, match=r"1 of 2 photos .*\n.*out of memory even in tiles of 40 px"):
+        run(model, [large, small], tmp_path / "out", tile=None)
+    assert (tmp_path / "out" / "s_2x.png").exists()
+
+
+# ---- the comparison
+
+
+def test_the_comparison_shows_both_pixel_for_pixel_where_detail_is(tmp_path: Path) -> None:
+    """A flat photo with a patch of texture: it is what is shown, at the size of the result."""
+    pixels = np.full((300, 400, 3), 90, np.uint8)
+    pixels[150:270, 230:350] = np.random.default_rng(0).integers(60, 120, (120, 120, 3))
+    path = save(tmp_path / "a.png", Image.fromarray(pixels))
+    done = run(plain(4), [path], tmp_path / "out", compare=True)[0]
+    assert done.compare == tmp_path / "out" / "a_4x_compare.png"
+    drawn = np.asarray(Image.open(done.compare))
+    assert drawn.shape[1] == 2 * 480 + 3 * 8
+    right = drawn[30 : 30 + 480, 16 + 480 : 16 + 960]
+    assert np.abs(right[::4, ::4].astype(int) - pixels[150:270, 230:350]).max() == 0, "not where the texture is"
+    left = drawn[30 : 30 + 480, 8:488]
+    expected = upscale.bicubic_up(pixels, 4)[600:1080, 920:1400]
+    assert np.array_equal(left, expected), "not the bicubic of the whole photo"
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 300), (200, 3), (121, 119)])
+@pytest.mark.parametrize("scale", [1, 3])
+def test_the_comparison_of_small_photos_shows_all_that_there_is(
+    height: int, width: int, scale: int, tmp_path: Path
+) -> None:
+    path = save(tmp_path / "a.png", Image.fromarray(make_photo(max(height, 8), max(width, 8), 0)[:height, :width]))
+    done = run(plain(scale), [path], tmp_path / "out", compare=True, scale=3)[0]
+    assert done.compare is not None
+    assert mode_and_size(done.compare)[1][0] == 2 * min(width * 3, 480) + 3 * 8
+
+
+def test_the_comparison_of_transparent_photos_shows_a_ground(tmp_path: Path) -> None:
+    rgba = np.zeros((40, 40, 4), np.uint8)
+    path = save(tmp_path / "a.png", Image.fromarray(rgba))
+    done = run(plain(2), [path], tmp_path / "out", compare=True)[0]
+    assert done.compare is not None
+    assert (np.asarray(Image.open(done.compare))[30:110, 8:88] == 96).all()
+
+
+def test_a_full_disk_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Image.Image, *args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    paths = photos(tmp_path, "a.png", "b.png")
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(RunError, match=r"cannot write .*a_2x.png: No space left on device"):
+        run(plain(), paths, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []

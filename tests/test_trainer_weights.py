@@ -1,0 +1,434 @@
+"""Weight files: ours in spandrel, everyone's here, and what is said of files that do not fit."""
+
+import importlib
+import pickle
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from trainer.errors import RunError, UsageError
+from trainer.models import MODELS, Network, NetworkSpec, network_spec
+from trainer.weights import load_into, load_network, read_weights, save_weights, spec_of
+
+COMPACT = NetworkSpec("compact", 4, 8, 3)
+RRDB = NetworkSpec("rrdb", 4, 32, 2, 32)  # spandrel knows a growth of 32 only
+State = dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small networks are slower on two threads than on one as soon as anything else wants the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def spandrel() -> Any:
+    """The package that most tools load weights with. It imports torchvision, of which these networks use nothing."""
+    stand_ins = ["torchvision", "torchvision.ops", "torchvision.transforms", "torchvision.transforms.functional"]
+    stand_ins += ["torchvision.models", "torchvision.transforms.v2"]
+    missing = [name for name in stand_ins if name not in sys.modules]
+
+    class Anything(types.ModuleType):
+        __path__: tuple[str, ...] = ()
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return object
+
+    sys.modules.update({name: Anything(name) for name in missing})
+    try:
+        return pytest.importorskip("spandrel")
+    finally:
+        for name in missing:
+            del sys.modules[name]
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def saved(path: Path, content: object) -> Path:
+    torch.save(content, path)
+    return path
+
+
+# ---- what we write
+
+
+@pytest.mark.parametrize(("name", "scale"), [(name, scale) for name in MODELS for scale in (1, 2, 4)] + [("lite", 3)])
+def test_spandrel_loads_our_files_and_computes_the_same(name: str, scale: int, tmp_path: Path, spandrel: Any) -> None:
+    network = network_spec(name, scale).build(1).eval()
+    save_weights(tmp_path / "w.pth", network.state_dict(), None)
+    theirs = spandrel.ModelLoader().load_from_file(tmp_path / "w.pth")
+    assert theirs.scale == scale
+    for size in ((16, 20), (11, 7)):
+        images = noise(1, 3, *size)
+        with torch.no_grad():
+            assert float((network(images) - theirs.model.eval()(images)).abs().max()) <= 1e-6, size
+    assert load_network(tmp_path / "w.pth").spec == network.spec
+
+
+@pytest.mark.parametrize("spec", [network_spec("standard", 3), NetworkSpec("rrdb", 3, 16, 1, 32)])
+def test_spandrel_refuses_rrdb_at_3x(spec: NetworkSpec, tmp_path: Path, spandrel: Any) -> None:
+    save_weights(tmp_path / "w.pth", spec.build().state_dict(), None)
+    with pytest.raises(spandrel.UnsupportedModelError):
+        spandrel.ModelLoader().load_from_file(tmp_path / "w.pth")
+    assert load_network(tmp_path / "w.pth").spec == spec
+
+
+def test_a_file_holds_plain_tensors_and_nothing_else(tmp_path: Path) -> None:
+    network = COMPACT.build().to(memory_format=torch.channels_last).half()
+    wrapped = {f"_orig_mod.module.{name}": tensor for name, tensor in network.state_dict(keep_vars=True).items()}
+    big = torch.zeros(1_000_000)
+    ema = {f"module.{name}": big[: tensor.numel()].view(tensor.shape) for name, tensor in network.state_dict().items()}
+    save_weights(tmp_path / "new" / "w.pth", wrapped, ema)
+
+    content = torch.load(tmp_path / "new" / "w.pth", weights_only=True)
+    assert type(content) is dict and list(content) == ["params", "params_ema"]
+    for state in content.values():
+        assert type(state) is dict and list(state) == list(COMPACT.shapes())
+        for name, tensor in state.items():
+            assert type(tensor) is Tensor and tensor.dtype == torch.float32 and tensor.shape == COMPACT.shapes()[name]
+            assert tensor.is_contiguous() and not tensor.requires_grad and tensor.device.type == "cpu"
+    assert (tmp_path / "new" / "w.pth").stat().st_size < 100_000, "a view took its whole storage along"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["w.pth"]
+
+
+def test_without_an_average_there_is_no_entry_for_it(tmp_path: Path) -> None:
+    save_weights(tmp_path / "w.pth", COMPACT.build().state_dict(), None)
+    assert list(torch.load(tmp_path / "w.pth", weights_only=True)) == ["params"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_weights(tmp_path / "w.pth", COMPACT.build(1).state_dict(), None)
+    before = (tmp_path / "w.pth").read_bytes()
+
+    def full(self: Path, data: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        save_weights(tmp_path / "w.pth", COMPACT.build(2).state_dict(), None)
+    assert (tmp_path / "w.pth").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+# ---- what we read
+
+
+def test_the_average_is_taken_first(tmp_path: Path) -> None:
+    params, average = COMPACT.build(1).state_dict(), COMPACT.build(2).state_dict()
+    save_weights(tmp_path / "w.pth", params, average)
+    assert equal(read_weights(tmp_path / "w.pth"), average)
+    assert equal(read_weights(saved(tmp_path / "n.pth", {"params": dict(params), "params_ema": None})), params)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"params": state},
+        lambda state: {"params_ema": state},
+        lambda state: {"state_dict": state, "epoch": 3, "optimizer_states": [1]},
+        lambda state: {"model": {"state_dict": state}, "iter": 7},
+        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+        lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
+        lambda state: {"params": {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}},
+        lambda state: {f"netG.{name}": tensor for name, tensor in state.items()},
+        lambda state: {name: tensor.double() for name, tensor in state.items()},
+    ],
+)
+@pytest.mark.parametrize("spec", [COMPACT, RRDB])
+def test_common_wrappings_are_taken_off(spec: NetworkSpec, wrap: Callable[[State], object], tmp_path: Path) -> None:
+    state = dict(spec.build().state_dict())
+    read = read_weights(saved(tmp_path / "w.pt", wrap(state)))
+    assert equal(read, state)
+    assert all(tensor.dtype == torch.float32 for tensor in read.values())
+
+
+def test_half_precision_and_old_formats_and_safetensors(tmp_path: Path) -> None:
+    state = {name: tensor.half() for name, tensor in COMPACT.build().state_dict().items()}
+    full = {name: tensor.float() for name, tensor in state.items()}
+    save_file(state, tmp_path / "w.safetensors")
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    for path in (tmp_path / "w.safetensors", tmp_path / "old.pth", saved(tmp_path / "half.pth", state)):
+        assert equal(read_weights(path), full)
+        network = load_network(path)
+        assert network.spec == COMPACT and not network.training
+
+
+def second_naming(state: Mapping[str, Tensor]) -> State:
+    """BSRGAN's names for ours."""
+    renamed = {}
+    for name, tensor in state.items():
+        name = re.sub(r"body\.(\d+)\.rdb", r"RRDB_trunk.\1.RDB", name)
+        name = name.replace("conv_body", "trunk_conv").replace("conv_up", "upconv").replace("conv_hr", "HRconv")
+        renamed[name] = tensor
+    return renamed
+
+
+def first_naming(state: Mapping[str, Tensor]) -> State:
+    """ESRGAN's places in a row of layers for our names; 4x."""
+    blocks = sum(name.endswith("rdb1.conv1.weight") for name in state)
+    places = {"conv_first": "0", "conv_body": f"1.sub.{blocks}", "conv_up1": "3", "conv_up2": "6", "conv_hr": "8"}
+    renamed = {}
+    for name, tensor in state.items():
+        layer, kind = name.rsplit(".", 1)
+        inner = re.sub(r"body\.(\d+)\.rdb(\d)\.conv(\d)", r"1.sub.\1.RDB\2.conv\3.0", layer)
+        renamed[f"model.{inner if inner != layer else {**places, 'conv_last': '10'}[layer]}.{kind}"] = tensor
+    return renamed
+
+
+@pytest.mark.parametrize("rename", [first_naming, second_naming])
+def test_older_names_load_here_and_in_spandrel_alike(
+    rename: Callable[[Mapping[str, Tensor]], State], tmp_path: Path, spandrel: Any
+) -> None:
+    network = RRDB.build(3).eval()
+    older = rename(network.state_dict())
+    assert not older.keys() & {"conv_body.weight", "conv_hr.weight", "body.0.rdb1.conv1.weight"}
+    path = saved(tmp_path / "w.pth", older)
+    assert equal(read_weights(path), network.state_dict())
+    images = noise(1, 3, 8, 9)
+    theirs = spandrel.ModelLoader().load_from_file(path)
+    with torch.no_grad():
+        ours = load_network(path)(images)
+        assert torch.equal(ours, network(images))
+        assert float((ours - theirs.model.eval()(images)).abs().max()) <= 1e-6
+
+
+def published_compact() -> State:
+    """Names and shapes of realesr-animevideov3.pth, spelled out: 17 convolutions with PReLU and a last one."""
+    state = {}
+    for place in range(0, 34, 2):
+        state[f"body.{place}.weight"] = torch.zeros(64, 3 if place == 0 else 64, 3, 3)
+        state[f"body.{place}.bias"] = torch.zeros(64)
+        state[f"body.{place + 1}.weight"] = torch.zeros(64)
+    return {**state, "body.34.weight": torch.zeros(48, 64, 3, 3), "body.34.bias": torch.zeros(48)}
+
+
+def published_rrdb() -> State:
+    """Names and shapes of RealESRGAN_x4plus.pth, spelled out."""
+    convs = {"conv_first": (64, 3)}
+    for block in range(23):
+        for dense in (1, 2, 3):
+            for conv in (1, 2, 3, 4, 5):
+                convs[f"body.{block}.rdb{dense}.conv{conv}"] = (64 if conv == 5 else 32, 64 + 32 * (conv - 1))
+    convs |= dict.fromkeys(("conv_body", "conv_up1", "conv_up2", "conv_hr"), (64, 64)) | {"conv_last": (3, 64)}
+    weights = {f"{name}.weight": torch.zeros(*shape, 3, 3) for name, shape in convs.items()}
+    return weights | {f"{name}.bias": torch.zeros(shape[0]) for name, shape in convs.items()}
+
+
+def test_the_official_files_fit(tmp_path: Path) -> None:
+    compact = saved(tmp_path / "realesr-animevideov3.pth", {"params": published_compact()})
+    rrdb = saved(tmp_path / "RealESRGAN_x4plus.pth", {"params_ema": published_rrdb()})
+    assert load_network(compact).spec == network_spec("lite", 4)
+    assert load_network(rrdb).spec == network_spec("standard", 4)
+    network = network_spec("lite", 4).build()
+    load_into(network, compact)
+    assert all(not bool(tensor.any()) for tensor in network.state_dict().values())
+
+
+# ---- what the shapes say
+
+
+@pytest.mark.parametrize("spec", [network_spec(name, scale) for name in MODELS for scale in (1, 2, 3, 4)])
+def test_the_spec_follows_from_names_and_shapes(spec: NetworkSpec) -> None:
+    assert spec_of({name: torch.empty(shape, device="meta") for name, shape in spec.shapes().items()}) == spec
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [NetworkSpec("compact", 8, 5, 1), NetworkSpec("compact", 7, 16, 0), NetworkSpec("rrdb", 2, 6, 3, 5)],
+)
+def test_other_widths_are_recognised(spec: NetworkSpec) -> None:
+    assert spec_of(spec.build().state_dict()) == spec
+
+
+def without(state: State, *names: str) -> State:
+    return {name: tensor for name, tensor in state.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("spec", "change", "message"),
+    [
+        (
+            COMPACT,
+            lambda state: without(state, "body.3.weight", "body.2.bias"),
+            r"looks like compact 8x3 at 4x, but 2 missing \(body.2.bias, body.3.weight\); known are SRVGGNetCompact",
+        ),
+        (
+            RRDB,
+            lambda state: without(state, *[name for name in state if name.startswith("body.0.rdb2")]),
+            r"but 10 missing \(body.0.rdb2.conv1.weight, .*, \.\.\.\)",
+        ),
+        (COMPACT, lambda state: state | {"odd.weight": torch.ones(3)}, r"but 1 too many \(odd.weight\)"),
+        (
+            COMPACT,
+            lambda state: state | {"body.4.weight": torch.ones(8, 8, 1, 1)},
+            r"1 of another shape \(body.4.weight \[8, 8, 1, 1\] instead of \[8, 8, 3, 3\]\)",
+        ),
+        (
+            COMPACT,
+            lambda state: without(state, *[f"body.{n}.weight" for n in (1, 3, 5, 7)]),  # LeakyReLU instead of PReLU
+            r"but 4 missing \(body.1.weight, body.3.weight, body.5.weight, body.7.weight\)",
+        ),
+        (
+            RRDB,
+            lambda state: without(state, "conv_up2.weight", "conv_up2.bias"),  # BSRGAN's 2x
+            r"looks like rrdb 32x2, growth 32 at 4x, but 2 missing \(conv_up2.weight, conv_up2.bias\)",
+        ),
+        (
+            RRDB,
+            lambda state: state | {"conv_first.weight": torch.ones(32, 1, 3, 3)},  # grey pictures
+            r"no weights of a network that is known here; known are .*; found 72 parameters: "
+            r"conv_first.weight \[32, 1, 3, 3\], conv_first.bias \[32\],",
+        ),
+        (
+            COMPACT,
+            lambda state: {"layers.0.weight": torch.ones(3)},
+            r"no weights of a network .*; found 1 parameters: layers.0.weight \[3\]$",
+        ),
+        (
+            NetworkSpec("compact", 1, 4, 1),
+            lambda state: state | {"body.4.weight": torch.ones(243, 4, 3, 3), "body.4.bias": torch.ones(243)},
+            r"compact 4x1 cannot enlarge 9x: it works at 1x, .*; found 8 parameters: body.0.weight",
+        ),
+        (
+            RRDB,
+            lambda state: state | {"body.9999999999.rdb1.conv1.weight": torch.ones(3)},  # not a network to be built
+            r"no weights of a network that is known here",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    spec: NetworkSpec, change: Callable[[State], State], message: str, tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "w.pth", change(dict(spec.build().state_dict())))
+    for load in (load_network, lambda path: load_into(spec.build(), path)):
+        with pytest.raises(UsageError, match=message) as caught:
+            load(path)
+        assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_old_rows_of_another_scale_are_refused(tmp_path: Path) -> None:
+    state = first_naming(RRDB.build().state_dict())
+    at_8x = {name.replace("model.10.", "model.13.").replace("model.8.", "model.11."): state[name] for name in state}
+    at_8x |= {"model.9.weight": state["model.6.weight"], "model.9.bias": state["model.6.bias"]}
+    with pytest.raises(UsageError, match=r"4 missing \(conv_hr.weight, .*6 too many \("):
+        load_network(saved(tmp_path / "w.pth", at_8x))
+
+
+# ---- loading into a network
+
+
+def test_init_loads_what_fits(tmp_path: Path) -> None:
+    save_weights(tmp_path / "w.pth", COMPACT.build(1).state_dict(), None)
+    network = COMPACT.build(2)
+    load_into(network, tmp_path / "w.pth")
+    assert equal(network.state_dict(), COMPACT.build(1).state_dict()) and network.training
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "message"),
+    [
+        (network_spec("lite", 2), network_spec("standard", 4), r"for lite at 2x; this run trains standard at 4x: give"),
+        (network_spec("ultra_lite", 3), network_spec("ultra_lite", 4), r"for ultra_lite at 3x; .* ultra_lite at 4x"),
+        (NetworkSpec("rrdb", 1, 8, 1, 4), RRDB, r"for rrdb 8x1, growth 4 at 1x; this run trains rrdb 32x2, growth 32"),
+    ],
+)
+def test_init_refuses_another_network(theirs: NetworkSpec, ours: NetworkSpec, message: str, tmp_path: Path) -> None:
+    save_weights(tmp_path / "w.pth", theirs.build().state_dict(), None)
+    network = ours.build(1)
+    with pytest.raises(UsageError, match=rf"weights {tmp_path}/w.pth are {message}"):
+        load_into(network, tmp_path / "w.pth")
+    assert equal(network.state_dict(), ours.build(1).state_dict())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    state = dict(COMPACT.build().state_dict())
+    state["body.2.weight"][1, 2, 0, 1] = value
+    path = saved(tmp_path / "w.pth", state)
+    message = r"w.pth: 1 of 14 parameters hold values that are not finite \(body.2.weight\): that training had diverged"
+    network: Network = COMPACT.build(1)
+    with pytest.raises(UsageError, match=message):
+        load_into(network, path)
+    assert equal(network.state_dict(), COMPACT.build(1).state_dict())
+    with pytest.raises(UsageError, match=message):
+        load_network(path)
+
+
+# ---- files that are no weights
+
+
+class Trap:
+    """A pickle that runs code when it is loaded."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return importlib.import_module, ("trap_that_must_not_be_imported",)
+
+
+def cut_off(path: Path) -> None:
+    torch.save(dict(COMPACT.build().state_dict()), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def training_state(path: Path) -> None:
+    network = COMPACT.build()
+    optimizer = torch.optim.Adam(network.parameters())
+    torch.save({"model": network.state_dict(), "optimizer": optimizer.state_dict(), "step": 10}, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("w.pth", lambda path: None, "there are no weights at {}: give a .pth, .pt or .safetensors file"),
+        ("w", Path.mkdir, r"{} is a folder: give a weights file in it \(there is none\)"),
+        ("w.pth", lambda path: path.write_bytes(b""), "cannot read weights from {}: the file is damaged or cut off"),
+        ("w.pth", lambda path: path.write_text("hello"), "cannot read weights from {}: the file is damaged"),
+        ("w.pth", cut_off, "cannot read weights from {}: the file is damaged or cut off, or .* Get it again"),
+        ("w.safetensors", cut_off, "cannot read weights from {}: the file is damaged or cut off"),
+        ("w.pth", lambda path: path.write_bytes(pickle.dumps(Trap())), "{}: .* something else than tensors"),
+        ("w.pth", lambda path: torch.save(nn.Conv2d(1, 1, 1), path), "{}: .* save its state_dict alone where"),
+        ("state.pt", training_state, "{} is a training state, .* not weights: give the .pth file beside it"),
+        ("w.pth", lambda path: torch.save({}, path), "{} holds no weights: expected parameters .*; found nothing"),
+        ("w.pth", lambda path: torch.save({"epoch": 1}, path), "{} holds no weights: .*; found epoch$"),
+        ("w.pth", lambda path: torch.save([torch.ones(3)], path), "{} holds no weights: .*; found a list$"),
+        ("w.pth", lambda path: torch.save(torch.ones(3), path), "{} holds no weights: .*; found a Tensor$"),
+        (
+            "w.pth",
+            lambda path: torch.save({"a.weight": torch.ones(3, dtype=torch.int8)}, path),
+            r"{}: expected floating-point weights, but a.weight hold integers",
+        ),
+    ],
+)
+def test_files_that_are_no_weights(
+    name: str, write: Callable[[Path], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    write(path)
+    for load in (read_weights, load_network, lambda path: load_into(COMPACT.build(), path)):
+        with pytest.raises(UsageError, match=message.format(re.escape(str(path)))):
+            load(path)
+    assert "trap_that_must_not_be_imported" not in sys.modules
+
+
+def test_a_folder_with_weights_names_them(tmp_path: Path) -> None:
+    save_weights(tmp_path / "best.pth", COMPACT.build().state_dict(), None)
+    with pytest.raises(UsageError, match=r"is a folder: give a weights file in it \(best.pth\)"):
+        read_weights(tmp_path)

@@ -1,0 +1,1 @@
+"""Trains super-resolution networks from the shards that shardgen makes."""

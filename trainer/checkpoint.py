@@ -1,0 +1,56 @@
+"""Everything that resuming needs, in one file: `state.pt`."""
+
+import io
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.errors import UsageError
+from trainer.files import replacing
+
+_VERSION = 1
+
+
+@dataclass
+class Progress:
+    """How far a run is. `validated` says whether the weights of `step` were looked at already.
+
+    `best_psnr_y` (dB) is that of `best_step`, None before the first validation.
+    """
+
+    step: int = 0
+    validated: bool = False
+    best_psnr_y: float | None = None
+    best_step: int = 0
+    trained_s: float = 0.0
+    losses: list[float] = field(default_factory=list)  # of the steps since the journal's last line
+
+
+def save_state(path: Path, data: str, progress: Progress, tensors: dict[str, Any]) -> None:
+    """`data` is the fingerprint of the shards; `tensors` the state dicts of network, average, optimiser and scaler."""
+    stream = io.BytesIO()  # a full disk is then an OSError, which PyTorch's own writing hides
+    torch.save({"version": _VERSION, "data": data, "progress": asdict(progress), **tensors}, stream)
+    with replacing(path) as temporary:
+        temporary.write_bytes(stream.getbuffer())
+
+
+def load_state(path: Path, data: str) -> tuple[Progress, dict[str, Any]]:
+    """What `save_state` wrote. UsageError when it cannot be read or belongs to other shards."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        version = state["version"]
+    except Exception as error:  # torch raises all sorts of things on files that are not its own
+        raise UsageError(
+            f"{path} is not a training state that can be read; begin a new run, e.g. with --init "
+            f"{path.with_name('model.pth')}"
+        ) from error
+    if version != _VERSION:
+        raise UsageError(f"{path} has version {version}, this program reads {_VERSION}; update it, or begin a new run")
+    if state["data"] != data:
+        raise UsageError(
+            f"{path} was trained on other shards than these, so it cannot go on exactly; name those shards, or begin a "
+            f"new run with --init {path.with_name('model.pth')}"
+        )
+    return Progress(**state["progress"]), state

@@ -1,0 +1,67 @@
+"""The command line: which commands there are, and how each of them may end."""
+
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from trainer.commands.evaluate import evaluate_command
+from trainer.commands.export import export_command
+from trainer.commands.train import OPTIONS, train_command
+from trainer.commands.upscale import upscale_command
+from trainer.errors import TrainerError
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line. Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 130/143 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end the run
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = commands.main(args=args, prog_name="python -m trainer", standalone_mode=False)
+    except TrainerError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        code = 130
+    sys.exit(code or 0)
+
+
+class _Commands(click.Group):
+    """Says what to do with a folder that stands where a command is expected."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and Path(args[0]).exists():
+            raise click.UsageError(f"{args[0]} is no command; to train on it: --shards {args[0]}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.pass_context
+def commands(context: click.Context, /, config_file: Path | None, resume: bool, **values: Any) -> int | None:
+    """Train a super-resolution network on shards, or use one by a command below.
+
+    Example: python -m trainer --shards shards/scale_4x --model standard
+    """
+    if context.invoked_subcommand is not None:
+        return None
+    return train_command(context, config_file, resume, values)
+
+
+for _option in reversed(OPTIONS):
+    commands = _option(commands)
+for _command in (evaluate_command, upscale_command, export_command):
+    commands.add_command(_command)

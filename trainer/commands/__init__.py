@@ -1,0 +1,1 @@
+"""The commands, one file each: words to settings, an outcome to words."""

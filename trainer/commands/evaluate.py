@@ -1,0 +1,102 @@
+"""`python -m trainer evaluate`: PSNR and SSIM of a network beside bicubic's."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+from typing import Literal
+
+import click
+from tqdm import tqdm
+
+from trainer.commands.tables import quality_table
+from trainer.commands.types import PATH, Tile
+from trainer.device import choose_device, limit_threads
+from trainer.errors import UsageError
+from trainer.evaluate import Judged, Pair, judge, photo_pairs, restores, shard_pairs
+from trainer.inference import as_function
+from trainer.metrics import Quality, mean_quality
+from trainer.models import Network
+from trainer.shards import open_shards
+from trainer.weights import load_network
+
+
+@click.command("evaluate")
+@click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
+@click.option("--shards", type=PATH, help="Folder of one scale: its validation split is judged.")
+@click.option("--split", type=click.Choice(("train", "val")), default="val", show_default=True, help="With --shards.")
+@click.option("--hr", type=PATH, help="Folder of HR photos: LR is made of them with the papers' bicubic.")
+@click.option("--scale", type=click.IntRange(2, 8), help="With --hr.  [default: the network's]")
+@click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is one."
+)
+@click.option("--tile", type=Tile(), default="auto", show_default=True, help="As for upscale.")
+@click.option("--json", "as_json", is_flag=True, help="Print every image's figures, for programs.")
+def evaluate_command(
+    weights: Path,
+    shards: Path | None,
+    split: str,
+    hr: Path | None,
+    scale: int | None,
+    device: str,
+    tile: int | Literal["auto"] | None,
+    as_json: bool,
+) -> None:
+    """Measure PSNR and SSIM, of RGB and of Y (BT.601), without a border of `scale` px, beside bicubic's.
+
+    Example: python -m trainer evaluate --weights runs/lite-4x/best.pth --shards shards/scale_4x
+    """
+    if (shards is None) == (hr is None):
+        raise UsageError("name what to judge on: either --shards shards/scale_4x, or --hr FOLDER of sharp photos")
+    limit_threads()
+    network = load_network(weights)
+    pairs, scale, data = (
+        _pairs_of_shards(network, weights, shards, split, scale)
+        if shards
+        else _pairs_of_photos(network, weights, hr, scale)
+    )
+    function = as_function(network, choose_device(device), tile)
+    judged = _kept(tqdm(judge(function, pairs), desc="images", unit="", disable=None, dynamic_ncols=True))
+    if not judged:
+        raise UsageError(f"{data}: there are no images in it")
+    means = {name: mean_quality([figures[name] for _, figures in judged]) for name in ("bicubic", "network")}
+    if as_json:
+        images = [{"image": name, **{k: _plain(v) for k, v in figures.items()}} for name, figures in judged]
+        mean = {name: _plain(quality) for name, quality in means.items()}
+        found = {"weights": str(weights), "data": data, "scale": scale, "mean": mean, "images": images}
+        click.echo(json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False))
+        return
+    click.echo(f"{weights} ({network.spec.name}, {network.spec.scale}x) on {data}, {len(judged):,} images at {scale}x")
+    click.echo(quality_table(means))
+
+
+def _pairs_of_shards(
+    network: Network, weights: Path, folder: Path, split: str, scale: int | None
+) -> tuple[Iterator[Pair], int, str]:
+    shards = open_shards(folder)
+    if scale not in (None, shards.scale):
+        raise UsageError(f"--scale {scale}: the shards in {folder} are {shards.scale}x; leave --scale out")
+    upsampled = restores(network.spec.scale, shards.scale, str(weights), str(folder))
+    return shard_pairs(shards, split, upsampled), shards.scale, f"{folder} ({split})"
+
+
+def _pairs_of_photos(
+    network: Network, weights: Path, folder: Path | None, scale: int | None
+) -> tuple[Iterator[Pair], int, str]:
+    assert folder is not None
+    if scale is None and network.spec.scale == 1:
+        raise UsageError(f"{weights} restores enlarged images: say how much they are enlarged with --scale, e.g. 4")
+    scale = scale or network.spec.scale
+    upsampled = restores(network.spec.scale, scale, str(weights), f"--scale {scale}")
+    return photo_pairs(folder, scale, upsampled), scale, str(folder)
+
+
+def _kept(judged: Iterable[Judged]) -> list[tuple[str, dict[str, Quality]]]:
+    """The figures alone: a thousand images' pixels would fill the memory."""
+    return [(one.pair.name, {"bicubic": one.bicubic, "network": one.network}) for one in judged]
+
+
+def _plain(quality: Quality) -> dict[str, float | None]:
+    """JSON has no infinity: the PSNR of equal images becomes null."""
+    return {name: value if isfinite(value) else None for name, value in asdict(quality).items()}

@@ -1,0 +1,22 @@
+"""`python -m trainer export`: a network as ONNX."""
+
+from pathlib import Path
+
+import click
+
+from trainer.commands.types import PATH
+from trainer.export import export_onnx
+
+
+@click.command("export")
+@click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
+@click.option("-o", "--output", type=PATH, default=Path("model.onnx"), show_default=True, help="File to write.")
+def export_command(weights: Path, output: Path) -> None:
+    """Write a network as ONNX with free height and width, checked against PyTorch.
+
+    Example: python -m trainer export --weights runs/lite-4x/best.pth -o model.onnx
+    """
+    report = export_onnx(weights, output)
+    sizes = ", ".join(f"{width}x{height}" for _, height, width in report.sizes)
+    kind = f"{report.spec.name}, {report.spec.scale}x, opset {report.opset}, {report.num_bytes / 1e6:.1f} MB"
+    click.echo(f"{report.path}: {kind}; within {report.difference:.0e} of PyTorch in onnxruntime at {sizes} px")

@@ -1,0 +1,80 @@
+"""Where a setting comes from: the command line before a resumed run or a `--config` file, those before the defaults."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from click.core import ParameterSource
+
+from trainer.config import FREE_TO_CHANGE, TrainConfig, option_names
+from trainer.errors import UsageError
+from trainer.run_folder import existing_run
+
+
+def resolve(context: click.Context, values: dict[str, Any], file: Path | None, resume: bool) -> TrainConfig:
+    """The settings of a run. UsageError for an unknown key, a value of the wrong kind, or a change to a resumed run."""
+    typed = {
+        name: value
+        for name, value in values.items()
+        if context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    }
+    chosen = {**(_read(context, file) if file else {}), **typed}
+    if resume:
+        run = existing_run(Path(chosen.get("out", values["out"])), chosen.get("run"))
+        former = _read(context, run.config)
+        _refuse_changes(chosen, former, run.path)
+        chosen = {**former, **chosen}
+    settings = {**values, **chosen}
+    if settings["shards"] is None:
+        raise UsageError("name the shards to train on: --shards shards/scale_4x (shardgen generate makes them)")
+    return TrainConfig(**settings)
+
+
+def _refuse_changes(chosen: dict[str, Any], former: dict[str, Any], run: Path) -> None:
+    for name, value in chosen.items():
+        if name not in FREE_TO_CHANGE and value != former.get(name):
+            option = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{run} was begun with {option} {former.get(name)}, not {value}; leave {option} out to go on "
+                f"exactly, or begin a new run, e.g. with --init {run / 'model.pth'}"
+            )
+
+
+def _read(context: click.Context, file: Path) -> dict[str, Any]:
+    """The settings in a YAML file, each as its option would take it from the command line."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"{file}: expected lines such as `batch-size: 16`, found {type(content).__name__}")
+    options = {param.name: param for param in context.command.params}
+    known = option_names()
+    settings = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name.replace("_", "-") not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise UsageError(f"{file}: there is no setting {key!r}; {hint}")
+        settings[name] = _converted(context, options[name], value, file)
+    return settings
+
+
+def _converted(context: click.Context, option: click.Parameter, value: Any, file: Path) -> Any:
+    if value is None:
+        return None
+    is_flag = isinstance(option.type, click.types.BoolParamType)
+    wrong_kind = isinstance(value, bool) != is_flag or isinstance(value, dict | list)
+    try:
+        if wrong_kind:
+            raise click.BadParameter(f"{value!r} is not of its kind")
+        return option.type_cast_value(context, value)
+    except click.BadParameter as error:
+        raise UsageError(f"{file}: {str(option.name).replace('_', '-')}: {error.message}") from error

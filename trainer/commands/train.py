@@ -1,0 +1,126 @@
+"""`python -m trainer --shards ...`: train."""
+
+import functools
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from trainer.commands.settings import resolve
+from trainer.commands.tables import quality_table
+from trainer.commands.types import PATH
+from trainer.config import AMP_MODES, DEFAULT_LR, INPUTS, TrainConfig
+from trainer.losses import LOSSES
+from trainer.models import MODELS
+from trainer.plan import Plan, plan_run
+from trainer.run import Outcome, train
+from trainer.run_folder import RunFolder, existing_run, new_run
+from trainer.shards import ShardFolder, open_shards
+from trainer.stopping import StopRequest
+
+_default = functools.partial(click.option, show_default=True)
+_RATES = ", ".join(f"{rate:g} for {model}" for model, rate in DEFAULT_LR.items())
+
+OPTIONS = [
+    click.option("--shards", type=PATH, help="Folder of one scale, e.g. shards/scale_4x."),
+    _default("--model", type=click.Choice(MODELS), default=TrainConfig.model, help="Network."),
+    _default(
+        "--input",
+        type=click.Choice(INPUTS),
+        default=TrainConfig.input,
+        help="What the network sees: LR, which it enlarges, or the upsampled image, which it restores.",
+    ),
+    _default("--epochs", type=int, default=TrainConfig.epochs, help="Passes over the samples."),
+    click.option("--steps", type=int, help="Optimiser steps, instead of --epochs."),
+    _default("--batch-size", type=int, default=TrainConfig.batch_size, help="Patches in a batch."),
+    _default("--patch-size", type=int, default=TrainConfig.patch_size, help="Edge of a patch in HR px."),
+    click.option("--lr", type=float, help=f"Peak learning rate.  [default: {_RATES}]"),
+    click.option("--warmup", type=int, help="Steps up to the peak.  [default: a twentieth of the run, at most 500]"),
+    _default("--loss", type=click.Choice(tuple(LOSSES)), default=TrainConfig.loss, help="What is made small."),
+    _default(
+        "--amp",
+        type=click.Choice(AMP_MODES),
+        default=TrainConfig.amp,
+        help="Mixed precision; auto takes bf16 where the device computes in it.",
+    ),
+    click.option("--compile", is_flag=True, help="Compile the network (torch.compile)."),
+    _default("--ema", type=float, default=TrainConfig.ema, help="Decay of the averaged weights; 0 for none."),
+    _default("--grad-accum", type=int, default=TrainConfig.grad_accum, help="Batches per step."),
+    _default("--clip", type=float, default=TrainConfig.clip, help="Largest norm of the gradient; 0 for no limit."),
+    click.option("--workers", type=int, help="Data workers.  [default: the CPUs that this process may use]"),
+    _default("--prefetch", type=int, default=TrainConfig.prefetch, help="Batches that each worker is ahead."),
+    _default("--seed", type=int, default=TrainConfig.seed, help="Draws weights, order, crops and flips."),
+    _default("--device", default=TrainConfig.device, help="cpu, cuda, cuda:1; auto takes a GPU if there is one."),
+    click.option("--init", type=PATH, help="Weights to begin with, instead of random ones."),
+    click.option("--val-every", type=int, help="Steps between validations.  [default: an epoch, but 200 to 5000]"),
+    _default("--val-samples", type=int, default=TrainConfig.val_samples, help="Validation images that are looked at."),
+    _default("--out", type=PATH, default=TrainConfig.out, help="Folder for runs."),
+    click.option("--run", help="Name of the run.  [default: e.g. lite-4x, with a number if that is taken]"),
+    click.option("--resume", is_flag=True, help="Go on with --run exactly where it was."),
+    click.option("--verify", is_flag=True, help="Compare every shard's sha256 before the start."),
+    click.option(
+        "--config",
+        "config_file",
+        type=PATH,
+        help="YAML file of these options; the command line wins.",
+    ),
+]
+
+
+def train_command(context: click.Context, config_file: Path | None, resume: bool, values: dict[str, Any]) -> int:
+    """Train, and say how it went. Returns the exit code."""
+    config = resolve(context, values, config_file, resume)
+    folder = _open(config)
+    plan = plan_run(config, folder)
+    run = existing_run(config.out, config.run) if resume else new_run(config.out, config.run, _default_name(plan))
+    with run.locked(), StopRequest() as stop:
+        outcome = train(plan, run, stop, functools.partial(click.echo, err=True))
+    if outcome.finished:
+        click.echo(_result(outcome, run))
+        return 0
+    steps = f"step {outcome.progress.step:,} of {plan.total_steps:,}"
+    click.echo(f"Stopped after {steps}; all is saved. Go on with: {_again(run)}", err=True)
+    return 128 + int(stop.signal_number or 0)
+
+
+def _open(config: TrainConfig) -> ShardFolder:
+    if not config.verify:
+        return open_shards(config.shards)
+    with tqdm(desc="verifying", unit="B", unit_scale=True, dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
+        return open_shards(config.shards, True, bar.update)
+
+
+def _default_name(plan: Plan) -> str:
+    return f"{plan.config.model}-{plan.folder.scale}x" + ("-up" if plan.config.input == "up" else "")
+
+
+def _again(run: RunFolder) -> str:
+    return f"python -m trainer --out {shlex.quote(str(run.path.parent))} --run {shlex.quote(run.path.name)} --resume"
+
+
+def _result(outcome: Outcome, run: RunFolder) -> str:
+    """The table at the end, and what was made."""
+    progress = outcome.progress
+    lines = []
+    if outcome.last:
+        lines.append(quality_table({"bicubic": outcome.last.bicubic, "network": outcome.last.network}))
+    patches_per_s = progress.step * outcome.patches_per_step / max(progress.trained_s, 1e-9)
+    lines.append(
+        f"{progress.step:,} steps in {_duration(progress.trained_s)} ({patches_per_s:,.0f} patches/s); "
+        f"at most {outcome.peak_memory_bytes / 1e9:.1f} GB of memory"
+    )
+    lines.append(f"{run.weights}  the weights at the end")
+    if progress.best_psnr_y is not None:
+        lines.append(f"{run.best}  the best weights: {progress.best_psnr_y:.2f} dB after step {progress.best_step:,}")
+        lines.append(f"{run.previews}/  bicubic | network | HR")
+    lines.append(f"{run.journal}, {run.tensorboard}/  all figures")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

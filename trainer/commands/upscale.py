@@ -1,0 +1,57 @@
+"""`python -m trainer upscale`: enlarge photos."""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from trainer.commands.types import PATH, Tile
+from trainer.device import choose_device, limit_threads
+from trainer.photos import list_photos
+from trainer.upscale import upscale_photos
+from trainer.weights import load_network
+
+
+@click.command("upscale")
+@click.argument("photos", type=PATH, nargs=-1, required=True)
+@click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
+@click.option(
+    "-o", "--output", type=PATH, required=True, help="Folder for NAME_4x.png, or, for one photo, a file to write."
+)
+@click.option("--scale", type=click.IntRange(2, 8), help="For networks that restore (--input up).")
+@click.option(
+    "--tile",
+    type=Tile(),
+    default="auto",
+    show_default=True,
+    help="Px of the photo at a time, with overlap; auto takes what fits into memory, 0 the whole photo.",
+)
+@click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is one."
+)
+@click.option("--compare", is_flag=True, help="Also write NAME_4x_compare.png: bicubic beside the network.")
+def upscale_command(
+    photos: tuple[Path, ...],
+    weights: Path,
+    output: Path,
+    scale: int | None,
+    tile: int | Literal["auto"] | None,
+    device: str,
+    compare: bool,
+) -> None:
+    """Enlarge PHOTOS: files, or folders of them. Transparency and grey are kept.
+
+    Example: python -m trainer upscale --weights runs/lite-4x/best.pth photo.jpg -o enlarged
+    """
+    limit_threads()
+    network = load_network(weights)
+    found = list_photos(photos, leave_out=output)
+    results = upscale_photos(
+        network, found, output, device=choose_device(device), tile=tile, scale=scale, compare=compare
+    )
+    for done in results:
+        before, after = (f"{width}x{height}" for width, height in (done.size_before, done.size_after))
+        replaced = ", replacing the file that was there" if done.replaced else ""
+        click.echo(f"{done.result}  {before} to {after} px in {done.seconds:.1f} s{replaced}")
+        if done.compare:
+            click.echo(f"{done.compare}  bicubic | network")

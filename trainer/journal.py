@@ -1,0 +1,68 @@
+"""What happened in a run: a plain `journal.jsonl`, a line per event, and the same figures for TensorBoard."""
+
+import json
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from trainer.errors import RunError
+from trainer.files import write_atomically
+
+
+class Journal:
+    """A context manager. `from_step` is where the run goes on: what was noted of later steps is taken back.
+
+    Lines are appended and not renamed into place, so that they can be watched; one that was cut off is taken back too.
+    """
+
+    def __init__(self, path: Path, tensorboard: Path, from_step: int) -> None:
+        if path.exists():
+            write_atomically(path, "".join(_lines_up_to(path, from_step)).encode())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by __exit__)
+            self._board = SummaryWriter(str(tensorboard), purge_step=from_step + 1)
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._board.close()
+
+    def note(self, event: str, step: int, **values: Any) -> None:
+        """A line of the journal; the numbers among its values become curves `event/name` in TensorBoard."""
+        line = {"event": event, "step": step, **{name: _plain(value) for name, value in values.items()}}
+        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        for name, value in values.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                self._board.add_scalar(f"{event}/{name}", value, step)
+
+    def picture(self, name: str, step: int, picture: Image.Image) -> None:
+        self._board.add_image(name, np.asarray(picture), step, dataformats="HWC")
+        self._board.flush()
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue  # cut off when the run was killed
+    return kept
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity: the PSNR of equal images becomes null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

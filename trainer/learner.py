@@ -1,0 +1,112 @@
+"""A step of training: batches in, better weights out."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.device import Precision
+from trainer.losses import Loss
+from trainer.models import Network
+from trainer.optim import Ema, learning_rate, make_optimizer
+from trainer.stream.loader import Batch
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What a step does. `lr` is the peak; `clip` 0 leaves gradients as they are; `ema` 0 keeps no average."""
+
+    total_steps: int
+    lr: float
+    warmup: int
+    loss: Loss
+    precision: Precision
+    micro_batches: int
+    clip: float
+    ema: float
+
+
+class Learner:
+    """A network and all that changes with it: optimiser, average, loss scale. `forward` may be its compiled form."""
+
+    def __init__(
+        self,
+        network: Network,
+        average: Network | None,
+        settings: StepSettings,
+        forward: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        self.network = network
+        self.settings = settings
+        self.device = next(network.parameters()).device
+        self._forward = forward
+        self._optimizer = make_optimizer(network.parameters(), settings.lr)
+        self._ema = Ema(average, settings.ema) if average is not None else None
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision.scales_loss)
+
+    @property
+    def judged(self) -> Network:
+        """The network whose images are looked at: the average, if there is one."""
+        return self._ema.network if self._ema else self.network
+
+    @property
+    def average(self) -> Network | None:
+        return self._ema.network if self._ema else None
+
+    def rate(self, step: int) -> float:
+        return learning_rate(step, self.settings.total_steps, self.settings.lr, self.settings.warmup)
+
+    def step(self, step: int, batches: Iterator[Batch]) -> torch.Tensor:
+        """Change the weights after the step's micro-batches. The mean loss, a scalar on the device, not waited for."""
+        count = self.settings.micro_batches
+        total = torch.zeros((), device=self.device)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.rate(step)
+        for _ in range(count):
+            loss = self._loss(next(batches)) / count
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        if self.settings.clip:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._ema:
+            self._ema.update(self.network, step)
+        return total
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        precision = self.settings.precision
+        target, network_input = (to_unit_range(images, self.device) for images in (batch.hr, batch.input))
+        with torch.autocast(self.device.type, precision.dtype, enabled=precision.dtype is not None):
+            output = self._forward(network_input)
+        return self.settings.loss(output, target)
+
+    def restart_average(self) -> None:
+        """Let the average begin with the weights as they are now."""
+        if self._ema:
+            self._ema.network.load_state_dict(self.network.state_dict())
+
+    def state(self) -> dict[str, Any]:
+        """Plain dicts of tensors and numbers."""
+        return {
+            "params": self.network.state_dict(),
+            "params_ema": self._ema.network.state_dict() if self._ema else None,
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["params"])
+        if self._ema:
+            self._ema.network.load_state_dict(state["params_ema"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+
+
+def to_unit_range(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """N x H x W x 3 uint8 to N x 3 x H x W float32 in [0, 1] on the device; the permuted layout is channels_last."""
+    return images.to(device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32).div_(255)

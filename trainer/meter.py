@@ -1,0 +1,84 @@
+"""What training costs and gives: losses, seconds, and the share of them that was spent waiting for data."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import NamedTuple
+
+import torch
+
+from trainer.errors import RunError
+from trainer.stream.loader import Loader
+
+_LOSSES_ON_DEVICE = 20  # steps that may pass before a GPU is asked for its losses: asking makes it wait
+
+
+class Pace(NamedTuple):
+    """What a stretch of steps was like. `data_wait` is the share of its time that was spent waiting for batches."""
+
+    loss: float
+    lr: float
+    patches_per_s: float
+    data_wait: float
+    seconds: float
+
+
+class Meter:
+    """Counts from `start` on; what happens while it is paused (validating, saving) does not count."""
+
+    def __init__(self, loader: Loader, patches_per_step: int, losses: list[float]) -> None:
+        self.losses = losses  # of the steps since the last lap, those before a resumed run was stopped among them
+        self._loader = loader
+        self._patches_per_step = patches_per_step
+        self._pending: list[torch.Tensor] = []  # losses that are still on the device
+        self._steps = 0  # since the last lap
+        self._start_s = perf_counter()  # of the lap, moved on by every pause
+        self._wait_s = 0.0  # of the loader, when the lap began
+
+    def start(self) -> None:
+        self._start_s, self._wait_s = perf_counter(), self._loader.wait_s
+
+    def add(self, loss: torch.Tensor, step: int) -> None:
+        """Note the loss of a step that is the `step`-th of the run. RunError when one is found not to be finite."""
+        self._pending.append(loss)
+        self._steps += 1
+        if loss.device.type == "cpu" or len(self._pending) >= _LOSSES_ON_DEVICE:
+            self.settle(step)
+
+    def settle(self, step: int) -> None:
+        """Look at all losses up to this step, which waits for a GPU. RunError names one that is not finite."""
+        if not self._pending:
+            return
+        losses = torch.stack(self._pending).tolist()
+        self._pending = []
+        for number, loss in enumerate(losses, start=step - len(losses) + 1):
+            if not math.isfinite(loss):
+                raise RunError(f"the loss of step {number:,} is not finite ({loss})")
+        self.losses += losses
+
+    @contextmanager
+    def paused(self, step: int) -> Iterator[None]:
+        """A time-out that does not count, after the GPU has finished this step."""
+        self.settle(step)
+        pause_s = perf_counter()
+        yield
+        self._start_s += perf_counter() - pause_s
+
+    def lap(self, step: int, lr: float) -> Pace | None:
+        """The steps since the last lap, and the seconds that they took are added; None when there were none."""
+        self.settle(step)
+        if not self._steps:
+            return None
+        seconds = max(perf_counter() - self._start_s, 1e-9)
+        pace = Pace(
+            loss=sum(self.losses) / len(self.losses),
+            lr=lr,
+            patches_per_s=self._steps * self._patches_per_step / seconds,
+            data_wait=min(1.0, (self._loader.wait_s - self._wait_s) / seconds),
+            seconds=seconds,
+        )
+        self.losses.clear()
+        self._steps = 0
+        self.start()
+        return pace

@@ -1,0 +1,116 @@
+"""RRDBNet, the network of ESRGAN: blocks of densely connected convolutions, each adding a little to what it got.
+
+The names of the parameters are Real-ESRGAN's at 1x, 2x and 4x, so that its weights load here and ours load there.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from trainer.models.blocks import COLOURS, Network, NetworkSpec, conv3x3, enlarge_nearest, fold, leaky
+
+RESIDUAL = 0.2  # the share of a block's result that is added to its input
+FOLDS = {1: 4, 2: 2, 3: 1, 4: 1}  # scale: what the input is folded by; 1x and 2x are 4x on a quarter and half the size
+PRACTICAL_MARGIN = 32
+
+
+class DenseBlock(nn.Module):
+    """Five convolutions, each of which sees the input and what all before it gave."""
+
+    def __init__(self, features: int, growth: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(features, growth)
+        self.conv2 = conv3x3(features + growth, growth)
+        self.conv3 = conv3x3(features + 2 * growth, growth)
+        self.conv4 = conv3x3(features + 3 * growth, growth)
+        self.conv5 = conv3x3(features + 4 * growth, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = [x]
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            seen.append(leaky(conv(torch.cat(seen, 1))))
+        added: Tensor = self.conv5(torch.cat(seen, 1))
+        return added * RESIDUAL + x
+
+
+class Block(nn.Module):
+    """Three dense blocks, and a residual around them: the "residual in residual"."""
+
+    def __init__(self, features: int, growth: int) -> None:
+        super().__init__()
+        self.rdb1 = DenseBlock(features, growth)
+        self.rdb2 = DenseBlock(features, growth)
+        self.rdb3 = DenseBlock(features, growth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        added: Tensor = self.rdb3(self.rdb2(self.rdb1(x)))
+        return added * RESIDUAL + x
+
+
+class Tail3x(nn.Module):
+    """The way from features to pixels at 3x, which exists nowhere else: one enlargement, then the usual two layers.
+
+    Its layers stand under a name of their own, `conv_last` included. Other tools count the `conv_up` layers to learn
+    the scale, and would take a file with the usual names for 1x or 2x; without a `conv_last` they refuse it.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.conv_up = conv3x3(features, features)
+        self.conv_hr = conv3x3(features, features)
+        self.conv_last = conv3x3(features, COLOURS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = leaky(self.conv_up(enlarge_nearest(x, 3)))
+        x = self.conv_last(leaky(self.conv_hr(x)))
+        return x
+
+
+class Rrdb(Network, architecture="rrdb"):
+    """`depth` blocks at the size of the input (1x: a quarter, 2x: half of it), then the enlargement."""
+
+    scales = (1, 2, 3, 4)
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__(spec)
+        assert spec.growth is not None
+        self.fold_by = FOLDS[spec.scale]
+        self.conv_first = conv3x3(COLOURS * self.fold_by**2, spec.features)
+        self.body = nn.Sequential(*(Block(spec.features, spec.growth) for _ in range(spec.depth)))
+        self.conv_body = conv3x3(spec.features, spec.features)
+        if spec.scale == 3:
+            self.tail_3x = Tail3x(spec.features)
+        else:
+            self.conv_up1 = conv3x3(spec.features, spec.features)
+            self.conv_up2 = conv3x3(spec.features, spec.features)
+            self.conv_hr = conv3x3(spec.features, spec.features)
+            self.conv_last = conv3x3(spec.features, COLOURS)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        x: Tensor = self.conv_first(fold(images, self.fold_by) if self.fold_by > 1 else images)
+        x = x + self.conv_body(self.body(x))
+        if self.scale == 3:
+            enlarged: Tensor = self.tail_3x(x)
+            return enlarged
+        x = leaky(self.conv_up1(enlarge_nearest(x, 2)))
+        x = leaky(self.conv_up2(enlarge_nearest(x, 2)))
+        x = self.conv_last(leaky(self.conv_hr(x)))
+        return x[:, :, : self.scale * height, : self.scale * width] if self.fold_by > 1 else x
+
+    @staticmethod
+    def margin_px(spec: NetworkSpec) -> int:
+        """The whole field of 23 blocks is 349 px wide to each side, but its outer part weighs next to nothing.
+
+        Real-ESRGAN's own tiles overlap by 10 px, other tools' by 16 to 32. We take 32, or the whole field where it is
+        smaller, of folded pixels.
+        """
+        whole = 15 * spec.depth + 2 + (1 if spec.scale == 3 else 2)  # blocks; conv_first, conv_body; enlargement
+        fold_by = FOLDS[spec.scale]
+        return min(PRACTICAL_MARGIN, whole + (fold_by > 1)) * fold_by
+
+    def gain(self, convolution: str) -> float:
+        if convolution == "conv_body":
+            # A block starts as 1.2 times the identity (its residual sum counts its input once more), so 23 of them
+            # amplify 66 times: more than bearable, so conv_body starts by taking that back.
+            return (1 + RESIDUAL) ** -self.spec.depth
+        return 0.1 if ".rdb" in convolution or convolution.endswith("conv_last") else 1

@@ -1,0 +1,42 @@
+"""How weights change: the learning rate over the steps, the optimiser, and the average of the weights."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from trainer.models import Network
+
+_FINAL_SHARE = 0.01  # of the peak learning rate, at the last step
+
+
+def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
+    """The rate of step 0 .. total-1: up in a straight line for `warmup` steps, then down along half a cosine."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    share = (step - warmup) / max(1, total - 1 - warmup)
+    return peak * (_FINAL_SHARE + (1 - _FINAL_SHARE) * (1 + math.cos(math.pi * min(1.0, share))) / 2)
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.AdamW:
+    """AdamW without weight decay. The second moment forgets faster than usual, as the field does it (beta2 0.99)."""
+    return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
+
+
+class Ema:
+    """The exponential moving average of a network's weights, in a network of its own.
+
+    The decay rises as (1 + n) / (10 + n) up to `decay`, so that a short run is not an average with its beginning.
+    """
+
+    def __init__(self, average: Network, decay: float) -> None:
+        self.network = average.eval().requires_grad_(False)
+        self._decay = decay
+        self._averages: list[torch.Tensor] = list(average.parameters())
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Move towards `network` after step 0, 1, ..."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._averages, [p.detach() for p in network.parameters()], 1 - decay)

@@ -1,0 +1,130 @@
+"""What a run will do: all that follows from its settings and the shards, before anything is read or made."""
+
+from dataclasses import dataclass
+
+import torch
+
+from trainer.config import DEFAULT_LR, TrainConfig
+from trainer.device import Precision, available_cpus, choose_device, choose_precision, describe_device
+from trainer.errors import UsageError
+from trainer.models import NetworkSpec, network_spec, num_parameters
+from trainer.shards import ShardFolder
+from trainer.stream.loader import Rows, check_shared_memory
+from trainer.stream.patches import PatchGrid
+from trainer.stream.schedule import Schedule
+
+_MIN_VAL_EVERY, _MAX_VAL_EVERY = 200, 5000
+_MAX_WARMUP = 500
+_MAX_LOG_EVERY = 50
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that follows from settings and shards before anything is read or made. UsageError if they do not fit."""
+
+    config: TrainConfig
+    folder: ShardFolder
+    spec: NetworkSpec
+    grid: PatchGrid
+    rows: Rows
+    schedule: Schedule
+    total_steps: int
+    val_every: int
+    device: torch.device
+    precision: Precision
+    workers: int
+
+    @property
+    def samples_left_out(self) -> int:
+        """At the very end of the last epoch; those of the other epochs begin the next one."""
+        if self.config.steps is not None:
+            return 0
+        return max(0, self.config.epochs * self.schedule.num_samples - self.total_steps * self.rows.global_batch)
+
+    @property
+    def lr(self) -> float:
+        return self.config.lr or DEFAULT_LR[self.config.model]
+
+    @property
+    def warmup(self) -> int:
+        given = self.config.warmup
+        return min(_MAX_WARMUP, self.total_steps // 20) if given is None else given
+
+    @property
+    def smaller(self) -> str:
+        """What to try when memory does not suffice."""
+        config, scale = self.config, self.folder.scale
+        if config.batch_size > 1:
+            batch, accum = config.batch_size // 2, config.grad_accum * 2
+            return f"try --batch-size {batch} --grad-accum {accum}: about half of the memory, and as large a step"
+        patch = max(scale, config.patch_size // 2 // scale * scale)
+        return f"try --patch-size {patch}, or a smaller --model"
+
+    @property
+    def log_every(self) -> int:
+        return max(1, min(_MAX_LOG_EVERY, self.total_steps // 20))
+
+
+def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
+    """Check everything that can be checked without making anything."""
+    scale = folder.scale
+    config.check_patch(folder.hr_size, scale)
+    if not folder.train:
+        raise UsageError(
+            f"{folder.path} has no training samples; generate from more photos, or a smaller --val-fraction"
+        )
+    spec = network_spec(config.model, scale if config.input == "lr" else 1)
+    rows = Rows(config.batch_size, config.grad_accum)
+    schedule = Schedule(
+        [record.samples for record in folder.train],
+        [record.bytes for record in folder.train],
+        config.seed,
+        rows.global_batch,
+    )
+    steps_per_epoch = max(1, schedule.num_samples // rows.global_batch)
+    device = choose_device(config.device)
+    grid = PatchGrid(folder.hr_size, scale, config.patch_size, scale if config.input == "lr" else 1)
+    workers = available_cpus() if config.workers is None else config.workers
+    check_shared_memory(rows.batch * grid.bytes_per_row, workers, config.prefetch)
+    return Plan(
+        config=config,
+        folder=folder,
+        spec=spec,
+        grid=grid,
+        rows=rows,
+        schedule=schedule,
+        total_steps=config.steps or schedule.num_steps(config.epochs),
+        val_every=config.val_every or min(max(steps_per_epoch, _MIN_VAL_EVERY), _MAX_VAL_EVERY),
+        device=device,
+        precision=choose_precision(config.amp, device),
+        workers=workers,
+    )
+
+
+def describe(plan: Plan) -> str:
+    """What the run is about to do, in lines for people."""
+    folder, config, spec = plan.folder, plan.config, plan.spec
+    settings = folder.manifest.raw["settings"]
+    sees = f"LR in, {folder.scale}x out" if config.input == "lr" else "upsampled image in, restored image out"
+    steps = f"{plan.total_steps:,} of {plan.rows.global_batch} patches of {config.patch_size} px"
+    if config.steps is None:
+        steps += f": {config.epochs} epochs of {plan.schedule.num_samples:,} samples"
+        left_out = plan.samples_left_out
+        steps += f", but the last {left_out}, which fill no batch" if left_out else ""
+    else:
+        epochs = plan.total_steps * plan.rows.global_batch / plan.schedule.num_samples
+        steps += f": {epochs:.1f} epochs of {plan.schedule.num_samples:,} samples"
+    if config.grad_accum > 1:
+        steps += f"; {config.grad_accum} batches of {config.batch_size} each"
+    lines = [
+        f"Data     {folder.path}: {folder.num_samples('train'):,} train, {folder.num_samples('val'):,} val samples, "
+        f"HR {folder.hr_size} px, {folder.scale}x by {settings.get('method')}, {folder.codec}",
+        f"Network  {spec.name}, {num_parameters(spec.build()):,} parameters, {sees}",
+        f"Device   {describe_device(plan.device)}, {plan.precision}; {plan.workers} data workers",
+        f"Steps    {steps}",
+    ]
+    if folder.codec != "npy":
+        lines.append(f"Note     {folder.codec} has to be decoded for every patch; shards with --codec npy train faster")
+    if not folder.val:
+        lines.append("Note     there are no validation samples: nothing is measured, and best.pth is not written")
+    return "\n".join(lines)

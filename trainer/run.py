@@ -1,0 +1,134 @@
+"""A training run from its settings to its weights."""
+
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from trainer.checkpoint import Progress, load_state
+from trainer.device import limit_threads
+from trainer.display import Display
+from trainer.errors import RunError
+from trainer.journal import Journal
+from trainer.learner import Learner, StepSettings
+from trainer.loop import LoopSettings, TrainingLoop
+from trainer.losses import LOSSES
+from trainer.models import Network
+from trainer.plan import Plan, describe
+from trainer.run_folder import RunFolder
+from trainer.stopping import StopRequest
+from trainer.stream.batches import BatchReader
+from trainer.stream.loader import Loader
+from trainer.validation import Validation, ValidationResult
+from trainer.weights import load_into
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `last` is None when nothing was validated since it began or went on."""
+
+    finished: bool
+    progress: Progress
+    last: ValidationResult | None
+    patches_per_step: int
+    peak_memory_bytes: int
+
+
+def train(plan: Plan, run: RunFolder, stop: StopRequest, say: Callable[[str], None]) -> Outcome:
+    """Train, from the beginning or from `run`'s state if it has one. The caller holds the run's lock."""
+    limit_threads()
+    data = plan.folder.fingerprint()
+    learner = _learner(plan)
+    progress = Progress()
+    if run.state.exists():
+        progress, state = load_state(run.state, data)
+        learner.restore(state)
+    elif plan.config.init is not None:
+        load_into(learner.network, plan.config.init)
+        learner.restart_average()
+    going_on = f", going on at step {progress.step:,}" if progress.step else ""
+    say(f"{describe(plan)}\nRun      {run.path}{going_on}")
+    run.write_config(plan.config.as_yaml())
+    settings = LoopSettings(
+        total_steps=plan.total_steps,
+        val_every=plan.val_every,
+        log_every=plan.log_every,
+        patches=plan.rows.global_batch,
+        num_samples=plan.schedule.num_samples,
+        folder=plan.folder.path,
+        data=data,
+        smaller=plan.smaller,
+    )
+    with (
+        Journal(run.journal, run.tensorboard, progress.step) as journal,
+        Display(progress.step, plan.total_steps) as display,
+    ):
+        loop = TrainingLoop(
+            settings, learner, _loader(plan, progress.step), _validation(plan), progress, run, journal, display
+        )
+        try:
+            loop.run(stop)
+        except RunError as error:
+            journal.note("error", progress.step, message=str(error))
+            raise
+    return Outcome(
+        finished=progress.step == plan.total_steps,
+        progress=progress,
+        last=loop.last_validation,
+        patches_per_step=plan.rows.global_batch,
+        peak_memory_bytes=_peak_memory_bytes(plan.device),
+    )
+
+
+def _learner(plan: Plan) -> Learner:
+    """The network as it is drawn from the seed, ready for its first step."""
+    config, spec = plan.config, plan.spec
+    network, average = (_channels_last(spec.build(config.seed).to(plan.device)) for _ in range(2))
+    settings = StepSettings(
+        total_steps=plan.total_steps,
+        lr=plan.lr,
+        warmup=plan.warmup,
+        loss=LOSSES[config.loss],
+        precision=plan.precision,
+        micro_batches=config.grad_accum,
+        clip=config.clip,
+        ema=config.ema,
+    )
+    forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(network) if config.compile else network
+    return Learner(network, average if config.ema else None, settings, forward)
+
+
+def _channels_last(network: Network) -> Network:
+    """Batches arrive as N x H x W x 3; convolutions are fastest when their weights have that layout too."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _loader(plan: Plan, step: int) -> Loader:
+    config, folder = plan.config, plan.folder
+    reader = BatchReader(
+        shards=[(folder.tar(record), record.samples) for record in folder.train],
+        codec=folder.codec,
+        schedule=plan.schedule,
+        grid=plan.grid,
+        input_name=config.input,
+        seed=config.seed,
+    )
+    parts = plan.rows.micro_batches
+    pin_memory = plan.device.type == "cuda"
+    return Loader(reader, plan.rows, step * parts, plan.total_steps * parts, plan.workers, config.prefetch, pin_memory)
+
+
+def _validation(plan: Plan) -> Validation | None:
+    if not plan.folder.val:
+        return None
+    return Validation(plan.folder, plan.config.input == "up", plan.config.val_samples)
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    """Of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,116 @@
+"""A folder of shards as the trainer finds it: everything that can be known before the first batch is checked here."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardgen.format import MANIFEST_NAME, FormatError, Manifest, ShardRecord, load_manifest
+from trainer.errors import UsageError
+
+_CHUNK_BYTES = 1 << 20
+_MAKE_THEM = "make shards first: shardgen generate -i PHOTOS -o shards -s 4"
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """A scale's folder. `train` and `val` are the shards with samples, in the manifest's order."""
+
+    path: Path
+    manifest: Manifest
+    train: tuple[ShardRecord, ...]
+    val: tuple[ShardRecord, ...]
+
+    @property
+    def scale(self) -> int:
+        return self.manifest.scale
+
+    @property
+    def hr_size(self) -> int:
+        """Edge of the HR images in px."""
+        return self.manifest.hr_size
+
+    @property
+    def codec(self) -> str:
+        return self.manifest.codec
+
+    def tar(self, record: ShardRecord) -> Path:
+        return self.path / f"{record.name}.tar"
+
+    def num_samples(self, split: str) -> int:
+        return sum(record.samples for record in (self.train if split == "train" else self.val))
+
+    def fingerprint(self) -> str:
+        """Changes when any sample of the folder does: a run can only be resumed on the same data."""
+        text = "\n".join(f"{record.name} {record.samples} {record.sha256}" for record in (*self.train, *self.val))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def open_shards(
+    folder: Path, verify: bool = False, progress: Callable[[int], object] = lambda num_bytes: None
+) -> ShardFolder:
+    """The shards of one scale, all there and of the sizes that the manifest says; with `verify`, of its sha256 too.
+
+    `progress` is told the bytes that were hashed. UsageError names the first thing that is wrong and the way out.
+    """
+    manifest = _manifest(folder)
+    shards = [record for record in manifest.shards if record.samples]
+    for record in shards:
+        _check_size(folder, record)
+    if verify:
+        for record in shards:
+            _check_hash(folder, record, progress)
+    of = {split: tuple(record for record in shards if record.split == split) for split in ("train", "val")}
+    return ShardFolder(folder, manifest, of["train"], of["val"])
+
+
+def _manifest(folder: Path) -> Manifest:
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UsageError(f"--shards {folder}: expected a folder of shards, but it {what}; {_MAKE_THEM}")
+    if not (folder / MANIFEST_NAME).is_file():
+        raise UsageError(f"--shards {folder}: {_what_it_is(folder)}")
+    try:
+        return load_manifest(folder)
+    except (FormatError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _what_it_is(folder: Path) -> str:
+    """What a folder without a manifest seems to be, and what to do about it."""
+    scales = sorted(path.parent for path in folder.glob(f"*/{MANIFEST_NAME}"))
+    if scales:
+        return f"that is the folder above the scales; name one of them: --shards {' or '.join(map(str, scales))}"
+    if any(folder.glob("*.tar")):
+        return (
+            f"there are tars but no {MANIFEST_NAME}, so generating was not finished; "
+            "run the same shardgen generate command again, it goes on where it was"
+        )
+    images = sum(1 for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+    if images:
+        return f"there are {images:,} loose images but no shards; {_MAKE_THEM.replace('PHOTOS', str(folder))}"
+    return f"there is no {MANIFEST_NAME} in it; {_MAKE_THEM}"
+
+
+def _check_size(folder: Path, record: ShardRecord) -> None:
+    for path in (folder / f"{record.name}.tar", folder / f"{record.name}.idx"):
+        if not path.is_file():
+            raise UsageError(f"{path} is missing, but the manifest lists it; {_mend(folder)}")
+    path = folder / f"{record.name}.tar"
+    size = path.stat().st_size
+    if size != record.bytes:
+        raise UsageError(f"{path}: expected {record.bytes:,} bytes as in the manifest, found {size:,}; {_mend(folder)}")
+
+
+def _check_hash(folder: Path, record: ShardRecord, progress: Callable[[int], object]) -> None:
+    path, sha256 = folder / f"{record.name}.tar", hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            sha256.update(chunk)
+            progress(len(chunk))
+    if sha256.hexdigest() != record.sha256:
+        raise UsageError(f"{path}: its bytes are not those that the manifest has the sha256 of; {_mend(folder)}")
+
+
+def _mend(folder: Path) -> str:
+    return f"`shardgen verify {folder} --fix` and then shardgen generate make such shards again"

@@ -1,0 +1,32 @@
+"""Ctrl-C and SIGTERM: a request that the training loop sees at the end of a step, so that it can save."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class StopRequest:
+    """While the `with` block runs, the first signal sets `signal_number`; a second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._former[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def __bool__(self) -> bool:
+        return self.signal_number is not None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal_number = number

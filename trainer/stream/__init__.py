@@ -1,0 +1,1 @@
+"""From the index of the shards to batches in memory."""

@@ -1,0 +1,85 @@
+"""A shard in memory: the tar is mapped, the index says where members lie, only the bytes that are used are read."""
+
+import mmap
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from shardgen.format import FormatError, Member, load_index
+from trainer.pixels import Pixels
+
+_NPY_HEADER_BYTES = 128
+
+
+class DamagedMember(Exception):
+    """One image cannot be used. The message says which and why."""
+
+
+class MappedShard:
+    """The images of one shard, by place and name. Close it, or let it go.
+
+    FormatError or OSError when the shard or its index is not there or not what the manifest says.
+    """
+
+    def __init__(self, tar: Path, num_samples: int) -> None:
+        self._tar = tar
+        index = load_index(tar.with_suffix(".idx"))
+        if len(index) != num_samples:
+            raise FormatError(
+                f"{tar.with_suffix('.idx')}: expected {num_samples} samples as in the manifest, found {len(index)}"
+            )
+        self._samples = [{member.extension: member for member in sample} for sample in index]
+        with open(tar, "rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._bytes = memoryview(self._map)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def image(self, place: int, name: str, codec: str, size: int) -> Pixels:
+        """The image `hr`, `lr` or `up` of a sample: size x size x 3 uint8 RGB, a read-only view for `npy`.
+
+        DamagedMember when its bytes are not such an image. (`npy` pixels carry no checksum: that is for `--verify`.)
+        """
+        member = self._samples[place].get(f"{name}.{codec}")
+        if member is None:
+            raise DamagedMember(f"{self._tar.name}: sample {place} has no {name}.{codec}")
+        content = self._bytes[member.offset : member.offset + member.size]
+        image = self._npy(content, size) if codec == "npy" else _decode(content)
+        if image is None or image.shape != (size, size, 3):
+            found = "other bytes" if image is None else "x".join(map(str, image.shape))
+            raise DamagedMember(f"{self._tar.name}: {member.name}: expected {size}x{size}x3 px, found {found}")
+        return image
+
+    def json(self, place: int) -> bytes:
+        """The sample's `json` member."""
+        member: Member = self._samples[place]["json"]
+        return bytes(self._bytes[member.offset : member.offset + member.size])
+
+    def _npy(self, content: memoryview, size: int) -> Pixels | None:
+        header = _npy_header(size)
+        if len(content) != len(header) + size * size * 3 or content[: len(header)] != header:
+            return None
+        return np.frombuffer(content, np.uint8, offset=len(header)).reshape(size, size, 3)
+
+
+@cache
+def _npy_header(size: int) -> bytes:
+    """The bytes that stand before the pixels of every image of this size: NumPy writes no other."""
+    file = BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (size, size, 3)})
+    header = file.getvalue()
+    assert len(header) == _NPY_HEADER_BYTES
+    return header
+
+
+def _decode(content: memoryview) -> Pixels | None:
+    # Pillow refuses a PNG or WebP that is cut off or damaged, where OpenCV may return half a picture.
+    try:
+        with Image.open(BytesIO(content)) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception:  # decoders raise all sorts of things on damaged data
+        return None

@@ -1,0 +1,116 @@
+"""Which samples make which batch: a pure function of (seed, step), computed without reading a byte of data.
+
+Samples are numbered 0 .. N-1 through the shards in the order of the manifest. An epoch is a permutation of them:
+
+    shards permuted ─▶ grouped into blocks of some shards ─▶ samples permuted within a block
+
+so the shuffle is wide, and what is read at a time (a block) stays small enough for the page cache. The epochs stand one
+after the other on an endless line, and step n takes the n-th stretch of `global_batch` samples from it: every sample
+comes exactly once in every epoch, and what an epoch leaves over begins the next epoch's first batch. Nothing here knows
+about workers or ranks: a rank takes its rows of the global batch.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.stream.draws import shuffled
+
+BLOCK_BYTES = 2_000_000_000
+
+_SHARDS, _SAMPLES = 0, 1  # keep the two kinds of permutations apart
+
+
+class Draws(NamedTuple):
+    """Rows of a batch: which sample, and in which epoch, which decides its crop and its flips."""
+
+    epochs: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int64]
+
+
+class Block(NamedTuple):
+    """A stretch of an epoch, and the shards that its samples are drawn from."""
+
+    start: int
+    stop: int
+    shards: npt.NDArray[np.int64]
+
+
+class Schedule:
+    """The endless line of samples.
+
+    `shard_samples` and `shard_bytes` are those of the training shards, in the manifest's order.
+    """
+
+    def __init__(self, shard_samples: Sequence[int], shard_bytes: Sequence[int], seed: int, global_batch: int) -> None:
+        self.num_samples = sum(shard_samples)
+        if self.num_samples < 1 or global_batch < 1:
+            raise ValueError(f"no schedule for {self.num_samples} samples and batches of {global_batch}")
+        self._samples = np.asarray(shard_samples, np.int64)
+        self._bytes = np.asarray(shard_bytes, np.int64)
+        self._first_number = np.cumsum(self._samples) - self._samples
+        self._seed = seed
+        self.global_batch = global_batch
+        self._blocks: tuple[int, list[Block]] = (-1, [])  # of the epoch asked for last
+        self._order: tuple[tuple[int, int], npt.NDArray[np.int64]] = ((-1, -1), self._first_number)  # of the last block
+
+    def num_steps(self, epochs: int) -> int:
+        """Whole global batches in so many epochs; at least 1."""
+        return max(1, epochs * self.num_samples // self.global_batch)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch that the first sample of a step belongs to."""
+        return step * self.global_batch // self.num_samples
+
+    def batch(self, step: int, first: int = 0, stop: int | None = None) -> Draws:
+        """Rows first .. stop-1 of the global batch of a step (all of them by default)."""
+        start = step * self.global_batch
+        positions = np.arange(start + first, start + (self.global_batch if stop is None else stop))
+        epochs, places = np.divmod(positions, self.num_samples)
+        numbers = np.empty_like(positions)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            numbers[here] = self._numbers(int(epoch), places[here])
+        return Draws(epochs, numbers)
+
+    def shard_of(self, number: int) -> tuple[int, int]:
+        """The shard (its place in the manifest) that holds a sample, and the sample's place in it."""
+        shard = int(np.searchsorted(self._first_number, number, "right")) - 1
+        return shard, int(number - self._first_number[shard])
+
+    def blocks(self, epoch: int) -> list[Block]:
+        """The blocks of an epoch, in order. Shards without samples are in none."""
+        if self._blocks[0] != epoch:
+            order = shuffled(len(self._samples), self._seed, epoch, _SHARDS)
+            self._blocks = epoch, self._grouped(order[self._samples[order] > 0])
+        return self._blocks[1]
+
+    def _grouped(self, order: npt.NDArray[np.int64]) -> list[Block]:
+        blocks: list[Block] = []
+        start = first = 0
+        while first < len(order):
+            sizes = np.cumsum(self._bytes[order[first:]])
+            count = max(1, int(np.searchsorted(sizes, BLOCK_BYTES, "right")))
+            shards = order[first : first + count]
+            stop = start + int(self._samples[shards].sum())
+            blocks.append(Block(start, stop, shards))
+            start, first = stop, first + count
+        return blocks
+
+    def _numbers(self, epoch: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        numbers = np.empty_like(places)
+        for index, block in enumerate(self.blocks(epoch)):
+            here = (places >= block.start) & (places < block.stop)
+            if here.any():
+                numbers[here] = self._block_order(epoch, index, block)[places[here] - block.start]
+        return numbers
+
+    def _block_order(self, epoch: int, index: int, block: Block) -> npt.NDArray[np.int64]:
+        if self._order[0] != (epoch, index):
+            starts, counts = self._first_number[block.shards], self._samples[block.shards]
+            numbers = np.concatenate([np.arange(s, s + c) for s, c in zip(starts, counts, strict=True)])
+            permutation = shuffled(len(numbers), self._seed, epoch, _SAMPLES, index)
+            self._order = (epoch, index), numbers[permutation]
+        return self._order[1]
