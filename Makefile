@@ -10,12 +10,14 @@ SCALES  ?= 4
 OUTPUT  ?= shards
 INPUT   ?= $(if $(wildcard OST),OST,$(SAMPLES))
 SAMPLES := build/sample_photos
+# What `make demo` makes, in about three minutes on 2 cores.
+DEMO    := build/demo
 # Each of these is passed on only when it is named.
 OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(METHOD),--method $(METHOD)) \
            $(if $(CODEC),--codec $(CODEC)) $(if $(WORKERS),--workers $(WORKERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install shards test lint format bench clean
+.PHONY: help install demo shards test lint format bench clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +28,9 @@ install: $(STAMP) ## Create .venv and install the project into it
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[samples,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[samples,onnx,dev]'
+	@# Only the tests need it. Its requirement torchvision would bring another PyTorch; the tests do without.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps spandrel
 	@touch $@
 
 .PHONY: photos
@@ -35,6 +39,20 @@ ifeq ($(INPUT),$(SAMPLES))
 	@echo "No INPUT= and no ./OST: taking the colour photographs that scikit-image carries."
 	@$(BIN)/python -m shardgen.sample_photos $(SAMPLES)
 endif
+
+demo: $(STAMP) ## Sample photos to shards, a short training, its evaluation, one enlarged photo
+	@$(BIN)/python -m shardgen.sample_photos $(SAMPLES)
+	@echo; echo "1. Shards: tiles of 256 px, LR by area"
+	@$(BIN)/python -m shardgen generate -i $(SAMPLES) -o $(DEMO)/shards -s 4 --fit tile --size 256 --tile-step 128 \
+	    --method area --auto
+	@echo; echo "2. Training: ultra_lite, from random weights"
+	@rm -rf $(DEMO)/runs/demo
+	@$(BIN)/python -m trainer --shards $(DEMO)/shards/scale_4x --model ultra_lite --steps 1000 --val-every 250 \
+	    --out $(DEMO)/runs --run demo
+	@echo; echo "3. Evaluation on the photo that was kept out of training"
+	@$(BIN)/python -m trainer evaluate --weights $(DEMO)/runs/demo/best.pth --shards $(DEMO)/shards/scale_4x
+	@echo; echo "4. That photo, enlarged"
+	@$(BIN)/python -m trainer upscale --weights $(DEMO)/runs/demo/best.pth $(SAMPLES)/food/coffee.png -o $(DEMO) --compare
 
 shards: photos ## Make shards of the photos in INPUT (./OST, or sample photos) for SCALES="2 4"
 	@$(BIN)/python -m shardgen generate -i "$(INPUT)" -o "$(OUTPUT)" -s $(SCALES) $(OPTIONS) --auto

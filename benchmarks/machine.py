@@ -8,7 +8,16 @@ from typing import Any
 
 from shardgen.cpus import available_cpus
 
-_PACKAGES = ("numpy", "opencv-python-headless", "opencv-python", "pillow", "simplejpeg", "isal", "sr-shards")
+_PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "opencv-python",
+    "pillow",
+    "simplejpeg",
+    "isal",
+    "torch",
+    "sr-shards",
+)
 
 
 def describe_machine(scratch: Path) -> dict[str, Any]:

@@ -237,6 +237,7 @@ def test_losses_are_float32_also_under_autocast(name: str, dtype: torch.dtype) -
     assert loss.item() == pytest.approx(wanted, rel=1e-4)
     loss.backward()
     assert output.grad is not None and torch.isfinite(output.grad).all()
+    assert LOSSES[name](output, target.to(dtype)).dtype == torch.float32
 
 
 def test_charbonnier_is_smooth_where_nothing_is_wrong() -> None:

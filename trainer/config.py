@@ -10,7 +10,7 @@ INPUTS = ("lr", "up")
 AMP_MODES = ("auto", "bf16", "fp16", "off")
 
 # Peak learning rates for AdamW at batches of 16, found by trial on real photos: docs/architecture.md.
-DEFAULT_LR = {"ultra_lite": 2e-3, "lite": 1e-3, "standard": 2e-4}
+DEFAULT_LR = {"ultra_lite": 3e-3, "lite": 1e-3, "standard": 2e-4}
 
 # What may be different when a run is resumed: none of it changes the batches or the arithmetic of a step.
 FREE_TO_CHANGE = frozenset({"shards", "workers", "prefetch", "device", "out", "run", "verify"})

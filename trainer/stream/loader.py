@@ -4,7 +4,9 @@ The dataset's item number n is the micro-batch n of the run: everything about it
 workers and resuming cannot change what is in it.
 """
 
+import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -85,7 +87,13 @@ class Loader:
     ) -> None:
         self.wait_s = 0.0  # for all batches but the first
         several: dict[str, Any] = (
-            {"prefetch_factor": prefetch, "multiprocessing_context": start_fork_server()} if workers else {}
+            {
+                "prefetch_factor": prefetch,
+                "multiprocessing_context": start_fork_server(),
+                "worker_init_fn": _end_with_parent,
+            }
+            if workers
+            else {}
         )
         self._loader = DataLoader(
             _MicroBatches(reader, rows),
@@ -136,6 +144,18 @@ def check_shared_memory(batch_bytes: int, workers: int, prefetch: int) -> None:
             f"{needed / 1e6:.0f} MB there; enlarge it (docker run --shm-size=..., or mount -o remount,size=... "
             f"{SHARED_MEMORY}), or take fewer --workers, a smaller --prefetch, or --workers 0"
         )
+
+
+def _end_with_parent(worker: int) -> None:
+    """End this worker when the training process is dead: PyTorch's own watch sees the fork server, which lives on."""
+    training = multiprocessing.parent_process()
+    assert training is not None  # this is a worker
+
+    def watch() -> None:
+        training.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _as_it_is(item: Any) -> Any:
