@@ -61,7 +61,7 @@ def commands(context: click.Context, /, config_file: Path | None, resume: bool, 
     return train_command(context, config_file, resume, values)
 
 
-for _option in reversed(OPTIONS):
+for _option in OPTIONS:
     commands = _option(commands)
 for _command in (evaluate_command, upscale_command, export_command):
     commands.add_command(_command)

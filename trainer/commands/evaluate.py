@@ -22,7 +22,7 @@ from trainer.shards import open_shards
 from trainer.weights import load_network
 
 
-@click.command("evaluate")
+@click.command("evaluate", short_help="PSNR and SSIM of a network, beside bicubic's.")
 @click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
 @click.option("--shards", type=PATH, help="Folder of one scale: its validation split is judged.")
 @click.option("--split", type=click.Choice(("train", "val")), default="val", show_default=True, help="With --shards.")

@@ -8,7 +8,7 @@ from trainer.commands.types import PATH
 from trainer.export import export_onnx
 
 
-@click.command("export")
+@click.command("export", short_help="Write a network as ONNX.")
 @click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
 @click.option("-o", "--output", type=PATH, default=Path("model.onnx"), show_default=True, help="File to write.")
 def export_command(weights: Path, output: Path) -> None:

@@ -12,7 +12,7 @@ from trainer.upscale import upscale_photos
 from trainer.weights import load_network
 
 
-@click.command("upscale")
+@click.command("upscale", short_help="Enlarge photos.")
 @click.argument("photos", type=PATH, nargs=-1, required=True)
 @click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
 @click.option(
