@@ -96,9 +96,8 @@ def _mirrored(image: NDArray[Any], kernel: _Filter) -> tuple[NDArray[Any], int]:
     above = -min(phase.first for phase in kernel.phases)
     height, last = image.shape[0], image.shape[0] - kernel.step
     below = max(last + phase.first + len(phase.taps) for phase in kernel.phases) - height
-    rows = np.arange(-above, height + below) % (
-        2 * height
-    )  # an image that is smaller than its border is mirrored again
+    # An image that is smaller than its border is mirrored again.
+    rows = np.arange(-above, height + below) % (2 * height)
     return image[np.minimum(rows, 2 * height - 1 - rows)], above
 
 
