@@ -15,8 +15,11 @@ def run() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if _NOT_TRAINING.isdisjoint(sys.argv[1:]):  # the workers' imports and this process's then take the time of one
         start_fork_server()
-    from trainer.cli import main
-
+    try:
+        from trainer.cli import main
+    except KeyboardInterrupt:  # PyTorch takes its time to load
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
     main()
 
 

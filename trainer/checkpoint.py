@@ -1,6 +1,8 @@
 """Everything that resuming needs, in one file: `state.pt`."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,21 +38,30 @@ def save_state(path: Path, data: str, progress: Progress, tensors: dict[str, Any
         temporary.write_bytes(stream.getbuffer())
 
 
-def load_state(path: Path, data: str) -> tuple[Progress, dict[str, Any]]:
-    """What `save_state` wrote. UsageError when it cannot be read or belongs to other shards."""
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """UsageError for whatever goes wrong with a state: torch raises all sorts of things for files not its own."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        version = state["version"]
-    except Exception as error:  # torch raises all sorts of things on files that are not its own
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
         raise UsageError(
-            f"{path} is not a training state that can be read; begin a new run, e.g. with --init "
+            f"{path} is not a state that this training can go on with; begin a new run, e.g. with --init "
             f"{path.with_name('model.pth')}"
         ) from error
+
+
+def load_state(path: Path, data: str) -> tuple[Progress, dict[str, Any]]:
+    """What `save_state` wrote. UsageError when it cannot be read or belongs to other shards."""
+    with explained(path):
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        version, trained_on, progress = state["version"], state["data"], Progress(**state["progress"])
     if version != _VERSION:
         raise UsageError(f"{path} has version {version}, this program reads {_VERSION}; update it, or begin a new run")
-    if state["data"] != data:
+    if trained_on != data:
         raise UsageError(
             f"{path} was trained on other shards than these, so it cannot go on exactly; name those shards, or begin a "
             f"new run with --init {path.with_name('model.pth')}"
         )
-    return Progress(**state["progress"]), state
+    return progress, state

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from trainer.commands.evaluate import evaluate_command
 from trainer.commands.export import export_command
 from trainer.commands.train import OPTIONS, train_command
 from trainer.commands.upscale import upscale_command
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, UsageError
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -40,9 +41,18 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and Path(args[0]).exists():
-            raise click.UsageError(f"{args[0]} is no command; to train on it: --shards {args[0]}", ctx)
+        if args and args[0] not in self.commands:
+            word = args[0]
+            hint = f"to train on it: --shards {word}" if _is_there(word) else "training needs no word: --shards FOLDER"
+            raise click.UsageError(f"{word} is no command; {hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def _is_there(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except (OSError, ValueError):  # no name that a file could have
+        return False
 
 
 @click.group(
@@ -57,6 +67,13 @@ def commands(context: click.Context, /, config_file: Path | None, resume: bool, 
     Example: python -m trainer --shards shards/scale_4x --model standard
     """
     if context.invoked_subcommand is not None:
+        given = [name for name in values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if given:
+            option = "--" + given[0].replace("_", "-")
+            raise UsageError(
+                f"{option} stands before {context.invoked_subcommand}, where options are those of training; "
+                f"put it after {context.invoked_subcommand}"
+            )
         return None
     return train_command(context, config_file, resume, values)
 

@@ -10,7 +10,10 @@ INPUTS = ("lr", "up")
 AMP_MODES = ("auto", "bf16", "fp16", "off")
 
 # Peak learning rates for AdamW at batches of 16, found by trial on real photos: docs/architecture.md.
-DEFAULT_LR = {"ultra_lite": 3e-3, "lite": 1e-3, "standard": 2e-4}
+DEFAULT_LR = {"ultra_lite": 4e-3, "lite": 1e-3, "standard": 2e-4}
+
+MAX_SEED = 2**63 - 1
+MAX_NAME_BYTES = 255
 
 # What may be different when a run is resumed: none of it changes the batches or the arithmetic of a step.
 FREE_TO_CHANGE = frozenset({"shards", "workers", "prefetch", "device", "out", "run", "verify"})
@@ -67,6 +70,12 @@ class TrainConfig:
             raise UsageError(f"--lr {self.lr}: expected a rate above 0 and below 1, e.g. 2e-4")
         if not 0 <= self.ema < 1:
             raise UsageError(f"--ema {self.ema}: expected a decay from 0 (off) to below 1, e.g. 0.999")
+        if self.seed > MAX_SEED:
+            raise UsageError(f"--seed {self.seed}: expected at most {MAX_SEED}")
+        if self.run is not None and (self.run in ("", ".", "..") or "/" in self.run or "\0" in self.run):
+            raise UsageError(f"--run {self.run!r}: expected a plain name for a folder in --out, not a path")
+        if self.run is not None and len(self.run.encode()) > MAX_NAME_BYTES:
+            raise UsageError(f"--run {self.run}: File name too long, expected at most {MAX_NAME_BYTES} bytes")
         if not self.clip >= 0:
             raise UsageError(f"--clip {self.clip}: expected 0 (off) or a norm above it")
 

@@ -36,7 +36,7 @@ class Display:
             self._bar.close()
 
     def best(self, psnr_y: float) -> None:
-        self._best = f", best {psnr_y:.2f} dB"
+        self._best = f"best {psnr_y:.2f} dB"
 
     def pace(self, pace: Pace) -> None:
         """What is shown beside the step from now on."""
@@ -48,15 +48,14 @@ class Display:
     def step(self) -> None:
         self._step += 1
         if self._bar is not None:
-            self._bar.set_postfix_str(self._text + self._best, refresh=False)
+            self._bar.set_postfix_str(", ".join(filter(None, (self._text, self._best))), refresh=False)
             self._bar.update()
         elif monotonic() >= self._next_line_s or self._step == self._total:
             self._next_line_s = monotonic() + _LINE_EVERY_S
             rate = (self._step - self._first) / (monotonic() - self._start_s)
             left_s = (self._total - self._step) / rate
-            self.say(
-                f"step {self._step:,}/{self._total:,}, {rate:.2f} it/s, {self._text}{self._best}, {left_s:.0f} s left"
-            )
+            at = f"step {self._step:,}/{self._total:,}, {rate:.2f} it/s"
+            self.say(", ".join(filter(None, (at, self._text, self._best, f"{left_s:.0f} s left"))))
 
     def say(self, line: str) -> None:
         """A line of its own, above the bar."""

@@ -1,6 +1,5 @@
 """How good a network is: PSNR and SSIM of what it makes, image by image, beside those of bicubic enlargement."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from trainer.metrics import SSIM_WINDOW_PX, Quality, measure
 from trainer.photos import list_photos, read_photo
 from trainer.pixels import Pixels
 from trainer.shards import ShardFolder
-from trainer.stream.mapped_shard import DamagedMember, MappedShard
+from trainer.stream.mapped_shard import DamagedMember, MappedShard, mend
 
 Network = Callable[[Pixels], Pixels]  # H x W x 3 uint8 to H x W x 3 uint8
 
@@ -79,7 +78,7 @@ def shard_pairs(folder: ShardFolder, split: str, upsampled: bool, limit: int | N
             for place in here:
                 yield _shard_pair(folder, shard, place, upsampled)
         except (FormatError, DamagedMember, OSError) as error:
-            raise RunError(f"{error}; `shardgen verify {folder.path} --fix`, then generate, makes it again") from error
+            raise RunError(f"{error}; {mend(folder.path)}") from error
 
 
 def _shard_pair(folder: ShardFolder, shard: MappedShard, place: int, upsampled: bool) -> Pair:
@@ -87,9 +86,7 @@ def _shard_pair(folder: ShardFolder, shard: MappedShard, place: int, upsampled: 
     hr = shard.image(place, "hr", folder.codec, size)
     lr = shard.image(place, "lr", folder.codec, size // scale)
     network_input = shard.image(place, "up", folder.codec, size) if upsampled else lr
-    described = json.loads(shard.json(place))
-    # Tiles of one photo differ in their place only.
-    return Pair(f"{described['source']} {described['box']}", scale, hr, lr, network_input)
+    return Pair(shard.description(place), scale, hr, lr, network_input)
 
 
 def photo_pairs(folder: Path, scale: int, upsampled: bool) -> Iterator[Pair]:
@@ -97,9 +94,10 @@ def photo_pairs(folder: Path, scale: int, upsampled: bool) -> Iterator[Pair]:
 
     With `upsampled`, the network sees LR enlarged with OpenCV's cubic, as `up` is made in shards by default.
     """
+    root = folder if folder.is_dir() else folder.parent
     for path in list_photos([folder]):
         hr = crop_to_multiple(read_photo(path).rgb, scale)
         if min(hr.shape[:2]) < SSIM_WINDOW_PX + 2 * scale:
             raise UsageError(f"{path} is too small to be judged at {scale}x; remove it from {folder}")
         lr = bicubic_down(hr, scale)
-        yield Pair(str(path.relative_to(folder)), scale, hr, lr, opencv_cubic_up(lr, scale) if upsampled else lr)
+        yield Pair(str(path.relative_to(root)), scale, hr, lr, opencv_cubic_up(lr, scale) if upsampled else lr)

@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,14 +23,14 @@ class Journal:
     """
 
     def __init__(self, path: Path, tensorboard: Path, from_step: int) -> None:
-        if path.exists():
-            write_atomically(path, "".join(_lines_up_to(path, from_step)).encode())
-        try:
+        with _writing(path):
+            if path.exists():
+                write_atomically(path, "".join(_lines_up_to(path, from_step)).encode())
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by __exit__)
+        self._path, self._board_path = path, tensorboard
+        with _writing(tensorboard):
             self._board = SummaryWriter(str(tensorboard), purge_step=from_step + 1)
-        except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
     def __enter__(self) -> "Journal":
         return self
@@ -36,20 +38,35 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._board.close()
+        try:
+            self._file.close()
+            self._board.close()
+        except OSError:
+            if error is None:  # else it is the same full disk once more
+                raise
 
     def note(self, event: str, step: int, **values: Any) -> None:
         """A line of the journal; the numbers among its values become curves `event/name` in TensorBoard."""
         line = {"event": event, "step": step, **{name: _plain(value) for name, value in values.items()}}
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-        for name, value in values.items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                self._board.add_scalar(f"{event}/{name}", value, step)
+        with _writing(self._path):
+            self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        with _writing(self._board_path):
+            for name, value in values.items():
+                if isinstance(value, int | float) and math.isfinite(value):
+                    self._board.add_scalar(f"{event}/{name}", value, step)
 
     def picture(self, name: str, step: int, picture: Image.Image) -> None:
-        self._board.add_image(name, np.asarray(picture), step, dataformats="HWC")
-        self._board.flush()
+        with _writing(self._board_path):
+            self._board.add_image(name, np.asarray(picture), step, dataformats="HWC")
+            self._board.flush()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

@@ -85,10 +85,10 @@ class Learner:
             output = self._forward(network_input)
         return self.settings.loss(output, target)
 
-    def restart_average(self) -> None:
-        """Let the average begin with the weights as they are now."""
-        if self._ema:
-            self._ema.network.load_state_dict(self.network.state_dict())
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers. Waits for a GPU."""
+        norms = torch._foreach_norm([parameter.detach() for parameter in self.network.parameters()])
+        return bool(torch.stack(norms).isfinite().all())
 
     def state(self) -> dict[str, Any]:
         """Plain dicts of tensors and numbers."""

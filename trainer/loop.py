@@ -14,16 +14,18 @@ from trainer.files import replacing
 from trainer.inference import as_function
 from trainer.journal import Journal
 from trainer.learner import Learner
-from trainer.meter import Meter
+from trainer.meter import NOT_FINITE, Meter
 from trainer.run_folder import RunFolder
 from trainer.stopping import StopRequest
 from trainer.stream.loader import Batch, Loader
+from trainer.stream.mapped_shard import mend
 from trainer.tiles import is_out_of_memory
 from trainer.validation import Validation, ValidationResult
 from trainer.weights import save_weights
 
 _SAVE_EVERY_S = 600.0  # a long way between validations must not be lost when the machine dies
 _MAX_DAMAGED_SHARE = 0.001  # of the samples
+_COMPILERS = ("torch._dynamo", "torch._inductor")  # where their errors are defined; importing those takes seconds
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class LoopSettings:
     folder: Path
     data: str
     smaller: str
+    compiled: bool
 
 
 class TrainingLoop:
@@ -97,8 +100,11 @@ class TrainingLoop:
             self._log()
         if looks:
             with self._meter.paused(step):
-                self._validate(stop)
-                self._save()
+                self._check_weights()
+                try:
+                    self._validate(stop)
+                finally:  # a validation image that is damaged must not cost the steps since the last save
+                    self._save()
         elif monotonic() - self._saved_s > _SAVE_EVERY_S:
             with self._meter.paused(step):
                 self._save()
@@ -108,6 +114,9 @@ class TrainingLoop:
             return self._learner.step(self._progress.step, batches)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
+                if self._settings.compiled and type(error).__module__.startswith(_COMPILERS):
+                    reason = str(error).strip().splitlines()[0]
+                    raise UsageError(f"--compile does not work here ({reason}); leave it out") from error
                 raise
             raise UsageError(
                 f"out of memory in step {self._progress.step + 1} on {self._learner.device}; {self._settings.smaller}"
@@ -125,8 +134,7 @@ class TrainingLoop:
             if len(self._damaged) > limit:
                 raise RunError(
                     f"{len(self._damaged)} of {self._settings.num_samples:,} samples are damaged, more than "
-                    f"{_MAX_DAMAGED_SHARE:.1%}: {reason}. `shardgen verify {self._settings.folder} --fix`, then "
-                    "generate, makes them again"
+                    f"{_MAX_DAMAGED_SHARE:.1%}: {reason}. {mend(self._settings.folder)}"
                 )
             yield batch
 
@@ -168,9 +176,14 @@ class TrainingLoop:
 
     def _save(self) -> None:
         self._meter.settle(self._progress.step)  # nothing is saved behind a loss that is not finite
+        self._check_weights()
         self._save_weights(self._run.weights)
         save_state(self._run.state, self._settings.data, self._progress, self._learner.state())
         self._saved_s = monotonic()
+
+    def _check_weights(self) -> None:
+        if not self._learner.is_finite():
+            raise RunError(f"the weights are not finite after step {self._progress.step:,}; {NOT_FINITE}")
 
     def _save_weights(self, path: Path) -> None:
         average = self._learner.average

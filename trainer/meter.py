@@ -14,6 +14,11 @@ from trainer.stream.loader import Loader
 _LOSSES_ON_DEVICE = 20  # steps that may pass before a GPU is asked for its losses: asking makes it wait
 
 
+NOT_FINITE = (
+    "what was saved before stays. Try a smaller --lr or --clip, or --amp off, in a new run: --init takes saved weights"
+)
+
+
 class Pace(NamedTuple):
     """What a stretch of steps was like. `data_wait` is the share of its time that was spent waiting for batches."""
 
@@ -54,7 +59,7 @@ class Meter:
         self._pending = []
         for number, loss in enumerate(losses, start=step - len(losses) + 1):
             if not math.isfinite(loss):
-                raise RunError(f"the loss of step {number:,} is not finite ({loss})")
+                raise RunError(f"the loss of step {number:,} is not finite ({loss}); {NOT_FINITE}")
         self.losses += losses
 
     @contextmanager

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+import psutil
 import torch
 
 from trainer.config import DEFAULT_LR, TrainConfig
 from trainer.device import Precision, available_cpus, choose_device, choose_precision, describe_device
 from trainer.errors import UsageError
+from trainer.metrics import SSIM_WINDOW_PX
 from trainer.models import NetworkSpec, network_spec, num_parameters
 from trainer.shards import ShardFolder
 from trainer.stream.loader import Rows, check_shared_memory
@@ -73,6 +75,12 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
         raise UsageError(
             f"{folder.path} has no training samples; generate from more photos, or a smaller --val-fraction"
         )
+    judged = folder.hr_size - 2 * scale
+    if folder.val and judged < SSIM_WINDOW_PX:
+        raise UsageError(
+            f"{folder.path}: SSIM needs {SSIM_WINDOW_PX} px without a border of {scale} px, but the stored HR images "
+            f"have {folder.hr_size} px; generate shards with a larger --size"
+        )
     spec = network_spec(config.model, scale if config.input == "lr" else 1)
     rows = Rows(config.batch_size, config.grad_accum)
     schedule = Schedule(
@@ -85,6 +93,11 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
     device = choose_device(config.device)
     grid = PatchGrid(folder.hr_size, scale, config.patch_size, scale if config.input == "lr" else 1)
     workers = available_cpus() if config.workers is None else config.workers
+    if rows.batch * grid.bytes_per_row > psutil.virtual_memory().total:
+        raise UsageError(
+            f"--batch-size {rows.batch}: that is more than this machine's memory; try --batch-size {rows.batch // 2} "
+            f"--grad-accum {2 * rows.micro_batches}, or much less"
+        )
     check_shared_memory(rows.batch * grid.bytes_per_row, workers, config.prefetch)
     return Plan(
         config=config,

@@ -3,11 +3,12 @@
 import resource
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
-from trainer.checkpoint import Progress, load_state
+from trainer.checkpoint import Progress, explained, load_state
 from trainer.device import limit_threads
 from trainer.display import Display
 from trainer.errors import RunError
@@ -37,17 +38,20 @@ class Outcome:
 
 
 def train(plan: Plan, run: RunFolder, stop: StopRequest, say: Callable[[str], None]) -> Outcome:
-    """Train, from the beginning or from `run`'s state if it has one. The caller holds the run's lock."""
+    """Train, from the beginning or from `run`'s state if it has one."""
     limit_threads()
-    data = plan.folder.fingerprint()
     learner = _learner(plan)
+    with run.locked():
+        return _train(plan, run, learner, stop, say)
+
+
+def _train(plan: Plan, run: RunFolder, learner: Learner, stop: StopRequest, say: Callable[[str], None]) -> Outcome:
+    data = plan.folder.fingerprint()
     progress = Progress()
     if run.state.exists():
         progress, state = load_state(run.state, data)
-        learner.restore(state)
-    elif plan.config.init is not None:
-        load_into(learner.network, plan.config.init)
-        learner.restart_average()
+        with explained(run.state):
+            learner.restore(state)
     going_on = f", going on at step {progress.step:,}" if progress.step else ""
     say(f"{describe(plan)}\nRun      {run.path}{going_on}")
     run.write_config(plan.config.as_yaml())
@@ -60,6 +64,7 @@ def train(plan: Plan, run: RunFolder, stop: StopRequest, say: Callable[[str], No
         folder=plan.folder.path,
         data=data,
         smaller=plan.smaller,
+        compiled=plan.config.compile,
     )
     with (
         Journal(run.journal, run.tensorboard, progress.step) as journal,
@@ -71,10 +76,11 @@ def train(plan: Plan, run: RunFolder, stop: StopRequest, say: Callable[[str], No
         try:
             loop.run(stop)
         except RunError as error:
-            journal.note("error", progress.step, message=str(error))
+            with suppress(RunError):  # of a disk that is full, which is the error itself
+                journal.note("error", progress.step, message=str(error))
             raise
     return Outcome(
-        finished=progress.step == plan.total_steps,
+        finished=progress.step == plan.total_steps and progress.validated,
         progress=progress,
         last=loop.last_validation,
         patches_per_step=plan.rows.global_batch,
@@ -83,7 +89,7 @@ def train(plan: Plan, run: RunFolder, stop: StopRequest, say: Callable[[str], No
 
 
 def _learner(plan: Plan) -> Learner:
-    """The network as it is drawn from the seed, ready for its first step."""
+    """The network as it is drawn from the seed or found in `--init`, ready for its first step."""
     config, spec = plan.config, plan.spec
     network, average = (_channels_last(spec.build(config.seed).to(plan.device)) for _ in range(2))
     settings = StepSettings(
@@ -97,6 +103,9 @@ def _learner(plan: Plan) -> Learner:
         ema=config.ema,
     )
     forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(network) if config.compile else network
+    if config.init is not None:
+        load_into(network, config.init)
+        average.load_state_dict(network.state_dict())
     return Learner(network, average if config.ema else None, settings, forward)
 
 

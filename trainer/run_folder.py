@@ -39,7 +39,8 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror or error}") from error
         try:
-            remove_temporaries(self.path)
+            for folder in (self.path, self.previews):
+                remove_temporaries(folder)
             yield
         finally:
             lock.release()
@@ -52,7 +53,7 @@ def new_run(out: Path, name: str | None, default_name: str) -> RunFolder:
     """The folder of a new run: `name`, which must be free, or the first free one of default, default-2, ..."""
     if name is not None:
         run = RunFolder(out / name)
-        if run.config.exists():
+        if run.config.is_file() or run.state.is_file():
             raise UsageError(f"{run.path} is there already; go on with it by --resume, or choose another --run")
         return run
     number = 1

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from shardgen.format import MANIFEST_NAME, FormatError, Manifest, ShardRecord, load_manifest
 from trainer.errors import UsageError
+from trainer.stream.mapped_shard import mend
 
 _CHUNK_BYTES = 1 << 20
 _MAKE_THEM = "make shards first: shardgen generate -i PHOTOS -o shards -s 4"
@@ -65,8 +66,12 @@ def open_shards(
 
 
 def _manifest(folder: Path) -> Manifest:
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
+    try:
+        is_folder, exists = folder.is_dir(), folder.exists()
+    except (OSError, ValueError) as error:  # no name that a folder could have
+        raise UsageError(f"--shards {folder}: {getattr(error, 'strerror', error)}") from error
+    if not is_folder:
+        what = "is a file" if exists else "does not exist"
         raise UsageError(f"--shards {folder}: expected a folder of shards, but it {what}; {_MAKE_THEM}")
     if not (folder / MANIFEST_NAME).is_file():
         raise UsageError(f"--shards {folder}: {_what_it_is(folder)}")
@@ -95,11 +100,11 @@ def _what_it_is(folder: Path) -> str:
 def _check_size(folder: Path, record: ShardRecord) -> None:
     for path in (folder / f"{record.name}.tar", folder / f"{record.name}.idx"):
         if not path.is_file():
-            raise UsageError(f"{path} is missing, but the manifest lists it; {_mend(folder)}")
+            raise UsageError(f"{path} is missing, but the manifest lists it; {mend(folder)}")
     path = folder / f"{record.name}.tar"
     size = path.stat().st_size
     if size != record.bytes:
-        raise UsageError(f"{path}: expected {record.bytes:,} bytes as in the manifest, found {size:,}; {_mend(folder)}")
+        raise UsageError(f"{path}: expected {record.bytes:,} bytes as in the manifest, found {size:,}; {mend(folder)}")
 
 
 def _check_hash(folder: Path, record: ShardRecord, progress: Callable[[int], object]) -> None:
@@ -109,8 +114,4 @@ def _check_hash(folder: Path, record: ShardRecord, progress: Callable[[int], obj
             sha256.update(chunk)
             progress(len(chunk))
     if sha256.hexdigest() != record.sha256:
-        raise UsageError(f"{path}: its bytes are not those that the manifest has the sha256 of; {_mend(folder)}")
-
-
-def _mend(folder: Path) -> str:
-    return f"`shardgen verify {folder} --fix` and then shardgen generate make such shards again"
+        raise UsageError(f"{path}: its bytes are not those that the manifest has the sha256 of; {mend(folder)}")

@@ -50,13 +50,14 @@ def evaluate_command(
     if (shards is None) == (hr is None):
         raise UsageError("name what to judge on: either --shards shards/scale_4x, or --hr FOLDER of sharp photos")
     limit_threads()
-    network = load_network(weights)
+    on = choose_device(device)
+    network = load_network(weights).to(on)
     pairs, scale, data = (
         _pairs_of_shards(network, weights, shards, split, scale)
         if shards
         else _pairs_of_photos(network, weights, hr, scale)
     )
-    function = as_function(network, choose_device(device), tile)
+    function = as_function(network, on, tile)
     judged = _kept(tqdm(judge(function, pairs), desc="images", unit="", disable=None, dynamic_ncols=True))
     if not judged:
         raise UsageError(f"{data}: there are no images in it")

@@ -22,14 +22,19 @@ def resolve(context: click.Context, values: dict[str, Any], file: Path | None, r
     }
     chosen = {**(_read(context, file) if file else {}), **typed}
     if resume:
-        run = existing_run(Path(chosen.get("out", values["out"])), chosen.get("run"))
+        out = chosen.get("out", values["out"])
+        run = existing_run(out, chosen.get("run"))
         former = _read(context, run.config)
         _refuse_changes(chosen, former, run.path)
-        chosen = {**former, **chosen}
+        # Where it lies now, whatever it was called when it was begun.
+        chosen = {**former, **chosen, "out": out, "run": run.path.name}
     settings = {**values, **chosen}
     if settings["shards"] is None:
         raise UsageError("name the shards to train on: --shards shards/scale_4x (shardgen generate makes them)")
-    return TrainConfig(**settings)
+    try:
+        return TrainConfig(**settings)
+    except UsageError as error:
+        raise UsageError(f"{error} (with the settings in {file})" if file else str(error)) from error
 
 
 def _refuse_changes(chosen: dict[str, Any], former: dict[str, Any], run: Path) -> None:
@@ -68,13 +73,16 @@ def _read(context: click.Context, file: Path) -> dict[str, Any]:
 
 
 def _converted(context: click.Context, option: click.Parameter, value: Any, file: Path) -> Any:
-    if value is None:
-        return None
+    """A value of a YAML file as the option would take it as a word; `null` where the option has no default."""
     is_flag = isinstance(option.type, click.types.BoolParamType)
-    wrong_kind = isinstance(value, bool) != is_flag or isinstance(value, dict | list)
+    is_choice = isinstance(option.type, click.Choice)
+    if value is False and is_choice:  # YAML takes the word `off` for it
+        value = "off"
+    if value is None and getattr(TrainConfig, str(option.name), None) is None:
+        return None
     try:
-        if wrong_kind:
+        if value is None or isinstance(value, bool) != is_flag or isinstance(value, dict | list):
             raise click.BadParameter(f"{value!r} is not of its kind")
-        return option.type_cast_value(context, value)
+        return option.type_cast_value(context, value if is_choice or is_flag else str(value))
     except click.BadParameter as error:
         raise UsageError(f"{file}: {str(option.name).replace('_', '-')}: {error.message}") from error

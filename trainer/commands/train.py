@@ -76,7 +76,7 @@ def train_command(context: click.Context, config_file: Path | None, resume: bool
     folder = _open(config)
     plan = plan_run(config, folder)
     run = existing_run(config.out, config.run) if resume else new_run(config.out, config.run, _default_name(plan))
-    with run.locked(), StopRequest() as stop:
+    with StopRequest() as stop:
         outcome = train(plan, run, stop, functools.partial(click.echo, err=True))
     if outcome.finished:
         click.echo(_result(outcome, run))

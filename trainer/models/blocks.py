@@ -91,6 +91,9 @@ class Network(nn.Module):
     def margin_px(spec: NetworkSpec) -> int:
         raise NotImplementedError
 
+    def finish_start(self) -> None:
+        """What is not drawn; called without gradients."""
+
     def gain(self, convolution: str) -> float:
         """What the weights of the convolution of that name are multiplied by at the start; see `initialise`."""
         raise NotImplementedError
@@ -122,6 +125,7 @@ def initialise(network: Network, generator: torch.Generator) -> None:
                 module.bias.zero_()
         elif isinstance(module, nn.PReLU):
             module.weight.fill_(PRELU_START)
+    network.finish_start()
 
 
 def enlarge_nearest(images: Tensor, factor: int) -> Tensor:

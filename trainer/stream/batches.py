@@ -14,6 +14,7 @@ from trainer.stream.schedule import Schedule
 
 # Maps cost address space and an open index, no memory of their own; a block has about eight shards of the usual size.
 _MAX_OPEN_SHARDS = 64
+_MAX_REPLACEMENTS = 100
 
 
 class Damage(NamedTuple):
@@ -57,26 +58,34 @@ class BatchReader:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}  # maps do not travel to other processes
 
+    @property
+    def folder(self) -> Path:
+        return self._shards[0][0].parent
+
     def read(self, step: int, first: int, stop: int) -> StepBatch:
         """Rows first .. stop-1 of the global batch of a step.
 
-        A damaged sample is named, and the nearest sound row before it (or after it) stands in its place, so that the
-        batch keeps its shape. DamagedMember when no row is sound; FormatError or OSError when a shard cannot be opened.
+        A damaged sample is named, and the next sound one by number stands in its place, so that the batch keeps its
+        shape, whoever reads which rows of it. DamagedMember when a hundred in a row are damaged; FormatError or OSError
+        when a shard cannot be opened.
         """
         draws = self._schedule.batch(step, first, stop)
         grid, rows = self._grid, stop - first
         hr = np.empty((rows, grid.patch, grid.patch, 3), np.uint8)
         small = np.empty((rows, grid.input_patch, grid.input_patch, 3), np.uint8)
-        damaged: dict[int, Damage] = {}
+        damaged: list[Damage] = []
         for row, (number, cut) in enumerate(zip(draws.numbers.tolist(), grid.cuts(self._seed, draws), strict=True)):
+            self._cut_sound(number, cut, hr[row], small[row], damaged)
+        return StepBatch(hr, small, tuple(damaged))
+
+    def _cut_sound(self, number: int, cut: Cut, hr: Pixels, small: Pixels, damaged: list[Damage]) -> None:
+        for offset in range(_MAX_REPLACEMENTS):
+            candidate = (number + offset) % self._schedule.num_samples
             try:
-                self._cut(number, cut, hr[row], small[row])
+                return self._cut(candidate, cut, hr, small)
             except DamagedMember as error:
-                damaged[row] = Damage(number, str(error))
-        for row in damaged:
-            sound = _nearest_sound(row, rows, damaged)
-            hr[row], small[row] = hr[sound], small[sound]
-        return StepBatch(hr, small, tuple(damaged.values()))
+                damaged.append(Damage(candidate, str(error)))
+        raise DamagedMember(f"{_MAX_REPLACEMENTS} samples in a row are damaged, e.g. {damaged[-1].reason}")
 
     def _cut(self, number: int, cut: Cut, hr: Pixels, small: Pixels) -> None:
         shard, place = self._schedule.shard_of(number)
@@ -93,12 +102,3 @@ class BatchReader:
             if len(self._open) > _MAX_OPEN_SHARDS:
                 self._open.popitem(last=False)
         return self._open[index]
-
-
-def _nearest_sound(row: int, rows: int, damaged: dict[int, Damage]) -> int:
-    sound: list[int] = [
-        candidate for candidate in (*range(row - 1, -1, -1), *range(row + 1, rows)) if candidate not in damaged
-    ]
-    if not sound:
-        raise DamagedMember(f"every sample of a batch is damaged, e.g. {damaged[row].reason}")
-    return sound[0]

@@ -13,18 +13,20 @@ def start_fork_server() -> ForkServerContext:
     """Start the fork server if it is not running, and return the context whose processes come from it.
 
     Forking the training process itself would copy its threads' locks, and CUDA, into the workers. The server imports
-    PyTorch once for all of them, while this process does the same. From it they inherit that Ctrl-C is ignored (it goes
-    to every process of a terminal; the training process decides), and that no library starts threads.
+    PyTorch once for all of them, while this process does the same. From it they inherit that Ctrl-C and SIGTERM are
+    ignored (they may go to the whole group of processes; the training process decides), and that no library starts
+    threads.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["trainer.stream.loader"])
     former = {name: os.environ.get(name) for name in _THREAD_COUNTS}
-    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, on_interrupt)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         for name, value in former.items():
             del os.environ[name]
             if value is not None:

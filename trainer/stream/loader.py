@@ -6,6 +6,7 @@ workers and resuming cannot change what is in it.
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from shardgen.format import FormatError
 from trainer.errors import RunError, UsageError
 from trainer.stream.batches import BatchReader, Damage
 from trainer.stream.fork_server import start_fork_server
-from trainer.stream.mapped_shard import DamagedMember
+from trainer.stream.mapped_shard import DamagedMember, mend
 
 SHARED_MEMORY = Path("/dev/shm")
 _SPARE_BATCHES = 2  # one being written by a worker, one in the hands of the training loop
@@ -36,9 +37,9 @@ class Batch(NamedTuple):
 
 
 class _Failure(NamedTuple):
-    """What went wrong in a worker. Returned instead of raised, so that no traceback is wrapped around it."""
+    """What went wrong in a worker, None for too little memory. Returned, so that no traceback is wrapped around it."""
 
-    message: str
+    message: str | None
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,16 @@ class _MicroBatches(Dataset[Any]):
         try:
             hr, small, damaged = self._reader.read(*self._rows.of(micro_batch))
         except (FormatError, OSError, DamagedMember) as error:
-            return _Failure(str(error))
+            return _Failure(f"{error}; {mend(self._reader.folder)}")
         except MemoryError:
-            return _Failure("out of memory while a batch was put together; try a smaller --batch-size")
+            return _Failure(None)
         return Batch(torch.from_numpy(hr), torch.from_numpy(small), damaged)
 
 
 class Loader:
     """Iterates over the micro-batches first .. stop-1 and keeps account of the time that was spent waiting for them.
 
-    Taking a batch raises RunError when a shard cannot be read or a worker died.
+    Taking a batch raises RunError when a shard cannot be read or a worker died, MemoryError when memory is short.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Loader:
                 if batch is None:
                     return
                 if isinstance(batch, _Failure):
-                    raise RunError(batch.message)
+                    raise MemoryError if batch.message is None else RunError(batch.message)
                 self.wait_s += perf_counter() - start_s
                 yield batch
         except (RuntimeError, OSError, EOFError) as error:  # of DataLoader: a worker is dead, or its end of a socket
@@ -147,7 +148,12 @@ def check_shared_memory(batch_bytes: int, workers: int, prefetch: int) -> None:
 
 
 def _end_with_parent(worker: int) -> None:
-    """End this worker when the training process is dead: PyTorch's own watch sees the fork server, which lives on."""
+    """End this worker when the training process is dead, and at no other time.
+
+    PyTorch's own watch sees the fork server, which lives on. SIGTERM may go to the whole group of processes; what it
+    means is for the training process to decide.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     training = multiprocessing.parent_process()
     assert training is not None  # this is a worker
 

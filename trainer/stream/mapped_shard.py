@@ -1,5 +1,6 @@
 """A shard in memory: the tar is mapped, the index says where members lie, only the bytes that are used are read."""
 
+import json
 import mmap
 from functools import cache
 from io import BytesIO
@@ -8,10 +9,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shardgen.format import FormatError, Member, load_index
+from shardgen.format import FormatError, load_index
 from trainer.pixels import Pixels
 
 _NPY_HEADER_BYTES = 128
+
+
+def mend(folder: Path) -> str:
+    """What to do about a shard that is not what it should be."""
+    return f"`shardgen verify {folder} --fix`, then generate, makes them again"
 
 
 class DamagedMember(Exception):
@@ -54,10 +60,17 @@ class MappedShard:
             raise DamagedMember(f"{self._tar.name}: {member.name}: expected {size}x{size}x3 px, found {found}")
         return image
 
-    def json(self, place: int) -> bytes:
-        """The sample's `json` member."""
-        member: Member = self._samples[place]["json"]
-        return bytes(self._bytes[member.offset : member.offset + member.size])
+    def description(self, place: int) -> str:
+        """The photo that a sample is of, and the box that was cut from it: no two samples of a set have the same.
+
+        DamagedMember when its json does not say.
+        """
+        try:
+            member = self._samples[place]["json"]
+            described = json.loads(bytes(self._bytes[member.offset : member.offset + member.size]))
+            return f"{described['source']} {described['box']}"
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedMember(f"{self._tar.name}: the json of sample {place} is damaged ({error})") from error
 
     def _npy(self, content: memoryview, size: int) -> Pixels | None:
         header = _npy_header(size)

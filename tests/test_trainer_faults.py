@@ -1,0 +1,681 @@
+"""Bad luck while training: damage, signals, dead workers, full disks. It ends with a message, and nothing is lost."""
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from helpers import SMALL, generate, make_photo, run_cli, run_trainer, trainer_command
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from shardgen.format import load_index
+from trainer.cli import main
+from trainer.learner import Learner
+from trainer.loop import TrainingLoop
+from trainer.run_folder import RunFolder
+from trainer.shards import open_shards
+from trainer.stream.schedule import Schedule
+from trainer.validation import Validation
+from trainer.weights import read_weights, save_weights
+
+TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
+LONG = ("--steps", 5000, "--val-every", 5000)
+TINY = (*SMALL, "--patch-size", 16)
+Step = Callable[..., torch.Tensor]
+
+
+class Ended(NamedTuple):
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def trainer(*args: object) -> Ended:
+    """`python -m trainer ...` in this process. Whatever is not an exit goes through: it would be a traceback."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main([str(arg) for arg in args])
+    assert isinstance(ended.value.code, int)
+    return Ended(ended.value.code, out.getvalue(), err.getvalue())
+
+
+def journal(run: Path) -> list[dict[str, Any]]:
+    """The lines of the journal without what differs from run to run."""
+    lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+
+
+def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
+    return [line for line in journal(run) if line["event"] in kinds]
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    return {name: (run / name).read_bytes() for name in ("model.pth", "best.pth")}
+
+
+def saved_step(run: Path) -> int:
+    """The step of a state that can be read and holds finite numbers only."""
+    state = torch.load(run / "state.pt", weights_only=True)
+    for name in ("params", "params_ema"):
+        assert all(bool(tensor.isfinite().all()) for tensor in (state[name] or {}).values()), name
+    return int(state["progress"]["step"])
+
+
+def on_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[Learner], object]) -> None:
+    """Let something happen at the end of a run's `number`-th step."""
+    real = Learner.step
+
+    def step(learner: Learner, index: int, batches: Iterator[Any]) -> torch.Tensor:
+        loss = real(learner, index, batches)
+        if index + 1 == number:
+            act(learner)
+        return loss
+
+    monkeypatch.setattr(Learner, "step", step)
+
+
+def on_validation(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
+    """Let something happen at the beginning of the `number`-th validation."""
+    real, count = Validation.run, itertools.count(1)
+
+    def run(*args: Any) -> Any:
+        if next(count) == number:
+            act()
+        return real(*args)
+
+    monkeypatch.setattr(Validation, "run", run)
+
+
+# ---- damaged samples
+
+
+@pytest.fixture(scope="module", params=["png", "npy"])
+def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of more than 1,000 photos of 16 px: one damaged sample is less than 0.1 % of them."""
+    root = tmp_path_factory.mktemp("many")
+    photos = root / "photos" / "class"
+    photos.mkdir(parents=True)
+    for number in range(1110):
+        Image.fromarray(make_photo(16, 16, number)).save(photos / f"{number}.png")
+    generate(root / "photos", root, "-s", 2, "--size", 16, "--codec", request.param)
+    return root / "scale_2x"
+
+
+def drawn(folder: Path, batch: int, step: int) -> list[int]:
+    """The numbers of the samples of a step that is the `step`-th of the run, with seed 0."""
+    train = open_shards(folder).train
+    schedule = Schedule([r.samples for r in train], [r.bytes for r in train], 0, batch)
+    return [int(number) for number in schedule.batch(step - 1).numbers]
+
+
+def spoil(folder: Path, number: int, image: str = "hr") -> str:
+    """Overwrite the first bytes of an image of a training sample, and return the image's name."""
+    for record in open_shards(folder).train:
+        if number < record.samples:
+            break
+        number -= record.samples
+    tar = folder / f"{record.name}.tar"
+    sample = load_index(tar.with_suffix(".idx"))[number]
+    member = next(member for member in sample if member.extension.startswith(image))
+    with open(tar, "rb+") as file:
+        file.seek(member.offset)
+        file.write(bytes(20))
+    return f"{tar.name}: {member.name}"
+
+
+def test_a_damaged_sample_is_named_counted_and_skipped(many: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(many, tmp_path / "mine"))
+    name = spoil(mine, drawn(mine, 4, 3)[2])
+    done = trainer("--shards", mine, "--out", tmp_path, *TINY, "--steps", 6, "--run", "r")
+    assert done.code == 0, done.err
+    assert done.err.count(f"Damaged, another sample takes its place: {name}: expected 16x16x3 px, found other") == 1
+    (noted,) = events(tmp_path / "r", "damaged")
+    assert noted["step"] == 3 and name in noted["reason"]
+
+
+def test_a_damaged_sample_of_a_batch_of_one_is_skipped_too(many: Path, tmp_path: Path) -> None:
+    """--batch-size 1 is where the advice for too little memory ends: there is no other sample in such a batch."""
+    mine = Path(shutil.copytree(many, tmp_path / "mine"))
+    name = spoil(mine, drawn(mine, 1, 3)[0])
+    done = trainer("--shards", mine, "--out", tmp_path, *TINY, "--batch-size", 1, "--steps", 6, "--run", "r")
+    assert done.code == 0, done.err
+    assert name in done.err and saved_step(tmp_path / "r") == 6
+
+
+def test_too_many_damaged_samples_end_the_run(many: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(many, tmp_path / "mine"))
+    names = [spoil(mine, drawn(mine, 4, step)[0], image) for step, image in ((2, "hr"), (5, "lr"))]
+    done = trainer("--shards", mine, "--out", tmp_path, *TINY, "--steps", 9, "--val-every", 1, "--run", "r")
+    assert done.code == 1
+    assert all(f"takes its place: {name}" in done.err for name in names)
+    assert "Error: 2 of 1,0" in done.err and "samples are damaged, more than 0.1%: " in done.err
+    assert f"`shardgen verify {mine} --fix`, then generate, makes them again" in done.err
+    assert len(events(tmp_path / "r", "damaged")) == 2 and len(events(tmp_path / "r", "error")) == 1
+    assert saved_step(tmp_path / "r") == 4
+
+
+def test_a_repaired_folder_is_gone_on_with(photos: Path, tmp_path: Path) -> None:
+    generate(photos, tmp_path / "shards", "-s", 2)
+    folder = tmp_path / "shards" / "scale_2x"
+    words = ("--shards", folder, "--out", tmp_path, *SMALL, "--steps", 9, "--val-every", 2)
+    assert trainer(*words, "--run", "sound").code == 0
+    name = spoil(folder, drawn(folder, 4, 7)[3])
+    done = trainer(*words, "--run", "r")
+    assert done.code == 1 and f"Error: 1 of 39 samples are damaged, more than 0.1%: {name}" in done.err
+    assert saved_step(tmp_path / "r") == 6
+    assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 1, "it is still damaged"
+    assert run_cli("verify", folder, "--fix").returncode == 1
+    assert "was not finished" in trainer("--out", tmp_path, "--run", "r", "--resume").err
+    generate(photos, tmp_path / "shards", "-s", 2)
+    done = trainer("--out", tmp_path, "--run", "r", "--resume")
+    assert done.code == 0 and "going on at step 6" in done.err
+    assert events(tmp_path / "r", "train", "val") == journal(tmp_path / "sound")
+    assert weights(tmp_path / "r") == weights(tmp_path / "sound")
+
+
+def test_a_damaged_validation_image_loses_no_steps(shards: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(shards / "scale_2x", tmp_path / "mine"))
+    member = load_index(mine / "val-000000.idx")[0][0]
+    with open(mine / "val-000000.tar", "rb+") as file:
+        file.seek(member.offset)
+        file.write(bytes(20))
+    done = trainer("--shards", mine, "--out", tmp_path, *SMALL, "--steps", 3, "--run", "r")
+    assert done.code == 1 and f"{member.name}: expected 64x64x3 px" in done.err and "--fix`" in done.err
+    assert saved_step(tmp_path / "r") == 3
+
+
+def lines_cut_off(index: Path) -> None:
+    index.write_text("\n".join(index.read_text().splitlines()[:-1]) + "\n")
+
+
+def emptied(index: Path) -> None:
+    index.write_bytes(b"")
+
+
+def one_sample_less(index: Path) -> None:
+    header, *lines = index.read_text().splitlines()
+    version, count = header.split()
+    index.write_text("\n".join([f"{version} {int(count) - 1}", *lines[:-1], ""]))
+
+
+@pytest.mark.parametrize("harm", [lines_cut_off, emptied, one_sample_less])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_damaged_index_is_named_with_the_way_out(
+    harm: Callable[[Path], None], split: str, shards: Path, tmp_path: Path
+) -> None:
+    mine = Path(shutil.copytree(shards / "scale_2x", tmp_path / "mine"))
+    harm(mine / f"{split}-000000.idx")
+    done = trainer("--shards", mine, "--out", tmp_path, *SMALL, "--steps", 12)
+    assert done.code in (1, 2)
+    assert f"{split}-000000.idx" in done.err and f"shardgen verify {mine} --fix`" in done.err
+
+
+# ---- losses that are not finite
+
+
+def poison(learner: Learner) -> None:
+    with torch.no_grad():
+        for parameter in learner.network.parameters():
+            parameter.fill_(float("nan"))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_the_state_before_stays(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 9, "--val-every", 2)
+    assert trainer(*words, "--run", "sound").code == 0
+    with monkeypatch.context() as patch:
+        on_step(patch, 5, poison)
+        done = trainer(*words, "--run", "r")
+    assert done.code == 1 and "the loss of step 6 is not finite (nan)" in done.err
+    assert "--lr" in done.err, "what can be done about it"
+    assert [line["message"] for line in events(tmp_path / "r", "error")] == [done.err.split("Error: ")[1].strip()]
+    assert saved_step(tmp_path / "r") == 4
+    assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
+    assert weights(tmp_path / "r") == weights(tmp_path / "sound")
+
+
+def test_weights_that_the_last_step_broke_are_not_saved(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gradient that overflows breaks the weights behind a loss that was finite; no validation sees it here."""
+    generate(photos, tmp_path, "-s", 2, "--val-fraction", 0)
+    on_step(monkeypatch, 4, poison)
+    words = ("--shards", tmp_path / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 4, "--val-every", 2)
+    done = trainer(*words, "--run", "r")
+    assert done.code == 1 and "not finite" in done.err
+    assert saved_step(tmp_path / "r") == 2
+
+
+def test_weights_that_are_too_large_are_found_in_the_first_step(shards: Path, tmp_path: Path) -> None:
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 3)
+    assert trainer(*words, "--run", "sound").code == 0
+    huge = {name: tensor * 1e6 for name, tensor in read_weights(tmp_path / "sound" / "model.pth").items()}
+    save_weights(tmp_path / "huge.pth", huge, None)
+    for extra in ((), ("--clip", 0, "--lr", 0.99, "--warmup", 0, "--amp", "off")):
+        done = trainer(*words, "--init", tmp_path / "huge.pth", *extra, "--run", f"r{len(extra)}")
+        assert done.code == 1 and "the loss of step 1 is not finite" in done.err
+        assert not (tmp_path / f"r{len(extra)}" / "state.pt").exists()
+
+
+# ---- memory
+
+
+def test_too_little_memory_is_answered_with_a_batch_that_takes_half(shards: Path, tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, 2_000_000_000))
+
+    size = ("--model", "lite", "--batch-size", 512, "--patch-size", 64, "--steps", 2)
+    done = run_trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, *size, preexec_fn=limit)
+    assert done.returncode == 2, done.stderr
+    assert "out of memory in step 1 on cpu; try --batch-size 256 --grad-accum 2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "advice"),
+    [
+        (("--batch-size", 4), "try --batch-size 2 --grad-accum 2"),
+        (("--batch-size", 3, "--grad-accum", 4), "try --batch-size 1 --grad-accum 8"),
+        (("--batch-size", 1), "try --patch-size 12, or a smaller --model"),
+    ],
+)
+def test_the_advice_fits_what_was_asked_for(
+    size: tuple[object, ...], advice: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> torch.Tensor:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Learner, "_loss", fail)
+    done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, *size, "--steps", 1)
+    assert done.code == 2 and f"out of memory in step 1 on cpu; {advice}" in done.err
+
+
+@pytest.mark.parametrize("batch", [10**13, 10**20])
+def test_a_batch_that_no_memory_holds_is_refused(batch: int, shards: Path, tmp_path: Path) -> None:
+    done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--batch-size", batch, "--steps", 1)
+    assert done.code == 2 and "memory" in done.err and f"--batch-size {batch // 2}" in done.err
+
+
+IN_A_NAMESPACE = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-Urm"]
+
+SMALL_SHM = """
+    import subprocess, sys
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/dev/shm"], check=True)
+    sys.exit(subprocess.run([sys.executable, "-m", "trainer", *sys.argv[1:]]).returncode)
+"""
+
+
+def test_shared_memory_that_is_too_small_is_refused_with_what_is_needed(shards: Path, tmp_path: Path) -> None:
+    size = ("--workers", 2, "--prefetch", 4, "--patch-size", 64, "--batch-size", 32)
+    words = map(str, ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, *size, "--steps", 1))
+    program = [*IN_A_NAMESPACE, sys.executable, "-c", textwrap.dedent(SMALL_SHM), *words]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert "/dev/shm has 1 MB free, but 2 workers with --prefetch 4 need 5 MB there" in done.stderr
+    assert "--workers 0" in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+# ---- disks
+
+FULL_DISK = """
+    import os, signal, subprocess, sys
+    from pathlib import Path
+
+    disk, steps, val_every, *words = sys.argv[1:]
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], check=True)
+    run = Path(disk) / "r"
+    words += ["--out", disk, "--run", "r", "--steps", steps, "--val-every", val_every]
+    command = [sys.executable, "-m", "trainer", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wanted = run / ("state.pt" if val_every != steps else "journal.jsonl")
+    while not wanted.exists() or not (run / "journal.jsonl").read_text().count("train"):
+        assert process.poll() is None, process.communicate()
+    os.killpg(process.pid, signal.SIGSTOP)
+    before = wanted.read_bytes()
+    with open(f"{disk}/filler", "wb", buffering=0) as filler:
+        try:
+            while True:
+                filler.write(bytes(1 << 12))
+        except OSError:
+            pass
+    os.killpg(process.pid, signal.SIGCONT)
+    print(process.communicate()[1], "exit", process.returncode)
+    print("whole", wanted.read_bytes() == before, "left", [str(path) for path in Path(disk).rglob("*.tmp")])
+    Path(f"{disk}/filler").unlink()
+    subprocess.run(["cp", "-r", run, f"{disk}_copy"], check=True)
+"""
+
+
+@pytest.mark.parametrize("val_every", [20, 400])
+def test_a_disk_that_fills_up_is_an_error_and_the_former_state_stays(
+    val_every: int, shards: Path, tmp_path: Path
+) -> None:
+    """With few validations it is not the weights that do not fit, but a line of the journal or of TensorBoard."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    words = map(str, (disk, 400, val_every, "--shards", shards / "scale_2x", *SMALL))
+    program = [*IN_A_NAMESPACE, sys.executable, "-c", textwrap.dedent(FULL_DISK), *words]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "Error: cannot write" in done.stdout and "No space left on device" in done.stdout
+    assert "exit 1\n" in done.stdout and "Traceback" not in done.stdout and "left []" in done.stdout
+    if val_every == 20:
+        assert "whole True" in done.stdout
+        assert saved_step(tmp_path / "disk_copy") % 20 == 0
+
+
+@pytest.mark.parametrize("where", ["out", "out/deeper"])
+def test_an_out_that_is_a_file_is_named(where: str, shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("in the way")
+    done = trainer("--shards", shards / "scale_2x", "--out", tmp_path / where, *SMALL, "--steps", 1)
+    assert done.code in (1, 2)
+    assert f"cannot write {tmp_path / where / 'ultra_lite-2x'}: Not a directory" in done.err
+
+
+@pytest.mark.parametrize("name", ["journal.jsonl", "tensorboard", "previews", "model.pth", "config.yaml"])
+def test_a_part_of_the_run_that_cannot_be_written_is_named(name: str, shards: Path, tmp_path: Path) -> None:
+    """What root may write to all the same is no folder; what it may not is a folder where a file is to be."""
+    path = tmp_path / "r" / name
+    path.parent.mkdir()
+    if path.suffix:
+        (path / "something").mkdir(parents=True)
+    else:
+        path.write_text("in the way")
+    done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--run", "r")
+    assert done.code in (1, 2), done
+    assert str(path) in done.err and "Error: " in done.err
+
+
+def test_what_a_killed_run_left_half_written_is_removed_everywhere(shards: Path, tmp_path: Path) -> None:
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--run", "r")
+    assert trainer(*words).code == 0
+    for left in (tmp_path / "r" / ".state.pt.1.tmp", tmp_path / "r" / "previews" / ".step-000001.png.1.tmp"):
+        left.write_bytes(b"half")
+    assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+# ---- two processes
+
+
+HOLD_LOCK = """
+    import sys
+    from pathlib import Path
+    from trainer.run_folder import RunFolder
+    with RunFolder(Path(sys.argv[1])).locked():
+        print("held", flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_while_the_first_lives(shards: Path, tmp_path: Path) -> None:
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--run", "r")
+    program = [sys.executable, "-c", textwrap.dedent(HOLD_LOCK), str(tmp_path / "r")]
+    holder = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        done = trainer(*words)
+        assert done.code == 2
+        assert f"another process is training in {tmp_path / 'r'}; wait until it has ended" in done.err
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert trainer(*words).code == 0
+
+
+def test_a_lock_is_let_go_when_a_run_ends_badly(shards: Path, tmp_path: Path) -> None:
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--run", "r")
+    assert trainer(*words, "--init", tmp_path / "none.pth").code == 2
+    with RunFolder(tmp_path / "r").locked():
+        pass
+
+
+# ---- stopped and gone on with
+
+
+@pytest.fixture(scope="module", params=["plain", "accumulated"])
+def unbroken(
+    request: pytest.FixtureRequest, shards: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[tuple[object, ...], Path]:
+    """The words of a run of 12 steps with validations at 4, 8 and 12, and the run as it is undisturbed."""
+    out = tmp_path_factory.mktemp("unbroken")
+    extra = () if request.param == "plain" else ("--grad-accum", 2, "--ema", 0)
+    words = ("--shards", shards / "scale_2x", *SMALL, "--steps", 12, "--val-every", 4, *extra)
+    assert trainer(*words, "--out", out, "--run", "r").code == 0
+    return words, out / "r"
+
+
+def terminate(*_: object) -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    "stops",
+    [
+        pytest.param([("step", 1)], id="after the first step"),
+        pytest.param([("step", 6)], id="between validations"),
+        pytest.param([("step", 8)], id="exactly at a validation"),
+        pytest.param([("validation", 2)], id="in a validation"),
+        pytest.param([("step", 4), ("validation", 1), ("step", 5)], id="three times, twice at the same step"),
+        pytest.param([("step", 3), ("step", 9)], id="twice"),
+    ],
+)
+def test_stops_change_nothing(
+    stops: list[tuple[str, int]],
+    unbroken: tuple[tuple[object, ...], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words, whole = unbroken
+    for number, (what, when) in enumerate(stops):
+        with monkeypatch.context() as patch:
+            if what == "step":
+                on_step(patch, when, terminate)
+            else:
+                on_validation(patch, when, terminate)
+            done = trainer(*(words if number == 0 else ()), "--out", tmp_path, "--run", "r", *["--resume"][:number])
+        assert done.code == 143, done.err
+        assert "all is saved. Go on with: python -m trainer --out" in done.err
+    assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
+    assert journal(tmp_path / "r") == journal(whole)
+    assert weights(tmp_path / "r") == weights(whole)
+
+
+def test_a_stop_in_the_last_validation_is_a_stop(
+    unbroken: tuple[tuple[object, ...], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 0 would say that all is done, but the last weights were not looked at."""
+    words, whole = unbroken
+    with monkeypatch.context() as patch:
+        on_validation(patch, 3, terminate)
+        done = trainer(*words, "--out", tmp_path, "--run", "r")
+    assert done.code == 143 and "--resume" in done.err, done
+    assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
+    assert journal(tmp_path / "r") == journal(whole)
+    assert weights(tmp_path / "r") == weights(whole)
+
+
+def test_a_second_interrupt_ends_a_long_step(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt_twice(learner: Learner) -> None:
+        signal.raise_signal(signal.SIGINT)
+        assert not (tmp_path / "r" / "model.pth").exists(), "the first one waits for the step to end"
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the second one does not")
+
+    on_step(monkeypatch, 3, interrupt_twice)
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 9, "--run", "r")
+    done = trainer(*words)
+    assert done.code == 130 and done.err.rstrip().endswith("Interrupted.")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "handlers are put back"
+    monkeypatch.undo()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
+
+
+# ---- signals to whole processes
+
+
+@contextlib.contextmanager
+def running(*args: object) -> "Iterator[subprocess.Popen[str]]":
+    """`python -m trainer` in a process group of its own, of which nothing is left at the end."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(trainer_command(*args), **pipes, text=True, start_new_session=True)
+    try:
+        yield process
+        wait_until(lambda: not group(process.pid), 20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+def group(pid: int) -> list[psutil.Process]:
+    """The living processes of a process group."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == pid and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def is_training(run: Path, process: "subprocess.Popen[str]") -> bool:
+    assert process.poll() is None, process.communicate()
+    path = run / "journal.jsonl"
+    return path.exists() and '"train"' in path.read_text()
+
+
+def long_run(shards: Path, out: Path, *args: object) -> tuple[object, ...]:
+    return ("--shards", shards / "scale_2x", "--out", out, *SMALL, "--workers", 2, *LONG, "--run", "r", *args)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_whole_group_saves_and_stops(
+    number: signal.Signals, code: int, shards: Path, tmp_path: Path
+) -> None:
+    """A terminal sends Ctrl-C to every process, and so does `timeout`, Slurm or systemd with SIGTERM."""
+    run = tmp_path / "r"
+    with running(*long_run(shards, tmp_path, "--steps", 400)) as process:
+        wait_until(lambda: is_training(run, process))
+        os.killpg(process.pid, number)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == code, said
+    assert "all is saved" in said and "Traceback" not in said and "died" not in said
+    stopped = saved_step(run)
+    assert 0 < stopped < 400
+    with running("--out", tmp_path, "--run", "r", "--resume") as process:
+        wait_until(lambda: events_after(run, process, stopped))
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 130
+    steps = [line["step"] for line in events(run, "train")]
+    assert len(steps) == len(set(steps)) and steps == sorted(steps)
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    assert max(Counter(event.step for event in board.Scalars("train/loss")).values()) == 1
+    assert [event.step for event in board.Scalars("train/loss")] == steps
+
+
+def events_after(run: Path, process: "subprocess.Popen[str]", step: int) -> bool:
+    assert process.poll() is None, process.communicate()
+    text = (run / "journal.jsonl").read_text()
+    return text.endswith("\n") and any(line["step"] > step for line in events(run, "train"))
+
+
+def test_a_killed_worker_ends_the_run_soon_and_leaves_no_process(shards: Path, tmp_path: Path) -> None:
+    with running(*long_run(shards, tmp_path)) as process:
+        wait_until(lambda: is_training(tmp_path / "r", process))
+        worker = next(child for child in group(process.pid) if child.name() == "pt_data_worker")
+        worker.kill()
+        killed = time.monotonic()
+        _, said = process.communicate(timeout=20)
+        assert time.monotonic() - killed < 10
+    assert process.returncode == 1
+    assert "Error: a data worker died" in said and "take fewer --workers or a smaller --prefetch" in said
+    assert "Traceback" not in said
+    assert len(events(tmp_path / "r", "error")) == 1
+
+
+def test_a_killed_run_leaves_no_worker(shards: Path, tmp_path: Path) -> None:
+    with running(*long_run(shards, tmp_path)) as process:
+        wait_until(lambda: is_training(tmp_path / "r", process))
+        names = [child.name() for child in group(process.pid)]
+        assert names.count("pt_data_worker") == 2
+        process.kill()
+        process.wait()
+
+
+def test_an_interrupt_while_it_starts_is_no_traceback(shards: Path, tmp_path: Path) -> None:
+    """PyTorch takes seconds to load, long enough to see that a word was wrong."""
+    with running(*long_run(shards, tmp_path)) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        wait_until(lambda: "libtorch" in maps.read_text())
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said and "Interrupted" in said
+
+
+def test_it_saves_now_and_then_between_validations(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.loop._SAVE_EVERY_S", 0.0)
+    saved: list[int] = []
+    real = TrainingLoop._save
+
+    def save(loop: TrainingLoop) -> None:
+        real(loop)
+        saved.append(saved_step(tmp_path / "r"))
+
+    monkeypatch.setattr(TrainingLoop, "_save", save)
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 4, "--run", "r")
+    assert trainer(*words).code == 0
+    assert saved == [1, 2, 3, 4]
+
+
+# ---- tools
+
+
+def test_without_a_compiler_compile_is_refused(shards: Path, tmp_path: Path) -> None:
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--compile")
+    environment = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = run_trainer(*words, env=environment)
+    assert done.returncode == 2, done.stderr
+    assert "--compile" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_make_photo_is_not_flat() -> None:
+    """The damaged members above must be told from whole ones by their content."""
+    assert np.ptp(make_photo(16, 16, 0)) > 50
