@@ -181,7 +181,7 @@ def load_manifest(folder: Path) -> Manifest:
     if not isinstance(settings, dict) or not isinstance(shards, list):
         raise FormatError(f"{path}: expected 'settings' and 'shards'")
     scale, hr_size, codec = settings.get("scale"), settings.get("hr_size"), settings.get("codec")
-    if not _can_be(scale, hr_size) or codec not in CODECS:
+    if type(scale) is not int or type(hr_size) is not int or not _can_be(scale, hr_size) or codec not in CODECS:
         raise FormatError(f"{path}: scale {scale!r}, hr_size {hr_size!r}, codec {codec!r} cannot be")
     records = tuple(parse_record(shard, path) for shard in shards)
     if len({record.name for record in records}) != len(records):
@@ -189,9 +189,8 @@ def load_manifest(folder: Path) -> Manifest:
     return Manifest(folder, scale, hr_size, codec, records, raw)
 
 
-def _can_be(scale: Any, hr_size: Any) -> bool:
-    is_scale = type(scale) is int and MIN_SCALE <= scale <= MAX_SCALE
-    return is_scale and type(hr_size) is int and hr_size > 0 and hr_size % scale == 0
+def _can_be(scale: int, hr_size: int) -> bool:
+    return MIN_SCALE <= scale <= MAX_SCALE and hr_size > 0 and hr_size % scale == 0
 
 
 def psnr_db(mean_squared_error: float) -> float:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,16 @@ from trainer.weights import read_weights, save_weights
 
 ODD = "夜 景\n2"  # a name with Chinese, a space and a newline
 ONE_STEP = (*SMALL, "--steps", 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that spin while something else runs too cost several times what they gain on images so small."""
+    former = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.device.available_cpus", lambda: 1)
+        yield
+    torch.set_num_threads(former)
 
 
 class Ended(NamedTuple):
@@ -268,7 +278,7 @@ def test_a_value_out_of_range_is_named(option: str, value: object, words: str, s
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("name", ["", "..", ".", "a/b", "../escaped"])
+@pytest.mark.parametrize("name", ["", "..", ".", "a/b", "../escaped", "not UTF-8 \udcff"])
 def test_a_runs_name_is_a_name_and_no_path(name: str, shards: Path, tmp_path: Path) -> None:
     """A run that lies elsewhere is found by no --resume, and `..` writes into other people's folders."""
     said = refused("--shards", shards / "scale_2x", "--out", tmp_path / "a" / "runs", *ONE_STEP, "--run", name)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,17 +34,24 @@ class Journal:
             self._board = SummaryWriter(str(tensorboard), purge_step=from_step + 1)
 
     def __enter__(self) -> "Journal":
+        self._former_hook, threading.excepthook = threading.excepthook, self._pass_over
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        threading.excepthook = self._former_hook
         try:
             self._file.close()
             self._board.close()
         except OSError:
             if error is None:  # else it is the same full disk once more
                 raise
+
+    def _pass_over(self, args: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread hands an error over to the next write, where it is reported; Python prints it too."""
+        if not isinstance(args.exc_value, OSError):
+            self._former_hook(args)
 
     def note(self, event: str, step: int, **values: Any) -> None:
         """A line of the journal; the numbers among its values become curves `event/name` in TensorBoard."""
