@@ -1,6 +1,10 @@
 """Fixtures that several test files share."""
 
+import os
 from pathlib import Path
+
+# The networks of the tests are so small that a second thread costs more than it gives. Before PyTorch is loaded.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from helpers import generate, make_photos

@@ -1,5 +1,6 @@
 """What a network is computed on, and in which precision."""
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -74,8 +75,9 @@ def describe_device(device: torch.device) -> str:
 
 
 def limit_threads() -> None:
-    """As many threads as this process really has CPUs: a container's limit is not known to PyTorch."""
-    torch.set_num_threads(available_cpus())
+    """As many threads as OMP_NUM_THREADS says, or as there really are CPUs: PyTorch knows no container's limit."""
+    if not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(available_cpus())
 
 
 def _cpu_has_bf16() -> bool:
