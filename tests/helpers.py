@@ -1,13 +1,16 @@
 """What several test files need: made photos, the command line, and a look at what came out."""
 
+import contextlib
 import hashlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from shardgen import codec
@@ -75,6 +78,25 @@ def run_trainer(*args: object, **options: Any) -> subprocess.CompletedProcess[st
     """`python -m trainer ...`, its output as text."""
     options = {"capture_output": True, "text": True, "timeout": 100, "stdin": subprocess.DEVNULL, **options}
     return subprocess.run(trainer_command(*args), **options)
+
+
+class Ended(NamedTuple):
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def trainer_here(*args: object) -> Ended:
+    """`python -m trainer ...` in this process, which starts faster. What is not an exit goes through."""
+    from trainer.cli import main  # the shardgen tests need no PyTorch
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main([str(arg) for arg in args])
+    assert isinstance(ended.value.code, int)
+    return Ended(ended.value.code, out.getvalue(), err.getvalue())
 
 
 def trainer_command(*args: object) -> list[str]:

@@ -6,6 +6,9 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import SMALL, all_files, generate, make_photo, run_trainer
+from helpers import SMALL, all_files, generate, make_photo, run_trainer, trainer_command
 from PIL import Image
 
 from shardgen.format import load_index
@@ -759,6 +762,62 @@ def test_weights_that_have_diverged_are_refused(runs: Path, hr: Path, tmp_path: 
     save_weights(tmp_path / "nan.pth", state, None)
     said = refused("evaluate", "--weights", tmp_path / "nan.pth", "--hr", hr)
     assert "not finite" in said and "take weights from before" in said
+
+
+# ---- places that cannot be
+
+
+LONG_NAME = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--shards", "SHARDS", "--out", LONG_NAME, *ONE_STEP),
+        ("--shards", "SHARDS", "--out", "OUT", *ONE_STEP, "--init", LONG_NAME),
+        ("--out", LONG_NAME, "--run", "r", "--resume"),
+        ("--config", LONG_NAME),
+        ("evaluate", "--weights", LONG_NAME, "--hr", "PHOTOS"),
+        ("evaluate", "--weights", "WEIGHTS", "--hr", LONG_NAME),
+        ("evaluate", "--weights", "WEIGHTS", "--shards", LONG_NAME),
+        ("upscale", "--weights", "WEIGHTS", LONG_NAME, "-o", "OUT"),
+        ("upscale", "--weights", "WEIGHTS", "PHOTOS", "-o", LONG_NAME),
+    ],
+    ids=lambda words: "-".join(word for word in map(str, words) if word.startswith("--") or word.islower())[:60],
+)
+def test_a_name_that_no_file_can_have_is_no_traceback(
+    words: tuple[object, ...], shards: Path, runs: Path, hr: Path, tmp_path: Path
+) -> None:
+    places = {"SHARDS": shards / "scale_2x", "OUT": tmp_path, "PHOTOS": hr, "WEIGHTS": runs / "lr" / "best.pth"}
+    done = trainer(*(places.get(str(word), word) for word in words))
+    assert done.code in (1, 2)
+    assert "Error: " in done.err and "File name too long" in done.err
+
+
+WITHOUT_RIGHTS = """
+    import os, sys
+    if os.geteuid() == 0:  # root, but without the right to pass over permissions
+        less = "-dac_override,-dac_read_search"
+        words = ["setpriv", f"--bounding-set={less}", f"--inh-caps={less}", *sys.argv[1:]]
+    else:
+        words = sys.argv[1:]
+    os.execvp(words[0], words)
+"""
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_place_without_permission_is_named(command: str, shards: Path, runs: Path, hr: Path, tmp_path: Path) -> None:
+    place = tmp_path / "locked"
+    place.mkdir(mode=0o555 if command == "train" else 0)
+    words: tuple[object, ...] = {
+        "train": ("--shards", shards / "scale_2x", "--out", place, *ONE_STEP),
+        "evaluate": ("evaluate", "--weights", place / "best.pth", "--hr", hr),
+    }[command]
+    program = [sys.executable, "-c", textwrap.dedent(WITHOUT_RIGHTS), *trainer_command(*words)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert done.returncode in (1, 2)
+    assert "Error: " in done.stderr and str(place) in done.stderr and "Permission denied" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # ---- help

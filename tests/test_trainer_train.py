@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers import SMALL, generate, run_trainer, trainer_command
+from helpers import SMALL, Ended, generate, run_trainer, trainer_command, trainer_here
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -21,9 +21,9 @@ TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to ru
 STEPS = 40
 
 
-def train(shards: Path, out: Path, *args: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    done = run_trainer("--shards", shards / "scale_2x", "--out", out, *SMALL, *args)
-    assert done.returncode == expect, done.stderr + done.stdout
+def train(shards: Path, out: Path, *args: object) -> Ended:
+    done = trainer_here("--shards", shards / "scale_2x", "--out", out, *SMALL, *args)
+    assert done.returncode == 0, done.stderr + done.stdout
     return done
 
 
@@ -41,7 +41,9 @@ def weights(run: Path) -> dict[str, bytes]:
 def whole(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """An undisturbed run of 40 steps, and what it said."""
     out = tmp_path_factory.mktemp("runs")
-    done = train(shards, out, "--steps", STEPS, "--val-every", 15, "--workers", 1)
+    words = ("--shards", shards / "scale_2x", "--out", out, *SMALL)
+    done = run_trainer(*words, "--steps", STEPS, "--val-every", 15, "--workers", 1)
+    assert done.returncode == 0, done.stderr
     return out / "ultra_lite-2x", done
 
 
@@ -130,7 +132,7 @@ def test_the_configuration_can_be_given_back(
     run, _ = whole
     settings = yaml.safe_load((run / "config.yaml").read_text())
     assert settings["batch-size"] == 4 and settings["steps"] == STEPS and settings["model"] == "ultra_lite"
-    done = run_trainer("--config", run / "config.yaml", "--out", tmp_path, "--run", "again")
+    done = trainer_here("--config", run / "config.yaml", "--out", tmp_path, "--run", "again")
     assert done.returncode == 0, done.stderr
     assert weights(tmp_path / "again") == weights(run)
 
@@ -148,7 +150,7 @@ def test_a_stopped_run_goes_on_exactly(
     assert "Traceback" not in said
     stopped = torch.load(tmp_path / "ultra_lite-2x" / "state.pt", weights_only=True)["progress"]["step"]
     assert 0 < stopped < STEPS
-    done = run_trainer("--out", tmp_path, "--run", "ultra_lite-2x", "--resume")
+    done = trainer_here("--out", tmp_path, "--run", "ultra_lite-2x", "--resume")
     assert done.returncode == 0, done.stderr
     assert f"going on at step {stopped}" in done.stderr
     same_as(tmp_path / "ultra_lite-2x", whole[0])
@@ -165,7 +167,7 @@ def test_a_killed_run_goes_on_from_its_last_state(
     with open(run / "journal.jsonl", "a") as file:
         file.write('{"event": "train", "st')  # as if it had been cut off
     (run / ".state.pt.123.tmp").write_bytes(b"half")
-    done = run_trainer("--out", tmp_path, "--run", "ultra_lite-2x", "--resume")
+    done = trainer_here("--out", tmp_path, "--run", "ultra_lite-2x", "--resume")
     assert done.returncode == 0, done.stderr
     assert not list(run.glob(".*.tmp"))
     same_as(run, whole[0])
@@ -195,7 +197,7 @@ def test_a_finished_run_has_nothing_to_go_on_with(
 ) -> None:
     run, _ = whole
     before = weights(run)
-    done = run_trainer("--out", run.parent, "--run", run.name, "--resume")
+    done = trainer_here("--out", run.parent, "--run", run.name, "--resume")
     assert done.returncode == 0 and "40 steps" in done.stdout
     assert weights(run) == before
 
@@ -234,7 +236,7 @@ def test_gradients_add_up_over_batches(shards: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("input_name", ["lr", "up"])
 def test_every_network_trains_on_both_inputs(shards: Path, tmp_path: Path, model: str, input_name: str) -> None:
     size = ("--patch-size", 12, "--batch-size", 1, "--steps", 1)
-    done = run_trainer(
+    done = trainer_here(
         "--shards", shards / "scale_3x", "--out", tmp_path, *SMALL, *size, "--model", model, "--input", input_name
     )
     assert done.returncode == 0, done.stderr

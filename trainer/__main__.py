@@ -1,7 +1,9 @@
 """python -m trainer, and the `trainer` command."""
 
 import os
+import signal
 import sys
+from types import FrameType
 
 from trainer.stream.fork_server import start_fork_server
 
@@ -15,12 +17,17 @@ def run() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if _NOT_TRAINING.isdisjoint(sys.argv[1:]):  # the workers' imports and this process's then take the time of one
         start_fork_server()
-    try:
-        from trainer.cli import main
-    except KeyboardInterrupt:  # PyTorch takes its time to load
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
+    former = signal.signal(signal.SIGINT, _interrupted)
+    from trainer.cli import main
+
+    signal.signal(signal.SIGINT, former)
     main()
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C while PyTorch is being loaded, which takes seconds: an exception could get lost in there."""
+    os.write(2, b"Interrupted.\n")
+    os._exit(130)
 
 
 if __name__ == "__main__":

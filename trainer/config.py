@@ -72,10 +72,8 @@ class TrainConfig:
             raise UsageError(f"--ema {self.ema}: expected a decay from 0 (off) to below 1, e.g. 0.999")
         if self.seed > MAX_SEED:
             raise UsageError(f"--seed {self.seed}: expected at most {MAX_SEED}")
-        if self.run is not None and (self.run in ("", ".", "..") or "/" in self.run or "\0" in self.run):
-            raise UsageError(f"--run {self.run!r}: expected a plain name for a folder in --out, not a path")
-        if self.run is not None and len(self.run.encode()) > MAX_NAME_BYTES:
-            raise UsageError(f"--run {self.run}: File name too long, expected at most {MAX_NAME_BYTES} bytes")
+        if self.run is not None:
+            _check_name(self.run)
         if not self.clip >= 0:
             raise UsageError(f"--clip {self.clip}: expected 0 (off) or a norm above it")
 
@@ -105,3 +103,11 @@ def option_names() -> list[str]:
 
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _check_name(run: str) -> None:
+    is_text = run.encode("utf-8", "ignore").decode() == run
+    if run in ("", ".", "..") or "/" in run or "\0" in run or not is_text:
+        raise UsageError(f"--run {run!r}: expected a plain name for a folder in --out, not a path")
+    if len(run.encode()) > MAX_NAME_BYTES:
+        raise UsageError(f"--run {run}: File name too long, expected at most {MAX_NAME_BYTES} bytes")

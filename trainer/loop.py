@@ -92,6 +92,7 @@ class TrainingLoop:
             self._between_steps(stop)
         if stop:
             self._save()
+            stop.end()
 
     def _between_steps(self, stop: StopRequest) -> None:
         step, settings = self._progress.step, self._settings
@@ -154,19 +155,19 @@ class TrainingLoop:
         result = self._validation.run(as_function(self._learner.judged, self._learner.device), stop)
         if result is None:
             return
-        progress.validated = True
         if progress.best_psnr_y is None or result.network.psnr_y > progress.best_psnr_y:
             progress.best_psnr_y, progress.best_step = result.network.psnr_y, step
             self._save_weights(self._run.best)
         self.last_validation = result
         self._report(step, result)
+        progress.validated = True
 
     def _report(self, step: int, result: ValidationResult) -> None:
         figures = {f"bicubic_{name}": value for name, value in asdict(result.bicubic).items()}
-        self._journal.note("val", step, **asdict(result.network), **figures)
-        self._journal.picture("bicubic_network_hr", step, result.preview)
         with replacing(self._run.previews / f"step-{step:06d}.png") as temporary:
             result.preview.save(temporary, "PNG")
+        self._journal.note("val", step, **asdict(result.network), **figures)
+        self._journal.picture("bicubic_network_hr", step, result.preview)
         if self._progress.best_psnr_y is not None:
             self._display.best(self._progress.best_psnr_y)
         self._display.say(

@@ -6,11 +6,15 @@ from typing import Any
 
 
 class StopRequest:
-    """While the `with` block runs, the first signal sets `signal_number`; a second Ctrl-C interrupts at once."""
+    """While the `with` block runs, the first signal sets `signal_number`; a second Ctrl-C interrupts at once.
+
+    Those after it change nothing any more, and neither does a second one when all is saved already.
+    """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._former: dict[int, Any] = {}
+        self._ends = False
 
     def __enter__(self) -> "StopRequest":
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -20,13 +24,21 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._ends:
+            del self._former[signal.SIGINT]  # the interpreter itself takes a moment to end
         for number, handler in self._former.items():
             signal.signal(number, handler)
 
     def __bool__(self) -> bool:
         return self.signal_number is not None
 
+    def end(self) -> None:
+        """Nothing is left to be interrupted."""
+        self._ends = True
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None and number == signal.SIGINT:
+            self.end()
             raise KeyboardInterrupt
         self.signal_number = number
