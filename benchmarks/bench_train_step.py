@@ -26,7 +26,7 @@ from trainer.models import MODELS, network_spec, num_parameters
 SCALE, PATCH_PX, BATCH = 4, 192, 16
 _MATRIX = {"cpu": 2048, "cuda": 8192}
 _STEPS = {
-    "cpu": {"ultra_lite": 200, "lite": 40, "standard": 10},
+    "cpu": {"ultra_lite": 200, "lite": 30, "standard": 5},
     "cuda": {"ultra_lite": 2000, "lite": 1000, "standard": 300},
 }
 _MAX_DATA_WAIT = 0.02

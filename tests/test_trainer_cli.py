@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,16 +28,6 @@ from trainer.weights import read_weights, save_weights
 
 ODD = "夜 景\n2"  # a name with Chinese, a space and a newline
 ONE_STEP = (*SMALL, "--steps", 1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that spin while something else runs too cost several times what they gain on images so small."""
-    former = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainer.device.available_cpus", lambda: 1)
-        yield
-    torch.set_num_threads(former)
 
 
 class Ended(NamedTuple):
@@ -289,9 +279,12 @@ def test_a_runs_name_is_a_name_and_no_path(name: str, shards: Path, tmp_path: Pa
     assert not all_files(tmp_path)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("command", ["train", "evaluate", "upscale"])
-def test_cuda_where_there_is_none(command: str, shards: Path, runs: Path, photos: Path, tmp_path: Path) -> None:
+def test_cuda_where_there_is_none(
+    command: str, shards: Path, runs: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     weights = ("--weights", runs / "lr" / "best.pth")
     words: tuple[object, ...] = {
         "train": ("--shards", shards / "scale_2x", "--out", tmp_path, *ONE_STEP),

@@ -39,16 +39,6 @@ TINY = (*SMALL, "--patch-size", 16)
 Step = Callable[..., torch.Tensor]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that spin while something else runs too cost several times what they gain on images so small."""
-    former = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainer.device.available_cpus", lambda: 1)
-        yield
-    torch.set_num_threads(former)
-
-
 class Ended(NamedTuple):
     """How a command ended, and what it said."""
 
