@@ -83,12 +83,12 @@ def run_trainer(*args: object, **options: Any) -> subprocess.CompletedProcess[st
 class Ended(NamedTuple):
     """How a command ended, and what it said."""
 
-    returncode: int
-    stdout: str
-    stderr: str
+    code: int
+    out: str
+    err: str
 
 
-def trainer_here(*args: object) -> Ended:
+def trainer(*args: object) -> Ended:
     """`python -m trainer ...` in this process, which starts faster. What is not an exit goes through."""
     from trainer.cli import main  # the shardgen tests need no PyTorch
 

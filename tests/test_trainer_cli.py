@@ -1,7 +1,5 @@
 """What a person types and what comes back: every wrong word is answered with its name, the way out and exit code 2."""
 
-import contextlib
-import io
 import json
 import os
 import shutil
@@ -11,44 +9,22 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import SMALL, all_files, generate, make_photo, run_trainer, trainer_command
+from helpers import SMALL, Ended, all_files, generate, make_photo, run_trainer, trainer, trainer_command
 from PIL import Image
 
 from shardgen.format import load_index
 from trainer import inference
-from trainer.cli import main
 from trainer.commands import evaluate as evaluate_command
 from trainer.weights import read_weights, save_weights
 
 ODD = "夜 景\n2"  # a name with Chinese, a space and a newline
 ONE_STEP = (*SMALL, "--steps", 1)
-
-
-class Ended(NamedTuple):
-    """How a command ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
-def trainer(*args: object) -> Ended:
-    """`python -m trainer ...` in this process. Whatever is not an exit goes through: it would be a traceback."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main([str(arg) for arg in args])
-    assert isinstance(ended.value.code, int)
-    return Ended(ended.value.code, out.getvalue(), err.getvalue())
 
 
 def refused(*args: object) -> str:

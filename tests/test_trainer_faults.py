@@ -1,7 +1,6 @@
 """Bad luck while training: damage, signals, dead workers, full disks. It ends with a message, and nothing is lost."""
 
 import contextlib
-import io
 import itertools
 import json
 import os
@@ -14,17 +13,16 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 import pytest
 import torch
-from helpers import SMALL, generate, make_photo, run_cli, run_trainer, trainer_command
+from helpers import SMALL, generate, make_photo, run_cli, run_trainer, trainer, trainer_command
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from shardgen.format import load_index
-from trainer.cli import main
 from trainer.learner import Learner
 from trainer.loop import TrainingLoop
 from trainer.run_folder import RunFolder
@@ -37,27 +35,6 @@ TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to ru
 LONG = ("--steps", 5000, "--val-every", 2)
 TINY = (*SMALL, "--patch-size", 16)
 Step = Callable[..., torch.Tensor]
-
-
-class Ended(NamedTuple):
-    """How a command ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
-def trainer(*args: object) -> Ended:
-    """`python -m trainer ...` in this process. Whatever is not an exit goes through: it would be a traceback."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main([str(arg) for arg in args])
-    assert isinstance(ended.value.code, int)
-    return Ended(ended.value.code, out.getvalue(), err.getvalue())
 
 
 def journal(run: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers import SMALL, Ended, generate, run_trainer, trainer_command, trainer_here
+from helpers import SMALL, Ended, generate, run_trainer, trainer, trainer_command
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -22,8 +22,8 @@ STEPS = 40
 
 
 def train(shards: Path, out: Path, *args: object) -> Ended:
-    done = trainer_here("--shards", shards / "scale_2x", "--out", out, *SMALL, *args)
-    assert done.returncode == 0, done.stderr + done.stdout
+    done = trainer("--shards", shards / "scale_2x", "--out", out, *SMALL, *args)
+    assert done.code == 0, done.err + done.out
     return done
 
 
@@ -132,8 +132,8 @@ def test_the_configuration_can_be_given_back(
     run, _ = whole
     settings = yaml.safe_load((run / "config.yaml").read_text())
     assert settings["batch-size"] == 4 and settings["steps"] == STEPS and settings["model"] == "ultra_lite"
-    done = trainer_here("--config", run / "config.yaml", "--out", tmp_path, "--run", "again")
-    assert done.returncode == 0, done.stderr
+    done = trainer("--config", run / "config.yaml", "--out", tmp_path, "--run", "again")
+    assert done.code == 0, done.err
     assert weights(tmp_path / "again") == weights(run)
 
 
@@ -150,9 +150,9 @@ def test_a_stopped_run_goes_on_exactly(
     assert "Traceback" not in said
     stopped = torch.load(tmp_path / "ultra_lite-2x" / "state.pt", weights_only=True)["progress"]["step"]
     assert 0 < stopped < STEPS
-    done = trainer_here("--out", tmp_path, "--run", "ultra_lite-2x", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert f"going on at step {stopped}" in done.stderr
+    done = trainer("--out", tmp_path, "--run", "ultra_lite-2x", "--resume")
+    assert done.code == 0, done.err
+    assert f"going on at step {stopped}" in done.err
     same_as(tmp_path / "ultra_lite-2x", whole[0])
 
 
@@ -167,8 +167,8 @@ def test_a_killed_run_goes_on_from_its_last_state(
     with open(run / "journal.jsonl", "a") as file:
         file.write('{"event": "train", "st')  # as if it had been cut off
     (run / ".state.pt.123.tmp").write_bytes(b"half")
-    done = trainer_here("--out", tmp_path, "--run", "ultra_lite-2x", "--resume")
-    assert done.returncode == 0, done.stderr
+    done = trainer("--out", tmp_path, "--run", "ultra_lite-2x", "--resume")
+    assert done.code == 0, done.err
     assert not list(run.glob(".*.tmp"))
     same_as(run, whole[0])
 
@@ -197,8 +197,8 @@ def test_a_finished_run_has_nothing_to_go_on_with(
 ) -> None:
     run, _ = whole
     before = weights(run)
-    done = trainer_here("--out", run.parent, "--run", run.name, "--resume")
-    assert done.returncode == 0 and "40 steps" in done.stdout
+    done = trainer("--out", run.parent, "--run", run.name, "--resume")
+    assert done.code == 0 and "40 steps" in done.out
     assert weights(run) == before
 
 
@@ -236,10 +236,10 @@ def test_gradients_add_up_over_batches(shards: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("input_name", ["lr", "up"])
 def test_every_network_trains_on_both_inputs(shards: Path, tmp_path: Path, model: str, input_name: str) -> None:
     size = ("--patch-size", 12, "--batch-size", 1, "--steps", 1)
-    done = trainer_here(
+    done = trainer(
         "--shards", shards / "scale_3x", "--out", tmp_path, *SMALL, *size, "--model", model, "--input", input_name
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     run = tmp_path / (f"{model}-3x" + ("-up" if input_name == "up" else ""))
     assert load_network(run / "best.pth").spec.scale == (3 if input_name == "lr" else 1)
 
@@ -262,19 +262,19 @@ def test_weights_to_begin_with(
 def test_png_shards_train_and_it_is_said_that_npy_is_faster(photos: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 2, "--codec", "png")
     done = train(tmp_path, tmp_path / "runs", "--steps", 2)
-    assert done.stderr.count("shards with --codec npy train faster") == 1
+    assert done.err.count("shards with --codec npy train faster") == 1
 
 
 def test_shards_without_validation_samples_train(photos: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 2, "--val-fraction", 0)
     done = train(tmp_path, tmp_path / "runs", "--steps", 2)
-    assert "there are no validation samples" in done.stderr
+    assert "there are no validation samples" in done.err
     assert not (tmp_path / "runs" / "ultra_lite-2x" / "best.pth").exists()
 
 
 def test_epochs_say_what_is_left_out(shards: Path, tmp_path: Path) -> None:
     done = train(shards, tmp_path, "--epochs", 1)
-    assert "9 of 4 patches of 24 px: 1 epochs of 39 samples, but the last 3, which fill no batch" in done.stderr
+    assert "9 of 4 patches of 24 px: 1 epochs of 39 samples, but the last 3, which fill no batch" in done.err
 
 
 def test_the_loss_goes_down(shards: Path, tmp_path: Path) -> None:
