@@ -73,8 +73,8 @@ class Journal:
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    except (OSError, UnicodeEncodeError) as error:  # TensorBoard cannot write to a path that is not UTF-8
+        raise RunError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

@@ -156,8 +156,8 @@ class TrainingLoop:
         if result is None:
             return
         if progress.best_psnr_y is None or result.network.psnr_y > progress.best_psnr_y:
-            progress.best_psnr_y, progress.best_step = result.network.psnr_y, step
             self._save_weights(self._run.best)
+            progress.best_psnr_y, progress.best_step = result.network.psnr_y, step
         self.last_validation = result
         self._report(step, result)
         progress.validated = True

@@ -98,7 +98,9 @@ def _refuse_non_finite(path: Path, state: Mapping[str, Tensor]) -> None:
 def _load(path: Path) -> Any:
     """What the file holds, its tensors on the CPU. Never runs code from the file."""
     if path.is_dir():
-        inside = some(sorted(entry.name for entry in path.iterdir() if entry.suffix in SUFFIXES))
+        inside = some(
+            sorted(entry.name for entry in path.iterdir() if entry.suffix in SUFFIXES and entry.name != "state.pt")
+        )
         raise UsageError(f"{path} is a folder: give a weights file in it ({inside or 'there is none'})")
     if not path.is_file():
         raise UsageError(f"there are no weights at {path}: give a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
