@@ -31,7 +31,7 @@ class TrainConfig:
     batch_size: int = 16  # patches per step and process, times grad_accum
     patch_size: int = 192  # HR px
     lr: float | None = None  # peak; None: the model's own
-    warmup: int | None = None  # steps up to the peak; None: a twentieth of the run, at most 500
+    warmup: int | None = None  # steps up to the peak; None: a twentieth of the run, 50 to 500
     loss: str = "l1"
     amp: str = "auto"
     compile: bool = False

@@ -16,7 +16,7 @@ from trainer.stream.patches import PatchGrid
 from trainer.stream.schedule import Schedule
 
 _MIN_VAL_EVERY, _MAX_VAL_EVERY = 200, 5000
-_MAX_WARMUP = 500
+_MIN_WARMUP, _MAX_WARMUP = 50, 500
 _MAX_LOG_EVERY = 50
 
 
@@ -50,7 +50,10 @@ class Plan:
     @property
     def warmup(self) -> int:
         given = self.config.warmup
-        return min(_MAX_WARMUP, self.total_steps // 20) if given is None else given
+        if given is not None:
+            return given
+        # At the peak rates of the small networks a steeper start can break them for good.
+        return min(_MAX_WARMUP, max(_MIN_WARMUP, self.total_steps // 20), self.total_steps // 2)
 
     @property
     def smaller(self) -> str:

@@ -38,7 +38,7 @@ OPTIONS = [
     _default("--batch-size", type=int, default=TrainConfig.batch_size, help="Patches in a batch."),
     _default("--patch-size", type=int, default=TrainConfig.patch_size, help="Edge of a patch in HR px."),
     click.option("--lr", type=float, help=f"Peak learning rate.  [default: {_RATES}]"),
-    click.option("--warmup", type=int, help="Steps up to the peak.  [default: a twentieth of the run, at most 500]"),
+    click.option("--warmup", type=int, help="Steps up to the peak.  [default: a twentieth of the run, 50 to 500]"),
     _default("--loss", type=click.Choice(tuple(LOSSES)), default=TrainConfig.loss, help="What is made small."),
     _default(
         "--amp",
