@@ -1,7 +1,6 @@
 """The networks: their sizes, what they start as, that they learn, and how far they see."""
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -20,15 +19,6 @@ NARROW = {
     "rrdb": NetworkSpec("rrdb", 4, 12, 1, 8),
 }
 ALL_SCALES = [(name, scale) for name in MODELS for scale in ((1, 2, 3, 4) if name == "standard" else range(1, 9))]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small networks are slower on two threads than on one as soon as anything else wants the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def narrow(kind: str, scale: int) -> NetworkSpec:

@@ -112,6 +112,16 @@ def test_the_journal_tensorboard_and_previews_hold_every_validation(
         assert picture.width > 3 * 64 and picture.height > 64
 
 
+def test_the_rate_rises_slowly_however_short_the_run(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """Two steps up to the peak, a twentieth of these 40, can break a small network for good."""
+    rates = {line["step"]: line["lr"] for line in journal(whole[0]) if line["event"] == "train"}
+    assert rates[10] == pytest.approx(4e-3 / 2)
+    assert rates[20] == pytest.approx(4e-3)
+    assert rates[20] > rates[40]
+
+
 def test_the_weights_are_weights_alone_and_the_state_has_everything(
     whole: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:

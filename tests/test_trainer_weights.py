@@ -5,7 +5,7 @@ import pickle
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,6 @@ from trainer.weights import load_into, load_network, read_weights, save_weights,
 COMPACT = NetworkSpec("compact", 4, 8, 3)
 RRDB = NetworkSpec("rrdb", 4, 32, 2, 32)  # spandrel knows a growth of 32 only
 State = dict[str, Tensor]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small networks are slower on two threads than on one as soon as anything else wants the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
