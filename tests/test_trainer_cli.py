@@ -805,7 +805,18 @@ def test_every_option_has_its_help_and_its_default(command: str, flag: str) -> N
     done = trainer(*([command] if command else []), flag)
     assert done.code == 0
     assert f"Example: python -m trainer {command}".strip() in " ".join(done.out.split())
-    needs_none = {"--resume", "--verify", "--compile", "--config", "--init", "--steps", "--shards", "--hr", "--json"}
+    needs_none = {
+        "--resume",
+        "--verify",
+        "--compile",
+        "--resident",
+        "--config",
+        "--init",
+        "--steps",
+        "--shards",
+        "--hr",
+        "--json",
+    }
     needs_none |= {"--compare", "--help", "--weights", "--output", "--scale"}
     options = done.out.split("Options:")[1].split("Commands:")[0]
     for text in (" ".join(part.split()) for part in options.replace("\n  -", "\0-").split("\0")[1:]):

@@ -272,7 +272,7 @@ def test_weights_to_begin_with(
 def test_png_shards_train_and_it_is_said_that_npy_is_faster(photos: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 2, "--codec", "png")
     done = train(tmp_path, tmp_path / "runs", "--steps", 2)
-    assert done.err.count("shards with --codec npy train faster") == 1
+    assert done.err.count("Shards with --codec npy train faster") == 1
 
 
 def test_shards_without_validation_samples_train(photos: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ MAX_SEED = 2**63 - 1
 MAX_NAME_BYTES = 255
 
 # What may be different when a run is resumed: none of it changes the batches or the arithmetic of a step.
-FREE_TO_CHANGE = frozenset({"shards", "workers", "prefetch", "device", "out", "run", "verify"})
+FREE_TO_CHANGE = frozenset({"shards", "workers", "prefetch", "resident", "device", "out", "run", "verify"})
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class TrainConfig:
     clip: float = 1.0  # largest norm of the gradient; 0: no limit
     workers: int | None = None  # None: the CPUs that this process may use
     prefetch: int = 4  # batches per worker
+    patches_per_sample: int | None = None  # steps in a row that share a decoded sample; None: 1 for npy, 4 otherwise
+    resident: bool = False  # all samples in the device's memory
     seed: int = 0
     device: str = "auto"
     init: Path | None = None  # weights to begin with
@@ -57,6 +59,7 @@ class TrainConfig:
             "patch_size": 1,
             "grad_accum": 1,
             "prefetch": 1,
+            "patches_per_sample": 1,
             "warmup": 0,
             "workers": 0,
             "seed": 0,

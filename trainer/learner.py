@@ -11,7 +11,7 @@ from trainer.device import Precision
 from trainer.losses import Loss
 from trainer.models import Network
 from trainer.optim import Ema, learning_rate, make_optimizer
-from trainer.stream.loader import Batch
+from trainer.stream.source import Batch
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Learner:
     def step(self, step: int, batches: Iterator[Batch]) -> torch.Tensor:
         """Change the weights after the step's micro-batches. The mean loss, a scalar on the device, not waited for."""
         count = self.settings.micro_batches
-        total = torch.zeros((), device=self.device)
+        losses = []
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate(step)
         for _ in range(count):
             loss = self._loss(next(batches)) / count
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+            losses.append(loss.detach())
         if self.settings.clip:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
@@ -76,11 +76,11 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         if self._ema:
             self._ema.update(self.network, step)
-        return total
+        return losses[0] if count == 1 else torch.stack(losses).sum()
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         precision = self.settings.precision
-        target, network_input = (to_unit_range(images, self.device) for images in (batch.hr, batch.input))
+        target, network_input = to_unit_range(batch.hr), to_unit_range(batch.input)
         with torch.autocast(self.device.type, precision.dtype, enabled=precision.dtype is not None):
             output = self._forward(network_input)
         return self.settings.loss(output, target)
@@ -107,6 +107,6 @@ class Learner:
         self._scaler.load_state_dict(state["scaler"])
 
 
-def to_unit_range(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """N x H x W x 3 uint8 to N x 3 x H x W float32 in [0, 1] on the device; the permuted layout is channels_last."""
-    return images.to(device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+def to_unit_range(images: torch.Tensor) -> torch.Tensor:
+    """N x H x W x 3 uint8 to N x 3 x H x W float32 in [0, 1]; the permuted layout is channels_last."""
+    return images.permute(0, 3, 1, 2).to(torch.float32).div_(255)

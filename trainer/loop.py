@@ -17,8 +17,8 @@ from trainer.learner import Learner
 from trainer.meter import NOT_FINITE, Meter
 from trainer.run_folder import RunFolder
 from trainer.stopping import StopRequest
-from trainer.stream.loader import Batch, Loader
 from trainer.stream.mapped_shard import mend
+from trainer.stream.source import Batch, Source
 from trainer.tiles import is_out_of_memory
 from trainer.validation import Validation, ValidationResult
 from trainer.weights import save_weights
@@ -53,18 +53,18 @@ class TrainingLoop:
         self,
         settings: LoopSettings,
         learner: Learner,
-        loader: Loader,
+        source: Source,
         validation: Validation | None,
         progress: Progress,
         run: RunFolder,
         journal: Journal,
         display: Display,
     ) -> None:
-        self._meter = Meter(loader, settings.patches, progress.losses)
+        self._meter = Meter(source, settings.patches, progress.losses)
         self.last_validation: ValidationResult | None = None
         self._settings = settings
         self._learner = learner
-        self._loader = loader
+        self._source = source
         self._validation = validation
         self._progress = progress
         self._run = run
@@ -72,6 +72,7 @@ class TrainingLoop:
         self._display = display
         self._damaged: set[int] = set()
         self._saved_s = monotonic()
+        self._warm = False
 
     def run(self, stop: StopRequest) -> None:
         """Train until all steps are done or a stop is asked for; in both cases everything is saved.
@@ -81,10 +82,10 @@ class TrainingLoop:
         progress, settings = self._progress, self._settings
         if progress.step and not progress.validated:  # it was stopped between the step and its validation
             self._between_steps(stop)
-        batches = self._sound(self._loader.started())
+        batches = self._sound(self._source.started())
         self._meter.start()
         while progress.step < settings.total_steps and not stop:
-            loss = self._step(batches)
+            loss = self._step(batches) if self._warm else self._first_step(batches)
             progress.step += 1
             progress.validated = False
             self._meter.add(loss, progress.step)
@@ -109,6 +110,17 @@ class TrainingLoop:
         elif monotonic() - self._saved_s > _SAVE_EVERY_S:
             with self._meter.paused(step):
                 self._save()
+
+    def _first_step(self, batches: Iterator[Batch]) -> torch.Tensor:
+        """The one in which a network is compiled, which does not count as training."""
+        self._warm = True
+        if not self._settings.compiled:
+            return self._step(batches)
+        with self._meter.paused(self._progress.step):
+            start_s = monotonic()
+            loss = self._step(batches)
+            self._display.say(f"Compiled in {monotonic() - start_s:.0f} s")
+            return loss
 
     def _step(self, batches: Iterator[Batch]) -> torch.Tensor:
         try:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from trainer.errors import RunError
-from trainer.stream.loader import Loader
+from trainer.stream.source import Source
 
 _LOSSES_ON_DEVICE = 20  # steps that may pass before a GPU is asked for its losses: asking makes it wait
 
@@ -32,9 +32,9 @@ class Pace(NamedTuple):
 class Meter:
     """Counts from `start` on; what happens while it is paused (validating, saving) does not count."""
 
-    def __init__(self, loader: Loader, patches_per_step: int, losses: list[float]) -> None:
+    def __init__(self, source: Source, patches_per_step: int, losses: list[float]) -> None:
         self.losses = losses  # of the steps since the last lap, those before a resumed run was stopped among them
-        self._loader = loader
+        self._source = source
         self._patches_per_step = patches_per_step
         self._pending: list[torch.Tensor] = []  # losses that are still on the device
         self._steps = 0  # since the last lap
@@ -42,7 +42,7 @@ class Meter:
         self._wait_s = 0.0  # of the loader, when the lap began
 
     def start(self) -> None:
-        self._start_s, self._wait_s = perf_counter(), self._loader.wait_s
+        self._start_s, self._wait_s = perf_counter(), self._source.wait_s
 
     def add(self, loss: torch.Tensor, step: int) -> None:
         """Note the loss of a step that is the `step`-th of the run. RunError when one is found not to be finite."""
@@ -80,7 +80,7 @@ class Meter:
             loss=sum(self.losses) / len(self.losses),
             lr=lr,
             patches_per_s=self._steps * self._patches_per_step / seconds,
-            data_wait=min(1.0, (self._loader.wait_s - self._wait_s) / seconds),
+            data_wait=min(1.0, (self._source.wait_s - self._wait_s) / seconds),
             seconds=seconds,
         )
         self.losses.clear()

@@ -20,8 +20,11 @@ def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.AdamW:
-    """AdamW without weight decay. The second moment forgets faster than usual, as the field does it (beta2 0.99)."""
-    return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
+    """AdamW without weight decay. The second moment forgets faster than usual, as the field does it (beta2 0.99).
+
+    Fused: one kernel for all parameters, instead of a dozen for each, or for each group of them.
+    """
+    return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
 
 
 class Ema:

@@ -8,16 +8,20 @@ import torch
 from trainer.config import DEFAULT_LR, TrainConfig
 from trainer.device import Precision, available_cpus, choose_device, choose_precision, describe_device
 from trainer.errors import UsageError
+from trainer.memory import available_memory_bytes
 from trainer.metrics import SSIM_WINDOW_PX
 from trainer.models import NetworkSpec, network_spec, num_parameters
 from trainer.shards import ShardFolder
-from trainer.stream.loader import Rows, check_shared_memory
+from trainer.stream.chunks import Chunks, Rows
 from trainer.stream.patches import PatchGrid
+from trainer.stream.resident import resident_bytes
 from trainer.stream.schedule import Schedule
 
 _MIN_VAL_EVERY, _MAX_VAL_EVERY = 200, 5000
 _MIN_WARMUP, _MAX_WARMUP = 50, 500
 _MAX_LOG_EVERY = 50
+_RESIDENT_SHARE = 0.8  # of the free memory that samples may take
+_PATCHES_PER_DECODED_SAMPLE = 4
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Plan:
     device: torch.device
     precision: Precision
     workers: int
+    shared_bytes: int  # with the workers
 
     @property
     def samples_left_out(self) -> int:
@@ -91,6 +96,7 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
         [record.bytes for record in folder.train],
         config.seed,
         rows.global_batch,
+        config.patches_per_sample or (1 if folder.codec == "npy" else _PATCHES_PER_DECODED_SAMPLE),
     )
     steps_per_epoch = max(1, schedule.num_samples // rows.global_batch)
     device = choose_device(config.device)
@@ -101,7 +107,10 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
             f"--batch-size {rows.batch}: that is more than this machine's memory; try --batch-size {rows.batch // 2} "
             f"--grad-accum {2 * rows.micro_batches}, or much less"
         )
-    check_shared_memory(rows.batch * grid.bytes_per_row, workers, config.prefetch)
+    if config.resident:
+        _check_resident(grid, schedule.num_samples, device)
+        workers = 0
+    shared_bytes = _shared_bytes(rows, grid, schedule, config, workers)
     return Plan(
         config=config,
         folder=folder,
@@ -114,7 +123,32 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
         device=device,
         precision=choose_precision(config.amp, device),
         workers=workers,
+        shared_bytes=shared_bytes,
     )
+
+
+def _shared_bytes(rows: Rows, grid: PatchGrid, schedule: Schedule, config: TrainConfig, workers: int) -> int:
+    """The memory that workers and trainer share. UsageError when there is not enough of it."""
+    if not workers:
+        return 0
+    chunks = Chunks.of(rows, grid, schedule.patches_per_sample, config.prefetch)
+    needed, free = chunks.num_slots(workers) * chunks.num_bytes, available_memory_bytes()
+    if needed > free:
+        raise UsageError(
+            f"{workers} workers with --prefetch {config.prefetch} need {needed / 1e6:.0f} MB of memory for batches, "
+            f"but {free / 1e6:.0f} MB are free; take fewer --workers, a smaller --prefetch, or --workers 0"
+        )
+    return needed
+
+
+def _check_resident(grid: PatchGrid, num_samples: int, device: torch.device) -> None:
+    needed = resident_bytes(grid, num_samples)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory_bytes()
+    if needed > _RESIDENT_SHARE * free:
+        raise UsageError(
+            f"--resident: the images of {num_samples:,} samples take {needed / 1e9:.1f} GB, but {device} has "
+            f"{free / 1e9:.1f} GB free, of which training needs some; leave --resident out"
+        )
 
 
 def describe(plan: Plan) -> str:
@@ -136,11 +170,22 @@ def describe(plan: Plan) -> str:
         f"Data     {folder.path}: {folder.num_samples('train'):,} train, {folder.num_samples('val'):,} val samples, "
         f"HR {folder.hr_size} px, {folder.scale}x by {settings.get('method')}, {folder.codec}",
         f"Network  {spec.name}, {num_parameters(spec.build()):,} parameters, {sees}",
-        f"Device   {describe_device(plan.device)}, {plan.precision}; {plan.workers} data workers",
+        f"Device   {describe_device(plan.device)}, {plan.precision}; {_data_workers(plan)}",
         f"Steps    {steps}",
     ]
     if folder.codec != "npy":
-        lines.append(f"Note     {folder.codec} has to be decoded for every patch; shards with --codec npy train faster")
+        times = plan.schedule.patches_per_sample
+        cut = " for every patch" if times == 1 else f"; {times} steps in a row cut their patches from the same samples"
+        lines.append(f"Note     {folder.codec} has to be decoded{cut}. Shards with --codec npy train faster")
     if not folder.val:
         lines.append("Note     there are no validation samples: nothing is measured, and best.pth is not written")
     return "\n".join(lines)
+
+
+def _data_workers(plan: Plan) -> str:
+    if plan.config.resident:
+        size = resident_bytes(plan.grid, plan.schedule.num_samples)
+        return f"all samples in its memory ({size / 1e6:.0f} MB)"
+    if not plan.workers:
+        return "no data workers"
+    return f"{plan.workers} data workers, {plan.shared_bytes / 1e6:.0f} MB shared with them"

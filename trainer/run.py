@@ -22,6 +22,8 @@ from trainer.run_folder import RunFolder
 from trainer.stopping import StopRequest
 from trainer.stream.batches import BatchReader
 from trainer.stream.loader import Loader
+from trainer.stream.resident import ResidentSamples
+from trainer.stream.source import Source
 from trainer.validation import Validation, ValidationResult
 from trainer.weights import load_into
 
@@ -40,6 +42,7 @@ class Outcome:
 def train(plan: Plan, run: RunFolder, stop: StopRequest, say: Callable[[str], None]) -> Outcome:
     """Train, from the beginning or from `run`'s state if it has one."""
     limit_threads()
+    torch.backends.cudnn.benchmark = True  # all batches have one shape: its fastest kernels are worth a search
     learner = _learner(plan)
     with run.locked():
         return _train(plan, run, learner, stop, say)
@@ -71,7 +74,7 @@ def _train(plan: Plan, run: RunFolder, learner: Learner, stop: StopRequest, say:
         Display(progress.step, plan.total_steps) as display,
     ):
         loop = TrainingLoop(
-            settings, learner, _loader(plan, progress.step), _validation(plan), progress, run, journal, display
+            settings, learner, _source(plan, progress.step), _validation(plan), progress, run, journal, display
         )
         try:
             loop.run(stop)
@@ -114,7 +117,7 @@ def _channels_last(network: Network) -> Network:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _loader(plan: Plan, step: int) -> Loader:
+def _source(plan: Plan, step: int) -> Source:
     config, folder = plan.config, plan.folder
     reader = BatchReader(
         shards=[(folder.tar(record), record.samples) for record in folder.train],
@@ -124,9 +127,9 @@ def _loader(plan: Plan, step: int) -> Loader:
         input_name=config.input,
         seed=config.seed,
     )
-    parts = plan.rows.micro_batches
-    pin_memory = plan.device.type == "cuda"
-    return Loader(reader, plan.rows, step * parts, plan.total_steps * parts, plan.workers, config.prefetch, pin_memory)
+    if config.resident:
+        return ResidentSamples(reader, plan.rows, step, plan.total_steps, plan.device)
+    return Loader(reader, plan.rows, step, plan.total_steps, plan.workers, config.prefetch, plan.device)
 
 
 def _validation(plan: Plan) -> Validation | None:

@@ -52,6 +52,12 @@ OPTIONS = [
     _default("--clip", type=float, default=TrainConfig.clip, help="Largest norm of the gradient; 0 for no limit."),
     click.option("--workers", type=int, help="Data workers.  [default: the CPUs that this process may use]"),
     _default("--prefetch", type=int, default=TrainConfig.prefetch, help="Batches that each worker is ahead."),
+    click.option(
+        "--patches-per-sample",
+        type=int,
+        help="Steps in a row that cut their patches from the same samples.  [default: npy 1, others 4]",
+    ),
+    click.option("--resident", is_flag=True, help="Keep all samples in the device's memory; no data workers."),
     _default("--seed", type=int, default=TrainConfig.seed, help="Draws weights, order, crops and flips."),
     _default("--device", default=TrainConfig.device, help="cpu, cuda, cuda:1; auto takes a GPU if there is one."),
     click.option("--init", type=PATH, help="Weights to begin with, instead of random ones."),

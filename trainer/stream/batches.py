@@ -1,11 +1,10 @@
-"""The batch of a step, cut from the mapped shards: the same bytes whoever asks."""
+"""The batches of some steps, cut from the mapped shards: the same bytes whoever asks."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from trainer.pixels import Pixels
 from trainer.stream.mapped_shard import DamagedMember, MappedShard
@@ -15,6 +14,7 @@ from trainer.stream.schedule import Schedule
 # Maps cost address space and an open index, no memory of their own; a block has about eight shards of the usual size.
 _MAX_OPEN_SHARDS = 64
 _MAX_REPLACEMENTS = 100
+_COLD_FOR = 64  # chunks that are read ahead after one that was not in memory
 
 
 class Damage(NamedTuple):
@@ -24,12 +24,18 @@ class Damage(NamedTuple):
     reason: str
 
 
-class StepBatch(NamedTuple):
-    """N x p x p x 3 uint8 RGB HR patches, the N x q x q x 3 input patches that belong to them, and what was damaged."""
+class Patches(NamedTuple):
+    """S x N x p x p x 3 uint8 RGB HR patches of N rows of S steps, and the S x N x q x q x 3 input patches of them."""
 
     hr: Pixels
     input: Pixels
-    damaged: tuple[Damage, ...]
+
+
+class Crop(NamedTuple):
+    """What a row of a batch is: a sample's number, and the place to cut."""
+
+    number: int
+    cut: Cut
 
 
 class BatchReader:
@@ -47,13 +53,14 @@ class BatchReader:
         input_name: str,
         seed: int,
     ) -> None:
+        self.schedule = schedule
+        self.grid = grid
         self._shards = shards  # of the training split: the tar, and its number of samples
         self._codec = codec
-        self._schedule = schedule
-        self._grid = grid
         self._input_name = input_name
         self._seed = seed
         self._open: OrderedDict[int, MappedShard] = OrderedDict()
+        self._cold_for = _COLD_FOR
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}  # maps do not travel to other processes
@@ -62,37 +69,76 @@ class BatchReader:
     def folder(self) -> Path:
         return self._shards[0][0].parent
 
-    def read(self, step: int, first: int, stop: int) -> StepBatch:
-        """Rows first .. stop-1 of the global batch of a step.
+    def lay_out(self, memory: Pixels, steps: int, rows: int) -> Patches:
+        """HR and input patches side by side in a piece of memory of the grid's `bytes_per_row` for each row."""
+        patch, small = self.grid.patch, self.grid.input_patch
+        middle, end = 3 * steps * rows * patch**2, steps * rows * self.grid.bytes_per_row
+        hr = memory[:middle].reshape(steps, rows, patch, patch, 3)
+        return Patches(hr, memory[middle:end].reshape(steps, rows, small, small, 3))
+
+    def read(self, steps: range, rows: range, to: Patches, next_steps: range = range(0)) -> tuple[Damage, ...]:
+        """Write these rows of the global batches of these steps into `to`. `next_steps` are likely to be read next.
 
         A damaged sample is named, and the next sound one by number stands in its place, so that the batch keeps its
         shape, whoever reads which rows of it. DamagedMember when a hundred in a row are damaged; FormatError or OSError
         when a shard cannot be opened.
         """
-        draws = self._schedule.batch(step, first, stop)
-        grid, rows = self._grid, stop - first
-        hr = np.empty((rows, grid.patch, grid.patch, 3), np.uint8)
-        small = np.empty((rows, grid.input_patch, grid.input_patch, 3), np.uint8)
+        crops = self.crops(steps, rows)
+        if self._is_cold(crops[0][0]):
+            for crop in chain(*crops, *self.crops(next_steps, rows)):
+                self._read_ahead(crop)
         damaged: list[Damage] = []
-        for row, (number, cut) in enumerate(zip(draws.numbers.tolist(), grid.cuts(self._seed, draws), strict=True)):
-            self._cut_sound(number, cut, hr[row], small[row], damaged)
-        return StepBatch(hr, small, tuple(damaged))
+        # Row by row through the steps: where these have the same sample, it is decoded once.
+        for row, of_steps in enumerate(zip(*crops, strict=True)):
+            last = -1
+            for step, (number, cut) in enumerate(of_steps):
+                if number != last:
+                    hr, small = self.sound_images(number, damaged)
+                    last = number
+                self.grid.cut_hr(hr, cut, to.hr[step, row])
+                self.grid.cut_input(small, cut, to.input[step, row])
+        return tuple(damaged)
 
-    def _cut_sound(self, number: int, cut: Cut, hr: Pixels, small: Pixels, damaged: list[Damage]) -> None:
+    def crops(self, steps: range, rows: range) -> list[list[Crop]]:
+        """What these rows of the global batch of each step are."""
+        found = []
+        for step in steps:
+            draws = self.schedule.batch(step, rows.start, rows.stop)
+            found.append(list(map(Crop, draws.numbers.tolist(), self.grid.cuts(self._seed, draws))))
+        return found
+
+    def sound_images(self, number: int, damaged: list[Damage]) -> tuple[Pixels, Pixels]:
+        """HR image and input image of a sample, or of the next sound one; those that are not are added to `damaged`."""
         for offset in range(_MAX_REPLACEMENTS):
-            candidate = (number + offset) % self._schedule.num_samples
+            candidate = (number + offset) % self.schedule.num_samples
             try:
-                return self._cut(candidate, cut, hr, small)
+                return self._images(candidate)
             except DamagedMember as error:
                 damaged.append(Damage(candidate, str(error)))
         raise DamagedMember(f"{_MAX_REPLACEMENTS} samples in a row are damaged, e.g. {damaged[-1].reason}")
 
-    def _cut(self, number: int, cut: Cut, hr: Pixels, small: Pixels) -> None:
-        shard, place = self._schedule.shard_of(number)
-        images, grid = self._shard(shard), self._grid
-        hr[:] = grid.cut_hr(images.image(place, "hr", self._codec, grid.hr), cut)
-        size = grid.hr // grid.input_scale
-        small[:] = grid.cut_input(images.image(place, self._input_name, self._codec, size), cut)
+    def _images(self, number: int) -> tuple[Pixels, Pixels]:
+        shard, place = self.schedule.shard_of(number)
+        images, grid = self._shard(shard), self.grid
+        hr = images.image(place, "hr", self._codec, grid.hr)
+        return hr, images.image(place, self._input_name, self._codec, grid.hr // grid.input_scale)
+
+    def _is_cold(self, crop: Crop) -> bool:
+        """Whether the disk is needed: one crop of a chunk is looked at.
+
+        To ask for all of them to be read ahead would cost a third of the time of copying them, where they are in memory
+        already.
+        """
+        shard, place = self.schedule.shard_of(crop.number)
+        if not self._shard(shard).in_memory(place, "hr", self._codec, *self.grid.height_of(crop.cut)):
+            self._cold_for = _COLD_FOR
+        self._cold_for = max(0, self._cold_for - 1)
+        return self._cold_for > 0
+
+    def _read_ahead(self, crop: Crop) -> None:
+        shard, place = self.schedule.shard_of(crop.number)
+        for name in ("hr", self._input_name):
+            self._shard(shard).read_ahead(place, name, self._codec, *self.grid.height_of(crop.cut))
 
     def _shard(self, index: int) -> MappedShard:
         if index in self._open:

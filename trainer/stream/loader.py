@@ -1,17 +1,16 @@
-"""Batches from worker processes, in order: an ordinary `DataLoader` over the steps.
+"""Batches from worker processes, in order: an ordinary `DataLoader` over the steps, whose workers fill a ring.
 
-The dataset's item number n is the micro-batch n of the run: everything about it follows from its number, so order,
-workers and resuming cannot change what is in it.
+An item of the `DataLoader` is a chunk: the batches of a few steps in a row. Everything about a chunk follows from its
+number, so order, workers and resuming cannot change what is in it. What comes back from a worker is where it lies.
 """
 
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
-from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -19,21 +18,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from shardgen.format import FormatError
-from trainer.errors import RunError, UsageError
+from trainer.errors import RunError
 from trainer.stream.batches import BatchReader, Damage
+from trainer.stream.chunks import Chunks, Rows
 from trainer.stream.fork_server import start_fork_server
 from trainer.stream.mapped_shard import DamagedMember, mend
-
-SHARED_MEMORY = Path("/dev/shm")
-_SPARE_BATCHES = 2  # one being written by a worker, one in the hands of the training loop
-
-
-class Batch(NamedTuple):
-    """N x p x p x 3 uint8 HR patches and N x q x q x 3 uint8 input patches; `damaged` samples were replaced."""
-
-    hr: torch.Tensor
-    input: torch.Tensor
-    damaged: tuple[Damage, ...]
+from trainer.stream.ring import FreeSlots, Ring
+from trainer.stream.source import Batch
+from trainer.stream.transfer import Transfer
 
 
 class _Failure(NamedTuple):
@@ -42,69 +34,63 @@ class _Failure(NamedTuple):
     message: str | None
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Which rows of each global batch this process trains on, and in how many micro-batches one after the other."""
+class _Assignment(NamedTuple):
+    """Steps to read, the slot to write them into, and the steps that this worker will be given afterwards."""
 
-    batch: int
-    micro_batches: int = 1
-    rank: int = 0
-    ranks: int = 1
-
-    @property
-    def global_batch(self) -> int:
-        return self.batch * self.micro_batches * self.ranks
-
-    def of(self, micro_batch: int) -> tuple[int, int, int]:
-        """Step, first row and the row behind the last, of a micro-batch counted through the whole run."""
-        step, part = divmod(micro_batch, self.micro_batches)
-        first = (self.rank * self.micro_batches + part) * self.batch
-        return step, first, first + self.batch
+    steps: range
+    slot: int
+    next_steps: range
 
 
-class _MicroBatches(Dataset[Any]):
-    def __init__(self, reader: BatchReader, rows: Rows) -> None:
+class _Filled(NamedTuple):
+    steps: int
+    slot: int
+    damaged: tuple[Damage, ...]
+
+
+class _ChunkReader(Dataset[Any]):
+    """Item (steps, slot, next steps) is the batches of these steps, written into the slot."""
+
+    def __init__(self, reader: BatchReader, rows: range, ring: Ring) -> None:
         self._reader = reader
         self._rows = rows
+        self._ring = ring
 
-    def __getitem__(self, micro_batch: int) -> Batch | _Failure:
+    def __getitem__(self, item: "_Assignment") -> _Filled | _Failure:
+        to = self._reader.lay_out(self._ring.slot(item.slot), len(item.steps), len(self._rows))
         try:
-            hr, small, damaged = self._reader.read(*self._rows.of(micro_batch))
+            damaged = self._reader.read(item.steps, self._rows, to, item.next_steps)
+            return _Filled(len(item.steps), item.slot, damaged)
         except (FormatError, OSError, DamagedMember) as error:
             return _Failure(f"{error}; {mend(self._reader.folder)}")
         except MemoryError:
             return _Failure(None)
-        return Batch(torch.from_numpy(hr), torch.from_numpy(small), damaged)
 
 
 class Loader:
-    """Iterates over the micro-batches first .. stop-1 and keeps account of the time that was spent waiting for them.
+    """Iterates over the batches of the steps first .. stop-1 and keeps account of the time spent waiting for them.
 
-    Taking a batch raises RunError when a shard cannot be read or a worker died, MemoryError when memory is short.
+    Each iteration has a ring of its own: no other one can change what is in a batch. Taking a batch raises RunError
+    when a shard cannot be read or a worker died, MemoryError when memory is short.
     """
 
     def __init__(
-        self, reader: BatchReader, rows: Rows, first: int, stop: int, workers: int, prefetch: int, pin_memory: bool
+        self,
+        reader: BatchReader,
+        rows: Rows,
+        first: int,
+        stop: int,
+        workers: int,
+        prefetch: int,
+        device: torch.device,
     ) -> None:
         self.wait_s = 0.0  # for all batches but the first
-        several: dict[str, Any] = (
-            {
-                "prefetch_factor": prefetch,
-                "multiprocessing_context": start_fork_server(),
-                "worker_init_fn": _end_with_parent,
-            }
-            if workers
-            else {}
-        )
-        self._loader = DataLoader(
-            _MicroBatches(reader, rows),
-            batch_size=None,
-            sampler=range(first, stop),
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=pin_memory,
-            **several,
-        )
+        self._reader = reader
+        self._rows = rows
+        self._chunks = Chunks.of(rows, reader.grid, reader.schedule.patches_per_sample, prefetch)
+        self._first, self._stop = first, stop
+        self._workers = workers
+        self._device = device
 
     def started(self) -> Iterator[Batch]:
         """The batches, in order. Returns when the first one is there: what the workers' start takes is not waiting."""
@@ -114,54 +100,95 @@ class Loader:
         return batches if first is None else chain([first], batches)
 
     def _batches(self) -> Iterator[Batch]:
+        slots = self._chunks.num_slots(self._workers)
+        ring, free = Ring(slots, self._chunks.num_bytes), FreeSlots(slots)
+        transfer = Transfer(ring, self._device)
+        rows = self._rows.batch
         try:
-            batches = iter(self._loader)
+            for filled in self._filled(ring, free):
+                start_s = perf_counter()
+                host = self._reader.lay_out(ring.slot(filled.slot), filled.steps, len(self._rows.of_step))
+                (hr, small), wait = transfer.send((torch.from_numpy(host.hr), torch.from_numpy(host.input)))
+                batches = zip(*(torch.split(images.flatten(0, 1), rows) for images in (hr, small)), strict=True)
+                self.wait_s += perf_counter() - start_s
+                damaged = filled.damaged
+                for batch_hr, batch_input in batches:
+                    yield Batch(batch_hr, batch_input, damaged)
+                    damaged = ()
+                free.give_back(filled.slot, wait)
+        finally:
+            transfer.close()
+
+    def _filled(self, ring: Ring, free: FreeSlots) -> Iterator[_Filled]:
+        try:
+            chunks = iter(self._data_loader(ring, free))
             while True:
                 start_s = perf_counter()
-                batch = next(batches, None)
-                if batch is None:
+                filled = next(chunks, None)
+                if filled is None:
                     return
-                if isinstance(batch, _Failure):
-                    raise MemoryError if batch.message is None else RunError(batch.message)
+                if isinstance(filled, _Failure):
+                    raise MemoryError if filled.message is None else RunError(filled.message)
                 self.wait_s += perf_counter() - start_s
-                yield batch
+                yield filled
         except (RuntimeError, OSError, EOFError) as error:  # of DataLoader: a worker is dead, or its end of a socket
             raise RunError(_worker_death(error)) from error
 
-
-def check_shared_memory(batch_bytes: int, workers: int, prefetch: int) -> None:
-    """Batches travel from the workers through /dev/shm: UsageError, with the size that is needed, when it is too small.
-
-    Without this check a worker would die of SIGBUS at its first batch that does not fit.
-    """
-    if not workers or not SHARED_MEMORY.is_dir():
-        return
-    needed = batch_bytes * (workers * prefetch + _SPARE_BATCHES)
-    status = os.statvfs(SHARED_MEMORY)
-    free = status.f_bavail * status.f_frsize
-    if free < needed:
-        raise UsageError(
-            f"{SHARED_MEMORY} has {free / 1e6:.0f} MB free, but {workers} workers with --prefetch {prefetch} need "
-            f"{needed / 1e6:.0f} MB there; enlarge it (docker run --shm-size=..., or mount -o remount,size=... "
-            f"{SHARED_MEMORY}), or take fewer --workers, a smaller --prefetch, or --workers 0"
+    def _data_loader(self, ring: Ring, free: FreeSlots) -> "DataLoader[Any]":
+        several: dict[str, Any] = (
+            {
+                "prefetch_factor": self._chunks.ahead,
+                "multiprocessing_context": start_fork_server(),
+                "worker_init_fn": _end_with_parent,
+            }
+            if self._workers
+            else {}
         )
+        return DataLoader(
+            _ChunkReader(self._reader, self._rows.of_step, ring),
+            batch_size=None,
+            sampler=self._assignments(free),
+            num_workers=self._workers,
+            collate_fn=_as_it_is,
+            **several,
+        )
+
+    def _assignments(self, free: FreeSlots) -> Iterator[_Assignment]:
+        """Each is made when the `DataLoader` has a worker for it, with a slot that nobody uses at that time."""
+        for chunk in self._chunks.numbers(self._first, self._stop):
+            now, afterwards = (
+                self._chunks.steps(number, self._first, self._stop) for number in (chunk, chunk + max(1, self._workers))
+            )
+            yield _Assignment(now, free.take(), afterwards)
 
 
 def _end_with_parent(worker: int) -> None:
-    """End this worker when the training process is dead, and at no other time.
+    """End this worker when the training process is dead or ends it, and at no other time.
 
-    PyTorch's own watch sees the fork server, which lives on. SIGTERM may go to the whole group of processes; what it
-    means is for the training process to decide.
+    PyTorch's own watch sees the fork server, which lives on. SIGTERM may also go to the whole group of processes; what
+    that means is for the training process to decide.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     training = multiprocessing.parent_process()
-    assert training is not None  # this is a worker
+    assert training is not None and training.pid is not None  # this is a worker
+    _in_background(_exit_after, training.join)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where a worker ends at any SIGTERM
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a signal that is ignored cannot be waited for
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _in_background(_exit_after, partial(_wait_for_sigterm, training.pid))
 
-    def watch() -> None:
-        training.join()
-        os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+def _in_background(task: Callable[..., object], *args: object) -> None:
+    threading.Thread(target=task, args=args, daemon=True).start()
+
+
+def _exit_after(wait: Callable[[], object]) -> None:
+    wait()
+    os._exit(1)
+
+
+def _wait_for_sigterm(sender: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != sender:
+        pass
 
 
 def _as_it_is(item: Any) -> Any:

@@ -2,6 +2,8 @@
 
 import json
 import mmap
+import os
+import weakref
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -38,8 +40,10 @@ class MappedShard:
                 f"{tar.with_suffix('.idx')}: expected {num_samples} samples as in the manifest, found {len(index)}"
             )
         self._samples = [{member.extension: member for member in sample} for sample in index]
-        with open(tar, "rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._views: dict[tuple[int, str], Pixels] = {}  # what was looked at and found sound, of `npy`
+        self._file = os.open(tar, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        self._map = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
         self._bytes = memoryview(self._map)
 
     def __len__(self) -> int:
@@ -50,6 +54,9 @@ class MappedShard:
 
         DamagedMember when its bytes are not such an image. (`npy` pixels carry no checksum: that is for `--verify`.)
         """
+        view = self._views.get((place, name))
+        if view is not None:
+            return view
         member = self._samples[place].get(f"{name}.{codec}")
         if member is None:
             raise DamagedMember(f"{self._tar.name}: sample {place} has no {name}.{codec}")
@@ -58,7 +65,34 @@ class MappedShard:
         if image is None or image.shape != (size, size, 3):
             found = "other bytes" if image is None else "x".join(map(str, image.shape))
             raise DamagedMember(f"{self._tar.name}: {member.name}: expected {size}x{size}x3 px, found {found}")
+        if codec == "npy":
+            self._views[place, name] = image
         return image
+
+    def in_memory(self, place: int, name: str, codec: str, first: float, last: float) -> bool:
+        """Whether the middle of what lies between these shares of an image's bytes can be read without the disk."""
+        start, stop = self._extent(place, name, codec, first, last)
+        try:
+            return bool(os.preadv(self._file, [bytearray(1)], (start + stop) // 2, os.RWF_NOWAIT))
+        except (OSError, AttributeError):  # it is not, or this system cannot say
+            return False
+
+    def read_ahead(self, place: int, name: str, codec: str, first: float, last: float) -> None:
+        """Let the system begin to read what lies between these shares of an image's bytes."""
+        start, stop = self._extent(place, name, codec, first, last)
+        start -= start % mmap.PAGESIZE
+        if start < stop <= len(self._bytes):
+            self._map.madvise(mmap.MADV_WILLNEED, start, stop - start)
+
+    def _extent(self, place: int, name: str, codec: str, first: float, last: float) -> tuple[int, int]:
+        """Where that is in the tar; all of it for an image that is compressed, nothing when there is no image."""
+        member = self._samples[place].get(f"{name}.{codec}")
+        if member is None:
+            return 0, 0
+        if codec != "npy":
+            return member.offset, member.offset + member.size
+        begin, size = member.offset + _NPY_HEADER_BYTES, member.size - _NPY_HEADER_BYTES
+        return begin + int(first * size), begin + int(last * size)
 
     def description(self, place: int) -> str:
         """The photo that a sample is of, and the box that was cut from it: no two samples of a set have the same.

@@ -1,16 +1,20 @@
 """Where a patch is cut and how it is turned: drawn from (seed, epoch, sample number), never from the worker."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from trainer.pixels import Pixels
 from trainer.stream.draws import below, draw
 from trainer.stream.schedule import Draws
 
-_TOP, _LEFT, _TURN = 1, 2, 3  # keep the three draws of a sample apart
 NUM_TURNS = 8  # the symmetries of the square: four quarter turns, each with and without a flip
+
+_TOP, _LEFT, _TURN = 1, 2, 3  # keep the three draws of a sample apart
+_FLIPPED_ROWS, _FLIPPED_COLUMNS, _FLIPPED_BOTH = 0, 1, -1  # as OpenCV numbers them
 
 
 class Cut(NamedTuple):
@@ -25,13 +29,15 @@ class Cut(NamedTuple):
 class PatchGrid:
     """The sizes of a square patch in px. `patch` is of HR; patches begin on whole LR pixels, so both match exactly.
 
-    The image that the network sees has `hr // input_scale` px: the scale for LR, 1 for the upsampled image.
+    The image that the network sees has `hr // input_scale` px: the scale for LR, 1 for the upsampled image. A patch is
+    turned by one of the first `turns` symmetries of the square (NUM_TURNS); 1 leaves it as it is.
     """
 
     hr: int
     scale: int
     patch: int
     input_scale: int
+    turns: int = NUM_TURNS
 
     @property
     def input_patch(self) -> int:
@@ -42,28 +48,64 @@ class PatchGrid:
         """Of an HR patch and its input patch."""
         return 3 * (self.patch**2 + self.input_patch**2)
 
+    def height_of(self, cut: Cut) -> tuple[float, float]:
+        """Where a patch begins and ends, as shares of the height of the HR image or of the input's."""
+        return cut.top * self.scale / self.hr, (cut.top * self.scale + self.patch) / self.hr
+
     def cuts(self, seed: int, draws: Draws) -> list[Cut]:
         """One cut for each row of a batch."""
         places = (self.hr - self.patch) // self.scale + 1
         tops = below(draw(seed, draws.epochs, draws.numbers, _TOP), places)
         lefts = below(draw(seed, draws.epochs, draws.numbers, _LEFT), places)
-        turns = below(draw(seed, draws.epochs, draws.numbers, _TURN), NUM_TURNS)
-        return [Cut(*row) for row in np.stack([tops, lefts, turns], axis=1).tolist()]
+        turns = below(draw(seed, draws.epochs, draws.numbers, _TURN), self.turns)
+        return [Cut(*row) for row in zip(tops.tolist(), lefts.tolist(), turns.tolist(), strict=True)]
 
-    def cut_hr(self, hr: Pixels, cut: Cut) -> Pixels:
-        """The patch of an HR image (H x W x 3), as a view."""
-        return _turned(_window(hr, cut.top * self.scale, cut.left * self.scale, self.patch), cut.turn)
+    def cut_hr(self, hr: Pixels, cut: Cut, patch: Pixels) -> None:
+        """Write the patch of an HR image (H x W x 3) into `patch`."""
+        _turn(_window(hr, cut.top * self.scale, cut.left * self.scale, self.patch), cut.turn, patch)
 
-    def cut_input(self, image: Pixels, cut: Cut) -> Pixels:
-        """The same patch of the image that the network sees, as a view."""
+    def cut_input(self, image: Pixels, cut: Cut, patch: Pixels) -> None:
+        """Write the same patch of the image that the network sees into `patch`."""
         factor = self.scale // self.input_scale
-        return _turned(_window(image, cut.top * factor, cut.left * factor, self.input_patch), cut.turn)
+        _turn(_window(image, cut.top * factor, cut.left * factor, self.input_patch), cut.turn, patch)
+
+
+@cache
+def lattice(turn: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Where a turned patch of p x p px finds its pixels in the image, each as (rows, columns).
+
+    The corner that comes first, in units of p - 1; and how far from there the next row and the next column are.
+    """
+    cells: Pixels = np.arange(4, dtype=np.uint8).reshape(2, 2, 1).repeat(3, axis=2)
+    turned = np.empty_like(cells)
+    _turn(cells, turn, turned)
+    (first, right), (down, _) = [[divmod(int(cell), 2) for cell in row] for row in turned[:, :, 0]]
+    return first, (down[0] - first[0], down[1] - first[1]), (right[0] - first[0], right[1] - first[1])
 
 
 def _window(image: Pixels, top: int, left: int, size: int) -> Pixels:
     return image[top : top + size, left : left + size]
 
 
-def _turned(patch: Pixels, turn: int) -> Pixels:
-    """`turn` 0-3: quarter turns counter-clockwise; 4-7: the same after a flip from left to right."""
-    return np.rot90(patch[:, ::-1] if turn >= 4 else patch, turn % 4)
+def _turn(patch: Pixels, turn: int, to: Pixels) -> None:
+    """`turn` 0-3: quarter turns counter-clockwise; 4-7: the same after a flip from left to right.
+
+    OpenCV turns while it copies, at three quarters of the speed of copying alone; NumPy's views are five times slower.
+    """
+    if turn == 0:
+        cv2.copyTo(patch, None, to)  # type: ignore[call-overload]  # a mask may be None
+    elif turn == 1:
+        cv2.rotate(patch, cv2.ROTATE_90_COUNTERCLOCKWISE, to)
+    elif turn == 2:
+        cv2.flip(patch, _FLIPPED_BOTH, to)
+    elif turn == 3:
+        cv2.rotate(patch, cv2.ROTATE_90_CLOCKWISE, to)
+    elif turn == 4:
+        cv2.flip(patch, _FLIPPED_COLUMNS, to)
+    elif turn == 5:
+        cv2.transpose(patch, to)
+    elif turn == 6:
+        cv2.flip(patch, _FLIPPED_ROWS, to)
+    else:
+        cv2.transpose(patch, to)
+        cv2.flip(to, _FLIPPED_BOTH, to)

@@ -8,8 +8,13 @@ so the shuffle is wide, and what is read at a time (a block) stays small enough 
 after the other on an endless line, and step n takes the n-th stretch of `global_batch` samples from it: every sample
 comes exactly once in every epoch, and what an epoch leaves over begins the next epoch's first batch. Nothing here knows
 about workers or ranks: a rank takes its rows of the global batch.
+
+Where decoding a sample is dear, K patches are cut from it at once, for K steps in a row: the line goes through K epochs
+at a time, and every stretch of it serves K steps, of which the j-th has the crops of the j-th of these epochs (data
+echoing: Choi et al., "Faster Neural Network Training with Data Echoing", 2019, echoed before augmentation).
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -41,18 +46,28 @@ class Block(NamedTuple):
 class Schedule:
     """The endless line of samples.
 
-    `shard_samples` and `shard_bytes` are those of the training shards, in the manifest's order.
+    `shard_samples` and `shard_bytes` are those of the training shards, in the manifest's order. So many steps in a row
+    as `patches_per_sample` says have the same samples.
     """
 
-    def __init__(self, shard_samples: Sequence[int], shard_bytes: Sequence[int], seed: int, global_batch: int) -> None:
+    def __init__(
+        self,
+        shard_samples: Sequence[int],
+        shard_bytes: Sequence[int],
+        seed: int,
+        global_batch: int,
+        patches_per_sample: int = 1,
+    ) -> None:
         self.num_samples = sum(shard_samples)
         if self.num_samples < 1 or global_batch < 1:
             raise ValueError(f"no schedule for {self.num_samples} samples and batches of {global_batch}")
         self._samples = np.asarray(shard_samples, np.int64)
         self._bytes = np.asarray(shard_bytes, np.int64)
         self._first_number = np.cumsum(self._samples) - self._samples
+        self._starts = self._first_number.tolist()  # to bisect in one at a time, a list is faster than an array
         self._seed = seed
         self.global_batch = global_batch
+        self.patches_per_sample = patches_per_sample
         self._blocks: tuple[int, list[Block]] = (-1, [])  # of the epoch asked for last
         self._order: tuple[tuple[int, int], npt.NDArray[np.int64]] = ((-1, -1), self._first_number)  # of the last block
 
@@ -60,25 +75,22 @@ class Schedule:
         """Whole global batches in so many epochs; at least 1."""
         return max(1, epochs * self.num_samples // self.global_batch)
 
-    def epoch_of(self, step: int) -> int:
-        """The epoch that the first sample of a step belongs to."""
-        return step * self.global_batch // self.num_samples
-
     def batch(self, step: int, first: int = 0, stop: int | None = None) -> Draws:
         """Rows first .. stop-1 of the global batch of a step (all of them by default)."""
-        start = step * self.global_batch
+        stretch, echo = divmod(step, self.patches_per_sample)
+        start = stretch * self.global_batch
         positions = np.arange(start + first, start + (self.global_batch if stop is None else stop))
-        epochs, places = np.divmod(positions, self.num_samples)
+        rounds, places = np.divmod(positions, self.num_samples)  # through all samples
         numbers = np.empty_like(positions)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            numbers[here] = self._numbers(int(epoch), places[here])
-        return Draws(epochs, numbers)
+        for number in range(int(rounds[0]), int(rounds[-1]) + 1):
+            here = rounds == number
+            numbers[here] = self._numbers(number, places[here])
+        return Draws(rounds * self.patches_per_sample + echo, numbers)
 
     def shard_of(self, number: int) -> tuple[int, int]:
         """The shard (its place in the manifest) that holds a sample, and the sample's place in it."""
-        shard = int(np.searchsorted(self._first_number, number, "right")) - 1
-        return shard, int(number - self._first_number[shard])
+        shard = bisect_right(self._starts, number) - 1
+        return shard, number - self._starts[shard]
 
     def blocks(self, epoch: int) -> list[Block]:
         """The blocks of an epoch, in order. Shards without samples are in none."""

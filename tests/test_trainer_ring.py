@@ -1,0 +1,316 @@
+"""The ring: no batch in use ever changes, nothing is left behind, and a device's own memory gives the same batches."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from itertools import islice, zip_longest
+from pathlib import Path
+from time import monotonic, sleep
+
+import numpy as np
+import pytest
+from helpers import generate
+from test_trainer_stream import CPU, SEED, loaded, reader_of, workers
+
+from shardgen.format import load_index
+from trainer.errors import RunError
+from trainer.shards import open_shards
+from trainer.stream import loader as loader_room
+from trainer.stream.batches import BatchReader, Damage, Patches
+from trainer.stream.chunks import Chunks, Rows
+from trainer.stream.loader import Loader
+from trainer.stream.mapped_shard import MappedShard
+from trainer.stream.resident import ResidentSamples
+from trainer.stream.ring import FreeSlots, Ring
+from trainer.stream.schedule import Schedule
+from trainer.stream.source import Batch
+
+_PATIENCE_S = 60.0
+
+
+class Scribbler(BatchReader):
+    """Fills a chunk with rubbish, then with the numbers of its steps, and leaves a byte in a file for each chunk."""
+
+    done: Path
+
+    def read(self, steps: range, rows: range, to: Patches, next_steps: range = range(0)) -> tuple[Damage, ...]:
+        for images in to:
+            images[:] = 0xEE
+            images[:] = np.fromiter(steps, np.uint8).reshape(-1, 1, 1, 1, 1)
+        with open(self.done, "ab") as file:
+            file.write(b".")
+        return ()
+
+
+def scribbler(shards: Path, done: Path) -> Scribbler:
+    reader = reader_of(shards / "scale_2x", 32)
+    reader.__class__ = Scribbler
+    assert isinstance(reader, Scribbler)
+    reader.done = done
+    done.touch()
+    return reader
+
+
+def wait_for(done: Path, count: int) -> None:
+    """Until the workers have filled so many chunks."""
+    deadline = monotonic() + _PATIENCE_S
+    while done.stat().st_size < count:
+        assert monotonic() < deadline
+        sleep(0.001)
+
+
+@pytest.mark.parametrize("prefetch", [1, 4, 9])
+@pytest.mark.parametrize("number_of_workers", [0, 1, 3])
+def test_a_batch_in_use_never_changes_however_far_the_workers_run_ahead(
+    shards: Path, tmp_path: Path, number_of_workers: int, prefetch: int
+) -> None:
+    """Each batch is looked at after the workers have written everything that they may write while it is in use."""
+    done = tmp_path / "done"
+    reader = scribbler(shards, done)
+    rows, steps = Rows(4, micro_batches=2), range(3, 60)
+    chunks = Chunks.of(rows, reader.grid, 1, prefetch)
+    numbers = chunks.numbers(steps.start, steps.stop)
+    batches = Loader(reader, rows, steps.start, steps.stop, number_of_workers, prefetch, CPU).started()
+    for count, batch in enumerate(batches):
+        step = steps.start + count // 2
+        under_way = step // chunks.size - numbers.start + chunks.num_slots(number_of_workers)
+        wait_for(done, min(len(numbers), under_way))
+        assert (batch.hr == step).all() and (batch.input == step).all()
+    assert count + 1 == 2 * len(steps)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_every_way_of_starting_workers_gives_the_same_batches(
+    shards: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = reader_of(shards / "scale_2x", 32)
+    expected = loaded(reader, Rows(8), 0, 9, 0)
+    monkeypatch.setattr(loader_room, "start_fork_server", lambda: multiprocessing.get_context(method))
+    assert loaded(reader, Rows(8), 0, 9, 2) == expected
+
+
+def test_a_loader_that_is_left_early_leaves_its_last_batch_alone_and_no_workers(shards: Path) -> None:
+    reader = reader_of(shards / "scale_2x", 32)
+    batches = Loader(reader, Rows(8), 0, 10**6, 2, 4, CPU).started()
+    kept = list(islice(batches, 3))[-1]
+    copy = kept.hr.clone()
+    former = workers()
+    assert len(former) == 2
+    del batches
+    assert loaded(reader, Rows(8), 0, 12, 2) == loaded(reader, Rows(8), 0, 12, 0)
+    assert (kept.hr == copy).all()
+    assert not [worker for worker in former if worker.is_running()]
+
+
+def test_two_loaders_side_by_side_do_not_meet(shards: Path) -> None:
+    readers = [reader_of(shards / f"scale_{scale}x", 24) for scale in (2, 3)]
+    loaders = [Loader(reader, Rows(8), 0, 12, 2, 2, CPU) for reader in readers]
+    pairs: list[list[bytes]] = [[], []]
+    for both in zip_longest(*(loader.started() for loader in loaders)):
+        for found, batch in zip(pairs, both, strict=True):
+            found.append(batch.hr.numpy().tobytes())
+    assert pairs == [[hr for hr, _ in loaded(reader, Rows(8), 0, 12, 0)] for reader in readers]
+
+
+def test_slots_are_handed_out_in_turn_and_only_when_they_may_be_written_to() -> None:
+    waited: list[int] = []
+    free = FreeSlots(3)
+    assert [free.take() for _ in range(3)] == [0, 1, 2]
+    free.give_back(1, lambda: waited.append(1))
+    free.give_back(0, lambda: waited.append(0))
+    assert not waited
+    assert free.take() == 1 and waited == [1]
+    assert free.take() == 0 and waited == [1, 0]
+
+
+def test_slots_lie_side_by_side_in_one_piece_of_memory() -> None:
+    ring = Ring(3, 5)
+    for number in range(3):
+        ring.slot(number)[:] = number
+    kept = ring.slot(2)
+    assert ring.everything().tolist() == [0] * 5 + [1] * 5 + [2] * 5
+    del ring
+    assert kept.tolist() == [2] * 5
+
+
+# ---- the end of processes
+
+LEFT_WITH_AN_ERROR = """
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[2])
+    from test_trainer_stream import CPU, reader_of, workers
+    from trainer.stream.chunks import Rows
+    from trainer.stream.loader import Loader
+    if __name__ == "__main__":
+        batches = Loader(reader_of(Path(sys.argv[1]), 32), Rows(8), 0, 10**6, 2, 2, CPU).started()
+        next(batches), next(batches)  # one of each worker
+        print(*(worker.pid for worker in workers()), flush=True)
+        sys.stdin.read()
+        for batch in batches:
+            raise ValueError("what the user's own code may do")
+"""
+
+
+@pytest.mark.parametrize("end", ["error", "kill"])
+def test_nothing_is_left_behind_by_any_end(shards: Path, tmp_path: Path, end: str) -> None:
+    """An error in the loop that keeps the loader alive in its traceback to the very end; and no chance to tidy up."""
+    script = tmp_path / "trains.py"
+    script.write_text(textwrap.dedent(LEFT_WITH_AN_ERROR))
+    before = set(os.listdir("/dev/shm"))
+    command = [sys.executable, str(script), str(shards / "scale_2x"), str(Path(__file__).parent)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    training = subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
+    pids = [int(pid) for pid in training.stdout.readline().split()]
+    assert len(pids) == 2
+    if end == "kill":
+        training.kill()
+    _, errors = training.communicate(timeout=_PATIENCE_S)
+    assert training.returncode == (1 if end == "error" else -signal.SIGKILL)
+    assert ("what the user's own code may do" in errors) == (end == "error")
+    deadline = monotonic() + _PATIENCE_S
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert monotonic() < deadline
+        sleep(0.01)
+    assert set(os.listdir("/dev/shm")) <= before
+
+
+# ---- several patches of a decoded sample
+
+
+@pytest.mark.parametrize("times", [2, 3, 4])
+def test_every_sample_comes_once_in_every_epoch_and_its_patches_in_steps_that_follow_each_other(times: int) -> None:
+    samples, batch = 23, 5
+    schedule = Schedule([samples], [1], SEED, batch, times)
+    rounds = [schedule.batch(step) for step in range(samples * times)]
+    numbers = np.concatenate([draws.numbers for draws in rounds])
+    epochs = np.concatenate([draws.epochs for draws in rounds])
+    for epoch in range(5 * times):
+        assert sorted(numbers[epochs == epoch].tolist()) == list(range(samples))
+    for first in range(0, samples * times, times):
+        of_steps = [rounds[first + echo] for echo in range(times)]
+        assert len({draws.numbers.tobytes() for draws in of_steps}) == 1
+        assert len({draws.epochs.tobytes() for draws in of_steps}) == times  # so their crops differ
+
+
+def test_a_compressed_sample_is_decoded_once_for_its_patches(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate(photos, tmp_path, "-s", 2, "--codec", "png")
+    decoded: list[int] = []
+    image = MappedShard.image
+
+    def counted(self: MappedShard, place: int, name: str, codec: str, size: int) -> np.ndarray:  # type: ignore[type-arg]
+        decoded.append(place)
+        return image(self, place, name, codec, size)
+
+    monkeypatch.setattr(MappedShard, "image", counted)
+    for times, first, images in ((1, 0, 12 * 8 * 2), (4, 0, 3 * 8 * 2), (4, 2, 4 * 8 * 2)):
+        decoded.clear()
+        loaded(echoing(tmp_path / "scale_2x", times), Rows(8), first, first + 12, 0)
+        assert len(decoded) == images
+
+
+def echoing(folder: Path, times: int) -> BatchReader:
+    reader = reader_of(folder, 32)
+    shards = open_shards(folder).train
+    reader.schedule = Schedule([s.samples for s in shards], [s.bytes for s in shards], SEED, 8, times)
+    return reader
+
+
+def test_the_same_batches_whoever_asks_when_samples_are_shared_by_steps(shards: Path) -> None:
+    reader = echoing(shards / "scale_2x", 3)
+    whole = loaded(reader, Rows(8), 0, 14, 0)
+    assert len(set(whole)) == 14
+    assert loaded(reader, Rows(8), 0, 14, 2) == whole
+    assert loaded(reader, Rows(8), 5, 14, 1) == whole[5:]
+    halves = [loaded(reader, Rows(2, 2, rank, 2), 0, 14, 0) for rank in (0, 1)]
+    joined = [b"".join(half[2 * step + part][0] for half in halves for part in (0, 1)) for step in range(14)]
+    assert joined == [hr for hr, _ in whole]
+
+
+# ---- samples on the device
+
+
+def resident(reader: BatchReader, rows: Rows, first: int, stop: int) -> list[Batch]:
+    return list(ResidentSamples(reader, rows, first, stop, CPU).started())
+
+
+@pytest.mark.parametrize("patch", [3, 24, 63])
+@pytest.mark.parametrize("input_name", ["lr", "up"])
+def test_samples_on_the_device_give_the_same_batches_to_the_bit(shards: Path, input_name: str, patch: int) -> None:
+    reader, rows = reader_of(shards / "scale_3x", patch, input_name), Rows(4, 2)
+    found = [
+        (batch.hr.numpy().tobytes(), batch.input.numpy().tobytes())
+        for batch in resident(reader, rows, 5, 45)  # more than are drawn at a time
+    ]
+    assert found == loaded(reader, rows, 5, 45, 0)
+
+
+def damage(folder: Path, number: int) -> None:
+    """Make the HR image of a sample of the first training shard one that no NumPy has written."""
+    record = open_shards(folder).train[0]
+    tar = folder / f"{record.name}.tar"
+    member = next(m for m in load_index(tar.with_suffix(".idx"))[number] if m.extension == "hr.npy")
+    with open(tar, "r+b") as file:
+        file.seek(member.offset)
+        file.write(b"damaged")
+
+
+def test_damaged_samples_are_replaced_and_named_on_the_device_as_elsewhere(photos: Path, tmp_path: Path) -> None:
+    generate(photos, tmp_path, "-s", 2)
+    folder = tmp_path / "scale_2x"
+    damage(folder, 1)
+    ring = list(Loader(reader_of(folder, 32), Rows(8), 0, 12, 0, 2, CPU).started())
+    device = resident(reader_of(folder, 32), Rows(8), 0, 12)
+    assert {number for batch in ring for number, _ in batch.damaged} == {1}
+    assert {damage for batch in device for damage in batch.damaged} == {d for b in ring for d in b.damaged}
+    assert [batch.hr.numpy().tobytes() for batch in device] == loaded_hr(folder)
+
+
+def loaded_hr(folder: Path) -> list[bytes]:
+    return [hr for hr, _ in loaded(reader_of(folder, 32), Rows(8), 0, 12, 0)]
+
+
+def test_a_shard_that_went_away_is_named_before_the_first_batch_from_the_device(photos: Path, tmp_path: Path) -> None:
+    generate(photos, tmp_path, "-s", 2)
+    reader = reader_of(tmp_path / "scale_2x", 32)
+    os.unlink(tmp_path / "scale_2x" / "train-000000.tar")
+    with pytest.raises(RunError, match=r"No such file.*train-000000\.tar.*shardgen verify"):
+        resident(reader, Rows(8), 0, 12)
+
+
+# ---- the disk
+
+
+@pytest.fixture
+def cold(photos: Path, tmp_path: Path) -> Iterator[BatchReader]:
+    """A reader of shards of which no byte of an image is in memory."""
+    generate(photos, tmp_path, "-s", 2)
+    folder = tmp_path / "scale_2x"
+    for tar in folder.glob("*.tar"):
+        with open(tar, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    yield reader_of(folder, 32)
+
+
+def test_what_is_not_in_memory_is_read_ahead_and_what_is_there_is_left_alone(
+    cold: BatchReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(MappedShard, "read_ahead", lambda self, place, name, *rest: asked.append(name))
+    steps = [range(step, step + 1) for step in range(400)]
+    to = cold.lay_out(np.empty(8 * cold.grid.bytes_per_row, np.uint8), 1, 8)
+    cold.read(steps[0], range(8), to, steps[1])
+    assert asked == ["hr", "lr"] * 16  # of this step, and of the next
+    for step in steps:
+        cold.read(step, range(8), to)
+    asked.clear()
+    for step in steps[:10]:
+        cold.read(step, range(8), to, steps[11])
+    assert not asked
