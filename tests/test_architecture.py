@@ -24,7 +24,8 @@ FLOORS = {
         config device files losses memory metrics bicubic picture stopping
         models.blocks models.compact models.rrdb models.__init__ weights_layout weights
         stream.__init__ stream.draws stream.schedule stream.patches stream.mapped_shard stream.batches
-        stream.fork_server stream.ring stream.transfer stream.chunks stream.source stream.loader stream.resident
+        stream.fork_server stream.queues stream.ring stream.transfer stream.chunks stream.source
+        stream.loader stream.resident
         shards photos tiles inference optim learner meter
         checkpoint journal run_folder display evaluate validation
         loop plan run export upscale

@@ -72,7 +72,7 @@ def test_a_batch_in_use_never_changes_however_far_the_workers_run_ahead(
     done = tmp_path / "done"
     reader = scribbler(shards, done)
     rows, steps = Rows(4, micro_batches=2), range(3, 60)
-    chunks = Chunks.of(rows, reader.grid, 1, prefetch)
+    chunks = Chunks.of(rows, reader.grid, "npy", 1, prefetch)
     numbers = chunks.numbers(steps.start, steps.stop)
     batches = Loader(reader, rows, steps.start, steps.stop, number_of_workers, prefetch, CPU).started()
     for count, batch in enumerate(batches):

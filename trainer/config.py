@@ -39,7 +39,7 @@ class TrainConfig:
     grad_accum: int = 1
     clip: float = 1.0  # largest norm of the gradient; 0: no limit
     workers: int | None = None  # None: the CPUs that this process may use
-    prefetch: int = 4  # batches per worker
+    prefetch: int = 16  # batches per worker
     patches_per_sample: int | None = None  # steps in a row that share a decoded sample; None: 1 for npy, 4 otherwise
     resident: bool = False  # all samples in the device's memory
     seed: int = 0

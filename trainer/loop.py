@@ -1,6 +1,7 @@
 """The training loop: steps, and what happens between them. `run` tells the story."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -82,7 +83,8 @@ class TrainingLoop:
         progress, settings = self._progress, self._settings
         if progress.step and not progress.validated:  # it was stopped between the step and its validation
             self._between_steps(stop)
-        batches = self._sound(self._source.started())
+        with self._advised():
+            batches = self._sound(self._source.started())
         self._meter.start()
         while progress.step < settings.total_steps and not stop:
             loss = self._step(batches) if self._warm else self._first_step(batches)
@@ -123,8 +125,14 @@ class TrainingLoop:
             return loss
 
     def _step(self, batches: Iterator[Batch]) -> torch.Tensor:
-        try:
+        with self._advised():
             return self._learner.step(self._progress.step, batches)
+
+    @contextmanager
+    def _advised(self) -> Iterator[None]:
+        """What goes wrong in computing a step becomes a UsageError where another setting helps."""
+        try:
+            yield
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 if self._settings.compiled and type(error).__module__.startswith(_COMPILERS):

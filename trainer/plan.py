@@ -110,7 +110,7 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
     if config.resident:
         _check_resident(grid, schedule.num_samples, device)
         workers = 0
-    shared_bytes = _shared_bytes(rows, grid, schedule, config, workers)
+    shared_bytes = _shared_bytes(rows, grid, schedule, folder.codec, config, workers)
     return Plan(
         config=config,
         folder=folder,
@@ -127,11 +127,13 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
     )
 
 
-def _shared_bytes(rows: Rows, grid: PatchGrid, schedule: Schedule, config: TrainConfig, workers: int) -> int:
+def _shared_bytes(
+    rows: Rows, grid: PatchGrid, schedule: Schedule, codec: str, config: TrainConfig, workers: int
+) -> int:
     """The memory that workers and trainer share. UsageError when there is not enough of it."""
     if not workers:
         return 0
-    chunks = Chunks.of(rows, grid, schedule.patches_per_sample, config.prefetch)
+    chunks = Chunks.of(rows, grid, codec, schedule.patches_per_sample, config.prefetch)
     needed, free = chunks.num_slots(workers) * chunks.num_bytes, available_memory_bytes()
     if needed > free:
         raise UsageError(

@@ -43,7 +43,7 @@ def train(plan: Plan, run: RunFolder, stop: StopRequest, say: Callable[[str], No
     """Train, from the beginning or from `run`'s state if it has one."""
     limit_threads()
     torch.backends.cudnn.benchmark = True  # all batches have one shape: its fastest kernels are worth a search
-    learner = _learner(plan)
+    learner = make_learner(plan)
     with run.locked():
         return _train(plan, run, learner, stop, say)
 
@@ -74,7 +74,7 @@ def _train(plan: Plan, run: RunFolder, learner: Learner, stop: StopRequest, say:
         Display(progress.step, plan.total_steps) as display,
     ):
         loop = TrainingLoop(
-            settings, learner, _source(plan, progress.step), _validation(plan), progress, run, journal, display
+            settings, learner, make_source(plan, progress.step), _validation(plan), progress, run, journal, display
         )
         try:
             loop.run(stop)
@@ -91,7 +91,7 @@ def _train(plan: Plan, run: RunFolder, learner: Learner, stop: StopRequest, say:
     )
 
 
-def _learner(plan: Plan) -> Learner:
+def make_learner(plan: Plan) -> Learner:
     """The network as it is drawn from the seed or found in `--init`, ready for its first step."""
     config, spec = plan.config, plan.spec
     network, average = (_channels_last(spec.build(config.seed).to(plan.device)) for _ in range(2))
@@ -117,7 +117,8 @@ def _channels_last(network: Network) -> Network:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _source(plan: Plan, step: int) -> Source:
+def make_source(plan: Plan, step: int) -> Source:
+    """The batches of a run from a step on."""
     config, folder = plan.config, plan.folder
     reader = BatchReader(
         shards=[(folder.tar(record), record.samples) for record in folder.train],

@@ -2,19 +2,22 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from trainer.pixels import Pixels
 from trainer.stream.mapped_shard import DamagedMember, MappedShard
 from trainer.stream.patches import Cut, PatchGrid
-from trainer.stream.schedule import Schedule
+from trainer.stream.schedule import Draws, Schedule
 
 # Maps cost address space and an open index, no memory of their own; a block has about eight shards of the usual size.
 _MAX_OPEN_SHARDS = 64
 _MAX_REPLACEMENTS = 100
-_COLD_FOR = 64  # chunks that are read ahead after one that was not in memory
+_LOOKED_AT = 8  # one crop of so many is looked for in memory,
+_COLD_FOR = 64  # and when it is not there, so many chunks are read ahead
 
 
 class Damage(NamedTuple):
@@ -56,14 +59,15 @@ class BatchReader:
         self.schedule = schedule
         self.grid = grid
         self._shards = shards  # of the training split: the tar, and its number of samples
-        self._codec = codec
+        self.codec = codec
         self._input_name = input_name
         self._seed = seed
         self._open: OrderedDict[int, MappedShard] = OrderedDict()
+        self._views: dict[int, tuple[Pixels, Pixels]] = {}  # of samples in open `npy` shards that were found sound
         self._cold_for = _COLD_FOR
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}  # maps do not travel to other processes
+        return {**self.__dict__, "_open": OrderedDict(), "_views": {}}  # maps do not travel to other processes
 
     @property
     def folder(self) -> Path:
@@ -84,7 +88,7 @@ class BatchReader:
         when a shard cannot be opened.
         """
         crops = self.crops(steps, rows)
-        if self._is_cold(crops[0][0]):
+        if self._is_cold(crops):
             for crop in chain(*crops, *self.crops(next_steps, rows)):
                 self._read_ahead(crop)
         damaged: list[Damage] = []
@@ -93,52 +97,58 @@ class BatchReader:
             last = -1
             for step, (number, cut) in enumerate(of_steps):
                 if number != last:
-                    hr, small = self.sound_images(number, damaged)
+                    hr, small = self._views.get(number) or self.sound_images(number, damaged)
                     last = number
-                self.grid.cut_hr(hr, cut, to.hr[step, row])
-                self.grid.cut_input(small, cut, to.input[step, row])
+                self.grid.cut(hr, small, cut, to.hr[step, row], to.input[step, row])
         return tuple(damaged)
 
     def crops(self, steps: range, rows: range) -> list[list[Crop]]:
         """What these rows of the global batch of each step are."""
-        found = []
-        for step in steps:
-            draws = self.schedule.batch(step, rows.start, rows.stop)
-            found.append(list(map(Crop, draws.numbers.tolist(), self.grid.cuts(self._seed, draws))))
-        return found
+        if not steps:
+            return []
+        epochs, numbers = zip(*(self.schedule.batch(step, rows.start, rows.stop) for step in steps), strict=True)
+        draws = Draws(np.concatenate(epochs), np.concatenate(numbers))
+        crops = list(map(Crop, draws.numbers.tolist(), self.grid.cuts(self._seed, draws)))
+        return [crops[first : first + len(rows)] for first in range(0, len(crops), len(rows))]
 
     def sound_images(self, number: int, damaged: list[Damage]) -> tuple[Pixels, Pixels]:
         """HR image and input image of a sample, or of the next sound one; those that are not are added to `damaged`."""
         for offset in range(_MAX_REPLACEMENTS):
             candidate = (number + offset) % self.schedule.num_samples
             try:
-                return self._images(candidate)
+                images = self._images(candidate)
             except DamagedMember as error:
                 damaged.append(Damage(candidate, str(error)))
+                continue
+            if offset == 0 and self.codec == "npy":
+                self._views[number] = images
+            return images
         raise DamagedMember(f"{_MAX_REPLACEMENTS} samples in a row are damaged, e.g. {damaged[-1].reason}")
 
     def _images(self, number: int) -> tuple[Pixels, Pixels]:
         shard, place = self.schedule.shard_of(number)
         images, grid = self._shard(shard), self.grid
-        hr = images.image(place, "hr", self._codec, grid.hr)
-        return hr, images.image(place, self._input_name, self._codec, grid.hr // grid.input_scale)
+        hr = images.image(place, "hr", self.codec, grid.hr)
+        return hr, images.image(place, self._input_name, self.codec, grid.hr // grid.input_scale)
 
-    def _is_cold(self, crop: Crop) -> bool:
-        """Whether the disk is needed: one crop of a chunk is looked at.
+    def _is_cold(self, crops: list[list[Crop]]) -> bool:
+        """Whether the disk is needed, now or lately: some crops of a chunk are looked at.
 
         To ask for all of them to be read ahead would cost a third of the time of copying them, where they are in memory
         already.
         """
-        shard, place = self.schedule.shard_of(crop.number)
-        if not self._shard(shard).in_memory(place, "hr", self._codec, *self.grid.height_of(crop.cut)):
-            self._cold_for = _COLD_FOR
         self._cold_for = max(0, self._cold_for - 1)
+        for number, cut in islice(chain(*crops), None, None, _LOOKED_AT):
+            shard, place = self.schedule.shard_of(number)
+            if not self._shard(shard).in_memory(place, "hr", self.codec, *self.grid.height_of(cut)):
+                self._cold_for = _COLD_FOR
+                break
         return self._cold_for > 0
 
     def _read_ahead(self, crop: Crop) -> None:
         shard, place = self.schedule.shard_of(crop.number)
         for name in ("hr", self._input_name):
-            self._shard(shard).read_ahead(place, name, self._codec, *self.grid.height_of(crop.cut))
+            self._shard(shard).read_ahead(place, name, self.codec, *self.grid.height_of(crop.cut))
 
     def _shard(self, index: int) -> MappedShard:
         if index in self._open:
@@ -147,4 +157,5 @@ class BatchReader:
             self._open[index] = MappedShard(*self._shards[index])
             if len(self._open) > _MAX_OPEN_SHARDS:
                 self._open.popitem(last=False)
+                self._views.clear()  # some of which would keep it open
         return self._open[index]

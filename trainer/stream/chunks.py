@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from trainer.stream.patches import PatchGrid
 
-_CHUNK_BYTES = 8_000_000  # handing over is small beside filling this much
+_CHUNK_BYTES = 32_000_000  # handing over is small beside filling this much
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,14 @@ class Chunks:
     step_bytes: int
 
     @classmethod
-    def of(cls, rows: Rows, grid: PatchGrid, patches_per_sample: int, prefetch: int) -> "Chunks":
-        """At least `prefetch` batches ahead. Steps that share their samples stay together."""
+    def of(cls, rows: Rows, grid: PatchGrid, codec: str, patches_per_sample: int, prefetch: int) -> "Chunks":
+        """At least `prefetch` batches ahead. Steps that share their samples stay together.
+
+        Where a batch is only copied, handing it over costs half as much again, so several go at once.
+        """
         step_bytes, parts = len(rows.of_step) * grid.bytes_per_row, rows.micro_batches
         size = patches_per_sample
-        if size == 1:
+        if codec == "npy" and size == 1:
             size = max(1, min(prefetch // (2 * parts), _CHUNK_BYTES // step_bytes))
         return cls(size, max(2, -(-prefetch // (size * parts))), step_bytes)
 

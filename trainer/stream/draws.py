@@ -15,7 +15,7 @@ _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 def draw(*words: Words) -> U64:
-    """64 random bits for each row of words (integers >= 0, or arrays of one length). At least one element."""
+    """64 random bits for each row of words (integers >= 0, or arrays that fit together). At least one element."""
     state: U64 = np.zeros(1, np.uint64)
     for word in words:
         state = _finalise((state + _STEP) ^ np.asarray(word).astype(np.uint64))

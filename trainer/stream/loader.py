@@ -14,6 +14,7 @@ from itertools import chain
 from time import perf_counter
 from typing import Any, NamedTuple
 
+import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -23,6 +24,7 @@ from trainer.stream.batches import BatchReader, Damage
 from trainer.stream.chunks import Chunks, Rows
 from trainer.stream.fork_server import start_fork_server
 from trainer.stream.mapped_shard import DamagedMember, mend
+from trainer.stream.queues import with_pipes
 from trainer.stream.ring import FreeSlots, Ring
 from trainer.stream.source import Batch
 from trainer.stream.transfer import Transfer
@@ -87,7 +89,7 @@ class Loader:
         self.wait_s = 0.0  # for all batches but the first
         self._reader = reader
         self._rows = rows
-        self._chunks = Chunks.of(rows, reader.grid, reader.schedule.patches_per_sample, prefetch)
+        self._chunks = Chunks.of(rows, reader.grid, reader.codec, reader.schedule.patches_per_sample, prefetch)
         self._first, self._stop = first, stop
         self._workers = workers
         self._device = device
@@ -132,14 +134,16 @@ class Loader:
                 self.wait_s += perf_counter() - start_s
                 yield filled
         except (RuntimeError, OSError, EOFError) as error:  # of DataLoader: a worker is dead, or its end of a socket
+            if isinstance(error, RuntimeError) and "DataLoader" not in str(error):  # of the device, say
+                raise
             raise RunError(_worker_death(error)) from error
 
     def _data_loader(self, ring: Ring, free: FreeSlots) -> "DataLoader[Any]":
         several: dict[str, Any] = (
             {
                 "prefetch_factor": self._chunks.ahead,
-                "multiprocessing_context": start_fork_server(),
-                "worker_init_fn": _end_with_parent,
+                "multiprocessing_context": with_pipes(start_fork_server()),
+                "worker_init_fn": _begin_worker,
             }
             if self._workers
             else {}
@@ -162,7 +166,12 @@ class Loader:
             yield _Assignment(now, free.take(), afterwards)
 
 
-def _end_with_parent(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    cv2.setNumThreads(1)  # to turn a patch is less work than to wake a thread
+    _end_with_parent()
+
+
+def _end_with_parent() -> None:
     """End this worker when the training process is dead or ends it, and at no other time.
 
     PyTorch's own watch sees the fork server, which lives on. SIGTERM may also go to the whole group of processes; what

@@ -40,10 +40,10 @@ class MappedShard:
                 f"{tar.with_suffix('.idx')}: expected {num_samples} samples as in the manifest, found {len(index)}"
             )
         self._samples = [{member.extension: member for member in sample} for sample in index]
-        self._views: dict[tuple[int, str], Pixels] = {}  # what was looked at and found sound, of `npy`
         self._file = os.open(tar, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
         self._map = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
+        self._map.madvise(mmap.MADV_RANDOM)  # what is wanted is announced: what lies around it is of no use
         self._bytes = memoryview(self._map)
 
     def __len__(self) -> int:
@@ -54,9 +54,6 @@ class MappedShard:
 
         DamagedMember when its bytes are not such an image. (`npy` pixels carry no checksum: that is for `--verify`.)
         """
-        view = self._views.get((place, name))
-        if view is not None:
-            return view
         member = self._samples[place].get(f"{name}.{codec}")
         if member is None:
             raise DamagedMember(f"{self._tar.name}: sample {place} has no {name}.{codec}")
@@ -65,8 +62,6 @@ class MappedShard:
         if image is None or image.shape != (size, size, 3):
             found = "other bytes" if image is None else "x".join(map(str, image.shape))
             raise DamagedMember(f"{self._tar.name}: {member.name}: expected {size}x{size}x3 px, found {found}")
-        if codec == "npy":
-            self._views[place, name] = image
         return image
 
     def in_memory(self, place: int, name: str, codec: str, first: float, last: float) -> bool:

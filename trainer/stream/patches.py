@@ -13,7 +13,7 @@ from trainer.stream.schedule import Draws
 
 NUM_TURNS = 8  # the symmetries of the square: four quarter turns, each with and without a flip
 
-_TOP, _LEFT, _TURN = 1, 2, 3  # keep the three draws of a sample apart
+_TOP_LEFT_TURN = np.array([[1], [2], [3]])  # keep the three draws of a sample apart
 _FLIPPED_ROWS, _FLIPPED_COLUMNS, _FLIPPED_BOTH = 0, 1, -1  # as OpenCV numbers them
 
 
@@ -55,19 +55,18 @@ class PatchGrid:
     def cuts(self, seed: int, draws: Draws) -> list[Cut]:
         """One cut for each row of a batch."""
         places = (self.hr - self.patch) // self.scale + 1
-        tops = below(draw(seed, draws.epochs, draws.numbers, _TOP), places)
-        lefts = below(draw(seed, draws.epochs, draws.numbers, _LEFT), places)
-        turns = below(draw(seed, draws.epochs, draws.numbers, _TURN), self.turns)
-        return [Cut(*row) for row in zip(tops.tolist(), lefts.tolist(), turns.tolist(), strict=True)]
+        tops, lefts, turns = draw(seed, draws.epochs, draws.numbers, _TOP_LEFT_TURN)
+        drawn = (below(tops, places), below(lefts, places), below(turns, self.turns))
+        return list(map(Cut, *(column.tolist() for column in drawn)))
 
-    def cut_hr(self, hr: Pixels, cut: Cut, patch: Pixels) -> None:
-        """Write the patch of an HR image (H x W x 3) into `patch`."""
-        _turn(_window(hr, cut.top * self.scale, cut.left * self.scale, self.patch), cut.turn, patch)
-
-    def cut_input(self, image: Pixels, cut: Cut, patch: Pixels) -> None:
-        """Write the same patch of the image that the network sees into `patch`."""
-        factor = self.scale // self.input_scale
-        _turn(_window(image, cut.top * factor, cut.left * factor, self.input_patch), cut.turn, patch)
+    def cut(self, hr: Pixels, small: Pixels, cut: Cut, hr_patch: Pixels, input_patch: Pixels) -> None:
+        """Write the patches of an HR image (H x W x 3) and of the image that the network sees into their places."""
+        top, left, turn = cut
+        scale, factor, patch, small_patch = self.scale, self.scale // self.input_scale, self.patch, self.input_patch
+        y, x = top * scale, left * scale
+        _turn(hr[y : y + patch, x : x + patch], turn, hr_patch)
+        y, x = top * factor, left * factor
+        _turn(small[y : y + small_patch, x : x + small_patch], turn, input_patch)
 
 
 @cache
@@ -83,17 +82,13 @@ def lattice(turn: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int
     return first, (down[0] - first[0], down[1] - first[1]), (right[0] - first[0], right[1] - first[1])
 
 
-def _window(image: Pixels, top: int, left: int, size: int) -> Pixels:
-    return image[top : top + size, left : left + size]
-
-
 def _turn(patch: Pixels, turn: int, to: Pixels) -> None:
     """`turn` 0-3: quarter turns counter-clockwise; 4-7: the same after a flip from left to right.
 
     OpenCV turns while it copies, at three quarters of the speed of copying alone; NumPy's views are five times slower.
     """
     if turn == 0:
-        cv2.copyTo(patch, None, to)  # type: ignore[call-overload]  # a mask may be None
+        to[:] = patch
     elif turn == 1:
         cv2.rotate(patch, cv2.ROTATE_90_COUNTERCLOCKWISE, to)
     elif turn == 2:

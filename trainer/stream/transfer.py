@@ -1,6 +1,8 @@
 """From a slot of the ring to the device."""
 
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -25,8 +27,11 @@ class Transfer:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             memory = torch.from_numpy(ring.everything())
             with torch.cuda.device(device):
-                _check(_runtime().cudaHostRegister(memory.data_ptr(), memory.numel(), 0))
-            self._address = memory.data_ptr()
+                refusal = _runtime().cudaHostRegister(memory.data_ptr(), memory.numel(), 0)
+            if refusal == _runtime().cudaError.success:
+                self._address = memory.data_ptr()
+            else:
+                self._do_without(refusal)
 
     def send(self, host: tuple[torch.Tensor, ...]) -> tuple[tuple[torch.Tensor, ...], Wait]:
         """The tensors on the device, ready for its current stream, and what waits until the host's may be changed."""
@@ -44,17 +49,19 @@ class Transfer:
     def close(self) -> None:
         """After this the ring is ordinary memory, which may be given back to the system."""
         if self._address and self._stream is not None:
-            self._stream.synchronize()
-            _check(_runtime().cudaHostUnregister(self._address))
+            with suppress(RuntimeError):  # of a device that has failed, which is being reported already
+                self._stream.synchronize()
+            _runtime().cudaHostUnregister(self._address)
             self._address = 0
+
+    def _do_without(self, refusal: object) -> None:
+        warnings.warn(f"batches cannot be page-locked ({refusal}): copying them to the GPU takes longer", stacklevel=2)
+        with suppress(RuntimeError):  # CUDA says what was refused once more, to whatever is done next
+            torch.zeros(1, device=self._device)
 
 
 def _runtime() -> Any:
     return torch.cuda.cudart()  # type: ignore[no-untyped-call]
-
-
-def _check(error: Any) -> None:
-    torch.cuda.check_error(error)
 
 
 def _nothing() -> None:

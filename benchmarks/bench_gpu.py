@@ -1,0 +1,202 @@
+"""How fast the trainer feeds a GPU: by its stream, with resident samples, and with one batch repeated, the ceiling.
+
+Method: 4x shards (npy) of all photos, patches of 192 px, LR input. Every network at every batch size is trained by the
+trainer's own step with its default settings, each way in a fresh process, all once per round, every second round in
+reverse order. A run throws away its first seconds and steps (the search for kernels, the allocator, the batches that
+lay ready), then counts steps for `--seconds`; the GPU is waited for at the ends of that window alone. Waiting for data
+is what the trainer itself counts as such, as a share of the window (nothing, for resident samples); taking it is all
+that the training process spends on getting its batches, which costs a GPU nothing while it has other work. Neither
+shows what the GPU waits for, so each rate is also given as a share of the ceiling of its round.
+
+`standard` is also trained by the loop that people write (`gpu_plain.py`): float32, a `DataLoader` of PNG pairs, Adam,
+`.item()` after every step. After the window with one batch, PyTorch's profiler adds up the kernels of some steps, to be
+held against the arithmetic's floor (`gpu_kernels.py`).
+
+    python -m benchmarks.bench_gpu --photos DIR
+
+After `--minutes` no run is begun any more. The result is written after every run: what ends this early loses nothing.
+A combination that does not fit into the memory, or fails, is in the result with the reason. With `--device cpu` all of
+it but the kernels works too, to be tried on small networks.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import click
+import torch
+
+from benchmarks.common import RESULTS, PhotoSet, RunFailedError, python_module, say, scratch_folder, timed_command
+from benchmarks.gpu_plain import write_pairs
+from benchmarks.gpu_report import Key, Runs, show, summarise
+from benchmarks.gpu_task import OUR_WAYS, PLAIN, STREAM, Task, result_in
+from benchmarks.report import write_result
+from benchmarks.stream_stores import make_shards
+from trainer.device import available_cpus, choose_device
+from trainer.errors import UsageError
+from trainer.models import MODELS
+from trainer.shards import ShardFolder, open_shards
+
+_PLAIN_MODEL = "standard"
+_MAX_WORKERS = 16
+
+
+@dataclass
+class Bench:
+    """What all runs have in common, and what they found, in the order of the rounds."""
+
+    shards: Path
+    pairs: Path
+    device: str
+    patch: int
+    workers: int
+    seconds: float
+    runs: Runs = field(default_factory=dict)
+
+    def measure(self, key: Key, round_number: int) -> None:
+        """One run."""
+        task = Task(
+            way=key.way,
+            model=key.model,
+            batch=key.batch,
+            patch=self.patch,
+            shards=str(self.shards),
+            pairs=str(self.pairs),
+            device=self.device,
+            workers=self.workers,
+            seconds=self.seconds,
+        )
+        try:
+            found = result_in(timed_command(python_module("benchmarks.gpu_run", task.as_json()))[1])
+        except RunFailedError as error:  # killed by the system, say
+            found = {"failed": str(error)}
+        self.runs.setdefault(key, {})[round_number] = found
+        rate = found.get("failed") or f"{key.batch * found['steps'] / found['seconds']:,.1f} patches/s"
+        say(f"round {round_number + 1}  {task.name}: {rate}")
+
+
+def keys(models: Sequence[str], batches: Sequence[int]) -> list[Key]:
+    """All that is measured in a round. The plain loop trains `standard`, or the last network if that is left out."""
+    plain = _PLAIN_MODEL if _PLAIN_MODEL in models else models[-1]
+    return [
+        Key(model, batch, way)
+        for model in models
+        for batch in batches
+        for way in (*((PLAIN,) if model == plain else ()), STREAM, *(way for way in OUR_WAYS if way != STREAM))
+    ]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--photos", type=click.Path(path_type=Path), help="Folder of real photos.")
+@click.option("--shards", type=click.Path(path_type=Path), help="Shards of one scale, instead of photos.")
+@click.option("--models", type=click.Choice(MODELS), multiple=True, default=MODELS, help="Networks; may be repeated.")
+@click.option("--batches", type=click.IntRange(min=1), multiple=True, default=(16, 64), help="Batch sizes; likewise.")
+@click.option("--patch", type=click.IntRange(min=1), default=192, help="Edge of a patch in HR px.")
+@click.option("--rounds", type=click.IntRange(min=1), default=2, help="How often each way runs.")
+@click.option("--seconds", type=click.FloatRange(min=0.01), default=5.0, help="How long steps are counted.")
+@click.option("--minutes", type=click.FloatRange(min=0), default=8.0, help="After that, no run is begun.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=lambda: min(_MAX_WORKERS, available_cpus()),
+    show_default=f"the CPUs, at most {_MAX_WORKERS}",
+    help="Data workers.",
+)
+@click.option("--device", default="cuda", help="cuda, cuda:N, or cpu to try the benchmark itself.")
+@click.option(
+    "--scratch",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Where to write.  [default: the system's temporary folder]",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The result.  [default: in results/]"
+)
+def main(
+    photos: Path | None,
+    shards: Path | None,
+    models: tuple[str, ...],
+    batches: tuple[int, ...],
+    patch: int,
+    rounds: int,
+    seconds: float,
+    minutes: float,
+    workers: int,
+    device: str,
+    scratch: Path | None,
+    output: Path | None,
+) -> None:
+    """Measure how fast the trainer feeds a GPU."""
+    start_s = monotonic()
+    on = _device(device)
+    photo_set = PhotoSet.of(photos) if shards is None else None
+    path = output or RESULTS / ("gpu.json" if on.type == "cuda" else f"gpu_{on.type}.json")
+    source = "--photos DIR" if photo_set else "--shards DIR"
+    command = f"python -m benchmarks.bench_gpu {source} --rounds {rounds} --seconds {seconds:g} --device {device}"
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(scratch_folder(scratch))
+            stored = _open(make_shards(photo_set, folder / "shards", "npy") if photo_set else Path(shards or ""), patch)
+            pairs = folder / "pairs"
+            num_pairs = write_pairs(stored.path, pairs)
+        except RunFailedError as error:
+            raise click.ClickException(str(error)) from error
+        bench = Bench(stored.path, pairs, str(on), patch, workers, seconds)
+        settings = {
+            "scale": stored.scale,
+            "hr_px": stored.hr_size,
+            "samples": stored.num_samples("train"),
+            "png_pairs": num_pairs,
+            "patch_px": patch,
+            "rounds": rounds,
+            "seconds": seconds,
+            "minutes": minutes,
+            "workers": workers,
+        }
+        wanted = keys(models, batches)
+        content: dict[str, Any] = {"settings": settings, **summarise(wanted, bench.runs)}
+        for number, key in _turns(wanted, rounds):
+            if monotonic() - start_s > 60 * minutes:
+                say("the time is up: no run is begun any more")
+                break
+            bench.measure(key, number)
+            content = {"settings": settings, **summarise(wanted, bench.runs)}
+            write_result(path, command, folder, content)
+    show(content)
+    if all("unavailable" in way for way in content["ways"]):
+        raise click.ClickException(f"nothing was measured; {path} says why")
+
+
+def _turns(wanted: Sequence[Key], rounds: int) -> Iterator[tuple[int, Key]]:
+    """All of them once per round, every second round in reverse order."""
+    for number in range(rounds):
+        for key in wanted if number % 2 == 0 else reversed(wanted):
+            yield number, key
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = choose_device(name)
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
+    if device.type not in ("cuda", "cpu"):
+        raise click.UsageError(f"--device {name}: expected cuda, cuda:N or cpu")
+    return device
+
+
+def _open(path: Path, patch: int) -> ShardFolder:
+    try:
+        folder = open_shards(path.resolve())
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
+    if patch > folder.hr_size or patch % folder.scale:
+        raise click.UsageError(
+            f"--patch {patch}: expected a multiple of {folder.scale} px of at most {folder.hr_size} px"
+        )
+    return folder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The loop that people write: a `Dataset` of PNG pairs, a `DataLoader`, float32, Adam, `.item()` after every step.
+
+Its network is ours, built alike, but in PyTorch's usual memory layout. It gets what such scripts mostly have: workers,
+page-locked batches, cuDNN's search for the fastest kernels, the TF32 convolutions that PyTorch takes for float32.
+No average of the weights, no clipping: it does less per step than the trainer.
+"""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from benchmarks.gpu_task import Task
+from benchmarks.gpu_window import Timed, measure_steps, window_for
+from benchmarks.peers.pictures import encode_png
+from shardgen.shard_reader import open_manifest, stored_samples
+from trainer.device import choose_device, limit_threads
+from trainer.models import network_spec
+
+_MAX_PAIRS = 256
+_ENDLESS_SAMPLES = 10**9
+_LR = 2e-4
+
+
+def write_pairs(shards: Path, folder: Path) -> int:
+    """`000000_hr.png`, `000000_lr.png`, ... of the first training samples. Returns how many pairs there are."""
+    folder.mkdir(parents=True)
+    manifest = open_manifest(shards)
+    names = [record.name for record in manifest.shards if record.split == "train" and record.samples]
+    samples = [sample for name in names for sample in stored_samples(shards, name)][:_MAX_PAIRS]
+    for number, sample in enumerate(samples):
+        triplet = sample.triplet()
+        for name, image in (("hr", triplet.hr), ("lr", triplet.lr)):
+            (folder / f"{number:06d}_{name}.png").write_bytes(encode_png(image))
+    return len(samples)
+
+
+class PngPairs(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """3 x p x p HR patches and 3 x q x q LR patches, float32 RGB in [0, 1], of the PNG files in a folder."""
+
+    def __init__(self, folder: Path, patch: int) -> None:
+        self._hr = sorted(folder.glob("*_hr.png"))
+        self._patch = patch
+
+    def __len__(self) -> int:
+        return len(self._hr)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        path = self._hr[index]
+        hr, lr = (_read(path.with_name(path.name.replace("_hr", name))) for name in ("_hr", "_lr"))
+        scale = hr.shape[0] // lr.shape[0]
+        size = self._patch // scale
+        top, left = random.randint(0, lr.shape[0] - size), random.randint(0, lr.shape[1] - size)
+        lr = lr[top : top + size, left : left + size]
+        hr = hr[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
+        if random.random() < 0.5:
+            hr, lr = hr[:, ::-1], lr[:, ::-1]
+        if random.random() < 0.5:
+            hr, lr = hr[::-1], lr[::-1]
+        return _to_tensor(hr), _to_tensor(lr)
+
+
+def measure_plain(task: Task) -> dict[str, Any]:
+    """As `measure_ours`; `wait_s` is the time in the `DataLoader`, `taking_s` that and the way to the device."""
+    limit_threads()
+    torch.backends.cudnn.benchmark = True
+    device = choose_device(task.device)
+    scale = open_manifest(Path(task.shards)).scale
+    network = network_spec(task.model, scale).build().to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=_LR)
+    loaded = Timed(iter(_loader(task, device)))
+    batches = Timed(_on(device, loaded))
+
+    def step() -> torch.Tensor:
+        hr, lr = next(batches)
+        optimizer.zero_grad()
+        loss = functional.l1_loss(network(lr), hr)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        loss.item()  # what a log or a progress bar asks for
+        return loss
+
+    accounts = {"wait_s": lambda: loaded.seconds, "taking_s": lambda: batches.seconds}
+    window = window_for(device, task.seconds, 2 * task.workers)
+    return {"precision": "float32", **measure_steps(step, window, device, accounts)}
+
+
+def _loader(task: Task, device: torch.device) -> "DataLoader[tuple[torch.Tensor, torch.Tensor]]":
+    """Endless: where an epoch of the few pairs ends, a loop over epochs would have to start its workers anew."""
+    pairs = PngPairs(Path(task.pairs), task.patch)
+    return DataLoader(
+        pairs,
+        batch_size=task.batch,
+        sampler=RandomSampler(pairs, replacement=True, num_samples=_ENDLESS_SAMPLES),
+        num_workers=task.workers,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _on(
+    device: torch.device, loaded: Iterator[tuple[torch.Tensor, torch.Tensor]]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    for hr, lr in loaded:
+        yield hr.to(device), lr.to(device)
+
+
+def _read(path: Path) -> Any:
+    image = cv2.imread(str(path))
+    assert image is not None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _to_tensor(image: Any) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div(255)

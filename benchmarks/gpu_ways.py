@@ -1,0 +1,76 @@
+"""This project's three ways of feeding the trainer's own step: the stream, resident samples, one batch repeated.
+
+Settings are the trainer's defaults: what `python -m trainer` does between two looks at the losses, without the
+validations. One batch repeated needs no data at all, so it is the ceiling.
+"""
+
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu_kernels import measure_kernels
+from benchmarks.gpu_task import ONE_BATCH, RESIDENT, STREAM, Task
+from benchmarks.gpu_window import Timed, measure_steps, window_for
+from trainer.config import TrainConfig
+from trainer.device import limit_threads
+from trainer.plan import Plan, plan_run
+from trainer.run import make_learner, make_source
+from trainer.shards import open_shards
+from trainer.stream.source import Batch
+
+_ENDLESS_STEPS = 1_000_000
+
+
+def measure_ours(task: Task) -> dict[str, Any]:
+    """Steps, seconds, seconds of waiting, peak memory; with one batch also the time of its kernels.
+
+    `wait_s` is the trainer's own account, which is in a run's journal; `taking_s` is all that the training process
+    spends on taking batches, whoever keeps account of it.
+    """
+    limit_threads()
+    torch.backends.cudnn.benchmark = True  # as trainer.run.train has it
+    plan = _plan(task)
+    learner = make_learner(plan)
+    source = make_source(plan, 0)
+    batches = Timed(_repeated(source.started()) if task.way == ONE_BATCH else source.started())
+    steps = iter(range(_ENDLESS_STEPS))
+
+    def step() -> torch.Tensor:
+        return learner.step(next(steps), batches)
+
+    accounts = {"wait_s": lambda: source.wait_s, "taking_s": lambda: batches.seconds}
+    window = window_for(plan.device, task.seconds, _ready(plan) if task.way == STREAM else 0)
+    found = {"precision": str(plan.precision), **measure_steps(step, window, plan.device, accounts)}
+    if task.way == ONE_BATCH:
+        found["kernels"] = measure_kernels(
+            plan.spec, task.batch, plan.grid.input_patch, plan.precision, step, plan.device
+        )
+    return found
+
+
+def _plan(task: Task) -> Plan:
+    config = TrainConfig(
+        shards=Path(task.shards),
+        model=task.model,
+        steps=_ENDLESS_STEPS,
+        batch_size=task.batch,
+        patch_size=task.patch,
+        workers=0 if task.way == ONE_BATCH else task.workers,
+        resident=task.way == RESIDENT,
+        device=task.device,
+    )
+    return plan_run(config, open_shards(config.shards))
+
+
+def _repeated(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The first batch for ever, in memory of its own."""
+    first = next(batches)
+    return repeat(Batch(first.hr.clone(), first.input.clone(), ()))
+
+
+def _ready(plan: Plan) -> int:
+    """Batches that may lie in the ring when the window begins, as if they had cost nothing."""
+    return plan.shared_bytes // (plan.rows.batch * plan.grid.bytes_per_row)

@@ -1,0 +1,59 @@
+"""This project's loader, as `trainer/run.py` makes it. The only module here that imports the project.
+
+The store is a folder of shards that `shardgen generate` made.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.peers.task import Batch, Task
+from trainer.config import TrainConfig
+from trainer.shards import open_shards
+from trainer.stream.batches import BatchReader
+from trainer.stream.chunks import Rows
+from trainer.stream.loader import Loader
+from trainer.stream.patches import NUM_TURNS, PatchGrid
+from trainer.stream.schedule import Schedule
+
+_SEED = 0
+_ENDLESS = 10**9
+
+
+def prepare(task: Task) -> None:
+    """The benchmark itself runs the generator, before any way is prepared."""
+
+
+def batches(task: Task) -> Iterator[Batch]:
+    """Endless batches."""
+    for batch in make_loader(task, _ENDLESS).started():
+        yield batch.hr, batch.input
+
+
+def make_loader(task: Task, stop: int) -> Loader:
+    """The loader of batches 0 .. stop-1."""
+    folder = open_shards(Path(task.store))
+    schedule = Schedule(
+        [record.samples for record in folder.train],
+        [record.bytes for record in folder.train],
+        _SEED,
+        task.batch,
+        task.crops,
+    )
+    size = folder.scale if task.input == "lr" else 1
+    turns = NUM_TURNS if task.variant == "turned" else 1  # no peer turns its patches
+    reader = BatchReader(
+        shards=[(folder.tar(record), record.samples) for record in folder.train],
+        codec=folder.codec,
+        schedule=schedule,
+        grid=PatchGrid(folder.hr_size, folder.scale, task.patch, size, turns),
+        input_name=task.input,
+        seed=_SEED,
+    )
+    return Loader(reader, Rows(task.batch), 0, stop, task.workers, TrainConfig.prefetch, torch.device("cpu"))
+
+
+def samples_per_epoch(task: Task) -> int:
+    """Triplets of the training split."""
+    return open_shards(Path(task.store)).num_samples("train")

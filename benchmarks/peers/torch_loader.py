@@ -1,0 +1,32 @@
+"""PyTorch's own hand-over: crops of one memory-mapped npy array per image kind, from a plain `DataLoader`.
+
+Variants: `samples` (collated by the worker from one tensor per sample) and `assembled` (one pair of tensors).
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+
+from benchmarks.peers import map_style
+from benchmarks.peers.task import Batch, Pixels, Task, open_triplets
+
+
+def prepare(task: Task) -> None:
+    """A copy of the two arrays, so that this way too has bytes of its own in the page cache."""
+    if not task.is_prepared():
+        for name, images in zip(("hr", "input"), open_triplets(task), strict=True):
+            np.save(task.folder / f"{name}.npy", images)
+        task.mark_prepared()
+
+
+def batches(task: Task) -> Iterator[Batch]:
+    """Endless batches."""
+    count = len(np.load(task.folder / "hr.npy", mmap_mode="r"))
+    return map_style.batches(task, count, partial(_open, task), assembled=task.variant == "assembled")
+
+
+def _open(task: Task) -> Callable[[int], tuple[Pixels, Pixels]]:
+    # Without the type np.memmap, whose every slice runs Python code.
+    hr, small = (np.load(task.folder / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in ("hr", "input"))
+    return lambda index: (hr[index], small[index])

@@ -1,0 +1,46 @@
+"""The triplets that every way is fed with: made once by the generator, then written as three plain arrays."""
+
+import mmap
+import os
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import PhotoSet, python_module, timed_command
+from benchmarks.peers.task import SCALE
+from shardgen.format import IMAGES, load_index, load_manifest
+
+HR_PX = 512
+CODECS = ("npy", "png", "webp")
+_NPY_HEADER_BYTES = 128
+
+
+def make_shards(photos: PhotoSet, folder: Path, codec: str) -> Path:
+    """The folder of 4x shards of all photos, none of them for validation."""
+    sizes = ("-s", SCALE, "--size", HR_PX, "--method", "cubic", "--val-fraction", 0)
+    timed_command(
+        python_module("shardgen", "generate", "-i", photos.root, "-o", folder, *sizes, "--codec", codec, "--auto")
+    )
+    return folder / f"scale_{SCALE}x"
+
+
+def write_triplets(shards: Path, folder: Path) -> int:
+    """`hr.npy`, `up.npy` and `lr.npy`, N x size x size x 3 uint8 RGB each, from shards with codec npy. Returns N."""
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = load_manifest(shards)
+    count = sum(record.samples for record in manifest.shards)
+    for name in IMAGES:
+        size = manifest.hr_size // (SCALE if name == "lr" else 1)
+        out = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, (count, size, size, 3))
+        number = 0
+        for record in manifest.shards:
+            tar = shards / f"{record.name}.tar"
+            with open(tar, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                for sample in load_index(tar.with_suffix(".idx")):
+                    (member,) = (member for member in sample if member.extension == f"{name}.npy")
+                    pixels = content[member.offset + _NPY_HEADER_BYTES : member.offset + member.size]
+                    out[number] = np.frombuffer(pixels, np.uint8).reshape(size, size, 3)
+                    number += 1
+        out.flush()
+    os.sync()  # nobody's clock is to run while this is written to the disk
+    return count

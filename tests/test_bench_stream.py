@@ -1,0 +1,215 @@
+"""The benchmark of the stream: what it counts, what it makes of that, and the ways that need nothing but PyTorch."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from itertools import count, islice
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import stream_measure, stream_plot, stream_run, stream_ways
+from benchmarks.peers import map_style, png_files, task, torch_loader
+from benchmarks.peers.task import Task
+from benchmarks.stream_measure import CopyOut, Counted, Window, check
+from benchmarks.stream_ways import Ratio, judge
+
+
+@pytest.fixture
+def triplets(tmp_path: Path) -> Task:
+    """Twelve triplets of 32 px; every pixel says which triplet it is of, and where it lies on the LR grid."""
+    folder = tmp_path / "triplets"
+    folder.mkdir()
+    number, y, x = np.indices((12, 8, 8), np.uint8)
+    lr = np.stack([number * 20, y * 30, x * 30], axis=-1)
+    up = lr.repeat(4, axis=1).repeat(4, axis=2)
+    for name, images in (("lr", lr), ("up", up), ("hr", up)):
+        np.save(folder / f"{name}.npy", images)
+    return Task(store=str(tmp_path / "store"), triplets=str(folder), patch=16, batch=4, workers=0)
+
+
+def with_settings(given: Task, **changes: Any) -> Task:
+    return Task(**{**given.__dict__, **changes})
+
+
+# ---- what is counted
+
+
+class Stream:
+    """Batches that come at once for as long as some lie ready, and then one every few milliseconds."""
+
+    def __init__(self, ready: int, every_s: float) -> None:
+        self._ready, self._every_s = ready, every_s
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for number in count():
+            if number >= self._ready:
+                sleep(self._every_s)
+            self.taken += 1
+            yield number
+
+
+def test_batches_that_lay_ready_are_not_counted() -> None:
+    stream = Stream(ready=500, every_s=0.004)
+    window = Window(seconds=0.2, batches=10, warm_up_s=0.05, warm_up_batches=520)
+    counted = stream_measure.count(iter(stream), window, stream_measure.leave)
+    assert stream.taken == 520 + counted.batches
+    assert counted.batches / counted.seconds <= 1 / 0.004
+    assert 0.2 <= counted.seconds < 1
+
+
+def test_a_slow_way_goes_on_until_there_are_enough_batches() -> None:
+    window = Window(seconds=0.01, batches=30, warm_up_s=0, warm_up_batches=1)
+    counted = stream_measure.count(iter(Stream(0, 0.002)), window, stream_measure.leave)
+    assert counted.batches == 30
+
+
+def test_a_way_that_crawls_is_ended() -> None:
+    window = Window(seconds=0.01, batches=10**6, warm_up_s=0, warm_up_batches=1, at_most_s=0.05)
+    counted = stream_measure.count(iter(Stream(0, 0.01)), window, stream_measure.leave)
+    assert counted.batches <= 6
+
+
+def test_the_cpu_is_that_of_this_process_while_it_counts() -> None:
+    window = Window(seconds=0.1, batches=5, warm_up_s=0, warm_up_batches=1)
+    idle = stream_measure.count(iter(Stream(0, 0.01)), window, stream_measure.leave)
+    busy = stream_measure.count(count(), window, stream_measure.leave)
+    assert busy.main_cpu > 3 * idle.main_cpu
+
+
+def test_copying_out_writes_into_the_same_memory() -> None:
+    copy = CopyOut()
+    copy((np.full((2, 3), 1, np.uint8), np.full(4, 2, np.uint8)))
+    into = list(copy._into)
+    copy((np.full((2, 3), 5, np.uint8), np.full(4, 6, np.uint8)))
+    assert all(first is second for first, second in zip(into, copy._into, strict=True))
+    assert into[0].tolist() == [[5] * 3] * 2 and into[1].tolist() == [6] * 4
+
+
+def test_the_runners_line_is_found_among_others() -> None:
+    assert stream_run.result_in(
+        f'noise\n{stream_run.MARK}{{"batches": 3, "seconds": 2.0, "main_cpu": 0.5, "disk_bytes": 0}}\nnoise\n'
+    ) == Counted(3, 2.0, 0.5, 0)
+    with pytest.raises(ValueError, match="no result"):
+        stream_run.result_in("noise\n")
+
+
+# ---- stores and batches
+
+
+@pytest.mark.parametrize("input_name", ["up", "lr"])
+@pytest.mark.parametrize("variant", ["samples", "assembled"])
+def test_pytorchs_way_gives_aligned_patches_of_all_triplets(triplets: Task, variant: str, input_name: str) -> None:
+    given = with_settings(triplets, variant=variant, input=input_name)
+    torch_loader.prepare(given)
+    torch_loader.prepare(given)  # does nothing
+    assert given.is_prepared()
+    ratio = 4 if input_name == "lr" else 1
+    seen = []
+    for hr, small in islice(torch_loader.batches(given), 6):
+        assert hr.shape == (4, 16, 16, 3) and small.shape == (4, 16 // ratio, 16 // ratio, 3)
+        assert np.array_equal(hr[:, ::ratio, ::ratio], small)
+        seen += hr[:, 0, 0, 0].tolist()
+    assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(0, 240, 20))  # each once in each epoch
+
+
+def test_loose_png_files_hold_the_same_pixels(triplets: Task) -> None:
+    png_files.prepare(triplets)
+    hr, _ = task.open_triplets(triplets)
+    stored = png_files._open(triplets)
+    assert all(np.array_equal(stored(index)[0], hr[index]) for index in range(len(hr)))
+
+
+def test_crops_reach_every_place_of_the_grid(triplets: Task) -> None:
+    hr, small = (images[0] for images in task.open_triplets(triplets))
+    corners = {tuple(task.cut(triplets, hr, small)[0][0, 0, 1:].tolist()) for _ in range(1000)}
+    assert corners == {(30 * y, 30 * x) for y in range(5) for x in range(5)}
+
+
+def test_the_order_is_one_permutation_after_the_other() -> None:
+    order = list(islice(map_style.EndlessShuffle(5), 20))
+    assert [sorted(order[start : start + 5]) for start in range(0, 20, 5)] == [list(range(5))] * 4
+
+
+def test_a_task_survives_the_command_line() -> None:
+    given = Task(store="a b", variant="png", workers=1, input="lr", crops=4)
+    assert Task.from_json(given.as_json()) == given
+
+
+def test_batches_that_are_not_pairs_of_the_same_place_are_refused() -> None:
+    hr = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    check((hr, hr.copy()), 4, 16, 16)
+    with pytest.raises(ValueError, match="do not show the same"):
+        check((hr, np.roll(hr, 4, axis=1)), 4, 16, 16)
+    with pytest.raises(ValueError, match="expected uint8"):
+        check((hr, hr[:, ::4, ::4]), 4, 16, 16)
+
+
+PEERS = Path(task.__file__).parent
+ALLOWED = {*sys.stdlib_module_names, "numpy", "torch"}
+RUNNER = [Path(stream_run.__file__), Path(stream_measure.__file__)]
+NEAR = {"benchmarks.peers", "benchmarks.stream_measure"}
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted({*PEERS.glob("*.py")} - {PEERS / "ours.py"}), *RUNNER], ids=lambda path: path.stem
+)
+def test_what_runs_in_other_environments_needs_nothing_of_this_one(path: Path) -> None:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    assert all(name.split(".")[0] in ALLOWED or ".".join(name.split(".")[:2]) in NEAR for name in names)
+
+
+# ---- what is made of it
+
+
+def rates(**by_way: list[float]) -> dict[str, dict[str, list[float]]]:
+    return {name: {"untouched": values} for name, values in by_way.items()}
+
+
+def test_a_ratio_is_taken_within_each_round_and_over_the_fastest() -> None:
+    ratio = Ratio("r", "a", ("b", "c", "gone"), "untouched", 2)
+    found = judge(ratio, rates(a=[10, 100, 20], b=[4, 10, 5], c=[1, 50, 4]))
+    assert found["ratio"]["rounds"] == [2.5, 2, 4] and found["ratio"]["median"] == 2.5
+    assert found["met"] is True and found["bottom"] == "b" and found["missing"] == ["gone"]
+
+
+def test_a_limit_is_met_or_missed() -> None:
+    assert judge(Ratio("r", "a", ("b",), "untouched", 2), rates(a=[2], b=[1]))["met"] is True
+    assert judge(Ratio("r", "a", ("b",), "untouched", 2), rates(a=[1.99], b=[1]))["met"] is False
+    assert judge(Ratio("r", "a", ("b",), "untouched", 1, strictly=True), rates(a=[1], b=[1]))["met"] is False
+
+
+def test_a_ratio_without_one_of_its_sides_says_so() -> None:
+    assert judge(Ratio("r", "a", ("b",), "untouched", 2), rates(a=[1]))["unavailable"] == "b"
+    assert judge(Ratio("r", "a", ("b",), "untouched", 2), rates(b=[1]))["unavailable"] == "a"
+
+
+def test_every_ratio_is_between_ways_that_are_measured() -> None:
+    names = [way.name for way in (*stream_ways.OUR_WAYS, *stream_ways.PEER_WAYS, *stream_ways.SCALING_WAYS)]
+    assert len(set(names)) == len(names)
+    assert all({ratio.top, *ratio.bottoms} <= set(names) for ratio in stream_ways.RATIOS)
+
+
+def test_the_plot_is_written_with_the_fastest_first(tmp_path: Path) -> None:
+    def way(untouched: float, **more: Any) -> dict[str, Any]:
+        both = {"untouched": {"median": untouched}, "copied": {"median": untouched / 2}}
+        return {"workers": 2, "patch_px": 192, "patches_per_second": both, **more}
+
+    ours = stream_ways.our_name("npy")
+    ways = {"slow": way(150), ours: way(40_000), "fast": way(50_000), "gone": {"unavailable": "no such thing"}}
+    ways[stream_ways.our_name("npy", workers=1)] = way(20_000, workers=1)
+    assert [bar.untouched for bar in stream_plot.bars_of(ways)] == [50_000, 40_000, 150]
+    stream_plot.draw_rates(tmp_path / "new" / "rates.png", ways)
+    with Image.open(tmp_path / "new" / "rates.png") as image:
+        colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 20) or []}
+    assert {(15, 111, 222), (138, 147, 157), (255, 255, 255)} <= colours
