@@ -17,10 +17,10 @@ OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if 
            $(if $(CODEC),--codec $(CODEC)) $(if $(WORKERS),--workers $(WORKERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo shards test lint format bench clean
+.PHONY: help install demo shards test lint format bench bench-gpu clean
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  e.g. make shards INPUT=~/photos SCALES="2 4" SIZE=512 SAMPLE=0.1 METHOD=cubic CODEC=npy WORKERS=8 OUTPUT=shards'
 
 install: $(STAMP) ## Create .venv and install the project into it
@@ -72,6 +72,9 @@ format: $(STAMP) ## Put the code into its format
 bench: photos ## Measure the generator on the photos in INPUT (results in benchmarks/results)
 	$(BIN)/python -m benchmarks.bench_generate --photos "$(INPUT)"
 	$(BIN)/python -m benchmarks.bench_plan --photos "$(INPUT)"
+
+bench-gpu: photos ## Measure training on a GPU: the stream, resident samples, the ceiling (results in benchmarks/results)
+	$(BIN)/python -m benchmarks.bench_gpu --photos "$(INPUT)"
 
 clean: ## Remove what make made, except shards: .venv, build and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

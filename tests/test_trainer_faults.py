@@ -314,11 +314,15 @@ def test_a_container_with_next_to_no_shared_memory_trains(shards: Path, tmp_path
     assert "2 data workers, 5 MB shared with them" in done.stderr
 
 
-def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(shards: Path, tmp_path: Path) -> None:
-    size = ("--workers", 2, "--prefetch", 10**9, "--patch-size", 64)
+def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.plan.available_memory_bytes", lambda: 3_000_000)
+    size = ("--workers", 2, "--prefetch", 60, "--patch-size", 64)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, *size, "--steps", 1)
     assert done.code == 2
-    assert "2 workers with --prefetch 1000000000 need " in done.err and " MB of memory for batches, but " in done.err
+    assert "2 workers with --prefetch 60 need " in done.err
+    assert " MB of memory for batches, but 3 MB are free" in done.err
     assert "take fewer --workers, a smaller --prefetch, or --workers 0" in done.err
 
 

@@ -1,7 +1,9 @@
 """The ring: no batch in use ever changes, nothing is left behind, and a device's own memory gives the same batches."""
 
+import errno
 import multiprocessing
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -10,20 +12,29 @@ from collections.abc import Iterator
 from itertools import islice, zip_longest
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
-from helpers import generate
+import torch
+from helpers import SMALL, generate, trainer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_trainer_stream import CPU, SEED, loaded, reader_of, workers
 
 from shardgen.format import load_index
+from trainer.config import MAX_PREFETCH, TrainConfig
 from trainer.errors import RunError
+from trainer.memory import available_memory_bytes
+from trainer.plan import plan_run
 from trainer.shards import open_shards
 from trainer.stream import loader as loader_room
 from trainer.stream.batches import BatchReader, Damage, Patches
 from trainer.stream.chunks import Chunks, Rows
 from trainer.stream.loader import Loader
 from trainer.stream.mapped_shard import MappedShard
+from trainer.stream.queues import with_pipes
 from trainer.stream.resident import ResidentSamples
 from trainer.stream.ring import FreeSlots, Ring
 from trainer.stream.schedule import Schedule
@@ -137,6 +148,26 @@ def test_slots_lie_side_by_side_in_one_piece_of_memory() -> None:
     assert kept.tolist() == [2] * 5
 
 
+def test_a_queue_gives_what_was_put_in_order_and_says_when_it_is_empty() -> None:
+    context = with_pipes(multiprocessing.get_context("forkserver"))
+    pipe = context.Queue()
+    for number in range(3):
+        pipe.put((number, "x"))
+    assert [pipe.get(timeout=1) for _ in range(3)] == [(number, "x") for number in range(3)]
+    with pytest.raises(queue.Empty):
+        pipe.get(timeout=0)
+    assert not isinstance(multiprocessing.get_context("forkserver").Queue(), type(pipe))  # nobody else has these
+
+
+def test_as_much_as_may_be_asked_of_a_worker_fits_into_its_pipe(shards: Path) -> None:
+    """Samples that are decoded, one step at a time: the most requests that there can be, of a worker that is slow."""
+    reader = reader_of(shards / "scale_2x", 24, "lr", 1)
+    reader.codec = "png"  # there are none: every request is answered with a failure, after a start
+    batches = Loader(reader, Rows(1), 10**15, 10**15 + 10**6, 2, MAX_PREFETCH, CPU).started
+    with pytest.raises(RunError, match=r"has no hr\.png"):
+        batches()
+
+
 # ---- the end of processes
 
 LEFT_WITH_AN_ERROR = """
@@ -172,14 +203,72 @@ def test_nothing_is_left_behind_by_any_end(shards: Path, tmp_path: Path, end: st
     _, errors = training.communicate(timeout=_PATIENCE_S)
     assert training.returncode == (1 if end == "error" else -signal.SIGKILL)
     assert ("what the user's own code may do" in errors) == (end == "error")
-    deadline = monotonic() + _PATIENCE_S
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+    deadline = monotonic() + _PATIENCE_S  # the resource tracker is the last to go, with the names of semaphores
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) or not set(os.listdir("/dev/shm")) <= before:
         assert monotonic() < deadline
         sleep(0.01)
-    assert set(os.listdir("/dev/shm")) <= before
+
+
+def test_a_worker_ends_when_the_training_process_says_so_and_when_nobody_else_does(shards: Path) -> None:
+    """`timeout` and job schedulers send SIGTERM to the whole group: what that means is not for workers to decide."""
+    batches = Loader(reader_of(shards / "scale_2x", 32), Rows(8), 0, 10**6, 2, 2, CPU).started()
+    assert len(list(islice(batches, 4))) == 4
+    both = workers()
+    for worker in both:
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    assert len(list(islice(batches, 200))) == 200  # far more than lay ready
+    for worker in both:
+        worker.send_signal(signal.SIGTERM)
+    _, alive = psutil.wait_procs(both, timeout=_PATIENCE_S)
+    assert not alive
+
+
+def test_a_ring_that_cannot_be_made_is_said_with_what_to_do(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(slots: int, slot_bytes: int) -> Ring:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(loader_room, "Ring", refuse)
+    done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1)
+    assert done.code == 2 and "MB for batches (No space left on device); take fewer --workers" in done.err
 
 
 # ---- several patches of a decoded sample
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 5), st.integers(1, 3))
+def test_a_run_of_whole_epochs_takes_every_sample_once_in_each_but_for_those_left_out(
+    samples: int, batch: int, times: int, rounds: int
+) -> None:
+    batch = min(batch, samples)  # else several epochs may be left out
+    schedule, epochs = Schedule([samples], [1], SEED, batch, times), rounds * times
+    draws = [schedule.batch(step) for step in range(schedule.num_steps(epochs))]
+    numbers, of_epoch = (np.concatenate(column) for column in zip(*((d.numbers, d.epochs) for d in draws), strict=True))
+    counts = [len(numbers[of_epoch == epoch]) for epoch in range(epochs)]
+    left_out = schedule.samples_left_out(epochs)
+    assert all(len(set(numbers[of_epoch == epoch])) == count for epoch, count in enumerate(counts))
+    assert counts == [samples] * (epochs - times) + [samples - left_out] * times
+    assert left_out < batch
+
+
+def test_epochs_that_cannot_be_gone_through_so_many_at_a_time_are_refused(shards: Path, tmp_path: Path) -> None:
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--patches-per-sample", 4)
+    done = trainer(*words, "--epochs", 15)
+    assert done.code == 2
+    assert "--patches-per-sample 4 goes through 4 epochs at a time, which --epochs 15 is not divisible by" in done.err
+    assert "try --epochs 12" in done.err
+    assert "try --epochs 4" in trainer(*words, "--epochs", 3).err
+
+
+@pytest.mark.parametrize(("epochs", "times"), [(1, 1), (4, 4), (6, 3), (10, 2), (7, 1)])
+def test_as_many_epochs_are_taken_at_a_time_as_divide_them(
+    photos: Path, tmp_path: Path, epochs: int, times: int
+) -> None:
+    generate(photos, tmp_path, "-s", 2, "--codec", "png")
+    config = TrainConfig(tmp_path / "scale_2x", epochs=epochs, patch_size=32, batch_size=4, device="cpu", workers=0)
+    assert plan_run(config, open_shards(config.shards)).schedule.patches_per_sample == times
 
 
 @pytest.mark.parametrize("times", [2, 3, 4])
@@ -284,7 +373,74 @@ def test_a_shard_that_went_away_is_named_before_the_first_batch_from_the_device(
         resident(reader, Rows(8), 0, 12)
 
 
+def test_samples_that_turn_out_not_to_fit_are_said_with_what_to_do(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: ResidentSamples) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ResidentSamples, "_load", fail)
+    done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--resident", "--steps", 1)
+    assert done.code == 2 and "--resident: the samples do not fit into cpu's memory; leave it out" in done.err
+
+
+def test_a_run_with_resident_samples_ends_with_the_weights_of_one_without(shards: Path, tmp_path: Path) -> None:
+    for name, options in (("ring", ()), ("device", ("--resident",))):
+        words = ("--shards", shards / "scale_2x", "--out", tmp_path, "--run", name, *SMALL, "--steps", 6, *options)
+        done = trainer(*words)
+        assert done.code == 0, done.err
+        assert ("all samples in its memory" in done.err) == bool(options)
+    ring, device = (torch.load(tmp_path / name / "model.pth")["params"] for name in ("ring", "device"))
+    assert all(torch.equal(ring[name], device[name]) for name in ring)
+
+
+# ---- memory
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"memory.max": "5000", "memory.current": "4000", "memory.stat": "anon 9\ninactive_file 600\n"}, 1600),
+        ({"memory.max": "5000", "memory.current": "6000", "memory.stat": ""}, 0),
+        ({"memory/memory.limit_in_bytes": "300", "memory/memory.usage_in_bytes": "100", "memory/memory.stat": ""}, 200),
+    ],
+)
+def test_a_containers_limit_bounds_what_is_free(
+    files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr("trainer.memory._CGROUP", tmp_path)
+    assert available_memory_bytes() == expected
+
+
+def test_without_a_limit_the_machines_memory_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.memory._CGROUP", tmp_path)
+    unlimited = available_memory_bytes()
+    (tmp_path / "memory.max").write_text("max")
+    assert 0 < unlimited <= psutil.virtual_memory().total
+    assert abs(available_memory_bytes() - unlimited) < 1e9
+
+
 # ---- the disk
+
+
+@pytest.mark.parametrize(("offset", "size"), [(10**30, 100), (0, 10**30), (10**9, 100), (0, 0), (0, 5)])
+def test_an_index_that_points_nowhere_costs_one_sample_and_no_more(
+    photos: Path, tmp_path: Path, offset: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate(photos, tmp_path, "-s", 2)
+    folder = tmp_path / "scale_2x"
+
+    def damaged(path: Path) -> list[list[Any]]:
+        samples = [list(sample) for sample in load_index(path)]
+        samples[0] = [member._replace(offset=offset, size=size) for member in samples[0]]
+        return samples
+
+    monkeypatch.setattr("trainer.stream.mapped_shard.load_index", damaged)
+    batches = list(Loader(reader_of(folder, 32), Rows(8), 0, 12, 0, 2, CPU).started())
+    assert {number for batch in batches for number, _ in batch.damaged} == {0}
 
 
 @pytest.fixture

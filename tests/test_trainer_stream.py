@@ -276,8 +276,8 @@ def workers() -> list[psutil.Process]:
 def anonymous_bytes_of_workers() -> dict[int, int]:
     found = {}
     for process in workers():
-        # Beside the main thread: the queue's, and two that wait for the end. None that computes.
-        assert process.num_threads() <= 4, process.threads()
+        # Beside the main thread: two that wait for the end. None that computes.
+        assert process.num_threads() <= 3, process.threads()
         status = Path(f"/proc/{process.pid}/status").read_text()
         found[process.pid] = 1024 * int(status.split("RssAnon:")[1].split()[0])
     return found

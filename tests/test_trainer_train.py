@@ -293,6 +293,12 @@ def test_the_loss_goes_down(shards: Path, tmp_path: Path) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_how_long_compiling_took_is_said(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda network: network)  # which takes a minute
+    done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 2, "--compile")
+    assert done.code == 0 and done.err.count("Compiled in ") == 1
+
+
 def test_compiled_weights_have_no_prefix_and_other_options_work(shards: Path, tmp_path: Path) -> None:
     options = ("--loss", "charbonnier", "--ema", 0, "--clip", 0, "--warmup", 0, "--amp", "bf16", "--verify")
     train(shards, tmp_path, "--steps", 2, *options)

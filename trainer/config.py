@@ -13,6 +13,7 @@ AMP_MODES = ("auto", "bf16", "fp16", "off")
 DEFAULT_LR = {"ultra_lite": 4e-3, "lite": 1e-3, "standard": 2e-4}
 
 MAX_SEED = 2**63 - 1
+MAX_PREFETCH = 64  # what is asked of a worker at once must fit into a pipe, of which some systems give 16 kB
 MAX_NAME_BYTES = 255
 
 # What may be different when a run is resumed: none of it changes the batches or the arithmetic of a step.
@@ -73,6 +74,8 @@ class TrainConfig:
             raise UsageError(f"--lr {self.lr}: expected a rate above 0 and below 1, e.g. 2e-4")
         if not 0 <= self.ema < 1:
             raise UsageError(f"--ema {self.ema}: expected a decay from 0 (off) to below 1, e.g. 0.999")
+        if self.prefetch > MAX_PREFETCH:
+            raise UsageError(f"--prefetch {self.prefetch}: expected at most {MAX_PREFETCH}")
         if self.seed > MAX_SEED:
             raise UsageError(f"--seed {self.seed}: expected at most {MAX_SEED}")
         if self.run is not None:

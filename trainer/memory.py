@@ -5,13 +5,21 @@ from pathlib import Path
 
 import psutil
 
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_CGROUP = Path("/sys/fs/cgroup")
+# Of version 2 and version 1: the limit, and what of it is used, file cache that would make room included.
+_LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 
 
 def available_memory_bytes() -> int:
     """What can be used without swapping, within the container's (cgroup v1 or v2) limit."""
     available = int(psutil.virtual_memory().available)
-    for path in _CGROUP_LIMITS:
+    for limit, used in _LIMITS:
         with suppress(OSError, ValueError):  # there is no such limit, or it is the word `max`
-            available = min(available, int(path.read_text()))
-    return available
+            free = int((_CGROUP / limit).read_text()) - int((_CGROUP / used).read_text())
+            available = min(available, free + _file_cache_bytes((_CGROUP / limit).with_name("memory.stat")))
+    return max(0, available)
+
+
+def _file_cache_bytes(stat: Path) -> int:
+    lines = (line.split() for line in stat.read_text().splitlines())
+    return sum(int(count) for name, count in lines if name in ("inactive_file", "active_file"))

@@ -12,7 +12,7 @@ from trainer.memory import available_memory_bytes
 from trainer.metrics import SSIM_WINDOW_PX
 from trainer.models import NetworkSpec, network_spec, num_parameters
 from trainer.shards import ShardFolder
-from trainer.stream.chunks import Chunks, Rows
+from trainer.stream.chunks import LESS_FOR_WORKERS, Chunks, Rows
 from trainer.stream.patches import PatchGrid
 from trainer.stream.resident import resident_bytes
 from trainer.stream.schedule import Schedule
@@ -20,7 +20,7 @@ from trainer.stream.schedule import Schedule
 _MIN_VAL_EVERY, _MAX_VAL_EVERY = 200, 5000
 _MIN_WARMUP, _MAX_WARMUP = 50, 500
 _MAX_LOG_EVERY = 50
-_RESIDENT_SHARE = 0.8  # of the free memory that samples may take
+_USABLE_SHARE = 0.8  # of the free memory: the rest is for training
 _PATCHES_PER_DECODED_SAMPLE = 4
 
 
@@ -46,7 +46,7 @@ class Plan:
         """At the very end of the last epoch; those of the other epochs begin the next one."""
         if self.config.steps is not None:
             return 0
-        return max(0, self.config.epochs * self.schedule.num_samples - self.total_steps * self.rows.global_batch)
+        return self.schedule.samples_left_out(self.config.epochs)
 
     @property
     def lr(self) -> float:
@@ -96,7 +96,7 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
         [record.bytes for record in folder.train],
         config.seed,
         rows.global_batch,
-        config.patches_per_sample or (1 if folder.codec == "npy" else _PATCHES_PER_DECODED_SAMPLE),
+        _patches_per_sample(config, folder.codec),
     )
     steps_per_epoch = max(1, schedule.num_samples // rows.global_batch)
     device = choose_device(config.device)
@@ -109,8 +109,7 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
         )
     if config.resident:
         _check_resident(grid, schedule.num_samples, device)
-        workers = 0
-    shared_bytes = _shared_bytes(rows, grid, schedule, folder.codec, config, workers)
+    shared_bytes = 0 if config.resident else _shared_bytes(rows, grid, schedule, folder.codec, config, workers)
     return Plan(
         config=config,
         folder=folder,
@@ -130,23 +129,36 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
 def _shared_bytes(
     rows: Rows, grid: PatchGrid, schedule: Schedule, codec: str, config: TrainConfig, workers: int
 ) -> int:
-    """The memory that workers and trainer share. UsageError when there is not enough of it."""
-    if not workers:
-        return 0
+    """The memory that batches are written into. UsageError when there is not enough of it."""
     chunks = Chunks.of(rows, grid, codec, schedule.patches_per_sample, config.prefetch)
     needed, free = chunks.num_slots(workers) * chunks.num_bytes, available_memory_bytes()
-    if needed > free:
+    if needed > _USABLE_SHARE * free:
         raise UsageError(
             f"{workers} workers with --prefetch {config.prefetch} need {needed / 1e6:.0f} MB of memory for batches, "
-            f"but {free / 1e6:.0f} MB are free; take fewer --workers, a smaller --prefetch, or --workers 0"
+            f"but {free / 1e6:.0f} MB are free, and training needs some; {LESS_FOR_WORKERS}"
         )
     return needed
+
+
+def _patches_per_sample(config: TrainConfig, codec: str) -> int:
+    """What is asked for, or as many as there are whole rounds of, up to four, where samples have to be decoded."""
+    times = config.patches_per_sample
+    if times is None:
+        most = 1 if codec == "npy" else _PATCHES_PER_DECODED_SAMPLE
+        return next(k for k in range(most, 0, -1) if config.steps is not None or config.epochs % k == 0)
+    if config.steps is None and config.epochs % times:
+        below = config.epochs - config.epochs % times
+        raise UsageError(
+            f"--patches-per-sample {times} goes through {times} epochs at a time, which --epochs {config.epochs} is "
+            f"not divisible by; try --epochs {below or times}"
+        )
+    return times
 
 
 def _check_resident(grid: PatchGrid, num_samples: int, device: torch.device) -> None:
     needed = resident_bytes(grid, num_samples)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory_bytes()
-    if needed > _RESIDENT_SHARE * free:
+    if needed > _USABLE_SHARE * free:
         raise UsageError(
             f"--resident: the images of {num_samples:,} samples take {needed / 1e9:.1f} GB, but {device} has "
             f"{free / 1e9:.1f} GB free, of which training needs some; leave --resident out"
@@ -175,7 +187,7 @@ def describe(plan: Plan) -> str:
         f"Device   {describe_device(plan.device)}, {plan.precision}; {_data_workers(plan)}",
         f"Steps    {steps}",
     ]
-    if folder.codec != "npy":
+    if folder.codec != "npy" and not config.resident:
         times = plan.schedule.patches_per_sample
         cut = " for every patch" if times == 1 else f"; {times} steps in a row cut their patches from the same samples"
         lines.append(f"Note     {folder.codec} has to be decoded{cut}. Shards with --codec npy train faster")

@@ -13,15 +13,16 @@ from trainer.stream.mapped_shard import DamagedMember, MappedShard
 from trainer.stream.patches import Cut, PatchGrid
 from trainer.stream.schedule import Draws, Schedule
 
-# Maps cost address space and an open index, no memory of their own; a block has about eight shards of the usual size.
+# Maps cost address space and an open index; a block has about eight shards of the usual size. A view costs 1 KB.
 _MAX_OPEN_SHARDS = 64
+_MAX_VIEWS = 20_000
 _MAX_REPLACEMENTS = 100
 _LOOKED_AT = 8  # one crop of so many is looked for in memory,
 _COLD_FOR = 64  # and when it is not there, so many chunks are read ahead
 
 
 class Damage(NamedTuple):
-    """A sample that could not be used, and why; another sample of its batch took its place."""
+    """A sample that could not be used, and why; the next sound one by number took its place."""
 
     number: int
     reason: str
@@ -120,10 +121,22 @@ class BatchReader:
             except DamagedMember as error:
                 damaged.append(Damage(candidate, str(error)))
                 continue
-            if offset == 0 and self.codec == "npy":
+            if offset == 0 and self.codec == "npy" and len(self._views) < _MAX_VIEWS:
                 self._views[number] = images
             return images
         raise DamagedMember(f"{_MAX_REPLACEMENTS} samples in a row are damaged, e.g. {damaged[-1].reason}")
+
+    def read_images_ahead(self, numbers: range) -> None:
+        """Let the system begin to read all of these samples' images."""
+        for number in numbers:
+            shard, place = self.schedule.shard_of(number)
+            for name in ("hr", self._input_name):
+                self._shard(shard).read_ahead(place, name, self.codec, 0.0, 1.0)
+
+    def close(self) -> None:
+        """Let go of all shards; they are opened again when they are needed."""
+        self._open.clear()
+        self._views.clear()
 
     def _images(self, number: int) -> tuple[Pixels, Pixels]:
         shard, place = self.schedule.shard_of(number)
@@ -154,7 +167,7 @@ class BatchReader:
         if index in self._open:
             self._open.move_to_end(index)
         else:
-            self._open[index] = MappedShard(*self._shards[index])
+            self._open[index] = MappedShard(*self._shards[index], announced=True)
             if len(self._open) > _MAX_OPEN_SHARDS:
                 self._open.popitem(last=False)
                 self._views.clear()  # some of which would keep it open

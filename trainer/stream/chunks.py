@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from trainer.stream.patches import PatchGrid
 
+LESS_FOR_WORKERS = "take fewer --workers, a smaller --prefetch, --batch-size or --patches-per-sample"
+
 _CHUNK_BYTES = 32_000_000  # handing over is small beside filling this much
 
 

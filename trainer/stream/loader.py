@@ -19,9 +19,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from shardgen.format import FormatError
-from trainer.errors import RunError
+from trainer.errors import RunError, UsageError
 from trainer.stream.batches import BatchReader, Damage
-from trainer.stream.chunks import Chunks, Rows
+from trainer.stream.chunks import LESS_FOR_WORKERS, Chunks, Rows
 from trainer.stream.fork_server import start_fork_server
 from trainer.stream.mapped_shard import DamagedMember, mend
 from trainer.stream.queues import with_pipes
@@ -72,8 +72,9 @@ class _ChunkReader(Dataset[Any]):
 class Loader:
     """Iterates over the batches of the steps first .. stop-1 and keeps account of the time spent waiting for them.
 
-    Each iteration has a ring of its own: no other one can change what is in a batch. Taking a batch raises RunError
-    when a shard cannot be read or a worker died, MemoryError when memory is short.
+    Each iteration has a ring of its own: no other one can change what is in a batch. Taking a batch raises UsageError
+    when there is no memory for the ring, RunError when a shard cannot be read or a worker died, MemoryError when memory
+    is short.
     """
 
     def __init__(
@@ -103,7 +104,13 @@ class Loader:
 
     def _batches(self) -> Iterator[Batch]:
         slots = self._chunks.num_slots(self._workers)
-        ring, free = Ring(slots, self._chunks.num_bytes), FreeSlots(slots)
+        try:
+            ring, free = Ring(slots, self._chunks.num_bytes), FreeSlots(slots)
+        except OSError as error:
+            raise UsageError(
+                f"there are no {slots * self._chunks.num_bytes / 1e6:.0f} MB for batches ({error.strerror}); "
+                f"{LESS_FOR_WORKERS}"
+            ) from error
         transfer = Transfer(ring, self._device)
         rows = self._rows.batch
         try:
@@ -111,10 +118,10 @@ class Loader:
                 start_s = perf_counter()
                 host = self._reader.lay_out(ring.slot(filled.slot), filled.steps, len(self._rows.of_step))
                 (hr, small), wait = transfer.send((torch.from_numpy(host.hr), torch.from_numpy(host.input)))
-                batches = zip(*(torch.split(images.flatten(0, 1), rows) for images in (hr, small)), strict=True)
+                patches = zip(*(torch.split(images.flatten(0, 1), rows) for images in (hr, small)), strict=True)
                 self.wait_s += perf_counter() - start_s
                 damaged = filled.damaged
-                for batch_hr, batch_input in batches:
+                for batch_hr, batch_input in patches:
                     yield Batch(batch_hr, batch_input, damaged)
                     damaged = ()
                 free.give_back(filled.slot, wait)
@@ -139,7 +146,7 @@ class Loader:
             raise RunError(_worker_death(error)) from error
 
     def _data_loader(self, ring: Ring, free: FreeSlots) -> "DataLoader[Any]":
-        several: dict[str, Any] = (
+        for_workers: dict[str, Any] = (
             {
                 "prefetch_factor": self._chunks.ahead,
                 "multiprocessing_context": with_pipes(start_fork_server()),
@@ -154,7 +161,7 @@ class Loader:
             sampler=self._assignments(free),
             num_workers=self._workers,
             collate_fn=_as_it_is,
-            **several,
+            **for_workers,
         )
 
     def _assignments(self, free: FreeSlots) -> Iterator[_Assignment]:
@@ -179,11 +186,12 @@ def _end_with_parent() -> None:
     """
     training = multiprocessing.parent_process()
     assert training is not None and training.pid is not None  # this is a worker
-    _in_background(_exit_after, training.join)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS, where a worker ends at any SIGTERM
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a signal that is ignored cannot be waited for
+        # Before any thread is started: they inherit it. And a signal that is ignored cannot be waited for.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _in_background(_exit_after, partial(_wait_for_sigterm, training.pid))
+    _in_background(_exit_after, training.join)
 
 
 def _in_background(task: Callable[..., object], *args: object) -> None:

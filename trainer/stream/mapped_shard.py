@@ -4,6 +4,7 @@ import json
 import mmap
 import os
 import weakref
+from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -27,12 +28,12 @@ class DamagedMember(Exception):
 
 
 class MappedShard:
-    """The images of one shard, by place and name. Close it, or let it go.
+    """The images of one shard, by place and name. `announced`: all that is read is asked for with `read_ahead` before.
 
     FormatError or OSError when the shard or its index is not there or not what the manifest says.
     """
 
-    def __init__(self, tar: Path, num_samples: int) -> None:
+    def __init__(self, tar: Path, num_samples: int, announced: bool = False) -> None:
         self._tar = tar
         index = load_index(tar.with_suffix(".idx"))
         if len(index) != num_samples:
@@ -43,7 +44,8 @@ class MappedShard:
         self._file = os.open(tar, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
         self._map = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
-        self._map.madvise(mmap.MADV_RANDOM)  # what is wanted is announced: what lies around it is of no use
+        if announced:  # what lies around it is of no use
+            self._map.madvise(mmap.MADV_RANDOM)
         self._bytes = memoryview(self._map)
 
     def __len__(self) -> int:
@@ -69,20 +71,21 @@ class MappedShard:
         start, stop = self._extent(place, name, codec, first, last)
         try:
             return bool(os.preadv(self._file, [bytearray(1)], (start + stop) // 2, os.RWF_NOWAIT))
-        except (OSError, AttributeError):  # it is not, or this system cannot say
+        except (OSError, AttributeError):  # it is not; or this system cannot say, and had better be asked to read
             return False
 
     def read_ahead(self, place: int, name: str, codec: str, first: float, last: float) -> None:
         """Let the system begin to read what lies between these shares of an image's bytes."""
         start, stop = self._extent(place, name, codec, first, last)
         start -= start % mmap.PAGESIZE
-        if start < stop <= len(self._bytes):
-            self._map.madvise(mmap.MADV_WILLNEED, start, stop - start)
+        if start < stop:
+            with suppress(OSError):  # of a file system that takes no advice
+                self._map.madvise(mmap.MADV_WILLNEED, start, stop - start)
 
     def _extent(self, place: int, name: str, codec: str, first: float, last: float) -> tuple[int, int]:
-        """Where that is in the tar; all of it for an image that is compressed, nothing when there is no image."""
+        """Where that is in the tar; all of it for an image that is compressed, nothing when it is not there."""
         member = self._samples[place].get(f"{name}.{codec}")
-        if member is None:
+        if member is None or member.offset + member.size > len(self._bytes):
             return 0, 0
         if codec != "npy":
             return member.offset, member.offset + member.size

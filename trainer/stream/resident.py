@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from shardgen.format import FormatError
-from trainer.errors import RunError
+from trainer.errors import RunError, UsageError
 from trainer.stream.batches import BatchReader, Crop, Damage
 from trainer.stream.chunks import Rows
 from trainer.stream.mapped_shard import DamagedMember, mend
@@ -15,6 +15,7 @@ from trainer.stream.patches import NUM_TURNS, PatchGrid, lattice
 from trainer.stream.source import Batch
 
 _STEPS_AT_A_TIME = 8  # for which the crops are drawn, and sent to the device at once
+_READ_AHEAD = 32  # samples
 _LATTICES = np.array([lattice(turn) for turn in range(NUM_TURNS)], np.int64)
 
 
@@ -24,7 +25,8 @@ def resident_bytes(grid: PatchGrid, num_samples: int) -> int:
 
 
 class ResidentSamples:
-    """Iterates over the batches of the steps first .. stop-1. RunError when a shard cannot be read.
+    """Iterates over the batches of the steps first .. stop-1. RunError when a shard cannot be read, UsageError when
+    the samples do not fit.
 
     The time spent waiting is that of drawing the crops: the device has nothing new to do meanwhile.
     """
@@ -44,6 +46,10 @@ class ResidentSamples:
             hr, small = self._load()
         except (FormatError, OSError, DamagedMember) as error:
             raise RunError(f"{error}; {mend(self._reader.folder)}") from error
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise UsageError(
+                f"--resident: the samples do not fit into {self._device}'s memory; leave it out"
+            ) from error
         return self._batches(
             _Images(hr, grid.scale, grid.patch), _Images(small, grid.scale // grid.input_scale, grid.input_patch)
         )
@@ -55,12 +61,15 @@ class ResidentSamples:
         hr = torch.empty((count, grid.hr, grid.hr, 3), dtype=torch.uint8, device=self._device)
         small = torch.empty((count, size, size, 3), dtype=torch.uint8, device=self._device)
         for number in range(count):
+            if number % _READ_AHEAD == 0:
+                self._reader.read_images_ahead(range(number, min(number + 2 * _READ_AHEAD, count)))
             damaged: list[Damage] = []
             images = self._reader.sound_images(number, damaged)
             for all_images, image in zip((hr, small), images, strict=True):
                 all_images[number].copy_(torch.from_numpy(np.array(image)))
             if damaged:
                 self._damaged[number] = tuple(damaged)
+        self._reader.close()
         return hr, small
 
     def _batches(self, hr: "_Images", small: "_Images") -> Iterator[Batch]:

@@ -18,12 +18,15 @@ import numpy as np
 
 from trainer.pixels import Pixels
 
+Wait = Callable[[], object]
+
 
 class Ring:
     """`slots` pieces of `slot_bytes` each of shared memory without a name: it goes when the last process with it does.
 
     It is not in /dev/shm, so that a container's small one does not matter. A process that is started with the ring
-    among its arguments (by `fork`, `spawn` or `forkserver`) sees the same bytes. OSError when there is not enough.
+    among its arguments (by `fork`, `spawn` or `forkserver`) sees the same bytes. OSError when the system
+    gives no more; most give more than there is, so whoever makes one looks at what is free first.
     """
 
     def __init__(self, slots: int, slot_bytes: int) -> None:
@@ -55,11 +58,15 @@ class Ring:
         return np.frombuffer(self._map, np.uint8)
 
 
+def nothing() -> None:
+    """What has to be waited for when there is nothing to wait for."""
+
+
 class FreeSlots:
-    """The slots that nobody uses. Whoever gives one back may say what has to be waited for before it is written to."""
+    """The slots that nobody uses. Whoever gives one back says what has to be waited for before it is written to."""
 
     def __init__(self, slots: int) -> None:
-        self._free: deque[tuple[int, Callable[[], object]]] = deque((slot, _nothing) for slot in range(slots))
+        self._free: deque[tuple[int, Wait]] = deque((slot, nothing) for slot in range(slots))
 
     def take(self) -> int:
         """The one that has been free for longest."""
@@ -67,12 +74,8 @@ class FreeSlots:
         wait()
         return slot
 
-    def give_back(self, slot: int, wait: Callable[[], object]) -> None:
+    def give_back(self, slot: int, wait: Wait) -> None:
         self._free.append((slot, wait))
-
-
-def _nothing() -> None:
-    pass
 
 
 def _nameless_file() -> int:

@@ -72,8 +72,14 @@ class Schedule:
         self._order: tuple[tuple[int, int], npt.NDArray[np.int64]] = ((-1, -1), self._first_number)  # of the last block
 
     def num_steps(self, epochs: int) -> int:
-        """Whole global batches in so many epochs; at least 1."""
-        return max(1, epochs * self.num_samples // self.global_batch)
+        """In so many epochs, a multiple of `patches_per_sample`: whole global batches, at least one."""
+        rounds = epochs // self.patches_per_sample
+        return self.patches_per_sample * max(1, rounds * self.num_samples // self.global_batch)
+
+    def samples_left_out(self, epochs: int) -> int:
+        """At the very end, because they fill no batch."""
+        rounds, stretches = (count // self.patches_per_sample for count in (epochs, self.num_steps(epochs)))
+        return max(0, rounds * self.num_samples - stretches * self.global_batch)
 
     def batch(self, step: int, first: int = 0, stop: int | None = None) -> Draws:
         """Rows first .. stop-1 of the global batch of a step (all of them by default)."""

@@ -25,4 +25,4 @@ class Source(Protocol):
     wait_s: float
 
     def started(self) -> Iterator[Batch]:
-        """The batches of a run, in order. Returns when the first one is there."""
+        """The batches of a run, in order. Returns when the first one is there, or needs no more than the others."""

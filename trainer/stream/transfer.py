@@ -1,15 +1,12 @@
 """From a slot of the ring to the device."""
 
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import torch
 
-from trainer.stream.ring import Ring
-
-Wait = Callable[[], object]
+from trainer.stream.ring import Ring, Wait, nothing
 
 
 class Transfer:
@@ -36,7 +33,7 @@ class Transfer:
     def send(self, host: tuple[torch.Tensor, ...]) -> tuple[tuple[torch.Tensor, ...], Wait]:
         """The tensors on the device, ready for its current stream, and what waits until the host's may be changed."""
         if self._stream is None:
-            return tuple(tensor.to(self._device) for tensor in host), _nothing
+            return tuple(tensor.to(self._device) for tensor in host), nothing
         with torch.cuda.stream(self._stream):
             sent = tuple(tensor.to(self._device, non_blocking=True) for tensor in host)
             arrived = self._stream.record_event()
@@ -62,7 +59,3 @@ class Transfer:
 
 def _runtime() -> Any:
     return torch.cuda.cudart()  # type: ignore[no-untyped-call]
-
-
-def _nothing() -> None:
-    pass
