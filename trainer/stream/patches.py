@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from trainer.pixels import Pixels
 from trainer.stream.draws import below, draw
@@ -14,6 +15,7 @@ from trainer.stream.schedule import Draws
 NUM_TURNS = 8  # the symmetries of the square: four quarter turns, each with and without a flip
 
 _TOP_LEFT_TURN = np.array([[1], [2], [3]])  # keep the three draws of a sample apart
+_UPSIDE_DOWN = 6  # the turn that leaves rows as they are
 _FLIPPED_ROWS, _FLIPPED_COLUMNS, _FLIPPED_BOTH = 0, 1, -1  # as OpenCV numbers them
 
 
@@ -60,13 +62,14 @@ class PatchGrid:
         return list(map(Cut, *(column.tolist() for column in drawn)))
 
     def cut(self, hr: Pixels, small: Pixels, cut: Cut, hr_patch: Pixels, input_patch: Pixels) -> None:
-        """Write the patches of an HR image (H x W x 3) and of the image that the network sees into their places."""
+        """Write the patches of an HR image (H x W x 3) and of the image that the network sees into their places.
+
+        All are C-contiguous.
+        """
         top, left, turn = cut
-        scale, factor, patch, small_patch = self.scale, self.scale // self.input_scale, self.patch, self.input_patch
-        y, x = top * scale, left * scale
-        _turn(hr[y : y + patch, x : x + patch], turn, hr_patch)
-        y, x = top * factor, left * factor
-        _turn(small[y : y + small_patch, x : x + small_patch], turn, input_patch)
+        scale, factor = self.scale, self.scale // self.input_scale
+        _cut(hr, top * scale, left * scale, turn, hr_patch)
+        _cut(small, top * factor, left * factor, turn, input_patch)
 
 
 @cache
@@ -80,6 +83,22 @@ def lattice(turn: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int
     _turn(cells, turn, turned)
     (first, right), (down, _) = [[divmod(int(cell), 2) for cell in row] for row in turned[:, :, 0]]
     return first, (down[0] - first[0], down[1] - first[1]), (right[0] - first[0], right[1] - first[1])
+
+
+def _cut(image: Pixels, top: int, left: int, turn: int, to: Pixels) -> None:
+    size, width = len(to), image.shape[1]
+    if turn not in (0, _UPSIDE_DOWN):
+        _turn(image[top : top + size, left : left + size], turn, to)
+        return
+    # Rows of pixels as single items: NumPy copies those a quarter faster than the same bytes as pixels.
+    row = _row_of(size)
+    rows: npt.NDArray[np.void] = np.ndarray((size,), row, image, (top * width + left) * 3, (3 * width,))
+    np.ndarray((size,), row, to)[:] = rows[::-1] if turn else rows
+
+
+@cache
+def _row_of(size: int) -> np.dtype[np.void]:
+    return np.dtype((np.void, 3 * size))
 
 
 def _turn(patch: Pixels, turn: int, to: Pixels) -> None:
@@ -99,7 +118,7 @@ def _turn(patch: Pixels, turn: int, to: Pixels) -> None:
         cv2.flip(patch, _FLIPPED_COLUMNS, to)
     elif turn == 5:
         cv2.transpose(patch, to)
-    elif turn == 6:
+    elif turn == _UPSIDE_DOWN:
         cv2.flip(patch, _FLIPPED_ROWS, to)
     else:
         cv2.transpose(patch, to)
