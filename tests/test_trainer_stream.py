@@ -52,7 +52,7 @@ def read(reader: BatchReader, step: int, rows: int = 8) -> Patches:
     """The first rows of a step's global batch, without a loader."""
     memory = np.empty(rows * reader.grid.bytes_per_row, np.uint8)
     patches = reader.lay_out(memory, 1, rows)
-    assert reader.read(range(step, step + 1), range(rows), patches) == ()
+    assert not reader.read(range(step, step + 1), range(rows), patches)
     return Patches(patches.hr[0], patches.input[0])
 
 

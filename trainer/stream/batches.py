@@ -28,6 +28,14 @@ class Damage(NamedTuple):
     reason: str
 
 
+class DamagedRow(NamedTuple):
+    """Where a batch had to do without a sample: the step, counted from the first that was read, and the row."""
+
+    step: int
+    row: int
+    damage: Damage
+
+
 class Patches(NamedTuple):
     """S x N x p x p x 3 uint8 RGB HR patches of N rows of S steps, and the S x N x q x q x 3 input patches of them."""
 
@@ -81,7 +89,7 @@ class BatchReader:
         hr = memory[:middle].reshape(steps, rows, patch, patch, 3)
         return Patches(hr, memory[middle:end].reshape(steps, rows, small, small, 3))
 
-    def read(self, steps: range, rows: range, to: Patches, next_steps: range = range(0)) -> tuple[Damage, ...]:
+    def read(self, steps: range, rows: range, to: Patches, next_steps: range = range(0)) -> tuple[DamagedRow, ...]:
         """Write these rows of the global batches of these steps into `to`. `next_steps` are likely to be read next.
 
         A damaged sample is named, and the next sound one by number stands in its place, so that the batch keeps its
@@ -92,13 +100,15 @@ class BatchReader:
         if self._is_cold(crops):
             for crop in chain(*crops, *self.crops(next_steps, rows)):
                 self._read_ahead(crop)
-        damaged: list[Damage] = []
+        damaged: list[DamagedRow] = []
         # Row by row through the steps: where these have the same sample, it is decoded once.
         for row, of_steps in enumerate(zip(*crops, strict=True)):
             last = -1
             for step, (number, cut) in enumerate(of_steps):
                 if number != last:
-                    hr, small = self._views.get(number) or self.sound_images(number, damaged)
+                    found: list[Damage] = []
+                    hr, small = self._views.get(number) or self.sound_images(number, found)
+                    damaged += [DamagedRow(step, row, damage) for damage in found]
                     last = number
                 self.grid.cut(hr, small, cut, to.hr[step, row], to.input[step, row])
         return tuple(damaged)

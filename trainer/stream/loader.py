@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from shardgen.format import FormatError
 from trainer.errors import RunError, UsageError
-from trainer.stream.batches import BatchReader, Damage
+from trainer.stream.batches import BatchReader, Damage, DamagedRow
 from trainer.stream.chunks import LESS_FOR_WORKERS, Chunks, Rows
 from trainer.stream.fork_server import start_fork_server
 from trainer.stream.mapped_shard import DamagedMember, mend
@@ -47,7 +47,7 @@ class _Assignment(NamedTuple):
 class _Filled(NamedTuple):
     steps: int
     slot: int
-    damaged: tuple[Damage, ...]
+    damaged: tuple[DamagedRow, ...]
 
 
 class _ChunkReader(Dataset[Any]):
@@ -120,13 +120,16 @@ class Loader:
                 (hr, small), wait = transfer.send((torch.from_numpy(host.hr), torch.from_numpy(host.input)))
                 patches = zip(*(torch.split(images.flatten(0, 1), rows) for images in (hr, small)), strict=True)
                 self.wait_s += perf_counter() - start_s
-                damaged = filled.damaged
-                for batch_hr, batch_input in patches:
-                    yield Batch(batch_hr, batch_input, damaged)
-                    damaged = ()
+                for number, (batch_hr, batch_input) in enumerate(patches):
+                    yield Batch(batch_hr, batch_input, self._damage(filled.damaged, number))
                 free.give_back(filled.slot, wait)
         finally:
             transfer.close()
+
+    def _damage(self, damaged: tuple[DamagedRow, ...], batch: int) -> tuple[Damage, ...]:
+        """What is damaged in a micro-batch of a chunk."""
+        step, part = divmod(batch, self._rows.micro_batches)
+        return tuple(each.damage for each in damaged if (each.step, each.row // self._rows.batch) == (step, part))
 
     def _filled(self, ring: Ring, free: FreeSlots) -> Iterator[_Filled]:
         try:
