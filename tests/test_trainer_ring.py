@@ -196,15 +196,18 @@ def test_nothing_is_left_behind_by_any_end(shards: Path, tmp_path: Path, end: st
     command = [sys.executable, str(script), str(shards / "scale_2x"), str(Path(__file__).parent)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     training = subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
-    pids = [int(pid) for pid in training.stdout.readline().split()]
-    assert len(pids) == 2
+    left = [psutil.Process(int(pid)) for pid in training.stdout.readline().split()]
+    assert len(left) == 2
+    servers = [worker.parent() for worker in left]
     if end == "kill":
         training.kill()
     _, errors = training.communicate(timeout=_PATIENCE_S)
     assert training.returncode == (1 if end == "error" else -signal.SIGKILL)
     assert ("what the user's own code may do" in errors) == (end == "error")
+    _, alive = psutil.wait_procs([*left, *(server for server in servers if server)], timeout=_PATIENCE_S)
+    assert not alive
     deadline = monotonic() + _PATIENCE_S  # the resource tracker is the last to go, with the names of semaphores
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) or not set(os.listdir("/dev/shm")) <= before:
+    while not set(os.listdir("/dev/shm")) <= before:
         assert monotonic() < deadline
         sleep(0.01)
 

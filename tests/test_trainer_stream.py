@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -308,32 +305,3 @@ def test_batches_are_tensors_of_bytes(shards: Path) -> None:
     batch = next(Loader(reader_of(shards / "scale_2x", 32), Rows(8), 0, 2, 1, 2, CPU).started())
     assert batch.hr.dtype == batch.input.dtype == torch.uint8
     assert batch.hr.shape == (8, 32, 32, 3) and batch.input.shape == (8, 16, 16, 3) and batch.damaged == ()
-
-
-TRAINS_FOR_EVER = """
-    import sys
-    from pathlib import Path
-    sys.path.insert(0, sys.argv[2])
-    from test_trainer_stream import CPU, reader_of, workers
-    from trainer.stream.chunks import Rows
-    from trainer.stream.loader import Loader
-    if __name__ == "__main__":
-        batches = Loader(reader_of(Path(sys.argv[1]), 32), Rows(8), 0, 10**6, 2, 2, CPU).started()
-        next(batches), next(batches)  # one of each worker
-        print(*(worker.pid for worker in workers()), flush=True)
-        sys.stdin.read()
-"""
-
-
-def test_workers_end_when_the_training_process_is_killed(shards: Path, tmp_path: Path) -> None:
-    script = tmp_path / "trains.py"
-    script.write_text(textwrap.dedent(TRAINS_FOR_EVER))
-    command = [sys.executable, str(script), str(shards / "scale_2x"), str(Path(__file__).parent)]
-    training = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert training.stdout is not None
-    left = [psutil.Process(int(pid)) for pid in training.stdout.readline().split()]
-    assert len(left) == 2
-    servers = [worker.parent() for worker in left]
-    training.kill()
-    _, alive = psutil.wait_procs([*left, *(server for server in servers if server)], timeout=10)
-    assert not alive
