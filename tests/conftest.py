@@ -8,6 +8,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from helpers import generate, make_photos
+from hypothesis import settings
+
+# Machines are shared: how long an example takes says nothing.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

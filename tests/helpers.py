@@ -16,6 +16,8 @@ from PIL import Image
 from shardgen import codec
 from shardgen.format import load_index
 
+PATIENCE_S = 100.0  # how long a test waits for what has to come, on a machine that is busy with other things
+
 
 def make_photo(height: int, width: int, seed: int) -> np.ndarray:
     """H x W x 3 uint8 RGB: smooth colours with some texture, different for every seed."""

@@ -430,7 +430,7 @@ def test_a_reduced_jpeg_stands_upright_and_tells_its_true_size(orientation: int)
 
 
 @given(height=st.integers(1, 300), width=st.integers(1, 300), min_side=st.integers(1, 320))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_shorter_side_never_falls_below_what_is_needed(height: int, width: int, min_side: int) -> None:
     pixels, size = decode(encode(Image.new("RGB", (width, height), (9, 99, 199)), "JPEG"), min_side)
     assert size == (height, width)
@@ -552,7 +552,7 @@ def large_files() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", large_files())
 @given(share=st.floats(0, 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_large_photo_cut_anywhere_is_refused(name: str, share: float) -> None:
     data = large_files()[name]
     with pytest.raises(PhotoError):
@@ -561,7 +561,7 @@ def test_a_large_photo_cut_anywhere_is_refused(name: str, share: float) -> None:
 
 @pytest.mark.parametrize("name", ["JPEG", "JPEG-progressive"])
 @given(share=st.floats(0.01, 1), min_side=st.sampled_from([10, 60, 130]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_cut_jpeg_is_refused_when_it_is_decoded_reduced(name: str, share: float, min_side: int) -> None:
     data = large_files()[name]
     with pytest.raises(PhotoError):
@@ -645,7 +645,7 @@ signatures = st.sampled_from(
 
 
 @given(signature=signatures, body=st.binary(max_size=300))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_garbage_gives_nothing_but_reasons(signature: bytes, body: bytes) -> None:
     garbage_in(signature + body)
 
@@ -658,7 +658,7 @@ edits_of_bytes = st.lists(
 
 
 @given(name=st.sampled_from(sorted(truncatable())), edits=edits_of_bytes, near_start=st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_mutated_photos_give_pixels_or_reasons(
     name: str, edits: list[tuple[str, float, bytes]], near_start: bool
 ) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from helpers import SMALL, generate, make_photo, run_cli, run_trainer, trainer, trainer_command
+from helpers import PATIENCE_S, SMALL, generate, make_photo, run_cli, run_trainer, trainer, trainer_command
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -558,15 +558,15 @@ def running(*args: object) -> "Iterator[subprocess.Popen[str]]":
     process = subprocess.Popen(trainer_command(*args), **pipes, text=True, start_new_session=True)
     try:
         yield process
-        wait_until(lambda: not group(process.pid), 20)
+        wait_until(lambda: not group(process.pid))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)  # asking costs the process that is waited for its CPU
@@ -601,7 +601,7 @@ def test_a_signal_to_the_whole_group_saves_and_stops(
     with running(*long_run(shards, tmp_path)) as process:
         wait_until(lambda: is_training(run, process))
         os.killpg(process.pid, number)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code, said
     assert "all is saved" in said and "Traceback" not in said and "died" not in said
     stopped = saved_step(run)
@@ -627,20 +627,18 @@ def test_whoever_hammers_on_ctrl_c_sees_no_traceback(shards: Path, tmp_path: Pat
                 os.killpg(process.pid, signal.SIGINT)
             return process.poll() is not None
 
-        wait_until(is_gone, 20)
+        wait_until(is_gone)
         _, said = process.communicate()
     assert process.returncode == 130, said
     assert "Traceback" not in said and "Exception ignored" not in said
 
 
-def test_a_killed_worker_ends_the_run_soon_and_leaves_no_process(shards: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_ends_the_run_and_leaves_no_process(shards: Path, tmp_path: Path) -> None:
     with running(*long_run(shards, tmp_path)) as process:
         wait_until(lambda: is_training(tmp_path / "r", process))
         worker = next(child for child in group(process.pid) if child.name() == "pt_data_worker")
         worker.kill()
-        killed = time.monotonic()
-        _, said = process.communicate(timeout=20)
-        assert time.monotonic() - killed < 10
+        _, said = process.communicate(timeout=PATIENCE_S)  # far sooner than the run would end by itself
     assert process.returncode == 1
     assert "Error: a data worker died" in said and "take fewer --workers or a smaller --prefetch" in said
     assert "Traceback" not in said
@@ -662,7 +660,7 @@ def test_an_interrupt_while_it_starts_is_no_traceback(shards: Path, tmp_path: Pa
         maps = Path(f"/proc/{process.pid}/maps")
         wait_until(lambda: "libtorch" in maps.read_text())
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, said
     assert "Traceback" not in said and "Interrupted" in said
 

@@ -1,7 +1,6 @@
 """PSNR, SSIM and luma against scikit-image and against figures worked out by hand; the losses against theirs."""
 
 import math
-import time
 
 import cv2
 import numpy as np
@@ -77,7 +76,7 @@ def test_figures_are_those_of_scikit_image(kind: str) -> None:
     assert ssim(y, target_y) == pytest.approx(reference_ssim(target_y, y), abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     pair=st.tuples(st.integers(11, 90), st.integers(11, 30)).flatmap(
         lambda size: st.tuples(*2 * [arrays.arrays(np.uint8, (*size, 3), elements=st.integers(0, 255))])
@@ -91,7 +90,7 @@ def test_figures_are_those_of_scikit_image_whatever_the_pixels(pair: tuple[Pixel
         assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(a, b, data_range=255), abs=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(level=st.integers(0, 254))
 def test_figures_by_hand_of_flat_images(level: int) -> None:
     """MSE is 1, and SSIM has only its luminance term."""
@@ -199,18 +198,6 @@ def test_images_that_were_hit_exactly_do_not_hide_the_others() -> None:
 def test_no_images_have_no_mean() -> None:
     with pytest.raises(ValueError, match="no images"):
         mean_quality([])
-
-
-def test_it_is_fast() -> None:
-    """Ten times slower than it is: a way that takes seconds would be found, a busy machine would not."""
-    photo = real_photo()
-    output = worse(photo, "blurred")
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        measure(output, photo, 4)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.2, times
 
 
 # ---- losses

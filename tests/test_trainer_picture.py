@@ -33,7 +33,7 @@ def is_written_on(area: NDArray[np.uint8]) -> bool:
     return len(np.unique(area.reshape(-1, 3), axis=0)) > 4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 3)),
     sizes=st.lists(st.tuples(st.integers(5, 60), st.integers(5, 60)), min_size=12, max_size=12),

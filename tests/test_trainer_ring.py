@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from helpers import SMALL, generate, trainer
+from helpers import PATIENCE_S, SMALL, generate, trainer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trainer_stream import CPU, SEED, loaded, reader_of, workers
@@ -39,8 +39,6 @@ from trainer.stream.resident import ResidentSamples
 from trainer.stream.ring import FreeSlots, Ring
 from trainer.stream.schedule import Schedule
 from trainer.stream.source import Batch
-
-_PATIENCE_S = 60.0
 
 
 class Scribbler(BatchReader):
@@ -68,7 +66,7 @@ def scribbler(shards: Path, done: Path) -> Scribbler:
 
 def wait_for(done: Path, count: int) -> None:
     """Until the workers have filled so many chunks."""
-    deadline = monotonic() + _PATIENCE_S
+    deadline = monotonic() + PATIENCE_S
     while done.stat().st_size < count:
         assert monotonic() < deadline
         sleep(0.001)
@@ -201,12 +199,12 @@ def test_nothing_is_left_behind_by_any_end(shards: Path, tmp_path: Path, end: st
     servers = [worker.parent() for worker in left]
     if end == "kill":
         training.kill()
-    _, errors = training.communicate(timeout=_PATIENCE_S)
+    _, errors = training.communicate(timeout=PATIENCE_S)
     assert training.returncode == (1 if end == "error" else -signal.SIGKILL)
     assert ("what the user's own code may do" in errors) == (end == "error")
-    _, alive = psutil.wait_procs([*left, *(server for server in servers if server)], timeout=_PATIENCE_S)
+    _, alive = psutil.wait_procs([*left, *(server for server in servers if server)], timeout=PATIENCE_S)
     assert not alive
-    deadline = monotonic() + _PATIENCE_S  # the resource tracker is the last to go, with the names of semaphores
+    deadline = monotonic() + PATIENCE_S  # the resource tracker is the last to go, with the names of semaphores
     while not set(os.listdir("/dev/shm")) <= before:
         assert monotonic() < deadline
         sleep(0.01)
@@ -222,7 +220,7 @@ def test_a_worker_ends_when_the_training_process_says_so_and_when_nobody_else_do
     assert len(list(islice(batches, 200))) == 200  # far more than lay ready
     for worker in both:
         worker.send_signal(signal.SIGTERM)
-    _, alive = psutil.wait_procs(both, timeout=_PATIENCE_S)
+    _, alive = psutil.wait_procs(both, timeout=PATIENCE_S)
     assert not alive
 
 
@@ -240,7 +238,7 @@ def test_a_ring_that_cannot_be_made_is_said_with_what_to_do(
 # ---- several patches of a decoded sample
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 5), st.integers(1, 3))
 def test_a_run_of_whole_epochs_takes_every_sample_once_in_each_but_for_those_left_out(
     samples: int, batch: int, times: int, rounds: int

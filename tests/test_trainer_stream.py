@@ -85,7 +85,7 @@ def test_shuffled_is_a_permutation(count: int, seed: int) -> None:
 SIZES = st.lists(st.integers(0, 12), min_size=1, max_size=8).filter(any)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SIZES, st.integers(1, 40), st.integers(0, 99), st.integers(1, 30))
 def test_every_sample_comes_exactly_once_per_epoch(sizes: list[int], batch: int, seed: int, block: int) -> None:
     """Also where a batch is larger than an epoch, shards are empty, and blocks are small."""
@@ -101,7 +101,7 @@ def test_every_sample_comes_exactly_once_per_epoch(sizes: list[int], batch: int,
         assert sorted(numbers[of_epoch == epoch].tolist()) == list(range(sum(sizes)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SIZES, st.integers(1, 5), st.integers(0, 99), st.integers(0, 200), st.sampled_from([1, 2, 4]))
 def test_a_batch_is_the_same_whatever_was_asked_before_and_whoever_asks(
     sizes: list[int], batch: int, seed: int, step: int, ranks: int

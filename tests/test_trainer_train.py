@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers import SMALL, Ended, generate, run_trainer, trainer, trainer_command
+from helpers import PATIENCE_S, SMALL, Ended, generate, run_trainer, trainer, trainer_command
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -154,7 +154,7 @@ def test_a_stopped_run_goes_on_exactly(
     process = begun(shards, tmp_path, "--steps", STEPS, "--val-every", 15, "--workers", 1)
     wait_for_line(tmp_path / "ultra_lite-2x" / "journal.jsonl")
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 128 + number, said
     assert "all is saved. Go on with: python -m trainer --out" in said and "--run ultra_lite-2x --resume" in said
     assert "Traceback" not in said
@@ -189,7 +189,7 @@ def begun(shards: Path, out: Path, *args: object) -> "subprocess.Popen[str]":
 
 
 def wait_for_line(path: Path, part: str = "") -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         if path.exists() and part in (text := path.read_text()) and text.endswith("\n"):
             return

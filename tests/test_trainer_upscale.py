@@ -78,7 +78,7 @@ def image(height: int, width: int, seed: int = 0) -> Tensor:
 # ---- tiles
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(size=st.integers(1, 400), tile=st.integers(4, 120), margin=st.integers(0, 40))
 def test_windows_are_aligned_of_one_size_and_keep_every_pixel_once(size: int, tile: int, margin: int) -> None:
     try:
