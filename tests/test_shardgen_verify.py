@@ -80,7 +80,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         "manifest.json does not list it",
     ),
     "a missing member": (lambda f: rewrite(f, lambda members: members[:2] + members[3:]), "has members"),
-    "LR of the wrong size": (lambda f: rewrite(f, wrong_size), "do not fit scale 2 and HR size 64"),
+    "LR of the wrong size": (lambda f: rewrite(f, wrong_size), "does not fit scale 2 and HR size 64"),
     "an undecodable member": (
         lambda f: rewrite(f, lambda members: [(members[0][0], [b"\x93NUMPY garbage"]), *members[1:]]),
         "hr.npy cannot be decoded as npy",
@@ -116,7 +116,7 @@ def test_every_damage_is_named_and_mended(damage: str, photos: Path, shards: Pat
     [
         (lambda path: path.unlink(), "missing: the run did not finish"),
         (lambda path: path.write_text("["), "is not valid JSON"),
-        (lambda path: edit(path, lambda m: m.update(format_version=99)), "newer than 1: update this program"),
+        (lambda path: edit(path, lambda m: m.update(format_version=99)), "newer than 2: update this program"),
         (lambda path: edit(path, lambda m: m["totals"].update(samples=7)), "its totals are not the sums"),
     ],
 )
