@@ -14,7 +14,8 @@ SAMPLES := build/sample_photos
 DEMO    := build/demo
 # Each of these is passed on only when it is named.
 OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(METHOD),--method $(METHOD)) \
-           $(if $(CODEC),--codec $(CODEC)) $(if $(WORKERS),--workers $(WORKERS))
+           $(if $(CODEC),--codec $(CODEC)) $(if $(DEGRADATION),--degradation $(DEGRADATION)) \
+           $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(WORKERS),--workers $(WORKERS))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo shards test lint format bench bench-gpu clean

@@ -68,7 +68,7 @@ def generator_images(path: Path, config: Config, laps: Laps) -> Iterator[Pixels]
             hr_size = config.hr_size(scale)
             triplet = make_triplet(crop.pixels[:hr_size, :hr_size], scale, config.method)
             laps("resize")
-            yield from triplet
+            yield from (triplet.hr, *triplet.lrs, triplet.up)
 
 
 def opencv_images(path: Path, config: Config, laps: Laps) -> Iterator[Pixels]:

@@ -35,9 +35,8 @@ def write_pairs(shards: Path, folder: Path) -> int:
     names = [record.name for record in manifest.shards if record.split == "train" and record.samples]
     samples = [sample for name in names for sample in stored_samples(shards, name)][:_MAX_PAIRS]
     for number, sample in enumerate(samples):
-        triplet = sample.triplet()
-        for name, image in (("hr", triplet.hr), ("lr", triplet.lr)):
-            (folder / f"{number:06d}_{name}.png").write_bytes(encode_png(image))
+        for name in ("hr", "lr"):
+            (folder / f"{number:06d}_{name}.png").write_bytes(encode_png(sample.image(name)))
     return len(samples)
 
 

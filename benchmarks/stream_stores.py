@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.common import PhotoSet, python_module, timed_command
 from benchmarks.peers.task import SCALE
-from shardgen.format import IMAGES, load_index, load_manifest
+from shardgen.format import image_names, load_index, load_manifest
 
 HR_PX = 512
 CODECS = ("npy", "png", "webp")
@@ -29,7 +29,7 @@ def write_triplets(shards: Path, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     manifest = load_manifest(shards)
     count = sum(record.samples for record in manifest.shards)
-    for name in IMAGES:
+    for name in image_names(1, has_up=True):
         size = manifest.hr_size // (SCALE if name == "lr" else 1)
         out = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, (count, size, size, 3))
         number = 0

@@ -9,6 +9,7 @@ which floats hold exactly: the result is the same on every machine, and a tie is
 """
 
 import math
+import threading
 from fractions import Fraction
 from functools import cache
 from itertools import product
@@ -16,33 +17,56 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from trainer.pixels import Pixels
+from shardgen.pixels import Pixels
 
 _Float = type[np.float32] | type[np.float64]
 _MAX_SCALE = 16  # whole numbers stay far below 2^53, which float64 still holds exactly
-_STRIP_BYTES = 1 << 18  # results at a time, so that what is made on the way stays in the cache
-
-
-class _Phase(NamedTuple):
-    """Output i of a phase is the sum of taps[k] / denominator x input[first + i step + k]."""
-
-    first: int  # below zero where the border is mirrored
-    taps: tuple[int, ...]
+_TILE_PX = 256  # edge of a tile in the larger image: what is made on the way stays in the cache
 
 
 class _Filter(NamedTuple):
-    """One phase when shrinking; as many as the factor when enlarging, and output i belongs to phase i mod factor."""
+    """Output i belongs to phase i mod P of P, and is the sum of taps[phase][k] / denominator x input[i // P step + k].
 
-    phases: tuple[_Phase, ...]
+    Inputs are counted from `before` px before the image, in the mirror. P is 1 when shrinking, else the factor.
+    """
+
+    before: int
+    taps: tuple[tuple[int, ...], ...]  # of all phases, equally many
     step: int
     denominator: int
 
     @property
+    def num_phases(self) -> int:
+        return len(self.taps)
+
+    @property
+    def num_taps(self) -> int:
+        return len(self.taps[0])
+
+    @property
     def gain(self) -> int:
         """The largest sum of |taps|: whole numbers grow by no more than this."""
-        return max(sum(map(abs, phase.taps)) for phase in self.phases)
+        return max(sum(map(abs, phase)) for phase in self.taps)
+
+
+class _Scratch(threading.local):
+    """Memory for what is made on the way, kept for the thread's next call: new pages cost more than the arithmetic."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, NDArray[np.uint8]] = {}
+
+    def array(self, use: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Of any contents. Takes the place of the thread's last array for the same use."""
+        num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        memory = self._memory.get(use)
+        if memory is None or memory.size < num_bytes:
+            memory = self._memory[use] = np.empty(num_bytes, np.uint8)
+        return memory[:num_bytes].view(dtype).reshape(shape)
+
+
+_scratch = _Scratch()
 
 
 def crop_to_multiple(image: Pixels, scale: int) -> Pixels:
@@ -66,39 +90,56 @@ def bicubic_up(lr: Pixels, scale: int) -> Pixels:
 
 
 def _resize(image: Pixels, kernel: _Filter) -> Pixels:
-    half = _filter_rows(image, kernel, _exact_float(255 * kernel.gain))
-    turned = _filter_rows(cv2.transpose(half), kernel, np.float64, divisor=kernel.denominator**2)
-    return np.asarray(cv2.transpose(turned), np.uint8)
-
-
-def _filter_rows(image: NDArray[Any], kernel: _Filter, dtype: _Float, divisor: int = 0) -> NDArray[Any]:
-    """Filter along the first axis. Sums of whole numbers in `dtype`; with a divisor they become grey levels (uint8)."""
-    num_phases, num_outputs = len(kernel.phases), image.shape[0] // kernel.step  # outputs of each phase
-    inputs, above = _mirrored(image.astype(dtype), kernel)
-    result = np.empty((num_phases * num_outputs, *image.shape[1:]), np.uint8 if divisor else dtype)
-    strip = max(_STRIP_BYTES // inputs[0].nbytes, 1)
-    for (number, phase), top in product(enumerate(kernel.phases), range(0, num_outputs, strip)):
-        outputs = result[number::num_phases][top : top + strip]
-        total = np.zeros(outputs.shape, dtype)
-        for place, tap in enumerate(phase.taps, start=above + phase.first + top * kernel.step):
-            total += inputs[place :: kernel.step][: len(outputs)] * dtype(tap)
-        if divisor:
-            # Exact: a tie has a float64 of its own, and nothing else comes nearer to one than 1 / (2 divisor).
-            total /= divisor
-            total += 0.5
-            np.clip(total, 0, 255, out=total)
-        outputs[...] = total
+    num_phases, step = kernel.num_phases, kernel.step
+    height, width = image.shape[0] // step, image.shape[1] // step  # in outputs of one phase
+    result = np.empty((height * num_phases, width * num_phases, *image.shape[2:]), np.uint8)
+    mirrored = _mirrored(image, kernel)
+    edge = _TILE_PX // max(step, num_phases)
+    for top, left in product(range(0, height, edge), range(0, width, edge)):
+        bottom, right = min(top + edge, height), min(left + edge, width)
+        rows = slice(top * step, (bottom - 1) * step + kernel.num_taps)
+        columns = slice(left * step, (right - 1) * step + kernel.num_taps)
+        tile = result[top * num_phases : bottom * num_phases, left * num_phases : right * num_phases]
+        _resize_tile(mirrored[rows, columns], kernel, tile)
     return result
 
 
-def _mirrored(image: NDArray[Any], kernel: _Filter) -> tuple[NDArray[Any], int]:
-    """The image with as many mirrored rows above and below as the filter asks for, and the number of those above."""
-    above = -min(phase.first for phase in kernel.phases)
-    height, last = image.shape[0], image.shape[0] - kernel.step
-    below = max(last + phase.first + len(phase.taps) for phase in kernel.phases) - height
-    # An image that is smaller than its border is mirrored again.
-    rows = np.arange(-above, height + below) % (2 * height)
-    return image[np.minimum(rows, 2 * height - 1 - rows)], above
+def _mirrored(image: Pixels, kernel: _Filter) -> Pixels:
+    """The image with all that the filter sees around it. One that is smaller than its border is mirrored again."""
+    before, after = kernel.before, kernel.num_taps - kernel.step - kernel.before
+    shape = (image.shape[0] + before + after, image.shape[1] + before + after, *image.shape[2:])
+    mirrored = _scratch.array("mirrored", shape, np.uint8)
+    cv2.copyMakeBorder(image, before, after, before, after, cv2.BORDER_REFLECT, mirrored)
+    return mirrored
+
+
+def _resize_tile(inputs: Pixels, kernel: _Filter, outputs: Pixels) -> None:
+    half = _filter_rows(inputs, kernel, _exact_float(255 * kernel.gain))
+    turned = _scratch.array("turned", (half.shape[1], half.shape[0], *half.shape[2:]), half.dtype)
+    cv2.transpose(half, turned)
+    sums = _filter_rows(turned, kernel, np.float64)
+    levels = _scratch.array("levels", sums.shape, np.uint8)
+    # OpenCV rounds a tie to even. A quarter of a sum's step above there are no ties, and nothing else changes.
+    divisor = kernel.denominator**2
+    cv2.addWeighted(sums, 1 / divisor, sums, 0, 1 / (4 * divisor), levels, cv2.CV_8U)
+    cv2.transpose(levels, outputs)
+
+
+def _filter_rows(image: NDArray[Any], kernel: _Filter, dtype: _Float) -> NDArray[Any]:
+    """Filter along the first axis: sums of whole numbers in `dtype`, not yet divided by the denominator."""
+    inputs = _scratch.array("inputs", image.shape, dtype)
+    np.copyto(inputs, image)
+    num_outputs = (image.shape[0] - kernel.num_taps) // kernel.step + 1  # of each phase
+    sums = _scratch.array("sums", (num_outputs * kernel.num_phases, *image.shape[1:]), dtype)
+    for number, taps in enumerate(kernel.taps):
+        total = sums[number :: kernel.num_phases]
+        seen = [(inputs[place :: kernel.step][:num_outputs], tap) for place, tap in enumerate(taps) if tap]
+        # The first two at once, which spares setting the sums to zero. There may be one tap only.
+        (first, tap), (second, next_tap), *others = seen if len(seen) > 1 else [*seen, (inputs[:num_outputs], 0)]
+        cv2.addWeighted(first, tap, second, next_tap, 0, total)
+        for rows, tap in others:
+            cv2.scaleAdd(rows, tap, total, total)
+    return sums
 
 
 @cache
@@ -131,11 +172,9 @@ def _keys(x: Fraction) -> Fraction:
 
 def _whole_numbers(weights: list[dict[int, Fraction]], step: int) -> _Filter:
     denominator = math.lcm(*(weight.denominator for phase in weights for weight in phase.values()))
-    phases = []
-    for phase in weights:
-        places = range(min(phase), max(phase) + 1)
-        phases.append(_Phase(places.start, tuple(int(phase.get(place, 0) * denominator) for place in places)))
-    return _Filter(tuple(phases), step, denominator)
+    seen = range(min(map(min, weights)), max(map(max, weights)) + 1)
+    taps = tuple(tuple(int(phase.get(place, 0) * denominator) for place in seen) for phase in weights)
+    return _Filter(-seen.start, taps, step, denominator)
 
 
 def _exact_float(largest: int) -> _Float:
@@ -148,9 +187,3 @@ def _require_image(image: Pixels, scale: int) -> None:
         raise ValueError(f"expected H x W x 3 or H x W uint8 with pixels, got {image.shape} {image.dtype}")
     if not 1 <= scale <= _MAX_SCALE:
         raise ValueError(f"expected a scale of 1 to {_MAX_SCALE}, got {scale}")
-
-
-def opencv_cubic_up(image: Pixels, scale: int) -> Pixels:
-    """Enlarge H x W (x 3) uint8 with OpenCV's kernel, a = -0.75: what shardgen makes `up` with by default."""
-    size = (image.shape[1] * scale, image.shape[0] * scale)
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8)

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shardgen.degradation.recipe import Recipe
 from shardgen.errors import UsageError
-from shardgen.format import CODECS, FORMAT_VERSION, MAX_SCALE, MIN_SCALE
+from shardgen.format import CODECS, MAX_SCALE, MAX_VARIANTS, MIN_SCALE
 
 FITS = ("cover", "tile", "stretch")
-METHODS = ("nearest", "linear", "cubic", "area", "lanczos")
+METHODS = ("nearest", "linear", "cubic", "area", "lanczos", "matlab")
 
 # Raised when the pixels that equal settings give change, so that shards of an older release are made again.
 ALGORITHM = 1
+
+# Settings that came with version 2 of the contract. Where they are as before, shards of version 1 stay as they are.
+_SINCE_VERSION_2 = {"variants": 1, "up": True, "sharpen_hr": False}
 
 MIN_SIZE_PX, MAX_SIZE_PX = 16, 8192
 
@@ -32,7 +36,11 @@ class Config:
     fit: str = "cover"
     tile_step: int | None = None  # px between tiles; None: no overlap
     sample: float = 1.0  # share of the photos, 0 < sample <= 1
-    method: str = "cubic"
+    method: str = "cubic"  # how LR is made, unless there is a recipe, and enlarged again
+    degradation: Recipe | None = None
+    variants: int = 1  # LR images of each training sample, drawn from the recipe
+    up: bool = True  # whether the enlarged LR is stored
+    sharpen_hr: bool = False
     codec: str = "npy"
     shard_bytes: int = 256_000_000  # shards come out between half of it and about it
     val_fraction: float = 0.02  # share of the photos in val, 0 <= f < 1
@@ -53,6 +61,13 @@ class Config:
             if self.fit != "tile":
                 raise UsageError("--tile-step goes with --fit tile only")
             _within("--tile-step", self.tile_step, 1, self.size, "px (at most --size)")
+        if not 1 <= self.variants <= MAX_VARIANTS:
+            raise UsageError(f"--variants {self.variants}: expected 1 to {MAX_VARIANTS}")
+        if self.variants > 1 and self.degradation is None:
+            raise UsageError(
+                f"--variants {self.variants} needs a recipe, e.g. --degradation realesrgan: "
+                f"--method {self.method} gives the same LR every time"
+            )
         if not 0 < self.sample <= 1:
             raise UsageError(f"--sample {self.sample}: expected a share above 0 and up to 1, e.g. 0.01 for 1 %")
         if not 0 <= self.val_fraction < 1:
@@ -64,10 +79,15 @@ class Config:
         """Edge of the HR image in px: `size` cropped to a multiple of the scale."""
         return self.size - self.size % scale
 
+    def num_variants(self, split: str) -> int:
+        """LR images of a sample: validation is judged on one."""
+        return self.variants if split == "train" else 1
+
     def settings(self, scale: int) -> dict[str, Any]:
         """Every setting of one scale's folder, as the manifest shows it."""
         return {
             **self._pixel_settings(scale),
+            "degradation": self.degradation and self.degradation.plain,
             "sample": self.sample,
             "shard_bytes": self.shard_bytes,
             "val_fraction": self.val_fraction,
@@ -76,7 +96,11 @@ class Config:
 
     def fingerprint(self, scale: int) -> str:
         """Hash of all that decides a sample's bytes, given its photo. Which photos there are is not part of it."""
-        text = json.dumps([FORMAT_VERSION, ALGORITHM, self._pixel_settings(scale)], sort_keys=True)
+        settings = self._pixel_settings(scale)
+        if self.degradation:
+            settings |= {"degradation": self.degradation.plain["steps"], "seed": self.seed}
+        settings = {name: value for name, value in settings.items() if _SINCE_VERSION_2.get(name, ...) != value}
+        text = json.dumps([1, ALGORITHM, settings], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _pixel_settings(self, scale: int) -> dict[str, Any]:
@@ -87,6 +111,9 @@ class Config:
             "fit": self.fit,
             "tile_step": (self.tile_step or self.size) if self.fit == "tile" else None,
             "method": self.method,
+            "variants": self.variants,
+            "up": self.up,
+            "sharpen_hr": self.sharpen_hr,
             "codec": self.codec,
         }
 

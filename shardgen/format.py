@@ -2,7 +2,7 @@
 
 Standard library only, so that a reader needs nothing else. `docs/formats.md` says the same in words.
 
-    scale_4x/train-000003.tar    the samples: KEY.hr.npy, KEY.lr.npy, KEY.up.npy, KEY.json
+    scale_4x/train-000003.tar    the samples: KEY.hr.npy, KEY.lr.npy, KEY.lr1.npy ..., KEY.up.npy, KEY.json
     scale_4x/train-000003.idx    where each member lies (the text index of NVIDIA DALI, v1.2)
     scale_4x/train-000003.json   the done marker, written last: a shard without it is not there
     scale_4x/manifest.json       the table of contents, written when every shard of the folder is whole
@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had one LR per sample and always `up`; it still reads
 INDEX_VERSION = "v1.2"
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "val")
-IMAGES = ("hr", "lr", "up")
 CODECS = ("npy", "png", "webp")
 MIN_SCALE, MAX_SCALE = 2, 8
+MAX_VARIANTS = 64
 
 SHARD_FILE = re.compile(r"(?P<name>(?P<split>train|val)-(?P<number>\d{6}))\.(?P<kind>tar|idx|json)")
 SCALE_FOLDER = re.compile(r"scale_(?P<scale>[2-8])x")
@@ -59,6 +59,16 @@ def shard_of_key(key: str) -> str:
     if not re.fullmatch(r"[01]\d{11}", key):
         raise FormatError(f"{key!r} is no sample key: expected twelve digits, e.g. 000000300042")
     return shard_name(SPLITS[int(key[0])], int(key[1:7]))
+
+
+def lr_name(variant: int) -> str:
+    """The member of an LR image: `lr`, `lr1`, `lr2`, ..."""
+    return f"lr{variant}" if variant else "lr"
+
+
+def image_names(variants: int, has_up: bool) -> tuple[str, ...]:
+    """The images of a sample, in the order in which they stand in the tar. `up` is the first LR enlarged."""
+    return ("hr", *map(lr_name, range(variants)), *(("up",) if has_up else ()))
 
 
 def dump_json(value: Any, indent: int | None = 2) -> bytes:
@@ -166,6 +176,12 @@ class Manifest:
     codec: str
     shards: tuple[ShardRecord, ...]
     raw: dict[str, Any]
+    variants: int = 1  # LR images of a training sample; validation samples have one
+    has_up: bool = True
+
+    def images(self, split: str) -> tuple[str, ...]:
+        """The images of a sample of the split, in order."""
+        return image_names(self.variants if split == "train" else 1, self.has_up)
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -183,10 +199,13 @@ def load_manifest(folder: Path) -> Manifest:
     scale, hr_size, codec = settings.get("scale"), settings.get("hr_size"), settings.get("codec")
     if type(scale) is not int or type(hr_size) is not int or not _can_be(scale, hr_size) or codec not in CODECS:
         raise FormatError(f"{path}: scale {scale!r}, hr_size {hr_size!r}, codec {codec!r} cannot be")
+    variants, has_up = settings.get("variants", 1), settings.get("up", True)  # version 1 has neither
+    if type(variants) is not int or not 1 <= variants <= MAX_VARIANTS or type(has_up) is not bool:
+        raise FormatError(f"{path}: variants {variants!r}, up {has_up!r} cannot be")
     records = tuple(parse_record(shard, path) for shard in shards)
     if len({record.name for record in records}) != len(records):
         raise FormatError(f"{path} lists a shard twice")
-    return Manifest(folder, scale, hr_size, codec, records, raw)
+    return Manifest(folder, scale, hr_size, codec, records, raw, variants, has_up)
 
 
 def _can_be(scale: int, hr_size: int) -> bool:

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from shardgen.errors import UsageError
-from shardgen.format import Manifest, shard_of_key
-from shardgen.shard_reader import StoredSample, open_manifest, scale_folders, stored_samples
+from shardgen.degradation.words import in_words, summary
+from shardgen.format import Manifest, lr_name, shard_of_key
+from shardgen.shard_reader import StoredSample, find_sample, open_manifest, scale_folders, stored_samples
 from shardgen.sources import printable
 
 
@@ -43,19 +43,18 @@ def _describe_shard(folder: Path, shard: str) -> dict[str, Any]:
 
 
 def _describe_sample(folder: Path, key: str) -> dict[str, Any]:
-    shard = shard_of_key(key)
-    sample = next((sample for sample in stored_samples(folder, shard) if sample.key == key), None)
-    if sample is None:
-        raise UsageError(
-            f"no sample {key} in {folder}; `shardgen inspect {folder} --shard {shard}` lists its neighbours"
-        )
-    return {"shard": shard, "key": key, **sample.describe(), "members": _describe_members(sample)}
+    sample = find_sample(folder, key)
+    return {"shard": shard_of_key(key), "key": key, **sample.describe(), "members": _describe_members(sample)}
 
 
 def _describe_members(sample: StoredSample) -> list[dict[str, Any]]:
-    shapes = dict(zip(("hr", "lr", "up"), (list(pixels.shape) for pixels in sample.triplet()), strict=True))
     return [
-        {"name": member.name, "bytes": member.size, "offset": member.offset, "shape": shapes.get(what)}
+        {
+            "name": member.name,
+            "bytes": member.size,
+            "offset": member.offset,
+            "shape": None if what == "json" else list(sample.image(what).shape),
+        }
         for what, member in sample.members.items()
     ]
 
@@ -77,7 +76,9 @@ def render_folder(name: str, described: dict[str, Any]) -> None:
     console = Console()
     settings = _table(name, "setting", "value")
     for key, value in {**described["settings"], **described["totals"]}.items():
-        settings.add_row(key.replace("_", " "), f"{value:,}" if type(value) is int else str(value))
+        if key == "degradation" and value:
+            value = f"{value['name']}: {summary(value['steps'])}"
+        settings.add_row(key.replace("_", " "), f"{value:,}" if type(value) is int else _shown(value))
     settings.add_row("bytes per sample", f"{described['bytes_per_sample'] or 0:,}")
     console.print(settings)
     console.print(_split_table(described["splits"]))
@@ -137,7 +138,10 @@ def render_sample(name: str, described: dict[str, Any]) -> None:
     """Print all that is known about a sample."""
     table = _table(f"{name}/{described['key']}", "what", "value")
     for key, value in described.items():
-        if key != "members":
+        if key == "degradation":
+            for variant, steps in enumerate(value):
+                table.add_row(lr_name(variant), _shown("\n".join(map(in_words, steps))))
+        elif key != "members":
             table.add_row(key.replace("_", " "), _shown(value))
     for member in described["members"]:
         shape = " x ".join(str(edge) for edge in member["shape"] or ())

@@ -30,6 +30,7 @@ _MIN_MEAN_PHOTOS_PER_SHARD = 8
 # Bytes of a member over bytes of its pixels, seen on 700 real photos.
 _EXPECTED_RATIO = {"npy": 1.0, "png": 0.49, "webp": 0.31}
 _OVERHEAD_BYTES_PER_SAMPLE = 4 * 512 + 3 * 256 + 512  # tar headers, padding, json
+_OVERHEAD_BYTES_PER_VARIANT = 512 + 256 + 1024  # the same; the parameters of a recipe's steps take most of it
 _MAX_MEAN_SAMPLES_PER_SHARD = 20_000  # keys have room for five times that
 
 
@@ -97,8 +98,11 @@ def take_sample(placed: Sequence[Placed], config: Config) -> Sequence[Placed]:
 def expected_sample_bytes(config: Config, scale: int) -> float:
     """What a sample takes in its tar: exact to a block for `npy`, an estimate for the compressed codecs."""
     hr = config.hr_size(scale)
-    pixels = 3 * (2 * hr**2 + (hr // scale) ** 2)
-    return pixels * _EXPECTED_RATIO[config.codec] + _OVERHEAD_BYTES_PER_SAMPLE
+    pixels = 3 * ((1 + config.up) * hr**2 + config.variants * (hr // scale) ** 2)
+    overhead = _OVERHEAD_BYTES_PER_SAMPLE
+    if config.degradation:
+        overhead += config.variants * _OVERHEAD_BYTES_PER_VARIANT
+    return pixels * _EXPECTED_RATIO[config.codec] + overhead
 
 
 def plan_shards(photos: Sequence[Photo], config: Config, samples_per_photo: float = 1.0) -> list[ShardPlan]:

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import cv2
 
 from shardgen import codec
 from shardgen.config import Config
+from shardgen.degradation.recipe import Drawn
+from shardgen.degrade import draw_variants, libraries
 from shardgen.errors import PhotoError
-from shardgen.format import IMAGES, dump_json, sample_key, scale_folder
+from shardgen.format import dump_json, image_names, sample_key, scale_folder
 from shardgen.geometry import Box, shown
 from shardgen.marker import Marker
 from shardgen.photo import announce, decode, read_bytes
@@ -29,7 +32,7 @@ from shardgen.triplet import Crop, TooSmall, crops, is_enlarged, make_triplet
 # Enough to hide a disk's seeks behind the making of pixels.
 _PHOTOS_READ_AHEAD = 4
 
-STAGES = ("read", "decode", "resize", "statistics", "encode", "write")
+STAGES = ("read", "decode", "resize", "degrade", "statistics", "encode", "write")
 
 
 @dataclass(frozen=True)
@@ -149,25 +152,34 @@ class _ScaleOutput:
 
     def add(self, photo: Photo, crop: Crop, sums_by_size: dict[int, ChannelSums]) -> None:
         config, hr_size = self._config, self._config.hr_size(self.scale)
-        with _timed(self._stage_s, "resize"):
-            triplet = make_triplet(crop.pixels[:hr_size, :hr_size], self.scale, config.method)
+        with _timed(self._stage_s, "degrade"):
+            drawn = self._draw(photo, crop.box)
+            triplet = make_triplet(crop.pixels[:hr_size, :hr_size], self.scale, config.method, drawn)
         with _timed(self._stage_s, "statistics"):
             if hr_size not in sums_by_size:
                 sums_by_size[hr_size] = ChannelSums.of(triplet.hr)
             psnr = psnr_up(triplet.hr, triplet.up)
             self._statistics.add(photo.class_name, hr_size**2, sums_by_size[hr_size], psnr)
         with _timed(self._stage_s, "encode"):
+            images = [triplet.hr, *triplet.lrs, *([triplet.up] if config.up else [])]
             members = [
-                (f"{image}.{config.codec}", codec.encode(config.codec, pixels))
-                for image, pixels in zip(IMAGES, triplet, strict=True)
+                (f"{name}.{config.codec}", codec.encode(config.codec, pixels))
+                for name, pixels in zip(image_names(len(triplet.lrs), config.up), images, strict=True)
             ]
-            members.append(("json", [self._describe(photo, shown(crop.box, config.size, hr_size), psnr)]))
+            members.append(("json", [self._describe(photo, shown(crop.box, config.size, hr_size), psnr, drawn)]))
         with _timed(self._stage_s, "write"):
             key = sample_key(self._plan.split, self._plan.number, self._writer.num_samples)
             self.num_bytes += self._writer.add(key, members)
 
-    def _describe(self, photo: Photo, box: Box, psnr: float | None) -> bytes:
-        description = {
+    def _draw(self, photo: Photo, box: Box) -> list[Drawn] | None:
+        config = self._config
+        if config.degradation is None:
+            return None
+        variants, hr_size = config.num_variants(self._plan.split), config.hr_size(self.scale)
+        return draw_variants(config.degradation, variants, config.seed, photo.path, (box.x, box.y), hr_size, self.scale)
+
+    def _describe(self, photo: Photo, box: Box, psnr: float | None, drawn: list[Drawn] | None) -> bytes:
+        description: dict[str, Any] = {
             "source": photo.path,
             "class": photo.class_name,
             "box": list(box),
@@ -175,6 +187,8 @@ class _ScaleOutput:
             "method": self._config.method,
             "psnr_up_db": psnr,
         }
+        if drawn is not None:
+            description |= {"degradation": drawn, "libraries": libraries()}
         return dump_json(description, indent=None)
 
     def commit(self) -> Marker:

@@ -8,8 +8,17 @@ from typing import Any
 
 from shardgen import codec
 from shardgen.errors import RunError, UsageError
-from shardgen.format import IMAGES, MANIFEST_NAME, SCALE_FOLDER, SHARD_FILE, Manifest, Member, load_index, load_manifest
-from shardgen.triplet import Triplet
+from shardgen.format import (
+    MANIFEST_NAME,
+    SCALE_FOLDER,
+    SHARD_FILE,
+    Manifest,
+    Member,
+    load_index,
+    load_manifest,
+    shard_of_key,
+)
+from shardgen.pixels import Pixels
 
 
 def scale_folders(folder: Path) -> list[Path]:
@@ -47,7 +56,7 @@ def _holds_shards(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class StoredSample:
-    """A sample as its shard's index lists it: key, and members by what they are (`hr`, `lr`, `up`, `json`)."""
+    """A sample as its shard's index lists it: key, and members by what they are (`hr`, `lr`, `lr1`, `up`, `json`)."""
 
     key: str
     tar: Path
@@ -65,7 +74,7 @@ class StoredSample:
         return data
 
     def describe(self) -> dict[str, Any]:
-        """What the `json` member says: source, class, box, scale, method."""
+        """What the `json` member says: source, class, box, scale, method, and what was drawn."""
         try:
             value = json.loads(self.read("json"))
         except ValueError as error:
@@ -74,16 +83,13 @@ class StoredSample:
             raise RunError(f"{self.tar}: {self.key}.json is no JSON object")
         return value
 
-    def triplet(self) -> Triplet:
-        """The three images, decoded."""
-        return Triplet(*(self._pixels(image) for image in IMAGES))
-
-    def _pixels(self, image: str) -> Any:
-        data = self.read(image)
+    def image(self, name: str) -> Pixels:
+        """One image, decoded: `hr`, `lr`, `lr1`, `up`."""
+        data = self.read(name)
         try:
-            return codec.decode(self.members[image].extension.rpartition(".")[2], data)
+            return codec.decode(self.members[name].extension.rpartition(".")[2], data)
         except RunError as error:
-            raise RunError(f"{self.tar}: {self.members[image].name} {error}") from error
+            raise RunError(f"{self.tar}: {self.members[name].name} {error}") from error
 
 
 def stored_samples(folder: Path, shard: str) -> list[StoredSample]:
@@ -92,6 +98,17 @@ def stored_samples(folder: Path, shard: str) -> list[StoredSample]:
     if not index.exists() or not tar.exists():
         raise UsageError(f"no shard {shard} in {folder}; `shardgen inspect {folder}` lists them")
     return list(_samples_of_index(tar, load_index(index)))
+
+
+def find_sample(folder: Path, key: str) -> StoredSample:
+    """UsageError when the folder of a scale holds no sample of this key."""
+    shard = shard_of_key(key)
+    sample = next((sample for sample in stored_samples(folder, shard) if sample.key == key), None)
+    if sample is None:
+        raise UsageError(
+            f"no sample {key} in {folder}; `shardgen inspect {folder} --shard {shard}` lists its neighbours"
+        )
+    return sample
 
 
 def _samples_of_index(tar: Path, index: list[list[Member]]) -> Iterator[StoredSample]:

@@ -14,30 +14,37 @@ from shardgen.shard_reader import StoredSample, open_manifest, scale_folders, st
 _MAX_NAME_BYTES = 255  # of a file, on every file system in use
 
 
-def unpack(folder: Path, output: Path, split: str | None = None) -> int:
+def unpack(folder: Path, output: Path, split: str | None = None) -> tuple[int, int]:
     """Write `output/scale_4x/CLASS/STEM_hr.png`, `STEM_lr_4x.png` and `STEM_upsampled_4x.png` for every sample.
 
+    Further variants of LR are `STEM_lr1_4x.png` and so on.
+
     Tiles of one photo carry their place (`STEM_x512_y0`), photos that differ only in their extension keep it
-    (`STEM_jpg`, `STEM_png`). Returns the number of samples. RunError when a source's path leads out of `output`.
+    (`STEM_jpg`, `STEM_png`). Returns the numbers of samples and of files. RunError when a source's path leads out of
+    `output`.
     """
-    count = 0
+    count = num_files = 0
     for path in scale_folders(folder):
         manifest = open_manifest(path)
         for sample, stem in _named(manifest, split):
             target = output / scale_folder(manifest.scale) / stem
-            triplet, scale = sample.triplet(), manifest.scale
+            images = [name for name in sample.members if name != "json"]
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                for pixels, suffix in zip(triplet, _suffixes(scale), strict=True):
-                    _write(target.parent / _fitted(target.name, suffix), b"".join(codec.encode("png", pixels)))
+                for name in images:
+                    path = target.parent / _fitted(target.name, _suffix(name, manifest.scale))
+                    _write(path, b"".join(codec.encode("png", sample.image(name))))
             except OSError as error:
                 raise RunError(f"cannot write {target}: {error.strerror}") from error
             count += 1
-    return count
+            num_files += len(images)
+    return count, num_files
 
 
-def _suffixes(scale: int) -> tuple[str, str, str]:
-    return "_hr.png", f"_lr_{scale}x.png", f"_upsampled_{scale}x.png"
+def _suffix(image: str, scale: int) -> str:
+    if image == "hr":
+        return "_hr.png"
+    return f"_{'upsampled' if image == 'up' else image}_{scale}x.png"
 
 
 def _named(manifest: Manifest, split: str | None) -> Iterator[tuple[StoredSample, PurePosixPath]]:

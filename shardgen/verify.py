@@ -15,7 +15,6 @@ from shardgen import codec
 from shardgen.errors import RunError
 from shardgen.files import remove_temporaries
 from shardgen.format import (
-    IMAGES,
     MANIFEST_NAME,
     FormatError,
     Manifest,
@@ -142,15 +141,18 @@ def _samples_of_tar(data: bytes) -> Iterator[list[Member]]:
 
 
 def _check_sample(data: memoryview, key: str, members: list[Member], manifest: Manifest) -> None:
-    expected = [*(f"{image}.{manifest.codec}" for image in IMAGES), "json"]
+    names = manifest.images(shard_of_key(key).partition("-")[0])
+    expected = [*(f"{image}.{manifest.codec}" for image in names), "json"]
     found = [member.extension for member in members]
     if found != expected:
         raise RunError(f"sample {key} has members {found}, expected {expected}")
-    hr, lr, up = (_shape(data, member, manifest.codec) for member in members[:3])
     scale, hr_size = manifest.scale, manifest.hr_size
-    if hr != (hr_size, hr_size, 3) or up != hr or lr != (hr_size // scale, hr_size // scale, 3):
-        raise RunError(f"sample {key}: HR {hr}, LR {lr}, up {up} do not fit scale {scale} and HR size {hr_size}")
-    described = json.loads(bytes(data[members[3].offset : members[3].offset + members[3].size]))
+    for name, member in zip(names, members, strict=False):
+        shape, edge = _shape(data, member, manifest.codec), hr_size if name in ("hr", "up") else hr_size // scale
+        if shape != (edge, edge, 3):
+            raise RunError(f"sample {key}: {name} {shape} does not fit scale {scale} and HR size {hr_size}")
+    text = members[-1]
+    described = json.loads(bytes(data[text.offset : text.offset + text.size]))
     if not isinstance(described, dict) or any(name not in described for name in _JSON_KEYS):
         raise RunError(f"sample {key}: its json lacks one of {', '.join(_JSON_KEYS)}")
 

@@ -11,17 +11,21 @@ REPOSITORY = Path(__file__).parent.parent
 FLOORS = {
     "shardgen": """
         __init__ errors format
-        config geometry files pixels
-        sources photo resample codec cpus
+        geometry files pixels bicubic
+        degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
+        degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
+        degradation.steps degradation.recipe degradation.recipe_file degradation.words
+        config sources photo resample codec cpus picture
         degrade plan statistics triplet shard_writer
         marker shard_job
         engines.__init__ engines.fork_server engines.base engines.local inventory manifest progress shard_reader
-        generate inspect preview sample_photos unpack verify
-        cli_types cli __main__
+        generate inspect preview rebuild recipe_preview sample_photos unpack verify
+        commands.__init__ commands.types commands.generate commands.check commands.look commands.recipe
+        cli __main__
     """,
     "trainer": """
         __init__ errors pixels
-        config device files losses memory metrics bicubic picture stopping
+        config device files losses memory metrics picture stopping
         models.blocks models.compact models.rrdb models.__init__ weights_layout weights
         stream.__init__ stream.draws stream.schedule stream.patches stream.mapped_shard stream.batches
         stream.fork_server stream.queues stream.ring stream.transfer stream.chunks stream.source
@@ -35,7 +39,7 @@ FLOORS = {
 }
 ORDER = {package: floors.split() for package, floors in FLOORS.items()}
 # All that one package may know of the other.
-CONTRACT = {"trainer": {"shardgen.format"}, "shardgen": set()}
+CONTRACT = {"trainer": {"shardgen.format", "shardgen.bicubic"}, "shardgen": set()}
 
 
 def rooms(package: str) -> dict[str, Path]:

@@ -105,7 +105,7 @@ def test_the_manifest_says_what_a_reader_needs(shards: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "has format version 2, newer than 1: update this program"),
+        ({"format_version": 3}, "has format version 3, newer than 2: update this program"),
         ({"format_version": None}, "expected a format_version"),
         ({"shards": {}}, "expected 'settings' and 'shards'"),
         ({"settings": {"scale": "4", "hr_size": 64, "codec": "npy"}}, "cannot be"),

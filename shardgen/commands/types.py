@@ -1,10 +1,17 @@
 """What the command line accepts beyond click's own types."""
 
+import functools
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
+
+PATH = click.Path(path_type=Path)
+
+# An option whose default is shown by --help.
+option = functools.partial(click.option, show_default=True)
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -32,6 +39,10 @@ class FailureLimit(click.ParamType[str]):
         if not match or (match[1] and float(match[1]) > 100):
             self.fail(f"{value!r}: expected a number of photos such as 50, or a share such as 2%", param, ctx)
         return str(value)
+
+
+def human_bytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def failure_limit(value: str | None, num_photos: int) -> int:

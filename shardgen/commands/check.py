@@ -1,0 +1,55 @@
+"""`shardgen inspect` and `shardgen verify`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from shardgen.commands.types import PATH, human_bytes
+from shardgen.cpus import available_cpus
+from shardgen.errors import ShardgenError, UsageError
+from shardgen.inspect import describe_folders, render_folder, render_sample, render_shard
+from shardgen.verify import verify
+
+
+@click.command("inspect")
+@click.argument("folder", type=PATH, default=Path("shards"))
+@click.option("--shard", help="List the samples of this shard, e.g. train-000000.")
+@click.option("--sample", "key", help="Show one sample by its key, e.g. 000000000042.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def inspect_command(folder: Path, shard: str | None, key: str | None, as_json: bool) -> None:
+    """Show what a folder of shards holds.
+
+    Example: shardgen inspect shards/scale_4x --shard val-000000
+    """
+    if shard and key:
+        raise UsageError("--shard and --sample do not go together: name one of them")
+    described = describe_folders(folder, shard, key)
+    if as_json:
+        click.echo(json.dumps(described, ensure_ascii=False, indent=2))
+        return
+    render = render_shard if shard else render_sample if key else render_folder
+    for name, description in described.items():
+        render(name, description)
+
+
+@click.command("verify")
+@click.argument("folder", type=PATH, default=Path("shards"))
+@click.option("--fix", is_flag=True, help="Remove broken shards, so that the next generate makes exactly those again.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Threads that read.  [default: the CPUs that this process may use]"
+)
+def verify_command(folder: Path, fix: bool, workers: int | None) -> None:
+    """Read everything again and name every shard that is not what it should be.
+
+    Example: shardgen verify shards --fix
+    """
+    report = verify(folder, fix, workers or available_cpus())
+    for problem in report.problems:
+        click.echo(f"{problem.path}: {problem.reason}", err=True)
+    if not report.problems:
+        size = f"{report.num_samples:,} samples, {human_bytes(report.num_bytes)}"
+        click.echo(f"{report.num_shards} shards, {size}: all whole.")
+        return
+    advice = "Removed; run generate again to make them anew." if fix else "--fix removes what is broken."
+    raise ShardgenError(f"{len(report.problems)} of {report.num_shards} shards and manifests are broken. {advice}")

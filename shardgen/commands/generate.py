@@ -1,0 +1,173 @@
+"""`shardgen generate`."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shardgen.commands.types import (
+    PATH,
+    ByteSize,
+    FailureLimit,
+    Scale,
+    SpaceSeparatedScales,
+    failure_limit,
+    human_bytes,
+    option,
+)
+from shardgen.config import FITS, METHODS, Config
+from shardgen.cpus import available_cpus
+from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
+from shardgen.engines.base import Engine
+from shardgen.engines.local import PoolEngine, SerialEngine
+from shardgen.errors import ShardgenError
+from shardgen.format import CODECS, scale_folder
+from shardgen.generate import STATS_NAME, Outcome, Preparation, generate, prepare
+from shardgen.sources import printable
+
+_CPUS = "[default: the CPUs that this process may use]"
+
+
+@click.command("generate", cls=SpaceSeparatedScales)
+@option("-i", "--input", type=PATH, default=Path("OST"), help="Folder of photos in class folders.")
+@option("-o", "--output", type=PATH, default=Path("shards"), help="Folder for scale_2x, scale_4x, ...")
+@option("-s", "--scales", type=Scale(), multiple=True, default=("4",), help="2 3 4, or 2,3,4; any of 2 to 8.")
+@option("--size", type=int, default=512, help="HR edge in px.")
+@option(
+    "--fit",
+    type=click.Choice(FITS),
+    default="cover",
+    help="What of a photo becomes HR: its centre square, native-resolution tiles, or all of it, distorted.",
+)
+@click.option("--tile-step", type=int, help="Px from tile to tile with --fit tile.  [default: --size, no overlap]")
+@option("--sample", type=float, default=1.0, help="Share of the photos: 0.01 to try, 0.1 to check, 1 for all.")
+@option("--method", type=click.Choice(METHODS), default="cubic", help="How LR is made and enlarged again.")
+@click.option(
+    "--degradation",
+    help=f"Make LR by a recipe instead: {', '.join(BUILT_IN)}, or a YAML file. `shardgen recipe show` prints one.",
+)
+@option("--variants", type=int, default=1, help="LR images of each training sample, all drawn from the recipe.")
+@option("--no-up", is_flag=True, help="Leave out the enlarged LR: a third to a half less space.")
+@option("--sharpen-hr", is_flag=True, help="Sharpen HR as Real-ESRGAN does (unsharp mask), before LR is made of it.")
+@option(
+    "--codec",
+    type=click.Choice(CODECS),
+    default="npy",
+    help="npy trains fastest; png and webp, both lossless, take about a half and a third of the space.",
+)
+@option("--shard-bytes", type=ByteSize(), default="256MB", help="Shards come out between half of this and about it.")
+@option("--val-fraction", type=float, default=0.02, help="Share of the photos for validation.")
+@option("--seed", type=int, default=0, help="Draws the order and the split of the photos.")
+@click.option("--workers", type=click.IntRange(min=0), help=f"Worker processes; 0 works in this one.  {_CPUS}")
+@click.option(
+    "--max-failures",
+    type=FailureLimit(),
+    help="Photos that may fail before the exit code is 1: 50, or 2%.  [default: 1%, at least 10]",
+)
+@click.option("--auto", is_flag=True, help="Ask nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+def generate_command(
+    workers: int | None,
+    max_failures: str | None,
+    auto: bool,
+    dry_run: bool,
+    scales: tuple[tuple[int, ...], ...],
+    degradation: str | None,
+    no_up: bool,
+    **settings: Any,
+) -> None:
+    """Make shards from photos; what is there already is kept.
+
+    Example: shardgen generate -i OST -o shards -s 2 3 4 --sample 0.1 --auto
+    """
+    config = Config(
+        scales=tuple(scale for group in scales for scale in group),
+        degradation=load_recipe(degradation) if degradation is not None else None,
+        up=not no_up,
+        **settings,
+    )
+    if dry_run:
+        click.echo(_preparation_text(prepare(config)))
+        return
+    num_workers = available_cpus() if workers is None else workers
+    engine: Engine = PoolEngine(num_workers) if num_workers else SerialEngine()
+    outcome = generate(config, engine, functools.partial(_confirm, auto=auto))
+    click.echo(_outcome_text(outcome, config.output, config.size))
+    _exit_by_failures(outcome, max_failures)
+
+
+def _confirm(preparation: Preparation, auto: bool) -> None:
+    if not preparation.tasks:
+        return
+    click.echo(_preparation_text(preparation))
+    if not auto and not click.confirm("Go on?", default=True):
+        raise click.Abort
+
+
+def _preparation_text(p: Preparation) -> str:
+    listing = p.listing
+    others = f", {listing.num_ignored:,} other files ignored" if listing.num_ignored else ""
+    links = listing.num_links_passed_over
+    loops = f", {links:,} links to folders listed already not followed" if links else ""
+    lines = [
+        f"Photos  {p.num_photos:,} of {len(listing.photos):,} in {p.config.input}"
+        f" ({p.photos_of('train'):,} train, {p.photos_of('val'):,} val){others}{loops}",
+    ]
+    for inventory in p.inventories:
+        scale, hr = inventory.scale, p.config.hr_size(inventory.scale)
+        cropped = f" ({p.config.size} cropped to a multiple of {scale})" if hr != p.config.size else ""
+        about = "about " if p.config.fit == "tile" else ""
+        counts = [f"{len(inventory.to_make)} shards to make ({about}{p.samples_to_make(scale):,} samples)"]
+        counts += [f"{len(inventory.kept)} kept"] if inventory.kept else []
+        counts += [f"{len(inventory.stale)} outdated to remove"] if inventory.stale else []
+        settings = f"HR {hr} px{cropped}, LR {hr // scale} px, {_how(p.config)}, {p.config.codec}"
+        lines.append(f"{scale_folder(scale)}  {settings}: {', '.join(counts)}")
+    lines.append(f"Disk    {human_bytes(p.bytes_to_make)} needed, {human_bytes(p.free_bytes)} free")
+    return "\n".join(lines)
+
+
+def _how(config: Config) -> str:
+    how = config.degradation.name if config.degradation else config.method
+    return f"{how} x {config.variants} variants" if config.variants > 1 else how
+
+
+def _outcome_text(outcome: Outcome, output: Path, size: int) -> str:
+    if not (outcome.made or outcome.removed):
+        return f"All {outcome.kept} shards are up to date."
+    lines = []
+    for scale, manifest in outcome.manifests.items():
+        totals = manifest["totals"]
+        extras = {
+            f"enlarged (smaller than {size} px)": totals["enlarged"],
+            "skipped (smaller than a tile)": totals["skipped"],
+            "failed": totals["failures"],
+        }
+        lines.append(
+            f"{output / scale_folder(scale)}: {totals['samples']:,} samples in {totals['shards']} shards, "
+            f"{human_bytes(totals['bytes'])}"
+            + "".join(f", {count:,} {what}" for what, count in extras.items() if count)
+        )
+    lines.append(f"Shards: {outcome.made} made, {outcome.kept} kept, {outcome.removed} removed.")
+    if outcome.work.photos:
+        rate = outcome.work.photos / max(outcome.work.wall_s, 1e-9)
+        took = f"{outcome.work.photos:,} photos in {outcome.work.wall_s:.1f} s ({rate:.0f} photos/s)"
+        lines.append(f"{took}; see {output / STATS_NAME}.")
+    return "\n".join(lines)
+
+
+def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:
+    failures = outcome.failures
+    num_photos = max(manifest["totals"]["photos"] for manifest in outcome.manifests.values())
+    limit = failure_limit(max_failures, num_photos)
+    if failures:
+        example = f"{printable(failures[0]['path'])}: {failures[0]['reason']}"
+        some = f"{len(failures):,} of {num_photos:,} photos failed (limit {limit:,})"
+        click.echo(f"{some}, e.g. {example}. All are named in the manifest.", err=True)
+    if not outcome.num_samples:
+        raise ShardgenError("no photo gave a sample. The manifest says why for each.")
+    if len(failures) > limit:
+        raise ShardgenError(
+            f"{len(failures)} photos failed, more than the {limit} that --max-failures allows. The shards are whole "
+            "and usable without them; mend or remove the photos, or allow more."
+        )

@@ -1,0 +1,79 @@
+"""`shardgen preview`, `shardgen unpack` and `shardgen rebuild`: images to look at."""
+
+from pathlib import Path
+
+import click
+
+from shardgen import codec
+from shardgen.commands.types import PATH, option
+from shardgen.degradation.recipe_file import load_recipe
+from shardgen.errors import ShardgenError, UsageError
+from shardgen.files import write_atomically
+from shardgen.format import MAX_SCALE, MIN_SCALE, SPLITS
+from shardgen.preview import draw_preview
+from shardgen.rebuild import changed_libraries, rebuild
+from shardgen.recipe_preview import draw_recipe_preview
+from shardgen.unpack import unpack
+
+
+@click.command("preview")
+@click.argument("source", type=PATH, metavar="FOLDER|PHOTO")
+@option("-o", "--output", type=PATH, default=Path("preview.png"), help="The picture to write.")
+@click.option("--count", type=click.IntRange(1, 64), help="Rows; with --recipe, draws.  [default: 6; 8]")
+@click.option("--recipe", help="Show a photo under draws of this recipe: a built-in name, or a YAML file.")
+@option("-s", "--scale", type=click.IntRange(MIN_SCALE, MAX_SCALE), default=4, help="With --recipe: HR px per LR px.")
+def preview_command(source: Path, output: Path, count: int | None, recipe: str | None, scale: int) -> None:
+    """Draw some samples of a folder of shards; or one photo under many draws of a recipe, with their parameters.
+
+    Examples: shardgen preview shards/scale_4x -o preview.png; shardgen preview --recipe realesrgan photo.jpg
+    """
+    if recipe is None:
+        rows = draw_preview(source, output, count or 6)
+        click.echo(f"{output}: {rows} samples of {source}")
+        return
+    loaded = load_recipe(recipe)
+    if source.is_dir():
+        raise UsageError(f"{source} is a folder: name a photo to show under the draws of --recipe {recipe}")
+    draw_recipe_preview(source, loaded, scale, count or 8, output)
+    click.echo(f"{output}: {source} under {count or 8} draws of {loaded.name}, {scale}x")
+
+
+@click.command("unpack")
+@click.argument("folder", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="Folder for scale_4x/mountain/img1_hr.png, ...")
+@click.option("--split", type=click.Choice(SPLITS), help="Only this split.  [default: both]")
+def unpack_command(folder: Path, output: Path, split: str | None) -> None:
+    """Write the samples as loose PNG files, for tools that want folders.
+
+    Example: shardgen unpack shards/scale_4x -o OST_LR
+    """
+    count, num_files = unpack(folder, output, split)
+    click.echo(f"{output}: {count:,} samples, {num_files:,} files")
+
+
+@click.command("rebuild")
+@click.argument("key")
+@click.argument("folder", type=PATH, default=Path("shards"))
+@click.option("-o", "--output", type=PATH, help="Write the LR images made again into this folder, as PNG.")
+def rebuild_command(key: str, folder: Path, output: Path | None) -> None:
+    """Make the LR images of a sample again, from its HR and the record of what was drawn, and compare.
+
+    Example: shardgen rebuild 000000300042 shards/scale_4x -o again
+    """
+    num_different = 0
+    for image in rebuild(folder, key):
+        height, width = image.made.shape[:2]
+        found = f"{image.num_different:,} of {height * width:,} px differ" if image.num_different else "identical"
+        click.echo(f"{image.folder}: {key}.{image.name}, {width} x {height} px: {found}")
+        num_different += bool(image.num_different)
+        if output:
+            output.mkdir(parents=True, exist_ok=True)
+            name = f"{key}_{image.name}_{image.scale}x.png"
+            write_atomically(output / name, b"".join(codec.encode("png", image.made)))
+    if num_different:
+        changed = changed_libraries(folder, key)
+        versions = ", ".join(f"{name} {then}, here {now}" for name, (then, now) in changed.items())
+        raise ShardgenError(
+            f"{num_different} LR images came out otherwise than they are stored: "
+            + (f"made with {versions}" if changed else "the libraries are the same, so the shard has changed")
+        )

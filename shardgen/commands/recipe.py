@@ -1,0 +1,55 @@
+"""`shardgen recipe`."""
+
+import click
+import yaml
+
+from shardgen.degradation.recipe_file import BUILT_IN, load_recipe, recipe_text
+from shardgen.degradation.steps import STEPS
+from shardgen.degradation.words import summary
+
+
+@click.group("recipe")
+def recipe_commands() -> None:
+    """Recipes for --degradation: print one to start from, check one, list what there is."""
+
+
+@recipe_commands.command("show")
+@click.argument("name", required=False)
+def show_command(name: str | None) -> None:
+    """Print a built-in recipe; without a name, say which there are.
+
+    Example: shardgen recipe show realesrgan > mine.yaml
+    """
+    if name is None:
+        for built_in in BUILT_IN:
+            click.echo(f"{built_in}: {summary(load_recipe(built_in).plain['steps'])}")
+        return
+    click.echo(recipe_text(name), nl=False)
+
+
+@recipe_commands.command("check")
+@click.argument("file")
+def check_command(file: str) -> None:
+    """Read a recipe and say in which order it does what; or what is wrong with it.
+
+    Example: shardgen recipe check mine.yaml
+    """
+    recipe = load_recipe(file)
+    click.echo(f"{recipe.name}: {summary(recipe.plain['steps'])}")
+
+
+@recipe_commands.command("steps")
+def steps_command() -> None:
+    """List all steps, with what they can be told and the defaults.
+
+    Example: shardgen recipe steps
+    """
+    for name, step in STEPS.items():
+        click.echo(f"{name}: {step.summary}")
+        for key, setting in step.settings.items():
+            default = setting.default
+            plain = (
+                dict(default) if isinstance(default, dict) else list(default) if isinstance(default, tuple) else default
+            )
+            shown = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=1000)
+            click.echo(f"    {key}: {shown.removesuffix(chr(10)).removesuffix('...').strip()}    # {setting.what}")

@@ -1,0 +1,1 @@
+"""Blind degradation: a recipe of steps, drawn for every LR image and written down, so that it can be made again."""

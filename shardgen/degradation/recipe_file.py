@@ -1,0 +1,49 @@
+"""Finding a recipe: one of those that come with the program, or a file of one's own."""
+
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+from shardgen.degradation.recipe import Recipe, parse_steps
+from shardgen.degradation.settings import require_known
+from shardgen.errors import UsageError
+
+BUILT_IN = ("realesrgan", "bsrgan-light")
+
+
+def load_recipe(name: str) -> Recipe:
+    """The built-in recipe of this name, or that in the YAML file of this path.
+
+    UsageError when there is none, or when it is not a list of known steps with settings that can be.
+    """
+    if name in BUILT_IN:
+        return _parse(recipe_text(name), name, name)
+    path = Path(name)
+    if not path.suffix and not path.exists():
+        require_known(name, BUILT_IN, "--degradation")
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"{path}: {error.strerror}; expected a recipe (YAML), or one of {', '.join(BUILT_IN)}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: expected a recipe in YAML, found bytes that are no text") from error
+    return _parse(text, path.stem, str(path))
+
+
+def recipe_text(name: str) -> str:
+    """The YAML of a built-in recipe, with its comments. UsageError when there is none of this name."""
+    require_known(name, BUILT_IN, "recipe")
+    return (resources.files("shardgen.degradation") / "recipes" / f"{name}.yaml").read_text("utf-8")
+
+
+def _parse(text: str, name: str, where: str) -> Recipe:
+    try:
+        value = yaml.safe_load(text)
+        return Recipe(name, parse_steps(value, where))
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where}: no valid YAML ({' '.join(str(error).split())})") from error
+    except RecursionError as error:
+        raise UsageError(f"{where}: nested too deeply") from error

@@ -1,0 +1,129 @@
+"""What a step of a recipe can be told: ranges and probabilities, checked when the recipe is read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+from shardgen.degradation.dice import Dice
+from shardgen.errors import UsageError
+
+
+class Setting(Protocol):
+    """A key of a step. `default` is what it means to leave it out, in the form that `read` gives."""
+
+    @property
+    def default(self) -> Any: ...
+
+    @property
+    def what(self) -> str:
+        """What it is, with its unit, for people."""
+
+    def read(self, value: Any, where: str) -> Any:
+        """The value of a recipe in its plain form. UsageError, which begins with `where`, when it cannot be."""
+
+    def draw(self, value: Any, dice: Dice) -> Any:
+        """A parameter, as it is written down: a number or a name."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A number drawn evenly from `[low, high]`; a recipe may also fix it with one number."""
+
+    default: tuple[float, float]
+    what: str
+    low: float
+    high: float
+
+    def read(self, value: Any, where: str) -> tuple[float, float]:
+        ends = value if isinstance(value, (list, tuple)) else [value, value]
+        if len(ends) != 2 or not all(map(is_number, ends)) or not self.low <= ends[0] <= ends[1] <= self.high:
+            raise UsageError(
+                f"{where}: expected a number or [low, high] from {self.low:g} to {self.high:g}, not {value!r}"
+            )
+        return float(ends[0]), float(ends[1])
+
+    def draw(self, value: tuple[float, float], dice: Dice) -> float:
+        return dice.uniform(*value)
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A whole number drawn evenly from `[low, high]`, only from the odd ones if `odd`."""
+
+    default: tuple[int, int]
+    what: str
+    low: int
+    high: int
+    odd: bool = False
+
+    def read(self, value: Any, where: str) -> tuple[int, int]:
+        ends = value if isinstance(value, (list, tuple)) else [value, value]
+        whole = len(ends) == 2 and all(type(end) is int and (end % 2 or not self.odd) for end in ends)
+        if not whole or not self.low <= ends[0] <= ends[1] <= self.high:
+            kind = "an odd integer" if self.odd else "an integer"
+            raise UsageError(
+                f"{where}: expected {kind} or [low, high] of such, {self.low} to {self.high}, not {value!r}"
+            )
+        return ends[0], ends[1]
+
+    def draw(self, value: tuple[int, int], dice: Dice) -> int:
+        return dice.integer(*value, step=2 if self.odd else 1)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some names, by weight; a recipe gives `{name: weight}`, a list of equally likely names, or one name."""
+
+    default: Mapping[str, float]
+    what: str
+    names: tuple[str, ...]
+
+    def read(self, value: Any, where: str) -> dict[str, float]:
+        named = [value] if isinstance(value, str) else value
+        weights = dict.fromkeys(named, 1.0) if _is_list_of_names(named) else named
+        if not isinstance(weights, dict) or not weights:
+            raise UsageError(f"{where}: expected a name, a list of names or {{name: weight}}, not {value!r}")
+        for name, weight in weights.items():
+            require_known(str(name), self.names, where)
+            if not is_number(weight) or weight < 0:
+                raise UsageError(f"{where}: {name}: expected a weight of 0 or more, not {weight!r}")
+        if not sum(weights.values()) > 0:
+            raise UsageError(f"{where}: one of the weights has to be above 0")
+        return {str(name): float(weight) for name, weight in weights.items()}
+
+    def draw(self, value: Mapping[str, float], dice: Dice) -> str:
+        return dice.choice(value)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Yes or no, with this probability."""
+
+    default: float
+    what: str
+
+    def read(self, value: Any, where: str) -> float:
+        if not is_number(value) or not 0 <= value <= 1:
+            raise UsageError(f"{where}: expected a probability from 0 to 1, not {value!r}")
+        return float(value)
+
+    def draw(self, value: float, dice: Dice) -> bool:
+        return dice.chance(value)
+
+
+def is_number(value: object) -> bool:
+    """A finite number; YAML's `yes` and `no` are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def require_known(name: str, known: Mapping[str, Any] | tuple[str, ...], where: str) -> None:
+    """UsageError with the nearest right name when it is none of those that are known."""
+    if name not in known:
+        near = get_close_matches(name, list(known), 1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "expected one of " + ", ".join(known)
+        raise UsageError(f"{where}: there is no {name!r}; {hint}")
+
+
+def _is_list_of_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)

@@ -1,0 +1,345 @@
+"""Recipes: what can be written into one, what is drawn from it and how often, and that draws follow from names."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from helpers import make_photo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shardgen.degradation.dice import Dice
+from shardgen.degradation.recipe import Drawn, Recipe, degraded, parse_steps
+from shardgen.degradation.recipe_file import BUILT_IN, load_recipe, recipe_text
+from shardgen.degradation.settings import Choice, Integers, Uniform
+from shardgen.degradation.steps import STEPS
+from shardgen.degrade import draw_variants
+from shardgen.errors import UsageError
+
+DRAWS = 6000
+HR, LR = (96_000, 96_000), (24_000, 24_000)  # so large that rounding to pixels does not show: nothing is made of them
+
+
+def draws(recipe: Recipe, count: int = DRAWS) -> Iterator[Drawn]:
+    return (recipe.draw(Dice("test", number), HR, LR) for number in range(count))
+
+
+def recipe_of(text: str) -> Recipe:
+    return Recipe("test", parse_steps(yaml.safe_load(text), "test.yaml"))
+
+
+def near(count: int, total: int, share: float) -> bool:
+    """Within 4.5 standard deviations: once in 150,000 such questions a right program is called wrong."""
+    return abs(count - total * share) <= 4.5 * math.sqrt(total * share * (1 - share)) + 1
+
+
+def spread_evenly(values: np.ndarray, low: float, high: float) -> bool:
+    """Kolmogorov's distance to the uniform distribution: a right program exceeds it once in 20,000 times."""
+    shares = (np.sort(values) - low) / (high - low)
+    ranks = np.arange(len(values) + 1) / len(values)
+    distance = max(np.abs(shares - ranks[:-1]).max(), np.abs(shares - ranks[1:]).max())
+    return bool(shares[0] >= -1e-4 and shares[-1] <= 1.0001 and distance < 2.3 / math.sqrt(len(values)))
+
+
+# ---- what is wrong with a recipe
+
+WRONG: dict[str, tuple[str, ...]] = {
+    "": ("expected a list of steps", "not None"),
+    "blur: {}": ("expected a list of steps", "{'blur': {}}"),
+    "- blurr: {}": ("step 1: there is no 'blurr'; did you mean 'blur'?",),
+    "- jpeg\n- gausian_noise": ("step 2: there is no 'gausian_noise'; did you mean 'gaussian_noise'?",),
+    "- xyz": ("step 1: there is no 'xyz'; expected one of blur, ",),
+    "- blur: {sigmas: 2}": ("step 1 (blur): there is no 'sigmas'; did you mean 'sigma'?",),
+    "- blur: {sigma: [3, 1]}": ("step 1 (blur): sigma: expected a number or [low, high]", "[3, 1]"),
+    "- blur: {sigma: wide}": ("sigma: expected a number or [low, high]", "'wide'"),
+    "- blur: {sigma: yes}": ("sigma: expected a number or [low, high]", "True"),
+    "- blur: {sigma: .inf}": ("sigma: expected a number or [low, high]", "inf"),
+    "- blur: {size: [7, 20]}": ("size: expected an odd integer or [low, high] of such", "[7, 20]"),
+    "- blur: {kernel: round}": ("step 1 (blur): kernel: there is no 'round'; ",),
+    "- blur: {kernel: {isotropic: -1}}": ("kernel: isotropic: expected a weight of 0 or more, not -1",),
+    "- blur: {kernel: {isotropic: 0}}": ("kernel: one of the weights has to be above 0",),
+    "- blur: {kernel: []}": ("kernel: expected a name, a list of names or {name: weight}",),
+    "- jpeg: {quality: [30, 101]}": ("step 1 (jpeg): quality: expected an integer or [low, high]", "1 to 100"),
+    "- jpeg: {quality: 30.5}": ("quality: expected an integer", "30.5"),
+    "- jpeg: {probability: 2}": ("step 1 (jpeg): probability: expected a probability from 0 to 1, not 2",),
+    "- jpeg: 75": ("step 1 (jpeg): expected its settings", "not 75"),
+    "- {jpeg: {}, blur: {}}": ("step 1: expected one step",),
+    "- [jpeg]": ("step 1: expected one step", "['jpeg']"),
+    "- one_of: []": ("step 1 (one_of): expected a list of `{weight: 0.5, steps: [...]}`",),
+    "- one_of: [jpeg]": ("branch 1: expected `{weight: 0.5, steps: [...]}`, not 'jpeg'",),
+    "- one_of: [{weigt: 1, steps: []}]": ("branch 1: there is no 'weigt'; did you mean 'weight'?",),
+    "- one_of: [{weight: -1, steps: []}]": ("branch 1: expected a weight of 0 or more, not -1",),
+    "- one_of: [{weight: 0, steps: []}]": ("(one_of): one of the weights has to be above 0",),
+    "- one_of: [{weight: 1}]": ("branch 1: expected a list of steps", "None"),
+    "- one_of: [{steps: [{jpg: {}}]}]": ("branch 1: step 1: there is no 'jpg'; did you mean 'jpeg'?",),
+    "- shuffle: jpeg": ("step 1 (shuffle): expected a list of steps",),
+    "- shuffle: [jpg]": ("step 1 (shuffle): step 1: there is no 'jpg'",),
+    "- jpeg: {quality": ("no valid YAML (",),
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_is_wrong_is_named_with_its_place(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        load_recipe(str(path))
+    assert str(error.value).startswith(str(path)), "it has to name the file"
+    for part in WRONG[text]:
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("realesgan", "--degradation: there is no 'realesgan'; did you mean 'realesrgan'?"),
+        ("xyz", "--degradation: there is no 'xyz'; expected one of realesrgan, bsrgan-light"),
+        ("missing.yaml", "missing.yaml: No such file or directory; expected a recipe (YAML), or one of realesrgan"),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_named(name: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        load_recipe(name)
+    assert message in str(error.value)
+
+
+def test_bytes_that_are_no_text_are_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="expected a recipe in YAML, found bytes that are no text"):
+        load_recipe(str(tmp_path / "r.yaml"))
+
+
+# ---- what a recipe means
+
+
+def test_defaults_are_filled_in_and_the_plain_form_is_a_recipe_again() -> None:
+    for name in BUILT_IN:
+        recipe = load_recipe(name)
+        assert parse_steps(recipe.plain["steps"], "plain") == recipe.steps
+        assert parse_steps(yaml.safe_load(recipe_text(name)), name) == recipe.steps
+    (jpeg,) = recipe_of("- jpeg").plain["steps"]
+    assert jpeg["jpeg"]["quality"] == (30, 95) and set(jpeg["jpeg"]) == set(STEPS["jpeg"].settings)
+
+
+def test_a_step_left_to_chance() -> None:
+    drawn = list(draws(recipe_of("- jpeg: {probability: 0.3}\n- webp: {probability: 0}\n- to_lr"), 3000))
+    counts = Counter(step["step"] for steps in drawn for step in steps)
+    assert near(counts["jpeg"], 3000, 0.3) and counts["webp"] == 0 and counts["to_lr"] == 3000
+
+
+def test_one_branch_by_weight_and_never_one_without() -> None:
+    recipe = recipe_of(
+        "- one_of: [{weight: 3, steps: [jpeg, webp]}, {weight: 1, steps: []}, {weight: 0, steps: [banding]}]\n- to_lr"
+    )
+    kinds = Counter(tuple(step["step"] for step in steps) for steps in draws(recipe, 4000))
+    assert set(kinds) == {("jpeg", "webp", "to_lr"), ("to_lr",)}
+    assert near(kinds["to_lr",], 4000, 0.25)
+
+
+def test_shuffled_steps_come_in_every_order_but_lr_size_last() -> None:
+    recipe = recipe_of("- shuffle: [jpeg, to_lr, resize, webp]")
+    orders = Counter(tuple(step["step"] for step in steps) for steps in draws(recipe, 6000))
+    assert len(orders) == 12, "4! orders, halved by the rule that to_lr comes after resize"
+    assert all(order.index("resize") < order.index("to_lr") for order in orders)
+    assert all(near(count, 6000, 1 / 12) for count in orders.values())
+
+
+def test_what_does_not_end_in_lr_size_is_brought_there_and_that_is_written_down() -> None:
+    drawn = recipe_of("- jpeg").draw(Dice(0), HR, LR)
+    assert drawn[-1] == {"step": "to_lr", "size": [24_000, 24_000], "interpolation": "area"}
+    assert recipe_of("- to_lr\n- jpeg").draw(Dice(0), HR, LR)[-1]["step"] == "jpeg"
+
+
+leaves = st.sampled_from(sorted(STEPS)).map(lambda name: {name: {}})
+nodes = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.builds(lambda steps: {"shuffle": steps}, st.lists(inner, max_size=3)),
+        st.builds(lambda steps: {"one_of": [{"steps": steps}, {"steps": []}]}, st.lists(inner, max_size=3)),
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=40)
+@given(steps=st.lists(nodes, max_size=4), scale=st.integers(2, 4), number=st.integers(0, 10**6))
+def test_any_recipe_gives_an_lr_image_and_its_record_gives_it_again(
+    steps: list[dict[str, Any]], scale: int, number: int
+) -> None:
+    recipe = Recipe("any", parse_steps(steps, "any"))
+    hr = make_photo(12 * scale, 12 * scale, seed=number % 50)
+    drawn = recipe.draw(Dice(number), (12 * scale, 12 * scale), (12, 12))
+    lr = degraded(hr, drawn)
+    assert lr.shape == (12, 12, 3) and lr.dtype == np.uint8
+    record = yaml.safe_load(yaml.safe_dump(drawn))  # plain data, or safe_dump refuses
+    assert record == drawn and np.array_equal(degraded(hr, record), lr)
+
+
+# ---- draws are a function of their name
+
+
+def test_the_same_words_give_the_same_draws_for_ever() -> None:
+    """Numbers written down: shards of today are rebuilt by the program of tomorrow."""
+    dice = Dice(7, "山/a.jpg", 0, 512, 3)
+    drawn = [dice.uniform(-1, 1), dice.integer(7, 21, 2), dice.choice({"a": 1, "b": 3}), dice.chance(0.5), dice.seed()]
+    assert drawn == [0.523623, 9, "b", True, 3560834736162981]
+    assert Dice(0, "a\udcff.jpg").chance(1)  # a file name that is not UTF-8
+
+
+def test_every_word_counts() -> None:
+    def of(*words: Any, scale: int = 4) -> list[Drawn]:
+        seed, source, place = words
+        return draw_variants(load_recipe("realesrgan"), 2, seed, source, place, 96, scale)
+
+    first = of(0, "a/b.jpg", (0, 0))
+    assert first == of(0, "a/b.jpg", (0, 0)) and first[0] != first[1]
+    others = [of(1, "a/b.jpg", (0, 0)), of(0, "a/c.jpg", (0, 0)), of(0, "a/b.jpg", (0, 96)), of(0, "a/b.jpg", (96, 0))]
+    assert all(other != first for other in others)
+    for here, there in zip(first[0], of(0, "a/b.jpg", (0, 0), scale=2)[0], strict=True):
+        assert {k: v for k, v in here.items() if k != "size"} == {k: v for k, v in there.items() if k != "size"}
+
+
+@given(low=st.integers(-50, 50), steps=st.integers(0, 20), step=st.integers(1, 5), number=st.integers())
+def test_integers_stay_in_their_range(low: int, steps: int, step: int, number: int) -> None:
+    drawn = Dice(number).integer(low, low + steps * step, step)
+    assert drawn in range(low, low + steps * step + 1, step)
+
+
+def test_a_shuffle_is_fair() -> None:
+    orders = Counter(tuple(Dice(number).shuffled("abc")) for number in range(6000))
+    assert len(orders) == 6 and all(near(count, 6000, 1 / 6) for count in orders.values())
+
+
+# ---- the statistics of realesrgan against its probabilities
+
+
+@pytest.fixture(scope="module")
+def realesrgan() -> list[Drawn]:
+    return list(draws(load_recipe("realesrgan")))
+
+
+KERNELS = {
+    "isotropic": 0.45,
+    "anisotropic": 0.25,
+    "generalized_isotropic": 0.12,
+    "generalized_anisotropic": 0.03,
+    "plateau_isotropic": 0.12,
+    "plateau_anisotropic": 0.03,
+}
+
+
+def split_rounds(steps: Drawn) -> tuple[Drawn, Drawn, Drawn]:
+    """First round, second round, and what comes after its noise."""
+    names = [step["step"] for step in steps]
+    end = names.index("jpeg") + 1
+    noises = [number for number, name in enumerate(names) if name in ("gaussian_noise", "poisson_noise")]
+    return steps[:end], steps[end : noises[1] + 1], steps[noises[1] + 1 :]
+
+
+def test_the_first_round_is_as_published(realesrgan: list[Drawn]) -> None:
+    rounds = [split_rounds(steps)[0] for steps in realesrgan]
+    assert {tuple(step["step"] for step in steps)[1::2] for steps in rounds} == {("resize", "jpeg")}
+    _check_kernels([steps[0] for steps in rounds], DRAWS, sinc=0.1, sigma=(0.2, 3))
+    _check_resizes([steps[1] for steps in rounds], HR, up=0.2, down=0.7, low=0.15, high=1.5)
+    _check_noise([steps[2] for steps in rounds], sigma=(1, 30), strength=(0.05, 3))
+    _check_quality([steps[3] for steps in rounds])
+
+
+def test_the_second_round_is_as_published(realesrgan: list[Drawn]) -> None:
+    rounds = [split_rounds(steps)[1] for steps in realesrgan]
+    blurred = [steps for steps in rounds if steps[0]["step"] != "resize"]
+    assert near(len(blurred), DRAWS, 0.8)
+    _check_kernels([steps[0] for steps in blurred], len(blurred), sinc=0.1, sigma=(0.2, 1.5))
+    _check_resizes([steps[-2] for steps in rounds], LR, up=0.3, down=0.4, low=0.3, high=1.2)
+    _check_noise([steps[-1] for steps in rounds], sigma=(1, 25), strength=(0.05, 2.5))
+
+
+def test_the_end_is_as_published(realesrgan: list[Drawn]) -> None:
+    ends = Counter(tuple(step["step"] for step in split_rounds(steps)[2]) for steps in realesrgan)
+    expected = {
+        ("to_lr", "sinc", "jpeg"): 0.4,
+        ("to_lr", "jpeg"): 0.1,
+        ("jpeg", "to_lr", "sinc"): 0.4,
+        ("jpeg", "to_lr"): 0.1,
+    }
+    assert set(ends) == set(expected) and all(near(ends[order], DRAWS, share) for order, share in expected.items())
+    last = [step for steps in realesrgan for step in split_rounds(steps)[2]]
+    _check_quality([step for step in last if step["step"] == "jpeg"])
+    kinds = Counter(step["interpolation"] for step in last if step["step"] == "to_lr")
+    assert set(kinds) == {"area", "linear", "cubic"} and all(near(kinds[kind], DRAWS, 1 / 3) for kind in kinds)
+
+
+def _check_kernels(steps: Drawn, total: int, sinc: float, sigma: tuple[float, float]) -> None:
+    sincs = [step for step in steps if step["step"] == "sinc"]
+    blurs = [step for step in steps if step["step"] == "blur"]
+    assert len(sincs) + len(blurs) == total and near(len(sincs), total, sinc)
+    kinds = Counter(step["kernel"] for step in blurs)
+    assert set(kinds) == set(KERNELS)
+    assert all(near(kinds[kind], len(blurs), share) for kind, share in KERNELS.items())
+    sizes = Counter(step["size"] for step in steps)
+    assert set(sizes) == set(range(7, 22, 2)) and all(near(sizes[size], total, 1 / 8) for size in sizes)
+    sigmas = np.concatenate([np.atleast_1d(step["sigma"]) for step in blurs])
+    assert spread_evenly(sigmas, *sigma)
+
+
+def _check_resizes(steps: Drawn, of: tuple[int, int], up: float, down: float, low: float, high: float) -> None:
+    factors = np.array([step["size"][0] / of[0] for step in steps])
+    larger, smaller = factors[factors > 1], factors[factors < 1]
+    assert near(len(larger), len(steps), up) and spread_evenly(larger, 1, high)
+    assert near(len(smaller), len(steps), down) and spread_evenly(smaller, low, 1)
+    kinds = Counter(step["interpolation"] for step in steps)
+    assert set(kinds) == {"area", "linear", "cubic"} and all(near(kinds[kind], len(steps), 1 / 3) for kind in kinds)
+
+
+def _check_noise(steps: Drawn, sigma: tuple[float, float], strength: tuple[float, float]) -> None:
+    gaussian = [step for step in steps if step["step"] == "gaussian_noise"]
+    poisson = [step for step in steps if step["step"] == "poisson_noise"]
+    assert len(gaussian) + len(poisson) == len(steps) and near(len(gaussian), len(steps), 0.5)
+    for kind in (gaussian, poisson):
+        assert near(sum(step["kind"] == "grey" for step in kind), len(kind), 0.4)
+    assert spread_evenly(np.array([step["sigma"] for step in gaussian]), *sigma)
+    assert spread_evenly(np.array([step["strength"] for step in poisson]), *strength)
+    assert len({step["seed"] for step in steps}) == len(steps)
+
+
+def _check_quality(steps: Drawn) -> None:
+    qualities = Counter(step["quality"] for step in steps)
+    assert set(qualities) == set(range(30, 96))
+    assert all(near(qualities[quality], len(steps), 1 / 66) for quality in qualities)
+
+
+# ---- settings say in which form they were drawn
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_every_step_has_sound_defaults_and_words_for_people(name: str) -> None:
+    step = STEPS[name]
+    assert step.summary and step.summary[-1] != "."
+    for key, setting in step.settings.items():
+        assert setting.what, f"{name}: {key}"
+        if isinstance(setting, (Uniform, Integers, Choice)):
+            assert setting.read(_as_yaml(setting.default), name) == setting.default
+
+
+def _as_yaml(value: Any) -> Any:
+    return yaml.safe_load(yaml.safe_dump(list(value) if isinstance(value, tuple) else dict(value)))
+
+
+def test_enlarging_again_and_again_has_an_end() -> None:
+    recipe = recipe_of("- resize: {direction: up, range: [8, 8]}\n" * 6)
+    sizes = [step["size"] for step in recipe.draw(Dice(0), (64, 64), (16, 16)) if step["step"] == "resize"]
+    assert sizes == [[256, 256]] * 6
+
+
+def test_nesting_has_an_end(tmp_path: Path) -> None:
+    (tmp_path / "deep.yaml").write_text("- shuffle: [" * 3000)
+    with pytest.raises(UsageError, match=r"nested too deeply|no valid YAML"):
+        load_recipe(str(tmp_path / "deep.yaml"))
+    (tmp_path / "deep.yaml").write_text("- " + "{shuffle: [" * 900 + "jpeg" + "]}" * 900)
+    with pytest.raises(UsageError, match="nested too deeply"):
+        load_recipe(str(tmp_path / "deep.yaml"))
