@@ -8,7 +8,7 @@ from helpers import make_photo
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.bicubic import bicubic_down, bicubic_up
+from shardgen.bicubic import bicubic_down, bicubic_up
 from trainer.errors import UsageError
 from trainer.metrics import psnr
 from trainer.models import MODELS, NetworkSpec, network_spec, num_parameters

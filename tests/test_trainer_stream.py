@@ -36,7 +36,7 @@ def reader_of(folder: Path, patch: int, input_name: str = "lr", global_batch: in
     schedule = Schedule([r.samples for r in shards.train], [r.bytes for r in shards.train], seed, global_batch)
     grid = PatchGrid(shards.hr_size, shards.scale, patch, shards.scale if input_name == "lr" else 1)
     tars = [(shards.tar(record), record.samples) for record in shards.train]
-    return BatchReader(tars, shards.codec, schedule, grid, input_name, seed)
+    return BatchReader(tars, shards.codec, schedule, grid, shards.inputs(input_name), seed)
 
 
 def loaded(reader: BatchReader, rows: Rows, first: int, stop: int, workers: int) -> list[tuple[bytes, bytes]]:

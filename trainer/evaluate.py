@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from shardgen.bicubic import bicubic_down, bicubic_up, crop_to_multiple
 from shardgen.format import FormatError
-from trainer.bicubic import bicubic_down, bicubic_up, crop_to_multiple, opencv_cubic_up
 from trainer.errors import RunError, UsageError
 from trainer.metrics import SSIM_WINDOW_PX, Quality, measure
-from trainer.photos import list_photos, read_photo
+from trainer.photos import list_photos, opencv_cubic_up, read_photo
 from trainer.pixels import Pixels
 from trainer.shards import ShardFolder
 from trainer.stream.mapped_shard import DamagedMember, MappedShard, mend

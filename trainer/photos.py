@@ -256,3 +256,9 @@ def write_photo(path: Path, photo: Photo) -> None:
 
 def _format(path: Path) -> str:
     return _WRITTEN_AS.get(path.suffix.lower(), "PNG")
+
+
+def opencv_cubic_up(image: Pixels, scale: int) -> Pixels:
+    """Enlarge H x W (x 3) uint8 with OpenCV's kernel, a = -0.75: what shardgen makes `up` with by default."""
+    size = (image.shape[1] * scale, image.shape[0] * scale)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8)

@@ -83,6 +83,10 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
         raise UsageError(
             f"{folder.path} has no training samples; generate from more photos, or a smaller --val-fraction"
         )
+    if config.input == "up" and not folder.manifest.has_up:
+        raise UsageError(
+            f"--input up: {folder.path} has no upsampled images; generate without --no-up, or take --input lr"
+        )
     judged = folder.hr_size - 2 * scale
     if folder.val and judged < SSIM_WINDOW_PX:
         raise UsageError(
@@ -108,7 +112,7 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
             f"--grad-accum {2 * rows.micro_batches}, or much less"
         )
     if config.resident:
-        _check_resident(grid, schedule.num_samples, device)
+        _check_resident(_resident_bytes(grid, schedule, folder, config), schedule.num_samples, device)
     shared_bytes = 0 if config.resident else _shared_bytes(rows, grid, schedule, folder.codec, config, workers)
     return Plan(
         config=config,
@@ -155,8 +159,11 @@ def _patches_per_sample(config: TrainConfig, codec: str) -> int:
     return times
 
 
-def _check_resident(grid: PatchGrid, num_samples: int, device: torch.device) -> None:
-    needed = resident_bytes(grid, num_samples)
+def _resident_bytes(grid: PatchGrid, schedule: Schedule, folder: ShardFolder, config: TrainConfig) -> int:
+    return resident_bytes(grid, schedule.num_samples, len(folder.inputs(config.input)))
+
+
+def _check_resident(needed: int, num_samples: int, device: torch.device) -> None:
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory_bytes()
     if needed > _USABLE_SHARE * free:
         raise UsageError(
@@ -168,7 +175,6 @@ def _check_resident(grid: PatchGrid, num_samples: int, device: torch.device) -> 
 def describe(plan: Plan) -> str:
     """What the run is about to do, in lines for people."""
     folder, config, spec = plan.folder, plan.config, plan.spec
-    settings = folder.manifest.raw["settings"]
     sees = f"LR in, {folder.scale}x out" if config.input == "lr" else "upsampled image in, restored image out"
     steps = f"{plan.total_steps:,} of {plan.rows.global_batch} patches of {config.patch_size} px"
     if config.steps is None:
@@ -182,7 +188,7 @@ def describe(plan: Plan) -> str:
         steps += f"; {config.grad_accum} batches of {config.batch_size} each"
     lines = [
         f"Data     {folder.path}: {folder.num_samples('train'):,} train, {folder.num_samples('val'):,} val samples, "
-        f"HR {folder.hr_size} px, {folder.scale}x by {settings.get('method')}, {folder.codec}",
+        f"HR {folder.hr_size} px, {folder.scale}x by {_degraded(folder)}, {folder.codec}",
         f"Network  {spec.name}, {num_parameters(spec.build()):,} parameters, {sees}",
         f"Device   {describe_device(plan.device)}, {plan.precision}; {_data_workers(plan)}",
         f"Steps    {steps}",
@@ -196,9 +202,17 @@ def describe(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def _degraded(folder: ShardFolder) -> str:
+    """What made LR of HR, and in how many variants. Version 1 of the manifest knows methods alone."""
+    settings, variants = folder.manifest.raw["settings"], folder.manifest.variants
+    degradation = settings.get("degradation")
+    by = degradation.get("name") if isinstance(degradation, dict) else settings.get("method")
+    return f"{by}, {variants} variants" if variants > 1 else str(by)
+
+
 def _data_workers(plan: Plan) -> str:
     if plan.config.resident:
-        size = resident_bytes(plan.grid, plan.schedule.num_samples)
+        size = _resident_bytes(plan.grid, plan.schedule, plan.folder, plan.config)
         return f"all samples in its memory ({size / 1e6:.0f} MB)"
     if not plan.workers:
         return "no data workers"

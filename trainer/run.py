@@ -125,7 +125,7 @@ def make_source(plan: Plan, step: int) -> Source:
         codec=folder.codec,
         schedule=plan.schedule,
         grid=plan.grid,
-        input_name=config.input,
+        input_names=folder.inputs(config.input),
         seed=config.seed,
     )
     if config.resident:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardgen.format import MANIFEST_NAME, FormatError, Manifest, ShardRecord, load_manifest
+from shardgen.format import MANIFEST_NAME, FormatError, Manifest, ShardRecord, load_manifest, lr_name
 from trainer.errors import UsageError
 from trainer.stream.mapped_shard import mend
 
@@ -37,6 +37,10 @@ class ShardFolder:
 
     def tar(self, record: ShardRecord) -> Path:
         return self.path / f"{record.name}.tar"
+
+    def inputs(self, name: str) -> tuple[str, ...]:
+        """What a training sample has to show to a network: each variant of `lr`, or its one `up`."""
+        return tuple(map(lr_name, range(self.manifest.variants))) if name == "lr" else (name,)
 
     def num_samples(self, split: str) -> int:
         return sum(record.samples for record in (self.train if split == "train" else self.val))

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import torch
 
-from trainer.bicubic import bicubic_up, opencv_cubic_up
+from shardgen.bicubic import bicubic_up
 from trainer.errors import UsageError
 from trainer.files import replacing
 from trainer.models import Network
-from trainer.photos import Photo, check_writable, is_photo_name, read_photo, write_photo
+from trainer.photos import Photo, check_writable, is_photo_name, opencv_cubic_up, read_photo, write_photo
 from trainer.picture import Row, grid
 from trainer.pixels import Pixels
 from trainer.tiles import choose_tile, enlarge_within_memory

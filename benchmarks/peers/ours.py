@@ -48,7 +48,7 @@ def make_loader(task: Task, stop: int) -> Loader:
         codec=folder.codec,
         schedule=schedule,
         grid=PatchGrid(folder.hr_size, folder.scale, task.patch, size, turns),
-        input_name=task.input,
+        input_names=folder.inputs(task.input),
         seed=_SEED,
     )
     return Loader(reader, Rows(task.batch), 0, stop, task.workers, TrainConfig.prefetch, torch.device("cpu"))

@@ -79,6 +79,11 @@ def _pairs_of_shards(
     if scale not in (None, shards.scale):
         raise UsageError(f"--scale {scale}: the shards in {folder} are {shards.scale}x; leave --scale out")
     upsampled = restores(network.spec.scale, shards.scale, str(weights), str(folder))
+    if upsampled and not shards.manifest.has_up:
+        raise UsageError(
+            f"{weights} restores enlarged images, but {folder} has none; generate without --no-up, or judge on photos: "
+            f"--hr PHOTOS --scale {shards.scale}"
+        )
     return shard_pairs(shards, split, upsampled), shards.scale, f"{folder} ({split})"
 
 

@@ -44,16 +44,17 @@ class Patches(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """What a row of a batch is: a sample's number, and the place to cut."""
+    """What a row of a batch is: a sample's number, which of its inputs is shown, and the place to cut."""
 
     number: int
+    variant: int
     cut: Cut
 
 
 class BatchReader:
     """Cuts batches. One per worker; holds the shards mapped that it used last.
 
-    `input_name` is `lr` or `up`.
+    `input_names` are the variants of the image that the network sees: `lr`, `lr1`, ..., or only `up`.
     """
 
     def __init__(
@@ -62,21 +63,25 @@ class BatchReader:
         codec: str,
         schedule: Schedule,
         grid: PatchGrid,
-        input_name: str,
+        input_names: tuple[str, ...],
         seed: int,
     ) -> None:
         self.schedule = schedule
         self.grid = grid
         self._shards = shards  # of the training split: the tar, and its number of samples
         self.codec = codec
-        self._input_name = input_name
+        self.input_names = input_names
         self._seed = seed
         self._open: OrderedDict[int, MappedShard] = OrderedDict()
-        self._views: dict[int, tuple[Pixels, Pixels]] = {}  # of samples in open `npy` shards that were found sound
+        # Of samples in open `npy` shards that were found sound: by variant, then by number.
+        self._views: list[dict[int, tuple[Pixels, Pixels]]] = [{} for _ in input_names]
+        self._of_last: tuple[int, dict[str, Pixels]] = (-1, {})  # the images of the sample that was looked at last
         self._cold_for = _COLD_FOR
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict(), "_views": {}}  # maps do not travel to other processes
+        # Maps do not travel to other processes.
+        views: list[Any] = [{} for _ in self.input_names]
+        return {**self.__dict__, "_open": OrderedDict(), "_views": views, "_of_last": (-1, {})}
 
     @property
     def folder(self) -> Path:
@@ -103,13 +108,13 @@ class BatchReader:
         damaged: list[DamagedRow] = []
         # Row by row through the steps: where these have the same sample, it is decoded once.
         for row, of_steps in enumerate(zip(*crops, strict=True)):
-            last = -1
-            for step, (number, cut) in enumerate(of_steps):
-                if number != last:
+            last = last_variant = -1
+            for step, (number, variant, cut) in enumerate(of_steps):
+                if number != last or variant != last_variant:
                     found: list[Damage] = []
-                    hr, small = self._views.get(number) or self.sound_images(number, found)
+                    hr, small = self._views[variant].get(number) or self.sound_images(number, variant, found)
                     damaged += [DamagedRow(step, row, damage) for damage in found]
-                    last = number
+                    last, last_variant = number, variant
                 self.grid.cut(hr, small, cut, to.hr[step, row], to.input[step, row])
         return tuple(damaged)
 
@@ -119,20 +124,24 @@ class BatchReader:
             return []
         epochs, numbers = zip(*(self.schedule.batch(step, rows.start, rows.stop) for step in steps), strict=True)
         draws = Draws(np.concatenate(epochs), np.concatenate(numbers))
-        crops = list(map(Crop, draws.numbers.tolist(), self.grid.cuts(self._seed, draws)))
+        variants = draws.variants(self._seed, len(self.input_names))
+        crops = list(map(Crop, draws.numbers.tolist(), variants.tolist(), self.grid.cuts(self._seed, draws)))
         return [crops[first : first + len(rows)] for first in range(0, len(crops), len(rows))]
 
-    def sound_images(self, number: int, damaged: list[Damage]) -> tuple[Pixels, Pixels]:
-        """HR image and input image of a sample, or of the next sound one; those that are not are added to `damaged`."""
+    def sound_images(self, number: int, variant: int, damaged: list[Damage]) -> tuple[Pixels, Pixels]:
+        """HR image and a variant of the input image of a sample, or of the next sample where these two are sound.
+
+        Those that are passed over are added to `damaged`.
+        """
         for offset in range(_MAX_REPLACEMENTS):
             candidate = (number + offset) % self.schedule.num_samples
             try:
-                images = self._images(candidate)
+                images = self._images(candidate, variant)
             except DamagedMember as error:
                 damaged.append(Damage(candidate, str(error)))
                 continue
-            if offset == 0 and self.codec == "npy" and len(self._views) < _MAX_VIEWS:
-                self._views[number] = images
+            if offset == 0 and self.codec == "npy" and sum(map(len, self._views)) < _MAX_VIEWS:
+                self._views[variant][number] = images
             return images
         raise DamagedMember(f"{_MAX_REPLACEMENTS} samples in a row are damaged, e.g. {damaged[-1].reason}")
 
@@ -140,19 +149,31 @@ class BatchReader:
         """Let the system begin to read all of these samples' images."""
         for number in numbers:
             shard, place = self.schedule.shard_of(number)
-            for name in ("hr", self._input_name):
+            for name in ("hr", *self.input_names):
                 self._shard(shard).read_ahead(place, name, self.codec, 0.0, 1.0)
 
     def close(self) -> None:
         """Let go of all shards; they are opened again when they are needed."""
         self._open.clear()
-        self._views.clear()
+        self._forget()
 
-    def _images(self, number: int) -> tuple[Pixels, Pixels]:
+    def _forget(self) -> None:
+        """The views into shards, which keep these open."""
+        for views in self._views:
+            views.clear()
+        self._of_last = (-1, {})
+
+    def _images(self, number: int, variant: int) -> tuple[Pixels, Pixels]:
         shard, place = self.schedule.shard_of(number)
         images, grid = self._shard(shard), self.grid
-        hr = images.image(place, "hr", self.codec, grid.hr)
-        return hr, images.image(place, self._input_name, self.codec, grid.hr // grid.input_scale)
+        if number != self._of_last[0]:
+            self._of_last = (number, {})
+        known = self._of_last[1]  # while it is the same sample, variant after variant, nothing is decoded twice
+        input_name = self.input_names[variant]
+        for name, size in (("hr", grid.hr), (input_name, grid.hr // grid.input_scale)):
+            if name not in known:
+                known[name] = images.image(place, name, self.codec, size)
+        return known["hr"], known[input_name]
 
     def _is_cold(self, crops: list[list[Crop]]) -> bool:
         """Whether the disk is needed, now or lately: some crops of a chunk are looked at.
@@ -161,16 +182,20 @@ class BatchReader:
         already.
         """
         self._cold_for = max(0, self._cold_for - 1)
-        for number, cut in islice(chain(*crops), None, None, _LOOKED_AT):
-            shard, place = self.schedule.shard_of(number)
-            if not self._shard(shard).in_memory(place, "hr", self.codec, *self.grid.height_of(cut)):
+        for number, variant, cut in islice(chain(*crops), None, None, _LOOKED_AT):
+            number_of_shard, place = self.schedule.shard_of(number)
+            shard, height = self._shard(number_of_shard), self.grid.height_of(cut)
+            there = shard.in_memory(place, "hr", self.codec, *height)
+            if there and len(self.input_names) > 1:  # one alone was read whenever HR was
+                there = shard.in_memory(place, self.input_names[variant], self.codec, *height)
+            if not there:
                 self._cold_for = _COLD_FOR
                 break
         return self._cold_for > 0
 
     def _read_ahead(self, crop: Crop) -> None:
         shard, place = self.schedule.shard_of(crop.number)
-        for name in ("hr", self._input_name):
+        for name in ("hr", self.input_names[crop.variant]):
             self._shard(shard).read_ahead(place, name, self.codec, *self.grid.height_of(crop.cut))
 
     def _shard(self, index: int) -> MappedShard:
@@ -180,5 +205,5 @@ class BatchReader:
             self._open[index] = MappedShard(*self._shards[index], announced=True)
             if len(self._open) > _MAX_OPEN_SHARDS:
                 self._open.popitem(last=False)
-                self._views.clear()  # some of which would keep it open
+                self._forget()
         return self._open[index]

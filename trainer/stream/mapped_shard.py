@@ -52,7 +52,7 @@ class MappedShard:
         return len(self._samples)
 
     def image(self, place: int, name: str, codec: str, size: int) -> Pixels:
-        """The image `hr`, `lr` or `up` of a sample: size x size x 3 uint8 RGB, a read-only view for `npy`.
+        """The image `hr`, `lr`, `lr1` ... or `up` of a sample: size x size x 3 uint8 RGB, a read-only view for `npy`.
 
         DamagedMember when its bytes are not such an image. (`npy` pixels carry no checksum: that is for `--verify`.)
         """

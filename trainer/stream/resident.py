@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from time import perf_counter
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from shardgen.format import FormatError
@@ -19,9 +20,9 @@ _READ_AHEAD = 32  # samples
 _LATTICES = np.array([lattice(turn) for turn in range(NUM_TURNS)], np.int64)
 
 
-def resident_bytes(grid: PatchGrid, num_samples: int) -> int:
-    """What the HR and input images take on the device."""
-    return num_samples * 3 * (grid.hr**2 + (grid.hr // grid.input_scale) ** 2)
+def resident_bytes(grid: PatchGrid, num_samples: int, variants: int) -> int:
+    """What the HR images and all variants of the input images take on the device."""
+    return num_samples * 3 * (grid.hr**2 + variants * (grid.hr // grid.input_scale) ** 2)
 
 
 class ResidentSamples:
@@ -37,7 +38,9 @@ class ResidentSamples:
         self._rows = rows
         self._steps = range(first, stop)
         self._device = device
-        self._damaged: dict[int, tuple[Damage, ...]] = {}  # by the number of the sample that was asked for
+        self._variants = len(reader.input_names)
+        # By the number of the sample and the variant that was asked for.
+        self._damaged: dict[tuple[int, int], tuple[Damage, ...]] = {}
 
     def started(self) -> Iterator[Batch]:
         """The batches, in order. Returns when all samples are on the device."""
@@ -55,20 +58,28 @@ class ResidentSamples:
         )
 
     def _load(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """N x H x H x 3 HR images and N x h x h x 3 input images, damaged ones replaced as the ring replaces them."""
+        """N x H x H x 3 HR images and N * V x h x h x 3 input images: of each sample its V variants, side by side.
+
+        There is nothing in the place of a damaged one: `_replaced` looks elsewhere.
+        """
         grid, count = self._reader.grid, self._reader.schedule.num_samples
         size = grid.hr // grid.input_scale
         hr = torch.empty((count, grid.hr, grid.hr, 3), dtype=torch.uint8, device=self._device)
-        small = torch.empty((count, size, size, 3), dtype=torch.uint8, device=self._device)
+        small = torch.empty((count * self._variants, size, size, 3), dtype=torch.uint8, device=self._device)
         for number in range(count):
             if number % _READ_AHEAD == 0:
                 self._reader.read_images_ahead(range(number, min(number + 2 * _READ_AHEAD, count)))
-            damaged: list[Damage] = []
-            images = self._reader.sound_images(number, damaged)
-            for all_images, image in zip((hr, small), images, strict=True):
-                all_images[number].copy_(torch.from_numpy(np.array(image)))
-            if damaged:
-                self._damaged[number] = tuple(damaged)
+            missing_hr = True
+            for variant in range(self._variants):
+                damaged: list[Damage] = []
+                hr_image, input_image = self._reader.sound_images(number, variant, damaged)
+                if damaged:
+                    self._damaged[number, variant] = tuple(damaged)
+                    continue
+                small[number * self._variants + variant].copy_(torch.from_numpy(np.array(input_image)))
+                if missing_hr:
+                    hr[number].copy_(torch.from_numpy(np.array(hr_image)))
+                    missing_hr = False
         self._reader.close()
         return hr, small
 
@@ -78,7 +89,11 @@ class ResidentSamples:
             start_s = perf_counter()
             steps = range(start, min(start + _STEPS_AT_A_TIME, self._steps.stop))
             crops = [crop for of_step in self._reader.crops(steps, rows) for crop in of_step]
-            hr_corners, small_corners = hr.corners(crops), small.corners(crops)
+            shown = [self._replaced(crop) for crop in crops] if self._damaged else crops
+            columns = np.array([(number, variant, *cut) for number, variant, cut in shown], np.int64).T
+            numbers, variants, cuts = columns[0], columns[1], columns[2:]
+            hr_corners = hr.corners(numbers, cuts)
+            small_corners = small.corners(numbers * self._variants + variants, cuts)
             self.wait_s += perf_counter() - start_s
             for first in range(0, len(crops), self._rows.batch):
                 batch = slice(first, first + self._rows.batch)
@@ -86,10 +101,15 @@ class ResidentSamples:
                     hr.gather(hr_corners[batch]), small.gather(small_corners[batch]), self._damage(crops[batch])
                 )
 
+    def _replaced(self, crop: Crop) -> Crop:
+        """The same place in the sample that the ring puts in the place of this one, which may be damaged."""
+        passed_over = len(self._damaged.get(crop[:2], ()))
+        return crop._replace(number=(crop.number + passed_over) % self._reader.schedule.num_samples)
+
     def _damage(self, crops: list[Crop]) -> tuple[Damage, ...]:
         if not self._damaged:
             return ()
-        return tuple(damage for crop in crops for damage in self._damaged.get(crop.number, ()))
+        return tuple(damage for crop in crops for damage in self._damaged.get(crop[:2], ()))
 
 
 class _Images:
@@ -102,12 +122,15 @@ class _Images:
         self._patch = patch
         self._along = torch.arange(patch, device=images.device)
 
-    def corners(self, crops: list[Crop]) -> torch.Tensor:
-        """By crop: the number of its first pixel, and how far the next row and the next column are. On the device."""
-        numbers, tops, lefts, turns = np.array([(number, *cut) for number, cut in crops], np.int64).T
+    def corners(self, images: npt.NDArray[np.int64], cuts: npt.NDArray[np.int64]) -> torch.Tensor:
+        """By crop: the number of its first pixel, and how far the next row and the next column are. On the device.
+
+        `images` says which of the N, `cuts` (3 x crops) the place and the turn.
+        """
+        tops, lefts, turns = cuts
         steps = _LATTICES[turns] @ np.array([self._size, 1])  # rows and columns to pixels
         steps[:, 0] *= self._patch - 1
-        steps[:, 0] += (numbers * self._size + tops * self._unit) * self._size + lefts * self._unit
+        steps[:, 0] += (images * self._size + tops * self._unit) * self._size + lefts * self._unit
         host = torch.from_numpy(steps)
         if self._pixels.is_cuda:
             host = host.pin_memory()

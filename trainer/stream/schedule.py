@@ -12,6 +12,9 @@ about workers or ranks: a rank takes its rows of the global batch.
 Where decoding a sample is dear, K patches are cut from it at once, for K steps in a row: the line goes through K epochs
 at a time, and every stretch of it serves K steps, of which the j-th has the crops of the j-th of these epochs (data
 echoing: Choi et al., "Faster Neural Network Training with Data Echoing", 2019, echoed before augmentation).
+
+Where a sample has N degradations of its HR image, each epoch shows the next one of them, from one that is drawn for the
+sample: every N epochs in a row it shows each exactly once.
 """
 
 from bisect import bisect_right
@@ -21,18 +24,25 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trainer.stream.draws import shuffled
+from trainer.stream.draws import below, draw, shuffled
 
 BLOCK_BYTES = 2_000_000_000
 
 _SHARDS, _SAMPLES = 0, 1  # keep the two kinds of permutations apart
+_VARIANT = 4  # keeps this draw of a sample apart from those of its cut
 
 
 class Draws(NamedTuple):
-    """Rows of a batch: which sample, and in which epoch, which decides its crop and its flips."""
+    """Rows of a batch: which sample, and in which epoch, which decides its variant, its crop and its flips."""
 
     epochs: npt.NDArray[np.int64]
     numbers: npt.NDArray[np.int64]
+
+    def variants(self, seed: int, count: int) -> npt.NDArray[np.int64]:
+        """Which of the `count` variants of its input each row shows."""
+        if count == 1:
+            return np.zeros_like(self.numbers)
+        return (self.epochs + below(draw(seed, self.numbers, _VARIANT), count)) % count
 
 
 class Block(NamedTuple):
