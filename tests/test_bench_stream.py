@@ -151,13 +151,16 @@ def test_batches_that_are_not_pairs_of_the_same_place_are_refused() -> None:
 
 
 PEERS = Path(task.__file__).parent
+OURS = {PEERS / "ours.py", PEERS / "online_recipe.py"}  # which run in this project's environment
 ALLOWED = {*sys.stdlib_module_names, "numpy", "torch"}
 RUNNER = [Path(stream_run.__file__), Path(stream_measure.__file__)]
 NEAR = {"benchmarks.peers", "benchmarks.stream_measure"}
 
 
 @pytest.mark.parametrize(
-    "path", [*sorted({*PEERS.glob("*.py")} - {PEERS / "ours.py"}), *RUNNER], ids=lambda path: path.stem
+    "path",
+    [*sorted({*PEERS.glob("*.py")} - {PEERS / "ours.py", PEERS / "online_recipe.py"}), *RUNNER],
+    ids=lambda path: path.stem,
 )
 def test_what_runs_in_other_environments_needs_nothing_of_this_one(path: Path) -> None:
     names = set()

@@ -1,0 +1,33 @@
+"""A photo's HR image, and its LR by a fresh draw: with the generator's own functions, so that nothing else differs."""
+
+import random
+from pathlib import Path
+
+from benchmarks.peers.task import SCALE
+from benchmarks.stream_stores import HR_PX
+from shardgen.config import Config
+from shardgen.degradation.dice import Dice
+from shardgen.degradation.recipe import Recipe, degraded
+from shardgen.photo import decode, read_bytes
+from shardgen.pixels import Pixels
+from shardgen.triplet import crops
+
+_CONFIG = Config(Path(), Path(), scales=(SCALE,), size=HR_PX)
+
+
+def open_hr(path: Path) -> Pixels:
+    """The centre square at HR_PX, of a JPEG that is decoded at a fraction of its size where that is enough.
+
+    PhotoError when it is no photo.
+    """
+    pixels, true_size = decode(read_bytes(path), HR_PX)
+    return next(crops(pixels, true_size, _CONFIG)).pixels
+
+
+def online_pair(path: Path, edge: int, recipe: Recipe) -> tuple[Pixels, Pixels]:
+    """A random part of the HR image, `edge` px large, and its LR as the recipe makes it this time."""
+    hr = open_hr(path)
+    top, left = (random.randrange(HR_PX - edge + 1) for _ in range(2))
+    part = hr[top : top + edge, left : left + edge]
+    drawn = recipe.draw(Dice(random.getrandbits(53)), (edge, edge), (edge // SCALE, edge // SCALE))
+    return part, degraded(part, drawn)

@@ -1,0 +1,34 @@
+"""Without a store, with a recipe: every patch begins with its JPEG and draws a degradation of its own.
+
+As Real-ESRGAN's data loader does it: decode, cut a random crop, degrade it, cut the patch out of what came. `variant`
+is the edge of that crop in px: 400, as there, or 512, the whole HR image. All of it by the generator's own functions
+(`benchmarks/degrade_photo.py`).
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from benchmarks.degrade_photo import online_pair
+from benchmarks.peers import map_style
+from benchmarks.peers.pictures import opencv
+from benchmarks.peers.task import Batch, Pixels, Task
+from shardgen.degradation.recipe_file import load_recipe
+
+RECIPE = "realesrgan"
+
+
+def prepare(task: Task) -> None:
+    """There is nothing to make."""
+
+
+def batches(task: Task) -> Iterator[Batch]:
+    """Endless batches."""
+    paths = sorted(path for path in Path(task.photos).rglob("*") if path.is_file())
+    return map_style.batches(task, len(paths), partial(_open, paths, int(task.variant)))
+
+
+def _open(paths: list[Path], edge: int) -> Callable[[int], tuple[Pixels, Pixels]]:
+    opencv()  # without threads
+    recipe = load_recipe(RECIPE)
+    return lambda index: online_pair(paths[index], edge, recipe)
