@@ -35,7 +35,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         sys.exit(getattr(error, "exit_code", 1))
     except click.Abort as abort:
         if isinstance(abort.__cause__, KeyboardInterrupt):  # click turns one into the other
-            _say_interrupted()
+            _say_interrupted(args)
             sys.exit(130)
         click.echo("Stopped before anything was changed. (--auto asks nothing.)", err=True)
         sys.exit(1)
@@ -43,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except _Terminated:
-        _say_interrupted()
+        _say_interrupted(args)
         sys.exit(143)
     sys.exit(0)
 
@@ -52,8 +52,10 @@ def _raise_terminated(signal_number: int, frame: FrameType | None) -> NoReturn:
     raise _Terminated
 
 
-def _say_interrupted() -> None:
-    click.echo("\nInterrupted. Finished shards are kept; the same command goes on from here.", err=True)
+def _say_interrupted(args: Sequence[str] | None) -> None:
+    is_generate = list(args or sys.argv[1:])[:1] == ["generate"]
+    way_on = " Finished shards are kept; the same command goes on from here." if is_generate else ""
+    click.echo(f"\nInterrupted.{way_on}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

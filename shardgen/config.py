@@ -94,9 +94,9 @@ class Config:
             "seed": self.seed,
         }
 
-    def fingerprint(self, scale: int) -> str:
+    def fingerprint(self, scale: int, split: str = "train") -> str:
         """Hash of all that decides a sample's bytes, given its photo. Which photos there are is not part of it."""
-        settings = self._pixel_settings(scale)
+        settings = {**self._pixel_settings(scale), "variants": self.num_variants(split)}
         if self.degradation:
             settings |= {"degradation": self.degradation.plain["steps"], "seed": self.seed}
         settings = {name: value for name, value in settings.items() if _SINCE_VERSION_2.get(name, ...) != value}

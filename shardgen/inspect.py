@@ -140,7 +140,9 @@ def render_sample(name: str, described: dict[str, Any]) -> None:
     for key, value in described.items():
         if key == "degradation":
             for variant, steps in enumerate(value):
-                table.add_row(lr_name(variant), _shown("\n".join(map(in_words, steps))))
+                table.add_row(lr_name(variant), "\n".join(_shown(in_words(step)) for step in steps))
+        elif key == "libraries":
+            table.add_row(key, _shown(", ".join(f"{name} {number}" for name, number in value.items())))
         elif key != "members":
             table.add_row(key.replace("_", " "), _shown(value))
     for member in described["members"]:

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from shardgen.degrade import libraries, make_lrs
 from shardgen.errors import RunError
-from shardgen.format import lr_name
 from shardgen.pixels import Pixels
 from shardgen.shard_reader import find_sample, open_manifest, scale_folders
 
@@ -21,11 +21,29 @@ class Rebuilt:
     name: str
     stored: Pixels
     made: Pixels
+    recorded_libraries: dict[str, str] | None  # None where the record names none
 
     @property
     def num_different(self) -> int:
-        """Pixels that are not equal."""
+        """Pixels that are not equal: all of them when not even the sizes are."""
+        if self.stored.shape != self.made.shape:
+            return int(np.prod(self.stored.shape[:2]))
         return int((self.stored != self.made).any(axis=2).sum())
+
+    @property
+    def explanation(self) -> str:
+        """What is known about the reason of a difference."""
+        if self.recorded_libraries is None:
+            return "the record names no versions of libraries: another one may have made it, or the shard has changed"
+        now = libraries()
+        changed = [
+            f"{name} {then}, here {now.get(name, 'none')}"
+            for name, then in self.recorded_libraries.items()
+            if now.get(name) != then
+        ]
+        if changed:
+            return f"made with {', '.join(changed)}"
+        return "the libraries are the same, so the shard has changed, or another kind of processor made it"
 
 
 def rebuild(folder: Path, key: str) -> Iterator[Rebuilt]:
@@ -33,24 +51,15 @@ def rebuild(folder: Path, key: str) -> Iterator[Rebuilt]:
     for path in scale_folders(folder):
         sample = find_sample(path, key)
         described, manifest = sample.describe(), open_manifest(path)
+        stored = [name for name in sample.members if name.startswith("lr")]
+        hr = sample.image("hr")
         try:
-            made = make_lrs(sample.image("hr"), manifest.scale, described["method"], described.get("degradation"))
-        except (RunError, OSError):
-            raise
+            made = make_lrs(hr, manifest.scale, described["method"], described.get("degradation"))
         except Exception as error:  # a record that was tampered with can say anything
             raise RunError(
                 f"{sample.tar}: {key}.json tells of a degradation that this program does not know ({error!r})"
             ) from error
-        for variant, pixels in enumerate(made):
-            name = lr_name(variant)
-            yield Rebuilt(path, manifest.scale, name, sample.image(name), pixels)
-
-
-def changed_libraries(folder: Path, key: str) -> dict[str, tuple[str, str]]:
-    """By library: its version when the sample was made, and now; only of those that differ."""
-    recorded: Any = find_sample(scale_folders(folder)[0], key).describe().get("libraries", {})
-    return {
-        name: (str(recorded[name]), now)
-        for name, now in libraries().items()
-        if name in recorded and recorded[name] != now
-    }
+        if len(made) != len(stored):
+            raise RunError(f"{sample.tar}: {key}.json tells of {len(made)} LR images, but there are {len(stored)}")
+        for name, pixels in zip(stored, made, strict=True):
+            yield Rebuilt(path, manifest.scale, name, sample.image(name), pixels, described.get("libraries"))

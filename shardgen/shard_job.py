@@ -67,7 +67,7 @@ class ShardResult:
 
 def shard_fingerprint(plan: ShardPlan, config: Config, scale: int) -> str:
     """Equal for equal settings and photos: such a shard need not be made again."""
-    text = f"{config.fingerprint(scale)} {plan.name} {plan.photos_digest}"
+    text = f"{config.fingerprint(scale, plan.split)} {plan.name} {plan.photos_digest}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,12 +1,12 @@
 """Reading shards back: which folders there are, and the samples of a shard through its index."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shardgen import codec
+from shardgen.description import parse_description
 from shardgen.errors import RunError, UsageError
 from shardgen.format import (
     MANIFEST_NAME,
@@ -75,13 +75,7 @@ class StoredSample:
 
     def describe(self) -> dict[str, Any]:
         """What the `json` member says: source, class, box, scale, method, and what was drawn."""
-        try:
-            value = json.loads(self.read("json"))
-        except ValueError as error:
-            raise RunError(f"{self.tar}: {self.key}.json is no JSON ({error})") from error
-        if not isinstance(value, dict):
-            raise RunError(f"{self.tar}: {self.key}.json is no JSON object")
-        return value
+        return parse_description(self.read("json"), f"{self.tar}: {self.key}.json")
 
     def image(self, name: str) -> Pixels:
         """One image, decoded: `hr`, `lr`, `lr1`, `up`."""

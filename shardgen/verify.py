@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 from shardgen import codec
+from shardgen.description import parse_description
 from shardgen.errors import RunError
 from shardgen.files import remove_temporaries
 from shardgen.format import (
@@ -28,8 +28,6 @@ from shardgen.generate import locked
 from shardgen.inventory import remove_shard, shard_names
 from shardgen.marker import Marker, read_marker
 from shardgen.shard_reader import scale_folders
-
-_JSON_KEYS = ("source", "class", "box", "scale", "method")
 
 
 @dataclass(frozen=True)
@@ -152,9 +150,10 @@ def _check_sample(data: memoryview, key: str, members: list[Member], manifest: M
         if shape != (edge, edge, 3):
             raise RunError(f"sample {key}: {name} {shape} does not fit scale {scale} and HR size {hr_size}")
     text = members[-1]
-    described = json.loads(bytes(data[text.offset : text.offset + text.size]))
-    if not isinstance(described, dict) or any(name not in described for name in _JSON_KEYS):
-        raise RunError(f"sample {key}: its json lacks one of {', '.join(_JSON_KEYS)}")
+    described = parse_description(bytes(data[text.offset : text.offset + text.size]), f"{key}.json")
+    num_lrs, records = len(names) - 1 - manifest.has_up, described.get("degradation")
+    if manifest.raw["settings"].get("degradation") and (records is None or len(records) != num_lrs):
+        raise RunError(f"{key}.json has to tell the degradations of {num_lrs} LR images")
 
 
 def _shape(data: memoryview, member: Member, codec_name: str) -> tuple[int, ...]:

@@ -14,9 +14,9 @@ FLOORS = {
         geometry files pixels bicubic
         degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
-        degradation.steps degradation.recipe degradation.recipe_file degradation.words
+        degradation.steps degradation.recipe degradation.plain_yaml degradation.recipe_file degradation.words
         config sources photo resample codec cpus picture
-        degrade plan statistics triplet shard_writer
+        degrade description plan statistics triplet shard_writer
         marker shard_job
         engines.__init__ engines.fork_server engines.base engines.local inventory manifest progress shard_reader
         generate inspect preview rebuild recipe_preview sample_photos unpack verify

@@ -115,7 +115,7 @@ def test_another_seed_draws_otherwise_and_more_variants_keep_the_first(few: Path
 
 @pytest.mark.parametrize(
     "change",
-    [("--variants", 2), ("--degradation", "bsrgan-light"), ("--no-up",), ("--sharpen-hr",), ("--seed", 5)],
+    [("--degradation", "bsrgan-light"), ("--no-up",), ("--sharpen-hr",), ("--seed", 5)],
 )
 def test_what_decides_pixels_makes_shards_anew(
     change: tuple[object, ...], few: Path, varied: Path, tmp_path: Path
@@ -124,6 +124,12 @@ def test_what_decides_pixels_makes_shards_anew(
     again = generate(few, tmp_path / "out", "-s", 4, *ARGS)
     assert "are up to date" in again.stdout
     assert ", 0 kept" in generate(few, tmp_path / "out", "-s", 4, *ARGS, *change).stdout
+
+
+def test_validation_shards_stay_when_only_variants_change(few: Path, varied: Path, tmp_path: Path) -> None:
+    shutil.copytree(varied, tmp_path / "out")
+    again = generate(few, tmp_path / "out", "-s", 4, *ARGS, "--variants", 2).stdout
+    assert "1 kept" in again
 
 
 def test_shards_of_version_1_are_kept_when_nothing_else_changed() -> None:
@@ -301,6 +307,92 @@ def test_a_record_that_cannot_be_followed_is_named(old: bytes, varied: Path, tmp
     assert f"{key}.json tells of a degradation that this program does not know" in done.stderr
 
 
+def only_to_lr(edge: int) -> list[dict[str, Any]]:
+    return [{"step": "to_lr", "size": [edge, edge], "interpolation": "area"}]
+
+
+WRONG_RECORDS: dict[str, tuple[Any, str]] = {
+    "no LR": ([], "tells of 0 LR images, but there are 3"),
+    "one LR": (
+        [[{"step": "to_lr", "size": [16, 16], "interpolation": "area"}]],
+        "tells of 1 LR images, but there are 3",
+    ),
+    "another size": (
+        [[{"step": "to_lr", "size": [3, 3], "interpolation": "area"}]] * 3,
+        "3 LR images came out otherwise",
+    ),
+    "nothing done": ([[]] * 3, "3 LR images came out otherwise"),
+    "no object": ({}, "degradation: expected a list of steps for each LR image, found {}"),
+    "numbers": ([3], "degradation: expected a list of steps for each LR image, found [3]"),
+    "no step": ([[{}]], "degradation: expected a list of steps for each LR image, found [[{}]]"),
+}
+
+
+def _with_json(varied: Path, to: Path, change: dict[str, Any]) -> tuple[Path, str]:
+    """A copy whose first training sample has other values in its json; None takes a name out."""
+
+    def changed(data: bytes) -> bytes:
+        described = {name: value for name, value in {**json.loads(data), **change}.items() if value is not None}
+        content = json.dumps(described).encode()
+        return content + b" " * (len(data) - len(content))
+
+    return _changed(varied, to, "json", changed)
+
+
+@pytest.mark.parametrize("what", WRONG_RECORDS)
+def test_a_record_that_does_not_fit_is_never_taken_for_success(what: str, varied: Path, tmp_path: Path) -> None:
+    record, message = WRONG_RECORDS[what]
+    folder, key = _with_json(varied, tmp_path, {"degradation": record})
+    done = run_cli("rebuild", key, folder)
+    assert done.returncode == 1 and message in done.stderr, done.stderr
+
+
+def test_without_versions_of_libraries_none_are_blamed(varied: Path, tmp_path: Path) -> None:
+    folder, key = _with_json(varied, tmp_path, {"degradation": None, "libraries": None})
+    done = run_cli("rebuild", key, folder)
+    assert done.returncode == 1 and "tells of 1 LR images, but there are 3" in done.stderr
+    folder, key = _with_json(varied, tmp_path / "two", {"degradation": [only_to_lr(16)] * 3, "libraries": None})
+    assert "the record names no versions of libraries" in run_cli("rebuild", key, folder).stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": None}, ".json lacks source"),
+        ({"source": 3}, ".json: source: expected a path, found 3"),
+        ({"box": [1, 2, 3]}, ".json: box: expected four integers, found [1, 2, 3]"),
+        ({"psnr_up_db": "good"}, ".json: psnr_up_db: expected a number or null, found 'good'"),
+        ({"degradation": [[3]]}, ".json: degradation: expected a list of steps for each LR image, found [[3]]"),
+        ({"libraries": [1]}, ".json: libraries: expected versions by name, found [1]"),
+    ],
+)
+@pytest.mark.parametrize("command", ["inspect --sample", "inspect --shard", "unpack", "preview", "rebuild", "verify"])
+def test_json_that_was_changed_is_named_by_every_command(
+    command: str, change: dict[str, Any], message: str, varied: Path, tmp_path: Path
+) -> None:
+    folder, key = _with_json(varied, tmp_path, change)
+    args = {
+        "inspect --sample": ("inspect", folder, "--sample", key),
+        "inspect --shard": ("inspect", folder, "--shard", "train-000000"),
+        "unpack": ("unpack", folder, "-o", tmp_path / "loose"),
+        "preview": ("preview", folder, "-o", tmp_path / "p.png", "--count", 64),
+        "rebuild": ("rebuild", key, folder),
+        "verify": ("verify", folder),
+    }[command]
+    done = run_cli(*args)
+    expected = "its sha256 is not the manifest's" if command == "verify" else f"{key}{message}"
+    assert done.returncode == 1 and expected in done.stderr, done.stderr
+
+
+def test_inspect_shows_a_step_per_line_and_the_libraries(varied: Path) -> None:
+    (sample, *_) = samples_of(varied / "scale_4x", "train")
+    shown = run_cli("inspect", varied / "scale_4x", "--sample", sample.key, env={**os.environ, "COLUMNS": "160"}).stdout
+    assert "\\n" not in shown and f"numpy {libraries()['numpy']}, opencv " in shown
+    num_steps = sum(len(steps) for steps in sample.describe()["degradation"])
+    names = ("blur  ", "sinc  ", "resize  ", "gaussian_noise  ", "poisson_noise  ", "jpeg  ", "to_lr  ")
+    assert sum(line.count(name) for line in shown.splitlines() for name in names) == num_steps
+
+
 @pytest.mark.parametrize(
     ("key", "message"),
     [("42", "'42' is no sample key: expected twelve digits"), ("000000099999", "no sample 000000099999 in ")],
@@ -332,6 +424,12 @@ def test_recipe_says_what_there_is() -> None:
     assert wrong.returncode == 2 and "there is no 'realesrgn'; did you mean 'realesrgan'?" in wrong.stderr
 
 
+def test_recipe_show_does_not_read_files(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("- jpeg")
+    done = run_cli("recipe", "show", tmp_path / "r.yaml")
+    assert done.returncode == 2 and f"`shardgen recipe check {tmp_path / 'r.yaml'}` reads it" in done.stderr
+
+
 def test_recipe_check_names_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("- jpg")
     done = run_cli("recipe", "check", tmp_path / "r.yaml")
@@ -352,7 +450,9 @@ def test_one_photo_under_many_draws(few: Path, tmp_path: Path) -> None:
     [
         (("--recipe", "realesrgan", "{few}"), "is a folder: name a photo to show under the draws"),
         (("--recipe", "realesrgan", "{few}/no.jpg"), "no.jpg: cannot be read: No such file or directory"),
-        (("--recipe", "nope", "{few}/class0/img0.jpg"), "there is no 'nope'"),
+        (("--recipe", "nope", "{few}/class0/img0.jpg"), "recipe: there is no 'nope'"),
+        (("{few}/class0/img0.jpg",), "is a file: to see a photo under the draws of a recipe, add --recipe realesrgan"),
+        (("{few}", "-s", "3"), "--scale goes with --recipe: the shards in "),
     ],
 )
 def test_a_preview_that_cannot_be_is_refused(args: tuple[str, ...], message: str, few: Path, tmp_path: Path) -> None:

@@ -161,7 +161,8 @@ def test_unpack_does_not_leave_its_folder(shards: Path, tmp_path: Path) -> None:
     writer = ShardWriter(folder, "val-000000", "val")
     for sample in index:
         members = [(m.extension, [old[m.offset : m.offset + m.size]]) for m in sample[:3]]
-        members.append(("json", [dump_json({"source": "../../evil.png", "class": "x", "box": [0, 0, 1, 1]})]))
+        described = {"source": "../../evil.png", "class": "x", "box": [0, 0, 1, 1], "scale": 2, "method": "cubic"}
+        members.append(("json", [dump_json(described)]))
         writer.add(sample[0].name.partition(".")[0], members)
     writer.commit()
     done = run_cli("unpack", folder, "-o", tmp_path / "deep" / "loose")

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardgen.degradation.dice import Dice
+from shardgen.degradation.plain_yaml import load_plain_yaml
 from shardgen.degradation.recipe import Drawn, Recipe, degraded, parse_steps
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe, recipe_text
 from shardgen.degradation.settings import Choice, Integers, Uniform
@@ -22,7 +23,7 @@ from shardgen.degrade import draw_variants
 from shardgen.errors import UsageError
 
 DRAWS = 6000
-HR, LR = (96_000, 96_000), (24_000, 24_000)  # so large that rounding to pixels does not show: nothing is made of them
+HR, LR = (4_800, 4_800), (1_200, 1_200)  # so large that rounding to pixels does not show: nothing is made of them
 
 
 def draws(recipe: Recipe, count: int = DRAWS) -> Iterator[Drawn]:
@@ -30,7 +31,7 @@ def draws(recipe: Recipe, count: int = DRAWS) -> Iterator[Drawn]:
 
 
 def recipe_of(text: str) -> Recipe:
-    return Recipe("test", parse_steps(yaml.safe_load(text), "test.yaml"))
+    return Recipe("test", parse_steps(load_plain_yaml(text), "test.yaml"))
 
 
 def near(count: int, total: int, share: float) -> bool:
@@ -80,6 +81,14 @@ WRONG: dict[str, tuple[str, ...]] = {
     "- shuffle: jpeg": ("step 1 (shuffle): expected a list of steps",),
     "- shuffle: [jpg]": ("step 1 (shuffle): step 1: there is no 'jpg'",),
     "- jpeg: {quality": ("no valid YAML (",),
+    "[]": ("expected one step or more",),
+    "- jpeg: {quality: 50, quality: 60}": ("no valid YAML (", "'quality' stands twice"),
+    "- &a jpeg\n- *a": ("no valid YAML (", "expected no alias (*name): write it out"),
+    "- 2001-99-99": ("there is no '2001-99-99'",),
+    "- blur: {sigma: 0x_}": ("sigma: expected a number", "'0x_'"),
+    f"- blur: {{sigma: 1{'0' * 5000}}}": ("sigma: expected a number",),
+    f"- one_of: [{{weight: 1{'0' * 400}, steps: []}}]": ("expected a weight of 0 or more",),
+    f"- blur: {{kernel: {{isotropic: 1{'0' * 400}}}}}": ("isotropic: expected a weight of 0 or more",),
 }
 
 
@@ -97,8 +106,8 @@ def test_what_is_wrong_is_named_with_its_place(text: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("realesgan", "--degradation: there is no 'realesgan'; did you mean 'realesrgan'?"),
-        ("xyz", "--degradation: there is no 'xyz'; expected one of realesrgan, bsrgan-light"),
+        ("realesgan", "recipe: there is no 'realesgan'; did you mean 'realesrgan'?"),
+        ("xyz", "recipe: there is no 'xyz'; expected one of realesrgan, bsrgan-light"),
         ("missing.yaml", "missing.yaml: No such file or directory; expected a recipe (YAML), or one of realesrgan"),
     ],
 )
@@ -121,9 +130,20 @@ def test_defaults_are_filled_in_and_the_plain_form_is_a_recipe_again() -> None:
     for name in BUILT_IN:
         recipe = load_recipe(name)
         assert parse_steps(recipe.plain["steps"], "plain") == recipe.steps
-        assert parse_steps(yaml.safe_load(recipe_text(name)), name) == recipe.steps
+        assert parse_steps(load_plain_yaml(recipe_text(name)), name) == recipe.steps
     (jpeg,) = recipe_of("- jpeg").plain["steps"]
     assert jpeg["jpeg"]["quality"] == (30, 95) and set(jpeg["jpeg"]) == set(STEPS["jpeg"].settings)
+
+
+def test_the_order_in_which_weights_are_written_means_nothing() -> None:
+    one = recipe_of("- blur: {kernel: {isotropic: 1, anisotropic: 1}}")
+    other = recipe_of("- blur: {kernel: {anisotropic: 1, isotropic: 1}}")
+    assert one == other and list(draws(one, 50)) == list(draws(other, 50))
+
+
+def test_subsampling_is_written_as_people_write_it() -> None:
+    (step,) = recipe_of("- jpeg: {subsampling: 4:2:0}").plain["steps"]
+    assert step["jpeg"]["subsampling"] == {"4:2:0": 1.0}
 
 
 def test_a_step_left_to_chance() -> None:
@@ -151,7 +171,7 @@ def test_shuffled_steps_come_in_every_order_but_lr_size_last() -> None:
 
 def test_what_does_not_end_in_lr_size_is_brought_there_and_that_is_written_down() -> None:
     drawn = recipe_of("- jpeg").draw(Dice(0), HR, LR)
-    assert drawn[-1] == {"step": "to_lr", "size": [24_000, 24_000], "interpolation": "area"}
+    assert drawn[-1] == {"step": "to_lr", "size": [1_200, 1_200], "interpolation": "area"}
     assert recipe_of("- to_lr\n- jpeg").draw(Dice(0), HR, LR)[-1]["step"] == "jpeg"
 
 
@@ -270,6 +290,8 @@ def test_the_end_is_as_published(realesrgan: list[Drawn]) -> None:
     assert set(ends) == set(expected) and all(near(ends[order], DRAWS, share) for order, share in expected.items())
     last = [step for steps in realesrgan for step in split_rounds(steps)[2]]
     _check_quality([step for step in last if step["step"] == "jpeg"])
+    cutoffs = np.array([step["cutoff"] for step in last if step["step"] == "sinc"])
+    assert spread_evenly(cutoffs, math.pi / 3, math.pi)
     kinds = Counter(step["interpolation"] for step in last if step["step"] == "to_lr")
     assert set(kinds) == {"area", "linear", "cubic"} and all(near(kinds[kind], DRAWS, 1 / 3) for kind in kinds)
 
@@ -278,6 +300,9 @@ def _check_kernels(steps: Drawn, total: int, sinc: float, sigma: tuple[float, fl
     sincs = [step for step in steps if step["step"] == "sinc"]
     blurs = [step for step in steps if step["step"] == "blur"]
     assert len(sincs) + len(blurs) == total and near(len(sincs), total, sinc)
+    for lowest, sizes_px in ((math.pi / 3, range(7, 13)), (math.pi / 5, range(13, 22))):
+        cutoffs = [step["cutoff"] for step in sincs if step["size"] in sizes_px]
+        assert spread_evenly(np.array(cutoffs), lowest, math.pi)
     kinds = Counter(step["kernel"] for step in blurs)
     assert set(kinds) == set(KERNELS)
     assert all(near(kinds[kind], len(blurs), share) for kind, share in KERNELS.items())
@@ -334,6 +359,8 @@ def test_enlarging_again_and_again_has_an_end() -> None:
     recipe = recipe_of("- resize: {direction: up, range: [8, 8]}\n" * 6)
     sizes = [step["size"] for step in recipe.draw(Dice(0), (64, 64), (16, 16)) if step["step"] == "resize"]
     assert sizes == [[256, 256]] * 6
+    (size, *_) = (step["size"] for step in recipe.draw(Dice(0), (4096, 4096), (1024, 1024)))
+    assert size == [8192, 8192], "WebP takes no more than 16,383 px"
 
 
 def test_nesting_has_an_end(tmp_path: Path) -> None:

@@ -110,8 +110,8 @@ def unfinished(folder: Path) -> str:
 
 def newer(folder: Path) -> str:
     path = folder / "manifest.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
-    return f"{path} has format version 2, newer than 1: update this program"
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 3'))
+    return f"{path} has format version 3, newer than 2: update this program"
 
 
 def broken_json(folder: Path) -> str:

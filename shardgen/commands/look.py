@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from shardgen import codec
 from shardgen.commands.types import PATH, option
@@ -11,7 +12,7 @@ from shardgen.errors import ShardgenError, UsageError
 from shardgen.files import write_atomically
 from shardgen.format import MAX_SCALE, MIN_SCALE, SPLITS
 from shardgen.preview import draw_preview
-from shardgen.rebuild import changed_libraries, rebuild
+from shardgen.rebuild import rebuild
 from shardgen.recipe_preview import draw_recipe_preview
 from shardgen.unpack import unpack
 
@@ -28,6 +29,10 @@ def preview_command(source: Path, output: Path, count: int | None, recipe: str |
     Examples: shardgen preview shards/scale_4x -o preview.png; shardgen preview --recipe realesrgan photo.jpg
     """
     if recipe is None:
+        if source.is_file():
+            raise UsageError(f"{source} is a file: to see a photo under the draws of a recipe, add --recipe realesrgan")
+        if click.get_current_context().get_parameter_source("scale") is ParameterSource.COMMANDLINE:
+            raise UsageError(f"--scale goes with --recipe: the shards in {source} have theirs")
         rows = draw_preview(source, output, count or 6)
         click.echo(f"{output}: {rows} samples of {source}")
         return
@@ -60,20 +65,16 @@ def rebuild_command(key: str, folder: Path, output: Path | None) -> None:
 
     Example: shardgen rebuild 000000300042 shards/scale_4x -o again
     """
-    num_different = 0
+    different = []
     for image in rebuild(folder, key):
-        height, width = image.made.shape[:2]
+        height, width = image.stored.shape[:2]
         found = f"{image.num_different:,} of {height * width:,} px differ" if image.num_different else "identical"
         click.echo(f"{image.folder}: {key}.{image.name}, {width} x {height} px: {found}")
-        num_different += bool(image.num_different)
+        different += [image] if image.num_different else []
         if output:
             output.mkdir(parents=True, exist_ok=True)
             name = f"{key}_{image.name}_{image.scale}x.png"
             write_atomically(output / name, b"".join(codec.encode("png", image.made)))
-    if num_different:
-        changed = changed_libraries(folder, key)
-        versions = ", ".join(f"{name} {then}, here {now}" for name, (then, now) in changed.items())
-        raise ShardgenError(
-            f"{num_different} LR images came out otherwise than they are stored: "
-            + (f"made with {versions}" if changed else "the libraries are the same, so the shard has changed")
-        )
+    if different:
+        reasons = "; ".join(sorted({image.explanation for image in different}))
+        raise ShardgenError(f"{len(different)} LR images came out otherwise than they are stored: {reasons}")

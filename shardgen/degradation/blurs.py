@@ -137,13 +137,18 @@ def _apply_blur(image: Image, parameters: Parameters) -> Image:
     return convolve(image, kernel)
 
 
-_SINC: dict[str, Setting] = {"size": _SIZE}
+_SINC: dict[str, Setting] = {
+    "size": _SIZE,
+    "cutoff": Uniform((0.628319, 3.141593), "radians per px; kernels below 13 px draw from pi/3 on", 0.1, 3.141593),
+}
+_LOWEST_OF_SMALL, _SMALL = math.pi / 3, 13
 
 
 def _draw_sinc(values: Settings, dice: Dice, sizes: Sizes) -> Parameters:
     """A small kernel cannot cut off low frequencies without ringing everywhere: as Real-ESRGAN, not below pi/3."""
     size = _SIZE.draw(values["size"], dice)
-    return {"size": size, "cutoff": dice.uniform(math.pi / (3 if size < 13 else 5), math.pi)}
+    low, high = values["cutoff"]
+    return {"size": size, "cutoff": dice.uniform(min(max(low, _LOWEST_OF_SMALL), high) if size < _SMALL else low, high)}
 
 
 _MOTION: dict[str, Setting] = {

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from shardgen.degradation.dice import Dice
-from shardgen.degradation.settings import Chance, is_number, require_known
+from shardgen.degradation.settings import Chance, read_weight, require_known, require_some_weight
 from shardgen.degradation.step import Image, Parameters, Size, Sizes
 from shardgen.degradation.steps import STEPS
 from shardgen.errors import UsageError
@@ -161,13 +161,9 @@ def _parse_one_of(branches: Any, where: str) -> OneOf:
             raise UsageError(f"{at}: expected `{{weight: 0.5, steps: [...]}}`, not {_short(branch)}")
         for key in branch:
             require_known(str(key), ("weight", "steps"), at)
-        weight = branch.get("weight", 1.0)
-        if not is_number(weight) or weight < 0:
-            raise UsageError(f"{at}: expected a weight of 0 or more, not {weight!r}")
-        weights.append(float(weight))
+        weights.append(read_weight(branch.get("weight", 1.0), at))
         parsed.append(parse_steps(branch.get("steps"), at))
-    if not sum(weights) > 0:
-        raise UsageError(f"{where}: one of the weights has to be above 0")
+    require_some_weight(weights, where)
     return OneOf(tuple(weights), tuple(parsed))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from shardgen.degradation.plain_yaml import load_plain_yaml
 from shardgen.degradation.recipe import Recipe, parse_steps
 from shardgen.degradation.settings import require_known
 from shardgen.errors import UsageError
@@ -21,7 +22,7 @@ def load_recipe(name: str) -> Recipe:
         return _parse(recipe_text(name), name, name)
     path = Path(name)
     if not path.suffix and not path.exists():
-        require_known(name, BUILT_IN, "--degradation")
+        require_known(name, BUILT_IN, "recipe")
     try:
         text = path.read_text("utf-8")
     except OSError as error:
@@ -35,15 +36,21 @@ def load_recipe(name: str) -> Recipe:
 
 def recipe_text(name: str) -> str:
     """The YAML of a built-in recipe, with its comments. UsageError when there is none of this name."""
+    if Path(name).is_file():
+        raise UsageError(
+            f"{name} is a file: `shardgen recipe check {name}` reads it; `show` prints {' or '.join(BUILT_IN)}"
+        )
     require_known(name, BUILT_IN, "recipe")
     return (resources.files("shardgen.degradation") / "recipes" / f"{name}.yaml").read_text("utf-8")
 
 
 def _parse(text: str, name: str, where: str) -> Recipe:
     try:
-        value = yaml.safe_load(text)
-        return Recipe(name, parse_steps(value, where))
+        steps = parse_steps(load_plain_yaml(text), where)
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: no valid YAML ({' '.join(str(error).split())})") from error
     except RecursionError as error:
         raise UsageError(f"{where}: nested too deeply") from error
+    if not steps:
+        raise UsageError(f"{where}: expected one step or more, e.g. `- blur: {{sigma: [0.2, 3]}}`")
+    return Recipe(name, steps)

@@ -1,12 +1,14 @@
 """What a step of a recipe can be told: ranges and probabilities, checked when the recipe is read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Protocol
 
 from shardgen.degradation.dice import Dice
 from shardgen.errors import UsageError
+
+_MAX_WEIGHT = 1e6
 
 
 class Setting(Protocol):
@@ -84,13 +86,12 @@ class Choice:
         weights = dict.fromkeys(named, 1.0) if _is_list_of_names(named) else named
         if not isinstance(weights, dict) or not weights:
             raise UsageError(f"{where}: expected a name, a list of names or {{name: weight}}, not {value!r}")
-        for name, weight in weights.items():
+        for name in weights:
             require_known(str(name), self.names, where)
-            if not is_number(weight) or weight < 0:
-                raise UsageError(f"{where}: {name}: expected a weight of 0 or more, not {weight!r}")
-        if not sum(weights.values()) > 0:
-            raise UsageError(f"{where}: one of the weights has to be above 0")
-        return {str(name): float(weight) for name, weight in weights.items()}
+        # In an order of our own: that of the recipe must not decide what is drawn.
+        read = {name: read_weight(weights[name], f"{where}: {name}") for name in self.names if name in weights}
+        require_some_weight(read.values(), where)
+        return read
 
     def draw(self, value: Mapping[str, float], dice: Dice) -> str:
         return dice.choice(value)
@@ -110,6 +111,18 @@ class Chance:
 
     def draw(self, value: float, dice: Dice) -> bool:
         return dice.chance(value)
+
+
+def read_weight(value: Any, where: str) -> float:
+    """A weight of a recipe. UsageError when it is none."""
+    if not is_number(value) or not 0 <= value <= _MAX_WEIGHT:
+        raise UsageError(f"{where}: expected a weight of 0 or more, not {value!r}")
+    return float(value)
+
+
+def require_some_weight(weights: Iterable[float], where: str) -> None:
+    if not sum(weights) > 0:
+        raise UsageError(f"{where}: one of the weights has to be above 0")
 
 
 def is_number(value: object) -> bool:

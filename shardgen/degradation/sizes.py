@@ -8,7 +8,7 @@ from shardgen.degradation.settings import Choice, Setting, Uniform
 from shardgen.degradation.step import Image, Parameters, Settings, Size, Sizes, Step
 
 MIN_EDGE = 4  # px: filters need something to work on
-MAX_OF_HR = 4  # times HR's edge: recipes that enlarge again and again must not eat all memory
+MAX_OF_HR, MAX_EDGE = 4, 8192  # times HR's edge, and px beyond it: a recipe that enlarges must not eat all memory
 
 # Linear and cubic (a = -0.75) are those of PyTorch's `interpolate`, which Real-ESRGAN uses: nothing is antialiased.
 _INTERPOLATIONS = {
@@ -33,21 +33,24 @@ def resize(image: Image, size: Size, interpolation: str) -> Image:
 
 
 def _resize_area(image: Image, size: Size) -> Image:
-    """Each new pixel is the mean of the area that it covers, or, enlarged, of the one or two pixels that it touches.
+    """Each new pixel is the mean of all pixels that it touches: PyTorch's `area`, and so Real-ESRGAN's, in both ways.
 
-    The second is what PyTorch's `area` does, and so Real-ESRGAN: blocky. OpenCV's would be a distorted linear one.
-    Shrinking, PyTorch counts a pixel that is touched as a whole one too: the same at 1/n, a little softer between.
+    OpenCV's weighs them by how much of them it covers, and its enlargement is a distorted linear one.
     """
-    shrunk = (min(size[0], image.shape[0]), min(size[1], image.shape[1]))
-    if shrunk != image.shape[:2]:
-        image = np.asarray(cv2.resize(image, shrunk[::-1], interpolation=cv2.INTER_AREA), dtype=np.float32)
-    for axis in (0, 1):
-        old, new = image.shape[axis], size[axis]
-        if new > old:
-            place = np.arange(new)
-            first, last = place * old // new, ((place + 1) * old - 1) // new
-            image = (image.take(first, axis) + image.take(last, axis)) / 2
-    return image
+    means = _mean_rows(image, size[0])
+    return np.asarray(cv2.transpose(_mean_rows(np.asarray(cv2.transpose(means), np.float32), size[1])), np.float32)
+
+
+def _mean_rows(image: Image, height: int) -> Image:
+    place = np.arange(height)
+    first, stop = place * image.shape[0] // height, -(-(place + 1) * image.shape[0] // height)
+    counts = stop - first
+    total: Image = image.take(first, 0)
+    for further in range(1, counts.max()):
+        rows = np.flatnonzero(further < counts)
+        total[rows] += image.take(first[rows] + further, 0)
+    total /= counts[:, None, None].astype(np.float32)
+    return total
 
 
 _RESIZE: dict[str, Setting] = {
@@ -68,8 +71,8 @@ def _draw_resize(values: Settings, dice: Dice, sizes: Sizes) -> Parameters:
         factor = dice.uniform(min(low, 1), min(high, 1))
     elif direction == "up":
         factor = dice.uniform(max(low, 1), max(high, 1))
-    limits = (MAX_OF_HR * edge for edge in sizes.hr)
-    size = [min(max(MIN_EDGE, round(edge * factor)), limit) for edge, limit in zip(base, limits, strict=True)]
+    limits = (min(MAX_OF_HR * edge, max(MAX_EDGE, edge)) for edge in sizes.hr)
+    size = [min(max(MIN_EDGE, int(edge * factor)), limit) for edge, limit in zip(base, limits, strict=True)]
     return {"size": size, "interpolation": dice.choice(values["interpolation"])}
 
 
