@@ -1,0 +1,153 @@
+"""What a degradation does for a network: trained on three kinds of LR, judged on clean and on degraded photos.
+
+Method: shards at 4x of all photos, HR of 512 px, a tenth of them for validation; the same photos in each set. One
+`ultra_lite` is trained on each set for as many steps, with equal seeds, by the public command:
+
+  cubic          LR by --method cubic, as most people begin
+  realesrgan-1   LR by --degradation realesrgan, one for each photo, for ever the same
+  realesrgan-8   the same with --variants 8: another one in each epoch, eight in all
+
+Each is then judged on every validation photo, once with clean LR (cubic) and once with LR by realesrgan, as `trainer
+evaluate` judges. It is one run with one seed: differences of a few hundredths of a dB say nothing.
+
+    python -m benchmarks.degrade_quality --photos DIR --work FOLDER
+
+What FOLDER holds from a run before, shards or trained networks, is kept. About ten minutes of CPU for each network.
+"""
+
+import json
+import resource
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.common import RESULTS, PhotoSet, RunFailedError, python_module, say, timed_command
+from benchmarks.report import print_table, write_result
+from trainer.device import limit_threads
+from trainer.evaluate import Network, Pair, judge, shard_pairs
+from trainer.inference import as_function
+from trainer.metrics import mean_quality
+from trainer.picture import Row, grid
+from trainer.pixels import Pixels
+from trainer.shards import open_shards
+from trainer.weights import load_network
+
+SETS: dict[str, tuple[object, ...]] = {
+    "cubic": ("--method", "cubic"),
+    "realesrgan-1": ("--degradation", "realesrgan"),
+    "realesrgan-8": ("--degradation", "realesrgan", "--variants", 8),
+}
+JUDGED_ON = {"clean": "cubic", "degraded": "realesrgan-1"}
+_SCALE, _MODEL = 4, "ultra_lite"
+_ROWS, _CELL_PX = 3, 192
+
+
+def make_sets(photos: PhotoSet, work: Path) -> None:
+    """The shards; those that are there already stay."""
+    for name, options in SETS.items():
+        what = ("-i", photos.root, "-o", work / name, "-s", _SCALE, "--size", 512, "--val-fraction", 0.1, "--no-up")
+        timed_command(python_module("shardgen", "generate", *what, *options, "--auto"))
+        say(f"shards   {name}")
+
+
+def train(name: str, work: Path, steps: int) -> float:
+    """Train on a set, unless that was done. The seconds of CPU that it took."""
+    took = work / "runs" / f"{name}.json"
+    if not took.exists():
+        before = _cpu_s()
+        data = ("--shards", _shards(work, name), "--out", work / "runs", "--run", name)
+        validation = ("--val-every", max(1, steps // 3), "--val-samples", 20)
+        timed_command(python_module("trainer", *data, "--model", _MODEL, "--steps", steps, *validation))
+        took.write_text(json.dumps({"steps": steps, "cpu_s": round(_cpu_s() - before)}))
+    found: dict[str, Any] = json.loads(took.read_text())
+    if found["steps"] != steps:
+        raise click.UsageError(f"{took} is of {found['steps']} steps: name another --work, or --steps {found['steps']}")
+    say(f"trained  {name}: {found['cpu_s']} s of CPU")
+    return float(found["cpu_s"])
+
+
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def judge_on(work: Path, name: str, on: str) -> dict[str, Any]:
+    """Means over the validation photos: of the network, and of bicubic."""
+    judged = list(judge(_network(work, name), shard_pairs(open_shards(_shards(work, on)), "val", upsampled=False)))
+    say(f"judged   {name} on {on}")
+    network, bicubic = (mean_quality([getattr(one, of) for one in judged]) for of in ("network", "bicubic"))
+    return {"images": len(judged), "network": asdict(network), "bicubic": asdict(bicubic)}
+
+
+def draw(work: Path) -> Image.Image:
+    """Some validation photos, clean and degraded: LR, bicubic, each network, HR."""
+    networks = [_network(work, name) for name in SETS]
+    rows = []
+    for what, on in JUDGED_ON.items():
+        for pair in shard_pairs(open_shards(_shards(work, on)), "val", False, _ROWS):
+            rows.append(Row(_cells(pair, networks), what, pair.name))
+    titles = ("LR", "bicubic", *(f"on {name}" for name in SETS), "HR")
+    return grid(rows, titles)
+
+
+def _cells(pair: Pair, networks: list[Network]) -> list[Pixels]:
+    nearest = pair.lr.repeat(pair.scale, axis=0).repeat(pair.scale, axis=1)
+    images = [nearest, pair.bicubic(), *(network(pair.lr) for network in networks), pair.hr]
+    start = (pair.hr.shape[0] - _CELL_PX) // 2
+    part = slice(start, start + _CELL_PX)
+    return [np.ascontiguousarray(image[part, part]) for image in images]
+
+
+def _shards(work: Path, name: str) -> Path:
+    return work / name / f"scale_{_SCALE}x"
+
+
+def _network(work: Path, name: str) -> Network:
+    return as_function(load_network(work / "runs" / name / "best.pth"), torch.device("cpu"))
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--photos", type=click.Path(path_type=Path), help="Folder of real photos.")
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for shards and runs; kept.")
+@click.option("--steps", type=click.IntRange(min=1), default=3000, help="Of each training.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Where to draw some photos, e.g. quality.jpg.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=RESULTS / "degrade_quality.json",
+    show_default="in results/",
+    help="The result.",
+)
+def main(photos: Path | None, work: Path, steps: int, picture: Path | None, output: Path) -> None:
+    """Measure what a degradation does for a network."""
+    limit_threads()
+    photo_set = PhotoSet.of(photos)
+    try:
+        make_sets(photo_set, work)
+        cpu_s = {name: train(name, work, steps) for name in SETS}
+        quality = {name: {what: judge_on(work, name, on) for what, on in JUDGED_ON.items()} for name in SETS}
+    except RunFailedError as error:
+        raise click.ClickException(str(error)) from error
+    settings = {"model": _MODEL, "scale": _SCALE, "steps": steps, "cpu_s": cpu_s}
+    content = {"photos": photo_set.describe(), "settings": settings, "quality": quality}
+    write_result(output, f"python -m benchmarks.degrade_quality --photos DIR --steps {steps}", work, content)
+    if picture:
+        draw(work).save(picture, quality=88, subsampling=0)
+    bicubic = {what: quality["cubic"][what]["bicubic"] for what in JUDGED_ON}
+    rows = [["bicubic", *(_text(bicubic[what]) for what in JUDGED_ON)]]
+    rows += [[name, *(_text(quality[name][what]["network"]) for what in JUDGED_ON)] for name in SETS]
+    print_table("PSNR-Y and SSIM-Y", ("trained on", *(f"{what} photos" for what in JUDGED_ON)), rows)
+
+
+def _text(quality: dict[str, float]) -> str:
+    return f"{quality['psnr_y']:.2f} dB, {quality['ssim_y']:.4f}"
+
+
+if __name__ == "__main__":
+    main()
