@@ -44,7 +44,8 @@ SETS: dict[str, tuple[object, ...]] = {
 }
 JUDGED_ON = {"clean": "cubic", "degraded": "realesrgan-1"}
 _SCALE, _MODEL = 4, "ultra_lite"
-_ROWS, _CELL_PX = 3, 192
+_SHOWN = (0.6, 0.75, 0.9)  # of the photos, from the flattest to the one with most detail
+_CELL_PX = 192
 
 
 def make_sets(photos: PhotoSet, work: Path) -> None:
@@ -87,20 +88,29 @@ def judge_on(work: Path, name: str, on: str) -> dict[str, Any]:
 def draw(work: Path) -> Image.Image:
     """Some validation photos, clean and degraded: LR, bicubic, each network, HR."""
     networks = [_network(work, name) for name in SETS]
-    rows = []
-    for what, on in JUDGED_ON.items():
-        for pair in shard_pairs(open_shards(_shards(work, on)), "val", False, _ROWS):
-            rows.append(Row(_cells(pair, networks), what, pair.name))
+    pairs = {what: list(shard_pairs(open_shards(_shards(work, on)), "val", False)) for what, on in JUDGED_ON.items()}
+    ranked = sorted(range(len(pairs["clean"])), key=lambda number: _detail(pairs["clean"][number]))
+    shown = [ranked[int(share * len(ranked))] for share in _SHOWN]
+    rows = [Row(_cells(pairs[what][place], networks), what, pairs[what][place].name) for place in shown for what in pairs]
     titles = ("LR", "bicubic", *(f"on {name}" for name in SETS), "HR")
     return grid(rows, titles)
+
+
+def _detail(pair: Pair) -> float:
+    """Mean step from pixel to pixel in the part that is shown."""
+    return float(np.abs(np.diff(_centre(pair.hr).astype(np.int16), axis=1)).mean())
 
 
 def _cells(pair: Pair, networks: list[Network]) -> list[Pixels]:
     nearest = pair.lr.repeat(pair.scale, axis=0).repeat(pair.scale, axis=1)
     images = [nearest, pair.bicubic(), *(network(pair.lr) for network in networks), pair.hr]
-    start = (pair.hr.shape[0] - _CELL_PX) // 2
+    return [_centre(image) for image in images]
+
+
+def _centre(image: Pixels) -> Pixels:
+    start = (image.shape[0] - _CELL_PX) // 2
     part = slice(start, start + _CELL_PX)
-    return [np.ascontiguousarray(image[part, part]) for image in images]
+    return np.ascontiguousarray(image[part, part])
 
 
 def _shards(work: Path, name: str) -> Path:

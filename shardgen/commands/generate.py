@@ -58,7 +58,7 @@ _CPUS = "[default: the CPUs that this process may use]"
 )
 @option("--shard-bytes", type=ByteSize(), default="256MB", help="Shards come out between half of this and about it.")
 @option("--val-fraction", type=float, default=0.02, help="Share of the photos for validation.")
-@option("--seed", type=int, default=0, help="Draws the order and the split of the photos.")
+@option("--seed", type=int, default=0, help="Draws the order and the split of the photos, and from the recipe.")
 @click.option("--workers", type=click.IntRange(min=0), help=f"Worker processes; 0 works in this one.  {_CPUS}")
 @click.option(
     "--max-failures",
