@@ -91,7 +91,9 @@ def draw(work: Path) -> Image.Image:
     pairs = {what: list(shard_pairs(open_shards(_shards(work, on)), "val", False)) for what, on in JUDGED_ON.items()}
     ranked = sorted(range(len(pairs["clean"])), key=lambda number: _detail(pairs["clean"][number]))
     shown = [ranked[int(share * len(ranked))] for share in _SHOWN]
-    rows = [Row(_cells(pairs[what][place], networks), what, pairs[what][place].name) for place in shown for what in pairs]
+    rows = [
+        Row(_cells(pairs[what][place], networks), what, pairs[what][place].name) for place in shown for what in pairs
+    ]
     titles = ("LR", "bicubic", *(f"on {name}" for name in SETS), "HR")
     return grid(rows, titles)
 

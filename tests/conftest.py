@@ -6,9 +6,13 @@ from pathlib import Path
 # The networks of the tests are so small that a second thread costs more than it gives. Before PyTorch is loaded.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import cv2
 import pytest
 from helpers import generate, make_photos
 from hypothesis import settings
+
+# Commands run in this process, and tests fork it: a child would wait for threads of OpenCV that it does not have.
+cv2.setNumThreads(0)
 
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("untimed", deadline=None)
