@@ -115,6 +115,7 @@ def test_an_interrupt_stops_and_leaves_no_trace(
 ) -> None:
     with running(many_photos, tmp_path) as process:
         wait_until(lambda: MOMENTS[moment](tmp_path), process)
+        finished = len(markers(tmp_path))
         os.killpg(process.pid, signal_number)  # as a terminal does: to all processes of the run
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == exit_code
@@ -122,6 +123,8 @@ def test_an_interrupt_stops_and_leaves_no_trace(
     assert "Traceback" not in stderr
     assert not temporaries(tmp_path)
     assert not list(tmp_path.glob("scale_*/manifest.json"))
+    at_hand = 2 * 3  # of two workers, at three scales
+    assert len(markers(tmp_path)) <= finished + at_hand, "no worker begins another shard"
     generate(many_photos, tmp_path, *ARGS)
     assert contract_files(tmp_path) == undisturbed
 
