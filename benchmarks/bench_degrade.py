@@ -45,10 +45,11 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.common import RESULTS, PhotoSet, RunFailedError, python_module, say, scratch_folder, timed_command
+from benchmarks.common import PhotoSet, RunFailedError, python_module, say, scratch_folder, timed_command
 from benchmarks.degrade_photo import open_hr
 from benchmarks.degrade_report import judge_costs, show, summarise_costs, summarise_training
 from benchmarks.degrade_stream import SHARDS, WAYS, Bench
+from benchmarks.options import output_option, photos_option, scratch_option
 from benchmarks.peers.online_recipe import RECIPE
 from benchmarks.peers.task import SCALE
 from benchmarks.report import write_result
@@ -93,7 +94,7 @@ def run_round(number: int, bench: Bench, hr_path: Path, draws: int) -> dict[str,
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--photos", type=click.Path(path_type=Path), help="Folder of real photos.")
+@photos_option
 @click.option("--num-photos", type=click.IntRange(min=1), default=400, help="How many of them, from all its parts.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, help="How often everything is measured.")
 @click.option("--workers", type=click.IntRange(min=0), default=2, help="Data workers; the generator's as well.")
@@ -101,19 +102,8 @@ def run_round(number: int, bench: Bench, hr_path: Path, draws: int) -> dict[str,
 @click.option("--seconds", type=click.FloatRange(min=0.01), default=3.0, help="How long batches are counted.")
 @click.option("--batches", type=click.IntRange(min=1), default=24, help="How many are counted at least.")
 @click.option("--batch", type=click.IntRange(min=2), default=16, help="Pairs of patches in a batch.")
-@click.option(
-    "--scratch",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Where to write, about 2 MB per photo.  [default: the system's temporary folder]",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=RESULTS / "degrade.json",
-    show_default="in results/",
-    help="The result.",
-)
+@scratch_option("Where to write, about 2 MB per photo.")
+@output_option("degrade.json")
 def main(
     photos: Path | None,
     num_photos: int,

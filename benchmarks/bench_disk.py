@@ -21,7 +21,8 @@ from typing import Any
 
 import click
 
-from benchmarks.common import RESULTS, PhotoSet, python_module, say, scratch_folder, timed_command
+from benchmarks.common import PhotoSet, python_module, say, scratch_folder, timed_command
+from benchmarks.options import output_option, photos_option, scratch_option
 from benchmarks.report import print_table, spread, write_result
 from benchmarks.stream_stores import make_shards
 
@@ -30,21 +31,10 @@ INPUTS = ("lr", "up")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--photos", type=click.Path(path_type=Path), help="Folder of real photos.")
+@photos_option
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="How often each way runs.")
-@click.option(
-    "--scratch",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="A folder on the disk that is measured.  [default: the system's temporary folder]",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=RESULTS / "disk.json",
-    show_default="in results/",
-    help="The result.",
-)
+@scratch_option("A folder on the disk that is measured.")
+@output_option("disk.json")
 def main(photos: Path | None, rounds: int, scratch: Path | None, output: Path) -> None:
     """Measure how fast patches come from a disk."""
     photo_set = PhotoSet.of(photos)

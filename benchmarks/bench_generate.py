@@ -41,6 +41,7 @@ from benchmarks.common import (
     scratch_folder,
     timed_command,
 )
+from benchmarks.options import photos_option, scratch_option
 from benchmarks.report import (
     Ratio,
     print_table,
@@ -137,14 +138,10 @@ def _run_module(module: str, options: Sequence[object], photos: PhotoSet, output
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--photos", type=click.Path(path_type=Path), help="Folder of real photos.")
+@photos_option
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="How often each way runs.")
 @click.option("--workers", type=click.IntRange(min=1), default=available_cpus, help="Processes of every way.")
-@click.option(
-    "--scratch",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Where to write; the disk there is part of what is measured.  [default: the system's temporary folder]",
-)
+@scratch_option("Where to write; the disk there is part of what is measured.")
 @click.option("--img2dataset", metavar="PYTHON", help="Interpreter of an environment with img2dataset.")
 @click.option(
     "-o",

@@ -33,6 +33,7 @@ from benchmarks.common import RESULTS, PhotoSet, RunFailedError, python_module, 
 from benchmarks.gpu_plain import write_pairs
 from benchmarks.gpu_report import Key, Runs, show, summarise
 from benchmarks.gpu_task import OUR_WAYS, PLAIN, STREAM, Task, result_in
+from benchmarks.options import photos_option, scratch_option
 from benchmarks.report import write_result
 from benchmarks.stream_stores import make_shards
 from trainer.device import available_cpus, choose_device
@@ -90,7 +91,7 @@ def keys(models: Sequence[str], batches: Sequence[int]) -> list[Key]:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--photos", type=click.Path(path_type=Path), help="Folder of real photos.")
+@photos_option
 @click.option("--shards", type=click.Path(path_type=Path), help="Shards of one scale, instead of photos.")
 @click.option("--models", type=click.Choice(MODELS), multiple=True, default=MODELS, help="Networks; may be repeated.")
 @click.option("--batches", type=click.IntRange(min=1), multiple=True, default=(16, 64), help="Batch sizes; likewise.")
@@ -106,11 +107,7 @@ def keys(models: Sequence[str], batches: Sequence[int]) -> list[Key]:
     help="Data workers.",
 )
 @click.option("--device", default="cuda", help="cuda, cuda:N, or cpu to try the benchmark itself.")
-@click.option(
-    "--scratch",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Where to write.  [default: the system's temporary folder]",
-)
+@scratch_option("Where to write.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The result.  [default: in results/]"
 )

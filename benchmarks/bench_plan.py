@@ -30,6 +30,7 @@ import numpy as np
 
 from benchmarks.common import RESULTS, PhotoSet, RunFailedError, python_module, say, scratch_folder, timed_command
 from benchmarks.memory import watch_memory
+from benchmarks.options import photos_option, scratch_option
 from benchmarks.report import print_table, spread, write_result
 from shardgen.cpus import available_cpus
 
@@ -138,14 +139,10 @@ def _checked(name: str, worst: float, below: float) -> dict[str, Any]:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--photos", type=click.Path(path_type=Path), help="Folder of real photos.")
+@photos_option
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="How often each time is taken.")
 @click.option("--workers", type=click.IntRange(min=1), default=available_cpus, help="Workers of the generator.")
-@click.option(
-    "--scratch",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Where to write.  [default: the system's temporary folder]",
-)
+@scratch_option("Where to write.")
 @click.option(
     "-o",
     "--output",

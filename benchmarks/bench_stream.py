@@ -35,7 +35,6 @@ import click
 
 from benchmarks.bench_plan import make_tiny_photos
 from benchmarks.common import (
-    RESULTS,
     PhotoSet,
     RunFailedError,
     python_module,
@@ -43,6 +42,7 @@ from benchmarks.common import (
     scratch_folder,
     timed_command,
 )
+from benchmarks.options import output_option, photos_option, scratch_option
 from benchmarks.peers.task import SCALE, Task
 from benchmarks.report import print_table, spread, write_result
 from benchmarks.stream_measure import Counted, Window
@@ -254,7 +254,7 @@ def versions(python: str, packages: Sequence[str]) -> dict[str, str]:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--photos", type=click.Path(path_type=Path), help="Folder of real photos.")
+@photos_option
 @click.option("--num-photos", type=click.IntRange(min=32), default=400, help="How many of them.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="How often each way runs.")
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=3.0, help="How long batches are counted.")
@@ -262,19 +262,8 @@ def versions(python: str, packages: Sequence[str]) -> dict[str, str]:
 @click.option("--peers", metavar="PYTHON", help="Interpreter of the environment with the peers.")
 @click.option("--ffcv", metavar="PYTHON", help="Interpreter of the environment with FFCV.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="A PNG of the rates, to be written.")
-@click.option(
-    "--scratch",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Where to write, about 10 GB for 400 photos.  [default: the system's temporary folder]",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=RESULTS / "stream.json",
-    show_default="in results/",
-    help="The result.",
-)
+@scratch_option("Where to write, about 10 GB for 400 photos.")
+@output_option("stream.json")
 def main(
     photos: Path | None,
     num_photos: int,

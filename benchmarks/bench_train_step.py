@@ -19,6 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import RESULTS, PhotoSet, RunFailedError, python_module, say, scratch_folder, timed_command
+from benchmarks.options import photos_option, scratch_option
 from benchmarks.report import print_table, spread, write_result
 from trainer.device import Precision, available_cpus, choose_device, choose_precision, describe_device, limit_threads
 from trainer.models import MODELS, network_spec, num_parameters
@@ -102,15 +103,11 @@ def summarise(model: str, runs: list[Measured]) -> dict[str, Any]:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--photos", type=click.Path(path_type=Path), help="Folder of real photos.")
+@photos_option
 @click.option("--rounds", type=click.IntRange(min=1), default=3, help="How often each network is trained.")
 @click.option("--workers", type=click.IntRange(min=0), default=available_cpus, help="Data workers.")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
-@click.option(
-    "--scratch",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Where to write.  [default: the system's temporary folder]",
-)
+@scratch_option("Where to write.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The result.  [default: in results/]"
 )

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.common import RESULTS, PhotoSet, RunFailedError, python_module, say, timed_command
+from benchmarks.common import PhotoSet, RunFailedError, python_module, say, timed_command
+from benchmarks.options import output_option, photos_option
 from benchmarks.report import print_table, write_result
 from trainer.device import limit_threads
 from trainer.evaluate import Network, Pair, judge, shard_pairs
@@ -124,18 +125,11 @@ def _network(work: Path, name: str) -> Network:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--photos", type=click.Path(path_type=Path), help="Folder of real photos.")
+@photos_option
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for shards and runs; kept.")
 @click.option("--steps", type=click.IntRange(min=1), default=3000, help="Of each training.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Where to draw some photos, e.g. quality.jpg.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=RESULTS / "degrade_quality.json",
-    show_default="in results/",
-    help="The result.",
-)
+@output_option("degrade_quality.json")
 def main(photos: Path | None, work: Path, steps: int, picture: Path | None, output: Path) -> None:
     """Measure what a degradation does for a network."""
     limit_threads()
@@ -148,7 +142,9 @@ def main(photos: Path | None, work: Path, steps: int, picture: Path | None, outp
         raise click.ClickException(str(error)) from error
     settings = {"model": _MODEL, "scale": _SCALE, "steps": steps, "cpu_s": cpu_s}
     content = {"photos": photo_set.describe(), "settings": settings, "quality": quality}
-    write_result(output, f"python -m benchmarks.degrade_quality --photos DIR --steps {steps}", work, content)
+    write_result(
+        output, f"python -m benchmarks.degrade_quality --photos DIR --work FOLDER --steps {steps}", work, content
+    )
     if picture:
         draw(work).save(picture, quality=88, subsampling=0)
     bicubic = {what: quality["cubic"][what]["bicubic"] for what in JUDGED_ON}
