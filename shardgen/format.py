@@ -11,10 +11,13 @@ Standard library only, so that a reader needs nothing else. `docs/formats.md` sa
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 FORMAT_VERSION = 2  # 1 had one LR per sample and always `up`; it still reads
 INDEX_VERSION = "v1.2"
@@ -29,6 +32,11 @@ SCALE_FOLDER = re.compile(r"scale_(?P<scale>[2-8])x")
 
 MAX_SHARDS = 10**6
 MAX_SAMPLES_PER_SHARD = 10**5
+
+
+# A file or folder of this machine, or of a store; and what gives a file's bytes. Those of a store: `shardgen.store`.
+Address: TypeAlias = "Path | UPath"
+Read: TypeAlias = Callable[[Any], bytes]
 
 
 class FormatError(Exception):
@@ -79,10 +87,10 @@ def dump_json(value: Any, indent: int | None = 2) -> bytes:
         return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
 
 
-def load_json(path: Path) -> dict[str, Any]:
+def load_json(path: Address, read: Read = Path.read_bytes) -> dict[str, Any]:
     """The JSON object in the file. FormatError when it is unreadable or no object; OSError when it is not there."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read(path))
     except ValueError as error:
         raise FormatError(f"{path} is not valid JSON ({error})") from error
     if not isinstance(value, dict):
@@ -111,10 +119,10 @@ def dump_index(samples: Iterable[Sequence[Member]]) -> bytes:
     return "\n".join([f"{INDEX_VERSION} {len(lines)}", *lines, ""]).encode("ascii")
 
 
-def load_index(path: Path) -> list[list[Member]]:
+def load_index(path: Address, read: Read = Path.read_bytes) -> list[list[Member]]:
     """The samples of an index file. FormatError when a line is not what the header promises."""
     try:
-        header, *lines = path.read_text("ascii").splitlines()
+        header, *lines = read(path).decode("ascii").splitlines()
         version, count = header.split()
         if version != INDEX_VERSION:
             raise FormatError(f"{path}: expected index {INDEX_VERSION}, found {version}")
@@ -156,7 +164,7 @@ class ShardRecord:
 _RECORD_TYPES = {"name": str, "split": str, "samples": int, "bytes": int, "sha256": str}
 
 
-def parse_record(value: Any, where: Path) -> ShardRecord:
+def parse_record(value: Any, where: Address) -> ShardRecord:
     if not isinstance(value, dict) or any(type(value.get(k)) is not t for k, t in _RECORD_TYPES.items()):
         raise FormatError(f"{where}: expected a shard record with {', '.join(_RECORD_TYPES)}, found {value!r}")
     record = ShardRecord(**{name: value[name] for name in _RECORD_TYPES})
@@ -170,7 +178,7 @@ def parse_record(value: Any, where: Path) -> ShardRecord:
 class Manifest:
     """What `manifest.json` holds. `raw` is the whole object; the fields are what every reader needs."""
 
-    folder: Path
+    folder: Address
     scale: int
     hr_size: int
     codec: str
@@ -184,10 +192,10 @@ class Manifest:
         return image_names(self.variants if split == "train" else 1, self.has_up)
 
 
-def load_manifest(folder: Path) -> Manifest:
+def load_manifest(folder: Address, read: Read = Path.read_bytes) -> Manifest:
     """Read and check `folder/manifest.json`. FormatError says what is wrong with it, OSError that it is not there."""
     path = folder / MANIFEST_NAME
-    raw = load_json(path)
+    raw = load_json(path, read)
     version = raw.get("format_version")
     if type(version) is not int or version < 1:
         raise FormatError(f"{path}: expected a format_version, found {version!r}; is this a shardgen manifest?")

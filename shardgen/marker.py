@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from shardgen.files import write_atomically
-from shardgen.format import FormatError, ShardRecord, dump_json, load_json, parse_record
+from shardgen.format import Address, FormatError, ShardRecord, dump_json, load_json, parse_record
 from shardgen.statistics import Statistics
+from shardgen.store import read_bytes
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,15 @@ def named_reasons(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"path": path, "reason": reason} for path, reason in pairs]
 
 
-def read_marker(path: Path) -> Marker | None:
+def read_marker(path: Address) -> Marker | None:
     """The marker in the file; None when there is none that can be understood."""
     try:
-        return _parse(load_json(path), path)
+        return _parse(load_json(path, read_bytes), path)
     except (OSError, FormatError, KeyError, TypeError, ValueError):
         return None
 
 
-def _parse(value: dict[str, Any], path: Path) -> Marker:
+def _parse(value: dict[str, Any], path: Address) -> Marker:
     return Marker(
         fingerprint=value["fingerprint"],
         record=parse_record(value["record"], path) if value["record"] else None,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from shardgen import codec
@@ -12,6 +11,7 @@ from shardgen.format import (
     MANIFEST_NAME,
     SCALE_FOLDER,
     SHARD_FILE,
+    Address,
     Manifest,
     Member,
     load_index,
@@ -19,17 +19,17 @@ from shardgen.format import (
     shard_of_key,
 )
 from shardgen.pixels import Pixels
+from shardgen.store import file_size, is_folder, list_files, list_folders, read_bytes, read_range
 
 
-def scale_folders(folder: Path) -> list[Path]:
+def scale_folders(folder: Address) -> list[Address]:
     """`folder` itself if it holds shards, else those of its `scale_Nx` folders that do. UsageError when none does."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(f"no such folder: {folder}. `shardgen generate -i PHOTOS -o {folder}` makes one.")
     if _holds_shards(folder):
         return [folder]
-    found = sorted(
-        path for path in folder.glob("scale_*x") if SCALE_FOLDER.fullmatch(path.name) and _holds_shards(path)
-    )
+    named = [folder / name for name in list_folders(folder) if SCALE_FOLDER.fullmatch(name)]
+    found = [path for path in named if _holds_shards(path)]
     if not found:
         raise UsageError(
             f"no shards in {folder}: expected {MANIFEST_NAME} and train-000000.tar there, or in {folder}/scale_4x. "
@@ -38,20 +38,21 @@ def scale_folders(folder: Path) -> list[Path]:
     return found
 
 
-def open_manifest(folder: Path) -> Manifest:
+def open_manifest(folder: Address) -> Manifest:
     """The manifest of one scale's folder. UsageError when it has none, or when `folder` is the root of several."""
     inside = scale_folders(folder)
     if inside != [folder]:
         names = ", ".join(str(path) for path in inside)
         raise UsageError(f"{folder} is not the folder of one scale: name one of {names}")
     try:
-        return load_manifest(folder)
+        return load_manifest(folder, read_bytes)
     except FileNotFoundError:
         raise UsageError(f"{folder} has no {MANIFEST_NAME}: its run did not finish. Run generate again.") from None
 
 
-def _holds_shards(folder: Path) -> bool:
-    return (folder / MANIFEST_NAME).exists() or any(SHARD_FILE.fullmatch(path.name) for path in folder.glob("*.tar"))
+def _holds_shards(folder: Address) -> bool:
+    names = list_files(folder)
+    return MANIFEST_NAME in names or any(SHARD_FILE.fullmatch(name) for name in names if name.endswith(".tar"))
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,14 @@ class StoredSample:
     """A sample as its shard's index lists it: key, and members by what they are (`hr`, `lr`, `lr1`, `up`, `json`)."""
 
     key: str
-    tar: Path
+    tar: Address
     members: dict[str, Member]
 
     def read(self, what: str) -> bytes:
         member = self.members.get(what)
         if member is None:
             raise RunError(f"{self.tar}: sample {self.key} has no {what} member")
-        with open(self.tar, "rb") as file:
-            file.seek(member.offset)
-            data = file.read(member.size)
+        data = read_range(self.tar, member.offset, member.size)
         if len(data) != member.size:
             raise RunError(f"{self.tar} ends inside {member.name}: run `shardgen verify`")
         return data
@@ -86,15 +85,15 @@ class StoredSample:
             raise RunError(f"{self.tar}: {self.members[name].name} {error}") from error
 
 
-def stored_samples(folder: Path, shard: str) -> list[StoredSample]:
+def stored_samples(folder: Address, shard: str) -> list[StoredSample]:
     """The samples of a shard, in order. UsageError when there is no such shard."""
     tar, index = folder / f"{shard}.tar", folder / f"{shard}.idx"
-    if not index.exists() or not tar.exists():
+    if file_size(index) is None or file_size(tar) is None:
         raise UsageError(f"no shard {shard} in {folder}; `shardgen inspect {folder}` lists them")
-    return list(_samples_of_index(tar, load_index(index)))
+    return list(_samples_of_index(tar, load_index(index, read_bytes)))
 
 
-def find_sample(folder: Path, key: str) -> StoredSample:
+def find_sample(folder: Address, key: str) -> StoredSample:
     """UsageError when the folder of a scale holds no sample of this key."""
     shard = shard_of_key(key)
     sample = next((sample for sample in stored_samples(folder, shard) if sample.key == key), None)
@@ -105,7 +104,7 @@ def find_sample(folder: Path, key: str) -> StoredSample:
     return sample
 
 
-def _samples_of_index(tar: Path, index: list[list[Member]]) -> Iterator[StoredSample]:
+def _samples_of_index(tar: Address, index: list[list[Member]]) -> Iterator[StoredSample]:
     for members in index:
         key = members[0].name.partition(".")[0]
         yield StoredSample(key, tar, {member.extension.partition(".")[0]: member for member in members})

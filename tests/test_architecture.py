@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parent.parent
 FLOORS = {
     "shardgen": """
         __init__ errors format
-        geometry files pixels bicubic
+        geometry files pixels bicubic store
         degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
         degradation.steps degradation.recipe degradation.plain_yaml degradation.recipe_file degradation.words
@@ -39,7 +39,7 @@ FLOORS = {
 }
 ORDER = {package: floors.split() for package, floors in FLOORS.items()}
 # All that one package may know of the other.
-CONTRACT = {"trainer": {"shardgen.format", "shardgen.bicubic"}, "shardgen": set()}
+CONTRACT = {"trainer": {"shardgen.format", "shardgen.bicubic", "shardgen.store"}, "shardgen": set()}
 
 
 def rooms(package: str) -> dict[str, Path]:
