@@ -4,6 +4,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from upath import UPath
+
+from shardgen.format import Address
 from trainer.errors import UsageError
 
 INPUTS = ("lr", "up")
@@ -48,7 +51,7 @@ class TrainConfig:
     init: Path | None = None  # weights to begin with
     val_every: int | None = None  # steps; None: once per epoch, but within 200 to 5,000 steps
     val_samples: int = 100  # images of the validation split that are looked at
-    out: Path = Path("runs")
+    out: Address = Path("runs")
     run: str | None = None
     verify: bool = False
 
@@ -98,7 +101,7 @@ class TrainConfig:
 
     def as_yaml(self) -> dict[str, Any]:
         """The settings by their options' names, as `config.yaml` has them and `--config` takes them."""
-        plain = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+        plain = {name: str(value) if isinstance(value, Path | UPath) else value for name, value in asdict(self).items()}
         return {name.replace("_", "-"): value for name, value in plain.items()}
 
 

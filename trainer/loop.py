@@ -8,6 +8,7 @@ from time import monotonic
 
 import torch
 
+from shardgen.store import StoreError
 from trainer.checkpoint import Progress, save_state
 from trainer.display import Display
 from trainer.errors import RunError, UsageError
@@ -200,7 +201,16 @@ class TrainingLoop:
         self._check_weights()
         self._save_weights(self._run.weights)
         save_state(self._run.state, self._settings.data, self._progress, self._learner.state())
+        self._publish()
         self._saved_s = monotonic()
+
+    def _publish(self) -> None:
+        """A store that fails must not cost days of training: the next save tries again, the end insists."""
+        try:
+            self._run.publish()
+        except StoreError as error:
+            self._journal.note("error", self._progress.step, message=str(error))
+            self._display.say(f"{error} Training goes on; the next save tries again.")
 
     def _check_weights(self) -> None:
         if not self._learner.is_finite():

@@ -56,7 +56,7 @@ def _train(plan: Plan, run: RunFolder, learner: Learner, stop: StopRequest, say:
         with explained(run.state):
             learner.restore(state)
     going_on = f", going on at step {progress.step:,}" if progress.step else ""
-    say(f"{describe(plan)}\nRun      {run.path}{going_on}")
+    say(f"{describe(plan)}\nRun      {run.home}{going_on}")
     run.write_config(plan.config.as_yaml())
     settings = LoopSettings(
         total_steps=plan.total_steps,

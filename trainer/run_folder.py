@@ -1,5 +1,13 @@
-"""A run's folder: `runs/NAME` with its configuration, journal, pictures, weights and state."""
+"""A run's folder: `runs/NAME` with its configuration, journal, pictures, weights and state.
 
+Where it lies in a store, the run works in a folder of this machine, and what has changed is put into the store with
+every save, `state.pt` last.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,66 +16,131 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from shardgen.format import Address
+from shardgen.store import StoreError, file_size, list_files, list_folders, read_bytes, upload, write_bytes
 from trainer.errors import RunError, UsageError
 from trainer.files import remove_temporaries, write_atomically
 
+_CONFIG, _JOURNAL, _STATE = "config.yaml", "journal.jsonl", "state.pt"
+_LARGE = (".pt", ".pth")  # and never written to once they have their names
+
 
 class RunFolder:
-    """The paths of a run. Nothing is made before something is written."""
+    """The paths of a run. Nothing is made before something is written.
 
-    def __init__(self, path: Path) -> None:
+    `home` is where the run lies for everyone; `path` is where its files are written, the same for a folder of this
+    machine.
+    """
+
+    def __init__(self, home: Address) -> None:
+        self.home = home
+        path = home if isinstance(home, Path) else _temporary(f"sr-run-{_digest(home)}-{os.getpid()}")
         self.path = path
-        self.config = path / "config.yaml"
-        self.journal = path / "journal.jsonl"
+        self.config = path / _CONFIG
+        self.journal = path / _JOURNAL
         self.tensorboard = path / "tensorboard"
         self.previews = path / "previews"
         self.weights = path / "model.pth"
         self.best = path / "best.pth"
-        self.state = path / "state.pt"
+        self.state = path / _STATE
+        self._published: dict[Path, tuple[int, int]] = {}  # by file: the time of its last change, and its size then
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other process out of the folder. The lock dies with its process. UsageError when it is taken."""
+        """Keep every other process out of the folder. The lock dies with its process. UsageError when it is taken.
+
+        What resuming needs is there inside; all that was made is where it belongs afterwards. The lock of a run in a
+        store keeps out the processes of this machine alone.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock")
+            lock = FileLock(
+                self.path / ".lock" if self.path == self.home else _temporary(f"sr-run-{_digest(self.home)}.lock")
+            )
             lock.acquire(timeout=0)
         except Timeout as error:
             raise UsageError(
-                f"another process is training in {self.path}; wait until it has ended, or name another --run"
+                f"another process is training in {self.home}; wait until it has ended, or name another --run"
             ) from error
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror or error}") from error
         try:
-            for folder in (self.path, self.previews):
-                remove_temporaries(folder)
-            yield
+            if self.path == self.home:
+                for folder in (self.path, self.previews):
+                    remove_temporaries(folder)
+                yield
+            else:
+                self._fetch()
+                try:
+                    yield
+                finally:
+                    self._bring_home()
         finally:
             lock.release()
 
     def write_config(self, settings: dict[str, Any]) -> None:
         write_atomically(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
 
+    def publish(self) -> None:
+        """Put what has changed into the store, the state last: it speaks of all the others. StoreError."""
+        if isinstance(self.home, Path):
+            return
+        files = [path for path in self.path.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        for path in sorted(files, key=lambda path: path == self.state):
+            status = path.stat()
+            changed = status.st_mtime_ns, status.st_size
+            if self._published.get(path) != changed:
+                address = self.home / path.relative_to(self.path).as_posix()
+                if path.suffix in _LARGE:
+                    upload(path, address)
+                else:  # TensorBoard may be writing to it
+                    write_bytes(address, path.read_bytes())
+                self._published[path] = changed
 
-def new_run(out: Path, name: str | None, default_name: str) -> RunFolder:
+    def _fetch(self) -> None:
+        for name in (_CONFIG, _JOURNAL, _STATE):
+            if file_size(self.home / name) is not None:
+                write_atomically(self.path / name, read_bytes(self.home / name))
+
+    def _bring_home(self) -> None:
+        try:
+            self.publish()
+        except StoreError as error:
+            raise RunError(f"{error} All files of the run are in {self.path}: nothing is lost") from error
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _digest(address: Address) -> str:
+    return hashlib.sha256(str(address).encode()).hexdigest()[:16]
+
+
+def _temporary(name: str) -> Path:
+    return Path(tempfile.gettempdir()) / name
+
+
+def new_run(out: Address, name: str | None, default_name: str) -> RunFolder:
     """The folder of a new run: `name`, which must be free, or the first free one of default, default-2, ..."""
     if name is not None:
-        run = RunFolder(out / name)
-        if run.config.is_file() or run.state.is_file():
-            raise UsageError(f"{run.path} is there already; go on with it by --resume, or choose another --run")
-        return run
+        there = list_files(out / name)
+        if _CONFIG in there or _STATE in there:
+            raise UsageError(f"{out / name} is there already; go on with it by --resume, or choose another --run")
+        return RunFolder(out / name)
+    taken = set(list_folders(out))
+    if isinstance(out, Path) and out.is_dir():
+        taken |= {path.name for path in out.iterdir()}
     number = 1
-    while (path := out / (default_name if number == 1 else f"{default_name}-{number}")).exists():
+    while (free := default_name if number == 1 else f"{default_name}-{number}") in taken:
         number += 1
-    return RunFolder(path)
+    return RunFolder(out / free)
 
 
-def existing_run(out: Path, name: str | None) -> RunFolder:
+def existing_run(out: Address, name: str | None) -> RunFolder:
     """The folder of the run to resume. UsageError lists the runs that there are when it is none of them."""
-    runs = sorted(path.parent.name for path in out.glob("*/config.yaml"))
+    folders = list_folders(out)
+    if name in folders and file_size(out / name / _CONFIG) is not None:
+        return RunFolder(out / name)
+    runs = [folder for folder in folders if file_size(out / folder / _CONFIG) is not None]
     there = f"the runs in {out} are: {', '.join(runs)}" if runs else f"there are no runs in {out}"
     if name is None:
         raise UsageError(f"--resume needs the run's name: --run NAME; {there}")
-    if name not in runs:
-        raise UsageError(f"--run {name} --resume: there is no {out / name / 'config.yaml'}; {there}")
-    return RunFolder(out / name)
+    raise UsageError(f"--run {name} --resume: there is no {out / name / _CONFIG}; {there}")

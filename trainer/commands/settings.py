@@ -8,6 +8,8 @@ import click
 import yaml
 from click.core import ParameterSource
 
+from shardgen.format import Address
+from shardgen.store import read_bytes
 from trainer.config import FREE_TO_CHANGE, TrainConfig, option_names
 from trainer.errors import UsageError
 from trainer.run_folder import existing_run
@@ -24,10 +26,10 @@ def resolve(context: click.Context, values: dict[str, Any], file: Path | None, r
     if resume:
         out = chosen.get("out", values["out"])
         run = existing_run(out, chosen.get("run"))
-        former = _read(context, run.config)
-        _refuse_changes(chosen, former, run.path)
+        former = _read(context, run.home / run.config.name)
+        _refuse_changes(chosen, former, run.home)
         # Where it lies now, whatever it was called when it was begun.
-        chosen = {**former, **chosen, "out": out, "run": run.path.name}
+        chosen = {**former, **chosen, "out": out, "run": run.home.name}
     settings = {**values, **chosen}
     if settings["shards"] is None:
         raise UsageError("name the shards to train on: --shards shards/scale_4x (shardgen generate makes them)")
@@ -37,7 +39,7 @@ def resolve(context: click.Context, values: dict[str, Any], file: Path | None, r
         raise UsageError(f"{error} (with the settings in {file})" if file else str(error)) from error
 
 
-def _refuse_changes(chosen: dict[str, Any], former: dict[str, Any], run: Path) -> None:
+def _refuse_changes(chosen: dict[str, Any], former: dict[str, Any], run: Address) -> None:
     for name, value in chosen.items():
         if name not in FREE_TO_CHANGE and value != former.get(name):
             option = "--" + name.replace("_", "-")
@@ -47,10 +49,10 @@ def _refuse_changes(chosen: dict[str, Any], former: dict[str, Any], run: Path) -
             )
 
 
-def _read(context: click.Context, file: Path) -> dict[str, Any]:
+def _read(context: click.Context, file: Address) -> dict[str, Any]:
     """The settings in a YAML file, each as its option would take it from the command line."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_bytes(file).decode("utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -72,7 +74,7 @@ def _read(context: click.Context, file: Path) -> dict[str, Any]:
     return settings
 
 
-def _converted(context: click.Context, option: click.Parameter, value: Any, file: Path) -> Any:
+def _converted(context: click.Context, option: click.Parameter, value: Any, file: Address) -> Any:
     """A value of a YAML file as the option would take it as a word; `null` where the option has no default."""
     is_flag = isinstance(option.type, click.types.BoolParamType)
     is_choice = isinstance(option.type, click.Choice)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from trainer.commands.settings import resolve
 from trainer.commands.tables import quality_table
-from trainer.commands.types import PATH
+from trainer.commands.types import ADDRESS, PATH
 from trainer.config import AMP_MODES, DEFAULT_LR, INPUTS, TrainConfig
 from trainer.losses import LOSSES
 from trainer.models import MODELS
@@ -63,7 +63,7 @@ OPTIONS = [
     click.option("--init", type=PATH, help="Weights to begin with, instead of random ones."),
     click.option("--val-every", type=int, help="Steps between validations.  [default: an epoch, but 200 to 5000]"),
     _default("--val-samples", type=int, default=TrainConfig.val_samples, help="Validation images that are looked at."),
-    _default("--out", type=PATH, default=TrainConfig.out, help="Folder for runs."),
+    _default("--out", type=ADDRESS, default=TrainConfig.out, help="Folder for runs."),
     click.option("--run", help="Name of the run.  [default: e.g. lite-4x, with a number if that is taken]"),
     click.option("--resume", is_flag=True, help="Go on with --run exactly where it was."),
     click.option("--verify", is_flag=True, help="Compare every shard's sha256 before the start."),
@@ -104,7 +104,7 @@ def _default_name(plan: Plan) -> str:
 
 
 def _again(run: RunFolder) -> str:
-    return f"python -m trainer --out {shlex.quote(str(run.path.parent))} --run {shlex.quote(run.path.name)} --resume"
+    return f"python -m trainer --out {shlex.quote(str(run.home.parent))} --run {shlex.quote(run.home.name)} --resume"
 
 
 def _result(outcome: Outcome, run: RunFolder) -> str:
@@ -118,11 +118,12 @@ def _result(outcome: Outcome, run: RunFolder) -> str:
         f"{progress.step:,} steps in {_duration(progress.trained_s)} ({patches_per_s:,.0f} patches/s); "
         f"at most {outcome.peak_memory_bytes / 1e9:.1f} GB of memory"
     )
-    lines.append(f"{run.weights}  the weights at the end")
+    lines.append(f"{run.home / run.weights.name}  the weights at the end")
     if progress.best_psnr_y is not None:
-        lines.append(f"{run.best}  the best weights: {progress.best_psnr_y:.2f} dB after step {progress.best_step:,}")
-        lines.append(f"{run.previews}/  bicubic | network | HR")
-    lines.append(f"{run.journal}, {run.tensorboard}/  all figures")
+        best = f"{progress.best_psnr_y:.2f} dB after step {progress.best_step:,}"
+        lines.append(f"{run.home / run.best.name}  the best weights: {best}")
+        lines.append(f"{run.home / run.previews.name}/  bicubic | network | HR")
+    lines.append(f"{run.home / run.journal.name}, {run.home / run.tensorboard.name}/  all figures")
     return "\n".join(lines)
 
 

@@ -5,7 +5,22 @@ from typing import Any, Literal
 
 import click
 
+from shardgen.format import Address
+from shardgen.store import parse_address
+
 PATH = click.Path(path_type=Path)
+
+
+class AddressType(click.ParamType[Address]):
+    """A folder of this machine, or an address in a store such as `s3://bucket/folder`."""
+
+    name = "folder|address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        return parse_address(value) if isinstance(value, str) else value
+
+
+ADDRESS = AddressType()
 
 
 class Tile(click.ParamType[int | Literal["auto"] | None]):
