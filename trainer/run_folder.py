@@ -106,7 +106,9 @@ class RunFolder:
         try:
             self.publish()
         except StoreError as error:
-            raise RunError(f"{error} All files of the run are in {self.path}: nothing is lost") from error
+            raise RunError(
+                f"{error} All files of the run are in {self.path}: copy them to {self.home} once it can be written to"
+            ) from error
         shutil.rmtree(self.path, ignore_errors=True)
 
 

@@ -1,0 +1,157 @@
+"""Runs whose folder lies in an object store: the same files, put there with every save, and found there to go on."""
+
+import io
+import math
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+import torch
+from helpers import PATIENCE_S, SMALL, Ended, trainer, trainer_command
+
+from drill.fault_proxy import FaultKind
+from drill.s3_server import Bucket
+from trainer.display import Display
+
+STEPS = ("--steps", 6, "--val-every", 2, "--val-samples", 2)
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where runs in a store are worked on: nothing may stay there."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+def train(shards: Path, out: object, *args: object) -> Ended:
+    return trainer("--shards", shards / "scale_2x", *SMALL, *STEPS, "--out", out, "--run", "r", *args)
+
+
+def weights(content: bytes) -> dict[str, torch.Tensor]:
+    loaded = torch.load(io.BytesIO(content), weights_only=True)["params"]
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def assert_same_weights(one: bytes, other: bytes) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def left_in(scratch: Path) -> list[Path]:
+    return [path for path in scratch.rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+def test_a_run_in_a_store_has_the_files_of_a_local_one(s3: Bucket, shards: Path, tmp_path: Path, scratch: Path) -> None:
+    local = train(shards, tmp_path / "runs")
+    remote = train(shards, f"{s3.address}/runs")
+    assert (local.code, remote.code) == (0, 0), remote.err
+    objects = s3.objects("runs/r")
+    there = {path.relative_to(tmp_path / "runs/r").as_posix() for path in (tmp_path / "runs/r").rglob("*")}
+    plain = {name for name in there if (tmp_path / "runs/r" / name).is_file() and "tensorboard" not in name}
+    assert plain - {".lock"} == {name for name in objects if "tensorboard" not in name}
+    assert any(name.startswith("tensorboard/") for name in objects)
+    assert_same_weights(objects["model.pth"], (tmp_path / "runs/r/model.pth").read_bytes())
+    assert f"{s3.address}/runs/r/model.pth  the weights at the end" in remote.out
+    assert left_in(scratch) == []
+
+
+def test_a_killed_run_goes_on_from_what_is_in_the_store(s3: Bucket, shards: Path, tmp_path: Path) -> None:
+    assert train(shards, tmp_path / "runs").code == 0
+    words = ("--shards", shards / "scale_2x", *SMALL, *STEPS, "--out", f"{s3.address}/runs", "--run", "r")
+    # What follows the first save is slow: there is time to kill it before the end.
+    s3.proxy.break_next("stall", method="PUT", key="*/state.pt", skip=1, times=math.inf)
+    process = subprocess.Popen(
+        trainer_command(*words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    begin_s = monotonic()
+    while s3.proxy.count("PUT", "*/state.pt") < 2:
+        assert process.poll() is None and monotonic() - begin_s < PATIENCE_S
+        sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    s3.proxy.heal()
+    resumed = trainer("--out", f"{s3.address}/runs", "--run", "r", "--resume")
+    assert resumed.code == 0, resumed.err
+    assert f"Run      {s3.address}/runs/r, going on at step 2" in resumed.err
+    assert_same_weights(s3.objects("runs/r")["model.pth"], (tmp_path / "runs/r/model.pth").read_bytes())
+
+
+def test_names_are_looked_up_in_the_store(s3: Bucket, shards: Path) -> None:
+    out = f"{s3.address}/runs"
+    assert train(shards, out).code == 0
+    again = train(shards, out)
+    assert (again.code, again.err) == (
+        2,
+        f"Error: {out}/r is there already; go on with it by --resume, or choose another --run\n",
+    )
+    unknown = trainer("--out", out, "--run", "other", "--resume")
+    assert unknown.code == 2
+    assert f"there is no {out}/other/config.yaml; the runs in {out} are: r" in unknown.err
+    unnamed = trainer("--shards", shards / "scale_2x", *SMALL, *STEPS, "--out", out)
+    assert unnamed.code == 0, unnamed.err
+    assert f"{out}/ultra_lite-2x/model.pth" in unnamed.out
+
+
+def test_a_store_that_stumbles_costs_nothing(s3: Bucket, shards: Path) -> None:
+    stumbles: dict[str, FaultKind] = {
+        "model.pth": "500",
+        "best.pth": "503",
+        "state.pt": "reset_body",
+        "journal.jsonl": "stall",
+        "config.yaml": "reset",
+        "previews/*": "answer_lost",
+    }
+    for name, kind in stumbles.items():
+        s3.proxy.break_next(kind, method="PUT", key=f"*/runs/r/{name}")
+    done = train(shards, f"{s3.address}/runs")
+    assert done.code == 0, done.err
+    assert sum(s3.proxy.faults.values()) == len(stumbles)
+    assert "Training goes on" not in done.err
+
+
+def test_a_store_that_is_back_before_the_end_is_only_mentioned(
+    s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardgen.store.ATTEMPTS", 1)
+    say = Display.say
+
+    def healing_say(display: Display, line: str) -> None:
+        say(display, line)
+        if "Training goes on" in line:
+            s3.proxy.heal()
+
+    monkeypatch.setattr(Display, "say", healing_say)
+    s3.proxy.break_next("500", method="PUT", key="*/model.pth", times=math.inf)
+    done = train(shards, f"{s3.address}/runs")
+    assert done.code == 0, done.err
+    assert f"cannot write {s3.address}/runs/r/model.pth" in done.err
+    assert "Training goes on; the next save tries again." in done.err
+    assert '"event": "error"' in s3.objects("runs/r")["journal.jsonl"].decode()
+    assert "state.pt" in s3.objects("runs/r")
+
+
+def test_what_cannot_be_put_there_stays_here(s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardgen.store.ATTEMPTS", 2)
+    s3.proxy.break_next("500", method="PUT", key="*/state.pt", times=math.inf)
+    done = train(shards, f"{s3.address}/runs")
+    assert done.code == 1
+    assert f"Error: cannot write {s3.address}/runs/r/state.pt" in done.err
+    kept = Path(done.err.rpartition("All files of the run are in ")[2].partition(": copy them")[0])
+    names = {path.name for path in kept.iterdir()}
+    assert {"model.pth", "best.pth", "state.pt", "config.yaml", "journal.jsonl"} <= names
+    assert "state.pt" not in s3.objects("runs/r")
+
+
+def test_a_bucket_that_is_not_there_is_named(s3: Bucket, shards: Path) -> None:
+    done = train(shards, "s3://no-such-bucket-here/runs")
+    assert done.code == 1
+    assert "cannot write s3://no-such-bucket-here/runs/r/" in done.err
