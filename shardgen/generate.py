@@ -187,15 +187,15 @@ def _free_bytes(inventories: Sequence[ScaleInventory]) -> int:
 
 def _tiles_per_photo(photos: Sequence[Photo], config: Config) -> float:
     """Mean over the first photos of the plan's order: headers alone, and the same number on every run."""
-    placed = place_photos(photos, config)[:_PHOTOS_LOOKED_AT_FOR_TILES]
+    looked_at = place_photos(photos, config).first(_PHOTOS_LOOKED_AT_FOR_TILES).photos()
     count = 0
-    for item in placed:
+    for photo in looked_at:
         try:
-            height, width = upright_size(read_bytes(config.input / item.photo.path))
+            height, width = upright_size(read_bytes(config.input / photo.path))
         except PhotoError:
             continue
         count += num_tiles(height, width, config.size, config.tile_step or config.size)
-    return max(count, 1) / len(placed)
+    return max(count, 1) / len(looked_at)
 
 
 def _refuse_full_disk(preparation: Preparation) -> None:

@@ -18,7 +18,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
 
 from shardgen.config import Config
 from shardgen.format import MAX_SHARDS, MIN_SCALE, SPLITS, shard_name
@@ -55,44 +57,59 @@ class ShardPlan:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A photo with its place on the line and its split."""
+@dataclass(frozen=True)
+class Line:
+    """Photos with their places, in the order of these. Arrays, for at ten million an object for each takes gigabytes.
 
-    place: int
-    split: str
-    photo: Photo
+    The n-th of the line is `listed[order[n]]`, stands at `places[n]` (of 2^64) and is for validation if `in_val[n]`.
+    """
+
+    listed: Sequence[Photo]
+    order: npt.NDArray[np.int64]
+    places: npt.NDArray[np.uint64]
+    in_val: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def first(self, count: int) -> "Line":
+        return Line(self.listed, self.order[:count], self.places[:count], self.in_val[:count])
+
+    def ranks(self, split: str) -> npt.NDArray[np.int64]:
+        """Which of the line are of a split."""
+        return np.flatnonzero(self.in_val == (split == "val"))
+
+    def photos(self, ranks: npt.NDArray[np.int64] | slice = slice(None)) -> tuple[Photo, ...]:
+        return tuple(map(self.listed.__getitem__, self.order[ranks].tolist()))
 
 
-def place_photos(photos: Sequence[Photo], config: Config) -> list[Placed]:
+def place_photos(photos: Sequence[Photo], config: Config) -> Line:
     """All photos in the order of their places.
 
     With two photos or more and a validation share above zero, the first of the order is always in `val` and some photo
     in `train`, so small sets have both.
     """
-    val_below = int(config.val_fraction * _LINE)
     prefix = b"%d\0" % config.seed
-    drawn = []
+    digests = bytearray()
     for photo in photos:
-        digest = hashlib.blake2b(prefix + os.fsencode(photo.path), digest_size=16).digest()
-        drawn.append((int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big"), photo))
-    drawn.sort()
-    placed = [Placed(place, SPLITS[draw < val_below], photo) for place, draw, photo in drawn]
-    if len(placed) > 1 and val_below:
-        placed[0] = Placed(placed[0].place, "val", placed[0].photo)
-        if all(p.split == "val" for p in placed):
-            placed[-1] = Placed(placed[-1].place, "train", placed[-1].photo)
-    elif len(placed) == 1:
-        placed[0] = Placed(placed[0].place, "train", placed[0].photo)
-    return placed
+        digests += hashlib.blake2b(prefix + os.fsencode(photo.path), digest_size=16).digest()
+    places, draws = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 2).T
+    order = np.lexsort((draws, places))  # equal in both are only equal paths
+    val_below = int(config.val_fraction * _LINE)
+    in_val = draws[order] < np.uint64(val_below)
+    if len(photos) > 1 and val_below:
+        in_val[0] = True
+        if in_val.all():
+            in_val[-1] = False
+    elif len(photos) == 1:
+        in_val[0] = False
+    return Line(photos, order, places[order], in_val)
 
 
-def take_sample(placed: Sequence[Placed], config: Config) -> Sequence[Placed]:
+def take_sample(line: Line, config: Config) -> Line:
     """The first `config.sample` of the line, and on until it holds both splits where the whole has both."""
-    count = max(1, round(len(placed) * config.sample))
-    for split in {p.split for p in placed}:
-        count = max(count, 1 + next(i for i, p in enumerate(placed) if p.split == split))
-    return placed[:count]
+    firsts = [int(ranks[0]) for ranks in map(line.ranks, SPLITS) if len(ranks)]
+    return line.first(max(1, round(len(line) * config.sample), *(1 + first for first in firsts)))
 
 
 def expected_sample_bytes(config: Config, scale: int) -> float:
@@ -112,21 +129,24 @@ def plan_shards(photos: Sequence[Photo], config: Config, samples_per_photo: floa
     """
     # As at 2x, where a sample takes most, so that a scale that is added later leaves the others as they are.
     bytes_per_sample = expected_sample_bytes(config, MIN_SCALE)
-    placed = place_photos(photos, config)
-    sampled = take_sample(placed, config)
+    line = place_photos(photos, config)
+    sampled = take_sample(line, config)
     shards = []
     for split in SPLITS:
-        of_split = sum(p.split == split for p in placed)
-        num_shards = _num_shards(of_split, samples_per_photo, bytes_per_sample, config.shard_bytes)
-        of_sample = (p for p in sampled if p.split == split)
-        for number, group in groupby(of_sample, key=lambda p: p.place * num_shards // _LINE):
-            shards.append(ShardPlan(split, number, tuple(p.photo for p in group)))
+        of_split = int(np.count_nonzero(line.in_val == (split == "val")))
+        exponent = _exponent(of_split, samples_per_photo, bytes_per_sample, config.shard_bytes)
+        ranks = sampled.ranks(split)
+        numbers = sampled.places[ranks] >> np.uint64(63 - exponent) >> np.uint64(1)  # by 64 at once would not shift
+        cuts = np.flatnonzero(np.diff(numbers)) + 1
+        for of_shard in np.split(ranks, cuts) if len(ranks) else []:
+            number = int(sampled.places[of_shard[0]]) >> (64 - exponent)
+            shards.append(ShardPlan(split, number, sampled.photos(of_shard)))
     return shards
 
 
-def _num_shards(num_photos: int, samples_per_photo: float, bytes_per_sample: float, shard_bytes: int) -> int:
+def _exponent(num_photos: int, samples_per_photo: float, bytes_per_sample: float, shard_bytes: int) -> int:
+    """Of two: how many stretches the line of a split is cut into."""
     samples = num_photos * samples_per_photo
     wanted = max(samples * bytes_per_sample / shard_bytes, samples / _MAX_MEAN_SAMPLES_PER_SHARD)
     most = min(num_photos / _MIN_MEAN_PHOTOS_PER_SHARD, MAX_SHARDS)
-    exponent = min(math.ceil(math.log2(max(wanted, 1))), math.floor(math.log2(max(most, 1))))
-    return 1 << exponent
+    return min(math.ceil(math.log2(max(wanted, 1))), math.floor(math.log2(max(most, 1))))

@@ -17,7 +17,6 @@ from PIL import Image
 
 from trainer.errors import RunError
 from trainer.shards import open_shards
-from trainer.stream import schedule as schedule_room
 from trainer.stream.batches import BatchReader, Patches
 from trainer.stream.chunks import Rows
 from trainer.stream.draws import below, draw, shuffled
@@ -89,11 +88,9 @@ SIZES = st.lists(st.integers(0, 12), min_size=1, max_size=8).filter(any)
 @given(SIZES, st.integers(1, 40), st.integers(0, 99), st.integers(1, 30))
 def test_every_sample_comes_exactly_once_per_epoch(sizes: list[int], batch: int, seed: int, block: int) -> None:
     """Also where a batch is larger than an epoch, shards are empty, and blocks are small."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schedule_room, "BLOCK_BYTES", block)
-        schedule = Schedule(sizes, sizes, seed, batch)
-        epochs = 3
-        drawn = [schedule.batch(step) for step in range(-(-epochs * sum(sizes) // batch))]
+    schedule = Schedule(sizes, sizes, seed, batch, block_bytes=block)
+    epochs = 3
+    drawn = [schedule.batch(step) for step in range(-(-epochs * sum(sizes) // batch))]
     numbers = np.concatenate([d.numbers for d in drawn])
     of_epoch = np.concatenate([d.epochs for d in drawn])
     assert (np.diff(of_epoch) >= 0).all()
@@ -124,9 +121,8 @@ def test_epochs_and_seeds_differ() -> None:
     assert schedule.batch(0).numbers.tolist() != Schedule([50, 50], [1, 1], 1, 100).batch(0).numbers.tolist()
 
 
-def test_a_block_bounds_what_is_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule_room, "BLOCK_BYTES", 300)
-    schedule = Schedule([10] * 20, [100] * 20, 0, 30)
+def test_a_block_bounds_what_is_read_at_a_time() -> None:
+    schedule = Schedule([10] * 20, [100] * 20, 0, 30, block_bytes=300)
     for step in range(6):  # 30 samples are a block of three shards
         assert len({schedule.shard_of(number)[0] for number in schedule.batch(step).numbers}) == 3
 

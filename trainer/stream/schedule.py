@@ -17,9 +17,12 @@ Where a sample has N degradations of its HR image, each epoch shows the next one
 sample: every N epochs in a row it shows each exactly once.
 """
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +33,9 @@ BLOCK_BYTES = 2_000_000_000
 
 _SHARDS, _SAMPLES = 0, 1  # keep the two kinds of permutations apart
 _VARIANT = 4  # keeps this draw of a sample apart from those of its cut
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 class Draws(NamedTuple):
@@ -45,19 +51,35 @@ class Draws(NamedTuple):
         return (self.epochs + below(draw(seed, self.numbers, _VARIANT), count)) % count
 
 
-class Block(NamedTuple):
-    """A stretch of an epoch, and the shards that its samples are drawn from."""
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of an epoch: block b has the shards `order[firsts[b] : firsts[b + 1]]`, and its samples stand at the
+    places `starts[b]` .. `starts[b + 1] - 1` of the epoch. Shards without samples are in none.
+    """
 
-    start: int
-    stop: int
-    shards: npt.NDArray[np.int64]
+    order: npt.NDArray[np.int64]
+    firsts: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def shards(self, block: int) -> npt.NDArray[np.int64]:
+        return self.order[self.firsts[block] : self.firsts[block + 1]]
+
+    def holding(self, place: int) -> int:
+        """The block of the sample at this place of the epoch."""
+        return int(self.starts.searchsorted(place, "right")) - 1
 
 
 class Schedule:
     """The endless line of samples.
 
     `shard_samples` and `shard_bytes` are those of the training shards, in the manifest's order. So many steps in a row
-    as `patches_per_sample` says have the same samples.
+    as `patches_per_sample` says have the same samples. A block is at most `block_bytes`, or one shard.
+
+    An epoch's shards are permuted when its first batch is asked for, a block's samples likewise. Any other batch costs
+    the same whatever the number of shards.
     """
 
     def __init__(
@@ -67,6 +89,7 @@ class Schedule:
         seed: int,
         global_batch: int,
         patches_per_sample: int = 1,
+        block_bytes: int = BLOCK_BYTES,
     ) -> None:
         self.num_samples = sum(shard_samples)
         if self.num_samples < 1 or global_batch < 1:
@@ -74,12 +97,13 @@ class Schedule:
         self._samples = np.asarray(shard_samples, np.int64)
         self._bytes = np.asarray(shard_bytes, np.int64)
         self._first_number = np.cumsum(self._samples) - self._samples
-        self._starts = self._first_number.tolist()  # to bisect in one at a time, a list is faster than an array
+        self._starts = array("q", self._first_number.tobytes())  # to bisect in, faster than NumPy's
         self._seed = seed
         self.global_batch = global_batch
         self.patches_per_sample = patches_per_sample
-        self._blocks: tuple[int, list[Block]] = (-1, [])  # of the epoch asked for last
-        self._order: tuple[tuple[int, int], npt.NDArray[np.int64]] = ((-1, -1), self._first_number)  # of the last block
+        self._block_bytes = block_bytes
+        self._blocks: dict[int, Blocks] = {}  # of the epochs asked for last
+        self._orders: dict[tuple[int, int], npt.NDArray[np.int64]] = {}  # of the blocks asked for last
 
     def num_steps(self, epochs: int) -> int:
         """In so many epochs, a multiple of `patches_per_sample`: whole global batches, at least one."""
@@ -108,37 +132,64 @@ class Schedule:
         shard = bisect_right(self._starts, number) - 1
         return shard, number - self._starts[shard]
 
-    def blocks(self, epoch: int) -> list[Block]:
-        """The blocks of an epoch, in order. Shards without samples are in none."""
-        if self._blocks[0] != epoch:
-            order = shuffled(len(self._samples), self._seed, epoch, _SHARDS)
-            self._blocks = epoch, self._grouped(order[self._samples[order] > 0])
-        return self._blocks[1]
+    def blocks_from(self, step: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+        """Endlessly, in the order of use: the first step that shows samples of a block, and the block's shards.
 
-    def _grouped(self, order: npt.NDArray[np.int64]) -> list[Block]:
-        blocks: list[Block] = []
-        start = first = 0
-        while first < len(order):
-            sizes = np.cumsum(self._bytes[order[first:]])
-            count = max(1, int(np.searchsorted(sizes, BLOCK_BYTES, "right")))
-            shards = order[first : first + count]
-            stop = start + int(self._samples[shards].sum())
-            blocks.append(Block(start, stop, shards))
-            start, first = stop, first + count
-        return blocks
+        It begins with the block that `step` begins in, which an earlier step may have been the first to use. A block is
+        needed up to the step that the next one begins with (with K patches per sample: those K steps) and no longer.
+        """
+        round_, place = divmod(step // self.patches_per_sample * self.global_batch, self.num_samples)
+        for number in count(round_):
+            blocks = self.blocks(number)
+            for block in range(blocks.holding(place) if number == round_ else 0, len(blocks)):
+                position = number * self.num_samples + int(blocks.starts[block])
+                yield position // self.global_batch * self.patches_per_sample, blocks.shards(block)
+
+    def blocks(self, epoch: int) -> Blocks:
+        """The blocks of an epoch: of a round through all samples, where several patches are cut from each."""
+        return _remembered(self._blocks, epoch, self._grouped)
+
+    def _grouped(self, epoch: int) -> Blocks:
+        order = shuffled(len(self._samples), self._seed, epoch, _SHARDS)
+        order = order[self._samples[order] > 0]
+        ends = np.cumsum(self._bytes[order])
+        firsts = [0]
+        before = 0  # bytes
+        while firsts[-1] < len(order):
+            firsts.append(max(firsts[-1] + 1, int(ends.searchsorted(before + self._block_bytes, "right"))))
+            before = int(ends[firsts[-1] - 1])
+        starts = np.concatenate([[0], np.cumsum(self._samples[order])])[firsts]
+        return Blocks(order, np.array(firsts), starts)
 
     def _numbers(self, epoch: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        numbers = np.empty_like(places)
-        for index, block in enumerate(self.blocks(epoch)):
-            here = (places >= block.start) & (places < block.stop)
-            if here.any():
-                numbers[here] = self._block_order(epoch, index, block)[places[here] - block.start]
-        return numbers
+        """The samples at these places of an epoch, which follow one another."""
+        blocks = self.blocks(epoch)
+        parts, first, end = [], int(places[0]), int(places[-1]) + 1
+        while first < end:
+            block = blocks.holding(first)
+            start, stop = int(blocks.starts[block]), min(end, int(blocks.starts[block + 1]))
+            parts.append(self._block_order(epoch, block)[first - start : stop - start])
+            first = stop
+        return np.concatenate(parts)
 
-    def _block_order(self, epoch: int, index: int, block: Block) -> npt.NDArray[np.int64]:
-        if self._order[0] != (epoch, index):
-            starts, counts = self._first_number[block.shards], self._samples[block.shards]
-            numbers = np.concatenate([np.arange(s, s + c) for s, c in zip(starts, counts, strict=True)])
-            permutation = shuffled(len(numbers), self._seed, epoch, _SAMPLES, index)
-            self._order = (epoch, index), numbers[permutation]
-        return self._order[1]
+    def _block_order(self, epoch: int, block: int) -> npt.NDArray[np.int64]:
+        return _remembered(self._orders, (epoch, block), self._permuted)
+
+    def _permuted(self, key: tuple[int, int]) -> npt.NDArray[np.int64]:
+        epoch, block = key
+        shards = self.blocks(epoch).shards(block)
+        counts = self._samples[shards]
+        places = np.arange(int(counts.sum()))  # in the block, shard after shard
+        numbers: npt.NDArray[np.int64] = places + np.repeat(
+            self._first_number[shards] - np.cumsum(counts) + counts, counts
+        )
+        return numbers[shuffled(len(numbers), self._seed, epoch, _SAMPLES, block)]
+
+
+def _remembered(known: dict[_Key, _Value], key: _Key, make: Callable[[_Key], _Value]) -> _Value:
+    """The value of a key, and of the key before it: a batch that begins in one block or epoch ends in the next."""
+    if key not in known:
+        for former in list(known)[:-1]:
+            del known[former]
+        known[key] = make(key)
+    return known[key]
