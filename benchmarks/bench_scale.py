@@ -13,6 +13,8 @@ another, up to the one that is asked for.
 
 Shards of `inventory` and `start` are files of the right sizes without content; markers and manifest are real.
 
+Times are of the CPU, so that neighbours on the machine change them little; what is read lies in the page cache.
+
 The factor of a figure is its growth per tenfold work, the worst between two neighbouring sizes, of the best of the
 rounds (whatever else the machine does only adds to it). Work that takes time or memory may grow by 12, which is linear
 and noise; below 5 ms, 5 MB or 100 kB (of a file) a figure counts as that much. The cost of a step may grow by 3: it may
@@ -85,7 +87,11 @@ def works(photos: int, finished: int, shards: int, samples: int, block: int) -> 
             "photos",
             _tenfold(photos, 3),
             lambda size, _: _task("plan", size),
-            (_seconds("total_s", "planned and hashed"), _megabytes("peak_rss_bytes", "peak memory")),
+            (
+                _seconds("cpu_s", "planned and hashed"),
+                _megabytes("listed_rss_bytes", "memory with the listing"),
+                _megabytes("peak_rss_bytes", "memory at its peak"),
+            ),
         ),
         Work(
             "inventory",
