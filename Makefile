@@ -18,10 +18,10 @@ OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if 
            $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(WORKERS),--workers $(WORKERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo shards test lint format bench bench-gpu clean
+.PHONY: help install demo shards test lint format bench bench-gpu bench-scale clean
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  e.g. make shards INPUT=~/photos SCALES="2 4" SIZE=512 SAMPLE=0.1 METHOD=cubic CODEC=npy WORKERS=8 OUTPUT=shards'
 
 install: $(STAMP) ## Create .venv and install the project into it
@@ -76,6 +76,9 @@ bench: photos ## Measure the generator on the photos in INPUT (results in benchm
 
 bench-gpu: photos ## Measure training on a GPU: the stream, resident samples, the ceiling (results in benchmarks/results)
 	$(BIN)/python -m benchmarks.bench_gpu --photos "$(INPUT)"
+
+bench-scale: $(STAMP) ## Measure how time and memory grow with the work: millions of photos, 100,000 shards, 10^9 samples
+	$(BIN)/python -m benchmarks.bench_scale
 
 clean: ## Remove what make made, except shards: .venv, build and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

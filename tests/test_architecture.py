@@ -27,7 +27,8 @@ FLOORS = {
         __init__ errors pixels
         config device files losses memory metrics picture stopping
         models.blocks models.compact models.rrdb models.__init__ weights_layout weights
-        stream.__init__ stream.draws stream.schedule stream.patches stream.mapped_shard stream.batches
+        stream.__init__ stream.draws stream.schedule stream.patches stream.mapped_shard stream.shard_list
+        stream.batches
         stream.fork_server stream.queues stream.ring stream.transfer stream.chunks stream.source
         stream.loader stream.resident
         shards photos tiles inference optim learner meter

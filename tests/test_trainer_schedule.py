@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count, islice
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from trainer.stream import schedule as schedule_room
 from trainer.stream.draws import shuffled
 from trainer.stream.schedule import Schedule
+from trainer.stream.shard_list import ShardList
 
 SHARDS, SAMPLES = 0, 1  # the words that keep the two permutations apart
 SIZES = st.lists(st.integers(0, 12), min_size=1, max_size=25).filter(any)
@@ -112,6 +114,18 @@ def test_a_schedule_that_was_pickled_gives_the_same_batches_and_is_small() -> No
     for step in (0, 1000, 197_000):
         assert copy.batch(step).numbers.tolist() == schedule.batch(step).numbers.tolist()
         assert copy.shard_of(step) == schedule.shard_of(step) == divmod(step, 157)
+
+
+def test_the_list_of_shards_that_goes_to_a_worker_is_small_and_says_where_they_are() -> None:
+    count = 20_000
+    names = [f"train-{number:06d}" for number in range(count)]
+    content = pickle.dumps(ShardList(Path("somewhere/scale_4x"), names, range(count)))
+    assert len(content) < 25 * count
+    shards = pickle.loads(content)
+    assert len(shards) == count and shards[7] == (Path("somewhere/scale_4x/train-000007.tar"), 7)
+    assert shards[-2:] == [(Path(f"somewhere/scale_4x/train-0{n}.tar"), n) for n in (19_998, 19_999)]
+    with pytest.raises(IndexError):
+        shards[count]
 
 
 def test_a_step_costs_no_more_calls_with_many_blocks_than_with_few() -> None:

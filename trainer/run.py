@@ -121,7 +121,7 @@ def make_source(plan: Plan, step: int) -> Source:
     """The batches of a run from a step on."""
     config, folder = plan.config, plan.folder
     reader = BatchReader(
-        shards=[(folder.tar(record), record.samples) for record in folder.train],
+        shards=folder.train_tars(),
         codec=folder.codec,
         schedule=plan.schedule,
         grid=plan.grid,

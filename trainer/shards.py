@@ -8,6 +8,7 @@ from pathlib import Path
 from shardgen.format import MANIFEST_NAME, FormatError, Manifest, ShardRecord, load_manifest, lr_name
 from trainer.errors import UsageError
 from trainer.stream.mapped_shard import mend
+from trainer.stream.shard_list import ShardList
 
 _CHUNK_BYTES = 1 << 20
 _MAKE_THEM = "make shards first: shardgen generate -i PHOTOS -o shards -s 4"
@@ -37,6 +38,9 @@ class ShardFolder:
 
     def tar(self, record: ShardRecord) -> Path:
         return self.path / f"{record.name}.tar"
+
+    def train_tars(self) -> ShardList:
+        return ShardList(self.path, [record.name for record in self.train], [record.samples for record in self.train])
 
     def inputs(self, name: str) -> tuple[str, ...]:
         """What a training sample has to show to a network: each variant of `lr`, or its one `up`."""

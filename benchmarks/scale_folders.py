@@ -1,0 +1,76 @@
+"""Folders of as many shards as one likes: manifest, markers and sizes are real, and no tar has a byte on the disk."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from benchmarks.plan_million import made_up_photos
+from shardgen.config import Config
+from shardgen.format import ShardRecord, shard_name
+from shardgen.manifest import build_manifest, write_manifest
+from shardgen.marker import Marker
+from shardgen.plan import ShardPlan
+from shardgen.shard_job import shard_fingerprint
+from shardgen.statistics import Statistics
+
+SCALE = 4
+SAMPLES_PER_SHARD = 157  # of 512 px at 4x, which come to the usual 256 MB
+SHARD_BYTES = 256_000_000
+_INDEX_BYTES = 84 * SAMPLES_PER_SHARD
+_PHOTOS_PER_SHARD = 10  # in a plan: to hash their list is no part of what is measured with it
+
+
+def config_for(output: Path) -> Config:
+    return Config(input=Path("photos"), output=output, scales=(SCALE,))
+
+
+def made_up_plans(count: int) -> list[ShardPlan]:
+    """Shards for training, and a last one for validation."""
+    photos = made_up_photos(count * _PHOTOS_PER_SHARD)
+    return [
+        ShardPlan(
+            *(("train", number) if number < count - 1 else ("val", 0)),
+            tuple(photos[number * _PHOTOS_PER_SHARD : (number + 1) * _PHOTOS_PER_SHARD]),
+        )
+        for number in range(count)
+    ]
+
+
+def markers(plans: Iterable[ShardPlan], config: Config) -> Iterator[Marker]:
+    """What the generator leaves of shards that it has made."""
+    for plan in plans:
+        record = ShardRecord(
+            shard_name(plan.split, plan.number),
+            plan.split,
+            SAMPLES_PER_SHARD,
+            SHARD_BYTES,
+            hashlib.sha256(plan.name.encode()).hexdigest(),
+        )
+        statistics = Statistics(
+            SAMPLES_PER_SHARD,
+            SAMPLES_PER_SHARD * 512**2,
+            [SAMPLES_PER_SHARD * 512**2 * 128] * 3,
+            [SAMPLES_PER_SHARD * 512**2 * 128**2] * 3,
+            Counter({photo.class_name: 20 for photo in plan.photos}),
+            SAMPLES_PER_SHARD * 278_919,
+            17.9985,
+            45.3298,
+        )
+        yield Marker(shard_fingerprint(plan, config, SCALE), record, SAMPLES_PER_SHARD, 23, (), (), statistics)
+
+
+def make_folder(output: Path, count: int, with_markers: bool) -> Path:
+    """Shards that stand as the manifest says, as far as can be seen without opening one. The scale's folder."""
+    config, plans = config_for(output), made_up_plans(count)
+    folder = output / f"scale_{SCALE}x"
+    folder.mkdir(parents=True)
+    made = list(markers(plans, config))
+    for plan, marker in zip(plans, made, strict=True):
+        for kind, size in (("tar", SHARD_BYTES), ("idx", _INDEX_BYTES)):
+            with open(folder / f"{plan.name}.{kind}", "wb") as file:
+                file.truncate(size)
+        if with_markers:
+            marker.write(folder / f"{plan.name}.json")
+    write_manifest(folder, build_manifest(made, config, SCALE))
+    return folder

@@ -1,0 +1,164 @@
+"""What bench_scale measures, each in a fresh process that does nothing else and prints its figures as JSON.
+
+    python -m benchmarks.scale_tasks TASK ARGUMENTS
+
+Times are seconds of this process on a CPU (what neighbours do changes them little) without the imports, but for single
+steps, which are too short for that clock: the median of theirs is what counts. Memory is in bytes.
+"""
+
+import json
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter, process_time
+from typing import Any
+
+import psutil
+
+from benchmarks.plan_million import peak_rss_bytes
+from benchmarks.plan_million import run as plan
+from benchmarks.scale_folders import SCALE, config_for, made_up_plans, markers
+from shardgen.format import MANIFEST_NAME, dump_json, load_manifest
+from shardgen.inventory import take_inventory
+from shardgen.manifest import build_manifest
+
+BATCH = 16
+SAMPLES_PER_SHARD = 1_000  # for the schedule: 10^9 samples are then as many shards as a folder can have
+SHARD_BYTES = 256_000_000  # seven in a block
+_STEPS = 4_000  # about nine blocks
+_LATE_EPOCH = 1_000
+_SHARDS_OF_LARGE_BLOCK = 8
+
+Figures = dict[str, float]
+
+
+def inventory(output: Path, count: int) -> Figures:
+    """The generator finds that all shards are there, and makes the manifest."""
+    plans, config = made_up_plans(count), config_for(output)
+    start_s = process_time()
+    (found,) = take_inventory(plans, config)
+    inventory_s = process_time() - start_s
+    assert len(found.kept) == count and not found.to_make
+    start_s = process_time()
+    content = dump_json(build_manifest(found.kept.values(), config, SCALE))
+    return {"inventory_s": inventory_s, "manifest_s": process_time() - start_s, "manifest_bytes": len(content)}
+
+
+def manifest(count: int) -> Figures:
+    """Its size alone, for more shards than files are made of."""
+    made = markers(made_up_plans(count), config_for(Path("shards")))
+    return {"manifest_bytes": len(dump_json(build_manifest(made, config_for(Path("shards")), SCALE)))}
+
+
+def start(folder: Path, pickled: Path) -> Figures:
+    """The trainer up to the first batch's numbers, and what it hands to a worker, which goes into a file."""
+    from trainer.config import TrainConfig
+    from trainer.plan import plan_run
+    from trainer.shards import open_shards
+    from trainer.stream.batches import BatchReader
+
+    before = _rss_bytes()
+    start_s = process_time()
+    load_manifest(folder)
+    manifest_s, start_s = process_time() - start_s, process_time()
+    shards = open_shards(folder)
+    open_s, plan_s = process_time() - start_s, process_time()
+    planned = plan_run(TrainConfig(shards=folder, workers=0, device="cpu", batch_size=BATCH), shards)
+    plan_s, numbers_s = process_time() - plan_s, process_time()
+    planned.schedule.batch(0)
+    numbers_s = process_time() - numbers_s
+    held = _rss_bytes() - before
+    inputs = shards.inputs("lr")
+    reader = BatchReader(shards.train_tars(), shards.codec, planned.schedule, planned.grid, inputs, 0)
+    start_s = process_time()
+    content = pickle.dumps(reader)
+    pickle_s = process_time() - start_s
+    pickled.write_bytes(content)
+    return {
+        "manifest_bytes": (folder / MANIFEST_NAME).stat().st_size,
+        "manifest_s": manifest_s,
+        "open_s": open_s,
+        "plan_s": plan_s,
+        "numbers_s": numbers_s,
+        "first_s": open_s + plan_s + numbers_s,
+        "held_bytes": held,
+        "peak_bytes": peak_rss_bytes() - before,
+        "pickle_s": pickle_s,
+        "pickle_bytes": len(content),
+    }
+
+
+def worker(pickled: Path) -> Figures:
+    """A data worker up to the places of the first batch: what it gets from the trainer, and what that takes of it."""
+    from trainer.stream import loader  # noqa: F401, as the fork server does before there is a worker
+
+    before, start_s = _rss_bytes(), process_time()
+    reader = pickle.loads(pickled.read_bytes())
+    reader.crops(range(1), range(BATCH))
+    return {
+        "worker_s": process_time() - start_s,
+        "worker_held_bytes": _rss_bytes() - before,
+        "worker_peak_bytes": peak_rss_bytes() - before,
+        "worker_before_bytes": before,
+    }
+
+
+def schedule(samples: int) -> Figures:
+    """The schedule alone: making it, an epoch's beginning, and steps in the middle of the first and of a late epoch."""
+    from trainer.stream.schedule import Schedule
+
+    shards = max(1, samples // SAMPLES_PER_SHARD)
+    sizes = [samples // shards] * shards, [SHARD_BYTES] * shards
+    start_s = process_time()
+    line = Schedule(*sizes, 0, BATCH)
+    made_s = process_time() - start_s
+    figures = {"shards": shards, "made_s": made_s}
+    for name, epoch in (("first", 0), ("late", _LATE_EPOCH)):
+        start = epoch * samples // BATCH + 1  # wholly in the epoch
+        start_s = process_time()
+        line.batch(start)
+        figures[f"{name}_epoch_s"] = process_time() - start_s
+        middle = start + samples // BATCH // 2
+        start_s = process_time()
+        steps = [_timed(line.batch, step) for step in range(middle, middle + min(_STEPS, samples // BATCH // 2 - 1))]
+        figures[f"{name}_mean_step_us"] = (process_time() - start_s) / len(steps) * 1e6
+        figures[f"{name}_step_us"] = median(steps) * 1e6
+    return figures
+
+
+def block(samples: int) -> Figures:
+    """The first batch of a block of so many samples in eight shards: they are all permuted."""
+    from trainer.stream.schedule import Schedule
+
+    line = Schedule(
+        [samples // _SHARDS_OF_LARGE_BLOCK] * _SHARDS_OF_LARGE_BLOCK, [1] * _SHARDS_OF_LARGE_BLOCK, 0, BATCH
+    )
+    before, start_s = _rss_bytes(), process_time()
+    line.batch(0)
+    return {"block_s": process_time() - start_s, "block_bytes": peak_rss_bytes() - before}
+
+
+def _timed(function: Callable[[int], object], argument: int) -> float:
+    start_s = perf_counter()
+    function(argument)
+    return perf_counter() - start_s
+
+
+def _rss_bytes() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+TASKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "plan": lambda count: plan(int(count)),
+    "inventory": lambda output, count: inventory(Path(output), int(count)),
+    "manifest": lambda count: manifest(int(count)),
+    "start": lambda folder, pickled: start(Path(folder), Path(pickled)),
+    "worker": lambda pickled: worker(Path(pickled)),
+    "schedule": lambda samples: schedule(int(samples)),
+    "block": lambda samples: block(int(samples)),
+}
+
+if __name__ == "__main__":
+    print(json.dumps(TASKS[sys.argv[1]](*sys.argv[2:])))

@@ -1,0 +1,74 @@
+"""The benchmark of growth: the whole command on little work, and what it makes of figures that grow too fast."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import bench_scale
+from benchmarks.bench_scale import Figure, growth
+from benchmarks.scale_folders import SAMPLES_PER_SHARD, config_for, made_up_plans, make_folder
+from shardgen.inventory import take_inventory
+from trainer.shards import open_shards
+
+SIZES = {"photos": 1000, "finished": 200, "shards": 200, "samples": 1_000_000, "block": 100_000}
+
+
+def test_the_command_measures_all_that_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_scale, "_tenfold", lambda largest, count: (largest // 10, largest))
+    little = [word for name, size in SIZES.items() for word in (f"--{name}", str(size))]
+    output = tmp_path / "scale.json"
+    done = CliRunner().invoke(
+        bench_scale.main, [*little, "--rounds", "1", "--scratch", str(tmp_path), "-o", str(output)]
+    )
+    assert done.exit_code in (0, 1), done.output  # how long a step takes is for a quiet machine to say
+    found = json.loads(output.read_text())
+    sizes = dict(zip(found["works"], SIZES.values(), strict=True))
+    assert list(sizes) == ["plan", "inventory", "start", "schedule", "block"]
+    assert all(found["works"][name]["sizes"] == [size // 10, size] for name, size in sizes.items())
+    for work in found["works"].values():
+        for figure in work["figures"].values():
+            assert len(figure["values"]) == len(work["sizes"]) and figure["what"] in done.output
+            assert figure["met"] == (figure["growth_per_tenfold"] <= figure["at_most"])
+    sent = found["works"]["start"]["figures"]["pickle_bytes"]["values"]
+    assert 0 < (sent[1]["median"] - sent[0]["median"]) * 1e6 / 180 < 70  # bytes for a shard
+    missed = [f["what"] for work in found["works"].values() for f in work["figures"].values() if not f["met"]]
+    assert done.exit_code == bool(missed) and all(what in done.output for what in missed)
+    assert [path.name for path in tmp_path.iterdir()] == ["scale.json"]
+
+
+def test_what_grows_too_fast_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def figures_of(size: int, scratch: Path) -> dict[str, float]:
+        return {"linear_s": size * 1e-3, "square_s": size**2 * 1e-6}
+
+    def works(**sizes: int) -> list[bench_scale.Work]:
+        figures = tuple(Figure(f"{name}_s", f"a {name} thing, s", 1, 5e-3) for name in ("linear", "square"))
+        return [bench_scale.Work("made up", "things", (100, 1000, 10_000), figures_of, figures)]
+
+    monkeypatch.setattr(bench_scale, "works", works)
+    done = CliRunner().invoke(bench_scale.main, ["--rounds", "2", "-o", str(tmp_path / "scale.json")])
+    assert done.exit_code == 1
+    assert "Error: grows faster than it may: a square thing, s\n" in done.output
+    figures = json.loads((tmp_path / "scale.json").read_text())["works"]["made up"]["figures"]
+    assert {key: (f["growth_per_tenfold"], f["met"]) for key, f in figures.items()} == {
+        "linear_s": (10.0, True),
+        "square_s": (100.0, False),
+    }
+
+
+def test_growth_is_per_tenfold_and_small_figures_do_not_count() -> None:
+    assert growth([1, 10, 100], [2.0, 20.0, 600.0], 0.1) == pytest.approx(30)
+    assert growth([1, 100], [1.0, 400.0], 0.1) == pytest.approx(20)  # over two powers of ten
+    assert growth([1, 10], [1e-6, 4e-3], 5e-3) == 1  # both are noise
+    assert growth([1, 10], [1e-6, 10e-3], 5e-3) == pytest.approx(2)
+
+
+def test_made_up_shards_are_shards_to_the_generator_and_the_trainer(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "out", 30, with_markers=True)
+    shards = open_shards(folder)
+    assert (len(shards.train), len(shards.val)) == (29, 1)
+    assert shards.num_samples("train") == 29 * SAMPLES_PER_SHARD
+    (inventory,) = take_inventory(made_up_plans(30), config_for(tmp_path / "out"))
+    assert len(inventory.kept) == 30 and not inventory.to_make and not inventory.stale
+    assert sum(path.stat().st_blocks for path in folder.glob("*.tar")) == 0
