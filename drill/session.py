@@ -39,6 +39,11 @@ class Session:
         (self.scratch / LAST_CASE).write_text(case)
         signal.alarm(PATIENCE_S)
 
+    def begin_as(self, what: str) -> None:
+        """The case that has begun is this one."""
+        self._now = f"{self._now.split(':')[0]}: {what}"
+        (self.scratch / LAST_CASE).write_text(self._now)
+
     def fail(self, kind: str, message: str, count: int = 1) -> None:
         """Something that should never be: `kind` is one of `record.MUST_BE_ZERO`."""
         setattr(self.tally, kind, getattr(self.tally, kind) + count)

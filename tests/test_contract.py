@@ -125,7 +125,10 @@ RECORD = {"name": "val-000000", "split": "val", "samples": 1, "bytes": 1, "sha25
             "is no shard name",
         ),
         ({"shards": [RECORD] * 2}, "twice"),
-        ({"shards": [{"name": "val-00000\u0660", "split": "val", "samples": 1, "bytes": 1, "sha256": ""}]}, "no shard name"),
+        (
+            {"shards": [{"name": "val-00000\u0660", "split": "val", "samples": 1, "bytes": 1, "sha256": ""}]},
+            "no shard name",
+        ),
         ({"shards": [{**RECORD, "sha256": ""}]}, "'' of val-000000 is no sha256"),
         ({"shards": [{**RECORD, "bytes": 2**63}]}, "val-000000 cannot have 1 samples in 9223372036854775808 bytes"),
         ({"shards": [{**RECORD, "samples": -1}]}, "val-000000 cannot have -1 samples"),
