@@ -8,7 +8,7 @@ from typing import Any
 
 from shardgen.degradation.recipe import Recipe
 from shardgen.errors import UsageError
-from shardgen.format import CODECS, MAX_SCALE, MAX_VARIANTS, MIN_SCALE
+from shardgen.format import CODECS, MAX_SCALE, MAX_SIZE_PX, MAX_VARIANTS, MIN_SCALE
 
 FITS = ("cover", "tile", "stretch")
 METHODS = ("nearest", "linear", "cubic", "area", "lanczos", "matlab")
@@ -16,10 +16,12 @@ METHODS = ("nearest", "linear", "cubic", "area", "lanczos", "matlab")
 # Raised when the pixels that equal settings give change, so that shards of an older release are made again.
 ALGORITHM = 1
 
+# Those settings that every sample's bytes depend on; of a recipe, its steps and the seed too.
+_DECIDING = ["scale", "size", "hr_size", "fit", "tile_step", "method", "variants", "up", "sharpen_hr", "codec"]
 # Settings that came with version 2 of the contract. Where they are as before, shards of version 1 stay as they are.
 _SINCE_VERSION_2 = {"variants": 1, "up": True, "sharpen_hr": False}
 
-MIN_SIZE_PX, MAX_SIZE_PX = 16, 8192
+MIN_SIZE_PX = 16
 
 
 @dataclass(frozen=True)
@@ -86,25 +88,6 @@ class Config:
     def settings(self, scale: int) -> dict[str, Any]:
         """Every setting of one scale's folder, as the manifest shows it."""
         return {
-            **self._pixel_settings(scale),
-            "degradation": self.degradation and self.degradation.plain,
-            "sample": self.sample,
-            "shard_bytes": self.shard_bytes,
-            "val_fraction": self.val_fraction,
-            "seed": self.seed,
-        }
-
-    def fingerprint(self, scale: int, split: str = "train") -> str:
-        """Hash of all that decides a sample's bytes, given its photo. Which photos there are is not part of it."""
-        settings = {**self._pixel_settings(scale), "variants": self.num_variants(split)}
-        if self.degradation:
-            settings |= {"degradation": self.degradation.plain["steps"], "seed": self.seed}
-        settings = {name: value for name, value in settings.items() if _SINCE_VERSION_2.get(name, ...) != value}
-        text = json.dumps([1, ALGORITHM, settings], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def _pixel_settings(self, scale: int) -> dict[str, Any]:
-        return {
             "scale": scale,
             "size": self.size,
             "hr_size": self.hr_size(scale),
@@ -115,7 +98,26 @@ class Config:
             "up": self.up,
             "sharpen_hr": self.sharpen_hr,
             "codec": self.codec,
+            "degradation": self.degradation and self.degradation.plain,
+            "sample": self.sample,
+            "shard_bytes": self.shard_bytes,
+            "val_fraction": self.val_fraction,
+            "seed": self.seed,
         }
+
+    def fingerprint(self, scale: int, split: str = "train") -> str:
+        """Hash of all that decides a sample's bytes, given its photo. Which photos there are is not part of it."""
+        return fingerprint_of({**self.settings(scale), "variants": self.num_variants(split)})
+
+
+def fingerprint_of(settings: dict[str, Any]) -> str:
+    """The same from the settings as a manifest has them. KeyError or TypeError when these are not whole."""
+    deciding = {name: settings[name] for name in _DECIDING if name not in _SINCE_VERSION_2 or name in settings}
+    if settings.get("degradation"):
+        deciding |= {"degradation": settings["degradation"]["steps"], "seed": settings["seed"]}
+    deciding = {name: value for name, value in deciding.items() if _SINCE_VERSION_2.get(name, ...) != value}
+    text = json.dumps([1, ALGORITHM, deciding], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _choose(option: str, value: str, choices: tuple[str, ...]) -> None:

@@ -1,10 +1,10 @@
 """What a sample's `json` member says, checked: people and programs read it, and others may have changed it."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from shardgen.errors import RunError
+from shardgen.format import strict_json
 
 
 def _is_box(value: Any) -> bool:
@@ -40,8 +40,8 @@ _OPTIONAL: dict[str, tuple[str, Callable[[Any], bool]]] = {
 def parse_description(data: bytes, where: str) -> dict[str, Any]:
     """The JSON object. RunError, which begins with `where`, when it is none or not what docs/formats.md says."""
     try:
-        value = json.loads(data)
-    except ValueError as error:
+        value = strict_json(data)
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{where} is no JSON ({error})") from error
     if not isinstance(value, dict):
         raise RunError(f"{where} is no JSON object")

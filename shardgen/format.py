@@ -11,10 +11,12 @@ Standard library only, so that a reader needs nothing else. `docs/formats.md` sa
 import json
 import math
 import re
+import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -26,12 +28,16 @@ SPLITS = ("train", "val")
 CODECS = ("npy", "png", "webp")
 MIN_SCALE, MAX_SCALE = 2, 8
 MAX_VARIANTS = 64
+MAX_SIZE_PX = 8192  # of an HR image's edge
 
-SHARD_FILE = re.compile(r"(?P<name>(?P<split>train|val)-(?P<number>\d{6}))\.(?P<kind>tar|idx|json)")
+SHARD_FILE = re.compile(r"(?P<name>(?P<split>train|val)-(?P<number>[0-9]{6}))\.(?P<kind>tar|idx|json)")
 SCALE_FOLDER = re.compile(r"scale_(?P<scale>[2-8])x")
 
 MAX_SHARDS = 10**6
 MAX_SAMPLES_PER_SHARD = 10**5
+_MAX_BYTES = 2**62  # of a file: offsets beyond are no numbers that a file could have
+_NUMBER = re.compile(r"[0-9]{1,19}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 # A file or folder of this machine, or of a store; and what gives a file's bytes. Those of a store: `shardgen.store`.
@@ -64,7 +70,7 @@ def sample_key(split: str, shard_number: int, ordinal: int) -> str:
 
 def shard_of_key(key: str) -> str:
     """The name of the shard that holds the sample, e.g. `train-000003` for `000000300042`."""
-    if not re.fullmatch(r"[01]\d{11}", key):
+    if not re.fullmatch(r"[01][0-9]{11}", key):
         raise FormatError(f"{key!r} is no sample key: expected twelve digits, e.g. 000000300042")
     return shard_name(SPLITS[int(key[0])], int(key[1:7]))
 
@@ -90,12 +96,38 @@ def dump_json(value: Any, indent: int | None = 2) -> bytes:
 def load_json(path: Address, read: Read = Path.read_bytes) -> dict[str, Any]:
     """The JSON object in the file. FormatError when it is unreadable or no object; OSError when it is not there."""
     try:
-        value = json.loads(read(path))
-    except ValueError as error:
+        value = strict_json(read(path))
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path} is not valid JSON ({error})") from error
     if not isinstance(value, dict):
         raise FormatError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
+
+
+def strict_json(data: bytes) -> Any:
+    """The value, unless a name stands twice in an object or a number is none. ValueError, or RecursionError."""
+    return json.loads(data, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(value := dict(pairs)) != len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def link_out_of(folder: Address, name: str) -> str | None:
+    """What is wrong when a file of a folder of shards is a link that leads elsewhere; None when it does not.
+
+    The folder itself may well be a link. Stores have none.
+    """
+    path = folder / name
+    if not isinstance(path, Path) or not path.is_symlink() or path.resolve().parent == path.parent.resolve():
+        return None
+    return f"{path} is a link that leads out of its folder, to {path.resolve()}: put the file itself there"
 
 
 # ---- index
@@ -126,7 +158,7 @@ def load_index(path: Address, read: Read = Path.read_bytes) -> list[list[Member]
         version, count = header.split()
         if version != INDEX_VERSION:
             raise FormatError(f"{path}: expected index {INDEX_VERSION}, found {version}")
-        if int(count) != len(lines):
+        if _number(count) != len(lines):
             raise FormatError(f"{path}: the first line promises {count} samples, the file has {len(lines)}")
         return [_parse_sample(line) for line in lines]
     except ValueError as error:
@@ -138,10 +170,55 @@ def _parse_sample(line: str) -> list[Member]:
     if not words or len(words) % 4:
         raise ValueError(f"a line of {len(words)} words; expected groups of 4")
     groups = [words[start : start + 4] for start in range(0, len(words), 4)]
-    members = [Member(extension, int(offset), int(size), name) for extension, offset, size, name in groups]
-    if any(member.offset < 0 or member.size < 0 for member in members):
-        raise ValueError("a negative offset or size")
-    return members
+    return [Member(extension, _number(offset), _number(size), name) for extension, offset, size, name in groups]
+
+
+def _number(word: str) -> int:
+    if not _NUMBER.fullmatch(word) or int(word) > _MAX_BYTES:
+        raise ValueError(f"expected a number of bytes, found {word[:40]!r}")
+    return int(word)
+
+
+def index_of_tar(file: IO[bytes], where: Address) -> list[list[Member]]:
+    """The samples as the tar's own headers tell of them. FormatError when it is no tar of plain files."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            infos = list(archive)
+    except Exception as error:  # tarfile raises all sorts of things on damaged data
+        raise FormatError(f"{where} is no whole tar ({error})") from error
+    if any(info.type != tarfile.REGTYPE for info in infos):
+        raise FormatError(f"{where} holds something else than plain files")
+    groups = (list(group) for _, group in groupby(infos, key=lambda info: info.name.partition(".")[0]))
+    return [
+        [Member(info.name.partition(".")[2], info.offset_data, info.size, info.name) for info in group]
+        for group in groups
+    ]
+
+
+def check_samples(samples: Sequence[Sequence[Member]], where: Address, num_samples: int, num_bytes: int) -> None:
+    """FormatError, which begins with `where`, unless these can be the samples of a tar of so many bytes.
+
+    They are as many as they should be, their keys are those of one shard in order, of the one that `where` is called
+    after, and no member leaves the file.
+    """
+    if len(samples) != num_samples:
+        raise FormatError(f"{where}: expected {num_samples} samples as in the manifest, found {len(samples)}")
+    if not samples:
+        return
+    shard = shard_of_key(samples[0][0].name.partition(".")[0])
+    match = SHARD_FILE.fullmatch(where.name)
+    if match and match["name"] != shard:
+        raise FormatError(f"{where}: its samples belong to another shard, {shard}")
+    split, number = shard.split("-")
+    for ordinal, members in enumerate(samples):
+        key = sample_key(split, int(number), ordinal)
+        for member in members:
+            if member.name != f"{key}.{member.extension}":
+                raise FormatError(f"{where}: expected a member of sample {key}, found {member.name[:80]!r}")
+            if member.offset + member.size > num_bytes:
+                raise FormatError(f"{where}: {member.name} ends beyond the {num_bytes:,} bytes of its tar")
+        if len({member.extension for member in members}) != len(members):
+            raise FormatError(f"{where}: a member of sample {key} stands twice")
 
 
 # ---- marker and manifest
@@ -166,11 +243,15 @@ _RECORD_TYPES = {"name": str, "split": str, "samples": int, "bytes": int, "sha25
 
 def parse_record(value: Any, where: Address) -> ShardRecord:
     if not isinstance(value, dict) or any(type(value.get(k)) is not t for k, t in _RECORD_TYPES.items()):
-        raise FormatError(f"{where}: expected a shard record with {', '.join(_RECORD_TYPES)}, found {value!r}")
+        raise FormatError(f"{where}: expected a shard record with {', '.join(_RECORD_TYPES)}, found {value!r}"[:400])
     record = ShardRecord(**{name: value[name] for name in _RECORD_TYPES})
     match = SHARD_FILE.fullmatch(record.name + ".tar")
     if not match or match["split"] != record.split:
-        raise FormatError(f"{where}: {record.name!r} of split {record.split!r} is no shard name")
+        raise FormatError(f"{where}: {record.name[:80]!r} of split {record.split[:80]!r} is no shard name")
+    if not (0 <= record.samples <= MAX_SAMPLES_PER_SHARD and 0 < record.bytes <= _MAX_BYTES):
+        raise FormatError(f"{where}: {record.name} cannot have {record.samples} samples in {record.bytes} bytes"[:300])
+    if not _SHA256.fullmatch(record.sha256):
+        raise FormatError(f"{where}: {record.sha256[:80]!r} of {record.name} is no sha256")
     return record
 
 
@@ -198,7 +279,7 @@ def load_manifest(folder: Address, read: Read = Path.read_bytes) -> Manifest:
     raw = load_json(path, read)
     version = raw.get("format_version")
     if type(version) is not int or version < 1:
-        raise FormatError(f"{path}: expected a format_version, found {version!r}; is this a shardgen manifest?")
+        raise FormatError(f"{path}: expected a format_version; is this a shardgen manifest?")
     if version > FORMAT_VERSION:
         raise FormatError(f"{path} has format version {version}, newer than {FORMAT_VERSION}: update this program")
     settings, shards = raw.get("settings"), raw.get("shards")
@@ -206,18 +287,22 @@ def load_manifest(folder: Address, read: Read = Path.read_bytes) -> Manifest:
         raise FormatError(f"{path}: expected 'settings' and 'shards'")
     scale, hr_size, codec = settings.get("scale"), settings.get("hr_size"), settings.get("codec")
     if type(scale) is not int or type(hr_size) is not int or not _can_be(scale, hr_size) or codec not in CODECS:
-        raise FormatError(f"{path}: scale {scale!r}, hr_size {hr_size!r}, codec {codec!r} cannot be")
-    variants, has_up = settings.get("variants", 1), settings.get("up", True)  # version 1 has neither
+        raise FormatError(f"{path}: scale {scale!r}, hr_size {hr_size!r}, codec {codec!r} cannot be"[:300])
+    since_2 = {"variants": 1, "up": True} if version == 1 else {}
+    variants, has_up = ({**since_2, **settings}.get(name) for name in ("variants", "up"))
     if type(variants) is not int or not 1 <= variants <= MAX_VARIANTS or type(has_up) is not bool:
-        raise FormatError(f"{path}: variants {variants!r}, up {has_up!r} cannot be")
+        raise FormatError(f"{path}: variants {variants!r}, up {has_up!r} cannot be"[:300])
     records = tuple(parse_record(shard, path) for shard in shards)
-    if len({record.name for record in records}) != len(records):
+    names = [record.name for record in records]
+    if len(set(names)) != len(names):
         raise FormatError(f"{path} lists a shard twice")
+    if names != sorted(names):
+        raise FormatError(f"{path} does not list its shards in order")
     return Manifest(folder, scale, hr_size, codec, records, raw, variants, has_up)
 
 
 def _can_be(scale: int, hr_size: int) -> bool:
-    return MIN_SCALE <= scale <= MAX_SCALE and hr_size > 0 and hr_size % scale == 0
+    return MIN_SCALE <= scale <= MAX_SCALE and 0 < hr_size <= MAX_SIZE_PX and hr_size % scale == 0
 
 
 def psnr_db(mean_squared_error: float) -> float:

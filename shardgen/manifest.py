@@ -1,6 +1,6 @@
 """The manifest of a scale's folder, put together from the markers of its shards."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,19 @@ from shardgen.statistics import Statistics
 
 def build_manifest(markers: Iterable[Marker], config: Config, scale: int) -> dict[str, Any]:
     """A pure function of markers and settings, without times or places: equal runs give equal bytes."""
-    markers = list(markers)
-    records = sorted((m.record for m in markers if m.record), key=lambda record: record.name)
     return {
         "format_version": FORMAT_VERSION,
         "generator": {"name": "shardgen", "version": __version__},
         "settings": config.settings(scale),
         "fingerprint": config.fingerprint(scale),
+        **content_of(list(markers)),
+    }
+
+
+def content_of(markers: Sequence[Marker]) -> dict[str, Any]:
+    """What a manifest says about its shards, which is all that their markers say."""
+    records = sorted((m.record for m in markers if m.record), key=lambda record: record.name)
+    return {
         "totals": {
             "photos": sum(m.num_photos for m in markers),
             **_sums(records),

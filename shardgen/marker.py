@@ -54,11 +54,23 @@ def read_marker(path: Address) -> Marker | None:
 
 def _parse(value: dict[str, Any], path: Address) -> Marker:
     return Marker(
-        fingerprint=value["fingerprint"],
+        fingerprint=_text(value["fingerprint"]),
         record=parse_record(value["record"], path) if value["record"] else None,
-        num_photos=value["photos"],
-        num_enlarged=value["enlarged"],
-        failures=tuple((item["path"], item["reason"]) for item in value["failures"]),
-        skipped=tuple((item["path"], item["reason"]) for item in value["skipped"]),
+        num_photos=_count(value["photos"]),
+        num_enlarged=_count(value["enlarged"]),
+        failures=tuple((_text(item["path"]), _text(item["reason"])) for item in value["failures"]),
+        skipped=tuple((_text(item["path"]), _text(item["reason"])) for item in value["skipped"]),
         statistics=Statistics.from_dict(value["statistics"]),
     )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{value!r} is no count")
+    return value

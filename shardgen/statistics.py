@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from shardgen.format import psnr_db
 from shardgen.pixels import Pixels
 
+_LISTS = ("channel_sums", "channel_squares", "classes")
+_PSNRS = ("psnr_min", "psnr_max")
+
 
 @dataclass(frozen=True)
 class ChannelSums:
@@ -92,6 +95,16 @@ class Statistics:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Statistics":
+        """ValueError or TypeError when these are no such sums."""
+        numbers = {name: number for name, number in value.items() if name not in _LISTS}
+        counts = [*(n for name, n in numbers.items() if name not in _PSNRS)]
+        counts += [*value["channel_sums"], *value["channel_squares"], *value["classes"].values()]
+        if any(type(count) is not int or not 0 <= count < 2**63 for count in counts):
+            raise ValueError("a count that is none")
+        if any(type(numbers[name]) not in (float, int, type(None)) for name in _PSNRS):
+            raise ValueError("a PSNR that is no number")
+        if len(value["channel_sums"]) != 3 or len(value["channel_squares"]) != 3:
+            raise ValueError("expected sums of three channels")
         return cls(**{**value, "classes": Counter(value["classes"])})
 
     def summary(self) -> dict[str, Any]:

@@ -2,30 +2,34 @@
 
 import hashlib
 import io
-import tarfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 
 from shardgen import codec
+from shardgen.config import fingerprint_of
 from shardgen.description import parse_description
 from shardgen.errors import RunError
 from shardgen.files import remove_temporaries
 from shardgen.format import (
     MANIFEST_NAME,
+    Address,
     FormatError,
     Manifest,
     Member,
     ShardRecord,
+    check_samples,
+    dump_json,
+    index_of_tar,
+    link_out_of,
     load_index,
     load_manifest,
     shard_of_key,
 )
 from shardgen.generate import locked
-from shardgen.inventory import remove_shard, shard_names
+from shardgen.inventory import SHARD_FILE_KINDS, remove_shard, shard_names
+from shardgen.manifest import content_of
 from shardgen.marker import Marker, read_marker
 from shardgen.shard_reader import scale_folders
 
@@ -70,22 +74,36 @@ def verify(folder: Path, fix: bool, num_workers: int) -> Report:
 def _verify_scale(folder: Path, num_workers: int, report: Report) -> list[Problem]:
     path = folder / MANIFEST_NAME
     try:
+        _refuse_link(folder, MANIFEST_NAME)
         manifest = load_manifest(folder)
     except FileNotFoundError:
         return [Problem(path, "missing: the run did not finish")]
-    except FormatError as error:
+    except (FormatError, RunError, OSError) as error:
         return [Problem(path, str(error))]
     listed = {record.name: record for record in manifest.shards}
     names = sorted(listed.keys() | shard_names(folder))
     with ThreadPoolExecutor(num_workers) as pool:
         reasons = list(pool.map(lambda name: _shard_fault(manifest, name, listed.get(name)), names))
     problems = [Problem(folder / f"{name}.tar", reason) for name, reason in zip(names, reasons, strict=True) if reason]
-    if manifest.raw.get("totals", {}).get("samples") != sum(record.samples for record in manifest.shards):
-        problems.append(Problem(path, "its totals are not the sums of its shards"))
+    markers = [read_marker(folder / f"{name}.json") for name in names]
+    if reason := _manifest_fault(manifest, [marker for marker in markers if marker]):
+        problems.append(Problem(path, reason))
     report.num_shards += len(names)
     report.num_samples += sum(record.samples for record in manifest.shards)
     report.num_bytes += sum(record.bytes for record in manifest.shards)
     return problems
+
+
+def _manifest_fault(manifest: Manifest, markers: list[Marker]) -> str | None:
+    """What the manifest says otherwise than the shards' markers, from which it was made, or None."""
+    for name, content in content_of(markers).items():
+        if dump_json(manifest.raw.get(name)) != dump_json(content):
+            return f"its {name} are not the sums of its shards' done markers"
+    try:
+        fingerprint = fingerprint_of(manifest.raw["settings"])
+    except (KeyError, TypeError) as error:
+        return f"its settings are not whole ({error!r})"
+    return None if manifest.raw.get("fingerprint") == fingerprint else "its settings are not those of its fingerprint"
 
 
 def _shard_fault(manifest: Manifest, name: str, listed: ShardRecord | None) -> str | None:
@@ -93,12 +111,19 @@ def _shard_fault(manifest: Manifest, name: str, listed: ShardRecord | None) -> s
     tar = manifest.folder / f"{name}.tar"
     marker = read_marker(manifest.folder / f"{name}.json")
     try:
+        for kind in SHARD_FILE_KINDS:
+            _refuse_link(manifest.folder, f"{name}.{kind}")
         _check_records(tar, marker, listed)
         if listed:
             _check_content(tar, manifest, listed)
-    except (RunError, FormatError, OSError, tarfile.TarError) as error:
+    except (RunError, FormatError, OSError) as error:
         return str(error)
     return None
+
+
+def _refuse_link(folder: Address, name: str) -> None:
+    if wrong := link_out_of(folder, name):
+        raise RunError(wrong)
 
 
 def _check_records(tar: Path, marker: Marker | None, listed: ShardRecord | None) -> None:
@@ -118,24 +143,12 @@ def _check_content(tar: Path, manifest: Manifest, record: ShardRecord) -> None:
         raise RunError(f"{len(data):,} bytes, expected {record.bytes:,}")
     if hashlib.sha256(data).hexdigest() != record.sha256:
         raise RunError("its sha256 is not the manifest's: the content has changed")
-    samples = list(_samples_of_tar(data))
+    samples = index_of_tar(io.BytesIO(data), tar)
     if load_index(tar.with_suffix(".idx")) != samples:
         raise RunError(f"its index {tar.with_suffix('.idx').name} does not describe it")
-    if len(samples) != record.samples:
-        raise RunError(f"{len(samples)} samples, expected {record.samples}")
-    keys = [members[0].name.partition(".")[0] for members in samples]
-    if len(set(keys)) != len(keys):
-        raise RunError("a key stands twice")
-    for key, members in zip(keys, samples, strict=True):
-        if shard_of_key(key) != record.name:
-            raise RunError(f"sample {key} belongs to another shard")
-        _check_sample(memoryview(data), key, members, manifest)
-
-
-def _samples_of_tar(data: bytes) -> Iterator[list[Member]]:
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-        for _, infos in groupby(archive, key=lambda info: info.name.partition(".")[0]):
-            yield [Member(info.name.partition(".")[2], info.offset_data, info.size, info.name) for info in infos]
+    check_samples(samples, tar, record.samples, record.bytes)
+    for members in samples:
+        _check_sample(memoryview(data), members[0].name.partition(".")[0], members, manifest)
 
 
 def _check_sample(data: memoryview, key: str, members: list[Member], manifest: Manifest) -> None:

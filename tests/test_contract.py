@@ -73,7 +73,13 @@ def test_an_index_reads_back_as_it_was_written(samples: list[list[Member]], tmp_
         (b"v1.1 0\n", "expected index v1.2, found v1.1"),
         (b"v1.2 2\nhr.npy 512 8 0.hr.npy\n", "promises 2 samples, the file has 1"),
         (b"v1.2 1\nhr.npy 512 8\n", "expected groups of 4"),
-        (b"v1.2 1\nhr.npy 512 -8 0.hr.npy\n", "a negative offset or size"),
+        (b"v1.2 1\nhr.npy 512 -8 0.hr.npy\n", "expected a number of bytes, found '-8'"),
+        (b"v1.2 1\nhr.npy 1_2 8 0.hr.npy\n", "expected a number of bytes, found '1_2'"),
+        (
+            b"v1.2 1\nhr.npy 512 9223372036854775808 0.hr.npy\n",
+            "expected a number of bytes, found '9223372036854775808",
+        ),
+        (b"v1.2 1\nhr.npy 512 " + b"9" * 5000 + b" 0.hr.npy\n", "expected a number of bytes, found '999"),
         (b"v1.2 1\nhr.npy x 8 0.hr.npy\n", "is no v1.2 index"),
         (b"v1.2 1\n\n", "expected groups of 4"),
         ("v1.2 1\nhr.npy 1 8 é.npy\n".encode(), "is no v1.2 index"),
@@ -102,6 +108,9 @@ def test_the_manifest_says_what_a_reader_needs(shards: Path) -> None:
     assert not re.search(r"time|date", json.dumps(manifest.raw)), "a manifest must not tell when it was made"
 
 
+RECORD = {"name": "val-000000", "split": "val", "samples": 1, "bytes": 1, "sha256": "0" * 64}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -115,7 +124,21 @@ def test_the_manifest_says_what_a_reader_needs(shards: Path) -> None:
             {"shards": [{"name": "../../x", "split": "train", "samples": 1, "bytes": 1, "sha256": ""}]},
             "is no shard name",
         ),
-        ({"shards": [{"name": "val-000000", "split": "val", "samples": 1, "bytes": 1, "sha256": ""}] * 2}, "twice"),
+        ({"shards": [RECORD] * 2}, "twice"),
+        (
+            {"shards": [{"name": "val-00000\u0660", "split": "val", "samples": 1, "bytes": 1, "sha256": ""}]},
+            "no shard name",
+        ),
+        ({"shards": [{**RECORD, "sha256": ""}]}, "'' of val-000000 is no sha256"),
+        ({"shards": [{**RECORD, "bytes": 2**63}]}, "val-000000 cannot have 1 samples in 9223372036854775808 bytes"),
+        ({"shards": [{**RECORD, "samples": -1}]}, "val-000000 cannot have -1 samples"),
+        ({"shards": [{**RECORD, "samples": 1.0}]}, "expected a shard record"),
+        (
+            {"shards": [RECORD, {**RECORD, "name": "train-000000", "split": "train"}]},
+            "does not list its shards in order",
+        ),
+        ({"settings": {"scale": 4, "hr_size": 4 << 40, "codec": "npy"}}, "cannot be"),
+        ({"settings": {"scale": 4, "hr_size": 64, "codec": "npy"}}, "variants None, up None cannot be"),
     ],
 )
 def test_a_manifest_that_cannot_be_trusted_is_refused(

@@ -427,12 +427,8 @@ def test_without_a_limit_the_machines_memory_counts(tmp_path: Path, monkeypatch:
 # ---- the disk
 
 
-@pytest.mark.parametrize(("offset", "size"), [(10**30, 100), (0, 10**30), (10**9, 100), (0, 0), (0, 5)])
-def test_an_index_that_points_nowhere_costs_one_sample_and_no_more(
-    photos: Path, tmp_path: Path, offset: int, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generate(photos, tmp_path, "-s", 2)
-    folder = tmp_path / "scale_2x"
+def pointed_to(offset: int, size: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
+    """Batches of the folder, the index of whose first sample says that."""
 
     def damaged(path: Path) -> list[list[Any]]:
         samples = [list(sample) for sample in load_index(path)]
@@ -440,8 +436,25 @@ def test_an_index_that_points_nowhere_costs_one_sample_and_no_more(
         return samples
 
     monkeypatch.setattr("trainer.stream.mapped_shard.load_index", damaged)
-    batches = list(Loader(reader_of(folder, 32), Rows(8), 0, 12, 0, 2, CPU).started())
+    return Loader(reader_of(folder, 32), Rows(8), 0, 12, 0, 2, CPU)
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 0), (0, 5)])
+def test_an_index_that_points_to_no_image_costs_one_sample_and_no_more(
+    photos: Path, tmp_path: Path, offset: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate(photos, tmp_path, "-s", 2)
+    batches = list(pointed_to(offset, size, tmp_path / "scale_2x", monkeypatch).started())
     assert {number for batch in batches for number, _ in batch.damaged} == {0}
+
+
+@pytest.mark.parametrize(("offset", "size"), [(10**30, 100), (0, 10**30), (10**9, 100)])
+def test_an_index_that_points_out_of_its_tar_is_refused(
+    photos: Path, tmp_path: Path, offset: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate(photos, tmp_path, "-s", 2)
+    with pytest.raises(RunError, match=r"train-000000.idx: 000000000000.hr.npy ends beyond the .* bytes of its tar"):
+        list(pointed_to(offset, size, tmp_path / "scale_2x", monkeypatch).started())
 
 
 @pytest.fixture

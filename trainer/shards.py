@@ -5,7 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardgen.format import MANIFEST_NAME, FormatError, Manifest, ShardRecord, load_manifest, lr_name
+from shardgen.format import (
+    MANIFEST_NAME,
+    FormatError,
+    Manifest,
+    ShardRecord,
+    check_samples,
+    index_of_tar,
+    link_out_of,
+    load_index,
+    load_manifest,
+    lr_name,
+)
 from trainer.errors import UsageError
 from trainer.stream.mapped_shard import mend
 from trainer.stream.shard_list import ShardList
@@ -58,9 +69,10 @@ class ShardFolder:
 def open_shards(
     folder: Path, verify: bool = False, progress: Callable[[int], object] = lambda num_bytes: None
 ) -> ShardFolder:
-    """The shards of one scale, all there and of the sizes that the manifest says; with `verify`, of its sha256 too.
+    """The shards of one scale, all there and of the sizes that the manifest says.
 
-    `progress` is told the bytes that were hashed. UsageError names the first thing that is wrong and the way out.
+    With `verify`, also of its sha256, and what their indices say is what the tars hold. `progress` is told the bytes
+    that were hashed. UsageError names the first thing that is wrong and the way out.
     """
     manifest = _manifest(folder)
     shards = [record for record in manifest.shards if record.samples]
@@ -69,6 +81,7 @@ def open_shards(
     if verify:
         for record in shards:
             _check_hash(folder, record, progress)
+            _check_index(manifest, record)
     of = {split: tuple(record for record in shards if record.split == split) for split in ("train", "val")}
     return ShardFolder(folder, manifest, of["train"], of["val"])
 
@@ -83,6 +96,7 @@ def _manifest(folder: Path) -> Manifest:
         raise UsageError(f"--shards {folder}: expected a folder of shards, but it {what}; {_MAKE_THEM}")
     if not (folder / MANIFEST_NAME).is_file():
         raise UsageError(f"--shards {folder}: {_what_it_is(folder)}")
+    _refuse_link(folder, MANIFEST_NAME)
     try:
         return load_manifest(folder)
     except (FormatError, OSError) as error:
@@ -109,6 +123,7 @@ def _check_size(folder: Path, record: ShardRecord) -> None:
     for path in (folder / f"{record.name}.tar", folder / f"{record.name}.idx"):
         if not path.is_file():
             raise UsageError(f"{path} is missing, but the manifest lists it; {mend(folder)}")
+        _refuse_link(folder, path.name)
     path = folder / f"{record.name}.tar"
     size = path.stat().st_size
     if size != record.bytes:
@@ -123,3 +138,25 @@ def _check_hash(folder: Path, record: ShardRecord, progress: Callable[[int], obj
             progress(len(chunk))
     if sha256.hexdigest() != record.sha256:
         raise UsageError(f"{path}: its bytes are not those that the manifest has the sha256 of; {mend(folder)}")
+
+
+def _check_index(manifest: Manifest, record: ShardRecord) -> None:
+    """UsageError unless the index tells of each member what the tar does, and the samples are what they should be."""
+    tar = manifest.folder / f"{record.name}.tar"
+    index = tar.with_suffix(".idx")
+    try:
+        with open(tar, "rb") as file:
+            samples = index_of_tar(file, tar)
+        check_samples(samples, tar, record.samples, record.bytes)
+        if load_index(index) != samples:
+            raise FormatError(f"{index} does not describe {tar.name}: it tells of other members, or of other places")
+        expected = [*(f"{image}.{manifest.codec}" for image in manifest.images(record.split)), "json"]
+        if any([member.extension for member in sample] != expected for sample in samples):
+            raise FormatError(f"{tar}: expected samples of {', '.join(expected)}, as the manifest says")
+    except FormatError as error:
+        raise UsageError(f"{error}; {mend(tar.parent)}") from error
+
+
+def _refuse_link(folder: Path, name: str) -> None:
+    if wrong := link_out_of(folder, name):
+        raise UsageError(wrong)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shardgen.format import FormatError, load_index
+from shardgen.format import FormatError, check_samples, load_index
 from trainer.pixels import Pixels
 
 _NPY_HEADER_BYTES = 128
@@ -36,14 +36,14 @@ class MappedShard:
     def __init__(self, tar: Path, num_samples: int, announced: bool = False) -> None:
         self._tar = tar
         index = load_index(tar.with_suffix(".idx"))
-        if len(index) != num_samples:
-            raise FormatError(
-                f"{tar.with_suffix('.idx')}: expected {num_samples} samples as in the manifest, found {len(index)}"
-            )
-        self._samples = [{member.extension: member for member in sample} for sample in index]
         self._file = os.open(tar, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
-        self._map = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
+        check_samples(index, tar.with_suffix(".idx"), num_samples, os.fstat(self._file).st_size)
+        self._samples = [{member.extension: member for member in sample} for sample in index]
+        try:
+            self._map = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
+        except ValueError as error:
+            raise FormatError(f"{tar} cannot be mapped ({error})") from error
         if announced:  # what lies around it is of no use
             self._map.madvise(mmap.MADV_RANDOM)
         self._bytes = memoryview(self._map)
@@ -85,11 +85,11 @@ class MappedShard:
     def _extent(self, place: int, name: str, codec: str, first: float, last: float) -> tuple[int, int]:
         """Where that is in the tar; all of it for an image that is compressed, nothing when it is not there."""
         member = self._samples[place].get(f"{name}.{codec}")
-        if member is None or member.offset + member.size > len(self._bytes):
+        if member is None:
             return 0, 0
         if codec != "npy":
             return member.offset, member.offset + member.size
-        begin, size = member.offset + _NPY_HEADER_BYTES, member.size - _NPY_HEADER_BYTES
+        begin, size = member.offset + _NPY_HEADER_BYTES, max(0, member.size - _NPY_HEADER_BYTES)
         return begin + int(first * size), begin + int(last * size)
 
     def description(self, place: int) -> str:
@@ -101,7 +101,7 @@ class MappedShard:
             member = self._samples[place]["json"]
             described = json.loads(bytes(self._bytes[member.offset : member.offset + member.size]))
             return f"{described['source']} {described['box']}"
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedMember(f"{self._tar.name}: the json of sample {place} is damaged ({error})") from error
 
     def _npy(self, content: memoryview, size: int) -> Pixels | None:

@@ -1,0 +1,28 @@
+"""The lines of the drill: each fault, how often it is done in the whole drill, and how often in the short one."""
+
+import importlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from drill.session import Session
+
+
+class Line(NamedTuple):
+    """`where` is the function, as `room.function`: a line's own process imports nothing of the others."""
+
+    fault: str
+    where: str
+    times: int
+    short: int
+
+    def function(self) -> Callable[[Session], None]:
+        room, _, name = self.where.partition(".")
+        found: Callable[[Session], None] = getattr(importlib.import_module(f"drill.{room}"), name)
+        return found
+
+
+LINES: dict[str, Line] = {
+    "generate-killed": Line("SIGKILL of `generate`, resumed", "kill_generate.kill_generate", 200, 4),
+    "training-killed": Line("SIGKILL of training, resumed", "kill_training.kill_training", 50, 2),
+    "shards-damaged": Line("damage to tar, index, manifest or marker", "corruption.corrupt", 1000, 30),
+}
