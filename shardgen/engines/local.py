@@ -1,7 +1,6 @@
 """The engines of one machine: in this process, or in a pool of worker processes."""
 
 import multiprocessing
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from multiprocessing.context import ForkServerProcess
 from time import monotonic
 from typing import Any
 
-from shardgen.engines.base import Job
+from shardgen.engines.base import RUN_AGAIN, Job, attempt, cannot_write
 from shardgen.engines.fork_server import start_fork_server
 from shardgen.errors import RunError
 from shardgen.shard_job import Progress, Report, ShardResult, ShardTask, limit_threads
@@ -26,7 +25,7 @@ class SerialEngine:
             try:
                 yield job(task, report)
             except OSError as error:
-                raise RunError(_cannot_write(task, error)) from error
+                raise RunError(cannot_write(task, error)) from error
 
 
 class PoolEngine:
@@ -109,18 +108,7 @@ def _work(connection: "Connection[Any, Any]", job: Job) -> None:
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             task = connection.recv()
-            connection.send(_attempt(task, job, _Reporter(connection)))
-
-
-def _attempt(task: ShardTask, job: Job, report: Report) -> ShardResult | RunError:
-    try:
-        return job(task, report)
-    except (BrokenPipeError, ConnectionResetError):
-        raise
-    except OSError as error:
-        return RunError(_cannot_write(task, error))
-    except Exception:
-        return RunError(f"shard {task.plan.name} failed, which is a fault of the program:\n{traceback.format_exc()}")
+            connection.send(attempt(task, job, _Reporter(connection)))
 
 
 class _Reporter:
@@ -139,27 +127,16 @@ class _Reporter:
         parent = multiprocessing.parent_process()
         if parent and not parent.is_alive():
             raise BrokenPipeError
-        self._pending = Progress(
-            self._pending.photos + progress.photos,
-            self._pending.failures + progress.failures,
-            self._pending.bytes + progress.bytes,
-        )
+        self._pending += progress
         if monotonic() >= self._next_s or not progress.photos:
             self._connection.send(self._pending)
             self._pending = Progress()
             self._next_s = monotonic() + _REPORT_EVERY_S
 
 
-def _cannot_write(task: ShardTask, error: OSError) -> str:
-    return (
-        f"cannot write shard {task.plan.name} in {task.config.output}: {error.strerror or error}. Nothing half-written "
-        "is left. Make room (or mend what is wrong) and run the same command again: finished shards are kept."
-    )
-
-
 def _died(task: ShardTask, exit_code: int | None) -> str:
     how = f"was killed by signal {-exit_code}" if exit_code and exit_code < 0 else f"ended with exit code {exit_code}"
     return (
         f"the worker process that was making shard {task.plan.name} {how}. If the machine ran out of memory, use fewer "
-        "--workers. Run the same command again: finished shards are kept."
+        f"--workers. {RUN_AGAIN}"
     )
