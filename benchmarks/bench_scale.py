@@ -10,6 +10,7 @@ another, up to the one that is asked for.
   schedule   for so many samples, 1,000 in a shard: made once; an epoch's first step (which permutes all shards), and
              the steps in the middle of an epoch, where `mean` holds the permuting of each block's samples
   block      the first step of a block of so many samples
+  cache      how often a cache that is smaller than the shards has the one that is asked for (scale_cache.py); no growth
 
 Shards of `inventory` and `start` are files of the right sizes without content; markers and manifest are real.
 
@@ -36,6 +37,7 @@ import click
 from benchmarks.common import RunFailedError, python_module, say, scratch_folder, timed_command
 from benchmarks.options import output_option, scratch_option
 from benchmarks.report import print_table, spread, write_result
+from benchmarks.scale_cache import hit_rates
 from benchmarks.scale_folders import make_folder
 
 _LINEAR, _FLAT = 12.0, 3.0
@@ -241,9 +243,18 @@ def main(
                 done[work.name] = {"of": work.of, "sizes": work.sizes, "figures": figures}
                 columns = [f"{work.name}: {work.of}", *(f"{size:,}" for size in work.sizes)]
                 print_table("", [*columns, "per 10x", "at most", ""], list(rows(work.sizes, figures)))
+            rates = hit_rates()
+            shares = [f"{rate['share']:.0%}" for rate in rates]
+            print_table(
+                "",
+                ["cache: shards that fit", *shares],
+                [[f"hits, {how}", *(f"{rate[how]:.1%}" for rate in rates)] for how in ("expected", "simulated")],
+            )
             options = " ".join(f"--{name} {size}" for name, size in sizes.items())
             command = f"python -m benchmarks.bench_scale --rounds {rounds} {options}"
-            write_result(output, command, folder, {"settings": {"rounds": rounds, **sizes}, "works": done})
+            write_result(
+                output, command, folder, {"settings": {"rounds": rounds, **sizes}, "works": done, "cache": rates}
+            )
     except RunFailedError as error:
         raise click.ClickException(str(error)) from error
     above = [f["what"] for work in done.values() for f in work["figures"].values() if not f["met"]]
