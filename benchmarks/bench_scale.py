@@ -1,7 +1,7 @@
 """How time and memory grow with the work: photos to plan, finished shards, shards to train from, samples, epochs.
 
-Method: each size of each piece of work in a fresh process (scale_tasks.py), `--rounds` times. Sizes are tenfold of one
-another, up to the one that is asked for.
+Method: each size of each piece of work in a fresh process (scale_tasks.py), one after the other, `--rounds` times.
+Sizes are tenfold of one another, up to the one that is asked for.
 
   plan       made-up photos planned, and the list of every shard hashed (plan_million.py)
   inventory  the generator finds that so many shards are finished, and makes the manifest
@@ -10,15 +10,17 @@ another, up to the one that is asked for.
   schedule   for so many samples, 1,000 in a shard: made once; an epoch's first step (which permutes all shards), and
              the steps in the middle of an epoch, where `mean` holds the permuting of each block's samples
   block      the first step of a block of so many samples
+  cache      how often a cache that is smaller than the shards has the one that is asked for (scale_cache.py); no growth
 
 Shards of `inventory` and `start` are files of the right sizes without content; markers and manifest are real.
 
 Times are of the CPU, so that neighbours on the machine change them little; what is read lies in the page cache.
 
 The factor of a figure is its growth per tenfold work, the worst between two neighbouring sizes, of the best of the
-rounds (whatever else the machine does only adds to it). Work that takes time or memory may grow by 12, which is linear
-and noise; below 5 ms, 5 MB or 100 kB (of a file) a figure counts as that much. The cost of a step may grow by 3: it may
-not depend on how many shards there are, but caches are of one size. Exit code 1 when something grows faster.
+rounds (whatever else the machine does only adds to it). Work that takes time or memory may grow by 15: that is linear,
+noise, and caches that the larger work no longer fits into; what is quadratic grows by 100. Below 5 ms, 5 MB or 100 kB
+(of a file) a figure counts as that much. The cost of a step may grow by 3: it may not depend on how many shards there
+are, but caches are of one size. Exit code 1 when something grows faster.
 
 Command: python -m benchmarks.bench_scale --rounds 3
 """
@@ -36,9 +38,10 @@ import click
 from benchmarks.common import RunFailedError, python_module, say, scratch_folder, timed_command
 from benchmarks.options import output_option, scratch_option
 from benchmarks.report import print_table, spread, write_result
+from benchmarks.scale_cache import hit_rates
 from benchmarks.scale_folders import make_folder
 
-_LINEAR, _FLAT = 12.0, 3.0
+_LINEAR, _FLAT = 15.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -176,10 +179,12 @@ def _kept_folder(output: Path, size: int, with_markers: bool) -> Path:
 def measure(work: Work, rounds: int, scratch: Path) -> dict[str, Any]:
     """By figure: its values at each size with their spread, the growth per tenfold, and whether that is allowed."""
     found: dict[int, list[dict[str, Any]]] = {}
-    for size in work.sizes:
-        say(f"{work.name}: {size:,} {work.of}")
-        found[size] = [work.measure(size, scratch) for _ in range(rounds)]
-        for folder in scratch.glob(f"*-{size}"):
+    for number in range(rounds):
+        for size in work.sizes:
+            say(f"round {number + 1}/{rounds}  {work.name}: {size:,} {work.of}")
+            found.setdefault(size, []).append(work.measure(size, scratch))
+    for folder in scratch.iterdir():
+        if folder.is_dir():
             rmtree(folder)
     return {figure.key: _judged(figure, work.sizes, found) for figure in work.figures}
 
@@ -241,9 +246,18 @@ def main(
                 done[work.name] = {"of": work.of, "sizes": work.sizes, "figures": figures}
                 columns = [f"{work.name}: {work.of}", *(f"{size:,}" for size in work.sizes)]
                 print_table("", [*columns, "per 10x", "at most", ""], list(rows(work.sizes, figures)))
+            rates = hit_rates()
+            shares = [f"{rate['share']:.0%}" for rate in rates]
+            print_table(
+                "",
+                ["cache: shards that fit", *shares],
+                [[f"hits, {how}", *(f"{rate[how]:.1%}" for rate in rates)] for how in ("expected", "simulated")],
+            )
             options = " ".join(f"--{name} {size}" for name, size in sizes.items())
             command = f"python -m benchmarks.bench_scale --rounds {rounds} {options}"
-            write_result(output, command, folder, {"settings": {"rounds": rounds, **sizes}, "works": done})
+            write_result(
+                output, command, folder, {"settings": {"rounds": rounds, **sizes}, "works": done, "cache": rates}
+            )
     except RunFailedError as error:
         raise click.ClickException(str(error)) from error
     above = [f["what"] for work in done.values() for f in work["figures"].values() if not f["met"]]

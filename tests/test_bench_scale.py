@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from benchmarks import bench_scale
 from benchmarks.bench_scale import Figure, growth
+from benchmarks.scale_cache import hit_rates
 from benchmarks.scale_folders import SAMPLES_PER_SHARD, config_for, made_up_plans, make_folder
 from shardgen.inventory import take_inventory
 from trainer.shards import open_shards
@@ -31,6 +32,7 @@ def test_the_command_measures_all_that_grows(tmp_path: Path, monkeypatch: pytest
         for figure in work["figures"].values():
             assert len(figure["values"]) == len(work["sizes"]) and figure["what"] in done.output
             assert figure["met"] == (figure["growth_per_tenfold"] <= figure["at_most"])
+    assert [rate["share"] for rate in found["cache"]] == [0.1, 0.25, 0.5, 0.75, 0.9]
     sent = found["works"]["start"]["figures"]["pickle_bytes"]["values"]
     assert 0 < (sent[1]["median"] - sent[0]["median"]) * 1e6 / 180 < 70  # bytes for a shard
     missed = [f["what"] for work in found["works"].values() for f in work["figures"].values() if not f["met"]]
@@ -72,3 +74,9 @@ def test_made_up_shards_are_shards_to_the_generator_and_the_trainer(tmp_path: Pa
     (inventory,) = take_inventory(made_up_plans(30), config_for(tmp_path / "out"))
     assert len(inventory.kept) == 30 and not inventory.to_make and not inventory.stale
     assert sum(path.stat().st_blocks for path in folder.glob("*.tar")) == 0
+
+
+@pytest.mark.parametrize("rate", hit_rates(), ids=lambda rate: f"{rate['share']:.0%}")
+def test_the_hits_of_a_small_cache_are_those_that_reasoning_expects(rate: dict[str, float]) -> None:
+    assert rate["simulated"] == pytest.approx(rate["expected"], abs=0.02)
+    assert rate["simulated"] < rate["share"]
