@@ -40,9 +40,9 @@ def corrupt(session: Session) -> None:
         done = commands.run("shardgen", "generate", "-i", photos, "-o", output, *size, *words)
         assert done.code == 0, done.err
         folder = output / "scale_2x"
-        sound = [trained_on(folder, verify) for verify in (True, False)]
-        assert sound[0] == sound[1] and verified(folder).code == 0
-        sets.append((folder, sound[0]))
+        both = [trained_on(folder, verify) for verify in (True, False)]
+        assert both[0] == both[1] and verified(folder).code == 0
+        sets.append((folder, both[0]))
     for number in session.cases():
         folder, sound = sets[number % len(sets)]
         mine = session.scratch / "mine" / "scale_2x"

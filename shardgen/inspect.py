@@ -1,6 +1,8 @@
 """What a folder of shards holds, as data and as tables."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shardgen.degradation.words import in_words, summary
-from shardgen.format import Manifest, lr_name, shard_of_key
+from shardgen.format import MANIFEST_NAME, FormatError, Manifest, lr_name, shard_of_key
 from shardgen.shard_reader import StoredSample, find_sample, open_manifest, scale_folders, stored_samples
 from shardgen.sources import printable
 
@@ -24,7 +26,22 @@ def describe_folders(folder: Path, shard: str | None = None, key: str | None = N
         return {str(path): _describe_shard(path, shard) for path in folders}
     if key:
         return {str(path): _describe_sample(path, key) for path in folders}
-    return {str(path): _describe_manifest(open_manifest(path)) for path in folders}
+    described = {}
+    for path in folders:
+        with _understood(path):
+            described[str(path)] = _describe_manifest(open_manifest(path))
+    return described
+
+
+@contextmanager
+def _understood(path: object) -> Iterator[None]:
+    """FormatError when a manifest lacks something, or says it in another way than `docs/formats.md`."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise FormatError(
+            f"{path}/{MANIFEST_NAME} does not say all that a manifest must ({error!r}): run `shardgen verify`"[:500]
+        ) from error
 
 
 def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
@@ -73,6 +90,11 @@ def _table(title: str, *columns: str) -> Table:
 
 def render_folder(name: str, described: dict[str, Any]) -> None:
     """Print a scale's settings, splits, classes and failures."""
+    with _understood(name):
+        _render_folder(name, described)
+
+
+def _render_folder(name: str, described: dict[str, Any]) -> None:
     console = Console()
     settings = _table(name, "setting", "value")
     for key, value in {**described["settings"], **described["totals"]}.items():

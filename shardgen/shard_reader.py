@@ -14,6 +14,8 @@ from shardgen.format import (
     Address,
     Manifest,
     Member,
+    check_samples,
+    link_out_of,
     load_index,
     load_manifest,
     shard_of_key,
@@ -44,6 +46,7 @@ def open_manifest(folder: Address) -> Manifest:
     if inside != [folder]:
         names = ", ".join(str(path) for path in inside)
         raise UsageError(f"{folder} is not the folder of one scale: name one of {names}")
+    refuse_link(folder, MANIFEST_NAME)
     try:
         return load_manifest(folder, read_bytes)
     except FileNotFoundError:
@@ -88,9 +91,20 @@ class StoredSample:
 def stored_samples(folder: Address, shard: str) -> list[StoredSample]:
     """The samples of a shard, in order. UsageError when there is no such shard."""
     tar, index = folder / f"{shard}.tar", folder / f"{shard}.idx"
-    if file_size(index) is None or file_size(tar) is None:
+    num_bytes = file_size(tar)
+    if file_size(index) is None or num_bytes is None:
         raise UsageError(f"no shard {shard} in {folder}; `shardgen inspect {folder}` lists them")
-    return list(_samples_of_index(tar, load_index(index, read_bytes)))
+    for path in (tar, index):
+        refuse_link(folder, path.name)
+    samples = load_index(index, read_bytes)
+    check_samples(samples, index, len(samples), num_bytes)
+    return list(_samples_of_index(tar, samples))
+
+
+def refuse_link(folder: Address, name: str) -> None:
+    """RunError when a file of a folder of shards is a link to somewhere else."""
+    if wrong := link_out_of(folder, name):
+        raise RunError(wrong)
 
 
 def find_sample(folder: Address, key: str) -> StoredSample:

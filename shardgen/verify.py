@@ -14,7 +14,6 @@ from shardgen.errors import RunError
 from shardgen.files import remove_temporaries
 from shardgen.format import (
     MANIFEST_NAME,
-    Address,
     FormatError,
     Manifest,
     Member,
@@ -22,7 +21,6 @@ from shardgen.format import (
     check_samples,
     dump_json,
     index_of_tar,
-    link_out_of,
     load_index,
     load_manifest,
     shard_of_key,
@@ -31,7 +29,7 @@ from shardgen.generate import locked
 from shardgen.inventory import SHARD_FILE_KINDS, remove_shard, shard_names
 from shardgen.manifest import content_of
 from shardgen.marker import Marker, read_marker
-from shardgen.shard_reader import scale_folders
+from shardgen.shard_reader import refuse_link, scale_folders
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def verify(folder: Path, fix: bool, num_workers: int) -> Report:
 def _verify_scale(folder: Path, num_workers: int, report: Report) -> list[Problem]:
     path = folder / MANIFEST_NAME
     try:
-        _refuse_link(folder, MANIFEST_NAME)
+        refuse_link(folder, MANIFEST_NAME)
         manifest = load_manifest(folder)
     except FileNotFoundError:
         return [Problem(path, "missing: the run did not finish")]
@@ -112,18 +110,13 @@ def _shard_fault(manifest: Manifest, name: str, listed: ShardRecord | None) -> s
     marker = read_marker(manifest.folder / f"{name}.json")
     try:
         for kind in SHARD_FILE_KINDS:
-            _refuse_link(manifest.folder, f"{name}.{kind}")
+            refuse_link(manifest.folder, f"{name}.{kind}")
         _check_records(tar, marker, listed)
         if listed:
             _check_content(tar, manifest, listed)
     except (RunError, FormatError, OSError) as error:
         return str(error)
     return None
-
-
-def _refuse_link(folder: Address, name: str) -> None:
-    if wrong := link_out_of(folder, name):
-        raise RunError(wrong)
 
 
 def _check_records(tar: Path, marker: Marker | None, listed: ShardRecord | None) -> None:

@@ -1,6 +1,7 @@
 """Everything that resuming needs, in one file: `state.pt`."""
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -57,6 +58,7 @@ def load_state(path: Path, data: str) -> tuple[Progress, dict[str, Any]]:
     with explained(path):
         state = torch.load(path, map_location="cpu", weights_only=True)
         version, trained_on, progress = state["version"], state["data"], Progress(**state["progress"])
+        _check(progress)
     if version != _VERSION:
         raise UsageError(f"{path} has version {version}, this program reads {_VERSION}; update it, or begin a new run")
     if trained_on != data:
@@ -65,3 +67,13 @@ def load_state(path: Path, data: str) -> tuple[Progress, dict[str, Any]]:
             f"new run with --init {path.with_name('model.pth')}"
         )
     return progress, state
+
+
+def _check(progress: Progress) -> None:
+    """ValueError or TypeError when that is nowhere that a run could be."""
+    steps = (progress.step, progress.best_step)
+    if any(type(step) is not int or not 0 <= step < 2**62 for step in steps) or type(progress.validated) is not bool:
+        raise ValueError(f"no progress of a run: {progress}")
+    seconds, best = float(progress.trained_s), float(progress.best_psnr_y or 0)
+    if not math.isfinite(seconds) or math.isnan(best) or not all(type(loss) is float for loss in progress.losses):
+        raise ValueError(f"no progress of a run: {progress}")

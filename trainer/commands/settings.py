@@ -52,10 +52,15 @@ def _refuse_changes(chosen: dict[str, Any], former: dict[str, Any], run: Address
 def _read(context: click.Context, file: Address) -> dict[str, Any]:
     """The settings in a YAML file, each as its option would take it from the command line."""
     try:
-        content = yaml.safe_load(read_bytes(file).decode("utf-8"))
+        text = read_bytes(file).decode("utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise yaml.YAMLError("expected no alias (*name): write it out")  # a few can stand for a billion values
+        content = yaml.safe_load(text)
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise UsageError(f"{file}: nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}
