@@ -1,1 +1,1 @@
-"""Faults on purpose, counted."""
+"""The fault drill: everything that can go wrong on a machine, done on purpose, counted, and compared."""
