@@ -11,6 +11,8 @@ from filelock import FileLock, Timeout
 from trainer.errors import RunError, UsageError
 from trainer.files import remove_temporaries, write_atomically
 
+_JOB = ".job"
+
 
 class RunFolder:
     """The paths of a run. Nothing is made before something is written."""
@@ -24,6 +26,7 @@ class RunFolder:
         self.weights = path / "model.pth"
         self.best = path / "best.pth"
         self.state = path / "state.pt"
+        self._job = path / _JOB
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -44,6 +47,10 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    def write_job(self, job: str) -> None:
+        """Note the torchrun job that trains here, so that `run_of_job` finds the folder."""
+        write_atomically(self._job, job.encode())
 
     def write_config(self, settings: dict[str, Any]) -> None:
         write_atomically(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
@@ -71,3 +78,9 @@ def existing_run(out: Path, name: str | None) -> RunFolder:
     if name not in runs:
         raise UsageError(f"--run {name} --resume: there is no {out / name / 'config.yaml'}; {there}")
     return RunFolder(out / name)
+
+
+def run_of_job(out: Path, name: str | None, job: str) -> RunFolder | None:
+    """The folder that a torchrun job trains in, of that name if there is one; None before it has begun."""
+    found = [path for path in out.glob(f"*/{_JOB}") if name in (None, path.parent.name) and path.read_text() == job]
+    return RunFolder(max(found, key=lambda path: path.stat().st_mtime_ns).parent) if found else None

@@ -10,21 +10,31 @@ from click.core import ParameterSource
 
 from trainer.config import FREE_TO_CHANGE, TrainConfig, option_names
 from trainer.errors import UsageError
-from trainer.run_folder import existing_run
+from trainer.run_folder import RunFolder, existing_run, run_of_job
 
 
-def resolve(context: click.Context, values: dict[str, Any], file: Path | None, resume: bool) -> TrainConfig:
-    """The settings of a run. UsageError for an unknown key, a value of the wrong kind, or a change to a resumed run."""
+def resolve(
+    context: click.Context, values: dict[str, Any], file: Path | None, resume: bool, restarted: str | None = None
+) -> tuple[TrainConfig, RunFolder | None]:
+    """The settings of a run, and the folder that it goes on in, None for a new run.
+
+    A run goes on with `resume`, or when the torchrun job `restarted` began it. UsageError for an unknown key, a value
+    of the wrong kind, or a change to a resumed run.
+    """
     typed = {
         name: value
         for name, value in values.items()
         if context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     }
     chosen = {**(_read(context, file) if file else {}), **typed}
+    run = None
+    out, name = chosen.get("out", values["out"]), chosen.get("run")
     if resume:
-        out = chosen.get("out", values["out"])
-        run = existing_run(out, chosen.get("run"))
-        former = _read(context, run.config)
+        run = existing_run(out, name)
+    elif restarted is not None:
+        run = run_of_job(out, name, restarted)
+    if run is not None and run.config.is_file():  # else the job was killed before it had written it
+        former = {"ranks": 1, **_read(context, run.config)}
         _refuse_changes(chosen, former, run.path)
         # Where it lies now, whatever it was called when it was begun.
         chosen = {**former, **chosen, "out": out, "run": run.path.name}
@@ -32,7 +42,7 @@ def resolve(context: click.Context, values: dict[str, Any], file: Path | None, r
     if settings["shards"] is None:
         raise UsageError("name the shards to train on: --shards shards/scale_4x (shardgen generate makes them)")
     try:
-        return TrainConfig(**settings)
+        return TrainConfig(**settings), run
     except UsageError as error:
         raise UsageError(f"{error} (with the settings in {file})" if file else str(error)) from error
 
