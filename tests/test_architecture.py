@@ -27,13 +27,14 @@ FLOORS = {
     "trainer": """
         __init__ errors pixels
         config device files losses memory metrics picture stopping
+        place meeting world
         models.blocks models.compact models.rrdb models.__init__ weights_layout weights
         stream.__init__ stream.draws stream.schedule stream.patches stream.mapped_shard stream.shard_list
         stream.batches
         stream.fork_server stream.queues stream.ring stream.transfer stream.chunks stream.source
         stream.loader stream.resident
         shards photos tiles inference optim learner meter
-        checkpoint journal run_folder display evaluate validation
+        checkpoint journal run_folder display evaluate validation record
         loop plan run export upscale
         commands.__init__ commands.types commands.tables commands.settings
         commands.train commands.evaluate commands.upscale commands.export cli __main__

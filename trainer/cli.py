@@ -1,6 +1,7 @@
 """The command line: which commands there are, and how each of them may end."""
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from trainer.commands.evaluate import evaluate_command
 from trainer.commands.export import export_command
 from trainer.commands.train import OPTIONS, train_command
 from trainer.commands.upscale import upscale_command
-from trainer.errors import TrainerError, UsageError
+from trainer.errors import SaidElsewhere, TrainerError, UsageError
+from trainer.place import Place
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -24,6 +26,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = commands.main(args=args, prog_name="python -m trainer", standalone_mode=False)
+    except SaidElsewhere as error:
+        code = error.exit_code
     except (TrainerError, StoreError) as error:
         click.echo(f"Error: {error}", err=True)
         code = error.exit_code
@@ -79,6 +83,10 @@ def commands(context: click.Context, /, config_file: Path | None, resume: bool, 
                 f"{option} stands before {context.invoked_subcommand}, where options are those of training; "
                 f"put it after {context.invoked_subcommand}"
             )
+        place = Place.of(os.environ)
+        if place.ranks > 1:
+            refusal = UsageError(f"{context.invoked_subcommand} is work for one process; start it without torchrun")
+            raise refusal if place.leads else SaidElsewhere(refusal.exit_code)
         return None
     return train_command(context, config_file, resume, values)
 

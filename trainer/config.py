@@ -20,7 +20,9 @@ MAX_PREFETCH = 64  # what is asked of a worker at once must fit into a pipe, of 
 MAX_NAME_BYTES = 255
 
 # What may be different when a run is resumed: none of it changes the batches or the arithmetic of a step.
-FREE_TO_CHANGE = frozenset({"shards", "workers", "prefetch", "resident", "device", "out", "run", "verify"})
+FREE_TO_CHANGE = frozenset(
+    {"shards", "workers", "prefetch", "resident", "device", "save_every", "out", "run", "verify"}
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class TrainConfig:
     epochs: int = 15
     steps: int | None = None  # optimiser steps; instead of epochs
     batch_size: int = 16  # patches per step and process, times grad_accum
+    ranks: int | None = None  # processes that these are the batches of; None: those that there are
     patch_size: int = 192  # HR px
     lr: float | None = None  # peak; None: the model's own
     warmup: int | None = None  # steps up to the peak; None: a twentieth of the run, 50 to 500
@@ -51,6 +54,7 @@ class TrainConfig:
     init: Path | None = None  # weights to begin with
     val_every: int | None = None  # steps; None: once per epoch, but within 200 to 5,000 steps
     val_samples: int = 100  # images of the validation split that are looked at
+    save_every: int | None = None  # steps between saves of the state; None: ten minutes, and at each validation
     out: Address = Path("runs")
     run: str | None = None
     verify: bool = False
@@ -60,6 +64,7 @@ class TrainConfig:
             "epochs": 1,
             "steps": 1,
             "batch_size": 1,
+            "ranks": 1,
             "patch_size": 1,
             "grad_accum": 1,
             "prefetch": 1,
@@ -69,6 +74,7 @@ class TrainConfig:
             "seed": 0,
             "val_every": 1,
             "val_samples": 1,
+            "save_every": 1,
         }.items():
             value = getattr(self, name)
             if value is not None and value < low:

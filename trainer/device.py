@@ -28,10 +28,15 @@ def available_cpus() -> int:
     return int(cpu_count())
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, or the CPU. UsageError for a device that is not there."""
+def choose_device(name: str, local_rank: int | None = None) -> torch.device:
+    """`auto` is the first CUDA device, or the CPU. UsageError for a device that is not there.
+
+    With its `local_rank`, that of one of several processes on this machine, which have a CUDA device each.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if local_rank is not None:
+        name = _own_device(name, local_rank)
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -46,6 +51,20 @@ def choose_device(name: str) -> torch.device:
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: there is no such device here; take --device cpu, or auto")
     return device
+
+
+def _own_device(name: str, local_rank: int) -> str:
+    if name == "cuda":
+        count = torch.cuda.device_count()
+        if 0 < count <= local_rank:
+            raise UsageError(
+                f"there is no CUDA device {local_rank} for local rank {local_rank}: {count} are here; take "
+                f"--nproc-per-node {count}"
+            )
+        return f"cuda:{local_rank}"
+    if name != "cpu":
+        raise UsageError(f"--device {name}: each process under torchrun takes its own; expected auto, cuda or cpu")
+    return name
 
 
 def choose_precision(amp: str, device: torch.device) -> Precision:
@@ -74,10 +93,13 @@ def describe_device(device: torch.device) -> str:
     return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
 
 
-def limit_threads() -> None:
-    """As many threads as OMP_NUM_THREADS says, or as there really are CPUs: PyTorch knows no container's limit."""
+def limit_threads(processes: int = 1) -> None:
+    """As many threads as OMP_NUM_THREADS says, or as there really are CPUs: PyTorch knows no container's limit.
+
+    So many processes share them.
+    """
     if not os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(available_cpus())
+        torch.set_num_threads(max(1, available_cpus() // processes))
 
 
 def _cpu_has_bf16() -> bool:

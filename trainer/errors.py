@@ -15,3 +15,11 @@ class UsageError(TrainerError):
 
 class RunError(TrainerError):
     """The command was right, but the work failed: a loss that is not finite, a dead worker, a full disk."""
+
+
+class SaidElsewhere(TrainerError):
+    """An error of all processes that train together; another one, rank 0, has the message."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(f"exit code {exit_code}")
+        self.exit_code = exit_code

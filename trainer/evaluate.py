@@ -61,12 +61,17 @@ def restores(network_scale: int, scale: int, network: str, data: str) -> bool:
     return network_scale == 1
 
 
-def shard_pairs(folder: ShardFolder, split: str, upsampled: bool, limit: int | None = None) -> Iterator[Pair]:
-    """The images of a split; with a limit, so many, spread evenly over all of them. RunError for a damaged one."""
+def shard_pairs(
+    folder: ShardFolder, split: str, upsampled: bool, limit: int | None = None, rank: int = 0, ranks: int = 1
+) -> Iterator[Pair]:
+    """The images of a split; with a limit, so many, spread evenly over all of them. RunError for a damaged one.
+
+    Of these, a rank's are number `rank`, `rank + ranks`, ...
+    """
     records = folder.train if split == "train" else folder.val
     total = folder.num_samples(split)
     count = min(limit or total, total)
-    wanted = [total * place // count for place in range(count)]
+    wanted = [total * place // count for place in range(rank, count, ranks)]
     first = 0
     for record in records:
         here = [number - first for number in wanted if first <= number < first + record.samples]

@@ -1,6 +1,7 @@
 """A step of training: batches in, better weights out."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,11 @@ class StepSettings:
 
 
 class Learner:
-    """A network and all that changes with it: optimiser, average, loss scale. `forward` may be its compiled form."""
+    """A network and all that changes with it: optimiser, average, loss scale.
+
+    `forward` may be its compiled form, or the one that shares gradients with other processes. Then `keeping` is the
+    context in which it does not: those of a step's micro-batches travel with the last one's.
+    """
 
     def __init__(
         self,
@@ -37,11 +42,13 @@ class Learner:
         average: Network | None,
         settings: StepSettings,
         forward: Callable[[torch.Tensor], torch.Tensor],
+        keeping: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.network = network
         self.settings = settings
         self.device = next(network.parameters()).device
         self._forward = forward
+        self._keeping = keeping
         self._optimizer = make_optimizer(network.parameters(), settings.lr)
         self._ema = Ema(average, settings.ema) if average is not None else None
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision.scales_loss)
@@ -51,9 +58,9 @@ class Learner:
         """The network whose images are looked at: the average, if there is one."""
         return self._ema.network if self._ema else self.network
 
-    @property
-    def average(self) -> Network | None:
-        return self._ema.network if self._ema else None
+    def weights(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None]:
+        """The network's, and their average if there is one."""
+        return self.network.state_dict(), self._ema.network.state_dict() if self._ema else None
 
     def rate(self, step: int) -> float:
         return learning_rate(step, self.settings.total_steps, self.settings.lr, self.settings.warmup)
@@ -64,9 +71,11 @@ class Learner:
         losses = []
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate(step)
-        for _ in range(count):
-            loss = self._loss(next(batches)) / count
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        for number in range(count):
+            batch = next(batches)
+            with self._keeping() if number < count - 1 else nullcontext():
+                loss = self._loss(batch) / count
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         if self.settings.clip:
             self._scaler.unscale_(self._optimizer)
@@ -92,9 +101,10 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Plain dicts of tensors and numbers."""
+        params, average = self.weights()
         return {
-            "params": self.network.state_dict(),
-            "params_ema": self._ema.network.state_dict() if self._ema else None,
+            "params": params,
+            "params_ema": average,
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
         }

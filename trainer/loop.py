@@ -2,28 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 
 import torch
 
-from shardgen.store import StoreError
-from trainer.checkpoint import Progress, save_state
-from trainer.display import Display
+from trainer.checkpoint import Progress
 from trainer.errors import RunError, UsageError
-from trainer.files import replacing
 from trainer.inference import as_function
-from trainer.journal import Journal
 from trainer.learner import Learner
 from trainer.meter import NOT_FINITE, Meter
-from trainer.run_folder import RunFolder
+from trainer.record import Record
 from trainer.stopping import StopRequest
+from trainer.stream.batches import Damage
 from trainer.stream.mapped_shard import mend
 from trainer.stream.source import Batch, Source
 from trainer.tiles import is_out_of_memory
 from trainer.validation import Validation, ValidationResult
-from trainer.weights import save_weights
+from trainer.world import World
 
 _SAVE_EVERY_S = 600.0  # a long way between validations must not be lost when the machine dies
 _MAX_DAMAGED_SHARE = 0.001  # of the samples
@@ -32,24 +30,27 @@ _COMPILERS = ("torch._dynamo", "torch._inductor")  # where their errors are defi
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """`patches` are those of a step; `data` is the fingerprint of the shards, `num_samples` their training samples.
+    """`patches` are those of a step, of all ranks; `num_samples` the shards' training samples.
 
-    `smaller` is the advice to give when memory does not suffice.
+    `save_every` None saves by the clock. `smaller` is the advice to give when memory does not suffice.
     """
 
     total_steps: int
     val_every: int
     log_every: int
+    save_every: int | None
     patches: int
     num_samples: int
     folder: Path
-    data: str
     smaller: str
     compiled: bool
 
 
 class TrainingLoop:
-    """Trains from `progress` on. Saves at each validation, every ten minutes, and when it is asked to stop."""
+    """Trains from `progress` on, as one of the world's ranks, which all take the same way through this.
+
+    Saves at each validation, every so many steps or ten minutes, and when any rank is asked to stop.
+    """
 
     def __init__(
         self,
@@ -58,21 +59,20 @@ class TrainingLoop:
         source: Source,
         validation: Validation | None,
         progress: Progress,
-        run: RunFolder,
-        journal: Journal,
-        display: Display,
+        record: Record,
+        world: World,
     ) -> None:
-        self._meter = Meter(source, settings.patches, progress.losses)
+        self._meter = Meter(source, settings.patches, progress.losses, world)
         self.last_validation: ValidationResult | None = None
         self._settings = settings
         self._learner = learner
         self._source = source
         self._validation = validation
         self._progress = progress
-        self._run = run
-        self._journal = journal
-        self._display = display
-        self._damaged: set[int] = set()
+        self._record = record
+        self._world = world
+        self._damaged: set[int] = set()  # by number, of all ranks
+        self._found: list[Damage] = []  # by this rank in the step under way
         self._saved_s = monotonic()
         self._warm = False
 
@@ -84,22 +84,33 @@ class TrainingLoop:
         progress, settings = self._progress, self._settings
         if progress.step and not progress.validated:  # it was stopped between the step and its validation
             self._between_steps(stop)
-        with self._advised():
-            batches = self._sound(self._source.started())
+        batches = self._world.together(self._begun)
         self._meter.start()
-        while progress.step < settings.total_steps and not stop:
+        stops = self._agreed(stop)
+        while progress.step < settings.total_steps and not stops:
             loss = self._step(batches) if self._warm else self._first_step(batches)
             progress.step += 1
             progress.validated = False
             self._meter.add(loss, progress.step)
-            self._display.step()
-            self._between_steps(stop)
-        if stop:
+            self._record.stepped()
+            stops = self._between_steps(stop)
+        if stops:
             self._save()
             stop.end()
 
-    def _between_steps(self, stop: StopRequest) -> None:
+    def _begun(self) -> Iterator[Batch]:
+        with self._advised():
+            return self._sound(self._source.started())
+
+    def _between_steps(self, stop: StopRequest) -> bool:
+        """What there is to do after a step, on all ranks or on none. Whether to stop."""
         step, settings = self._progress.step, self._settings
+        late = settings.save_every is None and monotonic() - self._saved_s > _SAVE_EVERY_S
+        # One word of each rank for all that only some of them know: a signal, the time, damage.
+        number, saves, damage = self._world.max([stop.signal_number or 0, late, bool(self._found)])
+        stop.heed(int(number))
+        if damage:
+            self._name_damage()
         looks = step == settings.total_steps or step % settings.val_every == 0
         if looks or step % settings.log_every == 0:
             self._log()
@@ -110,9 +121,18 @@ class TrainingLoop:
                     self._validate(stop)
                 finally:  # a validation image that is damaged must not cost the steps since the last save
                     self._save()
-        elif monotonic() - self._saved_s > _SAVE_EVERY_S:
+        elif saves or (settings.save_every and step % settings.save_every == 0):
             with self._meter.paused(step):
                 self._save()
+        else:
+            return number > 0
+        return self._agreed(stop)
+
+    def _agreed(self, stop: StopRequest) -> bool:
+        """Whether a stop was asked for, on any rank."""
+        (number,) = self._world.max([stop.signal_number or 0])
+        stop.heed(int(number))
+        return number > 0
 
     def _first_step(self, batches: Iterator[Batch]) -> torch.Tensor:
         """The one in which a network is compiled, which does not count as training."""
@@ -122,7 +142,7 @@ class TrainingLoop:
         with self._meter.paused(self._progress.step):
             start_s = monotonic()
             loss = self._step(batches)
-            self._display.say(f"Compiled in {monotonic() - start_s:.0f} s")
+            self._record.say(f"Compiled in {monotonic() - start_s:.0f} s")
             return loss
 
     def _step(self, batches: Iterator[Batch]) -> torch.Tensor:
@@ -133,7 +153,8 @@ class TrainingLoop:
     def _advised(self) -> Iterator[None]:
         """What goes wrong in computing a step becomes a UsageError where another setting helps."""
         try:
-            yield
+            with self._world.explained():
+                yield
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 if self._settings.compiled and type(error).__module__.startswith(_COMPILERS):
@@ -145,28 +166,33 @@ class TrainingLoop:
             ) from error
 
     def _sound(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches as they come; damaged samples are named, and too many of them are an error."""
+        """The batches as they come; what is damaged in them is kept for after the step."""
         for batch in batches:
-            for number, reason in batch.damaged:
-                if number not in self._damaged:
-                    self._damaged.add(number)
-                    self._journal.note("damaged", self._progress.step + 1, reason=reason)
-                    self._display.say(f"Damaged, another sample takes its place: {reason}")
-            limit = _MAX_DAMAGED_SHARE * self._settings.num_samples
-            if len(self._damaged) > limit:
-                raise RunError(
+            self._found += [damage for damage in batch.damaged if damage.number not in self._damaged]
+            yield batch
+
+    def _name_damage(self) -> None:
+        """Name the damaged samples that any rank found in this step. RunError when they are too many by now."""
+        for number, reason in chain(*self._world.gather(self._found)):
+            if number not in self._damaged:
+                self._damaged.add(number)
+                self._record.note("damaged", self._progress.step, reason=reason)
+                self._record.say(f"Damaged, another sample takes its place: {reason}")
+        self._found = []
+        if len(self._damaged) > _MAX_DAMAGED_SHARE * self._settings.num_samples:
+            raise self._world.same(
+                RunError(
                     f"{len(self._damaged)} of {self._settings.num_samples:,} samples are damaged, more than "
                     f"{_MAX_DAMAGED_SHARE:.1%}: {reason}. {mend(self._settings.folder)}"
                 )
-            yield batch
+            )
 
     def _log(self) -> None:
         step = self._progress.step
         pace = self._meter.lap(step, self._learner.rate(max(0, step - 1)))
         if pace is not None:
             self._progress.trained_s += pace.seconds
-            self._display.pace(pace)
-            self._journal.note("train", step, **pace._asdict())
+            self._record.pace(step, pace)
 
     def _validate(self, stop: StopRequest) -> None:
         step, progress = self._progress.step, self._progress
@@ -176,46 +202,23 @@ class TrainingLoop:
         result = self._validation.run(as_function(self._learner.judged, self._learner.device), stop)
         if result is None:
             return
-        if progress.best_psnr_y is None or result.network.psnr_y > progress.best_psnr_y:
-            self._save_weights(self._run.best)
-            progress.best_psnr_y, progress.best_step = result.network.psnr_y, step
+        best = progress.best_psnr_y
+        if best is None or result.network.psnr_y > best:
+            self._record.keep_best(self._learner)
+            best, progress.best_step = result.network.psnr_y, step
+            progress.best_psnr_y = best
         self.last_validation = result
-        self._report(step, result)
+        self._record.validated(step, result, best)
         progress.validated = True
-
-    def _report(self, step: int, result: ValidationResult) -> None:
-        figures = {f"bicubic_{name}": value for name, value in asdict(result.bicubic).items()}
-        with replacing(self._run.previews / f"step-{step:06d}.png") as temporary:
-            result.preview.save(temporary, "PNG")
-        self._journal.note("val", step, **asdict(result.network), **figures)
-        self._journal.picture("bicubic_network_hr", step, result.preview)
-        if self._progress.best_psnr_y is not None:
-            self._display.best(self._progress.best_psnr_y)
-        self._display.say(
-            f"Step {step:,}: PSNR-Y {result.network.psnr_y:.2f} dB ({result.gain_db:+.2f} against bicubic), "
-            f"SSIM-Y {result.network.ssim_y:.4f} (bicubic {result.bicubic.ssim_y:.4f})"
-        )
 
     def _save(self) -> None:
         self._meter.settle(self._progress.step)  # nothing is saved behind a loss that is not finite
         self._check_weights()
-        self._save_weights(self._run.weights)
-        save_state(self._run.state, self._settings.data, self._progress, self._learner.state())
-        self._publish()
+        self._record.save(self._progress, self._learner)
         self._saved_s = monotonic()
 
-    def _publish(self) -> None:
-        """A store that fails must not cost days of training: the next save tries again, the end insists."""
-        try:
-            self._run.publish()
-        except StoreError as error:
-            self._journal.note("error", self._progress.step, message=str(error))
-            self._display.say(f"{error} Training goes on; the next save tries again.")
-
     def _check_weights(self) -> None:
-        if not self._learner.is_finite():
-            raise RunError(f"the weights are not finite after step {self._progress.step:,}; {NOT_FINITE}")
-
-    def _save_weights(self, path: Path) -> None:
-        average = self._learner.average
-        save_weights(path, self._learner.network.state_dict(), average.state_dict() if average else None)
+        if self._world.any_of(not self._learner.is_finite()):
+            raise self._world.same(
+                RunError(f"the weights are not finite after step {self._progress.step:,}; {NOT_FINITE}")
+            )

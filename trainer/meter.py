@@ -10,8 +10,9 @@ import torch
 
 from trainer.errors import RunError
 from trainer.stream.source import Source
+from trainer.world import ALONE, World
 
-_LOSSES_ON_DEVICE = 20  # steps that may pass before a GPU is asked for its losses: asking makes it wait
+_LOSSES_ON_DEVICE = 20  # steps that may pass before a GPU, or other ranks, are asked for losses: asking makes them wait
 
 
 NOT_FINITE = (
@@ -20,7 +21,11 @@ NOT_FINITE = (
 
 
 class Pace(NamedTuple):
-    """What a stretch of steps was like. `data_wait` is the share of its time that was spent waiting for batches."""
+    """What a stretch of steps was like. `data_wait` is the share of its time that was spent waiting for batches.
+
+    Of many ranks, the loss is their mean, the patches are all of theirs, and the wait is that of the one that waited
+    most.
+    """
 
     loss: float
     lr: float
@@ -30,13 +35,17 @@ class Pace(NamedTuple):
 
 
 class Meter:
-    """Counts from `start` on; what happens while it is paused (validating, saving) does not count."""
+    """Counts from `start` on; what happens while it is paused (validating, saving) does not count.
 
-    def __init__(self, source: Source, patches_per_step: int, losses: list[float]) -> None:
+    All ranks of the world count the same steps, and settle, pause and take laps after the same ones.
+    """
+
+    def __init__(self, source: Source, patches_per_step: int, losses: list[float], world: World = ALONE) -> None:
         self.losses = losses  # of the steps since the last lap, those before a resumed run was stopped among them
         self._source = source
         self._patches_per_step = patches_per_step
-        self._pending: list[torch.Tensor] = []  # losses that are still on the device
+        self._world = world
+        self._pending: list[torch.Tensor] = []  # losses that are still on the device, and of this rank
         self._steps = 0  # since the last lap
         self._start_s = perf_counter()  # of the lap, moved on by every pause
         self._wait_s = 0.0  # of the loader, when the lap began
@@ -48,18 +57,20 @@ class Meter:
         """Note the loss of a step that is the `step`-th of the run. RunError when one is found not to be finite."""
         self._pending.append(loss)
         self._steps += 1
-        if loss.device.type == "cpu" or len(self._pending) >= _LOSSES_ON_DEVICE:
+        at_hand = loss.device.type == "cpu" and self._world.ranks == 1
+        if at_hand or len(self._pending) >= _LOSSES_ON_DEVICE:
             self.settle(step)
 
     def settle(self, step: int) -> None:
         """Look at all losses up to this step, which waits for a GPU. RunError names one that is not finite."""
         if not self._pending:
             return
-        losses = torch.stack(self._pending).tolist()
+        sums = self._world.sum(torch.stack(self._pending).tolist())
+        losses = [total / self._world.ranks for total in sums]
         self._pending = []
         for number, loss in enumerate(losses, start=step - len(losses) + 1):
             if not math.isfinite(loss):
-                raise RunError(f"the loss of step {number:,} is not finite ({loss}); {NOT_FINITE}")
+                raise self._world.same(RunError(f"the loss of step {number:,} is not finite ({loss}); {NOT_FINITE}"))
         self.losses += losses
 
     @contextmanager
@@ -76,11 +87,12 @@ class Meter:
         if not self._steps:
             return None
         seconds = max(perf_counter() - self._start_s, 1e-9)
+        (data_wait,) = self._world.max([(self._source.wait_s - self._wait_s) / seconds])
         pace = Pace(
             loss=sum(self.losses) / len(self.losses),
             lr=lr,
             patches_per_s=self._steps * self._patches_per_step / seconds,
-            data_wait=min(1.0, (self._source.wait_s - self._wait_s) / seconds),
+            data_wait=min(1.0, data_wait),
             seconds=seconds,
         )
         self.losses.clear()

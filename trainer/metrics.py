@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import cv2
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trainer.pixels import Pixels
 
 SSIM_WINDOW_PX = 11
+NUM_SUMS = 8  # of `quality_sums`
 _SSIM_SIGMA_PX = 1.5
 _SSIM_BAND_PX = 48  # rows at a time, so that what is made on the way stays in the cache
 _RANGE = 255.0
@@ -110,17 +111,20 @@ def mean_quality(qualities: Sequence[Quality]) -> Quality:
     """
     if not qualities:
         raise ValueError("no images to take the mean of")
-    return Quality(
-        psnr_rgb=_mean_of_finite(q.psnr_rgb for q in qualities),
-        psnr_y=_mean_of_finite(q.psnr_y for q in qualities),
-        ssim_rgb=math.fsum(q.ssim_rgb for q in qualities) / len(qualities),
-        ssim_y=math.fsum(q.ssim_y for q in qualities) / len(qualities),
-    )
+    return mean_of_sums(quality_sums(qualities))
 
 
-def _mean_of_finite(values: Iterable[float]) -> float:
-    finite = [value for value in values if value != math.inf]
-    return math.fsum(finite) / len(finite) if finite else math.inf
+def quality_sums(qualities: Iterable[Quality]) -> list[float]:
+    """For each of the four figures how many are finite, and their sum. Those of several sets of images add up."""
+    columns = zip(*map(astuple, qualities), strict=True)
+    finite = [[value for value in column if value != math.inf] for column in columns]
+    return [number for values in finite for number in (len(values), math.fsum(values))] or [0.0] * NUM_SUMS
+
+
+def mean_of_sums(sums: Sequence[float]) -> Quality:
+    """The mean that these sums of `quality_sums` are of."""
+    counts, totals = sums[::2], sums[1::2]
+    return Quality(*(total / count if count else math.inf for count, total in zip(counts, totals, strict=True)))
 
 
 def _window_means(image: NDArray[np.float64]) -> NDArray[np.float64]:

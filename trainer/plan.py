@@ -1,6 +1,7 @@
 """What a run will do: all that follows from its settings and the shards, before anything is read or made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
 import psutil
 import torch
@@ -11,6 +12,7 @@ from trainer.errors import UsageError
 from trainer.memory import available_memory_bytes
 from trainer.metrics import SSIM_WINDOW_PX
 from trainer.models import NetworkSpec, network_spec, num_parameters
+from trainer.place import ONE_PROCESS, Place
 from trainer.shards import ShardFolder
 from trainer.stream.chunks import LESS_FOR_WORKERS, Chunks, Rows
 from trainer.stream.patches import PatchGrid
@@ -22,13 +24,18 @@ _MIN_WARMUP, _MAX_WARMUP = 50, 500
 _MAX_LOG_EVERY = 50
 _USABLE_SHARE = 0.8  # of the free memory: the rest is for training
 _PATCHES_PER_DECODED_SAMPLE = 4
+_MAX_NAMED_RANKS = 4096
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that follows from settings and shards before anything is read or made. UsageError if they do not fit."""
+    """All that follows from settings and shards before anything is read or made. UsageError if they do not fit.
+
+    `rows` are those of this process, in `place`; whose batches `config` has is in its `ranks`.
+    """
 
     config: TrainConfig
+    place: Place
     folder: ShardFolder
     spec: NetworkSpec
     grid: PatchGrid
@@ -64,8 +71,8 @@ class Plan:
     def smaller(self) -> str:
         """What to try when memory does not suffice."""
         config, scale = self.config, self.folder.scale
-        if config.batch_size > 1:
-            batch, accum = config.batch_size // 2, config.grad_accum * 2
+        if self.rows.batch > 1:
+            batch, accum = self.rows.batch // 2, self.rows.micro_batches * 2
             return f"try --batch-size {batch} --grad-accum {accum}: about half of the memory, and as large a step"
         patch = max(scale, config.patch_size // 2 // scale * scale)
         return f"try --patch-size {patch}, or a smaller --model"
@@ -75,8 +82,9 @@ class Plan:
         return max(1, min(_MAX_LOG_EVERY, self.total_steps // 20))
 
 
-def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
+def plan_run(config: TrainConfig, folder: ShardFolder, place: Place = ONE_PROCESS) -> Plan:
     """Check everything that can be checked without making anything."""
+    config = replace(config, ranks=config.ranks or place.ranks)
     scale = folder.scale
     config.check_patch(folder.hr_size, scale)
     if not folder.train:
@@ -94,7 +102,7 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
             f"have {folder.hr_size} px; generate shards with a larger --size"
         )
     spec = network_spec(config.model, scale if config.input == "lr" else 1)
-    rows = Rows(config.batch_size, config.grad_accum)
+    rows = _rows(config, place)
     schedule = Schedule(
         [record.samples for record in folder.train],
         [record.bytes for record in folder.train],
@@ -103,19 +111,20 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
         _patches_per_sample(config, folder.codec),
     )
     steps_per_epoch = max(1, schedule.num_samples // rows.global_batch)
-    device = choose_device(config.device)
+    device = choose_device(config.device, place.local_rank if place.ranks > 1 else None)
     grid = PatchGrid(folder.hr_size, scale, config.patch_size, scale if config.input == "lr" else 1)
-    workers = available_cpus() if config.workers is None else config.workers
+    workers = place.share(available_cpus()) if config.workers is None else config.workers
     if rows.batch * grid.bytes_per_row > psutil.virtual_memory().total:
         raise UsageError(
             f"--batch-size {rows.batch}: that is more than this machine's memory; try --batch-size {rows.batch // 2} "
             f"--grad-accum {2 * rows.micro_batches}, or much less"
         )
     if config.resident:
-        _check_resident(_resident_bytes(grid, schedule, folder, config), schedule.num_samples, device)
-    shared_bytes = 0 if config.resident else _shared_bytes(rows, grid, schedule, folder.codec, config, workers)
+        _check_resident(_resident_bytes(grid, schedule, folder, config), schedule.num_samples, device, place)
+    shared_bytes = 0 if config.resident else _shared_bytes(rows, grid, schedule, folder.codec, config, workers, place)
     return Plan(
         config=config,
+        place=place,
         folder=folder,
         spec=spec,
         grid=grid,
@@ -130,12 +139,29 @@ def plan_run(config: TrainConfig, folder: ShardFolder) -> Plan:
     )
 
 
+def _rows(config: TrainConfig, place: Place) -> Rows:
+    """This process's part of the step that the settings describe, in batches that are no larger than theirs.
+
+    As many processes as there are share the same step, however many it was meant for.
+    """
+    per_step = config.batch_size * config.grad_accum * (config.ranks or place.ranks)
+    if per_step % place.ranks:
+        fitting = [ranks for ranks in range(1, min(per_step, _MAX_NAMED_RANKS) + 1) if per_step % ranks == 0]
+        raise UsageError(
+            f"a step of this run has {per_step} patches, which {place.ranks} processes cannot share equally; start as "
+            f"many as divide it, e.g. {' or '.join(map(str, fitting[-3:]))}"
+        )
+    own = per_step // place.ranks
+    parts = next(parts for parts in count(-(-own // config.batch_size)) if own % parts == 0)
+    return Rows(own // parts, parts, place.rank, place.ranks)
+
+
 def _shared_bytes(
-    rows: Rows, grid: PatchGrid, schedule: Schedule, codec: str, config: TrainConfig, workers: int
+    rows: Rows, grid: PatchGrid, schedule: Schedule, codec: str, config: TrainConfig, workers: int, place: Place
 ) -> int:
     """The memory that batches are written into. UsageError when there is not enough of it."""
     chunks = Chunks.of(rows, grid, codec, schedule.patches_per_sample, config.prefetch)
-    needed, free = chunks.num_slots(workers) * chunks.num_bytes, available_memory_bytes()
+    needed, free = chunks.num_slots(workers) * chunks.num_bytes, place.share(available_memory_bytes())
     if needed > _USABLE_SHARE * free:
         raise UsageError(
             f"{workers} workers with --prefetch {config.prefetch} need {needed / 1e6:.0f} MB of memory for batches, "
@@ -163,8 +189,9 @@ def _resident_bytes(grid: PatchGrid, schedule: Schedule, folder: ShardFolder, co
     return resident_bytes(grid, schedule.num_samples, len(folder.inputs(config.input)))
 
 
-def _check_resident(needed: int, num_samples: int, device: torch.device) -> None:
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory_bytes()
+def _check_resident(needed: int, num_samples: int, device: torch.device, place: Place) -> None:
+    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else place.share(available_memory_bytes())
     if needed > _USABLE_SHARE * free:
         raise UsageError(
             f"--resident: the images of {num_samples:,} samples take {needed / 1e9:.1f} GB, but {device} has "
@@ -184,8 +211,9 @@ def describe(plan: Plan) -> str:
     else:
         epochs = plan.total_steps * plan.rows.global_batch / plan.schedule.num_samples
         steps += f": {epochs:.1f} epochs of {plan.schedule.num_samples:,} samples"
-    if config.grad_accum > 1:
-        steps += f"; {config.grad_accum} batches of {config.batch_size} each"
+    rows = plan.rows
+    if rows.micro_batches > 1:
+        steps += f"; {rows.micro_batches} batches of {rows.batch} each" + " and process" * (rows.ranks > 1)
     lines = [
         f"Data     {folder.path}: {folder.num_samples('train'):,} train, {folder.num_samples('val'):,} val samples, "
         f"HR {folder.hr_size} px, {folder.scale}x by {_degraded(folder)}, {folder.codec}",
@@ -193,6 +221,14 @@ def describe(plan: Plan) -> str:
         f"Device   {describe_device(plan.device)}, {plan.precision}; {_data_workers(plan)}",
         f"Steps    {steps}",
     ]
+    if rows.ranks > 1:
+        here = f", {plan.place.local_ranks} of them on this machine" * (plan.place.local_ranks < rows.ranks)
+        lines.insert(3, f"Ranks    {rows.ranks} processes{here}, {len(rows.of_step)} patches of each step to each")
+    if config.ranks != rows.ranks:
+        lines.append(
+            f"Note     {config.ranks} x {config.grad_accum} batches of {config.batch_size} make a step of this run; "
+            f"the same step is now {rows.ranks} x {rows.micro_batches} of {rows.batch}"
+        )
     if folder.codec != "npy" and not config.resident:
         times = plan.schedule.patches_per_sample
         cut = " for every patch" if times == 1 else f"; {times} steps in a row cut their patches from the same samples"

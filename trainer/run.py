@@ -2,22 +2,22 @@
 
 import resource
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from trainer.checkpoint import Progress, explained, load_state
 from trainer.device import limit_threads
-from trainer.display import Display
 from trainer.errors import RunError
-from trainer.journal import Journal
 from trainer.learner import Learner, StepSettings
 from trainer.loop import LoopSettings, TrainingLoop
 from trainer.losses import LOSSES
 from trainer.models import Network
 from trainer.plan import Plan, describe
+from trainer.record import Record, recorded
 from trainer.run_folder import RunFolder
 from trainer.stopping import StopRequest
 from trainer.stream.batches import BatchReader
@@ -26,11 +26,15 @@ from trainer.stream.resident import ResidentSamples
 from trainer.stream.source import Source
 from trainer.validation import Validation, ValidationResult
 from trainer.weights import load_into
+from trainer.world import ALONE, World
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `last` is None when nothing was validated since it began or went on."""
+    """How a run ended. `last` is None when nothing was validated since it began or went on.
+
+    The patches of a step are those of all ranks, the memory is that of the one that took most.
+    """
 
     finished: bool
     progress: Progress
@@ -39,60 +43,85 @@ class Outcome:
     peak_memory_bytes: int
 
 
-def train(plan: Plan, run: RunFolder, stop: StopRequest, say: Callable[[str], None]) -> Outcome:
-    """Train, from the beginning or from `run`'s state if it has one."""
-    limit_threads()
+def train(plan: Plan, run: RunFolder, stop: StopRequest, say: Callable[[str], None], world: World = ALONE) -> Outcome:
+    """Train, from the beginning or from `run`'s state if it has one. Of the world's ranks, the first uses the folder.
+
+    `say` is told what the run is about to do, on that rank.
+    """
+    limit_threads(plan.place.local_ranks)
     torch.backends.cudnn.benchmark = True  # all batches have one shape: its fastest kernels are worth a search
-    learner = make_learner(plan)
-    with run.locked():
-        return _train(plan, run, learner, stop, say)
+    learner = make_learner(plan, world)
+    with ExitStack() as stack:
+        world.together(lambda: stack.enter_context(run.locked() if world.leads else nullcontext()))
+        progress = _progress(plan, run, learner, world)
+        record = world.together(
+            lambda: stack.enter_context(_record(plan, run, progress, say)) if world.leads else Record()
+        )
+        return _train(plan, learner, progress, record, stop, world)
 
 
-def _train(plan: Plan, run: RunFolder, learner: Learner, stop: StopRequest, say: Callable[[str], None]) -> Outcome:
+def _progress(plan: Plan, run: RunFolder, learner: Learner, world: World) -> Progress:
+    """How far the run is, and the learner as it was then."""
     data = plan.folder.fingerprint()
-    progress = Progress()
-    if run.state.exists():
-        progress, state = load_state(run.state, data)
-        with explained(run.state):
-            learner.restore(state)
+
+    def load() -> tuple[Progress, dict[str, Any]] | None:
+        return load_state(run.state, data) if run.state.exists() else None
+
+    found = world.led(load)
+    if found is None:
+        return Progress()
+    progress, state = found
+    with explained(run.state):
+        learner.restore(state)
+    return progress
+
+
+@contextmanager
+def _record(plan: Plan, run: RunFolder, progress: Progress, say: Callable[[str], None]) -> Iterator[Record]:
+    """The run's record, once what it is about to do is said and written down."""
     going_on = f", going on at step {progress.step:,}" if progress.step else ""
     say(f"{describe(plan)}\nRun      {run.home}{going_on}")
+    if plan.place.job is not None:
+        run.write_job(plan.place.job)
     run.write_config(plan.config.as_yaml())
+    with recorded(run, plan.folder.fingerprint(), progress.step, plan.total_steps) as record:
+        yield record
+
+
+def _train(
+    plan: Plan, learner: Learner, progress: Progress, record: Record, stop: StopRequest, world: World
+) -> Outcome:
     settings = LoopSettings(
         total_steps=plan.total_steps,
         val_every=plan.val_every,
         log_every=plan.log_every,
+        save_every=plan.config.save_every,
         patches=plan.rows.global_batch,
         num_samples=plan.schedule.num_samples,
         folder=plan.folder.path,
-        data=data,
         smaller=plan.smaller,
         compiled=plan.config.compile,
     )
-    with (
-        Journal(run.journal, run.tensorboard, progress.step) as journal,
-        Display(progress.step, plan.total_steps) as display,
-    ):
-        loop = TrainingLoop(
-            settings, learner, make_source(plan, progress.step), _validation(plan), progress, run, journal, display
-        )
-        try:
-            loop.run(stop)
-        except RunError as error:
-            with suppress(RunError):  # of a disk that is full, which is the error itself
-                journal.note("error", progress.step, message=str(error))
-            raise
+    source = make_source(plan, progress.step)
+    loop = TrainingLoop(settings, learner, source, _validation(plan, world), progress, record, world)
+    try:
+        loop.run(stop)
+    except RunError as error:
+        with suppress(RunError):  # of a disk that is full, which is the error itself
+            record.note("error", progress.step, message=str(error))
+        raise
+    (peak_memory_bytes,) = world.max([_peak_memory_bytes(plan.device)])
     return Outcome(
         finished=progress.step == plan.total_steps and progress.validated,
         progress=progress,
         last=loop.last_validation,
         patches_per_step=plan.rows.global_batch,
-        peak_memory_bytes=_peak_memory_bytes(plan.device),
+        peak_memory_bytes=int(peak_memory_bytes),
     )
 
 
-def make_learner(plan: Plan) -> Learner:
-    """The network as it is drawn from the seed or found in `--init`, ready for its first step."""
+def make_learner(plan: Plan, world: World = ALONE) -> Learner:
+    """The network as it is drawn from the seed or found in `--init` by rank 0, ready for its first step."""
     config, spec = plan.config, plan.spec
     network, average = (_channels_last(spec.build(config.seed).to(plan.device)) for _ in range(2))
     settings = StepSettings(
@@ -101,15 +130,20 @@ def make_learner(plan: Plan) -> Learner:
         warmup=plan.warmup,
         loss=LOSSES[config.loss],
         precision=plan.precision,
-        micro_batches=config.grad_accum,
+        micro_batches=plan.rows.micro_batches,
         clip=config.clip,
         ema=config.ema,
     )
-    forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(network) if config.compile else network
-    if config.init is not None:
-        load_into(network, config.init)
-        average.load_state_dict(network.state_dict())
-    return Learner(network, average if config.ema else None, settings, forward)
+    init = config.init
+    if init is not None:
+        world.led(lambda: load_into(network, init))
+    shared = world.shared(network, plan.device)
+    average.load_state_dict(network.state_dict())
+    trained = shared or network
+    # Compiled on the outside, where PyTorch cuts the graph so that gradients travel while others are computed.
+    forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(trained) if config.compile else trained
+    keeping = shared.no_sync if shared else nullcontext
+    return Learner(network, average if config.ema else None, settings, forward, keeping)
 
 
 def _channels_last(network: Network) -> Network:
@@ -133,10 +167,10 @@ def make_source(plan: Plan, step: int) -> Source:
     return Loader(reader, plan.rows, step, plan.total_steps, plan.workers, config.prefetch, plan.device)
 
 
-def _validation(plan: Plan) -> Validation | None:
+def _validation(plan: Plan, world: World) -> Validation | None:
     if not plan.folder.val:
         return None
-    return Validation(plan.folder, plan.config.input == "up", plan.config.val_samples)
+    return Validation(plan.folder, plan.config.input == "up", plan.config.val_samples, world)
 
 
 def _peak_memory_bytes(device: torch.device) -> int:

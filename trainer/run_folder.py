@@ -21,7 +21,7 @@ from shardgen.store import StoreError, file_size, list_files, list_folders, read
 from trainer.errors import RunError, UsageError
 from trainer.files import remove_temporaries, write_atomically
 
-_CONFIG, _JOURNAL, _STATE = "config.yaml", "journal.jsonl", "state.pt"
+_CONFIG, _JOURNAL, _STATE, _JOB = "config.yaml", "journal.jsonl", "state.pt", ".job"
 _LARGE = (".pt", ".pth")  # and never written to once they have their names
 
 
@@ -77,6 +77,14 @@ class RunFolder:
                     self._bring_home()
         finally:
             lock.release()
+
+    def write_job(self, job: str) -> None:
+        """Note the torchrun job that trains here, so that `run_of_job` finds the folder."""
+        mark = self.home / _JOB
+        if isinstance(mark, Path):
+            write_atomically(mark, job.encode())
+        else:
+            write_bytes(mark, job.encode())
 
     def write_config(self, settings: dict[str, Any]) -> None:
         write_atomically(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
@@ -146,3 +154,12 @@ def existing_run(out: Address, name: str | None) -> RunFolder:
     if name is None:
         raise UsageError(f"--resume needs the run's name: --run NAME; {there}")
     raise UsageError(f"--run {name} --resume: there is no {out / name / _CONFIG}; {there}")
+
+
+def run_of_job(out: Address, name: str | None, job: str) -> RunFolder | None:
+    """The folder that a torchrun job trains in, of that name if there is one; None before it has begun."""
+    for folder in list_folders(out):
+        mark = out / folder / _JOB
+        if name in (None, folder) and file_size(mark) is not None and read_bytes(mark).decode() == job:
+            return RunFolder(out / folder)
+    return None

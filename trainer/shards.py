@@ -67,19 +67,24 @@ class ShardFolder:
 
 
 def open_shards(
-    folder: Path, verify: bool = False, progress: Callable[[int], object] = lambda num_bytes: None
+    folder: Path,
+    verify: bool = False,
+    progress: Callable[[int], object] = lambda num_bytes: None,
+    part: int = 0,
+    parts: int = 1,
 ) -> ShardFolder:
     """The shards of one scale, all there and of the sizes that the manifest says.
 
-    With `verify`, also of its sha256, and what their indices say is what the tars hold. `progress` is told the bytes
-    that were hashed. UsageError names the first thing that is wrong and the way out.
+    With `verify`, also of its sha256, and what their indices say is what the tars hold; of several processes that
+    verify, each does a part. `progress` is told the bytes that were hashed. UsageError names the first thing that is
+    wrong and the way out.
     """
     manifest = _manifest(folder)
     shards = [record for record in manifest.shards if record.samples]
     for record in shards:
         _check_size(folder, record)
     if verify:
-        for record in shards:
+        for record in shards[part::parts]:
             _check_hash(folder, record, progress)
             _check_index(manifest, record)
     of = {split: tuple(record for record in shards if record.split == split) for split in ("train", "val")}

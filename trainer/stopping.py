@@ -12,7 +12,8 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self.signal_number: int | None = None
+        self.signal_number: int | None = None  # of this process's first signal, or of another's that it trains with
+        self._signalled = False
         self._former: dict[int, Any] = {}
         self._ends = False
 
@@ -32,13 +33,18 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.signal_number is not None
 
+    def heed(self, number: int) -> None:
+        """Take the signal that came to another process, 0 for none, for this one's, whose own may be on the way."""
+        self.signal_number = self.signal_number or number or None
+
     def end(self) -> None:
         """Nothing is left to be interrupted."""
         self._ends = True
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_number is not None and number == signal.SIGINT:
+        if self._signalled and number == signal.SIGINT:
             self.end()
             raise KeyboardInterrupt
+        self._signalled = True
         self.signal_number = number

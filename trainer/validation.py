@@ -1,16 +1,19 @@
 """What a run sees of the validation split: figures beside bicubic's, and a picture of some of it."""
 
 from dataclasses import dataclass
+from itertools import chain, count
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from trainer.evaluate import Judged, Network, judge, shard_pairs
-from trainer.metrics import Quality, mean_quality
+from trainer.metrics import NUM_SUMS, Quality, mean_of_sums, quality_sums
 from trainer.picture import Row, grid
 from trainer.pixels import Pixels
 from trainer.shards import ShardFolder
 from trainer.stopping import StopRequest
+from trainer.world import ALONE, World
 
 _PREVIEW_ROWS = 3
 _PREVIEW_PX = 256
@@ -30,32 +33,49 @@ class ValidationResult:
         return self.network.psnr_y - self.bicubic.psnr_y
 
 
-class Validation:
-    """The same images each time: up to `limit`, spread evenly over the split."""
+class _Share(NamedTuple):
+    """What one rank found: figures of its images, and those rows of the preview that it has, with their numbers."""
 
-    def __init__(self, folder: ShardFolder, upsampled: bool, limit: int) -> None:
+    networks: list[Quality]
+    bicubics: list[Quality]
+    rows: list[tuple[int, Row]]
+
+
+class Validation:
+    """The same images each time: up to `limit`, spread evenly over the split, and dealt out to the world's ranks."""
+
+    def __init__(self, folder: ShardFolder, upsampled: bool, limit: int, world: World = ALONE) -> None:
         self._folder = folder
         self._upsampled = upsampled
         self._limit = limit
+        self._world = world
         self._bicubic: dict[str, Quality] = {}
         self.num_images = min(limit, folder.num_samples("val"))
 
     def run(self, network: Network, stop: StopRequest) -> ValidationResult | None:
-        """None when a stop was asked for on the way."""
-        networks: list[Quality] = []
-        bicubics: list[Quality] = []
-        rows = []
+        """The same on every rank. None when a stop was asked for on the way, on any of them."""
+        world = self._world
+        share = world.together(lambda: self._judge(network, stop))
+        if world.any_of(share is None) or share is None:
+            return None
+        sums = world.sum([*quality_sums(share.networks), *quality_sums(share.bicubics)])
+        rows = sorted(chain(*world.gather(share.rows)), key=lambda numbered: numbered[0])
+        preview = grid([row for _, row in rows], ("bicubic", "network", "HR"))
+        return ValidationResult(mean_of_sums(sums[:NUM_SUMS]), mean_of_sums(sums[NUM_SUMS:]), preview)
+
+    def _judge(self, network: Network, stop: StopRequest) -> _Share | None:
+        """This rank's images, unless a stop was asked for."""
+        place, share = self._world.place, _Share([], [], [])
         shown = {self.num_images * row // _PREVIEW_ROWS for row in range(_PREVIEW_ROWS)}
-        pairs = shard_pairs(self._folder, "val", self._upsampled, self._limit)
-        for number, judged in enumerate(judge(network, pairs, self._bicubic)):
-            networks.append(judged.network)
-            bicubics.append(judged.bicubic)
+        pairs = shard_pairs(self._folder, "val", self._upsampled, self._limit, place.rank, place.ranks)
+        for number, judged in zip(count(place.rank, place.ranks), judge(network, pairs, self._bicubic), strict=False):
+            share.networks.append(judged.network)
+            share.bicubics.append(judged.bicubic)
             if number in shown:
-                rows.append(_preview_row(judged))
+                share.rows.append((number, _preview_row(judged)))
             if stop:
                 return None
-        preview = grid(rows, ("bicubic", "network", "HR"))
-        return ValidationResult(mean_quality(networks), mean_quality(bicubics), preview)
+        return share
 
 
 def _preview_row(judged: Judged) -> Row:

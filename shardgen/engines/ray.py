@@ -185,7 +185,8 @@ def _placed(address: Address) -> Address:
 def _refuse_blind_node(task: ShardTask, unlike: Unlike) -> None:
     """RunError when the node sees other photos than this machine. What has changed here too is taken as it is now."""
     for path, there in unlike.sizes.items():
-        here = readable_size(task.config.input / path)
+        root = task.config.input
+        here = readable_size(root / path) if isinstance(root, Path) else None
         if here != there:
             seen = ["cannot be read" if size is None else f"has {size:,} bytes" for size in (there, here)]
             raise RunError(

@@ -9,24 +9,34 @@ import yaml
 from click.core import ParameterSource
 
 from shardgen.format import Address
-from shardgen.store import read_bytes
+from shardgen.store import file_size, read_bytes
 from trainer.config import FREE_TO_CHANGE, TrainConfig, option_names
 from trainer.errors import UsageError
-from trainer.run_folder import existing_run
+from trainer.run_folder import RunFolder, existing_run, run_of_job
 
 
-def resolve(context: click.Context, values: dict[str, Any], file: Path | None, resume: bool) -> TrainConfig:
-    """The settings of a run. UsageError for an unknown key, a value of the wrong kind, or a change to a resumed run."""
+def resolve(
+    context: click.Context, values: dict[str, Any], file: Path | None, resume: bool, restarted: str | None = None
+) -> tuple[TrainConfig, RunFolder | None]:
+    """The settings of a run, and the folder that it goes on in, None for a new run.
+
+    A run goes on with `resume`, or when the torchrun job `restarted` began it. UsageError for an unknown key, a value
+    of the wrong kind, or a change to a resumed run.
+    """
     typed = {
         name: value
         for name, value in values.items()
         if context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     }
     chosen = {**(_read(context, file) if file else {}), **typed}
+    run = None
+    out, name = chosen.get("out", values["out"]), chosen.get("run")
     if resume:
-        out = chosen.get("out", values["out"])
-        run = existing_run(out, chosen.get("run"))
-        former = _read(context, run.home / run.config.name)
+        run = existing_run(out, name)
+    elif restarted is not None:
+        run = run_of_job(out, name, restarted)
+    if run is not None and file_size(run.home / run.config.name) is not None:  # else the job was killed before
+        former = {"ranks": 1, **_read(context, run.home / run.config.name)}
         _refuse_changes(chosen, former, run.home)
         # Where it lies now, whatever it was called when it was begun.
         chosen = {**former, **chosen, "out": out, "run": run.home.name}
@@ -34,7 +44,7 @@ def resolve(context: click.Context, values: dict[str, Any], file: Path | None, r
     if settings["shards"] is None:
         raise UsageError("name the shards to train on: --shards shards/scale_4x (shardgen generate makes them)")
     try:
-        return TrainConfig(**settings)
+        return TrainConfig(**settings), run
     except UsageError as error:
         raise UsageError(f"{error} (with the settings in {file})" if file else str(error)) from error
 

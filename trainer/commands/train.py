@@ -1,6 +1,7 @@
 """`python -m trainer --shards ...`: train."""
 
 import functools
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -15,11 +16,13 @@ from trainer.commands.types import ADDRESS, PATH
 from trainer.config import AMP_MODES, DEFAULT_LR, INPUTS, TrainConfig
 from trainer.losses import LOSSES
 from trainer.models import MODELS
+from trainer.place import Place
 from trainer.plan import Plan, plan_run
 from trainer.run import Outcome, train
-from trainer.run_folder import RunFolder, existing_run, new_run
+from trainer.run_folder import RunFolder, new_run
 from trainer.shards import ShardFolder, open_shards
 from trainer.stopping import StopRequest
+from trainer.world import World, open_world
 
 _default = functools.partial(click.option, show_default=True)
 _RATES = ", ".join(f"{rate:g} for {model}" for model, rate in DEFAULT_LR.items())
@@ -35,7 +38,13 @@ OPTIONS = [
     ),
     _default("--epochs", type=int, default=TrainConfig.epochs, help="Passes over the samples."),
     click.option("--steps", type=int, help="Optimiser steps, instead of --epochs."),
-    _default("--batch-size", type=int, default=TrainConfig.batch_size, help="Patches in a batch."),
+    _default("--batch-size", type=int, default=TrainConfig.batch_size, help="Patches in a batch, of each process."),
+    click.option(
+        "--ranks",
+        type=int,
+        help="Processes that --batch-size counts for; as many as there are share the same steps.  "
+        "[default: those that there are]",
+    ),
     _default("--patch-size", type=int, default=TrainConfig.patch_size, help="Edge of a patch in HR px."),
     click.option("--lr", type=float, help=f"Peak learning rate.  [default: {_RATES}]"),
     click.option("--warmup", type=int, help="Steps up to the peak.  [default: a twentieth of the run, 50 to 500]"),
@@ -50,7 +59,7 @@ OPTIONS = [
     _default("--ema", type=float, default=TrainConfig.ema, help="Decay of the averaged weights; 0 for none."),
     _default("--grad-accum", type=int, default=TrainConfig.grad_accum, help="Batches per step."),
     _default("--clip", type=float, default=TrainConfig.clip, help="Largest norm of the gradient; 0 for no limit."),
-    click.option("--workers", type=int, help="Data workers.  [default: the CPUs that this process may use]"),
+    click.option("--workers", type=int, help="Data workers.  [default: the process's share of the CPUs]"),
     _default("--prefetch", type=int, default=TrainConfig.prefetch, help="Batches that each worker is ahead."),
     click.option(
         "--patches-per-sample",
@@ -63,6 +72,11 @@ OPTIONS = [
     click.option("--init", type=PATH, help="Weights to begin with, instead of random ones."),
     click.option("--val-every", type=int, help="Steps between validations.  [default: an epoch, but 200 to 5000]"),
     _default("--val-samples", type=int, default=TrainConfig.val_samples, help="Validation images that are looked at."),
+    click.option(
+        "--save-every",
+        type=int,
+        help="Steps between saves, beside those of validations.  [default: by the clock, every ten minutes]",
+    ),
     _default("--out", type=ADDRESS, default=TrainConfig.out, help="Folder for runs."),
     click.option("--run", help="Name of the run.  [default: e.g. lite-4x, with a number if that is taken]"),
     click.option("--resume", is_flag=True, help="Go on with --run exactly where it was."),
@@ -77,34 +91,42 @@ OPTIONS = [
 
 
 def train_command(context: click.Context, config_file: Path | None, resume: bool, values: dict[str, Any]) -> int:
-    """Train, and say how it went. Returns the exit code."""
-    config = resolve(context, values, config_file, resume)
-    folder = _open(config)
-    plan = plan_run(config, folder)
-    run = existing_run(config.out, config.run) if resume else new_run(config.out, config.run, _default_name(plan))
-    with StopRequest() as stop:
-        outcome = train(plan, run, stop, functools.partial(click.echo, err=True))
+    """Train, as one of the processes that torchrun started or alone, and say how it went. Returns the exit code."""
+    with open_world(Place.of(os.environ)) as world:
+        restarted = world.place.job if world.restarted else None
+        config, run = world.led(lambda: resolve(context, values, config_file, resume, restarted))
+        plan = world.together(lambda: plan_run(config, _open(config, world.place), world.place))
+        run = world.led(lambda: run or new_run(config.out, config.run, _default_name(plan)))
+        with StopRequest() as stop:
+            outcome = train(plan, run, stop, functools.partial(click.echo, err=True), world)
+        if world.leads:
+            _say_how_it_went(outcome, plan, run, world)
+    return 0 if outcome.finished else 128 + int(stop.signal_number or 0)
+
+
+def _say_how_it_went(outcome: Outcome, plan: Plan, run: RunFolder, world: World) -> None:
     if outcome.finished:
         click.echo(_result(outcome, run))
-        return 0
-    steps = f"step {outcome.progress.step:,} of {plan.total_steps:,}"
-    click.echo(f"Stopped after {steps}; all is saved. Go on with: {_again(run)}", err=True)
-    return 128 + int(stop.signal_number or 0)
+    else:
+        steps = f"step {outcome.progress.step:,} of {plan.total_steps:,}"
+        click.echo(f"Stopped after {steps}; all is saved. Go on with: {_again(run, world)}", err=True)
 
 
-def _open(config: TrainConfig) -> ShardFolder:
+def _open(config: TrainConfig, place: Place) -> ShardFolder:
     if not config.verify:
         return open_shards(config.shards)
-    with tqdm(desc="verifying", unit="B", unit_scale=True, dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
-        return open_shards(config.shards, True, bar.update)
+    quiet = not (place.leads and sys.stderr.isatty())
+    with tqdm(desc="verifying", unit="B", unit_scale=True, dynamic_ncols=True, disable=quiet) as bar:
+        return open_shards(config.shards, True, bar.update, place.local_rank, place.local_ranks)
 
 
 def _default_name(plan: Plan) -> str:
     return f"{plan.config.model}-{plan.folder.scale}x" + ("-up" if plan.config.input == "up" else "")
 
 
-def _again(run: RunFolder) -> str:
-    return f"python -m trainer --out {shlex.quote(str(run.home.parent))} --run {shlex.quote(run.home.name)} --resume"
+def _again(run: RunFolder, world: World) -> str:
+    start = "python" if world.ranks == 1 else "torchrun ..."
+    return f"{start} -m trainer --out {shlex.quote(str(run.home.parent))} --run {shlex.quote(run.home.name)} --resume"
 
 
 def _result(outcome: Outcome, run: RunFolder) -> str:

@@ -1,0 +1,96 @@
+"""What a run leaves behind and says while it lasts, in one place: of many ranks, the first alone does it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from shardgen.store import StoreError
+from trainer.checkpoint import Progress, save_state
+from trainer.display import Display
+from trainer.files import replacing
+from trainer.journal import Journal
+from trainer.learner import Learner
+from trainer.meter import Pace
+from trainer.run_folder import RunFolder
+from trainer.validation import ValidationResult
+from trainer.weights import save_weights
+
+
+class Record:
+    """What the training loop tells, and has kept. This one keeps and says nothing, as all ranks but the first do."""
+
+    def say(self, line: str) -> None:
+        """A line for whoever is watching."""
+
+    def note(self, event: str, step: int, **values: Any) -> None:
+        """An event for the journal."""
+
+    def stepped(self) -> None:
+        """One more step is done."""
+
+    def pace(self, step: int, pace: Pace) -> None:
+        """What the steps up to this one were like."""
+
+    def validated(self, step: int, result: ValidationResult, best_psnr_y: float) -> None:
+        """Figures and a preview of the weights after this step, and the best PSNR-Y of the run so far."""
+
+    def keep_best(self, learner: Learner) -> None:
+        """The weights are the best so far."""
+
+    def save(self, progress: Progress, learner: Learner) -> None:
+        """Weights and state."""
+
+
+class RunRecord(Record):
+    """Writes to the run's folder and shows the run on stderr. `data` is the fingerprint of the shards."""
+
+    def __init__(self, run: RunFolder, data: str, journal: Journal, display: Display) -> None:
+        self._run = run
+        self._data = data
+        self._journal = journal
+        self._display = display
+
+    def say(self, line: str) -> None:
+        self._display.say(line)
+
+    def note(self, event: str, step: int, **values: Any) -> None:
+        self._journal.note(event, step, **values)
+
+    def stepped(self) -> None:
+        self._display.step()
+
+    def pace(self, step: int, pace: Pace) -> None:
+        self._display.pace(pace)
+        self._journal.note("train", step, **pace._asdict())
+
+    def validated(self, step: int, result: ValidationResult, best_psnr_y: float) -> None:
+        figures = {f"bicubic_{name}": value for name, value in asdict(result.bicubic).items()}
+        with replacing(self._run.previews / f"step-{step:06d}.png") as temporary:
+            result.preview.save(temporary, "PNG")
+        self._journal.note("val", step, **asdict(result.network), **figures)
+        self._journal.picture("bicubic_network_hr", step, result.preview)
+        self._display.best(best_psnr_y)
+        self._display.say(
+            f"Step {step:,}: PSNR-Y {result.network.psnr_y:.2f} dB ({result.gain_db:+.2f} against bicubic), "
+            f"SSIM-Y {result.network.ssim_y:.4f} (bicubic {result.bicubic.ssim_y:.4f})"
+        )
+
+    def keep_best(self, learner: Learner) -> None:
+        save_weights(self._run.best, *learner.weights())
+
+    def save(self, progress: Progress, learner: Learner) -> None:
+        save_weights(self._run.weights, *learner.weights())
+        save_state(self._run.state, self._data, progress, learner.state())
+        try:
+            self._run.publish()
+        except StoreError as error:  # must not cost days of training: the next save tries again, the end insists
+            self.note("error", progress.step, message=str(error))
+            self.say(f"{error} Training goes on; the next save tries again.")
+
+
+@contextmanager
+def recorded(run: RunFolder, data: str, first: int, total: int) -> Iterator[RunRecord]:
+    """The record of a run that has `first` of its `total` steps behind it."""
+    with Journal(run.journal, run.tensorboard, first) as journal, Display(first, total) as display:
+        yield RunRecord(run, data, journal, display)
