@@ -26,8 +26,10 @@ FaultKind = Literal[
     "stall",  # nothing is said until the client goes away
     "stall_body",  # the same, in the middle of the object
     "wrong_bytes",  # of the right length
+    "gone",  # there is no such object
 ]
 FAULT_KINDS: tuple[str, ...] = get_args(FaultKind)
+_ERROR_CODES = {"500": (500, "InternalError"), "503": (503, "SlowDown"), "gone": (404, "NoSuchKey")}
 _SLICE_BYTES = 64 << 10
 
 
@@ -172,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()  # of an object that is sent, half has been read
         if fault == "stall" or (fault == "stall_body" and sent):
             self._stall()
-        if fault in ("500", "503"):
+        if fault in _ERROR_CODES:
             self._say_error(fault)
             return
         body = b"".join(self._rest(sent))
@@ -268,9 +270,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _say_error(self, status: str) -> None:
         self._rest([])
-        code = {"500": "InternalError", "503": "SlowDown"}[status]
+        number, code = _ERROR_CODES[status]
         body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>a fault on purpose</Message></Error>".encode()
-        self.send_response_only(int(status))
+        self.send_response_only(number)
         self.send_header("Content-Type", "application/xml")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeVar
@@ -18,6 +19,9 @@ _LONGEST_PAUSE_S = 10.0
 _SLOWEST_BYTES_PER_S = 250_000  # below this a transfer counts as stuck
 # Nothing gets better by trying again.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError, MemoryError)
+
+
+_starting = threading.Lock()
 
 
 class StoreError(Exception):
@@ -56,11 +60,9 @@ def ask(
     attempts = ATTEMPTS // ATTEMPTS_OF_LIBRARY if pages else ATTEMPTS
 
     def attempt() -> _T:
-        fs = address.fs
+        fs = _ready(address)
         fs.invalidate_cache()
         timed = isinstance(fs, AsyncFileSystem) and not pages
-        if hasattr(fs, "retries"):  # s3fs has a third loop of its own around all that
-            fs.retries = 1
         return action(fs, address.path, {"timeout": patience_s + size / _SLOWEST_BYTES_PER_S} if timed else {})
 
     retrying = Retrying(
@@ -92,6 +94,16 @@ def ask(
             f"cannot {verb} {address}: {_reason(error)}; asked {attempts} times in {monotonic() - begin_s:.0f} s. "
             "Check the network and the store, then run the same command again."
         ) from error
+
+
+def _ready(address: UPath) -> Any:
+    """The store's file system. s3fs takes a while to start, which is not the store's silence, and tries five times."""
+    with _starting:
+        fs = address.fs
+        if getattr(fs, "retries", 1) > 1:
+            fs.connect()
+            fs.retries = 1
+    return fs
 
 
 def _lacks_credentials(error: BaseException | None) -> bool:

@@ -46,6 +46,7 @@ def test_without_a_rule_everything_passes_and_is_counted(stored: Bucket) -> None
 SEEN: dict[FaultKind, object] = {
     "500": 500,
     "503": 503,
+    "gone": 404,
     "reset": ConnectionResetError,
     "answer_lost": ConnectionResetError,
     "reset_body": (ConnectionResetError, http.client.IncompleteRead),
