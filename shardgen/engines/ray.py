@@ -4,10 +4,11 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 # Before Ray is imported: it would otherwise report its use, and warn of its own plans.
@@ -63,20 +64,22 @@ class RayEngine:
             mark.touch()
         run = _Run(job, mark)
         waiting = deque(tasks)
-        try:
-            while waiting or run.tasks:
-                while waiting and len(run.tasks) < self._limit():
-                    run.submit(waiting.popleft())
-                ready, _ = ray.wait(list(run.tasks), timeout=_LOOK_EVERY_S)
-                run.show(report)
-                for made in map(run.take, ready):
-                    if made:
-                        report(made.progress - run.shown.pop(made.result.name, Progress()))
-                        yield made.result
-        finally:
-            run.cancel()
-            if mark:
-                mark.unlink(missing_ok=True)
+        with _signals_held() as raise_held:
+            try:
+                while waiting or run.tasks:
+                    while waiting and len(run.tasks) < self._limit():
+                        run.submit(waiting.popleft())
+                    ready, _ = ray.wait(list(run.tasks), timeout=_LOOK_EVERY_S)
+                    raise_held()
+                    run.show(report)
+                    for made in map(run.take, ready):
+                        if made:
+                            report(made.progress - run.shown.pop(made.result.name, Progress()))
+                            yield made.result
+            finally:
+                run.cancel()
+                if mark:
+                    mark.unlink(missing_ok=True)
 
     def _limit(self) -> int:
         """Asked for each time: nodes come and go."""
@@ -134,6 +137,32 @@ class _Run:
         if self.tasks:
             ray.wait(list(self.tasks), num_returns=len(self.tasks), timeout=_CONNECT_S)
         ray.kill(self._board)
+
+
+@contextmanager
+def _signals_held() -> Iterator[Callable[[], None]]:
+    """Keep Ctrl-C and SIGTERM for when what is yielded is called: Ray may lose an exception that a handler raises.
+
+    The second one is not kept.
+    """
+    held: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        held.append(number)
+        if len(held) > 1:
+            raise_held()
+
+    def raise_held() -> None:
+        if held:
+            before[held[0]](held[0], None)
+
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
+    before: dict[int, Any] = {number: signal.signal(number, hold) for number in numbers}
+    try:
+        yield raise_held
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _connect(address: str | None, num_workers: int | None) -> None:
