@@ -134,7 +134,7 @@ def upload(local: Path, address: UPath) -> None:
         raise StoreError(f"{address} has {arrived} bytes after {size:,} were sent: the store lost some. Try again.")
 
 
-def pieces(address: UPath, size: int) -> Iterator[bytes]:
+def pieces(address: Address, size: int) -> Iterator[bytes]:
     """The first `size` bytes of a large file, in order, some of them on their way at any time.
 
     A piece whose connection breaks is asked for again, not the whole. StoreError when the file ends before.

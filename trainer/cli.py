@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
+from shardgen.store import StoreError
 from trainer.commands.evaluate import evaluate_command
 from trainer.commands.export import export_command
 from trainer.commands.train import OPTIONS, train_command
@@ -23,7 +24,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = commands.main(args=args, prog_name="python -m trainer", standalone_mode=False)
-    except TrainerError as error:
+    except (TrainerError, StoreError) as error:
         click.echo(f"Error: {error}", err=True)
         code = error.exit_code
     except click.ClickException as error:

@@ -74,7 +74,7 @@ def shard_pairs(folder: ShardFolder, split: str, upsampled: bool, limit: int | N
         if not here:
             continue
         try:
-            shard = MappedShard(folder.tar(record), record.samples)
+            shard = folder.open(record)
             for place in here:
                 yield _shard_pair(folder, shard, place, upsampled)
         except (FormatError, DamagedMember, OSError) as error:

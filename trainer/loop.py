@@ -8,6 +8,7 @@ from time import monotonic
 
 import torch
 
+from shardgen.format import Address
 from trainer.checkpoint import Progress, save_state
 from trainer.display import Display
 from trainer.errors import RunError, UsageError
@@ -41,7 +42,7 @@ class LoopSettings:
     log_every: int
     patches: int
     num_samples: int
-    folder: Path
+    folder: Address
     data: str
     smaller: str
     compiled: bool

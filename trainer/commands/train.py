@@ -9,9 +9,10 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from trainer.cache.folder import cache_for
 from trainer.commands.settings import resolve
 from trainer.commands.tables import quality_table
-from trainer.commands.types import PATH
+from trainer.commands.types import PATH, AddressType, NumBytes
 from trainer.config import AMP_MODES, DEFAULT_LR, INPUTS, TrainConfig
 from trainer.losses import LOSSES
 from trainer.models import MODELS
@@ -25,7 +26,16 @@ _default = functools.partial(click.option, show_default=True)
 _RATES = ", ".join(f"{rate:g} for {model}" for model, rate in DEFAULT_LR.items())
 
 OPTIONS = [
-    click.option("--shards", type=PATH, help="Folder of one scale, e.g. shards/scale_4x."),
+    click.option(
+        "--shards", type=AddressType(), help="Folder of one scale, e.g. shards/scale_4x or s3://bucket/shards/scale_4x."
+    ),
+    click.option(
+        "--cache", type=PATH, help="Folder on a fast disk for shards that lie elsewhere.  [default: ~/.cache/sr-shards]"
+    ),
+    click.option(
+        "--cache-bytes", type=NumBytes(), help="What it may hold, e.g. 200GB.  [default: most of what is free there]"
+    ),
+    click.option("--cache-decoded", is_flag=True, help="Decode png and webp shards once, into the cache."),
     _default("--model", type=click.Choice(MODELS), default=TrainConfig.model, help="Network."),
     _default(
         "--input",
@@ -93,10 +103,11 @@ def train_command(context: click.Context, config_file: Path | None, resume: bool
 
 
 def _open(config: TrainConfig) -> ShardFolder:
+    cache = cache_for(config.shards, config.cache, config.cache_bytes, config.cache_decoded)
     if not config.verify:
-        return open_shards(config.shards)
+        return open_shards(config.shards, cache=cache, decoded=config.cache_decoded)
     with tqdm(desc="verifying", unit="B", unit_scale=True, dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
-        return open_shards(config.shards, True, bar.update)
+        return open_shards(config.shards, True, bar.update, cache, config.cache_decoded)
 
 
 def _default_name(plan: Plan) -> str:

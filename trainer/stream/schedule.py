@@ -18,7 +18,8 @@ sample: every N epochs in a row it shows each exactly once.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +58,7 @@ class Schedule:
     """The endless line of samples.
 
     `shard_samples` and `shard_bytes` are those of the training shards, in the manifest's order. So many steps in a row
-    as `patches_per_sample` says have the same samples.
+    as `patches_per_sample` says have the same samples. A block has at most `block_bytes`, or one shard.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Schedule:
         seed: int,
         global_batch: int,
         patches_per_sample: int = 1,
+        block_bytes: int | None = None,
     ) -> None:
         self.num_samples = sum(shard_samples)
         if self.num_samples < 1 or global_batch < 1:
@@ -78,6 +80,7 @@ class Schedule:
         self._seed = seed
         self.global_batch = global_batch
         self.patches_per_sample = patches_per_sample
+        self.block_bytes = block_bytes or BLOCK_BYTES
         self._blocks: tuple[int, list[Block]] = (-1, [])  # of the epoch asked for last
         self._order: tuple[tuple[int, int], npt.NDArray[np.int64]] = ((-1, -1), self._first_number)  # of the last block
 
@@ -115,12 +118,24 @@ class Schedule:
             self._blocks = epoch, self._grouped(order[self._samples[order] > 0])
         return self._blocks[1]
 
+    def position(self, step: int) -> int:
+        """Where on the endless line the samples of a step begin."""
+        return step // self.patches_per_sample * self.global_batch
+
+    def blocks_from(self, step: int) -> Iterator[tuple[int, Block]]:
+        """The block that a step begins in, all that come after it, and where on the line each of them begins."""
+        first, place = divmod(self.position(step), self.num_samples)
+        for number in count(first):
+            for block in self.blocks(number):
+                if number > first or block.stop > place:
+                    yield number * self.num_samples + block.start, block
+
     def _grouped(self, order: npt.NDArray[np.int64]) -> list[Block]:
         blocks: list[Block] = []
         start = first = 0
         while first < len(order):
             sizes = np.cumsum(self._bytes[order[first:]])
-            count = max(1, int(np.searchsorted(sizes, BLOCK_BYTES, "right")))
+            count = max(1, int(np.searchsorted(sizes, self.block_bytes, "right")))
             shards = order[first : first + count]
             stop = start + int(self._samples[shards].sum())
             blocks.append(Block(start, stop, shards))
