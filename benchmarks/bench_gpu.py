@@ -135,12 +135,13 @@ def main(
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(scratch_folder(scratch))
-            stored = _open(make_shards(photo_set, folder / "shards", "npy") if photo_set else Path(shards or ""), patch)
+            path_of_shards = make_shards(photo_set, folder / "shards", "npy") if photo_set else Path(shards or "")
+            stored = _open(path_of_shards, patch)
             pairs = folder / "pairs"
-            num_pairs = write_pairs(stored.path, pairs)
+            num_pairs = write_pairs(path_of_shards.resolve(), pairs)
         except RunFailedError as error:
             raise click.ClickException(str(error)) from error
-        bench = Bench(stored.path, pairs, str(on), patch, workers, seconds)
+        bench = Bench(path_of_shards.resolve(), pairs, str(on), patch, workers, seconds)
         settings = {
             "scale": stored.scale,
             "hr_px": stored.hr_size,

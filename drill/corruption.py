@@ -91,7 +91,7 @@ def verified(folder: Path) -> Done:
 def trained_on(folder: Path, verify: bool) -> str:
     """What a run would see, as a hash of it; or `named: ` and why it would see nothing; or `crash: `."""
     config = TrainConfig(
-        folder, "ultra_lite", epochs=2, batch_size=4, patch_size=16, patches_per_sample=1, workers=0, device="cpu"
+        folder, model="ultra_lite", epochs=2, batch_size=4, patch_size=16, patches_per_sample=1, workers=0, device="cpu"
     )
     seen = hashlib.sha256()
     try:

@@ -33,6 +33,7 @@ FLOORS = {
         stream.batches
         stream.fork_server stream.queues stream.ring stream.transfer stream.chunks stream.source
         stream.loader stream.resident
+        cache.__init__ cache.folder cache.contents cache.shards cache.fetcher
         shards photos tiles inference optim learner meter
         checkpoint journal run_folder display evaluate validation record
         loop plan run export upscale

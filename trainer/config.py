@@ -4,8 +4,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from upath import UPath
-
 from shardgen.format import Address
 from trainer.errors import UsageError
 
@@ -21,7 +19,19 @@ MAX_NAME_BYTES = 255
 
 # What may be different when a run is resumed: none of it changes the batches or the arithmetic of a step.
 FREE_TO_CHANGE = frozenset(
-    {"shards", "workers", "prefetch", "resident", "device", "save_every", "out", "run", "verify"}
+    {
+        "shards",
+        "cache",
+        "cache_bytes",
+        "workers",
+        "prefetch",
+        "resident",
+        "device",
+        "save_every",
+        "out",
+        "run",
+        "verify",
+    }
 )
 
 
@@ -29,7 +39,10 @@ FREE_TO_CHANGE = frozenset(
 class TrainConfig:
     """The options of a run, by the names that they have on the command line. UsageError for a value out of range."""
 
-    shards: Path
+    shards: Address
+    cache: Path | None = None  # None: the user's, for shards in a store
+    cache_bytes: int | None = None  # None: most of what the disk has free
+    cache_decoded: bool = False
     model: str = "lite"
     input: str = "lr"  # what the network sees: LR, or the upsampled image at HR size
     epochs: int = 15
@@ -61,6 +74,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, low in {
+            "cache_bytes": 1,
             "epochs": 1,
             "steps": 1,
             "batch_size": 1,
@@ -107,7 +121,10 @@ class TrainConfig:
 
     def as_yaml(self) -> dict[str, Any]:
         """The settings by their options' names, as `config.yaml` has them and `--config` takes them."""
-        plain = {name: str(value) if isinstance(value, Path | UPath) else value for name, value in asdict(self).items()}
+        plain = {
+            name: value if value is None or isinstance(value, str | int | float) else str(value)  # an address
+            for name, value in asdict(self).items()
+        }
         return {name.replace("_", "-"): value for name, value in plain.items()}
 
 

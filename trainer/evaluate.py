@@ -79,7 +79,7 @@ def shard_pairs(
         if not here:
             continue
         try:
-            shard = MappedShard(folder.tar(record), record.samples)
+            shard = folder.open(record)
             for place in here:
                 yield _shard_pair(folder, shard, place, upsampled)
         except (FormatError, DamagedMember, OSError) as error:

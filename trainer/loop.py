@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from time import monotonic
 
 import torch
 
+from shardgen.format import Address
 from trainer.checkpoint import Progress
 from trainer.errors import RunError, UsageError
 from trainer.inference import as_function
@@ -41,7 +41,7 @@ class LoopSettings:
     save_every: int | None
     patches: int
     num_samples: int
-    folder: Path
+    folder: Address
     smaller: str
     compiled: bool
 

@@ -6,6 +6,8 @@ from itertools import count
 import psutil
 import torch
 
+from trainer.cache.fetcher import Ahead
+from trainer.cache.shards import CachedShards
 from trainer.config import DEFAULT_LR, TrainConfig
 from trainer.device import Precision, available_cpus, choose_device, choose_precision, describe_device
 from trainer.errors import UsageError
@@ -17,7 +19,7 @@ from trainer.shards import ShardFolder
 from trainer.stream.chunks import LESS_FOR_WORKERS, Chunks, Rows
 from trainer.stream.patches import PatchGrid
 from trainer.stream.resident import resident_bytes
-from trainer.stream.schedule import Schedule
+from trainer.stream.schedule import BLOCK_BYTES, Schedule
 
 _MIN_VAL_EVERY, _MAX_VAL_EVERY = 200, 5000
 _MIN_WARMUP, _MAX_WARMUP = 50, 500
@@ -56,6 +58,14 @@ class Plan:
         return self.schedule.samples_left_out(self.config.epochs)
 
     @property
+    def ahead(self) -> Ahead:
+        """What training has to have in a cache soon."""
+        times, config = self.schedule.patches_per_sample, self.config
+        chunks = Chunks.of(self.rows, self.grid, self.folder.codec, times, config.prefetch)
+        steps = chunks.size * chunks.num_slots(self.workers)
+        return Ahead(self.schedule, self.folder.train, steps, self.total_steps)
+
+    @property
     def lr(self) -> float:
         return self.config.lr or DEFAULT_LR[self.config.model]
 
@@ -82,8 +92,10 @@ class Plan:
         return max(1, min(_MAX_LOG_EVERY, self.total_steps // 20))
 
 
-def plan_run(config: TrainConfig, folder: ShardFolder, place: Place = ONE_PROCESS) -> Plan:
-    """Check everything that can be checked without making anything."""
+def plan_run(
+    config: TrainConfig, folder: ShardFolder, place: Place = ONE_PROCESS, block_bytes: int = BLOCK_BYTES
+) -> Plan:
+    """Check everything that can be checked without making anything. `block_bytes` are those of the schedule."""
     config = replace(config, ranks=config.ranks or place.ranks)
     scale = folder.scale
     config.check_patch(folder.hr_size, scale)
@@ -105,10 +117,11 @@ def plan_run(config: TrainConfig, folder: ShardFolder, place: Place = ONE_PROCES
     rows = _rows(config, place)
     schedule = Schedule(
         [record.samples for record in folder.train],
-        [record.bytes for record in folder.train],
+        [folder.num_bytes(record) for record in folder.train],
         config.seed,
         rows.global_batch,
         _patches_per_sample(config, folder.codec),
+        block_bytes,
     )
     steps_per_epoch = max(1, schedule.num_samples // rows.global_batch)
     device = choose_device(config.device, place.local_rank if place.ranks > 1 else None)
@@ -122,7 +135,7 @@ def plan_run(config: TrainConfig, folder: ShardFolder, place: Place = ONE_PROCES
     if config.resident:
         _check_resident(_resident_bytes(grid, schedule, folder, config), schedule.num_samples, device, place)
     shared_bytes = 0 if config.resident else _shared_bytes(rows, grid, schedule, folder.codec, config, workers, place)
-    return Plan(
+    plan = Plan(
         config=config,
         place=place,
         folder=folder,
@@ -137,6 +150,22 @@ def plan_run(config: TrainConfig, folder: ShardFolder, place: Place = ONE_PROCES
         workers=workers,
         shared_bytes=shared_bytes,
     )
+    if folder.cached:
+        _check_cache(plan, folder.cached)
+    return plan
+
+
+def _check_cache(plan: Plan, cached: CachedShards) -> None:
+    folder = plan.folder
+    needed = plan.ahead.most_bytes(cached) + max((cached.size(record) for record in folder.val), default=0)
+    if folder.is_decoded:  # beside one of which lies what it is decoded from
+        needed += max(record.bytes for record in (*folder.train, *folder.val))
+    if needed > cached.cache.limit:
+        raise UsageError(
+            f"the cache {cached.cache.path} may have {cached.cache.limit / 1e6:,.0f} MB, but the shards that have to "
+            f"be there at once take {needed / 1e6:,.0f} MB: --cache-bytes {-(-needed // 10**6)}MB or more, on a disk "
+            "with so much room"
+        )
 
 
 def _rows(config: TrainConfig, place: Place) -> Rows:
@@ -233,9 +262,25 @@ def describe(plan: Plan) -> str:
         times = plan.schedule.patches_per_sample
         cut = " for every patch" if times == 1 else f"; {times} steps in a row cut their patches from the same samples"
         lines.append(f"Note     {folder.codec} has to be decoded{cut}. Shards with --codec npy train faster")
+    if folder.cached:
+        lines.append(f"Cache    {_cache(folder.cached)}")
     if not folder.val:
         lines.append("Note     there are no validation samples: nothing is measured, and best.pth is not written")
     return "\n".join(lines)
+
+
+def _cache(cached: CachedShards) -> str:
+    there = cached.present()
+    decoded = ", decoded" if cached.is_decoded else ""
+    held, limit, missing = map(_human, (there.held_bytes, cached.cache.limit, there.missing_bytes))
+    return (
+        f"{cached.cache.path}: {there.shards} of {there.of} shards there{decoded}, {held} of {limit}; "
+        f"{missing} to be fetched"
+    )
+
+
+def _human(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _degraded(folder: ShardFolder) -> str:

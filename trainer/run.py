@@ -1,5 +1,6 @@
 """A training run from its settings to its weights."""
 
+import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from trainer.cache.fetcher import FetchedAhead
 from trainer.checkpoint import Progress, explained, load_state
 from trainer.device import limit_threads
 from trainer.errors import RunError
@@ -161,10 +163,15 @@ def make_source(plan: Plan, step: int) -> Source:
         grid=plan.grid,
         input_names=folder.inputs(config.input),
         seed=config.seed,
+        cached=folder.cached.open if folder.cached else None,
+        folder=folder.path,
     )
     if config.resident:
         return ResidentSamples(reader, plan.rows, step, plan.total_steps, plan.device)
-    return Loader(reader, plan.rows, step, plan.total_steps, plan.workers, config.prefetch, plan.device)
+    loader = Loader(reader, plan.rows, step, plan.total_steps, plan.workers, config.prefetch, plan.device)
+    if folder.cached and os.environ.get("LOCAL_RANK", "0") == "0":  # one fetcher on a machine
+        return FetchedAhead(loader, folder.cached, plan.ahead, step, config.grad_accum)
+    return loader
 
 
 def _validation(plan: Plan, world: World) -> Validation | None:

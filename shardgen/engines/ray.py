@@ -57,6 +57,11 @@ class RayEngine:
     def __init__(self, num_workers: int | None) -> None:
         self._num_workers = num_workers
 
+    @property
+    def num_workers(self) -> int:
+        """None of this machine that anyone knew of: which node works, and with which disk, is Ray's decision."""
+        return 0
+
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         output = tasks[0].config.output
         mark = temporary_path(output.absolute() / "ray") if isinstance(output, Path) else None

@@ -10,21 +10,24 @@ from typing import Literal
 import click
 from tqdm import tqdm
 
+from shardgen.format import Address
+from trainer.cache.folder import cache_for
 from trainer.commands.tables import quality_table
-from trainer.commands.types import PATH, Tile
+from trainer.commands.types import ADDRESS, PATH, Tile
 from trainer.device import choose_device, limit_threads
 from trainer.errors import UsageError
 from trainer.evaluate import Judged, Pair, judge, photo_pairs, restores, shard_pairs
 from trainer.inference import as_function
 from trainer.metrics import Quality, mean_quality
 from trainer.models import Network
-from trainer.shards import open_shards
+from trainer.shards import ShardFolder, open_shards
 from trainer.weights import load_network
 
 
 @click.command("evaluate", short_help="PSNR and SSIM of a network, beside bicubic's.")
 @click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
-@click.option("--shards", type=PATH, help="Folder of one scale: its validation split is judged.")
+@click.option("--shards", type=ADDRESS, help="Folder of one scale: its validation split is judged.")
+@click.option("--cache", type=PATH, help="As for training.")
 @click.option("--split", type=click.Choice(("train", "val")), default="val", show_default=True, help="With --shards.")
 @click.option("--hr", type=PATH, help="Folder of HR photos: LR is made of them with the papers' bicubic.")
 @click.option("--scale", type=click.IntRange(2, 8), help="With --hr.  [default: the network's]")
@@ -35,7 +38,8 @@ from trainer.weights import load_network
 @click.option("--json", "as_json", is_flag=True, help="Print every image's figures, for programs.")
 def evaluate_command(
     weights: Path,
-    shards: Path | None,
+    shards: "Address | None",
+    cache: Path | None,
     split: str,
     hr: Path | None,
     scale: int | None,
@@ -53,7 +57,7 @@ def evaluate_command(
     on = choose_device(device)
     network = load_network(weights).to(on)
     pairs, scale, data = (
-        _pairs_of_shards(network, weights, shards, split, scale)
+        _pairs_of_shards(network, weights, open_shards(shards, cache=cache_for(shards, cache)), split, scale)
         if shards
         else _pairs_of_photos(network, weights, hr, scale)
     )
@@ -73,9 +77,9 @@ def evaluate_command(
 
 
 def _pairs_of_shards(
-    network: Network, weights: Path, folder: Path, split: str, scale: int | None
+    network: Network, weights: Path, shards: ShardFolder, split: str, scale: int | None
 ) -> tuple[Iterator[Pair], int, str]:
-    shards = open_shards(folder)
+    folder = shards.path
     if scale not in (None, shards.scale):
         raise UsageError(f"--scale {scale}: the shards in {folder} are {shards.scale}x; leave --scale out")
     upsampled = restores(network.spec.scale, shards.scale, str(weights), str(folder))

@@ -10,9 +10,10 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from trainer.cache.folder import cache_for
 from trainer.commands.settings import resolve
 from trainer.commands.tables import quality_table
-from trainer.commands.types import ADDRESS, PATH
+from trainer.commands.types import ADDRESS, PATH, NumBytes
 from trainer.config import AMP_MODES, DEFAULT_LR, INPUTS, TrainConfig
 from trainer.losses import LOSSES
 from trainer.models import MODELS
@@ -28,7 +29,16 @@ _default = functools.partial(click.option, show_default=True)
 _RATES = ", ".join(f"{rate:g} for {model}" for model, rate in DEFAULT_LR.items())
 
 OPTIONS = [
-    click.option("--shards", type=PATH, help="Folder of one scale, e.g. shards/scale_4x."),
+    click.option(
+        "--shards", type=ADDRESS, help="Folder of one scale, e.g. shards/scale_4x or s3://bucket/shards/scale_4x."
+    ),
+    click.option(
+        "--cache", type=PATH, help="Folder on a fast disk for shards that lie elsewhere.  [default: ~/.cache/sr-shards]"
+    ),
+    click.option(
+        "--cache-bytes", type=NumBytes(), help="What it may hold, e.g. 200GB.  [default: most of what is free there]"
+    ),
+    click.option("--cache-decoded", is_flag=True, help="Decode png and webp shards once, into the cache."),
     _default("--model", type=click.Choice(MODELS), default=TrainConfig.model, help="Network."),
     _default(
         "--input",
@@ -113,11 +123,14 @@ def _say_how_it_went(outcome: Outcome, plan: Plan, run: RunFolder, world: World)
 
 
 def _open(config: TrainConfig, place: Place) -> ShardFolder:
+    cache = cache_for(config.shards, config.cache, config.cache_bytes, config.cache_decoded)
     if not config.verify:
-        return open_shards(config.shards)
+        return open_shards(config.shards, cache=cache, decoded=config.cache_decoded)
     quiet = not (place.leads and sys.stderr.isatty())
     with tqdm(desc="verifying", unit="B", unit_scale=True, dynamic_ncols=True, disable=quiet) as bar:
-        return open_shards(config.shards, True, bar.update, place.local_rank, place.local_ranks)
+        return open_shards(
+            config.shards, True, bar.update, cache, config.cache_decoded, place.local_rank, place.local_ranks
+        )
 
 
 def _default_name(plan: Plan) -> str:

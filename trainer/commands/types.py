@@ -1,23 +1,42 @@
 """What the command line accepts beyond click's own types."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from shardgen.format import Address
-from shardgen.store import parse_address
+from shardgen.store import AddressError, parse_address
 
 PATH = click.Path(path_type=Path)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 class AddressType(click.ParamType[Address]):
-    """A folder of this machine, or an address in a store such as `s3://bucket/folder`."""
+    """A folder of this machine, or one of a store: s3://bucket/folder."""
 
-    name = "folder|address"
+    name = "address"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        return parse_address(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]  # it is one already
+        try:
+            return parse_address(value)
+        except AddressError as error:
+            self.fail(str(error), param, ctx)
+
+
+class NumBytes(click.ParamType[int]):
+    """A number of bytes, such as 200GB."""
+
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", str(value).strip().upper())
+        if match is None:
+            self.fail(f"{value!r}: expected a number of bytes such as 200GB", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2]])
 
 
 ADDRESS = AddressType()

@@ -1,13 +1,14 @@
 """The batches of some steps, cut from the mapped shards: the same bytes whoever asks."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Sequence
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from shardgen.format import Address
 from trainer.pixels import Pixels
 from trainer.stream.mapped_shard import DamagedMember, MappedShard
 from trainer.stream.patches import Cut, PatchGrid
@@ -19,6 +20,8 @@ _MAX_VIEWS = 20_000
 _MAX_REPLACEMENTS = 100
 _LOOKED_AT = 8  # one crop of so many is looked for in memory,
 _COLD_FOR = 64  # and when it is not there, so many chunks are read ahead
+
+OpenShard = Callable[[Path, int, bool], MappedShard]  # MappedShard itself, or what takes its arguments
 
 
 class Damage(NamedTuple):
@@ -54,7 +57,9 @@ class Crop(NamedTuple):
 class BatchReader:
     """Cuts batches. One per worker; holds the shards mapped that it used last.
 
-    `input_names` are the variants of the image that the network sees: `lr`, `lr1`, ..., or only `up`.
+    `input_names` are the variants of the image that the network sees: `lr`, `lr1`, ..., or only `up`. `cached` opens
+    shards from a cache, which may remove what nobody has mapped: then those that are not needed soon are let go of.
+    `folder` is where the set lies, for messages.
     """
 
     def __init__(
@@ -65,6 +70,8 @@ class BatchReader:
         grid: PatchGrid,
         input_names: tuple[str, ...],
         seed: int,
+        cached: OpenShard | None = None,
+        folder: "Address | None" = None,
     ) -> None:
         self.schedule = schedule
         self.grid = grid
@@ -72,6 +79,8 @@ class BatchReader:
         self.codec = codec
         self.input_names = input_names
         self._seed = seed
+        self._cached = cached
+        self.folder = folder or shards[0][0].parent
         self._open: OrderedDict[int, MappedShard] = OrderedDict()
         # Of samples in open `npy` shards that were found sound: by variant, then by number.
         self._views: list[dict[int, tuple[Pixels, Pixels]]] = [{} for _ in input_names]
@@ -82,10 +91,6 @@ class BatchReader:
         # Maps do not travel to other processes.
         views: list[Any] = [{} for _ in self.input_names]
         return {**self.__dict__, "_open": OrderedDict(), "_views": views, "_of_last": (-1, {})}
-
-    @property
-    def folder(self) -> Path:
-        return self._shards[0][0].parent
 
     def lay_out(self, memory: Pixels, steps: int, rows: int) -> Patches:
         """HR and input patches side by side in a piece of memory of the grid's `bytes_per_row` for each row."""
@@ -101,6 +106,8 @@ class BatchReader:
         shape, whoever reads which rows of it. DamagedMember when a hundred in a row are damaged; FormatError or OSError
         when a shard cannot be opened.
         """
+        if self._cached and steps:
+            self._keep(self._of_blocks(steps))
         crops = self.crops(steps, rows)
         if self._is_cold(crops):
             for crop in chain(*crops, *self.crops(next_steps, rows)):
@@ -147,6 +154,8 @@ class BatchReader:
 
     def read_images_ahead(self, numbers: range) -> None:
         """Let the system begin to read all of these samples' images."""
+        if self._cached:
+            self._keep({self.schedule.shard_of(number)[0] for number in numbers})
         for number in numbers:
             shard, place = self.schedule.shard_of(number)
             for name in ("hr", *self.input_names):
@@ -156,6 +165,19 @@ class BatchReader:
         """Let go of all shards; they are opened again when they are needed."""
         self._open.clear()
         self._forget()
+
+    def _of_blocks(self, steps: range) -> set[int]:
+        """The shards of all blocks that these steps have samples of."""
+        blocks = takewhile(lambda found: found[0] <= steps[-1], self.schedule.blocks_from(steps[0]))
+        return {int(shard) for _, shards in blocks for shard in shards}
+
+    def _keep(self, wanted: set[int]) -> None:
+        """Let go of all shards but these."""
+        unwanted = self._open.keys() - wanted
+        if unwanted:
+            for shard in unwanted:
+                del self._open[shard]
+            self._forget()
 
     def _forget(self) -> None:
         """The views into shards, which keep these open."""
@@ -202,7 +224,7 @@ class BatchReader:
         if index in self._open:
             self._open.move_to_end(index)
         else:
-            self._open[index] = MappedShard(*self._shards[index], announced=True)
+            self._open[index] = (self._cached or MappedShard)(*self._shards[index], True)
             if len(self._open) > _MAX_OPEN_SHARDS:
                 self._open.popitem(last=False)
                 self._forget()

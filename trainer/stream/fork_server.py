@@ -1,8 +1,11 @@
-"""The process that data workers come from. Standard library only, so that it can be started first of all."""
+"""The process that all others come from. Standard library only, so that it can be started first of all."""
 
 import multiprocessing
 import os
 import signal
+import threading
+from collections.abc import Callable
+from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
@@ -32,3 +35,33 @@ def start_fork_server() -> ForkServerContext:
             if value is not None:
                 os.environ[name] = value
     return context
+
+
+def end_with_parent() -> None:
+    """End this process when the training process is dead or ends it, and at no other time.
+
+    PyTorch's own watch over data workers sees the fork server, which lives on. SIGTERM may also go to the whole group
+    of processes; what that means is for the training process to decide.
+    """
+    training = multiprocessing.parent_process()
+    assert training is not None and training.pid is not None
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where a worker ends at any SIGTERM
+        # Before any thread is started: they inherit it. And a signal that is ignored cannot be waited for.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _in_background(_exit_after, partial(_wait_for_sigterm, training.pid))
+    _in_background(_exit_after, training.join)
+
+
+def _in_background(task: Callable[..., object], *args: object) -> None:
+    threading.Thread(target=task, args=args, daemon=True).start()
+
+
+def _exit_after(wait: Callable[[], object]) -> None:
+    wait()
+    os._exit(1)
+
+
+def _wait_for_sigterm(sender: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != sender:
+        pass

@@ -4,12 +4,7 @@ An item of the `DataLoader` is a chunk: the batches of a few steps in a row. Eve
 number, so order, workers and resuming cannot change what is in it. What comes back from a worker is where it lies.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import chain
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -19,10 +14,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from shardgen.format import FormatError
-from trainer.errors import RunError, UsageError
+from trainer.errors import RunError, TrainerError, UsageError
 from trainer.stream.batches import BatchReader, Damage, DamagedRow
 from trainer.stream.chunks import LESS_FOR_WORKERS, Chunks, Rows
-from trainer.stream.fork_server import start_fork_server
+from trainer.stream.fork_server import end_with_parent, start_fork_server
 from trainer.stream.mapped_shard import DamagedMember, mend
 from trainer.stream.queues import with_pipes
 from trainer.stream.ring import FreeSlots, Ring
@@ -63,6 +58,8 @@ class _ChunkReader(Dataset[Any]):
         try:
             damaged = self._reader.read(item.steps, self._rows, to, item.next_steps)
             return _Filled(len(item.steps), item.slot, damaged)
+        except TrainerError as error:  # of the cache, which says itself what to do
+            return _Failure(str(error))
         except (FormatError, OSError, DamagedMember) as error:
             return _Failure(f"{error}; {mend(self._reader.folder)}")
         except MemoryError:
@@ -178,37 +175,7 @@ class Loader:
 
 def _begin_worker(worker: int) -> None:
     cv2.setNumThreads(1)  # to turn a patch is less work than to wake a thread
-    _end_with_parent()
-
-
-def _end_with_parent() -> None:
-    """End this worker when the training process is dead or ends it, and at no other time.
-
-    PyTorch's own watch sees the fork server, which lives on. SIGTERM may also go to the whole group of processes; what
-    that means is for the training process to decide.
-    """
-    training = multiprocessing.parent_process()
-    assert training is not None and training.pid is not None  # this is a worker
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where a worker ends at any SIGTERM
-        # Before any thread is started: they inherit it. And a signal that is ignored cannot be waited for.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _in_background(_exit_after, partial(_wait_for_sigterm, training.pid))
-    _in_background(_exit_after, training.join)
-
-
-def _in_background(task: Callable[..., object], *args: object) -> None:
-    threading.Thread(target=task, args=args, daemon=True).start()
-
-
-def _exit_after(wait: Callable[[], object]) -> None:
-    wait()
-    os._exit(1)
-
-
-def _wait_for_sigterm(sender: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != sender:
-        pass
+    end_with_parent()
 
 
 def _as_it_is(item: Any) -> Any:

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shardgen.format import FormatError, check_samples, load_index
+from shardgen.format import Address, FormatError, check_samples, load_index
 from trainer.pixels import Pixels
 
 _NPY_HEADER_BYTES = 128
 
 
-def mend(folder: Path) -> str:
+def mend(folder: Address) -> str:
     """What to do about a shard that is not what it should be."""
     return f"`shardgen verify {folder} --fix`, then generate, makes them again"
 
@@ -30,23 +30,35 @@ class DamagedMember(Exception):
 class MappedShard:
     """The images of one shard, by place and name. `announced`: all that is read is asked for with `read_ahead` before.
 
+    `file` is a descriptor of the tar, if it is open already; it is taken over, and what is locked through it stays
+    locked for as long as the map lives. `name` is what messages call the shard, by default its file's name.
     FormatError or OSError when the shard or its index is not there or not what the manifest says.
     """
 
-    def __init__(self, tar: Path, num_samples: int, announced: bool = False) -> None:
-        self._tar = tar
+    def __init__(
+        self, tar: Path, num_samples: int, announced: bool = False, file: int | None = None, name: str = ""
+    ) -> None:
+        if file is not None:
+            weakref.finalize(self, os.close, file)
+        self._name = name or tar.name
         index = load_index(tar.with_suffix(".idx"))
-        self._file = os.open(tar, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
-        check_samples(index, tar.with_suffix(".idx"), num_samples, os.fstat(self._file).st_size)
+        if file is None:
+            file = os.open(tar, os.O_RDONLY)
+            weakref.finalize(self, os.close, file)
+        self._file = file
+        check_samples(index, tar.with_suffix(".idx"), num_samples, os.fstat(file).st_size)
         self._samples = [{member.extension: member for member in sample} for sample in index]
         try:
-            self._map = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
+            self._map = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
         except ValueError as error:
             raise FormatError(f"{tar} cannot be mapped ({error})") from error
         if announced:  # what lies around it is of no use
             self._map.madvise(mmap.MADV_RANDOM)
         self._bytes = memoryview(self._map)
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self._bytes)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -58,12 +70,12 @@ class MappedShard:
         """
         member = self._samples[place].get(f"{name}.{codec}")
         if member is None:
-            raise DamagedMember(f"{self._tar.name}: sample {place} has no {name}.{codec}")
+            raise DamagedMember(f"{self._name}: sample {place} has no {name}.{codec}")
         content = self._bytes[member.offset : member.offset + member.size]
-        image = self._npy(content, size) if codec == "npy" else _decode(content)
+        image = self._npy(content, size) if codec == "npy" else decode_image(content)
         if image is None or image.shape != (size, size, 3):
             found = "other bytes" if image is None else "x".join(map(str, image.shape))
-            raise DamagedMember(f"{self._tar.name}: {member.name}: expected {size}x{size}x3 px, found {found}")
+            raise DamagedMember(f"{self._name}: {member.name}: expected {size}x{size}x3 px, found {found}")
         return image
 
     def in_memory(self, place: int, name: str, codec: str, first: float, last: float) -> bool:
@@ -102,18 +114,18 @@ class MappedShard:
             described = json.loads(bytes(self._bytes[member.offset : member.offset + member.size]))
             return f"{described['source']} {described['box']}"
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DamagedMember(f"{self._tar.name}: the json of sample {place} is damaged ({error})") from error
+            raise DamagedMember(f"{self._name}: the json of sample {place} is damaged ({error})") from error
 
     def _npy(self, content: memoryview, size: int) -> Pixels | None:
-        header = _npy_header(size)
+        header = npy_header(size)
         if len(content) != len(header) + size * size * 3 or content[: len(header)] != header:
             return None
         return np.frombuffer(content, np.uint8, offset=len(header)).reshape(size, size, 3)
 
 
 @cache
-def _npy_header(size: int) -> bytes:
-    """The bytes that stand before the pixels of every image of this size: NumPy writes no other."""
+def npy_header(size: int) -> bytes:
+    """The bytes that stand before the pixels of every image of this size in px: NumPy writes no other."""
     file = BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (size, size, 3)})
     header = file.getvalue()
@@ -121,7 +133,8 @@ def _npy_header(size: int) -> bytes:
     return header
 
 
-def _decode(content: memoryview) -> Pixels | None:
+def decode_image(content: memoryview) -> Pixels | None:
+    """H x W x 3 uint8 RGB pixels of a PNG or WebP; None when it is damaged."""
     # Pillow refuses a PNG or WebP that is cut off or damaged, where OpenCV may return half a picture.
     try:
         with Image.open(BytesIO(content)) as image:

@@ -101,7 +101,7 @@ class Schedule:
         self._seed = seed
         self.global_batch = global_batch
         self.patches_per_sample = patches_per_sample
-        self._block_bytes = block_bytes
+        self.block_bytes = block_bytes
         self._blocks: dict[int, Blocks] = {}  # of the epochs asked for last
         self._orders: dict[tuple[int, int], npt.NDArray[np.int64]] = {}  # of the blocks asked for last
 
@@ -132,13 +132,17 @@ class Schedule:
         shard = bisect_right(self._starts, number) - 1
         return shard, number - self._starts[shard]
 
+    def position(self, step: int) -> int:
+        """Where on the endless line the samples of a step begin."""
+        return step // self.patches_per_sample * self.global_batch
+
     def blocks_from(self, step: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
         """Endlessly, in the order of use: the first step that shows samples of a block, and the block's shards.
 
         It begins with the block that `step` begins in, which an earlier step may have been the first to use. A block is
         needed up to the step that the next one begins with (with K patches per sample: those K steps) and no longer.
         """
-        round_, place = divmod(step // self.patches_per_sample * self.global_batch, self.num_samples)
+        round_, place = divmod(self.position(step), self.num_samples)
         for number in count(round_):
             blocks = self.blocks(number)
             for block in range(blocks.holding(place) if number == round_ else 0, len(blocks)):
@@ -156,7 +160,7 @@ class Schedule:
         firsts = [0]
         before = 0  # bytes
         while firsts[-1] < len(order):
-            firsts.append(max(firsts[-1] + 1, int(ends.searchsorted(before + self._block_bytes, "right"))))
+            firsts.append(max(firsts[-1] + 1, int(ends.searchsorted(before + self.block_bytes, "right"))))
             before = int(ends[firsts[-1] - 1])
         starts = np.concatenate([[0], np.cumsum(self._samples[order])])[firsts]
         return Blocks(order, np.array(firsts), starts)

@@ -22,7 +22,8 @@ class Batch(NamedTuple):
 class Source(Protocol):
     """Gives batches, and keeps account of the seconds that were spent waiting for all but the first."""
 
-    wait_s: float
+    @property
+    def wait_s(self) -> float: ...
 
     def started(self) -> Iterator[Batch]:
         """The batches of a run, in order. Returns when the first one is there, or needs no more than the others."""

@@ -1,0 +1,126 @@
+"""Another process that fetches the next block of shards while this one is trained on.
+
+Threads of the training process would take turns with it. Nothing depends on this process: whoever needs a shard that is
+not there fetches it, and says what is wrong when it cannot.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from time import sleep
+
+import numpy as np
+import numpy.typing as npt
+
+from shardgen.format import ShardRecord
+from trainer.cache.folder import NoRoomError
+from trainer.cache.shards import CachedShards
+from trainer.stream.fork_server import end_with_parent, start_fork_server
+from trainer.stream.ring import Ring
+from trainer.stream.schedule import Schedule
+from trainer.stream.source import Batch, Source
+
+_DOWNLOADS_AT_ONCE = 4
+_LOOK_EVERY_S = 0.1
+_STEP_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Which shards a training of `stop` steps needs soon.
+
+    `records` are those of the schedule. Workers read up to `steps` ahead of training.
+    """
+
+    schedule: Schedule
+    records: tuple[ShardRecord, ...]
+    steps: int
+    stop: int
+
+    def wanted(self, step: int) -> list[ShardRecord]:
+        """The shards of all blocks that workers may be reading at a step of training, and those of the next one."""
+        found: dict[int, None] = {}
+        for first, shards in self.schedule.blocks_from(step):
+            if first < self.stop:
+                found.update(dict.fromkeys(shards.tolist()))
+            if first >= min(step + self.steps, self.stop):
+                break
+        return [self.records[shard] for shard in found]
+
+    def most_bytes(self, shards: CachedShards) -> int:
+        """What these take in a cache at most, at any step: what is read ahead may begin and end in the middle."""
+        sizes = [shards.size(record) for record in self.records]
+        total = sum(sizes)
+        block = max(self.schedule.block_bytes, *sizes)
+        return min(total, 2 * block + total * self.schedule.position(self.steps) // self.schedule.num_samples)
+
+
+class FetchedAhead:
+    """A source of batches whose shards another process fetches ahead, from step `first` on."""
+
+    def __init__(
+        self, source: Source, shards: CachedShards, ahead: Ahead, first: int, batches_per_step: int = 1
+    ) -> None:
+        self._source = source
+        self._shards = shards
+        self._ahead = ahead
+        self._first = first
+        self._batches_per_step = batches_per_step
+
+    @property
+    def wait_s(self) -> float:
+        return self._source.wait_s
+
+    def started(self) -> Iterator[Batch]:
+        """The batches, in order. Returns when the first one is there."""
+        memory = Ring(1, _STEP_BYTES)
+        _step(memory)[0] = self._first
+        arguments = (self._shards, self._ahead, memory)
+        process = start_fork_server().Process(target=_fetch, args=arguments, name="fetcher", daemon=True)
+        process.start()
+        try:
+            batches = self._source.started()
+        except BaseException:
+            self._end(process)
+            raise
+        return self._told(batches, _step(memory), process)
+
+    def _told(self, batches: Iterator[Batch], step: npt.NDArray[np.int64], process: BaseProcess) -> Iterator[Batch]:
+        try:
+            for number, batch in enumerate(batches):
+                step[0] = self._first + number // self._batches_per_step
+                yield batch
+        finally:
+            self._end(process)
+
+    def _end(self, process: BaseProcess) -> None:
+        process.terminate()
+        process.join()
+        self._shards.cache.sweep()  # what it was fetching
+
+
+def _step(memory: Ring) -> npt.NDArray[np.int64]:
+    """The step of training, in memory that both processes have."""
+    return memory.slot(0).view(np.int64)
+
+
+def _fetch(shards: CachedShards, ahead: Ahead, memory: Ring) -> None:
+    """What the process does until training ends it."""
+    end_with_parent()
+    step = _step(memory)
+    under_way: dict[str, Future[None]] = {}
+    failed: set[str] = set()  # not to be asked for again before they are wanted anew
+    with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
+        while True:
+            wanted = {shards.name(record): record for record in ahead.wanted(int(step[0]))}
+            failed.intersection_update(wanted)
+            for name, record in wanted.items():
+                is_new = not (name in under_way or name in failed or shards.cache.has(name))
+                if is_new and len(under_way) < _DOWNLOADS_AT_ONCE:
+                    under_way[name] = pool.submit(shards.fetch, record, frozenset(wanted))
+            sleep(_LOOK_EVERY_S)
+            for name in [name for name, future in under_way.items() if future.done()]:
+                error = under_way.pop(name).exception()
+                if error is not None and not isinstance(error, NoRoomError):
+                    failed.add(name)
