@@ -191,9 +191,14 @@ class Schedule:
 
 
 def _remembered(known: dict[_Key, _Value], key: _Key, make: Callable[[_Key], _Value]) -> _Value:
-    """The value of a key, and of the key before it: a batch that begins in one block or epoch ends in the next."""
-    if key not in known:
+    """The value of a key, and of the key before it: a batch that begins in one block or epoch ends in the next.
+
+    Several threads may ask.
+    """
+    value = known.get(key)
+    if value is None:
+        value = make(key)
         for former in list(known)[:-1]:
-            del known[former]
-        known[key] = make(key)
-    return known[key]
+            known.pop(former, None)
+        known[key] = value
+    return value
