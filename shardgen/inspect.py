@@ -11,7 +11,7 @@ from rich.table import Table
 
 from shardgen.degradation.words import in_words, summary
 from shardgen.format import MANIFEST_NAME, Address, FormatError, Manifest, lr_name, shard_of_key
-from shardgen.shard_reader import StoredSample, find_sample, open_manifest, scale_folders, stored_samples
+from shardgen.shard_reader import StoredSample, find_sample, in_advance, open_manifest, scale_folders, stored_samples
 from shardgen.sources import printable
 
 
@@ -55,7 +55,8 @@ def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
 
 def _describe_shard(folder: Address, shard: str) -> dict[str, Any]:
     samples = stored_samples(folder, shard)
-    return {"shard": shard, "samples": [{"key": sample.key, **sample.describe()} for sample in samples]}
+    described = in_advance(samples, lambda sample: {"key": sample.key, **sample.describe()}, folder)
+    return {"shard": shard, "samples": list(described)}
 
 
 def _describe_sample(folder: Address, key: str) -> dict[str, Any]:

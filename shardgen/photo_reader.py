@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-
-from upath import UPath
+from typing import TYPE_CHECKING
 
 from shardgen.ahead import ahead
 from shardgen.errors import PhotoError
@@ -12,6 +11,9 @@ from shardgen.format import Address
 from shardgen.photo import announce, check_size, read_bytes
 from shardgen.sources import Photo
 from shardgen.store import read_bytes as read_object
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # Enough to hide a disk's seeks behind the making of pixels.
 _PHOTOS_ANNOUNCED = 4
@@ -52,7 +54,7 @@ def _announced(photos: Sequence[Photo], root: Path) -> Iterator[tuple[Photo, Cal
         yield photo, partial(read_photo, photo, root)
 
 
-def _fetched(photos: Sequence[Photo], root: UPath) -> Iterator[tuple[Photo, Callable[[], bytes]]]:
+def _fetched(photos: Sequence[Photo], root: "UPath") -> Iterator[tuple[Photo, Callable[[], bytes]]]:
     contents = ahead(lambda photo: read_photo(photo, root), photos, _PHOTOS_FETCHED_AT_ONCE)
     for photo, content in zip(photos, contents, strict=True):
         yield photo, content.result

@@ -1,12 +1,14 @@
 """A shard that goes into a store: made here, on scratch, and sent when it is whole."""
 
 from pathlib import Path
-
-from upath import UPath
+from typing import TYPE_CHECKING
 
 from shardgen.format import ShardRecord
 from shardgen.shard_writer import ShardWriter
 from shardgen.store import upload
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 
 class UploadingShardWriter(ShardWriter):
@@ -16,7 +18,7 @@ class UploadingShardWriter(ShardWriter):
     there without the other is no shard: the done marker comes after both, and it is the caller who writes it.
     """
 
-    def __init__(self, scratch: Path, folder: UPath, name: str, split: str) -> None:
+    def __init__(self, scratch: Path, folder: "UPath", name: str, split: str) -> None:
         super().__init__(scratch, name, split)
         self._scratch, self._remote_folder = scratch, folder
 

@@ -5,13 +5,14 @@ import stat
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
-
-from upath import UPath
+from typing import TYPE_CHECKING, NamedTuple
 
 from shardgen.errors import UsageError
 from shardgen.format import Address
 from shardgen.store import file_size, find_files
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # By name, so that listing a million files opens none. HEIC is listed although it cannot be decoded: a folder of phone
 # photos must say so, photo by photo, rather than look empty.
@@ -68,7 +69,7 @@ def list_photos(root: Address) -> Listing:
     return listing
 
 
-def _list_store(root: UPath) -> Listing:
+def _list_store(root: "UPath") -> Listing:
     """One listing of all objects: their sizes and times come with it."""
     listing = Listing()
     try:

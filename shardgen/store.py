@@ -16,15 +16,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import fsspec
-from upath import UPath
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shardgen.ahead import ahead
 from shardgen.attempts import ATTEMPTS, ATTEMPTS_OF_LIBRARY, AddressError, StoreError, ask, silence_s
 from shardgen.files import write_atomically
 from shardgen.format import Address
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 __all__ = (
     "ATTEMPTS",
@@ -76,6 +76,9 @@ def parse_address(text: str) -> Address:
         return Path(text)
     if protocol in ("file", "local"):
         return Path(rest)
+    import fsspec  # not before something lies in a store: see `ask`
+    from upath import UPath
+
     try:
         fsspec.get_filesystem_class(protocol)
     except ImportError as error:
@@ -137,7 +140,7 @@ def write_bytes(address: Address, content: bytes) -> None:
     ask(address, "write", lambda fs, path, limit: fs.pipe_file(path, content, **limit), len(content))
 
 
-def upload(local: Path, address: UPath) -> None:
+def upload(local: Path, address: "UPath") -> None:
     """Put a file of this machine into a store. StoreError unless it has the same size there afterwards."""
     size = local.stat().st_size
     at_once = {"max_concurrency": _UPLOADS_AT_ONCE} if address.protocol in ("s3", "s3a") else {}
@@ -197,7 +200,7 @@ def list_folders(folder: Address) -> list[str]:
     return sorted(name for name in names if name)
 
 
-def find_files(folder: UPath) -> Iterator[Found]:
+def find_files(folder: "UPath") -> Iterator[Found]:
     """All files below a folder of a store, in no particular order."""
     listed = ask(folder, "list", lambda fs, path, limit: (path.rstrip("/"), fs.find(path, detail=True)), pages=True)
     root, entries = listed
@@ -239,7 +242,7 @@ def remove_many(addresses: Sequence[Address]) -> None:
         removed.result()
 
 
-def _entries(folder: UPath) -> list[dict[str, Any]]:
+def _entries(folder: "UPath") -> list[dict[str, Any]]:
     try:
         found = ask(folder, "list", lambda fs, path, limit: fs.ls(path, detail=True), pages=True)
     except (FileNotFoundError, NotADirectoryError):
@@ -262,6 +265,8 @@ def _options(protocol: str) -> dict[str, Any]:
     """What a store's library is told beyond what the user has configured for fsspec."""
     if protocol not in ("s3", "s3a"):
         return {}
+    import fsspec
+
     # Small objects come in one request, not after one that asks for the size; large ones are asked for in pieces.
     options: dict[str, Any] = {"max_concurrency": 1}
     if "config_kwargs" not in fsspec.config.conf.get("s3", {}):
