@@ -8,13 +8,13 @@ from pathlib import Path, PurePosixPath
 
 from shardgen import codec
 from shardgen.errors import RunError
-from shardgen.format import Manifest, scale_folder
+from shardgen.format import Address, Manifest, scale_folder
 from shardgen.shard_reader import StoredSample, open_manifest, scale_folders, stored_samples
 
 _MAX_NAME_BYTES = 255  # of a file, on every file system in use
 
 
-def unpack(folder: Path, output: Path, split: str | None = None) -> tuple[int, int]:
+def unpack(folder: Address, output: Path, split: str | None = None) -> tuple[int, int]:
     """Write `output/scale_4x/CLASS/STEM_hr.png`, `STEM_lr_4x.png` and `STEM_upsampled_4x.png` for every sample.
 
     Further variants of LR are `STEM_lr1_4x.png` and so on.

@@ -20,6 +20,8 @@ from helpers import PATIENCE_S, contract_files, generate, make_photos, run_cli
 from ray.cluster_utils import Cluster
 
 from shardgen.config import Config
+from shardgen.engines.ray_node import make, versions
+from shardgen.errors import RunError
 from shardgen.format import load_json
 from shardgen.generate import prepare
 
@@ -146,10 +148,11 @@ def test_a_node_that_dies_changes_nothing(
     with running(cluster, many_photos, tmp_path) as process:
         wait_until(lambda: temporaries(tmp_path) and workers(victim), process)
         kill_node(cluster, victim)
-        _, stderr = process.communicate(timeout=PATIENCE_S)
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     assert contract_files(tmp_path) == undisturbed
     assert stderr.startswith("120/120 photos") and len(stderr.splitlines()) == 1
+    assert "ray" not in stdout.replace(str(tmp_path), "").replace(str(many_photos), ""), "deaths are Ray's own affair"
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -207,14 +210,20 @@ def alive(cluster: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def odd_node(cluster: Any, command_before: str, **environment: str) -> Iterator[None]:
-    """A node as people start one, after the shell commands `before` in a mount namespace of its own."""
+def blind_node(cluster: Any, hidden: Path) -> Iterator[None]:
+    """A node as people start one, in a mount namespace of its own where a folder is empty."""
     before = wait_until(lambda: len(found := alive(cluster)) == 1 + len(cluster.worker_nodes) and found)
     start = f"ray start --address={cluster.address} --num-cpus=1 --object-store-memory=80000000 --block"
-    command = ["unshare", "-m" if os.geteuid() == 0 else "-Urm", "sh", "-c", f"{command_before} && exec {start}"]
+    command = [
+        "unshare",
+        "-m" if os.geteuid() == 0 else "-Urm",
+        "sh",
+        "-c",
+        f"mount -t tmpfs tmpfs {hidden} && exec {start}",
+    ]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     process = subprocess.Popen(
-        command, env={**os.environ, "PATH": path, **environment}, stdout=subprocess.DEVNULL, start_new_session=True
+        command, env={**os.environ, "PATH": path}, stdout=subprocess.DEVNULL, start_new_session=True
     )
     try:
         wait_until(lambda: len(alive(cluster)) > len(before))
@@ -226,38 +235,45 @@ def odd_node(cluster: Any, command_before: str, **environment: str) -> Iterator[
         process.wait()
 
 
-@pytest.mark.parametrize("blind", ["photos", "output"])
-def test_a_node_without_the_folder_is_named_and_no_photo_is_blamed(
-    blind: str, cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
+def test_a_node_without_the_photos_is_named_and_no_photo_is_blamed(
+    cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    output = tmp_path / "out"
-    output.mkdir()
-    hidden = many_photos if blind == "photos" else output
     with (
-        odd_node(cluster, f"mount -t tmpfs tmpfs {hidden}"),
-        running(cluster, many_photos, output, *ARGS, "--workers", 9) as process,
+        blind_node(cluster, many_photos),
+        running(cluster, many_photos, tmp_path, *ARGS, "--workers", 9) as process,
     ):
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
-    assert f"node {socket.gethostname()} (" in stderr and "Traceback" not in stderr
-    said = {
-        "photos": f"bytes on this machine. All nodes must see the same photos in {many_photos}: mend the node's",
-        "output": f"does not see the output folder {output} as this machine does. All nodes need the same folder",
-    }
-    assert said[blind] in stderr
-    assert not list(output.rglob("*.tmp")) and not list(output.rglob("manifest.json"))
-    generate(many_photos, output, *ARGS)
-    assert contract_files(output) == undisturbed
+    assert f" cannot be read on node {socket.gethostname()} (" in stderr and "Traceback" not in stderr
+    assert (
+        f"bytes on this machine. All nodes must see the same photos in {many_photos}: mend the node's mount" in stderr
+    )
+    assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("manifest.json"))
+    generate(many_photos, tmp_path, *ARGS)
+    assert contract_files(tmp_path) == undisturbed
 
 
-def test_a_node_with_other_libraries_is_named(cluster: Any, many_photos: Path, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import shardgen; shardgen.__version__ = '0.0.1'")
-    odd = odd_node(cluster, "true", PYTHONPATH=f"{tmp_path}:{ROOT}")
-    with odd, running(cluster, many_photos, tmp_path / "out", *ARGS, "--workers", 9) as process:
-        _, stderr = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 1
-    assert "would make other bytes: it has sr-shards 0.0.1 (not " in stderr
-    assert "Install the same versions on all nodes." in stderr
+def on_node(photos: Path, output: Path, **changed: Any) -> RunError:
+    """What a node says to a task that it must not begin."""
+    task = prepare(Config(photos, output, size=64)).tasks[0]
+    usual = {"job": pytest.fail, "board": None, "mark": output / "mark", "expected": versions(), "compare": True}
+    said = make(task, **{**usual, **changed})
+    assert isinstance(said, RunError)
+    return said
+
+
+def test_a_node_that_does_not_see_the_output_is_named(photos: Path, tmp_path: Path) -> None:
+    said = str(on_node(photos, tmp_path))
+    assert said.startswith(f"node {socket.gethostname()} (")
+    assert f"does not see the output folder {tmp_path} as this machine does. All nodes need the same folder" in said
+
+
+def test_a_node_with_other_libraries_is_named(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "mark").touch()
+    said = str(on_node(photos, tmp_path, expected={**versions(), "pillow": "1.0"}))
+    assert (
+        f"would make other bytes: it has pillow {versions()['pillow']} (not 1.0). Install the same versions on" in said
+    )
 
 
 ENGINE = """

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from shardgen.errors import RunError
+from shardgen.scratch import scratch_root
 from shardgen.shard_job import Report, ShardResult, ShardTask
+from shardgen.store import StoreError, is_local
 
 Job = Callable[[ShardTask, Report], ShardResult]
 
@@ -13,7 +15,10 @@ RUN_AGAIN = "Run the same command again: finished shards are kept."
 
 
 class Engine(Protocol):
-    """Runs shard tasks somewhere."""
+    """Runs shard tasks somewhere. `num_workers` of them at once work on this machine and with its disks."""
+
+    @property
+    def num_workers(self) -> int: ...
 
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         """Yield a result per task as they come. RunError names the shard when a worker dies or cannot write.
@@ -32,6 +37,8 @@ def attempt(task: ShardTask, job: Job, report: Report) -> ShardResult | RunError
         return job(task, report)
     except (BrokenPipeError, ConnectionResetError):
         raise
+    except StoreError as error:
+        return RunError(store_failed(task, error))
     except OSError as error:
         return RunError(cannot_write(task, error))
     except RunError as error:
@@ -41,7 +48,12 @@ def attempt(task: ShardTask, job: Job, report: Report) -> ShardResult | RunError
 
 
 def cannot_write(task: ShardTask, error: OSError) -> str:
+    place = task.config.output if is_local(task.config.output) else f"{scratch_root()} (TMPDIR), before it is sent"
     return (
-        f"cannot write shard {task.plan.name} in {task.config.output}: {error.strerror or error}. Nothing half-written "
+        f"cannot write shard {task.plan.name} in {place}: {error.strerror or error}. Nothing half-written "
         "is left. Make room (or mend what is wrong) and run the same command again: finished shards are kept."
     )
+
+
+def store_failed(task: ShardTask, error: StoreError) -> str:
+    return f"shard {task.plan.name}: {error} {RUN_AGAIN}"

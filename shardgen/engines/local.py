@@ -1,18 +1,21 @@
 """The engines of one machine: in this process, or in a pool of worker processes."""
 
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
+from threading import Thread
 from time import monotonic
 from typing import Any
 
-from shardgen.engines.base import RUN_AGAIN, Job, attempt, cannot_write
+from shardgen.engines.base import RUN_AGAIN, Job, attempt, cannot_write, store_failed
 from shardgen.engines.fork_server import start_fork_server
 from shardgen.errors import RunError
 from shardgen.shard_job import Progress, Report, ShardResult, ShardTask, limit_threads
+from shardgen.store import StoreError, is_local
 
 _REPORT_EVERY_S = 0.1
 
@@ -20,10 +23,14 @@ _REPORT_EVERY_S = 0.1
 class SerialEngine:
     """Everything in this process: for debugging and for tests."""
 
+    num_workers = 1
+
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         for task in tasks:
             try:
                 yield job(task, report)
+            except StoreError as error:
+                raise RunError(store_failed(task, error)) from error
             except OSError as error:
                 raise RunError(cannot_write(task, error)) from error
 
@@ -36,11 +43,11 @@ class PoolEngine:
     """
 
     def __init__(self, num_workers: int) -> None:
-        self._num_workers = num_workers
+        self.num_workers = num_workers
 
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         waiting = list(reversed(tasks))
-        workers = self._start(min(self._num_workers, len(waiting)), job)
+        workers = self._start(min(self.num_workers, len(waiting)), job)
         try:
             for worker in workers:
                 worker.give(waiting.pop())
@@ -105,10 +112,22 @@ def _ready(workers: list[_Worker]) -> list[_Worker]:
 def _work(connection: "Connection[Any, Any]", job: Job) -> None:
     """A worker's life: take a task, do it, send what came of it, until the parent is gone."""
     limit_threads()
+    follows_parent = False
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             task = connection.recv()
+            if not (follows_parent or is_local(task.config.output)):
+                follows_parent = True
+                Thread(target=_end_with_parent, name="parent", daemon=True).start()
             connection.send(attempt(task, job, _Reporter(connection)))
+
+
+def _end_with_parent() -> None:
+    """Sending a shard takes a while; one that an orphan has sent might come to lie under the marker of a later run."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 class _Reporter:

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-# Before Ray is imported: it would otherwise report its use, and warn of its own plans.
+# Before Ray is imported: it would otherwise report its use, warn of its own plans, and print every death to our stdout.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -54,8 +55,10 @@ def ray_engine(address: str | None, num_workers: int | None) -> Iterator["RayEng
 class RayEngine:
     """Tasks of one CPU each, a bounded number of them handed to Ray at a time. Needs a connection: `ray_engine`."""
 
-    def __init__(self, num_workers: int | None) -> None:
-        self._num_workers = num_workers
+    num_workers = 0  # on this machine, as far as is known: Ray finds the places
+
+    def __init__(self, max_tasks: int | None) -> None:
+        self._max_tasks = max_tasks
 
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         output = tasks[0].config.output
@@ -83,7 +86,7 @@ class RayEngine:
 
     def _limit(self) -> int:
         """Asked for each time: nodes come and go."""
-        return self._num_workers or max(1, int(ray.cluster_resources().get("CPU", 0)))
+        return self._max_tasks or max(1, int(ray.cluster_resources().get("CPU", 0)))
 
 
 class _Run:
@@ -213,13 +216,15 @@ def _placed(address: Address) -> Address:
 
 def _refuse_blind_node(task: ShardTask, unlike: Unlike) -> None:
     """RunError when the node sees other photos than this machine. What has changed here too is taken as it is now."""
+    root = _placed(task.config.input)
+    assert isinstance(root, Path), "stores are not compared"
     for path, there in unlike.sizes.items():
-        here = readable_size(task.config.input / path)
+        here = readable_size(root / path)
         if here != there:
             seen = ["cannot be read" if size is None else f"has {size:,} bytes" for size in (there, here)]
             raise RunError(
                 f"{path} {seen[0]} on node {unlike.node}, and {seen[1]} on this machine. All nodes must see the same "
-                f"photos in {task.config.input.absolute()}: mend the node's mount, or take it out of the cluster. "
+                f"photos in {root}: mend the node's mount, or take it out of the cluster. "
                 f"{RUN_AGAIN}"
             )
 
