@@ -9,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import psutil
 import pytest
 from helpers import PATIENCE_S, contract_files, generate, make_photos, run_cli
 from ray.cluster_utils import Cluster
+from ray_nodes import NODE, ROOT, kill_node, markers, ray_environment, running, temporaries, wait_until, workers
 
 from shardgen.config import Config
 from shardgen.engines.ray_node import make, versions
@@ -25,9 +25,7 @@ from shardgen.errors import RunError
 from shardgen.format import load_json
 from shardgen.generate import prepare
 
-ROOT = Path(__file__).parent.parent
 ARGS = ("-s", 2, 3, "--size", 256, "--shard-bytes", "3MB")
-NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +43,8 @@ def undisturbed(many_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def ray_folder() -> Iterator[Path]:
-    """Where Ray keeps its sockets (whose names must be short) and what it knows of clusters on this machine."""
-    with (
-        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
-        pytest.MonkeyPatch.context() as m,
-    ):
-        m.setenv("RAY_TMPDIR", folder)
-        m.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        m.setenv("PYTHONPATH", str(ROOT))
-        m.delenv("RAY_ADDRESS", raising=False)
-        yield Path(folder)
+    with ray_environment() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -68,57 +58,6 @@ def cluster(ray_folder: Path) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
-
-
-@contextlib.contextmanager
-def running(cluster: Any, photos: Path, output: Path, *args: object) -> Iterator[subprocess.Popen[str]]:
-    """A run of its own process group, killed at the end if it is still there."""
-    command = [sys.executable, "-m", "shardgen", "generate", "-i", photos, "-o", output, "--auto"]
-    command += ["--engine", "ray", "--ray-address", cluster.address, *(args or ARGS)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([str(word) for word in command], **pipes, text=True, start_new_session=True)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        assert process is None or process.poll() is None, f"ended before its time: {process.communicate()}"
-        assert time.monotonic() < deadline
-        os.sched_yield()
-    return value
-
-
-def workers(node: Any) -> list[psutil.Process]:
-    """Processes of a node that are making a shard: Ray calls them by its name."""
-    found = []
-    for child in psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if child.cmdline()[:1] and child.cmdline()[0].startswith(("ray::train-", "ray::val-")):
-                found.append(child)
-    return found
-
-
-def temporaries(output: Path) -> list[Path]:
-    return [path for path in output.rglob("*.tmp") if path.parent != output]
-
-
-def markers(output: Path) -> list[Path]:
-    return [*output.glob("scale_*/train-*.json"), *output.glob("scale_*/val-*.json")]
-
-
-def kill_node(cluster: Any, node: Any) -> None:
-    """All of a node's processes die at the same moment."""
-    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-    for process in [raylet, *raylet.children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    cluster.remove_node(node, allow_graceful=False)
 
 
 def test_the_same_bytes_as_here_and_no_word_of_ray(
@@ -145,7 +84,7 @@ def test_a_node_that_dies_changes_nothing(
     cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     victim = cluster.add_node(**NODE)
-    with running(cluster, many_photos, tmp_path) as process:
+    with running(cluster, many_photos, tmp_path, *ARGS) as process:
         wait_until(lambda: temporaries(tmp_path) and workers(victim), process)
         kill_node(cluster, victim)
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
@@ -160,7 +99,7 @@ def test_a_node_that_dies_changes_nothing(
 def test_an_interrupt_stops_and_leaves_no_trace(
     signal_number: int, exit_code: int, cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    with running(cluster, many_photos, tmp_path) as process:
+    with running(cluster, many_photos, tmp_path, *ARGS) as process:
         wait_until(lambda: temporaries(tmp_path) and markers(tmp_path), process)
         os.killpg(process.pid, signal_number)
         _, stderr = process.communicate(timeout=PATIENCE_S)
@@ -177,11 +116,11 @@ def test_an_interrupt_stops_and_leaves_no_trace(
 def test_a_killed_run_takes_its_workers_along_and_goes_on_where_it_was(
     cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    with running(cluster, many_photos, tmp_path) as process:
+    with running(cluster, many_photos, tmp_path, *ARGS) as process:
         wait_until(lambda: temporaries(tmp_path) and markers(tmp_path), process)
         process.kill()
         process.wait()
-    with running(cluster, many_photos, tmp_path) as process:
+    with running(cluster, many_photos, tmp_path, *ARGS) as process:
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     assert " kept" in stdout and " 0 kept" not in stdout
