@@ -31,6 +31,7 @@ from shardgen.shard_job import Progress, Report, ShardResult, ShardTask
 RETRIES = 3  # of a task whose node or worker process died
 _LOOK_EVERY_S = 0.5
 _CONNECT_S = 10.0
+_STOP_S = 10.0  # what has not stopped by then is killed when the connection ends
 _OBJECT_STORE_BYTES = 80_000_000  # the least that Ray takes: no pixels travel between processes
 
 
@@ -80,9 +81,9 @@ class RayEngine:
                             report(made.progress - run.shown.pop(made.result.name, Progress()))
                             yield made.result
             finally:
-                run.cancel()
                 if mark:
                     mark.unlink(missing_ok=True)
+                run.cancel()
 
     def _limit(self) -> int:
         """Asked for each time: nodes come and go."""
@@ -134,12 +135,16 @@ class _Run:
         return outcome
 
     def cancel(self) -> None:
-        """Stop all tasks at once, and wait until they have stopped."""
-        for reference in self.tasks:
-            ray.cancel(reference, force=True)
-        if self.tasks:
-            ray.wait(list(self.tasks), num_returns=len(self.tasks), timeout=_CONNECT_S)
+        """Stop all tasks at once, and wait until they have cleared away what they had begun.
+
+        Not by force, which may end this process too: a task that has just finished is one too many for Ray's books.
+        Without board and mark none can finish its shard, whatever becomes of the interrupt.
+        """
         ray.kill(self._board)
+        for reference in self.tasks:
+            ray.cancel(reference)
+        if self.tasks:
+            ray.wait(list(self.tasks), num_returns=len(self.tasks), timeout=_STOP_S)
 
 
 @contextmanager
