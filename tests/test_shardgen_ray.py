@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -9,8 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,15 @@ import psutil
 import pytest
 from helpers import PATIENCE_S, contract_files, generate, make_photos, run_cli
 from ray.cluster_utils import Cluster
+from ray_nodes import NODE, ROOT, kill_node, markers, ray_environment, running, temporaries, wait_until, workers
 
 from shardgen.config import Config
+from shardgen.engines.ray_node import make, versions
+from shardgen.errors import RunError
 from shardgen.format import load_json
 from shardgen.generate import prepare
 
-ROOT = Path(__file__).parent.parent
 ARGS = ("-s", 2, 3, "--size", 256, "--shard-bytes", "3MB")
-NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +44,8 @@ def undisturbed(many_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def ray_folder() -> Iterator[Path]:
-    """Where Ray keeps its sockets (whose names must be short) and what it knows of clusters on this machine."""
-    with (
-        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
-        pytest.MonkeyPatch.context() as m,
-    ):
-        m.setenv("RAY_TMPDIR", folder)
-        m.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        m.setenv("PYTHONPATH", str(ROOT))
-        m.delenv("RAY_ADDRESS", raising=False)
-        yield Path(folder)
+    with ray_environment() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -68,55 +61,11 @@ def cluster(ray_folder: Path) -> Iterator[Any]:
         cluster.shutdown()
 
 
-@contextlib.contextmanager
-def running(cluster: Any, photos: Path, output: Path, *args: object) -> Iterator[subprocess.Popen[str]]:
-    """A run of its own process group, killed at the end if it is still there."""
-    command = [sys.executable, "-m", "shardgen", "generate", "-i", photos, "-o", output, "--auto"]
-    command += ["--engine", "ray", "--ray-address", cluster.address, *(args or ARGS)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([str(word) for word in command], **pipes, text=True, start_new_session=True)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        assert process is None or process.poll() is None, f"ended before its time: {process.communicate()}"
-        assert time.monotonic() < deadline
-        os.sched_yield()
-    return value
-
-
-def workers(node: Any) -> list[psutil.Process]:
-    """Processes of a node that are making a shard: Ray calls them by its name."""
-    found = []
-    for child in psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if child.cmdline()[:1] and child.cmdline()[0].startswith(("ray::train-", "ray::val-")):
-                found.append(child)
-    return found
-
-
-def temporaries(output: Path) -> list[Path]:
-    return [path for path in output.rglob("*.tmp") if path.parent != output]
-
-
-def markers(output: Path) -> list[Path]:
-    return [*output.glob("scale_*/train-*.json"), *output.glob("scale_*/val-*.json")]
-
-
-def kill_node(cluster: Any, node: Any) -> None:
-    """All of a node's processes die at the same moment."""
-    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-    for process in [raylet, *raylet.children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    cluster.remove_node(node, allow_graceful=False)
+def told(stderr: str) -> tuple[list[str], list[str]]:
+    """Lines of how far the run is, which come every ten seconds and at the end, and all others but empty ones."""
+    lines = [line for line in stderr.splitlines() if line]
+    counts = [line for line in lines if re.match(r"[\d,]+/[\d,]+ photos, ", line)]
+    return counts, [line for line in lines if line not in counts]
 
 
 def test_the_same_bytes_as_here_and_no_word_of_ray(
@@ -128,9 +77,9 @@ def test_the_same_bytes_as_here_and_no_word_of_ray(
     assert done.returncode == 0, done.stderr
     generate(many, tmp_path / "local", *ARGS)
     assert contract_files(tmp_path / "out") == contract_files(tmp_path / "local")
-    last_line, failed = done.stderr.splitlines()
-    assert last_line.startswith("121/121 photos, ") and last_line.endswith(" 1 failed")
-    assert failed.startswith("1 of 121 photos failed")
+    counts, others = told(done.stderr)
+    assert counts[-1].startswith("121/121 photos, ") and counts[-1].endswith(" 1 failed")
+    assert [line.partition(" (")[0] for line in others] == ["1 of 121 photos failed"]
     assert [line.split(" ")[0] for line in done.stdout.splitlines()[-4:-1]] == [
         "out/scale_2x:",
         "out/scale_3x:",
@@ -143,13 +92,15 @@ def test_a_node_that_dies_changes_nothing(
     cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     victim = cluster.add_node(**NODE)
-    with running(cluster, many_photos, tmp_path) as process:
+    with running(cluster, many_photos, tmp_path, *ARGS) as process:
         wait_until(lambda: temporaries(tmp_path) and workers(victim), process)
         kill_node(cluster, victim)
-        _, stderr = process.communicate(timeout=PATIENCE_S)
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     assert contract_files(tmp_path) == undisturbed
-    assert stderr.startswith("120/120 photos") and len(stderr.splitlines()) == 1
+    counts, others = told(stderr)
+    assert counts[-1].startswith("120/120 photos") and not others
+    assert "ray" not in stdout.replace(str(tmp_path), "").replace(str(many_photos), ""), "deaths are Ray's own affair"
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -157,12 +108,12 @@ def test_a_node_that_dies_changes_nothing(
 def test_an_interrupt_stops_and_leaves_no_trace(
     signal_number: int, exit_code: int, cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    with running(cluster, many_photos, tmp_path) as process:
+    with running(cluster, many_photos, tmp_path, *ARGS) as process:
         wait_until(lambda: temporaries(tmp_path) and markers(tmp_path), process)
         os.killpg(process.pid, signal_number)
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == exit_code, stderr
-    assert stderr.strip() == "Interrupted. Finished shards are kept; the same command goes on from here."
+    assert told(stderr)[1] == ["Interrupted. Finished shards are kept; the same command goes on from here."]
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.glob("scale_*/manifest.json"))
     finished = len(markers(tmp_path))
     wait_until(lambda: not any(workers(node) for node in cluster.worker_nodes))
@@ -174,11 +125,11 @@ def test_an_interrupt_stops_and_leaves_no_trace(
 def test_a_killed_run_takes_its_workers_along_and_goes_on_where_it_was(
     cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    with running(cluster, many_photos, tmp_path) as process:
+    with running(cluster, many_photos, tmp_path, *ARGS) as process:
         wait_until(lambda: temporaries(tmp_path) and markers(tmp_path), process)
         process.kill()
         process.wait()
-    with running(cluster, many_photos, tmp_path) as process:
+    with running(cluster, many_photos, tmp_path, *ARGS) as process:
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     assert " kept" in stdout and " 0 kept" not in stdout
@@ -207,14 +158,20 @@ def alive(cluster: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def odd_node(cluster: Any, command_before: str, **environment: str) -> Iterator[None]:
-    """A node as people start one, after the shell commands `before` in a mount namespace of its own."""
+def blind_node(cluster: Any, hidden: Path) -> Iterator[None]:
+    """A node as people start one, in a mount namespace of its own where a folder is empty."""
     before = wait_until(lambda: len(found := alive(cluster)) == 1 + len(cluster.worker_nodes) and found)
     start = f"ray start --address={cluster.address} --num-cpus=1 --object-store-memory=80000000 --block"
-    command = ["unshare", "-m" if os.geteuid() == 0 else "-Urm", "sh", "-c", f"{command_before} && exec {start}"]
+    command = [
+        "unshare",
+        "-m" if os.geteuid() == 0 else "-Urm",
+        "sh",
+        "-c",
+        f"mount -t tmpfs tmpfs {hidden} && exec {start}",
+    ]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     process = subprocess.Popen(
-        command, env={**os.environ, "PATH": path, **environment}, stdout=subprocess.DEVNULL, start_new_session=True
+        command, env={**os.environ, "PATH": path}, stdout=subprocess.DEVNULL, start_new_session=True
     )
     try:
         wait_until(lambda: len(alive(cluster)) > len(before))
@@ -226,38 +183,45 @@ def odd_node(cluster: Any, command_before: str, **environment: str) -> Iterator[
         process.wait()
 
 
-@pytest.mark.parametrize("blind", ["photos", "output"])
-def test_a_node_without_the_folder_is_named_and_no_photo_is_blamed(
-    blind: str, cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
+def test_a_node_without_the_photos_is_named_and_no_photo_is_blamed(
+    cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    output = tmp_path / "out"
-    output.mkdir()
-    hidden = many_photos if blind == "photos" else output
     with (
-        odd_node(cluster, f"mount -t tmpfs tmpfs {hidden}"),
-        running(cluster, many_photos, output, *ARGS, "--workers", 9) as process,
+        blind_node(cluster, many_photos),
+        running(cluster, many_photos, tmp_path, *ARGS, "--workers", 9) as process,
     ):
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
-    assert f"node {socket.gethostname()} (" in stderr and "Traceback" not in stderr
-    said = {
-        "photos": f"bytes on this machine. All nodes must see the same photos in {many_photos}: mend the node's",
-        "output": f"does not see the output folder {output} as this machine does. All nodes need the same folder",
-    }
-    assert said[blind] in stderr
-    assert not list(output.rglob("*.tmp")) and not list(output.rglob("manifest.json"))
-    generate(many_photos, output, *ARGS)
-    assert contract_files(output) == undisturbed
+    assert f" cannot be read on node {socket.gethostname()} (" in stderr and "Traceback" not in stderr
+    assert (
+        f"bytes on this machine. All nodes must see the same photos in {many_photos}: mend the node's mount" in stderr
+    )
+    assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("manifest.json"))
+    generate(many_photos, tmp_path, *ARGS)
+    assert contract_files(tmp_path) == undisturbed
 
 
-def test_a_node_with_other_libraries_is_named(cluster: Any, many_photos: Path, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import shardgen; shardgen.__version__ = '0.0.1'")
-    odd = odd_node(cluster, "true", PYTHONPATH=f"{tmp_path}:{ROOT}")
-    with odd, running(cluster, many_photos, tmp_path / "out", *ARGS, "--workers", 9) as process:
-        _, stderr = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 1
-    assert "would make other bytes: it has sr-shards 0.0.1 (not " in stderr
-    assert "Install the same versions on all nodes." in stderr
+def on_node(photos: Path, output: Path, **changed: Any) -> RunError:
+    """What a node says to a task that it must not begin."""
+    task = prepare(Config(photos, output, size=64)).tasks[0]
+    usual = {"job": pytest.fail, "board": None, "mark": output / "mark", "expected": versions(), "compare": True}
+    said = make(task, **{**usual, **changed})
+    assert isinstance(said, RunError)
+    return said
+
+
+def test_a_node_that_does_not_see_the_output_is_named(photos: Path, tmp_path: Path) -> None:
+    said = str(on_node(photos, tmp_path))
+    assert said.startswith(f"node {socket.gethostname()} (")
+    assert f"does not see the output folder {tmp_path} as this machine does. All nodes need the same folder" in said
+
+
+def test_a_node_with_other_libraries_is_named(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "mark").touch()
+    said = str(on_node(photos, tmp_path, expected={**versions(), "pillow": "1.0"}))
+    assert (
+        f"would make other bytes: it has pillow {versions()['pillow']} (not 1.0). Install the same versions on" in said
+    )
 
 
 ENGINE = """
@@ -347,7 +311,8 @@ def test_without_a_cluster_one_is_started_and_ended(
         assert done.returncode == 0, done.stderr
         wait_until(lambda: not any(empty in " ".join(words) for words in command_lines()))
     assert contract_files(tmp_path / "out") == undisturbed
-    assert done.stderr.startswith("120/120 photos") and len(done.stderr.splitlines()) == 1
+    counts, others = told(done.stderr)
+    assert counts[-1].startswith("120/120 photos") and not others
 
 
 def command_lines() -> Iterator[list[str]]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-# Before Ray is imported: it would otherwise report its use, and warn of its own plans.
+# Before Ray is imported: it would otherwise report its use, warn of its own plans, and print every death to our stdout.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -30,6 +31,7 @@ from shardgen.shard_job import Progress, Report, ShardResult, ShardTask
 RETRIES = 3  # of a task whose node or worker process died
 _LOOK_EVERY_S = 0.5
 _CONNECT_S = 10.0
+_STOP_S = 10.0  # what has not stopped by then is killed when the connection ends
 _OBJECT_STORE_BYTES = 80_000_000  # the least that Ray takes: no pixels travel between processes
 
 
@@ -54,13 +56,10 @@ def ray_engine(address: str | None, num_workers: int | None) -> Iterator["RayEng
 class RayEngine:
     """Tasks of one CPU each, a bounded number of them handed to Ray at a time. Needs a connection: `ray_engine`."""
 
-    def __init__(self, num_workers: int | None) -> None:
-        self._num_workers = num_workers
+    num_workers = 0  # on this machine, as far as is known: Ray finds the places
 
-    @property
-    def num_workers(self) -> int:
-        """None of this machine that anyone knew of: which node works, and with which disk, is Ray's decision."""
-        return 0
+    def __init__(self, max_tasks: int | None) -> None:
+        self._max_tasks = max_tasks
 
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         output = tasks[0].config.output
@@ -82,13 +81,13 @@ class RayEngine:
                             report(made.progress - run.shown.pop(made.result.name, Progress()))
                             yield made.result
             finally:
-                run.cancel()
                 if mark:
                     mark.unlink(missing_ok=True)
+                run.cancel()
 
     def _limit(self) -> int:
         """Asked for each time: nodes come and go."""
-        return self._num_workers or max(1, int(ray.cluster_resources().get("CPU", 0)))
+        return self._max_tasks or max(1, int(ray.cluster_resources().get("CPU", 0)))
 
 
 class _Run:
@@ -136,12 +135,16 @@ class _Run:
         return outcome
 
     def cancel(self) -> None:
-        """Stop all tasks at once, and wait until they have stopped."""
-        for reference in self.tasks:
-            ray.cancel(reference, force=True)
-        if self.tasks:
-            ray.wait(list(self.tasks), num_returns=len(self.tasks), timeout=_CONNECT_S)
+        """Stop all tasks at once, and wait until they have cleared away what they had begun.
+
+        Not by force, which may end this process too: a task that has just finished is one too many for Ray's books.
+        Without board and mark none can finish its shard, whatever becomes of the interrupt.
+        """
         ray.kill(self._board)
+        for reference in self.tasks:
+            ray.cancel(reference)
+        if self.tasks:
+            ray.wait(list(self.tasks), num_returns=len(self.tasks), timeout=_STOP_S)
 
 
 @contextmanager
@@ -218,14 +221,15 @@ def _placed(address: Address) -> Address:
 
 def _refuse_blind_node(task: ShardTask, unlike: Unlike) -> None:
     """RunError when the node sees other photos than this machine. What has changed here too is taken as it is now."""
+    root = _placed(task.config.input)
+    assert isinstance(root, Path), "stores are not compared"
     for path, there in unlike.sizes.items():
-        root = task.config.input
-        here = readable_size(root / path) if isinstance(root, Path) else None
+        here = readable_size(root / path)
         if here != there:
             seen = ["cannot be read" if size is None else f"has {size:,} bytes" for size in (there, here)]
             raise RunError(
                 f"{path} {seen[0]} on node {unlike.node}, and {seen[1]} on this machine. All nodes must see the same "
-                f"photos in {task.config.input.absolute()}: mend the node's mount, or take it out of the cluster. "
+                f"photos in {root}: mend the node's mount, or take it out of the cluster. "
                 f"{RUN_AGAIN}"
             )
 
