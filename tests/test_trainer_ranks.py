@@ -56,6 +56,8 @@ def words(data: Path, out: Path, batch: int, *more: object) -> tuple[object, ...
 
 
 class Run(NamedTuple):
+    """A run's folder, and what the command printed."""
+
     folder: Path
     said: str
 
@@ -233,7 +235,7 @@ def test_what_one_rank_finds_damaged_ends_all_with_one_message(data: Path, tmp_p
         said = launched.ended()
         assert launched.process.returncode == 1
     assert said.count("Damaged, another sample takes its place: ") == 1
-    assert said.count("Error: ") == 1 and "Error: 1 of 33 samples are damaged, more than 0.1%" in said
+    assert said.count("\nError: ") == 1 and "\nError: 1 of 33 samples are damaged, more than 0.1%" in said
     run = Run(tmp_path / "r", said)
     assert len(run.events("damaged")) == len(run.events("error")) == 1
 
@@ -268,10 +270,8 @@ def test_a_place_is_read_from_the_environment() -> None:
     assert Place.of({}) == ONE_PROCESS
     environment = {**TORCHRUN, "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
     assert Place.of({**environment, "TORCHELASTIC_RESTART_COUNT": "2"}) == Place(5, 8, 1, 4, 2, "job")
-    assert (
-        Place.of({**environment, "TORCHELASTIC_RUN_ID": "none"}).job
-        == Place.of(TORCHRUN | {"TORCHELASTIC_RUN_ID": ""}).job
-    )
+    unnamed = [Place.of({**environment, "TORCHELASTIC_RUN_ID": name}).job for name in ("none", "")]
+    assert unnamed[0] == unnamed[1] and str(os.getppid()) in str(unnamed[0]), "torchrun's process stands for its job"
     assert Place.of(environment).share(10) == 2 and Place.of(environment).share(3) == 1
 
 
@@ -293,8 +293,8 @@ def test_an_environment_that_is_half_set_is_refused(
 ) -> None:
     launched(**changes)
     done = trainer(*words(data, tmp_path, 8))
-    assert (done.code == 2 and f"Error: {message}" in done.err) or message in done.err
-    assert "Traceback" not in done.err and not list(tmp_path.iterdir())
+    assert done.code == 2 and done.err.startswith("Error: ") and message in done.err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -514,7 +514,7 @@ def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device("auto", 1) == choose_device("cuda", 1) == torch.device("cuda:1")
     assert choose_device("cuda") == torch.device("cuda")
-    with pytest.raises(UsageError, match="there is no CUDA device 2 for local rank 2: 2 are here; .* 2$"):
+    with pytest.raises(UsageError, match=r"there is no CUDA device 2 for local rank 2: 2 are here; .* 2$"):
         choose_device("auto", 2)
     for name in ("cuda:0", "mps"):
         with pytest.raises(UsageError, match=f"--device {name}: each process under torchrun takes its own"):
