@@ -138,8 +138,9 @@ def _default_name(plan: Plan) -> str:
 
 
 def _again(run: RunFolder, world: World) -> str:
-    start = "python" if world.ranks == 1 else "torchrun ..."
-    return f"{start} -m trainer --out {shlex.quote(str(run.home.parent))} --run {shlex.quote(run.home.name)} --resume"
+    # torchrun would take --run for a word of its own, were it not for the two dashes.
+    start = "python -m trainer" if world.ranks == 1 else "torchrun ... -m -- trainer"
+    return f"{start} --out {shlex.quote(str(run.home.parent))} --run {shlex.quote(run.home.name)} --resume"
 
 
 def _result(outcome: Outcome, run: RunFolder) -> str:

@@ -1,0 +1,530 @@
+"""Training in many processes: the same steps whatever their number, one that writes, and going on when one dies."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+import torch
+import yaml
+from helpers import PATIENCE_S, generate, trainer
+from PIL import Image
+from torch.distributed import TCPStore
+
+from shardgen.format import load_index
+from trainer.config import TrainConfig
+from trainer.device import choose_device
+from trainer.errors import RunError, UsageError
+from trainer.learner import Learner
+from trainer.loop import TrainingLoop
+from trainer.meeting import meet
+from trainer.metrics import Quality, mean_of_sums, mean_quality, quality_sums
+from trainer.place import ONE_PROCESS, Place
+from trainer.plan import describe, plan_run
+from trainer.shards import open_shards
+from trainer.stopping import StopRequest
+
+STEPS = 60
+# A small rate: AdamW makes steps of full size out of gradients that are rounding errors alone.
+SMALL = ("--model", "ultra_lite", "--patch-size", 24, "--workers", 0, "--device", "cpu", "--amp", "off", "--lr", 2e-5)
+TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
+
+
+@pytest.fixture(scope="module")
+def data(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards with seven validation images, which two or four ranks cannot share equally."""
+    output = tmp_path_factory.mktemp("shards")
+    generate(photos, output, "-s", 2, "--shard-bytes", "300KB", "--val-fraction", 0.15)
+    assert open_shards(output / "scale_2x").num_samples("val") == 7
+    return output / "scale_2x"
+
+
+def words(data: Path, out: Path, batch: int, *more: object) -> tuple[object, ...]:
+    return ("--shards", data, "--out", out, *SMALL, "--batch-size", batch, "--steps", STEPS, "--val-every", 25, *more)
+
+
+class Run(NamedTuple):
+    """A run's folder, and what the command printed."""
+
+    folder: Path
+    said: str
+
+    def events(self, *kinds: str) -> list[dict[str, Any]]:
+        lines = map(json.loads, (self.folder / "journal.jsonl").read_text().splitlines())
+        return [{k: v for k, v in line.items() if k not in TIMES} for line in lines if line["event"] in kinds]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        params: dict[str, torch.Tensor] = torch.load(self.folder / "model.pth", weights_only=True)["params"]
+        return params
+
+
+def assert_alike(one: Run, other: Run) -> None:
+    """But for rounding: losses to 1e-5, PSNR and SSIM to 1e-3 dB, weights to 1e-5."""
+    for kind, within in (("train", 1e-5), ("val", 1e-3)):
+        mine, others = one.events(kind), other.events(kind)
+        assert len(mine) > 2 and len(mine) == len(others)
+        assert all(a == pytest.approx({**b, "event": kind}, abs=within) for a, b in zip(mine, others, strict=True))
+    weights = other.weights()
+    assert all(torch.allclose(w, weights[name], rtol=0, atol=1e-5) for name, w in one.weights().items())
+
+
+# ---- through torchrun
+
+
+class Launched:
+    """torchrun with its ranks. Nothing of it is left at the end."""
+
+    def __init__(self, process: "subprocess.Popen[str]", run: Path) -> None:
+        self.process, self.run = process, run
+
+    def rank(self, number: int) -> psutil.Process:
+        children = psutil.Process(self.process.pid).children()
+        return next(child for child in children if child.environ().get("RANK") == str(number))
+
+    def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def steps(self) -> int:
+        """As far as the journal has come."""
+        journal = self.run / "journal.jsonl"
+        return journal.read_text().count('"train"') if journal.exists() else 0
+
+    def ended(self) -> str:
+        out, errors = self.process.communicate(timeout=2 * PATIENCE_S)
+        return out + errors
+
+
+@contextlib.contextmanager
+def torchrun(ranks: int, out: Path, *args: object, restarts: int = 0) -> Iterator[Launched]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks, "--max-restarts", restarts]
+    command = [sys.executable, *launcher, "-m", "--", "trainer", *args, "--run", "r"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    mark = {**os.environ, "SR_TEST_OF": str(out)}
+    process = subprocess.Popen([*map(str, command)], text=True, env=mark, **pipes)
+    try:
+        yield Launched(process, out / "r")
+        wait_until(lambda: not marked(out))
+    finally:
+        for each in (process, *marked(out)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        process.communicate()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def marked(out: Path) -> list[psutil.Process]:
+    """The living processes that descend from a torchrun, whoever is their parent by now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            is_there = process.status() != psutil.STATUS_ZOMBIE
+            if is_there and process.pid != os.getpid() and process.environ().get("SR_TEST_OF") == str(out):
+                found.append(process)
+    return found
+
+
+@pytest.fixture(scope="module")
+def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One process with batches of 16."""
+    out = tmp_path_factory.mktemp("one")
+    done = trainer(*words(data, out, 16), "--run", "r")
+    assert done.code == 0, done.err
+    return Run(out / "r", done.err + done.out)
+
+
+def run_of(ranks: int, data: Path, out: Path, *more: object) -> Run:
+    with torchrun(ranks, out, *words(data, out, 16 // ranks, *more)) as launched:
+        said = launched.ended()
+        assert launched.process.returncode == 0, said
+    return Run(out / "r", said)
+
+
+@pytest.fixture(scope="module")
+def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two processes with batches of 8."""
+    return run_of(2, data, tmp_path_factory.mktemp("two"))
+
+
+def test_two_ranks_train_as_one_does(one: Run, two: Run) -> None:
+    assert_alike(one, two)
+    pictures = [[Image.open(path).size for path in sorted((run.folder / "previews").iterdir())] for run in (one, two)]
+    assert pictures[0] == pictures[1] and len(pictures[0]) == 3
+
+
+def test_four_ranks_train_as_one_does(one: Run, data: Path, tmp_path: Path) -> None:
+    assert_alike(one, run_of(4, data, tmp_path))
+
+
+def test_one_of_the_ranks_speaks_and_writes(two: Run) -> None:
+    for part in ("Ranks    2 processes, 8 patches of each step to each", "of 16 patches", "Step 25: ", "60 steps in "):
+        assert two.said.count(part) == 1, two.said
+    assert "Traceback" not in two.said and "FutureWarning" not in two.said
+    assert yaml.safe_load((two.folder / "config.yaml").read_text())["ranks"] == 2
+    assert {path.name for path in two.folder.iterdir()} == {
+        *(".lock", ".job", "config.yaml", "journal.jsonl", "tensorboard", "previews"),
+        *("model.pth", "best.pth", "state.pt"),
+    }
+    assert len(list((two.folder / "tensorboard").iterdir())) == 1
+
+
+def test_a_killed_rank_is_started_again_and_changes_nothing(data: Path, two: Run, tmp_path: Path) -> None:
+    said = words(data, tmp_path, 8, "--save-every", 3, "--workers", 1)
+    with torchrun(2, tmp_path, *said, restarts=1) as launched:
+        launched.until((tmp_path / "r" / "state.pt").exists)
+        victim = launched.rank(1)
+        victim.kill()
+        said = launched.ended()
+        assert launched.process.returncode == 0, said
+    (step,) = map(int, re.findall(r"going on at step (\d+)", said))
+    assert 0 < step < STEPS and step % 3 == 0
+    run = Run(tmp_path / "r", said)
+    assert run.events("train", "val") == two.events("train", "val")
+    assert all(torch.equal(weight, two.weights()[name]) for name, weight in run.weights().items())
+
+
+def test_a_stop_of_one_rank_stops_all_and_one_process_goes_on(data: Path, one: Run, tmp_path: Path) -> None:
+    with torchrun(2, tmp_path, *words(data, tmp_path, 8)) as launched:
+        launched.until(lambda: launched.steps() > 1)
+        launched.rank(1).send_signal(signal.SIGTERM)
+        said = launched.ended()
+        assert launched.process.returncode == 1, said
+    (step,) = map(int, re.findall(r"Stopped after step (\d+) of 60; all is saved.", said))
+    assert 0 < step < STEPS
+    assert f"torchrun ... -m -- trainer --out {tmp_path} --run r --resume" in said
+    assert said.count("exitcode  : 143") == 2, said
+    done = trainer("--out", tmp_path, "--run", "r", "--resume")
+    assert done.code == 0, done.err
+    assert "2 x 1 batches of 8 make a step of this run; the same step is now 1 x 2 of 8" in done.err
+    assert f"going on at step {step}" in done.err
+    assert_alike(one, Run(tmp_path / "r", done.err))
+
+
+def test_what_one_rank_finds_damaged_ends_all_with_one_message(data: Path, tmp_path: Path) -> None:
+    tar = next(data.glob("train-*.tar"))
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for path in data.iterdir():
+        (mine / path.name).write_bytes(path.read_bytes())
+    member = load_index(tar.with_suffix(".idx"))[0][0]
+    with open(mine / tar.name, "rb+") as file:
+        file.seek(member.offset)
+        file.write(bytes(20))
+    with torchrun(2, tmp_path, *words(mine, tmp_path, 8)) as launched:
+        said = launched.ended()
+        assert launched.process.returncode == 1
+    assert said.count("Damaged, another sample takes its place: ") == 1
+    assert said.count("\nError: ") == 1 and "\nError: 1 of 33 samples are damaged, more than 0.1%" in said
+    run = Run(tmp_path / "r", said)
+    assert len(run.events("damaged")) == len(run.events("error")) == 1
+
+
+# ---- what torchrun says
+
+
+TORCHRUN = {
+    "RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_RANK": "0",
+    "LOCAL_WORLD_SIZE": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+    "TORCHELASTIC_RUN_ID": "job",
+    "TORCHELASTIC_RESTART_COUNT": "0",
+}
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the environment as torchrun does, by default for one process."""
+
+    def launch(**changes: object) -> None:
+        for name, value in {**TORCHRUN, **changes}.items():
+            monkeypatch.setenv(name, str(value))
+
+    return launch
+
+
+def test_a_place_is_read_from_the_environment() -> None:
+    assert Place.of({}) == ONE_PROCESS
+    environment = {**TORCHRUN, "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+    assert Place.of({**environment, "TORCHELASTIC_RESTART_COUNT": "2"}) == Place(5, 8, 1, 4, 2, "job")
+    unnamed = [Place.of({**environment, "TORCHELASTIC_RUN_ID": name}).job for name in ("none", "")]
+    assert unnamed[0] == unnamed[1] and str(os.getppid()) in str(unnamed[0]), "torchrun's process stands for its job"
+    assert Place.of(environment).share(10) == 2 and Place.of(environment).share(3) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"LOCAL_RANK": ""},
+            "the environment has RANK, WORLD_SIZE but no LOCAL_RANK: start many processes by torchrun",
+        ),
+        ({"MASTER_ADDR": ""}, "no MASTER_ADDR"),
+        ({"WORLD_SIZE": "two"}, "expected whole numbers in the environment, found RANK=0, WORLD_SIZE=two"),
+        ({"RANK": "1"}, "these do not fit together: RANK=1, WORLD_SIZE=1"),
+        ({"LOCAL_WORLD_SIZE": "2"}, "these do not fit together"),
+    ],
+)
+def test_an_environment_that_is_half_set_is_refused(
+    changes: dict[str, str], message: str, data: Path, tmp_path: Path, launched: Callable[..., None]
+) -> None:
+    launched(**changes)
+    done = trainer(*words(data, tmp_path, 8))
+    assert done.code == 2 and done.err.startswith("Error: ") and message in done.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_group_that_does_not_come_together_is_an_error(
+    rank: int, data: Path, tmp_path: Path, launched: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.meeting._PATIENCE", timedelta(seconds=1))
+    port = free_port()
+    launched(RANK=rank, WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, LOCAL_RANK=rank, MASTER_PORT=port)
+    done = trainer(*words(data, tmp_path, 8))
+    assert done.code == 1, done.err
+    assert f"Error: rank {rank} of 2 has not met the others at 127.0.0.1:{port} within 1 s (" in done.err
+    assert "start the same torchrun command on every machine" in done.err
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def test_an_attempt_is_not_taken_for_the_one_before(
+    launched: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun gives every attempt the same store, with the addresses of the dead in it."""
+    agent = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    launched(MASTER_PORT=agent.port, TORCHELASTIC_USE_AGENT_STORE="True")
+    places = [Place(rank, 2, rank, 2) for rank in range(2)]
+    for attempt in range(3):
+        met: dict[int, Any] = {}
+        late = threading.Thread(target=lambda found=met: found.update({1: meet(places[1])}))
+        late.start()  # the first time there is nothing; then it finds what the attempt before has left
+        met[0] = meet(places[0])
+        late.join(PATIENCE_S)
+        assert met[0].again == (attempt > 0)
+        assert not met[1].store.check(["address"])
+        met[0].store.set("address", str(attempt))
+        assert met[1].store.get("address") == str(attempt).encode()
+
+
+def test_who_is_missing_is_named(launched: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.meeting._PATIENCE", timedelta(seconds=1))
+    agent = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    launched(MASTER_PORT=agent.port, TORCHELASTIC_USE_AGENT_STORE="True")
+    with pytest.raises(RunError, match=r"within 1 s \(without rank 1, 2\)"):
+        meet(Place(0, 3, 0, 3))
+    with pytest.raises(RunError, match=r"rank 2 of 3 has not met .* \(rank 0 does not answer\)"):
+        meet(Place(2, 3, 2, 3))
+
+
+def test_other_commands_are_for_one_process(launched: Callable[..., None]) -> None:
+    launched(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2)
+    done = trainer("export", "--weights", "w.pth", "-o", "x.onnx")
+    assert done.code == 2 and "export is work for one process; start it without torchrun" in done.err
+    launched(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, RANK=1, LOCAL_RANK=1)
+    done = trainer("export", "--weights", "w.pth", "-o", "x.onnx")
+    assert done.code == 2 and done.err == "", "rank 0 has said it"
+
+
+# ---- started again
+
+
+def terminate_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    real = Learner.step
+
+    def then_terminate(learner: Learner, index: int, batches: Iterator[Any]) -> torch.Tensor:
+        loss = real(learner, index, batches)
+        if index + 1 == step:
+            signal.raise_signal(signal.SIGTERM)
+        return loss
+
+    monkeypatch.setattr(Learner, "step", then_terminate)
+
+
+@pytest.mark.parametrize("name", [(), ("--run", "mine")])
+def test_the_same_command_goes_on_when_torchrun_starts_it_again(
+    name: tuple[str, ...], data: Path, tmp_path: Path, launched: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("--shards", data, "--out", tmp_path, *SMALL, "--batch-size", 4, "--steps", 5, *name)
+    assert trainer(*command[:-2] if name else command, "--seed", 1).code == 0, "an older run, of somebody else"
+    launched()
+    with monkeypatch.context() as patch:
+        terminate_after(patch, 3)
+        assert trainer(*command).code == 143
+    folder = tmp_path / (name[1] if name else "ultra_lite-2x-2")
+    launched(TORCHELASTIC_RESTART_COUNT=1)
+    done = trainer(*command)
+    assert done.code == 0 and f"Run      {folder}, going on at step 3" in done.err
+    (folder / "state.pt").unlink()
+    done = trainer(*command)
+    assert done.code == 0 and f"Run      {folder}\n" in done.err, "from the beginning, where nothing was saved yet"
+    assert len(Run(folder, "").events("train")) == 5
+    launched(TORCHELASTIC_RESTART_COUNT=1, TORCHELASTIC_RUN_ID="another job")
+    done = trainer(*command)
+    if name:
+        assert done.code == 2 and f"{folder} is there already; go on with it by --resume" in done.err
+    else:
+        assert done.code == 0 and f"Run      {tmp_path / 'ultra_lite-2x-3'}\n" in done.err
+
+
+def test_a_job_that_died_before_it_wrote_its_settings_begins_where_it_was(
+    data: Path, tmp_path: Path, launched: Callable[..., None]
+) -> None:
+    launched(TORCHELASTIC_RESTART_COUNT=1)
+    (tmp_path / "ultra_lite-2x").mkdir()
+    (tmp_path / "ultra_lite-2x" / ".job").write_text("job")
+    done = trainer("--shards", data, "--out", tmp_path, *SMALL, "--batch-size", 4, "--steps", 1)
+    assert done.code == 0 and f"Run      {tmp_path / 'ultra_lite-2x'}\n" in done.err
+
+
+def test_steps_between_saves(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    real = TrainingLoop._save
+
+    def save(loop: TrainingLoop) -> None:
+        real(loop)
+        saved.append(torch.load(tmp_path / "r" / "state.pt", weights_only=True)["progress"]["step"])
+
+    monkeypatch.setattr("trainer.loop._SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(TrainingLoop, "_save", save)
+    command = ("--shards", data, "--out", tmp_path, *SMALL, "--batch-size", 4, "--steps", 7, "--val-every", 5)
+    assert trainer(*command, "--run", "r", "--save-every", 3).code == 0
+    assert saved == [3, 5, 6, 7]
+    assert "--save-every 0: expected 1 or more" in trainer(*command, "--save-every", 0).err
+
+
+def test_a_stop_that_came_to_another_process_leaves_the_own_signal_its_meaning() -> None:
+    with StopRequest() as stop:
+        stop.heed(0)
+        assert not stop
+        stop.heed(signal.SIGINT)
+        assert stop and stop.signal_number == signal.SIGINT
+        signal.raise_signal(signal.SIGINT)  # the same Ctrl-C, which torchrun hands to one rank after the other
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+# ---- who does what
+
+
+def settings(data: Path, **changes: Any) -> TrainConfig:
+    return TrainConfig(data, patch_size=24, device="cpu", **{"workers": 0, **changes})
+
+
+def place(rank: int, ranks: int) -> Place:
+    return Place(rank, ranks, rank, ranks)
+
+
+@pytest.mark.parametrize(
+    ("batch", "accum", "ranks", "at_work", "now"),
+    [
+        (16, 1, 1, 1, (16, 1)),
+        (8, 1, 2, 2, (8, 1)),
+        (8, 3, 2, 2, (8, 3)),
+        (8, 1, 2, 1, (8, 2)),
+        (8, 1, 2, 4, (4, 1)),
+        (6, 1, 2, 3, (4, 1)),
+        (5, 1, 3, 1, (5, 3)),
+        (4, 1, 5, 2, (2, 5)),
+        (7, 1, 3, 7, (3, 1)),
+    ],
+)
+def test_a_step_stays_what_it_was_whoever_shares_it(
+    batch: int, accum: int, ranks: int, at_work: int, now: tuple[int, int], data: Path
+) -> None:
+    config = settings(data, batch_size=batch, grad_accum=accum, ranks=ranks)
+    plans = [plan_run(config, open_shards(data), place(rank, at_work)) for rank in range(at_work)]
+    assert {(plan.rows.batch, plan.rows.micro_batches) for plan in plans} == {now}
+    rows = [row for plan in plans for row in plan.rows.of_step]
+    assert rows == list(range(batch * accum * ranks))
+    assert {plan.schedule.global_batch for plan in plans} == {len(rows)}
+    assert plans[0].config.batch_size == batch, "what is written down stays, for whoever goes on afterwards"
+    assert ("the same step is now" in describe(plans[0])) == (ranks != at_work)
+
+
+def test_a_step_that_cannot_be_shared_is_refused(data: Path) -> None:
+    with pytest.raises(UsageError, match=r"has 16 patches, which 3 processes cannot share equally; .* 4 or 8 or 16$"):
+        plan_run(settings(data, batch_size=8, ranks=2), open_shards(data), place(0, 3))
+
+
+def test_one_process_can_take_the_steps_of_two(data: Path, one: Run, tmp_path: Path) -> None:
+    done = trainer(*words(data, tmp_path, 8, "--ranks", 2), "--run", "r")
+    assert done.code == 0, done.err
+    assert_alike(one, Run(tmp_path / "r", done.err))
+
+
+def test_a_run_begun_before_ranks_were_written_down_is_one_of_one_process(data: Path, tmp_path: Path) -> None:
+    command = ("--shards", data, "--out", tmp_path, *SMALL, "--batch-size", 4, "--steps", 1, "--run", "r")
+    assert trainer(*command).code == 0
+    path = tmp_path / "r" / "config.yaml"
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if "ranks" not in line))
+    assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
+    assert yaml.safe_load(path.read_text())["ranks"] == 1
+    done = trainer("--out", tmp_path, "--run", "r", "--resume", "--ranks", 2)
+    assert done.code == 2 and "was begun with --ranks 1, not 2" in done.err
+
+
+def test_the_processes_of_a_machine_share_its_cpus_and_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.plan.available_cpus", lambda: 9)
+    folder, config = open_shards(data), settings(data, workers=None)
+    assert [plan_run(config, folder, place(0, ranks)).workers for ranks in (1, 4, 16)] == [9, 2, 1]
+    needed = plan_run(settings(data, workers=1), folder).shared_bytes
+    monkeypatch.setattr("trainer.plan.available_memory_bytes", lambda: 3 * needed)
+    assert plan_run(settings(data, workers=1), folder, place(0, 2)).shared_bytes == needed
+    with pytest.raises(UsageError, match="1 workers with --prefetch 16 need"):
+        plan_run(settings(data, workers=1), folder, place(0, 4))
+    images = 3 * (64**2 + 32**2) * folder.num_samples("train")
+    monkeypatch.setattr("trainer.plan.available_memory_bytes", lambda: 2 * images)
+    assert plan_run(settings(data, resident=True), folder).shared_bytes == 0
+    with pytest.raises(UsageError, match="--resident: the images of 33 samples take"):
+        plan_run(settings(data, resident=True), folder, place(0, 2))
+
+
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("auto", 1) == choose_device("cpu", 0) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("auto", 1) == choose_device("cuda", 1) == torch.device("cuda:1")
+    assert choose_device("cuda") == torch.device("cuda")
+    with pytest.raises(UsageError, match=r"there is no CUDA device 2 for local rank 2: 2 are here; .* 2$"):
+        choose_device("auto", 2)
+    for name in ("cuda:0", "mps"):
+        with pytest.raises(UsageError, match=f"--device {name}: each process under torchrun takes its own"):
+            choose_device(name, 0)
+
+
+def test_figures_of_parts_add_up_to_those_of_all() -> None:
+    inf = float("inf")
+    images = [Quality(30.0, 31.5, 0.9, 0.91), Quality(inf, inf, 1.0, 1.0), Quality(20.25, 22.0, 0.5, 0.52)]
+    for parts in ((images, []), (images[:1], images[1:]), (images[::2], images[1::2])):
+        sums = [sum(column) for column in zip(*map(quality_sums, parts), strict=True)]
+        assert mean_of_sums(sums) == mean_quality(images)
+    assert mean_of_sums(quality_sums(images[1:2])).psnr_y == inf
