@@ -57,7 +57,3 @@ def cannot_write(task: ShardTask, error: OSError) -> str:
         f"cannot write shard {task.plan.name} in {place}: {error.strerror or error}. Nothing half-written "
         "is left. Make room (or mend what is wrong) and run the same command again: finished shards are kept."
     )
-
-
-def store_failed(task: ShardTask, error: StoreError) -> str:
-    return f"shard {task.plan.name}: {error} {RUN_AGAIN}"
