@@ -25,4 +25,5 @@ LINES: dict[str, Line] = {
     "generate-killed": Line("SIGKILL of `generate`, resumed", "kill_generate.kill_generate", 200, 4),
     "training-killed": Line("SIGKILL of training, resumed", "kill_training.kill_training", 50, 2),
     "shards-damaged": Line("damage to tar, index, manifest or marker", "corruption.corrupt", 1000, 30),
+    "saves-killed": Line("SIGKILL in the middle of a save", "kill_saves.kill_saves", 104, 6),
 }
