@@ -1,4 +1,4 @@
-"""The clock is set back or was wrong: files of the future and of the past, and a clock that jumps while it runs."""
+"""The clock was wrong, or is set back while a command runs: files of the future and of the past."""
 
 import os
 import shutil
@@ -13,14 +13,15 @@ from drill.session import Session
 from drill.warm import run_warm
 
 _YEAR_S = 365 * 86_400
+_LOOKS = 5
 _STEPS = ("--steps", 8, "--val-every", 2, "--workers", 0)
 _GENERATE = ("-s", 2, "--size", 64, "--shard-bytes", "100KB", "--workers", 0, "--auto")
 
 
-def jump(seconds: float) -> None:
-    """Let the clock of this process go back by that each time that it is looked at."""
-    now, looks = time.time, count(1)
-    time.time = lambda: now() - seconds * next(looks)
+def set_clock_back(seconds: float) -> None:
+    """Let this process's clock be set back by that after it has been looked at a few times."""
+    now, looks = time.time, count()
+    time.time = lambda: now() - (abs(seconds) if next(looks) > _LOOKS else 0)
 
 
 def touch(folder: Path, seconds: float) -> None:
@@ -30,7 +31,7 @@ def touch(folder: Path, seconds: float) -> None:
 
 
 def set_back(session: Session) -> None:
-    """By turns: outputs and runs of another time, a jumping clock, a photo that got older."""
+    """By turns: outputs and runs of another time, a clock that is set back meanwhile, a photo that got older."""
     photos = make_photos(session.scratch / "photos", 30)
     generate = ("shardgen", "generate", "-i", photos, *_GENERATE, "-o")
     training = ("trainer", "--shards", small_shards(session.scratch / "small"), *SMALL, *_STEPS, "--out")
@@ -47,8 +48,8 @@ def set_back(session: Session) -> None:
             yield "silent", f"sound shards were made again: {done}"
         yield from differences(session.scratch / "g", undisturbed)
 
-    def a_jumping_clock(seconds: float) -> Iterator[Problem]:
-        done = run_warm(*generate, session.scratch / "g", prepare=(jump, (seconds,)))
+    def a_clock_that_is_set_back(seconds: float) -> Iterator[Problem]:
+        done = run_warm(*generate, session.scratch / "g", prepare=(set_clock_back, (seconds,)))
         if done.code or done.crash:
             yield "crashed", f"{done}"
         yield from differences(session.scratch / "g", undisturbed)
@@ -79,7 +80,7 @@ def set_back(session: Session) -> None:
         stopped = ("--out", session.scratch / "g")
         first = run_warm(*training[:-1], *stopped, prepare=(_stop_after, (4,)))
         touch(session.scratch / "g", seconds)
-        done = run_warm("trainer", *stopped, "--run", "r", "--resume", prepare=(jump, (seconds,)))
+        done = run_warm("trainer", *stopped, "--run", "r", "--resume", prepare=(set_clock_back, (seconds,)))
         if first.code != 143 or done.code or done.crash:
             yield "crashed", f"{first}, {done}"
         else:
@@ -89,7 +90,7 @@ def set_back(session: Session) -> None:
         made_at_another_time,
         another_photo,
         resumed_at_another_time,
-        a_jumping_clock,
+        a_clock_that_is_set_back,
     )
     for number in session.cases(lambda number: kinds[number % len(kinds)].__name__):
         seconds = session.rng.choice((-1, 1)) * session.rng.uniform(1, 30 * _YEAR_S)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,8 @@ def forbid(session: Session) -> None:
     assert run_warm(*generate, shards).code == 0
     assert run_warm(*training, runs).code == 0
     closed.mkdir()
+    shutil.copytree(shards, root / "broken")
+    (root / "broken" / "scale_2x" / "train-000000.idx").unlink()
     _give_to_nobody(root)
     resume = ("trainer", "--out", runs, "--run", "r", "--resume")
     weights = runs / "r" / "best.pth"
@@ -56,7 +59,7 @@ def forbid(session: Session) -> None:
             0o555,
             lambda: os.utime(touched, ns=(10**18, 10**17)),
         ),
-        _Case("verify --fix", ("shardgen", "verify", shards, "--fix"), shards, 0o555),
+        _Case("verify --fix", ("shardgen", "verify", root / "broken", "--fix"), root / "broken" / "scale_2x", 0o555),
         _Case("verify of a shard that may not be read", ("shardgen", "verify", shards), scale / "train-000000.tar", 0),
         _Case("inspect of a manifest that may not be read", ("shardgen", "inspect", scale), scale / "manifest.json", 0),
         _Case("preview into a closed folder", ("shardgen", "preview", scale, "-o", closed / "x.png"), closed, 0o555),
@@ -81,7 +84,7 @@ def forbid(session: Session) -> None:
         case.forbidden.chmod(mode)
         problems = leftovers(root)
         if not done.is_named:
-            problems.append(("crashed", f"expected a message: {done}"))
+            problems.append(("crashed", f"expected a message: {done.crash or done}"))
         now = _content(root)
         if any(now.get(path) != digest for path, digest in before.items()):
             problems.append(("samples_lost", "something was changed or removed"))
