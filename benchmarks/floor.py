@@ -101,7 +101,7 @@ def make_part(options: argparse.Namespace, paths: Sequence[str], output: Path) -
     with nullcontext() if options.sink == "none" else open(output, "wb") as file:
         for path in paths:
             try:
-                for image in images_of(config.input / path, config, laps):
+                for image in images_of(options.photos / path, config, laps):
                     content = np.ascontiguousarray(image) if options.codec == "raw" else cv2.imencode(".png", image)[1]
                     laps("encode")
                     if file:

@@ -16,6 +16,7 @@ from shardgen.commands.look import preview_command, rebuild_command, unpack_comm
 from shardgen.commands.recipe import recipe_commands
 from shardgen.errors import ShardgenError
 from shardgen.format import FormatError
+from shardgen.store import StoreError
 
 
 class _Terminated(Exception):
@@ -30,7 +31,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     try:
         commands.main(args=args, prog_name="shardgen", standalone_mode=False)
-    except (ShardgenError, FormatError) as error:
+    except (ShardgenError, FormatError, StoreError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
     except click.Abort as abort:

@@ -3,12 +3,11 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from shardgen.degradation.recipe import Recipe
 from shardgen.errors import UsageError
-from shardgen.format import CODECS, MAX_SCALE, MAX_SIZE_PX, MAX_VARIANTS, MIN_SCALE
+from shardgen.format import CODECS, MAX_SCALE, MAX_SIZE_PX, MAX_VARIANTS, MIN_SCALE, Address
 
 FITS = ("cover", "tile", "stretch")
 METHODS = ("nearest", "linear", "cubic", "area", "lanczos", "matlab")
@@ -31,8 +30,8 @@ class Config:
     Raises UsageError for a value outside its range.
     """
 
-    input: Path
-    output: Path
+    input: Address
+    output: Address
     scales: tuple[int, ...] = (4,)  # each 2-8
     size: int = 512  # HR edge in px before it is cropped to a multiple of the scale
     fit: str = "cover"

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import secrets
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,8 +19,8 @@ _ALIGNMENT = 4096  # what O_DIRECT asks of offsets and lengths on every disk in 
 
 
 def temporary_path(path: Path) -> Path:
-    """A hidden name beside `path` that no other process uses."""
-    return path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY_SUFFIX}")
+    """A hidden name beside `path` that no other process uses, on whichever machine that shares the folder."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}")
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -2,31 +2,31 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from shardgen.config import Config
 from shardgen.engines.base import Engine
-from shardgen.errors import PhotoError, RunError, UsageError
-from shardgen.files import remove_temporaries, write_atomically
+from shardgen.errors import PhotoError, RunError
+from shardgen.files import remove_temporaries
 from shardgen.format import dump_json, scale_folder
 from shardgen.geometry import num_tiles
 from shardgen.inventory import ScaleInventory, open_tasks, take_inventory
 from shardgen.manifest import build_manifest, write_manifest
 from shardgen.marker import Marker
-from shardgen.photo import read_bytes, upright_size
+from shardgen.output_lock import locked
+from shardgen.photo import upright_size
+from shardgen.photo_reader import photos_with_bytes
 from shardgen.plan import ShardPlan, expected_sample_bytes, place_photos, plan_shards
 from shardgen.progress import ProgressDisplay
+from shardgen.scratch import clear_scratch, scratch_root
 from shardgen.shard_job import STAGES, ShardTask, build_shard
 from shardgen.sources import Listing, Photo, list_photos
+from shardgen.store import write_bytes
 
 STATS_NAME = "processing_stats.json"
-_LOCK_NAME = ".shardgen.lock"
 _PHOTOS_LOOKED_AT_FOR_TILES = 256
 
 
@@ -40,7 +40,7 @@ class Preparation:
     inventories: tuple[ScaleInventory, ...]
     tasks: tuple[ShardTask, ...]
     samples_per_photo: float
-    free_bytes: int
+    free_bytes: int | None  # None: in a store there is no end to it
 
     @property
     def num_photos(self) -> int:
@@ -117,10 +117,12 @@ def generate(config: Config, engine: Engine, confirm: Callable[[Preparation], No
     with locked(config.output):
         preparation = prepare(config)
         _refuse_full_disk(preparation)
+        _refuse_full_scratch(preparation, engine.num_workers)
         confirm(preparation)
         for inventory in preparation.inventories:
             inventory.remove_stale()
-            inventory.folder.mkdir(parents=True, exist_ok=True)
+            if isinstance(inventory.folder, Path):
+                inventory.folder.mkdir(parents=True, exist_ok=True)
         markers = {inventory.scale: dict(inventory.kept) for inventory in preparation.inventories}
         work = _make(preparation, engine, markers) if preparation.tasks else Work()
         manifests = {scale: build_manifest(markers[scale].values(), config, scale) for scale in config.scales}
@@ -134,7 +136,7 @@ def generate(config: Config, engine: Engine, confirm: Callable[[Preparation], No
             work=work,
         )
         if preparation.tasks:
-            write_atomically(config.output / STATS_NAME, dump_json(_stats(outcome)))
+            write_bytes(config.output / STATS_NAME, dump_json(_stats(outcome)))
         return outcome
 
 
@@ -149,39 +151,22 @@ def _make(preparation: Preparation, engine: Engine, markers: dict[int, dict[str,
                     markers[scale][result.name] = marker
     finally:
         for inventory in preparation.inventories:
-            remove_temporaries(inventory.folder)
+            if isinstance(inventory.folder, Path):
+                remove_temporaries(inventory.folder)
+            else:
+                clear_scratch()
     return Work(progress.done.photos, progress.done.failures, progress.elapsed_s, dict(stage_s))
 
 
-@contextmanager
-def locked(output: Path) -> Iterator[None]:
-    """Hold the output folder for this process alone, for as long as it lives. Clears away what a killed run left."""
-    lock = filelock.FileLock(output / _LOCK_NAME, timeout=0)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout:
-        raise UsageError(
-            f"another shardgen run is writing to {output}. Wait until it has ended, or name another --output."
-        ) from None
-    except OSError as error:
-        raise UsageError(f"cannot write to {output}: {error.strerror}. Name another --output.") from error
-    try:
-        for folder in (output, *output.glob("scale_*x")):
-            remove_temporaries(folder)
-        yield
-    except OSError as error:
-        raise RunError(f"cannot write to {output}: {error}. Finished shards are kept.") from error
-    finally:
-        lock.release()
-
-
-def _free_bytes(inventories: Sequence[ScaleInventory]) -> int:
-    """Free space for the output once stale shards are gone."""
-    folder = inventories[0].folder
+def _free_bytes(inventories: Sequence[ScaleInventory]) -> int | None:
+    """Free space for the output once stale shards are gone; None in a store."""
+    folders = {inventory.folder: inventory.stale for inventory in inventories if isinstance(inventory.folder, Path)}
+    if not folders:
+        return None
+    folder = next(iter(folders))
     while not folder.exists():
         folder = folder.parent
-    stale = [inventory.folder.glob(f"{name}.*") for inventory in inventories for name in inventory.stale]
+    stale = [folder.glob(f"{name}.*") for folder, names in folders.items() for name in names]
     return shutil.disk_usage(folder).free + sum(path.stat().st_size for files in stale for path in files)
 
 
@@ -189,9 +174,9 @@ def _tiles_per_photo(photos: Sequence[Photo], config: Config) -> float:
     """Mean over the first photos of the plan's order: headers alone, and the same number on every run."""
     placed = place_photos(photos, config)[:_PHOTOS_LOOKED_AT_FOR_TILES]
     count = 0
-    for item in placed:
+    for _, read in photos_with_bytes([item.photo for item in placed], config.input):
         try:
-            height, width = upright_size(read_bytes(config.input / item.photo.path))
+            height, width = upright_size(read())
         except PhotoError:
             continue
         count += num_tiles(height, width, config.size, config.tile_step or config.size)
@@ -200,10 +185,29 @@ def _tiles_per_photo(photos: Sequence[Photo], config: Config) -> float:
 
 def _refuse_full_disk(preparation: Preparation) -> None:
     need, free = preparation.bytes_to_make, preparation.free_bytes
-    if need > free:
+    if free is not None and need > free:
         raise RunError(
             f"the shards need about {need / 1e9:.1f} GB, and {preparation.config.output} has {free / 1e9:.1f} GB free. "
             "Make room, name another --output, take a smaller --sample, or --codec webp."
+        )
+
+
+def _refuse_full_scratch(preparation: Preparation, num_workers: int) -> None:
+    """Where the output is a store: every worker holds the shard that it makes on scratch until it is sent."""
+    if preparation.free_bytes is not None or not preparation.tasks:
+        return
+    config, samples = preparation.config, preparation.samples_per_photo
+    largest = max(
+        len(task.plan.photos) * samples * sum(expected_sample_bytes(config, scale) for scale in task.scales)
+        for task in preparation.tasks
+    )
+    need = largest * min(num_workers, len(preparation.tasks))
+    free = shutil.disk_usage(scratch_root()).free
+    if need > free:
+        raise RunError(
+            f"{num_workers} workers need about {need / 1e9:.1f} GB of scratch space for the shards that they make, and "
+            f"{scratch_root()} has {free / 1e9:.1f} GB free. Set TMPDIR to a larger disk, or use fewer --workers or "
+            "smaller --shard-bytes."
         )
 
 

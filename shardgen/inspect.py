@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,12 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from shardgen.degradation.words import in_words, summary
-from shardgen.format import MANIFEST_NAME, FormatError, Manifest, lr_name, shard_of_key
-from shardgen.shard_reader import StoredSample, find_sample, open_manifest, scale_folders, stored_samples
+from shardgen.format import MANIFEST_NAME, Address, FormatError, Manifest, lr_name, shard_of_key
+from shardgen.shard_reader import StoredSample, find_sample, in_advance, open_manifest, scale_folders, stored_samples
 from shardgen.sources import printable
 
 
-def describe_folders(folder: Path, shard: str | None = None, key: str | None = None) -> dict[str, dict[str, Any]]:
+def describe_folders(folder: Address, shard: str | None = None, key: str | None = None) -> dict[str, dict[str, Any]]:
     """By folder: the manifest's content and what follows from it; or one shard's samples; or one sample.
 
     UsageError when there are no shards, or not the shard or the sample that is asked for.
@@ -54,12 +53,13 @@ def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _describe_shard(folder: Path, shard: str) -> dict[str, Any]:
+def _describe_shard(folder: Address, shard: str) -> dict[str, Any]:
     samples = stored_samples(folder, shard)
-    return {"shard": shard, "samples": [{"key": sample.key, **sample.describe()} for sample in samples]}
+    described = in_advance(samples, lambda sample: {"key": sample.key, **sample.describe()}, folder)
+    return {"shard": shard, "samples": list(described)}
 
 
-def _describe_sample(folder: Path, key: str) -> dict[str, Any]:
+def _describe_sample(folder: Address, key: str) -> dict[str, Any]:
     sample = find_sample(folder, key)
     return {"shard": shard_of_key(key), "key": key, **sample.describe(), "members": _describe_members(sample)}
 

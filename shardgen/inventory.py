@@ -1,14 +1,15 @@
-"""What of a plan is on the disk already, what must be made, and what no longer belongs there."""
+"""What of a plan is there already, what must be made, and what no longer belongs there."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shardgen.config import Config
-from shardgen.format import MANIFEST_NAME, SHARD_FILE, scale_folder
-from shardgen.marker import Marker, read_marker
+from shardgen.format import MANIFEST_NAME, SHARD_FILE, Address, scale_folder
+from shardgen.marker import Marker, parse_marker, read_marker
 from shardgen.plan import ShardPlan
 from shardgen.shard_job import ShardTask, shard_fingerprint
+from shardgen.store import list_files, read_many, remove, remove_many
 
 SHARD_FILE_KINDS = ("json", "tar", "idx")  # the marker first: while it stands, the others count
 
@@ -21,7 +22,7 @@ class ScaleInventory:
     """
 
     scale: int
-    folder: Path
+    folder: Address
     kept: dict[str, Marker]
     to_make: frozenset[str]
     stale: frozenset[str]
@@ -30,9 +31,8 @@ class ScaleInventory:
         """Make the folder hold nothing but kept shards. Its manifest goes first: it no longer tells the truth."""
         if not (self.to_make or self.stale):
             return
-        (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
-        for name in shard_names(self.folder) - self.kept.keys():
-            remove_shard(self.folder, name)
+        remove(self.folder / MANIFEST_NAME)
+        remove_shards(self.folder, shard_names(self.folder) - self.kept.keys())
 
 
 def take_inventory(shards: Sequence[ShardPlan], config: Config) -> list[ScaleInventory]:
@@ -50,25 +50,28 @@ def open_tasks(shards: Sequence[ShardPlan], inventories: Iterable[ScaleInventory
     return sorted(tasks, key=lambda task: len(task.plan.photos), reverse=True)
 
 
-def shard_names(folder: Path) -> set[str]:
+def shard_names(folder: Address) -> set[str]:
     """Names of the shards of which any file is in the folder."""
-    matches = (SHARD_FILE.fullmatch(path.name) for path in folder.glob("*"))
+    matches = (SHARD_FILE.fullmatch(name) for name in list_files(folder))
     return {match["name"] for match in matches if match}
 
 
-def remove_shard(folder: Path, name: str) -> None:
+def remove_shards(folder: Address, names: Iterable[str]) -> None:
+    """Remove all files of the shards."""
+    names = list(names)
     for kind in SHARD_FILE_KINDS:
-        (folder / f"{name}.{kind}").unlink(missing_ok=True)
+        remove_many([folder / f"{name}.{kind}" for name in names])
 
 
 def _of_scale(shards: Sequence[ShardPlan], config: Config, scale: int) -> ScaleInventory:
     folder = config.output / scale_folder(scale)
+    sizes = list_files(folder)
+    finished = {match["name"] for match in map(SHARD_FILE.fullmatch, sizes) if match and match["kind"] == "json"}
+    planned = [shard for shard in shards if shard.name in finished]
     kept = {}
-    for shard in shards:
-        marker = read_marker(folder / f"{shard.name}.json")
-        if marker and marker.fingerprint == shard_fingerprint(shard, config, scale) and _is_whole(folder, marker):
+    for shard, marker in zip(planned, _read_markers(folder, planned), strict=True):
+        if marker and marker.fingerprint == shard_fingerprint(shard, config, scale) and _is_whole(marker, sizes):
             kept[shard.name] = marker
-    finished = {path.stem for path in folder.glob("*.json") if SHARD_FILE.fullmatch(path.name)}
     return ScaleInventory(
         scale=scale,
         folder=folder,
@@ -78,12 +81,18 @@ def _of_scale(shards: Sequence[ShardPlan], config: Config, scale: int) -> ScaleI
     )
 
 
-def _is_whole(folder: Path, marker: Marker) -> bool:
+def _read_markers(folder: Address, shards: Sequence[ShardPlan]) -> Iterator[Marker | None]:
+    paths = [folder / f"{shard.name}.json" for shard in shards]
+    if isinstance(folder, Path):
+        yield from map(read_marker, paths)
+        return
+    for path, content in zip(paths, read_many(paths), strict=True):
+        yield None if content is None else parse_marker(content, path)
+
+
+def _is_whole(marker: Marker, sizes: dict[str, int]) -> bool:
     """Whether tar and index stand beside the marker. Only `verify` reads what is in them."""
     if marker.record is None:
         return True
-    try:
-        tar_bytes = (folder / f"{marker.record.name}.tar").stat().st_size
-        return tar_bytes == marker.record.bytes and (folder / f"{marker.record.name}.idx").stat().st_size > 0
-    except OSError:
-        return False
+    name = marker.record.name
+    return sizes.get(f"{name}.tar") == marker.record.bytes and sizes.get(f"{name}.idx", 0) > 0

@@ -1,15 +1,14 @@
 """The manifest of a scale's folder, put together from the markers of its shards."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from shardgen import __version__
 from shardgen.config import Config
-from shardgen.files import write_atomically
-from shardgen.format import FORMAT_VERSION, MANIFEST_NAME, SPLITS, ShardRecord, dump_json
+from shardgen.format import FORMAT_VERSION, MANIFEST_NAME, SPLITS, Address, ShardRecord, dump_json
 from shardgen.marker import Marker, named_reasons
 from shardgen.statistics import Statistics
+from shardgen.store import read_bytes, write_bytes
 
 
 def build_manifest(markers: Iterable[Marker], config: Config, scale: int) -> dict[str, Any]:
@@ -41,11 +40,15 @@ def content_of(markers: Sequence[Marker]) -> dict[str, Any]:
     }
 
 
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+def write_manifest(folder: Address, manifest: dict[str, Any]) -> None:
     """Put the manifest in its place; a file that says the same already is left alone."""
     path, content = folder / MANIFEST_NAME, dump_json(manifest)
-    if not path.exists() or path.read_bytes() != content:
-        write_atomically(path, content)
+    try:
+        if read_bytes(path) == content:
+            return
+    except FileNotFoundError:
+        pass
+    write_bytes(path, content)
 
 
 def _split(split: str, markers: Iterable[Marker]) -> dict[str, Any]:

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from shardgen.files import write_atomically
 from shardgen.format import Address, FormatError, ShardRecord, dump_json, load_json, parse_record
 from shardgen.statistics import Statistics
-from shardgen.store import read_bytes
+from shardgen.store import read_bytes, write_bytes
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Marker:
     skipped: tuple[tuple[str, str], ...]
     statistics: Statistics
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Address) -> None:
         content = {
             "fingerprint": self.fingerprint,
             "record": self.record.as_dict() if self.record else None,
@@ -37,7 +35,7 @@ class Marker:
             "skipped": named_reasons(self.skipped),
             "statistics": self.statistics.as_dict(),
         }
-        write_atomically(path, dump_json(content))
+        write_bytes(path, dump_json(content))
 
 
 def named_reasons(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
@@ -45,10 +43,18 @@ def named_reasons(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
 
 
 def read_marker(path: Address) -> Marker | None:
-    """The marker in the file; None when there is none that can be understood."""
+    """The marker in the file; None when there is none that can be understood. StoreError when a store fails."""
     try:
-        return _parse(load_json(path, read_bytes), path)
-    except (OSError, FormatError, KeyError, TypeError, ValueError):
+        return parse_marker(read_bytes(path), path)
+    except OSError:
+        return None
+
+
+def parse_marker(content: bytes, path: Address) -> Marker | None:
+    """The marker that the file's content tells of; None when it cannot be understood."""
+    try:
+        return _parse(load_json(path, lambda _: content), path)
+    except (FormatError, KeyError, TypeError, ValueError):
         return None
 
 

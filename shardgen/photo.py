@@ -58,9 +58,7 @@ def read_bytes(path: Path) -> bytes:
     """The file's content. PhotoError when it cannot be read, is empty, or is larger than any photo."""
     try:
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_FILE_BYTES:
-                raise PhotoError(f"too large: {size:,} bytes, the limit is {MAX_FILE_BYTES:,} bytes")
+            check_size(os.fstat(file.fileno()).st_size)
             data = file.read()
     except OSError as error:
         raise PhotoError(f"cannot be read: {error.strerror}") from error
@@ -69,6 +67,12 @@ def read_bytes(path: Path) -> bytes:
     if not data:
         raise PhotoError("empty file")
     return data
+
+
+def check_size(num_bytes: int) -> None:
+    """PhotoError when a file is larger than any photo."""
+    if num_bytes > MAX_FILE_BYTES:
+        raise PhotoError(f"too large: {num_bytes:,} bytes, the limit is {MAX_FILE_BYTES:,} bytes")
 
 
 def upright_size(data: bytes) -> tuple[int, int]:

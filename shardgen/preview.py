@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from shardgen.errors import RunError, UsageError
-from shardgen.format import Manifest, lr_name
+from shardgen.format import Address, Manifest, lr_name
 from shardgen.picture import BACKGROUND, FAINT, GAP_PX, TEXT, save_png, write_text
 from shardgen.pixels import Pixels
 from shardgen.resample import resize
@@ -19,7 +19,7 @@ _DIFFERENCE_GAIN = 4
 _MAX_VARIANTS_SHOWN = 4
 
 
-def draw_preview(folder: Path, output: Path, count: int) -> int:
+def draw_preview(folder: Address, output: Path, count: int) -> int:
     """Write a PNG with up to `count` rows of HR, its LR images (enlarged with nearest), up, and 4 x |HR - up|.
 
     The samples are spread evenly over the shards, and so over the classes. Returns the number of rows.

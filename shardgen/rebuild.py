@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from shardgen.degrade import libraries, make_lrs
 from shardgen.errors import RunError
+from shardgen.format import Address
 from shardgen.pixels import Pixels
 from shardgen.shard_reader import find_sample, open_manifest, scale_folders
 
@@ -16,7 +16,7 @@ from shardgen.shard_reader import find_sample, open_manifest, scale_folders
 class Rebuilt:
     """An LR image (H x W x 3 uint8) as it is stored, and as it comes out now."""
 
-    folder: Path
+    folder: Address
     scale: int
     name: str
     stored: Pixels
@@ -46,7 +46,7 @@ class Rebuilt:
         return "the libraries are the same, so the shard has changed, or another kind of processor made it"
 
 
-def rebuild(folder: Path, key: str) -> Iterator[Rebuilt]:
+def rebuild(folder: Address, key: str) -> Iterator[Rebuilt]:
     """All LR images of a sample, at each scale in `folder`. RunError when its record cannot be followed."""
     for path in scale_folders(folder):
         sample = find_sample(path, key)

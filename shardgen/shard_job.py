@@ -6,7 +6,7 @@ back is a small record.
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -19,18 +19,19 @@ from shardgen.config import Config
 from shardgen.degradation.recipe import Drawn
 from shardgen.degrade import draw_variants, libraries
 from shardgen.errors import PhotoError
-from shardgen.format import dump_json, image_names, sample_key, scale_folder
+from shardgen.format import Address, dump_json, image_names, sample_key, scale_folder
 from shardgen.geometry import Box, shown
 from shardgen.marker import Marker
-from shardgen.photo import announce, decode, read_bytes
+from shardgen.photo import decode
+from shardgen.photo_reader import photos_with_bytes
 from shardgen.plan import ShardPlan
+from shardgen.scratch import scratch_folder
+from shardgen.shard_upload import UploadingShardWriter
 from shardgen.shard_writer import ShardWriter
 from shardgen.sources import Photo
 from shardgen.statistics import ChannelSums, Statistics, psnr_up
+from shardgen.store import is_local, remove
 from shardgen.triplet import Crop, TooSmall, crops, is_enlarged, make_triplet
-
-# Enough to hide a disk's seeks behind the making of pixels.
-_PHOTOS_READ_AHEAD = 4
 
 STAGES = ("read", "decode", "resize", "degrade", "statistics", "encode", "write")
 
@@ -80,13 +81,19 @@ def build_shard(task: ShardTask, report: Report) -> ShardResult:
     """Make the shard in every scale of the task and write its done markers.
 
     `report` is called after every photo and before the shard gets its name; an exception from it, as any other, leaves
-    no file of the shard behind. Raises OSError when the shard cannot be written.
+    no file of the shard behind (in a store, none that counts). Raises OSError when the shard cannot be written here,
+    StoreError when a store does not give a photo that it has or does not take the shard.
     """
+    with contextlib.nullcontext() if is_local(task.config.output) else scratch_folder() as scratch:
+        return _build(task, report, scratch)
+
+
+def _build(task: ShardTask, report: Report, scratch: Path | None) -> ShardResult:
     result = ShardResult(task.plan.name)
-    outputs = [_ScaleOutput(task, scale, result.stage_s) for scale in task.scales]
+    outputs = [_ScaleOutput(task, scale, scratch, result.stage_s) for scale in task.scales]
     try:
-        for photo in _announced(task.plan.photos, task.config.input):
-            report(_add_photo(photo, task.config, outputs, result.stage_s))
+        for photo, read in photos_with_bytes(task.plan.photos, task.config.input):
+            report(_add_photo(photo, read, task.config, outputs, result.stage_s))
         report(Progress())
         for output in outputs:
             result.markers[output.scale] = output.commit()
@@ -97,21 +104,17 @@ def build_shard(task: ShardTask, report: Report) -> ShardResult:
     return result
 
 
-def _announced(photos: Sequence[Photo], root: Path) -> Iterator[Photo]:
-    """The photos, with the system reading the next ones in while pixels are made of this one."""
-    for photo in photos[:_PHOTOS_READ_AHEAD]:
-        announce(root / photo.path)
-    for number, photo in enumerate(photos):
-        for coming in photos[number + _PHOTOS_READ_AHEAD : number + _PHOTOS_READ_AHEAD + 1]:
-            announce(root / coming.path)
-        yield photo
-
-
-def _add_photo(photo: Photo, config: Config, outputs: list["_ScaleOutput"], stage_s: dict[str, float]) -> Progress:
+def _add_photo(
+    photo: Photo,
+    read: Callable[[], bytes],
+    config: Config,
+    outputs: list["_ScaleOutput"],
+    stage_s: dict[str, float],
+) -> Progress:
     before = sum(output.num_bytes for output in outputs)
     try:
         with _timed(stage_s, "read"):
-            data = read_bytes(config.input / photo.path)
+            data = read()
         with _timed(stage_s, "decode"):
             pixels, true_size = decode(data, None if config.fit == "tile" else config.size)
         with _timed(stage_s, "resize"):
@@ -136,7 +139,7 @@ def _add_photo(photo: Photo, config: Config, outputs: list["_ScaleOutput"], stag
 class _ScaleOutput:
     """One scale's side of a shard that is being made."""
 
-    def __init__(self, task: ShardTask, scale: int, stage_s: dict[str, float]) -> None:
+    def __init__(self, task: ShardTask, scale: int, scratch: Path | None, stage_s: dict[str, float]) -> None:
         self.scale = scale
         self.num_bytes = 0
         self.num_enlarged = 0
@@ -147,8 +150,8 @@ class _ScaleOutput:
         folder = task.config.output / scale_folder(scale)
         self._marker_path = folder / f"{task.plan.name}.json"
         # An old marker must never vouch for a new tar.
-        self._marker_path.unlink(missing_ok=True)
-        self._writer = ShardWriter(folder, task.plan.name, task.plan.split)
+        remove(self._marker_path)
+        self._writer = _writer(folder, scratch and scratch / scale_folder(scale), task.plan)
 
     def add(self, photo: Photo, crop: Crop, sums_by_size: dict[int, ChannelSums]) -> None:
         config, hr_size = self._config, self._config.hr_size(self.scale)
@@ -207,6 +210,14 @@ class _ScaleOutput:
 
     def abort(self) -> None:
         self._writer.abort()
+
+
+def _writer(folder: Address, scratch: Path | None, plan: ShardPlan) -> ShardWriter:
+    if isinstance(folder, Path):
+        return ShardWriter(folder, plan.name, plan.split)
+    assert scratch is not None
+    scratch.mkdir()
+    return UploadingShardWriter(scratch, folder, plan.name, plan.split)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """Reading shards back: which folders there are, and the samples of a shard through its index."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from shardgen import codec
+from shardgen.ahead import ahead
 from shardgen.description import parse_description
 from shardgen.errors import RunError, UsageError
 from shardgen.format import (
@@ -21,7 +22,12 @@ from shardgen.format import (
     shard_of_key,
 )
 from shardgen.pixels import Pixels
-from shardgen.store import file_size, is_folder, list_files, list_folders, read_bytes, read_range
+from shardgen.store import file_size, is_folder, is_local, list_files, list_folders, read_bytes, read_range
+
+_S = TypeVar("_S")
+_T = TypeVar("_T")
+
+_REQUESTS_AT_ONCE = 16
 
 
 def scale_folders(folder: Address) -> list[Address]:
@@ -65,12 +71,27 @@ class StoredSample:
     key: str
     tar: Address
     members: dict[str, Member]
+    loaded: bytes | None = None  # all of its members, and what lies between them
+
+    @property
+    def _start(self) -> int:
+        return min(member.offset for member in self.members.values())
+
+    def load(self) -> "StoredSample":
+        """The sample with the bytes of all its members, one request for them all; of a local one they are at hand."""
+        if is_local(self.tar):
+            return self
+        end = max(member.offset + member.size for member in self.members.values())
+        return replace(self, loaded=read_range(self.tar, self._start, end - self._start))
 
     def read(self, what: str) -> bytes:
         member = self.members.get(what)
         if member is None:
             raise RunError(f"{self.tar}: sample {self.key} has no {what} member")
-        data = read_range(self.tar, member.offset, member.size)
+        if self.loaded is None:
+            data = read_range(self.tar, member.offset, member.size)
+        else:
+            data = self.loaded[member.offset - self._start :][: member.size]
         if len(data) != member.size:
             raise RunError(f"{self.tar} ends inside {member.name}: run `shardgen verify`")
         return data
@@ -105,6 +126,15 @@ def refuse_link(folder: Address, name: str) -> None:
     """RunError when a file of a folder of shards is a link to somewhere else."""
     if wrong := link_out_of(folder, name):
         raise RunError(wrong)
+
+
+def in_advance(items: Iterable[_S], action: Callable[[_S], _T], folder: Address) -> Iterator[_T]:
+    """What `action` reads of each item, in order: one by one from a disk, many at a time from a store."""
+    if is_local(folder):
+        yield from map(action, items)
+        return
+    for result in ahead(action, items, _REQUESTS_AT_ONCE):
+        yield result.result()
 
 
 def find_sample(folder: Address, key: str) -> StoredSample:

@@ -1,13 +1,18 @@
-"""The photos of a folder: which files there are. Nothing is opened here."""
+"""The photos of a folder, here or in a store: which files there are. Nothing is opened here."""
 
 import os
 import stat
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from shardgen.errors import UsageError
+from shardgen.format import Address
+from shardgen.store import file_size, find_files
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # By name, so that listing a million files opens none. HEIC is listed although it cannot be decoded: a folder of phone
 # photos must say so, photo by photo, rather than look empty.
@@ -50,11 +55,42 @@ class Listing:
     num_links_passed_over: int = 0
 
 
-def list_photos(root: Path) -> Listing:
+def list_photos(root: Address) -> Listing:
     """Every photo below `root`, through symbolic links too; no folder is entered twice.
 
     Raises UsageError when there is no such folder, a folder in it cannot be listed, or it holds no photo.
     """
+    listing = _list_folder(root) if isinstance(root, Path) else _list_store(root)
+    if not listing.photos:
+        raise UsageError(
+            f"no photos in {root}: {listing.num_ignored} other files there. Name the folder of photos with --input. "
+            f"Photos are files that end in {' '.join(sorted(PHOTO_EXTENSIONS))}."
+        )
+    return listing
+
+
+def _list_store(root: "UPath") -> Listing:
+    """One listing of all objects: their sizes and times come with it."""
+    listing = Listing()
+    try:
+        found = list(find_files(root))
+    except FileNotFoundError:
+        found = []
+    for file in found:
+        if file.path.endswith("/"):  # how some programs make a folder
+            continue
+        if os.path.splitext(file.path)[1].lower() in PHOTO_EXTENSIONS:
+            listing.photos.append(Photo(*file))
+        else:
+            listing.num_ignored += 1
+    if not found:
+        if file_size(root) is not None:
+            raise UsageError(f"{root} is a file. --input takes a folder of photos, e.g. s3://bucket/photos.")
+        raise UsageError(f"no such folder: {root}. Name the folder of photos with --input (or INPUT= for make).")
+    return listing
+
+
+def _list_folder(root: Path) -> Listing:
     if not root.exists():
         raise UsageError(f"no such folder: {root}. Name the folder of photos with --input (or INPUT= for make).")
     if not root.is_dir():
@@ -68,11 +104,6 @@ def list_photos(root: Path) -> Listing:
             listing.num_links_passed_over += 1
             continue
         links.extend(sorted(_walk(folder, prefix, entered, listing)))
-    if not listing.photos:
-        raise UsageError(
-            f"no photos in {root}: {listing.num_ignored} other files there. Name the folder of photos with --input. "
-            f"Photos are files that end in {' '.join(sorted(PHOTO_EXTENSIONS))}."
-        )
     return listing
 
 

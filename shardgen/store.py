@@ -4,45 +4,55 @@ An address is a `pathlib.Path` for what is local, and a `UPath` (`s3://bucket/sh
 join with `/` and have `name`, `stem` and `parent`; reading and writing goes through this room, which tries again when a
 store stumbles (with a growing pause), gives up on one that is silent, and says what happened. Credentials, endpoints
 and proxies are taken from wherever each store's own library takes them.
+
+What is checked: an object that comes has the length that its header promises, and, where the store gives a checksum of
+all of it (S3 does for what recent clients have stored), that checksum, in the store's own library. Ranges of an object
+have no checksum: whoever reads those compares a hash of the whole. What is sent carries a checksum where the library
+sends one (S3: CRC32 or CRC64 of every request), and its size is asked for afterwards.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from time import monotonic
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import fsspec
-from fsspec.asyn import AsyncFileSystem
-from tenacity import RetryCallState, Retrying, retry_if_not_exception_type, stop_after_attempt, wait_random_exponential
-from upath import UPath
-
+from shardgen.ahead import ahead
+from shardgen.attempts import ATTEMPTS, ATTEMPTS_OF_LIBRARY, AddressError, StoreError, ask, silence_s
+from shardgen.files import write_atomically
 from shardgen.format import Address
 
-_T = TypeVar("_T")
+if TYPE_CHECKING:
+    from upath import UPath
 
-ATTEMPTS = 6
+__all__ = (
+    "ATTEMPTS",
+    "AddressError",
+    "Found",
+    "StoreError",
+    "file_size",
+    "find_files",
+    "is_folder",
+    "is_local",
+    "list_files",
+    "list_folders",
+    "parse_address",
+    "pieces",
+    "read_bytes",
+    "read_many",
+    "read_range",
+    "remove",
+    "remove_many",
+    "silence_s",
+    "upload",
+    "write_bytes",
+)
+
 _PIECE_BYTES = 8 << 20  # of a large object: what is read at once, and again when a connection breaks
 _PIECES_AT_ONCE = 4
-_LONGEST_PAUSE_S = 10.0
-_SLOWEST_BYTES_PER_S = 250_000  # below this an upload counts as stuck
-# Nothing gets better by trying again.
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError, MemoryError)
-
-
-class StoreError(Exception):
-    """A store did not do what was asked, however often. The message names the address, the reason and what to do."""
-
-    exit_code = 1
-
-
-class AddressError(StoreError):
-    """An address that nothing can lie at: an unknown kind of store, or one whose package is not installed."""
-
-    exit_code = 2
+_SMALL_FILES_AT_ONCE = 32
+_UPLOADS_AT_ONCE = 8  # parts of one large file
 
 
 class Found(NamedTuple):
@@ -66,6 +76,9 @@ def parse_address(text: str) -> Address:
         return Path(text)
     if protocol in ("file", "local"):
         return Path(rest)
+    import fsspec  # not before something lies in a store: see `ask`
+    from upath import UPath
+
     try:
         fsspec.get_filesystem_class(protocol)
     except ImportError as error:
@@ -84,16 +97,14 @@ def is_local(address: Address) -> bool:
     return isinstance(address, Path)
 
 
-def silence_s() -> float:
-    """How long a store may say nothing before it is asked again: SR_STORE_TIMEOUT seconds, 30 by default."""
-    return float(os.environ.get("SR_STORE_TIMEOUT", "30"))
+def read_bytes(address: Address, size: int = 0) -> bytes:
+    """All of a file. FileNotFoundError when it is not there; StoreError when the store does not give it.
 
-
-def read_bytes(address: Address) -> bytes:
-    """All of a file. FileNotFoundError when it is not there; StoreError when the store does not give it."""
+    With `size`, what it is expected to have in bytes, a large file may take its time.
+    """
     if isinstance(address, Path):
         return address.read_bytes()
-    return _asked(address, "read", lambda fs, path, limit: bytes(fs.cat_file(path, **limit)))
+    return ask(address, "read", lambda fs, path, limit: bytes(fs.cat_file(path, **limit)), size)
 
 
 def read_range(address: Address, offset: int, size: int) -> bytes:
@@ -102,70 +113,80 @@ def read_range(address: Address, offset: int, size: int) -> bytes:
         with open(address, "rb") as file:
             file.seek(offset)
             return file.read(size)
-    return _asked(
-        address, "read", lambda fs, path, limit: bytes(fs.cat_file(path, start=offset, end=offset + size, **limit))
-    )
+    end = offset + size
+    return ask(address, "read", lambda fs, path, limit: bytes(fs.cat_file(path, start=offset, end=end, **limit)), size)
 
 
-def read_many(addresses: list[UPath]) -> list[bytes | None]:
+def read_many(addresses: Sequence[Address]) -> list[bytes | None]:
     """Small files of a store, many at a time. None for each that is not there."""
 
-    def read(address: UPath) -> bytes | None:
+    def read(address: Address) -> bytes | None:
         try:
             return read_bytes(address)
         except FileNotFoundError:
             return None
 
-    with ThreadPoolExecutor(32, "store") as pool:
-        return list(pool.map(read, addresses))
+    return [content.result() for content in ahead(read, addresses, _SMALL_FILES_AT_ONCE)]
 
 
-def write_bytes(address: UPath, content: bytes) -> None:
-    """Put a small file into a store: one request, so it is there whole or not at all wherever a store can do that."""
-    _asked(address, "write", lambda fs, path, limit: fs.pipe_file(path, content, **limit), len(content))
+def write_bytes(address: Address, content: bytes) -> None:
+    """Put a small file in its place: it is there whole or not at all.
+
+    In a store that is one request, or StoreError; OSError here.
+    """
+    if isinstance(address, Path):
+        write_atomically(address, content)
+        return
+    ask(address, "write", lambda fs, path, limit: fs.pipe_file(path, content, **limit), len(content))
 
 
-def upload(local: Path, address: UPath) -> None:
+def upload(local: Path, address: "UPath") -> None:
     """Put a file of this machine into a store. StoreError unless it has the same size there afterwards."""
     size = local.stat().st_size
-    _asked(address, "write", lambda fs, path, limit: fs.put_file(str(local), path, **limit), size)
+    at_once = {"max_concurrency": _UPLOADS_AT_ONCE} if address.protocol in ("s3", "s3a") else {}
+    ask(address, "write", lambda fs, path, limit: fs.put_file(str(local), path, **limit, **at_once), size)
     arrived = file_size(address)
     if arrived != size:
-        raise StoreError(f"{address} has {arrived} bytes after {size:,} were sent: the store lost some. Try again.")
+        found = "is not there" if arrived is None else f"has {arrived:,} bytes"
+        raise StoreError(f"{address} {found} after {size:,} bytes were sent: the store lost some. Run it again.")
 
 
-def pieces(address: UPath, size: int) -> Iterator[bytes]:
+def pieces(address: Address, size: int) -> Iterator[bytes]:
     """The first `size` bytes of a large file, in order, some of them on their way at any time.
 
     A piece whose connection breaks is asked for again, not the whole. StoreError when the file ends before.
     """
     starts = range(0, size, _PIECE_BYTES)
-    with ThreadPoolExecutor(_PIECES_AT_ONCE, "store") as pool:
-        coming: list[Future[bytes]] = []
-        try:
-            for number, start in enumerate(starts):
-                while len(coming) < min(_PIECES_AT_ONCE, len(starts) - number):
-                    ahead = start + len(coming) * _PIECE_BYTES
-                    coming.append(pool.submit(read_range, address, ahead, min(_PIECE_BYTES, size - ahead)))
-                piece = coming.pop(0).result()
-                if len(piece) != min(_PIECE_BYTES, size - start):
-                    raise StoreError(f"{address} ends after {start + len(piece):,} bytes; expected {size:,}")
-                yield piece
-        finally:
-            for future in coming:
-                future.cancel()
+
+    def piece(start: int) -> bytes:
+        return read_range(address, start, min(_PIECE_BYTES, size - start))
+
+    for start, coming in zip(starts, ahead(piece, starts, _PIECES_AT_ONCE), strict=True):
+        content = coming.result()
+        if len(content) != min(_PIECE_BYTES, size - start):
+            raise StoreError(f"{address} ends after {start + len(content):,} bytes; expected {size:,}")
+        yield content
 
 
 def list_files(folder: Address) -> dict[str, int]:
     """Names and sizes of the files right in a folder, but not of hidden ones. Nothing when there is no such folder."""
     if isinstance(folder, Path):
-        try:
-            with os.scandir(folder) as entries:
-                return {e.name: e.stat().st_size for e in entries if e.is_file() and not e.name.startswith(".")}
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
+        return dict(_local_files(folder))
     names = {entry["name"].rpartition("/")[2]: entry for entry in _entries(folder) if entry["type"] == "file"}
     return {name: int(entry["size"] or 0) for name, entry in names.items() if name and not name.startswith(".")}
+
+
+def _local_files(folder: Path) -> Iterator[tuple[str, int]]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.is_file():
+                    with suppress(FileNotFoundError):  # gone meanwhile
+                        yield entry.name, entry.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise StoreError(f"cannot list {folder}: {error.strerror}. Mend its permissions.") from error
 
 
 def list_folders(folder: Address) -> list[str]:
@@ -179,11 +200,9 @@ def list_folders(folder: Address) -> list[str]:
     return sorted(name for name in names if name)
 
 
-def find_files(folder: UPath) -> Iterator[Found]:
+def find_files(folder: "UPath") -> Iterator[Found]:
     """All files below a folder of a store, in no particular order."""
-    listed = _asked(
-        folder, "list", lambda fs, path, limit: (path.rstrip("/"), fs.find(path, detail=True)), unlimited=True
-    )
+    listed = ask(folder, "list", lambda fs, path, limit: (path.rstrip("/"), fs.find(path, detail=True)), pages=True)
     root, entries = listed
     for name, entry in entries.items():
         if name.startswith(root + "/"):
@@ -195,7 +214,7 @@ def file_size(address: Address) -> int | None:
     try:
         if isinstance(address, Path):
             return address.stat().st_size
-        info = _asked(address, "look at", lambda fs, path, limit: fs.info(path, **limit))
+        info = ask(address, "look at", lambda fs, path, limit: fs.info(path, **limit))
     except (FileNotFoundError, NotADirectoryError):
         return None
     return None if info["type"] != "file" else int(info["size"])
@@ -214,12 +233,18 @@ def remove(address: Address) -> None:
         address.unlink(missing_ok=True)
         return
     with suppress(FileNotFoundError):
-        _asked(address, "remove", lambda fs, path, limit: fs.rm_file(path))
+        ask(address, "remove", lambda fs, path, limit: fs.rm_file(path))
 
 
-def _entries(folder: UPath) -> list[dict[str, Any]]:
+def remove_many(addresses: Sequence[Address]) -> None:
+    """Remove small files, many at a time. Each that is asked for is gone afterwards, in no particular order."""
+    for removed in ahead(remove, addresses, _SMALL_FILES_AT_ONCE):
+        removed.result()
+
+
+def _entries(folder: "UPath") -> list[dict[str, Any]]:
     try:
-        found = _asked(folder, "list", lambda fs, path, limit: fs.ls(path, detail=True, **limit))
+        found = ask(folder, "list", lambda fs, path, limit: fs.ls(path, detail=True), pages=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
     here = folder.path.strip("/")
@@ -236,73 +261,19 @@ def _changed_ns(entry: dict[str, Any]) -> int:
     return -1
 
 
-def _asked(
-    address: UPath, verb: str, action: Callable[[Any, str, dict[str, Any]], _T], size: int = 0, unlimited: bool = False
-) -> _T:
-    """What the store answers, at the latest after some attempts. `size` bytes are sent: that takes a while."""
-    begin_s = monotonic()
-
-    def attempt() -> _T:
-        fs = address.fs
-        fs.invalidate_cache()
-        timed = isinstance(fs, AsyncFileSystem) and not unlimited
-        limit = {"timeout": silence_s() + size / _SLOWEST_BYTES_PER_S} if timed else {}
-        return action(fs, address.path, limit)
-
-    retrying = Retrying(
-        stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_random_exponential(multiplier=0.2, max=_LONGEST_PAUSE_S),
-        retry=retry_if_not_exception_type(_FINAL) & _worth_another_try,
-        reraise=True,
-    )
-    try:
-        return retrying(attempt)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if verb != "write":
-            raise
-        raise StoreError(
-            f"cannot write {address}: {_reason(error)}. Make the bucket first, or name another."
-        ) from error
-    except MemoryError:
-        raise
-    except PermissionError as error:
-        raise StoreError(
-            f"cannot {verb} {address}: access denied ({_reason(error)}). Check the credentials, and what they may do."
-        ) from error
-    except Exception as error:
-        if _lacks_credentials(error):
-            raise StoreError(
-                f"cannot {verb} {address}: no credentials for {address.protocol}:// were found ({_reason(error)})"
-            ) from error
-        raise StoreError(
-            f"cannot {verb} {address}: {_reason(error)}; asked {ATTEMPTS} times in {monotonic() - begin_s:.0f} s. "
-            "Check the network and the store, then run the same command again."
-        ) from error
-
-
-def _lacks_credentials(error: BaseException | None) -> bool:
-    return type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")
-
-
-def _worth_another_try(state: RetryCallState) -> bool:
-    outcome = state.outcome
-    return outcome is not None and not _lacks_credentials(outcome.exception())
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
-        return f"no answer for {silence_s():g} s"
-    text = " ".join(str(error).split())
-    named = os.strerror(error.errno) if isinstance(error, OSError) and error.errno and not text else text
-    return named[:300] or type(error).__name__
-
-
 def _options(protocol: str) -> dict[str, Any]:
     """What a store's library is told beyond what the user has configured for fsspec."""
-    if protocol in ("s3", "s3a") and "config_kwargs" not in fsspec.config.conf.get("s3", {}):
+    if protocol not in ("s3", "s3a"):
+        return {}
+    import fsspec
+
+    # Small objects come in one request, not after one that asks for the size; large ones are asked for in pieces.
+    options: dict[str, Any] = {"max_concurrency": 1}
+    if "config_kwargs" not in fsspec.config.conf.get("s3", {}):
         # Its own patience is an hour and more where a server says nothing.
-        return {"config_kwargs": {"connect_timeout": 10, "read_timeout": silence_s(), "retries": {"max_attempts": 2}}}
-    return {}
+        patience = {"connect_timeout": min(10.0, silence_s()), "read_timeout": silence_s()}
+        options["config_kwargs"] = {**patience, "retries": {"total_max_attempts": ATTEMPTS_OF_LIBRARY}}
+    return options
 
 
 def _package(protocol: str, error: ImportError) -> str:

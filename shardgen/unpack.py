@@ -8,13 +8,13 @@ from pathlib import Path, PurePosixPath
 
 from shardgen import codec
 from shardgen.errors import RunError
-from shardgen.format import Manifest, scale_folder
-from shardgen.shard_reader import StoredSample, open_manifest, scale_folders, stored_samples
+from shardgen.format import Address, Manifest, scale_folder
+from shardgen.shard_reader import StoredSample, in_advance, open_manifest, scale_folders, stored_samples
 
 _MAX_NAME_BYTES = 255  # of a file, on every file system in use
 
 
-def unpack(folder: Path, output: Path, split: str | None = None) -> tuple[int, int]:
+def unpack(folder: Address, output: Path, split: str | None = None) -> tuple[int, int]:
     """Write `output/scale_4x/CLASS/STEM_hr.png`, `STEM_lr_4x.png` and `STEM_upsampled_4x.png` for every sample.
 
     Further variants of LR are `STEM_lr1_4x.png` and so on.
@@ -26,7 +26,8 @@ def unpack(folder: Path, output: Path, split: str | None = None) -> tuple[int, i
     count = num_files = 0
     for path in scale_folders(folder):
         manifest = open_manifest(path)
-        for sample, stem in _named(manifest, split):
+        named = in_advance(_named(manifest, split), lambda pair: (pair[0].load(), pair[1]), path)
+        for sample, stem in named:
             target = output / scale_folder(manifest.scale) / stem
             images = [name for name in sample.members if name != "json"]
             try:
@@ -49,11 +50,13 @@ def _suffix(image: str, scale: int) -> str:
 
 def _named(manifest: Manifest, split: str | None) -> Iterator[tuple[StoredSample, PurePosixPath]]:
     """Every sample of the split with its path, less suffix. Names do not depend on which split is asked for."""
+    folder = manifest.folder
+    by_shard = in_advance(manifest.shards, lambda record: stored_samples(folder, record.name), folder)
+    samples = [(record, sample) for record, them in zip(manifest.shards, by_shard, strict=True) for sample in them]
+    described = in_advance(samples, lambda pair: pair[1].describe(), folder)
     found = [
-        (sample, PurePosixPath(described["source"]), tuple(described["box"]), record.split)
-        for record in manifest.shards
-        for sample in stored_samples(manifest.folder, record.name)
-        for described in [sample.describe()]
+        (sample, PurePosixPath(told["source"]), tuple(told["box"]), record.split)
+        for (record, sample), told in zip(samples, described, strict=True)
     ]
     sources = {source for _, source, _, _ in found}
     stems = Counter(source.with_suffix("") for source in sources)

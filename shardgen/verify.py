@@ -2,18 +2,19 @@
 
 import hashlib
 import io
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from shardgen import codec
+from shardgen.ahead import ahead
 from shardgen.config import fingerprint_of
 from shardgen.description import parse_description
 from shardgen.errors import RunError
 from shardgen.files import remove_temporaries
 from shardgen.format import (
     MANIFEST_NAME,
+    Address,
     FormatError,
     Manifest,
     Member,
@@ -25,18 +26,19 @@ from shardgen.format import (
     load_manifest,
     shard_of_key,
 )
-from shardgen.generate import locked
-from shardgen.inventory import SHARD_FILE_KINDS, remove_shard, shard_names
+from shardgen.inventory import SHARD_FILE_KINDS, remove_shards, shard_names
 from shardgen.manifest import content_of
 from shardgen.marker import Marker, read_marker
+from shardgen.output_lock import locked
 from shardgen.shard_reader import refuse_link, scale_folders
+from shardgen.store import file_size, is_local, pieces, read_bytes, remove
 
 
 @dataclass(frozen=True)
 class Problem:
     """A broken shard or manifest: its path (a tar's, or a manifest's) and the first thing that is wrong with it."""
 
-    path: Path
+    path: Address
     reason: str
 
 
@@ -50,10 +52,11 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
 
 
-def verify(folder: Path, fix: bool, num_workers: int) -> Report:
+def verify(folder: Address, fix: bool, num_workers: int) -> Report:
     """Check every scale in `folder`, reading every byte.
 
-    With `fix`, broken shards go, and the manifest of each folder that had any: `generate` makes both again.
+    With `fix`, broken shards go, and the manifest of each folder that had any: `generate` makes both again. StoreError
+    when a store does not give what it has: that says nothing about a shard.
     """
     folders = scale_folders(folder)
     report = Report()
@@ -62,28 +65,29 @@ def verify(folder: Path, fix: bool, num_workers: int) -> Report:
             problems = _verify_scale(scale_folder, num_workers, report)
             report.problems += problems
             if fix and problems:
-                for problem in problems:
-                    remove_shard(scale_folder, problem.path.stem)
-                (scale_folder / MANIFEST_NAME).unlink(missing_ok=True)
-                remove_temporaries(scale_folder)
+                remove_shards(scale_folder, [problem.path.stem for problem in problems])
+                remove(scale_folder / MANIFEST_NAME)
+                if isinstance(scale_folder, Path):
+                    remove_temporaries(scale_folder)
     return report
 
 
-def _verify_scale(folder: Path, num_workers: int, report: Report) -> list[Problem]:
+def _verify_scale(folder: Address, num_workers: int, report: Report) -> list[Problem]:
     path = folder / MANIFEST_NAME
     try:
         refuse_link(folder, MANIFEST_NAME)
-        manifest = load_manifest(folder)
+        manifest = load_manifest(folder, read_bytes)
     except FileNotFoundError:
         return [Problem(path, "missing: the run did not finish")]
     except (FormatError, RunError, OSError) as error:
         return [Problem(path, str(error))]
     listed = {record.name: record for record in manifest.shards}
     names = sorted(listed.keys() | shard_names(folder))
-    with ThreadPoolExecutor(num_workers) as pool:
-        reasons = list(pool.map(lambda name: _shard_fault(manifest, name, listed.get(name)), names))
-    problems = [Problem(folder / f"{name}.tar", reason) for name, reason in zip(names, reasons, strict=True) if reason]
-    markers = [read_marker(folder / f"{name}.json") for name in names]
+    faults = ahead(lambda name: _shard_fault(manifest, name, listed.get(name)), names, num_workers)
+    found = [fault.result() for fault in faults]
+    named = zip(names, found, strict=True)
+    problems = [Problem(folder / f"{name}.tar", reason) for name, (reason, _) in named if reason]
+    markers = [marker for _, marker in found]
     if reason := _manifest_fault(manifest, [marker for marker in markers if marker]):
         problems.append(Problem(path, reason))
     report.num_shards += len(names)
@@ -104,8 +108,8 @@ def _manifest_fault(manifest: Manifest, markers: list[Marker]) -> str | None:
     return None if manifest.raw.get("fingerprint") == fingerprint else "its settings are not those of its fingerprint"
 
 
-def _shard_fault(manifest: Manifest, name: str, listed: ShardRecord | None) -> str | None:
-    """What is wrong with the shard, or None."""
+def _shard_fault(manifest: Manifest, name: str, listed: ShardRecord | None) -> tuple[str | None, Marker | None]:
+    """What is wrong with the shard, or None; and its marker, if that can be read."""
     tar = manifest.folder / f"{name}.tar"
     marker = read_marker(manifest.folder / f"{name}.json")
     try:
@@ -115,14 +119,14 @@ def _shard_fault(manifest: Manifest, name: str, listed: ShardRecord | None) -> s
         if listed:
             _check_content(tar, manifest, listed)
     except (RunError, FormatError, OSError) as error:
-        return str(error)
-    return None
+        return str(error), marker
+    return None, marker
 
 
-def _check_records(tar: Path, marker: Marker | None, listed: ShardRecord | None) -> None:
+def _check_records(tar: Address, marker: Marker | None, listed: ShardRecord | None) -> None:
     if marker is None:
         raise RunError(f"its done marker {tar.with_suffix('.json').name} is missing or damaged")
-    if marker.record is None and listed is None and not tar.exists():
+    if marker.record is None and listed is None and file_size(tar) is None:
         return  # none of its photos gave a sample
     if listed is None:
         raise RunError(f"{MANIFEST_NAME} does not list it")
@@ -130,18 +134,28 @@ def _check_records(tar: Path, marker: Marker | None, listed: ShardRecord | None)
         raise RunError(f"done marker and {MANIFEST_NAME} disagree")
 
 
-def _check_content(tar: Path, manifest: Manifest, record: ShardRecord) -> None:
-    data = tar.read_bytes()
-    if len(data) != record.bytes:
-        raise RunError(f"{len(data):,} bytes, expected {record.bytes:,}")
+def _check_content(tar: Address, manifest: Manifest, record: ShardRecord) -> None:
+    data = _read_tar(tar, record)
+    if hashlib.sha256(data).hexdigest() != record.sha256 and not is_local(tar):
+        data = _read_tar(tar, record)  # ranges of an object come without a checksum: once may be the network's fault
     if hashlib.sha256(data).hexdigest() != record.sha256:
         raise RunError("its sha256 is not the manifest's: the content has changed")
     samples = index_of_tar(io.BytesIO(data), tar)
-    if load_index(tar.with_suffix(".idx")) != samples:
+    if load_index(tar.with_suffix(".idx"), read_bytes) != samples:
         raise RunError(f"its index {tar.with_suffix('.idx').name} does not describe it")
     check_samples(samples, tar, record.samples, record.bytes)
     for members in samples:
         _check_sample(memoryview(data), members[0].name.partition(".")[0], members, manifest)
+
+
+def _read_tar(tar: Address, record: ShardRecord) -> bytes:
+    """The tar's bytes, as many as are recorded: of one that is longer or shorter nothing needs to be fetched."""
+    size = file_size(tar)
+    if size is None:
+        raise RunError("No such file")
+    if size != record.bytes:
+        raise RunError(f"{size:,} bytes, expected {record.bytes:,}")
+    return tar.read_bytes() if isinstance(tar, Path) else b"".join(pieces(tar, size))
 
 
 def _check_sample(data: memoryview, key: str, members: list[Member], manifest: Manifest) -> None:

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # The networks of the tests are so small that a second thread costs more than it gives. Before PyTorch is loaded.
@@ -10,6 +11,8 @@ import cv2
 import pytest
 from helpers import generate, make_photos
 from hypothesis import settings
+
+from drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 
 # Commands run in this process, and tests fork it: a child would wait for threads of OpenCV that it does not have.
 cv2.setNumThreads(0)
@@ -31,3 +34,21 @@ def shards(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("shards")
     generate(photos, output, "-s", 2, 3, "--shard-bytes", "300KB")
     return output
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server on loopback. `s3` gives a bucket of it to a test."""
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """A fresh bucket behind a proxy of its own, where this process and its children find it. No fault is set."""
+    with fresh_bucket(s3_server) as bucket:
+        for name, value in environment(bucket.proxy.endpoint, silence_s=20.0).items():
+            monkeypatch.setenv(name, value)
+        forget_stores()
+        yield bucket
+    forget_stores()

@@ -11,15 +11,15 @@ REPOSITORY = Path(__file__).parent.parent
 FLOORS = {
     "shardgen": """
         __init__ errors format
-        geometry files pixels bicubic store
+        geometry files pixels bicubic ahead attempts store
         degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
         degradation.steps degradation.recipe degradation.plain_yaml degradation.recipe_file degradation.words
-        config sources photo resample codec cpus picture
-        degrade description plan statistics triplet shard_writer
+        config scratch sources photo photo_reader resample codec cpus picture
+        degrade description plan statistics triplet shard_writer shard_upload
         marker shard_job
         engines.__init__ engines.fork_server engines.base engines.local inventory manifest progress shard_reader
-        generate inspect preview rebuild recipe_preview sample_photos unpack verify
+        output_lock generate inspect preview rebuild recipe_preview sample_photos unpack verify
         commands.__init__ commands.types commands.generate commands.check commands.look commands.recipe
         cli __main__
     """,

@@ -77,7 +77,7 @@ def open_shards(
     if verify:
         for record in shards:
             _check_hash(folder, record, progress)
-            _check_index(manifest, record)
+            _check_index(folder, manifest, record)
     of = {split: tuple(record for record in shards if record.split == split) for split in ("train", "val")}
     return ShardFolder(folder, manifest, of["train"], of["val"])
 
@@ -136,9 +136,9 @@ def _check_hash(folder: Path, record: ShardRecord, progress: Callable[[int], obj
         raise UsageError(f"{path}: its bytes are not those that the manifest has the sha256 of; {mend(folder)}")
 
 
-def _check_index(manifest: Manifest, record: ShardRecord) -> None:
+def _check_index(folder: Path, manifest: Manifest, record: ShardRecord) -> None:
     """UsageError unless the index tells of each member what the tar does, and the samples are what they should be."""
-    tar = manifest.folder / f"{record.name}.tar"
+    tar = folder / f"{record.name}.tar"
     index = tar.with_suffix(".idx")
     try:
         with open(tar, "rb") as file:
@@ -150,7 +150,7 @@ def _check_index(manifest: Manifest, record: ShardRecord) -> None:
         if any([member.extension for member in sample] != expected for sample in samples):
             raise FormatError(f"{tar}: expected samples of {', '.join(expected)}, as the manifest says")
     except FormatError as error:
-        raise UsageError(f"{error}; {mend(tar.parent)}") from error
+        raise UsageError(f"{error}; {mend(folder)}") from error
 
 
 def _refuse_link(folder: Path, name: str) -> None:

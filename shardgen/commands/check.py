@@ -5,19 +5,20 @@ from pathlib import Path
 
 import click
 
-from shardgen.commands.types import PATH, human_bytes
+from shardgen.commands.types import ADDRESS, human_bytes
 from shardgen.cpus import available_cpus
 from shardgen.errors import ShardgenError, UsageError
+from shardgen.format import Address
 from shardgen.inspect import describe_folders, render_folder, render_sample, render_shard
 from shardgen.verify import verify
 
 
 @click.command("inspect")
-@click.argument("folder", type=PATH, default=Path("shards"))
+@click.argument("folder", type=ADDRESS, default=Path("shards"))
 @click.option("--shard", help="List the samples of this shard, e.g. train-000000.")
 @click.option("--sample", "key", help="Show one sample by its key, e.g. 000000000042.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def inspect_command(folder: Path, shard: str | None, key: str | None, as_json: bool) -> None:
+def inspect_command(folder: Address, shard: str | None, key: str | None, as_json: bool) -> None:
     """Show what a folder of shards holds.
 
     Example: shardgen inspect shards/scale_4x --shard val-000000
@@ -34,12 +35,12 @@ def inspect_command(folder: Path, shard: str | None, key: str | None, as_json: b
 
 
 @click.command("verify")
-@click.argument("folder", type=PATH, default=Path("shards"))
+@click.argument("folder", type=ADDRESS, default=Path("shards"))
 @click.option("--fix", is_flag=True, help="Remove broken shards, so that the next generate makes exactly those again.")
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Threads that read.  [default: the CPUs that this process may use]"
 )
-def verify_command(folder: Path, fix: bool, workers: int | None) -> None:
+def verify_command(folder: Address, fix: bool, workers: int | None) -> None:
     """Read everything again and name every shard that is not what it should be.
 
     Example: shardgen verify shards --fix

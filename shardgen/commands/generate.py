@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from shardgen.commands.types import (
-    PATH,
+    ADDRESS,
     ByteSize,
     FailureLimit,
     Scale,
@@ -22,7 +22,7 @@ from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.engines.base import Engine
 from shardgen.engines.local import PoolEngine, SerialEngine
 from shardgen.errors import ShardgenError
-from shardgen.format import CODECS, scale_folder
+from shardgen.format import CODECS, Address, scale_folder
 from shardgen.generate import STATS_NAME, Outcome, Preparation, generate, prepare
 from shardgen.sources import printable
 
@@ -30,8 +30,8 @@ _CPUS = "[default: the CPUs that this process may use]"
 
 
 @click.command("generate", cls=SpaceSeparatedScales)
-@option("-i", "--input", type=PATH, default=Path("OST"), help="Folder of photos in class folders.")
-@option("-o", "--output", type=PATH, default=Path("shards"), help="Folder for scale_2x, scale_4x, ...")
+@option("-i", "--input", type=ADDRESS, default=Path("OST"), help="Photos in class folders: a folder, or s3://...")
+@option("-o", "--output", type=ADDRESS, default=Path("shards"), help="For scale_2x, scale_4x: a folder, or s3://...")
 @option("-s", "--scales", type=Scale(), multiple=True, default=("4",), help="2 3 4, or 2,3,4; any of 2 to 8.")
 @option("--size", type=int, default=512, help="HR edge in px.")
 @option(
@@ -123,7 +123,8 @@ def _preparation_text(p: Preparation) -> str:
         counts += [f"{len(inventory.stale)} outdated to remove"] if inventory.stale else []
         settings = f"HR {hr} px{cropped}, LR {hr // scale} px, {_how(p.config)}, {p.config.codec}"
         lines.append(f"{scale_folder(scale)}  {settings}: {', '.join(counts)}")
-    lines.append(f"Disk    {human_bytes(p.bytes_to_make)} needed, {human_bytes(p.free_bytes)} free")
+    need = f"{human_bytes(p.bytes_to_make)} needed"
+    lines.append(f"Store   {need}" if p.free_bytes is None else f"Disk    {need}, {human_bytes(p.free_bytes)} free")
     return "\n".join(lines)
 
 
@@ -132,7 +133,7 @@ def _how(config: Config) -> str:
     return f"{how} x {config.variants} variants" if config.variants > 1 else how
 
 
-def _outcome_text(outcome: Outcome, output: Path, size: int) -> str:
+def _outcome_text(outcome: Outcome, output: Address, size: int) -> str:
     if not (outcome.made or outcome.removed):
         return f"All {outcome.kept} shards are up to date."
     lines = []

@@ -6,30 +6,31 @@ import click
 from click.core import ParameterSource
 
 from shardgen import codec
-from shardgen.commands.types import PATH, option
+from shardgen.commands.types import ADDRESS, PATH, option
 from shardgen.degradation.recipe_file import load_recipe
 from shardgen.errors import ShardgenError, UsageError
 from shardgen.files import write_atomically
-from shardgen.format import MAX_SCALE, MIN_SCALE, SPLITS
+from shardgen.format import MAX_SCALE, MIN_SCALE, SPLITS, Address
 from shardgen.preview import draw_preview
 from shardgen.rebuild import rebuild
 from shardgen.recipe_preview import draw_recipe_preview
+from shardgen.store import file_size, is_folder
 from shardgen.unpack import unpack
 
 
 @click.command("preview")
-@click.argument("source", type=PATH, metavar="FOLDER|PHOTO")
+@click.argument("source", type=ADDRESS, metavar="FOLDER|PHOTO")
 @option("-o", "--output", type=PATH, default=Path("preview.png"), help="The picture to write.")
 @click.option("--count", type=click.IntRange(1, 64), help="Rows; with --recipe, draws.  [default: 6; 8]")
 @click.option("--recipe", help="Show a photo under draws of this recipe: a built-in name, or a YAML file.")
 @option("-s", "--scale", type=click.IntRange(MIN_SCALE, MAX_SCALE), default=4, help="With --recipe: HR px per LR px.")
-def preview_command(source: Path, output: Path, count: int | None, recipe: str | None, scale: int) -> None:
+def preview_command(source: Address, output: Path, count: int | None, recipe: str | None, scale: int) -> None:
     """Draw some samples of a folder of shards; or one photo under many draws of a recipe, with their parameters.
 
     Examples: shardgen preview shards/scale_4x -o preview.png; shardgen preview --recipe realesrgan photo.jpg
     """
     if recipe is None:
-        if source.is_file():
+        if file_size(source) is not None and not is_folder(source):
             raise UsageError(f"{source} is a file: to see a photo under the draws of a recipe, add --recipe realesrgan")
         if click.get_current_context().get_parameter_source("scale") is ParameterSource.COMMANDLINE:
             raise UsageError(f"--scale goes with --recipe: the shards in {source} have theirs")
@@ -37,6 +38,8 @@ def preview_command(source: Path, output: Path, count: int | None, recipe: str |
         click.echo(f"{output}: {rows} samples of {source}")
         return
     loaded = load_recipe(recipe)
+    if not isinstance(source, Path):
+        raise UsageError(f"{source} lies in a store: --recipe shows a photo of this machine")
     if source.is_dir():
         raise UsageError(f"{source} is a folder: name a photo to show under the draws of --recipe {recipe}")
     draw_recipe_preview(source, loaded, scale, count or 8, output)
@@ -44,10 +47,10 @@ def preview_command(source: Path, output: Path, count: int | None, recipe: str |
 
 
 @click.command("unpack")
-@click.argument("folder", type=PATH)
+@click.argument("folder", type=ADDRESS)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for scale_4x/mountain/img1_hr.png, ...")
 @click.option("--split", type=click.Choice(SPLITS), help="Only this split.  [default: both]")
-def unpack_command(folder: Path, output: Path, split: str | None) -> None:
+def unpack_command(folder: Address, output: Path, split: str | None) -> None:
     """Write the samples as loose PNG files, for tools that want folders.
 
     Example: shardgen unpack shards/scale_4x -o OST_LR
@@ -58,9 +61,9 @@ def unpack_command(folder: Path, output: Path, split: str | None) -> None:
 
 @click.command("rebuild")
 @click.argument("key")
-@click.argument("folder", type=PATH, default=Path("shards"))
+@click.argument("folder", type=ADDRESS, default=Path("shards"))
 @click.option("-o", "--output", type=PATH, help="Write the LR images made again into this folder, as PNG.")
-def rebuild_command(key: str, folder: Path, output: Path | None) -> None:
+def rebuild_command(key: str, folder: Address, output: Path | None) -> None:
     """Make the LR images of a sample again, from its HR and the record of what was drawn, and compare.
 
     Example: shardgen rebuild 000000300042 shards/scale_4x -o again

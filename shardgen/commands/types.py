@@ -8,7 +8,32 @@ from typing import Any
 
 import click
 
-PATH = click.Path(path_type=Path)
+from shardgen.format import Address
+from shardgen.store import parse_address
+
+
+class AddressParam(click.ParamType[Address]):
+    """A folder or file of this machine, or an address in a store: `./shards`, `s3://bucket/shards`."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        return parse_address(value) if isinstance(value, str) else value
+
+
+class LocalPath(click.ParamType[Path]):
+    """A folder or file of this machine."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        address = parse_address(value) if isinstance(value, str) else value
+        if not isinstance(address, Path):
+            self.fail(f"{address} lies in a store; expected a path of this machine", param, ctx)
+        return address
+
+
+ADDRESS, PATH = AddressParam(), LocalPath()
 
 # An option whose default is shown by --help.
 option = functools.partial(click.option, show_default=True)

@@ -9,7 +9,10 @@ Job = Callable[[ShardTask, Report], ShardResult]
 
 
 class Engine(Protocol):
-    """Runs shard tasks somewhere."""
+    """Runs shard tasks somewhere. `num_workers` of them at once work on this machine and with its disks."""
+
+    @property
+    def num_workers(self) -> int: ...
 
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         """Yield a result per task as they come. RunError names the shard when a worker dies or cannot write.

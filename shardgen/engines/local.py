@@ -1,19 +1,23 @@
 """The engines of one machine: in this process, or in a pool of worker processes."""
 
 import multiprocessing
+import os
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
+from threading import Thread
 from time import monotonic
 from typing import Any
 
 from shardgen.engines.base import Job
 from shardgen.engines.fork_server import start_fork_server
 from shardgen.errors import RunError
+from shardgen.scratch import scratch_root
 from shardgen.shard_job import Progress, Report, ShardResult, ShardTask, limit_threads
+from shardgen.store import StoreError, is_local
 
 _REPORT_EVERY_S = 0.1
 
@@ -21,10 +25,14 @@ _REPORT_EVERY_S = 0.1
 class SerialEngine:
     """Everything in this process: for debugging and for tests."""
 
+    num_workers = 1
+
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         for task in tasks:
             try:
                 yield job(task, report)
+            except StoreError as error:
+                raise RunError(_store_failed(task, error)) from error
             except OSError as error:
                 raise RunError(_cannot_write(task, error)) from error
 
@@ -37,11 +45,11 @@ class PoolEngine:
     """
 
     def __init__(self, num_workers: int) -> None:
-        self._num_workers = num_workers
+        self.num_workers = num_workers
 
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         waiting = list(reversed(tasks))
-        workers = self._start(min(self._num_workers, len(waiting)), job)
+        workers = self._start(min(self.num_workers, len(waiting)), job)
         try:
             for worker in workers:
                 worker.give(waiting.pop())
@@ -106,10 +114,22 @@ def _ready(workers: list[_Worker]) -> list[_Worker]:
 def _work(connection: "Connection[Any, Any]", job: Job) -> None:
     """A worker's life: take a task, do it, send what came of it, until the parent is gone."""
     limit_threads()
+    follows_parent = False
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             task = connection.recv()
+            if not (follows_parent or is_local(task.config.output)):
+                follows_parent = True
+                Thread(target=_end_with_parent, name="parent", daemon=True).start()
             connection.send(_attempt(task, job, _Reporter(connection)))
+
+
+def _end_with_parent() -> None:
+    """Sending a shard takes a while; one that an orphan has sent might come to lie under the marker of a later run."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 def _attempt(task: ShardTask, job: Job, report: Report) -> ShardResult | RunError:
@@ -117,6 +137,8 @@ def _attempt(task: ShardTask, job: Job, report: Report) -> ShardResult | RunErro
         return job(task, report)
     except (BrokenPipeError, ConnectionResetError):
         raise
+    except StoreError as error:
+        return RunError(_store_failed(task, error))
     except OSError as error:
         return RunError(_cannot_write(task, error))
     except Exception:
@@ -150,9 +172,14 @@ class _Reporter:
             self._next_s = monotonic() + _REPORT_EVERY_S
 
 
+def _store_failed(task: ShardTask, error: StoreError) -> str:
+    return f"shard {task.plan.name}: {error} Finished shards are kept."
+
+
 def _cannot_write(task: ShardTask, error: OSError) -> str:
+    place = task.config.output if is_local(task.config.output) else f"{scratch_root()} (TMPDIR), before it is sent"
     return (
-        f"cannot write shard {task.plan.name} in {task.config.output}: {error.strerror or error}. Nothing half-written "
+        f"cannot write shard {task.plan.name} in {place}: {error.strerror or error}. Nothing half-written "
         "is left. Make room (or mend what is wrong) and run the same command again: finished shards are kept."
     )
 
