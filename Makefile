@@ -18,10 +18,10 @@ OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if 
            $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(WORKERS),--workers $(WORKERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo shards test lint format bench bench-gpu clean
+.PHONY: help install demo shards test test-scale lint format bench bench-gpu clean
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  e.g. make shards INPUT=~/photos SCALES="2 4" SIZE=512 SAMPLE=0.1 METHOD=cubic CODEC=npy WORKERS=8 OUTPUT=shards'
 
 install: $(STAMP) ## Create .venv and install the project into it
@@ -60,6 +60,9 @@ shards: photos ## Make shards of the photos in INPUT (./OST, or sample photos) f
 
 test: $(STAMP) ## Run all tests
 	$(BIN)/python -m pytest
+
+test-scale: $(STAMP) ## Run the long test of the Ray engine: nodes die again and again, photos and shards in a store
+	$(BIN)/python -m pytest -s tests/scale
 
 lint: $(STAMP) ## Check style, format and types; changes nothing
 	$(BIN)/ruff check .

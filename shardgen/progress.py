@@ -37,11 +37,7 @@ class ProgressDisplay:
         return monotonic() - self._start_s
 
     def report(self, progress: Progress) -> None:
-        self.done = Progress(
-            self.done.photos + progress.photos,
-            self.done.failures + progress.failures,
-            self.done.bytes + progress.bytes,
-        )
+        self.done += progress
         if self._bar is not None:
             self._bar.set_postfix_str(self._rates(), refresh=False)
             self._bar.update(progress.photos)

@@ -53,6 +53,12 @@ class Progress:
     failures: int = 0
     bytes: int = 0
 
+    def __add__(self, other: "Progress") -> "Progress":
+        return Progress(self.photos + other.photos, self.failures + other.failures, self.bytes + other.bytes)
+
+    def __sub__(self, other: "Progress") -> "Progress":
+        return Progress(self.photos - other.photos, self.failures - other.failures, self.bytes - other.bytes)
+
 
 Report = Callable[[Progress], None]
 

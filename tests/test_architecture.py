@@ -18,7 +18,8 @@ FLOORS = {
         config scratch sources photo photo_reader resample codec cpus picture
         degrade description plan statistics triplet shard_writer shard_upload
         marker shard_job
-        engines.__init__ engines.fork_server engines.base engines.local inventory manifest progress shard_reader
+        engines.__init__ engines.fork_server engines.base engines.local engines.ray_node engines.ray
+        inventory manifest progress shard_reader
         output_lock generate inspect preview rebuild recipe_preview sample_photos unpack verify
         commands.__init__ commands.types commands.generate commands.check commands.look commands.recipe
         cli __main__

@@ -17,7 +17,7 @@ def make(*args: str) -> str:
 def test_help_names_every_target() -> None:
     text = make()
     assert text == make("help")
-    for target in ("help", "install", "demo", "shards", "test", "lint", "format", "bench", "clean"):
+    for target in ("help", "install", "demo", "shards", "test", "test-scale", "lint", "format", "bench", "clean"):
         assert f"  make {target} " in text
 
 

@@ -1,6 +1,7 @@
 """`shardgen generate`."""
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from shardgen.cpus import available_cpus
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.engines.base import Engine
 from shardgen.engines.local import PoolEngine, SerialEngine
-from shardgen.errors import ShardgenError
+from shardgen.errors import ShardgenError, UsageError
 from shardgen.format import CODECS, Address, scale_folder
 from shardgen.generate import STATS_NAME, Outcome, Preparation, generate, prepare
 from shardgen.sources import printable
 
-_CPUS = "[default: the CPUs that this process may use]"
+_CPUS = "[default: the CPUs that this process may use, or those of the cluster]"
+_RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, else one of this run's own]"
 
 
 @click.command("generate", cls=SpaceSeparatedScales)
@@ -59,7 +61,18 @@ _CPUS = "[default: the CPUs that this process may use]"
 @option("--shard-bytes", type=ByteSize(), default="256MB", help="Shards come out between half of this and about it.")
 @option("--val-fraction", type=float, default=0.02, help="Share of the photos for validation.")
 @option("--seed", type=int, default=0, help="Draws the order and the split of the photos, and from the recipe.")
-@click.option("--workers", type=click.IntRange(min=0), help=f"Worker processes; 0 works in this one.  {_CPUS}")
+@option(
+    "--engine",
+    type=click.Choice(("local", "ray")),
+    default="local",
+    help="Who works: processes here, or a Ray cluster.",
+)
+@click.option("--ray-address", help=f"Ray cluster: HOST:PORT, auto or local, with --engine ray.  {_RAY}")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help=f"Worker processes; 0 works in this one. With --engine ray, the most shards at a time.  {_CPUS}",
+)
 @click.option(
     "--max-failures",
     type=FailureLimit(),
@@ -68,6 +81,8 @@ _CPUS = "[default: the CPUs that this process may use]"
 @click.option("--auto", is_flag=True, help="Ask nothing.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 def generate_command(
+    engine: str,
+    ray_address: str | None,
     workers: int | None,
     max_failures: str | None,
     auto: bool,
@@ -81,6 +96,7 @@ def generate_command(
 
     Example: shardgen generate -i OST -o shards -s 2 3 4 --sample 0.1 --auto
     """
+    chosen = _chosen_engine(engine, ray_address, workers)
     config = Config(
         scales=tuple(scale for group in scales for scale in group),
         degradation=load_recipe(degradation) if degradation is not None else None,
@@ -90,11 +106,26 @@ def generate_command(
     if dry_run:
         click.echo(_preparation_text(prepare(config)))
         return
-    num_workers = available_cpus() if workers is None else workers
-    engine: Engine = PoolEngine(num_workers) if num_workers else SerialEngine()
-    outcome = generate(config, engine, functools.partial(_confirm, auto=auto))
+    with chosen as made_by:
+        outcome = generate(config, made_by, functools.partial(_confirm, auto=auto))
     click.echo(_outcome_text(outcome, config.output, config.size))
     _exit_by_failures(outcome, max_failures)
+
+
+def _chosen_engine(engine: str, ray_address: str | None, workers: int | None) -> AbstractContextManager[Engine]:
+    """Who will do the work, from when the context is entered. UsageError for options that do not go together."""
+    if engine == "ray":
+        if workers == 0:
+            raise UsageError("--workers 0 works in this process, which --engine ray does not: name 1 or more")
+        try:  # Ray takes a second to import, and not everyone has it
+            from shardgen.engines.ray import ray_engine
+        except ImportError as error:
+            raise UsageError(f"--engine ray needs Ray: pip install 'sr-shards[ray]' ({error})") from error
+        return ray_engine(ray_address, workers)
+    if ray_address is not None:
+        raise UsageError(f"--ray-address {ray_address} goes with --engine ray only")
+    num_workers = available_cpus() if workers is None else workers
+    return nullcontext(PoolEngine(num_workers) if num_workers else SerialEngine())
 
 
 def _confirm(preparation: Preparation, auto: bool) -> None:

@@ -1,1 +1,1 @@
-"""Where shards are made: in this process, in a pool of processes, and later on a cluster."""
+"""Where shards are made: in this process, in a pool of processes, or on a Ray cluster."""

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,10 +11,9 @@ from threading import Thread
 from time import monotonic
 from typing import Any
 
-from shardgen.engines.base import Job
+from shardgen.engines.base import RUN_AGAIN, Job, attempt, cannot_write, store_failed
 from shardgen.engines.fork_server import start_fork_server
 from shardgen.errors import RunError
-from shardgen.scratch import scratch_root
 from shardgen.shard_job import Progress, Report, ShardResult, ShardTask, limit_threads
 from shardgen.store import StoreError, is_local
 
@@ -32,9 +30,9 @@ class SerialEngine:
             try:
                 yield job(task, report)
             except StoreError as error:
-                raise RunError(_store_failed(task, error)) from error
+                raise RunError(store_failed(task, error)) from error
             except OSError as error:
-                raise RunError(_cannot_write(task, error)) from error
+                raise RunError(cannot_write(task, error)) from error
 
 
 class PoolEngine:
@@ -121,7 +119,7 @@ def _work(connection: "Connection[Any, Any]", job: Job) -> None:
             if not (follows_parent or is_local(task.config.output)):
                 follows_parent = True
                 Thread(target=_end_with_parent, name="parent", daemon=True).start()
-            connection.send(_attempt(task, job, _Reporter(connection)))
+            connection.send(attempt(task, job, _Reporter(connection)))
 
 
 def _end_with_parent() -> None:
@@ -130,19 +128,6 @@ def _end_with_parent() -> None:
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
-
-
-def _attempt(task: ShardTask, job: Job, report: Report) -> ShardResult | RunError:
-    try:
-        return job(task, report)
-    except (BrokenPipeError, ConnectionResetError):
-        raise
-    except StoreError as error:
-        return RunError(_store_failed(task, error))
-    except OSError as error:
-        return RunError(_cannot_write(task, error))
-    except Exception:
-        return RunError(f"shard {task.plan.name} failed, which is a fault of the program:\n{traceback.format_exc()}")
 
 
 class _Reporter:
@@ -161,32 +146,16 @@ class _Reporter:
         parent = multiprocessing.parent_process()
         if parent and not parent.is_alive():
             raise BrokenPipeError
-        self._pending = Progress(
-            self._pending.photos + progress.photos,
-            self._pending.failures + progress.failures,
-            self._pending.bytes + progress.bytes,
-        )
+        self._pending += progress
         if monotonic() >= self._next_s or not progress.photos:
             self._connection.send(self._pending)
             self._pending = Progress()
             self._next_s = monotonic() + _REPORT_EVERY_S
 
 
-def _store_failed(task: ShardTask, error: StoreError) -> str:
-    return f"shard {task.plan.name}: {error} Finished shards are kept."
-
-
-def _cannot_write(task: ShardTask, error: OSError) -> str:
-    place = task.config.output if is_local(task.config.output) else f"{scratch_root()} (TMPDIR), before it is sent"
-    return (
-        f"cannot write shard {task.plan.name} in {place}: {error.strerror or error}. Nothing half-written "
-        "is left. Make room (or mend what is wrong) and run the same command again: finished shards are kept."
-    )
-
-
 def _died(task: ShardTask, exit_code: int | None) -> str:
     how = f"was killed by signal {-exit_code}" if exit_code and exit_code < 0 else f"ended with exit code {exit_code}"
     return (
         f"the worker process that was making shard {task.plan.name} {how}. If the machine ran out of memory, use fewer "
-        "--workers. Run the same command again: finished shards are kept."
+        f"--workers. {RUN_AGAIN}"
     )
