@@ -18,7 +18,7 @@ OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if 
            $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(WORKERS),--workers $(WORKERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo shards test test-scale lint format bench bench-gpu clean
+.PHONY: help install demo shards test test-scale drill lint format bench bench-gpu clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ test: $(STAMP) ## Run all tests
 
 test-scale: $(STAMP) ## Run the long test of the Ray engine: nodes die again and again, photos and shards in a store
 	$(BIN)/python -m pytest -s tests/scale
+
+drill: $(STAMP) ## Do every fault as often as docs/drill.md says, in about an hour; exit code 1 if one of them does harm
+	$(BIN)/python -m drill -o docs/drill.md
 
 lint: $(STAMP) ## Check style, format and types; changes nothing
 	$(BIN)/ruff check .

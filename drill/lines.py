@@ -30,4 +30,6 @@ LINES: dict[str, Line] = {
     "images-mutated": Line("mutated image files through `generate`", "bad_images.mutate_images", 1000, 60),
     "no-permission": Line("another user, who may not", "no_permission.forbid", 18, 6),
     "clock-set-back": Line("the clock set back, files of another time", "clock.set_back", 40, 4),
+    "stores": Line("every fault of an S3 store", "stores.break_stores", 82, 4),
+    "ray-node-killed": Line("SIGKILL of a Ray node under `generate`", "kill_ray.kill_nodes", 20, 1),
 }
