@@ -83,7 +83,7 @@ def other_training(run: Path, undisturbed: Path) -> list[Problem]:
 
 def wait_for_group(pid: int) -> None:
     """Until no process of the group is alive; those that are stuck are killed, so that the next case begins clean."""
-    deadline = time.monotonic() + PATIENCE_S / 3
+    deadline = time.monotonic() + PATIENCE_S / 5
     while any(_is_of_group(process, pid) for process in psutil.process_iter()):
         if time.monotonic() > deadline:
             with suppress(ProcessLookupError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from drill.record import Tally
 
-PATIENCE_S = 300  # for whatever one case does; then it is a hang, and the line dies by SIGALRM
+PATIENCE_S = 1500  # for whatever one case does; then it is a hang, and the line dies by SIGALRM
 LAST_CASE = "last-case.txt"
 
 

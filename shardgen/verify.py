@@ -84,9 +84,10 @@ def _verify_scale(folder: Address, num_workers: int, report: Report) -> list[Pro
     listed = {record.name: record for record in manifest.shards}
     names = sorted(listed.keys() | shard_names(folder))
     faults = ahead(lambda name: _shard_fault(manifest, name, listed.get(name)), names, num_workers)
-    reasons = [fault.result() for fault in faults]
-    problems = [Problem(folder / f"{name}.tar", reason) for name, reason in zip(names, reasons, strict=True) if reason]
-    markers = [read_marker(folder / f"{name}.json") for name in names]
+    found = [fault.result() for fault in faults]
+    named = zip(names, found, strict=True)
+    problems = [Problem(folder / f"{name}.tar", reason) for name, (reason, _) in named if reason]
+    markers = [marker for _, marker in found]
     if reason := _manifest_fault(manifest, [marker for marker in markers if marker]):
         problems.append(Problem(path, reason))
     report.num_shards += len(names)
@@ -107,8 +108,8 @@ def _manifest_fault(manifest: Manifest, markers: list[Marker]) -> str | None:
     return None if manifest.raw.get("fingerprint") == fingerprint else "its settings are not those of its fingerprint"
 
 
-def _shard_fault(manifest: Manifest, name: str, listed: ShardRecord | None) -> str | None:
-    """What is wrong with the shard, or None."""
+def _shard_fault(manifest: Manifest, name: str, listed: ShardRecord | None) -> tuple[str | None, Marker | None]:
+    """What is wrong with the shard, or None; and its marker, if that can be read."""
     tar = manifest.folder / f"{name}.tar"
     marker = read_marker(manifest.folder / f"{name}.json")
     try:
@@ -118,8 +119,8 @@ def _shard_fault(manifest: Manifest, name: str, listed: ShardRecord | None) -> s
         if listed:
             _check_content(tar, manifest, listed)
     except (RunError, FormatError, OSError) as error:
-        return str(error)
-    return None
+        return str(error), marker
+    return None, marker
 
 
 def _check_records(tar: Address, marker: Marker | None, listed: ShardRecord | None) -> None:

@@ -1,0 +1,56 @@
+"""The drill, a few times each: whatever goes wrong, nothing is lost, half-written, wrong in silence or a traceback."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from drill import corruption
+from drill.damage import overwrite_with_another
+from drill.line import drill_line
+from drill.lines import LINES
+from drill.record import Tally
+from drill.session import Session
+from drill.table import page, summary
+
+
+@pytest.mark.parametrize("name", LINES)
+@pytest.mark.timeout(1000)
+def test_a_few_of_each_fault(name: str) -> None:
+    found = drill_line(name, LINES[name].short, seed=1)
+    assert found["clean"], (
+        f"python -m drill --only {name} --short --seed {found['seed']}\n{json.dumps(found, indent=1)}"
+    )
+    assert found["times"] == LINES[name].short
+
+
+def test_harm_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer that believes every index trains on other samples' pixels."""
+    monkeypatch.setattr("trainer.shards._check_index", lambda *_: None)
+    monkeypatch.setattr("trainer.stream.mapped_shard.check_samples", lambda *_: None)
+    monkeypatch.setattr(
+        corruption,
+        "damage_folder",
+        lambda folder, rng: overwrite_with_another(folder / "train-000000.idx", random.Random(1)),
+    )
+    monkeypatch.setattr(corruption, "_REAL_EVERY", 10**6)
+    session = Session(1, 0, tmp_path)
+    corruption.corrupt(session)
+    assert not session.tally.is_clean
+    assert session.tally.silent or session.tally.crashed, session.tally
+
+
+def test_the_table_says_what_must_not_be() -> None:
+    tally = Tally(times=2, recovered=1, samples_lost=3, failures=["case 1: samples_lost: x is missing"])
+    found = {"fault": "a fault", "seed": 7, "seconds": 1.0, **tally.as_dict(), "clean": tally.is_clean}
+    assert not tally.is_clean and "NOT CLEAN" in summary("x", found)
+    text = page({"x": found}, "a machine")
+    assert "| a fault | 2 | 1 | 0 | 0 | 3 | 0 | 0 | 0 | 1 |" in text and "`x` 7" in text
+    assert "## What must not be" in text and "- case 1: samples_lost: x is missing" in text
+
+
+def test_a_line_that_dies_is_a_failure_that_names_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LINES, "dies", LINES["images-mutated"]._replace(where="nowhere.nothing"))
+    found = drill_line("dies", 1, 0)
+    assert not found["clean"] and found["crashed"] == 1 and "before its first case" in found["failures"][0]
