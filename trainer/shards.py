@@ -129,6 +129,7 @@ def _manifest(folder: Address) -> Manifest:
     try:
         if isinstance(folder, Path):
             _check_folder(folder)
+        _refuse_link(folder, MANIFEST_NAME)
         return load_manifest(folder, read_bytes)
     except FileNotFoundError as error:
         raise UsageError(f"--shards {folder}: {_what_it_is(folder)}") from error
