@@ -94,7 +94,7 @@ def ask(
                 f"cannot {verb} {address}: no credentials for {address.protocol}:// were found ({_reason(error)})"
             ) from error
         raise StoreError(
-            f"cannot {verb} {address}: {_reason(error)}; asked {attempts} times in {monotonic() - begin_s:.0f} s. "
+            f"cannot {verb} {address}: {_reason(error)}; asked {ATTEMPTS} times in {monotonic() - begin_s:.0f} s. "
             "Check the network and the store, then run the same command again."
         ) from error
 

@@ -52,7 +52,8 @@ __all__ = (
 _PIECE_BYTES = 8 << 20  # of a large object: what is read at once, and again when a connection breaks
 _PIECES_AT_ONCE = 4
 _SMALL_FILES_AT_ONCE = 32
-_UPLOADS_AT_ONCE = 8  # parts of one large file
+# A large file goes in parts, which are held in memory: by default s3fs would take 50 MB for each, ten at once.
+_PARTS = {"chunksize": 16 << 20, "max_concurrency": 4}
 
 
 class Found(NamedTuple):
@@ -143,8 +144,8 @@ def write_bytes(address: Address, content: bytes) -> None:
 def upload(local: Path, address: "UPath") -> None:
     """Put a file of this machine into a store. StoreError unless it has the same size there afterwards."""
     size = local.stat().st_size
-    at_once = {"max_concurrency": _UPLOADS_AT_ONCE} if address.protocol in ("s3", "s3a") else {}
-    ask(address, "write", lambda fs, path, limit: fs.put_file(str(local), path, **limit, **at_once), size)
+    parts = _PARTS if address.protocol in ("s3", "s3a") else {}
+    ask(address, "write", lambda fs, path, limit: fs.put_file(str(local), path, **limit, **parts), size)
     arrived = file_size(address)
     if arrived != size:
         found = "is not there" if arrived is None else f"has {arrived:,} bytes"

@@ -279,9 +279,16 @@ WRITE_FAULTS: tuple[FaultKind, ...] = ("500", "503", "reset", "answer_lost", "re
 
 @pytest.fixture
 def impatient(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """A store that is asked again after half a second of silence."""
-    monkeypatch.setenv("SR_STORE_TIMEOUT", "0.5")
+    """A store that is asked again after two seconds of silence."""
+    monkeypatch.setenv("SR_STORE_TIMEOUT", "2")
     return s3
+
+
+def give_up_soon(fault: FaultKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three attempts are enough for a store that never does what it should, and three seconds for a silent one."""
+    monkeypatch.setattr("shardgen.attempts.ATTEMPTS", 3)
+    if fault.startswith("stall"):
+        monkeypatch.setenv("SR_STORE_TIMEOUT", "3")
 
 
 def stumble(s3: Bucket, faults: tuple[FaultKind, ...], method: str, key: str) -> int:
@@ -339,45 +346,58 @@ def test_markers_are_read_again_when_the_store_stumbles(impatient: Bucket, photo
     ("fault", "method", "key", "said"),
     [
         ("500", "GET", "*/img7.jpg", "cannot read s3://BUCKET/photos/class1/img7.jpg: "),
-        ("stall", "GET", "*/img7.jpg", "img7.jpg: no answer for 0.5 s; asked 6 times in "),
+        ("stall", "GET", "*/img7.jpg", "img7.jpg: no answer for 3 s; asked 3 times in "),
         ("wrong_bytes", "GET", "*/img7.jpg", "did not match calculated checksum"),
         ("503", "PUT", "*/train-000001.tar", "cannot write s3://BUCKET/shards/scale_2x/train-000001.tar: "),
     ],
 )
 def test_a_store_that_fails_ends_the_run_and_costs_no_shard(
-    fault: FaultKind, method: str, key: str, said: str, impatient: Bucket, photos: Path, shards: Path, scratch: Path
+    fault: FaultKind,
+    method: str,
+    key: str,
+    said: str,
+    s3: Bucket,
+    photos: Path,
+    shards: Path,
+    scratch: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source, target = impatient.put_folder(photos, "photos"), f"{impatient.address}/shards"
-    impatient.proxy.break_next(fault, method, key, times=math.inf)
+    source, target = s3.put_folder(photos, "photos"), f"{s3.address}/shards"
+    s3.proxy.break_next(fault, method, key, times=math.inf)
+    give_up_soon(fault, monkeypatch)
     done = generate(source, target, *ARGS, expect=1)
-    assert said.replace("BUCKET", impatient.name) in done.stderr
+    assert said.replace("BUCKET", s3.name) in done.stderr
     assert "Error: shard train-00000" in done.stderr and "Finished shards are kept." in done.stderr
     assert "then run the same command again." in done.stderr and "Traceback" not in done.stderr
     assert not left_on(scratch)
-    assert not {name for name in impatient.keys("shards") if "manifest" in name}
-    finished = {name for name in impatient.keys("shards") if name.endswith(".json")}
-    impatient.proxy.heal()
+    assert not {name for name in s3.keys("shards") if "manifest" in name}
+    finished = {name for name in s3.keys("shards") if name.endswith(".json")}
+    s3.proxy.heal()
     done = generate(source, target, *ARGS)
     assert f"made, {len(finished)} kept, 0 removed." in done.stdout
-    assert stored_files(impatient) == contract_files(shards), "no photo counts as failed"
+    assert stored_files(s3) == contract_files(shards), "no photo counts as failed"
 
 
-def test_a_store_that_fails_is_no_broken_shard(impatient: Bucket, stored: str) -> None:
-    before = impatient.objects("shards")
-    impatient.proxy.break_next("stall", "GET", "*/train-000001.tar", times=math.inf)
+def test_a_store_that_fails_is_no_broken_shard(s3: Bucket, stored: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = s3.objects("shards")
+    s3.proxy.break_next("stall", "GET", "*/train-000001.tar", times=math.inf)
+    give_up_soon("stall", monkeypatch)
     done = run_cli("verify", stored, "--fix")
     assert done.returncode == 1
-    assert f"cannot read {stored}/scale_2x/train-000001.tar: no answer for 0.5 s" in done.stderr
+    assert f"cannot read {stored}/scale_2x/train-000001.tar: no answer for 3 s" in done.stderr
     assert "broken" not in done.stderr
-    assert impatient.objects("shards") == before
+    assert s3.objects("shards") == before
 
 
-def test_a_store_that_lists_nothing_is_an_error_before_anything_is_made(impatient: Bucket, photos: Path) -> None:
-    source = impatient.put_folder(photos, "photos")
-    impatient.proxy.break_next("stall", "LIST", times=math.inf)
-    done = generate(source, f"{impatient.address}/shards", expect=1)
-    assert f"cannot list {source}: no answer for 0.5 s; asked 2 times in " in done.stderr
-    assert impatient.keys("shards") == set()
+def test_a_store_that_lists_nothing_is_an_error_before_anything_is_made(
+    s3: Bucket, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = s3.put_folder(photos, "photos")
+    s3.proxy.break_next("stall", "LIST", times=math.inf)
+    give_up_soon("stall", monkeypatch)
+    done = generate(source, f"{s3.address}/shards", expect=1)
+    assert f"cannot list {source}: no answer for 3 s; asked 3 times in " in done.stderr
+    assert s3.keys("shards") == set()
 
 
 def test_credentials_that_are_missing_are_named(s3: Bucket, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
