@@ -486,10 +486,10 @@ def test_a_run_begun_before_ranks_were_written_down_is_one_of_one_process(data: 
     assert trainer(*command).code == 0
     path = tmp_path / "r" / "config.yaml"
     path.write_text("\n".join(line for line in path.read_text().splitlines() if "ranks" not in line))
-    assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
-    assert yaml.safe_load(path.read_text())["ranks"] == 1
     done = trainer("--out", tmp_path, "--run", "r", "--resume", "--ranks", 2)
     assert done.code == 2 and "was begun with --ranks 1, not 2" in done.err
+    assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
+    assert yaml.safe_load(path.read_text())["ranks"] == 1
 
 
 def test_the_processes_of_a_machine_share_its_cpus_and_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -527,4 +527,5 @@ def test_figures_of_parts_add_up_to_those_of_all() -> None:
     for parts in ((images, []), (images[:1], images[1:]), (images[::2], images[1::2])):
         sums = [sum(column) for column in zip(*map(quality_sums, parts), strict=True)]
         assert mean_of_sums(sums) == mean_quality(images)
+    assert mean_quality(images).psnr_y == (31.5 + 22.0) / 2
     assert mean_of_sums(quality_sums(images[1:2])).psnr_y == inf
