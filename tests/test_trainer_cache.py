@@ -333,10 +333,13 @@ def test_a_cache_that_is_too_small_is_refused_and_one_that_is_just_large_enough_
     """With blocks of one shard, and the cache that the message asks for, shards come and go."""
     monkeypatch.setattr(schedule_room, "BLOCK_BYTES", 1)
     local, _ = trained(tmp_path / "local", "--shards", store.local / "npy" / "scale_2x", "--steps", 40)
-    args = ("--shards", store.address("npy"), "--cache", tmp_path / "cache", "--steps", 40)
-    _, said = trained(tmp_path / "refused", *args, "--cache-bytes", "1MB", expect=2)
-    assert "may have 1 MB, but the shards that have to be there at once take 2 MB: --cache-bytes 2MB or more" in said
-    needed = 3 * max(record.bytes for record in records_of(store)) + 100_000
+    train = [record.bytes for record in records_of(store) if record.split == "train"]
+    val = sum(record.bytes for record in records_of(store)) - sum(train)
+    needed = 2 * max(train) + sum(train) * 4 // 39 + val  # a batch is read ahead, 4 of 39 samples
+    args = ("--shards", store.address("npy"), "--cache", tmp_path / "cache", "--steps", 40, "--prefetch", 1)
+    _, said = trained(tmp_path / "refused", *args, "--cache-bytes", needed - 1, expect=2)
+    size = f"{needed / 1e6:.1f} MB"
+    assert f"may have {size}, but the shards that have to be there at once take {size}: --cache-bytes 2MB" in said
     found, _ = trained(tmp_path / "found", *args, "--cache-bytes", needed)
     assert same(found, local)
     assert store.requests() > 5
@@ -345,8 +348,7 @@ def test_a_cache_that_is_too_small_is_refused_and_one_that_is_just_large_enough_
 
 def test_what_was_used_longest_ago_goes_but_nothing_that_is_mapped(store: Store, tmp_path: Path) -> None:
     records = records_of(store)[:4]
-    size = max(record.bytes for record in records) + 20_000
-    shards = shards_of(store, tmp_path, limit=3 * size)
+    shards = shards_of(store, tmp_path, limit=sum(record.bytes for record in records) - 1)  # any three of them
     for number, record in enumerate(records[:3]):
         shards.fetch(record)
         os.utime(shards.tar(record), (number, number))
@@ -370,10 +372,10 @@ def test_what_was_used_longest_ago_goes_but_nothing_that_is_mapped(store: Store,
 
 
 def test_a_full_disk_makes_room_or_is_an_error(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = records_of(store)[:2]
+    other, *_, one = sorted(records_of(store), key=lambda record: record.bytes)
     shards = shards_of(store, tmp_path)
     shards.fetch(one)
-    usage = folder_room.shutil.disk_usage(tmp_path)._replace(free=one.bytes // 2)
+    usage = folder_room.shutil.disk_usage(tmp_path)._replace(free=other.bytes // 2)
     monkeypatch.setattr(folder_room.shutil, "disk_usage", lambda path: usage)
     shards.fetch(other, keep=frozenset())
     assert not shards.tar(one).exists() and shards.tar(other).exists()
