@@ -162,8 +162,8 @@ def _check_cache(plan: Plan, cached: CachedShards) -> None:
         needed += max(record.bytes for record in (*folder.train, *folder.val))
     if needed > cached.cache.limit:
         raise UsageError(
-            f"the cache {cached.cache.path} may have {cached.cache.limit / 1e6:,.0f} MB, but the shards that have to "
-            f"be there at once take {needed / 1e6:,.0f} MB: --cache-bytes {-(-needed // 10**6)}MB or more, on a disk "
+            f"the cache {cached.cache.path} may have {_human(cached.cache.limit)}, but the shards that have to "
+            f"be there at once take {_human(needed)}: --cache-bytes {-(-needed // 10**6)}MB or more, on a disk "
             "with so much room"
         )
 

@@ -153,7 +153,7 @@ def _channels_last(network: Network) -> Network:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def make_source(plan: Plan, step: int) -> Source:
+def make_source(plan: Plan, step: int, fetch_ahead: bool = True) -> Source:
     """The batches of a run from a step on."""
     config, folder = plan.config, plan.folder
     reader = BatchReader(
@@ -169,7 +169,7 @@ def make_source(plan: Plan, step: int) -> Source:
     if config.resident:
         return ResidentSamples(reader, plan.rows, step, plan.total_steps, plan.device)
     loader = Loader(reader, plan.rows, step, plan.total_steps, plan.workers, config.prefetch, plan.device)
-    if folder.cached and os.environ.get("LOCAL_RANK", "0") == "0":  # one fetcher on a machine
+    if folder.cached and fetch_ahead and os.environ.get("LOCAL_RANK", "0") == "0":  # one fetcher on a machine
         return FetchedAhead(loader, folder.cached, plan.ahead, step, config.grad_accum)
     return loader
 

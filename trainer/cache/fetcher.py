@@ -7,8 +7,8 @@ not there fetches it, and says what is wrong when it cannot.
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from time import sleep
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,30 +74,28 @@ class FetchedAhead:
 
     def started(self) -> Iterator[Batch]:
         """The batches, in order. Returns when the first one is there."""
+        batches = self._running()
+        next(batches)  # what is begun is ended with it, also when nothing else is taken from it
+        return batches
+
+    def _running(self) -> Iterator[Any]:
+        """Nothing when the first batch is there, then the batches."""
         memory = Ring(1, _STEP_BYTES)
-        _step(memory)[0] = self._first
+        step = _step(memory)
+        step[0] = self._first
         arguments = (self._shards, self._ahead, memory)
         process = start_fork_server().Process(target=_fetch, args=arguments, name="fetcher", daemon=True)
         process.start()
         try:
             batches = self._source.started()
-        except BaseException:
-            self._end(process)
-            raise
-        return self._told(batches, _step(memory), process)
-
-    def _told(self, batches: Iterator[Batch], step: npt.NDArray[np.int64], process: BaseProcess) -> Iterator[Batch]:
-        try:
+            yield None
             for number, batch in enumerate(batches):
                 step[0] = self._first + number // self._batches_per_step
                 yield batch
         finally:
-            self._end(process)
-
-    def _end(self, process: BaseProcess) -> None:
-        process.terminate()
-        process.join()
-        self._shards.cache.sweep()  # what it was fetching
+            process.kill()  # it may be so young that it still ignores SIGTERM
+            process.join()
+            self._shards.cache.sweep()  # what it was fetching
 
 
 def _step(memory: Ring) -> npt.NDArray[np.int64]:

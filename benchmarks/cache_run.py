@@ -1,0 +1,77 @@
+"""A training, or its batches alone, on the clock; prints a line of JSON.
+
+python -m benchmarks.cache_run TASK_JSON
+"""
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+from shardgen.store import parse_address
+from trainer.cache.folder import cache_for
+from trainer.config import TrainConfig
+from trainer.device import limit_threads
+from trainer.plan import plan_run
+from trainer.run import make_learner, make_source
+from trainer.shards import open_shards
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is done: `epochs` of batches, with a network's steps or without. `cache` is empty for shards of a folder."""
+
+    shards: str
+    cache: str = ""
+    epochs: int = 2
+    block_bytes: int | None = None
+    network: bool = True
+    decoded: bool = False
+    fetch_ahead: bool = True
+    patches_per_sample: int = 1
+    workers: int = 1
+    batch: int = 16
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def main(task_json: str) -> None:
+    """Seconds until the first batch; and for each epoch its seconds, and those of them that were spent waiting."""
+    limit_threads()
+    task = Task(**json.loads(task_json))
+    address = parse_address(task.shards)
+    cache = cache_for(address, Path(task.cache)) if task.cache else None
+    folder = open_shards(address, cache=cache, decoded=task.decoded)
+    config = TrainConfig(
+        address,
+        model="ultra_lite",
+        epochs=task.epochs * task.patches_per_sample,
+        batch_size=task.batch,
+        workers=task.workers,
+        prefetch=2,
+        patches_per_sample=task.patches_per_sample,
+        device="cpu",
+    )
+    plan = plan_run(config, folder, task.block_bytes)
+    learner = make_learner(plan) if task.network else None
+    source = make_source(plan, 0, task.fetch_ahead)
+    start_s = perf_counter()
+    batches = source.started()
+    first_s = perf_counter() - start_s
+    steps = plan.total_steps // task.epochs
+    epochs = []
+    for epoch in range(task.epochs):
+        start_s, waited_s = perf_counter(), source.wait_s
+        for step in range(epoch * steps, (epoch + 1) * steps):
+            if learner:
+                learner.step(step, batches).item()
+            else:
+                next(batches)
+        epochs.append({"seconds": perf_counter() - start_s, "wait_s": source.wait_s - waited_s})
+    print(json.dumps({"first_batch_s": first_s, "patches": steps * task.batch, "epochs": epochs}), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
