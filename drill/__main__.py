@@ -15,6 +15,7 @@ from shardgen.cpus import available_cpus
 
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice(tuple(LINES)), help="Do this line alone; may be repeated.")
+@click.option("--table", is_flag=True, help="Do nothing, but put together the results that there are.")
 @click.option("--short", is_flag=True, help="A few times each, as the tests do.")
 @click.option("--share", type=float, default=1.0, show_default=True, help="Of the whole drill's counts.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all random moments.")
@@ -26,12 +27,14 @@ from shardgen.cpus import available_cpus
     help="Where each line's result is kept, so that lines can be done one by one.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The page with the table.")
-def main(only: tuple[str, ...], short: bool, share: float, seed: int, results: Path, output: Path | None) -> None:
+def main(
+    only: tuple[str, ...], table: bool, short: bool, share: float, seed: int, results: Path, output: Path | None
+) -> None:
     """Do every fault, and put all results that there are into one table.
 
     Example: python -m drill --only generate-killed --share 0.1
     """
-    for name in only or LINES:
+    for name in () if table else only or LINES:
         line = LINES[name]
         found = drill_line(name, line.short if short else max(1, round(line.times * share)), seed)
         _keep(results, name, found)

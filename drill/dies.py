@@ -19,7 +19,7 @@ PHASES = (
     "flushed",  # before it gets its name
     "renamed",  # and nothing after
 )
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
+_TEMPORARY = re.compile(r"\.(?P<name>.+?)\.\d+(\.[0-9a-f]+)?\.tmp")
 
 
 class _Moment:

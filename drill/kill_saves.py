@@ -49,7 +49,8 @@ def kill_saves(session: Session) -> None:
     for number in session.cases(lambda number: " ".join(MOMENTS[number * step % len(MOMENTS)])):
         pattern, phase = MOMENTS[number * step % len(MOMENTS)]
         counts = {**_OF_GENERATE, **_OF_TRAINING}
-        passes = session.rng.randrange(counts[pattern])
+        once = (pattern, phase) == (_APPENDED, "opened")  # and then kept open
+        passes = 0 if once else session.rng.randrange(counts[pattern])
         output = session.scratch / "output"
         if pattern in _OF_GENERATE:
             given: tuple[Any, ...] = ("shardgen", *words, "-o", output)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from drill import corruption
-from drill.damage import overwrite_with_another
 from drill.line import drill_line
 from drill.lines import LINES
 from drill.record import Tally
 from drill.session import Session
 from drill.table import page, summary
+from shardgen.format import dump_index, load_index
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -25,20 +25,32 @@ def test_a_few_of_each_fault(name: str) -> None:
     assert found["times"] == LINES[name].short
 
 
-def test_harm_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trainer that believes every index trains on other samples' pixels."""
-    monkeypatch.setattr("trainer.shards._check_index", lambda *_: None)
-    monkeypatch.setattr("trainer.stream.mapped_shard.check_samples", lambda *_: None)
-    monkeypatch.setattr(
-        corruption,
-        "damage_folder",
-        lambda folder, rng: overwrite_with_another(folder / "train-000000.idx", random.Random(1)),
+def point_elsewhere(folder: Path, rng: random.Random) -> str:
+    """An index that gives each sample the pixels of the one before."""
+    path = folder / "train-000000.idx"
+    samples = load_index(path)
+    others = [samples[-1], *samples[:-1]]
+    path.write_bytes(
+        dump_index(
+            [member._replace(offset=there.offset, size=there.size) for member, there in zip(mine, other, strict=True)]
+            for mine, other in zip(samples, others, strict=True)
+        )
     )
+    return "an index that points elsewhere"
+
+
+def test_harm_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer that believes every index trains on other samples' pixels, and the drill says so."""
+    monkeypatch.setattr(corruption, "damage_folder", point_elsewhere)
     monkeypatch.setattr(corruption, "_REAL_EVERY", 10**6)
-    session = Session(1, 0, tmp_path)
-    corruption.corrupt(session)
-    assert not session.tally.is_clean
-    assert session.tally.silent or session.tally.crashed, session.tally
+    monkeypatch.setattr(corruption, "_SETS", [("--codec", "npy")])
+    for believes in (False, True):
+        if believes:
+            monkeypatch.setattr("trainer.shards._check_index", lambda *_: None)
+        session = Session(2, 0, tmp_path / str(believes))
+        session.scratch.mkdir()
+        corruption.corrupt(session)
+        assert session.tally.is_clean != believes and session.tally.silent == 2 * believes, session.tally
 
 
 def test_the_table_says_what_must_not_be() -> None:
