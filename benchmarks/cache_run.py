@@ -16,6 +16,7 @@ from trainer.device import limit_threads
 from trainer.plan import plan_run
 from trainer.run import make_learner, make_source
 from trainer.shards import open_shards
+from trainer.stream.schedule import BLOCK_BYTES
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Task:
     shards: str
     cache: str = ""
     epochs: int = 2
-    block_bytes: int | None = None
+    block_bytes: int = BLOCK_BYTES
     network: bool = True
     decoded: bool = False
     fetch_ahead: bool = True
@@ -54,7 +55,7 @@ def main(task_json: str) -> None:
         patches_per_sample=task.patches_per_sample,
         device="cpu",
     )
-    plan = plan_run(config, folder, task.block_bytes)
+    plan = plan_run(config, folder, block_bytes=task.block_bytes)
     learner = make_learner(plan) if task.network else None
     source = make_source(plan, 0, task.fetch_ahead)
     start_s = perf_counter()
