@@ -28,6 +28,7 @@ def ray_environment() -> Iterator[Path]:
     ):
         m.setenv("RAY_TMPDIR", folder)
         m.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        m.setenv("RAY_raylet_start_wait_time_s", str(int(PATIENCE_S)))
         m.setenv("PYTHONPATH", str(ROOT))
         m.delenv("RAY_ADDRESS", raising=False)
         yield Path(folder)

@@ -15,7 +15,7 @@ from ray_nodes import NODE, kill_node, ray_environment, running, wait_until, wor
 
 from drill.s3_server import Bucket, S3Server, environment, fresh_bucket
 
-NUM_PHOTOS, NUM_NODES, NUM_KILLS = 600, 4, 6
+NUM_PHOTOS, NUM_NODES, NUM_KILLS = 300, 4, 4
 ARGS = ("-s", 2, 3, 4, "--size", 256, "--shard-bytes", "5MB")
 
 
