@@ -23,6 +23,7 @@ from helpers import PATIENCE_S, generate, trainer
 from PIL import Image
 from torch.distributed import TCPStore
 
+from drill.s3_server import Bucket
 from shardgen.format import load_index
 from trainer.config import TrainConfig
 from trainer.device import choose_device
@@ -219,6 +220,38 @@ def test_a_stop_of_one_rank_stops_all_and_one_process_goes_on(data: Path, one: R
     assert "2 x 1 batches of 8 make a step of this run; the same step is now 1 x 2 of 8" in done.err
     assert f"going on at step {step}" in done.err
     assert_alike(one, Run(tmp_path / "r", done.err))
+
+
+def test_ranks_share_what_comes_from_a_store_and_one_writes_there(
+    s3: Bucket, data: Path, two: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank dies on the way: the state is found in the store, and nothing is fetched twice."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    shards = s3.put_folder(data, "shards/scale_2x")
+    said = words(data, tmp_path, 8, "--save-every", 3, "--workers", 1)[2:]
+    said = ("--shards", shards, *said, "--out", f"{s3.address}/runs", "--cache", tmp_path / "cache")
+    with torchrun(2, tmp_path, *said, restarts=1) as launched:
+        launched.until(lambda: s3.proxy.count("PUT", "*/state.pt") > 1)
+        launched.rank(1).kill()
+        told = launched.ended()
+        assert launched.process.returncode == 0, told
+    assert re.search(r"Run      s3://.*/runs/r, going on at step \d+", told), told
+    assert {s3.proxy.count("GET", f"*/{path.name}") for path in data.glob("*.tar")} == {1}
+    run = tmp_path / "r"
+    run.mkdir()
+    for name in ("model.pth", "journal.jsonl"):
+        (run / name).write_bytes(s3.objects("runs/r")[name])
+    assert Run(run, told).events("train", "val") == two.events("train", "val")
+    assert all(torch.equal(weight, two.weights()[name]) for name, weight in Run(run, told).weights().items())
+    assert not [path for path in tmp_path.glob("sr-run-*") if path.is_dir() and "journal.jsonl" in os.listdir(path)]
+
+
+def test_a_store_that_gives_nothing_is_named_once(s3: Bucket, data: Path, tmp_path: Path) -> None:
+    said = ("--shards", f"{s3.address}/none", *words(data, tmp_path, 8)[2:], "--cache", tmp_path / "cache")
+    with torchrun(2, tmp_path, *said) as launched:
+        told = launched.ended()
+        assert launched.process.returncode == 1
+    assert told.count(f"Error: --shards {s3.address}/none: there is no manifest.json in it") == 1, told
 
 
 def test_what_one_rank_finds_damaged_ends_all_with_one_message(data: Path, tmp_path: Path) -> None:

@@ -64,7 +64,9 @@ def test_a_run_in_a_store_has_the_files_of_a_local_one(s3: Bucket, shards: Path,
     assert left_in(scratch) == []
 
 
-def test_a_killed_run_goes_on_from_what_is_in_the_store(s3: Bucket, shards: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_from_what_is_in_the_store(
+    s3: Bucket, shards: Path, tmp_path: Path, scratch: Path
+) -> None:
     assert train(shards, tmp_path / "runs").code == 0
     words = ("--shards", shards / "scale_2x", *SMALL, *STEPS, "--out", f"{s3.address}/runs", "--run", "r")
     # What follows the first save is slow: there is time to kill it before the end.
@@ -79,10 +81,12 @@ def test_a_killed_run_goes_on_from_what_is_in_the_store(s3: Bucket, shards: Path
     process.send_signal(signal.SIGKILL)
     process.communicate()
     s3.proxy.heal()
+    assert left_in(scratch)
     resumed = trainer("--out", f"{s3.address}/runs", "--run", "r", "--resume")
     assert resumed.code == 0, resumed.err
     assert f"Run      {s3.address}/runs/r, going on at step 2" in resumed.err
     assert_same_weights(s3.objects("runs/r")["model.pth"], (tmp_path / "runs/r/model.pth").read_bytes())
+    assert left_in(scratch) == []
 
 
 def test_names_are_looked_up_in_the_store(s3: Bucket, shards: Path) -> None:

@@ -70,6 +70,7 @@ class RunFolder:
                     remove_temporaries(folder)
                 yield
             else:
+                self._remove_abandoned()
                 self._fetch()
                 try:
                     yield
@@ -105,6 +106,13 @@ class RunFolder:
                     write_bytes(address, path.read_bytes())
                 self._published[path] = changed
 
+    def _remove_abandoned(self) -> None:
+        """What killed processes of this run left here: the store has their last save. Only for whoever has the lock."""
+        prefix = self.path.name.rpartition("-")[0]
+        for path in self.path.parent.glob(f"{prefix}-*"):
+            if path.name.removeprefix(f"{prefix}-").isdecimal() and path != self.path:
+                shutil.rmtree(path, ignore_errors=True)
+
     def _fetch(self) -> None:
         for name in (_CONFIG, _JOURNAL, _STATE):
             if file_size(self.home / name) is not None:
@@ -114,8 +122,9 @@ class RunFolder:
         try:
             self.publish()
         except StoreError as error:
+            kept = self.path.rename(f"{self.path}-kept")
             raise RunError(
-                f"{error} All files of the run are in {self.path}: copy them to {self.home} once it can be written to"
+                f"{error} All files of the run are in {kept}: copy them to {self.home} once it can be written to"
             ) from error
         shutil.rmtree(self.path, ignore_errors=True)
 

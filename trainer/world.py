@@ -8,18 +8,20 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from shardgen.store import StoreError
 from trainer.errors import RunError, SaidElsewhere, TrainerError
 from trainer.meeting import meet
 from trainer.place import ONE_PROCESS, Place
 
 T = TypeVar("T")
+Failure: TypeAlias = TrainerError | StoreError | OSError
 
 _TO_ANSWER = timedelta(minutes=30)  # one rank's longest work between two words: verifying, a save, compiling
 _OF_THE_GROUP = ("gloo", "nccl", "processgroup", "connection closed by peer", "connection reset by peer")
@@ -69,10 +71,10 @@ class World:
         """What `work` gives this rank, once it is done on all. A failure on any ends all, and rank 0 says why."""
         if self._group is None:
             return work()
-        failure: TrainerError | OSError | None = None
+        failure: Failure | None = None
         try:
             result = work()
-        except (TrainerError, OSError) as error:
+        except (TrainerError, StoreError, OSError) as error:
             failure = error
         failures = self.gather(failure)
         for rank, failed in enumerate(failures):
@@ -88,7 +90,7 @@ class World:
                 dist.broadcast_object_list(value, src=0, group=self._group)
         return value[0]  # type: ignore[no-any-return]
 
-    def same(self, error: TrainerError | OSError) -> TrainerError | OSError:
+    def same(self, error: Failure) -> Failure:
         """What to raise for an error that all ranks run into at the same time: one message of it is enough."""
         return error if self.leads else SaidElsewhere(getattr(error, "exit_code", 1))
 
@@ -151,8 +153,8 @@ def open_world(place: Place) -> Iterator[World]:
     dist.destroy_process_group()  # not after an error: what is under way on a GPU may never end
 
 
-def _of_rank(rank: int, error: TrainerError | OSError) -> TrainerError:
-    if isinstance(error, TrainerError):
+def _of_rank(rank: int, error: Failure) -> Failure:
+    if isinstance(error, TrainerError | StoreError):
         return type(error)(f"rank {rank}: {error}")
     where = f"{error.filename}: " if error.filename else ""
     return RunError(f"rank {rank}: {where}{error.strerror or error}")
