@@ -13,7 +13,7 @@ from drill.session import Session
 from drill.warm import Warm, run_warm
 
 SMALL = ("--model", "ultra_lite", "--patch-size", 24, "--batch-size", 4, "--device", "cpu", "--run", "r")
-_STEPS = ("--steps", 120, "--val-every", 30)
+_STEPS = ("--steps", 120, "--val-every", 30, "--save-every", 7)
 _REAL_EVERY = 5
 
 

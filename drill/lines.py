@@ -28,8 +28,9 @@ LINES: dict[str, Line] = {
     "saves-killed": Line("SIGKILL in the middle of a save", "kill_saves.kill_saves", 104, 6),
     "disk-full": Line("a full disk, then room again", "full_disk.fill_up", 20, 2),
     "images-mutated": Line("mutated image files through `generate`", "bad_images.mutate_images", 1000, 60),
-    "no-permission": Line("another user, who may not", "no_permission.forbid", 18, 6),
+    "no-permission": Line("another user, who may not", "no_permission.forbid", 19, 6),
     "clock-set-back": Line("the clock set back, files of another time", "clock.set_back", 40, 4),
     "stores": Line("every fault of an S3 store", "stores.break_stores", 82, 4),
+    "stores-training": Line("every fault of an S3 store under training", "store_training.break_training", 64, 4),
     "ray-node-killed": Line("SIGKILL of a Ray node under `generate`", "kill_ray.kill_nodes", 20, 1),
 }

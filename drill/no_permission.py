@@ -71,6 +71,12 @@ def forbid(session: Session) -> None:
         _Case("resuming in a folder that may not be written", resume, runs / "r", 0o555),
         _Case("resuming from a state that may not be read", resume, runs / "r" / "state.pt", 0),
         _Case("weights that may not be read", (*training, root / "new", "--init", weights), weights, 0),
+        _Case(
+            "training with a cache that may not be written",
+            (*training, root / "new", "--cache", closed / "cache"),
+            closed,
+            0o555,
+        ),
         _Case("evaluate", ("trainer", "evaluate", "--weights", weights, "--shards", scale), scale / "manifest.json", 0),
         _Case("upscale", ("trainer", "upscale", "--weights", weights, touched, "-o", closed), closed, 0o555),
         _Case("export", ("trainer", "export", "--weights", weights, "-o", closed / "m.onnx"), closed, 0o555),

@@ -14,18 +14,18 @@ from drill.s3_server import Bucket, S3Server, environment, fresh_bucket
 from drill.session import Session
 from drill.warm import run_warm
 
-_READ: tuple[FaultKind, ...] = (
+READ: tuple[FaultKind, ...] = (
     "500", "503", "reset", "answer_lost", "reset_body", "truncate", "stall", "stall_body", "wrong_bytes",
 )  # fmt: skip
-_WRITE: tuple[FaultKind, ...] = ("500", "503", "reset", "answer_lost", "reset_body", "stall", "stall_body")
+WRITE: tuple[FaultKind, ...] = ("500", "503", "reset", "answer_lost", "reset_body", "stall", "stall_body")
 _SILENCE_S = 2.0  # after which the store is asked again
 # What is done, to which requests the fault happens, and which faults there are.
 KINDS: list[tuple[str, str, str, FaultKind]] = [
-    *(("generate", "GET", "*.jpg", fault) for fault in _READ),
-    *(("generate", "PUT", "*.tar", fault) for fault in _WRITE),
-    *(("generate", "PUT", "*.json", fault) for fault in _WRITE),
-    *(("verify", "GET", "*.tar", fault) for fault in _READ),
-    *(("verify", "GET", "*.idx", fault) for fault in _READ),
+    *(("generate", "GET", "*.jpg", fault) for fault in READ),
+    *(("generate", "PUT", "*.tar", fault) for fault in WRITE),
+    *(("generate", "PUT", "*.json", fault) for fault in WRITE),
+    *(("verify", "GET", "*.tar", fault) for fault in READ),
+    *(("verify", "GET", "*.idx", fault) for fault in READ),
 ]
 _WORDS = ("-s", 2, "--size", 64, "--shard-bytes", "200KB", "--workers", 0, "--auto")
 
@@ -72,10 +72,10 @@ def _run(bucket: Bucket, what: str) -> Done:
     words: tuple[Any, ...] = ("verify", target, "--workers", 1)
     if what == "generate":
         words = ("generate", "-i", f"{bucket.address}/photos", "-o", target, *_WORDS)
-    return run_warm("shardgen", *words, prepare=(_use, (bucket.proxy.endpoint,)))
+    return run_warm("shardgen", *words, prepare=(use_store, (bucket.proxy.endpoint,)))
 
 
-def _use(endpoint: str) -> None:
+def use_store(endpoint: str) -> None:
     os.environ.update(environment(endpoint, _SILENCE_S))
 
 
