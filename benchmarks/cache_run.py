@@ -16,7 +16,6 @@ from trainer.device import limit_threads
 from trainer.plan import plan_run
 from trainer.run import make_learner, make_source
 from trainer.shards import open_shards
-from trainer.stream.schedule import BLOCK_BYTES
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Task:
     shards: str
     cache: str = ""
     epochs: int = 2
-    block_bytes: int = BLOCK_BYTES
+    block_bytes: int | None = None
     network: bool = True
     decoded: bool = False
     fetch_ahead: bool = True

@@ -31,7 +31,11 @@ def ray_environment() -> Iterator[Path]:
         m.setenv("RAY_raylet_start_wait_time_s", str(int(PATIENCE_S)))
         m.setenv("PYTHONPATH", str(ROOT))
         m.delenv("RAY_ADDRESS", raising=False)
-        yield Path(folder)
+        on_terminate = signal.getsignal(signal.SIGTERM)
+        try:
+            yield Path(folder)
+        finally:
+            signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own there
 
 
 @contextlib.contextmanager

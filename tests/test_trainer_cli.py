@@ -320,7 +320,7 @@ def test_off_is_a_word_although_yaml_reads_a_boolean(shards: Path, tmp_path: Pat
     ("settings", "words"),
     [
         ({"batch-sise": 4}, "there is no setting 'batch-sise'; did you mean batch-size?"),
-        ({"bogus": 4}, "there is no setting 'bogus'; known are shards, model, "),
+        ({"bogus": 4}, "there is no setting 'bogus'; known are shards, "),
         ({"resume": True}, "there is no setting 'resume'"),
         ({"batch-size": [1]}, "batch-size: "),
         ({"batch-size": {"a": 1}}, "batch-size: "),
@@ -818,6 +818,8 @@ def test_every_option_has_its_help_and_its_default(command: str, flag: str) -> N
         "--shards",
         "--hr",
         "--json",
+        "--cache",
+        "--cache-decoded",
     }
     needs_none |= {"--compare", "--help", "--weights", "--output", "--scale"}
     options = done.out.split("Options:")[1].split("Commands:")[0]

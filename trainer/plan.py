@@ -19,7 +19,7 @@ from trainer.shards import ShardFolder
 from trainer.stream.chunks import LESS_FOR_WORKERS, Chunks, Rows
 from trainer.stream.patches import PatchGrid
 from trainer.stream.resident import resident_bytes
-from trainer.stream.schedule import BLOCK_BYTES, Schedule
+from trainer.stream.schedule import Schedule
 
 _MIN_VAL_EVERY, _MAX_VAL_EVERY = 200, 5000
 _MIN_WARMUP, _MAX_WARMUP = 50, 500
@@ -93,7 +93,7 @@ class Plan:
 
 
 def plan_run(
-    config: TrainConfig, folder: ShardFolder, place: Place = ONE_PROCESS, block_bytes: int = BLOCK_BYTES
+    config: TrainConfig, folder: ShardFolder, place: Place = ONE_PROCESS, block_bytes: int | None = None
 ) -> Plan:
     """Check everything that can be checked without making anything. `block_bytes` are those of the schedule."""
     config = replace(config, ranks=config.ranks or place.ranks)

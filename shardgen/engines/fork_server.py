@@ -3,9 +3,13 @@
 import multiprocessing
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
+_MAX_TMPDIR_BYTES = 60
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
@@ -23,10 +27,23 @@ def start_fork_server() -> ForkServerContext:
     on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(dict.fromkeys(_BLAS_THREADS, "1"))
     try:
-        forkserver.ensure_running()
+        with _short_temporary_folder():
+            forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, on_interrupt)
         for name in _BLAS_THREADS:
             del os.environ[name]
         os.environ.update(before)
     return context
+
+
+@contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """The names of sockets have room for about a hundred letters, of which a TMPDIR may take too many."""
+    former = tempfile.gettempdir()
+    if len(os.fsencode(former)) > _MAX_TMPDIR_BYTES and os.access("/tmp", os.W_OK):
+        tempfile.tempdir = "/tmp"
+    try:
+        yield
+    finally:
+        tempfile.tempdir = former

@@ -1,7 +1,6 @@
 """The shards of a set, wherever it lies, as files of the cache: fetched when they are not there yet."""
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
@@ -12,7 +11,7 @@ from shardgen.format import Address, FormatError, ShardRecord, dump_index, dump_
 from shardgen.store import StoreError, silence_s
 from trainer.cache.contents import Decoder, download, index_of, sha256_of
 from trainer.cache.folder import RAW_SUFFIX, CacheFolder
-from trainer.errors import RunError, UsageError
+from trainer.errors import RunError
 from trainer.stream.mapped_shard import MappedShard, mend
 
 _TRIES = 5  # to open a shard that somebody else removes, or that is damaged
@@ -30,8 +29,7 @@ class Present(NamedTuple):
 class CachedShards:
     """Opens a set's shards from the cache. With a decoder they are decoded there, once.
 
-    It has no file open and travels to other processes. Whatever goes wrong is a RunError that says what to do;
-    UsageError when the manifest has no hashes to name files after.
+    It has no file open and travels to other processes. Whatever goes wrong is a RunError that says what to do.
     """
 
     def __init__(
@@ -40,9 +38,6 @@ class CachedShards:
         self.cache = cache
         self._folder = folder
         self._decoder = decoder
-        for record in records:
-            if not re.fullmatch(r"[0-9a-f]{64}", record.sha256):
-                raise UsageError(f"{folder}: the manifest has no sha256 of {record.name}; {mend(folder)}")
         self._records = {self.name(record): record for record in records}
 
     @property

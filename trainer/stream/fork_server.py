@@ -3,12 +3,15 @@
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
+_MAX_TMPDIR_BYTES = 60
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -26,7 +29,8 @@ def start_fork_server() -> ForkServerContext:
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
     try:
-        forkserver.ensure_running()
+        with _short_temporary_folder():
+            forkserver.ensure_running()
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -65,3 +69,15 @@ def _exit_after(wait: Callable[[], object]) -> None:
 def _wait_for_sigterm(sender: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != sender:
         pass
+
+
+@contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """The names of sockets have room for about a hundred letters, of which a TMPDIR may take too many."""
+    former = tempfile.gettempdir()
+    if len(os.fsencode(former)) > _MAX_TMPDIR_BYTES and os.access("/tmp", os.W_OK):
+        tempfile.tempdir = "/tmp"
+    try:
+        yield
+    finally:
+        tempfile.tempdir = former

@@ -89,7 +89,7 @@ class Schedule:
         seed: int,
         global_batch: int,
         patches_per_sample: int = 1,
-        block_bytes: int = BLOCK_BYTES,
+        block_bytes: int | None = None,
     ) -> None:
         self.num_samples = sum(shard_samples)
         if self.num_samples < 1 or global_batch < 1:
@@ -101,7 +101,7 @@ class Schedule:
         self._seed = seed
         self.global_batch = global_batch
         self.patches_per_sample = patches_per_sample
-        self.block_bytes = block_bytes
+        self.block_bytes = block_bytes or BLOCK_BYTES
         self._blocks: dict[int, Blocks] = {}  # of the epochs asked for last
         self._orders: dict[tuple[int, int], npt.NDArray[np.int64]] = {}  # of the blocks asked for last
 
