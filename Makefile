@@ -58,8 +58,9 @@ demo: $(STAMP) ## Sample photos to shards, a short training, its evaluation, one
 shards: photos ## Make shards of the photos in INPUT (./OST, or sample photos) for SCALES="2 4"
 	@$(BIN)/python -m shardgen generate -i "$(INPUT)" -o "$(OUTPUT)" -s $(SCALES) $(OPTIONS) --auto
 
+# Two at a time, however many cores there are: some start servers, clusters and groups of processes of their own.
 test: $(STAMP) ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-scale: $(STAMP) ## Run the long test of the Ray engine: nodes die again and again, photos and shards in a store
 	$(BIN)/python -m pytest -s tests/scale

@@ -105,7 +105,8 @@ def test_names_are_looked_up_in_the_store(s3: Bucket, shards: Path) -> None:
     assert f"{out}/ultra_lite-2x/model.pth" in unnamed.out
 
 
-def test_a_store_that_stumbles_costs_nothing(s3: Bucket, shards: Path) -> None:
+def test_a_store_that_stumbles_costs_nothing(s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SR_STORE_TIMEOUT", "3")  # for the one that says nothing
     stumbles: dict[str, FaultKind] = {
         "model.pth": "500",
         "best.pth": "503",
@@ -125,7 +126,7 @@ def test_a_store_that_stumbles_costs_nothing(s3: Bucket, shards: Path) -> None:
 def test_a_store_that_is_back_before_the_end_is_only_mentioned(
     s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardgen.store.ATTEMPTS", 1)
+    monkeypatch.setattr("shardgen.attempts.ATTEMPTS", 1)
     say = Display.say
 
     def healing_say(display: Display, line: str) -> None:
@@ -144,7 +145,7 @@ def test_a_store_that_is_back_before_the_end_is_only_mentioned(
 
 
 def test_what_cannot_be_put_there_stays_here(s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shardgen.store.ATTEMPTS", 2)
+    monkeypatch.setattr("shardgen.attempts.ATTEMPTS", 2)
     s3.proxy.break_next("500", method="PUT", key="*/state.pt", times=math.inf)
     done = train(shards, f"{s3.address}/runs")
     assert done.code == 1
