@@ -211,13 +211,13 @@ def test_verify_names_what_is_broken_there_and_mends_it(stored: str, s3: Bucket,
     done = run_cli("verify", stored)
     assert done.returncode == 1
     for reason in (
-        "scale_2x/train-000001.tar: its sha256 is not the manifest's",
+        "scale_2x/train-000001.tar: its sha256 is not its done marker's",
         "scale_2x/train-000000.tar: [Errno 2] No such file or directory: ",
         "scale_3x/train-000000.tar: ",
         "scale_3x/train-000001.tar: No such file",
     ):
         assert f"{stored}/{reason}" in done.stderr
-    assert "4 of 10 shards and manifests are broken. --fix removes what is broken." in done.stderr
+    assert "4 of 12 shards and manifests are broken. --fix removes what is broken." in done.stderr
     before = s3.keys("shards")
     assert run_cli("verify", stored, "--fix").returncode == 1
     gone = before - s3.keys("shards")
