@@ -24,6 +24,10 @@ from upath import UPath
 from drill.fault_proxy import FaultKind
 from drill.s3_server import Bucket
 from shardgen.attempts import ask
+from shardgen.config import Config
+from shardgen.generate import prepare
+from shardgen.shard_job import Progress, build_shard
+from shardgen.store import parse_address
 
 ARGS = ("-s", 2, 3, "--shard-bytes", "300KB")
 
@@ -501,6 +505,21 @@ def test_an_interrupt_does_not_wait_for_the_store(
         assert process.stderr and "Interrupted. Finished shards are kept" in process.stderr.read()
     assert s3.proxy.faults["stall"] == requests, "nothing is asked for again"
     assert not left_on(scratch)
+
+
+@pytest.mark.parametrize("ends_at", ["scale_2x/train-000000.idx", "scale_2x/train-000000.json"])
+def test_a_maker_whose_run_has_ended_finishes_nothing(ends_at: str, s3: Bucket, photos: Path) -> None:
+    """As a task of a cluster that is taken for dead: it goes on making, and must be stopped by what it reports to."""
+    task = prepare(Config(photos, parse_address(f"{s3.address}/shards"), (2, 3), 64)).tasks[0]
+
+    def report(_: Progress) -> None:
+        if ends_at in s3.keys("shards"):
+            raise RuntimeError("the run has ended")
+
+    with pytest.raises(RuntimeError, match="the run has ended"):
+        build_shard(task, report)
+    last = {"scale_2x/train-000000.json"} if ends_at.endswith(".json") else set()
+    assert s3.keys("shards") == {"scale_2x/train-000000.tar", "scale_2x/train-000000.idx"} | last
 
 
 def test_an_interrupt_is_no_failed_request() -> None:
