@@ -71,7 +71,7 @@ def ask(
     retrying = Retrying(
         stop=stop_after_attempt(attempts),
         wait=wait_random_exponential(multiplier=0.2, max=min(_LONGEST_PAUSE_S, patience_s)),
-        retry=retry_if_exception(lambda error: not (isinstance(error, _FINAL) or _lacks_credentials(error))),
+        retry=retry_if_exception(_may_pass),
         reraise=True,
     )
     try:
@@ -103,10 +103,15 @@ def _ready(address: "UPath") -> Any:
     """The store's file system. s3fs takes a while to start, which is not the store's silence, and tries five times."""
     with _starting:
         fs = address.fs
-        if getattr(fs, "retries", 1) > 1:
+        if hasattr(fs, "connect") and getattr(fs, "retries", 1) > 1:  # gcsfs has retries alone
             fs.connect()
             fs.retries = 1
     return fs
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether to try again. An interrupt (Ctrl-C, SIGTERM, Ray's cancel) is no word of the store's."""
+    return isinstance(error, Exception) and not (isinstance(error, _FINAL) or _lacks_credentials(error))
 
 
 def _lacks_credentials(error: BaseException | None) -> bool:

@@ -19,8 +19,8 @@ from shardgen.format import FormatError
 from shardgen.store import StoreError
 
 
-class _Terminated(Exception):
-    """SIGTERM arrived."""
+class _Terminated(BaseException):
+    """SIGTERM arrived. As Ctrl-C, it is no Exception: whoever catches those must not take it for a failure."""
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

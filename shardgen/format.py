@@ -10,13 +10,14 @@ Standard library only, so that a reader needs nothing else. `docs/formats.md` sa
 
 import json
 import math
+import os
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -38,7 +39,6 @@ MAX_SAMPLES_PER_SHARD = 10**5
 _MAX_BYTES = 2**62  # of a file: offsets beyond are no numbers that a file could have
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
 
 # A file or folder of this machine, or of a store; and what gives a file's bytes. Those of a store: `shardgen.store`.
 Address: TypeAlias = "Path | UPath"
@@ -106,7 +106,7 @@ def load_json(path: Address, read: Read = Path.read_bytes) -> dict[str, Any]:
 
 def strict_json(data: bytes) -> Any:
     """The value, unless a name stands twice in an object or a number is none. ValueError, or RecursionError."""
-    return json.loads(data, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    return json.loads(data, object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -115,19 +115,24 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:40]} is no number")
+    return number
 
 
 def link_out_of(folder: Address, name: str) -> str | None:
-    """What is wrong when a file of a folder of shards is a link that leads elsewhere; None when it does not.
+    """What is wrong with a file of a folder of shards that is a link out of it, or no plain file; None when it is not.
 
-    The folder itself may well be a link. Stores have none.
+    To be asked before it is read: pipes and devices may never end. The folder may well be a link. Stores have none.
     """
     path = folder / name
-    if not isinstance(path, Path) or not path.is_symlink() or path.resolve().parent == path.parent.resolve():
+    if not isinstance(path, Path):
         return None
-    return f"{path} is a link that leads out of its folder, to {path.resolve()}: put the file itself there"
+    target = Path(os.path.realpath(path))  # `resolve` raises for a link that leads to itself
+    if path.is_symlink() and target.parent != Path(os.path.realpath(folder)):
+        return f"{path} is a link that leads out of its folder, to {target}: put the file itself there"
+    return f"{path} is no plain file: put one there" if path.exists() and not path.is_file() else None
 
 
 # ---- index
@@ -303,8 +308,3 @@ def load_manifest(folder: Address, read: Read = Path.read_bytes) -> Manifest:
 
 def _can_be(scale: int, hr_size: int) -> bool:
     return MIN_SCALE <= scale <= MAX_SCALE and 0 < hr_size <= MAX_SIZE_PX and hr_size % scale == 0
-
-
-def psnr_db(mean_squared_error: float) -> float:
-    """10·log10(255² / MSE) in dB for 8-bit images; infinite for equal ones."""
-    return math.inf if mean_squared_error == 0 else 10 * math.log10(255**2 / mean_squared_error)

@@ -66,18 +66,20 @@ def remove_shards(folder: Address, names: Iterable[str]) -> None:
 def _of_scale(shards: Sequence[ShardPlan], config: Config, scale: int) -> ScaleInventory:
     folder = config.output / scale_folder(scale)
     sizes = list_files(folder)
-    finished = {match["name"] for match in map(SHARD_FILE.fullmatch, sizes) if match and match["kind"] == "json"}
+    matches = [match for match in map(SHARD_FILE.fullmatch, sizes) if match]
+    finished = {match["name"] for match in matches if match["kind"] == "json"}
     planned = [shard for shard in shards if shard.name in finished]
     kept = {}
     for shard, marker in zip(planned, _read_markers(folder, planned), strict=True):
         if marker and marker.fingerprint == shard_fingerprint(shard, config, scale) and _is_whole(marker, sizes):
             kept[shard.name] = marker
+    names = frozenset(shard.name for shard in shards)
     return ScaleInventory(
         scale=scale,
         folder=folder,
         kept=kept,
-        to_make=frozenset(shard.name for shard in shards) - kept.keys(),
-        stale=frozenset(finished) - kept.keys(),
+        to_make=names - kept.keys(),
+        stale=frozenset(finished - kept.keys() | {match["name"] for match in matches} - names),
     )
 
 

@@ -28,11 +28,10 @@ def read_photo(photo: Photo, root: Address) -> bytes:
     """
     if isinstance(root, Path):
         return read_bytes(root / photo.path)
-    if any(part in ("", ".", "..") for part in photo.path.split("/")):
-        raise PhotoError("its name is no path: a part of it is empty, or dots")
+    place = _place(photo.path, root)
     check_size(photo.size)
     try:
-        data = read_object(root / photo.path, photo.size)
+        data = read_object(place, photo.size)
     except FileNotFoundError as error:
         raise PhotoError("cannot be read: No such file or directory") from error
     if not data:
@@ -43,6 +42,19 @@ def read_photo(photo: Photo, root: Address) -> bytes:
 def photos_with_bytes(photos: Sequence[Photo], root: Address) -> Iterator[tuple[Photo, Callable[[], bytes]]]:
     """Each photo, and what gives its bytes as `read_photo` does, while the next ones are being read."""
     return _announced(photos, root) if isinstance(root, Path) else _fetched(photos, root)
+
+
+def _place(path: str, root: "UPath") -> "UPath":
+    """Where the object lies. PhotoError for a name that is taken for something else when it is joined or asked for."""
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise PhotoError("its name is no path: a part of it is empty, or dots")
+    try:
+        place = root / path
+    except ValueError as error:
+        raise PhotoError("its name reads like an address of another store") from error
+    if place.path != f"{root.path.rstrip('/')}/{path}" or "?versionId=" in path:
+        raise PhotoError("its name reads like another address")
+    return place
 
 
 def _announced(photos: Sequence[Photo], root: Path) -> Iterator[tuple[Photo, Callable[[], bytes]]]:

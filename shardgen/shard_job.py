@@ -86,8 +86,9 @@ def limit_threads() -> None:
 def build_shard(task: ShardTask, report: Report) -> ShardResult:
     """Make the shard in every scale of the task and write its done markers.
 
-    `report` is called after every photo and before the shard gets its name; an exception from it, as any other, leaves
-    no file of the shard behind (in a store, none that counts). Raises OSError when the shard cannot be written here,
+    `report` is called after every photo and before the shard gets its name in each scale, in a store before its done
+    marker too; an exception from it, as any other, leaves no file of the shard behind in the scales that are not
+    finished (in a store, none that counts). Raises OSError when the shard cannot be written here,
     StoreError when a store does not give a photo that it has or does not take the shard.
     """
     with contextlib.nullcontext() if is_local(task.config.output) else scratch_folder() as scratch:
@@ -100,9 +101,9 @@ def _build(task: ShardTask, report: Report, scratch: Path | None) -> ShardResult
     try:
         for photo, read in photos_with_bytes(task.plan.photos, task.config.input):
             report(_add_photo(photo, read, task.config, outputs, result.stage_s))
-        report(Progress())
         for output in outputs:
-            result.markers[output.scale] = output.commit()
+            report(Progress())
+            result.markers[output.scale] = output.commit(report)
     except BaseException:
         for output in outputs:
             output.abort()
@@ -200,7 +201,7 @@ class _ScaleOutput:
             description |= {"degradation": drawn, "libraries": libraries()}
         return dump_json(description, indent=None)
 
-    def commit(self) -> Marker:
+    def commit(self, report: Report) -> Marker:
         with _timed(self._stage_s, "write"):
             marker = Marker(
                 fingerprint=shard_fingerprint(self._plan, self._config, self.scale),
@@ -211,6 +212,8 @@ class _ScaleOutput:
                 skipped=tuple(self.skipped),
                 statistics=self._statistics,
             )
+            if not is_local(self._marker_path):
+                report(Progress())  # sending takes minutes, in which the run may have ended
             marker.write(self._marker_path)
         return marker
 

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from shardgen.format import psnr_db
 from shardgen.pixels import Pixels
 
 _LISTS = ("channel_sums", "channel_squares", "classes")
@@ -42,7 +41,7 @@ def _planes(shape: tuple[int, int]) -> list[NDArray[np.uint8]]:
 def psnr_up(hr: Pixels, up: Pixels) -> float | None:
     """PSNR of `up` against `hr` in dB, RGB, all pixels, rounded to 1e-4; None when they are equal."""
     error = cv2.norm(hr, up, cv2.NORM_L2SQR) / hr.size
-    return None if error == 0 else round(psnr_db(error), 4)
+    return None if error == 0 else round(10 * math.log10(255**2 / error), 4)
 
 
 @dataclass

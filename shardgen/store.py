@@ -181,8 +181,8 @@ def _local_files(folder: Path) -> Iterator[tuple[str, int]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.name.startswith(".") and entry.is_file():
-                    with suppress(FileNotFoundError):  # gone meanwhile
+                with suppress(OSError):  # gone meanwhile, or a link that leads to itself
+                    if not entry.name.startswith(".") and entry.is_file():
                         yield entry.name, entry.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         return

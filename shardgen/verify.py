@@ -47,6 +47,7 @@ class Report:
     """What `verify` found, over all scales."""
 
     num_shards: int = 0
+    num_manifests: int = 0  # those that are missing, too
     num_samples: int = 0
     num_bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
@@ -55,8 +56,9 @@ class Report:
 def verify(folder: Address, fix: bool, num_workers: int) -> Report:
     """Check every scale in `folder`, reading every byte.
 
-    With `fix`, broken shards go, and the manifest of each folder that had any: `generate` makes both again. StoreError
-    when a store does not give what it has: that says nothing about a shard.
+    A shard is whole when it is what its done marker says; where the manifest says otherwise, that is broken. With
+    `fix`, broken shards go, and the manifest of each folder where anything is broken: `generate` makes both again.
+    StoreError when a store does not give what it has: that says nothing about a shard.
     """
     folders = scale_folders(folder)
     report = Report()
@@ -65,7 +67,8 @@ def verify(folder: Address, fix: bool, num_workers: int) -> Report:
             problems = _verify_scale(scale_folder, num_workers, report)
             report.problems += problems
             if fix and problems:
-                remove_shards(scale_folder, [problem.path.stem for problem in problems])
+                paths = [problem.path for problem in problems if problem.path.name != MANIFEST_NAME]
+                remove_shards(scale_folder, [path.stem for path in paths])
                 remove(scale_folder / MANIFEST_NAME)
                 if isinstance(scale_folder, Path):
                     remove_temporaries(scale_folder)
@@ -73,65 +76,73 @@ def verify(folder: Address, fix: bool, num_workers: int) -> Report:
 
 
 def _verify_scale(folder: Address, num_workers: int, report: Report) -> list[Problem]:
-    path = folder / MANIFEST_NAME
-    try:
-        refuse_link(folder, MANIFEST_NAME)
-        manifest = load_manifest(folder, read_bytes)
-    except FileNotFoundError:
-        return [Problem(path, "missing: the run did not finish")]
-    except (FormatError, RunError, OSError) as error:
-        return [Problem(path, str(error))]
-    listed = {record.name: record for record in manifest.shards}
-    names = sorted(listed.keys() | shard_names(folder))
-    faults = ahead(lambda name: _shard_fault(manifest, name, listed.get(name)), names, num_workers)
-    found = [fault.result() for fault in faults]
-    named = zip(names, found, strict=True)
-    problems = [Problem(folder / f"{name}.tar", reason) for name, (reason, _) in named if reason]
-    markers = [marker for _, marker in found]
-    if reason := _manifest_fault(manifest, [marker for marker in markers if marker]):
-        problems.append(Problem(path, reason))
+    path, names = folder / MANIFEST_NAME, shard_names(folder)
+    manifest = _manifest_or_fault(folder)
+    if isinstance(manifest, Manifest):
+        names |= {record.name for record in manifest.shards}
+    report.num_manifests += 1
     report.num_shards += len(names)
+    if isinstance(manifest, str):  # against what it says, sound shards might look broken
+        return [Problem(path, manifest)]
+    faults = ahead(lambda name: _shard_fault(manifest, name), sorted(names), num_workers)
+    found = [fault.result() for fault in faults]
+    named = zip(sorted(names), found, strict=True)
+    problems = [Problem(folder / f"{name}.tar", reason) for name, (reason, _) in named if reason]
+    markers = [marker for _, marker in found if marker]
+    if len(markers) == len(names) and (reason := _manifest_fault(manifest, markers)):
+        problems.append(Problem(path, reason))
     report.num_samples += sum(record.samples for record in manifest.shards)
     report.num_bytes += sum(record.bytes for record in manifest.shards)
     return problems
+
+
+def _manifest_or_fault(folder: Address) -> Manifest | str:
+    """The manifest, sound in itself; or else what is wrong with it."""
+    try:
+        refuse_link(folder, MANIFEST_NAME)
+        manifest = load_manifest(folder, read_bytes)
+        fingerprint = fingerprint_of(manifest.raw["settings"])
+    except FileNotFoundError:
+        return "missing: the run did not finish"
+    except (FormatError, RunError, OSError) as error:
+        return str(error)
+    except (KeyError, TypeError) as error:
+        return f"its settings are not whole ({error!r})"
+    sound = manifest.raw.get("fingerprint") == fingerprint
+    return manifest if sound else "its settings are not those of its fingerprint"
 
 
 def _manifest_fault(manifest: Manifest, markers: list[Marker]) -> str | None:
     """What the manifest says otherwise than the shards' markers, from which it was made, or None."""
     for name, content in content_of(markers).items():
         if dump_json(manifest.raw.get(name)) != dump_json(content):
-            return f"its {name} are not the sums of its shards' done markers"
-    try:
-        fingerprint = fingerprint_of(manifest.raw["settings"])
-    except (KeyError, TypeError) as error:
-        return f"its settings are not whole ({error!r})"
-    return None if manifest.raw.get("fingerprint") == fingerprint else "its settings are not those of its fingerprint"
+            return f"its {name} are not what the done markers of its shards say"
+    return None
 
 
-def _shard_fault(manifest: Manifest, name: str, listed: ShardRecord | None) -> tuple[str | None, Marker | None]:
+def _shard_fault(manifest: Manifest, name: str) -> tuple[str | None, Marker | None]:
     """What is wrong with the shard, or None; and its marker, if that can be read."""
-    tar = manifest.folder / f"{name}.tar"
-    marker = read_marker(manifest.folder / f"{name}.json")
+    tar, marker = manifest.folder / f"{name}.tar", None
     try:
         for kind in SHARD_FILE_KINDS:
             refuse_link(manifest.folder, f"{name}.{kind}")
-        _check_records(tar, marker, listed)
-        if listed:
-            _check_content(tar, manifest, listed)
+        marker = read_marker(manifest.folder / f"{name}.json")
+        if record := _record_of(tar, marker):
+            _check_content(tar, manifest, record)
     except (RunError, FormatError, OSError) as error:
         return str(error), marker
     return None, marker
 
 
-def _check_records(tar: Address, marker: Marker | None, listed: ShardRecord | None) -> None:
+def _record_of(tar: Address, marker: Marker | None) -> ShardRecord | None:
+    """What the tar must be; None when there must be none, because no photo gave a sample."""
     if marker is None:
-        raise RunError(f"its done marker {tar.with_suffix('.json').name} is missing or damaged")
-    if marker.record is None and listed is None and file_size(tar) is None:
-        return  # none of its photos gave a sample
-    if listed is None:
-        raise RunError(f"{MANIFEST_NAME} does not list it")
-    if marker.record != listed:
-        raise RunError(f"done marker and {MANIFEST_NAME} disagree")
+        raise RunError(f"its done marker {tar.stem}.json is missing or damaged")
+    if marker.record is None and file_size(tar) is not None:
+        raise RunError(f"its done marker {tar.stem}.json tells of no samples")
+    if marker.record and marker.record.name != tar.stem:
+        raise RunError(f"its done marker {tar.stem}.json is that of {marker.record.name}")
+    return marker.record
 
 
 def _check_content(tar: Address, manifest: Manifest, record: ShardRecord) -> None:
@@ -139,7 +150,7 @@ def _check_content(tar: Address, manifest: Manifest, record: ShardRecord) -> Non
     if hashlib.sha256(data).hexdigest() != record.sha256 and not is_local(tar):
         data = _read_tar(tar, record)  # ranges of an object come without a checksum: once may be the network's fault
     if hashlib.sha256(data).hexdigest() != record.sha256:
-        raise RunError("its sha256 is not the manifest's: the content has changed")
+        raise RunError("its sha256 is not its done marker's: the content has changed")
     samples = index_of_tar(io.BytesIO(data), tar)
     if load_index(tar.with_suffix(".idx"), read_bytes) != samples:
         raise RunError(f"its index {tar.with_suffix('.idx').name} does not describe it")

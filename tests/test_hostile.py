@@ -100,6 +100,7 @@ def test_a_manifest_that_asks_for_too_much_is_refused_by_all(
         ('{"a": ' * 100_000, "is not valid JSON"),
         ('{"format_version": 2, "format_version": 2}', "a name stands twice"),
         ('{"format_version": NaN}', "NaN is no number"),
+        ('{"format_version": 2, "totals": {"photos": -1e999}}', "-1e999 is no number"),
         ('{"format_version": ' + "9" * 5000 + "}", "is not valid JSON"),
         ('{"format_version": 2.0}', "expected a format_version"),
     ],
@@ -123,7 +124,7 @@ def test_a_manifest_that_tells_nonsense_is_no_traceback(
 ) -> None:
     edit(mine / "manifest.json", change)
     assert message in shardgen("inspect", mine)
-    assert "are not the sums of its shards' done markers" in shardgen("verify", mine)
+    assert "are not what the done markers of its shards say" in shardgen("verify", mine)
 
 
 @pytest.mark.parametrize("name", ["splits", "failures", "skipped", "totals", "settings", "fingerprint"])
@@ -270,6 +271,39 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(name: str, mine: Path, t
     (mine / name).unlink()
     (mine / name).symlink_to("/etc/passwd")
     assert "is a link that leads out of its folder, to /etc/passwd" in train(mine, tmp_path)
+
+
+def test_what_is_no_plain_file_is_not_read(mine: Path, tmp_path: Path) -> None:
+    markers = {}
+    for name in ("train-000000.json", "train-000001.json"):
+        markers[name] = (mine / name).read_bytes()
+        (mine / name).unlink()
+    (mine / "train-000000.json").symlink_to("/dev/zero")
+    os.mkfifo(mine / "train-000001.json")
+    done = run_cli("verify", mine, cwd=tmp_path)  # a process that can be killed should it wait
+    assert "train-000000.json is a link that leads out of its folder, to /dev/zero" in done.stderr
+    assert f"{mine / 'train-000001.json'} is no plain file" in done.stderr and "2 of " in done.stderr
+    for name, content in markers.items():
+        (mine / name).unlink()
+        (mine / name).write_bytes(content)
+    (mine / "train-000000.idx").unlink()
+    os.mkfifo(mine / "train-000000.idx")
+    done = run_cli("inspect", mine, "--shard", "train-000000", cwd=tmp_path)
+    assert f"{mine / 'train-000000.idx'} is no plain file" in done.stderr and done.returncode == 1
+    (mine / "manifest.json").unlink()
+    os.mkfifo(mine / "manifest.json")
+    done = run_cli("verify", mine, cwd=tmp_path)
+    assert f"{mine / 'manifest.json'} is no plain file" in done.stderr and done.returncode == 1
+
+
+def test_a_link_that_leads_to_itself_hides_no_other_file(mine: Path) -> None:
+    (mine / "loop").symlink_to("loop")
+    assert run_cli("verify", mine).returncode == 0
+    (mine / "train-000000.tar").unlink()
+    (mine / "train-000000.tar").symlink_to("train-000000.tar")
+    said = shardgen("verify", mine)
+    assert "train-000000.tar: [Errno 40]" in said and "1 of " in said
+    assert "train-000000.tar" in shardgen("inspect", mine, "--shard", "train-000000")
 
 
 def test_a_folder_that_is_a_link_is_a_folder(mine: Path, tmp_path: Path) -> None:

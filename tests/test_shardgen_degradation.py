@@ -381,7 +381,7 @@ def test_json_that_was_changed_is_named_by_every_command(
         "verify": ("verify", folder),
     }[command]
     done = run_cli(*args)
-    expected = "its sha256 is not the manifest's" if command == "verify" else f"{key}{message}"
+    expected = "its sha256 is not its done marker's" if command == "verify" else f"{key}{message}"
     assert done.returncode == 1 and expected in done.stderr, done.stderr
 
 

@@ -228,3 +228,12 @@ def test_workers_default_to_the_cpus_that_this_process_may_use() -> None:
         assert available_cpus() == 1
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+def test_a_tar_without_a_marker_that_is_not_planned_goes(photos: Path, shards: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(shards, tmp_path / "mine"))
+    shutil.copyfile(mine / "scale_2x" / "train-000000.tar", mine / "scale_2x" / "train-000777.tar")
+    done = generate(photos, mine, "-s", 2, 3, "--shard-bytes", "300KB")
+    assert "Shards: 0 made, 10 kept, 1 removed." in done.stdout
+    assert contract_files(mine) == contract_files(shards)
+    assert run_cli("verify", mine).returncode == 0

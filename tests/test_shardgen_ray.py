@@ -20,6 +20,7 @@ from helpers import PATIENCE_S, contract_files, generate, make_photos, run_cli
 from ray.cluster_utils import Cluster
 from ray_nodes import NODE, ROOT, kill_node, markers, ray_environment, running, temporaries, wait_until, workers
 
+from drill.s3_server import Bucket, S3Server, environment
 from shardgen.config import Config
 from shardgen.engines.ray_node import make, versions
 from shardgen.errors import RunError
@@ -49,13 +50,16 @@ def ray_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def cluster(ray_folder: Path) -> Iterator[Any]:
-    """A head without CPUs, where the commands run, and two nodes of one CPU each."""
+def cluster(ray_folder: Path, s3_server: S3Server) -> Iterator[Any]:
+    """A head without CPUs, where the commands run, and two nodes of one CPU each, which know the S3 server."""
     head = {**NODE, "num_cpus": 0, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        for _ in range(2):
-            cluster.add_node(**NODE)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment(s3_server.endpoint).items():
+                patch.setenv(name, value)
+            for _ in range(2):
+                cluster.add_node(**NODE)
         yield cluster
     finally:
         cluster.shutdown()
@@ -86,6 +90,20 @@ def test_the_same_bytes_as_here_and_no_word_of_ray(
         "Shards:",
     ]
     assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_photos_and_shards_in_a_store(
+    cluster: Any, many_photos: Path, undisturbed: dict[str, str], s3: Bucket, tmp_path: Path
+) -> None:
+    source, target = s3.put_folder(many_photos, "photos"), f"{s3.address}/shards"
+    args = ("--engine", "ray", "--ray-address", cluster.address, "--auto")
+    done = run_cli("generate", "-i", source, "-o", target, *args, *ARGS, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name, content in s3.objects("shards").items():
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "copy" / name).write_bytes(content)
+    assert contract_files(tmp_path / "copy") == undisturbed
+    assert s3.proxy.count("GET", "*/photos/*") == 0, "the nodes ask the server themselves"
 
 
 def test_a_node_that_dies_changes_nothing(

@@ -13,13 +13,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 from helpers import PATIENCE_S, all_files, contract_files, generate, make_photos, run_cli
+from upath import UPath
 
 from drill.fault_proxy import FaultKind
 from drill.s3_server import Bucket
+from shardgen.attempts import ask
+from shardgen.config import Config
+from shardgen.generate import prepare
+from shardgen.shard_job import Progress, build_shard
+from shardgen.store import parse_address
 
 ARGS = ("-s", 2, 3, "--shard-bytes", "300KB")
 
@@ -146,14 +154,17 @@ def test_bad_photos_have_the_same_names_there(s3: Bucket, tmp_path: Path) -> Non
 
 def test_a_name_that_no_folder_could_have_is_a_named_failure(s3: Bucket, photos: Path) -> None:
     content = (photos / "class0" / "img0.jpg").read_bytes()
-    names = ["a/good.jpg", "a//twice.jpg", "ö/ü #?%41 +.jpg"]
+    addresses = ["data::z.jpg", "gs:/b.jpg", "http:/e.jpg", "nope:/q.jpg", "s3:/x.jpg", "a?versionId=null.jpg"]
+    names = ["a/good.jpg", "a//twice.jpg", "ö/ü #?%41 +.jpg", *addresses]
     for name in names:
         s3.server.put(s3.name, f"photos/{name}", content)
     generate(f"{s3.address}/photos", f"{s3.address}/shards", "--val-fraction", 0)
     manifest = json.loads(s3.objects("shards")["scale_4x/manifest.json"])
     assert manifest["totals"]["samples"] == 2
-    assert [failure["path"] for failure in manifest["failures"]] == ["a//twice.jpg"]
-    assert "its name is no path" in manifest["failures"][0]["reason"]
+    reasons = {failure["path"]: failure["reason"] for failure in manifest["failures"]}
+    assert reasons.keys() == {"a//twice.jpg", *addresses}
+    assert "its name is no path" in reasons["a//twice.jpg"]
+    assert all("its name reads like an" in reasons[name] for name in addresses)
 
 
 def test_a_photo_that_goes_meanwhile_is_a_named_failure(s3: Bucket, photos: Path, tmp_path: Path) -> None:
@@ -204,13 +215,13 @@ def test_verify_names_what_is_broken_there_and_mends_it(stored: str, s3: Bucket,
     done = run_cli("verify", stored)
     assert done.returncode == 1
     for reason in (
-        "scale_2x/train-000001.tar: its sha256 is not the manifest's",
+        "scale_2x/train-000001.tar: its sha256 is not its done marker's",
         "scale_2x/train-000000.tar: [Errno 2] No such file or directory: ",
         "scale_3x/train-000000.tar: ",
         "scale_3x/train-000001.tar: No such file",
     ):
         assert f"{stored}/{reason}" in done.stderr
-    assert "4 of 10 shards and manifests are broken. --fix removes what is broken." in done.stderr
+    assert "4 of 12 shards and manifests are broken. --fix removes what is broken." in done.stderr
     before = s3.keys("shards")
     assert run_cli("verify", stored, "--fix").returncode == 1
     gone = before - s3.keys("shards")
@@ -442,6 +453,7 @@ def test_a_run_that_is_killed_while_it_sends_goes_on(
     words = ("generate", "-i", source, "-o", target, "--size", 64, "--auto", "--workers", 2, *ARGS)
     with running(*words) as process:
         wait_until(lambda: s3.proxy.faults["stall_body"], process)
+        assert left_on(scratch) or what != "train-*.tar", "a shard lies there until all of it is sent"
         workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.wait()
@@ -451,7 +463,6 @@ def test_a_run_that_is_killed_while_it_sends_goes_on(
     finished = {name for name in there if "/train" in name or "/val" in name if name.endswith(".json")}
     assert len(there & {name for name in all_files(shards) if Path(name).match(what)}) == 1
     if what != "manifest.json":
-        assert left_on(scratch), "a shard was on its way"
         assert not {name for name in there if "manifest" in name}
     s3.proxy.heal()
     generate(source, target, *ARGS)
@@ -472,16 +483,69 @@ def test_a_second_run_of_this_machine_is_refused(s3: Bucket, photos: Path) -> No
     generate(source, target)
 
 
-def test_an_interrupt_does_not_wait_for_the_store(s3: Bucket, photos: Path, scratch: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "key", "requests", "number", "exit_code"),
+    [
+        ("GET", "*/photos/*", 8, signal.SIGINT, 130),
+        ("PUT", "*.tar", 1, signal.SIGINT, 130),
+        ("PUT", "*.tar", 1, signal.SIGTERM, 143),
+    ],
+)
+def test_an_interrupt_does_not_wait_for_the_store(
+    method: str, key: str, requests: int, number: int, exit_code: int, s3: Bucket, photos: Path, scratch: Path
+) -> None:
     source = s3.put_folder(photos, "photos")
-    s3.proxy.break_next("stall", "GET", "*/photos/*", times=math.inf)
-    with running("generate", "-i", source, "-o", f"{s3.address}/x", "--auto", "--workers", 0) as process:
-        wait_until(lambda: s3.proxy.faults["stall"] == 8, process)
-        process.send_signal(signal.SIGINT)
+    s3.proxy.break_next("stall", method, key, times=math.inf)
+    words = ("generate", "-i", source, "-o", f"{s3.address}/x", "--size", 64, "--auto", "--workers", 0)
+    with running(*words) as process:
+        wait_until(lambda: s3.proxy.faults["stall"] == requests, process)
+        process.send_signal(number)
         process.wait(timeout=15)  # well below the silence of 20 s that is allowed here
-        assert process.returncode == 130
-    assert s3.proxy.faults["stall"] == 8
+        assert process.returncode == exit_code
+        assert process.stderr and "Interrupted. Finished shards are kept" in process.stderr.read()
+    assert s3.proxy.faults["stall"] == requests, "nothing is asked for again"
     assert not left_on(scratch)
+
+
+@pytest.mark.parametrize("ends_at", ["scale_2x/train-000000.idx", "scale_2x/train-000000.json"])
+def test_a_maker_whose_run_has_ended_finishes_nothing(ends_at: str, s3: Bucket, photos: Path) -> None:
+    """As a task of a cluster that is taken for dead: it goes on making, and must be stopped by what it reports to."""
+    task = prepare(Config(photos, parse_address(f"{s3.address}/shards"), (2, 3), 64)).tasks[0]
+
+    def report(_: Progress) -> None:
+        if ends_at in s3.keys("shards"):
+            raise RuntimeError("the run has ended")
+
+    with pytest.raises(RuntimeError, match="the run has ended"):
+        build_shard(task, report)
+    last = {"scale_2x/train-000000.json"} if ends_at.endswith(".json") else set()
+    assert s3.keys("shards") == {"scale_2x/train-000000.tar", "scale_2x/train-000000.idx"} | last
+
+
+def test_an_interrupt_is_no_failed_request() -> None:
+    calls = []
+
+    def interrupted(*_: object) -> None:
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(UPath("memory://x"), "read", interrupted)
+    assert len(calls) == 1
+
+
+def test_a_file_system_that_tries_again_itself_needs_no_connect() -> None:
+    class LikeGoogles:
+        retries = 6
+
+        def invalidate_cache(self) -> None:
+            pass
+
+        def cat_file(self, path: str) -> bytes:
+            return path.encode()
+
+    address: Any = SimpleNamespace(fs=LikeGoogles(), path="bucket/x", protocol="gs")
+    assert ask(address, "read", lambda fs, path, limit: fs.cat_file(path, **limit)) == b"bucket/x"
 
 
 def test_scratch_that_is_too_small_is_refused(

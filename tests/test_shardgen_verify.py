@@ -49,7 +49,7 @@ def wrong_size(members: list[tuple[str, list[bytes]]]) -> list[tuple[str, list[b
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "a flipped bit": (lambda f: flip(tar_of(f), 5_000), "its sha256 is not the manifest's: the content has changed"),
+    "a flipped bit": (lambda f: flip(tar_of(f), 5_000), "its sha256 is not its done marker's: the content has changed"),
     "a cut tar": (lambda f: tar_of(f).write_bytes(tar_of(f).read_bytes()[:-600]), " bytes, expected "),
     "no tar": (lambda f: tar_of(f).unlink(), "No such file"),
     "no index": (lambda f: tar_of(f).with_suffix(".idx").unlink(), "No such file"),
@@ -65,7 +65,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a damaged marker": (lambda f: tar_of(f).with_suffix(".json").write_text("{"), "is missing or damaged"),
     "a marker of another shard": (
         lambda f: shutil.copyfile(f / "train-000002.json", f / "train-000001.json"),
-        "done marker and manifest.json disagree",
+        "its done marker train-000001.json is that of train-000002",
     ),
     "two shards swapped": (
         lambda f: (
@@ -74,10 +74,6 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
             and (f / "x").rename(f / "train-000002.tar")
         ),
         "train-000002.tar: ",
-    ),
-    "a shard that the manifest does not know": (
-        lambda f: edit(f / "manifest.json", lambda m: m["shards"].pop(1)),
-        "manifest.json does not list it",
     ),
     "a missing member": (lambda f: rewrite(f, lambda members: members[:2] + members[3:]), "has members"),
     "LR of the wrong size": (lambda f: rewrite(f, wrong_size), "does not fit scale 2 and HR size 64"),
@@ -117,7 +113,10 @@ def test_every_damage_is_named_and_mended(damage: str, photos: Path, shards: Pat
         (lambda path: path.unlink(), "missing: the run did not finish"),
         (lambda path: path.write_text("["), "is not valid JSON"),
         (lambda path: edit(path, lambda m: m.update(format_version=99)), "newer than 2: update this program"),
-        (lambda path: edit(path, lambda m: m["totals"].update(samples=7)), "its totals are not the sums"),
+        (lambda path: edit(path, lambda m: m["totals"].update(samples=7)), "its totals are not what"),
+        (lambda path: edit(path, lambda m: m["settings"].update(codec="png")), "its settings are not those of its"),
+        (lambda path: edit(path, lambda m: m["shards"].pop(1)), "its shards are not what the done markers of its sh"),
+        (lambda path: edit(path, lambda m: m["shards"][1].update(sha256="0" * 64)), "its shards are not what the done"),
     ],
 )
 def test_a_broken_manifest_is_named_and_mended(
@@ -127,6 +126,8 @@ def test_a_broken_manifest_is_named_and_mended(
     spoil(mine / "scale_3x" / "manifest.json")
     found = run_cli("verify", mine, "--fix")
     assert found.returncode == 1 and message in found.stderr
+    num_shards = len(list((shards / "scale_2x").glob("*.tar"))) + len(list((shards / "scale_3x").glob("*.tar")))
+    assert f"1 of {num_shards + 2} shards and manifests are broken." in found.stderr
     again = generate(photos, mine, "-s", 2, 3, "--shard-bytes", "300KB")
     assert "All " in again.stdout, "no shard is made again for it"
     assert contract_files(mine) == contract_files(shards)
@@ -161,3 +162,12 @@ def test_a_folder_without_shards_is_named(command: str, tmp_path: Path) -> None:
     done = run_cli(command, tmp_path / "nowhere", *target)
     assert done.returncode == 2 and f"no such folder: {tmp_path / 'nowhere'}" in done.stderr
     assert "shardgen generate" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_settings_fault_costs_no_shard(shards: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(shards / "scale_2x", tmp_path / "mine"))
+    edit(mine / "manifest.json", lambda m: m["settings"].update(hr_size=32))
+    flip(tar_of(mine), 5_000)  # which verify says when the manifest is there again
+    before = {path.name for path in mine.iterdir()}
+    assert run_cli("verify", mine, "--fix").returncode == 1
+    assert before - {path.name for path in mine.iterdir()} == {"manifest.json"}

@@ -53,4 +53,5 @@ def verify_command(folder: Address, fix: bool, workers: int | None) -> None:
         click.echo(f"{report.num_shards} shards, {size}: all whole.")
         return
     advice = "Removed; run generate again to make them anew." if fix else "--fix removes what is broken."
-    raise ShardgenError(f"{len(report.problems)} of {report.num_shards} shards and manifests are broken. {advice}")
+    num_checked = report.num_shards + report.num_manifests
+    raise ShardgenError(f"{len(report.problems)} of {num_checked} shards and manifests are broken. {advice}")
