@@ -371,6 +371,19 @@ def test_what_was_used_longest_ago_goes_but_nothing_that_is_mapped(store: Store,
     assert [shards.tar(record).exists() for record in records] == [False, True, True, True]
 
 
+def test_files_of_others_in_the_folder_are_neither_removed_nor_counted(store: Store, tmp_path: Path) -> None:
+    others = [tmp_path / name for name in ("photos.tar", "film.part", "film.raw", "abc.npy.tar")]
+    for path in others:
+        path.write_bytes(bytes(100_000))
+    one, other = records_of(store)[:2]
+    shards = shards_of(store, tmp_path, limit=max(one.bytes, other.bytes) + 10_000)
+    assert shards.cache.held_bytes() == 0
+    for record in (one, other):  # the second only finds room where the first was
+        shards.fetch(record)
+    shards.cache.sweep()
+    assert not shards.tar(one).exists() and all(path.stat().st_size == 100_000 for path in others)
+
+
 def test_a_full_disk_makes_room_or_is_an_error(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other, *_, one = sorted(records_of(store), key=lambda record: record.bytes)
     shards = shards_of(store, tmp_path)

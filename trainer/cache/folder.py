@@ -5,6 +5,8 @@
     SHA256.npy.json               size and sha256 of the decoded tar
     *.part, *.raw                 under way
 
+Whatever else lies there is neither counted nor touched.
+
 All locks are `flock`s, which die with whoever holds them. A `.part` is locked by the one process that fills it; a
 tar is locked by all that have it mapped, for as long as their maps live, and what is locked is not removed. A `.part`
 is as large as what will come of it from the beginning on, so that the sizes in the folder are the account of its room.
@@ -12,6 +14,7 @@ is as large as what will come of it from the beginning on, so that the sizes in 
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
@@ -25,6 +28,7 @@ from trainer.errors import RunError, UsageError
 
 RAW_SUFFIX = ".raw"  # beside a `.part` that has room for it too
 _PART_SUFFIX = ".part"
+_OWN = re.compile(r"[0-9a-f]{64}(\.npy)?\.(tar|idx|json|part|raw)")
 _PAUSE_S = 0.1
 
 
@@ -174,22 +178,25 @@ class CacheFolder:
         with os.scandir(self.path) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # it went meanwhile
-                    if not entry.name.endswith(RAW_SUFFIX):
+                    if _OWN.fullmatch(entry.name) and not entry.name.endswith(RAW_SUFFIX):
                         status = entry.stat(follow_symlinks=False)
                         held.append(_Held(entry.name, status.st_size, status.st_mtime_ns))
         return held
 
+    def _parts(self) -> list[Path]:
+        return [path for path in self.path.glob(f"*{_PART_SUFFIX}") if _OWN.fullmatch(path.name)]
+
     def _promised_bytes(self) -> int:
         """What files under way will still take of the disk."""
         promised = 0
-        for part in self.path.glob(f"*{_PART_SUFFIX}"):
+        for part in self._parts():
             with suppress(FileNotFoundError):
                 status = part.stat()
                 promised += max(0, status.st_size - 512 * status.st_blocks)
         return promised
 
     def _remove_abandoned(self) -> None:
-        for part in self.path.glob(f"*{_PART_SUFFIX}"):
+        for part in self._parts():
             with suppress(FileNotFoundError), open(part, "rb+") as file:
                 if _locked(file) and _is_at(file, part):
                     part.unlink()
