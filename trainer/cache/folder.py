@@ -36,6 +36,11 @@ class NoRoomError(RunError):
     """Everything that could be removed is in use."""
 
 
+def size_text(num_bytes: int) -> str:
+    """A number of bytes for people."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
 def default_folder() -> Path:
     """Where caches lie by the XDG Base Directory Specification."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sr-shards"
@@ -128,9 +133,9 @@ class CacheFolder:
                     return
             if monotonic() > until_s:
                 raise NoRoomError(
-                    f"the cache {self.path} has no room for {num_bytes / 1e6:,.0f} MB: it may have "
-                    f"{self.limit / 1e9:.1f} GB (--cache-bytes), its disk has "
-                    f"{shutil.disk_usage(self.path).free / 1e9:.1f} GB free, and all that lies in it is in use; "
+                    f"the cache {self.path} has no room for {size_text(num_bytes)}: it may have "
+                    f"{size_text(self.limit)} (--cache-bytes), its disk has "
+                    f"{size_text(shutil.disk_usage(self.path).free)} free, and too much of what lies in it is in use; "
                     "give it more, or wait until other runs have ended"
                 )
             sleep(_PAUSE_S)
@@ -167,11 +172,19 @@ class CacheFolder:
         disk = shutil.disk_usage(self.path).free - self._promised_bytes()
         excess = num_bytes - min(self.limit - self.held_bytes(), disk)
         tars = [held for held in self._held() if held.name.endswith(".tar")]
+        leaving: list[str] = []
         for tar in sorted(tars, key=lambda held: held.used_ns):
             name = tar.name.removesuffix(".tar")
-            if excess > 0 and name not in keep and self.remove(name):
+            if excess > 0 and name not in keep and self._is_unused(name):
+                leaving.append(name)
                 excess -= tar.size
-        return excess <= 0
+        # Nothing goes in vain; what is opened meanwhile stays.
+        return excess <= 0 and all(self.remove(name) for name in leaving)
+
+    def _is_unused(self, name: str) -> bool:
+        with suppress(FileNotFoundError), open(self.tar(name), "rb+") as file:
+            return _locked(file)
+        return True
 
     def _held(self) -> list[_Held]:
         held = []

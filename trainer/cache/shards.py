@@ -1,13 +1,14 @@
 """The shards of a set, wherever it lies, as files of the cache: fetched when they are not there yet."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from shardgen.format import Address, FormatError, ShardRecord, dump_index, dump_json, load_index
+from shardgen.format import Address, FormatError, ShardRecord, dump_index, dump_json
 from shardgen.store import StoreError, silence_s
 from trainer.cache.contents import Decoder, download, index_of, sha256_of
 from trainer.cache.folder import RAW_SUFFIX, CacheFolder
@@ -39,6 +40,7 @@ class CachedShards:
         self._folder = folder
         self._decoder = decoder
         self._records = {self.name(record): record for record in records}
+        self._patience_s = silence_s()
 
     @property
     def is_decoded(self) -> bool:
@@ -68,7 +70,7 @@ class CachedShards:
         name = tar.name.removesuffix(".tar")
         record = self._records[name]
         for _ in range(_TRIES):
-            self.fetch(record, wait_s=silence_s())
+            self.fetch(record, wait_s=self._patience_s)
             file = self.cache.opened(name)
             if file is None:
                 continue
@@ -104,12 +106,14 @@ class CachedShards:
                 index = index_of(Path(file.name), record.samples)
                 self.cache.finish(file, name, {".idx": dump_index(index)})
 
-    def verify(self, progress: Callable[[int], object]) -> None:
+    def verify(self, progress: Callable[[int], object], part: int = 0, parts: int = 1) -> None:
         """Hash what is there of the set, and remove what is not what it was; `progress` is told the bytes.
+
+        Of several processes that do, each takes a part.
 
         RunError when somebody uses a damaged file.
         """
-        for name, record in self._records.items():
+        for name, record in list(self._records.items())[part::parts]:
             if not self.cache.has(name):
                 continue
             tar = self.cache.tar(name)
@@ -122,19 +126,30 @@ class CachedShards:
 
     def _decode(self, decoder: Decoder, record: ShardRecord, file: BinaryIO) -> None:
         name, raw = self.name(record), self.cache.file(self.name(record), RAW_SUFFIX)
-        kept = self.cache.opened(record.sha256)  # by a run that reads it as it is
-        if kept is not None:
-            tar = self.cache.tar(record.sha256)
-            compressed = MappedShard(tar, record.samples, file=kept)  # not to be removed meanwhile
-            content = decoder.write(tar, load_index(tar.with_suffix(".idx")), file)
-            del compressed
-        else:
+        content = self._decoded_from_cache(decoder, record, file)
+        if content is None:
             with open(raw, "wb+", buffering=0) as temporary:
                 download(self._address(record), record, temporary)
             content = decoder.write(raw, index_of(raw, record.samples), file)
             raw.unlink()
         index, size, sha256 = content
         self.cache.finish(file, name, {".idx": index, ".json": dump_json({"bytes": size, "sha256": sha256})})
+
+    def _decoded_from_cache(
+        self, decoder: Decoder, record: ShardRecord, file: BinaryIO
+    ) -> tuple[bytes, int, str] | None:
+        """From the shard as it is, if a run has brought it; a damaged one is removed."""
+        kept = self.cache.opened(record.sha256)
+        if kept is None:
+            return None
+        try:  # nobody removes it meanwhile
+            tar = self.cache.tar(record.sha256)
+            if sha256_of(tar, lambda num_bytes: None) == record.sha256:
+                return decoder.write(tar, index_of(tar, record.samples), file)
+        finally:
+            os.close(kept)
+        self.cache.remove(record.sha256)
+        return None
 
     def _address(self, record: ShardRecord) -> Address:
         return self._folder / f"{record.name}.tar"
