@@ -4,12 +4,14 @@ import dataclasses
 import gc
 import json
 import os
+import pickle
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from errno import ENOSPC
+from hashlib import sha256
 from math import inf
 from multiprocessing import forkserver
 from pathlib import Path
@@ -570,6 +572,16 @@ def test_verify_finds_bytes_that_changed_in_the_cache(store: Store, tmp_path: Pa
     after, _ = trained(tmp_path / "after", *args, "--verify")
     assert same(after, before)
     assert store.requests() == 1
+
+
+def test_a_large_set_is_little_for_each_worker(tmp_path: Path) -> None:
+    records = [ShardRecord(f"train-{n:06d}", "train", n, 2 * n, sha256(bytes(n)).hexdigest()) for n in range(1000)]
+    shards = CachedShards(CacheFolder(tmp_path, 1), tmp_path, records)
+    travelled = pickle.dumps(shards)
+    assert len(travelled) < 200 * len(records)
+    again: CachedShards = pickle.loads(travelled)
+    assert list(again._records) == records
+    assert [again._records.of(record.sha256) for record in records] == records
 
 
 def test_processes_that_verify_each_do_a_part(store: Store, tmp_path: Path) -> None:
