@@ -1,13 +1,17 @@
 """Shards in a store: the same training as from a folder, each byte fetched once, and every fault of the store."""
 
+import dataclasses
 import gc
 import json
 import os
+import pickle
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from errno import ENOSPC
+from hashlib import sha256
 from math import inf
 from multiprocessing import forkserver
 from pathlib import Path
@@ -23,13 +27,18 @@ from hypothesis import strategies as st
 from drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 from shardgen.format import ShardRecord, load_index
 from shardgen.store import parse_address
+from trainer import run as run_room
 from trainer.cache import contents as contents_room
 from trainer.cache import folder as folder_room
 from trainer.cache.contents import Decoder
-from trainer.cache.fetcher import Ahead, FetchedAhead
+from trainer.cache.fetcher import Ahead, FetchedAhead, Fetcher
 from trainer.cache.folder import CacheFolder, NoRoomError
 from trainer.cache.shards import CachedShards
-from trainer.errors import RunError
+from trainer.config import TrainConfig
+from trainer.errors import RunError, UsageError
+from trainer.evaluate import shard_pairs
+from trainer.place import Place
+from trainer.plan import plan_run
 from trainer.shards import open_shards
 from trainer.stream import schedule as schedule_room
 from trainer.stream.mapped_shard import DamagedMember, MappedShard
@@ -336,13 +345,14 @@ def test_a_cache_that_is_too_small_is_refused_and_one_that_is_just_large_enough_
     train = [record.bytes for record in records_of(store) if record.split == "train"]
     val = sum(record.bytes for record in records_of(store)) - sum(train)
     needed = 2 * max(train) + sum(train) * 4 // 39 + val  # a batch is read ahead, 4 of 39 samples
+    needed += needed // 100  # for the indices
     args = ("--shards", store.address("npy"), "--cache", tmp_path / "cache", "--steps", 40, "--prefetch", 1)
     _, said = trained(tmp_path / "refused", *args, "--cache-bytes", needed - 1, expect=2)
     size = f"{needed / 1e6:.1f} MB"
     assert f"may have {size}, but the shards that have to be there at once take {size}: --cache-bytes 2MB" in said
     found, _ = trained(tmp_path / "found", *args, "--cache-bytes", needed)
     assert same(found, local)
-    assert store.requests() > 5
+    assert len(list((tmp_path / "cache").glob("*.tar"))) < 5
     assert CacheFolder(tmp_path / "cache").held_bytes() <= needed
 
 
@@ -362,13 +372,64 @@ def test_what_was_used_longest_ago_goes_but_nothing_that_is_mapped(store: Store,
     del mapped  # what is looked at keeps the map, and so the file
     shards.fetch(records[1])
     assert [shards.tar(record).exists() for record in records] == [True, True, False, True]
-    with pytest.raises(NoRoomError, match=r"has no room for .*, and all that lies in it is in use"):
+    with pytest.raises(NoRoomError, match=r"has no room for .*, and too much of what lies in it is in use"):
         shards.fetch(records[2], keep={shards.name(records[1]), shards.name(records[3])})
     assert pixels.tobytes() == expected
     del pixels
     gc.collect()
     shards.fetch(records[2], keep={shards.name(records[1]), shards.name(records[3])})
     assert [shards.tar(record).exists() for record in records] == [False, True, True, True]
+
+
+def test_a_cache_of_little_more_than_a_shard_serves_for_judging(store: Store, tmp_path: Path) -> None:
+    """Also when the images that were judged are kept."""
+    limit = max(record.bytes for record in records_of(store)) + 10_000
+    folder = open_shards(parse_address(store.address("npy")), cache=CacheFolder(tmp_path, limit))
+    assert len(list(shard_pairs(folder, "train", False))) == folder.num_samples("train")
+    assert store.requests() == len(folder.train)
+
+
+def test_each_rank_of_a_machine_may_judge_on_a_shard_of_its_own(store: Store, tmp_path: Path) -> None:
+    def refused(ranks: int) -> str:
+        folder = open_shards(store.local / "npy" / "scale_2x", cache=CacheFolder(tmp_path, 1))
+        folder = dataclasses.replace(folder, val=folder.train)  # of which there are several
+        with pytest.raises(UsageError, match="have to be there at once take") as error:
+            plan_run(
+                TrainConfig(folder.path, model="ultra_lite", patch_size=24, batch_size=4, workers=0, device="cpu"),
+                folder,
+                Place(0, ranks, 0, ranks),
+            )
+        return str(error.value)
+
+    sizes = sorted(record.bytes for record in records_of(store) if record.split == "train")
+    for ranks in (1, 2):
+        needed = sum(sizes) + sum(sizes[-ranks:])
+        assert f"take {(needed + needed // 100) / 1e6:.1f} MB" in refused(ranks)
+
+
+def test_a_step_of_several_batches_is_one_step_for_the_fetcher(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a run of four processes goes on in one."""
+    folder = open_shards(store.local / "npy" / "scale_2x", cache=CacheFolder(tmp_path, 10**9))
+    config = TrainConfig(folder.path, patch_size=24, batch_size=4, ranks=4, steps=5, workers=0, device="cpu")
+    given: list[Any] = []
+    monkeypatch.setattr(run_room, "FetchedAhead", lambda *args: given.append(args))
+    run_room.make_source(plan_run(config, folder), 0)
+    assert given[0][-1] == 4
+
+
+def test_files_of_others_in_the_folder_are_neither_removed_nor_counted(store: Store, tmp_path: Path) -> None:
+    others = [tmp_path / name for name in ("photos.tar", "film.part", "film.raw", "abc.npy.tar")]
+    for path in others:
+        path.write_bytes(bytes(100_000))
+    one, other = records_of(store)[:2]
+    shards = shards_of(store, tmp_path, limit=max(one.bytes, other.bytes) + 10_000)
+    assert shards.cache.held_bytes() == 0
+    for record in (one, other):  # the second only finds room where the first was
+        shards.fetch(record)
+    shards.cache.sweep()
+    assert not shards.tar(one).exists() and all(path.stat().st_size == 100_000 for path in others)
 
 
 def test_a_full_disk_makes_room_or_is_an_error(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,11 +471,22 @@ def test_a_cache_of_another_user_is_refused(tmp_path: Path) -> None:
     assert "cannot write there (Permission denied)" in done.stdout, done.stderr
 
 
+def test_a_patience_that_is_no_number_is_refused_at_the_start(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SR_STORE_TIMEOUT", "abc")
+    local = ("--shards", store.local / "npy" / "scale_2x", "--cache", tmp_path / "cache")
+    _, said = trained(tmp_path, *local, "--workers", 1, expect=2)
+    assert said == "Error: SR_STORE_TIMEOUT=abc: expected a number of seconds above 0, e.g. 30\n"
+
+
 def test_numbers_of_bytes(tmp_path: Path) -> None:
     ended = trainer("--shards", "x", "--cache-bytes", "much")
     assert ended.code == 2 and "'much': expected a number of bytes such as 200GB" in ended.err
     ended = trainer("--shards", "x", "--cache-bytes", "0")
     assert ended.code == 2 and "--cache-bytes 0: expected 1 or more" in ended.err
+    ended = trainer("evaluate", "--weights", "x", "--cache-bytes", "much")
+    assert ended.code == 2 and "'much': expected a number of bytes such as 200GB" in ended.err
     ended = trainer("--shards", "nowhere://x/y")
     assert ended.code == 2 and "there is no store nowhere://" in ended.err
 
@@ -449,6 +521,19 @@ def test_what_is_in_the_cache_compressed_is_decoded_from_there(store: Store, tmp
     for name, size in (("hr", 64), ("lr", 32), ("up", 64)):
         assert (one.image(3, name, "webp", size) == other.image(3, name, "npy", size)).all()
     assert one.description(3) == other.description(3)
+
+
+def test_what_is_damaged_in_the_cache_is_not_decoded(store: Store, tmp_path: Path) -> None:
+    compressed, decoded = (shards_of(store, tmp_path, "one-webp", decode=decode) for decode in (False, True))
+    record = records_of(store, "one-webp")[0]
+    compressed.fetch(record)
+    with open(compressed.tar(record), "rb+") as file:
+        file.seek(2000)
+        file.write(bytes(100))
+    decoded.fetch(record)
+    expected = (store.local / "one-npy" / "scale_2x" / f"{record.name}.tar").read_bytes()
+    assert decoded.tar(record).read_bytes() == expected
+    assert store.requests() == 2 and not compressed.tar(record).exists()
 
 
 def test_an_image_that_cannot_be_decoded_is_a_damaged_member(tmp_path: Path, store: Store) -> None:
@@ -487,6 +572,26 @@ def test_verify_finds_bytes_that_changed_in_the_cache(store: Store, tmp_path: Pa
     after, _ = trained(tmp_path / "after", *args, "--verify")
     assert same(after, before)
     assert store.requests() == 1
+
+
+def test_a_large_set_is_little_for_each_worker(tmp_path: Path) -> None:
+    records = [ShardRecord(f"train-{n:06d}", "train", n, 2 * n, sha256(bytes(n)).hexdigest()) for n in range(1000)]
+    shards = CachedShards(CacheFolder(tmp_path, 1), tmp_path, records)
+    travelled = pickle.dumps(shards)
+    assert len(travelled) < 200 * len(records)
+    again: CachedShards = pickle.loads(travelled)
+    assert list(again._records) == records
+    assert [again._records.of(record.sha256) for record in records] == records
+
+
+def test_processes_that_verify_each_do_a_part(store: Store, tmp_path: Path) -> None:
+    shards, records = shards_of(store, tmp_path), records_of(store)
+    for record in records:
+        shards.fetch(record)
+    hashed = [0, 0]
+    for part in range(2):
+        shards.verify(lambda size, part=part: hashed.__setitem__(part, hashed[part] + size), part, 2)
+    assert hashed == [sum(record.bytes for record in records[part::2]) for part in range(2)]
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".idx"])
@@ -551,6 +656,35 @@ def test_the_next_block_is_fetched_while_this_one_is_used(store: Store, tmp_path
     until(is_there[3])
     assert store.requests() == 4
     batches.close()  # type: ignore[attr-defined]
+
+
+def test_runs_that_share_too_small_a_cache_ask_for_each_shard_once(store: Store, tmp_path: Path) -> None:
+    """Each takes the room from the other, whose shards nobody has mapped yet."""
+    records = [record for record in records_of(store) if record.split == "train"]
+    shards = shards_of(store, tmp_path, limit=sum(sorted(record.bytes for record in records)[-2:]) + 20_000)
+    with ThreadPoolExecutor(2) as pool:
+        fetchers = []
+        for own in (records[:2], records[2:]):
+            schedule = Schedule([r.samples for r in own], [r.bytes for r in own], 0, 1)
+            fetchers.append(Fetcher(shards, Ahead(schedule, tuple(own), 1, 1), pool))
+        for _ in range(10):
+            for fetcher in fetchers:
+                fetcher.look(0)
+                until(lambda found=fetcher: all(future.done() for future in found._under_way.values()))
+    assert store.requests() == 4
+    assert not all(shards.tar(record).exists() for record in records)
+
+
+def test_nothing_is_removed_that_does_not_make_room_enough(store: Store, tmp_path: Path) -> None:
+    records = sorted(records_of(store), key=lambda record: record.bytes)
+    shards = shards_of(store, tmp_path, limit=sum(record.bytes for record in records[1:3]) + 20_000)
+    for record in records[1:3]:
+        shards.fetch(record)
+    mapped = shards.open(shards.tar(records[2]), records[2].samples)
+    with shards.cache.claimed("0" * 64) as file, pytest.raises(NoRoomError, match=r"has no room for \d\.\d MB"):
+        assert file is not None
+        shards.cache.reserve(file, records[1].bytes + 30_000)
+    assert shards.tar(records[1]).exists() and len(mapped)
 
 
 def test_the_fetcher_ends_with_the_iteration_and_leaves_nothing_half_written(store: Store, tmp_path: Path) -> None:

@@ -428,6 +428,25 @@ def test_the_same_command_goes_on_when_torchrun_starts_it_again(
         assert done.code == 0 and f"Run      {tmp_path / 'ultra_lite-2x-3'}\n" in done.err
 
 
+@pytest.mark.parametrize("name", [(), ("--run", "mine")])
+def test_what_a_former_command_of_the_same_id_began_is_not_gone_on_with(
+    name: tuple[str, ...], data: Path, tmp_path: Path, launched: Callable[..., None]
+) -> None:
+    command = ("--shards", data, "--out", tmp_path, *SMALL, "--batch-size", 4, "--steps", 2, *name)
+    launched()
+    assert trainer(*command).code == 0
+    settings = (tmp_path / (name[1] if name else "ultra_lite-2x") / "config.yaml").stat()
+    for attempt in range(2):
+        launched(TORCHELASTIC_RESTART_COUNT=attempt)
+        done = trainer(*command)
+        if name:
+            assert done.code == 2 and f"{tmp_path / 'mine'} is there already; go on with it by --resume" in done.err
+        else:
+            going_on = ", going on at step 2" * attempt
+            assert f"Run      {tmp_path / 'ultra_lite-2x-2'}{going_on}\n" in done.err
+    assert (tmp_path / (name[1] if name else "ultra_lite-2x") / "config.yaml").stat() == settings
+
+
 def test_a_job_that_died_before_it_wrote_its_settings_begins_where_it_was(
     data: Path, tmp_path: Path, launched: Callable[..., None]
 ) -> None:

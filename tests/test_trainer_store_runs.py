@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from helpers import PATIENCE_S, SMALL, Ended, trainer, trainer_command
 from drill.fault_proxy import FaultKind
 from drill.s3_server import Bucket
 from trainer.display import Display
+from trainer.errors import RunError
+from trainer.learner import Learner
 
 STEPS = ("--steps", 6, "--val-every", 2, "--val-samples", 2)
 
@@ -156,7 +159,56 @@ def test_what_cannot_be_put_there_stays_here(s3: Bucket, shards: Path, monkeypat
     assert "state.pt" not in s3.objects("runs/r")
 
 
-def test_a_bucket_that_is_not_there_is_named(s3: Bucket, shards: Path) -> None:
+def test_a_bucket_that_is_not_there_is_named(s3: Bucket, shards: Path, scratch: Path) -> None:
+    """Before the first step."""
     done = train(shards, "s3://no-such-bucket-here/runs")
     assert done.code == 1
-    assert "cannot write s3://no-such-bucket-here/runs/r/" in done.err
+    assert "Error: cannot write s3://no-such-bucket-here/runs/r/config.yaml: " in done.err
+    assert done.err.count("cannot write") == 1 and "All files" not in done.err
+    assert left_in(scratch) == []
+
+
+def test_what_a_run_fetched_is_not_sent_again(s3: Bucket, shards: Path) -> None:
+    assert train(shards, f"{s3.address}/runs").code == 0
+    puts = s3.proxy.count("PUT", "*/state.pt")
+    done = trainer("--out", f"{s3.address}/runs", "--run", "r", "--resume")
+    assert done.code == 0, done.err
+    assert s3.proxy.count("PUT", "*/state.pt") == puts
+
+
+def test_what_cannot_be_fetched_leaves_nothing_here(
+    s3: Bucket, shards: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardgen.attempts.ATTEMPTS", 1)
+    assert train(shards, f"{s3.address}/runs").code == 0
+    s3.proxy.break_next("500", method="GET", key="*/state.pt", times=math.inf)
+    done = trainer("--out", f"{s3.address}/runs", "--run", "r", "--resume")
+    assert done.code == 1 and f"Error: cannot read {s3.address}/runs/r/state.pt" in done.err
+    assert not [path for path in scratch.iterdir() if path.name.startswith("sr-run-") and path.is_dir()]
+
+
+def test_the_error_that_ended_a_run_is_said_also_when_the_store_is_gone(
+    s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardgen.attempts.ATTEMPTS", 1)
+    real = Learner.step
+
+    def broken(learner: Learner, index: int, batches: Any) -> torch.Tensor:
+        if index == 4:
+            s3.proxy.break_next("500", method="PUT", key="*", times=math.inf)
+            raise RunError("the loss is not finite")
+        return real(learner, index, batches)
+
+    monkeypatch.setattr(Learner, "step", broken)
+    done = train(shards, f"{s3.address}/runs")
+    assert done.code == 1
+    assert "\nError: the loss is not finite. All files of the run are in " in done.err
+    assert Path(done.err.rpartition("run are in ")[2].partition(": copy them")[0], "state.pt").is_file()
+
+
+def test_a_save_does_not_wait_for_ever(s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.record._PATIENCE_S", 0.0)
+    done = train(shards, f"{s3.address}/runs")
+    assert done.code == 0, "the end is patient"
+    assert f"cannot write {s3.address}/runs/r: it takes longer than 0 minutes. Training goes on;" in done.err
+    assert "state.pt" in s3.objects("runs/r")

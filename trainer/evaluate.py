@@ -82,15 +82,17 @@ def shard_pairs(
             shard = folder.open(record)
             for place in here:
                 yield _shard_pair(folder, shard, place, upsampled)
+            del shard  # a cache need not hold it beside the next one
         except (FormatError, DamagedMember, OSError) as error:
             raise RunError(f"{error}; {mend(folder.path)}") from error
 
 
 def _shard_pair(folder: ShardFolder, shard: MappedShard, place: int, upsampled: bool) -> Pair:
+    """Its images are copies: a view would keep the shard in a cache for as long as anybody has the pair."""
     size, scale = folder.hr_size, folder.scale
-    hr = shard.image(place, "hr", folder.codec, size)
-    lr = shard.image(place, "lr", folder.codec, size // scale)
-    network_input = shard.image(place, "up", folder.codec, size) if upsampled else lr
+    hr = shard.image(place, "hr", folder.codec, size).copy()
+    lr = shard.image(place, "lr", folder.codec, size // scale).copy()
+    network_input = shard.image(place, "up", folder.codec, size).copy() if upsampled else lr
     return Pair(shard.description(place), scale, hr, lr, network_input)
 
 

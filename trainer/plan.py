@@ -1,12 +1,14 @@
 """What a run will do: all that follows from its settings and the shards, before anything is read or made."""
 
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from itertools import count
 
 import psutil
 import torch
 
 from trainer.cache.fetcher import Ahead
+from trainer.cache.folder import size_text
 from trainer.cache.shards import CachedShards
 from trainer.config import DEFAULT_LR, TrainConfig
 from trainer.device import Precision, available_cpus, choose_device, choose_precision, describe_device
@@ -27,6 +29,7 @@ _MAX_LOG_EVERY = 50
 _USABLE_SHARE = 0.8  # of the free memory: the rest is for training
 _PATCHES_PER_DECODED_SAMPLE = 4
 _MAX_NAMED_RANKS = 4096
+_INDEX_SHARE = 0.01  # of a shard's bytes, about: what lies beside it in a cache
 
 
 @dataclass(frozen=True)
@@ -157,13 +160,15 @@ def plan_run(
 
 def _check_cache(plan: Plan, cached: CachedShards) -> None:
     folder = plan.folder
-    needed = plan.ahead.most_bytes(cached) + max((cached.size(record) for record in folder.val), default=0)
+    judged_at_once = nlargest(plan.place.local_ranks, map(cached.size, folder.val))
+    needed = plan.ahead.most_bytes(cached) + sum(judged_at_once)
     if folder.is_decoded:  # beside one of which lies what it is decoded from
         needed += max(record.bytes for record in (*folder.train, *folder.val))
+    needed += int(_INDEX_SHARE * needed)
     if needed > cached.cache.limit:
         raise UsageError(
-            f"the cache {cached.cache.path} may have {_human(cached.cache.limit)}, but the shards that have to "
-            f"be there at once take {_human(needed)}: --cache-bytes {-(-needed // 10**6)}MB or more, on a disk "
+            f"the cache {cached.cache.path} may have {size_text(cached.cache.limit)}, but the shards that have to "
+            f"be there at once take {size_text(needed)}: --cache-bytes {-(-needed // 10**6)}MB or more, on a disk "
             "with so much room"
         )
 
@@ -272,15 +277,11 @@ def describe(plan: Plan) -> str:
 def _cache(cached: CachedShards) -> str:
     there = cached.present()
     decoded = ", decoded" if cached.is_decoded else ""
-    held, limit, missing = map(_human, (there.held_bytes, cached.cache.limit, there.missing_bytes))
+    held, limit, missing = map(size_text, (there.held_bytes, cached.cache.limit, there.missing_bytes))
     return (
         f"{cached.cache.path}: {there.shards} of {there.of} shards there{decoded}, {held} of {limit}; "
         f"{missing} to be fetched"
     )
-
-
-def _human(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _degraded(folder: ShardFolder) -> str:

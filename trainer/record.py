@@ -16,6 +16,8 @@ from trainer.run_folder import RunFolder
 from trainer.validation import ValidationResult
 from trainer.weights import save_weights
 
+_PATIENCE_S = 300.0  # with a store, at a save: all ranks wait for it
+
 
 class Record:
     """What the training loop tells, and has kept. This one keeps and says nothing, as all ranks but the first do."""
@@ -83,7 +85,7 @@ class RunRecord(Record):
         save_weights(self._run.weights, *learner.weights())
         save_state(self._run.state, self._data, progress, learner.state())
         try:
-            self._run.publish()
+            self._run.publish(_PATIENCE_S)
         except StoreError as error:  # must not cost days of training: the next save tries again, the end insists
             self.note("error", progress.step, message=str(error))
             self.say(f"{error} Training goes on; the next save tries again.")

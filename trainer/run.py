@@ -86,6 +86,7 @@ def _record(plan: Plan, run: RunFolder, progress: Progress, say: Callable[[str],
     if plan.place.job is not None:
         run.write_job(plan.place.job)
     run.write_config(plan.config.as_yaml())
+    run.publish()  # a store that cannot be written to is no place for a run
     with recorded(run, plan.folder.fingerprint(), progress.step, plan.total_steps) as record:
         yield record
 
@@ -170,7 +171,7 @@ def make_source(plan: Plan, step: int, fetch_ahead: bool = True) -> Source:
         return ResidentSamples(reader, plan.rows, step, plan.total_steps, plan.device)
     loader = Loader(reader, plan.rows, step, plan.total_steps, plan.workers, config.prefetch, plan.device)
     if folder.cached and fetch_ahead and os.environ.get("LOCAL_RANK", "0") == "0":  # one fetcher on a machine
-        return FetchedAhead(loader, folder.cached, plan.ahead, step, config.grad_accum)
+        return FetchedAhead(loader, folder.cached, plan.ahead, step, plan.rows.micro_batches)
     return loader
 
 

@@ -5,23 +5,27 @@ every save, `state.pt` last.
 """
 
 import hashlib
-import os
+import math
+import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 
 from shardgen.format import Address
-from shardgen.store import StoreError, file_size, list_files, list_folders, read_bytes, upload, write_bytes
-from trainer.errors import RunError, UsageError
+from shardgen.store import StoreError, file_size, list_files, list_folders, read_bytes, remove, upload, write_bytes
+from trainer.errors import RunError, TrainerError, UsageError
 from trainer.files import remove_temporaries, write_atomically
 
 _CONFIG, _JOURNAL, _STATE, _JOB = "config.yaml", "journal.jsonl", "state.pt", ".job"
+_KEPT = "-kept"  # ends the name of a folder that whoever runs has been told to look into
 _LARGE = (".pt", ".pth")  # and never written to once they have their names
 
 
@@ -34,7 +38,7 @@ class RunFolder:
 
     def __init__(self, home: Address) -> None:
         self.home = home
-        path = home if isinstance(home, Path) else _temporary(f"sr-run-{_digest(home)}-{os.getpid()}")
+        path = home if isinstance(home, Path) else _temporary(f"sr-run-{_digest(home)}-{secrets.token_hex(4)}")
         self.path = path
         self.config = path / _CONFIG
         self.journal = path / _JOURNAL
@@ -53,10 +57,11 @@ class RunFolder:
         store keeps out the processes of this machine alone.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(
-                self.path / ".lock" if self.path == self.home else _temporary(f"sr-run-{_digest(self.home)}.lock")
-            )
+            if isinstance(self.home, Path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(self.path / ".lock")
+            else:
+                lock = FileLock(_temporary(f"sr-run-{_digest(self.home)}.lock"))
             lock.acquire(timeout=0)
         except Timeout as error:
             raise UsageError(
@@ -71,10 +76,13 @@ class RunFolder:
                 yield
             else:
                 self._remove_abandoned()
-                self._fetch()
                 try:
+                    self._fetch()
                     yield
-                finally:
+                except BaseException as error:
+                    self._bring_home(error)
+                    raise
+                else:
                     self._bring_home()
         finally:
             lock.release()
@@ -90,15 +98,20 @@ class RunFolder:
     def write_config(self, settings: dict[str, Any]) -> None:
         write_atomically(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
 
-    def publish(self) -> None:
-        """Put what has changed into the store, the state last: it speaks of all the others. StoreError."""
+    def publish(self, patience_s: float = math.inf) -> None:
+        """Put what has changed into the store, the state last: it speaks of all the others.
+
+        StoreError when it does not take it, or a file's turn comes only when patience has run out.
+        """
+        until_s = monotonic() + patience_s
         if isinstance(self.home, Path):
             return
         files = [path for path in self.path.rglob("*") if path.is_file() and not path.name.startswith(".")]
         for path in sorted(files, key=lambda path: path == self.state):
-            status = path.stat()
-            changed = status.st_mtime_ns, status.st_size
+            changed = _version(path)
             if self._published.get(path) != changed:
+                if monotonic() > until_s:
+                    raise StoreError(f"cannot write {self.home}: it takes longer than {patience_s / 60:g} minutes.")
                 address = self.home / path.relative_to(self.path).as_posix()
                 if path.suffix in _LARGE:
                     upload(path, address)
@@ -108,25 +121,45 @@ class RunFolder:
 
     def _remove_abandoned(self) -> None:
         """What killed processes of this run left here: the store has their last save. Only for whoever has the lock."""
-        prefix = self.path.name.rpartition("-")[0]
-        for path in self.path.parent.glob(f"{prefix}-*"):
-            if path.name.removeprefix(f"{prefix}-").isdecimal() and path != self.path:
+        for path in self.path.parent.glob(f"{self.path.name.rpartition('-')[0]}-*"):
+            if path != self.path and not path.name.endswith(_KEPT):
                 shutil.rmtree(path, ignore_errors=True)
 
     def _fetch(self) -> None:
         for name in (_CONFIG, _JOURNAL, _STATE):
             if file_size(self.home / name) is not None:
                 write_atomically(self.path / name, read_bytes(self.home / name))
+                self._published[self.path / name] = _version(self.path / name)
 
-    def _bring_home(self) -> None:
+    def _bring_home(self, cause: BaseException | None = None) -> None:
+        """What has changed, and then nothing is left here; else say where it is, in the error that ended the run."""
         try:
             self.publish()
         except StoreError as error:
-            kept = self.path.rename(f"{self.path}-kept")
-            raise RunError(
-                f"{error} All files of the run are in {kept}: copy them to {self.home} once it can be written to"
-            ) from error
+            if self.weights.exists():  # before the first save there is nothing that anybody would miss
+                kept = self.path.rename(f"{self.path}{_KEPT}")
+                where = f"All files of the run are in {kept}: copy them to {self.home} once it can be written to"
+                if cause is None:
+                    raise RunError(f"{error} {where}") from error
+                _add(where, cause)
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _add(sentence: str, error: BaseException) -> None:
+    """To what an error says."""
+    if isinstance(error, TrainerError | StoreError):
+        said = str(error)
+        error.args = (f"{said}{'' if said.endswith('.') else '.'} {sentence}",)
+    elif isinstance(error, OSError):
+        error.strerror = f"{error.strerror or error}. {sentence}"
+    else:
+        print(sentence, file=sys.stderr)  # Ctrl-C, or an error of ours, whose traceback follows
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """Time of the last change in ns, and size in bytes."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def _digest(address: Address) -> str:
@@ -167,8 +200,17 @@ def existing_run(out: Address, name: str | None) -> RunFolder:
 
 def run_of_job(out: Address, name: str | None, job: str) -> RunFolder | None:
     """The folder that a torchrun job trains in, of that name if there is one; None before it has begun."""
+    return next((RunFolder(mark.parent) for mark in _marks(out, name, job)), None)
+
+
+def forget_job(out: Address, name: str | None, job: str) -> None:
+    """Whatever was begun by an earlier torchrun job of the same name is not this one's to go on with."""
+    for mark in _marks(out, name, job):
+        remove(mark)
+
+
+def _marks(out: Address, name: str | None, job: str) -> Iterator[Address]:
     for folder in list_folders(out):
         mark = out / folder / _JOB
         if name in (None, folder) and file_size(mark) is not None and read_bytes(mark).decode() == job:
-            return RunFolder(out / folder)
-    return None
+            yield mark

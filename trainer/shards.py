@@ -116,7 +116,7 @@ def open_shards(
         decoder = Decoder.of(manifest) if decoded and manifest.codec != "npy" else None
         cached = CachedShards(cache, folder, shards, decoder)
     if verify and cached:
-        cached.verify(progress)
+        cached.verify(progress, part, parts)
     elif verify:
         for record in shards[part::parts]:
             _check_hash(folder, record, progress)

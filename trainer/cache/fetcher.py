@@ -5,7 +5,7 @@ not there fetches it, and says what is wrong when it cannot.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import sleep
 from typing import Any
@@ -23,6 +23,7 @@ from trainer.stream.source import Batch, Source
 
 _DOWNLOADS_AT_ONCE = 4
 _LOOK_EVERY_S = 0.1
+_NO_ROOM_PAUSE_S = 2.0
 _STEP_BYTES = 8
 
 
@@ -107,18 +108,37 @@ def _fetch(shards: CachedShards, ahead: Ahead, memory: Ring) -> None:
     """What the process does until training ends it."""
     end_with_parent()
     step = _step(memory)
-    under_way: dict[str, Future[None]] = {}
-    failed: set[str] = set()  # not to be asked for again before they are wanted anew
     with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
+        fetcher = Fetcher(shards, ahead, pool)
         while True:
-            wanted = {shards.name(record): record for record in ahead.wanted(int(step[0]))}
-            failed.intersection_update(wanted)
-            for name, record in wanted.items():
-                is_new = not (name in under_way or name in failed or shards.cache.has(name))
-                if is_new and len(under_way) < _DOWNLOADS_AT_ONCE:
-                    under_way[name] = pool.submit(shards.fetch, record, frozenset(wanted))
-            sleep(_LOOK_EVERY_S)
-            for name in [name for name, future in under_way.items() if future.done()]:
-                error = under_way.pop(name).exception()
-                if error is not None and not isinstance(error, NoRoomError):
-                    failed.add(name)
+            sleep(_LOOK_EVERY_S if fetcher.look(int(step[0])) else _NO_ROOM_PAUSE_S)
+
+
+class Fetcher:
+    """Asks for each shard once while it is wanted, also when it does not come, or does not stay.
+
+    Runs that share a cache too small for them all would otherwise take the room from each other, for ever.
+    """
+
+    def __init__(self, shards: CachedShards, ahead: Ahead, pool: Executor) -> None:
+        self._shards = shards
+        self._ahead = ahead
+        self._pool = pool
+        self._under_way: dict[str, Future[None]] = {}
+        self._asked: set[str] = set()
+
+    def look(self, step: int) -> bool:
+        """Begin to fetch what will soon be read at a step of training. False when there was no room for a shard."""
+        has_room = True
+        for name in [name for name, future in self._under_way.items() if future.done()]:
+            if isinstance(self._under_way.pop(name).exception(), NoRoomError):
+                self._asked.discard(name)
+                has_room = False
+        wanted = {self._shards.name(record): record for record in self._ahead.wanted(step)}
+        self._asked.intersection_update(wanted)
+        for name, record in wanted.items():
+            is_new = not (name in self._under_way or name in self._asked or self._shards.cache.has(name))
+            if has_room and is_new and len(self._under_way) < _DOWNLOADS_AT_ONCE:
+                self._asked.add(name)
+                self._under_way[name] = self._pool.submit(self._shards.fetch, record, frozenset(wanted))
+        return has_room

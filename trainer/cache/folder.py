@@ -5,6 +5,8 @@
     SHA256.npy.json               size and sha256 of the decoded tar
     *.part, *.raw                 under way
 
+Whatever else lies there is neither counted nor touched.
+
 All locks are `flock`s, which die with whoever holds them. A `.part` is locked by the one process that fills it; a
 tar is locked by all that have it mapped, for as long as their maps live, and what is locked is not removed. A `.part`
 is as large as what will come of it from the beginning on, so that the sizes in the folder are the account of its room.
@@ -12,6 +14,7 @@ is as large as what will come of it from the beginning on, so that the sizes in 
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
@@ -25,11 +28,17 @@ from trainer.errors import RunError, UsageError
 
 RAW_SUFFIX = ".raw"  # beside a `.part` that has room for it too
 _PART_SUFFIX = ".part"
+_OWN = re.compile(r"[0-9a-f]{64}(\.npy)?\.(tar|idx|json|part|raw)")
 _PAUSE_S = 0.1
 
 
 class NoRoomError(RunError):
     """Everything that could be removed is in use."""
+
+
+def size_text(num_bytes: int) -> str:
+    """A number of bytes for people."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def default_folder() -> Path:
@@ -124,9 +133,9 @@ class CacheFolder:
                     return
             if monotonic() > until_s:
                 raise NoRoomError(
-                    f"the cache {self.path} has no room for {num_bytes / 1e6:,.0f} MB: it may have "
-                    f"{self.limit / 1e9:.1f} GB (--cache-bytes), its disk has "
-                    f"{shutil.disk_usage(self.path).free / 1e9:.1f} GB free, and all that lies in it is in use; "
+                    f"the cache {self.path} has no room for {size_text(num_bytes)}: it may have "
+                    f"{size_text(self.limit)} (--cache-bytes), its disk has "
+                    f"{size_text(shutil.disk_usage(self.path).free)} free, and too much of what lies in it is in use; "
                     "give it more, or wait until other runs have ended"
                 )
             sleep(_PAUSE_S)
@@ -163,33 +172,44 @@ class CacheFolder:
         disk = shutil.disk_usage(self.path).free - self._promised_bytes()
         excess = num_bytes - min(self.limit - self.held_bytes(), disk)
         tars = [held for held in self._held() if held.name.endswith(".tar")]
+        leaving: list[str] = []
         for tar in sorted(tars, key=lambda held: held.used_ns):
             name = tar.name.removesuffix(".tar")
-            if excess > 0 and name not in keep and self.remove(name):
+            if excess > 0 and name not in keep and self._is_unused(name):
+                leaving.append(name)
                 excess -= tar.size
-        return excess <= 0
+        # Nothing goes in vain; what is opened meanwhile stays.
+        return excess <= 0 and all(self.remove(name) for name in leaving)
+
+    def _is_unused(self, name: str) -> bool:
+        with suppress(FileNotFoundError), open(self.tar(name), "rb+") as file:
+            return _locked(file)
+        return True
 
     def _held(self) -> list[_Held]:
         held = []
         with os.scandir(self.path) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # it went meanwhile
-                    if not entry.name.endswith(RAW_SUFFIX):
+                    if _OWN.fullmatch(entry.name) and not entry.name.endswith(RAW_SUFFIX):
                         status = entry.stat(follow_symlinks=False)
                         held.append(_Held(entry.name, status.st_size, status.st_mtime_ns))
         return held
 
+    def _parts(self) -> list[Path]:
+        return [path for path in self.path.glob(f"*{_PART_SUFFIX}") if _OWN.fullmatch(path.name)]
+
     def _promised_bytes(self) -> int:
         """What files under way will still take of the disk."""
         promised = 0
-        for part in self.path.glob(f"*{_PART_SUFFIX}"):
+        for part in self._parts():
             with suppress(FileNotFoundError):
                 status = part.stat()
                 promised += max(0, status.st_size - 512 * status.st_blocks)
         return promised
 
     def _remove_abandoned(self) -> None:
-        for part in self.path.glob(f"*{_PART_SUFFIX}"):
+        for part in self._parts():
             with suppress(FileNotFoundError), open(part, "rb+") as file:
                 if _locked(file) and _is_at(file, part):
                     part.unlink()

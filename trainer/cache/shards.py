@@ -1,19 +1,24 @@
 """The shards of a set, wherever it lies, as files of the cache: fetched when they are not there yet."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from shardgen.format import Address, FormatError, ShardRecord, dump_index, dump_json, load_index
+import numpy as np
+
+from shardgen.format import Address, FormatError, ShardRecord, dump_index, dump_json
 from shardgen.store import StoreError, silence_s
 from trainer.cache.contents import Decoder, download, index_of, sha256_of
 from trainer.cache.folder import RAW_SUFFIX, CacheFolder
 from trainer.errors import RunError
 from trainer.stream.mapped_shard import MappedShard, mend
 
+_DECODED = ".npy"  # ends the names of decoded shards
 _TRIES = 5  # to open a shard that somebody else removes, or that is damaged
 
 
@@ -24,6 +29,31 @@ class Present(NamedTuple):
     of: int
     held_bytes: int
     missing_bytes: int
+
+
+class _Records:
+    """A set's shards, in a quarter of the memory of so many objects: all of them go to every worker."""
+
+    def __init__(self, records: Sequence[ShardRecord]) -> None:
+        self._names = np.array([record.name for record in records], np.bytes_)
+        self._splits = np.array([record.split for record in records], np.bytes_)
+        self._samples = np.array([record.samples for record in records], np.int64)
+        self._bytes = np.array([record.bytes for record in records], np.int64)
+        self._hashes = np.array([record.sha256 for record in records], np.bytes_)
+        self._by_hash = self._hashes.argsort()
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def __iter__(self) -> Iterator[ShardRecord]:
+        return map(self._at, range(len(self)))
+
+    def of(self, sha256: str) -> ShardRecord:
+        return self._at(int(self._by_hash[self._hashes.searchsorted(sha256.encode(), sorter=self._by_hash)]))
+
+    def _at(self, number: int) -> ShardRecord:
+        name, split, sha256 = (texts[number].decode() for texts in (self._names, self._splits, self._hashes))
+        return ShardRecord(name, split, int(self._samples[number]), int(self._bytes[number]), sha256)
 
 
 class CachedShards:
@@ -38,7 +68,8 @@ class CachedShards:
         self.cache = cache
         self._folder = folder
         self._decoder = decoder
-        self._records = {self.name(record): record for record in records}
+        self._records = _Records(records)
+        self._patience_s = silence_s()
 
     @property
     def is_decoded(self) -> bool:
@@ -46,7 +77,7 @@ class CachedShards:
 
     def name(self, record: ShardRecord) -> str:
         """What the cache calls it."""
-        return f"{record.sha256}.npy" if self._decoder else record.sha256
+        return record.sha256 + _DECODED if self._decoder else record.sha256
 
     def tar(self, record: ShardRecord) -> Path:
         """Where it lies, once it is there."""
@@ -58,7 +89,7 @@ class CachedShards:
 
     def present(self) -> Present:
         """What is there of the set."""
-        missing = [record for name, record in self._records.items() if not self.cache.has(name)]
+        missing = [record for record in self._records if not self.cache.has(self.name(record))]
         there = len(self._records) - len(missing)
         to_come = sum(record.bytes for record in missing)
         return Present(there, len(self._records), self.cache.held_bytes(), to_come)
@@ -66,9 +97,9 @@ class CachedShards:
     def open(self, tar: Path, num_samples: int, announced: bool = False) -> MappedShard:
         """The shard that is, or will be, at `tar`. It is not removed for as long as its map lives."""
         name = tar.name.removesuffix(".tar")
-        record = self._records[name]
+        record = self._records.of(name.removesuffix(_DECODED))
         for _ in range(_TRIES):
-            self.fetch(record, wait_s=silence_s())
+            self.fetch(record, wait_s=self._patience_s)
             file = self.cache.opened(name)
             if file is None:
                 continue
@@ -104,15 +135,17 @@ class CachedShards:
                 index = index_of(Path(file.name), record.samples)
                 self.cache.finish(file, name, {".idx": dump_index(index)})
 
-    def verify(self, progress: Callable[[int], object]) -> None:
+    def verify(self, progress: Callable[[int], object], part: int = 0, parts: int = 1) -> None:
         """Hash what is there of the set, and remove what is not what it was; `progress` is told the bytes.
+
+        Of several processes that do, each takes a part.
 
         RunError when somebody uses a damaged file.
         """
-        for name, record in self._records.items():
+        for record in islice(self._records, part, None, parts):
+            name, tar = self.name(record), self.tar(record)
             if not self.cache.has(name):
                 continue
-            tar = self.cache.tar(name)
             try:
                 sound = sha256_of(tar, progress) == self._expected_sha256(record)
             except FileNotFoundError:  # it was evicted meanwhile
@@ -122,19 +155,30 @@ class CachedShards:
 
     def _decode(self, decoder: Decoder, record: ShardRecord, file: BinaryIO) -> None:
         name, raw = self.name(record), self.cache.file(self.name(record), RAW_SUFFIX)
-        kept = self.cache.opened(record.sha256)  # by a run that reads it as it is
-        if kept is not None:
-            tar = self.cache.tar(record.sha256)
-            compressed = MappedShard(tar, record.samples, file=kept)  # not to be removed meanwhile
-            content = decoder.write(tar, load_index(tar.with_suffix(".idx")), file)
-            del compressed
-        else:
+        content = self._decoded_from_cache(decoder, record, file)
+        if content is None:
             with open(raw, "wb+", buffering=0) as temporary:
                 download(self._address(record), record, temporary)
             content = decoder.write(raw, index_of(raw, record.samples), file)
             raw.unlink()
         index, size, sha256 = content
         self.cache.finish(file, name, {".idx": index, ".json": dump_json({"bytes": size, "sha256": sha256})})
+
+    def _decoded_from_cache(
+        self, decoder: Decoder, record: ShardRecord, file: BinaryIO
+    ) -> tuple[bytes, int, str] | None:
+        """From the shard as it is, if a run has brought it; a damaged one is removed."""
+        kept = self.cache.opened(record.sha256)
+        if kept is None:
+            return None
+        try:  # nobody removes it meanwhile
+            tar = self.cache.tar(record.sha256)
+            if sha256_of(tar, lambda num_bytes: None) == record.sha256:
+                return decoder.write(tar, index_of(tar, record.samples), file)
+        finally:
+            os.close(kept)
+        self.cache.remove(record.sha256)
+        return None
 
     def _address(self, record: ShardRecord) -> Address:
         return self._folder / f"{record.name}.tar"

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from shardgen.format import Address
 from trainer.cache.folder import cache_for
 from trainer.commands.tables import quality_table
-from trainer.commands.types import ADDRESS, PATH, Tile
+from trainer.commands.types import ADDRESS, PATH, NumBytes, Tile
 from trainer.device import choose_device, limit_threads
 from trainer.errors import UsageError
 from trainer.evaluate import Judged, Pair, judge, photo_pairs, restores, shard_pairs
@@ -28,6 +28,7 @@ from trainer.weights import load_network
 @click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
 @click.option("--shards", type=ADDRESS, help="Folder of one scale: its validation split is judged.")
 @click.option("--cache", type=PATH, help="As for training.")
+@click.option("--cache-bytes", type=NumBytes(), help="As for training.")
 @click.option("--split", type=click.Choice(("train", "val")), default="val", show_default=True, help="With --shards.")
 @click.option("--hr", type=PATH, help="Folder of HR photos: LR is made of them with the papers' bicubic.")
 @click.option("--scale", type=click.IntRange(2, 8), help="With --hr.  [default: the network's]")
@@ -40,6 +41,7 @@ def evaluate_command(
     weights: Path,
     shards: "Address | None",
     cache: Path | None,
+    cache_bytes: int | None,
     split: str,
     hr: Path | None,
     scale: int | None,
@@ -57,7 +59,9 @@ def evaluate_command(
     on = choose_device(device)
     network = load_network(weights).to(on)
     pairs, scale, data = (
-        _pairs_of_shards(network, weights, open_shards(shards, cache=cache_for(shards, cache)), split, scale)
+        _pairs_of_shards(
+            network, weights, open_shards(shards, cache=cache_for(shards, cache, cache_bytes)), split, scale
+        )
         if shards
         else _pairs_of_photos(network, weights, hr, scale)
     )

@@ -12,16 +12,16 @@ from shardgen.format import Address
 from shardgen.store import file_size, read_bytes
 from trainer.config import FREE_TO_CHANGE, TrainConfig, option_names
 from trainer.errors import UsageError
-from trainer.run_folder import RunFolder, existing_run, run_of_job
+from trainer.run_folder import RunFolder, existing_run, forget_job, run_of_job
 
 
 def resolve(
-    context: click.Context, values: dict[str, Any], file: Path | None, resume: bool, restarted: str | None = None
+    context: click.Context, values: dict[str, Any], file: Path | None, resume: bool, job: str | None, restarted: bool
 ) -> tuple[TrainConfig, RunFolder | None]:
     """The settings of a run, and the folder that it goes on in, None for a new run.
 
-    A run goes on with `resume`, or when the torchrun job `restarted` began it. UsageError for an unknown key, a value
-    of the wrong kind, or a change to a resumed run.
+    A run goes on with `resume`, or when the torchrun `job` began it and was `restarted`. UsageError for an unknown key,
+    a value of the wrong kind, or a change to a resumed run.
     """
     typed = {
         name: value
@@ -33,8 +33,10 @@ def resolve(
     out, name = chosen.get("out", values["out"]), chosen.get("run")
     if resume:
         run = existing_run(out, name)
-    elif restarted is not None:
-        run = run_of_job(out, name, restarted)
+    elif job is not None and restarted:
+        run = run_of_job(out, name, job)
+    elif job is not None:
+        forget_job(out, name, job)
     if run is not None and file_size(run.home / run.config.name) is not None:  # else the job was killed before
         former = {"ranks": 1, **_read(context, run.home / run.config.name)}
         _refuse_changes(chosen, former, run.home)

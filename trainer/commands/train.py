@@ -103,8 +103,8 @@ OPTIONS = [
 def train_command(context: click.Context, config_file: Path | None, resume: bool, values: dict[str, Any]) -> int:
     """Train, as one of the processes that torchrun started or alone, and say how it went. Returns the exit code."""
     with open_world(Place.of(os.environ)) as world:
-        restarted = world.place.job if world.restarted else None
-        config, run = world.led(lambda: resolve(context, values, config_file, resume, restarted))
+        job, restarted = world.place.job, world.restarted
+        config, run = world.led(lambda: resolve(context, values, config_file, resume, job, restarted))
         plan = world.together(lambda: plan_run(config, _open(config, world.place), world.place))
         run = world.led(lambda: run or new_run(config.out, config.run, _default_name(plan)))
         with StopRequest() as stop:

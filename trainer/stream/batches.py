@@ -110,8 +110,12 @@ class BatchReader:
             self._keep(self._of_blocks(steps))
         crops = self.crops(steps, rows)
         if self._is_cold(crops):
-            for crop in chain(*crops, *self.crops(next_steps, rows)):
+            for crop in chain(*crops):
                 self._read_ahead(crop)
+            for crop in chain(*self.crops(next_steps, rows)):
+                # A cache has no room set aside for shards beyond those of these steps.
+                if not self._cached or self.schedule.shard_of(crop.number)[0] in self._open:
+                    self._read_ahead(crop)
         damaged: list[DamagedRow] = []
         # Row by row through the steps: where these have the same sample, it is decoded once.
         for row, of_steps in enumerate(zip(*crops, strict=True)):
