@@ -126,9 +126,9 @@ def link_out_of(folder: Address, name: str) -> str | None:
 
     To be asked before it is read: pipes and devices may never end. The folder may well be a link. Stores have none.
     """
-    path = folder / name
-    if not isinstance(path, Path):
+    if not isinstance(folder, Path):
         return None
+    path = folder / name
     target = Path(os.path.realpath(path))  # `resolve` raises for a link that leads to itself
     if path.is_symlink() and target.parent != Path(os.path.realpath(folder)):
         return f"{path} is a link that leads out of its folder, to {target}: put the file itself there"
