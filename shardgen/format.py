@@ -130,7 +130,7 @@ def link_out_of(folder: Address, name: str) -> str | None:
         return None
     path = folder / name
     target = Path(os.path.realpath(path))  # `resolve` raises for a link that leads to itself
-    if path.is_symlink() and target.parent != Path(os.path.realpath(folder)):
+    if path.is_symlink() and target.parent != Path(os.path.realpath(path.parent)):
         return f"{path} is a link that leads out of its folder, to {target}: put the file itself there"
     return f"{path} is no plain file: put one there" if path.exists() and not path.is_file() else None
 
