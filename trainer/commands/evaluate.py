@@ -28,7 +28,7 @@ from trainer.weights import load_network
 @click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
 @click.option("--shards", type=ADDRESS, help="Folder of one scale: its validation split is judged.")
 @click.option("--cache", type=PATH, help="As for training.")
-@click.option("--cache-bytes", type=NumBytes(), help="As for training.")
+@click.option("--cache-bytes", type=NumBytes(), help="As for training.  [default: most of what is free there]")
 @click.option("--split", type=click.Choice(("train", "val")), default="val", show_default=True, help="With --shards.")
 @click.option("--hr", type=PATH, help="Folder of HR photos: LR is made of them with the papers' bicubic.")
 @click.option("--scale", type=click.IntRange(2, 8), help="With --hr.  [default: the network's]")
