@@ -214,7 +214,8 @@ def test_a_stop_of_one_rank_stops_all_and_one_process_goes_on(data: Path, one: R
     (step,) = map(int, re.findall(r"Stopped after step (\d+) of 60; all is saved.", said))
     assert 0 < step < STEPS
     assert f"torchrun ... -m -- trainer --out {tmp_path} --run r --resume" in said
-    assert said.count("exitcode  : 143") == 2, said
+    # Having saved, the one that ends last may meet torchrun's own SIGTERM on its way out.
+    assert len(re.findall(r"exitcode  : (?:143|-15)", said)) == 2 and "exitcode  : 143" in said, said
     done = trainer("--out", tmp_path, "--run", "r", "--resume")
     assert done.code == 0, done.err
     assert "2 x 1 batches of 8 make a step of this run; the same step is now 1 x 2 of 8" in done.err
