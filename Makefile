@@ -65,7 +65,7 @@ test: $(STAMP) ## Run all tests
 test-scale: $(STAMP) ## Run the long test of the Ray engine: nodes die again and again, photos and shards in a store
 	$(BIN)/python -m pytest -s tests/scale
 
-drill: $(STAMP) ## Do every fault as often as docs/drill.md says, in about an hour; exit code 1 if one of them does harm
+drill: $(STAMP) ## Do every fault as often as docs/drill.md says, in an hour or more; exit code 1 if one of them does harm
 	$(BIN)/python -m drill -o docs/drill.md
 
 lint: $(STAMP) ## Check style, format and types; changes nothing

@@ -57,7 +57,7 @@ def _is_full_in_time(session: Session, disk: Path, work: _Work, attempt: int) ->
         process = Warm(*work.words)
         while not work.begun.exists() and process.is_alive:
             time.sleep(0.001)
-        time.sleep(session.rng.random() * work.seconds * 0.8 / (attempt + 1))
+        time.sleep(session.rng.random() * work.seconds * 0.8 / 2**attempt)
         fill(disk, session.rng.choice((0, session.rng.randrange(1, 200_000))))
         first = process.wait()
         if first.code == 0:

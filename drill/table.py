@@ -11,9 +11,10 @@ A line can be done alone, `python -m drill --only NAME`, and repeated with `--se
 `build/drill.json`. The columns:
 
 - **went on**: ended with the same bytes as an undisturbed run; **named**: refused with a message, exit code 1 or 2;
-  **harmless**: nothing that anybody reads had changed
+  **harmless**: training takes the same pixels (of a spoilt image: it decodes, and twice to the same pixels)
 - **samples lost** after the resume; **half-written** files under their final name, or temporary ones that stayed;
-  **in silence**: other bytes or pixels than an undisturbed run's without a word; **crashes**: tracebacks, deaths, hangs
+  **in silence**: other bytes or pixels than an undisturbed run's without a word (of damaged shards: with `--verify`);
+  **crashes**: tracebacks, deaths, hangs
 """
 _COLUMNS = {
     "times": "times",
