@@ -58,8 +58,17 @@ demo: $(STAMP) ## Sample photos to shards, a short training, its evaluation, one
 shards: photos ## Make shards of the photos in INPUT (./OST, or sample photos) for SCALES="2 4"
 	@$(BIN)/python -m shardgen generate -i "$(INPUT)" -o "$(OUTPUT)" -s $(SCALES) $(OPTIONS) --auto
 
+# The tests open the reports in a real Chromium: this machine's, Debian's where it may be installed, else Playwright's.
+.PHONY: browser
+browser: $(STAMP)
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	    echo "Installing Chromium, which the tests of the reports open."; \
+	    apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	  else $(BIN)/python -m playwright install chromium; fi
+
 # Two at a time, however many cores there are: some start servers, clusters and groups of processes of their own.
-test: $(STAMP) ## Run all tests
+test: $(STAMP) browser ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-scale: $(STAMP) ## Run the long test of the Ray engine: nodes die again and again, photos and shards in a store

@@ -1,0 +1,1 @@
+"""A page with one of everything, for tests."""

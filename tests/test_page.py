@@ -1,0 +1,163 @@
+"""What all pages share: plots, sliders and the magnifier, in a real browser."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import altair as alt
+import numpy as np
+import pytest
+from browser import PHONE, WIDE, chromium, hurdles, opened
+from helpers import make_photo
+from PIL import Image
+from playwright.sync_api import Browser, Page
+
+from shardgen.page.pictures import Comparison, Layer, exact
+from shardgen.page.plots import Plot
+from shardgen.page.render import MAX_PAGE_BYTES, OWN_BYTES, render
+from shardgen.resample import resize
+
+_SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two comparisons of three layers, a plot, and a name that would be code if it were not escaped."""
+    items = []
+    for number in range(2):
+        hr = make_photo(_SIZE, _SIZE, seed=number)
+        lr = resize(hr, 16, 16, "area")
+        layers = [Layer("HR", exact(hr)), Layer("LR", exact(lr)), Layer("up", exact(resize(lr, _SIZE, _SIZE, "cubic")))]
+        name = "a/<script>alert(1)</script>&\udc80.jpg" if number else "first.jpg"
+        facts = [("key", f"{number:012}"), ("blur", "sigma 1.2")]
+        items.append(Comparison(f"sample-{number}", name, _SIZE, _SIZE, layers, "30 dB", facts))
+    rows = [("mountain", 12), ("sky", 3)]
+    data = alt.Data(values=[{"class": name, "samples": count} for name, count in rows])
+    chart = alt.Chart(data).mark_bar().encode(x="samples:Q", y="class:N").properties(height=80)
+    plot = Plot("Samples per class", "How many.", chart, ("class", "samples"), [(n, str(c)) for n, c in rows])
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_bytes(render("page_for_tests", "all_parts.html", plots=[plot], items=items))
+    return path
+
+
+def _cuts(page: Page, figure: str) -> list[float]:
+    return page.evaluate(
+        "id => { const stage = document.querySelector(`#${id} .stage`);"
+        " return [1, 2].map(n => Number(stage.style.getPropertyValue(`--cut${n}`))) }",
+        figure,
+    )
+
+
+def test_a_page_is_small_and_whole(page_file: Path) -> None:
+    assert page_file.stat().st_size < OWN_BYTES < MAX_PAGE_BYTES
+
+
+def test_names_are_text(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        assert page.locator("#sample-1 .name").inner_text() == "a/<script>alert(1)</script>&\\udc80.jpg"
+
+
+def test_plots_are_drawn_with_their_figures_beside_them(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        assert page.locator(".drawing svg .mark-rect path[aria-roledescription=bar]").count() == 2
+        page.get_by_text("Figures").click()
+        assert page.locator(".plot table").inner_text().split() == ["class", "samples", "mountain", "12", "sky", "3"]
+
+
+@pytest.mark.parametrize("device", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nobody_is_kept_out(browser: Browser, page_file: Path, scheme: str, device: dict) -> None:
+    with opened(browser, page_file, color_scheme=scheme, **device) as page:
+        assert hurdles(page) == ""
+        assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
+        page.locator(".magnify").first.click()
+        assert hurdles(page) == ""
+
+
+def test_a_border_is_dragged_and_takes_the_other_along(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        assert _cuts(page, "sample-0") == [33, 67]
+        box = page.locator("#sample-0 .stage").bounding_box()
+        middle = box["y"] + box["height"] / 2
+        page.mouse.move(box["x"] + 0.33 * box["width"], middle)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.5 * box["width"], middle, steps=4)
+        first, second = _cuts(page, "sample-0")
+        assert first == pytest.approx(50, abs=2)
+        assert second == 67
+        page.mouse.move(box["x"] + 0.9 * box["width"], middle, steps=4)
+        page.mouse.up()
+        first, second = _cuts(page, "sample-0")
+        assert first == second == pytest.approx(90, abs=2)
+        assert _cuts(page, "sample-1") == [33, 67]
+
+
+def test_a_press_beside_the_borders_moves_the_nearest(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, **PHONE) as page:
+        page.locator("#sample-0 .stage").tap(position={"x": 30, "y": 20})
+        first, second = _cuts(page, "sample-0")
+        assert first < 15
+        assert second == 67
+
+
+def test_borders_move_by_keys(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        border = page.get_by_role("slider", name="Border between LR and up: first.jpg")
+        border.focus()
+        page.keyboard.press("ArrowLeft")
+        assert _cuts(page, "sample-0") == [33, 66]
+        page.keyboard.press("Home")
+        assert _cuts(page, "sample-0") == [0, 0]
+        assert border.get_attribute("aria-valuetext") == "0 percent from the left"
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3])
+def test_magnified_pixels_are_the_files(browser: Browser, page_file: Path, tmp_path: Path, ratio: int) -> None:
+    """Each pixel of HR is a square of equal screen pixels, of exactly its colour."""
+    size = {"viewport": {"width": 900, "height": 800}, "device_scale_factor": ratio}
+    with opened(browser, page_file, **size) as page:
+        page.locator("#sample-0 .magnify").click()
+        page.get_by_role("button", name="Smaller").click()
+        zoom = int(page.locator("dialog output").inner_text().rstrip("\N{MULTIPLICATION SIGN}"))
+        for border in page.locator("dialog .border").all():
+            border.press("End")
+        page.locator("dialog .tag").first.evaluate("tag => tag.remove()")
+        page.locator("dialog .border").evaluate_all("all => all.forEach(one => one.remove())")
+        box = page.locator("dialog .stage").bounding_box()
+        page.screenshot(path=tmp_path / "screen.png")
+    screen = np.asarray(Image.open(tmp_path / "screen.png").convert("RGB"))
+    expected = make_photo(_SIZE, _SIZE, seed=0).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    rim = 4 * ratio  # corners, and whatever lies around
+    inside = expected[rim:-rim, rim:-rim]
+    left, top = int(box["x"] * ratio) + rim, int(box["y"] * ratio) + rim
+    height, width = inside.shape[:2]
+    around = [screen[y : y + height, x : x + width] for y in range(top, top + 3) for x in range(left, left + 3)]
+    assert any(np.array_equal(seen, inside) for seen in around)
+
+
+def test_the_magnifier_goes_from_image_to_image_and_back(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        page.locator("#sample-0 .magnify").press("Enter")
+        title = page.locator("#magnifier-title")
+        assert title.inner_text() == "first.jpg"
+        assert page.locator("dialog dl.facts").inner_text().split() == ["key", "0" * 12, "blur", "sigma", "1.2"]
+        page.keyboard.press("PageDown")
+        assert title.inner_text().startswith("a/<script>")
+        page.keyboard.press("Escape")
+        assert not page.locator("dialog").is_visible()
+        assert page.evaluate("document.activeElement.closest('.comparison').id") == "sample-1"
+
+
+def test_without_scripts_everything_is_there(browser: Browser, page_file: Path) -> None:
+    context = browser.new_context(java_script_enabled=False, **WIDE)
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    boxes = [image.bounding_box() for image in page.locator("#sample-0 .layer img").all()]
+    assert boxes[0]["x"] < boxes[1]["x"] < boxes[2]["x"]
+    assert page.locator("#sample-0 dl.facts").is_visible()
+    context.close()
