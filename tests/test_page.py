@@ -149,8 +149,8 @@ def test_the_magnifier_goes_from_image_to_image_and_back(browser: Browser, page_
         page.keyboard.press("PageDown")
         assert title.inner_text().startswith("a/<script>")
         page.keyboard.press("Escape")
+        page.wait_for_function("document.activeElement.closest('.comparison')?.id === 'sample-1'")
         assert not page.locator("dialog").is_visible()
-        assert page.evaluate("document.activeElement.closest('.comparison').id") == "sample-1"
 
 
 def test_without_scripts_everything_is_there(browser: Browser, page_file: Path) -> None:
