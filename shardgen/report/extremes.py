@@ -16,7 +16,7 @@ from shardgen.page.pictures import exact, thumbnail
 from shardgen.report.words import TIMES, plural, short
 from shardgen.survey import Measured, Survey, image_of
 
-PER_LIST = 12
+PER_LIST = 16
 MAX_GROUPS = 20
 _SHOWN_PER_GROUP = 8
 _NAMED_PER_GROUP = 40

@@ -37,10 +37,9 @@ def class_plot(contents: Contents) -> Plot:
             x=alt.X("samples:Q", title="samples", axis=alt.Axis(tickMinStep=1, format=",d")),
             y=alt.Y("class:N", sort=[name for name, _ in bars], title=None),
             color=alt.Color("split:N", scale=_scale("train", "val")),
-            order=alt.Order("split:N"),
             tooltip=["class:N", "split:N", alt.Tooltip("samples:Q", format=",")],
         )
-        .properties(height=alt.Step(_ROW_PX))
+        .properties(height=_ROW_PX * len(bars))
     )
     rows = [
         (name, *(f"{count:,}" for count in counts.values()))
@@ -103,7 +102,7 @@ def psnr_by_class(samples: Sequence[Measured]) -> Plot:
         base.mark_rule(color=colour).encode(x=axis, x2="most:Q"),
         base.mark_bar(color=colour, height=10).encode(x="quarter:Q", x2="three quarters:Q"),
         base.mark_point(color="var(--ground)", stroke=colour, strokeWidth=2, size=70, opacity=1).encode(x="median:Q"),
-    ).properties(height=alt.Step(_ROW_PX))
+    ).properties(height=_ROW_PX * len(names))
     rows = [
         (name, str(len(by_class[whole])), *(f"{number:.2f}" for number in numbers))
         for name, whole, numbers in zip(names, largest, spread, strict=True)
@@ -126,7 +125,7 @@ def stage_plot(seconds: Mapping[str, float]) -> Plot:
             y=alt.Y("stage:N", sort=list(seconds), title=None),
             tooltip=["stage:N", alt.Tooltip("seconds:Q", format=",.2f")],
         )
-        .properties(height=alt.Step(_ROW_PX))
+        .properties(height=_ROW_PX * len(values))
     )
     rows = [(name, f"{spent:,.2f}", f"{100 * spent / total:.0f} %") for name, spent in seconds.items()]
     what = "Seconds that the workers of the last run spent on each stage."

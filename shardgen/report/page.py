@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 from shardgen import __version__
 from shardgen.errors import RunError, UsageError
@@ -34,11 +35,15 @@ Display = Callable[[int], AbstractContextManager[Callable[[Progress], None]]]
 
 @dataclass(frozen=True)
 class Written:
-    """What came of it: bytes of the page, samples measured and there, and (what, reason) of all that is damaged."""
+    """What came of it: bytes of the page, samples measured and there, in how many seconds, and what is damaged.
+
+    `damages` are (what, reason).
+    """
 
     num_bytes: int
     num_measured: int
     num_samples: int
+    measuring_s: float
     damages: Sequence[tuple[str, str]]
 
 
@@ -83,7 +88,9 @@ def write_report(folder: Address, output: Path, limit: int, display: Display) ->
     manifests = [open_manifest(path) for path in scale_folders(folder)]
     contents = [contents_of(manifest) for manifest in manifests]  # what is wrong with them is said before work begins
     with display(sum(num_to_measure(manifest, limit) for manifest in manifests)) as report:
+        began = monotonic()
         surveys = [survey(manifest, limit, report) for manifest in manifests]
+        measuring_s = monotonic() - began
     if not any(one.measured for one in surveys):
         damages = [damage for one in surveys for damage in one.damages]
         why = f"no sample of {folder} can be read, e.g. {damages[0][1]}. `shardgen verify` names all that is broken."
@@ -102,6 +109,7 @@ def write_report(folder: Address, output: Path, limit: int, display: Display) ->
         len(page),
         sum(len(one.measured) for one in surveys),
         sum(one.num_samples for one in surveys),
+        measuring_s,
         [damage for one in surveys for damage in one.damages],
     )
 
