@@ -15,7 +15,8 @@ MAX_CLASSES_DRAWN = 30
 MAX_CLASSES_LISTED = 400
 _BINS = 36
 _HEIGHT = 220
-_ROW_PX = 22
+_ROW_PX, _AXIS_PX = 22, 60
+_EACH = alt.Axis(labelOverlap=False)  # every row has its name
 
 
 def class_plot(contents: Contents) -> Plot:
@@ -35,11 +36,11 @@ def class_plot(contents: Contents) -> Plot:
         .mark_bar()
         .encode(
             x=alt.X("samples:Q", title="samples", axis=alt.Axis(tickMinStep=1, format=",d")),
-            y=alt.Y("class:N", sort=[name for name, _ in bars], title=None),
+            y=alt.Y("class:N", sort=[name for name, _ in bars], title=None, axis=_EACH),
             color=alt.Color("split:N", scale=_scale("train", "val")),
             tooltip=["class:N", "split:N", alt.Tooltip("samples:Q", format=",")],
         )
-        .properties(height=_ROW_PX * len(bars))
+        .properties(height=_rows_px(bars))
     )
     rows = [
         (name, *(f"{count:,}" for count in counts.values()))
@@ -95,14 +96,16 @@ def psnr_by_class(samples: Sequence[Measured]) -> Plot:
         for name, whole, numbers in zip(names, largest, spread, strict=True)
     ]
     told = [alt.Tooltip(f"{column}:Q", format=".2f") for column in columns]
-    base = _chart(data).encode(y=alt.Y("class:N", sort=names, title=None), tooltip=["class:N", "samples:Q", *told])
+    base = _chart(data).encode(
+        y=alt.Y("class:N", sort=names, title=None, axis=_EACH), tooltip=["class:N", "samples:Q", *told]
+    )
     axis = alt.X("least:Q", title="PSNR of up, dB", scale=alt.Scale(zero=False))
     colour = SERIES_COLOURS[0]
     chart = alt.layer(
         base.mark_rule(color=colour).encode(x=axis, x2="most:Q"),
         base.mark_bar(color=colour, height=10).encode(x="quarter:Q", x2="three quarters:Q"),
         base.mark_point(color="var(--ground)", stroke=colour, strokeWidth=2, size=70, opacity=1).encode(x="median:Q"),
-    ).properties(height=_ROW_PX * len(names))
+    ).properties(height=_rows_px(names))
     rows = [
         (name, str(len(by_class[whole])), *(f"{number:.2f}" for number in numbers))
         for name, whole, numbers in zip(names, largest, spread, strict=True)
@@ -122,10 +125,10 @@ def stage_plot(seconds: Mapping[str, float]) -> Plot:
         .mark_bar(color=SERIES_COLOURS[2])
         .encode(
             x=alt.X("seconds:Q", title="seconds of all workers together"),
-            y=alt.Y("stage:N", sort=list(seconds), title=None),
+            y=alt.Y("stage:N", sort=list(seconds), title=None, axis=_EACH),
             tooltip=["stage:N", alt.Tooltip("seconds:Q", format=",.2f")],
         )
-        .properties(height=_ROW_PX * len(values))
+        .properties(height=_rows_px(values))
     )
     rows = [(name, f"{spent:,.2f}", f"{100 * spent / total:.0f} %") for name, spent in seconds.items()]
     what = "Seconds that the workers of the last run spent on each stage."
@@ -138,3 +141,8 @@ def _scale(*names: str) -> alt.Scale:
 
 def _chart(values: Sequence[Mapping[str, Any]]) -> alt.Chart:
     return alt.Chart(alt.InlineData(values=list(values)))
+
+
+def _rows_px(rows: Sequence[object]) -> int:
+    """Of a plot with a row for each, and with an axis and a legend around them."""
+    return _ROW_PX * len(rows) + _AXIS_PX
