@@ -97,7 +97,7 @@ def look_alikes(sources: Sequence[str], hashes: Sequence[int], max_distance: int
     photo = {source: number for number, source in enumerate(dict.fromkeys(sources))}
     shown: dict[int, int] = {}
     pairs = []
-    for a, b, distance in joined:
+    for a, b, distance in sorted(joined, key=lambda one: (one[2], one)):  # the nearest images are shown
         left, right = photo[sources[a]], photo[sources[b]]
         if left != right:
             shown.setdefault(left, a)
