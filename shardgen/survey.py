@@ -21,7 +21,7 @@ _REQUESTS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Measured:
-    """A sample and what `measures` says of its HR. `psnr` is None without `up`, and where `up` equals HR."""
+    """A sample and what `measures` says of its HR. `psnr` is None where `up` equals HR."""
 
     sample: StoredSample
     scale: int

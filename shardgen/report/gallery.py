@@ -1,5 +1,6 @@
 """Triplets to look at, few of many: from the lowest to the highest PSNR, and from as many classes as there are."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -40,8 +41,7 @@ def gallery(survey: Survey, max_bytes: int, window_px: int) -> list[Comparison]:
 
 
 def _rank(sample: Measured) -> float:
-    """By PSNR; without `up`, by sharpness turned round: both grow as a picture gets easier."""
-    return -sample.sharpness if sample.psnr is None else sample.psnr
+    return math.inf if sample.psnr is None else sample.psnr  # none: `up` equals HR
 
 
 def spanning(samples: Sequence[Measured], count: int) -> Iterator[Measured]:
@@ -56,9 +56,12 @@ def spanning(samples: Sequence[Measured], count: int) -> Iterator[Measured]:
     reach = max(len(ordered) // (2 * count), 1)
     for place in _places(count):
         aim = round(place * (len(ordered) - 1))
-        near = [rank for rank in range(aim - reach, aim + reach + 1) if 0 <= rank < len(ordered) and rank not in taken]
-        if place in (0.0, 1.0) and aim in near:
-            near = [aim]
+        near: list[int] = []
+        width = 0 if place in (0.0, 1.0) else reach
+        while not near and width <= len(ordered):
+            around = range(max(aim - width, 0), min(aim + width + 1, len(ordered)))
+            near = [rank for rank in around if rank not in taken]
+            width += 1
         if near:
             best = min(near, key=lambda rank: (classes[ordered[rank].class_name], abs(rank - aim), rank))
             taken.add(best)
@@ -92,21 +95,20 @@ def _comparison(sample: Measured, manifest: Manifest, window_px: int) -> Compari
         ("sample", sample.sample.key),
         ("part of the photo", f"{width} {TIMES} {height} px from {x}, {y}"),
         ("shown of HR", f"{edge} {TIMES} {edge} px from {left}, {top}"),
-        *([("PSNR of up", decibels(sample.psnr))] if manifest.has_up else []),
+        ("PSNR of up", decibels(sample.psnr)),
         ("brightness", f"{sample.brightness:.3f}"),
         ("sharpness", f"{sample.sharpness:.2f}"),
         ("flat blocks", f"{100 * sample.flatness:.0f} %"),
         *([("aliasing", f"{sample.aliasing:.1f} grey levels")] if sample.aliasing is not None else []),
         *_degradations(described),
     ]
-    quality = f"{decibels(sample.psnr)}, " if manifest.has_up else ""
     return Comparison(
         id=f"sample-{scale}-{sample.sample.key}",
         title=short(sample.source, 60),
         width=edge,
         height=edge,
         layers=layers,
-        caption=f"{quality}{short(sample.class_name, 40)}",
+        caption=f"{decibels(sample.psnr)}, {short(sample.class_name, 40)}",
         facts=facts,
     )
 
