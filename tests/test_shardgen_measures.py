@@ -103,6 +103,14 @@ def test_a_hash_hardly_changes_where_the_picture_does_not() -> None:
         assert _bits(photo, make_photo(256, 256, seed=seed + 100)) > 10
 
 
+def test_a_hash_is_the_signs_of_low_frequencies_but_the_lowest() -> None:
+    grey = luma(make_photo(64, 64, seed=5))
+    small = grey.reshape(32, 2, 32, 2).mean(axis=(1, 3))
+    cosines = np.cos(np.pi / 32 * np.outer(np.arange(1, 9), np.arange(32) + 0.5))
+    low = (cosines @ small @ cosines.T).ravel()
+    assert f"{image_hash(grey):064b}" == "".join("1" if one > np.median(low) else "0" for one in low)
+
+
 def test_a_hash_is_64_bits_half_of_them_set() -> None:
     value = image_hash(luma(make_photo(90, 90, seed=1)))
     assert 0 <= value < 2**64 and value.bit_count() == 32

@@ -41,7 +41,7 @@ def odd_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checks = np.repeat(np.indices((90, 90)).sum(axis=0)[..., None] % 2 * 255, 3, axis=2).astype(np.uint8)
     Image.fromarray(checks).save(root / "class1" / "checks.png")
     with Image.open(root / "class1" / "img1.jpg") as image:
-        image.resize((100, 75)).save(root / "class2" / "img1_small.jpg", quality=60)
+        image.resize((100, 75)).save(root / "class0" / "img1_small.jpg", quality=60)
     (root / "class2" / "broken.jpg").write_bytes(b"")
     return root
 
@@ -107,7 +107,7 @@ def test_what_is_odd_comes_first(browser: Browser, page_file: Path) -> None:
         # The larger photo first.
         names = alike.locator(".photo").all_inner_texts()
         assert "class1/img1.jpg" in names[0] and "90 \N{MULTIPLICATION SIGN} 90 px" in names[0]
-        assert "class2/img1_small.jpg" in names[1]
+        assert "class0/img1_small.jpg" in names[1]
 
 
 def test_settings_figures_failures_and_the_last_run_are_there(browser: Browser, page_file: Path) -> None:
