@@ -240,11 +240,15 @@ def test_recipes_and_shards_without_up(browser: Browser, photos: Path, tmp_path:
 def test_tiles_of_one_photo_are_one_photo(browser: Browser, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", 4, size=(160, 160))
     Image.new("RGB", (192, 192), (9, 9, 9)).save(photos / "class0" / "flat.png")
+    half = make_photo(64, 128, seed=9)
+    half[:, :64] = 130
+    Image.fromarray(half).save(photos / "class0" / "half_flat.png")
     generate(photos, tmp_path / "shards", "-s", 4, "--fit", "tile")
     report(tmp_path / "shards", tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         assert sum("flat.png" in text for text in cards(page, "flattest")) == 1
-        assert len(cards(page, "flattest")) == 5
+        assert len(cards(page, "flattest")) == 6
+        assert "half_flat.png" in cards(page, "flattest")[1] and "100 % flat" in cards(page, "flattest")[1]
         assert "None among the photos" in page.locator("section[aria-labelledby=alike]").inner_text()
 
 

@@ -21,7 +21,7 @@ MAX_GROUPS = 20
 _SHOWN_PER_GROUP = 8
 _NAMED_PER_GROUP = 40
 # Of 700 real photos, each saved again as JPEG of quality 50, halved, or made 10 % brighter: all stay within 6 bits;
-# less a rim of 1 % on each side, 94 %. All of their pairs within 10 bits look alike, the first that do not are 12 apart.
+# less a rim of 1 % on each side, 94 %. All their pairs within 10 bits look alike, the first that do not are 12 apart.
 MAX_DISTANCE = 6
 _THUMBNAIL_PX = 200
 _LR_WINDOW_PX = 96
