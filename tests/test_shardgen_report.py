@@ -246,7 +246,7 @@ def test_tiles_of_one_photo_are_one_photo(browser: Browser, tmp_path: Path) -> N
     generate(photos, tmp_path / "shards", "-s", 4, "--fit", "tile")
     report(tmp_path / "shards", tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        assert sum("flat.png" in text for text in cards(page, "flattest")) == 1
+        assert sum("class0/flat.png" in text for text in cards(page, "flattest")) == 1
         assert len(cards(page, "flattest")) == 6
         assert "half_flat.png" in cards(page, "flattest")[1] and "100 % flat" in cards(page, "flattest")[1]
         assert "None among the photos" in page.locator("section[aria-labelledby=alike]").inner_text()

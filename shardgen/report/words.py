@@ -51,4 +51,4 @@ def setting_rows(settings: dict[str, object]) -> Sequence[tuple[str, str]]:
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else short(str(value))
+    return f"{value:,}" if isinstance(value, int) else short(str(value), 600)
