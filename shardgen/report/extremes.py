@@ -23,6 +23,7 @@ _NAMED_PER_GROUP = 40
 # Of 700 real photos, each saved again as JPEG of quality 50, halved, or made 10 % brighter: all stay within 6 bits;
 # less a rim of 1 % on each side, 94 %. All their pairs within 10 bits look alike, the first that do not are 12 apart.
 MAX_DISTANCE = 6
+_MAX_COMPARED_FLATNESS = 0.9
 _THUMBNAIL_PX = 200
 _LR_WINDOW_PX = 96
 
@@ -186,8 +187,9 @@ def _aliased(surveys: Sequence[Survey], made: _Cards) -> Extremes:
 
 
 def _alike(everything: Sequence[Measured], made: _Cards) -> Extremes:
-    """Each image once, whatever the number of scales."""
-    first = {(sample.source, sample.box): sample for sample in reversed(everything)}
+    """Each image once, whatever the number of scales, but none that is flat: one white tile is like another."""
+    told = (sample for sample in reversed(everything) if sample.flatness <= _MAX_COMPARED_FLATNESS)
+    first = {(sample.source, sample.box): sample for sample in told}
     images = sorted(first.values(), key=lambda sample: (sample.source, sample.box))
     found = look_alikes([one.source for one in images], [one.hash for one in images], MAX_DISTANCE)
     groups = []
@@ -208,7 +210,8 @@ def _alike(everything: Sequence[Measured], made: _Cards) -> Extremes:
     more = len(found) - len(groups)
     what = (
         "Photos that look alike: their perceptual hashes differ in at most "
-        f"{MAX_DISTANCE} of 64 bits. Of a group, the largest part of a photo stands first."
+        f"{MAX_DISTANCE} of 64 bits. Of a group, the largest part of a photo stands first. What is more than "
+        f"{100 * _MAX_COMPARED_FLATNESS:.0f} % flat is not compared."
         + (f" The {len(groups)} nearest of {len(found):,} groups are shown." if more else "")
     )
     return Extremes(
