@@ -19,8 +19,7 @@ from helpers import SMALL, Ended, all_files, generate, make_photo, run_trainer, 
 from PIL import Image
 
 from shardgen.format import load_index
-from trainer import inference
-from trainer.commands import evaluate as evaluate_command
+from trainer import device, inference
 from trainer.weights import read_weights, save_weights
 
 ODD = "夜 景\n2"  # a name with Chinese, a space and a newline
@@ -668,7 +667,7 @@ def test_the_network_is_moved_to_the_device_that_was_chosen(
         seen.add(next(network.parameters()).device.type)
         return torch.zeros(1, 3, 2 * image.shape[2], 2 * image.shape[3], dtype=torch.uint8)
 
-    monkeypatch.setattr(evaluate_command, "choose_device", lambda name: torch.device("meta"))
+    monkeypatch.setattr(device, "choose_device", lambda name: torch.device("meta"))
     monkeypatch.setattr(inference, "choose_tile", lambda *args: None)
     monkeypatch.setattr(inference, "enlarge_within_memory", enlarge)
     assert trainer("evaluate", "--weights", runs / "lr" / "best.pth", "--hr", hr).code == 0

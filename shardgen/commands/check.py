@@ -21,7 +21,10 @@ from shardgen.verify import verify
 def inspect_command(folder: Address, shard: str | None, key: str | None, as_json: bool) -> None:
     """Show what a folder of shards holds.
 
-    Example: shardgen inspect shards/scale_4x --shard val-000000
+    \b
+    Examples:
+      shardgen inspect shards/scale_4x
+      shardgen inspect shards/scale_4x --shard val-000000
     """
     if shard and key:
         raise UsageError("--shard and --sample do not go together: name one of them")
@@ -43,7 +46,9 @@ def inspect_command(folder: Address, shard: str | None, key: str | None, as_json
 def verify_command(folder: Address, fix: bool, workers: int | None) -> None:
     """Read everything again and name every shard that is not what it should be.
 
-    Example: shardgen verify shards --fix
+    \b
+    Example:
+      shardgen verify shards --fix
     """
     report = verify(folder, fix, workers or available_cpus())
     for problem in report.problems:

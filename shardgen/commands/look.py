@@ -6,7 +6,7 @@ import click
 from click.core import ParameterSource
 
 from shardgen import codec
-from shardgen.commands.types import ADDRESS, PATH, option
+from shardgen.commands.types import ADDRESS, PATH, complete_recipe, option
 from shardgen.degradation.recipe_file import load_recipe
 from shardgen.errors import ShardgenError, UsageError
 from shardgen.files import write_atomically
@@ -15,6 +15,7 @@ from shardgen.preview import draw_preview
 from shardgen.rebuild import rebuild
 from shardgen.recipe_preview import draw_recipe_preview
 from shardgen.store import file_size, is_folder
+from shardgen.terminal import Choice
 from shardgen.unpack import unpack
 
 
@@ -22,12 +23,19 @@ from shardgen.unpack import unpack
 @click.argument("source", type=ADDRESS, metavar="FOLDER|PHOTO")
 @option("-o", "--output", type=PATH, default=Path("preview.png"), help="The picture to write.")
 @click.option("--count", type=click.IntRange(1, 64), help="Rows; with --recipe, draws.  [default: 6; 8]")
-@click.option("--recipe", help="Show a photo under draws of this recipe: a built-in name, or a YAML file.")
+@click.option(
+    "--recipe",
+    shell_complete=complete_recipe,
+    help="Show a photo under draws of this recipe: a built-in name, or a YAML file.",
+)
 @option("-s", "--scale", type=click.IntRange(MIN_SCALE, MAX_SCALE), default=4, help="With --recipe: HR px per LR px.")
 def preview_command(source: Address, output: Path, count: int | None, recipe: str | None, scale: int) -> None:
     """Draw some samples of a folder of shards; or one photo under many draws of a recipe, with their parameters.
 
-    Examples: shardgen preview shards/scale_4x -o preview.png; shardgen preview --recipe realesrgan photo.jpg
+    \b
+    Examples:
+      shardgen preview shards/scale_4x -o preview.png
+      shardgen preview --recipe realesrgan photo.jpg
     """
     if recipe is None:
         if file_size(source) is not None and not is_folder(source):
@@ -49,11 +57,13 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
 @click.command("unpack")
 @click.argument("folder", type=ADDRESS)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for scale_4x/mountain/img1_hr.png, ...")
-@click.option("--split", type=click.Choice(SPLITS), help="Only this split.  [default: both]")
+@click.option("--split", type=Choice(SPLITS), help="Only this split.  [default: both]")
 def unpack_command(folder: Address, output: Path, split: str | None) -> None:
     """Write the samples as loose PNG files, for tools that want folders.
 
-    Example: shardgen unpack shards/scale_4x -o OST_LR
+    \b
+    Example:
+      shardgen unpack shards/scale_4x -o OST_LR
     """
     count, num_files = unpack(folder, output, split)
     click.echo(f"{output}: {count:,} samples, {num_files:,} files")
@@ -66,7 +76,9 @@ def unpack_command(folder: Address, output: Path, split: str | None) -> None:
 def rebuild_command(key: str, folder: Address, output: Path | None) -> None:
     """Make the LR images of a sample again, from its HR and the record of what was drawn, and compare.
 
-    Example: shardgen rebuild 000000300042 shards/scale_4x -o again
+    \b
+    Example:
+      shardgen rebuild 000000300042 shards/scale_4x -o again
     """
     different = []
     for image in rebuild(folder, key):

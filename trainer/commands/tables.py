@@ -1,9 +1,12 @@
 """Figures as people read them."""
 
-from trainer.metrics import Quality
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer.metrics import Quality
 
 
-def quality_table(means: dict[str, Quality]) -> str:
+def quality_table(means: "dict[str, Quality]") -> str:
     """A line for each name: PSNR and SSIM of luma and of RGB."""
     lines = [f"{'':9}{'PSNR-Y':>10}{'SSIM-Y':>9}{'PSNR':>10}{'SSIM':>9}"]
     for name, q in means.items():
