@@ -100,18 +100,17 @@ bench-scale: $(STAMP) ## Measure how time and memory grow with the work: million
 COMPLETION := $(abspath $(VENV))/completion
 completion: $(STAMP) ## Say how to have bash, zsh or fish complete the words of shardgen and trainer
 	@mkdir -p $(COMPLETION)
-	@for shell in bash zsh fish; do \
-	  _SHARDGEN_COMPLETE=$${shell}_source $(BIN)/shardgen > $(COMPLETION)/shardgen.$$shell || exit 1; \
-	  _TRAINER_COMPLETE=$${shell}_source $(BIN)/trainer > $(COMPLETION)/trainer.$$shell || exit 1; \
-	done
-	@case "$${SHELL##*/}" in \
-	  zsh) echo "# For zsh, in ~/.zshrc below compinit:"; shell=zsh ;; \
-	  fish) echo "# For fish, in ~/.config/fish/config.fish:"; shell=fish ;; \
-	  *) echo "# For bash (4.4 or newer), in ~/.bashrc:"; shell=bash ;; \
+	@activate=activate; case "$${SHELL##*/}" in \
+	  zsh) shell=zsh; file="~/.zshrc, below compinit" ;; \
+	  fish) shell=fish; file="~/.config/fish/config.fish"; activate=activate.fish ;; \
+	  *) shell=bash; file="~/.bashrc (bash 4.4 or newer)" ;; \
 	esac; \
-	echo "source '$(COMPLETION)'/shardgen.$$shell"; echo "source '$(COMPLETION)'/trainer.$$shell"; \
-	echo "# They complete the commands that are on the PATH, e.g. after:"; \
-	if [ $$shell = fish ]; then echo "source '$(abspath $(BIN))'/activate.fish"; else echo "source '$(abspath $(BIN))'/activate"; fi
+	_SHARDGEN_COMPLETE=$${shell}_source $(BIN)/shardgen > $(COMPLETION)/shardgen.$$shell && \
+	_TRAINER_COMPLETE=$${shell}_source $(BIN)/trainer > $(COMPLETION)/trainer.$$shell && \
+	echo "# Put these lines into $$file:" && \
+	echo "source '$(COMPLETION)/shardgen.$$shell'" && echo "source '$(COMPLETION)/trainer.$$shell'" && \
+	echo "# They complete the commands that are on the PATH, e.g. after:" && \
+	echo "source '$(abspath $(BIN))/$$activate'"
 
 clean: ## Remove what make made, except shards: .venv, build and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

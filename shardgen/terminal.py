@@ -4,8 +4,9 @@ import difflib
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from click.shell_completion import CompletionItem
@@ -18,7 +19,7 @@ _MIN_BAR = 10
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The nearest of the known words as a question; nothing when none is near."""
     near = difflib.get_close_matches(word, list(known), 1)
-    return f"did you mean {near[0]}?" if near else ""
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 class Choice(click.Choice[str]):
@@ -53,6 +54,31 @@ class HelpFormatter(click.HelpFormatter):
 
     def write_dl(self, rows: Any, col_max: int = 30, col_spacing: int = 2) -> None:
         super().write_dl(rows, 4 if self.width < _NARROW else col_max, col_spacing)
+
+
+def columns(stream: TextIO) -> int | None:
+    """Of the terminal that the stream goes to; None where it goes elsewhere, and lines may be of any length."""
+    if not stream.isatty():
+        return None
+    if "COLUMNS" in os.environ:
+        return shutil.get_terminal_size().columns
+    return os.get_terminal_size(stream.fileno()).columns or 80
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """The text with its lines broken between words where they are too long for a terminal: no number is broken."""
+    width = columns(stream) or sys.maxsize
+    return "\n".join(
+        line
+        if len(line) <= width
+        else textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for line in text.splitlines()
+    )
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print the text, fitted to the terminal."""
+    click.echo(fitted(text, sys.stderr if err else sys.stdout), err=err)
 
 
 def shows_bars() -> bool:

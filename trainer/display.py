@@ -6,7 +6,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from shardgen.terminal import Bar, shows_bars
+from shardgen.terminal import Bar, fitted, shows_bars
 from trainer.meter import Pace
 
 _LINE_EVERY_S = 20.0
@@ -56,5 +56,5 @@ class Display:
 
     def say(self, line: str) -> None:
         """A line of its own, above the bar."""
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(fitted(line, sys.stderr), file=sys.stderr)
         sys.stderr.flush()

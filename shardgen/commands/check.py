@@ -10,6 +10,7 @@ from shardgen.cpus import available_cpus
 from shardgen.errors import ShardgenError, UsageError
 from shardgen.format import Address
 from shardgen.inspect import describe_folders, render_folder, render_sample, render_shard
+from shardgen.terminal import say
 from shardgen.verify import verify
 
 
@@ -37,7 +38,7 @@ def inspect_command(folder: Address, shard: str | None, key: str | None, as_json
         render(name, description)
 
 
-@click.command("verify")
+@click.command("verify", short_help="Read everything again and name what is broken.")
 @click.argument("folder", type=ADDRESS, default=Path("shards"))
 @click.option("--fix", is_flag=True, help="Remove broken shards, so that the next generate makes exactly those again.")
 @click.option(
@@ -55,7 +56,7 @@ def verify_command(folder: Address, fix: bool, workers: int | None) -> None:
         click.echo(f"{problem.path}: {problem.reason}", err=True)
     if not report.problems:
         size = f"{report.num_samples:,} samples, {human_bytes(report.num_bytes)}"
-        click.echo(f"{report.num_shards} shards, {size}: all whole.")
+        say(f"{report.num_shards} shards, {size}: all whole.")
         return
     advice = "Removed; run generate again to make them anew." if fix else "--fix removes what is broken."
     num_checked = report.num_shards + report.num_manifests

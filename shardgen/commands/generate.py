@@ -27,7 +27,7 @@ from shardgen.errors import ShardgenError, UsageError
 from shardgen.format import CODECS, Address, scale_folder
 from shardgen.generate import STATS_NAME, Outcome, Preparation, generate, prepare
 from shardgen.sources import printable
-from shardgen.terminal import Choice
+from shardgen.terminal import Choice, say
 
 _CPUS = "[default: the CPUs that this process may use, or those of the cluster]"
 _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, else one of this run's own]"
@@ -110,11 +110,11 @@ def generate_command(
         **settings,
     )
     if dry_run:
-        click.echo(_preparation_text(prepare(config)))
+        say(_preparation_text(prepare(config)))
         return
     with chosen as made_by:
         outcome = generate(config, made_by, functools.partial(_confirm, auto=auto))
-    click.echo(_outcome_text(outcome, config.output, config.size))
+    say(_outcome_text(outcome, config.output, config.size))
     _exit_by_failures(outcome, max_failures)
 
 
@@ -137,7 +137,7 @@ def _chosen_engine(engine: str, ray_address: str | None, workers: int | None) ->
 def _confirm(preparation: Preparation, auto: bool) -> None:
     if not preparation.tasks:
         return
-    click.echo(_preparation_text(preparation))
+    say(_preparation_text(preparation))
     if not auto and not click.confirm("Go on?", default=True):
         raise click.Abort
 

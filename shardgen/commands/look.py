@@ -19,7 +19,7 @@ from shardgen.terminal import Choice
 from shardgen.unpack import unpack
 
 
-@click.command("preview")
+@click.command("preview", short_help="Draw samples of shards, or a photo under draws of a recipe.")
 @click.argument("source", type=ADDRESS, metavar="FOLDER|PHOTO")
 @option("-o", "--output", type=PATH, default=Path("preview.png"), help="The picture to write.")
 @click.option("--count", type=click.IntRange(1, 64), help="Rows; with --recipe, draws.  [default: 6; 8]")
@@ -54,7 +54,7 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
     click.echo(f"{output}: {source} under {count or 8} draws of {loaded.name}, {scale}x")
 
 
-@click.command("unpack")
+@click.command("unpack", short_help="Write samples as loose PNG files.")
 @click.argument("folder", type=ADDRESS)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for scale_4x/mountain/img1_hr.png, ...")
 @click.option("--split", type=Choice(SPLITS), help="Only this split.  [default: both]")
@@ -69,7 +69,7 @@ def unpack_command(folder: Address, output: Path, split: str | None) -> None:
     click.echo(f"{output}: {count:,} samples, {num_files:,} files")
 
 
-@click.command("rebuild")
+@click.command("rebuild", short_help="Make a sample's LR again from its record, and compare.")
 @click.argument("key")
 @click.argument("folder", type=ADDRESS, default=Path("shards"))
 @click.option("-o", "--output", type=PATH, help="Write the LR images made again into this folder, as PNG.")

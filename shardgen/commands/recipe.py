@@ -9,7 +9,7 @@ from shardgen.degradation.steps import STEPS
 from shardgen.degradation.words import summary
 
 
-@click.group("recipe")
+@click.group("recipe", short_help="Print, check and list recipes for --degradation.")
 def recipe_commands() -> None:
     """Recipes for --degradation: print one to start from, check one, list what there is.
 

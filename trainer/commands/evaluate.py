@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from shardgen.format import Address
-from shardgen.terminal import Bar, Choice
+from shardgen.terminal import Bar, Choice, say
 from trainer.commands.tables import quality_table
 from trainer.commands.types import ADDRESS, PATH, NumBytes, Tile
 from trainer.errors import UsageError
@@ -89,7 +89,7 @@ def evaluate_command(
         found = {"weights": str(weights), "data": data, "scale": scale, "mean": mean, "images": images}
         click.echo(json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False))
         return
-    click.echo(f"{weights} ({network.spec.name}, {network.spec.scale}x) on {data}, {len(judged):,} images at {scale}x")
+    say(f"{weights} ({network.spec.name}, {network.spec.scale}x) on {data}, {len(judged):,} images at {scale}x")
     click.echo(quality_table(means))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from shardgen.terminal import Bar, shows_bars
+from shardgen.terminal import Bar, say, shows_bars
 from trainer.cache.folder import cache_for
 from trainer.commands.settings import resolve
 from trainer.commands.tables import quality_table
@@ -30,7 +30,7 @@ def train_command(context: click.Context, config_file: Path | None, resume: bool
         plan = world.together(lambda: plan_run(config, _open(config, world.place), world.place))
         run = world.led(lambda: run or new_run(config.out, config.run, _default_name(plan)))
         with StopRequest() as stop:
-            outcome = train(plan, run, stop, functools.partial(click.echo, err=True), world)
+            outcome = train(plan, run, stop, functools.partial(say, err=True), world)
         if world.leads:
             _say_how_it_went(outcome, plan, run, world)
     return 0 if outcome.finished else 128 + int(stop.signal_number or 0)
@@ -38,7 +38,7 @@ def train_command(context: click.Context, config_file: Path | None, resume: bool
 
 def _say_how_it_went(outcome: Outcome, plan: Plan, run: RunFolder, world: World) -> None:
     if outcome.finished:
-        click.echo(_result(outcome, run))
+        say(_result(outcome, run))
     else:
         steps = f"step {outcome.progress.step:,} of {plan.total_steps:,}"
         click.echo(f"Stopped after {steps}; all is saved. Go on with: {_again(run, world)}", err=True)
