@@ -318,7 +318,7 @@ def test_off_is_a_word_although_yaml_reads_a_boolean(shards: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"batch-sise": 4}, "there is no setting 'batch-sise'; did you mean batch-size?"),
+        ({"batch-sise": 4}, "there is no setting 'batch-sise'; did you mean 'batch-size'?"),
         ({"bogus": 4}, "there is no setting 'bogus'; known are shards, "),
         ({"resume": True}, "there is no setting 'resume'"),
         ({"batch-size": [1]}, "batch-size: "),
