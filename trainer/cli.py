@@ -31,9 +31,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end the run
             stream.reconfigure(errors="backslashreplace")
     try:
-        # Shells complete the console script's words.
+        # Shells complete the words of the console script, and click takes the variable's name from its name.
         name = "trainer" if _COMPLETION in os.environ else "python -m trainer"
-        code = commands.main(args=args, prog_name=name, complete_var=_COMPLETION, standalone_mode=False)
+        code = commands.main(args=args, prog_name=name, standalone_mode=False)
     except SaidElsewhere as error:
         code = error.exit_code
     except (TrainerError, StoreError) as error:
