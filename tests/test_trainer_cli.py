@@ -820,7 +820,7 @@ def test_every_option_has_its_help_and_its_default(command: str, flag: str) -> N
         "--cache",
         "--cache-decoded",
     }
-    needs_none |= {"--compare", "--help", "--weights", "--output", "--scale"}
+    needs_none |= {"--compare", "--help", "--version", "--weights", "--output", "--scale"}
     options = done.out.split("Options:")[1].split("Commands:")[0]
     for text in (" ".join(part.split()) for part in options.replace("\n  -", "\0-").split("\0")[1:]):
         name = next(word for word in text.replace(",", " ").split() if word.startswith("--"))
