@@ -72,7 +72,7 @@ def fitted(text: str, stream: TextIO) -> str:
         line
         if len(line) <= width
         else textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        for line in text.splitlines()
+        for line in text.split("\n")
     )
 
 
