@@ -113,7 +113,12 @@ def show(methods: dict[str, Any], codecs: dict[str, Any]) -> None:
 @scratch_option("Where to write, about 7 MB per photo.")
 @output_option("choices.json")
 def main(photos: Path | None, size: int, sample: float, scratch: Path | None, output: Path) -> None:
-    """Measure what --method and --codec change: PSNR of the enlarged LR, bytes per sample."""
+    """Measure what --method and --codec change: PSNR of the enlarged LR, bytes per sample.
+
+    \b
+    Example:
+      python -m benchmarks.choices --photos photos
+    """
     photo_set = PhotoSet.of(photos)
     try:
         with scratch_folder(scratch) as folder:
