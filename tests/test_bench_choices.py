@@ -10,7 +10,7 @@ from helpers import make_photos
 from PIL import Image
 
 from benchmarks import choices
-from benchmarks.common import RESULTS
+from benchmarks.common import REPOSITORY, RESULTS
 from shardgen.config import METHODS
 from shardgen.format import CODECS
 
@@ -44,9 +44,16 @@ def test_the_command_measures_methods_and_codecs(tmp_path: Path, monkeypatch: py
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("shardgen-bench")] == []
 
 
-def test_the_published_result_has_every_method_and_codec() -> None:
+def test_the_published_result_is_whole_and_quoted() -> None:
     found = json.loads((RESULTS / "choices.json").read_text())
     assert set(found["methods"]) == set(METHODS) and set(found["codecs"]) == set(CODECS)
+    page = (REPOSITORY / "docs/performance.md").read_text()
+    for name, psnr in found["methods"].items():
+        assert f"| `{name}` | {psnr['mean']:.2f} dB | {psnr['min']:.2f} dB | {psnr['max']:.2f} dB |\n" in page
+    for name, ways in found["codecs"].items():
+        for way, option in (("with up", ""), ("without up", ", `--no-up`")):
+            sizes = " | ".join(f"{ways[way][scale]:,}" for scale in ("2x", "3x", "4x"))
+            assert f"| `{name}`{option} | {sizes} |\n" in page
 
 
 def test_the_mean_is_over_samples_and_not_over_splits() -> None:
