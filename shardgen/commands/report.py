@@ -12,22 +12,25 @@ from shardgen.format import Address
 from shardgen.progress import ProgressDisplay
 from shardgen.shard_job import Progress
 from shardgen.sources import printable
+from shardgen.terminal import say
 
 
-@click.command("report")
+@click.command("report", short_help="Write a page of what shards hold, and what to leave out.")
 @click.argument("shards", type=ADDRESS, default=Path("shards"))
 @option("-o", "--output", type=PATH, default=Path("report.html"), help="The page to write.")
 @option("--samples", type=click.IntRange(min=1), default=5000, help="Samples to measure of each scale, spread evenly.")
 def report_command(shards: Address, output: Path, samples: int) -> None:
     """Write a page to look at before training: what the shards hold, and what you may want to leave out of them.
 
-    Example: shardgen report shards -o report.html
+    \b
+    Example:
+      shardgen report shards -o report.html
     """
     from shardgen.report.page import write_report  # plots take a second to import, and other commands have none
 
     written = write_report(shards, output, samples, _display)
     took = max(written.measuring_s, 1e-9)
-    click.echo(
+    say(
         f"{output}: {written.num_measured:,} of {written.num_samples:,} samples measured in {took:.1f} s "
         f"({written.num_measured / took:.0f} samples/s), {human_bytes(written.num_bytes)}"
     )
