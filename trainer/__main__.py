@@ -7,7 +7,7 @@ from types import FrameType
 
 from trainer.stream.fork_server import start_fork_server
 
-_NOT_TRAINING = {"evaluate", "upscale", "export", "-h", "--help"}
+_NOT_TRAINING = {"evaluate", "upscale", "export", "report", "-h", "--help"}
 
 
 def run() -> None:
