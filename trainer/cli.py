@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from shardgen.store import StoreError
 from trainer.commands.evaluate import evaluate_command
 from trainer.commands.export import export_command
+from trainer.commands.report import report_command
 from trainer.commands.train import OPTIONS, train_command
 from trainer.commands.upscale import upscale_command
 from trainer.errors import SaidElsewhere, TrainerError, UsageError
@@ -93,5 +94,5 @@ def commands(context: click.Context, /, config_file: Path | None, resume: bool, 
 
 for _option in OPTIONS:
     commands = _option(commands)
-for _command in (evaluate_command, upscale_command, export_command):
+for _command in (evaluate_command, upscale_command, export_command, report_command):
     commands.add_command(_command)
