@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -12,7 +13,9 @@ from trainer.report.thinning import Point
 
 _MAX_ROWS = 200  # of a table, and of places that have a hover
 _FEW = 40  # points of a line that are shown as points too
+_NONE = "\N{EN DASH}"
 _LOG_FROM = 8.0  # how many times the lowest value the highest is, for a scale to be logarithmic
+_STEPS = alt.Axis(labelExpr="format(datum.value, datum.value < 1e5 ? ',' : '~s')", tickMinStep=1, tickCount=8)
 _DRAWN = "datum.step >= first && indexof(hidden, datum.run) < 0"
 
 
@@ -28,13 +31,14 @@ class Quantity(NamedTuple):
     axis: str = ""  # a format of d3
     from_zero: bool = False
     baseline: str = ""  # an attribute of Validated: a line across
+    wide: bool = False
 
 
 _QUANTITIES = (
     Quantity(
         "PSNR-Y",
         "Of the validation images; the straight line is bicubic enlargement, which a network has to beat.",
-        *("dB", "judged", "psnr_y", "{:.2f} dB".format, "", False, "bicubic_psnr_y"),
+        *("dB", "judged", "psnr_y", "{:.2f} dB".format, "", False, "bicubic_psnr_y", True),
     ),
     Quantity("Loss", "Of the training patches.", "loss", "trained", "loss", "{:.5f}".format, "~g"),
     Quantity(
@@ -89,25 +93,25 @@ def _over_steps(quantity: Quantity, runs: Sequence[Run]) -> Plot | None:
         return None
     lines = [
         {"run": number, "step": p.last, "x": p.last, "y": _short(p.mean)}
-        | ({"low": _short(p.low), "high": _short(p.high)} if p.count > 1 else {})
+        | ({"low": _short(p.low), "high": _short(p.high)} if p.num > 1 else {})
         for number, curve in enumerate(curves)
         for p in curve
     ]
-    thinned = any(p.count > 1 for p in points)
+    thinned = any(p.num > 1 for p in points)
     means = [p.mean for p in points]
     log = quantity.name == "loss" and min(means) > 0 and max(means) > _LOG_FROM * min(means)
     scale = alt.Scale(type="log") if log else alt.Scale(zero=quantity.from_zero)
     axis = alt.Axis(format=quantity.axis) if quantity.axis else alt.Axis()
     y = alt.Y("y:Q", title=quantity.unit + (", logarithmic" if log else ""), scale=scale, axis=axis)
-    x = alt.X("x:Q", title="step", axis=alt.Axis(format="~s", tickMinStep=1), scale=alt.Scale(nice=False))
+    x = alt.X("x:Q", title="step", axis=_STEPS, scale=alt.Scale(nice=False))
     table = _rows(quantity, runs)
     columns = ("Step", *(run.label for run in runs))
-    layers = [*_lines(lines, len(runs), x, y, thinned), *_baselines(quantity, runs), _hover(columns, table)]
+    layers = [*_lines(lines, len(runs), x, y, thinned), *_baselines(quantity, runs), *_hover(columns, table)]
     description = quantity.description
     if thinned:
         description += " Long runs: means of stretches of steps, in a band from their lowest to their highest value."
-    rows = [[_stretch(first, last), *texts] for first, last, texts in table]
-    return Plot(quantity.title, description, _layered(layers), columns, rows)
+    rows = [[_stretch(row.first, row.last), *row.here] for row in table]
+    return Plot(quantity.title, description, _layered(layers), columns, rows, quantity.wide)
 
 
 def _lines(
@@ -121,11 +125,11 @@ def _lines(
     dash = alt.StrokeDash(
         "run:O", legend=None, scale=alt.Scale(domain=numbers, range=[style(number)[1] for number in numbers])
     )
-    base = alt.Chart(alt.Data(values=values)).transform_filter(_DRAWN)
+    base = alt.Chart(alt.InlineData(values=values)).transform_filter(_DRAWN)
     layers = []
     if thinned:
         band = base.mark_area(opacity=0.18, line=False, interpolate="linear").transform_filter("isValid(datum.low)")
-        layers.append(band.encode(x=x, y=alt.Y("low:Q", title=y.title), y2="high:Q", color=colour))
+        layers.append(band.encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour))
     layers.append(base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash))
     counts = [sum(value["run"] == number for value in values) for number in numbers]
     few = [number for number in numbers if counts[number] <= _FEW]
@@ -148,28 +152,43 @@ def _baselines(quantity: Quantity, runs: Sequence[Run]) -> list[alt.Chart]:
         lines.append({"y": float(value), "name": f"bicubic{whose} {quantity.written(float(value))}"})
     if not lines:
         return []
-    base = alt.Chart(alt.Data(values=lines))
+    base = alt.Chart(alt.InlineData(values=lines))
     y = alt.Y("y:Q")
     text = base.mark_text(align="right", dy=-7, fontSize=12).encode(y=y, x=alt.value("width"), text="name:N")
     return [base.mark_rule(strokeDash=[2, 3], opacity=0.8).encode(y=y), text]
 
 
-def _rows(quantity: Quantity, runs: Sequence[Run]) -> list[tuple[int, int, list[str]]]:
-    """(first step, last step, what each run had there), so few that a table can hold them."""
+class _Row(NamedTuple):
+    """What the runs had in a stretch of steps; `near` has what was nearest to it instead of nothing."""
+
+    first: int
+    last: int
+    here: list[str]
+    near: list[str]
+
+
+def _rows(quantity: Quantity, runs: Sequence[Run]) -> list[_Row]:
+    """So few that a table can hold them."""
     curves = [getattr(run.told, quantity.source) for run in runs]
     width = max(curve.width for curve in curves)
     while True:
         merged = [{p.last // width: p for p in curve.points(quantity.name, width)} for curve in curves]
         slots = sorted(set().union(*merged))
         if len(slots) <= _MAX_ROWS:
-            return [_row(quantity, [curve.get(slot) for curve in merged]) for slot in slots]
+            return [_row(quantity, merged, slot) for slot in slots]
         width *= 2
 
 
-def _row(quantity: Quantity, points: Sequence[Point | None]) -> tuple[int, int, list[str]]:
-    there = [point for point in points if point]
-    texts = ["\N{EN DASH}" if point is None else quantity.written(point.mean) for point in points]
-    return min(point.first for point in there), max(point.last for point in there), texts
+def _row(quantity: Quantity, merged: Sequence[dict[int, Point]], slot: int) -> _Row:
+    there = [curve[slot] for curve in merged if slot in curve]
+    row = _Row(min(point.first for point in there), max(point.last for point in there), [], [])
+    for curve in merged:
+        point = curve.get(slot)
+        nearest = min(curve.values(), key=lambda one: abs(one.last - row.last), default=None)
+        row.here.append(_NONE if point is None else quantity.written(point.mean))
+        at = f"{quantity.written(nearest.mean)} at {_stretch(nearest.first, nearest.last)}" if nearest else _NONE
+        row.near.append(at if point is None else row.here[-1])
+    return row
 
 
 def _short(value: float) -> float:
@@ -181,26 +200,30 @@ def _stretch(first: int, last: int) -> str:
     return f"{last:,}" if first == last else f"{first:,}\N{EN DASH}{last:,}"
 
 
-def _hover(columns: Sequence[str], table: Sequence[tuple[int, int, list[str]]]) -> alt.Chart:
-    """What all runs have at the step that is nearest to the pointer."""
+def _hover(columns: Sequence[str], table: Sequence[_Row]) -> list[alt.Chart]:
+    """What all runs have at the step that is nearest to the pointer, and a line there."""
+    at = [row.last for row in table]
+    middles = [(one + other) / 2 for one, other in pairwise(at)]
+    lefts, rights = [at[0] if middles else at[0] - 0.5, *middles], [*middles, at[-1] if middles else at[0] + 0.5]
     values = [
-        {"x": last, "step": last, "t": _stretch(first, last), **{f"r{number}": text for number, text in enumerate(row)}}
-        for first, last, row in table
+        {"x": row.last, "left": left, "right": right, "step": row.last, "t": _stretch(row.first, row.last)}
+        | {f"r{number}": text for number, text in enumerate(row.near)}
+        for row, left, right in zip(table, lefts, rights, strict=True)
     ]
-    near = alt.selection_point(
-        name="near", nearest=True, on="pointerover", clear="pointerout", encodings=["x"], empty=False
-    )
+    near = alt.selection_point(name="near", on="pointerover", clear="pointerout", fields=["x"], empty=False)
     tooltip = [alt.Tooltip("t:N", title=columns[0])]
     tooltip += [alt.Tooltip(f"r{number}:N", title=label) for number, label in enumerate(columns[1:])]
-    rule = alt.Chart(alt.Data(values=values)).transform_filter("datum.step >= first").mark_rule()
-    opacity = alt.condition(near, alt.value(0.6), alt.value(0))
-    return rule.encode(x="x:Q", opacity=opacity, tooltip=tooltip).add_params(near)
+    base = alt.Chart(alt.InlineData(values=values)).transform_filter("datum.step >= first")
+    rule = base.mark_rule(aria=False).encode(x="x:Q", opacity=alt.condition(near, alt.value(0.6), alt.value(0)))
+    areas = base.mark_rect(aria=False, opacity=0).encode(x="left:Q", x2="right:Q", tooltip=tooltip)
+    return [rule, areas.add_params(near)]
 
 
 def _layered(layers: Sequence[alt.Chart]) -> alt.LayerChart:
-    """`first` and `hidden` are what the page's controls set: the first step, and the numbers of runs not to be drawn."""
-    params = alt.param(name="first", value=0), alt.param(name="hidden", value=[])
-    return alt.layer(*layers).properties(height=250).add_params(*params)
+    """The page's controls set `first`, a step, and `hidden`, the numbers of runs that are not to be drawn."""
+    first, hidden = alt.param(name="first", value=0), alt.param(name="hidden", value=[])
+    chart: alt.LayerChart = alt.layer(*layers).properties(height=250).add_params(first, hidden)
+    return chart
 
 
 def _over_time(runs: Sequence[Run]) -> Plot | None:
@@ -222,7 +245,8 @@ def _over_time(runs: Sequence[Run]) -> Plot | None:
         return None
     values, rows = [], []
     for number, psnr, time in found:
-        texts = runs[number].label, _stretch(psnr.first, psnr.last), f"{time.mean / seconds:,.2f}", f"{psnr.mean:.2f} dB"
+        at = _stretch(psnr.first, psnr.last)
+        texts = runs[number].label, at, f"{time.mean / seconds:,.2f}", f"{psnr.mean:.2f} dB"
         value = {"run": number, "step": psnr.last, "x": time.mean / seconds, "y": psnr.mean}
         values.append(value | dict(zip(("label", "t", "time", "text"), texts, strict=True)))
         rows.append(texts)

@@ -104,9 +104,9 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     scales = sorted({run.scale for run in runs if run.scale})
     if len(scales) > 1:
         times = ", ".join(f"{scale}\N{MULTIPLICATION SIGN}" for scale in scales)
-        notes.append(f"These runs are of different scales ({times}): a higher one is harder, compare gains over bicubic.")
+        notes.append(f"These runs are of different scales ({times}): PSNRs of different scales cannot be compared.")
     if not same_bicubic(runs):
-        notes.append("Bicubic's figures differ: not all runs were judged on the same images. Compare gains over bicubic.")
+        notes.append("Bicubic's figures differ: these runs were not judged on the same images. Compare the gains.")
     unseen = [run.label for run in runs if not run.told.num_validations]
     if unseen:
         notes.append(f"Nothing was validated yet in: {', '.join(unseen)}.")

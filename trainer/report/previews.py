@@ -12,6 +12,7 @@ from trainer.report.cells import Cells, Preview, PreviewError, read_preview
 from trainer.report.runs import Run
 
 _MAX_STEPS = 24  # of a run
+_SEVERAL = 5
 _MAX_FILE_BYTES = 64_000_000
 # What a page has of HR and bicubic once, for several figures: the later ones are given it by the script.
 _ELSEWHERE = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACADs="
@@ -98,13 +99,14 @@ class _Filling:
         self._room = room
         self._scenes: dict[str, Scene] = {}
         self._series: dict[tuple[str, str], Series] = {}
-        # More runs: fewer images of each, so that there is room for more steps.
-        self.rows = 3 if len(runs) <= 3 else 2 if len(runs) <= 5 else 1
+        self.rows: int | None = None  # of each preview; not known before the first of them
 
     def add(self, run: Run, step: int, preview: Preview) -> bool:
         """Show a step of a run, all rows of it or nothing. Whether there was room."""
         if preview.rows is None:
             return self._add_whole(run, step, preview.whole)
+        if self.rows is None:
+            self.rows = self._rows_of(preview.rows)
         made = [(cells, _key(cells), exact(cells.network)) for cells in preview.rows[: self.rows]]
         new = {key: (exact(cells.bicubic), exact(cells.hr)) for cells, key, _ in made if key not in self._scenes}
         needed = sum(len(uri) for *_, uri in made) + sum(len(uri) for uris in new.values() for uri in uris)
@@ -120,6 +122,13 @@ class _Filling:
             shots.append(Shot(step, _caption(run, step, cells), uri))
             shots.sort(key=lambda shot: shot.step)
         return True
+
+    def _rows_of(self, rows: Sequence[Cells]) -> int:
+        """So many that there is room for several steps of every run: one image through time before three at its end."""
+        steps = sum(min(len(run.previews), _SEVERAL) for run in self._runs) + 2
+        costs = [len(exact(cells.network)) * steps for cells in rows]
+        fitting = [number for number in range(1, len(rows) + 1) if sum(costs[:number]) <= self._room]
+        return max(fitting, default=1)
 
     def _series_of(self, key: str, run: Run) -> Series:
         if (key, run.label) not in self._series:
@@ -167,12 +176,12 @@ def gallery(runs: Sequence[Run], room: int) -> Gallery:
     return filling.gallery
 
 
-def _said(runs: Sequence[Run], shown: dict[str, int], rows: dict[str, int], most_rows: int) -> Iterator[str]:
+def _said(runs: Sequence[Run], shown: dict[str, int], rows: dict[str, int], most_rows: int | None) -> Iterator[str]:
     for run in runs:
         had = len(run.previews)
         if shown[run.label] < had:
             yield f"{run.label}: {shown[run.label]} of {had:,} previews are in this page"
-        if rows.get(run.label, 0) > most_rows:
+        if most_rows is not None and rows.get(run.label, 0) > most_rows:
             images = "first" if most_rows == 1 else f"first {most_rows}"
             yield f"{run.label}: the {images} of {rows[run.label]} images of each preview, to have room for more steps"
 

@@ -43,11 +43,12 @@ class Run:
     def planned(self) -> int | None:
         """Steps; None where nothing tells."""
         steps = self.plan.get("steps", self.settings.get("steps"))
-        return int(steps) if str(steps).isdecimal() else None
+        return int(str(steps)) if str(steps).isdecimal() else None
 
     @property
     def scale(self) -> int | None:
-        return self.plan.get("scale")
+        scale = self.plan.get("scale")
+        return scale if isinstance(scale, int) else None
 
     @property
     def ended(self) -> str:
@@ -118,7 +119,8 @@ def _read(address: Address, label: str, files: dict[str, int], most_points: int)
         if (match := _PREVIEW.fullmatch(name))
     }
     journal = address / "journal.jsonl"
-    told = read_journal(journal, frozenset(previews), most_points) if "journal.jsonl" in files else nothing_told(most_points)
+    begun = "journal.jsonl" in files
+    told = read_journal(journal, frozenset(previews), most_points) if begun else nothing_told(most_points)
     if told.num_unreadable:
         lines = "1 line" if told.num_unreadable == 1 else f"{told.num_unreadable:,} lines"
         trouble.append(f"{journal}: {lines} cannot be read, the first is number {told.first_unreadable:,}")
@@ -136,7 +138,7 @@ def _read(address: Address, label: str, files: dict[str, int], most_points: int)
         told=told,
         previews={step: previews[step] for step in sorted(told.psnr_at)},
         written=datetime.fromtimestamp(journal.stat().st_mtime).astimezone()
-        if isinstance(journal, Path) and journal.exists()
+        if isinstance(journal, Path) and begun
         else None,
         trouble=trouble,
     )

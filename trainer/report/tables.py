@@ -27,7 +27,7 @@ def written(value: float | None, form: Callable[[float], str]) -> str:
 
 
 def best_run(runs: Sequence[Run]) -> Run | None:
-    """The one with the highest PSNR-Y; where bicubic's differ, with the highest above that. None without validations."""
+    """The one with the highest PSNR-Y, or above bicubic where that differs; None where nothing was validated."""
     judged = [(run, run.told.best) for run in runs if run.told.best]
     if not judged:
         return None

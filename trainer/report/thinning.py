@@ -1,21 +1,24 @@
 """Curves of any length in a few hundred points: each stands for a stretch of steps, and all stretches are as long."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+_NO_STEP = np.iinfo(np.int64).max
+_Number = TypeVar("_Number", np.int64, np.float64)
+
 
 class Point(NamedTuple):
-    """`count` values of the steps from `first` to `last`: their mean, the lowest and the highest."""
+    """`num` values of the steps from `first` to `last`: their mean, the lowest and the highest."""
 
     first: int
     last: int
     mean: float
     low: float
     high: float
-    count: int
+    num: int
 
 
 class Thinned:
@@ -29,8 +32,8 @@ class Thinned:
         self._slots = most + most % 2
         self.width = 1
         shape = (self._slots, len(self._names))
-        self._first = np.full(self._slots, np.iinfo(np.int64).max)
-        self._last = np.full(self._slots, -1)
+        self._first = np.full(self._slots, _NO_STEP)
+        self._last = np.full(self._slots, -1, np.int64)
         self._count = np.zeros(shape, np.int64)
         self._sum = np.zeros(shape)
         self._low = np.full(shape, np.nan)
@@ -53,7 +56,7 @@ class Thinned:
 
     def _halve(self) -> None:
         self.width *= 2
-        self._first = _paired(self._first, np.minimum, np.iinfo(np.int64).max)
+        self._first = _paired(self._first, np.minimum, _NO_STEP)
         self._last = _paired(self._last, np.maximum, -1)
         self._count = _paired(self._count, np.add, 0)
         self._sum = _paired(self._sum, np.add, 0)
@@ -71,14 +74,14 @@ class Thinned:
             mean = float(self._sum[slot, column]) / count
             if slot // times == before:
                 one = found.pop()
-                mean = (one.mean * one.count + mean * count) / (one.count + count)
-                low, high, first, count = min(one.low, low), max(one.high, high), one.first, one.count + count
+                mean = (one.mean * one.num + mean * count) / (one.num + count)
+                low, high, first, count = min(one.low, low), max(one.high, high), one.first, one.num + count
             found.append(Point(first, last, min(max(mean, low), high), low, high, count))
             before = slot // times
         return found
 
 
-def _paired(values: NDArray[np.generic], join: np.ufunc, empty: float) -> NDArray[np.generic]:
+def _paired(values: NDArray[_Number], join: np.ufunc, empty: float) -> NDArray[_Number]:
     """Each two neighbours as one, and room for as many more."""
     joined = join(values[::2], values[1::2])
     return np.concatenate([joined, np.full_like(joined, empty)])
