@@ -183,11 +183,10 @@ def _row(quantity: Quantity, merged: Sequence[dict[int, Point]], slot: int) -> _
     there = [curve[slot] for curve in merged if slot in curve]
     row = _Row(min(point.first for point in there), max(point.last for point in there), [], [])
     for curve in merged:
-        point = curve.get(slot)
-        nearest = min(curve.values(), key=lambda one: abs(one.last - row.last), default=None)
-        row.here.append(_NONE if point is None else quantity.written(point.mean))
-        at = f"{quantity.written(nearest.mean)} at {_stretch(nearest.first, nearest.last)}" if nearest else _NONE
-        row.near.append(at if point is None else row.here[-1])
+        point = curve.get(slot) or min(curve.values(), key=lambda one: abs(one.last - row.last), default=None)
+        text = quantity.written(point.mean) if point else _NONE
+        row.here.append(text if slot in curve else _NONE)
+        row.near.append(f"{text} at {_stretch(point.first, point.last)}" if point and slot not in curve else text)
     return row
 
 
@@ -212,11 +211,16 @@ def _hover(columns: Sequence[str], table: Sequence[_Row]) -> list[alt.Chart]:
     ]
     near = alt.selection_point(name="near", on="pointerover", clear="pointerout", fields=["x"], empty=False)
     tooltip = [alt.Tooltip("t:N", title=columns[0])]
-    tooltip += [alt.Tooltip(f"r{number}:N", title=label) for number, label in enumerate(columns[1:])]
+    tooltip += [alt.Tooltip(f"r{number}:N", title=_plain(label)) for number, label in enumerate(columns[1:])]
     base = alt.Chart(alt.InlineData(values=values)).transform_filter("datum.step >= first")
     rule = base.mark_rule(aria=False).encode(x="x:Q", opacity=alt.condition(near, alt.value(0.6), alt.value(0)))
     areas = base.mark_rect(aria=False, opacity=0).encode(x="left:Q", x2="right:Q", tooltip=tooltip)
     return [rule, areas.add_params(near)]
+
+
+def _plain(label: str) -> str:
+    """A name as Vega can have it in an expression, which it does not quote in full."""
+    return "".join(char if char.isprintable() and char not in '"\\' else "\N{REPLACEMENT CHARACTER}" for char in label)
 
 
 def _layered(layers: Sequence[alt.Chart]) -> alt.LayerChart:

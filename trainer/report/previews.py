@@ -105,9 +105,10 @@ class _Filling:
         """Show a step of a run, all rows of it or nothing. Whether there was room."""
         if preview.rows is None:
             return self._add_whole(run, step, preview.whole)
-        if self.rows is None:
-            self.rows = self._rows_of(preview.rows)
         made = [(cells, _key(cells), exact(cells.network)) for cells in preview.rows[: self.rows]]
+        if self.rows is None:
+            self.rows = self._rows_of([len(uri) for *_, uri in made])
+            made = made[: self.rows]
         new = {key: (exact(cells.bicubic), exact(cells.hr)) for cells, key, _ in made if key not in self._scenes}
         needed = sum(len(uri) for *_, uri in made) + sum(len(uri) for uris in new.values() for uri in uris)
         if needed > self._room:
@@ -123,11 +124,13 @@ class _Filling:
             shots.sort(key=lambda shot: shot.step)
         return True
 
-    def _rows_of(self, rows: Sequence[Cells]) -> int:
-        """So many that there is room for several steps of every run: one image through time before three at its end."""
-        steps = sum(min(len(run.previews), _SEVERAL) for run in self._runs) + 2
-        costs = [len(exact(cells.network)) * steps for cells in rows]
-        fitting = [number for number in range(1, len(rows) + 1) if sum(costs[:number]) <= self._room]
+    def _rows_of(self, costs: Sequence[int]) -> int:
+        """So many that there is room for several steps of every run: one image through time before three at its end.
+
+        `costs` are the bytes that the network's image takes in each row.
+        """
+        steps = sum(min(len(run.previews), _SEVERAL) for run in self._runs) + 2  # and for bicubic and HR
+        fitting = [rows for rows in range(1, len(costs) + 1) if sum(costs[:rows]) * steps <= self._room]
         return max(fitting, default=1)
 
     def _series_of(self, key: str, run: Run) -> Series:
