@@ -13,6 +13,7 @@ from trainer.report.thinning import Point
 
 _MAX_ROWS = 200  # of a table, and of places that have a hover
 _FEW = 40  # points of a line that are shown as points too
+_LINES, _ACROSS, _NEAR = "lines", "across", "near"  # what the charts call their values
 _NONE = "\N{EN DASH}"
 _LOG_FROM = 8.0  # how many times the lowest value the highest is, for a scale to be logarithmic
 _STEPS = alt.Axis(labelExpr="format(datum.value, datum.value < 1e5 ? ',' : '~s')", tickMinStep=1, tickCount=8)
@@ -106,12 +107,15 @@ def _over_steps(quantity: Quantity, runs: Sequence[Run]) -> Plot | None:
     x = alt.X("x:Q", title="step", axis=_STEPS, scale=alt.Scale(nice=False))
     table = _rows(quantity, runs)
     columns = ("Step", *(run.label for run in runs))
-    layers = [*_lines(lines, len(runs), x, y, thinned), *_baselines(quantity, runs), *_hover(columns, table)]
+    across = _baselines(quantity, runs)
+    near, hover = _hover(columns, table)
+    layers = [*_lines(lines, len(runs), x, y, thinned), *_across(across), *hover]
+    datasets = {_LINES: lines, _ACROSS: across, _NEAR: near}
     description = quantity.description
     if thinned:
         description += " Long runs: means of stretches of steps, in a band from their lowest to their highest value."
     rows = [[_stretch(row.first, row.last), *row.here] for row in table]
-    return Plot(quantity.title, description, _layered(layers), columns, rows, quantity.wide)
+    return Plot(quantity.title, description, _layered(layers), columns, rows, quantity.wide, datasets)
 
 
 def _lines(
@@ -125,7 +129,7 @@ def _lines(
     dash = alt.StrokeDash(
         "run:O", legend=None, scale=alt.Scale(domain=numbers, range=[style(number)[1] for number in numbers])
     )
-    base = alt.Chart(alt.InlineData(values=values)).transform_filter(_DRAWN)
+    base = alt.Chart(alt.NamedData(name=_LINES)).transform_filter(_DRAWN)
     layers = []
     if thinned:
         band = base.mark_area(opacity=0.18, line=False, interpolate="linear").transform_filter("isValid(datum.low)")
@@ -139,8 +143,8 @@ def _lines(
     return layers
 
 
-def _baselines(quantity: Quantity, runs: Sequence[Run]) -> list[alt.Chart]:
-    """A line across for each different figure of bicubic."""
+def _baselines(quantity: Quantity, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Each different figure of bicubic, and what is written beside it."""
     groups: dict[str, list[str]] = {}
     for run in runs:
         value = getattr(run.told.last, quantity.baseline) if quantity.baseline and run.told.last else math.nan
@@ -150,9 +154,14 @@ def _baselines(quantity: Quantity, runs: Sequence[Run]) -> list[alt.Chart]:
     for value, labels in groups.items():
         whose = "" if len(groups) == 1 else f" of {labels[0]}" + (", ..." if len(labels) > 1 else "")
         lines.append({"y": float(value), "name": f"bicubic{whose} {quantity.written(float(value))}"})
+    return lines
+
+
+def _across(lines: Sequence[dict[str, Any]]) -> list[alt.Chart]:
+    """Lines across the plot, if there are any."""
     if not lines:
         return []
-    base = alt.Chart(alt.InlineData(values=lines))
+    base = alt.Chart(alt.NamedData(name=_ACROSS))
     y = alt.Y("y:Q")
     text = base.mark_text(align="right", dy=-7, fontSize=12).encode(y=y, x=alt.value("width"), text="name:N")
     return [base.mark_rule(strokeDash=[2, 3], opacity=0.8).encode(y=y), text]
@@ -199,7 +208,7 @@ def _stretch(first: int, last: int) -> str:
     return f"{last:,}" if first == last else f"{first:,}\N{EN DASH}{last:,}"
 
 
-def _hover(columns: Sequence[str], table: Sequence[_Row]) -> list[alt.Chart]:
+def _hover(columns: Sequence[str], table: Sequence[_Row]) -> tuple[list[dict[str, Any]], list[alt.Chart]]:
     """What all runs have at the step that is nearest to the pointer, and a line there."""
     at = [row.last for row in table]
     middles = [(one + other) / 2 for one, other in pairwise(at)]
@@ -212,10 +221,10 @@ def _hover(columns: Sequence[str], table: Sequence[_Row]) -> list[alt.Chart]:
     near = alt.selection_point(name="near", on="pointerover", clear="pointerout", fields=["x"], empty=False)
     tooltip = [alt.Tooltip("t:N", title=columns[0])]
     tooltip += [alt.Tooltip(f"r{number}:N", title=_plain(label)) for number, label in enumerate(columns[1:])]
-    base = alt.Chart(alt.InlineData(values=values)).transform_filter("datum.step >= first")
+    base = alt.Chart(alt.NamedData(name=_NEAR)).transform_filter("datum.step >= first")
     rule = base.mark_rule(aria=False).encode(x="x:Q", opacity=alt.condition(near, alt.value(0.6), alt.value(0)))
     areas = base.mark_rect(aria=False, opacity=0).encode(x="left:Q", x2="right:Q", tooltip=tooltip)
-    return [rule, areas.add_params(near)]
+    return values, [rule, areas.add_params(near)]
 
 
 def _plain(label: str) -> str:
@@ -261,9 +270,11 @@ def _over_time(runs: Sequence[Run]) -> Plot | None:
     ]
     x = alt.X("x:Q", title=f"training time ({unit})", scale=alt.Scale(nice=False))
     y = alt.Y("y:Q", title="dB", scale=alt.Scale(zero=False))
-    layers = [*_lines(values, len(runs), x, y, False, *tooltip), *_baselines(_QUANTITIES[0], runs)]
+    across = _baselines(_QUANTITIES[0], runs)
+    layers = [*_lines(values, len(runs), x, y, False, *tooltip), *_across(across)]
     description = "What the time has bought; validating and saving do not count. Times are those of each run's machine."
-    return Plot("PSNR-Y over training time", description, _layered(layers), columns, rows)
+    datasets = {_LINES: values, _ACROSS: across}
+    return Plot("PSNR-Y over training time", description, _layered(layers), columns, rows, datasets=datasets)
 
 
 def _both(psnrs: Sequence[Point], times: Sequence[Point]) -> list[tuple[Point, Point]]:

@@ -17,6 +17,8 @@ JUDGED = ("psnr_y", "gain", "ssim_y", "trained_s")
 _AT_ONCE = 4096  # lines
 _MAX_LINE_BYTES = 1 << 20
 _MAX_STEP = 1 << 53
+_MAX_NUMBER = 1e300
+_NUMBERS = (float, int)  # and not bool
 
 
 class Validated(NamedTuple):
@@ -77,8 +79,9 @@ def read_journal(address: Address, wanted: frozenset[int], most: int) -> Told:
         told.step = max(told.step, step)
         if event == "train":
             told.error = None
-            trained.append((step, [_number(line, name) for name in TRAINED]))
-            _count(told, line)
+            figures = [_number(line, name) for name in TRAINED]
+            trained.append((step, figures))
+            _count(told, *figures, seconds=_number(line, "seconds"))
         elif event == "val":
             told.error = None
             judged.append((step, _judge(told, step, line, wanted)))
@@ -99,14 +102,13 @@ def _hand_over(curve: Thinned, kept: list[tuple[int, list[float]]]) -> None:
     kept.clear()
 
 
-def _count(told: Told, line: dict[str, Any]) -> None:
-    seconds, wait, rate = (_number(line, name) for name in ("seconds", "data_wait", "patches_per_s"))
-    told.loss = _number(line, "loss")
+def _count(told: Told, loss: float, _lr: float, patches_per_s: float, data_wait: float, seconds: float) -> None:
+    told.loss = loss
     if seconds >= 0:
         told.trained_s += seconds
-        told.waited_s += seconds * wait if wait >= 0 else 0.0
-    if rate >= 0:
-        told.rates.append(rate)
+        told.waited_s += seconds * data_wait if data_wait >= 0 else 0.0
+    if patches_per_s >= 0:
+        told.rates.append(patches_per_s)
 
 
 def _judge(told: Told, step: int, line: dict[str, Any], wanted: frozenset[int]) -> list[float]:
@@ -153,5 +155,4 @@ def _lines(address: Address) -> Iterator[tuple[bytes, bool]]:
 def _number(line: dict[str, Any], name: str) -> float:
     """NaN for whatever is not a finite number."""
     value = line.get(name)
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-    return float(value) if usable else math.nan  # type: ignore[arg-type]
+    return float(value) if type(value) in _NUMBERS and abs(value) < _MAX_NUMBER else math.nan
