@@ -81,7 +81,7 @@ def read_journal(address: Address, wanted: frozenset[int], most: int) -> Told:
             told.error = None
             figures = [_number(line, name) for name in TRAINED]
             trained.append((step, figures))
-            _count(told, *figures, seconds=_number(line, "seconds"))
+            _count(told, figures, _number(line, "seconds"))
         elif event == "val":
             told.error = None
             judged.append((step, _judge(told, step, line, wanted)))
@@ -102,8 +102,9 @@ def _hand_over(curve: Thinned, kept: list[tuple[int, list[float]]]) -> None:
     kept.clear()
 
 
-def _count(told: Told, loss: float, _lr: float, patches_per_s: float, data_wait: float, seconds: float) -> None:
-    told.loss = loss
+def _count(told: Told, figures: list[float], seconds: float) -> None:
+    """`figures` are those of TRAINED."""
+    told.loss, _, patches_per_s, data_wait = figures
     if seconds >= 0:
         told.trained_s += seconds
         told.waited_s += seconds * data_wait if data_wait >= 0 else 0.0
@@ -154,5 +155,5 @@ def _lines(address: Address) -> Iterator[tuple[bytes, bool]]:
 
 def _number(line: dict[str, Any], name: str) -> float:
     """NaN for whatever is not a finite number."""
-    value = line.get(name)
+    value: Any = line.get(name)
     return float(value) if type(value) in _NUMBERS and abs(value) < _MAX_NUMBER else math.nan

@@ -34,9 +34,10 @@ def write_report(addresses: Sequence[Address], output: Path) -> Report:
     most = min(400, max(60, _POINTS // min(len(addresses), MAX_DRAWN)))
     runs = read_runs(addresses, most)
     values = _values(runs)
-    empty = _rendered(values, Gallery())
-    room = MAX_PAGE_BYTES - len(empty) - _SPARE_BYTES
-    page = _rendered(values, gallery(values["drawn"], max(0, room)))
+    page = _rendered(values, Gallery())
+    if any(run.previews for run in runs):
+        room = MAX_PAGE_BYTES - len(page) - _SPARE_BYTES
+        page = _rendered(values, gallery(values["drawn"], max(0, room)))
     if len(page) > MAX_PAGE_BYTES:
         raise RunError(f"a page of {len(runs):,} runs would be too large; name fewer of them")
     write_atomically(output, page)
