@@ -12,6 +12,7 @@ from PIL import Image
 from trainer.picture import GRID_TEXT
 from trainer.pixels import Pixels
 
+_MAX_CHARS = 500
 _TITLES = ["bicubic", "network", "HR"]
 _DAMAGE = (OSError, SyntaxError, ValueError, KeyError, TypeError, RecursionError, struct.error, zlib.error)
 
@@ -66,4 +67,4 @@ def _cut(whole: Pixels, cells: list[tuple[int, int, int, int]], caption: str, as
             raise ValueError("an image lies outside")
         images.append(np.ascontiguousarray(whole[top : top + high, left : left + wide]))
     bicubic, network, hr = images
-    return Cells(str(aside), str(caption), bicubic, network, hr)
+    return Cells(str(aside)[:_MAX_CHARS], str(caption)[:_MAX_CHARS], bicubic, network, hr)

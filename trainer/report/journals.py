@@ -16,6 +16,7 @@ TRAINED = ("loss", "lr", "patches_per_s", "data_wait")
 JUDGED = ("psnr_y", "gain", "ssim_y", "trained_s")
 _AT_ONCE = 4096  # lines
 _MAX_LINE_BYTES = 1 << 20
+_MAX_MESSAGE_CHARS = 1000
 _MAX_STEP = 1 << 53
 _MAX_NUMBER = 1e300
 _NUMBERS = (float, int)  # and not bool
@@ -88,7 +89,7 @@ def read_journal(address: Address, wanted: frozenset[int], most: int) -> Told:
         elif event == "damaged":
             told.num_damaged += 1
         elif event == "error":
-            told.error = str(line.get("message", ""))
+            told.error = str(line.get("message", ""))[:_MAX_MESSAGE_CHARS]
         for curve, kept in ((told.trained, trained), (told.judged, judged)):
             if len(kept) == _AT_ONCE:
                 _hand_over(curve, kept)

@@ -16,7 +16,7 @@ from trainer.report.tables import NONE, RUN_COLUMNS, best_run, duration, run_row
 
 MAX_DRAWN = 24  # runs; of more, the table alone tells
 _POINTS = 4000  # of all lines of a plot
-_SPARE_BYTES = 50_000  # for what is said of images
+_SPARE_BYTES = 50_000  # for what is said of images that are left out
 _MAX_TROUBLE = 40  # lines
 
 

@@ -13,6 +13,7 @@ from trainer.report.runs import Run
 
 _MAX_STEPS = 24  # of a run
 _SEVERAL = 5
+_WORDS_BYTES, _FIGURE_BYTES = 300, 3000  # at most, of what stands around a shot and around all shots of a figure
 _MAX_FILE_BYTES = 64_000_000
 # What a page has of HR and bicubic once, for several figures: the later ones are given it by the script.
 _ELSEWHERE = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACADs="
@@ -111,6 +112,8 @@ class _Filling:
             made = made[: self.rows]
         new = {key: (exact(cells.bicubic), exact(cells.hr)) for cells, key, _ in made if key not in self._scenes}
         needed = sum(len(uri) for *_, uri in made) + sum(len(uri) for uris in new.values() for uri in uris)
+        needed += sum(_WORDS_BYTES + len(cells.caption) for cells, *_ in made)
+        needed += sum(_FIGURE_BYTES + 50 * len(run.label) for _, key, _ in made if (key, run.label) not in self._series)
         if needed > self._room:
             return False
         self._room -= needed

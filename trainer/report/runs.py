@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,27 +69,28 @@ class Run:
 
 def read_runs(addresses: Sequence[Address], most_points: int) -> list[Run]:
     """In the order given. UsageError for a folder that is no run."""
-    named = [address.resolve() if isinstance(address, Path) else address for address in addresses]
-    for number, address in enumerate(named):
-        if address in named[:number]:
+    places = [address.resolve() if isinstance(address, Path) else address for address in addresses]
+    for number, place in enumerate(places):
+        if place in places[:number]:
             raise UsageError(f"{addresses[number]} is named twice; name each run once")
-    files = [_files(address, named) for address, named in zip(named, addresses, strict=True)]
-    labels = _labels(named)
-    return [_read(*about, most_points) for about in zip(named, labels, files, strict=True)]
+    files = [_files(address) for address in addresses]
+    # By their own names, also where these are links.
+    whole = [Path(os.path.abspath(address)) if isinstance(address, Path) else address for address in addresses]
+    return [_read(*about, most_points) for about in zip(whole, _labels(whole), files, strict=True)]
 
 
-def _files(address: Address, named: Address) -> dict[str, int]:
+def _files(address: Address) -> dict[str, int]:
     files = list_files(address)
     if "journal.jsonl" in files or "config.yaml" in files:
         return files
     inside, beside = _runs_in(address), _runs_in(address.parent)
     if inside:
-        there = f"the runs in it are: {', '.join(str(named / name) for name in inside)}"
+        there = f"the runs in it are: {', '.join(str(address / name) for name in inside)}"
     elif beside:
-        there = f"the runs in {named.parent} are: {', '.join(beside)}"
+        there = f"the runs in {address.parent} are: {', '.join(beside)}"
     else:
         there = "name the folder of a run, e.g. runs/lite-4x"
-    raise UsageError(f"{named} is no run, it has no journal.jsonl; {there}")
+    raise UsageError(f"{address} is no run, it has no journal.jsonl; {there}")
 
 
 def _runs_in(folder: Address) -> list[str]:
