@@ -114,7 +114,7 @@ class RunFolder:
         if isinstance(self.home, Path):
             return
         files = [path for path in self.path.rglob("*") if path.is_file() and not path.name.startswith(".")]
-        for path in sorted(files, key=lambda path: path == self.state):
+        for path in sorted(files, key=lambda path: (path == self.state, path)):
             changed = _version(path)
             if self._published.get(path) != changed:
                 if monotonic() > until_s:
