@@ -490,7 +490,7 @@ def test_a_link_to_a_run_has_its_own_name(tmp_path: Path) -> None:
 def test_help_has_an_example() -> None:
     done = trainer("report", "--help")
     assert done.code == 0
-    assert "Example: python -m trainer report runs/lite-4x runs/lite-4x-2 -o report.html" in done.out
+    assert "python -m trainer report runs/lite-4x runs/lite-4x-2 -o report.html" in done.out
     done = trainer("report")
     assert done.code == 2
     assert "Missing argument 'RUNS...'" in done.err
