@@ -40,8 +40,10 @@ FLOORS = {
         shards photos tiles inference optim learner meter
         checkpoint journal run_folder display evaluate validation record
         loop plan run export upscale
+        report.__init__ report.thinning report.journals report.runs report.curves report.tables report.cells
+        report.previews report.page
         commands.__init__ commands.types commands.tables commands.settings commands.options
-        commands.train commands.evaluate commands.upscale commands.export cli __main__
+        commands.train commands.evaluate commands.upscale commands.export commands.report cli __main__
     """,
 }
 ORDER = {package: floors.split() for package, floors in FLOORS.items()}
