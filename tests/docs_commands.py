@@ -29,13 +29,14 @@ _MARK = re.compile(r"\s*<!-- (not run|file|output)(?:: (.*?))? -->")
 _FENCE = re.compile(r"(\s*)```(\w*)\s*$")
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)(?:\s*<!-- not run: (.+?) -->)?")
 _COMMAND = re.compile(
-    r"(?:\S*/)?(?:python -m (?:shardgen|trainer|benchmarks|drill)\S*|shardgen|trainer|make|torchrun) "
+    r"(?:\S*/)?(?:python -m (?:shardgen|trainer|benchmarks|drill)(?:\.\w+)*(?: |$)|(?:shardgen|trainer|make|torchrun) )"
 )
 
 # So that a command takes a second instead of hours: these come last, and the last of an option counts. The page's own
 # are parsed all the same. (words that the command has, words that it has not, what is added)
 SHORTER = (
-    ({"shardgen", "generate"}, {"ray"}, ("--workers", "0")),
+    ({"shardgen", "generate"}, set(), ("--workers", "0")),
+    ({"shardgen", "generate"}, {"--auto", "--dry-run"}, ("--auto",)),  # instead of someone who says yes
     ({"shardgen", "generate"}, {"--tile-step"}, ("--size", "64")),
     ({"shardgen", "generate", "--tile-step", "480"}, set(), ("--size", "64", "--tile-step", "48")),
     (
@@ -47,7 +48,7 @@ SHORTER = (
 )
 
 # Programs of others that a test may start.
-HARMLESS = {"python", "shardgen.sample_photos", "ls", "tar", "cat", "cp", "mkdir"}
+HARMLESS = {"python", "shardgen.sample_photos", "echo", "ls", "tar", "cat", "cp", "mkdir"}
 
 # What pages write where a reader has something of his own.
 PLACEHOLDERS = {
@@ -168,6 +169,8 @@ def run(command: str) -> str:
 
     Of make, what it would start of ours; its other goals are tests, style and benchmarks.
     """
+    if command == ". .venv/bin/activate":
+        return ""  # what it is for: `python` is the right one
     if command.startswith("make "):
         return "".join(run(line) for line in commands(dry_make(command).stdout) if _is_ours(line))
     command = shortened(command)
@@ -243,7 +246,9 @@ def is_name(command: str) -> bool:
     """Whether it only names a command, as in "`shardgen generate` spreads over a cluster"."""
     program, *args = words_of(command) or [""]
     plain = not any(arg.startswith("-") for arg in args)
-    return plain and len(args) < 2 and program in ("shardgen", "trainer", "torchrun", "drill")
+    return (
+        plain and len(args) < 2 and (program in ("shardgen", "trainer", "drill") or program.startswith("benchmarks."))
+    )
 
 
 def normal(line: str) -> str:

@@ -7,7 +7,6 @@ photos, shards and a finished run, with a few options behind them that make them
 of commands that are not run are looked up all the same: each must be an option, a command or a goal that there is.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from helpers import SMALL, generate, make_photo, make_photos, run_cli, trainer
 from PIL import Image
 
 from drill.s3_server import S3Server, environment, forget_stores
+from trainer.models.blocks import NAMED
 
 SHELLS = ("sh", "bash", "console", "inline")
 SHOWN = ("text", "json")  # what comes out, not what is typed
@@ -32,7 +32,9 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos, shards and runs under the names that pages use. Not to be changed: it is copied."""
     folder = tmp_path_factory.mktemp("layout")
     make_photos(folder / "OST", 48)
-    shutil.copytree(folder / "OST", folder / "photos")
+    for name in ("photos", "DIV2K_train_HR", "anime", "phone"):
+        shutil.copytree(folder / "OST", folder / name)
+    (folder / "exclude.txt").write_text("class0/img0.jpg\n")
     for name in ("photo.jpg", "chelsea.png", "Set5/a.png", "Set14/a.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         Image.fromarray(make_photo(36, 48, seed=1)).save(folder / name)
@@ -55,10 +57,12 @@ def store() -> Iterator[S3Server]:
 def world(layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the layout, where this process is and has its home."""
     folder = tmp_path / "world"
-    shutil.copytree(layout, folder, copy_function=os.link)
+    shutil.copytree(layout, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    architecture, features, _, growth = NAMED["standard"]
+    monkeypatch.setitem(NAMED, "standard", (architecture, features, 1, growth))  # one block instead of 23
     return folder
 
 
