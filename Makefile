@@ -18,7 +18,7 @@ OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if 
            $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(WORKERS),--workers $(WORKERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo shards test test-scale lint format bench bench-gpu bench-scale drill clean
+.PHONY: help install demo shards test test-scale lint format bench bench-gpu bench-scale drill completion clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +95,22 @@ bench-gpu: photos ## Measure training on a GPU: the stream, resident samples, th
 
 bench-scale: $(STAMP) ## Measure how time and memory grow with the work: millions of photos, 100,000 shards, 10^9 samples
 	$(BIN)/python -m benchmarks.bench_scale
+
+# Scripts that ask the commands themselves; click makes them.
+COMPLETION := $(abspath $(VENV))/completion
+completion: $(STAMP) ## Say how to have bash, zsh or fish complete the words of shardgen and trainer
+	@mkdir -p $(COMPLETION)
+	@activate=activate; case "$${SHELL##*/}" in \
+	  zsh) shell=zsh; file="~/.zshrc, below compinit" ;; \
+	  fish) shell=fish; file="~/.config/fish/config.fish"; activate=activate.fish ;; \
+	  *) shell=bash; file="~/.bashrc (bash 4.4 or newer)" ;; \
+	esac; \
+	_SHARDGEN_COMPLETE=$${shell}_source $(BIN)/shardgen > $(COMPLETION)/shardgen.$$shell && \
+	_TRAINER_COMPLETE=$${shell}_source $(BIN)/trainer > $(COMPLETION)/trainer.$$shell && \
+	echo "# Put these lines into $$file:" && \
+	echo "source '$(COMPLETION)/shardgen.$$shell'" && echo "source '$(COMPLETION)/trainer.$$shell'" && \
+	echo "# They complete the commands that are on the PATH, e.g. after:" && \
+	echo "source '$(abspath $(BIN))/$$activate'"
 
 clean: ## Remove what make made, except shards: .venv, build and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -50,7 +50,12 @@ _BLOCKS = 4
 @scratch_option("A folder on the disk that is measured.")
 @output_option("cache.json")
 def main(photos: Path | None, count: int, rounds: int, scratch: Path | None, output: Path) -> None:
-    """Measure what training from a slow store waits for."""
+    """Measure what training from a slow store waits for.
+
+    \b
+    Example:
+      python -m benchmarks.bench_cache --photos photos --count 120 --rounds 1
+    """
     photo_set = PhotoSet.of(photos)
     runs: list[dict[str, Any]] = []
     with scratch_folder(scratch) as folder, S3Server() as server, fresh_bucket(server) as bucket:

@@ -116,7 +116,12 @@ def main(
     scratch: Path | None,
     output: Path,
 ) -> None:
-    """Measure what degradations cost, and what training saves when shards hold them."""
+    """Measure what degradations cost, and what training saves when shards hold them.
+
+    \b
+    Example:
+      python -m benchmarks.bench_degrade --photos photos --rounds 3 --workers 2
+    """
     all_photos = PhotoSet.of(photos)
     window = Window(
         seconds,

@@ -36,7 +36,12 @@ INPUTS = ("lr", "up")
 @scratch_option("A folder on the disk that is measured.")
 @output_option("disk.json")
 def main(photos: Path | None, rounds: int, scratch: Path | None, output: Path) -> None:
-    """Measure how fast patches come from a disk."""
+    """Measure how fast patches come from a disk.
+
+    \b
+    Example:
+      python -m benchmarks.bench_disk --photos photos --rounds 3
+    """
     photo_set = PhotoSet.of(photos)
     runs: dict[str, list[dict[str, Any]]] = {}
     with scratch_folder(scratch) as folder:

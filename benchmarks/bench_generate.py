@@ -153,7 +153,12 @@ def _run_module(module: str, options: Sequence[object], photos: PhotoSet, output
 def main(
     photos: Path | None, rounds: int, workers: int, scratch: Path | None, img2dataset: str | None, output: Path
 ) -> None:
-    """Time the generator, the bare floor, the usual script and img2dataset on the same photos."""
+    """Time the generator, the bare floor, the usual script and img2dataset on the same photos.
+
+    \b
+    Example:
+      python -m benchmarks.bench_generate --photos photos --rounds 3 --workers 2
+    """
     photo_set = PhotoSet.of(photos)
     ways = all_ways(workers, img2dataset)
     with scratch_folder(scratch) as folder:

@@ -125,7 +125,12 @@ def main(
     scratch: Path | None,
     output: Path | None,
 ) -> None:
-    """Measure how fast the trainer feeds a GPU."""
+    """Measure how fast the trainer feeds a GPU.
+
+    \b
+    Example:
+      python -m benchmarks.bench_gpu --photos photos
+    """
     start_s = monotonic()
     on = _device(device)
     photo_set = PhotoSet.of(photos) if shards is None else None

@@ -151,7 +151,12 @@ def _checked(name: str, worst: float, below: float) -> dict[str, Any]:
     help="The result.",
 )
 def main(photos: Path | None, rounds: int, workers: int, scratch: Path | None, output: Path) -> None:
-    """Measure planning, start-up and memory of the generator."""
+    """Measure planning, start-up and memory of the generator.
+
+    \b
+    Example:
+      python -m benchmarks.bench_plan --photos photos --rounds 3
+    """
     photo_set = PhotoSet.of(photos)
     try:
         with scratch_folder(scratch) as folder:

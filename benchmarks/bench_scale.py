@@ -235,7 +235,12 @@ def main(
     scratch: Path | None,
     output: Path,
 ) -> None:
-    """Measure how time and memory grow as the work does. Exit code 1 when anything grows above linear."""
+    """Measure how time and memory grow as the work does. Exit code 1 when anything grows above linear.
+
+    \b
+    Example:
+      python -m benchmarks.bench_scale --rounds 3
+    """
     done: dict[str, Any] = {}
     sizes = {"photos": photos, "finished": finished, "shards": shards, "samples": samples, "block": block}
     try:

@@ -276,7 +276,12 @@ def main(
     scratch: Path | None,
     output: Path,
 ) -> None:
-    """Measure how fast patches reach the training process."""
+    """Measure how fast patches reach the training process.
+
+    \b
+    Example:
+      python -m benchmarks.bench_stream --photos photos --rounds 5 --seconds 2
+    """
     all_photos = PhotoSet.of(photos)
     given = {PEERS: peers, FFCV: ffcv}
     pythons = {where: os.path.abspath(python) for where, python in given.items() if python}

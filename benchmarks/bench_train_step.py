@@ -114,7 +114,12 @@ def summarise(model: str, runs: list[Measured]) -> dict[str, Any]:
 def main(
     photos: Path | None, rounds: int, workers: int, device: str, scratch: Path | None, output: Path | None
 ) -> None:
-    """Measure the training step of all networks."""
+    """Measure the training step of all networks.
+
+    \b
+    Example:
+      python -m benchmarks.bench_train_step --photos photos --rounds 1 --workers 2
+    """
     photo_set = PhotoSet.of(photos)
     on = choose_device(device)
     limit_threads()

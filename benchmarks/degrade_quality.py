@@ -131,7 +131,12 @@ def _network(work: Path, name: str) -> Network:
 @click.option("--picture", type=click.Path(path_type=Path), help="Where to draw some photos, e.g. quality.jpg.")
 @output_option("degrade_quality.json")
 def main(photos: Path | None, work: Path, steps: int, picture: Path | None, output: Path) -> None:
-    """Measure what a degradation does for a network."""
+    """Measure what a degradation does for a network.
+
+    \b
+    Example:
+      python -m benchmarks.degrade_quality --photos photos --work work
+    """
     limit_threads()
     photo_set = PhotoSet.of(photos)
     try:

@@ -134,7 +134,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def parse_arguments() -> argparse.Namespace:
     """The command line. argparse, because the floor shall not wait for more."""
-    parser = argparse.ArgumentParser(description="The bare floor of making triplets.")
+    parser = argparse.ArgumentParser(
+        description="The bare floor of making triplets.",
+        epilog="Example: python -m benchmarks.floor --photos photos --output floor --workers 2",
+    )
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos")
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
     parser.add_argument("--scales", type=int, nargs="+", default=[4])

@@ -7,6 +7,9 @@ from typing import Any
 import click
 
 from benchmarks.common import RESULTS
+from shardgen.terminal import HelpFormatter
+
+click.Context.formatter_class = HelpFormatter
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -11,10 +11,13 @@ from drill.line import drill_line
 from drill.lines import LINES
 from drill.table import page, summary
 from shardgen.cpus import available_cpus
+from shardgen.terminal import Choice, HelpFormatter
+
+click.Context.formatter_class = HelpFormatter
 
 
-@click.command()
-@click.option("--only", multiple=True, type=click.Choice(tuple(LINES)), help="Do this line alone; may be repeated.")
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--only", multiple=True, type=Choice(LINES), help="Do this line alone; may be repeated.")
 @click.option("--table", is_flag=True, help="Do nothing, but put together the results that there are.")
 @click.option("--short", is_flag=True, help="A few times each, as the tests do.")
 @click.option("--share", type=float, default=1.0, show_default=True, help="Of the whole drill's counts.")
@@ -32,7 +35,10 @@ def main(
 ) -> None:
     """Do every fault, and put all results that there are into one table.
 
-    Example: python -m drill --only generate-killed --share 0.1
+    \b
+    Examples:
+      python -m drill --short
+      python -m drill --only generate-killed --share 0.1
     """
     for name in () if table else only or LINES:
         line = LINES[name]

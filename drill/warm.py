@@ -19,7 +19,17 @@ from typing import Any
 from drill.commands import TIMEOUT_S, Done
 
 # All that they import later on too: a user without rights may not even read Python's own files.
-_PRELOADED = ["shardgen.cli", "trainer.cli", "trainer.run", "trainer.export", "torch._dynamo", "sched", "cProfile"]
+_PRELOADED = [
+    "shardgen.cli",
+    "trainer.cli",
+    "trainer.commands.train",
+    "trainer.evaluate",
+    "trainer.upscale",
+    "trainer.export",
+    "torch._dynamo",
+    "sched",
+    "cProfile",
+]
 
 Prepare = tuple[Callable[..., object], tuple[Any, ...]]
 

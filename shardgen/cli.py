@@ -17,6 +17,9 @@ from shardgen.commands.recipe import recipe_commands
 from shardgen.errors import ShardgenError
 from shardgen.format import FormatError
 from shardgen.store import StoreError
+from shardgen.terminal import HelpFormatter
+
+click.Context.formatter_class = HelpFormatter
 
 
 class _Terminated(BaseException):
@@ -66,7 +69,13 @@ def _say_interrupted(args: Sequence[str] | None) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="shardgen")
 def commands() -> None:
-    """Make super-resolution training data: photos become WebDataset shards of HR / LR / upsampled triplets."""
+    """Make super-resolution training data: photos become WebDataset shards of HR / LR / upsampled triplets.
+
+    \b
+    Examples:
+      shardgen generate -i photos -o shards -s 2 4 --sample 0.01
+      shardgen inspect shards/scale_4x
+    """
 
 
 for _command in (

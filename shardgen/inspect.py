@@ -5,14 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape, render
+from rich.padding import Padding
 from rich.table import Table
 
 from shardgen.degradation.words import in_words, summary
 from shardgen.format import MANIFEST_NAME, Address, FormatError, Manifest, lr_name, shard_of_key
 from shardgen.shard_reader import StoredSample, find_sample, in_advance, open_manifest, scale_folders, stored_samples
 from shardgen.sources import printable
+
+# Columns of a cell from which on it may be folded: numbers and keys are shorter. The first of a row names it.
+_LEGIBLE, _LEGIBLE_NAME = 16, 24
 
 
 def describe_folders(folder: Address, shard: str | None = None, key: str | None = None) -> dict[str, dict[str, Any]]:
@@ -88,6 +93,31 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
+def _width(text: str) -> int:
+    return max(cell_len(line) for line in render(text).plain.split("\n"))
+
+
+def _print(console: Console, table: Table) -> None:
+    """As a table where it is legible: every column has room for its content, or for a good part of it."""
+    widths = [max(_width(str(cell)) for cell in (c.header, *c.cells)) for c in table.columns]
+    least = [min(width, _LEGIBLE if number else _LEGIBLE_NAME) for number, width in enumerate(widths)]
+    borders = 3 * len(widths) + 1
+    if sum(least) + borders <= console.width:
+        for column, width, enough in zip(table.columns, widths, least, strict=True):
+            column.no_wrap = width <= enough
+        console.print(table)
+        return
+    console.print(table.title or "", style="bold")
+    heads = [str(column.header) for column in table.columns]
+    for first, *others in zip(*(column.cells for column in table.columns), strict=True):
+        if len(others) == 1:
+            console.print(Padding(f"{first}: {others[0]}", (0, 0, 0, 2), expand=False))
+            continue
+        console.print(Padding(str(first), (0, 0, 0, 2), expand=False))
+        for head, cell in zip(heads[1:], others, strict=True):
+            console.print(Padding(f"{head}: {cell}", (0, 0, 0, 4), expand=False))
+
+
 def render_folder(name: str, described: dict[str, Any]) -> None:
     """Print a scale's settings, splits, classes and failures."""
     with _understood(name):
@@ -102,14 +132,14 @@ def _render_folder(name: str, described: dict[str, Any]) -> None:
             value = f"{value['name']}: {summary(value['steps'])}"
         settings.add_row(key.replace("_", " "), f"{value:,}" if type(value) is int else _shown(value))
     settings.add_row("bytes per sample", f"{described['bytes_per_sample'] or 0:,}")
-    console.print(settings)
-    console.print(_split_table(described["splits"]))
-    console.print(_class_table(described["splits"]))
+    _print(console, settings)
+    _print(console, _split_table(described["splits"]))
+    _print(console, _class_table(described["splits"]))
     if described["failures_by_reason"]:
         table = _table("failures", "reason", "photos")
         for reason, count in described["failures_by_reason"].items():
             table.add_row(_shown(reason), f"{count:,}")
-        console.print(table)
+        _print(console, table)
         shown = "\n".join(
             f"  {printable(failure['path'])}: {failure['reason']}" for failure in described["failures"][:10]
         )
@@ -153,7 +183,7 @@ def render_shard(name: str, described: dict[str, Any]) -> None:
         psnr = sample.get("psnr_up_db")
         box = " ".join(str(edge) for edge in sample["box"])
         table.add_row(sample["key"], _shown(sample["source"]), box, "inf" if psnr is None else f"{psnr:.2f}")
-    Console().print(table)
+    _print(Console(), table)
 
 
 def render_sample(name: str, described: dict[str, Any]) -> None:
@@ -170,4 +200,4 @@ def render_sample(name: str, described: dict[str, Any]) -> None:
     for member in described["members"]:
         shape = " x ".join(str(edge) for edge in member["shape"] or ())
         table.add_row(member["name"], f"{shape or 'text'}, {member['bytes']:,} bytes at {member['offset']:,}")
-    Console().print(table)
+    _print(Console(), table)

@@ -4,9 +4,8 @@ import sys
 from time import monotonic
 from types import TracebackType
 
-from tqdm import tqdm
-
 from shardgen.shard_job import Progress
+from shardgen.terminal import Bar, shows_bars
 
 _LINE_EVERY_S = 10.0
 
@@ -19,7 +18,7 @@ class ProgressDisplay:
         self._total = total
         self._start_s = monotonic()
         self._next_line_s = self._start_s + _LINE_EVERY_S
-        self._bar = tqdm(total=total, unit=" photos", dynamic_ncols=True) if sys.stderr.isatty() else None
+        self._bar = Bar(total=total, unit=" photos") if shows_bars() else None
 
     def __enter__(self) -> "ProgressDisplay":
         return self

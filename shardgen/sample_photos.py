@@ -5,10 +5,14 @@ python -m shardgen.sample_photos FOLDER
 
 import importlib.util
 import shutil
-import sys
 from pathlib import Path
 
+import click
+
 from shardgen.errors import UsageError
+from shardgen.terminal import HelpFormatter
+
+click.Context.formatter_class = HelpFormatter
 
 PHOTOS = {
     "animal": ("chelsea.png",),
@@ -34,7 +38,20 @@ def copy_sample_photos(folder: Path) -> int:
     return sum(len(names) for names in PHOTOS.values())
 
 
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("folder", type=click.Path(path_type=Path))
+def main(folder: Path) -> None:
+    """Copy the colour photographs that scikit-image carries to FOLDER/CLASS/NAME.
+
+    \b
+    Example:
+      python -m shardgen.sample_photos build/sample_photos
+    """
+    try:
+        click.echo(f"{copy_sample_photos(folder)} photographs of scikit-image in {folder}")
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m shardgen.sample_photos FOLDER")
-    print(f"{copy_sample_photos(Path(sys.argv[1]))} photographs of scikit-image in {sys.argv[1]}")
+    main()

@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).parent.parent
 # Low rooms first. A room may import from earlier lines, and from rooms of its own line that stand before it.
 FLOORS = {
     "shardgen": """
-        __init__ errors format
+        __init__ errors format terminal
         geometry files pixels bicubic ahead attempts store
         degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
@@ -26,7 +26,7 @@ FLOORS = {
         cli __main__
     """,
     "trainer": """
-        __init__ errors pixels
+        __init__ errors pixels loading
         config device files losses memory metrics picture stopping
         place meeting world
         models.blocks models.compact models.rrdb models.__init__ weights_layout weights
@@ -38,7 +38,7 @@ FLOORS = {
         shards photos tiles inference optim learner meter
         checkpoint journal run_folder display evaluate validation record
         loop plan run export upscale
-        commands.__init__ commands.types commands.tables commands.settings
+        commands.__init__ commands.types commands.tables commands.settings commands.options
         commands.train commands.evaluate commands.upscale commands.export cli __main__
     """,
 }
@@ -47,6 +47,7 @@ ORDER = {package: floors.split() for package, floors in FLOORS.items()}
 CONTRACT = {
     "trainer": {
         *("shardgen.format", "shardgen.bicubic", "shardgen.store"),
+        *("shardgen.__init__", "shardgen.terminal"),
         *("shardgen.page.pictures", "shardgen.page.plots", "shardgen.page.render"),
     },
     "shardgen": set(),

@@ -17,7 +17,7 @@ def make(*args: str) -> str:
 def test_help_names_every_target() -> None:
     text = make()
     assert text == make("help")
-    targets = "help install demo shards test test-scale drill lint format bench bench-gpu bench-scale clean"
+    targets = "help install demo shards test test-scale drill lint format bench bench-gpu bench-scale completion clean"
     for target in targets.split():
         assert f"  make {target} " in text
 

@@ -10,13 +10,19 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
+from shardgen import __version__
 from shardgen.store import StoreError
+from shardgen.terminal import HelpFormatter, did_you_mean
 from trainer.commands.evaluate import evaluate_command
 from trainer.commands.export import export_command
-from trainer.commands.train import OPTIONS, train_command
+from trainer.commands.options import OPTIONS
 from trainer.commands.upscale import upscale_command
 from trainer.errors import SaidElsewhere, TrainerError, UsageError
+from trainer.loading import loading
 from trainer.place import Place
+
+_COMPLETION = "_TRAINER_COMPLETE"  # the shell asks in this variable
+click.Context.formatter_class = HelpFormatter
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -25,7 +31,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end the run
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = commands.main(args=args, prog_name="python -m trainer", standalone_mode=False)
+        # Shells complete the words of the console script, and click takes the variable's name from its name.
+        name = "trainer" if _COMPLETION in os.environ else "python -m trainer"
+        code = commands.main(args=args, prog_name=name, standalone_mode=False)
     except SaidElsewhere as error:
         code = error.exit_code
     except (TrainerError, StoreError) as error:
@@ -45,14 +53,15 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 class _Commands(click.Group):
-    """Says what to do with a folder that stands where a command is expected."""
+    """Says what to do with a word that is no command: which one is near, or that a folder is to be trained on."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands:
+        if args and args[0] not in self.commands and not ctx.resilient_parsing:
             word = args[0]
-            hint = f"to train on it: --shards {word}" if _is_there(word) else "training needs no word: --shards FOLDER"
+            hint = did_you_mean(word, self.commands) or "training needs no word: --shards FOLDER"
+            hint = f"to train on it: --shards {word}" if _is_there(word) else hint
             raise click.UsageError(f"{word} is no command; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -69,11 +78,15 @@ def _is_there(word: str) -> bool:
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+@click.version_option(__version__, prog_name="trainer")
 @click.pass_context
 def commands(context: click.Context, /, config_file: Path | None, resume: bool, **values: Any) -> int | None:
     """Train a super-resolution network on shards, or use one by a command below.
 
-    Example: python -m trainer --shards shards/scale_4x --model standard
+    \b
+    Examples:
+      python -m trainer --shards shards/scale_4x --model standard
+      python -m trainer --run standard-4x --resume
     """
     if context.invoked_subcommand is not None:
         given = [name for name in values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
@@ -88,6 +101,8 @@ def commands(context: click.Context, /, config_file: Path | None, resume: bool, 
             refusal = UsageError(f"{context.invoked_subcommand} is work for one process; start it without torchrun")
             raise refusal if place.leads else SaidElsewhere(refusal.exit_code)
         return None
+    with loading():
+        from trainer.commands.train import train_command
     return train_command(context, config_file, resume, values)
 
 

@@ -6,6 +6,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from shardgen.terminal import Bar, fitted, shows_bars
 from trainer.meter import Pace
 
 _LINE_EVERY_S = 20.0
@@ -20,11 +21,7 @@ class Display:
         self._next_line_s = self._start_s + _LINE_EVERY_S
         self._best = ""
         self._text = ""
-        self._bar = (
-            tqdm(total=total, initial=first, unit="it", dynamic_ncols=True, smoothing=0.05)
-            if sys.stderr.isatty()
-            else None
-        )
+        self._bar = Bar(total=total, initial=first, unit="it", smoothing=0.05) if shows_bars() else None
 
     def __enter__(self) -> "Display":
         return self
@@ -59,5 +56,5 @@ class Display:
 
     def say(self, line: str) -> None:
         """A line of its own, above the bar."""
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(fitted(line, sys.stderr), file=sys.stderr)
         sys.stderr.flush()

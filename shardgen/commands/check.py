@@ -10,6 +10,7 @@ from shardgen.cpus import available_cpus
 from shardgen.errors import ShardgenError, UsageError
 from shardgen.format import Address
 from shardgen.inspect import describe_folders, render_folder, render_sample, render_shard
+from shardgen.terminal import say
 from shardgen.verify import verify
 
 
@@ -21,7 +22,10 @@ from shardgen.verify import verify
 def inspect_command(folder: Address, shard: str | None, key: str | None, as_json: bool) -> None:
     """Show what a folder of shards holds.
 
-    Example: shardgen inspect shards/scale_4x --shard val-000000
+    \b
+    Examples:
+      shardgen inspect shards/scale_4x
+      shardgen inspect shards/scale_4x --shard val-000000
     """
     if shard and key:
         raise UsageError("--shard and --sample do not go together: name one of them")
@@ -34,7 +38,7 @@ def inspect_command(folder: Address, shard: str | None, key: str | None, as_json
         render(name, description)
 
 
-@click.command("verify")
+@click.command("verify", short_help="Read everything again and name what is broken.")
 @click.argument("folder", type=ADDRESS, default=Path("shards"))
 @click.option("--fix", is_flag=True, help="Remove broken shards, so that the next generate makes exactly those again.")
 @click.option(
@@ -43,14 +47,16 @@ def inspect_command(folder: Address, shard: str | None, key: str | None, as_json
 def verify_command(folder: Address, fix: bool, workers: int | None) -> None:
     """Read everything again and name every shard that is not what it should be.
 
-    Example: shardgen verify shards --fix
+    \b
+    Example:
+      shardgen verify shards --fix
     """
     report = verify(folder, fix, workers or available_cpus())
     for problem in report.problems:
         click.echo(f"{problem.path}: {problem.reason}", err=True)
     if not report.problems:
         size = f"{report.num_samples:,} samples, {human_bytes(report.num_bytes)}"
-        click.echo(f"{report.num_shards} shards, {size}: all whole.")
+        say(f"{report.num_shards} shards, {size}: all whole.")
         return
     advice = "Removed; run generate again to make them anew." if fix else "--fix removes what is broken."
     num_checked = report.num_shards + report.num_manifests

@@ -13,6 +13,7 @@ from shardgen.commands.types import (
     FailureLimit,
     Scale,
     SpaceSeparatedScales,
+    complete_recipe,
     failure_limit,
     human_bytes,
     option,
@@ -26,6 +27,7 @@ from shardgen.errors import ShardgenError, UsageError
 from shardgen.format import CODECS, Address, scale_folder
 from shardgen.generate import STATS_NAME, Outcome, Preparation, generate, prepare
 from shardgen.sources import printable
+from shardgen.terminal import Choice, say
 
 _CPUS = "[default: the CPUs that this process may use, or those of the cluster]"
 _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, else one of this run's own]"
@@ -38,15 +40,16 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
 @option("--size", type=int, default=512, help="HR edge in px.")
 @option(
     "--fit",
-    type=click.Choice(FITS),
+    type=Choice(FITS),
     default="cover",
     help="What of a photo becomes HR: its centre square, native-resolution tiles, or all of it, distorted.",
 )
 @click.option("--tile-step", type=int, help="Px from tile to tile with --fit tile.  [default: --size, no overlap]")
 @option("--sample", type=float, default=1.0, help="Share of the photos: 0.01 to try, 0.1 to check, 1 for all.")
-@option("--method", type=click.Choice(METHODS), default="cubic", help="How LR is made and enlarged again.")
+@option("--method", type=Choice(METHODS), default="cubic", help="How LR is made and enlarged again.")
 @click.option(
     "--degradation",
+    shell_complete=complete_recipe,
     help=f"Make LR by a recipe instead: {', '.join(BUILT_IN)}, or a YAML file. `shardgen recipe show` prints one.",
 )
 @option("--variants", type=int, default=1, help="LR images of each training sample, all drawn from the recipe.")
@@ -54,7 +57,7 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
 @option("--sharpen-hr", is_flag=True, help="Sharpen HR as Real-ESRGAN does (unsharp mask), before LR is made of it.")
 @option(
     "--codec",
-    type=click.Choice(CODECS),
+    type=Choice(CODECS),
     default="npy",
     help="npy trains fastest; png and webp, both lossless, take about a half and a third of the space.",
 )
@@ -63,7 +66,7 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
 @option("--seed", type=int, default=0, help="Draws the order and the split of the photos, and from the recipe.")
 @option(
     "--engine",
-    type=click.Choice(("local", "ray")),
+    type=Choice(("local", "ray")),
     default="local",
     help="Who works: processes here, or a Ray cluster.",
 )
@@ -94,7 +97,10 @@ def generate_command(
 ) -> None:
     """Make shards from photos; what is there already is kept.
 
-    Example: shardgen generate -i OST -o shards -s 2 3 4 --sample 0.1 --auto
+    \b
+    Examples:
+      shardgen generate -i OST -o shards -s 2 3 4 --sample 0.1 --auto
+      shardgen generate -i OST -o shards -s 4 --degradation realesrgan --variants 8
     """
     chosen = _chosen_engine(engine, ray_address, workers)
     config = Config(
@@ -104,11 +110,11 @@ def generate_command(
         **settings,
     )
     if dry_run:
-        click.echo(_preparation_text(prepare(config)))
+        say(_preparation_text(prepare(config)))
         return
     with chosen as made_by:
         outcome = generate(config, made_by, functools.partial(_confirm, auto=auto))
-    click.echo(_outcome_text(outcome, config.output, config.size))
+    say(_outcome_text(outcome, config.output, config.size))
     _exit_by_failures(outcome, max_failures)
 
 
@@ -131,7 +137,7 @@ def _chosen_engine(engine: str, ray_address: str | None, workers: int | None) ->
 def _confirm(preparation: Preparation, auto: bool) -> None:
     if not preparation.tasks:
         return
-    click.echo(_preparation_text(preparation))
+    say(_preparation_text(preparation))
     if not auto and not click.confirm("Go on?", default=True):
         raise click.Abort
 

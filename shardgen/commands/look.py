@@ -6,7 +6,7 @@ import click
 from click.core import ParameterSource
 
 from shardgen import codec
-from shardgen.commands.types import ADDRESS, PATH, option
+from shardgen.commands.types import ADDRESS, PATH, complete_recipe, option
 from shardgen.degradation.recipe_file import load_recipe
 from shardgen.errors import ShardgenError, UsageError
 from shardgen.files import write_atomically
@@ -15,19 +15,27 @@ from shardgen.preview import draw_preview
 from shardgen.rebuild import rebuild
 from shardgen.recipe_preview import draw_recipe_preview
 from shardgen.store import file_size, is_folder
+from shardgen.terminal import Choice
 from shardgen.unpack import unpack
 
 
-@click.command("preview")
+@click.command("preview", short_help="Draw samples of shards, or a photo under draws of a recipe.")
 @click.argument("source", type=ADDRESS, metavar="FOLDER|PHOTO")
 @option("-o", "--output", type=PATH, default=Path("preview.png"), help="The picture to write.")
 @click.option("--count", type=click.IntRange(1, 64), help="Rows; with --recipe, draws.  [default: 6; 8]")
-@click.option("--recipe", help="Show a photo under draws of this recipe: a built-in name, or a YAML file.")
+@click.option(
+    "--recipe",
+    shell_complete=complete_recipe,
+    help="Show a photo under draws of this recipe: a built-in name, or a YAML file.",
+)
 @option("-s", "--scale", type=click.IntRange(MIN_SCALE, MAX_SCALE), default=4, help="With --recipe: HR px per LR px.")
 def preview_command(source: Address, output: Path, count: int | None, recipe: str | None, scale: int) -> None:
     """Draw some samples of a folder of shards; or one photo under many draws of a recipe, with their parameters.
 
-    Examples: shardgen preview shards/scale_4x -o preview.png; shardgen preview --recipe realesrgan photo.jpg
+    \b
+    Examples:
+      shardgen preview shards/scale_4x -o preview.png
+      shardgen preview --recipe realesrgan photo.jpg
     """
     if recipe is None:
         if file_size(source) is not None and not is_folder(source):
@@ -46,27 +54,31 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
     click.echo(f"{output}: {source} under {count or 8} draws of {loaded.name}, {scale}x")
 
 
-@click.command("unpack")
+@click.command("unpack", short_help="Write samples as loose PNG files.")
 @click.argument("folder", type=ADDRESS)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for scale_4x/mountain/img1_hr.png, ...")
-@click.option("--split", type=click.Choice(SPLITS), help="Only this split.  [default: both]")
+@click.option("--split", type=Choice(SPLITS), help="Only this split.  [default: both]")
 def unpack_command(folder: Address, output: Path, split: str | None) -> None:
     """Write the samples as loose PNG files, for tools that want folders.
 
-    Example: shardgen unpack shards/scale_4x -o OST_LR
+    \b
+    Example:
+      shardgen unpack shards/scale_4x -o OST_LR
     """
     count, num_files = unpack(folder, output, split)
     click.echo(f"{output}: {count:,} samples, {num_files:,} files")
 
 
-@click.command("rebuild")
+@click.command("rebuild", short_help="Make a sample's LR again from its record, and compare.")
 @click.argument("key")
 @click.argument("folder", type=ADDRESS, default=Path("shards"))
 @click.option("-o", "--output", type=PATH, help="Write the LR images made again into this folder, as PNG.")
 def rebuild_command(key: str, folder: Address, output: Path | None) -> None:
     """Make the LR images of a sample again, from its HR and the record of what was drawn, and compare.
 
-    Example: shardgen rebuild 000000300042 shards/scale_4x -o again
+    \b
+    Example:
+      shardgen rebuild 000000300042 shards/scale_4x -o again
     """
     different = []
     for image in rebuild(folder, key):

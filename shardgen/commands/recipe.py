@@ -3,22 +3,31 @@
 import click
 import yaml
 
+from shardgen.commands.types import complete_built_in, complete_recipe
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe, recipe_text
 from shardgen.degradation.steps import STEPS
 from shardgen.degradation.words import summary
 
 
-@click.group("recipe")
+@click.group("recipe", short_help="Print, check and list recipes for --degradation.")
 def recipe_commands() -> None:
-    """Recipes for --degradation: print one to start from, check one, list what there is."""
+    """Recipes for --degradation: print one to start from, check one, list what there is.
+
+    \b
+    Examples:
+      shardgen recipe show realesrgan > mine.yaml
+      shardgen recipe check mine.yaml
+    """
 
 
 @recipe_commands.command("show")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_built_in)
 def show_command(name: str | None) -> None:
     """Print a built-in recipe; without a name, say which there are.
 
-    Example: shardgen recipe show realesrgan > mine.yaml
+    \b
+    Example:
+      shardgen recipe show realesrgan > mine.yaml
     """
     if name is None:
         for built_in in BUILT_IN:
@@ -28,11 +37,13 @@ def show_command(name: str | None) -> None:
 
 
 @recipe_commands.command("check")
-@click.argument("file")
+@click.argument("file", shell_complete=complete_recipe)
 def check_command(file: str) -> None:
     """Read a recipe and say in which order it does what; or what is wrong with it.
 
-    Example: shardgen recipe check mine.yaml
+    \b
+    Example:
+      shardgen recipe check mine.yaml
     """
     recipe = load_recipe(file)
     click.echo(f"{recipe.name}: {summary(recipe.plain['steps'])}")
@@ -42,7 +53,9 @@ def check_command(file: str) -> None:
 def steps_command() -> None:
     """List all steps, with what they can be told and the defaults.
 
-    Example: shardgen recipe steps
+    \b
+    Example:
+      shardgen recipe steps
     """
     for name, step in STEPS.items():
         click.echo(f"{name}: {step.summary}")

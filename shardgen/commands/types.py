@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from shardgen.degradation.recipe_file import BUILT_IN
 from shardgen.format import Address
 from shardgen.store import parse_address
+from shardgen.terminal import complete_file, complete_word
 
 
 class AddressParam(click.ParamType[Address]):
@@ -19,6 +22,9 @@ class AddressParam(click.ParamType[Address]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
         return parse_address(value) if isinstance(value, str) else value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return complete_file(incomplete)
 
 
 class LocalPath(click.ParamType[Path]):
@@ -32,11 +38,25 @@ class LocalPath(click.ParamType[Path]):
             self.fail(f"{address} lies in a store; expected a path of this machine", param, ctx)
         return address
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return complete_file(incomplete)
+
 
 ADDRESS, PATH = AddressParam(), LocalPath()
 
 # An option whose default is shown by --help.
 option = functools.partial(click.option, show_default=True)
+
+
+def complete_built_in(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The built-in recipes."""
+    return complete_word(incomplete, BUILT_IN)
+
+
+def complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The built-in recipes, else files."""
+    return complete_built_in(ctx, param, incomplete) or complete_file(incomplete)
+
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -77,10 +97,17 @@ def failure_limit(value: str | None, num_photos: int) -> int:
     return int(float(value[:-1]) * num_photos / 100) if value.endswith("%") else int(value)
 
 
+_SCALES = tuple("2345678")
+_MORE_SCALES = "shardgen.more_scales"
+
+
 class Scale(click.ParamType[tuple[int, ...]]):
     """One or more integers: `4`, or `2,3,4`."""
 
     name = "N"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return complete_word(incomplete, _SCALES)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         if isinstance(value, tuple):
@@ -95,7 +122,15 @@ class SpaceSeparatedScales(click.Command):
     """Lets `-s 2 3 4` mean `-s 2 -s 3 -s 4`: everything up to the next option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _repeat_option(args, ("-s", "--scales")))
+        names = ("-s", "--scales")
+        repeated = _repeat_option(args, names)
+        ctx.meta[_MORE_SCALES] = repeated[-2:-1] and repeated[-2] in names
+        return super().parse_args(ctx, repeated)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Another scale where one stands before, else options."""
+        scales = complete_word(incomplete, _SCALES) if ctx.meta.get(_MORE_SCALES) else []
+        return scales or super().shell_complete(ctx, incomplete)
 
 
 def _repeat_option(args: Sequence[str], names: Sequence[str]) -> list[str]:

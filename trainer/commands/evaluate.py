@@ -1,27 +1,28 @@
 """`python -m trainer evaluate`: PSNR and SSIM of a network beside bicubic's."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
-from tqdm import tqdm
 
 from shardgen.format import Address
-from trainer.cache.folder import cache_for
+from shardgen.terminal import Bar, Choice, say
 from trainer.commands.tables import quality_table
 from trainer.commands.types import ADDRESS, PATH, NumBytes, Tile
-from trainer.device import choose_device, limit_threads
 from trainer.errors import UsageError
-from trainer.evaluate import Judged, Pair, judge, photo_pairs, restores, shard_pairs
-from trainer.inference import as_function
-from trainer.metrics import Quality, mean_quality
-from trainer.models import Network
-from trainer.shards import ShardFolder, open_shards
-from trainer.weights import load_network
+from trainer.loading import loading
+
+if TYPE_CHECKING:  # they load PyTorch, for which neither help nor completion should wait
+    from trainer.evaluate import Judged, Pair
+    from trainer.metrics import Quality
+    from trainer.models import Network
+    from trainer.shards import ShardFolder
 
 
 @click.command("evaluate", short_help="PSNR and SSIM of a network, beside bicubic's.")
@@ -29,7 +30,7 @@ from trainer.weights import load_network
 @click.option("--shards", type=ADDRESS, help="Folder of one scale: its validation split is judged.")
 @click.option("--cache", type=PATH, help="As for training.")
 @click.option("--cache-bytes", type=NumBytes(), help="As for training.  [default: most of what is free there]")
-@click.option("--split", type=click.Choice(("train", "val")), default="val", show_default=True, help="With --shards.")
+@click.option("--split", type=Choice(("train", "val")), default="val", show_default=True, help="With --shards.")
 @click.option("--hr", type=PATH, help="Folder of HR photos: LR is made of them with the papers' bicubic.")
 @click.option("--scale", type=click.IntRange(2, 8), help="With --hr.  [default: the network's]")
 @click.option(
@@ -39,7 +40,7 @@ from trainer.weights import load_network
 @click.option("--json", "as_json", is_flag=True, help="Print every image's figures, for programs.")
 def evaluate_command(
     weights: Path,
-    shards: "Address | None",
+    shards: Address | None,
     cache: Path | None,
     cache_bytes: int | None,
     split: str,
@@ -51,10 +52,22 @@ def evaluate_command(
 ) -> None:
     """Measure PSNR and SSIM, of RGB and of Y (BT.601), without a border of `scale` px, beside bicubic's.
 
-    Example: python -m trainer evaluate --weights runs/lite-4x/best.pth --shards shards/scale_4x
+    \b
+    Examples:
+      python -m trainer evaluate --weights runs/lite-4x/best.pth --shards shards/scale_4x
+      python -m trainer evaluate --weights runs/lite-4x/best.pth --hr photos --scale 4
     """
     if (shards is None) == (hr is None):
         raise UsageError("name what to judge on: either --shards shards/scale_4x, or --hr FOLDER of sharp photos")
+    with loading():
+        from trainer.cache.folder import cache_for
+        from trainer.device import choose_device, limit_threads
+        from trainer.evaluate import judge
+        from trainer.inference import as_function
+        from trainer.metrics import mean_quality
+        from trainer.shards import open_shards
+        from trainer.weights import load_network
+
     limit_threads()
     on = choose_device(device)
     network = load_network(weights).to(on)
@@ -66,7 +79,7 @@ def evaluate_command(
         else _pairs_of_photos(network, weights, hr, scale)
     )
     function = as_function(network, on, tile)
-    judged = _kept(tqdm(judge(function, pairs), desc="images", unit="", disable=None, dynamic_ncols=True))
+    judged = _kept(Bar(judge(function, pairs), desc="images", unit=""))
     if not judged:
         raise UsageError(f"{data}: there are no images in it")
     means = {name: mean_quality([figures[name] for _, figures in judged]) for name in ("bicubic", "network")}
@@ -76,13 +89,15 @@ def evaluate_command(
         found = {"weights": str(weights), "data": data, "scale": scale, "mean": mean, "images": images}
         click.echo(json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False))
         return
-    click.echo(f"{weights} ({network.spec.name}, {network.spec.scale}x) on {data}, {len(judged):,} images at {scale}x")
+    say(f"{weights} ({network.spec.name}, {network.spec.scale}x) on {data}, {len(judged):,} images at {scale}x")
     click.echo(quality_table(means))
 
 
 def _pairs_of_shards(
     network: Network, weights: Path, shards: ShardFolder, split: str, scale: int | None
 ) -> tuple[Iterator[Pair], int, str]:
+    from trainer.evaluate import restores, shard_pairs
+
     folder = shards.path
     if scale not in (None, shards.scale):
         raise UsageError(f"--scale {scale}: the shards in {folder} are {shards.scale}x; leave --scale out")
@@ -98,6 +113,8 @@ def _pairs_of_shards(
 def _pairs_of_photos(
     network: Network, weights: Path, folder: Path | None, scale: int | None
 ) -> tuple[Iterator[Pair], int, str]:
+    from trainer.evaluate import photo_pairs, restores
+
     assert folder is not None
     if scale is None and network.spec.scale == 1:
         raise UsageError(f"{weights} restores enlarged images: say how much they are enlarged with --scale, e.g. 4")

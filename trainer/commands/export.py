@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from trainer.commands.types import PATH
-from trainer.export import export_onnx
+from trainer.loading import loading
 
 
 @click.command("export", short_help="Write a network as ONNX.")
@@ -14,8 +14,12 @@ from trainer.export import export_onnx
 def export_command(weights: Path, output: Path) -> None:
     """Write a network as ONNX with free height and width, checked against PyTorch.
 
-    Example: python -m trainer export --weights runs/lite-4x/best.pth -o model.onnx
+    \b
+    Example:
+      python -m trainer export --weights runs/lite-4x/best.pth -o model.onnx
     """
+    with loading():
+        from trainer.export import export_onnx
     report = export_onnx(weights, output)
     sizes = ", ".join(f"{width}x{height}" for _, height, width in report.sizes)
     kind = f"{report.spec.name}, {report.spec.scale}x, opset {report.opset}, {report.num_bytes / 1e6:.1f} MB"

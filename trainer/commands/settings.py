@@ -1,6 +1,5 @@
 """Where a setting comes from: the command line before a resumed run or a `--config` file, those before the defaults."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from click.core import ParameterSource
 
 from shardgen.format import Address
 from shardgen.store import file_size, read_bytes
+from shardgen.terminal import did_you_mean
 from trainer.config import FREE_TO_CHANGE, TrainConfig, option_names
 from trainer.errors import UsageError
 from trainer.run_folder import RunFolder, existing_run, forget_job, run_of_job
@@ -84,8 +84,7 @@ def _read(context: click.Context, file: Address) -> dict[str, Any]:
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name.replace("_", "-") not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            hint = did_you_mean(str(key), known) or f"known are {', '.join(known)}"
             raise UsageError(f"{file}: there is no setting {key!r}; {hint}")
         settings[name] = _converted(context, options[name], value, file)
     return settings

@@ -1,11 +1,20 @@
 """Figures as people read them."""
 
-from trainer.metrics import Quality
+import sys
+from typing import TYPE_CHECKING
+
+from shardgen.terminal import columns
+
+if TYPE_CHECKING:
+    from trainer.metrics import Quality
 
 
-def quality_table(means: dict[str, Quality]) -> str:
-    """A line for each name: PSNR and SSIM of luma and of RGB."""
-    lines = [f"{'':9}{'PSNR-Y':>10}{'SSIM-Y':>9}{'PSNR':>10}{'SSIM':>9}"]
-    for name, q in means.items():
-        lines.append(f"{name:9}{q.psnr_y:>7.2f} dB{q.ssim_y:>9.4f}{q.psnr_rgb:>7.2f} dB{q.ssim_rgb:>9.4f}")
+def quality_table(means: "dict[str, Quality]") -> str:
+    """A line for each name: PSNR and SSIM of luma and of RGB; on a narrow terminal a line for each of the two."""
+    luma = [f"{'PSNR-Y':>10}{'SSIM-Y':>9}", *(f"{q.psnr_y:>7.2f} dB{q.ssim_y:>9.4f}" for q in means.values())]
+    rgb = [f"{'PSNR':>10}{'SSIM':>9}", *(f"{q.psnr_rgb:>7.2f} dB{q.ssim_rgb:>9.4f}" for q in means.values())]
+    names = [f"{name:9}" for name in ("", *means)]
+    lines = ["".join(parts) for parts in zip(names, luma, rgb, strict=True)]
+    if len(lines[0]) > (columns(sys.stdout) or len(lines[0])):
+        lines = ["".join(parts) for half in (luma, rgb) for parts in zip(names, half, strict=True)]
     return "\n".join(lines)

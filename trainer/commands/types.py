@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+from click.shell_completion import CompletionItem
 
 from shardgen.format import Address
 from shardgen.store import AddressError, parse_address
+from shardgen.terminal import complete_file
 
 PATH = click.Path(path_type=Path)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -25,6 +27,9 @@ class AddressType(click.ParamType[Address]):
             return parse_address(value)
         except AddressError as error:
             self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return complete_file(incomplete)
 
 
 class NumBytes(click.ParamType[int]):

@@ -6,10 +6,7 @@ from typing import Literal
 import click
 
 from trainer.commands.types import PATH, Tile
-from trainer.device import choose_device, limit_threads
-from trainer.photos import list_photos
-from trainer.upscale import upscale_photos
-from trainer.weights import load_network
+from trainer.loading import loading
 
 
 @click.command("upscale", short_help="Enlarge photos.")
@@ -41,8 +38,16 @@ def upscale_command(
 ) -> None:
     """Enlarge PHOTOS: files, or folders of them. Transparency and grey are kept.
 
-    Example: python -m trainer upscale --weights runs/lite-4x/best.pth photo.jpg -o enlarged
+    \b
+    Examples:
+      python -m trainer upscale --weights runs/lite-4x/best.pth photo.jpg -o enlarged
+      python -m trainer upscale --weights runs/lite-4x/best.pth photos -o enlarged --compare
     """
+    with loading():
+        from trainer.device import choose_device, limit_threads
+        from trainer.photos import list_photos
+        from trainer.upscale import upscale_photos
+        from trainer.weights import load_network
     limit_threads()
     network = load_network(weights)
     found = list_photos(photos, leave_out=output)
