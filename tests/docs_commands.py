@@ -206,8 +206,9 @@ def _run_in_shell(command: str) -> tuple[int, str, str]:
 def dry_make(command: str) -> "subprocess.CompletedProcess[str]":
     """`make ...` as a shell reads it, but make only says what it would do."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    shell = command.replace("make ", f"make -n -C {shlex.quote(str(ROOT))} --no-print-directory ", 1)
-    return subprocess.run(["bash", "-c", shell], env=environment, capture_output=True, text=True)
+    where = Path.cwd() if Path("Makefile").exists() else ROOT
+    shell = command.replace("make ", "make -n ", 1)
+    return subprocess.run(["bash", "-c", shell], cwd=where, env=environment, capture_output=True, text=True)
 
 
 def run_python(text: str) -> str:

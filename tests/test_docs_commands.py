@@ -39,7 +39,9 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         Image.fromarray(make_photo(36, 48, seed=1)).save(folder / name)
     generate(folder / "OST", folder / "shards", "-s", 2, 4)
-    for scale, name in ((2, "two"), (4, "lite-4x")):
+    for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
+        shutil.copyfile(ROOT / name, folder / name)
+    for scale, name in ((2, "two"), (4, "lite-4x"), (4, "lite-4x-2")):
         shards = folder / f"shards/scale_{scale}x"
         done = trainer("--shards", shards, "--steps", 2, *SMALL, "--run", name, "--out", folder / "runs")
         assert done.code == 0, done.err
