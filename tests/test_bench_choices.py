@@ -1,0 +1,81 @@
+"""The benchmark of `--method` and `--codec`: the whole command on a few made photos, beside what must come out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from helpers import make_photos
+from PIL import Image
+
+from benchmarks import choices
+from benchmarks.common import REPOSITORY, RESULTS
+from shardgen.config import METHODS
+from shardgen.format import CODECS
+
+PX = 48
+
+
+def test_the_command_measures_methods_and_codecs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "METHODS", ("nearest", "area"))  # each starts a process; all are in the results
+    monkeypatch.setattr(choices, "CODECS", ("npy", "webp"))
+    photos, output = make_photos(tmp_path / "photos", 5), tmp_path / "choices.json"
+    where = ["--photos", str(photos), "--scratch", str(tmp_path), "-o", str(output)]
+    done = CliRunner().invoke(choices.main, [*where, "--size", str(PX)])
+    assert done.exit_code == 0, done.output
+    found = json.loads(output.read_text())
+
+    assert set(found["methods"]) == {"nearest", "area"} and set(found["codecs"]) == {"npy", "webp"}
+    for psnr in found["methods"].values():
+        assert 10 < psnr["min"] < psnr["mean"] < psnr["max"] < 60
+    assert found["methods"]["nearest"]["mean"] < found["methods"]["area"]["mean"]
+
+    image = PX * PX * 3
+    for scale in (2, 3, 4):
+        lr = image // scale**2
+        with_up, without = (found["codecs"]["npy"][name][f"{scale}x"] for name in ("with up", "without up"))
+        assert 2 * image + lr < with_up < 2 * image + lr + 12_000
+        assert image < with_up - without < image + 1_500  # the image, its headers, and padding
+    for ways in found["codecs"].values():
+        assert all(ways["without up"][scale] < ways["with up"][scale] for scale in ("2x", "3x", "4x"))
+    assert found["settings"] == {"size": PX, "sample": 1.0, "method_scale": 4}
+    assert "PSNR of up" in done.output and "webp, without up" in done.output
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("shardgen-bench")] == []
+
+
+def test_the_published_result_is_whole_and_quoted() -> None:
+    found = json.loads((RESULTS / "choices.json").read_text())
+    assert set(found["methods"]) == set(METHODS) and set(found["codecs"]) == set(CODECS)
+    page = (REPOSITORY / "docs/performance.md").read_text()
+    for name, psnr in found["methods"].items():
+        assert f"| `{name}` | {psnr['mean']:.2f} dB | {psnr['min']:.2f} dB | {psnr['max']:.2f} dB |\n" in page
+    for name, ways in found["codecs"].items():
+        for way, option in (("with up", ""), ("without up", ", `--no-up`")):
+            sizes = " | ".join(f"{ways[way][scale]:,}" for scale in ("2x", "3x", "4x"))
+            assert f"| `{name}`{option} | {sizes} |\n" in page
+
+
+def test_the_mean_is_over_samples_and_not_over_splits() -> None:
+    train = {"samples": 4, "psnr_up_db": {"mean": 30.0, "min": 20.0, "max": 40.0, "identical": 1}}
+    val = {"samples": 1, "psnr_up_db": {"mean": 34.0, "min": 34.0, "max": 34.0, "identical": 0}}
+    none = {"samples": 2, "psnr_up_db": {"mean": None, "min": None, "max": None, "identical": 2}}
+    assert choices.psnr_up_db({"splits": {"train": train, "val": val, "more": none}}) == {
+        "mean": 31.0,
+        "min": 20.0,
+        "max": 40.0,
+    }
+
+
+def test_photos_of_one_colour_are_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.full((64, 64, 3), 7, np.uint8)).save(tmp_path / "photos/flat.png")
+    where = ["--photos", str(tmp_path / "photos"), "--scratch", str(tmp_path), "-o", str(tmp_path / "choices.json")]
+    done = CliRunner().invoke(choices.main, [*where, "--size", str(PX)])
+    assert done.exit_code == 1 and "all of one colour" in done.output and not (tmp_path / "choices.json").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--photos", "nowhere"]])
+def test_without_photos_it_says_what_to_do(words: list[str]) -> None:
+    done = CliRunner().invoke(choices.main, words)
+    assert done.exit_code == 2 and "photo" in done.output
