@@ -15,7 +15,8 @@ DEMO    := build/demo
 # Each of these is passed on only when it is named.
 OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(METHOD),--method $(METHOD)) \
            $(if $(CODEC),--codec $(CODEC)) $(if $(DEGRADATION),--degradation $(DEGRADATION)) \
-           $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(WORKERS),--workers $(WORKERS))
+           $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(WORKERS),--workers $(WORKERS)) \
+           $(if $(EXCLUDE),--exclude "$(EXCLUDE)")
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo shards test test-scale lint format bench bench-gpu bench-scale drill completion clean

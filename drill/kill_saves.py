@@ -23,6 +23,7 @@ _OF_TRAINING = {
     "best.pth": 1,
     "state.pt": 3,
     "config.yaml": 1,
+    "plan.json": 1,
     "step-*.png": 3,
     "journal.jsonl": 6,
 }

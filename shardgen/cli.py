@@ -14,6 +14,7 @@ from shardgen.commands.check import inspect_command, verify_command
 from shardgen.commands.generate import generate_command
 from shardgen.commands.look import preview_command, rebuild_command, unpack_command
 from shardgen.commands.recipe import recipe_commands
+from shardgen.commands.report import report_command
 from shardgen.errors import ShardgenError
 from shardgen.format import FormatError
 from shardgen.store import StoreError
@@ -83,6 +84,7 @@ for _command in (
     inspect_command,
     verify_command,
     preview_command,
+    report_command,
     unpack_command,
     rebuild_command,
     recipe_commands,

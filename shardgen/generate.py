@@ -10,6 +10,7 @@ from typing import Any
 from shardgen.config import Config
 from shardgen.engines.base import Engine
 from shardgen.errors import PhotoError, RunError
+from shardgen.exclusion import Exclusion, leave_out
 from shardgen.files import remove_temporaries
 from shardgen.format import dump_json, scale_folder
 from shardgen.geometry import num_tiles
@@ -41,6 +42,7 @@ class Preparation:
     tasks: tuple[ShardTask, ...]
     samples_per_photo: float
     free_bytes: int | None  # None: in a store there is no end to it
+    excluded: Exclusion | None = None
 
     @property
     def num_photos(self) -> int:
@@ -83,6 +85,7 @@ class Outcome:
     removed: int
     manifests: dict[int, dict[str, Any]]
     work: Work
+    excluded: Exclusion | None = None
 
     @property
     def num_samples(self) -> int:
@@ -95,27 +98,41 @@ class Outcome:
         return [by_path[path] for path in sorted(by_path)]
 
 
-def prepare(config: Config) -> Preparation:
-    """List the photos, plan the shards, look at what is there. Changes nothing."""
-    listing = list_photos(config.input)
+def prepare(config: Config, exclude: Path | None = None) -> Preparation:
+    """List the photos, plan the shards, look at what is there. Changes nothing.
+
+    Photos that the file `exclude` names are as if they were not there.
+    """
+    listing, excluded = list_photos(config.input), None
+    if exclude is not None:
+        listing, excluded = leave_out(listing, exclude)
     samples_per_photo = _tiles_per_photo(listing.photos, config) if config.fit == "tile" else 1.0
     shards = plan_shards(listing.photos, config, samples_per_photo)
     inventories = take_inventory(shards, config)
     tasks = open_tasks(shards, inventories, config)
     return Preparation(
-        config, listing, tuple(shards), tuple(inventories), tuple(tasks), samples_per_photo, _free_bytes(inventories)
+        config,
+        listing,
+        tuple(shards),
+        tuple(inventories),
+        tuple(tasks),
+        samples_per_photo,
+        _free_bytes(inventories),
+        excluded,
     )
 
 
-def generate(config: Config, engine: Engine, confirm: Callable[[Preparation], None]) -> Outcome:
-    """Make what is missing.
+def generate(
+    config: Config, engine: Engine, confirm: Callable[[Preparation], None], exclude: Path | None = None
+) -> Outcome:
+    """Make what is missing of the photos that the file `exclude` does not name.
 
     `confirm` sees the preparation before anything is changed and raises to stop the run. Raises UsageError when the
     input holds no photos or another run works on the output, RunError when the disk is too small or the work fails;
     then finished shards stay and nothing half-written does.
     """
     with locked(config.output):
-        preparation = prepare(config)
+        preparation = prepare(config, exclude)
         _refuse_full_disk(preparation)
         _refuse_full_scratch(preparation, engine.num_workers)
         confirm(preparation)
@@ -134,6 +151,7 @@ def generate(config: Config, engine: Engine, confirm: Callable[[Preparation], No
             removed=sum(len(inventory.stale) for inventory in preparation.inventories),
             manifests=manifests,
             work=work,
+            excluded=preparation.excluded,
         )
         if preparation.tasks:
             write_bytes(config.output / STATS_NAME, dump_json(_stats(outcome)))
@@ -217,6 +235,7 @@ def _stats(outcome: Outcome) -> dict[str, Any]:
     return {
         "total_processed": work.photos,
         "total_failed": work.failures,
+        "excluded": outcome.excluded.num_photos if outcome.excluded else 0,
         "avg_processing_time": round(sum(work.stage_s.values()) / max(work.photos, 1), 6),
         "wall_time": round(work.wall_s, 3),
         "photos_per_second": round(work.photos / max(work.wall_s, 1e-9), 2),

@@ -32,13 +32,13 @@ def describe_folders(folder: Address, shard: str | None = None, key: str | None 
         return {str(path): _describe_sample(path, key) for path in folders}
     described = {}
     for path in folders:
-        with _understood(path):
+        with understood(path):
             described[str(path)] = _describe_manifest(open_manifest(path))
     return described
 
 
 @contextmanager
-def _understood(path: object) -> Iterator[None]:
+def understood(path: object) -> Iterator[None]:
     """FormatError when a manifest lacks something, or says it in another way than `docs/formats.md`."""
     try:
         yield
@@ -120,7 +120,7 @@ def _print(console: Console, table: Table) -> None:
 
 def render_folder(name: str, described: dict[str, Any]) -> None:
     """Print a scale's settings, splits, classes and failures."""
-    with _understood(name):
+    with understood(name):
         _render_folder(name, described)
 
 

@@ -11,14 +11,14 @@ _LINE_EVERY_S = 10.0
 
 
 class ProgressDisplay:
-    """Adds up the reports of a run over `total` photos and shows them on stderr. A context manager."""
+    """Adds up the reports of a run over `total` photos (or samples) and shows them on stderr. A context manager."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, what: str = "photos") -> None:
         self.done = Progress()
-        self._total = total
+        self._total, self._what = total, what
         self._start_s = monotonic()
         self._next_line_s = self._start_s + _LINE_EVERY_S
-        self._bar = Bar(total=total, unit=" photos") if shows_bars() else None
+        self._bar = Bar(total=total, unit=f" {what}") if shows_bars() else None
 
     def __enter__(self) -> "ProgressDisplay":
         return self
@@ -54,7 +54,7 @@ class ProgressDisplay:
             f", {(self._total - self.done.photos) / rate:.0f} s left" if rate and self.done.photos < self._total else ""
         )
         print(
-            f"{self.done.photos:,}/{self._total:,} photos, {rate:.0f} photos/s, {self._rates()}{eta}",
+            f"{self.done.photos:,}/{self._total:,} {self._what}, {rate:.0f} {self._what}/s, {self._rates()}{eta}",
             file=sys.stderr,
             flush=True,
         )

@@ -44,7 +44,7 @@ def opened(browser: Browser, path: Path, **options: Any) -> Iterator[Page]:
     page.goto(path.as_uri())
     page.evaluate("window.plotsDrawn.then(() => null)")
     yield page
-    assert trouble == []
+    assert trouble == [], trouble
     context.close()
 
 

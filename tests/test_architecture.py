@@ -15,14 +15,16 @@ FLOORS = {
         degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
         degradation.steps degradation.recipe degradation.plain_yaml degradation.recipe_file degradation.words
-        config scratch sources photo photo_reader resample codec cpus picture
+        config scratch sources exclusion photo photo_reader resample codec cpus picture measures duplicates
         degrade description plan statistics triplet shard_writer shard_upload
         marker shard_job
         engines.__init__ engines.fork_server engines.base engines.local engines.ray_node engines.ray
-        inventory manifest progress shard_reader
+        inventory manifest progress shard_reader survey
         page.__init__ page.pictures page.plots page.render
         output_lock generate inspect preview rebuild recipe_preview sample_photos unpack verify
-        commands.__init__ commands.types commands.generate commands.check commands.look commands.recipe
+        report.__init__ report.words report.contents report.figures report.extremes report.gallery
+        report.last_run report.page
+        commands.__init__ commands.types commands.generate commands.check commands.look commands.recipe commands.report
         cli __main__
     """,
     "trainer": """
@@ -38,8 +40,10 @@ FLOORS = {
         shards photos tiles inference optim learner meter
         checkpoint journal run_folder display evaluate validation record
         loop plan run export upscale
+        report.__init__ report.thinning report.journals report.runs report.curves report.tables report.cells
+        report.previews report.page
         commands.__init__ commands.types commands.tables commands.settings commands.options
-        commands.train commands.evaluate commands.upscale commands.export cli __main__
+        commands.train commands.evaluate commands.upscale commands.export commands.report cli __main__
     """,
 }
 ORDER = {package: floors.split() for package, floors in FLOORS.items()}

@@ -24,11 +24,11 @@ def test_help_names_every_target() -> None:
 
 def test_shards_passes_on_what_is_named() -> None:
     named = ["SCALES=2 4", "INPUT=my photos", "OUTPUT=out", "SIZE=256", "SAMPLE=0.1"]
-    named += ["METHOD=area", "CODEC=png", "WORKERS=3"]
+    named += ["METHOD=area", "CODEC=png", "WORKERS=3", "EXCLUDE=my list.txt"]
     command = make("-n", "shards", *named)
     assert (
         'python -m shardgen generate -i "my photos" -o "out" -s 2 4 --size 256 --sample 0.1 --method area --codec png '
-        "--workers 3 --auto"
+        '--workers 3 --exclude "my list.txt" --auto'
     ) in " ".join(command.split())
 
 

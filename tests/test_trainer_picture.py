@@ -1,5 +1,8 @@
 """The pictures that people compare with: every pixel of a cell, and words that are there and fit."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
-from trainer.picture import Row, grid
+from trainer.picture import GRID_TEXT, Row, grid, save_grid
 
 Pixels = NDArray[np.uint8]
 
@@ -54,6 +57,23 @@ def test_every_cell_stands_there_pixel_for_pixel_in_rows_and_columns(
         assert len({there[0][0] for there in row}) == 1, "a row's cells begin at different heights"
     for column in range(num_columns):
         assert len({row[column][0][1] for row in found}) == 1, "a column's cells do not stand below each other"
+
+
+def test_a_file_says_where_its_cells_are(tmp_path: Path) -> None:
+    """So that they can be cut out again; what is drawn is the same with it and without it."""
+    cells = [noise(*size, seed) for seed, size in enumerate([(20, 90), (30, 70), (25, 80), (25, 60)])]
+    aside = "\udc80/\N{CJK UNIFIED IDEOGRAPH-5C71}.jpg"
+    drawn = grid([Row(cells[:2], "first", aside), Row(cells[2:])], ["a", "b"])
+    save_grid(drawn, tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as picture:
+        found = json.loads(picture.text[GRID_TEXT])
+        whole = np.asarray(picture)
+    assert np.array_equal(whole, np.asarray(drawn))
+    assert found["titles"] == ["a", "b"]
+    assert [(row["caption"], row["aside"]) for row in found["rows"]] == [("first", aside), ("", "")]
+    boxes = [box for row in found["rows"] for box in row["cells"]]
+    for cell, (left, top, width, height) in zip(cells, boxes, strict=True):
+        assert np.array_equal(whole[top : top + height, left : left + width], cell)
 
 
 def test_titles_and_captions_are_written_where_they_belong() -> None:

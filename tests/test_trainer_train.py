@@ -52,6 +52,7 @@ def test_a_run_makes_what_it_says(whole: tuple[Path, subprocess.CompletedProcess
     made = {path.name for path in run.iterdir()} - {".lock"}
     assert made == {
         "config.yaml",
+        "plan.json",
         "journal.jsonl",
         "tensorboard",
         "previews",

@@ -16,6 +16,7 @@ from shardgen.terminal import HelpFormatter, did_you_mean
 from trainer.commands.evaluate import evaluate_command
 from trainer.commands.export import export_command
 from trainer.commands.options import OPTIONS
+from trainer.commands.report import report_command
 from trainer.commands.upscale import upscale_command
 from trainer.errors import SaidElsewhere, TrainerError, UsageError
 from trainer.loading import loading
@@ -108,5 +109,5 @@ def commands(context: click.Context, /, config_file: Path | None, resume: bool, 
 
 for _option in OPTIONS:
     commands = _option(commands)
-for _command in (evaluate_command, upscale_command, export_command):
+for _command in (evaluate_command, upscale_command, export_command, report_command):
     commands.add_command(_command)

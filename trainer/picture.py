@@ -1,9 +1,11 @@
 """Pictures for people to compare with: labelled images side by side, pixel for pixel, on a dark ground."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from trainer.pixels import Pixels
 
@@ -18,6 +20,9 @@ _LAST_LATIN = 0x017F
 # Pillow's own font has Latin letters only. Fonts with Chinese, and with most other scripts, by their files' names.
 _CJK_FONTS = ("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "PingFang.ttc", "msyh.ttc")
 _OTHER_FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")
+
+# The text of a PNG file that says where its cells are: see `save_grid`.
+GRID_TEXT = "sr-grid"
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -35,6 +40,7 @@ def grid(rows: Sequence[Row | tuple[Sequence[Pixels], str]], titles: Sequence[st
 
     Every row has a cell for each title. Cells may differ in size; each column is as wide as its widest cell. Of what is
     too long to be written, an ellipsis stands for the end, or for the beginning of an aside, which is often a path.
+    `info[GRID_TEXT]` says where the cells are.
     """
     drawn = [Row(*row) for row in rows]
     if not drawn or not titles or any(len(row.cells) != len(titles) for row in drawn):
@@ -50,15 +56,29 @@ def grid(rows: Sequence[Row | tuple[Sequence[Pixels], str]], titles: Sequence[st
     for left, title, room in zip(lefts, titles, widths, strict=True):
         _write(draw, (left, _HEADER_PX // 2), title, room, _FAINT)
     top = _HEADER_PX
+    places = []
     for row, height, below in zip(drawn, heights, captions, strict=True):
-        for left, cell in zip(lefts, row.cells, strict=True):
+        boxes = [(left, top, cell.shape[1], cell.shape[0]) for left, cell in zip(lefts, row.cells, strict=True)]
+        places.append({"cells": boxes, "caption": row.caption, "aside": row.aside})
+        for (left, *_), cell in zip(boxes, row.cells, strict=True):
             picture.paste(Image.fromarray(cell), (left, top))
         middle = top + height + _CAPTION_MIDDLE_PX
         written = _write(draw, (_GAP_PX, middle), row.caption, width - 2 * _GAP_PX, _TEXT)
         used = written + 3 * _GAP_PX if written else 0
         _write(draw, (width - _GAP_PX, middle), row.aside, width - 2 * _GAP_PX - used, _FAINT, from_right=True)
         top += height + below
+    picture.info[GRID_TEXT] = json.dumps({"titles": list(titles), "rows": places})
     return picture
+
+
+def save_grid(picture: Image.Image, path: Path) -> None:
+    """As PNG, with a text chunk named `GRID_TEXT` that says where the cells are, so that they can be cut out again.
+
+    It is JSON: `titles`, and `rows` with `cells` (left, top, width, height in px), `caption` and `aside`.
+    """
+    text = PngImagePlugin.PngInfo()
+    text.add_text(GRID_TEXT, picture.info[GRID_TEXT])
+    picture.save(path, "PNG", pnginfo=text)
 
 
 def _write(

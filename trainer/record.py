@@ -12,6 +12,7 @@ from trainer.files import replacing
 from trainer.journal import Journal
 from trainer.learner import Learner
 from trainer.meter import Pace
+from trainer.picture import save_grid
 from trainer.run_folder import RunFolder
 from trainer.validation import ValidationResult
 from trainer.weights import save_weights
@@ -69,7 +70,7 @@ class RunRecord(Record):
     def validated(self, step: int, result: ValidationResult, best_psnr_y: float) -> None:
         figures = {f"bicubic_{name}": value for name, value in asdict(result.bicubic).items()}
         with replacing(self._run.previews / f"step-{step:06d}.png") as temporary:
-            result.preview.save(temporary, "PNG")
+            save_grid(result.preview, temporary)
         self._journal.note("val", step, **asdict(result.network), **figures)
         self._journal.picture("bicubic_network_hr", step, result.preview)
         self._display.best(best_psnr_y)

@@ -12,12 +12,12 @@ import torch
 
 from trainer.cache.fetcher import FetchedAhead
 from trainer.checkpoint import Progress, explained, load_state
-from trainer.device import limit_threads
+from trainer.device import describe_device, limit_threads
 from trainer.errors import RunError
 from trainer.learner import Learner, StepSettings
 from trainer.loop import LoopSettings, TrainingLoop
 from trainer.losses import LOSSES
-from trainer.models import Network
+from trainer.models import Network, num_parameters
 from trainer.plan import Plan, describe
 from trainer.record import Record, recorded
 from trainer.run_folder import RunFolder
@@ -86,9 +86,22 @@ def _record(plan: Plan, run: RunFolder, progress: Progress, say: Callable[[str],
     if plan.place.job is not None:
         run.write_job(plan.place.job)
     run.write_config(plan.config.as_yaml())
+    run.write_plan(_facts(plan))
     run.publish()  # a store that cannot be written to is no place for a run
     with recorded(run, plan.folder.fingerprint(), progress.step, plan.total_steps) as record:
         yield record
+
+
+def _facts(plan: Plan) -> dict[str, int | str]:
+    """What the settings come to on this machine."""
+    return {
+        "steps": plan.total_steps,
+        "patches_per_step": plan.rows.global_batch,
+        "scale": plan.folder.scale,
+        "parameters": num_parameters(plan.spec.build()),
+        "device": describe_device(plan.device),
+        "precision": str(plan.precision),
+    }
 
 
 def _train(

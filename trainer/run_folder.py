@@ -5,6 +5,7 @@ every save, `state.pt` last.
 """
 
 import hashlib
+import json
 import math
 import secrets
 import shutil
@@ -25,6 +26,7 @@ from trainer.errors import RunError, TrainerError, UsageError
 from trainer.files import remove_temporaries, write_atomically
 
 _CONFIG, _JOURNAL, _STATE, _JOB = "config.yaml", "journal.jsonl", "state.pt", ".job"
+_PLAN, _PREVIEWS = "plan.json", "previews"
 _KEPT = "-kept"  # ends the name of a folder that whoever runs has been told to look into
 _LARGE = (".pt", ".pth")  # and never written to once they have their names
 
@@ -43,7 +45,8 @@ class RunFolder:
         self.config = path / _CONFIG
         self.journal = path / _JOURNAL
         self.tensorboard = path / "tensorboard"
-        self.previews = path / "previews"
+        self.previews = path / _PREVIEWS
+        self.plan = path / _PLAN
         self.weights = path / "model.pth"
         self.best = path / "best.pth"
         self.state = path / _STATE
@@ -98,6 +101,10 @@ class RunFolder:
     def write_config(self, settings: dict[str, Any]) -> None:
         write_atomically(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
 
+    def write_plan(self, facts: dict[str, Any]) -> None:
+        """What the settings come to: for whoever looks at the run, no run depends on it."""
+        write_atomically(self.plan, json.dumps(facts, indent=2).encode())
+
     def publish(self, patience_s: float = math.inf) -> None:
         """Put what has changed into the store, the state last: it speaks of all the others.
 
@@ -107,7 +114,7 @@ class RunFolder:
         if isinstance(self.home, Path):
             return
         files = [path for path in self.path.rglob("*") if path.is_file() and not path.name.startswith(".")]
-        for path in sorted(files, key=lambda path: path == self.state):
+        for path in sorted(files, key=lambda path: (path == self.state, path)):
             changed = _version(path)
             if self._published.get(path) != changed:
                 if monotonic() > until_s:

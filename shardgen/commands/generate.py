@@ -9,6 +9,7 @@ import click
 
 from shardgen.commands.types import (
     ADDRESS,
+    PATH,
     ByteSize,
     FailureLimit,
     Scale,
@@ -24,6 +25,7 @@ from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.engines.base import Engine
 from shardgen.engines.local import PoolEngine, SerialEngine
 from shardgen.errors import ShardgenError, UsageError
+from shardgen.exclusion import Exclusion
 from shardgen.format import CODECS, Address, scale_folder
 from shardgen.generate import STATS_NAME, Outcome, Preparation, generate, prepare
 from shardgen.sources import printable
@@ -81,6 +83,7 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
     type=FailureLimit(),
     help="Photos that may fail before the exit code is 1: 50, or 2%.  [default: 1%, at least 10]",
 )
+@click.option("--exclude", type=PATH, help="Leave out the photos that this file names, one path a line; see `report`.")
 @click.option("--auto", is_flag=True, help="Ask nothing.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 def generate_command(
@@ -88,6 +91,7 @@ def generate_command(
     ray_address: str | None,
     workers: int | None,
     max_failures: str | None,
+    exclude: Path | None,
     auto: bool,
     dry_run: bool,
     scales: tuple[tuple[int, ...], ...],
@@ -110,10 +114,10 @@ def generate_command(
         **settings,
     )
     if dry_run:
-        say(_preparation_text(prepare(config)))
+        say(_preparation_text(prepare(config, exclude)))
         return
     with chosen as made_by:
-        outcome = generate(config, made_by, functools.partial(_confirm, auto=auto))
+        outcome = generate(config, made_by, functools.partial(_confirm, auto=auto), exclude)
     say(_outcome_text(outcome, config.output, config.size))
     _exit_by_failures(outcome, max_failures)
 
@@ -136,6 +140,8 @@ def _chosen_engine(engine: str, ray_address: str | None, workers: int | None) ->
 
 def _confirm(preparation: Preparation, auto: bool) -> None:
     if not preparation.tasks:
+        if preparation.excluded:
+            say("\n".join(_exclusion_lines(preparation.excluded)))
         return
     say(_preparation_text(preparation))
     if not auto and not click.confirm("Go on?", default=True):
@@ -151,6 +157,7 @@ def _preparation_text(p: Preparation) -> str:
         f"Photos  {p.num_photos:,} of {len(listing.photos):,} in {p.config.input}"
         f" ({p.photos_of('train'):,} train, {p.photos_of('val'):,} val){others}{loops}",
     ]
+    lines += _exclusion_lines(p.excluded) if p.excluded else []
     for inventory in p.inventories:
         scale, hr = inventory.scale, p.config.hr_size(inventory.scale)
         cropped = f" ({p.config.size} cropped to a multiple of {scale})" if hr != p.config.size else ""
@@ -163,6 +170,16 @@ def _preparation_text(p: Preparation) -> str:
     need = f"{human_bytes(p.bytes_to_make)} needed"
     lines.append(f"Store   {need}" if p.free_bytes is None else f"Disk    {need}, {human_bytes(p.free_bytes)} free")
     return "\n".join(lines)
+
+
+def _exclusion_lines(excluded: Exclusion) -> list[str]:
+    name, unknown = excluded.file.name, excluded.unknown
+    lines = [f"Excluded: {excluded.num_photos:,} photos named in {name}"]
+    if unknown:
+        some = ", ".join(printable(path)[:200] for path in unknown[:3])
+        dots = ", ..." if len(unknown) > 3 else ""
+        lines.append(f"  {len(unknown):,} names in {name} are no photos of the input: {some}{dots}")
+    return lines
 
 
 def _how(config: Config) -> str:

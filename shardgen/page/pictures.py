@@ -14,7 +14,8 @@ _THUMBNAIL_QUALITY = 80
 
 def exact(pixels: Pixels) -> str:
     """A data URI from which every pixel comes back as it is. H x W x 3 uint8 RGB."""
-    return _uri(Image.fromarray(pixels), lossless=True, quality=100, method=4)
+    # A tenth of the time that the greatest effort takes, for 1 % more bytes.
+    return _uri(Image.fromarray(pixels), lossless=True, quality=50, method=2)
 
 
 def thumbnail(pixels: Pixels, edge: int) -> str:

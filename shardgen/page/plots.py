@@ -4,7 +4,7 @@ What a plot shows stands beside it as a table, for whoever cannot see it or want
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +51,10 @@ _THEME = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot, in words and figures too: `columns` and `rows` are those of the table beneath it."""
+    """A plot, in words and figures too: `columns` and `rows` are those of the table beneath it.
+
+    `datasets` has the values of those that the chart names (`alt.NamedData`): Altair takes seconds to check thousands.
+    """
 
     title: str
     description: str  # what it shows, in a sentence or two
@@ -59,11 +62,14 @@ class Plot:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     wide: bool = field(default=False)  # takes a line of the page for itself
+    datasets: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def spec(self) -> dict[str, Any]:
         """Vega-Lite, as wide as the page lets it be."""
         spec: dict[str, Any] = self.chart.to_dict()
         spec.setdefault("width", "container")
+        if self.datasets:
+            spec["datasets"] = {**spec.get("datasets", {}), **self.datasets}
         return {**spec, "autosize": {"type": "fit", "contains": "padding"}, "config": _THEME}
 
 

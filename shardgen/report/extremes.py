@@ -1,0 +1,219 @@
+"""The photos that someone may want to leave out: the ends of each measure, and those that look alike."""
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from shardgen.duplicates import look_alikes
+from shardgen.errors import RunError
+from shardgen.exclusion import exclude_line
+from shardgen.format import Manifest
+from shardgen.measures import aliases, luma
+from shardgen.page.pictures import exact, thumbnail
+from shardgen.report.words import TIMES, plural, short
+from shardgen.survey import Measured, Survey, image_of
+
+PER_LIST = 16
+MAX_GROUPS = 20
+_SHOWN_PER_GROUP = 8
+_NAMED_PER_GROUP = 40
+# Of 700 real photos, each saved again as JPEG of quality 50, halved, or made 10 % brighter: all stay within 6 bits;
+# less a rim of 1 % on each side, 94 %. All their pairs within 10 bits look alike, the first that do not are 12 apart.
+MAX_DISTANCE = 6
+_MAX_COMPARED_FLATNESS = 0.9
+_THUMBNAIL_PX = 200
+_LR_WINDOW_PX = 96
+
+
+@dataclass
+class Photos:
+    """The photos that can be ticked, by number, and the line that each would have in a file of `--exclude`."""
+
+    lines: list[str] = field(default_factory=list)
+    _numbers: dict[str, int] = field(default_factory=dict)
+
+    def number(self, source: str) -> int:
+        if source not in self._numbers:
+            self._numbers[source] = len(self.lines)
+            self.lines.append(exclude_line(source))
+        return self._numbers[source]
+
+
+@dataclass(frozen=True)
+class Card:
+    """A photo with a box to tick. `uri` is None where only its name is shown."""
+
+    photo: int
+    name: str
+    caption: str
+    uri: str | None = None
+    is_pixels: bool = False  # an LR image, to be seen pixel by pixel
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """One list of cards, or one of groups."""
+
+    id: str
+    title: str
+    explanation: str
+    cards: Sequence[Card] = ()
+    groups: Sequence["AlikeGroup"] = ()
+    nothing: str = ""  # said when there is none
+
+
+@dataclass(frozen=True)
+class AlikeGroup:
+    """Photos that look alike, the largest first: cards with thumbnails, cards without, and how many are not named."""
+
+    title: str
+    shown: Sequence[Card]
+    named: Sequence[Card]
+    num_left_out: int
+
+
+def extremes(surveys: Sequence[Survey], photos: Photos) -> list[Extremes]:
+    """All lists, over all scales: a photo stands once in each, as where it is the most extreme."""
+    manifests = {survey.manifest.scale: survey.manifest for survey in surveys}
+    everything = [sample for survey in surveys for sample in survey.measured]
+    made = _Cards(manifests, photos)
+    lists = [
+        Extremes(
+            "flattest",
+            "Flattest",
+            "Most of the picture is one colour, where there is nothing to restore: the share of its blocks of "
+            f"16 {TIMES} 16 px in which grey levels deviate by less than 2.",
+            made.hr(
+                _worst(everything, lambda m: (-m.flatness, m.sharpness)), lambda m: f"{100 * m.flatness:.0f} % flat"
+            ),
+        ),
+        Extremes(
+            "softest",
+            "Softest",
+            "Out of focus, shaken, or enlarged before they came here: the least variance of the Laplacian, as log10.",
+            made.hr(_worst(everything, lambda m: (m.sharpness,)), lambda m: f"sharpness {m.sharpness:.2f}"),
+        ),
+        Extremes(
+            "darkest",
+            "Darkest",
+            "The least mean brightness, from 0 to 1.",
+            made.hr(_worst(everything, lambda m: (m.brightness,)), lambda m: f"brightness {m.brightness:.2f}"),
+        ),
+        Extremes(
+            "brightest",
+            "Brightest",
+            "The greatest mean brightness: white pages, and what is overexposed.",
+            made.hr(_worst(everything, lambda m: (-m.brightness,)), lambda m: f"brightness {m.brightness:.2f}"),
+        ),
+        _aliased(surveys, made),
+        _alike(everything, made),
+    ]
+    return lists
+
+
+def _worst(samples: Iterable[Measured], key: Callable[[Measured], tuple[float, ...]]) -> list[Measured]:
+    """The first by the key, each photo once. What is equal is put in the order of names, not of shards."""
+    best: dict[str, tuple[tuple[object, ...], Measured]] = {}
+    for sample in samples:
+        rank = (*key(sample), sample.source, sample.scale, sample.sample.key)
+        if sample.source not in best or rank < best[sample.source][0]:
+            best[sample.source] = (rank, sample)
+    return [sample for _, sample in heapq.nsmallest(PER_LIST, best.values(), key=lambda pair: pair[0])]
+
+
+class _Cards:
+    """Makes cards, each thumbnail once."""
+
+    def __init__(self, manifests: dict[int, Manifest], photos: Photos) -> None:
+        self._manifests, self._photos = manifests, photos
+
+    def hr(self, samples: Iterable[Measured], caption: Callable[[Measured], str]) -> list[Card]:
+        return [self.thumbnail(sample, caption(sample)) for sample in samples]
+
+    def thumbnail(self, sample: Measured, caption: str) -> Card:
+        uri = thumbnail(image_of(sample.sample, "hr", self._manifests[sample.scale]), _THUMBNAIL_PX)
+        return Card(self._photos.number(sample.source), short(sample.source), caption, uri)
+
+    def name(self, sample: Measured, caption: str) -> Card:
+        return Card(self._photos.number(sample.source), short(sample.source), caption)
+
+    def lr(self, sample: Measured, caption: str) -> Card | None:
+        """The part of LR with the most aliasing. None when that LR is damaged."""
+        manifest = self._manifests[sample.scale]
+        hr = image_of(sample.sample, "hr", manifest)
+        try:
+            lr = image_of(sample.sample, "lr", manifest)
+        except RunError:
+            return None
+        method = sample.sample.describe()["method"]
+        top, left, edge = _strongest(np.abs(aliases(luma(hr), manifest.scale, method)))
+        pixels = exact(np.ascontiguousarray(lr[top : top + edge, left : left + edge]))
+        return Card(self._photos.number(sample.source), short(sample.source), caption, pixels, is_pixels=True)
+
+
+def _strongest(field: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> tuple[int, int, int]:
+    """Top, left and edge of the square with the greatest sum of squares, at most 96 px wide."""
+    edge = min(_LR_WINDOW_PX, *field.shape)
+    sums = cv2.integral(np.square(field, dtype=np.float64))
+    energy = sums[edge:, edge:] - sums[:-edge, edge:] - sums[edge:, :-edge] + sums[:-edge, :-edge]
+    top, left = np.unravel_index(int(np.argmax(energy)), energy.shape)
+    return int(top), int(left), edge
+
+
+def _aliased(surveys: Sequence[Survey], made: _Cards) -> Extremes:
+    some = [sample for survey in surveys for sample in survey.measured if sample.aliasing is not None]
+    what = (
+        "Fine detail that LR is too small for, and shows as false patterns and steps: how much of LR comes from "
+        "frequencies that it cannot hold, in grey levels (RMS). What is shown is LR, pixel by pixel, where it is worst."
+    )
+    if not some:
+        return Extremes(
+            "aliased",
+            "Most aliased",
+            what,
+            nothing="Left out: these LR images are made by a recipe, which blurs and adds noise on purpose, so "
+            "what comes from detail that is too fine cannot be told apart.",
+        )
+    several = len({sample.scale for sample in some}) > 1
+    cards = []
+    for sample in _worst(some, lambda m: (-(m.aliasing or 0.0),)):
+        where = f", {sample.scale}{TIMES}" if several else ""
+        card = made.lr(sample, f"{sample.aliasing:.1f} levels{where}")
+        cards += [card] if card else []
+    return Extremes("aliased", "Most aliased", what, cards)
+
+
+def _alike(everything: Sequence[Measured], made: _Cards) -> Extremes:
+    """Each image once, whatever the number of scales, but none that is flat: one white tile is like another."""
+    told = (sample for sample in reversed(everything) if sample.flatness <= _MAX_COMPARED_FLATNESS)
+    first = {(sample.source, sample.box): sample for sample in told}
+    images = sorted(first.values(), key=lambda sample: (sample.source, sample.box))
+    found = look_alikes([one.source for one in images], [one.hash for one in images], MAX_DISTANCE)
+    groups = []
+    for alike in found[:MAX_GROUPS]:
+        members = [images[number] for number in alike.images]
+        members.sort(key=lambda sample: (-sample.box[2] * sample.box[3], sample.source))
+        captions = [f"{sample.box[2]} {TIMES} {sample.box[3]} px" for sample in members]
+        cut, end = _SHOWN_PER_GROUP, _SHOWN_PER_GROUP + _NAMED_PER_GROUP
+        bits = f"up to {alike.distance} of 64 bits differ" if alike.distance else "the same hash"
+        groups.append(
+            AlikeGroup(
+                f"{plural(len(members), 'photo')}, {bits}",
+                [made.thumbnail(*pair) for pair in zip(members[:cut], captions, strict=False)],
+                [made.name(*pair) for pair in zip(members[cut:end], captions[cut:], strict=False)],
+                len(members[end:]),
+            )
+        )
+    more = len(found) - len(groups)
+    what = (
+        "Photos that look alike: their perceptual hashes differ in at most "
+        f"{MAX_DISTANCE} of 64 bits. Of a group, the largest part of a photo stands first. What is more than "
+        f"{100 * _MAX_COMPARED_FLATNESS:.0f} % flat is not compared."
+        + (f" The {len(groups)} nearest of {len(found):,} groups are shown." if more else "")
+    )
+    return Extremes(
+        "alike", "Near-duplicates", what, groups=groups, nothing="None among the photos that were measured."
+    )

@@ -1,0 +1,156 @@
+"""The page of `shardgen report`: the whole story, from shards to a file."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from shardgen import __version__
+from shardgen.errors import RunError, UsageError
+from shardgen.files import write_atomically
+from shardgen.format import Address, Manifest
+from shardgen.page.pictures import Comparison
+from shardgen.page.plots import Plot
+from shardgen.page.render import MAX_PAGE_BYTES, render
+from shardgen.report.contents import Contents, contents_of
+from shardgen.report.extremes import Photos, extremes
+from shardgen.report.figures import class_plot, histogram, psnr_by_class, stage_plot
+from shardgen.report.gallery import gallery
+from shardgen.report.last_run import LastRun, read_last_run
+from shardgen.report.words import setting_rows, short, size_text
+from shardgen.shard_job import Progress
+from shardgen.shard_reader import open_manifest, scale_folders
+from shardgen.survey import Survey, num_to_measure, survey
+
+MAX_FAILURES_LISTED = 300
+_MAX_DAMAGES_LISTED = 100
+_SPARE_BYTES = 100_000
+# A step of the slider's largest image in px. With several scales the page has room for fewer, or for smaller ones.
+_WINDOW_PX, _WINDOW_OF_SEVERAL_PX = 256, 192
+
+# Given a number of samples, what their progress is reported to.
+Display = Callable[[int], AbstractContextManager[Callable[[Progress], None]]]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came of it: bytes of the page, samples measured and there, in how many seconds, and what is damaged.
+
+    `damages` are (what, reason).
+    """
+
+    num_bytes: int
+    num_measured: int
+    num_samples: int
+    measuring_s: float
+    damages: Sequence[tuple[str, str]]
+
+
+@dataclass
+class ScaleSection:
+    """What the page shows of a scale."""
+
+    scale: int
+    folder: str
+    contents: Contents
+    survey: Survey
+    plots: list[Plot]
+    comparisons: Sequence[Comparison] = ()
+
+    @property
+    def settings(self) -> Sequence[tuple[str, str]]:
+        recipe = {"degradation": self.contents.degradation} if self.contents.degradation else {}
+        return setting_rows({**self.contents.settings, **recipe})
+
+    @property
+    def failures(self) -> list[tuple[str, str, str]]:
+        contents = self.contents
+        both = [(*pair, "failed") for pair in contents.failures] + [(*pair, "skipped") for pair in contents.skipped]
+        return [(short(path, 200), short(reason, 200), kind) for path, reason, kind in both[:MAX_FAILURES_LISTED]]
+
+    @property
+    def num_failures_left_out(self) -> int:
+        return max(len(self.contents.failures) + len(self.contents.skipped) - MAX_FAILURES_LISTED, 0)
+
+    @property
+    def reasons(self) -> list[tuple[str, str]]:
+        return [(short(reason, 200), f"{count:,}") for reason, count in self.contents.reasons()[:20]]
+
+
+def write_report(folder: Address, output: Path, limit: int, display: Display) -> Written:
+    """Measure up to `limit` samples of each scale, and write the page.
+
+    UsageError when there are no shards, RunError when the page cannot be written or no sample can be read.
+    """
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder: name the file to write with --output, e.g. {output / 'report.html'}")
+    manifests = [open_manifest(path) for path in scale_folders(folder)]
+    contents = [contents_of(manifest) for manifest in manifests]  # what is wrong with them is said before work begins
+    with display(sum(num_to_measure(manifest, limit) for manifest in manifests)) as report:
+        began = monotonic()
+        surveys = [survey(manifest, limit, report) for manifest in manifests]
+        measuring_s = monotonic() - began
+    if not any(one.measured for one in surveys):
+        damages = [damage for one in surveys for damage in one.damages]
+        why = f"no sample of {folder} can be read, e.g. {damages[0][1]}. `shardgen verify` names all that is broken."
+        raise RunError(why) if damages else UsageError(f"{folder} holds no samples")
+    sections = [
+        ScaleSection(one.manifest.scale, str(one.manifest.folder), said, one, _plots(said, one))
+        for one, said in zip(surveys, contents, strict=True)
+    ]
+    page = _page(folder, manifests, sections)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(output, page)
+    except OSError as error:
+        raise RunError(f"cannot write {output}: {error.strerror}") from error
+    return Written(
+        len(page),
+        sum(len(one.measured) for one in surveys),
+        sum(one.num_samples for one in surveys),
+        measuring_s,
+        [damage for one in surveys for damage in one.damages],
+    )
+
+
+def _plots(contents: Contents, survey: Survey) -> list[Plot]:
+    samples = survey.measured
+    plots = [class_plot(contents)]
+    if psnrs := [sample.psnr for sample in samples if sample.psnr is not None]:
+        what = "What a network has to beat: the enlarged LR against HR, per sample."
+        plots += [histogram("PSNR of up", what, "dB", psnrs, 0, 1), psnr_by_class(samples)]
+    if samples:
+        what = "Mean of luma: 0 is black, 1 is white."
+        plots.append(histogram("Brightness", what, "brightness", [one.brightness for one in samples], 1, 2))
+        what = "log10 of the variance of luma's Laplacian: the higher, the more fine detail, or noise."
+        plots.append(histogram("Sharpness", what, "sharpness", [one.sharpness for one in samples], 2, 2))
+    return plots
+
+
+def _page(folder: Address, manifests: Sequence[Manifest], sections: Sequence[ScaleSection]) -> bytes:
+    """The page is put together twice: without the galleries, which shows what room there is for them, and with them."""
+    photos = Photos()
+    run = read_last_run(manifests[0].folder)
+    values = {
+        "name": short(str(folder)),
+        "version": __version__,
+        "sections": sections,
+        "extremes": extremes([section.survey for section in sections], photos),
+        "lines": photos.lines,
+        "run": run,
+        "run_plots": [stage_plot(run.stage_s)] if isinstance(run, LastRun) and run.stage_s else [],
+        "total": {
+            "samples": sum(section.contents.samples for section in sections),
+            "shards": sum(section.contents.shards for section in sections),
+            "bytes": size_text(sum(section.contents.bytes for section in sections)),
+        },
+        "measured": sum(len(section.survey.measured) for section in sections),
+        "size_text": size_text,
+        "max_damages": _MAX_DAMAGES_LISTED,
+    }
+    room = MAX_PAGE_BYTES - _SPARE_BYTES - len(render("shardgen.report", "report.html", **values))
+    window_px = _WINDOW_PX if len(sections) == 1 else _WINDOW_OF_SEVERAL_PX
+    for section in sections:
+        section.comparisons = gallery(section.survey, room // len(sections), window_px)
+    return render("shardgen.report", "report.html", **values)

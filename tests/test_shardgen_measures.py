@@ -1,0 +1,152 @@
+"""What is measured of an image, and which hashes are near each other."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from helpers import make_photo
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from shardgen.config import METHODS
+from shardgen.degrade import shrink
+from shardgen.duplicates import look_alikes, near_pairs
+from shardgen.measures import aliases, aliasing, brightness, flatness, image_hash, luma, sharpness
+
+
+def _grey(level: float, size: int = 64) -> np.ndarray:
+    return np.full((size, size), level, np.float32)
+
+
+def _wave(size: int, half_periods: int, amplitude: float = 100) -> np.ndarray:
+    """One frequency of the DCT along the rows."""
+    column = np.cos(np.pi / size * (np.arange(size) + 0.5) * half_periods)
+    return (128 + amplitude * column[:, None] * np.ones(size)).astype(np.float32)
+
+
+def test_luma_is_bt_601() -> None:
+    pixels = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
+    assert luma(pixels) == pytest.approx(np.array([[76, 150, 29, 255]]), abs=0.5)
+
+
+def test_brightness_goes_from_black_to_white() -> None:
+    assert (brightness(_grey(0)), brightness(_grey(255))) == (0, 1)
+    assert brightness(_grey(51)) == pytest.approx(0.2)
+
+
+def test_sharpness_falls_with_blur_and_has_an_end() -> None:
+    photo = luma(make_photo(128, 128, seed=1))
+    blurred = [sharpness(cv2.GaussianBlur(photo, (0, 0), sigma)) for sigma in (0.5, 1, 2, 4)]
+    assert sorted(blurred, reverse=True) == blurred and sharpness(photo) > blurred[0]
+    assert sharpness(_grey(7)) == -2
+    checks = np.indices((64, 64)).sum(axis=0) % 2 * np.float32(2) - 1  # +1 and -1: its Laplacian is +-8
+    assert sharpness(checks.astype(np.float32)) == pytest.approx(np.log10(64), abs=1e-6)
+
+
+def test_flatness_is_the_share_of_flat_blocks() -> None:
+    assert flatness(_grey(200)) == 1
+    image = _grey(100)
+    image[:16, :32] += np.indices((16, 32)).sum(axis=0) % 2 * 5  # standard deviation 2.5
+    image[48:, :16] += np.indices((16, 16)).sum(axis=0) % 2 * 3  # 1.5
+    assert flatness(image) == 14 / 16
+    assert flatness(_grey(9, size=10)) == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("size", "scale"), [(64, 4), (63, 3), (40, 8)])
+def test_only_what_lr_cannot_hold_is_aliased(method: str, size: int, scale: int) -> None:
+    below, above = size // scale - 1, size // scale + 2
+    assert aliasing(_wave(size, below), scale, method) == pytest.approx(0, abs=1e-3)
+    assert aliasing(_wave(size, above), scale, method) > 10
+    assert aliasing(_grey(77, size), scale, method) == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_aliases_are_the_part_of_lr_that_the_low_frequencies_do_not_explain(method: str) -> None:
+    """Against LR as it is made: what is left of it is the low frequencies alone, shrunk."""
+    pixels = np.repeat(luma(make_photo(64, 64, seed=2)).round().astype(np.uint8)[..., None], 3, axis=2)
+    grey = luma(pixels)
+    low = cv2.dct(grey)
+    low[16:], low[:, 16:] = 0, 0
+    low = cv2.idct(low)
+    lr = luma(shrink(pixels, 4, method))
+    without = luma(shrink(np.repeat(low.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2), 4, method))
+    inside = slice(2, -2)  # Pillow's bicubic has another border
+    assert aliases(grey, 4, method)[inside, inside] == pytest.approx((lr - without)[inside, inside], abs=2.5)
+
+
+def test_nearest_aliases_more_than_area_and_area_more_than_the_papers_bicubic() -> None:
+    grey = luma(make_photo(128, 128, seed=3))
+    found = [aliasing(grey, 4, method) for method in ("nearest", "area", "matlab")]
+    assert sorted(found, reverse=True) == found
+
+
+def test_sizes_that_are_no_multiples_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected a scale of 2 to 8 and multiples of it, got 3 and"):
+        aliasing(_grey(0), 3, "cubic")
+
+
+def _bits(left: np.ndarray, right: np.ndarray) -> int:
+    return (image_hash(luma(left)) ^ image_hash(luma(right))).bit_count()
+
+
+def test_a_hash_hardly_changes_where_the_picture_does_not() -> None:
+    for seed in range(8):
+        photo = make_photo(256, 256, seed=seed)
+        stream = io.BytesIO()
+        Image.fromarray(photo).save(stream, "JPEG", quality=50)
+        assert _bits(photo, np.asarray(Image.open(stream))) <= 4
+        assert _bits(photo, cv2.resize(photo, (100, 100), interpolation=cv2.INTER_AREA)) <= 4
+        assert _bits(photo, np.clip(photo * 0.9, 0, 255).astype(np.uint8)) <= 4
+        assert _bits(photo, make_photo(256, 256, seed=seed + 100)) > 10
+
+
+def test_a_hash_is_the_signs_of_low_frequencies_but_the_lowest() -> None:
+    grey = luma(make_photo(64, 64, seed=5))
+    small = grey.reshape(32, 2, 32, 2).mean(axis=(1, 3))
+    cosines = np.cos(np.pi / 32 * np.outer(np.arange(1, 9), np.arange(32) + 0.5))
+    low = (cosines @ small @ cosines.T).ravel()
+    assert f"{image_hash(grey):064b}" == "".join("1" if one > np.median(low) else "0" for one in low)
+
+
+def test_a_hash_is_64_bits_half_of_them_set() -> None:
+    value = image_hash(luma(make_photo(90, 90, seed=1)))
+    assert 0 <= value < 2**64 and value.bit_count() == 32
+
+
+_HASH = st.integers(0, 2**64 - 1)
+
+
+@given(st.sets(_HASH, min_size=1, max_size=12), st.lists(st.tuples(st.integers(0, 50), _HASH)), st.integers(0, 12))
+def test_near_pairs_are_all_there_are(seeds: set[int], changes: list[tuple[int, int]], limit: int) -> None:
+    """Hashes of which some are a few bits away from others."""
+    some = sorted(seeds)
+    near = {some[which % len(some)] ^ (bits & bits >> 13 & bits >> 29 & bits >> 41) for which, bits in changes}
+    hashes = sorted(seeds | near)
+    expected = [
+        (i, j, (a ^ b).bit_count())
+        for i, a in enumerate(hashes)
+        for j, b in enumerate(hashes)
+        if i < j and (a ^ b).bit_count() <= limit
+    ]
+    found = near_pairs(np.array(hashes, np.uint64), limit)
+    assert list(zip(*(numbers.tolist() for numbers in found), strict=True)) == expected
+
+
+def test_look_alikes_are_groups_of_different_photos() -> None:
+    far = 0xFFFF_0000_FFFF_0000
+    sources = ["a", "b", "b", "c", "d", "e"]
+    hashes = [0b111, 0b110, 0b011, far, far ^ 1, 0x00FF_FF00_00FF_FF00]
+    found = look_alikes(sources, hashes, 1)
+    assert [(alike.images, alike.distance) for alike in found] == [((0, 1), 1), ((3, 4), 1)]
+    assert look_alikes(["a", "a"], [5, 5], 3) == []  # two tiles of one photo
+    same = look_alikes(["a", "a", "b", "c"], [5, 5, 5, far], 3)
+    assert [(alike.images, alike.distance) for alike in same] == [((1, 2), 0)]
+
+
+def test_a_hundred_thousand_equal_hashes_are_one_group() -> None:
+    count = 100_000
+    found = look_alikes([str(number) for number in range(count)], [7] * count, 6)
+    assert len(found) == 1 and len(found[0].images) == count

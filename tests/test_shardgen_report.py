@@ -1,0 +1,408 @@
+"""`shardgen report`: a page that shows what shards hold, opened in a real browser."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import PHONE, WIDE, chromium, hurdles, opened
+from helpers import contract_files, generate, make_photo, make_photos, run_cli
+from PIL import Image
+from playwright.sync_api import Browser, Page
+
+from drill.s3_server import Bucket
+from shardgen.format import dump_json, load_json
+from shardgen.page.render import MAX_PAGE_BYTES
+from shardgen.report.gallery import gallery, spanning
+from shardgen.report.words import distinct, short, size_text
+from shardgen.shard_reader import open_manifest
+from shardgen.survey import survey
+
+ODD = tuple(map(os.fsdecode, (b"\xe9t\xe9.jpg", b"two\nlines.jpg", b"#1.jpg", b'"a".jpg', b" b&.jpg", b"<b>bold.jpg")))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def odd_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 ordinary photos, and such as someone would leave out: flat ones of odd names, a dark one, one twice, ..."""
+    root = make_photos(tmp_path_factory.mktemp("photos"), 20)
+    for number, name in enumerate(ODD):
+        Image.new("RGB", (90, 90), (40 * number + 20,) * 3).save(str(root / "class0" / name), "PNG")
+    dark = make_photo(90, 120, seed=77) // 12
+    Image.fromarray(dark).save(root / "class1" / "night.png")
+    checks = np.repeat(np.indices((90, 90)).sum(axis=0)[..., None] % 2 * 255, 3, axis=2).astype(np.uint8)
+    Image.fromarray(checks).save(root / "class1" / "checks.png")
+    with Image.open(root / "class1" / "img1.jpg") as image:
+        image.resize((100, 75)).save(root / "class0" / "img1_small.jpg", quality=60)
+    (root / "class2" / "broken.jpg").write_bytes(b"")
+    return root
+
+
+@pytest.fixture(scope="module")
+def odd_shards(odd_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("shards")
+    generate(odd_photos, output, "-s", 2, 4, "--shard-bytes", "100KB")
+    return output
+
+
+@pytest.fixture(scope="module")
+def page_file(odd_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "new" / "report.html"
+    done = run_cli("report", odd_shards, "-o", path)
+    assert done.returncode == 0, done.stderr
+    assert "58 of 58 samples measured in" in done.stdout and "58/58 samples" in done.stderr
+    return path
+
+
+def report(shards: object, output: Path, *args: object, expect: int = 0) -> str:
+    """What the command says."""
+    done = run_cli("report", shards, "-o", output, *args)
+    assert done.returncode == expect, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return done.stderr if expect else done.stdout
+
+
+def cards(page: Page, section: str) -> list[str]:
+    """The names and captions of a list."""
+    return page.locator(f"section[aria-labelledby={section}] .photo").all_inner_texts()
+
+
+def ticked(page: Page) -> int:
+    return page.locator("input[data-photo]:checked").count()
+
+
+# ---- what is on the page
+
+
+@pytest.mark.parametrize(("device", "scheme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide", "phone"])
+def test_nobody_is_kept_out(browser: Browser, odd_shards: Path, tmp_path: Path, scheme: str, device: dict) -> None:
+    report(odd_shards / "scale_4x", tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", color_scheme=scheme, **device) as page:
+        assert page.locator(".groups fieldset").count() and page.locator(".comparison").count()
+        page.locator("input[data-photo]").first.click()
+        assert hurdles(page) == ""
+        assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
+
+
+def test_what_is_odd_comes_first(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        flat = cards(page, "flattest")
+        assert all("class0/" in text and "100 % flat" in text for text in flat[: len(ODD)])
+        assert "\\xe9" not in page.locator("#flattest + p + .photos").inner_text()
+        assert "class0/two\\nlines.jpg" in page.locator("#flattest + p + .photos").inner_text()
+        assert "class0/<b>bold.jpg" in page.locator("#flattest + p + .photos").inner_text()
+        assert "class1/night.png" in cards(page, "darkest")[0] and "brightness 0.0" in cards(page, "darkest")[0]
+        assert "class1/checks.png" in cards(page, "aliased")[0] and "levels" in cards(page, "aliased")[0]
+        assert page.locator("#aliased + p + .photos img.pixels").count() == 16
+        alike = page.get_by_role("group").filter(has_text="img1_small.jpg")
+        assert "2 photos, " in alike.locator("legend").inner_text()
+        # The larger photo first.
+        names = alike.locator(".photo").all_inner_texts()
+        assert "class1/img1.jpg" in names[0] and "90 \N{MULTIPLICATION SIGN} 90 px" in names[0]
+        assert "class0/img1_small.jpg" in names[1]
+
+
+def test_settings_figures_failures_and_the_last_run_are_there(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        assert page.title().startswith("Shards: ")
+        text = page.locator("body").inner_text()
+        for word in ("samples\n58", "PSNR of up, 2\N{MULTIPLICATION SIGN}", "hr size", "cubic", "train samples"):
+            assert word in text, word
+        assert "29 of 29 samples were measured" in text
+        for title in ("Samples per class", "PSNR of up", "PSNR of up by class", "Brightness", "Sharpness"):
+            assert page.get_by_role("heading", name=title, exact=True).count() == 2, title
+        assert page.locator(".drawing[data-drawn] svg").count() == 11
+        # Three classes of train and val at both scales; then the stages of the last run.
+        bars = page.locator(".drawing").first.locator("path[aria-roledescription=bar]")
+        assert bars.count() == 6
+        assert "30 photos in" in text.split("The last run of generate")[1]
+        failures = page.get_by_role("region", name="Table: photos without a sample at 4\N{MULTIPLICATION SIGN}")
+        page.get_by_text("Which photos").last.click()
+        assert failures.inner_text().split("\n")[-1].startswith("class2/broken.jpg\tempty file")
+        page.locator(".plot summary").nth(1).click()
+        counts = page.locator(".plot").nth(1).locator("tbody td").all_inner_texts()
+        assert sum(map(int, counts)) == int(page.locator(".plot").nth(1).inner_text().split(", of ")[1].split()[0])
+
+
+def test_a_triplet_is_compared_and_magnified_with_what_was_done(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        gallery_of_4 = page.locator("#gallery-4 ~ .gallery")
+        assert gallery_of_4.locator(".comparison").count() == 24
+        figure = gallery_of_4.locator(".comparison").first
+        assert figure.locator(".tag").all_inner_texts() == ["HR", "LR", "up"]
+        box = figure.locator(".stage").bounding_box()
+        figure.scroll_into_view_if_needed()
+        box = figure.locator(".stage").bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
+        page.mouse.up()
+        cut = figure.locator(".stage").evaluate("stage => Number(stage.style.getPropertyValue('--cut1'))")
+        assert cut == pytest.approx(50, abs=3)
+        psnrs = [
+            float(text.split(" dB")[0].split()[-1].replace("\N{INFINITY}", "inf"))
+            for text in gallery_of_4.locator("figcaption").all_inner_texts()
+        ]
+        assert [one for one in psnrs if one != float("inf")] == sorted(one for one in psnrs if one != float("inf"))
+        figure.get_by_role("button", name="Magnify").click()
+        facts = page.locator("dialog dl.facts").inner_text()
+        for word in ("photo\n", "class, split", "sample\n", "PSNR of up", "LR made by\ncubic", "aliasing\n"):
+            assert word in facts, word
+
+
+def test_the_same_shards_give_the_same_page(odd_shards: Path, page_file: Path, tmp_path: Path) -> None:
+    report(odd_shards, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == page_file.read_bytes()
+
+
+# ---- leaving photos out
+
+
+def test_one_photo_is_one_choice_in_all_lists(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        count = page.locator(".basket output")
+        name = "Exclude class1/night.png"
+        boxes = page.get_by_role("checkbox", name=name)
+        assert boxes.count() >= 2 and count.inner_text() == "0 photos to exclude"
+        boxes.first.focus()
+        page.keyboard.press("Space")
+        assert ticked(page) == boxes.count() and count.inner_text() == "1 photo to exclude"
+        boxes.last.click()
+        assert ticked(page) == 0
+        group = page.get_by_role("group").filter(has_text="img1_small.jpg")
+        group.get_by_role("button", name="All but the first").click()
+        assert group.locator("input").evaluate_all("all => all.map(box => box.checked)") == [False, True]
+        assert count.inner_text() == "1 photo to exclude"
+        page.get_by_role("button", name="Clear").click()
+        assert ticked(page) == 0
+
+
+def test_the_saved_list_leaves_exactly_those_out(
+    browser: Browser, page_file: Path, odd_photos: Path, odd_shards: Path, tmp_path: Path
+) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        for box in page.locator("section[aria-labelledby=flattest] input").all()[: len(ODD)]:
+            box.click()
+        page.locator("section[aria-labelledby=darkest] input").first.click()
+        assert page.locator(".basket output").inner_text() == f"{len(ODD) + 1} photos to exclude"
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save exclude.txt").click()
+        assert download.value.suggested_filename == "exclude.txt"
+        saved = tmp_path / "exclude.txt"
+        download.value.save_as(saved)
+        # Where the clipboard is not to be had, the text is there, selected.
+        page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')) }")
+        page.locator("[data-list=copy]").click()
+        page.wait_for_function("document.activeElement.matches('.basket textarea')")
+        assert page.evaluate("getSelection().toString() || document.activeElement.value") == saved.read_text()
+    assert saved.read_text().startswith("# Photos to leave out")
+    done = generate(odd_photos, tmp_path / "a", "-s", 2, 4, "--shard-bytes", "100KB", "--exclude", saved)
+    assert f"Excluded: {len(ODD) + 1} photos" in done.stdout and "are no photos" not in done.stdout
+    left = Path(shutil.copytree(odd_photos, tmp_path / "left"))
+    for name in (*(f"class0/{name}" for name in ODD), "class1/night.png"):
+        (left / name).unlink()
+    generate(left, tmp_path / "b", "-s", 2, 4, "--shard-bytes", "100KB")
+    assert contract_files(tmp_path / "a") == contract_files(tmp_path / "b")
+    assert "7 were left out by <code>--exclude</code>" in _page(tmp_path / "a", tmp_path)
+
+
+def _page(shards: Path, tmp_path: Path) -> str:
+    report(shards, tmp_path / "r.html")
+    return (tmp_path / "r.html").read_text()
+
+
+# ---- other kinds of shards
+
+
+def test_recipes_and_shards_without_up(browser: Browser, photos: Path, tmp_path: Path) -> None:
+    args = ("--degradation", "bsrgan-light", "--variants", 2, "--no-up", "--sample", 0.4)
+    generate(photos, tmp_path / "shards", "-s", 4, *args)
+    report(tmp_path / "shards" / "scale_4x", tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        assert "Left out: these LR images are made by a recipe" in page.locator("#aliased ~ p").last.inner_text()
+        assert "bsrgan-light: " in page.locator("dl.facts").first.inner_text()
+        figure = page.locator(".comparison").nth(1)
+        assert figure.locator(".tag").all_inner_texts() == ["HR", "LR"]
+        assert page.get_by_role("heading", name="PSNR of up", exact=True).count() == 1  # it is known all the same
+        figure.get_by_role("button", name="Magnify").click()
+        facts = page.locator("dialog dl.facts").inner_text()
+        assert "lr\n" in facts and "jpeg quality" in facts
+
+
+def test_tiles_of_one_photo_are_one_photo(browser: Browser, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", 4, size=(160, 160))
+    Image.new("RGB", (192, 192), (9, 9, 9)).save(photos / "class0" / "flat.png")
+    half = make_photo(64, 128, seed=9)
+    half[:, :64] = 130
+    Image.fromarray(half).save(photos / "class0" / "half_flat.png")
+    generate(photos, tmp_path / "shards", "-s", 4, "--fit", "tile")
+    report(tmp_path / "shards", tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        assert sum("class0/flat.png" in text for text in cards(page, "flattest")) == 1
+        assert len(cards(page, "flattest")) == 6
+        assert "half_flat.png" in cards(page, "flattest")[1] and "100 % flat" in cards(page, "flattest")[1]
+        assert "None among the photos" in page.locator("section[aria-labelledby=alike]").inner_text()
+
+
+def test_shards_in_a_store(s3: Bucket, odd_shards: Path, tmp_path: Path) -> None:
+    address = s3.put_folder(odd_shards, "shards")
+    for shards, page in ((address, "there.html"), (odd_shards, "here.html")):
+        report(shards, tmp_path / page, "--samples", 8)
+    there, here = ((tmp_path / name).read_text() for name in ("there.html", "here.html"))
+    assert there.replace(str(address), str(odd_shards)) == here
+
+
+def test_fewer_samples_are_spread_and_said(shards: Path, tmp_path: Path) -> None:
+    assert "20 of 80 samples measured" in report(shards, tmp_path / "r.html", "--samples", 10)
+    assert "10 of 40 samples were measured, spread evenly" in (tmp_path / "r.html").read_text()
+    manifest = open_manifest(shards / "scale_2x")
+    found = survey(manifest, 10, lambda _: None)
+    by_shard = {record.name: record.samples for record in manifest.shards}
+    ranks, first = {}, 0
+    for name, count in by_shard.items():
+        ranks |= {f"{name}/{number}": first + number for number in range(count)}
+        first += count
+    assert [ranks[f"{one.sample.tar.stem}/{int(one.sample.key[-5:])}"] for one in found.measured] == list(
+        range(0, 40, 4)
+    )
+
+
+def test_a_page_of_many_things_stays_small(browser: Browser, photos: Path, tmp_path: Path) -> None:
+    """300 classes, 5,000 failures with long names, three scales."""
+    output = tmp_path / "shards"
+    generate(photos, output, "-s", 2, 3, 4)
+    for folder in output.glob("scale_*"):
+        manifest = load_json(folder / "manifest.json")
+        manifest["splits"]["train"]["samples_per_class"] = {f"class {n} {'x' * 200}": n + 1 for n in range(300)}
+        names = [f"class{n}/{'long ' * 40}{n}.jpg" for n in range(5000)]
+        manifest["failures"] = [{"path": name, "reason": f"is {n % 30} times broken"} for n, name in enumerate(names)]
+        (folder / "manifest.json").write_bytes(dump_json(manifest))
+    report(output, tmp_path / "r.html")
+    assert (tmp_path / "r.html").stat().st_size < MAX_PAGE_BYTES
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        text = page.locator("main").inner_text()
+        assert "The 30 largest of 301 classes." in text
+        assert "the first 300, 4,700 more are in the manifest" in text
+        assert page.locator(".comparison").count() == 72
+
+
+def test_the_gallery_keeps_to_its_bytes(shards: Path) -> None:
+    found = survey(open_manifest(shards / "scale_2x"), 40, lambda _: None)
+    everything = gallery(found, 10**9, 64)
+    assert len(everything) == 24
+    room = sum(one.num_bytes for one in everything) // 2
+    few = gallery(found, room, 64)
+    assert 2 <= len(few) < 24 and sum(one.num_bytes for one in few) <= room
+    ids = [one.id for one in everything]
+    assert {ids[0], ids[-1]} <= {one.id for one in few}  # the ends stay
+    assert gallery(found, 0, 64) == []
+
+
+def test_the_gallery_spans_psnr_and_classes(shards: Path) -> None:
+    measured = survey(open_manifest(shards / "scale_3x"), 40, lambda _: None).measured
+    psnrs = sorted(one.psnr for one in measured)
+    chosen = list(spanning(measured, 12))
+    assert [one.psnr for one in chosen[:2]] == [psnrs[0], psnrs[-1]]
+    assert len({one.sample.key for one in chosen}) == 12
+    assert {sum(one.class_name == f"class{n}" for one in chosen) for n in range(3)} <= {3, 4, 5}
+    ranks = sorted(psnrs.index(one.psnr) for one in chosen)
+    assert max(b - a for a, b in pairwise(ranks)) <= 8
+    assert list(spanning([], 5)) == [] and len(list(spanning(measured[:3], 24))) == 3
+
+
+# ---- what is damaged, and what cannot be
+
+
+def test_damage_is_named_and_the_rest_is_shown(browser: Browser, odd_photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "shards"
+    generate(odd_photos, output, "-s", 4, "--codec", "png", "--shard-bytes", "50KB")
+    folder = output / "scale_4x"
+    tars = sorted(folder.glob("train-*.tar"))
+    tars[0].unlink()
+    content = bytearray(tars[1].read_bytes())
+    content[2000:2400] = bytes(400)  # within the first HR
+    tars[1].write_bytes(content)
+    said = report(folder, tmp_path / "r.html", expect=1)
+    assert "2 samples or shards could not be read, e.g. shard train-000000: no shard train-000000 in" in said
+    assert f"`shardgen verify {folder} --fix`" in said
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        note = page.locator(".damage").inner_text()
+        assert "Damaged at 4" in note and "shard train-000000: " in note
+        assert "cannot be decoded as png" in note
+        assert page.locator(".comparison").count() > 5
+    for tar in folder.glob("*.tar"):
+        tar.unlink()
+    assert "no sample of" in report(folder, tmp_path / "other.html", expect=1)
+    assert not (tmp_path / "other.html").exists()
+
+
+def test_what_others_wrote_into_shards_is_harmless(shards: Path, tmp_path: Path) -> None:
+    """An image of another size, and a description that names no method, are damages as well."""
+    folder = Path(shutil.copytree(shards / "scale_2x", tmp_path / "scale_2x"))
+    manifest = load_json(folder / "manifest.json")
+    manifest["settings"]["hr_size"] = 32
+    (folder / "manifest.json").write_bytes(dump_json(manifest))
+    assert "hr is 64 x 64 x 3, and not 32 x 32 x 3" in report(folder, tmp_path / "r.html", expect=1)
+    folder = Path(shutil.copytree(shards / "scale_2x", tmp_path / "other" / "scale_2x"))
+    for tar in folder.glob("*.tar"):
+        tar.write_bytes(tar.read_bytes().replace(b'"method": "cubic"', b'"method": "magic"'))
+    assert "names a method that is none: 'magic'" in report(folder, tmp_path / "r.html", expect=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nowhere", "no such folder: "), ("empty", "no shards in "), ("file.txt", "no such folder: ")],
+)
+def test_a_folder_without_shards_is_refused(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.txt").write_text("no shards")
+    said = report(tmp_path / name, tmp_path / "r.html", expect=2)
+    assert message in said or "no shards in" in said
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_an_output_that_cannot_be_written_is_named(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    assert "is a folder: name the file to write" in report(shards, tmp_path / "folder", expect=2)
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in report(shards, tmp_path / "file" / "r.html", "--samples", 2, expect=1)
+    assert "0 is not in the range" in report(shards, tmp_path / "r.html", "--samples", 0, expect=2)
+
+
+@pytest.mark.parametrize("damage", ["splits", "failures", "psnr_up_db"])
+def test_a_manifest_that_lacks_something_is_named(damage: str, shards: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(shards / "scale_2x", tmp_path / "scale_2x"))
+    manifest = load_json(folder / "manifest.json")
+    if damage == "psnr_up_db":
+        manifest["splits"]["train"]["psnr_up_db"] = {"mean": "high"}
+    else:
+        manifest[damage] = 7
+    (folder / "manifest.json").write_bytes(dump_json(manifest))
+    assert "does not say all that a manifest must" in report(folder, tmp_path / "r.html", expect=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "There is no <code>processing_stats.json</code>"), ("{", "cannot be understood"), ("{}", "stage_seconds")],
+)
+def test_a_page_needs_no_note_of_the_last_run(content: str | None, message: str, shards: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(shards / "scale_2x", tmp_path / "scale_2x"))
+    if content is not None:
+        (tmp_path / "processing_stats.json").write_text(content)
+    report(folder, tmp_path / "r.html", "--samples", 3)
+    assert message in (tmp_path / "r.html").read_text()
+
+
+def test_words() -> None:
+    assert [size_text(n) for n in (5, 1500, 2_340_000, 1_140_000_000)] == ["5 bytes", "1.5 kB", "2.3 MB", "1.14 GB"]
+    assert short("a\nb") == "a\\nb" and len(short("x" * 500, 60)) == 60
+    assert short("begin" + "x" * 200 + "end.jpg", 40).endswith("end.jpg")
+    assert distinct(["x" * 50, "x" * 50, "y"], 10) == [short("x" * 50, 10), f"{short('x' * 50, 10)} (2)", "y"]

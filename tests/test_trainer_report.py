@@ -1,0 +1,584 @@
+"""`python -m trainer report`: what the page shows of runs, in a real browser, and what it does with broken ones."""
+
+import base64
+import io
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import PHONE, WIDE, chromium, hurdles, opened
+from helpers import SMALL, Ended, generate, trainer
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page
+
+from drill.s3_server import Bucket
+from shardgen.page.render import MAX_PAGE_BYTES
+from shardgen.store import parse_address, write_bytes
+from trainer.picture import GRID_TEXT, Row, grid, save_grid
+from trainer.report.curves import style
+from trainer.report.previews import by_worth
+from trainer.report.thinning import Thinned
+
+STEPS = (4, 8, 12)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two runs that differ in network input and rate. Not to be changed: copy what you change."""
+    folder = tmp_path_factory.mktemp("report")
+    generate(photos, folder / "shards", "-s", 2, "--val-fraction", 0.2)
+    words = ("--shards", folder / "shards/scale_2x", *SMALL, "--steps", 12, "--val-every", 4, "--out", folder / "runs")
+    for name, *others in (("first", "--lr", 4e-3), ("second", "--lr", 1e-3, "--input", "up")):
+        done = trainer(*words, "--run", name, *others)
+        assert done.code == 0, done.err
+    return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def page_file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    done = report(runs / "first", runs / "second", output=path)
+    assert done.out == f"{path}: {path.stat().st_size / 1e6:.1f} MB, first, second\n"
+    return path
+
+
+def report(*folders: object, output: Path, expect: int = 0) -> Ended:
+    done = trainer("report", *folders, "-o", output)
+    assert done.code == expect, done.err + done.out
+    return done
+
+
+def journal(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+
+
+def make_run(folder: Path, lines: list[dict[str, Any]], **settings: object) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "config.yaml").write_text("".join(f"{name}: {value}\n" for name, value in settings.items()))
+    return folder
+
+
+def trained(step: int, **values: float | None) -> dict[str, Any]:
+    figures = {"loss": 0.03, "lr": 1e-3, "patches_per_s": 50.0, "data_wait": 0.01, "seconds": 2.0}
+    return {"event": "train", "step": step, **figures, **values}
+
+
+def validated(step: int, psnr_y: float | None = 30.0, bicubic: float = 29.0) -> dict[str, Any]:
+    return {
+        "event": "val",
+        "step": step,
+        **{"psnr_y": psnr_y, "ssim_y": 0.8, "bicubic_psnr_y": bicubic, "bicubic_ssim_y": 0.7},
+    }
+
+
+def table(page: Page, label: str) -> list[list[str]]:
+    rows = page.get_by_role("region", name=f"Table: {label}", exact=True).locator("tr").all()
+    return [row.locator("th, td").all_text_contents() for row in rows]
+
+
+def plot(page: Page, title: str) -> Locator:
+    return page.locator(".plot").filter(has=page.get_by_role("heading", name=title, exact=True))
+
+
+def pixels(image: Locator) -> np.ndarray:
+    content = base64.b64decode((image.get_attribute("src") or "").partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def cell(run: Path, step: int, row: int, column: int) -> np.ndarray:
+    """An image of a preview, cut out where the file says that it is."""
+    with Image.open(run / "previews" / f"step-{step:06d}.png") as picture:
+        left, top, width, height = json.loads(picture.text[GRID_TEXT])["rows"][row]["cells"][column]
+        return np.asarray(picture.crop((left, top, left + width, top + height)))
+
+
+# ---- two runs, in a browser
+
+
+def test_every_run_has_its_row(browser: Browser, page_file: Path, runs: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        head, *rows = table(page, "Runs")
+        tiles = dict(zip(*(page.locator(f".tiles {tag}").all_text_contents() for tag in ("dt", "dd")), strict=True))
+    best = {}
+    for name, row in zip(("first", "second"), rows, strict=True):
+        of = dict(zip(head, row, strict=True))
+        vals = [line for line in journal(runs / name) if line["event"] == "val"]
+        best[name] = max(vals, key=lambda line: line["psnr_y"])
+        assert (of["Run"], of["Ended"], of["Steps"]) == (name, "finished", "12 of 12")
+        assert of["Best PSNR-Y"] == f"{best[name]['psnr_y']:.2f} dB"
+        assert of["at step"] == str(best[name]["step"])
+        assert of["Over bicubic"] == f"{best[name]['psnr_y'] - best[name]['bicubic_psnr_y']:+.2f} dB"
+        assert of["SSIM-Y there"] == f"{best[name]['ssim_y']:.4f}"
+        assert of["Last PSNR-Y"] == f"{vals[-1]['psnr_y']:.2f} dB"
+        laps = [line for line in journal(runs / name) if line["event"] == "train"]
+        assert of["Last loss"] == f"{laps[-1]['loss']:.5f}"
+        assert of["Patches/s"] == f"{np.median([line['patches_per_s'] for line in laps]):,.1f}"
+        assert of["Folder"] == str(runs / name)
+        assert (of["Model"], of["Scale"]) == ("ultra_lite", "2\N{MULTIPLICATION SIGN}")
+    assert [row[head.index("Input")] for row in rows] == ["lr", "up"]
+    assert rows[0][head.index("Parameters")] == "45,156"
+    assert tiles["best PSNR-Y"] == f"{max(one['psnr_y'] for one in best.values()):.2f} dB"
+
+
+def test_each_plot_has_a_line_for_each_run_and_its_figures(browser: Browser, page_file: Path, runs: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        titles = page.locator(".plot h3").all_inner_texts()
+        assert titles == [
+            *("PSNR-Y", "Loss", "PSNR-Y over training time", "SSIM-Y", "Learning rate", "Patches per second"),
+            "Waiting for data",
+        ]
+        for title in titles:
+            assert plot(page, title).locator(".mark-line path").count() == 2, title
+        strokes = plot(page, "Loss").locator(".mark-line path")
+        for attribute in ("stroke", "stroke-dasharray"):
+            assert len({one.get_attribute(attribute) for one in strokes.all()}) == 2, attribute
+        vals = [[line for line in journal(runs / name) if line["event"] == "val"] for name in ("first", "second")]
+        assert f"bicubic {vals[0][0]['bicubic_psnr_y']:.2f} dB" in plot(page, "PSNR-Y").locator("svg").inner_html()
+        plot(page, "PSNR-Y").get_by_text("Figures").click()
+        assert table(page, "PSNR-Y") == [
+            ["Step", "first", "second"],
+            *([str(a["step"]), f"{a['psnr_y']:.2f} dB", f"{b['psnr_y']:.2f} dB"] for a, b in zip(*vals, strict=True)),
+        ]
+
+
+def test_the_pointer_shows_what_all_runs_have(browser: Browser, page_file: Path, runs: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        drawing = plot(page, "PSNR-Y").locator(".drawing svg")
+        drawing.scroll_into_view_if_needed()
+        box = drawing.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + 0.55 * box["width"], box["y"] + 0.4 * box["height"])
+        tip = page.locator("#vg-tooltip-element.visible")
+        tip.wait_for()
+        at_8 = [
+            next(one for one in journal(runs / name) if one["event"] == "val" and one["step"] == 8) for name in NAMES
+        ]
+        assert tip.locator("td").all_inner_texts() == [
+            *("Step", "8", "first", f"{at_8[0]['psnr_y']:.2f} dB", "second", f"{at_8[1]['psnr_y']:.2f} dB")
+        ]
+
+
+NAMES = ("first", "second")
+
+
+def test_runs_are_hidden_and_the_end_is_shown_alone(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        page.get_by_role("checkbox", name="second").uncheck()
+        page.wait_for_selector('#controls[data-applied="[[1],0]"]')
+        for title in ("Loss", "PSNR-Y over training time"):
+            assert plot(page, title).locator(".mark-line path").count() == 1
+        page.get_by_label("Steps").select_option("last half")
+        page.wait_for_selector('#controls[data-applied="[[1],6]"]')
+        assert plot(page, "PSNR-Y").locator(".mark-symbol path").count() == 2, "steps 8 and 12"
+        page.get_by_role("checkbox", name="second").check()
+        page.wait_for_selector('#controls[data-applied="[[],6]"]')
+        assert plot(page, "PSNR-Y").locator(".mark-symbol path").count() == 4
+
+
+def test_the_step_slider_shows_the_networks_as_they_were(browser: Browser, page_file: Path, runs: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        figures = page.locator(".comparison")
+        assert figures.count() == 6, "three images of two runs"
+        slider = page.get_by_role("slider", name="Step", exact=True)
+        assert slider.get_attribute("aria-valuetext") == "step 12"
+        slider.focus()
+        for step, key in ((12, "End"), (8, "ArrowLeft"), (4, "Home")):
+            page.keyboard.press(key)
+            assert page.locator(".steps output").inner_text() == str(step)
+            for number in range(6):
+                row, name = number // 2, NAMES[number % 2]
+                images = figures.nth(number).locator("img")
+                for column in range(3):
+                    assert np.array_equal(pixels(images.nth(column)), cell(runs / name, step, row, column))
+            psnr = next(x["psnr_y"] for x in journal(runs / "second") if x["event"] == "val" and x["step"] == step)
+            caption = figures.nth(1).locator("figcaption").inner_text()
+            assert f"step {step}" in caption and f"all images: {psnr:.2f} dB" in caption and "network" in caption
+        box = slider.bounding_box()
+        assert box is not None
+        page.mouse.click(box["x"] + box["width"] - 5, box["y"] + box["height"] / 2)
+        assert slider.get_attribute("aria-valuetext") == "step 12"
+        figures.nth(1).locator(".magnify").click()
+        assert re.fullmatch(r"class\d/img\d+\.\w+.*, second, step 12", page.locator("#magnifier-title").inner_text())
+
+
+def test_the_border_to_bicubic_is_dragged(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        stage = page.locator(".comparison .stage").nth(1)
+        stage.scroll_into_view_if_needed()
+        box = stage.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + 0.33 * box["width"], box["y"] + 0.5 * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"], steps=3)
+        page.mouse.up()
+        assert float(stage.evaluate("stage => stage.style.getPropertyValue('--cut1')")) == pytest.approx(60, abs=2)
+
+
+def test_settings_that_differ_are_marked_and_the_others_folded(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, **WIDE) as page:
+        assert table(page, "Settings that differ") == [
+            ["Setting", "first", "second"],
+            ["\N{NOT EQUAL TO} input", "lr", "up"],
+            ["\N{NOT EQUAL TO} lr", "0.004", "0.001"],
+            ["\N{NOT EQUAL TO} parameters", "45,156", "43,203"],
+        ]
+        marked = page.locator("tr.different")
+        assert marked.count() == 3
+        background = "row => getComputedStyle(row.cells[0]).backgroundColor"
+        assert marked.first.evaluate(background) != page.locator("#settings ~ .scroll tr").first.evaluate(background)
+        folded = page.locator("details").filter(has_text="settings are equal in all runs")
+        assert not folded.get_by_role("region").is_visible()
+        folded.locator("summary").click()
+        equal = table(page, "Settings that are equal")
+        assert ["batch-size", "4"] in equal and ["steps in all", "12"] in equal and ["init", "default"] in equal
+
+
+@pytest.mark.parametrize("device", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nobody_is_kept_out(browser: Browser, page_file: Path, scheme: str, device: dict[str, Any]) -> None:
+    with opened(browser, page_file, color_scheme=scheme, **device) as page:
+        for summary in page.locator("summary").all():
+            summary.click()
+        assert hurdles(page) == ""
+        assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
+
+
+def test_without_scripts_tables_and_images_are_there(browser: Browser, page_file: Path, runs: Path) -> None:
+    context = browser.new_context(java_script_enabled=False, **WIDE)
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    assert [row[0] for row in table(page, "Runs")] == ["Run", "first", "second"]
+    assert np.array_equal(
+        pixels(page.locator(".comparison").nth(1).locator("img").nth(1)), cell(runs / "second", 12, 0, 1)
+    )
+    assert not page.locator("#step").is_visible()
+    context.close()
+
+
+# ---- runs of all kinds
+
+
+def test_one_run_alone(browser: Browser, runs: Path, tmp_path: Path) -> None:
+    report(runs / "first", output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        assert page.title() == "Training: first"
+        assert page.get_by_role("checkbox").count() == 0
+        assert ["lr", "0.004"] in table(page, "Settings")
+        assert page.locator(".comparison").count() == 3
+        assert page.locator("tr.best, tr.different").count() == 0
+
+
+def test_a_run_that_is_being_written(browser: Browser, runs: Path, tmp_path: Path) -> None:
+    """Its last line is cut off, and its last preview is not in the journal yet."""
+    run = tmp_path / "going-on"
+    shutil.copytree(runs / "first", run)
+    lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
+    until = next(number for number, line in enumerate(lines) if '"val", "step": 12' in line)
+    (run / "journal.jsonl").write_text("".join(lines[:until]) + lines[until][:-20])
+    report(run, output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        row = table(page, "Runs")[1]
+        assert row[:3] == ["going-on", "not finished", "12 of 12"]
+        assert page.locator("#step").get_attribute("data-stops") == "4 8"
+        assert "cannot be read" not in page.content()
+        assert f"{run}/previews: the journal knows nothing of step 12; left out" in page.content()
+
+
+def test_a_run_without_figures(browser: Browser, tmp_path: Path) -> None:
+    """One has only begun, the other has not validated anything yet."""
+    begun, young = make_run(tmp_path / "begun", [], steps=100), make_run(tmp_path / "young", [trained(5)], steps=100)
+    (begun / "journal.jsonl").unlink()
+    report(begun, output=tmp_path / "begun.html")
+    report(begun, young, output=tmp_path / "both.html")
+    for name in ("begun", "both"):
+        with opened(browser, tmp_path / f"{name}.html", **WIDE) as page:
+            assert table(page, "Runs")[1][1:4] == ["not finished", "0 of 100", "\N{EN DASH}"]
+            assert hurdles(page) == ""
+            assert "There are none yet" in page.locator("main").inner_text()
+            assert page.locator(".plot").count() == (0 if name == "begun" else 4)
+
+
+def test_what_is_damaged_is_named_and_the_rest_is_shown(browser: Browser, runs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "broken"
+    shutil.copytree(runs / "first", run)
+    lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
+    lines[2:2] = ['{"event": "train", "ste\n', '{"event": "train", "step": -1}\n', "[" * 100_000 + "\n"]
+    (run / "journal.jsonl").write_text("".join(lines))
+    (run / "config.yaml").write_text("steps: [12\n")
+    picture = run / "previews/step-000008.png"
+    picture.write_bytes(picture.read_bytes()[:2000])
+    text = json.loads(Image.open(run / "previews/step-000004.png").text[GRID_TEXT])
+    text["rows"][0]["cells"][1][0] = 10_000
+    with Image.open(run / "previews/step-000004.png") as moved:
+        moved.info[GRID_TEXT] = json.dumps(text)
+        save_grid(moved.copy(), run / "previews/step-000004.png")
+    report(run, output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        said = page.locator("main").inner_text()
+        assert f"{run}/journal.jsonl: 3 lines cannot be read, the first is number 3" in said
+        assert f"{run}/config.yaml cannot be read" in said
+        page.get_by_text("What is left out").click()
+        said = page.locator("main").inner_text()
+        assert f"{run}/previews/step-000008.png: is damaged: " in said
+        assert f"{run}/previews/step-000004.png: is damaged: it does not say where its images are" in said
+        assert page.locator(".comparison").count() == 3
+        assert plot(page, "Loss").locator(".mark-line path").count() == 1
+
+
+def test_a_preview_of_an_older_version_is_shown_whole(browser: Browser, runs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "old"
+    shutil.copytree(runs / "first", run)
+    for picture in (run / "previews").iterdir():
+        with Image.open(picture) as image:
+            plain = image.copy()
+        plain.save(picture)
+    (run / "plan.json").unlink()
+    report(run, output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        assert page.locator(".comparison").count() == 0
+        assert "The preview of step 12 as a whole" in page.locator(".whole").inner_text()
+        assert np.array_equal(pixels(page.locator(".whole img")), np.asarray(plain_of(run, 12)))
+        assert table(page, "Runs")[1][1:3] == ["finished", "12 of 12"], "config.yaml has the steps too"
+        page.get_by_text("What is left out").click()
+        assert "old: 1 of 3 previews are in this page" in page.locator("main").inner_text()
+
+
+def plain_of(run: Path, step: int) -> Image.Image:
+    with Image.open(run / "previews" / f"step-{step:06d}.png") as picture:
+        return picture.convert("RGB")
+
+
+def test_numbers_that_are_none(browser: Browser, tmp_path: Path) -> None:
+    """The PSNR of equal images is null; a journal of another hand may have NaN."""
+    lines = [trained(1), trained(2, loss=math.nan), trained(3, data_wait=None, patches_per_s=math.inf)]
+    lines += [validated(2, None), validated(3, 31.0), validated(4, None)]
+    lines += [{"event": "error", "step": 4, "message": "the disk is <full>"}]
+    report(make_run(tmp_path / "r", lines, steps=4), output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        head, row = table(page, "Runs")
+        of = dict(zip(head, row, strict=True))
+        assert (of["Best PSNR-Y"], of["at step"], of["Last PSNR-Y"]) == ("31.00 dB", "3", "\N{EN DASH}")
+        assert of["Ended"] == "ended by an error"
+        assert "r ended by an error: the disk is <full>" in page.locator("main").inner_text()
+
+
+def test_runs_that_cannot_be_compared_say_so(browser: Browser, tmp_path: Path) -> None:
+    for number, (scale, bicubic) in enumerate(((2, 33.0), (4, 29.0))):
+        run = make_run(tmp_path / f"r{number}", [trained(5), validated(5, 33.5 - 2 * number, bicubic)])
+        (run / "plan.json").write_text(json.dumps({"steps": 5, "scale": scale}))
+    report(tmp_path / "r0", tmp_path / "r1", output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        said = page.locator("main").inner_text()
+        assert "These runs are of different scales (2\N{MULTIPLICATION SIGN}, 4\N{MULTIPLICATION SIGN})" in said
+        assert "Bicubic's figures differ" in said
+        assert "Gain over bicubic" in page.locator(".plot h3").all_inner_texts()
+        assert page.locator("header").get_by_text("r1").count() == 1, "the best has the highest gain"
+
+
+def test_names_are_told_apart_and_may_be_odd(browser: Browser, tmp_path: Path) -> None:
+    odd = "<b>&\"'\N{CJK UNIFIED IDEOGRAPH-5C71} .[0]\n\\"
+    folders = [tmp_path / "a/x/same", tmp_path / "b/x/same", tmp_path / odd]
+    for folder in folders:
+        make_run(folder, [trained(5), validated(5)], note=odd.encode("unicode_escape").hex())
+    report(*folders, output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        assert [row[0] for row in table(page, "Runs")][1:] == ["a/x/same", "b/x/same", odd]
+        assert page.locator("b").count() == 0
+
+
+# ---- how large it gets
+
+
+def test_a_page_stays_small_whatever_there_is(browser: Browser, tmp_path: Path) -> None:
+    """200,000 lines in one journal, 60 previews of each of eight runs, pixels that cannot be compressed."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (8, 3, 3, 128, 128, 3), dtype=np.uint8)
+    pictures = []
+    for number, rows in enumerate(noise):
+        pictures.append(tmp_path / f"{number}.png")
+        picture = grid(
+            [Row(list(row), "bicubic 1 dB   network 2 dB", f"{at}.jpg") for at, row in enumerate(rows)], TITLES
+        )
+        save_grid(picture, pictures[-1])
+    losses = rng.normal(1.0, 0.1, 199_940).tolist()
+    for number in range(8):
+        count = len(losses) if number == 0 else 3000
+        every = count // 60
+        lines = [trained(step, loss=losses[step - 1]) for step in range(1, count + 1)]
+        steps = [every * (place + 1) for place in range(60)]
+        run = make_run(tmp_path / f"run{number}", lines + [validated(step, 30 + step * 1e-6) for step in steps])
+        (run / "previews").mkdir()
+        for step in steps:
+            (run / "previews" / f"step-{step:06d}.png").hardlink_to(pictures[(number + step // every) % 8])
+    path = tmp_path / "r.html"
+    report(*(tmp_path / f"run{number}" for number in range(8)), output=path)
+    assert 5_000_000 < path.stat().st_size < MAX_PAGE_BYTES
+    with opened(browser, path, **WIDE) as page:
+        assert plot(page, "Loss").locator(".mark-line path").count() == 8
+        assert "in a band from their lowest to their highest value" in plot(page, "Loss").inner_text()
+        assert page.locator(".plot tbody").first.locator("tr").count() <= 200
+        assert max(plot.locator("tbody tr").count() for plot in page.locator(".plot").all()) <= 200
+        page.get_by_text("What is left out").click()
+        said = page.locator("main").inner_text()
+        assert re.search(r"run7: [1-9]\d? of 60 previews are in this page", said)
+        assert "run0: the first of 3 images of each preview, to have room for more steps" in said
+        stops = [int(stop) for stop in (page.locator("#step").get_attribute("data-stops") or "").split()]
+        assert 199_920 in stops and 3332 in stops, "the last and the first of the long run"
+
+
+TITLES = ("bicubic", "network", "HR")
+
+
+def test_of_very_many_runs_the_best_are_drawn(browser: Browser, tmp_path: Path) -> None:
+    for number in range(30):
+        make_run(tmp_path / f"r{number:02}", [trained(5), validated(5, 30 + number % 7)])
+    report(*sorted(path for path in tmp_path.iterdir()), output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        assert len(table(page, "Runs")) == 31
+        assert plot(page, "Loss").locator(".mark-line path").count() == 24
+        assert "of the 24 runs with the highest PSNR-Y. The table has all; left out below: r00, r07," in page.content()
+
+
+def test_runs_look_different() -> None:
+    looks = [style(number) for number in range(64)]
+    assert len({(colour, tuple(dashes)) for colour, dashes in looks}) == 64
+    assert len({colour for colour, _ in looks[:8]}) == len({tuple(dashes) for _, dashes in looks[:8]}) == 8
+
+
+# ---- elsewhere, and wrong
+
+
+def test_runs_in_a_store(s3: Bucket, browser: Browser, runs: Path, tmp_path: Path) -> None:
+    address = parse_address(f"{s3.address}/runs/far")
+    for file in (runs / "first").rglob("*"):
+        if file.is_file() and file.suffix in (".yaml", ".json", ".jsonl", ".png"):
+            write_bytes(address / file.relative_to(runs / "first").as_posix(), file.read_bytes())
+    s3.proxy.break_next("500", method="GET", key="*journal.jsonl")
+    report(address, runs / "second", output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        assert [row[0] for row in table(page, "Runs")] == ["Run", "far", "second"]
+        assert table(page, "Runs")[1][-1] == str(address)
+        assert page.locator(".comparison").count() == 6
+    done = report(f"{s3.address}/runs", output=tmp_path / "other.html", expect=2)
+    assert done.err == (
+        f"Error: {s3.address}/runs is no run, it has no journal.jsonl; the runs in it are: {s3.address}/runs/far\n"
+    )
+
+
+def test_a_link_to_a_run_has_its_own_name(tmp_path: Path) -> None:
+    make_run(tmp_path / "real", [trained(5)])
+    (tmp_path / "latest").symlink_to("real")
+    done = report(tmp_path / "latest", output=tmp_path / "r.html")
+    assert done.out.endswith(" MB, latest\n")
+
+
+def test_help_has_an_example() -> None:
+    done = trainer("report", "--help")
+    assert done.code == 0
+    assert "python -m trainer report runs/lite-4x runs/lite-4x-2 -o report.html" in done.out
+    done = trainer("report")
+    assert done.code == 2
+    assert "Missing argument 'RUNS...'" in done.err
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [
+        ("runs", "{0}/runs is no run, it has no journal.jsonl; the runs in it are: {0}/runs/first, {0}/runs/second"),
+        ("runs/third", "{0}/runs/third is no run, it has no journal.jsonl; the runs in {0}/runs are: first, second"),
+        (
+            "empty/none",
+            "{0}/empty/none is no run, it has no journal.jsonl; name the folder of a run, e.g. runs/lite-4x",
+        ),
+    ],
+)
+def test_a_folder_that_is_no_run(runs: Path, tmp_path: Path, folder: str, told: str) -> None:
+    (tmp_path / "runs").symlink_to(runs)
+    done = report(tmp_path / folder, output=tmp_path / "r.html", expect=2)
+    assert done.err == f"Error: {told.format(tmp_path)}\n"
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_a_run_is_named_once(runs: Path, tmp_path: Path) -> None:
+    done = report(runs / "first", runs / "second/../first", output=tmp_path / "r.html", expect=2)
+    assert done.err == f"Error: {runs / 'second/../first'} is named twice; name each run once\n"
+
+
+def test_a_page_that_cannot_be_written(runs: Path, tmp_path: Path) -> None:
+    done = report(runs / "first", output=tmp_path, expect=1)
+    assert done.err == f"Error: cannot write {tmp_path}: Is a directory\n"
+    (tmp_path / "file").write_text("")
+    done = report(runs / "first", output=tmp_path / "file/r.html", expect=1)
+    assert f"Error: cannot write {tmp_path / 'file/r.html'}: " in done.err
+
+
+def test_it_is_work_for_one_process(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    done = report(runs / "first", output=tmp_path / "r.html", expect=2)
+    assert done.err == "Error: report is work for one process; start it without torchrun\n"
+
+
+# ---- rules for all inputs
+
+
+@given(
+    jumps=st.lists(st.integers(1, 50), min_size=1, max_size=300),
+    most=st.integers(2, 40),
+    widen=st.integers(0, 6),
+    data=st.data(),
+)
+def test_thinning_keeps_the_ends_the_extremes_and_the_mean(
+    jumps: list[int], most: int, widen: int, data: st.DataObject
+) -> None:
+    steps = np.cumsum(jumps).tolist()
+    values = data.draw(st.lists(st.floats(-1e6, 1e6), min_size=len(steps), max_size=len(steps)))
+    curve = Thinned(("a", "b"), most)
+    cut = data.draw(st.integers(0, len(steps)))
+    for part in (slice(0, cut), slice(cut, None)):
+        curve.add(steps[part], [[value, math.nan] for value in values[part]])
+    assert curve.points("b") == []
+    width = curve.width << widen
+    points = curve.points("a", width)
+    assert len(curve.points("a")) <= most + 1
+    assert (points[0].first, points[-1].last) == (steps[0], steps[-1])
+    assert sum(point.num for point in points) == len(steps)
+    assert min(point.low for point in points) == min(values)
+    assert max(point.high for point in points) == max(values)
+    for point in points:
+        inside = [value for step, value in zip(steps, values, strict=True) if point.first <= step <= point.last]
+        assert (point.num, point.low, point.high) == (len(inside), min(inside), max(inside))
+        assert point.mean == pytest.approx(np.mean(inside), rel=1e-9, abs=1e-6)
+        assert point.first // width == point.last // width
+
+
+@given(steps=st.lists(st.integers(0, 10**9), unique=True, max_size=60), data=st.data())
+def test_the_most_telling_previews_come_first(steps: list[int], data: st.DataObject) -> None:
+    best = data.draw(st.sampled_from(steps)) if steps else 0
+    order = by_worth(sorted(steps), best)
+    assert sorted(order) == sorted(steps)
+    assert (
+        order[:3] == list(dict.fromkeys([max(steps), min(steps), best]))[:3] + order[len({*order[:2], best}) : 3]
+        if steps
+        else True
+    )
+
+
+def test_previews_between_are_spread_as_networks_change() -> None:
+    assert by_worth([100, 200, 400, 800, 1600, 3200, 6400], 6400)[:4] == [6400, 100, 800, 3200]

@@ -1,0 +1,26 @@
+"""`python -m trainer report`: runs as one page to look at."""
+
+from pathlib import Path
+
+import click
+
+from shardgen.format import Address
+from trainer.commands.types import ADDRESS, PATH
+from trainer.loading import loading
+
+
+@click.command("report", short_help="Show runs in one page: curves, settings, previews.")
+@click.argument("runs", type=ADDRESS, nargs=-1, required=True)
+@click.option("-o", "--output", type=PATH, default=Path("report.html"), show_default=True, help="File to write.")
+def report_command(runs: tuple[Address, ...], output: Path) -> None:
+    """Show RUNS, e.g. runs/lite-4x, laid over each other: one page that opens from the disk, without a network.
+
+    \b
+    Example:
+      python -m trainer report runs/lite-4x runs/lite-4x-2 -o report.html
+    """
+    with loading():
+        from trainer.report.page import write_report
+    report = write_report(runs, output)
+    named = ", ".join(report.labels[:8]) + (f" and {len(report.labels) - 8:,} more" if len(report.labels) > 8 else "")
+    click.echo(f"{report.path}: {report.num_bytes / 1e6:.1f} MB, {named}")

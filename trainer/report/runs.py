@@ -1,0 +1,175 @@
+"""Runs as their folders tell of them, on this machine or in a store; nothing in them is changed."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shardgen.format import Address
+from shardgen.store import file_size, list_files, list_folders, read_bytes
+from trainer.errors import UsageError
+from trainer.report.journals import Told, nothing_told, read_journal
+
+_PREVIEW = re.compile(r"step-(\d{1,15})\.png")
+_PLACES = ("out", "run")  # settings that say where a run lies, which its address says better
+_MAX_SETTINGS_BYTES = 1_000_000
+_MAX_VALUE_CHARS = 200
+
+
+@dataclass(frozen=True)
+class Run:
+    """`label` tells it from the others of the page. `settings` are those of config.yaml, as text.
+
+    `plan` is what these came to, empty for runs of older versions. `previews` has a file and its size for each step.
+    `trouble` is what could not be read.
+    """
+
+    address: Address
+    label: str
+    settings: dict[str, str]
+    plan: dict[str, Any]
+    told: Told
+    previews: dict[int, tuple[Address, int]]
+    written: datetime | None
+    trouble: list[str] = field(default_factory=list)
+
+    @property
+    def planned(self) -> int | None:
+        """Steps; None where nothing tells."""
+        steps = self.plan.get("steps", self.settings.get("steps"))
+        return int(str(steps)) if str(steps).isdecimal() else None
+
+    @property
+    def scale(self) -> int | None:
+        scale = self.plan.get("scale")
+        return scale if isinstance(scale, int) else None
+
+    @property
+    def ended(self) -> str:
+        told = self.told
+        if told.error is not None:
+            return "ended by an error"
+        if self.planned is None:
+            return "not recorded"
+        seen = told.last is None or told.last.step >= self.planned
+        return "finished" if told.step >= self.planned and seen else "not finished"
+
+    @property
+    def bicubic(self) -> float:
+        """PSNR-Y in dB of what the network has to beat; NaN before the first validation."""
+        return self.told.last.bicubic_psnr_y if self.told.last else math.nan
+
+
+def read_runs(addresses: Sequence[Address], most_points: int) -> list[Run]:
+    """In the order given. UsageError for a folder that is no run."""
+    places = [address.resolve() if isinstance(address, Path) else address for address in addresses]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise UsageError(f"{addresses[number]} is named twice; name each run once")
+    files = [_files(address) for address in addresses]
+    # By their own names, also where these are links.
+    whole = [Path(os.path.abspath(address)) if isinstance(address, Path) else address for address in addresses]
+    return [_read(*about, most_points) for about in zip(whole, _labels(whole), files, strict=True)]
+
+
+def _files(address: Address) -> dict[str, int]:
+    files = list_files(address)
+    if "journal.jsonl" in files or "config.yaml" in files:
+        return files
+    inside, beside = _runs_in(address), _runs_in(address.parent)
+    if inside:
+        there = f"the runs in it are: {', '.join(str(address / name) for name in inside)}"
+    elif beside:
+        there = f"the runs in {address.parent} are: {', '.join(beside)}"
+    else:
+        there = "name the folder of a run, e.g. runs/lite-4x"
+    raise UsageError(f"{address} is no run, it has no journal.jsonl; {there}")
+
+
+def _runs_in(folder: Address) -> list[str]:
+    names = list_folders(folder)
+    return [name for name in names if file_size(folder / name / "journal.jsonl") is not None]
+
+
+def _labels(addresses: Sequence[Address]) -> list[str]:
+    """The name of each, with as many of the folders around it as it takes to tell it from all others."""
+    parts = [[part for part in str(address).split("/") if part] for address in addresses]
+    lengths = [1] * len(parts)
+    while True:
+        labels = ["/".join(one[-length:]) for one, length in zip(parts, lengths, strict=True)]
+        longer = [
+            length + 1 if labels.count(label) > 1 and length < len(one) else length
+            for one, label, length in zip(parts, labels, lengths, strict=True)
+        ]
+        if longer == lengths:
+            return labels
+        lengths = longer
+
+
+def _read(address: Address, label: str, files: dict[str, int], most_points: int) -> Run:
+    trouble: list[str] = []
+    previews = {
+        int(match[1]): (address / "previews" / name, size)
+        for name, size in sorted(list_files(address / "previews").items())
+        if (match := _PREVIEW.fullmatch(name))
+    }
+    journal = address / "journal.jsonl"
+    begun = "journal.jsonl" in files
+    told = read_journal(journal, frozenset(previews), most_points) if begun else nothing_told(most_points)
+    if told.num_unreadable:
+        lines = "1 line" if told.num_unreadable == 1 else f"{told.num_unreadable:,} lines"
+        trouble.append(f"{journal}: {lines} cannot be read, the first is number {told.first_unreadable:,}")
+    unknown = [step for step in previews if step not in told.psnr_at]
+    if unknown:  # the run was stopped in between, or has gone back
+        steps = ", ".join(f"{step:,}" for step in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        trouble.append(f"{address / 'previews'}: the journal knows nothing of step {steps}; left out")
+    config = _mapping(address / "config.yaml", files, trouble)
+    plan = _mapping(address / "plan.json", files, trouble)
+    return Run(
+        address=address,
+        label=label,
+        settings={str(name): _text(value) for name, value in config.items() if name not in _PLACES},
+        plan={name: value for name, value in plan.items() if isinstance(value, int | str)},
+        told=told,
+        previews={step: previews[step] for step in sorted(told.psnr_at)},
+        written=datetime.fromtimestamp(journal.stat().st_mtime).astimezone()
+        if isinstance(journal, Path) and begun
+        else None,
+        trouble=trouble,
+    )
+
+
+def _mapping(file: Address, files: dict[str, int], trouble: list[str]) -> dict[Any, Any]:
+    """What a small file of names and values holds; empty when it is not there, or cannot be read, which is noted."""
+    if file.name not in files:
+        return {}
+    try:
+        if files[file.name] > _MAX_SETTINGS_BYTES:
+            raise ValueError("too large")
+        text = read_bytes(file).decode()
+        if file.suffix == ".json":
+            content = json.loads(text)
+        elif any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("aliases")  # a few can stand for a billion values
+        else:
+            content = yaml.safe_load(text)
+        if not isinstance(content, dict):
+            raise ValueError("no names and values")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        trouble.append(f"{file} cannot be read")
+        return {}
+    return content
+
+
+def _text(value: Any) -> str:
+    """As a YAML file has it, `null` being what the trainer chooses."""
+    text = {None: "default", True: "yes", False: "no"}.get(value) if value is None or isinstance(value, bool) else None
+    text = str(value) if text is None else text
+    return text if len(text) <= _MAX_VALUE_CHARS else text[: _MAX_VALUE_CHARS - 1] + "…"

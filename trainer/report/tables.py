@@ -1,0 +1,96 @@
+"""What the page says in figures and words: how each run went, and in what their settings differ."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from trainer.report.curves import same_bicubic
+from trainer.report.runs import Run
+
+NONE = "\N{EN DASH}"
+DIFFERENT = "\N{NOT EQUAL TO}"
+RUN_COLUMNS = (
+    *("Run", "Ended", "Steps", "Best PSNR-Y", "at step", "Over bicubic", "SSIM-Y there", "Last PSNR-Y", "Last loss"),
+    *("Patches/s", "Data wait", "Training time", "Model", "Scale", "Input", "Parameters", "Last written", "Folder"),
+)
+_PLANNED = {  # of plan.json, and how the table of settings calls it
+    "steps": "steps in all",
+    "patches_per_step": "patches per step",
+    "scale": "scale",
+    "parameters": "parameters",
+    "device": "device found",
+    "precision": "precision",
+}
+
+
+def written(value: float | None, form: Callable[[float], str]) -> str:
+    return NONE if value is None or math.isnan(value) else form(value)
+
+
+def best_run(runs: Sequence[Run]) -> Run | None:
+    """The one with the highest PSNR-Y, or above bicubic where that differs; None where nothing was validated."""
+    judged = [(run, run.told.best) for run in runs if run.told.best]
+    if not judged:
+        return None
+    if same_bicubic(runs):
+        return max(judged, key=lambda one: one[1].psnr_y)[0]
+    return max(judged, key=lambda one: one[1].gain if one[1].gain == one[1].gain else -math.inf)[0]
+
+
+def run_rows(runs: Sequence[Run]) -> list[list[str]]:
+    """A row of RUN_COLUMNS for each run."""
+    return [_run_row(run) for run in runs]
+
+
+def _run_row(run: Run) -> list[str]:
+    told, best, last = run.told, run.told.best, run.told.last
+    planned = f" of {run.planned:,}" if run.planned else ""
+    parameters = run.plan.get("parameters")
+    return [
+        run.label,
+        run.ended,
+        f"{told.step:,}{planned}",
+        written(best and best.psnr_y, "{:.2f} dB".format),
+        f"{best.step:,}" if best else NONE,
+        written(best and best.gain, "{:+.2f} dB".format),
+        written(best and best.ssim_y, "{:.4f}".format),
+        written(last and last.psnr_y, "{:.2f} dB".format),
+        written(told.loss, "{:.5f}".format),
+        written(told.patches_per_s, "{:,.1f}".format),
+        written(told.data_wait, "{:.2%}".format),
+        duration(told.trained_s),
+        run.settings.get("model", NONE),
+        f"{run.scale}\N{MULTIPLICATION SIGN}" if run.scale else NONE,
+        run.settings.get("input", NONE),
+        f"{parameters:,}" if isinstance(parameters, int) else NONE,
+        f"{run.written:%Y-%m-%d %H:%M}" if run.written else NONE,
+        str(run.address),
+    ]
+
+
+def settings(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:
+    """Rows (setting, value of each run) of those that differ, and (setting, value) of those that are equal."""
+    known = [_all_settings(run) for run in runs]
+    names = list(dict.fromkeys(name for one in known for name in one))
+    different, equal = [], []
+    for name in names:
+        values = [one.get(name, NONE) for one in known]
+        if len(set(values)) > 1:
+            different.append([f"{DIFFERENT} {name}", *values])
+        else:
+            equal.append([name, values[0]])
+    return different, equal
+
+
+def _all_settings(run: Run) -> dict[str, str]:
+    planned = {
+        name: f"{run.plan[key]:,}" if isinstance(run.plan[key], int) else str(run.plan[key])
+        for key, name in _PLANNED.items()
+        if key in run.plan
+    }
+    return run.settings | planned
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
