@@ -198,7 +198,8 @@ def _alike(everything: Sequence[Measured], made: _Cards) -> Extremes:
         members.sort(key=lambda sample: (-sample.box[2] * sample.box[3], sample.source))
         captions = [f"{sample.box[2]} {TIMES} {sample.box[3]} px" for sample in members]
         cut, end = _SHOWN_PER_GROUP, _SHOWN_PER_GROUP + _NAMED_PER_GROUP
-        bits = f"up to {alike.distance} of 64 bits differ" if alike.distance else "the same hash"
+        bits = f"{alike.distance} of 64 bits differ" if alike.distance else "the same hash"
+        bits = f"up to {bits} from one to the next" if alike.distance and len(members) > 2 else bits
         groups.append(
             AlikeGroup(
                 f"{plural(len(members), 'photo')}, {bits}",
