@@ -40,7 +40,7 @@ class _Forest:
     def __init__(self, count: int, max_distance: int) -> None:
         self.max_distance = max_distance
         self._pairs = [np.empty((0, 3), np.int64)]  # first, second, distance
-        # By distance: which are joined by pairs of at most that many bits, when they were last settled; those have one number.
+        # By distance: what pairs of at most that many bits joined, when they were last settled, has one number.
         self._joined = np.tile(np.arange(count), (max_distance + 1, 1))
 
     def add(self, first: _Numbers, second: _Numbers, distance: _Numbers) -> None:
