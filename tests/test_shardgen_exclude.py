@@ -70,7 +70,7 @@ def test_names_that_no_photo_has_are_said(photos: Path, tmp_path: Path) -> None:
         (b"class0/img0.jpg\nsky/\xe9t\xe9.jpg\n", "exclude.txt, line 2 is not UTF-8"),
         (b'# a\n\n"class0/img0.jpg\n', "exclude.txt, line 3 begins with a quotation mark and is no JSON string"),
         (
-            b"class0/img0.jpg\n" + bytes(2**16),
+            b"class0/img0.jpg\n" + bytes(2**17),
             "exclude.txt, line 2 is longer than any path. --exclude takes a text file",
         ),
         (b'"class0/img0.jpg" # why\n', "exclude.txt, line 1 begins with a quotation mark"),

@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from drill.s3_server import Bucket
-from shardgen.format import dump_json, load_json
+from shardgen.format import dump_json, load_index, load_json
 from shardgen.page.render import MAX_PAGE_BYTES
 from shardgen.report.gallery import gallery, spanning
 from shardgen.report.words import distinct, short, size_text
@@ -290,8 +290,43 @@ def test_a_page_of_many_things_stays_small(browser: Browser, photos: Path, tmp_p
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         text = page.locator("main").inner_text()
         assert "The 30 largest of 301 classes." in text
-        assert "the first 300, 4,700 more are in the manifest" in text
+        assert "the first 100, 4,900 more are in the manifest" in text
         assert page.locator(".comparison").count() == 72
+
+
+def test_a_page_of_noise_and_of_endless_names_stays_small(tmp_path: Path) -> None:
+    """20 groups of 8 that look alike, of which no thumbnail can be compressed, each name 2,000 bytes of no UTF-8."""
+    folder = os.fsencode(tmp_path / "photos") + b"".join(b"/" + b'\xff"&' * 70 for _ in range(9))
+    os.makedirs(folder)
+    for number in range(160):
+        noise = np.random.default_rng(number % 20).integers(0, 256, (208, 208, 3), dtype=np.uint8)
+        with open(folder + b"/%d.png" % number, "wb") as file:
+            Image.fromarray(noise).save(file, "PNG", compress_level=0)
+    generate(tmp_path / "photos", tmp_path / "shards", "-s", 4, "--size", 208)
+    report(tmp_path / "shards", tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_bytes()
+    assert len(page) < MAX_PAGE_BYTES
+    assert page.count(b"8 photos, the same hash") > 2 and b" nearest of 20 groups are shown" in page
+    assert page.count(b'<figure class="comparison"') > 2  # and there is room for the gallery
+
+
+def test_lr_that_is_damaged_is_named_where_it_would_be_shown(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", 30)
+    generate(photos, tmp_path / "shards", "-s", 4, "--codec", "png", "--val-fraction", 0)
+    tar = tmp_path / "shards" / "scale_4x" / "train-000000.tar"
+    content = bytearray(tar.read_bytes())
+    for sample in load_index(tar.with_suffix(".idx")):
+        lr = next(member for member in sample if ".lr." in member.name)
+        content[lr.offset : lr.offset + lr.size] = bytes(lr.size)
+    tar.write_bytes(content)
+    assert "lr.png cannot be decoded as png" in report(tmp_path / "shards", tmp_path / "r.html", expect=1)
+    page = (tmp_path / "r.html").read_text()
+    assert all(
+        page.count(f"<li>sample {sample[0].name.split('.')[0]}: ") <= 1
+        for sample in load_index(tar.with_suffix(".idx"))
+    )
+    assert "BytesIO" not in page
+    assert page.count("<li>sample ") > 24  # those of the gallery, and others that alias most
 
 
 def test_the_gallery_keeps_to_its_bytes(shards: Path) -> None:

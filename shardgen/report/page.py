@@ -23,8 +23,7 @@ from shardgen.shard_job import Progress
 from shardgen.shard_reader import open_manifest, scale_folders
 from shardgen.survey import Survey, num_to_measure, survey
 
-MAX_FAILURES_LISTED = 300
-_MAX_DAMAGES_LISTED = 100
+MAX_LISTED = 300
 _SPARE_BYTES = 100_000
 # A step of the slider's largest image in px. With several scales the page has room for fewer, or for smaller ones.
 _WINDOW_PX, _WINDOW_OF_SEVERAL_PX = 256, 192
@@ -56,6 +55,7 @@ class ScaleSection:
     contents: Contents
     survey: Survey
     plots: list[Plot]
+    max_listed: int  # of failures, and of damages
     comparisons: Sequence[Comparison] = ()
 
     @property
@@ -67,11 +67,11 @@ class ScaleSection:
     def failures(self) -> list[tuple[str, str, str]]:
         contents = self.contents
         both = [(*pair, "failed") for pair in contents.failures] + [(*pair, "skipped") for pair in contents.skipped]
-        return [(short(path, 200), short(reason, 200), kind) for path, reason, kind in both[:MAX_FAILURES_LISTED]]
+        return [(short(path, 200), short(reason, 200), kind) for path, reason, kind in both[: self.max_listed]]
 
     @property
     def num_failures_left_out(self) -> int:
-        return max(len(self.contents.failures) + len(self.contents.skipped) - MAX_FAILURES_LISTED, 0)
+        return max(len(self.contents.failures) + len(self.contents.skipped) - self.max_listed, 0)
 
     @property
     def reasons(self) -> list[tuple[str, str]]:
@@ -96,7 +96,9 @@ def write_report(folder: Address, output: Path, limit: int, display: Display) ->
         why = f"no sample of {folder} can be read, e.g. {damages[0][1]}. `shardgen verify` names all that is broken."
         raise RunError(why) if damages else UsageError(f"{folder} holds no samples")
     sections = [
-        ScaleSection(one.manifest.scale, str(one.manifest.folder), said, one, _plots(said, one))
+        ScaleSection(
+            one.manifest.scale, str(one.manifest.folder), said, one, _plots(said, one), MAX_LISTED // len(manifests)
+        )
         for one, said in zip(surveys, contents, strict=True)
     ]
     page = _page(folder, manifests, sections)
@@ -147,7 +149,6 @@ def _page(folder: Address, manifests: Sequence[Manifest], sections: Sequence[Sca
         },
         "measured": sum(len(section.survey.measured) for section in sections),
         "size_text": size_text,
-        "max_damages": _MAX_DAMAGES_LISTED,
     }
     room = MAX_PAGE_BYTES - _SPARE_BYTES - len(render("shardgen.report", "report.html", **values))
     window_px = _WINDOW_PX if len(sections) == 1 else _WINDOW_OF_SEVERAL_PX
