@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page
 from drill.s3_server import Bucket
 from shardgen.format import dump_json, load_index, load_json
 from shardgen.page.render import MAX_PAGE_BYTES
+from shardgen.report.figures import histogram
 from shardgen.report.gallery import gallery, spanning
 from shardgen.report.words import distinct, short, size_text
 from shardgen.shard_reader import open_manifest
@@ -402,6 +403,27 @@ def test_a_folder_without_shards_is_refused(name: str, message: str, tmp_path: P
     said = report(tmp_path / name, tmp_path / "r.html", expect=2)
     assert message in said or "no shards in" in said
     assert not (tmp_path / "r.html").exists()
+
+
+def test_shards_of_which_every_photo_failed_are_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "no.jpg").write_bytes(b"")
+    generate(tmp_path / "photos", tmp_path / "shards", "--max-failures", "100%", expect=1)
+    said = report(tmp_path / "shards", tmp_path / "r.html", expect=2)
+    assert "shards holds no samples: no photo gave one, e.g. no.jpg (empty file)" in said
+    assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "rows"),
+    [
+        ([0.5], [("0.50 to 0.51", "1")]),
+        ([0.5, 0.5001], [("0.50 to 0.51", "2")]),
+        ([0.5, 0.52], [("0.50 to 0.51", "1"), ("0.51 to 0.52", "1")]),
+    ],
+)
+def test_no_step_of_a_histogram_is_narrower_than_its_label_says(values: list[float], rows: list) -> None:
+    assert histogram("Brightness", "Mean.", "brightness", values, 1, 2).rows == rows
 
 
 def test_an_output_that_cannot_be_written_is_named(shards: Path, tmp_path: Path) -> None:

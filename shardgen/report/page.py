@@ -7,7 +7,7 @@ from pathlib import Path
 from time import monotonic
 
 from shardgen import __version__
-from shardgen.errors import RunError, UsageError
+from shardgen.errors import RunError, ShardgenError, UsageError
 from shardgen.files import write_atomically
 from shardgen.format import Address, Manifest
 from shardgen.page.pictures import Comparison
@@ -21,6 +21,7 @@ from shardgen.report.last_run import LastRun, read_last_run
 from shardgen.report.words import setting_rows, short, size_text
 from shardgen.shard_job import Progress
 from shardgen.shard_reader import open_manifest, scale_folders
+from shardgen.sources import printable
 from shardgen.survey import Survey, num_to_measure, survey
 
 MAX_LISTED = 300
@@ -92,9 +93,7 @@ def write_report(folder: Address, output: Path, limit: int, display: Display) ->
         surveys = [survey(manifest, limit, report) for manifest in manifests]
         measuring_s = monotonic() - began
     if not any(one.measured for one in surveys):
-        damages = [damage for one in surveys for damage in one.damages]
-        why = f"no sample of {folder} can be read, e.g. {damages[0][1]}. `shardgen verify` names all that is broken."
-        raise RunError(why) if damages else UsageError(f"{folder} holds no samples")
+        raise _nothing_to_show(folder, surveys, contents)
     sections = [
         ScaleSection(
             one.manifest.scale, str(one.manifest.folder), said, one, _plots(said, one), MAX_LISTED // len(manifests)
@@ -114,6 +113,16 @@ def write_report(folder: Address, output: Path, limit: int, display: Display) ->
         measuring_s,
         [damage for one in surveys for damage in one.damages],
     )
+
+
+def _nothing_to_show(folder: Address, surveys: Sequence[Survey], contents: Sequence[Contents]) -> ShardgenError:
+    if damages := [damage for survey in surveys for damage in survey.damages]:
+        return RunError(
+            f"no sample of {folder} can be read, e.g. {damages[0][1]}. `shardgen verify` names all that is broken."
+        )
+    failures = [failure for said in contents for failure in said.failures + said.skipped]
+    why = f": no photo gave one, e.g. {printable(failures[0][0])} ({printable(failures[0][1])})" if failures else ""
+    return UsageError(f"{folder} holds no samples{why}")
 
 
 def _plots(contents: Contents, survey: Survey) -> list[Plot]:
