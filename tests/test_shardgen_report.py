@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ from playwright.sync_api import Browser, Page
 from drill.s3_server import Bucket
 from shardgen.format import dump_json, load_index, load_json
 from shardgen.page.render import MAX_PAGE_BYTES
+from shardgen.report.extremes import extremes
 from shardgen.report.figures import histogram
 from shardgen.report.gallery import gallery, spanning
 from shardgen.report.words import distinct, short, size_text
-from shardgen.shard_reader import open_manifest
+from shardgen.shard_reader import open_manifest, stored_samples
 from shardgen.survey import survey
 
 ODD = tuple(map(os.fsdecode, (b"\xe9t\xe9.jpg", b"two\nlines.jpg", b"#1.jpg", b'"a".jpg', b" b&.jpg", b"<b>bold.jpg")))
@@ -311,6 +313,28 @@ def test_a_page_of_noise_and_of_endless_names_stays_small(tmp_path: Path) -> Non
     assert page.count(b'<figure class="comparison"') > 2  # and there is room for the gallery
 
 
+@pytest.mark.parametrize("when", ["measured", "shown"])
+def test_a_shard_that_goes_meanwhile_is_damaged(
+    when: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run of `generate` replaces it after its index was read."""
+    folder = Path(shutil.copytree(shards / "scale_2x", tmp_path / "scale_2x"))
+    room = "shardgen.survey.stored_samples" if when == "measured" else "shardgen.report.page.extremes"
+    action = stored_samples if when == "measured" else extremes
+
+    def and_then_it_goes(*args: Any) -> Any:
+        if when == "measured" and args[1] != "train-000000":
+            return action(*args)
+        found = action(*args) if when == "measured" else None
+        (folder / "train-000000.tar").unlink()
+        return found if when == "measured" else action(*args)
+
+    monkeypatch.setattr(room, and_then_it_goes)
+    said = report(folder, tmp_path / "r.html", expect=1)
+    assert f"cannot read {folder / 'train-000000.tar'}: No such file or directory" in said
+    assert "cannot read " in (tmp_path / "r.html").read_text()
+
+
 def test_lr_that_is_damaged_is_named_where_it_would_be_shown(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", 30)
     generate(photos, tmp_path / "shards", "-s", 4, "--codec", "png", "--val-fraction", 0)
@@ -429,6 +453,9 @@ def test_no_step_of_a_histogram_is_narrower_than_its_label_says(values: list[flo
 def test_an_output_that_cannot_be_written_is_named(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     assert "is a folder: name the file to write" in report(shards, tmp_path / "folder", expect=2)
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe is no ordinary file: name the file to write" in report(shards, tmp_path / "pipe", expect=2)
+    assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "file").write_text("")
     assert "cannot write" in report(shards, tmp_path / "file" / "r.html", "--samples", 2, expect=1)
     assert "0 is not in the range" in report(shards, tmp_path / "r.html", "--samples", 0, expect=2)
