@@ -160,6 +160,7 @@ def _page(folder: Address, manifests: Sequence[Manifest], sections: Sequence[Sca
         },
         "measured": sum(len(section.survey.measured) for section in sections),
         "size_text": size_text,
+        "tiled": any(section.contents.settings.get("fit") == "tile" for section in sections),
     }
     room = MAX_PAGE_BYTES - _SPARE_BYTES - len(render("shardgen.report", "report.html", **values))
     window_px = _WINDOW_PX if len(sections) == 1 else _WINDOW_OF_SEVERAL_PX
