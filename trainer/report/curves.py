@@ -16,7 +16,9 @@ _FEW = 40  # points of a line that are shown as points too
 _LINES, _ACROSS, _NEAR = "lines", "across", "near"  # what the charts call their values
 _NONE = "\N{EN DASH}"
 _LOG_FROM = 8.0  # how many times the lowest value the highest is, for a scale to be logarithmic
-_STEPS = alt.Axis(labelExpr="format(datum.value, datum.value < 1e5 ? ',' : '~s')", tickMinStep=1, tickCount=8)
+_STEPS = alt.Axis(
+    labelExpr="format(datum.value, datum.value < 1e5 ? ',' : '~s')", tickMinStep=1, tickCount=8, labelOverlap="parity"
+)
 _DRAWN = "datum.step >= first && indexof(hidden, datum.run) < 0"
 
 

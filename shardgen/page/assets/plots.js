@@ -5,8 +5,18 @@ window.plotsDrawn = Promise.all(
     const spec = JSON.parse(place.querySelector("script").textContent);
     const drawing = document.createElement("div");
     place.append(drawing);
+    // A finger shows figures as a pointer does, and others when it is moved sideways.
+    drawing.addEventListener("pointerdown", (event) => {
+      if (!event.target.hasPointerCapture(event.pointerId)) return;
+      event.target.releasePointerCapture(event.pointerId);
+      event.target.dispatchEvent(new PointerEvent("pointermove", event));
+    });
     const { view } = await vegaEmbed(drawing, spec, { renderer: "svg", actions: false, tooltip: { theme: "page" } });
     place.dataset.drawn = "yes";
     return view;
   }),
 );
+// What a finger has shown stays when it is lifted, and would stand over other parts of the page.
+for (const kind of ["scroll", "pointerdown"]) {
+  window.addEventListener(kind, () => document.getElementById("vg-tooltip-element")?.classList.remove("visible"), true);
+}
