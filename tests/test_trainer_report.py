@@ -450,10 +450,12 @@ def test_a_page_that_is_come_back_to_shows_what_its_controls_say(browser: Browse
     with opened(browser, page_file, **WIDE) as page:
         page.get_by_role("checkbox", name="first").uncheck()
         page.get_by_label("Step", exact=True).press("Home")
+        page.locator(".border").first.press("Home")
         page.goto("about:blank")
         page.go_back()
         page.evaluate("window.plotsDrawn.then(() => null)")
         assert page.get_by_role("checkbox", name="first").is_checked()
+        assert page.locator(".border").first.input_value() == "33"
         assert page.locator(".steps output").inner_text() == "12"
         assert page.get_by_label("Step", exact=True).input_value() == "2"
 
@@ -533,6 +535,28 @@ def test_of_very_many_runs_the_best_are_drawn(browser: Browser, tmp_path: Path) 
         assert len(table(page, "Runs")) == 31
         assert plot(page, "Loss").locator(".mark-line path").count() == 24
         assert "of the 24 runs with the highest PSNR-Y. The table has all; left out below: r00, r07," in page.content()
+
+
+@pytest.mark.parametrize("device", [WIDE, PHONE])
+def test_what_the_pointer_shows_of_many_runs_fits_the_window(
+    browser: Browser, tmp_path: Path, device: dict[str, Any]
+) -> None:
+    for number in range(24):
+        lines = [line for step in (5, 10) for line in (trained(step), validated(step, 30 + number % 7))]
+        make_run(tmp_path / f"a-run-with-a-rather-long-name-{number:02}", lines)
+    report(*sorted(path for path in tmp_path.iterdir()), output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **device) as page:
+        drawing = plot(page, "PSNR-Y").locator("svg")
+        drawing.evaluate("drawing => drawing.scrollIntoView({behavior: 'instant', block: 'center'})")
+        page.evaluate(
+            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )  # it has scrolled
+        drawing.hover(position={"x": 200, "y": 100})
+        box = page.locator("#vg-tooltip-element.visible").bounding_box()
+        assert box and box["x"] >= 0 and box["y"] >= 0
+        assert box["x"] + box["width"] <= device["viewport"]["width"]
+        assert box["y"] + box["height"] <= device["viewport"]["height"]
+        assert "a-run-wi…er-long-name-07" in page.locator("#vg-tooltip-element").inner_text()
 
 
 def test_runs_look_different() -> None:
@@ -616,8 +640,10 @@ def test_a_run_is_named_once(runs: Path, tmp_path: Path) -> None:
 
 
 def test_a_page_that_cannot_be_written(runs: Path, tmp_path: Path) -> None:
-    done = report(runs / "first", output=tmp_path, expect=1)
-    assert done.err == f"Error: cannot write {tmp_path}: Is a directory\n"
+    for folder, instead in ((tmp_path, tmp_path / "report.html"), ("", "report.html"), (".", "report.html")):
+        done = trainer("report", runs / "first", "-o", folder)
+        assert done.code == 2
+        assert f"{Path(folder)} is a folder; name the file to write, e.g. {instead}\n" in done.err
     (tmp_path / "file").write_text("")
     done = report(runs / "first", output=tmp_path / "file/r.html", expect=1)
     assert f"Error: cannot write {tmp_path / 'file/r.html'}: " in done.err
