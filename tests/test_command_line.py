@@ -118,6 +118,13 @@ def test_help_fits_the_terminal(words: str, columns: int) -> None:
         assert all(re.match(r" {2,8}\S", line) for line in options if line)
 
 
+@pytest.mark.parametrize("columns", [40, 80])
+def test_what_commands_do_is_said_in_full(columns: int) -> None:
+    for program in ("shardgen", "python -m trainer"):
+        commands = help_of(program, columns).partition("\nCommands:\n")[2]
+        assert commands and "..." not in commands
+
+
 @pytest.mark.parametrize("words", [words for words in COMMANDS if "benchmarks" not in words])
 def test_h_is_help(words: str) -> None:
     program = program_of(words)

@@ -17,7 +17,7 @@ from helpers import SMALL, Ended, generate, trainer
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from drill.s3_server import Bucket
 from shardgen.page.render import MAX_PAGE_BYTES
@@ -401,6 +401,89 @@ def test_names_are_told_apart_and_may_be_odd(browser: Browser, tmp_path: Path) -
         assert page.locator("b").count() == 0
 
 
+def test_settings_are_compared_as_a_whole(browser: Browser, tmp_path: Path) -> None:
+    """Also where they are too long for a table; and a text is no truth value."""
+    long = "/data/" + "x" * 300
+    for name, end, verify in (("a", "one", "'yes'"), ("b", "two", "true")):
+        make_run(tmp_path / name, [trained(5)], shards=f"{long}{end}{'y' * 300}", verify=verify, clip=1)
+    report(tmp_path / "a", tmp_path / "b", output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        rows = {row[0]: row[1:] for row in table(page, "Settings that differ")}
+        assert list(rows) == ["Setting", "\N{NOT EQUAL TO} shards", "\N{NOT EQUAL TO} verify"]
+        assert all(len(text) < 210 for text in rows["\N{NOT EQUAL TO} shards"])
+
+
+def test_a_damaged_sample_counts_once(browser: Browser, tmp_path: Path) -> None:
+    """A run that goes on says of each sample again that it is damaged."""
+    damages = [{"event": "damaged", "step": step, "reason": f"a.tar: 00{step % 2}.png"} for step in (1, 2, 3)]
+    report(make_run(tmp_path / "r", [*damages, trained(5)]), output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        assert "r: 2 damaged samples were replaced by others." in page.locator(".note").all_inner_texts()
+
+
+def test_a_run_with_fewer_validation_images_takes_none_from_others(browser: Browser, tmp_path: Path) -> None:
+    for name, num_images in (("one", 1), ("three", 3), ("none", 0)):
+        run = make_run(tmp_path / name, [trained(5), validated(5)], steps=5)
+        images = np.random.default_rng(num_images).integers(0, 256, (max(num_images, 1), 3, 32, 32, 3), dtype=np.uint8)
+        picture = grid([Row(list(row), "bicubic 1 dB   network 2 dB", "x.jpg") for row in images], TITLES)
+        if not num_images:
+            picture.info[GRID_TEXT] = json.dumps({"titles": TITLES, "rows": []})
+        (run / "previews").mkdir()
+        save_grid(picture, run / "previews/step-000005.png")
+    report(tmp_path / "none", tmp_path / "one", tmp_path / "three", output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        assert page.locator(".comparison .name").all_inner_texts() == ["one", "three", "three", "three"]
+        assert "none/previews/step-000005.png: is damaged" in page.locator("details li").all_text_contents()[0]
+
+
+def test_steps_to_be_shown_are_those_of_the_runs_that_are_drawn(browser: Browser, tmp_path: Path) -> None:
+    for number in range(25):
+        make_run(tmp_path / f"r{number:02}", [trained(10), validated(10, 30 + number), trained(20)])
+    make_run(tmp_path / "worst", [trained(5000), validated(5000, 20)])
+    report(*sorted(path for path in tmp_path.iterdir()), output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        assert page.locator("#controls").get_attribute("data-max-step") == "20"
+
+
+def test_a_page_that_is_come_back_to_shows_what_its_controls_say(browser: Browser, page_file: Path) -> None:
+    """Browsers put controls back to where they were, and tell no script."""
+    with opened(browser, page_file, **WIDE) as page:
+        page.get_by_role("checkbox", name="first").uncheck()
+        page.get_by_label("Step", exact=True).press("Home")
+        page.locator(".border").first.press("Home")
+        page.goto("about:blank")
+        page.go_back()
+        page.evaluate("window.plotsDrawn.then(() => null)")
+        assert page.get_by_role("checkbox", name="first").is_checked()
+        assert page.locator(".border").first.input_value() == "33"
+        assert page.locator(".steps output").inner_text() == "12"
+        assert page.get_by_label("Step", exact=True).input_value() == "2"
+
+
+def test_a_finger_shows_what_all_runs_have(browser: Browser, page_file: Path) -> None:
+    """Where it is put down, and where it is moved to; scrolled away, nothing stands over the page."""
+    with opened(browser, page_file, **PHONE) as page:
+        drawing = plot(page, "PSNR-Y").locator("svg")
+        drawing.evaluate("drawing => drawing.scrollIntoView({behavior: 'instant', block: 'center'})")
+        box, tooltip = drawing.bounding_box(), page.locator("#vg-tooltip-element")
+        assert box
+        finger = page.context.new_cdp_session(page)
+        y = box["y"] + box["height"] / 2
+
+        def touch(kind: str, share: float) -> None:
+            at = [{"x": box["x"] + box["width"] * share, "y": y}] if kind != "touchEnd" else []
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
+
+        touch("touchStart", 0.3)
+        expect(tooltip.locator("tr").first).to_have_text(re.compile(r"Step\s*4"))
+        for share in (0.4, 0.6, 0.8, 0.95):
+            touch("touchMove", share)
+        expect(tooltip.locator("tr").first).to_have_text(re.compile(r"Step\s*12"))
+        touch("touchEnd", 0)
+        page.mouse.wheel(0, 300)
+        expect(tooltip).not_to_be_visible()
+
+
 # ---- how large it gets
 
 
@@ -452,6 +535,28 @@ def test_of_very_many_runs_the_best_are_drawn(browser: Browser, tmp_path: Path) 
         assert len(table(page, "Runs")) == 31
         assert plot(page, "Loss").locator(".mark-line path").count() == 24
         assert "of the 24 runs with the highest PSNR-Y. The table has all; left out below: r00, r07," in page.content()
+
+
+@pytest.mark.parametrize("device", [WIDE, PHONE])
+def test_what_the_pointer_shows_of_many_runs_fits_the_window(
+    browser: Browser, tmp_path: Path, device: dict[str, Any]
+) -> None:
+    for number in range(24):
+        lines = [line for step in (5, 10) for line in (trained(step), validated(step, 30 + number % 7))]
+        make_run(tmp_path / f"a-run-with-a-rather-long-name-{number:02}", lines)
+    report(*sorted(path for path in tmp_path.iterdir()), output=tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **device) as page:
+        drawing = plot(page, "PSNR-Y").locator("svg")
+        drawing.evaluate("drawing => drawing.scrollIntoView({behavior: 'instant', block: 'center'})")
+        page.evaluate(
+            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )  # it has scrolled
+        drawing.hover(position={"x": 200, "y": 100})
+        box = page.locator("#vg-tooltip-element.visible").bounding_box()
+        assert box and box["x"] >= 0 and box["y"] >= 0
+        assert box["x"] + box["width"] <= device["viewport"]["width"]
+        assert box["y"] + box["height"] <= device["viewport"]["height"]
+        assert "a-run-wi…er-long-name-07" in page.locator("#vg-tooltip-element").inner_text()
 
 
 def test_runs_look_different() -> None:
@@ -514,14 +619,31 @@ def test_a_folder_that_is_no_run(runs: Path, tmp_path: Path, folder: str, told: 
     assert not (tmp_path / "r.html").exists()
 
 
+def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    done = report(tmp_path / "loop", output=tmp_path / "r.html", expect=1)
+    assert done.err.startswith(f"Error: cannot list {tmp_path}/loop: Too many levels of symbolic links")
+
+
+@pytest.mark.parametrize("steps", ["9" * 5000, '"' + "9" * 5000 + '"', "true", "-1", "[1]"])
+def test_steps_that_are_no_number_of_steps(tmp_path: Path, steps: str) -> None:
+    run = make_run(tmp_path / "r", [trained(5)])
+    (run / "plan.json").write_text(f'{{"steps": {steps}}}')
+    report(run, output=tmp_path / "r.html")
+    content = (tmp_path / "r.html").read_text()
+    assert "<td>not recorded</td><td>5</td>" in content and "9" * 300 not in content
+
+
 def test_a_run_is_named_once(runs: Path, tmp_path: Path) -> None:
     done = report(runs / "first", runs / "second/../first", output=tmp_path / "r.html", expect=2)
     assert done.err == f"Error: {runs / 'second/../first'} is named twice; name each run once\n"
 
 
 def test_a_page_that_cannot_be_written(runs: Path, tmp_path: Path) -> None:
-    done = report(runs / "first", output=tmp_path, expect=1)
-    assert done.err == f"Error: cannot write {tmp_path}: Is a directory\n"
+    for folder, instead in ((tmp_path, tmp_path / "report.html"), ("", "report.html"), (".", "report.html")):
+        done = trainer("report", runs / "first", "-o", folder)
+        assert done.code == 2
+        assert f"{Path(folder)} is a folder; name the file to write, e.g. {instead}\n" in done.err
     (tmp_path / "file").write_text("")
     done = report(runs / "first", output=tmp_path / "file/r.html", expect=1)
     assert f"Error: cannot write {tmp_path / 'file/r.html'}: " in done.err

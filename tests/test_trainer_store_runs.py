@@ -143,7 +143,8 @@ def test_a_store_that_is_back_before_the_end_is_only_mentioned(
     assert done.code == 0, done.err
     assert f"cannot write {s3.address}/runs/r/model.pth" in done.err
     assert "Training goes on; the next save tries again." in done.err
-    assert '"event": "error"' in s3.objects("runs/r")["journal.jsonl"].decode()
+    journal = s3.objects("runs/r")["journal.jsonl"].decode()
+    assert '"event": "unsaved"' in journal and '"event": "error"' not in journal, "no error ended it"
     assert "state.pt" in s3.objects("runs/r")
 
 

@@ -88,7 +88,7 @@ class RunRecord(Record):
         try:
             self._run.publish(_PATIENCE_S)
         except StoreError as error:  # must not cost days of training: the next save tries again, the end insists
-            self.note("error", progress.step, message=str(error))
+            self.note("unsaved", progress.step, message=str(error))
             self.say(f"{error} Training goes on; the next save tries again.")
 
 

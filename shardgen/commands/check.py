@@ -14,7 +14,7 @@ from shardgen.terminal import say
 from shardgen.verify import verify
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Show what a folder of shards holds.")
 @click.argument("folder", type=ADDRESS, default=Path("shards"))
 @click.option("--shard", help="List the samples of this shard, e.g. train-000000.")
 @click.option("--sample", "key", help="Show one sample by its key, e.g. 000000000042.")

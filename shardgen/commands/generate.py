@@ -35,7 +35,9 @@ _CPUS = "[default: the CPUs that this process may use, or those of the cluster]"
 _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, else one of this run's own]"
 
 
-@click.command("generate", cls=SpaceSeparatedScales)
+@click.command(
+    "generate", cls=SpaceSeparatedScales, short_help="Make shards from photos; what is there already is kept."
+)
 @option("-i", "--input", type=ADDRESS, default=Path("OST"), help="Photos in class folders: a folder, or s3://...")
 @option("-o", "--output", type=ADDRESS, default=Path("shards"), help="For scale_2x, scale_4x: a folder, or s3://...")
 @option("-s", "--scales", type=Scale(), multiple=True, default=("4",), help="2 3 4, or 2,3,4; any of 2 to 8.")

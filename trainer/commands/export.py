@@ -4,13 +4,15 @@ from pathlib import Path
 
 import click
 
-from trainer.commands.types import PATH
+from trainer.commands.types import PATH, FileToWrite
 from trainer.loading import loading
+
+_OUTPUT = FileToWrite("model.onnx")
 
 
 @click.command("export", short_help="Write a network as ONNX.")
 @click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
-@click.option("-o", "--output", type=PATH, default=Path("model.onnx"), show_default=True, help="File to write.")
+@click.option("-o", "--output", type=_OUTPUT, default=Path("model.onnx"), show_default=True, help="File to write.")
 def export_command(weights: Path, output: Path) -> None:
     """Write a network as ONNX with free height and width, checked against PyTorch.
 

@@ -5,13 +5,15 @@ from pathlib import Path
 import click
 
 from shardgen.format import Address
-from trainer.commands.types import ADDRESS, PATH
+from trainer.commands.types import ADDRESS, FileToWrite
 from trainer.loading import loading
+
+_OUTPUT = FileToWrite("report.html")
 
 
 @click.command("report", short_help="Show runs in one page: curves, settings, previews.")
 @click.argument("runs", type=ADDRESS, nargs=-1, required=True)
-@click.option("-o", "--output", type=PATH, default=Path("report.html"), show_default=True, help="File to write.")
+@click.option("-o", "--output", type=_OUTPUT, default=Path("report.html"), show_default=True, help="File to write.")
 def report_command(runs: tuple[Address, ...], output: Path) -> None:
     """Show RUNS, e.g. runs/lite-4x, laid over each other: one page that opens from the disk, without a network.
 

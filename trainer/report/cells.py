@@ -52,7 +52,10 @@ def read_preview(content: bytes) -> Preview:
         grid = json.loads(text)
         if grid["titles"] != _TITLES:
             return Preview(whole, None)
-        return Preview(whole, [_cut(whole, **row) for row in grid["rows"]])
+        rows = [_cut(whole, **row) for row in grid["rows"]]
+        if not rows:
+            raise ValueError("no images")
+        return Preview(whole, rows)
     except _DAMAGE as error:
         raise PreviewError("it does not say where its images are") from error
 

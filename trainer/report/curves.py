@@ -16,7 +16,10 @@ _FEW = 40  # points of a line that are shown as points too
 _LINES, _ACROSS, _NEAR = "lines", "across", "near"  # what the charts call their values
 _NONE = "\N{EN DASH}"
 _LOG_FROM = 8.0  # how many times the lowest value the highest is, for a scale to be logarithmic
-_STEPS = alt.Axis(labelExpr="format(datum.value, datum.value < 1e5 ? ',' : '~s')", tickMinStep=1, tickCount=8)
+_STEPS = alt.Axis(
+    labelExpr="format(datum.value, datum.value < 1e5 ? ',' : '~s')", tickMinStep=1, tickCount=8, labelOverlap="parity"
+)
+_NAME_CHARS = 24  # beside the pointer
 _DRAWN = "datum.step >= first && indexof(hidden, datum.run) < 0"
 
 
@@ -132,7 +135,8 @@ def _lines(
     base = alt.Chart(alt.NamedData(name=_LINES)).transform_filter(_DRAWN)
     layers = []
     if thinned:
-        band = base.mark_area(opacity=0.18, line=False, interpolate="linear").transform_filter("isValid(datum.low)")
+        opacity = max(0.02, 0.36 / (num_runs + 1))  # many bands lie over each other, and lines have to be seen
+        band = base.mark_area(opacity=opacity, line=False, interpolate="linear").transform_filter("isValid(datum.low)")
         layers.append(band.encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour))
     layers.append(base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash))
     counts = [sum(value["run"] == number for value in values) for number in numbers]
@@ -228,7 +232,9 @@ def _hover(columns: Sequence[str], table: Sequence[_Row]) -> tuple[list[dict[str
 
 
 def _plain(label: str) -> str:
-    """A name as Vega can have it in an expression, which it does not quote in full."""
+    """A name as Vega can have it in an expression, which it does not quote in full; two dozen have to fit a phone."""
+    if len(label) > _NAME_CHARS:
+        label = f"{label[: _NAME_CHARS // 3]}…{label[-(_NAME_CHARS * 2 // 3 - 1) :]}"
     return "".join(char if char.isprintable() and char not in '"\\' else "\N{REPLACEMENT CHARACTER}" for char in label)
 
 

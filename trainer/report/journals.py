@@ -50,7 +50,7 @@ class Told:
     last: Validated | None = None
     num_validations: int = 0
     psnr_at: dict[int, float] = field(default_factory=dict)  # by step, of those that were asked for
-    num_damaged: int = 0  # samples
+    damaged: set[int] = field(default_factory=set)  # samples, by what was said of them: a resumed run says it again
     error: str | None = None  # that ended it, if nothing came after
     num_unreadable: int = 0  # lines
     first_unreadable: int = 0
@@ -87,7 +87,7 @@ def read_journal(address: Address, wanted: frozenset[int], most: int) -> Told:
             told.error = None
             judged.append((step, _judge(told, step, line, wanted)))
         elif event == "damaged":
-            told.num_damaged += 1
+            told.damaged.add(hash(str(line.get("reason"))))
         elif event == "error":
             told.error = str(line.get("message", ""))[:_MAX_MESSAGE_CHARS]
         for curve, kept in ((told.trained, trained), (told.judged, judged)):

@@ -68,7 +68,7 @@ def _values(runs: Sequence[Run]) -> dict[str, Any]:
         "run_rows": run_rows(runs),
         "best_row": None if best is None or len(runs) == 1 else runs.index(best),
         "plots": plots(drawn),
-        "max_step": max(run.told.step for run in runs),
+        "max_step": max(run.told.step for run in drawn),
         "labels": [run.label for run in drawn],
         "different": different,
         "different_marks": dict.fromkeys(range(len(different)), "different"),
@@ -114,6 +114,8 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         if run.told.error is not None:
             notes.append(f"{run.label} ended by an error: {run.told.error or NONE}")
-        if run.told.num_damaged:
-            notes.append(f"{run.label}: {run.told.num_damaged:,} damaged samples were replaced by others.")
+        if run.told.damaged:
+            num = len(run.told.damaged)
+            what = "1 damaged sample was" if num == 1 else f"{num:,} damaged samples were"
+            notes.append(f"{run.label}: {what} replaced by others.")
     return notes

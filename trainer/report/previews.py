@@ -109,7 +109,7 @@ class _Filling:
         made = [(cells, _key(cells), exact(cells.network)) for cells in preview.rows[: self.rows]]
         if self.rows is None:
             self.rows = self._rows_of([len(uri) for *_, uri in made])
-            made = made[: self.rows]
+        made = made[: self.rows]
         new = {key: (exact(cells.bicubic), exact(cells.hr)) for cells, key, _ in made if key not in self._scenes}
         needed = sum(len(uri) for *_, uri in made) + sum(len(uri) for uris in new.values() for uri in uris)
         needed += sum(_WORDS_BYTES + len(cells.caption) for cells, *_ in made)
@@ -130,11 +130,10 @@ class _Filling:
     def _rows_of(self, costs: Sequence[int]) -> int:
         """So many that there is room for several steps of every run: one image through time before three at its end.
 
-        `costs` are the bytes that the network's image takes in each row.
+        `costs` are the bytes that the network's image takes in each row of a preview; others may have more rows.
         """
         steps = sum(min(len(run.previews), _SEVERAL) for run in self._runs) + 2  # and for bicubic and HR
-        fitting = [rows for rows in range(1, len(costs) + 1) if sum(costs[:rows]) * steps <= self._room]
-        return max(fitting, default=1)
+        return max(1, self._room * len(costs) // (sum(costs) * steps))
 
     def _series_of(self, key: str, run: Run) -> Series:
         if (key, run.label) not in self._series:

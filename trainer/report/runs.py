@@ -20,12 +20,11 @@ from trainer.report.journals import Told, nothing_told, read_journal
 _PREVIEW = re.compile(r"step-(\d{1,15})\.png")
 _PLACES = ("out", "run")  # settings that say where a run lies, which its address says better
 _MAX_SETTINGS_BYTES = 1_000_000
-_MAX_VALUE_CHARS = 200
 
 
 @dataclass(frozen=True)
 class Run:
-    """`label` tells it from the others of the page. `settings` are those of config.yaml, as text.
+    """`label` tells it from the others of the page. `settings` are those of config.yaml.
 
     `plan` is what these came to, empty for runs of older versions. `previews` has a file and its size for each step.
     `trouble` is what could not be read.
@@ -33,7 +32,7 @@ class Run:
 
     address: Address
     label: str
-    settings: dict[str, str]
+    settings: dict[str, Any]
     plan: dict[str, Any]
     told: Told
     previews: dict[int, tuple[Address, int]]
@@ -44,7 +43,7 @@ class Run:
     def planned(self) -> int | None:
         """Steps; None where nothing tells."""
         steps = self.plan.get("steps", self.settings.get("steps"))
-        return int(str(steps)) if str(steps).isdecimal() else None
+        return steps if type(steps) is int and steps >= 0 else None
 
     @property
     def scale(self) -> int | None:
@@ -69,7 +68,7 @@ class Run:
 
 def read_runs(addresses: Sequence[Address], most_points: int) -> list[Run]:
     """In the order given. UsageError for a folder that is no run."""
-    places = [address.resolve() if isinstance(address, Path) else address for address in addresses]
+    places = [os.path.realpath(address) if isinstance(address, Path) else address for address in addresses]
     for number, place in enumerate(places):
         if place in places[:number]:
             raise UsageError(f"{addresses[number]} is named twice; name each run once")
@@ -135,7 +134,7 @@ def _read(address: Address, label: str, files: dict[str, int], most_points: int)
     return Run(
         address=address,
         label=label,
-        settings={str(name): _text(value) for name, value in config.items() if name not in _PLACES},
+        settings={str(name): value for name, value in config.items() if name not in _PLACES},
         plan={name: value for name, value in plan.items() if isinstance(value, int | str)},
         told=told,
         previews={step: previews[step] for step in sorted(told.psnr_at)},
@@ -166,10 +165,3 @@ def _mapping(file: Address, files: dict[str, int], trouble: list[str]) -> dict[A
         trouble.append(f"{file} cannot be read")
         return {}
     return content
-
-
-def _text(value: Any) -> str:
-    """As a YAML file has it, `null` being what the trainer chooses."""
-    text = {None: "default", True: "yes", False: "no"}.get(value) if value is None or isinstance(value, bool) else None
-    text = str(value) if text is None else text
-    return text if len(text) <= _MAX_VALUE_CHARS else text[: _MAX_VALUE_CHARS - 1] + "…"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from trainer.report.curves import same_bicubic
 from trainer.report.runs import Run
@@ -12,6 +13,7 @@ RUN_COLUMNS = (
     *("Run", "Ended", "Steps", "Best PSNR-Y", "at step", "Over bicubic", "SSIM-Y there", "Last PSNR-Y", "Last loss"),
     *("Patches/s", "Data wait", "Training time", "Model", "Scale", "Input", "Parameters", "Last written", "Folder"),
 )
+_MAX_CHARS = 200  # of a setting
 _PLANNED = {  # of plan.json, and how the table of settings calls it
     "steps": "steps in all",
     "patches_per_step": "patches per step",
@@ -58,9 +60,9 @@ def _run_row(run: Run) -> list[str]:
         written(told.patches_per_s, "{:,.1f}".format),
         written(told.data_wait, "{:.2%}".format),
         duration(told.trained_s),
-        run.settings.get("model", NONE),
+        _text(run.settings.get("model", NONE)),
         f"{run.scale}\N{MULTIPLICATION SIGN}" if run.scale else NONE,
-        run.settings.get("input", NONE),
+        _text(run.settings.get("input", NONE)),
         f"{parameters:,}" if isinstance(parameters, int) else NONE,
         f"{run.written:%Y-%m-%d %H:%M}" if run.written else NONE,
         str(run.address),
@@ -74,20 +76,25 @@ def settings(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:
     different, equal = [], []
     for name in names:
         values = [one.get(name, NONE) for one in known]
-        if len(set(values)) > 1:
-            different.append([f"{DIFFERENT} {name}", *values])
+        texts = [_text(value) for value in values]
+        if any(value != values[0] for value in values):
+            different.append([f"{DIFFERENT} {name}", *texts])
         else:
-            equal.append([name, values[0]])
+            equal.append([name, texts[0]])
     return different, equal
 
 
-def _all_settings(run: Run) -> dict[str, str]:
-    planned = {
-        name: f"{run.plan[key]:,}" if isinstance(run.plan[key], int) else str(run.plan[key])
-        for key, name in _PLANNED.items()
-        if key in run.plan
-    }
-    return run.settings | planned
+def _all_settings(run: Run) -> dict[str, Any]:
+    planned = {name: run.plan[key] for key, name in _PLANNED.items() if key in run.plan}
+    return run.settings | {name: f"{value:,}" if isinstance(value, int) else value for name, value in planned.items()}
+
+
+def _text(value: Any) -> str:
+    """As a YAML file has it, `null` being what the trainer chooses. Of what is too long, beginning and end."""
+    if value is None or isinstance(value, bool):
+        return {None: "default", True: "yes", False: "no"}[value]
+    text = str(value)
+    return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS // 2]}…{text[-_MAX_CHARS // 2 :]}"
 
 
 def duration(seconds: float) -> str:
