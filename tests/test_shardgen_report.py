@@ -205,7 +205,7 @@ def test_the_saved_list_leaves_exactly_those_out(
         assert page.evaluate("getSelection().toString() || document.activeElement.value") == saved.read_text()
     assert saved.read_text().startswith("# Photos to leave out")
     done = generate(odd_photos, tmp_path / "a", "-s", 2, 4, "--shard-bytes", "100KB", "--exclude", saved)
-    assert f"Excluded: {len(ODD) + 1} photos" in done.stdout and "are no photos" not in done.stdout
+    assert f"Except  {len(ODD) + 1} photos" in done.stdout and "are no photos" not in done.stdout
     left = Path(shutil.copytree(odd_photos, tmp_path / "left"))
     for name in (*(f"class0/{name}" for name in ODD), "class1/night.png"):
         (left / name).unlink()

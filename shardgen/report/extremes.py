@@ -13,8 +13,9 @@ from shardgen.exclusion import exclude_line
 from shardgen.format import Manifest
 from shardgen.measures import aliases, luma
 from shardgen.page.pictures import exact, thumbnail
-from shardgen.report.words import TIMES, plural, short
+from shardgen.report.words import TIMES, short
 from shardgen.survey import Measured, Survey, image_of
+from shardgen.terminal import plural
 
 PER_LIST = 16
 MAX_GROUPS = 20

@@ -8,8 +8,9 @@ import numpy as np
 
 from shardgen.page.plots import SERIES_COLOURS, Plot
 from shardgen.report.contents import Contents
-from shardgen.report.words import distinct, plural
+from shardgen.report.words import distinct
 from shardgen.survey import Measured
+from shardgen.terminal import plural
 
 MAX_CLASSES_DRAWN = 30
 MAX_CLASSES_LISTED = 400
