@@ -101,13 +101,21 @@ def test_what_is_odd_comes_first(browser: Browser, page_file: Path) -> None:
         assert "class0/<b>bold.jpg" in page.locator("#flattest + p + .photos").inner_text()
         assert "class1/night.png" in cards(page, "darkest")[0] and "brightness 0.0" in cards(page, "darkest")[0]
         assert "class1/checks.png" in cards(page, "aliased")[0] and "levels" in cards(page, "aliased")[0]
-        assert page.locator("#aliased + p + .photos img.pixels").count() == 16
+        assert page.locator("#aliased + p + .photos img.pixels").count() == 15  # of 29
         alike = page.get_by_role("group").filter(has_text="img1_small.jpg")
         assert "2 photos, " in alike.locator("legend").inner_text()
         # The larger photo first.
         names = alike.locator(".photo").all_inner_texts()
         assert "class1/img1.jpg" in names[0] and "90 \N{MULTIPLICATION SIGN} 90 px" in names[0]
         assert "class0/img1_small.jpg" in names[1]
+
+
+def test_of_a_few_photos_none_is_among_the_darkest_and_the_brightest(browser: Browser, tmp_path: Path) -> None:
+    generate(make_photos(tmp_path / "photos", 4), tmp_path / "a")
+    report(tmp_path / "a", tmp_path / "r.html")
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        ends = {text.split("\n")[1] for name in ("darkest", "brightest") for text in cards(page, name)}
+        assert len(cards(page, "darkest")) == len(cards(page, "brightest")) == 2 and len(ends) == 4
 
 
 def test_settings_figures_failures_and_the_last_run_are_there(browser: Browser, page_file: Path) -> None:
