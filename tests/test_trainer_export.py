@@ -132,7 +132,7 @@ def test_an_exporter_that_fails_is_named(weights: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
 def test_a_missing_package_is_named(package: str, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UsageError, match=rf"missing \({package}\): pip install 'sr-shards\[onnx\]'"):
+    with pytest.raises(UsageError, match=rf"missing \({package}\): pip install onnx onnxruntime onnxscript"):
         export_onnx(weights, weights.parent / "w.onnx")
 
 

@@ -75,7 +75,7 @@ def _package(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise UsageError(
-            f"ONNX export needs a package that is missing ({name}): pip install 'sr-shards[onnx]'"
+            f"ONNX export needs a package that is missing ({name}): pip install onnx onnxruntime onnxscript"
         ) from error
 
 

@@ -130,7 +130,7 @@ def _chosen_engine(engine: str, ray_address: str | None, workers: int | None) ->
         try:  # Ray takes a second to import, and not everyone has it
             from shardgen.engines.ray import ray_engine
         except ImportError as error:
-            raise UsageError(f"--engine ray needs Ray: pip install 'sr-shards[ray]' ({error})") from error
+            raise UsageError(f"--engine ray needs Ray: pip install 'ray>=2.40' ({error})") from error
         return ray_engine(ray_address, workers)
     if ray_address is not None:
         raise UsageError(f"--ray-address {ray_address} goes with --engine ray only")

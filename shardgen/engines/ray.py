@@ -246,7 +246,7 @@ def _not_begun(task: ShardTask, error: RayTaskError) -> str:
     last_line = str(error).strip().splitlines()[-1]
     return (
         f"shard {task.plan.name} could not be begun on a node: {last_line}. Install the same versions of everything on "
-        f"all nodes, e.g. pip install 'sr-shards[ray]'. {RUN_AGAIN}"
+        f"all nodes, e.g. pip install 'ray>=2.40'. {RUN_AGAIN}"
     )
 
 
