@@ -10,7 +10,7 @@ SCALES  ?= 4
 OUTPUT  ?= shards
 INPUT   ?= $(if $(wildcard OST),OST,$(SAMPLES))
 SAMPLES := build/sample_photos
-# What `make demo` makes, in about three minutes on 2 cores.
+# What `make demo` makes, in about two minutes on 2 quiet cores.
 DEMO    := build/demo
 # Each of these is passed on only when it is named.
 OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(METHOD),--method $(METHOD)) \
@@ -29,6 +29,7 @@ install: $(STAMP) ## Create .venv and install the project into it
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one: make PYTHON=python3.12")'
+	@echo "Installing into $(VENV): PyTorch and all else, some minutes the first time."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[samples,onnx,ray,s3,dev]'
 	@# Only the tests need it. Its requirement torchvision would bring another PyTorch; the tests do without.
