@@ -219,7 +219,7 @@ def test_the_saved_list_leaves_exactly_those_out(
         (left / name).unlink()
     generate(left, tmp_path / "b", "-s", 2, 4, "--shard-bytes", "100KB")
     assert contract_files(tmp_path / "a") == contract_files(tmp_path / "b")
-    assert "7 were left out by <code>--exclude</code>" in _page(tmp_path / "a", tmp_path)
+    assert "<code>--exclude</code> left out 7 photos" in _page(tmp_path / "a", tmp_path)
 
 
 def _page(shards: Path, tmp_path: Path) -> str:

@@ -22,6 +22,7 @@ from shardgen.report.words import setting_rows, short, size_text
 from shardgen.shard_job import Progress
 from shardgen.shard_reader import open_manifest, scale_folders
 from shardgen.survey import Survey, num_to_measure, survey
+from shardgen.terminal import plural
 
 MAX_FAILURES_LISTED = 300
 _MAX_DAMAGES_LISTED = 100
@@ -147,6 +148,7 @@ def _page(folder: Address, manifests: Sequence[Manifest], sections: Sequence[Sca
         },
         "measured": sum(len(section.survey.measured) for section in sections),
         "size_text": size_text,
+        "plural": plural,
         "max_damages": _MAX_DAMAGES_LISTED,
     }
     room = MAX_PAGE_BYTES - _SPARE_BYTES - len(render("shardgen.report", "report.html", **values))
