@@ -18,6 +18,11 @@ OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if 
            $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(WORKERS),--workers $(WORKERS)) \
            $(if $(EXCLUDE),--exclude "$(EXCLUDE)")
 
+# A misspelt name would be passed over, and the run would not be the one that was wanted.
+NAMES := PYTHON VENV SCALES OUTPUT INPUT SIZE SAMPLE METHOD CODEC DEGRADATION VARIANTS WORKERS EXCLUDE
+UNKNOWN := $(foreach name,$(filter-out $(NAMES) SHELL,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)=))
+$(if $(strip $(UNKNOWN)),$(error No such setting: $(strip $(UNKNOWN)) There are $(NAMES)))
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo shards test test-scale lint format bench bench-gpu bench-scale drill completion clean
 
