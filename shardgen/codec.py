@@ -7,7 +7,7 @@ import zlib
 import cv2
 import numpy as np
 from isal import isal_zlib
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from shardgen.errors import RunError
 from shardgen.pixels import Pixels
@@ -30,6 +30,8 @@ def decode(codec: str, data: bytes | memoryview) -> Pixels:
     """The pixels of a member. RunError when the content is no whole H x W x 3 uint8 image of that codec."""
     try:
         pixels = _decode_npy(data) if codec == "npy" else _decode_image(codec, data)
+    except UnidentifiedImageError as error:  # of which Pillow's message is an address in memory
+        raise RunError(f"cannot be decoded as {codec} (no image begins like this)") from error
     except Exception as error:  # decoders raise all sorts of things on damaged data
         raise RunError(f"cannot be decoded as {codec} ({error})") from error
     return pixels

@@ -14,6 +14,8 @@ from shardgen.errors import UsageError
 from shardgen.sources import Listing, Photo, printable
 
 _BLANKS = " \t"
+_MAX_LINE_BYTES = 1 << 16  # the longest path of Linux, 4,096 bytes, takes 24,576 as a JSON string
+_EXPECTED = "--exclude takes a text file with the path of a photo on each line."
 
 
 @dataclass(frozen=True)
@@ -36,23 +38,23 @@ def read_exclude_file(file: Path) -> list[str]:
 
     Windows line ends, a byte order mark, blanks around a line and `./` before a path are as if they were not there.
     """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"cannot read {file}: {error.strerror}. --exclude takes a text file with the path of a photo on each line."
-        ) from error
     paths: dict[str, None] = {}
-    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
-        path = _path_of(line, f"{file}, line {number}")
-        if path:
-            paths[path] = None
+    try:
+        with open(file, "rb") as lines:
+            for number, line in enumerate(iter(lambda: lines.readline(_MAX_LINE_BYTES + 1), b""), start=1):
+                start = codecs.BOM_UTF8 if number == 1 else b""
+                if path := _path_of(line.removeprefix(start), f"{file}, line {number}"):
+                    paths[path] = None
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}. {_EXPECTED}") from error
     return list(paths)
 
 
 def _path_of(line: bytes, where: str) -> str | None:
+    if len(line) > _MAX_LINE_BYTES:
+        raise UsageError(f"{where} is longer than any path. {_EXPECTED}")
     try:
-        text = line.decode().removesuffix("\r").strip(_BLANKS)
+        text = line.decode().removesuffix("\n").removesuffix("\r").strip(_BLANKS)
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{where} is not UTF-8 ({error.reason}). Save the file as UTF-8; a name that is not UTF-8 itself is "

@@ -82,14 +82,20 @@ class StoredSample:
         if is_local(self.tar):
             return self
         end = max(member.offset + member.size for member in self.members.values())
-        return replace(self, loaded=read_range(self.tar, self._start, end - self._start))
+        return replace(self, loaded=self._read_range(self._start, end - self._start))
+
+    def _read_range(self, offset: int, size: int) -> bytes:
+        try:
+            return read_range(self.tar, offset, size)
+        except OSError as error:  # it is gone since its index was read, or its disk fails
+            raise RunError(f"cannot read {self.tar}: {error.strerror or error}") from error
 
     def read(self, what: str) -> bytes:
         member = self.members.get(what)
         if member is None:
             raise RunError(f"{self.tar}: sample {self.key} has no {what} member")
         if self.loaded is None:
-            data = read_range(self.tar, member.offset, member.size)
+            data = self._read_range(member.offset, member.size)
         else:
             data = self.loaded[member.offset - self._start :][: member.size]
         if len(data) != member.size:

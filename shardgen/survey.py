@@ -46,6 +46,11 @@ class Survey:
     measured: list[Measured] = field(default_factory=list)
     damages: list[tuple[str, str]] = field(default_factory=list)
 
+    def note(self, sample: StoredSample, error: RunError) -> None:
+        """What was measured and cannot be shown, once."""
+        if (damage := (f"sample {sample.key}", str(error))) not in self.damages:
+            self.damages.append(damage)
+
 
 def survey(manifest: Manifest, limit: int, report: Callable[[Progress], None]) -> Survey:
     """Measure up to `limit` samples of a scale. What is damaged is named, and the others are measured all the same.

@@ -88,13 +88,17 @@ def test_one_of_a_thing_is_not_called_many(tmp_path: Path) -> None:
         (b"class0\\img0.jpg\n", "Expected paths relative to --input such as class0/img0.jpg"),
         (b"class0/img0.jpg\nsky/\xe9t\xe9.jpg\n", "exclude.txt, line 2 is not UTF-8"),
         (b'# a\n\n"class0/img0.jpg\n', "exclude.txt, line 3 begins with a quotation mark and is no JSON string"),
+        (
+            b"class0/img0.jpg\n" + bytes(2**17),
+            "exclude.txt, line 2 is longer than any path. --exclude takes a text file",
+        ),
         (b'"class0/img0.jpg" # why\n', "exclude.txt, line 1 begins with a quotation mark"),
         (
             "\n".join(f"class{n % 3}/img{n}.{'png' if n % 5 == 4 else 'jpg'}" for n in range(40)).encode(),
             "every one of",
         ),
     ],
-    ids=["absolute", "backslashes", "not UTF-8", "unclosed", "more behind", "all"],
+    ids=["absolute", "backslashes", "not UTF-8", "unclosed", "endless line", "more behind", "all"],
 )
 def test_a_file_that_cannot_be_meant_is_refused(content: bytes, message: str, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "exclude.txt").write_bytes(content)
@@ -111,6 +115,11 @@ def test_a_file_that_cannot_be_read_is_named(name: str, photos: Path, tmp_path: 
     assert str(path) in done.stderr and "Traceback" not in done.stderr
     expected = "lies in a store; expected a path of this machine" if "://" in name else "cannot read"
     assert expected in done.stderr
+
+
+def test_a_file_without_an_end_is_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="/dev/zero, line 1 is longer than any path"):
+        read_exclude_file(Path("/dev/zero"))
 
 
 def test_an_empty_file_leaves_nothing_out(photos: Path, tmp_path: Path) -> None:

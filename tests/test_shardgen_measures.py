@@ -1,6 +1,7 @@
 """What is measured of an image, and which hashes are near each other."""
 
 import io
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from shardgen import duplicates
 from shardgen.config import METHODS
 from shardgen.degrade import shrink
-from shardgen.duplicates import look_alikes, near_pairs
+from shardgen.duplicates import look_alikes, nearest_pairs
 from shardgen.measures import aliases, aliasing, brightness, flatness, image_hash, luma, sharpness
 
 
@@ -119,20 +121,44 @@ def test_a_hash_is_64_bits_half_of_them_set() -> None:
 _HASH = st.integers(0, 2**64 - 1)
 
 
+def _forest(pairs: Iterable[tuple[int, int, int]], count: int) -> tuple[list[int], list[list[int]]]:
+    """Of pairs with distances: the distances of a minimum spanning forest, and to whom each is joined, by distance."""
+    joined, kept, by_distance = list(range(count)), [], []
+    for distance in range(13):
+        for first, second, _ in (pair for pair in pairs if pair[2] == distance):
+            if joined[first] != joined[second]:
+                kept.append(distance)
+                low, high = sorted((joined[first], joined[second]))
+                joined = [low if one == high else one for one in joined]
+        by_distance.append(joined)
+    return kept, by_distance
+
+
+@pytest.mark.parametrize(("many", "at_once"), [(500, 10**6), (500, 3), (2, 3)])
 @given(st.sets(_HASH, min_size=1, max_size=12), st.lists(st.tuples(st.integers(0, 50), _HASH)), st.integers(0, 12))
-def test_near_pairs_are_all_there_are(seeds: set[int], changes: list[tuple[int, int]], limit: int) -> None:
+def test_nearest_pairs_join_what_all_pairs_join(
+    many: int, at_once: int, seeds: set[int], changes: list[tuple[int, int]], limit: int
+) -> None:
     """Hashes of which some are a few bits away from others."""
     some = sorted(seeds)
     near = {some[which % len(some)] ^ (bits & bits >> 13 & bits >> 29 & bits >> 41) for which, bits in changes}
     hashes = sorted(seeds | near)
-    expected = [
+    everything = [
         (i, j, (a ^ b).bit_count())
         for i, a in enumerate(hashes)
         for j, b in enumerate(hashes)
         if i < j and (a ^ b).bit_count() <= limit
     ]
-    found = near_pairs(np.array(hashes, np.uint64), limit)
-    assert list(zip(*(numbers.tolist() for numbers in found), strict=True)) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "_MANY", many)
+        patch.setattr(duplicates, "_PAIRS_AT_ONCE", at_once)
+        found = list(zip(*(one.tolist() for one in nearest_pairs(np.array(hashes, np.uint64), limit)), strict=True))
+    assert set(found) <= set(everything)
+    expected, got = _forest(everything, len(hashes)), _forest(found, len(hashes))
+    assert len(found) == len(got[0])  # no pair too many
+    if many > len(hashes):
+        assert got == expected
+    assert got[1][-1] == expected[1][-1]
 
 
 def test_look_alikes_are_groups_of_different_photos() -> None:
@@ -150,3 +176,13 @@ def test_a_hundred_thousand_equal_hashes_are_one_group() -> None:
     count = 100_000
     found = look_alikes([str(number) for number in range(count)], [7] * count, 6)
     assert len(found) == 1 and len(found[0].images) == count
+
+
+def test_many_nearly_equal_hashes_are_one_group_soon() -> None:
+    """100,000 pictures of one camera on a tripod: 2e9 pairs are near, far too many to be held or looked at."""
+    draw = np.random.default_rng(0)
+    hashes = np.full(100_000, 0x1234_5678_9ABC_DEF0, np.uint64)
+    for _ in range(3):
+        hashes ^= np.uint64(1) << draw.integers(0, 64, len(hashes), dtype=np.uint64)
+    found = look_alikes([str(number) for number in range(len(hashes))], hashes.tolist(), 6)
+    assert len(found) == 1 and len(found[0].images) == len(hashes) and found[0].distance <= 6

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from drill.s3_server import Bucket
-from shardgen.format import dump_json, load_json
+from shardgen.format import dump_json, load_index, load_json
 from shardgen.page.render import MAX_PAGE_BYTES
+from shardgen.report.extremes import extremes
+from shardgen.report.figures import histogram
 from shardgen.report.gallery import gallery, spanning
 from shardgen.report.words import distinct, short, size_text
-from shardgen.shard_reader import open_manifest
+from shardgen.shard_reader import open_manifest, stored_samples
 from shardgen.survey import survey
 
 ODD = tuple(map(os.fsdecode, (b"\xe9t\xe9.jpg", b"two\nlines.jpg", b"#1.jpg", b'"a".jpg', b" b&.jpg", b"<b>bold.jpg")))
@@ -256,6 +259,7 @@ def test_tiles_of_one_photo_are_one_photo(browser: Browser, tmp_path: Path) -> N
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         assert sum("class0/flat.png" in text for text in cards(page, "flattest")) == 1
         assert len(cards(page, "flattest")) == 6
+        assert "its most extreme tile is shown; leaving it out leaves out all" in page.locator("#look + p").inner_text()
         assert "half_flat.png" in cards(page, "flattest")[1] and "100 % flat" in cards(page, "flattest")[1]
         assert "None among the photos" in page.locator("section[aria-labelledby=alike]").inner_text()
 
@@ -298,8 +302,65 @@ def test_a_page_of_many_things_stays_small(browser: Browser, photos: Path, tmp_p
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         text = page.locator("main").inner_text()
         assert "The 30 largest of 301 classes." in text
-        assert "the first 300, 4,700 more are in the manifest" in text
+        assert "the first 100, 4,900 more are in the manifest" in text
         assert page.locator(".comparison").count() == 72
+
+
+def test_a_page_of_noise_and_of_endless_names_stays_small(tmp_path: Path) -> None:
+    """20 groups of 8 that look alike, of which no thumbnail can be compressed, each name 2,000 bytes of no UTF-8."""
+    folder = os.fsencode(tmp_path / "photos") + b"".join(b"/" + b'\xff"&' * 70 for _ in range(9))
+    os.makedirs(folder)
+    for number in range(160):
+        noise = np.random.default_rng(number % 20).integers(0, 256, (208, 208, 3), dtype=np.uint8)
+        with open(folder + b"/%d.png" % number, "wb") as file:
+            Image.fromarray(noise).save(file, "PNG", compress_level=0)
+    generate(tmp_path / "photos", tmp_path / "shards", "-s", 4, "--size", 208)
+    report(tmp_path / "shards", tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_bytes()
+    assert len(page) < MAX_PAGE_BYTES
+    assert page.count(b"8 photos, the same hash") > 2 and b" nearest of 20 groups are shown" in page
+    assert page.count(b'<figure class="comparison"') > 2  # and there is room for the gallery
+
+
+@pytest.mark.parametrize("when", ["measured", "shown"])
+def test_a_shard_that_goes_meanwhile_is_damaged(
+    when: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run of `generate` replaces it after its index was read."""
+    folder = Path(shutil.copytree(shards / "scale_2x", tmp_path / "scale_2x"))
+    room = "shardgen.survey.stored_samples" if when == "measured" else "shardgen.report.page.extremes"
+    action = stored_samples if when == "measured" else extremes
+
+    def and_then_it_goes(*args: Any) -> Any:
+        if when == "measured" and args[1] != "train-000000":
+            return action(*args)
+        found = action(*args) if when == "measured" else None
+        (folder / "train-000000.tar").unlink()
+        return found if when == "measured" else action(*args)
+
+    monkeypatch.setattr(room, and_then_it_goes)
+    said = report(folder, tmp_path / "r.html", expect=1)
+    assert f"cannot read {folder / 'train-000000.tar'}: No such file or directory" in said
+    assert "cannot read " in (tmp_path / "r.html").read_text()
+
+
+def test_lr_that_is_damaged_is_named_where_it_would_be_shown(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", 30)
+    generate(photos, tmp_path / "shards", "-s", 4, "--codec", "png", "--val-fraction", 0)
+    tar = tmp_path / "shards" / "scale_4x" / "train-000000.tar"
+    content = bytearray(tar.read_bytes())
+    for sample in load_index(tar.with_suffix(".idx")):
+        lr = next(member for member in sample if ".lr." in member.name)
+        content[lr.offset : lr.offset + lr.size] = bytes(lr.size)
+    tar.write_bytes(content)
+    assert "lr.png cannot be decoded as png" in report(tmp_path / "shards", tmp_path / "r.html", expect=1)
+    page = (tmp_path / "r.html").read_text()
+    assert all(
+        page.count(f"<li>sample {sample[0].name.split('.')[0]}: ") <= 1
+        for sample in load_index(tar.with_suffix(".idx"))
+    )
+    assert "BytesIO" not in page
+    assert page.count("<li>sample ") > 24  # those of the gallery, and others that alias most
 
 
 def test_the_gallery_keeps_to_its_bytes(shards: Path) -> None:
@@ -377,9 +438,33 @@ def test_a_folder_without_shards_is_refused(name: str, message: str, tmp_path: P
     assert not (tmp_path / "r.html").exists()
 
 
+def test_shards_of_which_every_photo_failed_are_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "no.jpg").write_bytes(b"")
+    generate(tmp_path / "photos", tmp_path / "shards", "--max-failures", "100%", expect=1)
+    said = report(tmp_path / "shards", tmp_path / "r.html", expect=2)
+    assert "shards holds no samples: no photo gave one, e.g. no.jpg (empty file)" in said
+    assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "rows"),
+    [
+        ([0.5], [("0.50 to 0.51", "1")]),
+        ([0.5, 0.5001], [("0.50 to 0.51", "2")]),
+        ([0.5, 0.52], [("0.50 to 0.51", "1"), ("0.51 to 0.52", "1")]),
+    ],
+)
+def test_no_step_of_a_histogram_is_narrower_than_its_label_says(values: list[float], rows: list) -> None:
+    assert histogram("Brightness", "Mean.", "brightness", values, 1, 2).rows == rows
+
+
 def test_an_output_that_cannot_be_written_is_named(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     assert "is a folder: name the file to write" in report(shards, tmp_path / "folder", expect=2)
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe is no ordinary file: name the file to write" in report(shards, tmp_path / "pipe", expect=2)
+    assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "file").write_text("")
     assert "cannot write" in report(shards, tmp_path / "file" / "r.html", "--samples", 2, expect=1)
     assert "0 is not in the range" in report(shards, tmp_path / "r.html", "--samples", 0, expect=2)

@@ -10,15 +10,19 @@ import numpy as np
 from shardgen.duplicates import look_alikes
 from shardgen.errors import RunError
 from shardgen.exclusion import exclude_line
-from shardgen.format import Manifest
 from shardgen.measures import aliases, luma
 from shardgen.page.pictures import exact, thumbnail
+from shardgen.pixels import Pixels
 from shardgen.report.words import TIMES, short
 from shardgen.survey import Measured, Survey, image_of
 from shardgen.terminal import plural
 
 PER_LIST = 16
 MAX_GROUPS = 20
+# Of photos nearly all are on the page; it is for noise, of which thumbnails are five times as large, and endless names.
+_MAX_LIST_BYTES = 400_000
+_MAX_GROUPS_BYTES = 2_000_000
+_TEXT_BYTES = 400  # what a card takes beside its image and names, at most
 _SHOWN_PER_GROUP = 8
 _NAMED_PER_GROUP = 40
 # Of 700 real photos, each saved again as JPEG of quality 50, halved, or made 10 % brighter: all stay within 6 bits;
@@ -52,6 +56,7 @@ class Card:
     caption: str
     uri: str | None = None
     is_pixels: bool = False  # an LR image, to be seen pixel by pixel
+    num_bytes: int = 0  # what it takes in the page, at most
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,8 @@ class AlikeGroup:
 
 def extremes(surveys: Sequence[Survey], photos: Photos) -> list[Extremes]:
     """All lists, over all scales: a photo stands once in each, as where it is the most extreme."""
-    manifests = {survey.manifest.scale: survey.manifest for survey in surveys}
     everything = [sample for survey in surveys for sample in survey.measured]
-    made = _Cards(manifests, photos)
+    made = _Cards(surveys, photos)
     lists = [
         Extremes(
             "flattest",
@@ -130,33 +134,56 @@ def _worst(samples: Iterable[Measured], key: Callable[[Measured], tuple[float, .
 
 
 class _Cards:
-    """Makes cards, each thumbnail once."""
+    """Makes cards. What turns out to be damaged has none, and is named in its survey."""
 
-    def __init__(self, manifests: dict[int, Manifest], photos: Photos) -> None:
-        self._manifests, self._photos = manifests, photos
+    def __init__(self, surveys: Sequence[Survey], photos: Photos) -> None:
+        self._surveys, self._photos = {survey.manifest.scale: survey for survey in surveys}, photos
+
+    def some(
+        self,
+        samples: Iterable[Measured],
+        make: Callable[[Measured, str], Card],
+        caption: Callable[[Measured], str],
+        max_bytes: int = _MAX_LIST_BYTES,
+    ) -> list[Card]:
+        """Of the samples in their order, as many as together take at most `max_bytes`."""
+        taken: list[Card] = []
+        for sample in samples:
+            try:
+                card = make(sample, caption(sample))
+            except RunError as error:
+                self._surveys[sample.scale].note(sample.sample, error)
+                continue
+            max_bytes -= card.num_bytes
+            if max_bytes < 0:
+                break
+            taken.append(card)
+        return taken
 
     def hr(self, samples: Iterable[Measured], caption: Callable[[Measured], str]) -> list[Card]:
-        return [self.thumbnail(sample, caption(sample)) for sample in samples]
+        return self.some(samples, self.thumbnail, caption)
 
     def thumbnail(self, sample: Measured, caption: str) -> Card:
-        uri = thumbnail(image_of(sample.sample, "hr", self._manifests[sample.scale]), _THUMBNAIL_PX)
-        return Card(self._photos.number(sample.source), short(sample.source), caption, uri)
+        return self._card(sample, caption, thumbnail(self._image(sample, "hr"), _THUMBNAIL_PX))
 
     def name(self, sample: Measured, caption: str) -> Card:
-        return Card(self._photos.number(sample.source), short(sample.source), caption)
+        return self._card(sample, caption)
 
-    def lr(self, sample: Measured, caption: str) -> Card | None:
-        """The part of LR with the most aliasing. None when that LR is damaged."""
-        manifest = self._manifests[sample.scale]
-        hr = image_of(sample.sample, "hr", manifest)
-        try:
-            lr = image_of(sample.sample, "lr", manifest)
-        except RunError:
-            return None
+    def lr(self, sample: Measured, caption: str) -> Card:
+        """The part of LR with the most aliasing."""
+        hr, lr = self._image(sample, "hr"), self._image(sample, "lr")
         method = sample.sample.describe()["method"]
-        top, left, edge = _strongest(np.abs(aliases(luma(hr), manifest.scale, method)))
+        top, left, edge = _strongest(np.abs(aliases(luma(hr), sample.scale, method)))
         pixels = exact(np.ascontiguousarray(lr[top : top + edge, left : left + edge]))
-        return Card(self._photos.number(sample.source), short(sample.source), caption, pixels, is_pixels=True)
+        return self._card(sample, caption, pixels, is_pixels=True)
+
+    def _image(self, sample: Measured, name: str) -> Pixels:
+        return image_of(sample.sample, name, self._surveys[sample.scale].manifest)
+
+    def _card(self, sample: Measured, caption: str, uri: str | None = None, is_pixels: bool = False) -> Card:
+        photo, name = self._photos.number(sample.source), short(sample.source)
+        text = 6 * (len(name) + len(caption) + len(self._photos.lines[photo]))  # of HTML or of JSON for a character
+        return Card(photo, name, caption, uri, is_pixels, _TEXT_BYTES + text + len(uri or ""))
 
 
 def _strongest(field: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> tuple[int, int, int]:
@@ -183,12 +210,16 @@ def _aliased(surveys: Sequence[Survey], made: _Cards) -> Extremes:
             "what comes from detail that is too fine cannot be told apart.",
         )
     several = len({sample.scale for sample in some}) > 1
-    cards = []
-    for sample in _worst(some, lambda m: (-(m.aliasing or 0.0),)):
-        where = f", {sample.scale}{TIMES}" if several else ""
-        card = made.lr(sample, f"{sample.aliasing:.1f} levels{where}")
-        cards += [card] if card else []
+
+    def caption(sample: Measured) -> str:
+        return f"{sample.aliasing:.1f} levels" + (f", {sample.scale}{TIMES}" if several else "")
+
+    cards = made.some(_worst(some, lambda m: (-(m.aliasing or 0.0),)), made.lr, caption)
     return Extremes("aliased", "Most aliased", what, cards)
+
+
+def _part(sample: Measured) -> str:
+    return f"{sample.box[2]} {TIMES} {sample.box[3]} px"
 
 
 def _alike(everything: Sequence[Measured], made: _Cards) -> Extremes:
@@ -197,21 +228,22 @@ def _alike(everything: Sequence[Measured], made: _Cards) -> Extremes:
     first = {(sample.source, sample.box): sample for sample in told}
     images = sorted(first.values(), key=lambda sample: (sample.source, sample.box))
     found = look_alikes([one.source for one in images], [one.hash for one in images], MAX_DISTANCE)
-    groups = []
+    groups: list[AlikeGroup] = []
+    room = _MAX_GROUPS_BYTES
     for alike in found[:MAX_GROUPS]:
         members = [images[number] for number in alike.images]
         members.sort(key=lambda sample: (-sample.box[2] * sample.box[3], sample.source))
-        captions = [f"{sample.box[2]} {TIMES} {sample.box[3]} px" for sample in members]
-        cut, end = _SHOWN_PER_GROUP, _SHOWN_PER_GROUP + _NAMED_PER_GROUP
-        bits = f"up to {alike.distance} of 64 bits differ" if alike.distance else "the same hash"
-        groups.append(
-            AlikeGroup(
-                f"{plural(len(members), 'photo')}, {bits}",
-                [made.thumbnail(*pair) for pair in zip(members[:cut], captions, strict=False)],
-                [made.name(*pair) for pair in zip(members[cut:end], captions[cut:], strict=False)],
-                len(members[end:]),
-            )
-        )
+        shown = made.some(members[:_SHOWN_PER_GROUP], made.thumbnail, _part, room)
+        room -= sum(card.num_bytes for card in shown)
+        if len(shown) < 2:  # no room for more, or damaged
+            continue
+        rest = members[_SHOWN_PER_GROUP:][:_NAMED_PER_GROUP] if len(shown) == _SHOWN_PER_GROUP else ()
+        named = made.some(rest, made.name, _part, room)
+        room -= sum(card.num_bytes for card in named)
+        bits = f"{alike.distance} of 64 bits differ" if alike.distance else "the same hash"
+        bits = f"up to {bits} from one to the next" if alike.distance and len(members) > 2 else bits
+        title = f"{plural(len(members), 'photo')}, {bits}"
+        groups.append(AlikeGroup(title, shown, named, len(members) - len(shown) - len(named)))
     more = len(found) - len(groups)
     what = (
         "Photos that look alike: their perceptual hashes differ in at most "

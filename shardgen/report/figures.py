@@ -56,8 +56,10 @@ def class_plot(contents: Contents) -> Plot:
 
 
 def histogram(title: str, what: str, unit: str, values: Sequence[float], colour: int, decimals: int) -> Plot:
-    """How many of the values lie in each of some equal steps."""
-    counts, edges = np.histogram(values, bins=_BINS if len(set(values)) > 1 else 1)
+    """How many of the values lie in each of some equal steps, which are at least one of the last decimal."""
+    least, most, step = min(values), max(values), 10.0**-decimals
+    bins = min(max(round((most - least) / step), 1), _BINS)
+    counts, edges = np.histogram(values, bins=bins, range=(least, max(most, least + step)))
     rounded = [f"{edge:.{decimals}f}" for edge in edges]
     rows = [
         (f"{low} to {high}", f"{count:,}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
+from markupsafe import escape
 
 from shardgen.degradation.words import in_words
 from shardgen.errors import RunError
@@ -18,7 +19,7 @@ from shardgen.survey import Measured, Survey, image_of
 
 MAX_SHOWN = 24
 _VARIANTS_TOLD = 8
-_TEXT_BYTES = 3_000  # what a comparison takes beside its images and facts, at most
+_TEXT_BYTES = 2_000  # what a comparison takes beside its images and what is written about it, at most
 
 
 def gallery(survey: Survey, max_bytes: int, window_px: int) -> list[Comparison]:
@@ -31,7 +32,7 @@ def gallery(survey: Survey, max_bytes: int, window_px: int) -> list[Comparison]:
         try:
             comparison = _comparison(sample, survey.manifest, window_px)
         except RunError as error:
-            survey.damages.append((f"sample {sample.sample.key}", str(error)))
+            survey.note(sample.sample, error)
             continue
         max_bytes -= _bytes_of(comparison)
         if max_bytes < 0:
@@ -130,8 +131,10 @@ def _layer(name: str, pixels: Pixels) -> Layer:
 
 
 def _bytes_of(comparison: Comparison) -> int:
-    text = sum(len(f"{name}{value}".encode("utf-8", "backslashreplace")) for name, value in comparison.facts)
-    return comparison.num_bytes + text + _TEXT_BYTES
+    titles = [comparison.title] * 8  # it stands beside each image, border and button as well
+    facts = [f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in comparison.facts]
+    text = "".join([*map(escape, [*titles, comparison.caption]), *facts])
+    return comparison.num_bytes + len(text.encode("utf-8", "backslashreplace")) + _TEXT_BYTES
 
 
 def _most_detailed(hr: Pixels, edge: int, step: int) -> tuple[int, int]:

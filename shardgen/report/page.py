@@ -7,7 +7,7 @@ from pathlib import Path
 from time import monotonic
 
 from shardgen import __version__
-from shardgen.errors import RunError, UsageError
+from shardgen.errors import RunError, ShardgenError, UsageError
 from shardgen.files import write_atomically
 from shardgen.format import Address, Manifest
 from shardgen.page.pictures import Comparison
@@ -21,11 +21,11 @@ from shardgen.report.last_run import LastRun, read_last_run
 from shardgen.report.words import setting_rows, short, size_text
 from shardgen.shard_job import Progress
 from shardgen.shard_reader import open_manifest, scale_folders
+from shardgen.sources import printable
 from shardgen.survey import Survey, num_to_measure, survey
 from shardgen.terminal import plural
 
-MAX_FAILURES_LISTED = 300
-_MAX_DAMAGES_LISTED = 100
+MAX_LISTED = 300
 _SPARE_BYTES = 100_000
 # A step of the slider's largest image in px. With several scales the page has room for fewer, or for smaller ones.
 _WINDOW_PX, _WINDOW_OF_SEVERAL_PX = 256, 192
@@ -57,6 +57,7 @@ class ScaleSection:
     contents: Contents
     survey: Survey
     plots: list[Plot]
+    max_listed: int  # of failures, and of damages
     comparisons: Sequence[Comparison] = ()
 
     @property
@@ -68,11 +69,11 @@ class ScaleSection:
     def failures(self) -> list[tuple[str, str, str]]:
         contents = self.contents
         both = [(*pair, "failed") for pair in contents.failures] + [(*pair, "skipped") for pair in contents.skipped]
-        return [(short(path, 200), short(reason, 200), kind) for path, reason, kind in both[:MAX_FAILURES_LISTED]]
+        return [(short(path, 200), short(reason, 200), kind) for path, reason, kind in both[: self.max_listed]]
 
     @property
     def num_failures_left_out(self) -> int:
-        return max(len(self.contents.failures) + len(self.contents.skipped) - MAX_FAILURES_LISTED, 0)
+        return max(len(self.contents.failures) + len(self.contents.skipped) - self.max_listed, 0)
 
     @property
     def reasons(self) -> list[tuple[str, str]]:
@@ -86,6 +87,8 @@ def write_report(folder: Address, output: Path, limit: int, display: Display) ->
     """
     if output.is_dir():
         raise UsageError(f"{output} is a folder: name the file to write with --output, e.g. {output / 'report.html'}")
+    if output.exists() and not output.is_file():  # it would be replaced
+        raise UsageError(f"{output} is no ordinary file: name the file to write with --output, e.g. report.html")
     manifests = [open_manifest(path) for path in scale_folders(folder)]
     contents = [contents_of(manifest) for manifest in manifests]  # what is wrong with them is said before work begins
     with display(sum(num_to_measure(manifest, limit) for manifest in manifests)) as report:
@@ -93,11 +96,11 @@ def write_report(folder: Address, output: Path, limit: int, display: Display) ->
         surveys = [survey(manifest, limit, report) for manifest in manifests]
         measuring_s = monotonic() - began
     if not any(one.measured for one in surveys):
-        damages = [damage for one in surveys for damage in one.damages]
-        why = f"no sample of {folder} can be read, e.g. {damages[0][1]}. `shardgen verify` names all that is broken."
-        raise RunError(why) if damages else UsageError(f"{folder} holds no samples")
+        raise _nothing_to_show(folder, surveys, contents)
     sections = [
-        ScaleSection(one.manifest.scale, str(one.manifest.folder), said, one, _plots(said, one))
+        ScaleSection(
+            one.manifest.scale, str(one.manifest.folder), said, one, _plots(said, one), MAX_LISTED // len(manifests)
+        )
         for one, said in zip(surveys, contents, strict=True)
     ]
     page = _page(folder, manifests, sections)
@@ -113,6 +116,16 @@ def write_report(folder: Address, output: Path, limit: int, display: Display) ->
         measuring_s,
         [damage for one in surveys for damage in one.damages],
     )
+
+
+def _nothing_to_show(folder: Address, surveys: Sequence[Survey], contents: Sequence[Contents]) -> ShardgenError:
+    if damages := [damage for survey in surveys for damage in survey.damages]:
+        return RunError(
+            f"no sample of {folder} can be read, e.g. {damages[0][1]}. `shardgen verify` names all that is broken."
+        )
+    failures = [failure for said in contents for failure in said.failures + said.skipped]
+    why = f": no photo gave one, e.g. {printable(failures[0][0])} ({printable(failures[0][1])})" if failures else ""
+    return UsageError(f"{folder} holds no samples{why}")
 
 
 def _plots(contents: Contents, survey: Survey) -> list[Plot]:
@@ -149,7 +162,7 @@ def _page(folder: Address, manifests: Sequence[Manifest], sections: Sequence[Sca
         "measured": sum(len(section.survey.measured) for section in sections),
         "size_text": size_text,
         "plural": plural,
-        "max_damages": _MAX_DAMAGES_LISTED,
+        "tiled": any(section.contents.settings.get("fit") == "tile" for section in sections),
     }
     room = MAX_PAGE_BYTES - _SPARE_BYTES - len(render("shardgen.report", "report.html", **values))
     window_px = _WINDOW_PX if len(sections) == 1 else _WINDOW_OF_SEVERAL_PX
