@@ -10,13 +10,18 @@ SCALES  ?= 4
 OUTPUT  ?= shards
 INPUT   ?= $(if $(wildcard OST),OST,$(SAMPLES))
 SAMPLES := build/sample_photos
-# What `make demo` makes, in about three minutes on 2 cores.
+# What `make demo` makes, in about two minutes on 2 quiet cores.
 DEMO    := build/demo
 # Each of these is passed on only when it is named.
 OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(METHOD),--method $(METHOD)) \
            $(if $(CODEC),--codec $(CODEC)) $(if $(DEGRADATION),--degradation $(DEGRADATION)) \
            $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(WORKERS),--workers $(WORKERS)) \
            $(if $(EXCLUDE),--exclude "$(EXCLUDE)")
+
+# A misspelt name would be passed over, and the run would not be the one that was wanted.
+NAMES := PYTHON VENV SCALES OUTPUT INPUT SIZE SAMPLE METHOD CODEC DEGRADATION VARIANTS WORKERS EXCLUDE
+UNKNOWN := $(foreach name,$(filter-out $(NAMES) SHELL,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)=))
+$(if $(strip $(UNKNOWN)),$(error No such setting: $(strip $(UNKNOWN)) There are $(NAMES)))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo shards test test-scale lint format bench bench-gpu bench-scale drill completion clean
@@ -29,6 +34,7 @@ install: $(STAMP) ## Create .venv and install the project into it
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one: make PYTHON=python3.12")'
+	@echo "Installing into $(VENV): PyTorch and all else, some minutes the first time."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[samples,onnx,ray,s3,dev]'
 	@# Only the tests need it. Its requirement torchvision would bring another PyTorch; the tests do without.

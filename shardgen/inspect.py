@@ -86,6 +86,14 @@ def _shown(value: object) -> str:
     return escape(printable(str(value)))
 
 
+def _setting(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else _shown(value)
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=_shown(title), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
@@ -130,7 +138,7 @@ def _render_folder(name: str, described: dict[str, Any]) -> None:
     for key, value in {**described["settings"], **described["totals"]}.items():
         if key == "degradation" and value:
             value = f"{value['name']}: {summary(value['steps'])}"
-        settings.add_row(key.replace("_", " "), f"{value:,}" if type(value) is int else _shown(value))
+        settings.add_row(key.replace("_", " "), _setting(value))
     settings.add_row("bytes per sample", f"{described['bytes_per_sample'] or 0:,}")
     _print(console, settings)
     _print(console, _split_table(described["splits"]))
@@ -195,6 +203,8 @@ def render_sample(name: str, described: dict[str, Any]) -> None:
                 table.add_row(lr_name(variant), "\n".join(_shown(in_words(step)) for step in steps))
         elif key == "libraries":
             table.add_row(key, _shown(", ".join(f"{name} {number}" for name, number in value.items())))
+        elif key == "box":
+            table.add_row("box x y w h", " ".join(str(edge) for edge in value))
         elif key != "members":
             table.add_row(key.replace("_", " "), _shown(value))
     for member in described["members"]:

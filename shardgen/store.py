@@ -67,14 +67,19 @@ class Found(NamedTuple):
     mtime_ns: int
 
 
+def parse_path(text: str) -> Path:
+    """`~/photos` is in the home folder. Shells see to that, but none in `--input=~/a`, and few in `INPUT=~/a`."""
+    return Path(text).expanduser() if text == "~" or text.startswith("~/") else Path(text)
+
+
 def parse_address(text: str) -> Address:
-    """`./photos`, `/data/photos` and `file:///data/photos` are paths; `s3://bucket/photos` lies in a store.
+    """`./photos`, `~/photos` and `file:///data/photos` are paths; `s3://bucket/photos` lies in a store.
 
     AddressError when there is no such kind of store, or its package is missing.
     """
     protocol, separator, rest = text.partition("://")
     if not separator:
-        return Path(text)
+        return parse_path(text)
     if protocol in ("file", "local"):
         return Path(rest)
     import fsspec  # not before something lies in a store: see `ask`

@@ -22,6 +22,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else ""
 
 
+def plural(count: int, what: str) -> str:
+    """`1 photo`, `1,000 photos`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 class Choice(click.Choice[str]):
     """click's, whose refusal also names the nearest."""
 

@@ -493,3 +493,26 @@ def test_options_of_training_before_a_command_are_named() -> None:
 def test_without_words_the_trainer_says_what_is_missing() -> None:
     done = trainer()
     assert done.code == 2 and "name the shards to train on: --shards shards/scale_4x" in done.err
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    make_photos(tmp_path / "photos", 3)
+    (tmp_path / "recipe.yaml").write_text("- to_lr: {interpolation: area}\n")
+    (tmp_path / "exclude.txt").write_text("class0/img0.jpg\n")
+    options = ("--size=64", "--workers=0", "--degradation=~/recipe.yaml", "--exclude=~/exclude.txt")
+    done = run_cli("generate", "--input=~/photos", "--output=~/shards", *options, "--auto")
+    assert done.returncode == 0, done.stderr
+    assert f"Photos  2 of 2 in {tmp_path}/photos" in done.stdout and "Except  1 photo " in done.stdout
+    assert (tmp_path / "shards" / "scale_4x" / "manifest.json").is_file() and not (tmp_path / "~").exists()
+    refused = trainer("evaluate", "--weights=~/best.pth", "--shards=~/shards/scale_4x")
+    assert refused.code != 0 and f"{tmp_path}/best.pth" in refused.err
+
+
+def test_a_tilde_elsewhere_is_a_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("~photos", "./~/photos"):
+        make_photos(tmp_path / name, 2)
+        done = run_cli("generate", f"--input={name}", "--dry-run")
+        assert f"Photos  2 of 2 in {name.removeprefix('./')}" in done.stdout, done.stderr

@@ -32,6 +32,12 @@ def test_shards_passes_on_what_is_named() -> None:
     ) in " ".join(command.split())
 
 
+def test_a_name_that_there_is_not_is_refused() -> None:
+    done = subprocess.run(["make", "-n", "shards", "SCALE=2", "SIZE=64"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "No such setting: SCALE= There are PYTHON VENV SCALES OUTPUT INPUT" in done.stderr
+
+
 def test_shards_without_input_takes_the_sample_photos_and_says_so() -> None:
     if (ROOT / "OST").exists():
         pytest.fail("move ./OST away: the test is about what happens without it")

@@ -20,6 +20,8 @@ def test_inspect_shows_all_that_matters(shards: Path) -> None:
     for word in [*words, "PSNR of up (dB)"]:
         assert word in text
     assert "\x1b" not in text
+    for row in ("up yes", "sharpen hr no", "degradation -", "tile step -"):
+        assert row in " ".join(text.replace("│", " ").split())
 
 
 def test_inspect_json_has_the_manifest_and_more(shards: Path) -> None:
@@ -57,6 +59,7 @@ def test_inspect_goes_down_to_a_sample(shards: Path) -> None:
     assert sample["key"] == "100000000000" and sample["scale"] == 3
     shown = run_cli("inspect", shards / "scale_3x", "--sample", sample["key"]).stdout
     assert sample["source"] in shown and "63 x 63 x 3" in shown and "21 x 21 x 3" in shown
+    assert f"box x y w h {' '.join(map(str, sample['box']))} " in " ".join(shown.replace("│", " ").split()) + " "
     assert sample["source"] in run_cli("inspect", shards / "scale_3x", "--shard", "val-000000").stdout
 
 

@@ -102,6 +102,12 @@ def loose_images(folder: Path) -> str:
     return f"there are 3 loose images but no shards; make shards first: shardgen generate -i {folder} -o shards -s 4"
 
 
+def images_of_the_old_scripts(folder: Path) -> str:
+    loose_images(folder)
+    (folder / "景" / "0.PNG").rename(folder / "景" / "0_lr_4x.png")
+    return "there are 3 loose images but no shards; make shards first: shardgen generate -i PHOTOS -o shards -s 4"
+
+
 def unfinished(folder: Path) -> str:
     (folder / "manifest.json").unlink()
     return f"--shards {folder}: there are tars but no manifest.json, so generating was not finished; run the same"
@@ -149,6 +155,7 @@ def short_tar(folder: Path) -> str:
         file,
         empty,
         loose_images,
+        images_of_the_old_scripts,
         unfinished,
         newer,
         broken_json,

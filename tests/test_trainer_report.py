@@ -91,6 +91,12 @@ def table(page: Page, label: str) -> list[list[str]]:
     return [row.locator("th, td").all_text_contents() for row in rows]
 
 
+def of_runs(page: Page) -> list[list[str]]:
+    """The columns and a row for each run: a table, or, where there is one run, all of it side by side."""
+    alone = page.locator("#runs + dl")
+    return [alone.locator(tag).all_text_contents() for tag in ("dt", "dd")] if alone.count() else table(page, "Runs")
+
+
 def plot(page: Page, title: str) -> Locator:
     return page.locator(".plot").filter(has=page.get_by_role("heading", name=title, exact=True))
 
@@ -112,7 +118,7 @@ def cell(run: Path, step: int, row: int, column: int) -> np.ndarray:
 
 def test_every_run_has_its_row(browser: Browser, page_file: Path, runs: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
-        head, *rows = table(page, "Runs")
+        head, *rows = of_runs(page)
         tiles = dict(zip(*(page.locator(f".tiles {tag}").all_text_contents() for tag in ("dt", "dd")), strict=True))
     best = {}
     for name, row in zip(("first", "second"), rows, strict=True):
@@ -262,7 +268,7 @@ def test_without_scripts_tables_and_images_are_there(browser: Browser, page_file
     context = browser.new_context(java_script_enabled=False, **WIDE)
     page = context.new_page()
     page.goto(page_file.as_uri())
-    assert [row[0] for row in table(page, "Runs")] == ["Run", "first", "second"]
+    assert [row[0] for row in of_runs(page)] == ["Run", "first", "second"]
     assert np.array_equal(
         pixels(page.locator(".comparison").nth(1).locator("img").nth(1)), cell(runs / "second", 12, 0, 1)
     )
@@ -281,6 +287,9 @@ def test_one_run_alone(browser: Browser, runs: Path, tmp_path: Path) -> None:
         assert ["lr", "0.004"] in table(page, "Settings")
         assert page.locator(".comparison").count() == 3
         assert page.locator("tr.best, tr.different").count() == 0
+        assert page.get_by_role("region", name="Table: Runs").count() == 0, "it would be cut off, and have one row"
+        last = page.locator("#runs + dl dd").last
+        assert last.inner_text() == str(runs / "first") and last.is_visible()
 
 
 def test_a_run_that_is_being_written(browser: Browser, runs: Path, tmp_path: Path) -> None:
@@ -292,7 +301,7 @@ def test_a_run_that_is_being_written(browser: Browser, runs: Path, tmp_path: Pat
     (run / "journal.jsonl").write_text("".join(lines[:until]) + lines[until][:-20])
     report(run, output=tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        row = table(page, "Runs")[1]
+        row = of_runs(page)[1]
         assert row[:3] == ["going-on", "not finished", "12 of 12"]
         assert page.locator("#step").get_attribute("data-stops") == "4 8"
         assert "cannot be read" not in page.content()
@@ -307,7 +316,7 @@ def test_a_run_without_figures(browser: Browser, tmp_path: Path) -> None:
     report(begun, young, output=tmp_path / "both.html")
     for name in ("begun", "both"):
         with opened(browser, tmp_path / f"{name}.html", **WIDE) as page:
-            assert table(page, "Runs")[1][1:4] == ["not finished", "0 of 100", "\N{EN DASH}"]
+            assert of_runs(page)[1][1:4] == ["not finished", "0 of 100", "\N{EN DASH}"]
             assert hurdles(page) == ""
             assert "There are none yet" in page.locator("main").inner_text()
             assert page.locator(".plot").count() == (0 if name == "begun" else 4)
@@ -353,7 +362,7 @@ def test_a_preview_of_an_older_version_is_shown_whole(browser: Browser, runs: Pa
         assert page.locator(".comparison").count() == 0
         assert "The preview of step 12 as a whole" in page.locator(".whole").inner_text()
         assert np.array_equal(pixels(page.locator(".whole img")), np.asarray(plain_of(run, 12)))
-        assert table(page, "Runs")[1][1:3] == ["finished", "12 of 12"], "config.yaml has the steps too"
+        assert of_runs(page)[1][1:3] == ["finished", "12 of 12"], "config.yaml has the steps too"
         page.get_by_text("What is left out").click()
         assert "old: 1 of 3 previews are in this page" in page.locator("main").inner_text()
 
@@ -370,7 +379,7 @@ def test_numbers_that_are_none(browser: Browser, tmp_path: Path) -> None:
     lines += [{"event": "error", "step": 4, "message": "the disk is <full>"}]
     report(make_run(tmp_path / "r", lines, steps=4), output=tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        head, row = table(page, "Runs")
+        head, row = of_runs(page)
         of = dict(zip(head, row, strict=True))
         assert (of["Best PSNR-Y"], of["at step"], of["Last PSNR-Y"]) == ("31.00 dB", "3", "\N{EN DASH}")
         assert of["Ended"] == "ended by an error"
@@ -397,7 +406,7 @@ def test_names_are_told_apart_and_may_be_odd(browser: Browser, tmp_path: Path) -
         make_run(folder, [trained(5), validated(5)], note=odd.encode("unicode_escape").hex())
     report(*folders, output=tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        assert [row[0] for row in table(page, "Runs")][1:] == ["a/x/same", "b/x/same", odd]
+        assert [row[0] for row in of_runs(page)][1:] == ["a/x/same", "b/x/same", odd]
         assert page.locator("b").count() == 0
 
 
@@ -532,7 +541,7 @@ def test_of_very_many_runs_the_best_are_drawn(browser: Browser, tmp_path: Path) 
         make_run(tmp_path / f"r{number:02}", [trained(5), validated(5, 30 + number % 7)])
     report(*sorted(path for path in tmp_path.iterdir()), output=tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        assert len(table(page, "Runs")) == 31
+        assert len(of_runs(page)) == 31
         assert plot(page, "Loss").locator(".mark-line path").count() == 24
         assert "of the 24 runs with the highest PSNR-Y. The table has all; left out below: r00, r07," in page.content()
 
@@ -576,8 +585,8 @@ def test_runs_in_a_store(s3: Bucket, browser: Browser, runs: Path, tmp_path: Pat
     s3.proxy.break_next("500", method="GET", key="*journal.jsonl")
     report(address, runs / "second", output=tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        assert [row[0] for row in table(page, "Runs")] == ["Run", "far", "second"]
-        assert table(page, "Runs")[1][-1] == str(address)
+        assert [row[0] for row in of_runs(page)] == ["Run", "far", "second"]
+        assert of_runs(page)[1][-1] == str(address)
         assert page.locator(".comparison").count() == 6
     done = report(f"{s3.address}/runs", output=tmp_path / "other.html", expect=2)
     assert done.err == (

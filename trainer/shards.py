@@ -1,6 +1,7 @@
 """A folder of shards as the trainer finds it: everything that can be known before the first batch is checked here."""
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from trainer.stream.mapped_shard import MappedShard, mend
 from trainer.stream.shard_list import ShardList
 
 _MAKE_THEM = "make shards first: shardgen generate -i PHOTOS -o shards -s 4"
+# What `shardgen unpack` calls its files, and scripts before it: not what shards are made of.
+_MADE_OF_PHOTOS = re.compile(r"_(lr|upsampled)_\d+x$")
 
 
 @dataclass(frozen=True)
@@ -160,9 +163,11 @@ def _what_it_is(folder: Address) -> str:
             "run the same shardgen generate command again, it goes on where it was"
         )
     if isinstance(folder, Path):
-        images = sum(1 for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+        images = [path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")]
         if images:
-            return f"there are {images:,} loose images but no shards; {_MAKE_THEM.replace('PHOTOS', str(folder))}"
+            made = any(_MADE_OF_PHOTOS.search(path.stem) for path in images)
+            make_them = _MAKE_THEM if made else _MAKE_THEM.replace("PHOTOS", str(folder))
+            return f"there are {len(images):,} loose images but no shards; {make_them}"
     return f"there is no {MANIFEST_NAME} in it; {_MAKE_THEM}"
 
 

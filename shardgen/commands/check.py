@@ -10,7 +10,7 @@ from shardgen.cpus import available_cpus
 from shardgen.errors import ShardgenError, UsageError
 from shardgen.format import Address
 from shardgen.inspect import describe_folders, render_folder, render_sample, render_shard
-from shardgen.terminal import say
+from shardgen.terminal import plural, say
 from shardgen.verify import verify
 
 
@@ -55,8 +55,8 @@ def verify_command(folder: Address, fix: bool, workers: int | None) -> None:
     for problem in report.problems:
         click.echo(f"{problem.path}: {problem.reason}", err=True)
     if not report.problems:
-        size = f"{report.num_samples:,} samples, {human_bytes(report.num_bytes)}"
-        say(f"{report.num_shards} shards, {size}: all whole.")
+        size = f"{plural(report.num_samples, 'sample')}, {human_bytes(report.num_bytes)}"
+        say(f"{plural(report.num_shards, 'shard')}, {size}: all whole.")
         return
     advice = "Removed; run generate again to make them anew." if fix else "--fix removes what is broken."
     num_checked = report.num_shards + report.num_manifests

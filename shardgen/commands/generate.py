@@ -29,7 +29,7 @@ from shardgen.exclusion import Exclusion
 from shardgen.format import CODECS, Address, scale_folder
 from shardgen.generate import STATS_NAME, Outcome, Preparation, generate, prepare
 from shardgen.sources import printable
-from shardgen.terminal import Choice, say
+from shardgen.terminal import Choice, plural, say
 
 _CPUS = "[default: the CPUs that this process may use, or those of the cluster]"
 _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, else one of this run's own]"
@@ -143,28 +143,33 @@ def _chosen_engine(engine: str, ray_address: str | None, workers: int | None) ->
 def _confirm(preparation: Preparation, auto: bool) -> None:
     if not preparation.tasks:
         if preparation.excluded:
-            say("\n".join(_exclusion_lines(preparation.excluded)))
+            say("\n".join(_photo_lines(preparation)))
         return
     say(_preparation_text(preparation))
     if not auto and not click.confirm("Go on?", default=True):
         raise click.Abort
 
 
-def _preparation_text(p: Preparation) -> str:
+def _photo_lines(p: Preparation) -> list[str]:
     listing = p.listing
-    others = f", {listing.num_ignored:,} other files ignored" if listing.num_ignored else ""
+    others = f", {plural(listing.num_ignored, 'other file')} ignored" if listing.num_ignored else ""
     links = listing.num_links_passed_over
-    loops = f", {links:,} links to folders listed already not followed" if links else ""
+    loops = f", {plural(links, 'link')} to folders listed already not followed" if links else ""
     lines = [
         f"Photos  {p.num_photos:,} of {len(listing.photos):,} in {p.config.input}"
         f" ({p.photos_of('train'):,} train, {p.photos_of('val'):,} val){others}{loops}",
     ]
-    lines += _exclusion_lines(p.excluded) if p.excluded else []
+    return lines + (_exclusion_lines(p.excluded) if p.excluded else [])
+
+
+def _preparation_text(p: Preparation) -> str:
+    lines = _photo_lines(p)
     for inventory in p.inventories:
         scale, hr = inventory.scale, p.config.hr_size(inventory.scale)
         cropped = f" ({p.config.size} cropped to a multiple of {scale})" if hr != p.config.size else ""
         about = "about " if p.config.fit == "tile" else ""
-        counts = [f"{len(inventory.to_make)} shards to make ({about}{p.samples_to_make(scale):,} samples)"]
+        samples = plural(p.samples_to_make(scale), "sample")
+        counts = [f"{plural(len(inventory.to_make), 'shard')} to make ({about}{samples})"]
         counts += [f"{len(inventory.kept)} kept"] if inventory.kept else []
         counts += [f"{len(inventory.stale)} outdated to remove"] if inventory.stale else []
         settings = f"HR {hr} px{cropped}, LR {hr // scale} px, {_how(p.config)}, {p.config.codec}"
@@ -176,11 +181,12 @@ def _preparation_text(p: Preparation) -> str:
 
 def _exclusion_lines(excluded: Exclusion) -> list[str]:
     name, unknown = excluded.file.name, excluded.unknown
-    lines = [f"Excluded: {excluded.num_photos:,} photos named in {name}"]
+    lines = [f"Except  {plural(excluded.num_photos, 'photo')} named in {name}"]
     if unknown:
         some = ", ".join(printable(path)[:200] for path in unknown[:3])
         dots = ", ..." if len(unknown) > 3 else ""
-        lines.append(f"  {len(unknown):,} names in {name} are no photos of the input: {some}{dots}")
+        are_none = "is no photo" if len(unknown) == 1 else "are no photos"
+        lines.append(f"  {plural(len(unknown), 'name')} in {name} {are_none} of the input: {some}{dots}")
     return lines
 
 
@@ -191,7 +197,7 @@ def _how(config: Config) -> str:
 
 def _outcome_text(outcome: Outcome, output: Address, size: int) -> str:
     if not (outcome.made or outcome.removed):
-        return f"All {outcome.kept} shards are up to date."
+        return f"All {outcome.kept:,} shards are up to date." if outcome.kept != 1 else "The one shard is up to date."
     lines = []
     for scale, manifest in outcome.manifests.items():
         totals = manifest["totals"]
@@ -200,15 +206,15 @@ def _outcome_text(outcome: Outcome, output: Address, size: int) -> str:
             "skipped (smaller than a tile)": totals["skipped"],
             "failed": totals["failures"],
         }
+        held = f"{plural(totals['samples'], 'sample')} in {plural(totals['shards'], 'shard')}"
         lines.append(
-            f"{output / scale_folder(scale)}: {totals['samples']:,} samples in {totals['shards']} shards, "
-            f"{human_bytes(totals['bytes'])}"
+            f"{output / scale_folder(scale)}: {held}, {human_bytes(totals['bytes'])}"
             + "".join(f", {count:,} {what}" for what, count in extras.items() if count)
         )
     lines.append(f"Shards: {outcome.made} made, {outcome.kept} kept, {outcome.removed} removed.")
     if outcome.work.photos:
         rate = outcome.work.photos / max(outcome.work.wall_s, 1e-9)
-        took = f"{outcome.work.photos:,} photos in {outcome.work.wall_s:.1f} s ({rate:.0f} photos/s)"
+        took = f"{plural(outcome.work.photos, 'photo')} in {outcome.work.wall_s:.1f} s ({rate:.0f} photos/s)"
         lines.append(f"{took}; see {output / STATS_NAME}.")
     return "\n".join(lines)
 

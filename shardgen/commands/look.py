@@ -15,7 +15,7 @@ from shardgen.preview import draw_preview
 from shardgen.rebuild import rebuild
 from shardgen.recipe_preview import draw_recipe_preview
 from shardgen.store import file_size, is_folder
-from shardgen.terminal import Choice
+from shardgen.terminal import Choice, plural
 from shardgen.unpack import unpack
 
 
@@ -43,7 +43,7 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
         if click.get_current_context().get_parameter_source("scale") is ParameterSource.COMMANDLINE:
             raise UsageError(f"--scale goes with --recipe: the shards in {source} have theirs")
         rows = draw_preview(source, output, count or 6)
-        click.echo(f"{output}: {rows} samples of {source}")
+        click.echo(f"{output}: {plural(rows, 'sample')} of {source}")
         return
     loaded = load_recipe(recipe)
     if not isinstance(source, Path):
@@ -66,7 +66,7 @@ def unpack_command(folder: Address, output: Path, split: str | None) -> None:
       shardgen unpack shards/scale_4x -o OST_LR
     """
     count, num_files = unpack(folder, output, split)
-    click.echo(f"{output}: {count:,} samples, {num_files:,} files")
+    click.echo(f"{output}: {plural(count, 'sample')}, {plural(num_files, 'file')}")
 
 
 @click.command("rebuild", short_help="Make a sample's LR again from its record, and compare.")
@@ -92,4 +92,4 @@ def rebuild_command(key: str, folder: Address, output: Path | None) -> None:
             write_atomically(output / name, b"".join(codec.encode("png", image.made)))
     if different:
         reasons = "; ".join(sorted({image.explanation for image in different}))
-        raise ShardgenError(f"{len(different)} LR images came out otherwise than they are stored: {reasons}")
+        raise ShardgenError(f"{plural(len(different), 'LR image')} came out otherwise than they are stored: {reasons}")

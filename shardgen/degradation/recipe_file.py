@@ -9,6 +9,7 @@ from shardgen.degradation.plain_yaml import load_plain_yaml
 from shardgen.degradation.recipe import Recipe, parse_steps
 from shardgen.degradation.settings import require_known
 from shardgen.errors import UsageError
+from shardgen.store import parse_path
 
 BUILT_IN = ("realesrgan", "bsrgan-light")
 
@@ -20,7 +21,7 @@ def load_recipe(name: str) -> Recipe:
     """
     if name in BUILT_IN:
         return _parse(recipe_text(name), name, name)
-    path = Path(name)
+    path = parse_path(name)
     if not path.suffix and not path.exists():
         require_known(name, BUILT_IN, "recipe")
     try:

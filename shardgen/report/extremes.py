@@ -13,8 +13,9 @@ from shardgen.exclusion import exclude_line
 from shardgen.measures import aliases, luma
 from shardgen.page.pictures import exact, thumbnail
 from shardgen.pixels import Pixels
-from shardgen.report.words import TIMES, plural, short
+from shardgen.report.words import TIMES, short
 from shardgen.survey import Measured, Survey, image_of
+from shardgen.terminal import plural
 
 PER_LIST = 16
 MAX_GROUPS = 20
@@ -119,13 +120,17 @@ def extremes(surveys: Sequence[Survey], photos: Photos) -> list[Extremes]:
 
 
 def _worst(samples: Iterable[Measured], key: Callable[[Measured], tuple[float, ...]]) -> list[Measured]:
-    """The first by the key, each photo once. What is equal is put in the order of names, not of shards."""
+    """The first by the key, each photo once. What is equal is put in the order of names, not of shards.
+
+    At most half of the photos: otherwise the darkest of a few would be the brightest, too.
+    """
     best: dict[str, tuple[tuple[object, ...], Measured]] = {}
     for sample in samples:
         rank = (*key(sample), sample.source, sample.scale, sample.sample.key)
         if sample.source not in best or rank < best[sample.source][0]:
             best[sample.source] = (rank, sample)
-    return [sample for _, sample in heapq.nsmallest(PER_LIST, best.values(), key=lambda pair: pair[0])]
+    count = min(PER_LIST, (len(best) + 1) // 2)
+    return [sample for _, sample in heapq.nsmallest(count, best.values(), key=lambda pair: pair[0])]
 
 
 class _Cards:

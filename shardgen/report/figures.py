@@ -8,8 +8,9 @@ import numpy as np
 
 from shardgen.page.plots import SERIES_COLOURS, Plot
 from shardgen.report.contents import Contents
-from shardgen.report.words import distinct, plural
+from shardgen.report.words import distinct
 from shardgen.survey import Measured
+from shardgen.terminal import plural
 
 MAX_CLASSES_DRAWN = 30
 MAX_CLASSES_LISTED = 400
@@ -72,7 +73,7 @@ def histogram(title: str, what: str, unit: str, values: Sequence[float], colour:
         _chart(data)
         .mark_bar(color=SERIES_COLOURS[colour], binSpacing=1)
         .encode(
-            x=alt.X("from:Q", bin="binned", title=unit, scale=alt.Scale(zero=False)),
+            x=alt.X("from:Q", bin="binned", title=unit, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=8)),
             x2="to:Q",
             y=alt.Y("samples:Q", title="samples", axis=alt.Axis(tickMinStep=1)),
             tooltip=[alt.Tooltip("range:N", title=unit), alt.Tooltip("samples:Q", format=",")],

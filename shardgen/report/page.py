@@ -23,6 +23,7 @@ from shardgen.shard_job import Progress
 from shardgen.shard_reader import open_manifest, scale_folders
 from shardgen.sources import printable
 from shardgen.survey import Survey, num_to_measure, survey
+from shardgen.terminal import plural
 
 MAX_LISTED = 300
 _SPARE_BYTES = 100_000
@@ -160,6 +161,7 @@ def _page(folder: Address, manifests: Sequence[Manifest], sections: Sequence[Sca
         },
         "measured": sum(len(section.survey.measured) for section in sections),
         "size_text": size_text,
+        "plural": plural,
         "tiled": any(section.contents.settings.get("fit") == "tile" for section in sections),
     }
     room = MAX_PAGE_BYTES - _SPARE_BYTES - len(render("shardgen.report", "report.html", **values))

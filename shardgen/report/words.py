@@ -14,10 +14,6 @@ def size_text(num_bytes: int) -> str:
     return f"{num_bytes} bytes"
 
 
-def plural(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def short(name: str, length: int = 120) -> str:
     """A name on one line, its middle left out where it is too long."""
     text = printable(name)

@@ -9,10 +9,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from shardgen.format import Address
-from shardgen.store import AddressError, parse_address
+from shardgen.store import AddressError, parse_address, parse_path
 from shardgen.terminal import complete_file
 
-PATH = click.Path(path_type=Path)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -59,7 +58,14 @@ class NumBytes(click.ParamType[int]):
         return int(float(match[1]) * _UNITS[match[2]])
 
 
-ADDRESS = AddressType()
+class LocalPath(click.Path):
+    """A folder or file of this machine."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return parse_path(value) if isinstance(value, str) else value
+
+
+ADDRESS, PATH = AddressType(), LocalPath()
 
 
 class Tile(click.ParamType[int | Literal["auto"] | None]):
