@@ -184,7 +184,7 @@ def test_one_of_the_ranks_speaks_and_writes(two: Run) -> None:
     assert "Traceback" not in two.said and "FutureWarning" not in two.said
     assert yaml.safe_load((two.folder / "config.yaml").read_text())["ranks"] == 2
     assert {path.name for path in two.folder.iterdir()} == {
-        *(".lock", ".job", "config.yaml", "journal.jsonl", "tensorboard", "previews"),
+        *(".lock", ".job", "config.yaml", "plan.json", "journal.jsonl", "tensorboard", "previews"),
         *("model.pth", "best.pth", "state.pt"),
     }
     assert len(list((two.folder / "tensorboard").iterdir())) == 1

@@ -36,7 +36,7 @@ def class_plot(contents: Contents) -> Plot:
         _chart(values)
         .mark_bar()
         .encode(
-            x=alt.X("samples:Q", title="samples", axis=alt.Axis(tickMinStep=1, format=",d")),
+            x=alt.X("samples:Q", title="samples", axis=alt.Axis(tickMinStep=1, tickCount=5, format=",d")),
             y=alt.Y("class:N", sort=[name for name, _ in bars], title=None, axis=_EACH),
             color=alt.Color("split:N", scale=_scale("train", "val")),
             tooltip=["class:N", "split:N", alt.Tooltip("samples:Q", format=",")],
