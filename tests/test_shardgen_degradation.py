@@ -287,7 +287,7 @@ def test_an_lr_that_does_not_come_out_again_is_named(varied: Path, tmp_path: Pat
     done = run_cli("rebuild", key, folder)
     assert done.returncode == 1
     assert f"{key}.lr1, 16 x 16 px: 1 of 256 px differ" in done.stdout and done.stdout.count("identical") == 2
-    assert "1 LR images came out otherwise than they are stored: the libraries are the same" in done.stderr
+    assert "1 LR image came out otherwise than they are stored: the libraries are the same" in done.stderr
 
 
 def test_other_libraries_are_named_when_pixels_differ(varied: Path, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_bad_photos_have_the_same_names_there(s3: Bucket, tmp_path: Path) -> Non
     source = s3.put_folder(photos, "photos")
     s3.server.put(s3.name, "photos/folder/", b"")
     there, here = generate(source, f"{s3.address}/shards"), generate(photos, tmp_path / "out")
-    assert "1 other files ignored" in there.stdout and "1 other files ignored" in here.stdout
+    assert "1 other file ignored" in there.stdout and "1 other file ignored" in here.stdout
     assert stored_files(s3) == contract_files(tmp_path / "out")
     failures = json.loads(s3.objects("shards")["scale_4x/manifest.json"])["failures"]
     assert failures == [
