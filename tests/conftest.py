@@ -10,8 +10,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import cv2
 import pytest
+from browser import chromium
 from helpers import generate, make_photos
 from hypothesis import settings
+from playwright.sync_api import Browser
 
 from drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 
@@ -44,6 +46,13 @@ def shards(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("shards")
     generate(photos, output, "-s", 2, 3, "--shard-bytes", "300KB")
     return output
+
+
+@pytest.fixture(scope="module")  # not of the session: while it is there, no other event loop can run in its process
+def browser() -> Iterator[Browser]:
+    """A real Chromium."""
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import PHONE, WIDE, chromium, hurdles, opened
+from browser import PHONE, WIDE, hurdles, opened
 from helpers import contract_files, generate, make_photo, make_photos, run_cli
 from PIL import Image
 from playwright.sync_api import Browser, Page
@@ -25,12 +24,6 @@ from shardgen.shard_reader import open_manifest, stored_samples
 from shardgen.survey import survey
 
 ODD = tuple(map(os.fsdecode, (b"\xe9t\xe9.jpg", b"two\nlines.jpg", b"#1.jpg", b'"a".jpg', b" b&.jpg", b"<b>bold.jpg")))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,12 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import PHONE, WIDE, chromium, hurdles, opened
+from browser import PHONE, WIDE, hurdles, opened
 from helpers import SMALL, Ended, generate, trainer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,12 +28,6 @@ from trainer.report.previews import by_worth
 from trainer.report.thinning import Thinned
 
 STEPS = (4, 8, 12)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

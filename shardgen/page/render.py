@@ -10,8 +10,6 @@ from markupsafe import Markup
 from shardgen.page.plots import plotting_library
 
 MAX_PAGE_BYTES = 8_000_000
-# Of them, what the page's own text and code take at most; the rest is there for pictures and figures.
-OWN_BYTES = 1_300_000
 
 
 def render(package: str, template: str, **values: Any) -> bytes:
