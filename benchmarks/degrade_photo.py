@@ -8,9 +8,9 @@ from benchmarks.stream_stores import HR_PX
 from shardgen.config import Config
 from shardgen.degradation.dice import Dice
 from shardgen.degradation.recipe import Recipe, degraded
-from shardgen.photo import decode, read_bytes
+from shardgen.photo import read_bytes
 from shardgen.pixels import Pixels
-from shardgen.triplet import crops
+from shardgen.triplet import decode_photo, hr_boxes, render_crop
 
 _CONFIG = Config(Path(), Path(), scales=(SCALE,), size=HR_PX)
 
@@ -20,8 +20,8 @@ def open_hr(path: Path) -> Pixels:
 
     PhotoError when it is no photo.
     """
-    pixels, true_size = decode(read_bytes(path), HR_PX)
-    return next(crops(pixels, true_size, _CONFIG)).pixels
+    photo = decode_photo(read_bytes(path), _CONFIG)
+    return render_crop(photo, hr_boxes(photo, _CONFIG)[0], _CONFIG).pixels
 
 
 def online_pair(path: Path, edge: int, recipe: Recipe) -> tuple[Pixels, Pixels]:

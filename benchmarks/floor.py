@@ -35,10 +35,10 @@ import numpy as np
 
 from shardgen.config import Config
 from shardgen.errors import PhotoError
-from shardgen.photo import decode, read_bytes
+from shardgen.photo import read_bytes
 from shardgen.pixels import Pixels
 from shardgen.sources import list_photos
-from shardgen.triplet import crops, make_triplet
+from shardgen.triplet import decode_photo, hr_boxes, make_triplet, render_crop
 
 SINKS = ("none", "page-cache", "fsync")
 STAGES = ("read", "decode", "resize", "encode", "write")
@@ -61,9 +61,10 @@ def generator_images(path: Path, config: Config, laps: Laps) -> Iterator[Pixels]
     """HR, LR and `up` in every scale, as the generator makes them. PhotoError as there."""
     data = read_bytes(path)
     laps("read")
-    pixels, true_size = decode(data, config.size)
+    photo = decode_photo(data, config)
     laps("decode")
-    for crop in crops(pixels, true_size, config):
+    for box in hr_boxes(photo, config):
+        crop = render_crop(photo, box, config)
         for scale in config.scales:
             hr_size = config.hr_size(scale)
             triplet = make_triplet(crop.pixels[:hr_size, :hr_size], scale, config.method)

@@ -13,7 +13,7 @@ FITS = ("cover", "tile", "stretch")
 METHODS = ("nearest", "linear", "cubic", "area", "lanczos", "matlab")
 
 # Raised when the pixels that equal settings give change, so that shards of an older release are made again.
-ALGORITHM = 1
+ALGORITHM = 2
 
 # Those settings that every sample's bytes depend on; of a recipe, its steps and the seed too.
 _DECIDING = ["scale", "size", "hr_size", "fit", "tile_step", "method", "variants", "up", "sharpen_hr", "codec"]
@@ -109,13 +109,13 @@ class Config:
         return fingerprint_of({**self.settings(scale), "variants": self.num_variants(split)})
 
 
-def fingerprint_of(settings: dict[str, Any]) -> str:
+def fingerprint_of(settings: dict[str, Any], algorithm: int = ALGORITHM) -> str:
     """The same from the settings as a manifest has them. KeyError or TypeError when these are not whole."""
     deciding = {name: settings[name] for name in _DECIDING if name not in _SINCE_VERSION_2 or name in settings}
     if settings.get("degradation"):
         deciding |= {"degradation": settings["degradation"]["steps"], "seed": settings["seed"]}
     deciding = {name: value for name, value in deciding.items() if _SINCE_VERSION_2.get(name, ...) != value}
-    text = json.dumps([1, ALGORITHM, deciding], sort_keys=True)
+    text = json.dumps([1, algorithm, deciding], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

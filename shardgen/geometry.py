@@ -31,6 +31,17 @@ def boxes(height: int, width: int, fit: str, size: int, step: int) -> Iterator[B
                 yield Box(x, y, size, size)
 
 
+def reduction(height: int, width: int, fit: str, size: int) -> int:
+    """By how much the photo may be reduced before an HR image is rendered: 8, 4, 2 or 1.
+
+    The largest by which its box can be divided, such that `size` px or more are left.
+    """
+    if fit == "tile":
+        return 1
+    (box,) = boxes(height, width, fit, size, size)
+    return next((by for by in (8, 4, 2) if not any(edge % by for edge in box) and min(box.w, box.h) >= by * size), 1)
+
+
 def num_tiles(height: int, width: int, size: int, step: int) -> int:
     return len(_starts(height, size, step)) * len(_starts(width, size, step))
 

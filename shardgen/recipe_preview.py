@@ -10,11 +10,11 @@ from shardgen.degradation.recipe import Drawn, Recipe
 from shardgen.degradation.words import in_words
 from shardgen.degrade import draw_variants, make_lrs
 from shardgen.errors import PhotoError, RunError
-from shardgen.photo import decode, read_bytes
+from shardgen.photo import read_bytes
 from shardgen.picture import BACKGROUND, FAINT, GAP_PX, TEXT, save_png, write_text
 from shardgen.pixels import Pixels
 from shardgen.resample import resize
-from shardgen.triplet import crops
+from shardgen.triplet import decode_photo, hr_boxes, render_crop
 
 _CELL_PX = 256  # or so: LR pixels are shown as whole squares
 _TEXT_PX = 270
@@ -55,10 +55,10 @@ def draw_recipe_preview(photo: Path, recipe: Recipe, scale: int, count: int, out
 
 def _hr(photo: Path, config: Config) -> Pixels:
     try:
-        pixels, true_size = decode(read_bytes(photo), config.size)
+        decoded = decode_photo(read_bytes(photo), config)
     except PhotoError as error:
         raise RunError(f"{photo}: {error}") from error
-    crop = next(crops(pixels, true_size, config))
+    crop = render_crop(decoded, hr_boxes(decoded, config)[0], config)
     hr_size = config.hr_size(config.scales[0])
     return crop.pixels[:hr_size, :hr_size]
 

@@ -22,7 +22,6 @@ from shardgen.errors import PhotoError
 from shardgen.format import Address, dump_json, image_names, sample_key, scale_folder
 from shardgen.geometry import Box, shown
 from shardgen.marker import Marker
-from shardgen.photo import decode
 from shardgen.photo_reader import photos_with_bytes
 from shardgen.plan import ShardPlan
 from shardgen.scratch import scratch_folder
@@ -31,7 +30,7 @@ from shardgen.shard_writer import ShardWriter
 from shardgen.sources import Photo
 from shardgen.statistics import ChannelSums, Statistics, psnr_up
 from shardgen.store import is_local, remove
-from shardgen.triplet import Crop, TooSmall, crops, is_enlarged, make_triplet
+from shardgen.triplet import Crop, TooSmall, decode_photo, hr_boxes, is_enlarged, make_triplet, render_crop
 
 STAGES = ("read", "decode", "resize", "degrade", "statistics", "encode", "write")
 
@@ -123,9 +122,8 @@ def _add_photo(
         with _timed(stage_s, "read"):
             data = read()
         with _timed(stage_s, "decode"):
-            pixels, true_size = decode(data, None if config.fit == "tile" else config.size)
-        with _timed(stage_s, "resize"):
-            photo_crops = list(crops(pixels, true_size, config))
+            decoded = decode_photo(data, config)
+        boxes = hr_boxes(decoded, config)
     except TooSmall as reason:
         for output in outputs:
             output.skipped.append((photo.path, str(reason)))
@@ -135,8 +133,10 @@ def _add_photo(
             output.failures.append((photo.path, str(reason)))
         return Progress(photos=1, failures=1)
     for output in outputs:
-        output.num_enlarged += is_enlarged(true_size, config)
-    for crop in photo_crops:
+        output.num_enlarged += is_enlarged(decoded.true_size, config)
+    for box in boxes:
+        with _timed(stage_s, "resize"):
+            crop = render_crop(decoded, box, config)
         sums_by_size: dict[int, ChannelSums] = {}  # scales that divide the size share their HR image
         for output in outputs:
             output.add(photo, crop, sums_by_size)

@@ -1,6 +1,5 @@
 """A decoded photo becomes its HR images, and an HR image all images of its sample."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +9,8 @@ from shardgen.degradation.recipe import Drawn
 from shardgen.degradation.sharpen import usm
 from shardgen.degrade import enlarge, make_lrs
 from shardgen.errors import PhotoError
-from shardgen.geometry import Box, boxes
+from shardgen.geometry import Box, boxes, reduction
+from shardgen.photo import Decoded, decode
 from shardgen.pixels import Pixels, to_pixels
 from shardgen.resample import render_hr
 
@@ -39,21 +39,23 @@ class Triplet(NamedTuple):
     up: Pixels
 
 
-def crops(pixels: Pixels, true_size: tuple[int, int], config: Config) -> Iterator[Crop]:
-    """The HR images of a photo.
+def decode_photo(data: bytes, config: Config) -> Decoded:
+    """The photo in a file's bytes, at the least share of its size that its HR image needs. PhotoError as `decode`."""
+    return decode(data, lambda height, width: reduction(height, width, config.fit, config.size))
 
-    `pixels` may be the photo at 1/2, 1/4 or 1/8 of its `true_size` (height, width), as the JPEG decoder gives it.
-    Raises TooSmall when the photo holds no tile.
-    """
-    step = config.tile_step or config.size
-    in_pixels = list(boxes(pixels.shape[0], pixels.shape[1], config.fit, config.size, step))
-    in_photo = list(boxes(*true_size, config.fit, config.size, step))
-    if not in_photo:
+
+def hr_boxes(photo: Decoded, config: Config) -> list[Box]:
+    """The parts of the photo that become HR images, in its own px. Raises TooSmall when it holds no tile."""
+    found = list(boxes(*photo.true_size, config.fit, config.size, config.tile_step or config.size))
+    if not found:
         raise TooSmall(f"smaller than a tile of {config.size} px")
-    for crop, box in zip(in_pixels, in_photo, strict=True):
-        part = pixels[crop.y : crop.y + crop.h, crop.x : crop.x + crop.w]
-        hr = render_hr(part, config.size)
-        yield Crop(sharpened(hr) if config.sharpen_hr else hr, box)
+    return found
+
+
+def render_crop(photo: Decoded, box: Box, config: Config) -> Crop:
+    x, y, width, height = (edge // photo.reduction for edge in box)
+    hr = render_hr(photo.rgb[y : y + height, x : x + width], config.size)
+    return Crop(sharpened(hr) if config.sharpen_hr else hr, box)
 
 
 def sharpened(hr: Pixels) -> Pixels:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shardgen import codec
 from shardgen.ahead import ahead
-from shardgen.config import fingerprint_of
+from shardgen.config import ALGORITHM, fingerprint_of
 from shardgen.description import parse_description
 from shardgen.errors import RunError
 from shardgen.files import remove_temporaries
@@ -101,14 +101,15 @@ def _manifest_or_fault(folder: Address) -> Manifest | str:
     try:
         refuse_link(folder, MANIFEST_NAME)
         manifest = load_manifest(folder, read_bytes)
-        fingerprint = fingerprint_of(manifest.raw["settings"])
+        settings = manifest.raw["settings"]
+        fingerprints = [fingerprint_of(settings, algorithm) for algorithm in range(1, ALGORITHM + 1)]
     except FileNotFoundError:
         return "missing: the run did not finish"
     except (FormatError, RunError, OSError) as error:
         return str(error)
     except (KeyError, TypeError) as error:
         return f"its settings are not whole ({error!r})"
-    sound = manifest.raw.get("fingerprint") == fingerprint
+    sound = manifest.raw.get("fingerprint") in fingerprints
     return manifest if sound else "its settings are not those of its fingerprint"
 
 

@@ -15,7 +15,8 @@ FLOORS = {
         degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
         degradation.steps degradation.recipe degradation.plain_yaml degradation.recipe_file degradation.words
-        config scratch sources exclusion photo photo_reader resample codec cpus picture measures duplicates
+        config scratch sources exclusion png_file tiff_file jpeg_file rgb8 photo photo_reader resample codec
+        cpus picture measures duplicates
         degrade description plan statistics triplet shard_writer shard_upload
         marker shard_job
         engines.__init__ engines.fork_server engines.base engines.local engines.ray_node engines.ray
@@ -50,7 +51,7 @@ ORDER = {package: floors.split() for package, floors in FLOORS.items()}
 # All that one package may know of the other.
 CONTRACT = {
     "trainer": {
-        *("shardgen.format", "shardgen.bicubic", "shardgen.store"),
+        *("shardgen.format", "shardgen.bicubic", "shardgen.store", "shardgen.photo", "shardgen.errors"),
         *("shardgen.__init__", "shardgen.terminal"),
         *("shardgen.page.pictures", "shardgen.page.plots", "shardgen.page.render"),
     },

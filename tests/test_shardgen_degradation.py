@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from helpers import contract_files, generate, make_photos, run_cli, trainer
 from PIL import Image
 
-from shardgen.config import Config
+from shardgen import shard_job
+from shardgen.config import Config, fingerprint_of
 from shardgen.degradation.recipe import degraded
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.degrade import draw_variants, libraries, make_lrs, shrink
@@ -133,7 +135,7 @@ def test_validation_shards_stay_when_only_variants_change(few: Path, varied: Pat
     assert "1 kept" in again
 
 
-def test_shards_of_version_1_are_kept_when_nothing_else_changed() -> None:
+def test_settings_that_came_later_leave_older_fingerprints_as_they_were() -> None:
     """The fingerprint that the first release gave to these settings."""
     config = Config(Path("in"), Path("out"))
     settings = {
@@ -146,7 +148,7 @@ def test_shards_of_version_1_are_kept_when_nothing_else_changed() -> None:
         "codec": "npy",
     }
     expected = hashlib.sha256(json.dumps([1, 1, settings], sort_keys=True).encode()).hexdigest()
-    assert config.fingerprint(4) == expected
+    assert fingerprint_of(config.settings(4), algorithm=1) == expected
 
 
 def test_a_manifest_of_version_1_still_reads(shards: Path, tmp_path: Path) -> None:
@@ -201,6 +203,20 @@ def test_the_trainer_trains_on_what_the_generator_made(varied: Path, tmp_path: P
     done = trainer("--shards", varied / "scale_4x", *args)
     assert done.code == 0, done.err
     assert "4x by realesrgan, 3 variants, npy" in done.err
+
+
+def test_tiles_are_sharpened_one_at_a_time(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A photo of 24 megapixels has a thousand overlapping ones, which together take a gigabyte."""
+    calls: list[str] = []
+
+    def noting(name: str) -> Callable[..., Any]:
+        real = getattr(shard_job, name)
+        return lambda *args: (calls.append(name), real(*args))[1]
+
+    for name in ("render_crop", "make_triplet"):
+        monkeypatch.setattr(shard_job, name, noting(name))
+    generate(few, tmp_path, "-s", 4, "--fit", "tile", "--size", 32, "--tile-step", 16, "--sharpen-hr")
+    assert len(calls) > 20 and calls == ["render_crop", "make_triplet"] * (len(calls) // 2)
 
 
 def test_sharpened_hr_is_stored_and_lr_comes_from_it(few: Path, tmp_path: Path) -> None:

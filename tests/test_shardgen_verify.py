@@ -1,14 +1,16 @@
 """`verify` names every broken shard; `--fix` removes exactly those, so that `generate` makes them again."""
 
+import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import contract_files, generate, run_cli
 
-from shardgen import codec
+from shardgen import codec, config
 from shardgen.format import dump_json, load_index, load_json
 from shardgen.shard_writer import ShardWriter
 
@@ -138,6 +140,20 @@ def test_whole_shards_are_said_to_be_whole(shards: Path) -> None:
     assert done.returncode == 0
     num_shards = len(list(shards.rglob("*.tar")))
     assert done.stdout.startswith(f"{num_shards} shards, 80 samples, ") and done.stdout.endswith("all whole.\n")
+
+
+def test_shards_of_an_earlier_algorithm_are_whole_and_made_again(
+    photos: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an older release made stays readable; equal settings give other pixels now, so `generate` makes it anew."""
+    monkeypatch.setattr(config, "fingerprint_of", partial(config.fingerprint_of, algorithm=1))
+    generate(photos, tmp_path, "-s", 2, 3, "--shard-bytes", "300KB")
+    monkeypatch.undo()
+    old, new = (json.loads((folder / "scale_2x" / "manifest.json").read_text()) for folder in (tmp_path, shards))
+    assert old["fingerprint"] != new["fingerprint"] and old["settings"] == new["settings"]
+    assert run_cli("verify", tmp_path).returncode == 0
+    assert ", 0 kept" in generate(photos, tmp_path, "-s", 2, 3, "--shard-bytes", "300KB").stdout
+    assert contract_files(tmp_path) == contract_files(shards)
 
 
 @pytest.mark.parametrize("codec_name", ["png", "webp"])

@@ -637,7 +637,7 @@ def test_photos_that_cannot_be_judged_are_named(runs: Path, tmp_path: Path) -> N
     Image.fromarray(make_photo(60, 60, 1)).save(small)
     assert trainer(*words).code == 0
     small.write_bytes(small.read_bytes()[:2000])
-    assert f"{small} is damaged or truncated" in refused(*words)
+    assert f"cannot read {small}: truncated PNG" in refused(*words)
     assert "there is no" in refused(*words[:-1], tmp_path / "none")
 
 

@@ -2,7 +2,9 @@
 
 import io
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 from helpers import make_photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 from torch import Tensor, nn
 
 from trainer import tiles, upscale
@@ -295,6 +297,25 @@ def test_photos_are_read_upright(orientation: int, suffix: str, tmp_path: Path) 
     assert read.rgb.flags.c_contiguous and read.alpha is None and not read.was_grey
 
 
+def test_white_is_zero_and_the_transparent_level_are_read_in_16_bits(tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 65536, (20, 24, 1), dtype=np.uint16)
+    white_is_zero = tmp_path / "inverted.tif"
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[262] = 0
+    Image.fromarray(65535 - levels[:, :, 0]).save(white_is_zero, tiffinfo=tags)
+    with Image.open(white_is_zero) as image:
+        assert image.tag_v2[262] == 0
+    black_is_zero = png_16(tmp_path / "grey.png", levels)
+    results = [run(plain(), [path], tmp_path / "out")[0].result for path in (white_is_zero, black_is_zero)]
+    assert np.array_equal(*(read_photo(path).rgb for path in results))
+    content, key = black_is_zero.read_bytes(), levels[3, 5].astype(">u2").tobytes()
+    chunk = struct.pack(">I", 2) + b"tRNS" + key + struct.pack(">I", zlib.crc32(b"tRNS" + key))
+    start = content.index(b"IDAT") - 4
+    black_is_zero.write_bytes(content[:start] + chunk + content[start:])
+    alpha = read_photo(black_is_zero).alpha
+    assert alpha is not None and alpha[3, 5] == 0 and (alpha == 0).sum() == 1
+
+
 def test_16_bits_become_8_by_rounding(tmp_path: Path) -> None:
     levels = np.random.default_rng(0).integers(0, 65536, (40, 40, 4), dtype=np.uint16)
     expected = np.rint(levels / 257).astype(np.uint8)
@@ -378,17 +399,17 @@ def tiff() -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("empty.jpg", b"", "is an empty file"),
-        ("text.jpg", b"hello, I am no photo at all", "it is no image, or its beginning is damaged"),
-        ("cut.jpg", jpeg()[:-400], "is damaged or truncated: .+"),
-        ("hole.jpg", jpeg()[:1200] + jpeg()[1500:], "is damaged or truncated: .+"),
-        ("cut.png", png()[:-400], "is damaged or truncated: .+"),
-        ("flipped.png", png()[:400] + b"????" + png()[404:], "is damaged or truncated: .+"),
-        ("cut.tif", tiff()[:-400], "is damaged or truncated: .+"),
-        ("header.tif", tiff()[:60], "it is no image|is damaged or truncated"),
-        ("header.png", png()[:20], "it is no image|is damaged or truncated"),
-        ("phone.heic", b"\0\0\0\x18ftypheic" + bytes(100), "HEIC is not supported; convert it to JPEG or PNG first"),
-        ("vector.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is no image"),
+        ("empty.jpg", b"", "empty file"),
+        ("text.jpg", b"hello, I am no photo at all", "not an image, or its header is damaged"),
+        ("cut.jpg", jpeg()[:-400], "truncated JPEG"),
+        ("hole.jpg", jpeg()[:1200] + jpeg()[1500:], "JPEG"),
+        ("cut.png", png()[:-400], "truncated PNG"),
+        ("flipped.png", png()[:400] + b"????" + png()[404:], "damaged PNG"),
+        ("cut.tif", tiff()[:-400], "truncated TIFF"),
+        ("header.tif", tiff()[:60], "not an image, or its header is damaged|truncated"),
+        ("header.png", png()[:20], "not an image, or its header is damaged|truncated"),
+        ("phone.heic", b"\0\0\0\x18ftypheic" + bytes(100), "HEIC is not supported: convert it to JPEG or PNG first"),
+        ("vector.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     ],
 )
 def test_what_is_no_whole_photo_is_refused_by_name_and_reason(
@@ -412,13 +433,13 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(UsageError, match="no regular file"):
         read_photo(tmp_path / "pipe.jpg")
     floats = save(tmp_path / "float.tif", Image.fromarray(np.zeros((8, 8), np.float32)))
-    with pytest.raises(UsageError, match="32 bits per channel; save it with 8 or 16"):
+    with pytest.raises(UsageError, match="32-bit floating point: expected 8 or 16 bits per channel"):
         read_photo(floats)
-    monkeypatch.setattr("trainer.photos._MAX_PIXELS", 99)
-    with pytest.raises(UsageError, match="it has 10 x 10 px; the limit is 99 px"):
+    monkeypatch.setattr("shardgen.photo.MAX_PIXELS", 99)
+    with pytest.raises(UsageError, match="too large: 10 x 10 px, the limit is 99 px"):
         read_photo(save(tmp_path / "big.png", Image.new("RGB", (10, 10))))
-    monkeypatch.setattr("trainer.photos._MAX_FILE_BYTES", 9)
-    with pytest.raises(UsageError, match="it has more than 9 bytes"):
+    monkeypatch.setattr("shardgen.photo.MAX_FILE_BYTES", 9)
+    with pytest.raises(UsageError, match=r"too large: \d+ bytes, the limit is 9 bytes"):
         read_photo(tmp_path / "big.png")
 
 

@@ -1,0 +1,85 @@
+"""The chunks of a PNG file, so that metadata of any size does not stand between a reader and the pixels.
+
+Pillow keeps all text of a PNG in memory, and refuses the whole file when a compressed text or colour profile is larger
+than 1 MB, or all text together than 64 MB. Editing histories, embedded workflows and printer profiles are.
+"""
+
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_MAX_COMPRESSED_BYTES = 1 << 20  # inflated: Pillow's limit
+_MAX_PLAIN_BYTES = 16 << 20
+_MAX_PROFILE_BYTES = 64 << 20
+_TEXT = (b"tEXt", b"zTXt", b"iTXt")
+# Text that may tell the orientation: XMP, and EXIF as ImageMagick wrote it before PNG had a chunk for it.
+_TELLING = (b"XML:com.adobe.xmp", b"Raw profile type exif")
+
+
+class _Chunk(NamedTuple):
+    """A chunk's type, its content, and where all of it begins and ends in the file."""
+
+    kind: bytes
+    content: memoryview
+    start: int
+    end: int
+
+
+def bits_per_channel(data: bytes) -> int:
+    return data[24]  # in IHDR, which comes first
+
+
+def with_small_metadata(data: bytes) -> bytes:
+    """The same PNG without the text that says nothing about its pixels, and without metadata that is too large."""
+    dropped = [chunk for chunk in _chunks(data) if _is_dropped(chunk)]
+    if not dropped:
+        return data
+    kept_from, kept_to = [0, *(chunk.end for chunk in dropped)], [*(chunk.start for chunk in dropped), len(data)]
+    return b"".join(memoryview(data)[start:end] for start, end in zip(kept_from, kept_to, strict=True))
+
+
+def icc_profile(data: bytes) -> bytes | None:
+    """The embedded ICC profile; None when there is none, or when it is damaged or larger than 64 MB."""
+    profiles = (chunk.content for chunk in _chunks(data) if chunk.kind == b"iCCP")
+    return next((_inflated(_compressed_part(profile, b"iCCP"), _MAX_PROFILE_BYTES) for profile in profiles), None)
+
+
+def _chunks(data: bytes) -> Iterator[_Chunk]:
+    """Those that are whole."""
+    view, start = memoryview(data), len(SIGNATURE)
+    while start + 12 <= len(data):
+        end = start + 12 + int.from_bytes(view[start : start + 4], "big")
+        if end > len(data):
+            return
+        yield _Chunk(bytes(view[start + 4 : start + 8]), view[start + 8 : end - 4], start, end)
+        start = end
+
+
+def _is_dropped(chunk: _Chunk) -> bool:
+    if chunk.kind in _TEXT:
+        keyword, _, text = bytes(chunk.content[:80]).partition(b"\0")
+        if keyword not in _TELLING:
+            return True
+        if chunk.kind == b"tEXt" or (chunk.kind == b"iTXt" and text[:1] != b"\1"):
+            return len(chunk.content) > _MAX_PLAIN_BYTES
+    elif chunk.kind != b"iCCP":
+        return False
+    return _inflated(_compressed_part(chunk.content, chunk.kind), _MAX_COMPRESSED_BYTES) is None
+
+
+def _compressed_part(content: memoryview, kind: bytes) -> bytes:
+    """Behind the keyword and the method of compression; in iTXt behind language and translated keyword too."""
+    _, _, rest = bytes(content).partition(b"\0")
+    return rest[2:].split(b"\0", 2)[-1] if kind == b"iTXt" else rest[1:]
+
+
+def _inflated(compressed: bytes, limit: int) -> bytes | None:
+    """None when it is damaged, or larger than the limit."""
+    inflating = zlib.decompressobj()
+    try:
+        content = inflating.decompress(compressed, limit)
+    except zlib.error:
+        return None
+    return None if inflating.unconsumed_tail else content
