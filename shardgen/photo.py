@@ -33,6 +33,8 @@ Image.MAX_IMAGE_PIXELS = None  # the limit above is checked by hand, with a mess
 
 MAX_FILE_BYTES = 2 << 30
 
+_NOT_AN_IMAGE = "not an image, or its header is damaged"
+
 _EXIF_ORIENTATION = 0x0112
 _JPEG_FORMATS = ("JPEG", "MPO")  # the latter holds several pictures; the first is a plain JPEG
 # JPEG 2000 is not among them: its decoder takes a truncated file for a whole one.
@@ -140,7 +142,9 @@ def _open(data: bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
             raise PhotoError("HEIC is not supported: convert it to JPEG or PNG first") from error
-        raise PhotoError("not an image, or its header is damaged") from error
+        if data.startswith(tiff_file.SIGNATURES):
+            raise PhotoError(f"{_NOT_AN_IMAGE}, or a TIFF of an unusual kind: save it as a PNG") from error
+        raise PhotoError(_NOT_AN_IMAGE) from error
     except Exception as error:
         raise PhotoError(_reason("header", error)) from error
     # Elsewhere odd metadata does no harm, but a TIFF's tags say how its pixels are to be read.

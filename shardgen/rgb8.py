@@ -28,11 +28,16 @@ def to_rgb8(image: Image.Image, data: bytes, keep_alpha: bool) -> Pixels:
         raise PhotoError(f"32-bit {kind}: expected 8 or 16 bits per channel")
     width, height = image.size
     if image.mode in ("RGB", "RGBA") and _has_16_bits(image, data):
+        # OpenCV takes the fourth channel of a TIFF for alpha, whatever its tags say; Pillow asks them.
+        channels = len(image.mode) if image.format == "TIFF" else 4
         image.close()  # to have its memory: these pixels are cut to 8 bits
-        levels = _decode_16_bit_colour(data)
+        levels = _decode_16_bit_colour(data)[:, :, :channels]
         order = [2, 1, 0, 3][: levels.shape[2]]  # OpenCV has blue first
         return _to_rgb(height, width, lambda rows: levels[rows][:, :, order], keep_alpha)
     inverted = image.format == "TIFF" and tiff_file.white_is_zero(image)
+    if image.format == "PNG" and image.mode == "L" and "transparency" in image.info:
+        most = 2 ** png_file.bits_per_channel(data) - 1
+        image.info["transparency"] *= 255 // most  # as Pillow has scaled the pixels
 
     def part_of(rows: slice) -> NDArray[Any]:
         part = image.crop((0, rows.start, width, rows.stop))

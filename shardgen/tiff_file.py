@@ -6,6 +6,8 @@ from PIL import Image
 
 from shardgen.errors import PhotoError
 
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two of BigTIFF
+
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE = 256, 257, 258
 _PHOTOMETRIC, _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 262, 0, 1, 2
 _PLANAR, _INTERLEAVED = 284, 1

@@ -242,6 +242,7 @@ def tiffs() -> Iterator[tuple[str, bytes]]:
         yield f"tiff/rgb-{depth}-tiles.tif", tiff([samples[..., :3]], 2, depth, tile=(16, 32))
         yield f"tiff/rgb-{depth}-strips.tif", tiff([samples[..., :3]], 2, depth, strip=10, deflated=True)
         yield f"tiff/rgba-{depth}.tif", tiff([samples], 2, depth, extra=2)
+        yield f"tiff/no-alpha-{depth}.tif", tiff([samples], 2, depth, extra=0)
         pages = [samples[..., :3], samples[::-1, ::-1, 1:], noise(30, 40, 3, 2**depth - 1)]
         yield f"tiff/pages-{depth}.tif", tiff(pages, 2, depth)
         yield f"tiff/pages-white-is-zero-{depth}.tif", tiff([page[..., :1] for page in pages], 0, depth)
@@ -281,6 +282,9 @@ def reducible_jpegs() -> Iterator[tuple[str, bytes]]:
         yield f"reducible/turned-odd-{number}.jpg", jpeg(noise(131, 165, 3, 255), "420", number)
     for width, height in ((128, 128), (136, 144), (131, 157)):
         yield f"reducible/grey-{width}x{height}.jpg", jpeg(noise(height, width, 3, 255)[..., 0])
+    header, frame = b"\xff\xc0\x00\x0b\x08\x00\x88\x00\x88\x01\x01", jpeg(noise(136, 136, 3, 255)[..., 0])
+    assert header + b"\x11" in frame
+    yield "reducible/grey-factors-2.jpg", frame.replace(header + b"\x11", header + b"\x22")
     cmyk = Image.fromarray(noise(128, 160, 4, 255).astype(np.uint8), "CMYK")
     yield "reducible/cmyk.jpg", saved(cmyk, "JPEG", quality=95)
 

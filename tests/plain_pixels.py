@@ -144,7 +144,7 @@ def reducible(jpeg: Jpeg, box: Box, size: int, reduction: int) -> bool:
     enough = min(jpeg.width, jpeg.height) >= size * reduction
     on_grid = all(value % reduction == 0 for value in box)
     across, down = (8 * max(factors) for factors in zip(*jpeg.sampling, strict=True))
-    if reduction == 2 and jpeg.sampling == ((2, 2), (1, 1), (1, 1)):
+    if len(jpeg.sampling) == 1 or (reduction == 2 and jpeg.sampling == ((2, 2), (1, 1), (1, 1))):
         across = down = 8
     return enough and on_grid and jpeg.width % across == 0 and jpeg.height % down == 0
 
@@ -187,16 +187,14 @@ def enlarged(lr: np.ndarray, scale: int, method: str) -> np.ndarray:
 
 def imresize(image: np.ndarray, factor: Fraction) -> np.ndarray:
     """MATLAB's, bicubic, of a square image; exact, then rounded half up and clipped."""
-    weights = imresize_weights(len(image), factor)
-    common = functools.reduce(np.lcm, (weight.denominator for weight in weights.flat), 1)
-    whole = np.array([[int(weight * common) for weight in row] for row in weights], np.int64)
-    total = np.einsum("ai,ijc,bj->abc", whole, image.astype(np.int64), whole, optimize=True)
-    return np.clip((2 * total + common**2) // (2 * common**2), 0, 255).astype(np.uint8)
+    weights, whole = imresize_weights(len(image), factor)
+    total = np.einsum("ai,ijc,bj->abc", weights, image.astype(np.int64), weights, optimize=True)
+    return np.clip((2 * total + whole**2) // (2 * whole**2), 0, 255).astype(np.uint8)
 
 
 @functools.cache
-def imresize_weights(length: int, factor: Fraction) -> np.ndarray:
-    """Output x input, in fractions: its function `contributions`, in words that count from 0."""
+def imresize_weights(length: int, factor: Fraction) -> tuple[np.ndarray, int]:
+    """Its function `contributions`, counting from 0: output x input, integers that add up to the second result."""
     stretched = max(1, 1 / factor)  # antialiasing
     weights = np.full((int(length * factor), length), Fraction(0), object)
     for out in range(len(weights)):
@@ -207,7 +205,8 @@ def imresize_weights(length: int, factor: Fraction) -> np.ndarray:
         for tap, value in zip(taps, values, strict=True):
             mirrored = tap % (2 * length)
             weights[out, min(mirrored, 2 * length - 1 - mirrored)] += value / sum(values)
-    return weights
+    whole = int(np.lcm.reduce([weight.denominator for weight in weights.flat]))
+    return (weights * whole).astype(np.int64), whole
 
 
 def keys(x: Fraction) -> Fraction:

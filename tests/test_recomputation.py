@@ -21,7 +21,11 @@ from plain_pixels import Ask, Box, Sample
 from plain_reader import edge, read_folder
 
 MOST_LINES = 30
-REFUSED = re.compile("16-bit TIFF of an unusual layout")
+# Pillow knows them with the other order of bytes only.
+REFUSED = dict.fromkeys(
+    ["tiff/white-is-zero-16-strips.tiff"],
+    "not an image, or its header is damaged, or a TIFF of an unusual kind: save it as a PNG",
+)
 # All photos go through one method and some scales per fit, and a few photos through every method, fit and scale.
 ALL_PHOTOS = [
     (Ask("cover", "cubic", 64), (2, 3, 4)),
@@ -104,8 +108,7 @@ def disagreements(chosen: dict[str, bytes], folder: Path, ask: Ask, scale: int) 
     lines = []
     for name, data in chosen.items():
         if name in refused:
-            allowed = "white-is-zero-16" in name and REFUSED.match(refused[name])
-            lines += [] if allowed else [f"{name} {scale}x: refused: {refused[name]}"]
+            lines += [f"{name} {scale}x: refused: {refused[name]}"] if refused[name] != REFUSED.get(name) else []
             continue
         expected, got = list(plain_pixels.samples(data, ask, scale)), found.get(name, [])
         if (len(got), name in skipped) != (len(expected), not expected):
