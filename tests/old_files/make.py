@@ -1,0 +1,82 @@
+"""Make the files beside this script again, by the code of the commits that wrote them.
+
+`version_1` and `version_2` are shards of both format versions; `run` is a training on the former that was killed after
+step 4 of 6, with the journal of one that was not. `tests/test_old_files.py` reads them with the code of today.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+VERSION_1 = "e5e836e"  # the last commit that wrote format version 1
+VERSION_2 = "ddb797a"
+GENERATE = ["-s", "2", "--size", "32", "--val-fraction", "0.25", "--workers", "0", "--auto"]
+TRAIN = ["--model", "ultra_lite", "--patch-size", "16", "--batch-size", "2", "--steps", "6", "--val-every", "2"]
+VARIED = ["--degradation", "realesrgan", "--variants", "2"]
+KILLED_AT_STEP_4 = """
+import os, signal, sys
+from trainer import record
+from trainer.__main__ import run
+
+save = record.save_state
+
+def save_and_end(path, data, progress, tensors):
+    save(path, data, progress, tensors)
+    if progress.step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+record.save_state = save_and_end
+run()
+"""
+
+
+def main() -> None:
+    sys.path.insert(0, str(HERE.parent))
+    from helpers import make_photos
+
+    with tempfile.TemporaryDirectory() as scratch:
+        photos = make_photos(Path(scratch, "photos"), 8, (40, 52))
+        for version, commit, options in (
+            ("version_1", VERSION_1, ["--shard-bytes", "40KB"]),
+            (
+                "version_2",
+                VERSION_2,
+                ["--shard-bytes", "20KB", "--codec", "png", "--degradation", "realesrgan", "--variants", "2"],
+            ),
+        ):
+            shutil.rmtree(HERE / version, ignore_errors=True)
+            code = _checkout(Path(scratch, version), commit)
+            output = ["-i", str(photos), "-o", str(HERE / version)]
+            _python(code, "-m", "shardgen", "generate", *output, *GENERATE, *options)
+            for name in (".shardgen.lock", "processing_stats.json"):
+                (HERE / version / name).unlink()
+        shutil.rmtree(HERE / "run", ignore_errors=True)
+        # Relative, because a run keeps them in its config.yaml.
+        shutil.copytree(HERE / "version_1" / "scale_2x", code / "scale_2x")
+        train = ["--shards", "scale_2x", *TRAIN, "--device", "cpu", "--workers", "0", "--out", "runs"]
+        _python(code, "-m", "trainer", *train, "--run", "whole")
+        _python(code, "-c", KILLED_AT_STEP_4, *train, "--save-every", "4", "--run", "run", expect=-9)
+        runs = code / "runs"
+        (HERE / "run").mkdir()
+        for name in ("config.yaml", "plan.json", "journal.jsonl", "state.pt"):
+            shutil.copy(runs / "run" / name, HERE / "run" / name)
+        shutil.copy(runs / "whole" / "journal.jsonl", HERE / "run" / "journal-of-the-whole.jsonl")
+
+
+def _checkout(folder: Path, commit: str) -> Path:
+    folder.mkdir()
+    archive = subprocess.run(["git", "archive", commit], cwd=HERE.parent.parent, check=True, stdout=subprocess.PIPE)
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+    return folder
+
+
+def _python(code: Path, *words: str, expect: int = 0) -> None:
+    done = subprocess.run([sys.executable, *words], cwd=code, env={"PYTHONPATH": str(code)})
+    assert done.returncode == expect, done.returncode
+
+
+if __name__ == "__main__":
+    main()
