@@ -4,16 +4,9 @@ import simplejpeg
 
 from shardgen.pixels import Pixels
 
-# Width and height in px of the least unit that a JPEG is coded in, by chroma subsampling as simplejpeg names it.
-_UNITS = {
-    "Gray": (8, 8),
-    "444": (8, 8),
-    "422": (16, 8),
-    "420": (16, 16),
-    "440": (8, 16),
-    "411": (32, 8),
-    "441": (8, 32),
-}
+# Edge in px of the least square that a JPEG is coded in, by chroma subsampling as simplejpeg names it. With any other,
+# libjpeg reduces luma in both directions and chroma in one, which then has a fraction of the resolution that it should.
+_UNITS = {"Gray": 8, "444": 8, "420": 16}
 
 
 def is_decodable(data: bytes) -> bool:
@@ -22,9 +15,9 @@ def is_decodable(data: bytes) -> bool:
 
 
 def decode(data: bytes, reduction: int) -> tuple[Pixels, int]:
-    """H x W x 3 at 1/reduction, or at the next larger share that no padding reaches; and which it is."""
+    """H x W x 3 at 1/reduction, or at the next larger share that gives what the photo shows; and which it is."""
     height, width, _, subsampling = simplejpeg.decode_jpeg_header(data)
-    while reduction > 1 and _padding_is_seen(height, width, subsampling, reduction):
+    while reduction > 1 and not _may_be_reduced(height, width, subsampling, reduction):
         reduction //= 2
     pixels: Pixels = simplejpeg.decode_jpeg(
         data, "RGB", min_height=height // reduction, min_width=width // reduction, min_factor=reduction
@@ -32,14 +25,13 @@ def decode(data: bytes, reduction: int) -> tuple[Pixels, int]:
     return pixels, reduction
 
 
-def _padding_is_seen(height: int, width: int, subsampling: str, reduction: int) -> bool:
-    """Whether pixels beyond the photo's edge go into a JPEG decoded at 1/reduction.
+def _may_be_reduced(height: int, width: int, subsampling: str, reduction: int) -> bool:
+    """Whether colour keeps its resolution, and no pixel beyond the photo's edge goes into one that is seen.
 
     A pixel at a share of the size comes from its whole block of 8 x 8, which encoders fill up as they like at the edge.
     """
-    unit_width, unit_height = _UNITS.get(subsampling, (0, 0))
-    if not unit_width:
-        return True
-    if subsampling == "420" and reduction == 2:  # chroma then is decoded in full, luma has whole blocks of 8 px
-        unit_width = unit_height = 8
-    return bool(height % unit_height or width % unit_width)
+    if subsampling not in _UNITS:
+        return False
+    # At 1/2 of 4:2:0, chroma is decoded in full, and luma has whole blocks of 8 px.
+    unit = 8 if subsampling == "420" and reduction == 2 else _UNITS[subsampling]
+    return height % unit == 0 and width % unit == 0

@@ -139,14 +139,13 @@ def reduced(data: bytes, reduction: int) -> np.ndarray:
 
 def reducible(jpeg: Jpeg, box: Box, size: int, reduction: int) -> bool:
     """Whether enough pixels are left, the box lies on their grid, and no padding of the last blocks comes in."""
-    if len(jpeg.sampling) == 4:  # CMYK
+    grey, is_420 = len(jpeg.sampling) == 1, jpeg.sampling == ((2, 2), (1, 1), (1, 1))
+    if not grey and not is_420 and jpeg.sampling != ((1, 1), (1, 1), (1, 1)):
         return False
     enough = min(jpeg.width, jpeg.height) >= size * reduction
     on_grid = all(value % reduction == 0 for value in box)
-    across, down = (8 * max(factors) for factors in zip(*jpeg.sampling, strict=True))
-    if len(jpeg.sampling) == 1 or (reduction == 2 and jpeg.sampling == ((2, 2), (1, 1), (1, 1))):
-        across = down = 8
-    return enough and on_grid and jpeg.width % across == 0 and jpeg.height % down == 0
+    unit = 16 if is_420 and reduction > 2 else 8
+    return enough and on_grid and jpeg.width % unit == 0 and jpeg.height % unit == 0
 
 
 # HR, LR, up

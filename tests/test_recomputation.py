@@ -50,11 +50,11 @@ CONTENTS = {
     "smooth": odd_photos.smooth,
     "noisy": lambda height, width: odd_photos.noise(height, width, 3, 255),
 }
-# Grey levels between HR of a reduced decode and HR of a full one, in the mean of an image and at most. libjpeg reduces
-# colour only where it is subsampled alike in both directions; elsewhere it repeats its pixels.
+# Grey levels between HR of a reduced decode and HR of a full one, in the mean of an image and at most. Where colour is
+# subsampled in one direction alone, there is none: libjpeg would give less of its resolution than there is.
 APART = {
-    "smooth": {"444": (1.5, 8), "420": (1.5, 8), "422": (8, 40), "440": (8, 40), "411": (14, 110)},
-    "noisy": dict.fromkeys(odd_photos.SUBSAMPLINGS, (10, 75)),
+    "smooth": {"444": (1.5, 8), "420": (1.5, 8), "422": (0, 0), "440": (0, 0), "411": (0, 0)},
+    "noisy": {"444": (10, 75), "420": (10, 75), "422": (0, 0), "440": (0, 0), "411": (0, 0)},
 }
 
 
