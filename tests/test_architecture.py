@@ -16,7 +16,7 @@ FLOORS = {
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
         degradation.steps degradation.recipe degradation.plain_yaml degradation.recipe_file degradation.words
         config scratch sources exclusion photo photo_reader resample codec cpus picture measures duplicates
-        degrade description plan statistics triplet shard_writer shard_upload
+        degrade description plan tiles statistics triplet shard_writer shard_upload
         marker shard_job
         engines.__init__ engines.fork_server engines.base engines.local engines.ray_node engines.ray
         inventory manifest progress shard_reader survey
