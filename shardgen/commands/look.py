@@ -14,8 +14,9 @@ from shardgen.format import MAX_SCALE, MIN_SCALE, SPLITS, Address
 from shardgen.preview import draw_preview
 from shardgen.rebuild import rebuild
 from shardgen.recipe_preview import draw_recipe_preview
+from shardgen.sources import printable
 from shardgen.store import file_size, is_folder
-from shardgen.terminal import Choice, plural
+from shardgen.terminal import Choice, plural, say
 from shardgen.unpack import unpack
 
 
@@ -61,12 +62,22 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
 def unpack_command(folder: Address, output: Path, split: str | None) -> None:
     """Write the samples as loose PNG files, for tools that want folders.
 
+    Where samples would share a name, it also holds the photo's extension or the sample's key. A folder that holds other
+    files is refused; the same command may be repeated.
+
     \b
     Example:
       shardgen unpack shards/scale_4x -o OST_LR
     """
-    count, num_files = unpack(folder, output, split)
-    click.echo(f"{output}: {plural(count, 'sample')}, {plural(num_files, 'file')}")
+    done = unpack(folder, output, split)
+    click.echo(f"{output}: {plural(done.num_samples, 'sample')}, {plural(done.num_files, 'file')}")
+    if done.renamed:
+        source, name = done.renamed[0]
+        say(
+            f"{plural(len(done.renamed), 'sample')} would share a name with others, so theirs holds the photo's "
+            f"extension or the sample's key, e.g. {printable(name)} for {printable(source)}. "
+            f"`shardgen inspect {folder} --sample KEY` shows a sample's source."
+        )
 
 
 @click.command("rebuild", short_help="Make a sample's LR again from its record, and compare.")
