@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parent.parent
 FLOORS = {
     "shardgen": """
         __init__ errors format terminal
-        geometry files pixels bicubic ahead attempts store
+        geometry files pixels bicubic ahead attempts store file_to_write
         degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
         degradation.steps degradation.recipe degradation.plain_yaml degradation.recipe_file degradation.words
@@ -51,7 +51,7 @@ ORDER = {package: floors.split() for package, floors in FLOORS.items()}
 CONTRACT = {
     "trainer": {
         *("shardgen.format", "shardgen.bicubic", "shardgen.store"),
-        *("shardgen.__init__", "shardgen.terminal"),
+        *("shardgen.__init__", "shardgen.terminal", "shardgen.file_to_write"),
         *("shardgen.page.pictures", "shardgen.page.plots", "shardgen.page.render"),
     },
     "shardgen": set(),
