@@ -9,26 +9,23 @@ from typing import Any
 
 from shardgen.config import Config
 from shardgen.engines.base import Engine
-from shardgen.errors import PhotoError, RunError
+from shardgen.errors import RunError
 from shardgen.exclusion import Exclusion, leave_out
 from shardgen.files import remove_temporaries
 from shardgen.format import dump_json, scale_folder
-from shardgen.geometry import num_tiles
 from shardgen.inventory import ScaleInventory, open_tasks, take_inventory
 from shardgen.manifest import build_manifest, write_manifest
 from shardgen.marker import Marker
 from shardgen.output_lock import locked
-from shardgen.photo import upright_size
-from shardgen.photo_reader import photos_with_bytes
-from shardgen.plan import ShardPlan, expected_sample_bytes, place_photos, plan_shards
+from shardgen.plan import ShardPlan, expected_sample_bytes, plan_shards
 from shardgen.progress import ProgressDisplay
 from shardgen.scratch import clear_scratch, scratch_root
 from shardgen.shard_job import STAGES, ShardTask, build_shard
-from shardgen.sources import Listing, Photo, list_photos
+from shardgen.sources import Listing, list_photos
 from shardgen.store import write_bytes
+from shardgen.tiles import estimate_tiles
 
 STATS_NAME = "processing_stats.json"
-_PHOTOS_LOOKED_AT_FOR_TILES = 256
 
 
 @dataclass(frozen=True)
@@ -106,8 +103,13 @@ def prepare(config: Config, exclude: Path | None = None) -> Preparation:
     listing, excluded = list_photos(config.input), None
     if exclude is not None:
         listing, excluded = leave_out(listing, exclude)
-    samples_per_photo = _tiles_per_photo(listing.photos, config) if config.fit == "tile" else 1.0
-    shards = plan_shards(listing.photos, config, samples_per_photo)
+    if config.fit == "tile":
+        tiles = estimate_tiles(listing.photos, config)
+        samples_per_photo = tiles.per_photo
+        shards = plan_shards(listing.photos, config, samples_per_photo, tiles.counts)
+    else:
+        samples_per_photo = 1.0
+        shards = plan_shards(listing.photos, config)
     inventories = take_inventory(shards, config)
     tasks = open_tasks(shards, inventories, config)
     return Preparation(
@@ -186,19 +188,6 @@ def _free_bytes(inventories: Sequence[ScaleInventory]) -> int | None:
         folder = folder.parent
     stale = [folder.glob(f"{name}.*") for folder, names in folders.items() for name in names]
     return shutil.disk_usage(folder).free + sum(path.stat().st_size for files in stale for path in files)
-
-
-def _tiles_per_photo(photos: Sequence[Photo], config: Config) -> float:
-    """Mean over the first photos of the plan's order: headers alone, and the same number on every run."""
-    looked_at = place_photos(photos, config).first(_PHOTOS_LOOKED_AT_FOR_TILES).photos()
-    count = 0
-    for _, read in photos_with_bytes(looked_at, config.input):
-        try:
-            height, width = upright_size(read())
-        except PhotoError:
-            continue
-        count += num_tiles(height, width, config.size, config.tile_step or config.size)
-    return max(count, 1) / len(looked_at)
 
 
 def _refuse_full_disk(preparation: Preparation) -> None:

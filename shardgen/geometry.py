@@ -43,16 +43,17 @@ def reduction(height: int, width: int, fit: str, size: int) -> int:
 
 
 def num_tiles(height: int, width: int, size: int, step: int) -> int:
-    return len(_starts(height, size, step)) * len(_starts(width, size, step))
+    """The number of `boxes` of `tile`, which may be too many to list."""
+    return _num_starts(height, size, step) * _num_starts(width, size, step)
 
 
-def _starts(length: int, size: int, step: int) -> list[int]:
-    if length < size:
-        return []
-    starts = list(range(0, length - size + 1, step))
-    if starts[-1] != length - size:
-        starts.append(length - size)
-    return starts
+def _num_starts(length: int, size: int, step: int) -> int:
+    return 0 if length < size else 1 - (size - length) // step  # divided upwards
+
+
+def _starts(length: int, size: int, step: int) -> Iterator[int]:
+    for number in range(_num_starts(length, size, step)):
+        yield min(number * step, length - size)
 
 
 def shown(box: Box, size: int, hr_size: int) -> Box:

@@ -5,6 +5,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from shardgen.errors import RunError
+from shardgen.file_to_write import exif_mark
 from shardgen.files import temporary_path
 
 GAP_PX = 8
@@ -31,12 +32,12 @@ def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def save_png(picture: Image.Image, output: Path) -> None:
-    """Write the file. RunError when it cannot be written; then nothing is left of it."""
+def save_png(picture: Image.Image, output: Path, program: str) -> None:
+    """Write the file, which names the program. RunError when it cannot be written; then nothing is left of it."""
     temporary = temporary_path(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(temporary, "PNG")
+        picture.save(temporary, "PNG", exif=exif_mark(program))
         temporary.replace(output)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -10,12 +10,15 @@ of equal stretches, and a stretch is a shard. So
 - a photo's split is drawn from a second hash of the same kind, so it is the same in every scale and sample.
 
 The price: shards differ in size by what chance gives, between about half of `--shard-bytes` and it.
+
+A stretch whose samples are too many for a shard is cut into several: the first photos that fit into one keep the
+stretch's number, the next get numbers beyond those of all stretches. So no other shard changes by it.
 """
 
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shardgen.config import Config
-from shardgen.format import MAX_SHARDS, MIN_SCALE, SPLITS, shard_name
+from shardgen.errors import UsageError
+from shardgen.format import MAX_SAMPLES_PER_SHARD, MAX_SHARDS, MIN_SCALE, SPLITS, shard_name
 from shardgen.sources import Photo
 
 _LINE = 2**64
@@ -34,6 +38,9 @@ _EXPECTED_RATIO = {"npy": 1.0, "png": 0.49, "webp": 0.31}
 _OVERHEAD_BYTES_PER_SAMPLE = 4 * 512 + 3 * 256 + 512  # tar headers, padding, json
 _OVERHEAD_BYTES_PER_VARIANT = 512 + 256 + 1024  # the same; the parameters of a recipe's steps take most of it
 _MAX_MEAN_SAMPLES_PER_SHARD = 20_000  # keys have room for five times that
+
+# How many samples each of a stretch's photos gives; None where they certainly fit into a shard.
+Counts = Callable[[Sequence[Photo]], Sequence[int] | None]
 
 
 @dataclass(frozen=True)
@@ -122,10 +129,16 @@ def expected_sample_bytes(config: Config, scale: int) -> float:
     return pixels * _EXPECTED_RATIO[config.codec] + overhead
 
 
-def plan_shards(photos: Sequence[Photo], config: Config, samples_per_photo: float = 1.0) -> list[ShardPlan]:
+def plan_shards(
+    photos: Sequence[Photo],
+    config: Config,
+    samples_per_photo: float = 1.0,
+    counts: Counts = lambda photos: None,
+) -> list[ShardPlan]:
     """The shards of a folder of photos, in the order of their names.
 
-    `samples_per_photo` is 1 but for tiles, where it is an estimate over the whole folder.
+    `samples_per_photo` is 1 but for tiles, where it is an estimate over the whole folder and `counts` knows better.
+    UsageError when that takes more shards than there are names.
     """
     # As at 2x, where a sample takes most, so that a scale that is added later leaves the others as they are.
     bytes_per_sample = expected_sample_bytes(config, MIN_SCALE)
@@ -140,8 +153,26 @@ def plan_shards(photos: Sequence[Photo], config: Config, samples_per_photo: floa
         cuts = np.flatnonzero(np.diff(numbers)) + 1
         for of_shard in np.split(ranks, cuts) if len(ranks) else []:
             number = int(sampled.places[of_shard[0]]) >> (64 - exponent)
-            shards.append(ShardPlan(split, number, sampled.photos(of_shard)))
-    return shards
+            for part in _parts(sampled.photos(of_shard), counts):
+                shards.append(ShardPlan(split, number, part))
+                number += 1 << exponent
+    if any(shard.number >= MAX_SHARDS for shard in shards):
+        raise UsageError(
+            f"these photos give more than {MAX_SHARDS:,} shards, which is all that there are names for: choose a "
+            "larger --tile-step or --size, or a smaller --sample"
+        )
+    return sorted(shards, key=lambda shard: shard.name)
+
+
+def _parts(photos: tuple[Photo, ...], counts: Counts) -> Iterator[tuple[Photo, ...]]:
+    """The photos of a stretch, in order, by the shards that their samples fit into: nearly always one."""
+    first = held = 0
+    for number, samples in enumerate(counts(photos) or ()):
+        if held and held + samples > MAX_SAMPLES_PER_SHARD:
+            yield photos[first:number]
+            first, held = number, 0
+        held += samples
+    yield photos[first:]
 
 
 def _exponent(num_photos: int, samples_per_photo: float, bytes_per_sample: float, shard_bytes: int) -> int:

@@ -44,7 +44,7 @@ def draw_preview(folder: Address, output: Path, count: int) -> int:
                 picture.paste(Image.fromarray(pixels), (GAP_PX + column * (cell + GAP_PX), top))
         write_text(draw, (GAP_PX, top + cell + 5), caption, TEXT)
         top += cell + _CAPTION_PX + GAP_PX
-    save_png(picture, output)
+    save_png(picture, output, "shardgen preview")
     return len(rows)
 
 

@@ -50,7 +50,7 @@ def draw_recipe_preview(photo: Path, recipe: Recipe, scale: int, count: int, out
                 at = (left + cell + GAP_PX, top + number * _LINE_PX)
                 write_text(draw, at, line, FAINT if number else TEXT, _FONT_PX)
         top += height
-    save_png(picture, output)
+    save_png(picture, output, "shardgen preview")
 
 
 def _hr(photo: Path, config: Config) -> Pixels:

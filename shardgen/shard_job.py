@@ -19,7 +19,7 @@ from shardgen.config import Config
 from shardgen.degradation.recipe import Drawn
 from shardgen.degrade import draw_variants, libraries
 from shardgen.errors import PhotoError
-from shardgen.format import Address, dump_json, image_names, sample_key, scale_folder
+from shardgen.format import MAX_SAMPLES_PER_SHARD, Address, dump_json, image_names, sample_key, scale_folder
 from shardgen.geometry import Box, shown
 from shardgen.marker import Marker
 from shardgen.photo_reader import photos_with_bytes
@@ -30,6 +30,7 @@ from shardgen.shard_writer import ShardWriter
 from shardgen.sources import Photo
 from shardgen.statistics import ChannelSums, Statistics, psnr_up
 from shardgen.store import is_local, remove
+from shardgen.tiles import tiles_of
 from shardgen.triplet import Crop, TooSmall, decode_photo, hr_boxes, is_enlarged, make_triplet, render_crop
 
 STAGES = ("read", "decode", "resize", "degrade", "statistics", "encode", "write")
@@ -123,6 +124,7 @@ def _add_photo(
             data = read()
         with _timed(stage_s, "decode"):
             decoded = decode_photo(data, config)
+        _refuse_overflow(decoded.true_size, config, outputs[0].num_samples)
         boxes = hr_boxes(decoded, config)
     except TooSmall as reason:
         for output in outputs:
@@ -143,6 +145,16 @@ def _add_photo(
     return Progress(photos=1, bytes=sum(output.num_bytes for output in outputs) - before)
 
 
+def _refuse_overflow(true_size: tuple[int, int], config: Config, num_samples: int) -> None:
+    """PhotoError when a shard of so many samples has no room for the photo's, which the plan took for fewer."""
+    tiles = tiles_of(*true_size, config) if config.fit == "tile" else 1
+    room = MAX_SAMPLES_PER_SHARD - num_samples
+    if tiles > room:
+        raise PhotoError(
+            f"gives {tiles:,} tiles, and its shard has room for {room:,} more: choose a larger --tile-step or --size"
+        )
+
+
 class _ScaleOutput:
     """One scale's side of a shard that is being made."""
 
@@ -159,6 +171,10 @@ class _ScaleOutput:
         # An old marker must never vouch for a new tar.
         remove(self._marker_path)
         self._writer = _writer(folder, scratch and scratch / scale_folder(scale), task.plan)
+
+    @property
+    def num_samples(self) -> int:
+        return self._writer.num_samples
 
     def add(self, photo: Photo, crop: Crop, sums_by_size: dict[int, ChannelSums]) -> None:
         config, hr_size = self._config, self._config.hr_size(self.scale)
@@ -178,7 +194,7 @@ class _ScaleOutput:
             ]
             members.append(("json", [self._describe(photo, shown(crop.box, config.size, hr_size), psnr, drawn)]))
         with _timed(self._stage_s, "write"):
-            key = sample_key(self._plan.split, self._plan.number, self._writer.num_samples)
+            key = sample_key(self._plan.split, self._plan.number, self.num_samples)
             self.num_bytes += self._writer.add(key, members)
 
     def _draw(self, photo: Photo, box: Box) -> list[Drawn] | None:

@@ -156,6 +156,107 @@ def test_unpack_keeps_apart_what_shares_a_name(tmp_path: Path) -> None:
     assert all(len(os.fsencode(name)) <= 255 for name in names)
 
 
+def unpacked_sources(folder: Path, photos: Path, suffix: str) -> dict[str, str]:
+    """For every HR image below the folder, the photo that has its pixels."""
+    by_pixels = {}
+    for path in photos.rglob("*.*"):
+        with Image.open(path) as image:
+            by_pixels[np.asarray(image).tobytes()] = str(path.relative_to(photos))
+    found = folder.rglob(f"*{suffix}")
+    return {
+        str(path.relative_to(folder)).removesuffix(suffix): by_pixels[np.asarray(Image.open(path)).tobytes()]
+        for path in found
+    }
+
+
+def save_photos(folder: Path, *names: str, size: tuple[int, int] = (64, 64)) -> Path:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(make_photo(*size, seed=number)).save(folder / name, "PNG")
+    return folder
+
+
+def test_unpack_gives_every_sample_a_name_of_its_own(tmp_path: Path) -> None:
+    """Also where the name that keeps two photos apart is that of a third, and where a file system ignores case."""
+    names = ["a/img.jpg", "a/img.png", "a/img_jpg.png", "a/one.png", "b/one.png", "b/ONE.png", "B/one.png"]
+    photos = save_photos(tmp_path / "in", *names)
+    generate(photos, tmp_path / "out", "-s", 4, "--no-up")
+    done = run_cli("unpack", tmp_path / "out", "-o", tmp_path / "loose")
+    assert done.returncode == 0 and "7 samples, 14 files" in done.stdout, done.stderr
+    found = unpacked_sources(tmp_path / "loose" / "scale_4x", photos, "_hr.png")
+    assert sorted(found.values()) == sorted(names)
+    assert found["a/img_png"] == "a/img.png" and found["a/one"] == "a/one.png"
+    keyed = {name: source for name, source in found.items() if name not in ("a/img_png", "a/one")}
+    for name, source in keyed.items():
+        shown = run_cli("inspect", tmp_path / "out", "--sample", name.rpartition("_")[2]).stdout
+        assert source in shown, "the key in the name is not that of its sample"
+    assert len({name.casefold() for name in found}) == len(names)
+    assert "6 samples would share a name with others" in done.stdout
+    assert any(f"e.g. {name} for {source}. `shardgen inspect" in done.stdout for name, source in found.items())
+
+
+def test_unpack_keeps_tiles_and_photos_of_their_names_apart(tmp_path: Path) -> None:
+    save_photos(tmp_path / "in", "photo.png", size=(64, 96))
+    save_photos(tmp_path / "in", "photo_x0_y0.png")
+    generate(tmp_path / "in", tmp_path / "out", "-s", 4, "--fit", "tile")
+    done = run_cli("unpack", tmp_path / "out", "-o", tmp_path / "loose")
+    assert "3 samples, 9 files" in done.stdout and "2 samples would share a name" in done.stdout
+    hrs = [np.asarray(Image.open(path)).tobytes() for path in (tmp_path / "loose").rglob("*_hr.png")]
+    assert len(hrs) == len(set(hrs)) == 3
+
+
+def test_unpacked_names_do_not_depend_on_the_split(tmp_path: Path) -> None:
+    save_photos(tmp_path / "in", "img.jpg", "img.png", "img_jpg.png", "img_png.png")
+    generate(tmp_path / "in", tmp_path / "out", "-s", 4, "--val-fraction", 0.4)
+    for split in ("val", "train"):
+        assert run_cli("unpack", tmp_path / "out", "-o", tmp_path / "apart", "--split", split).returncode == 0
+    assert run_cli("unpack", tmp_path / "out", "-o", tmp_path / "at once").returncode == 0
+    assert contents(tmp_path / "apart") == contents(tmp_path / "at once")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("there", ["another size", "with up", "somebody's", "the shards themselves"])
+def test_unpack_does_not_mix_with_what_is_there(there: str, tmp_path: Path) -> None:
+    photos = save_photos(tmp_path / "in", "a/one.png", "a/two.png", size=(130, 130))
+    generate(photos, tmp_path / "out", "-s", 4, "--no-up")
+    target = tmp_path / "loose"
+    if there == "somebody's":
+        (target / "scale_4x").mkdir(parents=True)
+        (target / "scale_4x" / "notes.txt").write_text("mine")
+    elif there == "the shards themselves":
+        target = tmp_path / "out"
+    else:
+        other = ("--size", 128, "--no-up") if there == "another size" else ()
+        generate(photos, tmp_path / "other", "-s", 4, *other)
+        assert run_cli("unpack", tmp_path / "other", "-o", target).returncode == 0
+    before = contents(target)
+    done = run_cli("unpack", tmp_path / "out", "-o", target)
+    assert done.returncode == 2, done.stdout
+    assert f"{target / 'scale_4x'} holds other files than those of {tmp_path / 'out' / 'scale_4x'}" in done.stderr
+    assert "name another --output, or remove that folder" in done.stderr
+    assert contents(target) == before
+
+
+def test_unpack_goes_on_in_its_own_folder(shards: Path, tmp_path: Path) -> None:
+    """After a kill, say. Another scale has a folder of its own."""
+    assert run_cli("unpack", shards / "scale_2x", "-o", tmp_path).returncode == 0
+    whole = contents(tmp_path)
+    lost = [name for name in whole if name.endswith("_lr_2x.png")][:3]
+    for name in lost:
+        (tmp_path / name).unlink()
+    assert run_cli("unpack", shards, "-o", tmp_path).returncode == 0
+    assert contents(tmp_path).items() >= whole.items() and (tmp_path / "scale_3x").is_dir()
+
+
+def test_unpack_into_a_file_is_refused(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    done = run_cli("unpack", shards, "-o", tmp_path / "file")
+    assert done.returncode == 2 and f"{tmp_path / 'file'} is a file: name a folder" in done.stderr
+
+
 def test_unpack_does_not_leave_its_folder(shards: Path, tmp_path: Path) -> None:
     """A shard from somewhere else may name any source."""
     mine = Path(shutil.copytree(shards, tmp_path / "mine"))

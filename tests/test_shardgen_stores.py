@@ -202,7 +202,9 @@ def test_the_other_commands_read_there_what_they_read_here(stored: str, shards: 
     for source, place in ((shards, here), (stored, there)):
         assert run_cli("preview", f"{source}/scale_3x", "-o", place / "preview.png").returncode == 0
         assert run_cli("unpack", f"{source}/scale_3x", "-o", place / "loose").returncode == 0
-    assert all_files(here) == all_files(there) and len(all_files(here)) == 1 + 3 * 40
+    assert all_files(here) == all_files(there) and len(all_files(here)) == 1 + 1 + 3 * 40, (
+        "a preview, and whose files they are"
+    )
     assert all((here / name).read_bytes() == (there / name).read_bytes() for name in all_files(here))
 
 

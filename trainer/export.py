@@ -46,7 +46,9 @@ def export_onnx(weights: Path, output: Path) -> ExportReport:
     onnx, onnxruntime, _ = [_package(name) for name in ("onnx", "onnxruntime", "onnxscript")]
     network = load_network(weights)
     try:
-        content = _onnx_model(network).SerializeToString()
+        model = _onnx_model(network)
+        model.doc_string = "trainer export"  # by which `FileToWrite` knows the file again
+        content = model.SerializeToString()
     except Exception as error:  # the exporter's errors have no base class of their own either
         raise RunError(
             f"PyTorch {torch.__version__} could not turn {weights} into ONNX: {error}. Try newer versions of torch and "

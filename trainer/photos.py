@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from shardgen.errors import PhotoError
+from shardgen.file_to_write import exif_mark
 from shardgen.photo import Plane, decode, read_bytes
 from trainer.errors import UsageError
 from trainer.files import replacing
@@ -140,7 +141,7 @@ def write_photo(path: Path, photo: Photo) -> None:
     colours = photo.rgb[:, :, :1] if grey else photo.rgb
     pixels = colours if photo.alpha is None else np.dstack([colours, photo.alpha])
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    options = dict(_OPTIONS[image_format])
+    options = {**_OPTIONS[image_format], "exif": exif_mark("trainer upscale")}
     if photo.icc_profile and photo.icc_profile[_ICC_COLOUR_SPACE] == (b"GRAY" if grey else b"RGB "):
         options["icc_profile"] = photo.icc_profile
     with replacing(path) as temporary:

@@ -27,6 +27,7 @@ from trainer.files import remove_temporaries, write_atomically
 
 _CONFIG, _JOURNAL, _STATE, _JOB = "config.yaml", "journal.jsonl", "state.pt", ".job"
 _PLAN, _PREVIEWS = "plan.json", "previews"
+_WEIGHTS, _BEST = "model.pth", "best.pth"
 _KEPT = "-kept"  # ends the name of a folder that whoever runs has been told to look into
 _LARGE = (".pt", ".pth")  # and never written to once they have their names
 
@@ -47,8 +48,8 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.previews = path / _PREVIEWS
         self.plan = path / _PLAN
-        self.weights = path / "model.pth"
-        self.best = path / "best.pth"
+        self.weights = path / _WEIGHTS
+        self.best = path / _BEST
         self.state = path / _STATE
         self._published: dict[Path, tuple[int, int]] = {}  # by file: the time of its last change, and its size then
 
@@ -183,6 +184,8 @@ def new_run(out: Address, name: str | None, default_name: str) -> RunFolder:
         there = list_files(out / name)
         if _CONFIG in there or _STATE in there:
             raise UsageError(f"{out / name} is there already; go on with it by --resume, or choose another --run")
+        if held := sorted(there.keys() & {_JOURNAL, _PLAN, _WEIGHTS, _BEST}):
+            raise UsageError(f"{out / name} holds {held[0]}, which a new run would replace; choose another --run")
         return RunFolder(out / name)
     taken = set(list_folders(out))
     if isinstance(out, Path) and out.is_dir():

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from shardgen.bicubic import bicubic_up
+from shardgen.file_to_write import exif_mark, why_not
 from trainer.errors import UsageError
 from trainer.files import replacing
 from trainer.models import Network
@@ -57,7 +58,7 @@ def upscale_photos(
     with OpenCV's cubic, as shardgen makes `up`. `compare` also writes NAME_4x_compare.png: plain enlargement beside the
     network's, where the photo has the most detail.
 
-    A file of an earlier run is replaced, and that is said; a photo never is. UsageError at once when the words do not
+    A result of an earlier run is replaced, and that is said; no other file is. UsageError at once when the words do not
     fit together. A photo that fails does not stop the others: they are named in a UsageError after the last one.
     """
     factor = _factor(model, scale)
@@ -169,6 +170,8 @@ def _refuse_to_overwrite(photos: Sequence[Path], results: Sequence[Path]) -> Non
     for result in results:
         if result.exists() and (result.stat().st_dev, result.stat().st_ino) in inputs:
             raise UsageError(f"{result} is one of the photos, and would be overwritten: choose another output")
+        if refusal := why_not(result, "trainer upscale"):
+            raise UsageError(refusal)
 
 
 # ---- one photo
@@ -218,7 +221,7 @@ def _write_comparison(path: Path, name: str, before: Photo, after: Photo, factor
     sizes = " to ".join(f"{image.shape[1]} x {image.shape[0]} px" for image in (small, large))
     drawn = grid([Row((plain, ours), sizes, name)], ("bicubic", f"network, {factor}x"))
     with replacing(path) as temporary:
-        drawn.save(temporary, "PNG")
+        drawn.save(temporary, "PNG", exif=exif_mark("trainer upscale"))
 
 
 def _over_grey(photo: Photo) -> Pixels:

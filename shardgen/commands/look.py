@@ -4,24 +4,32 @@ from pathlib import Path
 
 import click
 from click.core import ParameterSource
+from PIL import Image
 
-from shardgen import codec
 from shardgen.commands.types import ADDRESS, PATH, complete_recipe, option
 from shardgen.degradation.recipe_file import load_recipe
 from shardgen.errors import ShardgenError, UsageError
-from shardgen.files import write_atomically
+from shardgen.file_to_write import FileToWrite, why_not
 from shardgen.format import MAX_SCALE, MIN_SCALE, SPLITS, Address
+from shardgen.picture import save_png
 from shardgen.preview import draw_preview
 from shardgen.rebuild import rebuild
 from shardgen.recipe_preview import draw_recipe_preview
+from shardgen.sources import printable
 from shardgen.store import file_size, is_folder
-from shardgen.terminal import Choice, plural
+from shardgen.terminal import Choice, plural, say
 from shardgen.unpack import unpack
 
 
 @click.command("preview", short_help="Draw samples of shards, or a photo under draws of a recipe.")
 @click.argument("source", type=ADDRESS, metavar="FOLDER|PHOTO")
-@option("-o", "--output", type=PATH, default=Path("preview.png"), help="The picture to write.")
+@option(
+    "-o",
+    "--output",
+    type=FileToWrite("shardgen preview", "preview.png"),
+    default=Path("preview.png"),
+    help="The picture to write; it replaces only a picture of this command.",
+)
 @click.option("--count", type=click.IntRange(1, 64), help="Rows; with --recipe, draws.  [default: 6; 8]")
 @click.option(
     "--recipe",
@@ -50,6 +58,8 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
         raise UsageError(f"{source} lies in a store: --recipe shows a photo of this machine")
     if source.is_dir():
         raise UsageError(f"{source} is a folder: name a photo to show under the draws of --recipe {recipe}")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UsageError(f"{output} is the photo to show: name another --output")
     draw_recipe_preview(source, loaded, scale, count or 8, output)
     click.echo(f"{output}: {source} under {count or 8} draws of {loaded.name}, {scale}x")
 
@@ -61,12 +71,22 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
 def unpack_command(folder: Address, output: Path, split: str | None) -> None:
     """Write the samples as loose PNG files, for tools that want folders.
 
+    Where samples would share a name, it also holds the photo's extension or the sample's key. A folder that holds other
+    files is refused; the same command may be repeated.
+
     \b
     Example:
       shardgen unpack shards/scale_4x -o OST_LR
     """
-    count, num_files = unpack(folder, output, split)
-    click.echo(f"{output}: {plural(count, 'sample')}, {plural(num_files, 'file')}")
+    done = unpack(folder, output, split)
+    click.echo(f"{output}: {plural(done.num_samples, 'sample')}, {plural(done.num_files, 'file')}")
+    if done.renamed:
+        source, name = done.renamed[0]
+        say(
+            f"{plural(len(done.renamed), 'sample')} would share a name with others, so theirs holds the photo's "
+            f"extension or the sample's key, e.g. {printable(name)} for {printable(source)}. "
+            f"`shardgen inspect {folder} --sample KEY` shows a sample's source."
+        )
 
 
 @click.command("rebuild", short_help="Make a sample's LR again from its record, and compare.")
@@ -80,16 +100,19 @@ def rebuild_command(key: str, folder: Address, output: Path | None) -> None:
     Example:
       shardgen rebuild 000000300042 shards/scale_4x -o again
     """
+    images = list(rebuild(folder, key))
+    paths = [output / f"{key}_{image.name}_{image.scale}x.png" for image in images] if output else []
+    for path in paths:
+        if refusal := why_not(path, "shardgen rebuild"):
+            raise UsageError(refusal)
     different = []
-    for image in rebuild(folder, key):
+    for image in images:
         height, width = image.stored.shape[:2]
         found = f"{image.num_different:,} of {height * width:,} px differ" if image.num_different else "identical"
         click.echo(f"{image.folder}: {key}.{image.name}, {width} x {height} px: {found}")
         different += [image] if image.num_different else []
-        if output:
-            output.mkdir(parents=True, exist_ok=True)
-            name = f"{key}_{image.name}_{image.scale}x.png"
-            write_atomically(output / name, b"".join(codec.encode("png", image.made)))
+    for image, path in zip(images, paths, strict=False):
+        save_png(Image.fromarray(image.made), path, "shardgen rebuild")
     if different:
         reasons = "; ".join(sorted({image.explanation for image in different}))
         raise ShardgenError(f"{plural(len(different), 'LR image')} came out otherwise than they are stored: {reasons}")

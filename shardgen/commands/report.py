@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from shardgen.commands.types import ADDRESS, PATH, human_bytes, option
+from shardgen.commands.types import ADDRESS, human_bytes, option
 from shardgen.errors import ShardgenError
+from shardgen.file_to_write import PAGE_WRITERS, FileToWrite
 from shardgen.format import Address
 from shardgen.progress import ProgressDisplay
 from shardgen.shard_job import Progress
@@ -17,7 +18,13 @@ from shardgen.terminal import say
 
 @click.command("report", short_help="Write a page of what shards hold, and what to leave out.")
 @click.argument("shards", type=ADDRESS, default=Path("shards"))
-@option("-o", "--output", type=PATH, default=Path("report.html"), help="The page to write.")
+@option(
+    "-o",
+    "--output",
+    type=FileToWrite(PAGE_WRITERS, "report.html"),
+    default=Path("report.html"),
+    help="The page to write; it replaces only such a page.",
+)
 @option("--samples", type=click.IntRange(min=1), default=5000, help="Samples to measure of each scale, spread evenly.")
 def report_command(shards: Address, output: Path, samples: int) -> None:
     """Write a page to look at before training: what the shards hold, and what you may want to leave out of them.

@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from shardgen.file_to_write import PAGE_MARK
 from shardgen.page.plots import plotting_library
 
 MAX_PAGE_BYTES = 8_000_000
@@ -26,6 +27,7 @@ def render(package: str, template: str, **values: Any) -> bytes:
         lstrip_blocks=True,
     )
     environment.globals |= {
+        "generator": Markup(PAGE_MARK),
         "asset": functools.partial(_asset, (package, __package__)),
         "plotting_library": lambda: Markup(plotting_library()),
     }

@@ -85,10 +85,6 @@ def write_report(folder: Address, output: Path, limit: int, display: Display) ->
 
     UsageError when there are no shards, RunError when the page cannot be written or no sample can be read.
     """
-    if output.is_dir():
-        raise UsageError(f"{output} is a folder: name the file to write with --output, e.g. {output / 'report.html'}")
-    if output.exists() and not output.is_file():  # it would be replaced
-        raise UsageError(f"{output} is no ordinary file: name the file to write with --output, e.g. report.html")
     manifests = [open_manifest(path) for path in scale_folders(folder)]
     contents = [contents_of(manifest) for manifest in manifests]  # what is wrong with them is said before work begins
     with display(sum(num_to_measure(manifest, limit) for manifest in manifests)) as report:

@@ -4,15 +4,23 @@ from pathlib import Path
 
 import click
 
-from trainer.commands.types import PATH, FileToWrite
+from shardgen.file_to_write import FileToWrite
+from trainer.commands.types import PATH
 from trainer.loading import loading
 
-_OUTPUT = FileToWrite("model.onnx")
+_OUTPUT = FileToWrite("trainer export", "model.onnx")
 
 
 @click.command("export", short_help="Write a network as ONNX.")
 @click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
-@click.option("-o", "--output", type=_OUTPUT, default=Path("model.onnx"), show_default=True, help="File to write.")
+@click.option(
+    "-o",
+    "--output",
+    type=_OUTPUT,
+    default=Path("model.onnx"),
+    show_default=True,
+    help="File to write; it replaces only a file of this command.",
+)
 def export_command(weights: Path, output: Path) -> None:
     """Write a network as ONNX with free height and width, checked against PyTorch.
 

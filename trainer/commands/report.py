@@ -4,16 +4,24 @@ from pathlib import Path
 
 import click
 
+from shardgen.file_to_write import PAGE_WRITERS, FileToWrite
 from shardgen.format import Address
-from trainer.commands.types import ADDRESS, FileToWrite
+from trainer.commands.types import ADDRESS
 from trainer.loading import loading
 
-_OUTPUT = FileToWrite("report.html")
+_OUTPUT = FileToWrite(PAGE_WRITERS, "report.html")
 
 
 @click.command("report", short_help="Show runs in one page: curves, settings, previews.")
 @click.argument("runs", type=ADDRESS, nargs=-1, required=True)
-@click.option("-o", "--output", type=_OUTPUT, default=Path("report.html"), show_default=True, help="File to write.")
+@click.option(
+    "-o",
+    "--output",
+    type=_OUTPUT,
+    default=Path("report.html"),
+    show_default=True,
+    help="File to write; it replaces only such a page.",
+)
 def report_command(runs: tuple[Address, ...], output: Path) -> None:
     """Show RUNS, e.g. runs/lite-4x, laid over each other: one page that opens from the disk, without a network.
 

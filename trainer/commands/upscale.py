@@ -36,7 +36,8 @@ def upscale_command(
     device: str,
     compare: bool,
 ) -> None:
-    """Enlarge PHOTOS: files, or folders of them. Transparency and grey are kept.
+    """Enlarge PHOTOS: files, or folders of them. Transparency and grey are kept. Only results of this command are
+    replaced.
 
     \b
     Examples:

@@ -1,0 +1,147 @@
+"""Photos of many tiles: a shard holds 100,000 samples, and what does not fit is planned for, or refused by name."""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from helpers import contract_files, generate, make_photos, run_cli
+from hypothesis import given
+from hypothesis import strategies as st
+from test_shardgen_plan import config, listing
+
+from shardgen import tiles
+from shardgen.errors import UsageError
+from shardgen.format import load_json
+from shardgen.plan import plan_shards
+from shardgen.sources import Photo
+
+TILES = ("-s", 4, "--fit", "tile", "--no-up")
+
+
+def black_png(path: Path, height: int, width: int) -> None:
+    """A photo of any size in a few kilobytes: a grey level takes a bit, and all are equal."""
+    deflate, row = zlib.compressobj(), bytes(1 + (width + 7) // 8)
+    data = b"".join(deflate.compress(row) for _ in range(height)) + deflate.flush()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    written = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
+
+
+def samples_of_shards(folder: Path) -> dict[str, int]:
+    return {record["name"]: record["samples"] for record in load_json(folder / "manifest.json")["shards"]}
+
+
+@pytest.fixture()
+def room_for_40(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of 40 samples at most, so that a test need not make 100,000."""
+    for module in ("format", "plan", "tiles", "shard_job"):
+        monkeypatch.setattr(f"shardgen.{module}.MAX_SAMPLES_PER_SHARD", 40)
+
+
+def test_eight_large_photos_take_as_many_shards_as_their_tiles_need(tmp_path: Path) -> None:
+    """Of 188 x 125 = 23,500 tiles each, so that four fit into a shard."""
+    for number in range(8):
+        black_png(tmp_path / "in" / f"p{number}.png", 4000, 6000)
+    words = ("generate", "-i", tmp_path / "in", "-o", tmp_path / "out", *TILES, "--size", 32, "--dry-run")
+    done = run_cli(*words)
+    assert done.returncode == 0 and "3 shards to make (about 188,000 samples)" in done.stdout, done.stderr
+    assert "2 shards to make" in run_cli(*words, "--sample", 0.5).stdout
+
+
+def test_every_tile_is_made_whatever_the_workers_and_the_sample(tmp_path: Path, room_for_40: None) -> None:
+    photos = make_photos(tmp_path / "in", 20, (96, 160))  # 15 tiles each, so two fit
+    generate(photos, tmp_path / "all", *TILES, "--size", 32)
+    samples = samples_of_shards(tmp_path / "all" / "scale_4x")
+    assert sum(samples.values()) == 20 * 15 and max(samples.values()) == 30
+    generate(photos, tmp_path / "parts", *TILES, "--size", 32, "--sample", 0.4)
+    few = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").rglob("*.tar")}
+    generate(photos, tmp_path / "parts", *TILES, "--size", 32)
+    assert contract_files(tmp_path / "parts") == contract_files(tmp_path / "all")
+    assert sum(path.stat().st_mtime_ns == before for path, before in few.items()) >= len(few) - 2
+    assert run_cli("verify", tmp_path / "all").returncode == 0
+
+
+def test_a_photo_of_more_tiles_than_a_shard_holds_is_refused_before_the_work(tmp_path: Path) -> None:
+    black_png(tmp_path / "in" / "wide.png", 400, 400)
+    words = ("-i", tmp_path / "in", "-o", tmp_path / "out", *TILES, "--size", 16, "--tile-step", 1, "--auto")
+    for more in (("--dry-run",), ("--workers", 0)):
+        done = run_cli("generate", *words, *more)
+        assert done.returncode == 2 and (
+            "wide.png gives 148,225 tiles, and a shard holds 100,000 samples at most: choose a larger --tile-step or "
+            "--size, or leave the photo out with --exclude" in done.stderr
+        ), done.stderr
+    assert not list((tmp_path / "out").rglob("*.tar"))
+
+
+def test_a_photo_that_outgrew_its_shard_is_a_named_failure(
+    tmp_path: Path, room_for_40: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The estimate was far off, or the photo is another one since it was counted."""
+    photos = make_photos(tmp_path / "in", 3, (96, 160))
+    monkeypatch.setattr(tiles.Tiles, "counts", lambda self, photos: None)
+    done = generate(photos, tmp_path / "out", *TILES, "--size", 32, "--val-fraction", 0)
+    (failure,) = load_json(tmp_path / "out" / "scale_4x" / "manifest.json")["failures"]
+    reason = "gives 15 tiles, and its shard has room for 10 more: choose a larger --tile-step or --size"
+    assert failure["reason"] == reason and reason in done.stderr and "1 of 3 photos failed" in done.stderr
+    assert samples_of_shards(tmp_path / "out" / "scale_4x") == {"train-000000": 30}
+    assert run_cli("verify", tmp_path / "out").returncode == 0
+
+
+def test_headers_are_read_where_a_shard_may_overflow_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = make_photos(tmp_path / "in", 40, (96, 96), classes=1)
+    black_png(tmp_path / "in" / "class0" / "flat.png", 96, 96)
+    monkeypatch.setattr(tiles, "_LOOKED_AT", 4)
+    counted: list[Sequence[Photo]] = []
+    count = tiles._count
+    monkeypatch.setattr(tiles, "_count", lambda some, config: counted.append(some) or count(some, config))
+    words = ("generate", "-i", photos, "-o", tmp_path / "out", *TILES, "--size", 16, "--dry-run")
+    assert run_cli(*words).returncode == 0
+    assert [len(some) for some in counted] == [4], "no shard is near 100,000 tiles"
+    counted.clear()
+    monkeypatch.setattr("shardgen.tiles.MAX_SAMPLES_PER_SHARD", 200)  # a shard of two photos is safe
+    assert run_cli(*words).returncode == 0
+    assert len(counted) > 1 and all(len(some) > 1 for some in counted)
+
+
+def test_what_a_panorama_holds_is_seen_by_its_bytes(tmp_path: Path) -> None:
+    """The photos that were looked at are small: their mean says nothing of one that is forty times as large."""
+    estimate = tiles.Tiles(config(fit="tile"), 10.0, 10 / 1000)
+    assert estimate.counts([Photo("a.jpg", 1000, 0)] * 2000) is None
+    assert estimate.counts([Photo("a.jpg", 3_000_000, 0)]) == [0], "there is none"
+
+
+def counts_of(photos: Sequence[Photo]) -> list[int]:
+    return [photo.size % 7 for photo in photos]
+
+
+@given(count=st.integers(1, 300), seed=st.integers(0, 3), limit=st.integers(6, 60), share=st.floats(0.05, 1))
+def test_no_shard_of_a_plan_overflows(count: int, seed: int, limit: int, share: float) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shardgen.plan.MAX_SAMPLES_PER_SHARD", limit)
+        cfg = config(seed=seed, fit="tile", sample=share, shard_bytes=60_000_000)
+        whole = plan_shards(listing(count), cfg, 3.0)
+        parts = plan_shards(listing(count), cfg, 3.0, counts_of)
+        more = plan_shards(listing(count), config(seed=seed, fit="tile", shard_bytes=60_000_000), 3.0, counts_of)
+    assert sorted(photo for shard in parts for photo in shard.photos) == sorted(
+        photo for shard in whole for photo in shard.photos
+    )
+    assert [shard.name for shard in parts] == sorted({shard.name for shard in parts})
+    assert all(sum(counts_of(shard.photos)) <= limit for shard in parts)
+    fitting = [shard for shard in whole if sum(counts_of(shard.photos)) <= limit]
+    assert all(shard in parts for shard in fitting), "a shard that fitted is another one now"
+    large = {shard.name: shard.photos for shard in more}
+    assert all(large[shard.name][: len(shard.photos)] == shard.photos for shard in parts)
+    assert sum(large[shard.name] != shard.photos for shard in parts) <= 2
+
+
+def test_more_shards_than_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardgen.plan.MAX_SHARDS", 16)
+    monkeypatch.setattr("shardgen.plan.MAX_SAMPLES_PER_SHARD", 6)
+    with pytest.raises(UsageError, match=r"more than 16 shards, .* choose a larger --tile-step or --size"):
+        plan_shards(listing(200), config(fit="tile"), 6.0, lambda photos: [6] * len(photos))
