@@ -11,10 +11,10 @@ REPOSITORY = Path(__file__).parent.parent
 FLOORS = {
     "shardgen": """
         __init__ errors format terminal
-        geometry files pixels bicubic ahead attempts store
+        geometry files pixels bicubic plain_yaml ahead attempts store
         degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
-        degradation.steps degradation.recipe degradation.plain_yaml degradation.recipe_file degradation.words
+        degradation.steps degradation.recipe degradation.recipe_file degradation.words
         config scratch sources exclusion photo photo_reader resample codec cpus picture measures duplicates
         degrade description plan statistics triplet shard_writer shard_upload
         marker shard_job
@@ -51,7 +51,7 @@ ORDER = {package: floors.split() for package, floors in FLOORS.items()}
 CONTRACT = {
     "trainer": {
         *("shardgen.format", "shardgen.bicubic", "shardgen.store"),
-        *("shardgen.__init__", "shardgen.terminal"),
+        *("shardgen.__init__", "shardgen.plain_yaml", "shardgen.terminal"),
         *("shardgen.page.pictures", "shardgen.page.plots", "shardgen.page.render"),
     },
     "shardgen": set(),

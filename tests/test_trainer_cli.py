@@ -291,7 +291,10 @@ def configured(tmp_path: Path, shards: Path, text: str | dict[str, Any], *args: 
     path = tmp_path / "设 置.yaml"
     small = {"shards": str(shards / "scale_2x"), "model": "ultra_lite", "patch-size": 24, "batch-size": 4}
     here = {"workers": 0, "device": "cpu", "steps": 1, "out": str(tmp_path / "runs")}
-    path.write_text(text if isinstance(text, str) else yaml.safe_dump({**small, **here, **text}))
+    if isinstance(text, dict):
+        spelt = {name.replace("_", "-") for name in text}
+        text = yaml.safe_dump({name: value for name, value in {**small, **here}.items() if name not in spelt} | text)
+    path.write_text(text)
     return ["--config", path, *args]
 
 
@@ -340,11 +343,22 @@ def test_off_is_a_word_although_yaml_reads_a_boolean(shards: Path, tmp_path: Pat
         ({"loss": None}, "loss"),
         ({"device": None}, "device"),
         ({"out": None}, "out"),
-        ({"model": 3}, "model: 3 is not one of 'ultra_lite', 'lite', 'standard'"),
+        ({"model": 3}, "model: '3' is not one of 'ultra_lite', 'lite', 'standard'"),
         ({"verify": 1}, "verify: "),
         ({"compile": "yes"}, "compile: "),
         ({"shards": 5}, "5"),
         ({"run": "a\0b"}, "run"),
+        (
+            "val-samples: 3\nval_samples: 4",
+            "'val-samples' and 'val_samples' are the same setting; leave one of them out",
+        ),
+        ("val-samples: 3\nval-samples: 3", "is not valid YAML: 'val-samples' stands twice"),
+        ("steps: 0x10", "steps: '0x10' is not a valid integer"),
+        ("steps: 1:30", "steps: '1:30' is not a valid integer"),
+        ("steps: .inf", "steps: 'inf' is not a valid integer"),
+        ("batch-size:", "batch-size: expected a value, found ''"),
+        ("batch-size: [1]", "batch-size: expected one value, found a list"),
+        ("verify: 1", "verify: expected true or false, found '1'"),
         ("shards: 2024-01-01", "shards"),
         ("- shards\n- model", "expected lines such as `batch-size: 16`, found list"),
         ("shards", "expected lines such as `batch-size: 16`, found str"),
@@ -368,6 +382,23 @@ def test_a_folder_named_by_a_number_may_stand_in_a_configuration(
     done = trainer(*configured(tmp_path, shards, {"out": 2024, "run": 5}))
     assert done.code == 0, done.err
     assert (tmp_path / "2024" / "5" / "model.pth").exists()
+
+
+def test_a_value_is_what_its_option_would_take_it_for(shards: Path, tmp_path: Path) -> None:
+    """YAML 1.1 reads 010 as eight, 1_0 as ten, 1:30 as ninety, `yes` as true and 2024-01-01 as a date."""
+    words = configured(tmp_path, shards, {})
+    path = tmp_path / "设 置.yaml"
+    begin = "".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("steps"))
+    for run in ("010", "1:30", "yes", "2024-01-01"):
+        path.write_text(f"{begin}run: {run}\nsteps: 010\nseed: 1_0\nclip: inf\n")
+        found = settings_of(tmp_path / "runs" / run) if trainer(*words, "--steps", "01").code == 0 else {}
+        assert {name: found.get(name) for name in ("run", "steps", "seed", "clip")} == {
+            **{"run": run, "steps": 1, "seed": 10},
+            "clip": float("inf"),
+        }
+    path.write_text(f"{begin}run: 1:30\nsteps: 010\n")
+    said = refused(*words, "--resume")
+    assert "was begun with --steps 1, not 10" in said, "and what it was begun with is read again, infinity included"
 
 
 def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
