@@ -477,6 +477,18 @@ def test_a_run_that_was_moved_or_renamed_goes_on_where_it_lies_now(
     assert trainer("--run", "夜", "--resume").code == 0
 
 
+def test_lines_of_the_journal_end_at_line_feeds_alone(copied: Path) -> None:
+    """Names of files may hold what Unicode also takes for an end of line, and come into the journal with messages."""
+    noted = {"event": "damaged", "step": 1, "reason": "a\u2028b\u2029c\u0085d\x0be"}
+    line = json.dumps(noted, ensure_ascii=False)
+    before = (copied / "journal.jsonl").read_text(encoding="utf-8") + line
+    for end in ("\n", "", '\n{"event": "train", "st', '\n{"event": "val", "step": 3}\n', "\n" + "[" * 100_000 + "\n"):
+        (copied / "journal.jsonl").write_text(before + end, encoding="utf-8", newline="")
+        done = trainer("--out", copied.parent, "--run", "lr", "--resume")
+        assert done.code == 0, done.err
+        assert (copied / "journal.jsonl").read_bytes().decode() == before + "\n", end[:40]
+
+
 def test_other_shards_are_refused(shards: Path, photos: Path, copied: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path / "other", "-s", 2, "--seed", 1)
     for folder in (shards / "scale_3x", tmp_path / "other" / "scale_2x"):
