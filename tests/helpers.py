@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,21 @@ def trainer(*args: object) -> Ended:
         main([str(arg) for arg in args])
     assert isinstance(ended.value.code, int)
     return Ended(ended.value.code, out.getvalue(), err.getvalue())
+
+
+def start_within(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args: object) -> list[Ended]:
+    """As many trainings of the same words, each started when the one before calls `target`; in the order they end."""
+    ended: list[Ended] = []
+    waiting = [args] * count
+    real = pkgutil.resolve_name(target)
+
+    def start_another(*given: Any) -> Any:
+        if waiting:
+            ended.append(trainer(*waiting.pop()))
+        return real(*given)
+
+    monkeypatch.setattr(target, start_another)
+    return ended
 
 
 def trainer_command(*args: object) -> list[str]:

@@ -15,7 +15,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import SMALL, Ended, all_files, generate, make_photo, run_trainer, trainer, trainer_command
+from helpers import (
+    SMALL,
+    Ended,
+    all_files,
+    generate,
+    make_photo,
+    run_trainer,
+    start_within,
+    trainer,
+    trainer_command,
+)
 from PIL import Image
 
 from shardgen.format import load_index
@@ -429,6 +439,31 @@ def test_resume_needs_a_run_that_is_there(runs: Path, tmp_path: Path) -> None:
 def test_a_name_that_is_taken_is_refused(shards: Path, runs: Path) -> None:
     said = refused("--shards", shards / "scale_2x", "--out", runs, *ONE_STEP, "--run", "lr")
     assert f"{runs / 'lr'} is there already; go on with it by --resume, or choose another --run" in said
+
+
+def test_trainings_that_start_at_once_get_a_name_each(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path / "runs", *ONE_STEP)
+    ended = start_within(monkeypatch, "trainer.run.make_learner", 2, *words)
+    ended.append(trainer(*words))
+    for name, done in zip(("ultra_lite-2x", "ultra_lite-2x-2", "ultra_lite-2x-3"), ended, strict=True):
+        assert done.code == 0, done.err
+        assert f"Run      {tmp_path / 'runs' / name}\n" in done.err, "and each from its beginning"
+
+
+def test_of_trainings_that_start_at_once_with_one_name_the_others_are_refused(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path, *ONE_STEP, "--run", "r")
+    with monkeypatch.context() as patch:
+        first = start_within(patch, "trainer.run.make_learner", 1, *words)
+        assert f"{tmp_path / 'r'} is there already; go on with it by --resume, or choose" in refused(*words)
+    assert first[0].code == 0, first
+    shutil.rmtree(tmp_path / "r")
+    second = start_within(monkeypatch, "trainer.run_folder.RunFolder.write_config", 1, *words)
+    assert trainer(*words).code == 0
+    assert second[0].code == 2 and f"another process is training in {tmp_path / 'r'}; wait until" in second[0].err
 
 
 @pytest.mark.parametrize(
