@@ -18,18 +18,25 @@ from shardgen.commands.report import report_command
 from shardgen.errors import ShardgenError
 from shardgen.format import FormatError
 from shardgen.store import StoreError
-from shardgen.terminal import HelpFormatter
+from shardgen.terminal import HelpFormatter, ignore_closed_terminal
 
 click.Context.formatter_class = HelpFormatter
 
 
 class _Terminated(BaseException):
-    """SIGTERM arrived. As Ctrl-C, it is no Exception: whoever catches those must not take it for a failure."""
+    """SIGTERM or SIGHUP arrived. As Ctrl-C, it is no Exception: code that catches those must not take it for one."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line. Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 130/143 interrupted."""
+    """Run the command line. Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 129/130/143 interrupted."""
     signal.signal(signal.SIGTERM, _raise_terminated)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, _raise_terminated)
+    ignore_closed_terminal()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end the run
             stream.reconfigure(errors="backslashreplace")
@@ -51,14 +58,16 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"Error: {where}{error.strerror or error}", err=True)
         sys.exit(1)
-    except _Terminated:
+    except _Terminated as terminated:
         _say_interrupted(args)
-        sys.exit(143)
+        sys.exit(128 + terminated.signal_number)
     sys.exit(0)
 
 
 def _raise_terminated(signal_number: int, frame: FrameType | None) -> NoReturn:
-    raise _Terminated
+    if signal_number == signal.SIGHUP:  # a terminal that is closed sends one, and so does its shell
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    raise _Terminated(signal_number)
 
 
 def _say_interrupted(args: Sequence[str] | None) -> None:

@@ -28,7 +28,7 @@ settings.load_profile("untimed")
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
     """A training that has ended ignores Ctrl-C, and Ray listens to SIGTERM: what later tests start would inherit it."""
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in former.items():
         signal.signal(number, handler)

@@ -4,9 +4,12 @@ import contextlib
 import hashlib
 import io
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,13 +55,15 @@ def run_cli(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
 def _run_here(words: list[str]) -> subprocess.CompletedProcess[str]:
     """The same in this process, which saves the time of starting one."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
-    handler, stdin = signal.getsignal(signal.SIGTERM), sys.stdin
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    stdin = sys.stdin
     sys.stdin = io.StringIO()  # nobody is there
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
             main(words)
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         sys.stdin = stdin
     texts = []
     for stream in (out, err):
@@ -124,8 +129,56 @@ def trainer(*args: object) -> Ended:
     return Ended(ended.value.code, out.getvalue(), err.getvalue())
 
 
+def start_within(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args: object) -> list[Ended]:
+    """As many trainings of the same words, each started when the one before calls `target`; in the order they end."""
+    ended: list[Ended] = []
+    waiting = [args] * count
+    real = pkgutil.resolve_name(target)
+
+    def start_another(*given: Any) -> Any:
+        if waiting:
+            ended.append(trainer(*waiting.pop()))
+        return real(*given)
+
+    monkeypatch.setattr(target, start_another)
+    return ended
+
+
 def trainer_command(*args: object) -> list[str]:
     return [sys.executable, "-m", "trainer", *(str(arg) for arg in args)]
+
+
+# Makes its stdin the terminal that it runs in, as a shell does; with "nohup" as its first word, SIGHUP is ignored.
+_IN_ITS_TERMINAL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+if sys.argv[1] == "nohup":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def close_terminal_under(command: list[str], when: Callable[[], object], nohup: bool = False) -> int:
+    """Run the command in a terminal, which is closed as soon as `when` holds. The exit code."""
+    master, terminal = os.openpty()
+    os.set_blocking(master, False)
+    launcher = [sys.executable, "-c", _IN_ITS_TERMINAL, "nohup" if nohup else "", *command]
+    process = subprocess.Popen(launcher, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)
+    os.close(terminal)
+    said = b""
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not when():
+            with contextlib.suppress(BlockingIOError):
+                said += os.read(master, 1 << 16)  # a terminal that nobody reads from holds its writers up
+            assert process.poll() is None and time.monotonic() < deadline, said.decode()
+            time.sleep(0.01)  # asking costs the process that is waited for its CPU
+        os.close(master)
+        return process.wait(PATIENCE_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 SMALL = ("--model", "ultra_lite", "--patch-size", 24, "--batch-size", 4, "--workers", 0, "--device", "cpu")

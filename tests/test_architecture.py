@@ -11,10 +11,10 @@ REPOSITORY = Path(__file__).parent.parent
 FLOORS = {
     "shardgen": """
         __init__ errors format terminal
-        geometry files pixels bicubic ahead attempts store file_to_write
+        geometry files pixels bicubic plain_yaml ahead attempts store file_to_write
         degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
-        degradation.steps degradation.recipe degradation.plain_yaml degradation.recipe_file degradation.words
+        degradation.steps degradation.recipe degradation.recipe_file degradation.words
         config scratch sources exclusion png_file tiff_file jpeg_file rgb8 photo photo_reader resample codec
         cpus picture measures duplicates
         degrade description plan tiles statistics triplet shard_writer shard_upload
@@ -52,7 +52,7 @@ ORDER = {package: floors.split() for package, floors in FLOORS.items()}
 CONTRACT = {
     "trainer": {
         *("shardgen.format", "shardgen.bicubic", "shardgen.store", "shardgen.photo", "shardgen.errors"),
-        *("shardgen.__init__", "shardgen.terminal", "shardgen.file_to_write"),
+        *("shardgen.__init__", "shardgen.plain_yaml", "shardgen.terminal", "shardgen.file_to_write"),
         *("shardgen.page.pictures", "shardgen.page.plots", "shardgen.page.render"),
     },
     "shardgen": set(),

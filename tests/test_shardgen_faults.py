@@ -1,6 +1,7 @@
 """Bad luck: killed runs, dead workers, full disks, two runs at once. Nothing is lost, nothing half-written stays."""
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import PATIENCE_S, all_files, contract_files, generate, make_photos, run_cli
+from helpers import PATIENCE_S, all_files, close_terminal_under, contract_files, generate, make_photos, run_cli
 
 ARGS = ("-s", 2, 3, 4, "--size", 256, "--shard-bytes", "5MB", "--workers", 2)
 
@@ -31,12 +32,16 @@ def undisturbed(many_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return contract_files(output)
 
 
+def command_line(photos: Path, output: Path) -> list[str]:
+    words = [sys.executable, "-m", "shardgen", "generate", "-i", photos, "-o", output, "--auto", *ARGS]
+    return [str(word) for word in words]
+
+
 @contextlib.contextmanager
 def running(photos: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
     """A run of its own process group, killed at the end if it is still there."""
-    command = [sys.executable, "-m", "shardgen", "generate", "-i", photos, "-o", output, "--auto", *ARGS]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([str(word) for word in command], **pipes, text=True, start_new_session=True)
+    process = subprocess.Popen(command_line(photos, output), **pipes, text=True, start_new_session=True)
     try:
         yield process
     finally:
@@ -108,7 +113,9 @@ def test_a_dead_worker_is_an_error_that_names_its_shard(
     assert contract_files(tmp_path) == undisturbed
 
 
-@pytest.mark.parametrize(("signal_number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signal_number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 @pytest.mark.parametrize("moment", ["in the first shard", "in the middle"])
 def test_an_interrupt_stops_and_leaves_no_trace(
     moment: str, signal_number: int, exit_code: int, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
@@ -120,13 +127,26 @@ def test_an_interrupt_stops_and_leaves_no_trace(
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == exit_code
     assert "Interrupted. Finished shards are kept; the same command goes on from here." in stderr
-    assert "Traceback" not in stderr
+    assert "Traceback" not in stderr and "leaked" not in stderr
     assert not temporaries(tmp_path)
     assert not list(tmp_path.glob("scale_*/manifest.json"))
     at_hand = 2 * 3  # of two workers, at three scales
     assert len(markers(tmp_path)) <= finished + at_hand, "no worker begins another shard"
     generate(many_photos, tmp_path, *ARGS)
     assert contract_files(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_closed_terminal_stops_the_run_unless_it_is_started_by_nohup(
+    nohup: bool, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    command = command_line(many_photos, tmp_path)
+    code = close_terminal_under(command, functools.partial(MOMENTS["after the first shard"], tmp_path), nohup)
+    assert code == (0 if nohup else 129)
+    assert not temporaries(tmp_path)
+    assert bool(list(tmp_path.glob("scale_*/manifest.json"))) is nohup
+    if nohup:
+        assert contract_files(tmp_path) == undisturbed
 
 
 def test_workers_have_no_threads_of_opencv_or_blas(many_photos: Path, tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardgen.degradation.dice import Dice
-from shardgen.degradation.plain_yaml import load_plain_yaml
 from shardgen.degradation.recipe import Drawn, Recipe, degraded, parse_steps
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe, recipe_text
 from shardgen.degradation.settings import Choice, Integers, Uniform
 from shardgen.degradation.steps import STEPS
 from shardgen.degrade import draw_variants
 from shardgen.errors import UsageError
+from shardgen.plain_yaml import load_plain_yaml
 
 DRAWS = 6000
 HR, LR = (4_800, 4_800), (1_200, 1_200)  # so large that rounding to pixels does not show: nothing is made of them
@@ -84,6 +84,9 @@ WRONG: dict[str, tuple[str, ...]] = {
     "[]": ("expected one step or more",),
     "- jpeg: {quality: 50, quality: 60}": ("no valid YAML (", "'quality' stands twice"),
     "- &a jpeg\n- *a": ("no valid YAML (", "expected no alias (*name): write it out"),
+    "- jpeg: {quality: !!int high}": ("no valid YAML (", "expected no tag, found 'tag:yaml.org,2002:int'"),
+    "- jpeg: {quality: !!timestamp late}": ("no valid YAML (", "expected no tag, found"),
+    "- blur: {size: 08}": ("size: expected an odd integer or [low, high] of such", "not 8"),
     "- 2001-99-99": ("there is no '2001-99-99'",),
     "- blur: {sigma: 0x_}": ("sigma: expected a number", "'0x_'"),
     f"- blur: {{sigma: 1{'0' * 5000}}}": ("sigma: expected a number",),
@@ -353,6 +356,11 @@ def test_every_step_has_sound_defaults_and_words_for_people(name: str) -> None:
 
 def _as_yaml(value: Any) -> Any:
     return yaml.safe_load(yaml.safe_dump(list(value) if isinstance(value, tuple) else dict(value)))
+
+
+def test_a_number_with_a_leading_zero_is_no_octal_one() -> None:
+    (blur,) = recipe_of("- blur: {sigma: 01.50, kernel: isotropic, size: 011}").plain["steps"]
+    assert (blur["blur"]["size"], blur["blur"]["sigma"]) == ((11, 11), (1.5, 1.5))
 
 
 def test_enlarging_again_and_again_has_an_end() -> None:

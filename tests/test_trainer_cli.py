@@ -15,7 +15,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import SMALL, Ended, all_files, generate, make_photo, run_trainer, trainer, trainer_command
+from helpers import (
+    SMALL,
+    Ended,
+    all_files,
+    generate,
+    make_photo,
+    run_trainer,
+    start_within,
+    trainer,
+    trainer_command,
+)
 from PIL import Image
 
 from shardgen.format import load_index
@@ -291,7 +301,10 @@ def configured(tmp_path: Path, shards: Path, text: str | dict[str, Any], *args: 
     path = tmp_path / "设 置.yaml"
     small = {"shards": str(shards / "scale_2x"), "model": "ultra_lite", "patch-size": 24, "batch-size": 4}
     here = {"workers": 0, "device": "cpu", "steps": 1, "out": str(tmp_path / "runs")}
-    path.write_text(text if isinstance(text, str) else yaml.safe_dump({**small, **here, **text}))
+    if isinstance(text, dict):
+        spelt = {name.replace("_", "-") for name in text}
+        text = yaml.safe_dump({name: value for name, value in {**small, **here}.items() if name not in spelt} | text)
+    path.write_text(text)
     return ["--config", path, *args]
 
 
@@ -340,11 +353,22 @@ def test_off_is_a_word_although_yaml_reads_a_boolean(shards: Path, tmp_path: Pat
         ({"loss": None}, "loss"),
         ({"device": None}, "device"),
         ({"out": None}, "out"),
-        ({"model": 3}, "model: 3 is not one of 'ultra_lite', 'lite', 'standard'"),
+        ({"model": 3}, "model: '3' is not one of 'ultra_lite', 'lite', 'standard'"),
         ({"verify": 1}, "verify: "),
         ({"compile": "yes"}, "compile: "),
         ({"shards": 5}, "5"),
         ({"run": "a\0b"}, "run"),
+        (
+            "val-samples: 3\nval_samples: 4",
+            "'val-samples' and 'val_samples' are the same setting; leave one of them out",
+        ),
+        ("val-samples: 3\nval-samples: 3", "is not valid YAML: 'val-samples' stands twice"),
+        ("steps: 0x10", "steps: '0x10' is not a valid integer"),
+        ("steps: 1:30", "steps: '1:30' is not a valid integer"),
+        ("steps: .inf", "steps: 'inf' is not a valid integer"),
+        ("batch-size:", "batch-size: expected a value, found ''"),
+        ("batch-size: [1]", "batch-size: expected one value, found a list"),
+        ("verify: 1", "verify: expected true or false, found '1'"),
         ("shards: 2024-01-01", "shards"),
         ("- shards\n- model", "expected lines such as `batch-size: 16`, found list"),
         ("shards", "expected lines such as `batch-size: 16`, found str"),
@@ -368,6 +392,23 @@ def test_a_folder_named_by_a_number_may_stand_in_a_configuration(
     done = trainer(*configured(tmp_path, shards, {"out": 2024, "run": 5}))
     assert done.code == 0, done.err
     assert (tmp_path / "2024" / "5" / "model.pth").exists()
+
+
+def test_a_value_is_what_its_option_would_take_it_for(shards: Path, tmp_path: Path) -> None:
+    """YAML 1.1 reads 010 as eight, 1_0 as ten, 1:30 as ninety, `yes` as true and 2024-01-01 as a date."""
+    words = configured(tmp_path, shards, {})
+    path = tmp_path / "设 置.yaml"
+    begin = "".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("steps"))
+    for run in ("010", "1:30", "yes", "2024-01-01"):
+        path.write_text(f"{begin}run: {run}\nsteps: 010\nseed: 1_0\nclip: inf\n")
+        found = settings_of(tmp_path / "runs" / run) if trainer(*words, "--steps", "01").code == 0 else {}
+        assert {name: found.get(name) for name in ("run", "steps", "seed", "clip")} == {
+            **{"run": run, "steps": 1, "seed": 10},
+            "clip": float("inf"),
+        }
+    path.write_text(f"{begin}run: 1:30\nsteps: 010\n")
+    said = refused(*words, "--resume")
+    assert "was begun with --steps 1, not 10" in said, "and what it was begun with is read again, infinity included"
 
 
 def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -398,6 +439,31 @@ def test_resume_needs_a_run_that_is_there(runs: Path, tmp_path: Path) -> None:
 def test_a_name_that_is_taken_is_refused(shards: Path, runs: Path) -> None:
     said = refused("--shards", shards / "scale_2x", "--out", runs, *ONE_STEP, "--run", "lr")
     assert f"{runs / 'lr'} is there already; go on with it by --resume, or choose another --run" in said
+
+
+def test_trainings_that_start_at_once_get_a_name_each(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path / "runs", *ONE_STEP)
+    ended = start_within(monkeypatch, "trainer.run.make_learner", 2, *words)
+    ended.append(trainer(*words))
+    for name, done in zip(("ultra_lite-2x", "ultra_lite-2x-2", "ultra_lite-2x-3"), ended, strict=True):
+        assert done.code == 0, done.err
+        assert f"Run      {tmp_path / 'runs' / name}\n" in done.err, "and each from its beginning"
+
+
+def test_of_trainings_that_start_at_once_with_one_name_the_others_are_refused(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path, *ONE_STEP, "--run", "r")
+    with monkeypatch.context() as patch:
+        first = start_within(patch, "trainer.run.make_learner", 1, *words)
+        assert f"{tmp_path / 'r'} is there already; go on with it by --resume, or choose" in refused(*words)
+    assert first[0].code == 0, first
+    shutil.rmtree(tmp_path / "r")
+    second = start_within(monkeypatch, "trainer.run_folder.RunFolder.write_config", 1, *words)
+    assert trainer(*words).code == 0
+    assert second[0].code == 2 and f"another process is training in {tmp_path / 'r'}; wait until" in second[0].err
 
 
 @pytest.mark.parametrize(
@@ -444,6 +510,18 @@ def test_a_run_that_was_moved_or_renamed_goes_on_where_it_lies_now(
     assert {path: path.stat().st_mtime_ns for path in (runs / "lr").rglob("*")} == before
     (tmp_path / "runs" / "lr").rename(tmp_path / "runs" / "夜")
     assert trainer("--run", "夜", "--resume").code == 0
+
+
+def test_lines_of_the_journal_end_at_line_feeds_alone(copied: Path) -> None:
+    """Names of files may hold what Unicode also takes for an end of line, and come into the journal with messages."""
+    noted = {"event": "damaged", "step": 1, "reason": "a\u2028b\u2029c\u0085d\x0be"}
+    line = json.dumps(noted, ensure_ascii=False)
+    before = (copied / "journal.jsonl").read_text(encoding="utf-8") + line
+    for end in ("\n", "", '\n{"event": "train", "st', '\n{"event": "val", "step": 3}\n', "\n" + "[" * 100_000 + "\n"):
+        (copied / "journal.jsonl").write_text(before + end, encoding="utf-8", newline="")
+        done = trainer("--out", copied.parent, "--run", "lr", "--resume")
+        assert done.code == 0, done.err
+        assert (copied / "journal.jsonl").read_bytes().decode() == before + "\n", end[:40]
 
 
 def test_other_shards_are_refused(shards: Path, photos: Path, copied: Path, tmp_path: Path) -> None:

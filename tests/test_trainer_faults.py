@@ -1,6 +1,7 @@
 """Bad luck while training: damage, signals, dead workers, full disks. It ends with a message, and nothing is lost."""
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -18,7 +19,17 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from helpers import PATIENCE_S, SMALL, generate, make_photo, run_cli, run_trainer, trainer, trainer_command
+from helpers import (
+    PATIENCE_S,
+    SMALL,
+    close_terminal_under,
+    generate,
+    make_photo,
+    run_cli,
+    run_trainer,
+    trainer,
+    trainer_command,
+)
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -584,6 +595,10 @@ def group(pid: int) -> list[psutil.Process]:
 
 def is_training(run: Path, process: "subprocess.Popen[str]") -> bool:
     assert process.poll() is None, process.communicate()
+    return has_trained(run)
+
+
+def has_trained(run: Path) -> bool:
     path = run / "journal.jsonl"
     return path.exists() and '"train"' in path.read_text()
 
@@ -592,18 +607,18 @@ def long_run(shards: Path, out: Path) -> tuple[object, ...]:
     return ("--shards", shards / "scale_2x", "--out", out, *SMALL, "--workers", 2, *LONG, "--run", "r")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_to_the_whole_group_saves_and_stops(
     number: signal.Signals, code: int, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A terminal sends Ctrl-C to every process, and so does `timeout`, Slurm or systemd with SIGTERM."""
+    """A terminal sends Ctrl-C to every process, and SIGHUP when it is closed; `timeout`, Slurm and systemd SIGTERM."""
     run = tmp_path / "r"
     with running(*long_run(shards, tmp_path)) as process:
         wait_until(lambda: is_training(run, process))
         os.killpg(process.pid, number)
         _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code, said
-    assert "all is saved" in said and "Traceback" not in said and "died" not in said
+    assert "all is saved" in said and "Traceback" not in said and "died" not in said and "leaked" not in said
     stopped = saved_step(run)
     assert 0 < stopped < 5000 and f"Stopped after step {stopped:,} of 5,000" in said
     assert not list(run.rglob("*.tmp"))
@@ -616,6 +631,33 @@ def test_a_signal_to_the_whole_group_saves_and_stops(
     board.Reload()
     assert [event.step for event in board.Scalars("train/loss")] == steps
     assert [event.step for event in board.Scalars("val/psnr_y")] == [line["step"] for line in events(run, "val")]
+
+
+def test_a_closed_terminal_saves_and_stops(shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    command = trainer_command(*long_run(shards, tmp_path))
+    assert close_terminal_under(command, functools.partial(has_trained, run)) == 129
+    assert 0 < saved_step(run) < 5000 and not list(run.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+def test_hangups_save_and_stop_unless_they_are_ignored(
+    handler: signal.Handlers, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel sends one, the shell another; nohup has both ignored."""
+
+    def hang_up_twice(_: Learner) -> None:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+
+    signal.signal(signal.SIGHUP, handler)
+    on_step(monkeypatch, 2, hang_up_twice)
+    done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 3, "--run", "r")
+    is_ignored = handler is signal.SIG_IGN
+    assert (done.code, saved_step(tmp_path / "r")) == ((0, 3) if is_ignored else (129, 2)), done.err
+    assert ("Stopped after step 2 of 3; all is saved. Go on with: " in done.err) is not is_ignored
+    if not is_ignored:
+        signal.raise_signal(signal.SIGHUP)  # while the interpreter ends
 
 
 def test_whoever_hammers_on_ctrl_c_sees_no_traceback(shards: Path, tmp_path: Path) -> None:

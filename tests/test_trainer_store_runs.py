@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import PATIENCE_S, SMALL, Ended, trainer, trainer_command
+from helpers import PATIENCE_S, SMALL, Ended, start_within, trainer, trainer_command
 
 from drill.fault_proxy import FaultKind
 from drill.s3_server import Bucket
@@ -106,6 +106,19 @@ def test_names_are_looked_up_in_the_store(s3: Bucket, shards: Path) -> None:
     unnamed = trainer("--shards", shards / "scale_2x", *SMALL, *STEPS, "--out", out)
     assert unnamed.code == 0, unnamed.err
     assert f"{out}/ultra_lite-2x/model.pth" in unnamed.out
+
+
+@pytest.mark.parametrize("moment", ["trainer.run.make_learner", "trainer.run_folder.RunFolder.write_config"])
+def test_trainings_that_start_at_once_on_one_machine_get_a_name_each(
+    moment: str, s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one of them looks before the first has written anything."""
+    words = ("--shards", shards / "scale_2x", *SMALL, "--steps", 1, "--out", f"{s3.address}/runs")
+    ended = start_within(monkeypatch, moment, 1, *words)
+    ended.append(trainer(*words))
+    assert [done.code for done in ended] == [0, 0], ended
+    made = {line for done in ended for line in done.err.splitlines() if line.startswith("Run ")}
+    assert made == {f"Run      {s3.address}/runs/{name}" for name in ("ultra_lite-2x", "ultra_lite-2x-2")}
 
 
 def test_a_store_that_stumbles_costs_nothing(s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ class Journal:
     def __init__(self, path: Path, tensorboard: Path, from_step: int) -> None:
         with _writing(path):
             if path.exists():
-                write_atomically(path, "".join(_lines_up_to(path, from_step)).encode())
+                write_atomically(path, b"".join(_lines_up_to(path, from_step)))
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by __exit__)
         self._path, self._board_path = path, tensorboard
@@ -77,15 +77,14 @@ def _writing(path: Path) -> Iterator[None]:
         raise RunError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _lines_up_to(path: Path, step: int) -> list[str]:
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue  # cut off when the run was killed
-    return kept
+def _lines_up_to(path: Path, step: int) -> Iterator[bytes]:
+    with open(path, "rb") as file:  # as text, a message with U+2028 or U+0085 in it would be several lines
+        for line in file:
+            try:
+                if json.loads(line.decode(errors="replace"))["step"] <= step:
+                    yield line.removesuffix(b"\n") + b"\n"
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # cut off when the run was killed
 
 
 def _plain(value: Any) -> Any:

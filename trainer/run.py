@@ -4,7 +4,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +33,12 @@ from trainer.world import ALONE, World
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `last` is None when nothing was validated since it began or went on.
+    """How the run in a folder ended. `last` is None when nothing was validated since it began or went on.
 
     The patches of a step are those of all ranks, the memory is that of the one that took most.
     """
 
+    run: RunFolder
     finished: bool
     progress: Progress
     last: ValidationResult | None
@@ -45,8 +46,14 @@ class Outcome:
     peak_memory_bytes: int
 
 
-def train(plan: Plan, run: RunFolder, stop: StopRequest, say: Callable[[str], None], world: World = ALONE) -> Outcome:
-    """Train, from the beginning or from `run`'s state if it has one. Of the world's ranks, the first uses the folder.
+def train(
+    plan: Plan,
+    folder: AbstractContextManager[RunFolder],
+    stop: StopRequest,
+    say: Callable[[str], None],
+    world: World = ALONE,
+) -> Outcome:
+    """Train, from the beginning or from the state in the folder if there is one; rank 0 alone enters the folder.
 
     `say` is told what the run is about to do, on that rank.
     """
@@ -54,12 +61,12 @@ def train(plan: Plan, run: RunFolder, stop: StopRequest, say: Callable[[str], No
     torch.backends.cudnn.benchmark = True  # all batches have one shape: its fastest kernels are worth a search
     learner = make_learner(plan, world)
     with ExitStack() as stack:
-        world.together(lambda: stack.enter_context(run.locked() if world.leads else nullcontext()))
+        run = world.led(lambda: stack.enter_context(folder))
         progress = _progress(plan, run, learner, world)
         record = world.together(
             lambda: stack.enter_context(_record(plan, run, progress, say)) if world.leads else Record()
         )
-        return _train(plan, learner, progress, record, stop, world)
+        return _train(plan, run, learner, progress, record, stop, world)
 
 
 def _progress(plan: Plan, run: RunFolder, learner: Learner, world: World) -> Progress:
@@ -105,7 +112,7 @@ def _facts(plan: Plan) -> dict[str, int | str]:
 
 
 def _train(
-    plan: Plan, learner: Learner, progress: Progress, record: Record, stop: StopRequest, world: World
+    plan: Plan, run: RunFolder, learner: Learner, progress: Progress, record: Record, stop: StopRequest, world: World
 ) -> Outcome:
     settings = LoopSettings(
         total_steps=plan.total_steps,
@@ -128,6 +135,7 @@ def _train(
         raise
     (peak_memory_bytes,) = world.max([_peak_memory_bytes(plan.device)])
     return Outcome(
+        run=run,
         finished=progress.step == plan.total_steps and progress.validated,
         progress=progress,
         last=loop.last_validation,

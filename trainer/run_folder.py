@@ -12,7 +12,8 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,7 +22,17 @@ import yaml
 from filelock import FileLock, Timeout
 
 from shardgen.format import Address
-from shardgen.store import StoreError, file_size, list_files, list_folders, read_bytes, remove, upload, write_bytes
+from shardgen.store import (
+    StoreError,
+    file_size,
+    is_folder,
+    list_files,
+    list_folders,
+    read_bytes,
+    remove,
+    upload,
+    write_bytes,
+)
 from trainer.errors import RunError, TrainerError, UsageError
 from trainer.files import remove_temporaries, write_atomically
 
@@ -30,6 +41,10 @@ _PLAN, _PREVIEWS = "plan.json", "previews"
 _WEIGHTS, _BEST = "model.pth", "best.pth"
 _KEPT = "-kept"  # ends the name of a folder that whoever runs has been told to look into
 _LARGE = (".pt", ".pth")  # and never written to once they have their names
+
+
+class _Taken(UsageError):
+    """The name belongs to another run."""
 
 
 class RunFolder:
@@ -54,11 +69,12 @@ class RunFolder:
         self._published: dict[Path, tuple[int, int]] = {}  # by file: the time of its last change, and its size then
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep every other process out of the folder. The lock dies with its process. UsageError when it is taken.
+    def locked(self, new: bool = False) -> Iterator["RunFolder"]:
+        """Keep every other process out of the folder. The lock dies with its process.
 
-        What resuming needs is there inside; all that was made is where it belongs afterwards. The lock of a run in a
-        store keeps out the processes of this machine alone.
+        UsageError when it is taken, or when a run that has to be `new` was begun there already. What resuming needs is
+        there inside; all that was made is where it belongs afterwards. The lock of a run in a store keeps out the
+        processes of this machine alone.
         """
         try:
             if isinstance(self.home, Path):
@@ -68,21 +84,23 @@ class RunFolder:
                 lock = FileLock(_temporary(f"sr-run-{_digest(self.home)}.lock"))
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise UsageError(
+            raise _Taken(
                 f"another process is training in {self.home}; wait until it has ended, or name another --run"
             ) from error
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror or error}") from error
         try:
+            if new:
+                self._refuse_begun()
             if self.path == self.home:
                 for folder in (self.path, self.previews):
                     remove_temporaries(folder)
-                yield
+                yield self
             else:
                 self._remove_abandoned()
                 try:
                     self._fetch()
-                    yield
+                    yield self
                 except BaseException as error:
                     self._bring_home(error)
                     raise
@@ -90,6 +108,13 @@ class RunFolder:
                     self._bring_home()
         finally:
             lock.release()
+
+    def _refuse_begun(self) -> None:
+        there = list_files(self.home)
+        if _CONFIG in there or _STATE in there:
+            raise _Taken(f"{self.home} is there already; go on with it by --resume, or choose another --run")
+        if held := sorted(there.keys() & {_JOURNAL, _PLAN, _WEIGHTS, _BEST}):
+            raise _Taken(f"{self.home} holds {held[0]}, which a new run would replace; choose another --run")
 
     def write_job(self, job: str) -> None:
         """Note the torchrun job that trains here, so that `run_of_job` finds the folder."""
@@ -178,22 +203,40 @@ def _temporary(name: str) -> Path:
     return Path(tempfile.gettempdir()) / name
 
 
-def new_run(out: Address, name: str | None, default_name: str) -> RunFolder:
-    """The folder of a new run: `name`, which must be free, or the first free one of default, default-2, ..."""
-    if name is not None:
-        there = list_files(out / name)
-        if _CONFIG in there or _STATE in there:
-            raise UsageError(f"{out / name} is there already; go on with it by --resume, or choose another --run")
-        if held := sorted(there.keys() & {_JOURNAL, _PLAN, _WEIGHTS, _BEST}):
-            raise UsageError(f"{out / name} holds {held[0]}, which a new run would replace; choose another --run")
-        return RunFolder(out / name)
-    taken = set(list_folders(out))
-    if isinstance(out, Path) and out.is_dir():
-        taken |= {path.name for path in out.iterdir()}
-    number = 1
-    while (free := default_name if number == 1 else f"{default_name}-{number}") in taken:
-        number += 1
-    return RunFolder(out / free)
+@contextmanager
+def new_run(out: Address, name: str | None, default_name: str) -> Iterator[RunFolder]:
+    """The folder of a new run, locked: `name`, which must be free, or the first free one of default, default-2, ...
+
+    Of processes that begin at the same moment each gets a name of its own, or the UsageError that it is taken; in a
+    store, those of one machine.
+    """
+    with ExitStack() as stack:
+        if name is not None:
+            yield stack.enter_context(RunFolder(out / name).locked(new=True))
+        else:
+            yield _first_free(stack, out, default_name)
+
+
+def _first_free(stack: ExitStack, out: Address, default_name: str) -> RunFolder:
+    for number in count(1):
+        home = out / (default_name if number == 1 else f"{default_name}-{number}")
+        if _is_claimed(home):
+            with suppress(_Taken):  # by a process that was told this name, or, in a store, has not written yet
+                return stack.enter_context(RunFolder(home).locked(new=True))
+    raise AssertionError("there is always a free number")
+
+
+def _is_claimed(home: Address) -> bool:
+    """Whether the name was free. On a disk it is this process's now; in a store it is once the run is locked."""
+    if not isinstance(home, Path):
+        return not is_folder(home)
+    try:
+        home.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise RunError(f"cannot write {home}: {error.strerror or error}") from error
+    return True
 
 
 def existing_run(out: Address, name: str | None) -> RunFolder:

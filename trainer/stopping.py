@@ -1,14 +1,18 @@
-"""Ctrl-C and SIGTERM: a request that the training loop sees at the end of a step, so that it can save."""
+"""Ctrl-C, SIGTERM and SIGHUP: a request that the training loop sees at the end of a step, so that it can save."""
 
 import signal
 from types import FrameType, TracebackType
 from typing import Any
 
+# People press Ctrl-C again and again, and a terminal that is closed sends SIGHUP as its shell does.
+_HARMLESS_AT_THE_END = (signal.SIGINT, signal.SIGHUP)
+
 
 class StopRequest:
     """While the `with` block runs, the first signal sets `signal_number`; a second Ctrl-C interrupts at once.
 
-    Those after it change nothing any more, and neither does a second one when all is saved already.
+    Those after it change nothing any more, and neither does a second one when all is saved already. SIGHUP, which says
+    that the terminal was closed, stays ignored where it is (nohup).
     """
 
     def __init__(self) -> None:
@@ -18,17 +22,19 @@ class StopRequest:
         self._ends = False
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             self._former[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._ends:
-            del self._former[signal.SIGINT]  # the interpreter itself takes a moment to end
         for number, handler in self._former.items():
-            signal.signal(number, handler)
+            if not (self._ends and number in _HARMLESS_AT_THE_END):  # the interpreter itself takes a moment to end
+                signal.signal(number, handler)
 
     def __bool__(self) -> bool:
         return self.signal_number is not None
@@ -40,7 +46,8 @@ class StopRequest:
     def end(self) -> None:
         """Nothing is left to be interrupted."""
         self._ends = True
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in _HARMLESS_AT_THE_END:
+            signal.signal(number, signal.SIG_IGN)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._signalled and number == signal.SIGINT:

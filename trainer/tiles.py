@@ -6,6 +6,7 @@ have given, but for the last bits of a float, because kernels add up in an order
 """
 
 import gc
+import os
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -181,7 +182,8 @@ def free_bytes(device: torch.device) -> int:
 def _cgroup_free(membership: Path, root: Path) -> list[int]:
     """What each memory limit above this process leaves, cgroup v1 and v2; page cache that can go counts as free."""
     try:
-        lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
+        # A group's name may hold all bytes but the line feed.
+        lines = [line.split(":", 2) for line in os.fsdecode(membership.read_bytes()).split("\n") if line]
     except OSError:  # not Linux
         return []
     found = []

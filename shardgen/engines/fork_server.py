@@ -17,20 +17,21 @@ def start_fork_server() -> ForkServerContext:
     """Start the fork server if it is not running, and return the context whose processes come from it.
 
     It has no threads and holds nothing of this process; it imports NumPy and OpenCV once for all workers, at the same
-    time as this process does. It inherits, and so does every worker, that Ctrl-C is ignored (it goes to all processes
-    of a terminal, but the parent alone decides what it means) and that BLAS starts no threads (it would when NumPy is
-    imported, one per core).
+    time as this process does. It inherits, and so does every worker, that Ctrl-C and SIGHUP are ignored (they go to all
+    processes of a terminal, but the parent alone decides what they mean) and that BLAS starts no threads (it would when
+    NumPy is imported, one per core).
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["shardgen.engines.local"])
     before = {name: os.environ[name] for name in _BLAS_THREADS if name in os.environ}
-    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     os.environ.update(dict.fromkeys(_BLAS_THREADS, "1"))
     try:
         with _short_temporary_folder():
             forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, on_interrupt)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         for name in _BLAS_THREADS:
             del os.environ[name]
         os.environ.update(before)

@@ -149,28 +149,29 @@ class _Run:
 
 @contextmanager
 def _signals_held() -> Iterator[Callable[[], None]]:
-    """Keep Ctrl-C and SIGTERM for when what is yielded is called: Ray may lose an exception that a handler raises.
+    """Keep Ctrl-C, SIGTERM and SIGHUP for when what is yielded is called: Ray may lose an exception of a handler.
 
-    The second one is not kept.
+    The second one is not kept, but for SIGHUP, which a terminal that is closed sends as its shell does.
     """
     held: list[int] = []
 
     def hold(number: int, frame: FrameType | None) -> None:
         held.append(number)
-        if len(held) > 1:
+        if len(held) > 1 and number != signal.SIGHUP:
             raise_held()
 
     def raise_held() -> None:
         if held:
             before[held[0]](held[0], None)
 
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(n))]
     before: dict[int, Any] = {number: signal.signal(number, hold) for number in numbers}
     try:
         yield raise_held
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is hold:  # a handler may have done with its signal
+                signal.signal(number, handler)
 
 
 def _connect(address: str | None, num_workers: int | None) -> None:

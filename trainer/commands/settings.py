@@ -1,5 +1,6 @@
 """Where a setting comes from: the command line before a resumed run or a `--config` file, those before the defaults."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 from click.core import ParameterSource
 
 from shardgen.format import Address
+from shardgen.plain_yaml import Scalar, load_as_written
 from shardgen.store import file_size, read_bytes
 from shardgen.terminal import did_you_mean
 from trainer.config import FREE_TO_CHANGE, TrainConfig, option_names
@@ -64,10 +66,7 @@ def _refuse_changes(chosen: dict[str, Any], former: dict[str, Any], run: Address
 def _read(context: click.Context, file: Address) -> dict[str, Any]:
     """The settings in a YAML file, each as its option would take it from the command line."""
     try:
-        text = read_bytes(file).decode("utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise yaml.YAMLError("expected no alias (*name): write it out")  # a few can stand for a billion values
-        content = yaml.safe_load(text)
+        content = load_as_written(read_bytes(file).decode("utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
     except RecursionError as error:
@@ -77,30 +76,39 @@ def _read(context: click.Context, file: Address) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise UsageError(f"{file}: expected lines such as `batch-size: 16`, found {type(content).__name__}")
+        found = type(content.value if isinstance(content, Scalar) else content).__name__
+        raise UsageError(f"{file}: expected lines such as `batch-size: 16`, found {found}")
     options = {param.name: param for param in context.command.params}
     known = option_names()
-    settings = {}
+    settings: dict[str, Any] = {}
+    spelt: dict[str, str] = {}
     for key, value in content.items():
-        name = str(key).replace("-", "_")
+        name = key.text.replace("-", "_")
         if name.replace("_", "-") not in known:
-            hint = did_you_mean(str(key), known) or f"known are {', '.join(known)}"
-            raise UsageError(f"{file}: there is no setting {key!r}; {hint}")
-        settings[name] = _converted(context, options[name], value, file)
+            hint = did_you_mean(key.text, known) or f"known are {', '.join(known)}"
+            raise UsageError(f"{file}: there is no setting {key.text!r}; {hint}")
+        if name in settings:
+            raise UsageError(f"{file}: {spelt[name]!r} and {key.text!r} are the same setting; leave one of them out")
+        settings[name], spelt[name] = _converted(context, options[name], value, file), key.text
     return settings
 
 
 def _converted(context: click.Context, option: click.Parameter, value: Any, file: Address) -> Any:
     """A value of a YAML file as the option would take it as a word; `null` where the option has no default."""
+    name = str(option.name)
     is_flag = isinstance(option.type, click.types.BoolParamType)
-    is_choice = isinstance(option.type, click.Choice)
-    if value is False and is_choice:  # YAML takes the word `off` for it
-        value = "off"
-    if value is None and getattr(TrainConfig, str(option.name), None) is None:
-        return None
     try:
-        if value is None or isinstance(value, bool) != is_flag or isinstance(value, dict | list):
-            raise click.BadParameter(f"{value!r} is not of its kind")
-        return option.type_cast_value(context, value if is_choice or is_flag else str(value))
+        if not isinstance(value, Scalar):
+            raise click.BadParameter(f"expected one value, found a {'list' if isinstance(value, list) else 'mapping'}")
+        if value.value is None and getattr(TrainConfig, name, None) is None:
+            return None
+        if value.value is None or (is_flag and not isinstance(value.value, bool)):
+            raise click.BadParameter(f"expected {'true or false' if is_flag else 'a value'}, found {value.text!r}")
+        return value.value if is_flag else option.type_cast_value(context, _word(value))
     except click.BadParameter as error:
-        raise UsageError(f"{file}: {str(option.name).replace('_', '-')}: {error.message}") from error
+        raise UsageError(f"{file}: {name.replace('_', '-')}: {error.message}") from error
+
+
+def _word(value: Scalar) -> str:
+    """The text that the option would be given; YAML alone writes infinity with a point."""
+    return str(value.value) if value.value in (math.inf, -math.inf) else value.text

@@ -28,20 +28,20 @@ def train_command(context: click.Context, config_file: Path | None, resume: bool
         job, restarted = world.place.job, world.restarted
         config, run = world.led(lambda: resolve(context, values, config_file, resume, job, restarted))
         plan = world.together(lambda: plan_run(config, _open(config, world.place), world.place))
-        run = world.led(lambda: run or new_run(config.out, config.run, _default_name(plan)))
+        folder = run.locked() if run else new_run(config.out, config.run, _default_name(plan))
         with StopRequest() as stop:
-            outcome = train(plan, run, stop, functools.partial(say, err=True), world)
+            outcome = train(plan, folder, stop, functools.partial(say, err=True), world)
         if world.leads:
-            _say_how_it_went(outcome, plan, run, world)
+            _say_how_it_went(outcome, plan, world)
     return 0 if outcome.finished else 128 + int(stop.signal_number or 0)
 
 
-def _say_how_it_went(outcome: Outcome, plan: Plan, run: RunFolder, world: World) -> None:
+def _say_how_it_went(outcome: Outcome, plan: Plan, world: World) -> None:
     if outcome.finished:
-        say(_result(outcome, run))
+        say(_result(outcome))
     else:
         steps = f"step {outcome.progress.step:,} of {plan.total_steps:,}"
-        click.echo(f"Stopped after {steps}; all is saved. Go on with: {_again(run, world)}", err=True)
+        click.echo(f"Stopped after {steps}; all is saved. Go on with: {_again(outcome.run, world)}", err=True)
 
 
 def _open(config: TrainConfig, place: Place) -> ShardFolder:
@@ -65,9 +65,9 @@ def _again(run: RunFolder, world: World) -> str:
     return f"{start} --out {shlex.quote(str(run.home.parent))} --run {shlex.quote(run.home.name)} --resume"
 
 
-def _result(outcome: Outcome, run: RunFolder) -> str:
+def _result(outcome: Outcome) -> str:
     """The table at the end, and what was made."""
-    progress = outcome.progress
+    progress, run = outcome.progress, outcome.run
     lines = []
     if outcome.last:
         lines.append(quality_table({"bicubic": outcome.last.bicubic, "network": outcome.last.network}))

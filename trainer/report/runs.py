@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from shardgen.format import Address
+from shardgen.plain_yaml import load_plain_yaml
 from shardgen.store import file_size, list_files, list_folders, read_bytes
 from trainer.errors import UsageError
 from trainer.report.journals import Told, nothing_told, read_journal
@@ -153,12 +154,7 @@ def _mapping(file: Address, files: dict[str, int], trouble: list[str]) -> dict[A
         if files[file.name] > _MAX_SETTINGS_BYTES:
             raise ValueError("too large")
         text = read_bytes(file).decode()
-        if file.suffix == ".json":
-            content = json.loads(text)
-        elif any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("aliases")  # a few can stand for a billion values
-        else:
-            content = yaml.safe_load(text)
+        content = json.loads(text) if file.suffix == ".json" else load_plain_yaml(text)
         if not isinstance(content, dict):
             raise ValueError("no names and values")
     except (OSError, ValueError, RecursionError, yaml.YAMLError):

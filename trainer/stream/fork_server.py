@@ -12,6 +12,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
 _MAX_TMPDIR_BYTES = 60
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -19,14 +20,14 @@ def start_fork_server() -> ForkServerContext:
     """Start the fork server if it is not running, and return the context whose processes come from it.
 
     Forking the training process itself would copy its threads' locks, and CUDA, into the workers. The server imports
-    PyTorch once for all of them, while this process does the same. From it they inherit that Ctrl-C and SIGTERM are
-    ignored (they may go to the whole group of processes; the training process decides), and that no library starts
-    threads.
+    PyTorch once for all of them, while this process does the same. From it they inherit that Ctrl-C, SIGTERM and
+    SIGHUP are ignored (they may go to the whole group of processes; the training process decides), and that no library
+    starts threads.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["trainer.stream.loader"])
     former = {name: os.environ.get(name) for name in _THREAD_COUNTS}
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _IGNORED}
     os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
     try:
         with _short_temporary_folder():
