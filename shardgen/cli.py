@@ -1,6 +1,5 @@
 """The command line: which commands there are, and how each of them may end."""
 
-import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -30,9 +29,6 @@ class _Terminated(BaseException):
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line. Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 130/143 interrupted."""
     signal.signal(signal.SIGTERM, _raise_terminated)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end the run
-            stream.reconfigure(errors="backslashreplace")
     try:
         commands.main(args=args, prog_name="shardgen", standalone_mode=False)
     except (ShardgenError, FormatError, StoreError) as error:

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from shardgen.errors import UsageError
-from shardgen.terminal import HelpFormatter
+from shardgen.streams import guarded
+from shardgen.terminal import HelpFormatter, say
 
 click.Context.formatter_class = HelpFormatter
 
@@ -48,10 +49,11 @@ def main(folder: Path) -> None:
       python -m shardgen.sample_photos build/sample_photos
     """
     try:
-        click.echo(f"{copy_sample_photos(folder)} photographs of scikit-image in {folder}")
+        say(f"{copy_sample_photos(folder)} photographs of scikit-image in {folder}")
     except UsageError as error:
         raise click.UsageError(str(error)) from error
 
 
 if __name__ == "__main__":
-    main()
+    with guarded():
+        main()

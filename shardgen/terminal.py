@@ -12,6 +12,8 @@ import click
 from click.shell_completion import CompletionItem
 from tqdm import tqdm
 
+from shardgen.streams import remarks
+
 _NARROW = 60  # columns from which on a description has room beside its option
 _MIN_BAR = 10
 
@@ -82,8 +84,9 @@ def fitted(text: str, stream: TextIO) -> str:
 
 
 def say(text: str, err: bool = False) -> None:
-    """Print the text, fitted to the terminal."""
-    click.echo(fitted(text, sys.stderr if err else sys.stdout), err=err)
+    """Print a remark about the work, fitted to the terminal: where it cannot be written, the work has not failed."""
+    with remarks():
+        click.echo(fitted(text, sys.stderr if err else sys.stdout), err=err)
 
 
 def shows_bars() -> bool:

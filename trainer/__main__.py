@@ -3,6 +3,7 @@
 import os
 import sys
 
+from shardgen.streams import guarded
 from trainer.loading import loading
 from trainer.stream.fork_server import start_fork_server
 
@@ -15,11 +16,12 @@ def run() -> None:
     # else runs too. Read when PyTorch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     is_completion = "_TRAINER_COMPLETE" in os.environ
-    if _NOT_TRAINING.isdisjoint(sys.argv[1:]) and not is_completion:
-        start_fork_server()  # the workers' imports and this process's then take the time of one
-    with loading():
-        from trainer.cli import main
-    main()
+    with guarded():
+        if _NOT_TRAINING.isdisjoint(sys.argv[1:]) and not is_completion:
+            start_fork_server()  # the workers' imports and this process's then take the time of one
+        with loading():
+            from trainer.cli import main
+        main()
 
 
 if __name__ == "__main__":

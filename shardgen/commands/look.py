@@ -15,7 +15,7 @@ from shardgen.preview import draw_preview
 from shardgen.rebuild import rebuild
 from shardgen.recipe_preview import draw_recipe_preview
 from shardgen.store import file_size, is_folder
-from shardgen.terminal import Choice, plural
+from shardgen.terminal import Choice, plural, say
 from shardgen.unpack import unpack
 
 
@@ -43,7 +43,7 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
         if click.get_current_context().get_parameter_source("scale") is ParameterSource.COMMANDLINE:
             raise UsageError(f"--scale goes with --recipe: the shards in {source} have theirs")
         rows = draw_preview(source, output, count or 6)
-        click.echo(f"{output}: {plural(rows, 'sample')} of {source}")
+        say(f"{output}: {plural(rows, 'sample')} of {source}")
         return
     loaded = load_recipe(recipe)
     if not isinstance(source, Path):
@@ -51,7 +51,7 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
     if source.is_dir():
         raise UsageError(f"{source} is a folder: name a photo to show under the draws of --recipe {recipe}")
     draw_recipe_preview(source, loaded, scale, count or 8, output)
-    click.echo(f"{output}: {source} under {count or 8} draws of {loaded.name}, {scale}x")
+    say(f"{output}: {source} under {count or 8} draws of {loaded.name}, {scale}x")
 
 
 @click.command("unpack", short_help="Write samples as loose PNG files.")
@@ -66,7 +66,7 @@ def unpack_command(folder: Address, output: Path, split: str | None) -> None:
       shardgen unpack shards/scale_4x -o OST_LR
     """
     count, num_files = unpack(folder, output, split)
-    click.echo(f"{output}: {plural(count, 'sample')}, {plural(num_files, 'file')}")
+    say(f"{output}: {plural(count, 'sample')}, {plural(num_files, 'file')}")
 
 
 @click.command("rebuild", short_help="Make a sample's LR again from its record, and compare.")

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from shardgen.format import Address
+from shardgen.terminal import say
 from trainer.commands.types import ADDRESS, FileToWrite
 from trainer.loading import loading
 
@@ -25,4 +26,4 @@ def report_command(runs: tuple[Address, ...], output: Path) -> None:
         from trainer.report.page import write_report
     report = write_report(runs, output)
     named = ", ".join(report.labels[:8]) + (f" and {len(report.labels) - 8:,} more" if len(report.labels) > 8 else "")
-    click.echo(f"{report.path}: {report.num_bytes / 1e6:.1f} MB, {named}")
+    say(f"{report.path}: {report.num_bytes / 1e6:.1f} MB, {named}")
