@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).parent.parent
 # Low rooms first. A room may import from earlier lines, and from rooms of its own line that stand before it.
 FLOORS = {
     "shardgen": """
-        __init__ errors format streams terminal
+        __init__ errors format utf8 streams terminal
         geometry files pixels bicubic ahead attempts store
         degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
@@ -51,7 +51,7 @@ ORDER = {package: floors.split() for package, floors in FLOORS.items()}
 CONTRACT = {
     "trainer": {
         *("shardgen.format", "shardgen.bicubic", "shardgen.store"),
-        *("shardgen.__init__", "shardgen.terminal", "shardgen.streams"),
+        *("shardgen.__init__", "shardgen.terminal", "shardgen.streams", "shardgen.utf8"),
         *("shardgen.page.pictures", "shardgen.page.plots", "shardgen.page.render"),
     },
     "shardgen": set(),

@@ -4,6 +4,7 @@ import os
 import sys
 
 from shardgen.streams import guarded
+from shardgen.utf8 import require_utf8
 from trainer.loading import loading
 from trainer.stream.fork_server import start_fork_server
 
@@ -12,6 +13,7 @@ _NOT_TRAINING = {"evaluate", "upscale", "export", "report", "-h", "--help", "--v
 
 def run() -> None:
     """Import the command line only now: data workers import this module too, and need none of it."""
+    require_utf8()
     # A thread that waits for the others sleeps instead of spinning, which costs several times as much where something
     # else runs too. Read when PyTorch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
