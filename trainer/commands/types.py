@@ -1,6 +1,5 @@
 """What the command line accepts beyond click's own types."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -13,20 +12,6 @@ from shardgen.store import AddressError, parse_address, parse_path
 from shardgen.terminal import complete_file
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-
-
-class FileToWrite(click.Path):
-    """A path that is no folder: said before the work, not after it."""
-
-    def __init__(self, example: str) -> None:
-        super().__init__(path_type=Path)
-        self._example = example
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        if path.is_dir():
-            self.fail(f"{path} is a folder; name the file to write, e.g. {path / self._example}", param, ctx)
-        return path
 
 
 class AddressType(click.ParamType[Address]):
@@ -62,7 +47,24 @@ class LocalPath(click.Path):
     """A folder or file of this machine."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        return parse_path(value) if isinstance(value, str) else value
+        try:
+            return parse_path(value) if isinstance(value, str) else value
+        except AddressError as error:
+            self.fail(str(error), param, ctx)
+
+
+class FileToWrite(LocalPath):
+    """A path that is no folder: said before the work, not after it."""
+
+    def __init__(self, example: str) -> None:
+        super().__init__()
+        self._example = example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = super().convert(value, param, ctx)
+        if path.is_dir():
+            self.fail(f"{path} is a folder; name the file to write, e.g. {path / self._example}", param, ctx)
+        return path
 
 
 ADDRESS, PATH = AddressType(), LocalPath()
