@@ -15,13 +15,13 @@ FLOORS = {
         degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
         degradation.steps degradation.recipe degradation.plain_yaml degradation.recipe_file degradation.words
-        config scratch sources exclusion photo photo_reader resample codec cpus picture measures duplicates
+        config scratch output_lock sources exclusion photo photo_reader resample codec cpus picture measures duplicates
         degrade description plan statistics triplet shard_writer shard_upload
         marker shard_job
         engines.__init__ engines.fork_server engines.base engines.local engines.ray_node engines.ray
         inventory manifest progress shard_reader survey
         page.__init__ page.pictures page.plots page.render
-        output_lock generate inspect preview rebuild recipe_preview sample_photos unpack verify
+        generate inspect preview rebuild recipe_preview sample_photos unpack verify
         report.__init__ report.words report.contents report.figures report.extremes report.gallery
         report.last_run report.page
         commands.__init__ commands.types commands.generate commands.check commands.look commands.recipe commands.report
@@ -50,7 +50,7 @@ ORDER = {package: floors.split() for package, floors in FLOORS.items()}
 # All that one package may know of the other.
 CONTRACT = {
     "trainer": {
-        *("shardgen.format", "shardgen.bicubic", "shardgen.store"),
+        *("shardgen.format", "shardgen.bicubic", "shardgen.store", "shardgen.output_lock"),
         *("shardgen.__init__", "shardgen.terminal", "shardgen.streams", "shardgen.utf8"),
         *("shardgen.page.pictures", "shardgen.page.plots", "shardgen.page.render"),
     },
