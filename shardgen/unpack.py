@@ -1,5 +1,6 @@
 """Samples as loose PNG files, named as the two-script workflow named them."""
 
+import errno
 import hashlib
 import os
 from collections import Counter
@@ -10,6 +11,7 @@ from shardgen import codec
 from shardgen.errors import RunError
 from shardgen.format import Address, Manifest, scale_folder
 from shardgen.shard_reader import StoredSample, in_advance, open_manifest, scale_folders, stored_samples
+from shardgen.sources import printable
 
 _MAX_NAME_BYTES = 255  # of a file, on every file system in use
 
@@ -21,9 +23,10 @@ def unpack(folder: Address, output: Path, split: str | None = None) -> tuple[int
 
     Tiles of one photo carry their place (`STEM_x512_y0`), photos that differ only in their extension keep it
     (`STEM_jpg`, `STEM_png`). Returns the numbers of samples and of files. RunError when a source's path leads out of
-    `output`.
+    `output`; and, after all others are written, when one is longer than the file system takes.
     """
     count = num_files = 0
+    too_long: list[PurePosixPath] = []
     for path in scale_folders(folder):
         manifest = open_manifest(path)
         named = in_advance(_named(manifest, split), lambda pair: (pair[0].load(), pair[1]), path)
@@ -36,9 +39,17 @@ def unpack(folder: Address, output: Path, split: str | None = None) -> tuple[int
                     path = target.parent / _fitted(target.name, _suffix(name, manifest.scale))
                     _write(path, b"".join(codec.encode("png", sample.image(name))))
             except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    too_long.append(stem)
+                    continue
                 raise RunError(f"cannot write {target}: {error.strerror}") from error
             count += 1
             num_files += len(images)
+    if too_long:
+        raise RunError(
+            f"{len(too_long):,} of {len(too_long) + count:,} samples have names that are too long below {output}, e.g. "
+            f"{printable(str(too_long[0]))[:200]}; all others are there. Name another --output, with a shorter path."
+        )
     return count, num_files
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import generate, make_photo, read_images, run_cli
+from helpers import generate, make_photo, make_photos, read_images, run_cli
 from PIL import Image
 
 from shardgen.format import dump_json, load_index, load_json
@@ -154,6 +154,27 @@ def test_unpack_keeps_apart_what_shares_a_name(tmp_path: Path) -> None:
     assert {"one_jpg_x0_y0_hr.png", "one_png_x0_y0_hr.png", "two_x76_y36_lr_2x.png"} <= names
     assert len(names) == 4 * 6 * 3
     assert all(len(os.fsencode(name)) <= 255 for name in names)
+
+
+def test_unpack_names_what_has_too_long_a_path_and_writes_the_others(tmp_path: Path) -> None:
+    make_photos(tmp_path / "in", 2)
+    deep = tmp_path / "in" / "/".join(["d" * 200] * 15)  # 3,015 bytes, as much as the output takes
+    deep.mkdir(parents=True)
+    (tmp_path / "in/class0/img0.jpg").rename(deep / "deep.jpg")
+    generate(tmp_path / "in", tmp_path / "out", "-s", 2)
+    output = tmp_path / "/".join(["o" * 200] * 7)
+    done = run_cli("unpack", tmp_path / "out", "-o", output)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"Error: 1 of 2 samples have names that are too long below {output}, e.g. dddd")
+    assert done.stderr.endswith("; all others are there. Name another --output, with a shorter path.\n")
+    assert {path.name for path in (output / "scale_2x/class1").iterdir()} == {
+        f"img1_{name}" for name in ("hr.png", "lr_2x.png", "upsampled_2x.png")
+    }
+
+
+def test_a_picture_may_have_the_longest_name_that_there_is(shards: Path, tmp_path: Path) -> None:
+    output = tmp_path / f"{'名' * 83}ab.png"  # 255 bytes, in which a temporary name has no room
+    assert run_cli("preview", shards / "scale_2x", "-o", output).returncode == 0 and output.exists()
 
 
 def test_unpack_does_not_leave_its_folder(shards: Path, tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:
     num_photos = max(manifest["totals"]["photos"] for manifest in outcome.manifests.values())
     limit = failure_limit(max_failures, num_photos)
     if failures:
-        example = f"{printable(failures[0]['path'])}: {failures[0]['reason']}"
+        example = f"{printable(failures[0]['path'])[:200]}: {failures[0]['reason']}"
         some = f"{len(failures):,} of {num_photos:,} photos failed (limit {limit:,})"
         click.echo(f"{some}, e.g. {example}. All are named in the manifest.", err=True)
     if not outcome.num_samples:
