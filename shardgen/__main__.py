@@ -3,15 +3,19 @@
 import sys
 
 from shardgen.engines.fork_server import start_fork_server
+from shardgen.streams import guarded
+from shardgen.utf8 import require_utf8
 
 
 def run() -> None:
     """Import the command line only now: worker processes import this module too, and need none of it."""
-    if sys.argv[1:2] == ["generate"]:  # its workers' imports and this process's then take the time of one
-        start_fork_server()
-    from shardgen.cli import main
+    require_utf8()
+    with guarded():
+        if sys.argv[1:2] == ["generate"]:  # its workers' imports and this process's then take the time of one
+            start_fork_server()
+        from shardgen.cli import main
 
-    main()
+        main()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The command line: which commands there are, and how each of them may end."""
 
-import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from shardgen.commands.report import report_command
 from shardgen.errors import ShardgenError
 from shardgen.format import FormatError
 from shardgen.store import StoreError
-from shardgen.terminal import HelpFormatter, ignore_closed_terminal
+from shardgen.terminal import HelpFormatter
 
 click.Context.formatter_class = HelpFormatter
 
@@ -36,10 +35,6 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGTERM, _raise_terminated)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
         signal.signal(signal.SIGHUP, _raise_terminated)
-    ignore_closed_terminal()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end the run
-            stream.reconfigure(errors="backslashreplace")
     try:
         commands.main(args=args, prog_name="shardgen", standalone_mode=False)
     except (ShardgenError, FormatError, StoreError) as error:

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from PIL import Image
 
 from shardgen.format import Address
-from shardgen.store import parse_address
+from shardgen.store import AddressError, parse_address
 from shardgen.terminal import complete_file
 
 _HEAD_BYTES = 1024
@@ -45,7 +45,10 @@ class FileToWrite(click.ParamType[Path]):
         self._program, self._example = program, example
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path: Address = parse_address(value) if isinstance(value, str) else value
+        try:
+            path: Address = parse_address(value) if isinstance(value, str) else value
+        except AddressError as error:
+            self.fail(str(error), param, ctx)
         if not isinstance(path, Path):
             self.fail(f"{path} lies in a store; expected a path of this machine", param, ctx)
         if path.is_dir():

@@ -14,13 +14,14 @@ from pathlib import Path
 Buffer = bytes | bytearray | memoryview
 
 _TEMPORARY_SUFFIX = ".tmp"
+_NAME_LETTERS = 40  # of the file's own name in its temporary one: a name ends at 255 bytes
 _CHUNK_BYTES = 4 << 20
 _ALIGNMENT = 4096  # what O_DIRECT asks of offsets and lengths on every disk in use
 
 
 def temporary_path(path: Path) -> Path:
     """A hidden name beside `path` that no other process uses, on whichever machine that shares the folder."""
-    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}")
+    return path.with_name(f".{path.name[:_NAME_LETTERS]}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}")
 
 
 def remove_temporaries(folder: Path) -> None:

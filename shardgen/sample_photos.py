@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 
 from shardgen.errors import UsageError
-from shardgen.terminal import HelpFormatter
+from shardgen.store import AddressError, parse_path
+from shardgen.streams import guarded
+from shardgen.terminal import HelpFormatter, say
 
 click.Context.formatter_class = HelpFormatter
 
@@ -39,8 +41,8 @@ def copy_sample_photos(folder: Path) -> int:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("folder", type=click.Path(path_type=Path))
-def main(folder: Path) -> None:
+@click.argument("folder", type=click.Path())
+def main(folder: str) -> None:
     """Copy the colour photographs that scikit-image carries to FOLDER/CLASS/NAME.
 
     \b
@@ -48,10 +50,11 @@ def main(folder: Path) -> None:
       python -m shardgen.sample_photos build/sample_photos
     """
     try:
-        click.echo(f"{copy_sample_photos(folder)} photographs of scikit-image in {folder}")
-    except UsageError as error:
+        say(f"{copy_sample_photos(parse_path(folder))} photographs of scikit-image in {folder}")
+    except (UsageError, AddressError) as error:
         raise click.UsageError(str(error)) from error
 
 
 if __name__ == "__main__":
-    main()
+    with guarded():
+        main()

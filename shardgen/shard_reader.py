@@ -21,6 +21,7 @@ from shardgen.format import (
     load_manifest,
     shard_of_key,
 )
+from shardgen.output_lock import being_written, wait_for
 from shardgen.pixels import Pixels
 from shardgen.store import file_size, is_folder, is_local, list_files, list_folders, read_bytes, read_range
 
@@ -39,6 +40,7 @@ def scale_folders(folder: Address) -> list[Address]:
     named = [folder / name for name in list_folders(folder) if SCALE_FOLDER.fullmatch(name)]
     found = [path for path in named if _holds_shards(path)]
     if not found:
+        _refuse_unfinished(folder)
         raise UsageError(
             f"no shards in {folder}: expected {MANIFEST_NAME} and train-000000.tar there, or in {folder}/scale_4x. "
             f"`shardgen generate -i PHOTOS -o {folder}` makes them."
@@ -56,7 +58,14 @@ def open_manifest(folder: Address) -> Manifest:
     try:
         return load_manifest(folder, read_bytes)
     except FileNotFoundError:
+        _refuse_unfinished(folder)
         raise UsageError(f"{folder} has no {MANIFEST_NAME}: its run did not finish. Run generate again.") from None
+
+
+def _refuse_unfinished(folder: Address) -> None:
+    """UsageError when a run is making what is missing."""
+    if output := being_written(folder):
+        raise UsageError(wait_for(output))
 
 
 def _holds_shards(folder: Address) -> bool:

@@ -3,6 +3,8 @@
 import os
 import stat
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +22,9 @@ PHOTO_EXTENSIONS = frozenset(
     f".{name}"
     for name in "jpg jpeg jpe jfif png webp bmp tif tiff gif ppm pgm pnm avif heic heif".split()  # noqa: SIM905
 )
+
+
+_MAX_PATH_BYTES = 4000  # of 4,096 that the system takes at a time
 
 
 def printable(path: str) -> str:
@@ -100,7 +105,9 @@ def _list_folder(root: Path) -> Listing:
     links = deque([(str(root), "")])
     while links:  # folders first by their own names, then through links, in an order that the disk has no part in
         folder, prefix = links.popleft()
-        if _identity(folder) in entered:
+        with _opened(folder) as descriptor:
+            is_known = _identity(descriptor) in entered
+        if is_known:
             listing.num_links_passed_over += 1
             continue
         links.extend(sorted(_walk(folder, prefix, entered, listing)))
@@ -113,34 +120,61 @@ def _walk(folder: str, prefix: str, entered: set[tuple[int, int]], listing: List
     waiting = [(folder, prefix)]
     while waiting:
         folder, prefix = waiting.pop()
-        identity = _identity(folder)
-        if identity in entered:  # through a link to it or into it
-            continue
-        entered.add(identity)
-        for entry in _entries(folder):
-            inner = (entry.path, f"{prefix}{entry.name}/")
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(inner)
-            elif _leads_to_folder(entry):
-                links.append(inner)
-            elif os.path.splitext(entry.name)[1].lower() in PHOTO_EXTENSIONS:
-                _add(entry, prefix + entry.name, listing)
-            else:
-                listing.num_ignored += 1
+        with _opened(folder) as descriptor:
+            identity = _identity(descriptor)
+            if identity in entered:  # through a link to it or into it
+                continue
+            entered.add(identity)
+            for entry in _entries(descriptor, folder):
+                inner = (f"{folder}/{entry.name}", f"{prefix}{entry.name}/")
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(inner)
+                elif _leads_to_folder(entry):
+                    links.append(inner)
+                elif os.path.splitext(entry.name)[1].lower() in PHOTO_EXTENSIONS:
+                    _add(entry, prefix + entry.name, listing)
+                else:
+                    listing.num_ignored += 1
     return links
 
 
-def _identity(folder: str) -> tuple[int, int]:
+@contextmanager
+def _opened(folder: str) -> Iterator[int]:
+    """A descriptor of the folder, which its entries need for as long as they are looked at."""
     try:
-        status = os.stat(folder)
+        descriptor = _open(os.fsencode(folder))
     except OSError as error:
         raise UsageError(_cannot_list(folder, error)) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: bytes) -> int:
+    """Open a folder, however long its path is: photos in it cannot be read, but they have to be counted."""
+    descriptor = None
+    while True:
+        end = len(path) if len(path) <= _MAX_PATH_BYTES else path.rindex(b"/", 0, _MAX_PATH_BYTES)
+        outer = descriptor
+        try:
+            descriptor = os.open(path[:end], os.O_RDONLY | os.O_DIRECTORY, dir_fd=outer)
+        finally:
+            if outer is not None:
+                os.close(outer)
+        path = path[end:].lstrip(b"/")
+        if not path:
+            return descriptor
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
     return status.st_dev, status.st_ino
 
 
-def _entries(folder: str) -> list["os.DirEntry[str]"]:
+def _entries(descriptor: int, folder: str) -> list["os.DirEntry[str]"]:
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(descriptor) as entries:
             return list(entries)
     except OSError as error:
         raise UsageError(_cannot_list(folder, error)) from error

@@ -68,7 +68,12 @@ class Found(NamedTuple):
 
 
 def parse_path(text: str) -> Path:
-    """`~/photos` is in the home folder. Shells see to that, but none in `--input=~/a`, and few in `INPUT=~/a`."""
+    """`~/photos` is in the home folder. Shells see to that, but none in `--input=~/a`, and few in `INPUT=~/a`.
+
+    AddressError for an empty text, which Python takes for the working directory.
+    """
+    if not text:
+        raise AddressError("the path is empty; expected a folder or a file, or . for the working directory")
     return Path(text).expanduser() if text == "~" or text.startswith("~/") else Path(text)
 
 
@@ -81,7 +86,7 @@ def parse_address(text: str) -> Address:
     if not separator:
         return parse_path(text)
     if protocol in ("file", "local"):
-        return Path(rest)
+        return Path(rest) if rest else parse_path(rest)
     import fsspec  # not before something lies in a store: see `ask`
     from upath import UPath
 

@@ -1,8 +1,6 @@
 """What both command lines share with the person at the terminal: help, completion, near words, bars of progress."""
 
 import difflib
-import errno
-import io
 import os
 import shutil
 import sys
@@ -13,6 +11,8 @@ from typing import Any, TextIO
 import click
 from click.shell_completion import CompletionItem
 from tqdm import tqdm
+
+from shardgen.streams import remarks
 
 _NARROW = 60  # columns from which on a description has room beside its option
 _MIN_BAR = 10
@@ -84,29 +84,9 @@ def fitted(text: str, stream: TextIO) -> str:
 
 
 def say(text: str, err: bool = False) -> None:
-    """Print the text, fitted to the terminal."""
-    click.echo(fitted(text, sys.stderr if err else sys.stdout), err=err)
-
-
-class _TerminalOutput(io.FileIO):
-    """A terminal that takes everything once it is closed: a command goes on, or saves, where nobody looks any more."""
-
-    def write(self, data: Any) -> int:
-        try:
-            return super().write(data)
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            return len(data)
-
-
-def ignore_closed_terminal() -> None:
-    """From now on, writing to stdout or stderr is no error when it is a terminal that has been closed meanwhile."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper) and stream.isatty():
-            output = io.BufferedWriter(_TerminalOutput(stream.fileno(), "w", closefd=False))
-            setattr(sys, name, io.TextIOWrapper(output, stream.encoding, stream.errors, line_buffering=True))
+    """Print a remark about the work, fitted to the terminal: where it cannot be written, the work has not failed."""
+    with remarks():
+        click.echo(fitted(text, sys.stderr if err else sys.stdout), err=err)
 
 
 def shows_bars() -> bool:

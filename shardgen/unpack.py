@@ -5,6 +5,7 @@ not depend on which split is asked for. A file in the folder of a scale says who
 run, whose names and sizes may be any, are neither mixed with nor replaced.
 """
 
+import errno
 import hashlib
 import os
 import unicodedata
@@ -18,6 +19,7 @@ from shardgen.errors import RunError, UsageError
 from shardgen.files import write_atomically
 from shardgen.format import Address, Manifest, dump_json, scale_folder
 from shardgen.shard_reader import StoredSample, in_advance, open_manifest, scale_folders, stored_samples
+from shardgen.sources import printable
 
 _MAX_NAME_BYTES = 255  # of a file, on every file system in use
 _OWNER_NAME = ".shardgen-unpack"  # in the folder of a scale: the hash of the manifest whose samples lie there
@@ -25,11 +27,16 @@ _OWNER_NAME = ".shardgen-unpack"  # in the folder of a scale: the hash of the ma
 
 @dataclass
 class Unpacked:
-    """How much was written. `renamed` are (source, name) of samples that would have had the name of another."""
+    """How much was written.
+
+    `renamed` are (source, name) of samples that would have had the name of another; `too_long` are the paths that were
+    longer than the file system takes.
+    """
 
     num_samples: int = 0
     num_files: int = 0
     renamed: list[tuple[str, str]] = field(default_factory=list)
+    too_long: list[PurePosixPath] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def unpack(folder: Address, output: Path, split: str | None = None) -> Unpacked:
     Tiles of one photo carry their place (`STEM_x512_y0`), photos that differ only in their extension keep it
     (`STEM_jpg`, `STEM_png`), and where names are equal even so, or in another case, the samples carry their keys
     (`STEM_000000300042`). UsageError when other files are in the folder of a scale; RunError when a source's path leads
-    out of `output`.
+    out of `output`; and, after all others are written, when one is longer than the file system takes.
     """
     manifests = [open_manifest(path) for path in scale_folders(folder)]
     for manifest in manifests:
@@ -71,6 +78,13 @@ def unpack(folder: Address, output: Path, split: str | None = None) -> Unpacked:
         named = _named(manifest, split)
         _claim(output, manifest)
         _write_samples(output / scale_folder(manifest.scale), manifest, named, unpacked)
+    if unpacked.too_long:
+        total = len(unpacked.too_long) + unpacked.num_samples
+        example = printable(str(unpacked.too_long[0]))[:200]
+        raise RunError(
+            f"{len(unpacked.too_long):,} of {total:,} samples have names that are too long below {output}, e.g. "
+            f"{example}; all others are there. Name another --output, with a shorter path."
+        )
     return unpacked
 
 
@@ -85,6 +99,9 @@ def _write_samples(folder: Path, manifest: Manifest, named: Sequence[_Named], un
                 path = target.with_name(target.name + _suffix(name, manifest.scale))
                 _write(path, b"".join(codec.encode("png", sample.image(name))))
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                unpacked.too_long.append(one.path)
+                continue
             raise RunError(f"cannot write {target}: {error.strerror}") from error
         unpacked.num_samples += 1
         unpacked.num_files += len(images)

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from shardgen.format import (
 from shardgen.inventory import SHARD_FILE_KINDS, remove_shards, shard_names
 from shardgen.manifest import content_of
 from shardgen.marker import Marker, read_marker
-from shardgen.output_lock import locked
+from shardgen.output_lock import last_run, locked, output_of
 from shardgen.shard_reader import refuse_link, scale_folders
 from shardgen.store import file_size, is_local, pieces, read_bytes, remove
 
@@ -58,21 +57,31 @@ def verify(folder: Address, fix: bool, num_workers: int) -> Report:
 
     A shard is whole when it is what its done marker says; where the manifest says otherwise, that is broken. With
     `fix`, broken shards go, and the manifest of each folder where anything is broken: `generate` makes both again.
-    StoreError when a store does not give what it has: that says nothing about a shard.
+    StoreError when a store does not give what it has: that says nothing about a shard. UsageError while a run is
+    writing there, RunError when one has written what was being read: what it makes is not broken.
     """
-    folders = scale_folders(folder)
     report = Report()
-    for scale_folder in folders:
-        with locked(scale_folder.parent) if fix else nullcontext():
+    for scale_folder in scale_folders(folder):
+        output = output_of(scale_folder)
+        if fix:
+            with locked(output):
+                problems = _verify_scale(scale_folder, num_workers, report)
+                if problems:
+                    _remove_broken(scale_folder, problems)
+        else:
+            before = last_run(output)
             problems = _verify_scale(scale_folder, num_workers, report)
-            report.problems += problems
-            if fix and problems:
-                paths = [problem.path for problem in problems if problem.path.name != MANIFEST_NAME]
-                remove_shards(scale_folder, [path.stem for path in paths])
-                remove(scale_folder / MANIFEST_NAME)
-                if isinstance(scale_folder, Path):
-                    remove_temporaries(scale_folder)
+            if problems and last_run(output) != before:
+                raise RunError(f"a shardgen run has written to {output} while it was read. Run verify again.")
+        report.problems += problems
     return report
+
+
+def _remove_broken(folder: Address, problems: list[Problem]) -> None:
+    remove_shards(folder, [problem.path.stem for problem in problems if problem.path.name != MANIFEST_NAME])
+    remove(folder / MANIFEST_NAME)
+    if isinstance(folder, Path):
+        remove_temporaries(folder)
 
 
 def _verify_scale(folder: Address, num_workers: int, report: Report) -> list[Problem]:

@@ -89,6 +89,25 @@ def contract_files(output: Path) -> dict[str, str]:
     return found
 
 
+def deep_folder(folder: Path) -> str:
+    """Make folders below `folder` until their path is longer than the system takes; the path relative to it.
+
+    `photo.jpg` lies in the last one, a good photo that nobody can open by its path.
+    """
+    name, levels = "d" * 200, 21  # 4,220 bytes
+    photo = io.BytesIO()
+    Image.fromarray(make_photo(90, 120, seed=0)).save(photo, "JPEG")
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=here)
+        outer, here = here, os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(outer)
+    with open(os.open("photo.jpg", os.O_WRONLY | os.O_CREAT, dir_fd=here), "wb") as file:
+        file.write(photo.getvalue())
+    os.close(here)
+    return "/".join([name] * levels)
+
+
 def all_files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 

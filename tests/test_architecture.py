@@ -10,19 +10,19 @@ REPOSITORY = Path(__file__).parent.parent
 # Low rooms first. A room may import from earlier lines, and from rooms of its own line that stand before it.
 FLOORS = {
     "shardgen": """
-        __init__ errors format terminal
+        __init__ errors format utf8 streams terminal
         geometry files pixels bicubic plain_yaml ahead attempts store file_to_write
         degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
         degradation.steps degradation.recipe degradation.recipe_file degradation.words
-        config scratch sources exclusion png_file tiff_file jpeg_file rgb8 photo photo_reader resample codec
+        config scratch output_lock sources exclusion png_file tiff_file jpeg_file rgb8 photo photo_reader resample codec
         cpus picture measures duplicates
         degrade description plan tiles statistics triplet shard_writer shard_upload
         marker shard_job
         engines.__init__ engines.fork_server engines.base engines.local engines.ray_node engines.ray
         inventory manifest progress shard_reader survey
         page.__init__ page.pictures page.plots page.render
-        output_lock generate inspect preview rebuild recipe_preview sample_photos unpack verify
+        generate inspect preview rebuild recipe_preview sample_photos unpack verify
         report.__init__ report.words report.contents report.figures report.extremes report.gallery
         report.last_run report.page
         commands.__init__ commands.types commands.generate commands.check commands.look commands.recipe commands.report
@@ -53,6 +53,7 @@ CONTRACT = {
     "trainer": {
         *("shardgen.format", "shardgen.bicubic", "shardgen.store", "shardgen.photo", "shardgen.errors"),
         *("shardgen.__init__", "shardgen.plain_yaml", "shardgen.terminal", "shardgen.file_to_write"),
+        *("shardgen.output_lock", "shardgen.streams", "shardgen.utf8"),
         *("shardgen.page.pictures", "shardgen.page.plots", "shardgen.page.render"),
     },
     "shardgen": set(),

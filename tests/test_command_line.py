@@ -323,6 +323,79 @@ def test_a_folder_that_is_called_nearly_as_a_command_is_one(tmp_path: Path, monk
     assert "exports is no command; to train on it: --shards exports" in trainer("exports").err
 
 
+# ---- empty paths
+
+
+EMPTY = "the path is empty; expected a folder or a file, or . for the working directory"
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["generate", "--input", ""], "'-i' / '--input': "),
+        (["generate", "--output", ""], "'-o' / '--output': "),
+        (["generate", "--exclude", ""], "'--exclude': "),
+        (["inspect", ""], "'[FOLDER]': "),
+        (["inspect", "file://"], "'[FOLDER]': "),
+        (["unpack", "x", "-o", ""], "'-o' / '--output': "),
+        (["report", "x", "--output="], "'-o' / '--output': "),
+    ],
+)
+def test_an_empty_path_is_not_the_working_directory(
+    words: list[str], option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run_cli(*words)
+    assert done.returncode == 2 and f"Invalid value for {option}{EMPTY}" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["generate", "-i", "{photos}", "--degradation", ""], ["recipe", "check", ""]])
+def test_an_empty_recipe_is_none(words: list[str], photos: Path) -> None:
+    done = run_cli(*(word.format(photos=photos) for word in words))
+    assert done.returncode == 2
+    assert done.stderr == "Error: recipe: there is no ''; expected one of realesrgan, bsrgan-light\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--shards", ""],
+        ["--out", ""],
+        ["--cache", ""],
+        ["--init", ""],
+        ["--config", ""],
+        ["evaluate", "--weights", ""],
+        ["evaluate", "--hr", ""],
+        ["export", "--output", ""],
+        ["report", "x", "--output", ""],
+        ["upscale", "x", "--output", ""],
+    ],
+)
+def test_the_trainer_refuses_empty_paths_too(words: list[str]) -> None:
+    done = trainer(*words)
+    assert done.code == 2 and f"{words[-2]}': {EMPTY}" in done.err
+
+
+def test_an_empty_path_in_a_file_of_settings_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("out: ''\n")
+    done = trainer("--config", tmp_path / "c.yaml", "--shards", tmp_path)
+    assert (done.code, done.err) == (2, f"Error: {tmp_path / 'c.yaml'}: out: {EMPTY}\n")
+
+
+def test_sample_photos_are_not_copied_to_an_empty_path() -> None:
+    done = CliRunner().invoke(sample_photos, [""])
+    assert done.exit_code == 2 and EMPTY in done.output
+
+
+def test_a_file_to_write_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "there").mkdir()
+    assert (
+        f"{tmp_path / 'there'} is a folder: name the file" in trainer("export", "--weights=x", "--output=~/there").err
+    )
+
+
 # ---- terminals
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import run_cli
+from helpers import deep_folder, run_cli
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -576,6 +576,17 @@ def test_a_link_into_an_unreadable_folder_is_named(tmp_path: Path, target: str) 
     (tmp_path / "secret").chmod(0o755)
     assert done.returncode == 0, done.stderr
     assert read_shards(tmp_path / "out").failures == {"linked.png": "cannot be read: Permission denied"}
+
+
+@pytest.mark.parametrize("fit", ["cover", "tile"])
+def test_a_path_that_is_too_long_is_one_failure(tmp_path: Path, fit: str) -> None:
+    folder_of(tmp_path / "in", good=2, bad=0)
+    too_long = f"{deep_folder(tmp_path / 'in')}/photo.jpg"
+    done = run("-i", tmp_path / "in", "-o", tmp_path / "out", "--fit", fit)
+    assert done.returncode == 0, done.stderr
+    shards = read_shards(tmp_path / "out")
+    assert shards.failures == {too_long: "cannot be read: File name too long"}
+    assert_all_accounted_for(shards, {"good/0.png", "good/1.png", too_long})
 
 
 def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import generate, make_photo, read_images, run_cli
+from helpers import generate, make_photo, make_photos, read_images, run_cli
 from PIL import Image
 
 from shardgen.format import dump_json, load_index, load_json
@@ -255,6 +255,27 @@ def test_unpack_into_a_file_is_refused(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     done = run_cli("unpack", shards, "-o", tmp_path / "file")
     assert done.returncode == 2 and f"{tmp_path / 'file'} is a file: name a folder" in done.stderr
+
+
+def test_unpack_names_what_has_too_long_a_path_and_writes_the_others(tmp_path: Path) -> None:
+    make_photos(tmp_path / "in", 2)
+    deep = tmp_path / "in" / "/".join(["d" * 200] * 15)  # 3,015 bytes, as much as the output takes
+    deep.mkdir(parents=True)
+    (tmp_path / "in/class0/img0.jpg").rename(deep / "deep.jpg")
+    generate(tmp_path / "in", tmp_path / "out", "-s", 2)
+    output = tmp_path / "/".join(["o" * 200] * 7)
+    done = run_cli("unpack", tmp_path / "out", "-o", output)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"Error: 1 of 2 samples have names that are too long below {output}, e.g. dddd")
+    assert done.stderr.endswith("; all others are there. Name another --output, with a shorter path.\n")
+    assert {path.name for path in (output / "scale_2x/class1").iterdir()} == {
+        f"img1_{name}" for name in ("hr.png", "lr_2x.png", "upsampled_2x.png")
+    }
+
+
+def test_a_picture_may_have_the_longest_name_that_there_is(shards: Path, tmp_path: Path) -> None:
+    output = tmp_path / f"{'名' * 83}ab.png"  # 255 bytes, in which a temporary name has no room
+    assert run_cli("preview", shards / "scale_2x", "-o", output).returncode == 0 and output.exists()
 
 
 def test_unpack_does_not_leave_its_folder(shards: Path, tmp_path: Path) -> None:

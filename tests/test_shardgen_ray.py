@@ -244,6 +244,13 @@ def test_a_node_with_other_libraries_is_named(photos: Path, tmp_path: Path) -> N
     )
 
 
+def test_a_node_whose_file_names_are_not_utf8_is_named(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    assert str(on_node(photos, tmp_path)).endswith(") takes file names for ascii. Start Ray there with PYTHONUTF8=1.")
+
+
 ENGINE = """
     import os, sys
     from pathlib import Path

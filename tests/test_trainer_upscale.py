@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import make_photo
+from helpers import deep_folder, make_photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
@@ -720,6 +720,20 @@ def test_a_photo_is_never_overwritten(how: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is one of the photos, and would be overwritten: choose another output"):
         upscale_photos(plain(), paths, output, device=CPU, compare=True)
     assert [path.read_bytes() for path in paths] == before
+
+
+def test_names_that_are_too_long_do_not_stop_the_others(tmp_path: Path) -> None:
+    longest, longer = f"{'名' * 82}a.png", f"{'名' * 83}ab.png"  # with `_2x`, 253 and 258 bytes
+    (tmp_path / "in").mkdir()
+    photos(tmp_path / "in", longest, longer)
+    deep = deep_folder(tmp_path / "in")
+    with pytest.raises(UsageError) as failed:
+        for _ in upscale_photos(plain(), list_photos([tmp_path / "in"]), tmp_path / "out", device=CPU):
+            pass
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [longest.replace(".", "_2x.")]
+    assert str(failed.value).startswith("2 of 3 photos could not be enlarged:\n  cannot read ")
+    assert deep[:3000] in str(failed.value) and ": File name too long\n  cannot write " in str(failed.value)
+    assert str(failed.value).endswith(f"{longer.replace('.', '_2x.')}: the name is too long")
 
 
 def test_a_bad_photo_does_not_stop_the_others(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The command line: which commands there are, and how each of them may end."""
 
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from click.core import ParameterSource
 
 from shardgen import __version__
 from shardgen.store import StoreError
-from shardgen.terminal import HelpFormatter, did_you_mean, ignore_closed_terminal
+from shardgen.terminal import HelpFormatter, did_you_mean
 from trainer.commands.evaluate import evaluate_command
 from trainer.commands.export import export_command
 from trainer.commands.options import OPTIONS
@@ -28,10 +27,6 @@ click.Context.formatter_class = HelpFormatter
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line. Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 129/130/143 interrupted."""
-    ignore_closed_terminal()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end the run
-            stream.reconfigure(errors="backslashreplace")
     try:
         # Shells complete the words of the console script, and click takes the variable's name from its name.
         name = "trainer" if _COMPLETION in os.environ else "python -m trainer"

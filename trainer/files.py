@@ -8,6 +8,7 @@ from pathlib import Path
 from trainer.errors import RunError
 
 _TEMPORARY_SUFFIX = ".tmp"
+_NAME_LETTERS = 40  # of the file's own name in its temporary one: a name ends at 255 bytes
 
 
 @contextmanager
@@ -16,7 +17,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Makes missing folders. RunError when the disk is full or the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY_SUFFIX}")
+    temporary = path.with_name(f".{path.name[:_NAME_LETTERS]}.{os.getpid()}{_TEMPORARY_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
@@ -18,5 +18,6 @@ def loading() -> Iterator[None]:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    os.write(2, b"Interrupted.\n")
+    with suppress(OSError):  # of a stream that is full
+        os.write(2, b"Interrupted.\n")
     os._exit(130)

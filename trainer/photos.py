@@ -3,6 +3,7 @@
 The generator's decoder reads them, so that a network sees a photo as it was trained on it.
 """
 
+import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True, "quality": 20, "method": 1, "exact": True},  # exact: also what lies under transparency
 }
 _LARGEST_SIDE_PX = {"PNG": 2**31 - 1, "JPEG": 65_535, "WEBP": 16_383}
+_MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4096  # of every file system in use; of Linux
 _ICC_COLOUR_SPACE = slice(16, 20)  # of the profile's header, ICC.1 section 7.2
 
 
@@ -75,6 +77,9 @@ def list_photos(paths: Iterable[Path], leave_out: Path | None = None) -> list[Pa
 
 def _walk(root: Path, leave_out: Path | None) -> list[Path]:
     def refuse(error: OSError) -> None:
+        if error.errno == errno.ENAMETOOLONG:  # what is in there cannot be read: one failure among the photos
+            photos.append(Path(error.filename))
+            return
         raise UsageError(f"cannot list {error.filename}: {error.strerror}") from error
 
     unwanted = leave_out.resolve() if leave_out else None
@@ -116,9 +121,11 @@ def _is_grey(rgb: Pixels) -> bool:
 
 
 def check_writable(path: Path, height: int, width: int, has_alpha: bool) -> None:
-    """UsageError when no photo of that size, in px, can be written as what the path's extension says."""
+    """UsageError when no photo of that size, in px, can be written under that name, as what its extension says."""
     if is_photo_name(path) and path.suffix.lower() not in _WRITTEN_AS:
         raise UsageError(f"cannot write {path}: photos are written as .png, .jpg or .webp")
+    if len(os.fsencode(path.name)) > _MAX_NAME_BYTES or len(os.fsencode(path)) >= _MAX_PATH_BYTES:
+        raise UsageError(f"cannot write {path}: the name is too long")
     image_format = _format(path)
     if max(height, width) > _LARGEST_SIDE_PX[image_format]:
         limit = f"{_LARGEST_SIDE_PX[image_format]:,}"

@@ -19,6 +19,7 @@ from shardgen.format import (
     load_manifest,
     lr_name,
 )
+from shardgen.output_lock import being_written, wait_for
 from shardgen.store import list_files, list_folders, read_bytes
 from trainer.cache.contents import Decoder, sha256_of
 from trainer.cache.folder import CacheFolder
@@ -157,6 +158,8 @@ def _what_it_is(folder: Address) -> str:
     scales = [folder / name for name in list_folders(folder) if MANIFEST_NAME in list_files(folder / name)]
     if scales:
         return f"that is the folder above the scales; name one of them: --shards {' or '.join(map(str, scales))}"
+    if output := being_written(folder):
+        return wait_for(output)
     if any(name.endswith(".tar") for name in list_files(folder)):
         return (
             f"there are tars but no {MANIFEST_NAME}, so generating was not finished; "

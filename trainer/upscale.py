@@ -83,13 +83,15 @@ def _upscale_all(
             before = read_photo(path)
             height, width = before.rgb.shape[:2]
             check_writable(result, height * factor, width * factor, before.alpha is not None)
+            if compare:
+                check_writable(_compare_path(result), 1, 1, has_alpha=False)
             after = _enlarge_photo(model, before, factor, device, tile)
         except UsageError as error:
             if len(work) == 1:
                 raise
             failures.append(str(error))
             continue
-        replaced = result.exists()
+        replaced = _identity(result) is not None
         write_photo(result, after)
         if compare:
             _write_comparison(_compare_path(result), path.name, before, after, factor)
@@ -166,12 +168,21 @@ def _compare_path(result: Path) -> Path:
 
 def _refuse_to_overwrite(photos: Sequence[Path], results: Sequence[Path]) -> None:
     # By what the disk says, so that links and names in another case are seen through.
-    inputs = {(status.st_dev, status.st_ino) for status in (path.stat() for path in photos if path.exists())}
+    inputs = set(map(_identity, photos)) - {None}
     for result in results:
-        if result.exists() and (result.stat().st_dev, result.stat().st_ino) in inputs:
+        if _identity(result) in inputs:
             raise UsageError(f"{result} is one of the photos, and would be overwritten: choose another output")
         if refusal := why_not(result, "trainer upscale"):
             raise UsageError(refusal)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What the disk knows a file by; None where there is none, or can be none of such a name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 # ---- one photo

@@ -1,6 +1,7 @@
 """`shardgen generate`."""
 
 import functools
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from shardgen.exclusion import Exclusion
 from shardgen.format import CODECS, Address, scale_folder
 from shardgen.generate import STATS_NAME, Outcome, Preparation, generate, prepare
 from shardgen.sources import printable
-from shardgen.terminal import Choice, plural, say
+from shardgen.streams import remarks
+from shardgen.terminal import Choice, fitted, plural, say
 
 _CPUS = "[default: the CPUs that this process may use, or those of the cluster]"
 _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, else one of this run's own]"
@@ -116,7 +118,7 @@ def generate_command(
         **settings,
     )
     if dry_run:
-        say(_preparation_text(prepare(config, exclude)))
+        click.echo(fitted(_preparation_text(prepare(config, exclude)), sys.stdout))
         return
     with chosen as made_by:
         outcome = generate(config, made_by, functools.partial(_confirm, auto=auto), exclude)
@@ -146,8 +148,9 @@ def _confirm(preparation: Preparation, auto: bool) -> None:
             say("\n".join(_photo_lines(preparation)))
         return
     say(_preparation_text(preparation))
-    if not auto and not click.confirm("Go on?", default=True):
-        raise click.Abort
+    with remarks():
+        if not auto and not click.confirm("Go on?", default=True):
+            raise click.Abort
 
 
 def _photo_lines(p: Preparation) -> list[str]:
@@ -224,7 +227,7 @@ def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:
     num_photos = max(manifest["totals"]["photos"] for manifest in outcome.manifests.values())
     limit = failure_limit(max_failures, num_photos)
     if failures:
-        example = f"{printable(failures[0]['path'])}: {failures[0]['reason']}"
+        example = f"{printable(failures[0]['path'])[:200]}: {failures[0]['reason']}"
         some = f"{len(failures):,} of {num_photos:,} photos failed (limit {limit:,})"
         click.echo(f"{some}, e.g. {example}. All are named in the manifest.", err=True)
     if not outcome.num_samples:

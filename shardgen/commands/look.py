@@ -51,7 +51,7 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
         if click.get_current_context().get_parameter_source("scale") is ParameterSource.COMMANDLINE:
             raise UsageError(f"--scale goes with --recipe: the shards in {source} have theirs")
         rows = draw_preview(source, output, count or 6)
-        click.echo(f"{output}: {plural(rows, 'sample')} of {source}")
+        say(f"{output}: {plural(rows, 'sample')} of {source}")
         return
     loaded = load_recipe(recipe)
     if not isinstance(source, Path):
@@ -61,7 +61,7 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
     if output.exists() and source.exists() and output.samefile(source):
         raise UsageError(f"{output} is the photo to show: name another --output")
     draw_recipe_preview(source, loaded, scale, count or 8, output)
-    click.echo(f"{output}: {source} under {count or 8} draws of {loaded.name}, {scale}x")
+    say(f"{output}: {source} under {count or 8} draws of {loaded.name}, {scale}x")
 
 
 @click.command("unpack", short_help="Write samples as loose PNG files.")
@@ -79,7 +79,7 @@ def unpack_command(folder: Address, output: Path, split: str | None) -> None:
       shardgen unpack shards/scale_4x -o OST_LR
     """
     done = unpack(folder, output, split)
-    click.echo(f"{output}: {plural(done.num_samples, 'sample')}, {plural(done.num_files, 'file')}")
+    say(f"{output}: {plural(done.num_samples, 'sample')}, {plural(done.num_files, 'file')}")
     if done.renamed:
         source, name = done.renamed[0]
         say(

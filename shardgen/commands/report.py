@@ -10,6 +10,7 @@ from shardgen.commands.types import ADDRESS, human_bytes, option
 from shardgen.errors import ShardgenError
 from shardgen.file_to_write import PAGE_WRITERS, FileToWrite
 from shardgen.format import Address
+from shardgen.output_lock import being_written, wait_for
 from shardgen.progress import ProgressDisplay
 from shardgen.shard_job import Progress
 from shardgen.sources import printable
@@ -43,9 +44,12 @@ def report_command(shards: Address, output: Path, samples: int) -> None:
     )
     if written.damages:
         what, reason = written.damages[0]
+        running = being_written(shards)
+        fix = f"`shardgen verify {shards} --fix` removes what is broken."
+        advice = fix if running is None else f"But {wait_for(running)}."
         raise ShardgenError(
             f"{len(written.damages):,} samples or shards could not be read, e.g. {what}: {printable(reason)[:300]}. "
-            f"The page names them; `shardgen verify {shards} --fix` removes what is broken."
+            f"The page names them. {advice}"
         )
 
 

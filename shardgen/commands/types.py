@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from shardgen.degradation.recipe_file import BUILT_IN
 from shardgen.format import Address
-from shardgen.store import parse_address
+from shardgen.store import AddressError, parse_address
 from shardgen.terminal import complete_file, complete_word
 
 
@@ -21,7 +21,10 @@ class AddressParam(click.ParamType[Address]):
     name = "address"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        return parse_address(value) if isinstance(value, str) else value
+        try:
+            return parse_address(value) if isinstance(value, str) else value
+        except AddressError as error:
+            self.fail(str(error), param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return complete_file(incomplete)
@@ -33,7 +36,7 @@ class LocalPath(click.ParamType[Path]):
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        address = parse_address(value) if isinstance(value, str) else value
+        address = ADDRESS.convert(value, param, ctx)
         if not isinstance(address, Path):
             self.fail(f"{address} lies in a store; expected a path of this machine", param, ctx)
         return address

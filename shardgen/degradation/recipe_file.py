@@ -21,6 +21,8 @@ def load_recipe(name: str) -> Recipe:
     """
     if name in BUILT_IN:
         return _parse(recipe_text(name), name, name)
+    if not name:
+        require_known(name, BUILT_IN, "recipe")
     path = parse_path(name)
     if not path.suffix and not path.exists():
         require_known(name, BUILT_IN, "recipe")

@@ -3,6 +3,7 @@
 import os
 import platform
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,8 @@ def make(
     With `compare`, photos on this node must be as they were listed: one that a node alone cannot see is no bad photo.
     """
     limit_threads()
+    if (encoding := sys.getfilesystemencoding()) != "utf-8":
+        return RunError(f"node {node_name()} takes file names for {encoding}. Start Ray there with PYTHONUTF8=1.")
     found = versions()
     if found != expected:
         theirs = ", ".join(

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from shardgen.file_to_write import FileToWrite
+from shardgen.terminal import say
 from trainer.commands.types import PATH
 from trainer.loading import loading
 
@@ -33,4 +34,4 @@ def export_command(weights: Path, output: Path) -> None:
     report = export_onnx(weights, output)
     sizes = ", ".join(f"{width}x{height}" for _, height, width in report.sizes)
     kind = f"{report.spec.name}, {report.spec.scale}x, opset {report.opset}, {report.num_bytes / 1e6:.1f} MB"
-    click.echo(f"{report.path}: {kind}; within {report.difference:.0e} of PyTorch in onnxruntime at {sizes} px")
+    say(f"{report.path}: {kind}; within {report.difference:.0e} of PyTorch in onnxruntime at {sizes} px")

@@ -6,6 +6,7 @@ import click
 
 from shardgen.file_to_write import PAGE_WRITERS, FileToWrite
 from shardgen.format import Address
+from shardgen.terminal import say
 from trainer.commands.types import ADDRESS
 from trainer.loading import loading
 
@@ -33,4 +34,4 @@ def report_command(runs: tuple[Address, ...], output: Path) -> None:
         from trainer.report.page import write_report
     report = write_report(runs, output)
     named = ", ".join(report.labels[:8]) + (f" and {len(report.labels) - 8:,} more" if len(report.labels) > 8 else "")
-    click.echo(f"{report.path}: {report.num_bytes / 1e6:.1f} MB, {named}")
+    say(f"{report.path}: {report.num_bytes / 1e6:.1f} MB, {named}")

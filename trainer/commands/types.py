@@ -47,7 +47,10 @@ class LocalPath(click.Path):
     """A folder or file of this machine."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        return parse_path(value) if isinstance(value, str) else value
+        try:
+            return parse_path(value) if isinstance(value, str) else value
+        except AddressError as error:
+            self.fail(str(error), param, ctx)
 
 
 ADDRESS, PATH = AddressType(), LocalPath()

@@ -5,6 +5,7 @@ from typing import Literal
 
 import click
 
+from shardgen.terminal import say
 from trainer.commands.types import PATH, Tile
 from trainer.loading import loading
 
@@ -58,6 +59,6 @@ def upscale_command(
     for done in results:
         before, after = (f"{width}x{height}" for width, height in (done.size_before, done.size_after))
         replaced = ", replacing the file that was there" if done.replaced else ""
-        click.echo(f"{done.result}  {before} to {after} px in {done.seconds:.1f} s{replaced}")
+        say(f"{done.result}  {before} to {after} px in {done.seconds:.1f} s{replaced}")
         if done.compare:
-            click.echo(f"{done.compare}  bicubic | network")
+            say(f"{done.compare}  bicubic | network")
