@@ -469,19 +469,22 @@ def test_of_trainings_that_start_at_once_with_one_name_the_others_are_refused(
 @pytest.mark.parametrize(
     ("option", "value", "former"),
     [
-        ("--batch-size", 8, 4),
-        ("--steps", 3, 2),
-        ("--lr", 0.001, None),
-        ("--seed", 1, 0),
-        ("--model", "lite", "ultra_lite"),
-        ("--init", "a.pth", None),
+        ("--batch-size", 8, "with --batch-size 4"),
+        ("--steps", 3, "with --steps 2"),
+        ("--lr", 0.001, "with --lr 0.004"),
+        ("--warmup", 0, "with --warmup 1"),
+        ("--val-every", 2, "with --val-every 200"),
+        ("--patches-per-sample", 2, "with --patches-per-sample 1"),
+        ("--seed", 1, "with --seed 0"),
+        ("--model", "lite", "with --model ultra_lite"),
+        ("--init", "a.pth", "without --init"),
     ],
 )
 def test_a_change_that_would_train_something_else_is_refused(
-    option: str, value: object, former: object, copied: Path, tmp_path: Path
+    option: str, value: object, former: str, copied: Path, tmp_path: Path
 ) -> None:
     go_on = ("--out", copied.parent, "--run", "lr", "--resume")
-    words = f"{copied} was begun with {option} {former}, not {value}; leave {option} out"
+    words = f"{copied} was begun {former}, not {value}; leave {option} out"
     assert words in refused(*go_on, option, value)
     (tmp_path / "change.yaml").write_text(f"{option.removeprefix('--')}: {value}\n")
     assert words in refused(*go_on, "--config", tmp_path / "change.yaml")
@@ -495,6 +498,36 @@ def test_a_change_that_trains_the_same_is_accepted(shards: Path, copied: Path, t
     assert "going on at step 2" in done.err and settings_of(copied)["shards"] == str(moved)
     (tmp_path / "all.yaml").write_text(f"run: lr\nout: {copied.parent}\nworkers: 0\n")
     assert trainer("--resume", "--config", tmp_path / "all.yaml").code == 0
+
+
+def test_what_a_default_came_to_is_no_change(shards: Path, copied: Path, tmp_path: Path) -> None:
+    """Defaults that follow from the network, the shards or other settings."""
+    before = settings_of(copied)
+    same = ("--lr", 0.004, "--warmup", 1, "--val-every", 200, "--patches-per-sample", 1, "--ranks", 1)
+    go_on = ("--out", copied.parent, "--run", "lr", "--resume")
+    done = trainer(*go_on, *same)
+    assert done.code == 0 and "going on at step 2" in done.err, done.err
+    lines = [f"{option[2:]}: {value}\n" for option, value in zip(same[::2], same[1::2], strict=True)]
+    (tmp_path / "same.yaml").write_text("".join(map(str, lines)))
+    assert trainer(*go_on, "--config", tmp_path / "same.yaml").code == 0
+    assert settings_of(copied) == before | {"out": str(copied.parent)}
+    begun = ("--out", tmp_path, "--run", "e")
+    assert trainer("--shards", shards / "scale_2x", *begun, *SMALL, "--epochs", 1).code == 0
+    assert trainer(*begun, "--resume", "--steps", 9).code == 0
+    assert f"{tmp_path / 'e'} was begun with --steps 9, not 10" in refused(*begun, "--resume", "--steps", 10)
+
+
+def test_a_finished_run_names_no_weights_that_are_gone(copied: Path, runs: Path) -> None:
+    """The last ones are in its state, from where they come back; the best ones are nowhere else."""
+    for name in ("model.pth", "best.pth"):
+        (copied / name).unlink()
+    shutil.rmtree(copied / "previews")
+    done = trainer("--out", copied.parent, "--run", "lr", "--resume")
+    assert done.code == 0, done.err
+    assert f"{copied / 'model.pth'}  the weights at the end\n" in done.out
+    assert (copied / "model.pth").read_bytes() == (runs / "lr" / "model.pth").read_bytes()
+    assert f"{copied / 'best.pth'} is missing; it held the best weights: " in done.out
+    assert f"{copied / 'previews'}/ is missing; it held bicubic | network | HR\n" in done.out
 
 
 def test_a_run_that_was_moved_or_renamed_goes_on_where_it_lies_now(

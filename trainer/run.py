@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from shardgen.store import file_size
 from trainer.cache.fetcher import FetchedAhead
 from trainer.checkpoint import Progress, explained, load_state
 from trainer.device import describe_device, limit_threads
@@ -133,6 +134,8 @@ def _train(
         with suppress(RunError):  # of a disk that is full, which is the error itself
             record.note("error", progress.step, message=str(error))
         raise
+    if world.leads and file_size(run.home / run.weights.name) is None:
+        record.save(progress, learner)  # of a run that had ended before: its state has them
     (peak_memory_bytes,) = world.max([_peak_memory_bytes(plan.device)])
     return Outcome(
         run=run,

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import yaml
@@ -17,10 +17,21 @@ from trainer.errors import UsageError
 from trainer.run_folder import RunFolder, existing_run, forget_job, run_of_job
 
 
+class Resolved(NamedTuple):
+    """The settings of a run, and the folder that it goes on in, None for a new run.
+
+    `asked` are settings that a run which goes on was begun without: its plan says whether it has them nevertheless.
+    """
+
+    config: TrainConfig
+    run: RunFolder | None
+    asked: dict[str, Any]
+
+
 def resolve(
     context: click.Context, values: dict[str, Any], file: Path | None, resume: bool, job: str | None, restarted: bool
-) -> tuple[TrainConfig, RunFolder | None]:
-    """The settings of a run, and the folder that it goes on in, None for a new run.
+) -> Resolved:
+    """What the words and files come to.
 
     A run goes on with `resume`, or when the torchrun `job` began it and was `restarted`. UsageError for an unknown key,
     a value of the wrong kind, or a change to a resumed run.
@@ -31,7 +42,7 @@ def resolve(
         if context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     }
     chosen = {**(_read(context, file) if file else {}), **typed}
-    run = None
+    run, asked = None, dict[str, Any]()
     out, name = chosen.get("out", values["out"]), chosen.get("run")
     if resume:
         run = existing_run(out, name)
@@ -41,25 +52,32 @@ def resolve(
         forget_job(out, name, job)
     if run is not None and file_size(run.home / run.config.name) is not None:  # else the job was killed before
         former = {"ranks": 1, **_read(context, run.home / run.config.name)}
-        _refuse_changes(chosen, former, run.home)
+        changed = {name: value for name, value in chosen.items() if value != former.get(name)}
+        asked = {name: value for name, value in changed.items() if name not in FREE_TO_CHANGE}
+        refuse_changes({name: value for name, value in asked.items() if former.get(name) is not None}, former, run.home)
+        free = {name: value for name, value in changed.items() if name in FREE_TO_CHANGE}
         # Where it lies now, whatever it was called when it was begun.
-        chosen = {**former, **chosen, "out": out, "run": run.home.name}
+        chosen = {**former, **free, "out": out, "run": run.home.name}
     settings = {**values, **chosen}
     if settings["shards"] is None:
         raise UsageError("name the shards to train on: --shards shards/scale_4x (shardgen generate makes them)")
     try:
-        return TrainConfig(**settings), run
+        return Resolved(TrainConfig(**settings), run, asked)
     except UsageError as error:
         raise UsageError(f"{error} (with the settings in {file})" if file else str(error)) from error
 
 
-def _refuse_changes(chosen: dict[str, Any], former: dict[str, Any], run: Address) -> None:
-    for name, value in chosen.items():
-        if name not in FREE_TO_CHANGE and value != former.get(name):
+def refuse_changes(asked: dict[str, Any], begun: dict[str, Any], run: Address) -> None:
+    """UsageError when the run was begun with something else than what is asked."""
+    for name, value in asked.items():
+        former = begun.get(name)
+        if value != former:
             option = "--" + name.replace("_", "-")
+            how = f"without {option}" if former is None else f"with {option} {former}"
+            what = f"the default of {option}" if value is None else value
             raise UsageError(
-                f"{run} was begun with {option} {former.get(name)}, not {value}; leave {option} out to go on "
-                f"exactly, or begin a new run, e.g. with --init {run / 'model.pth'}"
+                f"{run} was begun {how}, not {what}; leave {option} out to go on exactly, or begin a new run, e.g. "
+                f"with --init {run / 'model.pth'}"
             )
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from shardgen.store import list_files, list_folders
 from shardgen.terminal import Bar, say, shows_bars
 from trainer.cache.folder import cache_for
-from trainer.commands.settings import resolve
+from trainer.commands.settings import refuse_changes, resolve
 from trainer.commands.tables import quality_table
 from trainer.config import TrainConfig
 from trainer.place import Place
@@ -26,8 +27,10 @@ def train_command(context: click.Context, config_file: Path | None, resume: bool
     """Train, as one of the processes that torchrun started or alone, and say how it went. Returns the exit code."""
     with open_world(Place.of(os.environ)) as world:
         job, restarted = world.place.job, world.restarted
-        config, run = world.led(lambda: resolve(context, values, config_file, resume, job, restarted))
+        config, run, asked = world.led(lambda: resolve(context, values, config_file, resume, job, restarted))
         plan = world.together(lambda: plan_run(config, _open(config, world.place), world.place))
+        if run is not None:
+            world.together(lambda: refuse_changes(asked, _settled(plan), run.home))
         folder = run.locked() if run else new_run(config.out, config.run, _default_name(plan))
         with StopRequest() as stop:
             outcome = train(plan, folder, stop, functools.partial(say, err=True), world)
@@ -59,6 +62,12 @@ def _default_name(plan: Plan) -> str:
     return f"{plan.config.model}-{plan.folder.scale}x" + ("-up" if plan.config.input == "up" else "")
 
 
+def _settled(plan: Plan) -> dict[str, Any]:
+    """The settings of a run with what they came to where they were left open."""
+    came_to = {"steps": plan.total_steps, "lr": plan.lr, "warmup": plan.warmup, "val_every": plan.val_every}
+    return {**vars(plan.config), **came_to, "patches_per_sample": plan.schedule.patches_per_sample}
+
+
 def _again(run: RunFolder, world: World) -> str:
     # torchrun would take --run for a word of its own, were it not for the two dashes.
     start = "python -m trainer" if world.ranks == 1 else "torchrun ... -m -- trainer"
@@ -76,11 +85,13 @@ def _result(outcome: Outcome) -> str:
         f"{progress.step:,} steps in {_duration(progress.trained_s)} ({patches_per_s:,.0f} patches/s); "
         f"at most {outcome.peak_memory_bytes / 1e9:.1f} GB of memory"
     )
-    lines.append(f"{run.home / run.weights.name}  the weights at the end")
+    made = {run.weights.name: "the weights at the end"}
     if progress.best_psnr_y is not None:
         best = f"{progress.best_psnr_y:.2f} dB after step {progress.best_step:,}"
-        lines.append(f"{run.home / run.best.name}  the best weights: {best}")
-        lines.append(f"{run.home / run.previews.name}/  bicubic | network | HR")
+        made |= {run.best.name: f"the best weights: {best}", f"{run.previews.name}/": "bicubic | network | HR"}
+    there = {*list_files(run.home), *(f"{name}/" for name in list_folders(run.home))}
+    for name, what in made.items():  # of a run that had ended before, any may be gone
+        lines.append(f"{run.home}/{name}  {what}" if name in there else f"{run.home}/{name} is missing; it held {what}")
     lines.append(f"{run.home / run.journal.name}, {run.home / run.tensorboard.name}/  all figures")
     return "\n".join(lines)
 
