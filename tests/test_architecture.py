@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).parent.parent
 # Low rooms first. A room may import from earlier lines, and from rooms of its own line that stand before it.
 FLOORS = {
     "shardgen": """
-        __init__ errors format terminal
+        __init__ errors format process terminal
         geometry files pixels bicubic ahead attempts store
         degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
@@ -31,7 +31,7 @@ FLOORS = {
         __init__ errors pixels loading
         config device files losses memory metrics picture stopping
         place meeting world
-        models.blocks models.compact models.rrdb models.__init__ weights_layout weights
+        models.blocks models.compact models.rrdb models.__init__ weights_layout tensor_file weights
         stream.__init__ stream.draws stream.schedule stream.patches stream.mapped_shard stream.shard_list
         stream.batches
         stream.fork_server stream.queues stream.ring stream.transfer stream.chunks stream.source
@@ -51,7 +51,7 @@ ORDER = {package: floors.split() for package, floors in FLOORS.items()}
 CONTRACT = {
     "trainer": {
         *("shardgen.format", "shardgen.bicubic", "shardgen.store"),
-        *("shardgen.__init__", "shardgen.terminal"),
+        *("shardgen.__init__", "shardgen.process", "shardgen.terminal"),
         *("shardgen.page.pictures", "shardgen.page.plots", "shardgen.page.render"),
     },
     "shardgen": set(),
