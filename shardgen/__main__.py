@@ -1,14 +1,18 @@
 """python -m shardgen, and the `shardgen` command."""
 
 import sys
+from contextlib import suppress
 
 from shardgen.engines.fork_server import start_fork_server
+from shardgen.process import leave_deleted_folder
 
 
 def run() -> None:
     """Import the command line only now: worker processes import this module too, and need none of it."""
+    leave_deleted_folder()
     if sys.argv[1:2] == ["generate"]:  # its workers' imports and this process's then take the time of one
-        start_fork_server()
+        with suppress(OSError):  # whoever needs it starts it again, and says what is wrong
+            start_fork_server()
     from shardgen.cli import main
 
     main()

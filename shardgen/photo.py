@@ -25,6 +25,7 @@ from PIL import Image
 
 from shardgen.errors import PhotoError
 from shardgen.pixels import Pixels
+from shardgen.process import shortage
 
 # A 200-megapixel phone photo passes; what is larger is refused by its header, before memory is spent on it.
 MAX_PIXELS = 250_000_000
@@ -55,12 +56,17 @@ def announce(path: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's content. PhotoError when it cannot be read, is empty, or is larger than any photo."""
+    """The file's content. PhotoError when it cannot be read, is empty, or is larger than any photo.
+
+    OSError when this process has too many files open, which is not the photo's fault.
+    """
     try:
         with open(path, "rb") as file:
             check_size(os.fstat(file.fileno()).st_size)
             data = file.read()
     except OSError as error:
+        if shortage(error):
+            raise
         raise PhotoError(f"cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise PhotoError("not enough memory to read it") from error
@@ -114,6 +120,10 @@ def _open(data: bytes) -> Image.Image:
             warnings.simplefilter("always")
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Exception as error:
+        if isinstance(error, MemoryError):
+            raise PhotoError("not enough memory to open it") from error
+        if shortage(error):  # Pillow loads what reads a format when it is needed
+            raise
         if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
             raise PhotoError("HEIC is not supported: convert it to JPEG or PNG first") from error
         raise PhotoError("not an image, or its header is damaged") from error

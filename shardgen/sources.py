@@ -3,12 +3,15 @@
 import os
 import stat
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from shardgen.errors import UsageError
 from shardgen.format import Address
+from shardgen.process import shortage
 from shardgen.store import file_size, find_files
 
 if TYPE_CHECKING:
@@ -131,23 +134,26 @@ def _walk(folder: str, prefix: str, entered: set[tuple[int, int]], listing: List
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    try:
+    with _listing(folder):
         status = os.stat(folder)
-    except OSError as error:
-        raise UsageError(_cannot_list(folder, error)) from error
     return status.st_dev, status.st_ino
 
 
 def _entries(folder: str) -> list["os.DirEntry[str]"]:
+    with _listing(folder), os.scandir(folder) as entries:
+        return list(entries)
+
+
+@contextmanager
+def _listing(folder: str) -> Iterator[None]:
     try:
-        with os.scandir(folder) as entries:
-            return list(entries)
+        yield
     except OSError as error:
-        raise UsageError(_cannot_list(folder, error)) from error
-
-
-def _cannot_list(folder: str, error: OSError) -> str:
-    return f"cannot list {folder}: {error.strerror}. Mend its permissions, or move it out of the input."
+        if shortage(error):
+            raise
+        raise UsageError(
+            f"cannot list {folder}: {error.strerror}. Mend its permissions, or move it out of the input."
+        ) from error
 
 
 def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:

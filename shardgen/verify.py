@@ -30,6 +30,7 @@ from shardgen.inventory import SHARD_FILE_KINDS, remove_shards, shard_names
 from shardgen.manifest import content_of
 from shardgen.marker import Marker, read_marker
 from shardgen.output_lock import locked
+from shardgen.process import shortage
 from shardgen.shard_reader import refuse_link, scale_folders
 from shardgen.store import file_size, is_local, pieces, read_bytes, remove
 
@@ -58,7 +59,8 @@ def verify(folder: Address, fix: bool, num_workers: int) -> Report:
 
     A shard is whole when it is what its done marker says; where the manifest says otherwise, that is broken. With
     `fix`, broken shards go, and the manifest of each folder where anything is broken: `generate` makes both again.
-    StoreError when a store does not give what it has: that says nothing about a shard.
+    StoreError when a store does not give what it has, OSError or MemoryError when this process has too many files open
+    or too little memory: that says nothing about a shard.
     """
     folders = scale_folders(folder)
     report = Report()
@@ -105,6 +107,8 @@ def _manifest_or_fault(folder: Address) -> Manifest | str:
     except FileNotFoundError:
         return "missing: the run did not finish"
     except (FormatError, RunError, OSError) as error:
+        if shortage(error):
+            raise
         return str(error)
     except (KeyError, TypeError) as error:
         return f"its settings are not whole ({error!r})"
@@ -130,6 +134,8 @@ def _shard_fault(manifest: Manifest, name: str) -> tuple[str | None, Marker | No
         if record := _record_of(tar, marker):
             _check_content(tar, manifest, record)
     except (RunError, FormatError, OSError) as error:
+        if shortage(error):
+            raise
         return str(error), marker
     return None, marker
 

@@ -19,6 +19,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from shardgen.process import shortage
 from trainer.errors import UsageError
 from trainer.files import replacing
 from trainer.pixels import Pixels
@@ -117,6 +118,8 @@ def read_photo(path: Path) -> Photo:
             raise UsageError(f"cannot read {path}: it has more than {_MAX_FILE_BYTES:,} bytes")
         data = path.read_bytes()
     except OSError as error:
+        if shortage(error):
+            raise
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     if not data:
         raise UsageError(f"{path} is an empty file")
@@ -130,6 +133,8 @@ def read_photo(path: Path) -> Photo:
     except _Unreadable as error:
         raise UsageError(f"cannot read {path}: {error}") from error
     except Exception as error:  # decoders raise all sorts of things on damaged data
+        if reason := shortage(error):
+            raise UsageError(f"cannot read {path}: {reason}") from error
         raise UsageError(f"{path} is damaged or truncated: {str(error).strip() or type(error).__name__}") from error
     rgb = np.ascontiguousarray(pixels[:, :, :3])
     alpha = np.ascontiguousarray(pixels[:, :, 3]) if pixels.shape[2] == 4 else None
@@ -146,6 +151,8 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Exception as error:
+        if shortage(error):
+            raise
         if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
             raise _Unreadable("HEIC is not supported; convert it to JPEG or PNG first") from error
         raise _Unreadable("it is no image, or its beginning is damaged") from error
