@@ -45,7 +45,7 @@ def _measure(task: Task) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    from trainer.tiles import is_out_of_memory
+    from trainer.memory import is_out_of_memory
 
     said = (str(error).strip().splitlines() or [""])[0]
     return f"out of memory ({said})" if is_out_of_memory(error) else f"{type(error).__name__}: {said}"

@@ -1,8 +1,10 @@
 """python -m shardgen, and the `shardgen` command."""
 
 import sys
+from contextlib import suppress
 
 from shardgen.engines.fork_server import start_fork_server
+from shardgen.process import leave_deleted_folder
 from shardgen.streams import guarded
 from shardgen.utf8 import require_utf8
 
@@ -10,9 +12,11 @@ from shardgen.utf8 import require_utf8
 def run() -> None:
     """Import the command line only now: worker processes import this module too, and need none of it."""
     require_utf8()
+    leave_deleted_folder()
     with guarded():
         if sys.argv[1:2] == ["generate"]:  # its workers' imports and this process's then take the time of one
-            start_fork_server()
+            with suppress(OSError):  # whoever needs it starts it again, and says what is wrong
+                start_fork_server()
         from shardgen.cli import main
 
         main()

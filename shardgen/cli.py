@@ -16,6 +16,7 @@ from shardgen.commands.recipe import recipe_commands
 from shardgen.commands.report import report_command
 from shardgen.errors import ShardgenError
 from shardgen.format import FormatError
+from shardgen.process import explained, reason_of
 from shardgen.store import StoreError
 from shardgen.terminal import HelpFormatter
 
@@ -38,7 +39,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     try:
         commands.main(args=args, prog_name="shardgen", standalone_mode=False)
     except (ShardgenError, FormatError, StoreError) as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {explained(str(error), error)}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
     except click.Abort as abort:
         if isinstance(abort.__cause__, KeyboardInterrupt):  # click turns one into the other
@@ -49,13 +50,14 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except OSError as error:  # a file that may not be read, a disk that fails
-        where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"Error: {where}{error.strerror or error}", err=True)
-        sys.exit(1)
     except _Terminated as terminated:
         _say_interrupted(args)
         sys.exit(128 + terminated.signal_number)
+    except Exception as error:
+        if (reason := reason_of(error)) is None:  # a fault of the program
+            raise
+        click.echo(f"Error: {explained(reason, error)}", err=True)
+        sys.exit(1)
     sys.exit(0)
 
 

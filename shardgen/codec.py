@@ -1,6 +1,7 @@
 """Pixels to the bytes of a tar member and back. A codec is named by the member's last extension."""
 
 import io
+import math
 import struct
 import zlib
 
@@ -10,7 +11,9 @@ from isal import isal_zlib
 from PIL import Image, UnidentifiedImageError
 
 from shardgen.errors import RunError
+from shardgen.format import MAX_SIZE_PX
 from shardgen.pixels import Pixels
+from shardgen.process import shortage
 
 
 def encode(codec: str, pixels: Pixels) -> list[bytes | memoryview]:
@@ -33,6 +36,8 @@ def decode(codec: str, data: bytes | memoryview) -> Pixels:
     except UnidentifiedImageError as error:  # of which Pillow's message is an address in memory
         raise RunError(f"cannot be decoded as {codec} (no image begins like this)") from error
     except Exception as error:  # decoders raise all sorts of things on damaged data
+        if shortage(error):
+            raise
         raise RunError(f"cannot be decoded as {codec} ({error})") from error
     return pixels
 
@@ -51,16 +56,23 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
 
 def _decode_npy(data: bytes | memoryview) -> Pixels:
     stream = io.BytesIO(data)
-    pixels = np.lib.format.read_array(stream, allow_pickle=False)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise ValueError(f"expected H x W x 3 uint8, found {pixels.shape} {pixels.dtype}")
-    if stream.read(1):
-        raise ValueError("bytes behind the array")
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"expected version (1, 0), found {version}")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or is_fortran:
+        raise ValueError(f"expected H x W x 3 uint8, found {shape} {dtype}")
+    content = memoryview(data)[stream.tell() :]
+    if len(content) != math.prod(shape):  # before memory is taken for what is not there
+        raise ValueError("bytes behind the array" if len(content) > math.prod(shape) else "it ends inside the array")
+    pixels: Pixels = np.frombuffer(content, np.uint8).reshape(shape).copy()
     return pixels
 
 
 def _decode_image(codec: str, data: bytes | memoryview) -> Pixels:
     with Image.open(io.BytesIO(data), formats=[codec.upper()]) as image:
+        if max(image.size) > MAX_SIZE_PX:
+            raise ValueError(f"{image.width} x {image.height} px are more than any image of a shard has")
         image.load()
         if image.mode != "RGB":
             raise ValueError(f"expected RGB, found {image.mode}")

@@ -57,9 +57,9 @@ class HashedFile:
         self.path = path
         self.size = 0
         self._temporary = temporary_path(path)
-        self._fd = _open_direct(self._temporary)
         self._hash = hashlib.sha256()
         self._chunks = [mmap.mmap(-1, _CHUNK_BYTES), mmap.mmap(-1, _CHUNK_BYTES)]
+        self._fd = _open_direct(self._temporary)  # last: where memory does not suffice, there is no file yet
         self._views = [memoryview(chunk) for chunk in self._chunks]
         self._filled = 0  # bytes in the chunk that is being filled
         self._under_way: Future[None] | None = None

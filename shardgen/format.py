@@ -189,15 +189,14 @@ def index_of_tar(file: IO[bytes], where: Address) -> list[list[Member]]:
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             infos = list(archive)
+    except MemoryError:
+        raise
     except Exception as error:  # tarfile raises all sorts of things on damaged data
         raise FormatError(f"{where} is no whole tar ({error})") from error
     if any(info.type != tarfile.REGTYPE for info in infos):
         raise FormatError(f"{where} holds something else than plain files")
-    groups = (list(group) for _, group in groupby(infos, key=lambda info: info.name.partition(".")[0]))
-    return [
-        [Member(info.name.partition(".")[2], info.offset_data, info.size, info.name) for info in group]
-        for group in groups
-    ]
+    members = [Member(info.name.partition(".")[2], info.offset_data, info.size, info.name) for info in infos]
+    return [list(group) for _, group in groupby(members, key=lambda member: member.name.partition(".")[0])]
 
 
 def check_samples(samples: Sequence[Sequence[Member]], where: Address, num_samples: int, num_bytes: int) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardgen.format import Address, FormatError, ShardRecord, dump_json, load_json, parse_record
+from shardgen.process import shortage
 from shardgen.statistics import Statistics
 from shardgen.store import read_bytes, write_bytes
 
@@ -43,10 +44,15 @@ def named_reasons(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
 
 
 def read_marker(path: Address) -> Marker | None:
-    """The marker in the file; None when there is none that can be understood. StoreError when a store fails."""
+    """The marker in the file; None when there is none that can be understood. StoreError when a store fails.
+
+    OSError when this process has too many files open.
+    """
     try:
         return parse_marker(read_bytes(path), path)
-    except OSError:
+    except OSError as error:
+        if shortage(error):
+            raise
         return None
 
 

@@ -23,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from shardgen import jpeg_file, png_file, tiff_file
 from shardgen.errors import PhotoError
 from shardgen.pixels import Pixels
+from shardgen.process import shortage
 from shardgen.rgb8 import to_rgb8
 
 Plane = NDArray[np.uint8]  # H x W
@@ -72,12 +73,17 @@ def announce(path: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's content. PhotoError when it cannot be read, is empty, or is larger than any photo."""
+    """The file's content. PhotoError when it cannot be read, is empty, or is larger than any photo.
+
+    OSError when this process has too many files open, which is not the photo's fault.
+    """
     try:
         with open(path, "rb") as file:
             check_size(os.fstat(file.fileno()).st_size)
             data = file.read()
     except OSError as error:
+        if shortage(error):
+            raise
         raise PhotoError(f"cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise PhotoError("not enough memory to read it") from error
@@ -146,6 +152,8 @@ def _open(data: bytes) -> Image.Image:
             raise PhotoError(f"{_NOT_AN_IMAGE}, or a TIFF of an unusual kind: save it as a PNG") from error
         raise PhotoError(_NOT_AN_IMAGE) from error
     except Exception as error:
+        if shortage(error) and not isinstance(error, MemoryError):  # Pillow loads what reads a format when it is needed
+            raise
         raise PhotoError(_reason("header", error)) from error
     # Elsewhere odd metadata does no harm, but a TIFF's tags say how its pixels are to be read.
     if image.format == "TIFF" and any("orrupt" in str(r.message) or "runcated" in str(r.message) for r in remarks):

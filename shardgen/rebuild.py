@@ -9,6 +9,7 @@ from shardgen.degrade import libraries, make_lrs
 from shardgen.errors import RunError
 from shardgen.format import Address
 from shardgen.pixels import Pixels
+from shardgen.process import shortage
 from shardgen.shard_reader import find_sample, open_manifest, scale_folders
 
 
@@ -56,6 +57,8 @@ def rebuild(folder: Address, key: str) -> Iterator[Rebuilt]:
         try:
             made = make_lrs(hr, manifest.scale, described["method"], described.get("degradation"))
         except Exception as error:  # a record that was tampered with can say anything
+            if shortage(error):
+                raise
             raise RunError(
                 f"{sample.tar}: {key}.json tells of a degradation that this program does not know ({error!r})"
             ) from error

@@ -97,8 +97,10 @@ def build_shard(task: ShardTask, report: Report) -> ShardResult:
 
 def _build(task: ShardTask, report: Report, scratch: Path | None) -> ShardResult:
     result = ShardResult(task.plan.name)
-    outputs = [_ScaleOutput(task, scale, scratch, result.stage_s) for scale in task.scales]
+    outputs: list[_ScaleOutput] = []
     try:
+        for scale in task.scales:
+            outputs.append(_ScaleOutput(task, scale, scratch, result.stage_s))
         for photo, read in photos_with_bytes(task.plan.photos, task.config.input):
             report(_add_photo(photo, read, task.config, outputs, result.stage_s))
         for output in outputs:

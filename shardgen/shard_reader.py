@@ -23,6 +23,7 @@ from shardgen.format import (
 )
 from shardgen.output_lock import being_written, wait_for
 from shardgen.pixels import Pixels
+from shardgen.process import shortage
 from shardgen.store import file_size, is_folder, is_local, list_files, list_folders, read_bytes, read_range
 
 _S = TypeVar("_S")
@@ -97,6 +98,8 @@ class StoredSample:
         try:
             return read_range(self.tar, offset, size)
         except OSError as error:  # it is gone since its index was read, or its disk fails
+            if shortage(error):
+                raise
             raise RunError(f"cannot read {self.tar}: {error.strerror or error}") from error
 
     def read(self, what: str) -> bytes:

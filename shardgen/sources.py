@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shardgen.errors import UsageError
 from shardgen.format import Address
+from shardgen.process import shortage
 from shardgen.store import file_size, find_files
 
 if TYPE_CHECKING:
@@ -141,10 +142,8 @@ def _walk(folder: str, prefix: str, entered: set[tuple[int, int]], listing: List
 @contextmanager
 def _opened(folder: str) -> Iterator[int]:
     """A descriptor of the folder, which its entries need for as long as they are looked at."""
-    try:
+    with _listing(folder):
         descriptor = _open(os.fsencode(folder))
-    except OSError as error:
-        raise UsageError(_cannot_list(folder, error)) from error
     try:
         yield descriptor
     finally:
@@ -173,15 +172,20 @@ def _identity(descriptor: int) -> tuple[int, int]:
 
 
 def _entries(descriptor: int, folder: str) -> list["os.DirEntry[str]"]:
+    with _listing(folder), os.scandir(descriptor) as entries:
+        return list(entries)
+
+
+@contextmanager
+def _listing(folder: str) -> Iterator[None]:
     try:
-        with os.scandir(descriptor) as entries:
-            return list(entries)
+        yield
     except OSError as error:
-        raise UsageError(_cannot_list(folder, error)) from error
-
-
-def _cannot_list(folder: str, error: OSError) -> str:
-    return f"cannot list {folder}: {error.strerror}. Mend its permissions, or move it out of the input."
+        if shortage(error):
+            raise
+        raise UsageError(
+            f"cannot list {folder}: {error.strerror}. Mend its permissions, or move it out of the input."
+        ) from error
 
 
 def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:

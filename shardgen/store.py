@@ -22,6 +22,7 @@ from shardgen.ahead import ahead
 from shardgen.attempts import ATTEMPTS, ATTEMPTS_OF_LIBRARY, AddressError, StoreError, ask, silence_s
 from shardgen.files import write_atomically
 from shardgen.format import Address
+from shardgen.process import shortage
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -197,6 +198,8 @@ def _local_files(folder: Path) -> Iterator[tuple[str, int]]:
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
+        if shortage(error):
+            raise
         raise StoreError(f"cannot list {folder}: {error.strerror}. Mend its permissions.") from error
 
 

@@ -29,6 +29,7 @@ from shardgen.inventory import SHARD_FILE_KINDS, remove_shards, shard_names
 from shardgen.manifest import content_of
 from shardgen.marker import Marker, read_marker
 from shardgen.output_lock import last_run, locked, output_of
+from shardgen.process import shortage
 from shardgen.shard_reader import refuse_link, scale_folders
 from shardgen.store import file_size, is_local, pieces, read_bytes, remove
 
@@ -59,6 +60,7 @@ def verify(folder: Address, fix: bool, num_workers: int) -> Report:
     `fix`, broken shards go, and the manifest of each folder where anything is broken: `generate` makes both again.
     StoreError when a store does not give what it has: that says nothing about a shard. UsageError while a run is
     writing there, RunError when one has written what was being read: what it makes is not broken.
+    OSError or MemoryError when this process has too many files open or too little memory: that says nothing either.
     """
     report = Report()
     for scale_folder in scale_folders(folder):
@@ -115,6 +117,8 @@ def _manifest_or_fault(folder: Address) -> Manifest | str:
     except FileNotFoundError:
         return "missing: the run did not finish"
     except (FormatError, RunError, OSError) as error:
+        if shortage(error):
+            raise
         return str(error)
     except (KeyError, TypeError) as error:
         return f"its settings are not whole ({error!r})"
@@ -140,6 +144,8 @@ def _shard_fault(manifest: Manifest, name: str) -> tuple[str | None, Marker | No
         if record := _record_of(tar, marker):
             _check_content(tar, manifest, record)
     except (RunError, FormatError, OSError) as error:
+        if shortage(error):
+            raise
         return str(error), marker
     return None, marker
 

@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).parent.parent
 # Low rooms first. A room may import from earlier lines, and from rooms of its own line that stand before it.
 FLOORS = {
     "shardgen": """
-        __init__ errors format utf8 streams terminal
+        __init__ errors format process utf8 streams terminal
         geometry files pixels bicubic plain_yaml ahead attempts store file_to_write
         degradation.__init__ degradation.dice degradation.settings degradation.step degradation.kernels
         degradation.blurs degradation.noises degradation.compression degradation.sizes degradation.sharpen
@@ -32,7 +32,7 @@ FLOORS = {
         __init__ errors pixels loading
         config device files losses memory metrics picture stopping
         place meeting world
-        models.blocks models.compact models.rrdb models.__init__ weights_layout weights
+        models.blocks models.compact models.rrdb models.__init__ weights_layout tensor_file weights
         stream.__init__ stream.draws stream.schedule stream.patches stream.mapped_shard stream.shard_list
         stream.batches
         stream.fork_server stream.queues stream.ring stream.transfer stream.chunks stream.source
@@ -53,7 +53,7 @@ CONTRACT = {
     "trainer": {
         *("shardgen.format", "shardgen.bicubic", "shardgen.store", "shardgen.photo", "shardgen.errors"),
         *("shardgen.__init__", "shardgen.plain_yaml", "shardgen.terminal", "shardgen.file_to_write"),
-        *("shardgen.output_lock", "shardgen.streams", "shardgen.utf8"),
+        *("shardgen.output_lock", "shardgen.process", "shardgen.streams", "shardgen.utf8"),
         *("shardgen.page.pictures", "shardgen.page.plots", "shardgen.page.render"),
     },
     "shardgen": set(),

@@ -1,8 +1,11 @@
 """Files that somebody made on purpose: refused with a message, nothing is run, nothing is written elsewhere."""
 
+import copy
+import functools
 import hashlib
 import io
 import json
+import operator
 import os
 import pickle
 import shutil
@@ -13,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, all_files, generate, run_cli, trainer
+from helpers import SMALL, Ended, all_files, generate, run_cli, trainer
 
 from shardgen.format import dump_index, dump_json, load_index, load_json
 from trainer.models import network_spec
@@ -368,6 +371,42 @@ def test_code_in_weights_and_states_is_not_run(shards: Path, tmp_path: Path) -> 
         done = trainer(*words, "--resume")
         assert done.code == 2 and "is not a state that this training can go on with" in done.err, wrong
     assert not (tmp_path / MARK).exists()
+
+
+def test_a_state_whose_tensors_do_not_fit_is_refused(shards: Path, tmp_path: Path) -> None:
+    """PyTorch's fused kernels do not look at shapes: they write beyond their memory."""
+    run, words = tmp_path / "runs" / "r", ("--out", tmp_path / "runs", "--run", "r")
+    assert trainer("--shards", shards / "scale_2x", *words, *SMALL, "--steps", 2).code == 0
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("steps: 2", "steps: 3"))
+    sound = torch.load(run / "state.pt", weights_only=True)
+
+    def resumed(*place: Any, value: Any) -> Ended:
+        state = copy.deepcopy(sound)
+        *outer, name = place
+        functools.reduce(operator.getitem, outer, state)[name] = value
+        torch.save(state, run / "state.pt")
+        return trainer(*words, "--resume")
+
+    optimizer, weight = ("optimizer", "state", 0), sound["params"]["body.0.weight"]
+    for done in (
+        resumed(*optimizer, "exp_avg", value=torch.ones(3)),
+        resumed(*optimizer, "exp_avg", value=torch.zeros(1, dtype=torch.half).expand(180_000, 180_000)),
+        resumed(*optimizer, "exp_avg", value="x"),
+        resumed(*optimizer, "step", value=torch.ones(3)),
+        resumed(*optimizer, value={}),
+        resumed("optimizer", "state", 99, value={}),
+        resumed("params", "body.0.weight", value=weight.to_sparse()),
+        resumed("params", "body.0.weight", value=weight.to("meta")),
+        resumed("params", "body.0.weight", value=weight.to(torch.complex64)),
+        resumed("scaler", value={"scale": "x"}),
+    ):
+        assert done.code == 2 and "is not a state that this training can go on with" in done.err
+    many: list[Any] = []
+    for _ in range(60):
+        many = [many, many]
+    assert resumed("more", value=many).code == 0, "2^60 lists that are but 60"
+    assert resumed("optimizer", "param_groups", 0, "betas", value="x").code == 0, "these are not the state's to say"
 
 
 @pytest.mark.parametrize(

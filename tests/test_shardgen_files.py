@@ -14,7 +14,7 @@ from PIL import Image
 from shardgen import codec
 from shardgen.errors import RunError
 from shardgen.files import HashedFile, write_atomically
-from shardgen.format import CODECS, load_index
+from shardgen.format import CODECS, MAX_SIZE_PX, load_index
 from shardgen.pixels import Pixels
 from shardgen.shard_writer import ShardWriter
 
@@ -127,3 +127,19 @@ def test_a_shard_is_a_tar_with_its_index(tmp_path: Path) -> None:
 def test_a_shard_without_samples_is_no_file(tmp_path: Path) -> None:
     assert ShardWriter(tmp_path, "train-000000", "train").commit() is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_array_that_is_not_there_takes_no_memory() -> None:
+    """Where the header asks for more than there is, that is damage and no lack of memory."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**7, 10**7, 3)})
+    with pytest.raises(RunError, match=r"cannot be decoded as npy \(it ends inside the array\)"):
+        codec.decode("npy", header.getvalue() + bytes(100))
+
+
+@pytest.mark.parametrize("name", ["png", "webp"])
+def test_an_image_that_is_larger_than_any_takes_no_memory(name: str) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (MAX_SIZE_PX + 1, 1)).save(stream, name)
+    with pytest.raises(RunError, match=rf"cannot be decoded as {name} \({MAX_SIZE_PX + 1} x 1 px are more than any"):
+        codec.decode(name, stream.getvalue())

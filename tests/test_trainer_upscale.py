@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from trainer import tiles, upscale
 from trainer.errors import RunError, UsageError
+from trainer.memory import is_out_of_memory
 from trainer.models import Network, NetworkSpec
 from trainer.photos import Photo, check_writable, list_photos, read_photo, write_photo
 from trainer.tiles import choose_tile, enlarge, enlarge_within_memory, free_bytes, smallest_tile, tensor_bytes_per_pixel
@@ -209,7 +210,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     ],
 )
 def test_a_lack_of_memory_is_known_by_all_its_names(error: BaseException, is_memory: bool) -> None:
-    assert tiles.is_out_of_memory(error) == is_memory
+    assert is_out_of_memory(error) == is_memory
 
 
 def test_the_bytes_of_a_pass_are_counted_without_computing_it() -> None:

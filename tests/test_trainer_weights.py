@@ -1,10 +1,12 @@
 """Weight files: ours in spandrel, everyone's here, and what is said of files that do not fit."""
 
 import importlib
+import json
 import pickle
 import re
 import sys
 import types
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -417,6 +419,131 @@ def test_files_that_are_no_weights(
         with pytest.raises(UsageError, match=message.format(re.escape(str(path)))):
             load(path)
     assert "trap_that_must_not_be_imported" not in sys.modules
+
+
+def sparse(*shape: int) -> Tensor:
+    indices = torch.zeros(len(shape), 0, dtype=torch.long)
+    return torch.sparse_coo_tensor(indices, torch.zeros(0), shape, check_invariants=False)
+
+
+def jagged() -> Tensor:
+    return torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(3, 3)])
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"params": {}, "params_ema": state}])
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        (lambda: sparse(8, 3, 3, 3), "but {} are sparse;"),
+        (lambda: sparse(60_000, 60_000, 3, 3), "but {} are sparse;"),
+        (lambda: torch.ones(8, 27).to_sparse_csr(), "but {} are sparse;"),
+        (lambda: torch.empty(180_000, 180_000, device="meta"), r"but {} have no values \(device meta\);"),
+        (jagged, r"but {} hold tensors in tensors \(nested\);"),
+        (lambda: torch.ones(8, 3, 3, 3, dtype=torch.complex64), "but {} hold complex numbers;"),
+        (lambda: torch.ones(8, 3, 3, 3).bool(), r"but {} hold integers \(quantised\?\);"),
+        (lambda: torch.quantize_per_tensor(torch.ones(8, 3, 3, 3), 0.1, 0, torch.qint8), "but {} hold integers"),
+        (
+            lambda: torch.zeros(1).expand(60_000, 60_000, 3, 3),
+            r"tensors take 129,600,\d+,\d+ bytes, but the file has \d+,\d+: it",
+        ),
+        (
+            lambda: torch.zeros(1, dtype=torch.half).expand(60_000, 60_000, 3, 3),
+            r"take 64,800,\d+,\d+ bytes, but the file has",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_tensors_that_are_not_plain_numbers_are_refused(
+    odd: Callable[[], Tensor], message: str, wrap: Callable[[State], object], tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "w.pth", wrap({**COMPACT.build().state_dict(), "body.0.weight": odd()}))
+    for load in (read_weights, load_network, lambda path: load_into(COMPACT.build(), path)):
+        with pytest.raises(UsageError, match=message.format("body.0.weight")) as caught:
+            load(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert str(caught.value).endswith("save its state_dict again, each tensor dense, in float32 and cloned")
+
+
+def test_a_network_of_few_values_that_are_repeated_is_refused(tmp_path: Path) -> None:
+    """All shapes fit together, so that a network of 130 GB would be made for a file of 4 KB."""
+    spec = NetworkSpec("compact", 2, 60_000, 1)
+    path = saved(tmp_path / "w.pth", {name: torch.zeros(1).expand(shape) for name, shape in spec.shapes().items()})
+    with pytest.raises(UsageError, match=r"its tensors take 129,\d+,\d+,\d+ bytes, but the file has \d,\d+: it is"):
+        load_network(path)
+
+
+def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "w.pth", {"body.0.weight": torch.zeros(1_000_000)})
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    monkeypatch.delattr(torch, "load")
+    with pytest.raises(
+        UsageError, match=r"its tensors take 4,\d+,\d+ bytes, but the file has \d,\d+: it is compressed"
+    ):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "message"), [("C64", "complex numbers"), ("F4", "numbers of four bits"), ("I8", "int")]
+)
+def test_safetensors_of_other_numbers_are_refused(dtype: str, message: str, tmp_path: Path) -> None:
+    size = {"C64": 8, "F4": 1, "I8": 1}[dtype]
+    shape = [2] if dtype == "F4" else [1]
+    header = json.dumps({"a.weight": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+    with pytest.raises(UsageError, match=rf"but a.weight hold {message}"):
+        read_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("spec", [COMPACT, RRDB])
+def test_very_many_names_are_answered_without_building_a_network_of_them(
+    spec: NetworkSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = {f"body.{number}.rdb1.conv1.weight": torch.ones(1) for number in range(7, 3000)}
+    path = saved(tmp_path / "w.pth", {**spec.build().state_dict(), **many})
+    monkeypatch.delattr(NetworkSpec, "shapes")
+    with pytest.raises(UsageError, match=r"no weights of a network that is known here; .*; found 30\d\d parameters: "):
+        load_network(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("n" * 1_000_000, r"\(n{100}\.\.\.\)"),
+        ("a\nb\x1b[31m", "\\(a\ufffdb\ufffd\\[31m\\)"),
+        (f"body.{'9' * 5000}.x", r"\(body\.9{95}\.\.\.\)"),
+    ],
+)
+def test_odd_names_are_shown_legibly(name: str, shown: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pth", {**COMPACT.build().state_dict(), name: torch.ones(1)})
+    with pytest.raises(UsageError, match=rf"looks like compact 8x3 at 4x, but 1 too many {shown}; known are"):
+        load_network(path)
+
+
+@pytest.mark.parametrize("key", [1, (1, 2), None])
+def test_names_that_are_no_text_are_no_parameters(key: object, tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pth", {key: torch.ones(1)})
+    with pytest.raises(UsageError, match=rf"w.pth holds no weights: .*; found a {type(key).__name__}$"):
+        read_weights(path)
+
+
+def test_a_parameter_under_two_names_is_refused(tmp_path: Path) -> None:
+    state = RRDB.build().state_dict()
+    path = saved(tmp_path / "w.pth", {**state, "RRDB_trunk.0.RDB1.conv1.weight": torch.ones(32, 32, 3, 3)})
+    with pytest.raises(
+        UsageError, match=r"w.pth: body.0.rdb1.conv1.weight is there twice, under its name and an older"
+    ):
+        load_network(path)
+
+
+def test_shapes_without_values_are_no_network(tmp_path: Path) -> None:
+    state = dict(RRDB.build().state_dict())
+    path = saved(tmp_path / "w.pth", {**state, "body.0.rdb1.conv1.weight": torch.ones(10**15, 0, 3, 3)})
+    with pytest.raises(UsageError, match="no weights of a network that is known here"):
+        load_network(path)
 
 
 def test_a_folder_with_weights_names_them(tmp_path: Path) -> None:

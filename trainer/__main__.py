@@ -2,7 +2,9 @@
 
 import os
 import sys
+from contextlib import suppress
 
+from shardgen.process import leave_deleted_folder
 from shardgen.streams import guarded
 from shardgen.utf8 import require_utf8
 from trainer.loading import loading
@@ -14,13 +16,15 @@ _NOT_TRAINING = {"evaluate", "upscale", "export", "report", "-h", "--help", "--v
 def run() -> None:
     """Import the command line only now: data workers import this module too, and need none of it."""
     require_utf8()
+    leave_deleted_folder()
     # A thread that waits for the others sleeps instead of spinning, which costs several times as much where something
     # else runs too. Read when PyTorch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     is_completion = "_TRAINER_COMPLETE" in os.environ
     with guarded():
         if _NOT_TRAINING.isdisjoint(sys.argv[1:]) and not is_completion:
-            start_fork_server()  # the workers' imports and this process's then take the time of one
+            with suppress(OSError):  # whoever needs it starts it again, and says what is wrong
+                start_fork_server()  # the workers' imports and this process's then take the time of one
         with loading():
             from trainer.cli import main
         main()

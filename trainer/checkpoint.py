@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from shardgen.process import shortage
 from trainer.errors import UsageError
 from trainer.files import replacing
+from trainer.tensor_file import check_tensors, load_tensors
 
 _VERSION = 1
 
@@ -47,6 +50,8 @@ def explained(path: Path) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:
+        if shortage(error):
+            raise
         raise UsageError(
             f"{path} is not a state that this training can go on with; begin a new run, e.g. with --init "
             f"{path.with_name('model.pth')}"
@@ -56,7 +61,8 @@ def explained(path: Path) -> Iterator[None]:
 def load_state(path: Path, data: str) -> tuple[Progress, dict[str, Any]]:
     """What `save_state` wrote. UsageError when it cannot be read or belongs to other shards."""
     with explained(path):
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
+        check_tensors(path, _tensors(state))
         version, trained_on, progress = state["version"], state["data"], Progress(**state["progress"])
         _check(progress)
     if version != _VERSION:
@@ -67,6 +73,24 @@ def load_state(path: Path, data: str) -> tuple[Progress, dict[str, Any]]:
             f"new run with --init {path.with_name('model.pth')}"
         )
     return progress, state
+
+
+def _tensors(state: Any) -> dict[str, Tensor]:
+    """All that there are, however deep: each once, as what holds them may be there any number of times."""
+    found: dict[str, Tensor] = {}
+    waiting, seen = [state], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            found[f"tensor {len(found)}"] = value
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+    return found
 
 
 def _check(progress: Progress) -> None:

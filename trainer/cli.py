@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from shardgen import __version__
+from shardgen.process import explained, reason_of
 from shardgen.store import StoreError
 from shardgen.terminal import HelpFormatter, did_you_mean
 from trainer.commands.evaluate import evaluate_command
@@ -34,18 +35,19 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except SaidElsewhere as error:
         code = error.exit_code
     except (TrainerError, StoreError) as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {explained(str(error), error)}", err=True)
         code = error.exit_code
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except OSError as error:  # a folder that may not be entered, a name that is too long
-        where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"Error: {where}{error.strerror or error}", err=True)
-        code = 1
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = 130
+    except Exception as error:
+        if (reason := reason_of(error)) is None:  # a fault of the program
+            raise
+        click.echo(f"Error: {explained(reason, error)}", err=True)
+        code = 1
     sys.exit(code or 0)
 
 

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shardgen.bicubic import bicubic_down, bicubic_up, crop_to_multiple
-from shardgen.format import FormatError
-from trainer.errors import RunError, UsageError
+from trainer.errors import UsageError
 from trainer.metrics import SSIM_WINDOW_PX, Quality, measure
 from trainer.photos import list_photos, opencv_cubic_up, read_photo
 from trainer.pixels import Pixels
 from trainer.shards import ShardFolder
-from trainer.stream.mapped_shard import DamagedMember, MappedShard, mend
+from trainer.stream.mapped_shard import MappedShard, reading
 
 Network = Callable[[Pixels], Pixels]  # H x W x 3 uint8 to H x W x 3 uint8
 
@@ -78,13 +77,11 @@ def shard_pairs(
         first += record.samples
         if not here:
             continue
-        try:
+        with reading(folder.path):
             shard = folder.open(record)
             for place in here:
                 yield _shard_pair(folder, shard, place, upsampled)
             del shard  # a cache need not hold it beside the next one
-        except (FormatError, DamagedMember, OSError) as error:
-            raise RunError(f"{error}; {mend(folder.path)}") from error
 
 
 def _shard_pair(folder: ShardFolder, shard: MappedShard, place: int, upsampled: bool) -> Pair:

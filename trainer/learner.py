@@ -11,7 +11,7 @@ from torch import nn
 from trainer.device import Precision
 from trainer.losses import Loss
 from trainer.models import Network
-from trainer.optim import Ema, learning_rate, make_optimizer
+from trainer.optim import Ema, learning_rate, make_optimizer, restore_optimizer
 from trainer.stream.source import Batch
 
 
@@ -110,10 +110,13 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Go on with what `state` gave. ValueError, or whatever PyTorch raises, when it is another learner's."""
         self.network.load_state_dict(state["params"])
         if self._ema:
             self._ema.network.load_state_dict(state["params_ema"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self._optimizer, state["optimizer"])
+        if any(type(value) not in (int, float) for value in state["scaler"].values()):
+            raise ValueError(f"no state of a loss scale: {state['scaler']}")
         self._scaler.load_state_dict(state["scaler"])
 
 

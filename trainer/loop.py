@@ -13,13 +13,13 @@ from trainer.checkpoint import Progress
 from trainer.errors import RunError, UsageError
 from trainer.inference import as_function
 from trainer.learner import Learner
+from trainer.memory import is_out_of_memory
 from trainer.meter import NOT_FINITE, Meter
 from trainer.record import Record
 from trainer.stopping import StopRequest
 from trainer.stream.batches import Damage
 from trainer.stream.mapped_shard import mend
 from trainer.stream.source import Batch, Source
-from trainer.tiles import is_out_of_memory
 from trainer.validation import Validation, ValidationResult
 from trainer.world import World
 

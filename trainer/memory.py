@@ -1,4 +1,4 @@
-"""How much memory there is."""
+"""How much memory there is, and errors that say there was too little."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +8,13 @@ import psutil
 _CGROUP = Path("/sys/fs/cgroup")
 # Of version 2 and version 1: the limit, and what of it is used, file cache that would make room included.
 _LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "alloc failed")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a computation failed for want of memory, in whatever words the device has for it."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
 def available_memory_bytes() -> int:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +26,27 @@ def make_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim
     Fused: one kernel for all parameters, instead of a dozen for each, or for each group of them.
     """
     return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+
+
+def restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> None:
+    """Go on where an equal optimiser was. ValueError when it was another: its kernels would write beyond their tensors.
+
+    Rates and the like are not taken over: they are those of `make_optimizer`.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    saved = state["state"]
+    if saved and saved.keys() != set(range(len(parameters))):  # there is nothing before the first step
+        raise ValueError(f"state of {len(saved)} parameters instead of {len(parameters)}")
+    for number, values in saved.items():
+        shape = parameters[number].shape
+        if {name: value.shape for name, value in values.items()} != {
+            "step": torch.Size(()),
+            "exp_avg": shape,
+            "exp_avg_sq": shape,
+        }:
+            raise ValueError(f"the state of parameter {number} does not fit {shape}")
+    optimizer.load_state_dict({"state": saved, "param_groups": groups})
 
 
 class Ema:

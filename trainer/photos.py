@@ -17,6 +17,7 @@ from PIL import Image
 from shardgen.errors import PhotoError
 from shardgen.file_to_write import exif_mark
 from shardgen.photo import Plane, decode, read_bytes
+from shardgen.process import shortage
 from trainer.errors import UsageError
 from trainer.files import replacing
 from trainer.pixels import Pixels
@@ -111,6 +112,8 @@ def read_photo(path: Path) -> Photo:
     except PhotoError as error:
         raise UsageError(f"cannot read {path}: {str(error).removeprefix('cannot be read: ')}") from error
     except OSError as error:
+        if shortage(error):
+            raise
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     return Photo(decoded.rgb, decoded.alpha, _is_grey(decoded.rgb), decoded.icc_profile)
 

@@ -20,7 +20,7 @@ from trainer.place import ONE_PROCESS, Place
 from trainer.shards import ShardFolder
 from trainer.stream.chunks import LESS_FOR_WORKERS, Chunks, Rows
 from trainer.stream.patches import PatchGrid
-from trainer.stream.resident import resident_bytes
+from trainer.stream.resident import drawing_bytes, resident_bytes
 from trainer.stream.schedule import Schedule
 
 _MIN_VAL_EVERY, _MAX_VAL_EVERY = 200, 5000
@@ -137,7 +137,7 @@ def plan_run(
         )
     if config.resident:
         _check_resident(_resident_bytes(grid, schedule, folder, config), schedule.num_samples, device, place)
-    shared_bytes = 0 if config.resident else _shared_bytes(rows, grid, schedule, folder.codec, config, workers, place)
+    batch_bytes = _batch_bytes(rows, grid, schedule, folder.codec, config, workers, place)
     plan = Plan(
         config=config,
         place=place,
@@ -151,7 +151,7 @@ def plan_run(
         device=device,
         precision=choose_precision(config.amp, device),
         workers=workers,
-        shared_bytes=shared_bytes,
+        shared_bytes=0 if config.resident else batch_bytes,
     )
     if folder.cached:
         _check_cache(plan, folder.cached)
@@ -190,16 +190,21 @@ def _rows(config: TrainConfig, place: Place) -> Rows:
     return Rows(own // parts, parts, place.rank, place.ranks)
 
 
-def _shared_bytes(
+def _batch_bytes(
     rows: Rows, grid: PatchGrid, schedule: Schedule, codec: str, config: TrainConfig, workers: int, place: Place
 ) -> int:
-    """The memory that batches are written into. UsageError when there is not enough of it."""
-    chunks = Chunks.of(rows, grid, codec, schedule.patches_per_sample, config.prefetch)
-    needed, free = chunks.num_slots(workers) * chunks.num_bytes, place.share(available_memory_bytes())
+    """The memory that making batches takes on this machine. UsageError when there is not enough of it."""
+    if config.resident:
+        needed, what, less = drawing_bytes(rows), "--resident needs", "take a smaller --batch-size or --grad-accum"
+    else:
+        chunks = Chunks.of(rows, grid, codec, schedule.patches_per_sample, config.prefetch)
+        needed, less = chunks.num_slots(workers) * chunks.num_bytes, LESS_FOR_WORKERS
+        what = f"{workers} workers with --prefetch {config.prefetch} need"
+    free = place.share(available_memory_bytes())
     if needed > _USABLE_SHARE * free:
         raise UsageError(
-            f"{workers} workers with --prefetch {config.prefetch} need {needed / 1e6:.0f} MB of memory for batches, "
-            f"but {free / 1e6:.0f} MB are free, and training needs some; {LESS_FOR_WORKERS}"
+            f"{what} {needed // 10**6} MB of memory for batches, but {free / 1e6:.0f} MB are free, and training needs "
+            f"some; {less}"
         )
     return needed
 
@@ -257,7 +262,7 @@ def describe(plan: Plan) -> str:
     ]
     if rows.ranks > 1:
         here = f", {plan.place.local_ranks} of them on this machine" * (plan.place.local_ranks < rows.ranks)
-        lines.insert(3, f"Ranks    {rows.ranks} processes{here}, {len(rows.of_step)} patches of each step to each")
+        lines.insert(3, f"Ranks    {rows.ranks} processes{here}, {rows.per_step} patches of each step to each")
     if config.ranks != rows.ranks:
         lines.append(
             f"Note     {config.ranks} x {config.grad_accum} batches of {config.batch_size} make a step of this run; "

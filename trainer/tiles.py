@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from trainer.errors import RunError, UsageError
+from trainer.memory import is_out_of_memory
 from trainer.models import Network
 
 # Networks that fold 2 x 2 or 4 x 4 px into channels must find the same pixels in a fold wherever a tile begins.
@@ -33,7 +34,6 @@ _PROBE_PX = 64
 _OVERHEAD = 2.0
 _SHARE_OF_FREE = 0.5
 _LARGEST_PASS_BYTES = 8 << 30  # more is not faster, and some kernels count elements with 32 bits
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "alloc failed")
 
 
 class _Window(NamedTuple):
@@ -204,12 +204,6 @@ def _cgroup_free(membership: Path, root: Path) -> list[int]:
             except (OSError, ValueError):
                 continue
     return found
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a computation failed for want of memory, in whatever words the device has for it."""
-    known = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
-    return known or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
 def _windows(size: int, tile_px: int | None, margin_px: int) -> list[_Window]:

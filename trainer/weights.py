@@ -1,18 +1,20 @@
 """Weight files: written as Real-ESRGAN writes them, read from whatever tool trained them. Only tensors are loaded."""
 
 import io
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from shardgen.process import shortage
 from trainer.errors import UsageError
 from trainer.files import replacing
+from trainer.memory import is_out_of_memory
 from trainer.models import Network
+from trainer.tensor_file import NotPlain, check_tensors, load_tensors
 from trainer.weights_layout import some, spec_of, with_our_names, without_prefixes
 
 __all__ = ["load_into", "load_network", "read_weights", "save_weights", "spec_of"]
@@ -22,6 +24,7 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 # parameters themselves.
 _WRAPPERS = ("params_ema", "params-ema", "params", "state_dict", "model_state_dict", "model", "net", "generator")
 _MAX_WRAPPERS = 3
+_SAVE_AGAIN = "where it was made, save its state_dict again, each tensor dense, in float32 and cloned"
 
 
 def save_weights(path: Path, params: Mapping[str, Tensor], params_ema: Mapping[str, Tensor] | None) -> None:
@@ -52,19 +55,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     If the file has several, the average (`params_ema`) is taken. UsageError if it has none.
     """
     content = _unwrap(path, _load(path))
-    wrong = [name for name, value in content.items() if not value.is_floating_point()]
-    if wrong:
-        raise UsageError(f"{path}: expected floating-point weights, but {some(wrong)} hold integers (quantised?)")
-    return {name: tensor.float() for name, tensor in with_our_names(content).items()}
+    with _named(path):
+        check_tensors(path, content)
+        renamed = with_our_names(content)
+    return {name: tensor.float() for name, tensor in renamed.items()}
 
 
 def load_network(path: Path) -> Network:
     """The network in a weights file, with its parameters, on the CPU in evaluation mode. `.spec` says which it is."""
     state = read_weights(path)
-    try:
+    with _named(path):
         network = spec_of(state).build()
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
     _refuse_non_finite(path, state)
     network.load_state_dict(state)
     return network.eval()
@@ -73,10 +74,8 @@ def load_network(path: Path) -> Network:
 def load_into(model: Network, path: Path) -> None:
     """Give `model` the parameters of a weights file, all of them. UsageError if they are another network's."""
     state = read_weights(path)
-    try:
+    with _named(path):
         spec = spec_of(state)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
     if spec != model.spec:
         raise UsageError(
             f"weights {path} are for {spec.name} at {spec.scale}x; this run trains {model.spec.name} at "
@@ -84,6 +83,17 @@ def load_into(model: Network, path: Path) -> None:
         )
     _refuse_non_finite(path, state)
     model.load_state_dict(state)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What is wrong with parameters is said of their file."""
+    try:
+        yield
+    except NotPlain as error:
+        raise UsageError(f"{path}: {error}; {_SAVE_AGAIN}") from error
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _refuse_non_finite(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -109,12 +119,13 @@ def _load(path: Path) -> Any:
     except OSError as error:
         raise UsageError(f"cannot read weights from {path}: {error.strerror or error}") from error
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():  # of old file formats, which are read all the same
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises almost anything: UnpicklingError, RuntimeError, OSError, ...
+        with _named(path):
+            return load_tensors(path)
+    except UsageError:
+        raise
+    except Exception as error:
+        if shortage(error) or is_out_of_memory(error):
+            raise UsageError(f"cannot read weights from {path}: {shortage(error) or 'out of memory'}") from None
         raise UsageError(
             f"cannot read weights from {path}: the file is damaged or cut off, or it holds something else than "
             f"tensors ({_reason(error)}). Get it again, or save its state_dict alone where it was made"
@@ -131,7 +142,7 @@ def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
     for _ in range(_MAX_WRAPPERS):
         if not isinstance(content, Mapping):
             break
-        if "state_dict" not in content and any(str(key).startswith("optim") for key in content):
+        if "state_dict" not in content and any(isinstance(key, str) and key.startswith("optim") for key in content):
             raise UsageError(
                 f"{path} is a training state, with which a run goes on, not weights: give the .pth file beside it"
             )
@@ -141,9 +152,11 @@ def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
         content = inner
     tensors = {}
     if isinstance(content, Mapping):
-        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        tensors = {n: value for n, value in content.items() if isinstance(n, str) and isinstance(value, Tensor)}
     if not tensors:
-        found = some(map(str, content)) or "nothing" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        found = f"a {type(content).__name__}"
+        if isinstance(content, Mapping):
+            found = some(key if isinstance(key, str) else f"a {type(key).__name__}" for key in content) or "nothing"
         raise UsageError(
             f"{path} holds no weights: expected parameters by their names, alone or under one of "
             f"{', '.join(_WRAPPERS)}; found {found}"

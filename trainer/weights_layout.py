@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from torch import Tensor
 
@@ -11,6 +12,9 @@ from trainer.models import NetworkSpec
 
 # Put before every name: by torch.compile, by DataParallel and DistributedDataParallel, by training scripts for GANs.
 PREFIXES = ("_orig_mod.", "module.", "netG.")
+_MAX_PREFIXES = 10
+_MAX_SHOWN = 100  # characters of a name
+_MAX_LAYERS = 250  # blocks or convolutions and their activations, several times what any network has
 
 _LAYER = r"\.(weight|bias)"
 _OLDER = [
@@ -39,14 +43,25 @@ _KNOWN = (
 def without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors, without what wrappers put before all of the names."""
     state = dict(state)
-    while state and any(all(name.startswith(prefix) for name in state) for prefix in PREFIXES):
+    for _ in range(_MAX_PREFIXES):
+        if not any(all(name.startswith(prefix) for name in state) for prefix in PREFIXES):
+            break
         state = {name.partition(".")[2]: tensor for name, tensor in state.items()}
     return state
 
 
 def with_our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under Real-ESRGAN's names, if their names are older; others stay as they are."""
-    return {_our_name(name): tensor for name, tensor in without_prefixes(state).items()}
+    """The same tensors under Real-ESRGAN's names, if their names are older; others stay as they are.
+
+    UsageError when two of them have the same name then.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in without_prefixes(state).items():
+        ours = _our_name(name)
+        if ours in renamed:
+            raise UsageError(f"{some([ours])} is there twice, under its name and an older one: remove one of them")
+        renamed[ours] = tensor
+    return renamed
 
 
 def _our_name(name: str) -> str:
@@ -73,9 +88,9 @@ def spec_of(state: Mapping[str, Tensor]) -> NetworkSpec:
 
 def _guess(state: Mapping[str, Tensor]) -> NetworkSpec | None:
     """The network that the telling parameters point to; the others are not looked at."""
-    blocks = [int(match[1]) for match in (re.match(r"body\.(\d+)\.", name) for name in state) if match]
+    blocks = [int(match[1]) for match in (re.match(r"body\.([0-9]{1,18})\.", name) for name in state) if match]
     depth = max(blocks, default=-1) + 1
-    if not 0 < depth <= len(state):
+    if not 0 < depth <= _MAX_LAYERS:  # to name all that is missing in more would take minutes
         return None
     first, growing = _conv(state, "conv_first"), _conv(state, "body.0.rdb1.conv1")
     if first and growing:
@@ -90,7 +105,7 @@ def _guess(state: Mapping[str, Tensor]) -> NetworkSpec | None:
 def _conv(state: Mapping[str, Tensor], name: str) -> tuple[int, int] | None:
     """Outputs and inputs of the convolution called `name`."""
     weight = state.get(f"{name}.weight")
-    return None if weight is None or weight.ndim != 4 else (weight.shape[0], weight.shape[1])
+    return None if weight is None or weight.ndim != 4 or 0 in weight.shape else (weight.shape[0], weight.shape[1])
 
 
 def differences(spec: NetworkSpec, state: Mapping[str, Tensor]) -> str:
@@ -108,10 +123,15 @@ def differences(spec: NetworkSpec, state: Mapping[str, Tensor]) -> str:
 
 
 def some(names: Iterable[str]) -> str:
-    """The first few of `names`, and whether there are more."""
-    listed = list(names)
-    return ", ".join(listed[:4]) + (", ..." if len(listed) > 4 else "")
+    """The first few of `names`, legible and not too long, and whether there are more."""
+    listed = list(islice(names, 5))
+    return ", ".join(map(_legible, listed[:4])) + (", ..." if len(listed) > 4 else "")
+
+
+def _legible(name: str) -> str:
+    short = name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}..."
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in short)
 
 
 def _shown(name: str, shape: Iterable[int]) -> str:
-    return f"{name} {list(shape)}"
+    return f"{name[:_MAX_SHOWN]} {list(shape)}"

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from shardgen.process import reason_of
 from shardgen.store import StoreError
 from trainer.errors import RunError, SaidElsewhere, TrainerError
 from trainer.meeting import meet
@@ -156,8 +157,7 @@ def open_world(place: Place) -> Iterator[World]:
 def _of_rank(rank: int, error: Failure) -> Failure:
     if isinstance(error, TrainerError | StoreError):
         return type(error)(f"rank {rank}: {error}")
-    where = f"{error.filename}: " if error.filename else ""
-    return RunError(f"rank {rank}: {where}{error.strerror or error}")
+    return RunError(f"rank {rank}: {reason_of(error)}")
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from shardgen.errors import RunError
+from shardgen.process import shortage
 from shardgen.scratch import scratch_root
 from shardgen.shard_job import Report, ShardResult, ShardTask
 from shardgen.store import StoreError, is_local
@@ -37,23 +38,26 @@ def attempt(task: ShardTask, job: Job, report: Report) -> ShardResult | RunError
         return job(task, report)
     except (BrokenPipeError, ConnectionResetError):
         raise
-    except StoreError as error:
-        return RunError(store_failed(task, error))
-    except OSError as error:
-        return RunError(cannot_write(task, error))
-    except RunError as error:
+    except Exception as error:
+        return failure(task, error) or RunError(
+            f"shard {task.plan.name} failed, which is a fault of the program:\n{traceback.format_exc()}"
+        )
+
+
+def failure(task: ShardTask, error: Exception) -> RunError | None:
+    """What ends the run when a task ends with this error; None for a fault of the program."""
+    if isinstance(error, RunError):
         return error
-    except Exception:
-        return RunError(f"shard {task.plan.name} failed, which is a fault of the program:\n{traceback.format_exc()}")
-
-
-def store_failed(task: ShardTask, error: StoreError) -> str:
-    return f"shard {task.plan.name}: {error} Finished shards are kept."
-
-
-def cannot_write(task: ShardTask, error: OSError) -> str:
-    place = task.config.output if is_local(task.config.output) else f"{scratch_root()} (TMPDIR), before it is sent"
-    return (
-        f"cannot write shard {task.plan.name} in {place}: {error.strerror or error}. Nothing half-written "
-        "is left. Make room (or mend what is wrong) and run the same command again: finished shards are kept."
-    )
+    shard = f"shard {task.plan.name}"
+    if reason := shortage(error):
+        return RunError(f"cannot make {shard}: {reason}. {RUN_AGAIN}")
+    if isinstance(error, StoreError):
+        return RunError(f"{shard}: {error} Finished shards are kept.")
+    if isinstance(error, OSError):
+        local = is_local(task.config.output)
+        place = task.config.output if local else f"{scratch_root()} (TMPDIR), before it is sent"
+        return RunError(
+            f"cannot write {shard} in {place}: {error.strerror or error}. Nothing half-written is left. Make room (or "
+            "mend what is wrong) and run the same command again: finished shards are kept."
+        )
+    return None

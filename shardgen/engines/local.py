@@ -11,13 +11,15 @@ from threading import Thread
 from time import monotonic
 from typing import Any
 
-from shardgen.engines.base import RUN_AGAIN, Job, attempt, cannot_write, store_failed
+from shardgen.engines.base import RUN_AGAIN, Job, attempt, failure
 from shardgen.engines.fork_server import start_fork_server
-from shardgen.errors import RunError
+from shardgen.errors import RunError, UsageError
+from shardgen.process import too_many_workers
 from shardgen.shard_job import Progress, Report, ShardResult, ShardTask, limit_threads
-from shardgen.store import StoreError, is_local
+from shardgen.store import is_local
 
 _REPORT_EVERY_S = 0.1
+_FILES_PER_WORKER = 3  # that this process has open to talk to it
 
 
 class SerialEngine:
@@ -28,11 +30,14 @@ class SerialEngine:
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         for task in tasks:
             try:
-                yield job(task, report)
-            except StoreError as error:
-                raise RunError(store_failed(task, error)) from error
-            except OSError as error:
-                raise RunError(cannot_write(task, error)) from error
+                result = job(task, report)
+            except RunError:
+                raise
+            except Exception as error:
+                if (ended := failure(task, error)) is None:
+                    raise
+                raise ended from None  # it says all of it
+            yield result
 
 
 class PoolEngine:
@@ -67,6 +72,8 @@ class PoolEngine:
 
     @staticmethod
     def _start(count: int, job: Job) -> list["_Worker"]:
+        if reason := too_many_workers(count, _FILES_PER_WORKER):
+            raise UsageError(reason)
         context = start_fork_server()
         workers = []
         for _ in range(count):

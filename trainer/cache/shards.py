@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from shardgen.format import Address, FormatError, ShardRecord, dump_index, dump_json
+from shardgen.process import shortage
 from shardgen.store import StoreError, silence_s
 from trainer.cache.contents import Decoder, download, index_of, sha256_of
 from trainer.cache.folder import RAW_SUFFIX, CacheFolder
@@ -194,7 +195,9 @@ class CachedShards:
         try:
             content = json.loads(self.cache.file(self.name(record), ".json").read_bytes())
             return int(content["bytes"]), str(content["sha256"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if shortage(error):
+                raise
             return -1, ""
 
     @contextmanager

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from trainer.stream.patches import PatchGrid
 
-LESS_FOR_WORKERS = "take fewer --workers, a smaller --prefetch, --batch-size or --patches-per-sample"
+LESS_FOR_WORKERS = "take fewer --workers, a smaller --prefetch, --batch-size, --grad-accum or --patches-per-sample"
 
 _CHUNK_BYTES = 32_000_000  # handing over is small beside filling this much
 
@@ -23,10 +23,14 @@ class Rows:
         return self.batch * self.micro_batches * self.ranks
 
     @property
+    def per_step(self) -> int:
+        """How many rows of a step are this rank's."""
+        return self.batch * self.micro_batches
+
+    @property
     def of_step(self) -> range:
         """The rows of this rank, in the order of its micro-batches."""
-        count = self.batch * self.micro_batches
-        return range(self.rank * count, (self.rank + 1) * count)
+        return range(self.rank * self.per_step, (self.rank + 1) * self.per_step)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Chunks:
 
         Where a batch is only copied, handing it over costs half as much again, so several go at once.
         """
-        step_bytes, parts = len(rows.of_step) * grid.bytes_per_row, rows.micro_batches
+        step_bytes, parts = rows.per_step * grid.bytes_per_row, rows.micro_batches
         size = patches_per_sample
         if codec == "npy" and size == 1:
             size = max(1, min(prefetch // (2 * parts), _CHUNK_BYTES // step_bytes))

@@ -4,7 +4,9 @@ An item of the `DataLoader` is a chunk: the batches of a few steps in a row. Eve
 number, so order, workers and resuming cannot change what is in it. What comes back from a worker is where it lies.
 """
 
+import multiprocessing
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -13,22 +15,24 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from shardgen.format import FormatError
+from shardgen.process import too_many_workers
 from trainer.errors import RunError, TrainerError, UsageError
 from trainer.stream.batches import BatchReader, Damage, DamagedRow
 from trainer.stream.chunks import LESS_FOR_WORKERS, Chunks, Rows
 from trainer.stream.fork_server import end_with_parent, start_fork_server
-from trainer.stream.mapped_shard import DamagedMember, mend
+from trainer.stream.mapped_shard import reading
 from trainer.stream.queues import with_pipes
 from trainer.stream.ring import FreeSlots, Ring
 from trainer.stream.source import Batch
 from trainer.stream.transfer import Transfer
 
+_FILES_PER_WORKER = 4  # that this process has open to talk to it
+
 
 class _Failure(NamedTuple):
-    """What went wrong in a worker, None for too little memory. Returned, so that no traceback is wrapped around it."""
+    """What went wrong in a worker. Returned, so that no traceback is wrapped around it."""
 
-    message: str | None
+    error: Exception
 
 
 class _Assignment(NamedTuple):
@@ -56,14 +60,11 @@ class _ChunkReader(Dataset[Any]):
     def __getitem__(self, item: "_Assignment") -> _Filled | _Failure:
         to = self._reader.lay_out(self._ring.slot(item.slot), len(item.steps), len(self._rows))
         try:
-            damaged = self._reader.read(item.steps, self._rows, to, item.next_steps)
+            with reading(self._reader.folder):
+                damaged = self._reader.read(item.steps, self._rows, to, item.next_steps)
             return _Filled(len(item.steps), item.slot, damaged)
-        except TrainerError as error:  # of the cache, which says itself what to do
-            return _Failure(str(error))
-        except (FormatError, OSError, DamagedMember) as error:
-            return _Failure(f"{error}; {mend(self._reader.folder)}")
-        except MemoryError:
-            return _Failure(None)
+        except (TrainerError, MemoryError) as error:
+            return _Failure(error)
 
 
 class Loader:
@@ -113,7 +114,7 @@ class Loader:
         try:
             for filled in self._filled(ring, free):
                 start_s = perf_counter()
-                host = self._reader.lay_out(ring.slot(filled.slot), filled.steps, len(self._rows.of_step))
+                host = self._reader.lay_out(ring.slot(filled.slot), filled.steps, self._rows.per_step)
                 (hr, small), wait = transfer.send((torch.from_numpy(host.hr), torch.from_numpy(host.input)))
                 patches = zip(*(torch.split(images.flatten(0, 1), rows) for images in (hr, small)), strict=True)
                 self.wait_s += perf_counter() - start_s
@@ -129,32 +130,28 @@ class Loader:
         return tuple(each.damage for each in damaged if (each.step, each.row // self._rows.batch) == (step, part))
 
     def _filled(self, ring: Ring, free: FreeSlots) -> Iterator[_Filled]:
-        try:
+        with _death_explained():
             chunks = iter(self._data_loader(ring, free))
-            while True:
-                start_s = perf_counter()
+        while True:
+            start_s = perf_counter()
+            with _death_explained():
                 filled = next(chunks, None)
-                if filled is None:
-                    return
-                if isinstance(filled, _Failure):
-                    raise MemoryError if filled.message is None else RunError(filled.message)
-                self.wait_s += perf_counter() - start_s
-                yield filled
-        except (RuntimeError, OSError, EOFError) as error:  # of DataLoader: a worker is dead, or its end of a socket
-            if isinstance(error, RuntimeError) and "DataLoader" not in str(error):  # of the device, say
-                raise
-            raise RunError(_worker_death(error)) from error
+            if filled is None:
+                return
+            if isinstance(filled, _Failure):
+                raise filled.error
+            self.wait_s += perf_counter() - start_s
+            yield filled
 
     def _data_loader(self, ring: Ring, free: FreeSlots) -> "DataLoader[Any]":
-        for_workers: dict[str, Any] = (
-            {
+        for_workers: dict[str, Any] = {}
+        if self._workers:
+            _refuse_workers(self._workers)
+            for_workers = {
                 "prefetch_factor": self._chunks.ahead,
                 "multiprocessing_context": with_pipes(start_fork_server()),
                 "worker_init_fn": _begin_worker,
             }
-            if self._workers
-            else {}
-        )
         return DataLoader(
             _ChunkReader(self._reader, self._rows.of_step, ring),
             batch_size=None,
@@ -173,6 +170,19 @@ class Loader:
             yield _Assignment(now, free.take(), afterwards)
 
 
+def _refuse_workers(workers: int) -> None:
+    """UsageError when the system does not give what the workers and this process talk through."""
+    if reason := too_many_workers(workers, _FILES_PER_WORKER):
+        raise UsageError(reason)
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        raise UsageError(
+            f"workers need semaphores, which cannot be made in /dev/shm ({error.strerror or error}): make it writable, "
+            "or take --workers 0"
+        ) from error
+
+
 def _begin_worker(worker: int) -> None:
     cv2.setNumThreads(1)  # to turn a patch is less work than to wake a thread
     end_with_parent()
@@ -182,9 +192,16 @@ def _as_it_is(item: Any) -> Any:
     return item
 
 
-def _worker_death(error: Exception) -> str:
-    said = str(error).strip().splitlines() or [type(error).__name__]
-    return (
-        f"a data worker died ({said[0]}). If the system killed it for want of memory, take fewer --workers or a "
-        "smaller --prefetch"
-    )
+@contextmanager
+def _death_explained() -> Iterator[None]:
+    """RunError for what `DataLoader` raises when a worker is dead, or its end of a socket."""
+    try:
+        yield
+    except (RuntimeError, OSError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader" not in str(error):  # of the device, say
+            raise
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise RunError(
+            f"a data worker died ({said[0]}). If the system killed it for want of memory, take fewer --workers or a "
+            "smaller --prefetch"
+        ) from error

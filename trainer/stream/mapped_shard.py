@@ -4,7 +4,8 @@ import json
 import mmap
 import os
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shardgen.format import Address, FormatError, check_samples, load_index
+from shardgen.format import MAX_SIZE_PX, Address, FormatError, check_samples, load_index
+from shardgen.process import shortage
+from trainer.errors import RunError
 from trainer.pixels import Pixels
 
 _NPY_HEADER_BYTES = 128
@@ -25,6 +28,17 @@ def mend(folder: Address) -> str:
 
 class DamagedMember(Exception):
     """One image cannot be used. The message says which and why."""
+
+
+@contextmanager
+def reading(folder: Address) -> Iterator[None]:
+    """RunError, with what to do about it, when a shard is not what it should be, or cannot be opened here."""
+    try:
+        yield
+    except (FormatError, OSError, DamagedMember) as error:
+        if reason := shortage(error):  # no shard is at fault then
+            raise RunError(reason) from None
+        raise RunError(f"{error}; {mend(folder)}") from error
 
 
 class MappedShard:
@@ -138,6 +152,10 @@ def decode_image(content: memoryview) -> Pixels | None:
     # Pillow refuses a PNG or WebP that is cut off or damaged, where OpenCV may return half a picture.
     try:
         with Image.open(BytesIO(content)) as image:
+            if max(image.size) > MAX_SIZE_PX:  # before memory is taken for it
+                return None
             return np.asarray(image.convert("RGB"))
-    except Exception:  # decoders raise all sorts of things on damaged data
+    except Exception as error:  # decoders raise all sorts of things on damaged data
+        if shortage(error):
+            raise
         return None

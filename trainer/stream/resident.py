@@ -7,22 +7,28 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from shardgen.format import FormatError
-from trainer.errors import RunError, UsageError
+from trainer.errors import UsageError
+from trainer.memory import is_out_of_memory
 from trainer.stream.batches import BatchReader, Crop, Damage
 from trainer.stream.chunks import Rows
-from trainer.stream.mapped_shard import DamagedMember, mend
+from trainer.stream.mapped_shard import reading
 from trainer.stream.patches import NUM_TURNS, PatchGrid, lattice
 from trainer.stream.source import Batch
 
 _STEPS_AT_A_TIME = 8  # for which the crops are drawn, and sent to the device at once
 _READ_AHEAD = 32  # samples
+_BYTES_PER_CROP = 320  # while it is drawn, as measured
 _LATTICES = np.array([lattice(turn) for turn in range(NUM_TURNS)], np.int64)
 
 
 def resident_bytes(grid: PatchGrid, num_samples: int, variants: int) -> int:
     """What the HR images and all variants of the input images take on the device."""
     return num_samples * 3 * (grid.hr**2 + variants * (grid.hr // grid.input_scale) ** 2)
+
+
+def drawing_bytes(rows: Rows) -> int:
+    """What the crops take that are drawn at a time."""
+    return _STEPS_AT_A_TIME * rows.per_step * _BYTES_PER_CROP
 
 
 class ResidentSamples:
@@ -46,10 +52,11 @@ class ResidentSamples:
         """The batches, in order. Returns when all samples are on the device."""
         grid = self._reader.grid
         try:
-            hr, small = self._load()
-        except (FormatError, OSError, DamagedMember) as error:
-            raise RunError(f"{error}; {mend(self._reader.folder)}") from error
-        except (MemoryError, torch.OutOfMemoryError) as error:
+            with reading(self._reader.folder):
+                hr, small = self._load()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise UsageError(
                 f"--resident: the samples do not fit into {self._device}'s memory; leave it out"
             ) from error
