@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 from PIL import Image
 
 from shardgen.format import Address
+from shardgen.process import shortage
 from shardgen.store import AddressError, parse_address
 from shardgen.terminal import complete_file
 
@@ -79,7 +80,9 @@ def _made_by(path: Path, program: str) -> bool:
         if bytes([_ONNX_DOC_STRING, len(program)]) + program.encode() in head:
             return True
         return bool(_software(path) == program)
-    except Exception:  # it cannot be read, or is a damaged image, of which Pillow raises all sorts of things
+    except Exception as error:  # it cannot be read, or is a damaged image, of which Pillow raises all sorts of things
+        if shortage(error):
+            raise
         return False
 
 

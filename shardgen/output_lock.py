@@ -15,6 +15,7 @@ import filelock
 from shardgen.errors import RunError, UsageError
 from shardgen.files import remove_temporaries
 from shardgen.format import Address
+from shardgen.process import shortage
 from shardgen.scratch import scratch_root
 from shardgen.store import remove, write_bytes
 
@@ -89,7 +90,9 @@ def last_run(output: Address) -> int:
 def _is_held(output: Address) -> bool:
     try:
         descriptor = os.open(_lock_path(output), os.O_RDONLY)
-    except (OSError, RunError):  # there has been no run
+    except (OSError, RunError) as error:  # there has been no run
+        if shortage(error):
+            raise
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
