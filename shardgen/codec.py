@@ -1,7 +1,9 @@
 """Pixels to the bytes of a tar member and back. A codec is named by the member's last extension."""
 
+import functools
 import io
 import math
+import re
 import struct
 import zlib
 
@@ -14,6 +16,9 @@ from shardgen.errors import RunError
 from shardgen.format import MAX_SIZE_PX
 from shardgen.pixels import Pixels
 from shardgen.process import shortage
+
+_NPY_HEADER_BYTES = 128
+_NPY_SHAPE = re.compile(rb"'shape': \(([0-9]{1,9}), ([0-9]{1,9}), 3\)")
 
 
 def encode(codec: str, pixels: Pixels) -> list[bytes | memoryview]:
@@ -42,28 +47,26 @@ def decode(codec: str, data: bytes | memoryview) -> Pixels:
     return pixels
 
 
-_npy_headers: dict[tuple[int, ...], bytes] = {}
-
-
+@functools.lru_cache(maxsize=64)
 def _npy_header(shape: tuple[int, ...]) -> bytes:
     """NPY 1.0 header of a uint8 array in C order: 128 bytes for every image size that can be."""
-    if shape not in _npy_headers:
-        stream = io.BytesIO()
-        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        _npy_headers[shape] = stream.getvalue()
-    return _npy_headers[shape]
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return stream.getvalue()
 
 
 def _decode_npy(data: bytes | memoryview) -> Pixels:
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):
-        raise ValueError(f"expected version (1, 0), found {version}")
-    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or is_fortran:
-        raise ValueError(f"expected H x W x 3 uint8, found {shape} {dtype}")
-    content = memoryview(data)[stream.tell() :]
-    if len(content) != math.prod(shape):  # before memory is taken for what is not there
+    """An array with a header as `_npy_header` writes it.
+
+    NumPy's own way of reading one parses Python, which is not safe in threads (CPython 3.11: "AST constructor recursion
+    depth mismatch"), and takes memory for what a header promises and the file does not have.
+    """
+    found = _NPY_SHAPE.search(bytes(data[:_NPY_HEADER_BYTES]))
+    shape = (int(found[1]), int(found[2]), 3) if found else (0, 0, 3)
+    header, content = _npy_header(shape), memoryview(data)[_NPY_HEADER_BYTES:]
+    if bytes(data[:_NPY_HEADER_BYTES]) != header:
+        raise ValueError(f"expected H x W x 3 uint8, found another header: {bytes(data[:_NPY_HEADER_BYTES])!r}"[:200])
+    if len(content) != math.prod(shape):
         raise ValueError("bytes behind the array" if len(content) > math.prod(shape) else "it ends inside the array")
     pixels: Pixels = np.frombuffer(content, np.uint8).reshape(shape).copy()
     return pixels
