@@ -45,7 +45,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         if isinstance(abort.__cause__, KeyboardInterrupt):  # click turns one into the other
             _say_interrupted(args)
             sys.exit(130)
-        click.echo("Stopped before anything was changed. (--auto asks nothing.)", err=True)
+        click.echo("\nStopped before anything was changed. (--auto asks nothing.)", err=True)
         sys.exit(1)
     except click.ClickException as error:
         error.show()

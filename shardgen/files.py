@@ -24,6 +24,11 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name[:_NAME_LETTERS]}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}")
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether that is what a killed run left half-written."""
+    return path.name.startswith(".") and path.name.endswith(_TEMPORARY_SUFFIX)
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove what a killed run left half-written. Only for whoever holds the folder's lock."""
     for path in folder.glob(f".*{_TEMPORARY_SUFFIX}"):

@@ -2,6 +2,7 @@
 
 import simplejpeg
 
+from shardgen.errors import PhotoError
 from shardgen.pixels import Pixels
 
 # Edge in px of the least square that a JPEG is coded in, by chroma subsampling as simplejpeg names it. With any other,
@@ -10,8 +11,13 @@ _UNITS = {"Gray": 8, "444": 8, "420": 16}
 
 
 def is_decodable(data: bytes) -> bool:
-    """Whether libjpeg-turbo gives its RGB: not of CMYK, with Adobe's inversions."""
-    return simplejpeg.decode_jpeg_header(data)[2] in ("YCbCr", "Gray", "RGB")
+    """Whether libjpeg-turbo gives its RGB: not of CMYK, with Adobe's inversions. PhotoError for odd subsampling."""
+    try:
+        return simplejpeg.decode_jpeg_header(data)[2] in ("YCbCr", "Gray", "RGB")
+    except (KeyError, ValueError) as error:  # a number that simplejpeg has no name for; none that libjpeg-turbo has
+        if isinstance(error, KeyError) or "subsampling" in str(error):
+            raise PhotoError("JPEG with unusual chroma subsampling: save it as 4:4:4 or 4:2:0, or as PNG") from error
+        raise
 
 
 def decode(data: bytes, reduction: int) -> tuple[Pixels, int]:

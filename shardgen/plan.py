@@ -11,11 +11,14 @@ of equal stretches, and a stretch is a shard. So
 
 The price: shards differ in size by what chance gives, between about half of `--shard-bytes` and it.
 
-A stretch whose samples are too many for a shard is cut into several: the first photos that fit into one keep the
-stretch's number, the next get numbers beyond those of all stretches. So no other shard changes by it.
+A stretch whose samples are too many for a shard is halved, and its halves again, until each fits. The first half keeps
+the number and the second gets one beyond those of all stretches, so a photo that is added changes no other shard here,
+either.
 """
 
+import bisect
 import hashlib
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +41,8 @@ _EXPECTED_RATIO = {"npy": 1.0, "png": 0.49, "webp": 0.31}
 _OVERHEAD_BYTES_PER_SAMPLE = 4 * 512 + 3 * 256 + 512  # tar headers, padding, json
 _OVERHEAD_BYTES_PER_VARIANT = 512 + 256 + 1024  # the same; the parameters of a recipe's steps take most of it
 _MAX_MEAN_SAMPLES_PER_SHARD = 20_000  # keys have room for five times that
+
+_MAX_BITS = MAX_SHARDS.bit_length() - 1  # that tell halves apart: there are names for twice as many and some
 
 # How many samples each of a stretch's photos gives; None where they certainly fit into a shard.
 Counts = Callable[[Sequence[Photo]], Sequence[int] | None]
@@ -149,13 +154,18 @@ def plan_shards(
         of_split = int(np.count_nonzero(line.in_val == (split == "val")))
         exponent = _exponent(of_split, samples_per_photo, bytes_per_sample, config.shard_bytes)
         ranks = sampled.ranks(split)
+        further = itertools.count(1 << _MAX_BITS)
         numbers = sampled.places[ranks] >> np.uint64(63 - exponent) >> np.uint64(1)  # by 64 at once would not shift
         cuts = np.flatnonzero(np.diff(numbers)) + 1
         for of_shard in np.split(ranks, cuts) if len(ranks) else []:
             number = int(sampled.places[of_shard[0]]) >> (64 - exponent)
-            for part in _parts(sampled.photos(of_shard), counts):
-                shards.append(ShardPlan(split, number, part))
-                number += 1 << exponent
+            in_stretch = sampled.photos(of_shard)
+            samples = counts(in_stretch)
+            if samples is None:
+                shards.append(ShardPlan(split, number, in_stretch))
+                continue
+            for own_number, part in _parts(sampled.places[of_shard].tolist(), samples, number, exponent):
+                shards.append(ShardPlan(split, next(further) if own_number is None else own_number, in_stretch[part]))
     if any(shard.number >= MAX_SHARDS for shard in shards):
         raise UsageError(
             f"these photos give more than {MAX_SHARDS:,} shards, which is all that there are names for: choose a "
@@ -164,15 +174,27 @@ def plan_shards(
     return sorted(shards, key=lambda shard: shard.name)
 
 
-def _parts(photos: tuple[Photo, ...], counts: Counts) -> Iterator[tuple[Photo, ...]]:
-    """The photos of a stretch, in order, by the shards that their samples fit into: nearly always one."""
-    first = held = 0
-    for number, samples in enumerate(counts(photos) or ()):
-        if held and held + samples > MAX_SAMPLES_PER_SHARD:
-            yield photos[first:number]
-            first, held = number, 0
-        held += samples
-    yield photos[first:]
+def _parts(
+    places: Sequence[int], samples: Sequence[int], number: int, num_bits: int
+) -> Iterator[tuple[int | None, slice]]:
+    """Which photos of a stretch make up a shard, and its number: nearly always all of them, and the stretch's.
+
+    The `places` agree in their first `num_bits` bits. Photos that lie so close together that halving does not separate
+    them get further shards without a number of their own (None).
+    """
+    waiting = [(number, num_bits, 0, len(places))]
+    while waiting:
+        number, num_bits, first, end = waiting.pop()
+        if sum(samples[first:end]) <= MAX_SAMPLES_PER_SHARD:
+            yield number, slice(first, end)
+        elif num_bits == _MAX_BITS:
+            yield number, slice(first, first + 1)
+            yield from ((None, slice(one, one + 1)) for one in range(first + 1, end))
+        else:
+            second = (places[first] >> (64 - num_bits) << 1 | 1) << (63 - num_bits)  # where the second half begins
+            middle = bisect.bisect_left(places, second, first, end)
+            halves = ((number + (1 << num_bits), middle, end), (number, first, middle))
+            waiting += [(number, num_bits + 1, first, end) for number, first, end in halves if first < end]
 
 
 def _exponent(num_photos: int, samples_per_photo: float, bytes_per_sample: float, shard_bytes: int) -> int:

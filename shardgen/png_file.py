@@ -5,14 +5,15 @@ than 1 MB, or all text together than 64 MB. Editing histories, embedded workflow
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _MAX_COMPRESSED_BYTES = 1 << 20  # inflated: Pillow's limit
-_MAX_PLAIN_BYTES = 16 << 20
+_MAX_PLAIN_BYTES = 8 << 20  # six of them are below the 64 MB
 _MAX_PROFILE_BYTES = 64 << 20
+_OF_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 # Text that may tell the orientation: XMP, and EXIF as ImageMagick wrote it before PNG had a chunk for it.
 _TELLING = (b"XML:com.adobe.xmp", b"Raw profile type exif")
@@ -28,12 +29,22 @@ class _Chunk(NamedTuple):
 
 
 def bits_per_channel(data: bytes) -> int:
-    return data[24]  # in IHDR, which comes first
+    return next((chunk.content[8] for chunk in _chunks(data) if chunk.kind == b"IHDR"), 8)
 
 
 def with_small_metadata(data: bytes) -> bytes:
     """The same PNG without the text that says nothing about its pixels, and without metadata that is too large."""
-    dropped = [chunk for chunk in _chunks(data) if _is_dropped(chunk)]
+    told: set[tuple[bytes, bytes]] = set()
+    return _without(data, lambda chunk: _is_in_the_way(chunk, told))
+
+
+def pixels_alone(data: bytes) -> bytes:
+    """The same PNG without anything else than its pixels. OpenCV takes no other chunk of more than 8 MB."""
+    return _without(data, lambda chunk: chunk.kind not in _OF_PIXELS)
+
+
+def _without(data: bytes, is_dropped: Callable[[_Chunk], bool]) -> bytes:
+    dropped = [chunk for chunk in _chunks(data) if is_dropped(chunk)]
     if not dropped:
         return data
     kept_from, kept_to = [0, *(chunk.end for chunk in dropped)], [*(chunk.start for chunk in dropped), len(data)]
@@ -57,11 +68,13 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
         start = end
 
 
-def _is_dropped(chunk: _Chunk) -> bool:
+def _is_in_the_way(chunk: _Chunk, told: set[tuple[bytes, bytes]]) -> bool:
+    """Whether Pillow is better off without it. The first text of a kind counts, if it tells something; `told` has them."""
     if chunk.kind in _TEXT:
         keyword, _, text = bytes(chunk.content[:80]).partition(b"\0")
-        if keyword not in _TELLING:
+        if keyword not in _TELLING or (chunk.kind, keyword) in told:
             return True
+        told.add((chunk.kind, keyword))
         if chunk.kind == b"tEXt" or (chunk.kind == b"iTXt" and text[:1] != b"\1"):
             return len(chunk.content) > _MAX_PLAIN_BYTES
     elif chunk.kind != b"iCCP":

@@ -54,6 +54,8 @@ def _has_16_bits(image: Image.Image, data: bytes) -> bool:
 
 def _decode_16_bit_colour(data: bytes) -> NDArray[np.uint16]:
     """H x W x 3 or, with alpha, H x W x 4; blue first."""
+    if data.startswith(png_file.SIGNATURE):
+        data = png_file.pixels_alone(data)
     levels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if levels is None or levels.dtype != np.uint16 or levels.ndim != 3:
         raise PhotoError("damaged 16-bit image")

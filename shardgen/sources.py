@@ -97,9 +97,11 @@ def _list_store(root: "UPath") -> Listing:
 
 
 def _list_folder(root: Path) -> Listing:
-    if not root.exists():
+    with _listing(str(root)):
+        is_there, is_folder = root.exists(), root.is_dir()
+    if not is_there:
         raise UsageError(f"no such folder: {root}. Name the folder of photos with --input (or INPUT= for make).")
-    if not root.is_dir():
+    if not is_folder:
         raise UsageError(f"{root} is a file. --input takes a folder of photos, e.g. ./OST with mountain/, sky/, ...")
     listing = Listing()
     entered: set[tuple[int, int]] = set()

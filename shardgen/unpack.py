@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from shardgen import codec
 from shardgen.errors import RunError, UsageError
-from shardgen.files import write_atomically
-from shardgen.format import Address, Manifest, dump_json, scale_folder
+from shardgen.files import is_temporary, write_atomically
+from shardgen.format import MANIFEST_NAME, Address, Manifest, dump_json, scale_folder
 from shardgen.shard_reader import StoredSample, in_advance, open_manifest, scale_folders, stored_samples
 from shardgen.sources import printable
 
@@ -133,7 +133,9 @@ def _refuse_other_files(output: Path, manifest: Manifest) -> None:
     for place in (output, target):
         if place.exists() and not place.is_dir():
             raise UsageError(f"{place} is a file: name a folder with --output")
-    if not target.exists() or all(path.name.startswith(".") for path in target.iterdir()):
+    if (output / MANIFEST_NAME).exists():
+        raise UsageError(f"{output} is a folder of shards: name another --output")
+    if not target.exists() or all(is_temporary(path) for path in target.iterdir()):
         return
     owner = target / _OWNER_NAME
     if not owner.is_file() or owner.read_bytes() != _identity(manifest):
@@ -164,8 +166,8 @@ def _named(manifest: Manifest, split: str | None) -> list[_Named]:
     """Every sample of the split with its path."""
     samples = _described(manifest)
     plain, renamed = _plain_paths(samples)
-    room = _MAX_NAME_BYTES - max(len(_suffix(name, manifest.scale)) for name in manifest.images("train"))
-    paths, keyed = _distinct(plain, [one.sample.key for one in samples], room)
+    suffixes = [_suffix(name, manifest.scale) for name in manifest.images("train")]
+    paths, keyed = _distinct(plain, [one.sample.key for one in samples], suffixes)
     either = renamed | keyed
     return [
         _Named(one.sample, str(one.source), path, number in either)
@@ -203,21 +205,34 @@ def _plain_paths(samples: Sequence[_Described]) -> tuple[list[PurePosixPath], se
     return paths, renamed
 
 
-def _distinct(paths: Sequence[PurePosixPath], keys: Sequence[str], room: int) -> tuple[list[PurePosixPath], set[int]]:
-    """The paths, of which those that are equal get their samples' keys, and the numbers of these.
+def _distinct(
+    paths: Sequence[PurePosixPath], keys: Sequence[str], suffixes: Sequence[str]
+) -> tuple[list[PurePosixPath], set[int]]:
+    """The paths, of which those that are equal, or a folder's, get their samples' keys, and the numbers of these.
 
     With its key a path may become that of another sample, which then gets its own too. This ends: keys are different,
     so no two paths with keys are equal.
     """
+    room = _MAX_NAME_BYTES - max(map(len, suffixes))
+    folders = {_folded(folder) for parent in {path.parent for path in paths} for folder in (parent, *parent.parents)}
     keyed: set[int] = set()
     while True:
         names = [_fitted(path, f"_{keys[n]}" if n in keyed else "", room) for n, path in enumerate(paths)]
-        folded = [unicodedata.normalize("NFC", str(name).casefold()) for name in names]  # as some file systems do
+        folded = [_folded(name) for name in names]
         times = Counter(folded)
-        equal = {number for number, name in enumerate(folded) if times[name] > 1}
+        equal = {
+            number
+            for number, name in enumerate(folded)
+            if times[name] > 1 or any(name + suffix in folders for suffix in suffixes)
+        }
         if equal <= keyed:
             return names, keyed
         keyed |= equal
+
+
+def _folded(path: PurePosixPath) -> str:
+    """Equal for paths that some file systems take for the same."""
+    return unicodedata.normalize("NFC", str(path).casefold())
 
 
 def _inside(path: PurePosixPath, sample: StoredSample) -> PurePosixPath:

@@ -906,3 +906,9 @@ def test_scales_may_be_written_in_every_usual_way(tmp_path: Path, spelling: tupl
     done = run(*spelling, "-i", tmp_path / "in", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "out").glob("scale_*")} == {"scale_2x", "scale_3x"}
+
+
+def test_an_input_whose_name_is_too_long_is_named(tmp_path: Path) -> None:
+    for name in ("o" * 300, "/".join(["o" * 200] * 30)):
+        done = run_cli("generate", "-i", tmp_path / name, "-o", tmp_path / "out", "-s", 4, "--auto")
+        assert done.returncode == 2 and f"cannot list {tmp_path / name}: File name too long" in done.stderr

@@ -159,10 +159,10 @@ def test_unpack_keeps_apart_what_shares_a_name(tmp_path: Path) -> None:
 def unpacked_sources(folder: Path, photos: Path, suffix: str) -> dict[str, str]:
     """For every HR image below the folder, the photo that has its pixels."""
     by_pixels = {}
-    for path in photos.rglob("*.*"):
+    for path in filter(Path.is_file, photos.rglob("*.*")):
         with Image.open(path) as image:
             by_pixels[np.asarray(image).tobytes()] = str(path.relative_to(photos))
-    found = folder.rglob(f"*{suffix}")
+    found = filter(Path.is_file, folder.rglob(f"*{suffix}"))
     return {
         str(path.relative_to(folder)).removesuffix(suffix): by_pixels[np.asarray(Image.open(path)).tobytes()]
         for path in found
@@ -238,6 +238,33 @@ def test_unpack_does_not_mix_with_what_is_there(there: str, tmp_path: Path) -> N
     assert f"{target / 'scale_4x'} holds other files than those of {tmp_path / 'out' / 'scale_4x'}" in done.stderr
     assert "name another --output, or remove that folder" in done.stderr
     assert contents(target) == before
+
+
+def test_unpack_does_not_mix_hidden_files_either(tmp_path: Path) -> None:
+    photos = save_photos(tmp_path / "in", ".a.png", ".b.png", size=(130, 130))
+    for name, size in (("small", 64), ("large", 128)):
+        generate(photos, tmp_path / name, "-s", 4, "--size", size, "--no-up")
+    assert run_cli("unpack", tmp_path / "small", "-o", tmp_path / "loose").returncode == 0
+    before = contents(tmp_path / "loose")
+    done = run_cli("unpack", tmp_path / "large", "-o", tmp_path / "loose")
+    assert done.returncode == 2 and "holds other files than those of" in done.stderr
+    assert contents(tmp_path / "loose") == before
+
+
+def test_unpack_does_not_write_into_shards(shards: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(shards, tmp_path / "mine")) / "scale_2x"
+    done = run_cli("unpack", mine, "-o", mine)
+    assert done.returncode == 2 and f"{mine} is a folder of shards: name another --output" in done.stderr
+    assert not (mine / "scale_2x").exists()
+
+
+def test_unpack_keeps_files_and_folders_of_one_name_apart(tmp_path: Path) -> None:
+    photos = save_photos(tmp_path / "in", "a.png", "a_hr.png/b.png")
+    generate(photos, tmp_path / "out", "-s", 4, "--no-up")
+    done = run_cli("unpack", tmp_path / "out", "-o", tmp_path / "loose")
+    assert done.returncode == 0 and "2 samples, 4 files" in done.stdout, done.stderr
+    found = unpacked_sources(tmp_path / "loose" / "scale_4x", photos, "_hr.png")
+    assert sorted(found.values()) == ["a.png", "a_hr.png/b.png"] and found["a_hr.png/b"] == "a_hr.png/b.png"
 
 
 def test_unpack_goes_on_in_its_own_folder(shards: Path, tmp_path: Path) -> None:

@@ -515,6 +515,16 @@ def test_a_photo_is_reduced_no_further_than_its_box_allows(
     assert reduction(width, height, fit, size) == expected
 
 
+def test_a_jpeg_of_unusual_subsampling_is_refused_by_its_reason() -> None:
+    data = bytearray(simplejpeg.encode_jpeg(colours(64, 64), 90, "RGB", "411"))
+    sampling_at = data.index(b"\xff\xc0") + 11  # of luma: factors in both directions, four bits each
+    assert data[sampling_at] == 0x41
+    for factors in (0x14, 0x31):
+        data[sampling_at] = factors
+        with pytest.raises(PhotoError, match=r"^JPEG with unusual chroma subsampling: save it as 4:4:4 or 4:2:0, or"):
+            decode(bytes(data))
+
+
 def test_cmyk_and_other_formats_are_not_reduced() -> None:
     image = Image.fromarray(colours(400, 608))
     for data in (encode(image.convert("CMYK"), "JPEG"), *(encode(image, name) for name in ("PNG", "WEBP", "TIFF"))):
@@ -548,6 +558,22 @@ def test_metadata_of_any_size_is_no_obstacle(name: str) -> None:
     for data in (before, plain[:-12] + LARGE_METADATA[name] + plain[-12:]):
         assert_pixels(data, colours(9, 12))
         assert upright_size(data) == (9, 12)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("kind", [b"caBX", b"eXIf", b"prVt"])
+def test_metadata_of_any_size_is_no_obstacle_in_16_bits(kind: bytes, channels: int) -> None:
+    levels = levels_16(9, 12, channels)
+    if channels == 4:
+        levels[:, :, 3] = 65535
+    assert_pixels(png_16(levels, png_chunk(kind, bytes(9 << 20))), rounded_to_8(levels[:, :, :3]))
+
+
+def test_the_first_of_many_orientations_counts() -> None:
+    """Pillow takes 64 MB of text."""
+    rows = b"".join(b"\0" + row.tobytes() for row in colours(9, 12))
+    xmp = [png_chunk(b"tEXt", b"XML:com.adobe.xmp\0" + text + b" " * (7 << 20)) for text in (XMP_TURNED, *[b""] * 10)]
+    assert decode(png((9, 12), 8, 2, rows, b"".join(xmp))).true_size == (12, 9)
 
 
 def test_text_that_tells_the_orientation_is_read() -> None:
