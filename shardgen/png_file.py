@@ -69,7 +69,7 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
 
 
 def _is_in_the_way(chunk: _Chunk, told: set[tuple[bytes, bytes]]) -> bool:
-    """Whether Pillow is better off without it. The first text of a kind counts, if it tells something; `told` has them."""
+    """Whether Pillow is better off without it. Text that tells something counts once; `told` has it."""
     if chunk.kind in _TEXT:
         keyword, _, text = bytes(chunk.content[:80]).partition(b"\0")
         if keyword not in _TELLING or (chunk.kind, keyword) in told:

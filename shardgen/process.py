@@ -7,7 +7,9 @@ Standard library only, so that it costs nothing to import first of all.
 import errno
 import os
 import resource
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 _OTHER_FILES = 8  # that are open while workers live: photos, shards, what is written
 _OUT_OF_MEMORY = ("Insufficient memory", "can't allocate memory")  # as OpenCV and PyTorch say it
@@ -59,6 +61,22 @@ def leave_deleted_folder() -> None:
         os.getcwd()
     except FileNotFoundError:
         os.chdir(_NOWHERE)
+
+
+@contextmanager
+def signals_ignored_by_children(*numbers: signal.Signals) -> Iterator[None]:
+    """Processes that are started inside ignore these signals. Those that this one gets meanwhile come afterwards."""
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    # A signal that is blocked is kept, unless it is ignored already when it comes: hence in this order.
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def too_many_workers(workers: int, files_each: int) -> str | None:

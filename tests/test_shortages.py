@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from shardgen.engines.base import attempt
 from shardgen.errors import RunError
 from shardgen.format import MAX_SIZE_PX, load_manifest
 from shardgen.generate import prepare
+from shardgen.process import signals_ignored_by_children
 from shardgen.survey import survey
 from trainer.stream.mapped_shard import decode_image
 
@@ -300,3 +302,17 @@ def test_training_works_from_a_deleted_folder(shards: Path, tmp_path: Path) -> N
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, "--run", "r", *SMALL, "--steps", 1, "--workers", 1)
     done = in_a_deleted_folder(tmp_path, "trainer", *words)
     assert done.returncode == 0 and (tmp_path / "r" / "model.pth").is_file(), done.stderr
+
+
+def test_a_signal_is_kept_while_children_that_ignore_it_are_started() -> None:
+    got: list[int] = []
+    former = signal.signal(signal.SIGHUP, lambda number, frame: got.append(number))
+    try:
+        with signals_ignored_by_children(signal.SIGHUP):
+            signal.raise_signal(signal.SIGHUP)
+            child = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"]
+            assert subprocess.run(child, capture_output=True, text=True).stdout == "True\n"
+            assert got == []
+        assert got == [signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, former)

@@ -365,7 +365,7 @@ def test_off_is_a_word_although_yaml_reads_a_boolean(shards: Path, tmp_path: Pat
         ("val-samples: 3\nval-samples: 3", "is not valid YAML: 'val-samples' stands twice"),
         ("steps: 0x10", "steps: '0x10' is not a valid integer"),
         ("steps: 1:30", "steps: '1:30' is not a valid integer"),
-        ("steps: .inf", "steps: 'inf' is not a valid integer"),
+        ("steps: .inf", "steps: '.inf' is not a valid integer"),
         ("batch-size:", "batch-size: expected a value, found ''"),
         ("batch-size: [1]", "batch-size: expected one value, found a list"),
         ("verify: 1", "verify: expected true or false, found '1'"),
@@ -399,7 +399,7 @@ def test_a_value_is_what_its_option_would_take_it_for(shards: Path, tmp_path: Pa
     words = configured(tmp_path, shards, {})
     path = tmp_path / "设 置.yaml"
     begin = "".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("steps"))
-    for run in ("010", "1:30", "yes", "2024-01-01"):
+    for run in ("010", "1:30", "yes", "2024-01-01", ".inf"):
         path.write_text(f"{begin}run: {run}\nsteps: 010\nseed: 1_0\nclip: inf\n")
         found = settings_of(tmp_path / "runs" / run) if trainer(*words, "--steps", "01").code == 0 else {}
         assert {name: found.get(name) for name in ("run", "steps", "seed", "clip")} == {
@@ -425,6 +425,73 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def copied(runs: Path, tmp_path: Path) -> Path:
     """A copy of the run `lr`, whose configuration says that it lies in `runs`."""
     return Path(shutil.copytree(runs / "lr", tmp_path / "out" / "lr"))
+
+
+def changed_state(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    state = torch.load(run / "state.pt", weights_only=True)
+    change(state)
+    torch.save(state, run / "state.pt")
+
+
+def test_moments_go_on_whatever_their_layout_in_memory(runs: Path, tmp_path: Path) -> None:
+    """The fused optimiser goes by addresses: another layout would be other moments, or none that are there."""
+
+    def plain(state: dict[str, Any]) -> None:
+        state["progress"] |= {"step": 1, "validated": False}
+
+    def contiguous(state: dict[str, Any]) -> None:
+        plain(state)
+        for moments in state["optimizer"]["state"].values():
+            moments |= {name: value.contiguous() for name, value in moments.items()}
+
+    def expanded(state: dict[str, Any]) -> None:
+        plain(state)
+        moments = state["optimizer"]["state"][0]
+        moments["exp_avg"] = torch.zeros(1).expand(moments["exp_avg"].shape)
+
+    weights = {}
+    for change in (plain, contiguous, expanded):
+        run = Path(shutil.copytree(runs / "lr", tmp_path / change.__name__ / "lr"))
+        changed_state(run, change)
+        done = trainer("--out", run.parent, "--run", "lr", "--resume")
+        assert done.code == 0, done.err
+        weights[change] = (run / "model.pth").read_bytes()
+    assert weights[contiguous] == weights[plain]
+
+
+def test_a_run_without_its_state_does_not_begin_anew(runs: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(runs / "lr", tmp_path / "lr"))
+    (copied / "state.pt").unlink()
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    said = refused("--out", copied.parent, "--run", "lr", "--resume")
+    assert (
+        f"{copied} has weights, but no state.pt from which they could go on; begin a new run, e.g. with --init" in said
+    )
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+
+
+def test_weights_that_are_behind_the_state_of_a_finished_run_are_written(runs: Path, tmp_path: Path) -> None:
+    """As after a kill between the two."""
+    copied = Path(shutil.copytree(runs / "lr", tmp_path / "lr"))
+    right = (copied / "model.pth").read_bytes()
+    (copied / "model.pth").write_bytes(right[:-100])
+    os.utime(copied / "model.pth", ns=(0, (copied / "state.pt").stat().st_mtime_ns - 1))
+    assert trainer("--out", copied.parent, "--run", "lr", "--resume").code == 0
+    assert (copied / "model.pth").read_bytes() == right
+
+
+def test_a_state_beyond_the_end_of_its_run_is_refused(runs: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(runs / "lr", tmp_path / "lr"))
+    changed_state(copied, lambda state: state["progress"].update(step=3))
+    said = refused("--out", copied.parent, "--run", "lr", "--resume")
+    assert f"{copied / 'state.pt'} is that of step 3, and the run ends after 2: put `steps` in" in said
+
+
+@pytest.mark.parametrize("text", ["---\n", "null\n", "--- ~\n", "# nothing\n", ""])
+def test_a_file_without_settings_has_none(text: str, shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    done = train(shards / "scale_2x", tmp_path / "out", "--config", tmp_path / "c.yaml")
+    assert done.code == 0, done.err
 
 
 def test_resume_needs_a_run_that_is_there(runs: Path, tmp_path: Path) -> None:

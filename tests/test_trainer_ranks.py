@@ -417,7 +417,8 @@ def test_the_same_command_goes_on_when_torchrun_starts_it_again(
     launched(TORCHELASTIC_RESTART_COUNT=1)
     done = trainer(*command)
     assert done.code == 0 and f"Run      {folder}, going on at step 3" in done.err
-    (folder / "state.pt").unlink()
+    for file in ("state.pt", "model.pth"):
+        (folder / file).unlink()
     done = trainer(*command)
     assert done.code == 0 and f"Run      {folder}\n" in done.err, "from the beginning, where nothing was saved yet"
     assert len(Run(folder, "").events("train")) == 5

@@ -29,24 +29,29 @@ def make_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim
 
 
 def restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> None:
-    """Go on where an equal optimiser was. ValueError when it was another: its kernels would write beyond their tensors.
+    """Go on where an equal optimiser was. ValueError when it was another.
 
-    Rates and the like are not taken over: they are those of `make_optimizer`.
+    The moments are laid out in memory as their parameters: the fused kernels go by addresses, and would pair values of
+    different places or write beyond a tensor. Rates and the like are not taken over: they are those of
+    `make_optimizer`.
     """
     groups = optimizer.state_dict()["param_groups"]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     saved = state["state"]
     if saved and saved.keys() != set(range(len(parameters))):  # there is nothing before the first step
         raise ValueError(f"state of {len(saved)} parameters instead of {len(parameters)}")
+    laid_out: dict[int, dict[str, torch.Tensor]] = {}
     for number, values in saved.items():
-        shape = parameters[number].shape
+        parameter, shape = parameters[number], parameters[number].shape
         if {name: value.shape for name, value in values.items()} != {
             "step": torch.Size(()),
             "exp_avg": shape,
             "exp_avg_sq": shape,
         }:
             raise ValueError(f"the state of parameter {number} does not fit {shape}")
-    optimizer.load_state_dict({"state": saved, "param_groups": groups})
+        moments = {name: torch.empty_like(parameter).copy_(values[name]) for name in ("exp_avg", "exp_avg_sq")}
+        laid_out[number] = {"step": values["step"], **moments}
+    optimizer.load_state_dict({"state": laid_out, "param_groups": groups})
 
 
 class Ema:

@@ -83,8 +83,9 @@ class RunRecord(Record):
         save_weights(self._run.best, *learner.weights())
 
     def save(self, progress: Progress, learner: Learner) -> None:
-        save_weights(self._run.weights, *learner.weights())
+        # In this order, so that weights without a state tell of one that was lost: that run must not begin anew.
         save_state(self._run.state, self._data, progress, learner.state())
+        save_weights(self._run.weights, *learner.weights())
         try:
             self._run.publish(_PATIENCE_S)
         except StoreError as error:  # must not cost days of training: the next save tries again, the end insists

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
-from shardgen.store import file_size
 from trainer.cache.fetcher import FetchedAhead
 from trainer.checkpoint import Progress, explained, load_state
 from trainer.device import describe_device, limit_threads
-from trainer.errors import RunError
+from trainer.errors import RunError, UsageError
 from trainer.learner import Learner, StepSettings
 from trainer.loop import LoopSettings, TrainingLoop
 from trainer.losses import LOSSES
@@ -75,12 +74,22 @@ def _progress(plan: Plan, run: RunFolder, learner: Learner, world: World) -> Pro
     data = plan.folder.fingerprint()
 
     def load() -> tuple[Progress, dict[str, Any]] | None:
+        if run.has_lost_its_state():
+            raise UsageError(
+                f"{run.home} has weights, but no {run.state.name} from which they could go on; begin a new run, e.g. "
+                f"with --init {run.weights}"
+            )
         return load_state(run.state, data) if run.state.exists() else None
 
     found = world.led(load)
     if found is None:
         return Progress()
     progress, state = found
+    if progress.step > plan.total_steps:
+        raise UsageError(
+            f"{run.state} is that of step {progress.step:,}, and the run ends after {plan.total_steps:,}: put `steps` "
+            f"in {run.config} back to what it was"
+        )
     with explained(run.state):
         learner.restore(state)
     return progress
@@ -126,6 +135,7 @@ def _train(
         smaller=plan.smaller,
         compiled=plan.config.compile,
     )
+    had_ended = progress.step == plan.total_steps
     source = make_source(plan, progress.step)
     loop = TrainingLoop(settings, learner, source, _validation(plan, world), progress, record, world)
     try:
@@ -134,8 +144,8 @@ def _train(
         with suppress(RunError):  # of a disk that is full, which is the error itself
             record.note("error", progress.step, message=str(error))
         raise
-    if world.leads and file_size(run.home / run.weights.name) is None:
-        record.save(progress, learner)  # of a run that had ended before: its state has them
+    if world.leads and had_ended and run.lacks_its_weights():
+        record.save(progress, learner)
     (peak_memory_bytes,) = world.max([_peak_memory_bytes(plan.device)])
     return Outcome(
         run=run,

@@ -116,6 +116,16 @@ class RunFolder:
         if held := sorted(there.keys() & {_JOURNAL, _PLAN, _WEIGHTS, _BEST}):
             raise _Taken(f"{self.home} holds {held[0]}, which a new run would replace; choose another --run")
 
+    def has_lost_its_state(self) -> bool:
+        """Whether weights are there that came after a state, and no state. In a store, the weights come first."""
+        return self.path == self.home and self.weights.exists() and not self.state.exists()
+
+    def lacks_its_weights(self) -> bool:
+        """Whether those of the state are missing, or, on a disk, were not written any more."""
+        if file_size(self.home / self.weights.name) is None:
+            return True
+        return self.path == self.home and self.weights.stat().st_mtime_ns < self.state.stat().st_mtime_ns
+
     def write_job(self, job: str) -> None:
         """Note the torchrun job that trains here, so that `run_of_job` finds the folder."""
         mark = self.home / _JOB

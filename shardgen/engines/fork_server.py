@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
+from shardgen.process import signals_ignored_by_children
+
 _MAX_TMPDIR_BYTES = 60
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
@@ -24,14 +26,11 @@ def start_fork_server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["shardgen.engines.local"])
     before = {name: os.environ[name] for name in _BLAS_THREADS if name in os.environ}
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     os.environ.update(dict.fromkeys(_BLAS_THREADS, "1"))
     try:
-        with _short_temporary_folder():
+        with _short_temporary_folder(), signals_ignored_by_children(signal.SIGINT, signal.SIGHUP):
             forkserver.ensure_running()
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         for name in _BLAS_THREADS:
             del os.environ[name]
         os.environ.update(before)

@@ -91,7 +91,7 @@ def _read(context: click.Context, file: Address) -> dict[str, Any]:
         raise UsageError(f"{file}: nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
-    if content is None:
+    if content is None or (isinstance(content, Scalar) and content.value is None):
         return {}
     if not isinstance(content, dict):
         found = type(content.value if isinstance(content, Scalar) else content).__name__
@@ -122,11 +122,12 @@ def _converted(context: click.Context, option: click.Parameter, value: Any, file
             return None
         if value.value is None or (is_flag and not isinstance(value.value, bool)):
             raise click.BadParameter(f"expected {'true or false' if is_flag else 'a value'}, found {value.text!r}")
-        return value.value if is_flag else option.type_cast_value(context, _word(value))
+        return value.value if is_flag else option.type_cast_value(context, _word(value, option))
     except click.BadParameter as error:
         raise UsageError(f"{file}: {name.replace('_', '-')}: {error.message}") from error
 
 
-def _word(value: Scalar) -> str:
-    """The text that the option would be given; YAML alone writes infinity with a point."""
-    return str(value.value) if value.value in (math.inf, -math.inf) else value.text
+def _word(value: Scalar, option: click.Parameter) -> str:
+    """The text that the option would be given; of numbers, YAML alone writes infinity with a point."""
+    is_infinite = isinstance(option.type, click.types.FloatParamType) and value.value in (math.inf, -math.inf)
+    return str(value.value) if is_infinite else value.text

@@ -11,6 +11,8 @@ from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
+from shardgen.process import signals_ignored_by_children
+
 _MAX_TMPDIR_BYTES = 60
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -27,14 +29,11 @@ def start_fork_server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["trainer.stream.loader"])
     former = {name: os.environ.get(name) for name in _THREAD_COUNTS}
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _IGNORED}
     os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
     try:
-        with _short_temporary_folder():
+        with _short_temporary_folder(), signals_ignored_by_children(*_IGNORED):
             forkserver.ensure_running()
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         for name, value in former.items():
             del os.environ[name]
             if value is not None:
