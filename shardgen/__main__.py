@@ -15,7 +15,7 @@ def run() -> None:
     leave_deleted_folder()
     with guarded():
         if sys.argv[1:2] == ["generate"]:  # its workers' imports and this process's then take the time of one
-            with suppress(OSError):  # whoever needs it starts it again, and says what is wrong
+            with suppress(OSError):  # it is started again where it is needed, and what is wrong is said there
                 start_fork_server()
         from shardgen.cli import main
 

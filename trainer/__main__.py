@@ -23,7 +23,7 @@ def run() -> None:
     is_completion = "_TRAINER_COMPLETE" in os.environ
     with guarded():
         if _NOT_TRAINING.isdisjoint(sys.argv[1:]) and not is_completion:
-            with suppress(OSError):  # whoever needs it starts it again, and says what is wrong
+            with suppress(OSError):  # it is started again where it is needed, and what is wrong is said there
                 start_fork_server()  # the workers' imports and this process's then take the time of one
         with loading():
             from trainer.cli import main
