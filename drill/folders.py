@@ -18,6 +18,7 @@ from drill.session import PATIENCE_S
 Problem = tuple[str, str]
 
 _STATS, _LOCK = "processing_stats.json", ".shardgen.lock"  # the one holds times, the other nothing
+_OF_FAULTS = ("error", "unsaved")  # events of the journal that tell of the fault itself
 _TIMES = {"patches_per_s", "data_wait", "seconds"}  # of the journal: what differs from run to run
 
 
@@ -64,14 +65,15 @@ def leftovers(folder: Path) -> list[Problem]:
 
 def journal(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's journal, without what differs from run to run."""
-    lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    with open(run / "journal.jsonl", encoding="utf-8", newline="\n") as file:
+        lines = [json.loads(line) for line in file]
     return [{name: value for name, value in line.items() if name not in _TIMES} for line in lines]
 
 
 def other_training(run: Path, undisturbed: Path) -> list[Problem]:
     """How a finished run differs from an undisturbed one: loss curve, validations, weights, files."""
     problems = []
-    ours, theirs = ([e for e in journal(path) if e["event"] != "error"] for path in (run, undisturbed))
+    ours, theirs = ([e for e in journal(path) if e["event"] not in _OF_FAULTS] for path in (run, undisturbed))
     if ours != theirs:
         wrong = next((pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1]), (len(ours), len(theirs)))
         problems.append(("silent", f"the loss curve is another: {wrong}"))

@@ -542,6 +542,26 @@ def test_a_stop_in_the_last_validation_is_a_stop(
     assert weights(tmp_path / "r") == weights(whole)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [
+        ((signal.SIGTERM, signal.SIGINT), 143),
+        ((signal.SIGHUP, signal.SIGTERM, signal.SIGINT), 129),
+        ((signal.SIGINT, signal.SIGTERM), 130),
+    ],
+)
+def test_the_first_of_several_signals_counts_and_all_is_saved(
+    numbers: tuple[signal.Signals, ...], code: int, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(learner: Learner) -> None:
+        for number in numbers:
+            signal.raise_signal(number)
+
+    on_step(monkeypatch, 3, send)
+    done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 9, "--run", "r")
+    assert done.code == code and "Stopped after step 3 of 9; all is saved." in done.err, done.err
+
+
 def test_a_second_interrupt_ends_a_long_step(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt_twice(learner: Learner) -> None:
         signal.raise_signal(signal.SIGINT)

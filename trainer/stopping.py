@@ -17,7 +17,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None  # of this process's first signal, or of another's that it trains with
-        self._signalled = False
+        self._interrupted = False
         self._former: dict[int, Any] = {}
         self._ends = False
 
@@ -50,8 +50,9 @@ class StopRequest:
             signal.signal(number, signal.SIG_IGN)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._signalled and number == signal.SIGINT:
-            self.end()
-            raise KeyboardInterrupt
-        self._signalled = True
-        self.signal_number = number
+        if number == signal.SIGINT:
+            if self._interrupted:
+                self.end()
+                raise KeyboardInterrupt
+            self._interrupted = True
+        self.signal_number = self.signal_number or number
