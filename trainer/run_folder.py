@@ -91,7 +91,7 @@ class RunFolder:
             raise RunError(f"cannot write {self.path}: {error.strerror or error}") from error
         try:
             if new:
-                self._refuse_begun()
+                self.refuse_begun()
             if self.path == self.home:
                 for folder in (self.path, self.previews):
                     remove_temporaries(folder)
@@ -109,7 +109,8 @@ class RunFolder:
         finally:
             lock.release()
 
-    def _refuse_begun(self) -> None:
+    def refuse_begun(self) -> None:
+        """UsageError when a run was begun in the folder, or files of one lie there."""
         there = list_files(self.home)
         if _CONFIG in there or _STATE in there:
             raise _Taken(f"{self.home} is there already; go on with it by --resume, or choose another --run")
@@ -222,7 +223,9 @@ def new_run(out: Address, name: str | None, default_name: str) -> Iterator[RunFo
     """
     with ExitStack() as stack:
         if name is not None:
-            yield stack.enter_context(RunFolder(out / name).locked(new=True))
+            run = RunFolder(out / name)
+            run.refuse_begun()  # before a lock is put there, and once more behind it
+            yield stack.enter_context(run.locked(new=True))
         else:
             yield _first_free(stack, out, default_name)
 
