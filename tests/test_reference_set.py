@@ -1,0 +1,45 @@
+"""Shards of a small set of photos have the bytes recorded in `reference_set.json`: refactoring changes none of them.
+
+With `python tests/test_reference_set.py` they are recorded anew, after a change of what `docs/formats.md` promises.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import cv2
+import pytest
+from helpers import contract_files, generate, make_photos
+
+RECORDED = Path(__file__).with_name("reference_set.json")
+SETS: dict[str, tuple[object, ...]] = {
+    "npy": ("--shard-bytes", "100KB"),
+    "png": ("--codec", "png", "--method", "area", "--shard-bytes", "100KB"),
+    "webp": ("--codec", "webp", "--method", "lanczos", "--shard-bytes", "100KB"),
+    "recipe with variants": ("--degradation", "realesrgan", "--variants", 2, "--shard-bytes", "100KB"),
+    "tiles": ("--fit", "tile", "--tile-step", 32, "--shard-bytes", "200KB"),
+}
+
+
+def made(name: str, folder: Path) -> dict[str, str]:
+    photos = make_photos(folder / "photos", 10)
+    generate(photos, folder / "shards", "-s", 2, "-s", 3, "-s", 4, "--size", 60, "--val-fraction", 0.2, *SETS[name])
+    return contract_files(folder / "shards")
+
+
+# Without fused multiply-add, OpenCV's float filters round otherwise, and a few pixels of a recipe with them.
+FUSED = pytest.mark.skipif("AVX2" not in cv2.getCPUFeaturesLine(), reason="recorded on a processor with AVX2")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=FUSED) if "recipe" in name else name for name in SETS])
+def test_the_bytes_are_those_that_were_recorded(name: str, tmp_path: Path) -> None:
+    assert made(name, tmp_path) == json.loads(RECORDED.read_text())[name]
+
+
+if __name__ == "__main__":
+    found = {}
+    for each in SETS:
+        with tempfile.TemporaryDirectory() as scratch:
+            found[each] = made(each, Path(scratch))
+    (Path(sys.argv[1]) if sys.argv[1:] else RECORDED).write_text(json.dumps(found, indent=1) + "\n")
