@@ -82,12 +82,13 @@ test-scale: $(STAMP) ## Run the long test of the Ray engine: nodes die again and
 	$(BIN)/python -m pytest -s tests/scale
 
 drill: $(STAMP) ## Do every fault as often as docs/drill.md says, in an hour or more; exit code 1 if one of them does harm
-	$(BIN)/python -m drill -o docs/drill.md
+	$(BIN)/python -m tests.drill -o docs/drill.md
 
-lint: $(STAMP) ## Check style, format and types; changes nothing
+lint: $(STAMP) ## Check style, format, types and the direction of imports; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(STAMP) ## Put the code into its format
 	$(BIN)/ruff check --fix .

@@ -55,7 +55,7 @@ from benchmarks.peers.task import SCALE
 from benchmarks.report import write_result
 from benchmarks.stream_measure import Window
 from benchmarks.stream_stores import HR_PX
-from shardgen.errors import PhotoError
+from srshards.errors import PhotoError
 
 _NUM_HR = 64
 _PATCH_PX = 192

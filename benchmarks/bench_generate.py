@@ -51,8 +51,8 @@ from benchmarks.report import (
     way_row,
     write_result,
 )
-from shardgen.cpus import available_cpus
-from shardgen.generate import STATS_NAME
+from shardgen.generate.run import STATS_NAME
+from srshards.process.resources import available_cpus
 
 ONE_SCALE, THREE_SCALES = (4,), (2, 3, 4)
 _PHOTOS_IN_ONE_PROCESS = 150  # enough for a rate

@@ -36,10 +36,11 @@ from benchmarks.gpu_task import OUR_WAYS, PLAIN, STREAM, Task, result_in
 from benchmarks.options import photos_option, scratch_option
 from benchmarks.report import write_result
 from benchmarks.stream_stores import make_shards
-from trainer.device import available_cpus, choose_device
-from trainer.errors import UsageError
+from srshards.errors import UsageError
+from srshards.process.resources import available_cpus
+from srshards.shards.folder import ShardFolder, open_shards
 from trainer.models import MODELS
-from trainer.shards import ShardFolder, open_shards
+from trainer.training.device import choose_device
 
 _PLAIN_MODEL = "standard"
 _MAX_WORKERS = 16

@@ -32,7 +32,7 @@ from benchmarks.common import RESULTS, PhotoSet, RunFailedError, python_module, 
 from benchmarks.memory import watch_memory
 from benchmarks.options import photos_option, scratch_option
 from benchmarks.report import print_table, spread, write_result
-from shardgen.cpus import available_cpus
+from srshards.process.resources import available_cpus
 
 _MILLION = 1_000_000
 _MAX_PLAN_S, _MAX_PLAN_BYTES = 30.0, 1e9

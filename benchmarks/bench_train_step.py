@@ -21,8 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.common import RESULTS, PhotoSet, RunFailedError, python_module, say, scratch_folder, timed_command
 from benchmarks.options import photos_option, scratch_option
 from benchmarks.report import print_table, spread, write_result
-from trainer.device import Precision, available_cpus, choose_device, choose_precision, describe_device, limit_threads
+from srshards.process.resources import available_cpus
 from trainer.models import MODELS, network_spec, num_parameters
+from trainer.training.device import Precision, choose_device, choose_precision, describe_device, limit_threads
 
 SCALE, PATCH_PX, BATCH = 4, 192, 16
 _MATRIX = {"cpu": 2048, "cuda": 8192}

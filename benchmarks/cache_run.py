@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 
-from shardgen.store import parse_address
-from trainer.cache.folder import cache_for
-from trainer.config import TrainConfig
-from trainer.device import limit_threads
-from trainer.plan import plan_run
-from trainer.run import make_learner, make_source
-from trainer.shards import open_shards
+from srshards.shards.cache_folder import cache_for
+from srshards.shards.folder import open_shards
+from srshards.storage.store import parse_address
+from trainer.training.config import TrainConfig
+from trainer.training.device import limit_threads
+from trainer.training.plan import plan_run
+from trainer.training.run import make_learner, make_source
 
 
 @dataclass(frozen=True)

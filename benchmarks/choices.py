@@ -22,8 +22,8 @@ import click
 from benchmarks.common import PhotoSet, RunFailedError, python_module, say, scratch_folder, timed_command
 from benchmarks.options import output_option, photos_option, scratch_option
 from benchmarks.report import print_table, write_result
-from shardgen.config import METHODS
-from shardgen.format import CODECS
+from shardgen.planning.config import METHODS
+from srshards.format import CODECS
 
 _METHOD_SCALE = 4
 _SCALES = (2, 3, 4)

@@ -21,8 +21,8 @@ from typing import Any
 
 import click
 
-from shardgen.errors import UsageError
-from shardgen.sources import list_photos
+from shardgen.planning.sources import list_photos
+from srshards.errors import UsageError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"

@@ -24,14 +24,14 @@ import cv2
 import numpy as np
 
 from benchmarks.peers.task import SCALE
-from shardgen.config import METHODS
-from shardgen.degradation.dice import Dice
+from shardgen.degradation.degrade import enlarge, shrink
 from shardgen.degradation.recipe import degraded
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
+from shardgen.degradation.rng import Dice
 from shardgen.degradation.step import Image, Parameters
 from shardgen.degradation.steps import STEPS
-from shardgen.degrade import enlarge, shrink
-from shardgen.pixels import Pixels
+from shardgen.planning.config import METHODS
+from srshards.imaging.pixels import Pixels
 
 MORE_SCALES = {"matlab": (2, 3)}  # beyond SCALE
 DRAWING, REST = "(drawing)", "(to floats and back)"

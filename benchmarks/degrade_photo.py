@@ -5,12 +5,12 @@ from pathlib import Path
 
 from benchmarks.peers.task import SCALE
 from benchmarks.stream_stores import HR_PX
-from shardgen.config import Config
-from shardgen.degradation.dice import Dice
 from shardgen.degradation.recipe import Recipe, degraded
-from shardgen.photo import read_bytes
-from shardgen.pixels import Pixels
-from shardgen.triplet import decode_photo, hr_boxes, render_crop
+from shardgen.degradation.rng import Dice
+from shardgen.planning.config import Config
+from shardgen.shard.triplet import decode_photo, hr_boxes, render_crop
+from srshards.imaging.photo import read_bytes
+from srshards.imaging.pixels import Pixels
 
 _CONFIG = Config(Path(), Path(), scales=(SCALE,), size=HR_PX)
 

@@ -29,14 +29,14 @@ from PIL import Image
 from benchmarks.common import PhotoSet, RunFailedError, python_module, say, timed_command
 from benchmarks.options import output_option, photos_option
 from benchmarks.report import print_table, write_result
-from trainer.device import limit_threads
-from trainer.evaluate import Network, Pair, judge, shard_pairs
-from trainer.inference import as_function
-from trainer.metrics import mean_quality
-from trainer.picture import Row, grid
-from trainer.pixels import Pixels
-from trainer.shards import open_shards
-from trainer.weights import load_network
+from srshards.imaging.pixels import Pixels
+from srshards.shards.folder import open_shards
+from trainer.contact_sheet import Row, grid
+from trainer.evaluation.evaluate import Network, Pair, judge, shard_pairs
+from trainer.evaluation.metrics import mean_quality
+from trainer.inference.network import as_function
+from trainer.models.weights import load_network
+from trainer.training.device import limit_threads
 
 SETS: dict[str, tuple[object, ...]] = {
     "cubic": ("--method", "cubic"),

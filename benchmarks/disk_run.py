@@ -13,11 +13,11 @@ from time import perf_counter, sleep
 import numpy as np
 
 from benchmarks.stream_measure import disk_bytes_read
-from trainer.shards import open_shards
-from trainer.stream.batches import BatchReader
-from trainer.stream.mapped_shard import MappedShard
-from trainer.stream.patches import NUM_TURNS, PatchGrid
-from trainer.stream.schedule import Schedule
+from srshards.loader.batches import BatchReader
+from srshards.sampling.patches import NUM_TURNS, PatchGrid
+from srshards.sampling.schedule import Schedule
+from srshards.shards.folder import open_shards
+from srshards.shards.mapped import MappedShard
 
 PATCH_PX, BATCH, STEPS = 192, 16, 4
 _READ_BYTES = 1 << 22

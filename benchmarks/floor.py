@@ -33,12 +33,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from shardgen.config import Config
-from shardgen.errors import PhotoError
-from shardgen.photo import read_bytes
-from shardgen.pixels import Pixels
-from shardgen.sources import list_photos
-from shardgen.triplet import decode_photo, hr_boxes, make_triplet, render_crop
+from shardgen.planning.config import Config
+from shardgen.planning.sources import list_photos
+from shardgen.shard.triplet import decode_photo, hr_boxes, make_triplet, render_crop
+from srshards.errors import PhotoError
+from srshards.imaging.photo import read_bytes
+from srshards.imaging.pixels import Pixels
 
 SINKS = ("none", "page-cache", "fsync")
 STAGES = ("read", "decode", "resize", "encode", "write")

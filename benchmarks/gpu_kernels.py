@@ -16,8 +16,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_window import synchronise
-from trainer.device import Precision
 from trainer.models import NetworkSpec
+from trainer.training.device import Precision
 
 NO_CUDA = "no CUDA device"
 _STEPS = 5

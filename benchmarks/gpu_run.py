@@ -14,7 +14,7 @@ import traceback
 from typing import Any
 
 from benchmarks.gpu_task import MARK, PLAIN, Task
-from trainer.stream.fork_server import start_fork_server
+from srshards.process.fork_server import GROUP_SIGNALS, start_fork_server
 
 _LIMIT_S = {"cuda": 120.0, "cpu": 900.0}  # then it hangs, and says where
 
@@ -27,7 +27,8 @@ def main(task_json: str) -> None:
     watch.daemon = True
     watch.start()
     if task.way != PLAIN:
-        start_fork_server()  # the workers' imports and this process's then take the time of one
+        # The workers' imports and this process's then take the time of one.
+        start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
     _end(_measure(task))
 
 
@@ -45,7 +46,7 @@ def _measure(task: Task) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    from trainer.memory import is_out_of_memory
+    from srshards.process.resources import is_out_of_memory
 
     said = (str(error).strip().splitlines() or [""])[0]
     return f"out of memory ({said})" if is_out_of_memory(error) else f"{type(error).__name__}: {said}"

@@ -14,12 +14,12 @@ import torch
 from benchmarks.gpu_kernels import measure_kernels
 from benchmarks.gpu_task import ONE_BATCH, RESIDENT, STREAM, Task
 from benchmarks.gpu_window import Timed, measure_steps, window_for
-from trainer.config import TrainConfig
-from trainer.device import limit_threads
-from trainer.plan import Plan, plan_run
-from trainer.run import make_learner, make_source
-from trainer.shards import open_shards
-from trainer.stream.source import Batch
+from srshards.loader.source import Batch
+from srshards.shards.folder import open_shards
+from trainer.training.config import TrainConfig
+from trainer.training.device import limit_threads
+from trainer.training.plan import Plan, plan_run
+from trainer.training.run import make_learner, make_source
 
 _ENDLESS_STEPS = 1_000_000
 
@@ -31,7 +31,7 @@ def measure_ours(task: Task) -> dict[str, Any]:
     spends on taking batches, whoever keeps account of it.
     """
     limit_threads()
-    torch.backends.cudnn.benchmark = True  # as trainer.run.train has it
+    torch.backends.cudnn.benchmark = True  # as trainer.training.run.train has it
     plan = _plan(task)
     learner = make_learner(plan)
     source = make_source(plan, 0)

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from trainer.device import describe_device
+from trainer.training.device import describe_device
 
 _T = TypeVar("_T")
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import cv2
 
-from shardgen.sources import list_photos
+from shardgen.planning.sources import list_photos
 
 
 def convert(numbered: tuple[int, Path], output: Path, size: int, scale: int) -> None:

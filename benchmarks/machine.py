@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from shardgen.cpus import available_cpus
+from srshards.process.resources import available_cpus
 
 _PACKAGES = (
     "numpy",

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from benchmarks.common import RESULTS
-from shardgen.terminal import HelpFormatter
+from srshards.terminal.text import HelpFormatter
 
 click.Context.formatter_class = HelpFormatter
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-from shardgen.config import Config
-from shardgen.plan import plan_shards
-from shardgen.sources import Photo
+from shardgen.planning.config import Config
+from shardgen.planning.plan import plan_shards
+from shardgen.planning.sources import Photo
 
 _CLASSES = ("animal", "building", "grass", "mountain", "plant", "sky", "water")
 _MEAN_PHOTO_BYTES = 150_000

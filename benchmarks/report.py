@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.common import CLOCKS, Rounds, Way, say
 from benchmarks.machine import describe_machine
-from shardgen.files import write_atomically
+from srshards.storage.files import write_atomically
 
 
 @dataclass(frozen=True)

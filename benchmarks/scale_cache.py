@@ -10,7 +10,7 @@ from collections import OrderedDict
 from itertools import islice
 from math import log
 
-from trainer.stream.schedule import Schedule
+from srshards.sampling.schedule import Schedule
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _SHARDS = 2_000

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.plan_million import made_up_photos
-from shardgen.config import Config
-from shardgen.format import ShardRecord, shard_name
-from shardgen.manifest import build_manifest, write_manifest
-from shardgen.marker import Marker
-from shardgen.plan import ShardPlan
-from shardgen.shard_job import shard_fingerprint
-from shardgen.statistics import Statistics
+from shardgen.generate.manifest import build_manifest, write_manifest
+from shardgen.planning.config import Config
+from shardgen.planning.plan import ShardPlan
+from shardgen.shard.job import shard_fingerprint
+from shardgen.shard.marker import Marker
+from shardgen.shard.statistics import Statistics
+from srshards.format import ShardRecord, shard_name
 
 SCALE = 4
 SAMPLES_PER_SHARD = 157  # of 512 px at 4x, which come to the usual 256 MB

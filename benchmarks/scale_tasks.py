@@ -20,9 +20,9 @@ import psutil
 from benchmarks.plan_million import peak_rss_bytes
 from benchmarks.plan_million import run as plan
 from benchmarks.scale_folders import SCALE, config_for, made_up_plans, markers
-from shardgen.format import MANIFEST_NAME, dump_json, load_manifest
-from shardgen.inventory import take_inventory
-from shardgen.manifest import build_manifest
+from shardgen.generate.inventory import take_inventory
+from shardgen.generate.manifest import build_manifest
+from srshards.format import MANIFEST_NAME, dump_json, load_manifest
 
 BATCH = 16
 SAMPLES_PER_SHARD = 1_000  # for the schedule: 10^9 samples are then as many shards as a folder can have
@@ -54,10 +54,10 @@ def manifest(count: int) -> Figures:
 
 def start(folder: Path, pickled: Path) -> Figures:
     """The trainer up to the first batch's numbers, and what it hands to a worker, which goes into a file."""
-    from trainer.config import TrainConfig
-    from trainer.plan import plan_run
-    from trainer.shards import open_shards
-    from trainer.stream.batches import BatchReader
+    from srshards.loader.batches import BatchReader
+    from srshards.shards.folder import open_shards
+    from trainer.training.config import TrainConfig
+    from trainer.training.plan import plan_run
 
     before = _rss_bytes()
     start_s = process_time()
@@ -92,7 +92,7 @@ def start(folder: Path, pickled: Path) -> Figures:
 
 def worker(pickled: Path) -> Figures:
     """A data worker up to the places of the first batch: what it gets from the trainer, and what that takes of it."""
-    from trainer.stream import loader  # noqa: F401, as the fork server does before there is a worker
+    from srshards.loader import workers as loader  # noqa: F401, as the fork server does before there is a worker
 
     before, start_s = _rss_bytes(), process_time()
     reader = pickle.loads(pickled.read_bytes())
@@ -107,7 +107,7 @@ def worker(pickled: Path) -> Figures:
 
 def schedule(samples: int) -> Figures:
     """The schedule alone: making it, an epoch's beginning, and steps in the middle of the first and of a late epoch."""
-    from trainer.stream.schedule import Schedule
+    from srshards.sampling.schedule import Schedule
 
     shards = max(1, samples // SAMPLES_PER_SHARD)
     sizes = [samples // shards] * shards, [SHARD_BYTES] * shards
@@ -130,7 +130,7 @@ def schedule(samples: int) -> Figures:
 
 def block(samples: int) -> Figures:
     """The first batch of a block of so many samples in eight shards: they are all permuted."""
-    from trainer.stream.schedule import Schedule
+    from srshards.sampling.schedule import Schedule
 
     line = Schedule(
         [samples // _SHARDS_OF_LARGE_BLOCK] * _SHARDS_OF_LARGE_BLOCK, [1] * _SHARDS_OF_LARGE_BLOCK, 0, BATCH

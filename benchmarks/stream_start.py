@@ -8,14 +8,14 @@ The fork server is started first of all, as the trainer's command does, so that 
 import os
 import sys
 
-from trainer.stream.fork_server import start_fork_server
+from srshards.process.fork_server import GROUP_SIGNALS, start_fork_server
 
 FIRST_BATCH = "first batch"
 
 
 def main(task_json: str) -> None:
     """Say when the first batch is there, and end."""
-    start_fork_server()
+    start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
     from benchmarks.peers import ours
     from benchmarks.peers.task import Task
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.common import PhotoSet, python_module, timed_command
 from benchmarks.peers.task import SCALE
-from shardgen.format import image_names, load_index, load_manifest
+from srshards.format import image_names, load_index, load_manifest
 
 HR_PX = 512
 CODECS = ("npy", "png", "webp")

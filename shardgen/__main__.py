@@ -3,10 +3,10 @@
 import sys
 from contextlib import suppress
 
-from shardgen.engines.fork_server import start_fork_server
-from shardgen.process import leave_deleted_folder
-from shardgen.streams import guarded
-from shardgen.utf8 import require_utf8
+from srshards.process.fork_server import TERMINAL_SIGNALS, start_fork_server
+from srshards.process.limits import leave_deleted_folder
+from srshards.process.utf8 import require_utf8
+from srshards.terminal.streams import guarded
 
 
 def run() -> None:
@@ -16,7 +16,7 @@ def run() -> None:
     with guarded():
         if sys.argv[1:2] == ["generate"]:  # its workers' imports and this process's then take the time of one
             with suppress(OSError):  # it is started again where it is needed, and what is wrong is said there
-                start_fork_server()
+                start_fork_server("shardgen.engines.local", TERMINAL_SIGNALS)
         from shardgen.cli import main
 
         main()

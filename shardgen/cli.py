@@ -8,17 +8,17 @@ from typing import NoReturn
 
 import click
 
-from shardgen import __version__
 from shardgen.commands.check import inspect_command, verify_command
 from shardgen.commands.generate import generate_command
 from shardgen.commands.look import preview_command, rebuild_command, unpack_command
 from shardgen.commands.recipe import recipe_commands
 from shardgen.commands.report import report_command
-from shardgen.errors import ShardgenError
-from shardgen.format import FormatError
-from shardgen.process import explained, reason_of
-from shardgen.store import StoreError
-from shardgen.terminal import HelpFormatter
+from srshards import __version__
+from srshards.errors import ReportedError
+from srshards.format import FormatError
+from srshards.process.limits import explained, reason_of
+from srshards.storage.store import StoreError
+from srshards.terminal.text import HelpFormatter
 
 click.Context.formatter_class = HelpFormatter
 
@@ -38,7 +38,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         signal.signal(signal.SIGHUP, _raise_terminated)
     try:
         commands.main(args=args, prog_name="shardgen", standalone_mode=False)
-    except (ShardgenError, FormatError, StoreError) as error:
+    except (ReportedError, FormatError, StoreError) as error:
         click.echo(f"Error: {explained(str(error), error)}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
     except click.Abort as abort:

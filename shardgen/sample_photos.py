@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from shardgen.errors import UsageError
-from shardgen.store import AddressError, parse_path
-from shardgen.streams import guarded
-from shardgen.terminal import HelpFormatter, say
+from srshards.errors import UsageError
+from srshards.storage.store import AddressError, parse_path
+from srshards.terminal.streams import guarded
+from srshards.terminal.text import HelpFormatter, say
 
 click.Context.formatter_class = HelpFormatter
 

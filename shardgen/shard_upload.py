@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shardgen.format import ShardRecord
-from shardgen.shard_writer import ShardWriter
-from shardgen.store import upload
+from shardgen.shard.writer import ShardWriter
+from srshards.format import ShardRecord
+from srshards.storage.store import upload
 
 if TYPE_CHECKING:
     from upath import UPath

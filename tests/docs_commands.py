@@ -29,7 +29,7 @@ _MARK = re.compile(r"\s*<!-- (not run|file|output)(?:: (.*?))? -->")
 _FENCE = re.compile(r"(\s*)```(\w*)\s*$")
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)(?:\s*<!-- not run: (.+?) -->)?")
 _COMMAND = re.compile(
-    r"(?:\S*/)?(?:python -m (?:shardgen|trainer|benchmarks|drill)(?:\.\w+)*(?: |$)|(?:shardgen|trainer|make|torchrun) )"
+    r"(?:\S*/)?(?:python -m (?:shardgen|trainer|benchmarks|tests\.drill)(?:\.\w+)*(?: |$)|(?:shardgen|trainer|make|torchrun) )"
 )
 
 # So that a command takes a second instead of hours: these come last, and the last of an option counts. The page's own
@@ -225,9 +225,9 @@ def unknown_words(command: str) -> list[str]:
     if program == "make":
         return [] if dry_make(command).returncode == 0 else args
     module = program if program.startswith("benchmarks.") else f"{program}.cli"
-    if program not in ("shardgen", "trainer", "drill") and not program.startswith("benchmarks."):
+    if program not in ("shardgen", "trainer", "tests.drill") and not program.startswith("benchmarks."):
         return []
-    found = import_module("drill.__main__" if program == "drill" else module)
+    found = import_module("tests.drill.__main__" if program == "tests.drill" else module)
     group: click.Command = getattr(found, "commands", None) or found.main
     while isinstance(group, click.Group) and args and not args[0].startswith("-"):
         if args[0] not in group.commands:
@@ -248,7 +248,7 @@ def is_name(command: str) -> bool:
     program, *args = words_of(command) or [""]
     plain = not any(arg.startswith("-") for arg in args)
     return (
-        plain and len(args) < 2 and (program in ("shardgen", "trainer", "drill") or program.startswith("benchmarks."))
+        plain and len(args) < 2 and (program in ("shardgen", "trainer", "tests.drill") or program.startswith("benchmarks."))
     )
 
 

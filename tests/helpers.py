@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shardgen import codec
 from shardgen.cli import main
-from shardgen.format import load_index
+from srshards.format import load_index
+from srshards.imaging import codec
 
 PATIENCE_S = 100.0  # how long a test waits for what has to come, on a machine that is busy with other things
 

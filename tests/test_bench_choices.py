@@ -11,8 +11,8 @@ from PIL import Image
 
 from benchmarks import choices
 from benchmarks.common import REPOSITORY, RESULTS
-from shardgen.config import METHODS
-from shardgen.format import CODECS
+from shardgen.planning.config import METHODS
+from srshards.format import CODECS
 
 PX = 48
 

@@ -14,9 +14,9 @@ from benchmarks.common import PhotoSet
 from benchmarks.degrade_photo import online_pair, open_hr
 from benchmarks.degrade_report import judge_costs
 from benchmarks.degrade_stream import epochs_until_paid_back
-from shardgen.config import METHODS
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.degradation.steps import STEPS
+from shardgen.planning.config import METHODS
 
 ONLINE, SHARDS = ("online, 400 px", "online, 512 px"), ("shards, 8 variants", "shards, 1 variant")
 

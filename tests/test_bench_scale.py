@@ -10,8 +10,8 @@ from benchmarks import bench_scale
 from benchmarks.bench_scale import Figure, growth
 from benchmarks.scale_cache import hit_rates
 from benchmarks.scale_folders import SAMPLES_PER_SHARD, config_for, made_up_plans, make_folder
-from shardgen.inventory import take_inventory
-from trainer.shards import open_shards
+from shardgen.generate.inventory import take_inventory
+from srshards.shards.folder import open_shards
 
 SIZES = {"photos": 1000, "finished": 200, "shards": 200, "samples": 1_000_000, "block": 100_000}
 

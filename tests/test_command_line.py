@@ -17,22 +17,22 @@ import click
 import pytest
 from click.shell_completion import CompletionItem, ShellComplete
 from click.testing import CliRunner
+from tests.drill.__main__ import main as drill
 from helpers import PATIENCE_S, generate, make_photos, run_cli, trainer
 
-from drill.__main__ import main as drill
 from shardgen.cli import commands as shardgen
-from shardgen.config import METHODS
+from shardgen.planning.config import METHODS
 from shardgen.sample_photos import main as sample_photos
-from shardgen.terminal import Bar, fitted
+from srshards.terminal.text import Bar, fitted
 from trainer.cli import commands as trainer_commands
-from trainer.config import DEFAULT_LR, LOSS_NAMES
+from trainer.training.config import DEFAULT_LR, LOSS_NAMES
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = {path.stem: path.read_text() for path in sorted((ROOT / "benchmarks").glob("*.py"))}
 PROGRAMS: dict[str, click.Command] = {
     "shardgen": shardgen,
     "python -m trainer": trainer_commands,
-    "python -m drill": drill,
+    "python -m tests.drill": drill,
     "python -m shardgen.sample_photos": sample_photos,
     **{
         f"python -m benchmarks.{name}": importlib.import_module(f"benchmarks.{name}").main
@@ -138,7 +138,7 @@ def test_without_words_shardgen_says_what_there_is() -> None:
 
 
 def test_versions() -> None:
-    version = re.search(r'__version__ = "(.+)"', (ROOT / "shardgen" / "__init__.py").read_text())
+    version = re.search(r'__version__ = "(.+)"', (ROOT / "srshards" / "__init__.py").read_text())
     assert version
     assert run_cli("--version").stdout == f"shardgen, version {version[1]}\n"
     assert trainer("--version").out == f"trainer, version {version[1]}\n"
@@ -262,8 +262,8 @@ def test_neither_help_nor_completion_waits_for_pytorch() -> None:
 
 
 def test_names_that_help_knows_without_pytorch_are_those_that_there_are() -> None:
-    from trainer.losses import LOSSES
     from trainer.models import MODELS
+    from trainer.training.losses import LOSSES
 
     assert tuple(DEFAULT_LR) == MODELS and tuple(LOSSES) == LOSS_NAMES
 

@@ -14,8 +14,7 @@ from helpers import generate, read_images
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardgen import codec
-from shardgen.format import (
+from srshards.format import (
     FormatError,
     Member,
     dump_index,
@@ -27,14 +26,15 @@ from shardgen.format import (
     shard_name,
     shard_of_key,
 )
+from srshards.imaging import codec
 
 
 def test_importing_the_contract_loads_only_the_standard_library() -> None:
-    program = "import sys; before = set(sys.modules); import shardgen.format; print(*(set(sys.modules) - before))"
+    program = "import sys; before = set(sys.modules); import srshards.format; print(*(set(sys.modules) - before))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     foreign = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"shardgen"}
     assert not foreign
-    assert {name for name in loaded if name.startswith("shardgen")} == {"shardgen", "shardgen.format"}
+    assert {name for name in loaded if name.startswith("shardgen")} == {"shardgen", "srshards.format"}
 
 
 @given(split=st.sampled_from(["train", "val"]), number=st.integers(0, 999_999), ordinal=st.integers(0, 99_999))

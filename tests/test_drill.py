@@ -5,14 +5,14 @@ import random
 from pathlib import Path
 
 import pytest
+from tests.drill import corruption
+from tests.drill.line import drill_line
+from tests.drill.lines import LINES
+from tests.drill.record import Tally
+from tests.drill.session import Session
+from tests.drill.table import page, summary
 
-from drill import corruption
-from drill.line import drill_line
-from drill.lines import LINES
-from drill.record import Tally
-from drill.session import Session
-from drill.table import page, summary
-from shardgen.format import dump_index, load_index
+from srshards.format import dump_index, load_index
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -20,7 +20,7 @@ from shardgen.format import dump_index, load_index
 def test_a_few_of_each_fault(name: str) -> None:
     found = drill_line(name, LINES[name].short, seed=1)
     assert found["clean"], (
-        f"python -m drill --only {name} --short --seed {found['seed']}\n{json.dumps(found, indent=1)}"
+        f"python -m tests.drill --only {name} --short --seed {found['seed']}\n{json.dumps(found, indent=1)}"
     )
     assert found["times"] == LINES[name].short
 
@@ -46,7 +46,7 @@ def test_harm_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corruption, "_SETS", [("--codec", "npy")])
     for believes in (False, True):
         if believes:
-            monkeypatch.setattr("trainer.shards._check_index", lambda *_: None)
+            monkeypatch.setattr("srshards.shards.folder._check_index", lambda *_: None)
         session = Session(2, 0, tmp_path / str(believes))
         session.scratch.mkdir()
         corruption.corrupt(session)

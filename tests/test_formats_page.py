@@ -183,7 +183,8 @@ def test_every_name_of_marker_and_statistics_is_on_the_page_and_no_other(example
 
 
 def test_the_ranges_are_those_of_the_code() -> None:
-    from shardgen import config, format
+    from shardgen.planning import config
+    from srshards import format
 
     text = section("Manifest")
     assert f"`scale` | integer, {format.MIN_SCALE} to {format.MAX_SCALE} |" in text

@@ -18,7 +18,7 @@ import pytest
 import torch
 from helpers import SMALL, Ended, all_files, generate, run_cli, trainer
 
-from shardgen.format import dump_index, dump_json, load_index, load_json
+from srshards.format import dump_index, dump_json, load_index, load_json
 from trainer.models import network_spec
 
 MARK = "was-run"

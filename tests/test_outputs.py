@@ -10,7 +10,7 @@ import pytest
 from helpers import SMALL, all_files, generate, make_photo, make_photos, run_cli, trainer
 from PIL import Image
 
-from shardgen.file_to_write import exif_mark
+from srshards.imaging.provenance import exif_mark
 
 NOT_OURS = "is there already, and {} did not write it: name another --output, or remove it first"
 

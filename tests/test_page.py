@@ -10,10 +10,10 @@ from helpers import make_photo
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from shardgen.page.pictures import Comparison, Layer, exact
-from shardgen.page.plots import Plot
-from shardgen.page.render import MAX_PAGE_BYTES, render
-from shardgen.resample import resize
+from srshards.imaging.resample import resize
+from srshards.page.pictures import Comparison, Layer, exact
+from srshards.page.plots import Plot
+from srshards.page.render import MAX_PAGE_BYTES, render
 
 _SIZE = 64
 _OWN_BYTES = 1_300_000  # of a page's text and code at most; the rest is there for pictures and figures

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from helpers import SMALL, all_files, generate, run_cli, trainer
 
-from shardgen.format import Address
-from shardgen.output_lock import locked
+from srshards.format import Address
+from srshards.storage.output_lock import locked
 
 LOCK = ".shardgen.lock"
 
@@ -92,7 +92,7 @@ def test_what_is_finished_is_read_while_another_scale_is_made(being_made: Path) 
 
 
 def test_verify_says_that_a_run_came_between(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from shardgen import verify
+    from shardgen.inspection import verify
 
     def found(tar: Address, *rest: object) -> bytes:
         with locked(mine):

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-
-from drill.fault_proxy import FAULT_KINDS, FaultKind
-from drill.s3_server import KEY_ID, REGION, Bucket
+from tests.drill.fault_proxy import FAULT_KINDS, FaultKind
+from tests.drill.s3_server import KEY_ID, REGION, Bucket
 
 CONTENT = bytes(range(256)) * 512
 SIGNED = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20200101/{REGION}/s3/aws4_request, SignedHeaders=host, Signature=0"

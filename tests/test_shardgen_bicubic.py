@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from shardgen.bicubic import bicubic_down, bicubic_up, crop_to_multiple
+from srshards.imaging.bicubic import bicubic_down, bicubic_up, crop_to_multiple
 
 Pixels = NDArray[np.uint8]
 

@@ -14,13 +14,13 @@ import pytest
 from helpers import contract_files, generate, make_photos, run_cli, trainer
 from PIL import Image
 
-from shardgen import shard_job
-from shardgen.config import Config, fingerprint_of
+from shardgen.degradation.degrade import draw_variants, libraries, make_lrs, shrink
 from shardgen.degradation.recipe import degraded
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
-from shardgen.degrade import draw_variants, libraries, make_lrs, shrink
-from shardgen.format import load_manifest
-from shardgen.shard_reader import StoredSample, stored_samples
+from shardgen.planning.config import Config, fingerprint_of
+from shardgen.shard import job as shard_job
+from srshards.format import load_manifest
+from srshards.shards.samples import StoredSample, stored_samples
 
 ARGS = ("--size", 64, "--degradation", "realesrgan", "--variants", 3, "--val-fraction", 0.2)
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from shardgen.degradation import kernels
 from shardgen.degradation.blurs import convolve
-from shardgen.degradation.dice import Dice
 from shardgen.degradation.kernels import Kernel
 from shardgen.degradation.noises import _alias_table, poisson_counts
+from shardgen.degradation.rng import Dice
 from shardgen.degradation.settings import Choice
 from shardgen.degradation.sharpen import usm
 from shardgen.degradation.sizes import resize

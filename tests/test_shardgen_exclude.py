@@ -10,9 +10,9 @@ from helpers import all_files, contract_files, generate, make_photos, run_cli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardgen.errors import UsageError
-from shardgen.exclusion import exclude_line, leave_out, read_exclude_file
-from shardgen.sources import Listing, Photo
+from shardgen.planning.exclusion import exclude_line, leave_out, read_exclude_file
+from shardgen.planning.sources import Listing, Photo
+from srshards.errors import UsageError
 
 ARGS = ("-s", 2, 3, "--shard-bytes", "300KB")
 SOME = ("class0/img0.jpg", "class1/img4.png", "class2/img11.jpg")

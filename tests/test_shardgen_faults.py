@@ -217,7 +217,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_made(many_photos
 HOLD_LOCK = """
     import sys
     from pathlib import Path
-    from shardgen.output_lock import locked
+    from srshards.storage.output_lock import locked
     with locked(Path(sys.argv[1])):
         print("held", flush=True)
         sys.stdin.read()

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shardgen import codec
-from shardgen.errors import RunError
-from shardgen.files import HashedFile, write_atomically
-from shardgen.format import CODECS, MAX_SIZE_PX, load_index
-from shardgen.pixels import Pixels
-from shardgen.shard_writer import ShardWriter
+from shardgen.shard.writer import ShardWriter
+from srshards.errors import RunError
+from srshards.format import CODECS, MAX_SIZE_PX, load_index
+from srshards.imaging import codec
+from srshards.imaging.pixels import Pixels
+from srshards.storage.files import HashedFile, write_atomically
 
 images = st.tuples(st.integers(1, 50), st.integers(1, 50), st.integers(0, 2**32 - 1), st.sampled_from([2, 256])).map(
     lambda t: np.random.default_rng(t[2]).integers(0, t[3], (t[0], t[1], 3), dtype=np.uint8)

@@ -9,8 +9,8 @@ import pytest
 from helpers import all_files, contract_files, generate, make_photo, read_images, run_cli
 from PIL import Image
 
-from shardgen.format import load_json, load_manifest
-from shardgen.shard_job import STAGES
+from shardgen.shard.job import STAGES
+from srshards.format import load_json, load_manifest
 
 SMALL = ("--shard-bytes", "300KB")
 
@@ -219,7 +219,7 @@ def test_validation_photos_are_the_same_at_every_scale_and_sample(photos: Path, 
 
 
 def test_workers_default_to_the_cpus_that_this_process_may_use() -> None:
-    from shardgen.cpus import available_cpus
+    from srshards.process.resources import available_cpus
 
     allowed = os.sched_getaffinity(0)
     assert 1 <= available_cpus() <= len(allowed)

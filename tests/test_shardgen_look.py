@@ -10,8 +10,8 @@ import pytest
 from helpers import generate, make_photo, make_photos, read_images, run_cli
 from PIL import Image
 
-from shardgen.format import dump_json, load_index, load_json
-from shardgen.shard_writer import ShardWriter
+from shardgen.shard.writer import ShardWriter
+from srshards.format import dump_json, load_index, load_json
 
 
 def test_inspect_shows_all_that_matters(shards: Path) -> None:

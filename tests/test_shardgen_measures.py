@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from shardgen import duplicates
-from shardgen.config import METHODS
-from shardgen.degrade import shrink
-from shardgen.duplicates import look_alikes, nearest_pairs
-from shardgen.measures import aliases, aliasing, brightness, flatness, image_hash, luma, sharpness
+from shardgen.degradation.degrade import shrink
+from shardgen.planning.config import METHODS
+from shardgen.report import duplicates
+from shardgen.report.duplicates import look_alikes, nearest_pairs
+from shardgen.report.measures import aliases, aliasing, brightness, flatness, image_hash, luma, sharpness
 
 
 def _grey(level: float, size: int = 64) -> np.ndarray:

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 
-from shardgen import photo
-from shardgen.errors import PhotoError
-from shardgen.geometry import reduction
-from shardgen.photo import Decoded, decode, read_bytes, upright_size
+from shardgen.planning.geometry import reduction
+from srshards.errors import PhotoError
+from srshards.imaging import photo
+from srshards.imaging.photo import Decoded, decode, read_bytes, upright_size
 
 Array = NDArray[np.generic]
 ORIENTATIONS = range(1, 9)
@@ -847,7 +847,7 @@ TOO_LARGE = "too large: 30000 x 30000 px, the limit is 250,000,000 px"
 _MEMORY_LIMIT_BYTES = 2 << 30  # the pixels of the bomb would take 3.6 GB
 _REFUSE = """
 import sys
-from shardgen import photo
+from srshards.imaging import photo
 try:
     print(getattr(photo, sys.argv[1])(sys.stdin.buffer.read()))
 except photo.PhotoError as error:

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardgen.config import METHODS
-from shardgen.degrade import enlarge, shrink
-from shardgen.geometry import Box, boxes, num_tiles, shown
-from shardgen.pixels import Pixels
-from shardgen.resample import render_hr
-from shardgen.statistics import ChannelSums, Statistics, psnr_up
-from shardgen.triplet import make_triplet
+from shardgen.degradation.degrade import enlarge, shrink
+from shardgen.planning.config import METHODS
+from shardgen.planning.geometry import Box, boxes, num_tiles, shown
+from shardgen.shard.statistics import ChannelSums, Statistics, psnr_up
+from shardgen.shard.triplet import make_triplet
+from srshards.imaging.pixels import Pixels
+from srshards.imaging.resample import render_hr
 
 edges = st.integers(1, 400)
 

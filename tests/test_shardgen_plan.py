@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardgen.config import Config
-from shardgen.errors import UsageError
-from shardgen.plan import ShardPlan, expected_sample_bytes, place_photos, plan_shards, take_sample
-from shardgen.sources import Photo
+from shardgen.planning.config import Config
+from shardgen.planning.plan import ShardPlan, expected_sample_bytes, place_photos, plan_shards, take_sample
+from shardgen.planning.sources import Photo
+from srshards.errors import UsageError
 
 
 def listing(count: int, salt: str = "") -> list[Photo]:

@@ -16,16 +16,16 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.drill.s3_server import Bucket, S3Server, environment
 from helpers import PATIENCE_S, contract_files, generate, make_photos, run_cli
 from ray.cluster_utils import Cluster
 from ray_nodes import NODE, ROOT, kill_node, markers, ray_environment, running, temporaries, wait_until, workers
 
-from drill.s3_server import Bucket, S3Server, environment
-from shardgen.config import Config
 from shardgen.engines.ray_node import make, versions
-from shardgen.errors import RunError
-from shardgen.format import load_json
-from shardgen.generate import prepare
+from shardgen.generate.run import prepare
+from shardgen.planning.config import Config
+from srshards.errors import RunError
+from srshards.format import load_json
 
 ARGS = ("-s", 2, 3, "--size", 256, "--shard-bytes", "3MB")
 
@@ -255,11 +255,11 @@ ENGINE = """
     import os, sys
     from pathlib import Path
     import cv2
-    from shardgen.config import Config
+    from shardgen.planning.config import Config
     from shardgen.engines.ray import ray_engine
-    from shardgen.errors import RunError
-    from shardgen.generate import prepare
-    from shardgen.shard_job import Progress, ShardResult
+    from srshards.errors import RunError
+    from shardgen.generate.run import prepare
+    from shardgen.shard.job import Progress, ShardResult
 
     photos, output, address = sys.argv[1:]
     config = Config(Path(photos), Path(output), size=64, shard_bytes=50_000)

@@ -13,14 +13,14 @@ from helpers import make_photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardgen.degradation.dice import Dice
+from shardgen.degradation.degrade import draw_variants
 from shardgen.degradation.recipe import Drawn, Recipe, degraded, parse_steps
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe, recipe_text
+from shardgen.degradation.rng import Dice
 from shardgen.degradation.settings import Choice, Integers, Uniform
 from shardgen.degradation.steps import STEPS
-from shardgen.degrade import draw_variants
-from shardgen.errors import UsageError
-from shardgen.plain_yaml import load_plain_yaml
+from srshards.errors import UsageError
+from srshards.plain_yaml import load_plain_yaml
 
 DRAWS = 6000
 HR, LR = (4_800, 4_800), (1_200, 1_200)  # so large that rounding to pixels does not show: nothing is made of them

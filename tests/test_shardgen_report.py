@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import PHONE, WIDE, hurdles, opened
+from tests.drill.s3_server import Bucket
 from helpers import contract_files, generate, make_photo, make_photos, run_cli
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from drill.s3_server import Bucket
-from shardgen.format import dump_json, load_index, load_json
-from shardgen.page.render import MAX_PAGE_BYTES
 from shardgen.report.extremes import extremes
 from shardgen.report.figures import histogram
 from shardgen.report.gallery import gallery, spanning
-from shardgen.report.words import distinct, short, size_text
-from shardgen.shard_reader import open_manifest, stored_samples
-from shardgen.survey import survey
+from shardgen.report.survey import survey
+from shardgen.report.text import distinct, short, size_text
+from srshards.format import dump_json, load_index, load_json
+from srshards.page.render import MAX_PAGE_BYTES
+from srshards.shards.samples import open_manifest, stored_samples
 
 ODD = tuple(map(os.fsdecode, (b"\xe9t\xe9.jpg", b"two\nlines.jpg", b"#1.jpg", b'"a".jpg', b" b&.jpg", b"<b>bold.jpg")))
 
@@ -321,7 +321,7 @@ def test_a_shard_that_goes_meanwhile_is_damaged(
 ) -> None:
     """Another run of `generate` replaces it after its index was read."""
     folder = Path(shutil.copytree(shards / "scale_2x", tmp_path / "scale_2x"))
-    room = "shardgen.survey.stored_samples" if when == "measured" else "shardgen.report.page.extremes"
+    room = "shardgen.report.survey.stored_samples" if when == "measured" else "shardgen.report.page.extremes"
     action = stored_samples if when == "measured" else extremes
 
     def and_then_it_goes(*args: Any) -> Any:

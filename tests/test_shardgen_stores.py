@@ -18,16 +18,16 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.drill.fault_proxy import FaultKind
+from tests.drill.s3_server import Bucket
 from helpers import PATIENCE_S, all_files, contract_files, generate, make_photos, run_cli
 from upath import UPath
 
-from drill.fault_proxy import FaultKind
-from drill.s3_server import Bucket
-from shardgen.attempts import ask
-from shardgen.config import Config
-from shardgen.generate import prepare
-from shardgen.shard_job import Progress, build_shard
-from shardgen.store import parse_address
+from shardgen.generate.run import prepare
+from shardgen.planning.config import Config
+from shardgen.shard.job import Progress, build_shard
+from srshards.storage.retry import ask
+from srshards.storage.store import parse_address
 
 ARGS = ("-s", 2, 3, "--shard-bytes", "300KB")
 
@@ -299,7 +299,7 @@ def impatient(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 
 def give_up_soon(fault: FaultKind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three attempts are enough for a store that never does what it should, and three seconds for a silent one."""
-    monkeypatch.setattr("shardgen.attempts.ATTEMPTS", 3)
+    monkeypatch.setattr("srshards.storage.retry.ATTEMPTS", 3)
     if fault.startswith("stall"):
         monkeypatch.setenv("SR_STORE_TIMEOUT", "3")
 

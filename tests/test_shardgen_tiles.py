@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_shardgen_plan import config, listing
 
-from shardgen import tiles
-from shardgen.errors import UsageError
-from shardgen.format import load_json
-from shardgen.plan import plan_shards
-from shardgen.sources import Photo
+from shardgen.planning import tiles
+from shardgen.planning.plan import plan_shards
+from shardgen.planning.sources import Photo
+from srshards.errors import UsageError
+from srshards.format import load_json
 
 TILES = ("-s", 4, "--fit", "tile", "--no-up")
 
@@ -104,7 +104,7 @@ def test_headers_are_read_where_a_shard_may_overflow_and_nowhere_else(
     assert run_cli(*words).returncode == 0
     assert [len(some) for some in counted] == [4], "no shard is near 100,000 tiles"
     counted.clear()
-    monkeypatch.setattr("shardgen.tiles.MAX_SAMPLES_PER_SHARD", 200)  # a shard of two photos is safe
+    monkeypatch.setattr("shardgen.planning.tiles.MAX_SAMPLES_PER_SHARD", 200)  # a shard of two photos is safe
     assert run_cli(*words).returncode == 0
     assert len(counted) > 1 and all(len(some) > 1 for some in counted)
 
@@ -123,7 +123,7 @@ def counts_of(photos: Sequence[Photo]) -> list[int]:
 @given(count=st.integers(1, 300), seed=st.integers(0, 3), limit=st.integers(6, 60), share=st.floats(0.05, 1))
 def test_no_shard_of_a_plan_overflows(count: int, seed: int, limit: int, share: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shardgen.plan.MAX_SAMPLES_PER_SHARD", limit)
+        patch.setattr("shardgen.planning.plan.MAX_SAMPLES_PER_SHARD", limit)
         cfg = config(seed=seed, fit="tile", sample=share, shard_bytes=60_000_000)
         whole = plan_shards(listing(count), cfg, 3.0)
         parts = plan_shards(listing(count), cfg, 3.0, counts_of)
@@ -146,8 +146,8 @@ def test_a_photo_that_is_added_changes_one_shard_or_halves_it(count: int, seed: 
     without = [photo for number, photo in enumerate(photos) if number != added % count]
     cfg = config(seed=seed, fit="tile", val_fraction=0.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shardgen.plan.MAX_SAMPLES_PER_SHARD", limit)
-        patch.setattr("shardgen.plan._exponent", lambda *numbers: 2)
+        patch.setattr("shardgen.planning.plan.MAX_SAMPLES_PER_SHARD", limit)
+        patch.setattr("shardgen.planning.plan._exponent", lambda *numbers: 2)
         before, after = (
             {shard.name: shard.photos for shard in plan_shards(some, cfg, 3.0, counts_of)} for some in (without, photos)
         )
@@ -156,15 +156,15 @@ def test_a_photo_that_is_added_changes_one_shard_or_halves_it(count: int, seed: 
 
 
 def test_photos_that_lie_too_close_together_get_shards_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shardgen.plan.MAX_SAMPLES_PER_SHARD", 6)
-    monkeypatch.setattr("shardgen.plan._MAX_BITS", 5)
+    monkeypatch.setattr("shardgen.planning.plan.MAX_SAMPLES_PER_SHARD", 6)
+    monkeypatch.setattr("shardgen.planning.plan._MAX_BITS", 5)
     shards = plan_shards(listing(100), config(fit="tile", val_fraction=0.0), 1.0, lambda photos: [6] * len(photos))
     assert [len(shard.photos) for shard in shards] == [1] * 100
     assert len({shard.name for shard in shards}) == 100 and max(shard.number for shard in shards) < 32 + 100
 
 
 def test_more_shards_than_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shardgen.plan.MAX_SHARDS", 16)
-    monkeypatch.setattr("shardgen.plan.MAX_SAMPLES_PER_SHARD", 6)
+    monkeypatch.setattr("shardgen.planning.plan.MAX_SHARDS", 16)
+    monkeypatch.setattr("shardgen.planning.plan.MAX_SAMPLES_PER_SHARD", 6)
     with pytest.raises(UsageError, match=r"more than 16 shards, .* choose a larger --tile-step or --size"):
         plan_shards(listing(200), config(fit="tile"), 6.0, lambda photos: [6] * len(photos))

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from helpers import contract_files, generate, run_cli
 
-from shardgen import codec, config
-from shardgen.format import dump_json, load_index, load_json
-from shardgen.shard_writer import ShardWriter
+from shardgen.planning import config
+from shardgen.shard.writer import ShardWriter
+from srshards.format import dump_json, load_index, load_json
+from srshards.imaging import codec
 
 Damage = Callable[[Path], None]
 

@@ -17,14 +17,14 @@ import pytest
 from helpers import PATIENCE_S, SMALL, all_files, contract_files, generate, make_photo, make_photos, run_cli, trainer
 from PIL import Image
 
-from shardgen.config import Config
 from shardgen.engines.base import attempt
-from shardgen.errors import RunError
-from shardgen.format import MAX_SIZE_PX, load_manifest
-from shardgen.generate import prepare
-from shardgen.process import signals_ignored_by_children
-from shardgen.survey import survey
-from trainer.stream.mapped_shard import decode_image
+from shardgen.generate.run import prepare
+from shardgen.planning.config import Config
+from shardgen.report.survey import survey
+from srshards.errors import RunError
+from srshards.format import MAX_SIZE_PX, load_manifest
+from srshards.process.limits import signals_ignored_by_children
+from srshards.shards.mapped import decode_image
 
 FILES = "too many open files: this process may have"
 MEMORY = "out of memory: take fewer --workers, smaller images or batches, or raise the limit (`ulimit -v`"
@@ -101,7 +101,7 @@ def test_no_shard_is_removed_because_too_many_files_are_open(shards: Path, tmp_p
 def test_a_report_names_no_sample_as_damaged_because_too_many_files_are_open(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardgen.shard_reader.read_range", out_of_files)
+    monkeypatch.setattr("srshards.shards.samples.read_range", out_of_files)
     with pytest.raises(OSError, match="Too many open files"):
         survey(load_manifest(shards / "scale_2x"), 4, lambda progress: None)
 
@@ -141,7 +141,7 @@ def test_more_workers_than_can_be_talked_to_are_refused(few_photos: Path, shards
 def test_training_does_not_take_too_many_open_files_for_a_broken_shard(
     resident: tuple[str, ...], shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.stream.mapped_shard.load_index", out_of_files)
+    monkeypatch.setattr("srshards.shards.mapped.load_index", out_of_files)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, "--run", "r", *SMALL, *resident, "--steps", 1)
     assert done.code == 1 and f"Error: {FILES}" in done.err and "--fix" not in done.err
     assert FILES in (tmp_path / "r" / "journal.jsonl").read_text()
@@ -164,7 +164,7 @@ def test_resuming_does_not_take_too_many_open_files_for_a_state_of_another_progr
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = Path(shutil.copytree(trained, tmp_path / "r"))
-    monkeypatch.setattr("trainer.checkpoint.torch.load", out_of_files)
+    monkeypatch.setattr("trainer.runs.checkpoint.torch.load", out_of_files)
     done = trainer("--out", tmp_path, "--run", mine.name, "--resume")
     assert done.code == 1 and FILES in done.err and "begin a new run" not in done.err
 
@@ -175,7 +175,7 @@ def test_resuming_does_not_take_too_many_open_files_for_a_state_of_another_progr
 def test_a_shard_that_memory_does_not_suffice_for_says_what_to_lower(
     few_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardgen.shard_job.make_triplet", out_of_memory)
+    monkeypatch.setattr("shardgen.shard.job.make_triplet", out_of_memory)
     done = generate(few_photos, tmp_path, "-s", 2, expect=1)
     assert f"cannot make shard train-000000: {MEMORY}" in done.stderr
     assert "Run the same command again: finished shards are kept." in done.stderr and "Traceback" not in done.stderr
@@ -196,7 +196,7 @@ def test_a_training_that_memory_does_not_suffice_for_says_so(
     def build(*args: object) -> NoReturn:
         raise error
 
-    monkeypatch.setattr("trainer.run.make_learner", build)
+    monkeypatch.setattr("trainer.training.run.make_learner", build)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1)
     assert done.code == 1 and done.err.startswith(f"Error: {MEMORY}")
 
@@ -207,7 +207,11 @@ def test_no_shard_is_removed_for_lack_of_memory(
 ) -> None:
     generate(few_photos, tmp_path, "-s", 2, "--codec", codec)
     before = all_files(tmp_path)
-    for place in ("shardgen.codec._decode_npy", "shardgen.codec._decode_image", "shardgen.format.tarfile.open"):
+    for place in (
+        "srshards.imaging.codec._decode_npy",
+        "srshards.imaging.codec._decode_image",
+        "srshards.format.tarfile.open",
+    ):
         with monkeypatch.context() as patched:
             patched.setattr(place, out_of_memory)
             done = run_cli("verify", tmp_path, "--fix")
@@ -220,7 +224,7 @@ def test_an_image_that_memory_does_not_suffice_for_is_not_replaced_by_another(
     few_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generate(few_photos, tmp_path, "-s", 2, "--codec", "png")
-    monkeypatch.setattr("trainer.stream.mapped_shard.Image.open", out_of_memory)
+    monkeypatch.setattr("srshards.shards.mapped.Image.open", out_of_memory)
     done = trainer("--shards", tmp_path / "scale_2x", "--out", tmp_path / "runs", *SMALL, "--steps", 1)
     assert done.code == 2 and "out of memory in step 1" in done.err and "Damaged" not in done.err
 
@@ -234,7 +238,7 @@ def test_a_photo_that_memory_does_not_suffice_for_is_not_damaged(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.fromarray(make_photo(20, 30, 1)).save(tmp_path / "a.png")
-    monkeypatch.setattr("shardgen.photo._load", out_of_memory)
+    monkeypatch.setattr("srshards.imaging.photo._load", out_of_memory)
     words = ("--weights", trained / "best.pth", "-o", tmp_path / "b.png", "--device", "cpu")
     done = trainer("upscale", tmp_path / "a.png", *words)
     assert done.code == 2 and f"cannot read {tmp_path / 'a.png'}: not enough memory to decode" in done.err

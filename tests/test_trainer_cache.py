@@ -20,30 +20,30 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 from helpers import PATIENCE_S, all_files, generate, run_trainer, trainer, trainer_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
-from shardgen.format import ShardRecord, load_index
-from shardgen.store import parse_address
-from trainer import run as run_room
-from trainer.cache import contents as contents_room
-from trainer.cache import folder as folder_room
-from trainer.cache.contents import Decoder
-from trainer.cache.fetcher import Ahead, FetchedAhead, Fetcher
-from trainer.cache.folder import CacheFolder, NoRoomError
-from trainer.cache.shards import CachedShards
-from trainer.config import TrainConfig
-from trainer.errors import RunError, UsageError
-from trainer.evaluate import shard_pairs
-from trainer.place import Place
-from trainer.plan import plan_run
-from trainer.shards import open_shards
-from trainer.stream import schedule as schedule_room
-from trainer.stream.mapped_shard import DamagedMember, MappedShard
-from trainer.stream.schedule import Schedule
-from trainer.stream.source import Batch
+from srshards.errors import RunError, UsageError
+from srshards.format import ShardRecord, load_index
+from srshards.loader.prefetch import Ahead, FetchedAhead, Fetcher
+from srshards.loader.source import Batch
+from srshards.sampling import schedule as schedule_room
+from srshards.sampling.schedule import Schedule
+from srshards.shards import cache_contents as contents_room
+from srshards.shards import cache_folder as folder_room
+from srshards.shards.cache_contents import Decoder
+from srshards.shards.cache_folder import CacheFolder, NoRoomError
+from srshards.shards.cached import CachedShards
+from srshards.shards.folder import open_shards
+from srshards.shards.mapped import DamagedMember, MappedShard
+from srshards.storage.store import parse_address
+from trainer.distributed.rank import Place
+from trainer.evaluation.evaluate import shard_pairs
+from trainer.training import run as run_room
+from trainer.training.config import TrainConfig
+from trainer.training.plan import plan_run
 
 SILENCE_S = 5.0  # after which a store that says nothing is asked again
 TRAINING = (
@@ -460,8 +460,8 @@ def test_a_cache_that_cannot_be_written_is_refused(store: Store, tmp_path: Path)
 def test_a_cache_of_another_user_is_refused(tmp_path: Path) -> None:
     """In a process of its own, because root may write anywhere."""
     script = (
-        "import os, sys; from pathlib import Path; from trainer.cache.folder import CacheFolder\n"
-        "from trainer.errors import UsageError\n"
+        "import os, sys; from pathlib import Path; from srshards.shards.cache_folder import CacheFolder\n"
+        "from srshards.errors import UsageError\n"
         "os.getuid() or os.setuid(65534)\n"
         "try: CacheFolder(Path(sys.argv[1]))\n"
         "except UsageError as error: print(error)\n"

@@ -28,9 +28,10 @@ from helpers import (
 )
 from PIL import Image
 
-from shardgen.format import load_index
-from trainer import device, inference
-from trainer.weights import read_weights, save_weights
+from srshards.format import load_index
+from trainer.inference.network import network as inference
+from trainer.models.weights import read_weights, save_weights
+from trainer.training import device
 
 ODD = "夜 景\n2"  # a name with Chinese, a space and a newline
 ONE_STEP = (*SMALL, "--steps", 1)
@@ -512,7 +513,7 @@ def test_trainings_that_start_at_once_get_a_name_each(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("--shards", shards / "scale_2x", "--out", tmp_path / "runs", *ONE_STEP)
-    ended = start_within(monkeypatch, "trainer.run.make_learner", 2, *words)
+    ended = start_within(monkeypatch, "trainer.training.run.make_learner", 2, *words)
     ended.append(trainer(*words))
     for name, done in zip(("ultra_lite-2x", "ultra_lite-2x-2", "ultra_lite-2x-3"), ended, strict=True):
         assert done.code == 0, done.err
@@ -524,11 +525,11 @@ def test_of_trainings_that_start_at_once_with_one_name_the_others_are_refused(
 ) -> None:
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, *ONE_STEP, "--run", "r")
     with monkeypatch.context() as patch:
-        first = start_within(patch, "trainer.run.make_learner", 1, *words)
+        first = start_within(patch, "trainer.training.run.make_learner", 1, *words)
         assert f"{tmp_path / 'r'} is there already; go on with it by --resume, or choose" in refused(*words)
     assert first[0].code == 0, first
     shutil.rmtree(tmp_path / "r")
-    second = start_within(monkeypatch, "trainer.run_folder.RunFolder.write_config", 1, *words)
+    second = start_within(monkeypatch, "trainer.runs.run_folder.RunFolder.write_config", 1, *words)
     assert trainer(*words).code == 0
     assert second[0].code == 2 and f"another process is training in {tmp_path / 'r'}; wait until" in second[0].err
 

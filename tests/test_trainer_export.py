@@ -11,11 +11,10 @@ import onnxruntime
 import pytest
 import torch
 
-from trainer import export
-from trainer.errors import RunError, UsageError
-from trainer.export import MAX_DIFFERENCE, export_onnx
-from trainer.models import Network, NetworkSpec
-from trainer.weights import load_network, save_weights
+from srshards.errors import RunError, UsageError
+from trainer.models import Network, NetworkSpec, export
+from trainer.models.export import MAX_DIFFERENCE, export_onnx
+from trainer.models.weights import load_network, save_weights
 
 NARROW = [
     NetworkSpec("compact", 4, 12, 3),
@@ -66,7 +65,9 @@ def test_the_file_takes_any_size(spec: NetworkSpec, tmp_path: Path) -> None:
 
 def test_the_exporter_is_quiet(tmp_path: Path) -> None:
     """In a process of its own, because pytest hides some of what loggers write."""
-    code = "import sys, pathlib, trainer.export; trainer.export.export_onnx(*map(pathlib.Path, sys.argv[1:]))"
+    code = (
+        "import sys, pathlib; from trainer.models import export; export.export_onnx(*map(pathlib.Path, sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", code, weights_of(NARROW[1].build(1), tmp_path), tmp_path / "w.onnx"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

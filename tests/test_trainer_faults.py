@@ -33,14 +33,14 @@ from helpers import (
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from shardgen.format import load_index
-from trainer.learner import Learner
-from trainer.loop import TrainingLoop
-from trainer.run_folder import RunFolder
-from trainer.shards import open_shards
-from trainer.stream.schedule import Schedule
-from trainer.validation import Validation
-from trainer.weights import read_weights, save_weights
+from srshards.format import load_index
+from srshards.sampling.schedule import Schedule
+from srshards.shards.folder import open_shards
+from trainer.models.weights import read_weights, save_weights
+from trainer.runs.run_folder import RunFolder
+from trainer.training.learner import Learner
+from trainer.training.loop import TrainingLoop
+from trainer.training.validation import Validation
 
 TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
 LONG = ("--steps", 5000, "--val-every", 2)
@@ -328,7 +328,7 @@ def test_a_container_with_next_to_no_shared_memory_trains(shards: Path, tmp_path
 def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.plan.available_memory_bytes", lambda: 3_000_000)
+    monkeypatch.setattr("trainer.training.plan.available_memory_bytes", lambda: 3_000_000)
     size = ("--workers", 2, "--prefetch", 60, "--patch-size", 64)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, *size, "--steps", 1)
     assert done.code == 2
@@ -340,7 +340,7 @@ def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(
 def test_samples_that_do_not_fit_into_the_devices_memory_are_refused(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.plan.available_memory_bytes", lambda: 100_000)
+    monkeypatch.setattr("trainer.training.plan.available_memory_bytes", lambda: 100_000)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--resident", "--steps", 1)
     assert done.code == 2 and "--resident: the images of " in done.err and "leave --resident out" in done.err
 
@@ -448,7 +448,7 @@ def test_what_a_killed_run_left_half_written_is_removed_everywhere(shards: Path,
 HOLD_LOCK = """
     import sys
     from pathlib import Path
-    from trainer.run_folder import RunFolder
+    from trainer.runs.run_folder import RunFolder
     with RunFolder(Path(sys.argv[1])).locked():
         print("held", flush=True)
         sys.stdin.read()
@@ -730,7 +730,7 @@ def test_an_interrupt_while_it_starts_is_no_traceback(shards: Path, tmp_path: Pa
 def test_it_saves_now_and_then_between_validations(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.loop._SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("trainer.training.loop._SAVE_EVERY_S", 0.0)
     saved: list[int] = []
     real = TrainingLoop._save
 

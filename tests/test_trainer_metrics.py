@@ -14,8 +14,8 @@ from skimage import data
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from trainer.losses import LOSSES, charbonnier, l1
-from trainer.metrics import Quality, luma, mean_quality, measure, psnr, ssim
+from trainer.evaluation.metrics import Quality, luma, mean_quality, measure, psnr, ssim
+from trainer.training.losses import LOSSES, charbonnier, l1
 
 Pixels = NDArray[np.uint8]
 

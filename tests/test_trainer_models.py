@@ -8,9 +8,9 @@ from helpers import make_photo
 from torch import Tensor
 from torch.nn import functional
 
-from shardgen.bicubic import bicubic_down, bicubic_up
-from trainer.errors import UsageError
-from trainer.metrics import psnr
+from srshards.errors import UsageError
+from srshards.imaging.bicubic import bicubic_down, bicubic_up
+from trainer.evaluation.metrics import psnr
 from trainer.models import MODELS, NetworkSpec, network_spec, num_parameters
 
 NARROW = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
-from trainer.picture import GRID_TEXT, Row, grid, save_grid
+from trainer.contact_sheet import GRID_TEXT, Row, grid, save_grid
 
 Pixels = NDArray[np.uint8]
 

@@ -19,23 +19,23 @@ import psutil
 import pytest
 import torch
 import yaml
+from tests.drill.s3_server import Bucket
 from helpers import PATIENCE_S, generate, trainer
 from PIL import Image
 from torch.distributed import TCPStore
 
-from drill.s3_server import Bucket
-from shardgen.format import load_index
-from trainer.config import TrainConfig
-from trainer.device import choose_device
-from trainer.errors import RunError, UsageError
-from trainer.learner import Learner
-from trainer.loop import TrainingLoop
-from trainer.meeting import meet
-from trainer.metrics import Quality, mean_of_sums, mean_quality, quality_sums
-from trainer.place import ONE_PROCESS, Place
-from trainer.plan import describe, plan_run
-from trainer.shards import open_shards
-from trainer.stopping import StopRequest
+from srshards.errors import RunError, UsageError
+from srshards.format import load_index
+from srshards.shards.folder import open_shards
+from trainer.distributed.rank import ONE_PROCESS, Place
+from trainer.distributed.rendezvous import meet
+from trainer.evaluation.metrics import Quality, mean_of_sums, mean_quality, quality_sums
+from trainer.training.config import TrainConfig
+from trainer.training.device import choose_device
+from trainer.training.learner import Learner
+from trainer.training.loop import TrainingLoop
+from trainer.training.plan import describe, plan_run
+from trainer.training.stopping import StopRequest
 
 STEPS = 60
 # A small rate: AdamW makes steps of full size out of gradients that are rounding errors alone.
@@ -335,7 +335,7 @@ def test_an_environment_that_is_half_set_is_refused(
 def test_a_group_that_does_not_come_together_is_an_error(
     rank: int, data: Path, tmp_path: Path, launched: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.meeting._PATIENCE", timedelta(seconds=1))
+    monkeypatch.setattr("trainer.distributed.rendezvous._PATIENCE", timedelta(seconds=1))
     port = free_port()
     launched(RANK=rank, WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, LOCAL_RANK=rank, MASTER_PORT=port)
     done = trainer(*words(data, tmp_path, 8))
@@ -370,7 +370,7 @@ def test_an_attempt_is_not_taken_for_the_one_before(
 
 
 def test_who_is_missing_is_named(launched: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.meeting._PATIENCE", timedelta(seconds=1))
+    monkeypatch.setattr("trainer.distributed.rendezvous._PATIENCE", timedelta(seconds=1))
     agent = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     launched(MASTER_PORT=agent.port, TORCHELASTIC_USE_AGENT_STORE="True")
     with pytest.raises(RunError, match=r"within 1 s \(without rank 1, 2\)"):
@@ -467,7 +467,7 @@ def test_steps_between_saves(data: Path, tmp_path: Path, monkeypatch: pytest.Mon
         real(loop)
         saved.append(torch.load(tmp_path / "r" / "state.pt", weights_only=True)["progress"]["step"])
 
-    monkeypatch.setattr("trainer.loop._SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("trainer.training.loop._SAVE_EVERY_S", 0.0)
     monkeypatch.setattr(TrainingLoop, "_save", save)
     command = ("--shards", data, "--out", tmp_path, *SMALL, "--batch-size", 4, "--steps", 7, "--val-every", 5)
     assert trainer(*command, "--run", "r", "--save-every", 3).code == 0
@@ -547,16 +547,16 @@ def test_a_run_begun_before_ranks_were_written_down_is_one_of_one_process(data: 
 
 
 def test_the_processes_of_a_machine_share_its_cpus_and_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.plan.available_cpus", lambda: 9)
+    monkeypatch.setattr("trainer.training.plan.available_cpus", lambda: 9)
     folder, config = open_shards(data), settings(data, workers=None)
     assert [plan_run(config, folder, place(0, ranks)).workers for ranks in (1, 4, 16)] == [9, 2, 1]
     needed = plan_run(settings(data, workers=1), folder).shared_bytes
-    monkeypatch.setattr("trainer.plan.available_memory_bytes", lambda: 3 * needed)
+    monkeypatch.setattr("trainer.training.plan.available_memory_bytes", lambda: 3 * needed)
     assert plan_run(settings(data, workers=1), folder, place(0, 2)).shared_bytes == needed
     with pytest.raises(UsageError, match="1 workers with --prefetch 16 need"):
         plan_run(settings(data, workers=1), folder, place(0, 4))
     images = 3 * (64**2 + 32**2) * folder.num_samples("train")
-    monkeypatch.setattr("trainer.plan.available_memory_bytes", lambda: 2 * images)
+    monkeypatch.setattr("trainer.training.plan.available_memory_bytes", lambda: 2 * images)
     assert plan_run(settings(data, resident=True), folder).shared_bytes == 0
     with pytest.raises(UsageError, match="--resident: the images of 33 samples take"):
         plan_run(settings(data, resident=True), folder, place(0, 2))

@@ -23,22 +23,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trainer_stream import CPU, SEED, loaded, reader_of, workers
 
-from shardgen.format import load_index
-from trainer.config import MAX_PREFETCH, TrainConfig
-from trainer.errors import RunError
-from trainer.memory import available_memory_bytes
-from trainer.plan import plan_run
-from trainer.shards import open_shards
-from trainer.stream import loader as loader_room
-from trainer.stream.batches import BatchReader, DamagedRow, Patches
-from trainer.stream.chunks import Chunks, Rows
-from trainer.stream.loader import Loader
-from trainer.stream.mapped_shard import MappedShard
-from trainer.stream.queues import with_pipes
-from trainer.stream.resident import ResidentSamples
-from trainer.stream.ring import FreeSlots, Ring
-from trainer.stream.schedule import Schedule
-from trainer.stream.source import Batch
+from srshards.errors import RunError
+from srshards.format import load_index
+from srshards.loader import workers as loader_room
+from srshards.loader.batches import BatchReader, DamagedRow, Patches
+from srshards.loader.queues import with_pipes
+from srshards.loader.resident import ResidentSamples
+from srshards.loader.ring import FreeSlots, Ring
+from srshards.loader.source import Batch
+from srshards.loader.workers import Loader
+from srshards.process.resources import available_memory_bytes
+from srshards.sampling.chunks import Chunks, Rows
+from srshards.sampling.schedule import Schedule
+from srshards.shards.folder import open_shards
+from srshards.shards.mapped import MappedShard
+from trainer.training.config import MAX_PREFETCH, TrainConfig
+from trainer.training.plan import plan_run
 
 
 class Scribbler(BatchReader):
@@ -173,8 +173,8 @@ LEFT_WITH_AN_ERROR = """
     from pathlib import Path
     sys.path.insert(0, sys.argv[2])
     from test_trainer_stream import CPU, reader_of, workers
-    from trainer.stream.chunks import Rows
-    from trainer.stream.loader import Loader
+    from srshards.sampling.chunks import Rows
+    from srshards.loader.workers import Loader
     if __name__ == "__main__":
         batches = Loader(reader_of(Path(sys.argv[1]), 32), Rows(8), 0, 10**6, 2, 2, CPU).started()
         next(batches), next(batches)  # one of each worker
@@ -412,12 +412,12 @@ def test_a_containers_limit_bounds_what_is_free(
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
-    monkeypatch.setattr("trainer.memory._CGROUP", tmp_path)
+    monkeypatch.setattr("srshards.process.resources._CGROUP", tmp_path)
     assert available_memory_bytes() == expected
 
 
 def test_without_a_limit_the_machines_memory_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.memory._CGROUP", tmp_path)
+    monkeypatch.setattr("srshards.process.resources._CGROUP", tmp_path)
     unlimited = available_memory_bytes()
     (tmp_path / "memory.max").write_text("max")
     assert 0 < unlimited <= psutil.virtual_memory().total
@@ -435,7 +435,7 @@ def pointed_to(offset: int, size: int, folder: Path, monkeypatch: pytest.MonkeyP
         samples[0] = [member._replace(offset=offset, size=size) for member in samples[0]]
         return samples
 
-    monkeypatch.setattr("trainer.stream.mapped_shard.load_index", damaged)
+    monkeypatch.setattr("srshards.shards.mapped.load_index", damaged)
     return Loader(reader_of(folder, 32), Rows(8), 0, 12, 0, 2, CPU)
 
 

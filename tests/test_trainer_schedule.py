@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.stream import schedule as schedule_room
-from trainer.stream.draws import shuffled
-from trainer.stream.schedule import Schedule
-from trainer.stream.shard_list import ShardList
+from srshards.sampling import schedule as schedule_room
+from srshards.sampling.counter_rng import shuffled
+from srshards.sampling.schedule import Schedule
+from srshards.shards.shard_list import ShardList
 
 SHARDS, SAMPLES = 0, 1  # the words that keep the two permutations apart
 SIZES = st.lists(st.integers(0, 12), min_size=1, max_size=25).filter(any)

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from tests.drill.fault_proxy import FaultKind
+from tests.drill.s3_server import Bucket
 from helpers import PATIENCE_S, SMALL, Ended, start_within, trainer, trainer_command
 
-from drill.fault_proxy import FaultKind
-from drill.s3_server import Bucket
-from trainer.display import Display
-from trainer.errors import RunError
-from trainer.learner import Learner
+from srshards.errors import RunError
+from trainer.training.display import Display
+from trainer.training.learner import Learner
 
 STEPS = ("--steps", 6, "--val-every", 2, "--val-samples", 2)
 
@@ -108,7 +108,9 @@ def test_names_are_looked_up_in_the_store(s3: Bucket, shards: Path) -> None:
     assert f"{out}/ultra_lite-2x/model.pth" in unnamed.out
 
 
-@pytest.mark.parametrize("moment", ["trainer.run.make_learner", "trainer.run_folder.RunFolder.write_config"])
+@pytest.mark.parametrize(
+    "moment", ["trainer.training.run.make_learner", "trainer.runs.run_folder.RunFolder.write_config"]
+)
 def test_trainings_that_start_at_once_on_one_machine_get_a_name_each(
     moment: str, s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +144,7 @@ def test_a_store_that_stumbles_costs_nothing(s3: Bucket, shards: Path, monkeypat
 def test_a_store_that_is_back_before_the_end_is_only_mentioned(
     s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardgen.attempts.ATTEMPTS", 1)
+    monkeypatch.setattr("srshards.storage.retry.ATTEMPTS", 1)
     say = Display.say
 
     def healing_say(display: Display, line: str) -> None:
@@ -162,7 +164,7 @@ def test_a_store_that_is_back_before_the_end_is_only_mentioned(
 
 
 def test_what_cannot_be_put_there_stays_here(s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shardgen.attempts.ATTEMPTS", 2)
+    monkeypatch.setattr("srshards.storage.retry.ATTEMPTS", 2)
     s3.proxy.break_next("500", method="PUT", key="*/state.pt", times=math.inf)
     done = train(shards, f"{s3.address}/runs")
     assert done.code == 1
@@ -193,7 +195,7 @@ def test_what_a_run_fetched_is_not_sent_again(s3: Bucket, shards: Path) -> None:
 def test_what_cannot_be_fetched_leaves_nothing_here(
     s3: Bucket, shards: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardgen.attempts.ATTEMPTS", 1)
+    monkeypatch.setattr("srshards.storage.retry.ATTEMPTS", 1)
     assert train(shards, f"{s3.address}/runs").code == 0
     s3.proxy.break_next("500", method="GET", key="*/state.pt", times=math.inf)
     done = trainer("--out", f"{s3.address}/runs", "--run", "r", "--resume")
@@ -204,7 +206,7 @@ def test_what_cannot_be_fetched_leaves_nothing_here(
 def test_the_error_that_ended_a_run_is_said_also_when_the_store_is_gone(
     s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardgen.attempts.ATTEMPTS", 1)
+    monkeypatch.setattr("srshards.storage.retry.ATTEMPTS", 1)
     real = Learner.step
 
     def broken(learner: Learner, index: int, batches: Any) -> torch.Tensor:
@@ -221,7 +223,7 @@ def test_the_error_that_ended_a_run_is_said_also_when_the_store_is_gone(
 
 
 def test_a_save_does_not_wait_for_ever(s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.record._PATIENCE_S", 0.0)
+    monkeypatch.setattr("trainer.training.record._PATIENCE_S", 0.0)
     done = train(shards, f"{s3.address}/runs")
     assert done.code == 0, "the end is patient"
     assert f"cannot write {s3.address}/runs/r: it takes longer than 0 minutes. Training goes on;" in done.err

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from trainer.errors import RunError
-from trainer.shards import open_shards
-from trainer.stream.batches import BatchReader, Patches
-from trainer.stream.chunks import Rows
-from trainer.stream.draws import below, draw, shuffled
-from trainer.stream.loader import Loader
-from trainer.stream.mapped_shard import MappedShard
-from trainer.stream.patches import NUM_TURNS, Cut, PatchGrid
-from trainer.stream.schedule import Schedule
+from srshards.errors import RunError
+from srshards.loader.batches import BatchReader, Patches
+from srshards.loader.workers import Loader
+from srshards.sampling.chunks import Rows
+from srshards.sampling.counter_rng import below, draw, shuffled
+from srshards.sampling.patches import NUM_TURNS, Cut, PatchGrid
+from srshards.sampling.schedule import Schedule
+from srshards.shards.folder import open_shards
+from srshards.shards.mapped import MappedShard
 
 SEED = 3
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from helpers import PATIENCE_S, SMALL, Ended, generate, run_trainer, trainer, tr
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer.weights import load_network
+from trainer.models.weights import load_network
 
 TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
 STEPS = 40
@@ -216,7 +216,7 @@ def test_a_finished_run_has_nothing_to_go_on_with(
 KILLED_WHILE_SAVING = """
     import os, signal, sys
     from pathlib import Path
-    from trainer.checkpoint import Progress, save_state
+    from trainer.runs.checkpoint import Progress, save_state
     path = Path(sys.argv[1])
     save_state(path, "data", Progress(step=1), {})
     os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)

@@ -19,13 +19,20 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 from torch import Tensor, nn
 
-from trainer import tiles, upscale
-from trainer.errors import RunError, UsageError
-from trainer.memory import is_out_of_memory
+from srshards.errors import RunError, UsageError
+from srshards.process.resources import is_out_of_memory
+from trainer.inference.network import tiles, upscale
+from trainer.inference.tiles import (
+    choose_tile,
+    enlarge,
+    enlarge_within_memory,
+    free_bytes,
+    smallest_tile,
+    tensor_bytes_per_pixel,
+)
+from trainer.inference.upscale import Upscaled, upscale_photos
 from trainer.models import Network, NetworkSpec
 from trainer.photos import Photo, check_writable, list_photos, read_photo, write_photo
-from trainer.tiles import choose_tile, enlarge, enlarge_within_memory, free_bytes, smallest_tile, tensor_bytes_per_pixel
-from trainer.upscale import Upscaled, upscale_photos
 
 CPU = torch.device("cpu")
 
@@ -437,10 +444,10 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     floats = save(tmp_path / "float.tif", Image.fromarray(np.zeros((8, 8), np.float32)))
     with pytest.raises(UsageError, match="32-bit floating point: expected 8 or 16 bits per channel"):
         read_photo(floats)
-    monkeypatch.setattr("shardgen.photo.MAX_PIXELS", 99)
+    monkeypatch.setattr("srshards.imaging.photo.MAX_PIXELS", 99)
     with pytest.raises(UsageError, match="too large: 10 x 10 px, the limit is 99 px"):
         read_photo(save(tmp_path / "big.png", Image.new("RGB", (10, 10))))
-    monkeypatch.setattr("shardgen.photo.MAX_FILE_BYTES", 9)
+    monkeypatch.setattr("srshards.imaging.photo.MAX_FILE_BYTES", 9)
     with pytest.raises(UsageError, match=r"too large: \d+ bytes, the limit is 9 bytes"):
         read_photo(tmp_path / "big.png")
 

@@ -18,22 +18,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trainer_stream import CPU, SEED, loaded
 
-from shardgen import codec as codecs
-from shardgen.format import MANIFEST_NAME, ShardRecord, dump_json, image_names, sample_key, shard_name
-from shardgen.shard_writer import ShardWriter
-from trainer.config import TrainConfig
-from trainer.learner import Learner
-from trainer.plan import describe, plan_run
-from trainer.shards import open_shards
-from trainer.stream import batches as batches_room
-from trainer.stream.batches import BatchReader, Damage, DamagedRow, Patches
-from trainer.stream.chunks import Rows
-from trainer.stream.loader import Loader
-from trainer.stream.mapped_shard import MappedShard
-from trainer.stream.patches import NUM_TURNS, PatchGrid
-from trainer.stream.resident import ResidentSamples, resident_bytes
-from trainer.stream.schedule import Draws, Schedule
-from trainer.stream.source import Batch
+from shardgen.shard.writer import ShardWriter
+from srshards.format import MANIFEST_NAME, ShardRecord, dump_json, image_names, sample_key, shard_name
+from srshards.imaging import codec as codecs
+from srshards.loader import batches as batches_room
+from srshards.loader.batches import BatchReader, Damage, DamagedRow, Patches
+from srshards.loader.resident import ResidentSamples, resident_bytes
+from srshards.loader.source import Batch
+from srshards.loader.workers import Loader
+from srshards.sampling.chunks import Rows
+from srshards.sampling.patches import NUM_TURNS, PatchGrid
+from srshards.sampling.schedule import Draws, Schedule
+from srshards.shards.folder import open_shards
+from srshards.shards.mapped import MappedShard
+from trainer.training.config import TrainConfig
+from trainer.training.learner import Learner
+from trainer.training.plan import describe, plan_run
 
 SCALE, HR_PX, PATCH_PX = 2, 32, 16
 SAMPLES_OF_SHARDS = (13, 8)  # of the training split
@@ -401,7 +401,7 @@ def test_a_run_names_a_damaged_variant_in_its_journal_and_goes_on(
     done = trainer(*words, "--run", "strict")
     reason = f"train-000000.tar: {sample_key('train', 0, 2)}.lr3.npy: expected 16x16x3 px, found other bytes"
     assert done.code == 1 and f"Error: 1 of 21 samples are damaged, more than 0.1%: {reason}" in done.err
-    monkeypatch.setattr("trainer.loop._MAX_DAMAGED_SHARE", 1.0)
+    monkeypatch.setattr("trainer.training.loop._MAX_DAMAGED_SHARE", 1.0)
     done = trainer(*words, "--run", "r")
     assert done.code == 0, done.err
     assert done.err.count(f"Damaged, another sample takes its place: {reason}") == 1
@@ -495,7 +495,7 @@ def test_resident_samples_that_do_not_fit_count_their_variants(
 ) -> None:
     """Memory for one variant, with some to spare for training, is not enough for eight."""
     needed = resident_bytes(PatchGrid(32, 2, 16, 2), NUM_SAMPLES, 1)
-    monkeypatch.setattr("trainer.plan.available_memory_bytes", lambda: 1.3 * needed)
+    monkeypatch.setattr("trainer.training.plan.available_memory_bytes", lambda: 1.3 * needed)
     words = ("--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 1, "--resident")
     assert trainer("--shards", made(1), *words).code == 0
     done = trainer("--shards", made(8), *words)

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trainer.errors import RunError, UsageError
+from srshards.errors import RunError, UsageError
 from trainer.models import MODELS, Network, NetworkSpec, network_spec
-from trainer.weights import load_into, load_network, read_weights, save_weights, spec_of
+from trainer.models.weights import load_into, load_network, read_weights, save_weights, spec_of
 
 COMPACT = NetworkSpec("compact", 4, 8, 3)
 RRDB = NetworkSpec("rrdb", 4, 32, 2, 32)  # spandrel knows a growth of 32 only

@@ -4,11 +4,11 @@ import os
 import sys
 from contextlib import suppress
 
-from shardgen.process import leave_deleted_folder
-from shardgen.streams import guarded
-from shardgen.utf8 import require_utf8
-from trainer.loading import loading
-from trainer.stream.fork_server import start_fork_server
+from srshards.process.fork_server import GROUP_SIGNALS, start_fork_server
+from srshards.process.interrupt import loading
+from srshards.process.limits import leave_deleted_folder
+from srshards.process.utf8 import require_utf8
+from srshards.terminal.streams import guarded
 
 _NOT_TRAINING = {"evaluate", "upscale", "export", "report", "-h", "--help", "--version"}
 
@@ -23,8 +23,9 @@ def run() -> None:
     is_completion = "_TRAINER_COMPLETE" in os.environ
     with guarded():
         if _NOT_TRAINING.isdisjoint(sys.argv[1:]) and not is_completion:
+            # The workers' imports and this process's then take the time of one.
             with suppress(OSError):  # it is started again where it is needed, and what is wrong is said there
-                start_fork_server()  # the workers' imports and this process's then take the time of one
+                start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
         with loading():
             from trainer.cli import main
         main()

@@ -9,18 +9,18 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from shardgen import __version__
-from shardgen.process import explained, reason_of
-from shardgen.store import StoreError
-from shardgen.terminal import HelpFormatter, did_you_mean
+from srshards import __version__
+from srshards.errors import ReportedError, UsageError
+from srshards.process.interrupt import loading
+from srshards.process.limits import explained, reason_of
+from srshards.storage.store import StoreError
+from srshards.terminal.text import HelpFormatter, did_you_mean
 from trainer.commands.evaluate import evaluate_command
 from trainer.commands.export import export_command
 from trainer.commands.options import OPTIONS
 from trainer.commands.report import report_command
 from trainer.commands.upscale import upscale_command
-from trainer.errors import SaidElsewhere, TrainerError, UsageError
-from trainer.loading import loading
-from trainer.place import Place
+from trainer.distributed.rank import Place, ReportedByRank0
 
 _COMPLETION = "_TRAINER_COMPLETE"  # the shell asks in this variable
 click.Context.formatter_class = HelpFormatter
@@ -32,9 +32,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         # Shells complete the words of the console script, and click takes the variable's name from its name.
         name = "trainer" if _COMPLETION in os.environ else "python -m trainer"
         code = commands.main(args=args, prog_name=name, standalone_mode=False)
-    except SaidElsewhere as error:
+    except ReportedByRank0 as error:
         code = error.exit_code
-    except (TrainerError, StoreError) as error:
+    except (ReportedError, StoreError) as error:
         click.echo(f"Error: {explained(str(error), error)}", err=True)
         code = error.exit_code
     except click.ClickException as error:
@@ -98,7 +98,7 @@ def commands(context: click.Context, /, config_file: Path | None, resume: bool, 
         place = Place.of(os.environ)
         if place.ranks > 1:
             refusal = UsageError(f"{context.invoked_subcommand} is work for one process; start it without torchrun")
-            raise refusal if place.leads else SaidElsewhere(refusal.exit_code)
+            raise refusal if place.leads else ReportedByRank0(refusal.exit_code)
         return None
     with loading():
         from trainer.commands.train import train_command

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trainer.errors import RunError
+from srshards.errors import RunError
 
 _TEMPORARY_SUFFIX = ".tmp"
 _NAME_LETTERS = 40  # of the file's own name in its temporary one: a name ends at 255 bytes

@@ -14,13 +14,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from shardgen.errors import PhotoError
-from shardgen.file_to_write import exif_mark
-from shardgen.photo import Plane, decode, read_bytes
-from shardgen.process import shortage
-from trainer.errors import UsageError
+from srshards.errors import PhotoError, UsageError
+from srshards.imaging.photo import Plane, decode, read_bytes
+from srshards.imaging.pixels import Pixels
+from srshards.imaging.provenance import exif_mark
+from srshards.process.limits import shortage
 from trainer.files import replacing
-from trainer.pixels import Pixels
 
 # HEIC is listed although it cannot be decoded: a folder of phone photos must not look empty.
 _EXTENSIONS = frozenset(

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.peers.task import Batch, Task
-from trainer.config import TrainConfig
-from trainer.shards import open_shards
-from trainer.stream.batches import BatchReader
-from trainer.stream.chunks import Rows
-from trainer.stream.loader import Loader
-from trainer.stream.patches import NUM_TURNS, PatchGrid
-from trainer.stream.schedule import Schedule
+from srshards.loader.batches import BatchReader
+from srshards.loader.workers import Loader
+from srshards.sampling.chunks import Rows
+from srshards.sampling.patches import NUM_TURNS, PatchGrid
+from srshards.sampling.schedule import Schedule
+from srshards.shards.folder import open_shards
+from trainer.training.config import TrainConfig
 
 _SEED = 0
 _ENDLESS = 10**9

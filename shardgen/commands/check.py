@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 
 from shardgen.commands.types import ADDRESS, human_bytes
-from shardgen.cpus import available_cpus
-from shardgen.errors import ShardgenError, UsageError
-from shardgen.format import Address
-from shardgen.inspect import describe_folders, render_folder, render_sample, render_shard
-from shardgen.terminal import plural, say
-from shardgen.verify import verify
+from shardgen.inspection.inspect import describe_folders, render_folder, render_sample, render_shard
+from shardgen.inspection.verify import verify
+from srshards.errors import ReportedError, UsageError
+from srshards.format import Address
+from srshards.process.resources import available_cpus
+from srshards.terminal.text import plural, say
 
 
 @click.command("inspect", short_help="Show what a folder of shards holds.")
@@ -60,4 +60,4 @@ def verify_command(folder: Address, fix: bool, workers: int | None) -> None:
         return
     advice = "Removed; run generate again to make them anew." if fix else "--fix removes what is broken."
     num_checked = report.num_shards + report.num_manifests
-    raise ShardgenError(f"{len(report.problems)} of {num_checked} shards and manifests are broken. {advice}")
+    raise ReportedError(f"{len(report.problems)} of {num_checked} shards and manifests are broken. {advice}")

@@ -20,18 +20,18 @@ from shardgen.commands.types import (
     human_bytes,
     option,
 )
-from shardgen.config import FITS, METHODS, Config
-from shardgen.cpus import available_cpus
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.engines.base import Engine
 from shardgen.engines.local import PoolEngine, SerialEngine
-from shardgen.errors import ShardgenError, UsageError
-from shardgen.exclusion import Exclusion
-from shardgen.format import CODECS, Address, scale_folder
-from shardgen.generate import STATS_NAME, Outcome, Preparation, generate, prepare
-from shardgen.sources import printable
-from shardgen.streams import remarks
-from shardgen.terminal import Choice, fitted, plural, say
+from shardgen.generate.run import STATS_NAME, Outcome, Preparation, generate, prepare
+from shardgen.planning.config import FITS, METHODS, Config
+from shardgen.planning.exclusion import Exclusion
+from shardgen.planning.sources import printable
+from srshards.errors import ReportedError, UsageError
+from srshards.format import CODECS, Address, scale_folder
+from srshards.process.resources import available_cpus
+from srshards.terminal.streams import remarks
+from srshards.terminal.text import Choice, fitted, plural, say
 
 _CPUS = "[default: the CPUs that this process may use, or those of the cluster]"
 _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, else one of this run's own]"
@@ -231,9 +231,9 @@ def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:
         some = f"{len(failures):,} of {num_photos:,} photos failed (limit {limit:,})"
         click.echo(f"{some}, e.g. {example}. All are named in the manifest.", err=True)
     if not outcome.num_samples:
-        raise ShardgenError("no photo gave a sample. The manifest says why for each.")
+        raise ReportedError("no photo gave a sample. The manifest says why for each.")
     if len(failures) > limit:
-        raise ShardgenError(
+        raise ReportedError(
             f"{len(failures)} photos failed, more than the {limit} that --max-failures allows. The shards are whole "
             "and usable without them; mend or remove the photos, or allow more."
         )

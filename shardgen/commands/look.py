@@ -8,17 +8,18 @@ from PIL import Image
 
 from shardgen.commands.types import ADDRESS, PATH, complete_recipe, option
 from shardgen.degradation.recipe_file import load_recipe
-from shardgen.errors import ShardgenError, UsageError
-from shardgen.file_to_write import FileToWrite, why_not
-from shardgen.format import MAX_SCALE, MIN_SCALE, SPLITS, Address
-from shardgen.picture import save_png
-from shardgen.preview import draw_preview
-from shardgen.rebuild import rebuild
-from shardgen.recipe_preview import draw_recipe_preview
-from shardgen.sources import printable
-from shardgen.store import file_size, is_folder
-from shardgen.terminal import Choice, plural, say
-from shardgen.unpack import unpack
+from shardgen.inspection.preview import draw_preview
+from shardgen.inspection.rebuild import rebuild
+from shardgen.inspection.recipe_preview import draw_recipe_preview
+from shardgen.inspection.unpack import unpack
+from shardgen.planning.sources import printable
+from srshards.errors import ReportedError, UsageError
+from srshards.format import MAX_SCALE, MIN_SCALE, SPLITS, Address
+from srshards.imaging.contact_sheet import save_png
+from srshards.imaging.provenance import why_not
+from srshards.storage.store import file_size, is_folder
+from srshards.terminal.output_file import FileToWrite
+from srshards.terminal.text import Choice, plural, say
 
 
 @click.command("preview", short_help="Draw samples of shards, or a photo under draws of a recipe.")
@@ -115,4 +116,4 @@ def rebuild_command(key: str, folder: Address, output: Path | None) -> None:
         save_png(Image.fromarray(image.made), path, "shardgen rebuild")
     if different:
         reasons = "; ".join(sorted({image.explanation for image in different}))
-        raise ShardgenError(f"{plural(len(different), 'LR image')} came out otherwise than they are stored: {reasons}")
+        raise ReportedError(f"{plural(len(different), 'LR image')} came out otherwise than they are stored: {reasons}")

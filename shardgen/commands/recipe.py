@@ -4,9 +4,9 @@ import click
 import yaml
 
 from shardgen.commands.types import complete_built_in, complete_recipe
+from shardgen.degradation.describe import summary
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe, recipe_text
 from shardgen.degradation.steps import STEPS
-from shardgen.degradation.words import summary
 
 
 @click.group("recipe", short_help="Print, check and list recipes for --degradation.")

@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 
 from shardgen.commands.types import ADDRESS, human_bytes, option
-from shardgen.errors import ShardgenError
-from shardgen.file_to_write import PAGE_WRITERS, FileToWrite
-from shardgen.format import Address
-from shardgen.output_lock import being_written, wait_for
-from shardgen.progress import ProgressDisplay
-from shardgen.shard_job import Progress
-from shardgen.sources import printable
-from shardgen.terminal import say
+from shardgen.generate.progress import ProgressDisplay
+from shardgen.planning.sources import printable
+from shardgen.shard.job import Progress
+from srshards.errors import ReportedError
+from srshards.format import Address
+from srshards.imaging.provenance import PAGE_WRITERS
+from srshards.storage.output_lock import being_written, wait_for
+from srshards.terminal.output_file import FileToWrite
+from srshards.terminal.text import say
 
 
 @click.command("report", short_help="Write a page of what shards hold, and what to leave out.")
@@ -47,7 +48,7 @@ def report_command(shards: Address, output: Path, samples: int) -> None:
         running = being_written(shards)
         fix = f"`shardgen verify {shards} --fix` removes what is broken."
         advice = fix if running is None else f"But {wait_for(running)}."
-        raise ShardgenError(
+        raise ReportedError(
             f"{len(written.damages):,} samples or shards could not be read, e.g. {what}: {printable(reason)[:300]}. "
             f"The page names them. {advice}"
         )

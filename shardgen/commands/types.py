@@ -10,9 +10,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from shardgen.degradation.recipe_file import BUILT_IN
-from shardgen.format import Address
-from shardgen.store import AddressError, parse_address
-from shardgen.terminal import complete_file, complete_word
+from srshards.format import Address
+from srshards.storage.store import AddressError, parse_address
+from srshards.terminal.text import complete_file, complete_word
 
 
 class AddressParam(click.ParamType[Address]):

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardgen.degradation import kernels
-from shardgen.degradation.dice import Dice
 from shardgen.degradation.kernels import Kernel
+from shardgen.degradation.rng import Dice
 from shardgen.degradation.settings import Choice, Integers, Setting, Uniform
 from shardgen.degradation.step import Image, Parameters, Settings, Sizes, Step, draw_each
 

@@ -9,10 +9,10 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from shardgen.degradation.dice import Dice
+from shardgen.degradation.rng import Dice
 from shardgen.degradation.settings import Choice, Integers, Setting
 from shardgen.degradation.step import Image, Parameters, Settings, Sizes, Step, draw_each
-from shardgen.pixels import to_pixels
+from srshards.imaging.pixels import to_pixels
 
 _JPEG: dict[str, Setting] = {
     "quality": Integers((30, 95), "of libjpeg", 1, 100),

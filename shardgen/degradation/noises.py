@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from shardgen.degradation.dice import Dice
+from shardgen.degradation.rng import Dice
 from shardgen.degradation.settings import Choice, Setting, Uniform
 from shardgen.degradation.step import Image, Parameters, Settings, Sizes, Step
-from shardgen.pixels import to_pixels
+from srshards.imaging.pixels import to_pixels
 
 Plane = NDArray[np.float32]
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from shardgen.degradation.dice import Dice
+from shardgen.degradation.rng import Dice
 from shardgen.degradation.settings import Chance, read_weight, require_known, require_some_weight
 from shardgen.degradation.step import Image, Parameters, Size, Sizes
 from shardgen.degradation.steps import STEPS
-from shardgen.errors import UsageError
-from shardgen.pixels import Pixels, to_pixels
+from srshards.errors import UsageError
+from srshards.imaging.pixels import Pixels, to_pixels
 
 _PROBABILITY = Chance(1.0, "how often the step is taken")
 _ONE_OF, _SHUFFLE = "one_of", "shuffle"

@@ -7,9 +7,9 @@ import yaml
 
 from shardgen.degradation.recipe import Recipe, parse_steps
 from shardgen.degradation.settings import require_known
-from shardgen.errors import UsageError
-from shardgen.plain_yaml import load_plain_yaml
-from shardgen.store import parse_path
+from srshards.errors import UsageError
+from srshards.plain_yaml import load_plain_yaml
+from srshards.storage.store import parse_path
 
 BUILT_IN = ("realesrgan", "bsrgan-light")
 

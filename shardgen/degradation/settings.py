@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Protocol
 
-from shardgen.degradation.dice import Dice
-from shardgen.errors import UsageError
+from shardgen.degradation.rng import Dice
+from srshards.errors import UsageError
 
 _MAX_WEIGHT = 1e6
 

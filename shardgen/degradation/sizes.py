@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from shardgen.degradation.dice import Dice
+from shardgen.degradation.rng import Dice
 from shardgen.degradation.settings import Choice, Setting, Uniform
 from shardgen.degradation.step import Image, Parameters, Settings, Size, Sizes, Step
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shardgen.degradation.dice import Dice
+from shardgen.degradation.rng import Dice
 from shardgen.degradation.settings import Setting
 
 # H x W x 3, RGB, C order. Grey levels 0-255, which a step may overshoot; those that cannot take it clip first.

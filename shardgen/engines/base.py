@@ -4,11 +4,11 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from shardgen.errors import RunError
-from shardgen.process import shortage
-from shardgen.scratch import scratch_root
-from shardgen.shard_job import Report, ShardResult, ShardTask
-from shardgen.store import StoreError, is_local
+from shardgen.shard.job import Report, ShardResult, ShardTask
+from srshards.errors import RunError
+from srshards.process.limits import shortage
+from srshards.storage.scratch import scratch_root
+from srshards.storage.store import StoreError, is_local
 
 Job = Callable[[ShardTask, Report], ShardResult]
 

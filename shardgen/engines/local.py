@@ -12,11 +12,11 @@ from time import monotonic
 from typing import Any
 
 from shardgen.engines.base import RUN_AGAIN, Job, attempt, failure
-from shardgen.engines.fork_server import start_fork_server
-from shardgen.errors import RunError, UsageError
-from shardgen.process import too_many_workers
-from shardgen.shard_job import Progress, Report, ShardResult, ShardTask, limit_threads
-from shardgen.store import is_local
+from shardgen.shard.job import Progress, Report, ShardResult, ShardTask, limit_threads
+from srshards.errors import RunError, UsageError
+from srshards.process.fork_server import TERMINAL_SIGNALS, start_fork_server
+from srshards.process.limits import too_many_workers
+from srshards.storage.store import is_local
 
 _REPORT_EVERY_S = 0.1
 _FILES_PER_WORKER = 3  # that this process has open to talk to it
@@ -74,7 +74,7 @@ class PoolEngine:
     def _start(count: int, job: Job) -> list["_Worker"]:
         if reason := too_many_workers(count, _FILES_PER_WORKER):
             raise UsageError(reason)
-        context = start_fork_server()
+        context = start_fork_server("shardgen.engines.local", TERMINAL_SIGNALS)
         workers = []
         for _ in range(count):
             ours, theirs = context.Pipe()

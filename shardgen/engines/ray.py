@@ -20,13 +20,13 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from shardgen.cpus import available_cpus
 from shardgen.engines.base import RUN_AGAIN, Job
 from shardgen.engines.ray_node import Board, Made, Unlike, make, readable_size, versions
-from shardgen.errors import RunError, UsageError
-from shardgen.files import temporary_path
-from shardgen.format import Address
-from shardgen.shard_job import Progress, Report, ShardResult, ShardTask
+from shardgen.shard.job import Progress, Report, ShardResult, ShardTask
+from srshards.errors import RunError, UsageError
+from srshards.format import Address
+from srshards.process.resources import available_cpus
+from srshards.storage.files import temporary_path
 
 RETRIES = 3  # of a task whose node or worker process died
 _LOOK_EVERY_S = 0.5

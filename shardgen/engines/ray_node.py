@@ -12,13 +12,13 @@ from typing import Any
 
 import ray
 
-from shardgen import __version__
-from shardgen.degrade import libraries
+from shardgen.degradation.degrade import libraries
 from shardgen.engines.base import Job, attempt
-from shardgen.errors import RunError
-from shardgen.format import Address
-from shardgen.shard_job import Progress, ShardResult, ShardTask, limit_threads
-from shardgen.sources import Photo
+from shardgen.planning.sources import Photo
+from shardgen.shard.job import Progress, ShardResult, ShardTask, limit_threads
+from srshards import __version__
+from srshards.errors import RunError
+from srshards.format import Address
 
 _REPORT_EVERY_S = 1.0
 

@@ -4,9 +4,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from shardgen.degradation.words import summary
-from shardgen.format import SPLITS, Manifest
-from shardgen.inspect import understood
+from shardgen.degradation.describe import summary
+from shardgen.inspection.inspect import understood
+from srshards.format import SPLITS, Manifest
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from shardgen.duplicates import look_alikes
-from shardgen.errors import RunError
-from shardgen.exclusion import exclude_line
-from shardgen.measures import aliases, luma
-from shardgen.page.pictures import exact, thumbnail
-from shardgen.pixels import Pixels
-from shardgen.report.words import TIMES, short
-from shardgen.survey import Measured, Survey, image_of
-from shardgen.terminal import plural
+from shardgen.planning.exclusion import exclude_line
+from shardgen.report.duplicates import look_alikes
+from shardgen.report.measures import aliases, luma
+from shardgen.report.survey import Measured, Survey, image_of
+from shardgen.report.text import TIMES, short
+from srshards.errors import RunError
+from srshards.imaging.pixels import Pixels
+from srshards.page.pictures import exact, thumbnail
+from srshards.terminal.text import plural
 
 PER_LIST = 16
 MAX_GROUPS = 20

@@ -6,11 +6,11 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from shardgen.page.plots import SERIES_COLOURS, Plot
 from shardgen.report.contents import Contents
-from shardgen.report.words import distinct
-from shardgen.survey import Measured
-from shardgen.terminal import plural
+from shardgen.report.survey import Measured
+from shardgen.report.text import distinct
+from srshards.page.plots import SERIES_COLOURS, Plot
+from srshards.terminal.text import plural
 
 MAX_CLASSES_DRAWN = 30
 MAX_CLASSES_LISTED = 400

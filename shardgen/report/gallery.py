@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 from markupsafe import escape
 
-from shardgen.degradation.words import in_words
-from shardgen.errors import RunError
-from shardgen.format import Manifest, lr_name
-from shardgen.measures import luma
-from shardgen.page.pictures import Comparison, Layer, exact
-from shardgen.pixels import Pixels
-from shardgen.report.words import TIMES, decibels, short
-from shardgen.survey import Measured, Survey, image_of
+from shardgen.degradation.describe import in_words
+from shardgen.report.measures import luma
+from shardgen.report.survey import Measured, Survey, image_of
+from shardgen.report.text import TIMES, decibels, short
+from srshards.errors import RunError
+from srshards.format import Manifest, lr_name
+from srshards.imaging.pixels import Pixels
+from srshards.page.pictures import Comparison, Layer, exact
 
 MAX_SHOWN = 24
 _VARIANTS_TOLD = 8

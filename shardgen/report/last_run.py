@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from shardgen.format import Address, FormatError, load_json
-from shardgen.generate import STATS_NAME
-from shardgen.store import read_bytes
+from shardgen.generate.run import STATS_NAME
+from srshards.format import Address, FormatError, load_json
+from srshards.storage.store import read_bytes
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from shardgen import __version__
-from shardgen.errors import RunError, ShardgenError, UsageError
-from shardgen.files import write_atomically
-from shardgen.format import Address, Manifest
-from shardgen.page.pictures import Comparison
-from shardgen.page.plots import Plot
-from shardgen.page.render import MAX_PAGE_BYTES, render
+from shardgen.planning.sources import printable
 from shardgen.report.contents import Contents, contents_of
 from shardgen.report.extremes import Photos, extremes
 from shardgen.report.figures import class_plot, histogram, psnr_by_class, stage_plot
 from shardgen.report.gallery import gallery
 from shardgen.report.last_run import LastRun, read_last_run
-from shardgen.report.words import setting_rows, short, size_text
-from shardgen.shard_job import Progress
-from shardgen.shard_reader import open_manifest, scale_folders
-from shardgen.sources import printable
-from shardgen.survey import Survey, num_to_measure, survey
-from shardgen.terminal import plural
+from shardgen.report.survey import Survey, num_to_measure, survey
+from shardgen.report.text import setting_rows, short, size_text
+from shardgen.shard.job import Progress
+from srshards import __version__
+from srshards.errors import ReportedError, RunError, UsageError
+from srshards.format import Address, Manifest
+from srshards.page.pictures import Comparison
+from srshards.page.plots import Plot
+from srshards.page.render import MAX_PAGE_BYTES, render
+from srshards.shards.samples import open_manifest, scale_folders
+from srshards.storage.files import write_atomically
+from srshards.terminal.text import plural
 
 MAX_LISTED = 300
 _SPARE_BYTES = 100_000
@@ -114,7 +114,7 @@ def write_report(folder: Address, output: Path, limit: int, display: Display) ->
     )
 
 
-def _nothing_to_show(folder: Address, surveys: Sequence[Survey], contents: Sequence[Contents]) -> ShardgenError:
+def _nothing_to_show(folder: Address, surveys: Sequence[Survey], contents: Sequence[Contents]) -> ReportedError:
     if damages := [damage for survey in surveys for damage in survey.damages]:
         return RunError(
             f"no sample of {folder} can be read, e.g. {damages[0][1]}. `shardgen verify` names all that is broken."

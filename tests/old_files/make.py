@@ -18,7 +18,7 @@ TRAIN = ["--model", "ultra_lite", "--patch-size", "16", "--batch-size", "2", "--
 VARIED = ["--degradation", "realesrgan", "--variants", "2"]
 KILLED_AT_STEP_4 = """
 import os, signal, sys
-from trainer import record
+from trainer.training import record
 from trainer.__main__ import run
 
 save = record.save_state

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from shardgen.format import Address
-from shardgen.terminal import Bar, Choice, say
+from srshards.errors import UsageError
+from srshards.format import Address
+from srshards.process.interrupt import loading
+from srshards.terminal.text import Bar, Choice, say
 from trainer.commands.tables import quality_table
 from trainer.commands.types import ADDRESS, PATH, NumBytes, Tile
-from trainer.errors import UsageError
-from trainer.loading import loading
 
 if TYPE_CHECKING:  # they load PyTorch, for which neither help nor completion should wait
-    from trainer.evaluate import Judged, Pair
-    from trainer.metrics import Quality
+    from srshards.shards.folder import ShardFolder
+    from trainer.evaluation.evaluate import Judged, Pair
+    from trainer.evaluation.metrics import Quality
     from trainer.models import Network
-    from trainer.shards import ShardFolder
 
 
 @click.command("evaluate", short_help="PSNR and SSIM of a network, beside bicubic's.")
@@ -60,13 +60,13 @@ def evaluate_command(
     if (shards is None) == (hr is None):
         raise UsageError("name what to judge on: either --shards shards/scale_4x, or --hr FOLDER of sharp photos")
     with loading():
-        from trainer.cache.folder import cache_for
-        from trainer.device import choose_device, limit_threads
-        from trainer.evaluate import judge
-        from trainer.inference import as_function
-        from trainer.metrics import mean_quality
-        from trainer.shards import open_shards
-        from trainer.weights import load_network
+        from srshards.shards.cache_folder import cache_for
+        from srshards.shards.folder import open_shards
+        from trainer.evaluation.evaluate import judge
+        from trainer.evaluation.metrics import mean_quality
+        from trainer.inference.network import as_function
+        from trainer.models.weights import load_network
+        from trainer.training.device import choose_device, limit_threads
 
     limit_threads()
     on = choose_device(device)
@@ -96,7 +96,7 @@ def evaluate_command(
 def _pairs_of_shards(
     network: Network, weights: Path, shards: ShardFolder, split: str, scale: int | None
 ) -> tuple[Iterator[Pair], int, str]:
-    from trainer.evaluate import restores, shard_pairs
+    from trainer.evaluation.evaluate import restores, shard_pairs
 
     folder = shards.path
     if scale not in (None, shards.scale):
@@ -113,7 +113,7 @@ def _pairs_of_shards(
 def _pairs_of_photos(
     network: Network, weights: Path, folder: Path | None, scale: int | None
 ) -> tuple[Iterator[Pair], int, str]:
-    from trainer.evaluate import photo_pairs, restores
+    from trainer.evaluation.evaluate import photo_pairs, restores
 
     assert folder is not None
     if scale is None and network.spec.scale == 1:

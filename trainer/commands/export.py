@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from shardgen.file_to_write import FileToWrite
-from shardgen.terminal import say
+from srshards.process.interrupt import loading
+from srshards.terminal.output_file import FileToWrite
+from srshards.terminal.text import say
 from trainer.commands.types import PATH
-from trainer.loading import loading
 
 _OUTPUT = FileToWrite("trainer export", "model.onnx")
 
@@ -30,7 +30,7 @@ def export_command(weights: Path, output: Path) -> None:
       python -m trainer export --weights runs/lite-4x/best.pth -o model.onnx
     """
     with loading():
-        from trainer.export import export_onnx
+        from trainer.models.export import export_onnx
     report = export_onnx(weights, output)
     sizes = ", ".join(f"{width}x{height}" for _, height, width in report.sizes)
     kind = f"{report.spec.name}, {report.spec.scale}x, opset {report.opset}, {report.num_bytes / 1e6:.1f} MB"

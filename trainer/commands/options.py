@@ -4,9 +4,9 @@ import functools
 
 import click
 
-from shardgen.terminal import Choice
+from srshards.terminal.text import Choice
 from trainer.commands.types import ADDRESS, PATH, NumBytes
-from trainer.config import AMP_MODES, DEFAULT_LR, INPUTS, LOSS_NAMES, TrainConfig
+from trainer.training.config import AMP_MODES, DEFAULT_LR, INPUTS, LOSS_NAMES, TrainConfig
 
 _default = functools.partial(click.option, show_default=True)
 _RATES = ", ".join(f"{rate:g} for {model}" for model, rate in DEFAULT_LR.items())

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
-from shardgen.file_to_write import PAGE_WRITERS, FileToWrite
-from shardgen.format import Address
-from shardgen.terminal import say
+from srshards.format import Address
+from srshards.imaging.provenance import PAGE_WRITERS
+from srshards.process.interrupt import loading
+from srshards.terminal.output_file import FileToWrite
+from srshards.terminal.text import say
 from trainer.commands.types import ADDRESS
-from trainer.loading import loading
 
 _OUTPUT = FileToWrite(PAGE_WRITERS, "report.html")
 

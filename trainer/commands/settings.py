@@ -8,13 +8,13 @@ import click
 import yaml
 from click.core import ParameterSource
 
-from shardgen.format import Address
-from shardgen.plain_yaml import Scalar, load_as_written
-from shardgen.store import file_size, read_bytes
-from shardgen.terminal import did_you_mean
-from trainer.config import FREE_TO_CHANGE, TrainConfig, option_names
-from trainer.errors import UsageError
-from trainer.run_folder import RunFolder, existing_run, forget_job, run_of_job
+from srshards.errors import UsageError
+from srshards.format import Address
+from srshards.plain_yaml import Scalar, load_as_written
+from srshards.storage.store import file_size, read_bytes
+from srshards.terminal.text import did_you_mean
+from trainer.runs.run_folder import RunFolder, existing_run, forget_job, run_of_job
+from trainer.training.config import FREE_TO_CHANGE, TrainConfig, option_names
 
 
 class Resolved(NamedTuple):

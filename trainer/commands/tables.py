@@ -3,10 +3,10 @@
 import sys
 from typing import TYPE_CHECKING
 
-from shardgen.terminal import columns
+from srshards.terminal.text import columns
 
 if TYPE_CHECKING:
-    from trainer.metrics import Quality
+    from trainer.evaluation.metrics import Quality
 
 
 def quality_table(means: "dict[str, Quality]") -> str:

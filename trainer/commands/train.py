@@ -8,19 +8,19 @@ from typing import Any
 
 import click
 
-from shardgen.store import list_files, list_folders
-from shardgen.terminal import Bar, say, shows_bars
-from trainer.cache.folder import cache_for
+from srshards.shards.cache_folder import cache_for
+from srshards.shards.folder import ShardFolder, open_shards
+from srshards.storage.store import list_files, list_folders
+from srshards.terminal.text import Bar, say, shows_bars
 from trainer.commands.settings import refuse_changes, resolve
 from trainer.commands.tables import quality_table
-from trainer.config import TrainConfig
-from trainer.place import Place
-from trainer.plan import Plan, plan_run
-from trainer.run import Outcome, train
-from trainer.run_folder import RunFolder, new_run
-from trainer.shards import ShardFolder, open_shards
-from trainer.stopping import StopRequest
-from trainer.world import World, open_world
+from trainer.distributed.group import World, open_world
+from trainer.distributed.rank import Place
+from trainer.runs.run_folder import RunFolder, new_run
+from trainer.training.config import TrainConfig
+from trainer.training.plan import Plan, plan_run
+from trainer.training.run import Outcome, train
+from trainer.training.stopping import StopRequest
 
 
 def train_command(context: click.Context, config_file: Path | None, resume: bool, values: dict[str, Any]) -> int:

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import click
 from click.shell_completion import CompletionItem
 
-from shardgen.format import Address
-from shardgen.store import AddressError, parse_address, parse_path
-from shardgen.terminal import complete_file
+from srshards.format import Address
+from srshards.storage.store import AddressError, parse_address, parse_path
+from srshards.terminal.text import complete_file
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 

@@ -5,9 +5,9 @@ from typing import Literal
 
 import click
 
-from shardgen.terminal import say
+from srshards.process.interrupt import loading
+from srshards.terminal.text import say
 from trainer.commands.types import PATH, Tile
-from trainer.loading import loading
 
 
 @click.command("upscale", short_help="Enlarge photos.")
@@ -46,10 +46,10 @@ def upscale_command(
       python -m trainer upscale --weights runs/lite-4x/best.pth photos -o enlarged --compare
     """
     with loading():
-        from trainer.device import choose_device, limit_threads
+        from trainer.inference.upscale import upscale_photos
+        from trainer.models.weights import load_network
         from trainer.photos import list_photos
-        from trainer.upscale import upscale_photos
-        from trainer.weights import load_network
+        from trainer.training.device import choose_device, limit_threads
     limit_threads()
     network = load_network(weights)
     found = list_photos(photos, leave_out=output)

@@ -1,6 +1,6 @@
 """The networks: which there are, and how to build one."""
 
-from trainer.errors import UsageError
+from srshards.errors import UsageError
 from trainer.models import compact, rrdb  # noqa: F401 - makes both architectures known
 from trainer.models.blocks import NAMED, Network, NetworkSpec, num_parameters
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.errors import UsageError
+from srshards.errors import UsageError
 
 # The networks that have a name: architecture, features, depth, growth.
 NAMED: dict[str, tuple[str, int, int, int | None]] = {

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from shardgen.page.plots import SERIES_COLOURS, SERIES_DASHES, Plot
+from srshards.page.plots import SERIES_COLOURS, SERIES_DASHES, Plot
 from trainer.report.runs import Run
 from trainer.report.thinning import Point
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, NamedTuple
 
-from shardgen.format import Address
-from shardgen.store import file_size, pieces
+from srshards.format import Address
+from srshards.storage.store import file_size, pieces
 from trainer.report.thinning import Thinned
 
 TRAINED = ("loss", "lr", "patches_per_s", "data_wait")

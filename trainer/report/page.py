@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shardgen.format import Address
-from shardgen.page.render import MAX_PAGE_BYTES, render
-from trainer.errors import RunError
+from srshards.errors import RunError
+from srshards.format import Address
+from srshards.page.render import MAX_PAGE_BYTES, render
 from trainer.files import write_atomically
 from trainer.report.curves import plots, same_bicubic, style
 from trainer.report.previews import Gallery, gallery

@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from shardgen.page.pictures import Comparison, Layer, exact
-from shardgen.store import StoreError, read_bytes
-from trainer.pixels import Pixels
+from srshards.imaging.pixels import Pixels
+from srshards.page.pictures import Comparison, Layer, exact
+from srshards.storage.store import StoreError, read_bytes
 from trainer.report.cells import Cells, Preview, PreviewError, read_preview
 from trainer.report.runs import Run
 

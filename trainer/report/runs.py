@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from shardgen.format import Address
-from shardgen.plain_yaml import load_plain_yaml
-from shardgen.store import file_size, list_files, list_folders, read_bytes
-from trainer.errors import UsageError
+from srshards.errors import UsageError
+from srshards.format import Address
+from srshards.plain_yaml import load_plain_yaml
+from srshards.storage.store import file_size, list_files, list_folders, read_bytes
 from trainer.report.journals import Told, nothing_told, read_journal
 
 _PREVIEW = re.compile(r"step-(\d{1,15})\.png")

@@ -1,0 +1,100 @@
+"""What of a plan is there already, what must be made, and what no longer belongs there."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardgen.planning.config import Config
+from shardgen.planning.plan import ShardPlan
+from shardgen.shard.job import ShardTask, shard_fingerprint
+from shardgen.shard.marker import Marker, parse_marker, read_marker
+from srshards.format import MANIFEST_NAME, SHARD_FILE, Address, scale_folder
+from srshards.storage.store import list_files, read_many, remove, remove_many
+
+SHARD_FILE_KINDS = ("json", "tar", "idx")  # the marker first: while it stands, the others count
+
+
+@dataclass(frozen=True)
+class ScaleInventory:
+    """One scale's folder: markers of the shards that can stay, names of those to make and of those to remove.
+
+    A shard that stands there with other settings or photos is in both of the latter.
+    """
+
+    scale: int
+    folder: Address
+    kept: dict[str, Marker]
+    to_make: frozenset[str]
+    stale: frozenset[str]
+
+    def remove_stale(self) -> None:
+        """Make the folder hold nothing but kept shards. Its manifest goes first: it no longer tells the truth."""
+        if not (self.to_make or self.stale):
+            return
+        remove(self.folder / MANIFEST_NAME)
+        remove_shards(self.folder, shard_names(self.folder) - self.kept.keys())
+
+
+def take_inventory(shards: Sequence[ShardPlan], config: Config) -> list[ScaleInventory]:
+    return [_of_scale(shards, config, scale) for scale in config.scales]
+
+
+def open_tasks(shards: Sequence[ShardPlan], inventories: Iterable[ScaleInventory], config: Config) -> list[ShardTask]:
+    """A task for every shard that some scale lacks, the largest first, so that no worker ends long after the others."""
+    inventories = list(inventories)
+    tasks = []
+    for shard in shards:
+        scales = tuple(inventory.scale for inventory in inventories if shard.name in inventory.to_make)
+        if scales:
+            tasks.append(ShardTask(shard, scales, config))
+    return sorted(tasks, key=lambda task: len(task.plan.photos), reverse=True)
+
+
+def shard_names(folder: Address) -> set[str]:
+    """Names of the shards of which any file is in the folder."""
+    matches = (SHARD_FILE.fullmatch(name) for name in list_files(folder))
+    return {match["name"] for match in matches if match}
+
+
+def remove_shards(folder: Address, names: Iterable[str]) -> None:
+    """Remove all files of the shards."""
+    names = list(names)
+    for kind in SHARD_FILE_KINDS:
+        remove_many([folder / f"{name}.{kind}" for name in names])
+
+
+def _of_scale(shards: Sequence[ShardPlan], config: Config, scale: int) -> ScaleInventory:
+    folder = config.output / scale_folder(scale)
+    sizes = list_files(folder)
+    matches = [match for match in map(SHARD_FILE.fullmatch, sizes) if match]
+    finished = {match["name"] for match in matches if match["kind"] == "json"}
+    planned = [shard for shard in shards if shard.name in finished]
+    kept = {}
+    for shard, marker in zip(planned, _read_markers(folder, planned), strict=True):
+        if marker and marker.fingerprint == shard_fingerprint(shard, config, scale) and _is_whole(marker, sizes):
+            kept[shard.name] = marker
+    names = frozenset(shard.name for shard in shards)
+    return ScaleInventory(
+        scale=scale,
+        folder=folder,
+        kept=kept,
+        to_make=names - kept.keys(),
+        stale=frozenset(finished - kept.keys() | {match["name"] for match in matches} - names),
+    )
+
+
+def _read_markers(folder: Address, shards: Sequence[ShardPlan]) -> Iterator[Marker | None]:
+    paths = [folder / f"{shard.name}.json" for shard in shards]
+    if isinstance(folder, Path):
+        yield from map(read_marker, paths)
+        return
+    for path, content in zip(paths, read_many(paths), strict=True):
+        yield None if content is None else parse_marker(content, path)
+
+
+def _is_whole(marker: Marker, sizes: dict[str, int]) -> bool:
+    """Whether tar and index stand beside the marker. Only `verify` reads what is in them."""
+    if marker.record is None:
+        return True
+    name = marker.record.name
+    return sizes.get(f"{name}.tar") == marker.record.bytes and sizes.get(f"{name}.idx", 0) > 0

@@ -1,0 +1,233 @@
+"""A folder of photos becomes a folder of shards: the whole story of a run, in order."""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shardgen.engines.base import Engine
+from shardgen.generate.inventory import ScaleInventory, open_tasks, take_inventory
+from shardgen.generate.manifest import build_manifest, write_manifest
+from shardgen.generate.progress import ProgressDisplay
+from shardgen.planning.config import Config
+from shardgen.planning.exclusion import Exclusion, leave_out
+from shardgen.planning.plan import ShardPlan, expected_sample_bytes, plan_shards
+from shardgen.planning.sources import Listing, list_photos
+from shardgen.planning.tiles import estimate_tiles
+from shardgen.shard.job import STAGES, ShardTask, build_shard
+from shardgen.shard.marker import Marker
+from srshards.errors import RunError
+from srshards.format import dump_json, scale_folder
+from srshards.storage.files import remove_temporaries
+from srshards.storage.output_lock import locked
+from srshards.storage.scratch import clear_scratch, scratch_root
+from srshards.storage.store import write_bytes
+
+STATS_NAME = "processing_stats.json"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """All that is known before the first photo is read: what is there, what is missing, what it will take."""
+
+    config: Config
+    listing: Listing
+    shards: tuple[ShardPlan, ...]
+    inventories: tuple[ScaleInventory, ...]
+    tasks: tuple[ShardTask, ...]
+    samples_per_photo: float
+    free_bytes: int | None  # None: in a store there is no end to it
+    excluded: Exclusion | None = None
+
+    @property
+    def num_photos(self) -> int:
+        """Photos in the sample."""
+        return sum(len(shard.photos) for shard in self.shards)
+
+    def photos_of(self, split: str) -> int:
+        return sum(len(shard.photos) for shard in self.shards if shard.split == split)
+
+    @property
+    def photos_to_process(self) -> int:
+        return sum(len(task.plan.photos) for task in self.tasks)
+
+    def samples_to_make(self, scale: int) -> int:
+        photos = sum(len(task.plan.photos) for task in self.tasks if scale in task.scales)
+        return round(photos * self.samples_per_photo)
+
+    @property
+    def bytes_to_make(self) -> int:
+        scales = self.config.scales
+        return round(sum(self.samples_to_make(s) * expected_sample_bytes(self.config, s) for s in scales))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What was done in this run: photos, failures among them, seconds of the clock, seconds of all workers by stage."""
+
+    photos: int = 0
+    failures: int = 0
+    wall_s: float = 0.0
+    stage_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to. Counts of shards are over all scales."""
+
+    kept: int
+    made: int
+    removed: int
+    manifests: dict[int, dict[str, Any]]
+    work: Work
+    excluded: Exclusion | None = None
+
+    @property
+    def num_samples(self) -> int:
+        return sum(manifest["totals"]["samples"] for manifest in self.manifests.values())
+
+    @property
+    def failures(self) -> list[dict[str, str]]:
+        """The photos that failed, each once, whatever the number of scales."""
+        by_path = {f["path"]: f for manifest in self.manifests.values() for f in manifest["failures"]}
+        return [by_path[path] for path in sorted(by_path)]
+
+
+def prepare(config: Config, exclude: Path | None = None) -> Preparation:
+    """List the photos, plan the shards, look at what is there. Changes nothing.
+
+    Photos that the file `exclude` names are as if they were not there.
+    """
+    listing, excluded = list_photos(config.input), None
+    if exclude is not None:
+        listing, excluded = leave_out(listing, exclude)
+    if config.fit == "tile":
+        tiles = estimate_tiles(listing.photos, config)
+        samples_per_photo = tiles.per_photo
+        shards = plan_shards(listing.photos, config, samples_per_photo, tiles.counts)
+    else:
+        samples_per_photo = 1.0
+        shards = plan_shards(listing.photos, config)
+    inventories = take_inventory(shards, config)
+    tasks = open_tasks(shards, inventories, config)
+    return Preparation(
+        config,
+        listing,
+        tuple(shards),
+        tuple(inventories),
+        tuple(tasks),
+        samples_per_photo,
+        _free_bytes(inventories),
+        excluded,
+    )
+
+
+def generate(
+    config: Config, engine: Engine, confirm: Callable[[Preparation], None], exclude: Path | None = None
+) -> Outcome:
+    """Make what is missing of the photos that the file `exclude` does not name.
+
+    `confirm` sees the preparation before anything is changed and raises to stop the run. Raises UsageError when the
+    input holds no photos or another run works on the output, RunError when the disk is too small or the work fails;
+    then finished shards stay and nothing half-written does.
+    """
+    with locked(config.output):
+        preparation = prepare(config, exclude)
+        _refuse_full_disk(preparation)
+        _refuse_full_scratch(preparation, engine.num_workers)
+        confirm(preparation)
+        for inventory in preparation.inventories:
+            inventory.remove_stale()
+            if isinstance(inventory.folder, Path):
+                inventory.folder.mkdir(parents=True, exist_ok=True)
+        markers = {inventory.scale: dict(inventory.kept) for inventory in preparation.inventories}
+        work = _make(preparation, engine, markers) if preparation.tasks else Work()
+        manifests = {scale: build_manifest(markers[scale].values(), config, scale) for scale in config.scales}
+        for scale, manifest in manifests.items():
+            write_manifest(config.output / scale_folder(scale), manifest)
+        outcome = Outcome(
+            kept=sum(len(inventory.kept) for inventory in preparation.inventories),
+            made=sum(len(task.scales) for task in preparation.tasks),
+            removed=sum(len(inventory.stale) for inventory in preparation.inventories),
+            manifests=manifests,
+            work=work,
+            excluded=preparation.excluded,
+        )
+        if preparation.tasks:
+            write_bytes(config.output / STATS_NAME, dump_json(_stats(outcome)))
+        return outcome
+
+
+def _make(preparation: Preparation, engine: Engine, markers: dict[int, dict[str, Marker]]) -> Work:
+    """Run the tasks; their markers join `markers`. Whatever happens, no temporary file stays."""
+    stage_s: Counter[str] = Counter()
+    try:
+        with ProgressDisplay(preparation.photos_to_process) as progress:
+            for result in engine.run(preparation.tasks, build_shard, progress.report):
+                stage_s.update(result.stage_s)
+                for scale, marker in result.markers.items():
+                    markers[scale][result.name] = marker
+    finally:
+        for inventory in preparation.inventories:
+            if isinstance(inventory.folder, Path):
+                remove_temporaries(inventory.folder)
+            else:
+                clear_scratch()
+    return Work(progress.done.photos, progress.done.failures, progress.elapsed_s, dict(stage_s))
+
+
+def _free_bytes(inventories: Sequence[ScaleInventory]) -> int | None:
+    """Free space for the output once stale shards are gone; None in a store."""
+    folders = {inventory.folder: inventory.stale for inventory in inventories if isinstance(inventory.folder, Path)}
+    if not folders:
+        return None
+    folder = next(iter(folders))
+    while not folder.exists():
+        folder = folder.parent
+    stale = [folder.glob(f"{name}.*") for folder, names in folders.items() for name in names]
+    return shutil.disk_usage(folder).free + sum(path.stat().st_size for files in stale for path in files)
+
+
+def _refuse_full_disk(preparation: Preparation) -> None:
+    need, free = preparation.bytes_to_make, preparation.free_bytes
+    if free is not None and need > free:
+        raise RunError(
+            f"the shards need about {need / 1e9:.1f} GB, and {preparation.config.output} has {free / 1e9:.1f} GB free. "
+            "Make room, name another --output, take a smaller --sample, or --codec webp."
+        )
+
+
+def _refuse_full_scratch(preparation: Preparation, num_workers: int) -> None:
+    """Where the output is a store: every worker holds the shard that it makes on scratch until it is sent."""
+    if preparation.free_bytes is not None or not preparation.tasks:
+        return
+    config, samples = preparation.config, preparation.samples_per_photo
+    largest = max(
+        len(task.plan.photos) * samples * sum(expected_sample_bytes(config, scale) for scale in task.scales)
+        for task in preparation.tasks
+    )
+    need = largest * min(num_workers, len(preparation.tasks))
+    free = shutil.disk_usage(scratch_root()).free
+    if need > free:
+        raise RunError(
+            f"{num_workers} workers need about {need / 1e9:.1f} GB of scratch space for the shards that they make, and "
+            f"{scratch_root()} has {free / 1e9:.1f} GB free. Set TMPDIR to a larger disk, or use fewer --workers or "
+            "smaller --shard-bytes."
+        )
+
+
+def _stats(outcome: Outcome) -> dict[str, Any]:
+    """Timings of this run: `avg_processing_time` and the stages in seconds of worker time, `wall_time` of the clock."""
+    work = outcome.work
+    return {
+        "total_processed": work.photos,
+        "total_failed": work.failures,
+        "excluded": outcome.excluded.num_photos if outcome.excluded else 0,
+        "avg_processing_time": round(sum(work.stage_s.values()) / max(work.photos, 1), 6),
+        "wall_time": round(work.wall_s, 3),
+        "photos_per_second": round(work.photos / max(work.wall_s, 1e-9), 2),
+        "stage_seconds": {stage: round(work.stage_s.get(stage, 0.0), 3) for stage in STAGES},
+        "shards": {"made": outcome.made, "kept": outcome.kept, "removed": outcome.removed},
+    }

@@ -1,0 +1,1 @@
+"""Which photo goes into which shard."""

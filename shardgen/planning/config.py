@@ -1,0 +1,129 @@
+"""What a run makes: the settings, checked once, never changed afterwards."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from shardgen.degradation.recipe import Recipe
+from srshards.errors import UsageError
+from srshards.format import CODECS, MAX_SCALE, MAX_SIZE_PX, MAX_VARIANTS, MIN_SCALE, Address
+
+FITS = ("cover", "tile", "stretch")
+METHODS = ("nearest", "linear", "cubic", "area", "lanczos", "matlab")
+
+# Raised when the pixels that equal settings give change, so that shards of an older release are made again.
+ALGORITHM = 2
+
+# Those settings that every sample's bytes depend on; of a recipe, its steps and the seed too.
+_DECIDING = ["scale", "size", "hr_size", "fit", "tile_step", "method", "variants", "up", "sharpen_hr", "codec"]
+# Settings that came with version 2 of the contract. Where they are as before, shards of version 1 stay as they are.
+_SINCE_VERSION_2 = {"variants": 1, "up": True, "sharpen_hr": False}
+
+MIN_SIZE_PX = 16
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings that decide which bytes are made. How they are made (workers, engine) is not among them.
+
+    Raises UsageError for a value outside its range.
+    """
+
+    input: Address
+    output: Address
+    scales: tuple[int, ...] = (4,)  # each 2-8
+    size: int = 512  # HR edge in px before it is cropped to a multiple of the scale
+    fit: str = "cover"
+    tile_step: int | None = None  # px between tiles; None: no overlap
+    sample: float = 1.0  # share of the photos, 0 < sample <= 1
+    method: str = "cubic"  # how LR is made, unless there is a recipe, and enlarged again
+    degradation: Recipe | None = None
+    variants: int = 1  # LR images of each training sample, drawn from the recipe
+    up: bool = True  # whether the enlarged LR is stored
+    sharpen_hr: bool = False
+    codec: str = "npy"
+    shard_bytes: int = 256_000_000  # shards come out between half of it and about it
+    val_fraction: float = 0.02  # share of the photos in val, 0 <= f < 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.scales:
+            raise UsageError("no scale given: expected one or more of 2-8, e.g. --scales 2 4")
+        for scale in self.scales:
+            if not MIN_SCALE <= scale <= MAX_SCALE:
+                raise UsageError(f"scale {scale}: expected an integer from {MIN_SCALE} to {MAX_SCALE}")
+        object.__setattr__(self, "scales", tuple(sorted(set(self.scales))))
+        _choose("--fit", self.fit, FITS)
+        _choose("--method", self.method, METHODS)
+        _choose("--codec", self.codec, CODECS)
+        _within("--size", self.size, MIN_SIZE_PX, MAX_SIZE_PX, "px")
+        if self.tile_step is not None:
+            if self.fit != "tile":
+                raise UsageError("--tile-step goes with --fit tile only")
+            _within("--tile-step", self.tile_step, 1, self.size, "px (at most --size)")
+        if not 1 <= self.variants <= MAX_VARIANTS:
+            raise UsageError(f"--variants {self.variants}: expected 1 to {MAX_VARIANTS}")
+        if self.variants > 1 and self.degradation is None:
+            raise UsageError(
+                f"--variants {self.variants} needs a recipe, e.g. --degradation realesrgan: "
+                f"--method {self.method} gives the same LR every time"
+            )
+        if not 0 < self.sample <= 1:
+            raise UsageError(f"--sample {self.sample}: expected a share above 0 and up to 1, e.g. 0.01 for 1 %")
+        if not 0 <= self.val_fraction < 1:
+            raise UsageError(f"--val-fraction {self.val_fraction}: expected a share from 0 to below 1, e.g. 0.02")
+        if self.shard_bytes < 1:
+            raise UsageError(f"--shard-bytes {self.shard_bytes}: expected a size such as 256MB")
+
+    def hr_size(self, scale: int) -> int:
+        """Edge of the HR image in px: `size` cropped to a multiple of the scale."""
+        return self.size - self.size % scale
+
+    def num_variants(self, split: str) -> int:
+        """LR images of a sample: validation is judged on one."""
+        return self.variants if split == "train" else 1
+
+    def settings(self, scale: int) -> dict[str, Any]:
+        """Every setting of one scale's folder, as the manifest shows it."""
+        return {
+            "scale": scale,
+            "size": self.size,
+            "hr_size": self.hr_size(scale),
+            "fit": self.fit,
+            "tile_step": (self.tile_step or self.size) if self.fit == "tile" else None,
+            "method": self.method,
+            "variants": self.variants,
+            "up": self.up,
+            "sharpen_hr": self.sharpen_hr,
+            "codec": self.codec,
+            "degradation": self.degradation and self.degradation.plain,
+            "sample": self.sample,
+            "shard_bytes": self.shard_bytes,
+            "val_fraction": self.val_fraction,
+            "seed": self.seed,
+        }
+
+    def fingerprint(self, scale: int, split: str = "train") -> str:
+        """Hash of all that decides a sample's bytes, given its photo. Which photos there are is not part of it."""
+        return fingerprint_of({**self.settings(scale), "variants": self.num_variants(split)})
+
+
+def fingerprint_of(settings: dict[str, Any], algorithm: int = ALGORITHM) -> str:
+    """The same from the settings as a manifest has them. KeyError or TypeError when these are not whole."""
+    deciding = {name: settings[name] for name in _DECIDING if name not in _SINCE_VERSION_2 or name in settings}
+    if settings.get("degradation"):
+        deciding |= {"degradation": settings["degradation"]["steps"], "seed": settings["seed"]}
+    deciding = {name: value for name, value in deciding.items() if _SINCE_VERSION_2.get(name, ...) != value}
+    text = json.dumps([1, algorithm, deciding], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _choose(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{option} {value!r}: expected one of {', '.join(choices)}")
+
+
+def _within(option: str, value: int, low: int, high: int, unit: str) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{option} {value}: expected {low} to {high} {unit}")

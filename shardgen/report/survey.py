@@ -1,0 +1,147 @@
+"""Samples of a scale, read back and measured: all of them, or as many as are asked for, spread evenly."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+
+from shardgen.report.measures import aliasing, brightness, flatness, image_hash, luma, sharpness
+from shardgen.shard.job import Progress
+from srshards.errors import ReportedError, RunError
+from srshards.format import FormatError, Manifest, ShardRecord
+from srshards.imaging.pixels import Pixels
+from srshards.process.resources import available_cpus
+from srshards.shards.samples import StoredSample, stored_samples
+from srshards.storage.ahead import ahead
+from srshards.storage.store import is_local
+
+_REQUESTS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A sample and what `measures` says of its HR. `psnr` is None where `up` equals HR."""
+
+    sample: StoredSample
+    scale: int
+    split: str
+    source: str
+    class_name: str
+    box: tuple[int, ...]
+    psnr: float | None
+    brightness: float
+    sharpness: float
+    flatness: float
+    aliasing: float | None  # None where LR is made by a recipe
+    hash: int
+
+
+@dataclass
+class Survey:
+    """What was measured of a scale, in the order of its shards. `damages` are (what, reason) of all that was not."""
+
+    manifest: Manifest
+    num_samples: int  # of the scale
+    measured: list[Measured] = field(default_factory=list)
+    damages: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self, sample: StoredSample, error: RunError) -> None:
+        """What was measured and cannot be shown, once."""
+        if (damage := (f"sample {sample.key}", str(error))) not in self.damages:
+            self.damages.append(damage)
+
+
+def survey(manifest: Manifest, limit: int, report: Callable[[Progress], None]) -> Survey:
+    """Measure up to `limit` samples of a scale. What is damaged is named, and the others are measured all the same.
+
+    `report` is told of each sample.
+    """
+    found = Survey(manifest, sum(record.samples for record in manifest.shards))
+    by_name = {record.name: record for record in manifest.shards}
+
+    def measure(sample: StoredSample) -> tuple[StoredSample, Measured | str]:
+        try:
+            return sample, _measure(sample.load(), manifest, by_name[sample.tar.name.removesuffix(".tar")])
+        except RunError as error:
+            return sample, str(error)
+
+    cv2.setNumThreads(0)  # there is a thread for each CPU already
+    at_once = available_cpus() if is_local(manifest.folder) else _REQUESTS_AT_ONCE
+    for future in ahead(measure, _chosen(found, limit), at_once):
+        sample, result = future.result()
+        if isinstance(result, Measured):
+            found.measured.append(result)
+        else:
+            found.damages.append((f"sample {sample.key}", result))
+        report(Progress(1, isinstance(result, str), sum(member.size for member in sample.members.values())))
+    return found
+
+
+def num_to_measure(manifest: Manifest, limit: int) -> int:
+    return min(limit, sum(record.samples for record in manifest.shards))
+
+
+def _chosen(found: Survey, limit: int) -> Iterator[StoredSample]:
+    """Every k-th sample of the scale, for whatever k gives `limit` of them. Shards that cannot be read are damages."""
+    manifest, total = found.manifest, found.num_samples
+    count, first, row = min(limit, total), 0, 0
+    for record in manifest.shards:
+        here = []
+        while row < count and total * row // count < first + record.samples:
+            here.append(total * row // count - first)
+            row += 1
+        first += record.samples
+        if not here:
+            continue
+        try:
+            samples = _samples_of(manifest, record)
+        except (ReportedError, FormatError) as error:
+            found.damages.append((f"shard {record.name}", str(error)))
+            continue
+        yield from (samples[number] for number in here)
+
+
+def _samples_of(manifest: Manifest, record: ShardRecord) -> list[StoredSample]:
+    samples = stored_samples(manifest.folder, record.name)
+    if len(samples) != record.samples:
+        raise RunError(f"{record.name} has {len(samples)} samples and not {record.samples}, as the manifest says")
+    return samples
+
+
+def _measure(sample: StoredSample, manifest: Manifest, record: ShardRecord) -> Measured:
+    described = sample.describe()
+    grey = luma(image_of(sample, "hr", manifest))
+    settings: dict[str, Any] = manifest.raw["settings"]
+    plain = not settings.get("degradation")
+    try:
+        aliased = aliasing(grey, manifest.scale, described["method"]) if plain else None
+    except KeyError:
+        raise RunError(
+            f"{sample.tar}: {sample.key}.json names a method that is none: {described['method']!r}"
+        ) from None
+    psnr = described.get("psnr_up_db")
+    return Measured(
+        sample=StoredSample(sample.key, sample.tar, sample.members),
+        scale=manifest.scale,
+        split=record.split,
+        source=described["source"],
+        class_name=described["class"],
+        box=tuple(described["box"]),
+        psnr=None if psnr is None else float(psnr),
+        brightness=brightness(grey),
+        sharpness=sharpness(grey),
+        flatness=flatness(grey),
+        aliasing=aliased,
+        hash=image_hash(grey),
+    )
+
+
+def image_of(sample: StoredSample, name: str, manifest: Manifest) -> Pixels:
+    """An image of a sample. RunError when it is damaged, or not of the size that the manifest says."""
+    pixels = sample.image(name)
+    edge = manifest.hr_size // (manifest.scale if name.startswith("lr") else 1)
+    if pixels.shape != (edge, edge, 3):
+        size = " x ".join(map(str, pixels.shape))
+        raise RunError(f"{sample.tar}: {sample.key}.{name} is {size}, and not {edge} x {edge} x 3")
+    return pixels

@@ -1,0 +1,256 @@
+"""The unit of work, the same in every engine: one shard, for all its scales at once.
+
+A photo is read and decoded once and its triplets go to each scale's tar. Pixels never leave the process; what comes
+back is a small record.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import cv2
+
+from shardgen.degradation.degrade import draw_variants, libraries
+from shardgen.degradation.recipe import Drawn
+from shardgen.planning.config import Config
+from shardgen.planning.geometry import Box, shown
+from shardgen.planning.photo_reader import photos_with_bytes
+from shardgen.planning.plan import ShardPlan
+from shardgen.planning.sources import Photo
+from shardgen.planning.tiles import tiles_of
+from shardgen.shard.marker import Marker
+from shardgen.shard.statistics import ChannelSums, Statistics, psnr_up
+from shardgen.shard.triplet import Crop, TooSmall, decode_photo, hr_boxes, is_enlarged, make_triplet, render_crop
+from shardgen.shard.writer import ShardWriter
+from shardgen.shard_upload import UploadingShardWriter
+from srshards.errors import PhotoError
+from srshards.format import MAX_SAMPLES_PER_SHARD, Address, dump_json, image_names, sample_key, scale_folder
+from srshards.imaging import codec
+from srshards.storage.scratch import scratch_folder
+from srshards.storage.store import is_local, remove
+
+STAGES = ("read", "decode", "resize", "degrade", "statistics", "encode", "write")
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to be made in `scales`, which may be fewer than the config's: the others are there already."""
+
+    plan: ShardPlan
+    scales: tuple[int, ...]
+    config: Config
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What happened since the last report."""
+
+    photos: int = 0
+    failures: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: "Progress") -> "Progress":
+        return Progress(self.photos + other.photos, self.failures + other.failures, self.bytes + other.bytes)
+
+    def __sub__(self, other: "Progress") -> "Progress":
+        return Progress(self.photos - other.photos, self.failures - other.failures, self.bytes - other.bytes)
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass
+class ShardResult:
+    """What a task came to: its markers by scale, and how long each stage took (s)."""
+
+    name: str
+    markers: dict[int, Marker] = field(default_factory=dict)
+    stage_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+
+def shard_fingerprint(plan: ShardPlan, config: Config, scale: int) -> str:
+    """Equal for equal settings and photos: such a shard need not be made again."""
+    text = f"{config.fingerprint(scale, plan.split)} {plan.name} {plan.photos_digest}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def limit_threads() -> None:
+    """For worker processes: parallelism comes from the processes alone."""
+    cv2.setNumThreads(0)
+
+
+def build_shard(task: ShardTask, report: Report) -> ShardResult:
+    """Make the shard in every scale of the task and write its done markers.
+
+    `report` is called after every photo and before the shard gets its name in each scale, in a store before its done
+    marker too; an exception from it, as any other, leaves no file of the shard behind in the scales that are not
+    finished (in a store, none that counts). Raises OSError when the shard cannot be written here,
+    StoreError when a store does not give a photo that it has or does not take the shard.
+    """
+    with contextlib.nullcontext() if is_local(task.config.output) else scratch_folder() as scratch:
+        return _build(task, report, scratch)
+
+
+def _build(task: ShardTask, report: Report, scratch: Path | None) -> ShardResult:
+    result = ShardResult(task.plan.name)
+    outputs: list[_ScaleOutput] = []
+    try:
+        for scale in task.scales:
+            outputs.append(_ScaleOutput(task, scale, scratch, result.stage_s))
+        for photo, read in photos_with_bytes(task.plan.photos, task.config.input):
+            report(_add_photo(photo, read, task.config, outputs, result.stage_s))
+        for output in outputs:
+            report(Progress())
+            result.markers[output.scale] = output.commit(report)
+    except BaseException:
+        for output in outputs:
+            output.abort()
+        raise
+    return result
+
+
+def _add_photo(
+    photo: Photo,
+    read: Callable[[], bytes],
+    config: Config,
+    outputs: list["_ScaleOutput"],
+    stage_s: dict[str, float],
+) -> Progress:
+    before = sum(output.num_bytes for output in outputs)
+    try:
+        with _timed(stage_s, "read"):
+            data = read()
+        with _timed(stage_s, "decode"):
+            decoded = decode_photo(data, config)
+        _refuse_overflow(decoded.true_size, config, outputs[0].num_samples)
+        boxes = hr_boxes(decoded, config)
+    except TooSmall as reason:
+        for output in outputs:
+            output.skipped.append((photo.path, str(reason)))
+        return Progress(photos=1)
+    except PhotoError as reason:
+        for output in outputs:
+            output.failures.append((photo.path, str(reason)))
+        return Progress(photos=1, failures=1)
+    for output in outputs:
+        output.num_enlarged += is_enlarged(decoded.true_size, config)
+    for box in boxes:
+        with _timed(stage_s, "resize"):
+            crop = render_crop(decoded, box, config)
+        sums_by_size: dict[int, ChannelSums] = {}  # scales that divide the size share their HR image
+        for output in outputs:
+            output.add(photo, crop, sums_by_size)
+    return Progress(photos=1, bytes=sum(output.num_bytes for output in outputs) - before)
+
+
+def _refuse_overflow(true_size: tuple[int, int], config: Config, num_samples: int) -> None:
+    """PhotoError when a shard of so many samples has no room for the photo's, which the plan took for fewer."""
+    tiles = tiles_of(*true_size, config) if config.fit == "tile" else 1
+    room = MAX_SAMPLES_PER_SHARD - num_samples
+    if tiles > room:
+        raise PhotoError(
+            f"gives {tiles:,} tiles, and its shard has room for {room:,} more: choose a larger --tile-step or --size"
+        )
+
+
+class _ScaleOutput:
+    """One scale's side of a shard that is being made."""
+
+    def __init__(self, task: ShardTask, scale: int, scratch: Path | None, stage_s: dict[str, float]) -> None:
+        self.scale = scale
+        self.num_bytes = 0
+        self.num_enlarged = 0
+        self.failures: list[tuple[str, str]] = []
+        self.skipped: list[tuple[str, str]] = []
+        self._plan, self._config, self._stage_s = task.plan, task.config, stage_s
+        self._statistics = Statistics()
+        folder = task.config.output / scale_folder(scale)
+        self._marker_path = folder / f"{task.plan.name}.json"
+        # An old marker must never vouch for a new tar.
+        remove(self._marker_path)
+        self._writer = _writer(folder, scratch and scratch / scale_folder(scale), task.plan)
+
+    @property
+    def num_samples(self) -> int:
+        return self._writer.num_samples
+
+    def add(self, photo: Photo, crop: Crop, sums_by_size: dict[int, ChannelSums]) -> None:
+        config, hr_size = self._config, self._config.hr_size(self.scale)
+        with _timed(self._stage_s, "degrade"):
+            drawn = self._draw(photo, crop.box)
+            triplet = make_triplet(crop.pixels[:hr_size, :hr_size], self.scale, config.method, drawn)
+        with _timed(self._stage_s, "statistics"):
+            if hr_size not in sums_by_size:
+                sums_by_size[hr_size] = ChannelSums.of(triplet.hr)
+            psnr = psnr_up(triplet.hr, triplet.up)
+            self._statistics.add(photo.class_name, hr_size**2, sums_by_size[hr_size], psnr)
+        with _timed(self._stage_s, "encode"):
+            images = [triplet.hr, *triplet.lrs, *([triplet.up] if config.up else [])]
+            members = [
+                (f"{name}.{config.codec}", codec.encode(config.codec, pixels))
+                for name, pixels in zip(image_names(len(triplet.lrs), config.up), images, strict=True)
+            ]
+            members.append(("json", [self._describe(photo, shown(crop.box, config.size, hr_size), psnr, drawn)]))
+        with _timed(self._stage_s, "write"):
+            key = sample_key(self._plan.split, self._plan.number, self.num_samples)
+            self.num_bytes += self._writer.add(key, members)
+
+    def _draw(self, photo: Photo, box: Box) -> list[Drawn] | None:
+        config = self._config
+        if config.degradation is None:
+            return None
+        variants, hr_size = config.num_variants(self._plan.split), config.hr_size(self.scale)
+        return draw_variants(config.degradation, variants, config.seed, photo.path, (box.x, box.y), hr_size, self.scale)
+
+    def _describe(self, photo: Photo, box: Box, psnr: float | None, drawn: list[Drawn] | None) -> bytes:
+        description: dict[str, Any] = {
+            "source": photo.path,
+            "class": photo.class_name,
+            "box": list(box),
+            "scale": self.scale,
+            "method": self._config.method,
+            "psnr_up_db": psnr,
+        }
+        if drawn is not None:
+            description |= {"degradation": drawn, "libraries": libraries()}
+        return dump_json(description, indent=None)
+
+    def commit(self, report: Report) -> Marker:
+        with _timed(self._stage_s, "write"):
+            marker = Marker(
+                fingerprint=shard_fingerprint(self._plan, self._config, self.scale),
+                record=self._writer.commit(),
+                num_photos=len(self._plan.photos),
+                num_enlarged=self.num_enlarged,
+                failures=tuple(self.failures),
+                skipped=tuple(self.skipped),
+                statistics=self._statistics,
+            )
+            if not is_local(self._marker_path):
+                report(Progress())  # sending takes minutes, in which the run may have ended
+            marker.write(self._marker_path)
+        return marker
+
+    def abort(self) -> None:
+        self._writer.abort()
+
+
+def _writer(folder: Address, scratch: Path | None, plan: ShardPlan) -> ShardWriter:
+    if isinstance(folder, Path):
+        return ShardWriter(folder, plan.name, plan.split)
+    assert scratch is not None
+    scratch.mkdir()
+    return UploadingShardWriter(scratch, folder, plan.name, plan.split)
+
+
+@contextlib.contextmanager
+def _timed(stage_s: dict[str, float], stage: str) -> Iterator[None]:
+    start = perf_counter()
+    try:
+        yield
+    finally:
+        stage_s[stage] += perf_counter() - start

@@ -1,0 +1,1 @@
+"""Pixels: decoding, resampling, encoding, contact sheets."""

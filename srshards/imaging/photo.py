@@ -1,0 +1,211 @@
+"""A photo's bytes become upright 8-bit RGB pixels, or a PhotoError that says why not.
+
+Pillow reads every header (content decides, not the name), of the formats below and no others: some that it knows start
+programs or take any text for a picture. JPEG goes to libjpeg-turbo through simplejpeg, strictly: a file that ends early
+or has a hole is refused, where OpenCV would return it half grey without a word. Everything else is decoded by Pillow,
+which refuses truncated files too.
+
+Decided here: an animation gives its first frame, and embedded colour profiles are not applied.
+"""
+
+import contextlib
+import io
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from srshards.errors import PhotoError
+from srshards.imaging import jpeg_file, png_file, tiff_file
+from srshards.imaging.pixels import Pixels
+from srshards.imaging.rgb8 import to_rgb8
+from srshards.process.limits import shortage
+
+Plane = NDArray[np.uint8]  # H x W
+
+# A 200-megapixel phone photo passes; what is larger is refused by its header, before memory is spent on it.
+MAX_PIXELS = 250_000_000
+Image.MAX_IMAGE_PIXELS = None  # the limit above is checked by hand, with a message
+
+MAX_FILE_BYTES = 2 << 30
+
+_NOT_AN_IMAGE = "not an image, or its header is damaged"
+
+_EXIF_ORIENTATION = 0x0112
+_JPEG_FORMATS = ("JPEG", "MPO")  # the latter holds several pictures; the first is a plain JPEG
+# JPEG 2000 is not among them: its decoder takes a truncated file for a whole one.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An upright photo, or one at 1/`reduction` of its height and width, which then are multiples of it.
+
+    `rgb` is H x W x 3; `alpha`, H x W from 0 (transparent) to 255, is not multiplied into it. None where all is opaque,
+    or was composited over black. `icc_profile` says what the colours mean; it is not applied.
+    """
+
+    rgb: Pixels
+    alpha: Plane | None
+    icc_profile: bytes | None
+    reduction: int = 1
+
+    @property
+    def true_size(self) -> tuple[int, int]:
+        """(height, width) of the photo in px."""
+        return self.rgb.shape[0] * self.reduction, self.rgb.shape[1] * self.reduction
+
+
+def announce(path: Path) -> None:
+    """Ask the system to read the file into the page cache soon, without waiting for it; where it cannot, do nothing."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(fd)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content. PhotoError when it cannot be read, is empty, or is larger than any photo.
+
+    OSError when this process has too many files open, which is not the photo's fault.
+    """
+    try:
+        with open(path, "rb") as file:
+            check_size(os.fstat(file.fileno()).st_size)
+            data = file.read()
+    except OSError as error:
+        if shortage(error):
+            raise
+        raise PhotoError(f"cannot be read: {error.strerror}") from error
+    except MemoryError as error:
+        raise PhotoError("not enough memory to read it") from error
+    if not data:
+        raise PhotoError("empty file")
+    return data
+
+
+def check_size(num_bytes: int) -> None:
+    """PhotoError when a file is larger than any photo."""
+    if num_bytes > MAX_FILE_BYTES:
+        raise PhotoError(f"too large: {num_bytes:,} bytes, the limit is {MAX_FILE_BYTES:,} bytes")
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """(height, width) in px as a viewer shows the photo, from the header alone. PhotoError as `decode`."""
+    with _open(data) as image:
+        height, width = _stored_size(image)
+        # Pillow would decode a whole PNG to look for EXIF behind the pixels.
+        late = image.format == "PNG" and "exif" not in image.info
+        return _upright((height, width), 1 if late else _orientation(image))
+
+
+def decode(
+    data: bytes, reduction: Callable[[int, int], int] = lambda height, width: 1, keep_alpha: bool = False
+) -> Decoded:
+    """The photo in `data`. PhotoError for anything that is not wholly an image.
+
+    `reduction` says, of an upright height and width, at which share a JPEG will do: 1/1, 1/2, 1/4 or 1/8. It is decoded
+    at that or a larger one, such that nothing but the photo's own pixels goes into what comes out. Where there is
+    transparency, the photo is composited over black, as what hides under transparent pixels is often garbage;
+    `keep_alpha` keeps both.
+    """
+    with _open(data) as image:
+        try:
+            if image.format in _JPEG_FORMATS and jpeg_file.is_decodable(data):
+                orientation = _orientation(image)
+                height, width = _upright(_stored_size(image), orientation)
+                pixels, reduced = jpeg_file.decode(data, reduction(height, width))
+            else:
+                _load(image)
+                # Pillow turns TIFFs by itself while it loads them, so their orientation is asked for afterwards.
+                orientation, reduced = _orientation(image), 1
+                pixels = to_rgb8(image, data, keep_alpha)
+        except PhotoError:
+            raise
+        except Exception as error:  # decoders raise all sorts of things on damaged data; none may end the run
+            raise PhotoError(_reason(image.format, error)) from error
+        profile = png_file.icc_profile(data) if image.format == "PNG" else image.info.get("icc_profile")
+    alpha = _turn_upright(pixels[:, :, 3], orientation) if pixels.shape[2] == 4 else None
+    rgb = _turn_upright(pixels[:, :, :3], orientation)
+    return Decoded(rgb, alpha, profile if isinstance(profile, bytes) else None, reduced)
+
+
+def _open(data: bytes) -> Image.Image:
+    if data.startswith(png_file.SIGNATURE):
+        data = png_file.with_small_metadata(data)
+    try:
+        with warnings.catch_warnings(record=True) as remarks:
+            warnings.simplefilter("always")
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
+            raise PhotoError("HEIC is not supported: convert it to JPEG or PNG first") from error
+        if data.startswith(tiff_file.SIGNATURES):
+            raise PhotoError(f"{_NOT_AN_IMAGE}, or a TIFF of an unusual kind: save it as a PNG") from error
+        raise PhotoError(_NOT_AN_IMAGE) from error
+    except Exception as error:
+        if shortage(error) and not isinstance(error, MemoryError):  # Pillow loads what reads a format when it is needed
+            raise
+        raise PhotoError(_reason("header", error)) from error
+    # Elsewhere odd metadata does no harm, but a TIFF's tags say how its pixels are to be read.
+    if image.format == "TIFF" and any("orrupt" in str(r.message) or "runcated" in str(r.message) for r in remarks):
+        raise PhotoError("truncated TIFF")
+    height, width = _stored_size(image)
+    if width * height > MAX_PIXELS:
+        raise PhotoError(f"too large: {width} x {height} px, the limit is {MAX_PIXELS:,} px")
+    return image
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) before the orientation is applied."""
+    return tiff_file.stored_size(image) if image.format == "TIFF" else (image.height, image.width)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # damaged EXIF says nothing; the pixels are still good
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _reason(image_format: str | None, error: Exception) -> str:
+    text = str(error).lower()
+    if any(sign in text for sign in ("truncated", "premature", "unexpected end", "not enough", "incomplete")):
+        return f"truncated {image_format}"
+    if isinstance(error, MemoryError):
+        return f"not enough memory to decode this {image_format}"
+    return f"damaged {image_format} ({str(error).strip() or type(error).__name__})"
+
+
+def _load(image: Image.Image) -> None:
+    if image.format == "TIFF":
+        tiff_file.refuse_what_comes_out_wrong(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image.load()  # raises on a truncated file
+
+
+def _turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo the EXIF orientation (1-8), as CIPA DC-008 defines it."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _upright(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return size[::-1] if orientation >= 5 else size

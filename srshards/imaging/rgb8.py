@@ -1,0 +1,104 @@
+"""A loaded image of any kind as 8-bit RGB, band by band, so that it takes little memory besides the result.
+
+16 bits become 8 by rounding. OpenCV reads 16-bit colour, because Pillow cuts it to 8 bits without rounding.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from srshards.errors import PhotoError
+from srshards.imaging import png_file, tiff_file
+from srshards.imaging.pixels import Pixels
+
+_BAND_PX = 1 << 20
+
+
+def to_rgb8(image: Image.Image, data: bytes, keep_alpha: bool) -> Pixels:
+    """The loaded image of a file's `data` as H x W x 3 or, with alpha to keep, H x W x 4. It may be closed afterwards.
+
+    Without `keep_alpha` it is composited over black: what hides under transparent pixels is often garbage.
+    """
+    if image.mode in ("I", "F") and image.format != "PPM":
+        kind = "floating point" if image.mode == "F" else "integers"
+        raise PhotoError(f"32-bit {kind}: expected 8 or 16 bits per channel")
+    width, height = image.size
+    if image.mode in ("RGB", "RGBA") and _has_16_bits(image, data):
+        # OpenCV takes the fourth channel of a TIFF for alpha, whatever its tags say; Pillow asks them.
+        channels = len(image.mode) if image.format == "TIFF" else 4
+        image.close()  # to have its memory: these pixels are cut to 8 bits
+        levels = _decode_16_bit_colour(data)[:, :, :channels]
+        order = [2, 1, 0, 3][: levels.shape[2]]  # OpenCV has blue first
+        return _to_rgb(height, width, lambda rows: levels[rows][:, :, order], keep_alpha)
+    inverted = image.format == "TIFF" and tiff_file.white_is_zero(image)
+    if image.format == "PNG" and image.mode == "L" and "transparency" in image.info:
+        most = 2 ** png_file.bits_per_channel(data) - 1
+        image.info["transparency"] *= 255 // most  # as Pillow has scaled the pixels
+
+    def part_of(rows: slice) -> NDArray[Any]:
+        part = image.crop((0, rows.start, width, rows.stop))
+        return _grey_16(part, inverted) if part.mode.startswith("I") else _colour_8(part)
+
+    return _to_rgb(height, width, part_of, keep_alpha)
+
+
+def _has_16_bits(image: Image.Image, data: bytes) -> bool:
+    if image.format == "PNG":
+        return png_file.bits_per_channel(data) == 16
+    return image.format == "TIFF" and tiff_file.bits_per_channel(image) == 16
+
+
+def _decode_16_bit_colour(data: bytes) -> NDArray[np.uint16]:
+    """H x W x 3 or, with alpha, H x W x 4; blue first."""
+    if data.startswith(png_file.SIGNATURE):
+        data = png_file.pixels_alone(data)
+    levels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if levels is None or levels.dtype != np.uint16 or levels.ndim != 3:
+        raise PhotoError("damaged 16-bit image")
+    return levels
+
+
+def _grey_16(image: Image.Image, inverted: bool) -> NDArray[np.uint16]:
+    """H x W x 3 or, with alpha, H x W x 4. `inverted`: white is zero, which Pillow minds in 8 bits alone."""
+    grey = np.asarray(image).astype(np.uint16)
+    channels = [65535 - grey if inverted else grey] * 3
+    if "transparency" in image.info:  # the one level of a PNG that is transparent
+        channels.append(np.where(grey == image.info["transparency"], 0, 65535).astype(np.uint16))
+    return np.stack(channels, axis=2)
+
+
+def _colour_8(image: Image.Image) -> Pixels:
+    """H x W x 3 or, with alpha, H x W x 4."""
+    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+
+
+def _to_rgb(height: int, width: int, part_of: Callable[[slice], NDArray[Any]], keep_alpha: bool) -> Pixels:
+    """8-bit RGB or, with alpha to keep, RGBA of what `part_of` gives of each band of rows, 8- or 16-bit."""
+    pixels: Pixels | None = None
+    band = max(1, _BAND_PX // width)
+    for top in range(0, height, band):
+        rows = slice(top, min(top + band, height))
+        part = _to_8_bit(part_of(rows) if keep_alpha else _over_black(part_of(rows)))
+        if pixels is None:
+            pixels = np.empty((height, width, part.shape[2]), np.uint8)
+        pixels[rows] = part
+    assert pixels is not None
+    return pixels
+
+
+def _over_black(levels: NDArray[Any]) -> NDArray[Any]:
+    if levels.shape[2] == 3:
+        return levels
+    opaque = np.iinfo(levels.dtype).max
+    colour, alpha = levels[:, :, :3].astype(np.uint32), levels[:, :, 3:]
+    return np.asarray((colour * alpha + opaque // 2) // opaque, levels.dtype)
+
+
+def _to_8_bit(levels: NDArray[Any]) -> Pixels:
+    if levels.dtype == np.uint8:
+        return levels
+    return ((levels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)

@@ -1,0 +1,207 @@
+"""Batches from worker processes, in order: an ordinary `DataLoader` over the steps, whose workers fill a ring.
+
+An item of the `DataLoader` is a chunk: the batches of a few steps in a row. Everything about a chunk follows from its
+number, so order, workers and resuming cannot change what is in it. What comes back from a worker is where it lies.
+"""
+
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from srshards.errors import ReportedError, RunError, UsageError
+from srshards.loader.batches import BatchReader, Damage, DamagedRow
+from srshards.loader.queues import with_pipes
+from srshards.loader.ring import FreeSlots, Ring
+from srshards.loader.source import Batch
+from srshards.loader.transfer import Transfer
+from srshards.process.fork_server import GROUP_SIGNALS, end_with_parent, start_fork_server
+from srshards.process.limits import too_many_workers
+from srshards.sampling.chunks import LESS_FOR_WORKERS, Chunks, Rows
+from srshards.shards.mapped import reading
+
+_FILES_PER_WORKER = 4  # that this process has open to talk to it
+
+
+class _Failure(NamedTuple):
+    """What went wrong in a worker. Returned, so that no traceback is wrapped around it."""
+
+    error: Exception
+
+
+class _Assignment(NamedTuple):
+    """Steps to read, the slot to write them into, and the steps that this worker will be given afterwards."""
+
+    steps: range
+    slot: int
+    next_steps: range
+
+
+class _Filled(NamedTuple):
+    steps: int
+    slot: int
+    damaged: tuple[DamagedRow, ...]
+
+
+class _ChunkReader(Dataset[Any]):
+    """Item (steps, slot, next steps) is the batches of these steps, written into the slot."""
+
+    def __init__(self, reader: BatchReader, rows: range, ring: Ring) -> None:
+        self._reader = reader
+        self._rows = rows
+        self._ring = ring
+
+    def __getitem__(self, item: "_Assignment") -> _Filled | _Failure:
+        to = self._reader.lay_out(self._ring.slot(item.slot), len(item.steps), len(self._rows))
+        try:
+            with reading(self._reader.folder):
+                damaged = self._reader.read(item.steps, self._rows, to, item.next_steps)
+            return _Filled(len(item.steps), item.slot, damaged)
+        except (ReportedError, MemoryError) as error:
+            return _Failure(error)
+
+
+class Loader:
+    """Iterates over the batches of the steps first .. stop-1 and keeps account of the time spent waiting for them.
+
+    Each iteration has a ring of its own: no other one can change what is in a batch. Taking a batch raises UsageError
+    when there is no memory for the ring, RunError when a shard cannot be read or a worker died, MemoryError when memory
+    is short.
+    """
+
+    def __init__(
+        self,
+        reader: BatchReader,
+        rows: Rows,
+        first: int,
+        stop: int,
+        workers: int,
+        prefetch: int,
+        device: torch.device,
+    ) -> None:
+        self.wait_s = 0.0  # for all batches but the first
+        self._reader = reader
+        self._rows = rows
+        self._chunks = Chunks.of(rows, reader.grid, reader.codec, reader.schedule.patches_per_sample, prefetch)
+        self._first, self._stop = first, stop
+        self._workers = workers
+        self._device = device
+
+    def started(self) -> Iterator[Batch]:
+        """The batches, in order. Returns when the first one is there: what the workers' start takes is not waiting."""
+        batches = self._batches()
+        first = next(batches, None)
+        self.wait_s = 0.0
+        return batches if first is None else chain([first], batches)
+
+    def _batches(self) -> Iterator[Batch]:
+        slots = self._chunks.num_slots(self._workers)
+        try:
+            ring, free = Ring(slots, self._chunks.num_bytes), FreeSlots(slots)
+        except OSError as error:
+            raise UsageError(
+                f"there are no {slots * self._chunks.num_bytes / 1e6:.0f} MB for batches ({error.strerror}); "
+                f"{LESS_FOR_WORKERS}"
+            ) from error
+        transfer = Transfer(ring, self._device)
+        rows = self._rows.batch
+        try:
+            for filled in self._filled(ring, free):
+                start_s = perf_counter()
+                host = self._reader.lay_out(ring.slot(filled.slot), filled.steps, self._rows.per_step)
+                (hr, small), wait = transfer.send((torch.from_numpy(host.hr), torch.from_numpy(host.input)))
+                patches = zip(*(torch.split(images.flatten(0, 1), rows) for images in (hr, small)), strict=True)
+                self.wait_s += perf_counter() - start_s
+                for number, (batch_hr, batch_input) in enumerate(patches):
+                    yield Batch(batch_hr, batch_input, self._damage(filled.damaged, number))
+                free.give_back(filled.slot, wait)
+        finally:
+            transfer.close()
+
+    def _damage(self, damaged: tuple[DamagedRow, ...], batch: int) -> tuple[Damage, ...]:
+        """What is damaged in a micro-batch of a chunk."""
+        step, part = divmod(batch, self._rows.micro_batches)
+        return tuple(each.damage for each in damaged if (each.step, each.row // self._rows.batch) == (step, part))
+
+    def _filled(self, ring: Ring, free: FreeSlots) -> Iterator[_Filled]:
+        with _death_explained():
+            chunks = iter(self._data_loader(ring, free))
+        while True:
+            start_s = perf_counter()
+            with _death_explained():
+                filled = next(chunks, None)
+            if filled is None:
+                return
+            if isinstance(filled, _Failure):
+                raise filled.error
+            self.wait_s += perf_counter() - start_s
+            yield filled
+
+    def _data_loader(self, ring: Ring, free: FreeSlots) -> "DataLoader[Any]":
+        for_workers: dict[str, Any] = {}
+        if self._workers:
+            _refuse_workers(self._workers)
+            for_workers = {
+                "prefetch_factor": self._chunks.ahead,
+                "multiprocessing_context": with_pipes(start_fork_server("srshards.loader.workers", GROUP_SIGNALS)),
+                "worker_init_fn": _begin_worker,
+            }
+        return DataLoader(
+            _ChunkReader(self._reader, self._rows.of_step, ring),
+            batch_size=None,
+            sampler=self._assignments(free),
+            num_workers=self._workers,
+            collate_fn=_as_it_is,
+            **for_workers,
+        )
+
+    def _assignments(self, free: FreeSlots) -> Iterator[_Assignment]:
+        """Each is made when the `DataLoader` has a worker for it, with a slot that nobody uses at that time."""
+        for chunk in self._chunks.numbers(self._first, self._stop):
+            now, afterwards = (
+                self._chunks.steps(number, self._first, self._stop) for number in (chunk, chunk + max(1, self._workers))
+            )
+            yield _Assignment(now, free.take(), afterwards)
+
+
+def _refuse_workers(workers: int) -> None:
+    """UsageError when the system does not give what the workers and this process talk through."""
+    if reason := too_many_workers(workers, _FILES_PER_WORKER):
+        raise UsageError(reason)
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        raise UsageError(
+            f"workers need semaphores, which cannot be made in /dev/shm ({error.strerror or error}): make it writable, "
+            "or take --workers 0"
+        ) from error
+
+
+def _begin_worker(worker: int) -> None:
+    cv2.setNumThreads(1)  # to turn a patch is less work than to wake a thread
+    end_with_parent()
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+@contextmanager
+def _death_explained() -> Iterator[None]:
+    """RunError for what `DataLoader` raises when a worker is dead, or its end of a socket."""
+    try:
+        yield
+    except (RuntimeError, OSError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader" not in str(error):  # of the device, say
+            raise
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise RunError(
+            f"a data worker died ({said[0]}). If the system killed it for want of memory, take fewer --workers or a "
+            "smaller --prefetch"
+        ) from error

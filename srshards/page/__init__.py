@@ -1,0 +1,1 @@
+"""What HTML reports are put together from."""

@@ -1,0 +1,1 @@
+"""Which samples and which crops make a batch: pure functions of seed and step."""

@@ -1,0 +1,1 @@
+"""Folders of shards, on this machine, in a store or in a cache."""

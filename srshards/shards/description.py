@@ -1,0 +1,53 @@
+"""What a sample's `json` member says, checked: people and programs read it, and others may have changed it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from srshards.errors import RunError
+from srshards.format import strict_json
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(type(edge) is int for edge in value)
+
+
+def _is_record(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(steps, list) and all(map(_is_step, steps)) for steps in value)
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("step"), str)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_REQUIRED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "source": ("a path", _is_text),
+    "class": ("a name", _is_text),
+    "box": ("four integers", _is_box),
+    "scale": ("an integer", lambda value: type(value) is int),
+    "method": ("a name", _is_text),
+}
+_OPTIONAL: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "psnr_up_db": ("a number or null", lambda value: value is None or isinstance(value, (int, float))),
+    "degradation": ("a list of steps for each LR image", _is_record),
+    "libraries": ("versions by name", lambda value: isinstance(value, dict) and all(map(_is_text, value.values()))),
+}
+
+
+def parse_description(data: bytes, where: str) -> dict[str, Any]:
+    """The JSON object. RunError, which begins with `where`, when it is none or not what docs/formats.md says."""
+    try:
+        value = strict_json(data)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{where} is no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{where} is no JSON object")
+    for name, (what, is_right) in {**_REQUIRED, **_OPTIONAL}.items():
+        if name in value and not is_right(value[name]):
+            raise RunError(f"{where}: {name}: expected {what}, found {value[name]!r}"[:200])
+        if name not in value and name in _REQUIRED:
+            raise RunError(f"{where} lacks {name}")
+    return value

@@ -1,0 +1,172 @@
+"""Reading shards back: which folders there are, and the samples of a shard through its index."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from srshards.errors import RunError, UsageError
+from srshards.format import (
+    MANIFEST_NAME,
+    SCALE_FOLDER,
+    SHARD_FILE,
+    Address,
+    Manifest,
+    Member,
+    check_samples,
+    link_out_of,
+    load_index,
+    load_manifest,
+    shard_of_key,
+)
+from srshards.imaging import codec
+from srshards.imaging.pixels import Pixels
+from srshards.process.limits import shortage
+from srshards.shards.description import parse_description
+from srshards.storage.ahead import ahead
+from srshards.storage.output_lock import being_written, wait_for
+from srshards.storage.store import file_size, is_folder, is_local, list_files, list_folders, read_bytes, read_range
+
+_S = TypeVar("_S")
+_T = TypeVar("_T")
+
+_REQUESTS_AT_ONCE = 16
+
+
+def scale_folders(folder: Address) -> list[Address]:
+    """`folder` itself if it holds shards, else those of its `scale_Nx` folders that do. UsageError when none does."""
+    if not is_folder(folder):
+        raise UsageError(f"no such folder: {folder}. `shardgen generate -i PHOTOS -o {folder}` makes one.")
+    if _holds_shards(folder):
+        return [folder]
+    named = [folder / name for name in list_folders(folder) if SCALE_FOLDER.fullmatch(name)]
+    found = [path for path in named if _holds_shards(path)]
+    if not found:
+        _refuse_unfinished(folder)
+        raise UsageError(
+            f"no shards in {folder}: expected {MANIFEST_NAME} and train-000000.tar there, or in {folder}/scale_4x. "
+            f"`shardgen generate -i PHOTOS -o {folder}` makes them."
+        )
+    return found
+
+
+def open_manifest(folder: Address) -> Manifest:
+    """The manifest of one scale's folder. UsageError when it has none, or when `folder` is the root of several."""
+    inside = scale_folders(folder)
+    if inside != [folder]:
+        names = ", ".join(str(path) for path in inside)
+        raise UsageError(f"{folder} is not the folder of one scale: name one of {names}")
+    refuse_link(folder, MANIFEST_NAME)
+    try:
+        return load_manifest(folder, read_bytes)
+    except FileNotFoundError:
+        _refuse_unfinished(folder)
+        raise UsageError(f"{folder} has no {MANIFEST_NAME}: its run did not finish. Run generate again.") from None
+
+
+def _refuse_unfinished(folder: Address) -> None:
+    """UsageError when a run is making what is missing."""
+    if output := being_written(folder):
+        raise UsageError(wait_for(output))
+
+
+def _holds_shards(folder: Address) -> bool:
+    names = list_files(folder)
+    return MANIFEST_NAME in names or any(SHARD_FILE.fullmatch(name) for name in names if name.endswith(".tar"))
+
+
+@dataclass(frozen=True)
+class StoredSample:
+    """A sample as its shard's index lists it: key, and members by what they are (`hr`, `lr`, `lr1`, `up`, `json`)."""
+
+    key: str
+    tar: Address
+    members: dict[str, Member]
+    loaded: bytes | None = None  # all of its members, and what lies between them
+
+    @property
+    def _start(self) -> int:
+        return min(member.offset for member in self.members.values())
+
+    def load(self) -> "StoredSample":
+        """The sample with the bytes of all its members, one request for them all; of a local one they are at hand."""
+        if is_local(self.tar):
+            return self
+        end = max(member.offset + member.size for member in self.members.values())
+        return replace(self, loaded=self._read_range(self._start, end - self._start))
+
+    def _read_range(self, offset: int, size: int) -> bytes:
+        try:
+            return read_range(self.tar, offset, size)
+        except OSError as error:  # it is gone since its index was read, or its disk fails
+            if shortage(error):
+                raise
+            raise RunError(f"cannot read {self.tar}: {error.strerror or error}") from error
+
+    def read(self, what: str) -> bytes:
+        member = self.members.get(what)
+        if member is None:
+            raise RunError(f"{self.tar}: sample {self.key} has no {what} member")
+        if self.loaded is None:
+            data = self._read_range(member.offset, member.size)
+        else:
+            data = self.loaded[member.offset - self._start :][: member.size]
+        if len(data) != member.size:
+            raise RunError(f"{self.tar} ends inside {member.name}: run `shardgen verify`")
+        return data
+
+    def describe(self) -> dict[str, Any]:
+        """What the `json` member says: source, class, box, scale, method, and what was drawn."""
+        return parse_description(self.read("json"), f"{self.tar}: {self.key}.json")
+
+    def image(self, name: str) -> Pixels:
+        """One image, decoded: `hr`, `lr`, `lr1`, `up`."""
+        data = self.read(name)
+        try:
+            return codec.decode(self.members[name].extension.rpartition(".")[2], data)
+        except RunError as error:
+            raise RunError(f"{self.tar}: {self.members[name].name} {error}") from error
+
+
+def stored_samples(folder: Address, shard: str) -> list[StoredSample]:
+    """The samples of a shard, in order. UsageError when there is no such shard."""
+    tar, index = folder / f"{shard}.tar", folder / f"{shard}.idx"
+    num_bytes = file_size(tar)
+    if file_size(index) is None or num_bytes is None:
+        raise UsageError(f"no shard {shard} in {folder}; `shardgen inspect {folder}` lists them")
+    for path in (tar, index):
+        refuse_link(folder, path.name)
+    samples = load_index(index, read_bytes)
+    check_samples(samples, index, len(samples), num_bytes)
+    return list(_samples_of_index(tar, samples))
+
+
+def refuse_link(folder: Address, name: str) -> None:
+    """RunError when a file of a folder of shards is a link to somewhere else."""
+    if wrong := link_out_of(folder, name):
+        raise RunError(wrong)
+
+
+def in_advance(items: Iterable[_S], action: Callable[[_S], _T], folder: Address) -> Iterator[_T]:
+    """What `action` reads of each item, in order: one by one from a disk, many at a time from a store."""
+    if is_local(folder):
+        yield from map(action, items)
+        return
+    for result in ahead(action, items, _REQUESTS_AT_ONCE):
+        yield result.result()
+
+
+def find_sample(folder: Address, key: str) -> StoredSample:
+    """UsageError when the folder of a scale holds no sample of this key."""
+    shard = shard_of_key(key)
+    sample = next((sample for sample in stored_samples(folder, shard) if sample.key == key), None)
+    if sample is None:
+        raise UsageError(
+            f"no sample {key} in {folder}; `shardgen inspect {folder} --shard {shard}` lists its neighbours"
+        )
+    return sample
+
+
+def _samples_of_index(tar: Address, index: list[list[Member]]) -> Iterator[StoredSample]:
+    for members in index:
+        key = members[0].name.partition(".")[0]
+        yield StoredSample(key, tar, {member.extension.partition(".")[0]: member for member in members})

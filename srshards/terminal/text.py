@@ -1,0 +1,114 @@
+"""What both command lines share with the person at the terminal: help, completion, near words, bars of progress."""
+
+import difflib
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+import click
+from click.shell_completion import CompletionItem
+from tqdm import tqdm
+
+from srshards.terminal.streams import remarks
+
+_NARROW = 60  # columns from which on a description has room beside its option
+_MIN_BAR = 10
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The nearest of the known words as a question; nothing when none is near."""
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def plural(count: int, what: str) -> str:
+    """`1 photo`, `1,000 photos`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+class Choice(click.Choice[str]):
+    """click's, whose refusal also names the nearest."""
+
+    def __init__(self, choices: Iterable[str]) -> None:
+        super().__init__(tuple(choices))
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        refusal = super().get_invalid_choice_message(value, ctx)
+        near = did_you_mean(str(value), self.choices)
+        return f"{refusal} D{near[1:]}" if near else refusal
+
+
+def complete_file(incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete files and folders, as it does for other commands."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_word(incomplete: str, known: Iterable[str]) -> list[CompletionItem]:
+    """Those of the known words that begin so."""
+    return [CompletionItem(word) for word in known if word.startswith(incomplete)]
+
+
+class HelpFormatter(click.HelpFormatter):
+    """click's, as narrow as the terminal is: there a description stands below its option."""
+
+    def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None) -> None:
+        if width is None:
+            width = max(min(shutil.get_terminal_size().columns, max_width or 80) - 2, 20)
+        super().__init__(indent_increment, width)
+
+    def write_dl(self, rows: Any, col_max: int = 30, col_spacing: int = 2) -> None:
+        super().write_dl(rows, 4 if self.width < _NARROW else col_max, col_spacing)
+
+
+def columns(stream: TextIO) -> int | None:
+    """Of the terminal that the stream goes to; None where it goes elsewhere, and lines may be of any length."""
+    if not stream.isatty():
+        return None
+    if "COLUMNS" in os.environ:
+        return shutil.get_terminal_size().columns
+    return os.get_terminal_size(stream.fileno()).columns or 80
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """The text with its lines broken between words where they are too long for a terminal: no number is broken."""
+    width = columns(stream) or sys.maxsize
+    return "\n".join(
+        line
+        if len(line) <= width
+        else textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print a remark about the work, fitted to the terminal: where it cannot be written, the work has not failed."""
+    with remarks():
+        click.echo(fitted(text, sys.stderr if err else sys.stdout), err=err)
+
+
+def shows_bars() -> bool:
+    """Whether stderr is a terminal on which a line can be written again and again."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class Bar(tqdm):  # type: ignore[misc]
+    """tqdm's, which fits its text to the terminal: first the bar gives way, then one figure after another."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"dynamic_ncols": True, "disable": not shows_bars(), **options})
+
+    @staticmethod
+    def format_meter(n: float, total: float | None, elapsed: float, ncols: int | None = None, **given: Any) -> str:
+        """A line of at most `ncols` columns."""
+        wide = str(tqdm.format_meter(n, total, elapsed, **{**given, "bar_format": "{l_bar}{r_bar}"}))
+        if not total or ncols is None or len(wide) + _MIN_BAR <= ncols:
+            return str(tqdm.format_meter(n, total, elapsed, ncols=ncols, **given))
+        text = "{percentage:.0f}% {n_fmt}/{total_fmt}|{remaining} left|{rate_fmt}"
+        figures = str(tqdm.format_meter(n, total, elapsed, **{**given, "bar_format": text, "postfix": None})).split("|")
+        figures = [figure.strip() for figure in (*figures, *(given.get("postfix") or "").split(", ")) if figure]
+        while len(figures) > 1 and len(", ".join(figures)) > ncols:
+            figures.pop()
+        return ", ".join(figures)[:ncols]

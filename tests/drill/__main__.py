@@ -1,0 +1,69 @@
+"""python -m tests.drill: every fault, counted. Exit code 1 when anything happened that must not."""
+
+import json
+import platform
+import sys
+from pathlib import Path
+
+import click
+
+from tests.drill.line import drill_line
+from tests.drill.lines import LINES
+from tests.drill.table import page, summary
+from srshards.process.resources import available_cpus
+from srshards.terminal.text import Choice, HelpFormatter
+
+click.Context.formatter_class = HelpFormatter
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--only", multiple=True, type=Choice(LINES), help="Do this line alone; may be repeated.")
+@click.option("--table", is_flag=True, help="Do nothing, but put together the results that there are.")
+@click.option("--short", is_flag=True, help="A few times each, as the tests do.")
+@click.option("--share", type=float, default=1.0, show_default=True, help="Of the whole drill's counts.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all random moments.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("build/drill.json"),
+    show_default=True,
+    help="Where each line's result is kept, so that lines can be done one by one.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The page with the table.")
+def main(
+    only: tuple[str, ...], table: bool, short: bool, share: float, seed: int, results: Path, output: Path | None
+) -> None:
+    """Do every fault, and put all results that there are into one table.
+
+    \b
+    Examples:
+      python -m tests.drill --short
+      python -m tests.drill --only generate-killed --share 0.1
+    """
+    for name in () if table else only or LINES:
+        line = LINES[name]
+        found = drill_line(name, line.short if short else max(1, round(line.times * share)), seed)
+        _keep(results, name, found)
+        click.echo(summary(name, found))
+    known = json.loads(results.read_text())
+    known = {name: known[name] for name in LINES if name in known}
+    text = page(known, _machine())
+    if output:
+        output.write_text(text)
+    click.echo(text)
+    sys.exit(0 if all(found["clean"] for found in known.values()) else 1)
+
+
+def _keep(results: Path, name: str, found: dict[str, object]) -> None:
+    """Beside the other lines' results, which another process may have written meanwhile."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    known = json.loads(results.read_text()) if results.exists() else {}
+    results.write_text(json.dumps({**known, name: found}, indent=2) + "\n")
+
+
+def _machine() -> str:
+    return f"{platform.machine()}, {available_cpus()} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""One line of the drill in a process of its own, so that a crash of what it drills is a result and not the end.
+
+python -m tests.drill.line NAME TIMES SEED RESULT
+"""
+
+import faulthandler
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.drill import commands
+from tests.drill.lines import LINES
+from tests.drill.record import Tally
+from tests.drill.session import LAST_CASE, Session
+
+_LINE_TIMEOUT_S = 6 * 3600
+
+
+def drill_line(name: str, times: int, seed: int) -> dict[str, Any]:
+    """Do the line so often, and return its tally as a plain record with `fault`, `seed`, `seconds` and `clean`."""
+    with tempfile.TemporaryDirectory(prefix="drill-") as folder:
+        scratch, result = Path(folder, "scratch"), Path(folder, "result.json")
+        Path(folder).chmod(0o755)  # a line changes to another user
+        scratch.mkdir()
+        words = map(str, (name, times, seed, scratch, result))
+        start_s = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.drill.line", *words],
+            env=commands.environment(),
+            capture_output=True,
+            text=True,
+            timeout=_LINE_TIMEOUT_S,
+        )
+        seconds = round(time.monotonic() - start_s, 1)
+        if result.exists():
+            tally = Tally(**json.loads(result.read_text()))
+        else:
+            case = (scratch / LAST_CASE).read_text() if (scratch / LAST_CASE).exists() else "before its first case"
+            died = f"{case}: the line ended with {done.returncode}: {done.stderr[-3000:]}"
+            tally = Tally(crashed=1, failures=[died])
+    line = LINES[name]
+    return {"fault": line.fault, "seed": seed, "seconds": seconds, **tally.as_dict(), "clean": tally.is_clean}
+
+
+def main(name: str, times: str, seed: str, scratch: str, result: str) -> None:
+    faulthandler.enable()
+    session = Session(int(times), int(seed), Path(scratch))
+    LINES[name].function()(session)
+    Path(result).write_text(json.dumps(session.tally.as_dict()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,147 @@
+"""A real S3 server on loopback, and buckets of it behind a proxy that breaks things. Both need moto and boto3.
+
+    with S3Server() as server, fresh_bucket(server) as bucket:
+        os.environ.update(environment(bucket.proxy.endpoint))
+        bucket.proxy.break_next("stall", method="GET", key="*.tar", times=2)
+
+The server is a process of its own, which ends with the one that started it. The proxy is made of threads of this one.
+"""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from threading import Thread
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+from tests.drill.fault_proxy import FaultProxy
+
+REGION, KEY_ID, SECRET = "us-east-1", "testing", "testing"
+
+_SERVER = Path(__file__).with_name("moto_process.py")
+
+
+def environment(endpoint: str, silence_s: float = 30.0) -> dict[str, str]:
+    """The environment variables that send every S3 library of a process to `endpoint`."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": "127.0.0.1",
+        "SR_STORE_TIMEOUT": f"{silence_s:g}",
+    }
+
+
+class S3Server:
+    """moto's S3 server in a process of its own, which ends when this object or this process does."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(_SERVER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout and self._process.stderr
+        self.endpoint = self._process.stdout.readline().strip()
+        if not self.endpoint:
+            raise RuntimeError(f"the S3 server did not start: {self._process.stderr.read()[-2000:]}")
+        Thread(target=self._process.stderr.read, daemon=True).start()  # a full pipe would stop it
+
+    def make_bucket(self, name: str) -> None:
+        self._client.create_bucket(Bucket=name)
+
+    def put(self, bucket: str, key: str, content: bytes) -> None:
+        self._client.put_object(Bucket=bucket, Key=key, Body=content)
+
+    def get(self, bucket: str, key: str) -> bytes:
+        return bytes(self._client.get_object(Bucket=bucket, Key=key)["Body"].read())
+
+    def delete(self, bucket: str, key: str) -> None:
+        self._client.delete_object(Bucket=bucket, Key=key)
+
+    def keys(self, bucket: str, prefix: str = "") -> set[str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return {item["Key"] for page in pages for item in page.get("Contents", ())}
+
+    def objects(self, bucket: str, prefix: str = "") -> dict[str, bytes]:
+        """Everything below the prefix, by key."""
+        return {key: self.get(bucket, key) for key in sorted(self.keys(bucket, prefix))}
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> "S3Server":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @cached_property
+    def _client(self) -> Any:
+        import boto3  # takes a moment, and not everyone who imports this file starts a server
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id=KEY_ID,
+            aws_secret_access_key=SECRET,
+        )
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket, and the way to it: `proxy` for who is tested, `server` for who looks at what came out."""
+
+    name: str
+    server: S3Server
+    proxy: FaultProxy
+
+    @property
+    def address(self) -> str:
+        return f"s3://{self.name}"
+
+    def put_folder(self, folder: Path, prefix: str = "") -> str:
+        """Put every file of a local folder below the prefix. Returns the address of that."""
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                key = "/".join(part for part in (prefix, path.relative_to(folder).as_posix()) if part)
+                self.server.put(self.name, key, path.read_bytes())
+        return f"{self.address}/{prefix}" if prefix else self.address
+
+    def objects(self, prefix: str = "") -> dict[str, bytes]:
+        """Every object below the prefix, by its key less the prefix."""
+        start = f"{prefix}/" if prefix else ""
+        return {key[len(start) :]: content for key, content in self.server.objects(self.name, start).items()}
+
+    def keys(self, prefix: str = "") -> set[str]:
+        start = f"{prefix}/" if prefix else ""
+        return {key[len(start) :] for key in self.server.keys(self.name, start)}
+
+
+@contextlib.contextmanager
+def fresh_bucket(server: S3Server) -> Iterator[Bucket]:
+    """A new bucket, behind a proxy of its own."""
+    name = f"bucket-{uuid4().hex[:12]}"
+    server.make_bucket(name)
+    with FaultProxy(server.endpoint) as proxy:
+        yield Bucket(name, server, proxy)
+
+
+def forget_stores() -> None:
+    """Make fsspec open S3 anew: what it has opened keeps its endpoint and its connections."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -1,0 +1,111 @@
+"""Pictures for people to compare with: labelled images side by side, pixel for pixel, on a dark ground."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from srshards.imaging.pixels import Pixels
+
+_GAP_PX = 8
+_HEADER_PX = 30
+_CAPTION_PX = 44
+_CAPTION_MIDDLE_PX = 15  # below its row: nearer to that than to the next
+_TEXT_PX = 14
+_BACKGROUND, _TEXT, _FAINT = (24, 26, 30), (236, 238, 242), (160, 166, 176)
+
+_LAST_LATIN = 0x017F
+# Pillow's own font has Latin letters only. Fonts with Chinese, and with most other scripts, by their files' names.
+_CJK_FONTS = ("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "PingFang.ttc", "msyh.ttc")
+_OTHER_FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")
+
+# The text of a PNG file that says where its cells are: see `save_grid`.
+GRID_TEXT = "sr-grid"
+
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+class Row(NamedTuple):
+    """Images from left to right, the line below them, and what stands at that line's right end, less bright."""
+
+    cells: Sequence[Pixels]
+    caption: str = ""
+    aside: str = ""
+
+
+def grid(rows: Sequence[Row | tuple[Sequence[Pixels], str]], titles: Sequence[str]) -> Image.Image:
+    """A picture with a title above each column and a caption below each row; a pixel of a cell is a pixel of it.
+
+    Every row has a cell for each title. Cells may differ in size; each column is as wide as its widest cell. Of what is
+    too long to be written, an ellipsis stands for the end, or for the beginning of an aside, which is often a path.
+    `info[GRID_TEXT]` says where the cells are.
+    """
+    drawn = [Row(*row) for row in rows]
+    if not drawn or not titles or any(len(row.cells) != len(titles) for row in drawn):
+        raise ValueError(f"expected rows of {len(titles)} cells, got rows of {[len(row.cells) for row in drawn]}")
+    widths = [max(row.cells[column].shape[1] for row in drawn) for column in range(len(titles))]
+    heights = [max(cell.shape[0] for cell in row.cells) for row in drawn]
+    lefts = [_GAP_PX + sum(widths[:column]) + column * _GAP_PX for column in range(len(titles))]
+    width = lefts[-1] + widths[-1] + _GAP_PX
+    captions = [_CAPTION_PX if row.caption or row.aside else _GAP_PX for row in drawn]
+    last = _CAPTION_PX - 2 * _CAPTION_MIDDLE_PX if captions[-1] == _CAPTION_PX else 0  # no next row to keep away from
+    picture = Image.new("RGB", (width, _HEADER_PX + sum(heights) + sum(captions) - last), _BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    for left, title, room in zip(lefts, titles, widths, strict=True):
+        _write(draw, (left, _HEADER_PX // 2), title, room, _FAINT)
+    top = _HEADER_PX
+    places = []
+    for row, height, below in zip(drawn, heights, captions, strict=True):
+        boxes = [(left, top, cell.shape[1], cell.shape[0]) for left, cell in zip(lefts, row.cells, strict=True)]
+        places.append({"cells": boxes, "caption": row.caption, "aside": row.aside})
+        for (left, *_), cell in zip(boxes, row.cells, strict=True):
+            picture.paste(Image.fromarray(cell), (left, top))
+        middle = top + height + _CAPTION_MIDDLE_PX
+        written = _write(draw, (_GAP_PX, middle), row.caption, width - 2 * _GAP_PX, _TEXT)
+        used = written + 3 * _GAP_PX if written else 0
+        _write(draw, (width - _GAP_PX, middle), row.aside, width - 2 * _GAP_PX - used, _FAINT, from_right=True)
+        top += height + below
+    picture.info[GRID_TEXT] = json.dumps({"titles": list(titles), "rows": places})
+    return picture
+
+
+def save_grid(picture: Image.Image, path: Path) -> None:
+    """As PNG, with a text chunk named `GRID_TEXT` that says where the cells are, so that they can be cut out again.
+
+    It is JSON: `titles`, and `rows` with `cells` (left, top, width, height in px), `caption` and `aside`.
+    """
+    text = PngImagePlugin.PngInfo()
+    text.add_text(GRID_TEXT, picture.info[GRID_TEXT])
+    picture.save(path, "PNG", pnginfo=text)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    room: int,
+    colour: tuple[int, int, int],
+    from_right: bool = False,
+) -> int:
+    """One line of text; `at` is the middle of its left (or right) edge. Returns its width, at most `room` px."""
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)  # names hold anything
+    font = _font(text)
+    if draw.textlength(text, font) > room:
+        while text and draw.textlength(text + "…", font) > room:
+            text = text[1:] if from_right else text[:-1]
+        text = "" if not text else "…" + text if from_right else text + "…"
+    draw.text(at, text, colour, font, anchor="rm" if from_right else "lm")
+    return round(draw.textlength(text, font))
+
+
+def _font(text: str) -> _Font:
+    if any(ord(char) > _LAST_LATIN and char != "…" for char in text):
+        wide = any(ord(char) >= 0x2E80 for char in text)  # where the scripts of East Asia begin
+        for name in (_CJK_FONTS + _OTHER_FONTS) if wide else _OTHER_FONTS:
+            try:
+                return ImageFont.truetype(name, _TEXT_PX)
+            except OSError:
+                continue
+    return ImageFont.load_default(_TEXT_PX)

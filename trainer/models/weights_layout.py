@@ -1,0 +1,137 @@
+"""What a dictionary of parameters says about its network: older names become ours, the shapes give the spec."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from itertools import islice
+
+from torch import Tensor
+
+from srshards.errors import UsageError
+from trainer.models import NetworkSpec
+
+# Put before every name: by torch.compile, by DataParallel and DistributedDataParallel, by training scripts for GANs.
+PREFIXES = ("_orig_mod.", "module.", "netG.")
+_MAX_PREFIXES = 10
+_MAX_SHOWN = 100  # characters of a name
+_MAX_LAYERS = 250  # blocks or convolutions and their activations, several times what any network has
+
+_LAYER = r"\.(weight|bias)"
+_OLDER = [
+    # ESRGAN's and BSRGAN's second naming
+    (r"RRDB_trunk\.(\d+)\.RDB(\d)\.conv(\d)" + _LAYER, r"body.\1.rdb\2.conv\3.\4"),
+    (r"trunk_conv" + _LAYER, r"conv_body.\1"),
+    (r"upconv([12])" + _LAYER, r"conv_up\1.\2"),
+    (r"HRconv" + _LAYER, r"conv_hr.\1"),
+    # ESRGAN's first naming, at 4x: places in a row of layers. At other scales the row has another length, and what
+    # stays unnamed is refused.
+    (r"model\.0" + _LAYER, r"conv_first.\1"),
+    (r"model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0" + _LAYER, r"body.\1.rdb\2.conv\3.\4"),
+    (r"model\.1\.sub\.\d+" + _LAYER, r"conv_body.\1"),
+    (r"model\.3" + _LAYER, r"conv_up1.\1"),
+    (r"model\.6" + _LAYER, r"conv_up2.\1"),
+    (r"model\.8" + _LAYER, r"conv_hr.\1"),
+    (r"model\.10" + _LAYER, r"conv_last.\1"),
+]
+_SCALE_OF_CHANNELS = {3: 4, 12: 2, 48: 1}  # rrdb: what its first convolution takes
+_KNOWN = (
+    "known are SRVGGNetCompact with PReLU at 1x to 8x, and RRDBNet at 1x, 2x and 4x with the names of Real-ESRGAN, "
+    "at 4x also with those of ESRGAN and BSRGAN, and at 3x as trained here"
+)
+
+
+def without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, without what wrappers put before all of the names."""
+    state = dict(state)
+    for _ in range(_MAX_PREFIXES):
+        if not any(all(name.startswith(prefix) for name in state) for prefix in PREFIXES):
+            break
+        state = {name.partition(".")[2]: tensor for name, tensor in state.items()}
+    return state
+
+
+def with_our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under Real-ESRGAN's names, if their names are older; others stay as they are.
+
+    UsageError when two of them have the same name then.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in without_prefixes(state).items():
+        ours = _our_name(name)
+        if ours in renamed:
+            raise UsageError(f"{some([ours])} is there twice, under its name and an older one: remove one of them")
+        renamed[ours] = tensor
+    return renamed
+
+
+def _our_name(name: str) -> str:
+    for older, ours in _OLDER:
+        if re.fullmatch(older, name):
+            return re.sub(older, ours, name)
+    return name
+
+
+def spec_of(state: Mapping[str, Tensor]) -> NetworkSpec:
+    """The network whose parameters these are, all of them and no others, by their names and shapes alone."""
+    found = f"{len(state)} parameters: {some(_shown(name, tensor.shape) for name, tensor in state.items())}"
+    try:
+        spec = _guess(state)
+    except UsageError as error:  # the numbers are clear, but there is no such network
+        raise UsageError(f"{error}; found {found}") from error
+    if spec is None:
+        raise UsageError(f"no weights of a network that is known here; {_KNOWN}; found {found}")
+    faults = differences(spec, state)
+    if faults:
+        raise UsageError(f"looks like {spec.name} at {spec.scale}x, but {faults}; {_KNOWN}")
+    return spec
+
+
+def _guess(state: Mapping[str, Tensor]) -> NetworkSpec | None:
+    """The network that the telling parameters point to; the others are not looked at."""
+    blocks = [int(match[1]) for match in (re.match(r"body\.([0-9]{1,18})\.", name) for name in state) if match]
+    depth = max(blocks, default=-1) + 1
+    if not 0 < depth <= _MAX_LAYERS:  # to name all that is missing in more would take minutes
+        return None
+    first, growing = _conv(state, "conv_first"), _conv(state, "body.0.rdb1.conv1")
+    if first and growing:
+        scale = 3 if any(name.startswith("tail_3x.") for name in state) else _SCALE_OF_CHANNELS.get(first[1])
+        return NetworkSpec("rrdb", scale, first[0], depth, growing[0]) if scale else None
+    first, last = _conv(state, "body.0"), _conv(state, f"body.{depth - 1}")
+    if first and last and depth % 2 and depth >= 3 and first[1] == 3 and last[0] >= 3:
+        return NetworkSpec("compact", math.isqrt(last[0] // 3), first[0], (depth - 3) // 2)
+    return None
+
+
+def _conv(state: Mapping[str, Tensor], name: str) -> tuple[int, int] | None:
+    """Outputs and inputs of the convolution called `name`."""
+    weight = state.get(f"{name}.weight")
+    return None if weight is None or weight.ndim != 4 or 0 in weight.shape else (weight.shape[0], weight.shape[1])
+
+
+def differences(spec: NetworkSpec, state: Mapping[str, Tensor]) -> str:
+    """Which parameters of `spec` are missing, too many or of another shape, counted and some named; "" if none."""
+    expected = spec.shapes()
+    missing = [name for name in expected if name not in state]
+    extra = [name for name in state if name not in expected]
+    other = [
+        f"{_shown(name, state[name].shape)} instead of {list(shape)}"
+        for name, shape in expected.items()
+        if name in state and state[name].shape != shape
+    ]
+    kinds = (("missing", missing), ("too many", extra), ("of another shape", other))
+    return "; ".join(f"{len(names)} {kind} ({some(names)})" for kind, names in kinds if names)
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few of `names`, legible and not too long, and whether there are more."""
+    listed = list(islice(names, 5))
+    return ", ".join(map(_legible, listed[:4])) + (", ..." if len(listed) > 4 else "")
+
+
+def _legible(name: str) -> str:
+    short = name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}..."
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in short)
+
+
+def _shown(name: str, shape: Iterable[int]) -> str:
+    return f"{name[:_MAX_SHOWN]} {list(shape)}"

@@ -1,1 +1,0 @@
-"""From the index of the shards to batches in memory."""

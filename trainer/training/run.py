@@ -1,0 +1,223 @@
+"""A training run from its settings to its weights."""
+
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from srshards.errors import RunError, UsageError
+from srshards.loader.batches import BatchReader
+from srshards.loader.prefetch import FetchedAhead
+from srshards.loader.resident import ResidentSamples
+from srshards.loader.source import Source
+from srshards.loader.workers import Loader
+from trainer.distributed.group import ALONE, World
+from trainer.models import Network, num_parameters
+from trainer.models.weights import load_into
+from trainer.runs.checkpoint import Progress, explained, load_state
+from trainer.runs.run_folder import RunFolder
+from trainer.training.device import describe_device, limit_threads
+from trainer.training.learner import Learner, StepSettings
+from trainer.training.loop import LoopSettings, TrainingLoop
+from trainer.training.losses import LOSSES
+from trainer.training.plan import Plan, describe
+from trainer.training.record import Record, recorded
+from trainer.training.stopping import StopRequest
+from trainer.training.validation import Validation, ValidationResult
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the run in a folder ended. `last` is None when nothing was validated since it began or went on.
+
+    The patches of a step are those of all ranks, the memory is that of the one that took most.
+    """
+
+    run: RunFolder
+    finished: bool
+    progress: Progress
+    last: ValidationResult | None
+    patches_per_step: int
+    peak_memory_bytes: int
+
+
+def train(
+    plan: Plan,
+    folder: AbstractContextManager[RunFolder],
+    stop: StopRequest,
+    say: Callable[[str], None],
+    world: World = ALONE,
+) -> Outcome:
+    """Train, from the beginning or from the state in the folder if there is one; rank 0 alone enters the folder.
+
+    `say` is told what the run is about to do, on that rank.
+    """
+    limit_threads(plan.place.local_ranks)
+    torch.backends.cudnn.benchmark = True  # all batches have one shape: its fastest kernels are worth a search
+    learner = make_learner(plan, world)
+    with ExitStack() as stack:
+        run = world.led(lambda: stack.enter_context(folder))
+        progress = _progress(plan, run, learner, world)
+        record = world.together(
+            lambda: stack.enter_context(_record(plan, run, progress, say)) if world.leads else Record()
+        )
+        return _train(plan, run, learner, progress, record, stop, world)
+
+
+def _progress(plan: Plan, run: RunFolder, learner: Learner, world: World) -> Progress:
+    """How far the run is, and the learner as it was then."""
+    data = plan.folder.fingerprint()
+
+    def load() -> tuple[Progress, dict[str, Any]] | None:
+        if run.has_lost_its_state():
+            raise UsageError(
+                f"{run.home} has weights, but no {run.state.name} from which they could go on; begin a new run, e.g. "
+                f"with --init {run.weights}"
+            )
+        return load_state(run.state, data) if run.state.exists() else None
+
+    found = world.led(load)
+    if found is None:
+        return Progress()
+    progress, state = found
+    if progress.step > plan.total_steps:
+        raise UsageError(
+            f"{run.state} is that of step {progress.step:,}, and the run ends after {plan.total_steps:,}: put `steps` "
+            f"in {run.config} back to what it was"
+        )
+    with explained(run.state):
+        learner.restore(state)
+    return progress
+
+
+@contextmanager
+def _record(plan: Plan, run: RunFolder, progress: Progress, say: Callable[[str], None]) -> Iterator[Record]:
+    """The run's record, once what it is about to do is said and written down."""
+    going_on = f", going on at step {progress.step:,}" if progress.step else ""
+    say(f"{describe(plan)}\nRun      {run.home}{going_on}")
+    if plan.place.job is not None:
+        run.write_job(plan.place.job)
+    run.write_config(plan.config.as_yaml())
+    run.write_plan(_facts(plan))
+    run.publish()  # a store that cannot be written to is no place for a run
+    with recorded(run, plan.folder.fingerprint(), progress.step, plan.total_steps) as record:
+        yield record
+
+
+def _facts(plan: Plan) -> dict[str, int | str]:
+    """What the settings come to on this machine."""
+    return {
+        "steps": plan.total_steps,
+        "patches_per_step": plan.rows.global_batch,
+        "scale": plan.folder.scale,
+        "parameters": num_parameters(plan.spec.build()),
+        "device": describe_device(plan.device),
+        "precision": str(plan.precision),
+    }
+
+
+def _train(
+    plan: Plan, run: RunFolder, learner: Learner, progress: Progress, record: Record, stop: StopRequest, world: World
+) -> Outcome:
+    settings = LoopSettings(
+        total_steps=plan.total_steps,
+        val_every=plan.val_every,
+        log_every=plan.log_every,
+        save_every=plan.config.save_every,
+        patches=plan.rows.global_batch,
+        num_samples=plan.schedule.num_samples,
+        folder=plan.folder.path,
+        smaller=plan.smaller,
+        compiled=plan.config.compile,
+    )
+    had_ended = progress.step == plan.total_steps
+    source = make_source(plan, progress.step)
+    loop = TrainingLoop(settings, learner, source, _validation(plan, world), progress, record, world)
+    try:
+        loop.run(stop)
+    except RunError as error:
+        with suppress(RunError):  # of a disk that is full, which is the error itself
+            record.note("error", progress.step, message=str(error))
+        raise
+    if world.leads and had_ended and run.lacks_its_weights():
+        record.save(progress, learner)
+    (peak_memory_bytes,) = world.max([_peak_memory_bytes(plan.device)])
+    return Outcome(
+        run=run,
+        finished=progress.step == plan.total_steps and progress.validated,
+        progress=progress,
+        last=loop.last_validation,
+        patches_per_step=plan.rows.global_batch,
+        peak_memory_bytes=int(peak_memory_bytes),
+    )
+
+
+def make_learner(plan: Plan, world: World = ALONE) -> Learner:
+    """The network as it is drawn from the seed or found in `--init` by rank 0, ready for its first step."""
+    config, spec = plan.config, plan.spec
+    network, average = (_channels_last(spec.build(config.seed).to(plan.device)) for _ in range(2))
+    settings = StepSettings(
+        total_steps=plan.total_steps,
+        lr=plan.lr,
+        warmup=plan.warmup,
+        loss=LOSSES[config.loss],
+        precision=plan.precision,
+        micro_batches=plan.rows.micro_batches,
+        clip=config.clip,
+        ema=config.ema,
+    )
+    init = config.init
+    if init is not None:
+        world.led(lambda: load_into(network, init))
+    shared = world.shared(network, plan.device)
+    average.load_state_dict(network.state_dict())
+    trained = shared or network
+    # Compiled on the outside, where PyTorch cuts the graph so that gradients travel while others are computed.
+    forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(trained) if config.compile else trained
+    keeping = shared.no_sync if shared else nullcontext
+    return Learner(network, average if config.ema else None, settings, forward, keeping)
+
+
+def _channels_last(network: Network) -> Network:
+    """Batches arrive as N x H x W x 3; convolutions are fastest when their weights have that layout too."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def make_source(plan: Plan, step: int, fetch_ahead: bool = True) -> Source:
+    """The batches of a run from a step on."""
+    config, folder = plan.config, plan.folder
+    reader = BatchReader(
+        shards=folder.train_tars(),
+        codec=folder.codec,
+        schedule=plan.schedule,
+        grid=plan.grid,
+        input_names=folder.inputs(config.input),
+        seed=config.seed,
+        cached=folder.cached.open if folder.cached else None,
+        folder=folder.path,
+    )
+    if config.resident:
+        return ResidentSamples(reader, plan.rows, step, plan.total_steps, plan.device)
+    loader = Loader(reader, plan.rows, step, plan.total_steps, plan.workers, config.prefetch, plan.device)
+    if folder.cached and fetch_ahead and os.environ.get("LOCAL_RANK", "0") == "0":  # one fetcher on a machine
+        return FetchedAhead(loader, folder.cached, plan.ahead, step, plan.rows.micro_batches)
+    return loader
+
+
+def _validation(plan: Plan, world: World) -> Validation | None:
+    if not plan.folder.val:
+        return None
+    return Validation(plan.folder, plan.config.input == "up", plan.config.val_samples, world)
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    """Of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
