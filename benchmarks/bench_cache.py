@@ -29,13 +29,13 @@ from time import perf_counter
 from typing import Any
 
 import click
-from tests.drill.s3_server import Bucket, S3Server, environment, fresh_bucket
 
 from benchmarks.cache_run import Task
 from benchmarks.common import PhotoSet, python_module, say, scratch_folder, timed_command
 from benchmarks.disk_run import forget, read
 from benchmarks.options import output_option, photos_option, scratch_option
 from benchmarks.report import print_table, spread, write_result
+from tests.drill.s3_server import Bucket, S3Server, environment, fresh_bucket
 
 SLOWER = 10
 WAYS = ("folder", "store, ahead", "store, not ahead")

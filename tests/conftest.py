@@ -11,10 +11,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import cv2
 import pytest
 from browser import chromium
-from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 from helpers import generate, make_photos
 from hypothesis import settings
 from playwright.sync_api import Browser
+
+from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 
 # Commands run in this process, and tests fork it: a child would wait for threads of OpenCV that it does not have.
 cv2.setNumThreads(0)

@@ -29,7 +29,8 @@ _MARK = re.compile(r"\s*<!-- (not run|file|output)(?:: (.*?))? -->")
 _FENCE = re.compile(r"(\s*)```(\w*)\s*$")
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)(?:\s*<!-- not run: (.+?) -->)?")
 _COMMAND = re.compile(
-    r"(?:\S*/)?(?:python -m (?:shardgen|trainer|benchmarks|tests\.drill)(?:\.\w+)*(?: |$)|(?:shardgen|trainer|make|torchrun) )"
+    r"(?:\S*/)?(?:python -m (?:shardgen|trainer|benchmarks|tests\.drill)(?:\.\w+)*(?: |$)"
+    r"|(?:shardgen|trainer|make|torchrun) )"
 )
 
 # So that a command takes a second instead of hours: these come last, and the last of an option counts. The page's own
@@ -248,7 +249,9 @@ def is_name(command: str) -> bool:
     program, *args = words_of(command) or [""]
     plain = not any(arg.startswith("-") for arg in args)
     return (
-        plain and len(args) < 2 and (program in ("shardgen", "trainer", "tests.drill") or program.startswith("benchmarks."))
+        plain
+        and len(args) < 2
+        and (program in ("shardgen", "trainer", "tests.drill") or program.startswith("benchmarks."))
     )
 
 

@@ -17,13 +17,13 @@ import click
 import pytest
 from click.shell_completion import CompletionItem, ShellComplete
 from click.testing import CliRunner
-from tests.drill.__main__ import main as drill
 from helpers import PATIENCE_S, generate, make_photos, run_cli, trainer
 
 from shardgen.cli import commands as shardgen
 from shardgen.planning.config import METHODS
 from shardgen.sample_photos import main as sample_photos
 from srshards.terminal.text import Bar, fitted
+from tests.drill.__main__ import main as drill
 from trainer.cli import commands as trainer_commands
 from trainer.training.config import DEFAULT_LR, LOSS_NAMES
 

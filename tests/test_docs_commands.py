@@ -14,10 +14,10 @@ from pathlib import Path
 import docs_commands
 import pytest
 from docs_commands import ROOT, Snippet, commands, is_name, normal, pages, run, run_python, snippets, unknown_words
-from tests.drill.s3_server import S3Server, environment, forget_stores
 from helpers import SMALL, generate, make_photo, make_photos, run_cli, trainer
 from PIL import Image
 
+from tests.drill.s3_server import S3Server, environment, forget_stores
 from trainer.models.blocks import NAMED
 
 SHELLS = ("sh", "bash", "console", "inline")

@@ -5,14 +5,14 @@ import random
 from pathlib import Path
 
 import pytest
+
+from srshards.format import dump_index, load_index
 from tests.drill import corruption
 from tests.drill.line import drill_line
 from tests.drill.lines import LINES
 from tests.drill.record import Tally
 from tests.drill.session import Session
 from tests.drill.table import page, summary
-
-from srshards.format import dump_index, load_index
 
 
 @pytest.mark.parametrize("name", LINES)

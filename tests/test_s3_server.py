@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+
 from tests.drill.fault_proxy import FAULT_KINDS, FaultKind
 from tests.drill.s3_server import KEY_ID, REGION, Bucket
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.drill.s3_server import Bucket, S3Server, environment
 from helpers import PATIENCE_S, contract_files, generate, make_photos, run_cli
 from ray.cluster_utils import Cluster
 from ray_nodes import NODE, ROOT, kill_node, markers, ray_environment, running, temporaries, wait_until, workers
@@ -26,6 +25,7 @@ from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from srshards.errors import RunError
 from srshards.format import load_json
+from tests.drill.s3_server import Bucket, S3Server, environment
 
 ARGS = ("-s", 2, 3, "--size", 256, "--shard-bytes", "3MB")
 

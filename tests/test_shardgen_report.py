@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import PHONE, WIDE, hurdles, opened
-from tests.drill.s3_server import Bucket
 from helpers import contract_files, generate, make_photo, make_photos, run_cli
 from PIL import Image
 from playwright.sync_api import Browser, Page
@@ -22,6 +21,7 @@ from shardgen.report.text import distinct, short, size_text
 from srshards.format import dump_json, load_index, load_json
 from srshards.page.render import MAX_PAGE_BYTES
 from srshards.shards.samples import open_manifest, stored_samples
+from tests.drill.s3_server import Bucket
 
 ODD = tuple(map(os.fsdecode, (b"\xe9t\xe9.jpg", b"two\nlines.jpg", b"#1.jpg", b'"a".jpg', b" b&.jpg", b"<b>bold.jpg")))
 

@@ -18,8 +18,6 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.drill.fault_proxy import FaultKind
-from tests.drill.s3_server import Bucket
 from helpers import PATIENCE_S, all_files, contract_files, generate, make_photos, run_cli
 from upath import UPath
 
@@ -28,6 +26,8 @@ from shardgen.planning.config import Config
 from shardgen.shard.job import Progress, build_shard
 from srshards.storage.retry import ask
 from srshards.storage.store import parse_address
+from tests.drill.fault_proxy import FaultKind
+from tests.drill.s3_server import Bucket
 
 ARGS = ("-s", 2, 3, "--shard-bytes", "300KB")
 

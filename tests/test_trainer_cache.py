@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 from helpers import PATIENCE_S, all_files, generate, run_trainer, trainer, trainer_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +38,7 @@ from srshards.shards.cached import CachedShards
 from srshards.shards.folder import open_shards
 from srshards.shards.mapped import DamagedMember, MappedShard
 from srshards.storage.store import parse_address
+from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 from trainer.distributed.rank import Place
 from trainer.evaluation.evaluate import shard_pairs
 from trainer.training import run as run_room

@@ -19,7 +19,6 @@ import psutil
 import pytest
 import torch
 import yaml
-from tests.drill.s3_server import Bucket
 from helpers import PATIENCE_S, generate, trainer
 from PIL import Image
 from torch.distributed import TCPStore
@@ -27,6 +26,7 @@ from torch.distributed import TCPStore
 from srshards.errors import RunError, UsageError
 from srshards.format import load_index
 from srshards.shards.folder import open_shards
+from tests.drill.s3_server import Bucket
 from trainer.distributed.rank import ONE_PROCESS, Place
 from trainer.distributed.rendezvous import meet
 from trainer.evaluation.metrics import Quality, mean_of_sums, mean_quality, quality_sums

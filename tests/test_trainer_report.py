@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import PHONE, WIDE, hurdles, opened
-from tests.drill.s3_server import Bucket
 from helpers import SMALL, Ended, generate, trainer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +21,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from srshards.page.render import MAX_PAGE_BYTES
 from srshards.storage.store import parse_address, write_bytes
+from tests.drill.s3_server import Bucket
 from trainer.contact_sheet import GRID_TEXT, Row, grid, save_grid
 from trainer.report.curves import style
 from trainer.report.previews import by_worth

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.drill.fault_proxy import FaultKind
-from tests.drill.s3_server import Bucket
 from helpers import PATIENCE_S, SMALL, Ended, start_within, trainer, trainer_command
 
 from srshards.errors import RunError
+from tests.drill.fault_proxy import FaultKind
+from tests.drill.s3_server import Bucket
 from trainer.training.display import Display
 from trainer.training.learner import Learner
 

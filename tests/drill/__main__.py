@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
+from srshards.process.resources import available_cpus
+from srshards.terminal.text import Choice, HelpFormatter
 from tests.drill.line import drill_line
 from tests.drill.lines import LINES
 from tests.drill.table import page, summary
-from srshards.process.resources import available_cpus
-from srshards.terminal.text import Choice, HelpFormatter
 
 click.Context.formatter_class = HelpFormatter
 

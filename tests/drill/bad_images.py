@@ -11,12 +11,12 @@ from typing import Any
 
 from PIL import Image
 
+from shardgen.sample_photos import copy_sample_photos
+from shardgen.shard import job as shard_job
 from tests.drill import commands
 from tests.drill.folders import differences, hashes
 from tests.drill.session import Session
 from tests.drill.warm import run_warm
-from shardgen.sample_photos import copy_sample_photos
-from shardgen.shard import job as shard_job
 
 _SIZES = ((160, 120), (37, 211))
 _SAVED_AS: tuple[tuple[str, str, dict[str, Any]], ...] = (

@@ -11,15 +11,15 @@ import io
 import shutil
 from pathlib import Path
 
+from shardgen.cli import main as shardgen_main
+from srshards.errors import ReportedError
+from srshards.shards.folder import open_shards
 from tests.drill import commands
 from tests.drill.commands import Done
 from tests.drill.damage import damage_folder
 from tests.drill.folders import make_photos
 from tests.drill.kill_training import SMALL
 from tests.drill.session import Session
-from shardgen.cli import main as shardgen_main
-from srshards.errors import ReportedError
-from srshards.shards.folder import open_shards
 from trainer.evaluation.evaluate import shard_pairs
 from trainer.training.config import TrainConfig
 from trainer.training.plan import plan_run

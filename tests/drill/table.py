@@ -7,8 +7,9 @@ _HEAD = """# The fault drill
 `make drill` does every fault below as often as its line says, compares what comes out with an undisturbed run, and ends
 with exit code 1 if a column that must be zero is not; `make test` does a few of each.
 
-A line can be done alone, `python -m tests.drill --only NAME`<!-- not run: tests/test_drill.py does a little of each -->,
-and repeated with `--seed`; each result is kept in `build/drill.json`. The columns:
+A line can be done alone, `python -m tests.drill --only NAME`
+<!-- not run: tests/test_drill.py does a little of each -->, and repeated with `--seed`; each result is kept in
+`build/drill.json`. The columns:
 
 - **went on**: ended with the same bytes as an undisturbed run; **named**: refused with a message, exit code 1 or 2;
   **harmless**: training takes the same pixels (of a spoilt image: it decodes, and twice to the same pixels)

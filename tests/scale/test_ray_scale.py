@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.drill.s3_server import Bucket, S3Server, environment, fresh_bucket
 from helpers import contract_files, generate, make_photos
 from ray.cluster_utils import Cluster
 from ray_nodes import NODE, kill_node, ray_environment, running, wait_until, workers
+
+from tests.drill.s3_server import Bucket, S3Server, environment, fresh_bucket
 
 NUM_PHOTOS, NUM_NODES, NUM_KILLS = 300, 4, 4
 ARGS = ("-s", 2, 3, 4, "--size", 256, "--shard-bytes", "5MB")
