@@ -12,9 +12,9 @@ from time import perf_counter
 from srshards.shards.cache_folder import cache_for
 from srshards.shards.folder import open_shards
 from srshards.storage.store import parse_address
+from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.device import limit_threads
-from trainer.training.plan import plan_run
 from trainer.training.run import make_learner, make_source
 
 
@@ -54,7 +54,7 @@ def main(task_json: str) -> None:
         patches_per_sample=task.patches_per_sample,
         device="cpu",
     )
-    plan = plan_run(config, folder, block_bytes=task.block_bytes)
+    plan = checked_plan(config, folder, block_bytes=task.block_bytes)
     learner = make_learner(plan) if task.network else None
     source = make_source(plan, 0, task.fetch_ahead)
     start_s = perf_counter()

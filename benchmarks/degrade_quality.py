@@ -32,9 +32,9 @@ from benchmarks.report import print_table, write_result
 from srshards.imaging.pixels import Pixels
 from srshards.shards.folder import open_shards
 from trainer.contact_sheet import Row, grid
-from trainer.evaluation.evaluate import Network, Pair, judge, shard_pairs
+from trainer.evaluation.evaluate import Pair, evaluate_pairs, shard_pairs
 from trainer.evaluation.metrics import mean_quality
-from trainer.inference.network import as_function
+from trainer.inference.image_function import ImageFunction, as_function
 from trainer.models.weights import load_network
 from trainer.training.device import limit_threads
 
@@ -80,7 +80,9 @@ def _cpu_s() -> float:
 
 def judge_on(work: Path, name: str, on: str) -> dict[str, Any]:
     """Means over the validation photos: of the network, and of bicubic."""
-    judged = list(judge(_network(work, name), shard_pairs(open_shards(_shards(work, on)), "val", upsampled=False)))
+    judged = list(
+        evaluate_pairs(_network(work, name), shard_pairs(open_shards(_shards(work, on)), "val", upsampled=False))
+    )
     say(f"judged   {name} on {on}")
     network, bicubic = (mean_quality([getattr(one, of) for one in judged]) for of in ("network", "bicubic"))
     return {"images": len(judged), "network": asdict(network), "bicubic": asdict(bicubic)}
@@ -104,7 +106,7 @@ def _detail(pair: Pair) -> float:
     return float(np.abs(np.diff(_centre(pair.hr).astype(np.int16), axis=1)).mean())
 
 
-def _cells(pair: Pair, networks: list[Network]) -> list[Pixels]:
+def _cells(pair: Pair, networks: list[ImageFunction]) -> list[Pixels]:
     nearest = pair.lr.repeat(pair.scale, axis=0).repeat(pair.scale, axis=1)
     images = [nearest, pair.bicubic(), *(network(pair.lr) for network in networks), pair.hr]
     return [_centre(image) for image in images]
@@ -120,7 +122,7 @@ def _shards(work: Path, name: str) -> Path:
     return work / name / f"scale_{_SCALE}x"
 
 
-def _network(work: Path, name: str) -> Network:
+def _network(work: Path, name: str) -> ImageFunction:
     return as_function(load_network(work / "runs" / name / "best.pth"), torch.device("cpu"))
 
 

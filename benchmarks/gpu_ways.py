@@ -16,9 +16,10 @@ from benchmarks.gpu_task import ONE_BATCH, RESIDENT, STREAM, Task
 from benchmarks.gpu_window import Timed, measure_steps, window_for
 from srshards.loader.source import Batch
 from srshards.shards.folder import open_shards
+from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.device import limit_threads
-from trainer.training.plan import Plan, plan_run
+from trainer.training.plan import Plan
 from trainer.training.run import make_learner, make_source
 
 _ENDLESS_STEPS = 1_000_000
@@ -62,7 +63,7 @@ def _plan(task: Task) -> Plan:
         resident=task.way == RESIDENT,
         device=task.device,
     )
-    return plan_run(config, open_shards(config.shards))
+    return checked_plan(config, open_shards(config.shards))
 
 
 def _repeated(batches: Iterator[Batch]) -> Iterator[Batch]:

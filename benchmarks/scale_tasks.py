@@ -56,8 +56,8 @@ def start(folder: Path, pickled: Path) -> Figures:
     """The trainer up to the first batch's numbers, and what it hands to a worker, which goes into a file."""
     from srshards.loader.batches import BatchReader
     from srshards.shards.folder import open_shards
+    from trainer.training.checks import checked_plan
     from trainer.training.config import TrainConfig
-    from trainer.training.plan import plan_run
 
     before = _rss_bytes()
     start_s = process_time()
@@ -65,7 +65,7 @@ def start(folder: Path, pickled: Path) -> Figures:
     manifest_s, start_s = process_time() - start_s, process_time()
     shards = open_shards(folder)
     open_s, plan_s = process_time() - start_s, process_time()
-    planned = plan_run(TrainConfig(shards=folder, workers=0, device="cpu", batch_size=BATCH), shards)
+    planned = checked_plan(TrainConfig(shards=folder, workers=0, device="cpu", batch_size=BATCH), shards)
     plan_s, numbers_s = process_time() - plan_s, process_time()
     planned.schedule.batch(0)
     numbers_s = process_time() - numbers_s

@@ -39,11 +39,11 @@ from srshards.shards.folder import open_shards
 from srshards.shards.mapped import DamagedMember, MappedShard
 from srshards.storage.store import parse_address
 from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
-from trainer.distributed.rank import Place
+from trainer.distributed.rank import RankInfo
 from trainer.evaluation.evaluate import shard_pairs
 from trainer.training import run as run_room
+from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
-from trainer.training.plan import plan_run
 
 SILENCE_S = 5.0  # after which a store that says nothing is asked again
 TRAINING = (
@@ -394,10 +394,10 @@ def test_each_rank_of_a_machine_may_judge_on_a_shard_of_its_own(store: Store, tm
         folder = open_shards(store.local / "npy" / "scale_2x", cache=CacheFolder(tmp_path, 1))
         folder = dataclasses.replace(folder, val=folder.train)  # of which there are several
         with pytest.raises(UsageError, match="have to be there at once take") as error:
-            plan_run(
+            checked_plan(
                 TrainConfig(folder.path, model="ultra_lite", patch_size=24, batch_size=4, workers=0, device="cpu"),
                 folder,
-                Place(0, ranks, 0, ranks),
+                RankInfo(0, ranks, 0, ranks),
             )
         return str(error.value)
 
@@ -415,7 +415,7 @@ def test_a_step_of_several_batches_is_one_step_for_the_fetcher(
     config = TrainConfig(folder.path, patch_size=24, batch_size=4, ranks=4, steps=5, workers=0, device="cpu")
     given: list[Any] = []
     monkeypatch.setattr(run_room, "FetchedAhead", lambda *args: given.append(args))
-    run_room.make_source(plan_run(config, folder), 0)
+    run_room.make_source(checked_plan(config, folder), 0)
     assert given[0][-1] == 4
 
 

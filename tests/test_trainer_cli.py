@@ -29,7 +29,7 @@ from helpers import (
 from PIL import Image
 
 from srshards.format import load_index
-from trainer.inference.network import network as inference
+from trainer.inference import image_function
 from trainer.models.weights import read_weights, save_weights
 from trainer.training import device
 
@@ -854,8 +854,8 @@ def test_the_network_is_moved_to_the_device_that_was_chosen(
         return torch.zeros(1, 3, 2 * image.shape[2], 2 * image.shape[3], dtype=torch.uint8)
 
     monkeypatch.setattr(device, "choose_device", lambda name: torch.device("meta"))
-    monkeypatch.setattr(inference, "choose_tile", lambda *args: None)
-    monkeypatch.setattr(inference, "enlarge_within_memory", enlarge)
+    monkeypatch.setattr(image_function, "choose_tile", lambda *args: None)
+    monkeypatch.setattr(image_function, "enlarge_within_memory", enlarge)
     assert trainer("evaluate", "--weights", runs / "lr" / "best.pth", "--hr", hr).code == 0
     assert seen == {"meta"}
 

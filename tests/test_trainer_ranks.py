@@ -27,14 +27,15 @@ from srshards.errors import RunError, UsageError
 from srshards.format import load_index
 from srshards.shards.folder import open_shards
 from tests.drill.s3_server import Bucket
-from trainer.distributed.rank import ONE_PROCESS, Place
-from trainer.distributed.rendezvous import meet
+from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
+from trainer.distributed.rendezvous import join_attempt
 from trainer.evaluation.metrics import Quality, mean_of_sums, mean_quality, quality_sums
+from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
+from trainer.training.describe import describe
 from trainer.training.device import choose_device
 from trainer.training.learner import Learner
 from trainer.training.loop import TrainingLoop
-from trainer.training.plan import describe, plan_run
 from trainer.training.stopping import StopRequest
 
 STEPS = 60
@@ -300,13 +301,17 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return launch
 
 
-def test_a_place_is_read_from_the_environment() -> None:
-    assert Place.of({}) == ONE_PROCESS
+def test_the_rank_is_read_from_the_environment() -> None:
+    assert RankInfo.from_environment({}) == SINGLE_PROCESS
     environment = {**TORCHRUN, "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
-    assert Place.of({**environment, "TORCHELASTIC_RESTART_COUNT": "2"}) == Place(5, 8, 1, 4, 2, "job")
-    unnamed = [Place.of({**environment, "TORCHELASTIC_RUN_ID": name}).job for name in ("none", "")]
+    assert RankInfo.from_environment({**environment, "TORCHELASTIC_RESTART_COUNT": "2"}) == RankInfo(
+        5, 8, 1, 4, 2, "job"
+    )
+    unnamed = [RankInfo.from_environment({**environment, "TORCHELASTIC_RUN_ID": name}).job for name in ("none", "")]
     assert unnamed[0] == unnamed[1] and str(os.getppid()) in str(unnamed[0]), "torchrun's process stands for its job"
-    assert Place.of(environment).share(10) == 2 and Place.of(environment).share(3) == 1
+    assert (
+        RankInfo.from_environment(environment).share(10) == 2 and RankInfo.from_environment(environment).share(3) == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -335,7 +340,7 @@ def test_an_environment_that_is_half_set_is_refused(
 def test_a_group_that_does_not_come_together_is_an_error(
     rank: int, data: Path, tmp_path: Path, launched: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.distributed.rendezvous._PATIENCE", timedelta(seconds=1))
+    monkeypatch.setattr("trainer.distributed.rendezvous._TIMEOUT", timedelta(seconds=1))
     port = free_port()
     launched(RANK=rank, WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, LOCAL_RANK=rank, MASTER_PORT=port)
     done = trainer(*words(data, tmp_path, 8))
@@ -356,27 +361,27 @@ def test_an_attempt_is_not_taken_for_the_one_before(
     """torchrun gives every attempt the same store, with the addresses of the dead in it."""
     agent = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     launched(MASTER_PORT=agent.port, TORCHELASTIC_USE_AGENT_STORE="True")
-    places = [Place(rank, 2, rank, 2) for rank in range(2)]
+    places = [RankInfo(rank, 2, rank, 2) for rank in range(2)]
     for attempt in range(3):
         met: dict[int, Any] = {}
-        late = threading.Thread(target=lambda found=met: found.update({1: meet(places[1])}))
+        late = threading.Thread(target=lambda found=met: found.update({1: join_attempt(places[1])}))
         late.start()  # the first time there is nothing; then it finds what the attempt before has left
-        met[0] = meet(places[0])
+        met[0] = join_attempt(places[0])
         late.join(PATIENCE_S)
-        assert met[0].again == (attempt > 0)
+        assert met[0].restarted == (attempt > 0)
         assert not met[1].store.check(["address"])
         met[0].store.set("address", str(attempt))
         assert met[1].store.get("address") == str(attempt).encode()
 
 
 def test_who_is_missing_is_named(launched: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.distributed.rendezvous._PATIENCE", timedelta(seconds=1))
+    monkeypatch.setattr("trainer.distributed.rendezvous._TIMEOUT", timedelta(seconds=1))
     agent = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     launched(MASTER_PORT=agent.port, TORCHELASTIC_USE_AGENT_STORE="True")
     with pytest.raises(RunError, match=r"within 1 s \(without rank 1, 2\)"):
-        meet(Place(0, 3, 0, 3))
+        join_attempt(RankInfo(0, 3, 0, 3))
     with pytest.raises(RunError, match=r"rank 2 of 3 has not met .* \(rank 0 does not answer\)"):
-        meet(Place(2, 3, 2, 3))
+        join_attempt(RankInfo(2, 3, 2, 3))
 
 
 def test_other_commands_are_for_one_process(launched: Callable[..., None]) -> None:
@@ -477,9 +482,9 @@ def test_steps_between_saves(data: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_stop_that_came_to_another_process_leaves_the_own_signal_its_meaning() -> None:
     with StopRequest() as stop:
-        stop.heed(0)
+        stop.honour(0)
         assert not stop
-        stop.heed(signal.SIGINT)
+        stop.honour(signal.SIGINT)
         assert stop and stop.signal_number == signal.SIGINT
         signal.raise_signal(signal.SIGINT)  # the same Ctrl-C, which torchrun hands to one rank after the other
         with pytest.raises(KeyboardInterrupt):
@@ -493,8 +498,8 @@ def settings(data: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(data, patch_size=24, device="cpu", **{"workers": 0, **changes})
 
 
-def place(rank: int, ranks: int) -> Place:
-    return Place(rank, ranks, rank, ranks)
+def rank_info(rank: int, ranks: int) -> RankInfo:
+    return RankInfo(rank, ranks, rank, ranks)
 
 
 @pytest.mark.parametrize(
@@ -515,7 +520,7 @@ def test_a_step_stays_what_it_was_whoever_shares_it(
     batch: int, accum: int, ranks: int, at_work: int, now: tuple[int, int], data: Path
 ) -> None:
     config = settings(data, batch_size=batch, grad_accum=accum, ranks=ranks)
-    plans = [plan_run(config, open_shards(data), place(rank, at_work)) for rank in range(at_work)]
+    plans = [checked_plan(config, open_shards(data), rank_info(rank, at_work)) for rank in range(at_work)]
     assert {(plan.rows.batch, plan.rows.micro_batches) for plan in plans} == {now}
     rows = [row for plan in plans for row in plan.rows.of_step]
     assert rows == list(range(batch * accum * ranks))
@@ -526,7 +531,7 @@ def test_a_step_stays_what_it_was_whoever_shares_it(
 
 def test_a_step_that_cannot_be_shared_is_refused(data: Path) -> None:
     with pytest.raises(UsageError, match=r"has 16 patches, which 3 processes cannot share equally; .* 4 or 8 or 16$"):
-        plan_run(settings(data, batch_size=8, ranks=2), open_shards(data), place(0, 3))
+        checked_plan(settings(data, batch_size=8, ranks=2), open_shards(data), rank_info(0, 3))
 
 
 def test_one_process_can_take_the_steps_of_two(data: Path, one: Run, tmp_path: Path) -> None:
@@ -549,17 +554,17 @@ def test_a_run_begun_before_ranks_were_written_down_is_one_of_one_process(data: 
 def test_the_processes_of_a_machine_share_its_cpus_and_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.training.plan.available_cpus", lambda: 9)
     folder, config = open_shards(data), settings(data, workers=None)
-    assert [plan_run(config, folder, place(0, ranks)).workers for ranks in (1, 4, 16)] == [9, 2, 1]
-    needed = plan_run(settings(data, workers=1), folder).shared_bytes
-    monkeypatch.setattr("trainer.training.plan.available_memory_bytes", lambda: 3 * needed)
-    assert plan_run(settings(data, workers=1), folder, place(0, 2)).shared_bytes == needed
+    assert [checked_plan(config, folder, rank_info(0, ranks)).workers for ranks in (1, 4, 16)] == [9, 2, 1]
+    needed = checked_plan(settings(data, workers=1), folder).shared_bytes
+    monkeypatch.setattr("trainer.training.checks.available_memory_bytes", lambda: 3 * needed)
+    assert checked_plan(settings(data, workers=1), folder, rank_info(0, 2)).shared_bytes == needed
     with pytest.raises(UsageError, match="1 workers with --prefetch 16 need"):
-        plan_run(settings(data, workers=1), folder, place(0, 4))
+        checked_plan(settings(data, workers=1), folder, rank_info(0, 4))
     images = 3 * (64**2 + 32**2) * folder.num_samples("train")
-    monkeypatch.setattr("trainer.training.plan.available_memory_bytes", lambda: 2 * images)
-    assert plan_run(settings(data, resident=True), folder).shared_bytes == 0
+    monkeypatch.setattr("trainer.training.checks.available_memory_bytes", lambda: 2 * images)
+    assert checked_plan(settings(data, resident=True), folder).shared_bytes == 0
     with pytest.raises(UsageError, match="--resident: the images of 33 samples take"):
-        plan_run(settings(data, resident=True), folder, place(0, 2))
+        checked_plan(settings(data, resident=True), folder, rank_info(0, 2))
 
 
 def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

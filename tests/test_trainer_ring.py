@@ -37,8 +37,8 @@ from srshards.sampling.chunks import Chunks, Rows
 from srshards.sampling.schedule import Schedule
 from srshards.shards.folder import open_shards
 from srshards.shards.mapped import MappedShard
+from trainer.training.checks import checked_plan
 from trainer.training.config import MAX_PREFETCH, TrainConfig
-from trainer.training.plan import plan_run
 
 
 class Scribbler(BatchReader):
@@ -269,7 +269,7 @@ def test_as_many_epochs_are_taken_at_a_time_as_divide_them(
 ) -> None:
     generate(photos, tmp_path, "-s", 2, "--codec", "png")
     config = TrainConfig(tmp_path / "scale_2x", epochs=epochs, patch_size=32, batch_size=4, device="cpu", workers=0)
-    assert plan_run(config, open_shards(config.shards)).schedule.patches_per_sample == times
+    assert checked_plan(config, open_shards(config.shards)).schedule.patches_per_sample == times
 
 
 @pytest.mark.parametrize("times", [2, 3, 4])

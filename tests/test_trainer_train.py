@@ -216,11 +216,11 @@ def test_a_finished_run_has_nothing_to_go_on_with(
 KILLED_WHILE_SAVING = """
     import os, signal, sys
     from pathlib import Path
-    from trainer.runs.checkpoint import Progress, save_state
+    from trainer.runs.checkpoint import TrainingProgress, save_state
     path = Path(sys.argv[1])
-    save_state(path, "data", Progress(step=1), {})
+    save_state(path, "data", TrainingProgress(step=1), {})
     os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)
-    save_state(path, "data", Progress(step=2), {})
+    save_state(path, "data", TrainingProgress(step=2), {})
 """
 
 

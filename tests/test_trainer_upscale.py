@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from srshards.errors import RunError, UsageError
 from srshards.process.resources import is_out_of_memory
-from trainer.inference.network import tiles, upscale
+from trainer.inference import tiles, upscale
 from trainer.inference.tiles import (
     choose_tile,
     enlarge,

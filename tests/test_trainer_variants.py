@@ -31,9 +31,10 @@ from srshards.sampling.patches import NUM_TURNS, PatchGrid
 from srshards.sampling.schedule import Draws, Schedule
 from srshards.shards.folder import open_shards
 from srshards.shards.mapped import MappedShard
+from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
+from trainer.training.describe import describe
 from trainer.training.learner import Learner
-from trainer.training.plan import describe, plan_run
 
 SCALE, HR_PX, PATCH_PX = 2, 32, 16
 SAMPLES_OF_SHARDS = (13, 8)  # of the training split
@@ -484,7 +485,7 @@ def test_the_first_variant_is_the_one_that_is_judged(made: Callable[..., Path], 
 def test_a_run_says_how_its_data_was_degraded(options: dict[str, Any], said: str, tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "s", **options)
     config = TrainConfig(folder, model="ultra_lite", patch_size=PATCH_PX, device="cpu", resident=True)
-    first, *_, device, _ = describe(plan_run(config, open_shards(folder))).splitlines()
+    first, *_, device, _ = describe(checked_plan(config, open_shards(folder))).splitlines()
     assert first == f"Data     {folder}: {NUM_SAMPLES} train, {NUM_VAL} val samples, HR 32 px, {said}"
     num_bytes = resident_bytes(PatchGrid(32, 2, 16, 2), NUM_SAMPLES, options["variants"])
     assert f"all samples in its memory ({num_bytes / 1e6:.0f} MB)" in device
@@ -495,7 +496,7 @@ def test_resident_samples_that_do_not_fit_count_their_variants(
 ) -> None:
     """Memory for one variant, with some to spare for training, is not enough for eight."""
     needed = resident_bytes(PatchGrid(32, 2, 16, 2), NUM_SAMPLES, 1)
-    monkeypatch.setattr("trainer.training.plan.available_memory_bytes", lambda: 1.3 * needed)
+    monkeypatch.setattr("trainer.training.checks.available_memory_bytes", lambda: 1.3 * needed)
     words = ("--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 1, "--resident")
     assert trainer("--shards", made(1), *words).code == 0
     done = trainer("--shards", made(8), *words)

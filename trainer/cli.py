@@ -20,7 +20,7 @@ from trainer.commands.export import export_command
 from trainer.commands.options import OPTIONS
 from trainer.commands.report import report_command
 from trainer.commands.upscale import upscale_command
-from trainer.distributed.rank import Place, ReportedByRank0
+from trainer.distributed.rank import RankInfo, ReportedByRank0
 
 _COMPLETION = "_TRAINER_COMPLETE"  # the shell asks in this variable
 click.Context.formatter_class = HelpFormatter
@@ -95,10 +95,10 @@ def commands(context: click.Context, /, config_file: Path | None, resume: bool, 
                 f"{option} stands before {context.invoked_subcommand}, where options are those of training; "
                 f"put it after {context.invoked_subcommand}"
             )
-        place = Place.of(os.environ)
-        if place.ranks > 1:
+        rank_info = RankInfo.from_environment(os.environ)
+        if rank_info.world_size > 1:
             refusal = UsageError(f"{context.invoked_subcommand} is work for one process; start it without torchrun")
-            raise refusal if place.leads else ReportedByRank0(refusal.exit_code)
+            raise refusal if rank_info.is_rank0 else ReportedByRank0(refusal.exit_code)
         return None
     with loading():
         from trainer.commands.train import train_command

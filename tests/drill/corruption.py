@@ -21,8 +21,8 @@ from tests.drill.folders import make_photos
 from tests.drill.kill_training import SMALL
 from tests.drill.session import Session
 from trainer.evaluation.evaluate import shard_pairs
+from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
-from trainer.training.plan import plan_run
 from trainer.training.run import make_source
 
 _SETS = (("--codec", "npy"), ("--codec", "png"), ("--degradation", "bsrgan-light", "--variants", 2))
@@ -96,7 +96,7 @@ def trained_on(folder: Path, verify: bool) -> str:
     seen = hashlib.sha256()
     try:
         shards = open_shards(folder, verify)
-        for batch in make_source(plan_run(config, shards), 0).started():
+        for batch in make_source(checked_plan(config, shards), 0).started():
             if batch.damaged:
                 return f"named: {_DAMAGED}"
             for patches in (batch.hr, batch.input):

@@ -1,1 +1,1 @@
-"""The commands, one file each: words to settings, an outcome to words."""
+"""The commands, one file each: options to settings, results to text."""

@@ -20,7 +20,7 @@ from trainer.commands.types import ADDRESS, PATH, NumBytes, Tile
 
 if TYPE_CHECKING:  # they load PyTorch, for which neither help nor completion should wait
     from srshards.shards.folder import ShardFolder
-    from trainer.evaluation.evaluate import Judged, Pair
+    from trainer.evaluation.evaluate import Pair, PairResult
     from trainer.evaluation.metrics import Quality
     from trainer.models import Network
 
@@ -62,9 +62,9 @@ def evaluate_command(
     with loading():
         from srshards.shards.cache_folder import cache_for
         from srshards.shards.folder import open_shards
-        from trainer.evaluation.evaluate import judge
+        from trainer.evaluation.evaluate import evaluate_pairs
         from trainer.evaluation.metrics import mean_quality
-        from trainer.inference.network import as_function
+        from trainer.inference.image_function import as_function
         from trainer.models.weights import load_network
         from trainer.training.device import choose_device, limit_threads
 
@@ -79,17 +79,17 @@ def evaluate_command(
         else _pairs_of_photos(network, weights, hr, scale)
     )
     function = as_function(network, on, tile)
-    judged = _kept(Bar(judge(function, pairs), desc="images", unit=""))
-    if not judged:
+    results = _figures(Bar(evaluate_pairs(function, pairs), desc="images", unit=""))
+    if not results:
         raise UsageError(f"{data}: there are no images in it")
-    means = {name: mean_quality([figures[name] for _, figures in judged]) for name in ("bicubic", "network")}
+    means = {name: mean_quality([figures[name] for _, figures in results]) for name in ("bicubic", "network")}
     if as_json:
-        images = [{"image": name, **{k: _plain(v) for k, v in figures.items()}} for name, figures in judged]
+        images = [{"image": name, **{k: _plain(v) for k, v in figures.items()}} for name, figures in results]
         mean = {name: _plain(quality) for name, quality in means.items()}
         found = {"weights": str(weights), "data": data, "scale": scale, "mean": mean, "images": images}
         click.echo(json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False))
         return
-    say(f"{weights} ({network.spec.name}, {network.spec.scale}x) on {data}, {len(judged):,} images at {scale}x")
+    say(f"{weights} ({network.spec.name}, {network.spec.scale}x) on {data}, {len(results):,} images at {scale}x")
     click.echo(quality_table(means))
 
 
@@ -123,9 +123,9 @@ def _pairs_of_photos(
     return photo_pairs(folder, scale, upsampled), scale, str(folder)
 
 
-def _kept(judged: Iterable[Judged]) -> list[tuple[str, dict[str, Quality]]]:
+def _figures(results: Iterable[PairResult]) -> list[tuple[str, dict[str, Quality]]]:
     """The figures alone: a thousand images' pixels would fill the memory."""
-    return [(one.pair.name, {"bicubic": one.bicubic, "network": one.network}) for one in judged]
+    return [(one.pair.name, {"bicubic": one.bicubic, "network": one.network}) for one in results]
 
 
 def _plain(quality: Quality) -> dict[str, float | None]:

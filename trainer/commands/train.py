@@ -14,47 +14,54 @@ from srshards.storage.store import list_files, list_folders
 from srshards.terminal.text import Bar, say, shows_bars
 from trainer.commands.settings import refuse_changes, resolve
 from trainer.commands.tables import quality_table
-from trainer.distributed.group import World, open_world
-from trainer.distributed.rank import Place
+from trainer.distributed.group import RankGroup, open_group
+from trainer.distributed.rank import RankInfo
 from trainer.runs.run_folder import RunFolder, new_run
+from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
-from trainer.training.plan import Plan, plan_run
-from trainer.training.run import Outcome, train
+from trainer.training.plan import Plan
+from trainer.training.run import TrainingResult, train
 from trainer.training.stopping import StopRequest
 
 
 def train_command(context: click.Context, config_file: Path | None, resume: bool, values: dict[str, Any]) -> int:
     """Train, as one of the processes that torchrun started or alone, and say how it went. Returns the exit code."""
-    with open_world(Place.of(os.environ)) as world:
-        job, restarted = world.place.job, world.restarted
-        config, run, asked = world.led(lambda: resolve(context, values, config_file, resume, job, restarted))
-        plan = world.together(lambda: plan_run(config, _open(config, world.place), world.place))
+    with open_group(RankInfo.from_environment(os.environ)) as group:
+        job, restarted = group.rank_info.job, group.restarted
+        config, run, asked = group.run_on_rank0(lambda: resolve(context, values, config_file, resume, job, restarted))
+        plan = group.run_on_all(lambda: checked_plan(config, _open(config, group.rank_info), group.rank_info))
         if run is not None:
-            world.together(lambda: refuse_changes(asked, _settled(plan), run.home))
+            group.run_on_all(lambda: refuse_changes(asked, _settled(plan), run.home))
         folder = run.locked() if run else new_run(config.out, config.run, _default_name(plan))
         with StopRequest() as stop:
-            outcome = train(plan, folder, stop, functools.partial(say, err=True), world)
-        if world.leads:
-            _say_how_it_went(outcome, plan, world)
-    return 0 if outcome.finished else 128 + int(stop.signal_number or 0)
+            result = train(plan, folder, stop, functools.partial(say, err=True), group)
+        if group.is_rank0:
+            _say_how_it_went(result, plan, group)
+    return 0 if result.finished else 128 + int(stop.signal_number or 0)
 
 
-def _say_how_it_went(outcome: Outcome, plan: Plan, world: World) -> None:
-    if outcome.finished:
-        say(_result(outcome))
+def _say_how_it_went(result: TrainingResult, plan: Plan, group: RankGroup) -> None:
+    if result.finished:
+        say(_summary(result))
     else:
-        steps = f"step {outcome.progress.step:,} of {plan.total_steps:,}"
-        click.echo(f"Stopped after {steps}; all is saved. Go on with: {_again(outcome.run, world)}", err=True)
+        steps = f"step {result.progress.step:,} of {plan.total_steps:,}"
+        click.echo(f"Stopped after {steps}; all is saved. Go on with: {_again(result.run, group)}", err=True)
 
 
-def _open(config: TrainConfig, place: Place) -> ShardFolder:
+def _open(config: TrainConfig, rank_info: RankInfo) -> ShardFolder:
     cache = cache_for(config.shards, config.cache, config.cache_bytes, config.cache_decoded)
     if not config.verify:
         return open_shards(config.shards, cache=cache, decoded=config.cache_decoded)
-    quiet = not (place.leads and shows_bars())
+    quiet = not (rank_info.is_rank0 and shows_bars())
     with Bar(desc="verifying", unit="B", unit_scale=True, disable=quiet) as bar:
         return open_shards(
-            config.shards, True, bar.update, cache, config.cache_decoded, place.local_rank, place.local_ranks
+            config.shards,
+            True,
+            bar.update,
+            cache,
+            config.cache_decoded,
+            rank_info.local_rank,
+            rank_info.local_world_size,
         )
 
 
@@ -68,22 +75,22 @@ def _settled(plan: Plan) -> dict[str, Any]:
     return {**vars(plan.config), **came_to, "patches_per_sample": plan.schedule.patches_per_sample}
 
 
-def _again(run: RunFolder, world: World) -> str:
+def _again(run: RunFolder, group: RankGroup) -> str:
     # torchrun would take --run for a word of its own, were it not for the two dashes.
-    start = "python -m trainer" if world.ranks == 1 else "torchrun ... -m -- trainer"
+    start = "python -m trainer" if group.world_size == 1 else "torchrun ... -m -- trainer"
     return f"{start} --out {shlex.quote(str(run.home.parent))} --run {shlex.quote(run.home.name)} --resume"
 
 
-def _result(outcome: Outcome) -> str:
+def _summary(result: TrainingResult) -> str:
     """The table at the end, and what was made."""
-    progress, run = outcome.progress, outcome.run
+    progress, run = result.progress, result.run
     lines = []
-    if outcome.last:
-        lines.append(quality_table({"bicubic": outcome.last.bicubic, "network": outcome.last.network}))
-    patches_per_s = progress.step * outcome.patches_per_step / max(progress.trained_s, 1e-9)
+    if result.last:
+        lines.append(quality_table({"bicubic": result.last.bicubic, "network": result.last.network}))
+    patches_per_s = progress.step * result.patches_per_step / max(progress.trained_s, 1e-9)
     lines.append(
         f"{progress.step:,} steps in {_duration(progress.trained_s)} ({patches_per_s:,.0f} patches/s); "
-        f"at most {outcome.peak_memory_bytes / 1e9:.1f} GB of memory"
+        f"at most {result.peak_memory_bytes / 1e9:.1f} GB of memory"
     )
     made = {run.weights.name: "the weights at the end"}
     if progress.best_psnr_y is not None:

@@ -1,4 +1,4 @@
-"""Which of the processes that torchrun started this one is, as the environment says it."""
+"""The rank of this process among those that torchrun started, as the environment says it."""
 
 import os
 import socket
@@ -14,22 +14,22 @@ _NO_ID = ("", "none")  # what torchrun calls a job without --rdzv-id
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which rank this process is, of all and of those on its machine. Rank 0 leads: it alone writes and speaks.
+class RankInfo:
+    """The rank of this process, among all and among those on its machine. Rank 0 alone writes files and messages.
 
     `job` names the torchrun command that started it, None without one; `restarts` counts how often it started it again.
     """
 
     rank: int = 0
-    ranks: int = 1
+    world_size: int = 1
     local_rank: int = 0
-    local_ranks: int = 1
+    local_world_size: int = 1
     restarts: int = 0
     job: str | None = None
 
     @classmethod
-    def of(cls, environment: Mapping[str, str]) -> "Place":
-        """As torchrun says it in the environment. UsageError when only a part of it is there, or it makes no sense."""
+    def from_environment(cls, environment: Mapping[str, str]) -> "RankInfo":
+        """As torchrun sets it. UsageError when variables are missing or contradict each other."""
         given = [name for name in _NAMES[:3] if environment.get(name)]
         if not given:
             return cls()
@@ -42,23 +42,29 @@ class Place:
         numbers = {name: environment[name] for name in _NAMES if name != "MASTER_ADDR"}
         if not all(value.isdecimal() for value in numbers.values()):
             raise UsageError(f"expected whole numbers in the environment, found {_listed(numbers)}; start by torchrun")
-        rank, ranks, local_rank, local_ranks, _ = map(int, numbers.values())
-        if not (rank < ranks and local_rank < local_ranks <= ranks):
+        rank, world_size, local_rank, local_world_size, _ = map(int, numbers.values())
+        if not (rank < world_size and local_rank < local_world_size <= world_size):
             raise UsageError(f"these do not fit together: {_listed(numbers)}; start by torchrun, which sets them")
         restarts = environment.get("TORCHELASTIC_RESTART_COUNT", "")
-        job = _job(environment.get("TORCHELASTIC_RUN_ID", ""))
-        return cls(rank, ranks, local_rank, local_ranks, int(restarts) if restarts.isdecimal() else 0, job)
+        return cls(
+            rank,
+            world_size,
+            local_rank,
+            local_world_size,
+            int(restarts) if restarts.isdecimal() else 0,
+            _job(environment.get("TORCHELASTIC_RUN_ID", "")),
+        )
 
     @property
-    def leads(self) -> bool:
+    def is_rank0(self) -> bool:
         return self.rank == 0
 
     def share(self, count: int) -> int:
-        """This process's part of what its machine has so many of; at least 1."""
-        return max(1, count // self.local_ranks)
+        """This process's part of a resource that its machine has `count` of; at least 1."""
+        return max(1, count // self.local_world_size)
 
 
-ONE_PROCESS = Place()
+SINGLE_PROCESS = RankInfo()
 
 
 class ReportedByRank0(ReportedError):

@@ -1,6 +1,6 @@
 """How good a network is: PSNR and SSIM of what it makes, image by image, beside those of bicubic enlargement."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,14 +11,13 @@ from srshards.imaging.pixels import Pixels
 from srshards.shards.folder import ShardFolder
 from srshards.shards.mapped import MappedShard, reading
 from trainer.evaluation.metrics import SSIM_WINDOW_PX, Quality, measure
+from trainer.inference.image_function import ImageFunction
 from trainer.photos import list_photos, opencv_cubic_up, read_photo
-
-Network = Callable[[Pixels], Pixels]  # H x W x 3 uint8 to H x W x 3 uint8
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image to be judged on: H x W x 3 uint8 `hr` and its `lr`; the network's `input` is LR, or has HR's size."""
+    """An image to evaluate on: H x W x 3 uint8 `hr` and its `lr`; the network's `input` is LR, or has HR's size."""
 
     name: str
     scale: int
@@ -31,8 +30,8 @@ class Pair:
         return bicubic_up(self.lr, self.scale)
 
 
-class Judged(NamedTuple):
-    """One image's result. `output` is the network's, H x W x 3 uint8."""
+class PairResult(NamedTuple):
+    """The quality of one image. `output` is the network's, H x W x 3 uint8."""
 
     pair: Pair
     output: Pixels
@@ -40,7 +39,9 @@ class Judged(NamedTuple):
     bicubic: Quality
 
 
-def judge(network: Network, pairs: Iterable[Pair], bicubic: dict[str, Quality] | None = None) -> Iterator[Judged]:
+def evaluate_pairs(
+    network: ImageFunction, pairs: Iterable[Pair], bicubic: dict[str, Quality] | None = None
+) -> Iterator[PairResult]:
     """Each pair's result. A border of `scale` px is left out, as in the published tables.
 
     Bicubic's figures are kept in `bicubic`, by the pair's name, so that they are computed once.
@@ -50,7 +51,7 @@ def judge(network: Network, pairs: Iterable[Pair], bicubic: dict[str, Quality] |
         output = network(pair.input)
         if pair.name not in known:
             known[pair.name] = measure(pair.bicubic(), pair.hr, pair.scale)
-        yield Judged(pair, output, measure(output, pair.hr, pair.scale), known[pair.name])
+        yield PairResult(pair, output, measure(output, pair.hr, pair.scale), known[pair.name])
 
 
 def restores(network_scale: int, scale: int, network: str, data: str) -> bool:

@@ -29,7 +29,7 @@ class Quantity(NamedTuple):
     title: str
     description: str
     unit: str  # the axis's title
-    source: str  # an attribute of Told
+    source: str  # an attribute of JournalSummary
     name: str
     written: Callable[[float], str]
     axis: str = ""  # a format of d3
@@ -42,13 +42,13 @@ _QUANTITIES = (
     Quantity(
         "PSNR-Y",
         "Of the validation images; the straight line is bicubic enlargement, which a network has to beat.",
-        *("dB", "judged", "psnr_y", "{:.2f} dB".format, "", False, "bicubic_psnr_y", True),
+        *("dB", "validated", "psnr_y", "{:.2f} dB".format, "", False, "bicubic_psnr_y", True),
     ),
     Quantity("Loss", "Of the training patches.", "loss", "trained", "loss", "{:.5f}".format, "~g"),
     Quantity(
         "SSIM-Y",
         "Of the validation images; 1 is a perfect image.",
-        *("SSIM", "judged", "ssim_y", "{:.4f}".format, "", False, "bicubic_ssim_y"),
+        *("SSIM", "validated", "ssim_y", "{:.4f}".format, "", False, "bicubic_ssim_y"),
     ),
     Quantity("Learning rate", "As its schedule had it.", "rate", "trained", "lr", "{:.2e}".format, "~e", True),
     Quantity(
@@ -65,7 +65,7 @@ _QUANTITIES = (
 _GAIN = Quantity(
     "Gain over bicubic",
     "PSNR-Y above that of bicubic enlargement of the same images.",
-    *("dB", "judged", "gain", "{:+.2f} dB".format),
+    *("dB", "validated", "gain", "{:+.2f} dB".format),
 )
 
 
@@ -91,7 +91,7 @@ def same_bicubic(runs: Sequence[Run]) -> bool:
 
 
 def _over_steps(quantity: Quantity, runs: Sequence[Run]) -> Plot | None:
-    curves = [getattr(run.told, quantity.source).points(quantity.name) for run in runs]
+    curves = [getattr(run.summary, quantity.source).points(quantity.name) for run in runs]
     points = [point for curve in curves for point in curve]
     if not points:
         return None
@@ -151,7 +151,7 @@ def _baselines(quantity: Quantity, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Each different figure of bicubic, and what is written beside it."""
     groups: dict[str, list[str]] = {}
     for run in runs:
-        value = getattr(run.told.last, quantity.baseline) if quantity.baseline and run.told.last else math.nan
+        value = getattr(run.summary.last, quantity.baseline) if quantity.baseline and run.summary.last else math.nan
         if not math.isnan(value):
             groups.setdefault(f"{value:.4f}", []).append(run.label)
     lines = []
@@ -182,7 +182,7 @@ class _Row(NamedTuple):
 
 def _rows(quantity: Quantity, runs: Sequence[Run]) -> list[_Row]:
     """So few that a table can hold them."""
-    curves = [getattr(run.told, quantity.source) for run in runs]
+    curves = [getattr(run.summary, quantity.source) for run in runs]
     width = max(curve.width for curve in curves)
     while True:
         merged = [{p.last // width: p for p in curve.points(quantity.name, width)} for curve in curves]
@@ -247,9 +247,9 @@ def _layered(layers: Sequence[alt.Chart]) -> alt.LayerChart:
 
 def _over_time(runs: Sequence[Run]) -> Plot | None:
     """PSNR-Y by the time that training took: what a step of another network costs is in it."""
-    curves = [run.told.judged for run in runs]
+    curves = [run.summary.validated for run in runs]
     width = max(curve.width for curve in curves)
-    longest = max((run.told.trained_s for run in runs), default=0.0)
+    longest = max((run.summary.trained_s for run in runs), default=0.0)
     unit, seconds = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if longest > 3 * s or s == 1)
     while True:
         found = [

@@ -68,7 +68,7 @@ def _values(runs: Sequence[Run]) -> dict[str, Any]:
         "run_rows": run_rows(runs),
         "best_row": None if best is None or len(runs) == 1 else runs.index(best),
         "plots": plots(drawn),
-        "max_step": max(run.told.step for run in drawn),
+        "max_step": max(run.summary.step for run in drawn),
         "labels": [run.label for run in drawn],
         "different": different,
         "different_marks": dict.fromkeys(range(len(different)), "different"),
@@ -80,22 +80,22 @@ def _drawn(runs: Sequence[Run]) -> list[Run]:
     """Those with the highest PSNR-Y if there are too many, in the order given."""
     if len(runs) <= MAX_DRAWN:
         return list(runs)
-    order = sorted(runs, key=lambda run: -run.told.best.psnr_y if run.told.best else 0.0)[:MAX_DRAWN]
+    order = sorted(runs, key=lambda run: -run.summary.best.psnr_y if run.summary.best else 0.0)[:MAX_DRAWN]
     return [run for run in runs if run in order]
 
 
 def _tiles(runs: Sequence[Run], best: Run | None) -> list[tuple[str, str]]:
-    if best is None or best.told.best is None:
-        return [("steps", f"{max(run.told.step for run in runs):,}"), ("validations", "0")]
-    figures, told = best.told.best, best.told
+    if best is None or best.summary.best is None:
+        return [("steps", f"{max(run.summary.step for run in runs):,}"), ("validations", "0")]
+    figures, summary = best.summary.best, best.summary
     return [
         ("best PSNR-Y", written(figures.psnr_y, "{:.2f} dB".format)),
         ("over bicubic", written(figures.gain, "{:+.2f} dB".format)),
         ("SSIM-Y there", written(figures.ssim_y, "{:.4f}".format)),
         ("at step", f"{figures.step:,}"),
-        ("patches/s, median", written(told.patches_per_s, "{:,.1f}".format)),
-        ("waiting for data", written(told.data_wait, "{:.2%}".format)),
-        ("training time", duration(told.trained_s)),
+        ("patches/s, median", written(summary.patches_per_s, "{:,.1f}".format)),
+        ("waiting for data", written(summary.data_wait, "{:.2%}".format)),
+        ("training time", duration(summary.trained_s)),
     ]
 
 
@@ -108,14 +108,14 @@ def _notes(runs: Sequence[Run]) -> list[str]:
         notes.append(f"These runs are of different scales ({times}): PSNRs of different scales cannot be compared.")
     if not same_bicubic(runs):
         notes.append("Bicubic's figures differ: these runs were not judged on the same images. Compare the gains.")
-    unseen = [run.label for run in runs if not run.told.num_validations]
+    unseen = [run.label for run in runs if not run.summary.num_validations]
     if unseen:
         notes.append(f"Nothing was validated yet in: {', '.join(unseen)}.")
     for run in runs:
-        if run.told.error is not None:
-            notes.append(f"{run.label} ended by an error: {run.told.error or NONE}")
-        if run.told.damaged:
-            num = len(run.told.damaged)
+        if run.summary.error is not None:
+            notes.append(f"{run.label} ended by an error: {run.summary.error or NONE}")
+        if run.summary.damaged:
+            num = len(run.summary.damaged)
             what = "1 damaged sample was" if num == 1 else f"{num:,} damaged samples were"
             notes.append(f"{run.label}: {what} replaced by others.")
     return notes

@@ -156,7 +156,7 @@ def gallery(runs: Sequence[Run], room: int) -> Gallery:
     """What fits into `room` bytes: of each run the last step, the best, the first, then what lies widest between."""
     filling = _Filling(runs, room)
     left_out = filling.gallery.left_out
-    orders = {run.label: by_worth(list(run.previews), run.told.best.step if run.told.best else 0) for run in runs}
+    orders = {run.label: by_worth(list(run.previews), run.summary.best.step if run.summary.best else 0) for run in runs}
     shown: dict[str, int] = dict.fromkeys(orders, 0)
     rows: dict[str, int] = {}
     full: set[str] = set()
@@ -226,8 +226,8 @@ def _read(run: Run, step: int) -> Preview:
 
 
 def _caption(run: Run, step: int, cells: Cells) -> str:
-    best = ", its best" if run.told.best and step == run.told.best.step else ""
-    psnr = run.told.psnr_at[step]
+    best = ", its best" if run.summary.best and step == run.summary.best.step else ""
+    psnr = run.summary.psnr_at[step]
     of_all = "" if math.isnan(psnr) else f"; all images: {psnr:.2f} dB"
     figures = ", ".join(cells.caption.split("   "))
     return f"step {step:,}{best}: {figures}{of_all}"

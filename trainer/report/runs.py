@@ -16,7 +16,7 @@ from srshards.errors import UsageError
 from srshards.format import Address
 from srshards.plain_yaml import load_plain_yaml
 from srshards.storage.store import file_size, list_files, list_folders, read_bytes
-from trainer.report.journals import Told, nothing_told, read_journal
+from trainer.report.journal_summary import JournalSummary, empty_summary, read_journal
 
 _PREVIEW = re.compile(r"step-(\d{1,15})\.png")
 _PLACES = ("out", "run")  # settings that say where a run lies, which its address says better
@@ -35,7 +35,7 @@ class Run:
     label: str
     settings: dict[str, Any]
     plan: dict[str, Any]
-    told: Told
+    summary: JournalSummary
     previews: dict[int, tuple[Address, int]]
     written: datetime | None
     trouble: list[str] = field(default_factory=list)
@@ -53,18 +53,18 @@ class Run:
 
     @property
     def ended(self) -> str:
-        told = self.told
-        if told.error is not None:
+        summary = self.summary
+        if summary.error is not None:
             return "ended by an error"
         if self.planned is None:
             return "not recorded"
-        seen = told.last is None or told.last.step >= self.planned
-        return "finished" if told.step >= self.planned and seen else "not finished"
+        seen = summary.last is None or summary.last.step >= self.planned
+        return "finished" if summary.step >= self.planned and seen else "not finished"
 
     @property
     def bicubic(self) -> float:
         """PSNR-Y in dB of what the network has to beat; NaN before the first validation."""
-        return self.told.last.bicubic_psnr_y if self.told.last else math.nan
+        return self.summary.last.bicubic_psnr_y if self.summary.last else math.nan
 
 
 def read_runs(addresses: Sequence[Address], most_points: int) -> list[Run]:
@@ -122,11 +122,11 @@ def _read(address: Address, label: str, files: dict[str, int], most_points: int)
     }
     journal = address / "journal.jsonl"
     begun = "journal.jsonl" in files
-    told = read_journal(journal, frozenset(previews), most_points) if begun else nothing_told(most_points)
-    if told.num_unreadable:
-        lines = "1 line" if told.num_unreadable == 1 else f"{told.num_unreadable:,} lines"
-        trouble.append(f"{journal}: {lines} cannot be read, the first is number {told.first_unreadable:,}")
-    unknown = [step for step in previews if step not in told.psnr_at]
+    summary = read_journal(journal, frozenset(previews), most_points) if begun else empty_summary(most_points)
+    if summary.num_unreadable:
+        lines = "1 line" if summary.num_unreadable == 1 else f"{summary.num_unreadable:,} lines"
+        trouble.append(f"{journal}: {lines} cannot be read, the first is number {summary.first_unreadable:,}")
+    unknown = [step for step in previews if step not in summary.psnr_at]
     if unknown:  # the run was stopped in between, or has gone back
         steps = ", ".join(f"{step:,}" for step in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         trouble.append(f"{address / 'previews'}: the journal knows nothing of step {steps}; left out")
@@ -137,8 +137,8 @@ def _read(address: Address, label: str, files: dict[str, int], most_points: int)
         label=label,
         settings={str(name): value for name, value in config.items() if name not in _PLACES},
         plan={name: value for name, value in plan.items() if isinstance(value, int | str)},
-        told=told,
-        previews={step: previews[step] for step in sorted(told.psnr_at)},
+        summary=summary,
+        previews={step: previews[step] for step in sorted(summary.psnr_at)},
         written=datetime.fromtimestamp(journal.stat().st_mtime).astimezone()
         if isinstance(journal, Path) and begun
         else None,

@@ -30,12 +30,12 @@ def written(value: float | None, form: Callable[[float], str]) -> str:
 
 def best_run(runs: Sequence[Run]) -> Run | None:
     """The one with the highest PSNR-Y, or above bicubic where that differs; None where nothing was validated."""
-    judged = [(run, run.told.best) for run in runs if run.told.best]
-    if not judged:
+    validated = [(run, run.summary.best) for run in runs if run.summary.best]
+    if not validated:
         return None
     if same_bicubic(runs):
-        return max(judged, key=lambda one: one[1].psnr_y)[0]
-    return max(judged, key=lambda one: one[1].gain if one[1].gain == one[1].gain else -math.inf)[0]
+        return max(validated, key=lambda one: one[1].psnr_y)[0]
+    return max(validated, key=lambda one: one[1].gain if one[1].gain == one[1].gain else -math.inf)[0]
 
 
 def run_rows(runs: Sequence[Run]) -> list[list[str]]:
@@ -44,22 +44,22 @@ def run_rows(runs: Sequence[Run]) -> list[list[str]]:
 
 
 def _run_row(run: Run) -> list[str]:
-    told, best, last = run.told, run.told.best, run.told.last
+    summary, best, last = run.summary, run.summary.best, run.summary.last
     planned = f" of {run.planned:,}" if run.planned else ""
     parameters = run.plan.get("parameters")
     return [
         run.label,
         run.ended,
-        f"{told.step:,}{planned}",
+        f"{summary.step:,}{planned}",
         written(best and best.psnr_y, "{:.2f} dB".format),
         f"{best.step:,}" if best else NONE,
         written(best and best.gain, "{:+.2f} dB".format),
         written(best and best.ssim_y, "{:.4f}".format),
         written(last and last.psnr_y, "{:.2f} dB".format),
-        written(told.loss, "{:.5f}".format),
-        written(told.patches_per_s, "{:,.1f}".format),
-        written(told.data_wait, "{:.2%}".format),
-        duration(told.trained_s),
+        written(summary.loss, "{:.5f}".format),
+        written(summary.patches_per_s, "{:,.1f}".format),
+        written(summary.data_wait, "{:.2%}".format),
+        duration(summary.trained_s),
         _text(run.settings.get("model", NONE)),
         f"{run.scale}\N{MULTIPLICATION SIGN}" if run.scale else NONE,
         _text(run.settings.get("input", NONE)),

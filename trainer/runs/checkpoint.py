@@ -20,7 +20,7 @@ _VERSION = 1
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a run is. `validated` says whether the weights of `step` were looked at already.
 
     `best_psnr_y` (dB) is that of `best_step`, None before the first validation.
@@ -34,7 +34,7 @@ class Progress:
     losses: list[float] = field(default_factory=list)  # of the steps since the journal's last line
 
 
-def save_state(path: Path, data: str, progress: Progress, tensors: dict[str, Any]) -> None:
+def save_state(path: Path, data: str, progress: TrainingProgress, tensors: dict[str, Any]) -> None:
     """`data` is the fingerprint of the shards; `tensors` the state dicts of network, average, optimiser and scaler."""
     stream = io.BytesIO()  # a full disk is then an OSError, which PyTorch's own writing hides
     torch.save({"version": _VERSION, "data": data, "progress": asdict(progress), **tensors}, stream)
@@ -58,12 +58,12 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def load_state(path: Path, data: str) -> tuple[Progress, dict[str, Any]]:
+def load_state(path: Path, data: str) -> tuple[TrainingProgress, dict[str, Any]]:
     """What `save_state` wrote. UsageError when it cannot be read or belongs to other shards."""
     with explained(path):
         state = load_tensors(path)
         check_tensors(path, _tensors(state))
-        version, trained_on, progress = state["version"], state["data"], Progress(**state["progress"])
+        version, trained_on, progress = state["version"], state["data"], TrainingProgress(**state["progress"])
         _check(progress)
     if version != _VERSION:
         raise UsageError(f"{path} has version {version}, this program reads {_VERSION}; update it, or begin a new run")
@@ -93,7 +93,7 @@ def _tensors(state: Any) -> dict[str, Tensor]:
     return found
 
 
-def _check(progress: Progress) -> None:
+def _check(progress: TrainingProgress) -> None:
     """ValueError or TypeError when that is nowhere that a run could be."""
     steps = (progress.step, progress.best_step)
     if any(type(step) is not int or not 0 <= step < 2**62 for step in steps) or type(progress.validated) is not bool:

@@ -17,7 +17,7 @@ from trainer.training.optim import Ema, learning_rate, make_optimizer, restore_o
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What a step does. `lr` is the peak; `clip` 0 leaves gradients as they are; `ema` 0 keeps no average."""
+    """What a step does. `lr` is the peak; `clip` 0 leaves gradients as they are; `ema` 0 keeps no EMA."""
 
     total_steps: int
     lr: float
@@ -30,36 +30,36 @@ class StepSettings:
 
 
 class Learner:
-    """A network and all that changes with it: optimiser, average, loss scale.
+    """A network and all that changes with it: optimiser, EMA, loss scale.
 
-    `forward` may be its compiled form, or the one that shares gradients with other processes. Then `keeping` is the
-    context in which it does not: those of a step's micro-batches travel with the last one's.
+    `forward` may be its compiled form, or its DDP wrapper. Then `no_sync` is DDP's context in which gradients are not
+    reduced: those of a step's micro-batches are sent with the last one's.
     """
 
     def __init__(
         self,
         network: Network,
-        average: Network | None,
+        ema_network: Network | None,
         settings: StepSettings,
         forward: Callable[[torch.Tensor], torch.Tensor],
-        keeping: Callable[[], AbstractContextManager[None]] = nullcontext,
+        no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.network = network
         self.settings = settings
         self.device = next(network.parameters()).device
         self._forward = forward
-        self._keeping = keeping
+        self._no_sync = no_sync
         self._optimizer = make_optimizer(network.parameters(), settings.lr)
-        self._ema = Ema(average, settings.ema) if average is not None else None
+        self._ema = Ema(ema_network, settings.ema) if ema_network is not None else None
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision.scales_loss)
 
     @property
-    def judged(self) -> Network:
-        """The network whose images are looked at: the average, if there is one."""
+    def evaluation_network(self) -> Network:
+        """The network to validate: the EMA of the weights if there is one, else the network itself."""
         return self._ema.network if self._ema else self.network
 
     def weights(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None]:
-        """The network's, and their average if there is one."""
+        """The network's, and their EMA if there is one."""
         return self.network.state_dict(), self._ema.network.state_dict() if self._ema else None
 
     def rate(self, step: int) -> float:
@@ -73,7 +73,7 @@ class Learner:
             group["lr"] = self.rate(step)
         for number in range(count):
             batch = next(batches)
-            with self._keeping() if number < count - 1 else nullcontext():
+            with self._no_sync() if number < count - 1 else nullcontext():
                 loss = self._loss(batch) / count
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
@@ -101,10 +101,10 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Plain dicts of tensors and numbers."""
-        params, average = self.weights()
+        params, params_ema = self.weights()
         return {
             "params": params,
-            "params_ema": average,
+            "params_ema": params_ema,
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
         }

@@ -14,9 +14,9 @@ from srshards.loader.batches import Damage
 from srshards.loader.source import Batch, Source
 from srshards.process.resources import is_out_of_memory
 from srshards.shards.mapped import mend
-from trainer.distributed.group import World
-from trainer.inference.network import as_function
-from trainer.runs.checkpoint import Progress
+from trainer.distributed.group import RankGroup
+from trainer.inference.image_function import as_function
+from trainer.runs.checkpoint import TrainingProgress
 from trainer.training.learner import Learner
 from trainer.training.meter import NOT_FINITE, Meter
 from trainer.training.record import Record
@@ -32,7 +32,7 @@ _COMPILERS = ("torch._dynamo", "torch._inductor")  # where their errors are defi
 class LoopSettings:
     """`patches` are those of a step, of all ranks; `num_samples` the shards' training samples.
 
-    `save_every` None saves by the clock. `smaller` is the advice to give when memory does not suffice.
+    `save_every` None saves by the clock. `less_memory` is the advice to give when memory does not suffice.
     """
 
     total_steps: int
@@ -42,12 +42,12 @@ class LoopSettings:
     patches: int
     num_samples: int
     folder: Address
-    smaller: str
+    less_memory: str
     compiled: bool
 
 
 class TrainingLoop:
-    """Trains from `progress` on, as one of the world's ranks, which all take the same way through this.
+    """Trains from `progress` on, as one rank of the group; all ranks take the same path.
 
     Saves at each validation, every so many steps or ten minutes, and when any rank is asked to stop.
     """
@@ -58,11 +58,11 @@ class TrainingLoop:
         learner: Learner,
         source: Source,
         validation: Validation | None,
-        progress: Progress,
+        progress: TrainingProgress,
         record: Record,
-        world: World,
+        group: RankGroup,
     ) -> None:
-        self._meter = Meter(source, settings.patches, progress.losses, world)
+        self._meter = Meter(source, settings.patches, progress.losses, group)
         self.last_validation: ValidationResult | None = None
         self._settings = settings
         self._learner = learner
@@ -70,7 +70,7 @@ class TrainingLoop:
         self._validation = validation
         self._progress = progress
         self._record = record
-        self._world = world
+        self._group = group
         self._damaged: set[int] = set()  # by number, of all ranks
         self._found: list[Damage] = []  # by this rank in the step under way
         self._saved_s = monotonic()
@@ -84,7 +84,7 @@ class TrainingLoop:
         progress, settings = self._progress, self._settings
         if progress.step and not progress.validated:  # it was stopped between the step and its validation
             self._between_steps(stop)
-        batches = self._world.together(self._begun)
+        batches = self._group.run_on_all(self._begun)
         self._meter.start()
         stops = self._agreed(stop)
         while progress.step < settings.total_steps and not stops:
@@ -107,8 +107,8 @@ class TrainingLoop:
         step, settings = self._progress.step, self._settings
         late = settings.save_every is None and monotonic() - self._saved_s > _SAVE_EVERY_S
         # One word of each rank for all that only some of them know: a signal, the time, damage.
-        number, saves, damage = self._world.max([stop.signal_number or 0, late, bool(self._found)])
-        stop.heed(int(number))
+        number, saves, damage = self._group.max([stop.signal_number or 0, late, bool(self._found)])
+        stop.honour(int(number))
         if damage:
             self._name_damage()
         looks = step == settings.total_steps or step % settings.val_every == 0
@@ -130,8 +130,8 @@ class TrainingLoop:
 
     def _agreed(self, stop: StopRequest) -> bool:
         """Whether a stop was asked for, on any rank."""
-        (number,) = self._world.max([stop.signal_number or 0])
-        stop.heed(int(number))
+        (number,) = self._group.max([stop.signal_number or 0])
+        stop.honour(int(number))
         return number > 0
 
     def _first_step(self, batches: Iterator[Batch]) -> torch.Tensor:
@@ -153,7 +153,7 @@ class TrainingLoop:
     def _advised(self) -> Iterator[None]:
         """What goes wrong in computing a step becomes a UsageError where another setting helps."""
         try:
-            with self._world.explained():
+            with self._group.explain_lost_ranks():
                 yield
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -162,7 +162,8 @@ class TrainingLoop:
                     raise UsageError(f"--compile does not work here ({reason}); leave it out") from error
                 raise
             raise UsageError(
-                f"out of memory in step {self._progress.step + 1} on {self._learner.device}; {self._settings.smaller}"
+                f"out of memory in step {self._progress.step + 1} on {self._learner.device}; "
+                f"{self._settings.less_memory}"
             ) from error
 
     def _sound(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -173,14 +174,14 @@ class TrainingLoop:
 
     def _name_damage(self) -> None:
         """Name the damaged samples that any rank found in this step. RunError when they are too many by now."""
-        for number, reason in chain(*self._world.gather(self._found)):
+        for number, reason in chain(*self._group.all_gather(self._found)):
             if number not in self._damaged:
                 self._damaged.add(number)
                 self._record.note("damaged", self._progress.step, reason=reason)
                 self._record.say(f"Damaged, another sample takes its place: {reason}")
         self._found = []
         if len(self._damaged) > _MAX_DAMAGED_SHARE * self._settings.num_samples:
-            raise self._world.same(
+            raise self._group.report_once(
                 RunError(
                     f"{len(self._damaged)} of {self._settings.num_samples:,} samples are damaged, more than "
                     f"{_MAX_DAMAGED_SHARE:.1%}: {reason}. {mend(self._settings.folder)}"
@@ -199,7 +200,7 @@ class TrainingLoop:
         if self._validation is None:
             progress.validated = True
             return
-        result = self._validation.run(as_function(self._learner.judged, self._learner.device), stop)
+        result = self._validation.run(as_function(self._learner.evaluation_network, self._learner.device), stop)
         if result is None:
             return
         best = progress.best_psnr_y
@@ -218,7 +219,7 @@ class TrainingLoop:
         self._saved_s = monotonic()
 
     def _check_weights(self) -> None:
-        if self._world.any_of(not self._learner.is_finite()):
-            raise self._world.same(
+        if self._group.any_of(not self._learner.is_finite()):
+            raise self._group.report_once(
                 RunError(f"the weights are not finite after step {self._progress.step:,}; {NOT_FINITE}")
             )

@@ -10,7 +10,7 @@ import torch
 
 from srshards.errors import RunError
 from srshards.loader.source import Source
-from trainer.distributed.group import ALONE, World
+from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 
 _LOSSES_ON_DEVICE = 20  # steps that may pass before a GPU, or other ranks, are asked for losses: asking makes them wait
 
@@ -37,14 +37,16 @@ class Pace(NamedTuple):
 class Meter:
     """Counts from `start` on; what happens while it is paused (validating, saving) does not count.
 
-    All ranks of the world count the same steps, and settle, pause and take laps after the same ones.
+    All ranks of the group count the same steps, and settle, pause and take laps after the same ones.
     """
 
-    def __init__(self, source: Source, patches_per_step: int, losses: list[float], world: World = ALONE) -> None:
+    def __init__(
+        self, source: Source, patches_per_step: int, losses: list[float], group: RankGroup = SINGLE_PROCESS_GROUP
+    ) -> None:
         self.losses = losses  # of the steps since the last lap, those before a resumed run was stopped among them
         self._source = source
         self._patches_per_step = patches_per_step
-        self._world = world
+        self._group = group
         self._pending: list[torch.Tensor] = []  # losses that are still on the device, and of this rank
         self._steps = 0  # since the last lap
         self._start_s = perf_counter()  # of the lap, moved on by every pause
@@ -57,7 +59,7 @@ class Meter:
         """Note the loss of a step that is the `step`-th of the run. RunError when one is found not to be finite."""
         self._pending.append(loss)
         self._steps += 1
-        at_hand = loss.device.type == "cpu" and self._world.ranks == 1
+        at_hand = loss.device.type == "cpu" and self._group.world_size == 1
         if at_hand or len(self._pending) >= _LOSSES_ON_DEVICE:
             self.settle(step)
 
@@ -65,12 +67,14 @@ class Meter:
         """Look at all losses up to this step, which waits for a GPU. RunError names one that is not finite."""
         if not self._pending:
             return
-        sums = self._world.sum(torch.stack(self._pending).tolist())
-        losses = [total / self._world.ranks for total in sums]
+        sums = self._group.sum(torch.stack(self._pending).tolist())
+        losses = [total / self._group.world_size for total in sums]
         self._pending = []
         for number, loss in enumerate(losses, start=step - len(losses) + 1):
             if not math.isfinite(loss):
-                raise self._world.same(RunError(f"the loss of step {number:,} is not finite ({loss}); {NOT_FINITE}"))
+                raise self._group.report_once(
+                    RunError(f"the loss of step {number:,} is not finite ({loss}); {NOT_FINITE}")
+                )
         self.losses += losses
 
     @contextmanager
@@ -87,7 +91,7 @@ class Meter:
         if not self._steps:
             return None
         seconds = max(perf_counter() - self._start_s, 1e-9)
-        (data_wait,) = self._world.max([(self._source.wait_s - self._wait_s) / seconds])
+        (data_wait,) = self._group.max([(self._source.wait_s - self._wait_s) / seconds])
         pace = Pace(
             loss=sum(self.losses) / len(self.losses),
             lr=lr,

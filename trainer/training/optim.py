@@ -1,4 +1,4 @@
-"""How weights change: the learning rate over the steps, the optimiser, and the average of the weights."""
+"""How weights change: the learning rate over the steps, the optimiser, and the EMA of the weights."""
 
 import math
 from collections.abc import Iterable
@@ -60,13 +60,13 @@ class Ema:
     The decay rises as (1 + n) / (10 + n) up to `decay`, so that a short run is not an average with its beginning.
     """
 
-    def __init__(self, average: Network, decay: float) -> None:
-        self.network = average.eval().requires_grad_(False)
+    def __init__(self, ema_network: Network, decay: float) -> None:
+        self.network = ema_network.eval().requires_grad_(False)
         self._decay = decay
-        self._averages: list[torch.Tensor] = list(average.parameters())
+        self._parameters: list[torch.Tensor] = list(ema_network.parameters())
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Move towards `network` after step 0, 1, ..."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._averages, [p.detach() for p in network.parameters()], 1 - decay)
+        torch._foreach_lerp_(self._parameters, [p.detach() for p in network.parameters()], 1 - decay)

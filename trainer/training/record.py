@@ -9,7 +9,7 @@ from srshards.storage.store import StoreError
 from trainer.contact_sheet import save_grid
 from trainer.files import replacing
 from trainer.models.weights import save_weights
-from trainer.runs.checkpoint import Progress, save_state
+from trainer.runs.checkpoint import TrainingProgress, save_state
 from trainer.runs.journal import Journal
 from trainer.runs.run_folder import RunFolder
 from trainer.training.display import Display
@@ -41,7 +41,7 @@ class Record:
     def keep_best(self, learner: Learner) -> None:
         """The weights are the best so far."""
 
-    def save(self, progress: Progress, learner: Learner) -> None:
+    def save(self, progress: TrainingProgress, learner: Learner) -> None:
         """Weights and state."""
 
 
@@ -82,7 +82,7 @@ class RunRecord(Record):
     def keep_best(self, learner: Learner) -> None:
         save_weights(self._run.best, *learner.weights())
 
-    def save(self, progress: Progress, learner: Learner) -> None:
+    def save(self, progress: TrainingProgress, learner: Learner) -> None:
         # In this order, so that weights without a state tell of one that was lost: that run must not begin anew.
         save_state(self._run.state, self._data, progress, learner.state())
         save_weights(self._run.weights, *learner.weights())

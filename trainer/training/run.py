@@ -1,6 +1,5 @@
 """A training run from its settings to its weights."""
 
-import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -16,23 +15,24 @@ from srshards.loader.prefetch import FetchedAhead
 from srshards.loader.resident import ResidentSamples
 from srshards.loader.source import Source
 from srshards.loader.workers import Loader
-from trainer.distributed.group import ALONE, World
+from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 from trainer.models import Network, num_parameters
 from trainer.models.weights import load_into
-from trainer.runs.checkpoint import Progress, explained, load_state
+from trainer.runs.checkpoint import TrainingProgress, explained, load_state
 from trainer.runs.run_folder import RunFolder
+from trainer.training.describe import describe, less_memory_advice
 from trainer.training.device import describe_device, limit_threads
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.loop import LoopSettings, TrainingLoop
 from trainer.training.losses import LOSSES
-from trainer.training.plan import Plan, describe
+from trainer.training.plan import Plan
 from trainer.training.record import Record, recorded
 from trainer.training.stopping import StopRequest
 from trainer.training.validation import Validation, ValidationResult
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """How the run in a folder ended. `last` is None when nothing was validated since it began or went on.
 
     The patches of a step are those of all ranks, the memory is that of the one that took most.
@@ -40,7 +40,7 @@ class Outcome:
 
     run: RunFolder
     finished: bool
-    progress: Progress
+    progress: TrainingProgress
     last: ValidationResult | None
     patches_per_step: int
     peak_memory_bytes: int
@@ -51,29 +51,29 @@ def train(
     folder: AbstractContextManager[RunFolder],
     stop: StopRequest,
     say: Callable[[str], None],
-    world: World = ALONE,
-) -> Outcome:
+    group: RankGroup = SINGLE_PROCESS_GROUP,
+) -> TrainingResult:
     """Train, from the beginning or from the state in the folder if there is one; rank 0 alone enters the folder.
 
     `say` is told what the run is about to do, on that rank.
     """
-    limit_threads(plan.place.local_ranks)
+    limit_threads(plan.rank_info.local_world_size)
     torch.backends.cudnn.benchmark = True  # all batches have one shape: its fastest kernels are worth a search
-    learner = make_learner(plan, world)
+    learner = make_learner(plan, group)
     with ExitStack() as stack:
-        run = world.led(lambda: stack.enter_context(folder))
-        progress = _progress(plan, run, learner, world)
-        record = world.together(
-            lambda: stack.enter_context(_record(plan, run, progress, say)) if world.leads else Record()
+        run = group.run_on_rank0(lambda: stack.enter_context(folder))
+        progress = _progress(plan, run, learner, group)
+        record = group.run_on_all(
+            lambda: stack.enter_context(_record(plan, run, progress, say)) if group.is_rank0 else Record()
         )
-        return _train(plan, run, learner, progress, record, stop, world)
+        return _train(plan, run, learner, progress, record, stop, group)
 
 
-def _progress(plan: Plan, run: RunFolder, learner: Learner, world: World) -> Progress:
+def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) -> TrainingProgress:
     """How far the run is, and the learner as it was then."""
     data = plan.folder.fingerprint()
 
-    def load() -> tuple[Progress, dict[str, Any]] | None:
+    def load() -> tuple[TrainingProgress, dict[str, Any]] | None:
         if run.has_lost_its_state():
             raise UsageError(
                 f"{run.home} has weights, but no {run.state.name} from which they could go on; begin a new run, e.g. "
@@ -81,9 +81,9 @@ def _progress(plan: Plan, run: RunFolder, learner: Learner, world: World) -> Pro
             )
         return load_state(run.state, data) if run.state.exists() else None
 
-    found = world.led(load)
+    found = group.run_on_rank0(load)
     if found is None:
-        return Progress()
+        return TrainingProgress()
     progress, state = found
     if progress.step > plan.total_steps:
         raise UsageError(
@@ -96,12 +96,12 @@ def _progress(plan: Plan, run: RunFolder, learner: Learner, world: World) -> Pro
 
 
 @contextmanager
-def _record(plan: Plan, run: RunFolder, progress: Progress, say: Callable[[str], None]) -> Iterator[Record]:
+def _record(plan: Plan, run: RunFolder, progress: TrainingProgress, say: Callable[[str], None]) -> Iterator[Record]:
     """The run's record, once what it is about to do is said and written down."""
     going_on = f", going on at step {progress.step:,}" if progress.step else ""
     say(f"{describe(plan)}\nRun      {run.home}{going_on}")
-    if plan.place.job is not None:
-        run.write_job(plan.place.job)
+    if plan.rank_info.job is not None:
+        run.write_job(plan.rank_info.job)
     run.write_config(plan.config.as_yaml())
     run.write_plan(_facts(plan))
     run.publish()  # a store that cannot be written to is no place for a run
@@ -122,8 +122,14 @@ def _facts(plan: Plan) -> dict[str, int | str]:
 
 
 def _train(
-    plan: Plan, run: RunFolder, learner: Learner, progress: Progress, record: Record, stop: StopRequest, world: World
-) -> Outcome:
+    plan: Plan,
+    run: RunFolder,
+    learner: Learner,
+    progress: TrainingProgress,
+    record: Record,
+    stop: StopRequest,
+    group: RankGroup,
+) -> TrainingResult:
     settings = LoopSettings(
         total_steps=plan.total_steps,
         val_every=plan.val_every,
@@ -132,22 +138,22 @@ def _train(
         patches=plan.rows.global_batch,
         num_samples=plan.schedule.num_samples,
         folder=plan.folder.path,
-        smaller=plan.smaller,
+        less_memory=less_memory_advice(plan),
         compiled=plan.config.compile,
     )
     had_ended = progress.step == plan.total_steps
     source = make_source(plan, progress.step)
-    loop = TrainingLoop(settings, learner, source, _validation(plan, world), progress, record, world)
+    loop = TrainingLoop(settings, learner, source, _validation(plan, group), progress, record, group)
     try:
         loop.run(stop)
     except RunError as error:
         with suppress(RunError):  # of a disk that is full, which is the error itself
             record.note("error", progress.step, message=str(error))
         raise
-    if world.leads and had_ended and run.lacks_its_weights():
+    if group.is_rank0 and had_ended and run.lacks_its_weights():
         record.save(progress, learner)
-    (peak_memory_bytes,) = world.max([_peak_memory_bytes(plan.device)])
-    return Outcome(
+    (peak_memory_bytes,) = group.max([_peak_memory_bytes(plan.device)])
+    return TrainingResult(
         run=run,
         finished=progress.step == plan.total_steps and progress.validated,
         progress=progress,
@@ -157,10 +163,10 @@ def _train(
     )
 
 
-def make_learner(plan: Plan, world: World = ALONE) -> Learner:
+def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner:
     """The network as it is drawn from the seed or found in `--init` by rank 0, ready for its first step."""
     config, spec = plan.config, plan.spec
-    network, average = (_channels_last(spec.build(config.seed).to(plan.device)) for _ in range(2))
+    network, ema_network = (_channels_last(spec.build(config.seed).to(plan.device)) for _ in range(2))
     settings = StepSettings(
         total_steps=plan.total_steps,
         lr=plan.lr,
@@ -173,14 +179,14 @@ def make_learner(plan: Plan, world: World = ALONE) -> Learner:
     )
     init = config.init
     if init is not None:
-        world.led(lambda: load_into(network, init))
-    shared = world.shared(network, plan.device)
-    average.load_state_dict(network.state_dict())
-    trained = shared or network
+        group.run_on_rank0(lambda: load_into(network, init))
+    ddp = group.wrap_ddp(network, plan.device)
+    ema_network.load_state_dict(network.state_dict())
+    trained = ddp or network
     # Compiled on the outside, where PyTorch cuts the graph so that gradients travel while others are computed.
     forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(trained) if config.compile else trained
-    keeping = shared.no_sync if shared else nullcontext
-    return Learner(network, average if config.ema else None, settings, forward, keeping)
+    no_sync = ddp.no_sync if ddp else nullcontext
+    return Learner(network, ema_network if config.ema else None, settings, forward, no_sync)
 
 
 def _channels_last(network: Network) -> Network:
@@ -204,15 +210,15 @@ def make_source(plan: Plan, step: int, fetch_ahead: bool = True) -> Source:
     if config.resident:
         return ResidentSamples(reader, plan.rows, step, plan.total_steps, plan.device)
     loader = Loader(reader, plan.rows, step, plan.total_steps, plan.workers, config.prefetch, plan.device)
-    if folder.cached and fetch_ahead and os.environ.get("LOCAL_RANK", "0") == "0":  # one fetcher on a machine
-        return FetchedAhead(loader, folder.cached, plan.ahead, step, plan.rows.micro_batches)
+    if folder.cached and fetch_ahead and plan.rank_info.local_rank == 0:  # one fetcher per machine
+        return FetchedAhead(loader, folder.cached, plan.upcoming_shards, step, plan.rows.micro_batches)
     return loader
 
 
-def _validation(plan: Plan, world: World) -> Validation | None:
+def _validation(plan: Plan, group: RankGroup) -> Validation | None:
     if not plan.folder.val:
         return None
-    return Validation(plan.folder, plan.config.input == "up", plan.config.val_samples, world)
+    return Validation(plan.folder, plan.config.input == "up", plan.config.val_samples, group)
 
 
 def _peak_memory_bytes(device: torch.device) -> int:

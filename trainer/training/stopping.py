@@ -39,8 +39,8 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.signal_number is not None
 
-    def heed(self, number: int) -> None:
-        """Take the signal that came to another process, 0 for none, for this one's, whose own may be on the way."""
+    def honour(self, number: int) -> None:
+        """Treat a signal of another process, 0 for none, as this one's, whose own may still be on its way."""
         self.signal_number = self.signal_number or number or None
 
     def end(self) -> None:

@@ -10,9 +10,10 @@ from PIL import Image
 from srshards.imaging.pixels import Pixels
 from srshards.shards.folder import ShardFolder
 from trainer.contact_sheet import Row, grid
-from trainer.distributed.group import ALONE, World
-from trainer.evaluation.evaluate import Judged, Network, judge, shard_pairs
+from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
+from trainer.evaluation.evaluate import PairResult, evaluate_pairs, shard_pairs
 from trainer.evaluation.metrics import NUM_SUMS, Quality, mean_of_sums, quality_sums
+from trainer.inference.image_function import ImageFunction
 from trainer.training.stopping import StopRequest
 
 _PREVIEW_ROWS = 3
@@ -42,46 +43,50 @@ class _Share(NamedTuple):
 
 
 class Validation:
-    """The same images each time: up to `limit`, spread evenly over the split, and dealt out to the world's ranks."""
+    """The same images each time: up to `limit`, spread evenly over the split, dealt out to the ranks."""
 
-    def __init__(self, folder: ShardFolder, upsampled: bool, limit: int, world: World = ALONE) -> None:
+    def __init__(
+        self, folder: ShardFolder, upsampled: bool, limit: int, group: RankGroup = SINGLE_PROCESS_GROUP
+    ) -> None:
         self._folder = folder
         self._upsampled = upsampled
         self._limit = limit
-        self._world = world
+        self._group = group
         self._bicubic: dict[str, Quality] = {}
         self.num_images = min(limit, folder.num_samples("val"))
 
-    def run(self, network: Network, stop: StopRequest) -> ValidationResult | None:
+    def run(self, network: ImageFunction, stop: StopRequest) -> ValidationResult | None:
         """The same on every rank. None when a stop was asked for on the way, on any of them."""
-        world = self._world
-        share = world.together(lambda: self._judge(network, stop))
-        if world.any_of(share is None) or share is None:
+        group = self._group
+        share = group.run_on_all(lambda: self._evaluate(network, stop))
+        if group.any_of(share is None) or share is None:
             return None
-        sums = world.sum([*quality_sums(share.networks), *quality_sums(share.bicubics)])
-        rows = sorted(chain(*world.gather(share.rows)), key=lambda numbered: numbered[0])
+        sums = group.sum([*quality_sums(share.networks), *quality_sums(share.bicubics)])
+        rows = sorted(chain(*group.all_gather(share.rows)), key=lambda numbered: numbered[0])
         preview = grid([row for _, row in rows], ("bicubic", "network", "HR"))
         return ValidationResult(mean_of_sums(sums[:NUM_SUMS]), mean_of_sums(sums[NUM_SUMS:]), preview)
 
-    def _judge(self, network: Network, stop: StopRequest) -> _Share | None:
+    def _evaluate(self, network: ImageFunction, stop: StopRequest) -> _Share | None:
         """This rank's images, unless a stop was asked for."""
-        place, share = self._world.place, _Share([], [], [])
+        rank, world_size = self._group.rank_info.rank, self._group.world_size
+        share = _Share([], [], [])
         shown = {self.num_images * row // _PREVIEW_ROWS for row in range(_PREVIEW_ROWS)}
-        pairs = shard_pairs(self._folder, "val", self._upsampled, self._limit, place.rank, place.ranks)
-        for number, judged in zip(count(place.rank, place.ranks), judge(network, pairs, self._bicubic), strict=False):
-            share.networks.append(judged.network)
-            share.bicubics.append(judged.bicubic)
+        pairs = shard_pairs(self._folder, "val", self._upsampled, self._limit, rank, world_size)
+        results = evaluate_pairs(network, pairs, self._bicubic)
+        for number, result in zip(count(rank, world_size), results, strict=False):
+            share.networks.append(result.network)
+            share.bicubics.append(result.bicubic)
             if number in shown:
-                share.rows.append((number, _preview_row(judged)))
+                share.rows.append((number, _preview_row(result)))
             if stop:
                 return None
         return share
 
 
-def _preview_row(judged: Judged) -> Row:
-    images = [judged.pair.bicubic(), judged.output, judged.pair.hr]
-    caption = f"bicubic {judged.bicubic.psnr_y:.2f} dB   network {judged.network.psnr_y:.2f} dB"
-    return Row([_centre(image) for image in images], caption, judged.pair.name)
+def _preview_row(result: PairResult) -> Row:
+    images = [result.pair.bicubic(), result.output, result.pair.hr]
+    caption = f"bicubic {result.bicubic.psnr_y:.2f} dB   network {result.network.psnr_y:.2f} dB"
+    return Row([_centre(image) for image in images], caption, result.pair.name)
 
 
 def _centre(image: Pixels) -> Pixels:

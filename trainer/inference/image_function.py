@@ -1,7 +1,7 @@
-"""A network as what it is to people: a function from image to image."""
+"""A network as a function from image to image."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -10,10 +10,10 @@ from srshards.imaging.pixels import Pixels
 from trainer.inference.tiles import choose_tile, enlarge_within_memory
 from trainer.models import Network
 
+ImageFunction: TypeAlias = Callable[[Pixels], Pixels]  # H x W x 3 uint8 RGB to the same, perhaps enlarged
 
-def as_function(
-    network: Network, device: torch.device, tile: int | Literal["auto"] | None = "auto"
-) -> Callable[[Pixels], Pixels]:
+
+def as_function(network: Network, device: torch.device, tile: int | Literal["auto"] | None = "auto") -> ImageFunction:
     """H x W x 3 uint8 RGB to scale·H x scale·W x 3 uint8, in tiles of so many px, whole (None), or as fits."""
 
     def function(image: Pixels) -> Pixels:

@@ -1,4 +1,4 @@
-"""What a journal tells, read from its beginning to its end and never held as a whole."""
+"""A summary of a run's journal, which is read from its beginning to its end and never held as a whole."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from srshards.storage.store import file_size, pieces
 from trainer.report.thinning import Thinned
 
 TRAINED = ("loss", "lr", "patches_per_s", "data_wait")
-JUDGED = ("psnr_y", "gain", "ssim_y", "trained_s")
+VALIDATED = ("psnr_y", "gain", "ssim_y", "trained_s")
 _AT_ONCE = 4096  # lines
 _MAX_LINE_BYTES = 1 << 20
 _MAX_MESSAGE_CHARS = 1000
@@ -37,11 +37,11 @@ class Validated(NamedTuple):
 
 
 @dataclass
-class Told:
-    """All that the page says of a journal. `trained` and `judged` have the curves of TRAINED and JUDGED."""
+class JournalSummary:
+    """What the page shows of a journal. `trained` and `validated` have the curves of TRAINED and VALIDATED."""
 
     trained: Thinned
-    judged: Thinned
+    validated: Thinned
     step: int = 0  # the last one
     trained_s: float = 0.0
     waited_s: float = 0.0
@@ -66,65 +66,65 @@ class Told:
         return self.waited_s / self.trained_s if self.trained_s > 0 else math.nan
 
 
-def nothing_told(most: int) -> Told:
-    """As of a run that has not begun. `most` points of each curve are kept."""
-    return Told(Thinned(TRAINED, most), Thinned(JUDGED, most))
+def empty_summary(most: int) -> JournalSummary:
+    """The summary of a run that has not begun. `most` points of each curve are kept."""
+    return JournalSummary(Thinned(TRAINED, most), Thinned(VALIDATED, most))
 
 
-def read_journal(address: Address, wanted: frozenset[int], most: int) -> Told:
+def read_journal(address: Address, wanted: frozenset[int], most: int) -> JournalSummary:
     """FileNotFoundError when there is none. `wanted` are steps whose PSNR is to be known exactly; `most`: points."""
-    told = nothing_told(most)
+    summary = empty_summary(most)
     trained: list[tuple[int, list[float]]] = []
-    judged: list[tuple[int, list[float]]] = []
-    for event, step, line in _events(address, told):
-        told.step = max(told.step, step)
+    validated: list[tuple[int, list[float]]] = []
+    for event, step, line in _events(address, summary):
+        summary.step = max(summary.step, step)
         if event == "train":
-            told.error = None
+            summary.error = None
             figures = [_number(line, name) for name in TRAINED]
             trained.append((step, figures))
-            _count(told, figures, _number(line, "seconds"))
+            _add_training(summary, figures, _number(line, "seconds"))
         elif event == "val":
-            told.error = None
-            judged.append((step, _judge(told, step, line, wanted)))
+            summary.error = None
+            validated.append((step, _add_validation(summary, step, line, wanted)))
         elif event == "damaged":
-            told.damaged.add(hash(str(line.get("reason"))))
+            summary.damaged.add(hash(str(line.get("reason"))))
         elif event == "error":
-            told.error = str(line.get("message", ""))[:_MAX_MESSAGE_CHARS]
-        for curve, kept in ((told.trained, trained), (told.judged, judged)):
+            summary.error = str(line.get("message", ""))[:_MAX_MESSAGE_CHARS]
+        for curve, kept in ((summary.trained, trained), (summary.validated, validated)):
             if len(kept) == _AT_ONCE:
-                _hand_over(curve, kept)
-    _hand_over(told.trained, trained)
-    _hand_over(told.judged, judged)
-    return told
+                _flush(curve, kept)
+    _flush(summary.trained, trained)
+    _flush(summary.validated, validated)
+    return summary
 
 
-def _hand_over(curve: Thinned, kept: list[tuple[int, list[float]]]) -> None:
+def _flush(curve: Thinned, kept: list[tuple[int, list[float]]]) -> None:
     curve.add([step for step, _ in kept], [values for _, values in kept])
     kept.clear()
 
 
-def _count(told: Told, figures: list[float], seconds: float) -> None:
+def _add_training(summary: JournalSummary, figures: list[float], seconds: float) -> None:
     """`figures` are those of TRAINED."""
-    told.loss, _, patches_per_s, data_wait = figures
+    summary.loss, _, patches_per_s, data_wait = figures
     if seconds >= 0:
-        told.trained_s += seconds
-        told.waited_s += seconds * data_wait if data_wait >= 0 else 0.0
+        summary.trained_s += seconds
+        summary.waited_s += seconds * data_wait if data_wait >= 0 else 0.0
     if patches_per_s >= 0:
-        told.rates.append(patches_per_s)
+        summary.rates.append(patches_per_s)
 
 
-def _judge(told: Told, step: int, line: dict[str, Any], wanted: frozenset[int]) -> list[float]:
+def _add_validation(summary: JournalSummary, step: int, line: dict[str, Any], wanted: frozenset[int]) -> list[float]:
     figures = Validated(step, *(_number(line, name) for name in Validated._fields[1:]))
-    told.num_validations += 1
-    told.last = figures
-    if math.isfinite(figures.psnr_y) and (told.best is None or figures.psnr_y > told.best.psnr_y):
-        told.best = figures
+    summary.num_validations += 1
+    summary.last = figures
+    if math.isfinite(figures.psnr_y) and (summary.best is None or figures.psnr_y > summary.best.psnr_y):
+        summary.best = figures
     if step in wanted:
-        told.psnr_at[step] = figures.psnr_y
-    return [figures.psnr_y, figures.gain, figures.ssim_y, told.trained_s]
+        summary.psnr_at[step] = figures.psnr_y
+    return [figures.psnr_y, figures.gain, figures.ssim_y, summary.trained_s]
 
 
-def _events(address: Address, told: Told) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def _events(address: Address, summary: JournalSummary) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """(event, step, line). What cannot be read is counted, but for a last line that is being written."""
     for number, (line, whole) in enumerate(_lines(address), start=1):
         try:
@@ -134,8 +134,8 @@ def _events(address: Address, told: Told) -> Iterator[tuple[str, int, dict[str, 
                 raise ValueError
         except (ValueError, KeyError, TypeError, RecursionError):
             if whole and line.strip():
-                told.num_unreadable += 1
-                told.first_unreadable = told.first_unreadable or number
+                summary.num_unreadable += 1
+                summary.first_unreadable = summary.first_unreadable or number
         else:
             yield event, step, values
 
