@@ -35,6 +35,7 @@ from benchmarks.common import PhotoSet, python_module, say, scratch_folder, time
 from benchmarks.disk_run import forget, read
 from benchmarks.options import output_option, photos_option, scratch_option
 from benchmarks.report import print_table, spread, write_result
+from srshards.terminal.help import Command
 from tests.drill.s3_server import Bucket, S3Server, environment, fresh_bucket
 
 SLOWER = 10
@@ -43,7 +44,7 @@ STORES = ("npy", "webp, decoded", "webp, 4 patches", "webp, 1 patch")
 _BLOCKS = 4
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @photos_option
 @click.option("--count", type=click.IntRange(min=20), default=200, help="How many of the photos.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, help="How often each way runs.")

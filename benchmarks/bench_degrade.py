@@ -56,6 +56,7 @@ from benchmarks.report import write_result
 from benchmarks.stream_measure import Window
 from benchmarks.stream_stores import HR_PX
 from srshards.errors import PhotoError
+from srshards.terminal.help import Command
 
 _NUM_HR = 64
 _PATCH_PX = 192
@@ -93,7 +94,7 @@ def run_round(number: int, bench: Bench, hr_path: Path, draws: int) -> dict[str,
     return costs
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @photos_option
 @click.option("--num-photos", type=click.IntRange(min=1), default=400, help="How many of them, from all its parts.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, help="How often everything is measured.")

@@ -25,12 +25,13 @@ from benchmarks.common import PhotoSet, python_module, say, scratch_folder, time
 from benchmarks.options import output_option, photos_option, scratch_option
 from benchmarks.report import print_table, spread, write_result
 from benchmarks.stream_stores import make_shards
+from srshards.terminal.help import Command
 
 WAYS = ("ahead", "faults", "whole", "sequential")
 INPUTS = ("lr", "up")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @photos_option
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="How often each way runs.")
 @scratch_option("A folder on the disk that is measured.")

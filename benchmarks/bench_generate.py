@@ -53,6 +53,7 @@ from benchmarks.report import (
 )
 from shardgen.generate.run import STATS_NAME
 from srshards.process.resources import available_cpus
+from srshards.terminal.help import Command
 
 ONE_SCALE, THREE_SCALES = (4,), (2, 3, 4)
 _PHOTOS_IN_ONE_PROCESS = 150  # enough for a rate
@@ -137,7 +138,7 @@ def _run_module(module: str, options: Sequence[object], photos: PhotoSet, output
     return Run(said["photos"], command_s, said["work_s"], folder_bytes(output), said["seconds"])
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @photos_option
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="How often each way runs.")
 @click.option("--workers", type=click.IntRange(min=1), default=available_cpus, help="Processes of every way.")

@@ -39,6 +39,7 @@ from benchmarks.stream_stores import make_shards
 from srshards.errors import UsageError
 from srshards.process.resources import available_cpus
 from srshards.shards.folder import ShardFolder, open_shards
+from srshards.terminal.help import Command
 from trainer.models import MODELS
 from trainer.training.device import choose_device
 
@@ -91,7 +92,7 @@ def keys(models: Sequence[str], batches: Sequence[int]) -> list[Key]:
     ]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @photos_option
 @click.option("--shards", type=click.Path(path_type=Path), help="Shards of one scale, instead of photos.")
 @click.option("--models", type=click.Choice(MODELS), multiple=True, default=MODELS, help="Networks; may be repeated.")

@@ -33,6 +33,7 @@ from benchmarks.memory import watch_memory
 from benchmarks.options import photos_option, scratch_option
 from benchmarks.report import print_table, spread, write_result
 from srshards.process.resources import available_cpus
+from srshards.terminal.help import Command
 
 _MILLION = 1_000_000
 _MAX_PLAN_S, _MAX_PLAN_BYTES = 30.0, 1e9
@@ -138,7 +139,7 @@ def _checked(name: str, worst: float, below: float) -> dict[str, Any]:
     return {"name": name, "below": below, "worst": round(worst, 2), "met": worst < below}
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @photos_option
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="How often each time is taken.")
 @click.option("--workers", type=click.IntRange(min=1), default=available_cpus, help="Workers of the generator.")

@@ -39,6 +39,7 @@ from benchmarks.options import output_option, scratch_option
 from benchmarks.report import print_table, spread, write_result
 from benchmarks.scale_cache import hit_rates
 from benchmarks.scale_folders import make_folder
+from srshards.terminal.help import Command
 
 _LINEAR, _FLAT = 12.0, 3.0
 
@@ -216,7 +217,7 @@ def rows(sizes: Sequence[int], figures: Mapping[str, Any]) -> Iterator[list[str]
         yield [figure["what"], *values, f"{figure['growth_per_tenfold']:.2f}", f"{figure['at_most']:g}", verdict]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--photos", type=click.IntRange(1000), default=10_000_000, help="To plan, at most.")
 @click.option("--finished", type=click.IntRange(200), default=10_000, help="Shards that the generator finds, at most.")
 @click.option("--shards", type=click.IntRange(200), default=100_000, help="To train from, at most.")

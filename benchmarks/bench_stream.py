@@ -64,6 +64,7 @@ from benchmarks.stream_ways import (
     judge,
     our_name,
 )
+from srshards.terminal.help import Command
 
 BATCH = 16
 _EPOCHS = (1, 10, 50)
@@ -253,7 +254,7 @@ def versions(python: str, packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @photos_option
 @click.option("--num-photos", type=click.IntRange(min=32), default=400, help="How many of them.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="How often each way runs.")

@@ -22,6 +22,7 @@ from benchmarks.common import RESULTS, PhotoSet, RunFailedError, python_module, 
 from benchmarks.options import photos_option, scratch_option
 from benchmarks.report import print_table, spread, write_result
 from srshards.process.resources import available_cpus
+from srshards.terminal.help import Command
 from trainer.models import MODELS, network_spec, num_parameters
 from trainer.training.device import Precision, choose_device, choose_precision, describe_device, limit_threads
 
@@ -103,7 +104,7 @@ def summarise(model: str, runs: list[Measured]) -> dict[str, Any]:
     }
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @photos_option
 @click.option("--rounds", type=click.IntRange(min=1), default=3, help="How often each network is trained.")
 @click.option("--workers", type=click.IntRange(min=0), default=available_cpus, help="Data workers.")

@@ -24,6 +24,7 @@ from benchmarks.options import output_option, photos_option, scratch_option
 from benchmarks.report import print_table, write_result
 from shardgen.planning.config import METHODS
 from srshards.format import CODECS
+from srshards.terminal.help import Command
 
 _METHOD_SCALE = 4
 _SCALES = (2, 3, 4)
@@ -106,7 +107,7 @@ def show(methods: dict[str, Any], codecs: dict[str, Any]) -> None:
     print_table("MB per sample", ["codec", *scales], sizes)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @photos_option
 @click.option("--size", type=click.IntRange(min=16), default=512, help="HR edge in px.")
 @click.option("--sample", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Share of the photos.")

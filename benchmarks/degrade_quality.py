@@ -31,6 +31,7 @@ from benchmarks.options import output_option, photos_option
 from benchmarks.report import print_table, write_result
 from srshards.imaging.pixels import Pixels
 from srshards.shards.folder import open_shards
+from srshards.terminal.help import Command
 from trainer.contact_sheet import Row, grid
 from trainer.evaluation.evaluate import Pair, evaluate_pairs, shard_pairs
 from trainer.evaluation.metrics import mean_quality
@@ -126,7 +127,7 @@ def _network(work: Path, name: str) -> ImageFunction:
     return as_function(load_network(work / "runs" / name / "best.pth"), torch.device("cpu"))
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @photos_option
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for shards and runs; kept.")
 @click.option("--steps", type=click.IntRange(min=1), default=3000, help="Of each training.")

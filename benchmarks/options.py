@@ -7,9 +7,6 @@ from typing import Any
 import click
 
 from benchmarks.common import RESULTS
-from srshards.terminal.text import HelpFormatter
-
-click.Context.formatter_class = HelpFormatter
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

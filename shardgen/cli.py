@@ -18,9 +18,7 @@ from srshards.errors import ReportedError
 from srshards.format import FormatError
 from srshards.process.limits import explained, reason_of
 from srshards.storage.store import StoreError
-from srshards.terminal.text import HelpFormatter
-
-click.Context.formatter_class = HelpFormatter
+from srshards.terminal.help import Group
 
 
 class _Terminated(BaseException):
@@ -73,7 +71,7 @@ def _say_interrupted(args: Sequence[str] | None) -> None:
     click.echo(f"\nInterrupted.{way_on}", err=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="shardgen")
 def commands() -> None:
     """Make super-resolution training data: photos become WebDataset shards of HR / LR / upsampled triplets.

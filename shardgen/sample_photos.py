@@ -11,10 +11,9 @@ import click
 
 from srshards.errors import UsageError
 from srshards.storage.store import AddressError, parse_path
+from srshards.terminal.help import Command
 from srshards.terminal.streams import guarded
-from srshards.terminal.text import HelpFormatter, say
-
-click.Context.formatter_class = HelpFormatter
+from srshards.terminal.text import say
 
 PHOTOS = {
     "animal": ("chelsea.png",),
@@ -40,7 +39,7 @@ def copy_sample_photos(folder: Path) -> int:
     return sum(len(names) for names in PHOTOS.values())
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", type=click.Path())
 def main(folder: str) -> None:
     """Copy the colour photographs that scikit-image carries to FOLDER/CLASS/NAME.

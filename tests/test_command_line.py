@@ -118,6 +118,10 @@ def test_help_fits_the_terminal(words: str, columns: int) -> None:
         assert all(re.match(r" {2,8}\S", line) for line in options if line)
 
 
+def test_importing_the_commands_changes_nothing_of_click() -> None:
+    assert click.Context.formatter_class is click.HelpFormatter, "for whoever imports these modules into a program"
+
+
 @pytest.mark.parametrize("columns", [40, 80])
 def test_what_commands_do_is_said_in_full(columns: int) -> None:
     for program in ("shardgen", "python -m trainer"):

@@ -14,7 +14,8 @@ from srshards.errors import ReportedError, UsageError
 from srshards.process.interrupt import loading
 from srshards.process.limits import explained, reason_of
 from srshards.storage.store import StoreError
-from srshards.terminal.text import HelpFormatter, did_you_mean
+from srshards.terminal.help import Group
+from srshards.terminal.text import did_you_mean
 from trainer.commands.evaluate import evaluate_command
 from trainer.commands.export import export_command
 from trainer.commands.options import OPTIONS
@@ -23,7 +24,6 @@ from trainer.commands.upscale import upscale_command
 from trainer.distributed.rank import RankInfo, ReportedByRank0
 
 _COMPLETION = "_TRAINER_COMPLETE"  # the shell asks in this variable
-click.Context.formatter_class = HelpFormatter
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -51,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code or 0)
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """Says what to do with a word that is no command: which one is near, or that a folder is to be trained on."""
 
     def resolve_command(

@@ -11,10 +11,11 @@ from shardgen.inspection.verify import verify
 from srshards.errors import ReportedError, UsageError
 from srshards.format import Address
 from srshards.process.resources import available_cpus
+from srshards.terminal.help import Command
 from srshards.terminal.text import plural, say
 
 
-@click.command("inspect", short_help="Show what a folder of shards holds.")
+@click.command("inspect", cls=Command, short_help="Show what a folder of shards holds.")
 @click.argument("folder", type=ADDRESS, default=Path("shards"))
 @click.option("--shard", help="List the samples of this shard, e.g. train-000000.")
 @click.option("--sample", "key", help="Show one sample by its key, e.g. 000000000042.")
@@ -38,7 +39,7 @@ def inspect_command(folder: Address, shard: str | None, key: str | None, as_json
         render(name, description)
 
 
-@click.command("verify", short_help="Read everything again and name what is broken.")
+@click.command("verify", cls=Command, short_help="Read everything again and name what is broken.")
 @click.argument("folder", type=ADDRESS, default=Path("shards"))
 @click.option("--fix", is_flag=True, help="Remove broken shards, so that the next generate makes exactly those again.")
 @click.option(

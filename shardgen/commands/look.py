@@ -18,11 +18,12 @@ from srshards.format import MAX_SCALE, MIN_SCALE, SPLITS, Address
 from srshards.imaging.contact_sheet import save_png
 from srshards.imaging.provenance import why_not
 from srshards.storage.store import file_size, is_folder
+from srshards.terminal.help import Command
 from srshards.terminal.output_file import FileToWrite
 from srshards.terminal.text import Choice, plural, say
 
 
-@click.command("preview", short_help="Draw samples of shards, or a photo under draws of a recipe.")
+@click.command("preview", cls=Command, short_help="Draw samples of shards, or a photo under draws of a recipe.")
 @click.argument("source", type=ADDRESS, metavar="FOLDER|PHOTO")
 @option(
     "-o",
@@ -65,7 +66,7 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
     say(f"{output}: {source} under {count or 8} draws of {loaded.name}, {scale}x")
 
 
-@click.command("unpack", short_help="Write samples as loose PNG files.")
+@click.command("unpack", cls=Command, short_help="Write samples as loose PNG files.")
 @click.argument("folder", type=ADDRESS)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for scale_4x/mountain/img1_hr.png, ...")
 @click.option("--split", type=Choice(SPLITS), help="Only this split.  [default: both]")
@@ -90,7 +91,7 @@ def unpack_command(folder: Address, output: Path, split: str | None) -> None:
         )
 
 
-@click.command("rebuild", short_help="Make a sample's LR again from its record, and compare.")
+@click.command("rebuild", cls=Command, short_help="Make a sample's LR again from its record, and compare.")
 @click.argument("key")
 @click.argument("folder", type=ADDRESS, default=Path("shards"))
 @click.option("-o", "--output", type=PATH, help="Write the LR images made again into this folder, as PNG.")

@@ -7,9 +7,10 @@ from shardgen.commands.types import complete_built_in, complete_recipe
 from shardgen.degradation.describe import summary
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe, recipe_text
 from shardgen.degradation.steps import STEPS
+from srshards.terminal.help import Group
 
 
-@click.group("recipe", short_help="Print, check and list recipes for --degradation.")
+@click.group("recipe", cls=Group, short_help="Print, check and list recipes for --degradation.")
 def recipe_commands() -> None:
     """Recipes for --degradation: print one to start from, check one, list what there is.
 

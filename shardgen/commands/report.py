@@ -14,11 +14,12 @@ from srshards.errors import ReportedError
 from srshards.format import Address
 from srshards.imaging.provenance import PAGE_WRITERS
 from srshards.storage.output_lock import being_written, wait_for
+from srshards.terminal.help import Command
 from srshards.terminal.output_file import FileToWrite
 from srshards.terminal.text import say
 
 
-@click.command("report", short_help="Write a page of what shards hold, and what to leave out.")
+@click.command("report", cls=Command, short_help="Write a page of what shards hold, and what to leave out.")
 @click.argument("shards", type=ADDRESS, default=Path("shards"))
 @option(
     "-o",

@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 from shardgen.degradation.recipe_file import BUILT_IN
 from srshards.format import Address
 from srshards.storage.store import AddressError, parse_address
+from srshards.terminal.help import Command
 from srshards.terminal.text import complete_file, complete_word
 
 
@@ -121,7 +122,7 @@ class Scale(click.ParamType[tuple[int, ...]]):
         return tuple(int(part) for part in parts)
 
 
-class SpaceSeparatedScales(click.Command):
+class SpaceSeparatedScales(Command):
     """Lets `-s 2 3 4` mean `-s 2 -s 3 -s 4`: everything up to the next option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What both command lines share with the person at the terminal: help, completion, near words, bars of progress."""
+"""What both command lines share with the person at the terminal: completion, near words, bars of progress."""
 
 import difflib
 import os
@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from srshards.terminal.streams import remarks
 
-_NARROW = 60  # columns from which on a description has room beside its option
 _MIN_BAR = 10
 
 
@@ -49,18 +48,6 @@ def complete_file(incomplete: str) -> list[CompletionItem]:
 def complete_word(incomplete: str, known: Iterable[str]) -> list[CompletionItem]:
     """Those of the known words that begin so."""
     return [CompletionItem(word) for word in known if word.startswith(incomplete)]
-
-
-class HelpFormatter(click.HelpFormatter):
-    """click's, as narrow as the terminal is: there a description stands below its option."""
-
-    def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None) -> None:
-        if width is None:
-            width = max(min(shutil.get_terminal_size().columns, max_width or 80) - 2, 20)
-        super().__init__(indent_increment, width)
-
-    def write_dl(self, rows: Any, col_max: int = 30, col_spacing: int = 2) -> None:
-        super().write_dl(rows, 4 if self.width < _NARROW else col_max, col_spacing)
 
 
 def columns(stream: TextIO) -> int | None:

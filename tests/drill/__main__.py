@@ -8,15 +8,14 @@ from pathlib import Path
 import click
 
 from srshards.process.resources import available_cpus
-from srshards.terminal.text import Choice, HelpFormatter
+from srshards.terminal.help import Command
+from srshards.terminal.text import Choice
 from tests.drill.line import drill_line
 from tests.drill.lines import LINES
 from tests.drill.table import page, summary
 
-click.Context.formatter_class = HelpFormatter
 
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--only", multiple=True, type=Choice(LINES), help="Do this line alone; may be repeated.")
 @click.option("--table", is_flag=True, help="Do nothing, but put together the results that there are.")
 @click.option("--short", is_flag=True, help="A few times each, as the tests do.")

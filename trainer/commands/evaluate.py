@@ -14,6 +14,7 @@ import click
 from srshards.errors import UsageError
 from srshards.format import Address
 from srshards.process.interrupt import loading
+from srshards.terminal.help import Command
 from srshards.terminal.text import Bar, Choice, say
 from trainer.commands.tables import quality_table
 from trainer.commands.types import ADDRESS, PATH, NumBytes, Tile
@@ -25,7 +26,7 @@ if TYPE_CHECKING:  # they load PyTorch, for which neither help nor completion sh
     from trainer.models import Network
 
 
-@click.command("evaluate", short_help="PSNR and SSIM of a network, beside bicubic's.")
+@click.command("evaluate", cls=Command, short_help="PSNR and SSIM of a network, beside bicubic's.")
 @click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
 @click.option("--shards", type=ADDRESS, help="Folder of one scale: its validation split is judged.")
 @click.option("--cache", type=PATH, help="As for training.")

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from srshards.process.interrupt import loading
+from srshards.terminal.help import Command
 from srshards.terminal.output_file import FileToWrite
 from srshards.terminal.text import say
 from trainer.commands.types import PATH
@@ -12,7 +13,7 @@ from trainer.commands.types import PATH
 _OUTPUT = FileToWrite("trainer export", "model.onnx")
 
 
-@click.command("export", short_help="Write a network as ONNX.")
+@click.command("export", cls=Command, short_help="Write a network as ONNX.")
 @click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
 @click.option(
     "-o",

@@ -7,6 +7,7 @@ import click
 from srshards.format import Address
 from srshards.imaging.provenance import PAGE_WRITERS
 from srshards.process.interrupt import loading
+from srshards.terminal.help import Command
 from srshards.terminal.output_file import FileToWrite
 from srshards.terminal.text import say
 from trainer.commands.types import ADDRESS
@@ -14,7 +15,7 @@ from trainer.commands.types import ADDRESS
 _OUTPUT = FileToWrite(PAGE_WRITERS, "report.html")
 
 
-@click.command("report", short_help="Show runs in one page: curves, settings, previews.")
+@click.command("report", cls=Command, short_help="Show runs in one page: curves, settings, previews.")
 @click.argument("runs", type=ADDRESS, nargs=-1, required=True)
 @click.option(
     "-o",

@@ -6,11 +6,12 @@ from typing import Literal
 import click
 
 from srshards.process.interrupt import loading
+from srshards.terminal.help import Command
 from srshards.terminal.text import say
 from trainer.commands.types import PATH, Tile
 
 
-@click.command("upscale", short_help="Enlarge photos.")
+@click.command("upscale", cls=Command, short_help="Enlarge photos.")
 @click.argument("photos", type=PATH, nargs=-1, required=True)
 @click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
 @click.option(
