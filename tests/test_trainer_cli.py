@@ -529,7 +529,7 @@ def test_of_trainings_that_start_at_once_with_one_name_the_others_are_refused(
         assert f"{tmp_path / 'r'} is there already; go on with it by --resume, or choose" in refused(*words)
     assert first[0].code == 0, first
     shutil.rmtree(tmp_path / "r")
-    second = start_within(monkeypatch, "trainer.runs.run_folder.RunFolder.write_config", 1, *words)
+    second = start_within(monkeypatch, "trainer.runs.folder.RunFolder.write_config", 1, *words)
     assert trainer(*words).code == 0
     assert second[0].code == 2 and f"another process is training in {tmp_path / 'r'}; wait until" in second[0].err
 

@@ -37,7 +37,7 @@ from srshards.format import load_index
 from srshards.sampling.schedule import Schedule
 from srshards.shards.folder import open_shards
 from trainer.models.weights import read_weights, save_weights
-from trainer.runs.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 from trainer.training.learner import Learner
 from trainer.training.loop import TrainingLoop
 from trainer.training.validation import Validation
@@ -448,7 +448,7 @@ def test_what_a_killed_run_left_half_written_is_removed_everywhere(shards: Path,
 HOLD_LOCK = """
     import sys
     from pathlib import Path
-    from trainer.runs.run_folder import RunFolder
+    from trainer.runs.folder import RunFolder
     with RunFolder(Path(sys.argv[1])).locked():
         print("held", flush=True)
         sys.stdin.read()

@@ -23,7 +23,7 @@ from srshards.page.render import MAX_PAGE_BYTES
 from srshards.storage.store import parse_address, write_bytes
 from tests.drill.s3_server import Bucket
 from trainer.contact_sheet import GRID_TEXT, Row, grid, save_grid
-from trainer.report.curves import style
+from trainer.report.charts import style
 from trainer.report.previews import by_worth
 from trainer.report.thinning import Thinned
 

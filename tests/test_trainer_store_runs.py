@@ -108,9 +108,7 @@ def test_names_are_looked_up_in_the_store(s3: Bucket, shards: Path) -> None:
     assert f"{out}/ultra_lite-2x/model.pth" in unnamed.out
 
 
-@pytest.mark.parametrize(
-    "moment", ["trainer.training.run.make_learner", "trainer.runs.run_folder.RunFolder.write_config"]
-)
+@pytest.mark.parametrize("moment", ["trainer.training.run.make_learner", "trainer.runs.folder.RunFolder.write_config"])
 def test_trainings_that_start_at_once_on_one_machine_get_a_name_each(
     moment: str, s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,26 +1,30 @@
-"""Plots over the steps, all runs laid over each other; colours and dashes tell them apart."""
+"""The plots of the page: each quantity over the steps, all runs laid over each other, with its table."""
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import altair as alt
 
-from srshards.page.plots import SERIES_COLOURS, SERIES_DASHES, Plot
-from trainer.report.runs import Run
+from srshards.page.plots import Plot
+from trainer.report.charts import (
+    ACROSS,
+    LINES,
+    NEAR,
+    STEPS,
+    Row,
+    across_layers,
+    hover_layers,
+    layered,
+    line_layers,
+    stretch_text,
+)
+from trainer.report.runs import Run, same_bicubic
 from trainer.report.thinning import Point
 
-_MAX_ROWS = 200  # of a table, and of places that have a hover
-_FEW = 40  # points of a line that are shown as points too
-_LINES, _ACROSS, _NEAR = "lines", "across", "near"  # what the charts call their values
+_MAX_ROWS = 200  # of a table, and of steps that have a hover text
 _NONE = "\N{EN DASH}"
 _LOG_FROM = 8.0  # how many times the lowest value the highest is, for a scale to be logarithmic
-_STEPS = alt.Axis(
-    labelExpr="format(datum.value, datum.value < 1e5 ? ',' : '~s')", tickMinStep=1, tickCount=8, labelOverlap="parity"
-)
-_NAME_CHARS = 24  # beside the pointer
-_DRAWN = "datum.step >= first && indexof(hidden, datum.run) < 0"
 
 
 class Quantity(NamedTuple):
@@ -69,12 +73,6 @@ _GAIN = Quantity(
 )
 
 
-def style(number: int) -> tuple[str, list[int]]:
-    """Colour and dashes of the run with this number. The first 64 are all different."""
-    turn, colour = divmod(number, len(SERIES_COLOURS))
-    return SERIES_COLOURS[colour], SERIES_DASHES[(colour + turn) % len(SERIES_DASHES)]
-
-
 def plots(runs: Sequence[Run]) -> list[Plot]:
     """Those for which any run has figures."""
     quantities = list(_QUANTITIES)
@@ -83,11 +81,6 @@ def plots(runs: Sequence[Run]) -> list[Plot]:
     drawn = [_over_steps(quantity, runs) for quantity in quantities]
     drawn.insert(2, _over_time(runs))
     return [plot for plot in drawn if plot is not None]
-
-
-def same_bicubic(runs: Sequence[Run]) -> bool:
-    """Whether all that were validated were judged on images for which bicubic's figures are equal."""
-    return len({f"{run.bicubic:.4f}" for run in runs if not math.isnan(run.bicubic)}) <= 1
 
 
 def _over_steps(quantity: Quantity, runs: Sequence[Run]) -> Plot | None:
@@ -107,44 +100,18 @@ def _over_steps(quantity: Quantity, runs: Sequence[Run]) -> Plot | None:
     scale = alt.Scale(type="log") if log else alt.Scale(zero=quantity.from_zero)
     axis = alt.Axis(format=quantity.axis) if quantity.axis else alt.Axis()
     y = alt.Y("y:Q", title=quantity.unit + (", logarithmic" if log else ""), scale=scale, axis=axis)
-    x = alt.X("x:Q", title="step", axis=_STEPS, scale=alt.Scale(nice=False))
+    x = alt.X("x:Q", title="step", axis=STEPS, scale=alt.Scale(nice=False))
     table = _rows(quantity, runs)
     columns = ("Step", *(run.label for run in runs))
     across = _baselines(quantity, runs)
-    near, hover = _hover(columns, table)
-    layers = [*_lines(lines, len(runs), x, y, thinned), *_across(across), *hover]
-    datasets = {_LINES: lines, _ACROSS: across, _NEAR: near}
+    near, hover = hover_layers(columns, table)
+    layers = [*line_layers(lines, len(runs), x, y, thinned), *across_layers(across), *hover]
+    datasets = {LINES: lines, ACROSS: across, NEAR: near}
     description = quantity.description
     if thinned:
         description += " Long runs: means of stretches of steps, in a band from their lowest to their highest value."
-    rows = [[_stretch(row.first, row.last), *row.here] for row in table]
-    return Plot(quantity.title, description, _layered(layers), columns, rows, quantity.wide, datasets)
-
-
-def _lines(
-    values: list[dict[str, Any]], num_runs: int, x: alt.X, y: alt.Y, thinned: bool, *tooltip: alt.Tooltip
-) -> list[alt.Chart]:
-    """A line for each run, points where there are few, and bands where a point stands for many values."""
-    numbers = list(range(num_runs))
-    colour = alt.Color(
-        "run:O", legend=None, scale=alt.Scale(domain=numbers, range=[style(number)[0] for number in numbers])
-    )
-    dash = alt.StrokeDash(
-        "run:O", legend=None, scale=alt.Scale(domain=numbers, range=[style(number)[1] for number in numbers])
-    )
-    base = alt.Chart(alt.NamedData(name=_LINES)).transform_filter(_DRAWN)
-    layers = []
-    if thinned:
-        opacity = max(0.02, 0.36 / (num_runs + 1))  # many bands lie over each other, and lines have to be seen
-        band = base.mark_area(opacity=opacity, line=False, interpolate="linear").transform_filter("isValid(datum.low)")
-        layers.append(band.encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour))
-    layers.append(base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash))
-    counts = [sum(value["run"] == number for value in values) for number in numbers]
-    few = [number for number in numbers if counts[number] <= _FEW]
-    if few or tooltip:
-        dots = base.mark_point(size=36, opacity=1, filled=True).encode(x=x, y=y, color=colour, tooltip=list(tooltip))
-        layers.append(dots if tooltip else dots.transform_filter(f"indexof({few}, datum.run) >= 0"))
-    return layers
+    rows = [[stretch_text(row.first, row.last), *row.here] for row in table]
+    return Plot(quantity.title, description, layered(layers), columns, rows, quantity.wide, datasets)
 
 
 def _baselines(quantity: Quantity, runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -161,26 +128,7 @@ def _baselines(quantity: Quantity, runs: Sequence[Run]) -> list[dict[str, Any]]:
     return lines
 
 
-def _across(lines: Sequence[dict[str, Any]]) -> list[alt.Chart]:
-    """Lines across the plot, if there are any."""
-    if not lines:
-        return []
-    base = alt.Chart(alt.NamedData(name=_ACROSS))
-    y = alt.Y("y:Q")
-    text = base.mark_text(align="right", dy=-7, fontSize=12).encode(y=y, x=alt.value("width"), text="name:N")
-    return [base.mark_rule(strokeDash=[2, 3], opacity=0.8).encode(y=y), text]
-
-
-class _Row(NamedTuple):
-    """What the runs had in a stretch of steps; `near` has what was nearest to it instead of nothing."""
-
-    first: int
-    last: int
-    here: list[str]
-    near: list[str]
-
-
-def _rows(quantity: Quantity, runs: Sequence[Run]) -> list[_Row]:
+def _rows(quantity: Quantity, runs: Sequence[Run]) -> list[Row]:
     """So few that a table can hold them."""
     curves = [getattr(run.summary, quantity.source) for run in runs]
     width = max(curve.width for curve in curves)
@@ -192,57 +140,20 @@ def _rows(quantity: Quantity, runs: Sequence[Run]) -> list[_Row]:
         width *= 2
 
 
-def _row(quantity: Quantity, merged: Sequence[dict[int, Point]], slot: int) -> _Row:
+def _row(quantity: Quantity, merged: Sequence[dict[int, Point]], slot: int) -> Row:
     there = [curve[slot] for curve in merged if slot in curve]
-    row = _Row(min(point.first for point in there), max(point.last for point in there), [], [])
+    row = Row(min(point.first for point in there), max(point.last for point in there), [], [])
     for curve in merged:
         point = curve.get(slot) or min(curve.values(), key=lambda one: abs(one.last - row.last), default=None)
         text = quantity.written(point.mean) if point else _NONE
         row.here.append(text if slot in curve else _NONE)
-        row.near.append(f"{text} at {_stretch(point.first, point.last)}" if point and slot not in curve else text)
+        row.near.append(f"{text} at {stretch_text(point.first, point.last)}" if point and slot not in curve else text)
     return row
 
 
 def _short(value: float) -> float:
     """As exact as can be seen."""
     return float(f"{value:.6g}")
-
-
-def _stretch(first: int, last: int) -> str:
-    return f"{last:,}" if first == last else f"{first:,}\N{EN DASH}{last:,}"
-
-
-def _hover(columns: Sequence[str], table: Sequence[_Row]) -> tuple[list[dict[str, Any]], list[alt.Chart]]:
-    """What all runs have at the step that is nearest to the pointer, and a line there."""
-    at = [row.last for row in table]
-    middles = [(one + other) / 2 for one, other in pairwise(at)]
-    lefts, rights = [at[0] if middles else at[0] - 0.5, *middles], [*middles, at[-1] if middles else at[0] + 0.5]
-    values = [
-        {"x": row.last, "left": left, "right": right, "step": row.last, "t": _stretch(row.first, row.last)}
-        | {f"r{number}": text for number, text in enumerate(row.near)}
-        for row, left, right in zip(table, lefts, rights, strict=True)
-    ]
-    near = alt.selection_point(name="near", on="pointerover", clear="pointerout", fields=["x"], empty=False)
-    tooltip = [alt.Tooltip("t:N", title=columns[0])]
-    tooltip += [alt.Tooltip(f"r{number}:N", title=_plain(label)) for number, label in enumerate(columns[1:])]
-    base = alt.Chart(alt.NamedData(name=_NEAR)).transform_filter("datum.step >= first")
-    rule = base.mark_rule(aria=False).encode(x="x:Q", opacity=alt.condition(near, alt.value(0.6), alt.value(0)))
-    areas = base.mark_rect(aria=False, opacity=0).encode(x="left:Q", x2="right:Q", tooltip=tooltip)
-    return values, [rule, areas.add_params(near)]
-
-
-def _plain(label: str) -> str:
-    """A name as Vega can have it in an expression, which it does not quote in full; two dozen have to fit a phone."""
-    if len(label) > _NAME_CHARS:
-        label = f"{label[: _NAME_CHARS // 3]}…{label[-(_NAME_CHARS * 2 // 3 - 1) :]}"
-    return "".join(char if char.isprintable() and char not in '"\\' else "\N{REPLACEMENT CHARACTER}" for char in label)
-
-
-def _layered(layers: Sequence[alt.Chart]) -> alt.LayerChart:
-    """The page's controls set `first`, a step, and `hidden`, the numbers of runs that are not to be drawn."""
-    first, hidden = alt.param(name="first", value=0), alt.param(name="hidden", value=[])
-    chart: alt.LayerChart = alt.layer(*layers).properties(height=250).add_params(first, hidden)
-    return chart
 
 
 def _over_time(runs: Sequence[Run]) -> Plot | None:
@@ -264,7 +175,7 @@ def _over_time(runs: Sequence[Run]) -> Plot | None:
         return None
     values, rows = [], []
     for number, psnr, time in found:
-        at = _stretch(psnr.first, psnr.last)
+        at = stretch_text(psnr.first, psnr.last)
         texts = runs[number].label, at, f"{time.mean / seconds:,.2f}", f"{psnr.mean:.2f} dB"
         value = {"run": number, "step": psnr.last, "x": time.mean / seconds, "y": psnr.mean}
         values.append(value | dict(zip(("label", "t", "time", "text"), texts, strict=True)))
@@ -277,10 +188,10 @@ def _over_time(runs: Sequence[Run]) -> Plot | None:
     x = alt.X("x:Q", title=f"training time ({unit})", scale=alt.Scale(nice=False))
     y = alt.Y("y:Q", title="dB", scale=alt.Scale(zero=False))
     across = _baselines(_QUANTITIES[0], runs)
-    layers = [*_lines(values, len(runs), x, y, False, *tooltip), *_across(across)]
+    layers = [*line_layers(values, len(runs), x, y, False, *tooltip), *across_layers(across)]
     description = "What the time has bought; validating and saving do not count. Times are those of each run's machine."
-    datasets = {_LINES: values, _ACROSS: across}
-    return Plot("PSNR-Y over training time", description, _layered(layers), columns, rows, datasets=datasets)
+    datasets = {LINES: values, ACROSS: across}
+    return Plot("PSNR-Y over training time", description, layered(layers), columns, rows, datasets=datasets)
 
 
 def _both(psnrs: Sequence[Point], times: Sequence[Point]) -> list[tuple[Point, Point]]:

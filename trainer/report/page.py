@@ -9,9 +9,10 @@ from srshards.errors import RunError
 from srshards.format import Address
 from srshards.page.render import MAX_PAGE_BYTES, render
 from trainer.files import write_atomically
-from trainer.report.curves import plots, same_bicubic, style
+from trainer.report.charts import style
+from trainer.report.curves import plots
 from trainer.report.previews import Gallery, gallery
-from trainer.report.runs import Run, read_runs
+from trainer.report.runs import Run, read_runs, same_bicubic
 from trainer.report.tables import NONE, RUN_COLUMNS, best_run, duration, run_rows, settings, written
 
 MAX_DRAWN = 24  # runs; of more, the table alone tells

@@ -79,6 +79,11 @@ def read_runs(addresses: Sequence[Address], most_points: int) -> list[Run]:
     return [_read(*about, most_points) for about in zip(whole, _labels(whole), files, strict=True)]
 
 
+def same_bicubic(runs: Sequence[Run]) -> bool:
+    """Whether all that were validated were judged on images for which bicubic's figures are equal."""
+    return len({f"{run.bicubic:.4f}" for run in runs if not math.isnan(run.bicubic)}) <= 1
+
+
 def _files(address: Address) -> dict[str, int]:
     files = list_files(address)
     if "journal.jsonl" in files or "config.yaml" in files:

@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trainer.report.curves import same_bicubic
-from trainer.report.runs import Run
+from trainer.report.runs import Run, same_bicubic
 
 NONE = "\N{EN DASH}"
 DIFFERENT = "\N{NOT EQUAL TO}"

@@ -10,8 +10,8 @@ from trainer.contact_sheet import save_grid
 from trainer.files import replacing
 from trainer.models.weights import save_weights
 from trainer.runs.checkpoint import TrainingProgress, save_state
+from trainer.runs.folder import RunFolder
 from trainer.runs.journal import Journal
-from trainer.runs.run_folder import RunFolder
 from trainer.training.display import Display
 from trainer.training.learner import Learner
 from trainer.training.meter import Pace

@@ -19,7 +19,7 @@ from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 from trainer.models import Network, num_parameters
 from trainer.models.weights import load_into
 from trainer.runs.checkpoint import TrainingProgress, explained, load_state
-from trainer.runs.run_folder import RunFolder
+from trainer.runs.folder import RunFolder
 from trainer.training.describe import describe, less_memory_advice
 from trainer.training.device import describe_device, limit_threads
 from trainer.training.learner import Learner, StepSettings

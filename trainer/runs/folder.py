@@ -12,8 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from itertools import count
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -26,25 +25,24 @@ from srshards.format import Address
 from srshards.storage.store import (
     StoreError,
     file_size,
-    is_folder,
     list_files,
-    list_folders,
     read_bytes,
-    remove,
     upload,
     write_bytes,
 )
 from trainer.files import remove_temporaries, write_atomically
 
-_CONFIG, _JOURNAL, _STATE, _JOB = "config.yaml", "journal.jsonl", "state.pt", ".job"
+CONFIG_NAME = "config.yaml"
+JOB_NAME = ".job"  # names the torchrun job that trains here
+_JOURNAL, _STATE = "journal.jsonl", "state.pt"
 _PLAN, _PREVIEWS = "plan.json", "previews"
 _WEIGHTS, _BEST = "model.pth", "best.pth"
 _KEPT = "-kept"  # ends the name of a folder that whoever runs has been told to look into
 _LARGE = (".pt", ".pth")  # and never written to once they have their names
 
 
-class _Taken(UsageError):
-    """The name belongs to another run."""
+class TakenError(UsageError):
+    """The folder belongs to another run."""
 
 
 class RunFolder:
@@ -58,7 +56,7 @@ class RunFolder:
         self.home = home
         path = home if isinstance(home, Path) else _temporary(f"sr-run-{_digest(home)}-{secrets.token_hex(4)}")
         self.path = path
-        self.config = path / _CONFIG
+        self.config = path / CONFIG_NAME
         self.journal = path / _JOURNAL
         self.tensorboard = path / "tensorboard"
         self.previews = path / _PREVIEWS
@@ -84,7 +82,7 @@ class RunFolder:
                 lock = FileLock(_temporary(f"sr-run-{_digest(self.home)}.lock"))
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise _Taken(
+            raise TakenError(
                 f"another process is training in {self.home}; wait until it has ended, or name another --run"
             ) from error
         except OSError as error:
@@ -112,10 +110,10 @@ class RunFolder:
     def refuse_begun(self) -> None:
         """UsageError when a run was begun in the folder, or files of one lie there."""
         there = list_files(self.home)
-        if _CONFIG in there or _STATE in there:
-            raise _Taken(f"{self.home} is there already; go on with it by --resume, or choose another --run")
+        if CONFIG_NAME in there or _STATE in there:
+            raise TakenError(f"{self.home} is there already; go on with it by --resume, or choose another --run")
         if held := sorted(there.keys() & {_JOURNAL, _PLAN, _WEIGHTS, _BEST}):
-            raise _Taken(f"{self.home} holds {held[0]}, which a new run would replace; choose another --run")
+            raise TakenError(f"{self.home} holds {held[0]}, which a new run would replace; choose another --run")
 
     def has_lost_its_state(self) -> bool:
         """Whether weights are there that came after a state, and no state. In a store, the weights come first."""
@@ -129,7 +127,7 @@ class RunFolder:
 
     def write_job(self, job: str) -> None:
         """Note the torchrun job that trains here, so that `run_of_job` finds the folder."""
-        mark = self.home / _JOB
+        mark = self.home / JOB_NAME
         if isinstance(mark, Path):
             write_atomically(mark, job.encode())
         else:
@@ -170,7 +168,7 @@ class RunFolder:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _fetch(self) -> None:
-        for name in (_CONFIG, _JOURNAL, _STATE):
+        for name in (CONFIG_NAME, _JOURNAL, _STATE):
             if file_size(self.home / name) is not None:
                 write_atomically(self.path / name, read_bytes(self.home / name))
                 self._published[self.path / name] = _version(self.path / name)
@@ -212,71 +210,3 @@ def _digest(address: Address) -> str:
 
 def _temporary(name: str) -> Path:
     return Path(tempfile.gettempdir()) / name
-
-
-@contextmanager
-def new_run(out: Address, name: str | None, default_name: str) -> Iterator[RunFolder]:
-    """The folder of a new run, locked: `name`, which must be free, or the first free one of default, default-2, ...
-
-    Of processes that begin at the same moment each gets a name of its own, or the UsageError that it is taken; in a
-    store, those of one machine.
-    """
-    with ExitStack() as stack:
-        if name is not None:
-            run = RunFolder(out / name)
-            run.refuse_begun()  # before a lock is put there, and once more behind it
-            yield stack.enter_context(run.locked(new=True))
-        else:
-            yield _first_free(stack, out, default_name)
-
-
-def _first_free(stack: ExitStack, out: Address, default_name: str) -> RunFolder:
-    for number in count(1):
-        home = out / (default_name if number == 1 else f"{default_name}-{number}")
-        if _is_claimed(home):
-            with suppress(_Taken):  # by a process that was told this name, or, in a store, has not written yet
-                return stack.enter_context(RunFolder(home).locked(new=True))
-    raise AssertionError("there is always a free number")
-
-
-def _is_claimed(home: Address) -> bool:
-    """Whether the name was free. On a disk it is this process's now; in a store it is once the run is locked."""
-    if not isinstance(home, Path):
-        return not is_folder(home)
-    try:
-        home.mkdir(parents=True)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise RunError(f"cannot write {home}: {error.strerror or error}") from error
-    return True
-
-
-def existing_run(out: Address, name: str | None) -> RunFolder:
-    """The folder of the run to resume. UsageError lists the runs that there are when it is none of them."""
-    folders = list_folders(out)
-    if name in folders and file_size(out / name / _CONFIG) is not None:
-        return RunFolder(out / name)
-    runs = [folder for folder in folders if file_size(out / folder / _CONFIG) is not None]
-    there = f"the runs in {out} are: {', '.join(runs)}" if runs else f"there are no runs in {out}"
-    if name is None:
-        raise UsageError(f"--resume needs the run's name: --run NAME; {there}")
-    raise UsageError(f"--run {name} --resume: there is no {out / name / _CONFIG}; {there}")
-
-
-def run_of_job(out: Address, name: str | None, job: str) -> RunFolder | None:
-    """The folder that a torchrun job trains in, of that name if there is one; None before it has begun."""
-    return next((RunFolder(mark.parent) for mark in _marks(out, name, job)), None)
-
-
-def forget_job(out: Address, name: str | None, job: str) -> None:
-    """Whatever was begun by an earlier torchrun job of the same name is not this one's to go on with."""
-    for mark in _marks(out, name, job):
-        remove(mark)
-
-
-def _marks(out: Address, name: str | None, job: str) -> Iterator[Address]:
-    for folder in list_folders(out):
-        mark = out / folder / _JOB
-        if name in (None, folder) and file_size(mark) is not None and read_bytes(mark).decode() == job:
-            yield mark
