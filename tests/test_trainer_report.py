@@ -7,13 +7,16 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from browser import PHONE, WIDE, hurdles, opened
-from helpers import SMALL, Ended, generate, trainer
+from helpers import PATIENCE_S, SMALL, Ended, generate, trainer
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -661,6 +664,21 @@ def test_it_is_work_for_one_process(runs: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     done = report(runs / "first", output=tmp_path / "r.html", expect=2)
     assert done.err == "Error: report is work for one process; start it without torchrun\n"
+
+
+WITHOUT_PYTORCH = """
+    import sys
+    sys.modules["torch"] = None  # an import of it raises ModuleNotFoundError
+    import trainer.report.page
+    from trainer.cli import main
+    main(["report", sys.argv[1]])
+"""
+
+
+def test_it_needs_no_pytorch(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(WITHOUT_PYTORCH), tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 2 and f"Error: {tmp_path} is no run" in done.stderr
 
 
 # ---- rules for all inputs

@@ -34,8 +34,8 @@ def bits_per_channel(data: bytes) -> int:
 
 def with_small_metadata(data: bytes) -> bytes:
     """The same PNG without the text that says nothing about its pixels, and without metadata that is too large."""
-    told: set[tuple[bytes, bytes]] = set()
-    return _without(data, lambda chunk: _is_in_the_way(chunk, told))
+    seen: set[tuple[bytes, bytes]] = set()
+    return _without(data, lambda chunk: _is_in_the_way(chunk, seen))
 
 
 def pixels_alone(data: bytes) -> bytes:
@@ -68,13 +68,13 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
         start = end
 
 
-def _is_in_the_way(chunk: _Chunk, told: set[tuple[bytes, bytes]]) -> bool:
-    """Whether Pillow is better off without it. Text that tells something counts once; `told` has it."""
+def _is_in_the_way(chunk: _Chunk, seen: set[tuple[bytes, bytes]]) -> bool:
+    """Whether Pillow is better off without it. Text that matters is kept once; `seen` has its keywords."""
     if chunk.kind in _TEXT:
         keyword, _, text = bytes(chunk.content[:80]).partition(b"\0")
-        if keyword not in _TELLING or (chunk.kind, keyword) in told:
+        if keyword not in _TELLING or (chunk.kind, keyword) in seen:
             return True
-        told.add((chunk.kind, keyword))
+        seen.add((chunk.kind, keyword))
         if chunk.kind == b"tEXt" or (chunk.kind == b"iTXt" and text[:1] != b"\1"):
             return len(chunk.content) > _MAX_PLAIN_BYTES
     elif chunk.kind != b"iCCP":
