@@ -14,12 +14,13 @@ import torch
 from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_up
 from srshards.imaging.pixels import Pixels
-from srshards.imaging.provenance import exif_mark, why_not
+from srshards.imaging.provenance import exif_mark
 from trainer.contact_sheet import Row, grid
 from trainer.files import replacing
+from trainer.inference.result_paths import compare_path, refuse_to_overwrite, result_paths
 from trainer.inference.tiles import choose_tile, enlarge_within_memory
 from trainer.models import Network
-from trainer.photos import Photo, check_writable, is_photo_name, opencv_cubic_up, read_photo, write_photo
+from trainer.photos import Photo, check_writable, opencv_cubic_up, read_photo, write_photo
 
 _CROP_PX = 480  # edge of a side of the comparison, in pixels of the result
 _CONTEXT_PX = 4  # around the crop, for the bicubic kernel
@@ -62,8 +63,8 @@ def upscale_photos(
     fit together. A photo that fails does not stop the others: they are named in a UsageError after the last one.
     """
     factor = _factor(model, scale)
-    results = _result_paths(photos, output, factor)
-    _refuse_to_overwrite(photos, results + [_compare_path(result) for result in results if compare])
+    results = result_paths(photos, output, factor)
+    refuse_to_overwrite(photos, results + [compare_path(result) for result in results if compare])
     model.to(device).eval()
     return _upscale_all(model, list(zip(photos, results, strict=True)), factor, device, tile, compare)
 
@@ -84,21 +85,21 @@ def _upscale_all(
             height, width = before.rgb.shape[:2]
             check_writable(result, height * factor, width * factor, before.alpha is not None)
             if compare:
-                check_writable(_compare_path(result), 1, 1, has_alpha=False)
+                check_writable(compare_path(result), 1, 1, has_alpha=False)
             after = _enlarge_photo(model, before, factor, device, tile)
         except UsageError as error:
             if len(work) == 1:
                 raise
             failures.append(str(error))
             continue
-        replaced = _identity(result) is not None
+        replaced = os.path.exists(result)  # False for a name that no file can have
         write_photo(result, after)
         if compare:
-            _write_comparison(_compare_path(result), path.name, before, after, factor)
+            _write_comparison(compare_path(result), path.name, before, after, factor)
         yield Upscaled(
             photo=path,
             result=result,
-            compare=_compare_path(result) if compare else None,
+            compare=compare_path(result) if compare else None,
             size_before=(width, height),
             size_after=(width * factor, height * factor),
             seconds=perf_counter() - start,
@@ -121,71 +122,6 @@ def _factor(model: Network, scale: int | None) -> int:
             f"this network enlarges {model.scale}x, not {scale}x: leave --scale out, or take other weights"
         )
     return model.scale
-
-
-# ---- where results go
-
-
-def _result_paths(photos: Sequence[Path], output: Path, factor: int) -> list[Path]:
-    """A path of its own for every photo's result."""
-    if is_photo_name(output) and not output.is_dir():
-        if len(photos) != 1:
-            raise UsageError(f"{output} is one file, but there are {len(photos)} photos: name a folder for them")
-        check_writable(output, 1, 1, has_alpha=False)
-        return [output]
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file: name a folder, or a file that ends in .png, .jpg or .webp")
-    return [output / name for name in _distinct(_short_names(photos), f"_{factor}x.png")]
-
-
-def _short_names(photos: Sequence[Path]) -> list[Path]:
-    """File names without extension; if some are equal, all with the folders below the one that they have in common."""
-    stems = [photo.stem for photo in photos]
-    if len({stem.casefold() for stem in stems}) == len(stems):  # some file systems do not tell A from a
-        return [Path(stem) for stem in stems]
-    folders = [Path(os.path.abspath(photo)).parent for photo in photos]
-    common = os.path.commonpath(folders)
-    return [folder.relative_to(common) / stem for folder, stem in zip(folders, stems, strict=True)]
-
-
-def _distinct(names: Sequence[Path], ending: str) -> list[Path]:
-    """The names with the ending; those that were there before are numbered from 2 on."""
-    used: set[str] = set()
-    distinct = []
-    for name in names:
-        number, path = 1, name.with_name(name.name + ending)
-        while str(path).casefold() in used:
-            number += 1
-            path = name.with_name(f"{name.name}_{number}{ending}")
-        used.add(str(path).casefold())
-        distinct.append(path)
-    return distinct
-
-
-def _compare_path(result: Path) -> Path:
-    return result.with_name(f"{result.stem}_compare.png")
-
-
-def _refuse_to_overwrite(photos: Sequence[Path], results: Sequence[Path]) -> None:
-    # By what the disk says, so that links and names in another case are seen through.
-    inputs = set(map(_identity, photos)) - {None}
-    for result in results:
-        if _identity(result) in inputs:
-            raise UsageError(f"{result} is one of the photos, and would be overwritten: choose another output")
-        if refusal := why_not(result, "trainer upscale"):
-            raise UsageError(refusal)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What the disk knows a file by; None where there is none, or can be none of such a name."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-# ---- one photo
 
 
 def _enlarge_photo(
@@ -215,9 +151,6 @@ def _continued_under_transparency(rgb: Pixels, alpha: Pixels) -> Pixels:
         visible
     ]  # each visible pixel has a label of its own, the others have their nearest's
     return np.asarray(colours[labels], np.uint8)
-
-
-# ---- the comparison
 
 
 def _write_comparison(path: Path, name: str, before: Photo, after: Photo, factor: int) -> None:
