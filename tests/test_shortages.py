@@ -183,7 +183,7 @@ def test_a_shard_that_memory_does_not_suffice_for_says_what_to_lower(
 
 def test_a_worker_hands_back_that_memory_does_not_suffice(few_photos: Path, tmp_path: Path) -> None:
     (task, *_) = prepare(Config(few_photos, tmp_path, scales=(2,), size=64)).tasks
-    error = attempt(task, out_of_memory, lambda progress: None)
+    error = attempt(task, out_of_memory, lambda progress: None, lambda: None)
     assert isinstance(error, RunError) and MEMORY in str(error) and "fault of the program" not in str(error)
 
 

@@ -4,13 +4,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from shardgen.shard.job import Report, ShardResult, ShardTask
+from shardgen.shard.job import BeforeCommit, Report, ShardResult, ShardTask
 from srshards.errors import RunError
 from srshards.process.limits import shortage
 from srshards.storage.scratch import scratch_root
 from srshards.storage.store import StoreError, is_local
 
-Job = Callable[[ShardTask, Report], ShardResult]
+Job = Callable[[ShardTask, Report, BeforeCommit], ShardResult]
 
 RUN_AGAIN = "Run the same command again: finished shards are kept."
 
@@ -29,13 +29,13 @@ class Engine(Protocol):
         ...
 
 
-def attempt(task: ShardTask, job: Job, report: Report) -> ShardResult | RunError:
+def attempt(task: ShardTask, job: Job, report: Report, before_commit: BeforeCommit) -> ShardResult | RunError:
     """What a worker process hands back: what the job returns, or the error that ends the run.
 
     A broken pipe is raised: nobody is left to be told.
     """
     try:
-        return job(task, report)
+        return job(task, report, before_commit)
     except (BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:

@@ -99,7 +99,7 @@ def make(
         if sizes:
             return Unlike(node_name(), sizes)
     reporter = _Reporter(task, board, mark)
-    result = attempt(task, job, reporter)
+    result = attempt(task, job, reporter.report, reporter.before_commit)
     return result if isinstance(result, RunError) else Made(result, reporter.done)
 
 
@@ -119,15 +119,16 @@ class _Reporter:
         self._task, self._board, self._mark = task, board, mark
         self._next_s = monotonic() + _REPORT_EVERY_S
 
-    def __call__(self, progress: Progress) -> None:
+    def report(self, progress: Progress) -> None:
         self.done += progress
-        if not progress.photos:
-            ray.get(self._board.put.remote(self._task.plan.name, self.done))  # the board dies with the run
-            if self._mark and not self._mark.exists():
-                raise RunError(_no_output(self._task.config.output))
-        elif monotonic() >= self._next_s:
+        if monotonic() >= self._next_s:
             self._board.put.remote(self._task.plan.name, self.done)
             self._next_s = monotonic() + _REPORT_EVERY_S
+
+    def before_commit(self) -> None:
+        ray.get(self._board.put.remote(self._task.plan.name, self.done))  # the board dies with the run
+        if self._mark and not self._mark.exists():
+            raise RunError(_no_output(self._task.config.output))
 
 
 def _no_output(output: Address) -> str:

@@ -61,6 +61,8 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+# Asked before a shard gets its name: raises when the run has ended, so that a maker that outlived it changes nothing.
+BeforeCommit = Callable[[], None]
 
 
 @dataclass
@@ -83,19 +85,21 @@ def limit_threads() -> None:
     cv2.setNumThreads(0)
 
 
-def build_shard(task: ShardTask, report: Report) -> ShardResult:
+def build_shard(task: ShardTask, report: Report, before_commit: BeforeCommit) -> ShardResult:
     """Make the shard in every scale of the task and write its done markers.
 
-    `report` is called after every photo and before the shard gets its name in each scale, in a store before its done
-    marker too; an exception from it, as any other, leaves no file of the shard behind in the scales that are not
-    finished (in a store, none that counts). Raises OSError when the shard cannot be written here,
-    StoreError when a store does not give a photo that it has or does not take the shard.
+    `report` is called after every photo; `before_commit` in each scale before the shard gets its name, and before its
+    done marker. An exception from either, as any other, leaves no shard behind in the scales that are not finished: no
+    file of it, or tar and index without a done marker, which do not count.
+
+    OSError when the shard cannot be written here; StoreError when a store does not give a photo that it has or does
+    not take the shard.
     """
     with contextlib.nullcontext() if is_local(task.config.output) else scratch_folder() as scratch:
-        return _build(task, report, scratch)
+        return _build(task, report, before_commit, scratch)
 
 
-def _build(task: ShardTask, report: Report, scratch: Path | None) -> ShardResult:
+def _build(task: ShardTask, report: Report, before_commit: BeforeCommit, scratch: Path | None) -> ShardResult:
     result = ShardResult(task.plan.name)
     outputs: list[_ScaleOutput] = []
     try:
@@ -104,8 +108,8 @@ def _build(task: ShardTask, report: Report, scratch: Path | None) -> ShardResult
         for photo, read in photos_with_bytes(task.plan.photos, task.config.input):
             report(_add_photo(photo, read, task.config, outputs, result.stage_s))
         for output in outputs:
-            report(Progress())
-            result.markers[output.scale] = output.commit(report)
+            before_commit()
+            result.markers[output.scale] = output.commit(before_commit)
     except BaseException:
         for output in outputs:
             output.abort()
@@ -219,7 +223,7 @@ class _ScaleOutput:
             description |= {"degradation": drawn, "libraries": libraries()}
         return dump_json(description, indent=None)
 
-    def commit(self, report: Report) -> Marker:
+    def commit(self, before_commit: BeforeCommit) -> Marker:
         with _timed(self._stage_s, "write"):
             marker = Marker(
                 fingerprint=shard_fingerprint(self._plan, self._config, self.scale),
@@ -230,8 +234,7 @@ class _ScaleOutput:
                 skipped=tuple(self.skipped),
                 statistics=self._statistics,
             )
-            if not is_local(self._marker_path):
-                report(Progress())  # sending takes minutes, in which the run may have ended
+            before_commit()  # sending a tar takes minutes, in which the run may have ended
             marker.write(self._marker_path)
         return marker
 
