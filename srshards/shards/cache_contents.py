@@ -11,7 +11,8 @@ from typing import BinaryIO
 
 from srshards.errors import RunError
 from srshards.format import SPLITS, Address, FormatError, Manifest, Member, ShardRecord, dump_index
-from srshards.shards.mapped import decode_image, mend, npy_header
+from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, npy_header
+from srshards.shards.mapped import mend
 from srshards.storage.store import pieces
 
 _TRIES = 3
@@ -89,7 +90,7 @@ class Decoder:
     def size(self, record: ShardRecord) -> int:
         """About how many bytes a decoded shard has: the images exactly, their records as they usually are."""
         images = self.images[record.split]
-        pixels = sum(_padded(len(npy_header(edge)) + 3 * edge**2) for edge in map(self._edge, images))
+        pixels = sum(_padded(NPY_HEADER_BYTES + 3 * edge**2) for edge in map(self._edge, images))
         return record.samples * (pixels + _BLOCK * len(images) + _JSON_BYTES * len(images)) + 2 * _BLOCK
 
     def write(self, raw: Path, index: list[list[Member]], out: BinaryIO) -> tuple[bytes, int, str]:
@@ -128,7 +129,7 @@ class Decoder:
         pixels = decode_image(memoryview(content))
         if pixels is None or pixels.shape != (edge, edge, 3):
             return member.extension, content
-        return f"{name}.npy", npy_header(edge) + pixels.tobytes()
+        return f"{name}.npy", npy_header(edge, edge) + pixels.tobytes()
 
     def _edge(self, image: str) -> int:
         """Of an image in px."""
