@@ -13,9 +13,10 @@ from PIL import Image
 
 from shardgen.shard.writer import ShardWriter
 from srshards.errors import RunError
-from srshards.format import CODECS, MAX_SIZE_PX, load_index
+from srshards.format import CODECS, MAX_SIZE_PX
 from srshards.imaging import codec
 from srshards.imaging.pixels import Pixels
+from srshards.shards.tar_index import load_index
 from srshards.storage.files import HashedFile, write_atomically
 
 images = st.tuples(st.integers(1, 50), st.integers(1, 50), st.integers(0, 2**32 - 1), st.sampled_from([2, 256])).map(

@@ -11,7 +11,8 @@ from helpers import generate, make_photo, make_photos, read_images, run_cli
 from PIL import Image
 
 from shardgen.shard.writer import ShardWriter
-from srshards.format import dump_json, load_index, load_json
+from srshards.format import dump_json, load_json
+from srshards.shards.tar_index import load_index
 
 
 def test_inspect_shows_all_that_matters(shards: Path) -> None:

@@ -12,8 +12,9 @@ from helpers import contract_files, generate, run_cli
 
 from shardgen.planning import config
 from shardgen.shard.writer import ShardWriter
-from srshards.format import dump_json, load_index, load_json
+from srshards.format import dump_json, load_json
 from srshards.imaging import codec
+from srshards.shards.tar_index import load_index
 
 Damage = Callable[[Path], None]
 

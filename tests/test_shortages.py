@@ -210,7 +210,7 @@ def test_no_shard_is_removed_for_lack_of_memory(
     for place in (
         "srshards.imaging.codec._decode_npy",
         "srshards.imaging.codec._decode_with_pillow",
-        "srshards.format.tarfile.open",
+        "srshards.shards.tar_index.tarfile.open",
     ):
         with monkeypatch.context() as patched:
             patched.setattr(place, out_of_memory)

@@ -33,9 +33,9 @@ from helpers import (
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from srshards.format import load_index
 from srshards.sampling.schedule import Schedule
 from srshards.shards.folder import open_shards
+from srshards.shards.tar_index import load_index
 from trainer.models.weights import read_weights, save_weights
 from trainer.runs.run_folder import RunFolder
 from trainer.training.learner import Learner

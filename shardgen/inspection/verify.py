@@ -15,12 +15,8 @@ from srshards.format import (
     Address,
     FormatError,
     Manifest,
-    Member,
     ShardRecord,
-    check_samples,
     dump_json,
-    index_of_tar,
-    load_index,
     load_manifest,
     shard_of_key,
 )
@@ -28,6 +24,7 @@ from srshards.imaging import codec
 from srshards.process.limits import shortage
 from srshards.shards.description import parse_description
 from srshards.shards.samples import refuse_link, scale_folders
+from srshards.shards.tar_index import Member, check_samples, index_of_tar, load_index
 from srshards.storage.ahead import ahead
 from srshards.storage.files import remove_temporaries
 from srshards.storage.output_lock import last_run, locked, output_of

@@ -25,8 +25,7 @@ from shardgen.planning.tiles import tiles_of
 from shardgen.shard.marker import Marker
 from shardgen.shard.statistics import ChannelSums, Statistics, psnr_up
 from shardgen.shard.triplet import Crop, TooSmall, decode_photo, hr_boxes, is_enlarged, make_triplet, render_crop
-from shardgen.shard.writer import ShardWriter
-from shardgen.shard_upload import UploadingShardWriter
+from shardgen.shard.writer import ShardWriter, UploadingShardWriter
 from srshards.errors import PhotoError
 from srshards.format import MAX_SAMPLES_PER_SHARD, Address, dump_json, image_names, sample_key, scale_folder
 from srshards.imaging import codec

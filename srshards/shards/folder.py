@@ -13,10 +13,7 @@ from srshards.format import (
     FormatError,
     Manifest,
     ShardRecord,
-    check_samples,
-    index_of_tar,
     link_out_of,
-    load_index,
     load_manifest,
     lr_name,
 )
@@ -25,6 +22,7 @@ from srshards.shards.cache_folder import CacheFolder
 from srshards.shards.cached import CachedShards
 from srshards.shards.mapped import MappedShard, mend
 from srshards.shards.shard_list import ShardList
+from srshards.shards.tar_index import check_samples, index_of_tar, load_index
 from srshards.storage.output_lock import being_written, wait_for
 from srshards.storage.store import list_files, list_folders, read_bytes
 

@@ -11,10 +11,7 @@ from srshards.format import (
     SHARD_FILE,
     Address,
     Manifest,
-    Member,
-    check_samples,
     link_out_of,
-    load_index,
     load_manifest,
     shard_of_key,
 )
@@ -22,6 +19,7 @@ from srshards.imaging import codec
 from srshards.imaging.pixels import Pixels
 from srshards.process.limits import shortage
 from srshards.shards.description import parse_description
+from srshards.shards.tar_index import Member, check_samples, load_index
 from srshards.storage.ahead import ahead
 from srshards.storage.output_lock import being_written, wait_for
 from srshards.storage.store import file_size, is_folder, is_local, list_files, list_folders, read_bytes, read_range
