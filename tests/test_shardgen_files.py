@@ -17,7 +17,7 @@ from srshards.format import CODECS, MAX_SIZE_PX
 from srshards.imaging import codec
 from srshards.imaging.pixels import Pixels
 from srshards.shards.tar_index import load_index
-from srshards.storage.files import HashedFile, write_atomically
+from srshards.storage.files import HashedFile, replacing, write_atomically, writing
 
 images = st.tuples(st.integers(1, 50), st.integers(1, 50), st.integers(0, 2**32 - 1), st.sampled_from([2, 256])).map(
     lambda t: np.random.default_rng(t[2]).integers(0, t[3], (t[0], t[1], 3), dtype=np.uint8)
@@ -99,6 +99,21 @@ def test_a_file_that_cannot_be_renamed_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         file.commit()
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_file_that_was_not_finished_leaves_the_old_one(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "new" / "folder" / "file", b"old")
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "new" / "folder" / "file") as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert {path.name: path.read_bytes() for path in temporary.parent.iterdir()} == {"file": b"old"}
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    target = tmp_path / "file" / "below"
+    with pytest.raises(RunError, match=rf"^cannot write {target}: File exists$"), writing(target):
+        write_atomically(target, b"x")
 
 
 def test_the_page_cache_is_no_condition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

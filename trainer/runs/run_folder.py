@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from srshards.errors import ReportedError, RunError, UsageError
 from srshards.format import Address
+from srshards.storage.files import remove_temporaries, write_atomically, writing
 from srshards.storage.store import (
     StoreError,
     file_size,
@@ -34,7 +35,6 @@ from srshards.storage.store import (
     upload,
     write_bytes,
 )
-from trainer.files import remove_temporaries, write_atomically
 
 _CONFIG, _JOURNAL, _STATE, _JOB = "config.yaml", "journal.jsonl", "state.pt", ".job"
 _PLAN, _PREVIEWS = "plan.json", "previews"
@@ -131,16 +131,19 @@ class RunFolder:
         """Note the torchrun job that trains here, so that `run_of_job` finds the folder."""
         mark = self.home / _JOB
         if isinstance(mark, Path):
-            write_atomically(mark, job.encode())
+            with writing(mark):
+                write_atomically(mark, job.encode())
         else:
             write_bytes(mark, job.encode())
 
     def write_config(self, settings: dict[str, Any]) -> None:
-        write_atomically(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
+        with writing(self.config):
+            write_atomically(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
 
     def write_plan(self, facts: dict[str, Any]) -> None:
         """What the settings come to: for whoever looks at the run, no run depends on it."""
-        write_atomically(self.plan, json.dumps(facts, indent=2).encode())
+        with writing(self.plan):
+            write_atomically(self.plan, json.dumps(facts, indent=2).encode())
 
     def publish(self, patience_s: float = math.inf) -> None:
         """Put what has changed into the store, the state last: it speaks of all the others.
@@ -172,7 +175,8 @@ class RunFolder:
     def _fetch(self) -> None:
         for name in (_CONFIG, _JOURNAL, _STATE):
             if file_size(self.home / name) is not None:
-                write_atomically(self.path / name, read_bytes(self.home / name))
+                with writing(self.path / name):
+                    write_atomically(self.path / name, read_bytes(self.home / name))
                 self._published[self.path / name] = _version(self.path / name)
 
     def _bring_home(self, cause: BaseException | None = None) -> None:
