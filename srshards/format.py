@@ -10,7 +10,6 @@ Standard library only, so that a reader needs nothing else. `docs/formats.md` sa
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -115,20 +114,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
         raise ValueError(f"{text[:40]} is no number")
     return number
-
-
-def link_out_of(folder: Address, name: str) -> str | None:
-    """What is wrong with a file of a folder of shards that is a link out of it, or no plain file; None when it is not.
-
-    To be asked before it is read: pipes and devices may never end. The folder may well be a link. Stores have none.
-    """
-    if not isinstance(folder, Path):
-        return None
-    path = folder / name
-    target = Path(os.path.realpath(path))  # `resolve` raises for a link that leads to itself
-    if path.is_symlink() and target.parent != Path(os.path.realpath(path.parent)):
-        return f"{path} is a link that leads out of its folder, to {target}: put the file itself there"
-    return f"{path} is no plain file: put one there" if path.exists() and not path.is_file() else None
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def test_the_page_cache_is_no_condition(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_shard_is_a_tar_with_its_index(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, "train-000000", "train")
+    writer = ShardWriter(tmp_path, tmp_path, "train-000000", "train")
     for number in range(3):
         writer.add(f"{number:012d}", [("hr.npy", [b"abc", b"de"]), ("json", [b"{}" * 300])])
     record = writer.commit()
@@ -141,7 +141,7 @@ def test_a_shard_is_a_tar_with_its_index(tmp_path: Path) -> None:
 
 
 def test_a_shard_without_samples_is_no_file(tmp_path: Path) -> None:
-    assert ShardWriter(tmp_path, "train-000000", "train").commit() is None
+    assert ShardWriter(tmp_path, tmp_path, "train-000000", "train").commit() is None
     assert list(tmp_path.iterdir()) == []
 
 

@@ -311,7 +311,7 @@ def test_unpack_does_not_leave_its_folder(shards: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(shards, tmp_path / "mine"))
     folder = mine / "scale_2x"
     old, index = (folder / "val-000000.tar").read_bytes(), load_index(folder / "val-000000.idx")
-    writer = ShardWriter(folder, "val-000000", "val")
+    writer = ShardWriter(folder, folder, "val-000000", "val")
     for sample in index:
         members = [(m.extension, [old[m.offset : m.offset + m.size]]) for m in sample[:3]]
         described = {"source": "../../evil.png", "class": "x", "box": [0, 0, 1, 1], "scale": 2, "method": "cubic"}

@@ -38,7 +38,7 @@ def tar_of(folder: Path) -> Path:
 def rewrite(folder: Path, change: Callable[[list[tuple[str, list[bytes]]]], list[tuple[str, list[bytes]]]]) -> None:
     """Put a well-formed shard with other content in place, with index, marker and manifest to match."""
     old, index = tar_of(folder).read_bytes(), load_index(tar_of(folder).with_suffix(".idx"))
-    writer = ShardWriter(folder, "train-000001", "train")
+    writer = ShardWriter(folder, folder, "train-000001", "train")
     for sample in index:
         members = [(m.extension, [old[m.offset : m.offset + m.size]]) for m in sample]
         writer.add(sample[0].name.partition(".")[0], change(members))

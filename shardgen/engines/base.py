@@ -7,8 +7,7 @@ from typing import Protocol
 from shardgen.shard.job import BeforeCommit, Report, ShardResult, ShardTask
 from srshards.errors import RunError
 from srshards.process.limits import shortage
-from srshards.storage.scratch import scratch_root
-from srshards.storage.store import StoreError, is_local
+from srshards.storage.store import StoreError, storage_of
 
 Job = Callable[[ShardTask, Report, BeforeCommit], ShardResult]
 
@@ -54,8 +53,7 @@ def failure(task: ShardTask, error: Exception) -> RunError | None:
     if isinstance(error, StoreError):
         return RunError(f"{shard}: {error} Finished shards are kept.")
     if isinstance(error, OSError):
-        local = is_local(task.config.output)
-        place = task.config.output if local else f"{scratch_root()} (TMPDIR), before it is sent"
+        place = storage_of(task.config.output).written_to(task.config.output)
         return RunError(
             f"cannot write {shard} in {place}: {error.strerror or error}. Nothing half-written is left. Make room (or "
             "mend what is wrong) and run the same command again: finished shards are kept."

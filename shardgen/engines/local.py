@@ -16,7 +16,7 @@ from shardgen.shard.job import Progress, Report, ShardResult, ShardTask, limit_t
 from srshards.errors import RunError, UsageError
 from srshards.process.fork_server import TERMINAL_SIGNALS, start_fork_server
 from srshards.process.limits import too_many_workers
-from srshards.storage.store import is_local
+from srshards.storage.store import storage_of
 
 _REPORT_EVERY_S = 0.1
 _FILES_PER_WORKER = 3  # that this process has open to talk to it
@@ -127,7 +127,7 @@ def _work(connection: "Connection[Any, Any]", job: Job) -> None:
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             task = connection.recv()
-            if not (follows_parent or is_local(task.config.output)):
+            if not (follows_parent or storage_of(task.config.output).is_local):
                 follows_parent = True
                 Thread(target=_end_with_parent, name="parent", daemon=True).start()
             reporter = _Reporter(connection)

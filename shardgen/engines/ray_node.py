@@ -19,6 +19,7 @@ from shardgen.shard.job import Progress, ShardResult, ShardTask, limit_threads
 from srshards import __version__
 from srshards.errors import RunError
 from srshards.format import Address
+from srshards.storage.store import local_path, storage_of
 
 _REPORT_EVERY_S = 1.0
 
@@ -94,8 +95,8 @@ def make(
         )
     if mark and not mark.exists():
         return RunError(_no_output(task.config.output))
-    if compare and isinstance(task.config.input, Path):
-        sizes = unlike_listed(task.config.input, task.plan.photos)
+    if compare and storage_of(task.config.input).is_local:
+        sizes = unlike_listed(local_path(task.config.input), task.plan.photos)
         if sizes:
             return Unlike(node_name(), sizes)
     reporter = _Reporter(task, board, mark)

@@ -14,7 +14,7 @@ from srshards.imaging.pixels import Pixels
 from srshards.process.resources import available_cpus
 from srshards.shards.samples import StoredSample, stored_samples
 from srshards.storage.ahead import ahead
-from srshards.storage.store import is_local
+from srshards.storage.store import storage_of
 
 _REQUESTS_AT_ONCE = 16
 
@@ -67,7 +67,7 @@ def survey(manifest: Manifest, limit: int, report: Callable[[Progress], None]) -
             return sample, str(error)
 
     cv2.setNumThreads(0)  # there is a thread for each CPU already
-    at_once = available_cpus() if is_local(manifest.folder) else _REQUESTS_AT_ONCE
+    at_once = available_cpus() if storage_of(manifest.folder).is_local else _REQUESTS_AT_ONCE
     for future in ahead(measure, _chosen(found, limit), at_once):
         sample, result = future.result()
         if isinstance(result, Measured):

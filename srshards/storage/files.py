@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from srshards.errors import RunError
+from srshards.format import Address
 
 Buffer = bytes | bytearray | memoryview
 
@@ -62,7 +63,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Address) -> Iterator[None]:
     """RunError that names `path` and the reason, for whatever keeps the block from writing it."""
     try:
         yield

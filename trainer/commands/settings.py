@@ -13,7 +13,8 @@ from srshards.format import Address
 from srshards.plain_yaml import Scalar, load_as_written
 from srshards.storage.store import file_size, read_bytes
 from srshards.terminal.text import did_you_mean
-from trainer.runs.run_folder import RunFolder, existing_run, forget_job, run_of_job
+from trainer.runs.find_run import existing_run, forget_job, run_of_job
+from trainer.runs.run_folder import RunFolder
 from trainer.training.config import FREE_TO_CHANGE, TrainConfig, option_names
 
 

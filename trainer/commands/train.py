@@ -16,7 +16,8 @@ from trainer.commands.settings import refuse_changes, resolve
 from trainer.commands.tables import quality_table
 from trainer.distributed.group import RankGroup, open_group
 from trainer.distributed.rank import RankInfo
-from trainer.runs.run_folder import RunFolder, new_run
+from trainer.runs.find_run import new_run
+from trainer.runs.run_folder import RunFolder
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.plan import Plan
