@@ -8,7 +8,8 @@ import numpy as np
 
 from benchmarks.common import PhotoSet, python_module, timed_command
 from benchmarks.peers.task import SCALE
-from srshards.format import image_names, load_index, load_manifest
+from srshards.format import image_names, load_manifest
+from srshards.shards.tar_index import load_index
 
 HR_PX = 512
 CODECS = ("npy", "png", "webp")

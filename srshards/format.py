@@ -1,29 +1,25 @@
-"""The contract between generator and trainer: names, members, index, marker and manifest of a folder of shards.
+"""The contract between generator and trainer: names, keys, JSON and manifest of a folder of shards.
 
 Standard library only, so that a reader needs nothing else. `docs/formats.md` says the same in words.
 
     scale_4x/train-000003.tar    the samples: KEY.hr.npy, KEY.lr.npy, KEY.lr1.npy ..., KEY.up.npy, KEY.json
-    scale_4x/train-000003.idx    where each member lies (the text index of NVIDIA DALI, v1.2)
+    scale_4x/train-000003.idx    where each member lies: `srshards.shards.tar_index`
     scale_4x/train-000003.json   the done marker, written last: a shard without it is not there
     scale_4x/manifest.json       the table of contents, written when every shard of the folder is whole
 """
 
 import json
 import math
-import os
 import re
-import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from upath import UPath
 
 FORMAT_VERSION = 2  # 1 had one LR per sample and always `up`; it still reads
-INDEX_VERSION = "v1.2"
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "val")
 CODECS = ("npy", "png", "webp")
@@ -36,8 +32,7 @@ SCALE_FOLDER = re.compile(r"scale_(?P<scale>[2-8])x")
 
 MAX_SHARDS = 10**6
 MAX_SAMPLES_PER_SHARD = 10**5
-_MAX_BYTES = 2**62  # of a file: offsets beyond are no numbers that a file could have
-_NUMBER = re.compile(r"[0-9]{1,19}")
+MAX_BYTES = 2**62  # of a file: offsets beyond are no numbers that a file could have
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 # A file or folder of this machine, or of a store; and what gives a file's bytes. For stores: `srshards.storage.store`.
@@ -121,113 +116,6 @@ def _finite(text: str) -> float:
     return number
 
 
-def link_out_of(folder: Address, name: str) -> str | None:
-    """What is wrong with a file of a folder of shards that is a link out of it, or no plain file; None when it is not.
-
-    To be asked before it is read: pipes and devices may never end. The folder may well be a link. Stores have none.
-    """
-    if not isinstance(folder, Path):
-        return None
-    path = folder / name
-    target = Path(os.path.realpath(path))  # `resolve` raises for a link that leads to itself
-    if path.is_symlink() and target.parent != Path(os.path.realpath(path.parent)):
-        return f"{path} is a link that leads out of its folder, to {target}: put the file itself there"
-    return f"{path} is no plain file: put one there" if path.exists() and not path.is_file() else None
-
-
-# ---- index
-
-
-class Member(NamedTuple):
-    """One file in a tar: its extension (all after the name's first dot), where its bytes lie, and its name."""
-
-    extension: str
-    offset: int
-    size: int
-    name: str
-
-
-def dump_index(samples: Iterable[Sequence[Member]]) -> bytes:
-    """DALI's index text: `v1.2 COUNT`, then a line per sample of `extension offset size name` groups."""
-    lines = [
-        " ".join(f"{member.extension} {member.offset} {member.size} {member.name}" for member in sample)
-        for sample in samples
-    ]
-    return "\n".join([f"{INDEX_VERSION} {len(lines)}", *lines, ""]).encode("ascii")
-
-
-def load_index(path: Address, read: Read = Path.read_bytes) -> list[list[Member]]:
-    """The samples of an index file. FormatError when a line is not what the header promises."""
-    try:
-        header, *lines = read(path).decode("ascii").splitlines()
-        version, count = header.split()
-        if version != INDEX_VERSION:
-            raise FormatError(f"{path}: expected index {INDEX_VERSION}, found {version}")
-        if _number(count) != len(lines):
-            raise FormatError(f"{path}: the first line promises {count} samples, the file has {len(lines)}")
-        return [_parse_sample(line) for line in lines]
-    except ValueError as error:
-        raise FormatError(f"{path} is no {INDEX_VERSION} index ({error})") from error
-
-
-def _parse_sample(line: str) -> list[Member]:
-    words = line.split()
-    if not words or len(words) % 4:
-        raise ValueError(f"a line of {len(words)} words; expected groups of 4")
-    groups = [words[start : start + 4] for start in range(0, len(words), 4)]
-    return [Member(extension, _number(offset), _number(size), name) for extension, offset, size, name in groups]
-
-
-def _number(word: str) -> int:
-    if not _NUMBER.fullmatch(word) or int(word) > _MAX_BYTES:
-        raise ValueError(f"expected a number of bytes, found {word[:40]!r}")
-    return int(word)
-
-
-def index_of_tar(file: IO[bytes], where: Address) -> list[list[Member]]:
-    """The samples as the tar's own headers tell of them. FormatError when it is no tar of plain files."""
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
-            infos = list(archive)
-    except MemoryError:
-        raise
-    except Exception as error:  # tarfile raises all sorts of things on damaged data
-        raise FormatError(f"{where} is no whole tar ({error})") from error
-    if any(info.type != tarfile.REGTYPE for info in infos):
-        raise FormatError(f"{where} holds something else than plain files")
-    members = [Member(info.name.partition(".")[2], info.offset_data, info.size, info.name) for info in infos]
-    return [list(group) for _, group in groupby(members, key=lambda member: member.name.partition(".")[0])]
-
-
-def check_samples(samples: Sequence[Sequence[Member]], where: Address, num_samples: int, num_bytes: int) -> None:
-    """FormatError, which begins with `where`, unless these can be the samples of a tar of so many bytes.
-
-    They are as many as they should be, their keys are those of one shard in order, of the one that `where` is called
-    after, and no member leaves the file.
-    """
-    if len(samples) != num_samples:
-        raise FormatError(f"{where}: expected {num_samples} samples as in the manifest, found {len(samples)}")
-    if not samples:
-        return
-    shard = shard_of_key(samples[0][0].name.partition(".")[0])
-    match = SHARD_FILE.fullmatch(where.name)
-    if match and match["name"] != shard:
-        raise FormatError(f"{where}: its samples belong to another shard, {shard}")
-    split, number = shard.split("-")
-    for ordinal, members in enumerate(samples):
-        key = sample_key(split, int(number), ordinal)
-        for member in members:
-            if member.name != f"{key}.{member.extension}":
-                raise FormatError(f"{where}: expected a member of sample {key}, found {member.name[:80]!r}")
-            if member.offset + member.size > num_bytes:
-                raise FormatError(f"{where}: {member.name} ends beyond the {num_bytes:,} bytes of its tar")
-        if len({member.extension for member in members}) != len(members):
-            raise FormatError(f"{where}: a member of sample {key} stands twice")
-
-
-# ---- marker and manifest
-
-
 @dataclass(frozen=True)
 class ShardRecord:
     """A shard as the manifest lists it. `bytes` is the size of the tar, `sha256` the hash of all of it."""
@@ -252,7 +140,7 @@ def parse_record(value: Any, where: Address) -> ShardRecord:
     match = SHARD_FILE.fullmatch(record.name + ".tar")
     if not match or match["split"] != record.split:
         raise FormatError(f"{where}: {record.name[:80]!r} of split {record.split[:80]!r} is no shard name")
-    if not (0 <= record.samples <= MAX_SAMPLES_PER_SHARD and 0 < record.bytes <= _MAX_BYTES):
+    if not (0 <= record.samples <= MAX_SAMPLES_PER_SHARD and 0 < record.bytes <= MAX_BYTES):
         raise FormatError(f"{where}: {record.name} cannot have {record.samples} samples in {record.bytes} bytes"[:300])
     if not _SHA256.fullmatch(record.sha256):
         raise FormatError(f"{where}: {record.sha256[:80]!r} of {record.name} is no sha256")

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from shardgen.cli import main
-from srshards.format import load_index
 from srshards.imaging import codec
+from srshards.shards.tar_index import load_index
 
 PATIENCE_S = 100.0  # how long a test waits for what has to come, on a machine that is busy with other things
 

@@ -1,5 +1,6 @@
 """The contract: what the generator writes is what WebDataset, DALI, tar and our own reader find."""
 
+import io
 import json
 import re
 import subprocess
@@ -14,27 +15,21 @@ from helpers import generate, read_images
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srshards.format import (
-    FormatError,
-    Member,
-    dump_index,
-    dump_json,
-    load_index,
-    load_json,
-    load_manifest,
-    sample_key,
-    shard_name,
-    shard_of_key,
-)
+from srshards.format import FormatError, dump_json, load_json, load_manifest, sample_key, shard_name, shard_of_key
 from srshards.imaging import codec
+from srshards.shards.tar_index import Member, dump_index, index_of_tar, load_index
 
 
 def test_importing_the_contract_loads_only_the_standard_library() -> None:
-    program = "import sys; before = set(sys.modules); import srshards.format; print(*(set(sys.modules) - before))"
+    program = (
+        "import sys; before = set(sys.modules); import srshards.format, srshards.shards.tar_index;"
+        "print(*(set(sys.modules) - before))"
+    )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    foreign = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"shardgen"}
+    foreign = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"srshards"}
     assert not foreign
-    assert {name for name in loaded if name.startswith("shardgen")} == {"shardgen", "srshards.format"}
+    ours = {name for name in loaded if name.partition(".")[0] == "srshards"}
+    assert ours == {"srshards", "srshards.format", "srshards.shards", "srshards.shards.tar_index"}
 
 
 @given(split=st.sampled_from(["train", "val"]), number=st.integers(0, 999_999), ordinal=st.integers(0, 99_999))
@@ -91,6 +86,35 @@ def test_a_damaged_index_is_named(content: bytes, message: str, tmp_path: Path) 
     with pytest.raises(FormatError, match=message) as error:
         load_index(path)
     assert str(path) in str(error.value)
+
+
+def tar_of(*infos: tarfile.TarInfo) -> io.BytesIO:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for info in infos:
+            archive.addfile(info)
+    stream.seek(0)
+    return stream
+
+
+def link_named(name: str) -> tarfile.TarInfo:
+    link = tarfile.TarInfo(name)
+    link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
+    return link
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (io.BytesIO(b"not a tar" * 100), "train-000000.tar is no whole tar"),
+        (tar_of(link_named("000000000000.json")), "train-000000.tar holds something else than plain files"),
+        (tar_of(tarfile.TarInfo("000000000000.hr npy")), "'000000000000.hr npy' is not the name of a member"),
+        (tar_of(tarfile.TarInfo("000000000000.é")), "'000000000000.é' is not the name of a member"),
+    ],
+)
+def test_a_tar_that_is_not_a_shard_is_named(content: io.BytesIO, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        index_of_tar(content, Path("train-000000.tar"))
 
 
 def test_json_is_readable_utf8_unless_a_name_is_none(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from srshards.format import dump_index, load_index
+from srshards.shards.tar_index import dump_index, load_index
 from tests.drill import corruption
 from tests.drill.line import drill_line
 from tests.drill.lines import LINES

@@ -18,7 +18,8 @@ import pytest
 import torch
 from helpers import SMALL, Ended, all_files, generate, run_cli, trainer
 
-from srshards.format import dump_index, dump_json, load_index, load_json
+from srshards.format import dump_json, load_json
+from srshards.shards.tar_index import dump_index, load_index
 from trainer.models import network_spec
 
 MARK = "was-run"

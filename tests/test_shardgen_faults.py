@@ -16,6 +16,10 @@ import psutil
 import pytest
 from helpers import PATIENCE_S, all_files, close_terminal_under, contract_files, generate, make_photos, run_cli
 
+from shardgen.generate.run import prepare
+from shardgen.planning.config import Config
+from shardgen.shard.job import build_shard
+
 ARGS = ("-s", 2, 3, 4, "--size", 256, "--shard-bytes", "5MB", "--workers", 2)
 
 
@@ -262,3 +266,27 @@ def test_a_shard_that_lost_a_file_is_made_again(
     assert "Shards: 1 made" in done.stdout
     assert contract_files(mine) == contract_files(shards)
     assert run_cli("verify", mine).returncode == 0
+
+
+def test_a_maker_whose_run_has_ended_commits_nothing(photos: Path, tmp_path: Path) -> None:
+    task = prepare(Config(photos, tmp_path / "out", (2,), 64)).tasks[0]
+    (tmp_path / "out").mkdir()
+
+    def before_commit() -> None:
+        raise RuntimeError("the run has ended")
+
+    with pytest.raises(RuntimeError, match="the run has ended"):
+        build_shard(task, lambda progress: None, before_commit)
+    assert not all_files(tmp_path / "out")
+
+
+def test_whether_the_run_goes_on_is_asked_before_the_tar_and_before_the_marker(photos: Path, tmp_path: Path) -> None:
+    task = prepare(Config(photos, tmp_path / "out", (2,), 64)).tasks[0]
+    (tmp_path / "out").mkdir()
+    there: list[set[str]] = []
+
+    def before_commit() -> None:
+        there.append({name for name in all_files(tmp_path / "out") if not name.endswith(".tmp")})
+
+    build_shard(task, lambda progress: None, before_commit)
+    assert there == [set(), {"scale_2x/train-000000.idx", "scale_2x/train-000000.tar"}]

@@ -13,10 +13,11 @@ from PIL import Image
 
 from shardgen.shard.writer import ShardWriter
 from srshards.errors import RunError
-from srshards.format import CODECS, MAX_SIZE_PX, load_index
+from srshards.format import CODECS, MAX_SIZE_PX
 from srshards.imaging import codec
 from srshards.imaging.pixels import Pixels
-from srshards.storage.files import HashedFile, write_atomically
+from srshards.shards.tar_index import load_index
+from srshards.storage.files import HashedFile, replacing, write_atomically, writing
 
 images = st.tuples(st.integers(1, 50), st.integers(1, 50), st.integers(0, 2**32 - 1), st.sampled_from([2, 256])).map(
     lambda t: np.random.default_rng(t[2]).integers(0, t[3], (t[0], t[1], 3), dtype=np.uint8)
@@ -100,6 +101,21 @@ def test_a_file_that_cannot_be_renamed_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
+def test_a_file_that_was_not_finished_leaves_the_old_one(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "new" / "folder" / "file", b"old")
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "new" / "folder" / "file") as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert {path.name: path.read_bytes() for path in temporary.parent.iterdir()} == {"file": b"old"}
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    target = tmp_path / "file" / "below"
+    with pytest.raises(RunError, match=rf"^cannot write {target}: File exists$"), writing(target):
+        write_atomically(target, b"x")
+
+
 def test_the_page_cache_is_no_condition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On systems without O_DIRECT the same bytes are written the ordinary way."""
     monkeypatch.delattr("os.O_DIRECT")
@@ -110,7 +126,7 @@ def test_the_page_cache_is_no_condition(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_shard_is_a_tar_with_its_index(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, "train-000000", "train")
+    writer = ShardWriter(tmp_path, tmp_path, "train-000000", "train")
     for number in range(3):
         writer.add(f"{number:012d}", [("hr.npy", [b"abc", b"de"]), ("json", [b"{}" * 300])])
     record = writer.commit()
@@ -125,7 +141,7 @@ def test_a_shard_is_a_tar_with_its_index(tmp_path: Path) -> None:
 
 
 def test_a_shard_without_samples_is_no_file(tmp_path: Path) -> None:
-    assert ShardWriter(tmp_path, "train-000000", "train").commit() is None
+    assert ShardWriter(tmp_path, tmp_path, "train-000000", "train").commit() is None
     assert list(tmp_path.iterdir()) == []
 
 

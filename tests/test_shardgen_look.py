@@ -11,7 +11,8 @@ from helpers import generate, make_photo, make_photos, read_images, run_cli
 from PIL import Image
 
 from shardgen.shard.writer import ShardWriter
-from srshards.format import dump_json, load_index, load_json
+from srshards.format import dump_json, load_json
+from srshards.shards.tar_index import load_index
 
 
 def test_inspect_shows_all_that_matters(shards: Path) -> None:
@@ -310,7 +311,7 @@ def test_unpack_does_not_leave_its_folder(shards: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(shards, tmp_path / "mine"))
     folder = mine / "scale_2x"
     old, index = (folder / "val-000000.tar").read_bytes(), load_index(folder / "val-000000.idx")
-    writer = ShardWriter(folder, "val-000000", "val")
+    writer = ShardWriter(folder, folder, "val-000000", "val")
     for sample in index:
         members = [(m.extension, [old[m.offset : m.offset + m.size]]) for m in sample[:3]]
         described = {"source": "../../evil.png", "class": "x", "box": [0, 0, 1, 1], "scale": 2, "method": "cubic"}

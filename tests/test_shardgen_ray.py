@@ -271,9 +271,9 @@ ENGINE = """
         if sum(report.photos for report in reports) >= 2:
             shown.touch()
 
-    def deadly(task, report):  # its first two makers die when what they reported has been seen
+    def deadly(task, report, before_commit):  # its first two makers die when what they reported has been seen
         for _ in task.plan.photos[:-1]:
-            report._next_s = 0
+            report.__self__._next_s = 0
             report(Progress(1, 0, 10))
         with open(attempts, "a") as file:
             file.write("x")
@@ -282,19 +282,19 @@ ENGINE = """
         if attempts.stat().st_size <= 2:
             os._exit(7)
         report(Progress(1, 1, 10))
-        report(Progress())
+        before_commit()
         assert (cv2.getNumThreads(), os.environ["OMP_NUM_THREADS"]) == (1, "1")
         return ShardResult(task.plan.name)
 
-    def always_deadly(task, report):
+    def always_deadly(task, report, before_commit):
         with open(attempts, "a") as file:
             file.write("x")
         os._exit(7)
 
-    def full(task, report):
+    def full(task, report, before_commit):
         raise OSError(28, "No space left on device")
 
-    def faulty(task, report):
+    def faulty(task, report, before_commit):
         return 1 // 0
 
     with ray_engine(address, 1) as engine:

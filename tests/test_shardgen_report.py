@@ -18,9 +18,10 @@ from shardgen.report.figures import histogram
 from shardgen.report.gallery import gallery, spanning
 from shardgen.report.survey import survey
 from shardgen.report.text import distinct, short, size_text
-from srshards.format import dump_json, load_index, load_json
+from srshards.format import dump_json, load_json
 from srshards.page.render import MAX_PAGE_BYTES
 from srshards.shards.samples import open_manifest, stored_samples
+from srshards.shards.tar_index import load_index
 from tests.drill.s3_server import Bucket
 
 ODD = tuple(map(os.fsdecode, (b"\xe9t\xe9.jpg", b"two\nlines.jpg", b"#1.jpg", b'"a".jpg', b" b&.jpg", b"<b>bold.jpg")))

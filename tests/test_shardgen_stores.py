@@ -23,7 +23,7 @@ from upath import UPath
 
 from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
-from shardgen.shard.job import Progress, build_shard
+from shardgen.shard.job import build_shard
 from srshards.storage.retry import ask
 from srshards.storage.store import parse_address
 from tests.drill.fault_proxy import FaultKind
@@ -511,15 +511,15 @@ def test_an_interrupt_does_not_wait_for_the_store(
 
 @pytest.mark.parametrize("ends_at", ["scale_2x/train-000000.idx", "scale_2x/train-000000.json"])
 def test_a_maker_whose_run_has_ended_finishes_nothing(ends_at: str, s3: Bucket, photos: Path) -> None:
-    """As a task of a cluster that is taken for dead: it goes on making, and must be stopped by what it reports to."""
+    """As a task of a cluster that is taken for dead: it goes on making, and is stopped before it commits."""
     task = prepare(Config(photos, parse_address(f"{s3.address}/shards"), (2, 3), 64)).tasks[0]
 
-    def report(_: Progress) -> None:
+    def before_commit() -> None:
         if ends_at in s3.keys("shards"):
             raise RuntimeError("the run has ended")
 
     with pytest.raises(RuntimeError, match="the run has ended"):
-        build_shard(task, report)
+        build_shard(task, lambda progress: None, before_commit)
     last = {"scale_2x/train-000000.json"} if ends_at.endswith(".json") else set()
     assert s3.keys("shards") == {"scale_2x/train-000000.tar", "scale_2x/train-000000.idx"} | last
 

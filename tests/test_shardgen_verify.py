@@ -12,8 +12,9 @@ from helpers import contract_files, generate, run_cli
 
 from shardgen.planning import config
 from shardgen.shard.writer import ShardWriter
-from srshards.format import dump_json, load_index, load_json
+from srshards.format import dump_json, load_json
 from srshards.imaging import codec
+from srshards.shards.tar_index import load_index
 
 Damage = Callable[[Path], None]
 
@@ -37,7 +38,7 @@ def tar_of(folder: Path) -> Path:
 def rewrite(folder: Path, change: Callable[[list[tuple[str, list[bytes]]]], list[tuple[str, list[bytes]]]]) -> None:
     """Put a well-formed shard with other content in place, with index, marker and manifest to match."""
     old, index = tar_of(folder).read_bytes(), load_index(tar_of(folder).with_suffix(".idx"))
-    writer = ShardWriter(folder, "train-000001", "train")
+    writer = ShardWriter(folder, folder, "train-000001", "train")
     for sample in index:
         members = [(m.extension, [old[m.offset : m.offset + m.size]]) for m in sample]
         writer.add(sample[0].name.partition(".")[0], change(members))

@@ -23,8 +23,8 @@ from shardgen.planning.config import Config
 from shardgen.report.survey import survey
 from srshards.errors import RunError
 from srshards.format import MAX_SIZE_PX, load_manifest
+from srshards.imaging.codec import decode_image
 from srshards.process.limits import signals_ignored_by_children
-from srshards.shards.mapped import decode_image
 
 FILES = "too many open files: this process may have"
 MEMORY = "out of memory: take fewer --workers, smaller images or batches, or raise the limit (`ulimit -v`"
@@ -183,7 +183,7 @@ def test_a_shard_that_memory_does_not_suffice_for_says_what_to_lower(
 
 def test_a_worker_hands_back_that_memory_does_not_suffice(few_photos: Path, tmp_path: Path) -> None:
     (task, *_) = prepare(Config(few_photos, tmp_path, scales=(2,), size=64)).tasks
-    error = attempt(task, out_of_memory, lambda progress: None)
+    error = attempt(task, out_of_memory, lambda progress: None, lambda: None)
     assert isinstance(error, RunError) and MEMORY in str(error) and "fault of the program" not in str(error)
 
 
@@ -209,8 +209,8 @@ def test_no_shard_is_removed_for_lack_of_memory(
     before = all_files(tmp_path)
     for place in (
         "srshards.imaging.codec._decode_npy",
-        "srshards.imaging.codec._decode_image",
-        "srshards.format.tarfile.open",
+        "srshards.imaging.codec._decode_with_pillow",
+        "srshards.shards.tar_index.tarfile.open",
     ):
         with monkeypatch.context() as patched:
             patched.setattr(place, out_of_memory)
@@ -224,7 +224,7 @@ def test_an_image_that_memory_does_not_suffice_for_is_not_replaced_by_another(
     few_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generate(few_photos, tmp_path, "-s", 2, "--codec", "png")
-    monkeypatch.setattr("srshards.shards.mapped.Image.open", out_of_memory)
+    monkeypatch.setattr("srshards.imaging.codec.Image.open", out_of_memory)
     done = trainer("--shards", tmp_path / "scale_2x", "--out", tmp_path / "runs", *SMALL, "--steps", 1)
     assert done.code == 2 and "out of memory in step 1" in done.err and "Damaged" not in done.err
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import hashlib
 import json
 import os
 import pickle
@@ -25,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srshards.errors import RunError, UsageError
-from srshards.format import ShardRecord, load_index
+from srshards.format import ShardRecord
 from srshards.loader.prefetch import Ahead, FetchedAhead, Fetcher
 from srshards.loader.source import Batch
 from srshards.sampling import schedule as schedule_room
@@ -37,6 +38,7 @@ from srshards.shards.cache_folder import CacheFolder, NoRoomError
 from srshards.shards.cached import CachedShards
 from srshards.shards.folder import open_shards
 from srshards.shards.mapped import DamagedMember, MappedShard
+from srshards.shards.tar_index import load_index
 from srshards.storage.store import parse_address
 from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 from trainer.distributed.rank import RankInfo
@@ -502,8 +504,9 @@ def test_compressed_shards_are_decoded_once_to_what_npy_shards_are(store: Store,
     assert same(webp, npy)
     assert "has to be decoded" not in said and "shards there, decoded" in said
     assert {name.partition(".")[2] for name in all_files(cache)} == {"lock", "npy.tar", "npy.idx", "npy.json"}
-    decoded = {path.read_bytes() for path in cache.glob("*.tar")}
-    assert decoded == {path.read_bytes() for path in (store.local / "one-npy" / "scale_2x").glob("*.tar")}
+    for suffix in (".tar", ".idx"):
+        decoded = {path.read_bytes() for path in cache.glob(f"*{suffix}")}
+        assert decoded == {path.read_bytes() for path in (store.local / "one-npy" / "scale_2x").glob(f"*{suffix}")}
     assert store.requests() == 2
     again, _ = trained(tmp_path / "again", *args, "--verify")
     assert same(again, npy)
@@ -536,6 +539,26 @@ def test_what_is_damaged_in_the_cache_is_not_decoded(store: Store, tmp_path: Pat
     assert store.requests() == 2 and not compressed.tar(record).exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "num_samples", "message"),
+    [
+        (b"not a tar" * 1000, 1, "is no whole tar"),
+        (bytes(10240), 1, "expected 1 samples as in the manifest, found 0"),
+    ],
+)
+@pytest.mark.parametrize("decode", [False, True])
+def test_bytes_that_are_the_manifests_and_not_a_shard_are_named(
+    store: Store, tmp_path: Path, content: bytes, num_samples: int, message: str, decode: bool
+) -> None:
+    store.bucket.server.put(store.bucket.name, "odd/train-000000.tar", content)
+    record = ShardRecord("train-000000", "train", num_samples, len(content), hashlib.sha256(content).hexdigest())
+    decoder = Decoder.of(open_shards(store.local / "one-webp" / "scale_2x").manifest) if decode else None
+    shards = CachedShards(CacheFolder(tmp_path), parse_address(store.address("odd")), [record], decoder)
+    with pytest.raises(RunError, match=f"odd/train-000000.tar:? {message}.*; `shardgen verify s3://.*/odd --fix`"):
+        shards.fetch(record)
+    assert all_files(tmp_path) == {".lock"}
+
+
 def test_an_image_that_cannot_be_decoded_is_a_damaged_member(tmp_path: Path, store: Store) -> None:
     folder = store.local / "one-webp" / "scale_2x"
     tar = folder / "train-000000.tar"
@@ -546,8 +569,8 @@ def test_an_image_that_cannot_be_decoded_is_a_damaged_member(tmp_path: Path, sto
     broken = tmp_path / "broken.tar"
     broken.write_bytes(content)
     decoder = Decoder.of(open_shards(folder).manifest)
-    with open(tmp_path / "out.tar", "wb+", buffering=0) as out:
-        text, size, _ = decoder.write(broken, index, out)
+    with open(broken, "rb") as raw, open(tmp_path / "out.tar", "wb+", buffering=0) as out:
+        text, size, _ = decoder.write(raw, index, out)
     assert size == (tmp_path / "out.tar").stat().st_size
     (tmp_path / "out.idx").write_bytes(text)
     shard = MappedShard(tmp_path / "out.tar", len(index))

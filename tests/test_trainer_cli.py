@@ -28,7 +28,7 @@ from helpers import (
 )
 from PIL import Image
 
-from srshards.format import load_index
+from srshards.shards.tar_index import load_index
 from trainer.inference import image_function
 from trainer.models.weights import read_weights, save_weights
 from trainer.training import device

@@ -33,11 +33,11 @@ from helpers import (
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from srshards.format import load_index
 from srshards.sampling.schedule import Schedule
 from srshards.shards.folder import open_shards
+from srshards.shards.tar_index import load_index
 from trainer.models.weights import read_weights, save_weights
-from trainer.runs.folder import RunFolder
+from trainer.runs.lookup import run_folder
 from trainer.training.learner import Learner
 from trainer.training.loop import TrainingLoop
 from trainer.training.validation import Validation
@@ -448,8 +448,8 @@ def test_what_a_killed_run_left_half_written_is_removed_everywhere(shards: Path,
 HOLD_LOCK = """
     import sys
     from pathlib import Path
-    from trainer.runs.folder import RunFolder
-    with RunFolder(Path(sys.argv[1])).locked():
+    from trainer.runs.lookup import run_folder
+    with run_folder(Path(sys.argv[1])).locked():
         print("held", flush=True)
         sys.stdin.read()
 """
@@ -473,7 +473,7 @@ def test_a_second_process_is_refused_while_the_first_lives(shards: Path, tmp_pat
 def test_a_lock_is_let_go_when_a_run_ends_badly(shards: Path, tmp_path: Path) -> None:
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--run", "r")
     assert trainer(*words, "--init", tmp_path / "none.pth").code == 2
-    with RunFolder(tmp_path / "r").locked():
+    with run_folder(tmp_path / "r").locked():
         pass
 
 

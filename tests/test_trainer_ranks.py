@@ -24,8 +24,8 @@ from PIL import Image
 from torch.distributed import TCPStore
 
 from srshards.errors import RunError, UsageError
-from srshards.format import load_index
 from srshards.shards.folder import open_shards
+from srshards.shards.tar_index import load_index
 from tests.drill.s3_server import Bucket
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.distributed.rendezvous import join_attempt

@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 from test_trainer_stream import CPU, SEED, loaded, reader_of, workers
 
 from srshards.errors import RunError
-from srshards.format import load_index
 from srshards.loader import workers as loader_room
 from srshards.loader.batches import BatchReader, DamagedRow, Patches
 from srshards.loader.queues import with_pipes
@@ -37,6 +36,7 @@ from srshards.sampling.chunks import Chunks, Rows
 from srshards.sampling.schedule import Schedule
 from srshards.shards.folder import open_shards
 from srshards.shards.mapped import MappedShard
+from srshards.shards.tar_index import load_index
 from trainer.training.checks import checked_plan
 from trainer.training.config import MAX_PREFETCH, TrainConfig
 

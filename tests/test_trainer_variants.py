@@ -75,7 +75,7 @@ def make_folder(
     number = 0
     shards = [("train", shard, samples) for shard, samples in enumerate(SAMPLES_OF_SHARDS)]
     for split, shard, samples in (*shards, ("val", 0, NUM_VAL)):
-        writer = ShardWriter(folder, shard_name(split, shard), split)
+        writer = ShardWriter(folder, folder, shard_name(split, shard), split)
         for place in range(samples):
             names = image_names(variants if split == "train" else 1, has_up)
             members = {f"{name}.{codec}": list(codecs.encode(codec, picture(name, number))) for name in names}

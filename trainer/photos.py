@@ -19,7 +19,7 @@ from srshards.imaging.photo import Plane, decode, read_bytes
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.provenance import exif_mark
 from srshards.process.limits import shortage
-from trainer.files import replacing
+from srshards.storage.files import replacing, writing
 
 # HEIC is listed although it cannot be decoded: a folder of phone photos must not look empty.
 _EXTENSIONS = frozenset(
@@ -153,7 +153,7 @@ def write_photo(path: Path, photo: Photo) -> None:
     options = {**_OPTIONS[image_format], "exif": exif_mark("trainer upscale")}
     if photo.icc_profile and photo.icc_profile[_ICC_COLOUR_SPACE] == (b"GRAY" if grey else b"RGB "):
         options["icc_profile"] = photo.icc_profile
-    with replacing(path) as temporary:
+    with writing(path), replacing(path) as temporary:
         image.save(temporary, image_format, **options)
 
 

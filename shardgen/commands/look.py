@@ -17,7 +17,7 @@ from srshards.errors import ReportedError, UsageError
 from srshards.format import MAX_SCALE, MIN_SCALE, SPLITS, Address
 from srshards.imaging.contact_sheet import save_png
 from srshards.imaging.provenance import why_not
-from srshards.storage.store import file_size, is_folder
+from srshards.storage.store import AddressError, file_size, is_folder, local_path
 from srshards.terminal.help import Command
 from srshards.terminal.output_file import FileToWrite
 from srshards.terminal.text import Choice, plural, say
@@ -56,13 +56,15 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
         say(f"{output}: {plural(rows, 'sample')} of {source}")
         return
     loaded = load_recipe(recipe)
-    if not isinstance(source, Path):
-        raise UsageError(f"{source} lies in a store: --recipe shows a photo of this machine")
-    if source.is_dir():
+    try:
+        photo = local_path(source)
+    except AddressError:
+        raise UsageError(f"{source} lies in a store: --recipe shows a photo of this machine") from None
+    if photo.is_dir():
         raise UsageError(f"{source} is a folder: name a photo to show under the draws of --recipe {recipe}")
-    if output.exists() and source.exists() and output.samefile(source):
+    if output.exists() and photo.exists() and output.samefile(photo):
         raise UsageError(f"{output} is the photo to show: name another --output")
-    draw_recipe_preview(source, loaded, scale, count or 8, output)
+    draw_recipe_preview(photo, loaded, scale, count or 8, output)
     say(f"{output}: {source} under {count or 8} draws of {loaded.name}, {scale}x")
 
 

@@ -4,13 +4,12 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from shardgen.shard.job import Report, ShardResult, ShardTask
+from shardgen.shard.job import BeforeCommit, Report, ShardResult, ShardTask
 from srshards.errors import RunError
 from srshards.process.limits import shortage
-from srshards.storage.scratch import scratch_root
-from srshards.storage.store import StoreError, is_local
+from srshards.storage.store import StoreError, storage_of
 
-Job = Callable[[ShardTask, Report], ShardResult]
+Job = Callable[[ShardTask, Report, BeforeCommit], ShardResult]
 
 RUN_AGAIN = "Run the same command again: finished shards are kept."
 
@@ -29,13 +28,13 @@ class Engine(Protocol):
         ...
 
 
-def attempt(task: ShardTask, job: Job, report: Report) -> ShardResult | RunError:
+def attempt(task: ShardTask, job: Job, report: Report, before_commit: BeforeCommit) -> ShardResult | RunError:
     """What a worker process hands back: what the job returns, or the error that ends the run.
 
     A broken pipe is raised: nobody is left to be told.
     """
     try:
-        return job(task, report)
+        return job(task, report, before_commit)
     except (BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
@@ -54,8 +53,7 @@ def failure(task: ShardTask, error: Exception) -> RunError | None:
     if isinstance(error, StoreError):
         return RunError(f"{shard}: {error} Finished shards are kept.")
     if isinstance(error, OSError):
-        local = is_local(task.config.output)
-        place = task.config.output if local else f"{scratch_root()} (TMPDIR), before it is sent"
+        place = storage_of(task.config.output).written_to(task.config.output)
         return RunError(
             f"cannot write {shard} in {place}: {error.strerror or error}. Nothing half-written is left. Make room (or "
             "mend what is wrong) and run the same command again: finished shards are kept."

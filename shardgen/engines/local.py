@@ -16,7 +16,7 @@ from shardgen.shard.job import Progress, Report, ShardResult, ShardTask, limit_t
 from srshards.errors import RunError, UsageError
 from srshards.process.fork_server import TERMINAL_SIGNALS, start_fork_server
 from srshards.process.limits import too_many_workers
-from srshards.storage.store import is_local
+from srshards.storage.store import storage_of
 
 _REPORT_EVERY_S = 0.1
 _FILES_PER_WORKER = 3  # that this process has open to talk to it
@@ -30,7 +30,7 @@ class SerialEngine:
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         for task in tasks:
             try:
-                result = job(task, report)
+                result = job(task, report, _goes_on)
             except RunError:
                 raise
             except Exception as error:
@@ -38,6 +38,10 @@ class SerialEngine:
                     raise
                 raise ended from None  # it says all of it
             yield result
+
+
+def _goes_on() -> None:
+    """The run cannot have ended: it is this process."""
 
 
 class PoolEngine:
@@ -123,10 +127,11 @@ def _work(connection: "Connection[Any, Any]", job: Job) -> None:
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             task = connection.recv()
-            if not (follows_parent or is_local(task.config.output)):
+            if not (follows_parent or storage_of(task.config.output).is_local):
                 follows_parent = True
                 Thread(target=_end_with_parent, name="parent", daemon=True).start()
-            connection.send(attempt(task, job, _Reporter(connection)))
+            reporter = _Reporter(connection)
+            connection.send(attempt(task, job, reporter.report, reporter.before_commit))
 
 
 def _end_with_parent() -> None:
@@ -138,10 +143,9 @@ def _end_with_parent() -> None:
 
 
 class _Reporter:
-    """Sends progress now and then, and ends the worker when its parent is gone.
+    """Sends progress now and then, and ends the worker with BrokenPipeError when its parent is gone.
 
-    A worker that outlived its parent might put a shard in place under the eyes of the next run, so `build_shard` asks
-    before it gives a shard its name.
+    A worker that outlived its parent might put a shard in place under the eyes of the next run.
     """
 
     def __init__(self, connection: "Connection[Any, Any]") -> None:
@@ -149,15 +153,26 @@ class _Reporter:
         self._pending = Progress()
         self._next_s = monotonic() + _REPORT_EVERY_S
 
-    def __call__(self, progress: Progress) -> None:
+    def report(self, progress: Progress) -> None:
+        self._end_if_alone()
+        self._pending += progress
+        if monotonic() >= self._next_s:
+            self._send()
+
+    def before_commit(self) -> None:
+        self._end_if_alone()
+        self._send()  # all of it, before the result
+
+    def _send(self) -> None:
+        self._connection.send(self._pending)
+        self._pending = Progress()
+        self._next_s = monotonic() + _REPORT_EVERY_S
+
+    @staticmethod
+    def _end_if_alone() -> None:
         parent = multiprocessing.parent_process()
         if parent and not parent.is_alive():
             raise BrokenPipeError
-        self._pending += progress
-        if monotonic() >= self._next_s or not progress.photos:
-            self._connection.send(self._pending)
-            self._pending = Progress()
-            self._next_s = monotonic() + _REPORT_EVERY_S
 
 
 def _died(task: ShardTask, exit_code: int | None) -> str:

@@ -5,7 +5,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -24,9 +24,8 @@ from shardgen.engines.base import RUN_AGAIN, Job
 from shardgen.engines.ray_node import Board, Made, Unlike, make, readable_size, versions
 from shardgen.shard.job import Progress, Report, ShardResult, ShardTask
 from srshards.errors import RunError, UsageError
-from srshards.format import Address
 from srshards.process.resources import available_cpus
-from srshards.storage.files import temporary_path
+from srshards.storage.store import local_path, storage_of
 
 RETRIES = 3  # of a task whose node or worker process died
 _LOOK_EVERY_S = 0.5
@@ -62,11 +61,8 @@ class RayEngine:
         self._max_tasks = max_tasks
 
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
-        output = tasks[0].config.output
-        mark = temporary_path(output.absolute() / "ray") if isinstance(output, Path) else None
-        if mark:
-            mark.touch()
-        run = _Run(job, mark)
+        output, presence = tasks[0].config.output, ExitStack()
+        run = _Run(job, presence.enter_context(storage_of(output).presence(output)))
         waiting = deque(tasks)
         with _signals_held() as raise_held:
             try:
@@ -81,8 +77,7 @@ class RayEngine:
                             report(made.progress - run.shown.pop(made.result.name, Progress()))
                             yield made.result
             finally:
-                if mark:
-                    mark.unlink(missing_ok=True)
+                presence.close()
                 run.cancel()
 
     def _limit(self) -> int:
@@ -213,17 +208,12 @@ def _refuse_silence(address: str) -> None:
 def _absolute(task: ShardTask) -> ShardTask:
     """The task with paths that mean the same on every node, whatever folder its processes stand in."""
     config = task.config
-    return replace(task, config=replace(config, input=_placed(config.input), output=_placed(config.output)))
-
-
-def _placed(address: Address) -> Address:
-    return address.absolute() if isinstance(address, Path) else address
+    return replace(task, config=replace(config, input=config.input.absolute(), output=config.output.absolute()))
 
 
 def _refuse_blind_node(task: ShardTask, unlike: Unlike) -> None:
     """RunError when the node sees other photos than this machine. What has changed here too is taken as it is now."""
-    root = _placed(task.config.input)
-    assert isinstance(root, Path), "stores are not compared"
+    root = local_path(task.config.input).absolute()  # stores are not compared
     for path, there in unlike.sizes.items():
         here = readable_size(root / path)
         if here != there:

@@ -19,6 +19,7 @@ from shardgen.shard.job import Progress, ShardResult, ShardTask, limit_threads
 from srshards import __version__
 from srshards.errors import RunError
 from srshards.format import Address
+from srshards.storage.store import local_path, storage_of
 
 _REPORT_EVERY_S = 1.0
 
@@ -94,12 +95,12 @@ def make(
         )
     if mark and not mark.exists():
         return RunError(_no_output(task.config.output))
-    if compare and isinstance(task.config.input, Path):
-        sizes = unlike_listed(task.config.input, task.plan.photos)
+    if compare and storage_of(task.config.input).is_local:
+        sizes = unlike_listed(local_path(task.config.input), task.plan.photos)
         if sizes:
             return Unlike(node_name(), sizes)
     reporter = _Reporter(task, board, mark)
-    result = attempt(task, job, reporter)
+    result = attempt(task, job, reporter.report, reporter.before_commit)
     return result if isinstance(result, RunError) else Made(result, reporter.done)
 
 
@@ -119,15 +120,16 @@ class _Reporter:
         self._task, self._board, self._mark = task, board, mark
         self._next_s = monotonic() + _REPORT_EVERY_S
 
-    def __call__(self, progress: Progress) -> None:
+    def report(self, progress: Progress) -> None:
         self.done += progress
-        if not progress.photos:
-            ray.get(self._board.put.remote(self._task.plan.name, self.done))  # the board dies with the run
-            if self._mark and not self._mark.exists():
-                raise RunError(_no_output(self._task.config.output))
-        elif monotonic() >= self._next_s:
+        if monotonic() >= self._next_s:
             self._board.put.remote(self._task.plan.name, self.done)
             self._next_s = monotonic() + _REPORT_EVERY_S
+
+    def before_commit(self) -> None:
+        ray.get(self._board.put.remote(self._task.plan.name, self.done))  # the board dies with the run
+        if self._mark and not self._mark.exists():
+            raise RunError(_no_output(self._task.config.output))
 
 
 def _no_output(output: Address) -> str:

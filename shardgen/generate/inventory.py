@@ -1,24 +1,25 @@
 """What of a plan is there already, what must be made, and what no longer belongs there."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from shardgen.planning.config import Config
 from shardgen.planning.plan import ShardPlan
 from shardgen.shard.job import ShardTask, shard_fingerprint
-from shardgen.shard.marker import Marker, parse_marker, read_marker
+from shardgen.shard.marker import Marker, read_marker
 from srshards.format import MANIFEST_NAME, SHARD_FILE, Address, scale_folder
-from srshards.storage.store import list_files, read_many, remove, remove_many
+from srshards.storage.store import list_files, remove, remove_many, storage_of
 
 SHARD_FILE_KINDS = ("json", "tar", "idx")  # the marker first: while it stands, the others count
+_MARKERS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
 class ScaleInventory:
     """One scale's folder: markers of the shards that can stay, names of those to make and of those to remove.
 
-    A shard that stands there with other settings or photos is in both of the latter.
+    A shard that stands there with other settings or photos is in both of the latter. `stale_bytes` is what the files
+    to remove hold.
     """
 
     scale: int
@@ -26,6 +27,7 @@ class ScaleInventory:
     kept: dict[str, Marker]
     to_make: frozenset[str]
     stale: frozenset[str]
+    stale_bytes: int
 
     def remove_stale(self) -> None:
         """Make the folder hold nothing but kept shards. Its manifest goes first: it no longer tells the truth."""
@@ -60,7 +62,7 @@ def remove_shards(folder: Address, names: Iterable[str]) -> None:
     """Remove all files of the shards."""
     names = list(names)
     for kind in SHARD_FILE_KINDS:
-        remove_many([folder / f"{name}.{kind}" for name in names])
+        remove_many(folder, [f"{name}.{kind}" for name in names])
 
 
 def _of_scale(shards: Sequence[ShardPlan], config: Config, scale: int) -> ScaleInventory:
@@ -70,26 +72,20 @@ def _of_scale(shards: Sequence[ShardPlan], config: Config, scale: int) -> ScaleI
     finished = {match["name"] for match in matches if match["kind"] == "json"}
     planned = [shard for shard in shards if shard.name in finished]
     kept = {}
-    for shard, marker in zip(planned, _read_markers(folder, planned), strict=True):
+    paths = [folder / f"{shard.name}.json" for shard in planned]
+    for shard, marker in zip(planned, storage_of(folder).map(read_marker, paths, _MARKERS_AT_ONCE), strict=True):
         if marker and marker.fingerprint == shard_fingerprint(shard, config, scale) and _is_whole(marker, sizes):
             kept[shard.name] = marker
     names = frozenset(shard.name for shard in shards)
+    stale = frozenset(finished - kept.keys() | {match["name"] for match in matches} - names)
     return ScaleInventory(
         scale=scale,
         folder=folder,
         kept=kept,
         to_make=names - kept.keys(),
-        stale=frozenset(finished - kept.keys() | {match["name"] for match in matches} - names),
+        stale=stale,
+        stale_bytes=sum(sizes[match.string] for match in matches if match["name"] in stale),
     )
-
-
-def _read_markers(folder: Address, shards: Sequence[ShardPlan]) -> Iterator[Marker | None]:
-    paths = [folder / f"{shard.name}.json" for shard in shards]
-    if isinstance(folder, Path):
-        yield from map(read_marker, paths)
-        return
-    for path, content in zip(paths, read_many(paths), strict=True):
-        yield None if content is None else parse_marker(content, path)
 
 
 def _is_whole(marker: Marker, sizes: dict[str, int]) -> bool:

@@ -19,11 +19,10 @@ from shardgen.planning.tiles import estimate_tiles
 from shardgen.shard.job import STAGES, ShardTask, build_shard
 from shardgen.shard.marker import Marker
 from srshards.errors import RunError
-from srshards.format import dump_json, scale_folder
-from srshards.storage.files import remove_temporaries
+from srshards.format import Address, dump_json, scale_folder
 from srshards.storage.output_lock import locked
-from srshards.storage.scratch import clear_scratch, scratch_root
-from srshards.storage.store import write_bytes
+from srshards.storage.scratch import scratch_root
+from srshards.storage.store import storage_of, write_bytes
 
 STATS_NAME = "processing_stats.json"
 
@@ -119,7 +118,7 @@ def prepare(config: Config, exclude: Path | None = None) -> Preparation:
         tuple(inventories),
         tuple(tasks),
         samples_per_photo,
-        _free_bytes(inventories),
+        _free_bytes(config.output, inventories),
         excluded,
     )
 
@@ -140,8 +139,6 @@ def generate(
         confirm(preparation)
         for inventory in preparation.inventories:
             inventory.remove_stale()
-            if isinstance(inventory.folder, Path):
-                inventory.folder.mkdir(parents=True, exist_ok=True)
         markers = {inventory.scale: dict(inventory.kept) for inventory in preparation.inventories}
         work = _make(preparation, engine, markers) if preparation.tasks else Work()
         manifests = {scale: build_manifest(markers[scale].values(), config, scale) for scale in config.scales}
@@ -170,24 +167,15 @@ def _make(preparation: Preparation, engine: Engine, markers: dict[int, dict[str,
                 for scale, marker in result.markers.items():
                     markers[scale][result.name] = marker
     finally:
-        for inventory in preparation.inventories:
-            if isinstance(inventory.folder, Path):
-                remove_temporaries(inventory.folder)
-            else:
-                clear_scratch()
+        folders = [inventory.folder for inventory in preparation.inventories]
+        storage_of(preparation.config.output).remove_unfinished(folders)
     return Work(progress.done.photos, progress.done.failures, progress.elapsed_s, dict(stage_s))
 
 
-def _free_bytes(inventories: Sequence[ScaleInventory]) -> int | None:
+def _free_bytes(output: Address, inventories: Sequence[ScaleInventory]) -> int | None:
     """Free space for the output once stale shards are gone; None in a store."""
-    folders = {inventory.folder: inventory.stale for inventory in inventories if isinstance(inventory.folder, Path)}
-    if not folders:
-        return None
-    folder = next(iter(folders))
-    while not folder.exists():
-        folder = folder.parent
-    stale = [folder.glob(f"{name}.*") for folder, names in folders.items() for name in names]
-    return shutil.disk_usage(folder).free + sum(path.stat().st_size for files in stale for path in files)
+    free = storage_of(output).free_bytes(inventories[0].folder)
+    return None if free is None else free + sum(inventory.stale_bytes for inventory in inventories)
 
 
 def _refuse_full_disk(preparation: Preparation) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import io
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from shardgen.generate.inventory import SHARD_FILE_KINDS, remove_shards, shard_names
 from shardgen.generate.manifest import content_of
@@ -15,12 +14,8 @@ from srshards.format import (
     Address,
     FormatError,
     Manifest,
-    Member,
     ShardRecord,
-    check_samples,
     dump_json,
-    index_of_tar,
-    load_index,
     load_manifest,
     shard_of_key,
 )
@@ -28,10 +23,10 @@ from srshards.imaging import codec
 from srshards.process.limits import shortage
 from srshards.shards.description import parse_description
 from srshards.shards.samples import refuse_link, scale_folders
+from srshards.shards.tar_index import Member, check_samples, index_of_tar, load_index
 from srshards.storage.ahead import ahead
-from srshards.storage.files import remove_temporaries
 from srshards.storage.output_lock import last_run, locked, output_of
-from srshards.storage.store import file_size, is_local, pieces, read_bytes, remove
+from srshards.storage.store import file_size, read_bytes, remove, storage_of
 
 
 @dataclass(frozen=True)
@@ -82,8 +77,7 @@ def verify(folder: Address, fix: bool, num_workers: int) -> Report:
 def _remove_broken(folder: Address, problems: list[Problem]) -> None:
     remove_shards(folder, [problem.path.stem for problem in problems if problem.path.name != MANIFEST_NAME])
     remove(folder / MANIFEST_NAME)
-    if isinstance(folder, Path):
-        remove_temporaries(folder)
+    storage_of(folder).remove_unfinished([folder])
 
 
 def _verify_scale(folder: Address, num_workers: int, report: Report) -> list[Problem]:
@@ -163,7 +157,7 @@ def _record_of(tar: Address, marker: Marker | None) -> ShardRecord | None:
 
 def _check_content(tar: Address, manifest: Manifest, record: ShardRecord) -> None:
     data = _read_tar(tar, record)
-    if hashlib.sha256(data).hexdigest() != record.sha256 and not is_local(tar):
+    if hashlib.sha256(data).hexdigest() != record.sha256:
         data = _read_tar(tar, record)  # ranges of an object come without a checksum: once may be the network's fault
     if hashlib.sha256(data).hexdigest() != record.sha256:
         raise RunError("its sha256 is not its done marker's: the content has changed")
@@ -182,7 +176,7 @@ def _read_tar(tar: Address, record: ShardRecord) -> bytes:
         raise RunError("No such file")
     if size != record.bytes:
         raise RunError(f"{size:,} bytes, expected {record.bytes:,}")
-    return tar.read_bytes() if isinstance(tar, Path) else b"".join(pieces(tar, size))
+    return storage_of(tar).read_large(tar, size)
 
 
 def _check_sample(data: memoryview, key: str, members: list[Member], manifest: Manifest) -> None:

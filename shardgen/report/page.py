@@ -22,7 +22,7 @@ from srshards.page.pictures import Comparison
 from srshards.page.plots import Plot
 from srshards.page.render import MAX_PAGE_BYTES, render
 from srshards.shards.samples import open_manifest, scale_folders
-from srshards.storage.files import write_atomically
+from srshards.storage.files import write_atomically, writing
 from srshards.terminal.text import plural
 
 MAX_LISTED = 300
@@ -100,11 +100,8 @@ def write_report(folder: Address, output: Path, limit: int, display: Display) ->
         for one, said in zip(surveys, contents, strict=True)
     ]
     page = _page(folder, manifests, sections)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    with writing(output):
         write_atomically(output, page)
-    except OSError as error:
-        raise RunError(f"cannot write {output}: {error.strerror}") from error
     return Written(
         len(page),
         sum(len(one.measured) for one in surveys),

@@ -12,11 +12,8 @@ from srshards.errors import ReportedError, RunError
 from srshards.format import FormatError, Manifest, ShardRecord
 from srshards.imaging.pixels import Pixels
 from srshards.process.resources import available_cpus
-from srshards.shards.samples import StoredSample, stored_samples
+from srshards.shards.samples import StoredSample, in_advance, stored_samples
 from srshards.storage.ahead import ahead
-from srshards.storage.store import is_local
-
-_REQUESTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -60,15 +57,22 @@ def survey(manifest: Manifest, limit: int, report: Callable[[Progress], None]) -
     found = Survey(manifest, sum(record.samples for record in manifest.shards))
     by_name = {record.name: record for record in manifest.shards}
 
-    def measure(sample: StoredSample) -> tuple[StoredSample, Measured | str]:
+    def load(sample: StoredSample) -> StoredSample | tuple[StoredSample, str]:
         try:
-            return sample, _measure(sample.load(), manifest, by_name[sample.tar.name.removesuffix(".tar")])
+            return sample.load()
         except RunError as error:
             return sample, str(error)
 
+    def measure(loaded: StoredSample | tuple[StoredSample, str]) -> tuple[StoredSample, Measured | str]:
+        if isinstance(loaded, tuple):
+            return loaded
+        try:
+            return loaded, _measure(loaded, manifest, by_name[loaded.tar.name.removesuffix(".tar")])
+        except RunError as error:
+            return loaded, str(error)
+
     cv2.setNumThreads(0)  # there is a thread for each CPU already
-    at_once = available_cpus() if is_local(manifest.folder) else _REQUESTS_AT_ONCE
-    for future in ahead(measure, _chosen(found, limit), at_once):
+    for future in ahead(measure, in_advance(_chosen(found, limit), load, manifest.folder), available_cpus()):
         sample, result = future.result()
         if isinstance(result, Measured):
             found.measured.append(result)

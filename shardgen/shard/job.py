@@ -26,12 +26,10 @@ from shardgen.shard.marker import Marker
 from shardgen.shard.statistics import ChannelSums, Statistics, psnr_up
 from shardgen.shard.triplet import Crop, TooSmall, decode_photo, hr_boxes, is_enlarged, make_triplet, render_crop
 from shardgen.shard.writer import ShardWriter
-from shardgen.shard_upload import UploadingShardWriter
 from srshards.errors import PhotoError
-from srshards.format import MAX_SAMPLES_PER_SHARD, Address, dump_json, image_names, sample_key, scale_folder
+from srshards.format import MAX_SAMPLES_PER_SHARD, dump_json, image_names, sample_key, scale_folder
 from srshards.imaging import codec
-from srshards.storage.scratch import scratch_folder
-from srshards.storage.store import is_local, remove
+from srshards.storage.store import remove, storage_of
 
 STAGES = ("read", "decode", "resize", "degrade", "statistics", "encode", "write")
 
@@ -61,6 +59,8 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+# Asked before a shard gets its name: raises when the run has ended, so that a maker that outlived it changes nothing.
+BeforeCommit = Callable[[], None]
 
 
 @dataclass
@@ -83,29 +83,31 @@ def limit_threads() -> None:
     cv2.setNumThreads(0)
 
 
-def build_shard(task: ShardTask, report: Report) -> ShardResult:
+def build_shard(task: ShardTask, report: Report, before_commit: BeforeCommit) -> ShardResult:
     """Make the shard in every scale of the task and write its done markers.
 
-    `report` is called after every photo and before the shard gets its name in each scale, in a store before its done
-    marker too; an exception from it, as any other, leaves no file of the shard behind in the scales that are not
-    finished (in a store, none that counts). Raises OSError when the shard cannot be written here,
-    StoreError when a store does not give a photo that it has or does not take the shard.
+    `report` is called after every photo; `before_commit` in each scale before the shard gets its name, and before its
+    done marker. An exception from either, as any other, leaves no shard behind in the scales that are not finished: no
+    file of it, or tar and index without a done marker, which do not count.
+
+    OSError when the shard cannot be written here; StoreError when a store does not give a photo that it has or does
+    not take the shard.
     """
-    with contextlib.nullcontext() if is_local(task.config.output) else scratch_folder() as scratch:
-        return _build(task, report, scratch)
+    with storage_of(task.config.output).staging(task.config.output) as staging:
+        return _build(task, report, before_commit, staging)
 
 
-def _build(task: ShardTask, report: Report, scratch: Path | None) -> ShardResult:
+def _build(task: ShardTask, report: Report, before_commit: BeforeCommit, staging: Path) -> ShardResult:
     result = ShardResult(task.plan.name)
     outputs: list[_ScaleOutput] = []
     try:
         for scale in task.scales:
-            outputs.append(_ScaleOutput(task, scale, scratch, result.stage_s))
+            outputs.append(_ScaleOutput(task, scale, staging, result.stage_s))
         for photo, read in photos_with_bytes(task.plan.photos, task.config.input):
             report(_add_photo(photo, read, task.config, outputs, result.stage_s))
         for output in outputs:
-            report(Progress())
-            result.markers[output.scale] = output.commit(report)
+            before_commit()
+            result.markers[output.scale] = output.commit(before_commit)
     except BaseException:
         for output in outputs:
             output.abort()
@@ -160,7 +162,7 @@ def _refuse_overflow(true_size: tuple[int, int], config: Config, num_samples: in
 class _ScaleOutput:
     """One scale's side of a shard that is being made."""
 
-    def __init__(self, task: ShardTask, scale: int, scratch: Path | None, stage_s: dict[str, float]) -> None:
+    def __init__(self, task: ShardTask, scale: int, staging: Path, stage_s: dict[str, float]) -> None:
         self.scale = scale
         self.num_bytes = 0
         self.num_enlarged = 0
@@ -172,7 +174,9 @@ class _ScaleOutput:
         self._marker_path = folder / f"{task.plan.name}.json"
         # An old marker must never vouch for a new tar.
         remove(self._marker_path)
-        self._writer = _writer(folder, scratch and scratch / scale_folder(scale), task.plan)
+        made_in = staging / scale_folder(scale)
+        made_in.mkdir(exist_ok=True)
+        self._writer = ShardWriter(folder, made_in, task.plan.name, task.plan.split)
 
     @property
     def num_samples(self) -> int:
@@ -219,7 +223,7 @@ class _ScaleOutput:
             description |= {"degradation": drawn, "libraries": libraries()}
         return dump_json(description, indent=None)
 
-    def commit(self, report: Report) -> Marker:
+    def commit(self, before_commit: BeforeCommit) -> Marker:
         with _timed(self._stage_s, "write"):
             marker = Marker(
                 fingerprint=shard_fingerprint(self._plan, self._config, self.scale),
@@ -230,21 +234,12 @@ class _ScaleOutput:
                 skipped=tuple(self.skipped),
                 statistics=self._statistics,
             )
-            if not is_local(self._marker_path):
-                report(Progress())  # sending takes minutes, in which the run may have ended
+            before_commit()  # sending a tar takes minutes, in which the run may have ended
             marker.write(self._marker_path)
         return marker
 
     def abort(self) -> None:
         self._writer.abort()
-
-
-def _writer(folder: Address, scratch: Path | None, plan: ShardPlan) -> ShardWriter:
-    if isinstance(folder, Path):
-        return ShardWriter(folder, plan.name, plan.split)
-    assert scratch is not None
-    scratch.mkdir()
-    return UploadingShardWriter(scratch, folder, plan.name, plan.split)
 
 
 @contextlib.contextmanager

@@ -49,17 +49,11 @@ def read_marker(path: Address) -> Marker | None:
     OSError when this process has too many files open.
     """
     try:
-        return parse_marker(read_bytes(path), path)
+        return _parse(load_json(path, read_bytes), path)
     except OSError as error:
         if shortage(error):
             raise
         return None
-
-
-def parse_marker(content: bytes, path: Address) -> Marker | None:
-    """The marker that the file's content tells of; None when it cannot be understood."""
-    try:
-        return _parse(load_json(path, lambda _: content), path)
     except (FormatError, KeyError, TypeError, ValueError):
         return None
 

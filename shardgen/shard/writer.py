@@ -1,70 +1,48 @@
-"""One shard: samples go in, a tar and its index come out, whole or not at all."""
+"""One shard: samples go in, a tar and its index come out, whole or not at all, here or in a store."""
 
-import functools
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from srshards.format import Member, ShardRecord, dump_index
+from srshards.format import Address, ShardRecord
+from srshards.shards.shard_writer import TarWriter
+from srshards.shards.tar_index import dump_index
 from srshards.storage.files import Buffer, HashedFile, write_atomically
-
-_BLOCK = 512
-_CHECKSUM = slice(148, 156)  # of a header: the sum of its bytes, this field taken as spaces
-_END_OF_ARCHIVE = bytes(2 * _BLOCK)
+from srshards.storage.store import storage_of
 
 
 class ShardWriter:
-    """Writes `folder/name.tar` and `folder/name.idx`.
+    """Makes `name.tar` and `name.idx` in `staging`, and puts them into `folder`: see `Storage.staging`.
 
-    Plain uncompressed ustar; mtime, owner and mode are fixed, so equal samples give equal bytes.
+    One that is there without the other does not count: the caller writes the done marker after both.
     """
 
-    def __init__(self, folder: Path, name: str, split: str) -> None:
-        self._folder, self._name, self._split = folder, name, split
-        self._tar = HashedFile(folder / f"{name}.tar")
-        self._index: list[list[Member]] = []
+    def __init__(self, folder: Address, staging: Path, name: str, split: str) -> None:
+        self._folder, self._staging, self._name, self._split = folder, staging, name, split
+        self._file = HashedFile(staging / f"{name}.tar")
+        self._tar = TarWriter(self._file.write)
 
     @property
     def num_samples(self) -> int:
-        return len(self._index)
+        return len(self._tar.index)
 
     def add(self, key: str, members: Sequence[tuple[str, Sequence[Buffer]]]) -> int:
         """Append a sample: (extension, content in pieces) for each member. Returns the bytes that it takes."""
-        start = self._tar.size
-        sample = []
-        for extension, pieces in members:
-            name, size = f"{key}.{extension}", sum(len(piece) for piece in pieces)
-            sample.append(Member(extension, self._tar.size + _BLOCK, size, name))
-            self._tar.write([_header(key, extension, size), *pieces, bytes(-size % _BLOCK)])
-        self._index.append(sample)
-        return self._tar.size - start
+        return self._tar.add(key, members)
 
     def commit(self) -> ShardRecord | None:
-        """Put tar and index in their places. None, and no files, when the shard got no sample."""
-        if not self._index:
-            self._tar.abort()
+        """Put tar and index in their places. None, and no files, when the shard got no sample.
+
+        OSError when they cannot be made, StoreError when the store does not take them.
+        """
+        if not self.num_samples:
+            self._file.abort()
             return None
-        self._tar.write([_END_OF_ARCHIVE])
-        sha256 = self._tar.commit()
-        write_atomically(self._folder / f"{self._name}.idx", dump_index(self._index))
-        return ShardRecord(self._name, self._split, len(self._index), self._tar.size, sha256)
+        self._tar.end()
+        sha256 = self._file.commit()
+        write_atomically(self._staging / f"{self._name}.idx", dump_index(self._tar.index))
+        for name in (f"{self._name}.tar", f"{self._name}.idx"):
+            storage_of(self._folder).publish(self._staging / name, self._folder / name)
+        return ShardRecord(self._name, self._split, self.num_samples, self._tar.size, sha256)
 
     def abort(self) -> None:
-        self._tar.abort()
-
-
-def _header(key: str, extension: str, size: int) -> bytes:
-    """The ustar header of a member. Headers of one kind differ in key and checksum alone, so only those are made."""
-    template, checksum = _header_template(len(key), extension, size)
-    digits = key.encode("ascii")
-    checksum += sum(digits)
-    return digits + template[len(digits) : _CHECKSUM.start] + b"%06o\0 " % checksum + template[_CHECKSUM.stop :]
-
-
-@functools.lru_cache(maxsize=64)
-def _header_template(key_length: int, extension: str, size: int) -> tuple[bytes, int]:
-    """A header whose key is zeros, and the checksum that it would have with a key of NUL bytes."""
-    member = tarfile.TarInfo(f"{'0' * key_length}.{extension}")  # mode 0644, owner 0:0 without names, mtime 0
-    member.size = size
-    header = member.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
-    return header, int(header[_CHECKSUM].rstrip(b"\0 "), 8) - key_length * ord("0")
+        self._file.abort()

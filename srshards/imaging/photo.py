@@ -8,23 +8,23 @@ which refuses truncated files too.
 Decided here: an animation gives its first frame, and embedded colour profiles are not applied.
 """
 
-import contextlib
 import io
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from srshards.errors import PhotoError
+from srshards.format import Address
 from srshards.imaging import jpeg_file, png_file, tiff_file
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.rgb8 import to_rgb8
 from srshards.process.limits import shortage
+from srshards.storage.store import file_size
+from srshards.storage.store import read_bytes as read_file
 
 Plane = NDArray[np.uint8]  # H x W
 
@@ -61,26 +61,18 @@ class Decoded:
         return self.rgb.shape[0] * self.reduction, self.rgb.shape[1] * self.reduction
 
 
-def announce(path: Path) -> None:
-    """Ask the system to read the file into the page cache soon, without waiting for it; where it cannot, do nothing."""
-    if hasattr(os, "posix_fadvise"):
-        with contextlib.suppress(OSError):
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-            try:
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
-            finally:
-                os.close(fd)
+def read_bytes(address: Address, size: int = -1) -> bytes:
+    """The content of a photo's file. PhotoError when it cannot be read, is empty, or is larger than any photo.
 
-
-def read_bytes(path: Path) -> bytes:
-    """The file's content. PhotoError when it cannot be read, is empty, or is larger than any photo.
-
-    OSError when this process has too many files open, which is not the photo's fault.
+    `size` is what a listing says that it has; at -1 it is asked for. StoreError when a store does not give what it has,
+    OSError when this process has too many files open: neither is the photo's fault.
     """
     try:
-        with open(path, "rb") as file:
-            check_size(os.fstat(file.fileno()).st_size)
-            data = file.read()
+        if size < 0:
+            size = file_size(address) or 0
+        if size > MAX_FILE_BYTES:
+            raise PhotoError(f"too large: {size:,} bytes, the limit is {MAX_FILE_BYTES:,} bytes")
+        data = read_file(address, size)
     except OSError as error:
         if shortage(error):
             raise
@@ -90,12 +82,6 @@ def read_bytes(path: Path) -> bytes:
     if not data:
         raise PhotoError("empty file")
     return data
-
-
-def check_size(num_bytes: int) -> None:
-    """PhotoError when a file is larger than any photo."""
-    if num_bytes > MAX_FILE_BYTES:
-        raise PhotoError(f"too large: {num_bytes:,} bytes, the limit is {MAX_FILE_BYTES:,} bytes")
 
 
 def upright_size(data: bytes) -> tuple[int, int]:

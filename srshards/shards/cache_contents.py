@@ -2,23 +2,23 @@
 
 import hashlib
 import mmap
-import re
-import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from srshards.errors import RunError
-from srshards.format import SPLITS, Address, FormatError, Manifest, Member, ShardRecord, dump_index
-from srshards.shards.mapped import decode_image, mend, npy_header
+from srshards.format import SPLITS, Address, Manifest, ShardRecord
+from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, encode
+from srshards.shards.mapped import mend
+from srshards.shards.shard_writer import BLOCK_BYTES, TarWriter, padded
+from srshards.shards.tar_index import Member, check_samples, dump_index, index_of_tar
+from srshards.storage.files import Buffer
 from srshards.storage.store import pieces
 
 _TRIES = 3
 _READ_BYTES = 1 << 20
-_BLOCK = 512
 _JSON_BYTES = 2048  # a sample's record, roughly, with what surrounds it in the tar; and so much more for each variant
-_MEMBER = re.compile(r"(?P<key>\d{12})\.(?P<extension>[a-z0-9.]+)")
 
 
 def download(address: Address, record: ShardRecord, file: BinaryIO) -> None:
@@ -41,22 +41,15 @@ def download(address: Address, record: ShardRecord, file: BinaryIO) -> None:
     )
 
 
-def index_of(tar: Path, num_samples: int) -> list[list[Member]]:
-    """Where the members of a tar lie, by sample. FormatError when it is no shard of so many samples."""
-    samples: dict[str, list[Member]] = {}
-    try:
-        with tarfile.open(tar, "r:") as archive:
-            for info in archive:
-                match = _MEMBER.fullmatch(info.name)
-                if match is None or not info.isreg():
-                    raise FormatError(f"{info.name[:80]!r} is no member of a sample")
-                member = Member(match["extension"], info.offset_data, info.size, info.name)
-                samples.setdefault(match["key"], []).append(member)
-    except tarfile.TarError as error:
-        raise FormatError(f"it is no tar ({error})") from error
-    if len(samples) != num_samples:
-        raise FormatError(f"it holds {len(samples)} samples instead of {num_samples}")
-    return list(samples.values())
+def index_of(file: BinaryIO, address: Address, record: ShardRecord) -> list[list[Member]]:
+    """Where the members of a shard's tar lie, by sample, from its bytes in `file`.
+
+    FormatError when these are not a tar of the samples that the record tells of.
+    """
+    file.seek(0)
+    samples = index_of_tar(file, address)
+    check_samples(samples, address, record.samples, record.bytes)
+    return samples
 
 
 def sha256_of(path: Path, progress: Callable[[int], object]) -> str:
@@ -71,7 +64,7 @@ def sha256_of(path: Path, progress: Callable[[int], object]) -> str:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Makes of a shard with compressed images the one that the generator writes with `--codec npy`, to the byte.
+    """Makes of a shard with compressed images the one that the generator writes with `--codec npy`.
 
     `hr_size` is the edge of the HR images in px; `images` are those of a sample, by split.
     """
@@ -89,54 +82,45 @@ class Decoder:
     def size(self, record: ShardRecord) -> int:
         """About how many bytes a decoded shard has: the images exactly, their records as they usually are."""
         images = self.images[record.split]
-        pixels = sum(_padded(len(npy_header(edge)) + 3 * edge**2) for edge in map(self._edge, images))
-        return record.samples * (pixels + _BLOCK * len(images) + _JSON_BYTES * len(images)) + 2 * _BLOCK
+        pixels = sum(BLOCK_BYTES + padded(NPY_HEADER_BYTES + 3 * edge**2) for edge in map(self._edge, images))
+        return record.samples * (pixels + _JSON_BYTES * len(images)) + 2 * BLOCK_BYTES
 
-    def write(self, raw: Path, index: list[list[Member]], out: BinaryIO) -> tuple[bytes, int, str]:
-        """Fill `out`. Its index, size and sha256.
+    def write(self, raw: BinaryIO, index: list[list[Member]], out: BinaryIO) -> tuple[bytes, int, str]:
+        """Fill `out` from the tar `raw`. Its index, size and sha256.
 
         A member that cannot be decoded stays as it is: for readers, that is an image that is not there.
         """
-        sha256, size, decoded = hashlib.sha256(), 0, []
-        with open(raw, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            out.seek(0)
-            for sample in index:
-                line = []
-                for member in sample:
-                    extension, pixels = self._decoded(member, content[member.offset : member.offset + member.size])
-                    name = f"{member.name.partition('.')[0]}.{extension}"
-                    line.append(Member(extension, size + _BLOCK, len(pixels), name))
-                    info = tarfile.TarInfo(name)
-                    info.size = len(pixels)
-                    header = info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
-                    piece = b"".join((header, pixels, bytes(-len(pixels) % _BLOCK)))
-                    sha256.update(piece)
-                    _write(out, piece)
-                    size += len(piece)
-                decoded.append(line)
-            end = bytes(2 * _BLOCK)
-            sha256.update(end)
-            _write(out, end)
-        out.truncate(size + len(end))
-        return dump_index(decoded), size + len(end), sha256.hexdigest()
+        sha256 = hashlib.sha256()
 
-    def _decoded(self, member: Member, content: bytes) -> tuple[str, bytes]:
+        def write(pieces: Sequence[Buffer]) -> None:
+            content = b"".join(pieces)
+            sha256.update(content)
+            _write(out, content)
+
+        out.seek(0)
+        tar = TarWriter(write)
+        with mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for sample in index:
+                key = sample[0].name.partition(".")[0]
+                tar.add(key, (self._decoded(one, content[one.offset : one.offset + one.size]) for one in sample))
+        tar.end()
+        out.truncate(tar.size)
+        return dump_index(tar.index), tar.size, sha256.hexdigest()
+
+    def _decoded(self, member: Member, content: bytes) -> tuple[str, Sequence[Buffer]]:
+        """Extension and content of the member in a decoded shard."""
         name, _, codec = member.extension.rpartition(".")
         if codec != self.codec:
-            return member.extension, content
+            return member.extension, [content]
         edge = self._edge(name)
-        pixels = decode_image(memoryview(content))
+        pixels = decode_image(content)
         if pixels is None or pixels.shape != (edge, edge, 3):
-            return member.extension, content
-        return f"{name}.npy", npy_header(edge) + pixels.tobytes()
+            return member.extension, [content]
+        return f"{name}.npy", encode("npy", pixels)
 
     def _edge(self, image: str) -> int:
         """Of an image in px."""
         return self.hr_size // (self.scale if image.startswith("lr") else 1)
-
-
-def _padded(size: int) -> int:
-    return size + -size % _BLOCK
 
 
 def _write(file: BinaryIO, content: bytes) -> None:

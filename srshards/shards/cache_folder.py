@@ -24,7 +24,7 @@ from typing import BinaryIO, NamedTuple
 
 from srshards.errors import RunError, UsageError
 from srshards.format import Address
-from srshards.storage.store import is_local
+from srshards.storage.store import storage_of
 
 RAW_SUFFIX = ".raw"  # beside a `.part` that has room for it too
 _PART_SUFFIX = ".part"
@@ -227,7 +227,7 @@ def cache_for(
     shards: Address, path: Path | None, limit: int | None = None, decoded: bool = False
 ) -> CacheFolder | None:
     """The cache for a set: None for one that lies on this machine, unless a folder is named or images are decoded."""
-    if path is None and is_local(shards) and not decoded:
+    if path is None and storage_of(shards).is_local and not decoded:
         return None
     return CacheFolder(path or default_folder(), limit)
 

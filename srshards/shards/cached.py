@@ -1,7 +1,6 @@
 """The shards of a set, wherever it lies, as files of the cache: fetched when they are not there yet."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
@@ -12,11 +11,12 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from srshards.errors import RunError
-from srshards.format import Address, FormatError, ShardRecord, dump_index, dump_json
+from srshards.format import Address, FormatError, ShardRecord, dump_json
 from srshards.process.limits import shortage
 from srshards.shards.cache_contents import Decoder, download, index_of, sha256_of
 from srshards.shards.cache_folder import RAW_SUFFIX, CacheFolder
 from srshards.shards.mapped import MappedShard, mend
+from srshards.shards.tar_index import dump_index
 from srshards.storage.store import StoreError, silence_s
 
 _DECODED = ".npy"  # ends the names of decoded shards
@@ -133,7 +133,7 @@ class CachedShards:
             else:
                 self.cache.reserve(file, record.bytes, keep, wait_s)
                 download(self._address(record), record, file)
-                index = index_of(Path(file.name), record.samples)
+                index = index_of(file, self._address(record), record)
                 self.cache.finish(file, name, {".idx": dump_index(index)})
 
     def verify(self, progress: Callable[[int], object], part: int = 0, parts: int = 1) -> None:
@@ -160,7 +160,7 @@ class CachedShards:
         if content is None:
             with open(raw, "wb+", buffering=0) as temporary:
                 download(self._address(record), record, temporary)
-            content = decoder.write(raw, index_of(raw, record.samples), file)
+                content = decoder.write(temporary, index_of(temporary, self._address(record), record), file)
             raw.unlink()
         index, size, sha256 = content
         self.cache.finish(file, name, {".idx": index, ".json": dump_json({"bytes": size, "sha256": sha256})})
@@ -172,12 +172,9 @@ class CachedShards:
         kept = self.cache.opened(record.sha256)
         if kept is None:
             return None
-        try:  # nobody removes it meanwhile
-            tar = self.cache.tar(record.sha256)
-            if sha256_of(tar, lambda num_bytes: None) == record.sha256:
-                return decoder.write(tar, index_of(tar, record.samples), file)
-        finally:
-            os.close(kept)
+        with open(kept, "rb") as tar:  # nobody removes it meanwhile
+            if sha256_of(self.cache.tar(record.sha256), lambda num_bytes: None) == record.sha256:
+                return decoder.write(tar, index_of(tar, self._address(record), record), file)
         self.cache.remove(record.sha256)
         return None
 
@@ -206,7 +203,7 @@ class CachedShards:
         try:
             yield
         except FormatError as error:
-            raise RunError(f"{address}: {error}; {mend(self._folder)}") from error
+            raise RunError(f"{error}; {mend(self._folder)}") from error
         except StoreError as error:
             raise RunError(str(error)) from error
         except FileNotFoundError as error:

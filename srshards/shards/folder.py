@@ -13,10 +13,6 @@ from srshards.format import (
     FormatError,
     Manifest,
     ShardRecord,
-    check_samples,
-    index_of_tar,
-    link_out_of,
-    load_index,
     load_manifest,
     lr_name,
 )
@@ -25,8 +21,9 @@ from srshards.shards.cache_folder import CacheFolder
 from srshards.shards.cached import CachedShards
 from srshards.shards.mapped import MappedShard, mend
 from srshards.shards.shard_list import ShardList
+from srshards.shards.tar_index import check_samples, index_of_tar, load_index
 from srshards.storage.output_lock import being_written, wait_for
-from srshards.storage.store import list_files, list_folders, read_bytes
+from srshards.storage.store import link_out_of, list_files, list_folders, local_path, read_bytes
 
 _MAKE_THEM = "make shards first: shardgen generate -i PHOTOS -o shards -s 4"
 # What `shardgen unpack` calls its files, and scripts before it: not what shards are made of.
@@ -68,8 +65,7 @@ class ShardFolder:
         """Where the shard lies on this machine, or will lie."""
         if self.cached:
             return self.cached.tar(record)
-        assert isinstance(self.path, Path)
-        return self.path / f"{record.name}.tar"
+        return local_path(self.path) / f"{record.name}.tar"
 
     def train_tars(self) -> ShardList:
         tars = list(map(self.tar, self.train))
@@ -190,16 +186,14 @@ def _check_sizes(folder: Address, records: list[ShardRecord], indexed: bool) -> 
 
 
 def _check_hash(folder: Address, record: ShardRecord, progress: Callable[[int], object]) -> None:
-    path = folder / f"{record.name}.tar"
-    assert isinstance(path, Path)  # what lies elsewhere is read through a cache
+    path = local_path(folder) / f"{record.name}.tar"
     if sha256_of(path, progress) != record.sha256:
         raise UsageError(f"{path}: its bytes are not those that the manifest has the sha256 of; {mend(folder)}")
 
 
 def _check_index(manifest: Manifest, record: ShardRecord) -> None:
     """UsageError unless the index tells of each member what the tar does, and the samples are what they should be."""
-    tar = manifest.folder / f"{record.name}.tar"
-    assert isinstance(tar, Path)  # what lies elsewhere is read through a cache
+    tar = local_path(manifest.folder) / f"{record.name}.tar"
     index = tar.with_suffix(".idx")
     try:
         with open(tar, "rb") as file:

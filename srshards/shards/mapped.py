@@ -6,19 +6,16 @@ import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from srshards.errors import RunError
-from srshards.format import MAX_SIZE_PX, Address, FormatError, check_samples, load_index
+from srshards.format import Address, FormatError
+from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, npy_header
 from srshards.imaging.pixels import Pixels
 from srshards.process.limits import shortage
-
-_NPY_HEADER_BYTES = 128
+from srshards.shards.tar_index import check_samples, load_index
 
 
 def mend(folder: Address) -> str:
@@ -115,7 +112,7 @@ class MappedShard:
             return 0, 0
         if codec != "npy":
             return member.offset, member.offset + member.size
-        begin, size = member.offset + _NPY_HEADER_BYTES, max(0, member.size - _NPY_HEADER_BYTES)
+        begin, size = member.offset + NPY_HEADER_BYTES, max(0, member.size - NPY_HEADER_BYTES)
         return begin + int(first * size), begin + int(last * size)
 
     def description(self, place: int) -> str:
@@ -131,31 +128,7 @@ class MappedShard:
             raise DamagedMember(f"{self._name}: the json of sample {place} is damaged ({error})") from error
 
     def _npy(self, content: memoryview, size: int) -> Pixels | None:
-        header = npy_header(size)
+        header = npy_header(size, size)
         if len(content) != len(header) + size * size * 3 or content[: len(header)] != header:
             return None
         return np.frombuffer(content, np.uint8, offset=len(header)).reshape(size, size, 3)
-
-
-@cache
-def npy_header(size: int) -> bytes:
-    """The bytes that stand before the pixels of every image of this size in px: NumPy writes no other."""
-    file = BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (size, size, 3)})
-    header = file.getvalue()
-    assert len(header) == _NPY_HEADER_BYTES
-    return header
-
-
-def decode_image(content: memoryview) -> Pixels | None:
-    """H x W x 3 uint8 RGB pixels of a PNG or WebP; None when it is damaged."""
-    # Pillow refuses a PNG or WebP that is cut off or damaged, where OpenCV may return half a picture.
-    try:
-        with Image.open(BytesIO(content)) as image:
-            if max(image.size) > MAX_SIZE_PX:  # before memory is taken for it
-                return None
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # decoders raise all sorts of things on damaged data
-        if shortage(error):
-            raise
-        return None

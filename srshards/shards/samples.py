@@ -1,6 +1,7 @@
 """Reading shards back: which folders there are, and the samples of a shard through its index."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -11,10 +12,6 @@ from srshards.format import (
     SHARD_FILE,
     Address,
     Manifest,
-    Member,
-    check_samples,
-    link_out_of,
-    load_index,
     load_manifest,
     shard_of_key,
 )
@@ -22,9 +19,18 @@ from srshards.imaging import codec
 from srshards.imaging.pixels import Pixels
 from srshards.process.limits import shortage
 from srshards.shards.description import parse_description
-from srshards.storage.ahead import ahead
+from srshards.shards.tar_index import Member, check_samples, load_index
 from srshards.storage.output_lock import being_written, wait_for
-from srshards.storage.store import file_size, is_folder, is_local, list_files, list_folders, read_bytes, read_range
+from srshards.storage.store import (
+    file_size,
+    is_folder,
+    link_out_of,
+    list_files,
+    list_folders,
+    read_bytes,
+    read_range,
+    storage_of,
+)
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
@@ -89,14 +95,15 @@ class StoredSample:
 
     def load(self) -> "StoredSample":
         """The sample with the bytes of all its members, one request for them all; of a local one they are at hand."""
-        if is_local(self.tar):
-            return self
         end = max(member.offset + member.size for member in self.members.values())
-        return replace(self, loaded=self._read_range(self._start, end - self._start))
+        with self._reading():
+            loaded = storage_of(self.tar).prefetch(self.tar, self._start, end - self._start)
+        return replace(self, loaded=loaded)
 
-    def _read_range(self, offset: int, size: int) -> bytes:
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
         try:
-            return read_range(self.tar, offset, size)
+            yield
         except OSError as error:  # it is gone since its index was read, or its disk fails
             if shortage(error):
                 raise
@@ -107,7 +114,8 @@ class StoredSample:
         if member is None:
             raise RunError(f"{self.tar}: sample {self.key} has no {what} member")
         if self.loaded is None:
-            data = self._read_range(member.offset, member.size)
+            with self._reading():
+                data = read_range(self.tar, member.offset, member.size)
         else:
             data = self.loaded[member.offset - self._start :][: member.size]
         if len(data) != member.size:
@@ -148,11 +156,7 @@ def refuse_link(folder: Address, name: str) -> None:
 
 def in_advance(items: Iterable[_S], action: Callable[[_S], _T], folder: Address) -> Iterator[_T]:
     """What `action` reads of each item, in order: one by one from a disk, many at a time from a store."""
-    if is_local(folder):
-        yield from map(action, items)
-        return
-    for result in ahead(action, items, _REQUESTS_AT_ONCE):
-        yield result.result()
+    return storage_of(folder).map(action, items, _REQUESTS_AT_ONCE)
 
 
 def find_sample(folder: Address, key: str) -> StoredSample:

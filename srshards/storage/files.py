@@ -7,9 +7,12 @@ import hashlib
 import mmap
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+
+from srshards.errors import RunError
+from srshards.format import Address
 
 Buffer = bytes | bytearray | memoryview
 
@@ -35,17 +38,37 @@ def remove_temporaries(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write to the path that this yields; at the end of the block it becomes `path`, whole, or nothing changes.
+
+    Makes missing folders. OSError when the disk is full or the folder cannot be written to.
+    """
     temporary = temporary_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Make the file hold the content, and its folder if it is missing. OSError when that cannot be."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def writing(path: Address) -> Iterator[None]:
+    """RunError that names `path` and the reason, for whatever keeps the block from writing it."""
+    try:
+        yield
+    except (OSError, UnicodeEncodeError) as error:  # the latter: a path that is not UTF-8, from who writes such alone
+        raise RunError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 class HashedFile:

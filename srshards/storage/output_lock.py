@@ -4,7 +4,6 @@ from __future__ import annotations  # Address is a name until UPath is loaded
 
 import errno
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +12,11 @@ from pathlib import Path
 import filelock
 
 from srshards.errors import RunError, UsageError
-from srshards.format import Address
+from srshards.format import MAX_SCALE, MIN_SCALE, Address, scale_folder
 from srshards.process.limits import shortage
-from srshards.storage.files import remove_temporaries
-from srshards.storage.scratch import scratch_root
-from srshards.storage.store import remove, write_bytes
+from srshards.storage.store import storage_of
 
 _LOCK_NAME = ".shardgen.lock"
-_PROBE_NAME = ".shardgen.probe"
 _PATIENCE_S = 0.5  # `being_written` may have the lock just now, for microseconds
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
@@ -29,13 +25,13 @@ _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 def locked(output: Address) -> Iterator[None]:
     """Hold the output folder for this process alone, for as long as it lives. Clears away what a killed run left.
 
-    Stores know no locks that die with their owner, so one of this machine stands for an output in a store: it keeps
-    other runs of this user here away, and none elsewhere. Whether the store can be written to is tried at once.
+    Of an output in a store, it keeps other runs of this user on this machine away, and none elsewhere. Whether it can
+    be written to is tried at once.
     """
+    storage = storage_of(output)
     lock = filelock.FileLock(_lock_path(output), timeout=_PATIENCE_S)
     try:
-        if isinstance(output, Path):
-            output.mkdir(parents=True, exist_ok=True)
+        storage.ensure_writable(output)
         lock.acquire()
         os.utime(lock.lock_file)  # so that `last_run` changes
     except filelock.Timeout:
@@ -45,23 +41,18 @@ def locked(output: Address) -> Iterator[None]:
     except OSError as error:
         raise UsageError(f"cannot write to {output}: {error.strerror}. Name another --output.") from error
     try:
-        if isinstance(output, Path):
-            for folder in (output, *output.glob("scale_*x")):
-                remove_temporaries(folder)
-        else:
-            write_bytes(output / _PROBE_NAME, b"")
-            remove(output / _PROBE_NAME)
+        storage.remove_unfinished([output, *(output / scale_folder(n) for n in range(MIN_SCALE, MAX_SCALE + 1))])
         yield
     except OSError as error:
-        place = output if isinstance(output, Path) else scratch_root()
-        raise RunError(f"cannot write to {place}: {error}. Finished shards are kept.") from error
+        raise RunError(f"cannot write to {storage.written_to(output)}: {error}. Finished shards are kept.") from error
     finally:
         lock.release()
 
 
-def output_of(scale_folder: Address) -> Address:
+def output_of(folder: Address) -> Address:
     """The output folder that a scale's folder is in, also where it is named `.`."""
-    return Path(os.path.abspath(scale_folder)).parent if isinstance(scale_folder, Path) else scale_folder.parent
+    here: Address = storage_of(folder).absolute(folder)
+    return here.parent
 
 
 def being_written(folder: Address) -> Address | None:
@@ -104,6 +95,4 @@ def _is_held(output: Address) -> bool:
 
 
 def _lock_path(output: Address) -> Path:
-    if isinstance(output, Path):
-        return output / _LOCK_NAME
-    return scratch_root() / f"{hashlib.sha256(str(output).rstrip('/').encode()).hexdigest()[:16]}.lock"
+    return storage_of(output).lock_path(output, _LOCK_NAME)

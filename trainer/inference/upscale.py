@@ -15,8 +15,8 @@ from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_up
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.provenance import exif_mark
+from srshards.storage.files import replacing, writing
 from trainer.contact_sheet import Row, grid
-from trainer.files import replacing
 from trainer.inference.result_paths import compare_path, refuse_to_overwrite, result_paths
 from trainer.inference.tiles import choose_tile, enlarge_within_memory
 from trainer.models import Network
@@ -164,7 +164,7 @@ def _write_comparison(path: Path, name: str, before: Photo, after: Photo, factor
     ours = large[top * factor : (top + height) * factor, left * factor : (left + width) * factor]
     sizes = " to ".join(f"{image.shape[1]} x {image.shape[0]} px" for image in (small, large))
     drawn = grid([Row((plain, ours), sizes, name)], ("bicubic", f"network, {factor}x"))
-    with replacing(path) as temporary:
+    with writing(path), replacing(path) as temporary:
         drawn.save(temporary, "PNG", exif=exif_mark("trainer upscale"))
 
 

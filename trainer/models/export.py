@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from srshards.errors import RunError, UsageError
-from trainer.files import replacing
+from srshards.storage.files import replacing, writing
 from trainer.models import Network, NetworkSpec
 from trainer.models.weights import load_network
 
@@ -54,7 +54,7 @@ def export_onnx(weights: Path, output: Path) -> ExportReport:
             f"PyTorch {torch.__version__} could not turn {weights} into ONNX: {error}. Try newer versions of torch and "
             "onnxscript"
         ) from error
-    with replacing(output) as temporary:
+    with writing(output), replacing(output) as temporary:
         temporary.write_bytes(content)
         try:
             onnx.checker.check_model(str(temporary), full_check=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from srshards.errors import UsageError
 from srshards.process.limits import shortage
 from srshards.process.resources import is_out_of_memory
-from trainer.files import replacing
+from srshards.storage.files import write_atomically, writing
 from trainer.models import Network
 from trainer.models.tensor_file import NotPlain, check_tensors, load_tensors
 from trainer.models.weights_layout import some, spec_of, with_our_names, without_prefixes
@@ -37,8 +37,8 @@ def save_weights(path: Path, params: Mapping[str, Tensor], params_ema: Mapping[s
     content = {kind: _plain(state) for kind, state in kinds.items() if state is not None}
     stream = io.BytesIO()  # a full disk is then an OSError, which PyTorch's own writing hides
     torch.save(content, stream)
-    with replacing(path) as temporary:
-        temporary.write_bytes(stream.getbuffer())
+    with writing(path):
+        write_atomically(path, stream.getbuffer())
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 from srshards.errors import RunError
 from srshards.format import Address
 from srshards.page.render import MAX_PAGE_BYTES, render
-from trainer.files import write_atomically
+from srshards.storage.files import write_atomically, writing
 from trainer.report.charts import style
 from trainer.report.curves import plots
 from trainer.report.previews import Gallery, gallery
@@ -41,7 +41,8 @@ def write_report(addresses: Sequence[Address], output: Path) -> Report:
         page = _rendered(values, gallery(values["drawn"], max(0, room)))
     if len(page) > MAX_PAGE_BYTES:
         raise RunError(f"a page of {len(runs):,} runs would be too large; name fewer of them")
-    write_atomically(output, page)
+    with writing(output):
+        write_atomically(output, page)
     return Report(output, len(page), [run.label for run in runs])
 
 

@@ -2,12 +2,10 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,7 +13,7 @@ import yaml
 from srshards.errors import UsageError
 from srshards.format import Address
 from srshards.plain_yaml import load_plain_yaml
-from srshards.storage.store import file_size, list_files, list_folders, read_bytes
+from srshards.storage.store import file_size, list_files, list_folders, read_bytes, storage_of
 from trainer.report.journal_summary import JournalSummary, empty_summary, read_journal
 
 _PREVIEW = re.compile(r"step-(\d{1,15})\.png")
@@ -69,13 +67,13 @@ class Run:
 
 def read_runs(addresses: Sequence[Address], most_points: int) -> list[Run]:
     """In the order given. UsageError for a folder that is no run."""
-    places = [os.path.realpath(address) if isinstance(address, Path) else address for address in addresses]
+    places = [storage_of(address).resolved(address) for address in addresses]
     for number, place in enumerate(places):
         if place in places[:number]:
             raise UsageError(f"{addresses[number]} is named twice; name each run once")
     files = [_files(address) for address in addresses]
     # By their own names, also where these are links.
-    whole = [Path(os.path.abspath(address)) if isinstance(address, Path) else address for address in addresses]
+    whole = [storage_of(address).absolute(address) for address in addresses]
     return [_read(*about, most_points) for about in zip(whole, _labels(whole), files, strict=True)]
 
 
@@ -144,11 +142,14 @@ def _read(address: Address, label: str, files: dict[str, int], most_points: int)
         plan={name: value for name, value in plan.items() if isinstance(value, int | str)},
         summary=summary,
         previews={step: previews[step] for step in sorted(summary.psnr_at)},
-        written=datetime.fromtimestamp(journal.stat().st_mtime).astimezone()
-        if isinstance(journal, Path) and begun
-        else None,
+        written=_changed(journal) if begun else None,
         trouble=trouble,
     )
+
+
+def _changed(file: Address) -> datetime | None:
+    seconds = storage_of(file).modified_s(file)
+    return None if seconds is None else datetime.fromtimestamp(seconds).astimezone()
 
 
 def _mapping(file: Address, files: dict[str, int], trouble: list[str]) -> dict[Any, Any]:

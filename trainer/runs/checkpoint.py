@@ -13,7 +13,7 @@ from torch import Tensor
 
 from srshards.errors import UsageError
 from srshards.process.limits import shortage
-from trainer.files import replacing
+from srshards.storage.files import write_atomically, writing
 from trainer.models.tensor_file import check_tensors, load_tensors
 
 _VERSION = 1
@@ -38,8 +38,8 @@ def save_state(path: Path, data: str, progress: TrainingProgress, tensors: dict[
     """`data` is the fingerprint of the shards; `tensors` the state dicts of network, average, optimiser and scaler."""
     stream = io.BytesIO()  # a full disk is then an OSError, which PyTorch's own writing hides
     torch.save({"version": _VERSION, "data": data, "progress": asdict(progress), **tensors}, stream)
-    with replacing(path) as temporary:
-        temporary.write_bytes(stream.getbuffer())
+    with writing(path):
+        write_atomically(path, stream.getbuffer())
 
 
 @contextmanager

@@ -1,85 +1,57 @@
-"""A run's folder: `runs/NAME` with its configuration, journal, pictures, weights and state.
+"""A run's folder: `runs/NAME` with its configuration, journal, pictures, weights and state."""
 
-Where it lies in a store, the run works in a folder of this machine, and what has changed is put into the store with
-every save, `state.pt` last.
-"""
-
-import hashlib
 import json
 import math
-import secrets
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 
-from srshards.errors import ReportedError, RunError, UsageError
+from srshards.errors import RunError, UsageError
 from srshards.format import Address
-from srshards.storage.store import (
-    StoreError,
-    file_size,
-    list_files,
-    read_bytes,
-    upload,
-    write_bytes,
-)
-from trainer.files import remove_temporaries, write_atomically
+from srshards.storage.files import write_atomically, writing
+from srshards.storage.store import list_files, storage_of, write_bytes
 
-CONFIG_NAME = "config.yaml"
-JOB_NAME = ".job"  # names the torchrun job that trains here
-_JOURNAL, _STATE = "journal.jsonl", "state.pt"
+CONFIG, JOURNAL, STATE, JOB = "config.yaml", "journal.jsonl", "state.pt", ".job"
 _PLAN, _PREVIEWS = "plan.json", "previews"
 _WEIGHTS, _BEST = "model.pth", "best.pth"
-_KEPT = "-kept"  # ends the name of a folder that whoever runs has been told to look into
-_LARGE = (".pt", ".pth")  # and never written to once they have their names
 
 
 class TakenError(UsageError):
-    """The folder belongs to another run."""
+    """The name belongs to another run."""
 
 
 class RunFolder:
-    """The paths of a run. Nothing is made before something is written.
+    """The paths of a run on this machine. Nothing is made before something is written.
 
-    `home` is where the run lies for everyone; `path` is where its files are written, the same for a folder of this
-    machine.
+    `home` is where the run lies for everyone; `path` is where its files are written. Both are the same here.
     """
 
-    def __init__(self, home: Address) -> None:
+    def __init__(self, home: Address, path: Path) -> None:
         self.home = home
-        path = home if isinstance(home, Path) else _temporary(f"sr-run-{_digest(home)}-{secrets.token_hex(4)}")
         self.path = path
-        self.config = path / CONFIG_NAME
-        self.journal = path / _JOURNAL
+        self.config = path / CONFIG
+        self.journal = path / JOURNAL
         self.tensorboard = path / "tensorboard"
         self.previews = path / _PREVIEWS
         self.plan = path / _PLAN
         self.weights = path / _WEIGHTS
         self.best = path / _BEST
-        self.state = path / _STATE
-        self._published: dict[Path, tuple[int, int]] = {}  # by file: the time of its last change, and its size then
+        self.state = path / STATE
 
     @contextmanager
     def locked(self, new: bool = False) -> Iterator["RunFolder"]:
         """Keep every other process out of the folder. The lock dies with its process.
 
         UsageError when it is taken, or when a run that has to be `new` was begun there already. What resuming needs is
-        there inside; all that was made is where it belongs afterwards. The lock of a run in a store keeps out the
-        processes of this machine alone.
+        there inside; all that was made is where it belongs afterwards.
         """
+        lock = FileLock(storage_of(self.home).lock_path(self.home, ".lock"))
         try:
-            if isinstance(self.home, Path):
-                self.path.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(self.path / ".lock")
-            else:
-                lock = FileLock(_temporary(f"sr-run-{_digest(self.home)}.lock"))
+            self._make()
             lock.acquire(timeout=0)
         except Timeout as error:
             raise TakenError(
@@ -90,123 +62,54 @@ class RunFolder:
         try:
             if new:
                 self.refuse_begun()
-            if self.path == self.home:
-                for folder in (self.path, self.previews):
-                    remove_temporaries(folder)
+            with self._work():
                 yield self
-            else:
-                self._remove_abandoned()
-                try:
-                    self._fetch()
-                    yield self
-                except BaseException as error:
-                    self._bring_home(error)
-                    raise
-                else:
-                    self._bring_home()
         finally:
             lock.release()
 
     def refuse_begun(self) -> None:
         """UsageError when a run was begun in the folder, or files of one lie there."""
         there = list_files(self.home)
-        if CONFIG_NAME in there or _STATE in there:
+        if CONFIG in there or STATE in there:
             raise TakenError(f"{self.home} is there already; go on with it by --resume, or choose another --run")
-        if held := sorted(there.keys() & {_JOURNAL, _PLAN, _WEIGHTS, _BEST}):
+        if held := sorted(there.keys() & {JOURNAL, _PLAN, _WEIGHTS, _BEST}):
             raise TakenError(f"{self.home} holds {held[0]}, which a new run would replace; choose another --run")
 
     def has_lost_its_state(self) -> bool:
-        """Whether weights are there that came after a state, and no state. In a store, the weights come first."""
-        return self.path == self.home and self.weights.exists() and not self.state.exists()
+        """Whether weights are there that came after a state, and no state."""
+        return self.weights.exists() and not self.state.exists()
 
     def lacks_its_weights(self) -> bool:
-        """Whether those of the state are missing, or, on a disk, were not written any more."""
-        if file_size(self.home / self.weights.name) is None:
+        """Whether those of the state are missing, or were not written any more."""
+        if not self.weights.exists():
             return True
-        return self.path == self.home and self.weights.stat().st_mtime_ns < self.state.stat().st_mtime_ns
+        return self.weights.stat().st_mtime_ns < self.state.stat().st_mtime_ns
 
     def write_job(self, job: str) -> None:
         """Note the torchrun job that trains here, so that `run_of_job` finds the folder."""
-        mark = self.home / JOB_NAME
-        if isinstance(mark, Path):
-            write_atomically(mark, job.encode())
-        else:
-            write_bytes(mark, job.encode())
+        with writing(self.home / JOB):
+            write_bytes(self.home / JOB, job.encode())
 
     def write_config(self, settings: dict[str, Any]) -> None:
-        write_atomically(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
+        with writing(self.config):
+            write_atomically(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
 
     def write_plan(self, facts: dict[str, Any]) -> None:
         """What the settings come to: for whoever looks at the run, no run depends on it."""
-        write_atomically(self.plan, json.dumps(facts, indent=2).encode())
+        with writing(self.plan):
+            write_atomically(self.plan, json.dumps(facts, indent=2).encode())
 
     def publish(self, patience_s: float = math.inf) -> None:
-        """Put what has changed into the store, the state last: it speaks of all the others.
+        """Put what has changed where it lies for everyone, the state last: it speaks of all the others.
 
-        StoreError when it does not take it, or a file's turn comes only when patience has run out.
+        StoreError when a store does not take it, or a file's turn comes only when patience has run out.
         """
-        until_s = monotonic() + patience_s
-        if isinstance(self.home, Path):
-            return
-        files = [path for path in self.path.rglob("*") if path.is_file() and not path.name.startswith(".")]
-        for path in sorted(files, key=lambda path: (path == self.state, path)):
-            changed = _version(path)
-            if self._published.get(path) != changed:
-                if monotonic() > until_s:
-                    raise StoreError(f"cannot write {self.home}: it takes longer than {patience_s / 60:g} minutes.")
-                address = self.home / path.relative_to(self.path).as_posix()
-                if path.suffix in _LARGE:
-                    upload(path, address)
-                else:  # TensorBoard may be writing to it
-                    write_bytes(address, path.read_bytes())
-                self._published[path] = changed
 
-    def _remove_abandoned(self) -> None:
-        """What killed processes of this run left here: the store has their last save. Only for whoever has the lock."""
-        for path in self.path.parent.glob(f"{self.path.name.rpartition('-')[0]}-*"):
-            if path != self.path and not path.name.endswith(_KEPT):
-                shutil.rmtree(path, ignore_errors=True)
+    def _make(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
 
-    def _fetch(self) -> None:
-        for name in (CONFIG_NAME, _JOURNAL, _STATE):
-            if file_size(self.home / name) is not None:
-                write_atomically(self.path / name, read_bytes(self.home / name))
-                self._published[self.path / name] = _version(self.path / name)
-
-    def _bring_home(self, cause: BaseException | None = None) -> None:
-        """What has changed, and then nothing is left here; else say where it is, in the error that ended the run."""
-        try:
-            self.publish()
-        except StoreError as error:
-            if self.weights.exists():  # before the first save there is nothing that anybody would miss
-                kept = self.path.rename(f"{self.path}{_KEPT}")
-                where = f"All files of the run are in {kept}: copy them to {self.home} once it can be written to"
-                if cause is None:
-                    raise RunError(f"{error} {where}") from error
-                _add(where, cause)
-        shutil.rmtree(self.path, ignore_errors=True)
-
-
-def _add(sentence: str, error: BaseException) -> None:
-    """To what an error says."""
-    if isinstance(error, ReportedError | StoreError):
-        said = str(error)
-        error.args = (f"{said}{'' if said.endswith('.') else '.'} {sentence}",)
-    elif isinstance(error, OSError):
-        error.strerror = f"{error.strerror or error}. {sentence}"
-    else:
-        print(sentence, file=sys.stderr)  # Ctrl-C, or an error of ours, whose traceback follows
-
-
-def _version(path: Path) -> tuple[int, int]:
-    """Time of the last change in ns, and size in bytes."""
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
-
-
-def _digest(address: Address) -> str:
-    return hashlib.sha256(str(address).encode()).hexdigest()[:16]
-
-
-def _temporary(name: str) -> Path:
-    return Path(tempfile.gettempdir()) / name
+    @contextmanager
+    def _work(self) -> Iterator[None]:
+        """What comes before and after the work of whoever has the lock."""
+        storage_of(self.home).remove_unfinished([self.path, self.previews])
+        yield

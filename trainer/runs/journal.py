@@ -4,7 +4,6 @@ import json
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,8 +12,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from srshards.errors import RunError
-from trainer.files import write_atomically
+from srshards.storage.files import write_atomically, writing
 
 
 class Journal:
@@ -24,13 +22,13 @@ class Journal:
     """
 
     def __init__(self, path: Path, tensorboard: Path, from_step: int) -> None:
-        with _writing(path):
+        with writing(path):
             if path.exists():
                 write_atomically(path, b"".join(_lines_up_to(path, from_step)))
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by __exit__)
         self._path, self._board_path = path, tensorboard
-        with _writing(tensorboard):
+        with writing(tensorboard):
             self._board = SummaryWriter(str(tensorboard), purge_step=from_step + 1)
 
     def __enter__(self) -> "Journal":
@@ -56,25 +54,17 @@ class Journal:
     def note(self, event: str, step: int, **values: Any) -> None:
         """A line of the journal; the numbers among its values become curves `event/name` in TensorBoard."""
         line = {"event": event, "step": step, **{name: _plain(value) for name, value in values.items()}}
-        with _writing(self._path):
+        with writing(self._path):
             self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-        with _writing(self._board_path):
+        with writing(self._board_path):
             for name, value in values.items():
                 if isinstance(value, int | float) and math.isfinite(value):
                     self._board.add_scalar(f"{event}/{name}", value, step)
 
     def picture(self, name: str, step: int, picture: Image.Image) -> None:
-        with _writing(self._board_path):
+        with writing(self._board_path):
             self._board.add_image(name, np.asarray(picture), step, dataformats="HWC")
             self._board.flush()
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, UnicodeEncodeError) as error:  # TensorBoard cannot write to a path that is not UTF-8
-        raise RunError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _lines_up_to(path: Path, step: int) -> Iterator[bytes]:
