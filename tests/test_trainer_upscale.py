@@ -256,27 +256,6 @@ def test_free_memory_is_that_of_the_machine_or_less() -> None:
     assert 1 << 20 < free_bytes(CPU) < 1 << 50
 
 
-@pytest.mark.parametrize("prefix", ["", "outer/", "a\u2028b\x85\udcff/"])
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_containers_limit_counts(tmp_path: Path, version: int, prefix: str) -> None:
-    """Its limit less what it uses, but for page cache; also a limit on what is around it."""
-    top = tmp_path / "cgroup" / ("memory" if version == 1 else "")
-    own = top / prefix / "mine"
-    own.mkdir(parents=True)
-    names = ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file 50\nrss 3\n"]
-    names = names if version == 1 else ["memory.max", "memory.current", "anon 4\ninactive_file 50\n"]
-    limited = own.parent if prefix else own
-    for name, value in zip([*names[:2], "memory.stat"], ["1000", "300", names[2]], strict=True):
-        (limited / name).write_text(value)
-    if prefix:
-        (own / names[0]).write_text("max\n")
-    membership = tmp_path / "membership"
-    text = f"3:cpu,memory:/{prefix}mine\n1:name=systemd:/x\n" if version == 1 else f"0::/{prefix}mine\n"
-    membership.write_bytes(os.fsencode(text))
-    assert tiles._cgroup_free(membership, tmp_path / "cgroup") == [750]
-    assert tiles._cgroup_free(tmp_path / "missing", tmp_path / "cgroup") == []
-
-
 # ---- reading photos
 
 
