@@ -5,12 +5,13 @@ from pathlib import Path
 
 import click
 
-from shardgen.commands.types import ADDRESS, human_bytes
 from shardgen.inspection.inspect import describe_folders, render_folder, render_sample, render_shard
 from shardgen.inspection.verify import verify
 from srshards.errors import ReportedError, UsageError
 from srshards.format import Address
 from srshards.process.resources import available_cpus
+from srshards.terminal.params import ADDRESS
+from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural, say
 
 
@@ -55,7 +56,7 @@ def verify_command(folder: Address, fix: bool, workers: int | None) -> None:
     for problem in report.problems:
         click.echo(f"{problem.path}: {problem.reason}", err=True)
     if not report.problems:
-        size = f"{plural(report.num_samples, 'sample')}, {human_bytes(report.num_bytes)}"
+        size = f"{plural(report.num_samples, 'sample')}, {format_bytes(report.num_bytes)}"
         say(f"{plural(report.num_shards, 'shard')}, {size}: all whole.")
         return
     advice = "Removed; run generate again to make them anew." if fix else "--fix removes what is broken."

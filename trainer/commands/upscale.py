@@ -6,8 +6,9 @@ from typing import Literal
 import click
 
 from srshards.process.interrupt import loading
+from srshards.terminal.params import PATH
 from srshards.terminal.text import say
-from trainer.commands.types import PATH, Tile
+from trainer.commands.types import Tile
 
 
 @click.command("upscale", short_help="Enlarge photos.")
