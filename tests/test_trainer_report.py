@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from srshards.imaging.contact_sheet import GRID_TEXT, Row, grid, save_png
 from srshards.page.render import MAX_PAGE_BYTES
 from srshards.storage.store import parse_address, write_bytes
 from tests.drill.s3_server import Bucket
-from trainer.contact_sheet import GRID_TEXT, Row, grid, save_grid
 from trainer.report.curves import style
 from trainer.report.previews import by_worth
 from trainer.report.thinning import Thinned
@@ -329,7 +329,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(browser: Browser, runs: 
     text["rows"][0]["cells"][1][0] = 10_000
     with Image.open(run / "previews/step-000004.png") as moved:
         moved.info[GRID_TEXT] = json.dumps(text)
-        save_grid(moved.copy(), run / "previews/step-000004.png")
+        save_png(moved.copy(), run / "previews/step-000004.png", "trainer train")
     report(run, output=tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         said = page.locator("main").inner_text()
@@ -432,7 +432,7 @@ def test_a_run_with_fewer_validation_images_takes_none_from_others(browser: Brow
         if not num_images:
             picture.info[GRID_TEXT] = json.dumps({"titles": TITLES, "rows": []})
         (run / "previews").mkdir()
-        save_grid(picture, run / "previews/step-000005.png")
+        save_png(picture, run / "previews/step-000005.png", "trainer train")
     report(tmp_path / "none", tmp_path / "one", tmp_path / "three", output=tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         assert page.locator(".comparison .name").all_inner_texts() == ["one", "three", "three", "three"]
@@ -500,7 +500,7 @@ def test_a_page_stays_small_whatever_there_is(browser: Browser, tmp_path: Path) 
         picture = grid(
             [Row(list(row), "bicubic 1 dB   network 2 dB", f"{at}.jpg") for at, row in enumerate(rows)], TITLES
         )
-        save_grid(picture, pictures[-1])
+        save_png(picture, pictures[-1], "trainer train")
     losses = rng.normal(1.0, 0.1, 199_940).tolist()
     for number in range(8):
         count = len(losses) if number == 0 else 3000

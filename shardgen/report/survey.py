@@ -13,6 +13,7 @@ from srshards.format import FormatError, Manifest, ShardRecord
 from srshards.imaging.pixels import Pixels
 from srshards.process.resources import available_cpus
 from srshards.shards.samples import StoredSample, stored_samples
+from srshards.shards.spread import spread_evenly
 from srshards.storage.ahead import ahead
 from srshards.storage.store import is_local
 
@@ -83,23 +84,14 @@ def num_to_measure(manifest: Manifest, limit: int) -> int:
 
 
 def _chosen(found: Survey, limit: int) -> Iterator[StoredSample]:
-    """Every k-th sample of the scale, for whatever k gives `limit` of them. Shards that cannot be read are damages."""
-    manifest, total = found.manifest, found.num_samples
-    count, first, row = min(limit, total), 0, 0
-    for record in manifest.shards:
-        here = []
-        while row < count and total * row // count < first + record.samples:
-            here.append(total * row // count - first)
-            row += 1
-        first += record.samples
-        if not here:
-            continue
+    """Up to `limit` samples of the scale, spread evenly. Shards that cannot be read are damages."""
+    for record, places in spread_evenly(found.manifest.shards, limit):
         try:
-            samples = _samples_of(manifest, record)
+            samples = _samples_of(found.manifest, record)
         except (ReportedError, FormatError) as error:
             found.damages.append((f"shard {record.name}", str(error)))
             continue
-        yield from (samples[number] for number in here)
+        yield from (samples[place] for place in places)
 
 
 def _samples_of(manifest: Manifest, record: ShardRecord) -> list[StoredSample]:

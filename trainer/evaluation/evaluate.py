@@ -10,6 +10,7 @@ from srshards.imaging.bicubic import bicubic_down, bicubic_up, crop_to_multiple
 from srshards.imaging.pixels import Pixels
 from srshards.shards.folder import ShardFolder
 from srshards.shards.mapped import MappedShard, reading
+from srshards.shards.spread import spread_evenly
 from trainer.evaluation.metrics import SSIM_WINDOW_PX, Quality, measure
 from trainer.inference.image_function import ImageFunction
 from trainer.photos import list_photos, opencv_cubic_up, read_photo
@@ -69,18 +70,10 @@ def shard_pairs(
     Of these, a rank's are number `rank`, `rank + ranks`, ...
     """
     records = folder.train if split == "train" else folder.val
-    total = folder.num_samples(split)
-    count = min(limit or total, total)
-    wanted = [total * place // count for place in range(rank, count, ranks)]
-    first = 0
-    for record in records:
-        here = [number - first for number in wanted if first <= number < first + record.samples]
-        first += record.samples
-        if not here:
-            continue
+    for record, places in spread_evenly(records, limit or folder.num_samples(split), rank, ranks):
         with reading(folder.path):
             shard = folder.open(record)
-            for place in here:
+            for place in places:
                 yield _shard_pair(folder, shard, place, upsampled)
             del shard  # a cache need not hold it beside the next one
 

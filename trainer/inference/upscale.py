@@ -13,10 +13,9 @@ import torch
 
 from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_up
+from srshards.imaging.contact_sheet import Row, grid, save_png
 from srshards.imaging.pixels import Pixels
-from srshards.imaging.provenance import exif_mark, why_not
-from trainer.contact_sheet import Row, grid
-from trainer.files import replacing
+from srshards.imaging.provenance import why_not
 from trainer.inference.tiles import choose_tile, enlarge_within_memory
 from trainer.models import Network
 from trainer.photos import Photo, check_writable, is_photo_name, opencv_cubic_up, read_photo, write_photo
@@ -231,8 +230,7 @@ def _write_comparison(path: Path, name: str, before: Photo, after: Photo, factor
     ours = large[top * factor : (top + height) * factor, left * factor : (left + width) * factor]
     sizes = " to ".join(f"{image.shape[1]} x {image.shape[0]} px" for image in (small, large))
     drawn = grid([Row((plain, ours), sizes, name)], ("bicubic", f"network, {factor}x"))
-    with replacing(path) as temporary:
-        drawn.save(temporary, "PNG", exif=exif_mark("trainer upscale"))
+    save_png(drawn, path, "trainer upscale")
 
 
 def _over_grey(photo: Photo) -> Pixels:
