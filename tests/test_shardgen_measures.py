@@ -15,7 +15,8 @@ from shardgen.degradation.degrade import shrink
 from shardgen.planning.config import METHODS
 from shardgen.report import duplicates
 from shardgen.report.duplicates import look_alikes, nearest_pairs
-from shardgen.report.measures import aliases, aliasing, brightness, flatness, image_hash, luma, sharpness
+from shardgen.report.measures import aliases, aliasing, brightness, flatness, image_hash, sharpness
+from srshards.imaging.luma import luma_full_range
 
 
 def _grey(level: float, size: int = 64) -> np.ndarray:
@@ -28,18 +29,13 @@ def _wave(size: int, half_periods: int, amplitude: float = 100) -> np.ndarray:
     return (128 + amplitude * column[:, None] * np.ones(size)).astype(np.float32)
 
 
-def test_luma_is_bt_601() -> None:
-    pixels = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
-    assert luma(pixels) == pytest.approx(np.array([[76, 150, 29, 255]]), abs=0.5)
-
-
 def test_brightness_goes_from_black_to_white() -> None:
     assert (brightness(_grey(0)), brightness(_grey(255))) == (0, 1)
     assert brightness(_grey(51)) == pytest.approx(0.2)
 
 
 def test_sharpness_falls_with_blur_and_has_an_end() -> None:
-    photo = luma(make_photo(128, 128, seed=1))
+    photo = luma_full_range(make_photo(128, 128, seed=1))
     blurred = [sharpness(cv2.GaussianBlur(photo, (0, 0), sigma)) for sigma in (0.5, 1, 2, 4)]
     assert sorted(blurred, reverse=True) == blurred and sharpness(photo) > blurred[0]
     assert sharpness(_grey(7)) == -2
@@ -68,19 +64,20 @@ def test_only_what_lr_cannot_hold_is_aliased(method: str, size: int, scale: int)
 @pytest.mark.parametrize("method", METHODS)
 def test_aliases_are_the_part_of_lr_that_the_low_frequencies_do_not_explain(method: str) -> None:
     """Against LR as it is made: what is left of it is the low frequencies alone, shrunk."""
-    pixels = np.repeat(luma(make_photo(64, 64, seed=2)).round().astype(np.uint8)[..., None], 3, axis=2)
-    grey = luma(pixels)
+    pixels = np.repeat(luma_full_range(make_photo(64, 64, seed=2)).round().astype(np.uint8)[..., None], 3, axis=2)
+    grey = luma_full_range(pixels)
     low = cv2.dct(grey)
     low[16:], low[:, 16:] = 0, 0
     low = cv2.idct(low)
-    lr = luma(shrink(pixels, 4, method))
-    without = luma(shrink(np.repeat(low.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2), 4, method))
+    lr = luma_full_range(shrink(pixels, 4, method))
+    low_pixels = np.repeat(low.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    without = luma_full_range(shrink(low_pixels, 4, method))
     inside = slice(2, -2)  # Pillow's bicubic has another border
     assert aliases(grey, 4, method)[inside, inside] == pytest.approx((lr - without)[inside, inside], abs=2.5)
 
 
 def test_nearest_aliases_more_than_area_and_area_more_than_the_papers_bicubic() -> None:
-    grey = luma(make_photo(128, 128, seed=3))
+    grey = luma_full_range(make_photo(128, 128, seed=3))
     found = [aliasing(grey, 4, method) for method in ("nearest", "area", "matlab")]
     assert sorted(found, reverse=True) == found
 
@@ -91,7 +88,7 @@ def test_sizes_that_are_no_multiples_are_refused() -> None:
 
 
 def _bits(left: np.ndarray, right: np.ndarray) -> int:
-    return (image_hash(luma(left)) ^ image_hash(luma(right))).bit_count()
+    return (image_hash(luma_full_range(left)) ^ image_hash(luma_full_range(right))).bit_count()
 
 
 def test_a_hash_hardly_changes_where_the_picture_does_not() -> None:
@@ -106,7 +103,7 @@ def test_a_hash_hardly_changes_where_the_picture_does_not() -> None:
 
 
 def test_a_hash_is_the_signs_of_low_frequencies_but_the_lowest() -> None:
-    grey = luma(make_photo(64, 64, seed=5))
+    grey = luma_full_range(make_photo(64, 64, seed=5))
     small = grey.reshape(32, 2, 32, 2).mean(axis=(1, 3))
     cosines = np.cos(np.pi / 32 * np.outer(np.arange(1, 9), np.arange(32) + 0.5))
     low = (cosines @ small @ cosines.T).ravel()
@@ -114,7 +111,7 @@ def test_a_hash_is_the_signs_of_low_frequencies_but_the_lowest() -> None:
 
 
 def test_a_hash_is_64_bits_half_of_them_set() -> None:
-    value = image_hash(luma(make_photo(90, 90, seed=1)))
+    value = image_hash(luma_full_range(make_photo(90, 90, seed=1)))
     assert 0 <= value < 2**64 and value.bit_count() == 32
 
 

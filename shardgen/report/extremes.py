@@ -9,10 +9,11 @@ import numpy as np
 
 from shardgen.planning.exclusion import exclude_line
 from shardgen.report.duplicates import look_alikes
-from shardgen.report.measures import aliases, luma
+from shardgen.report.measures import aliases
 from shardgen.report.survey import Measured, Survey, image_of
 from shardgen.report.text import TIMES, short
 from srshards.errors import RunError
+from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
 from srshards.page.pictures import exact, thumbnail
 from srshards.terminal.text import plural
@@ -173,7 +174,7 @@ class _Cards:
         """The part of LR with the most aliasing."""
         hr, lr = self._image(sample, "hr"), self._image(sample, "lr")
         method = sample.sample.describe()["method"]
-        top, left, edge = _strongest(np.abs(aliases(luma(hr), sample.scale, method)))
+        top, left, edge = _strongest(np.abs(aliases(luma_full_range(hr), sample.scale, method)))
         pixels = exact(np.ascontiguousarray(lr[top : top + edge, left : left + edge]))
         return self._card(sample, caption, pixels, is_pixels=True)
 

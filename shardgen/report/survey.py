@@ -6,10 +6,11 @@ from typing import Any
 
 import cv2
 
-from shardgen.report.measures import aliasing, brightness, flatness, image_hash, luma, sharpness
+from shardgen.report.measures import aliasing, brightness, flatness, image_hash, sharpness
 from shardgen.shard.job import Progress
 from srshards.errors import ReportedError, RunError
 from srshards.format import FormatError, Manifest, ShardRecord
+from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
 from srshards.process.resources import available_cpus
 from srshards.shards.samples import StoredSample, stored_samples
@@ -103,7 +104,7 @@ def _samples_of(manifest: Manifest, record: ShardRecord) -> list[StoredSample]:
 
 def _measure(sample: StoredSample, manifest: Manifest, record: ShardRecord) -> Measured:
     described = sample.describe()
-    grey = luma(image_of(sample, "hr", manifest))
+    grey = luma_full_range(image_of(sample, "hr", manifest))
     settings: dict[str, Any] = manifest.raw["settings"]
     plain = not settings.get("degradation")
     try:

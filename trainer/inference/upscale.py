@@ -14,6 +14,7 @@ import torch
 from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_up
 from srshards.imaging.contact_sheet import Row, grid, save_png
+from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.provenance import why_not
 from trainer.inference.tiles import choose_tile, enlarge_within_memory
@@ -243,7 +244,7 @@ def _over_grey(photo: Photo) -> Pixels:
 def _most_detailed(image: Pixels, crop_px: int) -> tuple[int, int, int, int]:
     """(top, left, height, width) of the crop with the most local contrast, at most crop_px on a side."""
     height, width = (min(crop_px, size) for size in image.shape[:2])
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    grey = luma_full_range(image)
     # One strong edge is not much to see: fine detail is what networks and plain enlargement differ in.
     contrast = np.minimum(np.abs(grey - cv2.GaussianBlur(grey, (0, 0), 1)), _ENOUGH_CONTRAST)
     sums = cv2.integral(contrast)
