@@ -24,7 +24,7 @@ from shardgen.planning.sources import Photo
 from shardgen.planning.tiles import tiles_of
 from shardgen.shard.marker import Marker
 from shardgen.shard.statistics import ChannelSums, Statistics, psnr_up
-from shardgen.shard.triplet import Crop, TooSmall, decode_photo, hr_boxes, is_enlarged, make_triplet, render_crop
+from shardgen.shard.triplet import Crop, TooSmall, decode_reduced, hr_boxes, is_enlarged, make_triplet, render_crop
 from shardgen.shard.writer import ShardWriter
 from shardgen.shard_upload import UploadingShardWriter
 from srshards.errors import PhotoError
@@ -125,7 +125,7 @@ def _add_photo(
         with _timed(stage_s, "read"):
             data = read()
         with _timed(stage_s, "decode"):
-            decoded = decode_photo(data, config)
+            decoded = decode_reduced(data, config)
         _refuse_overflow(decoded.true_size, config, outputs[0].num_samples)
         boxes = hr_boxes(decoded, config)
     except TooSmall as reason:

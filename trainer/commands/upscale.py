@@ -47,9 +47,9 @@ def upscale_command(
       python -m trainer upscale --weights runs/lite-4x/best.pth photos -o enlarged --compare
     """
     with loading():
+        from trainer.inference.photo_files import list_photos
         from trainer.inference.upscale import upscale_photos
         from trainer.models.weights import load_network
-        from trainer.photos import list_photos
         from trainer.training.device import choose_device, limit_threads
     limit_threads()
     network = load_network(weights)

@@ -8,12 +8,13 @@ from typing import NamedTuple
 from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_down, bicubic_up, crop_to_multiple
 from srshards.imaging.pixels import Pixels
+from srshards.imaging.resample import cubic_up
 from srshards.shards.folder import ShardFolder
 from srshards.shards.mapped import MappedShard, reading
 from srshards.shards.spread import spread_evenly
 from trainer.evaluation.metrics import SSIM_WINDOW_PX, Quality, measure
 from trainer.inference.image_function import ImageFunction
-from trainer.photos import list_photos, opencv_cubic_up, read_photo
+from trainer.inference.photo_files import list_photos, read_photo
 
 
 @dataclass(frozen=True)
@@ -98,4 +99,4 @@ def photo_pairs(folder: Path, scale: int, upsampled: bool) -> Iterator[Pair]:
         if min(hr.shape[:2]) < SSIM_WINDOW_PX + 2 * scale:
             raise UsageError(f"{path} is too small to be judged at {scale}x; remove it from {folder}")
         lr = bicubic_down(hr, scale)
-        yield Pair(str(path.relative_to(root)), scale, hr, lr, opencv_cubic_up(lr, scale) if upsampled else lr)
+        yield Pair(str(path.relative_to(root)), scale, hr, lr, cubic_up(lr, scale) if upsampled else lr)

@@ -15,11 +15,13 @@ from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_up
 from srshards.imaging.contact_sheet import Row, grid, save_png
 from srshards.imaging.luma import luma_full_range
+from srshards.imaging.photo import DecodedPhoto
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.provenance import why_not
+from srshards.imaging.resample import cubic_up
+from trainer.inference.photo_files import check_writable, is_photo_name, read_photo, write_photo
 from trainer.inference.tiles import choose_tile, enlarge_within_memory
 from trainer.models import Network
-from trainer.photos import Photo, check_writable, is_photo_name, opencv_cubic_up, read_photo, write_photo
 
 _CROP_PX = 480  # edge of a side of the comparison, in pixels of the result
 _CONTEXT_PX = 4  # around the crop, for the bicubic kernel
@@ -189,18 +191,18 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _enlarge_photo(
-    model: Network, photo: Photo, factor: int, device: torch.device, tile: int | Literal["auto"] | None
-) -> Photo:
+    model: Network, photo: DecodedPhoto, factor: int, device: torch.device, tile: int | Literal["auto"] | None
+) -> DecodedPhoto:
     rgb = photo.rgb if photo.alpha is None else _continued_under_transparency(photo.rgb, photo.alpha)
     if model.scale == 1:
-        rgb = opencv_cubic_up(rgb, factor)
+        rgb = cubic_up(rgb, factor)
     image = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None]
     tile_px = choose_tile(model, rgb.shape[0], rgb.shape[1], device) if tile == "auto" else tile
     output = enlarge_within_memory(model, image, tile_px, model.spec.margin_px, torch.uint8)
     pixels = np.ascontiguousarray(output[0].permute(1, 2, 0).numpy())
-    if photo.was_grey:  # networks give grey a tint
+    if photo.is_grey:  # networks give grey a tint
         pixels = np.asarray(cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
-    return replace(photo, rgb=pixels, alpha=None if photo.alpha is None else opencv_cubic_up(photo.alpha, factor))
+    return replace(photo, rgb=pixels, alpha=None if photo.alpha is None else cubic_up(photo.alpha, factor))
 
 
 def _continued_under_transparency(rgb: Pixels, alpha: Pixels) -> Pixels:
@@ -220,7 +222,7 @@ def _continued_under_transparency(rgb: Pixels, alpha: Pixels) -> Pixels:
 # ---- the comparison
 
 
-def _write_comparison(path: Path, name: str, before: Photo, after: Photo, factor: int) -> None:
+def _write_comparison(path: Path, name: str, before: DecodedPhoto, after: DecodedPhoto, factor: int) -> None:
     small, large = _over_grey(before), _over_grey(after)
     top, left, height, width = _most_detailed(small, max(_CROP_PX // factor, 1))
     outer_top, outer_left = max(top - _CONTEXT_PX, 0), max(left - _CONTEXT_PX, 0)
@@ -234,7 +236,7 @@ def _write_comparison(path: Path, name: str, before: Photo, after: Photo, factor
     save_png(drawn, path, "trainer upscale")
 
 
-def _over_grey(photo: Photo) -> Pixels:
+def _over_grey(photo: DecodedPhoto) -> Pixels:
     if photo.alpha is None:
         return photo.rgb
     share = photo.alpha[:, :, None].astype(np.float32) / 255
