@@ -15,7 +15,6 @@ Luma = NDArray[np.float32]  # H x W, grey levels from 0 to 255
 
 FLAT_BLOCK_PX = 16
 FLAT_BELOW_LEVELS = 2.0
-HASH_BITS = 64
 _LEAST_VARIANCE = 1e-2  # so that a picture of one colour has a sharpness too
 _HASHED_PX = 32
 _NOTHING = np.empty((0, 0), np.float32)
