@@ -110,8 +110,8 @@ def _check_resident(plan: Plan) -> None:
     free = torch.cuda.mem_get_info(device)[0] if on_gpu else plan.rank_info.share(available_memory_bytes())
     if needed > _USABLE_SHARE * free:
         raise UsageError(
-            f"--resident: the images of {plan.schedule.num_samples:,} samples take {format_bytes(needed)}, but {device} "
-            f"has {format_bytes(free)} free, of which training needs some; leave --resident out"
+            f"--resident: the images of {plan.schedule.num_samples:,} samples take {format_bytes(needed)}, but "
+            f"{device} has {format_bytes(free)} free, of which training needs some; leave --resident out"
         )
 
 
