@@ -52,13 +52,13 @@ def verify_command(folder: Address, fix: bool, workers: int | None) -> None:
     Example:
       shardgen verify shards --fix
     """
-    report = verify(folder, fix, workers or available_cpus())
-    for problem in report.problems:
+    found = verify(folder, fix, workers or available_cpus())
+    for problem in found.problems:
         click.echo(f"{problem.path}: {problem.reason}", err=True)
-    if not report.problems:
-        size = f"{plural(report.num_samples, 'sample')}, {format_bytes(report.num_bytes)}"
-        say(f"{plural(report.num_shards, 'shard')}, {size}: all whole.")
+    if not found.problems:
+        size = f"{plural(found.num_samples, 'sample')}, {format_bytes(found.num_bytes)}"
+        say(f"{plural(found.num_shards, 'shard')}, {size}: all whole.")
         return
     advice = "Removed; run generate again to make them anew." if fix else "--fix removes what is broken."
-    num_checked = report.num_shards + report.num_manifests
-    raise ReportedError(f"{len(report.problems)} of {num_checked} shards and manifests are broken. {advice}")
+    num_checked = found.num_shards + found.num_manifests
+    raise ReportedError(f"{len(found.problems)} of {num_checked} shards and manifests are broken. {advice}")

@@ -24,7 +24,7 @@ from shardgen.planning.sources import Photo
 from shardgen.planning.tiles import tiles_of
 from shardgen.shard.marker import Marker
 from shardgen.shard.statistics import ChannelSums, Statistics, psnr_up
-from shardgen.shard.triplet import Crop, TooSmall, decode_reduced, hr_boxes, is_enlarged, make_triplet, render_crop
+from shardgen.shard.triplet import HrImage, TooSmall, decode_reduced, hr_boxes, is_enlarged, make_triplet, render_crop
 from shardgen.shard.writer import ShardWriter
 from shardgen.shard_upload import UploadingShardWriter
 from srshards.errors import PhotoError
@@ -178,7 +178,7 @@ class _ScaleOutput:
     def num_samples(self) -> int:
         return self._writer.num_samples
 
-    def add(self, photo: Photo, crop: Crop, sums_by_size: dict[int, ChannelSums]) -> None:
+    def add(self, photo: Photo, crop: HrImage, sums_by_size: dict[int, ChannelSums]) -> None:
         config, hr_size = self._config, self._config.hr_size(self.scale)
         with _timed(self._stage_s, "degrade"):
             drawn = self._draw(photo, crop.box)

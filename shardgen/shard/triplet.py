@@ -21,7 +21,7 @@ class TooSmall(PhotoError):
     """A photo that is smaller than a tile: passed over, not a failure."""
 
 
-class Crop(NamedTuple):
+class HrImage(NamedTuple):
     """An HR image before it is cropped to a multiple of a scale.
 
     `pixels` is size x size x 3 uint8; `box` the part of the upright photo that it shows, in the photo's px.
@@ -52,10 +52,10 @@ def hr_boxes(photo: DecodedPhoto, config: Config) -> list[Box]:
     return found
 
 
-def render_crop(photo: DecodedPhoto, box: Box, config: Config) -> Crop:
+def render_crop(photo: DecodedPhoto, box: Box, config: Config) -> HrImage:
     x, y, width, height = (edge // photo.reduction for edge in box)
     hr = render_hr(photo.rgb[y : y + height, x : x + width], config.size)
-    return Crop(sharpened(hr) if config.sharpen_hr else hr, box)
+    return HrImage(sharpened(hr) if config.sharpen_hr else hr, box)
 
 
 def sharpened(hr: Pixels) -> Pixels:
