@@ -4,7 +4,6 @@ import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from shardgen.planning.exclusion import exclude_line
@@ -15,6 +14,7 @@ from shardgen.report.text import TIMES, short
 from srshards.errors import RunError
 from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
+from srshards.imaging.window import strongest_window
 from srshards.page.pictures import exact, thumbnail
 from srshards.terminal.text import plural
 
@@ -190,10 +190,7 @@ class _Cards:
 def _strongest(field: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> tuple[int, int, int]:
     """Top, left and edge of the square with the greatest sum of squares, at most 96 px wide."""
     edge = min(_LR_WINDOW_PX, *field.shape)
-    sums = cv2.integral(np.square(field, dtype=np.float64))
-    energy = sums[edge:, edge:] - sums[:-edge, edge:] - sums[edge:, :-edge] + sums[:-edge, :-edge]
-    top, left = np.unravel_index(int(np.argmax(energy)), energy.shape)
-    return int(top), int(left), edge
+    return *strongest_window(np.square(field, dtype=np.float64), edge, edge), edge
 
 
 def _aliased(surveys: Sequence[Survey], made: _Cards) -> Extremes:

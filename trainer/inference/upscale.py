@@ -19,6 +19,7 @@ from srshards.imaging.photo import DecodedPhoto
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.provenance import why_not
 from srshards.imaging.resample import cubic_up
+from srshards.imaging.window import strongest_window
 from trainer.inference.photo_files import check_writable, is_photo_name, read_photo, write_photo
 from trainer.inference.tiles import choose_tile, enlarge_within_memory
 from trainer.models import Network
@@ -249,7 +250,4 @@ def _most_detailed(image: Pixels, crop_px: int) -> tuple[int, int, int, int]:
     grey = luma_full_range(image)
     # One strong edge is not much to see: fine detail is what networks and plain enlargement differ in.
     contrast = np.minimum(np.abs(grey - cv2.GaussianBlur(grey, (0, 0), 1)), _ENOUGH_CONTRAST)
-    sums = cv2.integral(contrast)
-    inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    top, left = np.unravel_index(int(inside.argmax()), inside.shape)
-    return int(top), int(left), height, width
+    return *strongest_window(contrast, height, width), height, width
