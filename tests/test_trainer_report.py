@@ -22,6 +22,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from srshards.imaging.contact_sheet import GRID_TEXT, Row, grid, save_png
 from srshards.page.render import MAX_PAGE_BYTES
 from srshards.storage.store import parse_address, write_bytes
+from srshards.terminal.sizes import format_bytes
 from tests.drill.s3_server import Bucket
 from trainer.report.curves import style
 from trainer.report.previews import by_worth
@@ -46,7 +47,7 @@ def runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page_file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     done = report(runs / "first", runs / "second", output=path)
-    assert done.out == f"{path}: {path.stat().st_size / 1e6:.1f} MB, first, second\n"
+    assert done.out == f"{path}: {format_bytes(path.stat().st_size)}, first, second\n"
     return path
 
 
@@ -592,7 +593,7 @@ def test_a_link_to_a_run_has_its_own_name(tmp_path: Path) -> None:
     make_run(tmp_path / "real", [trained(5)])
     (tmp_path / "latest").symlink_to("real")
     done = report(tmp_path / "latest", output=tmp_path / "r.html")
-    assert done.out.endswith(" MB, latest\n")
+    assert done.out.endswith("B, latest\n")
 
 
 def test_help_has_an_example() -> None:
