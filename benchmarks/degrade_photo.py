@@ -8,7 +8,7 @@ from benchmarks.stream_stores import HR_PX
 from shardgen.degradation.recipe import Recipe, degraded
 from shardgen.degradation.rng import Dice
 from shardgen.planning.config import Config
-from shardgen.shard.triplet import decode_photo, hr_boxes, render_crop
+from shardgen.shard.triplet import decode_reduced, hr_boxes, render_crop
 from srshards.imaging.photo import read_bytes
 from srshards.imaging.pixels import Pixels
 
@@ -20,7 +20,7 @@ def open_hr(path: Path) -> Pixels:
 
     PhotoError when it is no photo.
     """
-    photo = decode_photo(read_bytes(path), _CONFIG)
+    photo = decode_reduced(read_bytes(path), _CONFIG)
     return render_crop(photo, hr_boxes(photo, _CONFIG)[0], _CONFIG).pixels
 
 

@@ -35,7 +35,7 @@ import numpy as np
 
 from shardgen.planning.config import Config
 from shardgen.planning.sources import list_photos
-from shardgen.shard.triplet import decode_photo, hr_boxes, make_triplet, render_crop
+from shardgen.shard.triplet import decode_reduced, hr_boxes, make_triplet, render_crop
 from srshards.errors import PhotoError
 from srshards.imaging.photo import read_bytes
 from srshards.imaging.pixels import Pixels
@@ -61,7 +61,7 @@ def generator_images(path: Path, config: Config, laps: Laps) -> Iterator[Pixels]
     """HR, LR and `up` in every scale, as the generator makes them. PhotoError as there."""
     data = read_bytes(path)
     laps("read")
-    photo = decode_photo(data, config)
+    photo = decode_reduced(data, config)
     laps("decode")
     for box in hr_boxes(photo, config):
         crop = render_crop(photo, box, config)

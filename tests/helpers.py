@@ -32,6 +32,12 @@ def make_photo(height: int, width: int, seed: int) -> np.ndarray:
     return np.clip(np.asarray(coarse).astype(int) + texture, 0, 255).astype(np.uint8)
 
 
+def mode_and_size(path: Path) -> tuple[str, tuple[int, int]]:
+    """Pillow's name for what is stored in an image file, and (width, height) in px."""
+    with Image.open(path) as image:
+        return image.mode, image.size
+
+
 def make_photos(folder: Path, count: int, size: tuple[int, int] = (90, 120), classes: int = 3) -> Path:
     """`count` JPEG and PNG photos in class folders, with equal content and times on every call."""
     for number in range(count):

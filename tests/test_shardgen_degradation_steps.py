@@ -15,7 +15,7 @@ from shardgen.degradation.blurs import convolve
 from shardgen.degradation.kernels import Kernel
 from shardgen.degradation.noises import _alias_table, poisson_counts
 from shardgen.degradation.rng import Dice
-from shardgen.degradation.settings import Choice
+from shardgen.degradation.settings import Categorical
 from shardgen.degradation.sharpen import usm
 from shardgen.degradation.sizes import resize
 from shardgen.degradation.step import Image, Parameters, Size, Sizes
@@ -54,7 +54,7 @@ EVERY_CHOICE = [
     (name, {key: choice})
     for name, step in STEPS.items()
     for key, setting in step.settings.items()
-    if isinstance(setting, Choice)
+    if isinstance(setting, Categorical)
     for choice in setting.names
 ] + [(name, {}) for name in STEPS]
 

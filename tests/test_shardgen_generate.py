@@ -1,7 +1,6 @@
 """Whole runs: the same bytes whatever the circumstances, and nothing made twice."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -216,18 +215,6 @@ def test_validation_photos_are_the_same_at_every_scale_and_sample(photos: Path, 
     assert everything and everything == val_sources(shards / "scale_3x")
     generate(photos, tmp_path, "-s", 2, "--sample", 0.3)
     assert val_sources(tmp_path / "scale_2x") <= everything
-
-
-def test_workers_default_to_the_cpus_that_this_process_may_use() -> None:
-    from srshards.process.resources import available_cpus
-
-    allowed = os.sched_getaffinity(0)
-    assert 1 <= available_cpus() <= len(allowed)
-    os.sched_setaffinity(0, {min(allowed)})
-    try:
-        assert available_cpus() == 1
-    finally:
-        os.sched_setaffinity(0, allowed)
 
 
 def test_a_tar_without_a_marker_that_is_not_planned_goes(photos: Path, shards: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from shardgen.degradation.degrade import draw_variants
 from shardgen.degradation.recipe import Drawn, Recipe, degraded, parse_steps
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe, recipe_text
 from shardgen.degradation.rng import Dice
-from shardgen.degradation.settings import Choice, Integers, Uniform
+from shardgen.degradation.settings import Categorical, Integers, Uniform
 from shardgen.degradation.steps import STEPS
 from srshards.errors import UsageError
 from srshards.plain_yaml import load_plain_yaml
@@ -350,7 +350,7 @@ def test_every_step_has_sound_defaults_and_words_for_people(name: str) -> None:
     assert step.summary and step.summary[-1] != "."
     for key, setting in step.settings.items():
         assert setting.what, f"{name}: {key}"
-        if isinstance(setting, (Uniform, Integers, Choice)):
+        if isinstance(setting, (Uniform, Integers, Categorical)):
             assert setting.read(_as_yaml(setting.default), name) == setting.default
 
 

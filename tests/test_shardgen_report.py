@@ -17,7 +17,7 @@ from shardgen.report.extremes import extremes
 from shardgen.report.figures import histogram
 from shardgen.report.gallery import gallery, spanning
 from shardgen.report.survey import survey
-from shardgen.report.text import distinct, short, size_text
+from shardgen.report.text import distinct, short
 from srshards.format import dump_json, load_json
 from srshards.page.render import MAX_PAGE_BYTES
 from srshards.shards.samples import open_manifest, stored_samples
@@ -489,7 +489,6 @@ def test_a_page_needs_no_note_of_the_last_run(content: str | None, message: str,
 
 
 def test_words() -> None:
-    assert [size_text(n) for n in (5, 1500, 2_340_000, 1_140_000_000)] == ["5 bytes", "1.5 kB", "2.3 MB", "1.14 GB"]
     assert short("a\nb") == "a\\nb" and len(short("x" * 500, 60)) == 60
     assert short("begin" + "x" * 200 + "end.jpg", 40).endswith("end.jpg")
     assert distinct(["x" * 50, "x" * 50, "y"], 10) == [short("x" * 50, 10), f"{short('x' * 50, 10)} (2)", "y"]

@@ -251,7 +251,7 @@ def test_a_step_that_memory_does_not_suffice_for_is_refused(
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, *resident)
     for accumulated in (10**9, 10**400):
         done = trainer(*words, "--grad-accum", accumulated)
-        assert done.code == 2 and " MB of memory for batches, but " in done.err and "--grad-accum" in done.err
+        assert done.code == 2 and "B of memory for batches, but " in done.err and "--grad-accum" in done.err
     assert not all_files(tmp_path)
 
 

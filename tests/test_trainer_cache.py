@@ -484,11 +484,11 @@ def test_a_patience_that_is_no_number_is_refused_at_the_start(
 
 def test_numbers_of_bytes(tmp_path: Path) -> None:
     ended = trainer("--shards", "x", "--cache-bytes", "much")
-    assert ended.code == 2 and "'much': expected a number of bytes such as 200GB" in ended.err
+    assert ended.code == 2 and "'much': expected a number of bytes such as 256MB, 1GiB or 1000000" in ended.err
     ended = trainer("--shards", "x", "--cache-bytes", "0")
     assert ended.code == 2 and "--cache-bytes 0: expected 1 or more" in ended.err
     ended = trainer("evaluate", "--weights", "x", "--cache-bytes", "much")
-    assert ended.code == 2 and "'much': expected a number of bytes such as 200GB" in ended.err
+    assert ended.code == 2 and "'much': expected a number of bytes such as 256MB, 1GiB or 1000000" in ended.err
     ended = trainer("--shards", "nowhere://x/y")
     assert ended.code == 2 and "there is no store nowhere://" in ended.err
 

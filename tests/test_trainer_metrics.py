@@ -1,4 +1,4 @@
-"""PSNR, SSIM and luma against scikit-image and against figures worked out by hand; the losses against theirs."""
+"""PSNR and SSIM against scikit-image and against figures worked out by hand; the losses against theirs."""
 
 import math
 
@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from skimage import data
-from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from trainer.evaluation.metrics import Quality, luma, mean_quality, measure, psnr, ssim
+from srshards.imaging.luma import luma_studio_range
+from trainer.evaluation.metrics import Quality, mean_quality, measure, psnr, ssim
 from trainer.training.losses import LOSSES, charbonnier, l1
 
 Pixels = NDArray[np.uint8]
@@ -46,22 +46,6 @@ def reference_ssim(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
     return float(structural_similarity(a, b, channel_axis=2 if a.ndim == 3 else None, **options))
 
 
-# ---- luma
-
-
-def test_luma_is_matlabs_but_not_rounded() -> None:
-    photo = real_photo()
-    y = luma(photo)
-    assert y.dtype == np.float64 and y.shape == (512, 512)
-    assert np.abs(y - rgb2ycbcr(photo)[:, :, 0]).max() < 1e-9
-    assert (y != np.round(y)).any()
-
-
-def test_luma_of_black_white_and_the_primaries() -> None:
-    colours = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
-    assert luma(colours)[0].tolist() == pytest.approx([16, 235, 81.481, 144.553, 40.966])
-
-
 # ---- PSNR and SSIM
 
 
@@ -71,7 +55,7 @@ def test_figures_are_those_of_scikit_image(kind: str) -> None:
     output = worse(photo, kind)
     assert psnr(output, photo) == pytest.approx(peak_signal_noise_ratio(photo, output, data_range=255), abs=1e-6)
     assert ssim(output, photo) == pytest.approx(reference_ssim(photo, output), abs=1e-9)
-    y, target_y = luma(output), luma(photo)
+    y, target_y = luma_studio_range(output), luma_studio_range(photo)
     assert psnr(y, target_y) == pytest.approx(peak_signal_noise_ratio(target_y, y, data_range=255), abs=1e-6)
     assert ssim(y, target_y) == pytest.approx(reference_ssim(target_y, y), abs=1e-9)
 
@@ -117,7 +101,7 @@ def test_measuring_does_not_change_the_images() -> None:
     photo, output = real_photo(), worse(real_photo(), "noisy")
     before = photo.copy(), output.copy()
     measure(output, photo, 4)
-    ssim(luma(output).astype(np.float32), luma(photo).astype(np.float32))
+    ssim(luma_studio_range(output).astype(np.float32), luma_studio_range(photo).astype(np.float32))
     assert np.array_equal(photo, before[0]) and np.array_equal(output, before[1])
 
 
@@ -131,7 +115,10 @@ def test_measure_is_the_four_figures_of_what_is_inside(border: int) -> None:
     inside = (slice(border, 80 - border), slice(border, 60 - border))
     a, b = np.ascontiguousarray(output[inside]), np.ascontiguousarray(photo[inside])
     assert measure(output, photo, border) == Quality(
-        psnr(a, b), psnr(luma(a), luma(b)), ssim(a, b), ssim(luma(a), luma(b))
+        psnr(a, b),
+        psnr(luma_studio_range(a), luma_studio_range(b)),
+        ssim(a, b),
+        ssim(luma_studio_range(a), luma_studio_range(b)),
     )
 
 

@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from srshards.imaging.contact_sheet import GRID_TEXT, Row, grid, save_png
 from srshards.page.render import MAX_PAGE_BYTES
 from srshards.storage.store import parse_address, write_bytes
+from srshards.terminal.sizes import format_bytes
 from tests.drill.s3_server import Bucket
-from trainer.contact_sheet import GRID_TEXT, Row, grid, save_grid
 from trainer.report.charts import style
 from trainer.report.previews import by_worth
 from trainer.report.thinning import Thinned
@@ -49,7 +50,7 @@ def runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page_file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     done = report(runs / "first", runs / "second", output=path)
-    assert done.out == f"{path}: {path.stat().st_size / 1e6:.1f} MB, first, second\n"
+    assert done.out == f"{path}: {format_bytes(path.stat().st_size)}, first, second\n"
     return path
 
 
@@ -332,7 +333,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(browser: Browser, runs: 
     text["rows"][0]["cells"][1][0] = 10_000
     with Image.open(run / "previews/step-000004.png") as moved:
         moved.info[GRID_TEXT] = json.dumps(text)
-        save_grid(moved.copy(), run / "previews/step-000004.png")
+        save_png(moved.copy(), run / "previews/step-000004.png", "trainer train")
     report(run, output=tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         said = page.locator("main").inner_text()
@@ -435,7 +436,7 @@ def test_a_run_with_fewer_validation_images_takes_none_from_others(browser: Brow
         if not num_images:
             picture.info[GRID_TEXT] = json.dumps({"titles": TITLES, "rows": []})
         (run / "previews").mkdir()
-        save_grid(picture, run / "previews/step-000005.png")
+        save_png(picture, run / "previews/step-000005.png", "trainer train")
     report(tmp_path / "none", tmp_path / "one", tmp_path / "three", output=tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         assert page.locator(".comparison .name").all_inner_texts() == ["one", "three", "three", "three"]
@@ -503,7 +504,7 @@ def test_a_page_stays_small_whatever_there_is(browser: Browser, tmp_path: Path) 
         picture = grid(
             [Row(list(row), "bicubic 1 dB   network 2 dB", f"{at}.jpg") for at, row in enumerate(rows)], TITLES
         )
-        save_grid(picture, pictures[-1])
+        save_png(picture, pictures[-1], "trainer train")
     losses = rng.normal(1.0, 0.1, 199_940).tolist()
     for number in range(8):
         count = len(losses) if number == 0 else 3000
@@ -595,7 +596,7 @@ def test_a_link_to_a_run_has_its_own_name(tmp_path: Path) -> None:
     make_run(tmp_path / "real", [trained(5)])
     (tmp_path / "latest").symlink_to("real")
     done = report(tmp_path / "latest", output=tmp_path / "r.html")
-    assert done.out.endswith(" MB, latest\n")
+    assert done.out.endswith("B, latest\n")
 
 
 def test_help_has_an_example() -> None:

@@ -31,7 +31,6 @@ from srshards.loader.resident import ResidentSamples
 from srshards.loader.ring import FreeSlots, Ring
 from srshards.loader.source import Batch
 from srshards.loader.workers import Loader
-from srshards.process.resources import available_memory_bytes
 from srshards.sampling.chunks import Chunks, Rows
 from srshards.sampling.schedule import Schedule
 from srshards.shards.folder import open_shards
@@ -393,35 +392,6 @@ def test_a_run_with_resident_samples_ends_with_the_weights_of_one_without(shards
         assert ("all samples in its memory" in done.err) == bool(options)
     ring, device = (torch.load(tmp_path / name / "model.pth")["params"] for name in ("ring", "device"))
     assert all(torch.equal(ring[name], device[name]) for name in ring)
-
-
-# ---- memory
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({"memory.max": "5000", "memory.current": "4000", "memory.stat": "anon 9\ninactive_file 600\n"}, 1600),
-        ({"memory.max": "5000", "memory.current": "6000", "memory.stat": ""}, 0),
-        ({"memory/memory.limit_in_bytes": "300", "memory/memory.usage_in_bytes": "100", "memory/memory.stat": ""}, 200),
-    ],
-)
-def test_a_containers_limit_bounds_what_is_free(
-    files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    monkeypatch.setattr("srshards.process.resources._CGROUP", tmp_path)
-    assert available_memory_bytes() == expected
-
-
-def test_without_a_limit_the_machines_memory_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("srshards.process.resources._CGROUP", tmp_path)
-    unlimited = available_memory_bytes()
-    (tmp_path / "memory.max").write_text("max")
-    assert 0 < unlimited <= psutil.virtual_memory().total
-    assert abs(available_memory_bytes() - unlimited) < 1e9
 
 
 # ---- the disk

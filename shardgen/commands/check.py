@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
-from shardgen.commands.types import ADDRESS, human_bytes
 from shardgen.inspection.inspect import describe_folders, render_folder, render_sample, render_shard
 from shardgen.inspection.verify import verify
 from srshards.errors import ReportedError, UsageError
 from srshards.format import Address
 from srshards.process.resources import available_cpus
 from srshards.terminal.help import Command
+from srshards.terminal.params import ADDRESS
+from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural, say
 
 
@@ -52,13 +53,13 @@ def verify_command(folder: Address, fix: bool, workers: int | None) -> None:
     Example:
       shardgen verify shards --fix
     """
-    report = verify(folder, fix, workers or available_cpus())
-    for problem in report.problems:
+    found = verify(folder, fix, workers or available_cpus())
+    for problem in found.problems:
         click.echo(f"{problem.path}: {problem.reason}", err=True)
-    if not report.problems:
-        size = f"{plural(report.num_samples, 'sample')}, {human_bytes(report.num_bytes)}"
-        say(f"{plural(report.num_shards, 'shard')}, {size}: all whole.")
+    if not found.problems:
+        size = f"{plural(found.num_samples, 'sample')}, {format_bytes(found.num_bytes)}"
+        say(f"{plural(found.num_shards, 'shard')}, {size}: all whole.")
         return
     advice = "Removed; run generate again to make them anew." if fix else "--fix removes what is broken."
-    num_checked = report.num_shards + report.num_manifests
-    raise ReportedError(f"{len(report.problems)} of {num_checked} shards and manifests are broken. {advice}")
+    num_checked = found.num_shards + found.num_manifests
+    raise ReportedError(f"{len(found.problems)} of {num_checked} shards and manifests are broken. {advice}")

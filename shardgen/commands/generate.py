@@ -9,15 +9,11 @@ from typing import Any
 import click
 
 from shardgen.commands.types import (
-    ADDRESS,
-    PATH,
-    ByteSize,
     FailureLimit,
     Scale,
     SpaceSeparatedScales,
     complete_recipe,
     failure_limit,
-    human_bytes,
     option,
 )
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
@@ -30,6 +26,8 @@ from shardgen.planning.sources import printable
 from srshards.errors import ReportedError, UsageError
 from srshards.format import CODECS, Address, scale_folder
 from srshards.process.resources import available_cpus
+from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
+from srshards.terminal.sizes import format_bytes
 from srshards.terminal.streams import remarks
 from srshards.terminal.text import Choice, fitted, plural, say
 
@@ -67,7 +65,7 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
     default="npy",
     help="npy trains fastest; png and webp, both lossless, take about a half and a third of the space.",
 )
-@option("--shard-bytes", type=ByteSize(), default="256MB", help="Shards come out between half of this and about it.")
+@option("--shard-bytes", type=BYTE_SIZE, default="256MB", help="Shards come out between half of this and about it.")
 @option("--val-fraction", type=float, default=0.02, help="Share of the photos for validation.")
 @option("--seed", type=int, default=0, help="Draws the order and the split of the photos, and from the recipe.")
 @option(
@@ -177,8 +175,8 @@ def _preparation_text(p: Preparation) -> str:
         counts += [f"{len(inventory.stale)} outdated to remove"] if inventory.stale else []
         settings = f"HR {hr} px{cropped}, LR {hr // scale} px, {_how(p.config)}, {p.config.codec}"
         lines.append(f"{scale_folder(scale)}  {settings}: {', '.join(counts)}")
-    need = f"{human_bytes(p.bytes_to_make)} needed"
-    lines.append(f"Store   {need}" if p.free_bytes is None else f"Disk    {need}, {human_bytes(p.free_bytes)} free")
+    need = f"{format_bytes(p.bytes_to_make)} needed"
+    lines.append(f"Store   {need}" if p.free_bytes is None else f"Disk    {need}, {format_bytes(p.free_bytes)} free")
     return "\n".join(lines)
 
 
@@ -211,7 +209,7 @@ def _outcome_text(outcome: Outcome, output: Address, size: int) -> str:
         }
         held = f"{plural(totals['samples'], 'sample')} in {plural(totals['shards'], 'shard')}"
         lines.append(
-            f"{output / scale_folder(scale)}: {held}, {human_bytes(totals['bytes'])}"
+            f"{output / scale_folder(scale)}: {held}, {format_bytes(totals['bytes'])}"
             + "".join(f", {count:,} {what}" for what, count in extras.items() if count)
         )
     lines.append(f"Shards: {outcome.made} made, {outcome.kept} kept, {outcome.removed} removed.")

@@ -6,7 +6,7 @@ import click
 from click.core import ParameterSource
 from PIL import Image
 
-from shardgen.commands.types import ADDRESS, PATH, complete_recipe, option
+from shardgen.commands.types import complete_recipe, option
 from shardgen.degradation.recipe_file import load_recipe
 from shardgen.inspection.preview import draw_preview
 from shardgen.inspection.rebuild import rebuild
@@ -19,7 +19,7 @@ from srshards.imaging.contact_sheet import save_png
 from srshards.imaging.provenance import why_not
 from srshards.storage.store import AddressError, file_size, is_folder, local_path
 from srshards.terminal.help import Command
-from srshards.terminal.output_file import FileToWrite
+from srshards.terminal.params import ADDRESS, PATH, FileToWrite
 from srshards.terminal.text import Choice, plural, say
 
 

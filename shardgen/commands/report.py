@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from shardgen.commands.types import ADDRESS, human_bytes, option
+from shardgen.commands.types import option
 from shardgen.generate.progress import ProgressDisplay
 from shardgen.planning.sources import printable
 from shardgen.shard.job import Progress
@@ -15,7 +15,8 @@ from srshards.format import Address
 from srshards.imaging.provenance import PAGE_WRITERS
 from srshards.storage.output_lock import being_written, wait_for
 from srshards.terminal.help import Command
-from srshards.terminal.output_file import FileToWrite
+from srshards.terminal.params import ADDRESS, FileToWrite
+from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import say
 
 
@@ -42,7 +43,7 @@ def report_command(shards: Address, output: Path, samples: int) -> None:
     took = max(written.measuring_s, 1e-9)
     say(
         f"{output}: {written.num_measured:,} of {written.num_samples:,} samples measured in {took:.1f} s "
-        f"({written.num_measured / took:.0f} samples/s), {human_bytes(written.num_bytes)}"
+        f"({written.num_measured / took:.0f} samples/s), {format_bytes(written.num_bytes)}"
     )
     if written.damages:
         what, reason = written.damages[0]

@@ -1,52 +1,16 @@
-"""What the command line accepts beyond click's own types."""
+"""What the command line accepts beyond the types that all commands share."""
 
 import functools
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from shardgen.degradation.recipe_file import BUILT_IN
-from srshards.format import Address
-from srshards.storage.store import AddressError, parse_address
 from srshards.terminal.help import Command
 from srshards.terminal.text import complete_file, complete_word
-
-
-class AddressParam(click.ParamType[Address]):
-    """A folder or file of this machine, or an address in a store: `./shards`, `s3://bucket/shards`."""
-
-    name = "address"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        try:
-            return parse_address(value) if isinstance(value, str) else value
-        except AddressError as error:
-            self.fail(str(error), param, ctx)
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return complete_file(incomplete)
-
-
-class LocalPath(click.ParamType[Path]):
-    """A folder or file of this machine."""
-
-    name = "path"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        address = ADDRESS.convert(value, param, ctx)
-        if not isinstance(address, Path):
-            self.fail(f"{address} lies in a store; expected a path of this machine", param, ctx)
-        return address
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return complete_file(incomplete)
-
-
-ADDRESS, PATH = AddressParam(), LocalPath()
 
 # An option whose default is shown by --help.
 option = functools.partial(click.option, show_default=True)
@@ -62,22 +26,6 @@ def complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str)
     return complete_built_in(ctx, param, incomplete) or complete_file(incomplete)
 
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
-class ByteSize(click.ParamType[int]):
-    """`256MB`, `1GiB`, `1000000`."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(value).strip())
-        unit = _UNITS.get(match[2].upper()) if match else None
-        if match is None or unit is None:
-            self.fail(f"{value!r} is no size; expected e.g. 256MB, 1GiB or a number of bytes", param, ctx)
-        return int(float(match[1]) * unit)
-
-
 class FailureLimit(click.ParamType[str]):
     """`50` photos, or `2%` of them."""
 
@@ -88,10 +36,6 @@ class FailureLimit(click.ParamType[str]):
         if not match or (match[1] and float(match[1]) > 100):
             self.fail(f"{value!r}: expected a number of photos such as 50, or a share such as 2%", param, ctx)
         return str(value)
-
-
-def human_bytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def failure_limit(value: str | None, num_photos: int) -> int:

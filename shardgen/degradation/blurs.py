@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from shardgen.degradation import kernels
 from shardgen.degradation.kernels import Kernel
 from shardgen.degradation.rng import Dice
-from shardgen.degradation.settings import Choice, Integers, Setting, Uniform
+from shardgen.degradation.settings import Categorical, Integers, Setting, Uniform
 from shardgen.degradation.step import Image, Parameters, Settings, Sizes, Step, draw_each
 
 # The smallest weights of a kernel are left out, up to this sum, in each step of the arithmetic. What comes out differs
@@ -92,7 +92,7 @@ def _image(array: object) -> Image:
 
 
 _BLUR: dict[str, Setting] = {
-    "kernel": Choice(_KERNELS, "shape", tuple(_KERNELS)),
+    "kernel": Categorical(_KERNELS, "shape", tuple(_KERNELS)),
     "size": _SIZE,
     "sigma": Uniform((0.2, 3.0), "standard deviation in px; an anisotropic kernel draws two", 0.05, 25),
     "beta_generalized": Uniform(

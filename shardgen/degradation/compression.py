@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from shardgen.degradation.rng import Dice
-from shardgen.degradation.settings import Choice, Integers, Setting
+from shardgen.degradation.settings import Categorical, Integers, Setting
 from shardgen.degradation.step import Image, Parameters, Settings, Sizes, Step, draw_each
 from srshards.imaging.pixels import to_pixels
 
 _JPEG: dict[str, Setting] = {
     "quality": Integers((30, 95), "of libjpeg", 1, 100),
-    "subsampling": Choice({"4:2:0": 1.0}, "colour resolution", ("4:2:0", "4:2:2", "4:4:4")),
+    "subsampling": Categorical({"4:2:0": 1.0}, "colour resolution", ("4:2:0", "4:2:2", "4:4:4")),
 }
 
 
@@ -41,7 +41,7 @@ def _apply_webp(image: Image, parameters: Parameters) -> Image:
 # Pixels that share a colour: height x width.
 _BLOCKS = {"4:2:0": (2, 2), "4:2:2": (1, 2), "4:1:1": (1, 4)}
 _CHROMA: dict[str, Setting] = {
-    "subsampling": Choice({"4:2:0": 1.0}, "colour resolution", tuple(_BLOCKS)),
+    "subsampling": Categorical({"4:2:0": 1.0}, "colour resolution", tuple(_BLOCKS)),
 }
 
 
@@ -64,7 +64,9 @@ def _apply_chroma(image: Image, parameters: Parameters) -> Image:
 
 _BANDING: dict[str, Setting] = {
     "levels": Integers((8, 64), "levels per channel", 2, 256),
-    "dither": Choice({"none": 0.8, "ordered": 0.1, "noise": 0.1}, "what hides the steps", ("none", "ordered", "noise")),
+    "dither": Categorical(
+        {"none": 0.8, "ordered": 0.1, "noise": 0.1}, "what hides the steps", ("none", "ordered", "noise")
+    ),
 }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardgen.degradation.rng import Dice
-from shardgen.degradation.settings import Choice, Setting, Uniform
+from shardgen.degradation.settings import Categorical, Setting, Uniform
 from shardgen.degradation.step import Image, Parameters, Settings, Sizes, Step
 from srshards.imaging.pixels import to_pixels
 
@@ -39,7 +39,7 @@ def _float32(array: object) -> NDArray[np.float32]:
 
 _GAUSSIAN: dict[str, Setting] = {
     "sigma": Uniform((1.0, 30.0), "standard deviation in grey levels", 0, 255),
-    "kind": Choice(
+    "kind": Categorical(
         {"colour": 0.6, "grey": 0.4},
         "colour: each channel for itself; grey: the same for all; correlated: in between, up to sigma's high end",
         ("colour", "grey", "correlated"),
@@ -87,7 +87,7 @@ _PIECE = 1 << 15  # elements that the processor's cache holds with all that is m
 
 _POISSON: dict[str, Setting] = {
     "strength": Uniform((0.05, 3.0), "how many times as strong as photons would make it", 0, 10),
-    "kind": Choice(
+    "kind": Categorical(
         {"colour": 0.6, "grey": 0.4}, "colour: each channel for itself; grey: the luma's for all", ("colour", "grey")
     ),
 }

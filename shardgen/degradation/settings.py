@@ -74,7 +74,7 @@ class Integers:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Categorical:
     """One of some names, by weight; a recipe gives `{name: weight}`, a list of equally likely names, or one name."""
 
     default: Mapping[str, float]

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from shardgen.degradation.rng import Dice
-from shardgen.degradation.settings import Choice, Setting, Uniform
+from shardgen.degradation.settings import Categorical, Setting, Uniform
 from shardgen.degradation.step import Image, Parameters, Settings, Size, Sizes, Step
 
 MIN_EDGE = 4  # px: filters need something to work on
@@ -18,7 +18,7 @@ _INTERPOLATIONS = {
     "nearest": cv2.INTER_NEAREST_EXACT,
     "lanczos": cv2.INTER_LANCZOS4,
 }
-_INTERPOLATION = Choice(
+_INTERPOLATION = Categorical(
     dict.fromkeys(("area", "linear", "cubic"), 1.0), "how pixels are made of pixels", tuple(_INTERPOLATIONS)
 )
 
@@ -54,8 +54,8 @@ def _mean_rows(image: Image, height: int) -> Image:
 
 
 _RESIZE: dict[str, Setting] = {
-    "of": Choice({"image": 1.0}, "what the factor refers to: the image as it is, or LR size", ("image", "lr")),
-    "direction": Choice({"up": 0.2, "down": 0.7, "keep": 0.1}, "which part of the range", ("up", "down", "keep")),
+    "of": Categorical({"image": 1.0}, "what the factor refers to: the image as it is, or LR size", ("image", "lr")),
+    "direction": Categorical({"up": 0.2, "down": 0.7, "keep": 0.1}, "which part of the range", ("up", "down", "keep")),
     "range": Uniform((0.15, 1.5), "factors: down draws from those below 1, up from those above, keep is 1", 0.02, 8),
     "interpolation": _INTERPOLATION,
 }

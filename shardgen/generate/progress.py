@@ -1,11 +1,9 @@
-"""How far a run is: a bar on a terminal, a plain line now and then anywhere else."""
+"""How far a run of the generator, or of its report, is."""
 
-import sys
-from time import monotonic
 from types import TracebackType
 
 from shardgen.shard.job import Progress
-from srshards.terminal.text import Bar, shows_bars
+from srshards.terminal.progress import ProgressBar
 
 _LINE_EVERY_S = 10.0
 
@@ -15,10 +13,8 @@ class ProgressDisplay:
 
     def __init__(self, total: int, what: str = "photos") -> None:
         self.done = Progress()
-        self._total, self._what = total, what
-        self._start_s = monotonic()
-        self._next_line_s = self._start_s + _LINE_EVERY_S
-        self._bar = Bar(total=total, unit=f" {what}") if shows_bars() else None
+        self._what = what
+        self._bar = ProgressBar(total, self._rates, self._line, _LINE_EVERY_S, unit=f" {what}")
 
     def __enter__(self) -> "ProgressDisplay":
         return self
@@ -26,35 +22,23 @@ class ProgressDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        elif kind is None:
-            self._print_line()
+        self._bar.__exit__(kind, error, trace)
+        if kind is None:
+            self._bar.print_line()
 
     @property
     def elapsed_s(self) -> float:
-        return monotonic() - self._start_s
+        return self._bar.elapsed_s
 
     def report(self, progress: Progress) -> None:
         self.done += progress
-        if self._bar is not None:
-            self._bar.set_postfix_str(self._rates(), refresh=False)
-            self._bar.update(progress.photos)
-        elif monotonic() >= self._next_line_s:
-            self._print_line()
-            self._next_line_s = monotonic() + _LINE_EVERY_S
+        self._bar.advance(progress.photos)
 
     def _rates(self) -> str:
-        text = f"{self.done.bytes / 1e6 / max(self.elapsed_s, 1e-9):.0f} MB/s"
+        text = f"{self.done.bytes / 1e6 / self.elapsed_s:.0f} MB/s"
         return f"{text}, {self.done.failures} failed" if self.done.failures else text
 
-    def _print_line(self) -> None:
-        rate = self.done.photos / max(self.elapsed_s, 1e-9)
-        eta = (
-            f", {(self._total - self.done.photos) / rate:.0f} s left" if rate and self.done.photos < self._total else ""
-        )
-        print(
-            f"{self.done.photos:,}/{self._total:,} {self._what}, {rate:.0f} {self._what}/s, {self._rates()}{eta}",
-            file=sys.stderr,
-            flush=True,
-        )
+    def _line(self) -> str:
+        bar, what = self._bar, self._what
+        eta = f", {bar.left_s:.0f} s left" if 0 < bar.done < bar.total else ""
+        return f"{bar.done:,}/{bar.total:,} {what}, {bar.per_s:.0f} {what}/s, {self._rates()}{eta}"

@@ -23,6 +23,7 @@ from srshards.format import Address, dump_json, scale_folder
 from srshards.storage.output_lock import locked
 from srshards.storage.scratch import scratch_root
 from srshards.storage.store import storage_of, write_bytes
+from srshards.terminal.sizes import format_bytes
 
 STATS_NAME = "processing_stats.json"
 
@@ -182,8 +183,8 @@ def _refuse_full_disk(preparation: Preparation) -> None:
     need, free = preparation.bytes_to_make, preparation.free_bytes
     if free is not None and need > free:
         raise RunError(
-            f"the shards need about {need / 1e9:.1f} GB, and {preparation.config.output} has {free / 1e9:.1f} GB free. "
-            "Make room, name another --output, take a smaller --sample, or --codec webp."
+            f"the shards need about {format_bytes(need)}, and {preparation.config.output} has {format_bytes(free)} "
+            "free. Make room, name another --output, take a smaller --sample, or --codec webp."
         )
 
 
@@ -200,9 +201,9 @@ def _refuse_full_scratch(preparation: Preparation, num_workers: int) -> None:
     free = shutil.disk_usage(scratch_root()).free
     if need > free:
         raise RunError(
-            f"{num_workers} workers need about {need / 1e9:.1f} GB of scratch space for the shards that they make, and "
-            f"{scratch_root()} has {free / 1e9:.1f} GB free. Set TMPDIR to a larger disk, or use fewer --workers or "
-            "smaller --shard-bytes."
+            f"{num_workers} workers need about {format_bytes(round(need))} of scratch space for the shards that they "
+            f"make, and {scratch_root()} has {format_bytes(free)} free. Set TMPDIR to a larger disk, or use fewer "
+            "--workers or smaller --shard-bytes."
         )
 
 

@@ -9,9 +9,9 @@ from shardgen.degradation.degrade import draw_variants, make_lrs
 from shardgen.degradation.describe import in_words
 from shardgen.degradation.recipe import Drawn, Recipe
 from shardgen.planning.config import Config
-from shardgen.shard.triplet import decode_photo, hr_boxes, render_crop
+from shardgen.shard.triplet import decode_reduced, hr_boxes, render_crop
 from srshards.errors import PhotoError, RunError
-from srshards.imaging.contact_sheet import BACKGROUND, FAINT, GAP_PX, TEXT, save_png, write_text
+from srshards.imaging.contact_sheet import BACKGROUND, FAINT, GAP_PX, TEXT, save_png, write_line
 from srshards.imaging.photo import read_bytes
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import resize
@@ -48,14 +48,14 @@ def draw_recipe_preview(photo: Path, recipe: Recipe, scale: int, count: int, out
             picture.paste(Image.fromarray(pixels), (left, top))
             for number, line in enumerate(lines):
                 at = (left + cell + GAP_PX, top + number * _LINE_PX)
-                write_text(draw, at, line, FAINT if number else TEXT, _FONT_PX)
+                write_line(draw, at, line, FAINT if number else TEXT, _FONT_PX, anchor="la")
         top += height
     save_png(picture, output, "shardgen preview")
 
 
 def _hr(photo: Path, config: Config) -> Pixels:
     try:
-        decoded = decode_photo(read_bytes(photo), config)
+        decoded = decode_reduced(read_bytes(photo), config)
     except PhotoError as error:
         raise RunError(f"{photo}: {error}") from error
     crop = render_crop(decoded, hr_boxes(decoded, config)[0], config)

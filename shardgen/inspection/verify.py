@@ -38,7 +38,7 @@ class Problem:
 
 
 @dataclass
-class Report:
+class VerifyResult:
     """What `verify` found, over all scales."""
 
     num_shards: int = 0
@@ -48,7 +48,7 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
 
 
-def verify(folder: Address, fix: bool, num_workers: int) -> Report:
+def verify(folder: Address, fix: bool, num_workers: int) -> VerifyResult:
     """Check every scale in `folder`, reading every byte.
 
     A shard is whole when it is what its done marker says; where the manifest says otherwise, that is broken. With
@@ -57,21 +57,21 @@ def verify(folder: Address, fix: bool, num_workers: int) -> Report:
     writing there, RunError when one has written what was being read: what it makes is not broken.
     OSError or MemoryError when this process has too many files open or too little memory: that says nothing either.
     """
-    report = Report()
+    result = VerifyResult()
     for scale_folder in scale_folders(folder):
         output = output_of(scale_folder)
         if fix:
             with locked(output):
-                problems = _verify_scale(scale_folder, num_workers, report)
+                problems = _verify_scale(scale_folder, num_workers, result)
                 if problems:
                     _remove_broken(scale_folder, problems)
         else:
             before = last_run(output)
-            problems = _verify_scale(scale_folder, num_workers, report)
+            problems = _verify_scale(scale_folder, num_workers, result)
             if problems and last_run(output) != before:
                 raise RunError(f"a shardgen run has written to {output} while it was read. Run verify again.")
-        report.problems += problems
-    return report
+        result.problems += problems
+    return result
 
 
 def _remove_broken(folder: Address, problems: list[Problem]) -> None:
@@ -80,13 +80,13 @@ def _remove_broken(folder: Address, problems: list[Problem]) -> None:
     storage_of(folder).remove_unfinished([folder])
 
 
-def _verify_scale(folder: Address, num_workers: int, report: Report) -> list[Problem]:
+def _verify_scale(folder: Address, num_workers: int, result: VerifyResult) -> list[Problem]:
     path, names = folder / MANIFEST_NAME, shard_names(folder)
     manifest = _manifest_or_fault(folder)
     if isinstance(manifest, Manifest):
         names |= {record.name for record in manifest.shards}
-    report.num_manifests += 1
-    report.num_shards += len(names)
+    result.num_manifests += 1
+    result.num_shards += len(names)
     if isinstance(manifest, str):  # against what it says, sound shards might look broken
         return [Problem(path, manifest)]
     faults = ahead(lambda name: _shard_fault(manifest, name), sorted(names), num_workers)
@@ -96,8 +96,8 @@ def _verify_scale(folder: Address, num_workers: int, report: Report) -> list[Pro
     markers = [marker for _, marker in found if marker]
     if len(markers) == len(names) and (reason := _manifest_fault(manifest, markers)):
         problems.append(Problem(path, reason))
-    report.num_samples += sum(record.samples for record in manifest.shards)
-    report.num_bytes += sum(record.bytes for record in manifest.shards)
+    result.num_samples += sum(record.samples for record in manifest.shards)
+    result.num_bytes += sum(record.bytes for record in manifest.shards)
     return problems
 
 

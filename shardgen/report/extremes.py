@@ -4,16 +4,17 @@ import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from shardgen.planning.exclusion import exclude_line
 from shardgen.report.duplicates import look_alikes
-from shardgen.report.measures import aliases, luma
+from shardgen.report.measures import aliases
 from shardgen.report.survey import Measured, Survey, image_of
 from shardgen.report.text import TIMES, short
 from srshards.errors import RunError
+from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
+from srshards.imaging.window import strongest_window
 from srshards.page.pictures import exact, thumbnail
 from srshards.terminal.text import plural
 
@@ -173,7 +174,7 @@ class _Cards:
         """The part of LR with the most aliasing."""
         hr, lr = self._image(sample, "hr"), self._image(sample, "lr")
         method = sample.sample.describe()["method"]
-        top, left, edge = _strongest(np.abs(aliases(luma(hr), sample.scale, method)))
+        top, left, edge = _strongest(np.abs(aliases(luma_full_range(hr), sample.scale, method)))
         pixels = exact(np.ascontiguousarray(lr[top : top + edge, left : left + edge]))
         return self._card(sample, caption, pixels, is_pixels=True)
 
@@ -189,10 +190,7 @@ class _Cards:
 def _strongest(field: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> tuple[int, int, int]:
     """Top, left and edge of the square with the greatest sum of squares, at most 96 px wide."""
     edge = min(_LR_WINDOW_PX, *field.shape)
-    sums = cv2.integral(np.square(field, dtype=np.float64))
-    energy = sums[edge:, edge:] - sums[:-edge, edge:] - sums[edge:, :-edge] + sums[:-edge, :-edge]
-    top, left = np.unravel_index(int(np.argmax(energy)), energy.shape)
-    return int(top), int(left), edge
+    return *strongest_window(np.square(field, dtype=np.float64), edge, edge), edge
 
 
 def _aliased(surveys: Sequence[Survey], made: _Cards) -> Extremes:

@@ -9,12 +9,13 @@ import numpy as np
 from markupsafe import escape
 
 from shardgen.degradation.describe import in_words
-from shardgen.report.measures import luma
 from shardgen.report.survey import Measured, Survey, image_of
 from shardgen.report.text import TIMES, decibels, short
 from srshards.errors import RunError
 from srshards.format import Manifest, lr_name
+from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
+from srshards.imaging.window import strongest_window
 from srshards.page.pictures import Comparison, Layer, exact
 
 MAX_SHOWN = 24
@@ -139,9 +140,5 @@ def _bytes_of(comparison: Comparison) -> int:
 
 def _most_detailed(hr: Pixels, edge: int, step: int) -> tuple[int, int]:
     """Top and left, multiples of `step`, of the square with the most energy of the Laplacian."""
-    detail = cv2.Laplacian(luma(hr), cv2.CV_32F)
-    sums = cv2.integral(np.square(detail, dtype=np.float64))
-    energy = sums[edge:, edge:] - sums[:-edge, edge:] - sums[edge:, :-edge] + sums[:-edge, :-edge]
-    aligned = energy[::step, ::step]
-    top, left = np.unravel_index(int(np.argmax(aligned)), aligned.shape)
-    return int(top) * step, int(left) * step
+    detail = cv2.Laplacian(luma_full_range(hr), cv2.CV_32F)
+    return strongest_window(np.square(detail, dtype=np.float64), edge, edge, step)

@@ -9,22 +9,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from srshards.format import MAX_SCALE, MIN_SCALE
-from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import KERNELS
 
 Luma = NDArray[np.float32]  # H x W, grey levels from 0 to 255
 
 FLAT_BLOCK_PX = 16
 FLAT_BELOW_LEVELS = 2.0
-HASH_BITS = 64
 _LEAST_VARIANCE = 1e-2  # so that a picture of one colour has a sharpness too
 _HASHED_PX = 32
 _NOTHING = np.empty((0, 0), np.float32)
-
-
-def luma(pixels: Pixels) -> Luma:
-    """Y' of ITU-R BT.601 (full range, 0.299 R + 0.587 G + 0.114 B) of H x W x 3 uint8 RGB."""
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.float32)
 
 
 def brightness(grey: Luma) -> float:

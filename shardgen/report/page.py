@@ -13,7 +13,7 @@ from shardgen.report.figures import class_plot, histogram, psnr_by_class, stage_
 from shardgen.report.gallery import gallery
 from shardgen.report.last_run import LastRun, read_last_run
 from shardgen.report.survey import Survey, num_to_measure, survey
-from shardgen.report.text import setting_rows, short, size_text
+from shardgen.report.text import setting_rows, short
 from shardgen.shard.job import Progress
 from srshards import __version__
 from srshards.errors import ReportedError, RunError, UsageError
@@ -23,6 +23,7 @@ from srshards.page.plots import Plot
 from srshards.page.render import MAX_PAGE_BYTES, render
 from srshards.shards.samples import open_manifest, scale_folders
 from srshards.storage.files import write_atomically, writing
+from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
 
 MAX_LISTED = 300
@@ -150,10 +151,10 @@ def _page(folder: Address, manifests: Sequence[Manifest], sections: Sequence[Sca
         "total": {
             "samples": sum(section.contents.samples for section in sections),
             "shards": sum(section.contents.shards for section in sections),
-            "bytes": size_text(sum(section.contents.bytes for section in sections)),
+            "bytes": format_bytes(sum(section.contents.bytes for section in sections)),
         },
         "measured": sum(len(section.survey.measured) for section in sections),
-        "size_text": size_text,
+        "format_bytes": format_bytes,
         "plural": plural,
         "tiled": any(section.contents.settings.get("fit") == "tile" for section in sections),
     }

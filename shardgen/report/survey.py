@@ -6,13 +6,15 @@ from typing import Any
 
 import cv2
 
-from shardgen.report.measures import aliasing, brightness, flatness, image_hash, luma, sharpness
+from shardgen.report.measures import aliasing, brightness, flatness, image_hash, sharpness
 from shardgen.shard.job import Progress
 from srshards.errors import ReportedError, RunError
 from srshards.format import FormatError, Manifest, ShardRecord
+from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
 from srshards.process.resources import available_cpus
 from srshards.shards.samples import StoredSample, in_advance, stored_samples
+from srshards.shards.spread import spread_evenly
 from srshards.storage.ahead import ahead
 
 
@@ -87,23 +89,14 @@ def num_to_measure(manifest: Manifest, limit: int) -> int:
 
 
 def _chosen(found: Survey, limit: int) -> Iterator[StoredSample]:
-    """Every k-th sample of the scale, for whatever k gives `limit` of them. Shards that cannot be read are damages."""
-    manifest, total = found.manifest, found.num_samples
-    count, first, row = min(limit, total), 0, 0
-    for record in manifest.shards:
-        here = []
-        while row < count and total * row // count < first + record.samples:
-            here.append(total * row // count - first)
-            row += 1
-        first += record.samples
-        if not here:
-            continue
+    """Up to `limit` samples of the scale, spread evenly. Shards that cannot be read are damages."""
+    for record, places in spread_evenly(found.manifest.shards, limit):
         try:
-            samples = _samples_of(manifest, record)
+            samples = _samples_of(found.manifest, record)
         except (ReportedError, FormatError) as error:
             found.damages.append((f"shard {record.name}", str(error)))
             continue
-        yield from (samples[number] for number in here)
+        yield from (samples[place] for place in places)
 
 
 def _samples_of(manifest: Manifest, record: ShardRecord) -> list[StoredSample]:
@@ -115,7 +108,7 @@ def _samples_of(manifest: Manifest, record: ShardRecord) -> list[StoredSample]:
 
 def _measure(sample: StoredSample, manifest: Manifest, record: ShardRecord) -> Measured:
     described = sample.describe()
-    grey = luma(image_of(sample, "hr", manifest))
+    grey = luma_full_range(image_of(sample, "hr", manifest))
     settings: dict[str, Any] = manifest.raw["settings"]
     plain = not settings.get("degradation")
     try:

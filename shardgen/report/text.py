@@ -7,13 +7,6 @@ from shardgen.planning.sources import printable
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def size_text(num_bytes: int) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.{2 if size > 1e6 else 1}f} {unit}"
-    return f"{num_bytes} bytes"
-
-
 def short(name: str, length: int = 120) -> str:
     """A name on one line, its middle left out where it is too long."""
     text = printable(name)

@@ -24,7 +24,7 @@ from shardgen.planning.sources import Photo
 from shardgen.planning.tiles import tiles_of
 from shardgen.shard.marker import Marker
 from shardgen.shard.statistics import ChannelSums, Statistics, psnr_up
-from shardgen.shard.triplet import Crop, TooSmall, decode_photo, hr_boxes, is_enlarged, make_triplet, render_crop
+from shardgen.shard.triplet import HrImage, TooSmall, decode_reduced, hr_boxes, is_enlarged, make_triplet, render_crop
 from shardgen.shard.writer import ShardWriter
 from srshards.errors import PhotoError
 from srshards.format import MAX_SAMPLES_PER_SHARD, dump_json, image_names, sample_key, scale_folder
@@ -127,7 +127,7 @@ def _add_photo(
         with _timed(stage_s, "read"):
             data = read()
         with _timed(stage_s, "decode"):
-            decoded = decode_photo(data, config)
+            decoded = decode_reduced(data, config)
         _refuse_overflow(decoded.true_size, config, outputs[0].num_samples)
         boxes = hr_boxes(decoded, config)
     except TooSmall as reason:
@@ -182,7 +182,7 @@ class _ScaleOutput:
     def num_samples(self) -> int:
         return self._writer.num_samples
 
-    def add(self, photo: Photo, crop: Crop, sums_by_size: dict[int, ChannelSums]) -> None:
+    def add(self, photo: Photo, crop: HrImage, sums_by_size: dict[int, ChannelSums]) -> None:
         config, hr_size = self._config, self._config.hr_size(self.scale)
         with _timed(self._stage_s, "degrade"):
             drawn = self._draw(photo, crop.box)

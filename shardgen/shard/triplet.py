@@ -10,7 +10,7 @@ from shardgen.degradation.sharpen import usm
 from shardgen.planning.config import Config
 from shardgen.planning.geometry import Box, boxes, reduction
 from srshards.errors import PhotoError
-from srshards.imaging.photo import Decoded, decode
+from srshards.imaging.photo import DecodedPhoto, decode_photo
 from srshards.imaging.pixels import Pixels, to_pixels
 from srshards.imaging.resample import render_hr
 
@@ -21,7 +21,7 @@ class TooSmall(PhotoError):
     """A photo that is smaller than a tile: passed over, not a failure."""
 
 
-class Crop(NamedTuple):
+class HrImage(NamedTuple):
     """An HR image before it is cropped to a multiple of a scale.
 
     `pixels` is size x size x 3 uint8; `box` the part of the upright photo that it shows, in the photo's px.
@@ -39,12 +39,12 @@ class Triplet(NamedTuple):
     up: Pixels
 
 
-def decode_photo(data: bytes, config: Config) -> Decoded:
-    """The photo in a file's bytes, at the least share of its size that its HR image needs. PhotoError as `decode`."""
-    return decode(data, lambda height, width: reduction(height, width, config.fit, config.size))
+def decode_reduced(data: bytes, config: Config) -> DecodedPhoto:
+    """The photo in a file's bytes, at the least share of its size that HR needs. PhotoError as `decode_photo`."""
+    return decode_photo(data, lambda height, width: reduction(height, width, config.fit, config.size))
 
 
-def hr_boxes(photo: Decoded, config: Config) -> list[Box]:
+def hr_boxes(photo: DecodedPhoto, config: Config) -> list[Box]:
     """The parts of the photo that become HR images, in its own px. Raises TooSmall when it holds no tile."""
     found = list(boxes(*photo.true_size, config.fit, config.size, config.tile_step or config.size))
     if not found:
@@ -52,10 +52,10 @@ def hr_boxes(photo: Decoded, config: Config) -> list[Box]:
     return found
 
 
-def render_crop(photo: Decoded, box: Box, config: Config) -> Crop:
+def render_crop(photo: DecodedPhoto, box: Box, config: Config) -> HrImage:
     x, y, width, height = (edge // photo.reduction for edge in box)
     hr = render_hr(photo.rgb[y : y + height, x : x + width], config.size)
-    return Crop(sharpened(hr) if config.sharpen_hr else hr, box)
+    return HrImage(sharpened(hr) if config.sharpen_hr else hr, box)
 
 
 def sharpened(hr: Pixels) -> Pixels:

@@ -1,44 +1,128 @@
-"""What all pictures for people share: colours, letters, and a file that is there only when it is whole."""
+"""Pictures for people to compare with: labelled images side by side, pixel for pixel, on a dark ground."""
 
+import io
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from srshards.errors import RunError
+from srshards.imaging.pixels import Pixels
 from srshards.imaging.provenance import exif_mark
-from srshards.storage.files import temporary_path
+from srshards.storage.files import write_atomically, writing
 
 GAP_PX = 8
 BACKGROUND, TEXT, FAINT = (24, 26, 30), (236, 238, 242), (160, 166, 176)
 
-# Pillow's own font has no Chinese. Names of fonts that do, as Linux, macOS and Windows call their files.
+_HEADER_PX = 30
+_CAPTION_PX = 44
+_CAPTION_MIDDLE_PX = 15  # below its row: nearer to that than to the next
+_TEXT_PX = 14
+
+_LAST_LATIN = 0x017F
+# Pillow's own font has Latin letters only. Fonts with Chinese, and with most other scripts, by their files' names on
+# Linux, macOS and Windows.
 _CJK_FONTS = ("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "PingFang.ttc", "msyh.ttc")
+_OTHER_FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")
+
+# The text of a PNG file that says where its cells are: see `save_png`.
+GRID_TEXT = "sr-grid"
+
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def write_text(
-    draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, colour: tuple[int, int, int], size: int = 14
-) -> None:
-    """A line of text with its top left corner at (x, y), `size` px high."""
-    draw.text(at, text.encode("utf-8", "replace").decode(), colour, font=_font(text, size))
+class Row(NamedTuple):
+    """Images (H x W x 3 uint8) from left to right, the line below them, and a fainter text at that line's right end."""
+
+    cells: Sequence[Pixels]
+    caption: str = ""
+    aside: str = ""
 
 
-def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    if not text.isascii():
-        for name in _CJK_FONTS:
+def grid(rows: Sequence[Row | tuple[Sequence[Pixels], str]], titles: Sequence[str]) -> Image.Image:
+    """A picture with a title above each column and a caption below each row; a pixel of a cell is a pixel of it.
+
+    Every row has a cell for each title. Cells may differ in size; each column is as wide as its widest cell. Of what is
+    too long to be written, an ellipsis stands for the end, or for the beginning of an aside, which is often a path.
+    `info[GRID_TEXT]` says where the cells are. ValueError when rows and titles do not fit.
+    """
+    drawn = [Row(*row) for row in rows]
+    if not drawn or not titles or any(len(row.cells) != len(titles) for row in drawn):
+        raise ValueError(f"expected rows of {len(titles)} cells, got rows of {[len(row.cells) for row in drawn]}")
+    widths = [max(row.cells[column].shape[1] for row in drawn) for column in range(len(titles))]
+    heights = [max(cell.shape[0] for cell in row.cells) for row in drawn]
+    lefts = [GAP_PX + sum(widths[:column]) + column * GAP_PX for column in range(len(titles))]
+    width = lefts[-1] + widths[-1] + GAP_PX
+    captions = [_CAPTION_PX if row.caption or row.aside else GAP_PX for row in drawn]
+    last = _CAPTION_PX - 2 * _CAPTION_MIDDLE_PX if captions[-1] == _CAPTION_PX else 0  # no next row to keep away from
+    picture = Image.new("RGB", (width, _HEADER_PX + sum(heights) + sum(captions) - last), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    for left, title, room_px in zip(lefts, titles, widths, strict=True):
+        write_line(draw, (left, _HEADER_PX // 2), title, FAINT, room_px=room_px)
+    top = _HEADER_PX
+    places = []
+    for row, height, below in zip(drawn, heights, captions, strict=True):
+        boxes = [(left, top, cell.shape[1], cell.shape[0]) for left, cell in zip(lefts, row.cells, strict=True)]
+        places.append({"cells": boxes, "caption": row.caption, "aside": row.aside})
+        for (left, *_), cell in zip(boxes, row.cells, strict=True):
+            picture.paste(Image.fromarray(cell), (left, top))
+        middle = top + height + _CAPTION_MIDDLE_PX
+        written = write_line(draw, (GAP_PX, middle), row.caption, TEXT, room_px=width - 2 * GAP_PX)
+        used = written + 3 * GAP_PX if written else 0
+        room_px = width - 2 * GAP_PX - used
+        write_line(draw, (width - GAP_PX, middle), row.aside, FAINT, room_px=room_px, anchor="rm")
+        top += height + below
+    picture.info[GRID_TEXT] = json.dumps({"titles": list(titles), "rows": places})
+    return picture
+
+
+def save_png(picture: Image.Image, path: Path, program: str) -> None:
+    """Write the picture as a PNG file, whole or not at all, which names the program that made it.
+
+    That of a `grid` has a text chunk named `GRID_TEXT` that says where the cells are, so that they can be cut out
+    again. It is JSON: `titles`, and `rows` with `cells` (left, top, width, height in px), `caption` and `aside`.
+    Missing folders are made. RunError when the file cannot be written.
+    """
+    text = PngImagePlugin.PngInfo()
+    if GRID_TEXT in picture.info:
+        text.add_text(GRID_TEXT, picture.info[GRID_TEXT])
+    content = io.BytesIO()
+    picture.save(content, "PNG", pnginfo=text, exif=exif_mark(program))
+    with writing(path):
+        write_atomically(path, content.getvalue())
+
+
+def write_line(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    colour: tuple[int, int, int],
+    size_px: int = _TEXT_PX,
+    room_px: int | None = None,
+    anchor: Literal["lm", "rm", "la"] = "lm",
+) -> int:
+    """Write one line of text; returns its width in px, which is at most `room_px`.
+
+    `at` (x, y) is the middle of its left edge ("lm"), of its right edge ("rm") or its top left corner ("la").
+    """
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)  # names hold anything
+    font = _font(text, size_px)
+    if room_px is not None and draw.textlength(text, font) > room_px:
+        from_right = anchor == "rm"
+        while text and draw.textlength(text + "…", font) > room_px:
+            text = text[1:] if from_right else text[:-1]
+        text = "" if not text else "…" + text if from_right else text + "…"
+    draw.text(at, text, colour, font, anchor=anchor)
+    return round(draw.textlength(text, font))
+
+
+def _font(text: str, size_px: int) -> _Font:
+    if any(ord(char) > _LAST_LATIN and char != "…" for char in text):
+        wide = any(ord(char) >= 0x2E80 for char in text)  # where the scripts of East Asia begin
+        for name in (_CJK_FONTS + _OTHER_FONTS) if wide else _OTHER_FONTS:
             try:
-                return ImageFont.truetype(name, size)
+                return ImageFont.truetype(name, size_px)
             except OSError:
                 continue
-    return ImageFont.load_default(size)
-
-
-def save_png(picture: Image.Image, output: Path, program: str) -> None:
-    """Write the file, which names the program. RunError when it cannot be written; then nothing is left of it."""
-    temporary = temporary_path(output)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(temporary, "PNG", exif=exif_mark(program))
-        temporary.replace(output)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write {output}: {error.strerror}") from error
+    return ImageFont.load_default(size_px)

@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from srshards.errors import PhotoError
 from srshards.format import Address
 from srshards.imaging import jpeg_file, png_file, tiff_file
+from srshards.imaging.pillow_limit import without_size_limit
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.rgb8 import to_rgb8
 from srshards.process.limits import shortage
@@ -30,7 +31,6 @@ Plane = NDArray[np.uint8]  # H x W
 
 # A 200-megapixel phone photo passes; what is larger is refused by its header, before memory is spent on it.
 MAX_PIXELS = 250_000_000
-Image.MAX_IMAGE_PIXELS = None  # the limit above is checked by hand, with a message
 
 MAX_FILE_BYTES = 2 << 30
 
@@ -43,7 +43,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedPhoto:
     """An upright photo, or one at 1/`reduction` of its height and width, which then are multiples of it.
 
     `rgb` is H x W x 3; `alpha`, H x W from 0 (transparent) to 255, is not multiplied into it. None where all is opaque,
@@ -51,14 +51,20 @@ class Decoded:
     """
 
     rgb: Pixels
-    alpha: Plane | None
-    icc_profile: bytes | None
+    alpha: Plane | None = None
+    icc_profile: bytes | None = None
     reduction: int = 1
 
     @property
     def true_size(self) -> tuple[int, int]:
         """(height, width) of the photo in px."""
         return self.rgb.shape[0] * self.reduction, self.rgb.shape[1] * self.reduction
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether red, green and blue are equal everywhere."""
+        few = self.rgb[::16, ::16]  # nearly every colour photo is known by these
+        return all(bool((part[:, :, 1:] == part[:, :, :1]).all()) for part in (few, self.rgb))
 
 
 def read_bytes(address: Address, size: int = -1) -> bytes:
@@ -84,8 +90,9 @@ def read_bytes(address: Address, size: int = -1) -> bytes:
     return data
 
 
+@without_size_limit()
 def upright_size(data: bytes) -> tuple[int, int]:
-    """(height, width) in px as a viewer shows the photo, from the header alone. PhotoError as `decode`."""
+    """(height, width) in px as a viewer shows the photo, from the header alone. PhotoError as `decode_photo`."""
     with _open(data) as image:
         height, width = _stored_size(image)
         # Pillow would decode a whole PNG to look for EXIF behind the pixels.
@@ -93,9 +100,10 @@ def upright_size(data: bytes) -> tuple[int, int]:
         return _upright((height, width), 1 if late else _orientation(image))
 
 
-def decode(
+@without_size_limit()
+def decode_photo(
     data: bytes, reduction: Callable[[int, int], int] = lambda height, width: 1, keep_alpha: bool = False
-) -> Decoded:
+) -> DecodedPhoto:
     """The photo in `data`. PhotoError for anything that is not wholly an image.
 
     `reduction` says, of an upright height and width, at which share a JPEG will do: 1/1, 1/2, 1/4 or 1/8. It is decoded
@@ -121,7 +129,7 @@ def decode(
         profile = png_file.icc_profile(data) if image.format == "PNG" else image.info.get("icc_profile")
     alpha = _turn_upright(pixels[:, :, 3], orientation) if pixels.shape[2] == 4 else None
     rgb = _turn_upright(pixels[:, :, :3], orientation)
-    return Decoded(rgb, alpha, profile if isinstance(profile, bytes) else None, reduced)
+    return DecodedPhoto(rgb, alpha, profile if isinstance(profile, bytes) else None, reduced)
 
 
 def _open(data: bytes) -> Image.Image:

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from srshards.imaging.pillow_limit import without_size_limit
 from srshards.process.limits import shortage
 
 _HEAD_BYTES = 1024
@@ -51,10 +52,7 @@ def _made_by(path: Path, program: str) -> bool:
         return False
 
 
+@without_size_limit()  # no pixel is decoded here
 def _software(path: Path) -> Any:
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # no pixel is decoded here
-    try:
-        with Image.open(path, formats=_IMAGE_FORMATS) as image:
-            return image.getexif().get(_EXIF_SOFTWARE)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    with Image.open(path, formats=_IMAGE_FORMATS) as image:
+        return image.getexif().get(_EXIF_SOFTWARE)

@@ -26,6 +26,11 @@ def resize(pixels: Pixels, height: int, width: int, kernel: str) -> Pixels:
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=KERNELS[kernel]), dtype=np.uint8)
 
 
+def cubic_up(pixels: Pixels, scale: int) -> Pixels:
+    """H x W (x 3) uint8 enlarged as `up` is made by default: OpenCV's cubic, Keys' kernel with a = -0.75."""
+    return resize(pixels, pixels.shape[0] * scale, pixels.shape[1] * scale, "cubic")
+
+
 def render_hr(pixels: Pixels, size: int) -> Pixels:
     """A crop of a photo as a sharp size x size px image: cubic near 1:1 and when enlarging, area when shrinking."""
     shrink = max(pixels.shape[0], pixels.shape[1]) / size

@@ -25,6 +25,7 @@ from srshards.process.fork_server import GROUP_SIGNALS, end_with_parent, start_f
 from srshards.process.limits import too_many_workers
 from srshards.sampling.chunks import LESS_FOR_WORKERS, Chunks, Rows
 from srshards.shards.mapped import reading
+from srshards.terminal.sizes import format_bytes
 
 _FILES_PER_WORKER = 4  # that this process has open to talk to it
 
@@ -106,7 +107,7 @@ class Loader:
             ring, free = Ring(slots, self._chunks.num_bytes), FreeSlots(slots)
         except OSError as error:
             raise UsageError(
-                f"there are no {slots * self._chunks.num_bytes / 1e6:.0f} MB for batches ({error.strerror}); "
+                f"there are no {format_bytes(slots * self._chunks.num_bytes)} for batches ({error.strerror}); "
                 f"{LESS_FOR_WORKERS}"
             ) from error
         transfer = Transfer(ring, self._device)

@@ -25,6 +25,7 @@ from typing import BinaryIO, NamedTuple
 from srshards.errors import RunError, UsageError
 from srshards.format import Address
 from srshards.storage.store import storage_of
+from srshards.terminal.sizes import format_bytes
 
 RAW_SUFFIX = ".raw"  # beside a `.part` that has room for it too
 _PART_SUFFIX = ".part"
@@ -34,11 +35,6 @@ _PAUSE_S = 0.1
 
 class NoRoomError(RunError):
     """Everything that could be removed is in use."""
-
-
-def size_text(num_bytes: int) -> str:
-    """A number of bytes for people."""
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def default_folder() -> Path:
@@ -133,10 +129,10 @@ class CacheFolder:
                     return
             if monotonic() > until_s:
                 raise NoRoomError(
-                    f"the cache {self.path} has no room for {size_text(num_bytes)}: it may have "
-                    f"{size_text(self.limit)} (--cache-bytes), its disk has "
-                    f"{size_text(shutil.disk_usage(self.path).free)} free, and too much of what lies in it is in use; "
-                    "give it more, or wait until other runs have ended"
+                    f"the cache {self.path} has no room for {format_bytes(num_bytes)}: it may have "
+                    f"{format_bytes(self.limit)} (--cache-bytes), its disk has "
+                    f"{format_bytes(shutil.disk_usage(self.path).free)} free, and too much of what lies in it is in "
+                    "use; give it more, or wait until other runs have ended"
                 )
             sleep(_PAUSE_S)
 

@@ -15,9 +15,10 @@ from srshards.errors import UsageError
 from srshards.format import Address
 from srshards.process.interrupt import loading
 from srshards.terminal.help import Command
+from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Bar, Choice, say
 from trainer.commands.tables import quality_table
-from trainer.commands.types import ADDRESS, PATH, NumBytes, Tile
+from trainer.commands.types import Tile
 
 if TYPE_CHECKING:  # they load PyTorch, for which neither help nor completion should wait
     from srshards.shards.folder import ShardFolder
@@ -30,7 +31,7 @@ if TYPE_CHECKING:  # they load PyTorch, for which neither help nor completion sh
 @click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
 @click.option("--shards", type=ADDRESS, help="Folder of one scale: its validation split is judged.")
 @click.option("--cache", type=PATH, help="As for training.")
-@click.option("--cache-bytes", type=NumBytes(), help="As for training.  [default: most of what is free there]")
+@click.option("--cache-bytes", type=BYTE_SIZE, help="As for training.  [default: most of what is free there]")
 @click.option("--split", type=Choice(("train", "val")), default="val", show_default=True, help="With --shards.")
 @click.option("--hr", type=PATH, help="Folder of HR photos: LR is made of them with the papers' bicubic.")
 @click.option("--scale", type=click.IntRange(2, 8), help="With --hr.  [default: the network's]")

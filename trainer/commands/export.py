@@ -6,9 +6,9 @@ import click
 
 from srshards.process.interrupt import loading
 from srshards.terminal.help import Command
-from srshards.terminal.output_file import FileToWrite
+from srshards.terminal.params import PATH, FileToWrite
+from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import say
-from trainer.commands.types import PATH
 
 _OUTPUT = FileToWrite("trainer export", "model.onnx")
 
@@ -34,5 +34,5 @@ def export_command(weights: Path, output: Path) -> None:
         from trainer.models.export import export_onnx
     report = export_onnx(weights, output)
     sizes = ", ".join(f"{width}x{height}" for _, height, width in report.sizes)
-    kind = f"{report.spec.name}, {report.spec.scale}x, opset {report.opset}, {report.num_bytes / 1e6:.1f} MB"
+    kind = f"{report.spec.name}, {report.spec.scale}x, opset {report.opset}, {format_bytes(report.num_bytes)}"
     say(f"{report.path}: {kind}; within {report.difference:.0e} of PyTorch in onnxruntime at {sizes} px")

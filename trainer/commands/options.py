@@ -4,8 +4,8 @@ import functools
 
 import click
 
+from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
-from trainer.commands.types import ADDRESS, PATH, NumBytes
 from trainer.training.config import AMP_MODES, DEFAULT_LR, INPUTS, LOSS_NAMES, TrainConfig
 
 _default = functools.partial(click.option, show_default=True)
@@ -19,7 +19,7 @@ OPTIONS = [
         "--cache", type=PATH, help="Folder on a fast disk for shards that lie elsewhere.  [default: ~/.cache/sr-shards]"
     ),
     click.option(
-        "--cache-bytes", type=NumBytes(), help="What it may hold, e.g. 200GB.  [default: most of what is free there]"
+        "--cache-bytes", type=BYTE_SIZE, help="What it may hold, e.g. 200GB.  [default: most of what is free there]"
     ),
     click.option("--cache-decoded", is_flag=True, help="Decode png and webp shards once, into the cache."),
     _default("--model", type=Choice(DEFAULT_LR), default=TrainConfig.model, help="Network."),

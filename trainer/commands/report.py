@@ -8,9 +8,9 @@ from srshards.format import Address
 from srshards.imaging.provenance import PAGE_WRITERS
 from srshards.process.interrupt import loading
 from srshards.terminal.help import Command
-from srshards.terminal.output_file import FileToWrite
+from srshards.terminal.params import ADDRESS, FileToWrite
+from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import say
-from trainer.commands.types import ADDRESS
 
 _OUTPUT = FileToWrite(PAGE_WRITERS, "report.html")
 
@@ -36,4 +36,4 @@ def report_command(runs: tuple[Address, ...], output: Path) -> None:
         from trainer.report.page import write_report
     report = write_report(runs, output)
     named = ", ".join(report.labels[:8]) + (f" and {len(report.labels) - 8:,} more" if len(report.labels) > 8 else "")
-    say(f"{report.path}: {report.num_bytes / 1e6:.1f} MB, {named}")
+    say(f"{report.path}: {format_bytes(report.num_bytes)}, {named}")

@@ -11,6 +11,7 @@ import click
 from srshards.shards.cache_folder import cache_for
 from srshards.shards.folder import ShardFolder, open_shards
 from srshards.storage.store import list_files, list_folders
+from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import Bar, say, shows_bars
 from trainer.commands.settings import refuse_changes, resolve
 from trainer.commands.tables import quality_table
@@ -91,7 +92,7 @@ def _summary(result: TrainingResult) -> str:
     patches_per_s = progress.step * result.patches_per_step / max(progress.trained_s, 1e-9)
     lines.append(
         f"{progress.step:,} steps in {_duration(progress.trained_s)} ({patches_per_s:,.0f} patches/s); "
-        f"at most {result.peak_memory_bytes / 1e9:.1f} GB of memory"
+        f"at most {format_bytes(result.peak_memory_bytes)} of memory"
     )
     made = {run.weights.name: "the weights at the end"}
     if progress.best_psnr_y is not None:

@@ -7,8 +7,9 @@ import click
 
 from srshards.process.interrupt import loading
 from srshards.terminal.help import Command
+from srshards.terminal.params import PATH
 from srshards.terminal.text import say
-from trainer.commands.types import PATH, Tile
+from trainer.commands.types import Tile
 
 
 @click.command("upscale", cls=Command, short_help="Enlarge photos.")
@@ -47,9 +48,9 @@ def upscale_command(
       python -m trainer upscale --weights runs/lite-4x/best.pth photos -o enlarged --compare
     """
     with loading():
+        from trainer.inference.photo_files import list_photos
         from trainer.inference.upscale import upscale_photos
         from trainer.models.weights import load_network
-        from trainer.photos import list_photos
         from trainer.training.device import choose_device, limit_threads
     limit_threads()
     network = load_network(weights)

@@ -8,11 +8,13 @@ from typing import NamedTuple
 from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_down, bicubic_up, crop_to_multiple
 from srshards.imaging.pixels import Pixels
+from srshards.imaging.resample import cubic_up
 from srshards.shards.folder import ShardFolder
 from srshards.shards.mapped import MappedShard, reading
+from srshards.shards.spread import spread_evenly
 from trainer.evaluation.metrics import SSIM_WINDOW_PX, Quality, measure
 from trainer.inference.image_function import ImageFunction
-from trainer.photos import list_photos, opencv_cubic_up, read_photo
+from trainer.inference.photo_files import list_photos, read_photo
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,10 @@ def shard_pairs(
     Of these, a rank's are number `rank`, `rank + ranks`, ...
     """
     records = folder.train if split == "train" else folder.val
-    total = folder.num_samples(split)
-    count = min(limit or total, total)
-    wanted = [total * place // count for place in range(rank, count, ranks)]
-    first = 0
-    for record in records:
-        here = [number - first for number in wanted if first <= number < first + record.samples]
-        first += record.samples
-        if not here:
-            continue
+    for record, places in spread_evenly(records, limit or folder.num_samples(split), rank, ranks):
         with reading(folder.path):
             shard = folder.open(record)
-            for place in here:
+            for place in places:
                 yield _shard_pair(folder, shard, place, upsampled)
             del shard  # a cache need not hold it beside the next one
 
@@ -105,4 +99,4 @@ def photo_pairs(folder: Path, scale: int, upsampled: bool) -> Iterator[Pair]:
         if min(hr.shape[:2]) < SSIM_WINDOW_PX + 2 * scale:
             raise UsageError(f"{path} is too small to be judged at {scale}x; remove it from {folder}")
         lr = bicubic_down(hr, scale)
-        yield Pair(str(path.relative_to(root)), scale, hr, lr, opencv_cubic_up(lr, scale) if upsampled else lr)
+        yield Pair(str(path.relative_to(root)), scale, hr, lr, cubic_up(lr, scale) if upsampled else lr)

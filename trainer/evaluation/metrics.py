@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from srshards.imaging.pixels import Pixels
+from srshards.imaging.luma import luma_studio_range
+from srshards.imaging.pixels import Pixels, require_rgb
 
 SSIM_WINDOW_PX = 11
 NUM_SUMS = 8  # of `quality_sums`
@@ -27,17 +28,6 @@ class Quality:
     psnr_y: float
     ssim_rgb: float
     ssim_y: float
-
-
-def luma(rgb: Pixels) -> NDArray[np.float64]:
-    """Y of ITU-R BT.601 with head and foot room: H x W x 3 uint8 RGB to H x W, 16 (black) to 235 (white).
-
-    Y = (65.481 R + 128.553 G + 24.966 B) / 255 + 16, as MATLAB's rgb2ycbcr, but not rounded to whole grey levels. That
-    is what BasicSR measures on; scripts that let MATLAB round first get figures that differ in the second decimal.
-    """
-    _require_rgb(rgb)
-    weights = np.array([[65.481, 128.553, 24.966]]) / 255
-    return np.asarray(cv2.transform(rgb.astype(np.float64), weights), np.float64) + 16
 
 
 def psnr(a: NDArray[Any], b: NDArray[Any]) -> float:
@@ -91,15 +81,15 @@ def _sum_of_similarities(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 def measure(output: Pixels, target: Pixels, border: int) -> Quality:
     """All four figures of two H x W x 3 uint8 images after cropping `border` px on every side (papers: the scale)."""
-    _require_rgb(output)
-    _require_rgb(target)
+    require_rgb(output)
+    require_rgb(target)
     _require_alike(output, target)
     if border < 0 or min(output.shape[:2]) - 2 * border < SSIM_WINDOW_PX:
         size = f"{output.shape[1]} x {output.shape[0]} px"
         raise ValueError(f"{SSIM_WINDOW_PX} px must be left without a border of {border} px, got {size}")
     inside = slice(border, -border or None)
     output, target = output[inside, inside], target[inside, inside]
-    output_y, target_y = luma(output), luma(target)
+    output_y, target_y = luma_studio_range(output), luma_studio_range(target)
     return Quality(psnr(output, target), psnr(output_y, target_y), ssim(output, target), ssim(output_y, target_y))
 
 
@@ -132,11 +122,6 @@ def _window_means(image: NDArray[np.float64]) -> NDArray[np.float64]:
     taps = cv2.getGaussianKernel(SSIM_WINDOW_PX, _SSIM_SIGMA_PX, cv2.CV_64F)
     edge = SSIM_WINDOW_PX // 2
     return np.asarray(cv2.sepFilter2D(image, -1, taps, taps), np.float64)[edge:-edge, edge:-edge]
-
-
-def _require_rgb(image: NDArray[Any]) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"expected H x W x 3 uint8, got {image.shape} {image.dtype}")
 
 
 def _require_alike(a: NDArray[Any], b: NDArray[Any]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from srshards.errors import UsageError
 from srshards.imaging.provenance import why_not
-from trainer.photos import check_writable, is_photo_name
+from trainer.inference.photo_files import check_writable, is_photo_name
 
 
 def result_paths(photos: Sequence[Path], output: Path, factor: int) -> list[Path]:

@@ -6,13 +6,10 @@ have given, but for the last bits of a float, because kernels add up in an order
 """
 
 import gc
-import os
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -21,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from srshards.errors import RunError, UsageError
-from srshards.process.resources import is_out_of_memory
+from srshards.process.resources import available_memory_bytes, is_out_of_memory
 from trainer.models import Network
 
 # Networks that fold 2 x 2 or 4 x 4 px into channels must find the same pixels in a fold wherever a tile begins.
@@ -170,40 +167,11 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that this process could still take on the device; on CPUs within its container's (cgroup) limit."""
+    """Memory that this process could still take on the device; on CPUs within the limits of its cgroups."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    return min(
-        [int(psutil.virtual_memory().available), *_cgroup_free(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))]
-    )
-
-
-def _cgroup_free(membership: Path, root: Path) -> list[int]:
-    """What each memory limit above this process leaves, cgroup v1 and v2; page cache that can go counts as free."""
-    try:
-        # A group's name may hold all bytes but the line feed.
-        lines = [line.split(":", 2) for line in os.fsdecode(membership.read_bytes()).split("\n") if line]
-    except OSError:  # not Linux
-        return []
-    found = []
-    for _, controllers, path in lines:
-        if controllers == "":
-            top, limit, usage, cache = root, "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            top, limit, usage = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            cache = "total_inactive_file"
-        else:
-            continue
-        own = top / path.lstrip("/")
-        for folder in [own, *own.parents][: len(own.parts) - len(top.parts) + 1]:
-            try:  # a missing file or "max": no limit here
-                free = int((folder / limit).read_text()) - int((folder / usage).read_text())
-                statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                found.append(max(free + int(statistics.get(cache, 0)), 0))
-            except (OSError, ValueError):
-                continue
-    return found
+    return available_memory_bytes()
 
 
 def _windows(size: int, tile_px: int | None, margin_px: int) -> list[_Window]:

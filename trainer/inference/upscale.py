@@ -13,14 +13,16 @@ import torch
 
 from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_up
+from srshards.imaging.contact_sheet import Row, grid, save_png
+from srshards.imaging.luma import luma_full_range
+from srshards.imaging.photo import DecodedPhoto
 from srshards.imaging.pixels import Pixels
-from srshards.imaging.provenance import exif_mark
-from srshards.storage.files import replacing, writing
-from trainer.contact_sheet import Row, grid
+from srshards.imaging.resample import cubic_up
+from srshards.imaging.window import strongest_window
+from trainer.inference.photo_files import check_writable, read_photo, write_photo
 from trainer.inference.result_paths import compare_path, refuse_to_overwrite, result_paths
 from trainer.inference.tiles import choose_tile, enlarge_within_memory
 from trainer.models import Network
-from trainer.photos import Photo, check_writable, opencv_cubic_up, read_photo, write_photo
 
 _CROP_PX = 480  # edge of a side of the comparison, in pixels of the result
 _CONTEXT_PX = 4  # around the crop, for the bicubic kernel
@@ -125,18 +127,18 @@ def _factor(model: Network, scale: int | None) -> int:
 
 
 def _enlarge_photo(
-    model: Network, photo: Photo, factor: int, device: torch.device, tile: int | Literal["auto"] | None
-) -> Photo:
+    model: Network, photo: DecodedPhoto, factor: int, device: torch.device, tile: int | Literal["auto"] | None
+) -> DecodedPhoto:
     rgb = photo.rgb if photo.alpha is None else _continued_under_transparency(photo.rgb, photo.alpha)
     if model.scale == 1:
-        rgb = opencv_cubic_up(rgb, factor)
+        rgb = cubic_up(rgb, factor)
     image = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None]
     tile_px = choose_tile(model, rgb.shape[0], rgb.shape[1], device) if tile == "auto" else tile
     output = enlarge_within_memory(model, image, tile_px, model.spec.margin_px, torch.uint8)
     pixels = np.ascontiguousarray(output[0].permute(1, 2, 0).numpy())
-    if photo.was_grey:  # networks give grey a tint
+    if photo.is_grey:  # networks give grey a tint
         pixels = np.asarray(cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
-    return replace(photo, rgb=pixels, alpha=None if photo.alpha is None else opencv_cubic_up(photo.alpha, factor))
+    return replace(photo, rgb=pixels, alpha=None if photo.alpha is None else cubic_up(photo.alpha, factor))
 
 
 def _continued_under_transparency(rgb: Pixels, alpha: Pixels) -> Pixels:
@@ -153,7 +155,7 @@ def _continued_under_transparency(rgb: Pixels, alpha: Pixels) -> Pixels:
     return np.asarray(colours[labels], np.uint8)
 
 
-def _write_comparison(path: Path, name: str, before: Photo, after: Photo, factor: int) -> None:
+def _write_comparison(path: Path, name: str, before: DecodedPhoto, after: DecodedPhoto, factor: int) -> None:
     small, large = _over_grey(before), _over_grey(after)
     top, left, height, width = _most_detailed(small, max(_CROP_PX // factor, 1))
     outer_top, outer_left = max(top - _CONTEXT_PX, 0), max(left - _CONTEXT_PX, 0)
@@ -164,11 +166,10 @@ def _write_comparison(path: Path, name: str, before: Photo, after: Photo, factor
     ours = large[top * factor : (top + height) * factor, left * factor : (left + width) * factor]
     sizes = " to ".join(f"{image.shape[1]} x {image.shape[0]} px" for image in (small, large))
     drawn = grid([Row((plain, ours), sizes, name)], ("bicubic", f"network, {factor}x"))
-    with writing(path), replacing(path) as temporary:
-        drawn.save(temporary, "PNG", exif=exif_mark("trainer upscale"))
+    save_png(drawn, path, "trainer upscale")
 
 
-def _over_grey(photo: Photo) -> Pixels:
+def _over_grey(photo: DecodedPhoto) -> Pixels:
     if photo.alpha is None:
         return photo.rgb
     share = photo.alpha[:, :, None].astype(np.float32) / 255
@@ -178,10 +179,7 @@ def _over_grey(photo: Photo) -> Pixels:
 def _most_detailed(image: Pixels, crop_px: int) -> tuple[int, int, int, int]:
     """(top, left, height, width) of the crop with the most local contrast, at most crop_px on a side."""
     height, width = (min(crop_px, size) for size in image.shape[:2])
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    grey = luma_full_range(image)
     # One strong edge is not much to see: fine detail is what networks and plain enlargement differ in.
     contrast = np.minimum(np.abs(grey - cv2.GaussianBlur(grey, (0, 0), 1)), _ENOUGH_CONTRAST)
-    sums = cv2.integral(contrast)
-    inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    top, left = np.unravel_index(int(inside.argmax()), inside.shape)
-    return int(top), int(left), height, width
+    return *strongest_window(contrast, height, width), height, width

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from srshards.imaging.contact_sheet import GRID_TEXT
 from srshards.imaging.pixels import Pixels
-from trainer.contact_sheet import GRID_TEXT
 
 _MAX_CHARS = 500
 _TITLES = ["bicubic", "network", "HR"]

@@ -22,7 +22,7 @@ _MAX_TROUBLE = 40  # lines
 
 
 @dataclass(frozen=True)
-class Report:
+class WrittenReport:
     """A page that was written, with the labels of the runs in it."""
 
     path: Path
@@ -30,7 +30,7 @@ class Report:
     labels: list[str]
 
 
-def write_report(addresses: Sequence[Address], output: Path) -> Report:
+def write_report(addresses: Sequence[Address], output: Path) -> WrittenReport:
     """One page about runs. UsageError for a folder that is no run, RunError when the page cannot be written."""
     most = min(400, max(60, _POINTS // min(len(addresses), MAX_DRAWN)))
     runs = read_runs(addresses, most)
@@ -43,7 +43,7 @@ def write_report(addresses: Sequence[Address], output: Path) -> Report:
         raise RunError(f"a page of {len(runs):,} runs would be too large; name fewer of them")
     with writing(output):
         write_atomically(output, page)
-    return Report(output, len(page), [run.label for run in runs])
+    return WrittenReport(output, len(page), [run.label for run in runs])
 
 
 def _rendered(values: dict[str, Any], shown: Gallery) -> bytes:

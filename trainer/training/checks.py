@@ -8,9 +8,9 @@ import torch
 from srshards.errors import UsageError
 from srshards.process.resources import available_memory_bytes
 from srshards.sampling.chunks import LESS_FOR_WORKERS
-from srshards.shards.cache_folder import size_text
 from srshards.shards.cached import CachedShards
 from srshards.shards.folder import ShardFolder
+from srshards.terminal.sizes import format_bytes
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.evaluation.metrics import SSIM_WINDOW_PX
 from trainer.training.config import TrainConfig
@@ -110,8 +110,8 @@ def _check_resident(plan: Plan) -> None:
     free = torch.cuda.mem_get_info(device)[0] if on_gpu else plan.rank_info.share(available_memory_bytes())
     if needed > _USABLE_SHARE * free:
         raise UsageError(
-            f"--resident: the images of {plan.schedule.num_samples:,} samples take {needed / 1e9:.1f} GB, but {device} "
-            f"has {free / 1e9:.1f} GB free, of which training needs some; leave --resident out"
+            f"--resident: the images of {plan.schedule.num_samples:,} samples take {format_bytes(needed)}, but "
+            f"{device} has {format_bytes(free)} free, of which training needs some; leave --resident out"
         )
 
 
@@ -124,7 +124,7 @@ def _check_batch_memory(plan: Plan) -> None:
     else:
         what, less = f"{plan.workers} workers with --prefetch {plan.config.prefetch} need", LESS_FOR_WORKERS
     raise UsageError(
-        f"{what} {needed // 10**6} MB of memory for batches, but {free / 1e6:.0f} MB are free, and training needs "
+        f"{what} {format_bytes(needed)} of memory for batches, but {format_bytes(free)} are free, and training needs "
         f"some; {less}"
     )
 
@@ -133,8 +133,8 @@ def _check_cache(plan: Plan, cached: CachedShards) -> None:
     needed = _least_cache_bytes(plan, cached)
     if needed > cached.cache.limit:
         raise UsageError(
-            f"the cache {cached.cache.path} may have {size_text(cached.cache.limit)}, but the shards that have to "
-            f"be there at once take {size_text(needed)}: --cache-bytes {-(-needed // 10**6)}MB or more, on a disk "
+            f"the cache {cached.cache.path} may have {format_bytes(cached.cache.limit)}, but the shards that have to "
+            f"be there at once take {format_bytes(needed)}: --cache-bytes {-(-needed // 10**6)}MB or more, on a disk "
             "with so much room"
         )
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from srshards.shards.cache_folder import size_text
 from srshards.shards.cached import CachedShards
 from srshards.shards.folder import ShardFolder
+from srshards.terminal.sizes import format_bytes
 from trainer.models import num_parameters
 from trainer.training.device import describe_device
 from trainer.training.plan import Plan
@@ -53,10 +53,10 @@ def _device(plan: Plan) -> str:
 
 def _data_workers(plan: Plan) -> str:
     if plan.config.resident:
-        return f"all samples in its memory ({plan.resident_bytes / 1e6:.0f} MB)"
+        return f"all samples in its memory ({format_bytes(plan.resident_bytes)})"
     if not plan.workers:
         return "no data workers"
-    return f"{plan.workers} data workers, {plan.shared_bytes / 1e6:.0f} MB shared with them"
+    return f"{plan.workers} data workers, {format_bytes(plan.shared_bytes)} shared with them"
 
 
 def _ranks(plan: Plan) -> Iterator[str]:
@@ -104,7 +104,7 @@ def _notes(plan: Plan) -> Iterator[str]:
 def _cache(cached: CachedShards) -> str:
     there = cached.present()
     decoded = ", decoded" if cached.is_decoded else ""
-    held, limit, missing = map(size_text, (there.held_bytes, cached.cache.limit, there.missing_bytes))
+    held, limit, missing = map(format_bytes, (there.held_bytes, cached.cache.limit, there.missing_bytes))
     return (
         f"{cached.cache.path}: {there.shards} of {there.of} shards there{decoded}, {held} of {limit}; "
         f"{missing} to be fetched"

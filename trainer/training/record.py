@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from srshards.storage.files import replacing, writing
+from srshards.imaging.contact_sheet import save_png
 from srshards.storage.store import StoreError
-from trainer.contact_sheet import save_grid
 from trainer.models.weights import save_weights
 from trainer.runs.checkpoint import TrainingProgress, save_state
 from trainer.runs.folder import RunFolder
@@ -69,9 +68,7 @@ class RunRecord(Record):
 
     def validated(self, step: int, result: ValidationResult, best_psnr_y: float) -> None:
         figures = {f"bicubic_{name}": value for name, value in asdict(result.bicubic).items()}
-        preview = self._run.previews / f"step-{step:06d}.png"
-        with writing(preview), replacing(preview) as temporary:
-            save_grid(result.preview, temporary)
+        save_png(result.preview, self._run.previews / f"step-{step:06d}.png", "trainer train")
         self._journal.note("val", step, **asdict(result.network), **figures)
         self._journal.picture("bicubic_network_hr", step, result.preview)
         self._display.best(best_psnr_y)

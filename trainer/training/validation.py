@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from srshards.imaging.contact_sheet import Row, grid
 from srshards.imaging.pixels import Pixels
 from srshards.shards.folder import ShardFolder
-from trainer.contact_sheet import Row, grid
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 from trainer.evaluation.evaluate import PairResult, evaluate_pairs, shard_pairs
 from trainer.evaluation.metrics import NUM_SUMS, Quality, mean_of_sums, quality_sums

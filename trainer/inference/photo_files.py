@@ -1,22 +1,19 @@
-"""Photos of people, as files: read upright as 8-bit RGB whatever they are stored as, and written whole or not at all.
+"""Photos as files: found in folders, read upright as 8-bit RGB whatever their kind, written whole or not at all.
 
-The generator's decoder reads them, so that a network sees a photo as it was trained on it.
+The decoder is the generator's, so that a network sees a photo as it was trained on it.
 """
 
 import errno
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from srshards.errors import PhotoError, UsageError
-from srshards.imaging.photo import Plane, decode, read_bytes
-from srshards.imaging.pixels import Pixels
+from srshards.imaging.photo import DecodedPhoto, decode_photo, read_bytes
 from srshards.imaging.provenance import exif_mark
 from srshards.process.limits import shortage
 from srshards.storage.files import replacing, writing
@@ -35,20 +32,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _LARGEST_SIDE_PX = {"PNG": 2**31 - 1, "JPEG": 65_535, "WEBP": 16_383}
 _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4096  # of every file system in use; of Linux
 _ICC_COLOUR_SPACE = slice(16, 20)  # of the profile's header, ICC.1 section 7.2
-
-
-@dataclass(frozen=True)
-class Photo:
-    """An upright photo. `alpha` is 0 (transparent) to 255 and not multiplied into the colours; None if all is opaque.
-
-    `was_grey`: the file has no colour in it, so that red, green and blue are equal everywhere. `icc_profile` says what
-    the colours mean; it is carried along and not applied.
-    """
-
-    rgb: Pixels
-    alpha: Plane | None = None
-    was_grey: bool = False
-    icc_profile: bytes | None = None
 
 
 def is_photo_name(path: Path) -> bool:
@@ -98,7 +81,7 @@ def _walk(root: Path, leave_out: Path | None) -> list[Path]:
     return sorted(photos)
 
 
-def read_photo(path: Path) -> Photo:
+def read_photo(path: Path) -> DecodedPhoto:
     """The photo in a file. UsageError, naming the file and the reason, for whatever is not wholly an image.
 
     EXIF orientation is applied, 16 bits become 8 by rounding, palettes and CMYK become RGB, an animation gives its
@@ -107,19 +90,13 @@ def read_photo(path: Path) -> Photo:
     try:
         if path.exists() and not path.is_file():
             raise UsageError(f"cannot read {path}: it is {'a folder' if path.is_dir() else 'no regular file'}")
-        decoded = decode(read_bytes(path), keep_alpha=True)
+        return decode_photo(read_bytes(path), keep_alpha=True)
     except PhotoError as error:
         raise UsageError(f"cannot read {path}: {str(error).removeprefix('cannot be read: ')}") from error
     except OSError as error:
         if shortage(error):
             raise
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    return Photo(decoded.rgb, decoded.alpha, _is_grey(decoded.rgb), decoded.icc_profile)
-
-
-def _is_grey(rgb: Pixels) -> bool:
-    few = rgb[::16, ::16]  # nearly every colour photo is known by these
-    return all(bool((part[:, :, 1:] == part[:, :, :1]).all()) for part in (few, rgb))
 
 
 def check_writable(path: Path, height: int, width: int, has_alpha: bool) -> None:
@@ -138,7 +115,7 @@ def check_writable(path: Path, height: int, width: int, has_alpha: bool) -> None
         raise UsageError(f"cannot write {path}: it has transparency, which JPEG has not; write a .png or .webp")
 
 
-def write_photo(path: Path, photo: Photo) -> None:
+def write_photo(path: Path, photo: DecodedPhoto) -> None:
     """Write PNG, JPEG (quality 95, full colour resolution) or lossless WebP by the path's extension, PNG by default.
 
     Whole or not at all. Grey photos are written as grey, alpha is kept, and the profile where it fits what is written.
@@ -146,7 +123,7 @@ def write_photo(path: Path, photo: Photo) -> None:
     """
     check_writable(path, photo.rgb.shape[0], photo.rgb.shape[1], photo.alpha is not None)
     image_format = _format(path)
-    grey = photo.was_grey and image_format != "WEBP"  # which has only colours
+    grey = photo.is_grey and image_format != "WEBP"  # which has only colours
     colours = photo.rgb[:, :, :1] if grey else photo.rgb
     pixels = colours if photo.alpha is None else np.dstack([colours, photo.alpha])
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
@@ -159,9 +136,3 @@ def write_photo(path: Path, photo: Photo) -> None:
 
 def _format(path: Path) -> str:
     return _WRITTEN_AS.get(path.suffix.lower(), "PNG")
-
-
-def opencv_cubic_up(image: Pixels, scale: int) -> Pixels:
-    """Enlarge H x W (x 3) uint8 with OpenCV's kernel, a = -0.75: what shardgen makes `up` with by default."""
-    size = (image.shape[1] * scale, image.shape[0] * scale)
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8)

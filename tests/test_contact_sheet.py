@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
-from trainer.contact_sheet import GRID_TEXT, Row, grid, save_grid
+from srshards.imaging.contact_sheet import GRID_TEXT, Row, grid, save_png
 
 Pixels = NDArray[np.uint8]
 
@@ -64,7 +64,7 @@ def test_a_file_says_where_its_cells_are(tmp_path: Path) -> None:
     cells = [noise(*size, seed) for seed, size in enumerate([(20, 90), (30, 70), (25, 80), (25, 60)])]
     aside = "\udc80/\N{CJK UNIFIED IDEOGRAPH-5C71}.jpg"
     drawn = grid([Row(cells[:2], "first", aside), Row(cells[2:])], ["a", "b"])
-    save_grid(drawn, tmp_path / "grid.png")
+    save_png(drawn, tmp_path / "grid.png", "trainer train")
     with Image.open(tmp_path / "grid.png") as picture:
         found = json.loads(picture.text[GRID_TEXT])
         whole = np.asarray(picture)

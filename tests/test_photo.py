@@ -9,8 +9,10 @@ import sys
 import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from threading import Barrier, Event
 
 import cv2
 import numpy as np
@@ -19,12 +21,12 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from shardgen.planning.geometry import reduction
 from srshards.errors import PhotoError
 from srshards.imaging import photo
-from srshards.imaging.photo import Decoded, decode, read_bytes, upright_size
+from srshards.imaging.photo import DecodedPhoto, decode_photo, read_bytes, upright_size
 
 Array = NDArray[np.generic]
 ORIENTATIONS = range(1, 9)
@@ -137,7 +139,7 @@ def rounded_to_8(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
 
 def assert_pixels(data: bytes, expected: Array, tolerance: float = 0) -> None:
     """`data` decodes to `expected` (H x W x 3 levels, 0-255), and its size is reported the same way everywhere."""
-    found = decode(data)
+    found = decode_photo(data)
     pixels = found.rgb
     assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous
     assert pixels.shape == expected.shape
@@ -179,7 +181,7 @@ def test_every_orientation_of_a_16_bit_photo_comes_out_upright(channels: int, or
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_the_upright_size_is_known_from_the_header(image_format: str, orientation: int) -> None:
     data = encode(Image.fromarray(colours(22, 35)), image_format, exif=exif_of(orientation))
-    assert upright_size(data) == decode(data).true_size == pillow_pixels(data).shape[:2]
+    assert upright_size(data) == decode_photo(data).true_size == pillow_pixels(data).shape[:2]
 
 
 @pytest.mark.parametrize("with_exif", [True, False])
@@ -204,7 +206,7 @@ def test_damaged_exif_costs_neither_the_photo_nor_a_word(image_format: str) -> N
     data = encode(Image.fromarray(colours(22, 35)), image_format, exif=exif[:-12] + b"\xff" * 6)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        size = decode(data).true_size
+        size = decode_photo(data).true_size
         assert upright_size(data) == size
     assert sorted(size) == [22, 35]
     assert not said
@@ -229,7 +231,7 @@ def test_16_bit_alpha_is_laid_over_black_and_rounded(make: Callable[[NDArray[np.
     exact = levels[:, :, :3].astype(float) * levels[:, :, 3:] / 65535 / 257
     half_a_level_of_8_and_of_16_bits = 0.5 + 0.5 / 257
     assert_pixels(make(levels), exact, tolerance=half_a_level_of_8_and_of_16_bits)
-    assert np.array_equal(decode(make(levels)).rgb[:8], rounded_to_8(levels[:8, :, :3]))
+    assert np.array_equal(decode_photo(make(levels)).rgb[:8], rounded_to_8(levels[:8, :, :3]))
 
 
 def test_16_bit_grey_with_alpha_is_laid_over_black_and_rounded() -> None:
@@ -251,7 +253,7 @@ def test_the_transparent_level_of_a_16_bit_grey_png_is_black() -> None:
     expected[2, 3] = 0
     data = png_16(levels, png_chunk(b"tRNS", levels[2, 3].astype(">u2").tobytes()))
     assert_pixels(data, expected)
-    kept = decode(data, keep_alpha=True)
+    kept = decode_photo(data, keep_alpha=True)
     assert np.array_equal(kept.rgb, rounded_to_8(levels))
     assert kept.alpha is not None and kept.alpha[2, 3] == 0 and (kept.alpha == 0).sum() == 1 and kept.alpha.max() == 255
 
@@ -265,7 +267,7 @@ def test_16_bit_pgm_and_ppm_are_scaled_to_8() -> None:
 def right_or_refused(data: bytes, expected: NDArray[np.uint8]) -> None:
     """Rare files may be refused, but wrong pixels must never come out."""
     try:
-        pixels = decode(data).rgb
+        pixels = decode_photo(data).rgb
     except PhotoError:
         return
     assert np.array_equal(pixels, expected)
@@ -295,7 +297,7 @@ def test_a_tiff_of_12_bits_is_refused_by_its_reason() -> None:
     entry = data.index(struct.pack("<HHIH", 258, 3, 1, 16))
     data[entry + 8 : entry + 10] = struct.pack("<H", 12)
     with pytest.raises(PhotoError, match=r"^12 bits per channel: expected 8 or 16$"):
-        decode(bytes(data))
+        decode_photo(bytes(data))
 
 
 @pytest.mark.parametrize("kind", ["uint32", "int32"])
@@ -305,7 +307,7 @@ def test_32_bit_integers_never_come_out_clipped(kind: str) -> None:
     expected = np.rint(share * 255).astype(np.uint8).repeat(3, axis=2)
     data = tiff((share * top).astype(kind))
     try:
-        pixels = decode(data).rgb
+        pixels = decode_photo(data).rgb
     except PhotoError:
         return
     assert np.abs(pixels.astype(int) - expected).max() <= 1
@@ -313,7 +315,7 @@ def test_32_bit_integers_never_come_out_clipped(kind: str) -> None:
 
 def test_floating_point_is_refused() -> None:
     with pytest.raises(PhotoError, match="32-bit floating point: expected 8 or 16 bits per channel"):
-        decode(tiff(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8, 1)))
+        decode_photo(tiff(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8, 1)))
 
 
 def test_a_palette_is_looked_up() -> None:
@@ -346,7 +348,7 @@ def test_rgba_is_laid_over_black(image_format: str) -> None:
     options = {"lossless": True, "exact": True} if image_format == "WEBP" else {}
     data = encode(Image.fromarray(rgba, "RGBA"), image_format, **options)
     assert_pixels(data, rgba[:, :, :3] * (rgba[:, :, 3:] / 255), tolerance=1)
-    pixels = decode(data).rgb
+    pixels = decode_photo(data).rgb
     assert np.array_equal(pixels[:4], rgba[:4, :, :3])
     assert (pixels[4:8] == 0).all()
 
@@ -382,7 +384,7 @@ def test_grey_of_few_bits_is_spread_over_the_whole_range(bits: int) -> None:
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "PPM", "WEBP"])
 def test_grey_becomes_three_equal_channels(image_format: str) -> None:
     data = encode(Image.fromarray(colours(40, 50)).convert("L"), image_format)
-    pixels = decode(data).rgb
+    pixels = decode_photo(data).rgb
     assert_pixels(data, pillow_pixels(data), tolerance=2)
     if image_format != "WEBP":  # which knows no grey
         assert (pixels[:, :, 0] == pixels[:, :, 1]).all() and (pixels[:, :, 1] == pixels[:, :, 2]).all()
@@ -425,12 +427,78 @@ def test_the_default_image_of_an_apng_is_not_mixed_with_its_frames() -> None:
     assert_pixels(data, colours(40, 50, 1))
 
 
+# ---- what is kept beside the colours
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_kept_where_it_is_wanted(image_format: str) -> None:
+    """And what lies under transparency, which is otherwise black."""
+    rgba = np.dstack([colours(24, 33), np.random.default_rng(1).integers(0, 256, (24, 33), dtype=np.uint8)])
+    rgba[:4, :, 3] = 0
+    options = {"lossless": True, "exact": True} if image_format == "WEBP" else {}
+    kept = decode_photo(encode(Image.fromarray(rgba), image_format, **options), keep_alpha=True)
+    assert np.array_equal(kept.rgb, rgba[:, :, :3])
+    assert kept.alpha is not None and np.array_equal(kept.alpha, rgba[:, :, 3])
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_alpha_is_turned_with_the_colours(orientation: int) -> None:
+    rgba = np.dstack([colours(6, 10), np.arange(60, dtype=np.uint8).reshape(6, 10)])
+    data = encode(Image.fromarray(rgba), "PNG", exif=exif_of(orientation))
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    kept = decode_photo(data, keep_alpha=True)
+    assert kept.alpha is not None and np.array_equal(np.dstack([kept.rgb, kept.alpha]), expected)
+    assert kept.alpha.flags.c_contiguous
+
+
+def test_16_bit_alpha_is_kept_and_rounded() -> None:
+    levels = levels_16(40, 40, 4)
+    kept = decode_photo(png_16(levels), keep_alpha=True)
+    assert kept.alpha is not None and np.array_equal(np.dstack([kept.rgb, kept.alpha]), rounded_to_8(levels))
+
+
+def test_grey_with_alpha_is_kept_as_such() -> None:
+    grey_alpha = np.random.default_rng(1).integers(0, 256, (40, 50, 2), dtype=np.uint8)
+    kept = decode_photo(encode(Image.fromarray(grey_alpha, "LA"), "PNG"), keep_alpha=True)
+    assert kept.is_grey and np.array_equal(kept.rgb[:, :, 0], grey_alpha[:, :, 0])
+    assert kept.alpha is not None and np.array_equal(kept.alpha, grey_alpha[:, :, 1])
+
+
+def test_a_palette_with_transparency_has_alpha() -> None:
+    palette = Image.fromarray(colours(20, 20)).quantize(16)
+    kept = decode_photo(encode(palette, "PNG", transparency=3), keep_alpha=True)
+    assert kept.alpha is not None and np.array_equal(kept.alpha == 0, np.asarray(palette) == 3)
+
+
+def test_what_is_opaque_has_no_alpha() -> None:
+    for data in (encode(Image.fromarray(colours(9, 12)), "PNG"), encode(Image.fromarray(colours(9, 12)), "JPEG")):
+        assert decode_photo(data, keep_alpha=True).alpha is None
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_the_colour_profile_is_told_and_not_applied(image_format: str) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    plain, data = (
+        encode(Image.fromarray(colours(20, 20)), image_format, **options) for options in ({}, {"icc_profile": profile})
+    )
+    assert decode_photo(data).icc_profile == profile and decode_photo(plain).icc_profile is None
+    assert np.array_equal(decode_photo(data).rgb, decode_photo(plain).rgb)
+
+
+def test_a_photo_without_colours_is_grey() -> None:
+    grey = colours(40, 40)[:, :, :1].repeat(3, axis=2)
+    assert decode_photo(encode(Image.fromarray(grey), "PNG")).is_grey
+    grey[39, 39, 0] ^= 1
+    assert not decode_photo(encode(Image.fromarray(grey), "PNG")).is_grey
+
+
 # ---- JPEG at a share of its size
 
 
-def at(data: bytes, by: int) -> Decoded:
+def at(data: bytes, by: int) -> DecodedPhoto:
     """The photo at 1/by where that may be."""
-    return decode(data, lambda height, width: by)
+    return decode_photo(data, lambda height, width: by)
 
 
 @cache
@@ -442,7 +510,7 @@ def smooth(height: int, width: int) -> NDArray[np.uint8]:
 @pytest.mark.parametrize("by", [2, 4, 8])
 def test_a_reduced_jpeg_is_the_photo_at_a_share_of_its_size(by: int, orientation: int) -> None:
     data = encode(Image.fromarray(smooth(400, 592)), "JPEG", quality=95, exif=exif_of(orientation))
-    reduced, whole = at(data, by), decode(data)
+    reduced, whole = at(data, by), decode_photo(data)
     assert (reduced.reduction, whole.reduction) == (by, 1)
     assert reduced.true_size == whole.true_size == ((400, 592) if orientation < 5 else (592, 400))
     height, width = (edge // by for edge in whole.true_size)
@@ -474,7 +542,7 @@ def test_what_fills_up_the_last_blocks_of_a_jpeg_is_never_seen(by: int, subsampl
     for height in (48, 48 + 8, 48 + 6, 48 + 1):
         for width in (96, 96 + 8, 96 + 4, 96 + 1):
             data = padded_jpeg(height, width, subsampling)
-            found, whole = at(data, by), decode(data).rgb
+            found, whole = at(data, by), decode_photo(data).rgb
             assert whole.min() >= 195, "the file itself is bright to its edges"
             assert found.rgb.min() >= whole.min() - 2 and found.true_size == (height, width)
             if found.reduction > 1:
@@ -522,7 +590,7 @@ def test_a_jpeg_of_unusual_subsampling_is_refused_by_its_reason() -> None:
     for factors in (0x14, 0x31):
         data[sampling_at] = factors
         with pytest.raises(PhotoError, match=r"^JPEG with unusual chroma subsampling: save it as 4:4:4 or 4:2:0, or"):
-            decode(bytes(data))
+            decode_photo(bytes(data))
 
 
 def test_cmyk_and_other_formats_are_not_reduced() -> None:
@@ -573,7 +641,7 @@ def test_the_first_of_many_orientations_counts() -> None:
     """Pillow takes 64 MB of text."""
     rows = b"".join(b"\0" + row.tobytes() for row in colours(9, 12))
     xmp = [png_chunk(b"tEXt", b"XML:com.adobe.xmp\0" + text + b" " * (7 << 20)) for text in (XMP_TURNED, *[b""] * 10)]
-    assert decode(png((9, 12), 8, 2, rows, b"".join(xmp))).true_size == (12, 9)
+    assert decode_photo(png((9, 12), 8, 2, rows, b"".join(xmp))).true_size == (12, 9)
 
 
 def test_text_that_tells_the_orientation_is_read() -> None:
@@ -581,13 +649,13 @@ def test_text_that_tells_the_orientation_is_read() -> None:
     history = b"<!-- " + b"x" * (2 << 20) + b" -->"
     for xmp in (XMP_TURNED, history + XMP_TURNED):
         data = png((9, 12), 8, 2, rows, png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
-        assert decode(data).true_size == (12, 9)
+        assert decode_photo(data).true_size == (12, 9)
 
 
 def test_a_large_profile_is_carried_along() -> None:
     rows = b"".join(b"\0" + row.tobytes() for row in colours(9, 12))
     data = png((9, 12), 8, 2, rows, compressed_text(b"iCCP", b"printer", 3 << 20))
-    assert decode(data).icc_profile == bytes(3 << 20)
+    assert decode_photo(data).icc_profile == bytes(3 << 20)
 
 
 # ---- truncated files
@@ -651,11 +719,11 @@ def test_a_photo_cut_anywhere_is_refused(name: str) -> None:
     Where only bytes are missing that say nothing about the picture it may come out, but then exactly.
     """
     data, unimportant = truncatable()[name]
-    whole = decode(data).rgb
+    whole = decode_photo(data).rgb
     came_out, differed = [], []
     for length in range(1, len(data)):
         try:
-            pixels = decode(data[:length]).rgb
+            pixels = decode_photo(data[:length]).rgb
         except PhotoError:
             continue
         came_out.append(length)
@@ -687,7 +755,7 @@ def large_files() -> dict[str, bytes]:
 def test_a_large_photo_cut_anywhere_is_refused(name: str, share: float) -> None:
     data = large_files()[name]
     with pytest.raises(PhotoError):
-        decode(data[: max(1, round(share * (len(data) - 23)))])
+        decode_photo(data[: max(1, round(share * (len(data) - 23)))])
 
 
 @pytest.mark.parametrize("name", ["JPEG", "JPEG-progressive"])
@@ -703,7 +771,7 @@ def test_a_cut_jpeg_is_refused_when_it_is_decoded_reduced(name: str, share: floa
 def test_the_reason_of_a_cut_photo_is_that_it_is_truncated(name: str) -> None:
     data = large_files()[name]
     with pytest.raises(PhotoError, match=rf"^truncated {name.partition('-')[0]}$"):
-        decode(data[: len(data) // 2])
+        decode_photo(data[: len(data) // 2])
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -715,7 +783,7 @@ def test_a_jpeg_whose_end_was_never_written_is_refused(share: float, filler: byt
     kept = round(share * len(data))
     for end in (b"", b"\xff\xd9"):
         with pytest.raises(PhotoError, match="JPEG"):
-            decode(data[:kept] + filler * (len(data) - kept - len(end)) + end)
+            decode_photo(data[:kept] + filler * (len(data) - kept - len(end)) + end)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
@@ -723,21 +791,21 @@ def test_a_jpeg_with_a_hole_in_its_middle_is_refused(share: float) -> None:
     data = encode(Image.fromarray(colours(130, 200)), "JPEG", quality=90)
     start = round(share * len(data))
     with pytest.raises(PhotoError, match="JPEG"):
-        decode(data[:start] + bytes(64) + data[start + 64 :])
+        decode_photo(data[:start] + bytes(64) + data[start + 64 :])
 
 
 def test_padding_before_the_end_of_a_jpeg_is_refused_by_name() -> None:
     """It cannot be told from a hole; better to lose such a photo, and say so, than to take half a picture."""
     data = encode(Image.fromarray(colours(43, 57)), "JPEG")
     with pytest.raises(PhotoError, match=r"^damaged JPEG \(Corrupt JPEG data: \d+ extraneous bytes"):
-        decode(data[:-2] + bytes(7) + data[-2:])
+        decode_photo(data[:-2] + bytes(7) + data[-2:])
 
 
 @pytest.mark.parametrize("name", [name for name in truncatable() if not name.startswith("PPM")])
 @pytest.mark.parametrize("trailing", [b"\0", b"\n", b"made by a camera" * 100])
 def test_bytes_behind_the_end_of_a_photo_are_harmless(name: str, trailing: bytes) -> None:
     data, _ = truncatable()[name]
-    assert_pixels(data + trailing, decode(data).rgb)
+    assert_pixels(data + trailing, decode_photo(data).rgb)
 
 
 @pytest.mark.parametrize("name", ["PNG", "PNG-16-bit-grey", "PNG-16-bit-RGB"])
@@ -749,7 +817,7 @@ def test_a_png_with_a_flipped_bit_in_its_pixels_is_refused(name: str) -> None:
         damaged = bytearray(data)
         damaged[position] ^= 4
         with pytest.raises(PhotoError):
-            decode(bytes(damaged))
+            decode_photo(bytes(damaged))
 
 
 # ---- garbage
@@ -806,7 +874,7 @@ def test_mutated_photos_give_pixels_or_reasons(
 def test_a_picture_without_pixels_is_refused(size: tuple[int, int]) -> None:
     for data in (png(size, 8, 2, bytes(size[0])), tiff(np.zeros((*size, 3), np.uint8)), b"P6 %d %d 255\n" % size):
         with pytest.raises(PhotoError, match="not an image, or its header is damaged"):
-            decode(data)
+            decode_photo(data)
 
 
 @pytest.mark.parametrize(
@@ -815,7 +883,7 @@ def test_a_picture_without_pixels_is_refused(size: tuple[int, int]) -> None:
 )
 def test_text_is_no_photo(text: bytes) -> None:
     with pytest.raises(PhotoError, match=r"^not an image, or its header is damaged$"):
-        decode(text)
+        decode_photo(text)
 
 
 def test_programs_are_never_run_on_what_calls_itself_a_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -826,19 +894,19 @@ def test_programs_are_never_run_on_what_calls_itself_a_photo(tmp_path: Path, mon
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None, raising=False)
     with pytest.raises(PhotoError):
-        decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+        decode_photo(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
     assert not trace.exists()
 
 
 def test_source_code_is_no_photo() -> None:
     with pytest.raises(PhotoError, match="not an image"):
-        decode(b"#define im_width 8\n#define im_height 1\nstatic char im_bits[] = {\n0x01};\n")
+        decode_photo(b"#define im_width 8\n#define im_height 1\nstatic char im_bits[] = {\n0x01};\n")
 
 
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"msf1"])
 def test_heic_is_named_and_what_to_do(brand: bytes) -> None:
     with pytest.raises(PhotoError, match=r"^HEIC is not supported: convert it to JPEG or PNG first$"):
-        decode(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(100))
+        decode_photo(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(100))
 
 
 # ---- bombs
@@ -872,7 +940,7 @@ def in_little_memory(function: str, data: bytes) -> tuple[str, int]:
     return said, int(peak_kb)
 
 
-@pytest.mark.parametrize("function", ["decode", "upright_size"])
+@pytest.mark.parametrize("function", ["decode_photo", "upright_size"])
 def test_a_decompression_bomb_is_refused_by_its_header(function: str) -> None:
     said, peak_kb = in_little_memory(function, bomb(30_000))
     _, baseline_kb = in_little_memory(function, encode(Image.new("RGB", (8, 8)), "PNG"))
@@ -884,18 +952,45 @@ def test_a_bomb_inside_an_icon_is_refused_too() -> None:
     """An ICO file tells 16 x 16 px and holds a PNG of any size."""
     inner = bomb(30_000)
     entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22)
-    said, peak_kb = in_little_memory("decode", struct.pack("<HHH", 0, 1, 1) + entry + inner)
-    _, baseline_kb = in_little_memory("decode", encode(Image.new("RGB", (8, 8)), "PNG"))
+    said, peak_kb = in_little_memory("decode_photo", struct.pack("<HHH", 0, 1, 1) + entry + inner)
+    _, baseline_kb = in_little_memory("decode_photo", encode(Image.new("RGB", (8, 8)), "PNG"))
     assert said.startswith("PhotoError: ")
     assert peak_kb < baseline_kb + 20_000
 
 
 def test_the_limit_is_on_pixels_and_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photo, "MAX_PIXELS", 40 * 50)
-    assert decode(encode(Image.fromarray(colours(40, 50)), "PNG")).true_size == (40, 50)
+    assert decode_photo(encode(Image.fromarray(colours(40, 50)), "PNG")).true_size == (40, 50)
     for image_format in ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"):
         with pytest.raises(PhotoError, match="too large: 51 x 40 px, the limit is 2,000 px"):
             at(encode(Image.fromarray(colours(40, 51)), image_format), 8)
+
+
+def test_pillows_own_limit_is_put_aside_for_a_photo_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while several threads decode: the limit of others who use Pillow in this process is theirs."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    data = encode(Image.fromarray(colours(40, 50)), "PNG")
+    inside, leave = Barrier(3), Event()
+
+    def wait(height: int, width: int) -> int:
+        inside.wait(30)
+        leave.wait(30)
+        return 1
+
+    jpeg = encode(Image.fromarray(colours(40, 50)), "JPEG")
+    with ThreadPoolExecutor(2) as threads:
+        decoding = [threads.submit(decode_photo, jpeg, wait) for _ in range(2)]
+        inside.wait(30)
+        assert Image.MAX_IMAGE_PIXELS is None
+        assert decode_photo(data).true_size == upright_size(data) == (40, 50)
+        assert Image.MAX_IMAGE_PIXELS is None, "the others are still inside"
+        leave.set()
+        assert [one.result().true_size for one in decoding] == [(40, 50)] * 2
+    with pytest.raises(PhotoError):
+        decode_photo(data[:40])
+    assert Image.MAX_IMAGE_PIXELS == 100
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(data))
 
 
 # ---- reading

@@ -1,0 +1,76 @@
+"""How far work is, on stderr: a bar on a terminal, a plain line now and then anywhere else."""
+
+import sys
+from collections.abc import Callable
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from srshards.terminal.text import Bar, fitted, shows_bars
+
+
+class ProgressBar:
+    """Counts up to `total` and shows it. A context manager.
+
+    The bar has `details()` beside it. Where there is no terminal, `line()` is a line of its own, printed every
+    `line_every_s` seconds. `bar` are tqdm's options.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        details: Callable[[], str],
+        line: Callable[[], str],
+        line_every_s: float,
+        initial: int = 0,
+        **bar: Any,
+    ) -> None:
+        self.total, self.done = total, initial
+        self._initial, self._details, self._line, self._line_every_s = initial, details, line, line_every_s
+        self._start_s = monotonic()
+        self._next_line_s = self._start_s + line_every_s
+        self._bar = Bar(total=total, initial=initial, **bar) if shows_bars() else None
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    @property
+    def elapsed_s(self) -> float:
+        return max(monotonic() - self._start_s, 1e-9)
+
+    @property
+    def per_s(self) -> float:
+        return (self.done - self._initial) / self.elapsed_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the end at the rate so far; infinite before the first."""
+        return (self.total - self.done) / self.per_s if self.per_s else float("inf")
+
+    def advance(self, count: int = 1, print_now: bool = False) -> None:
+        """Count, and show it; a plain line is due, or is wanted now."""
+        self.done += count
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._details(), refresh=False)
+            self._bar.update(count)
+        elif print_now or monotonic() >= self._next_line_s:
+            self.print_line()
+
+    def print_line(self) -> None:
+        """The plain line now, unless there is a bar."""
+        if self._bar is None:
+            self._next_line_s = monotonic() + self._line_every_s
+            self.say(self._line())
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the bar."""
+        tqdm.write(fitted(line, sys.stderr), file=sys.stderr)
+        sys.stderr.flush()

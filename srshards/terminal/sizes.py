@@ -1,0 +1,30 @@
+"""Numbers of bytes as people write and read them."""
+
+import re
+from decimal import Decimal
+
+_PREFIXES = "KMGTP"
+_WRITTEN = re.compile(rf"([0-9]+(?:\.[0-9]+)?)\s*(?:([{_PREFIXES}])(I?))?B?", re.IGNORECASE)
+
+
+def parse_bytes(text: str) -> int:
+    """A number of bytes: `256MB`, `1.5 GiB`, `200g` or `1000000`. K, M, G, T and P are powers of 1000, Ki ... of 1024.
+
+    A fraction of a byte is cut off. ValueError for anything else.
+    """
+    match = _WRITTEN.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r}: expected a number of bytes such as 256MB, 1GiB or 1000000")
+    number, prefix, binary = match.groups()
+    power = _PREFIXES.index(prefix.upper()) + 1 if prefix else 0
+    return int(Decimal(number) * (1024 if binary else 1000) ** power)
+
+
+def format_bytes(num_bytes: int) -> str:
+    """`5 bytes`, `1.5 kB`, `2.3 MB`, `1.14 GB` or `1.00 TB`: powers of 1000, two decimals from a gigabyte on."""
+    if num_bytes >= 10**15:  # beyond what a float holds, perhaps
+        return f"{num_bytes // 10**12:,} TB"
+    for unit, size, decimals in (("TB", 1e12, 2), ("GB", 1e9, 2), ("MB", 1e6, 1), ("kB", 1e3, 1)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.{decimals}f} {unit}"
+    return f"{num_bytes} bytes"
