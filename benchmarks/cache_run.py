@@ -6,11 +6,9 @@ python -m benchmarks.cache_run TASK_JSON
 import json
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import perf_counter
 
-from srshards.shards.cache_folder import cache_for
-from srshards.shards.folder import open_shards
+from srshards.shards.opening import open_shards
 from srshards.storage.store import parse_address
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
@@ -42,8 +40,7 @@ def main(task_json: str) -> None:
     limit_threads()
     task = Task(**json.loads(task_json))
     address = parse_address(task.shards)
-    cache = cache_for(address, Path(task.cache)) if task.cache else None
-    folder = open_shards(address, cache=cache, decoded=task.decoded)
+    folder = open_shards(address, cache=task.cache or None, decode=task.decoded)
     config = TrainConfig(
         address,
         model="ultra_lite",

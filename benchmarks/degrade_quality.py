@@ -30,7 +30,7 @@ from benchmarks.common import PhotoSet, RunFailedError, python_module, say, time
 from benchmarks.options import output_option, photos_option
 from benchmarks.report import print_table, write_result
 from srshards.imaging.pixels import Pixels
-from srshards.shards.folder import open_shards
+from srshards.shards.opening import open_shards
 from trainer.contact_sheet import Row, grid
 from trainer.evaluation.evaluate import Pair, evaluate_pairs, shard_pairs
 from trainer.evaluation.metrics import mean_quality

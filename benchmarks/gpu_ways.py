@@ -15,7 +15,7 @@ from benchmarks.gpu_kernels import measure_kernels
 from benchmarks.gpu_task import ONE_BATCH, RESIDENT, STREAM, Task
 from benchmarks.gpu_window import Timed, measure_steps, window_for
 from srshards.loader.source import Batch
-from srshards.shards.folder import open_shards
+from srshards.shards.opening import open_shards
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.device import limit_threads

@@ -55,7 +55,7 @@ def manifest(count: int) -> Figures:
 def start(folder: Path, pickled: Path) -> Figures:
     """The trainer up to the first batch's numbers, and what it hands to a worker, which goes into a file."""
     from srshards.loader.batches import BatchReader
-    from srshards.shards.folder import open_shards
+    from srshards.shards.opening import open_shards
     from trainer.training.checks import checked_plan
     from trainer.training.config import TrainConfig
 

@@ -35,9 +35,9 @@ from srshards.shards import cache_folder as folder_room
 from srshards.shards.cache_contents import Decoder
 from srshards.shards.cache_folder import CacheFolder, NoRoomError
 from srshards.shards.cached import CachedShards
-from srshards.shards.folder import open_shards
+from srshards.shards.folder import Shards
 from srshards.shards.mapped import DamagedMember, MappedShard
-from srshards.storage.store import parse_address
+from srshards.shards.opening import open_shards
 from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 from trainer.distributed.rank import RankInfo
 from trainer.evaluation.evaluate import shard_pairs
@@ -131,7 +131,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def shards_of(store: Store, cache: Path, name: str = "npy", decode: bool = False, limit: int = 10**9) -> CachedShards:
-    cached = open_shards(parse_address(store.address(name)), cache=CacheFolder(cache, limit), decoded=decode).cached
+    cached = open_shards(store.address(name), cache=cache, cache_bytes=limit, decode=decode).cached
     assert cached is not None
     return cached
 
@@ -384,15 +384,20 @@ def test_what_was_used_longest_ago_goes_but_nothing_that_is_mapped(store: Store,
 def test_a_cache_of_little_more_than_a_shard_serves_for_judging(store: Store, tmp_path: Path) -> None:
     """Also when the images that were judged are kept."""
     limit = max(record.bytes for record in records_of(store)) + 10_000
-    folder = open_shards(parse_address(store.address("npy")), cache=CacheFolder(tmp_path, limit))
-    assert len(list(shard_pairs(folder, "train", False))) == folder.num_samples("train")
-    assert store.requests() == len(folder.train)
+    folder = open_shards(store.address("npy"), cache=tmp_path, cache_bytes=limit)
+    assert len(list(shard_pairs(folder, "train", False))) == len(folder.train)
+    assert store.requests() == len(folder.train.records)
 
 
 def test_each_rank_of_a_machine_may_judge_on_a_shard_of_its_own(store: Store, tmp_path: Path) -> None:
     def refused(ranks: int) -> str:
-        folder = open_shards(store.local / "npy" / "scale_2x", cache=CacheFolder(tmp_path, 1))
-        folder = dataclasses.replace(folder, val=folder.train)  # of which there are several
+        folder = open_shards(store.local / "npy" / "scale_2x", cache=tmp_path, cache_bytes=1)
+        several = tuple(
+            dataclasses.replace(record, name=record.name.replace("train", "val"), split="val")
+            for record in folder.train.records
+        )
+        manifest = dataclasses.replace(folder.manifest, shards=(*folder.train.records, *several))
+        folder = Shards(folder.path, manifest, folder.cached)
         with pytest.raises(UsageError, match="have to be there at once take") as error:
             checked_plan(
                 TrainConfig(folder.path, model="ultra_lite", patch_size=24, batch_size=4, workers=0, device="cpu"),
@@ -411,7 +416,7 @@ def test_a_step_of_several_batches_is_one_step_for_the_fetcher(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a run of four processes goes on in one."""
-    folder = open_shards(store.local / "npy" / "scale_2x", cache=CacheFolder(tmp_path, 10**9))
+    folder = open_shards(store.local / "npy" / "scale_2x", cache=tmp_path, cache_bytes=10**9)
     config = TrainConfig(folder.path, patch_size=24, batch_size=4, ranks=4, steps=5, workers=0, device="cpu")
     given: list[Any] = []
     monkeypatch.setattr(run_room, "FetchedAhead", lambda *args: given.append(args))
@@ -446,7 +451,7 @@ def test_a_full_disk_makes_room_or_is_an_error(store: Store, tmp_path: Path, mon
         raise OSError(ENOSPC, os.strerror(ENOSPC))
 
     monkeypatch.setattr(contents_room, "_write", full)
-    with pytest.raises(RunError, match="No space left on device; free some, name another --cache"):
+    with pytest.raises(RunError, match="No space left on device; free some, name another `cache`"):
         shards.fetch(one)
     assert not half_written(tmp_path)
 
@@ -590,7 +595,8 @@ def test_processes_that_verify_each_do_a_part(store: Store, tmp_path: Path) -> N
         shards.fetch(record)
     hashed: list[list[int]] = [[], []]
     for part in range(2):
-        open_shards(parse_address(store.address("npy")), True, hashed[part].append, shards.cache, False, part, 2)
+        opened = open_shards(store.address("npy"), cache=tmp_path)
+        opened.verify(hashed[part].append, part, 2)
     assert list(map(sum, hashed)) == [sum(record.bytes for record in records[part::2]) for part in range(2)]
 
 

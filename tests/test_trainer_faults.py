@@ -35,7 +35,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from srshards.format import load_index
 from srshards.sampling.schedule import Schedule
-from srshards.shards.folder import open_shards
+from srshards.shards.opening import open_shards
 from trainer.models.weights import read_weights, save_weights
 from trainer.runs.run_folder import RunFolder
 from trainer.training.learner import Learner
@@ -112,14 +112,14 @@ def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def drawn(folder: Path, batch: int, step: int) -> list[int]:
     """The numbers of the samples of a step that is the `step`-th of the run, with seed 0."""
-    train = open_shards(folder).train
+    train = open_shards(folder).train.records
     schedule = Schedule([r.samples for r in train], [r.bytes for r in train], 0, batch)
     return [int(number) for number in schedule.batch(step - 1).numbers]
 
 
 def spoil(folder: Path, number: int, image: str = "hr") -> str:
     """Overwrite the first bytes of an image of a training sample, and return the image's name."""
-    for record in open_shards(folder).train:
+    for record in open_shards(folder).train.records:
         if number < record.samples:
             break
         number -= record.samples

@@ -25,7 +25,7 @@ from torch.distributed import TCPStore
 
 from srshards.errors import RunError, UsageError
 from srshards.format import load_index
-from srshards.shards.folder import open_shards
+from srshards.shards.opening import open_shards
 from tests.drill.s3_server import Bucket
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.distributed.rendezvous import join_attempt
@@ -49,7 +49,7 @@ def data(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards with seven validation images, which two or four ranks cannot share equally."""
     output = tmp_path_factory.mktemp("shards")
     generate(photos, output, "-s", 2, "--shard-bytes", "300KB", "--val-fraction", 0.15)
-    assert open_shards(output / "scale_2x").num_samples("val") == 7
+    assert len(open_shards(output / "scale_2x").val) == 7
     return output / "scale_2x"
 
 
@@ -560,7 +560,7 @@ def test_the_processes_of_a_machine_share_its_cpus_and_memory(data: Path, monkey
     assert checked_plan(settings(data, workers=1), folder, rank_info(0, 2)).shared_bytes == needed
     with pytest.raises(UsageError, match="1 workers with --prefetch 16 need"):
         checked_plan(settings(data, workers=1), folder, rank_info(0, 4))
-    images = 3 * (64**2 + 32**2) * folder.num_samples("train")
+    images = 3 * (64**2 + 32**2) * len(folder.train)
     monkeypatch.setattr("trainer.training.checks.available_memory_bytes", lambda: 2 * images)
     assert checked_plan(settings(data, resident=True), folder).shared_bytes == 0
     with pytest.raises(UsageError, match="--resident: the images of 33 samples take"):

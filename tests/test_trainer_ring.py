@@ -35,8 +35,8 @@ from srshards.loader.workers import Loader
 from srshards.process.resources import available_memory_bytes
 from srshards.sampling.chunks import Chunks, Rows
 from srshards.sampling.schedule import Schedule
-from srshards.shards.folder import open_shards
 from srshards.shards.mapped import MappedShard
+from srshards.shards.opening import open_shards
 from trainer.training.checks import checked_plan
 from trainer.training.config import MAX_PREFETCH, TrainConfig
 
@@ -307,7 +307,7 @@ def test_a_compressed_sample_is_decoded_once_for_its_patches(
 
 def echoing(folder: Path, times: int) -> BatchReader:
     reader = reader_of(folder, 32)
-    shards = open_shards(folder).train
+    shards = open_shards(folder).train.records
     reader.schedule = Schedule([s.samples for s in shards], [s.bytes for s in shards], SEED, 8, times)
     return reader
 
@@ -343,7 +343,7 @@ def test_samples_on_the_device_give_the_same_batches_to_the_bit(shards: Path, in
 
 def damage(folder: Path, number: int) -> None:
     """Make the HR image of a sample of the first training shard one that no NumPy has written."""
-    record = open_shards(folder).train[0]
+    record = open_shards(folder).train.records[0]
     tar = folder / f"{record.name}.tar"
     member = next(m for m in load_index(tar.with_suffix(".idx"))[number] if m.extension == "hr.npy")
     with open(tar, "r+b") as file:

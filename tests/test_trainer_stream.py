@@ -22,8 +22,8 @@ from srshards.sampling.chunks import Rows
 from srshards.sampling.counter_rng import below, draw, shuffled
 from srshards.sampling.patches import NUM_TURNS, Cut, PatchGrid
 from srshards.sampling.schedule import Schedule
-from srshards.shards.folder import open_shards
 from srshards.shards.mapped import MappedShard
+from srshards.shards.opening import open_shards
 
 SEED = 3
 CPU = torch.device("cpu")
@@ -32,9 +32,11 @@ CPU = torch.device("cpu")
 def reader_of(folder: Path, patch: int, input_name: str = "lr", global_batch: int = 8, seed: int = SEED) -> BatchReader:
     """A reader over the training shards of a scale's folder."""
     shards = open_shards(folder)
-    schedule = Schedule([r.samples for r in shards.train], [r.bytes for r in shards.train], seed, global_batch)
+    schedule = Schedule(
+        [r.samples for r in shards.train.records], [r.bytes for r in shards.train.records], seed, global_batch
+    )
     grid = PatchGrid(shards.hr_size, shards.scale, patch, shards.scale if input_name == "lr" else 1)
-    tars = [(shards.tar(record), record.samples) for record in shards.train]
+    tars = [(shards.tar(record), record.samples) for record in shards.train.records]
     return BatchReader(tars, shards.codec, schedule, grid, shards.inputs(input_name), seed)
 
 
@@ -203,7 +205,7 @@ def test_a_patch_as_large_as_the_image_is_the_image(planted: Path) -> None:
 
 def test_an_npy_image_is_a_view_into_the_mapped_tar(shards: Path) -> None:
     folder = open_shards(shards / "scale_2x")
-    record = folder.train[0]
+    record = folder.train.records[0]
     mapped = MappedShard(folder.tar(record), record.samples)
     image = mapped.image(0, "hr", "npy", 64)
     assert not image.flags.owndata and not image.flags.writeable

@@ -29,8 +29,8 @@ from srshards.loader.workers import Loader
 from srshards.sampling.chunks import Rows
 from srshards.sampling.patches import NUM_TURNS, PatchGrid
 from srshards.sampling.schedule import Draws, Schedule
-from srshards.shards.folder import open_shards
 from srshards.shards.mapped import MappedShard
+from srshards.shards.opening import open_shards
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.describe import describe
@@ -114,9 +114,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 def reader_of(folder: Path, times: int = 1, input_name: str = "lr", batch: int = BATCH) -> BatchReader:
     shards = open_shards(folder)
-    schedule = Schedule([r.samples for r in shards.train], [r.bytes for r in shards.train], SEED, batch, times)
+    schedule = Schedule(
+        [r.samples for r in shards.train.records], [r.bytes for r in shards.train.records], SEED, batch, times
+    )
     grid = PatchGrid(HR_PX, SCALE, PATCH_PX, SCALE if input_name == "lr" else 1)
-    tars = [(shards.tar(record), record.samples) for record in shards.train]
+    tars = [(shards.tar(record), record.samples) for record in shards.train.records]
     return BatchReader(tars, shards.codec, schedule, grid, shards.inputs(input_name), SEED)
 
 

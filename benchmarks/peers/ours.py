@@ -14,7 +14,7 @@ from srshards.loader.workers import Loader
 from srshards.sampling.chunks import Rows
 from srshards.sampling.patches import NUM_TURNS, PatchGrid
 from srshards.sampling.schedule import Schedule
-from srshards.shards.folder import open_shards
+from srshards.shards.opening import open_shards
 from trainer.training.config import TrainConfig
 
 _SEED = 0
@@ -35,8 +35,8 @@ def make_loader(task: Task, stop: int) -> Loader:
     """The loader of batches 0 .. stop-1."""
     folder = open_shards(Path(task.store))
     schedule = Schedule(
-        [record.samples for record in folder.train],
-        [record.bytes for record in folder.train],
+        [record.samples for record in folder.train.records],
+        [record.bytes for record in folder.train.records],
         _SEED,
         task.batch,
         task.crops,
@@ -44,7 +44,7 @@ def make_loader(task: Task, stop: int) -> Loader:
     size = folder.scale if task.input == "lr" else 1
     turns = NUM_TURNS if task.variant == "turned" else 1  # no peer turns its patches
     reader = BatchReader(
-        shards=[(folder.tar(record), record.samples) for record in folder.train],
+        shards=[(folder.tar(record), record.samples) for record in folder.train.records],
         codec=folder.codec,
         schedule=schedule,
         grid=PatchGrid(folder.hr_size, folder.scale, task.patch, size, turns),
@@ -56,4 +56,4 @@ def make_loader(task: Task, stop: int) -> Loader:
 
 def samples_per_epoch(task: Task) -> int:
     """Triplets of the training split."""
-    return open_shards(Path(task.store)).num_samples("train")
+    return len(open_shards(Path(task.store)).train)

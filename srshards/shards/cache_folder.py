@@ -22,7 +22,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import BinaryIO, NamedTuple
 
-from srshards.errors import RunError, UsageError
+from srshards.errors import ArgumentError, RunError
 from srshards.format import Address
 from srshards.storage.store import is_local
 
@@ -55,7 +55,7 @@ class _Held(NamedTuple):
 class CacheFolder:
     """A folder of at most `limit` bytes, by default what its disk has free and what it holds, less a tenth.
 
-    UsageError when it cannot be made or written to.
+    ArgumentError when it cannot be made or written to.
     """
 
     def __init__(self, path: Path, limit: int | None = None) -> None:
@@ -65,8 +65,8 @@ class CacheFolder:
             with self._alone():
                 self._remove_abandoned()
         except OSError as error:
-            raise UsageError(
-                f"--cache {path}: cannot write there ({error.strerror or error}); name another folder"
+            raise ArgumentError(
+                f"`cache` {path}: cannot write there ({error.strerror or error}); name another folder"
             ) from error
         self.limit = limit or (self.held_bytes() + shutil.disk_usage(self.path).free) * 9 // 10
 
@@ -134,7 +134,7 @@ class CacheFolder:
             if monotonic() > until_s:
                 raise NoRoomError(
                     f"the cache {self.path} has no room for {size_text(num_bytes)}: it may have "
-                    f"{size_text(self.limit)} (--cache-bytes), its disk has "
+                    f"{size_text(self.limit)} (`cache_bytes`), its disk has "
                     f"{size_text(shutil.disk_usage(self.path).free)} free, and too much of what lies in it is in use; "
                     "give it more, or wait until other runs have ended"
                 )

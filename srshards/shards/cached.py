@@ -212,7 +212,7 @@ class CachedShards:
         except FileNotFoundError as error:
             raise RunError(f"{address} is missing, but the manifest lists it; {mend(self._folder)}") from error
         except OSError as error:
-            full = "; free some, name another --cache, or give a smaller --cache-bytes"
+            full = "; free some, name another `cache`, or give a smaller `cache_bytes`"
             advice = full if error.errno in (ENOSPC, EDQUOT) else ""
             reason = f"{error.strerror or error}{advice}"
             raise RunError(f"cannot bring {address} to the cache {self.cache.path}: {reason}") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shardgen.cli import main as shardgen_main
 from srshards.errors import ReportedError
-from srshards.shards.folder import open_shards
+from srshards.shards.opening import open_shards
 from tests.drill import commands
 from tests.drill.commands import Done
 from tests.drill.damage import damage_folder
@@ -95,7 +95,7 @@ def trained_on(folder: Path, verify: bool) -> str:
     )
     seen = hashlib.sha256()
     try:
-        shards = open_shards(folder, verify)
+        shards = open_shards(folder, verify=verify)
         for batch in make_source(checked_plan(config, shards), 0).started():
             if batch.damaged:
                 return f"named: {_DAMAGED}"

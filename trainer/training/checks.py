@@ -10,7 +10,7 @@ from srshards.process.resources import available_memory_bytes
 from srshards.sampling.chunks import LESS_FOR_WORKERS
 from srshards.shards.cache_folder import size_text
 from srshards.shards.cached import CachedShards
-from srshards.shards.folder import ShardFolder
+from srshards.shards.folder import Shards
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.evaluation.metrics import SSIM_WINDOW_PX
 from trainer.training.config import TrainConfig
@@ -22,7 +22,7 @@ _INDEX_SHARE = 0.01  # of a shard's bytes, about: what lies beside it in a cache
 
 
 def checked_plan(
-    config: TrainConfig, folder: ShardFolder, rank_info: RankInfo = SINGLE_PROCESS, block_bytes: int | None = None
+    config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGLE_PROCESS, block_bytes: int | None = None
 ) -> Plan:
     """The plan of a run, once all checks have passed. UsageError otherwise. `block_bytes` are those of the schedule."""
     check_settings(config, folder, rank_info)
@@ -31,7 +31,7 @@ def checked_plan(
     return plan
 
 
-def check_settings(config: TrainConfig, folder: ShardFolder, rank_info: RankInfo) -> None:
+def check_settings(config: TrainConfig, folder: Shards, rank_info: RankInfo) -> None:
     """UsageError unless settings, shards and number of ranks fit each other."""
     config.check_patch(folder.hr_size, folder.scale)
     _check_training_samples(folder)
@@ -51,21 +51,21 @@ def check_resources(plan: Plan) -> None:
         _check_cache(plan, plan.folder.cached)
 
 
-def _check_training_samples(folder: ShardFolder) -> None:
+def _check_training_samples(folder: Shards) -> None:
     if not folder.train:
         raise UsageError(
             f"{folder.path} has no training samples; generate from more photos, or a smaller --val-fraction"
         )
 
 
-def _check_input(config: TrainConfig, folder: ShardFolder) -> None:
+def _check_input(config: TrainConfig, folder: Shards) -> None:
     if config.input == "up" and not folder.manifest.has_up:
         raise UsageError(
             f"--input up: {folder.path} has no upsampled images; generate without --no-up, or take --input lr"
         )
 
 
-def _check_validation_size(folder: ShardFolder) -> None:
+def _check_validation_size(folder: Shards) -> None:
     scale = folder.scale
     if folder.val and folder.hr_size - 2 * scale < SSIM_WINDOW_PX:
         raise UsageError(
@@ -142,8 +142,8 @@ def _check_cache(plan: Plan, cached: CachedShards) -> None:
 def _least_cache_bytes(plan: Plan, cached: CachedShards) -> int:
     """The shards that have to be in the cache at once, for training and for each local rank's validation."""
     folder = plan.folder
-    validated_at_once = nlargest(plan.rank_info.local_world_size, map(cached.size, folder.val))
+    validated_at_once = nlargest(plan.rank_info.local_world_size, map(cached.size, folder.val.records))
     needed = plan.upcoming_shards.most_bytes(cached) + sum(validated_at_once)
     if folder.is_decoded:  # beside one of which lies what it is decoded from
-        needed += max(record.bytes for record in (*folder.train, *folder.val))
+        needed += max(record.bytes for record in (*folder.train.records, *folder.val.records))
     return needed + int(_INDEX_SHARE * needed)

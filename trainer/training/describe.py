@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from srshards.shards.cache_folder import size_text
 from srshards.shards.cached import CachedShards
-from srshards.shards.folder import ShardFolder
+from srshards.shards.folder import Shards
 from trainer.models import num_parameters
 from trainer.training.device import describe_device
 from trainer.training.plan import Plan
@@ -25,14 +25,14 @@ def less_memory_advice(plan: Plan) -> str:
     return f"try --patch-size {patch}, or a smaller --model"
 
 
-def _data(folder: ShardFolder) -> str:
+def _data(folder: Shards) -> str:
     return (
-        f"Data     {folder.path}: {folder.num_samples('train'):,} train, {folder.num_samples('val'):,} val samples, "
+        f"Data     {folder.path}: {len(folder.train):,} train, {len(folder.val):,} val samples, "
         f"HR {folder.hr_size} px, {folder.scale}x by {_degradation(folder)}, {folder.codec}"
     )
 
 
-def _degradation(folder: ShardFolder) -> str:
+def _degradation(folder: Shards) -> str:
     """The recipe or method that made LR from HR, and its number of variants. Version 1 manifests have methods only."""
     settings, variants = folder.manifest.raw["settings"], folder.manifest.variants
     degradation = settings.get("degradation")

@@ -11,7 +11,7 @@ from srshards.process.resources import available_cpus
 from srshards.sampling.chunks import Chunks, Rows
 from srshards.sampling.patches import PatchGrid
 from srshards.sampling.schedule import Schedule
-from srshards.shards.folder import ShardFolder
+from srshards.shards.folder import Shards
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.models import NetworkSpec, network_spec
 from trainer.training.config import DEFAULT_LR, TrainConfig
@@ -29,7 +29,7 @@ class Plan:
 
     config: TrainConfig
     rank_info: RankInfo
-    folder: ShardFolder
+    folder: Shards
     spec: NetworkSpec
     grid: PatchGrid
     rows: Rows
@@ -96,11 +96,11 @@ class Plan:
     def upcoming_shards(self) -> Ahead:
         """The shards that a cache has to have soon."""
         steps = self.chunks.size * self.chunks.num_slots(self.workers)
-        return Ahead(self.schedule, self.folder.train, steps, self.total_steps)
+        return Ahead(self.schedule, self.folder.train.records, steps, self.total_steps)
 
 
 def derive_plan(
-    config: TrainConfig, folder: ShardFolder, rank_info: RankInfo = SINGLE_PROCESS, block_bytes: int | None = None
+    config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGLE_PROCESS, block_bytes: int | None = None
 ) -> Plan:
     """The plan of settings that `check_settings` accepts. `block_bytes` are those of the schedule.
 
@@ -136,10 +136,10 @@ def _rows(config: TrainConfig, rank_info: RankInfo) -> Rows:
     return Rows(own // parts, parts, rank_info.rank, rank_info.world_size)
 
 
-def _schedule(config: TrainConfig, folder: ShardFolder, rows: Rows, block_bytes: int | None) -> Schedule:
+def _schedule(config: TrainConfig, folder: Shards, rows: Rows, block_bytes: int | None) -> Schedule:
     return Schedule(
-        [record.samples for record in folder.train],
-        [folder.num_bytes(record) for record in folder.train],
+        [record.samples for record in folder.train.records],
+        [folder.num_bytes(record) for record in folder.train.records],
         config.seed,
         rows.global_batch,
         _patches_per_sample(config, folder.codec),

@@ -16,6 +16,7 @@ from srshards.loader.resident import ResidentSamples
 from srshards.loader.source import Source
 from srshards.loader.workers import Loader
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
+from trainer.messages import with_options
 from trainer.models import Network, num_parameters
 from trainer.models.weights import load_into
 from trainer.runs.checkpoint import TrainingProgress, explained, load_state
@@ -148,7 +149,7 @@ def _train(
         loop.run(stop)
     except RunError as error:
         with suppress(RunError):  # of a disk that is full, which is the error itself
-            record.note("error", progress.step, message=str(error))
+            record.note("error", progress.step, message=with_options(str(error)))
         raise
     if group.is_rank0 and had_ended and run.lacks_its_weights():
         record.save(progress, learner)
