@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from srshards.errors import RunError, UsageError
 from srshards.format import ShardRecord, load_index
-from srshards.loader.prefetch import Ahead, FetchedAhead, Fetcher
+from srshards.loader.prefetch import PrefetchedBatches, PrefetchWindow, ShardFetcher
 from srshards.loader.source import Batch
 from srshards.sampling import schedule as schedule_room
 from srshards.sampling.schedule import Schedule
@@ -419,7 +419,7 @@ def test_a_step_of_several_batches_is_one_step_for_the_fetcher(
     folder = open_shards(store.local / "npy" / "scale_2x", cache=tmp_path, cache_bytes=10**9)
     config = TrainConfig(folder.path, patch_size=24, batch_size=4, ranks=4, steps=5, workers=0, device="cpu")
     given: list[Any] = []
-    monkeypatch.setattr(run_room, "FetchedAhead", lambda *args: given.append(args))
+    monkeypatch.setattr(run_room, "PrefetchedBatches", lambda *args: given.append(args))
     run_room.make_source(checked_plan(config, folder), 0)
     assert given[0][-1] == 4
 
@@ -628,7 +628,7 @@ def test_all_that_workers_need_is_wanted(
     schedule = Schedule(sizes, sizes, 0, batch, times, block)
     records = tuple(ShardRecord(f"train-{n:06d}", "train", size, size, "") for n, size in enumerate(sizes))
     stop = step + ahead + 5
-    wanted = [record.name for record in Ahead(schedule, records, ahead, stop).wanted(step)]
+    wanted = [record.name for record in PrefetchWindow(schedule, records, ahead, stop).wanted(step)]
     assert len(set(wanted)) == len(wanted)
     for number in range(step, step + ahead):
         for sample in schedule.batch(number).numbers.tolist():
@@ -653,7 +653,7 @@ def test_the_next_block_is_fetched_while_this_one_is_used(store: Store, tmp_path
         def started(self) -> Iterator[Batch]:
             return (Batch(nothing, nothing, ()) for _ in range(sum(samples)))
 
-    batches = FetchedAhead(Steps(), shards, Ahead(schedule, records, 1, sum(samples)), 0).started()
+    batches = PrefetchedBatches(Steps(), shards, PrefetchWindow(schedule, records, 1, sum(samples)), 0).started()
     next(batches)
     until(lambda: is_there[0]() and is_there[1]())
     assert not is_there[3]()
@@ -672,7 +672,7 @@ def test_runs_that_share_too_small_a_cache_ask_for_each_shard_once(store: Store,
         fetchers = []
         for own in (records[:2], records[2:]):
             schedule = Schedule([r.samples for r in own], [r.bytes for r in own], 0, 1)
-            fetchers.append(Fetcher(shards, Ahead(schedule, tuple(own), 1, 1), pool))
+            fetchers.append(ShardFetcher(shards, PrefetchWindow(schedule, tuple(own), 1, 1), pool))
         for _ in range(10):
             for fetcher in fetchers:
                 fetcher.look(0)
@@ -706,5 +706,8 @@ def test_the_fetcher_ends_with_the_iteration_and_leaves_nothing_half_written(sto
             until(lambda: half_written(tmp_path))
             yield Batch(torch.zeros(0), torch.zeros(0), ())
 
-    assert np.sum([1 for _ in FetchedAhead(Steps(), shards, Ahead(schedule, records, 1, 1), 0).started()]) == 1
+    assert (
+        np.sum([1 for _ in PrefetchedBatches(Steps(), shards, PrefetchWindow(schedule, records, 1, 1), 0).started()])
+        == 1
+    )
     assert not half_written(tmp_path)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from srshards.errors import RunError
 from srshards.loader.batches import BatchReader, Patches
-from srshards.loader.workers import Loader
+from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Rows
 from srshards.sampling.counter_rng import below, draw, shuffled
 from srshards.sampling.patches import NUM_TURNS, Cut, PatchGrid
@@ -42,7 +42,7 @@ def reader_of(folder: Path, patch: int, input_name: str = "lr", global_batch: in
 
 def loaded(reader: BatchReader, rows: Rows, first: int, stop: int, workers: int) -> list[tuple[bytes, bytes]]:
     """The bytes of the micro-batches of the steps first .. stop-1 as they come out of the loader."""
-    batches = Loader(reader, rows, first, stop, workers, 2, CPU).started()
+    batches = WorkerBatches(reader, rows, first, stop, workers, 2, CPU).started()
     return [(batch.hr.numpy().tobytes(), batch.input.numpy().tobytes()) for batch in batches]
 
 
@@ -251,7 +251,7 @@ def test_workers_start_no_threads_and_their_memory_does_not_grow_over_50_epochs(
     """Anonymous memory (what is not a mapped file) after 5 epochs and after 50, of both workers."""
     reader = reader_of(shards / "scale_2x", 32)
     steps = reader.schedule.num_steps(51)
-    batches = Loader(reader, Rows(8), 0, steps, 2, 2, CPU).started()
+    batches = WorkerBatches(reader, Rows(8), 0, steps, 2, 2, CPU).started()
     early = late = {}
     for number, _ in enumerate(batches):
         if number == steps * 5 // 51:
@@ -282,7 +282,7 @@ def anonymous_bytes_of_workers() -> dict[int, int]:
 
 
 def test_a_killed_worker_is_an_error_and_not_a_hang(shards: Path) -> None:
-    batches = Loader(reader_of(shards / "scale_2x", 32), Rows(8), 0, 10**6, 2, 2, CPU).started()
+    batches = WorkerBatches(reader_of(shards / "scale_2x", 32), Rows(8), 0, 10**6, 2, 2, CPU).started()
     next(batches)
     for worker in workers():
         os.kill(worker.pid, signal.SIGKILL)
@@ -300,6 +300,6 @@ def test_a_shard_that_goes_away_in_the_middle_is_named(photos: Path, tmp_path: P
 
 
 def test_batches_are_tensors_of_bytes(shards: Path) -> None:
-    batch = next(Loader(reader_of(shards / "scale_2x", 32), Rows(8), 0, 2, 1, 2, CPU).started())
+    batch = next(WorkerBatches(reader_of(shards / "scale_2x", 32), Rows(8), 0, 2, 1, 2, CPU).started())
     assert batch.hr.dtype == batch.input.dtype == torch.uint8
     assert batch.hr.shape == (8, 32, 32, 3) and batch.input.shape == (8, 16, 16, 3) and batch.damaged == ()

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.peers.task import Batch, Task
 from srshards.loader.batches import BatchReader
-from srshards.loader.workers import Loader
+from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Rows
 from srshards.sampling.patches import NUM_TURNS, PatchGrid
 from srshards.sampling.schedule import Schedule
@@ -31,7 +31,7 @@ def batches(task: Task) -> Iterator[Batch]:
         yield batch.hr, batch.input
 
 
-def make_loader(task: Task, stop: int) -> Loader:
+def make_loader(task: Task, stop: int) -> WorkerBatches:
     """The loader of batches 0 .. stop-1."""
     folder = open_shards(Path(task.store))
     schedule = Schedule(
@@ -51,7 +51,7 @@ def make_loader(task: Task, stop: int) -> Loader:
         input_names=folder.inputs(task.input),
         seed=_SEED,
     )
-    return Loader(reader, Rows(task.batch), 0, stop, task.workers, TrainConfig.prefetch, torch.device("cpu"))
+    return WorkerBatches(reader, Rows(task.batch), 0, stop, task.workers, TrainConfig.prefetch, torch.device("cpu"))
 
 
 def samples_per_epoch(task: Task) -> int:

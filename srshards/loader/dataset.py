@@ -11,7 +11,7 @@ from srshards.loader.arguments import MAX_SEED, check_whole, patch_grid
 from srshards.loader.patch_pair import PatchPair
 from srshards.loader.shared_epoch import SharedEpoch
 from srshards.sampling.patches import Cut
-from srshards.sampling.schedule import Draws
+from srshards.sampling.schedule import BatchSamples
 from srshards.shards.folder import Shards, in_range
 from srshards.shards.mapped import reading
 
@@ -80,7 +80,7 @@ class PatchDataset(Dataset[PatchPair]):
         """The items of a batch, whose crops are drawn at once. PyTorch's loader asks for them in this way."""
         what = f"{self._samples.name} samples in {self._shards.path}"
         numbers = np.array([in_range(index, len(self), what) for index in indexes], np.int64)
-        draws = Draws(np.full_like(numbers, self.epoch), numbers)
+        draws = BatchSamples(np.full_like(numbers, self.epoch), numbers)
         variants = draws.variants(self._seed, len(self._inputs)).tolist()
         cuts = self._grid.cuts(self._seed, draws)
         return list(map(self._pair, numbers.tolist(), variants, cuts))

@@ -20,7 +20,7 @@ from srshards.loader.shared_epoch import SharedEpoch
 from srshards.loader.tar_streams import stream_samples
 from srshards.sampling.counter_rng import shuffled
 from srshards.sampling.patches import NUM_TURNS, PatchGrid
-from srshards.sampling.schedule import Draws
+from srshards.sampling.schedule import BatchSamples
 from srshards.shards.description import parse_description
 from srshards.shards.folder import INPUTS, Shards
 from srshards.storage.store import parse_address
@@ -197,7 +197,7 @@ class _Cutter:
             shard_of_key(key)
         except FormatError as error:
             raise RunError(f"{where}: {error}") from error
-        draws = Draws(np.array([int(self.epoch)]), np.array([int(key)]))
+        draws = BatchSamples(np.array([int(self.epoch)]), np.array([int(key)]))
         (variant,) = draws.variants(self.seed, self._num_variants(sample)).tolist()
         hr = _image(sample, "hr", where)
         small = _image(sample, lr_name(variant) if self.input == "lr" else "up", where)

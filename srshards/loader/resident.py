@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from srshards.errors import UsageError
-from srshards.loader.batches import BatchReader, Crop, Damage
+from srshards.loader.batches import BatchReader, DamagedSample, PatchSpec
 from srshards.loader.source import Batch
 from srshards.process.resources import is_out_of_memory
 from srshards.sampling.chunks import Rows
@@ -31,7 +31,7 @@ def drawing_bytes(rows: Rows) -> int:
     return _STEPS_AT_A_TIME * rows.per_step * _BYTES_PER_CROP
 
 
-class ResidentSamples:
+class ResidentBatches:
     """Iterates over the batches of the steps first .. stop-1. RunError when a shard cannot be read, UsageError when
     the samples do not fit.
 
@@ -46,7 +46,7 @@ class ResidentSamples:
         self._device = device
         self._variants = len(reader.input_names)
         # By the number of the sample and the variant that was asked for.
-        self._damaged: dict[tuple[int, int], tuple[Damage, ...]] = {}
+        self._damaged: dict[tuple[int, int], tuple[DamagedSample, ...]] = {}
 
     def started(self) -> Iterator[Batch]:
         """The batches, in order. Returns when all samples are on the device."""
@@ -78,7 +78,7 @@ class ResidentSamples:
                 self._reader.read_images_ahead(range(number, min(number + 2 * _READ_AHEAD, count)))
             missing_hr = True
             for variant in range(self._variants):
-                damaged: list[Damage] = []
+                damaged: list[DamagedSample] = []
                 hr_image, input_image = self._reader.sound_images(number, variant, damaged)
                 if damaged:
                     self._damaged[number, variant] = tuple(damaged)
@@ -108,12 +108,12 @@ class ResidentSamples:
                     hr.gather(hr_corners[batch]), small.gather(small_corners[batch]), self._damage(crops[batch])
                 )
 
-    def _replaced(self, crop: Crop) -> Crop:
+    def _replaced(self, crop: PatchSpec) -> PatchSpec:
         """The same place in the sample that the ring puts in the place of this one, which may be damaged."""
         passed_over = len(self._damaged.get(crop[:2], ()))
         return crop._replace(number=(crop.number + passed_over) % self._reader.schedule.num_samples)
 
-    def _damage(self, crops: list[Crop]) -> tuple[Damage, ...]:
+    def _damage(self, crops: list[PatchSpec]) -> tuple[DamagedSample, ...]:
         if not self._damaged:
             return ()
         return tuple(damage for crop in crops for damage in self._damaged.get(crop[:2], ()))

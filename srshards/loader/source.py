@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from srshards.loader.batches import Damage
+from srshards.loader.batches import DamagedSample
 
 
 class Batch(NamedTuple):
@@ -16,7 +16,7 @@ class Batch(NamedTuple):
 
     hr: torch.Tensor
     input: torch.Tensor
-    damaged: tuple[Damage, ...]
+    damaged: tuple[DamagedSample, ...]
 
 
 class Source(Protocol):

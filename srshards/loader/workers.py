@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from srshards.errors import ReportedError, RunError, UsageError
-from srshards.loader.batches import BatchReader, Damage, DamagedRow
+from srshards.loader.batches import BatchReader, DamagedRow, DamagedSample
 from srshards.loader.queues import with_pipes
 from srshards.loader.ring import FreeSlots, Ring
 from srshards.loader.source import Batch
@@ -67,7 +67,7 @@ class _ChunkReader(Dataset[Any]):
             return _Failure(error)
 
 
-class Loader:
+class WorkerBatches:
     """Iterates over the batches of the steps first .. stop-1 and keeps account of the time spent waiting for them.
 
     Each iteration has a ring of its own: no other one can change what is in a batch. Taking a batch raises UsageError
@@ -124,7 +124,7 @@ class Loader:
         finally:
             transfer.close()
 
-    def _damage(self, damaged: tuple[DamagedRow, ...], batch: int) -> tuple[Damage, ...]:
+    def _damage(self, damaged: tuple[DamagedRow, ...], batch: int) -> tuple[DamagedSample, ...]:
         """What is damaged in a micro-batch of a chunk."""
         step, part = divmod(batch, self._rows.micro_batches)
         return tuple(each.damage for each in damaged if (each.step, each.row // self._rows.batch) == (step, part))
@@ -148,7 +148,7 @@ class Loader:
         if self._workers:
             _refuse_workers(self._workers)
             for_workers = {
-                "prefetch_factor": self._chunks.ahead,
+                "prefetch_factor": self._chunks.prefetch_factor,
                 "multiprocessing_context": with_pipes(start_fork_server("srshards.loader.workers", GROUP_SIGNALS)),
                 "worker_init_fn": _begin_worker,
             }

@@ -10,7 +10,7 @@ import torch
 
 from srshards.errors import RunError, UsageError
 from srshards.format import Address
-from srshards.loader.batches import Damage
+from srshards.loader.batches import DamagedSample
 from srshards.loader.source import Batch, Source
 from srshards.process.resources import is_out_of_memory
 from srshards.shards.mapped import mend
@@ -72,7 +72,7 @@ class TrainingLoop:
         self._record = record
         self._group = group
         self._damaged: set[int] = set()  # by number, of all ranks
-        self._found: list[Damage] = []  # by this rank in the step under way
+        self._found: list[DamagedSample] = []  # by this rank in the step under way
         self._saved_s = monotonic()
         self._warm = False
 

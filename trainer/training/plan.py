@@ -5,7 +5,7 @@ from itertools import count
 
 import torch
 
-from srshards.loader.prefetch import Ahead
+from srshards.loader.prefetch import PrefetchWindow
 from srshards.loader.resident import drawing_bytes, resident_bytes
 from srshards.process.resources import available_cpus
 from srshards.sampling.chunks import Chunks, Rows
@@ -93,10 +93,10 @@ class Plan:
         return resident_bytes(self.grid, self.schedule.num_samples, num_inputs)
 
     @property
-    def upcoming_shards(self) -> Ahead:
+    def upcoming_shards(self) -> PrefetchWindow:
         """The shards that a cache has to have soon."""
         steps = self.chunks.size * self.chunks.num_slots(self.workers)
-        return Ahead(self.schedule, self.folder.train.records, steps, self.total_steps)
+        return PrefetchWindow(self.schedule, self.folder.train.records, steps, self.total_steps)
 
 
 def derive_plan(

@@ -11,10 +11,10 @@ import torch
 
 from srshards.errors import RunError, UsageError
 from srshards.loader.batches import BatchReader
-from srshards.loader.prefetch import FetchedAhead
-from srshards.loader.resident import ResidentSamples
+from srshards.loader.prefetch import PrefetchedBatches
+from srshards.loader.resident import ResidentBatches
 from srshards.loader.source import Source
-from srshards.loader.workers import Loader
+from srshards.loader.workers import WorkerBatches
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 from trainer.messages import with_options
 from trainer.models import Network, num_parameters
@@ -209,10 +209,10 @@ def make_source(plan: Plan, step: int, fetch_ahead: bool = True) -> Source:
         folder=folder.path,
     )
     if config.resident:
-        return ResidentSamples(reader, plan.rows, step, plan.total_steps, plan.device)
-    loader = Loader(reader, plan.rows, step, plan.total_steps, plan.workers, config.prefetch, plan.device)
+        return ResidentBatches(reader, plan.rows, step, plan.total_steps, plan.device)
+    loader = WorkerBatches(reader, plan.rows, step, plan.total_steps, plan.workers, config.prefetch, plan.device)
     if folder.cached and fetch_ahead and plan.rank_info.local_rank == 0:  # one fetcher per machine
-        return FetchedAhead(loader, folder.cached, plan.upcoming_shards, step, plan.rows.micro_batches)
+        return PrefetchedBatches(loader, folder.cached, plan.upcoming_shards, step, plan.rows.micro_batches)
     return loader
 
 
