@@ -14,10 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from srshards.errors import ArgumentError, RunError, UsageError
+    from srshards.errors import ArgumentError, RunError, UsageError, WorkerDiedError
+    from srshards.loader.batches import DamagedSample
     from srshards.loader.dataset import PatchDataset
+    from srshards.loader.patch_loader import PatchLoader
     from srshards.loader.patch_pair import PatchPair
     from srshards.loader.pipeline import webdataset
+    from srshards.loader.source import PatchBatch
     from srshards.shards.folder import Shards
     from srshards.shards.opening import open_shards as open
     from srshards.shards.sample import Sample
@@ -27,6 +30,8 @@ __version__ = "0.1.0"
 
 __all__ = (
     "ArgumentError",
+    "DamagedSample",
+    "PatchBatch",
     "PatchDataset",
     "PatchLoader",
     "PatchPair",
@@ -35,6 +40,7 @@ __all__ = (
     "Shards",
     "StoreError",
     "UsageError",
+    "WorkerDiedError",
     "__version__",
     "open",
     "webdataset",
@@ -43,6 +49,8 @@ __all__ = (
 # Imported when they are first asked for: PyTorch alone takes seconds, and generating needs none of it.
 _PLACES = {
     "ArgumentError": ("srshards.errors", "ArgumentError"),
+    "DamagedSample": ("srshards.loader.batches", "DamagedSample"),
+    "PatchBatch": ("srshards.loader.source", "PatchBatch"),
     "PatchDataset": ("srshards.loader.dataset", "PatchDataset"),
     "PatchLoader": ("srshards.loader.patch_loader", "PatchLoader"),
     "PatchPair": ("srshards.loader.patch_pair", "PatchPair"),
@@ -51,6 +59,7 @@ _PLACES = {
     "Shards": ("srshards.shards.folder", "Shards"),
     "StoreError": ("srshards.storage.retry", "StoreError"),
     "UsageError": ("srshards.errors", "UsageError"),
+    "WorkerDiedError": ("srshards.errors", "WorkerDiedError"),
     "open": ("srshards.shards.opening", "open_shards"),
     "webdataset": ("srshards.loader.pipeline", "webdataset"),
 }

@@ -26,3 +26,7 @@ class ArgumentError(UsageError, ValueError):
 
     Arguments stand in backticks in the message, so that a command can put the names of its options there.
     """
+
+
+class WorkerDiedError(RunError):
+    """A process that makes batches ended before its time. Arguments stand in backticks in the message."""

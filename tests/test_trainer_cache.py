@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 
 from srshards.errors import RunError, UsageError
 from srshards.format import ShardRecord, load_index
+from srshards.loader import sources as sources_room
 from srshards.loader.prefetch import PrefetchedBatches, PrefetchWindow, ShardFetcher
-from srshards.loader.source import Batch
+from srshards.loader.source import PatchBatch
 from srshards.sampling import schedule as schedule_room
 from srshards.sampling.schedule import Schedule
 from srshards.shards import cache_contents as contents_room
@@ -41,7 +42,6 @@ from srshards.shards.opening import open_shards
 from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 from trainer.distributed.rank import RankInfo
 from trainer.evaluation.evaluate import shard_pairs
-from trainer.training import run as run_room
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 
@@ -419,8 +419,8 @@ def test_a_step_of_several_batches_is_one_step_for_the_fetcher(
     folder = open_shards(store.local / "npy" / "scale_2x", cache=tmp_path, cache_bytes=10**9)
     config = TrainConfig(folder.path, patch_size=24, batch_size=4, ranks=4, steps=5, workers=0, device="cpu")
     given: list[Any] = []
-    monkeypatch.setattr(run_room, "PrefetchedBatches", lambda *args: given.append(args))
-    run_room.make_source(checked_plan(config, folder), 0)
+    monkeypatch.setattr(sources_room, "PrefetchedBatches", lambda *args: given.append(args))
+    checked_plan(config, folder).loader._sources.source(0, 5)
     assert given[0][-1] == 4
 
 
@@ -650,8 +650,8 @@ def test_the_next_block_is_fetched_while_this_one_is_used(store: Store, tmp_path
 
         wait_s = 0.0
 
-        def started(self) -> Iterator[Batch]:
-            return (Batch(nothing, nothing, ()) for _ in range(sum(samples)))
+        def started(self) -> Iterator[PatchBatch]:
+            return (PatchBatch(nothing, nothing, ()) for _ in range(sum(samples)))
 
     batches = PrefetchedBatches(Steps(), shards, PrefetchWindow(schedule, records, 1, sum(samples)), 0).started()
     next(batches)
@@ -702,9 +702,9 @@ def test_the_fetcher_ends_with_the_iteration_and_leaves_nothing_half_written(sto
     class Steps:
         wait_s = 0.0
 
-        def started(self) -> Iterator[Batch]:
+        def started(self) -> Iterator[PatchBatch]:
             until(lambda: half_written(tmp_path))
-            yield Batch(torch.zeros(0), torch.zeros(0), ())
+            yield PatchBatch(torch.zeros(0), torch.zeros(0), ())
 
     assert (
         np.sum([1 for _ in PrefetchedBatches(Steps(), shards, PrefetchWindow(schedule, records, 1, 1), 0).started()])

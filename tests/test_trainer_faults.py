@@ -328,7 +328,7 @@ def test_a_container_with_next_to_no_shared_memory_trains(shards: Path, tmp_path
 def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.training.checks.available_memory_bytes", lambda: 3_000_000)
+    monkeypatch.setattr("srshards.loader.memory.available_memory_bytes", lambda: 3_000_000)
     size = ("--workers", 2, "--prefetch", 60, "--patch-size", 64)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, *size, "--steps", 1)
     assert done.code == 2
@@ -340,7 +340,7 @@ def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(
 def test_samples_that_do_not_fit_into_the_devices_memory_are_refused(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.training.checks.available_memory_bytes", lambda: 100_000)
+    monkeypatch.setattr("srshards.loader.memory.available_memory_bytes", lambda: 100_000)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--resident", "--steps", 1)
     assert done.code == 2 and "--resident: the images of " in done.err and "leave --resident out" in done.err
 

@@ -30,7 +30,7 @@ from srshards.loader.batches import BatchReader, DamagedRow, Patches
 from srshards.loader.queues import with_pipes
 from srshards.loader.resident import ResidentBatches
 from srshards.loader.ring import FreeSlots, Ring
-from srshards.loader.source import Batch
+from srshards.loader.source import PatchBatch
 from srshards.loader.workers import WorkerBatches
 from srshards.process.resources import available_memory_bytes
 from srshards.sampling.chunks import Chunks, Rows
@@ -98,7 +98,7 @@ def test_every_way_of_starting_workers_gives_the_same_batches(
 ) -> None:
     reader = reader_of(shards / "scale_2x", 32)
     expected = loaded(reader, Rows(8), 0, 9, 0)
-    monkeypatch.setattr(loader_room, "start_fork_server", lambda: multiprocessing.get_context(method))
+    monkeypatch.setattr(loader_room, "start_fork_server", lambda *given: multiprocessing.get_context(method))
     assert loaded(reader, Rows(8), 0, 9, 2) == expected
 
 
@@ -248,7 +248,7 @@ def test_a_run_of_whole_epochs_takes_every_sample_once_in_each_but_for_those_lef
     draws = [schedule.batch(step) for step in range(schedule.num_steps(epochs))]
     numbers, of_epoch = (np.concatenate(column) for column in zip(*((d.numbers, d.epochs) for d in draws), strict=True))
     counts = [len(numbers[of_epoch == epoch]) for epoch in range(epochs)]
-    left_out = schedule.samples_left_out(epochs)
+    left_out = (epochs * samples - len(draws) * batch) // times
     assert all(len(set(numbers[of_epoch == epoch])) == count for epoch, count in enumerate(counts))
     assert counts == [samples] * (epochs - times) + [samples - left_out] * times
     assert left_out < batch
@@ -269,7 +269,7 @@ def test_as_many_epochs_are_taken_at_a_time_as_divide_them(
 ) -> None:
     generate(photos, tmp_path, "-s", 2, "--codec", "png")
     config = TrainConfig(tmp_path / "scale_2x", epochs=epochs, patch_size=32, batch_size=4, device="cpu", workers=0)
-    assert checked_plan(config, open_shards(config.shards)).schedule.patches_per_sample == times
+    assert checked_plan(config, open_shards(config.shards)).loader.patches_per_sample == times
 
 
 @pytest.mark.parametrize("times", [2, 3, 4])
@@ -326,7 +326,7 @@ def test_the_same_batches_whoever_asks_when_samples_are_shared_by_steps(shards: 
 # ---- samples on the device
 
 
-def resident(reader: BatchReader, rows: Rows, first: int, stop: int) -> list[Batch]:
+def resident(reader: BatchReader, rows: Rows, first: int, stop: int) -> list[PatchBatch]:
     return list(ResidentBatches(reader, rows, first, stop, CPU).started())
 
 

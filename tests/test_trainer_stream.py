@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from srshards.errors import RunError
+from srshards.errors import RunError, WorkerDiedError
 from srshards.loader.batches import BatchReader, Patches
 from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Rows
@@ -286,7 +286,7 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(shards: Path) -> None:
     next(batches)
     for worker in workers():
         os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(RunError, match=r"a data worker died .*take fewer --workers or a smaller --prefetch"):
+    with pytest.raises(WorkerDiedError, match=r"a data worker died .*take fewer `workers` or a smaller `prefetch`"):
         for _ in islice(batches, 1000):
             pass
 

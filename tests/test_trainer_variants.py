@@ -24,7 +24,7 @@ from srshards.imaging import codec as codecs
 from srshards.loader import batches as batches_room
 from srshards.loader.batches import BatchReader, DamagedRow, DamagedSample, Patches
 from srshards.loader.resident import ResidentBatches, resident_bytes
-from srshards.loader.source import Batch
+from srshards.loader.source import PatchBatch
 from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Rows
 from srshards.sampling.patches import NUM_TURNS, PatchGrid
@@ -129,11 +129,11 @@ def read(reader: BatchReader, steps: range) -> tuple[Patches, tuple[DamagedRow, 
     return to, reader.read(steps, rows, to)
 
 
-def resident(reader: BatchReader, rows: Rows, first: int, stop: int) -> list[Batch]:
+def resident(reader: BatchReader, rows: Rows, first: int, stop: int) -> list[PatchBatch]:
     return list(ResidentBatches(reader, rows, first, stop, CPU).started())
 
 
-def as_bytes(found: list[Batch]) -> list[tuple[bytes, bytes]]:
+def as_bytes(found: list[PatchBatch]) -> list[tuple[bytes, bytes]]:
     return [(batch.hr.numpy().tobytes(), batch.input.numpy().tobytes()) for batch in found]
 
 
@@ -498,7 +498,7 @@ def test_resident_samples_that_do_not_fit_count_their_variants(
 ) -> None:
     """Memory for one variant, with some to spare for training, is not enough for eight."""
     needed = resident_bytes(PatchGrid(32, 2, 16, 2), NUM_SAMPLES, 1)
-    monkeypatch.setattr("trainer.training.checks.available_memory_bytes", lambda: 1.3 * needed)
+    monkeypatch.setattr("srshards.loader.memory.available_memory_bytes", lambda: 1.3 * needed)
     words = ("--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 1, "--resident")
     assert trainer("--shards", made(1), *words).code == 0
     done = trainer("--shards", made(8), *words)

@@ -13,14 +13,16 @@ from srshards.shards.folder import Shards
 
 MAX_SEED = 2**63 - 1
 MAX_PREFETCH = 64  # what is asked of a worker at once must fit into a pipe, of which some systems give 16 kB
-INPUTS = ("lr", "up")
+_INPUTS = ("lr", "up")
 _DEVICES = ("cpu", "cuda", "mps")
 
 
 def check_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
     """ArgumentError unless `value` is a whole number from `low` to `high`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise ArgumentError(f"`{name}` {value}: expected {low} or more" + f", at most {high}" * (high is not None))
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentError(f"`{name}` {value!r}: expected a whole number")
+    if value < low:
+        raise ArgumentError(f"`{name}` {value}: expected {low} or more")
     if high is not None and value > high:
         raise ArgumentError(f"`{name}` {value}: expected at most {high}")
 
@@ -29,8 +31,8 @@ def patch_grid(shards: Shards, patch_size: int, input_name: str, augment: bool) 
     """The sizes of patches of these shards. ArgumentError when none fit, or there are no such images."""
     if not isinstance(shards, Shards):
         raise ArgumentError(f"`shards`: expected what srshards.open gives, found {shards!r:.100}")
-    if input_name not in INPUTS:
-        raise ArgumentError(f"`input` {input_name!r}: expected {' or '.join(map(repr, INPUTS))}")
+    if input_name not in _INPUTS:
+        raise ArgumentError(f"`input` {input_name!r}: expected {' or '.join(map(repr, _INPUTS))}")
     check_whole("patch_size", patch_size, 1)
     scale = shards.scale
     if patch_size % scale:

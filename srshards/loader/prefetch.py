@@ -13,18 +13,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from srshards.errors import ArgumentError
 from srshards.format import ShardRecord
 from srshards.loader.ring import Ring
-from srshards.loader.source import Batch, Source
+from srshards.loader.source import PatchBatch, Source
 from srshards.process.fork_server import GROUP_SIGNALS, end_with_parent, start_fork_server
 from srshards.sampling.schedule import Schedule
-from srshards.shards.cache_folder import NoRoomError
+from srshards.shards.cache_folder import NoRoomError, size_text
 from srshards.shards.cached import CachedShards
 
 _DOWNLOADS_AT_ONCE = 4
 _LOOK_EVERY_S = 0.1
 _NO_ROOM_PAUSE_S = 2.0
 _STEP_BYTES = 8
+_INDEX_SHARE = 0.01  # of a shard's bytes, about: what lies beside it in a cache
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,22 @@ class PrefetchWindow:
         return min(total, 2 * block + total * self.schedule.position(self.steps) // self.schedule.num_samples)
 
 
+def cache_bytes(cached: CachedShards, num_bytes: int) -> int:
+    """What so many bytes of shards take in a cache, with their indices and what one of them is decoded from."""
+    needed = num_bytes + (cached.largest_bytes() if cached.is_decoded else 0)
+    return needed + int(_INDEX_SHARE * needed)
+
+
+def check_cache(cached: CachedShards, needed: int) -> None:
+    """ArgumentError when a cache may not hold so many bytes."""
+    if needed > cached.cache.limit:
+        raise ArgumentError(
+            f"the cache {cached.cache.path} may have {size_text(cached.cache.limit)}, but the shards that have to "
+            f"be there at once take {size_text(needed)}: give it {-(-needed // 10**6)}MB or more, on a disk with so "
+            "much room"
+        )
+
+
 class PrefetchedBatches:
     """The batches of a source, from step `first` on, whose shards another process fetches in advance."""
 
@@ -73,7 +91,7 @@ class PrefetchedBatches:
     def wait_s(self) -> float:
         return self._source.wait_s
 
-    def started(self) -> Iterator[Batch]:
+    def started(self) -> Iterator[PatchBatch]:
         """The batches, in order. Returns when the first one is there."""
         batches = self._running()
         next(batches)  # what is begun is ended with it, also when nothing else is taken from it

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from srshards.errors import UsageError
+from srshards.errors import ArgumentError
 from srshards.loader.batches import BatchReader, DamagedSample, PatchSpec
-from srshards.loader.source import Batch
+from srshards.loader.source import PatchBatch
 from srshards.process.resources import is_out_of_memory
 from srshards.sampling.chunks import Rows
 from srshards.sampling.patches import NUM_TURNS, PatchGrid, lattice
@@ -32,7 +32,7 @@ def drawing_bytes(rows: Rows) -> int:
 
 
 class ResidentBatches:
-    """Iterates over the batches of the steps first .. stop-1. RunError when a shard cannot be read, UsageError when
+    """Iterates over the batches of the steps first .. stop-1. RunError when a shard cannot be read, ArgumentError when
     the samples do not fit.
 
     The time spent waiting is that of drawing the crops: the device has nothing new to do meanwhile.
@@ -48,7 +48,7 @@ class ResidentBatches:
         # By the number of the sample and the variant that was asked for.
         self._damaged: dict[tuple[int, int], tuple[DamagedSample, ...]] = {}
 
-    def started(self) -> Iterator[Batch]:
+    def started(self) -> Iterator[PatchBatch]:
         """The batches, in order. Returns when all samples are on the device."""
         grid = self._reader.grid
         try:
@@ -57,8 +57,8 @@ class ResidentBatches:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise UsageError(
-                f"--resident: the samples do not fit into {self._device}'s memory; leave it out"
+            raise ArgumentError(
+                f"`resident`: the samples do not fit into {self._device}'s memory; leave it out"
             ) from error
         return self._batches(
             _Images(hr, grid.scale, grid.patch), _Images(small, grid.scale // grid.input_scale, grid.input_patch)
@@ -90,7 +90,7 @@ class ResidentBatches:
         self._reader.close()
         return hr, small
 
-    def _batches(self, hr: "_Images", small: "_Images") -> Iterator[Batch]:
+    def _batches(self, hr: "_Images", small: "_Images") -> Iterator[PatchBatch]:
         rows = self._rows.of_step
         for start in range(self._steps.start, self._steps.stop, _STEPS_AT_A_TIME):
             start_s = perf_counter()
@@ -104,7 +104,7 @@ class ResidentBatches:
             self.wait_s += perf_counter() - start_s
             for first in range(0, len(crops), self._rows.batch):
                 batch = slice(first, first + self._rows.batch)
-                yield Batch(
+                yield PatchBatch(
                     hr.gather(hr_corners[batch]), small.gather(small_corners[batch]), self._damage(crops[batch])
                 )
 

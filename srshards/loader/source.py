@@ -8,7 +8,7 @@ import torch
 from srshards.loader.batches import DamagedSample
 
 
-class Batch(NamedTuple):
+class PatchBatch(NamedTuple):
     """N x p x p x 3 uint8 HR patches and N x q x q x 3 uint8 input patches, on the device.
 
     On a CPU they may lie in a ring: they are there until the next batch is taken. `damaged` samples were replaced.
@@ -25,5 +25,5 @@ class Source(Protocol):
     @property
     def wait_s(self) -> float: ...
 
-    def started(self) -> Iterator[Batch]:
+    def started(self) -> Iterator[PatchBatch]:
         """The batches of a run, in order. Returns when the first one is there, or needs no more than the others."""

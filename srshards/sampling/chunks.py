@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from srshards.sampling.patches import PatchGrid
 
-LESS_FOR_WORKERS = "take fewer --workers, a smaller --prefetch, --batch-size, --grad-accum or --patches-per-sample"
-
 _CHUNK_BYTES = 32_000_000  # handing over is small beside filling this much
 
 

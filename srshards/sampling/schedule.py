@@ -111,11 +111,6 @@ class Schedule:
         rounds = epochs // self.patches_per_sample
         return self.patches_per_sample * max(1, rounds * self.num_samples // self.global_batch)
 
-    def samples_left_out(self, epochs: int) -> int:
-        """At the very end, because they fill no batch."""
-        rounds, stretches = (count // self.patches_per_sample for count in (epochs, self.num_steps(epochs)))
-        return max(0, rounds * self.num_samples - stretches * self.global_batch)
-
     def batch(self, step: int, first: int = 0, stop: int | None = None) -> BatchSamples:
         """Rows first .. stop-1 of the global batch of a step (all of them by default)."""
         stretch, echo = divmod(step, self.patches_per_sample)

@@ -88,6 +88,10 @@ class CachedShards:
         """Bytes that it takes there; about, when it is decoded."""
         return self._decoder.size(record) if self._decoder else record.bytes
 
+    def largest_bytes(self) -> int:
+        """Of the largest shard as it is fetched."""
+        return max(record.bytes for record in self._records)
+
     def present(self) -> Present:
         """What is there of the set."""
         missing = [record for record in self._records if not self.cache.has(self.name(record))]

@@ -23,7 +23,6 @@ from tests.drill.session import Session
 from trainer.evaluation.evaluate import shard_pairs
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
-from trainer.training.run import make_source
 
 _SETS = (("--codec", "npy"), ("--codec", "png"), ("--degradation", "bsrgan-light", "--variants", 2))
 _REAL_EVERY = 40
@@ -96,7 +95,8 @@ def trained_on(folder: Path, verify: bool) -> str:
     seen = hashlib.sha256()
     try:
         shards = open_shards(folder, verify=verify)
-        for batch in make_source(checked_plan(config, shards), 0).started():
+        plan = checked_plan(config, shards)
+        for batch in plan.loader.steps(0, plan.total_steps):
             if batch.damaged:
                 return f"named: {_DAMAGED}"
             for patches in (batch.hr, batch.input):

@@ -64,7 +64,7 @@ def _default_name(plan: Plan) -> str:
 def _settled(plan: Plan) -> dict[str, Any]:
     """The settings of a run with what they came to where they were left open."""
     came_to = {"steps": plan.total_steps, "lr": plan.lr, "warmup": plan.warmup, "val_every": plan.val_every}
-    return {**vars(plan.config), **came_to, "patches_per_sample": plan.schedule.patches_per_sample}
+    return {**vars(plan.config), **came_to, "patches_per_sample": plan.loader.patches_per_sample}
 
 
 def _again(run: RunFolder, group: RankGroup) -> str:
