@@ -12,7 +12,7 @@ from srshards.sampling.patches import NUM_TURNS, PatchGrid
 from srshards.shards.folder import Shards
 
 MAX_SEED = 2**63 - 1
-MAX_PREFETCH = 64  # what is asked of a worker at once must fit into a pipe, of which some systems give 16 kB
+_MAX_PREFETCH = 64  # what is asked of a worker at once must fit into a pipe, of which some systems give 16 kB
 _INPUTS = ("lr", "up")
 _DEVICES = ("cpu", "cuda", "mps")
 
@@ -25,6 +25,18 @@ def check_whole(name: str, value: Any, low: int, high: int | None = None) -> Non
         raise ArgumentError(f"`{name}` {value}: expected {low} or more")
     if high is not None and value > high:
         raise ArgumentError(f"`{name}` {value}: expected at most {high}")
+
+
+def check_counts(
+    batch_size: int, micro_batches: int, patches_per_sample: int, prefetch: int, workers: int | None, seed: int
+) -> None:
+    """ArgumentError for one that is out of its range."""
+    check_whole("batch_size", batch_size, 1)
+    check_whole("micro_batches", micro_batches, 1)
+    check_whole("patches_per_sample", patches_per_sample, 1)
+    check_whole("prefetch", prefetch, 1, _MAX_PREFETCH)
+    check_whole("workers", 0 if workers is None else workers, 0)
+    check_whole("seed", seed, 0, MAX_SEED)
 
 
 def patch_grid(shards: Shards, patch_size: int, input_name: str, augment: bool) -> PatchGrid:

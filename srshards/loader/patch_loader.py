@@ -7,15 +7,13 @@ from typing import Any, Literal
 
 import torch
 
-from srshards.loader.arguments import MAX_PREFETCH, MAX_SEED, as_device, check_whole, patch_grid, ranks_of
-from srshards.loader.batches import BatchReader
+from srshards.loader.arguments import as_device, check_counts, check_whole, patch_grid, ranks_of
 from srshards.loader.running import RunningBatches
 from srshards.loader.source import PatchBatch
-from srshards.loader.sources import Sources
+from srshards.loader.sources import Sources, batch_reader
 from srshards.loader.state import Batches, Division, Position, as_plain, position_in
 from srshards.process.resources import available_cpus
 from srshards.sampling.chunks import Rows
-from srshards.sampling.schedule import Schedule
 from srshards.shards.folder import Shards
 
 _ENDLESS = 2**60  # steps
@@ -87,55 +85,33 @@ class PatchLoader:
         augment: bool = True,
         resident: bool = False,
     ) -> None:
-        for name, value, low, high in (
-            ("batch_size", batch_size, 1, None),
-            ("workers", 0 if workers is None else workers, 0, None),
-            ("seed", seed, 0, MAX_SEED),
-            ("prefetch", prefetch, 1, MAX_PREFETCH),
-            ("micro_batches", micro_batches, 1, None),
-            ("patches_per_sample", patches_per_sample, 1, None),
-        ):
-            check_whole(name, value, low, high)
+        check_counts(batch_size, micro_batches, patches_per_sample, prefetch, workers, seed)
         grid = patch_grid(shards, patch_size, input, augment)
         ranks = ranks_of(rank, world_size, local_rank, local_world_size)
-        self._rows = Rows(batch_size, micro_batches, ranks.rank, ranks.world_size)
-        self._schedule = Schedule(
-            [record.samples for record in shards.train.records],
-            [shards.num_bytes(record) for record in shards.train.records],
-            seed,
-            self._rows.global_batch,
-            patches_per_sample,
-        )
+        rows = Rows(batch_size, micro_batches, ranks.rank, ranks.world_size)
+        self._rows = rows
         self._sources = Sources(
-            shards,
-            BatchReader(
-                shards.train_tars(),
-                shards.codec,
-                self._schedule,
-                grid,
-                shards.inputs(input),
-                seed,
-                shards.cached.open if shards.cached else None,
-                shards.path,
-            ),
-            self._rows,
-            ranks,
-            as_device(device),
-            ranks.share(available_cpus()) if workers is None else workers,
-            prefetch,
-            resident,
+            shards=shards,
+            reader=batch_reader(shards, grid, input, seed, rows.global_batch, patches_per_sample),
+            rows=rows,
+            ranks=ranks,
+            device=as_device(device),
+            workers=ranks.share(available_cpus()) if workers is None else workers,
+            prefetch=prefetch,
+            resident=resident,
         )
+        self._schedule = self._sources.reader.schedule
         self._identity = Batches(
-            shards.fingerprint(),
-            shards.is_decoded,
-            patch_size,
-            input,
-            augment,
-            seed,
-            self._rows.global_batch,
-            patches_per_sample,
+            shards=shards.fingerprint(),
+            decoded=shards.is_decoded,
+            patch_size=patch_size,
+            input=input,
+            augment=augment,
+            seed=seed,
+            patches_per_step=rows.global_batch,
+            patches_per_sample=patches_per_sample,
         )
-        self.memory_bytes = self._sources.checked_memory()
+        self._memory_bytes = self._sources.checked_memory()
         self._pid = os.getpid()
         self._is_closed = False
         self._taken = 0  # batches, since the first of step 0
@@ -206,6 +182,11 @@ class PatchLoader:
     def patches_per_sample(self) -> int:
         """Steps in a row that show the same samples."""
         return self._schedule.patches_per_sample
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory for batches under way, which the workers share; with `resident`, that of all samples on the device."""
+        return self._memory_bytes
 
     @property
     def wait_s(self) -> float:

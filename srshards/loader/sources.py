@@ -12,7 +12,31 @@ from srshards.loader.resident import ResidentBatches, drawing_bytes, resident_by
 from srshards.loader.source import Source
 from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Chunks, Rows
+from srshards.sampling.patches import PatchGrid
+from srshards.sampling.schedule import Schedule
 from srshards.shards.folder import Shards
+
+
+def batch_reader(
+    shards: Shards, grid: PatchGrid, input_name: str, seed: int, global_batch: int, patches_per_sample: int
+) -> BatchReader:
+    """Cuts the batches of the training split's shards."""
+    return BatchReader(
+        shards=shards.train_tars(),
+        codec=shards.codec,
+        schedule=Schedule(
+            [record.samples for record in shards.train.records],
+            [shards.num_bytes(record) for record in shards.train.records],
+            seed,
+            global_batch,
+            patches_per_sample,
+        ),
+        grid=grid,
+        input_names=shards.inputs(input_name),
+        seed=seed,
+        cached=shards.cached.open if shards.cached else None,
+        folder=shards.path,
+    )
 
 
 @dataclass(frozen=True)
