@@ -29,8 +29,7 @@ def train(folder: str, steps: int, checkpoint: Path) -> None:
     shards = srshards.open(folder)
     network = make_network(shards.scale).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    patch_size = min(192, shards.hr_size)
-    with srshards.PatchLoader(shards, patch_size, batch_size=16, device=device) as loader:
+    with srshards.PatchLoader(shards, min(192, shards.hr_size), batch_size=16, device=device) as loader:
         if checkpoint.exists():
             state = torch.load(checkpoint)
             network.load_state_dict(state["network"])
@@ -44,12 +43,11 @@ def train(folder: str, steps: int, checkpoint: Path) -> None:
                 loss.backward()
                 optimizer.step()
                 step += 1
-                if step % 100 == 0 or step == steps:
-                    print(f"step {step}: loss {loss.item():.4f}")
                 if step == steps:
                     break
-        state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "loader": loader.state_dict()}
-        torch.save(state, checkpoint)
+            print(f"step {step}: loss {loss.item():.4f}")
+            state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save({**state, "loader": loader.state_dict()}, checkpoint)
 
 
 if __name__ == "__main__":  # data workers import this file too

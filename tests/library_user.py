@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch.utils.data import DataLoader
 
 import srshards
@@ -36,12 +37,30 @@ def take_patches(shards: srshards.Shards) -> int:
     return len(data) + len(pair.hr) + sum(len(batch.hr) for batch in batches) + sum(1 for _ in pipeline)
 
 
+def take_batches(shards: srshards.Shards) -> int:
+    with srshards.PatchLoader(
+        shards, patch_size=16, batch_size=4, input="up", workers=0, seed=3, device="cpu"
+    ) as loader:
+        for batch in loader:
+            hr: torch.Tensor = batch.hr
+            damaged: tuple[srshards.DamagedSample, ...] = batch.damaged
+        state = loader.state_dict()
+        some: list[srshards.PatchBatch] = list(loader.steps(0, 2))
+        seconds: float = loader.wait_s
+    other = srshards.PatchLoader(shards, 16, 4, input="up", seed=3, rank=0, world_size=1, resident=True, augment=True)
+    other.load_state_dict(state)
+    taken = sum(1 for batch in other)
+    other.close()
+    return len(hr) + len(damaged) + len(some) + int(seconds) + taken + other.memory_bytes
+
+
 def use_everything(folder: str) -> None:
     shards: srshards.Shards = srshards.open(folder)
     again = srshards.open(Path(folder), cache=None, cache_bytes=None, decode=False, verify=True)
     again.verify()
     look(shards)
     take_patches(shards)
+    take_batches(shards)
     try:
         srshards.open(folder + "/nowhere")
     except srshards.ArgumentError as error:

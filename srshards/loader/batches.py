@@ -25,7 +25,12 @@ OpenShard = Callable[[Path, int, bool], MappedShard]  # MappedShard itself, or w
 
 
 class DamagedSample(NamedTuple):
-    """A sample that could not be used, and why; the next sound one by number took its place."""
+    """A training sample that could not be used, and why; the next sound one by number took its place.
+
+    >>> damaged = DamagedSample(7, "train-000000.tar: 000000000007.hr.npy: expected 64x64x3 px, found other bytes")
+    >>> damaged.number
+    7
+    """
 
     number: int
     reason: str

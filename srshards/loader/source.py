@@ -9,9 +9,14 @@ from srshards.loader.batches import DamagedSample
 
 
 class PatchBatch(NamedTuple):
-    """N x p x p x 3 uint8 HR patches and N x q x q x 3 uint8 input patches, on the device.
+    """A batch of `PatchLoader`: N x p x p x 3 HR and N x q x q x 3 input patches, uint8 RGB, on its device.
 
-    On a CPU they may lie in a ring: they are there until the next batch is taken. `damaged` samples were replaced.
+    On a CPU they are there until the next batch is taken. Other samples stand in the place of `damaged` ones.
+
+    >>> with PatchLoader(shards, patch_size=16, batch_size=4, input="up", workers=0) as loader:
+    ...     hr, up, damaged = next(iter(loader))
+    >>> hr.shape, up.shape, damaged
+    (torch.Size([4, 16, 16, 3]), torch.Size([4, 16, 16, 3]), ())
     """
 
     hr: torch.Tensor
