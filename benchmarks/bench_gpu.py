@@ -38,7 +38,8 @@ from benchmarks.report import write_result
 from benchmarks.stream_stores import make_shards
 from srshards.errors import UsageError
 from srshards.process.resources import available_cpus
-from srshards.shards.folder import ShardFolder, open_shards
+from srshards.shards.folder import Shards
+from srshards.shards.opening import open_shards
 from srshards.terminal.help import Command
 from trainer.models import MODELS
 from trainer.training.device import choose_device
@@ -152,7 +153,7 @@ def main(
         settings = {
             "scale": stored.scale,
             "hr_px": stored.hr_size,
-            "samples": stored.num_samples("train"),
+            "samples": len(stored.train),
             "png_pairs": num_pairs,
             "patch_px": patch,
             "rounds": rounds,
@@ -191,7 +192,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _open(path: Path, patch: int) -> ShardFolder:
+def _open(path: Path, patch: int) -> Shards:
     try:
         folder = open_shards(path.resolve())
     except UsageError as error:

@@ -6,16 +6,16 @@ python -m benchmarks.cache_run TASK_JSON
 import json
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import perf_counter
 
-from srshards.shards.cache_folder import cache_for
-from srshards.shards.folder import open_shards
+from srshards.loader import sources
+from srshards.sampling import schedule
+from srshards.shards.opening import open_shards
 from srshards.storage.store import parse_address
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.device import limit_threads
-from trainer.training.run import make_learner, make_source
+from trainer.training.run import make_learner
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ def main(task_json: str) -> None:
     limit_threads()
     task = Task(**json.loads(task_json))
     address = parse_address(task.shards)
-    cache = cache_for(address, Path(task.cache)) if task.cache else None
-    folder = open_shards(address, cache=cache, decoded=task.decoded)
+    folder = open_shards(address, cache=task.cache or None, decode=task.decoded)
     config = TrainConfig(
         address,
         model="ultra_lite",
@@ -54,22 +53,24 @@ def main(task_json: str) -> None:
         patches_per_sample=task.patches_per_sample,
         device="cpu",
     )
-    plan = checked_plan(config, folder, block_bytes=task.block_bytes)
+    schedule.BLOCK_BYTES = task.block_bytes or schedule.BLOCK_BYTES
+    if not task.fetch_ahead:
+        setattr(sources, "PrefetchedBatches", lambda source, *others: source)  # noqa: B010, mypy sees no such export
+    plan = checked_plan(config, folder)
     learner = make_learner(plan) if task.network else None
-    source = make_source(plan, 0, task.fetch_ahead)
     start_s = perf_counter()
-    batches = source.started()
+    batches = plan.loader.steps(0, plan.total_steps)
     first_s = perf_counter() - start_s
     steps = plan.total_steps // task.epochs
     epochs = []
     for epoch in range(task.epochs):
-        start_s, waited_s = perf_counter(), source.wait_s
+        start_s, waited_s = perf_counter(), plan.loader.wait_s
         for step in range(epoch * steps, (epoch + 1) * steps):
             if learner:
                 learner.step(step, batches).item()
             else:
                 next(batches)
-        epochs.append({"seconds": perf_counter() - start_s, "wait_s": source.wait_s - waited_s})
+        epochs.append({"seconds": perf_counter() - start_s, "wait_s": plan.loader.wait_s - waited_s})
     print(json.dumps({"first_batch_s": first_s, "patches": steps * task.batch, "epochs": epochs}), flush=True)
 
 

@@ -31,7 +31,7 @@ from benchmarks.options import output_option, photos_option
 from benchmarks.report import print_table, write_result
 from srshards.imaging.contact_sheet import Row, grid
 from srshards.imaging.pixels import Pixels
-from srshards.shards.folder import open_shards
+from srshards.shards.opening import open_shards
 from srshards.terminal.help import Command
 from trainer.evaluation.evaluate import Pair, evaluate_pairs, shard_pairs
 from trainer.evaluation.metrics import mean_quality

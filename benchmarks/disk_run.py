@@ -16,8 +16,8 @@ from benchmarks.stream_measure import disk_bytes_read
 from srshards.loader.batches import BatchReader
 from srshards.sampling.patches import NUM_TURNS, PatchGrid
 from srshards.sampling.schedule import Schedule
-from srshards.shards.folder import open_shards
 from srshards.shards.mapped import MappedShard
+from srshards.shards.opening import open_shards
 
 PATCH_PX, BATCH, STEPS = 192, 16, 4
 _READ_BYTES = 1 << 22
@@ -28,7 +28,7 @@ _TRIES, _PAUSE_S, _LOOK_EVERY_BYTES = 50, 0.1, 1 << 18
 def main(folder: str, input_name: str, way: str) -> None:
     """Forget the shards, then read: as the trainer does, in a way that was not taken, or all of it in order."""
     shards = open_shards(Path(folder))
-    tars = [shards.tar(record) for record in shards.train]
+    tars = [shards.tar(record) for record in shards.train.records]
     for tar in tars:
         forget(tar)
     if way == "faults":
@@ -37,7 +37,7 @@ def main(folder: str, input_name: str, way: str) -> None:
     if way in ("whole", "sequential"):
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(read, tars))
-    patches = shards.num_samples("train") if way == "sequential" else cut_an_epoch(folder, input_name)
+    patches = len(shards.train) if way == "sequential" else cut_an_epoch(folder, input_name)
     seconds = perf_counter() - start_s
     found = {"patches": patches, "seconds": seconds, "disk_bytes": disk_bytes_read() - disk}
     print(json.dumps(found), flush=True)
@@ -74,10 +74,12 @@ def read(path: Path) -> None:
 def cut_an_epoch(folder: str, input_name: str) -> int:
     """Cut a patch from every sample, in the order of training. How many there were."""
     shards = open_shards(Path(folder))
-    schedule = Schedule([r.samples for r in shards.train], [r.bytes for r in shards.train], _SEED, BATCH)
+    schedule = Schedule(
+        [r.samples for r in shards.train.records], [r.bytes for r in shards.train.records], _SEED, BATCH
+    )
     size = shards.scale if input_name == "lr" else 1
     grid = PatchGrid(shards.hr_size, shards.scale, PATCH_PX, size, NUM_TURNS)
-    samples = [(shards.tar(record), record.samples) for record in shards.train]
+    samples = [(shards.tar(record), record.samples) for record in shards.train.records]
     reader = BatchReader(samples, shards.codec, schedule, grid, shards.inputs(input_name), _SEED)
     rows, steps = range(BATCH), schedule.num_steps(1)
     memory = np.empty(STEPS * BATCH * grid.bytes_per_row, np.uint8)

@@ -14,13 +14,13 @@ import torch
 from benchmarks.gpu_kernels import measure_kernels
 from benchmarks.gpu_task import ONE_BATCH, RESIDENT, STREAM, Task
 from benchmarks.gpu_window import Timed, measure_steps, window_for
-from srshards.loader.source import Batch
-from srshards.shards.folder import open_shards
+from srshards import PatchBatch
+from srshards.shards.opening import open_shards
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.device import limit_threads
 from trainer.training.plan import Plan
-from trainer.training.run import make_learner, make_source
+from trainer.training.run import make_learner
 
 _ENDLESS_STEPS = 1_000_000
 
@@ -35,19 +35,19 @@ def measure_ours(task: Task) -> dict[str, Any]:
     torch.backends.cudnn.benchmark = True  # as trainer.training.run.train has it
     plan = _plan(task)
     learner = make_learner(plan)
-    source = make_source(plan, 0)
-    batches = Timed(_repeated(source.started()) if task.way == ONE_BATCH else source.started())
+    taken = plan.loader.steps(0, plan.total_steps)
+    batches = Timed(_repeated(taken) if task.way == ONE_BATCH else taken)
     steps = iter(range(_ENDLESS_STEPS))
 
     def step() -> torch.Tensor:
         return learner.step(next(steps), batches)
 
-    accounts = {"wait_s": lambda: source.wait_s, "taking_s": lambda: batches.seconds}
-    window = window_for(plan.device, task.seconds, _ready(plan) if task.way == STREAM else 0)
+    accounts = {"wait_s": lambda: plan.loader.wait_s, "taking_s": lambda: batches.seconds}
+    window = window_for(plan.device, task.seconds, _ready(plan, task) if task.way == STREAM else 0)
     found = {"precision": str(plan.precision), **measure_steps(step, window, plan.device, accounts)}
     if task.way == ONE_BATCH:
         found["kernels"] = measure_kernels(
-            plan.spec, task.batch, plan.grid.input_patch, plan.precision, step, plan.device
+            plan.spec, task.batch, task.patch // plan.folder.scale, plan.precision, step, plan.device
         )
     return found
 
@@ -66,12 +66,13 @@ def _plan(task: Task) -> Plan:
     return checked_plan(config, open_shards(config.shards))
 
 
-def _repeated(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _repeated(batches: Iterator[PatchBatch]) -> Iterator[PatchBatch]:
     """The first batch for ever, in memory of its own."""
     first = next(batches)
-    return repeat(Batch(first.hr.clone(), first.input.clone(), ()))
+    return repeat(PatchBatch(first.hr.clone(), first.input.clone(), ()))
 
 
-def _ready(plan: Plan) -> int:
+def _ready(plan: Plan, task: Task) -> int:
     """Batches that may lie in the ring when the window begins, as if they had cost nothing."""
-    return plan.shared_bytes // (plan.rows.batch * plan.grid.bytes_per_row)
+    num_bytes = 3 * task.batch * (task.patch**2 + (task.patch // plan.folder.scale) ** 2)
+    return plan.loader.memory_bytes // num_bytes

@@ -54,8 +54,7 @@ def manifest(count: int) -> Figures:
 
 def start(folder: Path, pickled: Path) -> Figures:
     """The trainer up to the first batch's numbers, and what it hands to a worker, which goes into a file."""
-    from srshards.loader.batches import BatchReader
-    from srshards.shards.folder import open_shards
+    from srshards.shards.opening import open_shards
     from trainer.training.checks import checked_plan
     from trainer.training.config import TrainConfig
 
@@ -67,11 +66,10 @@ def start(folder: Path, pickled: Path) -> Figures:
     open_s, plan_s = process_time() - start_s, process_time()
     planned = checked_plan(TrainConfig(shards=folder, workers=0, device="cpu", batch_size=BATCH), shards)
     plan_s, numbers_s = process_time() - plan_s, process_time()
-    planned.schedule.batch(0)
+    reader = planned.loader._sources.reader  # what workers are given
+    reader.schedule.batch(0)
     numbers_s = process_time() - numbers_s
     held = _rss_bytes() - before
-    inputs = shards.inputs("lr")
-    reader = BatchReader(shards.train_tars(), shards.codec, planned.schedule, planned.grid, inputs, 0)
     start_s = process_time()
     content = pickle.dumps(reader)
     pickle_s = process_time() - start_s

@@ -1,3 +1,77 @@
-"""Reads shards of super-resolution training pairs at the speed of memory."""
+"""Reads shards of super-resolution training pairs at the speed of memory.
+
+    import srshards
+
+    shards = srshards.open("shards/scale_4x")                    # a sequence of samples
+    data = srshards.PatchDataset(shards, patch_size=192)         # for PyTorch's DataLoader
+    loader = srshards.PatchLoader(shards, patch_size=192, batch_size=16)
+    pipeline = srshards.webdataset(shards, patch_size=192)
+
+docs/library.md shows each of them in use. What is not named here may change with any release.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from srshards.errors import ArgumentError, RunError, UsageError, WorkerDiedError
+    from srshards.loader.batches import DamagedSample
+    from srshards.loader.dataset import PatchDataset
+    from srshards.loader.patch_loader import PatchLoader
+    from srshards.loader.patch_pair import PatchPair
+    from srshards.loader.pipeline import webdataset
+    from srshards.loader.source import PatchBatch
+    from srshards.shards.folder import Shards
+    from srshards.shards.opening import open_shards as open
+    from srshards.shards.sample import Sample
+    from srshards.storage.retry import StoreError
 
 __version__ = "0.1.0"
+
+__all__ = (
+    "ArgumentError",
+    "DamagedSample",
+    "PatchBatch",
+    "PatchDataset",
+    "PatchLoader",
+    "PatchPair",
+    "RunError",
+    "Sample",
+    "Shards",
+    "StoreError",
+    "UsageError",
+    "WorkerDiedError",
+    "__version__",
+    "open",
+    "webdataset",
+)
+
+# Imported when they are first asked for: PyTorch alone takes seconds, and generating needs none of it.
+_PLACES = {
+    "ArgumentError": ("srshards.errors", "ArgumentError"),
+    "DamagedSample": ("srshards.loader.batches", "DamagedSample"),
+    "PatchBatch": ("srshards.loader.source", "PatchBatch"),
+    "PatchDataset": ("srshards.loader.dataset", "PatchDataset"),
+    "PatchLoader": ("srshards.loader.patch_loader", "PatchLoader"),
+    "PatchPair": ("srshards.loader.patch_pair", "PatchPair"),
+    "RunError": ("srshards.errors", "RunError"),
+    "Sample": ("srshards.shards.sample", "Sample"),
+    "Shards": ("srshards.shards.folder", "Shards"),
+    "StoreError": ("srshards.storage.retry", "StoreError"),
+    "UsageError": ("srshards.errors", "UsageError"),
+    "WorkerDiedError": ("srshards.errors", "WorkerDiedError"),
+    "open": ("srshards.shards.opening", "open_shards"),
+    "webdataset": ("srshards.loader.pipeline", "webdataset"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _PLACES[name]
+    value = globals()[name] = getattr(import_module(module), attribute)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

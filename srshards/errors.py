@@ -19,3 +19,14 @@ class RunError(ReportedError):
 
 class PhotoError(Exception):
     """A photo cannot become a sample. The message is the reason that the manifest gives for it."""
+
+
+class ArgumentError(UsageError, ValueError):
+    """An argument that cannot be used, and what to give instead.
+
+    Arguments stand in backticks in the message, so that a command can put the names of its options there.
+    """
+
+
+class WorkerDiedError(RunError):
+    """A process that makes batches ended before its time. Arguments stand in backticks in the message."""

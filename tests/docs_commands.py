@@ -212,11 +212,11 @@ def dry_make(command: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(["bash", "-c", shell], cwd=where, env=environment, capture_output=True, text=True)
 
 
-def run_python(text: str) -> str:
-    """A block of Python, as a program of its own would run it."""
+def run_python(text: str, names: dict[str, object]) -> str:
+    """A block of Python, with the `names` that earlier blocks of its page have made, which it adds to."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        exec(compile(text, "block", "exec"), {"__name__": "__main__"})
+        exec(compile(text, "block", "exec"), names)
     return out.getvalue()
 
 

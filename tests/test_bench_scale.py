@@ -11,7 +11,7 @@ from benchmarks.bench_scale import Figure, growth
 from benchmarks.scale_cache import hit_rates
 from benchmarks.scale_folders import SAMPLES_PER_SHARD, config_for, made_up_plans, make_folder
 from shardgen.generate.inventory import take_inventory
-from srshards.shards.folder import open_shards
+from srshards.shards.opening import open_shards
 
 SIZES = {"photos": 1000, "finished": 200, "shards": 200, "samples": 1_000_000, "block": 100_000}
 
@@ -69,8 +69,8 @@ def test_growth_is_per_tenfold_and_small_figures_do_not_count() -> None:
 def test_made_up_shards_are_shards_to_the_generator_and_the_trainer(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "out", 30, with_markers=True)
     shards = open_shards(folder)
-    assert (len(shards.train), len(shards.val)) == (29, 1)
-    assert shards.num_samples("train") == 29 * SAMPLES_PER_SHARD
+    assert (len(shards.train.records), len(shards.val.records)) == (29, 1)
+    assert len(shards.train) == 29 * SAMPLES_PER_SHARD
     (inventory,) = take_inventory(made_up_plans(30), config_for(tmp_path / "out"))
     assert len(inventory.kept) == 30 and not inventory.to_make and not inventory.stale
     assert sum(path.stat().st_blocks for path in folder.glob("*.tar")) == 0

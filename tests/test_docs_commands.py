@@ -83,6 +83,7 @@ def bucket(world: Path, store: S3Server, monkeypatch: pytest.MonkeyPatch) -> Ite
 def go_through(snippets: list[Snippet], done: set[str]) -> None:
     """Run what is not marked, but what was done; compare what is shown with what was printed."""
     printed: list[str] = []
+    names: dict[str, object] = {"__name__": "__main__"}
     for snippet in snippets:
         if snippet.is_output:
             _compare(snippet, printed)
@@ -91,7 +92,7 @@ def go_through(snippets: list[Snippet], done: set[str]) -> None:
         if snippet.reason or snippet.kind in SHOWN:
             continue
         if snippet.kind == "python":
-            printed = run_python(snippet.text).splitlines()
+            printed = run_python(snippet.text, names).splitlines()
         elif snippet.kind in SHELLS:
             printed = []
             for command in commands(snippet.text):

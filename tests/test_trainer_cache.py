@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 
 from srshards.errors import RunError, UsageError
 from srshards.format import ShardRecord
-from srshards.loader.prefetch import Ahead, FetchedAhead, Fetcher
-from srshards.loader.source import Batch
+from srshards.loader import sources as sources_room
+from srshards.loader.prefetch import PrefetchedBatches, PrefetchWindow, ShardFetcher
+from srshards.loader.source import PatchBatch
 from srshards.sampling import schedule as schedule_room
 from srshards.sampling.schedule import Schedule
 from srshards.shards import cache_contents as contents_room
@@ -36,14 +37,14 @@ from srshards.shards import cache_folder as folder_room
 from srshards.shards.cache_contents import Decoder
 from srshards.shards.cache_folder import CacheFolder, NoRoomError
 from srshards.shards.cached import CachedShards
-from srshards.shards.folder import open_shards
+from srshards.shards.folder import Shards
 from srshards.shards.mapped import DamagedMember, MappedShard
+from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
 from srshards.storage.store import parse_address
 from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 from trainer.distributed.rank import RankInfo
 from trainer.evaluation.evaluate import shard_pairs
-from trainer.training import run as run_room
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 
@@ -133,7 +134,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def shards_of(store: Store, cache: Path, name: str = "npy", decode: bool = False, limit: int = 10**9) -> CachedShards:
-    cached = open_shards(parse_address(store.address(name)), cache=CacheFolder(cache, limit), decoded=decode).cached
+    cached = open_shards(store.address(name), cache=cache, cache_bytes=limit, decode=decode).cached
     assert cached is not None
     return cached
 
@@ -386,15 +387,20 @@ def test_what_was_used_longest_ago_goes_but_nothing_that_is_mapped(store: Store,
 def test_a_cache_of_little_more_than_a_shard_serves_for_judging(store: Store, tmp_path: Path) -> None:
     """Also when the images that were judged are kept."""
     limit = max(record.bytes for record in records_of(store)) + 10_000
-    folder = open_shards(parse_address(store.address("npy")), cache=CacheFolder(tmp_path, limit))
-    assert len(list(shard_pairs(folder, "train", False))) == folder.num_samples("train")
-    assert store.requests() == len(folder.train)
+    folder = open_shards(store.address("npy"), cache=tmp_path, cache_bytes=limit)
+    assert len(list(shard_pairs(folder, "train", False))) == len(folder.train)
+    assert store.requests() == len(folder.train.records)
 
 
 def test_each_rank_of_a_machine_may_judge_on_a_shard_of_its_own(store: Store, tmp_path: Path) -> None:
     def refused(ranks: int) -> str:
-        folder = open_shards(store.local / "npy" / "scale_2x", cache=CacheFolder(tmp_path, 1))
-        folder = dataclasses.replace(folder, val=folder.train)  # of which there are several
+        folder = open_shards(store.local / "npy" / "scale_2x", cache=tmp_path, cache_bytes=1)
+        several = tuple(
+            dataclasses.replace(record, name=record.name.replace("train", "val"), split="val")
+            for record in folder.train.records
+        )
+        manifest = dataclasses.replace(folder.manifest, shards=(*folder.train.records, *several))
+        folder = Shards(folder.path, manifest, folder.cached)
         with pytest.raises(UsageError, match="have to be there at once take") as error:
             checked_plan(
                 TrainConfig(folder.path, model="ultra_lite", patch_size=24, batch_size=4, workers=0, device="cpu"),
@@ -413,11 +419,11 @@ def test_a_step_of_several_batches_is_one_step_for_the_fetcher(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a run of four processes goes on in one."""
-    folder = open_shards(store.local / "npy" / "scale_2x", cache=CacheFolder(tmp_path, 10**9))
+    folder = open_shards(store.local / "npy" / "scale_2x", cache=tmp_path, cache_bytes=10**9)
     config = TrainConfig(folder.path, patch_size=24, batch_size=4, ranks=4, steps=5, workers=0, device="cpu")
     given: list[Any] = []
-    monkeypatch.setattr(run_room, "FetchedAhead", lambda *args: given.append(args))
-    run_room.make_source(checked_plan(config, folder), 0)
+    monkeypatch.setattr(sources_room, "PrefetchedBatches", lambda *args: given.append(args))
+    checked_plan(config, folder).loader._sources.source(0, 5)
     assert given[0][-1] == 4
 
 
@@ -448,7 +454,7 @@ def test_a_full_disk_makes_room_or_is_an_error(store: Store, tmp_path: Path, mon
         raise OSError(ENOSPC, os.strerror(ENOSPC))
 
     monkeypatch.setattr(contents_room, "_write", full)
-    with pytest.raises(RunError, match="No space left on device; free some, name another --cache"):
+    with pytest.raises(RunError, match="No space left on device; free some, name another `cache`"):
         shards.fetch(one)
     assert not half_written(tmp_path)
 
@@ -613,7 +619,8 @@ def test_processes_that_verify_each_do_a_part(store: Store, tmp_path: Path) -> N
         shards.fetch(record)
     hashed: list[list[int]] = [[], []]
     for part in range(2):
-        open_shards(parse_address(store.address("npy")), True, hashed[part].append, shards.cache, False, part, 2)
+        opened = open_shards(store.address("npy"), cache=tmp_path)
+        opened.verify(hashed[part].append, part, 2)
     assert list(map(sum, hashed)) == [sum(record.bytes for record in records[part::2]) for part in range(2)]
 
 
@@ -645,7 +652,7 @@ def test_all_that_workers_need_is_wanted(
     schedule = Schedule(sizes, sizes, 0, batch, times, block)
     records = tuple(ShardRecord(f"train-{n:06d}", "train", size, size, "") for n, size in enumerate(sizes))
     stop = step + ahead + 5
-    wanted = [record.name for record in Ahead(schedule, records, ahead, stop).wanted(step)]
+    wanted = [record.name for record in PrefetchWindow(schedule, records, ahead, stop).wanted(step)]
     assert len(set(wanted)) == len(wanted)
     for number in range(step, step + ahead):
         for sample in schedule.batch(number).numbers.tolist():
@@ -667,10 +674,10 @@ def test_the_next_block_is_fetched_while_this_one_is_used(store: Store, tmp_path
 
         wait_s = 0.0
 
-        def started(self) -> Iterator[Batch]:
-            return (Batch(nothing, nothing, ()) for _ in range(sum(samples)))
+        def started(self) -> Iterator[PatchBatch]:
+            return (PatchBatch(nothing, nothing, ()) for _ in range(sum(samples)))
 
-    batches = FetchedAhead(Steps(), shards, Ahead(schedule, records, 1, sum(samples)), 0).started()
+    batches = PrefetchedBatches(Steps(), shards, PrefetchWindow(schedule, records, 1, sum(samples)), 0).started()
     next(batches)
     until(lambda: is_there[0]() and is_there[1]())
     assert not is_there[3]()
@@ -689,7 +696,7 @@ def test_runs_that_share_too_small_a_cache_ask_for_each_shard_once(store: Store,
         fetchers = []
         for own in (records[:2], records[2:]):
             schedule = Schedule([r.samples for r in own], [r.bytes for r in own], 0, 1)
-            fetchers.append(Fetcher(shards, Ahead(schedule, tuple(own), 1, 1), pool))
+            fetchers.append(ShardFetcher(shards, PrefetchWindow(schedule, tuple(own), 1, 1), pool))
         for _ in range(10):
             for fetcher in fetchers:
                 fetcher.look(0)
@@ -719,9 +726,12 @@ def test_the_fetcher_ends_with_the_iteration_and_leaves_nothing_half_written(sto
     class Steps:
         wait_s = 0.0
 
-        def started(self) -> Iterator[Batch]:
+        def started(self) -> Iterator[PatchBatch]:
             until(lambda: half_written(tmp_path))
-            yield Batch(torch.zeros(0), torch.zeros(0), ())
+            yield PatchBatch(torch.zeros(0), torch.zeros(0), ())
 
-    assert np.sum([1 for _ in FetchedAhead(Steps(), shards, Ahead(schedule, records, 1, 1), 0).started()]) == 1
+    assert (
+        np.sum([1 for _ in PrefetchedBatches(Steps(), shards, PrefetchWindow(schedule, records, 1, 1), 0).started()])
+        == 1
+    )
     assert not half_written(tmp_path)

@@ -35,7 +35,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from srshards.sampling.schedule import Schedule
-from srshards.shards.folder import open_shards
+from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
 from trainer.models.weights import read_weights, save_weights
 from trainer.runs.lookup import run_folder
@@ -113,14 +113,14 @@ def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def drawn(folder: Path, batch: int, step: int) -> list[int]:
     """The numbers of the samples of a step that is the `step`-th of the run, with seed 0."""
-    train = open_shards(folder).train
+    train = open_shards(folder).train.records
     schedule = Schedule([r.samples for r in train], [r.bytes for r in train], 0, batch)
     return [int(number) for number in schedule.batch(step - 1).numbers]
 
 
 def spoil(folder: Path, number: int, image: str = "hr") -> str:
     """Overwrite the first bytes of an image of a training sample, and return the image's name."""
-    for record in open_shards(folder).train:
+    for record in open_shards(folder).train.records:
         if number < record.samples:
             break
         number -= record.samples
@@ -329,7 +329,7 @@ def test_a_container_with_next_to_no_shared_memory_trains(shards: Path, tmp_path
 def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.training.checks.available_memory_bytes", lambda: 3_000_000)
+    monkeypatch.setattr("srshards.loader.memory.available_memory_bytes", lambda: 3_000_000)
     size = ("--workers", 2, "--prefetch", 60, "--patch-size", 64)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, *size, "--steps", 1)
     assert done.code == 2
@@ -341,7 +341,7 @@ def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(
 def test_samples_that_do_not_fit_into_the_devices_memory_are_refused(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.training.checks.available_memory_bytes", lambda: 100_000)
+    monkeypatch.setattr("srshards.loader.memory.available_memory_bytes", lambda: 100_000)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--resident", "--steps", 1)
     assert done.code == 2 and "--resident: the images of " in done.err and "leave --resident out" in done.err
 

@@ -23,8 +23,8 @@ from helpers import PATIENCE_S, generate, trainer
 from PIL import Image
 from torch.distributed import TCPStore
 
-from srshards.errors import RunError, UsageError
-from srshards.shards.folder import open_shards
+from srshards.errors import ArgumentError, RunError, UsageError
+from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
 from tests.drill.s3_server import Bucket
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
@@ -49,7 +49,7 @@ def data(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards with seven validation images, which two or four ranks cannot share equally."""
     output = tmp_path_factory.mktemp("shards")
     generate(photos, output, "-s", 2, "--shard-bytes", "300KB", "--val-fraction", 0.15)
-    assert open_shards(output / "scale_2x").num_samples("val") == 7
+    assert len(open_shards(output / "scale_2x").val) == 7
     return output / "scale_2x"
 
 
@@ -521,10 +521,10 @@ def test_a_step_stays_what_it_was_whoever_shares_it(
 ) -> None:
     config = settings(data, batch_size=batch, grad_accum=accum, ranks=ranks)
     plans = [checked_plan(config, open_shards(data), rank_info(rank, at_work)) for rank in range(at_work)]
-    assert {(plan.rows.batch, plan.rows.micro_batches) for plan in plans} == {now}
-    rows = [row for plan in plans for row in plan.rows.of_step]
+    assert {(plan.loader.batch_size, plan.loader.micro_batches) for plan in plans} == {now}
+    rows = [row for plan in plans for row in plan.loader._rows.of_step]
     assert rows == list(range(batch * accum * ranks))
-    assert {plan.schedule.global_batch for plan in plans} == {len(rows)}
+    assert {plan.loader.patches_per_step for plan in plans} == {len(rows)}
     assert plans[0].config.batch_size == batch, "what is written down stays, for whoever goes on afterwards"
     assert ("the same step is now" in describe(plans[0])) == (ranks != at_work)
 
@@ -552,18 +552,18 @@ def test_a_run_begun_before_ranks_were_written_down_is_one_of_one_process(data: 
 
 
 def test_the_processes_of_a_machine_share_its_cpus_and_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.training.plan.available_cpus", lambda: 9)
+    monkeypatch.setattr("srshards.loader.patch_loader.available_cpus", lambda: 9)
     folder, config = open_shards(data), settings(data, workers=None)
-    assert [checked_plan(config, folder, rank_info(0, ranks)).workers for ranks in (1, 4, 16)] == [9, 2, 1]
-    needed = checked_plan(settings(data, workers=1), folder).shared_bytes
-    monkeypatch.setattr("trainer.training.checks.available_memory_bytes", lambda: 3 * needed)
-    assert checked_plan(settings(data, workers=1), folder, rank_info(0, 2)).shared_bytes == needed
-    with pytest.raises(UsageError, match="1 workers with --prefetch 16 need"):
+    assert [checked_plan(config, folder, rank_info(0, ranks)).loader.workers for ranks in (1, 4, 16)] == [9, 2, 1]
+    needed = checked_plan(settings(data, workers=1), folder).loader.memory_bytes
+    monkeypatch.setattr("srshards.loader.memory.available_memory_bytes", lambda: 3 * needed)
+    assert checked_plan(settings(data, workers=1), folder, rank_info(0, 2)).loader.memory_bytes == needed
+    with pytest.raises(ArgumentError, match=r"1 workers with `prefetch` 16 need"):
         checked_plan(settings(data, workers=1), folder, rank_info(0, 4))
-    images = 3 * (64**2 + 32**2) * folder.num_samples("train")
-    monkeypatch.setattr("trainer.training.checks.available_memory_bytes", lambda: 2 * images)
-    assert checked_plan(settings(data, resident=True), folder).shared_bytes == 0
-    with pytest.raises(UsageError, match="--resident: the images of 33 samples take"):
+    images = 3 * (64**2 + 32**2) * len(folder.train)
+    monkeypatch.setattr("srshards.loader.memory.available_memory_bytes", lambda: 2 * images)
+    assert checked_plan(settings(data, resident=True), folder).loader.memory_bytes == images
+    with pytest.raises(ArgumentError, match=r"`resident`: the images of 33 samples take"):
         checked_plan(settings(data, resident=True), folder, rank_info(0, 2))
 
 

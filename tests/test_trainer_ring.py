@@ -27,14 +27,14 @@ from srshards.errors import RunError
 from srshards.loader import workers as loader_room
 from srshards.loader.batches import BatchReader, DamagedRow, Patches
 from srshards.loader.queues import with_pipes
-from srshards.loader.resident import ResidentSamples
+from srshards.loader.resident import ResidentBatches
 from srshards.loader.ring import FreeSlots, Ring
-from srshards.loader.source import Batch
-from srshards.loader.workers import Loader
+from srshards.loader.source import PatchBatch
+from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Chunks, Rows
 from srshards.sampling.schedule import Schedule
-from srshards.shards.folder import open_shards
 from srshards.shards.mapped import MappedShard
+from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
 from trainer.training.checks import checked_plan
 from trainer.training.config import MAX_PREFETCH, TrainConfig
@@ -82,7 +82,7 @@ def test_a_batch_in_use_never_changes_however_far_the_workers_run_ahead(
     rows, steps = Rows(4, micro_batches=2), range(3, 60)
     chunks = Chunks.of(rows, reader.grid, "npy", 1, prefetch)
     numbers = chunks.numbers(steps.start, steps.stop)
-    batches = Loader(reader, rows, steps.start, steps.stop, number_of_workers, prefetch, CPU).started()
+    batches = WorkerBatches(reader, rows, steps.start, steps.stop, number_of_workers, prefetch, CPU).started()
     for count, batch in enumerate(batches):
         step = steps.start + count // 2
         under_way = step // chunks.size - numbers.start + chunks.num_slots(number_of_workers)
@@ -97,13 +97,13 @@ def test_every_way_of_starting_workers_gives_the_same_batches(
 ) -> None:
     reader = reader_of(shards / "scale_2x", 32)
     expected = loaded(reader, Rows(8), 0, 9, 0)
-    monkeypatch.setattr(loader_room, "start_fork_server", lambda: multiprocessing.get_context(method))
+    monkeypatch.setattr(loader_room, "start_fork_server", lambda *given: multiprocessing.get_context(method))
     assert loaded(reader, Rows(8), 0, 9, 2) == expected
 
 
 def test_a_loader_that_is_left_early_leaves_its_last_batch_alone_and_no_workers(shards: Path) -> None:
     reader = reader_of(shards / "scale_2x", 32)
-    batches = Loader(reader, Rows(8), 0, 10**6, 2, 4, CPU).started()
+    batches = WorkerBatches(reader, Rows(8), 0, 10**6, 2, 4, CPU).started()
     kept = list(islice(batches, 3))[-1]
     copy = kept.hr.clone()
     former = workers()
@@ -116,7 +116,7 @@ def test_a_loader_that_is_left_early_leaves_its_last_batch_alone_and_no_workers(
 
 def test_two_loaders_side_by_side_do_not_meet(shards: Path) -> None:
     readers = [reader_of(shards / f"scale_{scale}x", 24) for scale in (2, 3)]
-    loaders = [Loader(reader, Rows(8), 0, 12, 2, 2, CPU) for reader in readers]
+    loaders = [WorkerBatches(reader, Rows(8), 0, 12, 2, 2, CPU) for reader in readers]
     pairs: list[list[bytes]] = [[], []]
     for both in zip_longest(*(loader.started() for loader in loaders)):
         for found, batch in zip(pairs, both, strict=True):
@@ -160,7 +160,7 @@ def test_as_much_as_may_be_asked_of_a_worker_fits_into_its_pipe(shards: Path) ->
     """Samples that are decoded, one step at a time: the most requests that there can be, of a worker that is slow."""
     reader = reader_of(shards / "scale_2x", 24, "lr", 1)
     reader.codec = "png"  # there are none: every request is answered with a failure, after a start
-    batches = Loader(reader, Rows(1), 10**15, 10**15 + 10**6, 2, MAX_PREFETCH, CPU).started
+    batches = WorkerBatches(reader, Rows(1), 10**15, 10**15 + 10**6, 2, MAX_PREFETCH, CPU).started
     with pytest.raises(RunError, match=r"has no hr\.png"):
         batches()
 
@@ -173,9 +173,9 @@ LEFT_WITH_AN_ERROR = """
     sys.path.insert(0, sys.argv[2])
     from test_trainer_stream import CPU, reader_of, workers
     from srshards.sampling.chunks import Rows
-    from srshards.loader.workers import Loader
+    from srshards.loader.workers import WorkerBatches
     if __name__ == "__main__":
-        batches = Loader(reader_of(Path(sys.argv[1]), 32), Rows(8), 0, 10**6, 2, 2, CPU).started()
+        batches = WorkerBatches(reader_of(Path(sys.argv[1]), 32), Rows(8), 0, 10**6, 2, 2, CPU).started()
         next(batches), next(batches)  # one of each worker
         print(*(worker.pid for worker in workers()), flush=True)
         sys.stdin.read()
@@ -211,7 +211,7 @@ def test_nothing_is_left_behind_by_any_end(shards: Path, tmp_path: Path, end: st
 
 def test_a_worker_ends_when_the_training_process_says_so_and_when_nobody_else_does(shards: Path) -> None:
     """`timeout` and job schedulers send SIGTERM to the whole group: what that means is not for workers to decide."""
-    batches = Loader(reader_of(shards / "scale_2x", 32), Rows(8), 0, 10**6, 2, 2, CPU).started()
+    batches = WorkerBatches(reader_of(shards / "scale_2x", 32), Rows(8), 0, 10**6, 2, 2, CPU).started()
     assert len(list(islice(batches, 4))) == 4
     both = workers()
     for worker in both:
@@ -247,7 +247,7 @@ def test_a_run_of_whole_epochs_takes_every_sample_once_in_each_but_for_those_lef
     draws = [schedule.batch(step) for step in range(schedule.num_steps(epochs))]
     numbers, of_epoch = (np.concatenate(column) for column in zip(*((d.numbers, d.epochs) for d in draws), strict=True))
     counts = [len(numbers[of_epoch == epoch]) for epoch in range(epochs)]
-    left_out = schedule.samples_left_out(epochs)
+    left_out = (epochs * samples - len(draws) * batch) // times
     assert all(len(set(numbers[of_epoch == epoch])) == count for epoch, count in enumerate(counts))
     assert counts == [samples] * (epochs - times) + [samples - left_out] * times
     assert left_out < batch
@@ -268,7 +268,7 @@ def test_as_many_epochs_are_taken_at_a_time_as_divide_them(
 ) -> None:
     generate(photos, tmp_path, "-s", 2, "--codec", "png")
     config = TrainConfig(tmp_path / "scale_2x", epochs=epochs, patch_size=32, batch_size=4, device="cpu", workers=0)
-    assert checked_plan(config, open_shards(config.shards)).schedule.patches_per_sample == times
+    assert checked_plan(config, open_shards(config.shards)).loader.patches_per_sample == times
 
 
 @pytest.mark.parametrize("times", [2, 3, 4])
@@ -306,7 +306,7 @@ def test_a_compressed_sample_is_decoded_once_for_its_patches(
 
 def echoing(folder: Path, times: int) -> BatchReader:
     reader = reader_of(folder, 32)
-    shards = open_shards(folder).train
+    shards = open_shards(folder).train.records
     reader.schedule = Schedule([s.samples for s in shards], [s.bytes for s in shards], SEED, 8, times)
     return reader
 
@@ -325,8 +325,8 @@ def test_the_same_batches_whoever_asks_when_samples_are_shared_by_steps(shards: 
 # ---- samples on the device
 
 
-def resident(reader: BatchReader, rows: Rows, first: int, stop: int) -> list[Batch]:
-    return list(ResidentSamples(reader, rows, first, stop, CPU).started())
+def resident(reader: BatchReader, rows: Rows, first: int, stop: int) -> list[PatchBatch]:
+    return list(ResidentBatches(reader, rows, first, stop, CPU).started())
 
 
 @pytest.mark.parametrize("patch", [3, 24, 63])
@@ -342,7 +342,7 @@ def test_samples_on_the_device_give_the_same_batches_to_the_bit(shards: Path, in
 
 def damage(folder: Path, number: int) -> None:
     """Make the HR image of a sample of the first training shard one that no NumPy has written."""
-    record = open_shards(folder).train[0]
+    record = open_shards(folder).train.records[0]
     tar = folder / f"{record.name}.tar"
     member = next(m for m in load_index(tar.with_suffix(".idx"))[number] if m.extension == "hr.npy")
     with open(tar, "r+b") as file:
@@ -354,7 +354,7 @@ def test_damaged_samples_are_replaced_and_named_on_the_device_as_elsewhere(photo
     generate(photos, tmp_path, "-s", 2)
     folder = tmp_path / "scale_2x"
     damage(folder, 1)
-    ring = list(Loader(reader_of(folder, 32), Rows(8), 0, 12, 0, 2, CPU).started())
+    ring = list(WorkerBatches(reader_of(folder, 32), Rows(8), 0, 12, 0, 2, CPU).started())
     device = resident(reader_of(folder, 32), Rows(8), 0, 12)
     assert {number for batch in ring for number, _ in batch.damaged} == {1}
     assert [batch.damaged for batch in device] == [batch.damaged for batch in ring]
@@ -376,10 +376,10 @@ def test_a_shard_that_went_away_is_named_before_the_first_batch_from_the_device(
 def test_samples_that_turn_out_not_to_fit_are_said_with_what_to_do(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: ResidentSamples) -> None:
+    def fail(self: ResidentBatches) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(ResidentSamples, "_load", fail)
+    monkeypatch.setattr(ResidentBatches, "_load", fail)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--resident", "--steps", 1)
     assert done.code == 2 and "--resident: the samples do not fit into cpu's memory; leave it out" in done.err
 
@@ -397,7 +397,7 @@ def test_a_run_with_resident_samples_ends_with_the_weights_of_one_without(shards
 # ---- the disk
 
 
-def pointed_to(offset: int, size: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
+def pointed_to(offset: int, size: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerBatches:
     """Batches of the folder, the index of whose first sample says that."""
 
     def damaged(path: Path) -> list[list[Any]]:
@@ -406,7 +406,7 @@ def pointed_to(offset: int, size: int, folder: Path, monkeypatch: pytest.MonkeyP
         return samples
 
     monkeypatch.setattr("srshards.shards.mapped.load_index", damaged)
-    return Loader(reader_of(folder, 32), Rows(8), 0, 12, 0, 2, CPU)
+    return WorkerBatches(reader_of(folder, 32), Rows(8), 0, 12, 0, 2, CPU)
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 0), (0, 5)])

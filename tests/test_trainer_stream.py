@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from srshards.errors import RunError
+from srshards.errors import RunError, WorkerDiedError
 from srshards.loader.batches import BatchReader, Patches
-from srshards.loader.workers import Loader
+from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Rows
 from srshards.sampling.counter_rng import below, draw, shuffled
 from srshards.sampling.patches import NUM_TURNS, Cut, PatchGrid
 from srshards.sampling.schedule import Schedule
-from srshards.shards.folder import open_shards
 from srshards.shards.mapped import MappedShard
+from srshards.shards.opening import open_shards
 
 SEED = 3
 CPU = torch.device("cpu")
@@ -32,15 +32,17 @@ CPU = torch.device("cpu")
 def reader_of(folder: Path, patch: int, input_name: str = "lr", global_batch: int = 8, seed: int = SEED) -> BatchReader:
     """A reader over the training shards of a scale's folder."""
     shards = open_shards(folder)
-    schedule = Schedule([r.samples for r in shards.train], [r.bytes for r in shards.train], seed, global_batch)
+    schedule = Schedule(
+        [r.samples for r in shards.train.records], [r.bytes for r in shards.train.records], seed, global_batch
+    )
     grid = PatchGrid(shards.hr_size, shards.scale, patch, shards.scale if input_name == "lr" else 1)
-    tars = [(shards.tar(record), record.samples) for record in shards.train]
+    tars = [(shards.tar(record), record.samples) for record in shards.train.records]
     return BatchReader(tars, shards.codec, schedule, grid, shards.inputs(input_name), seed)
 
 
 def loaded(reader: BatchReader, rows: Rows, first: int, stop: int, workers: int) -> list[tuple[bytes, bytes]]:
     """The bytes of the micro-batches of the steps first .. stop-1 as they come out of the loader."""
-    batches = Loader(reader, rows, first, stop, workers, 2, CPU).started()
+    batches = WorkerBatches(reader, rows, first, stop, workers, 2, CPU).started()
     return [(batch.hr.numpy().tobytes(), batch.input.numpy().tobytes()) for batch in batches]
 
 
@@ -203,7 +205,7 @@ def test_a_patch_as_large_as_the_image_is_the_image(planted: Path) -> None:
 
 def test_an_npy_image_is_a_view_into_the_mapped_tar(shards: Path) -> None:
     folder = open_shards(shards / "scale_2x")
-    record = folder.train[0]
+    record = folder.train.records[0]
     mapped = MappedShard(folder.tar(record), record.samples)
     image = mapped.image(0, "hr", "npy", 64)
     assert not image.flags.owndata and not image.flags.writeable
@@ -249,7 +251,7 @@ def test_workers_start_no_threads_and_their_memory_does_not_grow_over_50_epochs(
     """Anonymous memory (what is not a mapped file) after 5 epochs and after 50, of both workers."""
     reader = reader_of(shards / "scale_2x", 32)
     steps = reader.schedule.num_steps(51)
-    batches = Loader(reader, Rows(8), 0, steps, 2, 2, CPU).started()
+    batches = WorkerBatches(reader, Rows(8), 0, steps, 2, 2, CPU).started()
     early = late = {}
     for number, _ in enumerate(batches):
         if number == steps * 5 // 51:
@@ -280,11 +282,11 @@ def anonymous_bytes_of_workers() -> dict[int, int]:
 
 
 def test_a_killed_worker_is_an_error_and_not_a_hang(shards: Path) -> None:
-    batches = Loader(reader_of(shards / "scale_2x", 32), Rows(8), 0, 10**6, 2, 2, CPU).started()
+    batches = WorkerBatches(reader_of(shards / "scale_2x", 32), Rows(8), 0, 10**6, 2, 2, CPU).started()
     next(batches)
     for worker in workers():
         os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(RunError, match=r"a data worker died .*take fewer --workers or a smaller --prefetch"):
+    with pytest.raises(WorkerDiedError, match=r"a data worker died .*take fewer `workers` or a smaller `prefetch`"):
         for _ in islice(batches, 1000):
             pass
 
@@ -298,6 +300,6 @@ def test_a_shard_that_goes_away_in_the_middle_is_named(photos: Path, tmp_path: P
 
 
 def test_batches_are_tensors_of_bytes(shards: Path) -> None:
-    batch = next(Loader(reader_of(shards / "scale_2x", 32), Rows(8), 0, 2, 1, 2, CPU).started())
+    batch = next(WorkerBatches(reader_of(shards / "scale_2x", 32), Rows(8), 0, 2, 1, 2, CPU).started())
     assert batch.hr.dtype == batch.input.dtype == torch.uint8
     assert batch.hr.shape == (8, 32, 32, 3) and batch.input.shape == (8, 16, 16, 3) and batch.damaged == ()

@@ -22,15 +22,15 @@ from shardgen.shard.writer import ShardWriter
 from srshards.format import MANIFEST_NAME, ShardRecord, dump_json, image_names, sample_key, shard_name
 from srshards.imaging import codec as codecs
 from srshards.loader import batches as batches_room
-from srshards.loader.batches import BatchReader, Damage, DamagedRow, Patches
-from srshards.loader.resident import ResidentSamples, resident_bytes
-from srshards.loader.source import Batch
-from srshards.loader.workers import Loader
+from srshards.loader.batches import BatchReader, DamagedRow, DamagedSample, Patches
+from srshards.loader.resident import ResidentBatches, resident_bytes
+from srshards.loader.source import PatchBatch
+from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Rows
 from srshards.sampling.patches import NUM_TURNS, PatchGrid
-from srshards.sampling.schedule import Draws, Schedule
-from srshards.shards.folder import open_shards
+from srshards.sampling.schedule import BatchSamples, Schedule
 from srshards.shards.mapped import MappedShard
+from srshards.shards.opening import open_shards
 from srshards.terminal.sizes import format_bytes
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
@@ -115,9 +115,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 def reader_of(folder: Path, times: int = 1, input_name: str = "lr", batch: int = BATCH) -> BatchReader:
     shards = open_shards(folder)
-    schedule = Schedule([r.samples for r in shards.train], [r.bytes for r in shards.train], SEED, batch, times)
+    schedule = Schedule(
+        [r.samples for r in shards.train.records], [r.bytes for r in shards.train.records], SEED, batch, times
+    )
     grid = PatchGrid(HR_PX, SCALE, PATCH_PX, SCALE if input_name == "lr" else 1)
-    tars = [(shards.tar(record), record.samples) for record in shards.train]
+    tars = [(shards.tar(record), record.samples) for record in shards.train.records]
     return BatchReader(tars, shards.codec, schedule, grid, shards.inputs(input_name), SEED)
 
 
@@ -128,11 +130,11 @@ def read(reader: BatchReader, steps: range) -> tuple[Patches, tuple[DamagedRow, 
     return to, reader.read(steps, rows, to)
 
 
-def resident(reader: BatchReader, rows: Rows, first: int, stop: int) -> list[Batch]:
-    return list(ResidentSamples(reader, rows, first, stop, CPU).started())
+def resident(reader: BatchReader, rows: Rows, first: int, stop: int) -> list[PatchBatch]:
+    return list(ResidentBatches(reader, rows, first, stop, CPU).started())
 
 
-def as_bytes(found: list[Batch]) -> list[tuple[bytes, bytes]]:
+def as_bytes(found: list[PatchBatch]) -> list[tuple[bytes, bytes]]:
     return [(batch.hr.numpy().tobytes(), batch.input.numpy().tobytes()) for batch in found]
 
 
@@ -144,7 +146,7 @@ def test_in_any_n_epochs_in_a_row_a_sample_shows_each_of_n_variants_once(
     count: int, seed: int, epoch: int, number: int
 ) -> None:
     epochs = np.arange(epoch, epoch + count)
-    shown = Draws(epochs, np.full(count, number)).variants(seed, count)
+    shown = BatchSamples(epochs, np.full(count, number)).variants(seed, count)
     assert sorted(shown.tolist()) == list(range(count))
 
 
@@ -166,14 +168,14 @@ def test_the_steps_of_a_run_show_each_variant_of_each_sample_equally_often(
 
 
 def test_which_variant_is_shown_is_for_ever_and_depends_on_the_seed() -> None:
-    draws = Draws(np.zeros(12, np.int64), np.arange(12))
+    draws = BatchSamples(np.zeros(12, np.int64), np.arange(12))
     assert draws.variants(SEED, 5).tolist() == PINNED  # a resumed run must see the same variants
     assert draws.variants(SEED + 1, 5).tolist() != PINNED
 
 
 def test_samples_begin_with_all_variants_evenly_and_whatever_their_turn_is() -> None:
     count = 20_000
-    draws = Draws(np.full(count, 7), np.arange(count))
+    draws = BatchSamples(np.full(count, 7), np.arange(count))
     turns = [cut.turn for cut in PatchGrid(HR_PX, SCALE, PATCH_PX, SCALE).cuts(SEED, draws)]
     found = Counter(zip(draws.variants(SEED, 4).tolist(), turns, strict=True))
     expected = count / (4 * NUM_TURNS)
@@ -330,7 +332,7 @@ def test_the_memory_that_is_said_is_the_memory_that_the_device_gives(
     made: Callable[..., Path], input_name: str, variants: int
 ) -> None:
     reader = reader_of(made(3), 1, input_name)
-    images = ResidentSamples(reader, Rows(BATCH), 0, 1, CPU)._load()
+    images = ResidentBatches(reader, Rows(BATCH), 0, 1, CPU)._load()
     said = resident_bytes(reader.grid, NUM_SAMPLES, variants)
     assert sum(tensor.numel() * tensor.element_size() for tensor in images) == said
     assert said == NUM_SAMPLES * 3 * (32 * 32 + (3 * 16 * 16 if input_name == "lr" else 32 * 32))
@@ -376,7 +378,7 @@ def test_a_damaged_variant_is_replaced_by_that_of_the_next_sound_sample_from_any
         assert [(step, row, damage.number) for step, row, damage in damaged] == expected
     assert seen == stands_in.keys()
     rows = Rows(3, micro_batches=2)
-    ring = list(Loader(reader, rows, 0, 42, 0, 2, CPU).started())
+    ring = list(WorkerBatches(reader, rows, 0, 42, 0, 2, CPU).started())
     device = resident(reader, rows, 0, 42)
     assert [batch.damaged for batch in device] == [batch.damaged for batch in ring]
     assert any(batch.damaged for batch in ring) and not all(batch.damaged for batch in ring)
@@ -390,7 +392,7 @@ def test_a_variant_that_is_missing_is_damage_and_named(tmp_path: Path) -> None:
         tmp_path / "s", 3, edit=lambda number, members: members.pop("lr2.npy") if number == 16 else None
     )
     _, damaged = read(reader_of(folder, batch=NUM_SAMPLES), range(3))
-    assert [damage for _, _, damage in damaged] == [Damage(16, "train-000001.tar: sample 3 has no lr2.npy")]
+    assert [damage for _, _, damage in damaged] == [DamagedSample(16, "train-000001.tar: sample 3 has no lr2.npy")]
 
 
 def test_a_run_names_a_damaged_variant_in_its_journal_and_goes_on(
@@ -497,7 +499,7 @@ def test_resident_samples_that_do_not_fit_count_their_variants(
 ) -> None:
     """Memory for one variant, with some to spare for training, is not enough for eight."""
     needed = resident_bytes(PatchGrid(32, 2, 16, 2), NUM_SAMPLES, 1)
-    monkeypatch.setattr("trainer.training.checks.available_memory_bytes", lambda: 1.3 * needed)
+    monkeypatch.setattr("srshards.loader.memory.available_memory_bytes", lambda: 1.3 * needed)
     words = ("--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 1, "--resident")
     assert trainer("--shards", made(1), *words).code == 0
     done = trainer("--shards", made(8), *words)

@@ -22,6 +22,7 @@ from trainer.commands.options import OPTIONS
 from trainer.commands.report import report_command
 from trainer.commands.upscale import upscale_command
 from trainer.distributed.rank import RankInfo, ReportedByRank0
+from trainer.messages import with_options
 
 _COMPLETION = "_TRAINER_COMPLETE"  # the shell asks in this variable
 
@@ -35,7 +36,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except ReportedByRank0 as error:
         code = error.exit_code
     except (ReportedError, StoreError) as error:
-        click.echo(f"Error: {explained(str(error), error)}", err=True)
+        click.echo(f"Error: {with_options(explained(str(error), error))}", err=True)
         code = error.exit_code
     except click.ClickException as error:
         error.show()

@@ -1,23 +1,14 @@
-"""This project's loader, as `trainer/run.py` makes it. The only module here that imports the project.
+"""This project's loader. The only module here that imports the project.
 
 The store is a folder of shards that `shardgen generate` made.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Literal, cast
 
-import torch
-
+import srshards
 from benchmarks.peers.task import Batch, Task
-from srshards.loader.batches import BatchReader
-from srshards.loader.workers import Loader
-from srshards.sampling.chunks import Rows
-from srshards.sampling.patches import NUM_TURNS, PatchGrid
-from srshards.sampling.schedule import Schedule
-from srshards.shards.folder import open_shards
-from trainer.training.config import TrainConfig
 
-_SEED = 0
 _ENDLESS = 10**9
 
 
@@ -27,33 +18,24 @@ def prepare(task: Task) -> None:
 
 def batches(task: Task) -> Iterator[Batch]:
     """Endless batches."""
-    for batch in make_loader(task, _ENDLESS).started():
-        yield batch.hr, batch.input
+    with make_loader(task) as loader:
+        for batch in loader.steps(0, _ENDLESS):
+            yield batch.hr, batch.input
 
 
-def make_loader(task: Task, stop: int) -> Loader:
-    """The loader of batches 0 .. stop-1."""
-    folder = open_shards(Path(task.store))
-    schedule = Schedule(
-        [record.samples for record in folder.train],
-        [record.bytes for record in folder.train],
-        _SEED,
+def make_loader(task: Task) -> srshards.PatchLoader:
+    """The loader of the task's batches."""
+    return srshards.PatchLoader(
+        srshards.open(task.store),
+        task.patch,
         task.batch,
-        task.crops,
+        input=cast(Literal["lr", "up"], task.input),
+        workers=task.workers,
+        patches_per_sample=task.crops,
+        augment=task.variant == "turned",  # no peer turns its patches
     )
-    size = folder.scale if task.input == "lr" else 1
-    turns = NUM_TURNS if task.variant == "turned" else 1  # no peer turns its patches
-    reader = BatchReader(
-        shards=[(folder.tar(record), record.samples) for record in folder.train],
-        codec=folder.codec,
-        schedule=schedule,
-        grid=PatchGrid(folder.hr_size, folder.scale, task.patch, size, turns),
-        input_names=folder.inputs(task.input),
-        seed=_SEED,
-    )
-    return Loader(reader, Rows(task.batch), 0, stop, task.workers, TrainConfig.prefetch, torch.device("cpu"))
 
 
 def samples_per_epoch(task: Task) -> int:
     """Triplets of the training split."""
-    return open_shards(Path(task.store)).num_samples("train")
+    return len(srshards.open(task.store).train)

@@ -11,7 +11,7 @@ import numpy as np
 from srshards.format import Address
 from srshards.imaging.pixels import Pixels
 from srshards.sampling.patches import Cut, PatchGrid
-from srshards.sampling.schedule import Draws, Schedule
+from srshards.sampling.schedule import BatchSamples, Schedule
 from srshards.shards.mapped import DamagedMember, MappedShard
 
 # Maps cost address space and an open index; a block has about eight shards of the usual size. A view costs 1 KB.
@@ -24,8 +24,13 @@ _COLD_FOR = 64  # and when it is not there, so many chunks are read ahead
 OpenShard = Callable[[Path, int, bool], MappedShard]  # MappedShard itself, or what takes its arguments
 
 
-class Damage(NamedTuple):
-    """A sample that could not be used, and why; the next sound one by number took its place."""
+class DamagedSample(NamedTuple):
+    """A training sample that could not be used, and why; the next sound one by number took its place.
+
+    >>> damaged = DamagedSample(7, "train-000000.tar: 000000000007.hr.npy: expected 64x64x3 px, found other bytes")
+    >>> damaged.number
+    7
+    """
 
     number: int
     reason: str
@@ -36,7 +41,7 @@ class DamagedRow(NamedTuple):
 
     step: int
     row: int
-    damage: Damage
+    damage: DamagedSample
 
 
 class Patches(NamedTuple):
@@ -46,7 +51,7 @@ class Patches(NamedTuple):
     input: Pixels
 
 
-class Crop(NamedTuple):
+class PatchSpec(NamedTuple):
     """What a row of a batch is: a sample's number, which of its inputs is shown, and the place to cut."""
 
     number: int
@@ -122,24 +127,24 @@ class BatchReader:
             last = last_variant = -1
             for step, (number, variant, cut) in enumerate(of_steps):
                 if number != last or variant != last_variant:
-                    found: list[Damage] = []
+                    found: list[DamagedSample] = []
                     hr, small = self._views[variant].get(number) or self.sound_images(number, variant, found)
                     damaged += [DamagedRow(step, row, damage) for damage in found]
                     last, last_variant = number, variant
                 self.grid.cut(hr, small, cut, to.hr[step, row], to.input[step, row])
         return tuple(damaged)
 
-    def crops(self, steps: range, rows: range) -> list[list[Crop]]:
+    def crops(self, steps: range, rows: range) -> list[list[PatchSpec]]:
         """What these rows of the global batch of each step are."""
         if not steps:
             return []
         epochs, numbers = zip(*(self.schedule.batch(step, rows.start, rows.stop) for step in steps), strict=True)
-        draws = Draws(np.concatenate(epochs), np.concatenate(numbers))
+        draws = BatchSamples(np.concatenate(epochs), np.concatenate(numbers))
         variants = draws.variants(self._seed, len(self.input_names))
-        crops = list(map(Crop, draws.numbers.tolist(), variants.tolist(), self.grid.cuts(self._seed, draws)))
+        crops = list(map(PatchSpec, draws.numbers.tolist(), variants.tolist(), self.grid.cuts(self._seed, draws)))
         return [crops[first : first + len(rows)] for first in range(0, len(crops), len(rows))]
 
-    def sound_images(self, number: int, variant: int, damaged: list[Damage]) -> tuple[Pixels, Pixels]:
+    def sound_images(self, number: int, variant: int, damaged: list[DamagedSample]) -> tuple[Pixels, Pixels]:
         """HR image and a variant of the input image of a sample, or of the next sample where these two are sound.
 
         Those that are passed over are added to `damaged`.
@@ -149,7 +154,7 @@ class BatchReader:
             try:
                 images = self._images(candidate, variant)
             except DamagedMember as error:
-                damaged.append(Damage(candidate, str(error)))
+                damaged.append(DamagedSample(candidate, str(error)))
                 continue
             if offset == 0 and self.codec == "npy" and sum(map(len, self._views)) < _MAX_VIEWS:
                 self._views[variant][number] = images
@@ -201,7 +206,7 @@ class BatchReader:
                 known[name] = images.image(place, name, self.codec, size)
         return known["hr"], known[input_name]
 
-    def _is_cold(self, crops: list[list[Crop]]) -> bool:
+    def _is_cold(self, crops: list[list[PatchSpec]]) -> bool:
         """Whether the disk is needed, now or lately: some crops of a chunk are looked at.
 
         To ask for all of them to be read ahead would cost a third of the time of copying them, where they are in memory
@@ -219,7 +224,7 @@ class BatchReader:
                 break
         return self._cold_for > 0
 
-    def _read_ahead(self, crop: Crop) -> None:
+    def _read_ahead(self, crop: PatchSpec) -> None:
         shard, place = self.schedule.shard_of(crop.number)
         for name in ("hr", self.input_names[crop.variant]):
             self._shard(shard).read_ahead(place, name, self.codec, *self.grid.height_of(crop.cut))

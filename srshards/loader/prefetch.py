@@ -13,23 +13,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from srshards.errors import ArgumentError
 from srshards.format import ShardRecord
 from srshards.loader.ring import Ring
-from srshards.loader.source import Batch, Source
+from srshards.loader.source import PatchBatch, Source
 from srshards.process.fork_server import GROUP_SIGNALS, end_with_parent, start_fork_server
 from srshards.sampling.schedule import Schedule
 from srshards.shards.cache_folder import NoRoomError
 from srshards.shards.cached import CachedShards
+from srshards.terminal.sizes import format_bytes
 
 _DOWNLOADS_AT_ONCE = 4
 _LOOK_EVERY_S = 0.1
 _NO_ROOM_PAUSE_S = 2.0
 _STEP_BYTES = 8
+_INDEX_SHARE = 0.01  # of a shard's bytes, about: what lies beside it in a cache
 
 
 @dataclass(frozen=True)
-class Ahead:
-    """Which shards a training of `stop` steps needs soon.
+class PrefetchWindow:
+    """Which shards a training of `stop` steps needs soon: those that workers may be reading, and the next ones.
 
     `records` are those of the schedule. Workers read up to `steps` ahead of training.
     """
@@ -57,15 +60,31 @@ class Ahead:
         return min(total, 2 * block + total * self.schedule.position(self.steps) // self.schedule.num_samples)
 
 
-class FetchedAhead:
-    """A source of batches whose shards another process fetches ahead, from step `first` on."""
+def cache_bytes(cached: CachedShards, num_bytes: int) -> int:
+    """What so many bytes of shards take in a cache, with their indices and what one of them is decoded from."""
+    needed = num_bytes + (cached.largest_bytes() if cached.is_decoded else 0)
+    return needed + int(_INDEX_SHARE * needed)
+
+
+def check_cache(cached: CachedShards, needed: int) -> None:
+    """ArgumentError when a cache may not hold so many bytes."""
+    if needed > cached.cache.limit:
+        raise ArgumentError(
+            f"the cache {cached.cache.path} may have {format_bytes(cached.cache.limit)}, but the shards that have to "
+            f"be there at once take {format_bytes(needed)}: give it {-(-needed // 10**6)}MB or more, on a disk with so "
+            "much room"
+        )
+
+
+class PrefetchedBatches:
+    """The batches of a source, from step `first` on, whose shards another process fetches in advance."""
 
     def __init__(
-        self, source: Source, shards: CachedShards, ahead: Ahead, first: int, batches_per_step: int = 1
+        self, source: Source, shards: CachedShards, window: PrefetchWindow, first: int, batches_per_step: int = 1
     ) -> None:
         self._source = source
         self._shards = shards
-        self._ahead = ahead
+        self._window = window
         self._first = first
         self._batches_per_step = batches_per_step
 
@@ -73,7 +92,7 @@ class FetchedAhead:
     def wait_s(self) -> float:
         return self._source.wait_s
 
-    def started(self) -> Iterator[Batch]:
+    def started(self) -> Iterator[PatchBatch]:
         """The batches, in order. Returns when the first one is there."""
         batches = self._running()
         next(batches)  # what is begun is ended with it, also when nothing else is taken from it
@@ -84,7 +103,7 @@ class FetchedAhead:
         memory = Ring(1, _STEP_BYTES)
         step = _step(memory)
         step[0] = self._first
-        arguments = (self._shards, self._ahead, memory)
+        arguments = (self._shards, self._window, memory)
         context = start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
         process = context.Process(target=_fetch, args=arguments, name="fetcher", daemon=True)
         process.start()
@@ -105,25 +124,25 @@ def _step(memory: Ring) -> npt.NDArray[np.int64]:
     return memory.slot(0).view(np.int64)
 
 
-def _fetch(shards: CachedShards, ahead: Ahead, memory: Ring) -> None:
+def _fetch(shards: CachedShards, window: PrefetchWindow, memory: Ring) -> None:
     """What the process does until training ends it."""
     end_with_parent()
     step = _step(memory)
     with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
-        fetcher = Fetcher(shards, ahead, pool)
+        fetcher = ShardFetcher(shards, window, pool)
         while True:
             sleep(_LOOK_EVERY_S if fetcher.look(int(step[0])) else _NO_ROOM_PAUSE_S)
 
 
-class Fetcher:
+class ShardFetcher:
     """Asks for each shard once while it is wanted, also when it does not come, or does not stay.
 
     Runs that share a cache too small for them all would otherwise take the room from each other, for ever.
     """
 
-    def __init__(self, shards: CachedShards, ahead: Ahead, pool: Executor) -> None:
+    def __init__(self, shards: CachedShards, window: PrefetchWindow, pool: Executor) -> None:
         self._shards = shards
-        self._ahead = ahead
+        self._window = window
         self._pool = pool
         self._under_way: dict[str, Future[None]] = {}
         self._asked: set[str] = set()
@@ -135,7 +154,7 @@ class Fetcher:
             if isinstance(self._under_way.pop(name).exception(), NoRoomError):
                 self._asked.discard(name)
                 has_room = False
-        wanted = {self._shards.name(record): record for record in self._ahead.wanted(step)}
+        wanted = {self._shards.name(record): record for record in self._window.wanted(step)}
         self._asked.intersection_update(wanted)
         for name, record in wanted.items():
             is_new = not (name in self._under_way or name in self._asked or self._shards.cache.has(name))

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from srshards.errors import UsageError
-from srshards.loader.batches import BatchReader, Crop, Damage
-from srshards.loader.source import Batch
+from srshards.errors import ArgumentError
+from srshards.loader.batches import BatchReader, DamagedSample, PatchSpec
+from srshards.loader.source import PatchBatch
 from srshards.process.resources import is_out_of_memory
 from srshards.sampling.chunks import Rows
 from srshards.sampling.patches import NUM_TURNS, PatchGrid, lattice
@@ -31,8 +31,8 @@ def drawing_bytes(rows: Rows) -> int:
     return _STEPS_AT_A_TIME * rows.per_step * _BYTES_PER_CROP
 
 
-class ResidentSamples:
-    """Iterates over the batches of the steps first .. stop-1. RunError when a shard cannot be read, UsageError when
+class ResidentBatches:
+    """Iterates over the batches of the steps first .. stop-1. RunError when a shard cannot be read, ArgumentError when
     the samples do not fit.
 
     The time spent waiting is that of drawing the crops: the device has nothing new to do meanwhile.
@@ -46,9 +46,9 @@ class ResidentSamples:
         self._device = device
         self._variants = len(reader.input_names)
         # By the number of the sample and the variant that was asked for.
-        self._damaged: dict[tuple[int, int], tuple[Damage, ...]] = {}
+        self._damaged: dict[tuple[int, int], tuple[DamagedSample, ...]] = {}
 
-    def started(self) -> Iterator[Batch]:
+    def started(self) -> Iterator[PatchBatch]:
         """The batches, in order. Returns when all samples are on the device."""
         grid = self._reader.grid
         try:
@@ -57,8 +57,8 @@ class ResidentSamples:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise UsageError(
-                f"--resident: the samples do not fit into {self._device}'s memory; leave it out"
+            raise ArgumentError(
+                f"`resident`: the samples do not fit into {self._device}'s memory; leave it out"
             ) from error
         return self._batches(
             _Images(hr, grid.scale, grid.patch), _Images(small, grid.scale // grid.input_scale, grid.input_patch)
@@ -78,7 +78,7 @@ class ResidentSamples:
                 self._reader.read_images_ahead(range(number, min(number + 2 * _READ_AHEAD, count)))
             missing_hr = True
             for variant in range(self._variants):
-                damaged: list[Damage] = []
+                damaged: list[DamagedSample] = []
                 hr_image, input_image = self._reader.sound_images(number, variant, damaged)
                 if damaged:
                     self._damaged[number, variant] = tuple(damaged)
@@ -90,7 +90,7 @@ class ResidentSamples:
         self._reader.close()
         return hr, small
 
-    def _batches(self, hr: "_Images", small: "_Images") -> Iterator[Batch]:
+    def _batches(self, hr: "_Images", small: "_Images") -> Iterator[PatchBatch]:
         rows = self._rows.of_step
         for start in range(self._steps.start, self._steps.stop, _STEPS_AT_A_TIME):
             start_s = perf_counter()
@@ -104,16 +104,16 @@ class ResidentSamples:
             self.wait_s += perf_counter() - start_s
             for first in range(0, len(crops), self._rows.batch):
                 batch = slice(first, first + self._rows.batch)
-                yield Batch(
+                yield PatchBatch(
                     hr.gather(hr_corners[batch]), small.gather(small_corners[batch]), self._damage(crops[batch])
                 )
 
-    def _replaced(self, crop: Crop) -> Crop:
+    def _replaced(self, crop: PatchSpec) -> PatchSpec:
         """The same place in the sample that the ring puts in the place of this one, which may be damaged."""
         passed_over = len(self._damaged.get(crop[:2], ()))
         return crop._replace(number=(crop.number + passed_over) % self._reader.schedule.num_samples)
 
-    def _damage(self, crops: list[Crop]) -> tuple[Damage, ...]:
+    def _damage(self, crops: list[PatchSpec]) -> tuple[DamagedSample, ...]:
         if not self._damaged:
             return ()
         return tuple(damage for crop in crops for damage in self._damaged.get(crop[:2], ()))

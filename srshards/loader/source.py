@@ -5,18 +5,23 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from srshards.loader.batches import Damage
+from srshards.loader.batches import DamagedSample
 
 
-class Batch(NamedTuple):
-    """N x p x p x 3 uint8 HR patches and N x q x q x 3 uint8 input patches, on the device.
+class PatchBatch(NamedTuple):
+    """A batch of `PatchLoader`: N x p x p x 3 HR and N x q x q x 3 input patches, uint8 RGB, on its device.
 
-    On a CPU they may lie in a ring: they are there until the next batch is taken. `damaged` samples were replaced.
+    On a CPU they are there until the next batch is taken. Other samples stand in the place of `damaged` ones.
+
+    >>> with PatchLoader(shards, patch_size=16, batch_size=4, input="up", workers=0) as loader:
+    ...     hr, up, damaged = next(iter(loader))
+    >>> hr.shape, up.shape, damaged
+    (torch.Size([4, 16, 16, 3]), torch.Size([4, 16, 16, 3]), ())
     """
 
     hr: torch.Tensor
     input: torch.Tensor
-    damaged: tuple[Damage, ...]
+    damaged: tuple[DamagedSample, ...]
 
 
 class Source(Protocol):
@@ -25,5 +30,5 @@ class Source(Protocol):
     @property
     def wait_s(self) -> float: ...
 
-    def started(self) -> Iterator[Batch]:
+    def started(self) -> Iterator[PatchBatch]:
         """The batches of a run, in order. Returns when the first one is there, or needs no more than the others."""

@@ -5,8 +5,8 @@ number, so order, workers and resuming cannot change what is in it. What comes b
 """
 
 import multiprocessing
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from itertools import chain
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -15,15 +15,16 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from srshards.errors import ReportedError, RunError, UsageError
-from srshards.loader.batches import BatchReader, Damage, DamagedRow
+from srshards.errors import ArgumentError, ReportedError, WorkerDiedError
+from srshards.loader.batches import BatchReader, DamagedRow, DamagedSample
+from srshards.loader.memory import LESS_FOR_WORKERS
 from srshards.loader.queues import with_pipes
-from srshards.loader.ring import FreeSlots, Ring
-from srshards.loader.source import Batch
+from srshards.loader.ring import FreeSlots, Ring, nothing
+from srshards.loader.source import PatchBatch
 from srshards.loader.transfer import Transfer
 from srshards.process.fork_server import GROUP_SIGNALS, end_with_parent, start_fork_server
 from srshards.process.limits import too_many_workers
-from srshards.sampling.chunks import LESS_FOR_WORKERS, Chunks, Rows
+from srshards.sampling.chunks import Chunks, Rows
 from srshards.shards.mapped import reading
 from srshards.terminal.sizes import format_bytes
 
@@ -68,12 +69,12 @@ class _ChunkReader(Dataset[Any]):
             return _Failure(error)
 
 
-class Loader:
+class WorkerBatches:
     """Iterates over the batches of the steps first .. stop-1 and keeps account of the time spent waiting for them.
 
-    Each iteration has a ring of its own: no other one can change what is in a batch. Taking a batch raises UsageError
-    when there is no memory for the ring, RunError when a shard cannot be read or a worker died, MemoryError when memory
-    is short.
+    Each iteration has a ring of its own: no other one can change what is in a batch. Taking a batch raises
+    ArgumentError when there is no memory for the ring or no worker can be started, RunError when a shard cannot be
+    read, WorkerDiedError when a worker died, MemoryError when memory is short.
     """
 
     def __init__(
@@ -94,62 +95,67 @@ class Loader:
         self._workers = workers
         self._device = device
 
-    def started(self) -> Iterator[Batch]:
+    def started(self) -> Iterator[PatchBatch]:
         """The batches, in order. Returns when the first one is there: what the workers' start takes is not waiting."""
         batches = self._batches()
         first = next(batches, None)
         self.wait_s = 0.0
         return batches if first is None else chain([first], batches)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[PatchBatch]:
         slots = self._chunks.num_slots(self._workers)
         try:
             ring, free = Ring(slots, self._chunks.num_bytes), FreeSlots(slots)
         except OSError as error:
-            raise UsageError(
+            raise ArgumentError(
                 f"there are no {format_bytes(slots * self._chunks.num_bytes)} for batches ({error.strerror}); "
                 f"{LESS_FOR_WORKERS}"
             ) from error
         transfer = Transfer(ring, self._device)
         rows = self._rows.batch
         try:
-            for filled in self._filled(ring, free):
-                start_s = perf_counter()
-                host = self._reader.lay_out(ring.slot(filled.slot), filled.steps, self._rows.per_step)
-                (hr, small), wait = transfer.send((torch.from_numpy(host.hr), torch.from_numpy(host.input)))
-                patches = zip(*(torch.split(images.flatten(0, 1), rows) for images in (hr, small)), strict=True)
-                self.wait_s += perf_counter() - start_s
-                for number, (batch_hr, batch_input) in enumerate(patches):
-                    yield Batch(batch_hr, batch_input, self._damage(filled.damaged, number))
-                free.give_back(filled.slot, wait)
+            with closing(self._filled(ring, free)) as chunks:
+                for filled in chunks:
+                    start_s = perf_counter()
+                    host = self._reader.lay_out(ring.slot(filled.slot), filled.steps, self._rows.per_step)
+                    (hr, small), wait = transfer.send((torch.from_numpy(host.hr), torch.from_numpy(host.input)))
+                    patches = zip(*(torch.split(images.flatten(0, 1), rows) for images in (hr, small)), strict=True)
+                    self.wait_s += perf_counter() - start_s
+                    for number, (batch_hr, batch_input) in enumerate(patches):
+                        yield PatchBatch(batch_hr, batch_input, self._damage(filled.damaged, number))
+                    free.give_back(filled.slot, wait)
         finally:
             transfer.close()
 
-    def _damage(self, damaged: tuple[DamagedRow, ...], batch: int) -> tuple[Damage, ...]:
+    def _damage(self, damaged: tuple[DamagedRow, ...], batch: int) -> tuple[DamagedSample, ...]:
         """What is damaged in a micro-batch of a chunk."""
         step, part = divmod(batch, self._rows.micro_batches)
         return tuple(each.damage for each in damaged if (each.step, each.row // self._rows.batch) == (step, part))
 
-    def _filled(self, ring: Ring, free: FreeSlots) -> Iterator[_Filled]:
+    def _filled(self, ring: Ring, free: FreeSlots) -> Generator[_Filled, None, None]:
         with _death_explained():
             chunks = iter(self._data_loader(ring, free))
-        while True:
-            start_s = perf_counter()
-            with _death_explained():
-                filled = next(chunks, None)
-            if filled is None:
-                return
-            if isinstance(filled, _Failure):
-                raise filled.error
-            self.wait_s += perf_counter() - start_s
-            yield filled
+        try:
+            while True:
+                start_s = perf_counter()
+                with _death_explained():
+                    filled = next(chunks, None)
+                if filled is None:
+                    return
+                if isinstance(filled, _Failure):
+                    raise filled.error
+                self.wait_s += perf_counter() - start_s
+                yield filled
+        finally:
+            # Otherwise workers live for as long as the traceback of an error is kept.
+            getattr(chunks, "_shutdown_workers", nothing)()
 
     def _data_loader(self, ring: Ring, free: FreeSlots) -> "DataLoader[Any]":
         for_workers: dict[str, Any] = {}
         if self._workers:
             _refuse_workers(self._workers)
             for_workers = {
-                "prefetch_factor": self._chunks.ahead,
+                "prefetch_factor": self._chunks.prefetch_factor,
                 "multiprocessing_context": with_pipes(start_fork_server("srshards.loader.workers", GROUP_SIGNALS)),
                 "worker_init_fn": _begin_worker,
             }
@@ -172,15 +178,26 @@ class Loader:
 
 
 def _refuse_workers(workers: int) -> None:
-    """UsageError when the system does not give what the workers and this process talk through."""
-    if reason := too_many_workers(workers, _FILES_PER_WORKER):
-        raise UsageError(reason)
+    """ArgumentError when the system does not give what the workers and this process talk through.
+
+    RuntimeError when this process is none that may start them.
+    """
+    here = multiprocessing.current_process()
+    if getattr(here, "_inheriting", False):
+        raise RuntimeError(
+            "a data worker has begun to run the main module again, which starts data workers of its own: put what is "
+            'to run once under `if __name__ == "__main__":`, or take `workers` 0'
+        )
+    if here.daemon:
+        raise RuntimeError(f"{here.name} is a daemonic process, which may not start data workers: take `workers` 0")
+    if reason := too_many_workers(workers, _FILES_PER_WORKER, "`workers`"):
+        raise ArgumentError(reason)
     try:
         multiprocessing.Lock()
     except OSError as error:
-        raise UsageError(
+        raise ArgumentError(
             f"workers need semaphores, which cannot be made in /dev/shm ({error.strerror or error}): make it writable, "
-            "or take --workers 0"
+            "or take `workers` 0"
         ) from error
 
 
@@ -195,14 +212,14 @@ def _as_it_is(item: Any) -> Any:
 
 @contextmanager
 def _death_explained() -> Iterator[None]:
-    """RunError for what `DataLoader` raises when a worker is dead, or its end of a socket."""
+    """WorkerDiedError for what `DataLoader` raises when a worker is dead, or its end of a socket."""
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:
         if isinstance(error, RuntimeError) and "DataLoader" not in str(error):  # of the device, say
             raise
         said = str(error).strip().splitlines() or [type(error).__name__]
-        raise RunError(
-            f"a data worker died ({said[0]}). If the system killed it for want of memory, take fewer --workers or a "
-            "smaller --prefetch"
+        raise WorkerDiedError(
+            f"a data worker died ({said[0]}). If the system killed it for want of memory, take fewer `workers` or a "
+            "smaller `prefetch`"
         ) from error

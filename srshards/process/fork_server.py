@@ -33,7 +33,7 @@ def start_fork_server(preload: str, ignored: Sequence[signal.Signals]) -> ForkSe
     former = {name: os.environ.get(name) for name in _THREAD_COUNTS}
     os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
     try:
-        with _short_temporary_folder(), signals_ignored_by_children(*ignored):
+        with _short_temporary_folder(), _kept_from_children(ignored):
             forkserver.ensure_running()
     finally:
         for name, value in former.items():
@@ -71,6 +71,20 @@ def _exit_after(wait: Callable[[], object]) -> None:
 def _wait_for_sigterm(sender: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != sender:
         pass
+
+
+@contextmanager
+def _kept_from_children(signals: Sequence[signal.Signals]) -> Iterator[None]:
+    """Processes that are started inside do not end by these signals."""
+    if threading.current_thread() is threading.main_thread():
+        with signals_ignored_by_children(*signals):
+            yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # is inherited; only the main thread may ignore signals
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 @contextmanager

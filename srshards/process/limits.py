@@ -79,8 +79,11 @@ def signals_ignored_by_children(*numbers: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
-def too_many_workers(workers: int, files_each: int) -> str | None:
-    """Why so many cannot be started, when this process may not open the files that it needs to talk to them."""
+def too_many_workers(workers: int, files_each: int, option: str = "--workers") -> str | None:
+    """Why so many cannot be started, when this process may not open the files that it needs to talk to them.
+
+    `option` is what the user sets their number with.
+    """
     limit = _max_files()
     if limit == resource.RLIM_INFINITY:
         return None
@@ -89,7 +92,7 @@ def too_many_workers(workers: int, files_each: int) -> str | None:
         return None
     return (
         f"{workers} workers need more open files than the {limit:,} that this process may have: raise that limit "
-        f"(`ulimit -n`), or take --workers {max(0, spare // files_each)}"
+        f"(`ulimit -n`), or take {option} {max(0, spare // files_each)}"
     )
 
 

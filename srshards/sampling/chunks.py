@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from srshards.sampling.patches import PatchGrid
 
-LESS_FOR_WORKERS = "take fewer --workers, a smaller --prefetch, --batch-size, --grad-accum or --patches-per-sample"
-
 _CHUNK_BYTES = 32_000_000  # handing over is small beside filling this much
 
 
@@ -35,13 +33,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Chunks:
-    """A chunk is the batches of `size` steps in a row, `step_bytes` each; a worker has `ahead` of them to read.
+    """A chunk is the batches of `size` steps in a row, `step_bytes` each. A worker has `prefetch_factor` to read.
 
     Chunk n has the steps n * size .. (n + 1) * size - 1, whichever step a run begins with.
     """
 
     size: int
-    ahead: int
+    prefetch_factor: int
     step_bytes: int
 
     @classmethod
@@ -62,7 +60,7 @@ class Chunks:
 
     def num_slots(self, workers: int) -> int:
         """As many chunks as can be under way, and the one that is being looked at."""
-        return workers * self.ahead + 1
+        return workers * self.prefetch_factor + 1
 
     def numbers(self, first: int, stop: int) -> range:
         """The chunks that hold the steps first .. stop-1."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from srshards.imaging.pixels import Pixels
 from srshards.sampling.counter_rng import below, draw
-from srshards.sampling.schedule import Draws
+from srshards.sampling.schedule import BatchSamples
 
 NUM_TURNS = 8  # the symmetries of the square: four quarter turns, each with and without a flip
 
@@ -54,7 +54,7 @@ class PatchGrid:
         """Where a patch begins and ends, as shares of the height of the HR image or of the input's."""
         return cut.top * self.scale / self.hr, (cut.top * self.scale + self.patch) / self.hr
 
-    def cuts(self, seed: int, draws: Draws) -> list[Cut]:
+    def cuts(self, seed: int, draws: BatchSamples) -> list[Cut]:
         """One cut for each row of a batch."""
         places = (self.hr - self.patch) // self.scale + 1
         tops, lefts, turns = draw(seed, draws.epochs, draws.numbers, _TOP_LEFT_TURN)

@@ -4,14 +4,15 @@ Samples are numbered 0 .. N-1 through the shards in the order of the manifest. A
 
     shards permuted ─▶ grouped into blocks of some shards ─▶ samples permuted within a block
 
-so the shuffle is wide, and what is read at a time (a block) stays small enough for the page cache. The epochs stand one
-after the other on an endless line, and step n takes the n-th stretch of `global_batch` samples from it: every sample
-comes exactly once in every epoch, and what an epoch leaves over begins the next epoch's first batch. Nothing here knows
-about workers or ranks: a rank takes its rows of the global batch.
+so the shuffle is wide, and what is read at a time (a block) stays small enough for the page cache. The epochs follow
+one another in an infinite sequence, of which step n takes the n-th `global_batch` samples: every sample comes exactly
+once in every epoch, and what an epoch leaves over begins the next epoch's first batch. Nothing here knows about workers
+or ranks: a rank takes its rows of the global batch.
 
-Where decoding a sample is dear, K patches are cut from it at once, for K steps in a row: the line goes through K epochs
-at a time, and every stretch of it serves K steps, of which the j-th has the crops of the j-th of these epochs (data
-echoing: Choi et al., "Faster Neural Network Training with Data Echoing", 2019, echoed before augmentation).
+Where decoding a sample is costly, K patches are cut from it at once, for K steps in a row: the sequence goes through K
+epochs at a time, and the same `global_batch` samples serve K steps, of which the j-th has the crops of the j-th of
+these epochs (data echoing: Choi et al., "Faster Neural Network Training with Data Echoing", 2019, echoed before
+augmentation).
 
 Where a sample has N degradations of its HR image, each epoch shows the next one of them, from one that is drawn for the
 sample: every N epochs in a row it shows each exactly once.
@@ -38,7 +39,7 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
-class Draws(NamedTuple):
+class BatchSamples(NamedTuple):
     """Rows of a batch: which sample, and in which epoch, which decides its variant, its crop and its flips."""
 
     epochs: npt.NDArray[np.int64]
@@ -73,7 +74,7 @@ class Blocks:
 
 
 class Schedule:
-    """The endless line of samples.
+    """The infinite sequence of samples.
 
     `shard_samples` and `shard_bytes` are those of the training shards, in the manifest's order. So many steps in a row
     as `patches_per_sample` says have the same samples. A block is at most `block_bytes`, or one shard.
@@ -110,12 +111,7 @@ class Schedule:
         rounds = epochs // self.patches_per_sample
         return self.patches_per_sample * max(1, rounds * self.num_samples // self.global_batch)
 
-    def samples_left_out(self, epochs: int) -> int:
-        """At the very end, because they fill no batch."""
-        rounds, stretches = (count // self.patches_per_sample for count in (epochs, self.num_steps(epochs)))
-        return max(0, rounds * self.num_samples - stretches * self.global_batch)
-
-    def batch(self, step: int, first: int = 0, stop: int | None = None) -> Draws:
+    def batch(self, step: int, first: int = 0, stop: int | None = None) -> BatchSamples:
         """Rows first .. stop-1 of the global batch of a step (all of them by default)."""
         stretch, echo = divmod(step, self.patches_per_sample)
         start = stretch * self.global_batch
@@ -125,7 +121,7 @@ class Schedule:
         for number in range(int(rounds[0]), int(rounds[-1]) + 1):
             here = rounds == number
             numbers[here] = self._numbers(number, places[here])
-        return Draws(rounds * self.patches_per_sample + echo, numbers)
+        return BatchSamples(rounds * self.patches_per_sample + echo, numbers)
 
     def shard_of(self, number: int) -> tuple[int, int]:
         """The shard (its place in the manifest) that holds a sample, and the sample's place in it."""
@@ -133,7 +129,7 @@ class Schedule:
         return shard, number - self._starts[shard]
 
     def position(self, step: int) -> int:
-        """Where on the endless line the samples of a step begin."""
+        """Where in the sequence the samples of a step begin."""
         return step // self.patches_per_sample * self.global_batch
 
     def blocks_from(self, step: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:

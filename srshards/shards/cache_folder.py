@@ -22,7 +22,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import BinaryIO, NamedTuple
 
-from srshards.errors import RunError, UsageError
+from srshards.errors import ArgumentError, RunError
 from srshards.format import Address
 from srshards.storage.store import storage_of
 from srshards.terminal.sizes import format_bytes
@@ -51,7 +51,7 @@ class _Held(NamedTuple):
 class CacheFolder:
     """A folder of at most `limit` bytes, by default what its disk has free and what it holds, less a tenth.
 
-    UsageError when it cannot be made or written to.
+    ArgumentError when it cannot be made or written to.
     """
 
     def __init__(self, path: Path, limit: int | None = None) -> None:
@@ -61,8 +61,8 @@ class CacheFolder:
             with self._alone():
                 self._remove_abandoned()
         except OSError as error:
-            raise UsageError(
-                f"--cache {path}: cannot write there ({error.strerror or error}); name another folder"
+            raise ArgumentError(
+                f"`cache` {path}: cannot write there ({error.strerror or error}); name another folder"
             ) from error
         self.limit = limit or (self.held_bytes() + shutil.disk_usage(self.path).free) * 9 // 10
 
@@ -130,7 +130,7 @@ class CacheFolder:
             if monotonic() > until_s:
                 raise NoRoomError(
                     f"the cache {self.path} has no room for {format_bytes(num_bytes)}: it may have "
-                    f"{format_bytes(self.limit)} (--cache-bytes), its disk has "
+                    f"{format_bytes(self.limit)} (`cache_bytes`), its disk has "
                     f"{format_bytes(shutil.disk_usage(self.path).free)} free, and too much of what lies in it is in "
                     "use; give it more, or wait until other runs have ended"
                 )

@@ -88,6 +88,10 @@ class CachedShards:
         """Bytes that it takes there; about, when it is decoded."""
         return self._decoder.size(record) if self._decoder else record.bytes
 
+    def largest_bytes(self) -> int:
+        """Of the largest shard as it is fetched."""
+        return max(record.bytes for record in self._records)
+
     def present(self) -> Present:
         """What is there of the set."""
         missing = [record for record in self._records if not self.cache.has(self.name(record))]
@@ -209,7 +213,7 @@ class CachedShards:
         except FileNotFoundError as error:
             raise RunError(f"{address} is missing, but the manifest lists it; {mend(self._folder)}") from error
         except OSError as error:
-            full = "; free some, name another --cache, or give a smaller --cache-bytes"
+            full = "; free some, name another `cache`, or give a smaller `cache_bytes`"
             advice = full if error.errno in (ENOSPC, EDQUOT) else ""
             reason = f"{error.strerror or error}{advice}"
             raise RunError(f"cannot bring {address} to the cache {self.cache.path}: {reason}") from error

@@ -1,50 +1,103 @@
-"""A folder of shards as the trainer finds it: everything that can be known before the first batch is checked here."""
+"""The shards of one scale as a sequence of samples, in a training and a validation split."""
 
 import hashlib
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
+from operator import index as as_integer
 from pathlib import Path
+from typing import Any, overload
 
-from srshards.errors import UsageError
-from srshards.format import (
-    MANIFEST_NAME,
-    Address,
-    FormatError,
-    Manifest,
-    ShardRecord,
-    load_manifest,
-    lr_name,
-)
-from srshards.shards.cache_contents import Decoder, sha256_of
-from srshards.shards.cache_folder import CacheFolder
+from srshards.errors import ArgumentError
+from srshards.format import SPLITS, Address, Manifest, ShardRecord, lr_name
 from srshards.shards.cached import CachedShards
-from srshards.shards.mapped import MappedShard, mend
+from srshards.shards.mapped import MappedShard
+from srshards.shards.sample import Sample
 from srshards.shards.shard_list import ShardList
-from srshards.shards.tar_index import check_samples, index_of_tar, load_index
-from srshards.storage.output_lock import being_written, wait_for
-from srshards.storage.store import link_out_of, list_files, list_folders, local_path, read_bytes
+from srshards.shards.verification import check_shard
+from srshards.storage.store import local_path
 
-_MAKE_THEM = "make shards first: shardgen generate -i PHOTOS -o shards -s 4"
-# What `shardgen unpack` calls its files, and scripts before it: not what shards are made of.
-_MADE_OF_PHOTOS = re.compile(r"_(lr|upsampled)_\d+x$")
+INPUTS = ("lr", "up")  # what a network may see
+
+# Each has two files open, of the 1,024 that a process usually may, and an index in memory.
+_MAX_MAPPED = 200
+_MAX_MAPPED_OF_SMALL_CACHE = 4  # which may have to remove what is not mapped
 
 
-@dataclass(frozen=True)
-class ShardFolder:
-    """A scale's folder. `train` and `val` are the shards with samples, in the manifest's order.
+class Split(Sequence[Sample]):
+    """The samples of a split, in the manifest's order. `records` are its shards, those without samples left out.
 
-    With `cached`, they are read from there: otherwise the folder is one of this machine.
+    Iterating reads shard after shard; a slice is a list of samples. IndexError for a number that there is not.
+
+    >>> len(shards.train), len(shards.val)
+    (39, 1)
+    >>> [sample.key for sample in shards.train[:2]]
+    ['000000000000', '000000000001']
     """
 
-    path: Address
-    manifest: Manifest
-    train: tuple[ShardRecord, ...]
-    val: tuple[ShardRecord, ...]
-    cached: CachedShards | None = None
+    def __init__(self, shards: "Shards", name: str) -> None:
+        self.name = name
+        self.records = tuple(record for record in shards.manifest.shards if record.split == name and record.samples)
+        self._shards = shards
+        self._ends = list(accumulate(record.samples for record in self.records))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        record, place = self.locate(index)
+        return Sample(self._shards, record, place)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for record in self.records:
+            for place in range(record.samples):
+                yield Sample(self._shards, record, place)
+
+    def __repr__(self) -> str:
+        return f"<Split {self.name} of {self._shards.path}: {len(self):,} samples>"
+
+    def locate(self, index: int) -> tuple[ShardRecord, int]:
+        """The shard that holds a sample, and the sample's place in it. IndexError when there is no such sample."""
+        number = in_range(index, len(self), f"{self.name} samples in {self._shards.path}")
+        shard = bisect_right(self._ends, number)
+        return self.records[shard], number - (self._ends[shard - 1] if shard else 0)
+
+
+class Shards(Sequence[Sample]):
+    """The shards of one scale, opened with `srshards.open`: a sequence of samples, training then validation.
+
+    `path` is where they lie, `manifest` what their manifest says (`manifest.raw` all of it), `train` and `val` are the
+    two splits. Samples are read when they are asked for, from shards that each process maps by itself, so a set can be
+    pickled, and used in forked and in spawned processes. There is nothing to close. IndexError for a number that there
+    is not.
+
+    With `cached`, shards are read from there: otherwise the folder is one of this machine.
+
+    >>> len(shards), shards.scale, shards.hr_size, shards.codec, shards.variants
+    (40, 2, 64, 'npy', 1)
+    >>> shards[-1].split
+    'val'
+    >>> shards.manifest.raw["settings"]["method"]
+    'cubic'
+    """
+
+    def __init__(self, path: Address, manifest: Manifest, cached: CachedShards | None = None) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.cached = cached
+        self.train, self.val = (Split(self, name) for name in SPLITS)
+        self._mapped: dict[str, MappedShard] = {}
 
     @property
     def scale(self) -> int:
+        """HR px per LR px, 2 to 8."""
         return self.manifest.scale
 
     @property
@@ -54,160 +107,124 @@ class ShardFolder:
 
     @property
     def codec(self) -> str:
-        """Of the images as they are read."""
+        """Of the images as they are read: `npy`, `png` or `webp`."""
         return "npy" if self.is_decoded else self.manifest.codec
 
     @property
+    def variants(self) -> int:
+        """LR images of a training sample; a validation sample has one."""
+        return self.manifest.variants
+
+    @property
     def is_decoded(self) -> bool:
+        """Whether compressed images are decoded in the cache."""
         return self.cached is not None and self.cached.is_decoded
 
+    def __len__(self) -> int:
+        return len(self.train) + len(self.val)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = in_range(index, len(self), f"samples in {self.path}")
+        in_train = number < len(self.train)
+        return self.train[number] if in_train else self.val[number - len(self.train)]
+
+    def __iter__(self) -> Iterator[Sample]:
+        yield from self.train
+        yield from self.val
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.train):,} train, {len(self.val):,} val samples"
+        return f"<Shards {self.scale}x: {counts}, HR {self.hr_size} px, {self.codec}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_mapped": {}}  # maps do not travel to other processes
+
+    def split(self, name: str) -> Split:
+        """`train` or `val`; ArgumentError for any other name."""
+        if name not in SPLITS:
+            raise ArgumentError(f"`split` {name!r}: expected {' or '.join(SPLITS)}")
+        return self.train if name == "train" else self.val
+
+    def inputs(self, name: str) -> tuple[str, ...]:
+        """The members of a training sample that a network may see: each variant of `lr`, or its one `up`.
+
+        ArgumentError when there are none of that name.
+        """
+        if name not in INPUTS:
+            raise ArgumentError(f"`input` {name!r}: expected {' or '.join(INPUTS)}")
+        if name == "up" and not self.manifest.has_up:
+            raise ArgumentError(
+                f"`input` up: {self.path} has no upsampled images; generate without --no-up, or take `input` lr"
+            )
+        return tuple(map(lr_name, range(self.variants))) if name == "lr" else (name,)
+
+    def verify(self, progress: Callable[[int], object] = lambda num_bytes: None, part: int = 0, parts: int = 1) -> None:
+        """Read all shards: their sha256 is the manifest's, and their indexes say what the tars hold.
+
+        Of a set with a cache, what is there is read, and a damaged copy is removed; the rest is verified when it comes.
+        `progress` is told the bytes that were read; of several processes, each does a part. UsageError names the
+        first shard that is not what it should be and the way to mend it.
+
+        >>> shards.verify()
+        """
+        if self.cached:
+            self.cached.verify(progress, part, parts)
+            return
+        for record in (*self.train.records, *self.val.records)[part::parts]:
+            check_shard(self.manifest, record, progress)
+
+    def fingerprint(self) -> str:
+        """A hash that changes when any sample of the set does: a run can only be resumed on the same data."""
+        records = (*self.train.records, *self.val.records)
+        text = "\n".join(f"{record.name} {record.samples} {record.sha256}" for record in records)
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def tar(self, record: ShardRecord) -> Path:
-        """Where the shard lies on this machine, or will lie."""
+        """Where a shard lies on this machine, or will lie."""
         if self.cached:
             return self.cached.tar(record)
         return local_path(self.path) / f"{record.name}.tar"
 
     def train_tars(self) -> ShardList:
-        tars = list(map(self.tar, self.train))
+        """The training shards, as small as they can travel to many workers."""
+        tars = list(map(self.tar, self.train.records))
         names = [tar.name.removesuffix(".tar") for tar in tars]
-        return ShardList(tars[0].parent, names, [record.samples for record in self.train])
+        return ShardList(tars[0].parent, names, [record.samples for record in self.train.records])
 
     def num_bytes(self, record: ShardRecord) -> int:
-        """Of the shard as it is read; about, when it is decoded."""
+        """Of a shard as it is read; about, when it is decoded."""
         return self.cached.size(record) if self.cached else record.bytes
 
     def open(self, record: ShardRecord) -> MappedShard:
+        """A shard, mapped for whoever asks and for as long as they keep it."""
         return (self.cached.open if self.cached else MappedShard)(self.tar(record), record.samples)
 
-    def inputs(self, name: str) -> tuple[str, ...]:
-        """What a training sample has to show to a network: each variant of `lr`, or its one `up`."""
-        return tuple(map(lr_name, range(self.manifest.variants))) if name == "lr" else (name,)
+    def mapped(self, record: ShardRecord) -> MappedShard:
+        """A shard that this process has mapped, or maps now and keeps for the next time."""
+        shard = self._mapped.get(record.name)
+        if shard is None:
+            for name in list(self._mapped)[: max(0, len(self._mapped) + 1 - self._max_mapped)]:
+                self._mapped.pop(name, None)
+            shard = self._mapped[record.name] = self.open(record)
+        return shard
 
-    def num_samples(self, split: str) -> int:
-        return sum(record.samples for record in (self.train if split == "train" else self.val))
-
-    def fingerprint(self) -> str:
-        """Changes when any sample of the folder does: a run can only be resumed on the same data."""
-        text = "\n".join(f"{record.name} {record.samples} {record.sha256}" for record in (*self.train, *self.val))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-def open_shards(
-    folder: Address,
-    verify: bool = False,
-    progress: Callable[[int], object] = lambda num_bytes: None,
-    cache: CacheFolder | None = None,
-    decoded: bool = False,
-    part: int = 0,
-    parts: int = 1,
-) -> ShardFolder:
-    """The shards of one scale, all there and of the sizes that the manifest says.
-
-    With `verify`, also of its sha256, and what their indices say is what the tars hold; of several processes that
-    verify, each does a part. With a cache they are read from there, and what it holds of them is verified: what comes
-    later is verified when it comes. `decoded` has compressed images decoded there. `progress` is told the bytes that
-    were hashed. UsageError names the first thing that is wrong and the way out; StoreError, what a store does not do.
-    """
-    manifest = _manifest(folder)
-    shards = [record for record in manifest.shards if record.samples]
-    _check_sizes(folder, shards, indexed=cache is None)
-    cached = None
-    if cache:
-        decoder = Decoder.of(manifest) if decoded and manifest.codec != "npy" else None
-        cached = CachedShards(cache, folder, shards, decoder)
-    if verify and cached:
-        cached.verify(progress, part, parts)
-    elif verify:
-        for record in shards[part::parts]:
-            _check_hash(folder, record, progress)
-            _check_index(manifest, record)
-    of = {split: tuple(record for record in shards if record.split == split) for split in ("train", "val")}
-    return ShardFolder(folder, manifest, of["train"], of["val"], cached)
+    @cached_property
+    def _max_mapped(self) -> int:
+        if self.cached is None:
+            return _MAX_MAPPED
+        whole = sum(map(self.cached.size, (*self.train.records, *self.val.records)))
+        return _MAX_MAPPED if whole < self.cached.cache.limit else _MAX_MAPPED_OF_SMALL_CACHE
 
 
-def _manifest(folder: Address) -> Manifest:
-    try:
-        if isinstance(folder, Path):
-            _check_folder(folder)
-        _refuse_link(folder, MANIFEST_NAME)
-        return load_manifest(folder, read_bytes)
-    except FileNotFoundError as error:
-        raise UsageError(f"--shards {folder}: {_what_it_is(folder)}") from error
-    except (FormatError, OSError) as error:
-        raise UsageError(str(error)) from error
-
-
-def _check_folder(folder: Path) -> None:
-    try:
-        is_folder, exists = folder.is_dir(), folder.exists()
-    except (OSError, ValueError) as error:  # no name that a folder could have
-        raise UsageError(f"--shards {folder}: {getattr(error, 'strerror', error)}") from error
-    if not is_folder:
-        what = "is a file" if exists else "does not exist"
-        raise UsageError(f"--shards {folder}: expected a folder of shards, but it {what}; {_MAKE_THEM}")
-    if not (folder / MANIFEST_NAME).is_file():
-        raise UsageError(f"--shards {folder}: {_what_it_is(folder)}")
-
-
-def _what_it_is(folder: Address) -> str:
-    """What a folder without a manifest seems to be, and what to do about it."""
-    scales = [folder / name for name in list_folders(folder) if MANIFEST_NAME in list_files(folder / name)]
-    if scales:
-        return f"that is the folder above the scales; name one of them: --shards {' or '.join(map(str, scales))}"
-    if output := being_written(folder):
-        return wait_for(output)
-    if any(name.endswith(".tar") for name in list_files(folder)):
-        return (
-            f"there are tars but no {MANIFEST_NAME}, so generating was not finished; "
-            "run the same shardgen generate command again, it goes on where it was"
-        )
-    if isinstance(folder, Path):
-        images = [path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")]
-        if images:
-            made = any(_MADE_OF_PHOTOS.search(path.stem) for path in images)
-            make_them = _MAKE_THEM if made else _MAKE_THEM.replace("PHOTOS", str(folder))
-            return f"there are {len(images):,} loose images but no shards; {make_them}"
-    return f"there is no {MANIFEST_NAME} in it; {_MAKE_THEM}"
-
-
-def _check_sizes(folder: Address, records: list[ShardRecord], indexed: bool) -> None:
-    """By one listing. An index is made from the tar when it comes to a cache; otherwise it has to be there."""
-    sizes = list_files(folder)
-    for record in records:
-        for name in (f"{record.name}.tar", *([f"{record.name}.idx"] if indexed else [])):
-            if name not in sizes:
-                raise UsageError(f"{folder / name} is missing, but the manifest lists it; {mend(folder)}")
-            _refuse_link(folder, name)
-        path, size = folder / f"{record.name}.tar", sizes[f"{record.name}.tar"]
-        if size != record.bytes:
-            raise UsageError(
-                f"{path}: expected {record.bytes:,} bytes as in the manifest, found {size:,}; {mend(folder)}"
-            )
-
-
-def _check_hash(folder: Address, record: ShardRecord, progress: Callable[[int], object]) -> None:
-    path = local_path(folder) / f"{record.name}.tar"
-    if sha256_of(path, progress) != record.sha256:
-        raise UsageError(f"{path}: its bytes are not those that the manifest has the sha256 of; {mend(folder)}")
-
-
-def _check_index(manifest: Manifest, record: ShardRecord) -> None:
-    """UsageError unless the index tells of each member what the tar does, and the samples are what they should be."""
-    tar = local_path(manifest.folder) / f"{record.name}.tar"
-    index = tar.with_suffix(".idx")
-    try:
-        with open(tar, "rb") as file:
-            samples = index_of_tar(file, tar)
-        check_samples(samples, tar, record.samples, record.bytes)
-        if load_index(index) != samples:
-            raise FormatError(f"{index} does not describe {tar.name}: it tells of other members, or of other places")
-        expected = [*(f"{image}.{manifest.codec}" for image in manifest.images(record.split)), "json"]
-        if any([member.extension for member in sample] != expected for sample in samples):
-            raise FormatError(f"{tar}: expected samples of {', '.join(expected)}, as the manifest says")
-    except FormatError as error:
-        raise UsageError(f"{error}; {mend(tar.parent)}") from error
-
-
-def _refuse_link(folder: Address, name: str) -> None:
-    if wrong := link_out_of(folder, name):
-        raise UsageError(wrong)
+def in_range(index: int, count: int, what: str) -> int:
+    """The number that an index means, from the end when it is negative. IndexError when there is none."""
+    number = as_integer(index)
+    if not -count <= number < count:
+        raise IndexError(f"index {number} is out of range: there are {count:,} {what}")
+    return number % count

@@ -121,11 +121,17 @@ class MappedShard:
         DamagedMember when its json does not say.
         """
         try:
-            member = self._samples[place]["json"]
-            described = json.loads(bytes(self._bytes[member.offset : member.offset + member.size]))
+            described = json.loads(self.json(place))
             return f"{described['source']} {described['box']}"
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedMember(f"{self._name}: the json of sample {place} is damaged ({error})") from error
+
+    def json(self, place: int) -> bytes:
+        """What stands in the json of a sample. DamagedMember when it has none."""
+        member = self._samples[place].get("json")
+        if member is None:
+            raise DamagedMember(f"{self._name}: sample {place} has no json")
+        return bytes(self._bytes[member.offset : member.offset + member.size])
 
     def _npy(self, content: memoryview, size: int) -> Pixels | None:
         header = npy_header(size, size)

@@ -103,6 +103,8 @@ def _ready(address: "UPath") -> Any:
     """The store's file system. s3fs takes a while to start, which is not the store's silence, and tries five times."""
     with _starting:
         fs = address.fs
+        if getattr(fs, "_pid", None) not in (None, os.getpid()):  # a fork has no event loop of its parent's
+            fs = type(fs)(*fs.storage_args, **fs.storage_options)
         if hasattr(fs, "connect") and getattr(fs, "retries", 1) > 1:  # gcsfs has retries alone
             fs.connect()
             fs.retries = 1

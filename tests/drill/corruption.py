@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shardgen.cli import main as shardgen_main
 from srshards.errors import ReportedError
-from srshards.shards.folder import open_shards
+from srshards.shards.opening import open_shards
 from tests.drill import commands
 from tests.drill.commands import Done
 from tests.drill.damage import damage_folder
@@ -23,7 +23,6 @@ from tests.drill.session import Session
 from trainer.evaluation.evaluate import shard_pairs
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
-from trainer.training.run import make_source
 
 _SETS = (("--codec", "npy"), ("--codec", "png"), ("--degradation", "bsrgan-light", "--variants", 2))
 _REAL_EVERY = 40
@@ -95,8 +94,9 @@ def trained_on(folder: Path, verify: bool) -> str:
     )
     seen = hashlib.sha256()
     try:
-        shards = open_shards(folder, verify)
-        for batch in make_source(checked_plan(config, shards), 0).started():
+        shards = open_shards(folder, verify=verify)
+        plan = checked_plan(config, shards)
+        for batch in plan.loader.steps(0, plan.total_steps):
             if batch.damaged:
                 return f"named: {_DAMAGED}"
             for patches in (batch.hr, batch.input):

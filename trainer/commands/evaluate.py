@@ -21,7 +21,7 @@ from trainer.commands.tables import quality_table
 from trainer.commands.types import Tile
 
 if TYPE_CHECKING:  # they load PyTorch, for which neither help nor completion should wait
-    from srshards.shards.folder import ShardFolder
+    from srshards.shards.folder import Shards
     from trainer.evaluation.evaluate import Pair, PairResult
     from trainer.evaluation.metrics import Quality
     from trainer.models import Network
@@ -62,8 +62,7 @@ def evaluate_command(
     if (shards is None) == (hr is None):
         raise UsageError("name what to judge on: either --shards shards/scale_4x, or --hr FOLDER of sharp photos")
     with loading():
-        from srshards.shards.cache_folder import cache_for
-        from srshards.shards.folder import open_shards
+        from srshards.shards.opening import open_shards
         from trainer.evaluation.evaluate import evaluate_pairs
         from trainer.evaluation.metrics import mean_quality
         from trainer.inference.image_function import as_function
@@ -74,9 +73,7 @@ def evaluate_command(
     on = choose_device(device)
     network = load_network(weights).to(on)
     pairs, scale, data = (
-        _pairs_of_shards(
-            network, weights, open_shards(shards, cache=cache_for(shards, cache, cache_bytes)), split, scale
-        )
+        _pairs_of_shards(network, weights, open_shards(shards, cache=cache, cache_bytes=cache_bytes), split, scale)
         if shards
         else _pairs_of_photos(network, weights, hr, scale)
     )
@@ -96,7 +93,7 @@ def evaluate_command(
 
 
 def _pairs_of_shards(
-    network: Network, weights: Path, shards: ShardFolder, split: str, scale: int | None
+    network: Network, weights: Path, shards: Shards, split: str, scale: int | None
 ) -> tuple[Iterator[Pair], int, str]:
     from trainer.evaluation.evaluate import restores, shard_pairs
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from srshards.shards.cache_folder import cache_for
-from srshards.shards.folder import ShardFolder, open_shards
+from srshards.shards.folder import Shards
+from srshards.shards.opening import open_shards
 from srshards.storage.store import list_files, list_folders
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import Bar, say, shows_bars
@@ -50,21 +50,13 @@ def _say_how_it_went(result: TrainingResult, plan: Plan, group: RankGroup) -> No
         click.echo(f"Stopped after {steps}; all is saved. Go on with: {_again(result.run, group)}", err=True)
 
 
-def _open(config: TrainConfig, rank_info: RankInfo) -> ShardFolder:
-    cache = cache_for(config.shards, config.cache, config.cache_bytes, config.cache_decoded)
-    if not config.verify:
-        return open_shards(config.shards, cache=cache, decoded=config.cache_decoded)
-    quiet = not (rank_info.is_rank0 and shows_bars())
-    with Bar(desc="verifying", unit="B", unit_scale=True, disable=quiet) as bar:
-        return open_shards(
-            config.shards,
-            True,
-            bar.update,
-            cache,
-            config.cache_decoded,
-            rank_info.local_rank,
-            rank_info.local_world_size,
-        )
+def _open(config: TrainConfig, rank_info: RankInfo) -> Shards:
+    shards = open_shards(config.shards, cache=config.cache, cache_bytes=config.cache_bytes, decode=config.cache_decoded)
+    if config.verify:
+        quiet = not (rank_info.is_rank0 and shows_bars())
+        with Bar(desc="verifying", unit="B", unit_scale=True, disable=quiet) as bar:
+            shards.verify(bar.update, rank_info.local_rank, rank_info.local_world_size)
+    return shards
 
 
 def _default_name(plan: Plan) -> str:
@@ -74,7 +66,7 @@ def _default_name(plan: Plan) -> str:
 def _settled(plan: Plan) -> dict[str, Any]:
     """The settings of a run with what they came to where they were left open."""
     came_to = {"steps": plan.total_steps, "lr": plan.lr, "warmup": plan.warmup, "val_every": plan.val_every}
-    return {**vars(plan.config), **came_to, "patches_per_sample": plan.schedule.patches_per_sample}
+    return {**vars(plan.config), **came_to, "patches_per_sample": plan.loader.patches_per_sample}
 
 
 def _again(run: RunFolder, group: RankGroup) -> str:

@@ -9,7 +9,7 @@ from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_down, bicubic_up, crop_to_multiple
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import cubic_up
-from srshards.shards.folder import ShardFolder
+from srshards.shards.folder import Shards
 from srshards.shards.mapped import MappedShard, reading
 from srshards.shards.spread import spread_evenly
 from trainer.evaluation.metrics import SSIM_WINDOW_PX, Quality, measure
@@ -64,14 +64,14 @@ def restores(network_scale: int, scale: int, network: str, data: str) -> bool:
 
 
 def shard_pairs(
-    folder: ShardFolder, split: str, upsampled: bool, limit: int | None = None, rank: int = 0, ranks: int = 1
+    folder: Shards, split: str, upsampled: bool, limit: int | None = None, rank: int = 0, ranks: int = 1
 ) -> Iterator[Pair]:
     """The images of a split; with a limit, so many, spread evenly over all of them. RunError for a damaged one.
 
     Of these, a rank's are number `rank`, `rank + ranks`, ...
     """
-    records = folder.train if split == "train" else folder.val
-    for record, places in spread_evenly(records, limit or folder.num_samples(split), rank, ranks):
+    samples = folder.split(split)
+    for record, places in spread_evenly(samples.records, limit or len(samples), rank, ranks):
         with reading(folder.path):
             shard = folder.open(record)
             for place in places:
@@ -79,7 +79,7 @@ def shard_pairs(
             del shard  # a cache need not hold it beside the next one
 
 
-def _shard_pair(folder: ShardFolder, shard: MappedShard, place: int, upsampled: bool) -> Pair:
+def _shard_pair(folder: Shards, shard: MappedShard, place: int, upsampled: bool) -> Pair:
     """Its images are copies: a view would keep the shard in a cache for as long as anybody has the pair."""
     size, scale = folder.hr_size, folder.scale
     hr = shard.image(place, "hr", folder.codec, size).copy()

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from srshards.errors import UsageError
 from srshards.format import Address
@@ -45,7 +45,7 @@ class TrainConfig:
     cache_bytes: int | None = None  # None: most of what the disk has free
     cache_decoded: bool = False
     model: str = "lite"
-    input: str = "lr"  # what the network sees: LR, or the upsampled image at HR size
+    input: Literal["lr", "up"] = "lr"  # what the network sees: LR, or the upsampled image at HR size
     epochs: int = 15
     steps: int | None = None  # optimiser steps; instead of epochs
     batch_size: int = 16  # patches per step and process, times grad_accum
@@ -106,19 +106,6 @@ class TrainConfig:
             _check_name(self.run)
         if not self.clip >= 0:
             raise UsageError(f"--clip {self.clip}: expected 0 (off) or a norm above it")
-
-    def check_patch(self, hr_size: int, scale: int) -> None:
-        """UsageError unless patches of this size can be cut from HR images of `hr_size` px."""
-        patch = self.patch_size
-        if patch % scale:
-            lower, upper = patch - patch % scale, patch - patch % scale + scale
-            near = f"{lower} or {upper}" if lower else str(upper)
-            raise UsageError(f"--patch-size {patch} is not divisible by the scale {scale}; try {near}")
-        if patch > hr_size:
-            raise UsageError(
-                f"--patch-size {patch}: the stored HR images have {hr_size} px; "
-                f"take at most that, or generate shards with a larger --size"
-            )
 
     def as_yaml(self) -> dict[str, Any]:
         """The settings by their options' names, as `config.yaml` has them and `--config` takes them."""

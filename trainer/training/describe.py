@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from srshards.shards.cached import CachedShards
-from srshards.shards.folder import ShardFolder
+from srshards.shards.folder import Shards
 from srshards.terminal.sizes import format_bytes
 from trainer.models import num_parameters
 from trainer.training.device import describe_device
@@ -18,21 +18,21 @@ def describe(plan: Plan) -> str:
 def less_memory_advice(plan: Plan) -> str:
     """Options to try when training runs out of memory."""
     config, scale = plan.config, plan.folder.scale
-    if plan.rows.batch > 1:
-        batch, accum = plan.rows.batch // 2, plan.rows.micro_batches * 2
+    if plan.loader.batch_size > 1:
+        batch, accum = plan.loader.batch_size // 2, plan.loader.micro_batches * 2
         return f"try --batch-size {batch} --grad-accum {accum}: about half of the memory, and as large a step"
     patch = max(scale, config.patch_size // 2 // scale * scale)
     return f"try --patch-size {patch}, or a smaller --model"
 
 
-def _data(folder: ShardFolder) -> str:
+def _data(folder: Shards) -> str:
     return (
-        f"Data     {folder.path}: {folder.num_samples('train'):,} train, {folder.num_samples('val'):,} val samples, "
+        f"Data     {folder.path}: {len(folder.train):,} train, {len(folder.val):,} val samples, "
         f"HR {folder.hr_size} px, {folder.scale}x by {_degradation(folder)}, {folder.codec}"
     )
 
 
-def _degradation(folder: ShardFolder) -> str:
+def _degradation(folder: Shards) -> str:
     """The recipe or method that made LR from HR, and its number of variants. Version 1 manifests have methods only."""
     settings, variants = folder.manifest.raw["settings"], folder.manifest.variants
     degradation = settings.get("degradation")
@@ -53,46 +53,47 @@ def _device(plan: Plan) -> str:
 
 def _data_workers(plan: Plan) -> str:
     if plan.config.resident:
-        return f"all samples in its memory ({format_bytes(plan.resident_bytes)})"
-    if not plan.workers:
+        return f"all samples in its memory ({format_bytes(plan.loader.memory_bytes)})"
+    if not plan.loader.workers:
         return "no data workers"
-    return f"{plan.workers} data workers, {format_bytes(plan.shared_bytes)} shared with them"
+    return f"{plan.loader.workers} data workers, {format_bytes(plan.loader.memory_bytes)} shared with them"
 
 
 def _ranks(plan: Plan) -> Iterator[str]:
-    rows, local = plan.rows, plan.rank_info.local_world_size
-    if rows.ranks > 1:
-        here = f", {local} of them on this machine" * (local < rows.ranks)
-        yield f"Ranks    {rows.ranks} processes{here}, {rows.per_step} patches of each step to each"
+    ranks, local = plan.loader.world_size, plan.rank_info.local_world_size
+    if ranks > 1:
+        here = f", {local} of them on this machine" * (local < ranks)
+        share = plan.loader.patches_per_step // ranks
+        yield f"Ranks    {ranks} processes{here}, {share} patches of each step to each"
 
 
 def _steps(plan: Plan) -> str:
-    rows = plan.rows
-    line = (
-        f"Steps    {plan.total_steps:,} of {rows.global_batch} patches of {plan.config.patch_size} px: {_epochs(plan)}"
-    )
-    if rows.micro_batches > 1:
-        line += f"; {rows.micro_batches} batches of {rows.batch} each" + " and process" * (rows.ranks > 1)
+    loader, patch = plan.loader, plan.config.patch_size
+    line = f"Steps    {plan.total_steps:,} of {loader.patches_per_step} patches of {patch} px: {_epochs(plan)}"
+    if loader.micro_batches > 1:
+        line += f"; {loader.micro_batches} batches of {loader.batch_size} each" + " and process" * (
+            loader.world_size > 1
+        )
     return line
 
 
 def _epochs(plan: Plan) -> str:
-    samples, left_out = plan.schedule.num_samples, plan.samples_left_out
+    samples, left_out = plan.loader.num_samples, plan.samples_left_out
     if plan.config.steps is not None:
-        return f"{plan.total_steps * plan.rows.global_batch / samples:.1f} epochs of {samples:,} samples"
+        return f"{plan.total_steps * plan.loader.patches_per_step / samples:.1f} epochs of {samples:,} samples"
     but = f", but the last {left_out}, which fill no batch" if left_out else ""
     return f"{plan.config.epochs} epochs of {samples:,} samples{but}"
 
 
 def _notes(plan: Plan) -> Iterator[str]:
-    config, folder, rows = plan.config, plan.folder, plan.rows
-    if config.ranks != rows.ranks:
+    config, folder, loader = plan.config, plan.folder, plan.loader
+    if config.ranks != loader.world_size:
         yield (
             f"Note     {config.ranks} x {config.grad_accum} batches of {config.batch_size} make a step of this run; "
-            f"the same step is now {rows.ranks} x {rows.micro_batches} of {rows.batch}"
+            f"the same step is now {loader.world_size} x {loader.micro_batches} of {loader.batch_size}"
         )
     if folder.codec != "npy" and not config.resident:
-        times = plan.schedule.patches_per_sample
+        times = loader.patches_per_sample
         cut = " for every patch" if times == 1 else f"; {times} steps in a row cut their patches from the same samples"
         yield f"Note     {folder.codec} has to be decoded{cut}. Shards with --codec npy train faster"
     if folder.cached:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from srshards.loader.source import Batch
+from srshards import PatchBatch
 from trainer.models import Network
 from trainer.training.device import Precision
 from trainer.training.losses import Loss
@@ -65,7 +65,7 @@ class Learner:
     def rate(self, step: int) -> float:
         return learning_rate(step, self.settings.total_steps, self.settings.lr, self.settings.warmup)
 
-    def step(self, step: int, batches: Iterator[Batch]) -> torch.Tensor:
+    def step(self, step: int, batches: Iterator[PatchBatch]) -> torch.Tensor:
         """Change the weights after the step's micro-batches. The mean loss, a scalar on the device, not waited for."""
         count = self.settings.micro_batches
         losses = []
@@ -87,7 +87,7 @@ class Learner:
             self._ema.update(self.network, step)
         return losses[0] if count == 1 else torch.stack(losses).sum()
 
-    def _loss(self, batch: Batch) -> torch.Tensor:
+    def _loss(self, batch: PatchBatch) -> torch.Tensor:
         precision = self.settings.precision
         target, network_input = to_unit_range(batch.hr), to_unit_range(batch.input)
         with torch.autocast(self.device.type, precision.dtype, enabled=precision.dtype is not None):

@@ -8,10 +8,9 @@ from time import monotonic
 
 import torch
 
+from srshards import DamagedSample, PatchBatch, PatchLoader
 from srshards.errors import RunError, UsageError
 from srshards.format import Address
-from srshards.loader.batches import Damage
-from srshards.loader.source import Batch, Source
 from srshards.process.resources import is_out_of_memory
 from srshards.shards.mapped import mend
 from trainer.distributed.group import RankGroup
@@ -56,23 +55,23 @@ class TrainingLoop:
         self,
         settings: LoopSettings,
         learner: Learner,
-        source: Source,
+        loader: PatchLoader,
         validation: Validation | None,
         progress: TrainingProgress,
         record: Record,
         group: RankGroup,
     ) -> None:
-        self._meter = Meter(source, settings.patches, progress.losses, group)
+        self._meter = Meter(loader, settings.patches, progress.losses, group)
         self.last_validation: ValidationResult | None = None
         self._settings = settings
         self._learner = learner
-        self._source = source
+        self._loader = loader
         self._validation = validation
         self._progress = progress
         self._record = record
         self._group = group
         self._damaged: set[int] = set()  # by number, of all ranks
-        self._found: list[Damage] = []  # by this rank in the step under way
+        self._found: list[DamagedSample] = []  # by this rank in the step under way
         self._saved_s = monotonic()
         self._warm = False
 
@@ -98,9 +97,9 @@ class TrainingLoop:
             self._save()
             stop.end()
 
-    def _begun(self) -> Iterator[Batch]:
+    def _begun(self) -> Iterator[PatchBatch]:
         with self._advised():
-            return self._sound(self._source.started())
+            return self._sound(self._loader.steps(self._progress.step, self._settings.total_steps))
 
     def _between_steps(self, stop: StopRequest) -> bool:
         """What there is to do after a step, on all ranks or on none. Whether to stop."""
@@ -134,7 +133,7 @@ class TrainingLoop:
         stop.honour(int(number))
         return number > 0
 
-    def _first_step(self, batches: Iterator[Batch]) -> torch.Tensor:
+    def _first_step(self, batches: Iterator[PatchBatch]) -> torch.Tensor:
         """The one in which a network is compiled, which does not count as training."""
         self._warm = True
         if not self._settings.compiled:
@@ -145,7 +144,7 @@ class TrainingLoop:
             self._record.say(f"Compiled in {monotonic() - start_s:.0f} s")
             return loss
 
-    def _step(self, batches: Iterator[Batch]) -> torch.Tensor:
+    def _step(self, batches: Iterator[PatchBatch]) -> torch.Tensor:
         with self._advised():
             return self._learner.step(self._progress.step, batches)
 
@@ -166,7 +165,7 @@ class TrainingLoop:
                 f"{self._settings.less_memory}"
             ) from error
 
-    def _sound(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _sound(self, batches: Iterator[PatchBatch]) -> Iterator[PatchBatch]:
         """The batches as they come; what is damaged in them is kept for after the step."""
         for batch in batches:
             self._found += [damage for damage in batch.damaged if damage.number not in self._damaged]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
+from srshards import PatchLoader
 from srshards.errors import RunError
-from srshards.loader.source import Source
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 
 _LOSSES_ON_DEVICE = 20  # steps that may pass before a GPU, or other ranks, are asked for losses: asking makes them wait
@@ -41,10 +41,10 @@ class Meter:
     """
 
     def __init__(
-        self, source: Source, patches_per_step: int, losses: list[float], group: RankGroup = SINGLE_PROCESS_GROUP
+        self, loader: PatchLoader, patches_per_step: int, losses: list[float], group: RankGroup = SINGLE_PROCESS_GROUP
     ) -> None:
         self.losses = losses  # of the steps since the last lap, those before a resumed run was stopped among them
-        self._source = source
+        self._loader = loader
         self._patches_per_step = patches_per_step
         self._group = group
         self._pending: list[torch.Tensor] = []  # losses that are still on the device, and of this rank
@@ -53,7 +53,7 @@ class Meter:
         self._wait_s = 0.0  # of the loader, when the lap began
 
     def start(self) -> None:
-        self._start_s, self._wait_s = perf_counter(), self._source.wait_s
+        self._start_s, self._wait_s = perf_counter(), self._loader.wait_s
 
     def add(self, loss: torch.Tensor, step: int) -> None:
         """Note the loss of a step that is the `step`-th of the run. RunError when one is found not to be finite."""
@@ -91,7 +91,7 @@ class Meter:
         if not self._steps:
             return None
         seconds = max(perf_counter() - self._start_s, 1e-9)
-        (data_wait,) = self._group.max([(self._source.wait_s - self._wait_s) / seconds])
+        (data_wait,) = self._group.max([(self._loader.wait_s - self._wait_s) / seconds])
         pace = Pace(
             loss=sum(self.losses) / len(self.losses),
             lr=lr,

@@ -10,12 +10,8 @@ from typing import Any
 import torch
 
 from srshards.errors import RunError, UsageError
-from srshards.loader.batches import BatchReader
-from srshards.loader.prefetch import FetchedAhead
-from srshards.loader.resident import ResidentSamples
-from srshards.loader.source import Source
-from srshards.loader.workers import Loader
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
+from trainer.messages import with_options
 from trainer.models import Network, num_parameters
 from trainer.models.weights import load_into
 from trainer.runs.checkpoint import TrainingProgress, explained, load_state
@@ -113,7 +109,7 @@ def _facts(plan: Plan) -> dict[str, int | str]:
     """What the settings come to on this machine."""
     return {
         "steps": plan.total_steps,
-        "patches_per_step": plan.rows.global_batch,
+        "patches_per_step": plan.loader.patches_per_step,
         "scale": plan.folder.scale,
         "parameters": num_parameters(plan.spec.build()),
         "device": describe_device(plan.device),
@@ -135,20 +131,20 @@ def _train(
         val_every=plan.val_every,
         log_every=plan.log_every,
         save_every=plan.config.save_every,
-        patches=plan.rows.global_batch,
-        num_samples=plan.schedule.num_samples,
+        patches=plan.loader.patches_per_step,
+        num_samples=plan.loader.num_samples,
         folder=plan.folder.path,
         less_memory=less_memory_advice(plan),
         compiled=plan.config.compile,
     )
     had_ended = progress.step == plan.total_steps
-    source = make_source(plan, progress.step)
-    loop = TrainingLoop(settings, learner, source, _validation(plan, group), progress, record, group)
+    loop = TrainingLoop(settings, learner, plan.loader, _validation(plan, group), progress, record, group)
     try:
-        loop.run(stop)
+        with plan.loader:
+            loop.run(stop)
     except RunError as error:
         with suppress(RunError):  # of a disk that is full, which is the error itself
-            record.note("error", progress.step, message=str(error))
+            record.note("error", progress.step, message=with_options(str(error)))
         raise
     if group.is_rank0 and had_ended and run.lacks_its_weights():
         record.save(progress, learner)
@@ -158,7 +154,7 @@ def _train(
         finished=progress.step == plan.total_steps and progress.validated,
         progress=progress,
         last=loop.last_validation,
-        patches_per_step=plan.rows.global_batch,
+        patches_per_step=plan.loader.patches_per_step,
         peak_memory_bytes=int(peak_memory_bytes),
     )
 
@@ -173,7 +169,7 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         warmup=plan.warmup,
         loss=LOSSES[config.loss],
         precision=plan.precision,
-        micro_batches=plan.rows.micro_batches,
+        micro_batches=plan.loader.micro_batches,
         clip=config.clip,
         ema=config.ema,
     )
@@ -192,27 +188,6 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
 def _channels_last(network: Network) -> Network:
     """Batches arrive as N x H x W x 3; convolutions are fastest when their weights have that layout too."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def make_source(plan: Plan, step: int, fetch_ahead: bool = True) -> Source:
-    """The batches of a run from a step on."""
-    config, folder = plan.config, plan.folder
-    reader = BatchReader(
-        shards=folder.train_tars(),
-        codec=folder.codec,
-        schedule=plan.schedule,
-        grid=plan.grid,
-        input_names=folder.inputs(config.input),
-        seed=config.seed,
-        cached=folder.cached.open if folder.cached else None,
-        folder=folder.path,
-    )
-    if config.resident:
-        return ResidentSamples(reader, plan.rows, step, plan.total_steps, plan.device)
-    loader = Loader(reader, plan.rows, step, plan.total_steps, plan.workers, config.prefetch, plan.device)
-    if folder.cached and fetch_ahead and plan.rank_info.local_rank == 0:  # one fetcher per machine
-        return FetchedAhead(loader, folder.cached, plan.upcoming_shards, step, plan.rows.micro_batches)
-    return loader
 
 
 def _validation(plan: Plan, group: RankGroup) -> Validation | None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from srshards.imaging.contact_sheet import Row, grid
 from srshards.imaging.pixels import Pixels
-from srshards.shards.folder import ShardFolder
+from srshards.shards.folder import Shards
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 from trainer.evaluation.evaluate import PairResult, evaluate_pairs, shard_pairs
 from trainer.evaluation.metrics import NUM_SUMS, Quality, mean_of_sums, quality_sums
@@ -45,15 +45,13 @@ class _Share(NamedTuple):
 class Validation:
     """The same images each time: up to `limit`, spread evenly over the split, dealt out to the ranks."""
 
-    def __init__(
-        self, folder: ShardFolder, upsampled: bool, limit: int, group: RankGroup = SINGLE_PROCESS_GROUP
-    ) -> None:
+    def __init__(self, folder: Shards, upsampled: bool, limit: int, group: RankGroup = SINGLE_PROCESS_GROUP) -> None:
         self._folder = folder
         self._upsampled = upsampled
         self._limit = limit
         self._group = group
         self._bicubic: dict[str, Quality] = {}
-        self.num_images = min(limit, folder.num_samples("val"))
+        self.num_images = min(limit, len(folder.val))
 
     def run(self, network: ImageFunction, stop: StopRequest) -> ValidationResult | None:
         """The same on every rank. None when a stop was asked for on the way, on any of them."""

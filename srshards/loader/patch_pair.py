@@ -1,0 +1,16 @@
+"""What a dataset of patches gives: an HR patch and the patch of it that the network sees."""
+
+from typing import NamedTuple
+
+from srshards.imaging.pixels import Pixels
+
+
+class PatchPair(NamedTuple):
+    """An HR patch and the matching input patch: p x p x 3 and q x q x 3 uint8 RGB arrays, levels 0-255.
+
+    q is p / scale for LR, p for the upsampled image. Both may be written to. PyTorch's default collation stacks pairs
+    to a pair of N x p x p x 3 and N x q x q x 3 uint8 tensors.
+    """
+
+    hr: Pixels
+    input: Pixels

@@ -1,0 +1,92 @@
+"""What gives the batches of some steps: workers and a ring, with shards that are prefetched, or resident samples."""
+
+from dataclasses import dataclass
+
+import torch
+
+from srshards.loader.arguments import Ranks
+from srshards.loader.batches import BatchReader
+from srshards.loader.memory import check_batch, check_drawing, check_resident, check_ring
+from srshards.loader.prefetch import PrefetchedBatches, PrefetchWindow, cache_bytes, check_cache
+from srshards.loader.resident import ResidentBatches, drawing_bytes, resident_bytes
+from srshards.loader.source import Source
+from srshards.loader.workers import WorkerBatches
+from srshards.sampling.chunks import Chunks, Rows
+from srshards.sampling.patches import PatchGrid
+from srshards.sampling.schedule import Schedule
+from srshards.shards.folder import Shards
+
+
+def batch_reader(
+    shards: Shards, grid: PatchGrid, input_name: str, seed: int, global_batch: int, patches_per_sample: int
+) -> BatchReader:
+    """Cuts the batches of the training split's shards."""
+    return BatchReader(
+        shards=shards.train_tars(),
+        codec=shards.codec,
+        schedule=Schedule(
+            [record.samples for record in shards.train.records],
+            [shards.num_bytes(record) for record in shards.train.records],
+            seed,
+            global_batch,
+            patches_per_sample,
+        ),
+        grid=grid,
+        input_names=shards.inputs(input_name),
+        seed=seed,
+        cached=shards.cached.open if shards.cached else None,
+        folder=shards.path,
+    )
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Makes sources of the same batches from any step on. `resident` decides which kind."""
+
+    shards: Shards
+    reader: BatchReader
+    rows: Rows
+    ranks: Ranks
+    device: torch.device
+    workers: int
+    prefetch: int
+    resident: bool
+
+    def source(self, first: int, stop: int) -> Source:
+        """Of the steps first .. stop-1. ArgumentError when a cache is too small for them."""
+        if self.resident:
+            return ResidentBatches(self.reader, self.rows, first, stop, self.device)
+        source = WorkerBatches(self.reader, self.rows, first, stop, self.workers, self.prefetch, self.device)
+        cached = self.shards.cached
+        if cached is None:
+            return source
+        check_cache(cached, self.cache_bytes())
+        if self.ranks.local_rank:  # one of a machine's processes fetches for all of them
+            return source
+        return PrefetchedBatches(source, cached, self._window(stop), first, self.rows.micro_batches)
+
+    def checked_memory(self) -> int:
+        """Bytes of the batches under way, or of all samples on the device. ArgumentError when there are not so many."""
+        rows, grid, num_samples = self.rows, self.reader.grid, self.reader.schedule.num_samples
+        check_batch(rows, grid.bytes_per_row)
+        if not self.resident:
+            return check_ring(self._chunks, self.workers, self.prefetch, self.ranks)
+        needed = resident_bytes(grid, num_samples, len(self.reader.input_names))
+        check_resident(needed, num_samples, self.device, self.ranks)
+        check_drawing(drawing_bytes(rows), self.ranks)
+        return needed
+
+    def cache_bytes(self, other_shards: int = 0) -> int:
+        """What a cache has to hold at once, with so many bytes of other shards; 0 for shards that are not cached."""
+        cached = self.shards.cached
+        return cache_bytes(cached, self._window(0).most_bytes(cached) + other_shards) if cached else 0
+
+    @property
+    def _chunks(self) -> Chunks:
+        times = self.reader.schedule.patches_per_sample
+        return Chunks.of(self.rows, self.reader.grid, self.reader.codec, times, self.prefetch)
+
+    def _window(self, stop: int) -> PrefetchWindow:
+        chunks = self._chunks
+        steps = chunks.size * chunks.num_slots(self.workers)
+        return PrefetchWindow(self.reader.schedule, self.shards.train.records, steps, stop)

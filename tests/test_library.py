@@ -1,0 +1,505 @@
+"""The library's public API over shards on this machine: `open`, `Shards`, `Sample` and `PatchDataset`."""
+
+import doctest
+import json
+import multiprocessing
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any
+
+import library_user
+import numpy as np
+import pytest
+import torch
+from helpers import all_files, generate, make_photos, read_images
+from PIL import Image
+from torch.utils.data import DataLoader, default_collate
+
+import srshards
+from srshards.format import load_index
+from srshards.shards import folder as folder_module
+
+ROOT = Path(__file__).parent.parent
+PATCH_PX = 16
+NUM_VARIANTS = 3
+NAMES = [name for name in srshards.__all__ if name != "PatchLoader" or find_spec("srshards.loader.patch_loader")]
+RECIPE = ("--degradation", "bsrgan-light", "--variants", NUM_VARIANTS, "--no-up")
+
+
+@pytest.fixture(scope="module")
+def opened(shards: Path) -> srshards.Shards:
+    """2x, HR of 64 px, npy, several shards."""
+    return srshards.open(shards / "scale_2x")
+
+
+@pytest.fixture(scope="module")
+def recipe_shards(tmp_path_factory: pytest.TempPathFactory) -> srshards.Shards:
+    """2x, png, three LR images of each training sample, no upsampled ones, some validation samples."""
+    root = tmp_path_factory.mktemp("recipe")
+    generate(make_photos(root / "photos", 12), root, "-s", 2, *RECIPE, "--codec", "png", "--val-fraction", 0.3)
+    return srshards.open(root / "scale_2x")
+
+
+def copied(shards: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(shards / "scale_2x", tmp_path / "scale_2x"))
+
+
+def spoil(folder: Path, sample: srshards.Sample, extension: str) -> None:
+    """Overwrite the first bytes of a member."""
+    shard = ("val-" if sample.key[0] == "1" else "train-") + sample.key[1:7]
+    members = [member for line in load_index(folder / f"{shard}.idx") for member in line]
+    member = next(member for member in members if member.name == f"{sample.key}.{extension}")
+    with open(folder / f"{shard}.tar", "r+b") as tar:
+        tar.seek(member.offset)
+        tar.write(b"damage")
+
+
+# ---- importing
+
+
+def test_importing_loads_no_library_that_takes_long() -> None:
+    program = "import sys, srshards; dir(srshards); print({'torch', 'click', 'cv2', 'PIL'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_the_public_names_are_there_and_no_others() -> None:
+    assert set(srshards.__all__) <= set(dir(srshards))
+    for name in NAMES:
+        assert getattr(srshards, name) is not None
+    with pytest.raises(AttributeError, match="module 'srshards' has no attribute 'Loader'"):
+        _ = srshards.Loader
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name[0] != "_"])
+def test_examples_in_docstrings_do_what_they_show(name: str, opened: srshards.Shards) -> None:
+    public = {other: getattr(srshards, other) for other in NAMES}
+    value = public[name]
+    found = doctest.DocTestFinder().find(value, name, globs={**public, "shards": opened, "folder": opened.path})
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    said: list[str] = []
+    for test in found:
+        runner.run(test, out=said.append)
+    assert not runner.failures, "".join(said)
+    is_error = isinstance(value, type) and issubclass(value, Exception)
+    assert runner.tries or is_error or name == "PatchPair", f"{name} has no example"
+    assert all(test.docstring for test in found)
+
+
+def test_a_program_that_uses_all_of_it_holds_under_strict_mypy() -> None:
+    command = [sys.executable, "-m", "mypy", "--strict", str(Path(library_user.__file__).relative_to(ROOT))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (ROOT / "srshards/py.typed").exists()
+
+
+def test_a_program_that_uses_all_of_it_runs(shards: Path) -> None:
+    library_user.use_everything(str(shards / "scale_2x"))
+
+
+# ---- samples
+
+
+def test_samples_are_those_of_the_tars_in_the_order_of_the_manifest(shards: Path) -> None:
+    path = shards / "scale_2x"
+    for given in (path, str(path)):
+        opened = srshards.open(given)
+        records = json.loads((path / "manifest.json").read_text())["shards"]
+        images = {name: image for r in records for name, image in read_images(path / f"{r['name']}.tar").items()}
+        assert len(opened) == len(opened.train) + len(opened.val) == sum(r["samples"] for r in records) == 40
+        keys = [sample.key for sample in opened]
+        assert keys == list(dict.fromkeys(name.partition(".")[0] for name in images))
+        assert keys == [opened[number].key for number in range(40)] == [sample.key for sample in opened[:]]
+        for sample in opened:
+            for name, image in (("hr", sample.hr), ("lr", sample.lr), ("up", sample.up)):
+                assert image.dtype == np.uint8 and np.array_equal(image, images[f"{sample.key}.{name}.npy"])
+    assert [record.name for record in opened.train.records] == [r["name"] for r in records if r["split"] == "train"]
+
+
+def test_what_a_set_says_of_itself(opened: srshards.Shards) -> None:
+    assert (opened.scale, opened.hr_size, opened.codec, opened.variants) == (2, 64, "npy", 1)
+    assert opened.manifest.raw["totals"]["samples"] == 40
+    assert repr(opened) == "<Shards 2x: 39 train, 1 val samples, HR 64 px, npy>"
+    assert repr(opened.val) == f"<Split val of {opened.path}: 1 samples>"
+    assert repr(opened[0]) == f"<Sample 000000000000 of {opened.path}>"
+
+
+def test_indexes_count_from_both_ends(opened: srshards.Shards) -> None:
+    assert opened[-1].key == opened[39].key == opened.val[0].key == opened.val[-1].key
+    assert opened[0].key == opened.train[-39].key == opened[np.int64(0)].key
+    assert [sample.key for sample in opened[37:]] == [opened[n].key for n in (37, 38, 39)]
+    assert [sample.key for sample in opened.train[::-20]] == [opened[38].key, opened[18].key]
+
+
+@pytest.mark.parametrize("index", [40, -41])
+def test_an_index_that_there_is_not(opened: srshards.Shards, index: int) -> None:
+    with pytest.raises(IndexError, match=f"index {index} is out of range: there are 40 samples in "):
+        opened[index]
+    with pytest.raises(IndexError, match="index 1 is out of range: there are 1 val samples in "):
+        opened.val[1]
+    with pytest.raises(TypeError):
+        opened["0"]  # type: ignore[call-overload]
+
+
+def test_stored_pixels_are_views_that_cannot_be_written_to(opened: srshards.Shards) -> None:
+    sample = opened[0]
+    with pytest.raises(ValueError, match="read-only"):
+        sample.hr[0, 0, 0] = 1
+    assert not sample.hr.flags.owndata and sample.hr is sample.hr
+
+
+def test_the_description_says_where_a_sample_comes_from(opened: srshards.Shards, photos: Path) -> None:
+    meta = opened[0].meta
+    assert (photos / meta["source"]).exists() and meta["source"].startswith(meta["class"] + "/")
+    assert (meta["scale"], meta["method"], meta["box"][2:]) == (2, "cubic", [90, 90])
+
+
+def test_a_set_with_a_recipe_has_all_variants_in_training_and_one_in_validation(
+    recipe_shards: srshards.Shards,
+) -> None:
+    assert recipe_shards.variants == NUM_VARIANTS and len(recipe_shards.val) > 0
+    for sample, count in ((recipe_shards.train[0], NUM_VARIANTS), (recipe_shards.val[0], 1)):
+        images = [sample.hr, *sample.lr_variants]
+        assert [image.shape[0] for image in images] == [64, *[32] * count]
+        assert len({image.tobytes() for image in images}) == 1 + count
+        assert sample.lr is sample.lr_variants[0] and len(sample.meta["degradation"]) == count
+        with pytest.raises(srshards.ArgumentError, match=r"`input` up: .* has no upsampled images; generate without"):
+            _ = sample.up
+
+
+def test_compressed_images_can_be_decoded_into_a_cache(recipe_shards: srshards.Shards, tmp_path: Path) -> None:
+    decoded = srshards.open(recipe_shards.path, cache=tmp_path / "cache", decode=True)
+    assert (recipe_shards.codec, decoded.codec) == ("png", "npy")
+    for here, there in zip(recipe_shards, decoded, strict=True):
+        assert np.array_equal(here.hr, there.hr)
+        assert all(map(np.array_equal, here.lr_variants, there.lr_variants))
+    assert any(name.endswith(".npy.tar") for name in all_files(tmp_path / "cache"))
+
+
+# ---- processes
+
+
+def test_sets_and_samples_can_be_pickled_before_and_after_reading(shards: Path) -> None:
+    opened = srshards.open(shards / "scale_2x")
+    sample = opened[3]
+    for _ in range(2):
+        for again in (pickle.loads(pickle.dumps(opened))[3], pickle.loads(pickle.dumps(sample))):
+            assert again.key == sample.key and np.array_equal(again.hr, sample.hr) and again.meta == sample.meta
+        assert len(pickle.dumps(opened)) < 20_000
+
+
+def test_a_forked_child_reads_after_its_parent_has_read(opened: srshards.Shards) -> None:
+    expected = [int(sample.hr.sum()) for sample in opened]
+    data = srshards.PatchDataset(opened, PATCH_PX)
+    assert data[0]
+
+    def read(results: "Queue[Any]") -> None:
+        results.put([int(sample.hr.sum()) for sample in opened])
+        results.put(int(data[0].hr.sum()))
+
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    child = context.Process(target=read, args=(results,))
+    child.start()
+    assert results.get(timeout=60) == expected and results.get(timeout=60) == int(data[0].hr.sum())
+    child.join()
+    assert child.exitcode == 0
+
+
+def test_a_process_keeps_a_bounded_number_of_shards_mapped(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = srshards.open(shards / "scale_2x")
+    assert len(opened.train.records) > 3
+    monkeypatch.setattr(folder_module, "_MAX_MAPPED", 2)
+    forwards = [int(sample.hr.sum()) for sample in opened]
+    assert [int(opened[number].hr.sum()) for number in range(39, -1, -1)] == forwards[::-1]
+    assert len(opened._mapped) == 2
+
+
+def test_a_cache_that_holds_a_few_shards_serves_samples_in_any_order(shards: Path, tmp_path: Path) -> None:
+    opened = srshards.open(shards / "scale_2x")
+    limit = 6 * max(record.bytes for record in opened.manifest.shards)
+    cached = srshards.open(str(shards / "scale_2x"), cache=str(tmp_path), cache_bytes=limit)
+    for number in (*range(0, 40, 3), *range(39, 0, -3)):
+        assert np.array_equal(cached[number].hr, opened[number].hr)
+    assert cached.cached is not None and cached.cached.cache.held_bytes() <= limit
+
+
+# ---- verifying, damage
+
+
+def test_verifying_reads_all_and_names_what_is_damaged(shards: Path, tmp_path: Path) -> None:
+    folder = copied(shards, tmp_path)
+    opened = srshards.open(folder)
+    read: list[int] = []
+    opened.verify(read.append)
+    assert sum(read) == opened.manifest.raw["totals"]["bytes"]
+    spoil(folder, opened[0], "hr.npy")
+    for act in (opened.verify, lambda: srshards.open(folder, verify=True)):
+        with pytest.raises(srshards.UsageError, match=r"train-000000\.tar: its bytes are not those .* --fix"):
+            act()
+    assert len(srshards.open(folder)) == 40
+
+
+def test_a_damaged_image_or_description_is_named_when_it_is_read(shards: Path, tmp_path: Path) -> None:
+    folder = copied(shards, tmp_path)
+    opened = srshards.open(folder)
+    spoil(folder, opened[0], "hr.npy")
+    spoil(folder, opened[1], "json")
+    with pytest.raises(srshards.RunError, match=r"000000000000.hr.npy: expected 64x64x3 px, found other bytes"):
+        _ = opened[0].hr
+    with pytest.raises(srshards.RunError, match=r"train-000000\.tar: 000000000001\.json is no JSON"):
+        _ = opened[1].meta
+    with pytest.raises(srshards.RunError, match=r"000000000000.hr.npy: expected 64x64x3 px"):
+        srshards.PatchDataset(opened, PATCH_PX)[0]
+    assert opened[1].hr.shape == opened[0].up.shape
+
+
+def test_a_shard_that_goes_after_opening_is_named(shards: Path, tmp_path: Path) -> None:
+    folder = copied(shards, tmp_path)
+    opened = srshards.open(folder)
+    (folder / "train-000000.idx").unlink()
+    with pytest.raises(srshards.RunError, match=r"train-000000\.idx"):
+        _ = opened[0].lr
+
+
+# ---- opening what cannot be opened
+
+
+def missing(root: Path) -> tuple[Path, str]:
+    return root / "nowhere", "expected a folder of shards, but it does not exist; make shards first: shardgen generate"
+
+
+def file(root: Path) -> tuple[Path, str]:
+    (root / "photo.jpg").write_bytes(b"")
+    return root / "photo.jpg", "expected a folder of shards, but it is a file; make shards first: shardgen generate"
+
+
+def loose_images(root: Path) -> tuple[Path, str]:
+    Image.new("RGB", (8, 8)).save(root / "a.png")
+    return root, f"there are 1 loose images but no shards; make shards first: shardgen generate -i {root} "
+
+
+def empty(root: Path) -> tuple[Path, str]:
+    return root, "there is no manifest.json in it; make shards first: shardgen generate"
+
+
+def several_scales(root: Path) -> tuple[Path, str]:
+    for scale in (2, 4):
+        (root / f"scale_{scale}x").mkdir()
+        (root / f"scale_{scale}x/manifest.json").write_text("{}")
+    two, four = root / "scale_2x", root / "scale_4x"
+    return root, f"that is the folder above the scales; name one of them: `path` {two} or {four}"
+
+
+def unfinished(root: Path) -> tuple[Path, str]:
+    (root / "train-000000.tar").write_bytes(b"")
+    return root, "there are tars but no manifest.json, so generating was not finished; run the same shardgen"
+
+
+@pytest.mark.parametrize("make", [missing, file, loose_images, empty, several_scales, unfinished])
+def test_what_is_no_folder_of_shards(make: Callable[[Path], tuple[Path, str]], tmp_path: Path) -> None:
+    path, words = make(tmp_path)
+    for given in (path, str(path)):
+        with pytest.raises(srshards.ArgumentError) as error:
+            srshards.open(given)
+        assert str(error.value).startswith(f"`path` {path}: {words}") and isinstance(error.value, ValueError)
+
+
+def test_paths_and_caches_that_cannot_be(shards: Path, tmp_path: Path) -> None:
+    folder = shards / "scale_2x"
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(srshards.StoreError, match="the path is empty"):
+        srshards.open("")
+    with pytest.raises(srshards.StoreError, match="there is no store nfs://"):
+        srshards.open("nfs://server/shards")
+    with pytest.raises(srshards.ArgumentError, match="`cache_bytes` 0: expected 1 or more"):
+        srshards.open(folder, cache_bytes=0)
+    with pytest.raises(srshards.ArgumentError, match=r"`cache` .*file/x: cannot write there \(Not a directory\); name"):
+        srshards.open(folder, cache=tmp_path / "file/x")
+
+
+def test_shards_that_are_not_whole(shards: Path, tmp_path: Path) -> None:
+    folder = copied(shards, tmp_path)
+    (folder / "train-000001.tar").write_bytes(b"short")
+    with pytest.raises(
+        srshards.UsageError, match=r"train-000001\.tar: expected [\d,]+ bytes as in the manifest, found 5"
+    ):
+        srshards.open(folder)
+    (folder / "train-000001.tar").unlink()
+    with pytest.raises(srshards.UsageError, match=r"train-000001\.tar is missing, but the manifest lists it"):
+        srshards.open(folder)
+
+
+# ---- PatchDataset
+
+
+def places(image: np.ndarray, patch: np.ndarray) -> list[tuple[int, int]]:
+    """Where a patch lies in an image: top and left."""
+    size = len(patch)
+    tops_lefts = np.ndindex(*(edge - size + 1 for edge in image.shape[:2]))
+    return [(y, x) for y, x in tops_lefts if np.array_equal(image[y : y + size, x : x + size], patch)]
+
+
+def content(pairs: Any) -> list[bytes]:
+    """The bytes of every pair of a loader's batches, or of pairs."""
+    return [
+        np.asarray(hr).tobytes() + np.asarray(small).tobytes()
+        for pair in pairs
+        for hr, small in zip(*(part if part.ndim == 4 else part[None] for part in pair), strict=True)
+    ]
+
+
+def test_the_two_patches_of_an_item_show_the_same_place(opened: srshards.Shards) -> None:
+    lr, up = (srshards.PatchDataset(opened, PATCH_PX, input=name, augment=False) for name in ("lr", "up"))
+    assert len(lr) == 39
+    for number in (0, 7, -1):
+        sample = opened.train[number]
+        ((top, left),) = places(sample.lr, lr[number].input)
+        assert places(sample.hr, lr[number].hr) == places(sample.up, up[number].input) == [(2 * top, 2 * left)]
+        assert lr[number].input.shape == (PATCH_PX // 2, PATCH_PX // 2, 3) and lr[number].hr.flags.writeable
+    assert len({places(opened.train[n].hr, lr[n].hr)[0] for n in range(39)}) > 20
+
+
+def test_augmented_patches_are_the_same_ones_flipped_and_turned(opened: srshards.Shards) -> None:
+    plain, augmented = (srshards.PatchDataset(opened, PATCH_PX, augment=augment) for augment in (False, True))
+    turned = 0
+    for number in range(39):
+        hr, small = augmented[number]
+        ways = [(k, flip) for k in range(4) for flip in (False, True)]
+
+        def undone(image: np.ndarray, way: tuple[int, bool]) -> np.ndarray:
+            turned_back = np.rot90(image, -way[0])
+            return turned_back[:, ::-1] if way[1] else turned_back
+
+        (way,) = [way for way in ways if np.array_equal(undone(hr, way), plain[number].hr)]
+        assert np.array_equal(undone(small, way), plain[number].input)
+        turned += way != (0, False)
+    assert turned > 20
+
+
+def test_patches_follow_from_seed_epoch_and_number(opened: srshards.Shards) -> None:
+    data, other_seed = (srshards.PatchDataset(opened, PATCH_PX, seed=seed) for seed in (0, 1))
+    first = content(data)
+    assert len(first) == 39 and content(data[n] for n in range(38, -1, -1)) == first[::-1]
+    assert content(pickle.loads(pickle.dumps(data))) == content(data.__getitems__(range(39))) == first
+    assert not set(first) & set(content(other_seed))
+    data.set_epoch(1)
+    assert data.epoch == 1 and not set(first) & set(content(data))
+    data.set_epoch(0)
+    assert content(data) == first
+
+
+def test_each_variant_is_shown_once_in_so_many_epochs(recipe_shards: srshards.Shards) -> None:
+    data = srshards.PatchDataset(recipe_shards, 64, augment=False)
+    shown: list[set[int]] = [set() for _ in range(len(data))]
+    for epoch in range(NUM_VARIANTS):
+        data.set_epoch(epoch)
+        for number, pair in enumerate(data):
+            variants = [np.array_equal(pair.input, lr) for lr in recipe_shards.train[number].lr_variants]
+            shown[number].add(variants.index(True))
+    assert shown == [{0, 1, 2}] * len(data)
+    val = srshards.PatchDataset(recipe_shards, 64, split="val", augment=False)
+    assert np.array_equal(val[0].input, recipe_shards.val[0].lr)
+
+
+def test_items_become_batches_of_the_same_kind(opened: srshards.Shards) -> None:
+    data = srshards.PatchDataset(opened, PATCH_PX)
+    batch = default_collate([data[0], data[1]])
+    assert isinstance(batch, srshards.PatchPair) and batch.hr.dtype == batch.input.dtype == torch.uint8
+    assert tuple(batch.hr.shape) == (2, 16, 16, 3) and tuple(batch.input.shape) == (2, 8, 8, 3)
+
+
+def test_a_transform_gets_each_item(opened: srshards.Shards) -> None:
+    def darker(pair: srshards.PatchPair) -> srshards.PatchPair:
+        return pair._replace(input=pair.input // 2)
+
+    data, plain = srshards.PatchDataset(opened, PATCH_PX, transform=darker), srshards.PatchDataset(opened, PATCH_PX)
+    assert np.array_equal(data[5].input, plain[5].input // 2) and np.array_equal(data[5].hr, plain[5].hr)
+
+
+@pytest.mark.parametrize(
+    ("method", "workers", "persistent"),
+    [(None, 0, False), ("fork", 2, False), ("fork", 2, True), ("spawn", 1, True), ("forkserver", 1, True)],
+)
+def test_the_same_batches_from_any_workers(
+    opened: srshards.Shards, method: str | None, workers: int, persistent: bool
+) -> None:
+    """An epoch that is set between two iterations also reaches workers that live on."""
+    data = srshards.PatchDataset(opened, PATCH_PX, input="up")
+    loader = DataLoader(
+        data,
+        batch_size=4,
+        num_workers=workers,
+        multiprocessing_context=method,
+        persistent_workers=persistent,
+        generator=torch.Generator().manual_seed(0),
+        shuffle=method == "fork",
+    )
+    for epoch in (0, 1):
+        data.set_epoch(epoch)
+        expected = content(data)
+        found = content(loader)
+        assert (sorted(found) == sorted(expected)) if method == "fork" else (found == expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stateful_loader_goes_on_in_the_middle_of_an_epoch(opened: srshards.Shards, workers: int) -> None:
+    module = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is of the dev extra")
+
+    def loader() -> Any:
+        generator = torch.Generator().manual_seed(7)
+        data = srshards.PatchDataset(opened, PATCH_PX)
+        return module.StatefulDataLoader(data, batch_size=4, shuffle=True, num_workers=workers, generator=generator)
+
+    begun = loader()
+    begun.dataset.set_epoch(3)
+    batches = iter(begun)
+    for _ in range(4):
+        next(batches)
+    state = pickle.loads(pickle.dumps(begun.state_dict()))
+    rest = content(batches)
+    resumed = loader()
+    resumed.load_state_dict(state)
+    assert len(rest) == 23 and content(resumed) == rest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"patch_size": 15}, "`patch_size` 15 is not divisible by the scale 2; try 14 or 16"),
+        ({"patch_size": 66}, "`patch_size` 66: the stored HR images have 64 px; take at most that"),
+        ({"patch_size": 0}, "`patch_size` 0: expected 1 or more"),
+        ({"input": "hr"}, "`input` 'hr': expected 'lr' or 'up'"),
+        ({"split": "test"}, "`split` 'test': expected train or val"),
+        ({"seed": -1}, "`seed` -1: expected 0 or more"),
+        ({"shards": "shards/scale_2x"}, "`shards`: expected what srshards.open gives, found 'shards/scale_2x'"),
+    ],
+)
+def test_arguments_that_do_not_fit(opened: srshards.Shards, arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(srshards.ArgumentError) as error:
+        srshards.PatchDataset(**{"shards": opened, "patch_size": PATCH_PX, **arguments})
+    assert str(error.value).startswith(words)
+
+
+def test_splits_and_images_that_a_set_lacks(recipe_shards: srshards.Shards, tmp_path: Path) -> None:
+    with pytest.raises(srshards.ArgumentError, match=r"`input` up: .* has no upsampled images"):
+        srshards.PatchDataset(recipe_shards, PATCH_PX, input="up")
+    generate(make_photos(tmp_path / "photos", 3), tmp_path, "-s", 2, "--val-fraction", 0)
+    without_val = srshards.open(tmp_path / "scale_2x")
+    assert list(without_val.val) == []
+    with pytest.raises(srshards.ArgumentError, match=r"`split` val: .* has no such samples"):
+        srshards.PatchDataset(without_val, PATCH_PX, split="val")
+
+
+def test_items_and_epochs_that_there_are_not(opened: srshards.Shards) -> None:
+    data = srshards.PatchDataset(opened, PATCH_PX)
+    with pytest.raises(IndexError, match="index 39 is out of range: there are 39 train samples in "):
+        data[39]
+    with pytest.raises(srshards.ArgumentError, match="`epoch` -1: expected 0 or more"):
+        data.set_epoch(-1)

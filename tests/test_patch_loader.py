@@ -1,0 +1,514 @@
+"""`PatchLoader`: the same batches whoever makes them, from any batch on, and a clear error for every misuse."""
+
+import dataclasses
+import doctest
+import json
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import PATIENCE_S
+from test_trainer_stream import workers
+
+import srshards
+from srshards.errors import ArgumentError, WorkerDiedError
+from srshards.format import ShardRecord
+from srshards.loader import memory, patch_loader
+from srshards.loader.patch_loader import PatchLoader
+from srshards.loader.prefetch import PrefetchedBatches
+from srshards.loader.source import PatchBatch
+from srshards.loader.workers import WorkerBatches
+from srshards.shards.folder import Shards
+
+PATCH_PX, BATCH = 24, 8
+Bytes = tuple[bytes, bytes]
+
+
+@pytest.fixture(scope="module")
+def data(shards: Path) -> Shards:
+    """39 samples at 2x in several shards."""
+    return srshards.open(shards / "scale_2x")
+
+
+def make(data: Shards, **arguments: Any) -> PatchLoader:
+    return PatchLoader(data, **{"patch_size": PATCH_PX, "batch_size": BATCH, "workers": 0, "prefetch": 4, **arguments})
+
+
+def with_shards(data: Shards, records: Sequence[ShardRecord]) -> Shards:
+    """The set as if it had no other shards."""
+    return Shards(data.path, dataclasses.replace(data.manifest, shards=tuple(records)))
+
+
+def contents(batches: Iterable[PatchBatch]) -> list[Bytes]:
+    return [(batch.hr.numpy().tobytes(), batch.input.numpy().tobytes()) for batch in batches]
+
+
+@pytest.fixture(scope="module")
+def expected(data: Shards) -> list[Bytes]:
+    """The batches of the first twelve steps."""
+    with make(data) as loader:
+        found = contents(loader.steps(0, 12))
+    assert len(set(found)) == 12
+    return found
+
+
+# ---- the batches
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_epochs_follow_each_other_without_a_gap_for_any_number_of_workers(
+    data: Shards, expected: list[Bytes], number: int
+) -> None:
+    with make(data, workers=number) as loader:
+        assert len(loader) == len(data.train) // BATCH == 4
+        found, processes = [], []
+        for _ in range(3):
+            epoch = contents(loader)
+            assert len(epoch) == len(loader)
+            found += epoch
+            processes.append({worker.pid for worker in workers()})
+        assert found == expected
+        assert len(processes[0]) == number and processes == [processes[0]] * 3  # they read on across the boundary
+    assert not workers()
+
+
+def test_batches_are_uint8_tensors_of_the_sizes_that_were_asked_for(data: Shards) -> None:
+    for name, small in (("lr", PATCH_PX // 2), ("up", PATCH_PX)):
+        with make(data, input=name) as loader:
+            batch = next(iter(loader))
+        assert batch.hr.dtype == batch.input.dtype == torch.uint8
+        assert batch.hr.shape == (BATCH, PATCH_PX, PATCH_PX, 3) and batch.input.shape == (BATCH, small, small, 3)
+        assert batch.damaged == ()
+
+
+def test_fewer_samples_than_a_batch_make_epochs_of_one_step(data: Shards) -> None:
+    with make(data, batch_size=100) as loader:
+        assert len(loader) == len(contents(loader)) == 1
+
+
+def test_resident_samples_give_the_same_batches(data: Shards, expected: list[Bytes]) -> None:
+    with make(data, resident=True, workers=2) as loader:
+        assert [batch for _ in range(3) for batch in contents(loader)] == expected
+        assert loader.memory_bytes == len(data.train) * 3 * (64**2 + 32**2)
+        assert not workers()
+
+
+def test_without_augmentation_patches_are_windows_of_the_stored_images(data: Shards) -> None:
+    with make(data, augment=False) as loader:
+        patches = next(iter(loader)).hr.numpy().copy()
+    images = [
+        image.image(place, "hr", "npy", data.hr_size)
+        for image in map(data.open, data.train.records)
+        for place in range(len(image))
+    ]
+    windows = [
+        np.lib.stride_tricks.sliding_window_view(image, (PATCH_PX, PATCH_PX, 3))[::2, ::2, 0] for image in images
+    ]
+    for patch in patches:
+        assert any((window == patch).all((2, 3, 4)).any() for window in windows)
+
+
+def test_what_batches_take_is_known_before(data: Shards) -> None:
+    loader = make(data, workers=3, prefetch=4)  # chunks of two batches, of which each worker has two, and one is used
+    assert loader.memory_bytes == 7 * 2 * BATCH * 3 * (PATCH_PX**2 + (PATCH_PX // 2) ** 2)
+
+
+# ---- in the middle
+
+
+@pytest.mark.parametrize("taken", range(10))
+def test_a_state_goes_on_exactly_after_every_batch(data: Shards, expected: list[Bytes], taken: int) -> None:
+    with make(data) as loader:
+        before = [batch for epoch in range(3) for batch in contents(islice(loader, max(0, taken - 4 * epoch)))]
+        state = json.loads(json.dumps(loader.state_dict()))
+    assert before == expected[:taken]
+    assert pickle.loads(pickle.dumps(state)) == state
+    with make(data) as other:
+        other.load_state_dict(state)
+        rest = [contents(other) for _ in range(3)]
+    assert [len(epoch) for epoch in rest] == [4 - taken % 4, 4, 4]
+    assert [batch for epoch in rest for batch in epoch][: 12 - taken] == expected[taken:]
+
+
+def test_a_state_counts_what_was_taken_and_not_what_workers_have_read(data: Shards, expected: list[Bytes]) -> None:
+    with make(data, workers=2, prefetch=8) as loader:
+        for number, _ in enumerate(loader):
+            if number == 2:
+                break
+        state = loader.state_dict()
+        assert state["step"] == 3
+        assert contents(loader) == expected[3:4]  # what is left of the epoch, after the break
+        assert contents(loader) == expected[4:8]
+    with make(data, workers=1) as other:
+        other.load_state_dict(state)
+        assert contents(other) == expected[3:4]
+        assert other.state_dict() == {**state, "step": 4}
+
+
+def test_steps_are_taken_without_epochs_and_a_for_goes_on_after_them(data: Shards, expected: list[Bytes]) -> None:
+    with make(data, workers=1) as loader:
+        assert contents(loader.steps(5, 11)) == expected[5:11]
+        assert not workers()  # there is nothing more to do for them
+        assert contents(loader) == expected[11:12]
+        assert contents(loader.steps(7, 7)) == []
+        assert contents(loader) == expected[7:8]
+
+
+def test_a_step_of_several_batches_can_be_left_in_the_middle(data: Shards, expected: list[Bytes]) -> None:
+    whole = [b"".join(pair) for pair in ((hr,) for hr, _ in expected)]
+    with make(data, batch_size=2, micro_batches=4) as loader:
+        assert len(loader) == 16 and loader.patches_per_step == 8
+        found = [hr for hr, _ in contents(islice(loader, 6))]
+        state = loader.state_dict()
+    assert (state["step"], state["micro_batch"]) == (1, 2)
+    with make(data, batch_size=2, micro_batches=4) as other:
+        other.load_state_dict(state)
+        found += [hr for hr, _ in contents(other)]
+    assert [b"".join(found[first : first + 4]) for first in range(0, 16, 4)] == whole[:4]
+    with pytest.raises(ValueError, match="the middle of a step") as error:
+        make(data, batch_size=8).load_state_dict(state)
+    assert "`micro_batches` 4, not 1; save it between steps" in str(error.value)
+
+
+# ---- several processes
+
+
+def test_any_number_of_ranks_takes_the_same_steps_and_goes_on_with_anothers_state(
+    data: Shards, expected: list[Bytes]
+) -> None:
+    def steps_of(ranks: int, state: Any = None) -> tuple[list[Bytes], Any]:
+        loaders = [make(data, batch_size=BATCH // ranks, rank=rank, world_size=ranks) for rank in range(ranks)]
+        for loader in loaders:
+            if state:
+                loader.load_state_dict(state)
+        parts = [contents(islice(loader, 3)) for loader in loaders]
+        joined = [
+            (b"".join(hr for hr, _ in step), b"".join(small for _, small in step)) for step in zip(*parts, strict=True)
+        ]
+        states = [loader.state_dict() for loader in loaders]
+        assert states == [states[0]] * ranks
+        return joined, states[0]
+
+    first, state = steps_of(2)
+    assert first == expected[:3]
+    rest, state = steps_of(4, state)
+    assert rest == expected[3:4]
+    assert steps_of(1, state)[0] == expected[4:7]
+
+
+OF_A_GROUP = """
+    import hashlib, json, sys
+    import torch.distributed as dist
+    import srshards
+    if __name__ == "__main__":
+        folder, meeting, rank = sys.argv[1:]
+        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=2)
+        with srshards.PatchLoader(srshards.open(folder), 24, 4, workers=0) as loader:
+            assert loader.world_size == 2 and loader.patches_per_step == 8
+            batches = [batch.hr.numpy().tobytes().hex() for _ in range(2) for batch in loader]
+            state = loader.state_dict()
+        states = [None, None]
+        dist.all_gather_object(states, state)
+        assert states[0] == states[1]
+        print(json.dumps({"batches": batches, "state": state}))
+        dist.destroy_process_group()
+"""
+
+
+def test_processes_of_a_group_share_the_steps(data: Shards, expected: list[Bytes], tmp_path: Path) -> None:
+    script = tmp_path / "rank.py"
+    script.write_text(textwrap.dedent(OF_A_GROUP))
+    command = [sys.executable, str(script), str(data.path), str(tmp_path / "meeting")]
+    ranks = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True) for rank in range(2)]
+    found = [json.loads(rank.communicate(timeout=PATIENCE_S)[0]) for rank in ranks]
+    assert [bytes.fromhex("".join(step)) for step in zip(*(each["batches"] for each in found), strict=True)] == [
+        hr for hr, _ in expected[:8]
+    ]
+    with make(data) as alone:
+        alone.load_state_dict(found[0]["state"])
+        assert contents(alone) == expected[8:12]
+
+
+def test_one_process_of_a_machine_fetches_shards_for_all(data: Shards, tmp_path: Path) -> None:
+    cached = srshards.open(data.path, cache=tmp_path, cache_bytes=10**9)
+    kinds = []
+    for local_rank in (0, 1):
+        loader = make(cached, rank=2 + local_rank, world_size=4, local_rank=local_rank, local_world_size=2)
+        kinds.append(type(loader._sources.source(0, 1)))
+    assert kinds == [PrefetchedBatches, WorkerBatches]
+
+
+def test_what_torchrun_says_of_this_machine_counts(data: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"is_initialized": True, "get_rank": 5, "get_world_size": 8}.items():
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(patch_loader, "available_cpus", lambda: 12)
+    loader = PatchLoader(data, PATCH_PX, BATCH)
+    assert (loader._sources.ranks.local_rank, loader.workers, loader.world_size) == (1, 3, 8)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert PatchLoader(data, PATCH_PX, BATCH).workers == 1  # all eight are taken to be here
+    assert PatchLoader(data, PATCH_PX, BATCH, rank=0, world_size=1).workers == 12
+
+
+# ---- states that are refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"patch_size": 32}, "`patch_size` 24, not 32"),
+        ({"batch_size": 4}, "`patches_per_step` 8, not 4"),
+        ({"seed": 1, "input": "up"}, "`input` lr, not up, `seed` 0, not 1"),
+        ({"augment": False}, "`augment` True, not False"),
+        ({"patches_per_sample": 2}, "`patches_per_sample` 1, not 2"),
+    ],
+)
+def test_a_state_of_other_batches_is_refused(data: Shards, arguments: dict[str, Any], message: str) -> None:
+    state = make(data).state_dict()
+    with pytest.raises(ValueError) as error:
+        make(data, **arguments).load_state_dict(state)
+    assert str(error.value) == f"this state is of other batches than this loader's: {message}"
+
+
+def test_a_state_of_other_shards_is_refused(data: Shards) -> None:
+    fewer = with_shards(data, data.train.records[:1])
+    with pytest.raises(ValueError, match=r"than this loader's: other `shards`$"):
+        make(data, batch_size=1).load_state_dict(make(fewer, batch_size=1).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: None, "expected what the state_dict"),
+        (lambda state: [1], "expected what the state_dict"),
+        (lambda state: {}, "expected what the state_dict"),
+        (lambda state: {**state, "step": "1"}, "expected what the state_dict"),
+        (lambda state: {**state, "step": True}, "expected what the state_dict"),
+        (lambda state: {**state, "step": -1}, "no position of a PatchLoader"),
+        (lambda state: {**state, "step": 2**63}, "no position of a PatchLoader"),
+        (lambda state: {**state, "micro_batch": 1}, "no position of a PatchLoader"),
+        (lambda state: {**state, "version": 2}, "has version 2, this program reads 1"),
+    ],
+)
+def test_what_is_no_state_is_refused(data: Shards, change: Callable[[Any], Any], message: str) -> None:
+    loader = make(data)
+    with pytest.raises(ValueError, match=message):
+        loader.load_state_dict(change(loader.state_dict()))
+
+
+def test_a_state_comes_before_the_first_iteration(data: Shards) -> None:
+    with make(data) as loader:
+        state = loader.state_dict()
+        next(iter(loader))
+        with pytest.raises(RuntimeError, match="batches were already taken; make a new PatchLoader"):
+            loader.load_state_dict(state)
+
+
+# ---- arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"patch_size": 25}, "`patch_size` 25 is not divisible by the scale 2; try 24 or 26"),
+        ({"patch_size": 1}, "`patch_size` 1 is not divisible by the scale 2; try 2"),
+        ({"patch_size": 66}, "`patch_size` 66: the stored HR images have 64 px"),
+        ({"patch_size": 0}, "`patch_size` 0: expected 1 or more"),
+        ({"patch_size": 24.0}, "`patch_size` 24.0: expected a whole number"),
+        ({"batch_size": 0}, "`batch_size` 0: expected 1 or more"),
+        ({"batch_size": 10**12}, "`batch_size` 1000000000000: that is more than this machine's memory; try"),
+        ({"workers": -1}, "`workers` -1: expected 0 or more"),
+        ({"prefetch": 0}, "`prefetch` 0: expected 1 or more"),
+        ({"prefetch": 65}, "`prefetch` 65: expected at most 64"),
+        ({"micro_batches": 0}, "`micro_batches` 0: expected 1 or more"),
+        ({"patches_per_sample": 0}, "`patches_per_sample` 0: expected 1 or more"),
+        ({"seed": -1}, "`seed` -1: expected 0 or more"),
+        ({"input": "hr"}, "`input` 'hr': expected 'lr' or 'up'"),
+        ({"device": "gpu"}, "`device` 'gpu': expected cpu, cuda, cuda:N or mps"),
+        ({"device": "meta"}, "`device` 'meta': expected cpu, cuda, cuda:N or mps"),
+        ({"device": "cuda:99"}, "`device` 'cuda:99': there are "),
+        ({"rank": 2, "world_size": 2}, "`rank` 2: expected less than the `world_size` 2"),
+        ({"rank": -1, "world_size": 2}, "`rank` -1: expected 0 or more"),
+        ({"rank": 0}, "`rank` and `world_size`: expected both or neither"),
+        ({"world_size": 0, "rank": 0}, "`world_size` 0: expected 1 or more"),
+        ({"local_rank": 1}, "`local_rank` and `local_world_size`: expected both or neither"),
+        ({"local_rank": 1, "local_world_size": 1}, "`local_rank` 1: expected less than the `local_world_size` 1"),
+        ({"local_rank": 0, "local_world_size": 2}, "`local_world_size` 2: expected at most the `world_size` 1"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(data: Shards, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        make(data, **arguments)
+    assert str(error.value).startswith(message)
+
+
+def test_shards_that_cannot_be_trained_on_are_refused(data: Shards) -> None:
+    with pytest.raises(ValueError, match=r"`shards`: expected what srshards.open gives, found 'shards/scale_2x'"):
+        PatchLoader("shards/scale_2x", PATCH_PX, BATCH)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="has no training samples"):
+        make(with_shards(data, data.val.records))
+
+
+def test_too_little_memory_is_named_before_any_is_taken(data: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 2_000_000)
+    make(data)
+    with pytest.raises(ArgumentError) as error:
+        make(data, workers=8, prefetch=64)
+    assert str(error.value) == (
+        "8 workers with `prefetch` 64 need 9 MB of memory for batches, but 2 MB are free, and training needs some; "
+        "take fewer `workers`, a smaller `prefetch`, `batch_size`, `micro_batches` or `patches_per_sample`"
+    )
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 500_000)
+    with pytest.raises(
+        ArgumentError, match=r"`resident`: the images of 39 samples take 0.0 GB, but cpu has 0.0 GB free"
+    ):
+        make(data, resident=True)
+
+
+def test_a_cache_that_is_too_small_is_named(data: Shards, tmp_path: Path) -> None:
+    loader = make(srshards.open(data.path, cache=tmp_path, cache_bytes=1000))
+    with pytest.raises(ArgumentError, match=r"may have 0.0 MB, but the shards that have to be there at once take"):
+        next(iter(loader))
+
+
+# ---- misuse
+
+
+def test_a_closed_loader_says_so(data: Shards, expected: list[Bytes]) -> None:
+    loader = make(data, workers=1)
+    batches = iter(loader)
+    batch = next(batches)
+    loader.close()
+    loader.close()
+    assert not workers()
+    assert contents([batch]) == expected[:1]
+    for use in (lambda: next(batches), lambda: iter(loader), lambda: loader.steps(0, 1)):
+        with pytest.raises(RuntimeError, match="this PatchLoader is closed"):
+            use()
+    assert loader.state_dict()["step"] == 1  # that can be saved afterwards
+
+
+def test_of_two_iterators_the_newer_one_takes_the_batches(data: Shards, expected: list[Bytes]) -> None:
+    with make(data) as loader:
+        former, newer = iter(loader), iter(loader)
+        assert contents(islice(newer, 2)) == expected[:2]
+        with pytest.raises(RuntimeError, match="a newer iterator over this PatchLoader was begun"):
+            next(former)
+        assert contents(newer) == expected[2:4]
+        with pytest.raises(RuntimeError, match="a newer iterator"):
+            for _ in zip(loader, loader, strict=True):
+                pass
+
+
+def test_a_forked_process_is_refused_and_leaves_the_workers_alone(data: Shards, expected: list[Bytes]) -> None:
+    with make(data, workers=1) as loader:
+        batches = iter(loader)
+        found = contents(islice(batches, 1))
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                next(batches)
+            except RuntimeError as error:
+                os.write(writing, str(error).encode())
+            loader.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert b"cannot be used in %d, which was forked from it: make one in each process" % child in os.read(
+            reading, 1000
+        )
+        assert found + contents(batches) == expected[:4]
+        os.close(reading), os.close(writing)
+
+
+def test_a_killed_worker_is_an_error_after_which_another_loop_goes_on(data: Shards, expected: list[Bytes]) -> None:
+    patches = [
+        hr[first : first + len(hr) // BATCH] for hr, _ in expected for first in range(0, len(hr), len(hr) // BATCH)
+    ]
+    with make(data, workers=2, batch_size=1, prefetch=1) as loader:
+        with pytest.raises(WorkerDiedError, match=r"a data worker died .*take fewer `workers` or a smaller"):
+            for _ in loader:
+                for worker in workers():
+                    worker.kill()
+        assert not workers()
+        step = int(loader.state_dict()["step"])
+        assert 1 <= step < len(loader)
+        assert [hr for hr, _ in contents(loader)] == patches[step : len(loader)]
+
+
+def test_a_loader_that_nobody_has_any_more_leaves_no_workers(data: Shards) -> None:
+    loader = make(data, workers=2)
+    kept = next(iter(loader))
+    assert len(workers()) == 2
+    del loader
+    assert not workers()
+    assert kept.hr.shape[0] == BATCH
+
+
+WITHOUT_A_GUARD = """
+    import sys
+    import srshards
+    for batch in srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1):
+        print("a batch")
+"""
+
+
+def run_script(tmp_path: Path, text: str, *args: object) -> "subprocess.CompletedProcess[str]":
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(text))
+    return subprocess.run(
+        [sys.executable, str(script), *map(str, args)], capture_output=True, text=True, timeout=PATIENCE_S
+    )
+
+
+def test_a_script_without_a_guard_is_told_to_have_one(data: Shards, tmp_path: Path) -> None:
+    done = run_script(tmp_path, WITHOUT_A_GUARD, data.path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert 'put what is to run once under `if __name__ == "__main__":`' in done.stderr
+    assert "WorkerDiedError: a data worker died" in done.stderr
+
+
+IN_A_THREAD = """
+    import signal, sys, threading
+    import srshards
+    def loop():
+        with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=2) as loader:
+            found.append(sum(1 for _ in loader))
+    if __name__ == "__main__":
+        found, numbers = [], (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        former = [signal.getsignal(number) for number in numbers]
+        thread = threading.Thread(target=loop)
+        thread.start()
+        thread.join()
+        assert found == [4] and [signal.getsignal(number) for number in numbers] == former
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+"""
+
+
+def test_it_can_be_used_in_a_thread_and_says_and_changes_nothing(data: Shards, tmp_path: Path) -> None:
+    done = run_script(tmp_path, IN_A_THREAD, data.path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_daemonic_process_is_told_to_do_without_workers(data: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # type: ignore[attr-defined]
+    with make(data, workers=1) as loader, pytest.raises(RuntimeError, match=r"daemonic process.*take `workers` 0"):
+        next(iter(loader))
+
+
+def test_the_examples_in_its_documentation_run(data: Shards) -> None:
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    for test in finder.find(PatchLoader, "PatchLoader", globs={"shards": data, "PatchLoader": PatchLoader}):
+        runner.run(test)
+    assert runner.failures == 0 and runner.tries >= 2
