@@ -22,8 +22,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, default_collate
 
 import srshards
-from srshards.format import load_index
 from srshards.shards import folder as folder_module
+from srshards.shards.tar_index import load_index
 
 ROOT = Path(__file__).parent.parent
 PATCH_PX = 16
