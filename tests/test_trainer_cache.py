@@ -41,7 +41,7 @@ from srshards.storage.store import parse_address
 from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 from trainer.distributed.rank import RankInfo
 from trainer.evaluation.evaluate import shard_pairs
-from trainer.training import run as run_room
+from trainer.training import run as training_run
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 
@@ -414,8 +414,8 @@ def test_a_step_of_several_batches_is_one_step_for_the_fetcher(
     folder = open_shards(store.local / "npy" / "scale_2x", cache=CacheFolder(tmp_path, 10**9))
     config = TrainConfig(folder.path, patch_size=24, batch_size=4, ranks=4, steps=5, workers=0, device="cpu")
     given: list[Any] = []
-    monkeypatch.setattr(run_room, "FetchedAhead", lambda *args: given.append(args))
-    run_room.make_source(checked_plan(config, folder), 0)
+    monkeypatch.setattr(training_run, "FetchedAhead", lambda *args: given.append(args))
+    training_run.make_source(checked_plan(config, folder), 0)
     assert given[0][-1] == 4
 
 
