@@ -1,4 +1,4 @@
-"""The training loop: steps, and what happens between them. `run` tells the story."""
+"""The training loop: `run` takes the steps, `_between_steps` logs, validates and saves."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,7 +105,7 @@ class TrainingLoop:
         """What there is to do after a step, on all ranks or on none. Whether to stop."""
         step, settings = self._progress.step, self._settings
         late = settings.save_every is None and monotonic() - self._saved_s > _SAVE_EVERY_S
-        # One word of each rank for all that only some of them know: a signal, the time, damage.
+        # One collective for everything that only some ranks know: a signal, the time, damage.
         number, saves, damage = self._group.max([stop.signal_number or 0, late, bool(self._found)])
         stop.honour(int(number))
         if damage:
