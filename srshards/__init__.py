@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from srshards.shards.sample import Sample
     from srshards.storage.retry import StoreError
 
+import sys
+
+if sys.platform == "win32":
+    raise ImportError("sr-shards runs on Linux; on Windows, install and use it in WSL 2")
+
 __version__ = "0.1.0"
 
 __all__ = (
