@@ -12,7 +12,15 @@ from srshards.shards.cached import CachedShards
 from srshards.shards.folder import Shards
 from srshards.shards.mapped import mend
 from srshards.storage.output_lock import being_written, wait_for
-from srshards.storage.store import link_out_of, list_files, list_folders, parse_address, read_bytes
+from srshards.storage.store import (
+    link_out_of,
+    list_files,
+    list_folders,
+    local_path,
+    parse_address,
+    read_bytes,
+    storage_of,
+)
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -70,8 +78,8 @@ def open_shards(
 
 def _manifest(folder: Address) -> Manifest:
     try:
-        if isinstance(folder, Path):
-            _check_folder(folder)
+        if storage_of(folder).is_local:
+            _check_folder(local_path(folder))
         _refuse_link(folder, MANIFEST_NAME)
         return load_manifest(folder, read_bytes)
     except FileNotFoundError as error:
@@ -104,8 +112,10 @@ def _what_it_is(folder: Address) -> str:
             f"there are tars but no {MANIFEST_NAME}, so generating was not finished; "
             "run the same shardgen generate command again, it goes on where it was"
         )
-    if isinstance(folder, Path):
-        images = [path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")]
+    if storage_of(folder).is_local:
+        images = [
+            path for path in local_path(folder).rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
+        ]
         if images:
             made = any(_MADE_OF_PHOTOS.search(path.stem) for path in images)
             make_them = _MAKE_THEM if made else _MAKE_THEM.replace("PHOTOS", str(folder))
