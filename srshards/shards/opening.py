@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from upath import UPath
 
 _MAKE_THEM = "make shards first: shardgen generate -i PHOTOS -o shards -s 4"
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 # What `shardgen unpack` calls its files, and scripts before it: not what shards are made of.
 _MADE_OF_PHOTOS = re.compile(r"_(lr|upsampled)_\d+x$")
 
