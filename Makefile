@@ -32,12 +32,13 @@ help: ## Say what there is
 
 install: $(STAMP) ## Create .venv and install the project into it
 
-$(STAMP): setup.cfg pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one: make PYTHON=python3.12")'
 	@echo "Installing into $(VENV): PyTorch and all else, some minutes the first time."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[samples,onnx,ray,s3,dev]'
-	@# Only the tests need it. Its requirement torchvision would bring another PyTorch; the tests do without.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@# Only the tests need it, and they do without its requirement torchvision, which has to be the build that goes with
+	@# the PyTorch here.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps spandrel
 	@touch $@
 
@@ -120,6 +121,6 @@ completion: $(STAMP) ## Say how to have bash, zsh or fish complete the words of 
 	echo "# They complete the commands that are on the PATH, e.g. after:" && \
 	echo "source '$(abspath $(BIN))/$$activate'"
 
-clean: ## Remove what make made, except shards: .venv, build and caches
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove what make and python -m build made, except shards: .venv, build, dist and caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,6 +3,10 @@
 import sys
 from contextlib import suppress
 
+if sys.platform == "win32":  # before the imports below, which need what only POSIX has
+    print("Error: shardgen runs on Linux; on Windows, install and use it in WSL 2 (wsl --install)", file=sys.stderr)
+    sys.exit(2)
+
 from srshards.process.fork_server import TERMINAL_SIGNALS, start_fork_server
 from srshards.process.limits import leave_deleted_folder
 from srshards.process.utf8 import require_utf8

@@ -15,6 +15,7 @@ from shardgen.commands.recipe import recipe_commands
 from shardgen.commands.report import report_command
 from srshards import __version__
 from srshards.errors import ReportedError
+from srshards.extras import install_hint
 from srshards.format import FormatError
 from srshards.process.limits import explained, reason_of
 from srshards.storage.store import StoreError
@@ -53,6 +54,11 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except _Terminated as terminated:
         _say_interrupted(args)
         sys.exit(128 + terminated.signal_number)
+    except ModuleNotFoundError as error:
+        if (hint := install_hint(error)) is None:
+            raise
+        click.echo(f"Error: {hint}", err=True)
+        sys.exit(2)
     except Exception as error:
         if (reason := reason_of(error)) is None:  # a fault of the program
             raise

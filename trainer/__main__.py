@@ -4,6 +4,10 @@ import os
 import sys
 from contextlib import suppress
 
+if sys.platform == "win32":  # before the imports below, which need what only POSIX has
+    print("Error: trainer runs on Linux; on Windows, install and use it in WSL 2 (wsl --install)", file=sys.stderr)
+    sys.exit(2)
+
 from srshards.process.fork_server import GROUP_SIGNALS, start_fork_server
 from srshards.process.interrupt import loading
 from srshards.process.limits import leave_deleted_folder

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from srshards import __version__
 from srshards.errors import ReportedError, UsageError
+from srshards.extras import install_hint
 from srshards.process.interrupt import loading
 from srshards.process.limits import explained, reason_of
 from srshards.storage.store import StoreError
@@ -43,6 +44,11 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = 130
+    except ModuleNotFoundError as error:
+        if (hint := install_hint(error)) is None:
+            raise
+        click.echo(f"Error: {hint}", err=True)
+        code = 2
     except Exception as error:
         if (reason := reason_of(error)) is None:  # a fault of the program
             raise
