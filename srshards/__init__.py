@@ -10,8 +10,11 @@
 docs/library.md shows each of them in use. What is not named here may change with any release.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from srshards.extras import install_hint
 
 if TYPE_CHECKING:
     from srshards.errors import ArgumentError, RunError, UsageError, WorkerDiedError
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
     from srshards.shards.opening import open_shards as open
     from srshards.shards.sample import Sample
     from srshards.storage.retry import StoreError
-
-import sys
 
 if sys.platform == "win32":
     raise ImportError("sr-shards runs on Linux; on Windows, install and use it in WSL 2")
@@ -74,7 +75,12 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _PLACES[name]
-    value = globals()[name] = getattr(import_module(module), attribute)
+    try:
+        value = globals()[name] = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if hint := install_hint(error):
+            raise ModuleNotFoundError(f"srshards.{name}: {hint}", name=error.name) from error
+        raise
     return value
 
 

@@ -18,6 +18,6 @@ def install_hint(error: ModuleNotFoundError) -> str | None:
     if extra is None:
         return None
     return (
-        f"{package} is not installed, but this command needs it. In a clone of sr-shards: pip install -e '.[{extra}]'; "
+        f"this needs {package}, which is not installed. In a clone of sr-shards: pip install -e '.[{extra}]'; "
         f"elsewhere: pip install 'sr-shards[{extra}]'"
     )

@@ -221,7 +221,7 @@ def test_training_needs_its_extra_only(installation: Installation, shards: Path)
 
 def advice(package: str, extra: str) -> str:
     return (
-        f"Error: {package} is not installed, but this command needs it. In a clone of sr-shards: "
+        f"Error: this needs {package}, which is not installed. In a clone of sr-shards: "
         f"pip install -e '.[{extra}]'; elsewhere: pip install 'sr-shards[{extra}]'\n"
     )
 
