@@ -44,7 +44,7 @@ class SuperResolution(lightning.LightningModule):
 
 def train(folder: str, steps: int, out: Path) -> None:
     """Train up to a step, from the last checkpoint if there is one."""
-    saving = ModelCheckpoint(out, save_last=True, every_n_train_steps=min(steps, 500))
+    saving = ModelCheckpoint(out, save_last=True, every_n_train_steps=min(steps, 500), enable_version_counter=False)
     trainer = lightning.Trainer(max_steps=steps, default_root_dir=out, callbacks=[saving], log_every_n_steps=50)
     last = out / "last.ckpt"
     trainer.fit(SuperResolution(folder), ckpt_path=last if last.exists() else None)

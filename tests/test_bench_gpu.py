@@ -82,7 +82,7 @@ def task(way: str = STREAM, **changes: Any) -> Task:
 
 def test_a_failure_is_a_result_with_its_traceback() -> None:
     found = gpu_run._measure(task())
-    assert found["failed"].startswith("UsageError: --shards nowhere") and "Traceback" in found["traceback"][0]
+    assert found["failed"].startswith("ArgumentError: `path` nowhere") and "Traceback" in found["traceback"][0]
     out_of_memory = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
     assert gpu_run._reason(out_of_memory) == "out of memory (CUDA out of memory. Tried to allocate 2 GiB)"
 
