@@ -32,9 +32,9 @@ from srshards.imaging import codec
 def test_importing_the_contract_loads_only_the_standard_library() -> None:
     program = "import sys; before = set(sys.modules); import srshards.format; print(*(set(sys.modules) - before))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    foreign = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"shardgen"}
+    foreign = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"srshards"}
     assert not foreign
-    assert {name for name in loaded if name.startswith("shardgen")} == {"shardgen", "srshards.format"}
+    assert {name for name in loaded if name.startswith("srshards")} == {"srshards", "srshards.format"}
 
 
 @given(split=st.sampled_from(["train", "val"]), number=st.integers(0, 999_999), ordinal=st.integers(0, 99_999))
