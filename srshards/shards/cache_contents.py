@@ -10,7 +10,7 @@ from typing import BinaryIO
 from srshards.errors import RunError
 from srshards.format import SPLITS, Address, Manifest, ShardRecord
 from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, encode
-from srshards.shards.mapped import mend
+from srshards.shards.mapped import repair_hint
 from srshards.shards.shard_writer import BLOCK_BYTES, TarWriter, padded
 from srshards.shards.tar_index import Member, check_samples, dump_index, index_of_tar
 from srshards.storage.files import Buffer
@@ -37,7 +37,7 @@ def download(address: Address, record: ShardRecord, file: BinaryIO) -> None:
             return
     raise RunError(
         f"{address}: {_TRIES} times its bytes were not those that the manifest has the sha256 of; "
-        f"{mend(address.parent)}"
+        f"{repair_hint(address.parent)}"
     )
 
 

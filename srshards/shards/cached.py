@@ -15,7 +15,7 @@ from srshards.format import Address, FormatError, ShardRecord, dump_json
 from srshards.process.limits import shortage
 from srshards.shards.cache_contents import Decoder, download, index_of, sha256_of
 from srshards.shards.cache_folder import RAW_SUFFIX, CacheFolder
-from srshards.shards.mapped import MappedShard, mend
+from srshards.shards.mapped import MappedShard, repair_hint
 from srshards.shards.tar_index import dump_index
 from srshards.storage.store import StoreError, silence_s
 
@@ -207,11 +207,11 @@ class CachedShards:
         try:
             yield
         except FormatError as error:
-            raise RunError(f"{error}; {mend(self._folder)}") from error
+            raise RunError(f"{error}; {repair_hint(self._folder)}") from error
         except StoreError as error:
             raise RunError(str(error)) from error
         except FileNotFoundError as error:
-            raise RunError(f"{address} is missing, but the manifest lists it; {mend(self._folder)}") from error
+            raise RunError(f"{address} is missing, but the manifest lists it; {repair_hint(self._folder)}") from error
         except OSError as error:
             full = "; free some, name another `cache`, or give a smaller `cache_bytes`"
             advice = full if error.errno in (ENOSPC, EDQUOT) else ""

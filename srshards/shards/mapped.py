@@ -18,7 +18,7 @@ from srshards.process.limits import shortage
 from srshards.shards.tar_index import check_samples, load_index
 
 
-def mend(folder: Address) -> str:
+def repair_hint(folder: Address) -> str:
     """What to do about a shard that is not what it should be."""
     return f"`shardgen verify {folder} --fix`, then generate, makes them again"
 
@@ -35,7 +35,7 @@ def reading(folder: Address) -> Iterator[None]:
     except (FormatError, OSError, DamagedMember) as error:
         if reason := shortage(error):  # no shard is at fault then
             raise RunError(reason) from None
-        raise RunError(f"{error}; {mend(folder)}") from error
+        raise RunError(f"{error}; {repair_hint(folder)}") from error
 
 
 class MappedShard:

@@ -10,7 +10,7 @@ from srshards.shards.cache_contents import Decoder
 from srshards.shards.cache_folder import cache_for
 from srshards.shards.cached import CachedShards
 from srshards.shards.folder import Shards
-from srshards.shards.mapped import mend
+from srshards.shards.mapped import repair_hint
 from srshards.storage.output_lock import being_written, wait_for
 from srshards.storage.store import (
     link_out_of,
@@ -130,12 +130,12 @@ def _check_sizes(folder: Address, records: list[ShardRecord], indexed: bool) -> 
     for record in records:
         for name in (f"{record.name}.tar", *([f"{record.name}.idx"] if indexed else [])):
             if name not in sizes:
-                raise UsageError(f"{folder / name} is missing, but the manifest lists it; {mend(folder)}")
+                raise UsageError(f"{folder / name} is missing, but the manifest lists it; {repair_hint(folder)}")
             _refuse_link(folder, name)
         path, size = folder / f"{record.name}.tar", sizes[f"{record.name}.tar"]
         if size != record.bytes:
             raise UsageError(
-                f"{path}: expected {record.bytes:,} bytes as in the manifest, found {size:,}; {mend(folder)}"
+                f"{path}: expected {record.bytes:,} bytes as in the manifest, found {size:,}; {repair_hint(folder)}"
             )
 
 
