@@ -28,12 +28,8 @@ def test_importing_the_contract_loads_only_the_standard_library() -> None:
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     foreign = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"srshards"}
     assert not foreign
-<<<<<<< HEAD
     ours = {name for name in loaded if name.partition(".")[0] == "srshards"}
     assert ours == {"srshards", "srshards.format", "srshards.shards", "srshards.shards.tar_index"}
-=======
-    assert {name for name in loaded if name.startswith("srshards")} == {"srshards", "srshards.format"}
->>>>>>> part-api
 
 
 @given(split=st.sampled_from(["train", "val"]), number=st.integers(0, 999_999), ordinal=st.integers(0, 99_999))
