@@ -27,7 +27,7 @@ from srshards.imaging.codec import decode_image
 from srshards.process.limits import signals_ignored_by_children
 
 FILES = "too many open files: this process may have"
-MEMORY = "out of memory: take fewer --workers, smaller images or batches, or raise the limit (`ulimit -v`"
+MEMORY = "out of memory: take fewer workers, smaller images or batches, or raise the limit (`ulimit -v`"
 GONE = "The working directory has been deleted: change to another, or give absolute paths only"
 
 

@@ -21,12 +21,12 @@ def shortage(error: BaseException) -> str | None:
     """What this process, or the machine, has run out of, and what to do; None for an error of any other kind."""
     if _is_out_of_memory(error):
         return (
-            "out of memory: take fewer --workers, smaller images or batches, or raise the limit (`ulimit -v`, or that "
+            "out of memory: take fewer workers, smaller images or batches, or raise the limit (`ulimit -v`, or that "
             "of the container)"
         )
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return (
-            "no more threads can be started: take fewer --workers, or raise the limits on processes and memory "
+            "no more threads can be started: take fewer workers, or raise the limits on processes and memory "
             "(`ulimit -u`, `ulimit -v`)"
         )
     return _too_many_files(error)
@@ -100,10 +100,10 @@ def _too_many_files(error: BaseException) -> str | None:
     if _number(error) == errno.EMFILE:
         return (
             f"too many open files: this process may have {_max_files():,}; raise that limit (`ulimit -n`), or take "
-            "fewer --workers"
+            "fewer workers"
         )
     if _number(error) == errno.ENFILE:
-        return "too many open files on this machine: end other programs, or take fewer --workers"
+        return "too many open files on this machine: end other programs, or take fewer workers"
     return None
 
 
