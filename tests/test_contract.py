@@ -29,7 +29,7 @@ def test_importing_the_contract_loads_only_the_standard_library() -> None:
     foreign = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"srshards"}
     assert not foreign
     ours = {name for name in loaded if name.partition(".")[0] == "srshards"}
-    assert ours == {"srshards", "srshards.format", "srshards.shards", "srshards.shards.tar_index"}
+    assert ours == {f"srshards{name}" for name in ("", ".extras", ".format", ".shards", ".shards.tar_index")}
 
 
 @given(split=st.sampled_from(["train", "val"]), number=st.integers(0, 999_999), ordinal=st.integers(0, 99_999))
