@@ -8,11 +8,14 @@ from typing import NoReturn
 
 import click
 
-from shardgen.commands.check import inspect_command, verify_command
 from shardgen.commands.generate import generate_command
-from shardgen.commands.look import preview_command, rebuild_command, unpack_command
+from shardgen.commands.inspect import inspect_command
+from shardgen.commands.preview import preview_command
+from shardgen.commands.rebuild import rebuild_command
 from shardgen.commands.recipe import recipe_commands
 from shardgen.commands.report import report_command
+from shardgen.commands.unpack import unpack_command
+from shardgen.commands.verify import verify_command
 from srshards import __version__
 from srshards.errors import ReportedError
 from srshards.extras import install_hint

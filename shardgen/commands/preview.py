@@ -1,0 +1,62 @@
+"""`shardgen preview`."""
+
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from shardgen.commands.types import complete_recipe, option
+from shardgen.degradation.recipe_file import load_recipe
+from shardgen.inspection.preview import draw_preview
+from shardgen.inspection.recipe_preview import draw_recipe_preview
+from srshards.errors import UsageError
+from srshards.format import MAX_SCALE, MIN_SCALE, Address
+from srshards.storage.store import AddressError, file_size, is_folder, local_path
+from srshards.terminal.help import Command
+from srshards.terminal.params import ADDRESS, FileToWrite
+from srshards.terminal.text import plural, say
+
+
+@click.command("preview", cls=Command, short_help="Draw samples of shards, or a photo under draws of a recipe.")
+@click.argument("source", type=ADDRESS, metavar="FOLDER|PHOTO")
+@option(
+    "-o",
+    "--output",
+    type=FileToWrite("shardgen preview", "preview.png"),
+    default=Path("preview.png"),
+    help="The picture to write; it replaces only a picture of this command.",
+)
+@click.option("--count", type=click.IntRange(1, 64), help="Rows; with --recipe, draws.  [default: 6; 8]")
+@click.option(
+    "--recipe",
+    shell_complete=complete_recipe,
+    help="Show a photo under draws of this recipe: a built-in name, or a YAML file.",
+)
+@option("-s", "--scale", type=click.IntRange(MIN_SCALE, MAX_SCALE), default=4, help="With --recipe: HR px per LR px.")
+def preview_command(source: Address, output: Path, count: int | None, recipe: str | None, scale: int) -> None:
+    """Draw some samples of a folder of shards; or one photo under many draws of a recipe, with their parameters.
+
+    \b
+    Examples:
+      shardgen preview shards/scale_4x -o preview.png
+      shardgen preview --recipe realesrgan photo.jpg
+    """
+    if recipe is None:
+        if file_size(source) is not None and not is_folder(source):
+            raise UsageError(f"{source} is a file: to see a photo under the draws of a recipe, add --recipe realesrgan")
+        if click.get_current_context().get_parameter_source("scale") is ParameterSource.COMMANDLINE:
+            raise UsageError(f"--scale goes with --recipe: the shards in {source} have theirs")
+        rows = draw_preview(source, output, count or 6)
+        say(f"{output}: {plural(rows, 'sample')} of {source}")
+        return
+    loaded = load_recipe(recipe)
+    try:
+        photo = local_path(source)
+    except AddressError:
+        raise UsageError(f"{source} lies in a store: --recipe shows a photo of this machine") from None
+    if photo.is_dir():
+        raise UsageError(f"{source} is a folder: name a photo to show under the draws of --recipe {recipe}")
+    if output.exists() and photo.exists() and output.samefile(photo):
+        raise UsageError(f"{output} is the photo to show: name another --output")
+    draw_recipe_preview(photo, loaded, scale, count or 8, output)
+    say(f"{output}: {source} under {count or 8} draws of {loaded.name}, {scale}x")

@@ -1,0 +1,44 @@
+"""`shardgen rebuild`."""
+
+from pathlib import Path
+
+import click
+from PIL import Image
+
+from shardgen.inspection.rebuild import rebuild
+from srshards.errors import ReportedError, UsageError
+from srshards.format import Address
+from srshards.imaging.contact_sheet import save_png
+from srshards.imaging.provenance import why_not
+from srshards.terminal.help import Command
+from srshards.terminal.params import ADDRESS, PATH
+from srshards.terminal.text import plural
+
+
+@click.command("rebuild", cls=Command, short_help="Make a sample's LR again from its record, and compare.")
+@click.argument("key")
+@click.argument("folder", type=ADDRESS, default=Path("shards"))
+@click.option("-o", "--output", type=PATH, help="Write the LR images made again into this folder, as PNG.")
+def rebuild_command(key: str, folder: Address, output: Path | None) -> None:
+    """Make the LR images of a sample again, from its HR and the record of what was drawn, and compare.
+
+    \b
+    Example:
+      shardgen rebuild 000000300042 shards/scale_4x -o again
+    """
+    images = list(rebuild(folder, key))
+    paths = [output / f"{key}_{image.name}_{image.scale}x.png" for image in images] if output else []
+    for path in paths:
+        if refusal := why_not(path, "shardgen rebuild"):
+            raise UsageError(refusal)
+    different = []
+    for image in images:
+        height, width = image.stored.shape[:2]
+        found = f"{image.num_different:,} of {height * width:,} px differ" if image.num_different else "identical"
+        click.echo(f"{image.folder}: {key}.{image.name}, {width} x {height} px: {found}")
+        different += [image] if image.num_different else []
+    for image, path in zip(images, paths, strict=False):
+        save_png(Image.fromarray(image.made), path, "shardgen rebuild")
+    if different:
+        reasons = "; ".join(sorted({image.explanation for image in different}))
+        raise ReportedError(f"{plural(len(different), 'LR image')} came out otherwise than they are stored: {reasons}")
