@@ -95,6 +95,13 @@ def contract_files(output: Path) -> dict[str, str]:
     return found
 
 
+def until(condition: Callable[[], object]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
 def deep_folder(folder: Path) -> str:
     """Make folders below `folder` until their path is longer than the system takes; the path relative to it.
 

@@ -38,8 +38,8 @@ def samples_of_shards(folder: Path) -> dict[str, int]:
 @pytest.fixture()
 def room_for_40(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of 40 samples at most, so that a test need not make 100,000."""
-    for module in ("format", "plan", "tiles", "shard_job"):
-        monkeypatch.setattr(f"shardgen.{module}.MAX_SAMPLES_PER_SHARD", 40)
+    for module in ("srshards.format", "shardgen.planning.plan", "shardgen.planning.tiles", "shardgen.shard.job"):
+        monkeypatch.setattr(f"{module}.MAX_SAMPLES_PER_SHARD", 40)
 
 
 def test_eight_large_photos_take_as_many_shards_as_their_tiles_need(tmp_path: Path) -> None:
