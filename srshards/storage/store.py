@@ -7,16 +7,13 @@ below are short for it. Credentials, endpoints and proxies are taken from wherev
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from srshards.format import Address
 from srshards.storage.base import Storage
 from srshards.storage.local import LocalStorage
 from srshards.storage.remote import FsspecStorage
 from srshards.storage.retry import ATTEMPTS_OF_LIBRARY, AddressError, StoreError, silence_s
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = (
     "AddressError",
