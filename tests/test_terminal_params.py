@@ -38,7 +38,9 @@ def test_sizes_are_read_in_decimal_and_binary_units(text: str, num_bytes: int) -
     assert parse_bytes(text) == num_bytes
 
 
-@pytest.mark.parametrize("text", ["", "MB", "-5MB", "10XB", "1e9", "1,000", "1iB", "0x10", "1.GB", ".5GB", "5 M B"])
+@pytest.mark.parametrize(
+    "text", ["", "MB", "-5MB", "10XB", "1e9", "1,000", "1iB", "0x10", "1.GB", ".5GB", "5 M B", "5\N{KELVIN SIGN}B"]
+)
 def test_what_is_not_a_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected a number of bytes such as 256MB, 1GiB or 1000000") as refused:
         parse_bytes(text)
@@ -57,6 +59,10 @@ def test_sizes_are_shown_in_decimal_units() -> None:
         *("0 bytes", "5 bytes", "999 bytes", "1.5 kB", "2.3 MB", "1.14 GB", "1.00 TB", "12,345 TB")
     ]
     assert format_bytes(10**400).endswith("000 TB")
+    rounded = (999_949, 999_950, 999_949_999, 999_950_000, 999_994_999_999, 999_995_000_000)
+    assert [format_bytes(number) for number in rounded] == [
+        *("999.9 kB", "1.0 MB", "999.9 MB", "1.00 GB", "999.99 GB", "1.00 TB")
+    ]
 
 
 @click.command()

@@ -1,7 +1,9 @@
 """Runs whose folder lies in an object store: the same files, put there with every save, and found there to go on."""
 
 import io
+import json
 import math
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -14,6 +16,8 @@ import torch
 from helpers import PATIENCE_S, SMALL, Ended, start_within, trainer, trainer_command
 
 from srshards.errors import RunError
+from srshards.storage import remote
+from srshards.storage.store import parse_address, read_bytes, write_bytes
 from tests.drill.fault_proxy import FaultKind
 from tests.drill.s3_server import Bucket
 from trainer.training.display import Display
@@ -188,6 +192,50 @@ def test_what_a_run_fetched_is_not_sent_again(s3: Bucket, shards: Path) -> None:
     done = trainer("--out", f"{s3.address}/runs", "--run", "r", "--resume")
     assert done.code == 0, done.err
     assert s3.proxy.count("PUT", "*/state.pt") == puts
+
+
+@pytest.mark.parametrize("damage", ["other shards", "no state", "beyond the end"])
+def test_a_state_that_cannot_be_gone_on_from_is_named_where_it_lies(
+    damage: str, s3: Bucket, shards: Path, tmp_path: Path, scratch: Path
+) -> None:
+    """Not in the folder of this machine that it was fetched to, which is gone by then."""
+    run = f"{s3.address}/runs/r"
+    assert train(shards, f"{s3.address}/runs").code == 0
+    words: tuple[object, ...] = ("--out", f"{s3.address}/runs", "--run", "r", "--resume")
+    if damage == "other shards":
+        other = tmp_path / "other"
+        shutil.copytree(shards / "scale_2x", other)
+        manifest = json.loads((other / "manifest.json").read_text())
+        manifest["shards"][0]["sha256"] = "0" * 64
+        (other / "manifest.json").write_text(json.dumps(manifest))
+        config = parse_address(f"{run}/config.yaml")
+        write_bytes(config, read_bytes(config).replace(str(shards / "scale_2x").encode(), str(other).encode()))
+    elif damage == "no state":
+        write_bytes(parse_address(f"{run}/state.pt"), b"something else")
+    else:
+        config = parse_address(f"{run}/config.yaml")
+        write_bytes(config, read_bytes(config).replace(b"steps: 6", b"steps: 1"))
+    done = trainer(*words)
+    assert done.code == 2
+    assert f"{run}/state.pt" in done.err.splitlines()[-1]
+    assert str(scratch) not in done.err
+    assert left_in(scratch) == []
+
+
+def test_a_large_state_may_take_its_time_to_come(s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train(shards, f"{s3.address}/runs").code == 0
+    expected: dict[str, int] = {}
+    real = remote.ask
+
+    def noting(address: Any, verb: str, action: Any, size: int = 0, pages: bool = False) -> Any:
+        if verb == "read":
+            expected[address.name] = size
+        return real(address, verb, action, size, pages)
+
+    monkeypatch.setattr(remote, "ask", noting)
+    done = trainer("--out", f"{s3.address}/runs", "--run", "r", "--resume")
+    assert done.code == 0, done.err
+    assert expected["state.pt"] == len(s3.objects("runs/r")["state.pt"])
 
 
 def test_what_cannot_be_fetched_leaves_nothing_here(

@@ -114,9 +114,7 @@ def _what_it_is(folder: Address) -> str:
             "run the same shardgen generate command again, it goes on where it was"
         )
     if storage_of(folder).is_local:
-        images = [
-            path for path in local_path(folder).rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
-        ]
+        images = [path for path in local_path(folder).rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES]
         if images:
             made = any(_MADE_OF_PHOTOS.search(path.stem) for path in images)
             make_them = _MAKE_THEM if made else _MAKE_THEM.replace("PHOTOS", str(folder))

@@ -7,16 +7,13 @@ below are short for it. Credentials, endpoints and proxies are taken from wherev
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from srshards.format import Address
 from srshards.storage.base import Storage
 from srshards.storage.local import LocalStorage
 from srshards.storage.remote import FsspecStorage
 from srshards.storage.retry import ATTEMPTS_OF_LIBRARY, AddressError, StoreError, silence_s
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = (
     "AddressError",
@@ -40,6 +37,7 @@ __all__ = (
 )
 
 _SMALL_FILES_AT_ONCE = 32
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 
 _LOCAL, _STORES = LocalStorage(), FsspecStorage()
 
@@ -75,7 +73,7 @@ def parse_address(text: str) -> Address:
         raise AddressError(
             f"{text}: there is no store {protocol}://; expected a folder, or e.g. s3://bucket/folder, gs://bucket/folder"
         ) from error
-    if not rest.strip("/"):
+    if not rest.strip("/") or (protocol in _PACKAGES and rest.startswith("/")):  # those have buckets
         raise AddressError(f"{text} names no place in the store; expected e.g. {protocol}://bucket/folder")
     address: UPath = UPath(text.rstrip("/"), **_options(protocol))
     return address
@@ -175,5 +173,4 @@ def _options(protocol: str) -> dict[str, Any]:
 
 
 def _package(protocol: str, error: ImportError) -> str:
-    known = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
-    return f"pip install {known[protocol]}" if protocol in known else str(error)
+    return f"pip install {_PACKAGES[protocol]}" if protocol in _PACKAGES else str(error)

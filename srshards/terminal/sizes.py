@@ -4,7 +4,7 @@ import re
 from decimal import Decimal
 
 _PREFIXES = "KMGTP"
-_WRITTEN = re.compile(rf"([0-9]+(?:\.[0-9]+)?)\s*(?:([{_PREFIXES}])(I?))?B?", re.IGNORECASE)
+_WRITTEN = re.compile(rf"([0-9]+(?:\.[0-9]+)?)\s*(?:([{_PREFIXES}])(I?))?B?", re.IGNORECASE | re.ASCII)
 
 
 def parse_bytes(text: str) -> int:
@@ -24,7 +24,9 @@ def format_bytes(num_bytes: int) -> str:
     """`5 bytes`, `1.5 kB`, `2.3 MB`, `1.14 GB` or `1.00 TB`: powers of 1000, two decimals from a gigabyte on."""
     if num_bytes >= 10**15:  # beyond what a float holds, perhaps
         return f"{num_bytes // 10**12:,} TB"
-    for unit, size, decimals in (("TB", 1e12, 2), ("GB", 1e9, 2), ("MB", 1e6, 1), ("kB", 1e3, 1)):
-        if num_bytes >= size:
+    if num_bytes < 1000:
+        return f"{num_bytes} bytes"
+    for unit, size, decimals in (("kB", 1e3, 1), ("MB", 1e6, 1), ("GB", 1e9, 2)):
+        if round(num_bytes / size, decimals) < 1000:
             return f"{num_bytes / size:.{decimals}f} {unit}"
-    return f"{num_bytes} bytes"
+    return f"{num_bytes / 1e12:.2f} TB"

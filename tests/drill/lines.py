@@ -8,7 +8,7 @@ from tests.drill.session import Session
 
 
 class Line(NamedTuple):
-    """`where` is the function, as `room.function`: a line's own process imports nothing of the others."""
+    """`where` is the function, as `module.function`: a line's own process imports nothing of the others."""
 
     fault: str
     where: str
@@ -16,8 +16,8 @@ class Line(NamedTuple):
     short: int
 
     def function(self) -> Callable[[Session], None]:
-        room, _, name = self.where.partition(".")
-        found: Callable[[Session], None] = getattr(importlib.import_module(f"tests.drill.{room}"), name)
+        module, _, name = self.where.partition(".")
+        found: Callable[[Session], None] = getattr(importlib.import_module(f"tests.drill.{module}"), name)
         return found
 
 

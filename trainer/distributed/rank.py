@@ -59,10 +59,6 @@ class RankInfo:
     def is_rank0(self) -> bool:
         return self.rank == 0
 
-    def share(self, count: int) -> int:
-        """This process's part of a resource that its machine has `count` of; at least 1."""
-        return max(1, count // self.local_world_size)
-
 
 SINGLE_PROCESS = RankInfo()
 

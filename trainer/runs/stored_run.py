@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from srshards.errors import ReportedError, RunError
+from srshards.errors import ReportedError, RunError, UsageError
 from srshards.format import Address
 from srshards.storage.files import write_atomically, writing
 from srshards.storage.remote import upload
@@ -49,6 +49,8 @@ class StoredRunFolder(RunFolder):
             self._fetch()
             yield
         except BaseException as error:
+            if isinstance(error, UsageError):  # it speaks of what was fetched
+                error.args = (str(error).replace(str(self.path), str(self.home)),)
             self._bring_home(error)
             raise
         else:
@@ -81,8 +83,9 @@ class StoredRunFolder(RunFolder):
 
     def _fetch(self) -> None:
         for name in (CONFIG, JOURNAL, STATE):
-            if file_size(self.home / name) is not None:
-                content = read_bytes(self.home / name)
+            size = file_size(self.home / name)
+            if size is not None:
+                content = read_bytes(self.home / name, size)
                 with writing(self.path / name):
                     write_atomically(self.path / name, content)
                 self._published[self.path / name] = _version(self.path / name)
