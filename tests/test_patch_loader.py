@@ -501,6 +501,87 @@ def test_it_can_be_used_in_a_thread_and_says_and_changes_nothing(data: Shards, t
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+IN_MANY_THREADS = """
+    import os, sys, threading
+    import srshards
+    def loop():
+        for _ in range(3):
+            with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
+                all_ready.wait()
+                found.append(sum(1 for _ in loader))
+    if __name__ == "__main__":
+        found, former, all_ready = [], dict(os.environ), threading.Barrier(4, timeout=60)
+        threads = [threading.Thread(target=loop) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [4] * 12, found
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        assert all(os.environ.get(name) == former.get(name) for name in names)
+"""
+
+
+def test_loaders_can_be_begun_in_several_threads_at_once(data: Shards, tmp_path: Path) -> None:
+    done = run_script(tmp_path, IN_MANY_THREADS, data.path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+IN_A_CHILD = """
+    import multiprocessing, sys
+    import srshards
+    def use():
+        with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
+            print(sum(1 for _ in loader), flush=True)
+    if __name__ == "__main__":
+        with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
+            batches = iter(loader)
+            next(batches)
+            child = multiprocessing.get_context(sys.argv[2]).Process(target=use)
+            child.start()
+            child.join()
+            print(1 + sum(1 for _ in batches))
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_child_process_has_a_loader_of_its_own_beside_its_parents(data: Shards, tmp_path: Path, method: str) -> None:
+    done = run_script(tmp_path, IN_A_CHILD, data.path, method)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "4\n4\n", "")
+
+
+BESIDE_A_FORK_SERVER = """
+    import multiprocessing, os, signal, sys
+    import srshards
+    def say(ready):
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        print([signal.getsignal(number) == signal.SIG_IGN for number in numbers], os.environ.get("MKL_NUM_THREADS"))
+        sys.stdout.flush()
+        ready.set()
+        signal.pause()
+    if __name__ == "__main__":
+        with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
+            for _ in loader:
+                pass
+        context = multiprocessing.get_context("forkserver")
+        ready = context.Event()
+        process = context.Process(target=say, args=(ready,))
+        process.start()
+        ready.wait()
+        process.terminate()
+        process.join()
+        print(process.exitcode)
+"""
+
+
+def test_processes_of_the_users_own_fork_server_inherit_nothing(
+    data: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    done = run_script(tmp_path, BESIDE_A_FORK_SERVER, data.path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[False, False, False] None\n-15\n", "")
+
+
 def test_a_daemonic_process_is_told_to_do_without_workers(data: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # type: ignore[attr-defined]
     with make(data, workers=1) as loader, pytest.raises(RuntimeError, match=r"daemonic process.*take `workers` 0"):
