@@ -123,6 +123,36 @@ def test_what_batches_take_is_known_before(data: Shards) -> None:
     assert loader.memory_bytes == 7 * 2 * BATCH * 3 * (PATCH_PX**2 + (PATCH_PX // 2) ** 2)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_callers_random_numbers_and_default_device_are_left_alone(data: Shards, number: int) -> None:
+    before = torch.get_rng_state()
+    with torch.device("meta"), make(data, workers=number) as loader:
+        assert next(iter(loader)).hr.device.type == "cpu"
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_numbers_and_switches_may_be_those_of_numpy(data: Shards, expected: list[Bytes]) -> None:
+    numbers = {"patch_size": PATCH_PX, "batch_size": BATCH, "workers": 1, "seed": 0, "rank": 0, "world_size": 1}
+    given = {name: np.int64(value) for name, value in numbers.items()}
+    with make(data, **given, augment=np.True_) as loader:
+        assert contents(loader.steps(np.int64(0), np.int64(3))) == expected[:3]  # type: ignore[arg-type]
+        state = json.loads(json.dumps(loader.state_dict()))
+    with make(data) as other:
+        other.load_state_dict(state)
+        assert contents(other) == expected[3:4]
+
+
+def test_steps_that_there_are_not_are_refused(data: Shards) -> None:
+    with make(data) as loader:
+        for first, stop, message in (
+            (-1, 1, "`first` -1: expected 0 or more"),
+            (2, 1, "`stop` 1: expected 2 or more"),
+            (0, 2**60 + 1, f"`stop` {2**60 + 1}: expected at most {2**60}"),
+        ):
+            with pytest.raises(ArgumentError, match=message):
+                loader.steps(first, stop)
+
+
 # ---- in the middle
 
 
@@ -477,6 +507,14 @@ def test_a_script_without_a_guard_is_told_to_have_one(data: Shards, tmp_path: Pa
     assert done.returncode == 1 and done.stdout == ""
     assert 'put what is to run once under `if __name__ == "__main__":`' in done.stderr
     assert "WorkerDiedError: a data worker died" in done.stderr
+
+
+def test_a_program_from_stdin_is_told_to_be_a_file(data: Shards) -> None:
+    program = textwrap.dedent(WITHOUT_A_GUARD).replace("sys.argv[1]", repr(str(data.path)))
+    done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "as it was read from stdin: write it to a file, or take `workers` 0" in done.stderr
+    assert "died" not in done.stderr
 
 
 IN_A_THREAD = """
