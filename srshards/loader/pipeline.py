@@ -29,7 +29,10 @@ _SHARDS = 0  # keeps this permutation apart from others of the same seed
 
 
 class PatchPipeline(wds.DataPipeline, wds.compat.FluidInterface):  # type: ignore[misc]  # which has no types
-    """A `webdataset` pipeline of `PatchPair`s: `map`, `batched`, `with_epoch` and the like give another one."""
+    """A `webdataset` pipeline of `PatchPair`s.
+
+    `map`, `batched` and the like give another one; `with_epoch` and `repeat` change this one, and give it back.
+    """
 
     def __init__(self, epoch: SharedEpoch, *stages: Callable[..., Iterator[Any]]) -> None:
         super().__init__(*stages)
