@@ -1,5 +1,6 @@
 """The library's public API over shards on this machine: `open`, `Shards`, `Sample` and `PatchDataset`."""
 
+import dataclasses
 import doctest
 import json
 import multiprocessing
@@ -26,7 +27,7 @@ from srshards.shards import folder as folder_module
 from srshards.shards.tar_index import load_index
 
 ROOT = Path(__file__).parent.parent
-PATCH_PX = 16
+PATCH_PX, HR_PX = 16, 64
 NUM_VARIANTS = 3
 NAMES = [name for name in srshards.__all__ if name != "PatchLoader" or find_spec("srshards.loader.patch_loader")]
 RECIPE = ("--degradation", "bsrgan-light", "--variants", NUM_VARIANTS, "--no-up")
@@ -268,6 +269,17 @@ def test_a_shard_that_goes_after_opening_is_named(shards: Path, tmp_path: Path) 
         _ = opened[0].lr
 
 
+def test_a_relative_path_holds_in_another_working_directory(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shards)
+    opened = srshards.open("scale_2x")
+    monkeypatch.chdir(tmp_path)
+    assert opened[0].hr.shape == srshards.PatchDataset(opened, HR_PX)[0].hr.shape == (HR_PX, HR_PX, 3)
+    with srshards.PatchLoader(opened, PATCH_PX, 4, workers=1) as loader:
+        assert sum(1 for _ in loader) == len(loader)
+
+
 # ---- opening what cannot be opened
 
 
@@ -316,6 +328,9 @@ def test_paths_and_caches_that_cannot_be(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(srshards.StoreError, match="the path is empty"):
         srshards.open("")
+    for no_path in (None, 3, b"shards"):
+        with pytest.raises(srshards.ArgumentError, match=r"^`path` .*: expected a text or a path"):
+            srshards.open(no_path)  # type: ignore[arg-type]
     with pytest.raises(srshards.StoreError, match="there is no store nfs://"):
         srshards.open("nfs://server/shards")
     with pytest.raises(srshards.ArgumentError, match="`cache_bytes` 0: expected 1 or more"):
@@ -497,9 +512,35 @@ def test_splits_and_images_that_a_set_lacks(recipe_shards: srshards.Shards, tmp_
         srshards.PatchDataset(without_val, PATCH_PX, split="val")
 
 
+def test_a_set_of_validation_samples_alone_has_a_dataset_and_a_pipeline(opened: srshards.Shards) -> None:
+    manifest = dataclasses.replace(opened.manifest, shards=opened.val.records)
+    only_val = srshards.Shards(opened.path, manifest)
+    expected = srshards.PatchDataset(opened, PATCH_PX, split="val")[0]
+    assert np.array_equal(srshards.PatchDataset(only_val, PATCH_PX, split="val")[0].hr, expected.hr)
+    assert len(list(srshards.webdataset(only_val, PATCH_PX, split="val"))) == len(only_val.val)
+    with pytest.raises(srshards.ArgumentError, match="has no training samples"):
+        srshards.PatchDataset(only_val, PATCH_PX)
+
+
+def test_numbers_may_be_those_of_numpy(opened: srshards.Shards) -> None:
+    data = srshards.PatchDataset(opened, np.int64(PATCH_PX), seed=np.int64(3))  # type: ignore[arg-type]
+    data.set_epoch(np.int64(2))  # type: ignore[arg-type]
+    expected = srshards.PatchDataset(opened, PATCH_PX, seed=3)
+    expected.set_epoch(2)
+    assert np.array_equal(data[0].hr, expected[0].hr) and type(data.state_dict()["epoch"]) is int
+
+
+def test_datasets_do_not_depend_on_the_default_device(opened: srshards.Shards) -> None:
+    with torch.device("meta"):
+        data = srshards.PatchDataset(opened, PATCH_PX)
+        assert data[0].hr.shape == (PATCH_PX, PATCH_PX, 3)
+
+
 def test_items_and_epochs_that_there_are_not(opened: srshards.Shards) -> None:
     data = srshards.PatchDataset(opened, PATCH_PX)
     with pytest.raises(IndexError, match="index 39 is out of range: there are 39 train samples in "):
         data[39]
     with pytest.raises(srshards.ArgumentError, match="`epoch` -1: expected 0 or more"):
         data.set_epoch(-1)
+    with pytest.raises(srshards.ArgumentError, match=f"`epoch` {2**63}: expected at most {2**63 - 1}"):
+        data.set_epoch(2**63)

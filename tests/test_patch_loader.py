@@ -123,6 +123,36 @@ def test_what_batches_take_is_known_before(data: Shards) -> None:
     assert loader.memory_bytes == 7 * 2 * BATCH * 3 * (PATCH_PX**2 + (PATCH_PX // 2) ** 2)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_callers_random_numbers_and_default_device_are_left_alone(data: Shards, number: int) -> None:
+    before = torch.get_rng_state()
+    with torch.device("meta"), make(data, workers=number) as loader:
+        assert next(iter(loader)).hr.device.type == "cpu"
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_numbers_and_switches_may_be_those_of_numpy(data: Shards, expected: list[Bytes]) -> None:
+    numbers = {"patch_size": PATCH_PX, "batch_size": BATCH, "workers": 1, "seed": 0, "rank": 0, "world_size": 1}
+    given = {name: np.int64(value) for name, value in numbers.items()}
+    with make(data, **given, augment=np.True_) as loader:
+        assert contents(loader.steps(np.int64(0), np.int64(3))) == expected[:3]  # type: ignore[arg-type]
+        state = json.loads(json.dumps(loader.state_dict()))
+    with make(data) as other:
+        other.load_state_dict(state)
+        assert contents(other) == expected[3:4]
+
+
+def test_steps_that_there_are_not_are_refused(data: Shards) -> None:
+    with make(data) as loader:
+        for first, stop, message in (
+            (-1, 1, "`first` -1: expected 0 or more"),
+            (2, 1, "`stop` 1: expected 2 or more"),
+            (0, 2**60 + 1, f"`stop` {2**60 + 1}: expected at most {2**60}"),
+        ):
+            with pytest.raises(ArgumentError, match=message):
+                loader.steps(first, stop)
+
+
 # ---- in the middle
 
 
@@ -479,6 +509,14 @@ def test_a_script_without_a_guard_is_told_to_have_one(data: Shards, tmp_path: Pa
     assert "WorkerDiedError: a data worker died" in done.stderr
 
 
+def test_a_program_from_stdin_is_told_to_be_a_file(data: Shards) -> None:
+    program = textwrap.dedent(WITHOUT_A_GUARD).replace("sys.argv[1]", repr(str(data.path)))
+    done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "as it was read from stdin: write it to a file, or take `workers` 0" in done.stderr
+    assert "died" not in done.stderr
+
+
 IN_A_THREAD = """
     import signal, sys, threading
     import srshards
@@ -499,6 +537,87 @@ IN_A_THREAD = """
 def test_it_can_be_used_in_a_thread_and_says_and_changes_nothing(data: Shards, tmp_path: Path) -> None:
     done = run_script(tmp_path, IN_A_THREAD, data.path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+IN_MANY_THREADS = """
+    import os, sys, threading
+    import srshards
+    def loop():
+        for _ in range(3):
+            with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
+                all_ready.wait()
+                found.append(sum(1 for _ in loader))
+    if __name__ == "__main__":
+        found, former, all_ready = [], dict(os.environ), threading.Barrier(4, timeout=60)
+        threads = [threading.Thread(target=loop) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [4] * 12, found
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        assert all(os.environ.get(name) == former.get(name) for name in names)
+"""
+
+
+def test_loaders_can_be_begun_in_several_threads_at_once(data: Shards, tmp_path: Path) -> None:
+    done = run_script(tmp_path, IN_MANY_THREADS, data.path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+IN_A_CHILD = """
+    import multiprocessing, sys
+    import srshards
+    def use():
+        with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
+            print(sum(1 for _ in loader), flush=True)
+    if __name__ == "__main__":
+        with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
+            batches = iter(loader)
+            next(batches)
+            child = multiprocessing.get_context(sys.argv[2]).Process(target=use)
+            child.start()
+            child.join()
+            print(1 + sum(1 for _ in batches))
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_child_process_has_a_loader_of_its_own_beside_its_parents(data: Shards, tmp_path: Path, method: str) -> None:
+    done = run_script(tmp_path, IN_A_CHILD, data.path, method)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "4\n4\n", "")
+
+
+BESIDE_A_FORK_SERVER = """
+    import multiprocessing, os, signal, sys
+    import srshards
+    def say(ready):
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        print([signal.getsignal(number) == signal.SIG_IGN for number in numbers], os.environ.get("MKL_NUM_THREADS"))
+        sys.stdout.flush()
+        ready.set()
+        signal.pause()
+    if __name__ == "__main__":
+        with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
+            for _ in loader:
+                pass
+        context = multiprocessing.get_context("forkserver")
+        ready = context.Event()
+        process = context.Process(target=say, args=(ready,))
+        process.start()
+        ready.wait()
+        process.terminate()
+        process.join()
+        print(process.exitcode)
+"""
+
+
+def test_processes_of_the_users_own_fork_server_inherit_nothing(
+    data: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    done = run_script(tmp_path, BESIDE_A_FORK_SERVER, data.path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[False, False, False] None\n-15\n", "")
 
 
 def test_a_daemonic_process_is_told_to_do_without_workers(data: Shards, monkeypatch: pytest.MonkeyPatch) -> None:

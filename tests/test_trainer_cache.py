@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from errno import ENOSPC
 from hashlib import sha256
 from math import inf
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ from srshards.format import ShardRecord
 from srshards.loader import sources as sources_room
 from srshards.loader.prefetch import PrefetchedBatches, PrefetchWindow, ShardFetcher
 from srshards.loader.source import PatchBatch
+from srshards.process import fork_server
 from srshards.sampling import schedule as schedule_room
 from srshards.sampling.schedule import Schedule
 from srshards.shards import cache_contents as contents_room
@@ -69,7 +69,7 @@ class Store(NamedTuple):
 
 def end_fork_server() -> None:
     """Processes that come from it have the environment that it was started in."""
-    server = forkserver._forkserver
+    server = fork_server._server
     if server._forkserver_pid is not None:
         os.kill(server._forkserver_pid, signal.SIGKILL)
         server._stop()

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from operator import index as as_integer
 from typing import Any
 
 import torch
@@ -12,40 +13,33 @@ from srshards.sampling.patches import NUM_TURNS, PatchGrid
 from srshards.shards.folder import Shards
 
 MAX_SEED = 2**63 - 1
-_MAX_PREFETCH = 64  # what is asked of a worker at once must fit into a pipe, of which some systems give 16 kB
+MAX_PREFETCH = 64  # what is asked of a worker at once must fit into a pipe, of which some systems give 16 kB
 _INPUTS = ("lr", "up")
 _DEVICES = ("cpu", "cuda", "mps")
 
 
-def check_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
-    """ArgumentError unless `value` is a whole number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int):
+def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """`value` as an int, NumPy's integers too. ArgumentError unless it is a whole number from `low` to `high`."""
+    try:
+        number = as_integer(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
         raise ArgumentError(f"`{name}` {value!r}: expected a whole number")
-    if value < low:
-        raise ArgumentError(f"`{name}` {value}: expected {low} or more")
-    if high is not None and value > high:
-        raise ArgumentError(f"`{name}` {value}: expected at most {high}")
+    if number < low:
+        raise ArgumentError(f"`{name}` {number}: expected {low} or more")
+    if high is not None and number > high:
+        raise ArgumentError(f"`{name}` {number}: expected at most {high}")
+    return number
 
 
-def check_counts(
-    batch_size: int, micro_batches: int, patches_per_sample: int, prefetch: int, workers: int | None, seed: int
-) -> None:
-    """ArgumentError for one that is out of its range."""
-    check_whole("batch_size", batch_size, 1)
-    check_whole("micro_batches", micro_batches, 1)
-    check_whole("patches_per_sample", patches_per_sample, 1)
-    check_whole("prefetch", prefetch, 1, _MAX_PREFETCH)
-    check_whole("workers", 0 if workers is None else workers, 0)
-    check_whole("seed", seed, 0, MAX_SEED)
-
-
-def patch_grid(shards: Shards, patch_size: int, input_name: str, augment: bool) -> PatchGrid:
-    """The sizes of patches of these shards. ArgumentError when none fit, or there are no such images."""
+def patch_grid(shards: Shards, patch_size: int, input_name: str, augment: bool, split: str = "train") -> PatchGrid:
+    """The sizes of patches of a split. ArgumentError when none fit, or there are no such samples or images."""
     if not isinstance(shards, Shards):
         raise ArgumentError(f"`shards`: expected what srshards.open gives, found {shards!r:.100}")
     if input_name not in _INPUTS:
         raise ArgumentError(f"`input` {input_name!r}: expected {' or '.join(map(repr, _INPUTS))}")
-    check_whole("patch_size", patch_size, 1)
+    patch_size = whole("patch_size", patch_size, 1)
     scale = shards.scale
     if patch_size % scale:
         lower, upper = patch_size - patch_size % scale, patch_size - patch_size % scale + scale
@@ -56,7 +50,9 @@ def patch_grid(shards: Shards, patch_size: int, input_name: str, augment: bool) 
             f"`patch_size` {patch_size}: the stored HR images have {shards.hr_size} px; "
             f"take at most that, or generate shards with a larger --size"
         )
-    if not shards.train:
+    if not shards.split(split) and split != "train":
+        raise ArgumentError(f"`split` {split}: {shards.path} has no such samples")
+    if not shards.split(split):
         raise ArgumentError(
             f"{shards.path} has no training samples; generate from more photos, or a smaller --val-fraction"
         )
@@ -114,18 +110,18 @@ def ranks_of(rank: int | None, world_size: int | None, local_rank: int | None, l
                 local_rank, local_world_size = _of_torchrun()
     if local_rank is None or local_world_size is None:
         local_rank, local_world_size = rank, world_size
-    _check_rank("rank", rank, "world_size", world_size)
-    _check_rank("local_rank", local_rank, "local_world_size", local_world_size)
+    rank, world_size = _checked_rank("rank", rank, "world_size", world_size)
+    local_rank, local_world_size = _checked_rank("local_rank", local_rank, "local_world_size", local_world_size)
     if local_world_size > world_size:
         raise ArgumentError(f"`local_world_size` {local_world_size}: expected at most the `world_size` {world_size}")
     return Ranks(rank, world_size, local_rank, local_world_size)
 
 
-def _check_rank(name: str, rank: int, name_of_size: str, size: int) -> None:
-    check_whole(name_of_size, size, 1)
-    check_whole(name, rank, 0)
+def _checked_rank(name: str, rank: int, name_of_size: str, size: int) -> tuple[int, int]:
+    size, rank = whole(name_of_size, size, 1), whole(name, rank, 0)
     if rank >= size:
         raise ArgumentError(f"`{name}` {rank}: expected less than the `{name_of_size}` {size}")
+    return rank, size
 
 
 def _of_torchrun() -> tuple[int, int] | tuple[None, None]:

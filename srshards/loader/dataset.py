@@ -6,8 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from torch.utils.data import Dataset
 
-from srshards.errors import ArgumentError
-from srshards.loader.arguments import MAX_SEED, check_whole, patch_grid
+from srshards.loader.arguments import MAX_SEED, patch_grid, whole
 from srshards.loader.patch_pair import PatchPair
 from srshards.loader.shared_epoch import SharedEpoch
 from srshards.sampling.patches import Cut
@@ -58,11 +57,9 @@ class PatchDataset(Dataset[PatchPair]):
         augment: bool = True,
         transform: Callable[[PatchPair], PatchPair] | None = None,
     ) -> None:
-        check_whole("seed", seed, 0, MAX_SEED)
-        self._grid = patch_grid(shards, patch_size, input, augment)
+        seed = whole("seed", seed, 0, MAX_SEED)
+        self._grid = patch_grid(shards, patch_size, input, augment, split)
         self._samples = shards.split(split)
-        if not self._samples:
-            raise ArgumentError(f"`split` {split}: {shards.path} has no such samples")
         self._shards = shards
         self._inputs = shards.inputs(input) if split == "train" else shards.inputs(input)[:1]
         self._seed = seed

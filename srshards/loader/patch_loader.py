@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from srshards.loader.arguments import as_device, check_counts, check_whole, patch_grid, ranks_of
+from srshards.loader.arguments import MAX_PREFETCH, MAX_SEED, as_device, patch_grid, ranks_of, whole
 from srshards.loader.running import RunningBatches
 from srshards.loader.source import PatchBatch
 from srshards.loader.sources import Sources, batch_reader
@@ -85,7 +85,12 @@ class PatchLoader:
         augment: bool = True,
         resident: bool = False,
     ) -> None:
-        check_counts(batch_size, micro_batches, patches_per_sample, prefetch, workers, seed)
+        batch_size = whole("batch_size", batch_size, 1)
+        micro_batches = whole("micro_batches", micro_batches, 1)
+        patches_per_sample = whole("patches_per_sample", patches_per_sample, 1)
+        prefetch = whole("prefetch", prefetch, 1, MAX_PREFETCH)
+        workers = None if workers is None else whole("workers", workers, 0)
+        seed = whole("seed", seed, 0, MAX_SEED)
         grid = patch_grid(shards, patch_size, input, augment)
         ranks = ranks_of(rank, world_size, local_rank, local_world_size)
         rows = Rows(batch_size, micro_batches, ranks.rank, ranks.world_size)
@@ -104,9 +109,9 @@ class PatchLoader:
         self._identity = Batches(
             shards=shards.fingerprint(),
             decoded=shards.is_decoded,
-            patch_size=patch_size,
+            patch_size=grid.patch,
             input=input,
-            augment=augment,
+            augment=bool(augment),
             seed=seed,
             patches_per_step=rows.global_batch,
             patches_per_sample=patches_per_sample,
@@ -134,8 +139,8 @@ class PatchLoader:
 
         Returns when the first one is there. Nothing beyond is read. The next `for` goes on from where this ends.
         """
-        check_whole("first", first, 0)
-        check_whole("stop", stop, first)
+        first = whole("first", first, 0)
+        stop = whole("stop", stop, first, _ENDLESS)
         self._refuse_elsewhere()
         self._running.end()
         self._taken = first * self.micro_batches

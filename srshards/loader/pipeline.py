@@ -14,7 +14,7 @@ from srshards.errors import ArgumentError, RunError
 from srshards.format import FormatError, lr_name, shard_of_key
 from srshards.imaging import codec
 from srshards.imaging.pixels import Pixels
-from srshards.loader.arguments import MAX_SEED, Ranks, check_whole, patch_grid, ranks_of
+from srshards.loader.arguments import MAX_SEED, Ranks, patch_grid, ranks_of, whole
 from srshards.loader.patch_pair import PatchPair
 from srshards.loader.shared_epoch import SharedEpoch
 from srshards.loader.tar_streams import stream_samples
@@ -29,7 +29,10 @@ _SHARDS = 0  # keeps this permutation apart from others of the same seed
 
 
 class PatchPipeline(wds.DataPipeline, wds.compat.FluidInterface):  # type: ignore[misc]  # which has no types
-    """A `webdataset` pipeline of `PatchPair`s: `map`, `batched`, `with_epoch` and the like give another one."""
+    """A `webdataset` pipeline of `PatchPair`s.
+
+    `map`, `batched` and the like give another one; `with_epoch` and `repeat` change this one, and give it back.
+    """
 
     def __init__(self, epoch: SharedEpoch, *stages: Callable[..., Iterator[Any]]) -> None:
         super().__init__(*stages)
@@ -88,15 +91,14 @@ def webdataset(
     >>> sum(len(batch.hr) for batch in DataLoader(pipeline, batch_size=4))
     39
     """
-    check_whole("seed", seed, 0, MAX_SEED)
-    check_whole("shuffle", shuffle, 0)
-    check_whole("patch_size", patch_size, 1)
+    seed, shuffle = whole("seed", seed, 0, MAX_SEED), whole("shuffle", shuffle, 0)
+    patch_size = whole("patch_size", patch_size, 1)
     ranks = ranks_of(rank, world_size, None, None)
     tars = _tars(shards, split) if isinstance(shards, Shards) else _urls(shards)
     if input not in INPUTS:
         raise ArgumentError(f"`input` {input!r}: expected {' or '.join(map(repr, INPUTS))}")
     if isinstance(shards, Shards):
-        patch_grid(shards, patch_size, input, augment)
+        patch_grid(shards, patch_size, input, augment, split)
     if len(tars) < ranks.world_size:
         raise ArgumentError(f"`world_size` {ranks.world_size}: there are {len(tars)} shards, less than one for each")
     epoch = SharedEpoch()

@@ -2,14 +2,14 @@
 
 import torch
 
-from srshards.loader.arguments import check_whole
+from srshards.loader.arguments import MAX_SEED, whole
 
 
 class SharedEpoch:
     """An epoch's number in shared memory, so that it also reaches workers that live on from epoch to epoch."""
 
     def __init__(self) -> None:
-        self._number = torch.zeros(1, dtype=torch.int64)
+        self._number = torch.zeros(1, dtype=torch.int64, device="cpu")  # whatever the default device is
         self._number.share_memory_()  # type: ignore[no-untyped-call]
 
     def __int__(self) -> int:
@@ -17,5 +17,4 @@ class SharedEpoch:
 
     def set(self, epoch: int) -> None:
         """ArgumentError unless it is 0 or more."""
-        check_whole("epoch", epoch, 0)
-        self._number.fill_(epoch)
+        self._number.fill_(whole("epoch", epoch, 0, MAX_SEED))

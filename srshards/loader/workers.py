@@ -5,6 +5,7 @@ number, so order, workers and resuming cannot change what is in it. What comes b
 """
 
 import multiprocessing
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from itertools import chain
@@ -133,7 +134,9 @@ class WorkerBatches:
         return tuple(each.damage for each in damaged if (each.step, each.row // self._rows.batch) == (step, part))
 
     def _filled(self, ring: Ring, free: FreeSlots) -> Generator[_Filled, None, None]:
-        with _death_explained():
+        # A DataLoader draws a number when it begins: from a generator of its own, so that dropout and the like go on as
+        # without it, and on the CPU, whatever the default device is.
+        with _death_explained(), torch.device("cpu"):
             chunks = iter(self._data_loader(ring, free))
         try:
             while True:
@@ -165,6 +168,7 @@ class WorkerBatches:
             sampler=self._assignments(free),
             num_workers=self._workers,
             collate_fn=_as_it_is,
+            generator=torch.Generator("cpu"),
             **for_workers,
         )
 
@@ -183,6 +187,12 @@ def _refuse_workers(workers: int) -> None:
     RuntimeError when this process is none that may start them.
     """
     here = multiprocessing.current_process()
+    main = sys.modules["__main__"]
+    if getattr(main, "__file__", None) == "<stdin>" and main.__spec__ is None:
+        raise RuntimeError(
+            "data workers import the program, which they cannot as it was read from stdin: write it to a file, or take "
+            "`workers` 0"
+        )
     if getattr(here, "_inheriting", False):
         raise RuntimeError(
             "a data worker has begun to run the main module again, which starts data workers of its own: put what is "

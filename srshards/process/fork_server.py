@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Any
 
 from srshards.process.limits import signals_ignored_by_children
 
@@ -18,6 +19,8 @@ _MAX_TMPDIR_BYTES = 60
 TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP)
 GROUP_SIGNALS = (*TERMINAL_SIGNALS, signal.SIGTERM)
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_lock = threading.RLock()  # environment and signals are the whole process's
+_server = forkserver.ForkServer()
 
 
 def start_fork_server(preload: str, ignored: Sequence[signal.Signals]) -> ForkServerContext:
@@ -26,21 +29,42 @@ def start_fork_server(preload: str, ignored: Sequence[signal.Signals]) -> ForkSe
     Forking this process itself would copy its threads' locks, and CUDA, into the workers. The server has no threads; it
     imports the module `preload` once for all workers, while this process imports the same. From it they inherit that
     signals are `ignored` (they may go to the whole group of processes; the parent decides) and that no library starts
-    threads, one per core, when it is imported.
+    threads, one per core, when it is imported. It is another server than the one of `multiprocessing`, whose processes
+    inherit nothing of that.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([preload])
-    former = {name: os.environ.get(name) for name in _THREAD_COUNTS}
-    os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
-    try:
-        with _short_temporary_folder(), _kept_from_children(ignored):
-            forkserver.ensure_running()
-    finally:
-        for name, value in former.items():
-            del os.environ[name]
-            if value is not None:
-                os.environ[name] = value
-    return context
+    with _lock, _one_thread_each(), _short_temporary_folder(), _kept_from_children(ignored):
+        _server.set_forkserver_preload([preload])
+        _server.ensure_running()
+    return _Context()
+
+
+class ServedProcess(ForkServerProcess):
+    """A process that comes from the server of this module."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name that multiprocessing gives it
+        from multiprocessing.popen_forkserver import Popen
+
+        with _lock:
+            former = forkserver.connect_to_new_process
+            forkserver.connect_to_new_process = _server.connect_to_new_process
+            try:
+                return Popen(process_obj)
+            finally:
+                forkserver.connect_to_new_process = former
+
+
+class _Context(ForkServerContext):
+    Process = ServedProcess
+
+
+def _begin_again() -> None:
+    """No server yet: a forked child may not wait for its parent's, and nobody is there to release the lock."""
+    global _lock, _server
+    _lock, _server = threading.RLock(), forkserver.ForkServer()
+
+
+os.register_at_fork(after_in_child=_begin_again)
 
 
 def end_with_parent() -> None:
@@ -71,6 +95,20 @@ def _exit_after(wait: Callable[[], object]) -> None:
 def _wait_for_sigterm(sender: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != sender:
         pass
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Libraries of processes that are started inside have one thread each."""
+    former = {name: os.environ.get(name) for name in _THREAD_COUNTS}
+    os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in former.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -94,6 +94,8 @@ class Shards(Sequence[Sample]):
         self.cached = cached
         self.train, self.val = (Split(self, name) for name in SPLITS)
         self._mapped: dict[str, MappedShard] = {}
+        if cached is None:
+            self._folder = local_path(path).absolute()  # the working directory may be another when samples are read
 
     @property
     def scale(self) -> int:
@@ -189,7 +191,7 @@ class Shards(Sequence[Sample]):
         """Where a shard lies on this machine, or will lie."""
         if self.cached:
             return self.cached.tar(record)
-        return local_path(self.path) / f"{record.name}.tar"
+        return self._folder / f"{record.name}.tar"
 
     def train_tars(self) -> ShardList:
         """The training shards, as small as they can travel to many workers."""

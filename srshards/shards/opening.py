@@ -1,7 +1,7 @@
 """Opening a folder of shards: what can be known before the first sample is read is checked here."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from srshards.errors import ArgumentError, UsageError
@@ -61,6 +61,8 @@ def open_shards(
     """
     if cache_bytes is not None and cache_bytes < 1:
         raise ArgumentError(f"`cache_bytes` {cache_bytes}: expected 1 or more")
+    if not isinstance(path, str | PurePath) and not hasattr(path, "protocol"):
+        raise ArgumentError(f"`path` {path!r:.100}: expected a text or a path")
     folder = parse_address(path) if isinstance(path, str) else path
     manifest = _manifest(folder)
     cache_path = Path(cache) if cache is not None else None
