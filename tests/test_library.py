@@ -333,8 +333,12 @@ def test_paths_and_caches_that_cannot_be(shards: Path, tmp_path: Path) -> None:
             srshards.open(no_path)  # type: ignore[arg-type]
     with pytest.raises(srshards.StoreError, match="there is no store nfs://"):
         srshards.open("nfs://server/shards")
-    with pytest.raises(srshards.ArgumentError, match="`cache_bytes` 0: expected 1 or more"):
-        srshards.open(folder, cache_bytes=0)
+    for no_size in (0, "1GB"):
+        with pytest.raises(srshards.ArgumentError, match=f"`cache_bytes` {no_size!r}: expected a number of bytes, 1"):
+            srshards.open(folder, cache_bytes=no_size)  # type: ignore[arg-type]
+    for no_cache, words in (("", "the path is empty"), ("s3://bucket/cache", "lies in a store")):
+        with pytest.raises(srshards.ArgumentError, match=f"`cache`: .*{words}"):
+            srshards.open(folder, cache=no_cache)
     with pytest.raises(srshards.ArgumentError, match=r"`cache` .*file/x: cannot write there \(Not a directory\); name"):
         srshards.open(folder, cache=tmp_path / "file/x")
 

@@ -127,6 +127,7 @@ def test_addresses_may_be_a_list_or_one_text(opened: srshards.Shards) -> None:
     names = tars(opened)
     texts = (
         names,
+        list(map(Path, names)),
         "::".join(names),
         [f"file://{name}" for name in names],
         [f"pipe:cat '{name}'" for name in names],

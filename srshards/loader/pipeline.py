@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
@@ -44,7 +45,7 @@ class PatchPipeline(wds.DataPipeline, wds.compat.FluidInterface):  # type: ignor
 
 
 def webdataset(
-    shards: Shards | str | Sequence[str],
+    shards: Shards | str | Sequence[str | Path],
     patch_size: int,
     *,
     input: Literal["lr", "up"] = "lr",
@@ -130,15 +131,16 @@ def _tars(shards: Shards, split: str) -> list[_Tar]:
     return [_Tar(str(shards.path / f"{record.name}.tar"), record.samples) for record in records]
 
 
-def _urls(shards: str | Sequence[str]) -> list[_Tar]:
+def _urls(shards: str | Sequence[str | Path]) -> list[_Tar]:
     if isinstance(shards, str):
         shards = wds.shardlists.expand_urls(shards)
-    if not isinstance(shards, list | tuple) or not shards or not all(isinstance(url, str) for url in shards):
+    if not isinstance(shards, list | tuple) or not shards or not all(isinstance(url, str | Path) for url in shards):
         raise ArgumentError(f"`shards` {shards!r:.100}: expected what srshards.open gives, or addresses of tars")
-    for url in shards:
+    urls = list(map(str, shards))
+    for url in urls:
         if "://" not in url and not url.startswith("pipe:") and parse_address(url).is_dir():
             raise ArgumentError(f"`shards` {url}: that is a folder; open it with srshards.open, or name its tars")
-    return [_Tar(url) for url in shards]
+    return [_Tar(url) for url in urls]
 
 
 def _worker() -> tuple[int, int]:

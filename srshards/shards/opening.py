@@ -1,6 +1,7 @@
 """Opening a folder of shards: what can be known before the first sample is read is checked here."""
 
 import re
+from numbers import Integral
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from srshards.shards.folder import Shards
 from srshards.shards.mapped import repair_hint
 from srshards.storage.output_lock import being_written, wait_for
 from srshards.storage.store import (
+    AddressError,
     link_out_of,
     list_files,
     list_folders,
@@ -59,14 +61,13 @@ def open_shards(
     >>> shards
     <Shards 2x: 39 train, 1 val samples, HR 64 px, npy>
     """
-    if cache_bytes is not None and cache_bytes < 1:
-        raise ArgumentError(f"`cache_bytes` {cache_bytes}: expected 1 or more")
+    if cache_bytes is not None and (not isinstance(cache_bytes, Integral) or cache_bytes < 1):
+        raise ArgumentError(f"`cache_bytes` {cache_bytes!r}: expected a number of bytes, 1 or more")
     if not isinstance(path, str | PurePath) and not hasattr(path, "protocol"):
         raise ArgumentError(f"`path` {path!r:.100}: expected a text or a path")
     folder = parse_address(path) if isinstance(path, str) else path
     manifest = _manifest(folder)
-    cache_path = Path(cache) if cache is not None else None
-    cached_in = cache_for(folder, cache_path, cache_bytes, decode and manifest.codec != "npy")
+    cached_in = cache_for(folder, _cache_folder(cache), cache_bytes, decode and manifest.codec != "npy")
     records = [record for record in manifest.shards if record.samples]
     _check_sizes(folder, records, indexed=cached_in is None)
     cached = None
@@ -77,6 +78,15 @@ def open_shards(
     if verify:
         shards.verify()
     return shards
+
+
+def _cache_folder(cache: str | Path | None) -> Path | None:
+    if cache is None:
+        return None
+    try:
+        return local_path(parse_address(cache) if isinstance(cache, str) else cache)
+    except AddressError as error:
+        raise ArgumentError(f"`cache`: {error}") from error
 
 
 def _manifest(folder: Address) -> Manifest:

@@ -25,7 +25,7 @@ def format_bytes(num_bytes: int) -> str:
     if num_bytes >= 10**15:  # beyond what a float holds, perhaps
         return f"{num_bytes // 10**12:,} TB"
     if num_bytes < 1000:
-        return f"{num_bytes} bytes"
+        return "1 byte" if num_bytes == 1 else f"{num_bytes} bytes"
     for unit, size, decimals in (("kB", 1e3, 1), ("MB", 1e6, 1), ("GB", 1e9, 2)):
         if round(num_bytes / size, decimals) < 1000:
             return f"{num_bytes / size:.{decimals}f} {unit}"
