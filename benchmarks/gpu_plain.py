@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from benchmarks.gpu_task import Task
 from benchmarks.gpu_window import Timed, measure_steps, window_for
 from benchmarks.peers.pictures import encode_png
-from srshards.shards.samples import open_manifest, stored_samples
+from srshards.shards.stored_samples import open_manifest, stored_samples
 from trainer.models import network_spec
 from trainer.training.device import choose_device, limit_threads
 

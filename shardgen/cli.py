@@ -20,7 +20,7 @@ from srshards import __version__
 from srshards.errors import ReportedError
 from srshards.extras import install_hint
 from srshards.format import FormatError
-from srshards.process.limits import explained, reason_of
+from srshards.process.shortages import explained, reason_of
 from srshards.storage.store import StoreError
 from srshards.terminal.help import Group
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from srshards.errors import ArgumentError, RunError, UsageError, WorkerDiedError
     from srshards.loader.batches import DamagedSample
     from srshards.loader.dataset import PatchDataset
+    from srshards.loader.patch_batch import PatchBatch
     from srshards.loader.patch_loader import PatchLoader
     from srshards.loader.patch_pair import PatchPair
     from srshards.loader.pipeline import webdataset
-    from srshards.loader.source import PatchBatch
     from srshards.shards.folder import Shards
     from srshards.shards.opening import open_shards as open
     from srshards.shards.sample import Sample
@@ -56,7 +56,7 @@ __all__ = (
 _PLACES = {
     "ArgumentError": ("srshards.errors", "ArgumentError"),
     "DamagedSample": ("srshards.loader.batches", "DamagedSample"),
-    "PatchBatch": ("srshards.loader.source", "PatchBatch"),
+    "PatchBatch": ("srshards.loader.patch_batch", "PatchBatch"),
     "PatchDataset": ("srshards.loader.dataset", "PatchDataset"),
     "PatchLoader": ("srshards.loader.patch_loader", "PatchLoader"),
     "PatchPair": ("srshards.loader.patch_pair", "PatchPair"),

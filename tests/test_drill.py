@@ -46,7 +46,7 @@ def test_harm_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corruption, "_SETS", [("--codec", "npy")])
     for believes in (False, True):
         if believes:
-            monkeypatch.setattr("srshards.shards.verification._check_index", lambda *_: None)
+            monkeypatch.setattr("srshards.shards.check_shard._check_index", lambda *_: None)
         session = Session(2, 0, tmp_path / str(believes))
         session.scratch.mkdir()
         corruption.corrupt(session)

@@ -24,9 +24,9 @@ import srshards
 from srshards.errors import ArgumentError, WorkerDiedError
 from srshards.format import ShardRecord
 from srshards.loader import memory, patch_loader
+from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.patch_loader import PatchLoader
 from srshards.loader.prefetch import PrefetchedBatches
-from srshards.loader.source import PatchBatch
 from srshards.loader.workers import WorkerBatches
 from srshards.shards.folder import Shards
 

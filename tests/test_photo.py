@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
-from shardgen.planning.geometry import reduction
+from shardgen.planning.boxes import reduction
 from srshards.errors import PhotoError
 from srshards.imaging import photo
 from srshards.imaging.photo import DecodedPhoto, decode_photo, read_bytes, upright_size

@@ -20,7 +20,7 @@ from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.planning.config import Config, fingerprint_of
 from shardgen.shard import job as shard_job
 from srshards.format import load_manifest
-from srshards.shards.samples import StoredSample, stored_samples
+from srshards.shards.stored_samples import StoredSample, stored_samples
 
 ARGS = ("--size", 64, "--degradation", "realesrgan", "--variants", 3, "--val-fraction", 0.2)
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardgen.degradation.degrade import enlarge, shrink
+from shardgen.planning.boxes import Box, boxes, num_tiles, shown
 from shardgen.planning.config import METHODS
-from shardgen.planning.geometry import Box, boxes, num_tiles, shown
 from shardgen.shard.statistics import ChannelSums, Statistics, psnr_up
 from shardgen.shard.triplet import make_triplet
 from srshards.imaging.pixels import Pixels

@@ -20,7 +20,7 @@ from shardgen.report.survey import survey
 from shardgen.report.text import distinct, short
 from srshards.format import dump_json, load_json
 from srshards.page.render import MAX_PAGE_BYTES
-from srshards.shards.samples import open_manifest, stored_samples
+from srshards.shards.stored_samples import open_manifest, stored_samples
 from srshards.shards.tar_index import load_index
 from tests.drill.s3_server import Bucket
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_shardgen_plan import config, listing
 
-from shardgen.planning import tiles
+from shardgen.planning import tile_counts
 from shardgen.planning.plan import plan_shards
 from shardgen.planning.sources import Photo
 from srshards.errors import UsageError
@@ -38,7 +38,7 @@ def samples_of_shards(folder: Path) -> dict[str, int]:
 @pytest.fixture()
 def room_for_40(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of 40 samples at most, so that a test need not make 100,000."""
-    for module in ("srshards.format", "shardgen.planning.plan", "shardgen.planning.tiles", "shardgen.shard.job"):
+    for module in ("srshards.format", "shardgen.planning.plan", "shardgen.planning.tile_counts", "shardgen.shard.job"):
         monkeypatch.setattr(f"{module}.MAX_SAMPLES_PER_SHARD", 40)
 
 
@@ -82,7 +82,7 @@ def test_a_photo_that_outgrew_its_shard_is_a_named_failure(
 ) -> None:
     """The estimate was far off, or the photo is another one since it was counted."""
     photos = make_photos(tmp_path / "in", 3, (96, 160))
-    monkeypatch.setattr(tiles.Tiles, "counts", lambda self, photos: None)
+    monkeypatch.setattr(tile_counts.Tiles, "counts", lambda self, photos: None)
     done = generate(photos, tmp_path / "out", *TILES, "--size", 32, "--val-fraction", 0)
     (failure,) = load_json(tmp_path / "out" / "scale_4x" / "manifest.json")["failures"]
     reason = "gives 15 tiles, and its shard has room for 10 more: choose a larger --tile-step or --size"
@@ -96,22 +96,22 @@ def test_headers_are_read_where_a_shard_may_overflow_and_nowhere_else(
 ) -> None:
     photos = make_photos(tmp_path / "in", 40, (96, 96), classes=1)
     black_png(tmp_path / "in" / "class0" / "flat.png", 96, 96)
-    monkeypatch.setattr(tiles, "_LOOKED_AT", 4)
+    monkeypatch.setattr(tile_counts, "_LOOKED_AT", 4)
     counted: list[Sequence[Photo]] = []
-    count = tiles._count
-    monkeypatch.setattr(tiles, "_count", lambda some, config: counted.append(some) or count(some, config))
+    count = tile_counts._count
+    monkeypatch.setattr(tile_counts, "_count", lambda some, config: counted.append(some) or count(some, config))
     words = ("generate", "-i", photos, "-o", tmp_path / "out", *TILES, "--size", 16, "--dry-run")
     assert run_cli(*words).returncode == 0
     assert [len(some) for some in counted] == [4], "no shard is near 100,000 tiles"
     counted.clear()
-    monkeypatch.setattr("shardgen.planning.tiles.MAX_SAMPLES_PER_SHARD", 200)  # a shard of two photos is safe
+    monkeypatch.setattr("shardgen.planning.tile_counts.MAX_SAMPLES_PER_SHARD", 200)  # a shard of two photos is safe
     assert run_cli(*words).returncode == 0
     assert len(counted) > 1 and all(len(some) > 1 for some in counted)
 
 
 def test_what_a_panorama_holds_is_seen_by_its_bytes(tmp_path: Path) -> None:
     """The photos that were looked at are small: their mean says nothing of one that is forty times as large."""
-    estimate = tiles.Tiles(config(fit="tile"), 10.0, 10 / 1000)
+    estimate = tile_counts.Tiles(config(fit="tile"), 10.0, 10 / 1000)
     assert estimate.counts([Photo("a.jpg", 1000, 0)] * 2000) is None
     assert estimate.counts([Photo("a.jpg", 3_000_000, 0)]) == [0], "there is none"
 

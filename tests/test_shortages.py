@@ -24,7 +24,7 @@ from shardgen.report.survey import survey
 from srshards.errors import RunError
 from srshards.format import MAX_SIZE_PX, load_manifest
 from srshards.imaging.codec import decode_image
-from srshards.process.limits import signals_ignored_by_children
+from srshards.process.shortages import signals_ignored_by_children
 
 FILES = "too many open files: this process may have"
 MEMORY = "out of memory: take fewer workers, smaller images or batches, or raise the limit (`ulimit -v`"
@@ -101,7 +101,7 @@ def test_no_shard_is_removed_because_too_many_files_are_open(shards: Path, tmp_p
 def test_a_report_names_no_sample_as_damaged_because_too_many_files_are_open(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("srshards.shards.samples.read_range", out_of_files)
+    monkeypatch.setattr("srshards.shards.stored_samples.read_range", out_of_files)
     with pytest.raises(OSError, match="Too many open files"):
         survey(load_manifest(shards / "scale_2x"), 4, lambda progress: None)
 

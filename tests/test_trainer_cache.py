@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from srshards.errors import RunError, UsageError
 from srshards.format import ShardRecord
 from srshards.loader import sources as sources_room
+from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.prefetch import PrefetchedBatches, PrefetchWindow, ShardFetcher
-from srshards.loader.source import PatchBatch
 from srshards.process import fork_server
 from srshards.sampling import schedule as schedule_room
 from srshards.sampling.schedule import Schedule

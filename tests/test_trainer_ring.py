@@ -26,10 +26,10 @@ from test_trainer_stream import CPU, SEED, loaded, reader_of, workers
 from srshards.errors import RunError
 from srshards.loader import workers as loader_room
 from srshards.loader.batches import BatchReader, DamagedRow, Patches
+from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.queues import with_pipes
 from srshards.loader.resident import ResidentBatches
 from srshards.loader.ring import FreeSlots, Ring
-from srshards.loader.source import PatchBatch
 from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Chunks, Rows
 from srshards.sampling.schedule import Schedule

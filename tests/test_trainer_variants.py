@@ -23,8 +23,8 @@ from srshards.format import MANIFEST_NAME, ShardRecord, dump_json, image_names, 
 from srshards.imaging import codec as codecs
 from srshards.loader import batches as batches_room
 from srshards.loader.batches import BatchReader, DamagedRow, DamagedSample, Patches
+from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.resident import ResidentBatches, resident_bytes
-from srshards.loader.source import PatchBatch
 from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Rows
 from srshards.sampling.patches import NUM_TURNS, PatchGrid

@@ -10,7 +10,7 @@ if sys.platform == "win32":  # before the imports below, which need what only PO
 
 from srshards.process.fork_server import GROUP_SIGNALS, start_fork_server
 from srshards.process.interrupt import loading
-from srshards.process.limits import leave_deleted_folder
+from srshards.process.shortages import leave_deleted_folder
 from srshards.process.utf8 import require_utf8
 from srshards.terminal.streams import guarded
 

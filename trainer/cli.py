@@ -13,7 +13,7 @@ from srshards import __version__
 from srshards.errors import ReportedError, UsageError
 from srshards.extras import install_hint
 from srshards.process.interrupt import loading
-from srshards.process.limits import explained, reason_of
+from srshards.process.shortages import explained, reason_of
 from srshards.storage.store import StoreError
 from srshards.terminal.help import Group
 from srshards.terminal.text import did_you_mean

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from shardgen.shard.job import BeforeCommit, Report, ShardResult, ShardTask
 from srshards.errors import RunError
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 from srshards.storage.store import StoreError, storage_of
 
 Job = Callable[[ShardTask, Report, BeforeCommit], ShardResult]

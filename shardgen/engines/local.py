@@ -15,7 +15,7 @@ from shardgen.engines.base import RUN_AGAIN, Job, attempt, failure
 from shardgen.shard.job import Progress, Report, ShardResult, ShardTask, limit_threads
 from srshards.errors import RunError, UsageError
 from srshards.process.fork_server import TERMINAL_SIGNALS, start_fork_server
-from srshards.process.limits import too_many_workers
+from srshards.process.shortages import too_many_workers
 from srshards.storage.store import storage_of
 
 _REPORT_EVERY_S = 0.1

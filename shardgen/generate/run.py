@@ -15,7 +15,7 @@ from shardgen.planning.config import Config
 from shardgen.planning.exclusion import Exclusion, leave_out
 from shardgen.planning.plan import ShardPlan, expected_sample_bytes, plan_shards
 from shardgen.planning.sources import Listing, list_photos
-from shardgen.planning.tiles import estimate_tiles
+from shardgen.planning.tile_counts import estimate_tiles
 from shardgen.shard.job import STAGES, ShardTask, build_shard
 from shardgen.shard.marker import Marker
 from srshards.errors import RunError

@@ -14,7 +14,14 @@ from rich.table import Table
 from shardgen.degradation.describe import in_words, summary
 from shardgen.planning.sources import printable
 from srshards.format import MANIFEST_NAME, Address, FormatError, Manifest, lr_name, shard_of_key
-from srshards.shards.samples import StoredSample, find_sample, in_advance, open_manifest, scale_folders, stored_samples
+from srshards.shards.stored_samples import (
+    StoredSample,
+    find_sample,
+    in_advance,
+    open_manifest,
+    scale_folders,
+    stored_samples,
+)
 
 # Columns of a cell from which on it may be folded: numbers and keys are shorter. The first of a row names it.
 _LEGIBLE, _LEGIBLE_NAME = 16, 24

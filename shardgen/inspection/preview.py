@@ -9,8 +9,8 @@ from srshards.format import Address, Manifest, lr_name
 from srshards.imaging.contact_sheet import BACKGROUND, Row, grid, save_png
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import resize
-from srshards.shards.samples import StoredSample, open_manifest, stored_samples
 from srshards.shards.spread import spread_evenly
+from srshards.shards.stored_samples import StoredSample, open_manifest, stored_samples
 
 _MAX_CELL_PX = 320  # larger images show their centre, so that a pixel of the file is a pixel of the picture
 _DIFFERENCE_GAIN = 4

@@ -9,8 +9,8 @@ from shardgen.degradation.degrade import libraries, make_lrs
 from srshards.errors import RunError
 from srshards.format import Address
 from srshards.imaging.pixels import Pixels
-from srshards.process.limits import shortage
-from srshards.shards.samples import find_sample, open_manifest, scale_folders
+from srshards.process.shortages import shortage
+from srshards.shards.stored_samples import find_sample, open_manifest, scale_folders
 
 
 @dataclass(frozen=True)

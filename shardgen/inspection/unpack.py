@@ -18,7 +18,7 @@ from shardgen.planning.sources import printable
 from srshards.errors import RunError, UsageError
 from srshards.format import MANIFEST_NAME, Address, Manifest, dump_json, scale_folder
 from srshards.imaging import codec
-from srshards.shards.samples import StoredSample, in_advance, open_manifest, scale_folders, stored_samples
+from srshards.shards.stored_samples import StoredSample, in_advance, open_manifest, scale_folders, stored_samples
 from srshards.storage.files import is_temporary, write_atomically
 
 _MAX_NAME_BYTES = 255  # of a file, on every file system in use

@@ -20,9 +20,9 @@ from srshards.format import (
     shard_of_key,
 )
 from srshards.imaging import codec
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 from srshards.shards.description import parse_description
-from srshards.shards.samples import refuse_link, scale_folders
+from srshards.shards.stored_samples import refuse_link, scale_folders
 from srshards.shards.tar_index import Member, check_samples, index_of_tar, load_index
 from srshards.storage.ahead import ahead
 from srshards.storage.output_lock import last_run, locked, output_of

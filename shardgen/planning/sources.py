@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from srshards.errors import UsageError
 from srshards.format import Address
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 from srshards.storage.base import PassedOver
 from srshards.storage.store import storage_of
 

@@ -21,7 +21,7 @@ from srshards.format import Address, Manifest
 from srshards.page.pictures import Comparison
 from srshards.page.plots import Plot
 from srshards.page.render import MAX_PAGE_BYTES, render
-from srshards.shards.samples import open_manifest, scale_folders
+from srshards.shards.stored_samples import open_manifest, scale_folders
 from srshards.storage.files import write_atomically, writing
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural

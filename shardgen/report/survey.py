@@ -13,8 +13,8 @@ from srshards.format import FormatError, Manifest, ShardRecord
 from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
 from srshards.process.resources import available_cpus
-from srshards.shards.samples import StoredSample, in_advance, stored_samples
 from srshards.shards.spread import spread_evenly
+from srshards.shards.stored_samples import StoredSample, in_advance, stored_samples
 from srshards.storage.ahead import ahead
 
 

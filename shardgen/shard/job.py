@@ -16,12 +16,12 @@ import cv2
 
 from shardgen.degradation.degrade import draw_variants, libraries
 from shardgen.degradation.recipe import Drawn
+from shardgen.planning.boxes import Box, shown
 from shardgen.planning.config import Config
-from shardgen.planning.geometry import Box, shown
 from shardgen.planning.photo_reader import photos_with_bytes
 from shardgen.planning.plan import ShardPlan
 from shardgen.planning.sources import Photo
-from shardgen.planning.tiles import tiles_of
+from shardgen.planning.tile_counts import tiles_of
 from shardgen.shard.marker import Marker
 from shardgen.shard.statistics import ChannelSums, Statistics, psnr_up
 from shardgen.shard.triplet import HrImage, TooSmall, decode_reduced, hr_boxes, is_enlarged, make_triplet, render_crop

@@ -6,7 +6,7 @@ from typing import Any
 
 from shardgen.shard.statistics import Statistics
 from srshards.format import Address, FormatError, ShardRecord, dump_json, load_json, parse_record
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 from srshards.storage.store import read_bytes, write_bytes
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from shardgen.degradation.degrade import enlarge, make_lrs
 from shardgen.degradation.recipe import Drawn
 from shardgen.degradation.sharpen import usm
+from shardgen.planning.boxes import Box, boxes, reduction
 from shardgen.planning.config import Config
-from shardgen.planning.geometry import Box, boxes, reduction
 from srshards.errors import PhotoError
 from srshards.imaging.photo import DecodedPhoto, decode_photo
 from srshards.imaging.pixels import Pixels, to_pixels

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from srshards.format import Address, ShardRecord
-from srshards.shards.shard_writer import TarWriter
 from srshards.shards.tar_index import dump_index
+from srshards.shards.tar_writer import TarWriter
 from srshards.storage.files import Buffer, HashedFile, write_atomically
 from srshards.storage.store import storage_of
 

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from srshards.errors import RunError
 from srshards.format import MAX_SIZE_PX
 from srshards.imaging.pixels import Pixels
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 
 NPY_HEADER_BYTES = 128
 _NPY_SHAPE = re.compile(rb"'shape': \(([0-9]{1,9}), ([0-9]{1,9}), 3\)")

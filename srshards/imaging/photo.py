@@ -23,7 +23,7 @@ from srshards.imaging import jpeg_file, png_file, tiff_file
 from srshards.imaging.pillow_limit import without_size_limit
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.rgb8 import to_rgb8
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 from srshards.storage.store import file_size
 from srshards.storage.store import read_bytes as read_file
 

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from srshards.imaging.pillow_limit import without_size_limit
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 
 _HEAD_BYTES = 1024
 _EXIF_SOFTWARE = 0x0131

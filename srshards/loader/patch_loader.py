@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 
 from srshards.loader.arguments import MAX_PREFETCH, MAX_SEED, as_device, patch_grid, ranks_of, whole
+from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.running import RunningBatches
-from srshards.loader.source import PatchBatch
 from srshards.loader.sources import Sources, batch_reader
 from srshards.loader.state import Batches, Division, Position, as_plain, position_in
 from srshards.process.resources import available_cpus

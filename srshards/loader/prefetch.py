@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from srshards.errors import ArgumentError
 from srshards.format import ShardRecord
+from srshards.loader.patch_batch import PatchBatch, Source
 from srshards.loader.ring import Ring
-from srshards.loader.source import PatchBatch, Source
 from srshards.process.fork_server import GROUP_SIGNALS, end_with_parent, start_fork_server
 from srshards.sampling.schedule import Schedule
 from srshards.shards.cache_folder import NoRoomError

@@ -9,7 +9,7 @@ import torch
 
 from srshards.errors import ArgumentError
 from srshards.loader.batches import BatchReader, DamagedSample, PatchSpec
-from srshards.loader.source import PatchBatch
+from srshards.loader.patch_batch import PatchBatch
 from srshards.process.resources import is_out_of_memory
 from srshards.sampling.chunks import Rows
 from srshards.sampling.patches import NUM_TURNS, PatchGrid, lattice

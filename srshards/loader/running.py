@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from srshards.loader.source import PatchBatch, Source
+from srshards.loader.patch_batch import PatchBatch, Source
 
 
 class RunningBatches:

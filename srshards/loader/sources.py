@@ -7,9 +7,9 @@ import torch
 from srshards.loader.arguments import Ranks
 from srshards.loader.batches import BatchReader
 from srshards.loader.memory import check_batch, check_drawing, check_resident, check_ring
+from srshards.loader.patch_batch import Source
 from srshards.loader.prefetch import PrefetchedBatches, PrefetchWindow, cache_bytes, check_cache
 from srshards.loader.resident import ResidentBatches, drawing_bytes, resident_bytes
-from srshards.loader.source import Source
 from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Chunks, Rows
 from srshards.sampling.patches import PatchGrid

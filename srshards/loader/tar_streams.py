@@ -11,7 +11,7 @@ import webdataset as wds
 from webdataset import tariterators
 
 from srshards.errors import RunError
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 from srshards.storage.store import file_size, parse_address, pieces
 
 # By subprocesses, as the `webdataset` package has it. All else is a path, or lies in a store that the project knows.

@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader, Dataset
 from srshards.errors import ArgumentError, ReportedError, WorkerDiedError
 from srshards.loader.batches import BatchReader, DamagedRow, DamagedSample
 from srshards.loader.memory import LESS_FOR_WORKERS
+from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.queues import with_pipes
 from srshards.loader.ring import FreeSlots, Ring, nothing
-from srshards.loader.source import PatchBatch
-from srshards.loader.transfer import Transfer
+from srshards.loader.to_device import Transfer
 from srshards.process.fork_server import GROUP_SIGNALS, end_with_parent, start_fork_server
-from srshards.process.limits import too_many_workers
+from srshards.process.shortages import too_many_workers
 from srshards.sampling.chunks import Chunks, Rows
 from srshards.shards.mapped import reading
 from srshards.terminal.sizes import format_bytes

@@ -12,7 +12,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
-from srshards.process.limits import signals_ignored_by_children
+from srshards.process.shortages import signals_ignored_by_children
 
 _MAX_TMPDIR_BYTES = 60
 # What may be sent to a whole group of processes, of which the parent alone decides what it means.

@@ -11,8 +11,8 @@ from srshards.errors import RunError
 from srshards.format import SPLITS, Address, Manifest, ShardRecord
 from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, encode
 from srshards.shards.mapped import repair_hint
-from srshards.shards.shard_writer import BLOCK_BYTES, TarWriter, padded
 from srshards.shards.tar_index import Member, check_samples, dump_index, index_of_tar
+from srshards.shards.tar_writer import BLOCK_BYTES, TarWriter, padded
 from srshards.storage.files import Buffer
 from srshards.storage.store import pieces
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from srshards.errors import RunError
 from srshards.format import Address, FormatError, ShardRecord, dump_json
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 from srshards.shards.cache_contents import Decoder, download, index_of, sha256_of
 from srshards.shards.cache_folder import RAW_SUFFIX, CacheFolder
 from srshards.shards.mapped import MappedShard, repair_hint

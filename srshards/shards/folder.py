@@ -12,10 +12,10 @@ from typing import Any, overload
 from srshards.errors import ArgumentError
 from srshards.format import SPLITS, Address, Manifest, ShardRecord, lr_name
 from srshards.shards.cached import CachedShards
+from srshards.shards.check_shard import check_shard
 from srshards.shards.mapped import MappedShard
 from srshards.shards.sample import Sample
 from srshards.shards.shard_list import ShardList
-from srshards.shards.verification import check_shard
 from srshards.storage.store import local_path
 
 INPUTS = ("lr", "up")  # what a network may see

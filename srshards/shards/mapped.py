@@ -14,7 +14,7 @@ from srshards.errors import RunError
 from srshards.format import Address, FormatError
 from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, npy_header
 from srshards.imaging.pixels import Pixels
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 from srshards.shards.tar_index import check_samples, load_index
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 from srshards.storage.base import PIECE_BYTES, Found, PassedOver, whole_piece
 from srshards.storage.files import remove_temporaries, temporary_path, write_atomically
 from srshards.storage.folder_tree import find_files

@@ -13,7 +13,7 @@ import filelock
 
 from srshards.errors import RunError, UsageError
 from srshards.format import MAX_SCALE, MIN_SCALE, Address, scale_folder
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 from srshards.storage.store import storage_of
 
 _LOCK_NAME = ".shardgen.lock"

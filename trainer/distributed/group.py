@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from srshards.errors import ReportedError, RunError
-from srshards.process.limits import reason_of
+from srshards.process.shortages import reason_of
 from srshards.storage.store import StoreError
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo, ReportedByRank0
 from trainer.distributed.rendezvous import join_attempt

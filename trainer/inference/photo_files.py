@@ -15,7 +15,7 @@ from PIL import Image
 from srshards.errors import PhotoError, UsageError
 from srshards.imaging.photo import DecodedPhoto, decode_photo, read_bytes
 from srshards.imaging.provenance import exif_mark
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 from srshards.storage.files import replacing, writing
 
 # HEIC is listed although it cannot be decoded: a folder of phone photos must not look empty.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from srshards.errors import UsageError
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 from srshards.storage.files import write_atomically, writing
 from trainer.models.tensor_file import check_tensors, load_tensors
 

@@ -17,7 +17,7 @@ from srshards.format import (
 )
 from srshards.imaging import codec
 from srshards.imaging.pixels import Pixels
-from srshards.process.limits import shortage
+from srshards.process.shortages import shortage
 from srshards.shards.description import parse_description
 from srshards.shards.tar_index import Member, check_samples, load_index
 from srshards.storage.output_lock import being_written, wait_for

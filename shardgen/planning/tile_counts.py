@@ -10,8 +10,8 @@ the shard is made, and is that photo's failure.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shardgen.planning.boxes import num_tiles
 from shardgen.planning.config import Config
-from shardgen.planning.geometry import num_tiles
 from shardgen.planning.photo_reader import photos_with_bytes
 from shardgen.planning.plan import place_photos
 from shardgen.planning.sources import Photo, printable
