@@ -323,6 +323,24 @@ def test_what_is_no_folder_of_shards(make: Callable[[Path], tuple[Path, str]], t
         assert str(error.value).startswith(f"`path` {path}: {words}") and isinstance(error.value, ValueError)
 
 
+def test_a_file_of_a_set_is_answered_with_its_folder(shards: Path) -> None:
+    folder = shards / "scale_2x"
+    for name in ("manifest.json", "train-000000.tar"):
+        with pytest.raises(srshards.ArgumentError, match=f"that is a file of a set; name its folder: `path` {folder}$"):
+            srshards.open(folder / name)
+
+
+def test_a_dataset_takes_its_own_state_alone(opened: srshards.Shards) -> None:
+    data = srshards.PatchDataset(opened, 24)
+    for state in ({}, {"epoch": 1, "step": 2}):
+        with pytest.raises(ValueError, match="expected the state of a PatchDataset"):
+            data.load_state_dict(state)
+    with pytest.raises(srshards.ArgumentError, match="`epoch` -1: expected 0 or more"):
+        data.load_state_dict({"epoch": -1})
+    data.load_state_dict({"epoch": 5})
+    assert data.epoch == 5
+
+
 def test_paths_and_caches_that_cannot_be(shards: Path, tmp_path: Path) -> None:
     folder = shards / "scale_2x"
     (tmp_path / "file").write_bytes(b"")

@@ -96,8 +96,10 @@ class PatchDataset(Dataset[PatchPair]):
         return {"epoch": self.epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the epoch of a `state_dict`."""
-        self.set_epoch(int(state["epoch"]))
+        """Take up the epoch of a `state_dict`. ValueError for any other dict."""
+        if set(state) != {"epoch"}:
+            raise ValueError(f"expected the state of a PatchDataset, as {{'epoch': 3}}, found {state!r:.100}")
+        self.set_epoch(state["epoch"])
 
     def _pair(self, number: int, variant: int, cut: Cut) -> PatchPair:
         shards, grid = self._shards, self._grid

@@ -107,6 +107,8 @@ def _check_folder(folder: Path) -> None:
     except (OSError, ValueError) as error:  # no name that a folder could have
         raise ArgumentError(f"`path` {folder}: {getattr(error, 'strerror', error)}") from error
     if not is_folder:
+        if exists and (folder.parent / MANIFEST_NAME).is_file():
+            raise ArgumentError(f"`path` {folder}: that is a file of a set; name its folder: `path` {folder.parent}")
         what = "is a file" if exists else "does not exist"
         raise ArgumentError(f"`path` {folder}: expected a folder of shards, but it {what}; {_MAKE_THEM}")
     if not (folder / MANIFEST_NAME).is_file():
