@@ -1,4 +1,4 @@
-"""What a degradation does for a network: trained on three kinds of LR, judged on clean and on degraded photos.
+"""What a degradation does for a network: trained on three kinds of LR, results on clean and on degraded photos.
 
 Method: shards at 4x of all photos, HR of 512 px, a tenth of them for validation; the same photos in each set. One
 `ultra_lite` is trained on each set for as many steps, with equal seeds, by the public command:
@@ -7,7 +7,7 @@ Method: shards at 4x of all photos, HR of 512 px, a tenth of them for validation
   realesrgan-1   LR by --degradation realesrgan, one for each photo, for ever the same
   realesrgan-8   the same with --variants 8: another one in each epoch, eight in all
 
-Each is then judged on every validation photo, once with clean LR (cubic) and once with LR by realesrgan, as `trainer
+Each is then results on every validation photo, once with clean LR (cubic) and once with LR by realesrgan, as `trainer
 evaluate` judges. It is one run with one seed: differences of a few hundredths of a dB say nothing.
 
     python -m benchmarks.degrade_quality --photos DIR --work FOLDER
@@ -81,12 +81,12 @@ def _cpu_s() -> float:
 
 def judge_on(work: Path, name: str, on: str) -> dict[str, Any]:
     """Means over the validation photos: of the network, and of bicubic."""
-    judged = list(
+    results = list(
         evaluate_pairs(_network(work, name), shard_pairs(open_shards(_shards(work, on)), "val", upsampled=False))
     )
-    say(f"judged   {name} on {on}")
-    network, bicubic = (mean_quality([getattr(one, of) for one in judged]) for of in ("network", "bicubic"))
-    return {"images": len(judged), "network": asdict(network), "bicubic": asdict(bicubic)}
+    say(f"results   {name} on {on}")
+    network, bicubic = (mean_quality([getattr(one, of) for one in results]) for of in ("network", "bicubic"))
+    return {"images": len(results), "network": asdict(network), "bicubic": asdict(bicubic)}
 
 
 def draw(work: Path) -> Image.Image:

@@ -8,13 +8,28 @@ class ReportedError(Exception):
 
 
 class UsageError(ReportedError):
-    """What the user can mend: an impossible setting, a missing folder, weights that do not fit, too little memory."""
+    """An error that the user can fix: an impossible setting, a missing folder, wrong weights, too little memory.
+
+    >>> import srshards
+    >>> try:
+    ...     srshards.open("missing")
+    ... except srshards.UsageError as error:
+    ...     print(error)
+    `path` missing: expected a folder of shards, but it does not exist; make shards first: ...
+    """
 
     exit_code = 2
 
 
 class RunError(ReportedError):
-    """The request was right, but the work failed: a full disk, a dead worker, damaged shards."""
+    """The request was right, but the work failed: a full disk, a dead worker, damaged shards.
+
+    >>> import srshards
+    >>> next(iter(srshards.webdataset("missing.tar", patch_size=16)))
+    Traceback (most recent call last):
+        ...
+    srshards.errors.RunError: missing.tar: ...
+    """
 
 
 class PhotoError(Exception):
@@ -25,8 +40,24 @@ class ArgumentError(UsageError, ValueError):
     """An argument that cannot be used, and what to give instead.
 
     Arguments stand in backticks in the message, so that a command can put the names of its options there.
+
+    >>> import srshards
+    >>> srshards.PatchDataset(shards, patch_size=15)
+    Traceback (most recent call last):
+        ...
+    srshards.errors.ArgumentError: `patch_size` 15 is not divisible by the scale 2; try 14 or 16
     """
 
 
 class WorkerDiedError(RunError):
-    """A process that makes batches ended before its time. Arguments stand in backticks in the message."""
+    """A worker process that makes batches was killed, perhaps for want of memory. Another loop goes on where it was.
+
+    Arguments stand in backticks in the message.
+
+    >>> import srshards
+    >>> loader = srshards.PatchLoader(shards, patch_size=16, batch_size=4, workers=0)
+    >>> try:
+    ...     batch = next(iter(loader))
+    ... except srshards.WorkerDiedError:
+    ...     batch = next(iter(loader))
+    """

@@ -213,11 +213,11 @@ def _distinct(
     With its key a path may become that of another sample, which then gets its own too. This ends: keys are different,
     so no two paths with keys are equal.
     """
-    room = _MAX_NAME_BYTES - max(map(len, suffixes))
+    max_stem_bytes = _MAX_NAME_BYTES - max(map(len, suffixes))
     folders = {_folded(folder) for parent in {path.parent for path in paths} for folder in (parent, *parent.parents)}
     keyed: set[int] = set()
     while True:
-        names = [_fitted(path, f"_{keys[n]}" if n in keyed else "", room) for n, path in enumerate(paths)]
+        names = [_fitted(path, f"_{keys[n]}" if n in keyed else "", max_stem_bytes) for n, path in enumerate(paths)]
         folded = [_folded(name) for name in names]
         times = Counter(folded)
         equal = {

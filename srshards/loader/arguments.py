@@ -14,7 +14,6 @@ from srshards.shards.folder import Shards
 
 MAX_SEED = 2**63 - 1
 MAX_PREFETCH = 64  # what is asked of a worker at once must fit into a pipe, of which some systems give 16 kB
-_INPUTS = ("lr", "up")
 _DEVICES = ("cpu", "cuda", "mps")
 
 
@@ -37,8 +36,7 @@ def patch_grid(shards: Shards, patch_size: int, input_name: str, augment: bool, 
     """The sizes of patches of a split. ArgumentError when none fit, or there are no such samples or images."""
     if not isinstance(shards, Shards):
         raise ArgumentError(f"`shards`: expected what srshards.open gives, found {shards!r:.100}")
-    if input_name not in _INPUTS:
-        raise ArgumentError(f"`input` {input_name!r}: expected {' or '.join(map(repr, _INPUTS))}")
+    shards.inputs(input_name)
     patch_size = whole("patch_size", patch_size, 1)
     scale = shards.scale
     if patch_size % scale:
@@ -55,10 +53,6 @@ def patch_grid(shards: Shards, patch_size: int, input_name: str, augment: bool, 
     if not shards.split(split):
         raise ArgumentError(
             f"{shards.path} has no training samples; generate from more photos, or a smaller --val-fraction"
-        )
-    if input_name == "up" and not shards.manifest.has_up:
-        raise ArgumentError(
-            f"`input` up: {shards.path} has no upsampled images; generate without --no-up, or take `input` lr"
         )
     input_scale = scale if input_name == "lr" else 1
     return PatchGrid(shards.hr_size, scale, patch_size, input_scale, NUM_TURNS if augment else 1)

@@ -23,7 +23,7 @@ from srshards.sampling.counter_rng import shuffled
 from srshards.sampling.patches import NUM_TURNS, PatchGrid
 from srshards.sampling.schedule import BatchSamples
 from srshards.shards.description import parse_description
-from srshards.shards.folder import INPUTS, Shards
+from srshards.shards.folder import Shards, check_input
 from srshards.storage.store import parse_address
 
 _SHARDS = 0  # keeps this permutation apart from others of the same seed
@@ -95,11 +95,12 @@ def webdataset(
     seed, shuffle = whole("seed", seed, 0, MAX_SEED), whole("shuffle", shuffle, 0)
     patch_size = whole("patch_size", patch_size, 1)
     ranks = ranks_of(rank, world_size, None, None)
-    tars = _tars(shards, split) if isinstance(shards, Shards) else _urls(shards)
-    if input not in INPUTS:
-        raise ArgumentError(f"`input` {input!r}: expected {' or '.join(map(repr, INPUTS))}")
     if isinstance(shards, Shards):
         patch_grid(shards, patch_size, input, augment, split)
+        tars = _tars(shards, split)
+    else:
+        check_input(input)
+        tars = _urls(shards)
     if len(tars) < ranks.world_size:
         raise ArgumentError(f"`world_size` {ranks.world_size}: there are {len(tars)} shards, less than one for each")
     epoch = SharedEpoch()
@@ -125,10 +126,7 @@ class _Tar:
 
 
 def _tars(shards: Shards, split: str) -> list[_Tar]:
-    records = shards.split(split).records
-    if not records:
-        raise ArgumentError(f"`split` {split}: {shards.path} has no such samples")
-    return [_Tar(str(shards.path / f"{record.name}.tar"), record.samples) for record in records]
+    return [_Tar(str(shards.path / f"{record.name}.tar"), record.samples) for record in shards.split(split).records]
 
 
 def _urls(shards: str | Sequence[str | Path]) -> list[_Tar]:

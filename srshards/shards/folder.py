@@ -1,6 +1,7 @@
 """The shards of one scale as a sequence of samples, in a training and a validation split."""
 
 import hashlib
+from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -18,14 +19,31 @@ from srshards.shards.sample import Sample
 from srshards.shards.shard_list import ShardList
 from srshards.storage.store import local_path
 
-INPUTS = ("lr", "up")  # what a network may see
+_INPUTS = ("lr", "up")  # what a network may see
 
 # Each has two files open, of the 1,024 that a process usually may, and an index in memory.
 _MAX_MAPPED = 200
 _MAX_MAPPED_OF_SMALL_CACHE = 4  # which may have to remove what is not mapped
 
 
-class Split(Sequence[Sample]):
+class _Samples(Sequence[Sample]):
+    """A sequence of samples: one for a number, which counts from the end when it is negative; a list for a slice."""
+
+    @abstractmethod
+    def _at(self, index: int) -> Sample:
+        """IndexError when there is no such sample."""
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self._at(number) for number in range(*index.indices(len(self)))]
+        return self._at(index)
+
+
+class Split(_Samples):
     """The samples of a split, in the manifest's order. `records` are its shards, those without samples left out.
 
     Iterating reads shard after shard; a slice is a list of samples. IndexError for a number that there is not.
@@ -45,13 +63,7 @@ class Split(Sequence[Sample]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+    def _at(self, index: int) -> Sample:
         record, place = self.locate(index)
         return Sample(self._shards, record, place)
 
@@ -70,7 +82,7 @@ class Split(Sequence[Sample]):
         return self.records[shard], number - (self._ends[shard - 1] if shard else 0)
 
 
-class Shards(Sequence[Sample]):
+class Shards(_Samples):
     """The shards of one scale, opened with `srshards.open`: a sequence of samples, training then validation.
 
     `path` is where they lie, `manifest` what their manifest says (`manifest.raw` all of it), `train` and `val` are the
@@ -125,13 +137,7 @@ class Shards(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.train) + len(self.val)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+    def _at(self, index: int) -> Sample:
         number = in_range(index, len(self), f"samples in {self.path}")
         in_train = number < len(self.train)
         return self.train[number] if in_train else self.val[number - len(self.train)]
@@ -158,8 +164,7 @@ class Shards(Sequence[Sample]):
 
         ArgumentError when there are none of that name.
         """
-        if name not in INPUTS:
-            raise ArgumentError(f"`input` {name!r}: expected {' or '.join(INPUTS)}")
+        check_input(name)
         if name == "up" and not self.manifest.has_up:
             raise ArgumentError(
                 f"`input` up: {self.path} has no upsampled images; generate without --no-up, or take `input` lr"
@@ -222,6 +227,12 @@ class Shards(Sequence[Sample]):
             return _MAX_MAPPED
         whole = sum(map(self.cached.size, (*self.train.records, *self.val.records)))
         return _MAX_MAPPED if whole < self.cached.cache.limit else _MAX_MAPPED_OF_SMALL_CACHE
+
+
+def check_input(name: str) -> None:
+    """ArgumentError unless `lr` or `up` is named."""
+    if name not in _INPUTS:
+        raise ArgumentError(f"`input` {name!r}: expected {' or '.join(map(repr, _INPUTS))}")
 
 
 def in_range(index: int, count: int, what: str) -> int:

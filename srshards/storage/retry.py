@@ -24,7 +24,15 @@ _starting = threading.Lock()
 
 
 class StoreError(Exception):
-    """A store did not do what was asked, however often. The message names the address, the reason and what to do."""
+    """A store did not do what was asked, however often. The message names the address, the reason and what to do.
+
+    >>> import srshards
+    >>> try:
+    ...     srshards.open("nfs://server/shards")
+    ... except srshards.StoreError as error:
+    ...     print(error)
+    nfs://server/shards: there is no store nfs://; expected a folder, or e.g. s3://bucket/folder, gs://bucket/folder
+    """
 
     exit_code = 1
 
