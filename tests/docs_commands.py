@@ -84,7 +84,12 @@ class Snippet(NamedTuple):
 
 def pages() -> list[str]:
     """All that has commands for readers, those of one folder after the other."""
-    found = [*ROOT.glob("README*.md"), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("benchmarks/**/README.md"))]
+    found = [
+        *ROOT.glob("README*.md"),
+        *sorted(ROOT.glob("docs/*.md")),
+        *sorted(ROOT.glob("docs/decisions/*.md")),
+        *sorted(ROOT.glob("benchmarks/**/README.md")),
+    ]
     return [path.relative_to(ROOT).as_posix() for path in found]
 
 

@@ -21,7 +21,7 @@ from tests.drill.s3_server import S3Server, environment, forget_stores
 from trainer.models.blocks import NAMED
 
 SHELLS = ("sh", "bash", "console", "inline")
-SHOWN = ("text", "json")  # what comes out, not what is typed
+SHOWN = ("text", "json", "mermaid")  # what comes out, not what is typed
 
 # The same words in two languages: what the one has been through, the other need not.
 TRANSLATED = {"README.zh-CN.md": "README.md"}
@@ -110,7 +110,7 @@ def _compare(shown: Snippet, printed: list[str]) -> None:
     assert not wrong, f"{shown.place}: these lines are not printed, but\n" + "\n".join(printed)
 
 
-@pytest.mark.parametrize("page", [page for page in pages() if page not in TRANSLATED])
+@pytest.mark.parametrize("page", [page for page in pages() if page not in TRANSLATED and snippets(page)])
 def test_commands_do_what_the_page_says(page: str, world: Path, request: pytest.FixtureRequest) -> None:
     group = [page, *(other for other, of in TRANSLATED.items() if of == page and (ROOT / other).exists())]
     found = [snippet for name in group for snippet in snippets(name)]

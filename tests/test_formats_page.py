@@ -92,7 +92,7 @@ def test_compressed_images_are_of_the_kind_that_the_page_says(codec: str, tmp_pa
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the page says under "An example, byte by byte"; the folder of shards."""
+    """The folder of shards that the page describes under "Byte-level example"."""
     folder = tmp_path_factory.mktemp("example")
     for name in ("sky", "sea"):
         (folder / "photos" / name).mkdir(parents=True)

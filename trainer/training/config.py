@@ -11,7 +11,7 @@ INPUTS = ("lr", "up")
 AMP_MODES = ("auto", "bf16", "fp16", "off")
 LOSS_NAMES = ("l1", "charbonnier")
 
-# Peak learning rates for AdamW at batches of 16, found by trial on real photos: docs/architecture.md.
+# Peak learning rates for AdamW at batches of 16: docs/decisions/027-initialisation-and-learning-rates.md.
 DEFAULT_LR = {"ultra_lite": 4e-3, "lite": 1e-3, "standard": 2e-4}
 
 MAX_SEED = 2**63 - 1
