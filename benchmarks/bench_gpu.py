@@ -1,25 +1,25 @@
-"""How fast the trainer feeds a GPU: by its stream, with resident samples, and with one batch repeated, the ceiling.
+"""How fast the trainer feeds a GPU: by its stream, with resident samples, and with one batch repeated (the ceiling).
 
-Method: 4x shards (npy) of all photos, patches of 192 px, LR input. Every network at every batch size is trained by the
-trainer's own step with its default settings, each way in a fresh process, all once per round, every second round in
-reverse order. A run throws away its first seconds and steps (the search for kernels, the allocator, the batches that
-lay ready), then counts steps for `--seconds`; the GPU is waited for at the ends of that window alone. Waiting for data
-is what the trainer itself counts as such, as a share of the window (nothing, for resident samples); taking it is all
-that the training process spends on getting its batches, which costs a GPU nothing while it has other work. Neither
-shows what the GPU waits for, so each rate is also given as a share of the ceiling of its round.
+Method: 4x npy shards of all photos, patches of 192 px, LR input. Every network is trained at every batch size by the
+trainer's own step with its default settings, each case in a fresh process, all once per round, in reverse order in
+every second round. A run discards its first seconds and steps (kernel autotuning, allocator, prefetched batches), then
+counts steps for `--seconds`; the host waits for the GPU at the ends of that window only. "Waiting for data" is what the
+trainer itself counts, as a share of the window (nothing for resident samples); "taking batches" is all the time that
+the training process spends on getting its batches, which costs a GPU nothing while it has other work. Neither shows how
+long the GPU waits, so each rate is also given as a share of the ceiling of its round.
 
-`standard` is also trained by the loop that people write (`gpu_plain.py`): float32, a `DataLoader` of PNG pairs, Adam,
-`.item()` after every step. After the window with one batch, PyTorch's profiler adds up the kernels of some steps, to be
-held against the arithmetic's floor (`gpu_kernels.py`).
+`standard` is also trained by the usual loop (`gpu_plain.py`): float32, a `DataLoader` of PNG pairs, Adam, `.item()`
+after every step. After the window with one batch, PyTorch's profiler sums the kernels of some steps, for comparison
+with the arithmetic's floor (`gpu_kernels.py`).
 
     python -m benchmarks.bench_gpu --photos DIR
 
-After `--minutes` no run is begun any more. The result is written after every run: what ends this early loses nothing.
-A combination that does not fit into the memory, or fails, is in the result with the reason. With `--device cpu` all of
-it but the kernels works too, to be tried on small networks.
+No run is started after `--minutes`. The result is written after every run, so an early end loses nothing. A combination
+that does not fit into memory, or fails, is in the result with the reason. With `--device cpu` everything but the
+kernels works too, to try it with small networks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,18 +29,26 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.common import RESULTS, PhotoSet, RunFailedError, python_module, say, scratch_folder, timed_command
+from benchmarks.common import (
+    RESULTS,
+    PhotoSet,
+    RunFailedError,
+    in_rounds,
+    python_module,
+    say,
+    scratch_folder,
+    timed_command,
+)
 from benchmarks.gpu_plain import write_pairs
 from benchmarks.gpu_report import Key, Runs, show, summarise
-from benchmarks.gpu_task import OUR_WAYS, PLAIN, STREAM, Task, result_in
-from benchmarks.options import photos_option, scratch_option
+from benchmarks.gpu_task import OUR_CASES, PLAIN, STREAM, Task, result_in
+from benchmarks.options import benchmark, output_option, photos_option, rounds_option, scratch_option
 from benchmarks.report import write_result
 from benchmarks.stream_stores import make_shards
 from srshards.errors import UsageError
 from srshards.process.resources import available_cpus
 from srshards.shards.folder import Shards
 from srshards.shards.opening import open_shards
-from srshards.terminal.help import Command
 from trainer.models import MODELS
 from trainer.training.device import choose_device
 
@@ -50,7 +58,7 @@ _MAX_WORKERS = 16
 
 @dataclass
 class Bench:
-    """What all runs have in common, and what they found, in the order of the rounds."""
+    """Settings of all runs, and their results in the order of the rounds."""
 
     shards: Path
     pairs: Path
@@ -61,9 +69,9 @@ class Bench:
     runs: Runs = field(default_factory=dict)
 
     def measure(self, key: Key, round_number: int) -> None:
-        """One run."""
+        """Run one case."""
         task = Task(
-            way=key.way,
+            case=key.case,
             model=key.model,
             batch=key.batch,
             patch=self.patch,
@@ -75,7 +83,7 @@ class Bench:
         )
         try:
             found = result_in(timed_command(python_module("benchmarks.gpu_run", task.as_json()))[1])
-        except RunFailedError as error:  # killed by the system, say
+        except RunFailedError as error:  # e.g. killed by the system
             found = {"failed": str(error)}
         self.runs.setdefault(key, {})[round_number] = found
         rate = found.get("failed") or f"{key.batch * found['steps'] / found['seconds']:,.1f} patches/s"
@@ -83,37 +91,35 @@ class Bench:
 
 
 def keys(models: Sequence[str], batches: Sequence[int]) -> list[Key]:
-    """All that is measured in a round. The plain loop trains `standard`, or the last network if that is left out."""
+    """Return everything measured in a round. The plain loop trains `standard`, or the last network without it."""
     plain = _PLAIN_MODEL if _PLAIN_MODEL in models else models[-1]
     return [
-        Key(model, batch, way)
+        Key(model, batch, case)
         for model in models
         for batch in batches
-        for way in (*((PLAIN,) if model == plain else ()), STREAM, *(way for way in OUR_WAYS if way != STREAM))
+        for case in (*((PLAIN,) if model == plain else ()), STREAM, *(case for case in OUR_CASES if case != STREAM))
     ]
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@benchmark
 @photos_option
 @click.option("--shards", type=click.Path(path_type=Path), help="Shards of one scale, instead of photos.")
-@click.option("--models", type=click.Choice(MODELS), multiple=True, default=MODELS, help="Networks; may be repeated.")
-@click.option("--batches", type=click.IntRange(min=1), multiple=True, default=(16, 64), help="Batch sizes; likewise.")
+@click.option("--models", type=click.Choice(MODELS), multiple=True, default=MODELS, help="Networks; repeatable.")
+@click.option("--batches", type=click.IntRange(min=1), multiple=True, default=(16, 64), help="Batch sizes; repeatable.")
 @click.option("--patch", type=click.IntRange(min=1), default=192, help="Edge of a patch in HR px.")
-@click.option("--rounds", type=click.IntRange(min=1), default=2, help="How often each way runs.")
+@rounds_option(2)
 @click.option("--seconds", type=click.FloatRange(min=0.01), default=5.0, help="How long steps are counted.")
-@click.option("--minutes", type=click.FloatRange(min=0), default=8.0, help="After that, no run is begun.")
+@click.option("--minutes", type=click.FloatRange(min=0), default=8.0, help="No run is started after so many.")
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
     default=lambda: min(_MAX_WORKERS, available_cpus()),
-    show_default=f"the CPUs, at most {_MAX_WORKERS}",
+    show_default=f"number of CPUs, at most {_MAX_WORKERS}",
     help="Data workers.",
 )
-@click.option("--device", default="cuda", help="cuda, cuda:N, or cpu to try the benchmark itself.")
+@click.option("--device", default="cuda", help="cuda, cuda:N, or cpu to try the benchmark.")
 @scratch_option("Where to write.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The result.  [default: in results/]"
-)
+@output_option(None)
 def main(
     photos: Path | None,
     shards: Path | None,
@@ -141,14 +147,11 @@ def main(
     source = "--photos DIR" if photo_set else "--shards DIR"
     command = f"python -m benchmarks.bench_gpu {source} --rounds {rounds} --seconds {seconds:g} --device {device}"
     with ExitStack() as stack:
-        try:
-            folder = stack.enter_context(scratch_folder(scratch))
-            path_of_shards = make_shards(photo_set, folder / "shards", "npy") if photo_set else Path(shards or "")
-            stored = _open(path_of_shards, patch)
-            pairs = folder / "pairs"
-            num_pairs = write_pairs(path_of_shards.resolve(), pairs)
-        except RunFailedError as error:
-            raise click.ClickException(str(error)) from error
+        folder = stack.enter_context(scratch_folder(scratch))
+        path_of_shards = make_shards(photo_set, folder / "shards", "npy") if photo_set else Path(shards or "")
+        stored = _open(path_of_shards, patch)
+        pairs = folder / "pairs"
+        num_pairs = write_pairs(path_of_shards.resolve(), pairs)
         bench = Bench(path_of_shards.resolve(), pairs, str(on), patch, workers, seconds)
         settings = {
             "scale": stored.scale,
@@ -161,25 +164,18 @@ def main(
             "minutes": minutes,
             "workers": workers,
         }
-        wanted = keys(models, batches)
-        content: dict[str, Any] = {"settings": settings, **summarise(wanted, bench.runs)}
-        for number, key in _turns(wanted, rounds):
+        selected = keys(models, batches)
+        content: dict[str, Any] = {"settings": settings, **summarise(selected, bench.runs)}
+        for number, key in in_rounds(selected, rounds):
             if monotonic() - start_s > 60 * minutes:
-                say("the time is up: no run is begun any more")
+                say("time is up: no further run is started")
                 break
             bench.measure(key, number)
-            content = {"settings": settings, **summarise(wanted, bench.runs)}
+            content = {"settings": settings, **summarise(selected, bench.runs)}
             write_result(path, command, folder, content)
     show(content)
-    if all("unavailable" in way for way in content["ways"]):
+    if all("unavailable" in case for case in content["cases"]):
         raise click.ClickException(f"nothing was measured; {path} says why")
-
-
-def _turns(wanted: Sequence[Key], rounds: int) -> Iterator[tuple[int, Key]]:
-    """All of them once per round, every second round in reverse order."""
-    for number in range(rounds):
-        for key in wanted if number % 2 == 0 else reversed(wanted):
-            yield number, key
 
 
 def _device(name: str) -> torch.device:

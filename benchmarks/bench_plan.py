@@ -1,19 +1,17 @@
-"""What the generator needs besides pixels: planning a million photos, finding that nothing is to be done, memory.
+"""What the generator costs besides pixels: planning a million photos, an up-to-date run, memory.
 
-Method:
+  plan     plan_million.py in a fresh process, `--rounds` times: seconds to plan 1,000,000 synthetic photos and to hash
+           the photo list of every shard, and the peak memory of that process
+  start    1,000 finished shards are generated from tiny synthetic JPEGs; then the same command again, `--rounds` times,
+           timed as a whole: it lists the photos, plans, reads every marker, checks every tar and index, and writes
+           nothing. Everything that it reads is in the page cache
+  memory   the generator on the photos of `--photos` (N), and on four links to the same folder (4N: the same mix of
+           photo sizes), with default settings; and on N with three scales. memory.py watches every process; the largest
+           child is a worker
 
-  plan     plan_million.py in a fresh process, `--rounds` times: seconds to plan 1,000,000 made-up photos and to hash
-           the list of every shard, and the peak memory of that process
-  start    1,000 finished shards are made for real, from tiny made-up JPEGs; then the same command again, `--rounds`
-           times, its whole life on the clock: it lists the photos, plans, reads every marker, looks for every tar and
-           index, and writes nothing. Everything that it reads is in the page cache
-  memory   the generator on the photos of `--photos` (N), and on four links to the same folder (4N, so the mix of photo
-           sizes is the same and only their number grows), with default settings; and on N with three scales. memory.py
-           watches every process; the largest that the command starts is a worker
+Each limit is checked against the worst round, not the median.
 
-Each limit is checked against the worst of the rounds, not the median.
-
-Command: python -m benchmarks.bench_plan --photos DIR --rounds 5 --workers 2
+    python -m benchmarks.bench_plan --photos DIR --rounds 5 --workers 2
 """
 
 import json
@@ -24,31 +22,28 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-import click
 import cv2
 import numpy as np
 
-from benchmarks.common import RESULTS, PhotoSet, RunFailedError, python_module, say, scratch_folder, timed_command
+from benchmarks.common import PhotoSet, RunFailedError, python_module, say, scratch_folder, timed_command, timed_json
 from benchmarks.memory import watch_memory
-from benchmarks.options import photos_option, scratch_option
-from benchmarks.report import print_table, spread, write_result
-from srshards.process.resources import available_cpus
-from srshards.terminal.help import Command
+from benchmarks.options import benchmark, output_option, photos_option, rounds_option, scratch_option, workers_option
+from benchmarks.report import print_table, spread, verdict, write_result
 
 _MILLION = 1_000_000
 _MAX_PLAN_S, _MAX_PLAN_BYTES = 30.0, 1e9
 _MAX_START_S = 2.0
 _MAX_WORKER_BYTES = 350e6
-_MAX_GROWTH_BYTES = 10e6  # from N to 4N photos: what the allocator happens to keep differs by a few MB between runs
+_MAX_GROWTH_BYTES = 10e6  # from N to 4N photos; what the allocator retains differs by a few MB between runs
 
-# A shard has at least eight photos on average and a split's shards are a power of two: this many give 1,024 for train.
+# A shard has at least eight photos on average, and a split has a power of two of shards: this gives 1,024 for training.
 _NUM_TINY_PHOTOS = 8_600
 _TINY_PX = 32
 
 
 def measure_plan(rounds: int) -> dict[str, Any]:
-    """A million photos planned, in a fresh process each time."""
-    runs = [json.loads(timed_command(python_module("benchmarks.plan_million", _MILLION))[1]) for _ in range(rounds)]
+    """Plan a million photos, in a fresh process each time."""
+    runs = [timed_json(python_module("benchmarks.plan_million", _MILLION)) for _ in range(rounds)]
     return {
         "photos": _MILLION,
         "shards": runs[0]["shards"],
@@ -60,7 +55,7 @@ def measure_plan(rounds: int) -> dict[str, Any]:
 
 
 def measure_start(scratch: Path, rounds: int, workers: int) -> dict[str, Any]:
-    """Shards made once, then the same command with nothing to do."""
+    """Generate shards once, then time the same command with nothing left to do."""
     photos, output = scratch / "tiny_photos", scratch / "tiny_shards"
     make_tiny_photos(photos)
     options = ["--size", _TINY_PX, "--shard-bytes", "1KB", "--workers", workers, "--auto"]
@@ -77,7 +72,7 @@ def measure_start(scratch: Path, rounds: int, workers: int) -> dict[str, Any]:
 
 
 def make_tiny_photos(folder: Path) -> None:
-    """JPEGs of smooth noise, each another."""
+    """Write JPEGs of smooth noise, all different."""
     folder.mkdir()
     random = np.random.default_rng(0)
     for number in range(_NUM_TINY_PHOTOS):
@@ -88,12 +83,12 @@ def make_tiny_photos(folder: Path) -> None:
 def _up_to_date(command: list[str]) -> float:
     seconds, printed = timed_command(command)
     if "up to date" not in printed:
-        raise RunFailedError(f"expected that all shards are up to date, but the generator said: {printed}")
+        raise RunFailedError(f"expected every shard to be up to date, got: {printed}")
     return seconds
 
 
 def measure_memory(photos: PhotoSet, scratch: Path, workers: int) -> dict[str, Any]:
-    """Peak bytes of the largest worker for N photos, for 4N, and for N with three scales."""
+    """Return peak memory for N photos, for 4N, and for N with three scales."""
     return {
         "4x, N photos": _peak(photos, 1, scratch, workers, [4]),
         "4x, 4N photos": _peak(photos, 4, scratch, workers, [4]),
@@ -114,7 +109,7 @@ def _peak(photos: PhotoSet, times: int, scratch: Path, workers: int, scales: lis
 
 @contextmanager
 def _linked(root: Path, times: int, folder: Path) -> Iterator[Path]:
-    """A folder with `times` links to another."""
+    """A folder with `times` links to another, deleted afterwards."""
     folder.mkdir()
     for number in range(times):
         (folder / str(number)).symlink_to(root)
@@ -123,7 +118,7 @@ def _linked(root: Path, times: int, folder: Path) -> Iterator[Path]:
 
 
 def check(plan: Mapping[str, Any], start: Mapping[str, Any], memory: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each limit, what was measured (the worst of the rounds), and whether it holds."""
+    """Return each limit, the worst of its rounds, and whether it is met."""
     largest = max(run["child_rss_bytes"] for run in memory.values())
     growth = memory["4x, 4N photos"]["child_rss_bytes"] - memory["4x, N photos"]["child_rss_bytes"]
     return [
@@ -139,18 +134,12 @@ def _checked(name: str, worst: float, below: float) -> dict[str, Any]:
     return {"name": name, "below": below, "worst": round(worst, 2), "met": worst < below}
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@benchmark
 @photos_option
-@click.option("--rounds", type=click.IntRange(min=1), default=5, help="How often each time is taken.")
-@click.option("--workers", type=click.IntRange(min=1), default=available_cpus, help="Workers of the generator.")
+@rounds_option(5, "How often each time is measured.")
+@workers_option("Workers of the generator.", least=1)
 @scratch_option("Where to write.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=RESULTS / "plan.json",
-    help="The result.",
-)
+@output_option("plan.json")
 def main(photos: Path | None, rounds: int, workers: int, scratch: Path | None, output: Path) -> None:
     """Measure planning, start-up and memory of the generator.
 
@@ -159,22 +148,19 @@ def main(photos: Path | None, rounds: int, workers: int, scratch: Path | None, o
       python -m benchmarks.bench_plan --photos photos --rounds 3
     """
     photo_set = PhotoSet.of(photos)
-    try:
-        with scratch_folder(scratch) as folder:
-            say("planning a million photos")
-            plan = measure_plan(rounds)
-            say("making a thousand shards, and starting over them")
-            start = measure_start(folder, rounds, workers)
-            say("watching the workers' memory")
-            memory = measure_memory(photo_set, folder, workers)
-            checks = check(plan, start, memory)
-            command = f"python -m benchmarks.bench_plan --photos DIR --rounds {rounds} --workers {workers}"
-            settings = {"rounds": rounds, "workers": workers}
-            content = {"photos": photo_set.describe(), "settings": settings, "plan": plan, "start": start}
-            write_result(output, command, folder, {**content, "memory": memory, "checks": checks})
-    except RunFailedError as error:
-        raise click.ClickException(str(error)) from error
-    rows = [[c["name"], f"{c['worst']:,.2f}", f"{c['below']:,.0f}", "met" if c["met"] else "MISSED"] for c in checks]
+    with scratch_folder(scratch) as folder:
+        say("planning a million photos")
+        plan = measure_plan(rounds)
+        say("generating a thousand shards, then running again")
+        start = measure_start(folder, rounds, workers)
+        say("watching the workers' memory")
+        memory = measure_memory(photo_set, folder, workers)
+        checks = check(plan, start, memory)
+        command = f"python -m benchmarks.bench_plan --photos DIR --rounds {rounds} --workers {workers}"
+        settings = {"rounds": rounds, "workers": workers}
+        content = {"photos": photo_set.describe(), "settings": settings, "plan": plan, "start": start}
+        write_result(output, command, folder, {**content, "memory": memory, "checks": checks})
+    rows = [[c["name"], f"{c['worst']:,.2f}", f"{c['below']:,.0f}", verdict(c["met"])] for c in checks]
     print_table("Limits, against the worst of the rounds", ("", "measured", "below", ""), rows)
 
 

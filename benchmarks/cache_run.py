@@ -1,4 +1,4 @@
-"""A training, or its batches alone, on the clock; prints a line of JSON.
+"""Time a training, or its batches alone; print one line of JSON.
 
 python -m benchmarks.cache_run TASK_JSON
 """
@@ -20,7 +20,7 @@ from trainer.training.run import make_learner
 
 @dataclass(frozen=True)
 class Task:
-    """What is done: `epochs` of batches, with a network's steps or without. `cache` is empty for shards of a folder."""
+    """`epochs` of batches, with or without training steps. `cache` is empty for shards in a folder."""
 
     shards: str
     cache: str = ""
@@ -38,7 +38,7 @@ class Task:
 
 
 def main(task_json: str) -> None:
-    """Seconds until the first batch; and for each epoch its seconds, and those of them that were spent waiting."""
+    """Print seconds to the first batch and, by epoch, its seconds and those spent waiting for data."""
     limit_threads()
     task = Task(**json.loads(task_json))
     address = parse_address(task.shards)

@@ -1,13 +1,11 @@
-"""What `--method` and `--codec` change: how far the enlarged LR is from HR, and how much room a sample takes.
+"""What `--method` and `--codec` change: PSNR of the upsampled LR against HR, and bytes per sample.
 
-Nothing here depends on what else the machine does: there is no clock, and every figure comes from the manifests that
-the generator writes.
+No clock is involved, so the machine's load does not matter: every figure is from the manifests of the generator.
 
-  methods   each plain method at 4x: PSNR in dB of the enlarged LR (`up`) against HR, mean over all samples, with the
-            lowest and the highest. A high one says that a method is easily undone by enlarging, not that it is the
-            better one to train on
-  codecs    each codec at 2x, 3x and 4x, with `up` and without: bytes of all shards over the number of samples, with
-            what tar and JSON take. 1 MB is 1,000,000 bytes, so MB per sample are GB per 1,000 photos
+  methods   each plain method at 4x: PSNR in dB of `up` against HR over all samples: mean, minimum, maximum. A high
+            value means that upsampling reverses the method easily, not that the method is better to train on
+  codecs    each codec at 2x, 3x and 4x, with and without `up`: bytes of all shards divided by the number of samples,
+            including tar headers and JSON. 1 MB is 1,000,000 bytes, so MB per sample equal GB per 1,000 photos
 
     python -m benchmarks.choices --photos DIR
 """
@@ -20,11 +18,10 @@ from typing import Any
 import click
 
 from benchmarks.common import PhotoSet, RunFailedError, python_module, say, scratch_folder, timed_command
-from benchmarks.options import output_option, photos_option, scratch_option
+from benchmarks.options import benchmark, output_option, photos_option, scratch_option
 from benchmarks.report import print_table, write_result
 from shardgen.planning.config import METHODS
 from srshards.format import CODECS
-from srshards.terminal.help import Command
 
 _METHOD_SCALE = 4
 _SCALES = (2, 3, 4)
@@ -32,17 +29,17 @@ _UP = {"with up": (), "without up": ("--no-up",)}
 
 
 class Maker:
-    """Makes shards of the photos and looks at their manifests; nothing of them stays."""
+    """Generates shards of the photos and reads their manifests; the shards are deleted again."""
 
     def __init__(self, photos: PhotoSet, scratch: Path, size: int, sample: float) -> None:
         self._source = ["-i", photos.root, "--size", size, "--sample", sample, "--auto"]
         self._output = scratch / "shards"
 
     def manifests(self, scales: tuple[int, ...], *options: str) -> dict[int, dict[str, Any]]:
-        """The manifest of each scale. RunFailedError when the generator fails."""
-        words = ["generate", "-o", self._output, *self._source, "--scales", *scales, *options]
+        """Return the manifest of each scale. RunFailedError when the generator fails."""
+        arguments = ["generate", "-o", self._output, *self._source, "--scales", *scales, *options]
         try:
-            timed_command(python_module("shardgen", *words))
+            timed_command(python_module("shardgen", *arguments))
             return {scale: self._manifest(scale) for scale in scales}
         finally:
             rmtree(self._output, ignore_errors=True)
@@ -53,10 +50,10 @@ class Maker:
 
 
 def psnr_up_db(manifest: dict[str, Any]) -> dict[str, float]:
-    """Mean, lowest and highest PSNR in dB of `up` over both splits; samples whose `up` equals HR have none."""
+    """Return mean, minimum and maximum PSNR in dB of `up` over both splits, without samples whose `up` equals HR."""
     splits = [split for split in manifest["splits"].values() if split["psnr_up_db"]["mean"] is not None]
     if not splits:
-        raise RunFailedError("no sample has a finite PSNR: are the photos all of one colour?")
+        raise RunFailedError("no sample has a finite PSNR: every photo has a single colour")
     counts = [split["samples"] - split["psnr_up_db"]["identical"] for split in splits]
     total = sum(count * split["psnr_up_db"]["mean"] for count, split in zip(counts, splits, strict=True))
     return {
@@ -73,7 +70,7 @@ def bytes_per_sample(manifest: dict[str, Any]) -> int:
 
 
 def measure_methods(maker: Maker) -> dict[str, Any]:
-    """By method: `psnr_up_db`."""
+    """Return `psnr_up_db` by method."""
     found = {}
     for method in METHODS:
         say(f"method {method}")
@@ -83,7 +80,7 @@ def measure_methods(maker: Maker) -> dict[str, Any]:
 
 
 def measure_codecs(maker: Maker) -> dict[str, Any]:
-    """By codec, then `with up` or `without up`, then scale: bytes per sample."""
+    """Return bytes per sample by codec, `with up` or `without up`, and scale."""
     found: dict[str, Any] = {}
     for codec in CODECS:
         for name, options in _UP.items():
@@ -95,45 +92,42 @@ def measure_codecs(maker: Maker) -> dict[str, Any]:
 
 
 def show(methods: dict[str, Any], codecs: dict[str, Any]) -> None:
-    """Both as tables."""
+    """Print both as tables."""
     rows = [[name, *(f"{psnr[key]:.2f}" for key in ("mean", "min", "max"))] for name, psnr in methods.items()]
     print_table(f"PSNR of up at {_METHOD_SCALE}x, dB", ["method", "mean", "min", "max"], rows)
     scales = [f"{scale}x" for scale in _SCALES]
     sizes = [
         [f"{codec}, {name}", *(f"{by_scale[scale] / 1e6:.2f}" for scale in scales)]
-        for codec, ways in codecs.items()
-        for name, by_scale in ways.items()
+        for codec, cases in codecs.items()
+        for name, by_scale in cases.items()
     ]
     print_table("MB per sample", ["codec", *scales], sizes)
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@benchmark
 @photos_option
 @click.option("--size", type=click.IntRange(min=16), default=512, help="HR edge in px.")
 @click.option("--sample", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Share of the photos.")
 @scratch_option("Where to write, about 7 MB per photo.")
 @output_option("choices.json")
 def main(photos: Path | None, size: int, sample: float, scratch: Path | None, output: Path) -> None:
-    """Measure what --method and --codec change: PSNR of the enlarged LR, bytes per sample.
+    """Measure what --method and --codec change: PSNR of the upsampled LR, bytes per sample.
 
     \b
     Example:
       python -m benchmarks.choices --photos photos
     """
     photo_set = PhotoSet.of(photos)
-    try:
-        with scratch_folder(scratch) as folder:
-            maker = Maker(photo_set, folder, size, sample)
-            methods, codecs = measure_methods(maker), measure_codecs(maker)
-            content = {
-                "photos": photo_set.describe(),
-                "settings": {"size": size, "sample": sample, "method_scale": _METHOD_SCALE},
-                "methods": methods,
-                "codecs": codecs,
-            }
-            write_result(output, "python -m benchmarks.choices --photos DIR", folder, content)
-    except RunFailedError as error:
-        raise click.ClickException(str(error)) from error
+    with scratch_folder(scratch) as folder:
+        maker = Maker(photo_set, folder, size, sample)
+        methods, codecs = measure_methods(maker), measure_codecs(maker)
+        content = {
+            "photos": photo_set.describe(),
+            "settings": {"size": size, "sample": sample, "method_scale": _METHOD_SCALE},
+            "methods": methods,
+            "codecs": codecs,
+        }
+        write_result(output, "python -m benchmarks.choices --photos DIR", folder, content)
     show(methods, codecs)
 
 

@@ -1,23 +1,23 @@
-"""What every benchmark needs: photos, processes on the clock, rounds that alternate, the machine, the result.
+"""What every benchmark shares: photos, timed processes, alternating rounds, scratch folders.
 
-A benchmark has several ways of doing the same work. Each is timed in fresh processes, all ways once per round, every
-second round in reverse order, so that whatever the machine does in between (clock rates, neighbours, a disk that is
-busy with its own affairs) hits all of them alike. What is said about a way is its median with minimum and maximum, and
-a ratio of two ways is taken within each round before its median is: the two runs had the same neighbours.
+A benchmark compares several cases that do the same work. Each runs in a fresh process, all cases once per round, with
+the order reversed in every second round, so that whatever else the machine does (clock rates, neighbours, a busy disk)
+affects all of them alike. A case is summarised by its median, minimum and maximum. A ratio of two cases is taken within
+each round before its median is, because both runs of a round had the same neighbours.
 """
 
+import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -26,18 +26,19 @@ from srshards.errors import UsageError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
-CLOCKS = ("command", "work")
 
-_TIMEOUT_S = 1800.0  # nothing here takes minutes; a hang must not last for ever
+_TIMEOUT_S = 1800.0  # far more than any run takes; ends one that hangs
+
+_T = TypeVar("_T")
 
 
 class RunFailedError(Exception):
-    """A command that was to be timed did not do its work; the message says which and what it wrote last."""
+    """A timed command failed; the message says how, with the last line of its output."""
 
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """Photos on the disk; `paths` are relative to `root`, sorted."""
+    """Photos on disk; `paths` are relative to `root` and sorted."""
 
     root: Path
     paths: tuple[str, ...]
@@ -45,27 +46,25 @@ class PhotoSet:
 
     @classmethod
     def of(cls, root: Path | None) -> "PhotoSet":
-        """The photos below `root`. Exit code 2, and what to do, when there are none."""
+        """List the photos below `root`. A usage error (exit code 2) when there are none."""
         if root is None:
             raise click.UsageError(
-                "name a folder of photos with --photos DIR. Any folder of real photos does, best some hundred of the "
-                "kind that you train on: made-up pictures decode and compress at other speeds."
+                "pass a folder of photos with --photos DIR: a few hundred real photos of the kind that you train on "
+                "(synthetic images decode and compress at other speeds)"
             )
         try:
             photos = sorted(list_photos(root).photos)
         except UsageError as error:
-            raise click.UsageError(
-                f"--photos {root}: there is no photo there. Name a folder that holds some."
-            ) from error
+            raise click.UsageError(f"--photos {root}: no photo found; pass a folder that contains some") from error
         return cls(root.resolve(), tuple(photo.path for photo in photos), sum(photo.size for photo in photos))
 
     def touch(self) -> None:
-        """Read every photo, so that the page cache holds them all."""
+        """Read every photo into the page cache."""
         for path in self.paths:
             (self.root / path).read_bytes()
 
     def first(self, count: int, folder: Path) -> "PhotoSet":
-        """The first `count` photos, as links in a new folder."""
+        """Link the first `count` photos into a new folder."""
         for path in self.paths[:count]:
             link = folder / path
             link.parent.mkdir(parents=True, exist_ok=True)
@@ -76,86 +75,23 @@ class PhotoSet:
         return {"count": len(self.paths), "bytes": self.num_bytes}
 
 
-@dataclass(frozen=True)
-class Run:
-    """One timed run.
-
-    `command_s` is the life of the command, interpreter start and imports included; `work_s` what it (or its workers)
-    took from the moment before the workers were started until the last had ended. `seconds` are further times by name,
-    summed over the workers.
-    """
-
-    photos: int
-    command_s: float
-    work_s: float
-    output_bytes: int
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def rate(self, clock: str) -> float:
-        """Photos per second by the clock `command` or `work`."""
-        return self.photos / (self.command_s if clock == "command" else self.work_s)
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way of making the data: `run(photos, output)` does it once, from nothing, into a folder that is not there."""
-
-    name: str
-    what: str
-    run: Callable[[PhotoSet, Path], Run]
-    optional: bool = False  # may fail, which the result then says, without ending the benchmark
-
-
-@dataclass
-class Rounds:
-    """The runs of every way, in the order of the rounds; for ways that failed, why."""
-
-    runs: dict[str, list[Run]] = field(default_factory=dict)
-    unavailable: dict[str, str] = field(default_factory=dict)
-
-
-def alternate(ways: Sequence[Way], photos: PhotoSet, scratch: Path, rounds: int, num_warm_up: int = 16) -> Rounds:
-    """Every way once per round, after a pass over `num_warm_up` photos that does not count.
-
-    The warm-up compiles what Python compiles, brings the libraries into the page cache, and shows what does not work.
-    """
-    result = Rounds()
-    warm_up = photos.first(num_warm_up, scratch / "warm_up")
-    for way in ways:
-        _attempt(way, warm_up, scratch, result)
-        say(f"warm-up  {way.name}: {result.unavailable.get(way.name, 'works')}")
+def in_rounds(cases: Sequence[_T], rounds: int) -> Iterator[tuple[int, _T]]:
+    """Yield (round number, case): every case once per round, in reverse order in every second round."""
     for number in range(rounds):
-        for way in ways if number % 2 == 0 else reversed(ways):
-            if way.name in result.unavailable:
-                continue
-            if run := _attempt(way, photos, scratch, result):
-                result.runs.setdefault(way.name, []).append(run)
-                say(f"round {number + 1}/{rounds}  {way.name}: {run.rate('command'):.0f} photos/s")
-    return result
+        for case in alternating(cases, number):
+            yield number, case
 
 
-def _attempt(way: Way, photos: PhotoSet, scratch: Path, result: Rounds) -> Run | None:
-    """A run with the photos in the page cache, nobody's dirty pages in it, and its output removed afterwards."""
-    output = scratch / "output"
-    photos.touch()
-    os.sync()
-    try:
-        return way.run(photos, output)
-    except RunFailedError as error:
-        if not way.optional:
-            raise click.ClickException(f"{way.name}: {error}") from error
-        result.unavailable[way.name] = str(error)
-        result.runs.pop(way.name, None)
-        return None
-    finally:
-        shutil.rmtree(output, ignore_errors=True)
+def alternating(cases: Sequence[_T], number: int) -> Iterable[_T]:
+    """Return the cases in the order of round `number`."""
+    return cases if number % 2 == 0 else reversed(cases)
 
 
 def timed_command(args: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[float, str]:
-    """Run a command in the repository's root. Its seconds and its standard output; RunFailedError unless it exits 0.
+    """Run a command in the repository root; return its wall time in seconds and its standard output.
 
-    It gets a process group of its own, so that nothing of it outlives a failure, and its output goes to a file: a pipe
-    that a forgotten grandchild holds open would never end.
+    RunFailedError unless it exits with 0. The command gets its own process group, so that no child outlives a failure,
+    and writes to a file, because a pipe stays open as long as any grandchild has it open.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         start_s = perf_counter()
@@ -171,7 +107,7 @@ def timed_command(args: Sequence[str], environment: Mapping[str, str] | None = N
         try:
             process.wait(_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            raise RunFailedError(f"did not end within {_TIMEOUT_S:.0f} s") from None
+            raise RunFailedError(f"did not finish within {_TIMEOUT_S:.0f} s") from None
         finally:
             seconds = perf_counter() - start_s
             _kill_group(process)
@@ -181,7 +117,7 @@ def timed_command(args: Sequence[str], environment: Mapping[str, str] | None = N
 
 
 def _kill_group(process: "subprocess.Popen[bytes]") -> None:
-    with suppress(ProcessLookupError):  # all of it has ended
+    with suppress(ProcessLookupError):  # every process has exited
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -193,26 +129,32 @@ def _content(file: Any) -> str:
 
 def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1] if lines else "(it said nothing)"
+    return lines[-1] if lines else "(no output)"
+
+
+def timed_json(args: Sequence[str], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run a command as `timed_command` does; return the JSON object that it prints."""
+    found: dict[str, Any] = json.loads(timed_command(args, environment)[1])
+    return found
 
 
 def python_module(name: str, *args: object) -> list[str]:
-    """The command that runs a module with this interpreter."""
+    """Return the command that runs a module with this interpreter."""
     return [sys.executable, "-m", name, *map(str, args)]
 
 
 @contextmanager
 def scratch_folder(parent: Path | None) -> Iterator[Path]:
-    """A folder below `parent` (or the system's temporary one) that goes when the benchmark ends."""
+    """A temporary folder in `parent` (default: the system's), deleted when the benchmark ends."""
     with tempfile.TemporaryDirectory(prefix="shardgen-bench-", dir=parent) as folder:
         yield Path(folder).resolve()
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder, as their sizes say."""
+    """Return the total size of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def say(text: str) -> None:
-    """A line on standard error: how far the benchmark is."""
+    """Print a line of progress on standard error."""
     click.echo(text, err=True)

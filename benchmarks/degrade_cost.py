@@ -1,11 +1,11 @@
-"""What making one LR image costs, in one process with one thread; prints a line of JSON.
+"""Cost of one LR image, in one process with one thread; prints one line of JSON.
 
     python -m benchmarks.degrade_cost HR_NPY ROUND DRAWS
 
-`HR_NPY` holds N x 512 x 512 x 3 uint8 RGB images, which are in memory before any clock starts. The clock is the wall's,
-around one call with one image: `shrink` or `enlarge` of a plain method; or, for a recipe, drawing its parameters and
-applying them. Neither decoding nor storing is in it. The first images are made once more before they count. Every round
-draws anew; the same round always draws the same. Odd rounds go through the methods and recipes backwards.
+`HR_NPY` contains N x 512 x 512 x 3 uint8 RGB images, loaded before any clock starts. The clock measures wall time of
+one call with one image: `shrink` or `enlarge` of a plain method; or, for a recipe, drawing its parameters and applying
+them, without decoding or storing. A few images are processed first as a warm-up. Draws depend on the round alone. Odd
+rounds go through methods and recipes in reverse order.
 """
 
 import json
@@ -41,7 +41,7 @@ Found = dict[str, Any]
 
 
 def main(hr_path: Path, round_number: int, draws: int) -> Found:
-    """All methods and recipes: what each cost, in this round."""
+    """Measure all methods and recipes."""
     cv2.setNumThreads(0)
     hrs = list(np.load(hr_path))
     jobs: list[Callable[[], list[Found]]] = [
@@ -57,7 +57,7 @@ def main(hr_path: Path, round_number: int, draws: int) -> Found:
 
 
 def time_method(method: str, scale: int, hrs: Sequence[Pixels]) -> list[Found]:
-    """Shrinking each HR image, and enlarging each LR image."""
+    """Time shrinking of each HR image, and enlarging of each LR image."""
     edge = hrs[0].shape[0] - hrs[0].shape[0] % scale
     parts = [np.ascontiguousarray(hr[:edge, :edge]) for hr in hrs]
     lrs = [shrink(part, scale, method) for part in parts]
@@ -70,7 +70,7 @@ def time_method(method: str, scale: int, hrs: Sequence[Pixels]) -> list[Found]:
 
 
 def time_recipe(name: str, hrs: Sequence[Pixels], round_number: int, draws: int) -> list[Found]:
-    """`draws` LR images of the HR images in turn, each with its own draws; and where the time went."""
+    """Time `draws` LR images of the HR images in turn, each with its own draws; divide the time among the steps."""
     recipe, edge = load_recipe(name), hrs[0].shape[0]
     drawing_s: list[float] = []
 
@@ -93,14 +93,14 @@ def time_recipe(name: str, hrs: Sequence[Pixels], round_number: int, draws: int)
 
 
 def warm_up(works: Sequence[Callable[[], object]]) -> None:
-    """The first of them, for nothing."""
+    """Call the first few, untimed."""
     for work in works[:_WARM_UP]:
         work()
 
 
 @contextmanager
 def steps_timed() -> Iterator[dict[str, list[float]]]:
-    """The seconds of every step that is applied meanwhile, by its name."""
+    """Record the seconds of every step applied within the context, by its name."""
     seconds: dict[str, list[float]] = {name: [] for name in STEPS}
     before = dict(STEPS)
     STEPS.update({name: replace(step, apply=_with_clock(step.apply, seconds[name])) for name, step in before.items()})
@@ -135,7 +135,7 @@ def _heading(name: str, direction: str, scale: int, edge: int) -> Found:
 
 
 def _timed(works: Sequence[Callable[[], object]]) -> Found:
-    """ms of each call, and the share of that time in which this process had a CPU."""
+    """Return ms per call, and `cpu`: the share of the time in which this process was running on a CPU."""
     ms = []
     cpu_s, begin_s = process_time(), perf_counter()
     for work in works:

@@ -1,4 +1,4 @@
-"""A photo's HR image, and its LR by a fresh draw: with the generator's own functions, so that nothing else differs."""
+"""A photo's HR image, and an LR of it by a random draw, with the generator's own functions."""
 
 import random
 from pathlib import Path
@@ -16,16 +16,16 @@ _CONFIG = Config(Path(), Path(), scales=(SCALE,), size=HR_PX)
 
 
 def open_hr(path: Path) -> Pixels:
-    """The centre square at HR_PX, of a JPEG that is decoded at a fraction of its size where that is enough.
+    """Return the centre square at HR_PX; a JPEG is decoded at reduced size where that suffices.
 
-    PhotoError when it is no photo.
+    PhotoError when the file is not a photo.
     """
     photo = decode_reduced(read_bytes(path), _CONFIG)
     return render_crop(photo, hr_boxes(photo, _CONFIG)[0], _CONFIG).pixels
 
 
 def online_pair(path: Path, edge: int, recipe: Recipe) -> tuple[Pixels, Pixels]:
-    """A random part of the HR image, `edge` px large, and its LR as the recipe makes it this time."""
+    """Return a random crop of the HR image, `edge` px large, and its LR by a random draw of the recipe."""
     hr = open_hr(path)
     top, left = (random.randrange(HR_PX - edge + 1) for _ in range(2))
     part = hr[top : top + edge, left : left + edge]

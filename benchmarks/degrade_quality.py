@@ -1,18 +1,18 @@
-"""What a degradation does for a network: trained on three kinds of LR, results on clean and on degraded photos.
+"""What a degradation does for a network: trained on three kinds of LR, evaluated on clean and on degraded photos.
 
-Method: shards at 4x of all photos, HR of 512 px, a tenth of them for validation; the same photos in each set. One
-`ultra_lite` is trained on each set for as many steps, with equal seeds, by the public command:
+Method: 4x shards of all photos, HR of 512 px, a tenth for validation, the same photos in each set. One `ultra_lite` is
+trained on each set by the public command, with equal numbers of steps and equal seeds:
 
   cubic          LR by --method cubic, as most people begin
-  realesrgan-1   LR by --degradation realesrgan, one for each photo, for ever the same
-  realesrgan-8   the same with --variants 8: another one in each epoch, eight in all
+  realesrgan-1   LR by --degradation realesrgan, one fixed LR per photo
+  realesrgan-8   the same with --variants 8: eight LRs per photo, a different one in each epoch
 
-Each is then results on every validation photo, once with clean LR (cubic) and once with LR by realesrgan, as `trainer
-evaluate` judges. It is one run with one seed: differences of a few hundredths of a dB say nothing.
+Each network is then evaluated on every validation photo as `trainer evaluate` does, once with clean LR (cubic) and once
+with LR by realesrgan. It is one run with one seed: differences of a few hundredths of a dB mean nothing.
 
     python -m benchmarks.degrade_quality --photos DIR --work FOLDER
 
-What FOLDER holds from a run before, shards or trained networks, is kept. About ten minutes of CPU for each network.
+Shards and trained networks that FOLDER contains from an earlier run are kept. About ten minutes of CPU per network.
 """
 
 import json
@@ -26,13 +26,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.common import PhotoSet, RunFailedError, python_module, say, timed_command
-from benchmarks.options import output_option, photos_option
+from benchmarks.common import PhotoSet, python_module, say, timed_command
+from benchmarks.options import benchmark, output_option, photos_option
 from benchmarks.report import print_table, write_result
 from srshards.imaging.contact_sheet import Row, grid
 from srshards.imaging.pixels import Pixels
 from srshards.shards.opening import open_shards
-from srshards.terminal.help import Command
 from trainer.evaluation.evaluate import Pair, evaluate_pairs, shard_pairs
 from trainer.evaluation.metrics import mean_quality
 from trainer.inference.image_function import ImageFunction, as_function
@@ -44,14 +43,14 @@ SETS: dict[str, tuple[object, ...]] = {
     "realesrgan-1": ("--degradation", "realesrgan"),
     "realesrgan-8": ("--degradation", "realesrgan", "--variants", 8),
 }
-JUDGED_ON = {"clean": "cubic", "degraded": "realesrgan-1"}
+EVALUATED_ON = {"clean": "cubic", "degraded": "realesrgan-1"}
 _SCALE, _MODEL = 4, "ultra_lite"
-_SHOWN = (0.6, 0.75, 0.9)  # of the photos, from the flattest to the one with most detail
+_SHOWN = (0.6, 0.75, 0.9)  # quantiles of the photos by detail
 _CELL_PX = 192
 
 
 def make_sets(photos: PhotoSet, work: Path) -> None:
-    """The shards; those that are there already stay."""
+    """Generate the shards that do not exist yet."""
     for name, options in SETS.items():
         what = ("-i", photos.root, "-o", work / name, "-s", _SCALE, "--size", 512, "--val-fraction", 0.1, "--no-up")
         timed_command(python_module("shardgen", "generate", *what, *options, "--auto"))
@@ -59,17 +58,19 @@ def make_sets(photos: PhotoSet, work: Path) -> None:
 
 
 def train(name: str, work: Path, steps: int) -> float:
-    """Train on a set, unless that was done. The seconds of CPU that it took."""
-    took = work / "runs" / f"{name}.json"
-    if not took.exists():
+    """Train on a set unless that was done before; return the CPU seconds."""
+    record = work / "runs" / f"{name}.json"
+    if not record.exists():
         before = _cpu_s()
         data = ("--shards", _shards(work, name), "--out", work / "runs", "--run", name)
         validation = ("--val-every", max(1, steps // 3), "--val-samples", 20)
         timed_command(python_module("trainer", *data, "--model", _MODEL, "--steps", steps, *validation))
-        took.write_text(json.dumps({"steps": steps, "cpu_s": round(_cpu_s() - before)}))
-    found: dict[str, Any] = json.loads(took.read_text())
+        record.write_text(json.dumps({"steps": steps, "cpu_s": round(_cpu_s() - before)}))
+    found: dict[str, Any] = json.loads(record.read_text())
     if found["steps"] != steps:
-        raise click.UsageError(f"{took} is of {found['steps']} steps: name another --work, or --steps {found['steps']}")
+        raise click.UsageError(
+            f"{record} is of {found['steps']} steps: pass another --work, or --steps {found['steps']}"
+        )
     say(f"trained  {name}: {found['cpu_s']} s of CPU")
     return float(found["cpu_s"])
 
@@ -79,31 +80,31 @@ def _cpu_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def judge_on(work: Path, name: str, on: str) -> dict[str, Any]:
-    """Means over the validation photos: of the network, and of bicubic."""
+def evaluate_on(work: Path, name: str, on: str) -> dict[str, Any]:
+    """Return means over the validation photos for the network and for bicubic."""
     results = list(
         evaluate_pairs(_network(work, name), shard_pairs(open_shards(_shards(work, on)), "val", upsampled=False))
     )
-    say(f"results   {name} on {on}")
+    say(f"evaluated  {name} on {on}")
     network, bicubic = (mean_quality([getattr(one, of) for one in results]) for of in ("network", "bicubic"))
     return {"images": len(results), "network": asdict(network), "bicubic": asdict(bicubic)}
 
 
 def draw(work: Path) -> Image.Image:
-    """Some validation photos, clean and degraded: LR, bicubic, each network, HR."""
+    """Draw some validation photos, clean and degraded: LR, bicubic, each network, HR."""
     networks = [_network(work, name) for name in SETS]
-    pairs = {what: list(shard_pairs(open_shards(_shards(work, on)), "val", False)) for what, on in JUDGED_ON.items()}
-    ranked = sorted(range(len(pairs["clean"])), key=lambda number: _detail(pairs["clean"][number]))
+    pairs = {what: list(shard_pairs(open_shards(_shards(work, on)), "val", False)) for what, on in EVALUATED_ON.items()}
+    ranked = sorted(range(len(pairs["clean"])), key=lambda index: _detail(pairs["clean"][index]))
     shown = [ranked[int(share * len(ranked))] for share in _SHOWN]
     rows = [
-        Row(_cells(pairs[what][place], networks), what, pairs[what][place].name) for place in shown for what in pairs
+        Row(_cells(pairs[what][number], networks), what, pairs[what][number].name) for number in shown for what in pairs
     ]
     titles = ("LR", "bicubic", *(f"on {name}" for name in SETS), "HR")
     return grid(rows, titles)
 
 
 def _detail(pair: Pair) -> float:
-    """Mean step from pixel to pixel in the part that is shown."""
+    """Return the mean difference of neighbouring pixels in the part that is shown."""
     return float(np.abs(np.diff(_centre(pair.hr).astype(np.int16), axis=1)).mean())
 
 
@@ -127,7 +128,7 @@ def _network(work: Path, name: str) -> ImageFunction:
     return as_function(load_network(work / "runs" / name / "best.pth"), torch.device("cpu"))
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@benchmark
 @photos_option
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for shards and runs; kept.")
 @click.option("--steps", type=click.IntRange(min=1), default=3000, help="Of each training.")
@@ -142,12 +143,9 @@ def main(photos: Path | None, work: Path, steps: int, picture: Path | None, outp
     """
     limit_threads()
     photo_set = PhotoSet.of(photos)
-    try:
-        make_sets(photo_set, work)
-        cpu_s = {name: train(name, work, steps) for name in SETS}
-        quality = {name: {what: judge_on(work, name, on) for what, on in JUDGED_ON.items()} for name in SETS}
-    except RunFailedError as error:
-        raise click.ClickException(str(error)) from error
+    make_sets(photo_set, work)
+    cpu_s = {name: train(name, work, steps) for name in SETS}
+    quality = {name: {what: evaluate_on(work, name, on) for what, on in EVALUATED_ON.items()} for name in SETS}
     settings = {"model": _MODEL, "scale": _SCALE, "steps": steps, "cpu_s": cpu_s}
     content = {"photos": photo_set.describe(), "settings": settings, "quality": quality}
     write_result(
@@ -155,10 +153,10 @@ def main(photos: Path | None, work: Path, steps: int, picture: Path | None, outp
     )
     if picture:
         draw(work).save(picture, quality=88, subsampling=0)
-    bicubic = {what: quality["cubic"][what]["bicubic"] for what in JUDGED_ON}
-    rows = [["bicubic", *(_text(bicubic[what]) for what in JUDGED_ON)]]
-    rows += [[name, *(_text(quality[name][what]["network"]) for what in JUDGED_ON)] for name in SETS]
-    print_table("PSNR-Y and SSIM-Y", ("trained on", *(f"{what} photos" for what in JUDGED_ON)), rows)
+    bicubic = {what: quality["cubic"][what]["bicubic"] for what in EVALUATED_ON}
+    rows = [["bicubic", *(_text(bicubic[what]) for what in EVALUATED_ON)]]
+    rows += [[name, *(_text(quality[name][what]["network"]) for what in EVALUATED_ON)] for name in SETS]
+    print_table("PSNR-Y and SSIM-Y", ("trained on", *(f"{what} photos" for what in EVALUATED_ON)), rows)
 
 
 def _text(quality: dict[str, float]) -> str:

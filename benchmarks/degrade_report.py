@@ -1,4 +1,4 @@
-"""What degradations cost, and what of it training pays: runs become figures, limits, and tables."""
+"""Evaluation of `bench_degrade`: costs, limits, what training saves, and the tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,16 @@ from typing import Any
 
 import click
 
-from benchmarks.degrade_stream import MANY, ONLINE, RATIOS, SHARDS, TOUCH, WAYS, Bench, epochs_until_paid_back
-from benchmarks.report import print_table, spread
-from benchmarks.stream_ways import judge
+from benchmarks.degrade_stream import CASES, MANY, ONLINE, RATIOS, SHARDS, Bench, epochs_until_paid_back
+from benchmarks.report import print_table, ratio_row, spread, spread_text, verdict
 
 Found = Mapping[str, Any]
-_MS = 3  # decimals: the fastest methods take some hundredths of a millisecond
+_MS = 3  # decimals; the fastest methods take hundredths of a millisecond
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What the median of the medians of a method or recipe may be, in every scale and direction that was measured."""
+    """Limit for the median over rounds of the median ms, in every measured scale and direction."""
 
     name: str
     at_most_ms: float
@@ -26,7 +25,7 @@ LIMITS = (Limit("matlab", 3), Limit("realesrgan", 60))
 
 
 def summarise_costs(rounds: Sequence[Found]) -> list[dict[str, Any]]:
-    """Every method, scale and direction, and every recipe: ms per image in each round, and where they went."""
+    """Return ms per image, and their division among steps, for every recipe and every method, scale and direction."""
     by_key: dict[tuple[Any, ...], list[Found]] = {}
     for found in rounds:
         for cost in found["costs"]:
@@ -59,11 +58,11 @@ def _summarise_step(steps: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def judge_costs(costs: Sequence[Found]) -> list[dict[str, Any]]:
-    """Each limit for all that it is about, by the median over the rounds of the median over the images."""
+    """Return the verdict on every cost that has a limit."""
     return [
         {
             "name": _title(cost),
-            "wanted": f"median at most {limit.at_most_ms:g} ms",
+            "target": f"median at most {limit.at_most_ms:g} ms",
             "median_ms": cost["median_ms"],
             "met": cost["median_ms"]["median"] <= limit.at_most_ms,
         }
@@ -80,22 +79,22 @@ def _title(cost: Found) -> str:
 
 
 def summarise_training(bench: Bench) -> dict[str, Any]:
-    """Patches/s, shards over online, what shards take to make and to store, and when that has paid for itself."""
+    """Return patches/s, shards over online, the cost of generating shards, and when it is paid back."""
     rates, photos = bench.rates(), len(bench.photos.paths)
-    ways = {
-        way.name: {
-            "what": way.what,
-            "patches_per_second": spread(rates[way.name], 1),
-            "main_cpu": spread([run.main_cpu for run in bench.runs[way.name]], 2),
-            "disk_bytes": max(run.disk_bytes for run in bench.runs[way.name]),
+    cases = {
+        case.name: {
+            "what": case.what,
+            "patches_per_second": spread(rates[case.name], 1),
+            "main_cpu": spread([run.main_cpu for run in bench.runs[case.name]], 2),
+            "disk_bytes": max(run.disk_bytes for run in bench.runs[case.name]),
         }
-        for way in WAYS
+        for case in CASES
     }
     generated = {}
-    for way in SHARDS:
-        made = bench.generated[way.name]
-        generated[way.name] = {
-            "command": "python -m shardgen generate " + " ".join(map(str, bench.generator(way))),
+    for case in SHARDS:
+        made = bench.generated[case.name]
+        generated[case.name] = {
+            "command": "python -m shardgen generate " + " ".join(map(str, bench.generator(case))),
             "seconds": spread([each.seconds for each in made]),
             "photos_per_second": spread([photos / each.seconds for each in made], 1),
             "bytes_per_photo": round(made[-1].bytes / photos),
@@ -103,61 +102,64 @@ def summarise_training(bench: Bench) -> dict[str, Any]:
     made_s = [each.seconds for each in bench.generated[MANY.name]]
     epoch_s = {name: [photos / rate for rate in values] for name, values in rates.items()}
     paid_back = []
-    for way in ONLINE:
-        epochs = epochs_until_paid_back(made_s, epoch_s[way.name], epoch_s[MANY.name])
+    for case in ONLINE:
+        epochs = epochs_until_paid_back(made_s, epoch_s[case.name], epoch_s[MANY.name])
         paid_back.append(
             {
-                "name": f"{MANY.name}, against {way.name}",
-                "epoch_seconds_online": spread(epoch_s[way.name]),
+                "name": f"{MANY.name}, against {case.name}",
+                "epoch_seconds_online": spread(epoch_s[case.name]),
                 "epoch_seconds_shards": spread(epoch_s[MANY.name], _MS),
                 "epochs": epochs and spread(epochs, 1),
             }
         )
-    by_touch = {name: {TOUCH: values} for name, values in rates.items()}
-    ratios = [judge(ratio, by_touch) for ratio in RATIOS]
-    return {"ways": ways, "ratios": ratios, "generated": generated, "paid_back": paid_back}
+    ratios = [ratio.judge(rates) for ratio in RATIOS]
+    return {"cases": cases, "ratios": ratios, "generated": generated, "paid_back": paid_back}
 
 
 def show(content: Found) -> None:
-    """The tables on standard output."""
+    """Print the tables."""
     costs = content["costs"]
-    columns = ("method or recipe", "median, ms", "mean", "90 % within", "photos/s per core", "had a CPU")
+    columns = ("method or recipe", "median, ms", "mean", "90 % within", "photos/s per core", "on CPU")
     print_table("One image, one thread: median (min-max) over rounds", columns, [_cost_row(cost) for cost in costs])
     for cost in costs:
         if "steps" in cost:
             rows = [_step_row(*item) for item in cost["steps"].items()]
-            print_table(f"{cost['name']}: where it goes", ("step", "times per LR", "ms each", "ms per LR"), rows)
-    rows = [[each["name"], each["wanted"], _text(each["median_ms"], 2), _verdict(each)] for each in content["limits"]]
-    print_table("Limits", ("what", "wanted", "ms", ""), rows)
+            print_table(f"{cost['name']}", ("step", "times per LR", "ms each", "ms per LR"), rows)
+    rows = [
+        [each["name"], each["target"], spread_text(each["median_ms"], 2), verdict(each["met"])]
+        for each in content["limits"]
+    ]
+    print_table("Limits", ("", "target", "ms", ""), rows)
 
     training = content["training"]
-    rows = [[name, _text(way["patches_per_second"], 0)] for name, way in training["ways"].items()]
-    print_table("Batches of aligned patches, LR input, no network", ("way", "patches/s"), rows)
-    rows = [[each["name"], each["wanted"], _text(each["ratio"], 0), _verdict(each)] for each in training["ratios"]]
-    print_table("Ratios within rounds", ("ratio of patches/s", "wanted", "found", ""), rows)
+    rows = [[name, spread_text(case["patches_per_second"], 0)] for name, case in training["cases"].items()]
+    print_table("Batches of aligned patches, LR input, no network", ("case", "patches/s"), rows)
+    rows = [ratio_row(ratio) for ratio in training["ratios"]]
+    print_table("Ratios within rounds", ("ratio of patches/s", "target", "measured", ""), rows)
     rows = [
-        [name, _text(made["seconds"], 1), _text(made["photos_per_second"], 1), f"{made['bytes_per_photo'] / 1e6:.2f}"]
+        [
+            name,
+            spread_text(made["seconds"], 1),
+            spread_text(made["photos_per_second"], 1),
+            f"{made['bytes_per_photo'] / 1e6:.2f}",
+        ]
         for name, made in training["generated"].items()
     ]
-    print_table("Making the shards, once", ("shards", "s", "photos/s", "MB/photo"), rows)
+    print_table("Generating the shards, once", ("shards", "s", "photos/s", "MB/photo"), rows)
     for each in training["paid_back"]:
-        after = f"paid for after {_text(each['epochs'], 1)} epochs" if each["epochs"] else "one round saved nothing"
+        after = (
+            f"paid back after {spread_text(each['epochs'], 1)} epochs"
+            if each["epochs"]
+            else "nothing saved in one of the rounds"
+        )
         click.echo(f"{each['name']}: {after}")
 
 
 def _cost_row(cost: Found) -> list[str]:
-    ms = [_text(cost[name], 2) for name in ("median_ms", "mean_ms", "p90_ms")]
+    ms = [spread_text(cost[name], 2) for name in ("median_ms", "mean_ms", "p90_ms")]
     rate, cpu = (cost[name]["median"] for name in ("photos_per_second_per_core", "cpu"))
     return [_title(cost), *ms, f"{rate:,.0f}", f"{cpu:.0%}"]
 
 
 def _step_row(name: str, step: Found) -> list[str]:
-    return [name, *(_text(step[figure], 2) for figure in ("times_per_lr", "ms_each", "ms_per_lr"))]
-
-
-def _verdict(judged: Found) -> str:
-    return "met" if judged["met"] else "MISSED"
-
-
-def _text(values: Found, digits: int) -> str:
-    return f"{values['median']:,.{digits}f} ({values['min']:,.{digits}f}-{values['max']:,.{digits}f})"
+    return [name, *(spread_text(step[figure], 2) for figure in ("times_per_lr", "ms_each", "ms_per_lr"))]

@@ -1,4 +1,4 @@
-"""One epoch of crops from shards of which memory holds nothing; prints a line of JSON.
+"""Cut one epoch of patches from shards that are not in the page cache; print one line of JSON.
 
 python -m benchmarks.disk_run SHARDS lr|up ahead|faults|whole|sequential
 """
@@ -25,46 +25,46 @@ _SEED = 0
 _TRIES, _PAUSE_S, _LOOK_EVERY_BYTES = 50, 0.1, 1 << 18
 
 
-def main(folder: str, input_name: str, way: str) -> None:
-    """Forget the shards, then read: as the trainer does, in a way that was not taken, or all of it in order."""
+def main(folder: str, input_name: str, case: str) -> None:
+    """Evict the shards from the page cache, then read them as the case does."""
     shards = open_shards(Path(folder))
     tars = [shards.tar(record) for record in shards.train.records]
     for tar in tars:
-        forget(tar)
-    if way == "faults":
-        MappedShard.read_ahead = lambda *words: None  # type: ignore[method-assign]
+        evict(tar)
+    if case == "faults":
+        MappedShard.read_ahead = lambda *arguments: None  # type: ignore[method-assign]
     disk, start_s = disk_bytes_read(), perf_counter()
-    if way in ("whole", "sequential"):
+    if case in ("whole", "sequential"):
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(read, tars))
-    patches = len(shards.train) if way == "sequential" else cut_an_epoch(folder, input_name)
+    patches = len(shards.train) if case == "sequential" else cut_an_epoch(folder, input_name)
     seconds = perf_counter() - start_s
     found = {"patches": patches, "seconds": seconds, "disk_bytes": disk_bytes_read() - disk}
     print(json.dumps(found), flush=True)
 
 
-def forget(path: Path) -> None:
-    """Take a file out of the page cache. RuntimeError when some of it stays."""
+def evict(path: Path) -> None:
+    """Evict a file from the page cache. RuntimeError when part of it stays."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         for _ in range(_TRIES):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            places = range(0, path.stat().st_size, _LOOK_EVERY_BYTES)
-            if not any(_is_cached(file.fileno(), place) for place in places):
+            offsets = range(0, path.stat().st_size, _LOOK_EVERY_BYTES)
+            if not any(_is_cached(file.fileno(), offset) for offset in offsets):
                 return
             sleep(_PAUSE_S)
-    raise RuntimeError(f"{path}: the system keeps it in memory")
+    raise RuntimeError(f"{path}: the kernel keeps it in the page cache")
 
 
-def _is_cached(file: int, place: int) -> bool:
+def _is_cached(file: int, offset: int) -> bool:
     try:
-        return bool(os.preadv(file, [bytearray(1)], place, os.RWF_NOWAIT))
+        return bool(os.preadv(file, [bytearray(1)], offset, os.RWF_NOWAIT))
     except BlockingIOError:
         return False
 
 
 def read(path: Path) -> None:
-    """Read a file from its beginning to its end."""
+    """Read a file from start to end."""
     buffer = bytearray(_READ_BYTES)
     with open(path, "rb", buffering=0) as file:
         while file.readinto(buffer):
@@ -72,7 +72,7 @@ def read(path: Path) -> None:
 
 
 def cut_an_epoch(folder: str, input_name: str) -> int:
-    """Cut a patch from every sample, in the order of training. How many there were."""
+    """Cut a patch from every sample in training order; return their number."""
     shards = open_shards(Path(folder))
     schedule = Schedule(
         [r.samples for r in shards.train.records], [r.bytes for r in shards.train.records], _SEED, BATCH

@@ -1,22 +1,21 @@
-"""The bare floor: nothing but what the pixels cost.
+"""The bare floor: triplets made with nothing but the cost of the pixels.
 
-Each process reads, decodes and resizes its share of the photos (every N-th), makes the triplets and writes their
-pixels, one after the other, to a file of its own. No tar, no hash, no index, no manifest, no progress, no statistics,
-no queue. With `--decoder shardgen` the pixels come from the very functions that the generator calls; with `--decoder
-opencv` from what people write first: cv2.imread, area averaging to the HR size, cubic down and up.
+Each process reads, decodes and resizes its share of the photos (every N-th), makes the triplets and appends their
+pixels to its own file. No tar, hash, index, manifest, progress, statistics or queue. With `--decoder shardgen`, the
+pixels come from the generator's own functions; with `--decoder opencv`, from the usual calls: cv2.imread, area
+averaging to the HR size, cubic down and up.
 
-Processes are forked, the cheapest start there is: NumPy and OpenCV are imported once, by the parent.
+Processes are forked, which is the cheapest start: NumPy and OpenCV are imported once, by the parent.
 
-Two clocks. The whole command, which the caller takes: interpreter, imports, listing, work. `work_s`, which this prints:
-from before the processes are started until the last has handed in its times, which is what the generator calls
-`wall_time` too (its workers' imports fall into it, the floor's do not: the floor is to be hard to reach). What the work
-ends with is named by `--sink`:
+Two clocks: the whole command (interpreter, imports, listing, work), which the caller measures; and `work_s`, printed:
+from just before the processes are started until the last has returned its times. The generator's `wall_time` is the
+same but includes its workers' imports, so the floor is strict. `--sink` says what the work ends with:
 
-  none        nothing is written at all
-  page-cache  the last write() has returned; the system still has the bytes in memory
-  fsync       each process has flushed its file to the disk, as the generator flushes every shard
+  none        nothing is written
+  page-cache  the last write() has returned; the data may still be in memory
+  fsync       each process has flushed its file to disk, as the generator flushes every shard
 
-Command: python -m benchmarks.floor --photos DIR --output NEW_FOLDER --scales 4 --workers 2 --sink page-cache
+    python -m benchmarks.floor --photos DIR --output NEW_FOLDER --scales 4 --workers 2 --sink page-cache
 """
 
 import argparse
@@ -45,7 +44,7 @@ STAGES = ("read", "decode", "resize", "encode", "write")
 
 
 class Laps:
-    """Seconds by stage: each call books the time since the last one."""
+    """Seconds by stage: each call adds the time since the previous call to a stage."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
@@ -58,7 +57,7 @@ class Laps:
 
 
 def generator_images(path: Path, config: Config, laps: Laps) -> Iterator[Pixels]:
-    """HR, LR and `up` in every scale, as the generator makes them. PhotoError as there."""
+    """Yield HR, LR and `up` in every scale, as the generator makes them. Raises PhotoError as it does."""
     data = read_bytes(path)
     laps("read")
     photo = decode_reduced(data, config)
@@ -73,7 +72,7 @@ def generator_images(path: Path, config: Config, laps: Laps) -> Iterator[Pixels]
 
 
 def opencv_images(path: Path, config: Config, laps: Laps) -> Iterator[Pixels]:
-    """The same images by OpenCV alone (a truncated photo comes out half grey). Reading counts as decoding."""
+    """Yield the same images by OpenCV alone, which accepts truncated photos. Reading counts as decoding."""
     pixels = cv2.imread(str(path))
     laps("decode")
     if pixels is None:
@@ -94,7 +93,7 @@ IMAGES_BY_DECODER = {"shardgen": generator_images, "opencv": opencv_images}
 
 
 def make_part(options: argparse.Namespace, paths: Sequence[str], output: Path) -> dict[str, float]:
-    """One process's share. Its seconds by stage."""
+    """Process one share of the photos; return seconds by stage."""
     cv2.setNumThreads(0)
     config = Config(input=options.photos, output=options.output, scales=tuple(options.scales), size=options.size)
     images_of = IMAGES_BY_DECODER[options.decoder]
@@ -108,7 +107,7 @@ def make_part(options: argparse.Namespace, paths: Sequence[str], output: Path) -
                     if file:
                         file.write(content.data)
                         laps("write")
-            except PhotoError:  # the generator passes over it too
+            except PhotoError:  # skipped, as by the generator
                 continue
         if file and options.sink == "fsync":
             file.flush()
@@ -118,7 +117,7 @@ def make_part(options: argparse.Namespace, paths: Sequence[str], output: Path) -
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """All shares at once. Number of photos, seconds of the clock, seconds of the processes by stage."""
+    """Process all shares in parallel; return the number of photos, `work_s`, and summed seconds by stage."""
     paths = sorted(photo.path for photo in list_photos(options.photos).photos)
     options.output.mkdir(parents=True)
     start_s = perf_counter()
@@ -134,7 +133,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line. argparse, because the floor shall not wait for more."""
+    """Parse the command line, with argparse because importing click would count."""
     parser = argparse.ArgumentParser(
         description="The bare floor of making triplets.",
         epilog="Example: python -m benchmarks.floor --photos photos --output floor --workers 2",
@@ -145,7 +144,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=512, help="HR edge in px")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--decoder", choices=tuple(IMAGES_BY_DECODER), default="shardgen")
-    parser.add_argument("--codec", choices=("raw", "png"), default="raw", help="png: cv2.imencode as it comes")
+    parser.add_argument("--codec", choices=("raw", "png"), default="raw", help="png: cv2.imencode with its defaults")
     parser.add_argument("--sink", choices=SINKS, default="page-cache")
     return parser.parse_args()
 

@@ -1,8 +1,9 @@
-"""What the device really does in a step: the time of all kernels, and what the arithmetic alone would take.
+"""What the device computes in a step: the time of all kernels, and what the arithmetic alone would take.
 
-The floor is the convolutions' operations, forward and backward (three times the forward pass), at the rate of one large
-matrix product in the precision of the forward pass. Kernels take longer by what is not a convolution, and by what the
-convolutions do not reach of that rate; a step takes longer than its kernels when the device waits for the next one.
+The floor is the number of operations of the convolutions, forward and backward (three times the forward pass), at the
+rate of one large matrix product in the precision of the forward pass. Kernels take longer because of everything that is
+not a convolution, and because convolutions do not reach that rate; a step takes longer than its kernels when the device
+waits for the next one.
 """
 
 from collections import Counter, defaultdict
@@ -22,7 +23,7 @@ from trainer.training.device import Precision
 NO_CUDA = "no CUDA device"
 _STEPS = 5
 _LARGEST = 15
-_MATRIX = {"cuda": 8192, "cpu": 512}
+_MATRIX = {"cuda": 8192, "cpu": 2048}
 
 
 def measure_kernels(
@@ -33,7 +34,7 @@ def measure_kernels(
     step: Callable[[], object],
     device: torch.device,
 ) -> dict[str, Any]:
-    """Operations per step, the matrix product's rate, and seconds of all kernels of a step; or why there are none."""
+    """Return operations per step, the rate of the matrix product, and kernel seconds per step or why there are none."""
     found: dict[str, Any] = {
         "flops_per_step": flops_per_step(spec, batch, input_patch),
         "matrix_flops_per_s": matrix_flops_per_s(device, precision.dtype or torch.float32),
@@ -42,7 +43,7 @@ def measure_kernels(
         return {**found, "unavailable": NO_CUDA}
     try:
         seconds, counts = _kernel_seconds(step, device)
-    except Exception as error:  # whatever profilers raise: the rates before it are not to be lost
+    except Exception as error:  # whatever the profiler raises must not discard the rates measured before
         return {**found, "unavailable": f"the profiler failed ({error})"}
     if not seconds:
         return {**found, "unavailable": "the profiler saw no kernels"}
@@ -59,7 +60,7 @@ def measure_kernels(
 
 
 def flops_per_step(spec: NetworkSpec, batch: int, input_patch: int) -> float:
-    """Operations of the convolutions of a step, a multiplication and an addition being two."""
+    """Return the operations of the convolutions of a step; a multiply-add counts as two."""
     with torch.device("meta"):
         images = torch.empty(batch, 3, input_patch, input_patch)
     network = spec.build().to("meta")
@@ -69,7 +70,7 @@ def flops_per_step(spec: NetworkSpec, batch: int, input_patch: int) -> float:
 
 
 def matrix_flops_per_s(device: torch.device, dtype: torch.dtype) -> float:
-    """The rate of ten products of square matrices in a row, of random numbers: zeros are multiplied faster."""
+    """Return the rate of ten products of square matrices. Random numbers, because zeros multiply faster."""
     size, count = _MATRIX[device.type], 10
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     for _ in range(3):
@@ -83,8 +84,8 @@ def matrix_flops_per_s(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _kernel_seconds(step: Callable[[], object], device: torch.device) -> tuple[dict[str, float], Counter[str]]:
-    """By the name of the kernel, copy or filling: seconds on the device, and how often, in some steps."""
-    for _ in range(2):  # the first time, the profiler itself is being loaded, and may miss something
+    """Return seconds on the device and number of calls in `_STEPS` steps, by name of kernel, copy or fill."""
+    for _ in range(2):  # the first pass loads the profiler and may miss events
         synchronise(device)
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:
             for _ in range(_STEPS):
@@ -93,7 +94,7 @@ def _kernel_seconds(step: Callable[[], object], device: torch.device) -> tuple[d
     seconds: defaultdict[str, float] = defaultdict(float)
     counts: Counter[str] = Counter()
     for event in profiler.events() or ():
-        # What a library marks as a stretch of its own (an optimiser's step) spans kernels, and is none.
+        # A range that a library annotates (an optimizer step) spans kernels but is not one.
         if event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False):
             seconds[event.name] += event.time_range.elapsed_us() / 1e6
             counts[event.name] += 1

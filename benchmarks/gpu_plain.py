@@ -1,8 +1,8 @@
-"""The loop that people write: a `Dataset` of PNG pairs, a `DataLoader`, float32, Adam, `.item()` after every step.
+"""The loop that people usually write: a `Dataset` of PNG pairs, a `DataLoader`, float32, Adam, `.item()` per step.
 
-Its network is ours, built alike, but in PyTorch's usual memory layout. It gets what such scripts mostly have: workers,
-page-locked batches, cuDNN's search for the fastest kernels, the TF32 convolutions that PyTorch takes for float32.
-No average of the weights, no clipping: it does less per step than the trainer.
+The network is ours, in PyTorch's default memory layout. It has what such scripts mostly have: workers, pinned batches,
+cuDNN's autotuning, TF32 convolutions (PyTorch's default for float32). It has no EMA and no gradient clipping, so it
+does less per step than the trainer.
 """
 
 import random
@@ -29,7 +29,7 @@ _LR = 2e-4
 
 
 def write_pairs(shards: Path, folder: Path) -> int:
-    """`000000_hr.png`, `000000_lr.png`, ... of the first training samples. Returns how many pairs there are."""
+    """Write `000000_hr.png`, `000000_lr.png`, ... of the first training samples; return the number of pairs."""
     folder.mkdir(parents=True)
     manifest = open_manifest(shards)
     names = [record.name for record in manifest.shards if record.split == "train" and record.samples]
@@ -41,7 +41,7 @@ def write_pairs(shards: Path, folder: Path) -> int:
 
 
 class PngPairs(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """3 x p x p HR patches and 3 x q x q LR patches, float32 RGB in [0, 1], of the PNG files in a folder."""
+    """3 x p x p HR and 3 x q x q LR patches, float32 RGB in [0, 1], of the PNG files in a folder."""
 
     def __init__(self, folder: Path, patch: int) -> None:
         self._hr = sorted(folder.glob("*_hr.png"))
@@ -66,7 +66,7 @@ class PngPairs(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def measure_plain(task: Task) -> dict[str, Any]:
-    """As `measure_ours`; `wait_s` is the time in the `DataLoader`, `taking_s` that and the way to the device."""
+    """Like `measure_ours`; `wait_s` is the time in the `DataLoader`, `taking_s` includes the transfer to the device."""
     limit_threads()
     torch.backends.cudnn.benchmark = True
     device = choose_device(task.device)
@@ -82,7 +82,7 @@ def measure_plain(task: Task) -> dict[str, Any]:
         loss = functional.l1_loss(network(lr), hr)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        loss.item()  # what a log or a progress bar asks for
+        loss.item()  # as for a log or a progress bar
         return loss
 
     accounts = {"wait_s": lambda: loaded.seconds, "taking_s": lambda: batches.seconds}
@@ -91,7 +91,7 @@ def measure_plain(task: Task) -> dict[str, Any]:
 
 
 def _loader(task: Task, device: torch.device) -> "DataLoader[tuple[torch.Tensor, torch.Tensor]]":
-    """Endless: where an epoch of the few pairs ends, a loop over epochs would have to start its workers anew."""
+    """Return a loader without end, because a loop over epochs of so few pairs would restart its workers often."""
     pairs = PngPairs(Path(task.pairs), task.patch)
     return DataLoader(
         pairs,

@@ -1,4 +1,4 @@
-"""What the runs of `bench_gpu` come to: rates, ratios within each round, what is met and what is missed, the tables."""
+"""Evaluation of the runs of `bench_gpu`: rates, ratios within each round, targets, tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -6,36 +6,36 @@ from typing import Any, NamedTuple
 
 import click
 
-from benchmarks.gpu_task import ONE_BATCH, OUR_WAYS, PLAIN, STREAM
-from benchmarks.report import print_table, spread
+from benchmarks.gpu_task import ONE_BATCH, OUR_CASES, PLAIN, STREAM
+from benchmarks.report import print_table, spread, spread_text, verdict
 
 MAX_DATA_WAIT = 0.01
 MIN_OVER_PLAIN = 3.0
-NOT_RUN = "there was no time left for it"
+NOT_RUN = "no time left"
 
 
 class Key(NamedTuple):
-    """What a run is of."""
+    """Network, batch size and case of a run."""
 
     model: str
     batch: int
-    way: str
+    case: str
 
 
-# By what they are of and by round: what a process printed.
+# What each process printed, by key and round.
 Runs = dict[Key, dict[int, dict[str, Any]]]
 
 
 def summarise(wanted: Sequence[Key], runs: Runs) -> dict[str, Any]:
-    """Everything that the result holds of the runs so far."""
+    """Return the part of the result that comes from the runs so far."""
     good = [run for of_key in runs.values() for run in _good(of_key).values()]
     device = {name: good[0][name] for name in ("device", "torch", "cuda", "cudnn")} if good else {}
-    plain = [key for key in wanted if key.way == PLAIN]
+    plain = [key for key in wanted if key.case == PLAIN]
     return {
         "device": device,
-        "ways": [_way(key, runs) for key in wanted],
+        "cases": [_case(key, runs) for key in wanted],
         "over_plain_loop": [_over_plain(key, runs) for key in plain],
-        "kernels": [_kernels(key, runs) for key in wanted if key.way == ONE_BATCH],
+        "kernels": [_kernels(key, runs) for key in wanted if key.case == ONE_BATCH],
     }
 
 
@@ -44,12 +44,12 @@ def _good(of_key: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
 
 
 def _rates(key: Key, runs: Runs) -> dict[int, float]:
-    """Patches per second by round."""
+    """Return patches per second by round."""
     return {number: key.batch * run["steps"] / run["seconds"] for number, run in _good(runs.get(key, {})).items()}
 
 
-def _way(key: Key, runs: Runs) -> dict[str, Any]:
-    """A way's figures, or why there are none."""
+def _case(key: Key, runs: Runs) -> dict[str, Any]:
+    """Return a case's figures, or why there are none."""
     of_key = runs.get(key, {})
     good, failures = list(_good(of_key).values()), [run for run in of_key.values() if "failed" in run]
     found: dict[str, Any] = dict(key._asdict())
@@ -63,7 +63,7 @@ def _way(key: Key, runs: Runs) -> dict[str, Any]:
 
     rates = _rates(key, runs)
     wait = shares("wait_s")
-    if key.way != PLAIN:
+    if key.case != PLAIN:
         wait["met"] = wait["median"] <= MAX_DATA_WAIT
     found |= {
         "precision": good[0]["precision"],
@@ -75,31 +75,31 @@ def _way(key: Key, runs: Runs) -> dict[str, Any]:
         "peak_memory_bytes": max(run["peak_memory_bytes"] for run in good),
         "finite_loss": all(run["finite_loss"] for run in good),
     }
-    if key.way in OUR_WAYS and (of_ceiling := _ratios(rates, _rates(key._replace(way=ONE_BATCH), runs))):
+    if key.case in OUR_CASES and (of_ceiling := _ratios(rates, _rates(key._replace(case=ONE_BATCH), runs))):
         found["of_ceiling"] = spread(of_ceiling, 3)
     return found
 
 
 def _ratios(tops: Mapping[int, float], bottoms: Mapping[int, float]) -> list[float]:
-    """Of the rounds that have both."""
+    """Return the ratios of the rounds that have both."""
     return [tops[number] / bottoms[number] for number in tops if number in bottoms]
 
 
 def _over_plain(plain: Key, runs: Runs) -> dict[str, Any]:
-    stream = plain._replace(way=STREAM)
-    found = {"model": plain.model, "batch": plain.batch, "wanted": f"at least {MIN_OVER_PLAIN:g}"}
+    stream = plain._replace(case=STREAM)
+    found = {"model": plain.model, "batch": plain.batch, "target": f"at least {MIN_OVER_PLAIN:g}"}
     ratios = _ratios(_rates(stream, runs), _rates(plain, runs))
     if not ratios:
-        return {**found, "unavailable": "there is no round with both"}
+        return {**found, "unavailable": "no round has both"}
     return {**found, "ratio": spread(ratios), "met": median(ratios) >= MIN_OVER_PLAIN}
 
 
 def _kernels(key: Key, runs: Runs) -> dict[str, Any]:
-    """Floor, kernels and step in ms, and the kernels that take most; or why there are none."""
+    """Return floor, kernels and step in ms, and the most expensive kernels; or why there are none."""
     found: dict[str, Any] = {"model": key.model, "batch": key.batch}
     good = list(_good(runs.get(key, {})).values())
     if not good:
-        return {**found, "unavailable": "the run with one batch failed, or there was no time left for it"}
+        return {**found, "unavailable": "the run with one batch failed, or no time was left"}
     measured = [run["kernels"] for run in good]
     floors = [kernels["flops_per_step"] / kernels["matrix_flops_per_s"] for kernels in measured]
     found |= {
@@ -115,7 +115,7 @@ def _kernels(key: Key, runs: Runs) -> dict[str, Any]:
         return {**found, "unavailable": measured[0]["unavailable"]}
 
     def each(figure: Callable[[float, float, float], float]) -> dict[str, Any]:
-        """Of the seconds of floor, kernels and step."""
+        """Return the spread of a figure of the seconds of floor, kernels and step."""
         return spread(
             [figure(floor, run["kernels"]["kernel_s"], run["seconds"] / run["steps"]) for floor, run in complete], 3
         )
@@ -131,41 +131,41 @@ def _kernels(key: Key, runs: Runs) -> dict[str, Any]:
 
 
 def show(content: Mapping[str, Any]) -> None:
-    """The tables on standard output."""
+    """Print the tables."""
     settings = content["settings"]
     title = f"{content['device'].get('device', 'no device')}, {settings['workers']} workers, {settings['patch_px']} px"
     columns = (
-        "network, batch, way",
+        "network, batch, case",
         "patches/s",
         "step, ms",
         "waiting for data",
-        "taking it",
+        "taking batches",
         "of the ceiling",
         "memory, GB",
     )
-    print_table(title, columns, [_way_row(way) for way in content["ways"]])
-    for way in (way for way in content["ways"] if "unavailable" in way):
-        click.echo(f"{way['model']}, {way['batch']}, {way['way']}: {_not_measured(way)}")
+    print_table(title, columns, [_case_row(case) for case in content["cases"]])
+    for case in (case for case in content["cases"] if "unavailable" in case):
+        click.echo(f"{case['model']}, {case['batch']}, {case['case']}: {_not_measured(case)}")
     for ratio in content["over_plain_loop"]:
-        name = f"{ratio['model']}, batch {ratio['batch']}, stream over plain loop, wanted {ratio['wanted']}"
-        click.echo(f"{name}: {_not_measured(ratio) or _text(ratio['ratio'], 2) + ' ' + _verdict(ratio['met'])}")
+        name = f"{ratio['model']}, batch {ratio['batch']}, stream over plain loop, target {ratio['target']}"
+        click.echo(f"{name}: {_not_measured(ratio) or spread_text(ratio['ratio'], 2) + ' ' + verdict(ratio['met'])}")
     of_kernels = ("network, batch", "floor, ms", "kernels, ms", "floor / kernels", "kernels / step", "kernels per step")
     print_table("Kernels of a step", of_kernels, [_kernel_row(kernels) for kernels in content["kernels"]])
 
 
-def _way_row(way: Mapping[str, Any]) -> list[str]:
-    name = f"{way['model']}, {way['batch']}, {way['way']}"
-    if "unavailable" in way:
+def _case_row(case: Mapping[str, Any]) -> list[str]:
+    name = f"{case['model']}, {case['batch']}, {case['case']}"
+    if "unavailable" in case:
         return [name, "not measured", "", "", "", "", ""]
-    wait = way["data_wait"]
+    wait = case["data_wait"]
     return [
         name,
-        _text(way["patches_per_second"], 1),
-        f"{way['step_ms']['median']:.2f}",
-        f"{wait['median']:.2%} {_verdict(wait['met']) if 'met' in wait else ''}".strip(),
-        f"{way['taking_batches']['median']:.2%}",
-        f"{way['of_ceiling']['median']:.3f}" if "of_ceiling" in way else "",
-        f"{way['peak_memory_bytes'] / 1e9:.2f}",
+        spread_text(case["patches_per_second"], 1),
+        f"{case['step_ms']['median']:.2f}",
+        f"{wait['median']:.2%} {verdict(wait['met']) if 'met' in wait else ''}".strip(),
+        f"{case['taking_batches']['median']:.2%}",
+        f"{case['of_ceiling']['median']:.3f}" if "of_ceiling" in case else "",
+        f"{case['peak_memory_bytes'] / 1e9:.2f}",
     ]
 
 
@@ -180,11 +180,3 @@ def _kernel_row(kernels: Mapping[str, Any]) -> list[str]:
 
 def _not_measured(found: Mapping[str, Any]) -> str:
     return f"not measured: {found['unavailable']}" if "unavailable" in found else ""
-
-
-def _verdict(met: bool) -> str:
-    return "met" if met else "MISSED"
-
-
-def _text(values: Mapping[str, Any], digits: int) -> str:
-    return f"{values['median']:,.{digits}f} ({values['min']:,.{digits}f}-{values['max']:,.{digits}f})"

@@ -1,9 +1,9 @@
-"""One way of training in one process, which prints a line of JSON: what it measured, or why it could not.
+"""Train one case in one process; print one line of JSON: what it measured, or why it could not.
 
     python -m benchmarks.gpu_run TASK_JSON
 
-A failure is part of the result, with its traceback: what runs on a rented GPU has nobody to look at it. Data workers
-import this module too, so it imports what trains only when it trains.
+A failure is part of the result, with its traceback, because a rented GPU is not watched. Data workers import this
+module too, so imports that only training needs are local.
 """
 
 import json
@@ -16,40 +16,40 @@ from typing import Any
 from benchmarks.gpu_task import MARK, PLAIN, Task
 from srshards.process.fork_server import GROUP_SIGNALS, start_fork_server
 
-_LIMIT_S = {"cuda": 120.0, "cpu": 900.0}  # then it hangs, and says where
+_LIMIT_S = {"cuda": 120.0, "cpu": 900.0}  # after that it hangs, and reports where
 
 
 def main(task_json: str) -> None:
-    """Measure, print, and end without waiting for anybody's threads."""
+    """Measure, print, and exit without joining any threads."""
     task = Task.from_json(task_json)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the trainer has it
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in the trainer
     watch = threading.Timer(_LIMIT_S[task.device.partition(":")[0]], _give_up)
     watch.daemon = True
     watch.start()
-    if task.way != PLAIN:
-        # The workers' imports and this process's then take the time of one.
+    if task.case != PLAIN:
+        # Workers and this process then import at the same time.
         start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
     _end(_measure(task))
 
 
 def _measure(task: Task) -> dict[str, Any]:
     try:
-        if task.way == PLAIN:
+        if task.case == PLAIN:
             from benchmarks.gpu_plain import measure_plain
 
             return measure_plain(task)
-        from benchmarks.gpu_ways import measure_ours
+        from benchmarks.gpu_cases import measure_ours
 
         return measure_ours(task)
-    except Exception as error:  # of PyTorch, CUDA, the profiler, the workers: all of it belongs into the result
+    except Exception as error:  # of PyTorch, CUDA, the profiler, the workers: all belong in the result
         return {"failed": _reason(error), "traceback": traceback.format_exc().splitlines()}
 
 
 def _reason(error: Exception) -> str:
     from srshards.process.resources import is_out_of_memory
 
-    said = (str(error).strip().splitlines() or [""])[0]
-    return f"out of memory ({said})" if is_out_of_memory(error) else f"{type(error).__name__}: {said}"
+    message = (str(error).strip().splitlines() or [""])[0]
+    return f"out of memory ({message})" if is_out_of_memory(error) else f"{type(error).__name__}: {message}"
 
 
 def _give_up() -> None:
@@ -60,13 +60,13 @@ def _give_up() -> None:
         if thread is not threading.current_thread() and thread.ident in frames
         for line in (f"{thread.name}:", *"".join(traceback.format_stack(frames[thread.ident])).splitlines())
     ]
-    _end({"failed": "it hung, and was ended", "traceback": stacks})
+    _end({"failed": "hung and was terminated", "traceback": stacks})
 
 
 def _end(result: dict[str, Any]) -> None:
     sys.stdout.write(f"\n{MARK}{json.dumps(result)}\n")
     sys.stdout.flush()
-    os._exit(0)  # whoever started this ends the workers with the whole group
+    os._exit(0)  # the parent kills the process group with the workers
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""What one process of `bench_gpu` is told, and what it says. Standard library only: data workers import this too."""
+"""Task and result of one process of `bench_gpu`. Standard library only, because data workers import this module too."""
 
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 STREAM, RESIDENT, ONE_BATCH, PLAIN = "stream", "resident", "one batch", "plain loop"
-OUR_WAYS = (STREAM, RESIDENT, ONE_BATCH)
-MARK = "GPU_RESULT "  # in front of the result, among whatever the libraries print
+OUR_CASES = (STREAM, RESIDENT, ONE_BATCH)
+MARK = "GPU_RESULT "  # prefix of the result; libraries may print more
 
 
 @dataclass(frozen=True)
 class Task:
-    """One way of training one network. `patch` in HR px; `pairs` is the folder of PNG files, for the plain loop."""
+    """One case of training one network. `patch` in HR px; `pairs` is the folder of PNG files for the plain loop."""
 
-    way: str
+    case: str
     model: str
     batch: int
     patch: int
@@ -25,7 +25,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        return f"{self.model}, batch {self.batch}, {self.way}"
+        return f"{self.model}, batch {self.batch}, {self.case}"
 
     def as_json(self) -> str:
         return json.dumps(asdict(self))
@@ -36,9 +36,9 @@ class Task:
 
 
 def result_in(output: str) -> dict[str, Any]:
-    """What a process found, or under `failed` why it found nothing."""
+    """Return what a process measured, or under `failed` why it measured nothing."""
     for line in output.splitlines():
         if line.startswith(MARK):
             result: dict[str, Any] = json.loads(line.removeprefix(MARK))
             return result
-    return {"failed": "it printed no result"}
+    return {"failed": "no result was printed"}

@@ -1,17 +1,17 @@
-"""img2dataset, fed from this machine: centre-cropped 512 px WebDataset shards of the same photos, HR only.
+"""img2dataset from a local HTTP server: centre-cropped 512 px WebDataset shards of the same photos, HR only.
 
-It downloads, so the photos come from an HTTP server on the loopback interface (photo_server.py), which takes a share
-of the same cores; its CPU seconds are in the result. Where there was a choice, it is to img2dataset's advantage: as
-many processes as the others, 16 threads each (on the loopback 4 are slower), two shards per process (its default of
-10,000 photos per shard would leave all but one process idle, and it replaces a process after five shards). PNG at level
-1, its fastest that compresses, and at level 0, which stores. The rest is its defaults: it hashes what it downloads
-(sha256), reads EXIF, and writes a Parquet table beside each shard. It does not flush to the disk.
+img2dataset downloads, so the photos come from a server on the loopback interface (photo_server.py), which shares the
+cores; its CPU seconds are in the result. Choices favour img2dataset: as many processes as the others, 16 threads each
+(4 are slower on loopback), two shards per process (the default of 10,000 photos per shard would leave all but one
+process idle, and a process is replaced after five shards). PNG at level 1, the fastest that compresses, and at level 0,
+which stores. Everything else is the default: it hashes what it downloads (SHA-256), reads EXIF, and writes a Parquet
+table with each shard. It does not flush to disk.
 
-Clocks: the whole command, which includes some seconds of imports; and from the first shard's start to the last one's
-end as its own statistics files have them, which leaves out every import.
+Clocks: the whole command, which includes some seconds of imports; and from the start of the first shard to the end of
+the last in its own statistics files, which excludes all imports.
 
-It lives in an environment of its own, because what it depends on conflicts with what this project does. No access to a
-network is needed: the update check of Albumentations and Weights & Biases are switched off.
+It needs an environment of its own, because its dependencies conflict with this project's. The network is not accessed:
+the update check of Albumentations and Weights & Biases are disabled.
 """
 
 import functools
@@ -26,7 +26,8 @@ from urllib.parse import quote
 
 import psutil
 
-from benchmarks.common import REPOSITORY, PhotoSet, Run, RunFailedError, Way, folder_bytes, python_module, timed_command
+from benchmarks.common import REPOSITORY, PhotoSet, RunFailedError, folder_bytes, python_module, timed_command
+from benchmarks.generate_rounds import Case, Run
 
 _THREADS_PER_PROCESS = 16
 _SHARDS_PER_PROCESS = 2
@@ -37,25 +38,25 @@ _VERSIONS = (
 
 
 def version(python: str | None) -> str:
-    """What of img2dataset that interpreter has. RunFailedError `not installed` when it cannot be imported."""
+    """Return the installed version of img2dataset. RunFailedError when it cannot be imported."""
     if python is None:
-        raise RunFailedError("not installed: name the Python of an environment that has it with --img2dataset")
+        raise RunFailedError("not installed: pass --img2dataset PYTHON, the interpreter of an environment that has it")
     try:
         return timed_command([python, "-c", _VERSIONS], _OFFLINE)[1].strip()
     except (RunFailedError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise RunFailedError(f"not installed: the Python of --img2dataset cannot import it ({reason})") from error
+        raise RunFailedError(f"not installed: the interpreter of --img2dataset cannot import it ({reason})") from error
 
 
-def way(name: str, python: str | None, encode_format: str, quality: int, workers: int) -> Way:
-    """One output format of it; `quality` is the PNG level 0-9 or the JPEG quality 0-100."""
+def case(name: str, python: str | None, encode_format: str, quality: int, workers: int) -> Case:
+    """Return the case of one output format; `quality` is the PNG level 0-9 or the JPEG quality 0-100."""
     what = f"img2dataset, HR only, {encode_format} {quality}, from a loopback HTTP server"
     options: dict[str, str | int] = {
         "encode_format": encode_format,
         "encode_quality": quality,
         "processes_count": workers,
     }
-    return Way(name, what, functools.partial(_run, python, options), optional=True)
+    return Case(name, what, functools.partial(_run, python, options), optional=True)
 
 
 def _run(python: str | None, options: dict[str, str | int], photos: PhotoSet, output: Path) -> Run:
@@ -84,17 +85,17 @@ def _run(python: str | None, options: dict[str, str | int], photos: PhotoSet, ou
 
 
 def _work_s(output: Path, num_photos: int) -> float:
-    """First start to last end by its statistics files. RunFailedError when it did not make every photo."""
+    """Return seconds from first start to last end in its statistics. RunFailedError unless every photo succeeded."""
     shards = [json.loads(path.read_bytes()) for path in output.glob("*_stats.json")]
     successes = sum(shard["successes"] for shard in shards)
     if successes != num_photos:
-        raise RunFailedError(f"made {successes} of {num_photos} photos: no fair comparison")
+        raise RunFailedError(f"only {successes} of {num_photos} photos succeeded")
     return float(max(shard["end_time"] for shard in shards) - min(shard["start_time"] for shard in shards))
 
 
 @contextmanager
 def _serving(root: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """Address and process of a server of the photos."""
+    """Serve the photos; yield the address and the process."""
     args = python_module("benchmarks.photo_server", root)
     with subprocess.Popen(args, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         try:

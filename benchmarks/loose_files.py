@@ -1,13 +1,13 @@
-"""The script that people write: cv2.imread, centre crop, resize, and three PNG files per photo with cv2.imwrite.
+"""The usual script: cv2.imread, centre crop, resize, and three PNG files per photo with cv2.imwrite.
 
-With `--workers 0` it runs in one process, with OpenCV's own threads as they come; otherwise in a multiprocessing.Pool,
-where OpenCV's threads are off: left on, they would only slow the script down. PNG is imwrite's default, which is faster
-than its level 1. Nothing is flushed to the disk.
+With `--workers 0` it runs in one process with OpenCV's own threads; otherwise in a multiprocessing.Pool without them,
+because they would slow it down. PNG is written with imwrite's defaults, which are faster than its level 1. Nothing is
+flushed to disk.
 
-Clocks: the whole command, which the caller takes, and `work_s`, which this prints: from before the pool is started
-until it has ended.
+Clocks: the whole command, which the caller measures, and `work_s`, printed: from before the pool is started until it
+has finished.
 
-Command: python -m benchmarks.loose_files --photos DIR --output NEW_FOLDER --workers 2
+    python -m benchmarks.loose_files --photos DIR --output NEW_FOLDER --workers 2
 """
 
 import argparse
@@ -24,7 +24,7 @@ from shardgen.planning.sources import list_photos
 
 
 def convert(numbered: tuple[int, Path], output: Path, size: int, scale: int) -> None:
-    """One photo: `output/NUMBER_hr.png`, `_lr.png` and `_up.png`."""
+    """Write `output/NUMBER_hr.png`, `_lr.png` and `_up.png` of one photo."""
     number, path = numbered
     photo = cv2.imread(str(path))
     if photo is None:
@@ -40,7 +40,7 @@ def convert(numbered: tuple[int, Path], output: Path, size: int, scale: int) -> 
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """All photos, or the first `--limit`. Their number and the seconds of the clock."""
+    """Process all photos, or the first `--limit`; return their number and `work_s`."""
     paths = sorted(options.photos / photo.path for photo in list_photos(options.photos).photos)[: options.limit]
     options.output.mkdir(parents=True)
     convert_one = functools.partial(convert, output=options.output, size=options.size, scale=options.scale)

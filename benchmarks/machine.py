@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on, in words that mean something on another."""
+"""The machine that a benchmark ran on, in terms that are meaningful on another machine."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ _PACKAGES = (
 
 
 def describe_machine(scratch: Path) -> dict[str, Any]:
-    """Processor, memory, kernel, versions, and the file system that the scratch folder lies on."""
+    """Return processor, memory, kernel, package versions, and the file system of the scratch folder."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -54,7 +54,7 @@ def _versions() -> dict[str, str]:
 
 
 def _file_system(folder: Path) -> str:
-    """The type of the file system that holds the folder, e.g. ext4; `unknown` where the kernel does not list them."""
+    """Return the type of the folder's file system, e.g. ext4; `unknown` where the kernel does not list mounts."""
     try:
         mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
     except OSError:

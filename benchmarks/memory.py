@@ -1,9 +1,8 @@
-"""The peak memory of a command and of every process that it starts.
+"""Peak memory of a command and of every process that it starts.
 
-Each process's peak resident set is VmHWM from /proc, which the kernel keeps: a look every few milliseconds misses a
-peak only when it comes in the last of them. Resident memory counts what processes share (the libraries' code) in each
-of them; `uss`, the memory that a process alone holds, does not, but it has no peak in the kernel, so that figure is the
-largest that was seen.
+A process's peak resident set is VmHWM in /proc, which the kernel maintains: sampling every few milliseconds misses a
+peak only when it occurs after the last sample. Resident memory counts shared pages (library code) in every process.
+`uss`, the memory private to a process, does not, but the kernel keeps no peak of it: that figure is the largest sample.
 """
 
 import subprocess
@@ -16,12 +15,12 @@ import psutil
 
 from benchmarks.common import REPOSITORY, RunFailedError
 
-_LOOK_EVERY_S = 0.02
+_SAMPLE_EVERY_S = 0.02
 
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """Bytes: of the command's first process, and of the largest of those that it started."""
+    """Bytes of the command's first process, and of its largest child process."""
 
     parent_rss: int
     child_rss: int
@@ -29,13 +28,13 @@ class PeakMemory:
 
 
 def watch_memory(args: Sequence[str]) -> PeakMemory:
-    """Run a command to its end. RunFailedError unless it exits 0."""
+    """Run a command and return its peak memory. RunFailedError unless it exits with 0."""
     with subprocess.Popen(args, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         peak = PeakMemory(0, 0, 0)
         try:
             while process.poll() is None:
-                peak = _look(process.pid, peak)
-                sleep(_LOOK_EVERY_S)
+                peak = _sample(process.pid, peak)
+                sleep(_SAMPLE_EVERY_S)
         finally:
             process.kill()
     if process.returncode != 0:
@@ -43,7 +42,7 @@ def watch_memory(args: Sequence[str]) -> PeakMemory:
     return peak
 
 
-def _look(pid: int, peak: PeakMemory) -> PeakMemory:
+def _sample(pid: int, peak: PeakMemory) -> PeakMemory:
     try:
         children = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -58,7 +57,7 @@ def _look(pid: int, peak: PeakMemory) -> PeakMemory:
 def _peak_rss(pid: int) -> int:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:  # it has ended
+    except OSError:  # the process has exited
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 

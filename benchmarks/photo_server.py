@@ -1,6 +1,6 @@
-"""Serves a folder over HTTP on a free port of 127.0.0.1, which it prints; until it is ended.
+"""Serve a folder over HTTP on a free port of 127.0.0.1, which is printed, until terminated.
 
-Command: python -m benchmarks.photo_server DIR
+python -m benchmarks.photo_server DIR
 """
 
 import functools
@@ -11,11 +11,11 @@ from typing import Any
 
 class _QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *args: Any) -> None:
-        """Say nothing: a line per photo would cost more than some photos."""
+        """Log nothing: a line per photo would cost more than some photos."""
 
 
 class _Server(ThreadingHTTPServer):
-    request_queue_size = 256  # 5 by default: connections beyond it would wait a second for their second try
+    request_queue_size = 256  # default 5; further connections would retry after a second
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""Plans the shards of made-up photos and hashes each shard's list, as the parent of a run does before the first photo.
+"""Plan the shards of synthetic photos and hash each shard's photo list, as a run does before its first photo.
 
-The clock holds `plan_shards` and every `ShardPlan.photos_digest`; making the list up is not in it. The memory is the
-peak of the whole process, so the list, the plan, interpreter and imports are in it. It is read from VmHWM, which starts
-anew with the program; getrusage's ru_maxrss would still hold the peak of the process that started this one.
+The clock covers `plan_shards` and every `ShardPlan.photos_digest`, not the synthesis of the list. The memory is the
+peak of the whole process, including list, plan, interpreter and imports. It is read from VmHWM, which starts at zero
+with the program; `ru_maxrss` of getrusage would include the peak of the parent.
 
-Command: python -m benchmarks.plan_million 1000000
+    python -m benchmarks.plan_million 1000000
 """
 
 import json
@@ -22,8 +22,8 @@ _MEAN_PHOTO_BYTES = 150_000
 _A_DAY_NS = 1_700_000_000 * 10**9
 
 
-def made_up_photos(count: int) -> list[Photo]:
-    """Photos that are on no disk, with names, sizes and times as a real folder has them."""
+def synthetic_photos(count: int) -> list[Photo]:
+    """Return photos that do not exist on disk, with realistic names, sizes and times."""
     return [
         Photo(
             f"{_CLASSES[number % len(_CLASSES)]}/photo_{number:08d}.jpg",
@@ -35,14 +35,14 @@ def made_up_photos(count: int) -> list[Photo]:
 
 
 def peak_rss_bytes() -> int:
-    """The most memory that this process has had resident, from the kernel."""
+    """Return the peak resident memory of this process, as the kernel recorded it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def run(count: int) -> dict[str, Any]:
-    """Plan `count` photos for scales 2, 3 and 4. Seconds, peak bytes (`listed`: before planning), and what came out."""
-    photos = made_up_photos(count)
+    """Plan `count` photos for scales 2, 3 and 4. Return seconds, peak bytes (`listed`: before planning), and counts."""
+    photos = synthetic_photos(count)
     config = Config(input=Path("photos"), output=Path("shards"), scales=(2, 3, 4))
     start_s, start_cpu_s = perf_counter(), process_time()
     listed = peak_rss_bytes()

@@ -1,9 +1,9 @@
-"""How often a cache that is smaller than the shards has the one that is asked for: by simulation, and by reasoning.
+"""Hit rate of a cache that is smaller than the shards, by simulation and by calculation.
 
-Every epoch asks for each shard once, in an order of its own. A shard that stood at the share x of an epoch and stands
-at y of the next has 1 - x(1 - y) of all shards asked for in between: those after it, and those before it that come
-again. A cache of the share c that drops the least recently used has it still if that is below c, which for x and y
-drawn evenly has the probability c + (1 - c) ln(1 - c). A cache that never drops what it has would have c.
+Every epoch requests each shard once, in a new order. For a shard at the fraction x of one epoch and y of the next, the
+share 1 - x(1 - y) of all shards is requested in between: those after it, and those before it that are requested again.
+A cache of the share c that evicts the least recently used shard still has it if that is below c, which for uniform x
+and y has the probability c + (1 - c) ln(1 - c). A cache that never evicted would have c.
 """
 
 from collections import OrderedDict
@@ -18,12 +18,12 @@ _EPOCHS = 5
 
 
 def expected(share: float) -> float:
-    """The share of hits of a cache that holds this share of the shards."""
+    """Return the calculated hit rate of a cache that holds this share of the shards."""
     return share + (1 - share) * log(1 - share)
 
 
 def simulated(share: float) -> float:
-    """The same, counted in the schedule's order, after the first epoch."""
+    """Return the hit rate in the schedule's order, after the first epoch."""
     order = Schedule([1] * _SHARDS, [1] * _SHARDS, 0, 1, block_bytes=1).blocks_from(0)
     cached: OrderedDict[int, None] = OrderedDict()
     hits = 0
@@ -40,7 +40,7 @@ def simulated(share: float) -> float:
 
 
 def hit_rates() -> list[dict[str, float]]:
-    """By the share of the shards that fit into the cache."""
+    """Return both, by the share of the shards that fit into the cache."""
     return [
         {"share": share, "expected": round(expected(share), 4), "simulated": round(simulated(share), 4)}
         for share in SHARES

@@ -1,11 +1,11 @@
-"""Folders of as many shards as one likes: manifest, markers and sizes are real, and no tar has a byte on the disk."""
+"""Folders of any number of shards: manifest, markers and sizes are real, the tars are sparse files."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from benchmarks.plan_million import made_up_photos
+from benchmarks.plan_million import synthetic_photos
 from shardgen.generate.manifest import build_manifest, write_manifest
 from shardgen.planning.config import Config
 from shardgen.planning.plan import ShardPlan
@@ -15,19 +15,19 @@ from shardgen.shard.statistics import Statistics
 from srshards.format import ShardRecord, shard_name
 
 SCALE = 4
-SAMPLES_PER_SHARD = 157  # of 512 px at 4x, which come to the usual 256 MB
+SAMPLES_PER_SHARD = 157  # of 512 px at 4x: 256 MB, the default
 SHARD_BYTES = 256_000_000
 _INDEX_BYTES = 165 * SAMPLES_PER_SHARD
-_PHOTOS_PER_SHARD = 10  # in a plan: to hash their list is no part of what is measured with it
+_PHOTOS_PER_SHARD = 10  # few, because hashing their list is not part of the measurement
 
 
 def config_for(output: Path) -> Config:
     return Config(input=Path("photos"), output=output, scales=(SCALE,))
 
 
-def made_up_plans(count: int) -> list[ShardPlan]:
-    """Shards for training, and a last one for validation."""
-    photos = made_up_photos(count * _PHOTOS_PER_SHARD)
+def synthetic_plans(count: int) -> list[ShardPlan]:
+    """Return plans of shards for training, and one for validation."""
+    photos = synthetic_photos(count * _PHOTOS_PER_SHARD)
     return [
         ShardPlan(
             *(("train", number) if number < count - 1 else ("val", 0)),
@@ -38,7 +38,7 @@ def made_up_plans(count: int) -> list[ShardPlan]:
 
 
 def markers(plans: Iterable[ShardPlan], config: Config) -> Iterator[Marker]:
-    """What the generator leaves of shards that it has made."""
+    """Yield markers as the generator writes them for finished shards."""
     for plan in plans:
         record = ShardRecord(
             shard_name(plan.split, plan.number),
@@ -61,8 +61,8 @@ def markers(plans: Iterable[ShardPlan], config: Config) -> Iterator[Marker]:
 
 
 def make_folder(output: Path, count: int, with_markers: bool) -> Path:
-    """Shards that stand as the manifest says, as far as can be seen without opening one. The scale's folder."""
-    config, plans = config_for(output), made_up_plans(count)
+    """Write shards that match the manifest until one is opened; return the folder of the scale."""
+    config, plans = config_for(output), synthetic_plans(count)
     folder = output / f"scale_{SCALE}x"
     folder.mkdir(parents=True)
     made = list(markers(plans, config))

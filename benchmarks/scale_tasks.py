@@ -1,9 +1,9 @@
-"""What bench_scale measures, each in a fresh process that does nothing else and prints its figures as JSON.
+"""The tasks of bench_scale. Each runs in a fresh process and prints its figures as JSON.
 
     python -m benchmarks.scale_tasks TASK ARGUMENTS
 
-Times are seconds of this process on a CPU (what neighbours do changes them little) without the imports, but for single
-steps, which are too short for that clock: the median of theirs is what counts. Memory is in bytes.
+Times are CPU seconds of this process without imports. Single steps are too short for that clock: for them, wall time
+and the median count. Memory is in bytes.
 """
 
 import json
@@ -19,13 +19,13 @@ import psutil
 
 from benchmarks.plan_million import peak_rss_bytes
 from benchmarks.plan_million import run as plan
-from benchmarks.scale_folders import SCALE, config_for, made_up_plans, markers
+from benchmarks.scale_folders import SCALE, config_for, markers, synthetic_plans
 from shardgen.generate.inventory import take_inventory
 from shardgen.generate.manifest import build_manifest
 from srshards.format import MANIFEST_NAME, dump_json, load_manifest
 
 BATCH = 16
-SAMPLES_PER_SHARD = 1_000  # for the schedule: 10^9 samples are then as many shards as a folder can have
+SAMPLES_PER_SHARD = 1_000  # of the schedule: 10^9 samples are then as many shards as a folder can have
 SHARD_BYTES = 256_000_000  # seven in a block
 _STEPS = 4_000  # about nine blocks
 _LATE_EPOCH = 1_000
@@ -35,8 +35,8 @@ Figures = dict[str, float]
 
 
 def inventory(output: Path, count: int) -> Figures:
-    """The generator finds that all shards are there, and makes the manifest."""
-    plans, config = made_up_plans(count), config_for(output)
+    """The generator finds all shards finished, and builds the manifest."""
+    plans, config = synthetic_plans(count), config_for(output)
     start_s = process_time()
     (found,) = take_inventory(plans, config)
     inventory_s = process_time() - start_s
@@ -47,13 +47,13 @@ def inventory(output: Path, count: int) -> Figures:
 
 
 def manifest(count: int) -> Figures:
-    """Its size alone, for more shards than files are made of."""
-    made = markers(made_up_plans(count), config_for(Path("shards")))
+    """Only the size of the manifest, for more shards than there are files."""
+    made = markers(synthetic_plans(count), config_for(Path("shards")))
     return {"manifest_bytes": len(dump_json(build_manifest(made, config_for(Path("shards")), SCALE)))}
 
 
 def start(folder: Path, pickled: Path) -> Figures:
-    """The trainer up to the first batch's numbers, and what it hands to a worker, which goes into a file."""
+    """The trainer up to the first batch's sample numbers; what it sends to a worker is written to a file."""
     from srshards.shards.opening import open_shards
     from trainer.training.checks import checked_plan
     from trainer.training.config import TrainConfig
@@ -66,7 +66,7 @@ def start(folder: Path, pickled: Path) -> Figures:
     open_s, plan_s = process_time() - start_s, process_time()
     planned = checked_plan(TrainConfig(shards=folder, workers=0, device="cpu", batch_size=BATCH), shards)
     plan_s, numbers_s = process_time() - plan_s, process_time()
-    reader = planned.loader._sources.reader  # what workers are given
+    reader = planned.loader._sources.reader  # what is sent to workers
     reader.schedule.batch(0)
     numbers_s = process_time() - numbers_s
     held = _rss_bytes() - before
@@ -89,8 +89,8 @@ def start(folder: Path, pickled: Path) -> Figures:
 
 
 def worker(pickled: Path) -> Figures:
-    """A data worker up to the places of the first batch: what it gets from the trainer, and what that takes of it."""
-    from srshards.loader import workers as loader  # noqa: F401, as the fork server does before there is a worker
+    """A data worker up to the crops of the first batch: unpickling what the trainer sends, and its memory."""
+    from srshards.loader import workers as loader  # noqa: F401, as in the fork server
 
     before, start_s = _rss_bytes(), process_time()
     reader = pickle.loads(pickled.read_bytes())
@@ -104,37 +104,37 @@ def worker(pickled: Path) -> Figures:
 
 
 def schedule(samples: int) -> Figures:
-    """The schedule alone: making it, an epoch's beginning, and steps in the middle of the first and of a late epoch."""
+    """The schedule alone: construction, the first step of an epoch, and steps in the middle of one."""
     from srshards.sampling.schedule import Schedule
 
     shards = max(1, samples // SAMPLES_PER_SHARD)
     sizes = [samples // shards] * shards, [SHARD_BYTES] * shards
     start_s = process_time()
-    line = Schedule(*sizes, 0, BATCH)
+    order = Schedule(*sizes, 0, BATCH)
     made_s = process_time() - start_s
     figures = {"shards": shards, "made_s": made_s}
     for name, epoch in (("first", 0), ("late", _LATE_EPOCH)):
-        start = epoch * samples // BATCH + 1  # wholly in the epoch
+        start = epoch * samples // BATCH + 1  # completely in the epoch
         start_s = process_time()
-        line.batch(start)
+        order.batch(start)
         figures[f"{name}_epoch_s"] = process_time() - start_s
         middle = start + samples // BATCH // 2
         start_s = process_time()
-        steps = [_timed(line.batch, step) for step in range(middle, middle + min(_STEPS, samples // BATCH // 2 - 1))]
+        steps = [_timed(order.batch, step) for step in range(middle, middle + min(_STEPS, samples // BATCH // 2 - 1))]
         figures[f"{name}_mean_step_us"] = (process_time() - start_s) / len(steps) * 1e6
         figures[f"{name}_step_us"] = median(steps) * 1e6
     return figures
 
 
 def block(samples: int) -> Figures:
-    """The first batch of a block of so many samples in eight shards: they are all permuted."""
+    """The first batch of a block of so many samples in eight shards, which permutes them all."""
     from srshards.sampling.schedule import Schedule
 
-    line = Schedule(
+    order = Schedule(
         [samples // _SHARDS_OF_LARGE_BLOCK] * _SHARDS_OF_LARGE_BLOCK, [1] * _SHARDS_OF_LARGE_BLOCK, 0, BATCH
     )
     before, start_s = _rss_bytes(), process_time()
-    line.batch(0)
+    order.batch(0)
     return {"block_s": process_time() - start_s, "block_bytes": peak_rss_bytes() - before}
 
 

@@ -1,4 +1,4 @@
-"""How fast this machine copies memory: what no loader can beat that writes its batches into memory."""
+"""The rate at which this machine copies memory: the upper bound for a loader that writes its batches into memory."""
 
 import multiprocessing
 from time import perf_counter
@@ -11,7 +11,7 @@ _SECONDS = 1.0
 
 
 def memcpy_rate(processes: int) -> float:
-    """GB copied per second (each byte read once and written once counts once) by so many processes together."""
+    """Return the GB per second that so many processes copy together; a byte read and written counts once."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(processes), context.SimpleQueue()
     workers = [context.Process(target=_copy, args=(barrier, results), daemon=True) for _ in range(processes)]
@@ -25,7 +25,7 @@ def memcpy_rate(processes: int) -> float:
 
 def _copy(barrier: Any, results: Any) -> None:
     source, target = np.ones(_BYTES, np.uint8), np.zeros(_BYTES, np.uint8)
-    np.copyto(target, source)  # so that every page is there
+    np.copyto(target, source)  # maps every page
     barrier.wait()
     copies, start_s = 0, perf_counter()
     while (seconds := perf_counter() - start_s) < _SECONDS:

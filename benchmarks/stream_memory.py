@@ -1,9 +1,9 @@
-"""What this project's loader holds in memory after 1, 10 and 50 epochs, in the training process and its workers.
+"""Memory of this project's loader after 1, 10 and 50 epochs, in the training process and its workers.
 
     python -m benchmarks.stream_memory TASK_JSON EPOCHS...
 
-Resident memory (RSS) counts pages of the page cache that are mapped, in each process that maps them; USS is what a
-process has for itself alone; PSS divides what is shared among those that share it, so sums of it mean something.
+RSS counts mapped pages of the page cache in every process that maps them; USS is the memory private to a process; PSS
+divides shared memory among the processes that share it, so PSS adds up.
 """
 
 import json
@@ -21,7 +21,7 @@ MARK = "STREAM_MEMORY "
 
 
 def main(task_json: str, *epochs: str) -> None:
-    """Print a line of JSON after each of the numbers of epochs."""
+    """Print a line of JSON after each number of epochs."""
     task = Task.from_json(task_json)
     batches, touch, taken = iter(ours.batches(task)), CopyOut(), 0
     per_epoch = ours.samples_per_epoch(task) / task.batch
@@ -34,16 +34,16 @@ def main(task_json: str, *epochs: str) -> None:
 
 
 def describe() -> dict[str, Any]:
-    """Bytes of this process, of the largest process below it, and of all together."""
+    """Return bytes of this process, of its largest descendant, and of all together."""
     main_memory = psutil.Process().memory_full_info()
-    below = [child.memory_full_info() for child in psutil.Process().children(recursive=True)]
+    workers = [child.memory_full_info() for child in psutil.Process().children(recursive=True)]
     return {
         "main": {"rss": main_memory.rss, "uss": main_memory.uss, "pss": main_memory.pss},
         "largest_worker": {
-            key: max((getattr(each, key) for each in below), default=0) for key in ("rss", "uss", "pss")
+            key: max((getattr(each, key) for each in workers), default=0) for key in ("rss", "uss", "pss")
         },
-        "processes": 1 + len(below),
-        "all_pss": main_memory.pss + sum(each.pss for each in below),
+        "processes": 1 + len(workers),
+        "all_pss": main_memory.pss + sum(each.pss for each in workers),
     }
 
 

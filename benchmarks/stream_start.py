@@ -1,8 +1,8 @@
-"""From nothing to the first batch: the part of a training command that this project's loader decides.
+"""From process start to the first batch: the part of a training's start that depends on this project's loader.
 
     python -m benchmarks.stream_start TASK_JSON
 
-The fork server is started first of all, as the trainer's command does, so that it imports while this process does.
+Starts the fork server first, as the trainer's command does, so that both processes import at the same time.
 """
 
 import os
@@ -14,7 +14,7 @@ FIRST_BATCH = "first batch"
 
 
 def main(task_json: str) -> None:
-    """Say when the first batch is there, and end."""
+    """Print a line when the first batch arrives, and exit."""
     start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
     from benchmarks.peers import ours
     from benchmarks.peers.task import Task

@@ -1,4 +1,4 @@
-"""The triplets that every way is fed with: made once by the generator, then written as three plain arrays."""
+"""The triplets that every case reads: generated once, then written as three plain arrays."""
 
 import mmap
 import os
@@ -17,7 +17,7 @@ _NPY_HEADER_BYTES = 128
 
 
 def make_shards(photos: PhotoSet, folder: Path, codec: str) -> Path:
-    """The folder of 4x shards of all photos, none of them for validation."""
+    """Generate 4x shards of all photos, without validation split; return the folder of the scale."""
     sizes = ("-s", SCALE, "--size", HR_PX, "--method", "cubic", "--val-fraction", 0)
     timed_command(
         python_module("shardgen", "generate", "-i", photos.root, "-o", folder, *sizes, "--codec", codec, "--auto")
@@ -26,7 +26,7 @@ def make_shards(photos: PhotoSet, folder: Path, codec: str) -> Path:
 
 
 def write_triplets(shards: Path, folder: Path) -> int:
-    """`hr.npy`, `up.npy` and `lr.npy`, N x size x size x 3 uint8 RGB each, from shards with codec npy. Returns N."""
+    """Write `hr.npy`, `up.npy`, `lr.npy`, N x size x size x 3 uint8 RGB each, from npy shards; return N."""
     folder.mkdir(parents=True, exist_ok=True)
     manifest = load_manifest(shards)
     count = sum(record.samples for record in manifest.shards)
@@ -43,5 +43,5 @@ def write_triplets(shards: Path, folder: Path) -> int:
                     out[number] = np.frombuffer(pixels, np.uint8).reshape(size, size, 3)
                     number += 1
         out.flush()
-    os.sync()  # nobody's clock is to run while this is written to the disk
+    os.sync()  # so that no case is timed while this is written to disk
     return count

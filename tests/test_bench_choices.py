@@ -37,8 +37,8 @@ def test_the_command_measures_methods_and_codecs(tmp_path: Path, monkeypatch: py
         with_up, without = (found["codecs"]["npy"][name][f"{scale}x"] for name in ("with up", "without up"))
         assert 2 * image + lr < with_up < 2 * image + lr + 12_000
         assert image < with_up - without < image + 1_500  # the image, its headers, and padding
-    for ways in found["codecs"].values():
-        assert all(ways["without up"][scale] < ways["with up"][scale] for scale in ("2x", "3x", "4x"))
+    for cases in found["codecs"].values():
+        assert all(cases["without up"][scale] < cases["with up"][scale] for scale in ("2x", "3x", "4x"))
     assert found["settings"] == {"size": PX, "sample": 1.0, "method_scale": 4}
     assert "PSNR of up" in done.output and "webp, without up" in done.output
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("shardgen-bench")] == []
@@ -50,9 +50,9 @@ def test_the_published_result_is_whole_and_quoted() -> None:
     page = (REPOSITORY / "docs/performance.md").read_text()
     for name, psnr in found["methods"].items():
         assert f"| `{name}` | {psnr['mean']:.2f} dB | {psnr['min']:.2f} dB | {psnr['max']:.2f} dB |\n" in page
-    for name, ways in found["codecs"].items():
-        for way, option in (("with up", ""), ("without up", ", `--no-up`")):
-            sizes = " | ".join(f"{ways[way][scale]:,}" for scale in ("2x", "3x", "4x"))
+    for name, cases in found["codecs"].items():
+        for case, option in (("with up", ""), ("without up", ", `--no-up`")):
+            sizes = " | ".join(f"{cases[case][scale]:,}" for scale in ("2x", "3x", "4x"))
             assert f"| `{name}`{option} | {sizes} |\n" in page
 
 
@@ -72,7 +72,7 @@ def test_photos_of_one_colour_are_said_to_be_so(tmp_path: Path) -> None:
     Image.fromarray(np.full((64, 64, 3), 7, np.uint8)).save(tmp_path / "photos/flat.png")
     where = ["--photos", str(tmp_path / "photos"), "--scratch", str(tmp_path), "-o", str(tmp_path / "choices.json")]
     done = CliRunner().invoke(choices.main, [*where, "--size", str(PX)])
-    assert done.exit_code == 1 and "all of one colour" in done.output and not (tmp_path / "choices.json").exists()
+    assert done.exit_code == 1 and "a single colour" in done.output and not (tmp_path / "choices.json").exists()
 
 
 @pytest.mark.parametrize("words", [[], ["--photos", "nowhere"]])

@@ -47,8 +47,8 @@ def test_the_command_measures_costs_and_training(tmp_path: Path) -> None:
     assert len(found["limits"]) == 7 and all(isinstance(limit["met"], bool) for limit in found["limits"])
 
     training = found["training"]
-    assert set(training["ways"]) == {*ONLINE, *SHARDS} and set(training["generated"]) == set(SHARDS)
-    assert all(way["patches_per_second"]["median"] > 0 for way in training["ways"].values())
+    assert set(training["cases"]) == {*ONLINE, *SHARDS} and set(training["generated"]) == set(SHARDS)
+    assert all(case["patches_per_second"]["median"] > 0 for case in training["cases"].values())
     assert [ratio["bottom"] for ratio in training["ratios"]] == list(ONLINE)
     many, one = (training["generated"][name]["bytes_per_photo"] for name in SHARDS)
     assert 7 * 128 * 128 * 3 < many - one < 7 * 128 * 128 * 3 + 20_000

@@ -27,4 +27,4 @@ def test_networks_are_judged_on_two_kinds_of_photos_and_kept(tmp_path: Path, mon
     with Image.open(tmp_path / "q.png") as picture:
         assert picture.width == 5 * 192 + 6 * 8
     again = CliRunner().invoke(degrade_quality.main, [*words[:5], "3", *words[6:]])
-    assert again.exit_code == 2 and "name another --work, or --steps 2" in again.output
+    assert again.exit_code == 2 and "pass another --work, or --steps 2" in again.output

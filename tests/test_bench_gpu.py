@@ -13,15 +13,16 @@ import torch
 from click.testing import CliRunner
 from torch.autograd import DeviceType
 
-from benchmarks import bench_gpu, bench_train_step, gpu_kernels, gpu_plain, gpu_report, gpu_run, gpu_window
+from benchmarks import bench_gpu, gpu_kernels, gpu_plain, gpu_report, gpu_run, gpu_window
+from benchmarks.common import in_rounds
 from benchmarks.gpu_report import NOT_RUN, Key, summarise
-from benchmarks.gpu_task import MARK, ONE_BATCH, OUR_WAYS, PLAIN, RESIDENT, STREAM, Task, result_in
+from benchmarks.gpu_task import MARK, ONE_BATCH, OUR_CASES, PLAIN, RESIDENT, STREAM, Task, result_in
 from trainer.models import network_spec
 
 CPU = torch.device("cpu")
 
 
-def test_the_command_measures_every_way_and_says_what_it_cannot(shards: Path, tmp_path: Path) -> None:
+def test_the_command_measures_every_case_and_says_what_it_cannot(shards: Path, tmp_path: Path) -> None:
     sizes = ["--models", "ultra_lite", "--batches", "2", "--patch", "32", "--rounds", "1", "--seconds", "0.05"]
     where = [
         "--shards",
@@ -36,11 +37,11 @@ def test_the_command_measures_every_way_and_says_what_it_cannot(shards: Path, tm
     done = CliRunner().invoke(bench_gpu.main, [*sizes, *where])
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "gpu.json").read_text())
-    ways = {way["way"]: way for way in found["ways"]}
-    assert set(ways) == {*OUR_WAYS, PLAIN} and not any("failures" in way for way in ways.values())
-    assert all(way["patches_per_second"]["median"] > 0 and way["finite_loss"] for way in ways.values())
-    assert 0 <= ways[RESIDENT]["data_wait"]["median"] <= ways[RESIDENT]["taking_batches"]["median"]
-    assert ways[ONE_BATCH]["of_ceiling"]["median"] == 1 and "met" not in ways[PLAIN]["data_wait"]
+    cases = {case["case"]: case for case in found["cases"]}
+    assert set(cases) == {*OUR_CASES, PLAIN} and not any("failures" in case for case in cases.values())
+    assert all(case["patches_per_second"]["median"] > 0 and case["finite_loss"] for case in cases.values())
+    assert 0 <= cases[RESIDENT]["data_wait"]["median"] <= cases[RESIDENT]["taking_batches"]["median"]
+    assert cases[ONE_BATCH]["of_ceiling"]["median"] == 1 and "met" not in cases[PLAIN]["data_wait"]
     assert found["over_plain_loop"][0]["ratio"]["median"] > 0
     assert found["kernels"][0]["floor_ms"]["median"] > 0
     assert "not measured: no CUDA device" in done.output
@@ -65,9 +66,9 @@ def test_folders_that_do_not_do_end_with_a_message(shards: Path, tmp_path: Path)
 # ---- one process
 
 
-def task(way: str = STREAM, **changes: Any) -> Task:
+def task(case: str = STREAM, **changes: Any) -> Task:
     given: dict[str, Any] = {
-        "way": way,
+        "case": case,
         "model": "ultra_lite",
         "batch": 2,
         "patch": 32,
@@ -132,10 +133,11 @@ def test_a_gpu_is_warmed_up_beyond_what_lay_ready() -> None:
     assert gpu_window.window_for(torch.device("cuda"), 5.0, 0).warm_up_steps == 20
 
 
-def test_the_floor_counts_what_the_other_benchmark_counts() -> None:
+def test_the_floor_is_that_of_the_convolutions() -> None:
     spec = network_spec("lite", 4)
+    macs = sum(weight.numel() for weight in spec.build().parameters() if weight.ndim == 4) * 48 * 48
     flops = gpu_kernels.flops_per_step(spec, 16, 48)
-    assert flops == bench_train_step.flops_per_step("lite")
+    assert flops == pytest.approx(3 * 2 * 16 * macs)
     assert gpu_kernels.flops_per_step(spec, 64, 48) == 4 * flops
 
 
@@ -199,12 +201,12 @@ def run(rate: float, wait: float = 0.0, **kernels: Any) -> dict[str, Any]:
 
 
 FAILED = {"failed": "out of memory (2 GiB)", "traceback": ["..."]}
-KEYS = {way: Key("standard", 16, way) for way in (PLAIN, STREAM, RESIDENT, ONE_BATCH)}
+KEYS = {case: Key("standard", 16, case) for case in (PLAIN, STREAM, RESIDENT, ONE_BATCH)}
 
 
-def made_of(**by_way: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def made_of(**by_case: dict[int, dict[str, Any]]) -> dict[str, Any]:
     names = {"plain": PLAIN, "stream": STREAM, "resident": RESIDENT, "one": ONE_BATCH}
-    return summarise(list(KEYS.values()), {KEYS[names[name]]: runs for name, runs in by_way.items()})
+    return summarise(list(KEYS.values()), {KEYS[names[name]]: runs for name, runs in by_case.items()})
 
 
 def test_ratios_are_taken_within_each_round() -> None:
@@ -214,15 +216,15 @@ def test_ratios_are_taken_within_each_round() -> None:
         one={0: run(300), 1: run(1000)},
     )
     assert found["over_plain_loop"][0]["ratio"]["rounds"] == [3, 4.5] and found["over_plain_loop"][0]["met"] is True
-    stream = next(way for way in found["ways"] if way["way"] == STREAM)
+    stream = next(case for case in found["cases"] if case["case"] == STREAM)
     assert stream["of_ceiling"]["rounds"] == [1, 0.9] and stream["failures"] == [FAILED]
     assert stream["data_wait"]["median"] == 0.012 and stream["data_wait"]["met"] is False
 
 
-def test_a_way_that_failed_or_was_not_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_case_that_failed_or_was_not_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     found = made_of(stream={0: run(290)}, plain={0: run(100)}, resident={0: FAILED})
-    ways = {way["way"]: way for way in found["ways"]}
-    assert ways[RESIDENT]["unavailable"] == FAILED["failed"] and ways[ONE_BATCH]["unavailable"] == NOT_RUN
+    cases = {case["case"]: case for case in found["cases"]}
+    assert cases[RESIDENT]["unavailable"] == FAILED["failed"] and cases[ONE_BATCH]["unavailable"] == NOT_RUN
     assert found["over_plain_loop"][0]["met"] is False and "unavailable" in found["kernels"][0]
     gpu_report.show({"settings": {"workers": 2, "patch_px": 192}, **found})
     shown = capsys.readouterr().out
@@ -239,9 +241,9 @@ def test_kernels_stand_between_floor_and_step(capsys: pytest.CaptureFixture[str]
     assert "812" in capsys.readouterr().out
 
 
-def test_a_round_has_every_way_and_the_plain_loop_trains_standard() -> None:
+def test_a_round_has_every_case_and_the_plain_loop_trains_standard() -> None:
     wanted = bench_gpu.keys(("lite", "standard"), (16, 64))
-    assert len(wanted) == 14 and {key.model for key in wanted if key.way == PLAIN} == {"standard"}
-    turns = list(bench_gpu._turns(wanted, 2))
-    assert [key for number, key in turns if number == 1] == wanted[::-1]
-    assert {key.model for key in bench_gpu.keys(("lite",), (2,)) if key.way == PLAIN} == {"lite"}
+    assert len(wanted) == 14 and {key.model for key in wanted if key.case == PLAIN} == {"standard"}
+    rounds = list(in_rounds(wanted, 2))
+    assert [key for number, key in rounds if number == 1] == wanted[::-1]
+    assert {key.model for key in bench_gpu.keys(("lite",), (2,)) if key.case == PLAIN} == {"lite"}

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from benchmarks import bench_scale
 from benchmarks.bench_scale import Figure, growth
 from benchmarks.scale_cache import hit_rates
-from benchmarks.scale_folders import SAMPLES_PER_SHARD, config_for, made_up_plans, make_folder
+from benchmarks.scale_folders import SAMPLES_PER_SHARD, config_for, synthetic_plans, make_folder
 from shardgen.generate.inventory import take_inventory
 from srshards.shards.opening import open_shards
 
@@ -51,7 +51,7 @@ def test_what_grows_too_fast_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(bench_scale, "works", works)
     done = CliRunner().invoke(bench_scale.main, ["--rounds", "2", "-o", str(tmp_path / "scale.json")])
     assert done.exit_code == 1
-    assert "Error: grows faster than it may: a square thing, s\n" in done.output
+    assert "Error: growth above the limit: a square thing, s\n" in done.output
     figures = json.loads((tmp_path / "scale.json").read_text())["works"]["made up"]["figures"]
     assert {key: (f["growth_per_tenfold"], f["met"]) for key, f in figures.items()} == {
         "linear_s": (10.0, True),
@@ -71,7 +71,7 @@ def test_made_up_shards_are_shards_to_the_generator_and_the_trainer(tmp_path: Pa
     shards = open_shards(folder)
     assert (len(shards.train.records), len(shards.val.records)) == (29, 1)
     assert len(shards.train) == 29 * SAMPLES_PER_SHARD
-    (inventory,) = take_inventory(made_up_plans(30), config_for(tmp_path / "out"))
+    (inventory,) = take_inventory(synthetic_plans(30), config_for(tmp_path / "out"))
     assert len(inventory.kept) == 30 and not inventory.to_make and not inventory.stale
     assert sum(path.stat().st_blocks for path in folder.glob("*.tar")) == 0
 

@@ -1,4 +1,4 @@
-"""The benchmark of the stream: what it counts, what it makes of that, and the ways that need nothing but PyTorch."""
+"""The benchmark of the stream: what it counts, what it makes of that, and the cases that need nothing but PyTorch."""
 
 import ast
 import sys
@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import stream_measure, stream_plot, stream_run, stream_ways
+from benchmarks import stream_measure, stream_plot, stream_run, stream_cases
 from benchmarks.peers import map_style, png_files, task, torch_loader
 from benchmarks.peers.task import Task
 from benchmarks.stream_measure import CopyOut, Counted, Window, check
-from benchmarks.stream_ways import Ratio, judge
+from benchmarks.report import Ratio
 
 
 @pytest.fixture
@@ -63,13 +63,13 @@ def test_batches_that_lay_ready_are_not_counted() -> None:
     assert 0.2 <= counted.seconds < 1
 
 
-def test_a_slow_way_goes_on_until_there_are_enough_batches() -> None:
+def test_a_slow_case_goes_on_until_there_are_enough_batches() -> None:
     window = Window(seconds=0.01, batches=30, warm_up_s=0, warm_up_batches=1)
     counted = stream_measure.count(iter(Stream(0, 0.002)), window, stream_measure.leave)
     assert counted.batches == 30
 
 
-def test_a_way_that_crawls_is_ended() -> None:
+def test_a_case_that_crawls_is_ended() -> None:
     window = Window(seconds=0.01, batches=10**6, warm_up_s=0, warm_up_batches=1, at_most_s=0.05)
     counted = stream_measure.count(iter(Stream(0, 0.01)), window, stream_measure.leave)
     assert counted.batches <= 6
@@ -104,11 +104,9 @@ def test_the_runners_line_is_found_among_others() -> None:
 
 @pytest.mark.parametrize("input_name", ["up", "lr"])
 @pytest.mark.parametrize("variant", ["samples", "assembled"])
-def test_pytorchs_way_gives_aligned_patches_of_all_triplets(triplets: Task, variant: str, input_name: str) -> None:
+def test_pytorchs_case_gives_aligned_patches_of_all_triplets(triplets: Task, variant: str, input_name: str) -> None:
     given = with_settings(triplets, variant=variant, input=input_name)
-    torch_loader.prepare(given)
-    torch_loader.prepare(given)  # does nothing
-    assert given.is_prepared()
+    stream_run.prepare(torch_loader, given)
     ratio = 4 if input_name == "lr" else 1
     seen = []
     for hr, small in islice(torch_loader.batches(given), 6):
@@ -144,7 +142,7 @@ def test_a_task_survives_the_command_line() -> None:
 def test_batches_that_are_not_pairs_of_the_same_place_are_refused() -> None:
     hr = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
     check((hr, hr.copy()), 4, 16, 16)
-    with pytest.raises(ValueError, match="do not show the same"):
+    with pytest.raises(ValueError, match="not aligned"):
         check((hr, np.roll(hr, 4, axis=1)), 4, 16, 16)
     with pytest.raises(ValueError, match="expected uint8"):
         check((hr, hr[:, ::4, ::4]), 4, 16, 16)
@@ -175,44 +173,55 @@ def test_what_runs_in_other_environments_needs_nothing_of_this_one(path: Path) -
 # ---- what is made of it
 
 
-def rates(**by_way: list[float]) -> dict[str, dict[str, list[float]]]:
-    return {name: {"untouched": values} for name, values in by_way.items()}
-
-
 def test_a_ratio_is_taken_within_each_round_and_over_the_fastest() -> None:
-    ratio = Ratio("r", "a", ("b", "c", "gone"), "untouched", 2)
-    found = judge(ratio, rates(a=[10, 100, 20], b=[4, 10, 5], c=[1, 50, 4]))
+    ratio = Ratio("r", "a", ("b", "c", "gone"), at_least=2)
+    found = ratio.judge({"a": [10, 100, 20], "b": [4, 10, 5], "c": [1, 50, 4]})
     assert found["ratio"]["rounds"] == [2.5, 2, 4] and found["ratio"]["median"] == 2.5
     assert found["met"] is True and found["bottom"] == "b" and found["missing"] == ["gone"]
 
 
-def test_a_limit_is_met_or_missed() -> None:
-    assert judge(Ratio("r", "a", ("b",), "untouched", 2), rates(a=[2], b=[1]))["met"] is True
-    assert judge(Ratio("r", "a", ("b",), "untouched", 2), rates(a=[1.99], b=[1]))["met"] is False
-    assert judge(Ratio("r", "a", ("b",), "untouched", 1, strictly=True), rates(a=[1], b=[1]))["met"] is False
+@pytest.mark.parametrize(
+    ("target", "text", "met", "missed"),
+    [
+        ({"at_least": 2}, "at least 2", 2, 1.99),
+        ({"above": 1}, "more than 1", 1.01, 1),
+        ({"below": 2}, "below 2", 1.99, 2),
+    ],
+)
+def test_a_target_is_met_or_missed(target: dict[str, float], text: str, met: float, missed: float) -> None:
+    ratio = Ratio("r", "a", ("b",), **target)
+    assert ratio.target == text
+    assert [ratio.judge({"a": [value], "b": [1]})["met"] for value in (met, missed)] == [True, False]
 
 
-def test_a_ratio_without_one_of_its_sides_says_so() -> None:
-    assert judge(Ratio("r", "a", ("b",), "untouched", 2), rates(a=[1]))["unavailable"] == "b"
-    assert judge(Ratio("r", "a", ("b",), "untouched", 2), rates(b=[1]))["unavailable"] == "a"
+def test_a_ratio_without_one_of_its_sides_is_unavailable() -> None:
+    ratio = Ratio("r", "a", ("b",), at_least=2)
+    assert ratio.judge({"a": [1]})["unavailable"] == "b" and ratio.judge({"b": [1]})["unavailable"] == "a"
 
 
-def test_every_ratio_is_between_ways_that_are_measured() -> None:
-    names = [way.name for way in (*stream_ways.OUR_WAYS, *stream_ways.PEER_WAYS, *stream_ways.SCALING_WAYS)]
+def test_a_complete_store_is_not_written_again(triplets: Task) -> None:
+    stream_run.prepare(png_files, triplets)
+    written = {path: path.stat().st_mtime_ns for path in triplets.folder.iterdir()}
+    stream_run.prepare(png_files, triplets)
+    assert len(written) == 25 and written == {path: path.stat().st_mtime_ns for path in triplets.folder.iterdir()}
+
+
+def test_every_ratio_is_between_cases_that_are_measured() -> None:
+    names = [case.name for case in (*stream_cases.OUR_CASES, *stream_cases.PEER_CASES, *stream_cases.SCALING_CASES)]
     assert len(set(names)) == len(names)
-    assert all({ratio.top, *ratio.bottoms} <= set(names) for ratio in stream_ways.RATIOS)
+    assert all({ratio.top, *ratio.bottoms} <= set(names) for _, ratio in stream_cases.RATIOS)
 
 
 def test_the_plot_is_written_with_the_fastest_first(tmp_path: Path) -> None:
-    def way(untouched: float, **more: Any) -> dict[str, Any]:
+    def case(untouched: float, **more: Any) -> dict[str, Any]:
         both = {"untouched": {"median": untouched}, "copied": {"median": untouched / 2}}
         return {"workers": 2, "patch_px": 192, "patches_per_second": both, **more}
 
-    ours = stream_ways.our_name("npy")
-    ways = {"slow": way(150), ours: way(40_000), "fast": way(50_000), "gone": {"unavailable": "no such thing"}}
-    ways[stream_ways.our_name("npy", workers=1)] = way(20_000, workers=1)
-    assert [bar.untouched for bar in stream_plot.bars_of(ways)] == [50_000, 40_000, 150]
-    stream_plot.draw_rates(tmp_path / "new" / "rates.png", ways)
+    ours = stream_cases.our_name("npy")
+    cases = {"slow": case(150), ours: case(40_000), "fast": case(50_000), "gone": {"unavailable": "no such thing"}}
+    cases[stream_cases.our_name("npy", workers=1)] = case(20_000, workers=1)
+    assert [bar.untouched for bar in stream_plot.bars_of(cases)] == [50_000, 40_000, 150]
+    stream_plot.draw_rates(tmp_path / "new" / "rates.png", cases)
     with Image.open(tmp_path / "new" / "rates.png") as image:
         colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 20) or []}
     assert {(15, 111, 222), (138, 147, 157), (255, 255, 255)} <= colours

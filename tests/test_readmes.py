@@ -205,7 +205,7 @@ def test_methods_are_what_was_measured(method: str) -> None:
     ],
 )
 def test_rates_of_generating_are_what_was_measured(start: str, way: str) -> None:
-    rate = results("generate")["ways"][way]["photos_per_second"]["work"]
+    rate = results("generate")["cases"][way]["photos_per_second"]["work"]
     expected = f"{rate['median']:.0f} ({rate['min']:.0f}\u2013{rate['max']:.0f})"
     assert cells("Speed", start)[1].replace("*", "") == expected
 

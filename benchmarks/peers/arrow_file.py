@@ -15,8 +15,6 @@ _ROWS_PER_RECORD_BATCH = 50
 
 def prepare(task: Task) -> None:
     """`images.arrow`, some rows per record batch."""
-    if task.is_prepared():
-        return
     pa: Any = import_module("pyarrow")
     sizes = [images[0].nbytes for images in open_triplets(task)]
     schema = pa.schema([(name, pa.binary(size)) for name, size in zip(("hr", "input"), sizes, strict=True)])
@@ -29,11 +27,10 @@ def prepare(task: Task) -> None:
                 rows.clear()
         if rows:
             writer.write_batch(_record_batch(pa, rows, schema))
-    task.mark_prepared()
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Endless batches."""
+    """Yield batches without end."""
     return map_style.batches(task, _table(task).num_rows, partial(_open, task))
 
 

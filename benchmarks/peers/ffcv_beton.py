@@ -1,6 +1,7 @@
-"""FFCV: a `.beton` file of raw pixels, os_cache, random order, threads, a compiled decoder that cuts while it reads.
+"""FFCV: a `.beton` file of raw pixels, os_cache, random order, threads, a compiled decoder that crops while it reads.
 
-HR and input image are one array of two, so that one draw serves both. The decoder is compiled by numba in each process.
+HR and input image are one array of two, so that one random position applies to both. Numba compiles the decoder in each
+process.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,24 +13,21 @@ import numpy as np
 
 from benchmarks.peers.task import SCALE, Batch, Pixels, Task, open_triplets
 
-_EPOCHS_IN_ONE = 1000  # a list of indices that repeats: an epoch's start makes threads and buffers anew
+_EPOCHS_IN_ONE = 1000  # repeated indices, because every epoch creates new threads and buffers
 
 
 def prepare(task: Task) -> None:
     """`images.beton`."""
-    if task.is_prepared():
-        return
     images = _Pairs(task)
     field = import_module("ffcv.fields").NDArrayField(np.dtype("uint8"), images[0][0].shape)
     writer = import_module("ffcv.writer").DatasetWriter(
         str(task.folder / "images.beton"), {"pair": field}, num_workers=1
     )
     writer.from_indexed_dataset(images)
-    task.mark_prepared()
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Endless batches. What is yielded is overwritten some batches later, as is FFCV's way."""
+    """Yield batches without end. As usual with FFCV, a batch is overwritten some batches later."""
     loader: Any = import_module("ffcv.loader")
     count, shape = len(_Pairs(task)), _Pairs(task)[0][0].shape
     batches = loader.Loader(
@@ -61,7 +59,7 @@ class _Pairs:
 
 
 def _cut_decoder(shape: tuple[int, ...], patch: int) -> Any:
-    """An operation in place of NDArrayField's decoder, which would copy whole images."""
+    """Return a replacement for NDArrayField's decoder, which would copy complete images."""
     compiler: Any = import_module("ffcv.pipeline.compiler").Compiler
     query: Any = import_module("ffcv.pipeline.allocation_query").AllocationQuery
     num_images, size = shape[0], shape[1]

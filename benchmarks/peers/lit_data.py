@@ -6,17 +6,15 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks.peers.task import Batch, Pixels, Task, cut, open_triplets
+from benchmarks.peers.map_style import cut_tensors
+from benchmarks.peers.task import Batch, Pixels, Task, open_triplets
 
 _EPOCHS_IN_ONE = 1000.0
 
 
 def prepare(task: Task) -> None:
     """Chunks of 64 MB, the size in the library's own examples, of pairs of arrays."""
-    if task.is_prepared():
-        return
     count = len(open_triplets(task)[0])
     import_module("litdata").optimize(
         fn=partial(_pair, task),
@@ -26,7 +24,6 @@ def prepare(task: Task) -> None:
         num_workers=1,
         mode="overwrite",
     )
-    task.mark_prepared()
 
 
 def batches(task: Task) -> Iterator[Batch]:
@@ -48,5 +45,4 @@ def _pair(task: Task, index: int) -> dict[str, Pixels]:
 
 
 def _cut(task: Task, sample: dict[str, Pixels]) -> Batch:
-    hr, small = cut(task, sample["hr"], sample["input"])
-    return torch.from_numpy(np.ascontiguousarray(hr)), torch.from_numpy(np.ascontiguousarray(small))
+    return cut_tensors(task, sample["hr"], sample["input"])

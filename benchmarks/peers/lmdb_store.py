@@ -19,19 +19,16 @@ _MAP_BYTES = 1 << 40  # address space, not memory
 
 def prepare(task: Task) -> None:
     """Keys `000000.hr`, `000000.input`, ..."""
-    if task.is_prepared():
-        return
     encode: Callable[[Pixels], bytes] = encode_png if task.variant == "png" else _raw
     with _environment(task, map_size=_MAP_BYTES) as store:
         for index, pair in enumerate(pairs(task)):
             with store.begin(write=True) as transaction:
                 for name, image in zip(("hr", "input"), pair, strict=True):
                     transaction.put(_key(index, name), encode(image))
-    task.mark_prepared()
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Endless batches."""
+    """Yield batches without end."""
     with _environment(task, readonly=True, lock=False) as store:
         count = store.stat()["entries"] // 2
     return map_style.batches(task, count, partial(_open, task))

@@ -1,4 +1,4 @@
-"""The part that ways with random access have in common: PyTorch's `DataLoader` over a map-style dataset."""
+"""Shared by cases with random access: PyTorch's `DataLoader` over a map-style dataset."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -10,12 +10,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from benchmarks.peers.task import Batch, Pixels, Task, cut
 
-# Opens the store in the process that calls it, and returns what gives the images (size x size x 3 uint8) of a sample.
+# Opens the store in the calling process; returns a function from sample number to images (size x size x 3 uint8).
 Open = Callable[[], Callable[[int], tuple[Pixels, Pixels]]]
 
 
 class EndlessShuffle(Sampler[int]):
-    """One permutation after the other: without ends of epochs no way has to start its workers or its queue again."""
+    """Concatenated permutations, so that no case has to restart its workers or its queue at the end of an epoch."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -26,7 +26,7 @@ class EndlessShuffle(Sampler[int]):
 
 
 class Crops(Dataset[Any]):
-    """Sample n: the pair of patches, as fresh tensors. A list of numbers: the pair of batches, assembled here."""
+    """Item n: a pair of patches as new tensors. A list of numbers: a pair of batches, assembled here."""
 
     def __init__(self, task: Task, open_store: Open) -> None:
         self._task = task
@@ -34,12 +34,11 @@ class Crops(Dataset[Any]):
         self._images: Callable[[int], tuple[Pixels, Pixels]] | None = None
 
     def __getitem__(self, index: int | list[int]) -> Batch:
-        if self._images is None:  # in the worker: neither maps nor databases should go through a fork
+        if self._images is None:  # in the worker, because neither maps nor databases should be forked
             self._images = self._open_store()
         if isinstance(index, list):
             return self._assembled([cut(self._task, *self._images(number)) for number in index])
-        hr, small = cut(self._task, *self._images(index))
-        return torch.from_numpy(np.ascontiguousarray(hr)), torch.from_numpy(np.ascontiguousarray(small))
+        return cut_tensors(self._task, *self._images(index))
 
     @staticmethod
     def _assembled(patches: list[tuple[Pixels, Pixels]]) -> Batch:
@@ -51,9 +50,9 @@ class Crops(Dataset[Any]):
 
 
 def batches(task: Task, count: int, open_store: Open, assembled: bool = False) -> Iterator[Batch]:
-    """Batches from `DataLoader` as it comes: samples collated in the worker, handed over through shared memory.
+    """Yield batches of a default `DataLoader`: samples collated in the worker, passed through shared memory.
 
-    With `assembled` the worker is given all numbers of a batch at once and writes one pair of tensors.
+    With `assembled`, the worker receives all numbers of a batch at once and writes one pair of tensors.
     """
     data, order = Crops(task, open_store), EndlessShuffle(count)
     if assembled:
@@ -61,3 +60,9 @@ def batches(task: Task, count: int, open_store: Open, assembled: bool = False) -
         yield from DataLoader(data, batch_size=None, sampler=sampler, num_workers=task.workers)
     else:
         yield from DataLoader(data, task.batch, sampler=order, num_workers=task.workers, drop_last=True)
+
+
+def cut_tensors(task: Task, hr: Pixels, small: Pixels) -> Batch:
+    """Return the patches of `cut` as new tensors."""
+    patch, small_patch = cut(task, hr, small)
+    return torch.from_numpy(np.ascontiguousarray(patch)), torch.from_numpy(np.ascontiguousarray(small_patch))

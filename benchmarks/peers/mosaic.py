@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.peers.task import Batch, Task, cut, open_triplets, pairs
+from benchmarks.peers.map_style import cut_tensors
+from benchmarks.peers.task import Batch, Task, open_triplets, pairs
 
 _EPOCHS_IN_ONE = 1000
-_OPERATORS = ("nms", "qnms")  # those that torchvision's import looks up
+_OPERATORS = ("nms", "qnms")  # looked up when torchvision is imported
 
 
 def prepare(task: Task) -> None:
-    """MDS shards of the library's own size, not compressed: they lie on this machine."""
-    if task.is_prepared():
-        return
+    """Write MDS shards of the default size, uncompressed because they are local."""
     sizes = [",".join(map(str, images.shape[1:])) for images in open_triplets(task)]
     kinds = ["png" if task.variant == "png" else f"ndarray:uint8:{size}" for size in sizes]
     columns = dict(zip(("hr", "input"), kinds, strict=True))
@@ -28,21 +27,19 @@ def prepare(task: Task) -> None:
     with _streaming().MDSWriter(out=str(task.folder / "mds"), columns=columns, exist_ok=True) as writer:
         for hr, small in pairs(task):
             writer.write({"hr": wrap(hr), "input": wrap(small)})
-    task.mark_prepared()
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Batches for a thousand epochs."""
+    """Yield batches of a thousand epochs."""
     streaming = _streaming()
-    streaming.base.util.clean_stale_shared_memory()  # of runs that were ended from outside
+    streaming.base.util.clean_stale_shared_memory()  # of runs that were killed
 
     base: Any = streaming.StreamingDataset
 
     class Patches(base):  # type: ignore[misc]
         def __getitem__(self, index: Any) -> Batch:
             sample = super().__getitem__(index)
-            hr, small = cut(task, np.asarray(sample["hr"]), np.asarray(sample["input"]))
-            return torch.from_numpy(np.ascontiguousarray(hr)), torch.from_numpy(np.ascontiguousarray(small))
+            return cut_tensors(task, np.asarray(sample["hr"]), np.asarray(sample["input"]))
 
     stream = streaming.Stream(local=str(task.folder / "mds"), repeat=_EPOCHS_IN_ONE)
     data = Patches(streams=[stream], batch_size=task.batch, shuffle=True)
@@ -50,9 +47,9 @@ def batches(task: Task) -> Iterator[Batch]:
 
 
 def _streaming() -> Any:
-    """The library. It imports torchvision, whose compiled part does not load beside a PyTorch without CUDA.
+    """Import the library, which imports torchvision, whose compiled part does not load with a CPU build of PyTorch.
 
-    Nothing of that part is used here, so its operators are declared, without code, for torchvision's import to pass.
+    That part is not used here, so its operators are declared without an implementation to let the import succeed.
     """
     try:
         import_module("torchvision")

@@ -1,7 +1,7 @@
-"""Without a store: every patch begins with its JPEG, as most super-resolution training code does it.
+"""No store: every patch starts from its JPEG, as in most super-resolution training code.
 
-Decoded by simplejpeg (libjpeg-turbo), which may decode at a fraction of the size as long as 512 px remain; the centre
-square made 512 px by area averaging, made small and large again by cubic interpolation, then cut.
+Decoded by simplejpeg (libjpeg-turbo), at reduced size as long as 512 px remain; the centre square resized to 512 px by
+area averaging, downsampled and upsampled by cubic interpolation, then cropped.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,11 +18,11 @@ _SIZE_PX = 512
 
 
 def prepare(task: Task) -> None:
-    """There is nothing to make."""
+    """Nothing to prepare."""
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Endless batches."""
+    """Yield batches without end."""
     paths = sorted(path for path in Path(task.photos).rglob("*") if path.is_file())
     return map_style.batches(task, len(paths), partial(_open, paths))
 

@@ -1,7 +1,7 @@
-"""Without a store, with a recipe: every patch begins with its JPEG and draws a degradation of its own.
+"""No store, with a recipe: every patch starts from its JPEG and draws its own degradation.
 
-As Real-ESRGAN's data loader does it: decode, cut a random crop, degrade it, cut the patch out of what came. `variant`
-is the edge of that crop in px: 400, as there, or 512, the whole HR image. All of it by the generator's own functions
+As in Real-ESRGAN's data loader: decode, crop at random, degrade, cut the patch from the result. `variant` is the edge
+of the crop in px: 400, as there, or 512, the whole HR image. All steps are the generator's own functions
 (`benchmarks/degrade_photo.py`).
 """
 
@@ -19,11 +19,11 @@ RECIPE = "realesrgan"
 
 
 def prepare(task: Task) -> None:
-    """There is nothing to make."""
+    """Nothing to prepare."""
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Endless batches."""
+    """Yield batches without end."""
     paths = sorted(path for path in Path(task.photos).rglob("*") if path.is_file())
     return map_style.batches(task, len(paths), partial(_open, paths, int(task.variant)))
 

@@ -1,7 +1,4 @@
-"""This project's loader. The only module here that imports the project.
-
-The store is a folder of shards that `shardgen generate` made.
-"""
+"""This project's loader over shards of `shardgen generate`; the only module here that imports the project."""
 
 from collections.abc import Iterator
 from typing import Literal, cast
@@ -13,18 +10,18 @@ _ENDLESS = 10**9
 
 
 def prepare(task: Task) -> None:
-    """The benchmark itself runs the generator, before any way is prepared."""
+    """Nothing to prepare: the benchmark runs the generator."""
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Endless batches."""
+    """Yield batches without end."""
     with make_loader(task) as loader:
         for batch in loader.steps(0, _ENDLESS):
             yield batch.hr, batch.input
 
 
 def make_loader(task: Task) -> srshards.PatchLoader:
-    """The loader of the task's batches."""
+    """Return the loader of the task's batches."""
     return srshards.PatchLoader(
         srshards.open(task.store),
         task.patch,
@@ -32,10 +29,10 @@ def make_loader(task: Task) -> srshards.PatchLoader:
         input=cast(Literal["lr", "up"], task.input),
         workers=task.workers,
         patches_per_sample=task.crops,
-        augment=task.variant == "turned",  # no peer turns its patches
+        augment=task.variant == "augmented",  # no peer augments
     )
 
 
 def samples_per_epoch(task: Task) -> int:
-    """Triplets of the training split."""
+    """Return the number of triplets in the training split."""
     return len(srshards.open(task.store).train)

@@ -1,4 +1,4 @@
-"""Loose PNG files, one per image, decoded whole by OpenCV for every patch."""
+"""Loose PNG files, one per image, decoded completely by OpenCV for every patch."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,15 +10,13 @@ from benchmarks.peers.task import Batch, Pixels, Task, pairs
 
 def prepare(task: Task) -> None:
     """`000000.hr.png`, `000000.input.png`, ..."""
-    if not task.is_prepared():
-        for index, pair in enumerate(pairs(task)):
-            for name, image in zip(("hr", "input"), pair, strict=True):
-                (task.folder / f"{index:06d}.{name}.png").write_bytes(encode_png(image))
-        task.mark_prepared()
+    for index, pair in enumerate(pairs(task)):
+        for name, image in zip(("hr", "input"), pair, strict=True):
+            (task.folder / f"{index:06d}.{name}.png").write_bytes(encode_png(image))
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Endless batches."""
+    """Yield batches without end."""
     count = len(list(task.folder.glob("*.hr.png")))
     return map_style.batches(task, count, partial(_open, task))
 

@@ -1,4 +1,4 @@
-"""What every way gets: where the triplets are and what batches are to be made of them."""
+"""What every case receives: the location of the triplets, and the batches to deliver."""
 
 import json
 import random
@@ -18,10 +18,10 @@ SCALE = 4
 
 @dataclass(frozen=True)
 class Task:
-    """One way's work. Sizes in px; `input` is `up` (as large as HR) or `lr`; `variant` means what its module says.
+    """One case's work. Sizes in px; `input` is `up` (as large as HR) or `lr`; the case's module defines `variant`.
 
-    `triplets` has `hr.npy`, `up.npy` and `lr.npy`, N x size x size x 3 uint8 RGB each; `photos` the JPEGs that they
-    were made of; `store` is the way's own folder.
+    `triplets` contains `hr.npy`, `up.npy` and `lr.npy`, N x size x size x 3 uint8 RGB each; `photos` their source
+    JPEGs; `store` is the case's own folder.
     """
 
     store: str
@@ -39,41 +39,34 @@ class Task:
 
     @classmethod
     def from_json(cls, text: str) -> "Task":
-        """FFCV and others may run on an older Python than the benchmark, so: plain JSON."""
+        """Read a task from JSON, because FFCV and others may need an older Python than the benchmark."""
         given = json.loads(text)
         return cls(**{field.name: given[field.name] for field in fields(cls)})
 
     @property
     def folder(self) -> Path:
-        """The way's own folder, which is there afterwards."""
+        """The case's own folder, created if necessary."""
         path = Path(self.store)
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def is_prepared(self) -> bool:
-        return (Path(self.store) / "prepared").exists()
-
-    def mark_prepared(self) -> None:
-        """The last thing that `prepare` does: a store without the mark is written again."""
-        (self.folder / "prepared").touch()
-
 
 def open_triplets(task: Task) -> tuple[Pixels, Pixels]:
-    """HR and input images, N x size x size x 3 uint8 each, mapped read-only."""
+    """Return HR and input images, N x size x size x 3 uint8 each, mapped read-only."""
     folder = Path(task.triplets)
     hr, small = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("hr", task.input))
     return hr, small
 
 
 def pairs(task: Task) -> Iterator[tuple[Pixels, Pixels]]:
-    """HR and input image of each triplet in turn, as ordinary arrays."""
+    """Yield HR and input image of each triplet as ordinary arrays."""
     hr, small = open_triplets(task)
     for index in range(len(hr)):
         yield np.array(hr[index]), np.array(small[index])
 
 
 def cut(task: Task, hr: Pixels, small: Pixels) -> tuple[Pixels, Pixels]:
-    """The same window of both images at a random place on whole LR px, as views."""
+    """Return the same window of both images, at a random position in whole LR px, as views."""
     patch, ratio = task.patch, hr.shape[0] // small.shape[0]
     top, left = (SCALE * random.randrange((edge - patch) // SCALE + 1) for edge in hr.shape[:2])
     y, x, q = top // ratio, left // ratio, patch // ratio

@@ -1,7 +1,7 @@
-"""WebDataset: tars read from front to back, shards drawn at random, a shuffle buffer, `WebLoader` with workers.
+"""WebDataset: tars read sequentially, shards drawn at random, a shuffle buffer, `WebLoader` with workers.
 
-Variants: `raw` (npy members, whose pixels are looked at without a copy) and `png` (`decode("rgb8")`). The tars have HR
-and input images only. `resampled=True` has no epochs, so nothing starts again.
+Variants: `raw` (npy members, viewed without a copy) and `png` (`decode("rgb8")`). The tars contain HR and input images
+only. `resampled=True` has no epochs, so nothing is restarted.
 """
 
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-import torch
 
+from benchmarks.peers.map_style import cut_tensors
 from benchmarks.peers.pictures import encode_png
-from benchmarks.peers.task import Batch, Pixels, Task, cut, open_triplets, pairs
+from benchmarks.peers.task import Batch, Pixels, Task, open_triplets, pairs
 
 _SAMPLES_PER_SHARD = 50
 _SHUFFLE = 100  # samples in the buffer of each worker
@@ -23,19 +23,16 @@ _NPY_HEADER_BYTES = 128
 
 def prepare(task: Task) -> None:
     """`shard-000000.tar`, ... with `hr` and `input` images."""
-    if task.is_prepared():
-        return
     wds: Any = import_module("webdataset")
     pattern = str(task.folder / "shard-%06d.tar")
     with wds.ShardWriter(pattern, maxcount=_SAMPLES_PER_SHARD, verbose=0) as writer:
         for index, (hr, small) in enumerate(pairs(task)):
             encode, kind = (encode_png, "png") if task.variant == "png" else (_npy, "npy")
             writer.write({"__key__": f"{index:06d}", f"hr.{kind}": encode(hr), f"input.{kind}": encode(small)})
-    task.mark_prepared()
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Endless batches."""
+    """Yield batches without end."""
     wds: Any = import_module("webdataset")
     urls = sorted(map(str, task.folder.glob("*.tar")))
     data = wds.WebDataset(urls, resampled=True, shardshuffle=False).shuffle(_SHUFFLE)
@@ -48,8 +45,7 @@ def batches(task: Task) -> Iterator[Batch]:
 
 
 def _cut(task: Task, images: tuple[Pixels, Pixels]) -> Batch:
-    hr, small = cut(task, *images)
-    return torch.from_numpy(np.ascontiguousarray(hr)), torch.from_numpy(np.ascontiguousarray(small))
+    return cut_tensors(task, *images)
 
 
 def _cut_npy(task: Task, shapes: list[tuple[int, ...]], members: tuple[bytes, bytes]) -> Batch:

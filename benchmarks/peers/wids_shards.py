@@ -18,8 +18,6 @@ _SAMPLES_PER_SHARD = 50
 
 def prepare(task: Task) -> None:
     """`shard-000000.tar`, ... with `KEY.hr.raw` and `KEY.input.raw`."""
-    if task.is_prepared():
-        return
     shard: list[tuple[Pixels, Pixels]] = []
     for index, pair in enumerate(pairs(task)):
         if index and index % _SAMPLES_PER_SHARD == 0:
@@ -27,11 +25,10 @@ def prepare(task: Task) -> None:
             shard.clear()
         shard.append(pair)
     _write(task.folder / "shard-last.tar", shard)
-    task.mark_prepared()
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Endless batches."""
+    """Yield batches without end."""
     return map_style.batches(task, sum(shard["nsamples"] for shard in _shards(task)), partial(_open, task))
 
 

@@ -1,7 +1,7 @@
 """This project's three ways of feeding the trainer's own step: the stream, resident samples, one batch repeated.
 
-Settings are the trainer's defaults: what `python -m trainer` does between two looks at the losses, without the
-validations. One batch repeated needs no data at all, so it is the ceiling.
+Settings are the trainer's defaults: what `python -m trainer` does between two log lines, without validation. One batch
+repeated needs no data, so it is the ceiling.
 """
 
 from collections.abc import Iterator
@@ -26,26 +26,26 @@ _ENDLESS_STEPS = 1_000_000
 
 
 def measure_ours(task: Task) -> dict[str, Any]:
-    """Steps, seconds, seconds of waiting, peak memory; with one batch also the time of its kernels.
+    """Return steps, seconds, seconds of waiting, peak memory; with one batch also the time of its kernels.
 
-    `wait_s` is the trainer's own account, which is in a run's journal; `taking_s` is all that the training process
-    spends on taking batches, whoever keeps account of it.
+    `wait_s` is what the trainer itself counts, as in a run's journal; `taking_s` is all the time that the training
+    process spends on taking batches.
     """
     limit_threads()
-    torch.backends.cudnn.benchmark = True  # as trainer.training.run.train has it
+    torch.backends.cudnn.benchmark = True  # as in trainer.training.run.train
     plan = _plan(task)
     learner = make_learner(plan)
     taken = plan.loader.steps(0, plan.total_steps)
-    batches = Timed(_repeated(taken) if task.way == ONE_BATCH else taken)
+    batches = Timed(_repeated(taken) if task.case == ONE_BATCH else taken)
     steps = iter(range(_ENDLESS_STEPS))
 
     def step() -> torch.Tensor:
         return learner.step(next(steps), batches)
 
     accounts = {"wait_s": lambda: plan.loader.wait_s, "taking_s": lambda: batches.seconds}
-    window = window_for(plan.device, task.seconds, _ready(plan, task) if task.way == STREAM else 0)
+    window = window_for(plan.device, task.seconds, _ready(plan, task) if task.case == STREAM else 0)
     found = {"precision": str(plan.precision), **measure_steps(step, window, plan.device, accounts)}
-    if task.way == ONE_BATCH:
+    if task.case == ONE_BATCH:
         found["kernels"] = measure_kernels(
             plan.spec, task.batch, task.patch // plan.folder.scale, plan.precision, step, plan.device
         )
@@ -59,20 +59,20 @@ def _plan(task: Task) -> Plan:
         steps=_ENDLESS_STEPS,
         batch_size=task.batch,
         patch_size=task.patch,
-        workers=0 if task.way == ONE_BATCH else task.workers,
-        resident=task.way == RESIDENT,
+        workers=0 if task.case == ONE_BATCH else task.workers,
+        resident=task.case == RESIDENT,
         device=task.device,
     )
     return checked_plan(config, open_shards(config.shards))
 
 
 def _repeated(batches: Iterator[PatchBatch]) -> Iterator[PatchBatch]:
-    """The first batch for ever, in memory of its own."""
+    """Yield a copy of the first batch without end."""
     first = next(batches)
     return repeat(PatchBatch(first.hr.clone(), first.input.clone(), ()))
 
 
 def _ready(plan: Plan, task: Task) -> int:
-    """Batches that may lie in the ring when the window begins, as if they had cost nothing."""
+    """Return how many batches may be ready in the ring when the window begins."""
     num_bytes = 3 * task.batch * (task.patch**2 + (task.patch // plan.folder.scale) ** 2)
     return plan.loader.memory_bytes // num_bytes
