@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from benchmarks import bench_scale
 from benchmarks.bench_scale import Figure, growth
 from benchmarks.scale_cache import hit_rates
-from benchmarks.scale_folders import SAMPLES_PER_SHARD, config_for, synthetic_plans, make_folder
+from benchmarks.scale_folders import SAMPLES_PER_SHARD, config_for, make_folder, synthetic_plans
 from shardgen.generate.inventory import take_inventory
 from srshards.shards.opening import open_shards
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import stream_measure, stream_plot, stream_run, stream_cases
+from benchmarks import stream_cases, stream_measure, stream_plot, stream_run
 from benchmarks.peers import map_style, png_files, task, torch_loader
 from benchmarks.peers.task import Task
-from benchmarks.stream_measure import CopyOut, Counted, Window, check
 from benchmarks.report import Ratio
+from benchmarks.stream_measure import CopyOut, Counted, Window, check
 
 
 @pytest.fixture
