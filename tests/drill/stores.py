@@ -48,7 +48,10 @@ def break_stores(session: Session) -> None:
                 bucket.proxy.break_next(fault, method, key, times, skip=session.rng.randrange(3))
                 _judge(session, bucket, what, whole, fails=times > 1)
     once, for_good = (sum(goes_on == kind for _, goes_on in done_here) for kind in (False, True))
-    session.tally.note = f"of {len(KINDS)} faults when reading or writing, {once} were injected once, {for_good} until the command gave up"
+    session.tally.note = (
+        f"of {len(KINDS)} faults when reading or writing, {once} were injected once, "
+        f"{for_good} until the command gave up"
+    )
 
 
 def _judge(session: Session, bucket: Bucket, what: str, whole: Path, fails: bool) -> None:
