@@ -21,7 +21,7 @@ OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if 
 # Otherwise make would ignore a misspelt setting.
 NAMES := PYTHON VENV SCALES OUTPUT INPUT SIZE SAMPLE METHOD CODEC DEGRADATION VARIANTS WORKERS EXCLUDE
 UNKNOWN := $(foreach name,$(filter-out $(NAMES) SHELL,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)=))
-$(if $(strip $(UNKNOWN)),$(error unknown setting: $(strip $(UNKNOWN)) Known settings: $(NAMES)))
+$(if $(strip $(UNKNOWN)),$(error unknown setting $(strip $(UNKNOWN)); the settings are $(NAMES)))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo shards test test-scale lint format bench bench-gpu bench-scale drill completion clean
