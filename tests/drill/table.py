@@ -1,5 +1,6 @@
 """The results of the drill as a Markdown page."""
 
+from textwrap import fill
 from typing import Any
 
 _HEAD = """# Fault injection
@@ -45,12 +46,16 @@ def page(results: dict[str, dict[str, Any]], machine: str) -> str:
         cells = [f"{found[name]:,}" for name in _COLUMNS]
         rows.append(" | ".join([f"| {found['fault']}", *cells, f"{found['seconds']:,.0f} |"]))
     seeds = ", ".join(f"`{name}` {found['seed']}" for name, found in results.items())
-    notes = [f"- {found['fault']}: {found['note']}" for found in results.values() if found["note"]]
+    notes = [_wrapped(f"- {found['fault']}: {found['note']}", "  ") for found in results.values() if found["note"]]
     failures = [f"- {failure}" for found in results.values() for failure in found["failures"]]
-    parts = [_HEAD, "\n".join(rows), "", f"{machine}. Seeds of the random choices: {seeds}.", ""]
+    parts = [_HEAD, "\n".join(rows), "", _wrapped(f"{machine}. Seeds of the random choices: {seeds}."), ""]
     parts += [*notes, ""] if notes else []
     parts += ["## Failures", "", *failures, ""] if failures else []
     return "\n".join(parts)
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    return fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def summary(name: str, found: dict[str, Any]) -> str:
