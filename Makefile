@@ -1,55 +1,55 @@
-# The main job and the tests, from nothing but Python >= 3.10 and make.
+# Generation, training and tests, with nothing but Python >= 3.10 and make installed.
 
 PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 
-# What `make shards` makes, and from what.
+# Input and output of `make shards`.
 SCALES  ?= 4
 OUTPUT  ?= shards
 INPUT   ?= $(if $(wildcard OST),OST,$(SAMPLES))
 SAMPLES := build/sample_photos
-# What `make demo` makes, in about two minutes on 2 quiet cores.
+# Output folder of `make demo`, which takes about two minutes on 2 quiet cores.
 DEMO    := build/demo
-# Each of these is passed on only when it is named.
+# Each option is passed on only if it is set.
 OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(METHOD),--method $(METHOD)) \
            $(if $(CODEC),--codec $(CODEC)) $(if $(DEGRADATION),--degradation $(DEGRADATION)) \
            $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(WORKERS),--workers $(WORKERS)) \
            $(if $(EXCLUDE),--exclude "$(EXCLUDE)")
 
-# A misspelt name would be passed over, and the run would not be the one that was wanted.
+# Otherwise make would ignore a misspelt setting.
 NAMES := PYTHON VENV SCALES OUTPUT INPUT SIZE SAMPLE METHOD CODEC DEGRADATION VARIANTS WORKERS EXCLUDE
 UNKNOWN := $(foreach name,$(filter-out $(NAMES) SHELL,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)=))
-$(if $(strip $(UNKNOWN)),$(error No such setting: $(strip $(UNKNOWN)) There are $(NAMES)))
+$(if $(strip $(UNKNOWN)),$(error unknown setting $(strip $(UNKNOWN)); the settings are $(NAMES)))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo shards test test-scale lint format bench bench-gpu bench-scale drill completion clean
 
-help: ## Say what there is
+help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  e.g. make shards INPUT=~/photos SCALES="2 4" SIZE=512 SAMPLE=0.1 METHOD=cubic CODEC=npy WORKERS=8 OUTPUT=shards'
 
 install: $(STAMP) ## Create .venv and install the project into it
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one: make PYTHON=python3.12")'
-	@echo "Installing into $(VENV): PyTorch and all else, some minutes the first time."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is required; pass its name, e.g. make PYTHON=python3.12")'
+	@echo "Installing all dependencies, including PyTorch, into $(VENV). This takes several minutes the first time."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
-	@# Only the tests need it, and they do without its requirement torchvision, which has to be the build that goes with
-	@# the PyTorch here.
+	@# Only the tests need spandrel. Its requirement torchvision is omitted: it would have to match the PyTorch build, and
+	@# the tests do not use it.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps spandrel
 	@touch $@
 
 .PHONY: photos
 photos: $(STAMP)
 ifeq ($(INPUT),$(SAMPLES))
-	@echo "No INPUT= and no ./OST: taking the colour photographs that scikit-image carries."
+	@echo "INPUT= is not set and ./OST does not exist: using the colour photographs of scikit-image."
 	@$(BIN)/python -m shardgen.sample_photos $(SAMPLES)
 endif
 
-demo: $(STAMP) ## Sample photos to shards, a short training, its evaluation, one enlarged photo
+demo: $(STAMP) ## Sample photos to shards, a short training run, its evaluation, an upscaled photo
 	@$(BIN)/python -m shardgen.sample_photos $(SAMPLES)
 	@echo; echo "1. Shards: tiles of 256 px, LR by area"
 	@$(BIN)/python -m shardgen generate -i $(SAMPLES) -o $(DEMO)/shards -s 4 --fit tile --size 256 --tile-step 128 \
@@ -58,56 +58,56 @@ demo: $(STAMP) ## Sample photos to shards, a short training, its evaluation, one
 	@rm -rf $(DEMO)/runs/demo
 	@$(BIN)/python -m trainer --shards $(DEMO)/shards/scale_4x --model ultra_lite --steps 1000 --val-every 250 \
 	    --out $(DEMO)/runs --run demo
-	@echo; echo "3. Evaluation on the photo that was kept out of training"
+	@echo; echo "3. Evaluation on the validation photo"
 	@$(BIN)/python -m trainer evaluate --weights $(DEMO)/runs/demo/best.pth --shards $(DEMO)/shards/scale_4x
-	@echo; echo "4. That photo, enlarged"
+	@echo; echo "4. The validation photo, upscaled"
 	@$(BIN)/python -m trainer upscale --weights $(DEMO)/runs/demo/best.pth $(SAMPLES)/food/coffee.png -o $(DEMO) --compare
 
-shards: photos ## Make shards of the photos in INPUT (./OST, or sample photos) for SCALES="2 4"
+shards: photos ## Generate shards from the photos in INPUT (default: ./OST, or sample photos), e.g. SCALES="2 4"
 	@$(BIN)/python -m shardgen generate -i "$(INPUT)" -o "$(OUTPUT)" -s $(SCALES) $(OPTIONS) --auto
 
-# The tests open the reports in a real Chromium: this machine's, Debian's where it may be installed, else Playwright's.
+# The tests open the reports in Chromium: an installed one, else Debian's package (as root), else Playwright's.
 .PHONY: browser
 browser: $(STAMP)
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
 	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	    echo "Installing Chromium, which the tests of the reports open."; \
+	    echo "Installing Chromium for the tests of the reports."; \
 	    apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	  else $(BIN)/python -m playwright install chromium; fi
 
-# Two at a time, however many cores there are: some start servers, clusters and groups of processes of their own.
+# Two workers for any number of cores, because some tests start servers, clusters and process groups.
 test: $(STAMP) browser ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-scale: $(STAMP) ## Run the long test of the Ray engine: nodes die again and again, photos and shards in a store
+test-scale: $(STAMP) ## Run the long test of the Ray engine, with nodes that die and data in an object store
 	$(BIN)/python -m pytest -s tests/scale
 
-drill: $(STAMP) ## Do every fault as often as docs/drill.md says, in an hour or more; exit code 1 if one of them does harm
+drill: $(STAMP) ## Inject every fault of docs/drill.md (takes over an hour); exit code 1 if any has harmful effects
 	$(BIN)/python -m tests.drill -o docs/drill.md
 
-lint: $(STAMP) ## Check style, format, types and the direction of imports; changes nothing
+lint: $(STAMP) ## Check style, format, types and import directions, without changes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(STAMP) ## Put the code into its format
+format: $(STAMP) ## Format the code and apply automatic lint fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: photos ## Measure the generator on the photos in INPUT (results in benchmarks/results)
+bench: photos ## Benchmark generation on the photos in INPUT (results in benchmarks/results)
 	$(BIN)/python -m benchmarks.bench_generate --photos "$(INPUT)"
 	$(BIN)/python -m benchmarks.bench_plan --photos "$(INPUT)"
 
-bench-gpu: photos ## Measure training on a GPU: the stream, resident samples, the ceiling (results in benchmarks/results)
+bench-gpu: photos ## Benchmark training on a GPU: loading, resident samples, upper bound (results in benchmarks/results)
 	$(BIN)/python -m benchmarks.bench_gpu --photos "$(INPUT)"
 
-bench-scale: $(STAMP) ## Measure how time and memory grow with the work: millions of photos, 100,000 shards, 10^9 samples
+bench-scale: $(STAMP) ## Benchmark scaling of time and memory: millions of photos, 100,000 shards, 10^9 samples
 	$(BIN)/python -m benchmarks.bench_scale
 
-# Scripts that ask the commands themselves; click makes them.
+# Completion scripts generated by click, which call the commands.
 COMPLETION := $(abspath $(VENV))/completion
-completion: $(STAMP) ## Say how to have bash, zsh or fish complete the words of shardgen and trainer
+completion: $(STAMP) ## Show how to enable completion of shardgen and trainer in bash, zsh or fish
 	@mkdir -p $(COMPLETION)
 	@activate=activate; case "$${SHELL##*/}" in \
 	  zsh) shell=zsh; file="~/.zshrc, below compinit" ;; \
@@ -116,11 +116,11 @@ completion: $(STAMP) ## Say how to have bash, zsh or fish complete the words of 
 	esac; \
 	_SHARDGEN_COMPLETE=$${shell}_source $(BIN)/shardgen > $(COMPLETION)/shardgen.$$shell && \
 	_TRAINER_COMPLETE=$${shell}_source $(BIN)/trainer > $(COMPLETION)/trainer.$$shell && \
-	echo "# Put these lines into $$file:" && \
+	echo "# Add these lines to $$file:" && \
 	echo "source '$(COMPLETION)/shardgen.$$shell'" && echo "source '$(COMPLETION)/trainer.$$shell'" && \
-	echo "# They complete the commands that are on the PATH, e.g. after:" && \
+	echo "# Completion works for commands on the PATH, e.g. after:" && \
 	echo "source '$(abspath $(BIN))/$$activate'"
 
-clean: ## Remove what make and python -m build made, except shards: .venv, build, dist and caches
+clean: ## Remove build outputs except shards: .venv, build, dist and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -221,7 +221,7 @@ def test_make_completion_prints_lines_that_work(shell: str, file: str, tmp_path:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     environment |= {"SHELL": f"/usr/bin/{shell}", "PYTHONPATH": str(ROOT)}
     said = run_text(["make", "--silent", "completion", f"VENV={venv}"], environment)
-    assert f"Put these lines into {file}" in said
+    assert f"Add these lines to {file}" in said
     lines = [line for line in said.splitlines() if line.startswith("source ")]
     scripts = [Path(shlex.split(line)[1]) for line in lines[:2]]
     assert [script.name for script in scripts] == [f"shardgen.{shell}", f"trainer.{shell}"]

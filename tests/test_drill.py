@@ -1,4 +1,4 @@
-"""The drill, a few times each: whatever goes wrong, nothing is lost, half-written, wrong in silence or a traceback."""
+"""A few cases of each fault: no sample is lost, no partial file remains, no error is silent, nothing crashes."""
 
 import json
 import random
@@ -53,13 +53,13 @@ def test_harm_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert session.tally.is_clean != believes and session.tally.silent == 2 * believes, session.tally
 
 
-def test_the_table_says_what_must_not_be() -> None:
+def test_the_page_lists_failures() -> None:
     tally = Tally(times=2, recovered=1, samples_lost=3, failures=["case 1: samples_lost: x is missing"])
     found = {"fault": "a fault", "seed": 7, "seconds": 1.0, **tally.as_dict(), "clean": tally.is_clean}
     assert not tally.is_clean and "NOT CLEAN" in summary("x", found)
     text = page({"x": found}, "a machine")
     assert "| a fault | 2 | 1 | 0 | 0 | 3 | 0 | 0 | 0 | 1 |" in text and "`x` 7" in text
-    assert "## What must not be" in text and "- case 1: samples_lost: x is missing" in text
+    assert "## Failures" in text and "- case 1: samples_lost: x is missing" in text
 
 
 def test_a_line_that_dies_is_a_failure_that_names_its_case(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import pytest
@@ -180,7 +181,7 @@ def test_storage_is_what_was_measured(codec: str) -> None:
 @pytest.mark.parametrize("method", ["nearest", "linear", "cubic", "area", "lanczos", "matlab"])
 def test_methods_are_what_was_measured(method: str) -> None:
     default = " (default)" if method == "cubic" else ""
-    _, psnr, ms, *_ = cells("What to choose", f"| `{method}`{default} |")
+    _, psnr, ms, *_ = cells("Choosing options", f"| `{method}`{default} |")
     assert psnr == f"{results('choices')['methods'][method]['mean']:.2f} dB"
     (cost,) = (
         cost
@@ -196,10 +197,10 @@ def test_methods_are_what_was_measured(method: str) -> None:
         ("| **`shardgen`, `npy`** ", "npy 4x"),
         ("| `shardgen`, `png` ", "png 4x"),
         ("| `shardgen`, `webp` ", "webp 4x"),
-        ("| bare floor: ", "floor 4x"),
-        ("| bare floor, flushed ", "floor+fsync 4x"),
-        ("| the usual script, `multi", "PNG script, pool"),
-        ("| the usual script, one ", "PNG script, one process"),
+        ("| minimal pipeline: ", "floor 4x"),
+        ("| minimal pipeline, flushed ", "floor+fsync 4x"),
+        ("| a typical script, `multi", "PNG script, pool"),
+        ("| a typical script, one ", "PNG script, one process"),
         ("| img2dataset, PNG", "img2dataset png"),
         ("| img2dataset, JPEG", "img2dataset jpg"),
     ],
@@ -208,6 +209,40 @@ def test_rates_of_generating_are_what_was_measured(start: str, way: str) -> None
     rate = results("generate")["cases"][way]["photos_per_second"]["work"]
     expected = f"{rate['median']:.0f} ({rate['min']:.0f}\u2013{rate['max']:.0f})"
     assert cells("Speed", start)[1].replace("*", "") == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "peers", "digits"),
+    [
+        ("| JPEG decoded", ("online",), 0),
+        ("| LMDB", ("LMDB raw", "WebDataset raw", "wids raw", "litdata raw", "MosaicML raw", "Arrow raw"), 1),
+        ("| memory-mapped", ("PyTorch, batch", "PyTorch, samples"), 1),
+        ("| FFCV", ("FFCV raw",), 2),
+    ],
+)
+def test_rates_of_data_loading_are_what_was_measured(start: str, peers: tuple[str, ...], digits: int) -> None:
+    rates = {name: case["patches_per_second"] for name, case in results("stream")["cases"].items()}
+    ours, expected, ours_expected = rates["ours npy, up, 2 workers"], [], []
+    for touch in ("untouched", "copied"):
+        fastest_peer = [max(row) for row in zip(*(rates[peer][touch]["rounds"] for peer in peers), strict=True)]
+        ratios = [top / peer for top, peer in zip(ours[touch]["rounds"], fastest_peer, strict=True)]
+        times = f"{median(ratios):.{digits}f}\u00d7 ({min(ratios):.{digits}f}\u2013{max(ratios):.{digits}f})"
+        expected += [spread_text(rates[peers[0]][touch]), times]
+        ours_expected += [spread_text(ours[touch]), ""]
+    assert cells("Speed", start)[1:] == expected
+    assert [cell.replace("*", "") for cell in cells("Speed", "| **`npy` shards**")[1:]] == ours_expected
+
+
+def spread_text(rate: dict[str, float]) -> str:
+    return f"{rate['median']:,.0f} ({rate['min']:,.0f}\u2013{rate['max']:,.0f})"
+
+
+def test_the_first_figures_are_those_of_the_table() -> None:
+    introduction = " ".join(ENGLISH[0].text.split())
+    ours, online = cells("Speed", "| **`npy` shards**")[1].replace("*", ""), cells("Speed", "| JPEG decoded")[1:]
+    for cell in (ours, *online[:2], online[3]):
+        middle, spread = re.fullmatch(r"([\d,]+)\u00d7? \((\S+)\)", cell).groups()
+        assert middle in introduction and spread in introduction, cell
 
 
 @pytest.mark.parametrize("model", ["ultra_lite", "lite", "standard"])
@@ -225,6 +260,6 @@ def test_planning_is_what_was_measured() -> None:
     found = results("plan")
     worst = {check["name"]: check["worst"] for check in found["checks"]}
     plan = f"{found['plan']['total_s']['max']:.1f} s and {found['plan']['peak_rss_bytes']['max'] / 1e6:.0f} MB"
-    start = f"{found['start']['shards']:,} finished shards {found['start']['up_to_date_s']['max']:.2f} s"
-    worker = f"a worker {worst['worker, peak resident MB']:.0f} MB"
-    assert f"Planning 1,000,000 photos takes {plan}, starting over {start}, {worker}" in text
+    start = f"{found['start']['shards']:,} finished shards takes {found['start']['up_to_date_s']['max']:.2f} s"
+    worker = f"a worker uses {worst['worker, peak resident MB']:.0f} MB"
+    assert f"Planning 1,000,000 photos takes {plan}, a start with {start}, and {worker}" in text

@@ -1,4 +1,4 @@
-"""python -m tests.drill: every fault, counted. Exit code 1 when anything happened that must not."""
+"""python -m tests.drill: inject every fault and count the outcomes. Exit code 1 if there is any failure."""
 
 import json
 import platform
@@ -16,23 +16,25 @@ from tests.drill.table import page, summary
 
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--only", multiple=True, type=Choice(LINES), help="Do this line alone; may be repeated.")
-@click.option("--table", is_flag=True, help="Do nothing, but put together the results that there are.")
-@click.option("--short", is_flag=True, help="A few times each, as the tests do.")
-@click.option("--share", type=float, default=1.0, show_default=True, help="Of the whole drill's counts.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all random moments.")
+@click.option("--only", multiple=True, type=Choice(LINES), help="Run only this fault; may be repeated.")
+@click.option("--table", is_flag=True, help="Run nothing, only build the page from the stored results.")
+@click.option("--short", is_flag=True, help="Run a few cases of each fault, as the tests do.")
+@click.option("--share", type=float, default=1.0, show_default=True, help="Share of the complete number of cases.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random choices.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("build/drill.json"),
     show_default=True,
-    help="Where each line's result is kept, so that lines can be done one by one.",
+    help="File with the results of all faults, which may be run one by one.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The page with the table.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write the Markdown page to."
+)
 def main(
     only: tuple[str, ...], table: bool, short: bool, share: float, seed: int, results: Path, output: Path | None
 ) -> None:
-    """Do every fault, and put all results that there are into one table.
+    """Inject every fault, and list all stored results in one table.
 
     \b
     Examples:
@@ -54,7 +56,7 @@ def main(
 
 
 def _keep(results: Path, name: str, found: dict[str, object]) -> None:
-    """Beside the other lines' results, which another process may have written meanwhile."""
+    """Add a result to those of the other faults, which another process may have written meanwhile."""
     results.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(results.read_text()) if results.exists() else {}
     results.write_text(json.dumps({**known, name: found}, indent=2) + "\n")

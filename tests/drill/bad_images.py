@@ -66,7 +66,9 @@ def mutate_images(session: Session) -> None:
         session.fail(kind, message)
     session.tally.named, session.tally.harmless = manifest["failures"], manifest["samples"]
     slowest = max(map(float, (session.scratch / "seconds").read_text().split()))
-    session.tally.note = f"the slowest took {slowest:.2f} s of at most {_HANG_S:.0f}; harmless: decoded, equally twice"
+    session.tally.note = (
+        f"the slowest took {slowest:.2f} s (limit: {_HANG_S:.0f} s); harmless: decoded twice to the same pixels"
+    )
     shutil.rmtree(photos)
 
 

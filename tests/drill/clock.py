@@ -40,7 +40,7 @@ def set_back(session: Session) -> None:
     assert run_warm(*training, whole).code == 0
     undisturbed = hashes(whole / "g")
 
-    def made_at_another_time(seconds: float) -> Iterator[Problem]:
+    def shards_with_other_timestamps(seconds: float) -> Iterator[Problem]:
         shutil.copytree(whole / "g", session.scratch / "g")
         touch(session.scratch / "g", seconds)
         done = run_warm(*generate, session.scratch / "g")
@@ -48,13 +48,13 @@ def set_back(session: Session) -> None:
             yield "silent", f"sound shards were made again: {done}"
         yield from differences(session.scratch / "g", undisturbed)
 
-    def a_clock_that_is_set_back(seconds: float) -> Iterator[Problem]:
+    def clock_set_back_during_generate(seconds: float) -> Iterator[Problem]:
         done = run_warm(*generate, session.scratch / "g", prepare=(set_clock_back, (seconds,)))
         if done.code or done.crash:
             yield "crashed", f"{done}"
         yield from differences(session.scratch / "g", undisturbed)
 
-    def another_photo(seconds: float) -> Iterator[Problem]:
+    def photo_replaced_by_an_older_one(seconds: float) -> Iterator[Problem]:
         shutil.copytree(whole / "g", session.scratch / "g")
         photo = session.rng.choice(sorted(photos.rglob("*.jpg")))
         before, times = photo.read_bytes(), photo.stat()
@@ -76,7 +76,7 @@ def set_back(session: Session) -> None:
             path.write_bytes(data)
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
-    def resumed_at_another_time(seconds: float) -> Iterator[Problem]:
+    def resume_with_other_timestamps(seconds: float) -> Iterator[Problem]:
         stopped = ("--out", session.scratch / "g")
         first = run_warm(*training[:-1], *stopped, prepare=(_stop_after, (4,)))
         touch(session.scratch / "g", seconds)
@@ -87,17 +87,19 @@ def set_back(session: Session) -> None:
             yield from other_training(session.scratch / "g" / "r", whole / "r")
 
     kinds: tuple[Callable[[float], Iterator[Problem]], ...] = (
-        made_at_another_time,
-        another_photo,
-        resumed_at_another_time,
-        a_clock_that_is_set_back,
+        shards_with_other_timestamps,
+        photo_replaced_by_an_older_one,
+        resume_with_other_timestamps,
+        clock_set_back_during_generate,
     )
     for number in session.cases(lambda number: kinds[number % len(kinds)].__name__):
         seconds = session.rng.choice((-1, 1)) * session.rng.uniform(1, 30 * _YEAR_S)
         session.ended("recovered", kinds[number % len(kinds)](seconds))
         for name in ("g", "fresh"):
             shutil.rmtree(session.scratch / name, ignore_errors=True)
-    session.tally.note = f"by up to 30 years; in turn {', '.join(k.__name__.replace('_', ' ') for k in kinds)}"
+    session.tally.note = (
+        f"by up to 30 years; cases alternate between {', '.join(k.__name__.replace('_', ' ') for k in kinds)}"
+    )
 
 
 def _stop_after(steps: int) -> None:

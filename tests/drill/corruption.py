@@ -49,7 +49,7 @@ def corrupt(session: Session) -> None:
         session.begin_as(f"set {number % len(sets)}, {damage_folder(mine, session.rng)}")
         _judge(session, mine, sound, is_real=number % _REAL_EVERY == 0)
         shutil.rmtree(mine)
-    session.tally.note = f"every {_REAL_EVERY}th also through the trainer, with `--verify`, in a process of its own"
+    session.tally.note = f"every {_REAL_EVERY}th case also runs the trainer with `--verify` in a separate process"
 
 
 def _judge(session: Session, folder: Path, sound: str, is_real: bool) -> None:

@@ -48,7 +48,7 @@ def fill_up(session: Session) -> None:
     for number in session.cases(lambda number: ("generate", "training")[number % 2]):
         if not any(_is_full_in_time(session, disk, works[number % 2], attempt) for attempt in range(_TRIES)):
             session.fail("crashed", "the disk was never full in time")
-    session.tally.note = "a tmpfs that is filled; half of the times under `generate`, half under training"
+    session.tally.note = "a tmpfs that is filled, in half of the cases during `generate`, in the others during training"
 
 
 def _is_full_in_time(session: Session, disk: Path, work: _Work, attempt: int) -> bool:

@@ -70,7 +70,7 @@ def kill_saves(session: Session) -> None:
             problems = again(*given)
             session.ended("recovered", problems or other_training(output / "r", session.scratch / "runs" / "r"))
         shutil.rmtree(output, ignore_errors=True)
-    session.tally.note = f"{len(_OF_GENERATE) + len(_OF_TRAINING)} kinds of files x the moments {', '.join(PHASES)}"
+    session.tally.note = f"{len(_OF_GENERATE) + len(_OF_TRAINING)} kinds of files x the phases {', '.join(PHASES)}"
 
 
 def again(*words: object) -> list[Problem]:

@@ -41,7 +41,7 @@ def kill_training(session: Session) -> None:
         pid = _killed(given, out, share * train_s) if number % _REAL_EVERY else _real_killed(given, share * total_s)
         _resume(session, given, out, whole / "r", pid)
         shutil.rmtree(out, ignore_errors=True)
-    session.tally.note = f"an undisturbed run takes {total_s:.1f} s, {train_s:.1f} s of it after its start"
+    session.tally.note = f"an undisturbed run takes {total_s:.1f} s, {train_s:.1f} s of it after start-up"
 
 
 def _killed(words: tuple[object, ...], out: Path, seconds: float) -> int:

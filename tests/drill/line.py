@@ -1,4 +1,4 @@
-"""One line of the drill in a process of its own, so that a crash of what it drills is a result and not the end.
+"""Run one fault of the drill in a separate process, so that a crash is a result and does not end the drill.
 
 python -m tests.drill.line NAME TIMES SEED RESULT
 """
@@ -21,10 +21,10 @@ _LINE_TIMEOUT_S = 6 * 3600
 
 
 def drill_line(name: str, times: int, seed: int) -> dict[str, Any]:
-    """Do the line so often, and return its tally as a plain record with `fault`, `seed`, `seconds` and `clean`."""
+    """Run `times` cases, and return their tally as a dict with `fault`, `seed`, `seconds` and `clean`."""
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         scratch, result = Path(folder, "scratch"), Path(folder, "result.json")
-        Path(folder).chmod(0o755)  # a line changes to another user
+        Path(folder).chmod(0o755)  # no_permission changes to another user
         scratch.mkdir()
         words = map(str, (name, times, seed, scratch, result))
         start_s = time.monotonic()
@@ -40,7 +40,7 @@ def drill_line(name: str, times: int, seed: int) -> dict[str, Any]:
             tally = Tally(**json.loads(result.read_text()))
         else:
             case = (scratch / LAST_CASE).read_text() if (scratch / LAST_CASE).exists() else "before its first case"
-            died = f"{case}: the line ended with {done.returncode}: {done.stderr[-3000:]}"
+            died = f"{case}: the process exited with {done.returncode}: {done.stderr[-3000:]}"
             tally = Tally(crashed=1, failures=[died])
     line = LINES[name]
     return {"fault": line.fault, "seed": seed, "seconds": seconds, **tally.as_dict(), "clean": tally.is_clean}

@@ -95,7 +95,7 @@ def forbid(session: Session) -> None:
         if any(now.get(path) != digest for path, digest in before.items()):
             problems.append(("samples_lost", "something was changed or removed"))
         session.ended("named", problems)
-    session.tally.note = f"{len(cases)} commands, as user {_NOBODY} where the drill is run by root"
+    session.tally.note = f"{len(cases)} commands, run as user {_NOBODY} if the drill is run by root"
 
 
 def _give_to_nobody(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What came of a fault: how often it was done, how it ended, and what should never be."""
+"""Results of one fault: cases, outcomes and failures."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -8,11 +8,13 @@ MUST_BE_ZERO = ("samples_lost", "half_written", "silent", "crashed")
 
 @dataclass
 class Tally:
-    """Counts of one fault. Each time ends as `recovered` (the same bytes came out afterwards), `named` (a message, exit
-    code 1 or 2), `harmless` (nothing was wrong) or as a failure, which is told in words in `failures`.
+    """Counts of one fault.
 
-    `half_written`: files under their final name that are not whole, or temporary ones that stayed. `silent`: other
-    bytes or pixels than an undisturbed run's, and nobody said so. `crashed`: tracebacks, deaths by a signal, hangs.
+    Each case ends as `recovered` (the same bytes as an undisturbed run), `named` (an error message, exit code 1 or 2),
+    `harmless` (nothing was wrong) or as a failure, which `failures` describes.
+
+    `half_written`: incomplete files under their final name, or temporary files left behind. `silent`: bytes or pixels
+    that differ from those of an undisturbed run without any message. `crashed`: tracebacks, deaths by a signal, hangs.
     """
 
     times: int = 0
@@ -28,7 +30,7 @@ class Tally:
 
     @property
     def is_clean(self) -> bool:
-        """Whether the fault was done at all, and all is zero that must be."""
+        """Whether there was at least one case, and no failure."""
         ended = self.recovered + self.named + self.harmless
         return 0 < self.times <= ended and not self.failures and not any(getattr(self, n) for n in MUST_BE_ZERO)
 

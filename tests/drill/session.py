@@ -1,4 +1,4 @@
-"""One line of the drill while it is done: its random moments, its room on the disk, its count."""
+"""A running fault of the drill: its random numbers, scratch folder and counts."""
 
 import random
 import signal
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tests.drill.record import Tally
 
-PATIENCE_S = 1500  # for whatever one case does; then it is a hang, and the line dies by SIGALRM
+PATIENCE_S = 1500  # a case that takes longer hangs; SIGALRM then ends the process
 LAST_CASE = "last-case.txt"
 
 
 @dataclass
 class Session:
-    """`scratch` is an empty folder of the line's own. All chance comes from `rng`, and so from the seed."""
+    """`scratch` is an empty folder for this fault. All random choices come from `rng`, and so from the seed."""
 
     times: int
     seed: int
@@ -26,31 +26,31 @@ class Session:
         self._now = ""
 
     def cases(self, describe: Callable[[int], str] = lambda number: "") -> Iterator[int]:
-        """The numbers 0 .. times-1, each of which is a case. It is written down before it is done."""
+        """Yield the case numbers 0 .. times-1, recording each case before it runs."""
         for number in range(self.times):
             self.begin(f"case {number} {describe(number)}".strip())
             yield number
         signal.alarm(0)
 
     def begin(self, case: str) -> None:
-        """What follows is one time of the fault."""
+        """Start a case."""
         self.tally.times += 1
         self._now = case
         (self.scratch / LAST_CASE).write_text(case)
         signal.alarm(PATIENCE_S)
 
     def begin_as(self, what: str) -> None:
-        """The case that has begun is this one."""
+        """Replace the description of the current case."""
         self._now = f"{self._now.split(':')[0]}: {what}"
         (self.scratch / LAST_CASE).write_text(self._now)
 
     def fail(self, kind: str, message: str, count: int = 1) -> None:
-        """Something that should never be: `kind` is one of `record.MUST_BE_ZERO`."""
+        """Record a failure; `kind` is one of `record.MUST_BE_ZERO`."""
         setattr(self.tally, kind, getattr(self.tally, kind) + count)
         self.tally.failures.append(f"{self._now}: {kind}: {message}"[:2000])
 
     def ended(self, outcome: str, problems: Iterable[tuple[str, str]] = ()) -> None:
-        """The case is over: as `recovered`, `named` or `harmless`, unless there are problems (kind, message)."""
+        """End the case as `recovered`, `named` or `harmless`, or as failures if there are problems (kind, message)."""
         problems = list(problems)
         for kind, message in problems:
             self.fail(kind, message)

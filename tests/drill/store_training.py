@@ -40,7 +40,9 @@ def break_training(session: Session) -> None:
                 problems = _problems(bucket, cache, whole / "r", fails=times > 1)
             session.ended("named" if times > 1 else "recovered", problems)
             shutil.rmtree(cache, ignore_errors=True)
-    session.tally.note = f"{len(KINDS)} faults of shards and of the run, each once, and each until the run gives up"
+    session.tally.note = (
+        f"{len(KINDS)} faults when reading shards or saving the run, each both once and until the run gives up"
+    )
 
 
 def _problems(bucket: Bucket, cache: Path, whole: Path, fails: bool) -> list[Problem]:

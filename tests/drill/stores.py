@@ -49,7 +49,8 @@ def break_stores(session: Session) -> None:
                 _judge(session, bucket, what, whole, fails=times > 1)
     once, for_good = (sum(goes_on == kind for _, goes_on in done_here) for kind in (False, True))
     session.tally.note = (
-        f"of {len(KINDS)} faults of reading and writing, {once} happened once, {for_good} until the command gave up"
+        f"of {len(KINDS)} faults when reading or writing, {once} were injected once, "
+        f"{for_good} until the command gave up"
     )
 
 

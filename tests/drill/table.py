@@ -1,36 +1,43 @@
-"""The drill's result as a page of Markdown."""
+"""The results of the drill as a Markdown page."""
 
+from textwrap import fill
 from typing import Any
 
-_HEAD = """# The fault drill
+_HEAD = """# Fault injection
 
-`make drill` does every fault below as often as its line says, compares what comes out with an undisturbed run, and ends
-with exit code 1 if a column that must be zero is not; `make test` does a few of each.
+`make drill` injects every fault below, as often as listed, and compares the results with those of an undisturbed run.
+It exits with code 1 unless the counts of all failures are zero. `make test` runs a few cases of each fault.
 
-A line can be done alone, `python -m tests.drill --only NAME`
-<!-- not run: tests/test_drill.py does a little of each -->, and repeated with `--seed`; each result is kept in
-`build/drill.json`. The columns:
+`python -m tests.drill --only NAME`
+<!-- not run: tests/test_drill.py runs a few cases of each fault --> runs one fault, and `--seed` sets the seed of its
+random choices. Results are kept in `build/drill.json`. A case without failures is counted in one of these columns:
 
-- **went on**: ended with the same bytes as an undisturbed run; **named**: refused with a message, exit code 1 or 2;
-  **harmless**: training takes the same pixels (of a spoilt image: it decodes, and twice to the same pixels)
-- **samples lost** after the resume; **half-written** files under their final name, or temporary ones that stayed;
-  **in silence**: other bytes or pixels than an undisturbed run's without a word (of damaged shards: with `--verify`);
-  **crashes**: tracebacks, deaths, hangs
+- **recovered**: the result has the same bytes as that of an undisturbed run
+- **reported**: the command exited with an error message and code 1 or 2
+- **harmless**: training uses the same pixels (damaged photos: decoding them twice gives the same pixels)
+
+Failures are counted in these columns:
+
+- **samples lost**: samples that are missing after resuming
+- **partial files**: incomplete files under their final name, or temporary files left behind
+- **silent errors**: bytes or pixels differ from those of an undisturbed run without any message (damaged shards: with
+  `--verify`)
+- **crashes**: tracebacks, deaths by a signal, hangs
 """
 _COLUMNS = {
-    "times": "times",
-    "recovered": "went on",
-    "named": "named",
+    "times": "cases",
+    "recovered": "recovered",
+    "named": "reported",
     "harmless": "harmless",
     "samples_lost": "samples lost",
-    "half_written": "half-written",
-    "silent": "in silence",
+    "half_written": "partial files",
+    "silent": "silent errors",
     "crashed": "crashes",
 }
 
 
 def page(results: dict[str, dict[str, Any]], machine: str) -> str:
-    """The whole page. `results` are the records of `drill_line` by the line's name."""
+    """Return the complete page. `results` are the records of `drill_line` by fault name."""
     rows = [
         " | ".join(["| fault", *_COLUMNS.values(), "seconds |"]),
         "|---|" + "---|" * (len(_COLUMNS) + 1),
@@ -39,21 +46,25 @@ def page(results: dict[str, dict[str, Any]], machine: str) -> str:
         cells = [f"{found[name]:,}" for name in _COLUMNS]
         rows.append(" | ".join([f"| {found['fault']}", *cells, f"{found['seconds']:,.0f} |"]))
     seeds = ", ".join(f"`{name}` {found['seed']}" for name, found in results.items())
-    notes = [f"- {found['fault']}: {found['note']}" for found in results.values() if found["note"]]
+    notes = [_wrapped(f"- {found['fault']}: {found['note']}", "  ") for found in results.values() if found["note"]]
     failures = [f"- {failure}" for found in results.values() for failure in found["failures"]]
-    parts = [_HEAD, "\n".join(rows), "", f"{machine}. Seeds, with which a line can be repeated: {seeds}.", ""]
+    parts = [_HEAD, "\n".join(rows), "", _wrapped(f"{machine}. Seeds of the random choices: {seeds}."), ""]
     parts += [*notes, ""] if notes else []
-    parts += ["## What must not be", "", *failures, ""] if failures else []
+    parts += ["## Failures", "", *failures, ""] if failures else []
     return "\n".join(parts)
 
 
+def _wrapped(text: str, indent: str = "") -> str:
+    return fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
 def summary(name: str, found: dict[str, Any]) -> str:
-    """A line for the terminal."""
+    """Summarise one fault for the terminal."""
     counts = ", ".join(f"{found[column]:,} {words}" for column, words in _COLUMNS.items() if found[column])
     verdict = "clean" if found["clean"] else "NOT CLEAN"
     return "\n".join(
         [
-            f"{name}: {verdict} ({counts or 'nothing done'}; seed {found['seed']}, {found['seconds']} s)",
+            f"{name}: {verdict} ({counts or 'no cases'}; seed {found['seed']}, {found['seconds']} s)",
             *(f"    {failure}" for failure in found["failures"][:5]),
         ]
     )
