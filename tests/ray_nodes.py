@@ -58,7 +58,7 @@ def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str] | No
     while not (value := condition()):
         assert process is None or process.poll() is None, f"ended before its time: {process.communicate()}"
         assert time.monotonic() < deadline
-        os.sched_yield()
+        time.sleep(0.001)
     return value
 
 
