@@ -8,18 +8,15 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
-from helpers import PATIENCE_S, all_files, contract_files, generate, make_photos, run_cli
+from helpers import PATIENCE_S, all_files, contract_files, generate, make_photos, run_cli, running, wait_until
 from upath import UPath
 
 from shardgen.generate.run import prepare
@@ -424,27 +421,6 @@ def test_credentials_that_are_missing_are_named(s3: Bucket, photos: Path, monkey
 
 
 # ---- runs that are killed, and several at once
-
-
-@contextlib.contextmanager
-def running(*words: object) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "shardgen", *(str(word) for word in words)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert process.poll() is None, f"ended before its time: {process.communicate()}"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("what", ["train-*.tar", "train-*.json", "manifest.json"])
