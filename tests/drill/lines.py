@@ -22,12 +22,12 @@ class Line(NamedTuple):
 
 
 LINES: dict[str, Line] = {
-    "generate-killed": Line("SIGKILL of `generate`, resumed", "kill_generate.kill_generate", 200, 4),
+    "generate-killed": Line("SIGKILL of `generate`, resumed", "kill_generate.kill_generate", 200, 2),
     "training-killed": Line("SIGKILL of training, resumed", "kill_training.kill_training", 50, 2),
-    "shards-damaged": Line("damage to tar, index, manifest or marker", "corruption.corrupt", 1000, 30),
+    "shards-damaged": Line("damage to tar, index, manifest or marker", "corruption.corrupt", 1000, 12),
     "saves-killed": Line("SIGKILL in the middle of a save", "kill_saves.kill_saves", 104, 6),
     "disk-full": Line("a full disk, then room again", "full_disk.fill_up", 20, 2),
-    "images-mutated": Line("mutated image files through `generate`", "bad_images.mutate_images", 1000, 60),
+    "images-mutated": Line("mutated image files through `generate`", "bad_images.mutate_images", 1000, 30),
     "no-permission": Line("another user, who may not", "no_permission.forbid", 19, 6),
     "clock-set-back": Line("the clock set back, files of another time", "clock.set_back", 40, 4),
     "stores": Line("every fault of an S3 store", "stores.break_stores", 82, 4),
