@@ -139,6 +139,7 @@ def has_commands(page: str) -> bool:
     return any(not (snippet.reason or snippet.kind in SHOWN) for snippet in snippets(page))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in pages() if page not in TRANSLATED and has_commands(page)])
 def test_commands_do_what_the_page_says(page: str, world: Path, request: pytest.FixtureRequest) -> None:
     found = group_of(page)
@@ -232,6 +233,7 @@ def test_words_that_there_are_not_are_named(command: str, words: list[str]) -> N
     assert unknown_words(command) == words
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_fails_the_test(world: Path) -> None:
     for command, message in (
         ("python -m shardgen verify nowhere", "ended with 2"),
@@ -243,6 +245,7 @@ def test_a_command_that_fails_fails_the_test(world: Path) -> None:
             go_through([Snippet("page.md", 1, "sh", command)], set())
 
 
+@pytest.mark.slow
 def test_what_is_shown_must_be_printed(world: Path) -> None:
     command = Snippet("page.md", 1, "sh", "python -m shardgen verify shards\n")
     go_through(
@@ -252,5 +255,6 @@ def test_what_is_shown_must_be_printed(world: Path) -> None:
         go_through([command, Snippet("page.md", 2, "text", "all good\n", is_output=True)], set())
 
 
+@pytest.mark.slow
 def test_the_layout_is_what_pages_expect(world: Path) -> None:
     assert "48" in run_cli("inspect", "shards/scale_4x").stdout

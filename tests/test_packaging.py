@@ -21,6 +21,8 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("shardgen", "srshards", "trainer")
 BESIDE = ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg")

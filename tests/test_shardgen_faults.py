@@ -30,6 +30,8 @@ from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from shardgen.shard.job import build_shard
 
+pytestmark = pytest.mark.slow
+
 ARGS = ("-s", 2, 3, 4, "--size", 160, "--shard-bytes", "2MB", "--workers", 2)  # 27 shards
 
 
