@@ -262,7 +262,7 @@ def test_a_node_whose_file_names_are_not_utf8_is_named(
 
 
 ENGINE = """
-    import os, sys
+    import os, sys, time
     from pathlib import Path
     import cv2
     from shardgen.planning.config import Config
@@ -288,7 +288,7 @@ ENGINE = """
         with open(attempts, "a") as file:
             file.write("x")
         while not shown.exists():
-            os.sched_yield()
+            time.sleep(0.001)
         if attempts.stat().st_size <= 2:
             os._exit(7)
         report(Progress(1, 1, 10))
