@@ -325,8 +325,8 @@ def test_unpack_does_not_leave_its_folder(shards: Path, tmp_path: Path) -> None:
 
 
 def test_names_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "150")
     """Not as markup, not as a terminal's codes."""
+    monkeypatch.setenv("COLUMNS", "150")
     folder = tmp_path / "in" / "[red]class[/b]"
     folder.mkdir(parents=True)
     Image.fromarray(make_photo(70, 70, seed=0)).save(folder / "[bold]one.png")
