@@ -95,6 +95,13 @@ def contract_files(output: Path) -> dict[str, str]:
     return found
 
 
+def until(condition: Callable[[], object]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
 @contextlib.contextmanager
 def running(*words: object) -> Iterator[subprocess.Popen[str]]:
     """`python -m shardgen ...` in a process group of its own, killed at the end if it is still there."""
@@ -127,13 +134,6 @@ def unfinished(output: Path) -> list[Path]:
 def markers(output: Path) -> list[Path]:
     """The markers of finished shards."""
     return [*output.glob("scale_*/train-*.json"), *output.glob("scale_*/val-*.json")]
-
-
-def until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
 
 
 def deep_folder(folder: Path) -> str:

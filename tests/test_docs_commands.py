@@ -129,12 +129,6 @@ def _compare(shown: Snippet, printed: list[str]) -> None:
     assert not wrong, f"{shown.place}: these lines are not printed, but\n" + "\n".join(printed)
 
 
-def group_of(page: str) -> list[Snippet]:
-    """What the page has, and then its translations."""
-    names = [page, *(other for other, of in TRANSLATED.items() if of == page and (ROOT / other).exists())]
-    return [snippet for name in names for snippet in snippets(name)]
-
-
 def has_commands(page: str) -> bool:
     return any(not (snippet.reason or snippet.kind in SHOWN) for snippet in snippets(page))
 
@@ -142,7 +136,8 @@ def has_commands(page: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in pages() if page not in TRANSLATED and has_commands(page)])
 def test_commands_do_what_the_page_says(page: str, world: Path, request: pytest.FixtureRequest) -> None:
-    found = group_of(page)
+    group = [page, *(other for other, of in TRANSLATED.items() if of == page and (ROOT / other).exists())]
+    found = [snippet for name in group for snippet in snippets(name)]
     if any("s3://bucket" in snippet.text or "moto" in snippet.text for snippet in found if not snippet.reason):
         request.getfixturevalue("bucket")
     go_through(found, set())

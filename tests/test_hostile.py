@@ -277,15 +277,14 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(name: str, mine: Path, t
     assert "is a link that leads out of its folder, to /etc/passwd" in train(mine, tmp_path)
 
 
-@pytest.mark.timeout(60)  # a pipe that is opened waits for ever
-def test_what_is_no_plain_file_is_not_read(mine: Path) -> None:
+def test_what_is_no_plain_file_is_not_read(mine: Path, tmp_path: Path) -> None:
     markers = {}
     for name in ("train-000000.json", "train-000001.json"):
         markers[name] = (mine / name).read_bytes()
         (mine / name).unlink()
     (mine / "train-000000.json").symlink_to("/dev/zero")
     os.mkfifo(mine / "train-000001.json")
-    done = run_cli("verify", mine)
+    done = run_cli("verify", mine, cwd=tmp_path)  # a process that can be killed should it wait
     assert "train-000000.json is a link that leads out of its folder, to /dev/zero" in done.stderr
     assert f"{mine / 'train-000001.json'} is no plain file" in done.stderr and "2 of " in done.stderr
     for name, content in markers.items():
@@ -293,11 +292,11 @@ def test_what_is_no_plain_file_is_not_read(mine: Path) -> None:
         (mine / name).write_bytes(content)
     (mine / "train-000000.idx").unlink()
     os.mkfifo(mine / "train-000000.idx")
-    done = run_cli("inspect", mine, "--shard", "train-000000")
+    done = run_cli("inspect", mine, "--shard", "train-000000", cwd=tmp_path)
     assert f"{mine / 'train-000000.idx'} is no plain file" in done.stderr and done.returncode == 1
     (mine / "manifest.json").unlink()
     os.mkfifo(mine / "manifest.json")
-    done = run_cli("verify", mine)
+    done = run_cli("verify", mine, cwd=tmp_path)
     assert f"{mine / 'manifest.json'} is no plain file" in done.stderr and done.returncode == 1
 
 
