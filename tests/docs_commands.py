@@ -46,7 +46,11 @@ SHORTER = (
         ("--steps", "2", "--batch-size", "2", "--patch-size", "32", "--val-samples", "1", "--workers", "0"),
     ),
     ({"trainer", "--cache-bytes", "200GB"}, set(), ("--cache-bytes", "1GB")),
+    ({"shardgen", "report"}, set(), ("--samples", "4")),
 )
+
+# Commands that later commands of a page do not depend on: on the layout that pages share, they are run once for all.
+ONCE = ({"shardgen", "report"}, {"trainer", "report"}, {"trainer", "export"})
 
 # Programs of others that a test may start.
 HARMLESS = {"python", "shardgen.sample_photos", "echo", "ls", "tar", "cat", "cp", "mkdir"}

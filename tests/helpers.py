@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,6 +100,40 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end_s
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def running(*words: object) -> Iterator[subprocess.Popen[str]]:
+    """`python -m shardgen ...` in a process group of its own, killed at the end if it is still there."""
+    command = [sys.executable, "-m", "shardgen", *(str(word) for word in words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
+    """Wait for a true value of `condition`, and return it. The process must live until then."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert process is None or process.poll() is None, f"ended before its time: {process.communicate()}"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return value
+
+
+def unfinished(output: Path) -> list[Path]:
+    """Temporary files of shards that are being written."""
+    return [path for path in output.rglob("*.tmp") if path.parent != output]
+
+
+def markers(output: Path) -> list[Path]:
+    """The markers of finished shards."""
+    return [*output.glob("scale_*/train-*.json"), *output.glob("scale_*/val-*.json")]
 
 
 def deep_folder(folder: Path) -> str:

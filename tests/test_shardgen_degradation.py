@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -66,15 +65,16 @@ def test_up_is_the_first_lr_enlarged(varied: Path) -> None:
         assert up.shape == (64, 64, 3)
 
 
-def test_manifest_and_inspect_show_recipe_and_variants(varied: Path) -> None:
+def test_manifest_and_inspect_show_recipe_and_variants(varied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     settings = load_manifest(varied / "scale_4x").raw["settings"]
     assert settings["variants"] == 3 and settings["up"] is True and settings["sharpen_hr"] is False
     assert settings["degradation"]["name"] == "realesrgan"
     assert settings["degradation"]["steps"] == json.loads(json.dumps(load_recipe("realesrgan").plain["steps"]))
-    shown = run_cli("inspect", varied / "scale_4x", env={**os.environ, "COLUMNS": "200"}).stdout
+    shown = run_cli("inspect", varied / "scale_4x").stdout
     assert "realesrgan: (sinc | blur), resize, (gaussian_noise | poisson_noise), jpeg," in " ".join(shown.split())
     key = samples_of(varied / "scale_4x", "train")[0].key
-    shown = run_cli("inspect", varied / "scale_4x", "--sample", key, env={**os.environ, "COLUMNS": "200"}).stdout
+    shown = run_cli("inspect", varied / "scale_4x", "--sample", key).stdout
     assert f"{key}.lr2.npy" in shown and "jpeg  quality" in shown and "sigma" in shown
 
 
@@ -401,9 +401,10 @@ def test_json_that_was_changed_is_named_by_every_command(
     assert done.returncode == 1 and expected in done.stderr, done.stderr
 
 
-def test_inspect_shows_a_step_per_line_and_the_libraries(varied: Path) -> None:
+def test_inspect_shows_a_step_per_line_and_the_libraries(varied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     (sample, *_) = samples_of(varied / "scale_4x", "train")
-    shown = run_cli("inspect", varied / "scale_4x", "--sample", sample.key, env={**os.environ, "COLUMNS": "160"}).stdout
+    shown = run_cli("inspect", varied / "scale_4x", "--sample", sample.key).stdout
     assert "\\n" not in shown and f"numpy {libraries()['numpy']}, opencv " in shown
     num_steps = sum(len(steps) for steps in sample.describe()["degradation"])
     names = ("blur  ", "sinc  ", "resize  ", "gaussian_noise  ", "poisson_noise  ", "jpeg  ", "to_lr  ")

@@ -15,8 +15,9 @@ from srshards.format import dump_json, load_json
 from srshards.shards.tar_index import load_index
 
 
-def test_inspect_shows_all_that_matters(shards: Path) -> None:
-    text = run_cli("inspect", shards, env={**os.environ, "COLUMNS": "120"}).stdout
+def test_inspect_shows_all_that_matters(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    text = run_cli("inspect", shards).stdout
     words = ["scale_2x", "scale_3x", "bytes per sample", "method", "cubic", "class0", "HR channel mean"]
     for word in [*words, "PSNR of up (dB)"]:
         assert word in text
@@ -323,16 +324,17 @@ def test_unpack_does_not_leave_its_folder(shards: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("evil*"))
 
 
-def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_names_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not as markup, not as a terminal's codes."""
+    monkeypatch.setenv("COLUMNS", "150")
     folder = tmp_path / "in" / "[red]class[/b]"
     folder.mkdir(parents=True)
     Image.fromarray(make_photo(70, 70, seed=0)).save(folder / "[bold]one.png")
     Image.fromarray(make_photo(70, 70, seed=1)).save(folder / "two.png")
     (folder / "[x]\x1b[31m.png").write_bytes(b"")
     generate(tmp_path / "in", tmp_path / "out", "-s", 2)
-    text = run_cli("inspect", tmp_path / "out", env={**os.environ, "COLUMNS": "150"}).stdout
+    text = run_cli("inspect", tmp_path / "out").stdout
     assert "[red]class[/b]" in text and "[x]\\x1b[31m.png: empty file" in text and "\x1b" not in text
     for shard in ("train-000000", "val-000000"):
-        done = run_cli("inspect", tmp_path / "out", "--shard", shard, env={**os.environ, "COLUMNS": "150"})
+        done = run_cli("inspect", tmp_path / "out", "--shard", shard)
         assert done.returncode == 0 and "[red]class[/b]/" in done.stdout

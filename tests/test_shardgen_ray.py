@@ -16,9 +16,9 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import PATIENCE_S, contract_files, generate, make_photos, run_cli
+from helpers import PATIENCE_S, contract_files, generate, make_photos, markers, run_cli, running, unfinished, wait_until
 from ray.cluster_utils import Cluster
-from ray_nodes import NODE, ROOT, kill_node, markers, ray_environment, running, temporaries, wait_until, workers
+from ray_nodes import NODE, ROOT, kill_node, on_cluster, ray_environment, workers
 
 from shardgen.engines.ray_node import make, versions
 from shardgen.generate.run import prepare
@@ -50,19 +50,29 @@ def ray_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def cluster(ray_folder: Path, s3_server: S3Server) -> Iterator[Any]:
-    """A head without CPUs, where the commands run, and two nodes of one CPU each, which know the S3 server."""
-    head = {**NODE, "num_cpus": 0, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+def head(ray_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
+    """A cluster of nothing but a head without CPUs, and how `generate` ended on it, before others add nodes."""
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in environment(s3_server.endpoint).items():
-                patch.setenv(name, value)
-            for _ in range(2):
-                cluster.add_node(**NODE)
-        yield cluster
+        folder = tmp_path_factory.mktemp("head")
+        args = ("--engine", "ray", "--ray-address", cluster.address)
+        done = run_cli("generate", "-i", photos, "-o", "out", "--auto", *args, cwd=folder)
+        assert not (folder / "out").exists()
+        yield cluster, done
     finally:
         cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cluster(head: tuple[Any, Any], s3_server: S3Server) -> Any:
+    """The head, where the commands run, and two nodes of one CPU each, which know the S3 server."""
+    cluster, _ = head
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(s3_server.endpoint).items():
+            patch.setenv(name, value)
+        for _ in range(2):
+            cluster.add_node(**NODE)
+    return cluster
 
 
 def told(stderr: str) -> tuple[list[str], list[str]]:
@@ -110,8 +120,8 @@ def test_a_node_that_dies_changes_nothing(
     cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     victim = cluster.add_node(**NODE)
-    with running(cluster, many_photos, tmp_path, *ARGS) as process:
-        wait_until(lambda: temporaries(tmp_path) and workers(victim), process)
+    with running(*on_cluster(cluster, many_photos, tmp_path, *ARGS)) as process:
+        wait_until(lambda: unfinished(tmp_path) and workers(victim), process)
         kill_node(cluster, victim)
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
@@ -128,8 +138,8 @@ def test_a_node_that_dies_changes_nothing(
 def test_an_interrupt_stops_and_leaves_no_trace(
     signal_number: int, exit_code: int, cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    with running(cluster, many_photos, tmp_path, *ARGS) as process:
-        wait_until(lambda: temporaries(tmp_path) and markers(tmp_path), process)
+    with running(*on_cluster(cluster, many_photos, tmp_path, *ARGS)) as process:
+        wait_until(lambda: unfinished(tmp_path) and markers(tmp_path), process)
         os.killpg(process.pid, signal_number)
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == exit_code, stderr
@@ -145,11 +155,11 @@ def test_an_interrupt_stops_and_leaves_no_trace(
 def test_a_killed_run_takes_its_workers_along_and_goes_on_where_it_was(
     cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    with running(cluster, many_photos, tmp_path, *ARGS) as process:
-        wait_until(lambda: temporaries(tmp_path) and markers(tmp_path), process)
+    with running(*on_cluster(cluster, many_photos, tmp_path, *ARGS)) as process:
+        wait_until(lambda: unfinished(tmp_path) and markers(tmp_path), process)
         process.kill()
         process.wait()
-    with running(cluster, many_photos, tmp_path, *ARGS) as process:
+    with running(*on_cluster(cluster, many_photos, tmp_path, *ARGS)) as process:
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     assert " kept" in stdout and " 0 kept" not in stdout
@@ -163,8 +173,8 @@ def test_a_photo_that_goes_away_is_a_failure_and_nothing_else(cluster: Any, phot
     mine = Path(shutil.copytree(photos, tmp_path / "mine"))
     args = ("-s", 2, "--size", 64, "--shard-bytes", "50KB", "--workers", 1)
     tasks = prepare(Config(mine, tmp_path / "out", (2,), size=64, shard_bytes=50_000)).tasks
-    with running(cluster, mine, tmp_path / "out", *args) as process:
-        wait_until(lambda: temporaries(tmp_path / "out"), process)
+    with running(*on_cluster(cluster, mine, tmp_path / "out", *args)) as process:
+        wait_until(lambda: unfinished(tmp_path / "out"), process)
         gone = tasks[-1].plan.photos[0].path
         (mine / gone).unlink()
         _, stderr = process.communicate(timeout=PATIENCE_S)
@@ -208,7 +218,7 @@ def test_a_node_without_the_photos_is_named_and_no_photo_is_blamed(
 ) -> None:
     with (
         blind_node(cluster, many_photos),
-        running(cluster, many_photos, tmp_path, *ARGS, "--workers", 9) as process,
+        running(*on_cluster(cluster, many_photos, tmp_path, *ARGS, "--workers", 9)) as process,
     ):
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
@@ -252,7 +262,7 @@ def test_a_node_whose_file_names_are_not_utf8_is_named(
 
 
 ENGINE = """
-    import os, sys
+    import os, sys, time
     from pathlib import Path
     import cv2
     from shardgen.planning.config import Config
@@ -278,7 +288,7 @@ ENGINE = """
         with open(attempts, "a") as file:
             file.write("x")
         while not shown.exists():
-            os.sched_yield()
+            time.sleep(0.001)
         if attempts.stat().st_size <= 2:
             os._exit(7)
         report(Progress(1, 1, 10))
@@ -386,14 +396,7 @@ def test_an_address_in_the_environment_counts(photos: Path, tmp_path: Path, monk
     assert done.returncode == 2 and "cannot use a Ray cluster at 127.0.0.1:1" in done.stderr
 
 
-def test_a_cluster_without_cpus_is_refused(ray_folder: Path, photos: Path, tmp_path: Path) -> None:
-    lonely = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
-    address = lonely.address
-    try:
-        args = ("--engine", "ray", "--ray-address", address)
-        done = run_cli("generate", "-i", photos, "-o", tmp_path / "out", "--auto", *args, cwd=tmp_path)
-    finally:
-        lonely.shutdown()
+def test_a_cluster_without_cpus_is_refused(head: tuple[Any, Any]) -> None:
+    cluster, done = head
     assert done.returncode == 2
-    assert f"the Ray cluster at {address} has no CPUs. Start nodes (ray start --address ...)" in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert f"the Ray cluster at {cluster.address} has no CPUs. Start nodes (ray start --address ...)" in done.stderr

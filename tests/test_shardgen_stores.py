@@ -8,18 +8,15 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
-from helpers import PATIENCE_S, all_files, contract_files, generate, make_photos, run_cli
+from helpers import PATIENCE_S, all_files, contract_files, generate, make_photos, run_cli, running, wait_until
 from upath import UPath
 
 from shardgen.generate.run import prepare
@@ -294,16 +291,19 @@ WRITE_FAULTS: tuple[FaultKind, ...] = ("500", "503", "reset", "answer_lost", "re
 
 @pytest.fixture
 def impatient(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """A store that is asked again after two seconds of silence."""
-    monkeypatch.setenv("SR_STORE_TIMEOUT", "2")
+    """A store that is asked again after a second of silence."""
+    monkeypatch.setenv("SR_STORE_TIMEOUT", "1")
     return s3
 
 
-def give_up_soon(fault: FaultKind, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three attempts are enough for a store that never does what it should, and three seconds for a silent one."""
-    monkeypatch.setattr("srshards.storage.retry.ATTEMPTS", 3)
-    if fault.startswith("stall"):
-        monkeypatch.setenv("SR_STORE_TIMEOUT", "3")
+@contextlib.contextmanager
+def giving_up_soon(fault: FaultKind) -> Iterator[None]:
+    """Three attempts are enough for a store that never does what it should, and a second for a silent one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("srshards.storage.retry.ATTEMPTS", 3)
+        if fault.startswith("stall"):
+            patch.setenv("SR_STORE_TIMEOUT", "1")
+        yield
 
 
 def stumble(s3: Bucket, faults: tuple[FaultKind, ...], method: str, key: str) -> int:
@@ -361,7 +361,7 @@ def test_markers_are_read_again_when_the_store_stumbles(impatient: Bucket, photo
     ("fault", "method", "key", "said"),
     [
         ("500", "GET", "*/img7.jpg", "cannot read s3://BUCKET/photos/class1/img7.jpg: "),
-        ("stall", "GET", "*/img7.jpg", "img7.jpg: no answer for 3 s; asked 3 times in "),
+        ("stall", "GET", "*/img7.jpg", "img7.jpg: no answer for 1 s; asked 3 times in "),
         ("wrong_bytes", "GET", "*/img7.jpg", "did not match calculated checksum"),
         ("503", "PUT", "*/train-000001.tar", "cannot write s3://BUCKET/shards/scale_2x/train-000001.tar: "),
     ],
@@ -375,12 +375,11 @@ def test_a_store_that_fails_ends_the_run_and_costs_no_shard(
     photos: Path,
     shards: Path,
     scratch: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source, target = s3.put_folder(photos, "photos"), f"{s3.address}/shards"
     s3.proxy.break_next(fault, method, key, times=math.inf)
-    give_up_soon(fault, monkeypatch)
-    done = generate(source, target, *ARGS, expect=1)
+    with giving_up_soon(fault):
+        done = generate(source, target, *ARGS, expect=1)
     assert said.replace("BUCKET", s3.name) in done.stderr
     assert "Error: shard train-00000" in done.stderr and "Finished shards are kept." in done.stderr
     assert "then run the same command again." in done.stderr and "Traceback" not in done.stderr
@@ -393,25 +392,23 @@ def test_a_store_that_fails_ends_the_run_and_costs_no_shard(
     assert stored_files(s3) == contract_files(shards), "no photo counts as failed"
 
 
-def test_a_store_that_fails_is_no_broken_shard(s3: Bucket, stored: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_fails_is_no_broken_shard(s3: Bucket, stored: str) -> None:
     before = s3.objects("shards")
     s3.proxy.break_next("stall", "GET", "*/train-000001.tar", times=math.inf)
-    give_up_soon("stall", monkeypatch)
-    done = run_cli("verify", stored, "--fix")
+    with giving_up_soon("stall"):
+        done = run_cli("verify", stored, "--fix")
     assert done.returncode == 1
-    assert f"cannot read {stored}/scale_2x/train-000001.tar: no answer for 3 s" in done.stderr
+    assert f"cannot read {stored}/scale_2x/train-000001.tar: no answer for 1 s" in done.stderr
     assert "broken" not in done.stderr
     assert s3.objects("shards") == before
 
 
-def test_a_store_that_lists_nothing_is_an_error_before_anything_is_made(
-    s3: Bucket, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_lists_nothing_is_an_error_before_anything_is_made(s3: Bucket, photos: Path) -> None:
     source = s3.put_folder(photos, "photos")
     s3.proxy.break_next("stall", "LIST", times=math.inf)
-    give_up_soon("stall", monkeypatch)
-    done = generate(source, f"{s3.address}/shards", expect=1)
-    assert f"cannot list {source}: no answer for 3 s; asked 3 times in " in done.stderr
+    with giving_up_soon("stall"):
+        done = generate(source, f"{s3.address}/shards", expect=1)
+    assert f"cannot list {source}: no answer for 1 s; asked 3 times in " in done.stderr
     assert s3.keys("shards") == set()
 
 
@@ -424,27 +421,6 @@ def test_credentials_that_are_missing_are_named(s3: Bucket, photos: Path, monkey
 
 
 # ---- runs that are killed, and several at once
-
-
-@contextlib.contextmanager
-def running(*words: object) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "shardgen", *(str(word) for word in words)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert process.poll() is None, f"ended before its time: {process.communicate()}"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("what", ["train-*.tar", "train-*.json", "manifest.json"])

@@ -1,7 +1,5 @@
 """Photos of many tiles: a shard holds 100,000 samples, and what does not fit is planned for, or refused by name."""
 
-import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import pytest
 from helpers import contract_files, generate, make_photos, run_cli
 from hypothesis import given
 from hypothesis import strategies as st
+from odd_photos import raw_png
 from test_shardgen_plan import config, listing
 
 from shardgen.planning import tile_counts
@@ -22,13 +21,8 @@ TILES = ("-s", 4, "--fit", "tile", "--no-up")
 
 def black_png(path: Path, height: int, width: int) -> None:
     """A photo of any size in a few kilobytes: a grey level takes a bit, and all are equal."""
-    deflate, row = zlib.compressobj(), bytes(1 + (width + 7) // 8)
-    data = b"".join(deflate.compress(row) for _ in range(height)) + deflate.flush()
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
-    written = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
+    path.write_bytes(raw_png((height, width), 1, 0, bytes(height * (1 + (width + 7) // 8))))
 
 
 def samples_of_shards(folder: Path) -> dict[str, int]:
