@@ -353,7 +353,7 @@ def test_bad_photos_within_the_limit_end_with_success_and_one_clear_line(zoo: Zo
     count, total = len(zoo.failing), len(zoo.photos)
     (line,) = spoken_lines(zoo.done)
     assert line.startswith(f"{count} of {total} photos failed (limit 30), e.g. bad/bomb.png: {TOO_LARGE}.")
-    assert line.endswith("All are named in the manifest.")
+    assert line.endswith("The manifest lists all of them.")
     assert f"{total - count} samples" in zoo.done.stdout
     assert re.search(rf"\b{count} [a-z ]*fail", zoo.done.stdout)
 
@@ -460,7 +460,7 @@ def test_loops_of_folder_links_are_counted_and_not_followed_for_ever(tmp_path: P
     (tmp_path / "in" / "top").symlink_to(tmp_path / "in")
     done = run("-i", tmp_path / "in", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "3 links to folders listed already not followed" in done.stdout
+    assert "3 links to already listed folders not followed" in done.stdout
     assert_all_accounted_for(read_shards(tmp_path / "out"), {"a/deep/photo.png", "b/photo.png"})
 
 
@@ -647,7 +647,7 @@ def test_more_failures_than_allowed_end_with_1_and_whole_shards(half_bad: Path, 
     first, error = spoken_lines(done)
     assert first.startswith(f"11 of 23 photos failed (limit {allowed}), e.g. bad/0.jpg: {NOT_AN_IMAGE}.")
     assert error.startswith(f"Error: 11 photos failed, more than the {allowed} that --max-failures allows.")
-    assert "The shards are whole and usable without them; mend or remove the photos, or allow more." in error
+    assert "complete and usable without them. Fix or remove these photos, or raise --max-failures." in error
     shards = read_shards(output)
     assert set(shards.samples) == {f"good/{number}.png" for number in range(12)}
     assert_all_accounted_for(shards, set(shards.samples) | {f"bad/{number}.jpg" for number in range(11)})
@@ -693,7 +693,7 @@ def test_nothing_but_bad_photos_ends_with_1_and_reasons(tmp_path: Path) -> None:
     done = run("-i", tmp_path / "in", "-o", tmp_path / "out")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "no photo gave a sample. The manifest says why for each." in done.stderr
+    assert "no photo gave a sample. The manifest lists the reason for each." in done.stderr
     shards = read_shards(tmp_path / "out")
     assert shards.failures == {f"bad/{number}.jpg": NOT_AN_IMAGE for number in range(3)}
     assert_all_accounted_for(shards, set(shards.failures))
@@ -736,7 +736,7 @@ def test_nothing_but_small_photos_ends_with_1_and_says_so(tmp_path: Path) -> Non
     put(tmp_path / "in", "a.png", encode(picture(0, 30, 30), "PNG"))
     done = run("-i", tmp_path / "in", "-o", tmp_path / "out", "--fit", "tile")
     assert done.returncode == 1
-    assert "no photo gave a sample. The manifest says why for each." in done.stderr
+    assert "no photo gave a sample. The manifest lists the reason for each." in done.stderr
     assert set(read_shards(tmp_path / "out").skipped) == {"a.png"}
 
 
@@ -823,7 +823,7 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path, output: str) -> Non
 SCALES = "expected integers from 2 to 8, e.g. --scales 2 3 4"
 METHODS = ("'--method'", "'nearest', 'linear', 'cubic', 'area', 'lanczos', 'matlab'")
 SHARE = "expected a share above 0 and up to 1"
-LIMIT = "expected a number of photos such as 50, or a share such as 2%"
+LIMIT = "expected a number of photos such as 50, or a percentage such as 2%"
 
 WRONG_OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("-s", "2.5"): ("'2.5'", SCALES),

@@ -28,8 +28,8 @@ def _without(photos: Path, folder: Path, names: tuple[str, ...]) -> Path:
 def test_the_shards_are_those_of_a_folder_without_the_photos(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "exclude.txt").write_text("# three of forty\n\n" + "\n".join(SOME) + "\n")
     done = generate(photos, tmp_path / "a", *ARGS, "--exclude", tmp_path / "exclude.txt")
-    assert "Except  3 photos named in exclude.txt" in done.stdout
-    assert "37 of 37" in done.stdout and "are no photos" not in done.stdout
+    assert "Except  3 photos listed in exclude.txt" in done.stdout
+    assert "37 of 37" in done.stdout and "not found in the input" not in done.stdout
     assert json.loads((tmp_path / "a" / "processing_stats.json").read_text())["excluded"] == 3
     generate(_without(photos, tmp_path / "photos", SOME), tmp_path / "b", *ARGS)
     assert contract_files(tmp_path / "a") == contract_files(tmp_path / "b")
@@ -44,12 +44,12 @@ def test_only_touched_shards_are_made_again(photos: Path, shards: Path, tmp_path
     (tmp_path / "exclude.txt").write_text("class0/img0.jpg\n")
     args = (*ARGS, "--exclude", tmp_path / "exclude.txt")
     done = generate(photos, output, *args)
-    assert f"Shards: 2 made, {len(tars) - 2} kept, 2 removed." in done.stdout  # one of each scale
+    assert f"Shards: 2 built, {len(tars) - 2} kept, 2 removed." in done.stdout  # one of each scale
     assert sum(tar.stat().st_mtime_ns != before[tar] for tar in tars) == 2
     again = generate(photos, output, *args)
     lines = [
         f"Photos  39 of 39 in {photos} (38 train, 1 val)",
-        "Except  1 photo named in exclude.txt",
+        "Except  1 photo listed in exclude.txt",
         f"All {len(tars)} shards are up to date.",
     ]
     assert again.stdout.splitlines() == lines
@@ -62,8 +62,8 @@ def test_names_that_no_photo_has_are_said(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "exclude.txt").write_text("\n".join([*names, SOME[0]]))
     done = run_cli("generate", "-i", photos, "-o", tmp_path / "a", "--exclude", tmp_path / "exclude.txt", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "Except  1 photo named in exclude.txt" in done.stdout
-    assert "5 names in exclude.txt are no photos of the input: class9/gone0.jpg, class9/gone1.jpg" in done.stdout
+    assert "Except  1 photo listed in exclude.txt" in done.stdout
+    assert "5 paths in exclude.txt not found in the input: class9/gone0.jpg, class9/gone1.jpg" in done.stdout
     assert "class9/gone2.jpg, ...\n" in done.stdout
 
 
@@ -74,11 +74,11 @@ def test_one_of_a_thing_is_not_called_many(tmp_path: Path) -> None:
     args = ("--val-fraction", 0, "--exclude", tmp_path / "exclude.txt")
     made, again = (generate(photos, tmp_path / "a", *args).stdout for _ in range(2))
     assert "(1 train, 0 val), 1 other file ignored\n" in made
-    assert "Except  1 photo named in exclude.txt\n" in made
-    assert "  1 name in exclude.txt is no photo of the input: class9/gone.jpg\n" in made
-    assert "npy: 1 shard to make (1 sample)\n" in made
+    assert "Except  1 photo listed in exclude.txt\n" in made
+    assert "  1 path in exclude.txt not found in the input: class9/gone.jpg\n" in made
+    assert "npy: 1 shard to build (1 sample)\n" in made
     assert f"{tmp_path}/a/scale_4x: 1 sample in 1 shard, " in made and "1 photo in " in made
-    assert again.endswith("The one shard is up to date.\n")
+    assert again.endswith("The only shard is up to date.\n")
 
 
 @pytest.mark.parametrize(

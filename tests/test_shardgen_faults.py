@@ -131,7 +131,7 @@ def test_an_interrupt_stops_and_leaves_no_trace(
         os.killpg(process.pid, signal_number)  # as a terminal does: to all processes of the run
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == exit_code
-    assert "Interrupted. Finished shards are kept; the same command goes on from here." in stderr
+    assert "Interrupted. Finished shards are kept; run the same command again to continue." in stderr
     assert "Traceback" not in stderr and "leaked" not in stderr
     assert not temporaries(tmp_path)
     assert not list(tmp_path.glob("scale_*/manifest.json"))
@@ -265,7 +265,7 @@ def test_a_shard_that_lost_a_file_is_made_again(
     else:
         os.truncate(victim, 0 if kind == "idx" else victim.stat().st_size // 2)
     done = generate(photos, mine, "-s", 2, 3, "--shard-bytes", "300KB")
-    assert "Shards: 1 made" in done.stdout
+    assert "Shards: 1 built" in done.stdout
     assert contract_files(mine) == contract_files(shards)
     assert run_cli("verify", mine).returncode == 0
 

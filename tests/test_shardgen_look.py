@@ -10,8 +10,10 @@ import pytest
 from helpers import generate, make_photo, make_photos, read_images, run_cli
 from PIL import Image
 
+from shardgen.inspection.preview import titles
 from shardgen.shard.writer import ShardWriter
 from srshards.format import dump_json, load_json
+from srshards.shards.stored_samples import open_manifest
 from srshards.shards.tar_index import load_index
 
 
@@ -71,12 +73,12 @@ def test_inspect_goes_down_to_a_sample(shards: Path) -> None:
         (("--sample", "000077700000"), "no shard train-000777 in"),
         (("--sample", "000000099999"), "no sample 000000099999 in"),
         (("--sample", "abc"), "'abc' is no sample key: expected twelve digits"),
-        (("--sample", "000000000000", "--shard", "val-000000"), "do not go together"),
+        (("--sample", "000000000000", "--shard", "val-000000"), "exclude each other"),
     ],
 )
 def test_inspect_says_what_is_not_there(args: tuple[str, ...], message: str, shards: Path) -> None:
     done = run_cli("inspect", shards / "scale_2x", *args)
-    assert done.returncode in (1, 2) and message in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
 def test_inspect_names_failures_by_reason(photos: Path, tmp_path: Path) -> None:
@@ -112,6 +114,14 @@ def test_preview_shows_the_pixels_themselves(shards: Path, tmp_path: Path) -> No
     assert np.array_equal(cells[1], lr.repeat(2, axis=0).repeat(2, axis=1))
     assert np.array_equal(cells[2], up)
     assert np.array_equal(cells[3], np.minimum(np.abs(first.astype(int) - up) * 4, 255))
+
+
+@pytest.mark.parametrize(
+    ("cell", "title"),
+    [(320, "LR (shown 2x, nearest neighbour)"), (128, "LR (shown 2x)"), (64, "LR")],
+)
+def test_preview_titles_say_that_lr_is_shown_enlarged(cell: int, title: str, shards: Path) -> None:
+    assert titles(open_manifest(shards / "scale_2x"), cell)[1] == title
 
 
 def test_preview_of_the_root_asks_for_a_scale(shards: Path, tmp_path: Path) -> None:
@@ -192,8 +202,10 @@ def test_unpack_gives_every_sample_a_name_of_its_own(tmp_path: Path) -> None:
         shown = run_cli("inspect", tmp_path / "out", "--sample", name.rpartition("_")[2]).stdout
         assert source in shown, "the key in the name is not that of its sample"
     assert len({name.casefold() for name in found}) == len(names)
-    assert "6 samples would share a name with others" in done.stdout
-    assert any(f"e.g. {name} for {source}. `shardgen inspect" in done.stdout for name, source in found.items())
+    assert "6 file names would not be unique" in done.stdout
+    assert any(
+        f"e.g. {name} for {source}. `python -m shardgen inspect" in done.stdout for name, source in found.items()
+    )
 
 
 def test_unpack_keeps_tiles_and_photos_of_their_names_apart(tmp_path: Path) -> None:
@@ -201,7 +213,7 @@ def test_unpack_keeps_tiles_and_photos_of_their_names_apart(tmp_path: Path) -> N
     save_photos(tmp_path / "in", "photo_x0_y0.png")
     generate(tmp_path / "in", tmp_path / "out", "-s", 4, "--fit", "tile")
     done = run_cli("unpack", tmp_path / "out", "-o", tmp_path / "loose")
-    assert "3 samples, 9 files" in done.stdout and "2 samples would share a name" in done.stdout
+    assert "3 samples, 9 files" in done.stdout and "2 file names would not be unique" in done.stdout
     hrs = [np.asarray(Image.open(path)).tobytes() for path in (tmp_path / "loose").rglob("*_hr.png")]
     assert len(hrs) == len(set(hrs)) == 3
 

@@ -133,7 +133,7 @@ def test_an_interrupt_stops_and_leaves_no_trace(
         os.killpg(process.pid, signal_number)
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == exit_code, stderr
-    assert told(stderr)[1] == ["Interrupted. Finished shards are kept; the same command goes on from here."]
+    assert told(stderr)[1] == ["Interrupted. Finished shards are kept; run the same command again to continue."]
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.glob("scale_*/manifest.json"))
     finished = len(markers(tmp_path))
     wait_until(lambda: not any(workers(node) for node in cluster.worker_nodes))
@@ -324,7 +324,7 @@ def test_tasks_are_tried_again_when_their_process_dies_and_only_then(
     )
     assert "Run the same command again: finished shards are kept." in always_deadly and "attempts 4" in always_deadly
     assert "error cannot write shard train-00000" in full and "No space left on device. Nothing half-written" in full
-    assert "which is a fault of the program:\nTraceback" in faulty and "ZeroDivisionError" in faulty
+    assert "which is a bug in the program:\nTraceback" in faulty and "ZeroDivisionError" in faulty
     assert not done.stderr and not list(tmp_path.rglob("*.tmp"))
 
 
@@ -361,8 +361,8 @@ def test_without_ray_it_is_asked_for(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--ray-address auto", "--ray-address auto goes with --engine ray only"),
-        ("--engine ray --workers 0", "--workers 0 works in this process, which --engine ray does not: name 1 or more"),
+        ("--ray-address auto", "--ray-address auto needs --engine ray"),
+        ("--engine ray --workers 0", "--workers 0: --engine ray cannot work in this process; pass 1 or more"),
         (
             "--engine ray --ray-address ray://here:10001",
             "--ray-address ray://here:10001: expected HOST:PORT, auto or l",

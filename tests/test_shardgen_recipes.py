@@ -56,16 +56,17 @@ WRONG: dict[str, tuple[str, ...]] = {
     "- jpeg\n- gausian_noise": ("step 2: there is no 'gausian_noise'; did you mean 'gaussian_noise'?",),
     "- xyz": ("step 1: there is no 'xyz'; expected one of blur, ",),
     "- blur: {sigmas: 2}": ("step 1 (blur): there is no 'sigmas'; did you mean 'sigma'?",),
-    "- blur: {sigma: [3, 1]}": ("step 1 (blur): sigma: expected a number or [low, high]", "[3, 1]"),
+    "- blur: {sigma: [3, 1]}": ("step 1 (blur): sigma: ", "the low end 3 is above the high end 1; write [1, 3]"),
+    "- jpeg: {quality: [90, 30]}": ("quality: ", "the low end 90 is above the high end 30; write [30, 90]"),
     "- blur: {sigma: wide}": ("sigma: expected a number or [low, high]", "'wide'"),
     "- blur: {sigma: yes}": ("sigma: expected a number or [low, high]", "True"),
     "- blur: {sigma: .inf}": ("sigma: expected a number or [low, high]", "inf"),
-    "- blur: {size: [7, 20]}": ("size: expected an odd integer or [low, high] of such", "[7, 20]"),
+    "- blur: {size: [7, 20]}": ("size: expected an odd integer or a range of odd integers [low, high]", "[7, 20]"),
     "- blur: {kernel: round}": ("step 1 (blur): kernel: there is no 'round'; ",),
     "- blur: {kernel: {isotropic: -1}}": ("kernel: isotropic: expected a weight of 0 or more, not -1",),
     "- blur: {kernel: {isotropic: 0}}": ("kernel: one of the weights has to be above 0",),
     "- blur: {kernel: []}": ("kernel: expected a name, a list of names or {name: weight}",),
-    "- jpeg: {quality: [30, 101]}": ("step 1 (jpeg): quality: expected an integer or [low, high]", "1 to 100"),
+    "- jpeg: {quality: [30, 101]}": ("step 1 (jpeg): quality: expected an integer or a range of integers", "1 to 100"),
     "- jpeg: {quality: 30.5}": ("quality: expected an integer", "30.5"),
     "- jpeg: {probability: 2}": ("step 1 (jpeg): probability: expected a probability from 0 to 1, not 2",),
     "- jpeg: 75": ("step 1 (jpeg): expected its settings", "not 75"),
@@ -80,13 +81,13 @@ WRONG: dict[str, tuple[str, ...]] = {
     "- one_of: [{steps: [{jpg: {}}]}]": ("branch 1: step 1: there is no 'jpg'; did you mean 'jpeg'?",),
     "- shuffle: jpeg": ("step 1 (shuffle): expected a list of steps",),
     "- shuffle: [jpg]": ("step 1 (shuffle): step 1: there is no 'jpg'",),
-    "- jpeg: {quality": ("no valid YAML (",),
-    "[]": ("expected one step or more",),
-    "- jpeg: {quality: 50, quality: 60}": ("no valid YAML (", "'quality' stands twice"),
-    "- &a jpeg\n- *a": ("no valid YAML (", "expected no alias (*name): write it out"),
-    "- jpeg: {quality: !!int high}": ("no valid YAML (", "expected no tag, found 'tag:yaml.org,2002:int'"),
-    "- jpeg: {quality: !!timestamp late}": ("no valid YAML (", "expected no tag, found"),
-    "- blur: {size: 08}": ("size: expected an odd integer or [low, high] of such", "not 8"),
+    "- jpeg: {quality": ("not valid YAML (",),
+    "[]": ("expected at least one step",),
+    "- jpeg: {quality: 50, quality: 60}": ("not valid YAML (", "'quality' stands twice"),
+    "- &a jpeg\n- *a": ("not valid YAML (", "expected no alias (*name): write it out"),
+    "- jpeg: {quality: !!int high}": ("not valid YAML (", "expected no tag, found 'tag:yaml.org,2002:int'"),
+    "- jpeg: {quality: !!timestamp late}": ("not valid YAML (", "expected no tag, found"),
+    "- blur: {size: 08}": ("size: expected an odd integer or a range of odd integers", "got 8"),
     "- 2001-99-99": ("there is no '2001-99-99'",),
     "- blur: {sigma: 0x_}": ("sigma: expected a number", "'0x_'"),
     f"- blur: {{sigma: 1{'0' * 5000}}}": ("sigma: expected a number",),
@@ -122,7 +123,7 @@ def test_a_recipe_that_is_not_there_is_named(name: str, message: str) -> None:
 
 def test_bytes_that_are_no_text_are_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="expected a recipe in YAML, found bytes that are no text"):
+    with pytest.raises(UsageError, match="expected a recipe in YAML, found bytes that are not UTF-8 text"):
         load_recipe(str(tmp_path / "r.yaml"))
 
 
@@ -373,7 +374,7 @@ def test_enlarging_again_and_again_has_an_end() -> None:
 
 def test_nesting_has_an_end(tmp_path: Path) -> None:
     (tmp_path / "deep.yaml").write_text("- shuffle: [" * 3000)
-    with pytest.raises(UsageError, match=r"nested too deeply|no valid YAML"):
+    with pytest.raises(UsageError, match=r"nested too deeply|not valid YAML"):
         load_recipe(str(tmp_path / "deep.yaml"))
     (tmp_path / "deep.yaml").write_text("- " + "{shuffle: [" * 900 + "jpeg" + "]}" * 900)
     with pytest.raises(UsageError, match="nested too deeply"):

@@ -107,7 +107,7 @@ def test_what_changes_is_made_again_and_what_goes_is_removed(photos: Path, s3: B
     (mine / "class0" / "img0.jpg").unlink()
     s3.server.delete(s3.name, "photos/class0/img0.jpg")
     done = generate(source, target, *ARGS)
-    assert "Shards: 2 made" in done.stdout or "Shards: 4 made" in done.stdout
+    assert "Shards: 2 built" in done.stdout or "Shards: 4 built" in done.stdout
     generate(mine, tmp_path / "local", *ARGS)
     assert stored_files(s3) == contract_files(tmp_path / "local")
     done = generate(source, target, *ARGS, "--sample", 0.3)
@@ -224,7 +224,7 @@ def test_verify_names_what_is_broken_there_and_mends_it(stored: str, s3: Bucket,
         "scale_3x/train-000001.tar: No such file",
     ):
         assert f"{stored}/{reason}" in done.stderr
-    assert "4 of 12 shards and manifests are broken. --fix removes what is broken." in done.stderr
+    assert "4 of 12 shards and manifests are broken. Pass --fix to remove broken shards." in done.stderr
     before = s3.keys("shards")
     assert run_cli("verify", stored, "--fix").returncode == 1
     gone = before - s3.keys("shards")
@@ -259,8 +259,11 @@ def test_verify_names_what_is_broken_there_and_mends_it(stored: str, s3: Bucket,
             "s3://BUCKET/x lies in a store; expected a path of this",
         ),
         (("preview", "s3://BUCKET/only", "-o", "s3://BUCKET/x"), "s3://BUCKET/x lies in a store; expected a path of"),
-        (("preview", "s3://BUCKET/only/notes.txt"), "is a file: to see a photo under the draws of a recipe"),
-        (("preview", "s3://BUCKET/a.jpg", "--recipe", "realesrgan"), "lies in a store: --recipe shows a photo of this"),
+        (("preview", "s3://BUCKET/only/notes.txt"), "is a file: to see a photo degraded by a recipe"),
+        (
+            ("preview", "s3://BUCKET/a.jpg", "--recipe", "realesrgan"),
+            "is in an object store: --recipe needs a local photo",
+        ),
     ],
 )
 def test_a_wrong_command_is_named(words: tuple[str, ...], message: str, s3: Bucket) -> None:
@@ -389,7 +392,7 @@ def test_a_store_that_fails_ends_the_run_and_costs_no_shard(
     finished = {name for name in s3.keys("shards") if name.endswith(".json")}
     s3.proxy.heal()
     done = generate(source, target, *ARGS)
-    assert f"made, {len(finished)} kept, 0 removed." in done.stdout
+    assert f"built, {len(finished)} kept, 0 removed." in done.stdout
     assert stored_files(s3) == contract_files(shards), "no photo counts as failed"
 
 

@@ -100,13 +100,13 @@ def test_every_damage_is_named_and_mended(damage: str, photos: Path, shards: Pat
     found = run_cli("verify", mine)
     assert found.returncode == 1
     assert str(mine / "scale_2x" / "train-000001.tar") in found.stderr and message in found.stderr
-    assert "are broken. --fix removes what is broken." in found.stderr and "Traceback" not in found.stderr
+    assert "are broken. Pass --fix to remove broken shards." in found.stderr and "Traceback" not in found.stderr
 
     fixed = run_cli("verify", mine, "--fix")
-    assert fixed.returncode == 1 and "Removed; run generate again to make them anew." in fixed.stderr
+    assert fixed.returncode == 1 and "Removed; run generate again to rebuild them." in fixed.stderr
     num_broken = sum(".tar: " in line for line in found.stderr.splitlines())
     again = generate(photos, mine, "-s", 2, 3, "--shard-bytes", "300KB")
-    assert f"Shards: {num_broken} made" in again.stdout
+    assert f"Shards: {num_broken} built" in again.stdout
     assert contract_files(mine) == contract_files(shards)
     assert run_cli("verify", mine).returncode == 0
 

@@ -39,10 +39,11 @@ class Uniform:
 
     def read(self, value: Any, where: str) -> tuple[float, float]:
         ends = value if isinstance(value, (list, tuple)) else [value, value]
-        if len(ends) != 2 or not all(map(is_number, ends)) or not self.low <= ends[0] <= ends[1] <= self.high:
+        if len(ends) != 2 or not all(is_number(end) and self.low <= end <= self.high for end in ends):
             raise UsageError(
-                f"{where}: expected a number or [low, high] from {self.low:g} to {self.high:g}, not {value!r}"
+                f"{where}: expected a number or [low, high] from {self.low:g} to {self.high:g}, got {value!r}"
             )
+        _require_ascending(*ends, where)
         return float(ends[0]), float(ends[1])
 
     def draw(self, value: tuple[float, float], dice: Dice) -> float:
@@ -61,13 +62,14 @@ class Integers:
 
     def read(self, value: Any, where: str) -> tuple[int, int]:
         ends = value if isinstance(value, (list, tuple)) else [value, value]
-        whole = len(ends) == 2 and all(type(end) is int and (end % 2 or not self.odd) for end in ends)
-        if not whole or not self.low <= ends[0] <= ends[1] <= self.high:
-            kind = "an odd integer" if self.odd else "an integer"
-            raise UsageError(
-                f"{where}: expected {kind} or [low, high] of such, {self.low} to {self.high}, not {value!r}"
-            )
+        if len(ends) != 2 or not all(map(self._is_valid, ends)):
+            kind = "an odd integer or a range of odd integers" if self.odd else "an integer or a range of integers"
+            raise UsageError(f"{where}: expected {kind} [low, high] from {self.low} to {self.high}, got {value!r}")
+        _require_ascending(*ends, where)
         return ends[0], ends[1]
+
+    def _is_valid(self, value: object) -> bool:
+        return type(value) is int and self.low <= value <= self.high and (value % 2 == 1 or not self.odd)
 
     def draw(self, value: tuple[int, int], dice: Dice) -> int:
         return dice.integer(*value, step=2 if self.odd else 1)
@@ -123,6 +125,11 @@ def read_weight(value: Any, where: str) -> float:
 def require_some_weight(weights: Iterable[float], where: str) -> None:
     if not sum(weights) > 0:
         raise UsageError(f"{where}: one of the weights has to be above 0")
+
+
+def _require_ascending(low: float, high: float, where: str) -> None:
+    if low > high:
+        raise UsageError(f"{where}: the low end {low} is above the high end {high}; write [{high}, {low}]")
 
 
 def is_number(value: object) -> bool:

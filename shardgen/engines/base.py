@@ -11,6 +11,11 @@ from srshards.storage.store import StoreError, storage_of
 
 Job = Callable[[ShardTask, Report, BeforeCommit], ShardResult]
 
+
+class ShardCrash(RunError):
+    """A bug met while a shard was built; the message includes the traceback and so has several lines."""
+
+
 RUN_AGAIN = "Run the same command again: finished shards are kept."
 
 
@@ -38,8 +43,8 @@ def attempt(task: ShardTask, job: Job, report: Report, before_commit: BeforeComm
     except (BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
-        return failure(task, error) or RunError(
-            f"shard {task.plan.name} failed, which is a fault of the program:\n{traceback.format_exc()}"
+        return failure(task, error) or ShardCrash(
+            f"shard {task.plan.name} failed, which is a bug in the program:\n{traceback.format_exc()}"
         )
 
 

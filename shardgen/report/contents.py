@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardgen.degradation.describe import summary
-from shardgen.inspection.inspect import understood
+from shardgen.inspection.inspect import malformed_as_format_error
 from srshards.format import SPLITS, Manifest
 
 
@@ -35,7 +35,7 @@ class Contents:
 
 def contents_of(manifest: Manifest) -> Contents:
     """FormatError when the manifest does not say all that it must."""
-    with understood(manifest.folder):
+    with malformed_as_format_error(manifest.folder):
         return _contents(manifest.raw)
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from markupsafe import escape
 
-from shardgen.degradation.describe import in_words
+from shardgen.degradation.describe import format_step
 from shardgen.report.survey import Measured, Survey, image_of
 from shardgen.report.text import TIMES, decibels, short
 from srshards.errors import RunError
@@ -122,9 +122,12 @@ def _degradations(described: dict[str, object]) -> Iterator[tuple[str, str]]:
         yield "LR made by", str(described["method"])
         return
     for variant, steps in enumerate(drawn[:_VARIANTS_TOLD]):
-        yield lr_name(variant), "\n".join(in_words(step) for step in steps)[:2000]
+        yield lr_name(variant), "\n".join(format_step(step) for step in steps)[:2000]
     if len(drawn) > _VARIANTS_TOLD:
-        yield "more", f"{len(drawn) - _VARIANTS_TOLD} further variants: `shardgen inspect --sample` lists them"
+        yield (
+            "more",
+            f"{len(drawn) - _VARIANTS_TOLD} further variants: `python -m shardgen inspect --sample` lists them",
+        )
 
 
 def _layer(name: str, pixels: Pixels) -> Layer:
