@@ -302,7 +302,7 @@ def test_names_that_help_knows_without_pytorch_are_those_that_there_are() -> Non
         ("generate --codec pgn", "Did you mean 'png'?"),
         ("generate --engine rai", "Did you mean 'ray'?"),
         ("unpack x -o y --split vall", "Did you mean 'val'?"),
-        ("recipe show realesrgn", "there is no 'realesrgn'; did you mean 'realesrgan'?"),
+        ("recipe show realesrgn", "unknown name 'realesrgn'; did you mean 'realesrgan'?"),
     ],
 )
 def test_shardgen_names_the_nearest(words: str, said: str) -> None:
@@ -371,7 +371,7 @@ def test_an_empty_path_is_not_the_working_directory(
 def test_an_empty_recipe_is_none(words: list[str], photos: Path) -> None:
     done = run_cli(*(word.format(photos=photos) for word in words))
     assert done.returncode == 2
-    assert done.stderr == "Error: recipe: there is no ''; expected one of realesrgan, bsrgan-light\n"
+    assert done.stderr == "Error: recipe: unknown name ''; expected one of realesrgan, bsrgan-light\n"
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_a_manifest_that_tells_nonsense_is_no_traceback(
 ) -> None:
     edit(mine / "manifest.json", change)
     assert message in shardgen("inspect", mine)
-    assert "are not what the done markers of its shards say" in shardgen("verify", mine)
+    assert "do not match the done markers of the shards" in shardgen("verify", mine)
 
 
 @pytest.mark.parametrize("name", ["splits", "failures", "skipped", "totals", "settings", "fingerprint"])
@@ -143,7 +143,7 @@ def test_verify_compares_all_of_the_manifest_with_the_shards(name: str, mine: Pa
     }
     edit(mine / "manifest.json", changes[name])
     said = shardgen("verify", mine)
-    assert f"{mine / 'manifest.json'}: its {name}" in said or "its settings are not those of its fingerprint" in said
+    assert f"{mine / 'manifest.json'}: its {name}" in said or "its settings do not match its fingerprint" in said
 
 
 # ---- indexes and tars
@@ -164,7 +164,7 @@ def test_other_samples_pixels_are_not_trained_on_with_verify(mine: Path, tmp_pat
     point_elsewhere(mine)
     said = train(mine, tmp_path, "--verify")
     assert f"{mine / 'train-000000.idx'} does not describe train-000000.tar" in said
-    assert "its index train-000000.idx does not describe it" in shardgen("verify", mine)
+    assert "its index train-000000.idx does not match it" in shardgen("verify", mine)
 
 
 def test_the_index_of_another_shard_is_refused_without_verify_too(mine: Path, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def assert_verified(output: Path) -> None:
     command = [sys.executable, "-m", "shardgen", "verify", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "all whole" in done.stdout
+    assert "all intact" in done.stdout
 
 
 # ---- one folder with everything in it
@@ -562,7 +562,9 @@ def test_an_unreadable_folder_is_refused_by_name_and_not_passed_over(tmp_path: P
     (tmp_path / "in" / "secret").mkdir(mode=0)
     done = run("-i", tmp_path / "in", "-o", tmp_path / "out", preexec_fn=without_rights)
     (tmp_path / "in" / "secret").chmod(0o755)
-    assert_refused(done, f"cannot list {tmp_path}/in/secret: Permission denied", "Mend its permissions, or move it out")
+    assert_refused(
+        done, f"cannot list {tmp_path}/in/secret: Permission denied", "Allow access (chmod +rx), or move it out"
+    )
 
 
 @pytest.mark.parametrize("target", ["secret/photo.png", "secret/class"])
@@ -782,12 +784,18 @@ def link_to_itself(root: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (no_folder, ["no such folder: ", "Name the folder of photos with --input"]),
-        (dangling_link, ["no such folder: ", "Name the folder of photos with --input"]),
-        (link_to_itself, ["Name the folder of photos with --input"]),
-        (a_file, ["photo.jpg is a file", "--input takes a folder of photos"]),
-        (empty_folder, ["no photos in ", "empty: 0 other files there", "Photos are files that end in .avif", ".jpg"]),
-        (folder_without_photos, ["no photos in ", "3 other files there", "Photos are files that end in .avif", ".png"]),
+        (no_folder, ["no such folder: ", "Pass the folder of photos as --input"]),
+        (dangling_link, ["no such folder: ", "Pass the folder of photos as --input"]),
+        (link_to_itself, ["Pass the folder of photos as --input"]),
+        (a_file, ["photo.jpg is a file", "--input expects a folder of photos"]),
+        (
+            empty_folder,
+            ["no photos in ", "empty (other files: 0)", "Photos are files with the extensions .avif", ".jpg"],
+        ),
+        (
+            folder_without_photos,
+            ["no photos in ", "(other files: 3)", "Photos are files with the extensions .avif", ".png"],
+        ),
         (only_a_pipe, ["no photos in ", "1 other files there"]),
     ],
 )
@@ -822,7 +830,7 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path, output: str) -> Non
 
 SCALES = "expected integers from 2 to 8, e.g. --scales 2 3 4"
 METHODS = ("'--method'", "'nearest', 'linear', 'cubic', 'area', 'lanczos', 'matlab'")
-SHARE = "expected a share above 0 and up to 1"
+SHARE = "expected a fraction above 0 and up to 1"
 LIMIT = "expected a number of photos such as 50, or a percentage such as 2%"
 
 WRONG_OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -850,7 +858,7 @@ WRONG_OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("--size", "0"): ("--size 0: expected 16 to 8192 px",),
     ("--size", "100000"): ("--size 100000: expected 16 to 8192 px",),
     ("--size", "64.5"): ("'--size'", "'64.5' is not a valid integer"),
-    ("--tile-step", "32"): ("--tile-step goes with --fit tile only",),
+    ("--tile-step", "32"): ("--tile-step needs --fit tile",),
     ("--fit", "tile", "--tile-step", "0"): ("--tile-step 0: expected 1 to 64 px (at most --size)",),
     ("--fit", "tile", "--tile-step", "65"): ("--tile-step 65: expected 1 to 64 px (at most --size)",),
     ("--shard-bytes", "0"): ("--shard-bytes 0: expected a size such as 256MB",),
@@ -861,9 +869,9 @@ WRONG_OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("--max-failures", "-1"): ("'-1'", LIMIT),
     ("--max-failures", "1.5"): ("'1.5'", LIMIT),
     ("--max-failures", "%"): ("'%'", LIMIT),
-    ("--val-fraction", "1"): ("--val-fraction 1.0: expected a share from 0 to below 1",),
-    ("--val-fraction", "-0.1"): ("--val-fraction -0.1: expected a share from 0 to below 1",),
-    ("--val-fraction", "nan"): ("--val-fraction nan: expected a share from 0 to below 1",),
+    ("--val-fraction", "1"): ("--val-fraction 1.0: expected a fraction from 0 to below 1",),
+    ("--val-fraction", "-0.1"): ("--val-fraction -0.1: expected a fraction from 0 to below 1",),
+    ("--val-fraction", "nan"): ("--val-fraction nan: expected a fraction from 0 to below 1",),
     ("--seed", "x"): ("'--seed'", "'x' is not a valid integer"),
     ("--workers", "-1"): ("'--workers'", "-1 is not in the range x>=0"),
     ("--wrokers", "2"): ("No such option '--wrokers'", "'--workers'"),

@@ -14,7 +14,7 @@ import pytest
 from helpers import contract_files, generate, make_photos, run_cli, trainer
 from PIL import Image
 
-from shardgen.degradation.degrade import draw_variants, libraries, make_lrs, shrink
+from shardgen.degradation.degrade import downsample, draw_variants, libraries, make_lrs
 from shardgen.degradation.recipe import degraded
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.planning.config import Config, fingerprint_of
@@ -226,7 +226,7 @@ def test_sharpened_hr_is_stored_and_lr_comes_from_it(few: Path, tmp_path: Path) 
     for before, after in zip(plain, sharp, strict=True):
         hr, sharpened = before.image("hr"), after.image("hr")
         assert np.std(sharpened) > np.std(hr)
-        assert np.array_equal(after.image("lr"), shrink(sharpened, 4, "cubic"))
+        assert np.array_equal(after.image("lr"), downsample(sharpened, 4, "cubic"))
 
 
 def test_matlab_is_a_method(few: Path, tmp_path: Path) -> None:
@@ -241,11 +241,11 @@ def test_matlab_is_a_method(few: Path, tmp_path: Path) -> None:
     [
         (
             ("--variants", 3),
-            "--variants 3 needs a recipe, e.g. --degradation realesrgan: --method cubic gives the same",
+            "--variants 3 needs a recipe, e.g. --degradation realesrgan: with --method cubic all variants",
         ),
         (("--variants", 0), "--variants 0: expected 1 to 64"),
         (("--variants", 65, "--degradation", "realesrgan"), "--variants 65: expected 1 to 64"),
-        (("--degradation", "realesgan"), "there is no 'realesgan'; did you mean 'realesrgan'?"),
+        (("--degradation", "realesgan"), "unknown name 'realesgan'; did you mean 'realesrgan'?"),
         (("--degradation", "nothing.yaml"), "nothing.yaml: No such file or directory; expected a recipe (YAML)"),
     ],
 )
@@ -397,7 +397,7 @@ def test_json_that_was_changed_is_named_by_every_command(
         "verify": ("verify", folder),
     }[command]
     done = run_cli(*args)
-    expected = "its sha256 is not its done marker's" if command == "verify" else f"{key}{message}"
+    expected = "its SHA-256 differs from its done marker" if command == "verify" else f"{key}{message}"
     assert done.returncode == 1 and expected in done.stderr, done.stderr
 
 
@@ -438,7 +438,7 @@ def test_recipe_says_what_there_is() -> None:
     steps = run_cli("recipe", "steps").stdout
     assert "jpeg: " in steps and "    quality: [30, 95]    # " in steps
     wrong = run_cli("recipe", "show", "realesrgn")
-    assert wrong.returncode == 2 and "there is no 'realesrgn'; did you mean 'realesrgan'?" in wrong.stderr
+    assert wrong.returncode == 2 and "unknown name 'realesrgn'; did you mean 'realesrgan'?" in wrong.stderr
 
 
 def test_recipe_show_does_not_read_files(tmp_path: Path) -> None:
@@ -450,7 +450,7 @@ def test_recipe_show_does_not_read_files(tmp_path: Path) -> None:
 def test_recipe_check_names_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("- jpg")
     done = run_cli("recipe", "check", tmp_path / "r.yaml")
-    assert done.returncode == 2 and "r.yaml: step 1: there is no 'jpg'; did you mean 'jpeg'?" in done.stderr
+    assert done.returncode == 2 and "r.yaml: step 1: unknown name 'jpg'; did you mean 'jpeg'?" in done.stderr
 
 
 def test_one_photo_under_many_draws(few: Path, tmp_path: Path) -> None:
@@ -467,7 +467,7 @@ def test_one_photo_under_many_draws(few: Path, tmp_path: Path) -> None:
     [
         (("--recipe", "realesrgan", "{few}"), "is a folder: --recipe realesrgan needs a photo"),
         (("--recipe", "realesrgan", "{few}/no.jpg"), "no such file: "),
-        (("--recipe", "nope", "{few}/class0/img0.jpg"), "recipe: there is no 'nope'"),
+        (("--recipe", "nope", "{few}/class0/img0.jpg"), "recipe: unknown name 'nope'"),
         (("{few}/class0/img0.jpg",), "is a file: to see a photo degraded by a recipe, pass --recipe realesrgan"),
         (("{few}", "-s", "3"), "--scale needs --recipe: the shards in "),
     ],

@@ -248,8 +248,8 @@ def test_unpack_does_not_mix_with_what_is_there(there: str, tmp_path: Path) -> N
     before = contents(target)
     done = run_cli("unpack", tmp_path / "out", "-o", target)
     assert done.returncode == 2, done.stdout
-    assert f"{target / 'scale_4x'} holds other files than those of {tmp_path / 'out' / 'scale_4x'}" in done.stderr
-    assert "name another --output, or remove that folder" in done.stderr
+    assert f"{target / 'scale_4x'} contains files that are not from {tmp_path / 'out' / 'scale_4x'}" in done.stderr
+    assert "pass another --output, or remove that folder" in done.stderr
     assert contents(target) == before
 
 
@@ -260,14 +260,14 @@ def test_unpack_does_not_mix_hidden_files_either(tmp_path: Path) -> None:
     assert run_cli("unpack", tmp_path / "small", "-o", tmp_path / "loose").returncode == 0
     before = contents(tmp_path / "loose")
     done = run_cli("unpack", tmp_path / "large", "-o", tmp_path / "loose")
-    assert done.returncode == 2 and "holds other files than those of" in done.stderr
+    assert done.returncode == 2 and "contains files that are not from" in done.stderr
     assert contents(tmp_path / "loose") == before
 
 
 def test_unpack_does_not_write_into_shards(shards: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(shards, tmp_path / "mine")) / "scale_2x"
     done = run_cli("unpack", mine, "-o", mine)
-    assert done.returncode == 2 and f"{mine} is a folder of shards: name another --output" in done.stderr
+    assert done.returncode == 2 and f"{mine} is a folder of shards: pass another --output" in done.stderr
     assert not (mine / "scale_2x").exists()
 
 
@@ -294,7 +294,7 @@ def test_unpack_goes_on_in_its_own_folder(shards: Path, tmp_path: Path) -> None:
 def test_unpack_into_a_file_is_refused(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     done = run_cli("unpack", shards, "-o", tmp_path / "file")
-    assert done.returncode == 2 and f"{tmp_path / 'file'} is a file: name a folder" in done.stderr
+    assert done.returncode == 2 and f"{tmp_path / 'file'} is a file: pass a folder" in done.stderr
 
 
 def test_unpack_names_what_has_too_long_a_path_and_writes_the_others(tmp_path: Path) -> None:
@@ -306,8 +306,10 @@ def test_unpack_names_what_has_too_long_a_path_and_writes_the_others(tmp_path: P
     output = tmp_path / "/".join(["o" * 200] * 7)
     done = run_cli("unpack", tmp_path / "out", "-o", output)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith(f"Error: 1 of 2 samples have names that are too long below {output}, e.g. dddd")
-    assert done.stderr.endswith("; all others are there. Name another --output, with a shorter path.\n")
+    assert done.stderr.startswith(
+        f"Error: 1 of 2 samples were not written, because their names are too long in {output}, e.g. dddd"
+    )
+    assert done.stderr.endswith(". Pass another --output with a shorter path.\n")
     assert {path.name for path in (output / "scale_2x/class1").iterdir()} == {
         f"img1_{name}" for name in ("hr.png", "lr_2x.png", "upsampled_2x.png")
     }
