@@ -156,7 +156,9 @@ def test_usage_names_the_module_to_run(words: str) -> None:
 
 
 def test_scales_are_shown_as_they_may_be_typed() -> None:
-    assert re.search(r"-s, --scales N +2 3 4, or 2,3,4; any of 2 to 8\.", help_of("python -m shardgen generate"))
+    assert re.search(
+        r"-s, --scales N +One or more of 2 to 8: 2 3 4, or 2,3,4\.", help_of("python -m shardgen generate")
+    )
 
 
 def test_error_messages_escape_control_characters(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_dead_worker_is_an_error_that_names_its_shard(
         os.kill(int(pid), signal_number)
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
-    assert f"making shard {name} was killed by signal {int(signal_number)}" in stderr
+    assert f"building shard {name} was killed by signal {int(signal_number)}" in stderr
     assert "Run the same command again: finished shards are kept." in stderr and "Traceback" not in stderr
     assert not temporaries(tmp_path)
     generate(many_photos, tmp_path, *ARGS)

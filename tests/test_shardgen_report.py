@@ -396,7 +396,7 @@ def test_damage_is_named_and_the_rest_is_shown(browser: Browser, odd_photos: Pat
     content[2000:2400] = bytes(400)  # within the first HR
     tars[1].write_bytes(content)
     said = report(folder, tmp_path / "r.html", expect=1)
-    assert "2 samples or shards could not be read, e.g. shard train-000000: no shard train-000000 in" in said
+    assert "Unreadable samples or shards: 2, e.g. shard train-000000: no shard train-000000 in" in said
     assert f"`python -m shardgen verify {folder} --fix`" in said
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         note = page.locator(".damage").inner_text()

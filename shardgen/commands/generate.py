@@ -48,7 +48,7 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
 @option(
     "-o", "--output", type=ADDRESS, default=Path("shards"), help="Folder for scale_2x, scale_4x, ...; may be s3://..."
 )
-@option("-s", "--scales", type=Scale(), multiple=True, default=("4",), help="2 3 4, or 2,3,4; any of 2 to 8.")
+@option("-s", "--scales", type=Scale(), multiple=True, default=("4",), help="One or more of 2 to 8: 2 3 4, or 2,3,4.")
 @option("--size", type=int, default=512, help="HR edge in px.")
 @option(
     "--fit",
@@ -75,13 +75,13 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
     "--codec",
     type=Choice(CODECS),
     default="npy",
-    help="npy trains fastest; png and webp (both lossless) take about a half and a third of the space.",
+    help="Image format: npy trains fastest; png and webp, both lossless, take about a half and a third of the space.",
 )
 @option(
     "--shard-bytes",
     type=BYTE_SIZE,
     default="256MB",
-    help="Target shard size; shards have between half of it and about it.",
+    help="Approximate maximum size of a shard; the minimum is about half of it.",
 )
 @option("--val-fraction", type=float, default=0.02, help="Fraction of the photos for validation.")
 @option("--seed", type=int, default=0, help="Seed of the photos' order and split, and of recipes.")
@@ -95,14 +95,16 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help=f"Worker processes; 0: none, work in this one. With --engine ray: max. shards at a time.  {_CPUS}",
+    help=f"Worker processes; 0 for none. With --engine ray, the maximum number of shards at a time.  {_CPUS}",
 )
 @click.option(
     "--max-failures",
     type=FailureLimit(),
     help="Exit with 1 if more photos fail than this: 50, or 2%.  [default: 1%, at least 10]",
 )
-@click.option("--exclude", type=PATH, help="Leave out the photos listed in this file, one path a line; see `report`.")
+@click.option(
+    "--exclude", type=PATH, help="Leave out the photos listed in this file, one path a line, e.g. exported by `report`."
+)
 @click.option("--auto", is_flag=True, help="Run without a prompt.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 def generate_command(

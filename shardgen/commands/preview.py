@@ -27,7 +27,7 @@ from srshards.terminal.text import plural, say
     help="PNG file to write. An existing file is replaced only if this command wrote it.",
 )
 @click.option(
-    "--count", type=click.IntRange(1, 64), help="Samples, one a row; with --recipe, LR images.  [default: 6; 8]"
+    "--count", type=click.IntRange(1, 64), help="Number of samples or, with --recipe, of LR images.  [default: 6; 8]"
 )
 @click.option(
     "--recipe",

@@ -51,7 +51,7 @@ def report_command(shards: Address, output: Path, samples: int) -> None:
         fix = f"To remove broken shards, run `python -m shardgen verify {shards} --fix`."
         advice = fix if running is None else f"But {wait_for(running)}."
         raise ReportedError(
-            f"{len(written.damages):,} samples or shards could not be read, e.g. {what}: {printable(reason)[:300]}. "
+            f"Unreadable samples or shards: {len(written.damages):,}, e.g. {what}: {printable(reason)[:300]}. "
             f"The page lists them. {advice}"
         )
 

@@ -17,7 +17,7 @@ from srshards.terminal.text import Choice, plural, say
 @click.option(
     "-o", "--output", type=PATH, required=True, help="Folder to write, e.g. scale_4x/mountain/img1_hr.png in it."
 )
-@click.option("--split", type=Choice(SPLITS), help="Only this split.  [default: both]")
+@click.option("--split", type=Choice(SPLITS), help="Write only this split.  [default: both]")
 def unpack_command(folder: Address, output: Path, split: str | None) -> None:
     """Write the samples as loose PNG files, for tools that read folders of images.
 

@@ -86,7 +86,7 @@ def _square_root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
 _CHUNK = 1 << 15  # elements whose intermediate arrays fit into the CPU's cache
 
 _POISSON: dict[str, Setting] = {
-    "strength": Uniform((0.05, 3.0), "factor of the noise of real photons", 0, 10),
+    "strength": Uniform((0.05, 3.0), "noise strength relative to real photon noise", 0, 10),
     "kind": Categorical(
         {"colour": 0.6, "grey": 0.4}, "colour: independent channels; grey: luma's noise in all", ("colour", "grey")
     ),

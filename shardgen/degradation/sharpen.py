@@ -29,7 +29,7 @@ def usm(image: Image, weight: float, radius: int, threshold: float) -> Image:
 
 
 _SHARPEN: dict[str, Setting] = {
-    "weight": Uniform((0.5, 0.5), "factor of the difference to the blurred image that is added", 0, 5),
+    "weight": Uniform((0.5, 0.5), "multiple of the difference to the blurred image that is added", 0, 5),
     "radius": Integers(
         (50, 50), "edge of the Gaussian kernel in px; its standard deviation is 0.15 times that", 3, 101
     ),

@@ -102,7 +102,7 @@ def _chosen(found: Survey, limit: int) -> Iterator[StoredSample]:
 def _samples_of(manifest: Manifest, record: ShardRecord) -> list[StoredSample]:
     samples = stored_samples(manifest.folder, record.name)
     if len(samples) != record.samples:
-        raise RunError(f"{record.name}: expected {record.samples} samples as in the manifest, found {len(samples)}")
+        raise RunError(f"expected {record.samples} samples as in the manifest, found {len(samples)}")
     return samples
 
 
