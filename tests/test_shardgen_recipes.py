@@ -50,7 +50,7 @@ def spread_evenly(values: np.ndarray, low: float, high: float) -> bool:
 # ---- what is wrong with a recipe
 
 WRONG: dict[str, tuple[str, ...]] = {
-    "": ("expected a list of steps", "not None"),
+    "": ("expected a list of steps", "got None"),
     "blur: {}": ("expected a list of steps", "{'blur': {}}"),
     "- blurr: {}": ("step 1: unknown name 'blurr'; did you mean 'blur'?",),
     "- jpeg\n- gausian_noise": ("step 2: unknown name 'gausian_noise'; did you mean 'gaussian_noise'?",),
@@ -69,7 +69,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "- jpeg: {quality: [30, 101]}": ("step 1 (jpeg): quality: expected an integer or a range of integers", "1 to 100"),
     "- jpeg: {quality: 30.5}": ("quality: expected an integer", "30.5"),
     "- jpeg: {probability: 2}": ("step 1 (jpeg): probability: expected a probability from 0 to 1, got 2",),
-    "- jpeg: 75": ("step 1 (jpeg): expected its settings", "not 75"),
+    "- jpeg: 75": ("step 1 (jpeg): expected its settings", "got 75"),
     "- {jpeg: {}, blur: {}}": ("step 1: expected one step",),
     "- [jpeg]": ("step 1: expected one step", "['jpeg']"),
     "- one_of: []": ("step 1 (one_of): expected a list of `{weight: 0.5, steps: [...]}`",),

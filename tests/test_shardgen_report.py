@@ -134,7 +134,7 @@ def test_settings_figures_failures_and_the_last_run_are_there(browser: Browser, 
         assert failures.inner_text().split("\n")[-1].startswith("class2/broken.jpg\tempty file")
         page.locator(".plot summary").nth(1).click()
         counts = page.locator(".plot").nth(1).locator("tbody td").all_inner_texts()
-        assert sum(map(int, counts)) == int(page.locator(".plot").nth(1).inner_text().split(", of ")[1].split()[0])
+        assert sum(map(int, counts)) == int(page.locator(".plot").nth(1).inner_text().split(" over ")[1].split()[0])
 
 
 def test_a_triplet_is_compared_and_magnified_with_what_was_done(browser: Browser, page_file: Path) -> None:

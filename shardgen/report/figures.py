@@ -81,7 +81,7 @@ def histogram(title: str, what: str, unit: str, values: Sequence[float], colour:
         .properties(height=_HEIGHT)
     )
     median = f"{np.median(values):.{decimals}f}"
-    return Plot(title, f"{what} Median {median} of {plural(len(values), 'sample')}.", chart, (unit, "samples"), rows)
+    return Plot(title, f"{what} Median {median} over {plural(len(values), 'sample')}.", chart, (unit, "samples"), rows)
 
 
 def psnr_by_class(samples: Sequence[Measured]) -> Plot:
