@@ -38,16 +38,8 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
 @click.command(
     "generate", cls=SpaceSeparatedScales, short_help="Generate shards from photos; finished shards are kept."
 )
-@option(
-    "-i",
-    "--input",
-    type=ADDRESS,
-    default=Path("OST"),
-    help="Folder of photos, usually in class folders; may be s3://...",
-)
-@option(
-    "-o", "--output", type=ADDRESS, default=Path("shards"), help="Folder for scale_2x, scale_4x, ...; may be s3://..."
-)
+@option("-i", "--input", type=ADDRESS, default=Path("OST"), help="Folder of photos in class folders; may be s3://...")
+@option("-o", "--output", type=ADDRESS, default=Path("shards"), help="Folder for scale_2x, ...; may be s3://...")
 @option("-s", "--scales", type=Scale(), multiple=True, default=("4",), help="One or more of 2 to 8: 2 3 4, or 2,3,4.")
 @option("--size", type=int, default=512, help="HR edge in px.")
 @option(
@@ -56,12 +48,8 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
     default="cover",
     help="HR of a photo: its centre square, tiles at native resolution, or all of it, distorted to a square.",
 )
-@click.option(
-    "--tile-step", type=int, help="Distance between tiles in px, with --fit tile.  [default: --size, no overlap]"
-)
-@option(
-    "--sample", type=float, default=1.0, help="Fraction of the photos to use: 0.01 to try, 0.1 to check, 1 for all."
-)
+@click.option("--tile-step", type=int, help="Px between tiles, with --fit tile.  [default: --size, no overlap]")
+@option("--sample", type=float, default=1.0, help="Fraction of the photos: 0.01 to try, 0.1 to check, 1 for all.")
 @option("--method", type=Choice(METHODS), default="cubic", help="Resampling of LR and of its upsampled copy.")
 @click.option(
     "--degradation",
@@ -77,20 +65,10 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
     default="npy",
     help="Image format: npy trains fastest; png and webp, both lossless, take about a half and a third of the space.",
 )
-@option(
-    "--shard-bytes",
-    type=BYTE_SIZE,
-    default="256MB",
-    help="Approximate maximum size of a shard; the minimum is about half of it.",
-)
+@option("--shard-bytes", type=BYTE_SIZE, default="256MB", help="Approximate maximum of a shard; the minimum is half.")
 @option("--val-fraction", type=float, default=0.02, help="Fraction of the photos for validation.")
 @option("--seed", type=int, default=0, help="Seed of the photos' order and split, and of recipes.")
-@option(
-    "--engine",
-    type=Choice(("local", "ray")),
-    default="local",
-    help="Worker processes on this machine, or a Ray cluster.",
-)
+@option("--engine", type=Choice(("local", "ray")), default="local", help="Local worker processes, or a Ray cluster.")
 @click.option("--ray-address", help=f"Ray cluster: HOST:PORT, auto or local, with --engine ray.  {_RAY}")
 @click.option(
     "--workers",
@@ -102,9 +80,7 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
     type=FailureLimit(),
     help="Exit with 1 if more photos fail than this: 50, or 2%.  [default: 1%, at least 10]",
 )
-@click.option(
-    "--exclude", type=PATH, help="Leave out the photos listed in this file, one path a line, e.g. exported by `report`."
-)
+@click.option("--exclude", type=PATH, help="Leave out the photos listed in this file, as exported by `report`.")
 @click.option("--auto", is_flag=True, help="Run without a prompt.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 def generate_command(
