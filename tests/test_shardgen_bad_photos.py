@@ -409,7 +409,7 @@ def test_the_class_is_the_folder_and_a_dot_at_the_top(zoo: Zoo) -> None:
 
 def test_small_photos_are_enlarged_and_counted(zoo: Zoo) -> None:
     assert zoo.shards.manifest["totals"]["enlarged"] == len(zoo.enlarged) == 2
-    assert re.search(r"\b2 [\w ]*enlarged", zoo.done.stdout)
+    assert re.search(r"\b2 [\w ]*upscaled", zoo.done.stdout)
 
 
 def test_other_files_and_pipes_are_ignored_and_counted(zoo: Zoo) -> None:
@@ -796,7 +796,7 @@ def link_to_itself(root: Path) -> Path:
             folder_without_photos,
             ["no photos in ", "(other files: 3)", "Photos are files with the extensions .avif", ".png"],
         ),
-        (only_a_pipe, ["no photos in ", "1 other files there"]),
+        (only_a_pipe, ["no photos in ", "(other files: 1)"]),
     ],
 )
 def test_an_input_without_photos_is_refused_with_what_to_do(
