@@ -310,7 +310,7 @@ def several_scales(root: Path) -> tuple[Path, str]:
 
 def unfinished(root: Path) -> tuple[Path, str]:
     (root / "train-000000.tar").write_bytes(b"")
-    return root, "there are tars but no manifest.json, so generating was not finished; run the same shardgen"
+    return root, "there are tars but no manifest.json, so generating was not finished; run the same `python -m shardgen"
 
 
 @pytest.mark.parametrize("make", [missing, file, loose_images, empty, several_scales, unfinished])

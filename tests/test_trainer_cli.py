@@ -90,7 +90,7 @@ def test_options_of_the_training_before_another_command_are_not_passed_over(shar
 
 def missing(folder: Path) -> str:
     shutil.rmtree(folder)
-    return f"--shards {folder}: expected a folder of shards, but it does not exist; make shards first: shardgen gener"
+    return f"--shards {folder}: expected a folder of shards, but it does not exist; make shards first: python -m"
 
 
 def file(folder: Path) -> str:
