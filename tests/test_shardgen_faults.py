@@ -216,7 +216,7 @@ def test_a_disk_that_fills_up_is_an_error_and_no_loss(
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_made(many_photos: Path, tmp_path: Path) -> None:
     said = on_a_small_disk("refused", many_photos, tmp_path)
-    assert re.search(r"the shards need about [0-9.]+ [MG]B, and .* has [0-9.]+ MB free\. Make room", said)
+    assert re.search(r"the shards need about [0-9.]+ [MG]B, but .* has [0-9.]+ MB free\. Free some disk space", said)
     assert "exit 1" in said
 
 

@@ -161,7 +161,7 @@ def test_without_auto_it_asks_first(photos: Path, tmp_path: Path) -> None:
     assert "Go on? [Y/n]" in refused.stdout and "Stopped; nothing was changed." in refused.stderr
     assert not list((tmp_path / "out").rglob("*.tar"))
     nobody_there = run_cli(*command)
-    assert nobody_there.returncode == 1 and "--auto asks nothing" in nobody_there.stderr
+    assert nobody_there.returncode == 1 and "Pass --auto" in nobody_there.stderr
     agreed = run_cli(*command, stdin=None, input="y\n")
     assert agreed.returncode == 0 and list((tmp_path / "out").rglob("*.tar"))
 

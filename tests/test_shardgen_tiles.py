@@ -49,7 +49,7 @@ def test_eight_large_photos_take_as_many_shards_as_their_tiles_need(tmp_path: Pa
     words = ("generate", "-i", tmp_path / "in", "-o", tmp_path / "out", *TILES, "--size", 32, "--dry-run")
     done = run_cli(*words)
     assert done.returncode == 0 and "3 shards to build (about 188,000 samples)" in done.stdout, done.stderr
-    assert "2 shards to make" in run_cli(*words, "--sample", 0.5).stdout
+    assert "2 shards to build" in run_cli(*words, "--sample", 0.5).stdout
 
 
 def test_every_tile_is_made_whatever_the_workers_and_the_sample(tmp_path: Path, room_for_40: None) -> None:
