@@ -30,7 +30,7 @@ from trainer.training.config import DEFAULT_LR, LOSS_NAMES
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = {path.stem: path.read_text() for path in sorted((ROOT / "benchmarks").glob("*.py"))}
 PROGRAMS: dict[str, click.Command] = {
-    "shardgen": shardgen,
+    "python -m shardgen": shardgen,
     "python -m trainer": trainer_commands,
     "python -m tests.drill": drill,
     "python -m shardgen.sample_photos": sample_photos,
@@ -124,7 +124,7 @@ def test_importing_the_commands_changes_nothing_of_click() -> None:
 
 @pytest.mark.parametrize("columns", [40, 80])
 def test_what_commands_do_is_said_in_full(columns: int) -> None:
-    for program in ("shardgen", "python -m trainer"):
+    for program in ("python -m shardgen", "python -m trainer"):
         commands = help_of(program, columns).partition("\nCommands:\n")[2]
         assert commands and "..." not in commands
 
@@ -148,8 +148,23 @@ def test_versions() -> None:
     assert trainer("--version").out == f"trainer, version {version[1]}\n"
 
 
+@pytest.mark.parametrize("words", ["", "generate ", "recipe show "])
+def test_usage_names_the_module_to_run(words: str) -> None:
+    assert run_cli(*words.split(), "-h").stdout.startswith(f"Usage: python -m shardgen {words}[OPTIONS]")
+    assert f"Try 'python -m shardgen {words}--help' for help." in run_cli(*words.split(), "--nope").stderr
+    assert trainer("-h").out.startswith("Usage: python -m trainer [OPTIONS]")
+
+
 def test_scales_are_shown_as_they_may_be_typed() -> None:
-    assert re.search(r"-s, --scales N +2 3 4, or 2,3,4; any of 2 to 8\.", help_of("shardgen generate"))
+    assert re.search(
+        r"-s, --scales N +One or more of 2 to 8: 2 3 4, or 2,3,4\.", help_of("python -m shardgen generate")
+    )
+
+
+def test_error_messages_escape_control_characters(tmp_path: Path) -> None:
+    done = run_cli("verify", tmp_path / "two\nlines\x1b[31m")
+    assert done.returncode == 2 and "two\\nlines\\x1b[31m" in done.stderr
+    assert done.stderr.count("\n") == 1 and "\x1b" not in done.stderr
 
 
 # ---- completion
@@ -178,7 +193,7 @@ def completions(program: str, *words: str) -> list[CompletionItem]:
     ],
 )
 def test_words_of_shardgen_are_completed(words: tuple[str, ...], offered: list[str]) -> None:
-    assert [item.value for item in completions("shardgen", *words)] == offered
+    assert [item.value for item in completions("python -m shardgen", *words)] == offered
 
 
 @pytest.mark.parametrize(
@@ -197,7 +212,7 @@ def test_words_of_trainer_are_completed(words: tuple[str, ...], offered: list[st
 
 
 @pytest.mark.parametrize(
-    "words", [words for words in COMMANDS if program_of(words) in ("shardgen", "python -m trainer")]
+    "words", [words for words in COMMANDS if program_of(words) in ("python -m shardgen", "python -m trainer")]
 )
 def test_files_and_folders_are_completed_by_the_shell(words: str) -> None:
     context = click.Context(COMMANDS[words])
@@ -205,7 +220,7 @@ def test_files_and_folders_are_completed_by_the_shell(words: str) -> None:
         if parameter.type.name in ("address", "path", "file", "directory"):
             kinds = {item.type for item in parameter.shell_complete(context, "x")}
             assert kinds in ({"file"}, {"dir"}), parameter
-    recipe = completions("shardgen", "recipe", "check", "mine.y")
+    recipe = completions("python -m shardgen", "recipe", "check", "mine.y")
     assert [(item.value, item.type) for item in recipe] == [("mine.y", "file")]
 
 
@@ -289,7 +304,7 @@ def test_names_that_help_knows_without_pytorch_are_those_that_there_are() -> Non
         ("generate --codec pgn", "Did you mean 'png'?"),
         ("generate --engine rai", "Did you mean 'ray'?"),
         ("unpack x -o y --split vall", "Did you mean 'val'?"),
-        ("recipe show realesrgn", "there is no 'realesrgn'; did you mean 'realesrgan'?"),
+        ("recipe show realesrgn", "unknown name 'realesrgn'; did you mean 'realesrgan'?"),
     ],
 )
 def test_shardgen_names_the_nearest(words: str, said: str) -> None:
@@ -358,7 +373,7 @@ def test_an_empty_path_is_not_the_working_directory(
 def test_an_empty_recipe_is_none(words: list[str], photos: Path) -> None:
     done = run_cli(*(word.format(photos=photos) for word in words))
     assert done.returncode == 2
-    assert done.stderr == "Error: recipe: there is no ''; expected one of realesrgan, bsrgan-light\n"
+    assert done.stderr == "Error: recipe: unknown name ''; expected one of realesrgan, bsrgan-light\n"
 
 
 @pytest.mark.parametrize(
@@ -569,7 +584,7 @@ def test_options_of_training_before_a_command_are_named() -> None:
 
 def test_without_words_the_trainer_says_what_is_missing() -> None:
     done = trainer()
-    assert done.code == 2 and "name the shards to train on: --shards shards/scale_4x" in done.err
+    assert done.code == 2 and "pass the shards to train on: --shards shards/scale_4x" in done.err
 
 
 def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

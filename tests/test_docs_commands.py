@@ -244,7 +244,7 @@ def test_a_command_that_fails_fails_the_test(world: Path) -> None:
 def test_what_is_shown_must_be_printed(world: Path) -> None:
     command = Snippet("page.md", 1, "sh", "python -m shardgen verify shards\n")
     go_through(
-        [command, Snippet("page.md", 2, "text", "7 shards, 9 samples, 1 GB: all whole.\n", is_output=True)], set()
+        [command, Snippet("page.md", 2, "text", "7 shards, 9 samples, 1 GB: all intact.\n", is_output=True)], set()
     )
     with pytest.raises(AssertionError, match="these lines are not printed"):
         go_through([command, Snippet("page.md", 2, "text", "all good\n", is_output=True)], set())

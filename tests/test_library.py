@@ -283,21 +283,21 @@ def test_a_relative_path_holds_in_another_working_directory(
 
 
 def missing(root: Path) -> tuple[Path, str]:
-    return root / "nowhere", "expected a folder of shards, but it does not exist; make shards first: shardgen generate"
+    return root / "nowhere", "expected a folder of shards, but it does not exist; make shards first: python -m shardgen"
 
 
 def file(root: Path) -> tuple[Path, str]:
     (root / "photo.jpg").write_bytes(b"")
-    return root / "photo.jpg", "expected a folder of shards, but it is a file; make shards first: shardgen generate"
+    return root / "photo.jpg", "expected a folder of shards, but it is a file; make shards first: python -m shardgen"
 
 
 def loose_images(root: Path) -> tuple[Path, str]:
     Image.new("RGB", (8, 8)).save(root / "a.png")
-    return root, f"there are 1 loose images but no shards; make shards first: shardgen generate -i {root} "
+    return root, f"there are 1 loose images but no shards; make shards first: python -m shardgen generate -i {root} "
 
 
 def empty(root: Path) -> tuple[Path, str]:
-    return root, "there is no manifest.json in it; make shards first: shardgen generate"
+    return root, "there is no manifest.json in it; make shards first: python -m shardgen generate"
 
 
 def several_scales(root: Path) -> tuple[Path, str]:
@@ -310,7 +310,7 @@ def several_scales(root: Path) -> tuple[Path, str]:
 
 def unfinished(root: Path) -> tuple[Path, str]:
     (root / "train-000000.tar").write_bytes(b"")
-    return root, "there are tars but no manifest.json, so generating was not finished; run the same shardgen"
+    return root, "there are tars but no manifest.json, so generating was not finished; run the same `python -m shardgen"
 
 
 @pytest.mark.parametrize("make", [missing, file, loose_images, empty, several_scales, unfinished])

@@ -147,7 +147,7 @@ def test_a_preview_does_not_replace_its_photo(place: Path, tmp_path: Path) -> No
     assert run_cli("preview", place / "shards" / "scale_2x", "-o", tmp_path / "p.png").returncode == 0
     before = (tmp_path / "p.png").read_bytes()
     done = run_cli("preview", "--recipe", "realesrgan", tmp_path / "p.png", "-o", tmp_path / "p.png")
-    assert done.returncode == 2 and "p.png is the photo to show: name another --output" in done.stderr
+    assert done.returncode == 2 and "p.png is the photo itself: pass another --output" in done.stderr
     assert (tmp_path / "p.png").read_bytes() == before
 
 

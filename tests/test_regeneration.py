@@ -101,14 +101,14 @@ def test_verify_says_that_a_run_came_between(mine: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(verify, "_read_tar", found)
     done = run_cli("verify", mine, "--workers", 1)
     assert done.returncode == 1
-    assert done.stderr == f"Error: a shardgen run has written to {mine} while it was read. Run verify again.\n"
+    assert done.stderr == f"Error: a generate run wrote to {mine} during the check: run verify again\n"
 
 
 def test_what_a_killed_run_left_is_broken(mine: Path) -> None:
     with locked(mine):
         (mine / "scale_2x/manifest.json").unlink()
     done = run_cli("verify", mine)
-    assert done.returncode == 1 and "manifest.json: missing: the run did not finish" in done.stderr
+    assert done.returncode == 1 and "manifest.json: missing: generate did not finish" in done.stderr
 
 
 def test_verify_leaves_nothing_behind(mine: Path, photos: Path) -> None:

@@ -163,7 +163,7 @@ def assert_all_accounted_for(shards: Shards, photos: set[str]) -> None:
 def assert_verified(output: Path) -> None:
     done = run_cli("verify", output)
     assert done.returncode == 0, done.stderr
-    assert "all whole" in done.stdout
+    assert "all intact" in done.stdout
 
 
 # ---- one folder with everything in it
@@ -333,7 +333,7 @@ def test_bad_photos_within_the_limit_end_with_success_and_one_clear_line(zoo: Zo
     count, total = len(zoo.failing), len(zoo.photos)
     (line,) = spoken_lines(zoo.done)
     assert line.startswith(f"{count} of {total} photos failed (limit 30), e.g. bad/bomb.png: {TOO_LARGE}.")
-    assert line.endswith("All are named in the manifest.")
+    assert line.endswith("The manifest lists all of them.")
     assert f"{total - count} samples" in zoo.done.stdout
     assert re.search(rf"\b{count} [a-z ]*fail", zoo.done.stdout)
 
@@ -389,7 +389,7 @@ def test_the_class_is_the_folder_and_a_dot_at_the_top(zoo: Zoo) -> None:
 
 def test_small_photos_are_enlarged_and_counted(zoo: Zoo) -> None:
     assert zoo.shards.manifest["totals"]["enlarged"] == len(zoo.enlarged) == 2
-    assert re.search(r"\b2 [\w ]*enlarged", zoo.done.stdout)
+    assert re.search(r"\b2 [\w ]*upscaled", zoo.done.stdout)
 
 
 def test_other_files_and_pipes_are_ignored_and_counted(zoo: Zoo) -> None:
@@ -440,7 +440,7 @@ def test_loops_of_folder_links_are_counted_and_not_followed_for_ever(tmp_path: P
     (tmp_path / "in" / "top").symlink_to(tmp_path / "in")
     done = run("-i", tmp_path / "in", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "3 links to folders listed already not followed" in done.stdout
+    assert "3 links to already listed folders not followed" in done.stdout
     assert_all_accounted_for(read_shards(tmp_path / "out"), {"a/deep/photo.png", "b/photo.png"})
 
 
@@ -542,7 +542,9 @@ def test_an_unreadable_folder_is_refused_by_name_and_not_passed_over(tmp_path: P
     (tmp_path / "in" / "secret").mkdir(mode=0)
     done = run("-i", tmp_path / "in", "-o", tmp_path / "out", preexec_fn=without_rights)
     (tmp_path / "in" / "secret").chmod(0o755)
-    assert_refused(done, f"cannot list {tmp_path}/in/secret: Permission denied", "Mend its permissions, or move it out")
+    assert_refused(
+        done, f"cannot list {tmp_path}/in/secret: Permission denied", "Allow access (chmod +rx), or move it out"
+    )
 
 
 @pytest.mark.parametrize("target", ["secret/photo.png", "secret/class"])
@@ -627,7 +629,7 @@ def test_more_failures_than_allowed_end_with_1_and_whole_shards(half_bad: Path, 
     first, error = spoken_lines(done)
     assert first.startswith(f"11 of 23 photos failed (limit {allowed}), e.g. bad/0.jpg: {NOT_AN_IMAGE}.")
     assert error.startswith(f"Error: 11 photos failed, more than the {allowed} that --max-failures allows.")
-    assert "The shards are whole and usable without them; mend or remove the photos, or allow more." in error
+    assert "complete and usable without them. Fix or remove these photos, or raise --max-failures." in error
     shards = read_shards(output)
     assert set(shards.samples) == {f"good/{number}.png" for number in range(12)}
     assert_all_accounted_for(shards, set(shards.samples) | {f"bad/{number}.jpg" for number in range(11)})
@@ -673,7 +675,7 @@ def test_nothing_but_bad_photos_ends_with_1_and_reasons(tmp_path: Path) -> None:
     done = run("-i", tmp_path / "in", "-o", tmp_path / "out")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "no photo gave a sample. The manifest says why for each." in done.stderr
+    assert "no photo gave a sample. The manifest lists the reason for each." in done.stderr
     shards = read_shards(tmp_path / "out")
     assert shards.failures == {f"bad/{number}.jpg": NOT_AN_IMAGE for number in range(3)}
     assert_all_accounted_for(shards, set(shards.failures))
@@ -716,7 +718,7 @@ def test_nothing_but_small_photos_ends_with_1_and_says_so(tmp_path: Path) -> Non
     put(tmp_path / "in", "a.png", saved(picture(0, 30, 30), "PNG"))
     done = run("-i", tmp_path / "in", "-o", tmp_path / "out", "--fit", "tile")
     assert done.returncode == 1
-    assert "no photo gave a sample. The manifest says why for each." in done.stderr
+    assert "no photo gave a sample. The manifest lists the reason for each." in done.stderr
     assert set(read_shards(tmp_path / "out").skipped) == {"a.png"}
 
 
@@ -762,13 +764,19 @@ def link_to_itself(root: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (no_folder, ["no such folder: ", "Name the folder of photos with --input"]),
-        (dangling_link, ["no such folder: ", "Name the folder of photos with --input"]),
-        (link_to_itself, ["Name the folder of photos with --input"]),
-        (a_file, ["photo.jpg is a file", "--input takes a folder of photos"]),
-        (empty_folder, ["no photos in ", "empty: 0 other files there", "Photos are files that end in .avif", ".jpg"]),
-        (folder_without_photos, ["no photos in ", "3 other files there", "Photos are files that end in .avif", ".png"]),
-        (only_a_pipe, ["no photos in ", "1 other files there"]),
+        (no_folder, ["no such folder: ", "Pass the folder of photos as --input"]),
+        (dangling_link, ["no such folder: ", "Pass the folder of photos as --input"]),
+        (link_to_itself, ["Pass the folder of photos as --input"]),
+        (a_file, ["photo.jpg is a file", "--input expects a folder of photos"]),
+        (
+            empty_folder,
+            ["no photos in ", "empty (other files: 0)", "Photos are files with the extensions .avif", ".jpg"],
+        ),
+        (
+            folder_without_photos,
+            ["no photos in ", "(other files: 3)", "Photos are files with the extensions .avif", ".png"],
+        ),
+        (only_a_pipe, ["no photos in ", "(other files: 1)"]),
     ],
 )
 def test_an_input_without_photos_is_refused_with_what_to_do(
@@ -802,8 +810,8 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path, output: str) -> Non
 
 SCALES = "expected integers from 2 to 8, e.g. --scales 2 3 4"
 METHODS = ("'--method'", "'nearest', 'linear', 'cubic', 'area', 'lanczos', 'matlab'")
-SHARE = "expected a share above 0 and up to 1"
-LIMIT = "expected a number of photos such as 50, or a share such as 2%"
+SHARE = "expected a fraction above 0 and up to 1"
+LIMIT = "expected a number of photos such as 50, or a percentage such as 2%"
 
 WRONG_OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("-s", "2.5"): ("'2.5'", SCALES),
@@ -830,7 +838,7 @@ WRONG_OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("--size", "0"): ("--size 0: expected 16 to 8192 px",),
     ("--size", "100000"): ("--size 100000: expected 16 to 8192 px",),
     ("--size", "64.5"): ("'--size'", "'64.5' is not a valid integer"),
-    ("--tile-step", "32"): ("--tile-step goes with --fit tile only",),
+    ("--tile-step", "32"): ("--tile-step needs --fit tile",),
     ("--fit", "tile", "--tile-step", "0"): ("--tile-step 0: expected 1 to 64 px (at most --size)",),
     ("--fit", "tile", "--tile-step", "65"): ("--tile-step 65: expected 1 to 64 px (at most --size)",),
     ("--shard-bytes", "0"): ("--shard-bytes 0: expected a size such as 256MB",),
@@ -841,9 +849,9 @@ WRONG_OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("--max-failures", "-1"): ("'-1'", LIMIT),
     ("--max-failures", "1.5"): ("'1.5'", LIMIT),
     ("--max-failures", "%"): ("'%'", LIMIT),
-    ("--val-fraction", "1"): ("--val-fraction 1.0: expected a share from 0 to below 1",),
-    ("--val-fraction", "-0.1"): ("--val-fraction -0.1: expected a share from 0 to below 1",),
-    ("--val-fraction", "nan"): ("--val-fraction nan: expected a share from 0 to below 1",),
+    ("--val-fraction", "1"): ("--val-fraction 1.0: expected a fraction from 0 to below 1",),
+    ("--val-fraction", "-0.1"): ("--val-fraction -0.1: expected a fraction from 0 to below 1",),
+    ("--val-fraction", "nan"): ("--val-fraction nan: expected a fraction from 0 to below 1",),
     ("--seed", "x"): ("'--seed'", "'x' is not a valid integer"),
     ("--workers", "-1"): ("'--workers'", "-1 is not in the range x>=0"),
     ("--wrokers", "2"): ("No such option '--wrokers'", "'--workers'"),

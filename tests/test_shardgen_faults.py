@@ -96,7 +96,7 @@ def test_a_dead_worker_is_an_error_that_names_its_shard(
         os.kill(int(pid), signal_number)
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
-    assert f"making shard {name} was killed by signal {int(signal_number)}" in stderr
+    assert f"building shard {name} was killed by signal {int(signal_number)}" in stderr
     assert "Run the same command again: finished shards are kept." in stderr and "Traceback" not in stderr
     assert not temporaries(tmp_path)
     generate(many_photos, tmp_path, *ARGS)
@@ -121,7 +121,7 @@ def test_an_interrupt_stops_and_leaves_no_trace(
         os.killpg(process.pid, signal_number)  # as a terminal does: to all processes of the run
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == exit_code
-    assert "Interrupted. Finished shards are kept; the same command goes on from here." in stderr
+    assert "Interrupted. Finished shards are kept; run the same command again to continue." in stderr
     assert "Traceback" not in stderr and "leaked" not in stderr
     assert not temporaries(tmp_path)
     assert not list(tmp_path.glob("scale_*/manifest.json"))
@@ -206,7 +206,7 @@ def test_a_disk_that_fills_up_is_an_error_and_no_loss(
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_made(many_photos: Path, tmp_path: Path) -> None:
     said = on_a_small_disk("refused", many_photos, tmp_path)
-    assert re.search(r"the shards need about [0-9.]+ [MG]B, and .* has [0-9.]+ MB free\. Make room", said)
+    assert re.search(r"the shards need about [0-9.]+ [MG]B, but .* has [0-9.]+ MB free\. Free some disk space", said)
     assert "exit 1" in said
 
 
@@ -255,7 +255,7 @@ def test_a_shard_that_lost_a_file_is_made_again(
     else:
         os.truncate(victim, 0 if kind == "idx" else victim.stat().st_size // 2)
     done = generate(photos, mine, "-s", 2, 3, "--shard-bytes", "300KB")
-    assert "Shards: 1 made" in done.stdout
+    assert "Shards: 1 built" in done.stdout
     assert contract_files(mine) == contract_files(shards)
     assert run_cli("verify", mine).returncode == 0
 

@@ -20,7 +20,7 @@ from helpers import PATIENCE_S, contract_files, generate, make_photos, markers, 
 from ray.cluster_utils import Cluster
 from ray_nodes import NODE, ROOT, kill_node, on_cluster, ray_environment, workers
 
-from shardgen.engines.ray_node import make, versions
+from shardgen.engines.ray_node import build_on_node, versions
 from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from srshards.errors import RunError
@@ -143,7 +143,7 @@ def test_an_interrupt_stops_and_leaves_no_trace(
         os.killpg(process.pid, signal_number)
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == exit_code, stderr
-    assert told(stderr)[1] == ["Interrupted. Finished shards are kept; the same command goes on from here."]
+    assert told(stderr)[1] == ["Interrupted. Finished shards are kept; run the same command again to continue."]
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.glob("scale_*/manifest.json"))
     finished = len(markers(tmp_path))
     wait_until(lambda: not any(workers(node) for node in cluster.worker_nodes))
@@ -223,9 +223,7 @@ def test_a_node_without_the_photos_is_named_and_no_photo_is_blamed(
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert f" cannot be read on node {socket.gethostname()} (" in stderr and "Traceback" not in stderr
-    assert (
-        f"bytes on this machine. All nodes must see the same photos in {many_photos}: mend the node's mount" in stderr
-    )
+    assert f"bytes on this machine. All nodes must see the same photos in {many_photos}: fix the node's mount" in stderr
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("manifest.json"))
     generate(many_photos, tmp_path, *ARGS)
     assert contract_files(tmp_path) == undisturbed
@@ -235,7 +233,7 @@ def on_node(photos: Path, output: Path, **changed: Any) -> RunError:
     """What a node says to a task that it must not begin."""
     task = prepare(Config(photos, output, size=64)).tasks[0]
     usual = {"job": pytest.fail, "board": None, "mark": output / "mark", "expected": versions(), "compare": True}
-    said = make(task, **{**usual, **changed})
+    said = build_on_node(task, **{**usual, **changed})
     assert isinstance(said, RunError)
     return said
 
@@ -243,22 +241,20 @@ def on_node(photos: Path, output: Path, **changed: Any) -> RunError:
 def test_a_node_that_does_not_see_the_output_is_named(photos: Path, tmp_path: Path) -> None:
     said = str(on_node(photos, tmp_path))
     assert said.startswith(f"node {socket.gethostname()} (")
-    assert f"does not see the output folder {tmp_path} as this machine does. All nodes need the same folder" in said
+    assert f"does not see the output folder {tmp_path}. Mount the same folder at the same path" in said
 
 
 def test_a_node_with_other_libraries_is_named(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "mark").touch()
     said = str(on_node(photos, tmp_path, expected={**versions(), "pillow": "1.0"}))
-    assert (
-        f"would make other bytes: it has pillow {versions()['pillow']} (not 1.0). Install the same versions on" in said
-    )
+    assert f"has other versions: pillow {versions()['pillow']} (not 1.0). Install the same versions on" in said
 
 
 def test_a_node_whose_file_names_are_not_utf8_is_named(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
-    assert str(on_node(photos, tmp_path)).endswith(") takes file names for ascii. Start Ray there with PYTHONUTF8=1.")
+    assert str(on_node(photos, tmp_path)).endswith(") decodes file names as ascii. Start Ray there with PYTHONUTF8=1.")
 
 
 ENGINE = """
@@ -330,11 +326,12 @@ def test_tasks_are_tried_again_when_their_process_dies_and_only_then(
     deadly, always_deadly, full, faulty = done.stdout.split("\nreports")[:4]
     assert deadly == "results True\nattempts 3" and always_deadly.startswith(" True True\n"), "each photo counts once"
     assert (
-        "error shard train-00000" in always_deadly and "was begun 4 times, and each time the node or w" in always_deadly
+        "error shard train-00000" in always_deadly
+        and "was started 4 times, and each time its node or w" in always_deadly
     )
     assert "Run the same command again: finished shards are kept." in always_deadly and "attempts 4" in always_deadly
-    assert "error cannot write shard train-00000" in full and "No space left on device. Nothing half-written" in full
-    assert "which is a fault of the program:\nTraceback" in faulty and "ZeroDivisionError" in faulty
+    assert "error cannot write shard train-00000" in full and "No space left on device. No partial files" in full
+    assert "which is a bug in the program:\nTraceback" in faulty and "ZeroDivisionError" in faulty
     assert not done.stderr and not list(tmp_path.rglob("*.tmp"))
 
 
@@ -371,8 +368,8 @@ def test_without_ray_it_is_asked_for(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--ray-address auto", "--ray-address auto goes with --engine ray only"),
-        ("--engine ray --workers 0", "--workers 0 works in this process, which --engine ray does not: name 1 or more"),
+        ("--ray-address auto", "--ray-address auto needs --engine ray"),
+        ("--engine ray --workers 0", "--workers 0: --engine ray cannot work in this process; pass 1 or more"),
         (
             "--engine ray --ray-address ray://here:10001",
             "--ray-address ray://here:10001: expected HOST:PORT, auto or l",

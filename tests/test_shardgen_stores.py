@@ -104,7 +104,7 @@ def test_what_changes_is_made_again_and_what_goes_is_removed(photos: Path, s3: B
     (mine / "class0" / "img0.jpg").unlink()
     s3.server.delete(s3.name, "photos/class0/img0.jpg")
     done = generate(source, target, *ARGS)
-    assert "Shards: 2 made" in done.stdout or "Shards: 4 made" in done.stdout
+    assert "Shards: 2 built" in done.stdout or "Shards: 4 built" in done.stdout
     generate(mine, tmp_path / "local", *ARGS)
     assert stored_files(s3) == contract_files(tmp_path / "local")
     done = generate(source, target, *ARGS, "--sample", 0.3)
@@ -215,13 +215,13 @@ def test_verify_names_what_is_broken_there_and_mends_it(stored: str, s3: Bucket,
     done = run_cli("verify", stored)
     assert done.returncode == 1
     for reason in (
-        "scale_2x/train-000001.tar: its sha256 is not its done marker's",
+        "scale_2x/train-000001.tar: its SHA-256 differs from its done marker",
         "scale_2x/train-000000.tar: [Errno 2] No such file or directory: ",
         "scale_3x/train-000000.tar: ",
-        "scale_3x/train-000001.tar: No such file",
+        "scale_3x/train-000001.tar: no such file",
     ):
         assert f"{stored}/{reason}" in done.stderr
-    assert "4 of 12 shards and manifests are broken. --fix removes what is broken." in done.stderr
+    assert "4 of 12 shards and manifests are broken. Pass --fix to remove broken shards." in done.stderr
     before = s3.keys("shards")
     assert run_cli("verify", stored, "--fix").returncode == 1
     gone = before - s3.keys("shards")
@@ -241,9 +241,9 @@ def test_verify_names_what_is_broken_there_and_mends_it(stored: str, s3: Bucket,
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("generate", "-i", "s3://BUCKET/nothing", "--auto"), "no such folder: s3://BUCKET/nothing. Name the folder"),
+        (("generate", "-i", "s3://BUCKET/nothing", "--auto"), "no such folder: s3://BUCKET/nothing. Pass the folder"),
         (("generate", "-i", "s3://no-such-bucket/x", "--auto"), "no such folder: s3://no-such-bucket/x"),
-        (("generate", "-i", "s3://BUCKET/only/notes.txt", "--auto"), "is a file. --input takes a folder of photos"),
+        (("generate", "-i", "s3://BUCKET/only/notes.txt", "--auto"), "is a file. --input expects a folder of photos"),
         (("generate", "-i", "s3://BUCKET/only", "--auto"), "no photos in s3://BUCKET/only: 1 other files there"),
         (("generate", "-i", "s3://", "--auto"), "s3:// names no place in the store; expected e.g. s3://bucket/folder"),
         (("verify", "s3:///shards"), "s3:///shards names no place in the store; expected e.g. s3://bucket/folder"),
@@ -256,8 +256,11 @@ def test_verify_names_what_is_broken_there_and_mends_it(stored: str, s3: Bucket,
             "s3://BUCKET/x lies in a store; expected a path of this",
         ),
         (("preview", "s3://BUCKET/only", "-o", "s3://BUCKET/x"), "s3://BUCKET/x lies in a store; expected a path of"),
-        (("preview", "s3://BUCKET/only/notes.txt"), "is a file: to see a photo under the draws of a recipe"),
-        (("preview", "s3://BUCKET/a.jpg", "--recipe", "realesrgan"), "lies in a store: --recipe shows a photo of this"),
+        (("preview", "s3://BUCKET/only/notes.txt"), "is a file: to see a photo degraded by a recipe"),
+        (
+            ("preview", "s3://BUCKET/a.jpg", "--recipe", "realesrgan"),
+            "is in an object store: --recipe needs a local photo",
+        ),
     ],
 )
 def test_a_wrong_command_is_named(words: tuple[str, ...], message: str, s3: Bucket) -> None:
@@ -342,7 +345,7 @@ def test_each_stumble_of_verify_costs_time_and_nothing_else(impatient: Bucket, s
     count = sum(stumble(impatient, READ_FAULTS, "GET", key) for key in ("*.tar", "*.idx", "*/[tv]*-*.json"))
     done = run_cli("verify", stored, "--fix", "--workers", 4)
     assert done.returncode == 0, done.stderr
-    assert "all whole." in done.stdout
+    assert "all intact." in done.stdout
     assert impatient.proxy.faults.total() == count
 
 
@@ -388,7 +391,7 @@ def test_a_store_that_fails_ends_the_run_and_costs_no_shard(
     finished = {name for name in s3.keys("shards") if name.endswith(".json")}
     s3.proxy.heal()
     done = generate(source, target, *ARGS)
-    assert f"made, {len(finished)} kept, 0 removed." in done.stdout
+    assert f"built, {len(finished)} kept, 0 removed." in done.stdout
     assert stored_files(s3) == contract_files(shards), "no photo counts as failed"
 
 
@@ -533,8 +536,8 @@ def test_scratch_that_is_too_small_is_refused(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**5))
     done = generate(photos, f"{s3.address}/shards", *ARGS, "--shard-bytes", "256MB", expect=1)
-    assert re.search("1 workers need about [0-9.]+ MB of scratch space for the shards that they make, ", done.stderr)
-    assert f"{scratch}/shardgen-{os.getuid()} has 100.0 kB free. Set TMPDIR to a larger disk" in done.stderr
+    assert re.search("1 workers need about [0-9.]+ MB of scratch space to build shards, but ", done.stderr)
+    assert f"{scratch}/shardgen-{os.getuid()} has 100.0 kB free. Set TMPDIR to a folder on a larger disk" in done.stderr
     assert s3.keys("shards") == set()
 
 

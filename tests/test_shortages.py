@@ -17,7 +17,7 @@ import pytest
 from helpers import PATIENCE_S, SMALL, all_files, contract_files, generate, make_photo, make_photos, run_cli, trainer
 from PIL import Image
 
-from shardgen.engines.base import attempt
+from shardgen.engines.base import run_job
 from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from shardgen.report.survey import survey
@@ -177,14 +177,14 @@ def test_a_shard_that_memory_does_not_suffice_for_says_what_to_lower(
 ) -> None:
     monkeypatch.setattr("shardgen.shard.job.make_triplet", out_of_memory)
     done = generate(few_photos, tmp_path, "-s", 2, expect=1)
-    assert f"cannot make shard train-000000: {MEMORY}" in done.stderr
+    assert f"cannot build shard train-000000: {MEMORY}" in done.stderr
     assert "Run the same command again: finished shards are kept." in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_worker_hands_back_that_memory_does_not_suffice(few_photos: Path, tmp_path: Path) -> None:
     (task, *_) = prepare(Config(few_photos, tmp_path, scales=(2,), size=64)).tasks
-    error = attempt(task, out_of_memory, lambda progress: None, lambda: None)
-    assert isinstance(error, RunError) and MEMORY in str(error) and "fault of the program" not in str(error)
+    error = run_job(task, out_of_memory, lambda progress: None, lambda: None)
+    assert isinstance(error, RunError) and MEMORY in str(error) and "bug in the program" not in str(error)
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,7 @@ def test_a_shard_that_is_not_in_the_store_or_has_another_size_is_named(store: St
         server.put(bucket, f"copy/{path.name}", path.read_bytes())
     server.put(bucket, "copy/train-000002.tar", b"short")
     _, said = trained(tmp_path, "--shards", store.address("copy"), "--cache", tmp_path / "c", expect=2)
-    assert "copy/train-000002.tar: expected " in said and "found 5; `shardgen verify" in said
+    assert "copy/train-000002.tar: expected " in said and "found 5; `python -m shardgen verify" in said
     server.delete(bucket, "copy/train-000002.tar")
     _, said = trained(tmp_path, "--shards", store.address("copy"), "--cache", tmp_path / "c", expect=2)
     assert "copy/train-000002.tar is missing, but the manifest lists it" in said
@@ -552,7 +552,7 @@ def test_bytes_that_are_the_manifests_and_not_a_shard_are_named(
     record = ShardRecord("train-000000", "train", num_samples, len(content), hashlib.sha256(content).hexdigest())
     decoder = Decoder.of(open_shards(store.local / "one-webp" / "scale_2x").manifest) if decode else None
     shards = CachedShards(CacheFolder(tmp_path), parse_address(store.address("odd")), [record], decoder)
-    with pytest.raises(RunError, match=f"odd/train-000000.tar:? {message}.*; `shardgen verify s3://.*/odd --fix`"):
+    with pytest.raises(RunError, match=f"odd/train-000000.tar:? {message}.*; `python -m shardgen verify s3://.*/odd "):
         shards.fetch(record)
     assert all_files(tmp_path) == {".lock"}
 

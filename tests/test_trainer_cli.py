@@ -70,7 +70,7 @@ def mine(shards: Path, tmp_path: Path) -> Path:
 
 
 def test_without_words_it_says_what_is_missing() -> None:
-    assert "name the shards to train on: --shards shards/scale_4x (shardgen generate makes them)" in refused()
+    assert "pass the shards to train on: --shards shards/scale_4x (python -m shardgen builds them)" in refused()
 
 
 def test_a_folder_where_a_command_is_expected_is_explained(shards: Path) -> None:
@@ -90,19 +90,19 @@ def test_options_of_the_training_before_another_command_are_not_passed_over(shar
 
 def missing(folder: Path) -> str:
     shutil.rmtree(folder)
-    return f"--shards {folder}: expected a folder of shards, but it does not exist; make shards first: shardgen gener"
+    return f"--shards {folder}: expected a folder of shards, but it does not exist; make shards first: python -m"
 
 
 def file(folder: Path) -> str:
     shutil.rmtree(folder)
     folder.write_text("not a folder")
-    return f"--shards {folder}: expected a folder of shards, but it is a file; make shards first: shardgen generate"
+    return f"--shards {folder}: expected a folder of shards, but it is a file; make shards first: python -m shardgen"
 
 
 def empty(folder: Path) -> str:
     shutil.rmtree(folder)
     folder.mkdir()
-    return f"--shards {folder}: there is no manifest.json in it; make shards first: shardgen generate -i PHOTOS"
+    return f"--shards {folder}: there is no manifest.json in it; make shards first: python -m shardgen generate"
 
 
 def loose_images(folder: Path) -> str:
@@ -110,13 +110,13 @@ def loose_images(folder: Path) -> str:
     (folder / "景").mkdir(parents=True)
     for number in range(3):
         Image.fromarray(make_photo(20, 20, number)).save(folder / "景" / f"{number}.PNG")
-    return f"there are 3 loose images but no shards; make shards first: shardgen generate -i {folder} -o shards -s 4"
+    return f"there are 3 loose images but no shards; make shards first: python -m shardgen generate -i {folder} "
 
 
 def images_of_the_old_scripts(folder: Path) -> str:
     loose_images(folder)
     (folder / "景" / "0.PNG").rename(folder / "景" / "0_lr_4x.png")
-    return "there are 3 loose images but no shards; make shards first: shardgen generate -i PHOTOS -o shards -s 4"
+    return "there are 3 loose images but no shards; make shards first: python -m shardgen generate -i PHOTOS "
 
 
 def unfinished(folder: Path) -> str:
@@ -144,19 +144,19 @@ def impossible_scale(folder: Path) -> str:
 
 def no_tar(folder: Path) -> str:
     (folder / "train-000001.tar").unlink()
-    return f"{folder / 'train-000001.tar'} is missing, but the manifest lists it; `shardgen verify {folder} --fix`"
+    return f"{folder / 'train-000001.tar'} is missing, but the manifest lists it; `python -m shardgen verify {folder} "
 
 
 def no_index(folder: Path) -> str:
     (folder / "val-000000.idx").unlink()
-    return f"{folder / 'val-000000.idx'} is missing, but the manifest lists it; `shardgen verify {folder} --fix`"
+    return f"{folder / 'val-000000.idx'} is missing, but the manifest lists it; `python -m shardgen verify {folder} "
 
 
 def short_tar(folder: Path) -> str:
     path = folder / "train-000001.tar"
     size = path.stat().st_size
     os.truncate(path, size - 512)
-    return f"{path}: expected {size:,} bytes as in the manifest, found {size - 512:,}; `shardgen verify {folder} --fix`"
+    return f"{path}: expected {size:,} bytes as in the manifest, found {size - 512:,}; `python -m shardgen verify "
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_off_is_a_word_although_yaml_reads_a_boolean(shards: Path, tmp_path: Pat
         ("- shards\n- model", "expected lines such as `batch-size: 16`, found list"),
         ("shards", "expected lines such as `batch-size: 16`, found str"),
         ("shards: [", "is not valid YAML"),
-        ("", "name the shards to train on"),
+        ("", "pass the shards to train on"),
     ],
     ids=str,
 )
@@ -840,7 +840,7 @@ def test_a_damaged_validation_sample_is_named(extension: str, mine: Path, runs: 
     words = ("evaluate", "--weights", runs / "lr" / "best.pth", "--shards", mine)
     for done in (trainer(*words), train(mine, tmp_path / "runs")):
         assert done.code == 1
-        assert "val-000000" in done.err and f"`shardgen verify {mine} --fix`" in done.err
+        assert "val-000000" in done.err and f"`python -m shardgen verify {mine} --fix`" in done.err
 
 
 def test_the_network_is_moved_to_the_device_that_was_chosen(

@@ -369,7 +369,7 @@ def test_a_shard_that_went_away_is_named_before_the_first_batch_from_the_device(
     generate(photos, tmp_path, "-s", 2)
     reader = reader_of(tmp_path / "scale_2x", 32)
     os.unlink(tmp_path / "scale_2x" / "train-000000.tar")
-    with pytest.raises(RunError, match=r"No such file.*train-000000\.tar.*shardgen verify"):
+    with pytest.raises(RunError, match=r"No such file.*train-000000\.tar.*python -m shardgen verify"):
         resident(reader, Rows(8), 0, 12)
 
 

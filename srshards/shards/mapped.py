@@ -20,7 +20,7 @@ from srshards.shards.tar_index import check_samples, load_index
 
 def repair_hint(folder: Address) -> str:
     """What to do about a shard that is not what it should be."""
-    return f"`shardgen verify {folder} --fix`, then generate, makes them again"
+    return f"`python -m shardgen verify {folder} --fix`, then generate, makes them again"
 
 
 class DamagedMember(Exception):

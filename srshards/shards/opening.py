@@ -27,7 +27,7 @@ from srshards.storage.store import (
 if TYPE_CHECKING:
     from upath import UPath
 
-_MAKE_THEM = "make shards first: shardgen generate -i PHOTOS -o shards -s 4"
+_MAKE_THEM = "make shards first: python -m shardgen generate -i PHOTOS -o shards -s 4"
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 # What `shardgen unpack` calls its files, and scripts before it: not what shards are made of.
 _MADE_OF_PHOTOS = re.compile(r"_(lr|upsampled)_\d+x$")
@@ -125,7 +125,7 @@ def _what_it_is(folder: Address) -> str:
     if any(name.endswith(".tar") for name in list_files(folder)):
         return (
             f"there are tars but no {MANIFEST_NAME}, so generating was not finished; "
-            "run the same shardgen generate command again, it goes on where it was"
+            "run the same `python -m shardgen generate` command again, which continues it"
         )
     if storage_of(folder).is_local:
         images = [path for path in local_path(folder).rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES]

@@ -41,7 +41,7 @@ _REQUESTS_AT_ONCE = 16
 def scale_folders(folder: Address) -> list[Address]:
     """`folder` itself if it holds shards, else those of its `scale_Nx` folders that do. UsageError when none does."""
     if not is_folder(folder):
-        raise UsageError(f"no such folder: {folder}. `shardgen generate -i PHOTOS -o {folder}` makes one.")
+        raise UsageError(f"no such folder: {folder}. `python -m shardgen generate -i PHOTOS -o {folder}` makes one.")
     if _holds_shards(folder):
         return [folder]
     named = [folder / name for name in list_folders(folder) if SCALE_FOLDER.fullmatch(name)]
@@ -50,7 +50,7 @@ def scale_folders(folder: Address) -> list[Address]:
         _refuse_unfinished(folder)
         raise UsageError(
             f"no shards in {folder}: expected {MANIFEST_NAME} and train-000000.tar there, or in {folder}/scale_4x. "
-            f"`shardgen generate -i PHOTOS -o {folder}` makes them."
+            f"`python -m shardgen generate -i PHOTOS -o {folder}` makes them."
         )
     return found
 
@@ -119,7 +119,7 @@ class StoredSample:
         else:
             data = self.loaded[member.offset - self._start :][: member.size]
         if len(data) != member.size:
-            raise RunError(f"{self.tar} ends inside {member.name}: run `shardgen verify`")
+            raise RunError(f"{self.tar} ends inside {member.name}: run `python -m shardgen verify`")
         return data
 
     def describe(self) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def stored_samples(folder: Address, shard: str) -> list[StoredSample]:
     tar, index = folder / f"{shard}.tar", folder / f"{shard}.idx"
     num_bytes = file_size(tar)
     if file_size(index) is None or num_bytes is None:
-        raise UsageError(f"no shard {shard} in {folder}; `shardgen inspect {folder}` lists them")
+        raise UsageError(f"no shard {shard} in {folder}; `python -m shardgen inspect {folder}` lists them")
     for path in (tar, index):
         refuse_link(folder, path.name)
     samples = load_index(index, read_bytes)
@@ -165,7 +165,7 @@ def find_sample(folder: Address, key: str) -> StoredSample:
     sample = next((sample for sample in stored_samples(folder, shard) if sample.key == key), None)
     if sample is None:
         raise UsageError(
-            f"no sample {key} in {folder}; `shardgen inspect {folder} --shard {shard}` lists its neighbours"
+            f"no sample {key} in {folder}; `python -m shardgen inspect {folder} --shard {shard}` lists its neighbours"
         )
     return sample
 

@@ -61,7 +61,7 @@ def resolve(
         chosen = {**former, **free, "out": out, "run": run.home.name}
     settings = {**values, **chosen}
     if settings["shards"] is None:
-        raise UsageError("name the shards to train on: --shards shards/scale_4x (shardgen generate makes them)")
+        raise UsageError("pass the shards to train on: --shards shards/scale_4x (python -m shardgen builds them)")
     try:
         return Resolved(TrainConfig(**settings), run, asked)
     except UsageError as error:
