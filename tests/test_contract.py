@@ -64,9 +64,9 @@ def test_an_index_reads_back_as_it_was_written(samples: list[list[Member]], tmp_
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no v1.2 index"),
+        (b"", "is not a valid v1.2 index"),
         (b"v1.1 0\n", "expected index v1.2, found v1.1"),
-        (b"v1.2 2\nhr.npy 512 8 0.hr.npy\n", "promises 2 samples, the file has 1"),
+        (b"v1.2 2\nhr.npy 512 8 0.hr.npy\n", "announces 2 samples, but the file has 1"),
         (b"v1.2 1\nhr.npy 512 8\n", "expected groups of 4"),
         (b"v1.2 1\nhr.npy 512 -8 0.hr.npy\n", "expected a number of bytes, found '-8'"),
         (b"v1.2 1\nhr.npy 1_2 8 0.hr.npy\n", "expected a number of bytes, found '1_2'"),
@@ -75,9 +75,9 @@ def test_an_index_reads_back_as_it_was_written(samples: list[list[Member]], tmp_
             "expected a number of bytes, found '9223372036854775808",
         ),
         (b"v1.2 1\nhr.npy 512 " + b"9" * 5000 + b" 0.hr.npy\n", "expected a number of bytes, found '999"),
-        (b"v1.2 1\nhr.npy x 8 0.hr.npy\n", "is no v1.2 index"),
+        (b"v1.2 1\nhr.npy x 8 0.hr.npy\n", "is not a valid v1.2 index"),
         (b"v1.2 1\n\n", "expected groups of 4"),
-        ("v1.2 1\nhr.npy 1 8 é.npy\n".encode(), "is no v1.2 index"),
+        ("v1.2 1\nhr.npy 1 8 é.npy\n".encode(), "is not a valid v1.2 index"),
     ],
 )
 def test_a_damaged_index_is_named(content: bytes, message: str, tmp_path: Path) -> None:
@@ -106,10 +106,10 @@ def link_named(name: str) -> tarfile.TarInfo:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (io.BytesIO(b"not a tar" * 100), "train-000000.tar is no whole tar"),
-        (tar_of(link_named("000000000000.json")), "train-000000.tar holds something else than plain files"),
-        (tar_of(tarfile.TarInfo("000000000000.hr npy")), "'000000000000.hr npy' is not the name of a member"),
-        (tar_of(tarfile.TarInfo("000000000000.é")), "'000000000000.é' is not the name of a member"),
+        (io.BytesIO(b"not a tar" * 100), "train-000000.tar is not a complete tar"),
+        (tar_of(link_named("000000000000.json")), "train-000000.tar contains members that are not regular files"),
+        (tar_of(tarfile.TarInfo("000000000000.hr npy")), "'000000000000.hr npy' is not a valid member name"),
+        (tar_of(tarfile.TarInfo("000000000000.é")), "'000000000000.é' is not a valid member name"),
     ],
 )
 def test_a_tar_that_is_not_a_shard_is_named(content: io.BytesIO, message: str) -> None:

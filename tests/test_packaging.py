@@ -292,4 +292,4 @@ def test_on_windows_the_commands_ask_for_wsl(name: str, start: str, installation
 def test_on_windows_the_library_asks_for_wsl(installation: Installation) -> None:
     attempt = "\ntry: import srshards\nexcept ImportError as error: print(error)"
     said = installation.run("python", "-c", ON_WINDOWS + attempt)
-    assert said == "sr-shards runs on Linux; on Windows, install and use it in WSL 2\n"
+    assert said == "sr-shards requires Linux; on Windows, install it in WSL 2\n"

@@ -375,7 +375,7 @@ def test_without_versions_of_libraries_none_are_blamed(varied: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source": None}, ".json lacks source"),
+        ({"source": None}, ".json has no source"),
         ({"source": 3}, ".json: source: expected a path, found 3"),
         ({"box": [1, 2, 3]}, ".json: box: expected four integers, found [1, 2, 3]"),
         ({"psnr_up_db": "good"}, ".json: psnr_up_db: expected a number or null, found 'good'"),

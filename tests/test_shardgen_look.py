@@ -95,7 +95,7 @@ def test_an_unfinished_folder_is_said_to_be_unfinished(shards: Path, tmp_path: P
     (mine / "scale_2x" / "manifest.json").unlink()
     for command in (("inspect", mine), ("preview", mine / "scale_2x"), ("unpack", mine, "-o", tmp_path / "x")):
         done = run_cli(*command)
-        assert done.returncode == 2 and "its run did not finish. Run generate again." in done.stderr
+        assert done.returncode == 2 and "generation did not finish. Run generate again." in done.stderr
 
 
 def test_preview_shows_the_pixels_themselves(shards: Path, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_preview_shows_the_pixels_themselves(shards: Path, tmp_path: Path) -> No
 
 def test_preview_of_the_root_asks_for_a_scale(shards: Path, tmp_path: Path) -> None:
     done = run_cli("preview", shards, "-o", tmp_path / "p.png")
-    assert done.returncode == 2 and "is not the folder of one scale: name one of" in done.stderr
+    assert done.returncode == 2 and "is not the folder of one scale: pass one of" in done.stderr
 
 
 def test_unpack_gives_the_files_of_the_old_workflow(photos: Path, shards: Path, tmp_path: Path) -> None:

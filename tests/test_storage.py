@@ -187,5 +187,5 @@ def test_a_name_that_a_store_takes_for_another_is_refused(path: str, message: st
 
 def test_what_has_to_be_a_file_of_this_machine_is_refused_elsewhere(tmp_path: Path) -> None:
     assert local_path(tmp_path) == tmp_path
-    with pytest.raises(AddressError, match=r"^memory://.*place lies in a store; expected a path of this machine$"):
+    with pytest.raises(AddressError, match=r"^memory://.*place is in an object store; expected a local path$"):
         local_path(in_store(tmp_path))

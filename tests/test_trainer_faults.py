@@ -159,7 +159,7 @@ def test_too_many_damaged_samples_end_the_run(many: Path, tmp_path: Path) -> Non
     assert done.code == 1
     assert all(f"takes its place: {name}" in done.err for name in names)
     assert "Error: 2 of 1,0" in done.err and "samples are damaged, more than 0.1%: " in done.err
-    assert f"`shardgen verify {mine} --fix`, then generate, makes them again" in done.err
+    assert f"run `shardgen verify {mine} --fix`, then `shardgen generate` again" in done.err
     assert len(events(tmp_path / "r", "damaged")) == 2 and len(events(tmp_path / "r", "error")) == 1
     assert saved_step(tmp_path / "r") == 4
 

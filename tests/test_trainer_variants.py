@@ -403,7 +403,7 @@ def test_a_run_names_a_damaged_variant_in_its_journal_and_goes_on(
     )
     words = ("--shards", folder, "--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 24)  # more than four epochs
     done = trainer(*words, "--run", "strict")
-    reason = f"train-000000.tar: {sample_key('train', 0, 2)}.lr3.npy: expected 16x16x3 px, found other bytes"
+    reason = f"train-000000.tar: {sample_key('train', 0, 2)}.lr3.npy: expected 16x16x3 px, found damaged data"
     assert done.code == 1 and f"Error: 1 of 21 samples are damaged, more than 0.1%: {reason}" in done.err
     monkeypatch.setattr("trainer.training.loop._MAX_DAMAGED_SHARE", 1.0)
     done = trainer(*words, "--run", "r")
@@ -451,7 +451,7 @@ def test_shards_without_up_are_refused_where_up_is_needed_with_what_to_do(
     words = ("--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 1)
     done = trainer("--shards", bare, *words, "--input", "up")
     assert done.code == 2
-    advice = "generate without --no-up, or take --input lr"
+    advice = "generate without --no-up, or pass --input lr"
     assert f"Error: --input up: {bare} has no upsampled images; {advice}" in done.err
     assert trainer("--shards", bare, *words, "--run", "lr").code == 0
     assert trainer("--shards", full, *words, "--run", "up", "--input", "up").code == 0

@@ -90,7 +90,7 @@ def local_path(address: Address) -> Path:
     AddressError when it lies in a store.
     """
     if not isinstance(address, Path):
-        raise AddressError(f"{address} lies in a store; expected a path of this machine")
+        raise AddressError(f"{address} is in an object store; expected a local path")
     return address
 
 
