@@ -515,12 +515,12 @@ def test_a_stateful_loader_goes_on_in_the_middle_of_an_epoch(opened: srshards.Sh
     ("arguments", "words"),
     [
         ({"patch_size": 15}, "`patch_size` 15 is not divisible by the scale 2; try 14 or 16"),
-        ({"patch_size": 66}, "`patch_size` 66: the stored HR images have 64 px; take at most that"),
+        ({"patch_size": 66}, "`patch_size` 66: the stored HR images have 64 px; pass at most that"),
         ({"patch_size": 0}, "`patch_size` 0: expected 1 or more"),
         ({"input": "hr"}, "`input` 'hr': expected 'lr' or 'up'"),
         ({"split": "test"}, "`split` 'test': expected train or val"),
         ({"seed": -1}, "`seed` -1: expected 0 or more"),
-        ({"shards": "shards/scale_2x"}, "`shards`: expected what srshards.open gives, found 'shards/scale_2x'"),
+        ({"shards": "shards/scale_2x"}, "`shards`: expected the result of srshards.open, found 'shards/scale_2x'"),
     ],
 )
 def test_arguments_that_do_not_fit(opened: srshards.Shards, arguments: dict[str, Any], words: str) -> None:

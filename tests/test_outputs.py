@@ -166,7 +166,7 @@ def test_rebuild_replaces_its_own_alone(place: Path, tmp_path: Path) -> None:
 def test_a_file_to_write_lies_on_this_machine_and_is_no_folder(written: str, place: Path, tmp_path: Path) -> None:
     _, run, words = commands(place)[written]
     done = Ended(run(*words, "-o", tmp_path))
-    assert done.code == 2 and f"{tmp_path} is a folder: name the file to write, e.g. {tmp_path}/" in done.err
+    assert done.code == 2 and f"{tmp_path} is a folder: pass the file to write, e.g.  {tmp_path}/" in done.err
     done = Ended(run(*words, "-o", "s3://bucket/file"))
     assert done.code == 2 and "s3://bucket/file is in an object store; expected a local path" in done.err
 

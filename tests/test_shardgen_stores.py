@@ -25,7 +25,7 @@ from upath import UPath
 from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from shardgen.shard.job import build_shard
-from srshards.storage.retry import ask
+from srshards.storage.retry import request
 from srshards.storage.store import parse_address
 from tests.drill.fault_proxy import FaultKind
 from tests.drill.s3_server import Bucket
@@ -537,7 +537,7 @@ def test_an_interrupt_is_no_failed_request() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ask(UPath("memory://x"), "read", interrupted)
+        request(UPath("memory://x"), "read", interrupted)
     assert len(calls) == 1
 
 
@@ -552,7 +552,7 @@ def test_a_file_system_that_tries_again_itself_needs_no_connect() -> None:
             return path.encode()
 
     address: Any = SimpleNamespace(fs=LikeGoogles(), path="bucket/x", protocol="gs")
-    assert ask(address, "read", lambda fs, path, limit: fs.cat_file(path, **limit)) == b"bucket/x"
+    assert request(address, "read", lambda fs, path, limit: fs.cat_file(path, **limit)) == b"bucket/x"
 
 
 def test_scratch_that_is_too_small_is_refused(

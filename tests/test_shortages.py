@@ -265,8 +265,8 @@ def test_semaphores_that_cannot_be_made_are_no_lack_of_memory(
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--workers")
     done = trainer(*words, 1)
     assert done.code == 2
-    assert "workers need semaphores, which cannot be made in /dev/shm (Read-only file system)" in done.err
-    assert "or take --workers 0" in done.err and trainer(*words, 0).code == 0
+    assert "workers need semaphores, which cannot be created in /dev/shm (Read-only file system)" in done.err
+    assert "or pass --workers 0" in done.err and trainer(*words, 0).code == 0
 
 
 # ---- the working directory

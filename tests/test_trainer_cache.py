@@ -693,7 +693,7 @@ def test_runs_that_share_too_small_a_cache_ask_for_each_shard_once(store: Store,
             fetchers.append(ShardFetcher(shards, PrefetchWindow(schedule, tuple(own), 1, 1), pool))
         for _ in range(10):
             for fetcher in fetchers:
-                fetcher.look(0)
+                fetcher.update(0)
                 until(lambda found=fetcher: all(future.done() for future in found._under_way.values()))
     assert store.requests() == 4
     assert not all(shards.tar(record).exists() for record in records)

@@ -220,7 +220,7 @@ def test_a_folder_with_an_odd_name_is_trained_on(shards: Path, tmp_path: Path) -
 VALUES = [
     ("--patch-size", 25, "--patch-size 25 is not divisible by the scale 2; try 24 or 26"),
     ("--patch-size", 1, "--patch-size 1 is not divisible by the scale 2; try 2"),
-    ("--patch-size", 66, "--patch-size 66: the stored HR images have 64 px; take at most that, or generate shards"),
+    ("--patch-size", 66, "--patch-size 66: the stored HR images have 64 px; pass at most that, or generate shards"),
     *(
         (option, value, f"{option} {value}: expected {low} or more")
         for option, low in {

@@ -27,7 +27,7 @@ from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.resident import ResidentBatches, resident_bytes
 from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Rows
-from srshards.sampling.patches import NUM_TURNS, PatchGrid
+from srshards.sampling.patches import NUM_SYMMETRIES, PatchGrid
 from srshards.sampling.schedule import BatchSamples, Schedule
 from srshards.shards.mapped import MappedShard
 from srshards.shards.opening import open_shards
@@ -176,10 +176,10 @@ def test_which_variant_is_shown_is_for_ever_and_depends_on_the_seed() -> None:
 def test_samples_begin_with_all_variants_evenly_and_whatever_their_turn_is() -> None:
     count = 20_000
     draws = BatchSamples(np.full(count, 7), np.arange(count))
-    turns = [cut.turn for cut in PatchGrid(HR_PX, SCALE, PATCH_PX, SCALE).cuts(SEED, draws)]
+    turns = [cut.symmetry for cut in PatchGrid(HR_PX, SCALE, PATCH_PX, SCALE).cuts(SEED, draws)]
     found = Counter(zip(draws.variants(SEED, 4).tolist(), turns, strict=True))
-    expected = count / (4 * NUM_TURNS)
-    assert len(found) == 4 * NUM_TURNS
+    expected = count / (4 * NUM_SYMMETRIES)
+    assert len(found) == 4 * NUM_SYMMETRIES
     assert all(abs(times - expected) < 5 * expected**0.5 for times in found.values())
 
 
@@ -313,7 +313,7 @@ def test_a_variant_that_is_not_in_memory_is_read_ahead_and_no_other(
     reader = reader_of(made(variants))
     for step in range(24):
         ahead.clear()
-        reader._cold_for = 0
+        reader._cold_chunks = 0
         read(reader, range(step, step + 1))
         draws = reader.schedule.batch(step)
         places = [reader.schedule.shard_of(number)[1] for number in draws.numbers.tolist()]

@@ -24,9 +24,9 @@ from srshards.process.shortages import shortage
 from srshards.shards.description import parse_description
 from srshards.shards.stored_samples import refuse_link, scale_folders
 from srshards.shards.tar_index import Member, check_samples, index_of_tar, load_index
-from srshards.storage.ahead import ahead
 from srshards.storage.output_lock import last_run, locked, output_of
 from srshards.storage.store import file_size, read_bytes, remove, storage_of
+from srshards.storage.threads import map_in_threads
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _verify_scale(folder: Address, num_workers: int, result: VerifyResult) -> li
     result.num_shards += len(names)
     if isinstance(manifest, str):  # against what it says, sound shards might look broken
         return [Problem(path, manifest)]
-    faults = ahead(lambda name: _shard_fault(manifest, name), sorted(names), num_workers)
+    faults = map_in_threads(lambda name: _shard_fault(manifest, name), sorted(names), num_workers)
     found = [fault.result() for fault in faults]
     named = zip(sorted(names), found, strict=True)
     problems = [Problem(folder / f"{name}.tar", reason) for name, (reason, _) in named if reason]

@@ -15,7 +15,7 @@ from srshards.imaging.pixels import Pixels
 from srshards.process.resources import available_cpus
 from srshards.shards.spread import spread_evenly
 from srshards.shards.stored_samples import StoredSample, in_advance, stored_samples
-from srshards.storage.ahead import ahead
+from srshards.storage.threads import map_in_threads
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def survey(manifest: Manifest, limit: int, report: Callable[[Progress], None]) -
             return loaded, str(error)
 
     cv2.setNumThreads(0)  # there is a thread for each CPU already
-    for future in ahead(measure, in_advance(_chosen(found, limit), load, manifest.folder), available_cpus()):
+    for future in map_in_threads(measure, in_advance(_chosen(found, limit), load, manifest.folder), available_cpus()):
         sample, result = future.result()
         if isinstance(result, Measured):
             found.measured.append(result)

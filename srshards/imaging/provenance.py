@@ -30,7 +30,7 @@ def exif_mark(program: str) -> Image.Exif:
     return exif
 
 
-def why_not(path: Path, program: str) -> str | None:
+def overwrite_refusal(path: Path, program: str) -> str | None:
     """Why the program must not write there; None when nothing is there, or what it wrote itself."""
     if not path.exists() or _made_by(path, program):
         return None

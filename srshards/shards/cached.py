@@ -17,7 +17,7 @@ from srshards.shards.cache_contents import Decoder, download, index_of, sha256_o
 from srshards.shards.cache_folder import RAW_SUFFIX, CacheFolder
 from srshards.shards.mapped import MappedShard, repair_hint
 from srshards.shards.tar_index import dump_index
-from srshards.storage.store import StoreError, silence_s
+from srshards.storage.store import StoreError, store_timeout_s
 
 _DECODED = ".npy"  # suffix of the cache names of decoded shards
 _TRIES = 5  # to open a shard that another process evicts, or that is damaged
@@ -70,7 +70,7 @@ class CachedShards:
         self._folder = folder
         self._decoder = decoder
         self._records = _Records(records)
-        self._timeout_s = silence_s()
+        self._timeout_s = store_timeout_s()
 
     @property
     def is_decoded(self) -> bool:

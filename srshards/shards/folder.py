@@ -77,7 +77,7 @@ class Split(_Samples):
 
     def locate(self, index: int) -> tuple[ShardRecord, int]:
         """Return the shard that holds a sample, and the sample's position in it. IndexError when out of range."""
-        number = in_range(index, len(self), f"{self.name} samples in {self._shards.path}")
+        number = normalized_index(index, len(self), f"{self.name} samples in {self._shards.path}")
         shard = bisect_right(self._ends, number)
         return self.records[shard], number - (self._ends[shard - 1] if shard else 0)
 
@@ -137,7 +137,7 @@ class Shards(_Samples):
         return len(self.train) + len(self.val)
 
     def _at(self, index: int) -> Sample:
-        number = in_range(index, len(self), f"samples in {self.path}")
+        number = normalized_index(index, len(self), f"samples in {self.path}")
         in_train = number < len(self.train)
         return self.train[number] if in_train else self.val[number - len(self.train)]
 
@@ -234,7 +234,7 @@ def check_input(name: str) -> None:
         raise ArgumentError(f"`input` {name!r}: expected {' or '.join(map(repr, _INPUTS))}")
 
 
-def in_range(index: int, count: int, what: str) -> int:
+def normalized_index(index: int, count: int, what: str) -> int:
     """Return the index as a number in 0 .. count-1, counting from the end if negative. IndexError when out of range."""
     number = as_integer(index)
     if not -count <= number < count:

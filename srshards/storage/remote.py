@@ -15,10 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from srshards.storage.ahead import ahead
 from srshards.storage.base import PIECE_BYTES, Found, PassedOver, whole_piece
-from srshards.storage.retry import StoreError, ask
+from srshards.storage.retry import StoreError, request
 from srshards.storage.scratch import clear_scratch, scratch_folder, scratch_root
+from srshards.storage.threads import map_in_threads
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -40,11 +40,11 @@ class FsspecStorage:
     is_local = False
 
     def read_bytes(self, address: "UPath", size: int = 0) -> bytes:
-        return ask(address, "read", lambda fs, path, limit: bytes(fs.cat_file(path, **limit)), size)
+        return request(address, "read", lambda fs, path, limit: bytes(fs.cat_file(path, **limit)), size)
 
     def read_range(self, address: "UPath", offset: int, size: int) -> bytes:
         end = offset + size
-        return ask(
+        return request(
             address, "read", lambda fs, path, limit: bytes(fs.cat_file(path, start=offset, end=end, **limit)), size
         )
 
@@ -55,7 +55,7 @@ class FsspecStorage:
         def piece(start: int) -> bytes:
             return self.read_range(address, start, min(PIECE_BYTES, size - start))
 
-        for start, coming in zip(starts, ahead(piece, starts, _PIECES_AT_ONCE), strict=True):
+        for start, coming in zip(starts, map_in_threads(piece, starts, _PIECES_AT_ONCE), strict=True):
             yield whole_piece(address, coming.result(), start, size)
 
     def read_large(self, address: "UPath", size: int) -> bytes:
@@ -65,12 +65,12 @@ class FsspecStorage:
         return self.read_range(address, offset, size)
 
     def map(self, action: Callable[[_S], _T], items: Iterable[_S], at_once: int) -> Iterator[_T]:
-        return (result.result() for result in ahead(action, items, at_once))
+        return (result.result() for result in map_in_threads(action, items, at_once))
 
     def in_advance(
         self, items: Sequence[_S], address_of: Callable[[_S], "UPath"], read: Callable[[_S], _T]
     ) -> Iterator[Callable[[], _T]]:
-        return (result.result for result in ahead(read, items, _FETCHED_AT_ONCE))
+        return (result.result for result in map_in_threads(read, items, _FETCHED_AT_ONCE))
 
     def list_files(self, folder: "UPath") -> dict[str, int]:
         names = {entry["name"].rpartition("/")[2]: entry for entry in _entries(folder) if entry["type"] == "file"}
@@ -83,7 +83,7 @@ class FsspecStorage:
     def find_files(self, folder: "UPath", extensions: Set[str], passed_over: PassedOver) -> Iterator[Found]:
         """One listing of all objects: their sizes and times come with it."""
         try:
-            entries = ask(folder, "list", lambda fs, path, limit: fs.find(path, detail=True), pages=True)
+            entries = request(folder, "list", lambda fs, path, limit: fs.find(path, detail=True), pages=True)
         except FileNotFoundError:
             entries = {}
         root, found = folder.path.rstrip("/"), {}
@@ -103,7 +103,7 @@ class FsspecStorage:
 
     def file_size(self, address: "UPath") -> int | None:
         try:
-            info = ask(address, "look at", lambda fs, path, limit: fs.info(path, **limit))
+            info = request(address, "look at", lambda fs, path, limit: fs.info(path, **limit))
         except (FileNotFoundError, NotADirectoryError):
             return None
         return None if info["type"] != "file" else int(info["size"])
@@ -122,11 +122,11 @@ class FsspecStorage:
 
     def write_bytes(self, address: "UPath", content: bytes) -> None:
         """One request."""
-        ask(address, "write", lambda fs, path, limit: fs.pipe_file(path, content, **limit), len(content))
+        request(address, "write", lambda fs, path, limit: fs.pipe_file(path, content, **limit), len(content))
 
     def remove(self, address: "UPath") -> None:
         with suppress(FileNotFoundError):
-            ask(address, "remove", lambda fs, path, limit: fs.rm_file(path))
+            request(address, "remove", lambda fs, path, limit: fs.rm_file(path))
 
     def ensure_writable(self, folder: "UPath") -> None:
         """There are no folders to make, so it is tried."""
@@ -187,7 +187,7 @@ def upload(local: Path, address: "UPath") -> None:
     """Put a file of this machine into a store. StoreError unless it has the same size there afterwards."""
     size = local.stat().st_size
     parts = _PARTS if address.protocol in ("s3", "s3a") else {}
-    ask(address, "write", lambda fs, path, limit: fs.put_file(str(local), path, **limit, **parts), size)
+    request(address, "write", lambda fs, path, limit: fs.put_file(str(local), path, **limit, **parts), size)
     arrived = FsspecStorage().file_size(address)
     if arrived != size:
         found = "is not there" if arrived is None else f"has {arrived:,} bytes"
@@ -196,7 +196,7 @@ def upload(local: Path, address: "UPath") -> None:
 
 def _entries(folder: "UPath") -> list[dict[str, Any]]:
     try:
-        found = ask(folder, "list", lambda fs, path, limit: fs.ls(path, detail=True), pages=True)
+        found = request(folder, "list", lambda fs, path, limit: fs.ls(path, detail=True), pages=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
     here = folder.path.strip("/")

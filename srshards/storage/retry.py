@@ -43,7 +43,7 @@ class AddressError(StoreError):
     exit_code = 2
 
 
-def silence_s() -> float:
+def store_timeout_s() -> float:
     """How long a store may say nothing before it is asked again: SR_STORE_TIMEOUT seconds, 30 by default."""
     text = os.environ.get("SR_STORE_TIMEOUT", "30")
     try:
@@ -55,7 +55,7 @@ def silence_s() -> float:
     return seconds
 
 
-def ask(
+def request(
     address: "UPath", verb: str, action: Callable[[Any, str, dict[str, Any]], _T], size: int = 0, pages: bool = False
 ) -> _T:
     """What the store answers to `action(file system, path, its keyword arguments)`, after some attempts at the latest.
@@ -67,7 +67,7 @@ def ask(
     from fsspec.asyn import AsyncFileSystem
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-    begin_s, patience_s = monotonic(), silence_s()
+    begin_s, patience_s = monotonic(), store_timeout_s()
     attempts = ATTEMPTS // ATTEMPTS_OF_LIBRARY if pages else ATTEMPTS
 
     def attempt() -> _T:
@@ -130,7 +130,7 @@ def _lacks_credentials(error: BaseException | None) -> bool:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
-        return f"no answer for {silence_s():g} s"
+        return f"no answer for {store_timeout_s():g} s"
     text = " ".join(str(error).split())
     named = os.strerror(error.errno) if isinstance(error, OSError) and error.errno and not text else text
     return named[:300] or type(error).__name__

@@ -13,7 +13,7 @@ from srshards.format import Address
 from srshards.storage.base import Storage
 from srshards.storage.local import LocalStorage
 from srshards.storage.remote import FsspecStorage
-from srshards.storage.retry import ATTEMPTS_OF_LIBRARY, AddressError, StoreError, silence_s
+from srshards.storage.retry import ATTEMPTS_OF_LIBRARY, AddressError, StoreError, store_timeout_s
 
 __all__ = (
     "AddressError",
@@ -31,8 +31,8 @@ __all__ = (
     "read_range",
     "remove",
     "remove_many",
-    "silence_s",
     "storage_of",
+    "store_timeout_s",
     "write_bytes",
 )
 
@@ -62,7 +62,7 @@ def parse_address(text: str) -> Address:
         return parse_path(text)
     if protocol in ("file", "local"):
         return Path(rest) if rest else parse_path(rest)
-    import fsspec  # not before something lies in a store: see `ask`
+    import fsspec  # not before something lies in a store: see `request`
     from upath import UPath
 
     try:
@@ -167,7 +167,7 @@ def _options(protocol: str) -> dict[str, Any]:
     options: dict[str, Any] = {"max_concurrency": 1}
     if "config_kwargs" not in fsspec.config.conf.get("s3", {}):
         # Its own patience is an hour and more where a server says nothing.
-        patience = {"connect_timeout": min(10.0, silence_s()), "read_timeout": silence_s()}
+        patience = {"connect_timeout": min(10.0, store_timeout_s()), "read_timeout": store_timeout_s()}
         options["config_kwargs"] = {**patience, "retries": {"total_max_attempts": ATTEMPTS_OF_LIBRARY}}
     return options
 

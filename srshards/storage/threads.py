@@ -10,7 +10,7 @@ _S = TypeVar("_S")
 _T = TypeVar("_T")
 
 
-def ahead(action: Callable[[_S], _T], items: Iterable[_S], at_once: int) -> Iterator[Future[_T]]:
+def map_in_threads(action: Callable[[_S], _T], items: Iterable[_S], at_once: int) -> Iterator[Future[_T]]:
     """What `action` gives for each item, in order, with up to `at_once` of them under way at any time.
 
     Whoever stops early, on Ctrl-C or an error, waits for none of the others: a store may take minutes to answer.
