@@ -268,13 +268,13 @@ def test_a_samples_json_that_is_made_to_hurt_is_refused(text: str, mine: Path, t
 def test_a_link_that_leads_out_of_the_folder_is_refused(name: str, mine: Path, tmp_path: Path) -> None:
     (mine / name).rename(tmp_path / "outside")
     (mine / name).symlink_to("../outside")
-    message = f"{mine / name} is a link that leads out of its folder, to {tmp_path / 'outside'}"
+    message = f"{mine / name} is a link to {tmp_path / 'outside'}, outside its folder"
     assert message in train(mine, tmp_path)
     assert message in shardgen("verify", mine)
     assert message in shardgen("unpack", mine, "-o", tmp_path / "unpacked")
     (mine / name).unlink()
     (mine / name).symlink_to("/etc/passwd")
-    assert "is a link that leads out of its folder, to /etc/passwd" in train(mine, tmp_path)
+    assert "is a link to /etc/passwd, outside its folder" in train(mine, tmp_path)
 
 
 def test_what_is_no_plain_file_is_not_read(mine: Path, tmp_path: Path) -> None:
@@ -285,19 +285,19 @@ def test_what_is_no_plain_file_is_not_read(mine: Path, tmp_path: Path) -> None:
     (mine / "train-000000.json").symlink_to("/dev/zero")
     os.mkfifo(mine / "train-000001.json")
     done = run_cli("verify", mine, cwd=tmp_path)  # a process that can be killed should it wait
-    assert "train-000000.json is a link that leads out of its folder, to /dev/zero" in done.stderr
-    assert f"{mine / 'train-000001.json'} is no plain file" in done.stderr and "2 of " in done.stderr
+    assert "train-000000.json is a link to /dev/zero, outside its folder" in done.stderr
+    assert f"{mine / 'train-000001.json'} is not a regular file" in done.stderr and "2 of " in done.stderr
     for name, content in markers.items():
         (mine / name).unlink()
         (mine / name).write_bytes(content)
     (mine / "train-000000.idx").unlink()
     os.mkfifo(mine / "train-000000.idx")
     done = run_cli("inspect", mine, "--shard", "train-000000", cwd=tmp_path)
-    assert f"{mine / 'train-000000.idx'} is no plain file" in done.stderr and done.returncode == 1
+    assert f"{mine / 'train-000000.idx'} is not a regular file" in done.stderr and done.returncode == 1
     (mine / "manifest.json").unlink()
     os.mkfifo(mine / "manifest.json")
     done = run_cli("verify", mine, cwd=tmp_path)
-    assert f"{mine / 'manifest.json'} is no plain file" in done.stderr and done.returncode == 1
+    assert f"{mine / 'manifest.json'} is not a regular file" in done.stderr and done.returncode == 1
 
 
 def test_a_link_that_leads_to_itself_hides_no_other_file(mine: Path) -> None:

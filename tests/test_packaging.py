@@ -213,7 +213,7 @@ def test_training_needs_its_extra_only(installation: Installation, shards: Path)
     installation.run("trainer", "--shards", shards / "scale_2x", "--steps", 1, *small, "--run", "one")
     weights = Path("runs", "one", "model.pth")
     said = installation.run("trainer", "export", "--weights", weights, expect=2)
-    assert "ONNX export needs a package that is missing (onnx): pip install onnx onnxruntime onnxscript" in said
+    assert "ONNX export needs onnx, which is not installed" in said and "sr-shards[onnx]" in said
 
 
 # ---- what is said where a package is missing
@@ -251,8 +251,11 @@ def test_reports_without_their_packages_say_what_to_install(installation: Instal
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("-i", "s3://bucket/photos"), "s3://bucket/photos: s3:// needs another package: pip install s3fs"),
-        (("-i", "photos", "--engine", "ray"), "--engine ray needs Ray: pip install 'ray>=2.40'"),
+        (
+            ("-i", "s3://bucket/photos"),
+            "In a clone of sr-shards: pip install -e '.[s3]'",
+        ),
+        (("-i", "photos", "--engine", "ray"), "In a clone of sr-shards: pip install -e '.[ray]'"),
     ],
     ids=["s3", "ray"],
 )
@@ -263,7 +266,7 @@ def test_stores_and_ray_say_what_to_install(words: tuple[str, ...], message: str
 
 def test_sample_photos_say_what_to_install(installation: Installation) -> None:
     said = installation.run("python", "-m", "shardgen.sample_photos", "photos", expect=2)
-    assert "the sample photos come with scikit-image: pip install scikit-image" in said
+    assert "In a clone of sr-shards: pip install -e '.[samples]'" in said
 
 
 def test_another_package_that_is_missing_is_a_fault(installation: Installation, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_addresses_paths_and_sizes_are_taken(monkeypatch: pytest.MonkeyPatch) ->
     ("words", "message"),
     [
         (("", "x", "1"), "the path is empty; expected a folder or a file, or . for the working directory"),
-        (("nowhere://x", "x", "1"), "nowhere://x: there is no store nowhere://"),
+        (("nowhere://x", "x", "1"), "nowhere://x: unknown store nowhere://"),
         (("x", "memory://a", "1"), "memory://a is in an object store; expected a local path"),
         (("x", "", "1"), "the path is empty"),
         (("x", "x", "1XB"), "'1XB': expected a number of bytes such as 256MB, 1GiB or 1000000"),

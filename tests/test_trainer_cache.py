@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from errno import ENOSPC
@@ -459,6 +460,25 @@ def test_a_cache_that_cannot_be_written_is_refused(store: Store, tmp_path: Path)
     assert "s3://bucket/cache is in an object store; expected a local path" in " ".join(said.split())
 
 
+def test_a_cache_can_be_swept_while_the_interpreter_shuts_down(tmp_path: Path) -> None:
+    """As by a loader that is still referenced at exit."""
+    program = """
+import sys
+from pathlib import Path
+from srshards.shards.cache_folder import CacheFolder
+
+class Late:
+    cache = CacheFolder(Path(sys.argv[1]))
+    def __del__(self):
+        self.cache.sweep()
+
+sys.modules["late"] = late = Late()
+late.itself = late  # kept until the modules are cleared
+"""
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_cache_of_another_user_is_refused(tmp_path: Path) -> None:
     """In a process of its own, because root may write anywhere."""
     script = (
@@ -490,7 +510,7 @@ def test_numbers_of_bytes(tmp_path: Path) -> None:
     ended = trainer("evaluate", "--weights", "x", "--cache-bytes", "much")
     assert ended.code == 2 and "'much': expected a number of bytes such as 256MB, 1GiB or 1000000" in ended.err
     ended = trainer("--shards", "nowhere://x/y")
-    assert ended.code == 2 and "there is no store nowhere://" in ended.err
+    assert ended.code == 2 and "unknown store nowhere://" in ended.err
 
 
 # ---- decoded

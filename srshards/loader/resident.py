@@ -10,7 +10,7 @@ import torch
 from srshards.errors import ArgumentError
 from srshards.loader.batches import BatchReader, DamagedSample, PatchSpec
 from srshards.loader.patch_batch import PatchBatch
-from srshards.process.resources import is_out_of_memory
+from srshards.process.shortages import is_out_of_memory
 from srshards.sampling.chunks import Rows
 from srshards.sampling.patches import NUM_SYMMETRIES, PatchGrid, lattice
 from srshards.shards.mapped import reading

@@ -16,6 +16,7 @@ import fcntl
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -158,7 +159,9 @@ class CacheFolder:
         return True
 
     def sweep(self) -> None:
-        """Remove incomplete files of processes that have ended."""
+        """Remove incomplete files of processes that have ended. Does nothing while the interpreter shuts down."""
+        if sys.is_finalizing():  # builtins such as `open` are gone; the next run to open the cache removes the files
+            return
         with self._exclusive():
             self._remove_abandoned()
 

@@ -1,4 +1,4 @@
-"""Work that is begun before its result is needed, in threads that never keep the process from ending."""
+"""An ordered map in daemon threads, which never keep the process from ending."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,23 +11,23 @@ _T = TypeVar("_T")
 
 
 def map_in_threads(action: Callable[[_S], _T], items: Iterable[_S], at_once: int) -> Iterator[Future[_T]]:
-    """What `action` gives for each item, in order, with up to `at_once` of them under way at any time.
+    """Yield a future of `action(item)` for each item, in order, with up to `at_once` of them running.
 
-    Whoever stops early, on Ctrl-C or an error, waits for none of the others: a store may take minutes to answer.
+    A caller that stops early, on Ctrl-C or an error, does not wait for the rest: a store may take minutes to answer.
     """
-    waiting, coming = iter(items), deque[Future[_T]]()
+    remaining, futures = iter(items), deque[Future[_T]]()
     while True:
-        while len(coming) < at_once:
+        while len(futures) < at_once:
             try:
-                coming.append(_begin(action, next(waiting)))
+                futures.append(_start(action, next(remaining)))
             except StopIteration:
                 break
-        if not coming:
+        if not futures:
             return
-        yield coming.popleft()
+        yield futures.popleft()
 
 
-def _begin(action: Callable[[_S], _T], item: _S) -> Future[_T]:
+def _start(action: Callable[[_S], _T], item: _S) -> Future[_T]:
     future = Future[_T]()
 
     def work() -> None:
@@ -36,5 +36,5 @@ def _begin(action: Callable[[_S], _T], item: _S) -> Future[_T]:
         except BaseException as error:
             future.set_exception(error)
 
-    Thread(target=work, name="ahead", daemon=True).start()
+    Thread(target=work, name="map_in_threads", daemon=True).start()
     return future
