@@ -221,7 +221,7 @@ def test_members_that_are_not_what_they_should_be(opened: srshards.Shards, tmp_p
             list(srshards.webdataset([url], PATCH_PX))
     with webdataset.TarWriter(str(tmp_path / "f.tar")) as writer:
         writer.write({"__key__": "cat", "hr.npy": hr, "lr.npy": hr})
-    with pytest.raises(srshards.RunError, match="sample cat: 'cat' is no sample key"):
+    with pytest.raises(srshards.RunError, match="sample cat: 'cat' is not a sample key"):
         list(srshards.webdataset([str(tmp_path / "f.tar")], PATCH_PX))
 
 

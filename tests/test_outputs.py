@@ -12,7 +12,7 @@ from PIL import Image
 
 from srshards.imaging.provenance import exif_mark
 
-NOT_OURS = "is there already, and {} did not write it: name another --output, or remove it first"
+NOT_OURS = "already exists, and {} did not write it: pass another --output, or remove it first"
 
 
 class Ended:

@@ -412,7 +412,7 @@ def test_inspect_shows_a_step_per_line_and_the_libraries(varied: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "message"),
-    [("42", "'42' is no sample key: expected twelve digits"), ("000000099999", "no sample 000000099999 in ")],
+    [("42", "'42' is not a sample key: expected twelve digits"), ("000000099999", "no sample 000000099999 in ")],
 )
 def test_a_key_that_is_not_there_is_named(key: str, message: str, varied: Path) -> None:
     done = run_cli("rebuild", key, varied)

@@ -70,7 +70,7 @@ def test_inspect_goes_down_to_a_sample(shards: Path) -> None:
         (("--shard", "train-000777"), "no shard train-000777 in"),
         (("--sample", "000077700000"), "no shard train-000777 in"),
         (("--sample", "000000099999"), "no sample 000000099999 in"),
-        (("--sample", "abc"), "'abc' is no sample key: expected twelve digits"),
+        (("--sample", "abc"), "'abc' is not a sample key: expected twelve digits"),
         (("--sample", "000000000000", "--shard", "val-000000"), "do not go together"),
     ],
 )

@@ -286,7 +286,7 @@ def test_a_manifest_cannot_name_files_outside_of_the_cache(store: Store, tmp_pat
     (copy / "manifest.json").unlink()
     (copy / "manifest.json").write_text(json.dumps(manifest))
     _, said = trained(tmp_path, "--shards", copy, "--cache", tmp_path / "cache", expect=2)
-    assert "'../../outside' of train-000000 is no sha256" in said
+    assert "'../../outside' of train-000000 is not a SHA-256" in said
 
 
 # ---- several processes

@@ -363,7 +363,7 @@ def test_off_is_a_word_although_yaml_reads_a_boolean(shards: Path, tmp_path: Pat
             "val-samples: 3\nval_samples: 4",
             "'val-samples' and 'val_samples' are the same setting; leave one of them out",
         ),
-        ("val-samples: 3\nval-samples: 3", "is not valid YAML: 'val-samples' stands twice"),
+        ("val-samples: 3\nval-samples: 3", "is not valid YAML: duplicate key 'val-samples'"),
         ("steps: 0x10", "steps: '0x10' is not a valid integer"),
         ("steps: 1:30", "steps: '1:30' is not a valid integer"),
         ("steps: .inf", "steps: '.inf' is not a valid integer"),
