@@ -41,7 +41,7 @@ Read: TypeAlias = Callable[[Any], bytes]
 
 
 class FormatError(Exception):
-    """A file that violates the format. The message names the file."""
+    """A file that violates the format. The message starts with the file name."""
 
 
 def scale_folder(scale: int) -> str:

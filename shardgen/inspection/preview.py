@@ -9,8 +9,8 @@ from srshards.format import Address, Manifest, lr_name
 from srshards.imaging.contact_sheet import BACKGROUND, Row, grid, save_png
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import resize
-from srshards.shards.spread import spread_evenly
 from srshards.shards.stored_samples import StoredSample, open_manifest, stored_samples
+from srshards.shards.subset import evenly_spaced
 
 _MAX_CELL_PX = 320  # larger images show their centre, so that a pixel of the file is a pixel of the picture
 _DIFFERENCE_GAIN = 4
@@ -44,7 +44,7 @@ def _titles(manifest: Manifest, cell: int) -> list[str]:
 
 def _spread(manifest: Manifest, count: int) -> list[StoredSample]:
     picked = []
-    for record, places in spread_evenly(manifest.shards, count):
+    for record, places in evenly_spaced(manifest.shards, count):
         samples = stored_samples(manifest.folder, record.name)
         if len(samples) != record.samples:
             raise RunError(f"{record.name} is not what the manifest says: run `shardgen verify {manifest.folder}`")

@@ -13,8 +13,8 @@ from srshards.format import FormatError, Manifest, ShardRecord
 from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
 from srshards.process.resources import available_cpus
-from srshards.shards.spread import spread_evenly
 from srshards.shards.stored_samples import StoredSample, in_advance, stored_samples
+from srshards.shards.subset import evenly_spaced
 from srshards.storage.threads import map_in_threads
 
 
@@ -90,7 +90,7 @@ def num_to_measure(manifest: Manifest, limit: int) -> int:
 
 def _chosen(found: Survey, limit: int) -> Iterator[StoredSample]:
     """Up to `limit` samples of the scale, spread evenly. Shards that cannot be read are damages."""
-    for record, places in spread_evenly(found.manifest.shards, limit):
+    for record, places in evenly_spaced(found.manifest.shards, limit):
         try:
             samples = _samples_of(found.manifest, record)
         except (ReportedError, FormatError) as error:

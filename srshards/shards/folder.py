@@ -175,7 +175,7 @@ class Shards(_Samples):
 
         With a cache, only the cached shards are read, and damaged copies are removed; the others are verified when they
         are fetched. `progress` is called with the number of bytes of each read. `part` of `parts` selects a share of
-        the shards, to divide the work among processes. UsageError names the first invalid shard and how to fix it.
+        the shards, to divide the work among processes. UsageError reports the first invalid shard and how to fix it.
 
         >>> shards.verify()
         """

@@ -55,7 +55,7 @@ def open_shards(
 
     Raises ArgumentError (a ValueError) when `path` is not the folder of one scale or the cache is not a writable local
     folder; UsageError, its base class, for incomplete shards; StoreError when a store does not answer. Each message
-    names the first problem and how to fix it.
+    reports the first problem and how to fix it.
 
     >>> import srshards
     >>> shards = srshards.open(folder)

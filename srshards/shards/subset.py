@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from srshards.format import ShardRecord
 
 
-def spread_evenly(
+def evenly_spaced(
     records: Sequence[ShardRecord], count: int, start: int = 0, step: int = 1
 ) -> Iterator[tuple[ShardRecord, list[int]]]:
     """Select up to `count` samples, evenly spaced over all shards; yield each shard with the positions selected in it.
