@@ -313,7 +313,7 @@ def test_a_state_of_other_batches_is_refused(data: Shards, arguments: dict[str, 
 
 def test_a_state_of_other_shards_is_refused(data: Shards) -> None:
     fewer = with_shards(data, data.train.records[:1])
-    with pytest.raises(ValueError, match=r"than this loader's: other `shards`$"):
+    with pytest.raises(ValueError, match=r"other batches: other `shards`$"):
         make(data, batch_size=1).load_state_dict(make(fewer, batch_size=1).state_dict())
 
 
@@ -367,7 +367,7 @@ def test_a_state_comes_before_the_first_iteration(data: Shards) -> None:
         ({"input": "hr"}, "`input` 'hr': expected 'lr' or 'up'"),
         ({"device": "gpu"}, "`device` 'gpu': expected cpu, cuda, cuda:N or mps"),
         ({"device": "meta"}, "`device` 'meta': expected cpu, cuda, cuda:N or mps"),
-        ({"device": "cuda:99"}, "`device` 'cuda:99': there are "),
+        ({"device": "cuda:99"}, "`device` 'cuda:99': this machine has "),
         ({"rank": 2, "world_size": 2}, "`rank` 2: expected less than the `world_size` 2"),
         ({"rank": -1, "world_size": 2}, "`rank` -1: expected 0 or more"),
         ({"rank": 0}, "`rank` and `world_size`: expected both or neither"),

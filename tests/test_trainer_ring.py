@@ -231,7 +231,7 @@ def test_a_ring_that_cannot_be_made_is_said_with_what_to_do(
 
     monkeypatch.setattr(loader_room, "Ring", refuse)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1)
-    assert done.code == 2 and "kB for batches (No space left on device); take fewer --workers" in done.err
+    assert done.code == 2 and "kB for batches (No space left on device); use fewer --workers" in done.err
 
 
 # ---- several patches of a decoded sample
