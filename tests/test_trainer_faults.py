@@ -335,7 +335,7 @@ def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(
     assert done.code == 2
     assert "2 workers with --prefetch 60 need " in done.err
     assert " MB of memory for batches, but 3.0 MB are free" in done.err
-    assert "take fewer --workers, a smaller --prefetch, --batch-size, --grad-accum or --patches-per-sample" in done.err
+    assert "use fewer --workers, or a smaller --prefetch, --batch-size, --grad-accum or --patches-per-sample" in done.err
 
 
 def test_samples_that_do_not_fit_into_the_devices_memory_are_refused(
@@ -703,7 +703,7 @@ def test_a_killed_worker_ends_the_run_and_leaves_no_process(shards: Path, tmp_pa
         worker.kill()
         _, said = process.communicate(timeout=PATIENCE_S)  # far sooner than the run would end by itself
     assert process.returncode == 1
-    assert "Error: a data worker died" in said and "take fewer --workers or a smaller --prefetch" in said
+    assert "Error: a data worker died" in said and "use fewer --workers or a smaller --prefetch" in said
     assert "Traceback" not in said
     assert len(events(tmp_path / "r", "error")) == 1
 
