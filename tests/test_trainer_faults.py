@@ -335,7 +335,9 @@ def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(
     assert done.code == 2
     assert "2 workers with --prefetch 60 need " in done.err
     assert " MB of memory for batches, but 3.0 MB are free" in done.err
-    assert "use fewer --workers, or a smaller --prefetch, --batch-size, --grad-accum or --patches-per-sample" in done.err
+    assert (
+        "use fewer --workers, or a smaller --prefetch, --batch-size, --grad-accum or --patches-per-sample" in done.err
+    )
 
 
 def test_samples_that_do_not_fit_into_the_devices_memory_are_refused(

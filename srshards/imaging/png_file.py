@@ -58,7 +58,6 @@ def icc_profile(data: bytes) -> bytes | None:
 
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:
-    """Yield the complete chunks."""
     view, start = memoryview(data), len(SIGNATURE)
     while start + 12 <= len(data):
         end = start + 12 + int.from_bytes(view[start : start + 4], "big")

@@ -182,8 +182,6 @@ class _Reader:
 
 @dataclass(frozen=True)
 class _Cutter:
-    """Decodes the two images of a pair and cuts their patches."""
-
     patch_size: int
     input: str
     augment: bool

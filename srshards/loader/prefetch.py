@@ -125,7 +125,6 @@ def _step(memory: Ring) -> npt.NDArray[np.int64]:
 
 
 def _fetch(shards: CachedShards, window: PrefetchWindow, memory: Ring) -> None:
-    """Fetch shards until the training process ends this one."""
     end_with_parent()
     step = _step(memory)
     with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:

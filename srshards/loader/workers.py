@@ -129,7 +129,6 @@ class WorkerBatches:
             transfer.close()
 
     def _damage(self, damaged: tuple[DamagedRow, ...], batch: int) -> tuple[DamagedSample, ...]:
-        """Return the damaged samples of one micro-batch of a chunk."""
         step, part = divmod(batch, self._rows.micro_batches)
         return tuple(each.damage for each in damaged if (each.step, each.row // self._rows.batch) == (step, part))
 

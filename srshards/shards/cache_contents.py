@@ -104,7 +104,6 @@ class Decoder:
         return dump_index(tar.index), tar.size, sha256.hexdigest()
 
     def _decoded(self, member: Member, content: bytes) -> tuple[str, Sequence[Buffer]]:
-        """Return extension and content of the member in a decoded shard."""
         name, _, codec = member.extension.rpartition(".")
         if codec != self.codec:
             return member.extension, [content]
@@ -115,7 +114,6 @@ class Decoder:
         return f"{name}.npy", encode("npy", pixels)
 
     def _edge(self, image: str) -> int:
-        """Return the edge length of an image in px."""
         return self.hr_size // (self.scale if image.startswith("lr") else 1)
 
 

@@ -17,7 +17,7 @@ from srshards.shards.cache_contents import Decoder, download, index_of, sha256_o
 from srshards.shards.cache_folder import RAW_SUFFIX, CacheFolder
 from srshards.shards.mapped import MappedShard, repair_hint
 from srshards.shards.tar_index import dump_index
-from srshards.storage.store import StoreError, store_timeout_s
+from srshards.storage.retry import StoreError, store_timeout_s
 
 _DECODED = ".npy"  # suffix of the cache names of decoded shards
 _TRIES = 5  # to open a shard that another process evicts, or that is damaged

@@ -12,7 +12,7 @@ from srshards.shards.cache_folder import cache_for
 from srshards.shards.cached import CachedShards
 from srshards.shards.folder import Shards
 from srshards.shards.mapped import repair_hint
-from srshards.storage.output_lock import being_written, wait_for
+from srshards.storage.output_lock import busy_message
 from srshards.storage.store import (
     AddressError,
     link_out_of,
@@ -125,8 +125,8 @@ def _missing_manifest(folder: Address) -> str:
     scales = [folder / name for name in list_folders(folder) if MANIFEST_NAME in list_files(folder / name)]
     if scales:
         return f"this folder contains several scales; pass one of them: `path` {' or '.join(map(str, scales))}"
-    if output := being_written(folder):
-        return wait_for(output)
+    if message := busy_message(folder):
+        return message
     if any(name.endswith(".tar") for name in list_files(folder)):
         return (
             f"it has tars but no {MANIFEST_NAME}, so generation did not finish; "

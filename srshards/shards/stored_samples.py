@@ -20,7 +20,7 @@ from srshards.imaging.pixels import Pixels
 from srshards.process.shortages import shortage
 from srshards.shards.description import parse_description
 from srshards.shards.tar_index import Member, check_samples, load_index
-from srshards.storage.output_lock import being_written, wait_for
+from srshards.storage.output_lock import busy_message
 from srshards.storage.store import (
     file_size,
     is_folder,
@@ -71,8 +71,8 @@ def open_manifest(folder: Address) -> Manifest:
 
 def _refuse_unfinished(folder: Address) -> None:
     """Raise UsageError while a run is still writing the folder."""
-    if output := being_written(folder):
-        raise UsageError(wait_for(output))
+    if message := busy_message(folder):
+        raise UsageError(message)
 
 
 def _holds_shards(folder: Address) -> bool:

@@ -17,7 +17,7 @@ from srshards.process.shortages import shortage
 from srshards.storage.store import storage_of
 
 _LOCK_NAME = ".shardgen.lock"
-_TIMEOUT_S = 0.5  # `being_written` holds the lock for microseconds
+_TIMEOUT_S = 0.5  # `busy_message` holds the lock for microseconds
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
 
@@ -54,27 +54,26 @@ def output_of(folder: Address) -> Address:
     return absolute.parent
 
 
-def being_written(folder: Address) -> Address | None:
-    """Return `folder` or its parent if a run on this machine is writing to it; else None.
+def busy_message(folder: Address) -> str | None:
+    """Return a message if a run on this machine is writing to `folder` or its parent; else None.
 
     The check does not block runs, and creates no file.
     """
-    return next((output for output in (folder, output_of(folder)) if _is_held(output)), None)
-
-
-def wait_for(output: Address) -> str:
-    """Return the message for a reader of an output that is being written."""
-    return f"a shardgen run is writing to {output}: wait until it has ended"
+    return next((_busy_message(output) for output in (folder, output_of(folder)) if _is_held(output)), None)
 
 
 def last_run(output: Address) -> int:
     """Return the start time of the last run in ns, 0 if unknown. UsageError while a run is writing."""
     if _is_held(output):
-        raise UsageError(wait_for(output))
+        raise UsageError(_busy_message(output))
     try:
         return _lock_path(output).stat().st_mtime_ns
     except (OSError, RunError):
         return 0
+
+
+def _busy_message(output: Address) -> str:
+    return f"a shardgen run is writing to {output}: wait until it has ended"
 
 
 def _is_held(output: Address) -> bool:

@@ -14,28 +14,9 @@ from srshards.format import Address
 from srshards.storage.base import Storage
 from srshards.storage.local import LocalStorage
 from srshards.storage.remote import FsspecStorage
-from srshards.storage.retry import ATTEMPTS_OF_LIBRARY, AddressError, StoreError, store_timeout_s
-
-__all__ = (
-    "AddressError",
-    "StoreError",
-    "file_size",
-    "is_folder",
-    "link_out_of",
-    "list_files",
-    "list_folders",
-    "local_path",
-    "parse_address",
-    "parse_path",
-    "pieces",
-    "read_bytes",
-    "read_range",
-    "remove",
-    "remove_many",
-    "storage_of",
-    "store_timeout_s",
-    "write_bytes",
-)
+from srshards.storage.retry import ATTEMPTS_OF_LIBRARY, store_timeout_s
+from srshards.storage.retry import AddressError as AddressError
+from srshards.storage.retry import StoreError as StoreError
 
 _SMALL_FILES_AT_ONCE = 32
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
