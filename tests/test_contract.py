@@ -151,7 +151,7 @@ RECORD = {"name": "val-000000", "split": "val", "samples": 1, "bytes": 1, "sha25
         ({"shards": [RECORD] * 2}, "twice"),
         (
             {"shards": [{"name": "val-00000\u0660", "split": "val", "samples": 1, "bytes": 1, "sha256": ""}]},
-            "no shard name",
+            "not a valid shard name",
         ),
         ({"shards": [{**RECORD, "sha256": ""}]}, "'' of val-000000 is not a SHA-256"),
         ({"shards": [{**RECORD, "bytes": 2**63}]}, "val-000000 cannot have 1 samples in 9223372036854775808 bytes"),

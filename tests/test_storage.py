@@ -102,7 +102,7 @@ def test_a_large_file_comes_in_pieces_and_whole_or_not_at_all(place: Address) ->
     write_bytes(place / "large", content)
     assert [len(piece) for piece in pieces(place / "large", len(content))] == [PIECE_BYTES, 4]
     assert b"".join(pieces(place / "large", len(content))) == content
-    with pytest.raises(StoreError, match=r"large ends after 8,388,612 bytes; expected 8,388,613"):
+    with pytest.raises(StoreError, match=r"large: expected 8,388,613 bytes, but it ends after 8,388,612"):
         list(pieces(place / "large", len(content) + 1))
 
 
