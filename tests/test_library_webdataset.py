@@ -213,7 +213,7 @@ def test_members_that_are_not_what_they_should_be(opened: srshards.Shards, tmp_p
     for url, words in (
         (tar_of("a.tar", {"lr.npy": hr, **described}), "sample 000000000000 has no hr image"),
         (tar_of("b.tar", {"hr.npy": hr, **described}), "sample 000000000000 has no lr image"),
-        (tar_of("c.tar", {"hr.npy": hr, "lr.npy": hr, **described}), "HR of .* and lr of .* do not match at 2x"),
+        (tar_of("c.tar", {"hr.npy": hr, "lr.npy": hr, **described}), "sizes of HR .* and lr .* do not match at 2x"),
         (tar_of("d.tar", {"hr.npy": hr[:-1], "lr.npy": hr, **described}), "hr.npy cannot be decoded as npy"),
         (tar_of("e.tar", {"hr.npy": hr, "lr.npy": hr}), "json is not valid JSON"),
     ):
