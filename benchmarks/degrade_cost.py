@@ -3,9 +3,9 @@
     python -m benchmarks.degrade_cost HR_NPY ROUND DRAWS
 
 `HR_NPY` contains N x 512 x 512 x 3 uint8 RGB images, loaded before any clock starts. The clock measures wall time of
-one call with one image: `downsample` or `upsample` by a plain method; or, for a recipe, drawing its parameters and applying
-them, without decoding or storing. A few images are processed first as a warm-up. Draws depend on the round alone. Odd
-rounds go through methods and recipes in reverse order.
+one call with one image: `downsample` or `upsample` by a plain method; or, for a recipe, drawing its parameters and
+applying them, without decoding or storing. A few images are processed first as a warm-up. Draws depend on the round
+alone. Odd rounds go through methods and recipes in reverse order.
 """
 
 import json

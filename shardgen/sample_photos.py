@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from srshards.errors import UsageError
+from srshards.extras import install_command
 from srshards.storage.store import AddressError, parse_path
 from srshards.terminal.help import Command
 from srshards.terminal.streams import guarded
@@ -32,7 +33,10 @@ def copy_sample_photos(folder: Path) -> int:
     """
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
-        raise UsageError("the sample photos are part of scikit-image: pip install scikit-image, or use your own photos")
+        raise UsageError(
+            f"the sample photos are part of scikit-image, which is not installed. {install_command('skimage')}. "
+            "Or pass your own --input"
+        )
     source = Path(package.origin).parent / "data"
     for class_name, names in PHOTOS.items():
         (folder / class_name).mkdir(parents=True, exist_ok=True)

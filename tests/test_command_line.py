@@ -411,7 +411,7 @@ def test_a_file_to_write_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "there").mkdir()
     assert (
-        f"{tmp_path / 'there'} is a folder: name the file" in trainer("export", "--weights=x", "--output=~/there").err
+        f"{tmp_path / 'there'} is a folder: pass the file" in trainer("export", "--weights=x", "--output=~/there").err
     )
 
 

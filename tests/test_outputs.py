@@ -12,7 +12,7 @@ from PIL import Image
 
 from srshards.imaging.provenance import exif_mark
 
-NOT_OURS = "is there already, and {} did not write it: name another --output, or remove it first"
+NOT_OURS = "already exists, and {} did not write it: pass another --output, or remove it first"
 
 
 class Ended:
@@ -119,7 +119,7 @@ def test_upscale_replaces_nothing_but_its_own(name: str, place: Path, tmp_path: 
     assert done.code == 2 and f"{tmp_path / 'img0_2x.png'} {NOT_OURS.format('trainer upscale')}" in done.err
     (tmp_path / "img0_2x.png").rename(tmp_path / "img0_2x_compare.png")
     done = run(*words, "-o", tmp_path, "--compare")
-    assert done.code == 2 and "img0_2x_compare.png is there already" in done.err
+    assert done.code == 2 and "img0_2x_compare.png already exists" in done.err
     assert path.read_bytes() == (tmp_path / "img0_2x_compare.png").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["img0_2x_compare.png"]
 
@@ -166,9 +166,9 @@ def test_rebuild_replaces_its_own_alone(place: Path, tmp_path: Path) -> None:
 def test_a_file_to_write_lies_on_this_machine_and_is_no_folder(written: str, place: Path, tmp_path: Path) -> None:
     _, run, words = commands(place)[written]
     done = Ended(run(*words, "-o", tmp_path))
-    assert done.code == 2 and f"{tmp_path} is a folder: name the file to write, e.g. {tmp_path}/" in done.err
+    assert done.code == 2 and f"{tmp_path} is a folder: pass the file to write, e.g. {tmp_path}/" in done.err
     done = Ended(run(*words, "-o", "s3://bucket/file"))
-    assert done.code == 2 and "s3://bucket/file lies in a store; expected a path of this machine" in done.err
+    assert done.code == 2 and "s3://bucket/file is in an object store; expected a local path" in done.err
 
 
 def test_a_home_folder_is_found(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -575,7 +575,7 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     folder_of(tmp_path / "in", good=2, bad=0)
     (tmp_path / "locked").mkdir(mode=0o555)
     done = run("-i", tmp_path / "in", "-o", tmp_path / "locked" / "out", preexec_fn=without_rights)
-    assert_refused(done, f"cannot write to {tmp_path}/locked/out: Permission denied. Name another --output.")
+    assert_refused(done, f"cannot write to {tmp_path}/locked/out: Permission denied. Pass another --output.")
 
 
 # ---- memory
@@ -802,7 +802,7 @@ def test_an_input_that_has_become_empty_does_not_cost_the_shards(tmp_path: Path)
 def test_an_output_that_is_a_file_is_refused(tmp_path: Path, output: str) -> None:
     folder_of(tmp_path / "in", good=2, bad=0)
     put(tmp_path, "file", b"mine")
-    assert_refused(run("-i", tmp_path / "in", "-o", tmp_path / output), "cannot write to ", "Name another --output")
+    assert_refused(run("-i", tmp_path / "in", "-o", tmp_path / output), "cannot write to ", "Pass another --output")
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 

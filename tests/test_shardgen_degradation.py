@@ -375,7 +375,7 @@ def test_without_versions_of_libraries_none_are_blamed(varied: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source": None}, ".json lacks source"),
+        ({"source": None}, ".json has no source"),
         ({"source": 3}, ".json: source: expected a path, found 3"),
         ({"box": [1, 2, 3]}, ".json: box: expected four integers, found [1, 2, 3]"),
         ({"psnr_up_db": "good"}, ".json: psnr_up_db: expected a number or null, found 'good'"),
@@ -413,7 +413,7 @@ def test_inspect_shows_a_step_per_line_and_the_libraries(varied: Path, monkeypat
 
 @pytest.mark.parametrize(
     ("key", "message"),
-    [("42", "'42' is no sample key: expected twelve digits"), ("000000099999", "no sample 000000099999 in ")],
+    [("42", "'42' is not a sample key: expected twelve digits"), ("000000099999", "no sample 000000099999 in ")],
 )
 def test_a_key_that_is_not_there_is_named(key: str, message: str, varied: Path) -> None:
     done = run_cli("rebuild", key, varied)

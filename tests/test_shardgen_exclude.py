@@ -113,7 +113,7 @@ def test_a_file_that_cannot_be_read_is_named(name: str, photos: Path, tmp_path: 
     path = name if "://" in name else tmp_path / name
     done = generate(photos, tmp_path / "a", "--exclude", path, expect=2)
     assert str(path) in done.stderr and "Traceback" not in done.stderr
-    expected = "lies in a store; expected a path of this machine" if "://" in name else "cannot read"
+    expected = "is in an object store; expected a local path" if "://" in name else "cannot read"
     assert expected in done.stderr
 
 

@@ -73,7 +73,7 @@ def test_inspect_goes_down_to_a_sample(shards: Path) -> None:
         (("--shard", "train-000777"), "no shard train-000777 in"),
         (("--sample", "000077700000"), "no shard train-000777 in"),
         (("--sample", "000000099999"), "no sample 000000099999 in"),
-        (("--sample", "abc"), "'abc' is no sample key: expected twelve digits"),
+        (("--sample", "abc"), "'abc' is not a sample key: expected twelve digits"),
         (("--sample", "000000000000", "--shard", "val-000000"), "exclude each other"),
     ],
 )
@@ -98,7 +98,7 @@ def test_an_unfinished_folder_is_said_to_be_unfinished(shards: Path, tmp_path: P
     (mine / "scale_2x" / "manifest.json").unlink()
     for command in (("inspect", mine), ("preview", mine / "scale_2x"), ("unpack", mine, "-o", tmp_path / "x")):
         done = run_cli(*command)
-        assert done.returncode == 2 and "its run did not finish. Run generate again." in done.stderr
+        assert done.returncode == 2 and "generation did not finish. Run generate again." in done.stderr
 
 
 def test_preview_shows_the_pixels_themselves(shards: Path, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_preview_titles_say_that_lr_is_shown_enlarged(cell: int, title: str, sha
 
 def test_preview_of_the_root_asks_for_a_scale(shards: Path, tmp_path: Path) -> None:
     done = run_cli("preview", shards, "-o", tmp_path / "p.png")
-    assert done.returncode == 2 and "is not the folder of one scale: name one of" in done.stderr
+    assert done.returncode == 2 and "is not the folder of one scale: pass one of" in done.stderr
 
 
 def test_unpack_gives_the_files_of_the_old_workflow(photos: Path, shards: Path, tmp_path: Path) -> None:

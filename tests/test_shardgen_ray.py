@@ -361,7 +361,10 @@ def test_without_ray_it_is_asked_for(photos: Path, tmp_path: Path) -> None:
     args = ("-i", photos, "-o", tmp_path / "out", "--auto", "--engine", "ray")
     done = run_cli("generate", *args, env=environment)
     assert done.returncode == 2
-    assert done.stderr == "Error: --engine ray needs Ray: pip install 'ray>=2.40' (not here)\n"
+    assert done.stderr == (
+        "Error: --engine ray needs Ray (not here). In a clone of sr-shards: pip install -e '.[ray]'; "
+        "elsewhere: pip install 'sr-shards[ray]'\n"
+    )
     assert not (tmp_path / "out").exists()
 
 

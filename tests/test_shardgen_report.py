@@ -457,9 +457,9 @@ def test_no_step_of_a_histogram_is_narrower_than_its_label_says(values: list[flo
 
 def test_an_output_that_cannot_be_written_is_named(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    assert "is a folder: name the file to write" in report(shards, tmp_path / "folder", expect=2)
+    assert "is a folder: pass the file to write" in report(shards, tmp_path / "folder", expect=2)
     os.mkfifo(tmp_path / "pipe")
-    assert "pipe is no ordinary file: name the file to write" in report(shards, tmp_path / "pipe", expect=2)
+    assert "pipe is not a regular file: pass the file to write" in report(shards, tmp_path / "pipe", expect=2)
     assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "file").write_text("")
     assert "cannot write" in report(shards, tmp_path / "file" / "r.html", "--samples", 2, expect=1)

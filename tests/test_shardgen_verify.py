@@ -90,7 +90,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "a json without a source": (
         lambda f: rewrite(f, lambda members: [*members[:3], ("json", [b'{"class": "x"}'])]),
-        "000000100000.json lacks source",
+        "000000100000.json has no source",
     ),
 }
 

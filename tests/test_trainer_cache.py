@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from errno import ENOSPC
@@ -234,7 +235,7 @@ def test_wrong_bytes_of_the_right_length_are_fetched_again_and_named_when_they_s
 
     monkeypatch.setattr(contents_room, "pieces", wrong_at_first)
     wrong = 3
-    with pytest.raises(RunError, match=f"{record.name}.tar: 3 times its bytes were not those that the manifest has"):
+    with pytest.raises(RunError, match=f"{record.name}.tar: SHA-256 differs from manifest.json, at each of 3 attempts"):
         shards.fetch(record)
     assert all_files(tmp_path) == {".lock"}
     asked.clear()
@@ -247,8 +248,8 @@ def test_wrong_bytes_of_the_right_length_are_fetched_again_and_named_when_they_s
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("npy/nothing", "npy/nothing: there is no manifest.json in it; make shards first"),
-        ("", "that is the folder above the scales; name one of them: --shards s3://"),
+        ("npy/nothing", "npy/nothing: it has no manifest.json; generate shards first"),
+        ("", "this folder contains several scales; pass one of them: --shards s3://"),
     ],
 )
 def test_a_wrong_address_is_named(store: Store, tmp_path: Path, key: str, message: str) -> None:
@@ -268,10 +269,10 @@ def test_a_shard_that_is_not_in_the_store_or_has_another_size_is_named(store: St
         server.put(bucket, f"copy/{path.name}", path.read_bytes())
     server.put(bucket, "copy/train-000002.tar", b"short")
     _, said = trained(tmp_path, "--shards", store.address("copy"), "--cache", tmp_path / "c", expect=2)
-    assert "copy/train-000002.tar: expected " in said and "found 5; `python -m shardgen verify" in said
+    assert "copy/train-000002.tar: expected " in said and "found 5; run `python -m shardgen verify" in said
     server.delete(bucket, "copy/train-000002.tar")
     _, said = trained(tmp_path, "--shards", store.address("copy"), "--cache", tmp_path / "c", expect=2)
-    assert "copy/train-000002.tar is missing, but the manifest lists it" in said
+    assert "copy/train-000002.tar is listed in the manifest but missing" in said
 
 
 def test_a_manifest_cannot_name_files_outside_of_the_cache(store: Store, tmp_path: Path) -> None:
@@ -285,7 +286,7 @@ def test_a_manifest_cannot_name_files_outside_of_the_cache(store: Store, tmp_pat
     (copy / "manifest.json").unlink()
     (copy / "manifest.json").write_text(json.dumps(manifest))
     _, said = trained(tmp_path, "--shards", copy, "--cache", tmp_path / "cache", expect=2)
-    assert "'../../outside' of train-000000 is no sha256" in said
+    assert "'../../outside' of train-000000 is not a SHA-256" in said
 
 
 # ---- several processes
@@ -367,7 +368,7 @@ def test_what_was_used_longest_ago_goes_but_nothing_that_is_mapped(store: Store,
     del mapped  # what is looked at keeps the map, and so the file
     shards.fetch(records[1])
     assert [shards.tar(record).exists() for record in records] == [True, True, False, True]
-    with pytest.raises(NoRoomError, match=r"has no room for .*, and too much of what lies in it is in use"):
+    with pytest.raises(NoRoomError, match=r"has no room for .*, and the shards in it are in use"):
         shards.fetch(records[2], keep={shards.name(records[1]), shards.name(records[3])})
     assert pixels.tobytes() == expected
     del pixels
@@ -446,7 +447,7 @@ def test_a_full_disk_makes_room_or_is_an_error(store: Store, tmp_path: Path, mon
         raise OSError(ENOSPC, os.strerror(ENOSPC))
 
     monkeypatch.setattr(contents_room, "_write", full)
-    with pytest.raises(RunError, match="No space left on device; free some, name another `cache`"):
+    with pytest.raises(RunError, match="No space left on device; free some disk space, pass another `cache`"):
         shards.fetch(one)
     assert not half_written(tmp_path)
 
@@ -454,7 +455,28 @@ def test_a_full_disk_makes_room_or_is_an_error(store: Store, tmp_path: Path, mon
 def test_a_cache_that_cannot_be_written_is_refused(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     _, said = trained(tmp_path, "--shards", store.address("npy"), "--cache", tmp_path / "file" / "cache", expect=2)
-    assert f"--cache {tmp_path}/file/cache: cannot write there (Not a directory); name another folder" in said
+    assert f"--cache {tmp_path}/file/cache: cannot write there (Not a directory); pass another folder" in said
+    _, said = trained(tmp_path, "--shards", store.address("npy"), "--cache", "s3://bucket/cache", expect=2)
+    assert "s3://bucket/cache is in an object store; expected a local path" in " ".join(said.split())
+
+
+def test_a_cache_can_be_swept_while_the_interpreter_shuts_down(tmp_path: Path) -> None:
+    """As by a loader that is still referenced at exit."""
+    program = """
+import sys
+from pathlib import Path
+from srshards.shards.cache_folder import CacheFolder
+
+class Late:
+    cache = CacheFolder(Path(sys.argv[1]))
+    def __del__(self):
+        self.cache.sweep()
+
+sys.modules["late"] = late = Late()
+late.itself = late  # kept until the modules are cleared
+"""
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_cache_of_another_user_is_refused(tmp_path: Path) -> None:
@@ -488,7 +510,7 @@ def test_numbers_of_bytes(tmp_path: Path) -> None:
     ended = trainer("evaluate", "--weights", "x", "--cache-bytes", "much")
     assert ended.code == 2 and "'much': expected a number of bytes such as 256MB, 1GiB or 1000000" in ended.err
     ended = trainer("--shards", "nowhere://x/y")
-    assert ended.code == 2 and "there is no store nowhere://" in ended.err
+    assert ended.code == 2 and "unknown store nowhere://" in ended.err
 
 
 # ---- decoded
@@ -540,7 +562,7 @@ def test_what_is_damaged_in_the_cache_is_not_decoded(store: Store, tmp_path: Pat
 @pytest.mark.parametrize(
     ("content", "num_samples", "message"),
     [
-        (b"not a tar" * 1000, 1, "is no whole tar"),
+        (b"not a tar" * 1000, 1, "is not a complete tar"),
         (bytes(10240), 1, "expected 1 samples as in the manifest, found 0"),
     ],
 )
@@ -552,7 +574,9 @@ def test_bytes_that_are_the_manifests_and_not_a_shard_are_named(
     record = ShardRecord("train-000000", "train", num_samples, len(content), hashlib.sha256(content).hexdigest())
     decoder = Decoder.of(open_shards(store.local / "one-webp" / "scale_2x").manifest) if decode else None
     shards = CachedShards(CacheFolder(tmp_path), parse_address(store.address("odd")), [record], decoder)
-    with pytest.raises(RunError, match=f"odd/train-000000.tar:? {message}.*; `python -m shardgen verify s3://.*/odd "):
+    with pytest.raises(
+        RunError, match=f"odd/train-000000.tar:? {message}.*; run `python -m shardgen verify s3://.*/odd --fix`"
+    ):
         shards.fetch(record)
     assert all_files(tmp_path) == {".lock"}
 
@@ -691,7 +715,7 @@ def test_runs_that_share_too_small_a_cache_ask_for_each_shard_once(store: Store,
             fetchers.append(ShardFetcher(shards, PrefetchWindow(schedule, tuple(own), 1, 1), pool))
         for _ in range(10):
             for fetcher in fetchers:
-                fetcher.look(0)
+                fetcher.update(0)
                 until(lambda found=fetcher: all(future.done() for future in found._under_way.values()))
     assert store.requests() == 4
     assert not all(shards.tar(record).exists() for record in records)
@@ -703,7 +727,7 @@ def test_nothing_is_removed_that_does_not_make_room_enough(store: Store, tmp_pat
     for record in records[1:3]:
         shards.fetch(record)
     mapped = shards.open(shards.tar(records[2]), records[2].samples)
-    with shards.cache.claimed("0" * 64) as file, pytest.raises(NoRoomError, match=r"has no room for [\d.]+ kB"):
+    with shards.cache.claim("0" * 64) as file, pytest.raises(NoRoomError, match=r"has no room for [\d.]+ kB"):
         assert file is not None
         shards.cache.reserve(file, records[1].bytes + 30_000)
     assert shards.tar(records[1]).exists() and len(mapped)

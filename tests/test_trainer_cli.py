@@ -90,19 +90,19 @@ def test_options_of_the_training_before_another_command_are_not_passed_over(shar
 
 def missing(folder: Path) -> str:
     shutil.rmtree(folder)
-    return f"--shards {folder}: expected a folder of shards, but it does not exist; make shards first: python -m"
+    return f"--shards {folder}: expected a folder of shards, but it does not exist; generate shards first: python -m"
 
 
 def file(folder: Path) -> str:
     shutil.rmtree(folder)
     folder.write_text("not a folder")
-    return f"--shards {folder}: expected a folder of shards, but it is a file; make shards first: python -m shardgen"
+    return f"--shards {folder}: expected a folder of shards, but it is a file; generate shards first: python -m"
 
 
 def empty(folder: Path) -> str:
     shutil.rmtree(folder)
     folder.mkdir()
-    return f"--shards {folder}: there is no manifest.json in it; make shards first: python -m shardgen generate"
+    return f"--shards {folder}: it has no manifest.json; generate shards first: python -m shardgen generate -i PHOTOS"
 
 
 def loose_images(folder: Path) -> str:
@@ -110,18 +110,18 @@ def loose_images(folder: Path) -> str:
     (folder / "景").mkdir(parents=True)
     for number in range(3):
         Image.fromarray(make_photo(20, 20, number)).save(folder / "景" / f"{number}.PNG")
-    return f"there are 3 loose images but no shards; make shards first: python -m shardgen generate -i {folder} "
+    return f"it has 3 loose images but no shards; generate shards first: python -m shardgen generate -i {folder} "
 
 
 def images_of_the_old_scripts(folder: Path) -> str:
     loose_images(folder)
     (folder / "景" / "0.PNG").rename(folder / "景" / "0_lr_4x.png")
-    return "there are 3 loose images but no shards; make shards first: python -m shardgen generate -i PHOTOS "
+    return "it has 3 loose images but no shards; generate shards first: python -m shardgen generate -i PHOTOS "
 
 
 def unfinished(folder: Path) -> str:
     (folder / "manifest.json").unlink()
-    return f"--shards {folder}: there are tars but no manifest.json, so generating was not finished; run the same"
+    return f"--shards {folder}: it has tars but no manifest.json, so generation did not finish; run the same"
 
 
 def newer(folder: Path) -> str:
@@ -144,19 +144,21 @@ def impossible_scale(folder: Path) -> str:
 
 def no_tar(folder: Path) -> str:
     (folder / "train-000001.tar").unlink()
-    return f"{folder / 'train-000001.tar'} is missing, but the manifest lists it; `python -m shardgen verify {folder} "
+    return (
+        f"{folder / 'train-000001.tar'} is listed in the manifest but missing; run `python -m shardgen verify {folder}"
+    )
 
 
 def no_index(folder: Path) -> str:
     (folder / "val-000000.idx").unlink()
-    return f"{folder / 'val-000000.idx'} is missing, but the manifest lists it; `python -m shardgen verify {folder} "
+    return f"{folder / 'val-000000.idx'} is listed in the manifest but missing; run `python -m shardgen verify {folder}"
 
 
 def short_tar(folder: Path) -> str:
     path = folder / "train-000001.tar"
     size = path.stat().st_size
     os.truncate(path, size - 512)
-    return f"{path}: expected {size:,} bytes as in the manifest, found {size - 512:,}; `python -m shardgen verify "
+    return f"{path}: expected {size:,} bytes as in the manifest, found {size - 512:,}; run `python -m shardgen verify "
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_a_folder_that_cannot_be_trained_on_is_refused(
 
 def test_the_folder_above_the_scales_lists_them(shards: Path) -> None:
     said = refused("--shards", shards)
-    assert f"name one of them: --shards {shards / 'scale_2x'} or {shards / 'scale_3x'}" in said
+    assert f"pass one of them: --shards {shards / 'scale_2x'} or {shards / 'scale_3x'}" in said
 
 
 def test_altered_bytes_are_found_by_their_hash(mine: Path, tmp_path: Path) -> None:
@@ -197,7 +199,7 @@ def test_altered_bytes_are_found_by_their_hash(mine: Path, tmp_path: Path) -> No
         tar.write(b"other")
     assert train(mine, tmp_path).code == 0
     said = refused("--shards", mine, "--out", tmp_path, *ONE_STEP, "--verify")
-    assert f"{path}: its bytes are not those that the manifest has the sha256 of" in said and "--fix" in said
+    assert f"{path}: SHA-256 differs from manifest.json" in said and "--fix" in said
 
 
 def test_images_too_small_to_be_judged_are_refused_before_the_training(photos: Path, tmp_path: Path) -> None:
@@ -220,7 +222,7 @@ def test_a_folder_with_an_odd_name_is_trained_on(shards: Path, tmp_path: Path) -
 VALUES = [
     ("--patch-size", 25, "--patch-size 25 is not divisible by the scale 2; try 24 or 26"),
     ("--patch-size", 1, "--patch-size 1 is not divisible by the scale 2; try 2"),
-    ("--patch-size", 66, "--patch-size 66: the stored HR images have 64 px; take at most that, or generate shards"),
+    ("--patch-size", 66, "--patch-size 66: the stored HR images have 64 px; pass at most that, or generate shards"),
     *(
         (option, value, f"{option} {value}: expected {low} or more")
         for option, low in {
@@ -363,7 +365,7 @@ def test_off_is_a_word_although_yaml_reads_a_boolean(shards: Path, tmp_path: Pat
             "val-samples: 3\nval_samples: 4",
             "'val-samples' and 'val_samples' are the same setting; leave one of them out",
         ),
-        ("val-samples: 3\nval-samples: 3", "is not valid YAML: 'val-samples' stands twice"),
+        ("val-samples: 3\nval-samples: 3", "is not valid YAML: duplicate key 'val-samples'"),
         ("steps: 0x10", "steps: '0x10' is not a valid integer"),
         ("steps: 1:30", "steps: '1:30' is not a valid integer"),
         ("steps: .inf", "steps: '.inf' is not a valid integer"),

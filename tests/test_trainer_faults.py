@@ -159,7 +159,7 @@ def test_too_many_damaged_samples_end_the_run(many: Path, tmp_path: Path) -> Non
     assert done.code == 1
     assert all(f"takes its place: {name}" in done.err for name in names)
     assert "Error: 2 of 1,0" in done.err and "samples are damaged, more than 0.1%: " in done.err
-    assert f"`python -m shardgen verify {mine} --fix`, then generate, makes them again" in done.err
+    assert f"run `python -m shardgen verify {mine} --fix`, then `python -m shardgen generate` again" in done.err
     assert len(events(tmp_path / "r", "damaged")) == 2 and len(events(tmp_path / "r", "error")) == 1
     assert saved_step(tmp_path / "r") == 4
 
@@ -335,7 +335,9 @@ def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(
     assert done.code == 2
     assert "2 workers with --prefetch 60 need " in done.err
     assert " MB of memory for batches, but 3.0 MB are free" in done.err
-    assert "take fewer --workers, a smaller --prefetch, --batch-size, --grad-accum or --patches-per-sample" in done.err
+    assert (
+        "use fewer --workers, or a smaller --prefetch, --batch-size, --grad-accum or --patches-per-sample" in done.err
+    )
 
 
 def test_samples_that_do_not_fit_into_the_devices_memory_are_refused(
@@ -343,7 +345,7 @@ def test_samples_that_do_not_fit_into_the_devices_memory_are_refused(
 ) -> None:
     monkeypatch.setattr("srshards.loader.memory.available_memory_bytes", lambda: 100_000)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--resident", "--steps", 1)
-    assert done.code == 2 and "--resident: the images of " in done.err and "leave --resident out" in done.err
+    assert done.code == 2 and "--resident: the images of " in done.err and "omit --resident" in done.err
 
 
 # ---- disks
@@ -703,7 +705,7 @@ def test_a_killed_worker_ends_the_run_and_leaves_no_process(shards: Path, tmp_pa
         worker.kill()
         _, said = process.communicate(timeout=PATIENCE_S)  # far sooner than the run would end by itself
     assert process.returncode == 1
-    assert "Error: a data worker died" in said and "take fewer --workers or a smaller --prefetch" in said
+    assert "Error: a data worker died" in said and "use fewer --workers or a smaller --prefetch" in said
     assert "Traceback" not in said
     assert len(events(tmp_path / "r", "error")) == 1
 

@@ -253,7 +253,7 @@ def test_a_store_that_gives_nothing_is_named_once(s3: Bucket, data: Path, tmp_pa
     with torchrun(2, tmp_path, *said) as launched:
         told = launched.ended()
         assert launched.process.returncode == 1
-    assert told.count(f"Error: --shards {s3.address}/none: there is no manifest.json in it") == 1, told
+    assert told.count(f"Error: --shards {s3.address}/none: it has no manifest.json") == 1, told
 
 
 def test_what_one_rank_finds_damaged_ends_all_with_one_message(data: Path, tmp_path: Path) -> None:

@@ -653,7 +653,7 @@ def test_a_page_that_cannot_be_written(runs: Path, tmp_path: Path) -> None:
     for folder, instead in ((tmp_path, tmp_path / "report.html"), (".", "report.html")):
         done = trainer("report", runs / "first", "-o", folder)
         assert done.code == 2
-        assert f"{Path(folder)} is a folder: name the file to write, e.g. {instead}\n" in done.err
+        assert f"{Path(folder)} is a folder: pass the file to write, e.g. {instead}\n" in done.err
     (tmp_path / "file").write_text("")
     done = report(runs / "first", output=tmp_path / "file/r.html", expect=1)
     assert f"Error: cannot write {tmp_path / 'file/r.html'}: " in done.err

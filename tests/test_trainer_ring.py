@@ -140,7 +140,7 @@ def test_slots_lie_side_by_side_in_one_piece_of_memory() -> None:
     for number in range(3):
         ring.slot(number)[:] = number
     kept = ring.slot(2)
-    assert ring.everything().tolist() == [0] * 5 + [1] * 5 + [2] * 5
+    assert ring.all_bytes().tolist() == [0] * 5 + [1] * 5 + [2] * 5
     del ring
     assert kept.tolist() == [2] * 5
 
@@ -231,7 +231,7 @@ def test_a_ring_that_cannot_be_made_is_said_with_what_to_do(
 
     monkeypatch.setattr(loader_room, "Ring", refuse)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1)
-    assert done.code == 2 and "kB for batches (No space left on device); take fewer --workers" in done.err
+    assert done.code == 2 and "kB for batches (No space left on device); use fewer --workers" in done.err
 
 
 # ---- several patches of a decoded sample
@@ -381,7 +381,7 @@ def test_samples_that_turn_out_not_to_fit_are_said_with_what_to_do(
 
     monkeypatch.setattr(ResidentBatches, "_load", fail)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--resident", "--steps", 1)
-    assert done.code == 2 and "--resident: the samples do not fit into cpu's memory; leave it out" in done.err
+    assert done.code == 2 and "--resident: the samples do not fit in the memory of cpu; omit --resident" in done.err
 
 
 def test_a_run_with_resident_samples_ends_with_the_weights_of_one_without(shards: Path, tmp_path: Path) -> None:

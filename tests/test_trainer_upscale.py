@@ -1,5 +1,6 @@
 """Photos through a network: what is read, how it is cut into tiles, where it is written, and what is refused."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from srshards.errors import RunError, UsageError
-from srshards.process.resources import is_out_of_memory
+from srshards.process.shortages import is_out_of_memory
 from trainer.inference import tiles, upscale
 from trainer.inference.photo_files import list_photos, read_photo
 from trainer.inference.tiles import (
@@ -209,6 +210,8 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"), True),
         (MemoryError(), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (RuntimeError("OpenCV: Insufficient memory: Failed to allocate 9 bytes"), True),
         (RuntimeError("Expected 3 channels"), False),
     ],
 )

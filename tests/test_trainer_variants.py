@@ -27,7 +27,7 @@ from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.resident import ResidentBatches, resident_bytes
 from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Rows
-from srshards.sampling.patches import NUM_TURNS, PatchGrid
+from srshards.sampling.patches import NUM_SYMMETRIES, PatchGrid
 from srshards.sampling.schedule import BatchSamples, Schedule
 from srshards.shards.mapped import MappedShard
 from srshards.shards.opening import open_shards
@@ -176,10 +176,10 @@ def test_which_variant_is_shown_is_for_ever_and_depends_on_the_seed() -> None:
 def test_samples_begin_with_all_variants_evenly_and_whatever_their_turn_is() -> None:
     count = 20_000
     draws = BatchSamples(np.full(count, 7), np.arange(count))
-    turns = [cut.turn for cut in PatchGrid(HR_PX, SCALE, PATCH_PX, SCALE).cuts(SEED, draws)]
+    turns = [cut.symmetry for cut in PatchGrid(HR_PX, SCALE, PATCH_PX, SCALE).cuts(SEED, draws)]
     found = Counter(zip(draws.variants(SEED, 4).tolist(), turns, strict=True))
-    expected = count / (4 * NUM_TURNS)
-    assert len(found) == 4 * NUM_TURNS
+    expected = count / (4 * NUM_SYMMETRIES)
+    assert len(found) == 4 * NUM_SYMMETRIES
     assert all(abs(times - expected) < 5 * expected**0.5 for times in found.values())
 
 
@@ -313,7 +313,7 @@ def test_a_variant_that_is_not_in_memory_is_read_ahead_and_no_other(
     reader = reader_of(made(variants))
     for step in range(24):
         ahead.clear()
-        reader._cold_for = 0
+        reader._cold_chunks = 0
         read(reader, range(step, step + 1))
         draws = reader.schedule.batch(step)
         places = [reader.schedule.shard_of(number)[1] for number in draws.numbers.tolist()]
@@ -403,7 +403,7 @@ def test_a_run_names_a_damaged_variant_in_its_journal_and_goes_on(
     )
     words = ("--shards", folder, "--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 24)  # more than four epochs
     done = trainer(*words, "--run", "strict")
-    reason = f"train-000000.tar: {sample_key('train', 0, 2)}.lr3.npy: expected 16x16x3 px, found other bytes"
+    reason = f"train-000000.tar: {sample_key('train', 0, 2)}.lr3.npy: expected 16x16x3 px, found damaged data"
     assert done.code == 1 and f"Error: 1 of 21 samples are damaged, more than 0.1%: {reason}" in done.err
     monkeypatch.setattr("trainer.training.loop._MAX_DAMAGED_SHARE", 1.0)
     done = trainer(*words, "--run", "r")
@@ -451,7 +451,7 @@ def test_shards_without_up_are_refused_where_up_is_needed_with_what_to_do(
     words = ("--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 1)
     done = trainer("--shards", bare, *words, "--input", "up")
     assert done.code == 2
-    advice = "generate without --no-up, or take --input lr"
+    advice = "generate without --no-up, or pass --input lr"
     assert f"Error: --input up: {bare} has no upsampled images; {advice}" in done.err
     assert trainer("--shards", bare, *words, "--run", "lr").code == 0
     assert trainer("--shards", full, *words, "--run", "up", "--input", "up").code == 0

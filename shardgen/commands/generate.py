@@ -24,6 +24,7 @@ from shardgen.planning.config import FITS, METHODS, Config
 from shardgen.planning.exclusion import Exclusion
 from shardgen.planning.sources import printable
 from srshards.errors import ReportedError, UsageError
+from srshards.extras import install_command
 from srshards.format import CODECS, Address, scale_folder
 from srshards.process.resources import available_cpus
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
@@ -127,7 +128,7 @@ def _chosen_engine(engine: str, ray_address: str | None, workers: int | None) ->
         try:  # Ray is optional and takes a second to import
             from shardgen.engines.ray import ray_engine
         except ImportError as error:
-            raise UsageError(f"--engine ray needs Ray: pip install 'ray>=2.40' ({error})") from error
+            raise UsageError(f"--engine ray needs Ray ({error}). {install_command('ray')}") from error
         return ray_engine(ray_address, workers)
     if ray_address is not None:
         raise UsageError(f"--ray-address {ray_address} needs --engine ray")

@@ -10,7 +10,7 @@ from shardgen.inspection.rebuild import rebuild
 from srshards.errors import ReportedError, UsageError
 from srshards.format import Address
 from srshards.imaging.contact_sheet import save_png
-from srshards.imaging.provenance import why_not
+from srshards.imaging.provenance import overwrite_refusal
 from srshards.terminal.help import Command
 from srshards.terminal.params import ADDRESS, PATH
 from srshards.terminal.text import plural
@@ -30,7 +30,7 @@ def rebuild_command(key: str, folder: Address, output: Path | None) -> None:
     images = list(rebuild(folder, key))
     paths = [output / f"{key}_{image.name}_{image.scale}x.png" for image in images] if output else []
     for path in paths:
-        if refusal := why_not(path, "shardgen rebuild"):
+        if refusal := overwrite_refusal(path, "shardgen rebuild"):
             raise UsageError(refusal)
     different = []
     for image in images:

@@ -13,7 +13,7 @@ from shardgen.shard.job import Progress
 from srshards.errors import ReportedError
 from srshards.format import Address
 from srshards.imaging.provenance import PAGE_WRITERS
-from srshards.storage.output_lock import being_written, wait_for
+from srshards.storage.output_lock import busy_message
 from srshards.terminal.help import Command
 from srshards.terminal.params import ADDRESS, FileToWrite
 from srshards.terminal.sizes import format_bytes
@@ -47,9 +47,9 @@ def report_command(shards: Address, output: Path, samples: int) -> None:
     )
     if written.damages:
         what, reason = written.damages[0]
-        running = being_written(shards)
+        busy = busy_message(shards)
         fix = f"To remove broken shards, run `python -m shardgen verify {shards} --fix`."
-        advice = fix if running is None else f"But {wait_for(running)}."
+        advice = fix if busy is None else f"But {busy}."
         raise ReportedError(
             f"Unreadable samples or shards: {len(written.damages):,}, e.g. {what}: {printable(reason)[:300]}. "
             f"The page lists them. {advice}"

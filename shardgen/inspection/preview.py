@@ -9,8 +9,8 @@ from srshards.format import Address, Manifest, lr_name
 from srshards.imaging.contact_sheet import BACKGROUND, Row, grid, save_png
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import resize
-from srshards.shards.spread import spread_evenly
 from srshards.shards.stored_samples import StoredSample, open_manifest, stored_samples
+from srshards.shards.subset import evenly_spaced
 
 _MAX_CELL_PX = 320  # of larger images only the centre is drawn, so that no image is scaled down
 _SHORT_TITLE_PX, _LONG_TITLE_PX = 104, 240  # least cell width for "LR1 (shown 4x)", and with the method
@@ -49,7 +49,7 @@ def titles(manifest: Manifest, cell_px: int) -> list[str]:
 
 def _spread(manifest: Manifest, count: int) -> list[StoredSample]:
     picked = []
-    for record, positions in spread_evenly(manifest.shards, count):
+    for record, positions in evenly_spaced(manifest.shards, count):
         samples = stored_samples(manifest.folder, record.name)
         if len(samples) != record.samples:
             fix = f"run `python -m shardgen verify {manifest.folder}`"

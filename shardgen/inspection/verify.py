@@ -24,9 +24,9 @@ from srshards.process.shortages import shortage
 from srshards.shards.description import parse_description
 from srshards.shards.stored_samples import refuse_link, scale_folders
 from srshards.shards.tar_index import Member, check_samples, index_of_tar, load_index
-from srshards.storage.ahead import ahead
 from srshards.storage.output_lock import last_run, locked, output_of
 from srshards.storage.store import file_size, read_bytes, remove, storage_of
+from srshards.storage.threads import map_in_threads
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _verify_scale(folder: Address, num_workers: int, result: VerifyResult) -> li
     result.num_shards += len(names)
     if isinstance(manifest, str):  # compared with a broken manifest, intact shards could look broken
         return [Problem(path, manifest)]
-    futures = ahead(lambda name: _shard_fault(manifest, name), sorted(names), num_workers)
+    futures = map_in_threads(lambda name: _shard_fault(manifest, name), sorted(names), num_workers)
     checked = [future.result() for future in futures]
     by_name = zip(sorted(names), checked, strict=True)
     problems = [Problem(folder / f"{name}.tar", fault) for name, (fault, _) in by_name if fault]

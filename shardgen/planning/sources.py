@@ -6,7 +6,7 @@ from typing import NamedTuple
 from srshards.errors import UsageError
 from srshards.format import Address
 from srshards.process.shortages import shortage
-from srshards.storage.base import PassedOver
+from srshards.storage.base import Skipped
 from srshards.storage.store import storage_of
 
 # By name, so that listing a million files opens none. HEIC is listed although it cannot be decoded, so that a folder of
@@ -55,9 +55,9 @@ def list_photos(root: Address) -> Listing:
 
     Raises UsageError when there is no such folder, a folder in it cannot be listed, or it contains no photos.
     """
-    passed_over = PassedOver()
+    skipped = Skipped()
     try:
-        found = storage_of(root).find_files(root, PHOTO_EXTENSIONS, passed_over)
+        found = storage_of(root).find_files(root, PHOTO_EXTENSIONS, skipped)
         photos = list(map(Photo._make, found))
     except OSError as error:
         if shortage(error):
@@ -65,10 +65,10 @@ def list_photos(root: Address) -> Listing:
         raise UsageError(_not_listed(root, error)) from error
     if not photos:
         raise UsageError(
-            f"no photos in {root} (other files: {passed_over.files}). Pass the folder of photos as --input. "
+            f"no photos in {root} (other files: {skipped.files}). Pass the folder of photos as --input. "
             f"Photos are files with the extensions {' '.join(sorted(PHOTO_EXTENSIONS))}."
         )
-    return Listing(photos, passed_over.files, passed_over.links)
+    return Listing(photos, skipped.files, skipped.links)
 
 
 def _not_listed(root: Address, error: OSError) -> str:

@@ -13,9 +13,9 @@ from srshards.format import FormatError, Manifest, ShardRecord
 from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
 from srshards.process.resources import available_cpus
-from srshards.shards.spread import spread_evenly
 from srshards.shards.stored_samples import StoredSample, in_advance, stored_samples
-from srshards.storage.ahead import ahead
+from srshards.shards.subset import evenly_spaced
+from srshards.storage.threads import map_in_threads
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def survey(manifest: Manifest, limit: int, report: Callable[[Progress], None]) -
         except RunError as error:
             return loaded, str(error)
 
-    cv2.setNumThreads(0)  # `ahead` runs a thread for each CPU
-    for future in ahead(measure, in_advance(_chosen(found, limit), load, manifest.folder), available_cpus()):
+    cv2.setNumThreads(0)  # there is a thread for each CPU already
+    for future in map_in_threads(measure, in_advance(_chosen(found, limit), load, manifest.folder), available_cpus()):
         sample, result = future.result()
         if isinstance(result, Measured):
             found.measured.append(result)
@@ -90,7 +90,7 @@ def num_to_measure(manifest: Manifest, limit: int) -> int:
 
 def _chosen(found: Survey, limit: int) -> Iterator[StoredSample]:
     """Yield up to `limit` samples of the scale, spread evenly, and add unreadable shards to the damages."""
-    for record, positions in spread_evenly(found.manifest.shards, limit):
+    for record, positions in evenly_spaced(found.manifest.shards, limit):
         try:
             samples = _samples_of(found.manifest, record)
         except (ReportedError, FormatError) as error:

@@ -11,7 +11,7 @@ from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import cubic_up
 from srshards.shards.folder import Shards
 from srshards.shards.mapped import MappedShard, reading
-from srshards.shards.spread import spread_evenly
+from srshards.shards.subset import evenly_spaced
 from trainer.evaluation.metrics import SSIM_WINDOW_PX, Quality, measure
 from trainer.inference.image_function import ImageFunction
 from trainer.inference.photo_files import list_photos, read_photo
@@ -71,7 +71,7 @@ def shard_pairs(
     Of these, a rank's are number `rank`, `rank + ranks`, ...
     """
     samples = folder.split(split)
-    for record, places in spread_evenly(samples.records, limit or len(samples), rank, ranks):
+    for record, places in evenly_spaced(samples.records, limit or len(samples), rank, ranks):
         with reading(folder.path):
             shard = folder.open(record)
             for place in places:

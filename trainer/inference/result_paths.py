@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from srshards.errors import UsageError
-from srshards.imaging.provenance import why_not
+from srshards.imaging.provenance import overwrite_refusal
 from trainer.inference.photo_files import check_writable, is_photo_name
 
 
@@ -57,7 +57,7 @@ def refuse_to_overwrite(photos: Sequence[Path], results: Sequence[Path]) -> None
     for result in results:
         if _identity(result) in inputs:
             raise UsageError(f"{result} is one of the photos, and would be overwritten: choose another output")
-        if refusal := why_not(result, "trainer upscale"):
+        if refusal := overwrite_refusal(result, "trainer upscale"):
             raise UsageError(refusal)
 
 

@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from srshards.errors import RunError, UsageError
-from srshards.process.resources import available_memory_bytes, is_out_of_memory
+from srshards.process.resources import available_memory_bytes
+from srshards.process.shortages import is_out_of_memory
 from trainer.models import Network
 
 # Networks that fold 2 x 2 or 4 x 4 px into channels must find the same pixels in a fold wherever a tile begins.

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from srshards.errors import RunError, UsageError
+from srshards.extras import install_command
 from srshards.storage.files import replacing, writing
 from trainer.models import Network, NetworkSpec
 from trainer.models.weights import load_network
@@ -76,9 +77,7 @@ def _package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UsageError(
-            f"ONNX export needs a package that is missing ({name}): pip install onnx onnxruntime onnxscript"
-        ) from error
+        raise UsageError(f"ONNX export needs {name}, which is not installed. {install_command(name)}") from error
 
 
 def _onnx_model(network: Network) -> Any:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from srshards.errors import UsageError
-from srshards.process.resources import is_out_of_memory
-from srshards.process.shortages import shortage
+from srshards.process.shortages import is_out_of_memory, shortage
 from srshards.storage.files import write_atomically, writing
 from trainer.models import Network
 from trainer.models.tensor_file import NotPlain, check_tensors, load_tensors

@@ -11,7 +11,7 @@ import torch
 from srshards import DamagedSample, PatchBatch, PatchLoader
 from srshards.errors import RunError, UsageError
 from srshards.format import Address
-from srshards.process.resources import is_out_of_memory
+from srshards.process.shortages import is_out_of_memory
 from srshards.shards.mapped import repair_hint
 from trainer.distributed.group import RankGroup
 from trainer.inference.image_function import as_function
