@@ -1,8 +1,8 @@
-"""The library's messages, which name arguments of its functions, in the words of the command line."""
+"""Translate the library's messages from function arguments to command-line options."""
 
 import re
 
-# Of all others, the option has the name of the argument.
+# All other options have the argument's name.
 _OPTIONS = {"path": "--shards", "decode": "--cache-decoded", "micro_batches": "--grad-accum"}
 _ARGUMENTS = (
     "path",
@@ -24,5 +24,5 @@ _ARGUMENT = re.compile(f"`({'|'.join(_ARGUMENTS)})`")
 
 
 def with_options(message: str) -> str:
-    """`` `cache` /disk: cannot write there`` becomes `--cache /disk: cannot write there`."""
+    """Replace arguments by options: `` `cache` /disk: cannot write`` becomes `--cache /disk: cannot write`."""
     return _ARGUMENT.sub(lambda found: _OPTIONS.get(found[1], "--" + found[1].replace("_", "-")), message)
