@@ -182,7 +182,7 @@ def test_a_run_goes_on_from_a_store_but_not_decoded(
     ended = trainer(*again)  # with the address from the file
     assert ended.code == 0, ended.err
     ended = trainer(*again, "--cache-decoded")
-    assert ended.code == 2 and "was begun with --cache-decoded False, not True" in ended.err
+    assert ended.code == 2 and "was started with --cache-decoded False, not True" in ended.err
 
 
 def test_evaluate_reads_from_the_store(store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -500,7 +500,7 @@ def test_compressed_shards_are_decoded_once_to_what_npy_shards_are(store: Store,
     args = ("--shards", store.address("one-webp"), "--cache", cache, "--cache-decoded")
     webp, said = trained(tmp_path / "webp", *args)
     assert same(webp, npy)
-    assert "has to be decoded" not in said and "shards there, decoded" in said
+    assert "images are decoded" not in said and "shards cached, decoded" in said
     assert {name.partition(".")[2] for name in all_files(cache)} == {"lock", "npy.tar", "npy.idx", "npy.json"}
     for suffix in (".tar", ".idx"):
         decoded = {path.read_bytes() for path in cache.glob(f"*{suffix}")}

@@ -664,7 +664,7 @@ def test_it_is_work_for_one_process(runs: Path, tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     done = report(runs / "first", output=tmp_path / "r.html", expect=2)
-    assert done.err == "Error: report is work for one process; start it without torchrun\n"
+    assert done.err == "Error: report runs in a single process; start it without torchrun\n"
 
 
 WITHOUT_PYTORCH = """
