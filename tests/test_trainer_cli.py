@@ -498,7 +498,7 @@ def test_a_file_without_settings_has_none(text: str, shards: Path, tmp_path: Pat
 def test_resume_needs_a_run_that_is_there(runs: Path, tmp_path: Path) -> None:
     assert f"--resume requires --run NAME; runs in {runs}: lr, up" in refused("--out", runs, "--resume")
     said = refused("--out", runs, "--run", "other", "--resume")
-    assert f"there is no {runs / 'other' / 'config.yaml'}; the runs in {runs} are: lr, up" in said
+    assert f"{runs / 'other' / 'config.yaml'} not found; runs in {runs}: lr, up" in said
     assert f"there are no runs in {tmp_path}" in refused("--out", tmp_path, "--run", "lr", "--resume")
 
 

@@ -106,7 +106,7 @@ def test_names_are_looked_up_in_the_store(s3: Bucket, shards: Path) -> None:
     )
     unknown = trainer("--out", out, "--run", "other", "--resume")
     assert unknown.code == 2
-    assert f"there is no {out}/other/config.yaml; the runs in {out} are: r" in unknown.err
+    assert f"{out}/other/config.yaml not found; runs in {out}: r" in unknown.err
     unnamed = trainer("--shards", shards / "scale_2x", *SMALL, *STEPS, "--out", out)
     assert unnamed.code == 0, unnamed.err
     assert f"{out}/ultra_lite-2x/model.pth" in unnamed.out
