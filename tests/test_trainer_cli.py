@@ -250,7 +250,7 @@ VALUES = [
     ("--device", "", "expected auto, cpu, cuda or cuda:N"),
     ("--device", "meta", "--device meta: expected auto, cpu, cuda or cuda:N"),
     ("--device", "mkldnn", "--device mkldnn: expected auto, cpu, cuda or cuda:N"),
-    ("--device", "cuda:99", "CUDA devices here"),
+    ("--device", "cuda:99", "CUDA devices"),
     ("--seed", 2**64, f"--seed {2**64}"),
     ("--prefetch", 65, "--prefetch 65: expected at most 64"),
     ("--run", "x" * 300, "name too long"),
@@ -550,7 +550,7 @@ def test_a_change_that_would_train_something_else_is_refused(
     option: str, value: object, former: str, copied: Path, tmp_path: Path
 ) -> None:
     go_on = ("--out", copied.parent, "--run", "lr", "--resume")
-    words = f"{copied} was begun {former}, not {value}; leave {option} out"
+    words = f"{copied} was started {former}, not {value}; omit {option}"
     assert words in refused(*go_on, option, value)
     (tmp_path / "change.yaml").write_text(f"{option.removeprefix('--')}: {value}\n")
     assert words in refused(*go_on, "--config", tmp_path / "change.yaml")
@@ -605,7 +605,7 @@ def test_a_run_that_was_moved_or_renamed_goes_on_where_it_lies_now(
     monkeypatch.chdir(tmp_path)
     done = trainer("--run", "lr", "--resume")
     assert done.code == 0, done.err
-    assert "Run      runs/lr, going on" in done.err
+    assert "Run      runs/lr, resumed" in done.err
     assert {path: path.stat().st_mtime_ns for path in (runs / "lr").rglob("*")} == before
     (tmp_path / "runs" / "lr").rename(tmp_path / "runs" / "夜")
     assert trainer("--run", "夜", "--resume").code == 0
@@ -668,7 +668,7 @@ def test_a_state_that_cannot_be_gone_on_with_is_named(spoil: Callable[[Path], No
 def test_a_state_without_a_configuration_is_nothing_to_begin_a_run_on(shards: Path, copied: Path) -> None:
     (copied / "config.yaml").unlink()
     said = refused("--shards", shards / "scale_2x", "--out", copied.parent, *ONE_STEP, "--model", "lite", "--run", "lr")
-    assert f"{copied} is there already" in said
+    assert f"{copied} already exists" in said
 
 
 def test_a_broken_configuration_of_a_run_is_named(copied: Path) -> None:
@@ -702,9 +702,9 @@ def test_weights_for_another_scale_are_refused_by_every_command(
 ) -> None:
     weights = runs / "lr" / "best.pth"
     three = shards / "scale_3x"
-    assert f"{weights} enlarges 2x, but {three} is 3x" in refused("evaluate", "--weights", weights, "--shards", three)
+    assert f"{weights} upscales 2x, but {three} is 3x" in refused("evaluate", "--weights", weights, "--shards", three)
     said = refused("evaluate", "--weights", weights, "--hr", photos, "--scale", 3)
-    assert f"{weights} enlarges 2x, but --scale 3 is 3x" in said
+    assert f"{weights} upscales 2x, but --scale 3 is 3x" in said
     said = refused("upscale", "--weights", weights, photos, "-o", tmp_path, "--scale", 4)
     assert "this network upscales 2x, not 4x; omit --scale" in said
 
@@ -815,7 +815,7 @@ def test_photos_that_cannot_be_judged_are_named(runs: Path, tmp_path: Path) -> N
     assert trainer(*words).code == 0
     small.write_bytes(small.read_bytes()[:2000])
     assert f"cannot read {small}: truncated PNG" in refused(*words)
-    assert "there is no" in refused(*words[:-1], tmp_path / "none")
+    assert "does not exist" in refused(*words[:-1], tmp_path / "none")
 
 
 def test_a_single_photo_may_be_judged(runs: Path, hr: Path) -> None:
@@ -884,7 +884,7 @@ def test_words_that_upscale_cannot_follow(runs: Path, hr: Path, tmp_path: Path) 
     words = ("upscale", "--weights", runs / "lr" / "best.pth")
     assert "Missing argument 'PHOTOS...'" in refused(*words, "-o", tmp_path)
     assert "Missing option '-o'" in refused(*words, hr)
-    assert "there is no" in refused(*words, tmp_path / "none.png", "-o", tmp_path)
+    assert "does not exist" in refused(*words, tmp_path / "none.png", "-o", tmp_path)
     assert "no photos found" in refused(*words, tmp_path, "-o", tmp_path)
     assert "pass a folder" in refused(*words, hr, "-o", tmp_path / "one.png")
     assert "JPEG does not support transparency" in refused(*words, hr / "alpha.png", "-o", tmp_path / "one.jpg")

@@ -375,7 +375,7 @@ def test_who_is_missing_is_named(launched: Callable[..., None], monkeypatch: pyt
     monkeypatch.setattr("trainer.distributed.rendezvous._TIMEOUT", timedelta(seconds=1))
     agent = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     launched(MASTER_PORT=agent.port, TORCHELASTIC_USE_AGENT_STORE="True")
-    with pytest.raises(RunError, match=r"within 1 s \(without rank 1, 2\)"):
+    with pytest.raises(RunError, match=r"within 1 s \(missing rank 1, 2\)"):
         join_attempt(RankInfo(0, 3, 0, 3))
     with pytest.raises(RunError, match=r"rank 2 of 3 could not join .* \(rank 0 does not respond\)"):
         join_attempt(RankInfo(2, 3, 2, 3))

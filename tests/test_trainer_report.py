@@ -186,7 +186,7 @@ def test_runs_are_hidden_and_the_end_is_shown_alone(browser: Browser, page_file:
         page.wait_for_selector('#controls[data-applied="[[1],0]"]')
         for title in ("Loss", "PSNR-Y over training time"):
             assert plot(page, title).locator(".mark-line path").count() == 1
-        page.get_by_label("Steps").select_option("last half")
+        page.get_by_label("Steps").select_option("last 50%")
         page.wait_for_selector('#controls[data-applied="[[1],6]"]')
         assert plot(page, "PSNR-Y").locator(".mark-symbol path").count() == 2, "steps 8 and 12"
         page.get_by_role("checkbox", name="second").check()

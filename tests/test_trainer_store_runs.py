@@ -182,7 +182,7 @@ def test_a_bucket_that_is_not_there_is_named(s3: Bucket, shards: Path, scratch: 
     done = train(shards, "s3://no-such-bucket-here/runs")
     assert done.code == 1
     assert "Error: cannot write s3://no-such-bucket-here/runs/r/config.yaml: " in done.err
-    assert done.err.count("cannot write") == 1 and "All files" not in done.err
+    assert done.err.count("cannot write") == 1 and "The files of" not in done.err
     assert left_in(scratch) == []
 
 

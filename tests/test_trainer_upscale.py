@@ -390,7 +390,7 @@ def test_an_output_that_does_not_fit_is_refused_at_once(tmp_path: Path) -> None:
         (paths, tmp_path / "out.png", "out.png is a single file, but there are 2 photos; pass a folder"),
         (paths, tmp_path / "file", "file is a file; pass a folder, or a file name ending in .png"),
         (paths[:1], tmp_path / "out.tif", "expected a name ending in .png, .jpg or .webp"),
-        (paths[:1], paths[0], "a.png is one of the photos, and would be overwritten"),
+        (paths[:1], paths[0], "a.png is one of the photos and would be overwritten"),
     ]:
         with pytest.raises(UsageError, match=message):
             upscale_photos(plain(), some, output, device=CPU)

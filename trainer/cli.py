@@ -23,7 +23,7 @@ from trainer.commands.options import OPTIONS
 from trainer.commands.report import report_command
 from trainer.commands.upscale import upscale_command
 from trainer.distributed.rank import RankInfo, ReportedByRank0
-from trainer.messages import with_options
+from trainer.messages import option_name, with_options
 
 _COMPLETION = "_TRAINER_COMPLETE"  # set by the shell to request completions
 
@@ -97,9 +97,8 @@ def commands(context: click.Context, /, config_file: Path | None, resume: bool, 
     if context.invoked_subcommand is not None:
         given = [name for name in values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
         if given:
-            option = "--" + given[0].replace("_", "-")
             raise UsageError(
-                f"{option} before {context.invoked_subcommand} is an option of training; "
+                f"{option_name(given[0])} before {context.invoked_subcommand} is an option of training; "
                 f"pass it after {context.invoked_subcommand}"
             )
         rank_info = RankInfo.from_environment(os.environ)

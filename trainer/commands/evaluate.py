@@ -117,7 +117,7 @@ def _pairs_of_photos(
 
     assert folder is not None
     if scale is None and network.spec.scale == 1:
-        raise UsageError(f"{weights} takes upsampled images of any scale: pass the scale, e.g. --scale 4")
+        raise UsageError(f"{weights} takes upsampled images of any scale; pass the scale, e.g. --scale 4")
     scale = scale or network.spec.scale
     upsampled = takes_upsampled(network.spec.scale, scale, str(weights), f"--scale {scale}")
     return photo_pairs(folder, scale, upsampled), scale, str(folder)

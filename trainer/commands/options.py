@@ -44,7 +44,7 @@ OPTIONS = [
     ),
     _default("--patch-size", type=int, default=TrainConfig.patch_size, help="Patch edge in HR px."),
     click.option("--lr", type=float, help=f"Peak learning rate.  [default: {_RATES}]"),
-    click.option("--warmup", type=int, help="Warmup steps up to the peak.  [default: 5% of the run, 50 to 500]"),
+    click.option("--warmup", type=int, help="Warmup steps.  [default: 5% of the run, 50 to 500]"),
     _default("--loss", type=Choice(LOSS_NAMES), default=TrainConfig.loss, help="Training loss."),
     _default(
         "--amp",

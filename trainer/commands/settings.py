@@ -13,6 +13,7 @@ from srshards.format import Address
 from srshards.plain_yaml import Scalar, load_as_written
 from srshards.storage.store import file_size, read_bytes
 from srshards.terminal.text import did_you_mean
+from trainer.messages import option_name
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import existing_run, forget_job, run_of_job
 from trainer.training.config import FREE_TO_CHANGE, TrainConfig, option_names
@@ -21,12 +22,12 @@ from trainer.training.config import FREE_TO_CHANGE, TrainConfig, option_names
 class Resolved(NamedTuple):
     """The settings of a run, and the folder of the run to resume (None for a new run).
 
-    `asked` holds given settings that differ from the resumed run's; the plan decides whether they equal its defaults.
+    `requested` holds given settings that the resumed run left open: its plan shows whether they equal its defaults.
     """
 
     config: TrainConfig
     run: RunFolder | None
-    asked: dict[str, Any]
+    requested: dict[str, Any]
 
 
 def resolve(
@@ -43,7 +44,7 @@ def resolve(
         if context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     }
     chosen = {**(_read(context, file) if file else {}), **typed}
-    run, asked = None, dict[str, Any]()
+    run, requested = None, dict[str, Any]()
     out, name = chosen.get("out", values["out"]), chosen.get("run")
     if resume:
         run = existing_run(out, name)
@@ -52,33 +53,34 @@ def resolve(
     elif job is not None:
         forget_job(out, name, job)
     if run is not None and file_size(run.home / run.config.name) is not None:  # else the job died before writing it
-        former = {"ranks": 1, **_read(context, run.home / run.config.name)}
-        changed = {name: value for name, value in chosen.items() if value != former.get(name)}
-        asked = {name: value for name, value in changed.items() if name not in FREE_TO_CHANGE}
-        refuse_changes({name: value for name, value in asked.items() if former.get(name) is not None}, former, run.home)
+        original = {"ranks": 1, **_read(context, run.home / run.config.name)}
+        changed = {name: value for name, value in chosen.items() if value != original.get(name)}
+        requested = {name: value for name, value in changed.items() if name not in FREE_TO_CHANGE}
+        fixed = {name: value for name, value in requested.items() if original.get(name) is not None}
+        refuse_changes(fixed, original, run.home)
         free = {name: value for name, value in changed.items() if name in FREE_TO_CHANGE}
         # The run may have been moved or renamed since it was started.
-        chosen = {**former, **free, "out": out, "run": run.home.name}
+        chosen = {**original, **free, "out": out, "run": run.home.name}
     settings = {**values, **chosen}
     if settings["shards"] is None:
         raise UsageError("no shards given: pass --shards shards/scale_4x (created by shardgen generate)")
     try:
-        return Resolved(TrainConfig(**settings), run, asked)
+        return Resolved(TrainConfig(**settings), run, requested)
     except UsageError as error:
         raise UsageError(f"{error} (with the settings in {file})" if file else str(error)) from error
 
 
-def refuse_changes(asked: dict[str, Any], begun: dict[str, Any], run: Address) -> None:
-    """Raise UsageError if the run was started with other values than those in `asked`."""
-    for name, value in asked.items():
-        former = begun.get(name)
-        if value != former:
-            option = "--" + name.replace("_", "-")
-            how = f"without {option}" if former is None else f"with {option} {former}"
-            what = f"the default of {option}" if value is None else value
+def refuse_changes(requested: dict[str, Any], original: dict[str, Any], run: Address) -> None:
+    """Raise UsageError if a requested setting differs from the one that the run was started with."""
+    for name, value in requested.items():
+        before = original.get(name)
+        if value != before:
+            option = option_name(name)
+            expected = f"without {option}" if before is None else f"with {option} {before}"
+            given = f"the default of {option}" if value is None else value
             raise UsageError(
-                f"{run} was started {how}, not {what}; omit {option} to resume exactly, or start a new run, e.g. "
-                f"with --init {run / 'model.pth'}"
+                f"{run} was started {expected}, not {given}; omit {option} to resume exactly, or start a new run, "
+                f"e.g. with --init {run / 'model.pth'}"
             )
 
 

@@ -17,6 +17,7 @@ from trainer.commands.settings import refuse_changes, resolve
 from trainer.commands.tables import quality_table
 from trainer.distributed.group import RankGroup, open_group
 from trainer.distributed.rank import RankInfo
+from trainer.messages import format_duration
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import new_run
 from trainer.training.checks import checked_plan
@@ -30,10 +31,12 @@ def train_command(context: click.Context, config_file: Path | None, resume: bool
     """Train, alone or as one of torchrun's processes, and print a summary. Return the exit code."""
     with open_group(RankInfo.from_environment(os.environ)) as group:
         job, restarted = group.rank_info.job, group.restarted
-        config, run, asked = group.run_on_rank0(lambda: resolve(context, values, config_file, resume, job, restarted))
+        config, run, requested = group.run_on_rank0(
+            lambda: resolve(context, values, config_file, resume, job, restarted)
+        )
         plan = group.run_on_all(lambda: checked_plan(config, _open(config, group.rank_info), group.rank_info))
         if run is not None:
-            group.run_on_all(lambda: refuse_changes(asked, _effective_settings(plan), run.home))
+            group.run_on_all(lambda: refuse_changes(requested, _effective_settings(plan), run.home))
         folder = run.locked() if run else new_run(config.out, config.run, _default_name(plan))
         with StopRequest() as stop:
             result = train(plan, folder, stop, functools.partial(say, err=True), group)
@@ -84,7 +87,7 @@ def _summary(result: TrainingResult) -> str:
         lines.append(quality_table({"bicubic": result.last.bicubic, "network": result.last.network}))
     patches_per_s = progress.step * result.patches_per_step / max(progress.trained_s, 1e-9)
     lines.append(
-        f"{progress.step:,} steps in {_duration(progress.trained_s)} ({patches_per_s:,.0f} patches/s); "
+        f"{progress.step:,} steps in {format_duration(progress.trained_s)} ({patches_per_s:,.0f} patches/s); "
         f"peak memory {format_bytes(result.peak_memory_bytes)}"
     )
     outputs = {run.weights.name: "final weights"}
@@ -97,9 +100,3 @@ def _summary(result: TrainingResult) -> str:
         lines.append(line if name in present else f"{run.home}/{name} is missing; it held {content}")
     lines.append(f"{run.home / run.journal.name}, {run.home / run.tensorboard.name}/  training log")
     return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -44,8 +44,8 @@ def upscale_command(
 
     \b
     Examples:
-      python -m trainer upscale --weights runs/lite-4x/best.pth photo.jpg -o enlarged
-      python -m trainer upscale --weights runs/lite-4x/best.pth photos -o enlarged --compare
+      python -m trainer upscale --weights runs/lite-4x/best.pth photo.jpg -o upscaled
+      python -m trainer upscale --weights runs/lite-4x/best.pth photos -o upscaled --compare
     """
     with loading():
         from trainer.inference.photo_files import list_photos

@@ -18,7 +18,7 @@ NAMED: dict[str, tuple[str, int, int, int | None]] = {
 }
 COLOURS = 3
 SLOPE = 0.2  # negative slope of LeakyReLU
-PRELU_START = 0.25
+PRELU_INIT = 0.25
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Network(nn.Module):
     def margin_px(spec: NetworkSpec) -> int:
         raise NotImplementedError
 
-    def finish_start(self) -> None:
+    def set_fixed_weights(self) -> None:
         """Set the parameters that are not drawn at random. Called under no_grad."""
 
     def gain(self, convolution: str) -> float:
@@ -124,8 +124,8 @@ def initialise(network: Network, generator: torch.Generator) -> None:
             if module.bias is not None:
                 module.bias.zero_()
         elif isinstance(module, nn.PReLU):
-            module.weight.fill_(PRELU_START)
-    network.finish_start()
+            module.weight.fill_(PRELU_INIT)
+    network.set_fixed_weights()
 
 
 def upsample_nearest(images: Tensor, factor: int) -> Tensor:

@@ -27,7 +27,7 @@ class Compact(Network, architecture="compact"):
         details = functional.pixel_shuffle(self.body(images), self.scale)
         return details + upsample_nearest(images, self.scale)
 
-    def finish_start(self) -> None:
+    def set_fixed_weights(self) -> None:
         """Start as interpolation: three features carry the colours, from which the last convolution interpolates.
 
         Colours pass every layer unchanged because they are not negative, where PReLU is the identity. Training thus

@@ -15,7 +15,7 @@ from srshards.process.shortages import shortage
 from srshards.storage.files import write_atomically, writing
 from trainer.models import Network
 from trainer.models.tensor_file import NotPlain, check_tensors, load_tensors
-from trainer.models.weights_layout import some, spec_of, with_our_names, without_prefixes
+from trainer.models.weights_layout import some, spec_of, with_current_names, without_prefixes
 
 __all__ = ["load_into", "load_network", "read_weights", "save_weights", "spec_of"]
 
@@ -56,7 +56,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     content = _unwrap(path, _load(path))
     with _errors_about(path):
         check_tensors(path, content)
-        renamed = with_our_names(content)
+        renamed = with_current_names(content)
     return {name: tensor.float() for name, tensor in renamed.items()}
 
 

@@ -17,7 +17,7 @@ _MAX_SHOWN = 100  # characters of a name
 _MAX_LAYERS = 250  # blocks, or convolutions and activations; several times the deepest known network
 
 _LAYER = r"\.(weight|bias)"
-_OLDER = [
+_RENAMES = [
     # Later naming of ESRGAN and BSRGAN
     (r"RRDB_trunk\.(\d+)\.RDB(\d)\.conv(\d)" + _LAYER, r"body.\1.rdb\2.conv\3.\4"),
     (r"trunk_conv" + _LAYER, r"conv_body.\1"),
@@ -50,22 +50,22 @@ def without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def with_our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors with older names translated to Real-ESRGAN's; unknown names are kept.
 
     UsageError if two names become equal.
     """
     renamed: dict[str, Tensor] = {}
     for name, tensor in without_prefixes(state).items():
-        ours = _our_name(name)
+        ours = _current_name(name)
         if ours in renamed:
             raise UsageError(f"{some([ours])} occurs twice, by its name and by an older one; remove one of them")
         renamed[ours] = tensor
     return renamed
 
 
-def _our_name(name: str) -> str:
-    for older, ours in _OLDER:
+def _current_name(name: str) -> str:
+    for older, ours in _RENAMES:
         if re.fullmatch(older, name):
             return re.sub(older, ours, name)
     return name

@@ -9,11 +9,12 @@ from srshards.errors import RunError
 from srshards.format import Address
 from srshards.page.render import MAX_PAGE_BYTES, render
 from srshards.storage.files import write_atomically, writing
+from trainer.messages import format_duration
 from trainer.report.charts import style
 from trainer.report.curves import plots
 from trainer.report.previews import Gallery, gallery
 from trainer.report.runs import Run, read_runs, same_bicubic
-from trainer.report.tables import NONE, RUN_COLUMNS, best_run, duration, formatted, run_rows, settings
+from trainer.report.tables import NONE, RUN_COLUMNS, best_run, formatted, run_rows, settings
 
 MAX_DRAWN = 24  # runs with curves, previews and settings; the table of results has all
 _POINTS = 4000  # of all lines of a plot together
@@ -37,8 +38,8 @@ def write_report(addresses: Sequence[Address], output: Path) -> WrittenReport:
     values = _values(runs)
     page = _rendered(values, Gallery())
     if any(run.previews for run in runs):
-        room = MAX_PAGE_BYTES - len(page) - _SPARE_BYTES
-        page = _rendered(values, gallery(values["drawn"], max(0, room)))
+        budget_bytes = max(0, MAX_PAGE_BYTES - len(page) - _SPARE_BYTES)
+        page = _rendered(values, gallery(values["drawn"], budget_bytes))
     if len(page) > MAX_PAGE_BYTES:
         raise RunError(f"a page of {len(runs):,} runs would be too large; pass fewer runs")
     with writing(output):
@@ -97,7 +98,7 @@ def _tiles(runs: Sequence[Run], best: Run | None) -> list[tuple[str, str]]:
         ("at step", f"{figures.step:,}"),
         ("patches/s, median", formatted(summary.patches_per_s, "{:,.1f}".format)),
         ("waiting for data", formatted(summary.data_wait, "{:.2%}".format)),
-        ("training time", duration(summary.trained_s)),
+        ("training time", format_duration(summary.trained_s)),
     ]
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from trainer.messages import format_duration
 from trainer.report.runs import Run, same_bicubic
 
 NONE = "\N{EN DASH}"
@@ -59,7 +60,7 @@ def _run_row(run: Run) -> list[str]:
         formatted(summary.loss, "{:.5f}".format),
         formatted(summary.patches_per_s, "{:,.1f}".format),
         formatted(summary.data_wait, "{:.2%}".format),
-        duration(summary.trained_s),
+        format_duration(summary.trained_s),
         _text(run.settings.get("model", NONE)),
         f"{run.scale}\N{MULTIPLICATION SIGN}" if run.scale else NONE,
         _text(run.settings.get("input", NONE)),
@@ -95,9 +96,3 @@ def _text(value: Any) -> str:
         return {None: "default", True: "yes", False: "no"}[value]
     text = str(value)
     return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS // 2]}…{text[-_MAX_CHARS // 2 :]}"
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

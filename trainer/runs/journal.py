@@ -32,13 +32,13 @@ class Journal:
             self._board = SummaryWriter(str(tensorboard), purge_step=from_step + 1)
 
     def __enter__(self) -> "Journal":
-        self._former_hook, threading.excepthook = threading.excepthook, self._ignore_os_errors
+        self._previous_hook, threading.excepthook = threading.excepthook, self._ignore_os_errors
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        threading.excepthook = self._former_hook
+        threading.excepthook = self._previous_hook
         try:
             self._file.close()
             self._board.close()
@@ -49,7 +49,7 @@ class Journal:
     def _ignore_os_errors(self, args: threading.ExceptHookArgs) -> None:
         """Do not print an OSError of TensorBoard's thread: the next write raises it again."""
         if not isinstance(args.exc_value, OSError):
-            self._former_hook(args)
+            self._previous_hook(args)
 
     def note(self, event: str, step: int, **values: Any) -> None:
         """Append a line to the journal, and its numbers to the TensorBoard curves `event/name`."""

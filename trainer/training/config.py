@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from srshards.errors import UsageError
 from srshards.format import Address
+from trainer.messages import option_name
 
 INPUTS = ("lr", "up")  # those of srshards, repeated so that --help need not import NumPy
 AMP_MODES = ("auto", "bf16", "fp16", "off")
@@ -93,7 +94,7 @@ class TrainConfig:
         }.items():
             value = getattr(self, name)
             if value is not None and value < low:
-                raise UsageError(f"{_option(name)} {value}: expected {low} or more")
+                raise UsageError(f"{option_name(name)} {value}: expected {low} or more")
         if self.lr is not None and not 0 < self.lr < 1:
             raise UsageError(f"--lr {self.lr}: expected a rate above 0 and below 1, e.g. 2e-4")
         if not 0 <= self.ema < 1:
@@ -119,10 +120,6 @@ class TrainConfig:
 def option_names() -> list[str]:
     """Return the keys of a configuration file: `batch-size`, ..."""
     return [field.name.replace("_", "-") for field in fields(TrainConfig)]
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _check_name(run: str) -> None:

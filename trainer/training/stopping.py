@@ -17,7 +17,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal_number: int | None = None  # the first signal of this process or, with several ranks, of another
         self._interrupted = False
-        self._former: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
         self._ends = False
 
     def __enter__(self) -> "StopRequest":
@@ -25,13 +25,13 @@ class StopRequest:
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             numbers.append(signal.SIGHUP)
         for number in numbers:
-            self._former[number] = signal.signal(number, self._note)
+            self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._former.items():
+        for number, handler in self._previous.items():
             if not (self._ends and number in _IGNORED_AT_THE_END):  # the interpreter takes a moment to exit
                 signal.signal(number, handler)
 
