@@ -50,7 +50,7 @@ def runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page_file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     done = report(runs / "first", runs / "second", output=path)
-    assert done.out == f"{path}: {format_bytes(path.stat().st_size)}, first, second\n"
+    assert done.out == f"{path}: {format_bytes(path.stat().st_size)}, 2 runs: first, second\n"
     return path
 
 
@@ -596,7 +596,7 @@ def test_a_link_to_a_run_has_its_own_name(tmp_path: Path) -> None:
     make_run(tmp_path / "real", [trained(5)])
     (tmp_path / "latest").symlink_to("real")
     done = report(tmp_path / "latest", output=tmp_path / "r.html")
-    assert done.out.endswith("B, latest\n")
+    assert done.out.endswith("B, 1 run: latest\n")
 
 
 def test_help_has_an_example() -> None:

@@ -35,4 +35,4 @@ def export_command(weights: Path, output: Path) -> None:
     report = export_onnx(weights, output)
     sizes = ", ".join(f"{width}x{height}" for _, height, width in report.sizes)
     kind = f"{report.spec.name}, {report.spec.scale}x, opset {report.opset}, {format_bytes(report.num_bytes)}"
-    say(f"{report.path}: {kind}; within {report.difference:.0e} of PyTorch in onnxruntime at {sizes} px")
+    say(f"{report.path}: {kind}; onnxruntime differs from PyTorch by {report.difference:.0e} at {sizes} px")

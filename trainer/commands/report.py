@@ -10,7 +10,7 @@ from srshards.process.interrupt import loading
 from srshards.terminal.help import Command
 from srshards.terminal.params import ADDRESS, FileToWrite
 from srshards.terminal.sizes import format_bytes
-from srshards.terminal.text import say
+from srshards.terminal.text import plural, say
 
 _OUTPUT = FileToWrite(PAGE_WRITERS, "report.html")
 
@@ -36,4 +36,4 @@ def report_command(runs: tuple[Address, ...], output: Path) -> None:
         from trainer.report.page import write_report
     report = write_report(runs, output)
     named = ", ".join(report.labels[:8]) + (f" and {len(report.labels) - 8:,} more" if len(report.labels) > 8 else "")
-    say(f"{report.path}: {format_bytes(report.num_bytes)}, {named}")
+    say(f"{report.path}: {format_bytes(report.num_bytes)}, {plural(len(report.labels), 'run')}: {named}")
