@@ -569,7 +569,7 @@ def test_options_of_training_before_a_command_are_named() -> None:
 
 def test_without_words_the_trainer_says_what_is_missing() -> None:
     done = trainer()
-    assert done.code == 2 and "no shards given: pass --shards shards/scale_4x" in done.err
+    assert done.code == 2 and "pass the shards to train on: --shards shards/scale_4x" in done.err
 
 
 def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def mine(shards: Path, tmp_path: Path) -> Path:
 
 
 def test_without_words_it_says_what_is_missing() -> None:
-    assert "no shards given: pass --shards shards/scale_4x (created by shardgen generate)" in refused()
+    assert "pass the shards to train on: --shards shards/scale_4x (python -m shardgen builds them)" in refused()
 
 
 def test_a_folder_where_a_command_is_expected_is_explained(shards: Path) -> None:
@@ -374,7 +374,7 @@ def test_off_is_a_word_although_yaml_reads_a_boolean(shards: Path, tmp_path: Pat
         ("- shards\n- model", "expected lines such as `batch-size: 16`, found list"),
         ("shards", "expected lines such as `batch-size: 16`, found str"),
         ("shards: [", "is not valid YAML"),
-        ("", "no shards given"),
+        ("", "pass the shards to train on"),
     ],
     ids=str,
 )

@@ -63,7 +63,7 @@ def resolve(
         chosen = {**original, **free, "out": out, "run": run.home.name}
     settings = {**values, **chosen}
     if settings["shards"] is None:
-        raise UsageError("no shards given: pass --shards shards/scale_4x (created by shardgen generate)")
+        raise UsageError("pass the shards to train on: --shards shards/scale_4x (python -m shardgen builds them)")
     try:
         return Resolved(TrainConfig(**settings), run, requested)
     except UsageError as error:

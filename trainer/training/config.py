@@ -12,7 +12,7 @@ INPUTS = ("lr", "up")  # those of srshards, repeated so that --help need not imp
 AMP_MODES = ("auto", "bf16", "fp16", "off")
 LOSS_NAMES = ("l1", "charbonnier")
 
-# Peak learning rates for AdamW at batches of 16, tuned on real photos: docs/architecture.md.
+# Peak learning rates for AdamW at batches of 16, found by trial on real photos: docs/architecture.md.
 DEFAULT_LR = {"ultra_lite": 4e-3, "lite": 1e-3, "standard": 2e-4}
 
 MAX_SEED = 2**63 - 1
