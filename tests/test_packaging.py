@@ -213,7 +213,7 @@ def test_training_needs_its_extra_only(installation: Installation, shards: Path)
     installation.run("trainer", "--shards", shards / "scale_2x", "--steps", 1, *small, "--run", "one")
     weights = Path("runs", "one", "model.pth")
     said = installation.run("trainer", "export", "--weights", weights, expect=2)
-    assert "ONNX export requires the package onnx: pip install onnx onnxruntime onnxscript" in said
+    assert "ONNX export needs a package that is missing (onnx): pip install onnx onnxruntime onnxscript" in said
 
 
 # ---- what is said where a package is missing

@@ -76,7 +76,9 @@ def _package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UsageError(f"ONNX export requires the package {name}: pip install onnx onnxruntime onnxscript") from error
+        raise UsageError(
+            f"ONNX export needs a package that is missing ({name}): pip install onnx onnxruntime onnxscript"
+        ) from error
 
 
 def _onnx_model(network: Network) -> Any:
