@@ -131,7 +131,7 @@ def test_upscale_writes_its_own_again(place: Path, tmp_path: Path) -> None:
     assert again.code == 0 and "replaced the existing file" in again.out
     own = tmp_path / "img0_2x.png"
     refused = run("upscale", own, *words[2:], "-o", own)
-    assert refused.code == 2 and "is one of the photos, and would be overwritten" in refused.err
+    assert refused.code == 2 and "is one of the photos and would be overwritten" in refused.err
 
 
 def test_a_result_of_any_size_is_known_again(place: Path, tmp_path: Path) -> None:

@@ -318,7 +318,7 @@ def test_the_rank_is_read_from_the_environment() -> None:
             {"LOCAL_RANK": ""},
             "the environment sets RANK, WORLD_SIZE but not LOCAL_RANK: start several processes with",
         ),
-        ({"MASTER_ADDR": ""}, "no MASTER_ADDR"),
+        ({"MASTER_ADDR": ""}, "not MASTER_ADDR"),
         ({"WORLD_SIZE": "two"}, "expected integers in the environment, found RANK=0, WORLD_SIZE=two"),
         ({"RANK": "1"}, "the environment is inconsistent: RANK=1, WORLD_SIZE=1"),
         ({"LOCAL_WORLD_SIZE": "2"}, "the environment is inconsistent"),
