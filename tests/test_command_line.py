@@ -315,8 +315,8 @@ def test_shardgen_names_the_nearest(words: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("evaluat", "evaluat is no command; did you mean 'evaluate'?"),
-        ("upscal x.png", "upscal is no command; did you mean 'upscale'?"),
+        ("evaluat", "unknown command evaluat; did you mean 'evaluate'?"),
+        ("upscal x.png", "unknown command upscal; did you mean 'upscale'?"),
         ("--model standart", "'standart' is not one of 'ultra_lite', 'lite', 'standard'. Did you mean 'standard'?"),
         ("evaluate --split vall", "Did you mean 'val'?"),
         ("--los l1", "'--loss'"),
@@ -339,7 +339,7 @@ def test_nothing_is_suggested_when_nothing_is_near(words: str) -> None:
 def test_a_folder_that_is_called_nearly_as_a_command_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("exports").mkdir()
-    assert "exports is no command; to train on it: --shards exports" in trainer("exports").err
+    assert "unknown command exports; to train on it, pass --shards exports" in trainer("exports").err
 
 
 # ---- empty paths
@@ -579,7 +579,7 @@ def test_a_reader_that_goes_away_is_no_traceback(words: str, place: Path) -> Non
 
 def test_options_of_training_before_a_command_are_named() -> None:
     said = trainer("--model", "lite", "evaluate", "--weights", "x").err
-    assert "--model stands before evaluate, where options are those of training; put it after evaluate" in said
+    assert "--model before evaluate is an option of training; pass it after evaluate" in said
 
 
 def test_without_words_the_trainer_says_what_is_missing() -> None:

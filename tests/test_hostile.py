@@ -358,10 +358,10 @@ def test_code_in_weights_and_states_is_not_run(shards: Path, tmp_path: Path) -> 
     for content in (Trap(tmp_path / MARK), {**network.state_dict(), "more": Trap(tmp_path / MARK)}):
         for write in (lambda value: trap.write_bytes(pickle.dumps(value)), lambda value: torch.save(value, trap)):
             write(content)
-            assert "something else than tensors" in train(folder, tmp_path, "--init", trap)
+            assert "objects other than tensors" in train(folder, tmp_path, "--init", trap)
             for words in (("evaluate", "--shards", folder), ("export", "-o", tmp_path / "m.onnx")):
                 done = trainer(words[0], "--weights", trap, *words[1:])
-                assert done.code == 2 and "something else than tensors" in done.err
+                assert done.code == 2 and "objects other than tensors" in done.err
     words = ("--out", tmp_path / "runs", "--run", "r")
     assert trainer("--shards", folder, *words, *SMALL, "--steps", 2).code == 0
     state = tmp_path / "runs" / "r" / "state.pt"
@@ -369,11 +369,11 @@ def test_code_in_weights_and_states_is_not_run(shards: Path, tmp_path: Path) -> 
     for value in (Trap(tmp_path / MARK), {**sound, "data": Trap(tmp_path / MARK)}):
         torch.save(value, state)
         done = trainer(*words, "--resume")
-        assert done.code == 2 and "is not a state that this training can go on with" in done.err
+        assert done.code == 2 and "is damaged or belongs to a different training" in done.err
     for wrong in ({"step": "1"}, {"step": -1}, {"step": 2**70}, {"trained_s": "x"}, {"losses": ["x"]}, {"more": 1}):
         torch.save({**sound, "progress": {**sound["progress"], **wrong}}, state)
         done = trainer(*words, "--resume")
-        assert done.code == 2 and "is not a state that this training can go on with" in done.err, wrong
+        assert done.code == 2 and "is damaged or belongs to a different training" in done.err, wrong
     assert not (tmp_path / MARK).exists()
 
 
@@ -405,7 +405,7 @@ def test_a_state_whose_tensors_do_not_fit_is_refused(shards: Path, tmp_path: Pat
         resumed("params", "body.0.weight", value=weight.to(torch.complex64)),
         resumed("scaler", value={"scale": "x"}),
     ):
-        assert done.code == 2 and "is not a state that this training can go on with" in done.err
+        assert done.code == 2 and "is damaged or belongs to a different training" in done.err
     many: list[Any] = []
     for _ in range(60):
         many = [many, many]

@@ -128,10 +128,10 @@ def test_upscale_writes_its_own_again(place: Path, tmp_path: Path) -> None:
     _, run, words = commands(place)["large.png"]
     assert run(*words, "-o", tmp_path, "--compare").code == 0
     again = run(*words, "-o", tmp_path, "--compare")
-    assert again.code == 0 and "replacing the file that was there" in again.out
+    assert again.code == 0 and "replaced the existing file" in again.out
     own = tmp_path / "img0_2x.png"
     refused = run("upscale", own, *words[2:], "-o", own)
-    assert refused.code == 2 and "is one of the photos, and would be overwritten" in refused.err
+    assert refused.code == 2 and "is one of the photos and would be overwritten" in refused.err
 
 
 def test_a_result_of_any_size_is_known_again(place: Path, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_result_of_any_size_is_known_again(place: Path, tmp_path: Path) -> Non
     Image.new("1", (20_000, 10_000)).save(tmp_path / "large.png", exif=exif_mark("trainer upscale"))
     _, run, words = commands(place)["large.png"]
     done = run(*words, "-o", tmp_path / "large.png")
-    assert done.code == 0 and "replacing the file that was there" in done.out, done.err
+    assert done.code == 0 and "replaced the existing file" in done.out, done.err
 
 
 def test_a_preview_does_not_replace_its_photo(place: Path, tmp_path: Path) -> None:
@@ -198,5 +198,5 @@ def test_a_new_run_does_not_replace_files_of_another(name: str, place: Path, tmp
     )
     done = trainer(*words, *SMALL)
     assert done.code == 2, done.out
-    assert f"{tmp_path / 'mine'} holds {name}, which a new run would replace; choose another --run" in done.err
+    assert f"{tmp_path / 'mine'} contains {name}, which a new run would overwrite; pass another --run" in done.err
     assert all_files(tmp_path / "mine") == {name} and path.read_bytes() == before

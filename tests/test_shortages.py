@@ -166,7 +166,7 @@ def test_resuming_does_not_take_too_many_open_files_for_a_state_of_another_progr
     mine = Path(shutil.copytree(trained, tmp_path / "r"))
     monkeypatch.setattr("trainer.runs.checkpoint.torch.load", out_of_files)
     done = trainer("--out", tmp_path, "--run", mine.name, "--resume")
-    assert done.code == 1 and FILES in done.err and "begin a new run" not in done.err
+    assert done.code == 1 and FILES in done.err and "start a new run" not in done.err
 
 
 # ---- memory

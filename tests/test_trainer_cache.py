@@ -148,13 +148,13 @@ def test_training_from_a_store_is_the_same_and_fetches_each_shard_once(
     done = run_trainer(*TRAINING, *args, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     assert same(weights(tmp_path), from_folder)
-    assert f"Cache    {cache}: 0 of 5 shards there" in done.stderr
+    assert f"Cache    {cache}: 0 of 5 shards cached" in done.stderr
     keys = [f"{store.bucket.name}/npy/{record.name}.tar" for record in records_of(store)]
     assert [store.requests(key) for key in keys] == [1] * 5
     assert store.requests("*.idx") == 0
     again, said = trained(tmp_path / "again", *args[:-2])
     assert same(again, from_folder)
-    assert store.requests() == 5 and "5 of 5 shards there" in said
+    assert store.requests() == 5 and "5 of 5 shards cached" in said
     assert not half_written(cache)
 
 
@@ -166,7 +166,7 @@ def test_a_resident_training_and_one_from_a_cached_folder_are_the_same(
     assert same(resident, from_folder)
     folder, said = trained(tmp_path / "folder", "--shards", store.local / "npy" / "scale_2x", *cache)
     assert same(folder, from_folder)
-    assert "5 of 5 shards there" in said  # files are named after their content
+    assert "5 of 5 shards cached" in said  # files are named after their content
 
 
 def test_a_run_goes_on_from_a_store_but_not_decoded(
@@ -183,7 +183,7 @@ def test_a_run_goes_on_from_a_store_but_not_decoded(
     ended = trainer(*again)  # with the address from the file
     assert ended.code == 0, ended.err
     ended = trainer(*again, "--cache-decoded")
-    assert ended.code == 2 and "was begun with --cache-decoded False, not True" in ended.err
+    assert ended.code == 2 and "was started with --cache-decoded False, not True" in ended.err
 
 
 def test_evaluate_reads_from_the_store(store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -522,7 +522,7 @@ def test_compressed_shards_are_decoded_once_to_what_npy_shards_are(store: Store,
     args = ("--shards", store.address("one-webp"), "--cache", cache, "--cache-decoded")
     webp, said = trained(tmp_path / "webp", *args)
     assert same(webp, npy)
-    assert "has to be decoded" not in said and "shards there, decoded" in said
+    assert "images are decoded" not in said and "shards cached, decoded" in said
     assert {name.partition(".")[2] for name in all_files(cache)} == {"lock", "npy.tar", "npy.idx", "npy.json"}
     for suffix in (".tar", ".idx"):
         decoded = {path.read_bytes() for path in cache.glob(f"*{suffix}")}

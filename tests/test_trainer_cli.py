@@ -75,8 +75,8 @@ def test_without_words_it_says_what_is_missing() -> None:
 
 def test_a_folder_where_a_command_is_expected_is_explained(shards: Path) -> None:
     folder = shards / "scale_2x"
-    assert f"{folder} is no command; to train on it: --shards {folder}" in refused(folder)
-    assert f"to train on it: --shards {folder}" in refused(folder, "--model", "lite")
+    assert f"unknown command {folder}; to train on it, pass --shards {folder}" in refused(folder)
+    assert f"to train on it, pass --shards {folder}" in refused(folder, "--model", "lite")
 
 
 def test_the_word_train_is_explained(shards: Path) -> None:
@@ -242,20 +242,20 @@ VALUES = [
         for value in {low - 1, -7}
     ),
     *(("--lr", value, "expected a rate above 0 and below 1, e.g. 2e-4") for value in (0, -0.1, 1, "nan", "inf")),
-    *(("--ema", value, "expected a decay from 0 (off) to below 1, e.g. 0.999") for value in (1, -0.1, "nan")),
-    *(("--clip", value, "expected 0 (off) or a norm above it") for value in (-1, "nan")),
+    *(("--ema", value, "expected 0 (off) or a decay below 1, e.g. 0.999") for value in (1, -0.1, "nan")),
+    *(("--clip", value, "expected 0 (off) or a positive norm") for value in (-1, "nan")),
     ("--batch-size", "four", "Invalid value for '--batch-size': 'four' is not a valid integer."),
     ("--model", "liite", "'liite' is not one of 'ultra_lite', 'lite', 'standard'."),
     ("--loss", "mse", "'mse' is not one of 'l1', 'charbonnier'."),
-    ("--amp", "fp16", "--amp fp16 is for CUDA devices; take --amp bf16, auto or off on a CPU"),
+    ("--amp", "fp16", "--amp fp16 requires a CUDA device; on a CPU, pass --amp bf16, auto or off"),
     ("--device", "gpu", "--device gpu: expected auto, cpu, cuda or cuda:N"),
     ("--device", "", "expected auto, cpu, cuda or cuda:N"),
     ("--device", "meta", "--device meta: expected auto, cpu, cuda or cuda:N"),
     ("--device", "mkldnn", "--device mkldnn: expected auto, cpu, cuda or cuda:N"),
-    ("--device", "cuda:99", "CUDA devices here"),
+    ("--device", "cuda:99", "CUDA devices"),
     ("--seed", 2**64, f"--seed {2**64}"),
     ("--prefetch", 65, "--prefetch 65: expected at most 64"),
-    ("--run", "x" * 300, "File name too long"),
+    ("--run", "x" * 300, "name too long"),
     ("--shards", "x" * 300, "File name too long"),
     ("--batsh-size", 4, "Did you mean"),
 ]
@@ -289,7 +289,7 @@ def test_cuda_where_there_is_none(
         "upscale": ("upscale", *weights, photos, "-o", tmp_path),
     }[command]
     said = refused(*words, "--device", "cuda")
-    assert "--device cuda: there are 0 CUDA devices here" in said and "take --device cpu, or auto" in said
+    assert "--device cuda: this machine has 0 CUDA devices" in said and "pass --device cpu or auto" in said
 
 
 def test_a_line_of_progress_has_no_holes(shards: Path, tmp_path: Path) -> None:
@@ -341,9 +341,9 @@ def test_off_is_a_word_although_yaml_reads_a_boolean(shards: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"batch-sise": 4}, "there is no setting 'batch-sise'; did you mean 'batch-size'?"),
-        ({"bogus": 4}, "there is no setting 'bogus'; known are shards, "),
-        ({"resume": True}, "there is no setting 'resume'"),
+        ({"batch-sise": 4}, "unknown setting 'batch-sise'; did you mean 'batch-size'?"),
+        ({"bogus": 4}, "unknown setting 'bogus'; expected one of shards, "),
+        ({"resume": True}, "unknown setting 'resume'"),
         ({"batch-size": [1]}, "batch-size: "),
         ({"batch-size": {"a": 1}}, "batch-size: "),
         ({"batch-size": "four"}, "batch-size: 'four' is not a valid integer"),
@@ -363,7 +363,7 @@ def test_off_is_a_word_although_yaml_reads_a_boolean(shards: Path, tmp_path: Pat
         ({"run": "a\0b"}, "run"),
         (
             "val-samples: 3\nval_samples: 4",
-            "'val-samples' and 'val_samples' are the same setting; leave one of them out",
+            "'val-samples' and 'val_samples' are the same setting; remove one of them",
         ),
         ("val-samples: 3\nval-samples: 3", "is not valid YAML: duplicate key 'val-samples'"),
         ("steps: 0x10", "steps: '0x10' is not a valid integer"),
@@ -411,7 +411,7 @@ def test_a_value_is_what_its_option_would_take_it_for(shards: Path, tmp_path: Pa
         }
     path.write_text(f"{begin}run: 1:30\nsteps: 010\n")
     said = refused(*words, "--resume")
-    assert "was begun with --steps 1, not 10" in said, "and what it was begun with is read again, infinity included"
+    assert "was started with --steps 1, not 10" in said, "and what it was started with is read again, infinity included"
 
 
 def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -467,9 +467,7 @@ def test_a_run_without_its_state_does_not_begin_anew(runs: Path, tmp_path: Path)
     (copied / "state.pt").unlink()
     before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
     said = refused("--out", copied.parent, "--run", "lr", "--resume")
-    assert (
-        f"{copied} has weights, but no state.pt from which they could go on; begin a new run, e.g. with --init" in said
-    )
+    assert f"{copied} has weights, but no state.pt to resume from; start a new run, e.g. with --init" in said
     assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
 
 
@@ -487,7 +485,9 @@ def test_a_state_beyond_the_end_of_its_run_is_refused(runs: Path, tmp_path: Path
     copied = Path(shutil.copytree(runs / "lr", tmp_path / "lr"))
     changed_state(copied, lambda state: state["progress"].update(step=3))
     said = refused("--out", copied.parent, "--run", "lr", "--resume")
-    assert f"{copied / 'state.pt'} is that of step 3, and the run ends after 2: put `steps` in" in said
+    assert (
+        f"{copied / 'state.pt'} is from step 3, but the run ends after step 2; restore the value of `steps` in" in said
+    )
 
 
 @pytest.mark.parametrize("text", ["---\n", "null\n", "--- ~\n", "# nothing\n", ""])
@@ -498,17 +498,15 @@ def test_a_file_without_settings_has_none(text: str, shards: Path, tmp_path: Pat
 
 
 def test_resume_needs_a_run_that_is_there(runs: Path, tmp_path: Path) -> None:
-    assert f"--resume needs the run's name: --run NAME; the runs in {runs} are: lr, up" in refused(
-        "--out", runs, "--resume"
-    )
+    assert f"--resume requires --run NAME; runs in {runs}: lr, up" in refused("--out", runs, "--resume")
     said = refused("--out", runs, "--run", "other", "--resume")
-    assert f"there is no {runs / 'other' / 'config.yaml'}; the runs in {runs} are: lr, up" in said
+    assert f"{runs / 'other' / 'config.yaml'} not found; runs in {runs}: lr, up" in said
     assert f"there are no runs in {tmp_path}" in refused("--out", tmp_path, "--run", "lr", "--resume")
 
 
 def test_a_name_that_is_taken_is_refused(shards: Path, runs: Path) -> None:
     said = refused("--shards", shards / "scale_2x", "--out", runs, *ONE_STEP, "--run", "lr")
-    assert f"{runs / 'lr'} is there already; go on with it by --resume, or choose another --run" in said
+    assert f"{runs / 'lr'} already exists; continue it with --resume, or pass another --run" in said
 
 
 def test_trainings_that_start_at_once_get_a_name_each(
@@ -528,7 +526,7 @@ def test_of_trainings_that_start_at_once_with_one_name_the_others_are_refused(
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, *ONE_STEP, "--run", "r")
     with monkeypatch.context() as patch:
         first = start_within(patch, "trainer.training.run.make_learner", 1, *words)
-        assert f"{tmp_path / 'r'} is there already; go on with it by --resume, or choose" in refused(*words)
+        assert f"{tmp_path / 'r'} already exists; continue it with --resume, or pass" in refused(*words)
     assert first[0].code == 0, first
     shutil.rmtree(tmp_path / "r")
     second = start_within(monkeypatch, "trainer.runs.folder.RunFolder.write_config", 1, *words)
@@ -554,7 +552,7 @@ def test_a_change_that_would_train_something_else_is_refused(
     option: str, value: object, former: str, copied: Path, tmp_path: Path
 ) -> None:
     go_on = ("--out", copied.parent, "--run", "lr", "--resume")
-    words = f"{copied} was begun {former}, not {value}; leave {option} out"
+    words = f"{copied} was started {former}, not {value}; omit {option}"
     assert words in refused(*go_on, option, value)
     (tmp_path / "change.yaml").write_text(f"{option.removeprefix('--')}: {value}\n")
     assert words in refused(*go_on, "--config", tmp_path / "change.yaml")
@@ -565,7 +563,7 @@ def test_a_change_that_trains_the_same_is_accepted(shards: Path, copied: Path, t
     free = ("--shards", moved, "--prefetch", 1, "--device", "auto", "--verify", "--workers", 0)
     done = trainer("--out", copied.parent, "--run", "lr", "--resume", *free)
     assert done.code == 0, done.err
-    assert "going on at step 2" in done.err and settings_of(copied)["shards"] == str(moved)
+    assert "resumed at step 2" in done.err and settings_of(copied)["shards"] == str(moved)
     (tmp_path / "all.yaml").write_text(f"run: lr\nout: {copied.parent}\nworkers: 0\n")
     assert trainer("--resume", "--config", tmp_path / "all.yaml").code == 0
 
@@ -576,7 +574,7 @@ def test_what_a_default_came_to_is_no_change(shards: Path, copied: Path, tmp_pat
     same = ("--lr", 0.004, "--warmup", 1, "--val-every", 200, "--patches-per-sample", 1, "--ranks", 1)
     go_on = ("--out", copied.parent, "--run", "lr", "--resume")
     done = trainer(*go_on, *same)
-    assert done.code == 0 and "going on at step 2" in done.err, done.err
+    assert done.code == 0 and "resumed at step 2" in done.err, done.err
     lines = [f"{option[2:]}: {value}\n" for option, value in zip(same[::2], same[1::2], strict=True)]
     (tmp_path / "same.yaml").write_text("".join(map(str, lines)))
     assert trainer(*go_on, "--config", tmp_path / "same.yaml").code == 0
@@ -584,7 +582,7 @@ def test_what_a_default_came_to_is_no_change(shards: Path, copied: Path, tmp_pat
     begun = ("--out", tmp_path, "--run", "e")
     assert trainer("--shards", shards / "scale_2x", *begun, *SMALL, "--epochs", 1).code == 0
     assert trainer(*begun, "--resume", "--steps", 9).code == 0
-    assert f"{tmp_path / 'e'} was begun with --steps 9, not 10" in refused(*begun, "--resume", "--steps", 10)
+    assert f"{tmp_path / 'e'} was started with --steps 9, not 10" in refused(*begun, "--resume", "--steps", 10)
 
 
 def test_a_finished_run_names_no_weights_that_are_gone(copied: Path, runs: Path) -> None:
@@ -594,9 +592,9 @@ def test_a_finished_run_names_no_weights_that_are_gone(copied: Path, runs: Path)
     shutil.rmtree(copied / "previews")
     done = trainer("--out", copied.parent, "--run", "lr", "--resume")
     assert done.code == 0, done.err
-    assert f"{copied / 'model.pth'}  the weights at the end\n" in done.out
+    assert f"{copied / 'model.pth'}  final weights\n" in done.out
     assert (copied / "model.pth").read_bytes() == (runs / "lr" / "model.pth").read_bytes()
-    assert f"{copied / 'best.pth'} is missing; it held the best weights: " in done.out
+    assert f"{copied / 'best.pth'} is missing; it held best weights, " in done.out
     assert f"{copied / 'previews'}/ is missing; it held bicubic | network | HR\n" in done.out
 
 
@@ -609,7 +607,7 @@ def test_a_run_that_was_moved_or_renamed_goes_on_where_it_lies_now(
     monkeypatch.chdir(tmp_path)
     done = trainer("--run", "lr", "--resume")
     assert done.code == 0, done.err
-    assert "Run      runs/lr, going on" in done.err
+    assert "Run      runs/lr, resumed" in done.err
     assert {path: path.stat().st_mtime_ns for path in (runs / "lr").rglob("*")} == before
     (tmp_path / "runs" / "lr").rename(tmp_path / "runs" / "夜")
     assert trainer("--run", "夜", "--resume").code == 0
@@ -631,7 +629,7 @@ def test_other_shards_are_refused(shards: Path, photos: Path, copied: Path, tmp_
     generate(photos, tmp_path / "other", "-s", 2, "--seed", 1)
     for folder in (shards / "scale_3x", tmp_path / "other" / "scale_2x"):
         said = refused("--out", copied.parent, "--run", "lr", "--resume", "--shards", folder)
-        assert f"{copied / 'state.pt'} was trained on other shards than these" in said
+        assert f"{copied / 'state.pt'} was trained on other shards, so" in said
         assert f"--init {copied / 'model.pth'}" in said
 
 
@@ -672,7 +670,7 @@ def test_a_state_that_cannot_be_gone_on_with_is_named(spoil: Callable[[Path], No
 def test_a_state_without_a_configuration_is_nothing_to_begin_a_run_on(shards: Path, copied: Path) -> None:
     (copied / "config.yaml").unlink()
     said = refused("--shards", shards / "scale_2x", "--out", copied.parent, *ONE_STEP, "--model", "lite", "--run", "lr")
-    assert f"{copied} is there already" in said
+    assert f"{copied} already exists" in said
 
 
 def test_a_broken_configuration_of_a_run_is_named(copied: Path) -> None:
@@ -697,7 +695,7 @@ def test_weights_of_another_network_are_refused_and_leave_nothing(
 ) -> None:
     weights = runs / "lr" / "best.pth"
     said = refused("--shards", shards / folder, "--out", tmp_path, *ONE_STEP, *args, "--init", weights)
-    assert f"weights {weights} are for {theirs}; this run trains {ours}: give other weights" in said
+    assert f"weights {weights} are for {theirs}, but this run trains {ours}; pass matching weights" in said
     assert not list(tmp_path.iterdir()), "an empty folder takes the name of the run that comes next"
 
 
@@ -706,21 +704,21 @@ def test_weights_for_another_scale_are_refused_by_every_command(
 ) -> None:
     weights = runs / "lr" / "best.pth"
     three = shards / "scale_3x"
-    assert f"{weights} enlarges 2x, but {three} is 3x" in refused("evaluate", "--weights", weights, "--shards", three)
+    assert f"{weights} upscales 2x, but {three} is 3x" in refused("evaluate", "--weights", weights, "--shards", three)
     said = refused("evaluate", "--weights", weights, "--hr", photos, "--scale", 3)
-    assert f"{weights} enlarges 2x, but --scale 3 is 3x" in said
+    assert f"{weights} upscales 2x, but --scale 3 is 3x" in said
     said = refused("upscale", "--weights", weights, photos, "-o", tmp_path, "--scale", 4)
-    assert "this network enlarges 2x, not 4x: leave --scale out" in said
+    assert "this network upscales 2x, not 4x; omit --scale" in said
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "upscale", "export"])
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("none.pth", "there are no weights at"),
-        ("lr", "is a folder: give a weights file in it (best.pth, model.pth"),
-        ("lr/state.pt", "is a training state, with which a run goes on, not weights"),
-        ("lr/config.yaml", "the file is damaged or cut off, or it holds something else than tensors"),
+        ("none.pth", "not found; pass a .pth"),
+        ("lr", "is a folder; pass a weights file in it (best.pth, model.pth"),
+        ("lr/state.pt", "is a training state, used to resume a run, not weights"),
+        ("lr/config.yaml", "the file is damaged or truncated, or contains objects other than tensors"),
     ],
 )
 def test_what_is_no_weights_is_refused_by_every_command(
@@ -756,7 +754,7 @@ def hr(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_evaluate_needs_exactly_one_thing_to_judge_on(shards: Path, runs: Path, hr: Path) -> None:
     weights = ("evaluate", "--weights", runs / "lr" / "best.pth")
-    words = "name what to judge on: either --shards shards/scale_4x, or --hr FOLDER of sharp photos"
+    words = "expected images to evaluate: pass either --shards shards/scale_4x or --hr FOLDER_OF_PHOTOS"
     assert words in refused(*weights)
     assert words in refused(*weights, "--shards", shards / "scale_2x", "--hr", hr)
 
@@ -800,12 +798,12 @@ def test_evaluate_gives_the_figures_that_training_reported(run: str, shards: Pat
 def test_evaluate_of_the_training_split(shards: Path, runs: Path) -> None:
     words = ("evaluate", "--weights", runs / "lr" / "best.pth", "--shards", shards / "scale_2x")
     assert "(train), 39 images at 2x" in trainer(*words, "--split", "train").out
-    assert "leave --scale out" in refused(*words, "--scale", 3)
+    assert "omit --scale" in refused(*words, "--scale", 3)
 
 
 def test_a_network_that_restores_needs_a_scale_for_photos(runs: Path, hr: Path) -> None:
     words = ("evaluate", "--weights", runs / "up" / "best.pth", "--hr", hr)
-    assert "say how much they are enlarged with --scale, e.g. 4" in refused(*words)
+    assert "pass the scale, e.g. --scale 4" in refused(*words)
     assert "4 images at 2x" in trainer(*words, "--scale", 2).out
 
 
@@ -814,12 +812,12 @@ def test_photos_that_cannot_be_judged_are_named(runs: Path, tmp_path: Path) -> N
     assert f"no photos found ({tmp_path})" in refused(*words)
     small = tmp_path / "小.png"
     Image.new("RGB", (14, 40)).save(small)
-    assert f"{small} is too small to be judged at 2x; remove it from {tmp_path}" in refused(*words)
+    assert f"{small} is too small for an evaluation at 2x; remove it from {tmp_path}" in refused(*words)
     Image.fromarray(make_photo(60, 60, 1)).save(small)
     assert trainer(*words).code == 0
     small.write_bytes(small.read_bytes()[:2000])
     assert f"cannot read {small}: truncated PNG" in refused(*words)
-    assert "there is no" in refused(*words[:-1], tmp_path / "none")
+    assert "does not exist" in refused(*words[:-1], tmp_path / "none")
 
 
 def test_a_single_photo_may_be_judged(runs: Path, hr: Path) -> None:
@@ -830,7 +828,7 @@ def test_a_single_photo_may_be_judged(runs: Path, hr: Path) -> None:
 def test_shards_without_validation_samples_have_nothing_to_judge_on(photos: Path, runs: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 2, "--val-fraction", 0)
     words = ("evaluate", "--weights", runs / "lr" / "best.pth", "--shards", tmp_path / "scale_2x")
-    assert "there are no images in it" in refused(*words)
+    assert "no images found" in refused(*words)
 
 
 @pytest.mark.parametrize("extension", ["json", "hr.npy"])
@@ -851,13 +849,13 @@ def test_the_network_is_moved_to_the_device_that_was_chosen(
     """Else a GPU is asked for its memory and the CPU does the work."""
     seen = set()
 
-    def enlarge(network: torch.nn.Module, image: torch.Tensor, *rest: object) -> torch.Tensor:
+    def apply(network: torch.nn.Module, image: torch.Tensor, *rest: object) -> torch.Tensor:
         seen.add(next(network.parameters()).device.type)
         return torch.zeros(1, 3, 2 * image.shape[2], 2 * image.shape[3], dtype=torch.uint8)
 
     monkeypatch.setattr(device, "choose_device", lambda name: torch.device("meta"))
     monkeypatch.setattr(image_function, "choose_tile", lambda *args: None)
-    monkeypatch.setattr(image_function, "enlarge_within_memory", enlarge)
+    monkeypatch.setattr(image_function, "apply_within_memory", apply)
     assert trainer("evaluate", "--weights", runs / "lr" / "best.pth", "--hr", hr).code == 0
     assert seen == {"meta"}
 
@@ -878,7 +876,7 @@ def test_photos_are_enlarged(runs: Path, hr: Path, tmp_path: Path) -> None:
 
 def test_a_network_that_restores_needs_a_scale_to_enlarge(runs: Path, hr: Path, tmp_path: Path) -> None:
     words = ("upscale", "--weights", runs / "up" / "best.pth", hr / "grey.png", "-o", tmp_path / "out.png")
-    assert "say how much, e.g. --scale 4" in refused(*words)
+    assert "pass the scale, e.g. --scale 4" in refused(*words)
     assert trainer(*words, "--scale", 2).code == 0
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == (102, 80) and np.asarray(image).ndim == 2
@@ -888,11 +886,11 @@ def test_words_that_upscale_cannot_follow(runs: Path, hr: Path, tmp_path: Path) 
     words = ("upscale", "--weights", runs / "lr" / "best.pth")
     assert "Missing argument 'PHOTOS...'" in refused(*words, "-o", tmp_path)
     assert "Missing option '-o'" in refused(*words, hr)
-    assert "there is no" in refused(*words, tmp_path / "none.png", "-o", tmp_path)
+    assert "does not exist" in refused(*words, tmp_path / "none.png", "-o", tmp_path)
     assert "no photos found" in refused(*words, tmp_path, "-o", tmp_path)
-    assert "name a folder for them" in refused(*words, hr, "-o", tmp_path / "one.png")
-    assert "which JPEG has not" in refused(*words, hr / "alpha.png", "-o", tmp_path / "one.jpg")
-    assert "--tile 4: this network sees 10 px" in refused(*words, hr, "-o", tmp_path, "--tile", 4)
+    assert "pass a folder" in refused(*words, hr, "-o", tmp_path / "one.png")
+    assert "JPEG does not support transparency" in refused(*words, hr / "alpha.png", "-o", tmp_path / "one.jpg")
+    assert "--tile 4: this network needs a margin of 10 px" in refused(*words, hr, "-o", tmp_path, "--tile", 4)
     assert "expected auto, a number of px such as 512" in refused(*words, hr, "-o", tmp_path, "--tile", "big")
 
 
@@ -919,7 +917,7 @@ def test_weights_that_have_diverged_are_refused(runs: Path, hr: Path, tmp_path: 
     state["body.0.weight"] = state["body.0.weight"] * float("nan")
     save_weights(tmp_path / "nan.pth", state, None)
     said = refused("evaluate", "--weights", tmp_path / "nan.pth", "--hr", hr)
-    assert "not finite" in said and "take weights from before" in said
+    assert "not finite" in said and "use weights from an earlier step" in said
 
 
 # ---- places that cannot be

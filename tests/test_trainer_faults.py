@@ -138,7 +138,7 @@ def test_a_damaged_sample_is_named_counted_and_skipped(many: Path, tmp_path: Pat
     name = spoil(mine, drawn(mine, 4, 3)[2])
     done = trainer("--shards", mine, "--out", tmp_path, *TINY, "--steps", 6, "--run", "r")
     assert done.code == 0, done.err
-    assert done.err.count(f"Damaged, another sample takes its place: {name}: expected 16x16x3 px, found other") == 1
+    assert done.err.count(f"Damaged sample replaced by another one: {name}: expected 16x16x3 px, found other") == 1
     (noted,) = events(tmp_path / "r", "damaged")
     assert noted["step"] == 3 and name in noted["reason"]
 
@@ -157,7 +157,7 @@ def test_too_many_damaged_samples_end_the_run(many: Path, tmp_path: Path) -> Non
     names = [spoil(mine, drawn(mine, 4, step)[0], image) for step, image in ((2, "hr"), (5, "lr"))]
     done = trainer("--shards", mine, "--out", tmp_path, *TINY, "--steps", 9, "--val-every", 1, "--run", "r")
     assert done.code == 1
-    assert all(f"takes its place: {name}" in done.err for name in names)
+    assert all(f"replaced by another one: {name}" in done.err for name in names)
     assert "Error: 2 of 1,0" in done.err and "samples are damaged, more than 0.1%: " in done.err
     assert f"run `python -m shardgen verify {mine} --fix`, then `python -m shardgen generate` again" in done.err
     assert len(events(tmp_path / "r", "damaged")) == 2 and len(events(tmp_path / "r", "error")) == 1
@@ -178,7 +178,7 @@ def test_a_repaired_folder_is_gone_on_with(photos: Path, tmp_path: Path) -> None
     assert "was not finished" in trainer("--out", tmp_path, "--run", "r", "--resume").err
     generate(photos, tmp_path / "shards", "-s", 2)
     done = trainer("--out", tmp_path, "--run", "r", "--resume")
-    assert done.code == 0 and "going on at step 6" in done.err
+    assert done.code == 0 and "resumed at step 6" in done.err
     assert events(tmp_path / "r", "train", "val") == journal(tmp_path / "sound")
     assert weights(tmp_path / "r") == weights(tmp_path / "sound")
 
@@ -323,7 +323,7 @@ def test_a_container_with_next_to_no_shared_memory_trains(shards: Path, tmp_path
     program = [*IN_A_NAMESPACE, sys.executable, "-c", textwrap.dedent(SMALL_SHM), *words]
     done = subprocess.run(program, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"2 data workers, [45]\.\d MB shared with them", done.stderr)
+    assert re.search(r"2 data workers, [45]\.\d MB shared memory", done.stderr)
 
 
 def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(
@@ -525,7 +525,7 @@ def test_stops_change_nothing(
                 on_validation(patch, when, terminate)
             done = trainer(*(words if number == 0 else ()), "--out", tmp_path, "--run", "r", *["--resume"][:number])
         assert done.code == 143, done.err
-        assert "all is saved. Go on with: python -m trainer --out" in done.err
+        assert "everything is saved. Resume with: python -m trainer --out" in done.err
     assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
     assert journal(tmp_path / "r") == journal(whole)
     assert weights(tmp_path / "r") == weights(whole)
@@ -562,7 +562,7 @@ def test_the_first_of_several_signals_counts_and_all_is_saved(
 
     on_step(monkeypatch, 3, send)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 9, "--run", "r")
-    assert done.code == code and "Stopped after step 3 of 9; all is saved." in done.err, done.err
+    assert done.code == code and "Stopped after step 3 of 9; everything is saved." in done.err, done.err
 
 
 def test_a_second_interrupt_ends_a_long_step(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -641,7 +641,7 @@ def test_a_signal_to_the_whole_group_saves_and_stops(
         os.killpg(process.pid, number)
         _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code, said
-    assert "all is saved" in said and "Traceback" not in said and "died" not in said and "leaked" not in said
+    assert "everything is saved" in said and "Traceback" not in said and "died" not in said and "leaked" not in said
     stopped = saved_step(run)
     assert 0 < stopped < 5000 and f"Stopped after step {stopped:,} of 5,000" in said
     assert not list(run.rglob("*.tmp"))
@@ -678,7 +678,7 @@ def test_hangups_save_and_stop_unless_they_are_ignored(
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 3, "--run", "r")
     is_ignored = handler is signal.SIG_IGN
     assert (done.code, saved_step(tmp_path / "r")) == ((0, 3) if is_ignored else (129, 2)), done.err
-    assert ("Stopped after step 2 of 3; all is saved. Go on with: " in done.err) is not is_ignored
+    assert ("Stopped after step 2 of 3; everything is saved. Resume with: " in done.err) is not is_ignored
     if not is_ignored:
         signal.raise_signal(signal.SIGHUP)  # while the interpreter ends
 

@@ -180,7 +180,7 @@ def test_four_ranks_train_as_one_does(one: Run, data: Path, tmp_path: Path) -> N
 
 
 def test_one_of_the_ranks_speaks_and_writes(two: Run) -> None:
-    for part in ("Ranks    2 processes, 8 patches of each step to each", "of 16 patches", "Step 25: ", "60 steps in "):
+    for part in ("Ranks    2 processes, 8 patches per step each", "each 16 patches", "Step 25: ", "60 steps in "):
         assert two.said.count(part) == 1, two.said
     assert "Traceback" not in two.said and "FutureWarning" not in two.said
     assert yaml.safe_load((two.folder / "config.yaml").read_text())["ranks"] == 2
@@ -199,7 +199,7 @@ def test_a_killed_rank_is_started_again_and_changes_nothing(data: Path, two: Run
         victim.kill()
         said = launched.ended()
         assert launched.process.returncode == 0, said
-    (step,) = map(int, re.findall(r"going on at step (\d+)", said))
+    (step,) = map(int, re.findall(r"resumed at step (\d+)", said))
     assert 0 < step < STEPS and step % 3 == 0
     run = Run(tmp_path / "r", said)
     assert run.events("train", "val") == two.events("train", "val")
@@ -212,15 +212,15 @@ def test_a_stop_of_one_rank_stops_all_and_one_process_goes_on(data: Path, one: R
         launched.rank(1).send_signal(signal.SIGTERM)
         said = launched.ended()
         assert launched.process.returncode == 1, said
-    (step,) = map(int, re.findall(r"Stopped after step (\d+) of 60; all is saved.", said))
+    (step,) = map(int, re.findall(r"Stopped after step (\d+) of 60; everything is saved.", said))
     assert 0 < step < STEPS
     assert f"torchrun ... -m -- trainer --out {tmp_path} --run r --resume" in said
     # Having saved, the one that ends last may meet torchrun's own SIGTERM on its way out.
     assert len(re.findall(r"exitcode  : (?:143|-15)", said)) == 2 and "exitcode  : 143" in said, said
     done = trainer("--out", tmp_path, "--run", "r", "--resume")
     assert done.code == 0, done.err
-    assert "2 x 1 batches of 8 make a step of this run; the same step is now 1 x 2 of 8" in done.err
-    assert f"going on at step {step}" in done.err
+    assert "it is computed as 1 x 2 x 8" in done.err
+    assert f"resumed at step {step}" in done.err
     assert_alike(one, Run(tmp_path / "r", done.err))
 
 
@@ -237,7 +237,7 @@ def test_ranks_share_what_comes_from_a_store_and_one_writes_there(
         launched.rank(1).kill()
         told = launched.ended()
         assert launched.process.returncode == 0, told
-    assert re.search(r"Run      s3://.*/runs/r, going on at step \d+", told), told
+    assert re.search(r"Run      s3://.*/runs/r, resumed at step \d+", told), told
     assert {s3.proxy.count("GET", f"*/{path.name}") for path in data.glob("*.tar")} == {1}
     run = tmp_path / "r"
     run.mkdir()
@@ -269,7 +269,7 @@ def test_what_one_rank_finds_damaged_ends_all_with_one_message(data: Path, tmp_p
     with torchrun(2, tmp_path, *words(mine, tmp_path, 8)) as launched:
         said = launched.ended()
         assert launched.process.returncode == 1
-    assert said.count("Damaged, another sample takes its place: ") == 1
+    assert said.count("Damaged sample replaced by another one: ") == 1
     assert said.count("\nError: ") == 1 and "\nError: 1 of 33 samples are damaged, more than 0.1%" in said
     run = Run(tmp_path / "r", said)
     assert len(run.events("damaged")) == len(run.events("error")) == 1
@@ -316,12 +316,12 @@ def test_the_rank_is_read_from_the_environment() -> None:
     [
         (
             {"LOCAL_RANK": ""},
-            "the environment has RANK, WORLD_SIZE but no LOCAL_RANK: start many processes by torchrun",
+            "the environment sets RANK, WORLD_SIZE but not LOCAL_RANK: start several processes with",
         ),
-        ({"MASTER_ADDR": ""}, "no MASTER_ADDR"),
-        ({"WORLD_SIZE": "two"}, "expected whole numbers in the environment, found RANK=0, WORLD_SIZE=two"),
-        ({"RANK": "1"}, "these do not fit together: RANK=1, WORLD_SIZE=1"),
-        ({"LOCAL_WORLD_SIZE": "2"}, "these do not fit together"),
+        ({"MASTER_ADDR": ""}, "not MASTER_ADDR"),
+        ({"WORLD_SIZE": "two"}, "expected integers in the environment, found RANK=0, WORLD_SIZE=two"),
+        ({"RANK": "1"}, "the environment is inconsistent: RANK=1, WORLD_SIZE=1"),
+        ({"LOCAL_WORLD_SIZE": "2"}, "the environment is inconsistent"),
     ],
 )
 def test_an_environment_that_is_half_set_is_refused(
@@ -342,7 +342,7 @@ def test_a_group_that_does_not_come_together_is_an_error(
     launched(RANK=rank, WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, LOCAL_RANK=rank, MASTER_PORT=port)
     done = trainer(*words(data, tmp_path, 8))
     assert done.code == 1, done.err
-    assert f"Error: rank {rank} of 2 has not met the others at 127.0.0.1:{port} within 1 s (" in done.err
+    assert f"Error: rank {rank} of 2 could not join the others at 127.0.0.1:{port} within 1 s (" in done.err
     assert "start the same torchrun command on every machine" in done.err
 
 
@@ -375,16 +375,16 @@ def test_who_is_missing_is_named(launched: Callable[..., None], monkeypatch: pyt
     monkeypatch.setattr("trainer.distributed.rendezvous._TIMEOUT", timedelta(seconds=1))
     agent = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     launched(MASTER_PORT=agent.port, TORCHELASTIC_USE_AGENT_STORE="True")
-    with pytest.raises(RunError, match=r"within 1 s \(without rank 1, 2\)"):
+    with pytest.raises(RunError, match=r"within 1 s \(missing rank 1, 2\)"):
         join_attempt(RankInfo(0, 3, 0, 3))
-    with pytest.raises(RunError, match=r"rank 2 of 3 has not met .* \(rank 0 does not answer\)"):
+    with pytest.raises(RunError, match=r"rank 2 of 3 could not join .* \(rank 0 does not respond\)"):
         join_attempt(RankInfo(2, 3, 2, 3))
 
 
 def test_other_commands_are_for_one_process(launched: Callable[..., None]) -> None:
     launched(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2)
     done = trainer("export", "--weights", "w.pth", "-o", "x.onnx")
-    assert done.code == 2 and "export is work for one process; start it without torchrun" in done.err
+    assert done.code == 2 and "export runs in a single process; start it without torchrun" in done.err
     launched(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, RANK=1, LOCAL_RANK=1)
     done = trainer("export", "--weights", "w.pth", "-o", "x.onnx")
     assert done.code == 2 and done.err == "", "rank 0 has said it"
@@ -418,7 +418,7 @@ def test_the_same_command_goes_on_when_torchrun_starts_it_again(
     folder = tmp_path / (name[1] if name else "ultra_lite-2x-2")
     launched(TORCHELASTIC_RESTART_COUNT=1)
     done = trainer(*command)
-    assert done.code == 0 and f"Run      {folder}, going on at step 3" in done.err
+    assert done.code == 0 and f"Run      {folder}, resumed at step 3" in done.err
     for file in ("state.pt", "model.pth"):
         (folder / file).unlink()
     done = trainer(*command)
@@ -427,7 +427,7 @@ def test_the_same_command_goes_on_when_torchrun_starts_it_again(
     launched(TORCHELASTIC_RESTART_COUNT=1, TORCHELASTIC_RUN_ID="another job")
     done = trainer(*command)
     if name:
-        assert done.code == 2 and f"{folder} is there already; go on with it by --resume" in done.err
+        assert done.code == 2 and f"{folder} already exists; continue it with --resume" in done.err
     else:
         assert done.code == 0 and f"Run      {tmp_path / 'ultra_lite-2x-3'}\n" in done.err
 
@@ -444,10 +444,10 @@ def test_what_a_former_command_of_the_same_id_began_is_not_gone_on_with(
         launched(TORCHELASTIC_RESTART_COUNT=attempt)
         done = trainer(*command)
         if name:
-            assert done.code == 2 and f"{tmp_path / 'mine'} is there already; go on with it by --resume" in done.err
+            assert done.code == 2 and f"{tmp_path / 'mine'} already exists; continue it with --resume" in done.err
         else:
-            going_on = ", going on at step 2" * attempt
-            assert f"Run      {tmp_path / 'ultra_lite-2x-2'}{going_on}\n" in done.err
+            resumed = ", resumed at step 2" * attempt
+            assert f"Run      {tmp_path / 'ultra_lite-2x-2'}{resumed}\n" in done.err
     assert (tmp_path / (name[1] if name else "ultra_lite-2x") / "config.yaml").stat() == settings
 
 
@@ -479,9 +479,9 @@ def test_steps_between_saves(data: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_stop_that_came_to_another_process_leaves_the_own_signal_its_meaning() -> None:
     with StopRequest() as stop:
-        stop.honour(0)
+        stop.adopt(0)
         assert not stop
-        stop.honour(signal.SIGINT)
+        stop.adopt(signal.SIGINT)
         assert stop and stop.signal_number == signal.SIGINT
         signal.raise_signal(signal.SIGINT)  # the same Ctrl-C, which torchrun hands to one rank after the other
         with pytest.raises(KeyboardInterrupt):
@@ -523,11 +523,13 @@ def test_a_step_stays_what_it_was_whoever_shares_it(
     assert rows == list(range(batch * accum * ranks))
     assert {plan.loader.patches_per_step for plan in plans} == {len(rows)}
     assert plans[0].config.batch_size == batch, "what is written down stays, for whoever goes on afterwards"
-    assert ("the same step is now" in describe(plans[0])) == (ranks != at_work)
+    assert ("it is computed as" in describe(plans[0])) == (ranks != at_work)
 
 
 def test_a_step_that_cannot_be_shared_is_refused(data: Path) -> None:
-    with pytest.raises(UsageError, match=r"has 16 patches, which 3 processes cannot share equally; .* 4 or 8 or 16$"):
+    with pytest.raises(
+        UsageError, match=r"has 16 patches, which is not divisible by 3 processes; .* 4 or 8 or 16 processes$"
+    ):
         checked_plan(settings(data, batch_size=8, ranks=2), open_shards(data), rank_info(0, 3))
 
 
@@ -543,7 +545,7 @@ def test_a_run_begun_before_ranks_were_written_down_is_one_of_one_process(data: 
     path = tmp_path / "r" / "config.yaml"
     path.write_text("\n".join(line for line in path.read_text().splitlines() if "ranks" not in line))
     done = trainer("--out", tmp_path, "--run", "r", "--resume", "--ranks", 2)
-    assert done.code == 2 and "was begun with --ranks 1, not 2" in done.err
+    assert done.code == 2 and "was started with --ranks 1, not 2" in done.err
     assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
     assert yaml.safe_load(path.read_text())["ranks"] == 1
 
@@ -570,10 +572,12 @@ def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device("auto", 1) == choose_device("cuda", 1) == torch.device("cuda:1")
     assert choose_device("cuda") == torch.device("cuda")
-    with pytest.raises(UsageError, match=r"there is no CUDA device 2 for local rank 2: 2 are here; .* 2$"):
+    with pytest.raises(
+        UsageError, match=r"no CUDA device for local rank 2: this machine has 2 CUDA devices; .* 2 to torchrun$"
+    ):
         choose_device("auto", 2)
     for name in ("cuda:0", "mps"):
-        with pytest.raises(UsageError, match=f"--device {name}: each process under torchrun takes its own"):
+        with pytest.raises(UsageError, match=f"--device {name}: with torchrun, each process has its own device"):
             choose_device(name, 0)
 
 

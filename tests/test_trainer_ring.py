@@ -257,7 +257,7 @@ def test_epochs_that_cannot_be_gone_through_so_many_at_a_time_are_refused(shards
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--patches-per-sample", 4)
     done = trainer(*words, "--epochs", 15)
     assert done.code == 2
-    assert "--patches-per-sample 4 goes through 4 epochs at a time, which --epochs 15 is not divisible by" in done.err
+    assert "--patches-per-sample 4 requires --epochs to be a multiple of 4, got 15" in done.err
     assert "try --epochs 12" in done.err
     assert "try --epochs 4" in trainer(*words, "--epochs", 3).err
 
@@ -389,7 +389,7 @@ def test_a_run_with_resident_samples_ends_with_the_weights_of_one_without(shards
         words = ("--shards", shards / "scale_2x", "--out", tmp_path, "--run", name, *SMALL, "--steps", 6, *options)
         done = trainer(*words)
         assert done.code == 0, done.err
-        assert ("all samples in its memory" in done.err) == bool(options)
+        assert ("all samples in device memory" in done.err) == bool(options)
     ring, device = (torch.load(tmp_path / name / "model.pth")["params"] for name in ("ring", "device"))
     assert all(torch.equal(ring[name], device[name]) for name in ring)
 

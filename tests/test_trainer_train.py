@@ -75,13 +75,13 @@ def test_it_says_what_it_is_about_to_do_and_how_far_it_is(
         "ultra_lite, 45,156 parameters, LR in, 2x out",
         "cpu (",
         "1 data workers",
-        "40 of 4 patches of 24 px: 4.1 epochs of 39 samples",
+        "40 of 4 patches of 24 px: 4.1 epoch of 39 samples",
         "step 40/40, ",
         " it/s, loss 0.",
         "patches/s, data wait ",
         "0 s left",
         "Step 15: PSNR-Y ",
-        " against bicubic), SSIM-Y ",
+        " over bicubic), SSIM-Y ",
         "best ",
     ):
         assert part in said, part
@@ -157,13 +157,15 @@ def test_a_stopped_run_goes_on_exactly(
     process.send_signal(number)
     _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 128 + number, said
-    assert "all is saved. Go on with: python -m trainer --out" in said and "--run ultra_lite-2x --resume" in said
+    assert (
+        "everything is saved. Resume with: python -m trainer --out" in said and "--run ultra_lite-2x --resume" in said
+    )
     assert "Traceback" not in said
     stopped = torch.load(tmp_path / "ultra_lite-2x" / "state.pt", weights_only=True)["progress"]["step"]
     assert 0 < stopped < STEPS
     done = trainer("--out", tmp_path, "--run", "ultra_lite-2x", "--resume")
     assert done.code == 0, done.err
-    assert f"going on at step {stopped}" in done.err
+    assert f"resumed at step {stopped}" in done.err
     same_as(tmp_path / "ultra_lite-2x", whole[0])
 
 
@@ -273,19 +275,21 @@ def test_weights_to_begin_with(
 def test_png_shards_train_and_it_is_said_that_npy_is_faster(photos: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 2, "--codec", "png")
     done = train(tmp_path, tmp_path / "runs", "--steps", 2)
-    assert done.err.count("Shards with --codec npy train faster") == 1
+    assert done.err.count("shards with --codec npy train faster") == 1
 
 
 def test_shards_without_validation_samples_train(photos: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 2, "--val-fraction", 0)
     done = train(tmp_path, tmp_path / "runs", "--steps", 2)
-    assert "there are no validation samples" in done.err
+    assert "no validation samples" in done.err
     assert not (tmp_path / "runs" / "ultra_lite-2x" / "best.pth").exists()
 
 
 def test_epochs_say_what_is_left_out(shards: Path, tmp_path: Path) -> None:
     done = train(shards, tmp_path, "--epochs", 1)
-    assert "9 of 4 patches of 24 px: 1 epochs of 39 samples, but the last 3, which fill no batch" in done.err
+    assert (
+        "9, each 4 patches of 24 px: 1 epoch of 39 samples, dropping the last 3, which do not fill a step" in done.err
+    )
 
 
 def test_the_loss_goes_down(shards: Path, tmp_path: Path) -> None:

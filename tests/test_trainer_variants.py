@@ -408,7 +408,7 @@ def test_a_run_names_a_damaged_variant_in_its_journal_and_goes_on(
     monkeypatch.setattr("trainer.training.loop._MAX_DAMAGED_SHARE", 1.0)
     done = trainer(*words, "--run", "r")
     assert done.code == 0, done.err
-    assert done.err.count(f"Damaged, another sample takes its place: {reason}") == 1
+    assert done.err.count(f"Damaged sample replaced by another one: {reason}") == 1
     lines = [json.loads(line) for line in (tmp_path / "r" / "journal.jsonl").read_text().splitlines()]
     (noted,) = [line for line in lines if line["event"] == "damaged"]
     assert noted["reason"] == reason
@@ -438,7 +438,7 @@ def _interrupted(out: Path, words: tuple[object, ...]) -> None:
         patch.setattr(Learner, "step", step)
         assert trainer(*words, "--run", "halted").code == 2
     done = trainer("--out", out, "--run", "halted", "--resume")
-    assert done.code == 0 and "going on at step 5" in done.err
+    assert done.code == 0 and "resumed at step 5" in done.err
 
 
 # ---- without `up`, and what is said
@@ -459,8 +459,8 @@ def test_shards_without_up_are_refused_where_up_is_needed_with_what_to_do(
         weights = tmp_path / run / "model.pth"
         done = trainer("evaluate", "--weights", weights, "--shards", folder, "--device", "cpu")
         assert done.code == code, done.err
-    advice = "generate without --no-up, or judge on photos: --hr PHOTOS --scale 2"
-    assert f"Error: {weights} restores enlarged images, but {bare} has none; {advice}" in done.err
+    advice = "generate shards without --no-up, or evaluate photos: --hr PHOTOS --scale 2"
+    assert f"Error: {weights} takes upsampled images, but {bare} has none; {advice}" in done.err
 
 
 def test_the_first_variant_is_the_one_that_is_judged(made: Callable[..., Path], tmp_path: Path) -> None:
@@ -491,7 +491,7 @@ def test_a_run_says_how_its_data_was_degraded(options: dict[str, Any], said: str
     first, *_, device, _ = describe(checked_plan(config, open_shards(folder))).splitlines()
     assert first == f"Data     {folder}: {NUM_SAMPLES} train, {NUM_VAL} val samples, HR 32 px, {said}"
     num_bytes = resident_bytes(PatchGrid(32, 2, 16, 2), NUM_SAMPLES, options["variants"])
-    assert f"all samples in its memory ({format_bytes(num_bytes)})" in device
+    assert f"all samples in device memory ({format_bytes(num_bytes)})" in device
 
 
 def test_resident_samples_that_do_not_fit_count_their_variants(

@@ -167,7 +167,8 @@ def find_sample(folder: Address, key: str) -> StoredSample:
     sample = next((sample for sample in stored_samples(folder, shard) if sample.key == key), None)
     if sample is None:
         raise UsageError(
-            f"no sample {key} in {folder}; `python -m shardgen inspect {folder} --shard {shard}` lists the samples of its shard"
+            f"no sample {key} in {folder}; to list the samples of its shard, run "
+            f"`python -m shardgen inspect {folder} --shard {shard}`"
         )
     return sample
 
