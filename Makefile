@@ -24,7 +24,7 @@ UNKNOWN := $(foreach name,$(filter-out $(NAMES) SHELL,$(.VARIABLES)),$(if $(find
 $(if $(strip $(UNKNOWN)),$(error No such setting: $(strip $(UNKNOWN)) There are $(NAMES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo shards test test-scale lint format bench bench-gpu bench-scale drill completion clean
+.PHONY: help install demo shards test test-quick test-scale lint format bench bench-gpu bench-scale drill completion clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ browser: $(STAMP)
 # Two at a time, however many cores there are: some start servers, clusters and groups of processes of their own.
 test: $(STAMP) browser ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-quick: $(STAMP) ## Run the tests that need no browser, cluster, store or many processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (browser or cluster or store or slow)"
 
 test-scale: $(STAMP) ## Run the long test of the Ray engine: nodes die again and again, photos and shards in a store
 	$(BIN)/python -m pytest -s tests/scale
