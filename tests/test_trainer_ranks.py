@@ -4,12 +4,12 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from helpers import PATIENCE_S, generate, trainer
+from helpers import PATIENCE_S, generate, trainer, until
 from PIL import Image
 from torch.distributed import TCPStore
 
@@ -27,6 +27,7 @@ from srshards.errors import ArgumentError, RunError, UsageError
 from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
 from tests.drill.s3_server import Bucket
+from tests.drill.warm import Warm
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.distributed.rendezvous import join_attempt
 from trainer.evaluation.metrics import Quality, mean_of_sums, mean_quality, quality_sums
@@ -82,69 +83,89 @@ def assert_alike(one: Run, other: Run) -> None:
     assert all(torch.allclose(w, weights[name], rtol=0, atol=1e-5) for name, w in one.weights().items())
 
 
-# ---- through torchrun
+# ---- many processes
 
 
-class Launched:
-    """torchrun with its ranks. Nothing of it is left at the end."""
+TORCHRUN = {
+    "RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_RANK": "0",
+    "LOCAL_WORLD_SIZE": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+    "TORCHELASTIC_RUN_ID": "job",
+    "TORCHELASTIC_RESTART_COUNT": "0",
+}
 
-    def __init__(self, process: "subprocess.Popen[str]", run: Path) -> None:
-        self.process, self.run = process, run
 
-    def rank(self, number: int) -> psutil.Process:
-        children = psutil.Process(self.process.pid).children()
-        return next(child for child in children if child.environ().get("RANK") == str(number))
-
-    def until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-    def steps(self) -> int:
-        """As far as the journal has come."""
-        journal = self.run / "journal.jsonl"
-        return journal.read_text().count('"train"') if journal.exists() else 0
-
-    def ended(self) -> str:
-        out, errors = self.process.communicate(timeout=2 * PATIENCE_S)
-        return out + errors
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 @contextlib.contextmanager
-def torchrun(ranks: int, out: Path, *args: object, restarts: int = 0) -> Iterator[Launched]:
+def ranks_of(count: int, out: Path, *args: object, restarts: int = 0) -> Iterator[list[Warm]]:
+    """The processes that torchrun would start for the run `r`, by their rank. Nothing of them is left at the end."""
+    common = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": free_port()}
+    ranks = []
+    with pytest.MonkeyPatch.context() as patch:
+        for rank in range(count):
+            own = {"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_RESTART_COUNT": restarts}
+            for name, value in {**TORCHRUN, **common, **own}.items():
+                patch.setenv(name, str(value))
+            ranks.append(Warm("trainer", *args, "--run", "r"))
+    try:
+        yield ranks
+    finally:
+        for rank in ranks:
+            rank.kill()
+    until(lambda: not any(living(rank.pid) for rank in ranks))
+
+
+def ended(ranks: list[Warm]) -> tuple[set[int], str]:
+    """The exit codes of all ranks, and what they printed."""
+    done = [rank.wait(2 * PATIENCE_S) for rank in ranks]
+    return {each.code for each in done}, "".join(each.out + each.err for each in done)
+
+
+def living(session: int) -> list[psutil.Process]:
+    """The processes of a session, whoever is their parent by now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def steps_of(out: Path) -> int:
+    """The number of training entries in the journal of the run `r`."""
+    journal = out / "r" / "journal.jsonl"
+    return journal.read_text().count('"train"') if journal.exists() else 0
+
+
+@contextlib.contextmanager
+def torchrun(ranks: int, *args: object, restarts: int = 0) -> Iterator["subprocess.Popen[str]"]:
+    """torchrun with the run `r`."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks, "--max-restarts", restarts]
     command = [sys.executable, *launcher, "-m", "--", "trainer", *args, "--run", "r"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-    mark = {**os.environ, "SR_TEST_OF": str(out)}
-    process = subprocess.Popen([*map(str, command)], text=True, env=mark, **pipes)
+    process = subprocess.Popen([*map(str, command)], text=True, **pipes)
     try:
-        yield Launched(process, out / "r")
-        wait_until(lambda: not marked(out))
+        yield process
     finally:
-        for each in (process, *marked(out)):
-            with contextlib.suppress(psutil.NoSuchProcess):
+        if process.poll() is None:  # the test has failed
+            for each in psutil.Process(process.pid).children(recursive=True):
                 each.kill()
-        process.communicate()
+            process.kill()
+            process.communicate()
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def marked(out: Path) -> list[psutil.Process]:
-    """The living processes that descend from a torchrun, whoever is their parent by now."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            is_there = process.status() != psutil.STATUS_ZOMBIE
-            if is_there and process.pid != os.getpid() and process.environ().get("SR_TEST_OF") == str(out):
-                found.append(process)
-    return found
+def said_by(process: "subprocess.Popen[str]", code: int = 0) -> str:
+    out, errors = process.communicate(timeout=2 * PATIENCE_S)
+    assert process.returncode == code, out + errors
+    return out + errors
 
 
 @pytest.fixture(scope="module")
@@ -156,17 +177,12 @@ def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(out / "r", done.err + done.out)
 
 
-def run_of(ranks: int, data: Path, out: Path, *more: object) -> Run:
-    with torchrun(ranks, out, *words(data, out, 16 // ranks, *more)) as launched:
-        said = launched.ended()
-        assert launched.process.returncode == 0, said
-    return Run(out / "r", said)
-
-
 @pytest.fixture(scope="module")
 def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Two processes with batches of 8."""
-    return run_of(2, data, tmp_path_factory.mktemp("two"))
+    out = tmp_path_factory.mktemp("two")
+    with torchrun(2, *words(data, out, 8)) as process:
+        return Run(out / "r", said_by(process))
 
 
 def test_two_ranks_train_as_one_does(one: Run, two: Run) -> None:
@@ -176,7 +192,10 @@ def test_two_ranks_train_as_one_does(one: Run, two: Run) -> None:
 
 
 def test_four_ranks_train_as_one_does(one: Run, data: Path, tmp_path: Path) -> None:
-    assert_alike(one, run_of(4, data, tmp_path))
+    with ranks_of(4, tmp_path, *words(data, tmp_path, 4)) as ranks:
+        codes, said = ended(ranks)
+    assert codes == {0}, said
+    assert_alike(one, Run(tmp_path / "r", said))
 
 
 def test_one_of_the_ranks_speaks_and_writes(two: Run) -> None:
@@ -192,31 +211,31 @@ def test_one_of_the_ranks_speaks_and_writes(two: Run) -> None:
 
 
 def test_a_killed_rank_is_started_again_and_changes_nothing(data: Path, two: Run, tmp_path: Path) -> None:
-    said = words(data, tmp_path, 8, "--save-every", 3, "--workers", 1)
-    with torchrun(2, tmp_path, *said, restarts=1) as launched:
-        launched.until((tmp_path / "r" / "state.pt").exists)
-        victim = launched.rank(1)
-        victim.kill()
-        said = launched.ended()
-        assert launched.process.returncode == 0, said
+    with torchrun(2, *words(data, tmp_path, 8, "--save-every", 3), restarts=1) as process:
+        until(lambda: process.poll() is not None or (tmp_path / "r" / "state.pt").exists())
+        ranks = psutil.Process(process.pid).children()
+        next(rank for rank in ranks if rank.environ().get("RANK") == "1").kill()
+        said = said_by(process)
     (step,) = map(int, re.findall(r"going on at step (\d+)", said))
     assert 0 < step < STEPS and step % 3 == 0
-    run = Run(tmp_path / "r", said)
-    assert run.events("train", "val") == two.events("train", "val")
-    assert all(torch.equal(weight, two.weights()[name]) for name, weight in run.weights().items())
+    assert_equal(Run(tmp_path / "r", said), two)
+
+
+def assert_equal(one: Run, other: Run) -> None:
+    assert one.events("train", "val") == other.events("train", "val")
+    weights = other.weights()
+    assert all(torch.equal(weight, weights[name]) for name, weight in one.weights().items())
 
 
 def test_a_stop_of_one_rank_stops_all_and_one_process_goes_on(data: Path, one: Run, tmp_path: Path) -> None:
-    with torchrun(2, tmp_path, *words(data, tmp_path, 8)) as launched:
-        launched.until(lambda: launched.steps() > 1)
-        launched.rank(1).send_signal(signal.SIGTERM)
-        said = launched.ended()
-        assert launched.process.returncode == 1, said
+    with ranks_of(2, tmp_path, *words(data, tmp_path, 8)) as ranks:
+        until(lambda: steps_of(tmp_path) > 1 or not ranks[1].is_alive)
+        os.kill(ranks[1].pid, signal.SIGTERM)
+        codes, said = ended(ranks)
+    assert codes == {143}, said
     (step,) = map(int, re.findall(r"Stopped after step (\d+) of 60; all is saved.", said))
     assert 0 < step < STEPS
     assert f"torchrun ... -m -- trainer --out {tmp_path} --run r --resume" in said
-    # Having saved, the one that ends last may meet torchrun's own SIGTERM on its way out.
-    assert len(re.findall(r"exitcode  : (?:143|-15)", said)) == 2 and "exitcode  : 143" in said, said
     done = trainer("--out", tmp_path, "--run", "r", "--resume")
     assert done.code == 0, done.err
     assert "2 x 1 batches of 8 make a step of this run; the same step is now 1 x 2 of 8" in done.err
@@ -230,64 +249,49 @@ def test_ranks_share_what_comes_from_a_store_and_one_writes_there(
     """A rank dies on the way: the state is found in the store, and nothing is fetched twice."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     shards = s3.put_folder(data, "shards/scale_2x")
-    said = words(data, tmp_path, 8, "--save-every", 3, "--workers", 1)[2:]
-    said = ("--shards", shards, *said, "--out", f"{s3.address}/runs", "--cache", tmp_path / "cache")
-    with torchrun(2, tmp_path, *said, restarts=1) as launched:
-        launched.until(lambda: s3.proxy.count("PUT", "*/state.pt") > 1)
-        launched.rank(1).kill()
-        told = launched.ended()
-        assert launched.process.returncode == 0, told
-    assert re.search(r"Run      s3://.*/runs/r, going on at step \d+", told), told
+    args = words(data, tmp_path, 8, "--save-every", 3, "--workers", 1)[2:]
+    args = ("--shards", shards, *args, "--out", f"{s3.address}/runs", "--cache", tmp_path / "cache")
+    with ranks_of(2, tmp_path, *args) as ranks:
+        until(lambda: s3.proxy.count("PUT", "*/state.pt") > 1 or not ranks[1].is_alive)
+        ranks[1].kill()
+    with ranks_of(2, tmp_path, *args, restarts=1) as ranks:
+        codes, said = ended(ranks)
+    assert codes == {0}, said
+    assert re.search(r"Run      s3://.*/runs/r, going on at step \d+", said), said
     assert {s3.proxy.count("GET", f"*/{path.name}") for path in data.glob("*.tar")} == {1}
     run = tmp_path / "r"
     run.mkdir()
     for name in ("model.pth", "journal.jsonl"):
         (run / name).write_bytes(s3.objects("runs/r")[name])
-    assert Run(run, told).events("train", "val") == two.events("train", "val")
-    assert all(torch.equal(weight, two.weights()[name]) for name, weight in Run(run, told).weights().items())
+    assert_equal(Run(run, said), two)
     assert not [path for path in tmp_path.glob("sr-run-*") if path.is_dir() and "journal.jsonl" in os.listdir(path)]
 
 
 def test_a_store_that_gives_nothing_is_named_once(s3: Bucket, data: Path, tmp_path: Path) -> None:
-    said = ("--shards", f"{s3.address}/none", *words(data, tmp_path, 8)[2:], "--cache", tmp_path / "cache")
-    with torchrun(2, tmp_path, *said) as launched:
-        told = launched.ended()
-        assert launched.process.returncode == 1
-    assert told.count(f"Error: --shards {s3.address}/none: there is no manifest.json in it") == 1, told
+    args = ("--shards", f"{s3.address}/none", *words(data, tmp_path, 8)[2:], "--cache", tmp_path / "cache")
+    with ranks_of(2, tmp_path, *args) as ranks:
+        codes, said = ended(ranks)
+    assert codes == {2}, said
+    assert said.count(f"Error: --shards {s3.address}/none: there is no manifest.json in it") == 1, said
 
 
 def test_what_one_rank_finds_damaged_ends_all_with_one_message(data: Path, tmp_path: Path) -> None:
     tar = next(data.glob("train-*.tar"))
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    for path in data.iterdir():
-        (mine / path.name).write_bytes(path.read_bytes())
+    mine = Path(shutil.copytree(data, tmp_path / "mine"))
     member = load_index(tar.with_suffix(".idx"))[0][0]
     with open(mine / tar.name, "rb+") as file:
         file.seek(member.offset)
         file.write(bytes(20))
-    with torchrun(2, tmp_path, *words(mine, tmp_path, 8)) as launched:
-        said = launched.ended()
-        assert launched.process.returncode == 1
+    with ranks_of(2, tmp_path, *words(mine, tmp_path, 8)) as ranks:
+        codes, said = ended(ranks)
+    assert codes == {1}, said
     assert said.count("Damaged, another sample takes its place: ") == 1
-    assert said.count("\nError: ") == 1 and "\nError: 1 of 33 samples are damaged, more than 0.1%" in said
+    assert said.count("Error: ") == 1 and "\nError: 1 of 33 samples are damaged, more than 0.1%" in said
     run = Run(tmp_path / "r", said)
     assert len(run.events("damaged")) == len(run.events("error")) == 1
 
 
 # ---- what torchrun says
-
-
-TORCHRUN = {
-    "RANK": "0",
-    "WORLD_SIZE": "1",
-    "LOCAL_RANK": "0",
-    "LOCAL_WORLD_SIZE": "1",
-    "MASTER_ADDR": "127.0.0.1",
-    "MASTER_PORT": "29500",
-    "TORCHELASTIC_RUN_ID": "job",
-    "TORCHELASTIC_RESTART_COUNT": "0",
-}
 
 
 @pytest.fixture
@@ -344,12 +348,6 @@ def test_a_group_that_does_not_come_together_is_an_error(
     assert done.code == 1, done.err
     assert f"Error: rank {rank} of 2 has not met the others at 127.0.0.1:{port} within 1 s (" in done.err
     assert "start the same torchrun command on every machine" in done.err
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def test_an_attempt_is_not_taken_for_the_one_before(
