@@ -77,10 +77,10 @@ browser: $(STAMP)
 
 # Two at a time, however many cores there are: some start servers, clusters and groups of processes of their own.
 test: $(STAMP) browser ## Run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-quick: $(STAMP) ## Run the tests that need no browser, cluster, store or many processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (browser or cluster or store or slow)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not (browser or cluster or store or slow)"
 
 test-scale: $(STAMP) ## Run the long test of the Ray engine: nodes die again and again, photos and shards in a store
 	$(BIN)/python -m pytest -s tests/scale

@@ -29,11 +29,16 @@ _MARKERS = {"browser": "browser", "cluster": "cluster", "ray_folder": "cluster",
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the fixtures that they use, directly or through others."""
+    """Mark tests by the fixtures that they use, directly or through others, and begin with the files that take long.
+
+    At the end, two workers then have short files to share, and neither waits for the other.
+    """
     for item in items:
         for fixture, marker in _MARKERS.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
+    long = {item.path for item in items if {"slow", *_MARKERS.values()} & {mark.name for mark in item.iter_markers()}}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(autouse=True)

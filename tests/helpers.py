@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import json
 import os
 import pkgutil
 import signal
@@ -95,6 +96,13 @@ def contract_files(output: Path) -> dict[str, str]:
     return found
 
 
+def overwrite(path: Path, offset: int, data: bytes) -> None:
+    """Damage a file: put `data` in place of as many of its bytes, from `offset` on."""
+    with open(path, "rb+") as file:
+        file.seek(offset)
+        file.write(data)
+
+
 def until(condition: Callable[[], object]) -> None:
     end_s = time.monotonic() + PATIENCE_S
     while not condition():
@@ -174,6 +182,21 @@ def start_within(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args
 
     monkeypatch.setattr(target, start_another)
     return ended
+
+
+_TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
+
+
+def journal(run: Path, *events: str) -> list[dict[str, Any]]:
+    """The entries of a run's journal, all or those of the given events, without figures of time."""
+    entries = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    wanted = [entry for entry in entries if not events or entry["event"] in events]
+    return [{name: value for name, value in entry.items() if name not in _TIMES} for entry in wanted]
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    """The content of a run's weight files."""
+    return {name: (run / name).read_bytes() for name in ("model.pth", "best.pth")}
 
 
 def trainer_command(*args: object) -> list[str]:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import itertools
-import json
 import multiprocessing
 import os
 import re
@@ -26,12 +25,15 @@ from helpers import (
     SMALL,
     close_terminal_under,
     generate,
+    journal,
     make_photo,
+    overwrite,
     run_cli,
     run_trainer,
     trainer,
     trainer_command,
     until,
+    weights,
 )
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -39,31 +41,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from srshards.sampling.schedule import Schedule
 from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
-from tests.drill.warm import Warm, run_warm
+from tests.drill.warm import Warm
 from trainer.models.weights import read_weights, save_weights
 from trainer.runs.lookup import run_folder
 from trainer.training.learner import Learner
 from trainer.training.loop import TrainingLoop
 from trainer.training.validation import Validation
 
-TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
 LONG = ("--steps", 5000, "--val-every", 2)
 TINY = (*SMALL, "--patch-size", 16, "--patches-per-sample", 1)
 Step = Callable[..., torch.Tensor]
-
-
-def journal(run: Path) -> list[dict[str, Any]]:
-    """The lines of the journal without what differs from run to run."""
-    lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
-
-
-def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
-    return [line for line in journal(run) if line["event"] in kinds]
-
-
-def weights(run: Path) -> dict[str, bytes]:
-    return {name: (run / name).read_bytes() for name in ("model.pth", "best.pth")}
 
 
 def saved_step(run: Path) -> int:
@@ -135,9 +122,7 @@ def spoil(folder: Path, number: int, image: str = "hr") -> str:
     tar = folder / f"{record.name}.tar"
     sample = load_index(tar.with_suffix(".idx"))[number]
     member = next(member for member in sample if member.extension.startswith(image))
-    with open(tar, "rb+") as file:
-        file.seek(member.offset)
-        file.write(bytes(20))
+    overwrite(tar, member.offset, bytes(20))
     return f"{tar.name}: {member.name}"
 
 
@@ -147,7 +132,7 @@ def test_a_damaged_sample_is_named_counted_and_skipped(many: Path, tmp_path: Pat
     done = trainer("--shards", mine, "--out", tmp_path, *TINY, "--steps", 6, "--run", "r")
     assert done.code == 0, done.err
     assert done.err.count(f"Damaged, another sample takes its place: {name}: expected 16x16x3 px, found other") == 1
-    (noted,) = events(tmp_path / "r", "damaged")
+    (noted,) = journal(tmp_path / "r", "damaged")
     assert noted["step"] == 3 and name in noted["reason"]
 
 
@@ -168,7 +153,7 @@ def test_too_many_damaged_samples_end_the_run(many: Path, tmp_path: Path) -> Non
     assert all(f"takes its place: {name}" in done.err for name in names)
     assert "Error: 2 of 1,0" in done.err and "samples are damaged, more than 0.1%: " in done.err
     assert f"`shardgen verify {mine} --fix`, then generate, makes them again" in done.err
-    assert len(events(tmp_path / "r", "damaged")) == 2 and len(events(tmp_path / "r", "error")) == 1
+    assert len(journal(tmp_path / "r", "damaged")) == 2 and len(journal(tmp_path / "r", "error")) == 1
     assert saved_step(tmp_path / "r") == 4
 
 
@@ -187,16 +172,14 @@ def test_a_repaired_folder_is_gone_on_with(photos: Path, tmp_path: Path) -> None
     generate(photos, tmp_path / "shards", "-s", 2)
     done = trainer("--out", tmp_path, "--run", "r", "--resume")
     assert done.code == 0 and "going on at step 6" in done.err
-    assert events(tmp_path / "r", "train", "val") == journal(tmp_path / "sound")
+    assert journal(tmp_path / "r", "train", "val") == journal(tmp_path / "sound")
     assert weights(tmp_path / "r") == weights(tmp_path / "sound")
 
 
 def test_a_damaged_validation_image_loses_no_steps(shards: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(shards / "scale_2x", tmp_path / "mine"))
     member = load_index(mine / "val-000000.idx")[0][0]
-    with open(mine / "val-000000.tar", "rb+") as file:
-        file.seek(member.offset)
-        file.write(bytes(20))
+    overwrite(mine / "val-000000.tar", member.offset, bytes(20))
     done = trainer("--shards", mine, "--out", tmp_path, *SMALL, "--steps", 3, "--run", "r")
     assert done.code == 1 and f"{member.name}: expected 64x64x3 px" in done.err and "--fix`" in done.err
     assert saved_step(tmp_path / "r") == 3
@@ -247,7 +230,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_the_state_before_stays(
         done = trainer(*words, "--run", "r")
     assert done.code == 1 and "the loss of step 6 is not finite (nan)" in done.err
     assert "--lr" in done.err, "what can be done about it"
-    assert [line["message"] for line in events(tmp_path / "r", "error")] == [done.err.split("Error: ")[1].strip()]
+    assert [line["message"] for line in journal(tmp_path / "r", "error")] == [done.err.split("Error: ")[1].strip()]
     assert saved_step(tmp_path / "r") == 4
     assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
     assert weights(tmp_path / "r") == weights(tmp_path / "sound")
@@ -279,6 +262,7 @@ def test_weights_that_are_too_large_are_found_in_the_first_step(shards: Path, tm
 # ---- memory
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_answered_with_a_batch_that_takes_half(shards: Path, tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (1_200_000_000, 1_200_000_000))
@@ -324,6 +308,7 @@ SMALL_SHM = """
 """
 
 
+@pytest.mark.slow
 def test_a_container_with_next_to_no_shared_memory_trains(shards: Path, tmp_path: Path) -> None:
     """Docker gives 64 MB, which is what data loaders are known to die of."""
     size = ("--workers", 2, "--prefetch", 4, "--patch-size", 64, "--batch-size", 32)
@@ -387,6 +372,7 @@ FULL_DISK = """
 
 
 @pytest.mark.parametrize("val_every", [8, 80])
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_an_error_and_the_former_state_stays(
     val_every: int, shards: Path, tmp_path: Path
 ) -> None:
@@ -438,7 +424,7 @@ def test_a_validation_that_could_not_be_written_down_is_done_again(shards: Path,
         "step-000002.png",
         "step-000004.png",
     ]
-    assert [line["step"] for line in events(tmp_path / "r", "val")] == [2, 4]
+    assert [line["step"] for line in journal(tmp_path / "r", "val")] == [2, 4]
     assert weights(tmp_path / "r") == weights(tmp_path / "sound")
 
 
@@ -635,6 +621,7 @@ def long_run(shards: Path, out: Path) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_saves_and_stops(
     number: signal.Signals, code: int, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -652,14 +639,15 @@ def test_a_signal_to_the_whole_group_saves_and_stops(
     on_step(monkeypatch, stopped + 3, terminate)
     assert trainer("--out", tmp_path, "--run", "r", "--resume", "--workers", 0).code == 143
     assert saved_step(run) == stopped + 3
-    steps = [line["step"] for line in events(run, "train")]
+    steps = [line["step"] for line in journal(run, "train")]
     assert steps == sorted(set(steps)) and steps[-1] > stopped
     board = EventAccumulator(str(run / "tensorboard"))
     board.Reload()
     assert [event.step for event in board.Scalars("train/loss")] == steps
-    assert [event.step for event in board.Scalars("val/psnr_y")] == [line["step"] for line in events(run, "val")]
+    assert [event.step for event in board.Scalars("val/psnr_y")] == [line["step"] for line in journal(run, "val")]
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_saves_and_stops(shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "r"
     command = trainer_command(*long_run(shards, tmp_path))
@@ -687,6 +675,7 @@ def test_hangups_save_and_stop_unless_they_are_ignored(
         signal.raise_signal(signal.SIGHUP)  # while the interpreter ends
 
 
+@pytest.mark.slow
 def test_whoever_hammers_on_ctrl_c_sees_no_traceback(shards: Path, tmp_path: Path) -> None:
     with running(started(*long_run(shards, tmp_path))) as process:
         until(lambda: has_trained(tmp_path / "r"))
@@ -702,6 +691,7 @@ def test_whoever_hammers_on_ctrl_c_sees_no_traceback(shards: Path, tmp_path: Pat
     assert "Traceback" not in said and "Exception ignored" not in said
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_run_and_leaves_no_process(shards: Path, tmp_path: Path) -> None:
     with running(Warm("trainer", *long_run(shards, tmp_path))) as process:
         until(lambda: is_training(tmp_path / "r", process))
@@ -711,9 +701,10 @@ def test_a_killed_worker_ends_the_run_and_leaves_no_process(shards: Path, tmp_pa
     assert code == 1
     assert "Error: a data worker died" in said and "take fewer --workers or a smaller --prefetch" in said
     assert "Traceback" not in said
-    assert len(events(tmp_path / "r", "error")) == 1
+    assert len(journal(tmp_path / "r", "error")) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_worker(shards: Path, tmp_path: Path) -> None:
     with running(Warm("trainer", *long_run(shards, tmp_path))) as process:
         until(lambda: is_training(tmp_path / "r", process))
@@ -722,6 +713,7 @@ def test_a_killed_run_leaves_no_worker(shards: Path, tmp_path: Path) -> None:
         process.kill()
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_it_starts_is_no_traceback(shards: Path, tmp_path: Path) -> None:
     """PyTorch takes seconds to load, long enough to see that a word was wrong."""
     with running(started(*long_run(shards, tmp_path))) as process:
@@ -753,10 +745,10 @@ def test_it_saves_now_and_then_between_validations(
 # ---- tools
 
 
-def test_without_a_compiler_compile_is_refused(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_without_a_compiler_compile_is_refused(shards: Path, tmp_path: Path) -> None:
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--compile")
-    monkeypatch.setenv("CXX", "/nonexistent")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    done = run_warm("trainer", *words)
-    assert done.code == 2, done.err
-    assert "--compile" in done.err and "Traceback" not in done.err
+    environment = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = run_trainer(*words, env=environment)  # PyTorch looks at them when it is loaded
+    assert done.returncode == 2, done.stderr
+    assert "--compile" in done.stderr and "Traceback" not in done.stderr

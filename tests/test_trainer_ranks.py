@@ -1,7 +1,6 @@
 """Training in many processes: the same steps whatever their number, one that writes, and going on when one dies."""
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from helpers import PATIENCE_S, generate, trainer, until
+from helpers import PATIENCE_S, generate, journal, overwrite, trainer, until
 from PIL import Image
 from torch.distributed import TCPStore
 
@@ -42,7 +41,6 @@ from trainer.training.stopping import StopRequest
 STEPS = 60
 # A small rate: AdamW makes steps of full size out of gradients that are rounding errors alone.
 SMALL = ("--model", "ultra_lite", "--patch-size", 24, "--workers", 0, "--device", "cpu", "--amp", "off", "--lr", 2e-5)
-TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +63,7 @@ class Run(NamedTuple):
     said: str
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
-        lines = map(json.loads, (self.folder / "journal.jsonl").read_text().splitlines())
-        return [{k: v for k, v in line.items() if k not in TIMES} for line in lines if line["event"] in kinds]
+        return journal(self.folder, *kinds)
 
     def weights(self) -> dict[str, torch.Tensor]:
         params: dict[str, torch.Tensor] = torch.load(self.folder / "model.pth", weights_only=True)["params"]
@@ -141,8 +138,8 @@ def living(session: int) -> list[psutil.Process]:
 
 def steps_of(out: Path) -> int:
     """The number of training entries in the journal of the run `r`."""
-    journal = out / "r" / "journal.jsonl"
-    return journal.read_text().count('"train"') if journal.exists() else 0
+    path = out / "r" / "journal.jsonl"
+    return path.read_text().count('"train"') if path.exists() else 0
 
 
 @contextlib.contextmanager
@@ -185,12 +182,14 @@ def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         return Run(out / "r", said_by(process))
 
 
+@pytest.mark.slow
 def test_two_ranks_train_as_one_does(one: Run, two: Run) -> None:
     assert_alike(one, two)
     pictures = [[Image.open(path).size for path in sorted((run.folder / "previews").iterdir())] for run in (one, two)]
     assert pictures[0] == pictures[1] and len(pictures[0]) == 3
 
 
+@pytest.mark.slow
 def test_four_ranks_train_as_one_does(one: Run, data: Path, tmp_path: Path) -> None:
     with ranks_of(4, tmp_path, *words(data, tmp_path, 4)) as ranks:
         codes, said = ended(ranks)
@@ -198,6 +197,7 @@ def test_four_ranks_train_as_one_does(one: Run, data: Path, tmp_path: Path) -> N
     assert_alike(one, Run(tmp_path / "r", said))
 
 
+@pytest.mark.slow
 def test_one_of_the_ranks_speaks_and_writes(two: Run) -> None:
     for part in ("Ranks    2 processes, 8 patches of each step to each", "of 16 patches", "Step 25: ", "60 steps in "):
         assert two.said.count(part) == 1, two.said
@@ -210,6 +210,7 @@ def test_one_of_the_ranks_speaks_and_writes(two: Run) -> None:
     assert len(list((two.folder / "tensorboard").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_started_again_and_changes_nothing(data: Path, two: Run, tmp_path: Path) -> None:
     with torchrun(2, *words(data, tmp_path, 8, "--save-every", 3), restarts=1) as process:
         until(lambda: process.poll() is not None or (tmp_path / "r" / "state.pt").exists())
@@ -227,6 +228,7 @@ def assert_equal(one: Run, other: Run) -> None:
     assert all(torch.equal(weight, weights[name]) for name, weight in one.weights().items())
 
 
+@pytest.mark.slow
 def test_a_stop_of_one_rank_stops_all_and_one_process_goes_on(data: Path, one: Run, tmp_path: Path) -> None:
     with ranks_of(2, tmp_path, *words(data, tmp_path, 8)) as ranks:
         until(lambda: steps_of(tmp_path) > 1 or not ranks[1].is_alive)
@@ -243,6 +245,7 @@ def test_a_stop_of_one_rank_stops_all_and_one_process_goes_on(data: Path, one: R
     assert_alike(one, Run(tmp_path / "r", done.err))
 
 
+@pytest.mark.slow
 def test_ranks_share_what_comes_from_a_store_and_one_writes_there(
     s3: Bucket, data: Path, two: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,13 +278,12 @@ def test_a_store_that_gives_nothing_is_named_once(s3: Bucket, data: Path, tmp_pa
     assert said.count(f"Error: --shards {s3.address}/none: there is no manifest.json in it") == 1, said
 
 
+@pytest.mark.slow
 def test_what_one_rank_finds_damaged_ends_all_with_one_message(data: Path, tmp_path: Path) -> None:
     tar = next(data.glob("train-*.tar"))
     mine = Path(shutil.copytree(data, tmp_path / "mine"))
     member = load_index(tar.with_suffix(".idx"))[0][0]
-    with open(mine / tar.name, "rb+") as file:
-        file.seek(member.offset)
-        file.write(bytes(20))
+    overwrite(mine / tar.name, member.offset, bytes(20))
     with ranks_of(2, tmp_path, *words(mine, tmp_path, 8)) as ranks:
         codes, said = ended(ranks)
     assert codes == {1}, said

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from helpers import PATIENCE_S, SMALL, generate, trainer
+from helpers import PATIENCE_S, SMALL, generate, overwrite, trainer, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trainer_stream import CPU, SEED, loaded, reader_of, workers
@@ -185,6 +185,7 @@ LEFT_WITH_AN_ERROR = """
 
 
 @pytest.mark.parametrize("end", ["error", "kill"])
+@pytest.mark.slow
 def test_nothing_is_left_behind_by_any_end(shards: Path, tmp_path: Path, end: str) -> None:
     """An error in the loop that keeps the loader alive in its traceback to the very end; and no chance to tidy up."""
     script = tmp_path / "trains.py"
@@ -203,10 +204,7 @@ def test_nothing_is_left_behind_by_any_end(shards: Path, tmp_path: Path, end: st
     assert ("what the user's own code may do" in errors) == (end == "error")
     _, alive = psutil.wait_procs([*left, *(server for server in servers if server)], timeout=PATIENCE_S)
     assert not alive
-    deadline = monotonic() + PATIENCE_S  # the resource tracker is the last to go, with the names of semaphores
-    while not set(os.listdir("/dev/shm")) <= before:
-        assert monotonic() < deadline
-        sleep(0.01)
+    until(lambda: set(os.listdir("/dev/shm")) <= before)  # at last the resource tracker removes the semaphores
 
 
 def test_a_worker_ends_when_the_training_process_says_so_and_when_nobody_else_does(shards: Path) -> None:
@@ -345,9 +343,7 @@ def damage(folder: Path, number: int) -> None:
     record = open_shards(folder).train.records[0]
     tar = folder / f"{record.name}.tar"
     member = next(m for m in load_index(tar.with_suffix(".idx"))[number] if m.extension == "hr.npy")
-    with open(tar, "r+b") as file:
-        file.seek(member.offset)
-        file.write(b"damaged")
+    overwrite(tar, member.offset, b"damaged")
 
 
 def test_damaged_samples_are_replaced_and_named_on_the_device_as_elsewhere(photos: Path, tmp_path: Path) -> None:

@@ -1,17 +1,15 @@
 """`python -m trainer --shards ...`: what it says, what it makes, and that it goes on exactly where it was."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
-from helpers import PATIENCE_S, SMALL, Ended, generate, run_trainer, trainer, until
+from helpers import PATIENCE_S, SMALL, Ended, generate, journal, run_trainer, trainer, until, weights
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -19,7 +17,6 @@ from tests.drill.warm import Warm
 from trainer.models.weights import load_network
 from trainer.runs.checkpoint import TrainingProgress, save_state
 
-TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
 STEPS = 40
 
 
@@ -27,16 +24,6 @@ def train(shards: Path, out: Path, *args: object) -> Ended:
     done = trainer("--shards", shards / "scale_2x", "--out", out, *SMALL, *args)
     assert done.code == 0, done.err + done.out
     return done
-
-
-def journal(run: Path) -> list[dict[str, Any]]:
-    """The lines of the journal without what differs from run to run."""
-    lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
-
-
-def weights(run: Path) -> dict[str, bytes]:
-    return {name: (run / name).read_bytes() for name in ("model.pth", "best.pth")}
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +138,7 @@ def test_the_configuration_can_be_given_back(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_exactly(
     shards: Path, whole: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -169,6 +157,7 @@ def test_a_stopped_run_goes_on_exactly(
     same_as(tmp_path / "ultra_lite-2x", whole[0])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_state(
     shards: Path, whole: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
