@@ -187,11 +187,15 @@ def start_within(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args
 _TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
 
 
-def journal(run: Path, *events: str) -> list[dict[str, Any]]:
-    """The entries of a run's journal, all or those of the given events, without figures of time."""
+def journal(run: Path) -> list[dict[str, Any]]:
+    """The entries of a run's journal without figures of time."""
     entries = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
-    wanted = [entry for entry in entries if not events or entry["event"] in events]
-    return [{name: value for name, value in entry.items() if name not in _TIMES} for entry in wanted]
+    return [{name: value for name, value in entry.items() if name not in _TIMES} for entry in entries]
+
+
+def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
+    """Those of the `journal` that have one of these kinds."""
+    return [entry for entry in journal(run) if entry["event"] in kinds]
 
 
 def weights(run: Path) -> dict[str, bytes]:

@@ -24,6 +24,7 @@ from helpers import (
     PATIENCE_S,
     SMALL,
     close_terminal_under,
+    events,
     generate,
     journal,
     make_photo,
@@ -132,7 +133,7 @@ def test_a_damaged_sample_is_named_counted_and_skipped(many: Path, tmp_path: Pat
     done = trainer("--shards", mine, "--out", tmp_path, *TINY, "--steps", 6, "--run", "r")
     assert done.code == 0, done.err
     assert done.err.count(f"Damaged, another sample takes its place: {name}: expected 16x16x3 px, found other") == 1
-    (noted,) = journal(tmp_path / "r", "damaged")
+    (noted,) = events(tmp_path / "r", "damaged")
     assert noted["step"] == 3 and name in noted["reason"]
 
 
@@ -153,7 +154,7 @@ def test_too_many_damaged_samples_end_the_run(many: Path, tmp_path: Path) -> Non
     assert all(f"takes its place: {name}" in done.err for name in names)
     assert "Error: 2 of 1,0" in done.err and "samples are damaged, more than 0.1%: " in done.err
     assert f"`shardgen verify {mine} --fix`, then generate, makes them again" in done.err
-    assert len(journal(tmp_path / "r", "damaged")) == 2 and len(journal(tmp_path / "r", "error")) == 1
+    assert len(events(tmp_path / "r", "damaged")) == 2 and len(events(tmp_path / "r", "error")) == 1
     assert saved_step(tmp_path / "r") == 4
 
 
@@ -172,7 +173,7 @@ def test_a_repaired_folder_is_gone_on_with(photos: Path, tmp_path: Path) -> None
     generate(photos, tmp_path / "shards", "-s", 2)
     done = trainer("--out", tmp_path, "--run", "r", "--resume")
     assert done.code == 0 and "going on at step 6" in done.err
-    assert journal(tmp_path / "r", "train", "val") == journal(tmp_path / "sound")
+    assert events(tmp_path / "r", "train", "val") == journal(tmp_path / "sound")
     assert weights(tmp_path / "r") == weights(tmp_path / "sound")
 
 
@@ -230,7 +231,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_the_state_before_stays(
         done = trainer(*words, "--run", "r")
     assert done.code == 1 and "the loss of step 6 is not finite (nan)" in done.err
     assert "--lr" in done.err, "what can be done about it"
-    assert [line["message"] for line in journal(tmp_path / "r", "error")] == [done.err.split("Error: ")[1].strip()]
+    assert [line["message"] for line in events(tmp_path / "r", "error")] == [done.err.split("Error: ")[1].strip()]
     assert saved_step(tmp_path / "r") == 4
     assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
     assert weights(tmp_path / "r") == weights(tmp_path / "sound")
@@ -424,7 +425,7 @@ def test_a_validation_that_could_not_be_written_down_is_done_again(shards: Path,
         "step-000002.png",
         "step-000004.png",
     ]
-    assert [line["step"] for line in journal(tmp_path / "r", "val")] == [2, 4]
+    assert [line["step"] for line in events(tmp_path / "r", "val")] == [2, 4]
     assert weights(tmp_path / "r") == weights(tmp_path / "sound")
 
 
@@ -639,12 +640,12 @@ def test_a_signal_to_the_whole_group_saves_and_stops(
     on_step(monkeypatch, stopped + 3, terminate)
     assert trainer("--out", tmp_path, "--run", "r", "--resume", "--workers", 0).code == 143
     assert saved_step(run) == stopped + 3
-    steps = [line["step"] for line in journal(run, "train")]
+    steps = [line["step"] for line in events(run, "train")]
     assert steps == sorted(set(steps)) and steps[-1] > stopped
     board = EventAccumulator(str(run / "tensorboard"))
     board.Reload()
     assert [event.step for event in board.Scalars("train/loss")] == steps
-    assert [event.step for event in board.Scalars("val/psnr_y")] == [line["step"] for line in journal(run, "val")]
+    assert [event.step for event in board.Scalars("val/psnr_y")] == [line["step"] for line in events(run, "val")]
 
 
 @pytest.mark.slow
@@ -701,7 +702,7 @@ def test_a_killed_worker_ends_the_run_and_leaves_no_process(shards: Path, tmp_pa
     assert code == 1
     assert "Error: a data worker died" in said and "take fewer --workers or a smaller --prefetch" in said
     assert "Traceback" not in said
-    assert len(journal(tmp_path / "r", "error")) == 1
+    assert len(events(tmp_path / "r", "error")) == 1
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from helpers import PATIENCE_S, generate, journal, overwrite, trainer, until
+from helpers import PATIENCE_S, events, generate, overwrite, trainer, until
 from PIL import Image
 from torch.distributed import TCPStore
 
@@ -63,7 +63,7 @@ class Run(NamedTuple):
     said: str
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
-        return journal(self.folder, *kinds)
+        return events(self.folder, *kinds)
 
     def weights(self) -> dict[str, torch.Tensor]:
         params: dict[str, torch.Tensor] = torch.load(self.folder / "model.pth", weights_only=True)["params"]
