@@ -499,7 +499,7 @@ def run_script(tmp_path: Path, text: str, *args: object) -> "subprocess.Complete
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(text))
     return subprocess.run(
-        [sys.executable, str(script), *map(str, args)], capture_output=True, text=True, timeout=PATIENCE_S
+        [sys.executable, str(script), *map(str, args)], capture_output=True, text=True, timeout=2 * PATIENCE_S
     )
 
 

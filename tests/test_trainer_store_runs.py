@@ -6,11 +6,12 @@ import math
 import shutil
 import tempfile
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, Ended, start_within, trainer, until
+from helpers import SMALL, Ended, start_within, trainer
 
 from srshards.errors import RunError
 from srshards.storage import remote
@@ -77,9 +78,11 @@ def test_a_killed_run_goes_on_from_what_is_in_the_store(
     # What follows the first save is slow: there is time to kill it before the end.
     s3.proxy.break_next("stall", method="PUT", key="*/state.pt", skip=1, times=math.inf)
     process = Warm("trainer", *words)
-    until(lambda: s3.proxy.count("PUT", "*/state.pt") > 1 or not process.is_alive)
-    assert process.is_alive, process.wait()
+    while s3.proxy.count("PUT", "*/state.pt") < 2:
+        assert process.is_alive, process.wait()
+        sleep(0.02)
     process.kill()
+    del process  # and its output, which is in the scratch folder too
     s3.proxy.heal()
     assert left_in(scratch)
     resumed = trainer("--out", f"{s3.address}/runs", "--run", "r", "--resume")
