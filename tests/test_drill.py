@@ -15,6 +15,7 @@ from tests.drill.session import Session
 from tests.drill.table import page, summary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LINES)
 @pytest.mark.timeout(1000)
 def test_a_few_of_each_fault(name: str) -> None:

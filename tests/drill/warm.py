@@ -87,8 +87,8 @@ def _be(
     os.environ.update(environment)
     os.chdir(folder)
     tempfile.tempdir = None  # TMPDIR may be another
-    for number in (signal.SIGTERM, signal.SIGHUP):  # the fork server may have inherited that they are ignored
-        signal.signal(number, signal.SIG_DFL)
+    for each in (signal.SIGTERM, signal.SIGHUP):  # the fork server may have inherited that they are ignored
+        signal.signal(each, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, path in enumerate(paths, 1):
         fd = os.open(path, os.O_WRONLY | os.O_APPEND)
