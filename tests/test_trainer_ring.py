@@ -190,13 +190,15 @@ def test_nothing_is_left_behind_by_any_end(shards: Path, tmp_path: Path, end: st
     """An error in the loop that keeps the loader alive in its traceback to the very end; and no chance to tidy up."""
     script = tmp_path / "trains.py"
     script.write_text(textwrap.dedent(LEFT_WITH_AN_ERROR))
-    before = set(os.listdir("/dev/shm"))
     command = [sys.executable, str(script), str(shards / "scale_2x"), str(Path(__file__).parent)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     training = subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
     left = [psutil.Process(int(pid)) for pid in training.stdout.readline().split()]
     assert len(left) == 2
     servers = [worker.parent() for worker in left]
+    maps = Path(f"/proc/{left[0].pid}/maps").read_text().split()
+    semaphores = [Path(path) for path in maps if path.startswith("/dev/shm/")]
+    assert semaphores
     if end == "kill":
         training.kill()
     _, errors = training.communicate(timeout=PATIENCE_S)
@@ -204,7 +206,7 @@ def test_nothing_is_left_behind_by_any_end(shards: Path, tmp_path: Path, end: st
     assert ("what the user's own code may do" in errors) == (end == "error")
     _, alive = psutil.wait_procs([*left, *(server for server in servers if server)], timeout=PATIENCE_S)
     assert not alive
-    until(lambda: set(os.listdir("/dev/shm")) <= before)  # at last the resource tracker removes the semaphores
+    until(lambda: not any(path.exists() for path in semaphores))  # the resource tracker removes them last of all
 
 
 def test_a_worker_ends_when_the_training_process_says_so_and_when_nobody_else_does(shards: Path) -> None:
