@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import json
 import os
 import pkgutil
 import signal
@@ -93,6 +94,13 @@ def contract_files(output: Path) -> dict[str, str]:
         if path.suffix in (".tar", ".idx") or path.name == "manifest.json":
             found[str(path.relative_to(output))] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
+
+
+def overwrite(path: Path, offset: int, data: bytes) -> None:
+    """Damage a file: put `data` in place of as many of its bytes, from `offset` on."""
+    with open(path, "rb+") as file:
+        file.seek(offset)
+        file.write(data)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -208,6 +216,25 @@ def start_within(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args
 
     monkeypatch.setattr(target, start_another)
     return ended
+
+
+_TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
+
+
+def journal(run: Path) -> list[dict[str, Any]]:
+    """The entries of a run's journal without figures of time."""
+    entries = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in entry.items() if name not in _TIMES} for entry in entries]
+
+
+def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
+    """Those of the `journal` that have one of these kinds."""
+    return [entry for entry in journal(run) if entry["event"] in kinds]
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    """The content of a run's weight files."""
+    return {name: (run / name).read_bytes() for name in ("model.pth", "best.pth")}
 
 
 def trainer_command(*args: object) -> list[str]:

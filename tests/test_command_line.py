@@ -469,6 +469,7 @@ INSPECTED: list[list[object]] = [["s"], ["s", "--shard", "train-000000"], ["s", 
 
 
 @pytest.mark.parametrize("columns", [30, 40, 300])
+@pytest.mark.slow
 def test_tables_fit_the_terminal(columns: int, place: Path) -> None:
     shown = [in_terminal(["shardgen", "inspect", *words], place, columns, NO_COLOR="1") for words in INSPECTED]
     lines = [line for text in shown for line in drawn(text)]
@@ -482,6 +483,7 @@ def test_tables_fit_the_terminal(columns: int, place: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [30, 40, 300])
+@pytest.mark.slow
 def test_generating_fits_the_terminal(columns: int, place: Path) -> None:
     words = ["-i", "photos", "-o", f"o{columns}", "-s", 2, 4, "--size", 64, "--workers", 0, "--auto"]
     sent = in_terminal(["shardgen", "generate", *words], place, columns, NO_COLOR="1")
@@ -495,6 +497,7 @@ def test_generating_fits_the_terminal(columns: int, place: Path) -> None:
         assert max(map(len, verified)) <= columns and "48 samples" in " ".join(verified)
 
 
+@pytest.mark.slow
 def test_training_and_evaluating_fit_the_terminal(place: Path) -> None:
     small = ["--model", "ultra_lite", "--patch-size", 24, "--batch-size", 4, "--workers", 0, "--device", "cpu"]
     words = [

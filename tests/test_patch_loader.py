@@ -255,6 +255,7 @@ OF_A_GROUP = """
 """
 
 
+@pytest.mark.slow
 def test_processes_of_a_group_share_the_steps(data: Shards, expected: list[Bytes], tmp_path: Path) -> None:
     script = tmp_path / "rank.py"
     script.write_text(textwrap.dedent(OF_A_GROUP))
@@ -496,10 +497,11 @@ def run_script(tmp_path: Path, text: str, *args: object) -> "subprocess.Complete
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(text))
     return subprocess.run(
-        [sys.executable, str(script), *map(str, args)], capture_output=True, text=True, timeout=PATIENCE_S
+        [sys.executable, str(script), *map(str, args)], capture_output=True, text=True, timeout=2 * PATIENCE_S
     )
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_is_told_to_have_one(data: Shards, tmp_path: Path) -> None:
     done = run_script(tmp_path, WITHOUT_A_GUARD, data.path)
     assert done.returncode == 1 and done.stdout == ""
@@ -507,6 +509,7 @@ def test_a_script_without_a_guard_is_told_to_have_one(data: Shards, tmp_path: Pa
     assert "WorkerDiedError: a data worker died" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_program_from_stdin_is_told_to_be_a_file(data: Shards) -> None:
     program = textwrap.dedent(WITHOUT_A_GUARD).replace("sys.argv[1]", repr(str(data.path)))
     done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, timeout=PATIENCE_S)
@@ -515,51 +518,38 @@ def test_a_program_from_stdin_is_told_to_be_a_file(data: Shards) -> None:
     assert "died" not in done.stderr
 
 
-IN_A_THREAD = """
-    import signal, sys, threading
+IN_THREADS = """
+    import os, signal, sys, threading
     import srshards
-    def loop():
-        with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=2) as loader:
-            found.append(sum(1 for _ in loader))
-    if __name__ == "__main__":
-        found, numbers = [], (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        former = [signal.getsignal(number) for number in numbers]
-        thread = threading.Thread(target=loop)
-        thread.start()
-        thread.join()
-        assert found == [4] and [signal.getsignal(number) for number in numbers] == former
-        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
-"""
-
-
-def test_it_can_be_used_in_a_thread_and_says_and_changes_nothing(data: Shards, tmp_path: Path) -> None:
-    done = run_script(tmp_path, IN_A_THREAD, data.path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-IN_MANY_THREADS = """
-    import os, sys, threading
-    import srshards
-    def loop():
-        for _ in range(3):
-            with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
+    def loop(workers, times):
+        for _ in range(times):
+            with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=workers) as loader:
                 all_ready.wait()
                 found.append(sum(1 for _ in loader))
-    if __name__ == "__main__":
-        found, former, all_ready = [], dict(os.environ), threading.Barrier(4, timeout=60)
-        threads = [threading.Thread(target=loop) for _ in range(4)]
+    def in_threads(count, *args):
+        global found, all_ready
+        found, all_ready = [], threading.Barrier(count, timeout=60)
+        threads = [threading.Thread(target=loop, args=args) for _ in range(count)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert found == [4] * 12, found
+        return found
+    if __name__ == "__main__":
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        handlers, environment = [signal.getsignal(number) for number in numbers], dict(os.environ)
+        assert in_threads(1, 2, 1) == [4]
+        assert [signal.getsignal(number) for number in numbers] == handlers
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        assert in_threads(4, 1, 3) == [4] * 12, found
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        assert all(os.environ.get(name) == former.get(name) for name in names)
+        assert all(os.environ.get(name) == environment.get(name) for name in names)
 """
 
 
-def test_loaders_can_be_begun_in_several_threads_at_once(data: Shards, tmp_path: Path) -> None:
-    done = run_script(tmp_path, IN_MANY_THREADS, data.path)
+@pytest.mark.slow
+def test_it_can_be_used_in_one_or_several_threads_and_says_and_changes_nothing(data: Shards, tmp_path: Path) -> None:
+    done = run_script(tmp_path, IN_THREADS, data.path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -573,17 +563,18 @@ IN_A_CHILD = """
         with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
             batches = iter(loader)
             next(batches)
-            child = multiprocessing.get_context(sys.argv[2]).Process(target=use)
-            child.start()
-            child.join()
+            for method in ("fork", "spawn", "forkserver"):
+                child = multiprocessing.get_context(method).Process(target=use)
+                child.start()
+                child.join()
             print(1 + sum(1 for _ in batches))
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_a_child_process_has_a_loader_of_its_own_beside_its_parents(data: Shards, tmp_path: Path, method: str) -> None:
-    done = run_script(tmp_path, IN_A_CHILD, data.path, method)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "4\n4\n", "")
+@pytest.mark.slow
+def test_a_child_process_has_a_loader_of_its_own_beside_its_parents(data: Shards, tmp_path: Path) -> None:
+    done = run_script(tmp_path, IN_A_CHILD, data.path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "4\n4\n4\n4\n", "")
 
 
 BESIDE_A_FORK_SERVER = """
@@ -610,6 +601,7 @@ BESIDE_A_FORK_SERVER = """
 """
 
 
+@pytest.mark.slow
 def test_processes_of_the_users_own_fork_server_inherit_nothing(
     data: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

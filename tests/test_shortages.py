@@ -302,6 +302,7 @@ def test_relative_paths_from_a_deleted_folder_are_explained(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_training_works_from_a_deleted_folder(shards: Path, tmp_path: Path) -> None:
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, "--run", "r", *SMALL, "--steps", 1, "--workers", 1)
     done = in_a_deleted_folder(tmp_path, "trainer", *words)

@@ -150,6 +150,7 @@ def test_a_pipe_that_does_not_block_is_waited_for() -> None:
 # ---- the trainer
 
 
+@pytest.mark.slow
 def test_weights_are_made_whatever_the_streams_are(made: Path, tmp_path: Path) -> None:
     """A page of them as well; but figures that cannot be printed are a failure."""
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers import PATIENCE_S, all_files, generate, run_trainer, trainer, trainer_command, until
+from helpers import PATIENCE_S, all_files, generate, overwrite, trainer, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +43,7 @@ from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
 from srshards.storage.store import parse_address
 from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
+from tests.drill.warm import Warm, run_warm
 from trainer.distributed.rank import RankInfo
 from trainer.evaluation.evaluate import shard_pairs
 from trainer.training.checks import checked_plan
@@ -77,12 +78,12 @@ def end_fork_server() -> None:
 
 
 @pytest.fixture(scope="module")
-def _store(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def _store(photos: Path, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     local = tmp_path_factory.mktemp("local")
     generate(photos, local / "npy", "-s", 2, "--shard-bytes", "300KB")
     for codec in ("npy", "webp"):
         generate(photos, local / f"one-{codec}", "-s", 2, "--shard-bytes", "300MB", "--codec", codec)
-    with S3Server() as server, fresh_bucket(server) as bucket, pytest.MonkeyPatch.context() as patch:
+    with fresh_bucket(s3_server) as bucket, pytest.MonkeyPatch.context() as patch:
         for name, value in environment(bucket.proxy.endpoint, SILENCE_S).items():
             patch.setenv(name, value)
         forget_stores()
@@ -145,10 +146,10 @@ def test_training_from_a_store_is_the_same_and_fetches_each_shard_once(
     """With two workers and the fetcher, all of which want all shards; and nothing at all the second time."""
     cache = tmp_path / "cache"
     args = ("--shards", store.address("npy"), "--cache", cache, "--workers", 2)
-    done = run_trainer(*TRAINING, *args, "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run_warm("trainer", *TRAINING, *args, "--out", tmp_path)
+    assert done.code == 0, done.err
     assert same(weights(tmp_path), from_folder)
-    assert f"Cache    {cache}: 0 of 5 shards cached" in done.stderr
+    assert f"Cache    {cache}: 0 of 5 shards cached" in done.err
     keys = [f"{store.bucket.name}/npy/{record.name}.tar" for record in records_of(store)]
     assert [store.requests(key) for key in keys] == [1] * 5
     assert store.requests("*.idx") == 0
@@ -295,35 +296,31 @@ def test_a_manifest_cannot_name_files_outside_of_the_cache(store: Store, tmp_pat
 def test_two_runs_share_a_cache(store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path) -> None:
     args = ("--shards", store.address("npy"), "--cache", tmp_path / "cache", "--workers", 1)
     outs = [tmp_path / "one", tmp_path / "two"]
-    runs = [
-        subprocess.Popen(trainer_command(*TRAINING, *args, "--out", out), stderr=subprocess.PIPE, text=True)
-        for out in outs
-    ]
+    runs = [Warm("trainer", *TRAINING, *args, "--out", out) for out in outs]
     for run in runs:
-        _, said = run.communicate(timeout=PATIENCE_S)
-        assert run.returncode == 0, said
+        done = run.wait(PATIENCE_S)
+        assert done.code == 0, done.err
     assert all(same(weights(out), from_folder) for out in outs)
     assert store.requests() == 5
 
 
 def test_another_run_goes_on_when_the_one_that_downloads_is_killed(
-    store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path
+    store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The killed one has half a shard, and would have waited for the rest for ever."""
     store.bucket.proxy.break_next("stall_body", "GET", "*/train-000001.tar")
     cache = tmp_path / "cache"
     args = (*TRAINING, "--workers", 0, "--shards", store.address("npy"), "--cache", cache)
-    killed = subprocess.Popen(
-        trainer_command(*args, "--out", tmp_path / "killed"), env={**os.environ, "SR_STORE_TIMEOUT": "1000"}
-    )
+    with monkeypatch.context() as patch:
+        patch.setenv("SR_STORE_TIMEOUT", "1000")
+        killed = Warm("trainer", *args, "--out", tmp_path / "killed")
     until(lambda: store.bucket.proxy.faults["stall_body"])
-    other = subprocess.Popen(trainer_command(*args, "--out", tmp_path / "other"), stderr=subprocess.PIPE, text=True)
+    other = Warm("trainer", *args, "--out", tmp_path / "other")
     until((tmp_path / "other" / "it" / "config.yaml").exists)  # from now on it waits for that shard
     assert half_written(cache)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    _, said = other.communicate(timeout=PATIENCE_S)
-    assert other.returncode == 0, said
+    killed.kill()
+    done = other.wait(PATIENCE_S)
+    assert done.code == 0, done.err
     assert same(weights(tmp_path / "other"), from_folder)
     assert store.requests("*/train-000001.tar") == 2 and store.requests() == 6
     assert not half_written(cache)
@@ -489,7 +486,7 @@ def test_a_cache_of_another_user_is_refused(tmp_path: Path) -> None:
         "except UsageError as error: print(error)\n"
     )
     tmp_path.chmod(0o555)
-    done = subprocess.run([*trainer_command()[:1], "-c", script, str(tmp_path / "c")], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "c")], capture_output=True, text=True)
     assert "cannot write there (Permission denied)" in done.stdout, done.stderr
 
 
@@ -550,9 +547,7 @@ def test_what_is_damaged_in_the_cache_is_not_decoded(store: Store, tmp_path: Pat
     compressed, decoded = (shards_of(store, tmp_path, "one-webp", decode=decode) for decode in (False, True))
     record = records_of(store, "one-webp")[0]
     compressed.fetch(record)
-    with open(compressed.tar(record), "rb+") as file:
-        file.seek(2000)
-        file.write(bytes(100))
+    overwrite(compressed.tar(record), 2000, bytes(100))
     decoded.fetch(record)
     expected = (store.local / "one-npy" / "scale_2x" / f"{record.name}.tar").read_bytes()
     assert decoded.tar(record).read_bytes() == expected
@@ -610,9 +605,7 @@ def test_verify_finds_bytes_that_changed_in_the_cache(store: Store, tmp_path: Pa
     args = ("--shards", store.address(name), "--cache", cache, *(["--cache-decoded"] if "webp" in name else []))
     before, _ = trained(tmp_path / "before", *args)
     tar = max(cache.glob("*.tar"), key=lambda path: path.stat().st_size)
-    with open(tar, "rb+") as file:
-        file.seek(2000)
-        file.write(bytes(range(200)) * 300)
+    overwrite(tar, 2000, bytes(range(200)) * 300)
     store.bucket.proxy.heal()
     after, _ = trained(tmp_path / "after", *args, "--verify")
     assert same(after, before)

@@ -21,6 +21,7 @@ from helpers import (
     all_files,
     generate,
     make_photo,
+    overwrite,
     run_trainer,
     start_within,
     trainer,
@@ -194,9 +195,7 @@ def test_the_folder_above_the_scales_lists_them(shards: Path) -> None:
 def test_altered_bytes_are_found_by_their_hash(mine: Path, tmp_path: Path) -> None:
     path = mine / "train-000002.tar"
     member = load_index(path.with_suffix(".idx"))[0][0]
-    with open(path, "rb+") as tar:
-        tar.seek(member.offset + member.size // 2)  # among pixels, which have no checksum of their own
-        tar.write(b"other")
+    overwrite(path, member.offset + member.size // 2, b"other")  # among pixels, which have no checksum of their own
     assert train(mine, tmp_path).code == 0
     said = refused("--shards", mine, "--out", tmp_path, *ONE_STEP, "--verify")
     assert f"{path}: SHA-256 differs from manifest.json" in said and "--fix" in said
@@ -834,9 +833,7 @@ def test_shards_without_validation_samples_have_nothing_to_judge_on(photos: Path
 @pytest.mark.parametrize("extension", ["json", "hr.npy"])
 def test_a_damaged_validation_sample_is_named(extension: str, mine: Path, runs: Path, tmp_path: Path) -> None:
     member = next(m for m in load_index(mine / "val-000000.idx")[0] if m.extension == extension)
-    with open(mine / "val-000000.tar", "rb+") as tar:
-        tar.seek(member.offset)
-        tar.write(bytes(40))
+    overwrite(mine / "val-000000.tar", member.offset, bytes(40))
     words = ("evaluate", "--weights", runs / "lr" / "best.pth", "--shards", mine)
     for done in (trainer(*words), train(mine, tmp_path / "runs")):
         assert done.code == 1
@@ -962,6 +959,7 @@ WITHOUT_RIGHTS = """
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
+@pytest.mark.slow
 def test_a_place_without_permission_is_named(command: str, shards: Path, runs: Path, hr: Path, tmp_path: Path) -> None:
     place = tmp_path / "locked"
     place.mkdir(mode=0o555 if command == "train" else 0)

@@ -63,6 +63,7 @@ def test_the_file_takes_any_size(spec: NetworkSpec, tmp_path: Path) -> None:
             assert float((network(images) - torch.from_numpy(found)).abs().max()) < 1e-5, (batch, height, width)
 
 
+@pytest.mark.slow
 def test_the_exporter_is_quiet(tmp_path: Path) -> None:
     """In a process of its own, because pytest hides some of what loggers write."""
     code = (

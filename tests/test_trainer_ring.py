@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from helpers import PATIENCE_S, SMALL, generate, trainer
+from helpers import PATIENCE_S, SMALL, generate, overwrite, trainer, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trainer_stream import CPU, SEED, loaded, reader_of, workers
@@ -185,17 +185,20 @@ LEFT_WITH_AN_ERROR = """
 
 
 @pytest.mark.parametrize("end", ["error", "kill"])
+@pytest.mark.slow
 def test_nothing_is_left_behind_by_any_end(shards: Path, tmp_path: Path, end: str) -> None:
     """An error in the loop that keeps the loader alive in its traceback to the very end; and no chance to tidy up."""
     script = tmp_path / "trains.py"
     script.write_text(textwrap.dedent(LEFT_WITH_AN_ERROR))
-    before = set(os.listdir("/dev/shm"))
     command = [sys.executable, str(script), str(shards / "scale_2x"), str(Path(__file__).parent)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     training = subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
     left = [psutil.Process(int(pid)) for pid in training.stdout.readline().split()]
     assert len(left) == 2
     servers = [worker.parent() for worker in left]
+    maps = Path(f"/proc/{left[0].pid}/maps").read_text().split()
+    semaphores = [Path(path) for path in maps if path.startswith("/dev/shm/")]
+    assert semaphores
     if end == "kill":
         training.kill()
     _, errors = training.communicate(timeout=PATIENCE_S)
@@ -203,10 +206,7 @@ def test_nothing_is_left_behind_by_any_end(shards: Path, tmp_path: Path, end: st
     assert ("what the user's own code may do" in errors) == (end == "error")
     _, alive = psutil.wait_procs([*left, *(server for server in servers if server)], timeout=PATIENCE_S)
     assert not alive
-    deadline = monotonic() + PATIENCE_S  # the resource tracker is the last to go, with the names of semaphores
-    while not set(os.listdir("/dev/shm")) <= before:
-        assert monotonic() < deadline
-        sleep(0.01)
+    until(lambda: not any(path.exists() for path in semaphores))  # the resource tracker removes them last of all
 
 
 def test_a_worker_ends_when_the_training_process_says_so_and_when_nobody_else_does(shards: Path) -> None:
@@ -345,9 +345,7 @@ def damage(folder: Path, number: int) -> None:
     record = open_shards(folder).train.records[0]
     tar = folder / f"{record.name}.tar"
     member = next(m for m in load_index(tar.with_suffix(".idx"))[number] if m.extension == "hr.npy")
-    with open(tar, "r+b") as file:
-        file.seek(member.offset)
-        file.write(b"damaged")
+    overwrite(tar, member.offset, b"damaged")
 
 
 def test_damaged_samples_are_replaced_and_named_on_the_device_as_elsewhere(photos: Path, tmp_path: Path) -> None:

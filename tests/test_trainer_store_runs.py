@@ -4,22 +4,21 @@ import io
 import json
 import math
 import shutil
-import signal
-import subprocess
 import tempfile
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 from typing import Any
 
 import pytest
 import torch
-from helpers import PATIENCE_S, SMALL, Ended, start_within, trainer, trainer_command
+from helpers import SMALL, Ended, start_within, trainer
 
 from srshards.errors import RunError
 from srshards.storage import remote
 from srshards.storage.store import parse_address, read_bytes, write_bytes
 from tests.drill.fault_proxy import FaultKind
 from tests.drill.s3_server import Bucket
+from tests.drill.warm import Warm
 from trainer.training.display import Display
 from trainer.training.learner import Learner
 
@@ -78,15 +77,12 @@ def test_a_killed_run_goes_on_from_what_is_in_the_store(
     words = ("--shards", shards / "scale_2x", *SMALL, *STEPS, "--out", f"{s3.address}/runs", "--run", "r")
     # What follows the first save is slow: there is time to kill it before the end.
     s3.proxy.break_next("stall", method="PUT", key="*/state.pt", skip=1, times=math.inf)
-    process = subprocess.Popen(
-        trainer_command(*words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    begin_s = monotonic()
+    process = Warm("trainer", *words)
     while s3.proxy.count("PUT", "*/state.pt") < 2:
-        assert process.poll() is None and monotonic() - begin_s < PATIENCE_S
-        sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+        assert process.is_alive, process.wait()
+        sleep(0.02)
+    process.kill()
+    del process  # and its output, which is in the scratch folder too
     s3.proxy.heal()
     assert left_in(scratch)
     resumed = trainer("--out", f"{s3.address}/runs", "--run", "r", "--resume")
