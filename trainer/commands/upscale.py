@@ -11,6 +11,8 @@ from srshards.terminal.params import PATH
 from srshards.terminal.text import say
 from trainer.commands.types import Tile
 
+_REPLACED = ", replacing the file that was there"
+
 
 @click.command("upscale", cls=Command, short_help="Enlarge photos.")
 @click.argument("photos", type=PATH, nargs=-1, required=True)
@@ -60,7 +62,6 @@ def upscale_command(
     )
     for done in results:
         before, after = (f"{width}x{height}" for width, height in (done.size_before, done.size_after))
-        replaced = ", replacing the file that was there" if done.replaced else ""
-        say(f"{done.result}  {before} to {after} px in {done.seconds:.1f} s{replaced}")
+        say(f"{done.result}  {before} to {after} px in {done.seconds:.1f} s{_REPLACED if done.replaced else ''}")
         if done.compare:
-            say(f"{done.compare}  bicubic | network")
+            say(f"{done.compare}  bicubic | network{_REPLACED if done.compare_replaced else ''}")

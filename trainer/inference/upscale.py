@@ -41,6 +41,7 @@ class Upscaled:
     size_after: tuple[int, int]
     seconds: float
     replaced: bool  # there was a file of that name before
+    compare_replaced: bool
 
 
 def upscale_photos(
@@ -95,6 +96,7 @@ def _upscale_all(
             failures.append(str(error))
             continue
         replaced = os.path.exists(result)  # False for a name that no file can have
+        compare_replaced = compare and os.path.exists(compare_path(result))
         write_photo(result, after)
         if compare:
             _write_comparison(compare_path(result), path.name, before, after, factor)
@@ -106,6 +108,7 @@ def _upscale_all(
             size_after=(width * factor, height * factor),
             seconds=perf_counter() - start,
             replaced=replaced,
+            compare_replaced=compare_replaced,
         )
     if failures:
         raise UsageError("\n  ".join([f"{len(failures)} of {len(work)} photos could not be enlarged:", *failures]))
