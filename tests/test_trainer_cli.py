@@ -718,7 +718,7 @@ def test_weights_for_another_scale_are_refused_by_every_command(
         ("none.pth", "there are no weights at"),
         ("lr", "is a folder: give a weights file in it (best.pth, model.pth"),
         ("lr/state.pt", "is a training state, with which a run goes on, not weights"),
-        ("lr/config.yaml", "the file is damaged or cut off, or it holds something else than tensors"),
+        ("lr/config.yaml", "is not a weights file: expected a file that PyTorch saved, found a file that"),
     ],
 )
 def test_what_is_no_weights_is_refused_by_every_command(

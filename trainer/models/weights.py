@@ -115,9 +115,15 @@ def _load(path: Path) -> Any:
     if not path.is_file():
         raise UsageError(f"there are no weights at {path}: give a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
     try:
-        path.open("rb").close()
+        with path.open("rb") as file:
+            start = file.read(9)
     except OSError as error:
         raise UsageError(f"cannot read weights from {path}: {error.strerror or error}") from error
+    # A header of JSON after its length; a zip archive; a pickle, as PyTorch wrote before 1.6.
+    if start[8:] != b"{" if path.suffix == ".safetensors" else not start.startswith((b"PK", b"\x80")):
+        kind = "a .safetensors file" if path.suffix == ".safetensors" else "a file that PyTorch saved"
+        found = f"a file that begins with {start!r}" if start else "an empty file"
+        raise UsageError(f"{path} is not a weights file: expected {kind}, found {found}")
     try:
         with _named(path):
             return load_tensors(path)
@@ -128,13 +134,8 @@ def _load(path: Path) -> Any:
             raise UsageError(f"cannot read weights from {path}: {shortage(error) or 'out of memory'}") from None
         raise UsageError(
             f"cannot read weights from {path}: the file is damaged or cut off, or it holds something else than "
-            f"tensors ({_reason(error)}). Get it again, or save its state_dict alone where it was made"
+            "tensors. Get it again, or save its state_dict alone where it was made"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 
 
 def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
