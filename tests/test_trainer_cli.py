@@ -434,6 +434,11 @@ def changed_state(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
     torch.save(state, run / "state.pt")
 
 
+def not_validated(run: Path) -> None:
+    """As if the run had been stopped between its last step and the validation."""
+    changed_state(run, lambda state: state["progress"].update(validated=False))
+
+
 def test_moments_go_on_whatever_their_layout_in_memory(runs: Path, tmp_path: Path) -> None:
     """The fused optimiser goes by addresses: another layout would be other moments, or none that are there."""
 
@@ -479,6 +484,16 @@ def test_weights_that_are_behind_the_state_of_a_finished_run_are_written(runs: P
     os.utime(copied / "model.pth", ns=(0, (copied / "state.pt").stat().st_mtime_ns - 1))
     assert trainer("--out", copied.parent, "--run", "lr", "--resume").code == 0
     assert (copied / "model.pth").read_bytes() == right
+
+
+def test_resuming_a_finished_run_says_so_and_changes_nothing(copied: Path) -> None:
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in copied.rglob("*") if path.is_file()}
+    done = trainer("--out", copied.parent, "--run", "lr", "--resume")
+    assert done.code == 0, done.err
+    assert f"{copied} is finished already, at step 2: nothing was trained. To train on, begin a new run" in done.out
+    assert f"--init {copied / 'model.pth'}" in done.out
+    assert "patches/s" not in done.out and "going on" not in done.err
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in copied.rglob("*") if p.is_file()} == before
 
 
 def test_a_state_beyond_the_end_of_its_run_is_refused(runs: Path, tmp_path: Path) -> None:
@@ -560,6 +575,7 @@ def test_a_change_that_would_train_something_else_is_refused(
 
 def test_a_change_that_trains_the_same_is_accepted(shards: Path, copied: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(shards / "scale_2x", tmp_path / "moved"))
+    not_validated(copied)
     free = ("--shards", moved, "--prefetch", 1, "--device", "auto", "--verify", "--workers", 0)
     done = trainer("--out", copied.parent, "--run", "lr", "--resume", *free)
     assert done.code == 0, done.err
@@ -571,6 +587,7 @@ def test_a_change_that_trains_the_same_is_accepted(shards: Path, copied: Path, t
 def test_what_a_default_came_to_is_no_change(shards: Path, copied: Path, tmp_path: Path) -> None:
     """Defaults that follow from the network, the shards or other settings."""
     before = settings_of(copied)
+    not_validated(copied)
     same = ("--lr", 0.004, "--warmup", 1, "--val-every", 200, "--patches-per-sample", 1, "--ranks", 1)
     go_on = ("--out", copied.parent, "--run", "lr", "--resume")
     done = trainer(*go_on, *same)
@@ -603,6 +620,7 @@ def test_a_run_that_was_moved_or_renamed_goes_on_where_it_lies_now(
 ) -> None:
     """Its configuration still names the old folder, where there may even be another run of that name."""
     before = {path: path.stat().st_mtime_ns for path in (runs / "lr").rglob("*")}
+    not_validated(copied)
     copied.parent.rename(tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     done = trainer("--run", "lr", "--resume")
@@ -618,11 +636,15 @@ def test_lines_of_the_journal_end_at_line_feeds_alone(copied: Path) -> None:
     noted = {"event": "damaged", "step": 1, "reason": "a\u2028b\u2029c\u0085d\x0be"}
     line = json.dumps(noted, ensure_ascii=False)
     before = (copied / "journal.jsonl").read_text(encoding="utf-8") + line
+    not_validated(copied)
+    state = shutil.copy(copied / "state.pt", copied.parent)
     for end in ("\n", "", '\n{"event": "train", "st', '\n{"event": "val", "step": 3}\n', "\n" + "[" * 100_000 + "\n"):
         (copied / "journal.jsonl").write_text(before + end, encoding="utf-8", newline="")
+        shutil.copy(state, copied / "state.pt")
         done = trainer("--out", copied.parent, "--run", "lr", "--resume")
         assert done.code == 0, done.err
-        assert (copied / "journal.jsonl").read_bytes().decode() == before + "\n", end[:40]
+        kept, _, new = (copied / "journal.jsonl").read_bytes().decode().removesuffix("\n").rpartition("\n")
+        assert kept == before and json.loads(new)["event"] == "val", end[:40]
 
 
 def test_other_shards_are_refused(shards: Path, photos: Path, copied: Path, tmp_path: Path) -> None:

@@ -164,6 +164,20 @@ def test_too_many_damaged_samples_end_the_run(many: Path, tmp_path: Path) -> Non
     assert saved_step(tmp_path / "r") == 4
 
 
+def test_damaged_samples_are_counted_across_resumes(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Path(shutil.copytree(many, tmp_path / "mine"))
+    first, second = (spoil(mine, drawn(mine, 4, step)[0]) for step in (2, 5))
+    with monkeypatch.context() as patch:
+        on_step(patch, 3, terminate)
+        done = trainer("--shards", mine, "--out", tmp_path, *TINY, "--steps", 9, "--run", "r")
+    assert done.code == 143 and f"takes its place: {first}" in done.err, done.err
+    done = trainer("--out", tmp_path, "--run", "r", "--resume")
+    assert done.code == 1 and first not in done.err
+    assert "Error: 2 of 1,0" in done.err and f"samples are damaged, more than 0.1%: {second}" in done.err
+
+
 def test_a_repaired_folder_is_gone_on_with(photos: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path / "shards", "-s", 2)
     folder = tmp_path / "shards" / "scale_2x"

@@ -24,6 +24,7 @@ from PIL import Image
 from torch.distributed import TCPStore
 
 from srshards.errors import ArgumentError, RunError, UsageError
+from srshards.sampling.schedule import Schedule
 from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
 from tests.drill.s3_server import Bucket
@@ -257,22 +258,36 @@ def test_a_store_that_gives_nothing_is_named_once(s3: Bucket, data: Path, tmp_pa
 
 
 def test_what_one_rank_finds_damaged_ends_all_with_one_message(data: Path, tmp_path: Path) -> None:
-    tar = next(data.glob("train-*.tar"))
+    tar = min(data.glob("train-*.tar"))
     mine = tmp_path / "mine"
     mine.mkdir()
     for path in data.iterdir():
         (mine / path.name).write_bytes(path.read_bytes())
-    member = load_index(tar.with_suffix(".idx"))[0][0]
+    records = open_shards(data).train.records
+    schedule = Schedule([r.samples for r in records], [r.bytes for r in records], 0, 16)
+    first = set(schedule.batch(0).numbers.tolist())
+    number = next(n for n in range(records[0].samples) if n not in first)
+    assert tar.name == f"{records[0].name}.tar"
+    member = load_index(tar.with_suffix(".idx"))[number][0]
     with open(mine / tar.name, "rb+") as file:
         file.seek(member.offset)
         file.write(bytes(20))
-    with torchrun(2, tmp_path, *words(mine, tmp_path, 8)) as launched:
+    with torchrun(2, tmp_path, *words(mine, tmp_path, 8, "--save-every", 1)) as launched:
         said = launched.ended()
         assert launched.process.returncode == 1
     assert said.count("Damaged, another sample takes its place: ") == 1
     assert said.count("\nError: ") == 1 and "\nError: 1 of 33 samples are damaged, more than 0.1%" in said
     run = Run(tmp_path / "r", said)
     assert len(run.events("damaged")) == len(run.events("error")) == 1
+    # What the state counts already is known to all ranks when they go on.
+    state = torch.load(run.folder / "state.pt", weights_only=True)
+    assert state["progress"]["damaged"] == []
+    state["progress"]["damaged"] = [number]
+    torch.save(state, run.folder / "state.pt")
+    with torchrun(2, tmp_path, "--out", tmp_path, "--resume", "--save-every", STEPS) as launched:
+        said = launched.ended()
+        assert launched.process.returncode == 0, said
+    assert "going on at step" in said and "Damaged" not in said
 
 
 # ---- what torchrun says

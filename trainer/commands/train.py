@@ -81,11 +81,17 @@ def _summary(result: TrainingResult) -> str:
     lines = []
     if result.last:
         lines.append(quality_table({"bicubic": result.last.bicubic, "network": result.last.network}))
-    patches_per_s = progress.step * result.patches_per_step / max(progress.trained_s, 1e-9)
-    lines.append(
-        f"{progress.step:,} steps in {_duration(progress.trained_s)} ({patches_per_s:,.0f} patches/s); "
-        f"at most {format_bytes(result.peak_memory_bytes)} of memory"
-    )
+    if result.had_finished:
+        lines.append(
+            f"{run.home} is finished already, at step {progress.step:,}: nothing was trained. To train on, begin a new "
+            f"run from its weights: --init {run.home / run.weights.name} with the --steps or --epochs to add"
+        )
+    else:
+        patches_per_s = progress.step * result.patches_per_step / max(progress.trained_s, 1e-9)
+        lines.append(
+            f"{progress.step:,} steps in {_duration(progress.trained_s)} ({patches_per_s:,.0f} patches/s); "
+            f"at most {format_bytes(result.peak_memory_bytes)} of memory"
+        )
     made = {run.weights.name: "the weights at the end"}
     if progress.best_psnr_y is not None:
         best = f"{progress.best_psnr_y:.2f} dB after step {progress.best_step:,}"

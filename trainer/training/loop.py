@@ -70,7 +70,7 @@ class TrainingLoop:
         self._progress = progress
         self._record = record
         self._group = group
-        self._damaged: set[int] = set()  # by number, of all ranks
+        self._damaged = set(progress.damaged)  # by number, of all ranks
         self._found: list[DamagedSample] = []  # by this rank in the step under way
         self._saved_s = monotonic()
         self._warm = False
@@ -176,6 +176,7 @@ class TrainingLoop:
         for number, reason in chain(*self._group.all_gather(self._found)):
             if number not in self._damaged:
                 self._damaged.add(number)
+                self._progress.damaged.append(number)
                 self._record.note("damaged", self._progress.step, reason=reason)
                 self._record.say(f"Damaged, another sample takes its place: {reason}")
         self._found = []

@@ -13,7 +13,7 @@ from srshards.errors import RunError, UsageError
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 from trainer.messages import with_options
 from trainer.models import Network, num_parameters
-from trainer.models.weights import load_into
+from trainer.models.weights import load_into, save_weights
 from trainer.runs.checkpoint import TrainingProgress, explained, load_state
 from trainer.runs.folder import RunFolder
 from trainer.training.describe import describe, less_memory_advice
@@ -31,7 +31,8 @@ from trainer.training.validation import Validation, ValidationResult
 class TrainingResult:
     """How the run in a folder ended. `last` is None when nothing was validated since it began or went on.
 
-    The patches of a step are those of all ranks, the memory is that of the one that took most.
+    The patches of a step are those of all ranks, the memory is that of the one that took most. With `had_finished`, the
+    run was finished before, and nothing was trained.
     """
 
     run: RunFolder
@@ -40,6 +41,7 @@ class TrainingResult:
     last: ValidationResult | None
     patches_per_step: int
     peak_memory_bytes: int
+    had_finished: bool = False
 
 
 def train(
@@ -59,6 +61,9 @@ def train(
     with ExitStack() as stack:
         run = group.run_on_rank0(lambda: stack.enter_context(folder))
         progress = _progress(plan, run, learner, group)
+        if progress.validated and progress.step == plan.total_steps:
+            group.run_on_rank0(lambda: _restore_weights(run, learner))
+            return TrainingResult(run, True, progress, None, plan.loader.patches_per_step, 0, had_finished=True)
         record = group.run_on_all(
             lambda: stack.enter_context(_record(plan, run, progress, say)) if group.is_rank0 else Record()
         )
@@ -89,6 +94,12 @@ def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) ->
     with explained(run.state):
         learner.restore(state)
     return progress
+
+
+def _restore_weights(run: RunFolder, learner: Learner) -> None:
+    """Write the weights of a finished run if they are missing, or older than its state."""
+    if run.lacks_its_weights():
+        save_weights(run.weights, *learner.weights())
 
 
 @contextmanager
@@ -137,7 +148,6 @@ def _train(
         less_memory=less_memory_advice(plan),
         compiled=plan.config.compile,
     )
-    had_ended = progress.step == plan.total_steps
     loop = TrainingLoop(settings, learner, plan.loader, _validation(plan, group), progress, record, group)
     try:
         with plan.loader:
@@ -146,8 +156,6 @@ def _train(
         with suppress(RunError):  # of a disk that is full, which is the error itself
             record.note("error", progress.step, message=with_options(str(error)))
         raise
-    if group.is_rank0 and had_ended and run.lacks_its_weights():
-        record.save(progress, learner)
     (peak_memory_bytes,) = group.max([_peak_memory_bytes(plan.device)])
     return TrainingResult(
         run=run,
