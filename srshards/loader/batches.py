@@ -12,7 +12,7 @@ from srshards.format import Address
 from srshards.imaging.pixels import Pixels
 from srshards.sampling.patches import Cut, PatchGrid
 from srshards.sampling.schedule import BatchSamples, Schedule
-from srshards.shards.mapped import DamagedMember, MappedShard
+from srshards.shards.mapped import DamagedMember, MappedShard, Origin
 
 # Maps cost address space and an open index; a block has about eight shards of the usual size. A view costs 1 KB.
 _MAX_OPEN_SHARDS = 64
@@ -64,7 +64,7 @@ class BatchReader:
 
     `input_names` are the variants of the image that the network sees: `lr`, `lr1`, ..., or only `up`. `cached` opens
     shards from a cache, which may remove what nobody has mapped: then those that are not needed soon are let go of.
-    `folder` is where the set lies, for messages.
+    `origin` is where the set lies, for messages.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class BatchReader:
         input_names: tuple[str, ...],
         seed: int,
         cached: OpenShard | None = None,
-        folder: "Address | None" = None,
+        origin: "Origin | Address | None" = None,
     ) -> None:
         self.schedule = schedule
         self.grid = grid
@@ -85,7 +85,7 @@ class BatchReader:
         self.input_names = input_names
         self._seed = seed
         self._cached = cached
-        self.folder = folder or shards[0][0].parent
+        self.origin = origin or shards[0][0].parent
         self._open: OrderedDict[int, MappedShard] = OrderedDict()
         # Of samples in open `npy` shards that were found sound: by variant, then by number.
         self._views: list[dict[int, tuple[Pixels, Pixels]]] = [{} for _ in input_names]

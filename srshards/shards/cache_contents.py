@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from srshards.errors import RunError
-from srshards.format import SPLITS, Address, Manifest, ShardRecord
+from srshards.format import SPLITS, Address, FormatError, Manifest, ShardRecord
 from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, encode
-from srshards.shards.mapped import repair_hint
 from srshards.shards.tar_index import Member, check_samples, dump_index, index_of_tar
 from srshards.shards.tar_writer import BLOCK_BYTES, TarWriter, padded
 from srshards.storage.files import Buffer
@@ -22,7 +20,7 @@ _JSON_BYTES = 2048  # a sample's record, roughly, with what surrounds it in the 
 
 
 def download(address: Address, record: ShardRecord, file: BinaryIO) -> None:
-    """Fill `file` with the shard's bytes. RunError when they are not the manifest's, however often they come.
+    """Fill `file` with the shard's bytes. FormatError when they are not the manifest's, however often they come.
 
     StoreError or OSError when they do not come.
     """
@@ -35,10 +33,7 @@ def download(address: Address, record: ShardRecord, file: BinaryIO) -> None:
             _write(file, piece)
         if sha256.hexdigest() == record.sha256:
             return
-    raise RunError(
-        f"{address}: {_TRIES} times its bytes were not those that the manifest has the sha256 of; "
-        f"{repair_hint(address.parent)}"
-    )
+    raise FormatError(f"{address}: {_TRIES} times its bytes were not those that the manifest has the sha256 of")
 
 
 def index_of(file: BinaryIO, address: Address, record: ShardRecord) -> list[list[Member]]:

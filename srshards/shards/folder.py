@@ -1,6 +1,5 @@
 """The shards of one scale as a sequence of samples, in a training and a validation split."""
 
-import hashlib
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +13,10 @@ from srshards.errors import ArgumentError
 from srshards.format import SPLITS, Address, Manifest, ShardRecord, lr_name
 from srshards.shards.cached import CachedShards
 from srshards.shards.check_shard import check_shard
-from srshards.shards.mapped import MappedShard
+from srshards.shards.mapped import MappedShard, Origin, origin_of
 from srshards.shards.sample import Sample
 from srshards.shards.shard_list import ShardList
+from srshards.storage.reader_lock import ReaderLock
 from srshards.storage.store import local_path
 
 _INPUTS = ("lr", "up")  # what a network may see
@@ -56,9 +56,9 @@ class Split(_Samples):
 
     def __init__(self, shards: "Shards", name: str) -> None:
         self.name = name
-        self.records = tuple(record for record in shards.manifest.shards if record.split == name and record.samples)
+        self.records = shards.records[name]
         self._shards = shards
-        self._ends = list(accumulate(record.samples for record in self.records))
+        self._ends = shards.ends[name]
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -104,10 +104,24 @@ class Shards(_Samples):
         self.path = path
         self.manifest = manifest
         self.cached = cached
-        self.train, self.val = (Split(self, name) for name in SPLITS)
+        self.records = {
+            name: tuple(record for record in manifest.shards if record.split == name and record.samples)
+            for name in SPLITS
+        }
+        self.ends = {name: list(accumulate(r.samples for r in records)) for name, records in self.records.items()}
+        self._lock: ReaderLock | None = ReaderLock(path)
         self._mapped: dict[str, MappedShard] = {}
         if cached is None:
             self._folder = local_path(path).absolute()  # the working directory may be another when samples are read
+
+    # A split refers to its set. As attributes they would be a cycle, which keeps the lock until it is collected.
+    @property
+    def train(self) -> Split:
+        return Split(self, "train")
+
+    @property
+    def val(self) -> Split:
+        return Split(self, "val")
 
     @property
     def scale(self) -> int:
@@ -151,7 +165,7 @@ class Shards(_Samples):
         return f"<Shards {self.scale}x: {counts}, HR {self.hr_size} px, {self.codec}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_mapped": {}}  # maps do not travel to other processes
+        return {**self.__dict__, "_mapped": {}, "_lock": None}  # neither travels to other processes
 
     def split(self, name: str) -> Split:
         """`train` or `val`; ArgumentError for any other name."""
@@ -188,9 +202,12 @@ class Shards(_Samples):
 
     def fingerprint(self) -> str:
         """A hash that changes when any sample of the set does: a run can only be resumed on the same data."""
-        records = (*self.train.records, *self.val.records)
-        text = "\n".join(f"{record.name} {record.samples} {record.sha256}" for record in records)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return self.origin.fingerprint
+
+    @cached_property
+    def origin(self) -> Origin:
+        """What messages about damage need to know."""
+        return origin_of(self.manifest)
 
     def tar(self, record: ShardRecord) -> Path:
         """Where a shard lies on this machine, or will lie."""

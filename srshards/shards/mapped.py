@@ -1,5 +1,6 @@
 """A shard in memory: the tar is mapped, the index says where members lie, only the bytes that are used are read."""
 
+import hashlib
 import json
 import mmap
 import os
@@ -7,19 +8,46 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from srshards.errors import RunError
-from srshards.format import Address, FormatError
+from srshards.format import SPLITS, Address, FormatError, Manifest, load_manifest
 from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, npy_header
 from srshards.imaging.pixels import Pixels
 from srshards.process.shortages import shortage
 from srshards.shards.tar_index import check_samples, load_index
+from srshards.storage.output_lock import being_written
+from srshards.storage.store import StoreError, read_bytes
 
 
-def repair_hint(folder: Address) -> str:
-    """What to do about a shard that is not what it should be."""
+class Origin(NamedTuple):
+    """The folder of an opened set, and a hash of all of its shards that hold samples."""
+
+    folder: Address
+    fingerprint: str
+
+
+def origin_of(manifest: Manifest) -> Origin:
+    records = [record for split in SPLITS for record in manifest.shards if record.split == split and record.samples]
+    text = "\n".join(f"{record.name} {record.samples} {record.sha256}" for record in records)
+    return Origin(manifest.folder, hashlib.sha256(text.encode()).hexdigest())
+
+
+def repair_hint(origin: "Origin | Address") -> str:
+    """What to do about a shard that is not what it should be, or whose set has been replaced by another."""
+    folder = origin.folder if isinstance(origin, Origin) else origin
+    if isinstance(origin, Origin):
+        with suppress(FormatError, OSError, StoreError):
+            if origin_of(load_manifest(folder, read_bytes)) != origin:
+                return (
+                    f"nothing is damaged: the shards in {folder} were generated again, with other settings or photos, "
+                    "after they were opened here. Begin again with the new ones (a training as a new run), or generate "
+                    "them as they were before"
+                )
+        if output := being_written(folder):
+            return f"a shardgen run is replacing the shards in {output}, which were opened here before it began"
     return f"`shardgen verify {folder} --fix`, then generate, makes them again"
 
 
@@ -28,14 +56,14 @@ class DamagedMember(Exception):
 
 
 @contextmanager
-def reading(folder: Address) -> Iterator[None]:
+def reading(origin: "Origin | Address") -> Iterator[None]:
     """RunError, with what to do about it, when a shard is not what it should be, or cannot be opened here."""
     try:
         yield
     except (FormatError, OSError, DamagedMember) as error:
         if reason := shortage(error):  # no shard is at fault then
             raise RunError(reason) from None
-        raise RunError(f"{error}; {repair_hint(folder)}") from error
+        raise RunError(f"{error}; {repair_hint(origin)}") from error
 
 
 class MappedShard:

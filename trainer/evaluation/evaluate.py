@@ -72,7 +72,7 @@ def shard_pairs(
     """
     samples = folder.split(split)
     for record, places in spread_evenly(samples.records, limit or len(samples), rank, ranks):
-        with reading(folder.path):
+        with reading(folder.origin):
             shard = folder.open(record)
             for place in places:
                 yield _shard_pair(folder, shard, place, upsampled)

@@ -10,9 +10,8 @@ import torch
 
 from srshards import DamagedSample, PatchBatch, PatchLoader
 from srshards.errors import RunError, UsageError
-from srshards.format import Address
 from srshards.process.resources import is_out_of_memory
-from srshards.shards.mapped import repair_hint
+from srshards.shards.mapped import Origin, repair_hint
 from trainer.distributed.group import RankGroup
 from trainer.inference.image_function import as_function
 from trainer.runs.checkpoint import TrainingProgress
@@ -40,7 +39,7 @@ class LoopSettings:
     save_every: int | None
     patches: int
     num_samples: int
-    folder: Address
+    origin: Origin
     less_memory: str
     compiled: bool
 
@@ -184,7 +183,7 @@ class TrainingLoop:
             raise self._group.report_once(
                 RunError(
                     f"{len(self._damaged)} of {self._settings.num_samples:,} samples are damaged, more than "
-                    f"{_MAX_DAMAGED_SHARE:.1%}: {reason}. {repair_hint(self._settings.folder)}"
+                    f"{_MAX_DAMAGED_SHARE:.1%}: {reason}. {repair_hint(self._settings.origin)}"
                 )
             )
 

@@ -144,7 +144,7 @@ def _train(
         save_every=plan.config.save_every,
         patches=plan.loader.patches_per_step,
         num_samples=plan.loader.num_samples,
-        folder=plan.folder.path,
+        origin=plan.folder.origin,
         less_memory=less_memory_advice(plan),
         compiled=plan.config.compile,
     )
