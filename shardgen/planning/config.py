@@ -109,6 +109,11 @@ class Config:
         return fingerprint_of({**self.settings(scale), "variants": self.num_variants(split)})
 
 
+def settings_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a manifest, of any version, was made with."""
+    return {**_SINCE_VERSION_2, **manifest["settings"]}
+
+
 def fingerprint_of(settings: dict[str, Any], algorithm: int = ALGORITHM) -> str:
     """The same from the settings as a manifest has them. KeyError or TypeError when these are not whole."""
     deciding = {name: settings[name] for name in _DECIDING if name not in _SINCE_VERSION_2 or name in settings}
