@@ -23,6 +23,7 @@ import torch
 from helpers import (
     PATIENCE_S,
     SMALL,
+    all_files,
     close_terminal_under,
     generate,
     make_photo,
@@ -34,6 +35,7 @@ from helpers import (
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from srshards.errors import UsageError
 from srshards.sampling.schedule import Schedule
 from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
@@ -768,3 +770,26 @@ def test_without_a_compiler_compile_is_refused(shards: Path, tmp_path: Path) -> 
     done = run_trainer(*words, env=environment)
     assert done.returncode == 2, done.stderr
     assert "--compile" in done.stderr and "Traceback" not in done.stderr
+
+
+# ---- a start that fails
+
+
+@pytest.mark.parametrize("name", [None, "r"])
+def test_a_run_that_fails_before_its_first_step_leaves_nothing(
+    name: str | None, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path / "runs", *SMALL, "--steps", 2)
+    assert trainer(*words).code == 0
+    (tmp_path / "runs" / "r").mkdir()
+    (tmp_path / "runs" / "r" / "notes").write_text("mine")
+    before = all_files(tmp_path)
+
+    def fail(*_: Any) -> torch.Tensor:
+        raise UsageError("no such step")
+
+    monkeypatch.setattr(Learner, "step", fail)
+    done = trainer(*words, *(("--run", name) if name else ()))
+    assert done.code == 2 and "Error: no such step" in done.err
+    assert all_files(tmp_path) - {"runs/r/.lock"} == before
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["r", "ultra_lite-2x"]

@@ -194,11 +194,16 @@ def _replacement_lines(p: Preparation) -> list[str]:
     lines = []
     for inventory in p.inventories:
         if inventory.changed:
-            differ = (f"{name} {_shown(old)} -> {_shown(new)}" for name, (old, new) in inventory.changed.items())
+            differ = (_difference(name, *values) for name, values in inventory.changed.items())
             num = len(inventory.stale)
             removed = f"{plural(num, 'finished shard')} would be removed"
             lines.append(f"{inventory.folder} was made with other settings ({', '.join(differ)}): {removed}")
     return lines
+
+
+def _difference(name: str, old: Any, new: Any) -> str:
+    equal = " of other parameters" if _shown(old) == _shown(new) else ""
+    return f"{name} {_shown(old)} -> {_shown(new)}{equal}"
 
 
 def _shown(value: Any) -> str:

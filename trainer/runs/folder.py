@@ -2,8 +2,9 @@
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from srshards.storage.store import list_files, storage_of, write_bytes
 CONFIG, JOURNAL, STATE, JOB = "config.yaml", "journal.jsonl", "state.pt", ".job"
 _PLAN, _PREVIEWS = "plan.json", "previews"
 _WEIGHTS, _BEST = "model.pth", "best.pth"
+_LOCK = ".lock"
 
 
 class TakenError(UsageError):
@@ -41,15 +43,16 @@ class RunFolder:
         self.weights = path / _WEIGHTS
         self.best = path / _BEST
         self.state = path / STATE
+        self.has_steps = False  # of this process; a new run that ends before its first one leaves nothing behind
 
     @contextmanager
     def locked(self, new: bool = False) -> Iterator["RunFolder"]:
         """Keep every other process out of the folder. The lock dies with its process.
 
         UsageError when it is taken, or when a run that has to be `new` was begun there already. What resuming needs is
-        there inside; all that was made is where it belongs afterwards.
+        there inside; all that was made is where it belongs afterwards, or removed if a new run took no step.
         """
-        lock = FileLock(storage_of(self.home).lock_path(self.home, ".lock"))
+        lock = FileLock(storage_of(self.home).lock_path(self.home, _LOCK))
         try:
             self._make()
             lock.acquire(timeout=0)
@@ -63,7 +66,13 @@ class RunFolder:
             if new:
                 self.refuse_begun()
             with self._work():
-                yield self
+                there = set(self.path.glob("*"))
+                try:
+                    yield self
+                except BaseException:
+                    if new and not self.has_steps:
+                        self._discard(there)
+                    raise
         finally:
             lock.release()
 
@@ -107,6 +116,15 @@ class RunFolder:
 
     def _make(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
+
+    def _discard(self, there: set[Path]) -> None:
+        """Remove what the run wrote, all but what was `there`; and its folder, if nothing else is in it."""
+        with suppress(OSError):
+            for path in set(self.path.iterdir()) - there:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if [path.name for path in self.path.iterdir()] == [_LOCK]:
+                (self.path / _LOCK).unlink()
+                self.path.rmdir()
 
     @contextmanager
     def _work(self) -> Iterator[None]:
