@@ -503,6 +503,17 @@ def test_a_state_beyond_the_end_of_its_run_is_refused(runs: Path, tmp_path: Path
     assert f"{copied / 'state.pt'} is that of step 3, and the run ends after 2: put `steps` in" in said
 
 
+@pytest.mark.parametrize("value", [2**31, 10**20, 10**400], ids=["2^31", "10^20", "10^400"])
+@pytest.mark.parametrize(
+    "option",
+    ["epochs", "steps", "warmup", "grad-accum", "ranks", "patches-per-sample", "val-every", "save-every"],
+)
+def test_counts_beyond_their_bound_are_refused(option: str, value: int, shards: Path, tmp_path: Path) -> None:
+    said = refused("--shards", shards / "scale_2x", "--out", tmp_path / "runs", *ONE_STEP, f"--{option}", value)
+    assert f"--{option}: expected at most 2147483647" in said
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("text", ["---\n", "null\n", "--- ~\n", "# nothing\n", ""])
 def test_a_file_without_settings_has_none(text: str, shards: Path, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(text)

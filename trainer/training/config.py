@@ -17,6 +17,9 @@ DEFAULT_LR = {"ultra_lite": 4e-3, "lite": 1e-3, "standard": 2e-4}
 MAX_SEED = 2**63 - 1
 MAX_PREFETCH = 64  # what is asked of a worker at once must fit into a pipe, of which some systems give 16 kB
 MAX_NAME_BYTES = 255
+# Far below what a float, a state and a loader can count. Memory sets the limit on all other counts.
+_MAX_COUNT = 2**31 - 1
+_COUNTS = ("epochs", "steps", "warmup", "grad_accum", "ranks", "patches_per_sample", "val_every", "save_every")
 
 # What may be different when a run is resumed: none of it changes the batches or the arithmetic of a step.
 FREE_TO_CHANGE = frozenset(
@@ -94,6 +97,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise UsageError(f"{_option(name)} {value}: expected {low} or more")
+            if value is not None and value > _MAX_COUNT and name in _COUNTS:
+                raise UsageError(f"{_option(name)}: expected at most {_MAX_COUNT}")
         if self.lr is not None and not 0 < self.lr < 1:
             raise UsageError(f"--lr {self.lr}: expected a rate above 0 and below 1, e.g. 2e-4")
         if not 0 <= self.ema < 1:
