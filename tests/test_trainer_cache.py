@@ -173,6 +173,9 @@ def test_a_run_goes_on_from_a_store_but_not_decoded(
 ) -> None:
     local, address, cache = store.local / "npy" / "scale_2x", store.address("npy"), ("--cache", tmp_path / "cache")
     trained(tmp_path, "--shards", local, "--val-every", 12)
+    state = torch.load(tmp_path / "it" / "state.pt", weights_only=True)
+    state["progress"]["validated"] = False  # a finished run would be left as it is
+    torch.save(state, tmp_path / "it" / "state.pt")
     again = ("--out", tmp_path, "--run", "it", "--resume", "--workers", 0)
     ended = trainer(*again, "--shards", address, *cache, "--cache-bytes", "2GB")
     assert ended.code == 0, ended.err

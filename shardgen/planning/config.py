@@ -21,6 +21,7 @@ _DECIDING = ["scale", "size", "hr_size", "fit", "tile_step", "method", "variants
 _SINCE_VERSION_2 = {"variants": 1, "up": True, "sharpen_hr": False}
 
 MIN_SIZE_PX = 16
+_MAX_SHARD_BYTES = 10**18
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Config:
             raise UsageError(f"--val-fraction {self.val_fraction}: expected a share from 0 to below 1, e.g. 0.02")
         if self.shard_bytes < 1:
             raise UsageError(f"--shard-bytes {self.shard_bytes}: expected a size such as 256MB")
+        if self.shard_bytes > _MAX_SHARD_BYTES:
+            raise UsageError(f"--shard-bytes: expected at most {_MAX_SHARD_BYTES // 10**15} PB, e.g. 256MB")
 
     def hr_size(self, scale: int) -> int:
         """Edge of the HR image in px: `size` cropped to a multiple of the scale."""
