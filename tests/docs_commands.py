@@ -36,7 +36,7 @@ _COMMAND = re.compile(
 # So that a command takes a second instead of hours: these come last, and the last of an option counts. The page's own
 # are parsed all the same. (words that the command has, words that it has not, what is added)
 SHORTER = (
-    ({"shardgen", "generate"}, set(), ("--workers", "0")),
+    ({"shardgen", "generate"}, set(), ("--workers", "0", "--force")),  # over the shards that are there already
     ({"shardgen", "generate"}, {"--auto", "--dry-run"}, ("--auto",)),  # instead of someone who says yes
     ({"shardgen", "generate"}, {"--tile-step"}, ("--size", "64")),
     ({"shardgen", "generate", "--tile-step", "480"}, set(), ("--size", "64", "--tile-step", "48")),

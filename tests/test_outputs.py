@@ -126,9 +126,12 @@ def test_upscale_replaces_nothing_but_its_own(name: str, place: Path, tmp_path: 
 
 def test_upscale_writes_its_own_again(place: Path, tmp_path: Path) -> None:
     _, run, words = commands(place)["large.png"]
-    assert run(*words, "-o", tmp_path, "--compare").code == 0
+    replaced = "replaced the existing file"
+    first = run(*words, "-o", tmp_path, "--compare")
+    assert first.code == 0 and replaced not in first.out
     again = run(*words, "-o", tmp_path, "--compare")
-    assert again.code == 0 and "replaced the existing file" in again.out
+    assert again.code == 0 and again.out.count(replaced) == 2
+    assert f"img0_2x_compare.png  bicubic | network, {replaced}\n" in again.out
     own = tmp_path / "img0_2x.png"
     refused = run("upscale", own, *words[2:], "-o", own)
     assert refused.code == 2 and "is one of the photos and would be overwritten" in refused.err

@@ -126,12 +126,12 @@ def test_what_decides_pixels_makes_shards_anew(
     shutil.copytree(varied, tmp_path / "out")
     again = generate(few, tmp_path / "out", "-s", 4, *ARGS)
     assert "are up to date" in again.stdout
-    assert ", 0 kept" in generate(few, tmp_path / "out", "-s", 4, *ARGS, *change).stdout
+    assert ", 0 kept" in generate(few, tmp_path / "out", "-s", 4, *ARGS, *change, "--force").stdout
 
 
 def test_validation_shards_stay_when_only_variants_change(few: Path, varied: Path, tmp_path: Path) -> None:
     shutil.copytree(varied, tmp_path / "out")
-    again = generate(few, tmp_path / "out", "-s", 4, *ARGS, "--variants", 2).stdout
+    again = generate(few, tmp_path / "out", "-s", 4, *ARGS, "--variants", 2, "--force").stdout
     assert "1 kept" in again
 
 

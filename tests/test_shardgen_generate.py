@@ -99,12 +99,40 @@ def test_changed_settings_leave_nothing_of_the_old_ones(
     change: tuple[str, str], photos: Path, shards: Path, tmp_path: Path
 ) -> None:
     mixed = Path(shutil.copytree(shards, tmp_path / "mixed"))
-    done = generate(photos, mixed, "-s", 2, 3, *SMALL, *change)
+    done = generate(photos, mixed, "-s", 2, 3, *SMALL, *change, "--force")
     old = len(list(shards.rglob("*.tar")))
     assert f"0 kept, {old} removed." in counts(done.stdout)
     generate(photos, tmp_path / "fresh", "-s", 2, 3, *SMALL, *change)
     assert contract_files(mixed) == contract_files(tmp_path / "fresh")
     assert all_files(mixed) - {".shardgen.lock"} == all_files(tmp_path / "fresh") - {".shardgen.lock"}
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        (("--size", 48, "--codec", "png"), "size 64 -> 48, codec npy -> png"),
+        (("--sample", 0.5), "sample 1.0 -> 0.5"),
+        (("--no-up", "--seed", 7), "up true -> false, seed 0 -> 7"),
+        (("--degradation", "realesrgan"), "degradation none -> realesrgan with 8 steps"),
+    ],
+)
+def test_shards_of_other_settings_are_replaced_on_request_only(
+    change: tuple[object, ...], differs: str, photos: Path, shards: Path, tmp_path: Path
+) -> None:
+    mine = Path(shutil.copytree(shards, tmp_path / "mine"))
+    before = contract_files(mine)
+    done = generate(photos, mine, "-s", 2, 4, *SMALL, *change, expect=2)
+    what = f"{mine / 'scale_2x'} was generated with other settings ({differs}): "
+    assert what in done.stderr and "finished shards would be removed. Pass --force (make: FORCE=1) to" in done.stderr
+    words = ("generate", "-i", photos, "-o", mine, "-s", 2, "--size", 64, *SMALL, *change, "--workers", 0)
+    for more in ([], ["--dry-run"]):
+        assert what in run_cli(*words, *more).stdout
+    assert contract_files(mine) == before
+    answered = run_cli(*words, input="\n", stdin=None)
+    assert answered.returncode == 1 and "Replace shards generated with other settings? [y/N]" in answered.stdout
+    assert contract_files(mine) == before
+    assert run_cli(*words, input="y\n", stdin=None).returncode == 0
+    assert generate(photos, mine, "-s", 2, *SMALL, *change).stdout.startswith("All ")
 
 
 def test_a_larger_sample_keeps_the_finished_shards(photos: Path, shards: Path, tmp_path: Path) -> None:
@@ -120,7 +148,7 @@ def test_a_larger_sample_keeps_the_finished_shards(photos: Path, shards: Path, t
 
 def test_scales_that_are_not_asked_for_stay_as_they_are(photos: Path, shards: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(shards, tmp_path / "mine"))
-    generate(photos, mine, "-s", 2, *SMALL, "--method", "area")
+    generate(photos, mine, "-s", 2, *SMALL, "--method", "area", "--force")
     of_3x = {k: v for k, v in contract_files(shards).items() if k.startswith("scale_3x")}
     assert {k: v for k, v in contract_files(mine).items() if k.startswith("scale_3x")} == of_3x
 
@@ -130,7 +158,7 @@ def test_files_of_other_people_are_left_alone(photos: Path, tmp_path: Path) -> N
     for name in ("notes.txt", "train-1.tar", "train-000099.tar.bak", "other.json"):
         (tmp_path / "scale_2x" / name).write_text("mine")
     generate(photos, tmp_path, "-s", 2)
-    generate(photos, tmp_path, "-s", 2, "--method", "area")
+    generate(photos, tmp_path, "-s", 2, "--method", "area", "--force")
     for name in ("notes.txt", "train-1.tar", "train-000099.tar.bak", "other.json"):
         assert (tmp_path / "scale_2x" / name).read_text() == "mine"
 

@@ -188,6 +188,7 @@ def test_the_validation_share_is_what_was_asked_for() -> None:
         ({"sample": 0.0}, "--sample 0.0: expected a fraction above 0 and up to 1"),
         ({"val_fraction": 1.0}, "--val-fraction 1.0: expected a fraction from 0 to below 1"),
         ({"shard_bytes": 0}, "--shard-bytes 0: expected a size such as 256MB"),
+        ({"shard_bytes": 10**400}, "--shard-bytes: expected at most 1000 PB, e.g. 256MB"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, object], message: str) -> None:

@@ -107,7 +107,7 @@ def test_what_changes_is_made_again_and_what_goes_is_removed(photos: Path, s3: B
     assert "Shards: 2 built" in done.stdout or "Shards: 4 built" in done.stdout
     generate(mine, tmp_path / "local", *ARGS)
     assert stored_files(s3) == contract_files(tmp_path / "local")
-    done = generate(source, target, *ARGS, "--sample", 0.3)
+    done = generate(source, target, *ARGS, "--sample", 0.3, "--force")
     generate(mine, tmp_path / "some", *ARGS, "--sample", 0.3)
     assert stored_files(s3) == contract_files(tmp_path / "some"), "what belongs to no photo is gone"
 

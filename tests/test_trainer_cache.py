@@ -38,7 +38,7 @@ from srshards.shards.cache_contents import Decoder
 from srshards.shards.cache_folder import CacheFolder, NoRoomError
 from srshards.shards.cached import CachedShards
 from srshards.shards.folder import Shards
-from srshards.shards.mapped import DamagedMember, MappedShard
+from srshards.shards.mapped import DamagedMember, MappedShard, Origin
 from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
 from srshards.storage.store import parse_address
@@ -175,6 +175,9 @@ def test_a_run_goes_on_from_a_store_but_not_decoded(
 ) -> None:
     local, address, cache = store.local / "npy" / "scale_2x", store.address("npy"), ("--cache", tmp_path / "cache")
     trained(tmp_path, "--shards", local, "--val-every", 12)
+    state = torch.load(tmp_path / "it" / "state.pt", weights_only=True)
+    state["progress"]["validated"] = False  # a finished run would be left as it is
+    torch.save(state, tmp_path / "it" / "state.pt")
     again = ("--out", tmp_path, "--run", "it", "--resume", "--workers", 0)
     ended = trainer(*again, "--shards", address, *cache, "--cache-bytes", "2GB")
     assert ended.code == 0, ended.err
@@ -568,7 +571,7 @@ def test_bytes_that_are_the_manifests_and_not_a_shard_are_named(
     store.bucket.server.put(store.bucket.name, "odd/train-000000.tar", content)
     record = ShardRecord("train-000000", "train", num_samples, len(content), hashlib.sha256(content).hexdigest())
     decoder = Decoder.of(open_shards(store.local / "one-webp" / "scale_2x").manifest) if decode else None
-    shards = CachedShards(CacheFolder(tmp_path), parse_address(store.address("odd")), [record], decoder)
+    shards = CachedShards(CacheFolder(tmp_path), Origin(parse_address(store.address("odd")), ""), [record], decoder)
     with pytest.raises(
         RunError, match=f"odd/train-000000.tar:? {message}.*; run `python -m shardgen verify s3://.*/odd --fix`"
     ):
@@ -614,7 +617,7 @@ def test_verify_finds_bytes_that_changed_in_the_cache(store: Store, tmp_path: Pa
 
 def test_a_large_set_is_little_for_each_worker(tmp_path: Path) -> None:
     records = [ShardRecord(f"train-{n:06d}", "train", n, 2 * n, sha256(bytes(n)).hexdigest()) for n in range(1000)]
-    shards = CachedShards(CacheFolder(tmp_path, 1), tmp_path, records)
+    shards = CachedShards(CacheFolder(tmp_path, 1), Origin(tmp_path, ""), records)
     travelled = pickle.dumps(shards)
     assert len(travelled) < 200 * len(records)
     again: CachedShards = pickle.loads(travelled)

@@ -435,6 +435,11 @@ def changed_state(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
     torch.save(state, run / "state.pt")
 
 
+def not_validated(run: Path) -> None:
+    """As if the run had been stopped between its last step and the validation."""
+    changed_state(run, lambda state: state["progress"].update(validated=False))
+
+
 def test_moments_go_on_whatever_their_layout_in_memory(runs: Path, tmp_path: Path) -> None:
     """The fused optimiser goes by addresses: another layout would be other moments, or none that are there."""
 
@@ -480,6 +485,18 @@ def test_weights_that_are_behind_the_state_of_a_finished_run_are_written(runs: P
     assert (copied / "model.pth").read_bytes() == right
 
 
+def test_resuming_a_finished_run_says_so_and_changes_nothing(copied: Path) -> None:
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in copied.rglob("*") if path.is_file()}
+    done = trainer("--out", copied.parent, "--run", "lr", "--resume")
+    assert done.code == 0, done.err
+    assert (
+        f"{copied} is already finished, at step 2: nothing was trained. To train further, start a new run" in done.out
+    )
+    assert f"--init {copied / 'model.pth'}" in done.out
+    assert "patches/s" not in done.out and "resumed" not in done.err
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in copied.rglob("*") if p.is_file()} == before
+
+
 def test_a_state_beyond_the_end_of_its_run_is_refused(runs: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(runs / "lr", tmp_path / "lr"))
     changed_state(copied, lambda state: state["progress"].update(step=3))
@@ -487,6 +504,17 @@ def test_a_state_beyond_the_end_of_its_run_is_refused(runs: Path, tmp_path: Path
     assert (
         f"{copied / 'state.pt'} is from step 3, but the run ends after step 2; restore the value of `steps` in" in said
     )
+
+
+@pytest.mark.parametrize("value", [2**31, 10**20, 10**400], ids=["2^31", "10^20", "10^400"])
+@pytest.mark.parametrize(
+    "option",
+    ["epochs", "steps", "warmup", "grad-accum", "ranks", "patches-per-sample", "val-every", "save-every"],
+)
+def test_counts_beyond_their_bound_are_refused(option: str, value: int, shards: Path, tmp_path: Path) -> None:
+    said = refused("--shards", shards / "scale_2x", "--out", tmp_path / "runs", *ONE_STEP, f"--{option}", value)
+    assert f"--{option}: expected at most 2147483647" in said
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("text", ["---\n", "null\n", "--- ~\n", "# nothing\n", ""])
@@ -559,6 +587,7 @@ def test_a_change_that_would_train_something_else_is_refused(
 
 def test_a_change_that_trains_the_same_is_accepted(shards: Path, copied: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(shards / "scale_2x", tmp_path / "moved"))
+    not_validated(copied)
     free = ("--shards", moved, "--prefetch", 1, "--device", "auto", "--verify", "--workers", 0)
     done = trainer("--out", copied.parent, "--run", "lr", "--resume", *free)
     assert done.code == 0, done.err
@@ -570,6 +599,7 @@ def test_a_change_that_trains_the_same_is_accepted(shards: Path, copied: Path, t
 def test_what_a_default_came_to_is_no_change(shards: Path, copied: Path, tmp_path: Path) -> None:
     """Defaults that follow from the network, the shards or other settings."""
     before = settings_of(copied)
+    not_validated(copied)
     same = ("--lr", 0.004, "--warmup", 1, "--val-every", 200, "--patches-per-sample", 1, "--ranks", 1)
     go_on = ("--out", copied.parent, "--run", "lr", "--resume")
     done = trainer(*go_on, *same)
@@ -602,6 +632,7 @@ def test_a_run_that_was_moved_or_renamed_goes_on_where_it_lies_now(
 ) -> None:
     """Its configuration still names the old folder, where there may even be another run of that name."""
     before = {path: path.stat().st_mtime_ns for path in (runs / "lr").rglob("*")}
+    not_validated(copied)
     copied.parent.rename(tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     done = trainer("--run", "lr", "--resume")
@@ -617,11 +648,15 @@ def test_lines_of_the_journal_end_at_line_feeds_alone(copied: Path) -> None:
     noted = {"event": "damaged", "step": 1, "reason": "a\u2028b\u2029c\u0085d\x0be"}
     line = json.dumps(noted, ensure_ascii=False)
     before = (copied / "journal.jsonl").read_text(encoding="utf-8") + line
+    not_validated(copied)
+    state = shutil.copy(copied / "state.pt", copied.parent)
     for end in ("\n", "", '\n{"event": "train", "st', '\n{"event": "val", "step": 3}\n', "\n" + "[" * 100_000 + "\n"):
         (copied / "journal.jsonl").write_text(before + end, encoding="utf-8", newline="")
+        shutil.copy(state, copied / "state.pt")
         done = trainer("--out", copied.parent, "--run", "lr", "--resume")
         assert done.code == 0, done.err
-        assert (copied / "journal.jsonl").read_bytes().decode() == before + "\n", end[:40]
+        kept, _, new = (copied / "journal.jsonl").read_bytes().decode().removesuffix("\n").rpartition("\n")
+        assert kept == before and json.loads(new)["event"] == "val", end[:40]
 
 
 def test_other_shards_are_refused(shards: Path, photos: Path, copied: Path, tmp_path: Path) -> None:
@@ -717,7 +752,7 @@ def test_weights_for_another_scale_are_refused_by_every_command(
         ("none.pth", "not found; pass a .pth"),
         ("lr", "is a folder; pass a weights file in it (best.pth, model.pth"),
         ("lr/state.pt", "is a training state, used to resume a run, not weights"),
-        ("lr/config.yaml", "the file is damaged or truncated, or contains objects other than tensors"),
+        ("lr/config.yaml", "is not a weights file: expected a file saved by PyTorch, found a file that starts with"),
     ],
 )
 def test_what_is_no_weights_is_refused_by_every_command(

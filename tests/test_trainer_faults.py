@@ -23,6 +23,7 @@ import torch
 from helpers import (
     PATIENCE_S,
     SMALL,
+    all_files,
     close_terminal_under,
     events,
     generate,
@@ -39,6 +40,7 @@ from helpers import (
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from srshards.errors import UsageError
 from srshards.sampling.schedule import Schedule
 from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
@@ -156,6 +158,20 @@ def test_too_many_damaged_samples_end_the_run(many: Path, tmp_path: Path) -> Non
     assert f"run `python -m shardgen verify {mine} --fix`, then `python -m shardgen generate` again" in done.err
     assert len(events(tmp_path / "r", "damaged")) == 2 and len(events(tmp_path / "r", "error")) == 1
     assert saved_step(tmp_path / "r") == 4
+
+
+def test_damaged_samples_are_counted_across_resumes(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Path(shutil.copytree(many, tmp_path / "mine"))
+    first, second = (spoil(mine, drawn(mine, 4, step)[0]) for step in (2, 5))
+    with monkeypatch.context() as patch:
+        on_step(patch, 3, terminate)
+        done = trainer("--shards", mine, "--out", tmp_path, *TINY, "--steps", 9, "--run", "r")
+    assert done.code == 143 and f"takes its place: {first}" in done.err, done.err
+    done = trainer("--out", tmp_path, "--run", "r", "--resume")
+    assert done.code == 1 and first not in done.err
+    assert "Error: 2 of 1,0" in done.err and f"samples are damaged, more than 0.1%: {second}" in done.err
 
 
 def test_a_repaired_folder_is_gone_on_with(photos: Path, tmp_path: Path) -> None:
@@ -755,3 +771,26 @@ def test_without_a_compiler_compile_is_refused(shards: Path, tmp_path: Path) -> 
     done = run_trainer(*words, env=environment)  # PyTorch looks at them when it is loaded
     assert done.returncode == 2, done.stderr
     assert "--compile" in done.stderr and "Traceback" not in done.stderr
+
+
+# ---- a start that fails
+
+
+@pytest.mark.parametrize("name", [None, "r"])
+def test_a_run_that_fails_before_its_first_step_leaves_nothing(
+    name: str | None, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path / "runs", *SMALL, "--steps", 2)
+    assert trainer(*words).code == 0
+    (tmp_path / "runs" / "r").mkdir()
+    (tmp_path / "runs" / "r" / "notes").write_text("mine")
+    before = all_files(tmp_path)
+
+    def fail(*_: Any) -> torch.Tensor:
+        raise UsageError("no such step")
+
+    monkeypatch.setattr(Learner, "step", fail)
+    done = trainer(*words, *(("--run", name) if name else ()))
+    assert done.code == 2 and "Error: no such step" in done.err
+    assert all_files(tmp_path) - {"runs/r/.lock"} == before
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["r", "ultra_lite-2x"]

@@ -23,6 +23,7 @@ from PIL import Image
 from torch.distributed import TCPStore
 
 from srshards.errors import ArgumentError, RunError, UsageError
+from srshards.sampling.schedule import Schedule
 from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
 from tests.drill.s3_server import Bucket
@@ -265,17 +266,29 @@ def test_a_store_that_gives_nothing_is_named_once(s3: Bucket, data: Path, tmp_pa
 
 @pytest.mark.slow
 def test_what_one_rank_finds_damaged_ends_all_with_one_message(data: Path, tmp_path: Path) -> None:
-    tar = next(data.glob("train-*.tar"))
     mine = Path(shutil.copytree(data, tmp_path / "mine"))
-    member = load_index(tar.with_suffix(".idx"))[0][0]
-    overwrite(mine / tar.name, member.offset, bytes(20))
-    with ranks_of(2, tmp_path, *words(mine, tmp_path, 8)) as ranks:
+    records = open_shards(data).train.records
+    schedule = Schedule([r.samples for r in records], [r.bytes for r in records], 0, 16)
+    first = set(schedule.batch(0).numbers.tolist())
+    number = next(n for n in range(records[0].samples) if n not in first)
+    member = load_index(data / f"{records[0].name}.idx")[number][0]
+    overwrite(mine / f"{records[0].name}.tar", member.offset, bytes(20))
+    with ranks_of(2, tmp_path, *words(mine, tmp_path, 8, "--save-every", 1)) as ranks:
         codes, said = ended(ranks)
     assert codes == {1}, said
     assert said.count("Damaged sample replaced by another one: ") == 1
     assert said.count("Error: ") == 1 and "\nError: 1 of 33 samples are damaged, more than 0.1%" in said
     run = Run(tmp_path / "r", said)
     assert len(run.events("damaged")) == len(run.events("error")) == 1
+    # After a resume, all ranks know the damage that the state already counts.
+    state = torch.load(run.folder / "state.pt", weights_only=True)
+    assert state["progress"]["damaged"] == []
+    state["progress"]["damaged"] = [number]
+    torch.save(state, run.folder / "state.pt")
+    with ranks_of(2, tmp_path, "--out", tmp_path, "--resume", "--save-every", STEPS) as ranks:
+        codes, said = ended(ranks)
+    assert codes == {0}, said
+    assert "resumed at step" in said and "Damaged" not in said
 
 
 # ---- what torchrun says

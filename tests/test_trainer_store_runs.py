@@ -270,3 +270,16 @@ def test_a_save_does_not_wait_for_ever(s3: Bucket, shards: Path, monkeypatch: py
     assert done.code == 0, "the end is patient"
     assert f"cannot write {s3.address}/runs/r: it takes longer than 0 minutes. Training continues;" in done.err
     assert "state.pt" in s3.objects("runs/r")
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_objects(
+    s3: Bucket, shards: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> torch.Tensor:
+        assert "config.yaml" in s3.objects("runs/r")
+        raise RunError("no such step")
+
+    monkeypatch.setattr(Learner, "step", fail)
+    done = train(shards, f"{s3.address}/runs")
+    assert done.code == 1 and "Error: no such step" in done.err
+    assert s3.objects("runs/r") == {} and left_in(scratch) == []

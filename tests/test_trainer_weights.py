@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -385,7 +386,8 @@ class Trap:
 
 
 def cut_off(path: Path) -> None:
-    torch.save(dict(COMPACT.build().state_dict()), path)
+    state = dict(COMPACT.build().state_dict())
+    (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
     path.write_bytes(path.read_bytes()[:-1000])
 
 
@@ -400,11 +402,20 @@ def training_state(path: Path) -> None:
     [
         ("w.pth", lambda path: None, "{} not found; pass a .pth, .pt or .safetensors file"),
         ("w", Path.mkdir, r"{} is a folder; pass a weights file in it \(there is none\)"),
-        ("w.pth", lambda path: path.write_bytes(b""), "cannot read weights from {}: the file is damaged or truncated"),
-        ("w.pth", lambda path: path.write_text("hello"), "cannot read weights from {}: the file is damaged"),
+        (
+            "w.pth",
+            lambda path: path.write_bytes(b""),
+            "^{} is not a weights file: expected a file saved by PyTorch, found an empty file$",
+        ),
+        ("w.pth", lambda path: path.write_text("hello"), "expected a file saved by PyTorch, found .* b'hello'$"),
+        (
+            "w.safetensors",
+            lambda path: Image.new("L", (9, 9)).save(path, "PNG"),
+            r"^{} is not a weights file: expected a .safetensors file, found a file that starts with b'.x89PNG",
+        ),
         ("w.pth", cut_off, "cannot read weights from {}: the file is damaged or truncated, or .* Download it again"),
         ("w.safetensors", cut_off, "cannot read weights from {}: the file is damaged or truncated"),
-        ("w.pth", lambda path: path.write_bytes(pickle.dumps(Trap())), "{}: .* objects other than tensors"),
+        ("w.pth", lambda path: path.write_bytes(pickle.dumps(Trap())), r"{}: .* objects other than tensors\. Download"),
         ("w.pth", lambda path: torch.save(nn.Conv2d(1, 1, 1), path), "{}: .* save only its state_dict"),
         ("state.pt", training_state, "{} is a training state, .* not weights; pass a .pth file of the run"),
         ("w.pth", lambda path: torch.save({}, path), "{} contains no weights: expected a dict .*; found nothing"),

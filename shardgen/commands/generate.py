@@ -83,6 +83,7 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
 )
 @click.option("--exclude", type=PATH, help="Leave out the photos listed in this file, as exported by `report`.")
 @click.option("--auto", is_flag=True, help="Run without a prompt.")
+@click.option("--force", is_flag=True, help="Replace finished shards that were generated with other settings.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 def generate_command(
     engine: str,
@@ -91,6 +92,7 @@ def generate_command(
     max_failures: str | None,
     exclude: Path | None,
     auto: bool,
+    force: bool,
     dry_run: bool,
     scales: tuple[tuple[int, ...], ...],
     degradation: str | None,
@@ -115,7 +117,7 @@ def generate_command(
         click.echo(fitted(_preparation_text(prepare(config, exclude)), sys.stdout))
         return
     with chosen as made_by:
-        outcome = generate(config, made_by, functools.partial(_confirm, auto=auto), exclude)
+        outcome = generate(config, made_by, functools.partial(_confirm, auto=auto, force=force), exclude)
     say(_outcome_text(outcome, config.output, config.size))
     _exit_by_failures(outcome, max_failures)
 
@@ -136,14 +138,20 @@ def _chosen_engine(engine: str, ray_address: str | None, workers: int | None) ->
     return nullcontext(PoolEngine(num_workers) if num_workers else SerialEngine())
 
 
-def _confirm(preparation: Preparation, auto: bool) -> None:
-    if not preparation.tasks:
+def _confirm(preparation: Preparation, auto: bool, force: bool) -> None:
+    replaced = [] if force else _replacement_lines(preparation)
+    if replaced and auto:
+        raise UsageError(
+            f"{'; '.join(replaced)}. Pass --force (make: FORCE=1) to replace them, or another --output to keep them."
+        )
+    if not (preparation.tasks or replaced):
         if preparation.excluded:
             say("\n".join(_photo_lines(preparation)))
         return
     say(_preparation_text(preparation))
     with remarks():
-        if not auto and not click.confirm("Go on?", default=True):
+        question = "Replace shards generated with other settings?" if replaced else "Go on?"
+        if not auto and not click.confirm(question, default=not replaced):
             raise click.Abort
 
 
@@ -171,9 +179,33 @@ def _preparation_text(p: Preparation) -> str:
         counts += [f"{len(inventory.stale)} outdated to remove"] if inventory.stale else []
         settings = f"HR {hr} px{cropped}, LR {hr // scale} px, {_lr_method(p.config)}, {p.config.codec}"
         lines.append(f"{scale_folder(scale)}  {settings}: {', '.join(counts)}")
+    lines += _replacement_lines(p)
     need = f"{format_bytes(p.bytes_to_make)} needed"
     lines.append(f"Store   {need}" if p.free_bytes is None else f"Disk    {need}, {format_bytes(p.free_bytes)} free")
     return "\n".join(lines)
+
+
+def _replacement_lines(p: Preparation) -> list[str]:
+    """Return, for every finished set of other settings, how they differ and what this run would remove."""
+    lines = []
+    for inventory in p.inventories:
+        if inventory.changed:
+            differences = (_difference(name, *values) for name, values in inventory.changed.items())
+            num = len(inventory.stale)
+            removed = f"{plural(num, 'finished shard')} would be removed"
+            lines.append(f"{inventory.folder} was generated with other settings ({', '.join(differences)}): {removed}")
+    return lines
+
+
+def _difference(name: str, old: Any, new: Any) -> str:
+    note = " (with other parameters)" if _formatted(old) == _formatted(new) else ""
+    return f"{name} {_formatted(old)} -> {_formatted(new)}{note}"
+
+
+def _formatted(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value.get('name')} with {plural(len(value.get('steps', ())), 'step')}"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _exclusion_lines(excluded: Exclusion) -> list[str]:

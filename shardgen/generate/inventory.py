@@ -1,14 +1,15 @@
 """Compare a plan with the output folder: shards to keep, to build and to delete."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from shardgen.planning.config import Config
+from shardgen.planning.config import Config, settings_of
 from shardgen.planning.plan import ShardPlan
 from shardgen.shard.job import ShardTask, shard_fingerprint
 from shardgen.shard.marker import Marker, read_marker
-from srshards.format import MANIFEST_NAME, SHARD_FILE, Address, scale_folder
-from srshards.storage.store import list_files, remove, remove_many, storage_of
+from srshards.format import MANIFEST_NAME, SHARD_FILE, Address, FormatError, load_manifest, scale_folder
+from srshards.storage.store import list_files, read_bytes, remove, remove_many, storage_of
 
 SHARD_FILE_KINDS = ("json", "tar", "idx")  # the marker first: while it exists, the others are valid
 _MARKERS_AT_ONCE = 32
@@ -19,7 +20,8 @@ class ScaleInventory:
     """One scale's folder: markers of the shards to keep, names of the shards to build and of those to delete.
 
     A shard that exists with other settings or photos is both in `to_make` and in `stale`. `stale_bytes` is the size of
-    the files to delete.
+    the files to delete. If shards are stale, `changed` lists the settings that differ from those of the finished set
+    as (old, new) by name; a larger sample does not count.
     """
 
     scale: int
@@ -28,6 +30,7 @@ class ScaleInventory:
     to_make: frozenset[str]
     stale: frozenset[str]
     stale_bytes: int
+    changed: Mapping[str, tuple[Any, Any]]
 
     def remove_stale(self) -> None:
         """Delete all shards but those to keep, after the manifest, which would list deleted shards."""
@@ -85,7 +88,21 @@ def _of_scale(shards: Sequence[ShardPlan], config: Config, scale: int) -> ScaleI
         to_make=names - kept.keys(),
         stale=stale,
         stale_bytes=sum(sizes[match.string] for match in matches if match["name"] in stale),
+        changed=_changed_settings(folder, config.settings(scale)) if stale else {},
     )
+
+
+def _changed_settings(folder: Address, settings: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    try:
+        previous = settings_of(load_manifest(folder, read_bytes).raw)
+    except (FormatError, FileNotFoundError):  # no finished set
+        return {}
+    changed = {name: (previous[name], new) for name, new in settings.items() if previous.get(name, new) != new}
+    changed.pop("hr_size", None)  # follows from the size
+    old, new = changed.get("sample", (0, 0))
+    if isinstance(old, int | float) and old <= new:
+        changed.pop("sample", None)
+    return changed
 
 
 def _is_whole(marker: Marker, sizes: dict[str, int]) -> bool:

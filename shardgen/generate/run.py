@@ -18,12 +18,14 @@ from shardgen.planning.sources import Listing, list_photos
 from shardgen.planning.tile_counts import estimate_tiles
 from shardgen.shard.job import STAGES, ShardTask, build_shard
 from shardgen.shard.marker import Marker
-from srshards.errors import RunError
+from srshards.errors import RunError, UsageError
 from srshards.format import Address, dump_json, scale_folder
 from srshards.storage.output_lock import locked
+from srshards.storage.reader_lock import has_readers
 from srshards.storage.scratch import scratch_root
 from srshards.storage.store import storage_of, write_bytes
 from srshards.terminal.sizes import format_bytes
+from srshards.terminal.text import plural
 
 STATS_NAME = "processing_stats.json"
 
@@ -135,6 +137,7 @@ def generate(
     """
     with locked(config.output):
         preparation = prepare(config, exclude)
+        _refuse_open_shards(preparation)
         _refuse_full_disk(preparation)
         _refuse_full_scratch(preparation, engine.num_workers)
         confirm(preparation)
@@ -177,6 +180,16 @@ def _free_bytes(output: Address, inventories: Sequence[ScaleInventory]) -> int |
     """Return the free space for the output after deletion of stale shards; None for an object store."""
     free = storage_of(output).free_bytes(inventories[0].folder)
     return None if free is None else free + sum(inventory.stale_bytes for inventory in inventories)
+
+
+def _refuse_open_shards(preparation: Preparation) -> None:
+    for inventory in preparation.inventories:
+        if inventory.stale and has_readers(inventory.folder):
+            raise UsageError(
+                f"{inventory.folder} is open in another process, probably a training, and this run would replace or "
+                f"delete {plural(len(inventory.stale), 'shard')} in it. Wait until that process has exited, or pass "
+                "another --output."
+            )
 
 
 def _refuse_full_disk(preparation: Preparation) -> None:

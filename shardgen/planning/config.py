@@ -21,6 +21,7 @@ _DECIDING = ["scale", "size", "hr_size", "fit", "tile_step", "method", "variants
 _SINCE_VERSION_2 = {"variants": 1, "up": True, "sharpen_hr": False}
 
 MIN_SIZE_PX = 16
+_MAX_SHARD_BYTES = 10**18
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Config:
             raise UsageError(f"--val-fraction {self.val_fraction}: expected a fraction from 0 to below 1, e.g. 0.02")
         if self.shard_bytes < 1:
             raise UsageError(f"--shard-bytes {self.shard_bytes}: expected a size such as 256MB")
+        if self.shard_bytes > _MAX_SHARD_BYTES:
+            raise UsageError(f"--shard-bytes: expected at most {_MAX_SHARD_BYTES // 10**15} PB, e.g. 256MB")
 
     def hr_size(self, scale: int) -> int:
         """Return the HR edge in px: `size` rounded down to a multiple of the scale."""
@@ -107,6 +110,11 @@ class Config:
     def fingerprint(self, scale: int, split: str = "train") -> str:
         """Return a hash of everything but the photo that determines a sample's bytes."""
         return fingerprint_of({**self.settings(scale), "variants": self.num_variants(split)})
+
+
+def settings_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a manifest of any format version."""
+    return {**_SINCE_VERSION_2, **manifest["settings"]}
 
 
 def fingerprint_of(settings: dict[str, Any], algorithm: int = ALGORITHM) -> str:

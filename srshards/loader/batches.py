@@ -12,7 +12,7 @@ from srshards.format import Address
 from srshards.imaging.pixels import Pixels
 from srshards.sampling.patches import Cut, PatchGrid
 from srshards.sampling.schedule import BatchSamples, Schedule
-from srshards.shards.mapped import DamagedMember, MappedShard
+from srshards.shards.mapped import DamagedMember, MappedShard, Origin
 
 # A mapping costs address space and an index; a block has about eight shards of the usual size. A view takes 1 kB.
 _MAX_OPEN_SHARDS = 64
@@ -63,8 +63,8 @@ class BatchReader:
     """Cuts batches from shards. Each worker has one; it keeps the most recently used shards mapped.
 
     `input_names` are the variants of the network input: `lr`, `lr1`, ..., or only `up`. `cached` opens shards through a
-    cache, which cannot evict mapped shards: shards not needed soon are then unmapped. `folder` is the address of the
-    shards, for messages.
+    cache, which cannot evict mapped shards: shards not needed soon are then unmapped. `origin` identifies the set in
+    messages.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class BatchReader:
         input_names: tuple[str, ...],
         seed: int,
         cached: OpenShard | None = None,
-        folder: "Address | None" = None,
+        origin: "Origin | Address | None" = None,
     ) -> None:
         self.schedule = schedule
         self.grid = grid
@@ -85,7 +85,7 @@ class BatchReader:
         self.input_names = input_names
         self._seed = seed
         self._cached = cached
-        self.folder = folder or shards[0][0].parent
+        self.origin = origin or shards[0][0].parent
         self._open: OrderedDict[int, MappedShard] = OrderedDict()
         # Intact samples in open `npy` shards: by variant, then by number.
         self._views: list[dict[int, tuple[Pixels, Pixels]]] = [{} for _ in input_names]

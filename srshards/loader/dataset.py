@@ -104,7 +104,7 @@ class PatchDataset(Dataset[PatchPair]):
     def _pair(self, number: int, variant: int, cut: Cut) -> PatchPair:
         shards, grid = self._shards, self._grid
         record, position = self._samples.locate(number)
-        with reading(shards.path):
+        with reading(shards.origin):
             shard = shards.mapped(record)
             hr = shard.image(position, "hr", shards.codec, grid.hr)
             small = shard.image(position, self._inputs[variant], shards.codec, grid.hr // grid.input_scale)

@@ -52,7 +52,7 @@ class ResidentBatches:
         """Copy all samples to the device, then return an iterator over the batches."""
         grid = self._reader.grid
         try:
-            with reading(self._reader.folder):
+            with reading(self._reader.origin):
                 hr, small = self._load()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):

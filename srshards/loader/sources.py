@@ -35,7 +35,7 @@ def batch_reader(
         input_names=shards.inputs(input_name),
         seed=seed,
         cached=shards.cached.open if shards.cached else None,
-        folder=shards.path,
+        origin=shards.origin,
     )
 
 

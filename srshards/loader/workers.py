@@ -63,7 +63,7 @@ class _ChunkReader(Dataset[Any]):
     def __getitem__(self, item: "_Assignment") -> _Filled | _Failure:
         to = self._reader.lay_out(self._ring.slot(item.slot), len(item.steps), len(self._rows))
         try:
-            with reading(self._reader.folder):
+            with reading(self._reader.origin):
                 damaged = self._reader.read(item.steps, self._rows, to, item.next_steps)
             return _Filled(len(item.steps), item.slot, damaged)
         except (ReportedError, MemoryError) as error:

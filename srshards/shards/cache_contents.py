@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from srshards.errors import RunError
-from srshards.format import MANIFEST_NAME, SPLITS, Address, Manifest, ShardRecord
+from srshards.format import MANIFEST_NAME, SPLITS, Address, FormatError, Manifest, ShardRecord
 from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, encode
-from srshards.shards.mapped import repair_hint
 from srshards.shards.tar_index import Member, check_samples, dump_index, index_of_tar
 from srshards.shards.tar_writer import BLOCK_BYTES, TarWriter, padded
 from srshards.storage.files import Buffer
@@ -22,7 +20,7 @@ _JSON_BYTES = 2048  # rough size of a sample's json member with header and paddi
 
 
 def download(address: Address, record: ShardRecord, file: BinaryIO) -> None:
-    """Download a shard into `file`. RunError when its SHA-256 differs from the manifest at every attempt.
+    """Download a shard into `file`. FormatError when its SHA-256 differs from the manifest at every attempt.
 
     StoreError or OSError when the download fails.
     """
@@ -35,9 +33,7 @@ def download(address: Address, record: ShardRecord, file: BinaryIO) -> None:
             _write(file, piece)
         if sha256.hexdigest() == record.sha256:
             return
-    raise RunError(
-        f"{address}: SHA-256 differs from {MANIFEST_NAME}, at each of {_TRIES} attempts; {repair_hint(address.parent)}"
-    )
+    raise FormatError(f"{address}: SHA-256 differs from {MANIFEST_NAME}, at each of {_TRIES} attempts")
 
 
 def index_of(file: BinaryIO, address: Address, record: ShardRecord) -> list[list[Member]]:

@@ -15,7 +15,7 @@ from srshards.format import Address, FormatError, ShardRecord, dump_json
 from srshards.process.shortages import shortage
 from srshards.shards.cache_contents import Decoder, download, index_of, sha256_of
 from srshards.shards.cache_folder import RAW_SUFFIX, CacheFolder
-from srshards.shards.mapped import MappedShard, repair_hint
+from srshards.shards.mapped import MappedShard, Origin, repair_hint
 from srshards.shards.tar_index import dump_index
 from srshards.storage.retry import StoreError, store_timeout_s
 
@@ -64,10 +64,10 @@ class CachedShards:
     """
 
     def __init__(
-        self, cache: CacheFolder, folder: Address, records: Sequence[ShardRecord], decoder: Decoder | None = None
+        self, cache: CacheFolder, origin: Origin, records: Sequence[ShardRecord], decoder: Decoder | None = None
     ) -> None:
         self.cache = cache
-        self._folder = folder
+        self._origin = origin
         self._decoder = decoder
         self._records = _Records(records)
         self._timeout_s = store_timeout_s()
@@ -182,7 +182,7 @@ class CachedShards:
         return None
 
     def _address(self, record: ShardRecord) -> Address:
-        return self._folder / f"{record.name}.tar"
+        return self._origin.folder / f"{record.name}.tar"
 
     def _expected_bytes(self, record: ShardRecord) -> int:
         return self._sidecar(record)[0] if self._decoder else record.bytes
@@ -206,11 +206,11 @@ class CachedShards:
         try:
             yield
         except FormatError as error:
-            raise RunError(f"{error}; {repair_hint(self._folder)}") from error
+            raise RunError(f"{error}; {repair_hint(self._origin)}") from error
         except StoreError as error:
             raise RunError(str(error)) from error
         except FileNotFoundError as error:
-            raise RunError(f"{address} is listed in the manifest but missing; {repair_hint(self._folder)}") from error
+            raise RunError(f"{address} is listed in the manifest but missing; {repair_hint(self._origin)}") from error
         except OSError as error:
             full = "; free some disk space, pass another `cache`, or a smaller `cache_bytes`"
             advice = full if error.errno in (ENOSPC, EDQUOT) else ""

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from srshards.errors import UsageError
-from srshards.format import MANIFEST_NAME, FormatError, Manifest, ShardRecord
+from srshards.format import FormatError, Manifest, ShardRecord
 from srshards.shards.cache_contents import sha256_of
-from srshards.shards.mapped import repair_hint
+from srshards.shards.mapped import origin_of, repair_hint
 from srshards.shards.tar_index import check_samples, index_of_tar, load_index
 from srshards.storage.store import local_path
 
@@ -16,14 +16,13 @@ def check_shard(manifest: Manifest, record: ShardRecord, progress: Callable[[int
 
     `progress` is called with the number of bytes of each read.
     """
-    folder = manifest.folder
-    tar = local_path(folder) / f"{record.name}.tar"
-    if sha256_of(tar, progress) != record.sha256:
-        raise UsageError(f"{tar}: SHA-256 differs from {MANIFEST_NAME}; {repair_hint(folder)}")
+    tar = local_path(manifest.folder) / f"{record.name}.tar"
     try:
+        if sha256_of(tar, progress) != record.sha256:
+            raise FormatError(f"{tar}: its bytes are not those that the manifest has the sha256 of")
         _check_index(manifest, record, tar)
     except FormatError as error:
-        raise UsageError(f"{error}; {repair_hint(folder)}") from error
+        raise UsageError(f"{error}; {repair_hint(origin_of(manifest))}") from error
 
 
 def _check_index(manifest: Manifest, record: ShardRecord, tar: Path) -> None:

@@ -1,6 +1,5 @@
 """The shards of one scale as a sequence of samples, in a training and a validation split."""
 
-import hashlib
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +13,10 @@ from srshards.errors import ArgumentError
 from srshards.format import SPLITS, Address, Manifest, ShardRecord, lr_name
 from srshards.shards.cached import CachedShards
 from srshards.shards.check_shard import check_shard
-from srshards.shards.mapped import MappedShard
+from srshards.shards.mapped import MappedShard, Origin, origin_of
 from srshards.shards.sample import Sample
 from srshards.shards.shard_list import ShardList
+from srshards.storage.reader_lock import ReaderLock
 from srshards.storage.store import local_path
 
 _INPUTS = ("lr", "up")  # possible network inputs
@@ -56,9 +56,9 @@ class Split(_Samples):
 
     def __init__(self, shards: "Shards", name: str) -> None:
         self.name = name
-        self.records = tuple(record for record in shards.manifest.shards if record.split == name and record.samples)
+        self.records = shards._records[name]
         self._shards = shards
-        self._ends = list(accumulate(record.samples for record in self.records))
+        self._ends = shards._ends[name]
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -103,10 +103,24 @@ class Shards(_Samples):
         self.path = path
         self.manifest = manifest
         self.cached = cached
-        self.train, self.val = (Split(self, name) for name in SPLITS)
+        self._records = {
+            name: tuple(record for record in manifest.shards if record.split == name and record.samples)
+            for name in SPLITS
+        }
+        self._ends = {name: list(accumulate(r.samples for r in records)) for name, records in self._records.items()}
+        self._lock: ReaderLock | None = ReaderLock(path)
         self._mapped: dict[str, MappedShard] = {}
         if cached is None:
             self._folder = local_path(path).absolute()  # the working directory may change before samples are read
+
+    # Properties, because attributes would form a reference cycle, and keep the lock until garbage collection.
+    @property
+    def train(self) -> Split:
+        return Split(self, "train")
+
+    @property
+    def val(self) -> Split:
+        return Split(self, "val")
 
     @property
     def scale(self) -> int:
@@ -150,7 +164,7 @@ class Shards(_Samples):
         return f"<Shards {self.scale}x: {counts}, HR {self.hr_size} px, {self.codec}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_mapped": {}}  # memory maps cannot be pickled
+        return {**self.__dict__, "_mapped": {}, "_lock": None}  # neither maps nor locks can be pickled
 
     def split(self, name: str) -> Split:
         """Return the split `train` or `val`. ArgumentError for any other name."""
@@ -187,9 +201,12 @@ class Shards(_Samples):
 
     def fingerprint(self) -> str:
         """Return a hash that changes when any sample does: a run can only be resumed on the same data."""
-        records = (*self.train.records, *self.val.records)
-        text = "\n".join(f"{record.name} {record.samples} {record.sha256}" for record in records)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return self.origin.fingerprint
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Folder and fingerprint of the set as it was opened."""
+        return origin_of(self.manifest)
 
     def tar(self, record: ShardRecord) -> Path:
         """Return the local path of a shard, which a cache may still have to fetch."""

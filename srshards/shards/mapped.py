@@ -1,5 +1,8 @@
 """Memory-mapped shards: the index locates the members, and only the pages that are used are read."""
 
+from __future__ import annotations  # Address is a name until UPath is loaded
+
+import hashlib
 import json
 import mmap
 import os
@@ -7,19 +10,46 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from srshards.errors import RunError
-from srshards.format import Address, FormatError
+from srshards.format import SPLITS, Address, FormatError, Manifest, load_manifest
 from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, npy_header
 from srshards.imaging.pixels import Pixels
 from srshards.process.shortages import shortage
 from srshards.shards.tar_index import check_samples, load_index
+from srshards.storage.output_lock import busy_message
+from srshards.storage.store import StoreError, read_bytes
 
 
-def repair_hint(folder: Address) -> str:
-    """Return what to do about an invalid shard."""
+class Origin(NamedTuple):
+    """A set of shards as it was opened: its folder, and a hash of all shards with samples."""
+
+    folder: Address
+    fingerprint: str
+
+
+def origin_of(manifest: Manifest) -> Origin:
+    records = [record for split in SPLITS for record in manifest.shards if record.split == split and record.samples]
+    text = "\n".join(f"{record.name} {record.samples} {record.sha256}" for record in records)
+    return Origin(manifest.folder, hashlib.sha256(text.encode()).hexdigest())
+
+
+def repair_hint(origin: Origin | Address) -> str:
+    """Return what to do about an invalid shard; with an Origin, also whether the set has been replaced since."""
+    folder = origin.folder if isinstance(origin, Origin) else origin
+    if isinstance(origin, Origin):
+        with suppress(FormatError, OSError, StoreError):
+            if origin_of(load_manifest(folder, read_bytes)) != origin:
+                return (
+                    f"nothing is damaged: after they were opened, the shards in {folder} were generated again with "
+                    "other settings or photos. Start again with the new shards (a training as a new run), or generate "
+                    "them with the previous settings"
+                )
+        if busy := busy_message(folder):
+            return f"nothing is damaged: {busy}"
     return f"run `python -m shardgen verify {folder} --fix`, then `python -m shardgen generate` again"
 
 
@@ -28,14 +58,14 @@ class DamagedMember(Exception):
 
 
 @contextmanager
-def reading(folder: Address) -> Iterator[None]:
+def reading(origin: Origin | Address) -> Iterator[None]:
     """Turn errors of opening or reading a shard into RunError, with a hint how to repair it."""
     try:
         yield
     except (FormatError, OSError, DamagedMember) as error:
         if reason := shortage(error):  # not the fault of a shard
             raise RunError(reason) from None
-        raise RunError(f"{error}; {repair_hint(folder)}") from error
+        raise RunError(f"{error}; {repair_hint(origin)}") from error
 
 
 class MappedShard:

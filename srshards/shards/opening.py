@@ -11,7 +11,7 @@ from srshards.shards.cache_contents import Decoder
 from srshards.shards.cache_folder import cache_for
 from srshards.shards.cached import CachedShards
 from srshards.shards.folder import Shards
-from srshards.shards.mapped import repair_hint
+from srshards.shards.mapped import origin_of, repair_hint
 from srshards.storage.output_lock import busy_message
 from srshards.storage.store import (
     AddressError,
@@ -74,7 +74,7 @@ def open_shards(
     cached = None
     if cached_in:
         decoder = Decoder.of(manifest) if decode and manifest.codec != "npy" else None
-        cached = CachedShards(cached_in, folder, records, decoder)
+        cached = CachedShards(cached_in, origin_of(manifest), records, decoder)
     shards = Shards(folder, manifest, cached)
     if verify:
         shards.verify()

@@ -77,7 +77,7 @@ class Sample:
         `psnr_up_db`; with a recipe also `degradation`, the steps and sampled parameters of each LR image.
         """
         shards, record = self._shards, self._record
-        with reading(shards.path):
+        with reading(shards.origin):
             data = shards.mapped(record).json(self._position)
         return parse_description(data, f"{shards.path / record.name}.tar: {self.key}.json")
 
@@ -90,5 +90,5 @@ class Sample:
     def _image(self, name: str) -> Pixels:
         shards = self._shards
         size = shards.hr_size // shards.scale if name.startswith("lr") else shards.hr_size
-        with reading(shards.path):
+        with reading(shards.origin):
             return shards.mapped(self._record).image(self._position, name, shards.codec, size)

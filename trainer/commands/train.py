@@ -85,11 +85,17 @@ def _summary(result: TrainingResult) -> str:
     lines = []
     if result.last:
         lines.append(quality_table({"bicubic": result.last.bicubic, "network": result.last.network}))
-    patches_per_s = progress.step * result.patches_per_step / max(progress.trained_s, 1e-9)
-    lines.append(
-        f"{progress.step:,} steps in {format_duration(progress.trained_s)} ({patches_per_s:,.0f} patches/s); "
-        f"peak memory {format_bytes(result.peak_memory_bytes)}"
-    )
+    if result.was_finished:
+        lines.append(
+            f"{run.home} is already finished, at step {progress.step:,}: nothing was trained. To train further, start "
+            f"a new run from its weights: --init {run.home / run.weights.name} with the --steps or --epochs to add"
+        )
+    else:
+        patches_per_s = progress.step * result.patches_per_step / max(progress.trained_s, 1e-9)
+        lines.append(
+            f"{progress.step:,} steps in {format_duration(progress.trained_s)} ({patches_per_s:,.0f} patches/s); "
+            f"peak memory {format_bytes(result.peak_memory_bytes)}"
+        )
     outputs = {run.weights.name: "final weights"}
     if progress.best_psnr_y is not None:
         best = f"{progress.best_psnr_y:.2f} dB PSNR-Y after step {progress.best_step:,}"

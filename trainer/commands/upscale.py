@@ -11,6 +11,8 @@ from srshards.terminal.params import PATH
 from srshards.terminal.text import say
 from trainer.commands.types import Tile
 
+_REPLACED = ", replaced the existing file"
+
 
 @click.command("upscale", cls=Command, short_help="Upscale photos.")
 @click.argument("photos", type=PATH, nargs=-1, required=True)
@@ -60,7 +62,7 @@ def upscale_command(
     )
     for upscaled in results:
         before, after = (f"{width}x{height}" for width, height in (upscaled.size_before, upscaled.size_after))
-        replaced = ", replaced the existing file" if upscaled.replaced else ""
+        replaced = _REPLACED if upscaled.replaced else ""
         say(f"{upscaled.result}  {before} to {after} px in {upscaled.seconds:.1f} s{replaced}")
         if upscaled.compare:
-            say(f"{upscaled.compare}  bicubic | network")
+            say(f"{upscaled.compare}  bicubic | network{_REPLACED if upscaled.compare_replaced else ''}")

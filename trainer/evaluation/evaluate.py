@@ -74,7 +74,7 @@ def shard_pairs(
     """
     samples = folder.split(split)
     for record, positions in evenly_spaced(samples.records, limit or len(samples), rank, ranks):
-        with reading(folder.path):
+        with reading(folder.origin):
             shard = folder.open(record)
             for position in positions:
                 yield _shard_pair(folder, shard, position, upsampled)

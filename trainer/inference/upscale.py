@@ -41,6 +41,7 @@ class Upscaled:
     size_after: tuple[int, int]
     seconds: float
     replaced: bool  # whether the result overwrote an existing file
+    compare_replaced: bool
 
 
 def upscale_photos(
@@ -94,6 +95,7 @@ def _upscale_all(
             failures.append(str(error))
             continue
         replaced = os.path.exists(result)  # False, not an error, for an invalid file name
+        compare_replaced = compare and os.path.exists(compare_path(result))
         write_photo(result, after)
         if compare:
             _write_comparison(compare_path(result), path.name, before, after, factor)
@@ -105,6 +107,7 @@ def _upscale_all(
             size_after=(width * factor, height * factor),
             seconds=perf_counter() - start,
             replaced=replaced,
+            compare_replaced=compare_replaced,
         )
     if failures:
         raise UsageError("\n  ".join([f"{len(failures)} of {len(work)} photos could not be upscaled:", *failures]))

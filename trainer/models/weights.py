@@ -113,9 +113,15 @@ def _load(path: Path) -> Any:
     if not path.is_file():
         raise UsageError(f"{path} not found; pass a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
     try:
-        path.open("rb").close()
+        with path.open("rb") as file:
+            start = file.read(9)
     except OSError as error:
         raise UsageError(f"cannot read weights from {path}: {error.strerror or error}") from error
+    # safetensors: length and JSON header; PyTorch: a zip archive, or a pickle before version 1.6.
+    if start[8:] != b"{" if path.suffix == ".safetensors" else not start.startswith((b"PK", b"\x80")):
+        kind = "a .safetensors file" if path.suffix == ".safetensors" else "a file saved by PyTorch"
+        found = f"a file that starts with {start!r}" if start else "an empty file"
+        raise UsageError(f"{path} is not a weights file: expected {kind}, found {found}")
     try:
         with _errors_about(path):
             return load_tensors(path)
@@ -126,13 +132,8 @@ def _load(path: Path) -> Any:
             raise UsageError(f"cannot read weights from {path}: {shortage(error) or 'out of memory'}") from None
         raise UsageError(
             f"cannot read weights from {path}: the file is damaged or truncated, or contains objects other than "
-            f"tensors ({_reason(error)}). Download it again, or save only its state_dict"
+            "tensors. Download it again, or save only its state_dict"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 
 
 def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:

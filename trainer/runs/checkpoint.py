@@ -32,6 +32,7 @@ class TrainingProgress:
     best_step: int = 0
     trained_s: float = 0.0
     losses: list[float] = field(default_factory=list)  # of the steps since the last journal line
+    damaged: list[int] = field(default_factory=list)  # numbers of damaged samples, each replaced by another sample
 
 
 def save_state(path: Path, data: str, progress: TrainingProgress, tensors: dict[str, Any]) -> None:
@@ -97,8 +98,11 @@ def _tensors(state: Any) -> dict[str, Tensor]:
 
 def _check(progress: TrainingProgress) -> None:
     """Raise ValueError or TypeError for impossible values."""
-    steps = (progress.step, progress.best_step)
-    if any(type(step) is not int or not 0 <= step < 2**62 for step in steps) or type(progress.validated) is not bool:
+    counts = (progress.step, progress.best_step, *progress.damaged)
+    if (
+        any(type(count) is not int or not 0 <= count < 2**62 for count in counts)
+        or type(progress.validated) is not bool
+    ):
         raise ValueError(f"invalid progress: {progress}")
     seconds, best = float(progress.trained_s), float(progress.best_psnr_y or 0)
     if not math.isfinite(seconds) or math.isnan(best) or not all(type(loss) is float for loss in progress.losses):

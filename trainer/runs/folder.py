@@ -2,8 +2,9 @@
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from srshards.storage.store import list_files, storage_of, write_bytes
 CONFIG, JOURNAL, STATE, JOB = "config.yaml", "journal.jsonl", "state.pt", ".job"
 _PLAN, _PREVIEWS = "plan.json", "previews"
 _WEIGHTS, _BEST = "model.pth", "best.pth"
+_LOCK = ".lock"
 
 
 class TakenError(UsageError):
@@ -41,15 +43,17 @@ class RunFolder:
         self.weights = path / _WEIGHTS
         self.best = path / _BEST
         self.state = path / STATE
+        self.has_steps = False  # whether this process took a step; a new run that fails before that is removed
 
     @contextmanager
     def locked(self, new: bool = False) -> Iterator["RunFolder"]:
         """Lock the folder against other processes. The lock is released when its process ends, however it ends.
 
-        Inside the block, the files needed to resume are in `path`; after it, all written files are in `home`.
+        Inside the block, the files needed to resume are in `path`; after it, all written files are in `home`, or
+        removed if a new run failed before its first step.
         UsageError if another process holds the lock, or if a `new` run finds files of another one.
         """
-        lock = FileLock(storage_of(self.home).lock_path(self.home, ".lock"))
+        lock = FileLock(storage_of(self.home).lock_path(self.home, _LOCK))
         try:
             self._create()
             lock.acquire(timeout=0)
@@ -63,7 +67,13 @@ class RunFolder:
             if new:
                 self.require_unused()
             with self._session():
-                yield self
+                there = set(self.path.glob("*"))
+                try:
+                    yield self
+                except BaseException:
+                    if new and not self.has_steps:
+                        self._discard(there)
+                    raise
         finally:
             lock.release()
 
@@ -107,6 +117,15 @@ class RunFolder:
 
     def _create(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
+
+    def _discard(self, there: set[Path]) -> None:
+        """Remove everything except what was `there` before, and the folder if it is empty then."""
+        with suppress(OSError):
+            for path in set(self.path.iterdir()) - there:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if [path.name for path in self.path.iterdir()] == [_LOCK]:
+                (self.path / _LOCK).unlink()
+                self.path.rmdir()
 
     @contextmanager
     def _session(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -16,8 +16,8 @@ from srshards.errors import ReportedError, RunError, UsageError
 from srshards.format import Address
 from srshards.storage.files import write_atomically, writing
 from srshards.storage.remote import upload
-from srshards.storage.store import StoreError, file_size, read_bytes, write_bytes
-from trainer.runs.folder import CONFIG, JOURNAL, STATE, RunFolder
+from srshards.storage.store import StoreError, file_size, read_bytes, remove_many, write_bytes
+from trainer.runs.folder import CONFIG, JOB, JOURNAL, STATE, RunFolder
 
 _KEPT = "-kept"  # suffix of a local folder that an error message points to and that must not be removed
 _LARGE = (".pt", ".pth")  # replaced atomically, so they do not change during an upload
@@ -41,6 +41,11 @@ class StoredRunFolder(RunFolder):
 
     def _create(self) -> None:
         """Do nothing: the first file that is written creates the folder."""
+
+    def _discard(self, there: set[Path]) -> None:
+        with suppress(StoreError):
+            remove_many(self.home, [JOB, *(path.relative_to(self.path).as_posix() for path in self._published)])
+        shutil.rmtree(self.path, ignore_errors=True)
 
     @contextmanager
     def _session(self) -> Iterator[None]:

@@ -18,6 +18,9 @@ DEFAULT_LR = {"ultra_lite": 4e-3, "lite": 1e-3, "standard": 2e-4}
 MAX_SEED = 2**63 - 1
 MAX_PREFETCH = 64  # a worker's outstanding requests must fit in a pipe, which holds only 16 kB on some systems
 MAX_NAME_BYTES = 255
+# Floats, states and the loader can represent far more. All other counts are limited by memory.
+_MAX_COUNT = 2**31 - 1
+_COUNTS = ("epochs", "steps", "warmup", "grad_accum", "ranks", "patches_per_sample", "val_every", "save_every")
 
 # Settings that may change when a run is resumed: none affects the batches or the arithmetic of a step.
 FREE_TO_CHANGE = frozenset(
@@ -95,6 +98,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise UsageError(f"{option_name(name)} {value}: expected {low} or more")
+            if value is not None and value > _MAX_COUNT and name in _COUNTS:
+                raise UsageError(f"{option_name(name)}: expected at most {_MAX_COUNT}")
         if self.lr is not None and not 0 < self.lr < 1:
             raise UsageError(f"--lr {self.lr}: expected a rate above 0 and below 1, e.g. 2e-4")
         if not 0 <= self.ema < 1:

@@ -10,9 +10,8 @@ import torch
 
 from srshards import DamagedSample, PatchBatch, PatchLoader
 from srshards.errors import RunError, UsageError
-from srshards.format import Address
 from srshards.process.shortages import is_out_of_memory
-from srshards.shards.mapped import repair_hint
+from srshards.shards.mapped import Origin, repair_hint
 from trainer.distributed.group import RankGroup
 from trainer.inference.image_function import as_function
 from trainer.runs.checkpoint import TrainingProgress
@@ -40,7 +39,7 @@ class LoopSettings:
     save_every: int | None
     patches: int
     num_samples: int
-    folder: Address
+    origin: Origin
     less_memory: str
     compiled: bool
 
@@ -70,7 +69,7 @@ class TrainingLoop:
         self._progress = progress
         self._record = record
         self._group = group
-        self._damaged: set[int] = set()  # sample numbers, of all ranks
+        self._damaged = set(progress.damaged)  # sample numbers, of all ranks
         self._new_damage: list[DamagedSample] = []  # on this rank, in the current step
         self._saved_s = monotonic()
         self._warm = False
@@ -176,6 +175,7 @@ class TrainingLoop:
         for number, reason in chain(*self._group.all_gather(self._new_damage)):
             if number not in self._damaged:
                 self._damaged.add(number)
+                self._progress.damaged.append(number)
                 self._record.note("damaged", self._progress.step, reason=reason)
                 self._record.say(f"Damaged sample replaced by another one: {reason}")
         self._new_damage = []
@@ -183,7 +183,7 @@ class TrainingLoop:
             raise self._group.report_once(
                 RunError(
                     f"{len(self._damaged)} of {self._settings.num_samples:,} samples are damaged, more than "
-                    f"{_MAX_DAMAGED_SHARE:.1%}: {reason}. {repair_hint(self._settings.folder)}"
+                    f"{_MAX_DAMAGED_SHARE:.1%}: {reason}. {repair_hint(self._settings.origin)}"
                 )
             )
 

@@ -60,6 +60,7 @@ class RunRecord(Record):
         self._journal.note(event, step, **values)
 
     def stepped(self) -> None:
+        self._run.has_steps = True
         self._display.step()
 
     def pace(self, step: int, pace: Pace) -> None:

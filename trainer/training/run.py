@@ -13,7 +13,7 @@ from srshards.errors import RunError, UsageError
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 from trainer.messages import with_options
 from trainer.models import Network, num_parameters
-from trainer.models.weights import load_into
+from trainer.models.weights import load_into, save_weights
 from trainer.runs.checkpoint import TrainingProgress, load_state, state_errors
 from trainer.runs.folder import RunFolder
 from trainer.training.describe import describe, less_memory_advice
@@ -31,7 +31,8 @@ from trainer.training.validation import Validation, ValidationResult
 class TrainingResult:
     """Outcome of a run. `last` is the last validation, None if there was none since the run started or resumed.
 
-    `patches_per_step` is the total of all ranks, `peak_memory_bytes` their maximum.
+    `patches_per_step` is the total of all ranks, `peak_memory_bytes` their maximum. With `was_finished`, the run had
+    finished before, and nothing was trained.
     """
 
     run: RunFolder
@@ -40,6 +41,7 @@ class TrainingResult:
     last: ValidationResult | None
     patches_per_step: int
     peak_memory_bytes: int
+    was_finished: bool = False
 
 
 def train(
@@ -59,6 +61,9 @@ def train(
     with ExitStack() as stack:
         run = group.run_on_rank0(lambda: stack.enter_context(folder))
         progress = _progress(plan, run, learner, group)
+        if progress.validated and progress.step == plan.total_steps:
+            group.run_on_rank0(lambda: _restore_weights(run, learner))
+            return TrainingResult(run, True, progress, None, plan.loader.patches_per_step, 0, was_finished=True)
         record = group.run_on_all(
             lambda: stack.enter_context(_record(plan, run, progress, say)) if group.is_rank0 else Record()
         )
@@ -89,6 +94,12 @@ def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) ->
     with state_errors(run.state):
         learner.restore(state)
     return progress
+
+
+def _restore_weights(run: RunFolder, learner: Learner) -> None:
+    """Write the weights of a finished run if they are missing or older than its state."""
+    if run.is_missing_weights():
+        save_weights(run.weights, *learner.weights())
 
 
 @contextmanager
@@ -133,11 +144,10 @@ def _train(
         save_every=plan.config.save_every,
         patches=plan.loader.patches_per_step,
         num_samples=plan.loader.num_samples,
-        folder=plan.folder.path,
+        origin=plan.folder.origin,
         less_memory=less_memory_advice(plan),
         compiled=plan.config.compile,
     )
-    was_finished = progress.step == plan.total_steps
     loop = TrainingLoop(settings, learner, plan.loader, _validation(plan, group), progress, record, group)
     try:
         with plan.loader:
@@ -146,8 +156,6 @@ def _train(
         with suppress(RunError):  # the same full disk again
             record.note("error", progress.step, message=with_options(str(error)))
         raise
-    if group.is_rank0 and was_finished and run.is_missing_weights():
-        record.save(progress, learner)
     (peak_memory_bytes,) = group.max([_peak_memory_bytes(plan.device)])
     return TrainingResult(
         run=run,
