@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-from helpers import PATIENCE_S, run_cli, trainer
+from helpers import TIMEOUT_S, run_cli, trainer
 
 ROOT = Path(__file__).parent.parent
 
@@ -209,7 +209,7 @@ def _run_in_shell(command: str) -> tuple[int, str, str]:
     command = re.sub(r"^\S*python ", f"{shlex.quote(sys.executable)} ", command)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = ["bash", "-c", command]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -22,7 +22,7 @@ from shardgen.cli import main
 from srshards.imaging import codec
 from srshards.shards.tar_index import load_index
 
-PATIENCE_S = 100.0  # how long a test waits for what has to come, on a machine that is busy with other things
+TIMEOUT_S = 100.0  # generous: test machines are shared
 
 
 def make_photo(height: int, width: int, seed: int) -> np.ndarray:
@@ -55,7 +55,7 @@ def run_cli(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
     if not options:
         return _run_here(words)
     command = [sys.executable, "-m", "shardgen", *words]
-    options = {"capture_output": True, "text": True, "timeout": PATIENCE_S, "stdin": subprocess.DEVNULL, **options}
+    options = {"capture_output": True, "text": True, "timeout": TIMEOUT_S, "stdin": subprocess.DEVNULL, **options}
     return subprocess.run(command, **options)
 
 
@@ -104,7 +104,7 @@ def overwrite(path: Path, offset: int, data: bytes) -> None:
 
 
 def until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
+    end_s = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < end_s
         time.sleep(0.02)
@@ -126,7 +126,7 @@ def running(*words: object) -> Iterator[subprocess.Popen[str]]:
 
 def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
     """Wait for a true value of `condition`, and return it. The process must live until then."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not (value := condition()):
         assert process is None or process.poll() is None, f"ended before its time: {process.communicate()}"
         assert time.monotonic() < deadline
@@ -260,14 +260,14 @@ def close_terminal_under(command: list[str], when: Callable[[], object], nohup: 
     os.close(terminal)
     said = b""
     try:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not when():
             with contextlib.suppress(BlockingIOError):
                 said += os.read(master, 1 << 16)  # a terminal that nobody reads from holds its writers up
             assert process.poll() is None and time.monotonic() < deadline, said.decode()
             time.sleep(0.01)  # asking costs the process that is waited for its CPU
         os.close(master)
-        return process.wait(PATIENCE_S)
+        return process.wait(TIMEOUT_S)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

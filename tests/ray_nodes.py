@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import PATIENCE_S
+from helpers import TIMEOUT_S
 
 ROOT = Path(__file__).parent.parent
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
@@ -24,7 +24,7 @@ def ray_environment() -> Iterator[Path]:
     ):
         m.setenv("RAY_TMPDIR", folder)
         m.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        m.setenv("RAY_raylet_start_wait_time_s", str(int(PATIENCE_S)))
+        m.setenv("RAY_raylet_start_wait_time_s", str(int(TIMEOUT_S)))
         m.setenv("PYTHONPATH", str(ROOT))
         m.delenv("RAY_ADDRESS", raising=False)
         on_terminate = signal.getsignal(signal.SIGTERM)

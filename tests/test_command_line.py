@@ -17,7 +17,7 @@ import click
 import pytest
 from click.shell_completion import CompletionItem, ShellComplete
 from click.testing import CliRunner
-from helpers import PATIENCE_S, generate, make_photos, run_cli, trainer
+from helpers import TIMEOUT_S, generate, make_photos, run_cli, trainer
 
 from shardgen.cli import commands as shardgen
 from shardgen.planning.config import METHODS
@@ -269,14 +269,14 @@ def _completes_in_bash(lines: list[str], environment: dict[str, str]) -> None:
 
 
 def run_text(command: list[str], environment: dict[str, str]) -> str:
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 0 and done.stderr == "", done
     return done.stdout
 
 
 def test_neither_help_nor_completion_waits_for_pytorch() -> None:
     code = "import sys, trainer.cli; print([name for name in ('torch', 'cv2', 'altair', 'ray') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     assert done.stdout == "[]\n"
 
 
@@ -443,7 +443,7 @@ def in_terminal(command: list[object], folder: Path, columns: int, **environment
         sent += some
     os.close(ours)
     text = sent.decode()
-    assert child.wait(PATIENCE_S) == 0, text
+    assert child.wait(TIMEOUT_S) == 0, text
     return text
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import PATIENCE_S
+from helpers import TIMEOUT_S
 
 pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 def run(name: str, *args: object) -> str:
     command = [sys.executable, str(EXAMPLES / name), *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE_S)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

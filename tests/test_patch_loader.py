@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import PATIENCE_S, until
+from helpers import TIMEOUT_S, until
 from test_trainer_stream import workers
 
 import srshards
@@ -261,7 +261,7 @@ def test_processes_of_a_group_share_the_steps(data: Shards, expected: list[Bytes
     script.write_text(textwrap.dedent(OF_A_GROUP))
     command = [sys.executable, str(script), str(data.path), str(tmp_path / "meeting")]
     ranks = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True) for rank in range(2)]
-    found = [json.loads(rank.communicate(timeout=PATIENCE_S)[0]) for rank in ranks]
+    found = [json.loads(rank.communicate(timeout=TIMEOUT_S)[0]) for rank in ranks]
     assert [bytes.fromhex("".join(step)) for step in zip(*(each["batches"] for each in found), strict=True)] == [
         hr for hr, _ in expected[:8]
     ]
@@ -497,7 +497,7 @@ def run_script(tmp_path: Path, text: str, *args: object) -> "subprocess.Complete
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(text))
     return subprocess.run(
-        [sys.executable, str(script), *map(str, args)], capture_output=True, text=True, timeout=2 * PATIENCE_S
+        [sys.executable, str(script), *map(str, args)], capture_output=True, text=True, timeout=2 * TIMEOUT_S
     )
 
 
@@ -512,7 +512,7 @@ def test_a_script_without_a_guard_is_told_to_have_one(data: Shards, tmp_path: Pa
 @pytest.mark.slow
 def test_a_program_from_stdin_is_told_to_be_a_file(data: Shards) -> None:
     program = textwrap.dedent(WITHOUT_A_GUARD).replace("sys.argv[1]", repr(str(data.path)))
-    done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, timeout=PATIENCE_S)
+    done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 1 and done.stdout == ""
     assert "which was read from stdin: write it to a file, or pass `workers` 0" in done.stderr
     assert "died" not in done.stderr

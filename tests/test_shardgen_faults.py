@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers import (
-    PATIENCE_S,
+    TIMEOUT_S,
     all_files,
     close_terminal_under,
     contract_files,
@@ -75,7 +75,7 @@ def test_a_killed_run_goes_on_where_it_was(
         workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.wait()
-        _, alive = psutil.wait_procs(workers, timeout=PATIENCE_S)
+        _, alive = psutil.wait_procs(workers, timeout=TIMEOUT_S)
         assert not alive, "workers must not outlive their run"
     finished = {path: path.stat().st_mtime_ns for path in markers(tmp_path)}
     done = generate(many_photos, tmp_path, *ARGS)
@@ -94,7 +94,7 @@ def test_a_dead_worker_is_an_error_that_names_its_shard(
         wait_until(lambda: temporaries(tmp_path), process)
         (name, pid), *_ = [path.name.split(".")[1:4:2] for path in temporaries(tmp_path)]
         os.kill(int(pid), signal_number)
-        _, stderr = process.communicate(timeout=PATIENCE_S)
+        _, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert f"building shard {name} was killed by signal {int(signal_number)}" in stderr
     assert "Run the same command again: finished shards are kept." in stderr and "Traceback" not in stderr
@@ -119,7 +119,7 @@ def test_an_interrupt_stops_and_leaves_no_trace(
         wait_until(lambda: MOMENTS[moment](tmp_path), process)
         finished = len(markers(tmp_path))
         os.killpg(process.pid, signal_number)  # as a terminal does: to all processes of the run
-        _, stderr = process.communicate(timeout=PATIENCE_S)
+        _, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == exit_code
     assert "Interrupted. Finished shards are kept; run the same command again to continue." in stderr
     assert "Traceback" not in stderr and "leaked" not in stderr

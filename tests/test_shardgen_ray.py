@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import PATIENCE_S, contract_files, generate, make_photos, markers, run_cli, running, unfinished, wait_until
+from helpers import TIMEOUT_S, contract_files, generate, make_photos, markers, run_cli, running, unfinished, wait_until
 from ray.cluster_utils import Cluster
 from ray_nodes import NODE, ROOT, kill_node, on_cluster, ray_environment, workers
 
@@ -123,7 +123,7 @@ def test_a_node_that_dies_changes_nothing(
     with running(*on_cluster(cluster, many_photos, tmp_path, *ARGS)) as process:
         wait_until(lambda: unfinished(tmp_path) and workers(victim), process)
         kill_node(cluster, victim)
-        stdout, stderr = process.communicate(timeout=PATIENCE_S)
+        stdout, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, stderr
     assert contract_files(tmp_path) == undisturbed
     counts, others = told(stderr)
@@ -141,7 +141,7 @@ def test_an_interrupt_stops_and_leaves_no_trace(
     with running(*on_cluster(cluster, many_photos, tmp_path, *ARGS)) as process:
         wait_until(lambda: unfinished(tmp_path) and markers(tmp_path), process)
         os.killpg(process.pid, signal_number)
-        _, stderr = process.communicate(timeout=PATIENCE_S)
+        _, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == exit_code, stderr
     assert told(stderr)[1] == ["Interrupted. Finished shards are kept; run the same command again to continue."]
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.glob("scale_*/manifest.json"))
@@ -160,7 +160,7 @@ def test_a_killed_run_takes_its_workers_along_and_goes_on_where_it_was(
         process.kill()
         process.wait()
     with running(*on_cluster(cluster, many_photos, tmp_path, *ARGS)) as process:
-        stdout, stderr = process.communicate(timeout=PATIENCE_S)
+        stdout, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, stderr
     assert " kept" in stdout and " 0 kept" not in stdout
     assert contract_files(tmp_path) == undisturbed
@@ -177,7 +177,7 @@ def test_a_photo_that_goes_away_is_a_failure_and_nothing_else(cluster: Any, phot
         wait_until(lambda: unfinished(tmp_path / "out"), process)
         gone = tasks[-1].plan.photos[0].path
         (mine / gone).unlink()
-        _, stderr = process.communicate(timeout=PATIENCE_S)
+        _, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, stderr
     failures = load_json(tmp_path / "out/scale_2x/manifest.json", Path.read_bytes)["failures"]
     assert failures == [{"path": gone, "reason": "cannot be read: No such file or directory"}]
@@ -220,7 +220,7 @@ def test_a_node_without_the_photos_is_named_and_no_photo_is_blamed(
         blind_node(cluster, many_photos),
         running(*on_cluster(cluster, many_photos, tmp_path, *ARGS, "--workers", 9)) as process,
     ):
-        _, stderr = process.communicate(timeout=PATIENCE_S)
+        _, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert f" cannot be read on node {socket.gethostname()} (" in stderr and "Traceback" not in stderr
     assert f"bytes on this machine. All nodes must see the same photos in {many_photos}: fix the node's mount" in stderr
@@ -321,7 +321,7 @@ def test_tasks_are_tried_again_when_their_process_dies_and_only_then(
     cluster: Any, photos: Path, tmp_path: Path
 ) -> None:
     program = [sys.executable, "-c", textwrap.dedent(ENGINE), photos, tmp_path, cluster.address]
-    done = subprocess.run([str(word) for word in program], capture_output=True, text=True, timeout=PATIENCE_S)
+    done = subprocess.run([str(word) for word in program], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     deadly, always_deadly, full, faulty = done.stdout.split("\nreports")[:4]
     assert deadly == "results True\nattempts 3" and always_deadly.startswith(" True True\n"), "each photo counts once"

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import PATIENCE_S, all_files, contract_files, generate, make_photos, run_cli, running, wait_until
+from helpers import TIMEOUT_S, all_files, contract_files, generate, make_photos, run_cli, running, wait_until
 from upath import UPath
 
 from shardgen.generate.run import prepare
@@ -443,7 +443,7 @@ def test_a_run_that_is_killed_while_it_sends_goes_on(
         workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.wait()
-        _, alive = psutil.wait_procs(workers, timeout=PATIENCE_S)
+        _, alive = psutil.wait_procs(workers, timeout=TIMEOUT_S)
         assert not alive, "workers must not outlive their run"
     there = s3.keys("shards")
     finished = {name for name in there if "/train" in name or "/val" in name if name.endswith(".json")}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from helpers import PATIENCE_S, SMALL, all_files, contract_files, generate, make_photo, make_photos, run_cli, trainer
+from helpers import SMALL, TIMEOUT_S, all_files, contract_files, generate, make_photo, make_photos, run_cli, trainer
 from PIL import Image
 
 from shardgen.engines.base import run_job
@@ -275,7 +275,7 @@ def test_semaphores_that_cannot_be_made_are_no_lack_of_memory(
 def in_a_deleted_folder(tmp_path: Path, *command: object) -> subprocess.CompletedProcess[str]:
     (tmp_path / "gone").mkdir()
     script = ["sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', str(tmp_path / "gone"), sys.executable, "-m"]
-    return subprocess.run([*script, *map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S)
+    return subprocess.run([*script, *map(str, command)], capture_output=True, text=True, timeout=TIMEOUT_S)
 
 
 def test_generate_works_from_a_deleted_folder(few_photos: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE_S, SMALL, all_files, contract_files, generate, make_photos, run_cli
+from helpers import SMALL, TIMEOUT_S, all_files, contract_files, generate, make_photos, run_cli
 
 FULL = "cannot write to standard output: No space left on device"
 SIGPIPE_CODE = 141
@@ -30,7 +30,7 @@ def made(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def redirected(redirection: str, *command: object) -> subprocess.CompletedProcess[str]:
     """`python -m ...` with a shell's redirection, e.g. `2>&-`; what it writes elsewhere is captured."""
     words = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", *map(str, command)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL)
+    return subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def test_a_pipe_that_does_not_block_is_waited_for() -> None:
     with subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE) as child, open(reading, "rb") as pipe:
         os.close(writing)
         said = pipe.read()[filled:].decode()
-        assert child.communicate(timeout=PATIENCE_S)[1] == b"" and child.returncode == 0
+        assert child.communicate(timeout=TIMEOUT_S)[1] == b"" and child.returncode == 0
     assert said == run_cli("recipe", "show", "realesrgan").stdout
 
 

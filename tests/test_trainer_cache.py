@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers import PATIENCE_S, all_files, generate, overwrite, trainer, until
+from helpers import TIMEOUT_S, all_files, generate, overwrite, trainer, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -301,7 +301,7 @@ def test_two_runs_share_a_cache(store: Store, from_folder: dict[str, torch.Tenso
     outs = [tmp_path / "one", tmp_path / "two"]
     runs = [Warm("trainer", *TRAINING, *args, "--out", out) for out in outs]
     for run in runs:
-        done = run.wait(PATIENCE_S)
+        done = run.wait(TIMEOUT_S)
         assert done.code == 0, done.err
     assert all(same(weights(out), from_folder) for out in outs)
     assert store.requests() == 5
@@ -322,7 +322,7 @@ def test_another_run_goes_on_when_the_one_that_downloads_is_killed(
     until((tmp_path / "other" / "it" / "config.yaml").exists)  # from now on it waits for that shard
     assert half_written(cache)
     killed.kill()
-    done = other.wait(PATIENCE_S)
+    done = other.wait(TIMEOUT_S)
     assert done.code == 0, done.err
     assert same(weights(tmp_path / "other"), from_folder)
     assert store.requests("*/train-000001.tar") == 2 and store.requests() == 6

@@ -21,8 +21,8 @@ import psutil
 import pytest
 import torch
 from helpers import (
-    PATIENCE_S,
     SMALL,
+    TIMEOUT_S,
     all_files,
     close_terminal_under,
     events,
@@ -472,7 +472,7 @@ def test_a_second_process_is_refused_while_the_first_lives(shards: Path, tmp_pat
     holder = fork.Process(target=hold_lock, args=(tmp_path / "r", is_held))
     holder.start()
     try:
-        assert is_held.wait(PATIENCE_S)
+        assert is_held.wait(TIMEOUT_S)
         done = trainer(*words)
         assert done.code == 2
         assert f"another process is training in {tmp_path / 'r'}; wait until it has ended" in done.err
@@ -649,7 +649,7 @@ def test_a_signal_to_the_whole_group_saves_and_stops(
     with running(Warm("trainer", *long_run(shards, tmp_path))) as process:
         until(lambda: is_training(run, process))
         os.killpg(process.pid, number)
-        found, _, said = process.wait(PATIENCE_S)
+        found, _, said = process.wait(TIMEOUT_S)
     assert found == code, said
     assert "everything is saved" in said and "Traceback" not in said and "died" not in said
     stopped = saved_step(run)
@@ -716,7 +716,7 @@ def test_a_killed_worker_ends_the_run_and_leaves_no_process(shards: Path, tmp_pa
         until(lambda: is_training(tmp_path / "r", process))
         worker = next(child for child in group(process.pid) if child.name() == "pt_data_worker")
         worker.kill()
-        code, _, said = process.wait(PATIENCE_S)  # far sooner than the run would end by itself
+        code, _, said = process.wait(TIMEOUT_S)  # far sooner than the run would end by itself
     assert code == 1
     assert "Error: a data worker died" in said and "use fewer --workers or a smaller --prefetch" in said
     assert "Traceback" not in said
@@ -739,7 +739,7 @@ def test_an_interrupt_while_it_starts_is_no_traceback(shards: Path, tmp_path: Pa
         maps = Path(f"/proc/{process.pid}/maps")
         until(lambda: "libtorch" in maps.read_text())
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=PATIENCE_S)
+        _, said = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130, said
     assert "Traceback" not in said and "Interrupted" in said
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from helpers import PATIENCE_S, events, generate, overwrite, trainer, until
+from helpers import TIMEOUT_S, events, generate, overwrite, trainer, until
 from PIL import Image
 from torch.distributed import TCPStore
 
@@ -123,7 +123,7 @@ def ranks_of(count: int, out: Path, *args: object, restarts: int = 0) -> Iterato
 
 def ended(ranks: list[Warm]) -> tuple[set[int], str]:
     """The exit codes of all ranks, and what they printed."""
-    done = [rank.wait(2 * PATIENCE_S) for rank in ranks]
+    done = [rank.wait(2 * TIMEOUT_S) for rank in ranks]
     return {each.code for each in done}, "".join(each.out + each.err for each in done)
 
 
@@ -201,7 +201,7 @@ def test_a_killed_rank_is_started_again_by_torchrun_and_changes_nothing(data: Pa
         until(lambda: torchrun.poll() is not None or (tmp_path / "r" / "state.pt").exists())
         ranks = psutil.Process(torchrun.pid).children()
         next(rank for rank in ranks if rank.environ().get("RANK") == "1").kill()
-        said, _ = torchrun.communicate(timeout=2 * PATIENCE_S)
+        said, _ = torchrun.communicate(timeout=2 * TIMEOUT_S)
     assert torchrun.returncode == 0 and "FutureWarning" not in said, said
     (step,) = map(int, re.findall(r"resumed at step (\d+)", said))
     assert 0 < step < STEPS and step % 3 == 0
@@ -362,7 +362,7 @@ def test_an_attempt_is_not_taken_for_the_one_before(
         late = threading.Thread(target=lambda found=met: found.update({1: join_attempt(places[1])}))
         late.start()  # the first time there is nothing; then it finds what the attempt before has left
         met[0] = join_attempt(places[0])
-        late.join(PATIENCE_S)
+        late.join(TIMEOUT_S)
         assert met[0].restarted == (attempt > 0)
         assert not met[1].store.check(["address"])
         met[0].store.set("address", str(attempt))

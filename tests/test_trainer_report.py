@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import PHONE, WIDE, hurdles, opened
-from helpers import PATIENCE_S, SMALL, Ended, generate, trainer
+from helpers import SMALL, TIMEOUT_S, Ended, generate, trainer
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -678,7 +678,7 @@ WITHOUT_PYTORCH = """
 
 def test_it_needs_no_pytorch(tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(WITHOUT_PYTORCH), tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 2 and f"Error: {tmp_path} is not a run" in done.stderr
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from helpers import PATIENCE_S, SMALL, generate, overwrite, trainer, until
+from helpers import SMALL, TIMEOUT_S, generate, overwrite, trainer, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trainer_stream import CPU, SEED, loaded, reader_of, workers
@@ -65,7 +65,7 @@ def scribbler(shards: Path, done: Path) -> Scribbler:
 
 def wait_for(done: Path, count: int) -> None:
     """Until the workers have filled so many chunks."""
-    deadline = monotonic() + PATIENCE_S
+    deadline = monotonic() + TIMEOUT_S
     while done.stat().st_size < count:
         assert monotonic() < deadline
         sleep(0.001)
@@ -201,10 +201,10 @@ def test_nothing_is_left_behind_by_any_end(shards: Path, tmp_path: Path, end: st
     assert semaphores
     if end == "kill":
         training.kill()
-    _, errors = training.communicate(timeout=PATIENCE_S)
+    _, errors = training.communicate(timeout=TIMEOUT_S)
     assert training.returncode == (1 if end == "error" else -signal.SIGKILL)
     assert ("what the user's own code may do" in errors) == (end == "error")
-    _, alive = psutil.wait_procs([*left, *(server for server in servers if server)], timeout=PATIENCE_S)
+    _, alive = psutil.wait_procs([*left, *(server for server in servers if server)], timeout=TIMEOUT_S)
     assert not alive
     until(lambda: not any(path.exists() for path in semaphores))  # the resource tracker removes them last of all
 
@@ -219,7 +219,7 @@ def test_a_worker_ends_when_the_training_process_says_so_and_when_nobody_else_do
     assert len(list(islice(batches, 200))) == 200  # far more than lay ready
     for worker in both:
         worker.send_signal(signal.SIGTERM)
-    _, alive = psutil.wait_procs(both, timeout=PATIENCE_S)
+    _, alive = psutil.wait_procs(both, timeout=TIMEOUT_S)
     assert not alive
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import PATIENCE_S, SMALL, Ended, generate, journal, run_trainer, trainer, until, weights
+from helpers import SMALL, TIMEOUT_S, Ended, generate, journal, run_trainer, trainer, until, weights
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -146,7 +146,7 @@ def test_a_stopped_run_goes_on_exactly(
     path = tmp_path / "ultra_lite-2x" / "journal.jsonl"
     until(lambda: path.exists() and path.read_text().endswith("\n"))
     os.kill(process.pid, number)
-    code, _, said = process.wait(PATIENCE_S)
+    code, _, said = process.wait(TIMEOUT_S)
     assert code == 128 + number, said
     assert all(
         part in said
