@@ -184,15 +184,15 @@ def run_trainer(*args: object, **options: Any) -> subprocess.CompletedProcess[st
     return subprocess.run(trainer_command(*args), **options)
 
 
-class Ended(NamedTuple):
-    """How a command ended, and what it said."""
+class Result(NamedTuple):
+    """Exit code and output of a command."""
 
     code: int
     out: str
     err: str
 
 
-def trainer(*args: object) -> Ended:
+def trainer(*args: object) -> Result:
     """`python -m trainer ...` in this process, which starts faster. What is not an exit goes through."""
     from trainer.cli import main  # the shardgen tests need no PyTorch
 
@@ -200,12 +200,12 @@ def trainer(*args: object) -> Ended:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
         main([str(arg) for arg in args])
     assert isinstance(ended.value.code, int)
-    return Ended(ended.value.code, out.getvalue(), err.getvalue())
+    return Result(ended.value.code, out.getvalue(), err.getvalue())
 
 
-def start_within(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args: object) -> list[Ended]:
+def start_within(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args: object) -> list[Result]:
     """As many trainings of the same words, each started when the one before calls `target`; in the order they end."""
-    ended: list[Ended] = []
+    ended: list[Result] = []
     waiting = [args] * count
     real = pkgutil.resolve_name(target)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import PHONE, WIDE, hurdles, opened
-from helpers import SMALL, TIMEOUT_S, Ended, generate, trainer
+from helpers import SMALL, TIMEOUT_S, Result, generate, trainer
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -54,7 +54,7 @@ def page_file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def report(*folders: object, output: Path, expect: int = 0) -> Ended:
+def report(*folders: object, output: Path, expect: int = 0) -> Result:
     done = trainer("report", *folders, "-o", output)
     assert done.code == expect, done.err + done.out
     return done
