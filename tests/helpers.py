@@ -103,13 +103,6 @@ def overwrite(path: Path, offset: int, data: bytes) -> None:
         file.write(data)
 
 
-def until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
-
-
 @contextlib.contextmanager
 def running(*words: object) -> Iterator[subprocess.Popen[str]]:
     """`python -m shardgen ...` in a process group of its own, killed at the end if it is still there."""
@@ -125,12 +118,12 @@ def running(*words: object) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
-    """Wait for a true value of `condition`, and return it. The process must live until then."""
-    deadline = time.monotonic() + TIMEOUT_S
+    """Wait until `condition` returns a true value, and return it; fail if `process` exits before that."""
+    deadline_s = time.monotonic() + TIMEOUT_S
     while not (value := condition()):
-        assert process is None or process.poll() is None, f"ended before its time: {process.communicate()}"
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+        assert process is None or process.poll() is None, f"exited early: {process.communicate()}"
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001 if process else 0.02)  # a process has to be caught in a short-lived state
     return value
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import TIMEOUT_S, until
+from helpers import TIMEOUT_S, wait_until
 from test_trainer_stream import workers
 
 import srshards
@@ -479,7 +479,7 @@ def test_a_killed_worker_is_an_error_after_which_another_loop_goes_on(data: Shar
 def test_a_loader_that_nobody_has_any_more_leaves_no_workers(data: Shards) -> None:
     loader = make(data, workers=2)
     kept = next(iter(loader))
-    until(lambda: len(workers()) == 2)  # the second may not have its name yet
+    wait_until(lambda: len(workers()) == 2)  # the second may not have its name yet
     del loader
     assert not workers()
     assert kept.hr.shape[0] == BATCH

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers import TIMEOUT_S, all_files, generate, overwrite, trainer, until
+from helpers import TIMEOUT_S, all_files, generate, overwrite, trainer, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -317,9 +317,9 @@ def test_another_run_goes_on_when_the_one_that_downloads_is_killed(
     with monkeypatch.context() as patch:
         patch.setenv("SR_STORE_TIMEOUT", "1000")
         killed = Warm("trainer", *args, "--out", tmp_path / "killed")
-    until(lambda: store.bucket.proxy.faults["stall_body"])
+    wait_until(lambda: store.bucket.proxy.faults["stall_body"])
     other = Warm("trainer", *args, "--out", tmp_path / "other")
-    until((tmp_path / "other" / "it" / "config.yaml").exists)  # from now on it waits for that shard
+    wait_until((tmp_path / "other" / "it" / "config.yaml").exists)  # from now on it waits for that shard
     assert half_written(cache)
     killed.kill()
     done = other.wait(TIMEOUT_S)
@@ -691,11 +691,11 @@ def test_the_next_block_is_fetched_while_this_one_is_used(store: Store, tmp_path
 
     batches = PrefetchedBatches(Steps(), shards, PrefetchWindow(schedule, records, 1, sum(samples)), 0).started()
     next(batches)
-    until(lambda: is_there[0]() and is_there[1]())
+    wait_until(lambda: is_there[0]() and is_there[1]())
     assert not is_there[3]()
     for _ in range(samples[order[0]] + samples[order[1]]):
         next(batches)
-    until(is_there[3])
+    wait_until(is_there[3])
     assert store.requests() == 4
     batches.close()  # type: ignore[attr-defined]
 
@@ -712,7 +712,7 @@ def test_runs_that_share_too_small_a_cache_ask_for_each_shard_once(store: Store,
         for _ in range(10):
             for fetcher in fetchers:
                 fetcher.update(0)
-                until(lambda found=fetcher: all(future.done() for future in found._under_way.values()))
+                wait_until(lambda found=fetcher: all(future.done() for future in found._under_way.values()))
     assert store.requests() == 4
     assert not all(shards.tar(record).exists() for record in records)
 
@@ -739,7 +739,7 @@ def test_the_fetcher_ends_with_the_iteration_and_leaves_nothing_half_written(sto
         wait_s = 0.0
 
         def started(self) -> Iterator[PatchBatch]:
-            until(lambda: half_written(tmp_path))
+            wait_until(lambda: half_written(tmp_path))
             yield PatchBatch(torch.zeros(0), torch.zeros(0), ())
 
     assert (

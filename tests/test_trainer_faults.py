@@ -34,7 +34,7 @@ from helpers import (
     run_trainer,
     trainer,
     trainer_command,
-    until,
+    wait_until,
     weights,
 )
 from PIL import Image
@@ -602,7 +602,7 @@ def running(process: Running) -> Iterator[Running]:
     """The leader of a process group, of which nothing is left at the end."""
     try:
         yield process
-        until(lambda: not group(process.pid))
+        wait_until(lambda: not group(process.pid))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -647,7 +647,7 @@ def test_a_signal_to_the_whole_group_saves_and_stops(
     """A terminal sends Ctrl-C to every process, and SIGHUP when it is closed; `timeout`, Slurm and systemd SIGTERM."""
     run = tmp_path / "r"
     with running(Warm("trainer", *long_run(shards, tmp_path))) as process:
-        until(lambda: is_training(run, process))
+        wait_until(lambda: is_training(run, process))
         os.killpg(process.pid, number)
         found, _, said = process.wait(TIMEOUT_S)
     assert found == code, said
@@ -697,14 +697,14 @@ def test_hangups_save_and_stop_unless_they_are_ignored(
 @pytest.mark.slow
 def test_whoever_hammers_on_ctrl_c_sees_no_traceback(shards: Path, tmp_path: Path) -> None:
     with running(started(*long_run(shards, tmp_path))) as process:
-        until(lambda: has_trained(tmp_path / "r"))
+        wait_until(lambda: has_trained(tmp_path / "r"))
 
         def is_gone() -> bool:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
             return process.poll() is not None
 
-        until(is_gone)
+        wait_until(is_gone)
         _, said = process.communicate()
     assert process.returncode == 130, said
     assert "Traceback" not in said and "Exception ignored" not in said
@@ -713,7 +713,7 @@ def test_whoever_hammers_on_ctrl_c_sees_no_traceback(shards: Path, tmp_path: Pat
 @pytest.mark.slow
 def test_a_killed_worker_ends_the_run_and_leaves_no_process(shards: Path, tmp_path: Path) -> None:
     with running(Warm("trainer", *long_run(shards, tmp_path))) as process:
-        until(lambda: is_training(tmp_path / "r", process))
+        wait_until(lambda: is_training(tmp_path / "r", process))
         worker = next(child for child in group(process.pid) if child.name() == "pt_data_worker")
         worker.kill()
         code, _, said = process.wait(TIMEOUT_S)  # far sooner than the run would end by itself
@@ -726,7 +726,7 @@ def test_a_killed_worker_ends_the_run_and_leaves_no_process(shards: Path, tmp_pa
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_worker(shards: Path, tmp_path: Path) -> None:
     with running(Warm("trainer", *long_run(shards, tmp_path))) as process:
-        until(lambda: is_training(tmp_path / "r", process))
+        wait_until(lambda: is_training(tmp_path / "r", process))
         names = [child.name() for child in group(process.pid)]
         assert names.count("pt_data_worker") == 2
         process.kill()
@@ -737,7 +737,7 @@ def test_an_interrupt_while_it_starts_is_no_traceback(shards: Path, tmp_path: Pa
     """PyTorch takes seconds to load, long enough to see that a word was wrong."""
     with running(started(*long_run(shards, tmp_path))) as process:
         maps = Path(f"/proc/{process.pid}/maps")
-        until(lambda: "libtorch" in maps.read_text())
+        wait_until(lambda: "libtorch" in maps.read_text())
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130, said

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from helpers import TIMEOUT_S, events, generate, overwrite, trainer, until
+from helpers import TIMEOUT_S, events, generate, overwrite, trainer, wait_until
 from PIL import Image
 from torch.distributed import TCPStore
 
@@ -118,7 +118,7 @@ def ranks_of(count: int, out: Path, *args: object, restarts: int = 0) -> Iterato
     finally:
         for rank in ranks:
             rank.kill()
-    until(lambda: not any(living(rank.pid) for rank in ranks))
+    wait_until(lambda: not any(living(rank.pid) for rank in ranks))
 
 
 def ended(ranks: list[Warm]) -> tuple[set[int], str]:
@@ -198,7 +198,7 @@ def test_a_killed_rank_is_started_again_by_torchrun_and_changes_nothing(data: Pa
     command = [sys.executable, "-m", *map(str, [*launcher, "trainer", *args])]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
     with subprocess.Popen(command, text=True, **pipes) as torchrun:
-        until(lambda: torchrun.poll() is not None or (tmp_path / "r" / "state.pt").exists())
+        wait_until(lambda: torchrun.poll() is not None or (tmp_path / "r" / "state.pt").exists())
         ranks = psutil.Process(torchrun.pid).children()
         next(rank for rank in ranks if rank.environ().get("RANK") == "1").kill()
         said, _ = torchrun.communicate(timeout=2 * TIMEOUT_S)
@@ -217,7 +217,7 @@ def assert_equal(one: Run, other: Run) -> None:
 @pytest.mark.slow
 def test_a_stop_of_one_rank_stops_all_and_one_process_goes_on(data: Path, one: Run, tmp_path: Path) -> None:
     with ranks_of(2, tmp_path, *words(data, tmp_path, 8)) as ranks:
-        until(lambda: steps_of(tmp_path) > 1 or not ranks[1].is_alive)
+        wait_until(lambda: steps_of(tmp_path) > 1 or not ranks[1].is_alive)
         os.kill(ranks[1].pid, signal.SIGTERM)
         codes, said = ended(ranks)
     assert codes == {143}, said
@@ -241,7 +241,7 @@ def test_ranks_share_what_comes_from_a_store_and_one_writes_there(
     args = words(data, tmp_path, 8, "--save-every", 3, "--workers", 1)[2:]
     args = ("--shards", shards, *args, "--out", f"{s3.address}/runs", "--cache", tmp_path / "cache")
     with ranks_of(2, tmp_path, *args) as ranks:
-        until(lambda: s3.proxy.count("PUT", "*/state.pt") > 1 or not ranks[1].is_alive)
+        wait_until(lambda: s3.proxy.count("PUT", "*/state.pt") > 1 or not ranks[1].is_alive)
         ranks[1].kill()
     with ranks_of(2, tmp_path, *args, restarts=1) as ranks:
         codes, said = ended(ranks)

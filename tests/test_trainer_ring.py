@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from helpers import SMALL, TIMEOUT_S, generate, overwrite, trainer, until
+from helpers import SMALL, TIMEOUT_S, generate, overwrite, trainer, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trainer_stream import CPU, SEED, loaded, reader_of, workers
@@ -206,7 +206,7 @@ def test_nothing_is_left_behind_by_any_end(shards: Path, tmp_path: Path, end: st
     assert ("what the user's own code may do" in errors) == (end == "error")
     _, alive = psutil.wait_procs([*left, *(server for server in servers if server)], timeout=TIMEOUT_S)
     assert not alive
-    until(lambda: not any(path.exists() for path in semaphores))  # the resource tracker removes them last of all
+    wait_until(lambda: not any(path.exists() for path in semaphores))  # the resource tracker removes them last of all
 
 
 def test_a_worker_ends_when_the_training_process_says_so_and_when_nobody_else_does(shards: Path) -> None:

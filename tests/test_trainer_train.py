@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import SMALL, TIMEOUT_S, Result, generate, journal, run_trainer, trainer, until, weights
+from helpers import SMALL, TIMEOUT_S, Result, generate, journal, run_trainer, trainer, wait_until, weights
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -144,7 +144,7 @@ def test_a_stopped_run_goes_on_exactly(
 ) -> None:
     process = begun(shards, tmp_path)
     path = tmp_path / "ultra_lite-2x" / "journal.jsonl"
-    until(lambda: path.exists() and path.read_text().endswith("\n"))
+    wait_until(lambda: path.exists() and path.read_text().endswith("\n"))
     os.kill(process.pid, number)
     code, _, said = process.wait(TIMEOUT_S)
     assert code == 128 + number, said
@@ -167,7 +167,7 @@ def test_a_killed_run_goes_on_from_its_last_state(
 ) -> None:
     run = tmp_path / "ultra_lite-2x"
     process = begun(shards, tmp_path)
-    until((run / "state.pt").exists)
+    wait_until((run / "state.pt").exists)
     process.kill()
     assert 0 < torch.load(run / "state.pt", weights_only=True)["progress"]["step"] < STEPS
     with open(run / "journal.jsonl", "a") as file:
