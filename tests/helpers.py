@@ -1,4 +1,4 @@
-"""What several test files need: made photos, the command line, and a look at what came out."""
+"""Helpers shared by test files: synthetic photos, the command lines, and readers of their output."""
 
 import contextlib
 import hashlib
@@ -26,7 +26,7 @@ TIMEOUT_S = 100.0  # generous: test machines are shared
 
 
 def make_photo(height: int, width: int, seed: int) -> np.ndarray:
-    """H x W x 3 uint8 RGB: smooth colours with some texture, different for every seed."""
+    """Return H x W x 3 uint8 RGB: smooth colours with some texture, different for every seed."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
     texture = rng.integers(-12, 13, (height, width, 3))
@@ -34,13 +34,13 @@ def make_photo(height: int, width: int, seed: int) -> np.ndarray:
 
 
 def mode_and_size(path: Path) -> tuple[str, tuple[int, int]]:
-    """Pillow's name for what is stored in an image file, and (width, height) in px."""
+    """Return the Pillow mode of an image file and its (width, height) in px."""
     with Image.open(path) as image:
         return image.mode, image.size
 
 
 def make_photos(folder: Path, count: int, size: tuple[int, int] = (90, 120), classes: int = 3) -> Path:
-    """`count` JPEG and PNG photos in class folders, with equal content and times on every call."""
+    """Write `count` JPEG and PNG photos into class folders, with the same content and times on every call."""
     for number in range(count):
         path = folder / f"class{number % classes}" / f"img{number}.{'png' if number % 5 == 4 else 'jpg'}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,24 +50,23 @@ def make_photos(folder: Path, count: int, size: tuple[int, int] = (90, 120), cla
 
 
 def run_cli(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """`python -m shardgen ...`, its output as text. With options, those of `subprocess`, in a process of its own."""
-    words = [str(arg) for arg in args]
+    """Run `python -m shardgen ...`: in this process, or with `subprocess` options in one of its own."""
+    arguments = [str(arg) for arg in args]
     if not options:
-        return _run_here(words)
-    command = [sys.executable, "-m", "shardgen", *words]
+        return _run_in_process(arguments)
+    command = [sys.executable, "-m", "shardgen", *arguments]
     options = {"capture_output": True, "text": True, "timeout": TIMEOUT_S, "stdin": subprocess.DEVNULL, **options}
     return subprocess.run(command, **options)
 
 
-def _run_here(words: list[str]) -> subprocess.CompletedProcess[str]:
-    """The same in this process, which saves the time of starting one."""
+def _run_in_process(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     stdin = sys.stdin
-    sys.stdin = io.StringIO()  # nobody is there
+    sys.stdin = io.StringIO()
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main(words)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as exit_info:
+            main(arguments)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -76,37 +75,37 @@ def _run_here(words: list[str]) -> subprocess.CompletedProcess[str]:
     for stream in (out, err):
         stream.flush()
         texts.append(stream.buffer.getvalue().decode(errors="surrogateescape"))
-    return subprocess.CompletedProcess(words, ended.value.code, *texts)
+    return subprocess.CompletedProcess(arguments, exit_info.value.code, *texts)
 
 
 def generate(photos: Path, output: Path, *args: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    """A small run (HR 64 px, in one process unless `--workers` says otherwise) that must end with `expect`."""
+    """Generate small shards (HR 64 px, one process unless `--workers` is passed), expecting this exit code."""
     workers = () if "--workers" in args else ("--workers", 0)
-    done = run_cli("generate", "-i", photos, "-o", output, "--size", 64, "--auto", *workers, *args)
-    assert done.returncode == expect, done.stderr + done.stdout
-    return done
+    result = run_cli("generate", "-i", photos, "-o", output, "--size", 64, "--auto", *workers, *args)
+    assert result.returncode == expect, result.stderr + result.stdout
+    return result
 
 
 def contract_files(output: Path) -> dict[str, str]:
-    """sha256 of every shard, index and manifest. Markers are left out: they carry the photos' times."""
-    found = {}
-    for path in sorted(output.rglob("*")):
-        if path.suffix in (".tar", ".idx") or path.name == "manifest.json":
-            found[str(path.relative_to(output))] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+    """Return the SHA-256 of every shard, index and manifest; not of markers, which contain the photos' times."""
+    return {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(output.rglob("*"))
+        if path.suffix in (".tar", ".idx") or path.name == "manifest.json"
+    }
 
 
 def overwrite(path: Path, offset: int, data: bytes) -> None:
-    """Damage a file: put `data` in place of as many of its bytes, from `offset` on."""
+    """Damage a file: write `data` over its bytes from `offset` on."""
     with open(path, "rb+") as file:
         file.seek(offset)
         file.write(data)
 
 
 @contextlib.contextmanager
-def running(*words: object) -> Iterator[subprocess.Popen[str]]:
-    """`python -m shardgen ...` in a process group of its own, killed at the end if it is still there."""
-    command = [sys.executable, "-m", "shardgen", *(str(word) for word in words)]
+def running(*args: object) -> Iterator[subprocess.Popen[str]]:
+    """Start `python -m shardgen ...` in a separate process group, which is killed at the end."""
+    command = [sys.executable, "-m", "shardgen", *(str(arg) for arg in args)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
     try:
@@ -128,19 +127,19 @@ def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str] | No
 
 
 def unfinished(output: Path) -> list[Path]:
-    """Temporary files of shards that are being written."""
+    """Return the temporary files of shards that are being written."""
     return [path for path in output.rglob("*.tmp") if path.parent != output]
 
 
 def markers(output: Path) -> list[Path]:
-    """The markers of finished shards."""
+    """Return the markers of finished shards."""
     return [*output.glob("scale_*/train-*.json"), *output.glob("scale_*/val-*.json")]
 
 
 def deep_folder(folder: Path) -> str:
-    """Make folders below `folder` until their path is longer than the system takes; the path relative to it.
+    """Nest folders until their path exceeds PATH_MAX, and return the path relative to `folder`.
 
-    `photo.jpg` lies in the last one, a good photo that nobody can open by its path.
+    The innermost folder contains `photo.jpg`, a valid photo that cannot be opened by its path.
     """
     name, levels = "d" * 200, 21  # 4,220 bytes
     photo = io.BytesIO()
@@ -161,7 +160,7 @@ def all_files(folder: Path) -> set[str]:
 
 
 def read_images(tar: Path) -> dict[str, np.ndarray]:
-    """Every image member of a shard by its name, decoded."""
+    """Decode every image member of a shard; keys are member names."""
     data = tar.read_bytes()
     images = {}
     for member in (member for sample in load_index(tar.with_suffix(".idx")) for member in sample):
@@ -172,8 +171,8 @@ def read_images(tar: Path) -> dict[str, np.ndarray]:
 
 
 def run_trainer(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """`python -m trainer ...`, its output as text."""
-    options = {"capture_output": True, "text": True, "timeout": 100, "stdin": subprocess.DEVNULL, **options}
+    """Run `python -m trainer ...` in a separate process."""
+    options = {"capture_output": True, "text": True, "timeout": TIMEOUT_S, "stdin": subprocess.DEVNULL, **options}
     return subprocess.run(trainer_command(*args), **options)
 
 
@@ -186,47 +185,50 @@ class Result(NamedTuple):
 
 
 def trainer(*args: object) -> Result:
-    """`python -m trainer ...` in this process, which starts faster. What is not an exit goes through."""
-    from trainer.cli import main  # the shardgen tests need no PyTorch
+    """Run `python -m trainer ...` in this process, which starts faster; exceptions other than SystemExit propagate."""
+    from trainer.cli import main  # not at the top: the shardgen tests need no PyTorch
 
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as exit_info:
         main([str(arg) for arg in args])
-    assert isinstance(ended.value.code, int)
-    return Result(ended.value.code, out.getvalue(), err.getvalue())
+    assert isinstance(exit_info.value.code, int)
+    return Result(exit_info.value.code, out.getvalue(), err.getvalue())
 
 
-def start_within(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args: object) -> list[Result]:
-    """As many trainings of the same words, each started when the one before calls `target`; in the order they end."""
-    ended: list[Result] = []
+def start_more_runs(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args: object) -> list[Result]:
+    """Patch `target` so that its first `count` calls each run the trainer with `args` first.
+
+    The returned list fills with the results, in the order in which the runs end.
+    """
+    results: list[Result] = []
     waiting = [args] * count
     real = pkgutil.resolve_name(target)
 
-    def start_another(*given: Any) -> Any:
+    def run_another(*given: Any) -> Any:
         if waiting:
-            ended.append(trainer(*waiting.pop()))
+            results.append(trainer(*waiting.pop()))
         return real(*given)
 
-    monkeypatch.setattr(target, start_another)
-    return ended
+    monkeypatch.setattr(target, run_another)
+    return results
 
 
-_TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
+_TIMES = {"patches_per_s", "data_wait", "seconds"}  # figures that differ from run to run
 
 
 def journal(run: Path) -> list[dict[str, Any]]:
-    """The entries of a run's journal without figures of time."""
+    """Return the entries of a run's training log without timings."""
     entries = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
     return [{name: value for name, value in entry.items() if name not in _TIMES} for entry in entries]
 
 
 def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
-    """Those of the `journal` that have one of these kinds."""
+    """Return the entries of the training log with one of these events."""
     return [entry for entry in journal(run) if entry["event"] in kinds]
 
 
 def weights(run: Path) -> dict[str, bytes]:
-    """The content of a run's weight files."""
+    """Return the bytes of a run's weight files by file name."""
     return {name: (run / name).read_bytes() for name in ("model.pth", "best.pth")}
 
 
@@ -234,8 +236,8 @@ def trainer_command(*args: object) -> list[str]:
     return [sys.executable, "-m", "trainer", *(str(arg) for arg in args)]
 
 
-# Makes its stdin the terminal that it runs in, as a shell does; with "nohup" as its first word, SIGHUP is ignored.
-_IN_ITS_TERMINAL = """
+# Makes stdin the controlling terminal, as a shell does, and ignores SIGHUP if the first argument is "nohup".
+_IN_TERMINAL = """
 import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 if sys.argv[1] == "nohup":
@@ -244,21 +246,21 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def close_terminal_under(command: list[str], when: Callable[[], object], nohup: bool = False) -> int:
-    """Run the command in a terminal, which is closed as soon as `when` holds. The exit code."""
+def close_terminal_when(command: list[str], when: Callable[[], object], nohup: bool = False) -> int:
+    """Run a command in a terminal that is closed as soon as `when()` is true, and return the exit code."""
     master, terminal = os.openpty()
     os.set_blocking(master, False)
-    launcher = [sys.executable, "-c", _IN_ITS_TERMINAL, "nohup" if nohup else "", *command]
+    launcher = [sys.executable, "-c", _IN_TERMINAL, "nohup" if nohup else "", *command]
     process = subprocess.Popen(launcher, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)
     os.close(terminal)
-    said = b""
+    output = b""
     try:
         deadline = time.monotonic() + TIMEOUT_S
         while not when():
             with contextlib.suppress(BlockingIOError):
-                said += os.read(master, 1 << 16)  # a terminal that nobody reads from holds its writers up
-            assert process.poll() is None and time.monotonic() < deadline, said.decode()
-            time.sleep(0.01)  # asking costs the process that is waited for its CPU
+                output += os.read(master, 1 << 16)  # writers block if the terminal is not read
+            assert process.poll() is None and time.monotonic() < deadline, output.decode()
+            time.sleep(0.01)
         os.close(master)
         return process.wait(TIMEOUT_S)
     finally:

@@ -16,7 +16,7 @@ import pytest
 from helpers import (
     TIMEOUT_S,
     all_files,
-    close_terminal_under,
+    close_terminal_when,
     contract_files,
     generate,
     make_photos,
@@ -136,7 +136,7 @@ def test_a_closed_terminal_stops_the_run_unless_it_is_started_by_nohup(
     nohup: bool, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "shardgen", *map(str, words(many_photos, tmp_path))]
-    code = close_terminal_under(command, functools.partial(MOMENTS["after the first shard"], tmp_path), nohup)
+    code = close_terminal_when(command, functools.partial(MOMENTS["after the first shard"], tmp_path), nohup)
     assert code == (0 if nohup else 129)
     assert not temporaries(tmp_path)
     assert bool(list(tmp_path.glob("scale_*/manifest.json"))) is nohup

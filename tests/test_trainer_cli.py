@@ -23,7 +23,7 @@ from helpers import (
     make_photo,
     overwrite,
     run_trainer,
-    start_within,
+    start_more_runs,
     trainer,
     trainer_command,
 )
@@ -540,7 +540,7 @@ def test_trainings_that_start_at_once_get_a_name_each(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("--shards", shards / "scale_2x", "--out", tmp_path / "runs", *ONE_STEP)
-    ended = start_within(monkeypatch, "trainer.training.run.make_learner", 2, *words)
+    ended = start_more_runs(monkeypatch, "trainer.training.run.make_learner", 2, *words)
     ended.append(trainer(*words))
     for name, done in zip(("ultra_lite-2x", "ultra_lite-2x-2", "ultra_lite-2x-3"), ended, strict=True):
         assert done.code == 0, done.err
@@ -552,11 +552,11 @@ def test_of_trainings_that_start_at_once_with_one_name_the_others_are_refused(
 ) -> None:
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, *ONE_STEP, "--run", "r")
     with monkeypatch.context() as patch:
-        first = start_within(patch, "trainer.training.run.make_learner", 1, *words)
+        first = start_more_runs(patch, "trainer.training.run.make_learner", 1, *words)
         assert f"{tmp_path / 'r'} already exists; continue it with --resume, or pass" in refused(*words)
     assert first[0].code == 0, first
     shutil.rmtree(tmp_path / "r")
-    second = start_within(monkeypatch, "trainer.runs.folder.RunFolder.write_config", 1, *words)
+    second = start_more_runs(monkeypatch, "trainer.runs.folder.RunFolder.write_config", 1, *words)
     assert trainer(*words).code == 0
     assert second[0].code == 2 and f"another process is training in {tmp_path / 'r'}; wait until" in second[0].err
 

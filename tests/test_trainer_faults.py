@@ -24,7 +24,7 @@ from helpers import (
     SMALL,
     TIMEOUT_S,
     all_files,
-    close_terminal_under,
+    close_terminal_when,
     events,
     generate,
     journal,
@@ -670,7 +670,7 @@ def test_a_signal_to_the_whole_group_saves_and_stops(
 def test_a_closed_terminal_saves_and_stops(shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "r"
     command = trainer_command(*long_run(shards, tmp_path))
-    assert close_terminal_under(command, functools.partial(has_trained, run)) == 129
+    assert close_terminal_when(command, functools.partial(has_trained, run)) == 129
     assert 0 < saved_step(run) < 5000 and not list(run.rglob("*.tmp"))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, Result, start_within, trainer
+from helpers import SMALL, Result, start_more_runs, trainer
 
 from srshards.errors import RunError
 from srshards.storage import remote
@@ -114,7 +114,7 @@ def test_trainings_that_start_at_once_on_one_machine_get_a_name_each(
 ) -> None:
     """The second one of them looks before the first has written anything."""
     words = ("--shards", shards / "scale_2x", *SMALL, "--steps", 1, "--out", f"{s3.address}/runs")
-    ended = start_within(monkeypatch, moment, 1, *words)
+    ended = start_more_runs(monkeypatch, moment, 1, *words)
     ended.append(trainer(*words))
     assert [done.code for done in ended] == [0, 0], ended
     made = {line for done in ended for line in done.err.splitlines() if line.startswith("Run ")}
