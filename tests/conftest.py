@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-# The networks of the tests are so small that a second thread costs more than it gives. Before PyTorch is loaded.
+# The networks of the tests are so small that a second thread slows them down. Must be set before PyTorch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import cv2
@@ -17,10 +17,10 @@ from playwright.sync_api import Browser
 
 from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 
-# Commands run in this process, and tests fork it: a child would wait for threads of OpenCV that it does not have.
+# Commands run in this process, which tests fork: a child would wait forever for OpenCV threads that fork does not copy.
 cv2.setNumThreads(0)
 
-# Machines are shared: how long an example takes says nothing.
+# Timings of single examples mean nothing on shared machines.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
@@ -29,21 +29,21 @@ _MARKERS = {"browser": "browser", "cluster": "cluster", "ray_folder": "cluster",
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the fixtures that they use, directly or through others, and begin with the files that take long.
+    """Mark tests by the fixtures that they use, directly or indirectly, and run the slow files first.
 
-    At the end, two workers then have short files to share, and neither waits for the other.
+    The short files at the end then keep both workers equally busy.
     """
     for item in items:
         for fixture, marker in _MARKERS.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
-    long = {item.path for item in items if {"slow", *_MARKERS.values()} & {mark.name for mark in item.iter_markers()}}
-    items.sort(key=lambda item: item.path not in long)
+    slow = {item.path for item in items if {"slow", *_MARKERS.values()} & {mark.name for mark in item.iter_markers()}}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
-def signals_as_before() -> Iterator[None]:
-    """A training that has ended ignores Ctrl-C, and Ray listens to SIGTERM: what later tests start would inherit it."""
+def restore_signal_handlers() -> Iterator[None]:
+    """Undo the handlers that trainings and Ray leave behind, which the processes of later tests would inherit."""
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in former.items():
@@ -52,19 +52,19 @@ def signals_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 photos in three classes. Not to be changed: copy what you change."""
+    """40 photos in three classes. Read-only: modify a copy."""
     return make_photos(tmp_path_factory.mktemp("photos"), 40)
 
 
 @pytest.fixture(scope="session")
 def shards(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of `photos` at 2x and 3x, several per scale. Not to be changed: copy what you change."""
+    """Shards of `photos` at 2x and 3x, several per scale. Read-only: modify a copy."""
     output = tmp_path_factory.mktemp("shards")
     generate(photos, output, "-s", 2, 3, "--shard-bytes", "300KB")
     return output
 
 
-@pytest.fixture(scope="module")  # not of the session: while it is there, no other event loop can run in its process
+@pytest.fixture(scope="module")  # not "session": no other event loop can run in the process while it is open
 def browser() -> Iterator[Browser]:
     """A real Chromium."""
     with chromium() as browser:
@@ -73,14 +73,14 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
-    """An S3 server on loopback. `s3` gives a bucket of it to a test."""
+    """An S3 server on loopback; the `s3` fixture provides a bucket on it."""
     with S3Server() as server:
         yield server
 
 
 @pytest.fixture
 def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """A fresh bucket behind a proxy of its own, where this process and its children find it. No fault is set."""
+    """A new bucket behind its own proxy, configured in the environment of this process, without faults."""
     with fresh_bucket(s3_server) as bucket:
         for name, value in environment(bucket.proxy.endpoint, silence_s=20.0).items():
             monkeypatch.setenv(name, value)

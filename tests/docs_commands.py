@@ -1,10 +1,10 @@
-"""The commands of the documentation: found in its pages, and run in a folder that is laid out as they say.
+"""Find the commands in the documentation, and run them in a folder that contains the files which they mention.
 
-What a page's author has to know, none of which a reader sees:
+Authors of pages use these comments, which readers do not see:
 
-- `<!-- not run: REASON -->` on the line before a block, or right behind a command in the text
-- `<!-- file: NAME -->` before a yaml block: later commands of the page find it under that name
-- `<!-- output -->` before a text block: what the block of commands before it prints, but for numbers and left-out lines
+- `<!-- not run: REASON -->` on the line before a block, or directly after a command in the text
+- `<!-- file: NAME -->` before a yaml block: saves it under that name for later commands of the page
+- `<!-- output -->` before a text block: the output of the preceding commands; numbers may differ, lines may be left out
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-from helpers import TIMEOUT_S, run_cli, trainer
+from helpers import TIMEOUT_S, run_cli, shell_environment, trainer
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,11 +33,11 @@ _COMMAND = re.compile(
     r"|(?:shardgen|trainer|make|torchrun) )"
 )
 
-# So that a command takes a second instead of hours: these come last, and the last of an option counts. The page's own
-# are parsed all the same. (words that the command has, words that it has not, what is added)
+# Options appended to commands so that they take seconds instead of hours; of a repeated option, the last value counts.
+# (arguments that the command must contain, arguments that it must not contain, appended options)
 SHORTER = (
-    ({"shardgen", "generate"}, set(), ("--workers", "0", "--force")),  # over the shards that are there already
-    ({"shardgen", "generate"}, {"--auto", "--dry-run"}, ("--auto",)),  # instead of someone who says yes
+    ({"shardgen", "generate"}, set(), ("--workers", "0", "--force")),  # the output folder contains shards
+    ({"shardgen", "generate"}, {"--auto", "--dry-run"}, ("--auto",)),  # nobody answers the prompt
     ({"shardgen", "generate"}, {"--tile-step"}, ("--size", "64")),
     ({"shardgen", "generate", "--tile-step", "480"}, set(), ("--size", "64", "--tile-step", "48")),
     (
@@ -49,13 +49,13 @@ SHORTER = (
     ({"shardgen", "report"}, set(), ("--samples", "4")),
 )
 
-# Commands that later commands of a page do not depend on: on the layout that pages share, they are run once for all.
+# Commands without side effects on later commands: run once, although several pages contain them.
 ONCE = ({"shardgen", "report"}, {"trainer", "report"}, {"trainer", "export"})
 
-# Programs of others that a test may start.
+# External programs that tests may run.
 HARMLESS = {"python", "shardgen.sample_photos", "echo", "ls", "tar", "cat", "cp", "mkdir"}
 
-# What pages write where a reader has something of his own.
+# Placeholders in pages, and the files that tests use for them.
 PLACEHOLDERS = {
     "W": "runs/lite-4x/best.pth",
     "W2.pth": "runs/two/best.pth",
@@ -71,7 +71,7 @@ _FOLDERS = {("--cache", "DIR"): "cache", ("--hr", "FOLDER"): "Set5", ("--cache",
 
 
 class Snippet(NamedTuple):
-    """A block or a command in the text. `kind` is the block's language, or `inline`; `reason` why it is not run."""
+    """A block, or a command in the text (kind `inline`; else the block's language); `reason` says why it is not run."""
 
     page: str
     line: int
@@ -82,12 +82,12 @@ class Snippet(NamedTuple):
     is_output: bool = False
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"{self.page}:{self.line}"
 
 
 def pages() -> list[str]:
-    """All that has commands for readers, those of one folder after the other."""
+    """Return the paths of all pages with commands for readers."""
     found = [
         *ROOT.glob("README*.md"),
         *sorted(ROOT.glob("docs/*.md")),
@@ -99,7 +99,6 @@ def pages() -> list[str]:
 
 @cache
 def snippets(page: str) -> list[Snippet]:
-    """In the page's order."""
     return list(_snippets(page, (ROOT / page).read_text().splitlines()))
 
 
@@ -123,7 +122,7 @@ def _snippets(page: str, lines: list[str]) -> Iterator[Snippet]:
         elif mark:
             marks[mark[1]] = mark[2] or ""
         elif line.startswith("    ") and not paragraph:
-            pass  # a block without a language: drawings, not commands
+            pass  # an indented block: a drawing, not commands
         elif line.strip():
             paragraph.append((at + 1, line.strip()))
             if line.lstrip().startswith("|"):
@@ -134,111 +133,106 @@ def _snippets(page: str, lines: list[str]) -> Iterator[Snippet]:
 
 
 def _inline(page: str, paragraph: list[tuple[int, str]]) -> Iterator[Snippet]:
-    """The commands among what stands as code in a paragraph."""
+    """Yield the commands among the inline code of a paragraph."""
     text = " ".join(line for _, line in paragraph)
     for code, reason in _CODE.findall(text):
         if is_command(code):
-            words = code.split()[:2]
-            line = next((number for number, line in paragraph if " ".join(words) in line), paragraph[0][0])
+            start = " ".join(code.split()[:2])
+            line = next((number for number, line in paragraph if start in line), paragraph[0][0])
             yield Snippet(page, line, "inline", code.replace("\\|", "|") + "\n", reason or None)
 
 
 def commands(text: str) -> list[str]:
-    """The commands of a block, each on one line and without the comment behind it."""
+    """Return the commands of a block, each on one line and without its comment."""
     joined = re.sub(r"\\\n\s*", "", text)
     lines = [re.sub(r"(^|\s+)#.*", "", line).strip() for line in joined.splitlines()]
     return [line.removeprefix("$ ") for line in lines if line]
 
 
-def words_of(command: str) -> list[str]:
-    """Program and arguments, `python -m NAME` as NAME; after torchrun's own options, those of what it starts."""
-    words = shlex.split(command)
-    if "torchrun" in words:
-        words = [word for word in words[words.index("-m") + 1 :] if word != "--"]
-    while len(words) > 2 and words[0].endswith("python") and words[1] == "-m":
-        words = words[2:]
-    return [words[0].rpartition("/")[2], *words[1:]] if words else []
+def argv(command: str) -> list[str]:
+    """Split into program and arguments; `python -m NAME` becomes NAME, and torchrun with its own options is removed."""
+    args = shlex.split(command)
+    if "torchrun" in args:
+        args = [arg for arg in args[args.index("-m") + 1 :] if arg != "--"]
+    while len(args) > 2 and args[0].endswith("python") and args[1] == "-m":
+        args = args[2:]
+    return [args[0].rpartition("/")[2], *args[1:]] if args else []
 
 
 def shortened(command: str) -> str:
-    """The command as it is run: placeholders filled in, and what makes it quick behind it."""
+    """Fill in the placeholders of a command and append the options that make it quick."""
     redirected = re.search(r" > \S+$", command)
     command = command[: redirected.start()] if redirected else command
-    given = shlex.split(command)
+    args = shlex.split(command)
     filled = [
-        _FOLDERS.get((before, word), PLACEHOLDERS.get(word, word))
-        for before, word in zip(["", *given], given, strict=False)
+        _FOLDERS.get((before, arg), PLACEHOLDERS.get(arg, arg)) for before, arg in zip(["", *args], args, strict=False)
     ]
-    known = {*words_of(command)}
-    added = [word for has, has_not, more in SHORTER if has <= known and not has_not & known for word in more]
+    present = {*argv(command)}
+    added = [arg for has, has_not, more in SHORTER if has <= present and not has_not & present for arg in more]
     return shlex.join([*filled, *added]) + (redirected[0] if redirected else "")
 
 
 def run(command: str) -> str:
-    """Run it here, where it is one of ours, else in a shell. What it printed; AssertionError when it failed.
+    """Run a command and return its output; raise AssertionError if it fails.
 
-    Of make, what it would start of ours; its other goals are tests, style and benchmarks.
+    `shardgen` and `trainer` run in this process, others in a shell. Of make targets, only the `shardgen` and `trainer`
+    commands are run: the other targets are tests, linters and benchmarks.
     """
     if command == ". .venv/bin/activate":
-        return ""  # what it is for: `python` is the right one
+        return ""  # tests replace `python` by their interpreter
     if command.startswith("make "):
-        return "".join(run(line) for line in commands(dry_make(command).stdout) if _is_ours(line))
+        lines = commands(dry_make(command).stdout)
+        return "".join(run(line) for line in lines if re.match(r"\S*python -m (shardgen|trainer)", line))
     command = shortened(command)
     target = re.search(r" > (\S+)$", command)
-    program, *args = words_of(command[: target.start()] if target else command)
+    program, *args = argv(command[: target.start()] if target else command)
     if program == "shardgen":
-        done = run_cli(*args)
-        code, out, err = done.returncode, done.stdout, done.stderr
+        result = run_cli(*args)
+        code, out, err = result.returncode, result.stdout, result.stderr
     elif program == "trainer":
         code, out, err = trainer(*args)
     else:
-        assert program in HARMLESS, f"{program} may do anything: say why it is not run"
+        assert program in HARMLESS, f"{program} is not in HARMLESS: mark the command as not run"
         target = None
         code, out, err = _run_in_shell(command)
-    assert code == 0, f"{command}\nended with {code}:\n{out}{err}"
+    assert code == 0, f"{command}\nexit code {code}:\n{out}{err}"
     if target:
         Path(target[1]).write_text(out)
     return out + err
 
 
-def _is_ours(command: str) -> bool:
-    return bool(re.match(r"\S*python -m (shardgen|trainer)", command))
-
-
 def _run_in_shell(command: str) -> tuple[int, str, str]:
     command = re.sub(r"^\S*python ", f"{shlex.quote(sys.executable)} ", command)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    words = ["bash", "-c", command]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
-    return done.returncode, done.stdout, done.stderr
+    result = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
+    return result.returncode, result.stdout, result.stderr
 
 
 def dry_make(command: str) -> "subprocess.CompletedProcess[str]":
-    """`make ...` as a shell reads it, but make only says what it would do."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    where = Path.cwd() if Path("Makefile").exists() else ROOT
-    shell = command.replace("make ", "make -n ", 1)
-    return subprocess.run(["bash", "-c", shell], cwd=where, env=environment, capture_output=True, text=True)
+    """Run `make ...` with `-n`, which prints the commands instead of running them."""
+    folder = Path.cwd() if Path("Makefile").exists() else ROOT
+    shell = ["bash", "-c", command.replace("make ", "make -n ", 1)]
+    return subprocess.run(shell, cwd=folder, env=shell_environment(), capture_output=True, text=True)
 
 
 def run_python(text: str, names: dict[str, object]) -> str:
-    """A block of Python, with the `names` that earlier blocks of its page have made, which it adds to."""
+    """Run a block of Python in the namespace `names` of its page, and return what it prints."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(text, "block", "exec"), names)
     return out.getvalue()
 
 
-def unknown_words(command: str) -> list[str]:
-    """Commands and options of ours that do not exist, whether the command is run or not."""
-    program, *args = words_of(command) or [""]
+def unknown_arguments(command: str) -> list[str]:
+    """Return subcommands, options and make targets that do not exist."""
+    program, *args = argv(command) or [""]
     if program == "make":
         return [] if dry_make(command).returncode == 0 else args
-    module = program if program.startswith("benchmarks.") else f"{program}.cli"
-    if program not in ("shardgen", "trainer", "tests.drill") and not program.startswith("benchmarks."):
+    if not _is_ours(program):
         return []
-    found = import_module("tests.drill.__main__" if program == "tests.drill" else module)
-    group: click.Command = getattr(found, "commands", None) or found.main
+    suffix = {"shardgen": ".cli", "trainer": ".cli", "tests.drill": ".__main__"}.get(program, "")
+    module = import_module(program + suffix)
+    group: click.Command = getattr(module, "commands", None) or module.main
     while isinstance(group, click.Group) and args and not args[0].startswith("-"):
         if args[0] not in group.commands:
             return [args[0]]
@@ -248,24 +242,23 @@ def unknown_words(command: str) -> list[str]:
     return [name for name in given if name not in {*options, "--help", "-h"}]
 
 
+def _is_ours(program: str) -> bool:
+    return program in ("shardgen", "trainer", "tests.drill") or program.startswith("benchmarks.")
+
+
 def is_command(text: str) -> bool:
-    """Whether it begins with one of the programs that are looked for; `shardgen ...` stands for any, and is none."""
+    """Whether the text is a command of this project. `shardgen ...` is not: it means any of its commands."""
     return bool(_COMMAND.match(text)) and "..." not in text and "…" not in text
 
 
 def is_name(command: str) -> bool:
-    """Whether it only names a command, as in "`shardgen generate` spreads over a cluster"."""
-    program, *args = words_of(command) or [""]
-    plain = not any(arg.startswith("-") for arg in args)
-    return (
-        plain
-        and len(args) < 2
-        and (program in ("shardgen", "trainer", "tests.drill") or program.startswith("benchmarks."))
-    )
+    """Whether the text only mentions a command, as in "`shardgen generate` uses every node"."""
+    program, *args = argv(command) or [""]
+    return len(args) < 2 and not any(arg.startswith("-") for arg in args) and _is_ours(program)
 
 
 def normal(line: str) -> str:
-    """A printed line without what differs from run to run: numbers, units of bytes, frames, spaces."""
+    """Normalise what differs between runs in a printed line: numbers, units of bytes, box drawing, spaces."""
     line = re.sub(r"[\u2500-\u257f]", " ", line)
     line = re.sub(r"\b[kMG]?B\b", "B", re.sub(r"[-+]?\d[\d,.]*(e[-+]\d+)?", "0", line))
     return " ".join(line.split())

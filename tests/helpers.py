@@ -25,6 +25,11 @@ from srshards.shards.tar_index import load_index
 TIMEOUT_S = 100.0  # generous: test machines are shared
 
 
+def shell_environment() -> dict[str, str]:
+    """Return the environment without the variables that make sets when it runs the tests."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
+
 def make_photo(height: int, width: int, seed: int) -> np.ndarray:
     """Return H x W x 3 uint8 RGB: smooth colours with some texture, different for every seed."""
     rng = np.random.default_rng(seed)

@@ -1,10 +1,9 @@
-"""Every command in the README and the docs is run as it stands, or the page says (unseen) why not.
+"""Run every command in the README and the docs as it is written, unless a comment in the page says why not.
 
-`docs_commands` finds them: blocks of sh, bash, console, python and yaml, and what stands as code in the text and
-begins with `python -m`, `shardgen`, `trainer`, `make` or `torchrun`. They are run in the page's order, in a folder with
-photos, shards and a finished run, with a few options behind them that make them quick (`docs_commands.SHORTER`). Of
-`make`, what it would start of ours is run (a bare machine, `.venv` and the tests are what CI goes through). The words
-of commands that are not run are looked up all the same: each must be an option, a command or a goal that there is.
+Commands are blocks of sh, bash, console, python and yaml, and inline code that begins with `python -m`, `shardgen`,
+`trainer`, `make` or `torchrun`. They are run in the order of the page, in a folder with photos, shards and a finished
+run, with a few options appended that make them quick (`docs_commands.SHORTER`). Of make targets, the commands of this
+project are run. Commands that are not run are checked for subcommands, options and targets that do not exist.
 """
 
 import gc
@@ -18,6 +17,7 @@ from docs_commands import (
     ONCE,
     ROOT,
     Snippet,
+    argv,
     commands,
     is_name,
     normal,
@@ -26,27 +26,26 @@ from docs_commands import (
     run_python,
     shortened,
     snippets,
-    unknown_words,
-    words_of,
+    unknown_arguments,
 )
-from helpers import SMALL, generate, make_photo, make_photos, run_cli, trainer
+from helpers import SMALL, generate, make_photo, make_photos, trainer
 from PIL import Image
 
 from tests.drill.s3_server import S3Server, environment, forget_stores
 from trainer.models.blocks import NAMED
 
 SHELLS = ("sh", "bash", "console", "inline")
-SHOWN = ("text", "json", "mermaid")  # what comes out, not what is typed
+SHOWN = ("text", "json", "mermaid")  # output, not commands
 
-DONE_ONCE: set[str] = set()  # commands as they are run, on whichever page
+DONE_ONCE: set[str] = set()  # shortened commands, of all pages
 
-# The same words in two languages: what the one has been through, the other need not.
+# Translations: their commands run after those of the original, without those that are the same.
 TRANSLATED = {"README.zh-CN.md": "README.md"}
 
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos, shards and runs under the names that pages use. Not to be changed: it is copied."""
+    """Photos, shards and runs under the names that pages use. Read-only: `world` is a copy."""
     folder = tmp_path_factory.mktemp("layout")
     make_photos(folder / "OST", 48)
     for name in ("photos", "DIV2K_train_HR", "anime", "phone"):
@@ -60,8 +59,8 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copyfile(ROOT / name, folder / name)
     for scale, name in ((2, "two"), (4, "lite-4x"), (4, "lite-4x-2")):
         shards = folder / f"shards/scale_{scale}x"
-        done = trainer("--shards", shards, "--steps", 2, *SMALL, "--run", name, "--out", folder / "runs")
-        assert done.code == 0, done.err
+        result = trainer("--shards", shards, "--steps", 2, *SMALL, "--run", name, "--out", folder / "runs")
+        assert result.code == 0, result.err
     return folder
 
 
@@ -74,7 +73,7 @@ def store() -> Iterator[S3Server]:
 
 @pytest.fixture
 def world(layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the layout, where this process is and has its home."""
+    """A copy of the layout, which is the working directory and the home folder."""
     folder = tmp_path / "world"
     shutil.copytree(layout, folder)
     monkeypatch.chdir(folder)
@@ -87,7 +86,7 @@ def world(layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.fixture
 def bucket(world: Path, store: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`s3://bucket` with the photos and shards of the world."""
+    """`s3://bucket` with the photos and shards of `world`."""
     for name, value in environment(store.endpoint).items():
         monkeypatch.setenv(name, value)
     forget_stores()
@@ -97,14 +96,14 @@ def bucket(world: Path, store: S3Server, monkeypatch: pytest.MonkeyPatch) -> Ite
     forget_stores()
 
 
-def go_through(snippets: list[Snippet], done: set[str]) -> None:
-    """Run what is not marked, but what was done; compare what is shown with what was printed."""
+def run_snippets(snippets: list[Snippet], done: set[str]) -> None:
+    """Run the snippets without a mark that are not in `done`, and compare shown output with actual output."""
     printed: list[str] = []
     names: dict[str, object] = {"__name__": "__main__"}
     for snippet in snippets:
         if snippet.kind in SHELLS and "shardgen generate" in snippet.text:
             names = {"__name__": "__main__"}
-            gc.collect()  # which closes the sets that snippets and trainings in this process have opened
+            gc.collect()  # close the shards that earlier snippets and trainings have opened in this process
         if snippet.is_output:
             _compare(snippet, printed)
         if snippet.file:
@@ -121,16 +120,16 @@ def go_through(snippets: list[Snippet], done: set[str]) -> None:
                     try:
                         printed += run(command).splitlines()
                     except AssertionError as error:
-                        pytest.fail(f"{snippet.place}: {error}")
+                        pytest.fail(f"{snippet.location}: {error}")
                     done.add(command)
-                    if any(words <= {*words_of(command)} for words in ONCE):
+                    if any(args <= {*argv(command)} for args in ONCE):
                         DONE_ONCE.add(shortened(command))
 
 
 def _compare(shown: Snippet, printed: list[str]) -> None:
-    there = [normal(line) for line in printed]
-    wrong = [line for line in shown.text.splitlines() if normal(line) not in ("", "...", "…", *there)]
-    assert not wrong, f"{shown.place}: these lines are not printed, but\n" + "\n".join(printed)
+    expected = ("", "...", "…", *map(normal, printed))
+    missing = [line for line in shown.text.splitlines() if normal(line) not in expected]
+    assert not missing, f"{shown.location}: these lines are not printed: {missing}; but\n" + "\n".join(printed)
 
 
 def has_commands(page: str) -> bool:
@@ -139,43 +138,41 @@ def has_commands(page: str) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in pages() if page not in TRANSLATED and has_commands(page)])
-def test_commands_do_what_the_page_says(page: str, world: Path, request: pytest.FixtureRequest) -> None:
+def test_commands_print_what_the_page_shows(page: str, world: Path, request: pytest.FixtureRequest) -> None:
     group = [page, *(other for other, of in TRANSLATED.items() if of == page and (ROOT / other).exists())]
     found = [snippet for name in group for snippet in snippets(name)]
     if any("s3://bucket" in snippet.text or "moto" in snippet.text for snippet in found if not snippet.reason):
         request.getfixturevalue("bucket")
-    go_through(found, set())
+    run_snippets(found, set())
 
 
 @pytest.mark.parametrize("page", pages())
-def test_every_command_has_words_that_there_are(page: str) -> None:
-    """Also those that are not run."""
+def test_subcommands_options_and_targets_exist(page: str) -> None:
+    """Including those of commands that are not run."""
     for snippet in snippets(page):
         for command in commands(snippet.text) if snippet.kind in SHELLS else ():
-            assert not unknown_words(command), f"{snippet.place}: there is no {unknown_words(command)} in {command}"
+            assert not (unknown := unknown_arguments(command)), f"{snippet.location}: unknown {unknown} in {command}"
 
 
 @pytest.mark.parametrize("page", pages())
-def test_nothing_escapes(page: str) -> None:
-    """Blocks are of a kind that is known, and marks belong to something."""
+def test_every_block_is_run_or_marked(page: str) -> None:
+    """Blocks have a known language, and marks belong to a command."""
     found = snippets(page)
     for snippet in found:
         known = snippet.kind in (*SHELLS, *SHOWN, "python") or (
             snippet.kind == "yaml" and (snippet.file or snippet.reason)
         )
-        assert known, (
-            f"{snippet.place}: a {snippet.kind or 'block without a language'}, which is neither run nor marked"
-        )
+        assert known, f"{snippet.location}: a {snippet.kind or 'block without a language'} is neither run nor marked"
     text = (ROOT / page).read_text()
     assert text.count("<!-- not run") == sum(snippet.reason is not None for snippet in found), f"{page}: a loose mark"
     indented = [
         line for line in text.splitlines() if line.startswith("    ") and docs_commands.is_command(line.strip())
     ]
     inside = "".join(snippet.text for snippet in found)
-    assert not [line for line in indented if line.strip() not in inside], "commands belong into ```sh blocks"
+    assert not [line for line in indented if line.strip() not in inside], "put commands into ```sh blocks"
 
 
-# ---- the finding and running itself
+# ---- docs_commands itself
 
 
 PAGE = """
@@ -201,7 +198,7 @@ whatever
 """
 
 
-def test_commands_are_found_with_their_marks() -> None:
+def test_snippets_finds_commands_and_marks() -> None:
     found = list(docs_commands._snippets("page.md", PAGE.splitlines()))
     assert [(snippet.line, snippet.kind, snippet.reason) for snippet in found] == [
         (2, "inline", None),
@@ -216,7 +213,7 @@ def test_commands_are_found_with_their_marks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "words"),
+    ("command", "unknown"),
     [
         ("python -m shardgen generate --sampel 0.1", ["--sampel"]),
         ("shardgen generat -i OST", ["generat"]),
@@ -228,32 +225,26 @@ def test_commands_are_found_with_their_marks() -> None:
         ("make shards SCALES=2", []),
     ],
 )
-def test_words_that_there_are_not_are_named(command: str, words: list[str]) -> None:
-    assert unknown_words(command) == words
+def test_unknown_arguments_are_listed(command: str, unknown: list[str]) -> None:
+    assert unknown_arguments(command) == unknown
 
 
 @pytest.mark.slow
-def test_a_command_that_fails_fails_the_test(world: Path) -> None:
+def test_failing_commands_fail_the_page(world: Path) -> None:
     for command, message in (
-        ("python -m shardgen verify nowhere", "ended with 2"),
-        ("python -m trainer --shards nowhere", "ended with 2"),
-        ("python -c 'import sys; sys.exit(3)'", "ended with 3"),
+        ("python -m shardgen verify nowhere", "exit code 2"),
+        ("python -m trainer --shards nowhere", "exit code 2"),
+        ("python -c 'import sys; sys.exit(3)'", "exit code 3"),
         ("make shards INPUT=nowhere", "no such folder: nowhere"),
     ):
         with pytest.raises(pytest.fail.Exception, match=message):
-            go_through([Snippet("page.md", 1, "sh", command)], set())
+            run_snippets([Snippet("page.md", 1, "sh", command)], set())
 
 
 @pytest.mark.slow
-def test_what_is_shown_must_be_printed(world: Path) -> None:
+def test_shown_lines_must_be_printed(world: Path) -> None:
     command = Snippet("page.md", 1, "sh", "python -m shardgen verify shards\n")
-    go_through(
-        [command, Snippet("page.md", 2, "text", "7 shards, 9 samples, 1 GB: all intact.\n", is_output=True)], set()
-    )
-    with pytest.raises(AssertionError, match="these lines are not printed"):
-        go_through([command, Snippet("page.md", 2, "text", "all good\n", is_output=True)], set())
-
-
-@pytest.mark.slow
-def test_the_layout_is_what_pages_expect(world: Path) -> None:
-    assert "48" in run_cli("inspect", "shards/scale_4x").stdout
+    matching = Snippet("page.md", 2, "text", "7 shards, 9 samples, 1 GB: all intact.\n", is_output=True)
+    run_snippets([command, matching], set())
+    with pytest.raises(AssertionError, match="not printed"):
+        run_snippets([command, Snippet("page.md", 2, "text", "all good\n", is_output=True)], set())

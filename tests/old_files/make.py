@@ -1,7 +1,7 @@
-"""Make the files beside this script again, by the code of the commits that wrote them.
+"""Regenerate the files in this folder with the code of the commits that first wrote them.
 
-`version_1` and `version_2` are shards of both format versions; `run` is a training on the former that was killed after
-step 4 of 6, with the journal of one that was not. `tests/test_old_files.py` reads them with the code of today.
+`version_1` and `version_2` are shards in both format versions. `run` is a training on `version_1` that was killed after
+step 4 of 6; it also contains the log of an uninterrupted one. `tests/test_old_files.py` reads them with current code.
 """
 
 import shutil
@@ -15,7 +15,6 @@ VERSION_1 = "e5e836e"  # the last commit that wrote format version 1
 VERSION_2 = "ddb797a"
 GENERATE = ["-s", "2", "--size", "32", "--val-fraction", "0.25", "--workers", "0", "--auto"]
 TRAIN = ["--model", "ultra_lite", "--patch-size", "16", "--batch-size", "2", "--steps", "6", "--val-every", "2"]
-VARIED = ["--degradation", "realesrgan", "--variants", "2"]
 KILLED_AT_STEP_4 = """
 import os, signal, sys
 from trainer.training import record
@@ -54,7 +53,7 @@ def main() -> None:
             for name in (".shardgen.lock", "processing_stats.json"):
                 (HERE / version / name).unlink()
         shutil.rmtree(HERE / "run", ignore_errors=True)
-        # Relative, because a run keeps them in its config.yaml.
+        # With a relative path, because the run stores it in its config.yaml.
         shutil.copytree(HERE / "version_1" / "scale_2x", code / "scale_2x")
         train = ["--shards", "scale_2x", *TRAIN, "--device", "cpu", "--workers", "0", "--out", "runs"]
         _python(code, "-m", "trainer", *train, "--run", "whole")
@@ -73,9 +72,9 @@ def _checkout(folder: Path, commit: str) -> Path:
     return folder
 
 
-def _python(code: Path, *words: str, expect: int = 0) -> None:
-    done = subprocess.run([sys.executable, *words], cwd=code, env={"PYTHONPATH": str(code)})
-    assert done.returncode == expect, done.returncode
+def _python(code: Path, *args: str, expect: int = 0) -> None:
+    result = subprocess.run([sys.executable, *args], cwd=code, env={"PYTHONPATH": str(code)})
+    assert result.returncode == expect, result.returncode
 
 
 if __name__ == "__main__":
