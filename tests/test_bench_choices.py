@@ -1,4 +1,4 @@
-"""The benchmark of `--method` and `--codec`: the whole command on a few made photos, beside what must come out."""
+"""The benchmark of `--method` and `--codec`, run on a few synthetic photos."""
 
 import json
 from pathlib import Path
@@ -18,13 +18,13 @@ PX = 48
 
 
 @pytest.mark.slow
-def test_the_command_measures_methods_and_codecs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choices, "METHODS", ("nearest", "area"))  # each starts a process; all are in the results
+def test_command_measures_methods_and_codecs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "METHODS", ("nearest", "area"))  # each starts a process; the published result has all
     monkeypatch.setattr(choices, "CODECS", ("npy", "webp"))
     photos, output = make_photos(tmp_path / "photos", 5), tmp_path / "choices.json"
     where = ["--photos", str(photos), "--scratch", str(tmp_path), "-o", str(output)]
-    done = CliRunner().invoke(choices.main, [*where, "--size", str(PX)])
-    assert done.exit_code == 0, done.output
+    result = CliRunner().invoke(choices.main, [*where, "--size", str(PX)])
+    assert result.exit_code == 0, result.output
     found = json.loads(output.read_text())
 
     assert set(found["methods"]) == {"nearest", "area"} and set(found["codecs"]) == {"npy", "webp"}
@@ -41,11 +41,11 @@ def test_the_command_measures_methods_and_codecs(tmp_path: Path, monkeypatch: py
     for cases in found["codecs"].values():
         assert all(cases["without up"][scale] < cases["with up"][scale] for scale in ("2x", "3x", "4x"))
     assert found["settings"] == {"size": PX, "sample": 1.0, "method_scale": 4}
-    assert "PSNR of up" in done.output and "webp, without up" in done.output
+    assert "PSNR of up" in result.output and "webp, without up" in result.output
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("shardgen-bench")] == []
 
 
-def test_the_published_result_is_whole_and_quoted() -> None:
+def test_published_result_is_complete_and_quoted() -> None:
     found = json.loads((RESULTS / "choices.json").read_text())
     assert set(found["methods"]) == set(METHODS) and set(found["codecs"]) == set(CODECS)
     page = (REPOSITORY / "docs/performance.md").read_text()
@@ -57,7 +57,7 @@ def test_the_published_result_is_whole_and_quoted() -> None:
             assert f"| `{name}`{option} | {sizes} |\n" in page
 
 
-def test_the_mean_is_over_samples_and_not_over_splits() -> None:
+def test_mean_is_weighted_by_samples() -> None:
     train = {"samples": 4, "psnr_up_db": {"mean": 30.0, "min": 20.0, "max": 40.0, "identical": 1}}
     val = {"samples": 1, "psnr_up_db": {"mean": 34.0, "min": 34.0, "max": 34.0, "identical": 0}}
     none = {"samples": 2, "psnr_up_db": {"mean": None, "min": None, "max": None, "identical": 2}}
@@ -68,15 +68,15 @@ def test_the_mean_is_over_samples_and_not_over_splits() -> None:
     }
 
 
-def test_photos_of_one_colour_are_said_to_be_so(tmp_path: Path) -> None:
+def test_photos_of_a_single_colour_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     Image.fromarray(np.full((64, 64, 3), 7, np.uint8)).save(tmp_path / "photos/flat.png")
     where = ["--photos", str(tmp_path / "photos"), "--scratch", str(tmp_path), "-o", str(tmp_path / "choices.json")]
-    done = CliRunner().invoke(choices.main, [*where, "--size", str(PX)])
-    assert done.exit_code == 1 and "a single colour" in done.output and not (tmp_path / "choices.json").exists()
+    result = CliRunner().invoke(choices.main, [*where, "--size", str(PX)])
+    assert result.exit_code == 1 and "a single colour" in result.output and not (tmp_path / "choices.json").exists()
 
 
-@pytest.mark.parametrize("words", [[], ["--photos", "nowhere"]])
-def test_without_photos_it_says_what_to_do(words: list[str]) -> None:
-    done = CliRunner().invoke(choices.main, words)
-    assert done.exit_code == 2 and "photo" in done.output
+@pytest.mark.parametrize("args", [[], ["--photos", "nowhere"]])
+def test_missing_photos_are_reported(args: list[str]) -> None:
+    result = CliRunner().invoke(choices.main, args)
+    assert result.exit_code == 2 and "photo" in result.output

@@ -1,4 +1,4 @@
-"""The benchmark of degradations: the whole command on a few made photos, and what it makes of its figures."""
+"""The benchmark of degradations, run on a few synthetic photos, and its evaluation."""
 
 import json
 import time
@@ -22,13 +22,13 @@ ONLINE, SHARDS = ("online, 400 px", "online, 512 px"), ("shards, 8 variants", "s
 
 
 @pytest.mark.slow
-def test_the_command_measures_costs_and_training(tmp_path: Path) -> None:
+def test_command_measures_costs_and_training(tmp_path: Path) -> None:
     photos, output = make_photos(tmp_path / "photos", 5), tmp_path / "degrade.json"
     few = ["--num-photos", "4", "--rounds", "1", "--workers", "0", "--draws", "3"]
     short = ["--seconds", "0.05", "--batches", "2", "--batch", "2"]
     where = ["--photos", str(photos), "--scratch", str(tmp_path), "-o", str(output)]
-    done = CliRunner().invoke(bench_degrade.main, [*few, *short, *where])
-    assert done.exit_code == 0, done.output
+    result = CliRunner().invoke(bench_degrade.main, [*few, *short, *where])
+    assert result.exit_code == 0, result.output
     found = json.loads(output.read_text())
 
     plain = {(cost["name"], cost["direction"], cost["scale"]) for cost in found["costs"] if "steps" not in cost}
@@ -55,22 +55,22 @@ def test_the_command_measures_costs_and_training(tmp_path: Path) -> None:
     assert 7 * 128 * 128 * 3 < many - one < 7 * 128 * 128 * 3 + 20_000
     assert len(training["paid_back"]) == 2 and len(found["load_average_1_min"]) == 1
     assert found["settings"]["patch_px"] == 192
-    assert "Limits" in done.output and "epochs" in done.output
+    assert "Limits" in result.output and "epochs" in result.output
 
 
-def test_without_photos_it_says_what_to_do() -> None:
-    done = CliRunner().invoke(bench_degrade.main, [])
-    assert done.exit_code == 2 and "--photos DIR" in done.output
+def test_missing_photos_are_reported() -> None:
+    result = CliRunner().invoke(bench_degrade.main, [])
+    assert result.exit_code == 2 and "--photos DIR" in result.output
 
 
-def test_photos_are_taken_from_all_parts_of_the_list(tmp_path: Path) -> None:
+def test_photos_are_spread_evenly_over_the_list(tmp_path: Path) -> None:
     photos = PhotoSet.of(make_photos(tmp_path / "photos", 12, (32, 32)))
-    taken = bench_degrade.evenly(photos, 6, tmp_path / "few")
-    assert taken.paths == photos.paths[::2] and len(bench_degrade.evenly(photos, 99, tmp_path / "all").paths) == 12
+    chosen = bench_degrade.evenly(photos, 6, tmp_path / "few")
+    assert chosen.paths == photos.paths[::2] and len(bench_degrade.evenly(photos, 99, tmp_path / "all").paths) == 12
 
 
 @pytest.mark.parametrize("edge", [400, 512])
-def test_online_patches_are_degraded_anew_and_lie_on_their_hr(tmp_path: Path, edge: int) -> None:
+def test_online_patches_are_random_and_aligned_with_hr(tmp_path: Path, edge: int) -> None:
     path = make_photos(tmp_path, 1, (600, 700)) / "class0" / "img0.jpg"
     (hr, lr), (_, other) = (online_pair(path, edge, load_recipe("realesrgan")) for _ in range(2))
     assert hr.shape == (edge, edge, 3) and lr.shape == other.shape == (edge // 4, edge // 4, 3)
@@ -79,37 +79,37 @@ def test_online_patches_are_degraded_anew_and_lie_on_their_hr(tmp_path: Path, ed
     assert np.abs(small - lr).mean() < np.abs(small - small[::-1, ::-1]).mean() / 2
 
 
-def test_hr_is_what_the_generator_makes(tmp_path: Path) -> None:
+def test_open_hr_renders_like_the_generator(tmp_path: Path) -> None:
     path = make_photos(tmp_path, 1, (512, 600)) / "class0" / "img0.jpg"
     hr = open_hr(path)
     assert hr.shape == (512, 512, 3)
     assert np.abs(hr - make_photo(512, 600, 0)[:, 44:556].astype(int)).mean() < 6
 
 
-def test_steps_are_timed_and_left_as_they_were() -> None:
+def test_steps_timed_restores_the_steps() -> None:
     before, image = dict(STEPS), np.zeros((16, 16, 3), np.float32)
     with degrade_cost.steps_timed() as seconds:
         start_s = time.perf_counter()
         STEPS["jpeg"].apply(image, {"quality": 50, "subsampling": "4:2:0"})
-        whole_s = time.perf_counter() - start_s
+        total_s = time.perf_counter() - start_s
     assert before == STEPS
-    assert [name for name, each in seconds.items() if each] == ["jpeg"] and 0 < seconds["jpeg"][0] <= whole_s
+    assert [name for name, each in seconds.items() if each] == ["jpeg"] and 0 < seconds["jpeg"][0] <= total_s
 
 
-def test_a_limit_is_for_every_scale_and_direction() -> None:
+def test_limits_apply_to_every_scale_and_direction() -> None:
     def cost(name: str, direction: str, ms: float) -> dict[str, object]:
         spread = {"median": ms, "min": ms, "max": ms, "rounds": [ms]}
         return {"name": name, "direction": direction, "scale": 4, "median_ms": spread}
 
     costs = [cost("matlab", "shrink", 3.0), cost("matlab", "enlarge", 3.1), cost("cubic", "shrink", 99)]
-    judged = judge_costs([*costs, cost("realesrgan", "recipe", 60)])
-    assert [(limit["name"], limit["met"]) for limit in judged] == [
+    limits = judge_costs([*costs, cost("realesrgan", "recipe", 60)])
+    assert [(limit["name"], limit["met"]) for limit in limits] == [
         ("matlab, shrink 4x", True),
         ("matlab, enlarge 4x", False),
         ("realesrgan, per LR", True),
     ]
 
 
-def test_shards_are_paid_back_by_what_each_epoch_saves() -> None:
+def test_epochs_until_paid_back() -> None:
     assert epochs_until_paid_back([100, 80], [11, 10], [1, 2]) == [10, 10]
     assert epochs_until_paid_back([100, 80], [11, 2], [1, 2]) is None

@@ -1,4 +1,4 @@
-"""The benchmark of the stream: what it counts, what it makes of that, and the cases that need nothing but PyTorch."""
+"""The benchmark of data loading: its measurements, its summary, and the cases that need only PyTorch."""
 
 import ast
 import sys
@@ -21,7 +21,7 @@ from benchmarks.stream_measure import CopyOut, Counted, Window, check
 
 @pytest.fixture
 def triplets(tmp_path: Path) -> Task:
-    """Twelve triplets of 32 px; every pixel says which triplet it is of, and where it lies on the LR grid."""
+    """Twelve triplets of 32 px; every pixel encodes its triplet and its position on the LR grid."""
     folder = tmp_path / "triplets"
     folder.mkdir()
     number, y, x = np.indices((12, 8, 8), np.uint8)
@@ -36,11 +36,11 @@ def with_settings(given: Task, **changes: Any) -> Task:
     return Task(**{**given.__dict__, **changes})
 
 
-# ---- what is counted
+# ---- measuring
 
 
 class Stream:
-    """Batches that come at once for as long as some lie ready, and then one every few milliseconds."""
+    """Yields `ready` batches at once, and then one every few milliseconds."""
 
     def __init__(self, ready: int, every_s: float) -> None:
         self._ready, self._every_s = ready, every_s
@@ -54,7 +54,7 @@ class Stream:
             yield number
 
 
-def test_batches_that_lay_ready_are_not_counted() -> None:
+def test_prefetched_batches_are_not_counted() -> None:
     stream = Stream(ready=500, every_s=0.004)
     window = Window(seconds=0.2, batches=10, warm_up_s=0.05, warm_up_batches=520)
     counted = stream_measure.count(iter(stream), window, stream_measure.leave)
@@ -63,26 +63,26 @@ def test_batches_that_lay_ready_are_not_counted() -> None:
     assert 0.2 <= counted.seconds < 1
 
 
-def test_a_slow_case_goes_on_until_there_are_enough_batches() -> None:
+def test_slow_cases_continue_until_enough_batches() -> None:
     window = Window(seconds=0.01, batches=30, warm_up_s=0, warm_up_batches=1)
     counted = stream_measure.count(iter(Stream(0, 0.002)), window, stream_measure.leave)
     assert counted.batches == 30
 
 
-def test_a_case_that_crawls_is_ended() -> None:
+def test_very_slow_cases_end_at_their_time_limit() -> None:
     window = Window(seconds=0.01, batches=10**6, warm_up_s=0, warm_up_batches=1, at_most_s=0.05)
     counted = stream_measure.count(iter(Stream(0, 0.01)), window, stream_measure.leave)
     assert counted.batches <= 6
 
 
-def test_the_cpu_is_that_of_this_process_while_it_counts() -> None:
+def test_cpu_time_is_that_of_the_measuring_process() -> None:
     window = Window(seconds=0.1, batches=5, warm_up_s=0, warm_up_batches=1)
     idle = stream_measure.count(iter(Stream(0, 0.01)), window, stream_measure.leave)
     busy = stream_measure.count(count(), window, stream_measure.leave)
     assert busy.main_cpu > 3 * idle.main_cpu
 
 
-def test_copying_out_writes_into_the_same_memory() -> None:
+def test_copy_out_reuses_its_memory() -> None:
     copy = CopyOut()
     copy((np.full((2, 3), 1, np.uint8), np.full(4, 2, np.uint8)))
     into = list(copy._into)
@@ -91,7 +91,7 @@ def test_copying_out_writes_into_the_same_memory() -> None:
     assert into[0].tolist() == [[5] * 3] * 2 and into[1].tolist() == [6] * 4
 
 
-def test_the_runners_line_is_found_among_others() -> None:
+def test_result_line_is_found_in_the_output() -> None:
     assert stream_run.result_in(
         f'noise\n{stream_run.MARK}{{"batches": 3, "seconds": 2.0, "main_cpu": 0.5, "disk_bytes": 0}}\nnoise\n'
     ) == Counted(3, 2.0, 0.5, 0)
@@ -104,42 +104,42 @@ def test_the_runners_line_is_found_among_others() -> None:
 
 @pytest.mark.parametrize("input_name", ["up", "lr"])
 @pytest.mark.parametrize("variant", ["samples", "assembled"])
-def test_pytorchs_case_gives_aligned_patches_of_all_triplets(triplets: Task, variant: str, input_name: str) -> None:
-    given = with_settings(triplets, variant=variant, input=input_name)
-    stream_run.prepare(torch_loader, given)
+def test_pytorch_case_yields_aligned_patches_of_all_triplets(triplets: Task, variant: str, input_name: str) -> None:
+    changed = with_settings(triplets, variant=variant, input=input_name)
+    stream_run.prepare(torch_loader, changed)
     ratio = 4 if input_name == "lr" else 1
     seen = []
-    for hr, small in islice(torch_loader.batches(given), 6):
+    for hr, small in islice(torch_loader.batches(changed), 6):
         assert hr.shape == (4, 16, 16, 3) and small.shape == (4, 16 // ratio, 16 // ratio, 3)
         assert np.array_equal(hr[:, ::ratio, ::ratio], small)
         seen += hr[:, 0, 0, 0].tolist()
     assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(0, 240, 20))  # each once in each epoch
 
 
-def test_loose_png_files_hold_the_same_pixels(triplets: Task) -> None:
+def test_png_files_contain_the_same_pixels(triplets: Task) -> None:
     png_files.prepare(triplets)
     hr, _ = task.open_triplets(triplets)
     stored = png_files._open(triplets)
     assert all(np.array_equal(stored(index)[0], hr[index]) for index in range(len(hr)))
 
 
-def test_crops_reach_every_place_of_the_grid(triplets: Task) -> None:
+def test_crops_reach_every_grid_position(triplets: Task) -> None:
     hr, small = (images[0] for images in task.open_triplets(triplets))
     corners = {tuple(task.cut(triplets, hr, small)[0][0, 0, 1:].tolist()) for _ in range(1000)}
     assert corners == {(30 * y, 30 * x) for y in range(5) for x in range(5)}
 
 
-def test_the_order_is_one_permutation_after_the_other() -> None:
+def test_endless_shuffle_concatenates_permutations() -> None:
     order = list(islice(map_style.EndlessShuffle(5), 20))
     assert [sorted(order[start : start + 5]) for start in range(0, 20, 5)] == [list(range(5))] * 4
 
 
-def test_a_task_survives_the_command_line() -> None:
+def test_task_round_trip() -> None:
     given = Task(store="a b", variant="png", workers=1, input="lr", crops=4)
     assert Task.from_json(given.as_json()) == given
 
 
-def test_batches_that_are_not_pairs_of_the_same_place_are_refused() -> None:
+def test_misaligned_batches_are_rejected() -> None:
     hr = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
     check((hr, hr.copy()), 4, 16, 16)
     with pytest.raises(ValueError, match="not aligned"):
@@ -149,18 +149,14 @@ def test_batches_that_are_not_pairs_of_the_same_place_are_refused() -> None:
 
 
 PEERS = Path(task.__file__).parent
-OURS = {PEERS / "ours.py", PEERS / "online_recipe.py"}  # which run in this project's environment
+OURS = {PEERS / "ours.py", PEERS / "online_recipe.py"}  # run in this project's environment
 ALLOWED = {*sys.stdlib_module_names, "numpy", "torch"}
 RUNNER = [Path(stream_run.__file__), Path(stream_measure.__file__)]
 NEAR = {"benchmarks.peers", "benchmarks.stream_measure"}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [*sorted({*PEERS.glob("*.py")} - {PEERS / "ours.py", PEERS / "online_recipe.py"}), *RUNNER],
-    ids=lambda path: path.stem,
-)
-def test_what_runs_in_other_environments_needs_nothing_of_this_one(path: Path) -> None:
+@pytest.mark.parametrize("path", [*sorted({*PEERS.glob("*.py")} - OURS), *RUNNER], ids=lambda path: path.stem)
+def test_scripts_for_other_environments_import_only_numpy_and_torch(path: Path) -> None:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -170,10 +166,10 @@ def test_what_runs_in_other_environments_needs_nothing_of_this_one(path: Path) -
     assert all(name.split(".")[0] in ALLOWED or ".".join(name.split(".")[:2]) in NEAR for name in names)
 
 
-# ---- what is made of it
+# ---- the summary
 
 
-def test_a_ratio_is_taken_within_each_round_and_over_the_fastest() -> None:
+def test_ratios_are_computed_within_each_round_over_the_fastest() -> None:
     ratio = Ratio("r", "a", ("b", "c", "gone"), at_least=2)
     found = ratio.judge({"a": [10, 100, 20], "b": [4, 10, 5], "c": [1, 50, 4]})
     assert found["ratio"]["rounds"] == [2.5, 2, 4] and found["ratio"]["median"] == 2.5
@@ -188,31 +184,31 @@ def test_a_ratio_is_taken_within_each_round_and_over_the_fastest() -> None:
         ({"below": 2}, "below 2", 1.99, 2),
     ],
 )
-def test_a_target_is_met_or_missed(target: dict[str, float], text: str, met: float, missed: float) -> None:
+def test_targets(target: dict[str, float], text: str, met: float, missed: float) -> None:
     ratio = Ratio("r", "a", ("b",), **target)
     assert ratio.target == text
     assert [ratio.judge({"a": [value], "b": [1]})["met"] for value in (met, missed)] == [True, False]
 
 
-def test_a_ratio_without_one_of_its_sides_is_unavailable() -> None:
+def test_ratios_with_a_missing_side_are_unavailable() -> None:
     ratio = Ratio("r", "a", ("b",), at_least=2)
     assert ratio.judge({"a": [1]})["unavailable"] == "b" and ratio.judge({"b": [1]})["unavailable"] == "a"
 
 
-def test_a_complete_store_is_not_written_again(triplets: Task) -> None:
+def test_complete_stores_are_not_rewritten(triplets: Task) -> None:
     stream_run.prepare(png_files, triplets)
     written = {path: path.stat().st_mtime_ns for path in triplets.folder.iterdir()}
     stream_run.prepare(png_files, triplets)
     assert len(written) == 25 and written == {path: path.stat().st_mtime_ns for path in triplets.folder.iterdir()}
 
 
-def test_every_ratio_is_between_cases_that_are_measured() -> None:
+def test_ratios_refer_to_measured_cases() -> None:
     names = [case.name for case in (*stream_cases.OUR_CASES, *stream_cases.PEER_CASES, *stream_cases.SCALING_CASES)]
     assert len(set(names)) == len(names)
     assert all({ratio.top, *ratio.bottoms} <= set(names) for _, ratio in stream_cases.RATIOS)
 
 
-def test_the_plot_is_written_with_the_fastest_first(tmp_path: Path) -> None:
+def test_plot_is_sorted_by_rate(tmp_path: Path) -> None:
     def case(untouched: float, **more: Any) -> dict[str, Any]:
         both = {"untouched": {"median": untouched}, "copied": {"median": untouched / 2}}
         return {"workers": 2, "patch_px": 192, "patches_per_second": both, **more}

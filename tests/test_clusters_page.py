@@ -1,4 +1,4 @@
-"""docs/clusters.md: what can be checked without a cluster of each kind."""
+"""The scripts and manifests in docs/clusters.md, as far as they can be tested without clusters."""
 
 import re
 import subprocess
@@ -15,27 +15,27 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("script", blocks("bash"))
-def test_scripts_are_bash(script: str) -> None:
-    done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_scripts_are_valid_bash(script: str) -> None:
+    result = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_torchrun_never_sees_the_options_of_the_trainer() -> None:
-    """It takes `--run` for the beginning of one of its own, wherever it stands, unless `--` comes first."""
+def test_torchrun_does_not_parse_trainer_options() -> None:
+    """Without `--`, torchrun takes `--run` for an abbreviation of one of its own options, wherever it occurs."""
     assert len(re.findall(r"-m -- trainer|- -m\n +- --\n +- trainer", PAGE)) == 4
     assert not re.search(r"torchrun[^`]*-m trainer", PAGE)
 
 
-def test_the_pods_of_the_manifests_find_each_other() -> None:
+def test_manifests_are_consistent() -> None:
     (manifests,) = blocks("yaml")
     service, job = yaml.safe_load_all(manifests)
     pod = job["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    words = dict(word.partition("=")[::2] for word in container["args"])
+    args = dict(arg.partition("=")[::2] for arg in container["args"])
     assert service["spec"]["clusterIP"] == "None" and service["metadata"]["name"] == pod["subdomain"]
     assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
-    assert words["--rdzv-endpoint"] == f"{job['metadata']['name']}-0.{pod['subdomain']}:29500"
-    assert int(words["--nnodes"]) == job["spec"]["completions"] == job["spec"]["parallelism"]
-    assert int(words["--nproc-per-node"]) == container["resources"]["limits"]["nvidia.com/gpu"]
+    assert args["--rdzv-endpoint"] == f"{job['metadata']['name']}-0.{pod['subdomain']}:29500"
+    assert int(args["--nnodes"]) == job["spec"]["completions"] == job["spec"]["parallelism"]
+    assert int(args["--nproc-per-node"]) == container["resources"]["limits"]["nvidia.com/gpu"]
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    assert mounts["cache"] == words["--cache"] and {volume["name"] for volume in pod["volumes"]} == set(mounts)
+    assert mounts["cache"] == args["--cache"] and {volume["name"] for volume in pod["volumes"]} == set(mounts)
