@@ -200,6 +200,14 @@ def trainer(*args: object) -> Result:
     return Result(exit_info.value.code, out.getvalue(), err.getvalue())
 
 
+def run_program(program: str, *args: object) -> Result:
+    """Run `python -m shardgen ...` or `python -m trainer ...` in this process."""
+    if program == "trainer":
+        return trainer(*args)
+    result = run_cli(*args)
+    return Result(result.returncode, result.stdout, result.stderr)
+
+
 def start_more_runs(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args: object) -> list[Result]:
     """Patch `target` so that its first `count` calls each run the trainer with `args` first.
 
