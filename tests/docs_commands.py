@@ -97,6 +97,11 @@ def pages() -> list[str]:
     return [path.relative_to(ROOT).as_posix() for path in found]
 
 
+def slug(heading: str) -> str:
+    """Return GitHub's anchor of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 @cache
 def snippets(page: str) -> list[Snippet]:
     return list(_snippets(page, (ROOT / page).read_text().splitlines()))

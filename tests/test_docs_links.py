@@ -1,11 +1,11 @@
-"""Links of the documentation lead somewhere: files exist, headlines too, and pictures are pictures."""
+"""Links in the documentation: files and headings exist, and images can be opened."""
 
 import re
 from functools import cache
 from pathlib import Path
 
 import pytest
-from docs_commands import ROOT, pages
+from docs_commands import ROOT, pages, slug
 from PIL import Image
 
 PAGES = [*pages(), "CHANGELOG.md"]
@@ -14,51 +14,48 @@ _LINK = re.compile(r"(!?)\[[^\]]*\]\(([^)\s]+)\)")
 
 @cache
 def prose(page: str) -> str:
-    """The page without blocks, comments and what stands as code, in which nothing is a link."""
+    """Return the page without code blocks and comments, which contain no links."""
     text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
     return re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
 
 
 @cache
 def anchors(page: str) -> set[str]:
-    """Those that GitHub gives to headlines: small letters, no punctuation, hyphens for spaces, a number if twice."""
+    """Return the anchors of a page's headings, numbered if repeated."""
     found: set[str] = set()
     for title in re.findall(r"^#+ (.*?)$", prose(page), re.MULTILINE):
-        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).lower()
-        name = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        name = slug(re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title))
         number = next(n for n in range(100) if (f"{name}-{n}" if n else name) not in found)
         found.add(f"{name}-{number}" if number else name)
     return found
 
 
 def links(page: str) -> list[tuple[bool, str]]:
-    """Of every link to something of this project, whether it shows a picture, and where it leads."""
+    """Return every internal link, as whether it is an image and its target."""
     text = re.sub(r"`[^`]*`", "", prose(page))
-    return [(bool(mark), to) for mark, to in _LINK.findall(text) if not re.match(r"\w+://|mailto:", to)]
+    return [(bool(mark), target) for mark, target in _LINK.findall(text) if not re.match(r"\w+://|mailto:", target)]
 
 
-def wrong_links(page: str) -> list[str]:
-    """What is wrong with each link that leads nowhere."""
-    wrong = []
-    for is_picture, link in links(page):
+def broken_links(page: str) -> list[str]:
+    broken = []
+    for is_image, link in links(page):
         name, _, anchor = link.partition("#")
         path = ((ROOT / page).parent / name).resolve() if name else ROOT / page
         if not path.is_relative_to(ROOT) or not path.exists():
-            wrong.append(f"{link}: no such file")
-        elif is_picture:
-            with Image.open(path) as picture:
-                picture.verify()
+            broken.append(f"{link}: no such file")
+        elif is_image:
+            with Image.open(path) as image:
+                image.verify()
         elif anchor and anchor not in anchors(path.relative_to(ROOT).as_posix()):
-            wrong.append(f"{link}: no such headline")
-    return wrong
+            broken.append(f"{link}: no such heading")
+    return broken
 
 
-def test_links_lead_somewhere() -> None:
-    wrong = {page: found for page in PAGES if (found := wrong_links(page))}
-    assert wrong == {}
+def test_no_link_is_broken() -> None:
+    assert {page: broken for page in PAGES if (broken := broken_links(page))} == {}
 
 
-def test_every_page_can_be_reached_from_the_readme() -> None:
+def test_every_page_is_reachable_from_the_readme() -> None:
     seen, waiting = set(), ["README.md"]
     while waiting:
         page = waiting.pop()
@@ -71,20 +68,20 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert set(pages()) - seen == set()
 
 
-def test_links_that_lead_nowhere_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_links_are_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("test_docs_links.ROOT", tmp_path)
     (tmp_path / "a.md").write_text(
         "# One `two` (three)\n## Twice\n## Twice\n[x](b.md) [x](#one-two-three) [x](#twice-1) [x](#twice-2) "
         "`[x](c.md)` [x](https://d)\n```sh\n[x](e.md)\n```\n![x](f.jpg)\n"
     )
-    assert wrong_links("a.md") == [
+    assert broken_links("a.md") == [
         "b.md: no such file",
-        "#twice-2: no such headline",
+        "#twice-2: no such heading",
         "f.jpg: no such file",
     ]
 
 
-def test_headlines_in_chinese_have_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chinese_headings_have_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("test_docs_links.ROOT", tmp_path)
     (tmp_path / "zh.md").write_text("## 命令、图\n[图](#命令图)\n")
-    assert not wrong_links("zh.md")
+    assert not broken_links("zh.md")

@@ -258,23 +258,25 @@ def test_trainer_without_pytorch_shows_what_to_install(installation: Installatio
 
 
 def test_reports_without_their_extra_show_what_to_install(installation: Installation) -> None:
-    output = installation.run("shardgen", "report", ROOT / "tests" / "old_files" / "version_2", expect=2)
-    assert output in (missing("altair", "report"), missing("jinja2", "report"))
-    output = installation.run("trainer", "report", ROOT / "tests" / "old_files" / "run", expect=2)
-    assert output in (missing("altair", "report"), missing("jinja2", "report"))
+    for program, name in (("shardgen", "version_2"), ("trainer", "run")):
+        output = installation.run(program, "report", ROOT / "tests" / "old_files" / name, expect=2)
+        assert output in (missing("altair", "report"), missing("jinja2", "report"))
 
 
 @pytest.mark.parametrize(
-    ("args", "extra"), [(("-i", "s3://bucket/photos"), "s3"), (("-i", "photos", "--engine", "ray"), "ray")]
+    ("command", "extra"),
+    [
+        ("shardgen generate -i s3://bucket/photos --auto", "s3"),
+        ("shardgen generate -i photos --engine ray --auto", "ray"),
+        ("python -m shardgen.sample_photos sample_photos", "samples"),
+    ],
 )
-def test_stores_and_ray_show_what_to_install(args: tuple[str, ...], extra: str, installation: Installation) -> None:
+def test_other_commands_without_their_extra_show_what_to_install(
+    command: str, extra: str, installation: Installation
+) -> None:
     make_photos(installation.folder / "photos", 1)
-    assert f"pip install -e '.[{extra}]'" in installation.run("shardgen", "generate", *args, "--auto", expect=2)
-
-
-def test_sample_photos_show_what_to_install(installation: Installation) -> None:
-    output = installation.run("python", "-m", "shardgen.sample_photos", "photos", expect=2)
-    assert "In a clone of sr-shards: pip install -e '.[samples]'" in output
+    output = installation.run(*command.split(), expect=2)
+    assert f"In a clone of sr-shards: pip install -e '.[{extra}]'" in output
 
 
 def test_other_missing_packages_raise(installation: Installation, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How far work is, where stderr is no terminal: plain lines, now and then and at the end. (Bars: test_command_line.)"""
+"""Progress when stderr is not a terminal: plain lines at intervals and at the end. (Bars: test_command_line.py.)"""
 
 import pytest
 
@@ -9,7 +9,7 @@ from trainer.training.display import Display
 
 
 class Clock:
-    """That a test sets."""
+    """A clock that tests set."""
 
     now_s = 100.0
 
@@ -19,15 +19,13 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(progress, "monotonic", made)
+    clock = Clock()
+    monkeypatch.setattr(progress, "monotonic", clock)
     monkeypatch.setattr(progress, "shows_bars", lambda: False)
-    return made
+    return clock
 
 
-def test_a_run_of_the_generator_says_every_ten_seconds_how_far_it_is(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_generator_reports_every_ten_seconds(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressDisplay(2000) as display:
         for _ in range(5):
             clock.now_s += 4
@@ -39,22 +37,20 @@ def test_a_run_of_the_generator_says_every_ten_seconds_how_far_it_is(
     ]
 
 
-def test_the_last_line_comes_once_and_tells_of_nothing_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generator_reports_completion_once_without_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressDisplay(24, "samples") as display:
         clock.now_s += 2
         display.report(Progress(24, 0, 4_000_000))
     assert capsys.readouterr().err == "24/24 samples, 12 samples/s, 2 MB/s\n"
 
 
-def test_a_run_that_fails_says_no_last_line(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_runs_report_no_completion(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="broken"), ProgressDisplay(24):
         raise ValueError("broken")
     assert capsys.readouterr().err == ""
 
 
-def test_a_training_says_every_twenty_seconds_and_at_its_end_how_far_it_is(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_trainer_reports_every_twenty_seconds_and_at_the_end(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Display(first=10, total=15) as display:
         clock.now_s += 19
         display.step()

@@ -1,4 +1,4 @@
-"""README.md and README.zh-CN.md: the same commands, figures and links in both, and the figures those of the results."""
+"""README.md and README.zh-CN.md: commands, figures and links are the same in both, and figures match the results."""
 
 import json
 import re
@@ -8,15 +8,16 @@ from statistics import median
 from typing import NamedTuple
 
 import pytest
+from docs_commands import slug
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("README.md", "README.zh-CN.md")
 HAN = "\u4e00-\u9fff"
-FULL_WIDTH = "\u3001\u3002\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f"  # punctuation: , . ! ( ) and so on
+FULL_WIDTH = "\u3001\u3002\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f"  # punctuation
 
 
 class Section(NamedTuple):
-    """From one heading to the next. `prose` are the lines that are neither of a block nor of a table."""
+    """The text from one heading to the next; `prose` contains the lines outside of blocks and tables."""
 
     level: int
     heading: str
@@ -53,7 +54,7 @@ def sections(name: str) -> list[Section]:
         else:
             found[-1].prose.append(line)
         before = line
-    assert block is None, f"{name}: a block that does not end"
+    assert block is None, f"{name}: unterminated block"
     return found
 
 
@@ -67,7 +68,7 @@ def without_comments(block: str) -> list[str]:
 
 
 def without_code(text: str) -> str:
-    """The words that are read: code, HTML comments and the targets of links left out."""
+    """Remove code, HTML comments and link targets."""
     text = re.sub(r"<!--.*?-->", "", text)
     return re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", "`", text))
 
@@ -81,24 +82,19 @@ def numbers(text: str) -> Counter[str]:
 
 
 def targets(text: str, page: list[Section]) -> list[str]:
-    """What links and images lead to, sorted: a heading of the page by its number, the other README as `other`."""
+    """Return sorted link targets: a heading of the page as its number, the other README as `other`."""
     anchors = {f"#{slug(section.heading)}": f"heading {number}" for number, section in enumerate(page)}
     others = dict.fromkeys(NAMES, "other")
     found = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", text)
     return sorted(mark + anchors.get(target, others.get(target, target)) for mark, target in found)
 
 
-def slug(heading: str) -> str:
-    """A heading's anchor as GitHub makes it."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
-def test_both_have_the_same_headings_in_levels_and_number() -> None:
+def test_heading_levels_are_equal() -> None:
     assert [section.level for section in ENGLISH] == [section.level for section in CHINESE]
 
 
 @both
-def test_blocks_are_equal_but_for_their_comments(english: Section, chinese: Section) -> None:
+def test_blocks_are_equal_except_for_comments(english: Section, chinese: Section) -> None:
     pair = (english, chinese)
     blocks, others = ([without_comments(block) for block in section.blocks] for section in pair)
     assert blocks == others
@@ -107,7 +103,7 @@ def test_blocks_are_equal_but_for_their_comments(english: Section, chinese: Sect
 
 
 @both
-def test_commands_options_and_names_in_the_text_are_equal(english: Section, chinese: Section) -> None:
+def test_inline_code_is_equal(english: Section, chinese: Section) -> None:
     assert codes("\n".join(english.prose)) == codes("\n".join(chinese.prose))
 
 
@@ -117,7 +113,7 @@ def test_links_and_images_are_equal(english: Section, chinese: Section) -> None:
 
 
 @both
-def test_tables_have_the_same_rows_codes_and_figures(english: Section, chinese: Section) -> None:
+def test_tables_have_equal_rows_code_and_figures(english: Section, chinese: Section) -> None:
     assert [len(table) for table in english.tables] == [len(table) for table in chinese.tables]
     for row, other in zip(english.rows, chinese.rows, strict=True):
         assert row.count("|") == other.count("|"), (row, other)
@@ -131,20 +127,20 @@ def test_figures_in_the_text_are_equal(english: Section, chinese: Section) -> No
     assert numbers("\n".join(english.prose)) == numbers("\n".join(chinese.prose))
 
 
-def test_each_names_the_other_at_its_top() -> None:
+def test_readmes_link_to_each_other_at_the_top() -> None:
     for name, other in (NAMES, NAMES[::-1]):
         assert f"]({other})" in "\n".join((ROOT / name).read_text().splitlines()[:4])
 
 
 @pytest.mark.parametrize("section", CHINESE, ids=lambda section: section.heading)
-def test_chinese_is_set_as_chinese(section: Section) -> None:
-    """Full-width punctuation, and one space between Chinese and what is Latin, a figure or code."""
+def test_chinese_typography(section: Section) -> None:
+    """Punctuation is full-width, and one space separates Chinese from Latin text, figures and code."""
     for line in [section.heading, *section.prose, *section.rows]:
-        words = without_code(re.sub(r"^- ", "", line).replace("**", "")).replace("`", "X")
-        words = re.sub(r"!?\[|\]", "", words)  # the brackets of links are not seen
-        assert not re.search(rf"[{HAN}X] ?[,;:?!()]|[,;:?!()] ?[{HAN}]|[{HAN}]\.(?!\w)", words), line
-        assert not re.search(rf"[{HAN}][A-Za-z0-9]|[A-Za-z0-9%\u00d7][{HAN}]", words), line
-        assert not re.search(rf" [{FULL_WIDTH}]|[{FULL_WIDTH}] (?!\|)|  ", words), line
+        text = without_code(re.sub(r"^- ", "", line).replace("**", "")).replace("`", "X")
+        text = re.sub(r"!?\[|\]", "", text)  # brackets of links are not rendered
+        assert not re.search(rf"[{HAN}X] ?[,;:?!()]|[,;:?!()] ?[{HAN}]|[{HAN}]\.(?!\w)", text), line
+        assert not re.search(rf"[{HAN}][A-Za-z0-9]|[A-Za-z0-9%\u00d7][{HAN}]", text), line
+        assert not re.search(rf" [{FULL_WIDTH}]|[{FULL_WIDTH}] (?!\|)|  ", text), line
 
 
 def results(name: str) -> dict[str, dict]:
@@ -152,14 +148,14 @@ def results(name: str) -> dict[str, dict]:
 
 
 def cells(heading: str, start: str) -> list[str]:
-    """The cells of the first row below this heading of README.md that begins so."""
+    """Return the cells of the first row under this heading of README.md that begins with `start`."""
     (section,) = (section for section in ENGLISH if section.heading == heading)
     row = next(row for row in section.rows if row.startswith(start))
     return [cell.strip(" *") for cell in row.strip("|").split("|")]
 
 
 @pytest.mark.parametrize("codec", ["npy", "png", "webp"])
-def test_storage_is_what_was_measured(codec: str) -> None:
+def test_storage_matches_the_results(codec: str) -> None:
     for label, name in ((f"`{codec}`", "with up"), (f"`{codec}`, `--no-up`", "without up")):
         sizes = [results("choices")["codecs"][codec][name][scale] for scale in ("2x", "3x", "4x")]
         expected = [*(f"{size / 1e6:.2f}" for size in sizes), *(f"{size / 1e4:.0f}" for size in sizes)]
@@ -167,7 +163,7 @@ def test_storage_is_what_was_measured(codec: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["nearest", "linear", "cubic", "area", "lanczos", "matlab"])
-def test_methods_are_what_was_measured(method: str) -> None:
+def test_methods_match_the_results(method: str) -> None:
     default = " (default)" if method == "cubic" else ""
     _, psnr, ms, *_ = cells("Choosing options", f"| `{method}`{default} |")
     assert psnr == f"{results('choices')['methods'][method]['mean']:.2f} dB"
@@ -180,7 +176,7 @@ def test_methods_are_what_was_measured(method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "way"),
+    ("start", "case"),
     [
         ("| **`shardgen`, `npy`** ", "npy 4x"),
         ("| `shardgen`, `png` ", "png 4x"),
@@ -193,8 +189,8 @@ def test_methods_are_what_was_measured(method: str) -> None:
         ("| img2dataset, JPEG", "img2dataset jpg"),
     ],
 )
-def test_rates_of_generating_are_what_was_measured(start: str, way: str) -> None:
-    rate = results("generate")["cases"][way]["photos_per_second"]["work"]
+def test_rates_of_generating_match_the_results(start: str, case: str) -> None:
+    rate = results("generate")["cases"][case]["photos_per_second"]["work"]
     expected = f"{rate['median']:.0f} ({rate['min']:.0f}\u2013{rate['max']:.0f})"
     assert cells("Speed", start)[1].replace("*", "") == expected
 
@@ -208,24 +204,24 @@ def test_rates_of_generating_are_what_was_measured(start: str, way: str) -> None
         ("| FFCV", ("FFCV raw",), 2),
     ],
 )
-def test_rates_of_data_loading_are_what_was_measured(start: str, peers: tuple[str, ...], digits: int) -> None:
+def test_rates_of_data_loading_match_the_results(start: str, peers: tuple[str, ...], digits: int) -> None:
     rates = {name: case["patches_per_second"] for name, case in results("stream")["cases"].items()}
     ours, expected, ours_expected = rates["ours npy, up, 2 workers"], [], []
     for touch in ("untouched", "copied"):
         fastest_peer = [max(row) for row in zip(*(rates[peer][touch]["rounds"] for peer in peers), strict=True)]
         ratios = [top / peer for top, peer in zip(ours[touch]["rounds"], fastest_peer, strict=True)]
         times = f"{median(ratios):.{digits}f}\u00d7 ({min(ratios):.{digits}f}\u2013{max(ratios):.{digits}f})"
-        expected += [spread_text(rates[peers[0]][touch]), times]
-        ours_expected += [spread_text(ours[touch]), ""]
+        expected += [format_rate(rates[peers[0]][touch]), times]
+        ours_expected += [format_rate(ours[touch]), ""]
     assert cells("Speed", start)[1:] == expected
     assert [cell.replace("*", "") for cell in cells("Speed", "| **`npy` shards**")[1:]] == ours_expected
 
 
-def spread_text(rate: dict[str, float]) -> str:
+def format_rate(rate: dict[str, float]) -> str:
     return f"{rate['median']:,.0f} ({rate['min']:,.0f}\u2013{rate['max']:,.0f})"
 
 
-def test_the_first_figures_are_those_of_the_table() -> None:
+def test_figures_in_the_introduction_match_the_table() -> None:
     introduction = " ".join(ENGLISH[0].text.split())
     ours, online = cells("Speed", "| **`npy` shards**")[1].replace("*", ""), cells("Speed", "| JPEG decoded")[1:]
     for cell in (ours, *online[:2], online[3]):
@@ -234,7 +230,7 @@ def test_the_first_figures_are_those_of_the_table() -> None:
 
 
 @pytest.mark.parametrize("model", ["ultra_lite", "lite", "standard"])
-def test_steps_of_training_are_what_was_measured(model: str) -> None:
+def test_training_steps_match_the_results(model: str) -> None:
     found = results("train_step_cpu")["networks"][model]
     default = " (default)" if model == "lite" else ""
     _, _, step, rate, waiting, _ = cells("Speed", f"| `{model}`{default} | {found['parameters']:,}")
@@ -243,7 +239,7 @@ def test_steps_of_training_are_what_was_measured(model: str) -> None:
     assert float(waiting.removesuffix(" %")) == pytest.approx(100 * found["data_wait"]["median"], rel=0.2)
 
 
-def test_planning_is_what_was_measured() -> None:
+def test_planning_matches_the_results() -> None:
     text = " ".join("\n".join(section.text for section in ENGLISH).split())
     found = results("plan")
     worst = {check["name"]: check["worst"] for check in found["checks"]}

@@ -1,6 +1,7 @@
-"""Every image of a shard, made a second time by plain code that follows the documents: the same bytes.
+"""Independent code that follows the documentation computes the same images as the generator, bit for bit.
 
-`plain_files` decodes, `plain_pixels` does the rest, `plain_reader` reads the shards, `odd_photos` makes the photos.
+`odd_photos` creates the photos, `plain_files` decodes them, `plain_pixels` computes the images, and `plain_reader`
+reads the shards.
 """
 
 import collections
@@ -20,13 +21,13 @@ from helpers import run_cli
 from plain_pixels import Ask, Box, Sample
 from plain_reader import edge, read_folder
 
-MOST_LINES = 30
-# Pillow knows them with the other order of bytes only.
+MAX_LINES = 30
+# Pillow supports these only with the other byte order.
 REFUSED = dict.fromkeys(
     ["tiff/white-is-zero-16-strips.tiff"],
     "not an image, or its header is damaged, or a TIFF of an unusual kind: save it as a PNG",
 )
-# All photos go through one method and some scales per fit, and a few photos through every method, fit and scale.
+# All photos with one method and some scales per fit; a few photos with every method, fit and scale.
 ALL_PHOTOS = [
     (Ask("cover", "cubic", 64), (2, 3, 4)),
     (Ask("cover", "area", 16), (3,)),
@@ -50,16 +51,16 @@ CONTENTS = {
     "smooth": odd_photos.smooth,
     "noisy": lambda height, width: odd_photos.noise(height, width, 3, 255),
 }
-# Grey levels between HR of a reduced decode and HR of a full one, in the mean of an image and at most. Where colour is
-# subsampled in one direction alone, there is none: libjpeg would give less of its resolution than there is.
-APART = {
+# Mean and maximum difference, in grey levels, between HR of a reduced and of a full decode. JPEGs whose chroma is
+# subsampled in one direction only are always decoded in full, because libjpeg would discard chroma resolution.
+TOLERANCE = {
     "smooth": {"444": (1.5, 8), "420": (1.5, 8), "422": (0, 0), "440": (0, 0), "411": (0, 0)},
     "noisy": {"444": (10, 75), "420": (10, 75), "422": (0, 0), "440": (0, 0), "411": (0, 0)},
 }
 
 
-class Shown(NamedTuple):
-    """A sample of a shard."""
+class Stored(NamedTuple):
+    """A sample in a shard."""
 
     box: Box
     images: dict[str, np.ndarray]
@@ -68,41 +69,41 @@ class Shown(NamedTuple):
 
 @functools.cache
 def photos() -> dict[str, bytes]:
-    """Each file's content by its name."""
+    """Return the content of each file by its name."""
     return odd_photos.odd_photos()
 
 
 def generated(folder: Path, chosen: dict[str, bytes], ask: Ask, scales: Iterable[int]) -> Path:
-    """The folder with the shards of these photos."""
+    """Generate shards of these photos and return their folder."""
     for name, data in chosen.items():
         path = folder / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    words = ["--fit", ask.fit, "--method", ask.method, "--size", ask.size, "-s", *scales, "--auto", "--workers", 0]
-    words += ["--tile-step", ask.step] if ask.fit == "tile" else []
-    done = run_cli("generate", "-i", folder / "photos", "-o", folder / "shards", *words)
-    assert done.returncode == 0, done.stderr + done.stdout
+    args = ["--fit", ask.fit, "--method", ask.method, "--size", ask.size, "-s", *scales, "--auto", "--workers", 0]
+    args += ["--tile-step", ask.step] if ask.fit == "tile" else []
+    result = run_cli("generate", "-i", folder / "photos", "-o", folder / "shards", *args)
+    assert result.returncode == 0, result.stderr + result.stdout
     return folder / "shards"
 
 
-def in_shards(folder: Path) -> dict[str, list[Shown]]:
-    """The samples of each photo, in order."""
+def stored_samples(folder: Path) -> dict[str, list[Stored]]:
+    """Return the samples of each photo, in order."""
     settings, found = json.loads((folder / "manifest.json").read_bytes())["settings"], {}
-    for _, images, said in read_folder(folder):
+    for _, images, entry in read_folder(folder):
         sides = {name: edge(settings, name) for name in images}
         arrays = {name: np.frombuffer(images[name], np.uint8).reshape(side, side, 3) for name, side in sides.items()}
-        found.setdefault(said["source"], []).append(Shown(tuple(said["box"]), arrays, said["psnr_up_db"]))
+        found.setdefault(entry["source"], []).append(Stored(tuple(entry["box"]), arrays, entry["psnr_up_db"]))
     return found
 
 
 def hr_of(folder: Path) -> dict[str, np.ndarray]:
-    """The only HR of each photo."""
-    return {name: samples[0].images["hr"].astype(int) for name, samples in in_shards(folder).items()}
+    """Return the HR image of each photo's only sample."""
+    return {name: samples[0].images["hr"].astype(int) for name, samples in stored_samples(folder).items()}
 
 
 def disagreements(chosen: dict[str, bytes], folder: Path, ask: Ask, scale: int) -> list[str]:
-    """A line for whatever is not as the documents say."""
-    found, manifest = in_shards(folder), json.loads((folder / "manifest.json").read_bytes())
+    """Return a line for every difference between the shards and the recomputed samples."""
+    found, manifest = stored_samples(folder), json.loads((folder / "manifest.json").read_bytes())
     skipped = {entry["path"] for entry in manifest["skipped"]}
     refused = {entry["path"]: entry["reason"] for entry in manifest["failures"]}
     lines = []
@@ -113,22 +114,20 @@ def disagreements(chosen: dict[str, bytes], folder: Path, ask: Ask, scale: int) 
         expected, got = list(plain_pixels.samples(data, ask, scale)), found.get(name, [])
         if (len(got), name in skipped) != (len(expected), not expected):
             lines.append(f"{name} {scale}x: {len(got)} samples, expected {len(expected)}")
-        for number, (shown, sample) in enumerate(zip(got, expected, strict=False)):
-            lines += [f"{name} {scale}x sample {number} {text}" for text in sample_differences(shown, sample)]
+        for number, (stored, sample) in enumerate(zip(got, expected, strict=False)):
+            lines += [f"{name} {scale}x sample {number} {text}" for text in sample_differences(stored, sample)]
     return lines
 
 
-def sample_differences(shown: Shown, sample: Sample) -> list[str]:
-    """Box, images and PSNR."""
-    lines = [] if shown.box == sample.box else [f"box: {list(shown.box)}, expected {list(sample.box)}"]
+def sample_differences(stored: Stored, sample: Sample) -> list[str]:
+    lines = [] if stored.box == sample.box else [f"box: {list(stored.box)}, expected {list(sample.box)}"]
     for name, expected in sample.images.items():
-        lines += image_differences(name, shown.images[name], expected)
-    psnr = plain_pixels.psnr(shown.images["up"], shown.images["hr"])
-    return lines if shown.psnr == psnr else [*lines, f"psnr_up_db: {shown.psnr}, expected {psnr}"]
+        lines += image_differences(name, stored.images[name], expected)
+    psnr = plain_pixels.psnr(stored.images["up"], stored.images["hr"])
+    return lines if stored.psnr == psnr else [*lines, f"psnr_up_db: {stored.psnr}, expected {psnr}"]
 
 
 def image_differences(name: str, got: np.ndarray, expected: np.ndarray) -> list[str]:
-    """No line where they are equal."""
     if got.shape != expected.shape:
         return [f"{name}: {got.shape}, expected {expected.shape}"]
     apart = np.abs(got.astype(int) - expected).max(axis=2)
@@ -142,10 +141,10 @@ def image_differences(name: str, got: np.ndarray, expected: np.ndarray) -> list[
 
 
 def assert_no(lines: list[str]) -> None:
-    """Shows the first of them, and how many there are of each photo."""
+    """Fail with the first lines and their number per photo."""
     counts = collections.Counter(line.split()[0] for line in lines)
     more = [f"{count} in {name}" for name, count in counts.items()]
-    assert not lines, "\n".join([f"{len(lines)} differences:", *lines[:MOST_LINES], *more])
+    assert not lines, "\n".join([f"{len(lines)} differences:", *lines[:MAX_LINES], *more])
 
 
 @pytest.mark.parametrize(("ask", "scales"), ALL_PHOTOS, ids=lambda value: getattr(value, "fit", None))
@@ -163,9 +162,9 @@ def test_every_fit_method_and_scale(tmp_path: Path, fit: str, method: str) -> No
 
 
 @pytest.mark.parametrize("method", plain_pixels.FORMULAS)
-def test_opencv_has_the_kernels_that_the_names_say(method: str) -> None:
+def test_opencv_methods_match_their_formulas(method: str) -> None:
     sizes = [(64, 16), (63, 21), (20, 10)]
-    sizes += [(16, 64), (21, 63)] if method != "area" else []  # it is enlarged with cubic
+    sizes += [(16, 64), (21, 63)] if method != "area" else []  # area upsamples with cubic
     sizes += [(60, 45), (97, 64), (61, 50)] if method in ("cubic", "area") else []  # HR is rendered with these two
     for length, size in sizes:
         image = odd_photos.noise(length, length, 3, 255).astype(np.uint8)
@@ -174,8 +173,8 @@ def test_opencv_has_the_kernels_that_the_names_say(method: str) -> None:
         assert apart <= (0 if method == "nearest" else 1), (method, length, size, apart)
 
 
-def test_orientation_is_that_of_the_twin_stored_upright(tmp_path: Path) -> None:
-    """All eight, in JPEG, PNG, WebP, TIFF and AVIF; JPEGs large enough to be decoded reduced, but not divisible."""
+def test_oriented_photos_equal_upright_copies(tmp_path: Path) -> None:
+    """All orientations in JPEG, PNG, WebP, TIFF and AVIF, and JPEGs decoded reduced whose size is not divisible."""
     turned = {name: data for name, data in photos().items() if re.match("orientation/|reducible/turned-odd-", name)}
     twins = {f"twins/{name}.png": odd_photos.png(plain_pixels.upright(data), 8, 2) for name, data in turned.items()}
     shards = generated(tmp_path, turned | twins, Ask("cover", "cubic", 16), [2])
@@ -185,8 +184,8 @@ def test_orientation_is_that_of_the_twin_stored_upright(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fit", ["cover", "stretch"])
-def test_the_same_jpeg_with_another_orientation_is_turned_exactly(tmp_path: Path, fit: str) -> None:
-    """Of sizes that leave as much at the left as at the right, decoded in full or reduced."""
+def test_orientation_of_a_jpeg_rotates_and_flips_exactly(tmp_path: Path, fit: str) -> None:
+    """For sizes with equal margins on both sides, decoded in full or reduced."""
     chosen = {}
     for width, height in ((128, 128), (160, 128), (168, 168), (72, 40), (129, 129), (135, 131)):
         pixels = odd_photos.noise(height, width, 3, 255)
@@ -204,7 +203,7 @@ def test_the_same_jpeg_with_another_orientation_is_turned_exactly(tmp_path: Path
 
 @pytest.mark.parametrize("content", CONTENTS)
 @pytest.mark.parametrize("fit", ["cover", "stretch"])
-def test_reduced_jpegs_show_what_a_full_decode_shows(tmp_path: Path, fit: str, content: str) -> None:
+def test_reduced_decoding_is_close_to_full_decoding(tmp_path: Path, fit: str, content: str) -> None:
     chosen, ask = {}, Ask(fit, "cubic", 20)
     for width, height in ((160, 160), (192, 160), (168, 176), (161, 163), (175, 161), (200, 88), (72, 40)):
         pixels = CONTENTS[content](height, width)
@@ -216,13 +215,13 @@ def test_reduced_jpegs_show_what_a_full_decode_shows(tmp_path: Path, fit: str, c
     for name, data in chosen.items():
         (box,) = plain_pixels.boxes(data, ask)
         full = plain_pixels.rendered(plain_pixels.of_box(plain_pixels.upright(data), box), ask.size)
-        apart, (most_mean, most) = np.abs(hr[name] - full), APART[content][name[:3]]
-        if apart.mean() > most_mean or apart.max() > most:
-            lines.append(f"{name}: {apart.mean():.2f} grey levels in the mean, {apart.max()} at most")
+        apart, (max_mean, max_single) = np.abs(hr[name] - full), TOLERANCE[content][name[:3]]
+        if apart.mean() > max_mean or apart.max() > max_single:
+            lines.append(f"{name}: {apart.mean():.2f} grey levels on average, at most {apart.max()}")
     assert_no(lines)
 
 
-def test_a_white_photo_is_white_to_its_last_row_and_column(tmp_path: Path) -> None:
+def test_white_photos_are_white_in_the_last_row_and_column(tmp_path: Path) -> None:
     data = odd_photos.padded_jpeg(np.full((1001, 2001, 3), 255), "420", quality=100)
     assert plain_files.jpeg_pixels(data).min() >= 200
     hr = hr_of(generated(tmp_path, {"white.jpg": data}, Ask("stretch", "cubic", 100), [2]) / "scale_2x")["white.jpg"]

@@ -1,6 +1,6 @@
-"""Shards of a small set of photos have the bytes recorded in `reference_set.json`: refactoring changes none of them.
+"""Shards of a small set of photos have the hashes recorded in `reference_set.json`.
 
-With `python tests/test_reference_set.py` they are recorded anew, after a change of what `docs/formats.md` promises.
+`python tests/test_reference_set.py` records them again; needed only after a documented change of the output.
 """
 
 import json
@@ -22,24 +22,24 @@ SETS: dict[str, tuple[object, ...]] = {
 }
 
 
-def made(name: str, folder: Path) -> dict[str, str]:
+def generated(name: str, folder: Path) -> dict[str, str]:
     photos = make_photos(folder / "photos", 10)
     generate(photos, folder / "shards", "-s", 2, "-s", 3, "-s", 4, "--size", 60, "--val-fraction", 0.2, *SETS[name])
     return contract_files(folder / "shards")
 
 
-# Without fused multiply-add, OpenCV's float filters round otherwise, and a few pixels of a recipe with them.
+# Without fused multiply-add, OpenCV's float filters round differently, which changes a few pixels of recipes.
 FUSED = pytest.mark.skipif("AVX2" not in cv2.getCPUFeaturesLine(), reason="recorded on a processor with AVX2")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=FUSED) if "recipe" in name else name for name in SETS])
-def test_the_bytes_are_those_that_were_recorded(name: str, tmp_path: Path) -> None:
-    assert made(name, tmp_path) == json.loads(RECORDED.read_text())[name]
+def test_shards_have_the_recorded_hashes(name: str, tmp_path: Path) -> None:
+    assert generated(name, tmp_path) == json.loads(RECORDED.read_text())[name]
 
 
 if __name__ == "__main__":
     found = {}
-    for each in SETS:
+    for name in SETS:
         with tempfile.TemporaryDirectory() as scratch:
-            found[each] = made(each, Path(scratch))
+            found[name] = generated(name, Path(scratch))
     (Path(sys.argv[1]) if sys.argv[1:] else RECORDED).write_text(json.dumps(found, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Reading while a run writes: what is missing or half there is not broken, and the run is to be waited for."""
+"""Reading and writing at the same time: incomplete shards are not reported as broken, open ones are not replaced."""
 
 import re
 import shutil
@@ -21,43 +21,43 @@ LOCK = ".shardgen.lock"
 
 
 @pytest.fixture
-def mine(shards: Path, tmp_path: Path) -> Path:
-    """A copy of the shards, without a lock file."""
-    return Path(shutil.copytree(shards, tmp_path / "mine", ignore=shutil.ignore_patterns(LOCK)))
+def copy(shards: Path, tmp_path: Path) -> Path:
+    """A copy of the shards without a lock file, which tests may change."""
+    return Path(shutil.copytree(shards, tmp_path / "copy", ignore=shutil.ignore_patterns(LOCK)))
 
 
 @pytest.fixture
-def being_made(mine: Path) -> Iterator[Path]:
-    """Shards that a run makes again at 2x, and has not touched at 3x."""
-    with locked(mine):
-        (mine / "scale_2x/manifest.json").unlink()
-        for path in mine.glob("scale_2x/train-000000.*"):
+def being_written(copy: Path) -> Iterator[Path]:
+    """Shards that a run is regenerating at 2x; those at 3x are unchanged."""
+    with locked(copy):
+        (copy / "scale_2x/manifest.json").unlink()
+        for path in copy.glob("scale_2x/train-000000.*"):
             path.unlink()
-        yield mine
+        yield copy
 
 
 @pytest.mark.parametrize("folder", ["", "scale_2x", "scale_3x"])
 @pytest.mark.parametrize("fix", [[], ["--fix"]])
-def test_verify_waits_for_a_run(folder: str, fix: list[str], being_made: Path) -> None:
-    files = all_files(being_made)
-    done = run_cli("verify", being_made / folder, *fix)
-    writing = f"shardgen run is writing to {being_made}{'.' if fix else ':'}"
-    assert done.returncode == 2 and writing in done.stderr and "ait until it has ended" in done.stderr
-    assert "broken" not in done.stderr and all_files(being_made) == files
+def test_verify_reports_a_running_generate(folder: str, fix: list[str], being_written: Path) -> None:
+    files = all_files(being_written)
+    result = run_cli("verify", being_written / folder, *fix)
+    writing = f"shardgen run is writing to {being_written}{'.' if fix else ':'}"
+    assert result.returncode == 2 and writing in result.stderr and "ait until it has ended" in result.stderr
+    assert "broken" not in result.stderr and all_files(being_written) == files
 
 
 @pytest.mark.parametrize("fix", [[], ["--fix"]])
-def test_verify_knows_the_run_from_inside_the_folder(
-    fix: list[str], being_made: Path, monkeypatch: pytest.MonkeyPatch
+def test_verify_detects_the_run_from_inside_the_folder(
+    fix: list[str], being_written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(being_made / "scale_2x")
-    done = run_cli("verify", ".", *fix)
-    assert done.returncode == 2 and f"shardgen run is writing to {being_made}" in done.stderr
-    assert not (being_made / "scale_2x" / LOCK).exists()
+    monkeypatch.chdir(being_written / "scale_2x")
+    result = run_cli("verify", ".", *fix)
+    assert result.returncode == 2 and f"shardgen run is writing to {being_written}" in result.stderr
+    assert not (being_written / "scale_2x" / LOCK).exists()
 
 
 @pytest.mark.parametrize(
-    "words",
+    "args",
     [
         "inspect {}",
         "inspect {}/scale_2x",
@@ -66,134 +66,134 @@ def test_verify_knows_the_run_from_inside_the_folder(
         "unpack {} -o {out}",
     ],
 )
-def test_what_has_no_manifest_yet_is_waited_for(words: str, being_made: Path, tmp_path: Path) -> None:
-    done = run_cli(*words.format(being_made, out=tmp_path / "out").split())
-    assert done.returncode == 2
-    assert done.stderr == f"Error: a shardgen run is writing to {being_made}: wait until it has ended\n"
+def test_folders_without_a_manifest_yet_are_reported(args: str, being_written: Path, tmp_path: Path) -> None:
+    result = run_cli(*args.format(being_written, out=tmp_path / "out").split())
+    assert result.returncode == 2
+    assert result.stderr == f"Error: a shardgen run is writing to {being_written}: wait until it has ended\n"
 
 
-def test_a_report_does_not_advise_to_remove_what_is_being_made(mine: Path, tmp_path: Path) -> None:
-    with locked(mine):
-        (mine / "scale_2x/train-000000.tar").unlink()
-        done = run_cli("report", mine, "-o", tmp_path / "report.html")
-    assert done.returncode == 1 and "--fix" not in done.stderr
-    assert done.stderr.endswith(f"But a shardgen run is writing to {mine}: wait until it has ended.\n")
+def test_report_does_not_recommend_deletion_during_a_run(copy: Path, tmp_path: Path) -> None:
+    with locked(copy):
+        (copy / "scale_2x/train-000000.tar").unlink()
+        result = run_cli("report", copy, "-o", tmp_path / "report.html")
+    assert result.returncode == 1 and "--fix" not in result.stderr
+    assert result.stderr.endswith(f"But a shardgen run is writing to {copy}: wait until it has ended.\n")
 
 
-def test_a_first_run_is_waited_for(tmp_path: Path) -> None:
+def test_first_run_is_reported(tmp_path: Path) -> None:
     with locked(tmp_path):
         (tmp_path / "scale_2x").mkdir()
         for command, folder in (("verify", ""), ("inspect", "scale_2x")):
-            done = run_cli(command, tmp_path / folder)
-            assert done.returncode == 2 and f"a shardgen run is writing to {tmp_path}: wait" in done.stderr
+            result = run_cli(command, tmp_path / folder)
+            assert result.returncode == 2 and f"a shardgen run is writing to {tmp_path}: wait" in result.stderr
 
 
-def test_training_waits_for_a_run(being_made: Path, tmp_path: Path) -> None:
-    done = trainer("--shards", being_made / "scale_2x", *SMALL, "--out", tmp_path / "runs")
-    what = f"a shardgen run is writing to {being_made}: wait until it has ended"
-    assert (done.code, done.err) == (2, f"Error: --shards {being_made / 'scale_2x'}: {what}\n")
+def test_training_reports_a_running_generate(being_written: Path, tmp_path: Path) -> None:
+    result = trainer("--shards", being_written / "scale_2x", *SMALL, "--out", tmp_path / "runs")
+    message = f"a shardgen run is writing to {being_written}: wait until it has ended"
+    assert (result.code, result.err) == (2, f"Error: --shards {being_written / 'scale_2x'}: {message}\n")
 
 
-def test_what_is_finished_is_read_while_another_scale_is_made(being_made: Path) -> None:
-    assert run_cli("inspect", being_made / "scale_3x").returncode == 0
+def test_finished_scales_are_readable_during_a_run(being_written: Path) -> None:
+    assert run_cli("inspect", being_written / "scale_3x").returncode == 0
 
 
-def test_verify_says_that_a_run_came_between(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_detects_a_run_during_the_check(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from shardgen.inspection import verify
 
-    def found(tar: Address, *rest: object) -> bytes:
-        with locked(mine):
+    def read_tar(tar: Address, *args: object) -> bytes:
+        with locked(copy):
             return b"another shard"
 
-    monkeypatch.setattr(verify, "_read_tar", found)
-    done = run_cli("verify", mine, "--workers", 1)
-    assert done.returncode == 1
-    assert done.stderr == f"Error: a generate run wrote to {mine} during the check: run verify again\n"
+    monkeypatch.setattr(verify, "_read_tar", read_tar)
+    result = run_cli("verify", copy, "--workers", 1)
+    assert result.returncode == 1
+    assert result.stderr == f"Error: a generate run wrote to {copy} during the check: run verify again\n"
 
 
-def test_what_a_killed_run_left_is_broken(mine: Path) -> None:
-    with locked(mine):
-        (mine / "scale_2x/manifest.json").unlink()
-    done = run_cli("verify", mine)
-    assert done.returncode == 1 and "manifest.json: missing: generate did not finish" in done.stderr
+def test_leftovers_of_killed_runs_are_broken(copy: Path) -> None:
+    with locked(copy):
+        (copy / "scale_2x/manifest.json").unlink()
+    result = run_cli("verify", copy)
+    assert result.returncode == 1 and "manifest.json: missing: generate did not finish" in result.stderr
 
 
-def test_verify_leaves_nothing_behind(mine: Path, photos: Path) -> None:
-    files = all_files(mine)
-    assert run_cli("verify", mine).returncode == 0 and all_files(mine) == files
-    generate(photos, mine, "-s", 2, 3, "--shard-bytes", "300KB")
-    assert run_cli("verify", mine).returncode == 0 and all_files(mine) == {*files, LOCK}
+def test_verify_leaves_nothing_behind(copy: Path, photos: Path) -> None:
+    files = all_files(copy)
+    assert run_cli("verify", copy).returncode == 0 and all_files(copy) == files
+    generate(photos, copy, "-s", 2, 3, "--shard-bytes", "300KB")
+    assert run_cli("verify", copy).returncode == 0 and all_files(copy) == {*files, LOCK}
 
 
-# ---- while somebody reads
+# ---- while shards are open
 
 
-@pytest.mark.parametrize("asks", [["--auto"], []])
-def test_generate_replaces_nothing_that_is_open(asks: list[str], mine: Path, photos: Path) -> None:
-    files = contents(mine)
-    opened = srshards.open(mine / "scale_2x")
-    words = ("generate", "-i", photos, "-o", mine, "-s", 2, "--size", 64, "--shard-bytes", "300KB", "--workers", 0)
-    done = run_cli(*words, "--sample", 0.5, *asks)
-    assert done.returncode == 2
-    said = f"{mine / 'scale_2x'} is open in another process, probably a training, and this run would replace or delete "
-    assert said in done.stderr and "Wait until that process has exited, or pass another --output." in done.stderr
-    assert contents(mine) == files
-    generate(photos, mine, "-s", 2, 3, 4, "--shard-bytes", "300KB")  # replaces nothing at 2x
-    del opened
-    generate(photos, mine, "-s", 2, "--shard-bytes", "300KB", "--sample", 0.5)
-
-
-def test_a_killed_reader_is_not_waited_for(mine: Path, photos: Path) -> None:
-    program = (
-        f"import srshards, time; s = srshards.open({str(mine / 'scale_2x')!r}); print(1, flush=True); time.sleep(99)"
+@pytest.mark.parametrize("auto", [["--auto"], []])
+def test_generate_does_not_replace_open_shards(auto: list[str], copy: Path, photos: Path) -> None:
+    files = contents(copy)
+    opened = srshards.open(copy / "scale_2x")
+    args = ("generate", "-i", photos, "-o", copy, "-s", 2, "--size", 64, "--shard-bytes", "300KB", "--workers", 0)
+    result = run_cli(*args, "--sample", 0.5, *auto)
+    assert result.returncode == 2
+    message = (
+        f"{copy / 'scale_2x'} is open in another process, probably a training, and this run would replace or delete "
     )
-    reader = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert message in result.stderr and "Wait until that process has exited, or pass another --output." in result.stderr
+    assert contents(copy) == files
+    generate(photos, copy, "-s", 2, 3, 4, "--shard-bytes", "300KB")  # replaces nothing at 2x
+    del opened
+    generate(photos, copy, "-s", 2, "--shard-bytes", "300KB", "--sample", 0.5)
+
+
+def test_killed_readers_release_the_shards(copy: Path, photos: Path) -> None:
+    program = "import srshards, sys, time; s = srshards.open(sys.argv[1]); print(1, flush=True); time.sleep(99)"
+    reader = subprocess.Popen([sys.executable, "-c", program, copy / "scale_2x"], stdout=subprocess.PIPE)
     try:
         assert reader.stdout and reader.stdout.readline() == b"1\n"
-        words = ("-s", 2, "--shard-bytes", "300KB", "--sample", 0.5)
-        assert "is open in another process" in generate(photos, mine, *words, expect=2).stderr
+        args = ("-s", 2, "--shard-bytes", "300KB", "--sample", 0.5)
+        assert "is open in another process" in generate(photos, copy, *args, expect=2).stderr
     finally:
         reader.kill()
         reader.communicate()
-    generate(photos, mine, *words)
+    generate(photos, copy, *args)
 
 
-def test_what_was_generated_again_under_a_reader_is_not_called_damaged(
-    mine: Path, photos: Path, tmp_path: Path
-) -> None:
+def test_shards_regenerated_while_open_are_not_reported_as_damaged(copy: Path, photos: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path / "other", "-s", 2, "--shard-bytes", "300KB", "--codec", "png")
-    opened = srshards.open(mine / "scale_2x")
-    shutil.copytree(tmp_path / "other" / "scale_2x", mine / "scale_2x", dirs_exist_ok=True)
-    again = f"nothing is damaged: after they were opened, the shards in {mine / 'scale_2x'} were generated again with "
-    with pytest.raises(srshards.RunError, match=re.escape(again)):
+    opened = srshards.open(copy / "scale_2x")
+    shutil.copytree(tmp_path / "other" / "scale_2x", copy / "scale_2x", dirs_exist_ok=True)
+    message = (
+        f"nothing is damaged: after they were opened, the shards in {copy / 'scale_2x'} were generated again with "
+    )
+    with pytest.raises(srshards.RunError, match=re.escape(message)):
         _ = opened[0].hr
-    with pytest.raises(srshards.UsageError, match=re.escape(again)):
+    with pytest.raises(srshards.UsageError, match=re.escape(message)):
         opened.verify()
-    with locked(mine):
-        (mine / "scale_2x/manifest.json").unlink()
-        with pytest.raises(srshards.RunError, match=f"nothing is damaged: a shardgen run is writing to {mine}"):
+    with locked(copy):
+        (copy / "scale_2x/manifest.json").unlink()
+        with pytest.raises(srshards.RunError, match=f"nothing is damaged: a shardgen run is writing to {copy}"):
             _ = opened[0].hr
-    (mine / "scale_2x/train-000000.tar").unlink()
-    with pytest.raises(srshards.RunError, match=f"`python -m shardgen verify {mine / 'scale_2x'} --fix`"):
+    (copy / "scale_2x/train-000000.tar").unlink()
+    with pytest.raises(srshards.RunError, match=f"`python -m shardgen verify {copy / 'scale_2x'} --fix`"):
         _ = opened[0].hr
 
 
-def test_a_training_says_that_its_shards_were_generated_again(
-    mine: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_training_reports_that_its_shards_were_regenerated(
+    copy: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generate(photos, tmp_path / "other", "-s", 2, "--shard-bytes", "300KB", "--codec", "png")
     real = Learner.step
 
     def step(learner: Learner, index: int, batches: Iterator[Any]) -> Any:
         if index == 1:
-            shutil.copytree(tmp_path / "other" / "scale_2x", mine / "scale_2x", dirs_exist_ok=True)
+            shutil.copytree(tmp_path / "other" / "scale_2x", copy / "scale_2x", dirs_exist_ok=True)
         return real(learner, index, batches)
 
     monkeypatch.setattr(Learner, "step", step)
     monkeypatch.setattr(batches, "_MAX_OPEN_SHARDS", 1)
-    done = trainer("--shards", mine / "scale_2x", *SMALL, "--steps", 30, "--out", tmp_path / "runs")
-    assert done.code == 1 and "were generated again with other settings or photos" in done.err
-    assert "--fix" not in done.err
+    result = trainer("--shards", copy / "scale_2x", *SMALL, "--steps", 30, "--out", tmp_path / "runs")
+    assert result.code == 1 and "were generated again with other settings or photos" in result.err
+    assert "--fix" not in result.err
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

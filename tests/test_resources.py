@@ -1,4 +1,4 @@
-"""How many CPUs and how much memory a process may use: of the machine, and of the cgroups that it is in."""
+"""CPUs and memory available to a process, limited by the machine and by its cgroups."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ class Groups:
         self.membership, self.root = folder / "membership", folder / "cgroup"
         self.root.mkdir()
 
-    def put(self, membership: str, tree: Tree) -> None:
+    def write(self, membership: str, tree: Tree) -> None:
         self.membership.write_bytes(os.fsencode(membership))
         for name, content in tree.items():
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -28,10 +28,10 @@ class Groups:
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Groups:
-    made = Groups(tmp_path)
-    monkeypatch.setattr(cgroups, "_MEMBERSHIP", made.membership)
-    monkeypatch.setattr(cgroups, "_ROOT", made.root)
-    return made
+    groups = Groups(tmp_path)
+    monkeypatch.setattr(cgroups, "_MEMBERSHIP", groups.membership)
+    monkeypatch.setattr(cgroups, "_ROOT", groups.root)
+    return groups
 
 
 def version_2(folder: str, limit: str, used: int = 0, stat: str = "anon 4\n") -> Tree:
@@ -68,7 +68,7 @@ _NO_LIMIT_1 = 0x7FFF_FFFF_FFFF_F000
             "0::/a\n",
             version_2("a/", "1000", 300, "broken\nactive_file x\ninactive_file 5\n"),
             705,
-            id="odd statistics",
+            id="malformed statistics",
         ),
         pytest.param("0::/a\n", {"a/memory.max": "1000"}, None, id="unknown use"),
         pytest.param("0::/a\n", version_2("a/", "max", 10) | {"a/memory.high": "50"}, 40, id="high"),
@@ -79,7 +79,7 @@ _NO_LIMIT_1 = 0x7FFF_FFFF_FFFF_F000
         pytest.param(
             _NESTED, version_2("user.slice/a.scope/", "400") | version_2("user.slice/", "500"), 400, id="inner"
         ),
-        pytest.param(_NESTED, version_2("other.slice/", "5"), None, id="a neighbour's"),
+        pytest.param(_NESTED, version_2("other.slice/", "5"), None, id="sibling"),
         pytest.param(
             _SLURM_2, version_2("system.slice/slurmstepd.scope/job_7/", "800", 50), 750, id="slurm, version 2"
         ),
@@ -90,16 +90,14 @@ _NO_LIMIT_1 = 0x7FFF_FFFF_FFFF_F000
             640,
             id="slurm, version 1",
         ),
-        pytest.param(
-            "4:memory:/docker/abc\n", version_1("memory/", 300, 100), 200, id="version 1, a path of the host's"
-        ),
+        pytest.param("4:memory:/docker/abc\n", version_1("memory/", 300, 100), 200, id="version 1, path on the host"),
         pytest.param(
             "4:memory:/\n",
             version_1("memory/", 300, 100, "inactive_file 1\ntotal_inactive_file 40\ntotal_active_file 2\n"),
             242,
-            id="version 1, the file cache of groups below",
+            id="version 1, file cache of descendants",
         ),
-        pytest.param("4:memory,blkio:/a\n", version_1("memory,blkio/a/", 300, 100), 200, id="one mount for two"),
+        pytest.param("4:memory,blkio:/a\n", version_1("memory,blkio/a/", 300, 100), 200, id="shared mount"),
         pytest.param(
             "4:memory:/a\n0::/b\n", version_1("memory/a/", 300) | version_2("unified/b/", "200"), 200, id="hybrid"
         ),
@@ -107,24 +105,24 @@ _NO_LIMIT_1 = 0x7FFF_FFFF_FFFF_F000
             "0::/../outside\n", version_2("", "100") | version_2("outside/", "5"), 100, id="another namespace"
         ),
         pytest.param(
-            "0::/a\u2028b\x85\udcff/mine\n", version_2("a\u2028b\x85\udcff/", "70"), 70, id="odd names of groups"
+            "0::/a\u2028b\x85\udcff/mine\n", version_2("a\u2028b\x85\udcff/", "70"), 70, id="unusual group names"
         ),
-        pytest.param("", version_2("", "100"), None, id="in no group"),
-        pytest.param("nonsense\n:\n0:memory\n", version_2("", "100"), None, id="no membership"),
-        pytest.param("0::/a\n", {"a/memory.max": "", "a/memory.current": "x"}, None, id="no numbers"),
+        pytest.param("", version_2("", "100"), None, id="no group"),
+        pytest.param("nonsense\n:\n0:memory\n", version_2("", "100"), None, id="invalid membership"),
+        pytest.param("0::/a\n", {"a/memory.max": "", "a/memory.current": "x"}, None, id="invalid numbers"),
     ],
 )
-def test_the_tightest_limit_on_memory_counts(
+def test_memory_is_the_tightest_limit(
     groups: Groups, membership: str, tree: Tree, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    groups.put(membership, tree)
+    groups.write(membership, tree)
     assert cgroups.memory_free_bytes() == expected
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 123_456}))
     assert available_memory_bytes() == (123_456 if expected is None else expected)
 
 
-def test_no_limit_gives_more_memory_than_the_machine_has(groups: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups.put("4:memory:/\n", version_1("memory/", _NO_LIMIT_1))
+def test_memory_is_at_most_that_of_the_machine(groups: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups.write("4:memory:/\n", version_1("memory/", _NO_LIMIT_1))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 50}))
     assert available_memory_bytes() == 50
 
@@ -143,7 +141,7 @@ def test_no_limit_gives_more_memory_than_the_machine_has(groups: Groups, monkeyp
             "5:cpu,cpuacct:/a\n",
             {"cpu,cpuacct/cpu.cfs_quota_us": "700000", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
             7,
-            id="1, one mount for two",
+            id="1, shared mount",
         ),
         pytest.param(
             "5:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "100000"}, None, id="1, none"
@@ -159,28 +157,28 @@ def test_no_limit_gives_more_memory_than_the_machine_has(groups: Groups, monkeyp
             3,
             id="hybrid",
         ),
-        pytest.param("0::/a\n", {"a/cpu.max": "100000"}, None, id="half a line"),
+        pytest.param("0::/a\n", {"a/cpu.max": "100000"}, None, id="incomplete line"),
         pytest.param("0::/a\n", {"a/cpu.max": "1 0"}, None, id="no period"),
         pytest.param("0::/a\n", {}, None, id="no files"),
     ],
 )
-def test_the_tightest_cpu_quota_counts(
+def test_cpus_are_the_tightest_quota(
     groups: Groups, membership: str, tree: Tree, expected: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    groups.put(membership, tree)
+    groups.write(membership, tree)
     assert cgroups.cpu_quota() == expected
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)))
     assert available_cpus() == {None: 4, 0.5: 1, 1.5: 2, 2: 2, 3: 3, 7: 4}[expected]
 
 
-def test_where_there_are_no_cgroups_the_machine_counts(groups: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cgroups_the_machine_is_the_limit(groups: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cgroups.memory_free_bytes() is None and cgroups.cpu_quota() is None
     assert 1 << 20 < available_memory_bytes() <= psutil.virtual_memory().total
     monkeypatch.delattr(os, "sched_getaffinity")
     assert available_cpus() == os.cpu_count()
 
 
-def test_an_affinity_limits_the_cpus() -> None:
+def test_affinity_limits_the_cpus() -> None:
     allowed = os.sched_getaffinity(0)
     assert 1 <= available_cpus() <= len(allowed)
     os.sched_setaffinity(0, {min(allowed)})

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or gone: what is made is the same, and the message names the stream."""
+"""Closed, full or broken standard streams: results are the same, and messages say which stream failed."""
 
 import os
 import subprocess
@@ -15,34 +15,34 @@ SIGPIPE_CODE = 141
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("few"), 12)
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("photos"), 12)
 
 
 @pytest.fixture(scope="module")
-def made(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of `few`, made with streams as they should be."""
-    output = tmp_path_factory.mktemp("made")
-    generate(few, output, "-s", 2)
+def shards(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of `photos`, generated with intact streams."""
+    output = tmp_path_factory.mktemp("shards")
+    generate(photos, output, "-s", 2)
     return output
 
 
 def redirected(redirection: str, *command: object) -> subprocess.CompletedProcess[str]:
-    """`python -m ...` with a shell's redirection, e.g. `2>&-`; what it writes elsewhere is captured."""
-    words = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", *map(str, command)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL)
+    """Run `python -m ...` with a shell redirection, e.g. `2>&-`, and capture the other streams."""
+    args = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", *map(str, command)]
+    return subprocess.run(args, capture_output=True, text=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL)
 
 
 @contextmanager
 def broken_pipe() -> Iterator[int]:
-    """A pipe to write to, whose reader has gone."""
+    """Yield the writing end of a pipe whose reading end is closed."""
     reading, writing = os.pipe()
     os.close(reading)
     yield writing
     os.close(writing)
 
 
-def generating(photos: Path, output: Path, *args: object) -> list[object]:
+def generate_args(photos: Path, output: Path, *args: object) -> list[object]:
     return ["generate", "-i", photos, "-o", output, "-s", 2, "--size", 64, "--workers", 0, *args]
 
 
@@ -57,114 +57,118 @@ def generating(photos: Path, output: Path, *args: object) -> list[object]:
         ("<&- >&- 2>&-", 0, "", ""),
     ],
 )
-def test_shards_are_made_whatever_the_streams_are(
-    redirection: str, code: int, out: str, err: str, few: Path, made: Path, tmp_path: Path
+def test_shards_do_not_depend_on_the_streams(
+    redirection: str, code: int, out: str, err: str, photos: Path, shards: Path, tmp_path: Path
 ) -> None:
-    workers = ("--workers", 2) if "2>&-" in redirection else ()  # they inherit it
-    done = redirected(redirection, "shardgen", *generating(few, tmp_path / "out", "--auto", *workers))
-    assert done.returncode == code and out in done.stdout and err in done.stderr
-    assert done.stderr.count("cannot write") == err.count("cannot write") and str(tmp_path) not in done.stderr
-    assert contract_files(tmp_path / "out") == contract_files(made)
+    workers = ("--workers", 2) if "2>&-" in redirection else ()  # workers inherit the closed stream
+    result = redirected(redirection, "shardgen", *generate_args(photos, tmp_path / "out", "--auto", *workers))
+    assert result.returncode == code and out in result.stdout and err in result.stderr
+    assert result.stderr.count("cannot write") == err.count("cannot write") and str(tmp_path) not in result.stderr
+    assert contract_files(tmp_path / "out") == contract_files(shards)
 
 
-def test_shards_are_made_though_nobody_reads_about_it(few: Path, made: Path, tmp_path: Path) -> None:
+def test_shards_are_generated_with_a_broken_pipe(photos: Path, shards: Path, tmp_path: Path) -> None:
     with broken_pipe() as pipe:
-        done = run_cli(
-            *generating(few, tmp_path / "out", "--auto"), capture_output=False, stdout=pipe, stderr=subprocess.PIPE
+        result = run_cli(
+            *generate_args(photos, tmp_path / "out", "--auto"),
+            capture_output=False,
+            stdout=pipe,
+            stderr=subprocess.PIPE,
         )
-    assert done.returncode == 0 and done.stderr.startswith("12/12 photos") and done.stderr.count("\n") == 1
-    assert contract_files(tmp_path / "out") == contract_files(made)
+    assert result.returncode == 0 and result.stderr.startswith("12/12 photos") and result.stderr.count("\n") == 1
+    assert contract_files(tmp_path / "out") == contract_files(shards)
 
 
 @pytest.mark.parametrize("redirection", ["<&-", "</dev/null", "0>/dev/null"])
-def test_a_question_that_cannot_be_answered_stops_the_run(redirection: str, few: Path, tmp_path: Path) -> None:
-    done = redirected(redirection, "shardgen", *generating(few, tmp_path / "out"))
-    assert done.returncode == 1 and "Go on?" in done.stdout
-    assert done.stderr.strip() == "Stopped; nothing was changed. Pass --auto to run without a prompt."
+def test_prompt_without_an_answer_stops_the_run(redirection: str, photos: Path, tmp_path: Path) -> None:
+    result = redirected(redirection, "shardgen", *generate_args(photos, tmp_path / "out"))
+    assert result.returncode == 1 and "Go on?" in result.stdout
+    assert result.stderr.strip() == "Stopped; nothing was changed. Pass --auto to run without a prompt."
     assert all_files(tmp_path) == {"out/.shardgen.lock"}
 
 
-def test_a_question_that_is_not_seen_is_answered_all_the_same(few: Path, tmp_path: Path) -> None:
+def test_prompt_is_answered_even_if_stdout_is_full(photos: Path, tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
-        done = run_cli(
-            *generating(few, tmp_path / "out"),
+        result = run_cli(
+            *generate_args(photos, tmp_path / "out"),
             capture_output=False,
             stdin=None,
             input="y\n",
             stdout=full,
             stderr=subprocess.PIPE,
         )
-    assert done.returncode == 0 and f"Warning: {FULL}\n" in done.stderr
+    assert result.returncode == 0 and f"Warning: {FULL}\n" in result.stderr
     assert (tmp_path / "out/scale_2x/manifest.json").exists()
 
 
 @pytest.mark.parametrize(
-    "words",
+    "args",
     [
-        "inspect {made}",
-        "inspect {made} --json",
+        "inspect {shards}",
+        "inspect {shards} --json",
         "recipe show realesrgan",
         "generate --help",
-        "generate -i {few} --dry-run",
+        "generate -i {photos} --dry-run",
     ],
 )
-def test_a_result_that_cannot_be_written_is_a_failure(words: str, few: Path, made: Path) -> None:
-    command = words.format(made=made, few=few).split()
-    done = redirected(">/dev/full", "shardgen", *command)
-    assert (done.returncode, done.stderr) == (1, f"Error: {FULL}\n")
+def test_unwritable_results_are_errors(args: str, photos: Path, shards: Path) -> None:
+    command = args.format(shards=shards, photos=photos).split()
+    result = redirected(">/dev/full", "shardgen", *command)
+    assert (result.returncode, result.stderr) == (1, f"Error: {FULL}\n")
     with broken_pipe() as pipe:
-        done = run_cli(*command, capture_output=False, stdout=pipe, stderr=subprocess.PIPE)
-    assert (done.returncode, done.stderr) == (SIGPIPE_CODE, "")
+        result = run_cli(*command, capture_output=False, stdout=pipe, stderr=subprocess.PIPE)
+    assert (result.returncode, result.stderr) == (SIGPIPE_CODE, "")
 
 
-def test_remarks_that_cannot_be_written_are_none(made: Path, tmp_path: Path) -> None:
-    for words in (
-        ["verify", made],
-        ["preview", made / "scale_2x", "-o", tmp_path / "p.png"],
-        ["unpack", made, "-o", tmp_path / "u"],
+def test_unwritable_remarks_are_warnings(shards: Path, tmp_path: Path) -> None:
+    for args in (
+        ["verify", shards],
+        ["preview", shards / "scale_2x", "-o", tmp_path / "p.png"],
+        ["unpack", shards, "-o", tmp_path / "u"],
     ):
-        done = redirected(">/dev/full", "shardgen", *words)
-        assert (done.returncode, done.stderr) == (0, f"Warning: {FULL}\n")
+        result = redirected(">/dev/full", "shardgen", *args)
+        assert (result.returncode, result.stderr) == (0, f"Warning: {FULL}\n")
     assert (tmp_path / "p.png").exists() and len(list((tmp_path / "u").rglob("*.png"))) == 36
 
 
-def test_an_error_keeps_its_exit_code(tmp_path: Path) -> None:
+def test_errors_keep_their_exit_code(tmp_path: Path) -> None:
     for redirection in (">/dev/full", "2>/dev/full", ">&- 2>&-"):
-        done = redirected(redirection, "shardgen", "inspect", tmp_path / "none")
-        assert done.returncode == 2
-        assert ("no such folder" in done.stderr) == (redirection == ">/dev/full") and "cannot write" not in done.stderr
+        result = redirected(redirection, "shardgen", "inspect", tmp_path / "none")
+        assert result.returncode == 2
+        assert ("no such folder" in result.stderr) == (
+            redirection == ">/dev/full"
+        ) and "cannot write" not in result.stderr
 
 
-def test_a_pipe_that_does_not_block_is_waited_for() -> None:
+def test_nonblocking_pipes_lose_no_output() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     filled = os.write(writing, bytes(1 << 20))
     command = [sys.executable, "-m", "shardgen", "recipe", "show", "realesrgan"]
     with subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE) as child, open(reading, "rb") as pipe:
         os.close(writing)
-        said = pipe.read()[filled:].decode()
+        output = pipe.read()[filled:].decode()
         assert child.communicate(timeout=TIMEOUT_S)[1] == b"" and child.returncode == 0
-    assert said == run_cli("recipe", "show", "realesrgan").stdout
+    assert output == run_cli("recipe", "show", "realesrgan").stdout
 
 
 # ---- the trainer
 
 
 @pytest.mark.slow
-def test_weights_are_made_whatever_the_streams_are(made: Path, tmp_path: Path) -> None:
-    """A page of them as well; but figures that cannot be printed are a failure."""
+def test_training_does_not_depend_on_the_streams(shards: Path, tmp_path: Path) -> None:
 
-    def training(name: str, *more: object) -> list[object]:
+    def train_args(name: str, *more: object) -> list[object]:
         steps = ("--steps", 2, "--val-every", 2)
-        return ["--shards", made / "scale_2x", *SMALL, *steps, "--out", tmp_path, "--run", name, *more]
+        return ["--shards", shards / "scale_2x", *SMALL, *steps, "--out", tmp_path, "--run", name, *more]
 
-    done = redirected(">/dev/full", "trainer", *training("full"))
-    assert done.returncode == 0 and done.stderr.endswith(f"Warning: {FULL}\n") and "Step 2" in done.stderr
-    done = redirected("<&- >&- 2>&-", "trainer", *training("closed", "--workers", 1))
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    result = redirected(">/dev/full", "trainer", *train_args("full"))
+    assert result.returncode == 0 and result.stderr.endswith(f"Warning: {FULL}\n") and "Step 2" in result.stderr
+    result = redirected("<&- >&- 2>&-", "trainer", *train_args("closed", "--workers", 1))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert (tmp_path / "full/model.pth").read_bytes() == (tmp_path / "closed/model.pth").read_bytes()
-    done = redirected(">/dev/full", "trainer", "report", tmp_path / "full", "-o", tmp_path / "report.html")
-    assert (done.returncode, done.stderr) == (0, f"Warning: {FULL}\n") and (tmp_path / "report.html").exists()
-    judged = ["--weights", tmp_path / "full/best.pth", "--shards", made / "scale_2x", "--device", "cpu", "--json"]
-    done = redirected(">/dev/full", "trainer", "evaluate", *judged)
-    assert (done.returncode, done.stderr) == (1, f"Error: {FULL}\n")
+    result = redirected(">/dev/full", "trainer", "report", tmp_path / "full", "-o", tmp_path / "report.html")
+    assert (result.returncode, result.stderr) == (0, f"Warning: {FULL}\n") and (tmp_path / "report.html").exists()
+    evaluate = ["--weights", tmp_path / "full/best.pth", "--shards", shards / "scale_2x", "--device", "cpu", "--json"]
+    result = redirected(">/dev/full", "trainer", "evaluate", *evaluate)
+    assert (result.returncode, result.stderr) == (1, f"Error: {FULL}\n")

@@ -1,4 +1,4 @@
-"""Samples that are spread evenly over shards."""
+"""Samples spread evenly over shards."""
 
 import pytest
 from hypothesis import given
@@ -13,12 +13,11 @@ def shards(*sizes: int) -> list[ShardRecord]:
 
 
 def numbers(sizes: list[int], count: int, start: int = 0, step: int = 1) -> list[int]:
-    """Which of all samples are chosen."""
+    """Return the positions of the chosen samples among all samples."""
     records = shards(*sizes)
     first = {record.name: sum(sizes[:number]) for number, record in enumerate(records)}
-    return [
-        first[record.name] + place for record, places in evenly_spaced(records, count, start, step) for place in places
-    ]
+    chosen = evenly_spaced(records, count, start, step)
+    return [first[record.name] + index for record, indices in chosen for index in indices]
 
 
 @pytest.mark.parametrize(
@@ -34,24 +33,24 @@ def numbers(sizes: list[int], count: int, start: int = 0, step: int = 1) -> list
         ([0, 0], 5, []),
     ],
 )
-def test_some_are_chosen_at_equal_distances(sizes: list[int], count: int, expected: list[int]) -> None:
+def test_samples_are_evenly_spaced(sizes: list[int], count: int, expected: list[int]) -> None:
     assert numbers(sizes, count) == expected
 
 
 @given(st.lists(st.integers(0, 20), max_size=8), st.integers(0, 60), st.integers(1, 5))
-def test_ranks_share_what_one_would_have(sizes: list[int], count: int, ranks: int) -> None:
-    alone = numbers(sizes, count)
-    assert len(alone) == min(count, sum(sizes)) == len(set(alone)) and alone == sorted(alone)
+def test_ranks_partition_the_samples_of_one_process(sizes: list[int], count: int, ranks: int) -> None:
+    chosen = numbers(sizes, count)
+    assert len(chosen) == min(count, sum(sizes)) == len(set(chosen)) and chosen == sorted(chosen)
     shared = [numbers(sizes, count, rank, ranks) for rank in range(ranks)]
-    assert [alone[rank::ranks] for rank in range(ranks)] == shared
+    assert [chosen[rank::ranks] for rank in range(ranks)] == shared
 
 
-def test_shards_without_a_chosen_sample_are_left_out() -> None:
+def test_shards_without_chosen_samples_are_omitted() -> None:
     records = shards(2, 2, 2, 2)
-    assert [(record.name[-1], places) for record, places in evenly_spaced(records, 2)] == [("0", [0]), ("2", [0])]
+    assert [(record.name[-1], indices) for record, indices in evenly_spaced(records, 2)] == [("0", [0]), ("2", [0])]
 
 
-def test_it_takes_time_that_grows_with_shards_and_samples_alone() -> None:
-    """A scan of all wanted samples for each shard would ask 10^10 times."""
+def test_time_is_linear_in_shards_and_samples() -> None:
+    """A scan of all samples for every shard would take 10^10 steps."""
     records = shards(*[2] * 100_000)
-    assert sum(len(places) for _, places in evenly_spaced(records, 100_000)) == 100_000
+    assert sum(len(indices) for _, indices in evenly_spaced(records, 100_000)) == 100_000

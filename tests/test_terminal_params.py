@@ -1,4 +1,4 @@
-"""Options that all commands share: addresses, files of this machine, numbers of bytes."""
+"""Parameter types shared by all commands: addresses, local paths, byte sizes."""
 
 from pathlib import Path
 
@@ -34,26 +34,26 @@ from srshards.terminal.sizes import format_bytes, parse_bytes
         (f"{10**30}TB", 10**42),
     ],
 )
-def test_sizes_are_read_in_decimal_and_binary_units(text: str, num_bytes: int) -> None:
+def test_sizes_have_decimal_and_binary_units(text: str, num_bytes: int) -> None:
     assert parse_bytes(text) == num_bytes
 
 
 @pytest.mark.parametrize(
     "text", ["", "MB", "-5MB", "10XB", "1e9", "1,000", "1iB", "0x10", "1.GB", ".5GB", "5 M B", "5\N{KELVIN SIGN}B"]
 )
-def test_what_is_not_a_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="expected a number of bytes such as 256MB, 1GiB or 1000000") as refused:
+def test_invalid_sizes_are_rejected(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a number of bytes such as 256MB, 1GiB or 1000000") as error:
         parse_bytes(text)
-    assert str(refused.value).startswith(repr(text))
+    assert str(error.value).startswith(repr(text))
 
 
 @given(st.integers(0, 10**18))
-def test_what_is_shown_can_be_typed(num_bytes: int) -> None:
+def test_formatted_sizes_can_be_parsed(num_bytes: int) -> None:
     shown = format_bytes(num_bytes).replace(",", "").removesuffix("ytes").removesuffix("yte").upper()
     assert parse_bytes(shown) == pytest.approx(num_bytes, rel=0.05)
 
 
-def test_sizes_are_shown_in_decimal_units() -> None:
+def test_sizes_are_formatted_in_decimal_units() -> None:
     numbers = (0, 5, 999, 1500, 2_340_000, 1_140_000_000, 10**12, 12_345 * 10**12)
     assert [format_bytes(number) for number in numbers] == [
         *("0 bytes", "5 bytes", "999 bytes", "1.5 kB", "2.3 MB", "1.14 GB", "1.00 TB", "12,345 TB")
@@ -73,14 +73,14 @@ def command(address: object, path: Path, size: int) -> None:
     click.echo(f"{address}|{path}|{size}")
 
 
-def test_addresses_paths_and_sizes_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_paths_and_sizes_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    done = CliRunner().invoke(command, ["memory://a/b/", "~/x", "1MiB"])
-    assert done.output == "memory://a/b|/home/me/x|1048576\n"
+    result = CliRunner().invoke(command, ["memory://a/b/", "~/x", "1MiB"])
+    assert result.output == "memory://a/b|/home/me/x|1048576\n"
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (("", "x", "1"), "the path is empty; expected a folder or a file, or . for the working directory"),
         (("nowhere://x", "x", "1"), "nowhere://x: unknown store nowhere://"),
@@ -89,13 +89,13 @@ def test_addresses_paths_and_sizes_are_taken(monkeypatch: pytest.MonkeyPatch) ->
         (("x", "x", "1XB"), "'1XB': expected a number of bytes such as 256MB, 1GiB or 1000000"),
     ],
 )
-def test_others_are_refused(words: tuple[str, ...], message: str) -> None:
-    done = CliRunner().invoke(command, words)
-    assert done.exit_code == 2 and message in done.output
+def test_invalid_parameters_are_rejected(args: tuple[str, ...], message: str) -> None:
+    result = CliRunner().invoke(command, args)
+    assert result.exit_code == 2 and message in result.output
 
 
 @pytest.mark.parametrize(
-    "words",
+    "args",
     [
         ("--cache", "memory://a"),
         ("--init", "memory://a"),
@@ -104,6 +104,6 @@ def test_others_are_refused(words: tuple[str, ...], message: str) -> None:
         ("export", "--weights", "memory://a"),
     ],
 )
-def test_the_trainer_names_what_has_to_be_on_this_machine(words: tuple[str, ...]) -> None:
-    done = trainer(*words)
-    assert done.code == 2 and "memory://a is in an object store; expected a local path" in done.err
+def test_trainer_rejects_stores_for_local_paths(args: tuple[str, ...]) -> None:
+    result = trainer(*args)
+    assert result.code == 2 and "memory://a is in an object store; expected a local path" in result.err

@@ -1,4 +1,4 @@
-"""The window of an image with the most of something."""
+"""The window of an image with the largest sum."""
 
 import numpy as np
 import pytest
@@ -14,19 +14,19 @@ from srshards.imaging.window import strongest_window
     st.integers(1, 4),
     st.integers(0, 99),
 )
-def test_it_is_the_one_with_the_greatest_sum(
+def test_strongest_window_has_the_largest_sum(
     size: tuple[int, int], window: tuple[int, int], step: int, seed: int
 ) -> None:
-    height, width = (min(edge, whole) for edge, whole in zip(window, size, strict=True))
+    height, width = (min(edge, limit) for edge, limit in zip(window, size, strict=True))
     field = np.random.default_rng(seed).integers(0, 9, size).astype(np.float32)
     sums = {
         (top, left): field[top : top + height, left : left + width].sum()
         for top in range(0, size[0] - height + 1, step)
         for left in range(0, size[1] - width + 1, step)
     }
-    assert strongest_window(field, height, width, step) == max(sums, key=lambda place: sums[place])
+    assert strongest_window(field, height, width, step) == max(sums, key=lambda corner: sums[corner])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_field_without_anything_gives_its_corner(dtype: type) -> None:
+def test_strongest_window_of_zeros_is_the_first(dtype: type) -> None:
     assert strongest_window(np.zeros((5, 7), dtype), 2, 3) == (0, 0)
