@@ -57,23 +57,21 @@ def test_invalid_shards_are_reported(shards: Path, tmp_path: Path) -> None:
 # ---- one run
 
 
-def task(case: str = STREAM, **changes: Any) -> Task:
-    given: dict[str, Any] = {
-        "case": case,
-        "model": "ultra_lite",
-        "batch": 2,
-        "patch": 32,
-        "shards": "nowhere",
-        "pairs": "nowhere",
-        "device": "cpu",
-        "workers": 0,
-        "seconds": 0.01,
-    }
-    return Task(**{**given, **changes})
+TASK = Task(
+    case=STREAM,
+    model="ultra_lite",
+    batch=2,
+    patch=32,
+    shards="nowhere",
+    pairs="nowhere",
+    device="cpu",
+    workers=0,
+    seconds=0.01,
+)
 
 
 def test_failures_are_results_with_a_traceback() -> None:
-    found = gpu_run._measure(task())
+    found = gpu_run._measure(TASK)
     assert found["failed"].startswith("ArgumentError: `path` nowhere") and "Traceback" in found["traceback"][0]
     out_of_memory = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
     assert gpu_run._reason(out_of_memory) == "out of memory (CUDA out of memory. Tried to allocate 2 GiB)"
@@ -90,7 +88,7 @@ def test_hanging_runs_report_their_traceback(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_task_and_result_round_trip() -> None:
-    assert Task.from_json(task().as_json()) == task()
+    assert Task.from_json(TASK.as_json()) == TASK
     assert result_in(f'noise\n{MARK}{{"steps": 3}}\nnoise\n') == {"steps": 3}
     assert "failed" in result_in("noise\n")
 

@@ -387,12 +387,6 @@ def test_sample_photos_rejects_empty_paths() -> None:
     assert result.exit_code == 2 and EMPTY in result.output
 
 
-def test_tilde_in_output_paths_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "dir").mkdir()
-    assert f"{tmp_path / 'dir'} is a folder: pass the file" in trainer("export", "--weights=x", "--output=~/dir").err
-
-
 # ---- terminals
 
 
