@@ -41,7 +41,7 @@ def test_command_measures_every_case(shards: Path, tmp_path: Path) -> None:
 def test_missing_gpu_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = CliRunner().invoke(bench_gpu.main, ["--shards", str(tmp_path)])
-    assert result.exit_code == 2 and "CUDA devices here" in result.output
+    assert result.exit_code == 2 and "this machine has 0 CUDA devices" in result.output
 
 
 def test_invalid_shards_are_reported(shards: Path, tmp_path: Path) -> None:
