@@ -142,7 +142,7 @@ def test_training_reports_too_many_open_files(
     monkeypatch.setattr("srshards.shards.mapped.load_index", out_of_files)
     result = trainer("--shards", shards / "scale_2x", "--out", tmp_path, "--run", "r", *SMALL, *resident, "--steps", 1)
     assert result.code == 1 and f"Error: {FILES}" in result.err and "--fix" not in result.err
-    assert FILES in (tmp_path / "r" / "journal.jsonl").read_text()
+    assert not (tmp_path / "r").exists()
 
 
 def test_evaluate_reports_too_many_open_files(shards: Path, trained: Path) -> None:
@@ -239,9 +239,8 @@ def test_upscale_reports_out_of_memory(trained: Path, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("resident", [(), ("--resident",)])
 def test_steps_that_exceed_the_memory_are_rejected(resident: tuple[str, ...], shards: Path, tmp_path: Path) -> None:
     args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, *resident)
-    for accumulated in (10**9, 10**400):
-        result = trainer(*args, "--grad-accum", accumulated)
-        assert result.code == 2 and "B of memory for batches, but " in result.err and "--grad-accum" in result.err
+    result = trainer(*args, "--grad-accum", 2**31 - 1)
+    assert result.code == 2 and "B of memory for batches, but " in result.err and "--grad-accum" in result.err
     assert not all_files(tmp_path)
 
 
