@@ -42,7 +42,7 @@ def point_elsewhere(folder: Path, rng: random.Random) -> str:
 def test_harm_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trainer that believes every index trains on other samples' pixels, and the drill says so."""
     monkeypatch.setattr(corruption, "damage_folder", point_elsewhere)
-    monkeypatch.setattr(corruption, "_REAL_EVERY", 10**6)
+    monkeypatch.setattr(corruption, "_COMMAND_EVERY", 10**6)
     monkeypatch.setattr(corruption, "_SETS", [("--codec", "npy")])
     for believes in (False, True):
         if believes:

@@ -1,4 +1,4 @@
-"""The commands in processes that are forked from one that has imported everything: real processes, started at once.
+"""Run commands in processes that are forked from one that has imported all modules, so that they start at once.
 
 Loading PyTorch takes longer than all that a small run does. What is run is the same `main`, in a process group of its
 own, without data workers.
@@ -16,9 +16,9 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from tests.drill.commands import TIMEOUT_S, Done
+from tests.drill.commands import TIMEOUT_S, Result
 
-# All that they import later on too: a user without rights may not even read Python's own files.
+# Including modules that are imported late: a user without permissions cannot read Python's own files.
 _PRELOADED = [
     "shardgen.cli",
     "trainer.cli",
@@ -35,10 +35,10 @@ Prepare = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class Warm:
-    """A running command. `prepare` is a function of a module and its arguments, called in the new process first."""
+    """A running command. The new process first calls `prepare`, a picklable function and its arguments."""
 
     def __init__(self, program: str, *words: object, prepare: Prepare | None = None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="drill-said-")
+        self._folder = tempfile.TemporaryDirectory(prefix="drill-output-")
         paths = [f"{self._folder.name}/{name}" for name in ("out", "err")]
         for path in paths:
             Path(path).touch()
@@ -52,24 +52,28 @@ class Warm:
     def is_alive(self) -> bool:
         return self._process.is_alive()
 
+    def poll(self) -> int | None:
+        """Return the exit code, or None while the command runs."""
+        return self._process.exitcode
+
     def kill(self) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self.wait()
 
-    def wait(self, timeout: float = TIMEOUT_S) -> Done:
-        """How it ended. A hang counts as a death by SIGKILL."""
+    def wait(self, timeout: float = TIMEOUT_S) -> Result:
+        """Wait for the exit and return the result. A hang counts as a death by SIGKILL."""
         self._process.join(timeout)
         if self._process.exitcode is None:
             self._process.kill()
             self._process.join()
-            return Done(-9, "", f"it hung for {timeout} s")
+            return Result(-9, "", f"still running after {timeout} s")
         out, err = (Path(self._folder.name, name).read_text(errors="replace") for name in ("out", "err"))
-        return Done(self._process.exitcode, out, err)
+        return Result(self._process.exitcode, out, err)
 
 
-def run_warm(program: str, *words: object, prepare: Prepare | None = None) -> Done:
-    """`python -m program words`, but faster."""
+def run_warm(program: str, *words: object, prepare: Prepare | None = None) -> Result:
+    """Run `python -m program words`, without the time that imports take."""
     return Warm(program, *words, prepare=prepare).wait()
 
 
