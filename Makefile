@@ -16,15 +16,15 @@ DEMO    := build/demo
 OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(METHOD),--method $(METHOD)) \
            $(if $(CODEC),--codec $(CODEC)) $(if $(DEGRADATION),--degradation $(DEGRADATION)) \
            $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(WORKERS),--workers $(WORKERS)) \
-           $(if $(EXCLUDE),--exclude "$(EXCLUDE)")
+           $(if $(EXCLUDE),--exclude "$(EXCLUDE)") $(if $(filter-out 0,$(FORCE)),--force)
 
 # Otherwise make would ignore a misspelt setting.
-NAMES := PYTHON VENV SCALES OUTPUT INPUT SIZE SAMPLE METHOD CODEC DEGRADATION VARIANTS WORKERS EXCLUDE
+NAMES := PYTHON VENV SCALES OUTPUT INPUT SIZE SAMPLE METHOD CODEC DEGRADATION VARIANTS WORKERS EXCLUDE FORCE
 UNKNOWN := $(foreach name,$(filter-out $(NAMES) SHELL,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)=))
 $(if $(strip $(UNKNOWN)),$(error unknown setting $(strip $(UNKNOWN)); the settings are $(NAMES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo shards test test-scale lint format bench bench-gpu bench-scale drill completion clean
+.PHONY: help install demo shards test test-quick test-scale lint format bench bench-gpu bench-scale drill completion clean
 
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,7 +77,10 @@ browser: $(STAMP)
 
 # Two workers for any number of cores, because some tests start servers, clusters and process groups.
 test: $(STAMP) browser ## Run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-quick: $(STAMP) ## Run the tests that need no browser, cluster, store or many processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not (browser or cluster or store or slow)"
 
 test-scale: $(STAMP) ## Run the long test of the Ray engine, with nodes that die and data in an object store
 	$(BIN)/python -m pytest -s tests/scale

@@ -3,9 +3,9 @@
     python -m benchmarks.degrade_cost HR_NPY ROUND DRAWS
 
 `HR_NPY` contains N x 512 x 512 x 3 uint8 RGB images, loaded before any clock starts. The clock measures wall time of
-one call with one image: `shrink` or `enlarge` of a plain method; or, for a recipe, drawing its parameters and applying
-them, without decoding or storing. A few images are processed first as a warm-up. Draws depend on the round alone. Odd
-rounds go through methods and recipes in reverse order.
+one call with one image: `downsample` or `upsample` by a plain method; or, for a recipe, drawing its parameters and
+applying them, without decoding or storing. A few images are processed first as a warm-up. Draws depend on the round
+alone. Odd rounds go through methods and recipes in reverse order.
 """
 
 import json
@@ -24,10 +24,10 @@ import cv2
 import numpy as np
 
 from benchmarks.peers.task import SCALE
-from shardgen.degradation.degrade import enlarge, shrink
+from shardgen.degradation.degrade import downsample, upsample
 from shardgen.degradation.recipe import degraded
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
-from shardgen.degradation.rng import Dice
+from shardgen.degradation.rng import KeyedRng
 from shardgen.degradation.step import Image, Parameters
 from shardgen.degradation.steps import STEPS
 from shardgen.planning.config import METHODS
@@ -57,12 +57,12 @@ def main(hr_path: Path, round_number: int, draws: int) -> Found:
 
 
 def time_method(method: str, scale: int, hrs: Sequence[Pixels]) -> list[Found]:
-    """Time shrinking of each HR image, and enlarging of each LR image."""
+    """Time downsampling of each HR image, and upsampling of each LR image."""
     edge = hrs[0].shape[0] - hrs[0].shape[0] % scale
     parts = [np.ascontiguousarray(hr[:edge, :edge]) for hr in hrs]
-    lrs = [shrink(part, scale, method) for part in parts]
+    lrs = [downsample(part, scale, method) for part in parts]
     found = []
-    for direction, images, work in (("shrink", parts, shrink), ("enlarge", lrs, enlarge)):
+    for direction, images, work in (("shrink", parts, downsample), ("enlarge", lrs, upsample)):
         works = [partial(work, image, scale, method) for image in images]
         warm_up(works)
         found.append(_heading(method, direction, scale, edge) | _timed(works))
@@ -75,7 +75,7 @@ def time_recipe(name: str, hrs: Sequence[Pixels], round_number: int, draws: int)
     drawing_s: list[float] = []
 
     def make(number: int, hr: Pixels) -> None:
-        dice = Dice(round_number, name, number)
+        dice = KeyedRng(round_number, name, number)
         start_s = perf_counter()
         drawn = recipe.draw(dice, (edge, edge), (edge // SCALE, edge // SCALE))
         drawing_s.append(perf_counter() - start_s)

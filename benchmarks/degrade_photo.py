@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.peers.task import SCALE
 from benchmarks.stream_stores import HR_PX
 from shardgen.degradation.recipe import Recipe, degraded
-from shardgen.degradation.rng import Dice
+from shardgen.degradation.rng import KeyedRng
 from shardgen.planning.config import Config
 from shardgen.shard.triplet import decode_reduced, hr_boxes, render_crop
 from srshards.imaging.photo import read_bytes
@@ -29,5 +29,5 @@ def online_pair(path: Path, edge: int, recipe: Recipe) -> tuple[Pixels, Pixels]:
     hr = open_hr(path)
     top, left = (random.randrange(HR_PX - edge + 1) for _ in range(2))
     part = hr[top : top + edge, left : left + edge]
-    drawn = recipe.draw(Dice(random.getrandbits(53)), (edge, edge), (edge // SCALE, edge // SCALE))
+    drawn = recipe.draw(KeyedRng(random.getrandbits(53)), (edge, edge), (edge // SCALE, edge // SCALE))
     return part, degraded(part, drawn)

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.stream_measure import disk_bytes_read
 from srshards.loader.batches import BatchReader
-from srshards.sampling.patches import NUM_TURNS, PatchGrid
+from srshards.sampling.patches import NUM_SYMMETRIES, PatchGrid
 from srshards.sampling.schedule import Schedule
 from srshards.shards.mapped import MappedShard
 from srshards.shards.opening import open_shards
@@ -78,7 +78,7 @@ def cut_an_epoch(folder: str, input_name: str) -> int:
         [r.samples for r in shards.train.records], [r.bytes for r in shards.train.records], _SEED, BATCH
     )
     size = shards.scale if input_name == "lr" else 1
-    grid = PatchGrid(shards.hr_size, shards.scale, PATCH_PX, size, NUM_TURNS)
+    grid = PatchGrid(shards.hr_size, shards.scale, PATCH_PX, size, NUM_SYMMETRIES)
     samples = [(shards.tar(record), record.samples) for record in shards.train.records]
     reader = BatchReader(samples, shards.codec, schedule, grid, shards.inputs(input_name), _SEED)
     rows, steps = range(BATCH), schedule.num_steps(1)

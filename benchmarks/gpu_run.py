@@ -46,7 +46,7 @@ def _measure(task: Task) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    from srshards.process.resources import is_out_of_memory
+    from srshards.process.shortages import is_out_of_memory
 
     message = (str(error).strip().splitlines() or [""])[0]
     return f"out of memory ({message})" if is_out_of_memory(error) else f"{type(error).__name__}: {message}"

@@ -66,7 +66,7 @@ def draw_rates(path: Path, cases: Mapping[str, Any]) -> None:
     )
     chart = alt.layer(*layers, text).resolve_scale(color="independent").properties(title=title, width=600)
     path.parent.mkdir(parents=True, exist_ok=True)
-    chart.save(path, scale_factor=2)
+    chart.save(path, scale_factor=1.5)
 
 
 def _text(bar: Bar) -> str:

@@ -1,4 +1,4 @@
-"""Trains a network with Lightning, whose checkpoints hold where the loader was: a run goes on at the very next batch.
+"""Train a network with Lightning. Checkpoints include the loader's state, so a run resumes at exactly the next batch.
 
 pip install lightning
 python examples/lightning_module.py shards/scale_4x --steps 1000
@@ -16,7 +16,7 @@ import srshards
 
 
 class SuperResolution(lightning.LightningModule):
-    """Any network that enlarges N x 3 x h x w images in [0, 1] by the scale of the shards."""
+    """A network that upscales N x 3 x h x w images in [0, 1] by the scale of the shards. Replace it with your own."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
@@ -27,23 +27,23 @@ class SuperResolution(lightning.LightningModule):
         )
 
     def train_dataloader(self) -> srshards.PatchLoader:
-        """By now Lightning has started its processes: each makes a loader for its own rank and device."""
+        """Create the loader. Lightning calls this in each of its processes, with the rank and device already set."""
         return srshards.PatchLoader(self.shards, min(192, self.shards.hr_size), batch_size=16, device=self.device)
 
     def training_step(self, batch: srshards.PatchBatch, number: int) -> torch.Tensor:
-        """The L1 loss of a batch of N x H x W x 3 uint8 images."""
-        hr, small = (images.permute(0, 3, 1, 2).float() / 255 for images in (batch.hr, batch.input))
-        loss = nn.functional.l1_loss(self.network(small), hr)
+        """Return the L1 loss of a batch of N x H x W x 3 uint8 images."""
+        hr, lr = (images.permute(0, 3, 1, 2).float() / 255 for images in (batch.hr, batch.input))
+        loss = nn.functional.l1_loss(self.network(lr), hr)
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW for all parameters."""
+        """Return AdamW for all parameters."""
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
 def train(folder: str, steps: int, out: Path) -> None:
-    """Train up to a step, from the last checkpoint if there is one."""
+    """Train up to step `steps`, resuming from the last checkpoint if there is one."""
     saving = ModelCheckpoint(out, save_last=True, every_n_train_steps=min(steps, 500), enable_version_counter=False)
     trainer = lightning.Trainer(max_steps=steps, default_root_dir=out, callbacks=[saving], log_every_n_steps=50)
     last = out / "last.ckpt"

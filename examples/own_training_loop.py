@@ -1,4 +1,4 @@
-"""Trains any network of yours on a folder of shards: a plain PyTorch loop that can be stopped and started again.
+"""Train your own network on a folder of shards, with a plain PyTorch loop that can be interrupted and resumed.
 
 python examples/own_training_loop.py shards/scale_4x --steps 1000
 """
@@ -13,18 +13,18 @@ import srshards
 
 
 def make_network(scale: int) -> nn.Module:
-    """Yours goes here: N x 3 x h x w in [0, 1] to N x 3 x (scale * h) x (scale * w)."""
+    """Return a network from N x 3 x h x w in [0, 1] to N x 3 x (scale * h) x (scale * w). Replace it with your own."""
     last = nn.Conv2d(32, 3 * scale**2, 3, padding=1)
     return nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.GELU(), last, nn.PixelShuffle(scale))
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:
-    """N x H x W x 3 uint8 to N x 3 x H x W float32 in [0, 1]."""
+    """Convert N x H x W x 3 uint8 to N x 3 x H x W float32 in [0, 1]."""
     return images.permute(0, 3, 1, 2).float() / 255
 
 
 def train(folder: str, steps: int, checkpoint: Path) -> None:
-    """Train up to a step, from where the checkpoint is if there is one."""
+    """Train up to step `steps`, resuming from the checkpoint if it exists."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shards = srshards.open(folder)
     network = make_network(shards.scale).to(device)
@@ -37,7 +37,7 @@ def train(folder: str, steps: int, checkpoint: Path) -> None:
             loader.load_state_dict(state["loader"])
         step = int(loader.state_dict()["step"])
         while step < steps:
-            for batch in loader:  # of an epoch, or of what is left of one
+            for batch in loader:  # one epoch, or the rest of one after resuming
                 loss = nn.functional.l1_loss(network(to_float(batch.input)), to_float(batch.hr))
                 optimizer.zero_grad()
                 loss.backward()

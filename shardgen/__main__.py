@@ -1,9 +1,9 @@
-"""python -m shardgen, and the `shardgen` command."""
+"""Entry point of `python -m shardgen` and of the `shardgen` console script."""
 
 import sys
 from contextlib import suppress
 
-if sys.platform == "win32":  # before the imports below, which need what only POSIX has
+if sys.platform == "win32":  # before the imports below, which need POSIX modules
     print("Error: shardgen runs on Linux; on Windows, install and use it in WSL 2 (wsl --install)", file=sys.stderr)
     sys.exit(2)
 
@@ -14,12 +14,12 @@ from srshards.terminal.streams import guarded
 
 
 def run() -> None:
-    """Import the command line only now: worker processes import this module too, and need none of it."""
+    """Run the command line. It is imported here because worker processes import this module without needing it."""
     require_utf8()
     leave_deleted_folder()
     with guarded():
-        if sys.argv[1:2] == ["generate"]:  # its workers' imports and this process's then take the time of one
-            with suppress(OSError):  # it is started again where it is needed, and what is wrong is said there
+        if sys.argv[1:2] == ["generate"]:  # the workers' imports then overlap with this process's
+            with suppress(OSError):  # the engine starts it again and reports the error
                 start_fork_server("shardgen.engines.local", TERMINAL_SIGNALS)
         from shardgen.cli import main
 

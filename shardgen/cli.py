@@ -1,5 +1,6 @@
-"""The command line: which commands there are, and how each of them may end."""
+"""Command line of shardgen: the commands, their exit codes and how errors are reported."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from shardgen.commands.recipe import recipe_commands
 from shardgen.commands.report import report_command
 from shardgen.commands.unpack import unpack_command
 from shardgen.commands.verify import verify_command
+from shardgen.engines.base import ShardCrash
+from shardgen.planning.sources import printable
 from srshards import __version__
 from srshards.errors import ReportedError
 from srshards.extras import install_hint
@@ -24,9 +27,11 @@ from srshards.process.shortages import explained, reason_of
 from srshards.storage.store import StoreError
 from srshards.terminal.help import Group
 
+_COMPLETION = "_SHARDGEN_COMPLETE"  # the shell's completion script calls the command with this variable set
+
 
 class _Terminated(BaseException):
-    """SIGTERM or SIGHUP arrived. As Ctrl-C, it is no Exception: code that catches those must not take it for one."""
+    """SIGTERM or SIGHUP. Like KeyboardInterrupt not an Exception, so that `except Exception` lets it pass."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -34,61 +39,68 @@ class _Terminated(BaseException):
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line. Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 129/130/143 interrupted."""
+    """Run the command line. Exit codes: 0 success, 1 failure, 2 usage error, 129/130/143 interrupted by a signal."""
     signal.signal(signal.SIGTERM, _raise_terminated)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
         signal.signal(signal.SIGHUP, _raise_terminated)
     try:
-        commands.main(args=args, prog_name="shardgen", standalone_mode=False)
+        # Shells complete the console script, and click derives the variable's name from the program's.
+        name = "shardgen" if _COMPLETION in os.environ else "python -m shardgen"
+        commands.main(args=args, prog_name=name, standalone_mode=False)
     except (ReportedError, FormatError, StoreError) as error:
-        click.echo(f"Error: {explained(str(error), error)}", err=True)
+        message = explained(str(error), error)
+        _print_error(message if isinstance(error, ShardCrash) else printable(message))
         sys.exit(getattr(error, "exit_code", 1))
     except click.Abort as abort:
-        if isinstance(abort.__cause__, KeyboardInterrupt):  # click turns one into the other
-            _say_interrupted(args)
+        if isinstance(abort.__cause__, KeyboardInterrupt):  # click converts it to Abort
+            _print_interrupted(args)
             sys.exit(130)
-        click.echo("\nStopped before anything was changed. (--auto asks nothing.)", err=True)
+        click.echo("\nStopped; nothing was changed. Pass --auto to run without a prompt.", err=True)
         sys.exit(1)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except _Terminated as terminated:
-        _say_interrupted(args)
+        _print_interrupted(args)
         sys.exit(128 + terminated.signal_number)
     except ModuleNotFoundError as error:
         if (hint := install_hint(error)) is None:
             raise
-        click.echo(f"Error: {hint}", err=True)
+        _print_error(hint)
         sys.exit(2)
     except Exception as error:
-        if (reason := reason_of(error)) is None:  # a fault of the program
+        if (reason := reason_of(error)) is None:  # a bug: show the traceback
             raise
-        click.echo(f"Error: {explained(reason, error)}", err=True)
+        _print_error(printable(explained(reason, error)))
         sys.exit(1)
     sys.exit(0)
 
 
+def _print_error(message: str) -> None:
+    click.echo(f"Error: {message}", err=True)
+
+
 def _raise_terminated(signal_number: int, frame: FrameType | None) -> NoReturn:
-    if signal_number == signal.SIGHUP:  # a terminal that is closed sends one, and so does its shell
+    if signal_number == signal.SIGHUP:  # a closing terminal sends one, and its shell a second one
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     raise _Terminated(signal_number)
 
 
-def _say_interrupted(args: Sequence[str] | None) -> None:
+def _print_interrupted(args: Sequence[str] | None) -> None:
     is_generate = list(args or sys.argv[1:])[:1] == ["generate"]
-    way_on = " Finished shards are kept; the same command goes on from here." if is_generate else ""
-    click.echo(f"\nInterrupted.{way_on}", err=True)
+    hint = " Finished shards are kept; run the same command again to continue." if is_generate else ""
+    click.echo(f"\nInterrupted.{hint}", err=True)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="shardgen")
 def commands() -> None:
-    """Make super-resolution training data: photos become WebDataset shards of HR / LR / upsampled triplets.
+    """Generate super-resolution training data: photos to WebDataset shards of HR / LR / upsampled triplets.
 
     \b
     Examples:
-      shardgen generate -i photos -o shards -s 2 4 --sample 0.01
-      shardgen inspect shards/scale_4x
+      python -m shardgen generate -i photos -o shards -s 2 4 --sample 0.01
+      python -m shardgen inspect shards/scale_4x
     """
 
 

@@ -1,4 +1,4 @@
-"""The colour photographs that scikit-image carries, as class folders: something to try everything on.
+"""Sample photos to try the commands on: the colour photographs bundled with scikit-image, in class folders.
 
 python -m shardgen.sample_photos FOLDER
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from srshards.errors import UsageError
+from srshards.extras import install_command
 from srshards.storage.store import AddressError, parse_path
 from srshards.terminal.help import Command
 from srshards.terminal.streams import guarded
@@ -26,10 +27,16 @@ PHOTOS = {
 
 
 def copy_sample_photos(folder: Path) -> int:
-    """Copy the photos that are not there yet to `folder/CLASS/NAME`. Returns how many there are."""
+    """Copy missing photos to `folder/CLASS/NAME` and return the number of photos in the set.
+
+    UsageError when scikit-image is not installed.
+    """
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
-        raise UsageError("the sample photos come with scikit-image: pip install scikit-image, or name your own --input")
+        raise UsageError(
+            f"the sample photos are part of scikit-image, which is not installed. {install_command('skimage')}. "
+            "Or pass your own --input"
+        )
     source = Path(package.origin).parent / "data"
     for class_name, names in PHOTOS.items():
         (folder / class_name).mkdir(parents=True, exist_ok=True)
@@ -42,14 +49,14 @@ def copy_sample_photos(folder: Path) -> int:
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", type=click.Path())
 def main(folder: str) -> None:
-    """Copy the colour photographs that scikit-image carries to FOLDER/CLASS/NAME.
+    """Copy the colour photographs bundled with scikit-image to FOLDER/CLASS/NAME.
 
     \b
     Example:
       python -m shardgen.sample_photos build/sample_photos
     """
     try:
-        say(f"{copy_sample_photos(parse_path(folder))} photographs of scikit-image in {folder}")
+        say(f"{folder}: {copy_sample_photos(parse_path(folder))} photographs from scikit-image")
     except (UsageError, AddressError) as error:
         raise click.UsageError(str(error)) from error
 

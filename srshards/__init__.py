@@ -1,13 +1,13 @@
-"""Reads shards of super-resolution training pairs at the speed of memory.
+"""Read shards of super-resolution training pairs at close to memory speed.
 
     import srshards
 
     shards = srshards.open("shards/scale_4x")                    # a sequence of samples
-    data = srshards.PatchDataset(shards, patch_size=192)         # for PyTorch's DataLoader
+    dataset = srshards.PatchDataset(shards, patch_size=192)      # for PyTorch's DataLoader
     loader = srshards.PatchLoader(shards, patch_size=192, batch_size=16)
     pipeline = srshards.webdataset(shards, patch_size=192)
 
-docs/library.md shows each of them in use. What is not named here may change with any release.
+docs/library.md shows each of them in use. Only the names in `__all__` are public; the rest may change in any release.
 """
 
 import sys
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from srshards.storage.retry import StoreError
 
 if sys.platform == "win32":
-    raise ImportError("sr-shards runs on Linux; on Windows, install and use it in WSL 2")
+    raise ImportError("sr-shards requires Linux; on Windows, install it in WSL 2")
 
 __version__ = "0.1.0"
 
@@ -52,8 +52,8 @@ __all__ = (
     "webdataset",
 )
 
-# Imported when they are first asked for: PyTorch alone takes seconds, and generating needs none of it.
-_PLACES = {
+# Imported on first access: PyTorch alone takes seconds to import, and generating shards does not need it.
+_EXPORTS = {
     "ArgumentError": ("srshards.errors", "ArgumentError"),
     "DamagedSample": ("srshards.loader.batches", "DamagedSample"),
     "PatchBatch": ("srshards.loader.patch_batch", "PatchBatch"),
@@ -72,9 +72,9 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _PLACES[name]
+    module, attribute = _EXPORTS[name]
     try:
         value = globals()[name] = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:

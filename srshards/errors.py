@@ -1,28 +1,28 @@
-"""Errors whose message is for the user: what was expected, what came, and what to do."""
+"""Exceptions with messages for the user: what was expected, what was found, and what to do."""
 
 
 class ReportedError(Exception):
-    """Base of the errors that end a command with a message instead of a traceback."""
+    """Base class of errors that end a command with a message instead of a traceback."""
 
     exit_code = 1
 
 
 class UsageError(ReportedError):
-    """An error that the user can fix: an impossible setting, a missing folder, wrong weights, too little memory.
+    """An error that the user can fix: an invalid setting, a missing folder, wrong weights, too little memory.
 
     >>> import srshards
     >>> try:
     ...     srshards.open("missing")
     ... except srshards.UsageError as error:
     ...     print(error)
-    `path` missing: expected a folder of shards, but it does not exist; make shards first: ...
+    `path` missing: expected a folder of shards, but it does not exist; generate shards first: ...
     """
 
     exit_code = 2
 
 
 class RunError(ReportedError):
-    """The request was right, but the work failed: a full disk, a dead worker, damaged shards.
+    """A valid request that failed: a full disk, a dead worker, damaged shards.
 
     >>> import srshards
     >>> next(iter(srshards.webdataset("missing.tar", patch_size=16)))
@@ -33,13 +33,13 @@ class RunError(ReportedError):
 
 
 class PhotoError(Exception):
-    """A photo cannot become a sample. The message is the reason that the manifest gives for it."""
+    """A photo that cannot become a sample. The message is the reason recorded in the manifest."""
 
 
 class ArgumentError(UsageError, ValueError):
-    """An argument that cannot be used, and what to give instead.
+    """An invalid argument. The message says what to pass instead.
 
-    Arguments stand in backticks in the message, so that a command can put the names of its options there.
+    Argument names are in backticks in the message, so that a command can replace them with its option names.
 
     >>> import srshards
     >>> srshards.PatchDataset(shards, patch_size=15)
@@ -50,9 +50,9 @@ class ArgumentError(UsageError, ValueError):
 
 
 class WorkerDiedError(RunError):
-    """A worker process that makes batches was killed, perhaps for want of memory. Another loop goes on where it was.
+    """A data worker process died, possibly killed for lack of memory. Iterating again resumes at the same batch.
 
-    Arguments stand in backticks in the message.
+    Argument names are in backticks in the message.
 
     >>> import srshards
     >>> loader = srshards.PatchLoader(shards, patch_size=16, batch_size=4, workers=0)

@@ -1,6 +1,6 @@
-"""Packages that only a part of the work needs, and how to install them."""
+"""Optional packages, and how to install them."""
 
-# Import names, and the extra of pyproject.toml that brings the package.
+# The extra of pyproject.toml that installs a package, by import name.
 _EXTRAS = {
     "torch": "train",
     "safetensors": "train",
@@ -8,16 +8,24 @@ _EXTRAS = {
     "altair": "report",
     "jinja2": "report",
     "vl_convert": "report",
+    "ray": "ray",
+    "s3fs": "s3",
+    "skimage": "samples",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
 }
 
 
+def install_command(package: str) -> str:
+    """Return how to install an optional package, given by its import name."""
+    extra = _EXTRAS[package]
+    return f"In a clone of sr-shards: pip install -e '.[{extra}]'; elsewhere: pip install 'sr-shards[{extra}]'"
+
+
 def install_hint(error: ModuleNotFoundError) -> str | None:
-    """What to type when an import failed for want of an optional package; None when it is another that is missing."""
+    """Return a message for a missing optional package; None when the missing package is not optional."""
     package = (error.name or "").partition(".")[0]
-    extra = _EXTRAS.get(package)
-    if extra is None:
+    if package not in _EXTRAS:
         return None
-    return (
-        f"this needs {package}, which is not installed. In a clone of sr-shards: pip install -e '.[{extra}]'; "
-        f"elsewhere: pip install 'sr-shards[{extra}]'"
-    )
+    return f"this needs {package}, which is not installed. {install_command(package)}"

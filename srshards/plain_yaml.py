@@ -1,7 +1,6 @@
-"""YAML without its surprises: `4:2:0` is no number in base 60, `010` is ten, nothing is a date, no key stands twice.
+"""A strict subset of YAML: no base-60 numbers (`4:2:0`), no octal (`010` is ten), no dates, no duplicate keys.
 
-What is left is lists, mappings with names, text, and the plain values of YAML 1.2 (and `yes` and `no`); there are no
-aliases and no tags.
+It has lists, mappings, strings, and the scalar values of YAML 1.2 (plus `yes` and `no`), but no aliases and no tags.
 """
 
 import re
@@ -12,7 +11,7 @@ import yaml
 
 
 class Scalar(NamedTuple):
-    """A value that is neither list nor mapping: as it is written, and what YAML takes it for."""
+    """A scalar: its source text and its parsed value."""
 
     text: str
     value: Any
@@ -22,19 +21,19 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         refused = None
-        if self.check_event(yaml.AliasEvent):  # a few lines of them can stand for a billion steps
-            refused = "expected no alias (*name): write it out"
+        if self.check_event(yaml.AliasEvent):  # nested aliases can expand exponentially
+            refused = "aliases (*name) are not supported: write the value out"
         elif event.tag is not None:
-            refused = f"expected no tag, found {event.tag!r}"
+            refused = f"tags are not supported, found {event.tag!r}"
         if refused:
             raise yaml.composer.ComposerError(None, None, refused, event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        twice = next((key for key, count in keys.items() if count > 1), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice!r} stands twice", node.start_mark)
+        duplicate = next((key for key, count in keys.items() if count > 1), None)
+        if duplicate is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {duplicate!r}", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -52,14 +51,14 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", list("-+.0123456789")),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))  # PyYAML's takes 010 for eight
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))  # PyYAML reads 010 as octal
 
 
 def load_plain_yaml(text: str) -> Any:
-    """The one document of `text`. yaml.YAMLError when it is none; RecursionError when it is nested beyond reason."""
+    """Parse a single document. yaml.YAMLError when it is invalid; RecursionError when it is nested too deeply."""
     return yaml.load(text, _Loader)
 
 
 def load_as_written(text: str) -> Any:
-    """The same document with a `Scalar` in place of each value and each name."""
+    """Parse a single document with a `Scalar` for each value and each key."""
     return yaml.load(text, _WrittenLoader)

@@ -24,6 +24,22 @@ cv2.setNumThreads(0)
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+_MARKERS = {"browser": "browser", "cluster": "cluster", "ray_folder": "cluster", "s3_server": "store"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures that they use, directly or through others, and begin with the files that take long.
+
+    At the end, two workers then have short files to share, and neither waits for the other.
+    """
+    for item in items:
+        for fixture, marker in _MARKERS.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+    long = {item.path for item in items if {"slow", *_MARKERS.values()} & {mark.name for mark in item.iter_markers()}}
+    items.sort(key=lambda item: item.path not in long)
+
 
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:

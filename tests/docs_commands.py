@@ -36,7 +36,7 @@ _COMMAND = re.compile(
 # So that a command takes a second instead of hours: these come last, and the last of an option counts. The page's own
 # are parsed all the same. (words that the command has, words that it has not, what is added)
 SHORTER = (
-    ({"shardgen", "generate"}, set(), ("--workers", "0")),
+    ({"shardgen", "generate"}, set(), ("--workers", "0", "--force")),  # over the shards that are there already
     ({"shardgen", "generate"}, {"--auto", "--dry-run"}, ("--auto",)),  # instead of someone who says yes
     ({"shardgen", "generate"}, {"--tile-step"}, ("--size", "64")),
     ({"shardgen", "generate", "--tile-step", "480"}, set(), ("--size", "64", "--tile-step", "48")),
@@ -46,7 +46,11 @@ SHORTER = (
         ("--steps", "2", "--batch-size", "2", "--patch-size", "32", "--val-samples", "1", "--workers", "0"),
     ),
     ({"trainer", "--cache-bytes", "200GB"}, set(), ("--cache-bytes", "1GB")),
+    ({"shardgen", "report"}, set(), ("--samples", "4")),
 )
+
+# Commands that later commands of a page do not depend on: on the layout that pages share, they are run once for all.
+ONCE = ({"shardgen", "report"}, {"trainer", "report"}, {"trainer", "export"})
 
 # Programs of others that a test may start.
 HARMLESS = {"python", "shardgen.sample_photos", "echo", "ls", "tar", "cat", "cp", "mkdir"}

@@ -3,13 +3,14 @@
 import contextlib
 import hashlib
 import io
+import json
 import os
 import pkgutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,11 +96,52 @@ def contract_files(output: Path) -> dict[str, str]:
     return found
 
 
+def overwrite(path: Path, offset: int, data: bytes) -> None:
+    """Damage a file: put `data` in place of as many of its bytes, from `offset` on."""
+    with open(path, "rb+") as file:
+        file.seek(offset)
+        file.write(data)
+
+
 def until(condition: Callable[[], object]) -> None:
     end_s = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < end_s
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def running(*words: object) -> Iterator[subprocess.Popen[str]]:
+    """`python -m shardgen ...` in a process group of its own, killed at the end if it is still there."""
+    command = [sys.executable, "-m", "shardgen", *(str(word) for word in words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
+    """Wait for a true value of `condition`, and return it. The process must live until then."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert process is None or process.poll() is None, f"ended before its time: {process.communicate()}"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return value
+
+
+def unfinished(output: Path) -> list[Path]:
+    """Temporary files of shards that are being written."""
+    return [path for path in output.rglob("*.tmp") if path.parent != output]
+
+
+def markers(output: Path) -> list[Path]:
+    """The markers of finished shards."""
+    return [*output.glob("scale_*/train-*.json"), *output.glob("scale_*/val-*.json")]
 
 
 def deep_folder(folder: Path) -> str:
@@ -174,6 +216,25 @@ def start_within(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args
 
     monkeypatch.setattr(target, start_another)
     return ended
+
+
+_TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
+
+
+def journal(run: Path) -> list[dict[str, Any]]:
+    """The entries of a run's journal without figures of time."""
+    entries = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in entry.items() if name not in _TIMES} for entry in entries]
+
+
+def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
+    """Those of the `journal` that have one of these kinds."""
+    return [entry for entry in journal(run) if entry["event"] in kinds]
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    """The content of a run's weight files."""
+    return {name: (run / name).read_bytes() for name in ("model.pth", "best.pth")}
 
 
 def trainer_command(*args: object) -> list[str]:

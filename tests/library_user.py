@@ -1,4 +1,4 @@
-"""A program that uses the whole public API, as a user's own would: tests check its types strictly, and run it."""
+"""A program that uses the complete public API, as a user would. Tests run it and type-check it strictly."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ def mirrored(pair: srshards.PatchPair) -> srshards.PatchPair:
     return srshards.PatchPair(hr=pair.hr[:, ::-1].copy(), input=pair.input[:, ::-1].copy())
 
 
-def look(shards: srshards.Shards) -> list[str]:
+def describe(shards: srshards.Shards) -> list[str]:
     first: srshards.Sample = shards[0]
     images: list[npt.NDArray[np.uint8]] = [first.hr, first.lr, first.up, *first.lr_variants]
     meta: dict[str, Any] = first.meta
@@ -58,11 +58,11 @@ def use_everything(folder: str) -> None:
     shards: srshards.Shards = srshards.open(folder)
     again = srshards.open(Path(folder), cache=None, cache_bytes=None, decode=False, verify=True)
     again.verify()
-    look(shards)
+    describe(shards)
     take_patches(shards)
     take_batches(shards)
     try:
-        srshards.open(folder + "/nowhere")
+        srshards.open(folder + "/missing")
     except srshards.ArgumentError as error:
         print(error)
     except (srshards.UsageError, srshards.RunError, srshards.StoreError):

@@ -117,12 +117,19 @@ def png(
         for row in samples[top::down, left::across]
         if row.size
     )
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlaced))]
-    chunks += [(b"PLTE", palette.astype(np.uint8).tobytes())] if palette is not None else []
-    chunks += [(b"tRNS", transparent)] if transparent else []
-    chunks += [(b"eXIf", exif)] if exif else []
-    chunks += [(b"IDAT", zlib.compress(stream, 1)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(name, body) for name, body in chunks)
+    colours = palette.astype(np.uint8).tobytes() if palette is not None else b""
+    extra = ((b"PLTE", colours), (b"tRNS", transparent), (b"eXIf", exif))
+    chunks = b"".join(png_chunk(name, body) for name, body in extra if body)
+    return raw_png((height, width), depth, kind, stream, chunks, interlaced)
+
+
+def raw_png(
+    size: tuple[int, int], depth: int, kind: int, raw: bytes, extra: bytes = b"", interlaced: bool = False
+) -> bytes:
+    """A PNG of (height, width) px; `raw` is what IDAT holds before deflating, `extra` the chunks in front of it."""
+    header = struct.pack(">IIBBBBB", size[1], size[0], depth, kind, 0, 0, interlaced)
+    chunks = (png_chunk(b"IHDR", header), extra, png_chunk(b"IDAT", zlib.compress(raw)), png_chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def png_chunk(name: bytes, body: bytes) -> bytes:

@@ -1,13 +1,9 @@
 """What tests of the Ray engine share: nodes of a real cluster on this machine, and their end."""
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,28 +34,10 @@ def ray_environment() -> Iterator[Path]:
             signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own there
 
 
-@contextlib.contextmanager
-def running(cluster: Any, photos: object, output: object, *args: object) -> Iterator[subprocess.Popen[str]]:
-    """A run of its own process group, killed at the end if it is still there."""
-    command = [sys.executable, "-m", "shardgen", "generate", "-i", photos, "-o", output, "--auto"]
-    command += ["--engine", "ray", "--ray-address", cluster.address, *args]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([str(word) for word in command], **pipes, text=True, start_new_session=True)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        assert process is None or process.poll() is None, f"ended before its time: {process.communicate()}"
-        assert time.monotonic() < deadline
-        os.sched_yield()
-    return value
+def on_cluster(cluster: Any, photos: object, output: object, *args: object) -> tuple[object, ...]:
+    """The words of a run on the cluster."""
+    words = ("generate", "-i", photos, "-o", output, "--auto")
+    return (*words, "--engine", "ray", "--ray-address", cluster.address, *args)
 
 
 def workers(node: Any) -> list[psutil.Process]:
@@ -70,14 +48,6 @@ def workers(node: Any) -> list[psutil.Process]:
             if child.cmdline()[:1] and child.cmdline()[0].startswith(("ray::train-", "ray::val-")):
                 found.append(child)
     return found
-
-
-def temporaries(output: Path) -> list[Path]:
-    return [path for path in output.rglob("*.tmp") if path.parent != output]
-
-
-def markers(output: Path) -> list[Path]:
-    return [*output.glob("scale_*/train-*.json"), *output.glob("scale_*/val-*.json")]
 
 
 def kill_node(cluster: Any, node: Any) -> None:

@@ -17,6 +17,7 @@ from srshards.format import CODECS
 PX = 48
 
 
+@pytest.mark.slow
 def test_the_command_measures_methods_and_codecs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choices, "METHODS", ("nearest", "area"))  # each starts a process; all are in the results
     monkeypatch.setattr(choices, "CODECS", ("npy", "webp"))

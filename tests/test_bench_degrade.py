@@ -21,6 +21,7 @@ from shardgen.planning.config import METHODS
 ONLINE, SHARDS = ("online, 400 px", "online, 512 px"), ("shards, 8 variants", "shards, 1 variant")
 
 
+@pytest.mark.slow
 def test_the_command_measures_costs_and_training(tmp_path: Path) -> None:
     photos, output = make_photos(tmp_path / "photos", 5), tmp_path / "degrade.json"
     few = ["--num-photos", "4", "--rounds", "1", "--workers", "0", "--draws", "3"]

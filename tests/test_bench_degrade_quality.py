@@ -11,6 +11,7 @@ from PIL import Image
 from benchmarks import degrade_quality
 
 
+@pytest.mark.slow
 def test_networks_are_judged_on_two_kinds_of_photos_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of the three: the third differs in its shards alone."""
     monkeypatch.delitem(degrade_quality.SETS, "realesrgan-8")

@@ -22,6 +22,7 @@ from trainer.models import network_spec
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_the_command_measures_every_case_and_says_what_it_cannot(shards: Path, tmp_path: Path) -> None:
     sizes = ["--models", "ultra_lite", "--batches", "2", "--patch", "32", "--rounds", "1", "--seconds", "0.05"]
     where = [

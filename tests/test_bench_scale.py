@@ -16,6 +16,7 @@ from srshards.shards.opening import open_shards
 SIZES = {"photos": 1000, "finished": 200, "shards": 200, "samples": 1_000_000, "block": 100_000}
 
 
+@pytest.mark.slow
 def test_the_command_measures_all_that_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_scale, "_tenfold", lambda largest, count: (largest // 10, largest))
     little = [word for name, size in SIZES.items() for word in (f"--{name}", str(size))]

@@ -30,7 +30,7 @@ from trainer.training.config import DEFAULT_LR, LOSS_NAMES
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = {path.stem: path.read_text() for path in sorted((ROOT / "benchmarks").glob("*.py"))}
 PROGRAMS: dict[str, click.Command] = {
-    "shardgen": shardgen,
+    "python -m shardgen": shardgen,
     "python -m trainer": trainer_commands,
     "python -m tests.drill": drill,
     "python -m shardgen.sample_photos": sample_photos,
@@ -124,7 +124,7 @@ def test_importing_the_commands_changes_nothing_of_click() -> None:
 
 @pytest.mark.parametrize("columns", [40, 80])
 def test_what_commands_do_is_said_in_full(columns: int) -> None:
-    for program in ("shardgen", "python -m trainer"):
+    for program in ("python -m shardgen", "python -m trainer"):
         commands = help_of(program, columns).partition("\nCommands:\n")[2]
         assert commands and "..." not in commands
 
@@ -148,8 +148,23 @@ def test_versions() -> None:
     assert trainer("--version").out == f"trainer, version {version[1]}\n"
 
 
+@pytest.mark.parametrize("words", ["", "generate ", "recipe show "])
+def test_usage_names_the_module_to_run(words: str) -> None:
+    assert run_cli(*words.split(), "-h").stdout.startswith(f"Usage: python -m shardgen {words}[OPTIONS]")
+    assert f"Try 'python -m shardgen {words}--help' for help." in run_cli(*words.split(), "--nope").stderr
+    assert trainer("-h").out.startswith("Usage: python -m trainer [OPTIONS]")
+
+
 def test_scales_are_shown_as_they_may_be_typed() -> None:
-    assert re.search(r"-s, --scales N +2 3 4, or 2,3,4; any of 2 to 8\.", help_of("shardgen generate"))
+    assert re.search(
+        r"-s, --scales N +One or more of 2 to 8: 2 3 4, or 2,3,4\.", help_of("python -m shardgen generate")
+    )
+
+
+def test_error_messages_escape_control_characters(tmp_path: Path) -> None:
+    done = run_cli("verify", tmp_path / "two\nlines\x1b[31m")
+    assert done.returncode == 2 and "two\\nlines\\x1b[31m" in done.stderr
+    assert done.stderr.count("\n") == 1 and "\x1b" not in done.stderr
 
 
 # ---- completion
@@ -178,7 +193,7 @@ def completions(program: str, *words: str) -> list[CompletionItem]:
     ],
 )
 def test_words_of_shardgen_are_completed(words: tuple[str, ...], offered: list[str]) -> None:
-    assert [item.value for item in completions("shardgen", *words)] == offered
+    assert [item.value for item in completions("python -m shardgen", *words)] == offered
 
 
 @pytest.mark.parametrize(
@@ -197,7 +212,7 @@ def test_words_of_trainer_are_completed(words: tuple[str, ...], offered: list[st
 
 
 @pytest.mark.parametrize(
-    "words", [words for words in COMMANDS if program_of(words) in ("shardgen", "python -m trainer")]
+    "words", [words for words in COMMANDS if program_of(words) in ("python -m shardgen", "python -m trainer")]
 )
 def test_files_and_folders_are_completed_by_the_shell(words: str) -> None:
     context = click.Context(COMMANDS[words])
@@ -205,7 +220,7 @@ def test_files_and_folders_are_completed_by_the_shell(words: str) -> None:
         if parameter.type.name in ("address", "path", "file", "directory"):
             kinds = {item.type for item in parameter.shell_complete(context, "x")}
             assert kinds in ({"file"}, {"dir"}), parameter
-    recipe = completions("shardgen", "recipe", "check", "mine.y")
+    recipe = completions("python -m shardgen", "recipe", "check", "mine.y")
     assert [(item.value, item.type) for item in recipe] == [("mine.y", "file")]
 
 
@@ -289,7 +304,7 @@ def test_names_that_help_knows_without_pytorch_are_those_that_there_are() -> Non
         ("generate --codec pgn", "Did you mean 'png'?"),
         ("generate --engine rai", "Did you mean 'ray'?"),
         ("unpack x -o y --split vall", "Did you mean 'val'?"),
-        ("recipe show realesrgn", "there is no 'realesrgn'; did you mean 'realesrgan'?"),
+        ("recipe show realesrgn", "unknown name 'realesrgn'; did you mean 'realesrgan'?"),
     ],
 )
 def test_shardgen_names_the_nearest(words: str, said: str) -> None:
@@ -300,8 +315,8 @@ def test_shardgen_names_the_nearest(words: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("evaluat", "evaluat is no command; did you mean 'evaluate'?"),
-        ("upscal x.png", "upscal is no command; did you mean 'upscale'?"),
+        ("evaluat", "unknown command evaluat; did you mean 'evaluate'?"),
+        ("upscal x.png", "unknown command upscal; did you mean 'upscale'?"),
         ("--model standart", "'standart' is not one of 'ultra_lite', 'lite', 'standard'. Did you mean 'standard'?"),
         ("evaluate --split vall", "Did you mean 'val'?"),
         ("--los l1", "'--loss'"),
@@ -324,7 +339,7 @@ def test_nothing_is_suggested_when_nothing_is_near(words: str) -> None:
 def test_a_folder_that_is_called_nearly_as_a_command_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("exports").mkdir()
-    assert "exports is no command; to train on it: --shards exports" in trainer("exports").err
+    assert "unknown command exports; to train on it, pass --shards exports" in trainer("exports").err
 
 
 # ---- empty paths
@@ -358,7 +373,7 @@ def test_an_empty_path_is_not_the_working_directory(
 def test_an_empty_recipe_is_none(words: list[str], photos: Path) -> None:
     done = run_cli(*(word.format(photos=photos) for word in words))
     assert done.returncode == 2
-    assert done.stderr == "Error: recipe: there is no ''; expected one of realesrgan, bsrgan-light\n"
+    assert done.stderr == "Error: recipe: unknown name ''; expected one of realesrgan, bsrgan-light\n"
 
 
 @pytest.mark.parametrize(
@@ -396,7 +411,7 @@ def test_a_file_to_write_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "there").mkdir()
     assert (
-        f"{tmp_path / 'there'} is a folder: name the file" in trainer("export", "--weights=x", "--output=~/there").err
+        f"{tmp_path / 'there'} is a folder: pass the file" in trainer("export", "--weights=x", "--output=~/there").err
     )
 
 
@@ -454,6 +469,7 @@ INSPECTED: list[list[object]] = [["s"], ["s", "--shard", "train-000000"], ["s", 
 
 
 @pytest.mark.parametrize("columns", [30, 40, 300])
+@pytest.mark.slow
 def test_tables_fit_the_terminal(columns: int, place: Path) -> None:
     shown = [in_terminal(["shardgen", "inspect", *words], place, columns, NO_COLOR="1") for words in INSPECTED]
     lines = [line for text in shown for line in drawn(text)]
@@ -467,6 +483,7 @@ def test_tables_fit_the_terminal(columns: int, place: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [30, 40, 300])
+@pytest.mark.slow
 def test_generating_fits_the_terminal(columns: int, place: Path) -> None:
     words = ["-i", "photos", "-o", f"o{columns}", "-s", 2, 4, "--size", 64, "--workers", 0, "--auto"]
     sent = in_terminal(["shardgen", "generate", *words], place, columns, NO_COLOR="1")
@@ -480,6 +497,7 @@ def test_generating_fits_the_terminal(columns: int, place: Path) -> None:
         assert max(map(len, verified)) <= columns and "48 samples" in " ".join(verified)
 
 
+@pytest.mark.slow
 def test_training_and_evaluating_fit_the_terminal(place: Path) -> None:
     small = ["--model", "ultra_lite", "--patch-size", 24, "--batch-size", 4, "--workers", 0, "--device", "cpu"]
     words = [
@@ -564,12 +582,12 @@ def test_a_reader_that_goes_away_is_no_traceback(words: str, place: Path) -> Non
 
 def test_options_of_training_before_a_command_are_named() -> None:
     said = trainer("--model", "lite", "evaluate", "--weights", "x").err
-    assert "--model stands before evaluate, where options are those of training; put it after evaluate" in said
+    assert "--model before evaluate is an option of training; pass it after evaluate" in said
 
 
 def test_without_words_the_trainer_says_what_is_missing() -> None:
     done = trainer()
-    assert done.code == 2 and "name the shards to train on: --shards shards/scale_4x" in done.err
+    assert done.code == 2 and "pass the shards to train on: --shards shards/scale_4x" in done.err
 
 
 def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from tests.drill.session import Session
 from tests.drill.table import page, summary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LINES)
 @pytest.mark.timeout(1000)
 def test_a_few_of_each_fault(name: str) -> None:
@@ -39,6 +40,7 @@ def point_elsewhere(folder: Path, rng: random.Random) -> str:
     return "an index that points elsewhere"
 
 
+@pytest.mark.slow
 def test_harm_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trainer that believes every index trains on other samples' pixels, and the drill says so."""
     monkeypatch.setattr(corruption, "damage_folder", point_elsewhere)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import PATIENCE_S
 
+pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 

@@ -32,6 +32,7 @@ def test_shards_and_loose_files_are_the_same(photos: Path, tmp_path: Path) -> No
     assert all_files(tmp_path / "同") == all_files(tmp_path / "loose")
 
 
+@pytest.mark.slow
 def test_the_trainer_takes_the_same_names(photos: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path / "分片", "-s", 2)
     words = ("--shards", tmp_path / "分片/scale_2x", *SMALL, "--steps", 1, "--out", tmp_path, "--run", "跑")

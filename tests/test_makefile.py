@@ -51,8 +51,3 @@ def test_shards_without_input_takes_the_sample_photos_and_says_so() -> None:
     command = make("-n", "shards")
     assert "colour photographs of scikit-image" in command
     assert '-i "build/sample_photos" -o "shards" -s 4' in " ".join(command.split())
-
-
-def test_lint_changes_nothing() -> None:
-    command = make("-n", "lint")
-    assert "--fix" not in command and "format --check" in command

@@ -17,7 +17,7 @@ VERSIONS = ("version_1", "version_2")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_old_shards_are_whole(version: str) -> None:
     done = run_cli("verify", OLD / version)
-    assert done.returncode == 0 and "2 shards, 8 samples" in done.stdout and "all whole" in done.stdout
+    assert done.returncode == 0 and "2 shards, 8 samples" in done.stdout and "all intact" in done.stdout
 
 
 @pytest.mark.parametrize(("version", "codec", "variants"), [("version_1", "npy", 1), ("version_2", "png", 2)])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from srshards.imaging.provenance import exif_mark
 
-NOT_OURS = "is there already, and {} did not write it: name another --output, or remove it first"
+NOT_OURS = "already exists, and {} did not write it: pass another --output, or remove it first"
 
 
 class Ended:
@@ -119,19 +119,22 @@ def test_upscale_replaces_nothing_but_its_own(name: str, place: Path, tmp_path: 
     assert done.code == 2 and f"{tmp_path / 'img0_2x.png'} {NOT_OURS.format('trainer upscale')}" in done.err
     (tmp_path / "img0_2x.png").rename(tmp_path / "img0_2x_compare.png")
     done = run(*words, "-o", tmp_path, "--compare")
-    assert done.code == 2 and "img0_2x_compare.png is there already" in done.err
+    assert done.code == 2 and "img0_2x_compare.png already exists" in done.err
     assert path.read_bytes() == (tmp_path / "img0_2x_compare.png").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["img0_2x_compare.png"]
 
 
 def test_upscale_writes_its_own_again(place: Path, tmp_path: Path) -> None:
     _, run, words = commands(place)["large.png"]
-    assert run(*words, "-o", tmp_path, "--compare").code == 0
+    replaced = "replaced the existing file"
+    first = run(*words, "-o", tmp_path, "--compare")
+    assert first.code == 0 and replaced not in first.out
     again = run(*words, "-o", tmp_path, "--compare")
-    assert again.code == 0 and "replacing the file that was there" in again.out
+    assert again.code == 0 and again.out.count(replaced) == 2
+    assert f"img0_2x_compare.png  bicubic | network, {replaced}\n" in again.out
     own = tmp_path / "img0_2x.png"
     refused = run("upscale", own, *words[2:], "-o", own)
-    assert refused.code == 2 and "is one of the photos, and would be overwritten" in refused.err
+    assert refused.code == 2 and "is one of the photos and would be overwritten" in refused.err
 
 
 def test_a_result_of_any_size_is_known_again(place: Path, tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ def test_a_result_of_any_size_is_known_again(place: Path, tmp_path: Path) -> Non
     Image.new("1", (20_000, 10_000)).save(tmp_path / "large.png", exif=exif_mark("trainer upscale"))
     _, run, words = commands(place)["large.png"]
     done = run(*words, "-o", tmp_path / "large.png")
-    assert done.code == 0 and "replacing the file that was there" in done.out, done.err
+    assert done.code == 0 and "replaced the existing file" in done.out, done.err
 
 
 def test_a_preview_does_not_replace_its_photo(place: Path, tmp_path: Path) -> None:
@@ -147,7 +150,7 @@ def test_a_preview_does_not_replace_its_photo(place: Path, tmp_path: Path) -> No
     assert run_cli("preview", place / "shards" / "scale_2x", "-o", tmp_path / "p.png").returncode == 0
     before = (tmp_path / "p.png").read_bytes()
     done = run_cli("preview", "--recipe", "realesrgan", tmp_path / "p.png", "-o", tmp_path / "p.png")
-    assert done.returncode == 2 and "p.png is the photo to show: name another --output" in done.stderr
+    assert done.returncode == 2 and "p.png is the photo itself: pass another --output" in done.stderr
     assert (tmp_path / "p.png").read_bytes() == before
 
 
@@ -166,9 +169,9 @@ def test_rebuild_replaces_its_own_alone(place: Path, tmp_path: Path) -> None:
 def test_a_file_to_write_lies_on_this_machine_and_is_no_folder(written: str, place: Path, tmp_path: Path) -> None:
     _, run, words = commands(place)[written]
     done = Ended(run(*words, "-o", tmp_path))
-    assert done.code == 2 and f"{tmp_path} is a folder: name the file to write, e.g. {tmp_path}/" in done.err
+    assert done.code == 2 and f"{tmp_path} is a folder: pass the file to write, e.g. {tmp_path}/" in done.err
     done = Ended(run(*words, "-o", "s3://bucket/file"))
-    assert done.code == 2 and "s3://bucket/file lies in a store; expected a path of this machine" in done.err
+    assert done.code == 2 and "s3://bucket/file is in an object store; expected a local path" in done.err
 
 
 def test_a_home_folder_is_found(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,5 +201,5 @@ def test_a_new_run_does_not_replace_files_of_another(name: str, place: Path, tmp
     )
     done = trainer(*words, *SMALL)
     assert done.code == 2, done.out
-    assert f"{tmp_path / 'mine'} holds {name}, which a new run would replace; choose another --run" in done.err
+    assert f"{tmp_path / 'mine'} contains {name}, which a new run would overwrite; pass another --run" in done.err
     assert all_files(tmp_path / "mine") == {name} and path.read_bytes() == before

@@ -21,6 +21,7 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from odd_photos import png_chunk, raw_png, saved
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from shardgen.planning.boxes import reduction
@@ -48,27 +49,10 @@ def levels_16(height: int, width: int, channels: int, seed: int = 0) -> NDArray[
     return np.random.default_rng(seed).integers(0, 65536, (height, width, channels), dtype=np.uint16)
 
 
-def encode(image: Image.Image, image_format: str, **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, image_format, **options)
-    return stream.getvalue()
-
-
-def png_chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def png(size: tuple[int, int], bits: int, colour_type: int, raw: bytes, extra: bytes = b"") -> bytes:
-    """A PNG of (height, width) px; `raw` is what IDAT holds before deflating, `extra` the chunks in front of it."""
-    header = struct.pack(">IIBBBBB", size[1], size[0], bits, colour_type, 0, 0, 0)
-    chunks = [png_chunk(b"IHDR", header), extra, png_chunk(b"IDAT", zlib.compress(raw)), png_chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
 def png_16(pixels: NDArray[np.uint16], extra: bytes = b"") -> bytes:
     """A 16-bit PNG: grey, grey with alpha, RGB or RGBA, by the number of channels."""
     raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    return png(pixels.shape[:2], 16, {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[2]], raw, extra)
+    return raw_png(pixels.shape[:2], 16, {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[2]], raw, extra)
 
 
 def tiff(
@@ -120,7 +104,7 @@ def exif_of(orientation: int) -> Image.Exif:
 
 def bomb(side: int) -> bytes:
     """A PNG whose header promises side x side px and whose body has next to nothing."""
-    return png((side, side), 8, 2, bytes(1000))
+    return raw_png((side, side), 8, 2, bytes(1000))
 
 
 # ---- what right pixels are
@@ -154,7 +138,7 @@ def assert_pixels(data: bytes, expected: Array, tolerance: float = 0) -> None:
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF", "WEBP"])
 def test_every_exif_orientation_comes_out_upright(image_format: str, orientation: int) -> None:
     options = {"lossless": True} if image_format == "WEBP" else {}
-    data = encode(Image.fromarray(colours(22, 35)), image_format, exif=exif_of(orientation), **options)
+    data = saved(Image.fromarray(colours(22, 35)), image_format, exif=exif_of(orientation), **options)
     expected = pillow_pixels(data)
     assert expected.shape == ((22, 35, 3) if orientation < 5 else (35, 22, 3))
     assert_pixels(data, expected)
@@ -163,7 +147,7 @@ def test_every_exif_orientation_comes_out_upright(image_format: str, orientation
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_every_exif_orientation_of_a_jpeg_comes_out_upright(mode: str, orientation: int) -> None:
-    data = encode(Image.fromarray(colours(22, 35)).convert(mode), "JPEG", quality=95, exif=exif_of(orientation))
+    data = saved(Image.fromarray(colours(22, 35)).convert(mode), "JPEG", quality=95, exif=exif_of(orientation))
     assert_pixels(data, pillow_pixels(data), tolerance=2)
 
 
@@ -171,7 +155,7 @@ def test_every_exif_orientation_of_a_jpeg_comes_out_upright(mode: str, orientati
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_orientation_of_a_16_bit_photo_comes_out_upright(channels: int, orientation: int) -> None:
     levels = levels_16(6, 10, channels)
-    upright = pillow_pixels(encode(Image.fromarray(rounded_to_8(levels)), "PNG", exif=exif_of(orientation)))
+    upright = pillow_pixels(saved(Image.fromarray(rounded_to_8(levels)), "PNG", exif=exif_of(orientation)))
     exif_chunk = png_chunk(b"eXIf", exif_of(orientation).tobytes().removeprefix(b"Exif\0\0"))
     assert_pixels(png_16(levels, exif_chunk), upright)
     assert_pixels(tiff(levels, orientation=orientation), upright)
@@ -180,13 +164,13 @@ def test_every_orientation_of_a_16_bit_photo_comes_out_upright(channels: int, or
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_the_upright_size_is_known_from_the_header(image_format: str, orientation: int) -> None:
-    data = encode(Image.fromarray(colours(22, 35)), image_format, exif=exif_of(orientation))
+    data = saved(Image.fromarray(colours(22, 35)), image_format, exif=exif_of(orientation))
     assert upright_size(data) == decode_photo(data).true_size == pillow_pixels(data).shape[:2]
 
 
 @pytest.mark.parametrize("with_exif", [True, False])
 def test_the_upright_size_costs_no_decoding(with_exif: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encode(Image.fromarray(colours(22, 35)), "PNG", **({"exif": exif_of(6)} if with_exif else {}))
+    data = saved(Image.fromarray(colours(22, 35)), "PNG", **({"exif": exif_of(6)} if with_exif else {}))
     loads: list[object] = []
     load = PngImagePlugin.PngImageFile.load
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda image: (loads.append(image), load(image))[1])
@@ -196,14 +180,14 @@ def test_the_upright_size_costs_no_decoding(with_exif: bool, monkeypatch: pytest
 
 @pytest.mark.parametrize("value", [0, 9, 255, 65535])
 def test_an_orientation_that_does_not_exist_is_none(value: int) -> None:
-    data = encode(Image.fromarray(colours(8, 9)), "PNG", exif=exif_of(value))
+    data = saved(Image.fromarray(colours(8, 9)), "PNG", exif=exif_of(value))
     assert_pixels(data, colours(8, 9))
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
 def test_damaged_exif_costs_neither_the_photo_nor_a_word(image_format: str) -> None:
     exif = exif_of(6).tobytes()
-    data = encode(Image.fromarray(colours(22, 35)), image_format, exif=exif[:-12] + b"\xff" * 6)
+    data = saved(Image.fromarray(colours(22, 35)), image_format, exif=exif[:-12] + b"\xff" * 6)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         size = decode_photo(data).true_size
@@ -322,7 +306,7 @@ def test_a_palette_is_looked_up() -> None:
     image = Image.fromarray(colours(40, 50)).quantize(64)
     expected = np.asarray(image.convert("RGB"))
     for image_format in ("PNG", "GIF", "BMP", "TIFF"):
-        assert_pixels(encode(image, image_format), expected)
+        assert_pixels(saved(image, image_format), expected)
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "GIF"])
@@ -331,14 +315,14 @@ def test_a_transparent_palette_entry_is_black(image_format: str) -> None:
     transparent = np.asarray(image) == 7
     expected = np.where(transparent[:, :, None], 0, np.asarray(image.convert("RGB")))
     assert transparent.any() and not transparent.all()
-    assert_pixels(encode(image, image_format, transparency=7), expected)
+    assert_pixels(saved(image, image_format, transparency=7), expected)
 
 
 def test_half_transparent_palette_entries_are_laid_over_black() -> None:
     image = Image.fromarray(colours(40, 50)).quantize(64)
     alpha = (np.arange(256) * 5 % 256).astype(np.uint8)
     exact = np.asarray(image.convert("RGB")) * (alpha[np.asarray(image)][:, :, None] / 255)
-    assert_pixels(encode(image, "PNG", transparency=alpha[:64].tobytes()), exact, tolerance=1)
+    assert_pixels(saved(image, "PNG", transparency=alpha[:64].tobytes()), exact, tolerance=1)
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF"])
@@ -346,7 +330,7 @@ def test_rgba_is_laid_over_black(image_format: str) -> None:
     rgba = np.dstack([colours(40, 50), np.random.default_rng(1).integers(0, 256, (40, 50), dtype=np.uint8)])
     rgba[:4, :, 3], rgba[4:8, :, 3] = 255, 0
     options = {"lossless": True, "exact": True} if image_format == "WEBP" else {}
-    data = encode(Image.fromarray(rgba, "RGBA"), image_format, **options)
+    data = saved(Image.fromarray(rgba, "RGBA"), image_format, **options)
     assert_pixels(data, rgba[:, :, :3] * (rgba[:, :, 3:] / 255), tolerance=1)
     pixels = decode_photo(data).rgb
     assert np.array_equal(pixels[:4], rgba[:4, :, :3])
@@ -356,7 +340,7 @@ def test_rgba_is_laid_over_black(image_format: str) -> None:
 def test_grey_with_alpha_is_laid_over_black() -> None:
     grey_alpha = np.random.default_rng(1).integers(0, 256, (40, 50, 2), dtype=np.uint8)
     exact = grey_alpha[:, :, :1] * (grey_alpha[:, :, 1:] / 255)
-    data = encode(Image.fromarray(grey_alpha, "LA"), "PNG")
+    data = saved(Image.fromarray(grey_alpha, "LA"), "PNG")
     assert_pixels(data, np.repeat(exact, 3, axis=2), tolerance=1)
 
 
@@ -364,26 +348,26 @@ def test_the_transparent_colour_of_an_8_bit_png_is_black() -> None:
     image = Image.fromarray(colours(40, 50))
     expected = colours(40, 50)
     expected[(expected == expected[2, 3]).all(axis=2)] = 0
-    assert_pixels(encode(image, "PNG", transparency=tuple(colours(40, 50)[2, 3].tolist())), expected)
+    assert_pixels(saved(image, "PNG", transparency=tuple(colours(40, 50)[2, 3].tolist())), expected)
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "GIF", "BMP", "TIFF", "PPM"])
 def test_one_bit_becomes_black_and_white(image_format: str) -> None:
     bits = np.random.default_rng(1).integers(0, 2, (21, 30)).astype(bool)
-    assert_pixels(encode(Image.fromarray(bits), image_format), bits[:, :, None].repeat(3, axis=2) * 255)
+    assert_pixels(saved(Image.fromarray(bits), image_format), bits[:, :, None].repeat(3, axis=2) * 255)
 
 
 @pytest.mark.parametrize("bits", [2, 4])
 def test_grey_of_few_bits_is_spread_over_the_whole_range(bits: int) -> None:
     levels = np.random.default_rng(1).integers(0, 2**bits, (8, 16), dtype=np.uint8)
     rows = [np.packbits(np.unpackbits(row[:, None], axis=1)[:, 8 - bits :].ravel()) for row in levels]
-    data = png((8, 16), bits, 0, b"".join(b"\0" + row.tobytes() for row in rows))
+    data = raw_png((8, 16), bits, 0, b"".join(b"\0" + row.tobytes() for row in rows))
     assert_pixels(data, levels[:, :, None].repeat(3, axis=2).astype(float) * 255 / (2**bits - 1))
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "PPM", "WEBP"])
 def test_grey_becomes_three_equal_channels(image_format: str) -> None:
-    data = encode(Image.fromarray(colours(40, 50)).convert("L"), image_format)
+    data = saved(Image.fromarray(colours(40, 50)).convert("L"), image_format)
     pixels = decode_photo(data).rgb
     assert_pixels(data, pillow_pixels(data), tolerance=2)
     if image_format != "WEBP":  # which knows no grey
@@ -393,7 +377,7 @@ def test_grey_becomes_three_equal_channels(image_format: str) -> None:
 @pytest.mark.parametrize("image_format", ["JPEG", "TIFF"])
 def test_cmyk_equals_pillows_conversion(image_format: str) -> None:
     ink = np.random.default_rng(1).integers(0, 256, (5, 7, 4), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
-    data = encode(Image.fromarray(ink, "CMYK"), image_format)
+    data = saved(Image.fromarray(ink, "CMYK"), image_format)
     assert_pixels(data, pillow_pixels(data))
 
 
@@ -402,7 +386,7 @@ def test_cmyk_equals_pillows_conversion(image_format: str) -> None:
     [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"progressive": True}, {"keep_rgb": True}],
 )
 def test_a_jpeg_equals_pillows_decoding(options: dict[str, object]) -> None:
-    data = encode(Image.fromarray(colours(43, 57)), "JPEG", quality=90, **options)
+    data = saved(Image.fromarray(colours(43, 57)), "JPEG", quality=90, **options)
     assert_pixels(data, pillow_pixels(data), tolerance=2)
 
 
@@ -412,7 +396,7 @@ def test_an_animation_gives_its_first_frame(image_format: str) -> None:
     if image_format == "GIF":
         first, second = first.quantize(256), second.transpose(Image.Transpose.ROTATE_180).quantize(256)
     options = {"lossless": True} if image_format == "WEBP" else {"quality": 95} if image_format == "MPO" else {}
-    data = encode(first, image_format, save_all=True, append_images=[second], **options)
+    data = saved(first, image_format, save_all=True, append_images=[second], **options)
     with Image.open(io.BytesIO(data)) as image:
         assert image.n_frames == 2
         expected = np.asarray(image.convert("RGB"))
@@ -423,7 +407,7 @@ def test_an_animation_gives_its_first_frame(image_format: str) -> None:
 
 def test_the_default_image_of_an_apng_is_not_mixed_with_its_frames() -> None:
     default, *frames = [Image.fromarray(colours(40, 50, seed)) for seed in (1, 2, 3)]
-    data = encode(default, "PNG", save_all=True, default_image=True, append_images=frames)
+    data = saved(default, "PNG", save_all=True, default_image=True, append_images=frames)
     assert_pixels(data, colours(40, 50, 1))
 
 
@@ -436,7 +420,7 @@ def test_alpha_is_kept_where_it_is_wanted(image_format: str) -> None:
     rgba = np.dstack([colours(24, 33), np.random.default_rng(1).integers(0, 256, (24, 33), dtype=np.uint8)])
     rgba[:4, :, 3] = 0
     options = {"lossless": True, "exact": True} if image_format == "WEBP" else {}
-    kept = decode_photo(encode(Image.fromarray(rgba), image_format, **options), keep_alpha=True)
+    kept = decode_photo(saved(Image.fromarray(rgba), image_format, **options), keep_alpha=True)
     assert np.array_equal(kept.rgb, rgba[:, :, :3])
     assert kept.alpha is not None and np.array_equal(kept.alpha, rgba[:, :, 3])
 
@@ -444,7 +428,7 @@ def test_alpha_is_kept_where_it_is_wanted(image_format: str) -> None:
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_alpha_is_turned_with_the_colours(orientation: int) -> None:
     rgba = np.dstack([colours(6, 10), np.arange(60, dtype=np.uint8).reshape(6, 10)])
-    data = encode(Image.fromarray(rgba), "PNG", exif=exif_of(orientation))
+    data = saved(Image.fromarray(rgba), "PNG", exif=exif_of(orientation))
     with Image.open(io.BytesIO(data)) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     kept = decode_photo(data, keep_alpha=True)
@@ -460,19 +444,19 @@ def test_16_bit_alpha_is_kept_and_rounded() -> None:
 
 def test_grey_with_alpha_is_kept_as_such() -> None:
     grey_alpha = np.random.default_rng(1).integers(0, 256, (40, 50, 2), dtype=np.uint8)
-    kept = decode_photo(encode(Image.fromarray(grey_alpha, "LA"), "PNG"), keep_alpha=True)
+    kept = decode_photo(saved(Image.fromarray(grey_alpha, "LA"), "PNG"), keep_alpha=True)
     assert kept.is_grey and np.array_equal(kept.rgb[:, :, 0], grey_alpha[:, :, 0])
     assert kept.alpha is not None and np.array_equal(kept.alpha, grey_alpha[:, :, 1])
 
 
 def test_a_palette_with_transparency_has_alpha() -> None:
     palette = Image.fromarray(colours(20, 20)).quantize(16)
-    kept = decode_photo(encode(palette, "PNG", transparency=3), keep_alpha=True)
+    kept = decode_photo(saved(palette, "PNG", transparency=3), keep_alpha=True)
     assert kept.alpha is not None and np.array_equal(kept.alpha == 0, np.asarray(palette) == 3)
 
 
 def test_what_is_opaque_has_no_alpha() -> None:
-    for data in (encode(Image.fromarray(colours(9, 12)), "PNG"), encode(Image.fromarray(colours(9, 12)), "JPEG")):
+    for data in (saved(Image.fromarray(colours(9, 12)), "PNG"), saved(Image.fromarray(colours(9, 12)), "JPEG")):
         assert decode_photo(data, keep_alpha=True).alpha is None
 
 
@@ -480,7 +464,7 @@ def test_what_is_opaque_has_no_alpha() -> None:
 def test_the_colour_profile_is_told_and_not_applied(image_format: str) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     plain, data = (
-        encode(Image.fromarray(colours(20, 20)), image_format, **options) for options in ({}, {"icc_profile": profile})
+        saved(Image.fromarray(colours(20, 20)), image_format, **options) for options in ({}, {"icc_profile": profile})
     )
     assert decode_photo(data).icc_profile == profile and decode_photo(plain).icc_profile is None
     assert np.array_equal(decode_photo(data).rgb, decode_photo(plain).rgb)
@@ -488,9 +472,9 @@ def test_the_colour_profile_is_told_and_not_applied(image_format: str) -> None:
 
 def test_a_photo_without_colours_is_grey() -> None:
     grey = colours(40, 40)[:, :, :1].repeat(3, axis=2)
-    assert decode_photo(encode(Image.fromarray(grey), "PNG")).is_grey
+    assert decode_photo(saved(Image.fromarray(grey), "PNG")).is_grey
     grey[39, 39, 0] ^= 1
-    assert not decode_photo(encode(Image.fromarray(grey), "PNG")).is_grey
+    assert not decode_photo(saved(Image.fromarray(grey), "PNG")).is_grey
 
 
 # ---- JPEG at a share of its size
@@ -509,7 +493,7 @@ def smooth(height: int, width: int) -> NDArray[np.uint8]:
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("by", [2, 4, 8])
 def test_a_reduced_jpeg_is_the_photo_at_a_share_of_its_size(by: int, orientation: int) -> None:
-    data = encode(Image.fromarray(smooth(400, 592)), "JPEG", quality=95, exif=exif_of(orientation))
+    data = saved(Image.fromarray(smooth(400, 592)), "JPEG", quality=95, exif=exif_of(orientation))
     reduced, whole = at(data, by), decode_photo(data)
     assert (reduced.reduction, whole.reduction) == (by, 1)
     assert reduced.true_size == whole.true_size == ((400, 592) if orientation < 5 else (592, 400))
@@ -595,9 +579,9 @@ def test_a_jpeg_of_unusual_subsampling_is_refused_by_its_reason() -> None:
 
 def test_cmyk_and_other_formats_are_not_reduced() -> None:
     image = Image.fromarray(colours(400, 608))
-    for data in (encode(image.convert("CMYK"), "JPEG"), *(encode(image, name) for name in ("PNG", "WEBP", "TIFF"))):
+    for data in (saved(image.convert("CMYK"), "JPEG"), *(saved(image, name) for name in ("PNG", "WEBP", "TIFF"))):
         assert at(data, 8).rgb.shape == (400, 608, 3)
-    assert at(encode(image.convert("L"), "JPEG"), 8).rgb.shape == (50, 76, 3)
+    assert at(saved(image.convert("L"), "JPEG"), 8).rgb.shape == (50, 76, 3)
 
 
 # ---- metadata of any size
@@ -622,7 +606,7 @@ LARGE_METADATA = {
 @pytest.mark.parametrize("name", LARGE_METADATA)
 def test_metadata_of_any_size_is_no_obstacle(name: str) -> None:
     rows = b"".join(b"\0" + row.tobytes() for row in colours(9, 12))
-    before, plain = png((9, 12), 8, 2, rows, LARGE_METADATA[name]), png((9, 12), 8, 2, rows)
+    before, plain = raw_png((9, 12), 8, 2, rows, LARGE_METADATA[name]), raw_png((9, 12), 8, 2, rows)
     for data in (before, plain[:-12] + LARGE_METADATA[name] + plain[-12:]):
         assert_pixels(data, colours(9, 12))
         assert upright_size(data) == (9, 12)
@@ -641,20 +625,20 @@ def test_the_first_of_many_orientations_counts() -> None:
     """Pillow takes 64 MB of text."""
     rows = b"".join(b"\0" + row.tobytes() for row in colours(9, 12))
     xmp = [png_chunk(b"tEXt", b"XML:com.adobe.xmp\0" + text + b" " * (7 << 20)) for text in (XMP_TURNED, *[b""] * 10)]
-    assert decode_photo(png((9, 12), 8, 2, rows, b"".join(xmp))).true_size == (12, 9)
+    assert decode_photo(raw_png((9, 12), 8, 2, rows, b"".join(xmp))).true_size == (12, 9)
 
 
 def test_text_that_tells_the_orientation_is_read() -> None:
     rows = b"".join(b"\0" + row.tobytes() for row in colours(9, 12))
     history = b"<!-- " + b"x" * (2 << 20) + b" -->"
     for xmp in (XMP_TURNED, history + XMP_TURNED):
-        data = png((9, 12), 8, 2, rows, png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
+        data = raw_png((9, 12), 8, 2, rows, png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
         assert decode_photo(data).true_size == (12, 9)
 
 
 def test_a_large_profile_is_carried_along() -> None:
     rows = b"".join(b"\0" + row.tobytes() for row in colours(9, 12))
-    data = png((9, 12), 8, 2, rows, compressed_text(b"iCCP", b"printer", 3 << 20))
+    data = raw_png((9, 12), 8, 2, rows, compressed_text(b"iCCP", b"printer", 3 << 20))
     assert decode_photo(data).icc_profile == bytes(3 << 20)
 
 
@@ -663,7 +647,7 @@ def test_a_large_profile_is_carried_along() -> None:
 
 def animation(image_format: str) -> bytes:
     frames = [Image.fromarray(colours(17, 23, seed)) for seed in (1, 2)]
-    return encode(frames[0], image_format, save_all=True, append_images=frames[1:])
+    return saved(frames[0], image_format, save_all=True, append_images=frames[1:])
 
 
 @cache
@@ -678,33 +662,33 @@ def truncatable() -> dict[str, tuple[bytes, int]]:
     image = Image.fromarray(colours(17, 23))
     png_end, gif_end, directory_end = 22, 3, 8 * 12 + 4
     single = {
-        "JPEG": (encode(image, "JPEG", quality=90), 0),
-        "JPEG-progressive": (encode(image, "JPEG", quality=90, progressive=True), 0),
-        "JPEG-grey": (encode(image.convert("L"), "JPEG"), 0),
-        "JPEG-CMYK": (encode(image.convert("CMYK"), "JPEG"), 0),
-        "JPEG-restart-markers": (encode(image, "JPEG", restart_marker_blocks=1), 0),
-        "JPEG-exif": (encode(image, "JPEG", exif=exif_of(6)), 0),
-        "PNG": (encode(image, "PNG"), png_end),
-        "PNG-palette": (encode(image.quantize(16), "PNG"), png_end),
+        "JPEG": (saved(image, "JPEG", quality=90), 0),
+        "JPEG-progressive": (saved(image, "JPEG", quality=90, progressive=True), 0),
+        "JPEG-grey": (saved(image.convert("L"), "JPEG"), 0),
+        "JPEG-CMYK": (saved(image.convert("CMYK"), "JPEG"), 0),
+        "JPEG-restart-markers": (saved(image, "JPEG", restart_marker_blocks=1), 0),
+        "JPEG-exif": (saved(image, "JPEG", exif=exif_of(6)), 0),
+        "PNG": (saved(image, "PNG"), png_end),
+        "PNG-palette": (saved(image.quantize(16), "PNG"), png_end),
         "PNG-16-bit-grey": (png_16(levels_16(17, 23, 1)), png_end),
         "PNG-16-bit-RGB": (png_16(levels_16(17, 23, 3)), png_end),
         "PNG-16-bit-RGBA": (png_16(levels_16(17, 23, 4)), png_end),
-        "TIFF": (encode(image, "TIFF"), 0),
-        "TIFF-LZW": (encode(image, "TIFF", compression="tiff_lzw"), 0),
-        "TIFF-deflate": (encode(image, "TIFF", compression="tiff_adobe_deflate"), 0),
-        "TIFF-JPEG": (encode(image, "TIFF", compression="jpeg"), 0),
+        "TIFF": (saved(image, "TIFF"), 0),
+        "TIFF-LZW": (saved(image, "TIFF", compression="tiff_lzw"), 0),
+        "TIFF-deflate": (saved(image, "TIFF", compression="tiff_adobe_deflate"), 0),
+        "TIFF-JPEG": (saved(image, "TIFF", compression="jpeg"), 0),
         "TIFF-16-bit-grey": (tiff(levels_16(17, 23, 1)), directory_end),
         "TIFF-turned": (tiff(colours(17, 23)[:, :, :1], orientation=6), directory_end),
         "TIFF-white-is-zero": (tiff(colours(17, 23)[:, :, :1], photometric=0), directory_end),
         "TIFF-16-bit-RGB": (tiff(levels_16(17, 23, 3)), 0),
-        "WEBP": (encode(image, "WEBP"), 0),
-        "WEBP-lossless": (encode(image, "WEBP", lossless=True), 0),
+        "WEBP": (saved(image, "WEBP"), 0),
+        "WEBP-lossless": (saved(image, "WEBP", lossless=True), 0),
         "WEBP-animated": (animation("WEBP"), 0),
-        "GIF": (encode(image.quantize(64), "GIF"), gif_end),
-        "BMP": (encode(image, "BMP"), -3 * 23 % 4),
-        "BMP-palette": (encode(image.quantize(16), "BMP"), -23 % 4),
-        "PPM": (encode(image, "PPM"), 0),
-        "AVIF": (encode(image, "AVIF"), 0),
+        "GIF": (saved(image.quantize(64), "GIF"), gif_end),
+        "BMP": (saved(image, "BMP"), -3 * 23 % 4),
+        "BMP-palette": (saved(image.quantize(16), "BMP"), -23 % 4),
+        "PPM": (saved(image, "PPM"), 0),
+        "AVIF": (saved(image, "AVIF"), 0),
     }
     gif, apng = animation("GIF"), animation("PNG")
     second_frame = {"GIF-animated": (gif, len(gif) - gif.rindex(b"\x21\xf9") + gif_end)}
@@ -738,14 +722,14 @@ def large_files() -> dict[str, bytes]:
     """Larger than the blocks in which decoders read (64 KiB), and taller than one strip."""
     image = Image.fromarray(colours(260, 400))
     return {
-        "JPEG": encode(image.resize((400, 272)), "JPEG", quality=98),  # whole blocks, so that it may be reduced
-        "JPEG-progressive": encode(image.resize((400, 272)), "JPEG", quality=98, progressive=True),
-        "PNG": encode(image, "PNG"),
+        "JPEG": saved(image.resize((400, 272)), "JPEG", quality=98),  # whole blocks, so that it may be reduced
+        "JPEG-progressive": saved(image.resize((400, 272)), "JPEG", quality=98, progressive=True),
+        "PNG": saved(image, "PNG"),
         "PNG-16-bit": png_16(levels_16(260, 400, 3)),
-        "TIFF": encode(image, "TIFF"),
+        "TIFF": saved(image, "TIFF"),
         "TIFF-16-bit": tiff(levels_16(260, 400, 3)),
-        "WEBP": encode(image, "WEBP", lossless=True),
-        "BMP": encode(image, "BMP"),
+        "WEBP": saved(image, "WEBP", lossless=True),
+        "BMP": saved(image, "BMP"),
     }
 
 
@@ -779,7 +763,7 @@ def test_the_reason_of_a_cut_photo_is_that_it_is_truncated(name: str) -> None:
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_a_jpeg_whose_end_was_never_written_is_refused(share: float, filler: bytes, progressive: bool) -> None:
     """A download that was given its full size in advance, or a disk that lost its last blocks."""
-    data = encode(Image.fromarray(colours(130, 200)), "JPEG", quality=95, progressive=progressive)
+    data = saved(Image.fromarray(colours(130, 200)), "JPEG", quality=95, progressive=progressive)
     kept = round(share * len(data))
     for end in (b"", b"\xff\xd9"):
         with pytest.raises(PhotoError, match="JPEG"):
@@ -788,7 +772,7 @@ def test_a_jpeg_whose_end_was_never_written_is_refused(share: float, filler: byt
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
 def test_a_jpeg_with_a_hole_in_its_middle_is_refused(share: float) -> None:
-    data = encode(Image.fromarray(colours(130, 200)), "JPEG", quality=90)
+    data = saved(Image.fromarray(colours(130, 200)), "JPEG", quality=90)
     start = round(share * len(data))
     with pytest.raises(PhotoError, match="JPEG"):
         decode_photo(data[:start] + bytes(64) + data[start + 64 :])
@@ -796,7 +780,7 @@ def test_a_jpeg_with_a_hole_in_its_middle_is_refused(share: float) -> None:
 
 def test_padding_before_the_end_of_a_jpeg_is_refused_by_name() -> None:
     """It cannot be told from a hole; better to lose such a photo, and say so, than to take half a picture."""
-    data = encode(Image.fromarray(colours(43, 57)), "JPEG")
+    data = saved(Image.fromarray(colours(43, 57)), "JPEG")
     with pytest.raises(PhotoError, match=r"^damaged JPEG \(Corrupt JPEG data: \d+ extraneous bytes"):
         decode_photo(data[:-2] + bytes(7) + data[-2:])
 
@@ -872,7 +856,7 @@ def test_mutated_photos_give_pixels_or_reasons(
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
 def test_a_picture_without_pixels_is_refused(size: tuple[int, int]) -> None:
-    for data in (png(size, 8, 2, bytes(size[0])), tiff(np.zeros((*size, 3), np.uint8)), b"P6 %d %d 255\n" % size):
+    for data in (raw_png(size, 8, 2, bytes(size[0])), tiff(np.zeros((*size, 3), np.uint8)), b"P6 %d %d 255\n" % size):
         with pytest.raises(PhotoError, match="not an image, or its header is damaged"):
             decode_photo(data)
 
@@ -943,7 +927,7 @@ def in_little_memory(function: str, data: bytes) -> tuple[str, int]:
 @pytest.mark.parametrize("function", ["decode_photo", "upright_size"])
 def test_a_decompression_bomb_is_refused_by_its_header(function: str) -> None:
     said, peak_kb = in_little_memory(function, bomb(30_000))
-    _, baseline_kb = in_little_memory(function, encode(Image.new("RGB", (8, 8)), "PNG"))
+    _, baseline_kb = in_little_memory(function, saved(Image.new("RGB", (8, 8)), "PNG"))
     assert said == f"PhotoError: {TOO_LARGE}"
     assert peak_kb < baseline_kb + 20_000
 
@@ -953,23 +937,23 @@ def test_a_bomb_inside_an_icon_is_refused_too() -> None:
     inner = bomb(30_000)
     entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22)
     said, peak_kb = in_little_memory("decode_photo", struct.pack("<HHH", 0, 1, 1) + entry + inner)
-    _, baseline_kb = in_little_memory("decode_photo", encode(Image.new("RGB", (8, 8)), "PNG"))
+    _, baseline_kb = in_little_memory("decode_photo", saved(Image.new("RGB", (8, 8)), "PNG"))
     assert said.startswith("PhotoError: ")
     assert peak_kb < baseline_kb + 20_000
 
 
 def test_the_limit_is_on_pixels_and_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photo, "MAX_PIXELS", 40 * 50)
-    assert decode_photo(encode(Image.fromarray(colours(40, 50)), "PNG")).true_size == (40, 50)
+    assert decode_photo(saved(Image.fromarray(colours(40, 50)), "PNG")).true_size == (40, 50)
     for image_format in ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"):
         with pytest.raises(PhotoError, match="too large: 51 x 40 px, the limit is 2,000 px"):
-            at(encode(Image.fromarray(colours(40, 51)), image_format), 8)
+            at(saved(Image.fromarray(colours(40, 51)), image_format), 8)
 
 
 def test_pillows_own_limit_is_put_aside_for_a_photo_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while several threads decode: the limit of others who use Pillow in this process is theirs."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    data = encode(Image.fromarray(colours(40, 50)), "PNG")
+    data = saved(Image.fromarray(colours(40, 50)), "PNG")
     inside, leave = Barrier(3), Event()
 
     def wait(height: int, width: int) -> int:
@@ -977,7 +961,7 @@ def test_pillows_own_limit_is_put_aside_for_a_photo_alone(monkeypatch: pytest.Mo
         leave.wait(30)
         return 1
 
-    jpeg = encode(Image.fromarray(colours(40, 50)), "JPEG")
+    jpeg = saved(Image.fromarray(colours(40, 50)), "JPEG")
     with ThreadPoolExecutor(2) as threads:
         decoding = [threads.submit(decode_photo, jpeg, wait) for _ in range(2)]
         inside.wait(30)

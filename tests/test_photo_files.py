@@ -68,7 +68,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(UsageError, match="it is a folder"):
         read_photo(tmp_path)
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(UsageError, match="no regular file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         read_photo(tmp_path / "pipe.jpg")
     monkeypatch.setattr("srshards.imaging.photo.MAX_FILE_BYTES", 9)
     with pytest.raises(UsageError, match=r"too large: \d+ bytes, the limit is 9 bytes"):
@@ -110,9 +110,9 @@ def test_results_of_an_earlier_run_are_left_out(tmp_path: Path) -> None:
 
 def test_nothing_to_do_is_said(tmp_path: Path) -> None:
     touch(tmp_path / "in" / "a.txt")
-    with pytest.raises(UsageError, match=r"no photos found \(.*in\).* end in .avif .*\.webp"):
+    with pytest.raises(UsageError, match=r"no photos found \(.*in\).* extensions are .avif .*\.webp"):
         list_photos([tmp_path / "in"])
-    with pytest.raises(UsageError, match=r"there is no .*nowhere: name photos"):
+    with pytest.raises(UsageError, match=r"nowhere does not exist; pass photos"):
         list_photos([tmp_path / "nowhere"])
     with pytest.raises(UsageError, match="no folder given"):
         list_photos([])
@@ -167,11 +167,11 @@ def test_the_colour_profile_goes_with_the_colours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "size", "alpha", "message"),
     [
-        ("a.tif", (9, 9), False, "photos are written as .png, .jpg or .webp"),
-        ("a.gif", (9, 9), False, "photos are written as"),
-        ("a.jpg", (9, 65_536), False, "65536 x 9 px, and JPEG ends at 65,535; write a .png"),
-        ("a.webp", (16_384, 9), False, "9 x 16384 px, and WEBP ends at 16,383; write a .png"),
-        ("a.jpg", (9, 9), True, "it has transparency, which JPEG has not; write a .png or .webp"),
+        ("a.tif", (9, 9), False, "expected a name ending in .png, .jpg or .webp"),
+        ("a.gif", (9, 9), False, "expected a name ending in"),
+        ("a.jpg", (9, 65_536), False, "65536 x 9 px exceeds JPEG's limit of 65,535 px; write a .png"),
+        ("a.webp", (16_384, 9), False, "9 x 16384 px exceeds WEBP's limit of 16,383 px; write a .png"),
+        ("a.jpg", (9, 9), True, "JPEG does not support transparency; write a .png or .webp"),
     ],
 )
 def test_what_cannot_be_written_is_refused(

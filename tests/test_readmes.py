@@ -131,18 +131,6 @@ def test_figures_in_the_text_are_equal(english: Section, chinese: Section) -> No
     assert numbers("\n".join(english.prose)) == numbers("\n".join(chinese.prose))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_links_lead_somewhere(name: str) -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", (ROOT / name).read_text()):
-        if "://" in target:
-            continue
-        path, _, anchor = target.partition("#")
-        assert (ROOT / (path or name)).is_file(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.+)$", (ROOT / (path or name)).read_text(), re.MULTILINE)
-            assert anchor in map(slug, headings), target
-
-
 def test_each_names_the_other_at_its_top() -> None:
     for name, other in (NAMES, NAMES[::-1]):
         assert f"]({other})" in "\n".join((ROOT / name).read_text().splitlines()[:4])

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import pytest
 from helpers import contract_files, generate, make_photos, run_cli, trainer
 from PIL import Image
 
-from shardgen.degradation.degrade import draw_variants, libraries, make_lrs, shrink
+from shardgen.degradation.degrade import downsample, draw_variants, libraries, make_lrs
 from shardgen.degradation.recipe import degraded
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.planning.config import Config, fingerprint_of
@@ -66,15 +65,16 @@ def test_up_is_the_first_lr_enlarged(varied: Path) -> None:
         assert up.shape == (64, 64, 3)
 
 
-def test_manifest_and_inspect_show_recipe_and_variants(varied: Path) -> None:
+def test_manifest_and_inspect_show_recipe_and_variants(varied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     settings = load_manifest(varied / "scale_4x").raw["settings"]
     assert settings["variants"] == 3 and settings["up"] is True and settings["sharpen_hr"] is False
     assert settings["degradation"]["name"] == "realesrgan"
     assert settings["degradation"]["steps"] == json.loads(json.dumps(load_recipe("realesrgan").plain["steps"]))
-    shown = run_cli("inspect", varied / "scale_4x", env={**os.environ, "COLUMNS": "200"}).stdout
+    shown = run_cli("inspect", varied / "scale_4x").stdout
     assert "realesrgan: (sinc | blur), resize, (gaussian_noise | poisson_noise), jpeg," in " ".join(shown.split())
     key = samples_of(varied / "scale_4x", "train")[0].key
-    shown = run_cli("inspect", varied / "scale_4x", "--sample", key, env={**os.environ, "COLUMNS": "200"}).stdout
+    shown = run_cli("inspect", varied / "scale_4x", "--sample", key).stdout
     assert f"{key}.lr2.npy" in shown and "jpeg  quality" in shown and "sigma" in shown
 
 
@@ -126,12 +126,12 @@ def test_what_decides_pixels_makes_shards_anew(
     shutil.copytree(varied, tmp_path / "out")
     again = generate(few, tmp_path / "out", "-s", 4, *ARGS)
     assert "are up to date" in again.stdout
-    assert ", 0 kept" in generate(few, tmp_path / "out", "-s", 4, *ARGS, *change).stdout
+    assert ", 0 kept" in generate(few, tmp_path / "out", "-s", 4, *ARGS, *change, "--force").stdout
 
 
 def test_validation_shards_stay_when_only_variants_change(few: Path, varied: Path, tmp_path: Path) -> None:
     shutil.copytree(varied, tmp_path / "out")
-    again = generate(few, tmp_path / "out", "-s", 4, *ARGS, "--variants", 2).stdout
+    again = generate(few, tmp_path / "out", "-s", 4, *ARGS, "--variants", 2, "--force").stdout
     assert "1 kept" in again
 
 
@@ -226,7 +226,7 @@ def test_sharpened_hr_is_stored_and_lr_comes_from_it(few: Path, tmp_path: Path) 
     for before, after in zip(plain, sharp, strict=True):
         hr, sharpened = before.image("hr"), after.image("hr")
         assert np.std(sharpened) > np.std(hr)
-        assert np.array_equal(after.image("lr"), shrink(sharpened, 4, "cubic"))
+        assert np.array_equal(after.image("lr"), downsample(sharpened, 4, "cubic"))
 
 
 def test_matlab_is_a_method(few: Path, tmp_path: Path) -> None:
@@ -241,11 +241,11 @@ def test_matlab_is_a_method(few: Path, tmp_path: Path) -> None:
     [
         (
             ("--variants", 3),
-            "--variants 3 needs a recipe, e.g. --degradation realesrgan: --method cubic gives the same",
+            "--variants 3 needs a recipe, e.g. --degradation realesrgan: with --method cubic all variants",
         ),
         (("--variants", 0), "--variants 0: expected 1 to 64"),
         (("--variants", 65, "--degradation", "realesrgan"), "--variants 65: expected 1 to 64"),
-        (("--degradation", "realesgan"), "there is no 'realesgan'; did you mean 'realesrgan'?"),
+        (("--degradation", "realesgan"), "unknown name 'realesgan'; did you mean 'realesrgan'?"),
         (("--degradation", "nothing.yaml"), "nothing.yaml: No such file or directory; expected a recipe (YAML)"),
     ],
 )
@@ -303,7 +303,7 @@ def test_an_lr_that_does_not_come_out_again_is_named(varied: Path, tmp_path: Pat
     done = run_cli("rebuild", key, folder)
     assert done.returncode == 1
     assert f"{key}.lr1, 16 x 16 px: 1 of 256 px differ" in done.stdout and done.stdout.count("identical") == 2
-    assert "1 LR image came out otherwise than they are stored: the libraries are the same" in done.stderr
+    assert "1 of 3 LR images differ from the stored ones: the library versions are equal" in done.stderr
 
 
 def test_other_libraries_are_named_when_pixels_differ(varied: Path, tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_other_libraries_are_named_when_pixels_differ(varied: Path, tmp_path: Pa
     folder, key = _changed(folder.parent, tmp_path / "two", "lr", lambda data: data[:-1] + bytes([data[-1] ^ 1]))
     done = run_cli("rebuild", key, folder)
     assert done.returncode == 1
-    assert f"made with opencv {'9' * len(version)}, here {version.decode()}" in done.stderr
+    assert f"computed with opencv {'9' * len(version)}, here {version.decode()}" in done.stderr
 
 
 @pytest.mark.parametrize("old", [b'"jpeg"', b'"quality"'])
@@ -321,7 +321,7 @@ def test_a_record_that_cannot_be_followed_is_named(old: bytes, varied: Path, tmp
     folder, key = _changed(varied, tmp_path, "json", lambda data: data.replace(old, old[:-2] + b'x"'))
     done = run_cli("rebuild", key, folder)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert f"{key}.json tells of a degradation that this program does not know" in done.stderr
+    assert f"{key}.json records an unknown degradation" in done.stderr
 
 
 def only_to_lr(edge: int) -> list[dict[str, Any]]:
@@ -329,16 +329,16 @@ def only_to_lr(edge: int) -> list[dict[str, Any]]:
 
 
 WRONG_RECORDS: dict[str, tuple[Any, str]] = {
-    "no LR": ([], "tells of 0 LR images, but there are 3"),
+    "no LR": ([], "records 0 LR images, found 3"),
     "one LR": (
         [[{"step": "to_lr", "size": [16, 16], "interpolation": "area"}]],
-        "tells of 1 LR images, but there are 3",
+        "records 1 LR images, found 3",
     ),
     "another size": (
         [[{"step": "to_lr", "size": [3, 3], "interpolation": "area"}]] * 3,
-        "3 LR images came out otherwise",
+        "3 of 3 LR images differ",
     ),
-    "nothing done": ([[]] * 3, "3 LR images came out otherwise"),
+    "nothing done": ([[]] * 3, "3 of 3 LR images differ"),
     "no object": ({}, "degradation: expected a list of steps for each LR image, found {}"),
     "numbers": ([3], "degradation: expected a list of steps for each LR image, found [3]"),
     "no step": ([[{}]], "degradation: expected a list of steps for each LR image, found [[{}]]"),
@@ -367,15 +367,15 @@ def test_a_record_that_does_not_fit_is_never_taken_for_success(what: str, varied
 def test_without_versions_of_libraries_none_are_blamed(varied: Path, tmp_path: Path) -> None:
     folder, key = _with_json(varied, tmp_path, {"degradation": None, "libraries": None})
     done = run_cli("rebuild", key, folder)
-    assert done.returncode == 1 and "tells of 1 LR images, but there are 3" in done.stderr
+    assert done.returncode == 1 and "records 1 LR images, found 3" in done.stderr
     folder, key = _with_json(varied, tmp_path / "two", {"degradation": [only_to_lr(16)] * 3, "libraries": None})
-    assert "the record names no versions of libraries" in run_cli("rebuild", key, folder).stderr
+    assert "the record has no library versions" in run_cli("rebuild", key, folder).stderr
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source": None}, ".json lacks source"),
+        ({"source": None}, ".json has no source"),
         ({"source": 3}, ".json: source: expected a path, found 3"),
         ({"box": [1, 2, 3]}, ".json: box: expected four integers, found [1, 2, 3]"),
         ({"psnr_up_db": "good"}, ".json: psnr_up_db: expected a number or null, found 'good'"),
@@ -397,13 +397,14 @@ def test_json_that_was_changed_is_named_by_every_command(
         "verify": ("verify", folder),
     }[command]
     done = run_cli(*args)
-    expected = "its sha256 is not its done marker's" if command == "verify" else f"{key}{message}"
+    expected = "its SHA-256 differs from its done marker" if command == "verify" else f"{key}{message}"
     assert done.returncode == 1 and expected in done.stderr, done.stderr
 
 
-def test_inspect_shows_a_step_per_line_and_the_libraries(varied: Path) -> None:
+def test_inspect_shows_a_step_per_line_and_the_libraries(varied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     (sample, *_) = samples_of(varied / "scale_4x", "train")
-    shown = run_cli("inspect", varied / "scale_4x", "--sample", sample.key, env={**os.environ, "COLUMNS": "160"}).stdout
+    shown = run_cli("inspect", varied / "scale_4x", "--sample", sample.key).stdout
     assert "\\n" not in shown and f"numpy {libraries()['numpy']}, opencv " in shown
     num_steps = sum(len(steps) for steps in sample.describe()["degradation"])
     names = ("blur  ", "sinc  ", "resize  ", "gaussian_noise  ", "poisson_noise  ", "jpeg  ", "to_lr  ")
@@ -412,11 +413,11 @@ def test_inspect_shows_a_step_per_line_and_the_libraries(varied: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "message"),
-    [("42", "'42' is no sample key: expected twelve digits"), ("000000099999", "no sample 000000099999 in ")],
+    [("42", "'42' is not a sample key: expected twelve digits"), ("000000099999", "no sample 000000099999 in ")],
 )
 def test_a_key_that_is_not_there_is_named(key: str, message: str, varied: Path) -> None:
     done = run_cli("rebuild", key, varied)
-    assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
 # ---- recipe and preview
@@ -438,26 +439,26 @@ def test_recipe_says_what_there_is() -> None:
     steps = run_cli("recipe", "steps").stdout
     assert "jpeg: " in steps and "    quality: [30, 95]    # " in steps
     wrong = run_cli("recipe", "show", "realesrgn")
-    assert wrong.returncode == 2 and "there is no 'realesrgn'; did you mean 'realesrgan'?" in wrong.stderr
+    assert wrong.returncode == 2 and "unknown name 'realesrgn'; did you mean 'realesrgan'?" in wrong.stderr
 
 
 def test_recipe_show_does_not_read_files(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("- jpeg")
     done = run_cli("recipe", "show", tmp_path / "r.yaml")
-    assert done.returncode == 2 and f"`shardgen recipe check {tmp_path / 'r.yaml'}` reads it" in done.stderr
+    assert done.returncode == 2 and f"`python -m shardgen recipe check {tmp_path / 'r.yaml'}`" in done.stderr
 
 
 def test_recipe_check_names_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("- jpg")
     done = run_cli("recipe", "check", tmp_path / "r.yaml")
-    assert done.returncode == 2 and "r.yaml: step 1: there is no 'jpg'; did you mean 'jpeg'?" in done.stderr
+    assert done.returncode == 2 and "r.yaml: step 1: unknown name 'jpg'; did you mean 'jpeg'?" in done.stderr
 
 
 def test_one_photo_under_many_draws(few: Path, tmp_path: Path) -> None:
     photo = few / "class0/img0.jpg"
     done = run_cli("preview", "--recipe", "realesrgan", photo, "-o", tmp_path / "p.png", "--count", 3)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{tmp_path / 'p.png'}: {photo} under 3 draws of realesrgan, 4x\n"
+    assert done.stdout == f"{tmp_path / 'p.png'}: {photo} degraded 3 times by realesrgan, 4x\n"
     with Image.open(tmp_path / "p.png") as picture:
         assert picture.height > 2 * 256, "HR and three draws, three a row"
 
@@ -465,11 +466,11 @@ def test_one_photo_under_many_draws(few: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--recipe", "realesrgan", "{few}"), "is a folder: name a photo to show under the draws"),
-        (("--recipe", "realesrgan", "{few}/no.jpg"), "no.jpg: cannot be read: No such file or directory"),
-        (("--recipe", "nope", "{few}/class0/img0.jpg"), "recipe: there is no 'nope'"),
-        (("{few}/class0/img0.jpg",), "is a file: to see a photo under the draws of a recipe, add --recipe realesrgan"),
-        (("{few}", "-s", "3"), "--scale goes with --recipe: the shards in "),
+        (("--recipe", "realesrgan", "{few}"), "is a folder: --recipe realesrgan needs a photo"),
+        (("--recipe", "realesrgan", "{few}/no.jpg"), "no such file: "),
+        (("--recipe", "nope", "{few}/class0/img0.jpg"), "recipe: unknown name 'nope'"),
+        (("{few}/class0/img0.jpg",), "is a file: to see a photo degraded by a recipe, pass --recipe realesrgan"),
+        (("{few}", "-s", "3"), "--scale needs --recipe: the shards in "),
     ],
 )
 def test_a_preview_that_cannot_be_is_refused(args: tuple[str, ...], message: str, few: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from shardgen.degradation import kernels
 from shardgen.degradation.blurs import convolve
 from shardgen.degradation.kernels import Kernel
 from shardgen.degradation.noises import _alias_table, poisson_counts
-from shardgen.degradation.rng import Dice
+from shardgen.degradation.rng import KeyedRng
 from shardgen.degradation.settings import Categorical
 from shardgen.degradation.sharpen import usm
 from shardgen.degradation.sizes import resize
@@ -36,7 +36,7 @@ def draw(name: str, number: int = 0, now: Size = (64, 64), lr: Size = (16, 16), 
     known = STEPS[name].settings
     values = {key: setting.default for key, setting in known.items()}
     values |= {key: known[key].read(value, key) for key, value in settings.items()}
-    return STEPS[name].draw(values, Dice(number), Sizes(now, max(now, (64, 64)), lr))
+    return STEPS[name].draw(values, KeyedRng(number), Sizes(now, max(now, (64, 64)), lr))
 
 
 def damaged(image: Image, name: str, **parameters: Any) -> Image:

@@ -1,6 +1,5 @@
 """Bad luck: killed runs, dead workers, full disks, two runs at once. Nothing is lost, nothing half-written stays."""
 
-import contextlib
 import functools
 import os
 import re
@@ -9,24 +8,36 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from helpers import PATIENCE_S, all_files, close_terminal_under, contract_files, generate, make_photos, run_cli
+from helpers import (
+    PATIENCE_S,
+    all_files,
+    close_terminal_under,
+    contract_files,
+    generate,
+    make_photos,
+    markers,
+    run_cli,
+    running,
+    wait_until,
+)
 
 from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from shardgen.shard.job import build_shard
 
-ARGS = ("-s", 2, 3, 4, "--size", 256, "--shard-bytes", "5MB", "--workers", 2)
+pytestmark = pytest.mark.slow
+
+ARGS = ("-s", 2, 3, 4, "--size", 160, "--shard-bytes", "2MB", "--workers", 2)  # 27 shards
 
 
 @pytest.fixture(scope="module")
 def many_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("many"), 120, size=(300, 400))
+    return make_photos(tmp_path_factory.mktemp("many"), 120, size=(180, 240))
 
 
 @pytest.fixture(scope="module")
@@ -37,38 +48,12 @@ def undisturbed(many_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return contract_files(output)
 
 
-def command_line(photos: Path, output: Path) -> list[str]:
-    words = [sys.executable, "-m", "shardgen", "generate", "-i", photos, "-o", output, "--auto", *ARGS]
-    return [str(word) for word in words]
-
-
-@contextlib.contextmanager
-def running(photos: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run of its own process group, killed at the end if it is still there."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command_line(photos, output), **pipes, text=True, start_new_session=True)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert process.poll() is None, f"ended before its time: {process.communicate()}"
-        assert time.monotonic() < deadline
-        os.sched_yield()
+def words(photos: Path, output: Path) -> tuple[object, ...]:
+    return ("generate", "-i", photos, "-o", output, "--auto", *ARGS)
 
 
 def temporaries(output: Path) -> list[Path]:
     return list(output.rglob("*.tmp"))
-
-
-def markers(output: Path) -> list[Path]:
-    return [*output.glob("scale_*/train-*.json"), *output.glob("scale_*/val-*.json")]
 
 
 MOMENTS: dict[str, Callable[[Path], object]] = {
@@ -85,7 +70,7 @@ MOMENTS: dict[str, Callable[[Path], object]] = {
 def test_a_killed_run_goes_on_where_it_was(
     moment: str, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    with running(many_photos, tmp_path) as process:
+    with running(*words(many_photos, tmp_path)) as process:
         wait_until(lambda: MOMENTS[moment](tmp_path), process)
         workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()
@@ -97,7 +82,7 @@ def test_a_killed_run_goes_on_where_it_was(
     assert contract_files(tmp_path) == undisturbed
     assert {path: path.stat().st_mtime_ns for path in finished} == finished, "finished shards are not made again"
     kept = (f"{len(finished)} kept, 0 removed", f"All {len(finished)} shards are up to date")
-    assert any(words in done.stdout for words in kept) or not finished
+    assert any(text in done.stdout for text in kept) or not finished
     assert not temporaries(tmp_path)
 
 
@@ -105,13 +90,13 @@ def test_a_killed_run_goes_on_where_it_was(
 def test_a_dead_worker_is_an_error_that_names_its_shard(
     signal_number: int, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    with running(many_photos, tmp_path) as process:
+    with running(*words(many_photos, tmp_path)) as process:
         wait_until(lambda: temporaries(tmp_path), process)
         (name, pid), *_ = [path.name.split(".")[1:4:2] for path in temporaries(tmp_path)]
         os.kill(int(pid), signal_number)
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
-    assert f"making shard {name} was killed by signal {int(signal_number)}" in stderr
+    assert f"building shard {name} was killed by signal {int(signal_number)}" in stderr
     assert "Run the same command again: finished shards are kept." in stderr and "Traceback" not in stderr
     assert not temporaries(tmp_path)
     generate(many_photos, tmp_path, *ARGS)
@@ -119,19 +104,24 @@ def test_a_dead_worker_is_an_error_that_names_its_shard(
 
 
 @pytest.mark.parametrize(
-    ("signal_number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("moment", "signal_number", "exit_code"),
+    [
+        ("in the first shard", signal.SIGINT, 130),
+        ("in the middle", signal.SIGINT, 130),
+        ("in the middle", signal.SIGTERM, 143),
+        ("in the middle", signal.SIGHUP, 129),
+    ],
 )
-@pytest.mark.parametrize("moment", ["in the first shard", "in the middle"])
 def test_an_interrupt_stops_and_leaves_no_trace(
     moment: str, signal_number: int, exit_code: int, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    with running(many_photos, tmp_path) as process:
+    with running(*words(many_photos, tmp_path)) as process:
         wait_until(lambda: MOMENTS[moment](tmp_path), process)
         finished = len(markers(tmp_path))
         os.killpg(process.pid, signal_number)  # as a terminal does: to all processes of the run
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == exit_code
-    assert "Interrupted. Finished shards are kept; the same command goes on from here." in stderr
+    assert "Interrupted. Finished shards are kept; run the same command again to continue." in stderr
     assert "Traceback" not in stderr and "leaked" not in stderr
     assert not temporaries(tmp_path)
     assert not list(tmp_path.glob("scale_*/manifest.json"))
@@ -145,7 +135,7 @@ def test_an_interrupt_stops_and_leaves_no_trace(
 def test_a_closed_terminal_stops_the_run_unless_it_is_started_by_nohup(
     nohup: bool, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    command = command_line(many_photos, tmp_path)
+    command = [sys.executable, "-m", "shardgen", *map(str, words(many_photos, tmp_path))]
     code = close_terminal_under(command, functools.partial(MOMENTS["after the first shard"], tmp_path), nohup)
     assert code == (0 if nohup else 129)
     assert not temporaries(tmp_path)
@@ -155,7 +145,7 @@ def test_a_closed_terminal_stops_the_run_unless_it_is_started_by_nohup(
 
 
 def test_workers_have_no_threads_of_opencv_or_blas(many_photos: Path, tmp_path: Path) -> None:
-    with running(many_photos, tmp_path) as process:
+    with running(*words(many_photos, tmp_path)) as process:
         wait_until(lambda: temporaries(tmp_path), process)
         pids = {int(path.name.split(".")[3]) for path in temporaries(tmp_path)}
         os.killpg(process.pid, signal.SIGSTOP)
@@ -168,7 +158,7 @@ FULL_DISK = """
     from pathlib import Path
 
     photos, disk, mode = sys.argv[1:4]
-    size = "2m" if mode == "refused" else "300m"
+    size = "2m" if mode == "refused" else "100m"
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
     command = [sys.executable, "-m", "shardgen", "generate", "-i", photos, "-o", f"{disk}/out", *sys.argv[4:]]
     process = subprocess.Popen(
@@ -216,7 +206,7 @@ def test_a_disk_that_fills_up_is_an_error_and_no_loss(
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_made(many_photos: Path, tmp_path: Path) -> None:
     said = on_a_small_disk("refused", many_photos, tmp_path)
-    assert re.search(r"the shards need about [0-9.]+ [MG]B, and .* has [0-9.]+ MB free\. Make room", said)
+    assert re.search(r"the shards need about [0-9.]+ [MG]B, but .* has [0-9.]+ MB free\. Free some disk space", said)
     assert "exit 1" in said
 
 
@@ -265,7 +255,7 @@ def test_a_shard_that_lost_a_file_is_made_again(
     else:
         os.truncate(victim, 0 if kind == "idx" else victim.stat().st_size // 2)
     done = generate(photos, mine, "-s", 2, 3, "--shard-bytes", "300KB")
-    assert "Shards: 1 made" in done.stdout
+    assert "Shards: 1 built" in done.stdout
     assert contract_files(mine) == contract_files(shards)
     assert run_cli("verify", mine).returncode == 0
 

@@ -57,7 +57,7 @@ def test_a_member_of_another_kind_is_refused() -> None:
     np.save(stream, np.zeros((4, 4), np.uint8))
     with pytest.raises(RunError, match="expected H x W x 3 uint8"):
         codec.decode("npy", stream.getvalue())
-    with pytest.raises(RunError, match="bytes behind the array"):
+    with pytest.raises(RunError, match="extra bytes after the array"):
         codec.decode("npy", b"".join(codec.encode("npy", np.zeros((4, 4, 3), np.uint8))) + b"x")
     stream = io.BytesIO()
     Image.new("L", (4, 4)).save(stream, "PNG")
@@ -158,7 +158,7 @@ def test_an_array_that_is_not_there_takes_no_memory() -> None:
     """Where the header asks for more than there is, that is damage and no lack of memory."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**7, 10**7, 3)})
-    with pytest.raises(RunError, match=r"cannot be decoded as npy \(it ends inside the array\)"):
+    with pytest.raises(RunError, match=r"cannot be decoded as npy \(the array is truncated\)"):
         codec.decode("npy", header.getvalue() + bytes(100))
 
 
@@ -166,5 +166,5 @@ def test_an_array_that_is_not_there_takes_no_memory() -> None:
 def test_an_image_that_is_larger_than_any_takes_no_memory(name: str) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (MAX_SIZE_PX + 1, 1)).save(stream, name)
-    with pytest.raises(RunError, match=rf"cannot be decoded as {name} \({MAX_SIZE_PX + 1} x 1 px are more than any"):
+    with pytest.raises(RunError, match=rf"cannot be decoded as {name} \(expected at most {MAX_SIZE_PX} px, found "):
         codec.decode(name, stream.getvalue())

@@ -10,13 +10,16 @@ import pytest
 from helpers import generate, make_photo, make_photos, read_images, run_cli
 from PIL import Image
 
+from shardgen.inspection.preview import titles
 from shardgen.shard.writer import ShardWriter
 from srshards.format import dump_json, load_json
+from srshards.shards.stored_samples import open_manifest
 from srshards.shards.tar_index import load_index
 
 
-def test_inspect_shows_all_that_matters(shards: Path) -> None:
-    text = run_cli("inspect", shards, env={**os.environ, "COLUMNS": "120"}).stdout
+def test_inspect_shows_all_that_matters(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    text = run_cli("inspect", shards).stdout
     words = ["scale_2x", "scale_3x", "bytes per sample", "method", "cubic", "class0", "HR channel mean"]
     for word in [*words, "PSNR of up (dB)"]:
         assert word in text
@@ -70,13 +73,13 @@ def test_inspect_goes_down_to_a_sample(shards: Path) -> None:
         (("--shard", "train-000777"), "no shard train-000777 in"),
         (("--sample", "000077700000"), "no shard train-000777 in"),
         (("--sample", "000000099999"), "no sample 000000099999 in"),
-        (("--sample", "abc"), "'abc' is no sample key: expected twelve digits"),
-        (("--sample", "000000000000", "--shard", "val-000000"), "do not go together"),
+        (("--sample", "abc"), "'abc' is not a sample key: expected twelve digits"),
+        (("--sample", "000000000000", "--shard", "val-000000"), "exclude each other"),
     ],
 )
 def test_inspect_says_what_is_not_there(args: tuple[str, ...], message: str, shards: Path) -> None:
     done = run_cli("inspect", shards / "scale_2x", *args)
-    assert done.returncode in (1, 2) and message in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
 def test_inspect_names_failures_by_reason(photos: Path, tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ def test_an_unfinished_folder_is_said_to_be_unfinished(shards: Path, tmp_path: P
     (mine / "scale_2x" / "manifest.json").unlink()
     for command in (("inspect", mine), ("preview", mine / "scale_2x"), ("unpack", mine, "-o", tmp_path / "x")):
         done = run_cli(*command)
-        assert done.returncode == 2 and "its run did not finish. Run generate again." in done.stderr
+        assert done.returncode == 2 and "generation did not finish. Run generate again." in done.stderr
 
 
 def test_preview_shows_the_pixels_themselves(shards: Path, tmp_path: Path) -> None:
@@ -114,9 +117,17 @@ def test_preview_shows_the_pixels_themselves(shards: Path, tmp_path: Path) -> No
     assert np.array_equal(cells[3], np.minimum(np.abs(first.astype(int) - up) * 4, 255))
 
 
+@pytest.mark.parametrize(
+    ("cell", "title"),
+    [(320, "LR (shown 2x, nearest neighbour)"), (128, "LR (shown 2x)"), (64, "LR")],
+)
+def test_preview_titles_say_that_lr_is_shown_enlarged(cell: int, title: str, shards: Path) -> None:
+    assert titles(open_manifest(shards / "scale_2x"), cell)[1] == title
+
+
 def test_preview_of_the_root_asks_for_a_scale(shards: Path, tmp_path: Path) -> None:
     done = run_cli("preview", shards, "-o", tmp_path / "p.png")
-    assert done.returncode == 2 and "is not the folder of one scale: name one of" in done.stderr
+    assert done.returncode == 2 and "is not the folder of one scale: pass one of" in done.stderr
 
 
 def test_unpack_gives_the_files_of_the_old_workflow(photos: Path, shards: Path, tmp_path: Path) -> None:
@@ -192,8 +203,10 @@ def test_unpack_gives_every_sample_a_name_of_its_own(tmp_path: Path) -> None:
         shown = run_cli("inspect", tmp_path / "out", "--sample", name.rpartition("_")[2]).stdout
         assert source in shown, "the key in the name is not that of its sample"
     assert len({name.casefold() for name in found}) == len(names)
-    assert "6 samples would share a name with others" in done.stdout
-    assert any(f"e.g. {name} for {source}. `shardgen inspect" in done.stdout for name, source in found.items())
+    assert "6 file names would not be unique" in done.stdout
+    assert any(
+        f"e.g. {name} for {source}. `python -m shardgen inspect" in done.stdout for name, source in found.items()
+    )
 
 
 def test_unpack_keeps_tiles_and_photos_of_their_names_apart(tmp_path: Path) -> None:
@@ -201,7 +214,7 @@ def test_unpack_keeps_tiles_and_photos_of_their_names_apart(tmp_path: Path) -> N
     save_photos(tmp_path / "in", "photo_x0_y0.png")
     generate(tmp_path / "in", tmp_path / "out", "-s", 4, "--fit", "tile")
     done = run_cli("unpack", tmp_path / "out", "-o", tmp_path / "loose")
-    assert "3 samples, 9 files" in done.stdout and "2 samples would share a name" in done.stdout
+    assert "3 samples, 9 files" in done.stdout and "2 file names would not be unique" in done.stdout
     hrs = [np.asarray(Image.open(path)).tobytes() for path in (tmp_path / "loose").rglob("*_hr.png")]
     assert len(hrs) == len(set(hrs)) == 3
 
@@ -236,8 +249,8 @@ def test_unpack_does_not_mix_with_what_is_there(there: str, tmp_path: Path) -> N
     before = contents(target)
     done = run_cli("unpack", tmp_path / "out", "-o", target)
     assert done.returncode == 2, done.stdout
-    assert f"{target / 'scale_4x'} holds other files than those of {tmp_path / 'out' / 'scale_4x'}" in done.stderr
-    assert "name another --output, or remove that folder" in done.stderr
+    assert f"{target / 'scale_4x'} contains files that are not from {tmp_path / 'out' / 'scale_4x'}" in done.stderr
+    assert "pass another --output, or remove that folder" in done.stderr
     assert contents(target) == before
 
 
@@ -248,14 +261,14 @@ def test_unpack_does_not_mix_hidden_files_either(tmp_path: Path) -> None:
     assert run_cli("unpack", tmp_path / "small", "-o", tmp_path / "loose").returncode == 0
     before = contents(tmp_path / "loose")
     done = run_cli("unpack", tmp_path / "large", "-o", tmp_path / "loose")
-    assert done.returncode == 2 and "holds other files than those of" in done.stderr
+    assert done.returncode == 2 and "contains files that are not from" in done.stderr
     assert contents(tmp_path / "loose") == before
 
 
 def test_unpack_does_not_write_into_shards(shards: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(shards, tmp_path / "mine")) / "scale_2x"
     done = run_cli("unpack", mine, "-o", mine)
-    assert done.returncode == 2 and f"{mine} is a folder of shards: name another --output" in done.stderr
+    assert done.returncode == 2 and f"{mine} is a folder of shards: pass another --output" in done.stderr
     assert not (mine / "scale_2x").exists()
 
 
@@ -282,7 +295,7 @@ def test_unpack_goes_on_in_its_own_folder(shards: Path, tmp_path: Path) -> None:
 def test_unpack_into_a_file_is_refused(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     done = run_cli("unpack", shards, "-o", tmp_path / "file")
-    assert done.returncode == 2 and f"{tmp_path / 'file'} is a file: name a folder" in done.stderr
+    assert done.returncode == 2 and f"{tmp_path / 'file'} is a file: pass a folder" in done.stderr
 
 
 def test_unpack_names_what_has_too_long_a_path_and_writes_the_others(tmp_path: Path) -> None:
@@ -294,8 +307,10 @@ def test_unpack_names_what_has_too_long_a_path_and_writes_the_others(tmp_path: P
     output = tmp_path / "/".join(["o" * 200] * 7)
     done = run_cli("unpack", tmp_path / "out", "-o", output)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith(f"Error: 1 of 2 samples have names that are too long below {output}, e.g. dddd")
-    assert done.stderr.endswith("; all others are there. Name another --output, with a shorter path.\n")
+    assert done.stderr.startswith(
+        f"Error: 1 of 2 samples were not written, because their names are too long in {output}, e.g. dddd"
+    )
+    assert done.stderr.endswith(". Pass another --output with a shorter path.\n")
     assert {path.name for path in (output / "scale_2x/class1").iterdir()} == {
         f"img1_{name}" for name in ("hr.png", "lr_2x.png", "upsampled_2x.png")
     }
@@ -323,16 +338,17 @@ def test_unpack_does_not_leave_its_folder(shards: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("evil*"))
 
 
-def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_names_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not as markup, not as a terminal's codes."""
+    monkeypatch.setenv("COLUMNS", "150")
     folder = tmp_path / "in" / "[red]class[/b]"
     folder.mkdir(parents=True)
     Image.fromarray(make_photo(70, 70, seed=0)).save(folder / "[bold]one.png")
     Image.fromarray(make_photo(70, 70, seed=1)).save(folder / "two.png")
     (folder / "[x]\x1b[31m.png").write_bytes(b"")
     generate(tmp_path / "in", tmp_path / "out", "-s", 2)
-    text = run_cli("inspect", tmp_path / "out", env={**os.environ, "COLUMNS": "150"}).stdout
+    text = run_cli("inspect", tmp_path / "out").stdout
     assert "[red]class[/b]" in text and "[x]\\x1b[31m.png: empty file" in text and "\x1b" not in text
     for shard in ("train-000000", "val-000000"):
-        done = run_cli("inspect", tmp_path / "out", "--shard", shard, env={**os.environ, "COLUMNS": "150"})
+        done = run_cli("inspect", tmp_path / "out", "--shard", shard)
         assert done.returncode == 0 and "[red]class[/b]/" in done.stdout

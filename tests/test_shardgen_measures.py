@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from shardgen.degradation.degrade import shrink
+from shardgen.degradation.degrade import downsample
 from shardgen.planning.config import METHODS
-from shardgen.report.duplicates import bit_counts, look_alikes, nearest_pairs
+from shardgen.report.duplicates import bit_counts, near_duplicates, nearest_pairs
 from shardgen.report.measures import aliases, aliasing, brightness, flatness, image_hash, sharpness
 from srshards.imaging.luma import luma_full_range
 
@@ -68,9 +68,9 @@ def test_aliases_are_the_part_of_lr_that_the_low_frequencies_do_not_explain(meth
     low = cv2.dct(grey)
     low[16:], low[:, 16:] = 0, 0
     low = cv2.idct(low)
-    lr = luma_full_range(shrink(pixels, 4, method))
+    lr = luma_full_range(downsample(pixels, 4, method))
     low_pixels = np.repeat(low.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-    without = luma_full_range(shrink(low_pixels, 4, method))
+    without = luma_full_range(downsample(low_pixels, 4, method))
     inside = slice(2, -2)  # Pillow's bicubic has another border
     assert aliases(grey, 4, method)[inside, inside] == pytest.approx((lr - without)[inside, inside], abs=2.5)
 
@@ -149,14 +149,14 @@ def test_nearest_pairs_join_what_all_pairs_join(seeds: set[int], changes: list[t
     assert got == expected
 
 
-def test_look_alikes_are_groups_of_different_photos() -> None:
+def test_near_duplicates_are_groups_of_different_photos() -> None:
     far = 0xFFFF_0000_FFFF_0000
     sources = ["a", "b", "b", "c", "d", "e"]
     hashes = [0b111, 0b110, 0b011, far, far ^ 1, 0x00FF_FF00_00FF_FF00]
-    found = look_alikes(sources, hashes, 1)
+    found = near_duplicates(sources, hashes, 1)
     assert [(alike.images, alike.distance) for alike in found] == [((0, 1), 1), ((3, 4), 1)]
-    assert look_alikes(["a", "a"], [5, 5], 3) == []  # two tiles of one photo
-    same = look_alikes(["a", "a", "b", "c"], [5, 5, 5, far], 3)
+    assert near_duplicates(["a", "a"], [5, 5], 3) == []  # two tiles of one photo
+    same = near_duplicates(["a", "a", "b", "c"], [5, 5, 5, far], 3)
     assert [(alike.images, alike.distance) for alike in same] == [((1, 2), 0)]
 
 
@@ -171,7 +171,7 @@ def test_bits_are_counted_without_numpy_2_too(values: list[int]) -> None:
 
 def test_a_hundred_thousand_equal_hashes_are_one_group() -> None:
     count = 100_000
-    found = look_alikes([str(number) for number in range(count)], [7] * count, 6)
+    found = near_duplicates([str(number) for number in range(count)], [7] * count, 6)
     assert len(found) == 1 and len(found[0].images) == count
 
 
@@ -181,5 +181,5 @@ def test_many_nearly_equal_hashes_are_one_group_soon() -> None:
     hashes = np.full(20_000, 0x1234_5678_9ABC_DEF0, np.uint64)
     for _ in range(3):
         hashes ^= np.uint64(1) << draw.integers(0, 64, len(hashes), dtype=np.uint64)
-    found = look_alikes([str(number) for number in range(len(hashes))], hashes.tolist(), 6)
+    found = near_duplicates([str(number) for number in range(len(hashes))], hashes.tolist(), 6)
     assert len(found) == 1 and len(found[0].images) == len(hashes) and found[0].distance <= 6

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardgen.degradation.degrade import enlarge, shrink
-from shardgen.planning.boxes import Box, boxes, num_tiles, shown
+from shardgen.degradation.degrade import downsample, upsample
+from shardgen.planning.boxes import Box, boxes, cropped_box, num_tiles
 from shardgen.planning.config import METHODS
 from shardgen.shard.statistics import ChannelSums, Statistics, psnr_up
 from shardgen.shard.triplet import make_triplet
@@ -36,8 +36,8 @@ def test_tiles_stay_inside_and_leave_nothing_out(height: int, width: int, size: 
 
 
 def test_a_box_shrinks_with_the_part_that_is_shown() -> None:
-    assert shown(Box(10, 20, 600, 600), 512, 512) == Box(10, 20, 600, 600)
-    assert shown(Box(10, 20, 512, 512), 512, 510) == Box(10, 20, 510, 510)
+    assert cropped_box(Box(10, 20, 600, 600), 512, 512) == Box(10, 20, 600, 600)
+    assert cropped_box(Box(10, 20, 512, 512), 512, 510) == Box(10, 20, 510, 510)
 
 
 def ramp(size: int, axis: int) -> Pixels:
@@ -71,9 +71,9 @@ def test_lr_and_up_lie_where_hr_lies(method: str, scale: int, axis: int) -> None
 def test_shapes_fit_the_scale(method: str, scale: int) -> None:
     edge = 64 - 64 % scale
     hr = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)[:edge, :edge]
-    lr = shrink(hr, scale, method)
+    lr = downsample(hr, scale, method)
     assert lr.shape == (edge // scale, edge // scale, 3) and lr.dtype == np.uint8
-    assert enlarge(lr, scale, method).shape == hr.shape
+    assert upsample(lr, scale, method).shape == hr.shape
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -86,9 +86,9 @@ def test_a_flat_image_stays_flat(method: str) -> None:
 def test_area_takes_means_and_enlarges_with_cubic() -> None:
     hr = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     means = hr.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))
-    assert np.abs(shrink(hr, 4, "area") - means).max() <= 0.5
-    lr = shrink(hr, 4, "area")
-    assert np.array_equal(enlarge(lr, 4, "area"), enlarge(lr, 4, "cubic"))
+    assert np.abs(downsample(hr, 4, "area") - means).max() <= 0.5
+    lr = downsample(hr, 4, "area")
+    assert np.array_equal(upsample(lr, 4, "area"), upsample(lr, 4, "cubic"))
 
 
 def test_hr_of_the_right_size_is_the_photo_itself() -> None:

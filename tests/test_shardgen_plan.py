@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardgen.planning.config import Config
-from shardgen.planning.plan import ShardPlan, expected_sample_bytes, place_photos, plan_shards, take_sample
+from shardgen.planning.plan import ShardPlan, expected_sample_bytes, order_photos, plan_shards, take_sample
 from shardgen.planning.sources import Photo
 from srshards.errors import UsageError
 
@@ -82,7 +82,7 @@ def test_the_plan_is_that_of_the_definition(count: int, cfg: Config, salt: str, 
 def test_every_sampled_photo_is_in_exactly_one_shard(count: int, cfg: Config) -> None:
     shards = plan_shards(listing(count), cfg)
     planned = [photo for shard in shards for photo in shard.photos]
-    assert len(planned) == len(set(planned)) == len(take_sample(place_photos(listing(count), cfg), cfg))
+    assert len(planned) == len(set(planned)) == len(take_sample(order_photos(listing(count), cfg), cfg))
     assert all(shard.photos for shard in shards)
     assert len({shard.name for shard in shards}) == len(shards)
 
@@ -106,7 +106,7 @@ def test_a_small_sample_is_the_beginning_of_a_large_one(count: int, cfg: Config)
 
 @given(count=st.integers(2, 300), cfg=configs)
 def test_a_photo_keeps_its_split_in_every_sample_and_scale(count: int, cfg: Config) -> None:
-    line = place_photos(listing(count), cfg)
+    line = order_photos(listing(count), cfg)
     whole = dict(zip(line.photos(), line.in_val.tolist(), strict=True))
     for shard in plan_shards(listing(count), cfg):
         assert {whole[photo] for photo in shard.photos} == {shard.split == "val"}
@@ -131,7 +131,7 @@ def test_a_photo_that_comes_or_goes_touches_one_shard(count: int, seed: int, cha
     before, after = by_name(plan_shards(photos, cfg)), by_name(plan_shards(removed, cfg))
     changed = [name for name in before | after if before.get(name) != after.get(name)]
     # The first of the line is always for validation, so when it goes its neighbour may change its split.
-    is_first = photos[change] == place_photos(photos, cfg).photos()[0]
+    is_first = photos[change] == order_photos(photos, cfg).photos()[0]
     assert 1 <= len(changed) <= (2 if is_first else 1)
 
 
@@ -157,7 +157,7 @@ def test_shards_come_out_between_half_of_shard_bytes_and_about_it(count: int) ->
 
 
 def test_the_seed_draws_another_order_and_split() -> None:
-    orders = {place_photos(listing(50), config(seed=seed)).photos() for seed in range(5)}
+    orders = {order_photos(listing(50), config(seed=seed)).photos() for seed in range(5)}
     assert len(orders) == 5
 
 
@@ -170,24 +170,25 @@ def test_shards_mix_the_classes() -> None:
 
 
 def test_the_validation_share_is_what_was_asked_for() -> None:
-    line = place_photos(listing(20_000), config(val_fraction=0.02))
+    line = order_photos(listing(20_000), config(val_fraction=0.02))
     assert 0.016 < line.in_val.mean() < 0.024
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scales": ()}, "no scale given"),
+        ({"scales": ()}, "no scale: "),
         ({"scales": (9,)}, "scale 9: expected an integer from 2 to 8"),
         ({"size": 15}, "--size 15: expected 16 to 8192 px"),
         ({"fit": "crop"}, "--fit 'crop': expected one of cover, tile, stretch"),
         ({"method": "magic"}, "--method 'magic': expected one of nearest, linear, cubic, area, lanczos"),
         ({"codec": "gif"}, "--codec 'gif': expected one of npy, png, webp"),
-        ({"tile_step": 64}, "--tile-step goes with --fit tile only"),
+        ({"tile_step": 64}, "--tile-step needs --fit tile"),
         ({"fit": "tile", "tile_step": 513}, "--tile-step 513: expected 1 to 512 px"),
-        ({"sample": 0.0}, "--sample 0.0: expected a share above 0 and up to 1"),
-        ({"val_fraction": 1.0}, "--val-fraction 1.0: expected a share from 0 to below 1"),
+        ({"sample": 0.0}, "--sample 0.0: expected a fraction above 0 and up to 1"),
+        ({"val_fraction": 1.0}, "--val-fraction 1.0: expected a fraction from 0 to below 1"),
         ({"shard_bytes": 0}, "--shard-bytes 0: expected a size such as 256MB"),
+        ({"shard_bytes": 10**400}, "--shard-bytes: expected at most 1000 PB, e.g. 256MB"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, object], message: str) -> None:

@@ -16,11 +16,11 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import PATIENCE_S, contract_files, generate, make_photos, run_cli
+from helpers import PATIENCE_S, contract_files, generate, make_photos, markers, run_cli, running, unfinished, wait_until
 from ray.cluster_utils import Cluster
-from ray_nodes import NODE, ROOT, kill_node, markers, ray_environment, running, temporaries, wait_until, workers
+from ray_nodes import NODE, ROOT, kill_node, on_cluster, ray_environment, workers
 
-from shardgen.engines.ray_node import make, versions
+from shardgen.engines.ray_node import build_on_node, versions
 from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from srshards.errors import RunError
@@ -50,19 +50,29 @@ def ray_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def cluster(ray_folder: Path, s3_server: S3Server) -> Iterator[Any]:
-    """A head without CPUs, where the commands run, and two nodes of one CPU each, which know the S3 server."""
-    head = {**NODE, "num_cpus": 0, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+def head(ray_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
+    """A cluster of nothing but a head without CPUs, and how `generate` ended on it, before others add nodes."""
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in environment(s3_server.endpoint).items():
-                patch.setenv(name, value)
-            for _ in range(2):
-                cluster.add_node(**NODE)
-        yield cluster
+        folder = tmp_path_factory.mktemp("head")
+        args = ("--engine", "ray", "--ray-address", cluster.address)
+        done = run_cli("generate", "-i", photos, "-o", "out", "--auto", *args, cwd=folder)
+        assert not (folder / "out").exists()
+        yield cluster, done
     finally:
         cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cluster(head: tuple[Any, Any], s3_server: S3Server) -> Any:
+    """The head, where the commands run, and two nodes of one CPU each, which know the S3 server."""
+    cluster, _ = head
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(s3_server.endpoint).items():
+            patch.setenv(name, value)
+        for _ in range(2):
+            cluster.add_node(**NODE)
+    return cluster
 
 
 def told(stderr: str) -> tuple[list[str], list[str]]:
@@ -110,8 +120,8 @@ def test_a_node_that_dies_changes_nothing(
     cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     victim = cluster.add_node(**NODE)
-    with running(cluster, many_photos, tmp_path, *ARGS) as process:
-        wait_until(lambda: temporaries(tmp_path) and workers(victim), process)
+    with running(*on_cluster(cluster, many_photos, tmp_path, *ARGS)) as process:
+        wait_until(lambda: unfinished(tmp_path) and workers(victim), process)
         kill_node(cluster, victim)
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
@@ -128,12 +138,12 @@ def test_a_node_that_dies_changes_nothing(
 def test_an_interrupt_stops_and_leaves_no_trace(
     signal_number: int, exit_code: int, cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    with running(cluster, many_photos, tmp_path, *ARGS) as process:
-        wait_until(lambda: temporaries(tmp_path) and markers(tmp_path), process)
+    with running(*on_cluster(cluster, many_photos, tmp_path, *ARGS)) as process:
+        wait_until(lambda: unfinished(tmp_path) and markers(tmp_path), process)
         os.killpg(process.pid, signal_number)
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == exit_code, stderr
-    assert told(stderr)[1] == ["Interrupted. Finished shards are kept; the same command goes on from here."]
+    assert told(stderr)[1] == ["Interrupted. Finished shards are kept; run the same command again to continue."]
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.glob("scale_*/manifest.json"))
     finished = len(markers(tmp_path))
     wait_until(lambda: not any(workers(node) for node in cluster.worker_nodes))
@@ -145,11 +155,11 @@ def test_an_interrupt_stops_and_leaves_no_trace(
 def test_a_killed_run_takes_its_workers_along_and_goes_on_where_it_was(
     cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    with running(cluster, many_photos, tmp_path, *ARGS) as process:
-        wait_until(lambda: temporaries(tmp_path) and markers(tmp_path), process)
+    with running(*on_cluster(cluster, many_photos, tmp_path, *ARGS)) as process:
+        wait_until(lambda: unfinished(tmp_path) and markers(tmp_path), process)
         process.kill()
         process.wait()
-    with running(cluster, many_photos, tmp_path, *ARGS) as process:
+    with running(*on_cluster(cluster, many_photos, tmp_path, *ARGS)) as process:
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     assert " kept" in stdout and " 0 kept" not in stdout
@@ -163,8 +173,8 @@ def test_a_photo_that_goes_away_is_a_failure_and_nothing_else(cluster: Any, phot
     mine = Path(shutil.copytree(photos, tmp_path / "mine"))
     args = ("-s", 2, "--size", 64, "--shard-bytes", "50KB", "--workers", 1)
     tasks = prepare(Config(mine, tmp_path / "out", (2,), size=64, shard_bytes=50_000)).tasks
-    with running(cluster, mine, tmp_path / "out", *args) as process:
-        wait_until(lambda: temporaries(tmp_path / "out"), process)
+    with running(*on_cluster(cluster, mine, tmp_path / "out", *args)) as process:
+        wait_until(lambda: unfinished(tmp_path / "out"), process)
         gone = tasks[-1].plan.photos[0].path
         (mine / gone).unlink()
         _, stderr = process.communicate(timeout=PATIENCE_S)
@@ -208,14 +218,12 @@ def test_a_node_without_the_photos_is_named_and_no_photo_is_blamed(
 ) -> None:
     with (
         blind_node(cluster, many_photos),
-        running(cluster, many_photos, tmp_path, *ARGS, "--workers", 9) as process,
+        running(*on_cluster(cluster, many_photos, tmp_path, *ARGS, "--workers", 9)) as process,
     ):
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert f" cannot be read on node {socket.gethostname()} (" in stderr and "Traceback" not in stderr
-    assert (
-        f"bytes on this machine. All nodes must see the same photos in {many_photos}: mend the node's mount" in stderr
-    )
+    assert f"bytes on this machine. All nodes must see the same photos in {many_photos}: fix the node's mount" in stderr
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("manifest.json"))
     generate(many_photos, tmp_path, *ARGS)
     assert contract_files(tmp_path) == undisturbed
@@ -225,7 +233,7 @@ def on_node(photos: Path, output: Path, **changed: Any) -> RunError:
     """What a node says to a task that it must not begin."""
     task = prepare(Config(photos, output, size=64)).tasks[0]
     usual = {"job": pytest.fail, "board": None, "mark": output / "mark", "expected": versions(), "compare": True}
-    said = make(task, **{**usual, **changed})
+    said = build_on_node(task, **{**usual, **changed})
     assert isinstance(said, RunError)
     return said
 
@@ -233,26 +241,24 @@ def on_node(photos: Path, output: Path, **changed: Any) -> RunError:
 def test_a_node_that_does_not_see_the_output_is_named(photos: Path, tmp_path: Path) -> None:
     said = str(on_node(photos, tmp_path))
     assert said.startswith(f"node {socket.gethostname()} (")
-    assert f"does not see the output folder {tmp_path} as this machine does. All nodes need the same folder" in said
+    assert f"does not see the output folder {tmp_path}. Mount the same folder at the same path" in said
 
 
 def test_a_node_with_other_libraries_is_named(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "mark").touch()
     said = str(on_node(photos, tmp_path, expected={**versions(), "pillow": "1.0"}))
-    assert (
-        f"would make other bytes: it has pillow {versions()['pillow']} (not 1.0). Install the same versions on" in said
-    )
+    assert f"has other versions: pillow {versions()['pillow']} (not 1.0). Install the same versions on" in said
 
 
 def test_a_node_whose_file_names_are_not_utf8_is_named(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
-    assert str(on_node(photos, tmp_path)).endswith(") takes file names for ascii. Start Ray there with PYTHONUTF8=1.")
+    assert str(on_node(photos, tmp_path)).endswith(") decodes file names as ascii. Start Ray there with PYTHONUTF8=1.")
 
 
 ENGINE = """
-    import os, sys
+    import os, sys, time
     from pathlib import Path
     import cv2
     from shardgen.planning.config import Config
@@ -278,7 +284,7 @@ ENGINE = """
         with open(attempts, "a") as file:
             file.write("x")
         while not shown.exists():
-            os.sched_yield()
+            time.sleep(0.001)
         if attempts.stat().st_size <= 2:
             os._exit(7)
         report(Progress(1, 1, 10))
@@ -320,11 +326,12 @@ def test_tasks_are_tried_again_when_their_process_dies_and_only_then(
     deadly, always_deadly, full, faulty = done.stdout.split("\nreports")[:4]
     assert deadly == "results True\nattempts 3" and always_deadly.startswith(" True True\n"), "each photo counts once"
     assert (
-        "error shard train-00000" in always_deadly and "was begun 4 times, and each time the node or w" in always_deadly
+        "error shard train-00000" in always_deadly
+        and "was started 4 times, and each time its node or w" in always_deadly
     )
     assert "Run the same command again: finished shards are kept." in always_deadly and "attempts 4" in always_deadly
-    assert "error cannot write shard train-00000" in full and "No space left on device. Nothing half-written" in full
-    assert "which is a fault of the program:\nTraceback" in faulty and "ZeroDivisionError" in faulty
+    assert "error cannot write shard train-00000" in full and "No space left on device. No partial files" in full
+    assert "which is a bug in the program:\nTraceback" in faulty and "ZeroDivisionError" in faulty
     assert not done.stderr and not list(tmp_path.rglob("*.tmp"))
 
 
@@ -354,15 +361,18 @@ def test_without_ray_it_is_asked_for(photos: Path, tmp_path: Path) -> None:
     args = ("-i", photos, "-o", tmp_path / "out", "--auto", "--engine", "ray")
     done = run_cli("generate", *args, env=environment)
     assert done.returncode == 2
-    assert done.stderr == "Error: --engine ray needs Ray: pip install 'ray>=2.40' (not here)\n"
+    assert done.stderr == (
+        "Error: --engine ray needs Ray (not here). In a clone of sr-shards: pip install -e '.[ray]'; "
+        "elsewhere: pip install 'sr-shards[ray]'\n"
+    )
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--ray-address auto", "--ray-address auto goes with --engine ray only"),
-        ("--engine ray --workers 0", "--workers 0 works in this process, which --engine ray does not: name 1 or more"),
+        ("--ray-address auto", "--ray-address auto needs --engine ray"),
+        ("--engine ray --workers 0", "--workers 0: --engine ray cannot work in this process; pass 1 or more"),
         (
             "--engine ray --ray-address ray://here:10001",
             "--ray-address ray://here:10001: expected HOST:PORT, auto or l",
@@ -386,14 +396,7 @@ def test_an_address_in_the_environment_counts(photos: Path, tmp_path: Path, monk
     assert done.returncode == 2 and "cannot use a Ray cluster at 127.0.0.1:1" in done.stderr
 
 
-def test_a_cluster_without_cpus_is_refused(ray_folder: Path, photos: Path, tmp_path: Path) -> None:
-    lonely = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
-    address = lonely.address
-    try:
-        args = ("--engine", "ray", "--ray-address", address)
-        done = run_cli("generate", "-i", photos, "-o", tmp_path / "out", "--auto", *args, cwd=tmp_path)
-    finally:
-        lonely.shutdown()
+def test_a_cluster_without_cpus_is_refused(head: tuple[Any, Any]) -> None:
+    cluster, done = head
     assert done.returncode == 2
-    assert f"the Ray cluster at {address} has no CPUs. Start nodes (ray start --address ...)" in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert f"the Ray cluster at {cluster.address} has no CPUs. Start nodes (ray start --address ...)" in done.stderr

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from shardgen.degradation.degrade import draw_variants
 from shardgen.degradation.recipe import Drawn, Recipe, degraded, parse_steps
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe, recipe_text
-from shardgen.degradation.rng import Dice
+from shardgen.degradation.rng import KeyedRng
 from shardgen.degradation.settings import Categorical, Integers, Uniform
 from shardgen.degradation.steps import STEPS
 from srshards.errors import UsageError
@@ -27,7 +27,7 @@ HR, LR = (4_800, 4_800), (1_200, 1_200)  # so large that rounding to pixels does
 
 
 def draws(recipe: Recipe, count: int = DRAWS) -> Iterator[Drawn]:
-    return (recipe.draw(Dice("test", number), HR, LR) for number in range(count))
+    return (recipe.draw(KeyedRng("test", number), HR, LR) for number in range(count))
 
 
 def recipe_of(text: str) -> Recipe:
@@ -50,48 +50,49 @@ def spread_evenly(values: np.ndarray, low: float, high: float) -> bool:
 # ---- what is wrong with a recipe
 
 WRONG: dict[str, tuple[str, ...]] = {
-    "": ("expected a list of steps", "not None"),
+    "": ("expected a list of steps", "got None"),
     "blur: {}": ("expected a list of steps", "{'blur': {}}"),
-    "- blurr: {}": ("step 1: there is no 'blurr'; did you mean 'blur'?",),
-    "- jpeg\n- gausian_noise": ("step 2: there is no 'gausian_noise'; did you mean 'gaussian_noise'?",),
-    "- xyz": ("step 1: there is no 'xyz'; expected one of blur, ",),
-    "- blur: {sigmas: 2}": ("step 1 (blur): there is no 'sigmas'; did you mean 'sigma'?",),
-    "- blur: {sigma: [3, 1]}": ("step 1 (blur): sigma: expected a number or [low, high]", "[3, 1]"),
+    "- blurr: {}": ("step 1: unknown name 'blurr'; did you mean 'blur'?",),
+    "- jpeg\n- gausian_noise": ("step 2: unknown name 'gausian_noise'; did you mean 'gaussian_noise'?",),
+    "- xyz": ("step 1: unknown name 'xyz'; expected one of blur, ",),
+    "- blur: {sigmas: 2}": ("step 1 (blur): unknown name 'sigmas'; did you mean 'sigma'?",),
+    "- blur: {sigma: [3, 1]}": ("step 1 (blur): sigma: ", "the low end 3 is above the high end 1; write [1, 3]"),
+    "- jpeg: {quality: [90, 30]}": ("quality: ", "the low end 90 is above the high end 30; write [30, 90]"),
     "- blur: {sigma: wide}": ("sigma: expected a number or [low, high]", "'wide'"),
     "- blur: {sigma: yes}": ("sigma: expected a number or [low, high]", "True"),
     "- blur: {sigma: .inf}": ("sigma: expected a number or [low, high]", "inf"),
-    "- blur: {size: [7, 20]}": ("size: expected an odd integer or [low, high] of such", "[7, 20]"),
-    "- blur: {kernel: round}": ("step 1 (blur): kernel: there is no 'round'; ",),
-    "- blur: {kernel: {isotropic: -1}}": ("kernel: isotropic: expected a weight of 0 or more, not -1",),
-    "- blur: {kernel: {isotropic: 0}}": ("kernel: one of the weights has to be above 0",),
+    "- blur: {size: [7, 20]}": ("size: expected an odd integer or a range of odd integers [low, high]", "[7, 20]"),
+    "- blur: {kernel: round}": ("step 1 (blur): kernel: unknown name 'round'; ",),
+    "- blur: {kernel: {isotropic: -1}}": ("kernel: isotropic: expected a weight from 0 to 1,000,000, got -1",),
+    "- blur: {kernel: {isotropic: 0}}": ("kernel: expected at least one weight above 0",),
     "- blur: {kernel: []}": ("kernel: expected a name, a list of names or {name: weight}",),
-    "- jpeg: {quality: [30, 101]}": ("step 1 (jpeg): quality: expected an integer or [low, high]", "1 to 100"),
+    "- jpeg: {quality: [30, 101]}": ("step 1 (jpeg): quality: expected an integer or a range of integers", "1 to 100"),
     "- jpeg: {quality: 30.5}": ("quality: expected an integer", "30.5"),
-    "- jpeg: {probability: 2}": ("step 1 (jpeg): probability: expected a probability from 0 to 1, not 2",),
-    "- jpeg: 75": ("step 1 (jpeg): expected its settings", "not 75"),
+    "- jpeg: {probability: 2}": ("step 1 (jpeg): probability: expected a probability from 0 to 1, got 2",),
+    "- jpeg: 75": ("step 1 (jpeg): expected its settings", "got 75"),
     "- {jpeg: {}, blur: {}}": ("step 1: expected one step",),
     "- [jpeg]": ("step 1: expected one step", "['jpeg']"),
     "- one_of: []": ("step 1 (one_of): expected a list of `{weight: 0.5, steps: [...]}`",),
-    "- one_of: [jpeg]": ("branch 1: expected `{weight: 0.5, steps: [...]}`, not 'jpeg'",),
-    "- one_of: [{weigt: 1, steps: []}]": ("branch 1: there is no 'weigt'; did you mean 'weight'?",),
-    "- one_of: [{weight: -1, steps: []}]": ("branch 1: expected a weight of 0 or more, not -1",),
-    "- one_of: [{weight: 0, steps: []}]": ("(one_of): one of the weights has to be above 0",),
+    "- one_of: [jpeg]": ("branch 1: expected `{weight: 0.5, steps: [...]}`, got 'jpeg'",),
+    "- one_of: [{weigt: 1, steps: []}]": ("branch 1: unknown name 'weigt'; did you mean 'weight'?",),
+    "- one_of: [{weight: -1, steps: []}]": ("branch 1: expected a weight from 0 to 1,000,000, got -1",),
+    "- one_of: [{weight: 0, steps: []}]": ("(one_of): expected at least one weight above 0",),
     "- one_of: [{weight: 1}]": ("branch 1: expected a list of steps", "None"),
-    "- one_of: [{steps: [{jpg: {}}]}]": ("branch 1: step 1: there is no 'jpg'; did you mean 'jpeg'?",),
+    "- one_of: [{steps: [{jpg: {}}]}]": ("branch 1: step 1: unknown name 'jpg'; did you mean 'jpeg'?",),
     "- shuffle: jpeg": ("step 1 (shuffle): expected a list of steps",),
-    "- shuffle: [jpg]": ("step 1 (shuffle): step 1: there is no 'jpg'",),
-    "- jpeg: {quality": ("no valid YAML (",),
-    "[]": ("expected one step or more",),
-    "- jpeg: {quality: 50, quality: 60}": ("no valid YAML (", "'quality' stands twice"),
-    "- &a jpeg\n- *a": ("no valid YAML (", "expected no alias (*name): write it out"),
-    "- jpeg: {quality: !!int high}": ("no valid YAML (", "expected no tag, found 'tag:yaml.org,2002:int'"),
-    "- jpeg: {quality: !!timestamp late}": ("no valid YAML (", "expected no tag, found"),
-    "- blur: {size: 08}": ("size: expected an odd integer or [low, high] of such", "not 8"),
-    "- 2001-99-99": ("there is no '2001-99-99'",),
+    "- shuffle: [jpg]": ("step 1 (shuffle): step 1: unknown name 'jpg'",),
+    "- jpeg: {quality": ("not valid YAML (",),
+    "[]": ("expected at least one step",),
+    "- jpeg: {quality: 50, quality: 60}": ("not valid YAML (", "duplicate key 'quality'"),
+    "- &a jpeg\n- *a": ("not valid YAML (", "aliases (*name) are not supported: write the value out"),
+    "- jpeg: {quality: !!int high}": ("not valid YAML (", "tags are not supported, found 'tag:yaml.org,2002:int'"),
+    "- jpeg: {quality: !!timestamp late}": ("not valid YAML (", "tags are not supported, found"),
+    "- blur: {size: 08}": ("size: expected an odd integer or a range of odd integers", "got 8"),
+    "- 2001-99-99": ("unknown name '2001-99-99'",),
     "- blur: {sigma: 0x_}": ("sigma: expected a number", "'0x_'"),
     f"- blur: {{sigma: 1{'0' * 5000}}}": ("sigma: expected a number",),
-    f"- one_of: [{{weight: 1{'0' * 400}, steps: []}}]": ("expected a weight of 0 or more",),
-    f"- blur: {{kernel: {{isotropic: 1{'0' * 400}}}}}": ("isotropic: expected a weight of 0 or more",),
+    f"- one_of: [{{weight: 1{'0' * 400}, steps: []}}]": ("expected a weight from 0 to 1,000,000",),
+    f"- blur: {{kernel: {{isotropic: 1{'0' * 400}}}}}": ("isotropic: expected a weight from 0 to 1,000,000",),
 }
 
 
@@ -109,8 +110,8 @@ def test_what_is_wrong_is_named_with_its_place(text: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("realesgan", "recipe: there is no 'realesgan'; did you mean 'realesrgan'?"),
-        ("xyz", "recipe: there is no 'xyz'; expected one of realesrgan, bsrgan-light"),
+        ("realesgan", "recipe: unknown name 'realesgan'; did you mean 'realesrgan'?"),
+        ("xyz", "recipe: unknown name 'xyz'; expected one of realesrgan, bsrgan-light"),
         ("missing.yaml", "missing.yaml: No such file or directory; expected a recipe (YAML), or one of realesrgan"),
     ],
 )
@@ -122,7 +123,7 @@ def test_a_recipe_that_is_not_there_is_named(name: str, message: str) -> None:
 
 def test_bytes_that_are_no_text_are_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="expected a recipe in YAML, found bytes that are no text"):
+    with pytest.raises(UsageError, match="expected a recipe in YAML, found bytes that are not UTF-8 text"):
         load_recipe(str(tmp_path / "r.yaml"))
 
 
@@ -173,9 +174,9 @@ def test_shuffled_steps_come_in_every_order_but_lr_size_last() -> None:
 
 
 def test_what_does_not_end_in_lr_size_is_brought_there_and_that_is_written_down() -> None:
-    drawn = recipe_of("- jpeg").draw(Dice(0), HR, LR)
+    drawn = recipe_of("- jpeg").draw(KeyedRng(0), HR, LR)
     assert drawn[-1] == {"step": "to_lr", "size": [1_200, 1_200], "interpolation": "area"}
-    assert recipe_of("- to_lr\n- jpeg").draw(Dice(0), HR, LR)[-1]["step"] == "jpeg"
+    assert recipe_of("- to_lr\n- jpeg").draw(KeyedRng(0), HR, LR)[-1]["step"] == "jpeg"
 
 
 leaves = st.sampled_from(sorted(STEPS)).map(lambda name: {name: {}})
@@ -196,7 +197,7 @@ def test_any_recipe_gives_an_lr_image_and_its_record_gives_it_again(
 ) -> None:
     recipe = Recipe("any", parse_steps(steps, "any"))
     hr = make_photo(12 * scale, 12 * scale, seed=number % 50)
-    drawn = recipe.draw(Dice(number), (12 * scale, 12 * scale), (12, 12))
+    drawn = recipe.draw(KeyedRng(number), (12 * scale, 12 * scale), (12, 12))
     lr = degraded(hr, drawn)
     assert lr.shape == (12, 12, 3) and lr.dtype == np.uint8
     record = yaml.safe_load(yaml.safe_dump(drawn))  # plain data, or safe_dump refuses
@@ -208,10 +209,10 @@ def test_any_recipe_gives_an_lr_image_and_its_record_gives_it_again(
 
 def test_the_same_words_give_the_same_draws_for_ever() -> None:
     """Numbers written down: shards of today are rebuilt by the program of tomorrow."""
-    dice = Dice(7, "山/a.jpg", 0, 512, 3)
+    dice = KeyedRng(7, "山/a.jpg", 0, 512, 3)
     drawn = [dice.uniform(-1, 1), dice.integer(7, 21, 2), dice.choice({"a": 1, "b": 3}), dice.chance(0.5), dice.seed()]
     assert drawn == [0.523623, 9, "b", True, 3560834736162981]
-    assert Dice(0, "a\udcff.jpg").chance(1)  # a file name that is not UTF-8
+    assert KeyedRng(0, "a\udcff.jpg").chance(1)  # a file name that is not UTF-8
 
 
 def test_every_word_counts() -> None:
@@ -229,12 +230,12 @@ def test_every_word_counts() -> None:
 
 @given(low=st.integers(-50, 50), steps=st.integers(0, 20), step=st.integers(1, 5), number=st.integers())
 def test_integers_stay_in_their_range(low: int, steps: int, step: int, number: int) -> None:
-    drawn = Dice(number).integer(low, low + steps * step, step)
+    drawn = KeyedRng(number).integer(low, low + steps * step, step)
     assert drawn in range(low, low + steps * step + 1, step)
 
 
 def test_a_shuffle_is_fair() -> None:
-    orders = Counter(tuple(Dice(number).shuffled("abc")) for number in range(6000))
+    orders = Counter(tuple(KeyedRng(number).shuffled("abc")) for number in range(6000))
     assert len(orders) == 6 and all(near(count, 6000, 1 / 6) for count in orders.values())
 
 
@@ -365,15 +366,15 @@ def test_a_number_with_a_leading_zero_is_no_octal_one() -> None:
 
 def test_enlarging_again_and_again_has_an_end() -> None:
     recipe = recipe_of("- resize: {direction: up, range: [8, 8]}\n" * 6)
-    sizes = [step["size"] for step in recipe.draw(Dice(0), (64, 64), (16, 16)) if step["step"] == "resize"]
+    sizes = [step["size"] for step in recipe.draw(KeyedRng(0), (64, 64), (16, 16)) if step["step"] == "resize"]
     assert sizes == [[256, 256]] * 6
-    (size, *_) = (step["size"] for step in recipe.draw(Dice(0), (4096, 4096), (1024, 1024)))
+    (size, *_) = (step["size"] for step in recipe.draw(KeyedRng(0), (4096, 4096), (1024, 1024)))
     assert size == [8192, 8192], "WebP takes no more than 16,383 px"
 
 
 def test_nesting_has_an_end(tmp_path: Path) -> None:
     (tmp_path / "deep.yaml").write_text("- shuffle: [" * 3000)
-    with pytest.raises(UsageError, match=r"nested too deeply|no valid YAML"):
+    with pytest.raises(UsageError, match=r"nested too deeply|not valid YAML"):
         load_recipe(str(tmp_path / "deep.yaml"))
     (tmp_path / "deep.yaml").write_text("- " + "{shuffle: [" * 900 + "jpeg" + "]}" * 900)
     with pytest.raises(UsageError, match="nested too deeply"):

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page
 
 from shardgen.report.extremes import extremes
 from shardgen.report.figures import histogram
-from shardgen.report.gallery import gallery, spanning
+from shardgen.report.gallery import gallery, select_representative
 from shardgen.report.survey import survey
 from shardgen.report.text import distinct, short
 from srshards.format import dump_json, load_json
@@ -134,7 +134,7 @@ def test_settings_figures_failures_and_the_last_run_are_there(browser: Browser, 
         assert failures.inner_text().split("\n")[-1].startswith("class2/broken.jpg\tempty file")
         page.locator(".plot summary").nth(1).click()
         counts = page.locator(".plot").nth(1).locator("tbody td").all_inner_texts()
-        assert sum(map(int, counts)) == int(page.locator(".plot").nth(1).inner_text().split(", of ")[1].split()[0])
+        assert sum(map(int, counts)) == int(page.locator(".plot").nth(1).inner_text().split(" over ")[1].split()[0])
 
 
 def test_a_triplet_is_compared_and_magnified_with_what_was_done(browser: Browser, page_file: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_triplet_is_compared_and_magnified_with_what_was_done(browser: Browser
         assert [one for one in psnrs if one != float("inf")] == sorted(one for one in psnrs if one != float("inf"))
         figure.get_by_role("button", name="Magnify").click()
         facts = page.locator("dialog dl.facts").inner_text()
-        for word in ("photo\n", "class, split", "sample\n", "PSNR of up", "LR made by\ncubic", "aliasing\n"):
+        for word in ("photo\n", "class, split", "sample\n", "PSNR of up", "LR method\ncubic", "aliasing\n"):
             assert word in facts, word
 
 
@@ -208,9 +208,9 @@ def test_the_saved_list_leaves_exactly_those_out(
         page.locator("[data-list=copy]").click()
         page.wait_for_function("document.activeElement.matches('.basket textarea')")
         assert page.evaluate("getSelection().toString() || document.activeElement.value") == saved.read_text()
-    assert saved.read_text().startswith("# Photos to leave out")
+    assert saved.read_text().startswith("# Photos to exclude")
     done = generate(odd_photos, tmp_path / "a", "-s", 2, 4, "--shard-bytes", "100KB", "--exclude", saved)
-    assert f"Except  {len(ODD) + 1} photos" in done.stdout and "are no photos" not in done.stdout
+    assert f"Except  {len(ODD) + 1} photos" in done.stdout and "not found in the input" not in done.stdout
     left = Path(shutil.copytree(odd_photos, tmp_path / "left"))
     for name in (*(f"class0/{name}" for name in ODD), "class1/night.png"):
         (left / name).unlink()
@@ -232,7 +232,9 @@ def test_recipes_and_shards_without_up(browser: Browser, photos: Path, tmp_path:
     generate(photos, tmp_path / "shards", "-s", 4, *args)
     report(tmp_path / "shards" / "scale_4x", tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        assert "Left out: these LR images are made by a recipe" in page.locator("#aliased ~ p").last.inner_text()
+        assert (
+            "Not measured: these LR images are degraded by a recipe" in page.locator("#aliased ~ p").last.inner_text()
+        )
         assert "bsrgan-light: " in page.locator("dl.facts").first.inner_text()
         figure = page.locator(".comparison").nth(1)
         assert figure.locator(".tag").all_inner_texts() == ["HR", "LR"]
@@ -253,9 +255,9 @@ def test_tiles_of_one_photo_are_one_photo(browser: Browser, tmp_path: Path) -> N
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         assert sum("class0/flat.png" in text for text in cards(page, "flattest")) == 1
         assert len(cards(page, "flattest")) == 3, "half of the photos"
-        assert "its most extreme tile is shown; leaving it out leaves out all" in page.locator("#look + p").inner_text()
+        assert "the most extreme tile is shown; excluding it excludes all" in page.locator("#look + p").inner_text()
         assert "half_flat.png" in cards(page, "flattest")[1] and "100 % flat" in cards(page, "flattest")[1]
-        assert "None among the photos" in page.locator("section[aria-labelledby=alike]").inner_text()
+        assert "None among the measured photos" in page.locator("section[aria-labelledby=alike]").inner_text()
 
 
 def test_shards_in_a_store(s3: Bucket, odd_shards: Path, tmp_path: Path) -> None:
@@ -312,7 +314,7 @@ def test_a_page_of_noise_and_of_endless_names_stays_small(tmp_path: Path) -> Non
     report(tmp_path / "shards", tmp_path / "r.html")
     page = (tmp_path / "r.html").read_bytes()
     assert len(page) < MAX_PAGE_BYTES
-    assert page.count(b"8 photos, the same hash") > 2 and b" nearest of 20 groups are shown" in page
+    assert page.count(b"8 photos, equal hashes") > 2 and b" most similar of 20 groups" in page
     assert page.count(b'<figure class="comparison"') > 2  # and there is room for the gallery
 
 
@@ -372,13 +374,13 @@ def test_the_gallery_keeps_to_its_bytes(shards: Path) -> None:
 def test_the_gallery_spans_psnr_and_classes(shards: Path) -> None:
     measured = survey(open_manifest(shards / "scale_3x"), 40, lambda _: None).measured
     psnrs = sorted(one.psnr for one in measured)
-    chosen = list(spanning(measured, 12))
+    chosen = list(select_representative(measured, 12))
     assert [one.psnr for one in chosen[:2]] == [psnrs[0], psnrs[-1]]
     assert len({one.sample.key for one in chosen}) == 12
     assert {sum(one.class_name == f"class{n}" for one in chosen) for n in range(3)} <= {3, 4, 5}
     ranks = sorted(psnrs.index(one.psnr) for one in chosen)
     assert max(b - a for a, b in pairwise(ranks)) <= 8
-    assert list(spanning([], 5)) == [] and len(list(spanning(measured[:3], 24))) == 3
+    assert list(select_representative([], 5)) == [] and len(list(select_representative(measured[:3], 24))) == 3
 
 
 # ---- what is damaged, and what cannot be
@@ -394,8 +396,8 @@ def test_damage_is_named_and_the_rest_is_shown(browser: Browser, odd_photos: Pat
     content[2000:2400] = bytes(400)  # within the first HR
     tars[1].write_bytes(content)
     said = report(folder, tmp_path / "r.html", expect=1)
-    assert "2 samples or shards could not be read, e.g. shard train-000000: no shard train-000000 in" in said
-    assert f"`shardgen verify {folder} --fix`" in said
+    assert "Unreadable samples or shards: 2, e.g. shard train-000000: no shard train-000000 in" in said
+    assert f"`python -m shardgen verify {folder} --fix`" in said
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         note = page.locator(".damage").inner_text()
         assert "Damaged at 4" in note and "shard train-000000: " in note
@@ -413,11 +415,11 @@ def test_what_others_wrote_into_shards_is_harmless(shards: Path, tmp_path: Path)
     manifest = load_json(folder / "manifest.json")
     manifest["settings"]["hr_size"] = 32
     (folder / "manifest.json").write_bytes(dump_json(manifest))
-    assert "hr is 64 x 64 x 3, and not 32 x 32 x 3" in report(folder, tmp_path / "r.html", expect=1)
+    assert "hr: expected 32 x 32 x 3, found 64 x 64 x 3" in report(folder, tmp_path / "r.html", expect=1)
     folder = Path(shutil.copytree(shards / "scale_2x", tmp_path / "other" / "scale_2x"))
     for tar in folder.glob("*.tar"):
         tar.write_bytes(tar.read_bytes().replace(b'"method": "cubic"', b'"method": "magic"'))
-    assert "names a method that is none: 'magic'" in report(folder, tmp_path / "r.html", expect=1)
+    assert "unknown method 'magic'" in report(folder, tmp_path / "r.html", expect=1)
 
 
 @pytest.mark.parametrize(
@@ -437,7 +439,7 @@ def test_shards_of_which_every_photo_failed_are_refused_with_the_reason(tmp_path
     (tmp_path / "photos" / "no.jpg").write_bytes(b"")
     generate(tmp_path / "photos", tmp_path / "shards", "--max-failures", "100%", expect=1)
     said = report(tmp_path / "shards", tmp_path / "r.html", expect=2)
-    assert "shards holds no samples: no photo gave one, e.g. no.jpg (empty file)" in said
+    assert "shards has no samples: no photo gave one, e.g. no.jpg (empty file)" in said
     assert not (tmp_path / "r.html").exists()
 
 
@@ -455,9 +457,9 @@ def test_no_step_of_a_histogram_is_narrower_than_its_label_says(values: list[flo
 
 def test_an_output_that_cannot_be_written_is_named(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    assert "is a folder: name the file to write" in report(shards, tmp_path / "folder", expect=2)
+    assert "is a folder: pass the file to write" in report(shards, tmp_path / "folder", expect=2)
     os.mkfifo(tmp_path / "pipe")
-    assert "pipe is no ordinary file: name the file to write" in report(shards, tmp_path / "pipe", expect=2)
+    assert "pipe is not a regular file: pass the file to write" in report(shards, tmp_path / "pipe", expect=2)
     assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "file").write_text("")
     assert "cannot write" in report(shards, tmp_path / "file" / "r.html", "--samples", 2, expect=1)
@@ -473,12 +475,12 @@ def test_a_manifest_that_lacks_something_is_named(damage: str, shards: Path, tmp
     else:
         manifest[damage] = 7
     (folder / "manifest.json").write_bytes(dump_json(manifest))
-    assert "does not say all that a manifest must" in report(folder, tmp_path / "r.html", expect=1)
+    assert "is incomplete or malformed" in report(folder, tmp_path / "r.html", expect=1)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "There is no <code>processing_stats.json</code>"), ("{", "cannot be understood"), ("{}", "stage_seconds")],
+    [(None, "there is no <code>processing_stats.json</code>"), ("{", "is malformed"), ("{}", "stage_seconds")],
 )
 def test_a_page_needs_no_note_of_the_last_run(content: str | None, message: str, shards: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(shards / "scale_2x", tmp_path / "scale_2x"))

@@ -1,7 +1,5 @@
 """Photos of many tiles: a shard holds 100,000 samples, and what does not fit is planned for, or refused by name."""
 
-import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import pytest
 from helpers import contract_files, generate, make_photos, run_cli
 from hypothesis import given
 from hypothesis import strategies as st
+from odd_photos import raw_png
 from test_shardgen_plan import config, listing
 
 from shardgen.planning import tile_counts
@@ -22,13 +21,8 @@ TILES = ("-s", 4, "--fit", "tile", "--no-up")
 
 def black_png(path: Path, height: int, width: int) -> None:
     """A photo of any size in a few kilobytes: a grey level takes a bit, and all are equal."""
-    deflate, row = zlib.compressobj(), bytes(1 + (width + 7) // 8)
-    data = b"".join(deflate.compress(row) for _ in range(height)) + deflate.flush()
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
-    written = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
+    path.write_bytes(raw_png((height, width), 1, 0, bytes(height * (1 + (width + 7) // 8))))
 
 
 def samples_of_shards(folder: Path) -> dict[str, int]:
@@ -48,8 +42,8 @@ def test_eight_large_photos_take_as_many_shards_as_their_tiles_need(tmp_path: Pa
         black_png(tmp_path / "in" / f"p{number}.png", 4000, 6000)
     words = ("generate", "-i", tmp_path / "in", "-o", tmp_path / "out", *TILES, "--size", 32, "--dry-run")
     done = run_cli(*words)
-    assert done.returncode == 0 and "3 shards to make (about 188,000 samples)" in done.stdout, done.stderr
-    assert "2 shards to make" in run_cli(*words, "--sample", 0.5).stdout
+    assert done.returncode == 0 and "3 shards to build (about 188,000 samples)" in done.stdout, done.stderr
+    assert "2 shards to build" in run_cli(*words, "--sample", 0.5).stdout
 
 
 def test_every_tile_is_made_whatever_the_workers_and_the_sample(tmp_path: Path, room_for_40: None) -> None:
@@ -71,8 +65,8 @@ def test_a_photo_of_more_tiles_than_a_shard_holds_is_refused_before_the_work(tmp
     for more in (("--dry-run",), ("--workers", 0)):
         done = run_cli("generate", *words, *more)
         assert done.returncode == 2 and (
-            "wide.png gives 148,225 tiles, and a shard holds 100,000 samples at most: choose a larger --tile-step or "
-            "--size, or leave the photo out with --exclude" in done.stderr
+            "wide.png has 148,225 tiles, but a shard can hold 100,000 samples: pass a larger --tile-step or "
+            "--size, or exclude the photo with --exclude" in done.stderr
         ), done.stderr
     assert not list((tmp_path / "out").rglob("*.tar"))
 
@@ -85,7 +79,7 @@ def test_a_photo_that_outgrew_its_shard_is_a_named_failure(
     monkeypatch.setattr(tile_counts.Tiles, "counts", lambda self, photos: None)
     done = generate(photos, tmp_path / "out", *TILES, "--size", 32, "--val-fraction", 0)
     (failure,) = load_json(tmp_path / "out" / "scale_4x" / "manifest.json")["failures"]
-    reason = "gives 15 tiles, and its shard has room for 10 more: choose a larger --tile-step or --size"
+    reason = "has 15 tiles, but its shard has room for 10 more: pass a larger --tile-step or --size"
     assert failure["reason"] == reason and reason in done.stderr and "1 of 3 photos failed" in done.stderr
     assert samples_of_shards(tmp_path / "out" / "scale_4x") == {"train-000000": 30}
     assert run_cli("verify", tmp_path / "out").returncode == 0
@@ -96,7 +90,7 @@ def test_headers_are_read_where_a_shard_may_overflow_and_nowhere_else(
 ) -> None:
     photos = make_photos(tmp_path / "in", 40, (96, 96), classes=1)
     black_png(tmp_path / "in" / "class0" / "flat.png", 96, 96)
-    monkeypatch.setattr(tile_counts, "_LOOKED_AT", 4)
+    monkeypatch.setattr(tile_counts, "_NUM_INSPECTED", 4)
     counted: list[Sequence[Photo]] = []
     count = tile_counts._count
     monkeypatch.setattr(tile_counts, "_count", lambda some, config: counted.append(some) or count(some, config))
@@ -147,7 +141,7 @@ def test_a_photo_that_is_added_changes_one_shard_or_halves_it(count: int, seed: 
     cfg = config(seed=seed, fit="tile", val_fraction=0.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shardgen.planning.plan.MAX_SAMPLES_PER_SHARD", limit)
-        patch.setattr("shardgen.planning.plan._exponent", lambda *numbers: 2)
+        patch.setattr("shardgen.planning.plan._num_bits", lambda *numbers: 2)
         before, after = (
             {shard.name: shard.photos for shard in plan_shards(some, cfg, 3.0, counts_of)} for some in (without, photos)
         )
@@ -166,5 +160,5 @@ def test_photos_that_lie_too_close_together_get_shards_all_the_same(monkeypatch:
 def test_more_shards_than_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shardgen.planning.plan.MAX_SHARDS", 16)
     monkeypatch.setattr("shardgen.planning.plan.MAX_SAMPLES_PER_SHARD", 6)
-    with pytest.raises(UsageError, match=r"more than 16 shards, .* choose a larger --tile-step or --size"):
+    with pytest.raises(UsageError, match=r"more than 16 shards .* pass a larger --tile-step or --size"):
         plan_shards(listing(200), config(fit="tile"), 6.0, lambda photos: [6] * len(photos))

@@ -53,13 +53,16 @@ def wrong_size(members: list[tuple[str, list[bytes]]]) -> list[tuple[str, list[b
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "a flipped bit": (lambda f: flip(tar_of(f), 5_000), "its sha256 is not its done marker's: the content has changed"),
-    "a cut tar": (lambda f: tar_of(f).write_bytes(tar_of(f).read_bytes()[:-600]), " bytes, expected "),
-    "no tar": (lambda f: tar_of(f).unlink(), "No such file"),
+    "a flipped bit": (
+        lambda f: flip(tar_of(f), 5_000),
+        "its SHA-256 differs from its done marker: the content has changed",
+    ),
+    "a cut tar": (lambda f: tar_of(f).write_bytes(tar_of(f).read_bytes()[:-600]), " bytes, found "),
+    "no tar": (lambda f: tar_of(f).unlink(), "no such file"),
     "no index": (lambda f: tar_of(f).with_suffix(".idx").unlink(), "No such file"),
     "the index of another shard": (
         lambda f: shutil.copyfile(f / "train-000002.idx", f / "train-000001.idx"),
-        "its index train-000001.idx does not describe it",
+        "its index train-000001.idx does not match it",
     ),
     "a flipped digit in the index": (
         lambda f: flip(f / "train-000001.idx", 20, 0x01),
@@ -69,7 +72,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a damaged marker": (lambda f: tar_of(f).with_suffix(".json").write_text("{"), "is missing or damaged"),
     "a marker of another shard": (
         lambda f: shutil.copyfile(f / "train-000002.json", f / "train-000001.json"),
-        "its done marker train-000001.json is that of train-000002",
+        "its done marker train-000001.json belongs to train-000002",
     ),
     "two shards swapped": (
         lambda f: (
@@ -79,15 +82,15 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         ),
         "train-000002.tar: ",
     ),
-    "a missing member": (lambda f: rewrite(f, lambda members: members[:2] + members[3:]), "has members"),
-    "LR of the wrong size": (lambda f: rewrite(f, wrong_size), "does not fit scale 2 and HR size 64"),
+    "a missing member": (lambda f: rewrite(f, lambda members: members[:2] + members[3:]), "expected members"),
+    "LR of the wrong size": (lambda f: rewrite(f, wrong_size), " at scale 2 and HR 64 px"),
     "an undecodable member": (
         lambda f: rewrite(f, lambda members: [(members[0][0], [b"\x93NUMPY garbage"]), *members[1:]]),
         "hr.npy cannot be decoded as npy",
     ),
     "a json without a source": (
         lambda f: rewrite(f, lambda members: [*members[:3], ("json", [b'{"class": "x"}'])]),
-        "000000100000.json lacks source",
+        "000000100000.json has no source",
     ),
 }
 
@@ -100,13 +103,13 @@ def test_every_damage_is_named_and_mended(damage: str, photos: Path, shards: Pat
     found = run_cli("verify", mine)
     assert found.returncode == 1
     assert str(mine / "scale_2x" / "train-000001.tar") in found.stderr and message in found.stderr
-    assert "are broken. --fix removes what is broken." in found.stderr and "Traceback" not in found.stderr
+    assert "are broken. Pass --fix to remove broken shards." in found.stderr and "Traceback" not in found.stderr
 
     fixed = run_cli("verify", mine, "--fix")
-    assert fixed.returncode == 1 and "Removed; run generate again to make them anew." in fixed.stderr
+    assert fixed.returncode == 1 and "Removed; run generate again to rebuild them." in fixed.stderr
     num_broken = sum(".tar: " in line for line in found.stderr.splitlines())
     again = generate(photos, mine, "-s", 2, 3, "--shard-bytes", "300KB")
-    assert f"Shards: {num_broken} made" in again.stdout
+    assert f"Shards: {num_broken} built" in again.stdout
     assert contract_files(mine) == contract_files(shards)
     assert run_cli("verify", mine).returncode == 0
 
@@ -114,13 +117,13 @@ def test_every_damage_is_named_and_mended(damage: str, photos: Path, shards: Pat
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: path.unlink(), "missing: the run did not finish"),
+        (lambda path: path.unlink(), "missing: generate did not finish"),
         (lambda path: path.write_text("["), "is not valid JSON"),
         (lambda path: edit(path, lambda m: m.update(format_version=99)), "newer than 2: update this program"),
-        (lambda path: edit(path, lambda m: m["totals"].update(samples=7)), "its totals are not what"),
-        (lambda path: edit(path, lambda m: m["settings"].update(codec="png")), "its settings are not those of its"),
-        (lambda path: edit(path, lambda m: m["shards"].pop(1)), "its shards are not what the done markers of its sh"),
-        (lambda path: edit(path, lambda m: m["shards"][1].update(sha256="0" * 64)), "its shards are not what the done"),
+        (lambda path: edit(path, lambda m: m["totals"].update(samples=7)), "its totals do not match"),
+        (lambda path: edit(path, lambda m: m["settings"].update(codec="png")), "its settings do not match its"),
+        (lambda path: edit(path, lambda m: m["shards"].pop(1)), "its shards do not match the done markers of the sh"),
+        (lambda path: edit(path, lambda m: m["shards"][1].update(sha256="0" * 64)), "its shards do not match the done"),
     ],
 )
 def test_a_broken_manifest_is_named_and_mended(
@@ -141,7 +144,7 @@ def test_whole_shards_are_said_to_be_whole(shards: Path) -> None:
     done = run_cli("verify", shards)
     assert done.returncode == 0
     num_shards = len(list(shards.rglob("*.tar")))
-    assert done.stdout.startswith(f"{num_shards} shards, 80 samples, ") and done.stdout.endswith("all whole.\n")
+    assert done.stdout.startswith(f"{num_shards} shards, 80 samples, ") and done.stdout.endswith("all intact.\n")
 
 
 def test_shards_of_an_earlier_algorithm_are_whole_and_made_again(

@@ -17,7 +17,7 @@ import pytest
 from helpers import PATIENCE_S, SMALL, all_files, contract_files, generate, make_photo, make_photos, run_cli, trainer
 from PIL import Image
 
-from shardgen.engines.base import attempt
+from shardgen.engines.base import run_job
 from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from shardgen.report.survey import survey
@@ -26,9 +26,9 @@ from srshards.format import MAX_SIZE_PX, load_manifest
 from srshards.imaging.codec import decode_image
 from srshards.process.shortages import signals_ignored_by_children
 
-FILES = "too many open files: this process may have"
-MEMORY = "out of memory: take fewer workers, smaller images or batches, or raise the limit (`ulimit -v`"
-GONE = "The working directory has been deleted: change to another, or give absolute paths only"
+FILES = "too many open files: the limit of this process is"
+MEMORY = "out of memory: use fewer workers, smaller images or batches, or raise the limit (`ulimit -v`"
+GONE = "The working directory has been deleted: change to another, or pass absolute paths only"
 
 
 @contextmanager
@@ -123,17 +123,17 @@ def test_a_folder_that_cannot_be_listed_for_too_many_files_says_so(
 
 
 def test_more_workers_than_can_be_talked_to_are_refused(few_photos: Path, shards: Path, tmp_path: Path) -> None:
-    said = r"16 workers need more open files than the {} that this process may have: raise that limit (`ulimit -n`), or"
+    said = r"16 workers need more open files than this process's limit of {}: raise it (`ulimit -n`), or"
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--workers", 16)
     with few_files(30):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         done = trainer(*words)
-    assert done.code == 2 and f"Error: {said.format(limit)} take --workers " in done.err
+    assert done.code == 2 and f"Error: {said.format(limit)} pass --workers " in done.err
     with few_files(12):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         options = ("-s", 2, "--shard-bytes", "100KB", "--workers", 16)
         refused = generate(few_photos, tmp_path / "out", *options, expect=2)
-    assert f"workers need more open files than the {limit} that this process may have" in refused.stderr
+    assert f"workers need more open files than this process's limit of {limit}" in refused.stderr
     assert "Traceback" not in refused.stderr + done.err
 
 
@@ -166,7 +166,7 @@ def test_resuming_does_not_take_too_many_open_files_for_a_state_of_another_progr
     mine = Path(shutil.copytree(trained, tmp_path / "r"))
     monkeypatch.setattr("trainer.runs.checkpoint.torch.load", out_of_files)
     done = trainer("--out", tmp_path, "--run", mine.name, "--resume")
-    assert done.code == 1 and FILES in done.err and "begin a new run" not in done.err
+    assert done.code == 1 and FILES in done.err and "start a new run" not in done.err
 
 
 # ---- memory
@@ -177,14 +177,14 @@ def test_a_shard_that_memory_does_not_suffice_for_says_what_to_lower(
 ) -> None:
     monkeypatch.setattr("shardgen.shard.job.make_triplet", out_of_memory)
     done = generate(few_photos, tmp_path, "-s", 2, expect=1)
-    assert f"cannot make shard train-000000: {MEMORY}" in done.stderr
+    assert f"cannot build shard train-000000: {MEMORY}" in done.stderr
     assert "Run the same command again: finished shards are kept." in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_worker_hands_back_that_memory_does_not_suffice(few_photos: Path, tmp_path: Path) -> None:
     (task, *_) = prepare(Config(few_photos, tmp_path, scales=(2,), size=64)).tasks
-    error = attempt(task, out_of_memory, lambda progress: None, lambda: None)
-    assert isinstance(error, RunError) and MEMORY in str(error) and "fault of the program" not in str(error)
+    error = run_job(task, out_of_memory, lambda progress: None, lambda: None)
+    assert isinstance(error, RunError) and MEMORY in str(error) and "bug in the program" not in str(error)
 
 
 @pytest.mark.parametrize(
@@ -265,8 +265,8 @@ def test_semaphores_that_cannot_be_made_are_no_lack_of_memory(
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--workers")
     done = trainer(*words, 1)
     assert done.code == 2
-    assert "workers need semaphores, which cannot be made in /dev/shm (Read-only file system)" in done.err
-    assert "or take --workers 0" in done.err and trainer(*words, 0).code == 0
+    assert "workers need semaphores, which cannot be created in /dev/shm (Read-only file system)" in done.err
+    assert "or pass --workers 0" in done.err and trainer(*words, 0).code == 0
 
 
 # ---- the working directory
@@ -302,6 +302,7 @@ def test_relative_paths_from_a_deleted_folder_are_explained(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_training_works_from_a_deleted_folder(shards: Path, tmp_path: Path) -> None:
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, "--run", "r", *SMALL, "--steps", 1, "--workers", 1)
     done = in_a_deleted_folder(tmp_path, "trainer", *words)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from srshards.format import Address
-from srshards.storage.base import PIECE_BYTES, Found, PassedOver
+from srshards.storage.base import PIECE_BYTES, Found, Skipped
 from srshards.storage.store import (
     AddressError,
     StoreError,
@@ -70,7 +70,7 @@ def test_what_is_not_there_is_said_alike(place: Address) -> None:
     remove(nothing)
     remove_many(place, ["a", "b"])
     with pytest.raises(FileNotFoundError):
-        list(storage_of(place).find_files(nothing, {".jpg"}, PassedOver()))
+        list(storage_of(place).find_files(nothing, {".jpg"}, Skipped()))
 
 
 def test_listings_name_what_lies_in_a_folder(place: Address) -> None:
@@ -78,15 +78,15 @@ def test_listings_name_what_lies_in_a_folder(place: Address) -> None:
         write_bytes(place / name, name.encode())
     assert list_files(place) == {"one.jpg": 7}
     assert list_folders(place) == ["sub"] and list_folders(place / "sub") == ["deeper"]
-    passed_over = PassedOver()
-    found = sorted(storage_of(place).find_files(place, {".jpg"}, passed_over))
+    skipped = Skipped()
+    found = sorted(storage_of(place).find_files(place, {".jpg"}, skipped))
     assert [(file.path, file.size) for file in found] == [
         ("one.jpg", 7),
         ("sub/deeper/three.jpg", 20),
         ("sub/two.JPG", 11),
     ]
     assert all(isinstance(file, Found) and file.mtime_ns > 0 for file in found)
-    assert (passed_over.files, passed_over.links) == (2, 0)
+    assert (skipped.files, skipped.links) == (2, 0)
     remove_many(place / "sub", ["two.JPG", "notes.txt"])
     assert list_files(place / "sub") == {}
 
@@ -94,7 +94,7 @@ def test_listings_name_what_lies_in_a_folder(place: Address) -> None:
 def test_a_file_is_no_folder_of_files(place: Address) -> None:
     write_bytes(place / "file", b"x")
     with pytest.raises(NotADirectoryError):
-        list(storage_of(place).find_files(place / "file", {".jpg"}, PassedOver()))
+        list(storage_of(place).find_files(place / "file", {".jpg"}, Skipped()))
 
 
 def test_a_large_file_comes_in_pieces_and_whole_or_not_at_all(place: Address) -> None:
@@ -102,7 +102,7 @@ def test_a_large_file_comes_in_pieces_and_whole_or_not_at_all(place: Address) ->
     write_bytes(place / "large", content)
     assert [len(piece) for piece in pieces(place / "large", len(content))] == [PIECE_BYTES, 4]
     assert b"".join(pieces(place / "large", len(content))) == content
-    with pytest.raises(StoreError, match=r"large ends after 8,388,612 bytes; expected 8,388,613"):
+    with pytest.raises(StoreError, match=r"large: expected 8,388,613 bytes, but it ends after 8,388,612"):
         list(pieces(place / "large", len(content) + 1))
 
 
@@ -171,10 +171,10 @@ def test_what_killed_processes_left_half_written_goes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("a//b", "a part of it is empty, or dots"),
-        ("a/../b", "a part of it is empty, or dots"),
+        ("a//b", "a part of it is empty, `.` or `..`"),
+        ("a/../b", "a part of it is empty, `.` or `..`"),
         ("s3://other/b", "its name"),
-        ("a?versionId=1", "reads like another address"),
+        ("a?versionId=1", "would be read as another address"),
     ],
 )
 def test_a_name_that_a_store_takes_for_another_is_refused(path: str, message: str, tmp_path: Path) -> None:
@@ -187,5 +187,5 @@ def test_a_name_that_a_store_takes_for_another_is_refused(path: str, message: st
 
 def test_what_has_to_be_a_file_of_this_machine_is_refused_elsewhere(tmp_path: Path) -> None:
     assert local_path(tmp_path) == tmp_path
-    with pytest.raises(AddressError, match=r"^memory://.*place lies in a store; expected a path of this machine$"):
+    with pytest.raises(AddressError, match=r"^memory://.*place is in an object store; expected a local path$"):
         local_path(in_store(tmp_path))

@@ -49,8 +49,8 @@ def generating(photos: Path, output: Path, *args: object) -> list[object]:
 @pytest.mark.parametrize(
     ("redirection", "code", "out", "err"),
     [
-        ("2>&-", 0, "Shards: 2 made", ""),
-        ("2>/dev/full", 0, "Shards: 2 made", ""),
+        ("2>&-", 0, "Shards: 2 built", ""),
+        ("2>/dev/full", 0, "Shards: 2 built", ""),
         (">&-", 0, "", "12/12 photos"),
         (">/dev/full", 0, "", f"Warning: {FULL}\n"),
         ("1</dev/null", 0, "", "Warning: cannot write to standard output: Bad file descriptor\n"),
@@ -80,7 +80,7 @@ def test_shards_are_made_though_nobody_reads_about_it(few: Path, made: Path, tmp
 def test_a_question_that_cannot_be_answered_stops_the_run(redirection: str, few: Path, tmp_path: Path) -> None:
     done = redirected(redirection, "shardgen", *generating(few, tmp_path / "out"))
     assert done.returncode == 1 and "Go on?" in done.stdout
-    assert done.stderr.strip() == "Stopped before anything was changed. (--auto asks nothing.)"
+    assert done.stderr.strip() == "Stopped; nothing was changed. Pass --auto to run without a prompt."
     assert all_files(tmp_path) == {"out/.shardgen.lock"}
 
 
@@ -150,6 +150,7 @@ def test_a_pipe_that_does_not_block_is_waited_for() -> None:
 # ---- the trainer
 
 
+@pytest.mark.slow
 def test_weights_are_made_whatever_the_streams_are(made: Path, tmp_path: Path) -> None:
     """A page of them as well; but figures that cannot be printed are a failure."""
 

@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from errno import ENOSPC
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers import PATIENCE_S, all_files, generate, run_trainer, trainer, trainer_command, until
+from helpers import PATIENCE_S, all_files, generate, overwrite, trainer, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,11 +38,12 @@ from srshards.shards.cache_contents import Decoder
 from srshards.shards.cache_folder import CacheFolder, NoRoomError
 from srshards.shards.cached import CachedShards
 from srshards.shards.folder import Shards
-from srshards.shards.mapped import DamagedMember, MappedShard
+from srshards.shards.mapped import DamagedMember, MappedShard, Origin
 from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
 from srshards.storage.store import parse_address
 from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
+from tests.drill.warm import Warm, run_warm
 from trainer.distributed.rank import RankInfo
 from trainer.evaluation.evaluate import shard_pairs
 from trainer.training.checks import checked_plan
@@ -76,12 +78,12 @@ def end_fork_server() -> None:
 
 
 @pytest.fixture(scope="module")
-def _store(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def _store(photos: Path, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     local = tmp_path_factory.mktemp("local")
     generate(photos, local / "npy", "-s", 2, "--shard-bytes", "300KB")
     for codec in ("npy", "webp"):
         generate(photos, local / f"one-{codec}", "-s", 2, "--shard-bytes", "300MB", "--codec", codec)
-    with S3Server() as server, fresh_bucket(server) as bucket, pytest.MonkeyPatch.context() as patch:
+    with fresh_bucket(s3_server) as bucket, pytest.MonkeyPatch.context() as patch:
         for name, value in environment(bucket.proxy.endpoint, SILENCE_S).items():
             patch.setenv(name, value)
         forget_stores()
@@ -144,16 +146,16 @@ def test_training_from_a_store_is_the_same_and_fetches_each_shard_once(
     """With two workers and the fetcher, all of which want all shards; and nothing at all the second time."""
     cache = tmp_path / "cache"
     args = ("--shards", store.address("npy"), "--cache", cache, "--workers", 2)
-    done = run_trainer(*TRAINING, *args, "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run_warm("trainer", *TRAINING, *args, "--out", tmp_path)
+    assert done.code == 0, done.err
     assert same(weights(tmp_path), from_folder)
-    assert f"Cache    {cache}: 0 of 5 shards there" in done.stderr
+    assert f"Cache    {cache}: 0 of 5 shards cached" in done.err
     keys = [f"{store.bucket.name}/npy/{record.name}.tar" for record in records_of(store)]
     assert [store.requests(key) for key in keys] == [1] * 5
     assert store.requests("*.idx") == 0
     again, said = trained(tmp_path / "again", *args[:-2])
     assert same(again, from_folder)
-    assert store.requests() == 5 and "5 of 5 shards there" in said
+    assert store.requests() == 5 and "5 of 5 shards cached" in said
     assert not half_written(cache)
 
 
@@ -165,7 +167,7 @@ def test_a_resident_training_and_one_from_a_cached_folder_are_the_same(
     assert same(resident, from_folder)
     folder, said = trained(tmp_path / "folder", "--shards", store.local / "npy" / "scale_2x", *cache)
     assert same(folder, from_folder)
-    assert "5 of 5 shards there" in said  # files are named after their content
+    assert "5 of 5 shards cached" in said  # files are named after their content
 
 
 def test_a_run_goes_on_from_a_store_but_not_decoded(
@@ -173,6 +175,9 @@ def test_a_run_goes_on_from_a_store_but_not_decoded(
 ) -> None:
     local, address, cache = store.local / "npy" / "scale_2x", store.address("npy"), ("--cache", tmp_path / "cache")
     trained(tmp_path, "--shards", local, "--val-every", 12)
+    state = torch.load(tmp_path / "it" / "state.pt", weights_only=True)
+    state["progress"]["validated"] = False  # a finished run would be left as it is
+    torch.save(state, tmp_path / "it" / "state.pt")
     again = ("--out", tmp_path, "--run", "it", "--resume", "--workers", 0)
     ended = trainer(*again, "--shards", address, *cache, "--cache-bytes", "2GB")
     assert ended.code == 0, ended.err
@@ -182,7 +187,7 @@ def test_a_run_goes_on_from_a_store_but_not_decoded(
     ended = trainer(*again)  # with the address from the file
     assert ended.code == 0, ended.err
     ended = trainer(*again, "--cache-decoded")
-    assert ended.code == 2 and "was begun with --cache-decoded False, not True" in ended.err
+    assert ended.code == 2 and "was started with --cache-decoded False, not True" in ended.err
 
 
 def test_evaluate_reads_from_the_store(store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -234,7 +239,7 @@ def test_wrong_bytes_of_the_right_length_are_fetched_again_and_named_when_they_s
 
     monkeypatch.setattr(contents_room, "pieces", wrong_at_first)
     wrong = 3
-    with pytest.raises(RunError, match=f"{record.name}.tar: 3 times its bytes were not those that the manifest has"):
+    with pytest.raises(RunError, match=f"{record.name}.tar: SHA-256 differs from manifest.json, at each of 3 attempts"):
         shards.fetch(record)
     assert all_files(tmp_path) == {".lock"}
     asked.clear()
@@ -247,8 +252,8 @@ def test_wrong_bytes_of_the_right_length_are_fetched_again_and_named_when_they_s
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("npy/nothing", "npy/nothing: there is no manifest.json in it; make shards first"),
-        ("", "that is the folder above the scales; name one of them: --shards s3://"),
+        ("npy/nothing", "npy/nothing: it has no manifest.json; generate shards first"),
+        ("", "this folder contains several scales; pass one of them: --shards s3://"),
     ],
 )
 def test_a_wrong_address_is_named(store: Store, tmp_path: Path, key: str, message: str) -> None:
@@ -268,10 +273,10 @@ def test_a_shard_that_is_not_in_the_store_or_has_another_size_is_named(store: St
         server.put(bucket, f"copy/{path.name}", path.read_bytes())
     server.put(bucket, "copy/train-000002.tar", b"short")
     _, said = trained(tmp_path, "--shards", store.address("copy"), "--cache", tmp_path / "c", expect=2)
-    assert "copy/train-000002.tar: expected " in said and "found 5; `shardgen verify" in said
+    assert "copy/train-000002.tar: expected " in said and "found 5; run `python -m shardgen verify" in said
     server.delete(bucket, "copy/train-000002.tar")
     _, said = trained(tmp_path, "--shards", store.address("copy"), "--cache", tmp_path / "c", expect=2)
-    assert "copy/train-000002.tar is missing, but the manifest lists it" in said
+    assert "copy/train-000002.tar is listed in the manifest but missing" in said
 
 
 def test_a_manifest_cannot_name_files_outside_of_the_cache(store: Store, tmp_path: Path) -> None:
@@ -285,7 +290,7 @@ def test_a_manifest_cannot_name_files_outside_of_the_cache(store: Store, tmp_pat
     (copy / "manifest.json").unlink()
     (copy / "manifest.json").write_text(json.dumps(manifest))
     _, said = trained(tmp_path, "--shards", copy, "--cache", tmp_path / "cache", expect=2)
-    assert "'../../outside' of train-000000 is no sha256" in said
+    assert "'../../outside' of train-000000 is not a SHA-256" in said
 
 
 # ---- several processes
@@ -294,35 +299,31 @@ def test_a_manifest_cannot_name_files_outside_of_the_cache(store: Store, tmp_pat
 def test_two_runs_share_a_cache(store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path) -> None:
     args = ("--shards", store.address("npy"), "--cache", tmp_path / "cache", "--workers", 1)
     outs = [tmp_path / "one", tmp_path / "two"]
-    runs = [
-        subprocess.Popen(trainer_command(*TRAINING, *args, "--out", out), stderr=subprocess.PIPE, text=True)
-        for out in outs
-    ]
+    runs = [Warm("trainer", *TRAINING, *args, "--out", out) for out in outs]
     for run in runs:
-        _, said = run.communicate(timeout=PATIENCE_S)
-        assert run.returncode == 0, said
+        done = run.wait(PATIENCE_S)
+        assert done.code == 0, done.err
     assert all(same(weights(out), from_folder) for out in outs)
     assert store.requests() == 5
 
 
 def test_another_run_goes_on_when_the_one_that_downloads_is_killed(
-    store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path
+    store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The killed one has half a shard, and would have waited for the rest for ever."""
     store.bucket.proxy.break_next("stall_body", "GET", "*/train-000001.tar")
     cache = tmp_path / "cache"
     args = (*TRAINING, "--workers", 0, "--shards", store.address("npy"), "--cache", cache)
-    killed = subprocess.Popen(
-        trainer_command(*args, "--out", tmp_path / "killed"), env={**os.environ, "SR_STORE_TIMEOUT": "1000"}
-    )
+    with monkeypatch.context() as patch:
+        patch.setenv("SR_STORE_TIMEOUT", "1000")
+        killed = Warm("trainer", *args, "--out", tmp_path / "killed")
     until(lambda: store.bucket.proxy.faults["stall_body"])
-    other = subprocess.Popen(trainer_command(*args, "--out", tmp_path / "other"), stderr=subprocess.PIPE, text=True)
+    other = Warm("trainer", *args, "--out", tmp_path / "other")
     until((tmp_path / "other" / "it" / "config.yaml").exists)  # from now on it waits for that shard
     assert half_written(cache)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    _, said = other.communicate(timeout=PATIENCE_S)
-    assert other.returncode == 0, said
+    killed.kill()
+    done = other.wait(PATIENCE_S)
+    assert done.code == 0, done.err
     assert same(weights(tmp_path / "other"), from_folder)
     assert store.requests("*/train-000001.tar") == 2 and store.requests() == 6
     assert not half_written(cache)
@@ -367,7 +368,7 @@ def test_what_was_used_longest_ago_goes_but_nothing_that_is_mapped(store: Store,
     del mapped  # what is looked at keeps the map, and so the file
     shards.fetch(records[1])
     assert [shards.tar(record).exists() for record in records] == [True, True, False, True]
-    with pytest.raises(NoRoomError, match=r"has no room for .*, and too much of what lies in it is in use"):
+    with pytest.raises(NoRoomError, match=r"has no room for .*, and the shards in it are in use"):
         shards.fetch(records[2], keep={shards.name(records[1]), shards.name(records[3])})
     assert pixels.tobytes() == expected
     del pixels
@@ -446,7 +447,7 @@ def test_a_full_disk_makes_room_or_is_an_error(store: Store, tmp_path: Path, mon
         raise OSError(ENOSPC, os.strerror(ENOSPC))
 
     monkeypatch.setattr(contents_room, "_write", full)
-    with pytest.raises(RunError, match="No space left on device; free some, name another `cache`"):
+    with pytest.raises(RunError, match="No space left on device; free some disk space, pass another `cache`"):
         shards.fetch(one)
     assert not half_written(tmp_path)
 
@@ -454,7 +455,28 @@ def test_a_full_disk_makes_room_or_is_an_error(store: Store, tmp_path: Path, mon
 def test_a_cache_that_cannot_be_written_is_refused(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     _, said = trained(tmp_path, "--shards", store.address("npy"), "--cache", tmp_path / "file" / "cache", expect=2)
-    assert f"--cache {tmp_path}/file/cache: cannot write there (Not a directory); name another folder" in said
+    assert f"--cache {tmp_path}/file/cache: cannot write there (Not a directory); pass another folder" in said
+    _, said = trained(tmp_path, "--shards", store.address("npy"), "--cache", "s3://bucket/cache", expect=2)
+    assert "s3://bucket/cache is in an object store; expected a local path" in " ".join(said.split())
+
+
+def test_a_cache_can_be_swept_while_the_interpreter_shuts_down(tmp_path: Path) -> None:
+    """As by a loader that is still referenced at exit."""
+    program = """
+import sys
+from pathlib import Path
+from srshards.shards.cache_folder import CacheFolder
+
+class Late:
+    cache = CacheFolder(Path(sys.argv[1]))
+    def __del__(self):
+        self.cache.sweep()
+
+sys.modules["late"] = late = Late()
+late.itself = late  # kept until the modules are cleared
+"""
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_cache_of_another_user_is_refused(tmp_path: Path) -> None:
@@ -467,7 +489,7 @@ def test_a_cache_of_another_user_is_refused(tmp_path: Path) -> None:
         "except UsageError as error: print(error)\n"
     )
     tmp_path.chmod(0o555)
-    done = subprocess.run([*trainer_command()[:1], "-c", script, str(tmp_path / "c")], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "c")], capture_output=True, text=True)
     assert "cannot write there (Permission denied)" in done.stdout, done.stderr
 
 
@@ -488,7 +510,7 @@ def test_numbers_of_bytes(tmp_path: Path) -> None:
     ended = trainer("evaluate", "--weights", "x", "--cache-bytes", "much")
     assert ended.code == 2 and "'much': expected a number of bytes such as 256MB, 1GiB or 1000000" in ended.err
     ended = trainer("--shards", "nowhere://x/y")
-    assert ended.code == 2 and "there is no store nowhere://" in ended.err
+    assert ended.code == 2 and "unknown store nowhere://" in ended.err
 
 
 # ---- decoded
@@ -500,7 +522,7 @@ def test_compressed_shards_are_decoded_once_to_what_npy_shards_are(store: Store,
     args = ("--shards", store.address("one-webp"), "--cache", cache, "--cache-decoded")
     webp, said = trained(tmp_path / "webp", *args)
     assert same(webp, npy)
-    assert "has to be decoded" not in said and "shards there, decoded" in said
+    assert "images are decoded" not in said and "shards cached, decoded" in said
     assert {name.partition(".")[2] for name in all_files(cache)} == {"lock", "npy.tar", "npy.idx", "npy.json"}
     for suffix in (".tar", ".idx"):
         decoded = {path.read_bytes() for path in cache.glob(f"*{suffix}")}
@@ -528,9 +550,7 @@ def test_what_is_damaged_in_the_cache_is_not_decoded(store: Store, tmp_path: Pat
     compressed, decoded = (shards_of(store, tmp_path, "one-webp", decode=decode) for decode in (False, True))
     record = records_of(store, "one-webp")[0]
     compressed.fetch(record)
-    with open(compressed.tar(record), "rb+") as file:
-        file.seek(2000)
-        file.write(bytes(100))
+    overwrite(compressed.tar(record), 2000, bytes(100))
     decoded.fetch(record)
     expected = (store.local / "one-npy" / "scale_2x" / f"{record.name}.tar").read_bytes()
     assert decoded.tar(record).read_bytes() == expected
@@ -540,7 +560,7 @@ def test_what_is_damaged_in_the_cache_is_not_decoded(store: Store, tmp_path: Pat
 @pytest.mark.parametrize(
     ("content", "num_samples", "message"),
     [
-        (b"not a tar" * 1000, 1, "is no whole tar"),
+        (b"not a tar" * 1000, 1, "is not a complete tar"),
         (bytes(10240), 1, "expected 1 samples as in the manifest, found 0"),
     ],
 )
@@ -551,8 +571,10 @@ def test_bytes_that_are_the_manifests_and_not_a_shard_are_named(
     store.bucket.server.put(store.bucket.name, "odd/train-000000.tar", content)
     record = ShardRecord("train-000000", "train", num_samples, len(content), hashlib.sha256(content).hexdigest())
     decoder = Decoder.of(open_shards(store.local / "one-webp" / "scale_2x").manifest) if decode else None
-    shards = CachedShards(CacheFolder(tmp_path), parse_address(store.address("odd")), [record], decoder)
-    with pytest.raises(RunError, match=f"odd/train-000000.tar:? {message}.*; `shardgen verify s3://.*/odd --fix`"):
+    shards = CachedShards(CacheFolder(tmp_path), Origin(parse_address(store.address("odd")), ""), [record], decoder)
+    with pytest.raises(
+        RunError, match=f"odd/train-000000.tar:? {message}.*; run `python -m shardgen verify s3://.*/odd --fix`"
+    ):
         shards.fetch(record)
     assert all_files(tmp_path) == {".lock"}
 
@@ -586,9 +608,7 @@ def test_verify_finds_bytes_that_changed_in_the_cache(store: Store, tmp_path: Pa
     args = ("--shards", store.address(name), "--cache", cache, *(["--cache-decoded"] if "webp" in name else []))
     before, _ = trained(tmp_path / "before", *args)
     tar = max(cache.glob("*.tar"), key=lambda path: path.stat().st_size)
-    with open(tar, "rb+") as file:
-        file.seek(2000)
-        file.write(bytes(range(200)) * 300)
+    overwrite(tar, 2000, bytes(range(200)) * 300)
     store.bucket.proxy.heal()
     after, _ = trained(tmp_path / "after", *args, "--verify")
     assert same(after, before)
@@ -597,7 +617,7 @@ def test_verify_finds_bytes_that_changed_in_the_cache(store: Store, tmp_path: Pa
 
 def test_a_large_set_is_little_for_each_worker(tmp_path: Path) -> None:
     records = [ShardRecord(f"train-{n:06d}", "train", n, 2 * n, sha256(bytes(n)).hexdigest()) for n in range(1000)]
-    shards = CachedShards(CacheFolder(tmp_path, 1), tmp_path, records)
+    shards = CachedShards(CacheFolder(tmp_path, 1), Origin(tmp_path, ""), records)
     travelled = pickle.dumps(shards)
     assert len(travelled) < 200 * len(records)
     again: CachedShards = pickle.loads(travelled)
@@ -691,7 +711,7 @@ def test_runs_that_share_too_small_a_cache_ask_for_each_shard_once(store: Store,
             fetchers.append(ShardFetcher(shards, PrefetchWindow(schedule, tuple(own), 1, 1), pool))
         for _ in range(10):
             for fetcher in fetchers:
-                fetcher.look(0)
+                fetcher.update(0)
                 until(lambda found=fetcher: all(future.done() for future in found._under_way.values()))
     assert store.requests() == 4
     assert not all(shards.tar(record).exists() for record in records)
@@ -703,7 +723,7 @@ def test_nothing_is_removed_that_does_not_make_room_enough(store: Store, tmp_pat
     for record in records[1:3]:
         shards.fetch(record)
     mapped = shards.open(shards.tar(records[2]), records[2].samples)
-    with shards.cache.claimed("0" * 64) as file, pytest.raises(NoRoomError, match=r"has no room for [\d.]+ kB"):
+    with shards.cache.claim("0" * 64) as file, pytest.raises(NoRoomError, match=r"has no room for [\d.]+ kB"):
         assert file is not None
         shards.cache.reserve(file, records[1].bytes + 30_000)
     assert shards.tar(records[1]).exists() and len(mapped)

@@ -63,6 +63,7 @@ def test_the_file_takes_any_size(spec: NetworkSpec, tmp_path: Path) -> None:
             assert float((network(images) - torch.from_numpy(found)).abs().max()) < 1e-5, (batch, height, width)
 
 
+@pytest.mark.slow
 def test_the_exporter_is_quiet(tmp_path: Path) -> None:
     """In a process of its own, because pytest hides some of what loggers write."""
     code = (
@@ -98,7 +99,7 @@ def test_a_file_that_computes_something_else_is_not_written(
     last.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(last) + np.float32(added), last.name))
     pretend(monkeypatch, model)
     (weights.parent / "w.onnx").write_text("from before")
-    with pytest.raises(RunError, match=r"w.pth differs from PyTorch by .*, more than 0.0001; nothing is written"):
+    with pytest.raises(RunError, match=r"w.pth differs from PyTorch by .*, more than 0.0001, and was not written"):
         export_onnx(weights, weights.parent / "w.onnx")
     assert (weights.parent / "w.onnx").read_text() == "from before"
     assert {path.name for path in weights.parent.iterdir()} == {"w.pth", "w.onnx"}
@@ -116,7 +117,7 @@ def test_a_file_that_does_not_work_is_not_written(
     else:
         save_weights(weights, NetworkSpec("compact", 2, 8, 2).build(1).state_dict(), None)
     pretend(monkeypatch, model)
-    with pytest.raises(RunError, match=r"the ONNX file of .*w.pth is not valid, nothing is written: "):
+    with pytest.raises(RunError, match=r"the ONNX export of .*w.pth is not valid and was not written: "):
         export_onnx(weights, weights.parent / "w.onnx")
     assert [path.name for path in weights.parent.iterdir()] == ["w.pth"]
 
@@ -126,17 +127,17 @@ def test_an_exporter_that_fails_is_named(weights: Path, monkeypatch: pytest.Monk
         raise ValueError("no such operator")
 
     monkeypatch.setattr(export, "_onnx_model", fail)
-    with pytest.raises(RunError, match=r"PyTorch .* could not turn .*w.pth into ONNX: no such operator. Try newer"):
+    with pytest.raises(RunError, match=r"PyTorch .* could not export .*w.pth to ONNX: no such operator. Try newer"):
         export_onnx(weights, weights.parent / "w.onnx")
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
 def test_a_missing_package_is_named(package: str, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UsageError, match=rf"missing \({package}\): pip install onnx onnxruntime onnxscript"):
+    with pytest.raises(UsageError, match=rf"needs {package}, which is not .*sr-shards\[onnx\]"):
         export_onnx(weights, weights.parent / "w.onnx")
 
 
 def test_weights_that_are_none_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there are no weights at"):
+    with pytest.raises(UsageError, match=r"not found; pass a \.pth"):
         export_onnx(tmp_path / "w.pth", tmp_path / "w.onnx")

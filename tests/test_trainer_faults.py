@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import itertools
-import json
+import multiprocessing
 import os
 import re
 import resource
@@ -12,10 +12,10 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -23,44 +23,37 @@ import torch
 from helpers import (
     PATIENCE_S,
     SMALL,
+    all_files,
     close_terminal_under,
+    events,
     generate,
+    journal,
     make_photo,
+    overwrite,
     run_cli,
     run_trainer,
     trainer,
     trainer_command,
+    until,
+    weights,
 )
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from srshards.errors import UsageError
 from srshards.sampling.schedule import Schedule
 from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
+from tests.drill.warm import Warm
 from trainer.models.weights import read_weights, save_weights
 from trainer.runs.lookup import run_folder
 from trainer.training.learner import Learner
 from trainer.training.loop import TrainingLoop
 from trainer.training.validation import Validation
 
-TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
 LONG = ("--steps", 5000, "--val-every", 2)
 TINY = (*SMALL, "--patch-size", 16, "--patches-per-sample", 1)
 Step = Callable[..., torch.Tensor]
-
-
-def journal(run: Path) -> list[dict[str, Any]]:
-    """The lines of the journal without what differs from run to run."""
-    lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
-
-
-def events(run: Path, *kinds: str) -> list[dict[str, Any]]:
-    return [line for line in journal(run) if line["event"] in kinds]
-
-
-def weights(run: Path) -> dict[str, bytes]:
-    return {name: (run / name).read_bytes() for name in ("model.pth", "best.pth")}
 
 
 def saved_step(run: Path) -> int:
@@ -99,15 +92,20 @@ def on_validation(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[]
 # ---- damaged samples
 
 
-@pytest.fixture(scope="module", params=["png", "npy"])
-def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of more than 1,000 photos of 16 px: one damaged sample is less than 0.1 % of them."""
-    root = tmp_path_factory.mktemp("many")
-    photos = root / "photos" / "class"
-    photos.mkdir(parents=True)
+@pytest.fixture(scope="module")
+def tiny_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,110 photos of 16 px: one damaged sample is less than 0.1 % of them."""
+    folder = tmp_path_factory.mktemp("photos")
     for number in range(1110):
-        Image.fromarray(make_photo(16, 16, number)).save(photos / f"{number}.png")
-    generate(root / "photos", root, "-s", 2, "--size", 16, "--codec", request.param)
+        Image.fromarray(make_photo(16, 16, number)).save(folder / f"{number}.png", compress_level=0)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["png", "npy"])
+def many(request: pytest.FixtureRequest, tiny_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of `tiny_photos`."""
+    root = tmp_path_factory.mktemp("many")
+    generate(tiny_photos, root, "-s", 2, "--size", 16, "--codec", request.param)
     return root / "scale_2x"
 
 
@@ -127,9 +125,7 @@ def spoil(folder: Path, number: int, image: str = "hr") -> str:
     tar = folder / f"{record.name}.tar"
     sample = load_index(tar.with_suffix(".idx"))[number]
     member = next(member for member in sample if member.extension.startswith(image))
-    with open(tar, "rb+") as file:
-        file.seek(member.offset)
-        file.write(bytes(20))
+    overwrite(tar, member.offset, bytes(20))
     return f"{tar.name}: {member.name}"
 
 
@@ -138,7 +134,7 @@ def test_a_damaged_sample_is_named_counted_and_skipped(many: Path, tmp_path: Pat
     name = spoil(mine, drawn(mine, 4, 3)[2])
     done = trainer("--shards", mine, "--out", tmp_path, *TINY, "--steps", 6, "--run", "r")
     assert done.code == 0, done.err
-    assert done.err.count(f"Damaged, another sample takes its place: {name}: expected 16x16x3 px, found other") == 1
+    assert done.err.count(f"Damaged sample replaced by another one: {name}: expected 16x16x3 px, found other") == 1
     (noted,) = events(tmp_path / "r", "damaged")
     assert noted["step"] == 3 and name in noted["reason"]
 
@@ -157,11 +153,25 @@ def test_too_many_damaged_samples_end_the_run(many: Path, tmp_path: Path) -> Non
     names = [spoil(mine, drawn(mine, 4, step)[0], image) for step, image in ((2, "hr"), (5, "lr"))]
     done = trainer("--shards", mine, "--out", tmp_path, *TINY, "--steps", 9, "--val-every", 1, "--run", "r")
     assert done.code == 1
-    assert all(f"takes its place: {name}" in done.err for name in names)
+    assert all(f"replaced by another one: {name}" in done.err for name in names)
     assert "Error: 2 of 1,0" in done.err and "samples are damaged, more than 0.1%: " in done.err
-    assert f"`shardgen verify {mine} --fix`, then generate, makes them again" in done.err
+    assert f"run `python -m shardgen verify {mine} --fix`, then `python -m shardgen generate` again" in done.err
     assert len(events(tmp_path / "r", "damaged")) == 2 and len(events(tmp_path / "r", "error")) == 1
     assert saved_step(tmp_path / "r") == 4
+
+
+def test_damaged_samples_are_counted_across_resumes(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Path(shutil.copytree(many, tmp_path / "mine"))
+    first, second = (spoil(mine, drawn(mine, 4, step)[0]) for step in (2, 5))
+    with monkeypatch.context() as patch:
+        on_step(patch, 3, terminate)
+        done = trainer("--shards", mine, "--out", tmp_path, *TINY, "--steps", 9, "--run", "r")
+    assert done.code == 143 and f"takes its place: {first}" in done.err, done.err
+    done = trainer("--out", tmp_path, "--run", "r", "--resume")
+    assert done.code == 1 and first not in done.err
+    assert "Error: 2 of 1,0" in done.err and f"samples are damaged, more than 0.1%: {second}" in done.err
 
 
 def test_a_repaired_folder_is_gone_on_with(photos: Path, tmp_path: Path) -> None:
@@ -178,7 +188,7 @@ def test_a_repaired_folder_is_gone_on_with(photos: Path, tmp_path: Path) -> None
     assert "was not finished" in trainer("--out", tmp_path, "--run", "r", "--resume").err
     generate(photos, tmp_path / "shards", "-s", 2)
     done = trainer("--out", tmp_path, "--run", "r", "--resume")
-    assert done.code == 0 and "going on at step 6" in done.err
+    assert done.code == 0 and "resumed at step 6" in done.err
     assert events(tmp_path / "r", "train", "val") == journal(tmp_path / "sound")
     assert weights(tmp_path / "r") == weights(tmp_path / "sound")
 
@@ -186,9 +196,7 @@ def test_a_repaired_folder_is_gone_on_with(photos: Path, tmp_path: Path) -> None
 def test_a_damaged_validation_image_loses_no_steps(shards: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(shards / "scale_2x", tmp_path / "mine"))
     member = load_index(mine / "val-000000.idx")[0][0]
-    with open(mine / "val-000000.tar", "rb+") as file:
-        file.seek(member.offset)
-        file.write(bytes(20))
+    overwrite(mine / "val-000000.tar", member.offset, bytes(20))
     done = trainer("--shards", mine, "--out", tmp_path, *SMALL, "--steps", 3, "--run", "r")
     assert done.code == 1 and f"{member.name}: expected 64x64x3 px" in done.err and "--fix`" in done.err
     assert saved_step(tmp_path / "r") == 3
@@ -271,6 +279,7 @@ def test_weights_that_are_too_large_are_found_in_the_first_step(shards: Path, tm
 # ---- memory
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_answered_with_a_batch_that_takes_half(shards: Path, tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (1_200_000_000, 1_200_000_000))
@@ -316,6 +325,7 @@ SMALL_SHM = """
 """
 
 
+@pytest.mark.slow
 def test_a_container_with_next_to_no_shared_memory_trains(shards: Path, tmp_path: Path) -> None:
     """Docker gives 64 MB, which is what data loaders are known to die of."""
     size = ("--workers", 2, "--prefetch", 4, "--patch-size", 64, "--batch-size", 32)
@@ -323,7 +333,7 @@ def test_a_container_with_next_to_no_shared_memory_trains(shards: Path, tmp_path
     program = [*IN_A_NAMESPACE, sys.executable, "-c", textwrap.dedent(SMALL_SHM), *words]
     done = subprocess.run(program, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"2 data workers, [45]\.\d MB shared with them", done.stderr)
+    assert re.search(r"2 data workers, [45]\.\d MB shared memory", done.stderr)
 
 
 def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(
@@ -335,7 +345,9 @@ def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(
     assert done.code == 2
     assert "2 workers with --prefetch 60 need " in done.err
     assert " MB of memory for batches, but 3.0 MB are free" in done.err
-    assert "take fewer --workers, a smaller --prefetch, --batch-size, --grad-accum or --patches-per-sample" in done.err
+    assert (
+        "use fewer --workers, or a smaller --prefetch, --batch-size, --grad-accum or --patches-per-sample" in done.err
+    )
 
 
 def test_samples_that_do_not_fit_into_the_devices_memory_are_refused(
@@ -343,7 +355,7 @@ def test_samples_that_do_not_fit_into_the_devices_memory_are_refused(
 ) -> None:
     monkeypatch.setattr("srshards.loader.memory.available_memory_bytes", lambda: 100_000)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--resident", "--steps", 1)
-    assert done.code == 2 and "--resident: the images of " in done.err and "leave --resident out" in done.err
+    assert done.code == 2 and "--resident: the images of " in done.err and "omit --resident" in done.err
 
 
 # ---- disks
@@ -379,6 +391,7 @@ FULL_DISK = """
 
 
 @pytest.mark.parametrize("val_every", [8, 80])
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_an_error_and_the_former_state_stays(
     val_every: int, shards: Path, tmp_path: Path
 ) -> None:
@@ -446,28 +459,26 @@ def test_what_a_killed_run_left_half_written_is_removed_everywhere(shards: Path,
 # ---- two processes
 
 
-HOLD_LOCK = """
-    import sys
-    from pathlib import Path
-    from trainer.runs.lookup import run_folder
-    with run_folder(Path(sys.argv[1])).locked():
-        print("held", flush=True)
-        sys.stdin.read()
-"""
+def hold_lock(run: Path, is_held: Event) -> None:
+    with run_folder(run).locked():
+        is_held.set()
+        signal.pause()
 
 
 def test_a_second_process_is_refused_while_the_first_lives(shards: Path, tmp_path: Path) -> None:
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--run", "r")
-    program = [sys.executable, "-c", textwrap.dedent(HOLD_LOCK), str(tmp_path / "r")]
-    holder = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    fork = multiprocessing.get_context("fork")
+    is_held = fork.Event()
+    holder = fork.Process(target=hold_lock, args=(tmp_path / "r", is_held))
+    holder.start()
     try:
-        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        assert is_held.wait(PATIENCE_S)
         done = trainer(*words)
         assert done.code == 2
         assert f"another process is training in {tmp_path / 'r'}; wait until it has ended" in done.err
     finally:
         holder.kill()
-        holder.communicate()
+        holder.join()
     assert trainer(*words).code == 0
 
 
@@ -523,7 +534,7 @@ def test_stops_change_nothing(
                 on_validation(patch, when, terminate)
             done = trainer(*(words if number == 0 else ()), "--out", tmp_path, "--run", "r", *["--resume"][:number])
         assert done.code == 143, done.err
-        assert "all is saved. Go on with: python -m trainer --out" in done.err
+        assert "everything is saved. Resume with: python -m trainer --out" in done.err
     assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
     assert journal(tmp_path / "r") == journal(whole)
     assert weights(tmp_path / "r") == weights(whole)
@@ -560,7 +571,7 @@ def test_the_first_of_several_signals_counts_and_all_is_saved(
 
     on_step(monkeypatch, 3, send)
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 9, "--run", "r")
-    assert done.code == code and "Stopped after step 3 of 9; all is saved." in done.err, done.err
+    assert done.code == code and "Stopped after step 3 of 9; everything is saved." in done.err, done.err
 
 
 def test_a_second_interrupt_ends_a_long_step(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -583,25 +594,25 @@ def test_a_second_interrupt_ends_a_long_step(shards: Path, tmp_path: Path, monke
 # ---- signals to whole processes
 
 
+Running = TypeVar("Running", Warm, "subprocess.Popen[str]")
+
+
 @contextlib.contextmanager
-def running(*args: object) -> "Iterator[subprocess.Popen[str]]":
-    """`python -m trainer` in a process group of its own, of which nothing is left at the end."""
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(trainer_command(*args), **pipes, text=True, start_new_session=True)
+def running(process: Running) -> Iterator[Running]:
+    """The leader of a process group, of which nothing is left at the end."""
     try:
         yield process
-        wait_until(lambda: not group(process.pid))
+        until(lambda: not group(process.pid))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.wait()
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)  # asking costs the process that is waited for its CPU
+def started(*args: object) -> "subprocess.Popen[str]":
+    """`python -m trainer`, from its beginning."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(trainer_command(*args), **pipes, text=True, start_new_session=True)
 
 
 def group(pid: int) -> list[psutil.Process]:
@@ -614,8 +625,8 @@ def group(pid: int) -> list[psutil.Process]:
     return found
 
 
-def is_training(run: Path, process: "subprocess.Popen[str]") -> bool:
-    assert process.poll() is None, process.communicate()
+def is_training(run: Path, process: Warm) -> bool:
+    assert process.is_alive, process.wait()
     return has_trained(run)
 
 
@@ -629,17 +640,18 @@ def long_run(shards: Path, out: Path) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_saves_and_stops(
     number: signal.Signals, code: int, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A terminal sends Ctrl-C to every process, and SIGHUP when it is closed; `timeout`, Slurm and systemd SIGTERM."""
     run = tmp_path / "r"
-    with running(*long_run(shards, tmp_path)) as process:
-        wait_until(lambda: is_training(run, process))
+    with running(Warm("trainer", *long_run(shards, tmp_path))) as process:
+        until(lambda: is_training(run, process))
         os.killpg(process.pid, number)
-        _, said = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == code, said
-    assert "all is saved" in said and "Traceback" not in said and "died" not in said and "leaked" not in said
+        found, _, said = process.wait(PATIENCE_S)
+    assert found == code, said
+    assert "everything is saved" in said and "Traceback" not in said and "died" not in said
     stopped = saved_step(run)
     assert 0 < stopped < 5000 and f"Stopped after step {stopped:,} of 5,000" in said
     assert not list(run.rglob("*.tmp"))
@@ -654,6 +666,7 @@ def test_a_signal_to_the_whole_group_saves_and_stops(
     assert [event.step for event in board.Scalars("val/psnr_y")] == [line["step"] for line in events(run, "val")]
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_saves_and_stops(shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "r"
     command = trainer_command(*long_run(shards, tmp_path))
@@ -676,52 +689,55 @@ def test_hangups_save_and_stop_unless_they_are_ignored(
     done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 3, "--run", "r")
     is_ignored = handler is signal.SIG_IGN
     assert (done.code, saved_step(tmp_path / "r")) == ((0, 3) if is_ignored else (129, 2)), done.err
-    assert ("Stopped after step 2 of 3; all is saved. Go on with: " in done.err) is not is_ignored
+    assert ("Stopped after step 2 of 3; everything is saved. Resume with: " in done.err) is not is_ignored
     if not is_ignored:
         signal.raise_signal(signal.SIGHUP)  # while the interpreter ends
 
 
+@pytest.mark.slow
 def test_whoever_hammers_on_ctrl_c_sees_no_traceback(shards: Path, tmp_path: Path) -> None:
-    with running(*long_run(shards, tmp_path)) as process:
-        wait_until(lambda: is_training(tmp_path / "r", process))
+    with running(started(*long_run(shards, tmp_path))) as process:
+        until(lambda: has_trained(tmp_path / "r"))
 
         def is_gone() -> bool:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
             return process.poll() is not None
 
-        wait_until(is_gone)
+        until(is_gone)
         _, said = process.communicate()
     assert process.returncode == 130, said
     assert "Traceback" not in said and "Exception ignored" not in said
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_run_and_leaves_no_process(shards: Path, tmp_path: Path) -> None:
-    with running(*long_run(shards, tmp_path)) as process:
-        wait_until(lambda: is_training(tmp_path / "r", process))
+    with running(Warm("trainer", *long_run(shards, tmp_path))) as process:
+        until(lambda: is_training(tmp_path / "r", process))
         worker = next(child for child in group(process.pid) if child.name() == "pt_data_worker")
         worker.kill()
-        _, said = process.communicate(timeout=PATIENCE_S)  # far sooner than the run would end by itself
-    assert process.returncode == 1
-    assert "Error: a data worker died" in said and "take fewer --workers or a smaller --prefetch" in said
+        code, _, said = process.wait(PATIENCE_S)  # far sooner than the run would end by itself
+    assert code == 1
+    assert "Error: a data worker died" in said and "use fewer --workers or a smaller --prefetch" in said
     assert "Traceback" not in said
     assert len(events(tmp_path / "r", "error")) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_worker(shards: Path, tmp_path: Path) -> None:
-    with running(*long_run(shards, tmp_path)) as process:
-        wait_until(lambda: is_training(tmp_path / "r", process))
+    with running(Warm("trainer", *long_run(shards, tmp_path))) as process:
+        until(lambda: is_training(tmp_path / "r", process))
         names = [child.name() for child in group(process.pid)]
         assert names.count("pt_data_worker") == 2
         process.kill()
-        process.wait()
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_it_starts_is_no_traceback(shards: Path, tmp_path: Path) -> None:
     """PyTorch takes seconds to load, long enough to see that a word was wrong."""
-    with running(*long_run(shards, tmp_path)) as process:
+    with running(started(*long_run(shards, tmp_path))) as process:
         maps = Path(f"/proc/{process.pid}/maps")
-        wait_until(lambda: "libtorch" in maps.read_text())
+        until(lambda: "libtorch" in maps.read_text())
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, said
@@ -748,9 +764,33 @@ def test_it_saves_now_and_then_between_validations(
 # ---- tools
 
 
+@pytest.mark.slow
 def test_without_a_compiler_compile_is_refused(shards: Path, tmp_path: Path) -> None:
     words = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--compile")
     environment = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    done = run_trainer(*words, env=environment)
+    done = run_trainer(*words, env=environment)  # PyTorch looks at them when it is loaded
     assert done.returncode == 2, done.stderr
     assert "--compile" in done.stderr and "Traceback" not in done.stderr
+
+
+# ---- a start that fails
+
+
+@pytest.mark.parametrize("name", [None, "r"])
+def test_a_run_that_fails_before_its_first_step_leaves_nothing(
+    name: str | None, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--shards", shards / "scale_2x", "--out", tmp_path / "runs", *SMALL, "--steps", 2)
+    assert trainer(*words).code == 0
+    (tmp_path / "runs" / "r").mkdir()
+    (tmp_path / "runs" / "r" / "notes").write_text("mine")
+    before = all_files(tmp_path)
+
+    def fail(*_: Any) -> torch.Tensor:
+        raise UsageError("no such step")
+
+    monkeypatch.setattr(Learner, "step", fail)
+    done = trainer(*words, *(("--run", name) if name else ()))
+    assert done.code == 2 and "Error: no such step" in done.err
+    assert all_files(tmp_path) - {"runs/r/.lock"} == before
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["r", "ultra_lite-2x"]

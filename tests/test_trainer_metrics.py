@@ -138,13 +138,13 @@ def pixels(*shape: int, dtype: type = np.uint8) -> NDArray[np.generic]:
 @pytest.mark.parametrize(
     ("output", "target", "border", "message"),
     [
-        (pixels(20, 20, 3), pixels(20, 21, 3), 0, r"one shape, got \(20, 20, 3\) uint8 and \(20, 21, 3\)"),
+        (pixels(20, 20, 3), pixels(20, 21, 3), 0, r"equal shape and dtype, got \(20, 20, 3\) uint8 and \(20, 21, 3\)"),
         (pixels(20, 20), pixels(20, 20), 0, r"expected H x W x 3 uint8, got \(20, 20\) uint8"),
         (pixels(20, 20, 3, dtype=np.float32), pixels(20, 20, 3), 0, r"uint8, got \(20, 20, 3\) float32"),
         (pixels(20, 20, 3), pixels(20, 20, 3, dtype=np.float32), 0, r"uint8, got \(20, 20, 3\) float32"),
         (pixels(3, 20, 20), pixels(3, 20, 20), 0, r"got \(3, 20, 20\)"),
-        (pixels(10, 20, 3), pixels(10, 20, 3), 0, "11 px must be left without a border of 0 px, got 20 x 10 px"),
-        (pixels(18, 40, 3), pixels(18, 40, 3), 4, "11 px must be left without a border of 4 px, got 40 x 18 px"),
+        (pixels(10, 20, 3), pixels(10, 20, 3), 0, "expected at least 11 px inside a border of 0 px, got 20 x 10 px"),
+        (pixels(18, 40, 3), pixels(18, 40, 3), 4, "expected at least 11 px inside a border of 4 px, got 40 x 18 px"),
         (pixels(20, 20, 3), pixels(20, 20, 3), -1, "border of -1 px"),
     ],
 )
@@ -161,7 +161,7 @@ def test_images_below_the_window_have_no_ssim() -> None:
 
 def test_images_that_are_not_alike_are_refused() -> None:
     for figure in (psnr, ssim):
-        with pytest.raises(ValueError, match="one shape"):
+        with pytest.raises(ValueError, match="equal shape"):
             figure(pixels(20, 20, 3), pixels(20, 20, 1))
         with pytest.raises(ValueError, match=r"uint8 and .* float32"):
             figure(pixels(20, 20, 3), pixels(20, 20, 3, dtype=np.float32))
@@ -183,7 +183,7 @@ def test_images_that_were_hit_exactly_do_not_hide_the_others() -> None:
 
 
 def test_no_images_have_no_mean() -> None:
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match="at least one image"):
         mean_quality([])
 
 
@@ -222,5 +222,5 @@ def test_charbonnier_is_smooth_where_nothing_is_wrong() -> None:
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_losses_do_not_broadcast(name: str) -> None:
-    with pytest.raises(ValueError, match=r"one shape, got \(2, 3, 8, 8\) and \(2, 1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"equal shape, got \(2, 3, 8, 8\) and \(2, 1, 8, 8\)"):
         LOSSES[name](torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 8))

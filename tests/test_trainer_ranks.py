@@ -1,15 +1,14 @@
 """Training in many processes: the same steps whatever their number, one that writes, and going on when one dies."""
 
 import contextlib
-import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,14 +18,16 @@ import psutil
 import pytest
 import torch
 import yaml
-from helpers import PATIENCE_S, generate, trainer
+from helpers import PATIENCE_S, events, generate, overwrite, trainer, until
 from PIL import Image
 from torch.distributed import TCPStore
 
 from srshards.errors import ArgumentError, RunError, UsageError
+from srshards.sampling.schedule import Schedule
 from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
 from tests.drill.s3_server import Bucket
+from tests.drill.warm import Warm
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.distributed.rendezvous import join_attempt
 from trainer.evaluation.metrics import Quality, mean_of_sums, mean_quality, quality_sums
@@ -41,7 +42,6 @@ from trainer.training.stopping import StopRequest
 STEPS = 60
 # A small rate: AdamW makes steps of full size out of gradients that are rounding errors alone.
 SMALL = ("--model", "ultra_lite", "--patch-size", 24, "--workers", 0, "--device", "cpu", "--amp", "off", "--lr", 2e-5)
-TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,7 @@ class Run(NamedTuple):
     said: str
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
-        lines = map(json.loads, (self.folder / "journal.jsonl").read_text().splitlines())
-        return [{k: v for k, v in line.items() if k not in TIMES} for line in lines if line["event"] in kinds]
+        return events(self.folder, *kinds)
 
     def weights(self) -> dict[str, torch.Tensor]:
         params: dict[str, torch.Tensor] = torch.load(self.folder / "model.pth", weights_only=True)["params"]
@@ -82,200 +81,7 @@ def assert_alike(one: Run, other: Run) -> None:
     assert all(torch.allclose(w, weights[name], rtol=0, atol=1e-5) for name, w in one.weights().items())
 
 
-# ---- through torchrun
-
-
-class Launched:
-    """torchrun with its ranks. Nothing of it is left at the end."""
-
-    def __init__(self, process: "subprocess.Popen[str]", run: Path) -> None:
-        self.process, self.run = process, run
-
-    def rank(self, number: int) -> psutil.Process:
-        children = psutil.Process(self.process.pid).children()
-        return next(child for child in children if child.environ().get("RANK") == str(number))
-
-    def until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-    def steps(self) -> int:
-        """As far as the journal has come."""
-        journal = self.run / "journal.jsonl"
-        return journal.read_text().count('"train"') if journal.exists() else 0
-
-    def ended(self) -> str:
-        out, errors = self.process.communicate(timeout=2 * PATIENCE_S)
-        return out + errors
-
-
-@contextlib.contextmanager
-def torchrun(ranks: int, out: Path, *args: object, restarts: int = 0) -> Iterator[Launched]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks, "--max-restarts", restarts]
-    command = [sys.executable, *launcher, "-m", "--", "trainer", *args, "--run", "r"]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-    mark = {**os.environ, "SR_TEST_OF": str(out)}
-    process = subprocess.Popen([*map(str, command)], text=True, env=mark, **pipes)
-    try:
-        yield Launched(process, out / "r")
-        wait_until(lambda: not marked(out))
-    finally:
-        for each in (process, *marked(out)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
-        process.communicate()
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def marked(out: Path) -> list[psutil.Process]:
-    """The living processes that descend from a torchrun, whoever is their parent by now."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            is_there = process.status() != psutil.STATUS_ZOMBIE
-            if is_there and process.pid != os.getpid() and process.environ().get("SR_TEST_OF") == str(out):
-                found.append(process)
-    return found
-
-
-@pytest.fixture(scope="module")
-def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One process with batches of 16."""
-    out = tmp_path_factory.mktemp("one")
-    done = trainer(*words(data, out, 16), "--run", "r")
-    assert done.code == 0, done.err
-    return Run(out / "r", done.err + done.out)
-
-
-def run_of(ranks: int, data: Path, out: Path, *more: object) -> Run:
-    with torchrun(ranks, out, *words(data, out, 16 // ranks, *more)) as launched:
-        said = launched.ended()
-        assert launched.process.returncode == 0, said
-    return Run(out / "r", said)
-
-
-@pytest.fixture(scope="module")
-def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Two processes with batches of 8."""
-    return run_of(2, data, tmp_path_factory.mktemp("two"))
-
-
-def test_two_ranks_train_as_one_does(one: Run, two: Run) -> None:
-    assert_alike(one, two)
-    pictures = [[Image.open(path).size for path in sorted((run.folder / "previews").iterdir())] for run in (one, two)]
-    assert pictures[0] == pictures[1] and len(pictures[0]) == 3
-
-
-def test_four_ranks_train_as_one_does(one: Run, data: Path, tmp_path: Path) -> None:
-    assert_alike(one, run_of(4, data, tmp_path))
-
-
-def test_one_of_the_ranks_speaks_and_writes(two: Run) -> None:
-    for part in ("Ranks    2 processes, 8 patches of each step to each", "of 16 patches", "Step 25: ", "60 steps in "):
-        assert two.said.count(part) == 1, two.said
-    assert "Traceback" not in two.said and "FutureWarning" not in two.said
-    assert yaml.safe_load((two.folder / "config.yaml").read_text())["ranks"] == 2
-    assert {path.name for path in two.folder.iterdir()} == {
-        *(".lock", ".job", "config.yaml", "plan.json", "journal.jsonl", "tensorboard", "previews"),
-        *("model.pth", "best.pth", "state.pt"),
-    }
-    assert len(list((two.folder / "tensorboard").iterdir())) == 1
-
-
-def test_a_killed_rank_is_started_again_and_changes_nothing(data: Path, two: Run, tmp_path: Path) -> None:
-    said = words(data, tmp_path, 8, "--save-every", 3, "--workers", 1)
-    with torchrun(2, tmp_path, *said, restarts=1) as launched:
-        launched.until((tmp_path / "r" / "state.pt").exists)
-        victim = launched.rank(1)
-        victim.kill()
-        said = launched.ended()
-        assert launched.process.returncode == 0, said
-    (step,) = map(int, re.findall(r"going on at step (\d+)", said))
-    assert 0 < step < STEPS and step % 3 == 0
-    run = Run(tmp_path / "r", said)
-    assert run.events("train", "val") == two.events("train", "val")
-    assert all(torch.equal(weight, two.weights()[name]) for name, weight in run.weights().items())
-
-
-def test_a_stop_of_one_rank_stops_all_and_one_process_goes_on(data: Path, one: Run, tmp_path: Path) -> None:
-    with torchrun(2, tmp_path, *words(data, tmp_path, 8)) as launched:
-        launched.until(lambda: launched.steps() > 1)
-        launched.rank(1).send_signal(signal.SIGTERM)
-        said = launched.ended()
-        assert launched.process.returncode == 1, said
-    (step,) = map(int, re.findall(r"Stopped after step (\d+) of 60; all is saved.", said))
-    assert 0 < step < STEPS
-    assert f"torchrun ... -m -- trainer --out {tmp_path} --run r --resume" in said
-    # Having saved, the one that ends last may meet torchrun's own SIGTERM on its way out.
-    assert len(re.findall(r"exitcode  : (?:143|-15)", said)) == 2 and "exitcode  : 143" in said, said
-    done = trainer("--out", tmp_path, "--run", "r", "--resume")
-    assert done.code == 0, done.err
-    assert "2 x 1 batches of 8 make a step of this run; the same step is now 1 x 2 of 8" in done.err
-    assert f"going on at step {step}" in done.err
-    assert_alike(one, Run(tmp_path / "r", done.err))
-
-
-def test_ranks_share_what_comes_from_a_store_and_one_writes_there(
-    s3: Bucket, data: Path, two: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A rank dies on the way: the state is found in the store, and nothing is fetched twice."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    shards = s3.put_folder(data, "shards/scale_2x")
-    said = words(data, tmp_path, 8, "--save-every", 3, "--workers", 1)[2:]
-    said = ("--shards", shards, *said, "--out", f"{s3.address}/runs", "--cache", tmp_path / "cache")
-    with torchrun(2, tmp_path, *said, restarts=1) as launched:
-        launched.until(lambda: s3.proxy.count("PUT", "*/state.pt") > 1)
-        launched.rank(1).kill()
-        told = launched.ended()
-        assert launched.process.returncode == 0, told
-    assert re.search(r"Run      s3://.*/runs/r, going on at step \d+", told), told
-    assert {s3.proxy.count("GET", f"*/{path.name}") for path in data.glob("*.tar")} == {1}
-    run = tmp_path / "r"
-    run.mkdir()
-    for name in ("model.pth", "journal.jsonl"):
-        (run / name).write_bytes(s3.objects("runs/r")[name])
-    assert Run(run, told).events("train", "val") == two.events("train", "val")
-    assert all(torch.equal(weight, two.weights()[name]) for name, weight in Run(run, told).weights().items())
-    assert not [path for path in tmp_path.glob("sr-run-*") if path.is_dir() and "journal.jsonl" in os.listdir(path)]
-
-
-def test_a_store_that_gives_nothing_is_named_once(s3: Bucket, data: Path, tmp_path: Path) -> None:
-    said = ("--shards", f"{s3.address}/none", *words(data, tmp_path, 8)[2:], "--cache", tmp_path / "cache")
-    with torchrun(2, tmp_path, *said) as launched:
-        told = launched.ended()
-        assert launched.process.returncode == 1
-    assert told.count(f"Error: --shards {s3.address}/none: there is no manifest.json in it") == 1, told
-
-
-def test_what_one_rank_finds_damaged_ends_all_with_one_message(data: Path, tmp_path: Path) -> None:
-    tar = next(data.glob("train-*.tar"))
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    for path in data.iterdir():
-        (mine / path.name).write_bytes(path.read_bytes())
-    member = load_index(tar.with_suffix(".idx"))[0][0]
-    with open(mine / tar.name, "rb+") as file:
-        file.seek(member.offset)
-        file.write(bytes(20))
-    with torchrun(2, tmp_path, *words(mine, tmp_path, 8)) as launched:
-        said = launched.ended()
-        assert launched.process.returncode == 1
-    assert said.count("Damaged, another sample takes its place: ") == 1
-    assert said.count("\nError: ") == 1 and "\nError: 1 of 33 samples are damaged, more than 0.1%" in said
-    run = Run(tmp_path / "r", said)
-    assert len(run.events("damaged")) == len(run.events("error")) == 1
-
-
-# ---- what torchrun says
+# ---- many processes
 
 
 TORCHRUN = {
@@ -288,6 +94,204 @@ TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "job",
     "TORCHELASTIC_RESTART_COUNT": "0",
 }
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextlib.contextmanager
+def ranks_of(count: int, out: Path, *args: object, restarts: int = 0) -> Iterator[list[Warm]]:
+    """The processes that torchrun would start for the run `r`, by their rank. Nothing of them is left at the end."""
+    common = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": free_port()}
+    ranks = []
+    with pytest.MonkeyPatch.context() as patch:
+        for rank in range(count):
+            own = {"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_RESTART_COUNT": restarts}
+            for name, value in {**TORCHRUN, **common, **own}.items():
+                patch.setenv(name, str(value))
+            ranks.append(Warm("trainer", *args, "--run", "r"))
+    try:
+        yield ranks
+    finally:
+        for rank in ranks:
+            rank.kill()
+    until(lambda: not any(living(rank.pid) for rank in ranks))
+
+
+def ended(ranks: list[Warm]) -> tuple[set[int], str]:
+    """The exit codes of all ranks, and what they printed."""
+    done = [rank.wait(2 * PATIENCE_S) for rank in ranks]
+    return {each.code for each in done}, "".join(each.out + each.err for each in done)
+
+
+def living(session: int) -> list[psutil.Process]:
+    """The processes of a session, whoever is their parent by now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def steps_of(out: Path) -> int:
+    """The number of training entries in the journal of the run `r`."""
+    path = out / "r" / "journal.jsonl"
+    return path.read_text().count('"train"') if path.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One process with batches of 16."""
+    out = tmp_path_factory.mktemp("one")
+    done = trainer(*words(data, out, 16), "--run", "r")
+    assert done.code == 0, done.err
+    return Run(out / "r", done.err + done.out)
+
+
+def run_of(count: int, data: Path, out: Path) -> Run:
+    """`count` processes with batches that are 16 patches together."""
+    with ranks_of(count, out, *words(data, out, 16 // count)) as ranks:
+        codes, said = ended(ranks)
+    assert codes == {0}, said
+    return Run(out / "r", said)
+
+
+@pytest.fixture(scope="module")
+def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two processes with batches of 8."""
+    return run_of(2, data, tmp_path_factory.mktemp("two"))
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one_does(one: Run, two: Run) -> None:
+    assert_alike(one, two)
+    pictures = [[Image.open(path).size for path in sorted((run.folder / "previews").iterdir())] for run in (one, two)]
+    assert pictures[0] == pictures[1] and len(pictures[0]) == 3
+
+
+@pytest.mark.slow
+def test_four_ranks_train_as_one_does(one: Run, data: Path, tmp_path: Path) -> None:
+    assert_alike(one, run_of(4, data, tmp_path))
+
+
+@pytest.mark.slow
+def test_one_of_the_ranks_speaks_and_writes(two: Run) -> None:
+    for part in ("Ranks    2 processes, 8 patches per step each", "each 16 patches", "Step 25: ", "60 steps in "):
+        assert two.said.count(part) == 1, two.said
+    assert "Traceback" not in two.said and "FutureWarning" not in two.said
+    assert yaml.safe_load((two.folder / "config.yaml").read_text())["ranks"] == 2
+    assert {path.name for path in two.folder.iterdir()} == {
+        *(".lock", ".job", "config.yaml", "plan.json", "journal.jsonl", "tensorboard", "previews"),
+        *("model.pth", "best.pth", "state.pt"),
+    }
+    assert len(list((two.folder / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_started_again_by_torchrun_and_changes_nothing(data: Path, two: Run, tmp_path: Path) -> None:
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, "--max-restarts", 1, "-m", "--"]
+    args = words(data, tmp_path, 8, "--save-every", 3, "--run", "r")
+    command = [sys.executable, "-m", *map(str, [*launcher, "trainer", *args])]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as torchrun:
+        until(lambda: torchrun.poll() is not None or (tmp_path / "r" / "state.pt").exists())
+        ranks = psutil.Process(torchrun.pid).children()
+        next(rank for rank in ranks if rank.environ().get("RANK") == "1").kill()
+        said, _ = torchrun.communicate(timeout=2 * PATIENCE_S)
+    assert torchrun.returncode == 0 and "FutureWarning" not in said, said
+    (step,) = map(int, re.findall(r"resumed at step (\d+)", said))
+    assert 0 < step < STEPS and step % 3 == 0
+    assert_equal(Run(tmp_path / "r", said), two)
+
+
+def assert_equal(one: Run, other: Run) -> None:
+    assert one.events("train", "val") == other.events("train", "val")
+    weights = other.weights()
+    assert all(torch.equal(weight, weights[name]) for name, weight in one.weights().items())
+
+
+@pytest.mark.slow
+def test_a_stop_of_one_rank_stops_all_and_one_process_goes_on(data: Path, one: Run, tmp_path: Path) -> None:
+    with ranks_of(2, tmp_path, *words(data, tmp_path, 8)) as ranks:
+        until(lambda: steps_of(tmp_path) > 1 or not ranks[1].is_alive)
+        os.kill(ranks[1].pid, signal.SIGTERM)
+        codes, said = ended(ranks)
+    assert codes == {143}, said
+    (step,) = map(int, re.findall(r"Stopped after step (\d+) of 60; everything is saved.", said))
+    assert 0 < step < STEPS
+    assert f"torchrun ... -m -- trainer --out {tmp_path} --run r --resume" in said
+    done = trainer("--out", tmp_path, "--run", "r", "--resume")
+    assert done.code == 0, done.err
+    assert "it is computed as 1 x 2 x 8" in done.err
+    assert f"resumed at step {step}" in done.err
+    assert_alike(one, Run(tmp_path / "r", done.err))
+
+
+@pytest.mark.slow
+def test_ranks_share_what_comes_from_a_store_and_one_writes_there(
+    s3: Bucket, data: Path, two: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank dies on the way: the state is found in the store, and nothing is fetched twice."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    shards = s3.put_folder(data, "shards/scale_2x")
+    args = words(data, tmp_path, 8, "--save-every", 3, "--workers", 1)[2:]
+    args = ("--shards", shards, *args, "--out", f"{s3.address}/runs", "--cache", tmp_path / "cache")
+    with ranks_of(2, tmp_path, *args) as ranks:
+        until(lambda: s3.proxy.count("PUT", "*/state.pt") > 1 or not ranks[1].is_alive)
+        ranks[1].kill()
+    with ranks_of(2, tmp_path, *args, restarts=1) as ranks:
+        codes, said = ended(ranks)
+    assert codes == {0}, said
+    assert re.search(r"Run      s3://.*/runs/r, resumed at step \d+", said), said
+    assert {s3.proxy.count("GET", f"*/{path.name}") for path in data.glob("*.tar")} == {1}
+    run = tmp_path / "r"
+    run.mkdir()
+    for name in ("model.pth", "journal.jsonl"):
+        (run / name).write_bytes(s3.objects("runs/r")[name])
+    assert_equal(Run(run, said), two)
+    assert not [path for path in tmp_path.glob("sr-run-*") if path.is_dir() and "journal.jsonl" in os.listdir(path)]
+
+
+def test_a_store_that_gives_nothing_is_named_once(s3: Bucket, data: Path, tmp_path: Path) -> None:
+    args = ("--shards", f"{s3.address}/none", *words(data, tmp_path, 8)[2:], "--cache", tmp_path / "cache")
+    with ranks_of(2, tmp_path, *args) as ranks:
+        codes, said = ended(ranks)
+    assert codes == {2}, said
+    assert said.count(f"Error: --shards {s3.address}/none: it has no manifest.json") == 1, said
+
+
+@pytest.mark.slow
+def test_what_one_rank_finds_damaged_ends_all_with_one_message(data: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(data, tmp_path / "mine"))
+    records = open_shards(data).train.records
+    schedule = Schedule([r.samples for r in records], [r.bytes for r in records], 0, 16)
+    first = set(schedule.batch(0).numbers.tolist())
+    number = next(n for n in range(records[0].samples) if n not in first)
+    member = load_index(data / f"{records[0].name}.idx")[number][0]
+    overwrite(mine / f"{records[0].name}.tar", member.offset, bytes(20))
+    with ranks_of(2, tmp_path, *words(mine, tmp_path, 8, "--save-every", 1)) as ranks:
+        codes, said = ended(ranks)
+    assert codes == {1}, said
+    assert said.count("Damaged sample replaced by another one: ") == 1
+    assert said.count("Error: ") == 1 and "\nError: 1 of 33 samples are damaged, more than 0.1%" in said
+    run = Run(tmp_path / "r", said)
+    assert len(run.events("damaged")) == len(run.events("error")) == 1
+    # After a resume, all ranks know the damage that the state already counts.
+    state = torch.load(run.folder / "state.pt", weights_only=True)
+    assert state["progress"]["damaged"] == []
+    state["progress"]["damaged"] = [number]
+    torch.save(state, run.folder / "state.pt")
+    with ranks_of(2, tmp_path, "--out", tmp_path, "--resume", "--save-every", STEPS) as ranks:
+        codes, said = ended(ranks)
+    assert codes == {0}, said
+    assert "resumed at step" in said and "Damaged" not in said
+
+
+# ---- what torchrun says
 
 
 @pytest.fixture
@@ -316,12 +320,12 @@ def test_the_rank_is_read_from_the_environment() -> None:
     [
         (
             {"LOCAL_RANK": ""},
-            "the environment has RANK, WORLD_SIZE but no LOCAL_RANK: start many processes by torchrun",
+            "the environment sets RANK, WORLD_SIZE but not LOCAL_RANK: start several processes with",
         ),
-        ({"MASTER_ADDR": ""}, "no MASTER_ADDR"),
-        ({"WORLD_SIZE": "two"}, "expected whole numbers in the environment, found RANK=0, WORLD_SIZE=two"),
-        ({"RANK": "1"}, "these do not fit together: RANK=1, WORLD_SIZE=1"),
-        ({"LOCAL_WORLD_SIZE": "2"}, "these do not fit together"),
+        ({"MASTER_ADDR": ""}, "not MASTER_ADDR"),
+        ({"WORLD_SIZE": "two"}, "expected integers in the environment, found RANK=0, WORLD_SIZE=two"),
+        ({"RANK": "1"}, "the environment is inconsistent: RANK=1, WORLD_SIZE=1"),
+        ({"LOCAL_WORLD_SIZE": "2"}, "the environment is inconsistent"),
     ],
 )
 def test_an_environment_that_is_half_set_is_refused(
@@ -342,14 +346,8 @@ def test_a_group_that_does_not_come_together_is_an_error(
     launched(RANK=rank, WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, LOCAL_RANK=rank, MASTER_PORT=port)
     done = trainer(*words(data, tmp_path, 8))
     assert done.code == 1, done.err
-    assert f"Error: rank {rank} of 2 has not met the others at 127.0.0.1:{port} within 1 s (" in done.err
+    assert f"Error: rank {rank} of 2 could not join the others at 127.0.0.1:{port} within 1 s (" in done.err
     assert "start the same torchrun command on every machine" in done.err
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def test_an_attempt_is_not_taken_for_the_one_before(
@@ -375,16 +373,16 @@ def test_who_is_missing_is_named(launched: Callable[..., None], monkeypatch: pyt
     monkeypatch.setattr("trainer.distributed.rendezvous._TIMEOUT", timedelta(seconds=1))
     agent = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     launched(MASTER_PORT=agent.port, TORCHELASTIC_USE_AGENT_STORE="True")
-    with pytest.raises(RunError, match=r"within 1 s \(without rank 1, 2\)"):
+    with pytest.raises(RunError, match=r"within 1 s \(missing rank 1, 2\)"):
         join_attempt(RankInfo(0, 3, 0, 3))
-    with pytest.raises(RunError, match=r"rank 2 of 3 has not met .* \(rank 0 does not answer\)"):
+    with pytest.raises(RunError, match=r"rank 2 of 3 could not join .* \(rank 0 does not respond\)"):
         join_attempt(RankInfo(2, 3, 2, 3))
 
 
 def test_other_commands_are_for_one_process(launched: Callable[..., None]) -> None:
     launched(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2)
     done = trainer("export", "--weights", "w.pth", "-o", "x.onnx")
-    assert done.code == 2 and "export is work for one process; start it without torchrun" in done.err
+    assert done.code == 2 and "export runs in a single process; start it without torchrun" in done.err
     launched(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, RANK=1, LOCAL_RANK=1)
     done = trainer("export", "--weights", "w.pth", "-o", "x.onnx")
     assert done.code == 2 and done.err == "", "rank 0 has said it"
@@ -418,7 +416,7 @@ def test_the_same_command_goes_on_when_torchrun_starts_it_again(
     folder = tmp_path / (name[1] if name else "ultra_lite-2x-2")
     launched(TORCHELASTIC_RESTART_COUNT=1)
     done = trainer(*command)
-    assert done.code == 0 and f"Run      {folder}, going on at step 3" in done.err
+    assert done.code == 0 and f"Run      {folder}, resumed at step 3" in done.err
     for file in ("state.pt", "model.pth"):
         (folder / file).unlink()
     done = trainer(*command)
@@ -427,7 +425,7 @@ def test_the_same_command_goes_on_when_torchrun_starts_it_again(
     launched(TORCHELASTIC_RESTART_COUNT=1, TORCHELASTIC_RUN_ID="another job")
     done = trainer(*command)
     if name:
-        assert done.code == 2 and f"{folder} is there already; go on with it by --resume" in done.err
+        assert done.code == 2 and f"{folder} already exists; continue it with --resume" in done.err
     else:
         assert done.code == 0 and f"Run      {tmp_path / 'ultra_lite-2x-3'}\n" in done.err
 
@@ -444,10 +442,10 @@ def test_what_a_former_command_of_the_same_id_began_is_not_gone_on_with(
         launched(TORCHELASTIC_RESTART_COUNT=attempt)
         done = trainer(*command)
         if name:
-            assert done.code == 2 and f"{tmp_path / 'mine'} is there already; go on with it by --resume" in done.err
+            assert done.code == 2 and f"{tmp_path / 'mine'} already exists; continue it with --resume" in done.err
         else:
-            going_on = ", going on at step 2" * attempt
-            assert f"Run      {tmp_path / 'ultra_lite-2x-2'}{going_on}\n" in done.err
+            resumed = ", resumed at step 2" * attempt
+            assert f"Run      {tmp_path / 'ultra_lite-2x-2'}{resumed}\n" in done.err
     assert (tmp_path / (name[1] if name else "ultra_lite-2x") / "config.yaml").stat() == settings
 
 
@@ -479,9 +477,9 @@ def test_steps_between_saves(data: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_stop_that_came_to_another_process_leaves_the_own_signal_its_meaning() -> None:
     with StopRequest() as stop:
-        stop.honour(0)
+        stop.adopt(0)
         assert not stop
-        stop.honour(signal.SIGINT)
+        stop.adopt(signal.SIGINT)
         assert stop and stop.signal_number == signal.SIGINT
         signal.raise_signal(signal.SIGINT)  # the same Ctrl-C, which torchrun hands to one rank after the other
         with pytest.raises(KeyboardInterrupt):
@@ -523,11 +521,13 @@ def test_a_step_stays_what_it_was_whoever_shares_it(
     assert rows == list(range(batch * accum * ranks))
     assert {plan.loader.patches_per_step for plan in plans} == {len(rows)}
     assert plans[0].config.batch_size == batch, "what is written down stays, for whoever goes on afterwards"
-    assert ("the same step is now" in describe(plans[0])) == (ranks != at_work)
+    assert ("it is computed as" in describe(plans[0])) == (ranks != at_work)
 
 
 def test_a_step_that_cannot_be_shared_is_refused(data: Path) -> None:
-    with pytest.raises(UsageError, match=r"has 16 patches, which 3 processes cannot share equally; .* 4 or 8 or 16$"):
+    with pytest.raises(
+        UsageError, match=r"has 16 patches, which is not divisible by 3 processes; .* 4 or 8 or 16 processes$"
+    ):
         checked_plan(settings(data, batch_size=8, ranks=2), open_shards(data), rank_info(0, 3))
 
 
@@ -543,7 +543,7 @@ def test_a_run_begun_before_ranks_were_written_down_is_one_of_one_process(data: 
     path = tmp_path / "r" / "config.yaml"
     path.write_text("\n".join(line for line in path.read_text().splitlines() if "ranks" not in line))
     done = trainer("--out", tmp_path, "--run", "r", "--resume", "--ranks", 2)
-    assert done.code == 2 and "was begun with --ranks 1, not 2" in done.err
+    assert done.code == 2 and "was started with --ranks 1, not 2" in done.err
     assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
     assert yaml.safe_load(path.read_text())["ranks"] == 1
 
@@ -570,10 +570,12 @@ def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device("auto", 1) == choose_device("cuda", 1) == torch.device("cuda:1")
     assert choose_device("cuda") == torch.device("cuda")
-    with pytest.raises(UsageError, match=r"there is no CUDA device 2 for local rank 2: 2 are here; .* 2$"):
+    with pytest.raises(
+        UsageError, match=r"no CUDA device for local rank 2: this machine has 2 CUDA devices; .* 2 to torchrun$"
+    ):
         choose_device("auto", 2)
     for name in ("cuda:0", "mps"):
-        with pytest.raises(UsageError, match=f"--device {name}: each process under torchrun takes its own"):
+        with pytest.raises(UsageError, match=f"--device {name}: with torchrun, each process has its own device"):
             choose_device(name, 0)
 
 

@@ -28,7 +28,7 @@ from srshards.storage.store import parse_address, write_bytes
 from srshards.terminal.sizes import format_bytes
 from tests.drill.s3_server import Bucket
 from trainer.report.charts import style
-from trainer.report.previews import by_worth
+from trainer.report.previews import by_importance
 from trainer.report.thinning import Thinned
 
 STEPS = (4, 8, 12)
@@ -50,7 +50,7 @@ def runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page_file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     done = report(runs / "first", runs / "second", output=path)
-    assert done.out == f"{path}: {format_bytes(path.stat().st_size)}, first, second\n"
+    assert done.out == f"{path}: {format_bytes(path.stat().st_size)}, 2 runs: first, second\n"
     return path
 
 
@@ -123,7 +123,7 @@ def test_every_run_has_its_row(browser: Browser, page_file: Path, runs: Path) ->
         of = dict(zip(head, row, strict=True))
         vals = [line for line in journal(runs / name) if line["event"] == "val"]
         best[name] = max(vals, key=lambda line: line["psnr_y"])
-        assert (of["Run"], of["Ended"], of["Steps"]) == (name, "finished", "12 of 12")
+        assert (of["Run"], of["State"], of["Steps"]) == (name, "finished", "12 of 12")
         assert of["Best PSNR-Y"] == f"{best[name]['psnr_y']:.2f} dB"
         assert of["at step"] == str(best[name]["step"])
         assert of["Over bicubic"] == f"{best[name]['psnr_y'] - best[name]['bicubic_psnr_y']:+.2f} dB"
@@ -186,7 +186,7 @@ def test_runs_are_hidden_and_the_end_is_shown_alone(browser: Browser, page_file:
         page.wait_for_selector('#controls[data-applied="[[1],0]"]')
         for title in ("Loss", "PSNR-Y over training time"):
             assert plot(page, title).locator(".mark-line path").count() == 1
-        page.get_by_label("Steps").select_option("last half")
+        page.get_by_label("Steps").select_option("last 50%")
         page.wait_for_selector('#controls[data-applied="[[1],6]"]')
         assert plot(page, "PSNR-Y").locator(".mark-symbol path").count() == 2, "steps 8 and 12"
         page.get_by_role("checkbox", name="second").check()
@@ -249,7 +249,7 @@ def test_settings_that_differ_are_marked_and_the_others_folded(browser: Browser,
         assert not folded.get_by_role("region").is_visible()
         folded.locator("summary").click()
         equal = table(page, "Settings that are equal")
-        assert ["batch-size", "4"] in equal and ["steps in all", "12"] in equal and ["init", "default"] in equal
+        assert ["batch-size", "4"] in equal and ["total steps", "12"] in equal and ["init", "default"] in equal
 
 
 @pytest.mark.parametrize("device", [WIDE, PHONE], ids=["wide", "phone"])
@@ -303,7 +303,7 @@ def test_a_run_that_is_being_written(browser: Browser, runs: Path, tmp_path: Pat
         assert row[:3] == ["going-on", "not finished", "12 of 12"]
         assert page.locator("#step").get_attribute("data-stops") == "4 8"
         assert "cannot be read" not in page.content()
-        assert f"{run}/previews: the journal knows nothing of step 12; left out" in page.content()
+        assert f"{run}/previews: step 12 omitted, not in the journal" in page.content()
 
 
 def test_a_run_without_figures(browser: Browser, tmp_path: Path) -> None:
@@ -337,12 +337,12 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(browser: Browser, runs: 
     report(run, output=tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         said = page.locator("main").inner_text()
-        assert f"{run}/journal.jsonl: 3 lines cannot be read, the first is number 3" in said
+        assert f"{run}/journal.jsonl: 3 unreadable lines, starting with line 3" in said
         assert f"{run}/config.yaml cannot be read" in said
-        page.get_by_text("What is left out").click()
+        page.get_by_text("Omitted previews").click()
         said = page.locator("main").inner_text()
         assert f"{run}/previews/step-000008.png: is damaged: " in said
-        assert f"{run}/previews/step-000004.png: is damaged: it does not say where its images are" in said
+        assert f"{run}/previews/step-000004.png: is damaged: invalid layout" in said
         assert page.locator(".comparison").count() == 3
         assert plot(page, "Loss").locator(".mark-line path").count() == 1
 
@@ -358,11 +358,11 @@ def test_a_preview_of_an_older_version_is_shown_whole(browser: Browser, runs: Pa
     report(run, output=tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         assert page.locator(".comparison").count() == 0
-        assert "The preview of step 12 as a whole" in page.locator(".whole").inner_text()
+        assert "The complete preview of step 12" in page.locator(".whole").inner_text()
         assert np.array_equal(pixels(page.locator(".whole img")), np.asarray(plain_of(run, 12)))
         assert of_runs(page)[1][1:3] == ["finished", "12 of 12"], "config.yaml has the steps too"
-        page.get_by_text("What is left out").click()
-        assert "old: 1 of 3 previews are in this page" in page.locator("main").inner_text()
+        page.get_by_text("Omitted previews").click()
+        assert "old: 1 of 3 previews are shown" in page.locator("main").inner_text()
 
 
 def plain_of(run: Path, step: int) -> Image.Image:
@@ -380,8 +380,8 @@ def test_numbers_that_are_none(browser: Browser, tmp_path: Path) -> None:
         head, row = of_runs(page)
         of = dict(zip(head, row, strict=True))
         assert (of["Best PSNR-Y"], of["at step"], of["Last PSNR-Y"]) == ("31.00 dB", "3", "\N{EN DASH}")
-        assert of["Ended"] == "ended by an error"
-        assert "r ended by an error: the disk is <full>" in page.locator("main").inner_text()
+        assert of["State"] == "failed"
+        assert "r ended with an error: the disk is <full>" in page.locator("main").inner_text()
 
 
 def test_runs_that_cannot_be_compared_say_so(browser: Browser, tmp_path: Path) -> None:
@@ -391,8 +391,8 @@ def test_runs_that_cannot_be_compared_say_so(browser: Browser, tmp_path: Path) -
     report(tmp_path / "r0", tmp_path / "r1", output=tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         said = page.locator("main").inner_text()
-        assert "These runs are of different scales (2\N{MULTIPLICATION SIGN}, 4\N{MULTIPLICATION SIGN})" in said
-        assert "Bicubic's figures differ" in said
+        assert "These runs have different scales (2\N{MULTIPLICATION SIGN}, 4\N{MULTIPLICATION SIGN})" in said
+        assert "the PSNR of bicubic differs" in said
         assert "Gain over bicubic" in page.locator(".plot h3").all_inner_texts()
         assert page.locator("header").get_by_text("r1").count() == 1, "the best has the highest gain"
 
@@ -520,13 +520,13 @@ def test_a_page_stays_small_whatever_there_is(browser: Browser, tmp_path: Path) 
     assert 5_000_000 < path.stat().st_size < MAX_PAGE_BYTES
     with opened(browser, path, **WIDE) as page:
         assert plot(page, "Loss").locator(".mark-line path").count() == 8
-        assert "in a band from their lowest to their highest value" in plot(page, "Loss").inner_text()
+        assert "in bands from their minimum to maximum" in plot(page, "Loss").inner_text()
         assert page.locator(".plot tbody").first.locator("tr").count() <= 200
         assert max(plot.locator("tbody tr").count() for plot in page.locator(".plot").all()) <= 200
-        page.get_by_text("What is left out").click()
+        page.get_by_text("Omitted previews").click()
         said = page.locator("main").inner_text()
-        assert re.search(r"run7: [1-9]\d? of 60 previews are in this page", said)
-        assert "run0: the first of 3 images of each preview, to have room for more steps" in said
+        assert re.search(r"run7: [1-9]\d? of 60 previews are shown", said)
+        assert "run0: only the first of 3 images of each preview, to show more steps" in said
         stops = [int(stop) for stop in (page.locator("#step").get_attribute("data-stops") or "").split()]
         assert 199_920 in stops and 3332 in stops, "the last and the first of the long run"
 
@@ -541,7 +541,7 @@ def test_of_very_many_runs_the_best_are_drawn(browser: Browser, tmp_path: Path) 
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         assert len(of_runs(page)) == 31
         assert plot(page, "Loss").locator(".mark-line path").count() == 24
-        assert "of the 24 runs with the highest PSNR-Y. The table has all; left out below: r00, r07," in page.content()
+        assert "the 24 runs with the highest PSNR-Y; the table has all runs. Omitted below: r00, r07," in page.content()
 
 
 @pytest.mark.parametrize("device", [WIDE, PHONE])
@@ -588,7 +588,7 @@ def test_runs_in_a_store(s3: Bucket, browser: Browser, runs: Path, tmp_path: Pat
         assert page.locator(".comparison").count() == 6
     done = report(f"{s3.address}/runs", output=tmp_path / "other.html", expect=2)
     assert done.err == (
-        f"Error: {s3.address}/runs is no run, it has no journal.jsonl; the runs in it are: {s3.address}/runs/far\n"
+        f"Error: {s3.address}/runs is not a run: it has no journal.jsonl; runs in it: {s3.address}/runs/far\n"
     )
 
 
@@ -596,7 +596,7 @@ def test_a_link_to_a_run_has_its_own_name(tmp_path: Path) -> None:
     make_run(tmp_path / "real", [trained(5)])
     (tmp_path / "latest").symlink_to("real")
     done = report(tmp_path / "latest", output=tmp_path / "r.html")
-    assert done.out.endswith("B, latest\n")
+    assert done.out.endswith("B, 1 run: latest\n")
 
 
 def test_help_has_an_example() -> None:
@@ -611,11 +611,11 @@ def test_help_has_an_example() -> None:
 @pytest.mark.parametrize(
     ("folder", "told"),
     [
-        ("runs", "{0}/runs is no run, it has no journal.jsonl; the runs in it are: {0}/runs/first, {0}/runs/second"),
-        ("runs/third", "{0}/runs/third is no run, it has no journal.jsonl; the runs in {0}/runs are: first, second"),
+        ("runs", "{0}/runs is not a run: it has no journal.jsonl; runs in it: {0}/runs/first, {0}/runs/second"),
+        ("runs/third", "{0}/runs/third is not a run: it has no journal.jsonl; runs in {0}/runs: first, second"),
         (
             "empty/none",
-            "{0}/empty/none is no run, it has no journal.jsonl; name the folder of a run, e.g. runs/lite-4x",
+            "{0}/empty/none is not a run: it has no journal.jsonl; pass the folder of a run, e.g. runs/lite-4x",
         ),
     ],
 )
@@ -639,21 +639,21 @@ def test_steps_that_are_no_number_of_steps(tmp_path: Path, steps: str) -> None:
     report(run, output=tmp_path / "r.html")
     content = (tmp_path / "r.html").read_text()
     assert (
-        re.search("<dt>Ended</dt><dd>not recorded</dd>.*<dt>Steps</dt><dd>5</dd>", content, re.DOTALL)
+        re.search("<dt>State</dt><dd>unknown</dd>.*<dt>Steps</dt><dd>5</dd>", content, re.DOTALL)
         and "9" * 300 not in content
     )
 
 
 def test_a_run_is_named_once(runs: Path, tmp_path: Path) -> None:
     done = report(runs / "first", runs / "second/../first", output=tmp_path / "r.html", expect=2)
-    assert done.err == f"Error: {runs / 'second/../first'} is named twice; name each run once\n"
+    assert done.err == f"Error: {runs / 'second/../first'} was passed twice; pass each run once\n"
 
 
 def test_a_page_that_cannot_be_written(runs: Path, tmp_path: Path) -> None:
     for folder, instead in ((tmp_path, tmp_path / "report.html"), (".", "report.html")):
         done = trainer("report", runs / "first", "-o", folder)
         assert done.code == 2
-        assert f"{Path(folder)} is a folder: name the file to write, e.g. {instead}\n" in done.err
+        assert f"{Path(folder)} is a folder: pass the file to write, e.g. {instead}\n" in done.err
     (tmp_path / "file").write_text("")
     done = report(runs / "first", output=tmp_path / "file/r.html", expect=1)
     assert f"Error: cannot write {tmp_path / 'file/r.html'}: " in done.err
@@ -664,7 +664,7 @@ def test_it_is_work_for_one_process(runs: Path, tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     done = report(runs / "first", output=tmp_path / "r.html", expect=2)
-    assert done.err == "Error: report is work for one process; start it without torchrun\n"
+    assert done.err == "Error: report runs in a single process; start it without torchrun\n"
 
 
 WITHOUT_PYTORCH = """
@@ -679,7 +679,7 @@ WITHOUT_PYTORCH = """
 def test_it_needs_no_pytorch(tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(WITHOUT_PYTORCH), tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert done.returncode == 2 and f"Error: {tmp_path} is no run" in done.stderr
+    assert done.returncode == 2 and f"Error: {tmp_path} is not a run" in done.stderr
 
 
 # ---- rules for all inputs
@@ -718,7 +718,7 @@ def test_thinning_keeps_the_ends_the_extremes_and_the_mean(
 @given(steps=st.lists(st.integers(0, 10**9), unique=True, max_size=60), data=st.data())
 def test_the_most_telling_previews_come_first(steps: list[int], data: st.DataObject) -> None:
     best = data.draw(st.sampled_from(steps)) if steps else 0
-    order = by_worth(sorted(steps), best)
+    order = by_importance(sorted(steps), best)
     assert sorted(order) == sorted(steps)
     assert (
         order[:3] == list(dict.fromkeys([max(steps), min(steps), best]))[:3] + order[len({*order[:2], best}) : 3]
@@ -728,4 +728,4 @@ def test_the_most_telling_previews_come_first(steps: list[int], data: st.DataObj
 
 
 def test_previews_between_are_spread_as_networks_change() -> None:
-    assert by_worth([100, 200, 400, 800, 1600, 3200, 6400], 6400)[:4] == [6400, 100, 800, 3200]
+    assert by_importance([100, 200, 400, 800, 1600, 3200, 6400], 6400)[:4] == [6400, 100, 800, 3200]

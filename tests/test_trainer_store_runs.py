@@ -4,22 +4,21 @@ import io
 import json
 import math
 import shutil
-import signal
-import subprocess
 import tempfile
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 from typing import Any
 
 import pytest
 import torch
-from helpers import PATIENCE_S, SMALL, Ended, start_within, trainer, trainer_command
+from helpers import SMALL, Ended, start_within, trainer
 
 from srshards.errors import RunError
 from srshards.storage import remote
 from srshards.storage.store import parse_address, read_bytes, write_bytes
 from tests.drill.fault_proxy import FaultKind
 from tests.drill.s3_server import Bucket
+from tests.drill.warm import Warm
 from trainer.training.display import Display
 from trainer.training.learner import Learner
 
@@ -67,7 +66,7 @@ def test_a_run_in_a_store_has_the_files_of_a_local_one(s3: Bucket, shards: Path,
     assert plain - {".lock"} == {name for name in objects if "tensorboard" not in name}
     assert any(name.startswith("tensorboard/") for name in objects)
     assert_same_weights(objects["model.pth"], (tmp_path / "runs/r/model.pth").read_bytes())
-    assert f"{s3.address}/runs/r/model.pth  the weights at the end" in remote.out
+    assert f"{s3.address}/runs/r/model.pth  final weights" in remote.out
     assert left_in(scratch) == []
 
 
@@ -78,20 +77,17 @@ def test_a_killed_run_goes_on_from_what_is_in_the_store(
     words = ("--shards", shards / "scale_2x", *SMALL, *STEPS, "--out", f"{s3.address}/runs", "--run", "r")
     # What follows the first save is slow: there is time to kill it before the end.
     s3.proxy.break_next("stall", method="PUT", key="*/state.pt", skip=1, times=math.inf)
-    process = subprocess.Popen(
-        trainer_command(*words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    begin_s = monotonic()
+    process = Warm("trainer", *words)
     while s3.proxy.count("PUT", "*/state.pt") < 2:
-        assert process.poll() is None and monotonic() - begin_s < PATIENCE_S
-        sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+        assert process.is_alive, process.wait()
+        sleep(0.02)
+    process.kill()
+    del process  # and its output, which is in the scratch folder too
     s3.proxy.heal()
     assert left_in(scratch)
     resumed = trainer("--out", f"{s3.address}/runs", "--run", "r", "--resume")
     assert resumed.code == 0, resumed.err
-    assert f"Run      {s3.address}/runs/r, going on at step 2" in resumed.err
+    assert f"Run      {s3.address}/runs/r, resumed at step 2" in resumed.err
     assert_same_weights(s3.objects("runs/r")["model.pth"], (tmp_path / "runs/r/model.pth").read_bytes())
     assert left_in(scratch) == []
 
@@ -102,11 +98,11 @@ def test_names_are_looked_up_in_the_store(s3: Bucket, shards: Path) -> None:
     again = train(shards, out)
     assert (again.code, again.err) == (
         2,
-        f"Error: {out}/r is there already; go on with it by --resume, or choose another --run\n",
+        f"Error: {out}/r already exists; continue it with --resume, or pass another --run\n",
     )
     unknown = trainer("--out", out, "--run", "other", "--resume")
     assert unknown.code == 2
-    assert f"there is no {out}/other/config.yaml; the runs in {out} are: r" in unknown.err
+    assert f"{out}/other/config.yaml not found; runs in {out}: r" in unknown.err
     unnamed = trainer("--shards", shards / "scale_2x", *SMALL, *STEPS, "--out", out)
     assert unnamed.code == 0, unnamed.err
     assert f"{out}/ultra_lite-2x/model.pth" in unnamed.out
@@ -140,7 +136,7 @@ def test_a_store_that_stumbles_costs_nothing(s3: Bucket, shards: Path, monkeypat
     done = train(shards, f"{s3.address}/runs")
     assert done.code == 0, done.err
     assert sum(s3.proxy.faults.values()) == len(stumbles)
-    assert "Training goes on" not in done.err
+    assert "Training continues" not in done.err
 
 
 def test_a_store_that_is_back_before_the_end_is_only_mentioned(
@@ -151,7 +147,7 @@ def test_a_store_that_is_back_before_the_end_is_only_mentioned(
 
     def healing_say(display: Display, line: str) -> None:
         say(display, line)
-        if "Training goes on" in line:
+        if "Training continues" in line:
             s3.proxy.heal()
 
     monkeypatch.setattr(Display, "say", healing_say)
@@ -159,7 +155,7 @@ def test_a_store_that_is_back_before_the_end_is_only_mentioned(
     done = train(shards, f"{s3.address}/runs")
     assert done.code == 0, done.err
     assert f"cannot write {s3.address}/runs/r/model.pth" in done.err
-    assert "Training goes on; the next save tries again." in done.err
+    assert "Training continues; the next save retries." in done.err
     journal = s3.objects("runs/r")["journal.jsonl"].decode()
     assert '"event": "unsaved"' in journal and '"event": "error"' not in journal, "no error ended it"
     assert "state.pt" in s3.objects("runs/r")
@@ -171,7 +167,7 @@ def test_what_cannot_be_put_there_stays_here(s3: Bucket, shards: Path, monkeypat
     done = train(shards, f"{s3.address}/runs")
     assert done.code == 1
     assert f"Error: cannot write {s3.address}/runs/r/state.pt" in done.err
-    kept = Path(done.err.rpartition("All files of the run are in ")[2].partition(": copy them")[0])
+    kept = Path(done.err.rpartition("The files of the run were kept in ")[2].partition(": copy them")[0])
     names = {path.name for path in kept.iterdir()}
     assert {"model.pth", "best.pth", "state.pt", "config.yaml", "journal.jsonl"} <= names
     assert "state.pt" not in s3.objects("runs/r")
@@ -182,7 +178,7 @@ def test_a_bucket_that_is_not_there_is_named(s3: Bucket, shards: Path, scratch: 
     done = train(shards, "s3://no-such-bucket-here/runs")
     assert done.code == 1
     assert "Error: cannot write s3://no-such-bucket-here/runs/r/config.yaml: " in done.err
-    assert done.err.count("cannot write") == 1 and "All files" not in done.err
+    assert done.err.count("cannot write") == 1 and "The files of" not in done.err
     assert left_in(scratch) == []
 
 
@@ -264,13 +260,26 @@ def test_the_error_that_ended_a_run_is_said_also_when_the_store_is_gone(
     monkeypatch.setattr(Learner, "step", broken)
     done = train(shards, f"{s3.address}/runs")
     assert done.code == 1
-    assert "\nError: the loss is not finite. All files of the run are in " in done.err
-    assert Path(done.err.rpartition("run are in ")[2].partition(": copy them")[0], "state.pt").is_file()
+    assert "\nError: the loss is not finite. The files of the run were kept in " in done.err
+    assert Path(done.err.rpartition("run were kept in ")[2].partition(": copy them")[0], "state.pt").is_file()
 
 
 def test_a_save_does_not_wait_for_ever(s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.training.record._PATIENCE_S", 0.0)
     done = train(shards, f"{s3.address}/runs")
     assert done.code == 0, "the end is patient"
-    assert f"cannot write {s3.address}/runs/r: it takes longer than 0 minutes. Training goes on;" in done.err
+    assert f"cannot write {s3.address}/runs/r: it takes longer than 0 minutes. Training continues;" in done.err
     assert "state.pt" in s3.objects("runs/r")
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_objects(
+    s3: Bucket, shards: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> torch.Tensor:
+        assert "config.yaml" in s3.objects("runs/r")
+        raise RunError("no such step")
+
+    monkeypatch.setattr(Learner, "step", fail)
+    done = train(shards, f"{s3.address}/runs")
+    assert done.code == 1 and "Error: no such step" in done.err
+    assert s3.objects("runs/r") == {} and left_in(scratch) == []

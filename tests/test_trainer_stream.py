@@ -20,7 +20,7 @@ from srshards.loader.batches import BatchReader, Patches
 from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Rows
 from srshards.sampling.counter_rng import below, draw, shuffled
-from srshards.sampling.patches import NUM_TURNS, Cut, PatchGrid
+from srshards.sampling.patches import NUM_SYMMETRIES, Cut, PatchGrid
 from srshards.sampling.schedule import Schedule
 from srshards.shards.mapped import MappedShard
 from srshards.shards.opening import open_shards
@@ -169,24 +169,24 @@ def test_hr_and_input_match_to_the_pixel_after_every_turn(planted: Path, scale: 
     turns = set()
     for step in range(40):
         draws = reader.schedule.batch(step)
-        turns |= {cut.turn for cut in reader.grid.cuts(SEED, draws)}
+        turns |= {cut.symmetry for cut in reader.grid.cuts(SEED, draws)}
         batch = read(reader, step)
         factor = scale if input_name == "lr" else 1
         assert (np.repeat(np.repeat(batch.input, factor, 1), factor, 2) == batch.hr).all()
         for hr in batch.hr:  # a whole patch: every cell of it once, of one photo
             cells = {tuple(pixel) for pixel in hr.reshape(-1, 3).tolist()}
             assert len(cells) == (24 // scale) ** 2 and len({photo for _, _, photo in cells}) == 1
-    assert turns == set(range(NUM_TURNS))
+    assert turns == set(range(NUM_SYMMETRIES))
 
 
 def test_the_eight_turns_are_all_different() -> None:
     image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
     grid = PatchGrid(hr=4, scale=2, patch=4, input_scale=2)
-    patches = np.empty((NUM_TURNS, 4, 4, 3), np.uint8)
-    for turn in range(NUM_TURNS):
+    patches = np.empty((NUM_SYMMETRIES, 4, 4, 3), np.uint8)
+    for turn in range(NUM_SYMMETRIES):
         grid.cut(image, image[:2, :2].copy(), Cut(0, 0, turn), patches[turn], np.empty((2, 2, 3), np.uint8))
         assert (patches[turn] == np.rot90(image[:, ::-1] if turn >= 4 else image, turn % 4)).all()
-    assert len({patch.tobytes() for patch in patches}) == NUM_TURNS
+    assert len({patch.tobytes() for patch in patches}) == NUM_SYMMETRIES
 
 
 def test_crops_reach_every_place_of_the_image() -> None:
@@ -286,7 +286,7 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(shards: Path) -> None:
     next(batches)
     for worker in workers():
         os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(WorkerDiedError, match=r"a data worker died .*take fewer `workers` or a smaller `prefetch`"):
+    with pytest.raises(WorkerDiedError, match=r"a data worker died .*use fewer `workers` or a smaller `prefetch`"):
         for _ in islice(batches, 1000):
             pass
 

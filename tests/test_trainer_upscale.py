@@ -1,5 +1,6 @@
 """Photos through a network: what is read, how it is cut into tiles, where it is written, and what is refused."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,17 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from srshards.errors import RunError, UsageError
-from srshards.process.resources import is_out_of_memory
-from trainer.inference import tiles, upscale
+from srshards.process.shortages import is_out_of_memory
+from trainer.inference import tile_memory, tiles, upscale
 from trainer.inference.photo_files import list_photos, read_photo
-from trainer.inference.tiles import (
-    choose_tile,
-    enlarge,
-    enlarge_within_memory,
-    free_bytes,
-    smallest_tile,
-    tensor_bytes_per_pixel,
-)
+from trainer.inference.tile_memory import apply_within_memory, choose_tile, free_bytes, tensor_bytes_per_pixel
+from trainer.inference.tiles import apply_in_tiles, smallest_tile
 from trainer.inference.upscale import Upscaled, upscale_photos
 from trainer.models import Network, NetworkSpec
 
@@ -90,7 +85,7 @@ def test_windows_are_aligned_of_one_size_and_keep_every_pixel_once(size: int, ti
     try:
         windows = tiles._windows(size, tile, margin)
     except UsageError:
-        assert tile // 4 * 4 - 2 * tiles._aligned_up(margin) <= 0
+        assert tile // 4 * 4 - 2 * tiles.aligned_up(margin) <= 0
         return
     kept = [pixel for window in windows for pixel in range(window.keep_start, window.keep_end)]
     assert kept == list(range(size))
@@ -109,10 +104,10 @@ def test_windows_are_aligned_of_one_size_and_keep_every_pixel_once(size: int, ti
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 75), (30, 130), (97, 33)])
 def test_tiled_is_whole_for_networks_that_see_as_far_as_the_margin(scale: int, height: int, width: int) -> None:
     model, whole_image = network(scale), image(height, width)
-    whole = enlarge(model, whole_image, None, model.spec.margin_px)
+    whole = apply_in_tiles(model, whole_image, None, model.spec.margin_px)
     assert whole.shape == (1, 3, height * scale, width * scale)
     for tile in (20, 32, 50):
-        tiled = enlarge(model, whole_image, tile, model.spec.margin_px)
+        tiled = apply_in_tiles(model, whole_image, tile, model.spec.margin_px)
         assert torch.allclose(tiled, whole, atol=1e-5), f"tile {tile}: off by {(tiled - whole).abs().max()}"
 
 
@@ -121,33 +116,33 @@ def test_tiled_is_whole_for_networks_that_fold_pixels_into_channels(scale: int) 
     """rrdb folds 4 x 4 px at 1x and 2 x 2 px at 2x. Its margin here is as far as its few convolutions see."""
     model, whole_image = network(scale, "rrdb"), image(150, 171)
     margin = 4 // scale * (2 * 3 * 5 + 6)
-    whole = enlarge(model, whole_image, None, margin)
-    tiled = enlarge(model, whole_image, 2 * tiles._aligned_up(margin) + 12, margin, torch.float32)
+    whole = apply_in_tiles(model, whole_image, None, margin)
+    tiled = apply_in_tiles(model, whole_image, 2 * tiles.aligned_up(margin) + 12, margin, torch.float32)
     assert torch.allclose(tiled, whole, atol=1e-5), f"off by {(tiled - whole).abs().max()}"
 
 
 def test_a_margin_that_is_too_narrow_shows() -> None:
     """The test above would not see seams otherwise."""
     model, whole_image = network(2), image(64, 96)
-    whole = enlarge(model, whole_image, None, 0)
-    assert not torch.allclose(enlarge(model, whole_image, 20, 0), whole, atol=1e-3)
+    whole = apply_in_tiles(model, whole_image, None, 0)
+    assert not torch.allclose(apply_in_tiles(model, whole_image, 20, 0), whole, atol=1e-3)
 
 
 def test_grey_levels_go_in_and_come_out() -> None:
     model = network(2)
     levels = torch.from_numpy(make_photo(53, 70, 0).transpose(2, 0, 1).copy())[None]
-    exact = enlarge(model, levels.float() / 255, None, model.spec.margin_px)
+    exact = apply_in_tiles(model, levels.float() / 255, None, model.spec.margin_px)
     expected = (exact * 255).round().clamp(0, 255).to(torch.uint8)
     for tile in (None, 24):
-        given_levels = enlarge(model, levels, tile, model.spec.margin_px, torch.uint8)
+        given_levels = apply_in_tiles(model, levels, tile, model.spec.margin_px, torch.uint8)
         assert given_levels.dtype == torch.uint8
         assert (given_levels.int() - expected.int()).abs().max() <= (0 if tile is None else 1)
-    assert enlarge(model, levels, None, 4, torch.float16).dtype == torch.float16
+    assert apply_in_tiles(model, levels, None, 4, torch.float16).dtype == torch.float16
 
 
 def test_the_network_runs_in_its_own_precision_without_gradients() -> None:
     model = network(2).to(torch.bfloat16)
-    made = enlarge(model, image(20, 20), None, 4)
+    made = apply_in_tiles(model, image(20, 20), None, 4)
     assert made.dtype == torch.float32 and not made.requires_grad
 
 
@@ -156,14 +151,16 @@ def test_values_that_are_not_finite_do_not_become_black_pixels() -> None:
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
     with pytest.raises(RunError, match="not finite: its weights are broken"):
-        enlarge(model, image(20, 20), None, 4, torch.uint8)
+        apply_in_tiles(model, image(20, 20), None, 4, torch.uint8)
 
 
 @pytest.mark.parametrize("tile", [-5, 0, 3, 8, 11])
 def test_a_tile_that_is_all_margin_is_refused(tile: int) -> None:
-    with pytest.raises(UsageError, match=rf"--tile {tile}: this network sees 3 px .* needs at least 12 px; from 40 px"):
-        enlarge(network(2), image(50, 50), tile, 3)
-    assert enlarge(network(2), image(50, 50), 12, 3).shape == (1, 3, 100, 100)
+    with pytest.raises(
+        UsageError, match=rf"--tile {tile}: this network needs a margin of 3 px .* needs at least 12 px; 40 px"
+    ):
+        apply_in_tiles(network(2), image(50, 50), tile, 3)
+    assert apply_in_tiles(network(2), image(50, 50), 12, 3).shape == (1, 3, 100, 100)
 
 
 # ---- memory
@@ -172,8 +169,8 @@ def test_a_tile_that_is_all_margin_is_refused(tile: int) -> None:
 def test_the_tile_is_halved_until_it_fits() -> None:
     model, whole_image = plain(), image(300, 200)
     model.most_pixels = 60 * 60
-    made = enlarge_within_memory(model, whole_image, None, 2)
-    assert torch.equal(made, enlarge(plain(), whole_image, None, 2))
+    made = apply_within_memory(model, whole_image, None, 2)
+    assert torch.equal(made, apply_in_tiles(plain(), whole_image, None, 2))
     tried = [max(shape) for shape in model.seen]
     assert tried[0] == 300 and tried[1:3] == [148, 72] and set(tried[3:]) == {40}, "300, 150, 74 and 36, rounded"
 
@@ -182,11 +179,11 @@ def test_when_the_smallest_tile_does_not_fit_the_user_hears_what_to_try() -> Non
     model = plain()
     model.most_pixels = 100
     with pytest.raises(
-        UsageError, match=r"out of memory even in tiles of 40 px: try --tile 12, which is slow, or close"
+        UsageError, match=r"out of memory even with tiles of 40 px; pass --tile 12, which is slow, close"
     ):
-        enlarge_within_memory(model, image(300, 200), None, 2)
-    with pytest.raises(UsageError, match=r"in tiles of 12 px: try close|in tiles of 12 px: close"):
-        enlarge_within_memory(model, image(300, 200), 12, 2)
+        apply_within_memory(model, image(300, 200), None, 2)
+    with pytest.raises(UsageError, match=r"with tiles of 12 px; close"):
+        apply_within_memory(model, image(300, 200), 12, 2)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
@@ -197,7 +194,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
 
     broken = Broken(NetworkSpec("broken for tests", 2, 1, 1))
     with pytest.raises(RuntimeError, match="mat1"):
-        enlarge_within_memory(broken, image(100, 100), None, 2)
+        apply_within_memory(broken, image(100, 100), None, 2)
     assert len(broken.seen) == 1
 
 
@@ -209,6 +206,8 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"), True),
         (MemoryError(), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (RuntimeError("OpenCV: Insufficient memory: Failed to allocate 9 bytes"), True),
         (RuntimeError("Expected 3 channels"), False),
     ],
 )
@@ -234,7 +233,7 @@ def test_the_whole_photo_is_taken_when_it_fits_and_else_the_largest_tile(monkeyp
     per_pixel = 2 * 2 * tensor_bytes_per_pixel(model)  # overhead, and half of what is free
 
     def choose(free: float, height: int = 1000, width: int = 600) -> int | None:
-        monkeypatch.setattr(tiles, "free_bytes", lambda device: int(free))
+        monkeypatch.setattr(tile_memory, "free_bytes", lambda device: int(free))
         return choose_tile(model, height, width, CPU)
 
     output = 3 * 1000 * 600 * 4
@@ -248,8 +247,9 @@ def test_the_whole_photo_is_taken_when_it_fits_and_else_the_largest_tile(monkeyp
     assert choose(1e15, 100_000, 100_000) == int((8 << 30) ** 0.5 / (per_pixel / 2) ** 0.5) // 4 * 4, "8 GiB are enough"
 
 
-def test_free_memory_is_that_of_the_machine_or_less() -> None:
-    assert 1 << 20 < free_bytes(CPU) < 1 << 50
+def test_free_memory_of_the_cpu_is_what_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "available_memory_bytes", lambda: 12_345)
+    assert free_bytes(CPU) == 12_345
 
 
 def save(path: Path, made: Image.Image, **options: Any) -> Path:
@@ -276,7 +276,7 @@ def test_a_photo_becomes_the_networks_output(tmp_path: Path) -> None:
     path, model = photos(tmp_path, "a.png")[0], network(4)
     done = run(model, [path], tmp_path / "out")[0]
     levels = torch.from_numpy(make_photo(30, 40, 0).transpose(2, 0, 1).copy())[None]
-    expected = enlarge(model, levels, None, 0, torch.uint8)[0].permute(1, 2, 0).numpy()
+    expected = apply_in_tiles(model, levels, None, 0, torch.uint8)[0].permute(1, 2, 0).numpy()
     assert np.array_equal(read_photo(tmp_path / "out" / "a_4x.png").rgb, expected)
     assert done.photo == path and done.result == tmp_path / "out" / "a_4x.png" and done.compare is None
     assert done.size_before == (40, 30) and done.size_after == (160, 120) and 0 < done.seconds < 60
@@ -332,7 +332,7 @@ def test_grey_photos_come_out_grey(mode: str, tmp_path: Path) -> None:
     done = run(network(2), [path], tmp_path / "out")[0]
     assert mode_and_size(done.result)[0] == mode
     levels = torch.from_numpy(read_photo(path).rgb.transpose(2, 0, 1).copy())[None]
-    output = enlarge(network(2), levels, None, 0, torch.uint8)[0].permute(1, 2, 0).numpy()
+    output = apply_in_tiles(network(2), levels, None, 0, torch.uint8)[0].permute(1, 2, 0).numpy()
     assert np.ptp(output, axis=2).max() > 3, "the network gives no tint to test with"
     grey = read_photo(done.result).rgb[:, :, 0]
     assert np.abs(output @ [0.299, 0.587, 0.114] - grey).max() <= 1, "not the brightness of what the network made"
@@ -354,7 +354,7 @@ def test_transparency_is_enlarged_and_what_hides_under_it_does_not_bleed(tmp_pat
     assert np.array_equal(result.alpha, cv2.resize(rgba[:, :, 3], (80, 80), interpolation=cv2.INTER_CUBIC))
     flat = np.full((40, 40, 3), (200, 30, 30), np.uint8)
     levels = torch.from_numpy(flat.transpose(2, 0, 1).copy())[None]
-    expected = enlarge(model, levels, None, 0, torch.uint8)[0].permute(1, 2, 0).numpy()
+    expected = apply_in_tiles(model, levels, None, 0, torch.uint8)[0].permute(1, 2, 0).numpy()
     assert np.array_equal(result.rgb, expected), "the network saw the black"
 
 
@@ -375,8 +375,8 @@ def test_networks_that_restore_get_an_enlarged_photo(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model_scale", "scale", "message"),
     [
-        (1, None, "restores photos that are enlarged already .* say how much, e.g. --scale 4"),
-        (2, 4, "enlarges 2x, not 4x: leave --scale out, or take other weights"),
+        (1, None, "takes upsampled photos of any scale; pass the scale, e.g. --scale 4"),
+        (2, 4, "upscales 2x, not 4x; omit --scale, or choose other --weights"),
     ],
 )
 def test_a_scale_that_does_not_fit_is_refused_at_once(
@@ -391,10 +391,10 @@ def test_an_output_that_does_not_fit_is_refused_at_once(tmp_path: Path) -> None:
     paths = photos(tmp_path, "a.png", "b.png")
     (tmp_path / "file").touch()
     for some, output, message in [
-        (paths, tmp_path / "out.png", "out.png is one file, but there are 2 photos: name a folder"),
-        (paths, tmp_path / "file", "file is a file: name a folder, or a file that ends in .png"),
-        (paths[:1], tmp_path / "out.tif", "photos are written as .png, .jpg or .webp"),
-        (paths[:1], paths[0], "a.png is one of the photos, and would be overwritten"),
+        (paths, tmp_path / "out.png", "out.png is a single file, but there are 2 photos; pass a folder"),
+        (paths, tmp_path / "file", "file is a file; pass a folder, or a file name ending in .png"),
+        (paths[:1], tmp_path / "out.tif", "expected a name ending in .png, .jpg or .webp"),
+        (paths[:1], paths[0], "a.png is one of the photos and would be overwritten"),
     ]:
         with pytest.raises(UsageError, match=message):
             upscale_photos(plain(), some, output, device=CPU)
@@ -414,7 +414,7 @@ def test_a_photo_is_never_overwritten(how: str, tmp_path: Path) -> None:
         output.symlink_to(tmp_path / "in")
         paths.append(save(tmp_path / "in" / "a_2x.png", Image.new("RGB", (20, 20))))
     before = [path.read_bytes() for path in paths]
-    with pytest.raises(UsageError, match="is one of the photos, and would be overwritten: choose another output"):
+    with pytest.raises(UsageError, match="is one of the photos and would be overwritten; pass another --output"):
         upscale_photos(plain(), paths, output, device=CPU, compare=True)
     assert [path.read_bytes() for path in paths] == before
 
@@ -428,7 +428,7 @@ def test_names_that_are_too_long_do_not_stop_the_others(tmp_path: Path) -> None:
         for _ in upscale_photos(plain(), list_photos([tmp_path / "in"]), tmp_path / "out", device=CPU):
             pass
     assert [path.name for path in (tmp_path / "out").iterdir()] == [longest.replace(".", "_2x.")]
-    assert str(failed.value).startswith("2 of 3 photos could not be enlarged:\n  cannot read ")
+    assert str(failed.value).startswith("2 of 3 photos could not be upscaled:\n  cannot read ")
     assert deep[:3000] in str(failed.value) and ": File name too long\n  cannot write " in str(failed.value)
     assert str(failed.value).endswith(f"{longer.replace('.', '_2x.')}: the name is too long")
 
@@ -443,7 +443,7 @@ def test_a_bad_photo_does_not_stop_the_others(tmp_path: Path) -> None:
             results.append(done.result.name)
     assert results == ["a_2x.png", "c_2x.png"]
     message = str(failed.value)
-    assert message.startswith("2 of 4 photos could not be enlarged:\n  cannot read") and failed.value.exit_code == 2
+    assert message.startswith("2 of 4 photos could not be upscaled:\n  cannot read") and failed.value.exit_code == 2
     assert str(broken) in message and str(missing) in message
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == results
 
@@ -474,7 +474,7 @@ def test_a_lack_of_memory_is_one_photos_failure(tmp_path: Path) -> None:
     model.most_pixels = 900
     small = save(tmp_path / "s.png", Image.new("RGB", (30, 30)))
     large = save(tmp_path / "l.png", Image.new("RGB", (90, 90)))
-    with pytest.raises(UsageError, match=r"1 of 2 photos .*\n.*out of memory even in tiles of 40 px"):
+    with pytest.raises(UsageError, match=r"1 of 2 photos .*\n.*out of memory even with tiles of 40 px"):
         run(model, [large, small], tmp_path / "out", tile=None)
     assert (tmp_path / "out" / "s_2x.png").exists()
 

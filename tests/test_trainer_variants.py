@@ -27,7 +27,7 @@ from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.resident import ResidentBatches, resident_bytes
 from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Rows
-from srshards.sampling.patches import NUM_TURNS, PatchGrid
+from srshards.sampling.patches import NUM_SYMMETRIES, PatchGrid
 from srshards.sampling.schedule import BatchSamples, Schedule
 from srshards.shards.mapped import MappedShard
 from srshards.shards.opening import open_shards
@@ -176,10 +176,10 @@ def test_which_variant_is_shown_is_for_ever_and_depends_on_the_seed() -> None:
 def test_samples_begin_with_all_variants_evenly_and_whatever_their_turn_is() -> None:
     count = 20_000
     draws = BatchSamples(np.full(count, 7), np.arange(count))
-    turns = [cut.turn for cut in PatchGrid(HR_PX, SCALE, PATCH_PX, SCALE).cuts(SEED, draws)]
+    turns = [cut.symmetry for cut in PatchGrid(HR_PX, SCALE, PATCH_PX, SCALE).cuts(SEED, draws)]
     found = Counter(zip(draws.variants(SEED, 4).tolist(), turns, strict=True))
-    expected = count / (4 * NUM_TURNS)
-    assert len(found) == 4 * NUM_TURNS
+    expected = count / (4 * NUM_SYMMETRIES)
+    assert len(found) == 4 * NUM_SYMMETRIES
     assert all(abs(times - expected) < 5 * expected**0.5 for times in found.values())
 
 
@@ -313,7 +313,7 @@ def test_a_variant_that_is_not_in_memory_is_read_ahead_and_no_other(
     reader = reader_of(made(variants))
     for step in range(24):
         ahead.clear()
-        reader._cold_for = 0
+        reader._cold_chunks = 0
         read(reader, range(step, step + 1))
         draws = reader.schedule.batch(step)
         places = [reader.schedule.shard_of(number)[1] for number in draws.numbers.tolist()]
@@ -403,12 +403,12 @@ def test_a_run_names_a_damaged_variant_in_its_journal_and_goes_on(
     )
     words = ("--shards", folder, "--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 24)  # more than four epochs
     done = trainer(*words, "--run", "strict")
-    reason = f"train-000000.tar: {sample_key('train', 0, 2)}.lr3.npy: expected 16x16x3 px, found other bytes"
+    reason = f"train-000000.tar: {sample_key('train', 0, 2)}.lr3.npy: expected 16x16x3 px, found damaged data"
     assert done.code == 1 and f"Error: 1 of 21 samples are damaged, more than 0.1%: {reason}" in done.err
     monkeypatch.setattr("trainer.training.loop._MAX_DAMAGED_SHARE", 1.0)
     done = trainer(*words, "--run", "r")
     assert done.code == 0, done.err
-    assert done.err.count(f"Damaged, another sample takes its place: {reason}") == 1
+    assert done.err.count(f"Damaged sample replaced by another one: {reason}") == 1
     lines = [json.loads(line) for line in (tmp_path / "r" / "journal.jsonl").read_text().splitlines()]
     (noted,) = [line for line in lines if line["event"] == "damaged"]
     assert noted["reason"] == reason
@@ -438,7 +438,7 @@ def _interrupted(out: Path, words: tuple[object, ...]) -> None:
         patch.setattr(Learner, "step", step)
         assert trainer(*words, "--run", "halted").code == 2
     done = trainer("--out", out, "--run", "halted", "--resume")
-    assert done.code == 0 and "going on at step 5" in done.err
+    assert done.code == 0 and "resumed at step 5" in done.err
 
 
 # ---- without `up`, and what is said
@@ -451,7 +451,7 @@ def test_shards_without_up_are_refused_where_up_is_needed_with_what_to_do(
     words = ("--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 1)
     done = trainer("--shards", bare, *words, "--input", "up")
     assert done.code == 2
-    advice = "generate without --no-up, or take --input lr"
+    advice = "generate without --no-up, or pass --input lr"
     assert f"Error: --input up: {bare} has no upsampled images; {advice}" in done.err
     assert trainer("--shards", bare, *words, "--run", "lr").code == 0
     assert trainer("--shards", full, *words, "--run", "up", "--input", "up").code == 0
@@ -459,8 +459,8 @@ def test_shards_without_up_are_refused_where_up_is_needed_with_what_to_do(
         weights = tmp_path / run / "model.pth"
         done = trainer("evaluate", "--weights", weights, "--shards", folder, "--device", "cpu")
         assert done.code == code, done.err
-    advice = "generate without --no-up, or judge on photos: --hr PHOTOS --scale 2"
-    assert f"Error: {weights} restores enlarged images, but {bare} has none; {advice}" in done.err
+    advice = "generate shards without --no-up, or evaluate photos: --hr PHOTOS --scale 2"
+    assert f"Error: {weights} takes upsampled images, but {bare} has none; {advice}" in done.err
 
 
 def test_the_first_variant_is_the_one_that_is_judged(made: Callable[..., Path], tmp_path: Path) -> None:
@@ -491,7 +491,7 @@ def test_a_run_says_how_its_data_was_degraded(options: dict[str, Any], said: str
     first, *_, device, _ = describe(checked_plan(config, open_shards(folder))).splitlines()
     assert first == f"Data     {folder}: {NUM_SAMPLES} train, {NUM_VAL} val samples, HR 32 px, {said}"
     num_bytes = resident_bytes(PatchGrid(32, 2, 16, 2), NUM_SAMPLES, options["variants"])
-    assert f"all samples in its memory ({format_bytes(num_bytes)})" in device
+    assert f"all samples in device memory ({format_bytes(num_bytes)})" in device
 
 
 def test_resident_samples_that_do_not_fit_count_their_variants(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -262,14 +263,14 @@ def without(state: State, *names: str) -> State:
         (
             COMPACT,
             lambda state: without(state, "body.3.weight", "body.2.bias"),
-            r"looks like compact 8x3 at 4x, but 2 missing \(body.2.bias, body.3.weight\); known are SRVGGNetCompact",
+            r"looks like compact 8x3 at 4x, but 2 missing \(body.2.bias, body.3.weight\); supported are SRVGG",
         ),
         (
             RRDB,
             lambda state: without(state, *[name for name in state if name.startswith("body.0.rdb2")]),
             r"but 10 missing \(body.0.rdb2.conv1.weight, .*, \.\.\.\)",
         ),
-        (COMPACT, lambda state: state | {"odd.weight": torch.ones(3)}, r"but 1 too many \(odd.weight\)"),
+        (COMPACT, lambda state: state | {"odd.weight": torch.ones(3)}, r"but 1 unexpected \(odd.weight\)"),
         (
             COMPACT,
             lambda state: state | {"body.4.weight": torch.ones(8, 8, 1, 1)},
@@ -288,23 +289,23 @@ def without(state: State, *names: str) -> State:
         (
             RRDB,
             lambda state: state | {"conv_first.weight": torch.ones(32, 1, 3, 3)},  # grey pictures
-            r"no weights of a network that is known here; known are .*; found 72 parameters: "
+            r"weights of an unknown network; supported are .*; found 72 parameters: "
             r"conv_first.weight \[32, 1, 3, 3\], conv_first.bias \[32\],",
         ),
         (
             COMPACT,
             lambda state: {"layers.0.weight": torch.ones(3)},
-            r"no weights of a network .*; found 1 parameters: layers.0.weight \[3\]$",
+            r"weights of an unknown network; .*; found 1 parameters: layers.0.weight \[3\]$",
         ),
         (
             NetworkSpec("compact", 1, 4, 1),
             lambda state: state | {"body.4.weight": torch.ones(243, 4, 3, 3), "body.4.bias": torch.ones(243)},
-            r"compact 4x1 cannot enlarge 9x: it works at 1x, .*; found 8 parameters: body.0.weight",
+            r"compact 4x1 does not support 9x, only 1x, .*; found 8 parameters: body.0.weight",
         ),
         (
             RRDB,
             lambda state: state | {"body.9999999999.rdb1.conv1.weight": torch.ones(3)},  # not a network to be built
-            r"no weights of a network that is known here",
+            r"weights of an unknown network",
         ),
     ],
 )
@@ -322,7 +323,7 @@ def test_old_rows_of_another_scale_are_refused(tmp_path: Path) -> None:
     state = first_naming(RRDB.build().state_dict())
     at_8x = {name.replace("model.10.", "model.13.").replace("model.8.", "model.11."): state[name] for name in state}
     at_8x |= {"model.9.weight": state["model.6.weight"], "model.9.bias": state["model.6.bias"]}
-    with pytest.raises(UsageError, match=r"4 missing \(conv_hr.weight, .*6 too many \("):
+    with pytest.raises(UsageError, match=r"4 missing \(conv_hr.weight, .*6 unexpected \("):
         load_network(saved(tmp_path / "w.pth", at_8x))
 
 
@@ -339,9 +340,17 @@ def test_init_loads_what_fits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("theirs", "ours", "message"),
     [
-        (network_spec("lite", 2), network_spec("standard", 4), r"for lite at 2x; this run trains standard at 4x: give"),
-        (network_spec("ultra_lite", 3), network_spec("ultra_lite", 4), r"for ultra_lite at 3x; .* ultra_lite at 4x"),
-        (NetworkSpec("rrdb", 1, 8, 1, 4), RRDB, r"for rrdb 8x1, growth 4 at 1x; this run trains rrdb 32x2, growth 32"),
+        (
+            network_spec("lite", 2),
+            network_spec("standard", 4),
+            r"for lite at 2x, but this run trains standard at 4x; pass",
+        ),
+        (network_spec("ultra_lite", 3), network_spec("ultra_lite", 4), r"for ultra_lite at 3x, .* ultra_lite at 4x"),
+        (
+            NetworkSpec("rrdb", 1, 8, 1, 4),
+            RRDB,
+            r"for rrdb 8x1, growth 4 at 1x, but this run trains rrdb 32x2, growth 32",
+        ),
     ],
 )
 def test_init_refuses_another_network(theirs: NetworkSpec, ours: NetworkSpec, message: str, tmp_path: Path) -> None:
@@ -357,7 +366,7 @@ def test_values_that_are_not_finite_are_refused(value: float, tmp_path: Path) ->
     state = dict(COMPACT.build().state_dict())
     state["body.2.weight"][1, 2, 0, 1] = value
     path = saved(tmp_path / "w.pth", state)
-    message = r"w.pth: 1 of 14 parameters hold values that are not finite \(body.2.weight\): that training had diverged"
+    message = r"w.pth: 1 of 14 parameters have values that are not finite \(body.2.weight\): the training diverged"
     network: Network = COMPACT.build(1)
     with pytest.raises(UsageError, match=message):
         load_into(network, path)
@@ -377,7 +386,8 @@ class Trap:
 
 
 def cut_off(path: Path) -> None:
-    torch.save(dict(COMPACT.build().state_dict()), path)
+    state = dict(COMPACT.build().state_dict())
+    (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
     path.write_bytes(path.read_bytes()[:-1000])
 
 
@@ -390,23 +400,32 @@ def training_state(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("w.pth", lambda path: None, "there are no weights at {}: give a .pth, .pt or .safetensors file"),
-        ("w", Path.mkdir, r"{} is a folder: give a weights file in it \(there is none\)"),
-        ("w.pth", lambda path: path.write_bytes(b""), "cannot read weights from {}: the file is damaged or cut off"),
-        ("w.pth", lambda path: path.write_text("hello"), "cannot read weights from {}: the file is damaged"),
-        ("w.pth", cut_off, "cannot read weights from {}: the file is damaged or cut off, or .* Get it again"),
-        ("w.safetensors", cut_off, "cannot read weights from {}: the file is damaged or cut off"),
-        ("w.pth", lambda path: path.write_bytes(pickle.dumps(Trap())), "{}: .* something else than tensors"),
-        ("w.pth", lambda path: torch.save(nn.Conv2d(1, 1, 1), path), "{}: .* save its state_dict alone where"),
-        ("state.pt", training_state, "{} is a training state, .* not weights: give the .pth file beside it"),
-        ("w.pth", lambda path: torch.save({}, path), "{} holds no weights: expected parameters .*; found nothing"),
-        ("w.pth", lambda path: torch.save({"epoch": 1}, path), "{} holds no weights: .*; found epoch$"),
-        ("w.pth", lambda path: torch.save([torch.ones(3)], path), "{} holds no weights: .*; found a list$"),
-        ("w.pth", lambda path: torch.save(torch.ones(3), path), "{} holds no weights: .*; found a Tensor$"),
+        ("w.pth", lambda path: None, "{} not found; pass a .pth, .pt or .safetensors file"),
+        ("w", Path.mkdir, r"{} is a folder; pass a weights file in it \(there is none\)"),
+        (
+            "w.pth",
+            lambda path: path.write_bytes(b""),
+            "^{} is not a weights file: expected a file saved by PyTorch, found an empty file$",
+        ),
+        ("w.pth", lambda path: path.write_text("hello"), "expected a file saved by PyTorch, found .* b'hello'$"),
+        (
+            "w.safetensors",
+            lambda path: Image.new("L", (9, 9)).save(path, "PNG"),
+            r"^{} is not a weights file: expected a .safetensors file, found a file that starts with b'.x89PNG",
+        ),
+        ("w.pth", cut_off, "cannot read weights from {}: the file is damaged or truncated, or .* Download it again"),
+        ("w.safetensors", cut_off, "cannot read weights from {}: the file is damaged or truncated"),
+        ("w.pth", lambda path: path.write_bytes(pickle.dumps(Trap())), r"{}: .* objects other than tensors\. Download"),
+        ("w.pth", lambda path: torch.save(nn.Conv2d(1, 1, 1), path), "{}: .* save only its state_dict"),
+        ("state.pt", training_state, "{} is a training state, .* not weights; pass a .pth file of the run"),
+        ("w.pth", lambda path: torch.save({}, path), "{} contains no weights: expected a dict .*; found nothing"),
+        ("w.pth", lambda path: torch.save({"epoch": 1}, path), "{} contains no weights: .*; found epoch$"),
+        ("w.pth", lambda path: torch.save([torch.ones(3)], path), "{} contains no weights: .*; found a list$"),
+        ("w.pth", lambda path: torch.save(torch.ones(3), path), "{} contains no weights: .*; found a Tensor$"),
         (
             "w.pth",
             lambda path: torch.save({"a.weight": torch.ones(3, dtype=torch.int8)}, path),
-            r"{}: expected floating-point weights, but a.weight hold integers",
+            r"{}: expected floating-point weights, but a.weight are integers",
         ),
     ],
 )
@@ -438,17 +457,17 @@ def jagged() -> Tensor:
         (lambda: sparse(60_000, 60_000, 3, 3), "but {} are sparse;"),
         (lambda: torch.ones(8, 27).to_sparse_csr(), "but {} are sparse;"),
         (lambda: torch.empty(180_000, 180_000, device="meta"), r"but {} have no values \(device meta\);"),
-        (jagged, r"but {} hold tensors in tensors \(nested\);"),
-        (lambda: torch.ones(8, 3, 3, 3, dtype=torch.complex64), "but {} hold complex numbers;"),
-        (lambda: torch.ones(8, 3, 3, 3).bool(), r"but {} hold integers \(quantised\?\);"),
-        (lambda: torch.quantize_per_tensor(torch.ones(8, 3, 3, 3), 0.1, 0, torch.qint8), "but {} hold integers"),
+        (jagged, r"but {} are nested tensors;"),
+        (lambda: torch.ones(8, 3, 3, 3, dtype=torch.complex64), "but {} are complex;"),
+        (lambda: torch.ones(8, 3, 3, 3).bool(), r"but {} are integers \(quantised\?\);"),
+        (lambda: torch.quantize_per_tensor(torch.ones(8, 3, 3, 3), 0.1, 0, torch.qint8), "but {} are integers"),
         (
             lambda: torch.zeros(1).expand(60_000, 60_000, 3, 3),
-            r"tensors take 129,600,\d+,\d+ bytes, but the file has \d+,\d+: it",
+            r"tensors need 129,600,\d+,\d+ bytes, but the file has \d+,\d+: the",
         ),
         (
             lambda: torch.zeros(1, dtype=torch.half).expand(60_000, 60_000, 3, 3),
-            r"take 64,800,\d+,\d+ bytes, but the file has",
+            r"need 64,800,\d+,\d+ bytes, but the file has",
         ),
     ],
 )
@@ -461,14 +480,16 @@ def test_tensors_that_are_not_plain_numbers_are_refused(
         with pytest.raises(UsageError, match=message.format("body.0.weight")) as caught:
             load(path)
         assert str(caught.value).startswith(f"{path}: ")
-        assert str(caught.value).endswith("save its state_dict again, each tensor dense, in float32 and cloned")
+        assert str(caught.value).endswith("save its state_dict again with each tensor dense, in float32 and cloned")
 
 
 def test_a_network_of_few_values_that_are_repeated_is_refused(tmp_path: Path) -> None:
     """All shapes fit together, so that a network of 130 GB would be made for a file of 4 KB."""
     spec = NetworkSpec("compact", 2, 60_000, 1)
     path = saved(tmp_path / "w.pth", {name: torch.zeros(1).expand(shape) for name, shape in spec.shapes().items()})
-    with pytest.raises(UsageError, match=r"its tensors take 129,\d+,\d+,\d+ bytes, but the file has \d,\d+: it is"):
+    with pytest.raises(
+        UsageError, match=r"its tensors need 129,\d+,\d+,\d+ bytes, but the file has \d,\d+: the file is"
+    ):
         load_network(path)
 
 
@@ -481,20 +502,18 @@ def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path: Path, monk
             archive.writestr(name, content)
     monkeypatch.delattr(torch, "load")
     with pytest.raises(
-        UsageError, match=r"its tensors take 4,\d+,\d+ bytes, but the file has \d,\d+: it is compressed"
+        UsageError, match=r"its tensors need 4,\d+,\d+ bytes, but the file has \d,\d+: the file is compressed"
     ):
         read_weights(path)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "message"), [("C64", "complex numbers"), ("F4", "numbers of four bits"), ("I8", "int")]
-)
+@pytest.mark.parametrize(("dtype", "message"), [("C64", "are complex"), ("F4", "are 4-bit floats"), ("I8", "are int")])
 def test_safetensors_of_other_numbers_are_refused(dtype: str, message: str, tmp_path: Path) -> None:
     size = {"C64": 8, "F4": 1, "I8": 1}[dtype]
     shape = [2] if dtype == "F4" else [1]
     header = json.dumps({"a.weight": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
     (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
-    with pytest.raises(UsageError, match=rf"but a.weight hold {message}"):
+    with pytest.raises(UsageError, match=rf"but a.weight {message}"):
         read_weights(tmp_path / "w.safetensors")
 
 
@@ -505,7 +524,7 @@ def test_very_many_names_are_answered_without_building_a_network_of_them(
     many = {f"body.{number}.rdb1.conv1.weight": torch.ones(1) for number in range(7, 3000)}
     path = saved(tmp_path / "w.pth", {**spec.build().state_dict(), **many})
     monkeypatch.delattr(NetworkSpec, "shapes")
-    with pytest.raises(UsageError, match=r"no weights of a network that is known here; .*; found 30\d\d parameters: "):
+    with pytest.raises(UsageError, match=r"weights of an unknown network; .*; found 30\d\d parameters: "):
         load_network(path)
 
 
@@ -519,34 +538,32 @@ def test_very_many_names_are_answered_without_building_a_network_of_them(
 )
 def test_odd_names_are_shown_legibly(name: str, shown: str, tmp_path: Path) -> None:
     path = saved(tmp_path / "w.pth", {**COMPACT.build().state_dict(), name: torch.ones(1)})
-    with pytest.raises(UsageError, match=rf"looks like compact 8x3 at 4x, but 1 too many {shown}; known are"):
+    with pytest.raises(UsageError, match=rf"looks like compact 8x3 at 4x, but 1 unexpected {shown}; supported are"):
         load_network(path)
 
 
 @pytest.mark.parametrize("key", [1, (1, 2), None])
 def test_names_that_are_no_text_are_no_parameters(key: object, tmp_path: Path) -> None:
     path = saved(tmp_path / "w.pth", {key: torch.ones(1)})
-    with pytest.raises(UsageError, match=rf"w.pth holds no weights: .*; found a {type(key).__name__}$"):
+    with pytest.raises(UsageError, match=rf"w.pth contains no weights: .*; found a {type(key).__name__}$"):
         read_weights(path)
 
 
 def test_a_parameter_under_two_names_is_refused(tmp_path: Path) -> None:
     state = RRDB.build().state_dict()
     path = saved(tmp_path / "w.pth", {**state, "RRDB_trunk.0.RDB1.conv1.weight": torch.ones(32, 32, 3, 3)})
-    with pytest.raises(
-        UsageError, match=r"w.pth: body.0.rdb1.conv1.weight is there twice, under its name and an older"
-    ):
+    with pytest.raises(UsageError, match=r"w.pth: body.0.rdb1.conv1.weight occurs twice, by its name and by an older"):
         load_network(path)
 
 
 def test_shapes_without_values_are_no_network(tmp_path: Path) -> None:
     state = dict(RRDB.build().state_dict())
     path = saved(tmp_path / "w.pth", {**state, "body.0.rdb1.conv1.weight": torch.ones(10**15, 0, 3, 3)})
-    with pytest.raises(UsageError, match="no weights of a network that is known here"):
+    with pytest.raises(UsageError, match="weights of an unknown network"):
         load_network(path)
 
 
 def test_a_folder_with_weights_names_them(tmp_path: Path) -> None:
     save_weights(tmp_path / "best.pth", COMPACT.build().state_dict(), None)
-    with pytest.raises(UsageError, match=r"is a folder: give a weights file in it \(best.pth\)"):
+    with pytest.raises(UsageError, match=r"is a folder; pass a weights file in it \(best.pth\)"):
         read_weights(tmp_path)

@@ -1,1 +1,1 @@
-"""Trains super-resolution networks from the shards that shardgen makes."""
+"""Train super-resolution networks from the shards that shardgen generates."""

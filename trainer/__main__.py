@@ -1,10 +1,10 @@
-"""python -m trainer, and the `trainer` command."""
+"""Entry point of `python -m trainer` and of the `trainer` command."""
 
 import os
 import sys
 from contextlib import suppress
 
-if sys.platform == "win32":  # before the imports below, which need what only POSIX has
+if sys.platform == "win32":  # before the imports below, which need POSIX-only modules
     print("Error: trainer runs on Linux; on Windows, install and use it in WSL 2 (wsl --install)", file=sys.stderr)
     sys.exit(2)
 
@@ -18,17 +18,17 @@ _NOT_TRAINING = {"evaluate", "upscale", "export", "report", "-h", "--help", "--v
 
 
 def run() -> None:
-    """Import the command line only now: data workers import this module too, and need none of it."""
+    """Run the command line, imported late because data workers import this module without needing it."""
     require_utf8()
     leave_deleted_folder()
-    # A thread that waits for the others sleeps instead of spinning, which costs several times as much where something
-    # else runs too. Read when PyTorch is loaded.
+    # Let idle OpenMP threads sleep: spinning slows everything down several times when other programs use the CPUs.
+    # Must be set before PyTorch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     is_completion = "_TRAINER_COMPLETE" in os.environ
     with guarded():
         if _NOT_TRAINING.isdisjoint(sys.argv[1:]) and not is_completion:
-            # The workers' imports and this process's then take the time of one.
-            with suppress(OSError):  # it is started again where it is needed, and what is wrong is said there
+            # The workers' imports then run in parallel with those of this process.
+            with suppress(OSError):  # the loader starts it again and reports the error
                 start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
         with loading():
             from trainer.cli import main

@@ -1,4 +1,4 @@
-"""The command line: which commands there are, and how each of them may end."""
+"""The command line: its commands, and how exceptions become messages and exit codes."""
 
 import os
 import sys
@@ -23,15 +23,15 @@ from trainer.commands.options import OPTIONS
 from trainer.commands.report import report_command
 from trainer.commands.upscale import upscale_command
 from trainer.distributed.rank import RankInfo, ReportedByRank0
-from trainer.messages import with_options
+from trainer.messages import option_name, with_options
 
-_COMPLETION = "_TRAINER_COMPLETE"  # the shell asks in this variable
+_COMPLETION = "_TRAINER_COMPLETE"  # set by the shell to request completions
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line. Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 129/130/143 interrupted."""
+    """Run the command line. Exit codes: 0 success, 1 failure, 2 usage error, 129/130/143 stopped by a signal."""
     try:
-        # Shells complete the words of the console script, and click takes the variable's name from its name.
+        # Completion is registered for the console script, and click derives the variable's name from `prog_name`.
         name = "trainer" if _COMPLETION in os.environ else "python -m trainer"
         code = commands.main(args=args, prog_name=name, standalone_mode=False)
     except ReportedByRank0 as error:
@@ -51,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         click.echo(f"Error: {hint}", err=True)
         code = 2
     except Exception as error:
-        if (reason := reason_of(error)) is None:  # a fault of the program
+        if (reason := reason_of(error)) is None:  # a bug: show the traceback
             raise
         click.echo(f"Error: {explained(reason, error)}", err=True)
         code = 1
@@ -59,23 +59,23 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 class _Commands(Group):
-    """Says what to do with a word that is no command: which one is near, or that a folder is to be trained on."""
+    """Command group that explains an unknown command: a similar name, or --shards for an existing path."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self.commands and not ctx.resilient_parsing:
-            word = args[0]
-            hint = did_you_mean(word, self.commands) or "training needs no word: --shards FOLDER"
-            hint = f"to train on it: --shards {word}" if _is_there(word) else hint
-            raise click.UsageError(f"{word} is no command; {hint}", ctx)
+            name = args[0]
+            hint = did_you_mean(name, self.commands) or "to train, pass --shards FOLDER"
+            hint = f"to train on it, pass --shards {name}" if _exists(name) else hint
+            raise click.UsageError(f"unknown command {name}; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
 
-def _is_there(word: str) -> bool:
+def _exists(path: str) -> bool:
     try:
-        return Path(word).exists()
-    except (OSError, ValueError):  # no name that a file could have
+        return Path(path).exists()
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 
@@ -87,7 +87,7 @@ def _is_there(word: str) -> bool:
 @click.version_option(__version__, prog_name="trainer")
 @click.pass_context
 def commands(context: click.Context, /, config_file: Path | None, resume: bool, **values: Any) -> int | None:
-    """Train a super-resolution network on shards, or use one by a command below.
+    """Train a super-resolution network on shards. The commands below evaluate, apply and compare trained networks.
 
     \b
     Examples:
@@ -97,15 +97,14 @@ def commands(context: click.Context, /, config_file: Path | None, resume: bool, 
     if context.invoked_subcommand is not None:
         given = [name for name in values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
         if given:
-            option = "--" + given[0].replace("_", "-")
             raise UsageError(
-                f"{option} stands before {context.invoked_subcommand}, where options are those of training; "
-                f"put it after {context.invoked_subcommand}"
+                f"{option_name(given[0])} before {context.invoked_subcommand} is an option of training; "
+                f"pass it after {context.invoked_subcommand}"
             )
         rank_info = RankInfo.from_environment(os.environ)
         if rank_info.world_size > 1:
-            refusal = UsageError(f"{context.invoked_subcommand} is work for one process; start it without torchrun")
-            raise refusal if rank_info.is_rank0 else ReportedByRank0(refusal.exit_code)
+            error = UsageError(f"{context.invoked_subcommand} runs in a single process; start it without torchrun")
+            raise error if rank_info.is_rank0 else ReportedByRank0(error.exit_code)
         return None
     with loading():
         from trainer.commands.train import train_command

@@ -1,8 +1,8 @@
-"""The library's messages, which name arguments of its functions, in the words of the command line."""
+"""Text for messages: option names in place of the library's arguments, and durations."""
 
 import re
 
-# Of all others, the option has the name of the argument.
+# All other options have the argument's name.
 _OPTIONS = {"path": "--shards", "decode": "--cache-decoded", "micro_batches": "--grad-accum"}
 _ARGUMENTS = (
     "path",
@@ -24,5 +24,17 @@ _ARGUMENT = re.compile(f"`({'|'.join(_ARGUMENTS)})`")
 
 
 def with_options(message: str) -> str:
-    """`` `cache` /disk: cannot write there`` becomes `--cache /disk: cannot write there`."""
-    return _ARGUMENT.sub(lambda found: _OPTIONS.get(found[1], "--" + found[1].replace("_", "-")), message)
+    """Replace arguments by options: `` `cache` /disk: cannot write`` becomes `--cache /disk: cannot write`."""
+    return _ARGUMENT.sub(lambda match: _OPTIONS.get(match[1], option_name(match[1])), message)
+
+
+def option_name(setting: str) -> str:
+    """Return the command-line option of a setting: `--batch-size` for `batch_size`."""
+    return "--" + setting.replace("_", "-")
+
+
+def format_duration(seconds: float) -> str:
+    """Return e.g. `1 h 5 min`, `5 min 3 s` or `3 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,1 +1,1 @@
-"""The commands. Each only translates: words to a config, an outcome to words."""
+"""The commands: each converts its arguments to a config and prints the result."""

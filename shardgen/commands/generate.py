@@ -1,4 +1,4 @@
-"""`shardgen generate`."""
+"""The `generate` command."""
 
 import functools
 import sys
@@ -24,6 +24,7 @@ from shardgen.planning.config import FITS, METHODS, Config
 from shardgen.planning.exclusion import Exclusion
 from shardgen.planning.sources import printable
 from srshards.errors import ReportedError, UsageError
+from srshards.extras import install_command
 from srshards.format import CODECS, Address, scale_folder
 from srshards.process.resources import available_cpus
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
@@ -31,63 +32,59 @@ from srshards.terminal.sizes import format_bytes
 from srshards.terminal.streams import remarks
 from srshards.terminal.text import Choice, fitted, plural, say
 
-_CPUS = "[default: the CPUs that this process may use, or those of the cluster]"
-_RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, else one of this run's own]"
+_CPUS = "[default: the CPUs that this process may use, or all of the cluster]"
+_RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, else a new one for this run]"
 
 
 @click.command(
-    "generate", cls=SpaceSeparatedScales, short_help="Make shards from photos; what is there already is kept."
+    "generate", cls=SpaceSeparatedScales, short_help="Generate shards from photos; finished shards are kept."
 )
-@option("-i", "--input", type=ADDRESS, default=Path("OST"), help="Photos in class folders: a folder, or s3://...")
-@option("-o", "--output", type=ADDRESS, default=Path("shards"), help="For scale_2x, scale_4x: a folder, or s3://...")
-@option("-s", "--scales", type=Scale(), multiple=True, default=("4",), help="2 3 4, or 2,3,4; any of 2 to 8.")
+@option("-i", "--input", type=ADDRESS, default=Path("OST"), help="Folder of photos in class folders; may be s3://...")
+@option("-o", "--output", type=ADDRESS, default=Path("shards"), help="Folder for scale_2x, ...; may be s3://...")
+@option("-s", "--scales", type=Scale(), multiple=True, default=("4",), help="One or more of 2 to 8: 2 3 4, or 2,3,4.")
 @option("--size", type=int, default=512, help="HR edge in px.")
 @option(
     "--fit",
     type=Choice(FITS),
     default="cover",
-    help="What of a photo becomes HR: its centre square, native-resolution tiles, or all of it, distorted.",
+    help="HR of a photo: its centre square, tiles at native resolution, or all of it, distorted to a square.",
 )
-@click.option("--tile-step", type=int, help="Px from tile to tile with --fit tile.  [default: --size, no overlap]")
-@option("--sample", type=float, default=1.0, help="Share of the photos: 0.01 to try, 0.1 to check, 1 for all.")
-@option("--method", type=Choice(METHODS), default="cubic", help="How LR is made and enlarged again.")
+@click.option("--tile-step", type=int, help="Px between tiles, with --fit tile.  [default: --size, no overlap]")
+@option("--sample", type=float, default=1.0, help="Fraction of the photos: 0.01 to try, 0.1 to check, 1 for all.")
+@option("--method", type=Choice(METHODS), default="cubic", help="Resampling of LR and of its upsampled copy.")
 @click.option(
     "--degradation",
     shell_complete=complete_recipe,
-    help=f"Make LR by a recipe instead: {', '.join(BUILT_IN)}, or a YAML file. `shardgen recipe show` prints one.",
+    help=f"Degrade LR by a recipe: {', '.join(BUILT_IN)} or a YAML file; see `python -m shardgen recipe`.",
 )
-@option("--variants", type=int, default=1, help="LR images of each training sample, all drawn from the recipe.")
-@option("--no-up", is_flag=True, help="Leave out the enlarged LR: a third to a half less space.")
-@option("--sharpen-hr", is_flag=True, help="Sharpen HR as Real-ESRGAN does (unsharp mask), before LR is made of it.")
+@option("--variants", type=int, default=1, help="LR images per training sample, each drawn from the recipe.")
+@option("--no-up", is_flag=True, help="Do not store the upsampled LR: a third to a half less space.")
+@option("--sharpen-hr", is_flag=True, help="Sharpen HR before LR is derived from it (unsharp mask, as Real-ESRGAN).")
 @option(
     "--codec",
     type=Choice(CODECS),
     default="npy",
-    help="npy trains fastest; png and webp, both lossless, take about a half and a third of the space.",
+    help="Image format: npy trains fastest; png and webp, both lossless, take about a half and a third of the space.",
 )
-@option("--shard-bytes", type=BYTE_SIZE, default="256MB", help="Shards come out between half of this and about it.")
-@option("--val-fraction", type=float, default=0.02, help="Share of the photos for validation.")
-@option("--seed", type=int, default=0, help="Draws the order and the split of the photos, and from the recipe.")
-@option(
-    "--engine",
-    type=Choice(("local", "ray")),
-    default="local",
-    help="Who works: processes here, or a Ray cluster.",
-)
+@option("--shard-bytes", type=BYTE_SIZE, default="256MB", help="Approximate maximum of a shard; the minimum is half.")
+@option("--val-fraction", type=float, default=0.02, help="Fraction of the photos for validation.")
+@option("--seed", type=int, default=0, help="Seed of the photos' order and split, and of recipes.")
+@option("--engine", type=Choice(("local", "ray")), default="local", help="Local worker processes, or a Ray cluster.")
 @click.option("--ray-address", help=f"Ray cluster: HOST:PORT, auto or local, with --engine ray.  {_RAY}")
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help=f"Worker processes; 0 works in this one. With --engine ray, the most shards at a time.  {_CPUS}",
+    help=f"Worker processes; 0 for none. With --engine ray, the maximum number of shards at a time.  {_CPUS}",
 )
 @click.option(
     "--max-failures",
     type=FailureLimit(),
-    help="Photos that may fail before the exit code is 1: 50, or 2%.  [default: 1%, at least 10]",
+    help="Exit with 1 if more photos fail than this: 50, or 2%.  [default: 1%, at least 10]",
 )
-@click.option("--exclude", type=PATH, help="Leave out the photos that this file names, one path a line; see `report`.")
-@click.option("--auto", is_flag=True, help="Ask nothing.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@click.option("--exclude", type=PATH, help="Leave out the photos listed in this file, as exported by `report`.")
+@click.option("--auto", is_flag=True, help="Run without a prompt.")
+@click.option("--force", is_flag=True, help="Replace finished shards that were generated with other settings.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 def generate_command(
     engine: str,
     ray_address: str | None,
@@ -95,18 +92,19 @@ def generate_command(
     max_failures: str | None,
     exclude: Path | None,
     auto: bool,
+    force: bool,
     dry_run: bool,
     scales: tuple[tuple[int, ...], ...],
     degradation: str | None,
     no_up: bool,
     **settings: Any,
 ) -> None:
-    """Make shards from photos; what is there already is kept.
+    """Generate shards from photos. Finished shards are kept, so an interrupted run can be continued.
 
     \b
     Examples:
-      shardgen generate -i OST -o shards -s 2 3 4 --sample 0.1 --auto
-      shardgen generate -i OST -o shards -s 4 --degradation realesrgan --variants 8
+      python -m shardgen generate -i OST -o shards -s 2 3 4 --sample 0.1 --auto
+      python -m shardgen generate -i OST -o shards -s 4 --degradation realesrgan --variants 8
     """
     chosen = _chosen_engine(engine, ray_address, workers)
     config = Config(
@@ -119,35 +117,41 @@ def generate_command(
         click.echo(fitted(_preparation_text(prepare(config, exclude)), sys.stdout))
         return
     with chosen as made_by:
-        outcome = generate(config, made_by, functools.partial(_confirm, auto=auto), exclude)
+        outcome = generate(config, made_by, functools.partial(_confirm, auto=auto, force=force), exclude)
     say(_outcome_text(outcome, config.output, config.size))
     _exit_by_failures(outcome, max_failures)
 
 
 def _chosen_engine(engine: str, ray_address: str | None, workers: int | None) -> AbstractContextManager[Engine]:
-    """Who will do the work, from when the context is entered. UsageError for options that do not go together."""
+    """Return the engine as a context manager. UsageError for options that exclude each other."""
     if engine == "ray":
         if workers == 0:
-            raise UsageError("--workers 0 works in this process, which --engine ray does not: name 1 or more")
-        try:  # Ray takes a second to import, and not everyone has it
+            raise UsageError("--workers 0: --engine ray cannot work in this process; pass 1 or more")
+        try:  # Ray is optional and takes a second to import
             from shardgen.engines.ray import ray_engine
         except ImportError as error:
-            raise UsageError(f"--engine ray needs Ray: pip install 'ray>=2.40' ({error})") from error
+            raise UsageError(f"--engine ray needs Ray ({error}). {install_command('ray')}") from error
         return ray_engine(ray_address, workers)
     if ray_address is not None:
-        raise UsageError(f"--ray-address {ray_address} goes with --engine ray only")
+        raise UsageError(f"--ray-address {ray_address} needs --engine ray")
     num_workers = available_cpus() if workers is None else workers
     return nullcontext(PoolEngine(num_workers) if num_workers else SerialEngine())
 
 
-def _confirm(preparation: Preparation, auto: bool) -> None:
-    if not preparation.tasks:
+def _confirm(preparation: Preparation, auto: bool, force: bool) -> None:
+    replaced = [] if force else _replacement_lines(preparation)
+    if replaced and auto:
+        raise UsageError(
+            f"{'; '.join(replaced)}. Pass --force (make: FORCE=1) to replace them, or another --output to keep them."
+        )
+    if not (preparation.tasks or replaced):
         if preparation.excluded:
             say("\n".join(_photo_lines(preparation)))
         return
     say(_preparation_text(preparation))
     with remarks():
-        if not auto and not click.confirm("Go on?", default=True):
+        question = "Replace shards generated with other settings?" if replaced else "Go on?"
+        if not auto and not click.confirm(question, default=not replaced):
             raise click.Abort
 
 
@@ -155,7 +159,7 @@ def _photo_lines(p: Preparation) -> list[str]:
     listing = p.listing
     others = f", {plural(listing.num_ignored, 'other file')} ignored" if listing.num_ignored else ""
     links = listing.num_links_passed_over
-    loops = f", {plural(links, 'link')} to folders listed already not followed" if links else ""
+    loops = f", {plural(links, 'link')} to already listed folders not followed" if links else ""
     lines = [
         f"Photos  {p.num_photos:,} of {len(listing.photos):,} in {p.config.input}"
         f" ({p.photos_of('train'):,} train, {p.photos_of('val'):,} val){others}{loops}",
@@ -170,53 +174,76 @@ def _preparation_text(p: Preparation) -> str:
         cropped = f" ({p.config.size} cropped to a multiple of {scale})" if hr != p.config.size else ""
         about = "about " if p.config.fit == "tile" else ""
         samples = plural(p.samples_to_make(scale), "sample")
-        counts = [f"{plural(len(inventory.to_make), 'shard')} to make ({about}{samples})"]
+        counts = [f"{plural(len(inventory.to_make), 'shard')} to build ({about}{samples})"]
         counts += [f"{len(inventory.kept)} kept"] if inventory.kept else []
         counts += [f"{len(inventory.stale)} outdated to remove"] if inventory.stale else []
-        settings = f"HR {hr} px{cropped}, LR {hr // scale} px, {_how(p.config)}, {p.config.codec}"
+        settings = f"HR {hr} px{cropped}, LR {hr // scale} px, {_lr_method(p.config)}, {p.config.codec}"
         lines.append(f"{scale_folder(scale)}  {settings}: {', '.join(counts)}")
+    lines += _replacement_lines(p)
     need = f"{format_bytes(p.bytes_to_make)} needed"
     lines.append(f"Store   {need}" if p.free_bytes is None else f"Disk    {need}, {format_bytes(p.free_bytes)} free")
     return "\n".join(lines)
 
 
-def _exclusion_lines(excluded: Exclusion) -> list[str]:
-    name, unknown = excluded.file.name, excluded.unknown
-    lines = [f"Except  {plural(excluded.num_photos, 'photo')} named in {name}"]
-    if unknown:
-        some = ", ".join(printable(path)[:200] for path in unknown[:3])
-        dots = ", ..." if len(unknown) > 3 else ""
-        are_none = "is no photo" if len(unknown) == 1 else "are no photos"
-        lines.append(f"  {plural(len(unknown), 'name')} in {name} {are_none} of the input: {some}{dots}")
+def _replacement_lines(p: Preparation) -> list[str]:
+    """Return, for every finished set of other settings, how they differ and what this run would remove."""
+    lines = []
+    for inventory in p.inventories:
+        if inventory.changed:
+            differences = (_difference(name, *values) for name, values in inventory.changed.items())
+            num = len(inventory.stale)
+            removed = f"{plural(num, 'finished shard')} would be removed"
+            lines.append(f"{inventory.folder} was generated with other settings ({', '.join(differences)}): {removed}")
     return lines
 
 
-def _how(config: Config) -> str:
-    how = config.degradation.name if config.degradation else config.method
-    return f"{how} x {config.variants} variants" if config.variants > 1 else how
+def _difference(name: str, old: Any, new: Any) -> str:
+    note = " (with other parameters)" if _formatted(old) == _formatted(new) else ""
+    return f"{name} {_formatted(old)} -> {_formatted(new)}{note}"
+
+
+def _formatted(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value.get('name')} with {plural(len(value.get('steps', ())), 'step')}"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _exclusion_lines(excluded: Exclusion) -> list[str]:
+    name, unknown = excluded.file.name, excluded.unknown
+    lines = [f"Except  {plural(excluded.num_photos, 'photo')} listed in {name}"]
+    if unknown:
+        some = ", ".join(printable(path)[:200] for path in unknown[:3])
+        dots = ", ..." if len(unknown) > 3 else ""
+        lines.append(f"  {plural(len(unknown), 'path')} in {name} not found in the input: {some}{dots}")
+    return lines
+
+
+def _lr_method(config: Config) -> str:
+    method = config.degradation.name if config.degradation else config.method
+    return f"{method} x {config.variants} variants" if config.variants > 1 else method
 
 
 def _outcome_text(outcome: Outcome, output: Address, size: int) -> str:
     if not (outcome.made or outcome.removed):
-        return f"All {outcome.kept:,} shards are up to date." if outcome.kept != 1 else "The one shard is up to date."
+        return f"All {outcome.kept:,} shards are up to date." if outcome.kept != 1 else "The only shard is up to date."
     lines = []
     for scale, manifest in outcome.manifests.items():
         totals = manifest["totals"]
         extras = {
-            f"enlarged (smaller than {size} px)": totals["enlarged"],
+            f"upscaled (smaller than {size} px)": totals["enlarged"],
             "skipped (smaller than a tile)": totals["skipped"],
             "failed": totals["failures"],
         }
-        held = f"{plural(totals['samples'], 'sample')} in {plural(totals['shards'], 'shard')}"
+        content = f"{plural(totals['samples'], 'sample')} in {plural(totals['shards'], 'shard')}"
         lines.append(
-            f"{output / scale_folder(scale)}: {held}, {format_bytes(totals['bytes'])}"
+            f"{output / scale_folder(scale)}: {content}, {format_bytes(totals['bytes'])}"
             + "".join(f", {count:,} {what}" for what, count in extras.items() if count)
         )
-    lines.append(f"Shards: {outcome.made} made, {outcome.kept} kept, {outcome.removed} removed.")
+    lines.append(f"Shards: {outcome.made} built, {outcome.kept} kept, {outcome.removed} removed.")
     if outcome.work.photos:
         rate = outcome.work.photos / max(outcome.work.wall_s, 1e-9)
-        took = f"{plural(outcome.work.photos, 'photo')} in {outcome.work.wall_s:.1f} s ({rate:.0f} photos/s)"
-        lines.append(f"{took}; see {output / STATS_NAME}.")
+        speed = f"{plural(outcome.work.photos, 'photo')} in {outcome.work.wall_s:.1f} s ({rate:.0f} photos/s)"
+        lines.append(f"{speed}; see {output / STATS_NAME}.")
     return "\n".join(lines)
 
 
@@ -227,11 +254,11 @@ def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:
     if failures:
         example = f"{printable(failures[0]['path'])[:200]}: {failures[0]['reason']}"
         some = f"{len(failures):,} of {num_photos:,} photos failed (limit {limit:,})"
-        click.echo(f"{some}, e.g. {example}. All are named in the manifest.", err=True)
+        click.echo(f"{some}, e.g. {example}. The manifest lists all of them.", err=True)
     if not outcome.num_samples:
-        raise ReportedError("no photo gave a sample. The manifest says why for each.")
+        raise ReportedError("no photo gave a sample. The manifest lists the reason for each.")
     if len(failures) > limit:
         raise ReportedError(
-            f"{len(failures)} photos failed, more than the {limit} that --max-failures allows. The shards are whole "
-            "and usable without them; mend or remove the photos, or allow more."
+            f"{len(failures)} photos failed, more than the {limit} that --max-failures allows. The shards are complete "
+            "and usable without them. Fix or remove these photos, or raise --max-failures."
         )

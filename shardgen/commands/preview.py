@@ -1,4 +1,4 @@
-"""`shardgen preview`."""
+"""The `preview` command."""
 
 from pathlib import Path
 
@@ -17,35 +17,37 @@ from srshards.terminal.params import ADDRESS, FileToWrite
 from srshards.terminal.text import plural, say
 
 
-@click.command("preview", cls=Command, short_help="Draw samples of shards, or a photo under draws of a recipe.")
+@click.command("preview", cls=Command, short_help="Draw samples of shards, or a photo degraded by a recipe.")
 @click.argument("source", type=ADDRESS, metavar="FOLDER|PHOTO")
 @option(
     "-o",
     "--output",
     type=FileToWrite("shardgen preview", "preview.png"),
     default=Path("preview.png"),
-    help="The picture to write; it replaces only a picture of this command.",
+    help="PNG file to write. An existing file is replaced only if this command wrote it.",
 )
-@click.option("--count", type=click.IntRange(1, 64), help="Rows; with --recipe, draws.  [default: 6; 8]")
+@click.option(
+    "--count", type=click.IntRange(1, 64), help="Number of samples or, with --recipe, of LR images.  [default: 6; 8]"
+)
 @click.option(
     "--recipe",
     shell_complete=complete_recipe,
-    help="Show a photo under draws of this recipe: a built-in name, or a YAML file.",
+    help="Degrade a photo by this recipe: a built-in name or a YAML file.",
 )
 @option("-s", "--scale", type=click.IntRange(MIN_SCALE, MAX_SCALE), default=4, help="With --recipe: HR px per LR px.")
 def preview_command(source: Address, output: Path, count: int | None, recipe: str | None, scale: int) -> None:
-    """Draw some samples of a folder of shards; or one photo under many draws of a recipe, with their parameters.
+    """Draw samples of a folder of shards, or one photo degraded several times by a recipe, with the parameters drawn.
 
     \b
     Examples:
-      shardgen preview shards/scale_4x -o preview.png
-      shardgen preview --recipe realesrgan photo.jpg
+      python -m shardgen preview shards/scale_4x -o preview.png
+      python -m shardgen preview --recipe realesrgan photo.jpg
     """
     if recipe is None:
         if file_size(source) is not None and not is_folder(source):
-            raise UsageError(f"{source} is a file: to see a photo under the draws of a recipe, add --recipe realesrgan")
+            raise UsageError(f"{source} is a file: to see a photo degraded by a recipe, pass --recipe realesrgan")
         if click.get_current_context().get_parameter_source("scale") is ParameterSource.COMMANDLINE:
-            raise UsageError(f"--scale goes with --recipe: the shards in {source} have theirs")
+            raise UsageError(f"--scale needs --recipe: the shards in {source} have a scale already")
         rows = draw_preview(source, output, count or 6)
         say(f"{output}: {plural(rows, 'sample')} of {source}")
         return
@@ -53,10 +55,12 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
     try:
         photo = local_path(source)
     except AddressError:
-        raise UsageError(f"{source} lies in a store: --recipe shows a photo of this machine") from None
+        raise UsageError(f"{source} is in an object store: --recipe needs a local photo") from None
     if photo.is_dir():
-        raise UsageError(f"{source} is a folder: name a photo to show under the draws of --recipe {recipe}")
-    if output.exists() and photo.exists() and output.samefile(photo):
-        raise UsageError(f"{output} is the photo to show: name another --output")
+        raise UsageError(f"{source} is a folder: --recipe {recipe} needs a photo")
+    if not photo.exists():
+        raise UsageError(f"no such file: {photo}")
+    if output.exists() and output.samefile(photo):
+        raise UsageError(f"{output} is the photo itself: pass another --output")
     draw_recipe_preview(photo, loaded, scale, count or 8, output)
-    say(f"{output}: {source} under {count or 8} draws of {loaded.name}, {scale}x")
+    say(f"{output}: {source} degraded {plural(count or 8, 'time')} by {loaded.name}, {scale}x")

@@ -1,35 +1,36 @@
-"""`shardgen rebuild`."""
+"""The `rebuild` command."""
 
 from pathlib import Path
 
 import click
 from PIL import Image
 
+from shardgen.commands.types import SampleKey
 from shardgen.inspection.rebuild import rebuild
 from srshards.errors import ReportedError, UsageError
 from srshards.format import Address
 from srshards.imaging.contact_sheet import save_png
-from srshards.imaging.provenance import why_not
+from srshards.imaging.provenance import overwrite_refusal
 from srshards.terminal.help import Command
 from srshards.terminal.params import ADDRESS, PATH
 from srshards.terminal.text import plural
 
 
-@click.command("rebuild", cls=Command, short_help="Make a sample's LR again from its record, and compare.")
-@click.argument("key")
+@click.command("rebuild", cls=Command, short_help="Recompute a sample's LR from its record and compare.")
+@click.argument("key", type=SampleKey())
 @click.argument("folder", type=ADDRESS, default=Path("shards"))
-@click.option("-o", "--output", type=PATH, help="Write the LR images made again into this folder, as PNG.")
+@click.option("-o", "--output", type=PATH, help="Write the recomputed LR images to this folder, as PNG.")
 def rebuild_command(key: str, folder: Address, output: Path | None) -> None:
-    """Make the LR images of a sample again, from its HR and the record of what was drawn, and compare.
+    """Recompute a sample's LR images from its HR and its recorded degradation, and compare them with the stored ones.
 
     \b
     Example:
-      shardgen rebuild 000000300042 shards/scale_4x -o again
+      python -m shardgen rebuild 000000300042 shards/scale_4x -o again
     """
     images = list(rebuild(folder, key))
     paths = [output / f"{key}_{image.name}_{image.scale}x.png" for image in images] if output else []
     for path in paths:
-        if refusal := why_not(path, "shardgen rebuild"):
+        if refusal := overwrite_refusal(path, "shardgen rebuild"):
             raise UsageError(refusal)
     different = []
     for image in images:
@@ -38,7 +39,9 @@ def rebuild_command(key: str, folder: Address, output: Path | None) -> None:
         click.echo(f"{image.folder}: {key}.{image.name}, {width} x {height} px: {found}")
         different += [image] if image.num_different else []
     for image, path in zip(images, paths, strict=False):
-        save_png(Image.fromarray(image.made), path, "shardgen rebuild")
+        save_png(Image.fromarray(image.recomputed), path, "shardgen rebuild")
     if different:
         reasons = "; ".join(sorted({image.explanation for image in different}))
-        raise ReportedError(f"{plural(len(different), 'LR image')} came out otherwise than they are stored: {reasons}")
+        raise ReportedError(
+            f"{len(different)} of {plural(len(images), 'LR image')} differ from the stored ones: {reasons}"
+        )

@@ -1,4 +1,4 @@
-"""`shardgen recipe`."""
+"""The `recipe` command."""
 
 import click
 import yaml
@@ -12,23 +12,23 @@ from srshards.terminal.help import Group
 
 @click.group("recipe", cls=Group, short_help="Print, check and list recipes for --degradation.")
 def recipe_commands() -> None:
-    """Recipes for --degradation: print one to start from, check one, list what there is.
+    """Print, check and list recipes for `generate --degradation`.
 
     \b
     Examples:
-      shardgen recipe show realesrgan > mine.yaml
-      shardgen recipe check mine.yaml
+      python -m shardgen recipe show realesrgan > mine.yaml
+      python -m shardgen recipe check mine.yaml
     """
 
 
 @recipe_commands.command("show")
 @click.argument("name", required=False, shell_complete=complete_built_in)
 def show_command(name: str | None) -> None:
-    """Print a built-in recipe; without a name, say which there are.
+    """Print a built-in recipe; without NAME, list all of them.
 
     \b
     Example:
-      shardgen recipe show realesrgan > mine.yaml
+      python -m shardgen recipe show realesrgan > mine.yaml
     """
     if name is None:
         for built_in in BUILT_IN:
@@ -40,11 +40,11 @@ def show_command(name: str | None) -> None:
 @recipe_commands.command("check")
 @click.argument("file", shell_complete=complete_recipe)
 def check_command(file: str) -> None:
-    """Read a recipe and say in which order it does what; or what is wrong with it.
+    """Check a recipe and print its steps in order, or its first error.
 
     \b
     Example:
-      shardgen recipe check mine.yaml
+      python -m shardgen recipe check mine.yaml
     """
     recipe = load_recipe(file)
     click.echo(f"{recipe.name}: {summary(recipe.plain['steps'])}")
@@ -52,11 +52,11 @@ def check_command(file: str) -> None:
 
 @recipe_commands.command("steps")
 def steps_command() -> None:
-    """List all steps, with what they can be told and the defaults.
+    """List all steps with their settings and defaults.
 
     \b
     Example:
-      shardgen recipe steps
+      python -m shardgen recipe steps
     """
     for name, step in STEPS.items():
         click.echo(f"{name}: {step.summary}")

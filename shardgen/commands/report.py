@@ -1,4 +1,4 @@
-"""`shardgen report`."""
+"""The `report` command."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,31 +13,31 @@ from shardgen.shard.job import Progress
 from srshards.errors import ReportedError
 from srshards.format import Address
 from srshards.imaging.provenance import PAGE_WRITERS
-from srshards.storage.output_lock import being_written, wait_for
+from srshards.storage.output_lock import busy_message
 from srshards.terminal.help import Command
 from srshards.terminal.params import ADDRESS, FileToWrite
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import say
 
 
-@click.command("report", cls=Command, short_help="Write a page of what shards hold, and what to leave out.")
+@click.command("report", cls=Command, short_help="Write an HTML page about the shards, to choose photos to exclude.")
 @click.argument("shards", type=ADDRESS, default=Path("shards"))
 @option(
     "-o",
     "--output",
     type=FileToWrite(PAGE_WRITERS, "report.html"),
     default=Path("report.html"),
-    help="The page to write; it replaces only such a page.",
+    help="HTML file to write. An existing file is replaced only if it is such a page.",
 )
-@option("--samples", type=click.IntRange(min=1), default=5000, help="Samples to measure of each scale, spread evenly.")
+@option("--samples", type=click.IntRange(min=1), default=5000, help="Samples to measure per scale, spread evenly.")
 def report_command(shards: Address, output: Path, samples: int) -> None:
-    """Write a page to look at before training: what the shards hold, and what you may want to leave out of them.
+    """Write an HTML page to read before training: statistics, images, and photos you may want to exclude.
 
     \b
     Example:
-      shardgen report shards -o report.html
+      python -m shardgen report shards -o report.html
     """
-    from shardgen.report.page import write_report  # plots take a second to import, and other commands have none
+    from shardgen.report.page import write_report  # here, because importing the plotting library takes a second
 
     written = write_report(shards, output, samples, _display)
     took = max(written.measuring_s, 1e-9)
@@ -47,12 +47,12 @@ def report_command(shards: Address, output: Path, samples: int) -> None:
     )
     if written.damages:
         what, reason = written.damages[0]
-        running = being_written(shards)
-        fix = f"`shardgen verify {shards} --fix` removes what is broken."
-        advice = fix if running is None else f"But {wait_for(running)}."
+        busy = busy_message(shards)
+        fix = f"To remove broken shards, run `python -m shardgen verify {shards} --fix`."
+        advice = fix if busy is None else f"But {busy}."
         raise ReportedError(
-            f"{len(written.damages):,} samples or shards could not be read, e.g. {what}: {printable(reason)[:300]}. "
-            f"The page names them. {advice}"
+            f"Unreadable samples or shards: {len(written.damages):,}, e.g. {what}: {printable(reason)[:300]}. "
+            f"The page lists them. {advice}"
         )
 
 

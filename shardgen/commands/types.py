@@ -1,4 +1,4 @@
-"""What the command line accepts beyond the types that all commands share."""
+"""Parameter types and completions of shardgen's commands."""
 
 import functools
 import re
@@ -9,37 +9,51 @@ import click
 from click.shell_completion import CompletionItem
 
 from shardgen.degradation.recipe_file import BUILT_IN
+from srshards.format import FormatError, shard_of_key
 from srshards.terminal.help import Command
 from srshards.terminal.text import complete_file, complete_word
 
-# An option whose default is shown by --help.
+# An option whose default --help shows.
 option = functools.partial(click.option, show_default=True)
 
 
 def complete_built_in(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The built-in recipes."""
+    """Complete the names of built-in recipes."""
     return complete_word(incomplete, BUILT_IN)
 
 
 def complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The built-in recipes, else files."""
+    """Complete built-in recipes, or files where none matches."""
     return complete_built_in(ctx, param, incomplete) or complete_file(incomplete)
 
 
+class SampleKey(click.ParamType[str]):
+    """A sample's key: twelve digits, the first 0 (train) or 1 (val)."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            shard_of_key(value)
+        except FormatError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+
 class FailureLimit(click.ParamType[str]):
-    """`50` photos, or `2%` of them."""
+    """A number of photos (`50`) or a percentage of them (`2%`)."""
 
     name = "count"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         match = re.fullmatch(r"\d+|(\d+(?:\.\d+)?)%", str(value))
         if not match or (match[1] and float(match[1]) > 100):
-            self.fail(f"{value!r}: expected a number of photos such as 50, or a share such as 2%", param, ctx)
+            self.fail(f"{value!r}: expected a number of photos such as 50, or a percentage such as 2%", param, ctx)
         return str(value)
 
 
 def failure_limit(value: str | None, num_photos: int) -> int:
-    """How many failed photos are tolerated; None is 1 % of the photos, but at least 10."""
+    """Return the number of photos that may fail; None means 1 % of the photos, at least 10."""
     if value is None:
         return max(10, num_photos // 100)
     return int(float(value[:-1]) * num_photos / 100) if value.endswith("%") else int(value)
@@ -67,7 +81,7 @@ class Scale(click.ParamType[tuple[int, ...]]):
 
 
 class SpaceSeparatedScales(Command):
-    """Lets `-s 2 3 4` mean `-s 2 -s 3 -s 4`: everything up to the next option."""
+    """A command whose `-s 2 3 4` means `-s 2 -s 3 -s 4`: the option takes all values up to the next option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         names = ("-s", "--scales")
@@ -76,7 +90,7 @@ class SpaceSeparatedScales(Command):
         return super().parse_args(ctx, repeated)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Another scale where one stands before, else options."""
+        """Complete another scale after a scale, otherwise options."""
         scales = complete_word(incomplete, _SCALES) if ctx.meta.get(_MORE_SCALES) else []
         return scales or super().shell_complete(ctx, incomplete)
 

@@ -1,4 +1,4 @@
-"""`shardgen unpack`."""
+"""The `unpack` command."""
 
 from pathlib import Path
 
@@ -14,24 +14,26 @@ from srshards.terminal.text import Choice, plural, say
 
 @click.command("unpack", cls=Command, short_help="Write samples as loose PNG files.")
 @click.argument("folder", type=ADDRESS)
-@click.option("-o", "--output", type=PATH, required=True, help="Folder for scale_4x/mountain/img1_hr.png, ...")
-@click.option("--split", type=Choice(SPLITS), help="Only this split.  [default: both]")
+@click.option(
+    "-o", "--output", type=PATH, required=True, help="Folder to write, e.g. scale_4x/mountain/img1_hr.png in it."
+)
+@click.option("--split", type=Choice(SPLITS), help="Write only this split.  [default: both]")
 def unpack_command(folder: Address, output: Path, split: str | None) -> None:
-    """Write the samples as loose PNG files, for tools that want folders.
+    """Write the samples as loose PNG files, for tools that read folders of images.
 
-    Where samples would share a name, it also holds the photo's extension or the sample's key. A folder that holds other
-    files is refused; the same command may be repeated.
+    Samples that would get the same file name have the photo's extension or the sample's key added to it. An output
+    folder that contains other files is refused; the command can be run again.
 
     \b
     Example:
-      shardgen unpack shards/scale_4x -o OST_LR
+      python -m shardgen unpack shards/scale_4x -o OST_LR
     """
-    done = unpack(folder, output, split)
-    say(f"{output}: {plural(done.num_samples, 'sample')}, {plural(done.num_files, 'file')}")
-    if done.renamed:
-        source, name = done.renamed[0]
+    unpacked = unpack(folder, output, split)
+    say(f"{output}: {plural(unpacked.num_samples, 'sample')}, {plural(unpacked.num_files, 'file')}")
+    if unpacked.renamed:
+        source, name = unpacked.renamed[0]
         say(
-            f"{plural(len(done.renamed), 'sample')} would share a name with others, so theirs holds the photo's "
-            f"extension or the sample's key, e.g. {printable(name)} for {printable(source)}. "
-            f"`shardgen inspect {folder} --sample KEY` shows a sample's source."
+            f"{plural(len(unpacked.renamed), 'file name')} would not be unique, so the photo's extension or the "
+            f"sample's key was added, e.g. {printable(name)} for {printable(source)}. "
+            f"`python -m shardgen inspect {folder} --sample KEY` shows a sample's source."
         )

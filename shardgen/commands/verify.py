@@ -1,10 +1,11 @@
-"""`shardgen verify`."""
+"""The `verify` command."""
 
 from pathlib import Path
 
 import click
 
 from shardgen.inspection.verify import verify
+from shardgen.planning.sources import printable
 from srshards.errors import ReportedError
 from srshards.format import Address
 from srshards.process.resources import available_cpus
@@ -14,26 +15,26 @@ from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural, say
 
 
-@click.command("verify", cls=Command, short_help="Read everything again and name what is broken.")
+@click.command("verify", cls=Command, short_help="Check every byte and list broken shards.")
 @click.argument("folder", type=ADDRESS, default=Path("shards"))
-@click.option("--fix", is_flag=True, help="Remove broken shards, so that the next generate makes exactly those again.")
+@click.option("--fix", is_flag=True, help="Remove broken shards; the next generate rebuilds exactly those.")
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Threads that read.  [default: the CPUs that this process may use]"
+    "--workers", type=click.IntRange(min=1), help="Reader threads.  [default: the CPUs that this process may use]"
 )
 def verify_command(folder: Address, fix: bool, workers: int | None) -> None:
-    """Read everything again and name every shard that is not what it should be.
+    """Read every byte of the shards and list each shard or manifest that is broken.
 
     \b
     Example:
-      shardgen verify shards --fix
+      python -m shardgen verify shards --fix
     """
-    found = verify(folder, fix, workers or available_cpus())
-    for problem in found.problems:
-        click.echo(f"{problem.path}: {problem.reason}", err=True)
-    if not found.problems:
-        size = f"{plural(found.num_samples, 'sample')}, {format_bytes(found.num_bytes)}"
-        say(f"{plural(found.num_shards, 'shard')}, {size}: all whole.")
+    result = verify(folder, fix, workers or available_cpus())
+    for problem in result.problems:
+        click.echo(printable(f"{problem.path}: {problem.reason}"), err=True)
+    if not result.problems:
+        size = f"{plural(result.num_samples, 'sample')}, {format_bytes(result.num_bytes)}"
+        say(f"{plural(result.num_shards, 'shard')}, {size}: all intact.")
         return
-    advice = "Removed; run generate again to make them anew." if fix else "--fix removes what is broken."
-    num_checked = found.num_shards + found.num_manifests
-    raise ReportedError(f"{len(found.problems)} of {num_checked} shards and manifests are broken. {advice}")
+    advice = "Removed; run generate again to rebuild them." if fix else "Pass --fix to remove broken shards."
+    num_checked = result.num_shards + result.num_manifests
+    raise ReportedError(f"{len(result.problems)} of {num_checked} shards and manifests are broken. {advice}")

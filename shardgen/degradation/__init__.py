@@ -1,1 +1,1 @@
-"""Blind degradation: a recipe of steps, drawn for every LR image and written down, so that it can be made again."""
+"""Blind degradation: recipes whose steps are drawn per LR image and recorded, so that LR can be recomputed."""

@@ -1,4 +1,4 @@
-"""Blur: Gaussian families and sinc as Real-ESRGAN draws them, motion and defocus; and a fast exact convolution."""
+"""Blur steps: Gaussian families and sinc drawn as in Real-ESRGAN, motion and defocus; and a fast convolution."""
 
 import math
 
@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 from shardgen.degradation import kernels
 from shardgen.degradation.kernels import Kernel
-from shardgen.degradation.rng import Dice
+from shardgen.degradation.rng import KeyedRng
 from shardgen.degradation.settings import Categorical, Integers, Setting, Uniform
 from shardgen.degradation.step import Image, Parameters, Settings, Sizes, Step, draw_each
 
-# The smallest weights of a kernel are left out, up to this sum, in each step of the arithmetic. What comes out differs
-# by 0.06 grey levels at most, and half of the weights of an anisotropic Gaussian are gone.
+# In each operation, the smallest weights of a kernel are omitted up to this sum. The result changes by at most 0.06
+# grey levels, and an anisotropic Gaussian loses half of its weights.
 _NEGLIGIBLE = 1e-4
-# OpenCV filters directly, in time for the weights that are not 0, while a kernel's box has fewer entries than 130, and
-# takes a DFT from there on. At 512 x 512 px: 0.03 ms per weight, or 12-17 ms.
+# OpenCV filters directly, in time proportional to the nonzero weights, if the kernel's box has fewer than 130 entries;
+# otherwise it uses a DFT. At 512 x 512 px: 0.03 ms per weight, or 12-17 ms.
 _DIRECT_ENTRIES = 129
 _DFT_WEIGHTS = 450
 
@@ -32,9 +32,9 @@ _SIZE = Integers((7, 21), "edge of the kernel in px", 3, 51, odd=True)
 
 
 def convolve(image: Image, kernel: Kernel) -> Image:
-    """`image` blurred by a kernel that sums to 1; the image goes on mirrored about its outermost pixels."""
+    """Blur `image` by a kernel that sums to 1; borders are mirrored about the outermost pixels."""
     rows, columns = kernel.sum(axis=1), kernel.sum(axis=0)
-    if np.abs(kernel - np.outer(rows, columns)).sum() < _NEGLIGIBLE:  # then it is the product of its sums
+    if np.abs(kernel - np.outer(rows, columns)).sum() < _NEGLIGIBLE:  # separable
         return _image(cv2.sepFilter2D(image, -1, _line(columns), _line(rows), borderType=cv2.BORDER_REFLECT_101))
     weights = _without_negligible(kernel)
     if np.count_nonzero(weights) > _DFT_WEIGHTS:
@@ -43,7 +43,7 @@ def convolve(image: Image, kernel: Kernel) -> Image:
 
 
 def _without_negligible(weights: Kernel) -> NDArray[np.float32]:
-    """The same sum with 0 for the smallest weights; of equal ones all or none, so that a kernel stays centred."""
+    """Set the smallest weights to 0 and restore the sum. Equal weights are treated alike, to keep kernels centred."""
     sizes = np.sort(np.abs(weights), axis=None)
     smallest = sizes[np.searchsorted(np.cumsum(sizes), _NEGLIGIBLE)]
     kept = np.where(np.abs(weights) < smallest, 0, weights)
@@ -51,14 +51,14 @@ def _without_negligible(weights: Kernel) -> NDArray[np.float32]:
 
 
 def _line(weights: Kernel) -> NDArray[np.float32]:
-    """A row of weights without negligible ends."""
+    """Return a 1-D kernel without negligible weights at its ends."""
     line = _without_negligible(weights)
     ends = int(np.flatnonzero(line)[0])
     return line[ends : len(line) - ends]
 
 
 def _convolve_in_bands(image: Image, kernel: NDArray[np.float32]) -> Image:
-    """The sum of the kernel's bands of rows, each small enough for OpenCV's direct filter."""
+    """Convolve by bands of the kernel's rows, each small enough for OpenCV's direct filter, and add the results."""
     height, width = image.shape[:2]
     middle = kernel.shape[0] // 2
     padded = cv2.copyMakeBorder(image, middle, middle, middle, middle, cv2.BORDER_REFLECT_101)
@@ -72,11 +72,11 @@ def _convolve_in_bands(image: Image, kernel: NDArray[np.float32]) -> Image:
 
 
 def _boxes(kernel: NDArray[np.float32]) -> list[tuple[int, int, int, int]]:
-    """(top, bottom, left, right) of bands that hold all weights, each of as many rows as may be filtered directly."""
+    """Return (top, bottom, left, right) of bands that cover all weights, each as high as the direct filter allows."""
     boxes: list[tuple[int, int, int, int]] = []
     for row in np.flatnonzero(kernel.any(axis=1)).tolist():
-        taken = np.flatnonzero(kernel[row]).tolist()
-        box = row, row + 1, taken[0], taken[-1] + 1
+        nonzero = np.flatnonzero(kernel[row]).tolist()
+        box = row, row + 1, nonzero[0], nonzero[-1] + 1
         if boxes:
             top, _, left, right = boxes[-1]
             both = top, row + 1, min(left, box[2]), max(right, box[3])
@@ -94,34 +94,34 @@ def _image(array: object) -> Image:
 _BLUR: dict[str, Setting] = {
     "kernel": Categorical(_KERNELS, "shape", tuple(_KERNELS)),
     "size": _SIZE,
-    "sigma": Uniform((0.2, 3.0), "standard deviation in px; an anisotropic kernel draws two", 0.05, 25),
+    "sigma": Uniform((0.2, 3.0), "standard deviation in px; drawn twice for an anisotropic kernel", 0.05, 25),
     "beta_generalized": Uniform(
-        (0.5, 4.0), "exponent of the generalized Gaussians: 1 is Gaussian, more is flatter", 0.1, 10
+        (0.5, 4.0), "exponent of generalized Gaussians: 1 is Gaussian, above 1 is flatter", 0.1, 10
     ),
-    "beta_plateau": Uniform((1.0, 2.0), "exponent of the plateaus: more has steeper edges", 0.1, 10),
+    "beta_plateau": Uniform((1.0, 2.0), "exponent of plateaus: the higher, the steeper their edges", 0.1, 10),
 }
 
 
-def _draw_blur(values: Settings, dice: Dice, sizes: Sizes) -> Parameters:
-    """What the kernel needs and nothing else, in Real-ESRGAN's distributions."""
-    kernel, size, sigma = (_BLUR[name].draw(values[name], dice) for name in ("kernel", "size", "sigma"))
+def _draw_blur(values: Settings, rng: KeyedRng, sizes: Sizes) -> Parameters:
+    """Draw the parameters of the drawn kernel, in Real-ESRGAN's distributions."""
+    kernel, size, sigma = (_BLUR[name].draw(values[name], rng) for name in ("kernel", "size", "sigma"))
     drawn = {"kernel": kernel, "size": size, "sigma": sigma}
     if kernel.endswith("anisotropic"):
-        drawn["sigma"] = [sigma, _BLUR["sigma"].draw(values["sigma"], dice)]
-        drawn["rotation"] = dice.uniform(-math.pi, math.pi)
+        drawn["sigma"] = [sigma, _BLUR["sigma"].draw(values["sigma"], rng)]
+        drawn["rotation"] = rng.uniform(-math.pi, math.pi)
     if kernel.startswith("generalized"):
-        drawn["beta"] = _draw_beta(values["beta_generalized"], dice)
+        drawn["beta"] = _draw_beta(values["beta_generalized"], rng)
     if kernel.startswith("plateau"):
-        drawn["beta"] = _draw_beta(values["beta_plateau"], dice)
+        drawn["beta"] = _draw_beta(values["beta_plateau"], rng)
     return drawn
 
 
-def _draw_beta(ends: tuple[float, float], dice: Dice) -> float:
-    """As often below 1 as above it, if the range has both."""
+def _draw_beta(ends: tuple[float, float], rng: KeyedRng) -> float:
+    """Draw values below and above 1 equally often, if the range includes both."""
     low, high = ends
     if low < 1 < high:
-        low, high = (low, 1) if dice.chance(0.5) else (1, high)
-    return dice.uniform(low, high)
+        low, high = (low, 1) if rng.chance(0.5) else (1, high)
+    return rng.uniform(low, high)
 
 
 def _apply_blur(image: Image, parameters: Parameters) -> Image:
@@ -139,39 +139,41 @@ def _apply_blur(image: Image, parameters: Parameters) -> Image:
 
 _SINC: dict[str, Setting] = {
     "size": _SIZE,
-    "cutoff": Uniform((0.628319, 3.141593), "radians per px; kernels below 13 px draw from pi/3 on", 0.1, 3.141593),
+    "cutoff": Uniform(
+        (0.628319, 3.141593), "cutoff frequency in radians per px; at least pi/3 for kernels below 13 px", 0.1, 3.141593
+    ),
 }
 _LOWEST_OF_SMALL, _SMALL = math.pi / 3, 13
 
 
-def _draw_sinc(values: Settings, dice: Dice, sizes: Sizes) -> Parameters:
-    """A small kernel cannot cut off low frequencies without ringing everywhere: as Real-ESRGAN, not below pi/3."""
-    size = _SIZE.draw(values["size"], dice)
+def _draw_sinc(values: Settings, rng: KeyedRng, sizes: Sizes) -> Parameters:
+    """Draw as Real-ESRGAN: cutoffs below pi/3 only for large kernels, because small ones would ring everywhere."""
+    size = _SIZE.draw(values["size"], rng)
     low, high = values["cutoff"]
-    return {"size": size, "cutoff": dice.uniform(min(max(low, _LOWEST_OF_SMALL), high) if size < _SMALL else low, high)}
+    return {"size": size, "cutoff": rng.uniform(min(max(low, _LOWEST_OF_SMALL), high) if size < _SMALL else low, high)}
 
 
 _MOTION: dict[str, Setting] = {
     "length": Uniform((3.0, 15.0), "length of the path in px", 1, 100),
-    "angle": Uniform((0.0, 180.0), "its direction in degrees: 0 is level, 90 upright", -360, 360),
+    "angle": Uniform((0.0, 180.0), "direction in degrees: 0 is horizontal, 90 vertical", -360, 360),
 }
 _LENS: dict[str, Setting] = {"radius": Uniform((1.0, 4.0), "radius of the blur disk in px", 0.1, 50)}
 
 BLUR = Step("Gaussian, generalized Gaussian and plateau blur", _BLUR, _draw_blur, _apply_blur)
 SINC = Step(
-    "low-pass with ringing and overshoot",
+    "ideal low-pass filter, with ringing and overshoot",
     _SINC,
     _draw_sinc,
     lambda image, parameters: convolve(image, kernels.sinc(parameters["size"], parameters["cutoff"])),
 )
 MOTION_BLUR = Step(
-    "camera shake along a straight line",
+    "motion blur along a straight line",
     _MOTION,
     draw_each(_MOTION),
     lambda image, parameters: convolve(image, kernels.motion(parameters["length"], parameters["angle"])),
 )
 LENS_BLUR = Step(
-    "a lens out of focus",
+    "defocus blur",
     _LENS,
     draw_each(_LENS),
     lambda image, parameters: convolve(image, kernels.disk(parameters["radius"])),

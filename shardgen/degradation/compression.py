@@ -1,4 +1,4 @@
-"""What storing costs: JPEG, WebP, less colour resolution, fewer levels."""
+"""Compression steps: JPEG, WebP, chroma subsampling and banding."""
 
 import io
 from functools import lru_cache
@@ -9,30 +9,30 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from shardgen.degradation.rng import Dice
+from shardgen.degradation.rng import KeyedRng
 from shardgen.degradation.settings import Categorical, Integers, Setting
 from shardgen.degradation.step import Image, Parameters, Settings, Sizes, Step, draw_each
 from srshards.imaging.pixels import to_pixels
 
 _JPEG: dict[str, Setting] = {
-    "quality": Integers((30, 95), "of libjpeg", 1, 100),
-    "subsampling": Categorical({"4:2:0": 1.0}, "colour resolution", ("4:2:0", "4:2:2", "4:4:4")),
+    "quality": Integers((30, 95), "libjpeg quality", 1, 100),
+    "subsampling": Categorical({"4:2:0": 1.0}, "chroma subsampling", ("4:2:0", "4:2:2", "4:4:4")),
 }
 
 
 def _apply_jpeg(image: Image, parameters: Parameters) -> Image:
-    """Through libjpeg-turbo's accurate integer DCT, which gives the same bits on every processor."""
+    """Encode and decode by libjpeg-turbo's accurate integer DCT, which gives equal bits on every CPU."""
     subsampling = parameters["subsampling"].replace(":", "")
     file = simplejpeg.encode_jpeg(to_pixels(image), parameters["quality"], "RGB", subsampling)
     return np.asarray(simplejpeg.decode_jpeg(file, "RGB"), dtype=np.float32)
 
 
-_WEBP: dict[str, Setting] = {"quality": Integers((30, 95), "of libwebp's lossy coder", 1, 100)}
+_WEBP: dict[str, Setting] = {"quality": Integers((30, 95), "libwebp quality", 1, 100)}
 
 
 def _apply_webp(image: Image, parameters: Parameters) -> Image:
     stream = io.BytesIO()
-    # libwebp's fastest search: a fifth of the time of its usual one, which OpenCV cannot be talked out of.
+    # Pillow, because OpenCV cannot select libwebp's fastest method, which takes a fifth of the default's time.
     Pillow.fromarray(to_pixels(image)).save(stream, "WEBP", quality=parameters["quality"], method=0)
     pixels = cv2.imdecode(np.frombuffer(stream.getbuffer(), np.uint8), cv2.IMREAD_COLOR_RGB)
     return np.asarray(pixels, dtype=np.float32)
@@ -41,42 +41,42 @@ def _apply_webp(image: Image, parameters: Parameters) -> Image:
 # Pixels that share a colour: height x width.
 _BLOCKS = {"4:2:0": (2, 2), "4:2:2": (1, 2), "4:1:1": (1, 4)}
 _CHROMA: dict[str, Setting] = {
-    "subsampling": Categorical({"4:2:0": 1.0}, "colour resolution", tuple(_BLOCKS)),
+    "subsampling": Categorical({"4:2:0": 1.0}, "chroma subsampling", tuple(_BLOCKS)),
 }
 
 
 def _apply_chroma(image: Image, parameters: Parameters) -> Image:
-    """Chroma is averaged over blocks and interpolated linearly; luma is BT.601's and stays as it was.
+    """Average chroma over blocks and interpolate it linearly; BT.601 luma is unchanged.
 
-    Cb and Cr are linear in R - Y, G - Y and B - Y, so blurring these is the same: Y + blur(RGB - Y).
+    Cb and Cr are linear in R - Y, G - Y and B - Y, so blurring these is equivalent: Y + blur(RGB - Y).
     """
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     chroma = image - luma[..., None]
     height, width = luma.shape
     rows, columns = _BLOCKS[parameters["subsampling"]]
-    # The last block is filled up with the last pixel, as in a JPEG file.
-    whole = cv2.copyMakeBorder(chroma, 0, -height % rows, 0, -width % columns, cv2.BORDER_REPLICATE)
-    size = (whole.shape[1], whole.shape[0])
-    few = cv2.resize(whole, (size[0] // columns, size[1] // rows), interpolation=cv2.INTER_AREA)
-    smooth = cv2.resize(few, size, interpolation=cv2.INTER_LINEAR)[:height, :width]
+    # The last block is padded with the last pixel, as in a JPEG file.
+    padded = cv2.copyMakeBorder(chroma, 0, -height % rows, 0, -width % columns, cv2.BORDER_REPLICATE)
+    size = (padded.shape[1], padded.shape[0])
+    subsampled = cv2.resize(padded, (size[0] // columns, size[1] // rows), interpolation=cv2.INTER_AREA)
+    smooth = cv2.resize(subsampled, size, interpolation=cv2.INTER_LINEAR)[:height, :width]
     return np.asarray(smooth + luma[..., None], dtype=np.float32)
 
 
 _BANDING: dict[str, Setting] = {
     "levels": Integers((8, 64), "levels per channel", 2, 256),
     "dither": Categorical(
-        {"none": 0.8, "ordered": 0.1, "noise": 0.1}, "what hides the steps", ("none", "ordered", "noise")
+        {"none": 0.8, "ordered": 0.1, "noise": 0.1}, "dithering of the levels", ("none", "ordered", "noise")
     ),
 }
 
 
-def _draw_banding(values: Settings, dice: Dice, sizes: Sizes) -> Parameters:
-    drawn = {name: setting.draw(values[name], dice) for name, setting in _BANDING.items()}
-    return {**drawn, "seed": dice.seed()} if drawn["dither"] == "noise" else drawn
+def _draw_banding(values: Settings, rng: KeyedRng, sizes: Sizes) -> Parameters:
+    drawn = {name: setting.draw(values[name], rng) for name, setting in _BANDING.items()}
+    return {**drawn, "seed": rng.seed()} if drawn["dither"] == "noise" else drawn
 
 
 def _apply_banding(image: Image, parameters: Parameters) -> Image:
-    """Each channel rounded to evenly spaced levels from 0 to 255, up where its fraction exceeds a threshold."""
+    """Round each channel to evenly spaced levels from 0 to 255, optionally with dithering."""
     step = np.float32(255 / (parameters["levels"] - 1))
     level = np.clip(image, 0, 255) / step
     if parameters["dither"] == "noise":
@@ -92,14 +92,14 @@ def _apply_banding(image: Image, parameters: Parameters) -> Image:
 
 @lru_cache
 def _bayer_thresholds() -> NDArray[np.float32]:
-    """Bayer's 8 x 8 matrix (1973) as offsets from -0.5 to 0.5 with mean 0."""
+    """Return Bayer's 8 x 8 matrix (1973) as offsets from -0.5 to 0.5 with mean 0."""
     matrix = np.zeros((1, 1))
     for _ in range(3):
         matrix = np.block([[4 * matrix, 4 * matrix + 2], [4 * matrix + 3, 4 * matrix + 1]])
     return ((matrix + 0.5) / 64 - 0.5).astype(np.float32)
 
 
-JPEG = Step("JPEG", _JPEG, draw_each(_JPEG), _apply_jpeg)
-WEBP = Step("lossy WebP", _WEBP, draw_each(_WEBP), _apply_webp)
-CHROMA_SUBSAMPLING = Step("less colour resolution", _CHROMA, draw_each(_CHROMA), _apply_chroma)
-BANDING = Step("fewer levels", _BANDING, _draw_banding, _apply_banding)
+JPEG = Step("JPEG compression", _JPEG, draw_each(_JPEG), _apply_jpeg)
+WEBP = Step("lossy WebP compression", _WEBP, draw_each(_WEBP), _apply_webp)
+CHROMA_SUBSAMPLING = Step("reduced chroma resolution", _CHROMA, draw_each(_CHROMA), _apply_chroma)
+BANDING = Step("fewer grey levels per channel", _BANDING, _draw_banding, _apply_banding)

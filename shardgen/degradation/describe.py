@@ -1,21 +1,21 @@
-"""Recipes and what was drawn from them, in words for people."""
+"""Format recipes and drawn steps as text."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def in_words(drawn: Mapping[str, Any]) -> str:
-    """One drawn step on one line, e.g. `blur  isotropic, size 13, sigma 1.21` or `resize  244 x 244, area`."""
+def format_step(drawn: Mapping[str, Any]) -> str:
+    """Format a drawn step as one line, e.g. `blur  isotropic, size 13, sigma 1.21` or `resize  244 x 244, area`."""
     parts = []
     for name, value in drawn.items():
         if name not in ("step", "seed"):
-            speaks_for_itself = isinstance(value, str) or (name == "size" and isinstance(value, list))
-            parts.append(_value(value) if speaks_for_itself else f"{name} {_value(value)}")
+            needs_no_name = isinstance(value, str) or (name == "size" and isinstance(value, list))
+            parts.append(_value(value) if needs_no_name else f"{name} {_value(value)}")
     return f"{drawn['step']}  {', '.join(parts)}"
 
 
 def summary(steps: Iterable[Mapping[str, Any]]) -> str:
-    """The names of a recipe's steps, in its order: `blur, resize, (gaussian_noise | poisson_noise), jpeg`."""
+    """Format a recipe as its steps' names in order: `blur, resize, (gaussian_noise | poisson_noise), jpeg`."""
     return ", ".join(_node(node) for node in steps)
 
 

@@ -1,4 +1,4 @@
-"""Blur kernels as formulas. Each is a square float64 array with an odd edge, centred, whose values sum to 1.
+"""Blur kernels: square float64 arrays with an odd edge, centred, that sum to 1.
 
 The Gaussian families are those of Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833, section 3.2 and appendix).
 """
@@ -11,30 +11,30 @@ from numpy.typing import NDArray
 
 Kernel = NDArray[np.float64]
 
-# The midpoint rule on a periodic integrand is exact to rounding as soon as its nodes, four times these, exceed the
-# argument by about 50. The largest argument is pi times the half diagonal of a 51 px kernel: 111.
+# The midpoint rule on a periodic integrand is exact to rounding if the number of nodes per period, four times this,
+# exceeds the argument by about 50. The largest argument is pi times half the diagonal of a 51 px kernel: 111.
 _J1_NODES = 48
 
 
 def gaussian(size: int, sigma_x: float, sigma_y: float, rotation: float) -> Kernel:
-    """exp(-q/2), where q is the squared distance in sigmas. The x axis is turned by `rotation` radians towards y."""
+    """Return exp(-q/2), with q the squared distance in sigmas. The x axis is rotated by `rotation` rad towards y."""
     return _normalized(np.exp(-0.5 * _squared_sigmas(size, sigma_x, sigma_y, rotation)))
 
 
 def generalized_gaussian(size: int, sigma_x: float, sigma_y: float, rotation: float, beta: float) -> Kernel:
-    """exp(-q^beta / 2): peaked for beta below 1, flat on top above it."""
+    """Return exp(-q^beta / 2): peaked for beta below 1, flat-topped for beta above 1."""
     return _normalized(np.exp(-0.5 * _squared_sigmas(size, sigma_x, sigma_y, rotation) ** beta))
 
 
 def plateau(size: int, sigma_x: float, sigma_y: float, rotation: float, beta: float) -> Kernel:
-    """1 / (1 + q^beta): flat on top with a long tail."""
+    """Return 1 / (1 + q^beta): flat-topped with a long tail."""
     return _normalized(1 / (1 + _squared_sigmas(size, sigma_x, sigma_y, rotation) ** beta))
 
 
 def sinc(size: int, cutoff: float) -> Kernel:
-    """The ideal low-pass for `cutoff` radians per px (pi: Nyquist) in all directions, cut off at the kernel's edge.
+    """Return the ideal low-pass filter for `cutoff` rad per px (pi: Nyquist) in all directions, cropped to the kernel.
 
-    cutoff J1(cutoff r) / (2 pi r), the inverse Fourier transform of a disk: it rings.
+    It is cutoff J1(cutoff r) / (2 pi r), the inverse Fourier transform of a disk, which causes ringing.
     """
     radius = np.sqrt(_quadrant_of_squares(size))
     centre = cutoff**2 / (4 * math.pi)
@@ -46,13 +46,13 @@ def sinc(size: int, cutoff: float) -> Kernel:
 
 
 def disk(radius: float) -> Kernel:
-    """A lens that is out of focus spreads a point evenly over a disk (px); its edge is one px soft."""
+    """Return a uniform disk of `radius` px, the image of a point through a defocused lens; its edge is 1 px soft."""
     x, y = _grid(2 * math.ceil(radius + 0.5) - 1)
     return _normalized(np.clip(radius + 0.5 - np.hypot(x, y), 0, 1))
 
 
 def motion(length: float, angle: float) -> Kernel:
-    """A straight line `length` px long and one px wide with soft edges. 0 degrees is level, 90 upright."""
+    """Return a straight line of `length` px, 1 px wide with soft edges, at `angle` degrees: 0 is horizontal."""
     x, y = _grid(2 * math.ceil((length + 1) / 2) - 1)
     cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     along = np.abs(cosine * x - sine * y)  # y points down
@@ -61,16 +61,16 @@ def motion(length: float, angle: float) -> Kernel:
 
 
 def bessel_j1(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bessel's function J1 for |x| up to 120, to 1e-14.
+    """Return the Bessel function J1 for |x| up to 120, accurate to 1e-14.
 
-    Bessel's integral, folded to a quarter of its period: J1(x) = 2/pi int_0^(pi/2) sin(x sin t) sin t dt.
+    By Bessel's integral over a quarter of its period: J1(x) = 2/pi int_0^(pi/2) sin(x sin t) sin t dt.
     """
     sines = np.sin((np.arange(_J1_NODES) + 0.5) * (math.pi / 2 / _J1_NODES))
     return np.asarray(np.sin(x[..., None] * sines) @ sines / _J1_NODES, dtype=np.float64)
 
 
 def _squared_sigmas(size: int, sigma_x: float, sigma_y: float, rotation: float) -> Kernel:
-    """x' S^-1 x for the covariance S = U diag(sigma_x^2, sigma_y^2) U', U turning by `rotation`."""
+    """Return x' S^-1 x for the covariance S = U diag(sigma_x^2, sigma_y^2) U', where U rotates by `rotation`."""
     x, y = _grid(size)
     cosine, sine = math.cos(rotation), math.sin(rotation)
     return ((cosine * x + sine * y) / sigma_x) ** 2 + ((cosine * y - sine * x) / sigma_y) ** 2
@@ -78,13 +78,13 @@ def _squared_sigmas(size: int, sigma_x: float, sigma_y: float, rotation: float) 
 
 @lru_cache
 def _grid(size: int) -> tuple[Kernel, Kernel]:
-    """x and y of each px from the centre; not to be changed."""
+    """Return x and y of each px relative to the centre; cached, so do not modify them."""
     line = np.arange(size, dtype=np.float64) - size // 2
     return line[None, :], line[:, None]
 
 
 def _quadrant_of_squares(size: int) -> Kernel:
-    """r^2 of the quarter of a kernel from its centre on."""
+    """Return r^2 for the lower right quarter of a kernel, including its centre."""
     line = np.arange(size // 2 + 1, dtype=np.float64) ** 2
     return line[:, None] + line
 

@@ -1,7 +1,7 @@
-"""Noise. Every field of noise comes from a seed that is written down; results are clipped to 0-255.
+"""Noise steps. Noise is generated from a recorded seed; results are clipped to 0-255.
 
-Gaussian and Poisson noise are drawn as by Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833), correlated Gaussian noise
-as by BSRGAN (Zhang et al. 2021, arXiv 2103.14006), camera noise after Brooks et al. 2019, "Unprocessing Images for
+Gaussian and Poisson noise are drawn as in Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833), correlated Gaussian noise
+as in BSRGAN (Zhang et al. 2021, arXiv 2103.14006), camera noise as in Brooks et al. 2019, "Unprocessing Images for
 Learned Raw Denoising" (arXiv 1811.11127).
 """
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from shardgen.degradation.rng import Dice
+from shardgen.degradation.rng import KeyedRng
 from shardgen.degradation.settings import Categorical, Setting, Uniform
 from shardgen.degradation.step import Image, Parameters, Settings, Sizes, Step
 from srshards.imaging.pixels import to_pixels
@@ -27,7 +27,7 @@ def _generator(parameters: Parameters) -> np.random.Generator:
 
 
 def _clipped(image: Image) -> Image:
-    """In place."""
+    """Clip to 0-255 in place."""
     return np.clip(image, 0, 255, out=image)
 
 
@@ -41,23 +41,23 @@ _GAUSSIAN: dict[str, Setting] = {
     "sigma": Uniform((1.0, 30.0), "standard deviation in grey levels", 0, 255),
     "kind": Categorical(
         {"colour": 0.6, "grey": 0.4},
-        "colour: each channel for itself; grey: the same for all; correlated: in between, up to sigma's high end",
+        "colour: independent channels; grey: equal channels; correlated: in between, at most sigma's high end",
         ("colour", "grey", "correlated"),
     ),
 }
 
 
-def _draw_gaussian(values: Settings, dice: Dice, sizes: Sizes) -> Parameters:
-    kind = dice.choice(values["kind"])
+def _draw_gaussian(values: Settings, rng: KeyedRng, sizes: Sizes) -> Parameters:
+    kind = rng.choice(values["kind"])
     if kind == "correlated":
-        return {"kind": kind, "covariance": _draw_covariance(values["sigma"][1], dice), "seed": dice.seed()}
-    return {"kind": kind, "sigma": dice.uniform(*values["sigma"]), "seed": dice.seed()}
+        return {"kind": kind, "covariance": _draw_covariance(values["sigma"][1], rng), "seed": rng.seed()}
+    return {"kind": kind, "sigma": rng.uniform(*values["sigma"]), "seed": rng.seed()}
 
 
-def _draw_covariance(sigma: float, dice: Dice) -> list[list[float]]:
-    """BSRGAN's sigma^2 |U' D U|: U a basis of a random matrix' columns, D random and diagonal; 3 x 3."""
-    basis = np.linalg.svd([[dice.uniform(0, 1) for _ in range(3)] for _ in range(3)])[0]
-    variances = [dice.uniform(0, 1) for _ in range(3)]
+def _draw_covariance(sigma: float, rng: KeyedRng) -> list[list[float]]:
+    """Draw BSRGAN's 3 x 3 sigma^2 |U' D U|: U is the orthonormal basis of a random matrix, D is random and diagonal."""
+    basis = np.linalg.svd([[rng.uniform(0, 1) for _ in range(3)] for _ in range(3)])[0]
+    variances = [rng.uniform(0, 1) for _ in range(3)]
     covariance = sigma**2 * np.abs(basis.T @ np.diag(variances) @ basis)
     return [[round(float(value), 6) for value in row] for row in covariance]
 
@@ -75,31 +75,31 @@ def _apply_gaussian(image: Image, parameters: Parameters) -> Image:
 
 
 def _square_root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The symmetric matrix whose square is `covariance`; the only one that is the same with every eigensolver."""
+    """Return the symmetric square root of `covariance`, which is unique and so does not depend on the eigensolver."""
     values, vectors = np.linalg.eigh(covariance)
-    root: NDArray[np.float64] = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T  # rounding may leave -1e-6
+    root: NDArray[np.float64] = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T  # rounding may give -1e-6
     return root
 
 
 # ---- Poisson
 
-_PIECE = 1 << 15  # elements that the processor's cache holds with all that is made of them
+_CHUNK = 1 << 15  # elements whose intermediate arrays fit into the CPU's cache
 
 _POISSON: dict[str, Setting] = {
-    "strength": Uniform((0.05, 3.0), "how many times as strong as photons would make it", 0, 10),
+    "strength": Uniform((0.05, 3.0), "noise strength relative to real photon noise", 0, 10),
     "kind": Categorical(
-        {"colour": 0.6, "grey": 0.4}, "colour: each channel for itself; grey: the luma's for all", ("colour", "grey")
+        {"colour": 0.6, "grey": 0.4}, "colour: independent channels; grey: luma's noise in all", ("colour", "grey")
     ),
 }
 
 
-def _draw_poisson(values: Settings, dice: Dice, sizes: Sizes) -> Parameters:
-    drawn = {name: setting.draw(values[name], dice) for name, setting in _POISSON.items()}
-    return {**drawn, "seed": dice.seed()}
+def _draw_poisson(values: Settings, rng: KeyedRng, sizes: Sizes) -> Parameters:
+    drawn = {name: setting.draw(values[name], rng) for name, setting in _POISSON.items()}
+    return {**drawn, "seed": rng.seed()}
 
 
 def _apply_poisson(image: Image, parameters: Parameters) -> Image:
-    """White is 2^n photons, where 2^n is the number of grey levels in use, rounded up."""
+    """Add photon noise; white is 2^n photons, the number of distinct grey levels rounded up to a power of two."""
     source = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] if parameters["kind"] == "grey" else image
     levels = to_pixels(_float32(source))
     distinct = int(np.count_nonzero(np.bincount(levels.ravel())))
@@ -111,32 +111,32 @@ def _apply_poisson(image: Image, parameters: Parameters) -> Image:
 
 
 def poisson_counts(levels: NDArray[np.uint8], photons: int, seed: int) -> Plane:
-    """Poisson counts of mean level / 255 * photons (1-256) for each element of `levels`.
+    """Draw a Poisson count of mean level / 255 * photons (1-256) for each element of `levels`.
 
-    Walker's alias method (1977) with a table for each level, eight times as fast as NumPy: a random word's high bits
-    name a column, and its low bits decide between the column's own count and its alias. Exact to 2^-32 per count.
+    By Walker's alias method (1977) with a table per level, eight times as fast as NumPy: the high bits of a random word
+    select a column, and its low bits select the column's own count or its alias. Exact to 2^-32 per count.
     """
     table, bits = _alias_table(photons)
     low = np.uint32((1 << bits) - 1)
     random = np.random.SFC64(seed)
     flat = levels.ravel()
     counts = np.empty(flat.size, np.float32)
-    for start in range(0, flat.size, _PIECE):
-        piece = flat[start : start + _PIECE].astype(np.uint32)
-        words = random.random_raw((piece.size + 1) // 2).view(np.uint32)[: piece.size]
+    for start in range(0, flat.size, _CHUNK):
+        chunk = flat[start : start + _CHUNK].astype(np.uint32)
+        words = random.random_raw((chunk.size + 1) // 2).view(np.uint32)[: chunk.size]
         column = words >> np.uint32(bits)
-        entry = table.take(piece * np.uint32(table.shape[1]) + column)
+        entry = table.take(chunk * np.uint32(table.shape[1]) + column)
         own = (words & low) < (entry & low)
-        counts[start : start + _PIECE] = np.where(own, column, entry >> np.uint32(bits))
+        counts[start : start + _CHUNK] = np.where(own, column, entry >> np.uint32(bits))
     return counts.reshape(levels.shape)
 
 
 @lru_cache
 def _alias_table(photons: int) -> tuple[NDArray[np.uint32], int]:
-    """256 rows, one per level, of alias << bits | threshold; and `bits`, how many the threshold has.
+    """Return 256 rows, one per level, of alias << bits | threshold; and `bits`, the number of bits of a threshold.
 
-    A row shares its distribution out evenly over 2^(32 - bits) columns: the poorest column is filled up by the richest,
-    again and again. The counts that the columns cannot name have a probability below 1e-13.
+    Each row distributes its probabilities evenly over 2^(32 - bits) columns, by repeatedly filling up the column with
+    the least probability from the one with the most. Counts beyond the columns have a probability below 1e-13.
     """
     bits = 32 - math.ceil(math.log2(photons + 8 * math.sqrt(photons) + 8))
     count = np.arange(1 << (32 - bits))
@@ -164,22 +164,22 @@ def _alias_table(photons: int) -> tuple[NDArray[np.uint32], int]:
 # ---- salt and pepper
 
 _SALT: dict[str, Setting] = {
-    "share": Uniform((0.001, 0.02), "share of the pixels that are hit", 0, 1),
-    "salt": Uniform((0.5, 0.5), "share of those that turn white; the others turn black", 0, 1),
+    "share": Uniform((0.001, 0.02), "fraction of the pixels affected", 0, 1),
+    "salt": Uniform((0.5, 0.5), "fraction of the affected pixels that become white; the others become black", 0, 1),
 }
 
 
-def _draw_salt(values: Settings, dice: Dice, sizes: Sizes) -> Parameters:
-    drawn = {name: setting.draw(values[name], dice) for name, setting in _SALT.items()}
-    return {**drawn, "seed": dice.seed()}
+def _draw_salt(values: Settings, rng: KeyedRng, sizes: Sizes) -> Parameters:
+    drawn = {name: setting.draw(values[name], rng) for name, setting in _SALT.items()}
+    return {**drawn, "seed": rng.seed()}
 
 
 def _apply_salt(image: Image, parameters: Parameters) -> Image:
     share = parameters["share"]
-    fate = _generator(parameters).random(image.shape[:2], dtype=np.float32)
+    random = _generator(parameters).random(image.shape[:2], dtype=np.float32)
     noisy = image.copy()
-    noisy[fate < share] = 0
-    noisy[fate < share * parameters["salt"]] = 255
+    noisy[random < share] = 0
+    noisy[random < share * parameters["salt"]] = 255
     return _clipped(noisy)
 
 
@@ -187,7 +187,7 @@ def _apply_salt(image: Image, parameters: Parameters) -> Image:
 
 
 class _Mosaic(NamedTuple):
-    """Colours (0 red, 1 green, 2 blue) of the sensor's pixels (0, 0), (0, 1), (1, 0), (1, 1), and its demosaicing."""
+    """Colours (0 red, 1 green, 2 blue) of sensor pixels (0, 0), (0, 1), (1, 0), (1, 1), and OpenCV's demosaicing."""
 
     colours: tuple[int, int, int, int]
     demosaic: int
@@ -199,70 +199,70 @@ _MOSAICS = {
     "GBRG": _Mosaic((1, 2, 0, 1), cv2.COLOR_BayerGBRG2RGB),
     "BGGR": _Mosaic((2, 1, 1, 0), cv2.COLOR_BayerBGGR2RGB),
 }
-_FINE = 16  # steps per grey level in which sRGB is read
-_WHITE = 65535  # of the demosaicing
+_FINE = 16  # steps per grey level of the sRGB lookup table
+_WHITE = 65535  # in the demosaicing
 
 _CAMERA: dict[str, Setting] = {
     "shot": Uniform(
         (2.55, 27.9),
-        "standard deviation at white, before white balance, in linear grey levels, drawn evenly on a log scale",
+        "standard deviation at white, before white balance, in linear grey levels; log-uniform",
         0.1,
         100,
     ),
 }
 
 
-def _draw_camera(values: Settings, dice: Dice, sizes: Sizes) -> Parameters:
-    """Brooks et al.: log read variance = 2.18 log shot variance + 1.2 +- 0.26, white as 1; and their gains."""
+def _draw_camera(values: Settings, rng: KeyedRng, sizes: Sizes) -> Parameters:
+    """Draw as Brooks et al.: log read variance = 2.18 log shot variance + 1.2 +- 0.26, with white = 1; their gains."""
     low, high = values["shot"]
-    shot = math.exp(dice.uniform(math.log(low), math.log(high)))
-    spread = NormalDist(0, 0.26).inv_cdf(dice.uniform(1e-6, 1 - 1e-6))
+    shot = math.exp(rng.uniform(math.log(low), math.log(high)))
+    spread = NormalDist(0, 0.26).inv_cdf(rng.uniform(1e-6, 1 - 1e-6))
     read = 255 * math.exp((2.18 * 2 * math.log(shot / 255) + 1.2 + spread) / 2)
     return {
         "shot": round(shot, 6),
         "read": round(read, 6),
-        "red_gain": dice.uniform(1.9, 2.4),
-        "blue_gain": dice.uniform(1.5, 1.9),
-        "mosaic": dice.choice(dict.fromkeys(_MOSAICS, 1.0)),
-        "seed": dice.seed(),
+        "red_gain": rng.uniform(1.9, 2.4),
+        "blue_gain": rng.uniform(1.5, 1.9),
+        "mosaic": rng.choice(dict.fromkeys(_MOSAICS, 1.0)),
+        "seed": rng.seed(),
     }
 
 
 def _apply_camera(image: Image, parameters: Parameters) -> Image:
-    """sRGB back to what a sensor sees through its colour mosaic, noise, and forward again."""
+    """Convert sRGB to raw values behind a colour mosaic, add noise, and convert them back."""
     mosaic = _MOSAICS[parameters["mosaic"]]
     gains = (parameters["red_gain"], 1.0, parameters["blue_gain"])
     sensor = np.empty(image.shape[:2], np.float32)
-    for place, colour in enumerate(mosaic.colours):
-        site = np.s_[place // 2 :: 2, place % 2 :: 2]
+    for index, colour in enumerate(mosaic.colours):
+        site = np.s_[index // 2 :: 2, index % 2 :: 2]
         level = np.rint(np.clip(image[..., colour][site], 0, 255) * _FINE).astype(np.intp)
         sensor[site] = _linear().take(level) / np.float32(gains[colour])
     noise = _generator(parameters).standard_normal(sensor.shape, dtype=np.float32)
     noise *= np.sqrt(sensor * np.float32((parameters["shot"] / 255) ** 2) + np.float32((parameters["read"] / 255) ** 2))
     sensor += noise
     raw = np.rint(np.clip(sensor, 0, 1) * np.float32(_WHITE)).astype(np.uint16)
-    # Mirrored about its outermost pixels the mosaic goes on as it was; OpenCV would copy the last but one row.
-    framed = cv2.copyMakeBorder(raw, 2, 2, 2, 2, cv2.BORDER_REFLECT_101)
-    linear = cv2.cvtColor(framed, mosaic.demosaic)[2:-2, 2:-2]
+    # Mirroring about the outermost pixels continues the mosaic; OpenCV would copy the last but one row.
+    padded = cv2.copyMakeBorder(raw, 2, 2, 2, 2, cv2.BORDER_REFLECT_101)
+    linear = cv2.cvtColor(padded, mosaic.demosaic)[2:-2, 2:-2]
     balanced = np.asarray(cv2.transform(linear, np.diag(gains)), dtype=np.uint16)  # saturates
     return _srgb().take(balanced)
 
 
 @lru_cache
 def _linear() -> Plane:
-    """Linear light, 0-1, of sRGB in steps of 1/16 grey level (IEC 61966-2-1)."""
+    """Return linear light (0-1) of sRGB values in steps of 1/16 grey level (IEC 61966-2-1)."""
     value = np.arange(255 * _FINE + 1) / (255 * _FINE)
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 @lru_cache
 def _srgb() -> Plane:
-    """sRGB in grey levels of 16-bit linear light: the inverse."""
+    """Return sRGB grey levels of 16-bit linear light, the inverse."""
     value = np.arange(_WHITE + 1) / _WHITE
     return (255 * np.where(value <= 0.0031308, value * 12.92, 1.055 * value ** (1 / 2.4) - 0.055)).astype(np.float32)
 
 
 GAUSSIAN_NOISE = Step("Gaussian noise", _GAUSSIAN, _draw_gaussian, _apply_gaussian)
-POISSON_NOISE = Step("photon noise", _POISSON, _draw_poisson, _apply_poisson)
-SALT_AND_PEPPER = Step("white and black pixels", _SALT, _draw_salt, _apply_salt)
-CAMERA_NOISE = Step("noise of a sensor, coloured by its mosaic and white balance", _CAMERA, _draw_camera, _apply_camera)
+POISSON_NOISE = Step("Poisson (photon) noise", _POISSON, _draw_poisson, _apply_poisson)
+SALT_AND_PEPPER = Step("random white and black pixels", _SALT, _draw_salt, _apply_salt)
+CAMERA_NOISE = Step("sensor noise, coloured by demosaicing and white balance", _CAMERA, _draw_camera, _apply_camera)

@@ -1,13 +1,13 @@
-"""A recipe: a list of steps, read from YAML, drawn for every LR image, and applied as it was drawn.
+"""Recipes: lists of steps read from YAML, whose parameters are drawn per LR image and then applied.
 
-    - blur: {sigma: [0.2, 3]}                        a step, with what differs from its defaults
-    - jpeg: {quality: [30, 95], probability: 0.5}    any step can be left to chance
+    - blur: {sigma: [0.2, 3]}                        a step, with the settings that differ from its defaults
+    - jpeg: {quality: [30, 95], probability: 0.5}    any step can have a probability
     - one_of:                                        one branch, by weight; it may be empty
         - {weight: 0.8, steps: [{gaussian_noise: {sigma: [1, 30]}}]}
         - {weight: 0.2, steps: []}
-    - shuffle: [blur, resize, to_lr, jpeg]           in any order, but `to_lr` after every `resize`
+    - shuffle: [blur, resize, to_lr, jpeg]           in random order, but `to_lr` after every `resize`
 
-An image that does not have LR size after the last step is brought there by averaging areas.
+An image that does not have LR size after the last step is resized to it by area averaging.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,36 +17,36 @@ from typing import Any
 
 import numpy as np
 
-from shardgen.degradation.rng import Dice
+from shardgen.degradation.rng import KeyedRng
 from shardgen.degradation.settings import Chance, read_weight, require_known, require_some_weight
 from shardgen.degradation.step import Image, Parameters, Size, Sizes
 from shardgen.degradation.steps import STEPS
 from srshards.errors import UsageError
 from srshards.imaging.pixels import Pixels, to_pixels
 
-_PROBABILITY = Chance(1.0, "how often the step is taken")
+_PROBABILITY = Chance(1.0, "probability of the step")
 _ONE_OF, _SHUFFLE = "one_of", "shuffle"
 _TO_LR, _RESIZE = "to_lr", "resize"
 
-Drawn = list[Parameters]  # the steps of one LR image: each its name as `step`, and its parameters
+Drawn = list[Parameters]  # the steps of one LR image: the name of each as `step`, and its parameters
 
 
 @dataclass(frozen=True)
-class TakeStep:
-    """One step; `values` are all of its settings."""
+class StepNode:
+    """A step; `values` are all of its settings."""
 
     name: str
     values: Mapping[str, Any]
     probability: float
 
     def plain(self) -> dict[str, Any]:
-        chance = {} if self.probability == 1 else {"probability": self.probability}
-        return {self.name: {**self.values, **chance}}
+        probability = {} if self.probability == 1 else {"probability": self.probability}
+        return {self.name: {**self.values, **probability}}
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of some branches, by weight."""
+    """One of several branches, by weight."""
 
     weights: tuple[float, ...]
     branches: tuple["Nodes", ...]
@@ -58,7 +58,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Shuffle:
-    """All of its nodes, in any order."""
+    """All of its nodes, in random order."""
 
     nodes: "Nodes"
 
@@ -66,37 +66,37 @@ class Shuffle:
         return {_SHUFFLE: [node.plain() for node in self.nodes]}
 
 
-Node = TakeStep | OneOf | Shuffle
+Node = StepNode | OneOf | Shuffle
 Nodes = tuple[Node, ...]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How LR images are made of HR images. `name` is for people; `steps` decide."""
+    """The degradation of HR to LR. `name` is only for display."""
 
     name: str
     steps: Nodes
 
     @cached_property
     def plain(self) -> dict[str, Any]:
-        """Name and steps as the manifest shows them: with every setting, and readable as a recipe."""
+        """Name and steps as JSON for the manifest: with all settings, and valid as a recipe."""
         return {"name": self.name, "steps": [node.plain() for node in self.steps]}
 
-    def draw(self, dice: Dice, hr: Size, lr: Size) -> Drawn:
-        """The steps of one LR image with all of their parameters, which are plain JSON."""
+    def draw(self, rng: KeyedRng, hr: Size, lr: Size) -> Drawn:
+        """Draw the steps of one LR image with all parameters, as JSON. Sizes are (height, width) in px."""
         drawn: Drawn = []
-        now = hr
-        for step in _taken(self.steps, dice):
-            parameters = STEPS[step.name].draw(step.values, dice, Sizes(now, hr, lr))
+        size = hr
+        for step in _draw_steps(self.steps, rng):
+            parameters = STEPS[step.name].draw(step.values, rng, Sizes(size, hr, lr))
             drawn.append({"step": step.name, **parameters})
-            now = _size_after(parameters, now)
-        if now != lr:
+            size = _size_after(parameters, size)
+        if size != lr:
             drawn.append({"step": _TO_LR, "size": list(lr), "interpolation": "area"})
         return drawn
 
 
 def degraded(hr: Pixels, drawn: Iterable[Mapping[str, Any]]) -> Pixels:
-    """LR of HR (H x W x 3 uint8): the steps one after the other on floats, rounded once at the end."""
+    """Return LR: HR (H x W x 3 uint8) after all steps, computed in float32 and rounded once at the end."""
     image: Image = hr.astype(np.float32)
     for parameters in drawn:
         image = STEPS[parameters["step"]].apply(image, {k: v for k, v in parameters.items() if k != "step"})
@@ -104,43 +104,43 @@ def degraded(hr: Pixels, drawn: Iterable[Mapping[str, Any]]) -> Pixels:
 
 
 def parse_steps(value: Any, where: str) -> Nodes:
-    """The nodes of a YAML list. UsageError says what is wrong, and at which step."""
+    """Return the nodes of a YAML list. UsageError, which begins with `where` and the step, when it is invalid."""
     if not isinstance(value, list):
-        raise UsageError(f"{where}: expected a list of steps, e.g. `- blur: {{sigma: [0.2, 3]}}`, not {_short(value)}")
+        raise UsageError(f"{where}: expected a list of steps, e.g. `- blur: {{sigma: [0.2, 3]}}`, got {_short(value)}")
     return tuple(_parse_node(item, f"{where}: step {number}") for number, item in enumerate(value, 1))
 
 
-def _taken(nodes: Sequence[Node], dice: Dice) -> Iterator[TakeStep]:
+def _draw_steps(nodes: Sequence[Node], rng: KeyedRng) -> Iterator[StepNode]:
     for node in nodes:
         if isinstance(node, OneOf):
-            yield from _taken(node.branches[dice.index(node.weights)], dice)
+            yield from _draw_steps(node.branches[rng.index(node.weights)], rng)
         elif isinstance(node, Shuffle):
-            yield from _to_lr_last(list(_taken(dice.shuffled(node.nodes), dice)))
-        elif node.probability == 1 or dice.chance(node.probability):
+            yield from _to_lr_last(list(_draw_steps(rng.shuffled(node.nodes), rng)))
+        elif node.probability == 1 or rng.chance(node.probability):
             yield node
 
 
-def _to_lr_last(steps: list[TakeStep]) -> list[TakeStep]:
-    """A `to_lr` that came before the last `resize` changes places with it: nothing shrinks below LR size."""
-    places = [place for place, step in enumerate(steps) if step.name in (_TO_LR, _RESIZE)]
-    sized = sorted((steps[place] for place in places), key=lambda step: step.name == _TO_LR)
-    for place, step in zip(places, sized, strict=True):
-        steps[place] = step
+def _to_lr_last(steps: list[StepNode]) -> list[StepNode]:
+    """Move `to_lr` behind every `resize`, among the positions of these, so that no image is resized after LR size."""
+    positions = [position for position, step in enumerate(steps) if step.name in (_TO_LR, _RESIZE)]
+    resizing = sorted((steps[position] for position in positions), key=lambda step: step.name == _TO_LR)
+    for position, step in zip(positions, resizing, strict=True):
+        steps[position] = step
     return steps
 
 
-def _size_after(parameters: Parameters, now: Size) -> Size:
+def _size_after(parameters: Parameters, size: Size) -> Size:
     if "size" in parameters and isinstance(parameters["size"], list):
         height, width = parameters["size"]
         return height, width
-    return now
+    return size
 
 
 def _parse_node(item: Any, where: str) -> Node:
     if isinstance(item, str):
         item = {item: {}}
     if not isinstance(item, dict) or len(item) != 1:
-        raise UsageError(f"{where}: expected one step, e.g. `jpeg: {{quality: [30, 95]}}`, not {_short(item)}")
+        raise UsageError(f"{where}: expected one step, e.g. `jpeg: {{quality: [30, 95]}}`, got {_short(item)}")
     name, settings = next(iter(item.items()))
     require_known(str(name), (*STEPS, _ONE_OF, _SHUFFLE), where)
     where = f"{where} ({name})"
@@ -153,12 +153,12 @@ def _parse_node(item: Any, where: str) -> Node:
 
 def _parse_one_of(branches: Any, where: str) -> OneOf:
     if not isinstance(branches, list) or not branches:
-        raise UsageError(f"{where}: expected a list of `{{weight: 0.5, steps: [...]}}`, not {_short(branches)}")
+        raise UsageError(f"{where}: expected a list of `{{weight: 0.5, steps: [...]}}`, got {_short(branches)}")
     weights, parsed = [], []
     for number, branch in enumerate(branches, 1):
         at = f"{where}: branch {number}"
         if not isinstance(branch, dict):
-            raise UsageError(f"{at}: expected `{{weight: 0.5, steps: [...]}}`, not {_short(branch)}")
+            raise UsageError(f"{at}: expected `{{weight: 0.5, steps: [...]}}`, got {_short(branch)}")
         for key in branch:
             require_known(str(key), ("weight", "steps"), at)
         weights.append(read_weight(branch.get("weight", 1.0), at))
@@ -167,9 +167,9 @@ def _parse_one_of(branches: Any, where: str) -> OneOf:
     return OneOf(tuple(weights), tuple(parsed))
 
 
-def _parse_step(name: str, settings: Any, where: str) -> TakeStep:
+def _parse_step(name: str, settings: Any, where: str) -> StepNode:
     if not isinstance(settings, dict):
-        raise UsageError(f"{where}: expected its settings, e.g. `{{probability: 0.5}}`, not {_short(settings)}")
+        raise UsageError(f"{where}: expected its settings, e.g. `{{probability: 0.5}}`, got {_short(settings)}")
     known = {**STEPS[name].settings, "probability": _PROBABILITY}
     for key in settings:
         require_known(str(key), known, where)
@@ -177,7 +177,7 @@ def _parse_step(name: str, settings: Any, where: str) -> TakeStep:
         key: setting.read(settings[key], f"{where}: {key}") if key in settings else setting.default
         for key, setting in known.items()
     }
-    return TakeStep(name, values, values.pop("probability"))
+    return StepNode(name, values, values.pop("probability"))
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Finding a recipe: one of those that come with the program, or a file of one's own."""
+"""Load recipes: built-in ones by name, others from a YAML file."""
 
 from importlib import resources
 from pathlib import Path
@@ -15,9 +15,9 @@ BUILT_IN = ("realesrgan", "bsrgan-light")
 
 
 def load_recipe(name: str) -> Recipe:
-    """The built-in recipe of this name, or that in the YAML file of this path.
+    """Return the built-in recipe of this name, or the recipe in the YAML file at this path.
 
-    UsageError when there is none, or when it is not a list of known steps with settings that can be.
+    UsageError when there is none, or when it is not a list of known steps with valid settings.
     """
     if name in BUILT_IN:
         return _parse(recipe_text(name), name, name)
@@ -33,15 +33,16 @@ def load_recipe(name: str) -> Recipe:
             f"{path}: {error.strerror}; expected a recipe (YAML), or one of {', '.join(BUILT_IN)}"
         ) from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: expected a recipe in YAML, found bytes that are no text") from error
+        raise UsageError(f"{path}: expected a recipe in YAML, found bytes that are not UTF-8 text") from error
     return _parse(text, path.stem, str(path))
 
 
 def recipe_text(name: str) -> str:
-    """The YAML of a built-in recipe, with its comments. UsageError when there is none of this name."""
+    """Return the YAML of a built-in recipe, including comments. UsageError when there is none of this name."""
     if Path(name).is_file():
         raise UsageError(
-            f"{name} is a file: `shardgen recipe check {name}` reads it; `show` prints {' or '.join(BUILT_IN)}"
+            f"{name} is a file: `show` prints {' or '.join(BUILT_IN)}; to check a file, run "
+            f"`python -m shardgen recipe check {name}`"
         )
     require_known(name, BUILT_IN, "recipe")
     return (resources.files("shardgen.degradation") / "recipes" / f"{name}.yaml").read_text("utf-8")
@@ -51,9 +52,9 @@ def _parse(text: str, name: str, where: str) -> Recipe:
     try:
         steps = parse_steps(load_plain_yaml(text), where)
     except yaml.YAMLError as error:
-        raise UsageError(f"{where}: no valid YAML ({' '.join(str(error).split())})") from error
+        raise UsageError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
     except RecursionError as error:
         raise UsageError(f"{where}: nested too deeply") from error
     if not steps:
-        raise UsageError(f"{where}: expected one step or more, e.g. `- blur: {{sigma: [0.2, 3]}}`")
+        raise UsageError(f"{where}: expected at least one step, e.g. `- blur: {{sigma: [0.2, 3]}}`")
     return Recipe(name, steps)

@@ -1,4 +1,4 @@
-"""Draws that depend on nothing but their name: the same in any process, in any order, on any machine."""
+"""Deterministic random numbers that depend only on a key: equal in any process, in any order, on any machine."""
 
 import hashlib
 import json
@@ -8,53 +8,54 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_DECIMALS = 6  # what is drawn is written down: nobody reads seventeen digits
+_DECIMALS = 6  # of drawn numbers, which are recorded as text
 
 
-class Dice:
-    """An endless row of draws that the words decide. Strings may be any that the file system gives."""
+class KeyedRng:
+    """Random number generator seeded by `key`: integers and strings, which may contain surrogate escapes."""
 
-    def __init__(self, *words: int | str) -> None:
-        name = json.dumps(words).encode("ascii")
-        # Of Python's generator only random() promises the same row in every release; all else is made of it here.
-        self._random = random.Random(int.from_bytes(hashlib.sha256(name).digest(), "big")).random
+    def __init__(self, *key: int | str) -> None:
+        digest = hashlib.sha256(json.dumps(key).encode("ascii")).digest()
+        # Python guarantees only random() to give equal numbers in all releases; the other methods are based on it.
+        self._random = random.Random(int.from_bytes(digest, "big")).random
 
     def uniform(self, low: float, high: float) -> float:
-        """A number from low to high, rounded to six decimals."""
+        """Return a number from low to high, rounded to six decimals."""
         return round(low + (high - low) * self._random(), _DECIMALS)
 
     def chance(self, probability: float) -> bool:
+        """Return True with this probability."""
         return self._random() < probability
 
     def integer(self, low: int, high: int, step: int = 1) -> int:
-        """One of low, low + step, ... up to high."""
+        """Return one of low, low + step, ..., high."""
         return low + step * int(self._random() * ((high - low) // step + 1))
 
     def choice(self, weights: Mapping[str, float]) -> str:
-        """A name, as often as its share of the weights says."""
+        """Return a name, with probability proportional to its weight."""
         names = list(weights)
         return names[self.index(list(weights.values()))]
 
     def index(self, weights: Sequence[float]) -> int:
-        """A place in the weights, as often as its share says; never one of weight 0."""
+        """Return an index, with probability proportional to its weight; never one of weight 0."""
         point = self._random() * sum(weights)
         last = 0
-        for place, weight in enumerate(weights):
+        for index, weight in enumerate(weights):
             if weight > 0:
-                last = place
+                last = index
                 point -= weight
                 if point < 0:
                     break
         return last
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
-        """The items in a random order (Fisher and Yates)."""
+        """Return the items in random order (Fisher-Yates)."""
         order = list(items)
-        for place in range(len(order) - 1, 0, -1):
-            other = self.integer(0, place)
-            order[place], order[other] = order[other], order[place]
+        for index in range(len(order) - 1, 0, -1):
+            other = self.integer(0, index)
+            order[index], order[other] = order[other], order[index]
         return order
 
     def seed(self) -> int:
-        """53 random bits, for a noise that has too many values to be written down."""
+        """Return 53 random bits, as the seed of noise with too many values to record."""
         return int(self._random() * (1 << 53))

@@ -1,4 +1,4 @@
-"""Sharpening."""
+"""Sharpening step: unsharp masking."""
 
 import cv2
 import numpy as np
@@ -8,17 +8,17 @@ from shardgen.degradation.step import Image, Parameters, Step, draw_each
 
 
 def usm(image: Image, weight: float, radius: int, threshold: float) -> Image:
-    """Unsharp masking with a soft mask, as Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833) sharpens its HR images.
+    """Sharpen by unsharp masking with a soft mask, as Real-ESRGAN does to HR (Wang et al. 2021, arXiv 2107.10833).
 
-    What a Gaussian takes away is added once more, `weight` times, where that is more than `threshold` grey levels; the
-    mask of these places is blurred by the same Gaussian. Its edge is `radius` px, or one more to be odd.
+    Add `weight` times the difference to the blurred image, where the difference exceeds `threshold` grey levels; the
+    mask of these pixels is blurred by the same Gaussian. Its kernel has an edge of `radius` px, plus one if even.
     """
     edge = radius | 1
-    line = cv2.getGaussianKernel(edge, 0, cv2.CV_32F)  # sigma = 0.15 edge + 0.35: OpenCV's rule
+    line = cv2.getGaussianKernel(edge, 0, cv2.CV_32F)  # OpenCV's default sigma: 0.15 edge + 0.35
     change = image - cv2.sepFilter2D(image, -1, line, line)
     mask = (np.abs(change) > threshold).astype(np.float32)
     result = np.asarray(cv2.sepFilter2D(mask, -1, line, line), dtype=np.float32)
-    # In place: new arrays of this size cost as much as the arithmetic.
+    # In place, because allocating arrays of this size takes as long as the arithmetic.
     change *= np.float32(weight)
     change += image
     np.clip(change, 0, 255, out=change)
@@ -29,9 +29,11 @@ def usm(image: Image, weight: float, radius: int, threshold: float) -> Image:
 
 
 _SHARPEN: dict[str, Setting] = {
-    "weight": Uniform((0.5, 0.5), "how much of the difference to a blurred image is added", 0, 5),
-    "radius": Integers((50, 50), "edge of the Gaussian in px; its standard deviation is 0.15 of it", 3, 101),
-    "threshold": Uniform((10.0, 10.0), "differences up to this many grey levels stay", 0, 255),
+    "weight": Uniform((0.5, 0.5), "multiple of the difference to the blurred image that is added", 0, 5),
+    "radius": Integers(
+        (50, 50), "edge of the Gaussian kernel in px; its standard deviation is 0.15 times that", 3, 101
+    ),
+    "threshold": Uniform((10.0, 10.0), "differences up to this many grey levels are unchanged", 0, 255),
 }
 
 

@@ -1,4 +1,4 @@
-"""All steps by the names that recipes give them."""
+"""All steps, by their names in recipes."""
 
 from shardgen.degradation.blurs import BLUR, LENS_BLUR, MOTION_BLUR, SINC
 from shardgen.degradation.compression import BANDING, CHROMA_SUBSAMPLING, JPEG, WEBP

@@ -1,1 +1,1 @@
-"""Where shards are made: in this process, in a pool of processes, or on a Ray cluster."""
+"""Engines that build shards: in this process, in a pool of processes, or on a Ray cluster."""

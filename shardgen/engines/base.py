@@ -1,4 +1,4 @@
-"""What every engine does: run the job on each task, in any order, and hand back what it returns."""
+"""The interface of engines, and the errors that end a run."""
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -11,51 +11,56 @@ from srshards.storage.store import StoreError, storage_of
 
 Job = Callable[[ShardTask, Report, BeforeCommit], ShardResult]
 
+
+class ShardCrash(RunError):
+    """A bug met while a shard was built; the message includes the traceback and so has several lines."""
+
+
 RUN_AGAIN = "Run the same command again: finished shards are kept."
 
 
 class Engine(Protocol):
-    """Runs shard tasks somewhere. `num_workers` of them at once work on this machine and with its disks."""
+    """Runs shard tasks in any order. `num_workers` is the number of workers on this machine, using its disks."""
 
     @property
     def num_workers(self) -> int: ...
 
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
-        """Yield a result per task as they come. RunError names the shard when a worker dies or cannot write.
+        """Yield a result per task, in order of completion. RunError when a worker dies or a shard cannot be written.
 
-        Closing the iterator early stops all work at once; shards that are not finished leave no file.
+        Closing the iterator early stops all work immediately and leaves no file of unfinished shards.
         """
         ...
 
 
-def attempt(task: ShardTask, job: Job, report: Report, before_commit: BeforeCommit) -> ShardResult | RunError:
-    """What a worker process hands back: what the job returns, or the error that ends the run.
+def run_job(task: ShardTask, job: Job, report: Report, before_commit: BeforeCommit) -> ShardResult | RunError:
+    """Return the job's result, or the error that ends the run, for a worker process to send to its parent.
 
-    A broken pipe is raised: nobody is left to be told.
+    Connection errors are raised, because they mean that the parent has exited.
     """
     try:
         return job(task, report, before_commit)
     except (BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
-        return failure(task, error) or RunError(
-            f"shard {task.plan.name} failed, which is a fault of the program:\n{traceback.format_exc()}"
+        return as_run_error(task, error) or ShardCrash(
+            f"shard {task.plan.name} failed, which is a bug in the program:\n{traceback.format_exc()}"
         )
 
 
-def failure(task: ShardTask, error: Exception) -> RunError | None:
-    """What ends the run when a task ends with this error; None for a fault of the program."""
+def as_run_error(task: ShardTask, error: Exception) -> RunError | None:
+    """Convert the error of a task to the RunError that ends the run; None if the error is a bug."""
     if isinstance(error, RunError):
         return error
     shard = f"shard {task.plan.name}"
     if reason := shortage(error):
-        return RunError(f"cannot make {shard}: {reason}. {RUN_AGAIN}")
+        return RunError(f"cannot build {shard}: {reason}. {RUN_AGAIN}")
     if isinstance(error, StoreError):
         return RunError(f"{shard}: {error} Finished shards are kept.")
     if isinstance(error, OSError):
-        place = storage_of(task.config.output).written_to(task.config.output)
+        folder = storage_of(task.config.output).written_to(task.config.output)
         return RunError(
-            f"cannot write {shard} in {place}: {error.strerror or error}. Nothing half-written is left. Make room (or "
-            "mend what is wrong) and run the same command again: finished shards are kept."
+            f"cannot write {shard} in {folder}: {error.strerror or error}. No partial files are left. Free some disk "
+            f"space (or fix the cause). {RUN_AGAIN}"
         )
     return None

@@ -1,4 +1,4 @@
-"""The engines of one machine: in this process, or in a pool of worker processes."""
+"""Engines for one machine: in this process, or in a pool of worker processes."""
 
 import multiprocessing
 import os
@@ -11,7 +11,7 @@ from threading import Thread
 from time import monotonic
 from typing import Any
 
-from shardgen.engines.base import RUN_AGAIN, Job, attempt, failure
+from shardgen.engines.base import RUN_AGAIN, Job, as_run_error, run_job
 from shardgen.shard.job import Progress, Report, ShardResult, ShardTask, limit_threads
 from srshards.errors import RunError, UsageError
 from srshards.process.fork_server import TERMINAL_SIGNALS, start_fork_server
@@ -19,47 +19,47 @@ from srshards.process.shortages import too_many_workers
 from srshards.storage.store import storage_of
 
 _REPORT_EVERY_S = 0.1
-_FILES_PER_WORKER = 3  # that this process has open to talk to it
+_FILES_PER_WORKER = 3  # open in this process for each worker
 
 
 class SerialEngine:
-    """Everything in this process: for debugging and for tests."""
+    """Builds shards in this process, for debugging and tests."""
 
     num_workers = 1
 
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         for task in tasks:
             try:
-                result = job(task, report, _goes_on)
+                result = job(task, report, _always_commit)
             except RunError:
                 raise
             except Exception as error:
-                if (ended := failure(task, error)) is None:
+                if (run_error := as_run_error(task, error)) is None:
                     raise
-                raise ended from None  # it says all of it
+                raise run_error from None
             yield result
 
 
-def _goes_on() -> None:
-    """The run cannot have ended: it is this process."""
+def _always_commit() -> None:
+    """Do nothing: this process is the run, so it cannot have ended."""
 
 
 class PoolEngine:
-    """`num_workers` processes, each with one task at a time.
+    """Builds shards in `num_workers` processes, each with one task at a time.
 
-    A plain `ProcessPoolExecutor` does not tell which task a dead worker had, nor can it be stopped at once. Workers
-    come from a fork server: it is small and has no threads, whatever the parent holds.
+    `ProcessPoolExecutor` neither reports which task a dead worker had nor can be stopped immediately. Workers are
+    forked from a fork server, which is small and has no threads, unlike this process.
     """
 
     def __init__(self, num_workers: int) -> None:
         self.num_workers = num_workers
 
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
-        waiting = list(reversed(tasks))
-        workers = self._start(min(self.num_workers, len(waiting)), job)
+        pending = list(reversed(tasks))
+        workers = self._start(min(self.num_workers, len(pending)), job)
         try:
             for worker in workers:
-                worker.give(waiting.pop())
+                worker.assign(pending.pop())
             while any(worker.task for worker in workers):
                 for worker in _ready(workers):
                     message = worker.receive()
@@ -67,7 +67,7 @@ class PoolEngine:
                         report(message)
                         continue
                     yield message
-                    worker.give(waiting.pop() if waiting else None)
+                    worker.assign(pending.pop() if pending else None)
         finally:
             for worker in workers:
                 worker.process.kill()
@@ -95,10 +95,10 @@ class _Worker:
     connection: "Connection[Any, Any]"
     task: ShardTask | None = None
 
-    def give(self, task: ShardTask | None) -> None:
+    def assign(self, task: ShardTask | None) -> None:
         self.task = task
         if task:
-            with suppress(BrokenPipeError):  # dead already: `receive` says so
+            with suppress(BrokenPipeError):  # the worker is dead: `receive` reports it
                 self.connection.send(task)
 
     def receive(self) -> ShardResult | Progress:
@@ -107,7 +107,7 @@ class _Worker:
             message = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            raise RunError(_died(self.task, self.process.exitcode)) from None
+            raise RunError(_worker_died(self.task, self.process.exitcode)) from None
         if isinstance(message, Exception):
             raise message
         assert isinstance(message, (ShardResult, Progress))
@@ -115,13 +115,13 @@ class _Worker:
 
 
 def _ready(workers: list[_Worker]) -> list[_Worker]:
-    """Busy workers that have something to say; a dead one's closed pipe counts as saying so."""
+    """Wait for and return the busy workers that have sent a message or died."""
     ready = wait([worker.connection for worker in workers if worker.task])
     return [worker for worker in workers if worker.connection in ready]
 
 
 def _work(connection: "Connection[Any, Any]", job: Job) -> None:
-    """A worker's life: take a task, do it, send what came of it, until the parent is gone."""
+    """Run a worker process: receive tasks and send results until the parent exits."""
     limit_threads()
     follows_parent = False
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -129,13 +129,13 @@ def _work(connection: "Connection[Any, Any]", job: Job) -> None:
             task = connection.recv()
             if not (follows_parent or storage_of(task.config.output).is_local):
                 follows_parent = True
-                Thread(target=_end_with_parent, name="parent", daemon=True).start()
+                Thread(target=_exit_with_parent, name="parent", daemon=True).start()
             reporter = _Reporter(connection)
-            connection.send(attempt(task, job, reporter.report, reporter.before_commit))
+            connection.send(run_job(task, job, reporter.report, reporter.before_commit))
 
 
-def _end_with_parent() -> None:
-    """Sending a shard takes a while; one that an orphan has sent might come to lie under the marker of a later run."""
+def _exit_with_parent() -> None:
+    """Exit as soon as the parent does, even during an upload, which could replace the shard of a later run."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
@@ -143,9 +143,9 @@ def _end_with_parent() -> None:
 
 
 class _Reporter:
-    """Sends progress now and then, and ends the worker with BrokenPipeError when its parent is gone.
+    """Sends progress at intervals, and ends the worker with BrokenPipeError when its parent has exited.
 
-    A worker that outlived its parent might put a shard in place under the eyes of the next run.
+    A worker that outlived its parent could publish a shard while the next run is writing to the same output.
     """
 
     def __init__(self, connection: "Connection[Any, Any]") -> None:
@@ -154,14 +154,14 @@ class _Reporter:
         self._next_s = monotonic() + _REPORT_EVERY_S
 
     def report(self, progress: Progress) -> None:
-        self._end_if_alone()
+        self._exit_if_orphaned()
         self._pending += progress
         if monotonic() >= self._next_s:
             self._send()
 
     def before_commit(self) -> None:
-        self._end_if_alone()
-        self._send()  # all of it, before the result
+        self._exit_if_orphaned()
+        self._send()  # all progress, before the result
 
     def _send(self) -> None:
         self._connection.send(self._pending)
@@ -169,15 +169,15 @@ class _Reporter:
         self._next_s = monotonic() + _REPORT_EVERY_S
 
     @staticmethod
-    def _end_if_alone() -> None:
+    def _exit_if_orphaned() -> None:
         parent = multiprocessing.parent_process()
         if parent and not parent.is_alive():
             raise BrokenPipeError
 
 
-def _died(task: ShardTask, exit_code: int | None) -> str:
-    how = f"was killed by signal {-exit_code}" if exit_code and exit_code < 0 else f"ended with exit code {exit_code}"
+def _worker_died(task: ShardTask, exit_code: int | None) -> str:
+    how = f"was killed by signal {-exit_code}" if exit_code and exit_code < 0 else f"exited with code {exit_code}"
     return (
-        f"the worker process that was making shard {task.plan.name} {how}. If the machine ran out of memory, use fewer "
+        f"the worker process building shard {task.plan.name} {how}. If the machine ran out of memory, pass fewer "
         f"--workers. {RUN_AGAIN}"
     )

@@ -1,4 +1,4 @@
-"""The engine of a Ray cluster: shards are made on whichever node has a free CPU, and again when a node is lost."""
+"""Engine for a Ray cluster: shards are built on any node with a free CPU, and rebuilt when a node is lost."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-# Before Ray is imported: it would otherwise report its use, warn of its own plans, and print every death to our stdout.
+# Set before Ray is imported: no usage statistics, no deprecation warnings, no log messages of dead workers on stdout.
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -21,31 +21,31 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from shardgen.engines.base import RUN_AGAIN, Job
-from shardgen.engines.ray_node import Board, Made, Unlike, make, readable_size, versions
+from shardgen.engines.ray_node import BuiltShard, PhotoMismatch, ProgressBoard, build_on_node, readable_size, versions
 from shardgen.shard.job import Progress, Report, ShardResult, ShardTask
 from srshards.errors import RunError, UsageError
 from srshards.process.resources import available_cpus
 from srshards.storage.store import local_path, storage_of
 
 RETRIES = 3  # of a task whose node or worker process died
-_LOOK_EVERY_S = 0.5
+_POLL_EVERY_S = 0.5
 _CONNECT_S = 10.0
-_STOP_S = 10.0  # what has not stopped by then is killed when the connection ends
-_OBJECT_STORE_BYTES = 80_000_000  # the least that Ray takes: no pixels travel between processes
+_STOP_S = 10.0  # tasks still running by then are killed when the connection closes
+_OBJECT_STORE_BYTES = 80_000_000  # Ray's minimum, because no pixels are sent between processes
 
 
 @contextmanager
 def ray_engine(address: str | None, num_workers: int | None) -> Iterator["RayEngine"]:
-    """Be connected to a cluster for as long as the context lasts.
+    """Connect to a cluster for the duration of the context.
 
-    `address` is HOST:PORT, `auto` (a cluster that runs on this machine) or `local` (one of our own); None is what Ray
-    makes of it: RAY_ADDRESS, the cluster that was last started on this machine, or one of our own. `num_workers` is
-    the most tasks at a time; None for as many as the cluster has CPUs. UsageError when there is no such cluster.
+    `address` is HOST:PORT, `auto` (a cluster running on this machine) or `local` (a new one). None is Ray's default:
+    RAY_ADDRESS, the cluster last started on this machine, or a new one. `num_workers` is the maximum number of
+    concurrent tasks; None for the number of CPUs of the cluster. UsageError when there is no such cluster.
     """
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         _connect(address or os.environ.get("RAY_ADDRESS") or None, num_workers)
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own there
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray has installed its own
         yield RayEngine(num_workers)
     finally:
         ray.shutdown()
@@ -53,9 +53,9 @@ def ray_engine(address: str | None, num_workers: int | None) -> Iterator["RayEng
 
 
 class RayEngine:
-    """Tasks of one CPU each, a bounded number of them handed to Ray at a time. Needs a connection: `ray_engine`."""
+    """Builds shards as Ray tasks of one CPU each, submitting a bounded number at a time. Created by `ray_engine`."""
 
-    num_workers = 0  # on this machine, as far as is known: Ray finds the places
+    num_workers = 0  # on this machine: unknown, because Ray chooses the nodes
 
     def __init__(self, max_tasks: int | None) -> None:
         self._max_tasks = max_tasks
@@ -63,77 +63,77 @@ class RayEngine:
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         output, presence = tasks[0].config.output, ExitStack()
         run = _Run(job, presence.enter_context(storage_of(output).presence(output)))
-        waiting = deque(tasks)
-        with _signals_held() as raise_held:
+        pending = deque(tasks)
+        with _deferred_signals() as handle_deferred:
             try:
-                while waiting or run.tasks:
-                    while waiting and len(run.tasks) < self._limit():
-                        run.submit(waiting.popleft())
-                    ready, _ = ray.wait(list(run.tasks), timeout=_LOOK_EVERY_S)
-                    raise_held()
-                    run.show(report)
-                    for made in map(run.take, ready):
-                        if made:
-                            report(made.progress - run.shown.pop(made.result.name, Progress()))
-                            yield made.result
+                while pending or run.tasks:
+                    while pending and len(run.tasks) < self._limit():
+                        run.submit(pending.popleft())
+                    ready, _ = ray.wait(list(run.tasks), timeout=_POLL_EVERY_S)
+                    handle_deferred()
+                    run.report_progress(report)
+                    for built in map(run.fetch, ready):
+                        if built:
+                            report(built.progress - run.reported.pop(built.result.name, Progress()))
+                            yield built.result
             finally:
                 presence.close()
                 run.cancel()
 
     def _limit(self) -> int:
-        """Asked for each time: nodes come and go."""
+        """Return the maximum number of concurrent tasks now, because nodes join and leave."""
         return self._max_tasks or max(1, int(ray.cluster_resources().get("CPU", 0)))
 
 
 class _Run:
-    """The tasks that Ray has, and what is known of them."""
+    """The submitted tasks and their progress."""
 
     def __init__(self, job: Job, mark: Path | None) -> None:
-        self.tasks: dict[Any, ShardTask] = {}  # by the reference that Ray gives
-        self.shown: dict[str, Progress] = {}  # of each unfinished shard, all that was reported
+        self.tasks: dict[Any, ShardTask] = {}  # by Ray's object reference
+        self.reported: dict[str, Progress] = {}  # by name of unfinished shard
         self._job, self._mark, self._versions = job, mark, versions()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        board = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Board)
+        board = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(ProgressBoard)
         self._board = board.remote()
-        self._make = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(make)
+        self._build = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(build_on_node)
 
     def submit(self, task: ShardTask, compare: bool = True) -> None:
-        named = self._make.options(name=task.plan.name)
-        sent = _absolute(task)
-        self.tasks[named.remote(sent, self._job, self._board, self._mark, self._versions, compare)] = task
+        build = self._build.options(name=task.plan.name)
+        arguments = (_absolute(task), self._job, self._board, self._mark, self._versions, compare)
+        self.tasks[build.remote(*arguments)] = task
 
-    def show(self, report: Report) -> None:
-        """Report what is new. A shard that is being made again counts from where it was lost."""
+    def report_progress(self, report: Report) -> None:
+        """Report new progress. A shard being rebuilt is reported again only from the point where it was lost."""
         unfinished = {task.plan.name for task in self.tasks.values()}
         for shard, progress in ray.get(self._board.take.remote()).items():
-            before = self.shown.get(shard, Progress())
+            before = self.reported.get(shard, Progress())
             if shard in unfinished and progress.photos > before.photos:
                 report(progress - before)
-                self.shown[shard] = progress
+                self.reported[shard] = progress
 
-    def take(self, reference: Any) -> Made | None:
-        """What a finished task made; None when it has to be done again. RunError as the engine raises it."""
+    def fetch(self, reference: Any) -> BuiltShard | None:
+        """Return the result of a finished task; None when it was submitted again. RunError as in `Engine.run`."""
         task = self.tasks.pop(reference)
         try:
             outcome = ray.get(reference)
         except RayTaskError as error:
-            raise RunError(_not_begun(task, error)) from error
+            raise RunError(_not_started(task, error)) from error
         except RayError as error:
             raise RunError(_lost(task, error)) from error
         if isinstance(outcome, RunError):
             raise outcome
-        if isinstance(outcome, Unlike):
-            _refuse_blind_node(task, outcome)
+        if isinstance(outcome, PhotoMismatch):
+            _refuse_node_with_other_photos(task, outcome)
             self.submit(task, compare=False)
             return None
-        assert isinstance(outcome, Made)
+        assert isinstance(outcome, BuiltShard)
         return outcome
 
     def cancel(self) -> None:
-        """Stop all tasks at once, and wait until they have cleared away what they had begun.
+        """Stop all tasks, and wait until they have removed their temporary files.
 
-        Not by force, which may end this process too: a task that has just finished is one too many for Ray's books.
-        Without board and mark none can finish its shard, whatever becomes of the interrupt.
+        Not with force=True, which can end this process too, if a task has just finished. Without board and mark no task
+        can publish its shard, even if the cancellation does not reach it.
         """
         ray.kill(self._board)
         for reference in self.tasks:
@@ -143,29 +143,29 @@ class _Run:
 
 
 @contextmanager
-def _signals_held() -> Iterator[Callable[[], None]]:
-    """Keep Ctrl-C, SIGTERM and SIGHUP for when what is yielded is called: Ray may lose an exception of a handler.
+def _deferred_signals() -> Iterator[Callable[[], None]]:
+    """Defer SIGINT, SIGTERM and SIGHUP until the yielded function is called: Ray may swallow a handler's exception.
 
-    The second one is not kept, but for SIGHUP, which a terminal that is closed sends as its shell does.
+    A second signal is handled immediately, except SIGHUP, which both a closing terminal and its shell send.
     """
-    held: list[int] = []
+    deferred: list[int] = []
 
-    def hold(number: int, frame: FrameType | None) -> None:
-        held.append(number)
-        if len(held) > 1 and number != signal.SIGHUP:
-            raise_held()
+    def defer(number: int, frame: FrameType | None) -> None:
+        deferred.append(number)
+        if len(deferred) > 1 and number != signal.SIGHUP:
+            handle_deferred()
 
-    def raise_held() -> None:
-        if held:
-            before[held[0]](held[0], None)
+    def handle_deferred() -> None:
+        if deferred:
+            before[deferred[0]](deferred[0], None)
 
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(n))]
-    before: dict[int, Any] = {number: signal.signal(number, hold) for number in numbers}
+    before: dict[int, Any] = {number: signal.signal(number, defer) for number in numbers}
     try:
-        yield raise_held
+        yield handle_deferred
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) is hold:  # a handler may have done with its signal
+            if signal.getsignal(number) is defer:  # a handler may have replaced it
                 signal.signal(number, handler)
 
 
@@ -177,26 +177,26 @@ def _connect(address: str | None, num_workers: int | None) -> None:
             try:
                 ray.init(address, include_dashboard=False, **own, **quiet)
                 return
-            except ValueError:  # Ray has found a cluster, whose size is not ours to choose
+            except ValueError:  # Ray has found a running cluster, whose size cannot be set
                 address = "auto"
         elif address != "auto":
-            _refuse_silence(address)
+            _require_reachable(address)
         ray.init(address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:  # the last is what Ray does about silence
+    except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:  # Ray exits if nothing answers
         raise UsageError(_no_cluster(address, error)) from error
     if not num_workers and not ray.cluster_resources().get("CPU"):
         raise UsageError(
-            f"the Ray cluster at {address} has no CPUs. Start nodes (ray start --address ...), or name --workers if "
-            "it starts them itself when there is work."
+            f"the Ray cluster at {address} has no CPUs. Start nodes (ray start --address ...), or pass --workers if "
+            "the cluster starts nodes on demand."
         )
 
 
-def _refuse_silence(address: str) -> None:
-    """UsageError when nobody answers at the address, where Ray would try for minutes."""
+def _require_reachable(address: str) -> None:
+    """Raise UsageError if nothing answers at the address; Ray would retry for minutes."""
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdecimal():
         raise UsageError(
-            f"--ray-address {address}: expected HOST:PORT, auto or local. Where only ray://... can be reached, run the "
+            f"--ray-address {address}: expected HOST:PORT, auto or local. If only ray://... is reachable, run the "
             "command on a node of the cluster, e.g. with `ray job submit`."
         )
     try:
@@ -206,37 +206,36 @@ def _refuse_silence(address: str) -> None:
 
 
 def _absolute(task: ShardTask) -> ShardTask:
-    """The task with paths that mean the same on every node, whatever folder its processes stand in."""
+    """Return the task with absolute paths, because the working directory differs between nodes."""
     config = task.config
     return replace(task, config=replace(config, input=config.input.absolute(), output=config.output.absolute()))
 
 
-def _refuse_blind_node(task: ShardTask, unlike: Unlike) -> None:
-    """RunError when the node sees other photos than this machine. What has changed here too is taken as it is now."""
-    root = local_path(task.config.input).absolute()  # stores are not compared
-    for path, there in unlike.sizes.items():
+def _refuse_node_with_other_photos(task: ShardTask, mismatch: PhotoMismatch) -> None:
+    """Raise RunError if the node's photos differ from this machine's. Photos that changed here too are accepted."""
+    root = local_path(task.config.input).absolute()  # object stores are not compared
+    for path, there in mismatch.sizes.items():
         here = readable_size(root / path)
         if here != there:
-            seen = ["cannot be read" if size is None else f"has {size:,} bytes" for size in (there, here)]
+            state = ["cannot be read" if size is None else f"has {size:,} bytes" for size in (there, here)]
             raise RunError(
-                f"{path} {seen[0]} on node {unlike.node}, and {seen[1]} on this machine. All nodes must see the same "
-                f"photos in {root}: mend the node's mount, or take it out of the cluster. "
-                f"{RUN_AGAIN}"
+                f"{path} {state[0]} on node {mismatch.node}, but {state[1]} on this machine. All nodes must see the "
+                f"same photos in {root}: fix the node's mount, or remove the node from the cluster. {RUN_AGAIN}"
             )
 
 
 def _no_cluster(address: str | None, error: BaseException) -> str:
     reason = "it does not answer as Ray does" if isinstance(error, SystemExit) else str(error).rstrip(". ")
     return (
-        f"cannot use a Ray cluster at {address or 'local'}: {reason}. Start one with `ray start --head` and name its "
-        "HOST:PORT as --ray-address, or --ray-address local for one of this run's own."
+        f"cannot use a Ray cluster at {address or 'local'}: {reason}. Start one with `ray start --head` and pass its "
+        "HOST:PORT as --ray-address, or pass --ray-address local to start one for this run."
     )
 
 
-def _not_begun(task: ShardTask, error: RayTaskError) -> str:
+def _not_started(task: ShardTask, error: RayTaskError) -> str:
     last_line = str(error).strip().splitlines()[-1]
     return (
-        f"shard {task.plan.name} could not be begun on a node: {last_line}. Install the same versions of everything on "
+        f"shard {task.plan.name} could not be started on a node: {last_line}. Install the same package versions on "
         f"all nodes, e.g. pip install 'ray>=2.40'. {RUN_AGAIN}"
     )
 
@@ -244,7 +243,7 @@ def _not_begun(task: ShardTask, error: RayTaskError) -> str:
 def _lost(task: ShardTask, error: RayError) -> str:
     reason = str(error).strip().splitlines()[0]
     return (
-        f"shard {task.plan.name} was begun {1 + RETRIES} times, and each time the node or worker process that had "
-        f"it died. The last time: {reason} If nodes run out of memory, start them with fewer CPUs (ray start "
-        f"--num-cpus). {RUN_AGAIN}"
+        f"shard {task.plan.name} was started {1 + RETRIES} times, and each time its node or worker process died. "
+        f"Last error: {reason} If nodes run out of memory, start them with fewer CPUs (ray start --num-cpus). "
+        f"{RUN_AGAIN}"
     )

@@ -1,4 +1,4 @@
-"""What happens on a node of a Ray cluster: does it see what the run's own machine sees, and then the shard."""
+"""The part of the Ray engine that runs on nodes: check that a node matches the driver's machine, then build shards."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from shardgen.degradation.degrade import libraries
-from shardgen.engines.base import Job, attempt
+from shardgen.engines.base import Job, run_job
 from shardgen.planning.sources import Photo
 from shardgen.shard.job import Progress, ShardResult, ShardTask, limit_threads
 from srshards import __version__
@@ -25,49 +25,49 @@ _REPORT_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
-class Made:
-    """A finished shard, and all that its maker did for it."""
+class BuiltShard:
+    """A finished shard and the progress of its task."""
 
     result: ShardResult
     progress: Progress
 
 
 @dataclass(frozen=True)
-class Unlike:
-    """Photos that a node does not see as listed: their sizes there in bytes, None where it cannot read one."""
+class PhotoMismatch:
+    """Photos that differ on a node from the listing: their sizes there in bytes, None for an unreadable one."""
 
     node: str
     sizes: dict[str, int | None]
 
 
-class Board:
-    """Where tasks leave how far they are and the run looks it up. An actor on the run's own machine."""
+class ProgressBoard:
+    """Actor on the driver's machine to which tasks send their progress."""
 
     def __init__(self) -> None:
-        self._news: dict[str, Progress] = {}
+        self._updates: dict[str, Progress] = {}
 
     def put(self, shard: str, progress: Progress) -> None:
-        self._news[shard] = progress
+        self._updates[shard] = progress
 
     def take(self) -> dict[str, Progress]:
-        """What is new since it was last asked, by shard: all that the shard's present maker did."""
-        news, self._news = self._news, {}
-        return news
+        """Return, by shard updated since the last call, the total progress of its current task."""
+        updates, self._updates = self._updates, {}
+        return updates
 
 
 def versions() -> dict[str, str]:
-    """Whatever decides the bytes of a shard, apart from photos and settings."""
+    """Return the versions that determine a shard's bytes, together with photos and settings."""
     return {"python": platform.python_version().rpartition(".")[0], "sr-shards": __version__, **libraries()}
 
 
-def unlike_listed(root: Path, photos: Sequence[Photo]) -> dict[str, int | None]:
-    """The photos below `root` that are not there with the size that was listed, or cannot be read: their sizes now."""
+def mismatched_sizes(root: Path, photos: Sequence[Photo]) -> dict[str, int | None]:
+    """Return the current sizes of the photos below `root` that are unreadable or have another size than listed."""
     sizes = {photo.path: readable_size(root / photo.path) for photo in photos if photo.size >= 0}
     return {photo.path: sizes[photo.path] for photo in photos if sizes.get(photo.path, photo.size) != photo.size}
 
 
 def readable_size(path: Path) -> int | None:
-    """Size in bytes; None for a file that this process cannot read."""
+    """Return a file's size in bytes; None if this process cannot read it."""
     try:
         size = path.stat().st_size
     except OSError:
@@ -75,33 +75,34 @@ def readable_size(path: Path) -> int | None:
     return size if os.access(path, os.R_OK) else None
 
 
-def make(
+def build_on_node(
     task: ShardTask, job: Job, board: Any, mark: Path | None, expected: dict[str, str], compare: bool
-) -> Made | Unlike | RunError:
-    """One Ray task. `mark` is a file in the output folder that stands there as long as the run goes on.
+) -> BuiltShard | PhotoMismatch | RunError:
+    """Build a shard as a Ray task. `mark` is a file in the output folder that exists as long as the run.
 
-    With `compare`, photos on this node must be as they were listed: one that a node alone cannot see is no bad photo.
+    With `compare`, the photos must match the listing: a photo that only this node cannot see must not count as failed.
     """
     limit_threads()
     if (encoding := sys.getfilesystemencoding()) != "utf-8":
-        return RunError(f"node {node_name()} takes file names for {encoding}. Start Ray there with PYTHONUTF8=1.")
+        return RunError(f"node {node_name()} decodes file names as {encoding}. Start Ray there with PYTHONUTF8=1.")
     found = versions()
     if found != expected:
-        theirs = ", ".join(
+        different = ", ".join(
             f"{name} {found[name]} (not {expected[name]})" for name in found if found[name] != expected[name]
         )
         return RunError(
-            f"node {node_name()} would make other bytes: it has {theirs}. Install the same versions on all nodes."
+            f"node {node_name()} has other versions: {different}. Install the same versions on all nodes, because "
+            "shards depend on them."
         )
     if mark and not mark.exists():
         return RunError(_no_output(task.config.output))
     if compare and storage_of(task.config.input).is_local:
-        sizes = unlike_listed(local_path(task.config.input), task.plan.photos)
+        sizes = mismatched_sizes(local_path(task.config.input), task.plan.photos)
         if sizes:
-            return Unlike(node_name(), sizes)
+            return PhotoMismatch(node_name(), sizes)
     reporter = _Reporter(task, board, mark)
-    result = attempt(task, job, reporter.report, reporter.before_commit)
-    return result if isinstance(result, RunError) else Made(result, reporter.done)
+    result = run_job(task, job, reporter.report, reporter.before_commit)
+    return result if isinstance(result, RunError) else BuiltShard(result, reporter.done)
 
 
 def node_name() -> str:
@@ -109,10 +110,10 @@ def node_name() -> str:
 
 
 class _Reporter:
-    """Tells the board now and then, and lets no shard get its name once the run is over.
+    """Sends progress to the board at intervals, and prevents shards from being published after the end of the run.
 
-    A task that Ray believes lost may still be alive somewhere, and so may those of a run that was killed. They are
-    harmless while the run goes on, because they make the same bytes; afterwards they must not change anything.
+    A task that Ray considers lost may still be running, and so may the tasks of a killed run. They are harmless during
+    the run, because they write the same bytes, but must not change anything afterwards.
     """
 
     def __init__(self, task: ShardTask, board: Any, mark: Path | None) -> None:
@@ -127,13 +128,13 @@ class _Reporter:
             self._next_s = monotonic() + _REPORT_EVERY_S
 
     def before_commit(self) -> None:
-        ray.get(self._board.put.remote(self._task.plan.name, self.done))  # the board dies with the run
+        ray.get(self._board.put.remote(self._task.plan.name, self.done))  # raises after the end of the run
         if self._mark and not self._mark.exists():
             raise RunError(_no_output(self._task.config.output))
 
 
 def _no_output(output: Address) -> str:
     return (
-        f"node {node_name()} does not see the output folder {output} as this machine does. All nodes need the same "
-        "folder at the same path, e.g. mounted by NFS; or name a store (s3://...) as --output."
+        f"node {node_name()} does not see the output folder {output}. Mount the same folder at the same path on all "
+        "nodes, e.g. by NFS, or pass an object store (s3://...) as --output."
     )

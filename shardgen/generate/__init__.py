@@ -1,1 +1,1 @@
-"""A run of the generator."""
+"""Generate shards: compare the plan with the output folder, build what is missing, write the manifests."""

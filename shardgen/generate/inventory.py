@@ -1,25 +1,27 @@
-"""What of a plan is there already, what must be made, and what no longer belongs there."""
+"""Compare a plan with the output folder: shards to keep, to build and to delete."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from shardgen.planning.config import Config
+from shardgen.planning.config import Config, settings_of
 from shardgen.planning.plan import ShardPlan
 from shardgen.shard.job import ShardTask, shard_fingerprint
 from shardgen.shard.marker import Marker, read_marker
-from srshards.format import MANIFEST_NAME, SHARD_FILE, Address, scale_folder
-from srshards.storage.store import list_files, remove, remove_many, storage_of
+from srshards.format import MANIFEST_NAME, SHARD_FILE, Address, FormatError, load_manifest, scale_folder
+from srshards.storage.store import list_files, read_bytes, remove, remove_many, storage_of
 
-SHARD_FILE_KINDS = ("json", "tar", "idx")  # the marker first: while it stands, the others count
+SHARD_FILE_KINDS = ("json", "tar", "idx")  # the marker first: while it exists, the others are valid
 _MARKERS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
 class ScaleInventory:
-    """One scale's folder: markers of the shards that can stay, names of those to make and of those to remove.
+    """One scale's folder: markers of the shards to keep, names of the shards to build and of those to delete.
 
-    A shard that stands there with other settings or photos is in both of the latter. `stale_bytes` is what the files
-    to remove hold.
+    A shard that exists with other settings or photos is both in `to_make` and in `stale`. `stale_bytes` is the size of
+    the files to delete. If shards are stale, `changed` lists the settings that differ from those of the finished set
+    as (old, new) by name; a larger sample does not count.
     """
 
     scale: int
@@ -28,9 +30,10 @@ class ScaleInventory:
     to_make: frozenset[str]
     stale: frozenset[str]
     stale_bytes: int
+    changed: Mapping[str, tuple[Any, Any]]
 
     def remove_stale(self) -> None:
-        """Make the folder hold nothing but kept shards. Its manifest goes first: it no longer tells the truth."""
+        """Delete all shards but those to keep, after the manifest, which would list deleted shards."""
         if not (self.to_make or self.stale):
             return
         remove(self.folder / MANIFEST_NAME)
@@ -42,7 +45,7 @@ def take_inventory(shards: Sequence[ShardPlan], config: Config) -> list[ScaleInv
 
 
 def open_tasks(shards: Sequence[ShardPlan], inventories: Iterable[ScaleInventory], config: Config) -> list[ShardTask]:
-    """A task for every shard that some scale lacks, the largest first, so that no worker ends long after the others."""
+    """Return a task for each shard missing at any scale, largest first, so that workers finish at similar times."""
     inventories = list(inventories)
     tasks = []
     for shard in shards:
@@ -53,13 +56,13 @@ def open_tasks(shards: Sequence[ShardPlan], inventories: Iterable[ScaleInventory
 
 
 def shard_names(folder: Address) -> set[str]:
-    """Names of the shards of which any file is in the folder."""
+    """Return the names of all shards with at least one file in the folder."""
     matches = (SHARD_FILE.fullmatch(name) for name in list_files(folder))
     return {match["name"] for match in matches if match}
 
 
 def remove_shards(folder: Address, names: Iterable[str]) -> None:
-    """Remove all files of the shards."""
+    """Delete all files of the shards."""
     names = list(names)
     for kind in SHARD_FILE_KINDS:
         remove_many(folder, [f"{name}.{kind}" for name in names])
@@ -85,11 +88,25 @@ def _of_scale(shards: Sequence[ShardPlan], config: Config, scale: int) -> ScaleI
         to_make=names - kept.keys(),
         stale=stale,
         stale_bytes=sum(sizes[match.string] for match in matches if match["name"] in stale),
+        changed=_changed_settings(folder, config.settings(scale)) if stale else {},
     )
 
 
+def _changed_settings(folder: Address, settings: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    try:
+        previous = settings_of(load_manifest(folder, read_bytes).raw)
+    except (FormatError, FileNotFoundError):  # no finished set
+        return {}
+    changed = {name: (previous[name], new) for name, new in settings.items() if previous.get(name, new) != new}
+    changed.pop("hr_size", None)  # follows from the size
+    old, new = changed.get("sample", (0, 0))
+    if isinstance(old, int | float) and old <= new:
+        changed.pop("sample", None)
+    return changed
+
+
 def _is_whole(marker: Marker, sizes: dict[str, int]) -> bool:
-    """Whether tar and index stand beside the marker. Only `verify` reads what is in them."""
+    """Return whether tar and index exist with the recorded size. (Only `verify` reads their content.)"""
     if marker.record is None:
         return True
     name = marker.record.name

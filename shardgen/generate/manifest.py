@@ -1,10 +1,10 @@
-"""The manifest of a scale's folder, put together from the markers of its shards."""
+"""Build the manifest of a scale's folder from the markers of its shards."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from shardgen.planning.config import Config
-from shardgen.shard.marker import Marker, named_reasons
+from shardgen.shard.marker import Marker, reason_records
 from shardgen.shard.statistics import Statistics
 from srshards import __version__
 from srshards.format import FORMAT_VERSION, MANIFEST_NAME, SPLITS, Address, ShardRecord, dump_json
@@ -12,18 +12,18 @@ from srshards.storage.store import read_bytes, write_bytes
 
 
 def build_manifest(markers: Iterable[Marker], config: Config, scale: int) -> dict[str, Any]:
-    """A pure function of markers and settings, without times or places: equal runs give equal bytes."""
+    """Return the manifest: a pure function of markers and settings, so that equal runs give equal bytes."""
     return {
         "format_version": FORMAT_VERSION,
         "generator": {"name": "shardgen", "version": __version__},
         "settings": config.settings(scale),
         "fingerprint": config.fingerprint(scale),
-        **content_of(list(markers)),
+        **manifest_content(list(markers)),
     }
 
 
-def content_of(markers: Sequence[Marker]) -> dict[str, Any]:
-    """What a manifest says about its shards, which is all that their markers say."""
+def manifest_content(markers: Sequence[Marker]) -> dict[str, Any]:
+    """Return the manifest's entries that depend on the shards: totals, splits, shards, failures, skipped."""
     records = sorted((m.record for m in markers if m.record), key=lambda record: record.name)
     return {
         "totals": {
@@ -35,13 +35,13 @@ def content_of(markers: Sequence[Marker]) -> dict[str, Any]:
         },
         "splits": {split: _split(split, markers) for split in SPLITS},
         "shards": [record.as_dict() for record in records],
-        "failures": named_reasons(sorted(pair for m in markers for pair in m.failures)),
-        "skipped": named_reasons(sorted(pair for m in markers for pair in m.skipped)),
+        "failures": reason_records(sorted(pair for m in markers for pair in m.failures)),
+        "skipped": reason_records(sorted(pair for m in markers for pair in m.skipped)),
     }
 
 
 def write_manifest(folder: Address, manifest: dict[str, Any]) -> None:
-    """Put the manifest in its place; a file that says the same already is left alone."""
+    """Write the manifest unless the file already has this content."""
     path, content = folder / MANIFEST_NAME, dump_json(manifest)
     try:
         if read_bytes(path) == content:

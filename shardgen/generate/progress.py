@@ -1,4 +1,4 @@
-"""How far a run of the generator, or of its report, is."""
+"""Progress display of `generate` and `report`."""
 
 from types import TracebackType
 
@@ -9,7 +9,7 @@ _LINE_EVERY_S = 10.0
 
 
 class ProgressDisplay:
-    """Adds up the reports of a run over `total` photos (or samples) and shows them on stderr. A context manager."""
+    """Context manager that sums the progress over `total` photos (or samples) and shows it on stderr."""
 
     def __init__(self, total: int, what: str = "photos") -> None:
         self.done = Progress()

@@ -1,4 +1,4 @@
-"""A folder of photos becomes a folder of shards: the whole story of a run, in order."""
+"""Generate a folder of shards from a folder of photos: the steps of a run, in order."""
 
 import shutil
 from collections import Counter
@@ -18,19 +18,21 @@ from shardgen.planning.sources import Listing, list_photos
 from shardgen.planning.tile_counts import estimate_tiles
 from shardgen.shard.job import STAGES, ShardTask, build_shard
 from shardgen.shard.marker import Marker
-from srshards.errors import RunError
+from srshards.errors import RunError, UsageError
 from srshards.format import Address, dump_json, scale_folder
 from srshards.storage.output_lock import locked
+from srshards.storage.reader_lock import has_readers
 from srshards.storage.scratch import scratch_root
 from srshards.storage.store import storage_of, write_bytes
 from srshards.terminal.sizes import format_bytes
+from srshards.terminal.text import plural
 
 STATS_NAME = "processing_stats.json"
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """All that is known before the first photo is read: what is there, what is missing, what it will take."""
+    """The plan of a run, known before the first photo is decoded: existing and missing shards, and the space needed."""
 
     config: Config
     listing: Listing
@@ -38,12 +40,12 @@ class Preparation:
     inventories: tuple[ScaleInventory, ...]
     tasks: tuple[ShardTask, ...]
     samples_per_photo: float
-    free_bytes: int | None  # None: in a store there is no end to it
+    free_bytes: int | None  # None: an object store, which has no limit
     excluded: Exclusion | None = None
 
     @property
     def num_photos(self) -> int:
-        """Photos in the sample."""
+        """Number of photos in the sample (`--sample`)."""
         return sum(len(shard.photos) for shard in self.shards)
 
     def photos_of(self, split: str) -> int:
@@ -65,7 +67,7 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Work:
-    """What was done in this run: photos, failures among them, seconds of the clock, seconds of all workers by stage."""
+    """The work of this run: photos, failed photos among them, wall-clock time, and all workers' time by stage (s)."""
 
     photos: int = 0
     failures: int = 0
@@ -75,7 +77,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to. Counts of shards are over all scales."""
+    """The result of a run. Numbers of shards are sums over all scales."""
 
     kept: int
     made: int
@@ -90,15 +92,15 @@ class Outcome:
 
     @property
     def failures(self) -> list[dict[str, str]]:
-        """The photos that failed, each once, whatever the number of scales."""
+        """The failed photos (`path`, `reason`), each listed once over all scales."""
         by_path = {f["path"]: f for manifest in self.manifests.values() for f in manifest["failures"]}
         return [by_path[path] for path in sorted(by_path)]
 
 
 def prepare(config: Config, exclude: Path | None = None) -> Preparation:
-    """List the photos, plan the shards, look at what is there. Changes nothing.
+    """List the photos, plan the shards and compare the plan with the output folder, without changing anything.
 
-    Photos that the file `exclude` names are as if they were not there.
+    Photos listed in the file `exclude` are left out.
     """
     listing, excluded = list_photos(config.input), None
     if exclude is not None:
@@ -127,14 +129,15 @@ def prepare(config: Config, exclude: Path | None = None) -> Preparation:
 def generate(
     config: Config, engine: Engine, confirm: Callable[[Preparation], None], exclude: Path | None = None
 ) -> Outcome:
-    """Make what is missing of the photos that the file `exclude` does not name.
+    """Build the missing shards from the photos not listed in the file `exclude`.
 
-    `confirm` sees the preparation before anything is changed and raises to stop the run. Raises UsageError when the
-    input holds no photos or another run works on the output, RunError when the disk is too small or the work fails;
-    then finished shards stay and nothing half-written does.
+    `confirm` is called with the preparation before anything is changed; it raises an exception to stop the run. Raises
+    UsageError when the input has no photos or another run is writing to the output, RunError when the disk is too small
+    or the work fails. Finished shards are then kept, and no partial files remain.
     """
     with locked(config.output):
         preparation = prepare(config, exclude)
+        _refuse_open_shards(preparation)
         _refuse_full_disk(preparation)
         _refuse_full_scratch(preparation, engine.num_workers)
         confirm(preparation)
@@ -159,7 +162,7 @@ def generate(
 
 
 def _make(preparation: Preparation, engine: Engine, markers: dict[int, dict[str, Marker]]) -> Work:
-    """Run the tasks; their markers join `markers`. Whatever happens, no temporary file stays."""
+    """Run the tasks and add their markers to `markers`. Temporary files are removed even on errors."""
     stage_s: Counter[str] = Counter()
     try:
         with ProgressDisplay(preparation.photos_to_process) as progress:
@@ -174,22 +177,32 @@ def _make(preparation: Preparation, engine: Engine, markers: dict[int, dict[str,
 
 
 def _free_bytes(output: Address, inventories: Sequence[ScaleInventory]) -> int | None:
-    """Free space for the output once stale shards are gone; None in a store."""
+    """Return the free space for the output after deletion of stale shards; None for an object store."""
     free = storage_of(output).free_bytes(inventories[0].folder)
     return None if free is None else free + sum(inventory.stale_bytes for inventory in inventories)
+
+
+def _refuse_open_shards(preparation: Preparation) -> None:
+    for inventory in preparation.inventories:
+        if inventory.stale and has_readers(inventory.folder):
+            raise UsageError(
+                f"{inventory.folder} is open in another process, probably a training, and this run would replace or "
+                f"delete {plural(len(inventory.stale), 'shard')} in it. Wait until that process has exited, or pass "
+                "another --output."
+            )
 
 
 def _refuse_full_disk(preparation: Preparation) -> None:
     need, free = preparation.bytes_to_make, preparation.free_bytes
     if free is not None and need > free:
         raise RunError(
-            f"the shards need about {format_bytes(need)}, and {preparation.config.output} has {format_bytes(free)} "
-            "free. Make room, name another --output, take a smaller --sample, or --codec webp."
+            f"the shards need about {format_bytes(need)}, but {preparation.config.output} has {format_bytes(free)} "
+            "free. Free some disk space, or pass another --output, a smaller --sample or --codec webp."
         )
 
 
 def _refuse_full_scratch(preparation: Preparation, num_workers: int) -> None:
-    """Where the output is a store: every worker holds the shard that it makes on scratch until it is sent."""
+    """Raise RunError if the shards being built do not fit on the scratch disk, before their upload to a store."""
     if preparation.free_bytes is not None or not preparation.tasks:
         return
     config, samples = preparation.config, preparation.samples_per_photo
@@ -201,14 +214,14 @@ def _refuse_full_scratch(preparation: Preparation, num_workers: int) -> None:
     free = shutil.disk_usage(scratch_root()).free
     if need > free:
         raise RunError(
-            f"{num_workers} workers need about {format_bytes(round(need))} of scratch space for the shards that they "
-            f"make, and {scratch_root()} has {format_bytes(free)} free. Set TMPDIR to a larger disk, or use fewer "
-            "--workers or smaller --shard-bytes."
+            f"{num_workers} workers need about {format_bytes(round(need))} of scratch space to build shards, but "
+            f"{scratch_root()} has {format_bytes(free)} free. Set TMPDIR to a folder on a larger disk, or pass fewer "
+            "--workers or a smaller --shard-bytes."
         )
 
 
 def _stats(outcome: Outcome) -> dict[str, Any]:
-    """Timings of this run: `avg_processing_time` and the stages in seconds of worker time, `wall_time` of the clock."""
+    """Return the run's timings in s: `avg_processing_time` and stages are worker time, `wall_time` is elapsed time."""
     work = outcome.work
     return {
         "total_processed": work.photos,

@@ -1,1 +1,1 @@
-"""Commands that read what was made."""
+"""Implementation of the commands that read shards: inspect, preview, rebuild, unpack and verify."""

@@ -1,4 +1,4 @@
-"""What a folder of shards holds, as data and as tables."""
+"""Describe shard folders, shards and samples, as data and as tables."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from rich.markup import escape, render
 from rich.padding import Padding
 from rich.table import Table
 
-from shardgen.degradation.describe import in_words, summary
+from shardgen.degradation.describe import format_step, summary
 from shardgen.planning.sources import printable
 from srshards.format import MANIFEST_NAME, Address, FormatError, Manifest, lr_name, shard_of_key
 from srshards.shards.stored_samples import (
@@ -23,14 +23,14 @@ from srshards.shards.stored_samples import (
     stored_samples,
 )
 
-# Columns of a cell from which on it may be folded: numbers and keys are shorter. The first of a row names it.
-_LEGIBLE, _LEGIBLE_NAME = 16, 24
+# Least width in columns of a cell that may be folded, and of the first cell of a row. Numbers and keys are shorter.
+_MIN_FOLDED, _MIN_FOLDED_FIRST = 16, 24
 
 
 def describe_folders(folder: Address, shard: str | None = None, key: str | None = None) -> dict[str, dict[str, Any]]:
-    """By folder: the manifest's content and what follows from it; or one shard's samples; or one sample.
+    """Return, by folder, the manifest with derived values, or the samples of `shard`, or the sample with `key`.
 
-    UsageError when there are no shards, or not the shard or the sample that is asked for.
+    UsageError when there are no shards, or no such shard or sample.
     """
     folders = scale_folders(folder)
     if shard:
@@ -39,19 +39,19 @@ def describe_folders(folder: Address, shard: str | None = None, key: str | None 
         return {str(path): _describe_sample(path, key) for path in folders}
     described = {}
     for path in folders:
-        with understood(path):
+        with malformed_as_format_error(path):
             described[str(path)] = _describe_manifest(open_manifest(path))
     return described
 
 
 @contextmanager
-def understood(path: object) -> Iterator[None]:
-    """FormatError when a manifest lacks something, or says it in another way than `docs/formats.md`."""
+def malformed_as_format_error(path: object) -> Iterator[None]:
+    """Raise FormatError for a manifest in `path` that lacks something or deviates from `docs/formats.md`."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise FormatError(
-            f"{path}/{MANIFEST_NAME} does not say all that a manifest must ({error!r}): run `shardgen verify`"[:500]
+            f"{path}/{MANIFEST_NAME} is incomplete or malformed ({error!r}): run `python -m shardgen verify`"[:500]
         ) from error
 
 
@@ -89,7 +89,7 @@ def _describe_members(sample: StoredSample) -> list[dict[str, Any]]:
 
 
 def _shown(value: object) -> str:
-    """A cell's text. Names come from the file system and must not be taken for rich's markup or a terminal's codes."""
+    """Return a cell's text, escaped: file names may contain rich markup or terminal control codes."""
     return escape(printable(str(value)))
 
 
@@ -113,9 +113,9 @@ def _width(text: str) -> int:
 
 
 def _print(console: Console, table: Table) -> None:
-    """As a table where it is legible: every column has room for its content, or for a good part of it."""
+    """Print the table, or one line per cell where the terminal is too narrow for a legible table."""
     widths = [max(_width(str(cell)) for cell in (c.header, *c.cells)) for c in table.columns]
-    least = [min(width, _LEGIBLE if number else _LEGIBLE_NAME) for number, width in enumerate(widths)]
+    least = [min(width, _MIN_FOLDED if number else _MIN_FOLDED_FIRST) for number, width in enumerate(widths)]
     borders = 3 * len(widths) + 1
     if sum(least) + borders <= console.width:
         for column, width, enough in zip(table.columns, widths, least, strict=True):
@@ -135,7 +135,7 @@ def _print(console: Console, table: Table) -> None:
 
 def render_folder(name: str, described: dict[str, Any]) -> None:
     """Print a scale's settings, splits, classes and failures."""
-    with understood(name):
+    with malformed_as_format_error(name):
         _render_folder(name, described)
 
 
@@ -156,7 +156,7 @@ def _render_folder(name: str, described: dict[str, Any]) -> None:
             table.add_row(_shown(reason), f"{count:,}")
         _print(console, table)
         shown = "\n".join(
-            f"  {printable(failure['path'])}: {failure['reason']}" for failure in described["failures"][:10]
+            printable(f"  {failure['path']}: {failure['reason']}") for failure in described["failures"][:10]
         )
         more = len(described["failures"]) - 10
         console.print(shown + (f"\n  ... and {more} more in the manifest" if more > 0 else ""), markup=False)
@@ -202,12 +202,12 @@ def render_shard(name: str, described: dict[str, Any]) -> None:
 
 
 def render_sample(name: str, described: dict[str, Any]) -> None:
-    """Print all that is known about a sample."""
+    """Print a sample's description and its members."""
     table = _table(f"{name}/{described['key']}", "what", "value")
     for key, value in described.items():
         if key == "degradation":
             for variant, steps in enumerate(value):
-                table.add_row(lr_name(variant), "\n".join(_shown(in_words(step)) for step in steps))
+                table.add_row(lr_name(variant), "\n".join(_shown(format_step(step)) for step in steps))
         elif key == "libraries":
             table.add_row(key, _shown(", ".join(f"{name} {number}" for name, number in value.items())))
         elif key == "box":

@@ -1,4 +1,4 @@
-"""An LR image made again, from the stored HR and the record of what was drawn for it."""
+"""Recompute LR images from the stored HR and the recorded degradation."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,27 +15,27 @@ from srshards.shards.stored_samples import find_sample, open_manifest, scale_fol
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """An LR image (H x W x 3 uint8) as it is stored, and as it comes out now."""
+    """An LR image as stored and as recomputed, both H x W x 3 uint8."""
 
     folder: Address
     scale: int
     name: str
     stored: Pixels
-    made: Pixels
-    recorded_libraries: dict[str, str] | None  # None where the record names none
+    recomputed: Pixels
+    recorded_libraries: dict[str, str] | None  # library versions; None where the record has none
 
     @property
     def num_different(self) -> int:
-        """Pixels that are not equal: all of them when not even the sizes are."""
-        if self.stored.shape != self.made.shape:
+        """Number of pixels that differ; all of them if the sizes differ."""
+        if self.stored.shape != self.recomputed.shape:
             return int(np.prod(self.stored.shape[:2]))
-        return int((self.stored != self.made).any(axis=2).sum())
+        return int((self.stored != self.recomputed).any(axis=2).sum())
 
     @property
     def explanation(self) -> str:
-        """What is known about the reason of a difference."""
+        """The likely cause of a difference."""
         if self.recorded_libraries is None:
-            return "the record names no versions of libraries: another one may have made it, or the shard has changed"
+            return "the record has no library versions: other versions may have computed it, or the shard has changed"
         now = libraries()
         changed = [
             f"{name} {then}, here {now.get(name, 'none')}"
@@ -43,26 +43,27 @@ class Rebuilt:
             if now.get(name) != then
         ]
         if changed:
-            return f"made with {', '.join(changed)}"
-        return "the libraries are the same, so the shard has changed, or another kind of processor made it"
+            return f"computed with {', '.join(changed)}"
+        return "the library versions are equal: the shard has changed, or another type of CPU computed it"
 
 
 def rebuild(folder: Address, key: str) -> Iterator[Rebuilt]:
-    """All LR images of a sample, at each scale in `folder`. RunError when its record cannot be followed."""
+    """Yield all LR images of a sample at each scale in `folder`.
+
+    UsageError when there is no such sample, RunError when its record cannot be applied.
+    """
     for path in scale_folders(folder):
         sample = find_sample(path, key)
         described, manifest = sample.describe(), open_manifest(path)
         stored = [name for name in sample.members if name.startswith("lr")]
         hr = sample.image("hr")
         try:
-            made = make_lrs(hr, manifest.scale, described["method"], described.get("degradation"))
-        except Exception as error:  # a record that was tampered with can say anything
+            recomputed = make_lrs(hr, manifest.scale, described["method"], described.get("degradation"))
+        except Exception as error:  # a damaged record can raise anything
             if shortage(error):
                 raise
-            raise RunError(
-                f"{sample.tar}: {key}.json tells of a degradation that this program does not know ({error!r})"
-            ) from error
-        if len(made) != len(stored):
-            raise RunError(f"{sample.tar}: {key}.json tells of {len(made)} LR images, but there are {len(stored)}")
-        for name, pixels in zip(stored, made, strict=True):
+            raise RunError(f"{sample.tar}: {key}.json records an unknown degradation ({error!r})") from error
+        if len(recomputed) != len(stored):
+            raise RunError(f"{sample.tar}: {key}.json records {len(recomputed)} LR images, found {len(stored)}")
+        for name, pixels in zip(stored, recomputed, strict=True):
             yield Rebuilt(path, manifest.scale, name, sample.image(name), pixels, described.get("libraries"))

@@ -1,4 +1,4 @@
-"""One photo under many draws of a recipe, each with its parameters beside it: what a recipe does, before it is used."""
+"""Draw one photo degraded several times by a recipe, with the parameters drawn for each LR image."""
 
 import textwrap
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from shardgen.degradation.degrade import draw_variants, make_lrs
-from shardgen.degradation.describe import in_words
+from shardgen.degradation.describe import format_step
 from shardgen.degradation.recipe import Drawn, Recipe
 from shardgen.planning.config import Config
 from shardgen.shard.triplet import decode_reduced, hr_boxes, render_crop
@@ -16,24 +16,25 @@ from srshards.imaging.photo import read_bytes
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import resize
 
-_CELL_PX = 256  # or so: LR pixels are shown as whole squares
+_CELL_PX = 256  # about: LR is enlarged by an integer factor
 _TEXT_PX = 270
-_LETTERS = 40  # that fit into a line of it
+_LINE_CHARS = 40  # that fit into _TEXT_PX
 _FONT_PX, _LINE_PX = 12, 16
 _COLUMNS = 3
 
 
 def draw_recipe_preview(photo: Path, recipe: Recipe, scale: int, count: int, output: Path) -> None:
-    """Write a PNG: HR, the photo's centre square at 512 px, and `count` LR images of it with what was drawn for each.
+    """Write a PNG of HR, the photo's centre square at 512 px, and `count` LR images with their parameters.
 
-    RunError when the photo cannot be read.
+    RunError when the photo cannot be decoded.
     """
     config = Config(photo.parent, output.parent, scales=(scale,), degradation=recipe)
     hr = _hr(photo, config)
     drawn = draw_variants(recipe, count, config.seed, photo.name, (0, 0), hr.shape[0], scale)
     lrs = make_lrs(hr, scale, config.method, drawn)
     cell = max(1, _CELL_PX // len(lrs[0])) * len(lrs[0])
-    cells = [(resize(hr, cell, cell, "area"), ["HR", photo.name, f"{hr.shape[1]} x {hr.shape[0]} px"])]
+    about_lr = f"LR is shown {cell // len(lrs[0])}x, nearest neighbour"
+    cells = [(resize(hr, cell, cell, "area"), ["HR", photo.name, f"{hr.shape[1]} x {hr.shape[0]} px", about_lr])]
     for number, (lr, steps) in enumerate(zip(lrs, drawn, strict=True), 1):
         cells.append((resize(lr, cell, cell, "nearest"), _lines(number, steps)))
     rows = [cells[first : first + _COLUMNS] for first in range(0, len(cells), _COLUMNS)]
@@ -64,5 +65,5 @@ def _hr(photo: Path, config: Config) -> Pixels:
 
 
 def _lines(number: int, steps: Drawn) -> list[str]:
-    wrapped = [textwrap.wrap(in_words(step), _LETTERS, subsequent_indent="    ") for step in steps]
-    return [f"LR, draw {number}", *(line for lines in wrapped for line in lines)]
+    wrapped = [textwrap.wrap(format_step(step), _LINE_CHARS, subsequent_indent="    ") for step in steps]
+    return [f"LR {number}", *(line for lines in wrapped for line in lines)]

@@ -1,8 +1,8 @@
-"""Samples as loose PNG files, named as the two-script workflow named them.
+"""Write samples as loose PNG files, with the names of the older two-script workflow.
 
-Names are decided by all samples of a folder before the first file is written, so nothing is overwritten, and they do
-not depend on which split is asked for. A file in the folder of a scale says whose files are there: those of another
-run, whose names and sizes may be any, are neither mixed with nor replaced.
+Names are determined from all samples of a folder before the first file is written. So no file overwrites another, and
+names do not depend on the requested split. A file in each scale's output folder identifies the shards it was written
+from, so that files of other shards are neither mixed in nor replaced.
 """
 
 import errno
@@ -21,16 +21,16 @@ from srshards.imaging import codec
 from srshards.shards.stored_samples import StoredSample, in_advance, open_manifest, scale_folders, stored_samples
 from srshards.storage.files import is_temporary, write_atomically
 
-_MAX_NAME_BYTES = 255  # of a file, on every file system in use
-_OWNER_NAME = ".shardgen-unpack"  # in the folder of a scale: the hash of the manifest whose samples lie there
+_MAX_NAME_BYTES = 255  # the limit of all common file systems
+_OWNER_NAME = ".shardgen-unpack"  # in a scale's output folder: the hash of the manifest it was written from
 
 
 @dataclass
 class Unpacked:
-    """How much was written.
+    """The result of `unpack`.
 
-    `renamed` are (source, name) of samples that would have had the name of another; `too_long` are the paths that were
-    longer than the file system takes.
+    `renamed` are (source, name) of samples whose plain name was not unique; `too_long` are paths longer than the file
+    system allows.
     """
 
     num_samples: int = 0
@@ -41,7 +41,7 @@ class Unpacked:
 
 @dataclass(frozen=True)
 class _Described:
-    """A sample with what its name is made of."""
+    """A sample with the values that determine its name."""
 
     sample: StoredSample
     split: str
@@ -52,7 +52,7 @@ class _Described:
 
 @dataclass(frozen=True)
 class _Named:
-    """A sample and the path of its files below the folder of its scale, less what tells its images apart."""
+    """A sample and the path of its files in the scale's folder, without the suffixes of the images."""
 
     sample: StoredSample
     source: str
@@ -63,12 +63,12 @@ class _Named:
 def unpack(folder: Address, output: Path, split: str | None = None) -> Unpacked:
     """Write `output/scale_4x/CLASS/STEM_hr.png`, `STEM_lr_4x.png` and `STEM_upsampled_4x.png` for every sample.
 
-    Further variants of LR are `STEM_lr1_4x.png` and so on.
+    Further LR variants are `STEM_lr1_4x.png` and so on.
 
-    Tiles of one photo carry their place (`STEM_x512_y0`), photos that differ only in their extension keep it
-    (`STEM_jpg`, `STEM_png`), and where names are equal even so, or in another case, the samples carry their keys
-    (`STEM_000000300042`). UsageError when other files are in the folder of a scale; RunError when a source's path leads
-    out of `output`; and, after all others are written, when one is longer than the file system takes.
+    Tiles of a photo have their position added (`STEM_x512_y0`); photos that differ only in their extension have it
+    added (`STEM_jpg`, `STEM_png`). If names are still equal, ignoring case, the samples' keys are added
+    (`STEM_000000300042`). UsageError when a scale's folder contains other files; RunError when a source's path leads
+    out of `output`, and, after all other samples are written, when a path is longer than the file system allows.
     """
     manifests = [open_manifest(path) for path in scale_folders(folder)]
     for manifest in manifests:
@@ -82,16 +82,16 @@ def unpack(folder: Address, output: Path, split: str | None = None) -> Unpacked:
         total = len(unpacked.too_long) + unpacked.num_samples
         example = printable(str(unpacked.too_long[0]))[:200]
         raise RunError(
-            f"{len(unpacked.too_long):,} of {total:,} samples have names that are too long below {output}, e.g. "
-            f"{example}; all others are there. Name another --output, with a shorter path."
+            f"{len(unpacked.too_long):,} of {total:,} samples were not written, because their names are too long in "
+            f"{output}, e.g. {example}. Pass another --output with a shorter path."
         )
     return unpacked
 
 
 def _write_samples(folder: Path, manifest: Manifest, named: Sequence[_Named], unpacked: Unpacked) -> None:
-    loaded = in_advance(named, lambda one: (one, one.sample.load()), manifest.folder)
-    for one, sample in loaded:
-        target = folder / one.path
+    loaded = in_advance(named, lambda item: (item, item.sample.load()), manifest.folder)
+    for item, sample in loaded:
+        target = folder / item.path
         images = [name for name in sample.members if name != "json"]
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,13 +100,13 @@ def _write_samples(folder: Path, manifest: Manifest, named: Sequence[_Named], un
                 _write(path, b"".join(codec.encode("png", sample.image(name))))
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
-                unpacked.too_long.append(one.path)
+                unpacked.too_long.append(item.path)
                 continue
             raise RunError(f"cannot write {target}: {error.strerror}") from error
         unpacked.num_samples += 1
         unpacked.num_files += len(images)
-        if one.is_renamed:
-            unpacked.renamed.append((one.source, str(one.path)))
+        if item.is_renamed:
+            unpacked.renamed.append((item.source, str(item.path)))
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -125,22 +125,22 @@ def _suffix(image: str, scale: int) -> str:
     return f"_{'upsampled' if image == 'up' else image}_{scale}x.png"
 
 
-# ---- whose files are there
+# ---- ownership of the output folder
 
 
 def _refuse_other_files(output: Path, manifest: Manifest) -> None:
     target = output / scale_folder(manifest.scale)
-    for place in (output, target):
-        if place.exists() and not place.is_dir():
-            raise UsageError(f"{place} is a file: name a folder with --output")
+    for path in (output, target):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is a file: pass a folder as --output")
     if (output / MANIFEST_NAME).exists():
-        raise UsageError(f"{output} is a folder of shards: name another --output")
+        raise UsageError(f"{output} is a folder of shards: pass another --output")
     if not target.exists() or all(is_temporary(path) for path in target.iterdir()):
         return
     owner = target / _OWNER_NAME
     if not owner.is_file() or owner.read_bytes() != _identity(manifest):
         raise UsageError(
-            f"{target} holds other files than those of {manifest.folder}: name another --output, or remove that folder"
+            f"{target} contains files that are not from {manifest.folder}: pass another --output, or remove that folder"
         )
 
 
@@ -155,7 +155,7 @@ def _claim(output: Path, manifest: Manifest) -> None:
 
 
 def _identity(manifest: Manifest) -> bytes:
-    """Equal for equal samples: the manifest has the hash of every shard."""
+    """Return a hash of the manifest, and so of all samples, because it lists the hash of every shard."""
     return hashlib.sha256(dump_json(manifest.raw)).hexdigest().encode() + b"\n"
 
 
@@ -163,16 +163,16 @@ def _identity(manifest: Manifest) -> bytes:
 
 
 def _named(manifest: Manifest, split: str | None) -> list[_Named]:
-    """Every sample of the split with its path."""
+    """Return every sample of the split with its path."""
     samples = _described(manifest)
-    plain, renamed = _plain_paths(samples)
+    plain, with_extension = _plain_paths(samples)
     suffixes = [_suffix(name, manifest.scale) for name in manifest.images("train")]
-    paths, keyed = _distinct(plain, [one.sample.key for one in samples], suffixes)
-    either = renamed | keyed
+    paths, with_key = _distinct(plain, [item.sample.key for item in samples], suffixes)
+    renamed = with_extension | with_key
     return [
-        _Named(one.sample, str(one.source), path, number in either)
-        for number, (one, path) in enumerate(zip(samples, paths, strict=True))
-        if split in (None, one.split)
+        _Named(item.sample, str(item.source), path, number in renamed)
+        for number, (item, path) in enumerate(zip(samples, paths, strict=True))
+        if split in (None, item.split)
     ]
 
 
@@ -180,71 +180,73 @@ def _described(manifest: Manifest) -> list[_Described]:
     folder = manifest.folder
     by_shard = in_advance(manifest.shards, lambda record: stored_samples(folder, record.name), folder)
     samples = [
-        (record.split, sample) for record, them in zip(manifest.shards, by_shard, strict=True) for sample in them
+        (record.split, sample)
+        for record, of_shard in zip(manifest.shards, by_shard, strict=True)
+        for sample in of_shard
     ]
-    told = in_advance(samples, lambda pair: pair[1].describe(), folder)
+    descriptions = in_advance(samples, lambda pair: pair[1].describe(), folder)
     return [
-        _Described(sample, split, _inside(PurePosixPath(its["source"]), sample), its["box"][0], its["box"][1])
-        for (split, sample), its in zip(samples, told, strict=True)
+        _Described(sample, split, _require_inside(PurePosixPath(json["source"]), sample), *json["box"][:2])
+        for (split, sample), json in zip(samples, descriptions, strict=True)
     ]
 
 
 def _plain_paths(samples: Sequence[_Described]) -> tuple[list[PurePosixPath], set[int]]:
-    """The paths as the sources and places alone give them, and the numbers of those that have the extension in them."""
-    stems = Counter(source.with_suffix("") for source in {one.source for one in samples})
-    per_source = Counter(one.source for one in samples)
-    paths, renamed = [], set()
-    for number, one in enumerate(samples):
-        path = one.source.with_suffix("")
+    """Return the paths given by sources and positions, and the indices of those with an added extension."""
+    stems = Counter(source.with_suffix("") for source in {item.source for item in samples})
+    per_source = Counter(item.source for item in samples)
+    paths, with_extension = [], set()
+    for number, item in enumerate(samples):
+        path = item.source.with_suffix("")
         if stems[path] > 1:
-            path = path.with_name(f"{path.name}_{one.source.suffix[1:]}")
-            renamed.add(number)
-        if per_source[one.source] > 1:
-            path = path.with_name(f"{path.name}_x{one.x}_y{one.y}")
+            path = path.with_name(f"{path.name}_{item.source.suffix[1:]}")
+            with_extension.add(number)
+        if per_source[item.source] > 1:
+            path = path.with_name(f"{path.name}_x{item.x}_y{item.y}")
         paths.append(path)
-    return paths, renamed
+    return paths, with_extension
 
 
 def _distinct(
     paths: Sequence[PurePosixPath], keys: Sequence[str], suffixes: Sequence[str]
 ) -> tuple[list[PurePosixPath], set[int]]:
-    """The paths, of which those that are equal, or a folder's, get their samples' keys, and the numbers of these.
+    """Add the samples' keys to paths that equal another one or a folder. Return all paths and the indices of these.
 
-    With its key a path may become that of another sample, which then gets its own too. This ends: keys are different,
-    so no two paths with keys are equal.
+    A path with a key can equal another sample's path, which then gets its key too. This terminates, because no two
+    paths with keys are equal.
     """
     max_stem_bytes = _MAX_NAME_BYTES - max(map(len, suffixes))
     folders = {_folded(folder) for parent in {path.parent for path in paths} for folder in (parent, *parent.parents)}
-    keyed: set[int] = set()
+    with_key: set[int] = set()
     while True:
-        names = [_fitted(path, f"_{keys[n]}" if n in keyed else "", max_stem_bytes) for n, path in enumerate(paths)]
+        names = [_fitted(path, f"_{keys[n]}" if n in with_key else "", max_stem_bytes) for n, path in enumerate(paths)]
         folded = [_folded(name) for name in names]
-        times = Counter(folded)
-        equal = {
+        counts = Counter(folded)
+        ambiguous = {
             number
             for number, name in enumerate(folded)
-            if times[name] > 1 or any(name + suffix in folders for suffix in suffixes)
+            if counts[name] > 1 or any(name + suffix in folders for suffix in suffixes)
         }
-        if equal <= keyed:
-            return names, keyed
-        keyed |= equal
+        if ambiguous <= with_key:
+            return names, with_key
+        with_key |= ambiguous
 
 
 def _folded(path: PurePosixPath) -> str:
-    """Equal for paths that some file systems take for the same."""
+    """Return equal strings for paths that some file systems treat as equal."""
     return unicodedata.normalize("NFC", str(path).casefold())
 
 
-def _inside(path: PurePosixPath, sample: StoredSample) -> PurePosixPath:
+def _require_inside(path: PurePosixPath, sample: StoredSample) -> PurePosixPath:
     if not path.name or path.is_absolute() or ".." in path.parts or "\0" in str(path):
-        raise RunError(f"{sample.tar}: sample {sample.key} names the source {str(path)!r}, outside the folder")
+        raise RunError(f"{sample.tar}: sample {sample.key} has the source {str(path)!r}, which is outside the folder")
     return path
 
 
-def _fitted(path: PurePosixPath, ending: str, room: int) -> PurePosixPath:
-    """The path with the ending. If its name has more than `room` bytes, a hash of all of it stands for its end."""
+def _fitted(path: PurePosixPath, ending: str, max_bytes: int) -> PurePosixPath:
+    """Append the ending to the path's name; the end of a name longer than `max_bytes` is replaced by a hash of it."""
     raw = os.fsencode(path.name)
-    if len(raw) + len(ending) <= room:
+    if len(raw) + len(ending) <= max_bytes:
         return path.with_name(path.name + ending)
     digest = hashlib.sha256(raw).hexdigest()[:8]
-    return path.with_name(f"{raw[: room - len(ending) - 9].decode('utf-8', 'ignore')}_{digest}{ending}")
+    return path.with_name(f"{raw[: max_bytes - len(ending) - 9].decode('utf-8', 'ignore')}_{digest}{ending}")

@@ -1,11 +1,11 @@
-"""Read everything again and say what is not as it should be."""
+"""Verify shards: read every byte and report broken shards and manifests."""
 
 import hashlib
 import io
 from dataclasses import dataclass, field
 
 from shardgen.generate.inventory import SHARD_FILE_KINDS, remove_shards, shard_names
-from shardgen.generate.manifest import content_of
+from shardgen.generate.manifest import manifest_content
 from shardgen.planning.config import ALGORITHM, fingerprint_of
 from shardgen.shard.marker import Marker, read_marker
 from srshards.errors import RunError
@@ -24,14 +24,14 @@ from srshards.process.shortages import shortage
 from srshards.shards.description import parse_description
 from srshards.shards.stored_samples import refuse_link, scale_folders
 from srshards.shards.tar_index import Member, check_samples, index_of_tar, load_index
-from srshards.storage.ahead import ahead
 from srshards.storage.output_lock import last_run, locked, output_of
 from srshards.storage.store import file_size, read_bytes, remove, storage_of
+from srshards.storage.threads import map_in_threads
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A broken shard or manifest: its path (a tar's, or a manifest's) and the first thing that is wrong with it."""
+    """A broken shard or manifest: the path of the tar or manifest, and the first error found."""
 
     path: Address
     reason: str
@@ -39,23 +39,25 @@ class Problem:
 
 @dataclass
 class VerifyResult:
-    """What `verify` found, over all scales."""
+    """The result of `verify`, over all scales."""
 
     num_shards: int = 0
-    num_manifests: int = 0  # those that are missing, too
+    num_manifests: int = 0  # including missing ones
     num_samples: int = 0
     num_bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
 
 
 def verify(folder: Address, fix: bool, num_workers: int) -> VerifyResult:
-    """Check every scale in `folder`, reading every byte.
+    """Check every byte of every scale in `folder`.
 
-    A shard is whole when it is what its done marker says; where the manifest says otherwise, that is broken. With
-    `fix`, broken shards go, and the manifest of each folder where anything is broken: `generate` makes both again.
-    StoreError when a store does not give what it has: that says nothing about a shard. UsageError while a run is
-    writing there, RunError when one has written what was being read: what it makes is not broken.
-    OSError or MemoryError when this process has too many files open or too little memory: that says nothing either.
+    A shard is intact if it agrees with its done marker; a manifest is broken if it disagrees with intact shards. With
+    `fix`, broken shards are deleted, and so is the manifest of each folder with a broken shard or manifest; `generate`
+    rebuilds both.
+
+    Errors that say nothing about a shard are raised: StoreError when a store's requests fail; UsageError with `fix`
+    while a run is writing to the folder, RunError when one wrote to it during the check; OSError or MemoryError when
+    this process has too many open files or too little memory.
     """
     result = VerifyResult()
     for scale_folder in scale_folders(folder):
@@ -69,7 +71,7 @@ def verify(folder: Address, fix: bool, num_workers: int) -> VerifyResult:
             before = last_run(output)
             problems = _verify_scale(scale_folder, num_workers, result)
             if problems and last_run(output) != before:
-                raise RunError(f"a shardgen run has written to {output} while it was read. Run verify again.")
+                raise RunError(f"a generate run wrote to {output} during the check: run verify again")
         result.problems += problems
     return result
 
@@ -87,13 +89,13 @@ def _verify_scale(folder: Address, num_workers: int, result: VerifyResult) -> li
         names |= {record.name for record in manifest.shards}
     result.num_manifests += 1
     result.num_shards += len(names)
-    if isinstance(manifest, str):  # against what it says, sound shards might look broken
+    if isinstance(manifest, str):  # compared with a broken manifest, intact shards could look broken
         return [Problem(path, manifest)]
-    faults = ahead(lambda name: _shard_fault(manifest, name), sorted(names), num_workers)
-    found = [fault.result() for fault in faults]
-    named = zip(sorted(names), found, strict=True)
-    problems = [Problem(folder / f"{name}.tar", reason) for name, (reason, _) in named if reason]
-    markers = [marker for _, marker in found if marker]
+    futures = map_in_threads(lambda name: _shard_fault(manifest, name), sorted(names), num_workers)
+    checked = [future.result() for future in futures]
+    by_name = zip(sorted(names), checked, strict=True)
+    problems = [Problem(folder / f"{name}.tar", fault) for name, (fault, _) in by_name if fault]
+    markers = [marker for _, marker in checked if marker]
     if len(markers) == len(names) and (reason := _manifest_fault(manifest, markers)):
         problems.append(Problem(path, reason))
     result.num_samples += sum(record.samples for record in manifest.shards)
@@ -102,34 +104,34 @@ def _verify_scale(folder: Address, num_workers: int, result: VerifyResult) -> li
 
 
 def _manifest_or_fault(folder: Address) -> Manifest | str:
-    """The manifest, sound in itself; or else what is wrong with it."""
+    """Return the manifest if it is valid by itself, otherwise its first error."""
     try:
         refuse_link(folder, MANIFEST_NAME)
         manifest = load_manifest(folder, read_bytes)
         settings = manifest.raw["settings"]
         fingerprints = [fingerprint_of(settings, algorithm) for algorithm in range(1, ALGORITHM + 1)]
     except FileNotFoundError:
-        return "missing: the run did not finish"
+        return "missing: generate did not finish"
     except (FormatError, RunError, OSError) as error:
         if shortage(error):
             raise
         return str(error)
     except (KeyError, TypeError) as error:
-        return f"its settings are not whole ({error!r})"
-    sound = manifest.raw.get("fingerprint") in fingerprints
-    return manifest if sound else "its settings are not those of its fingerprint"
+        return f"its settings are incomplete ({error!r})"
+    is_valid = manifest.raw.get("fingerprint") in fingerprints
+    return manifest if is_valid else "its settings do not match its fingerprint"
 
 
 def _manifest_fault(manifest: Manifest, markers: list[Marker]) -> str | None:
-    """What the manifest says otherwise than the shards' markers, from which it was made, or None."""
-    for name, content in content_of(markers).items():
+    """Return the first difference between the manifest and the markers, or None."""
+    for name, content in manifest_content(markers).items():
         if dump_json(manifest.raw.get(name)) != dump_json(content):
-            return f"its {name} are not what the done markers of its shards say"
+            return f"its {name} do not match the done markers of the shards"
     return None
 
 
 def _shard_fault(manifest: Manifest, name: str) -> tuple[str | None, Marker | None]:
-    """What is wrong with the shard, or None; and its marker, if that can be read."""
+    """Return the shard's first error, or None; and its marker, or None if it cannot be read."""
     tar, marker = manifest.folder / f"{name}.tar", None
     try:
         for kind in SHARD_FILE_KINDS:
@@ -145,37 +147,37 @@ def _shard_fault(manifest: Manifest, name: str) -> tuple[str | None, Marker | No
 
 
 def _record_of(tar: Address, marker: Marker | None) -> ShardRecord | None:
-    """What the tar must be; None when there must be none, because no photo gave a sample."""
+    """Return the expected tar's record; None when there must be no tar, because no photo gave a sample."""
     if marker is None:
         raise RunError(f"its done marker {tar.stem}.json is missing or damaged")
     if marker.record is None and file_size(tar) is not None:
-        raise RunError(f"its done marker {tar.stem}.json tells of no samples")
+        raise RunError(f"its done marker {tar.stem}.json says that it has no samples")
     if marker.record and marker.record.name != tar.stem:
-        raise RunError(f"its done marker {tar.stem}.json is that of {marker.record.name}")
+        raise RunError(f"its done marker {tar.stem}.json belongs to {marker.record.name}")
     return marker.record
 
 
 def _check_content(tar: Address, manifest: Manifest, record: ShardRecord) -> None:
     data = _read_tar(tar, record)
     if hashlib.sha256(data).hexdigest() != record.sha256:
-        data = _read_tar(tar, record)  # ranges of an object come without a checksum: once may be the network's fault
+        data = _read_tar(tar, record)  # stores send ranges without a checksum, so it may have been the network
     if hashlib.sha256(data).hexdigest() != record.sha256:
-        raise RunError("its sha256 is not its done marker's: the content has changed")
+        raise RunError("its SHA-256 differs from its done marker: the content has changed")
     samples = index_of_tar(io.BytesIO(data), tar)
     if load_index(tar.with_suffix(".idx"), read_bytes) != samples:
-        raise RunError(f"its index {tar.with_suffix('.idx').name} does not describe it")
+        raise RunError(f"its index {tar.with_suffix('.idx').name} does not match it")
     check_samples(samples, tar, record.samples, record.bytes)
     for members in samples:
         _check_sample(memoryview(data), members[0].name.partition(".")[0], members, manifest)
 
 
 def _read_tar(tar: Address, record: ShardRecord) -> bytes:
-    """The tar's bytes, as many as are recorded: of one that is longer or shorter nothing needs to be fetched."""
+    """Return the tar's bytes, after a check of its size. RunError when it is missing or has another size."""
     size = file_size(tar)
     if size is None:
-        raise RunError("No such file")
+        raise RunError("no such file")
     if size != record.bytes:
-        raise RunError(f"{size:,} bytes, expected {record.bytes:,}")
+        raise RunError(f"expected {record.bytes:,} bytes, found {size:,}")
     return storage_of(tar).read_large(tar, size)
 
 
@@ -184,17 +186,18 @@ def _check_sample(data: memoryview, key: str, members: list[Member], manifest: M
     expected = [*(f"{image}.{manifest.codec}" for image in names), "json"]
     found = [member.extension for member in members]
     if found != expected:
-        raise RunError(f"sample {key} has members {found}, expected {expected}")
+        raise RunError(f"sample {key}: expected members {expected}, found {found}")
     scale, hr_size = manifest.scale, manifest.hr_size
     for name, member in zip(names, members, strict=False):
         shape, edge = _shape(data, member, manifest.codec), hr_size if name in ("hr", "up") else hr_size // scale
         if shape != (edge, edge, 3):
-            raise RunError(f"sample {key}: {name} {shape} does not fit scale {scale} and HR size {hr_size}")
+            expected_shape = f"{(edge, edge, 3)} at scale {scale} and HR {hr_size} px"
+            raise RunError(f"sample {key}: {name} has shape {shape}, expected {expected_shape}")
     text = members[-1]
     described = parse_description(bytes(data[text.offset : text.offset + text.size]), f"{key}.json")
-    num_lrs, records = len(names) - 1 - manifest.has_up, described.get("degradation")
-    if manifest.raw["settings"].get("degradation") and (records is None or len(records) != num_lrs):
-        raise RunError(f"{key}.json has to tell the degradations of {num_lrs} LR images")
+    num_lrs, drawn = len(names) - 1 - manifest.has_up, described.get("degradation")
+    if manifest.raw["settings"].get("degradation") and (drawn is None or len(drawn) != num_lrs):
+        raise RunError(f"{key}.json: expected the degradations of {num_lrs} LR images, found {len(drawn or ())}")
 
 
 def _shape(data: memoryview, member: Member, codec_name: str) -> tuple[int, ...]:

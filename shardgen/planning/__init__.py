@@ -1,1 +1,1 @@
-"""Which photo goes into which shard."""
+"""Planning: list the photos and assign each one to a shard."""

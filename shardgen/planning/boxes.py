@@ -1,11 +1,11 @@
-"""Which part of a photo becomes an HR image. Integers only; no pixels here."""
+"""The parts of a photo that become HR images, as integer boxes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 
 class Box(NamedTuple):
-    """A rectangle in px: left, top, width, height."""
+    """A rectangle in px: left edge, top edge, width, height."""
 
     x: int
     y: int
@@ -14,11 +14,11 @@ class Box(NamedTuple):
 
 
 def boxes(height: int, width: int, fit: str, size: int, step: int) -> Iterator[Box]:
-    """The parts of an upright photo that become HR images, in the photo's own px.
+    """Yield the parts of an upright photo that become HR images, in px of the photo.
 
-    `cover` gives the largest centred square, `stretch` the whole photo, `tile` squares of `size` px every `step` px,
-    row by row, the last of a row and column moved inwards so that nothing at the edge is lost. A photo smaller than a
-    tile gives none.
+    `cover` yields the largest centred square, `stretch` the complete photo, `tile` squares of `size` px every `step`
+    px, row by row; the last tile of each row and column is moved inwards so that the edge is covered. A photo smaller
+    than a tile yields none.
     """
     if fit == "stretch":
         yield Box(0, 0, width, height)
@@ -32,9 +32,9 @@ def boxes(height: int, width: int, fit: str, size: int, step: int) -> Iterator[B
 
 
 def reduction(height: int, width: int, fit: str, size: int) -> int:
-    """By how much the photo may be reduced before an HR image is rendered: 8, 4, 2 or 1.
+    """Return the factor by which the decoder may reduce the photo before HR is rendered: 8, 4, 2 or 1.
 
-    The largest by which its box can be divided, such that `size` px or more are left.
+    It is the largest one that divides the box's edges and leaves at least `size` px.
     """
     if fit == "tile":
         return 1
@@ -43,12 +43,12 @@ def reduction(height: int, width: int, fit: str, size: int) -> int:
 
 
 def num_tiles(height: int, width: int, size: int, step: int) -> int:
-    """The number of `boxes` of `tile`, which may be too many to list."""
+    """Return the number of tiles that `boxes` would yield, which may be too many to list."""
     return _num_starts(height, size, step) * _num_starts(width, size, step)
 
 
 def _num_starts(length: int, size: int, step: int) -> int:
-    return 0 if length < size else 1 - (size - length) // step  # divided upwards
+    return 0 if length < size else 1 - (size - length) // step  # ceiling division
 
 
 def _starts(length: int, size: int, step: int) -> Iterator[int]:
@@ -56,6 +56,6 @@ def _starts(length: int, size: int, step: int) -> Iterator[int]:
         yield min(number * step, length - size)
 
 
-def shown(box: Box, size: int, hr_size: int) -> Box:
-    """The part of `box` that is left when its `size` x `size` px rendering is cropped to the top left `hr_size` px."""
+def cropped_box(box: Box, size: int, hr_size: int) -> Box:
+    """Return the part of `box` that remains when its rendering of `size` px is cropped to its top left `hr_size` px."""
     return Box(box.x, box.y, round(box.w * hr_size / size), round(box.h * hr_size / size))

@@ -1,4 +1,4 @@
-"""What a run makes: the settings, checked once, never changed afterwards."""
+"""Settings of a generate run: validated on construction, immutable afterwards."""
 
 import hashlib
 import json
@@ -12,20 +12,21 @@ from srshards.format import CODECS, MAX_SCALE, MAX_SIZE_PX, MAX_VARIANTS, MIN_SC
 FITS = ("cover", "tile", "stretch")
 METHODS = ("nearest", "linear", "cubic", "area", "lanczos", "matlab")
 
-# Raised when the pixels that equal settings give change, so that shards of an older release are made again.
+# Incremented when equal settings give other pixels, so that shards of an older release are rebuilt.
 ALGORITHM = 2
 
-# Those settings that every sample's bytes depend on; of a recipe, its steps and the seed too.
+# The settings that determine every sample's bytes; with a recipe, its steps and the seed do too.
 _DECIDING = ["scale", "size", "hr_size", "fit", "tile_step", "method", "variants", "up", "sharpen_hr", "codec"]
-# Settings that came with version 2 of the contract. Where they are as before, shards of version 1 stay as they are.
+# Settings added in version 2 of the contract. With these values, shards of version 1 stay valid.
 _SINCE_VERSION_2 = {"variants": 1, "up": True, "sharpen_hr": False}
 
 MIN_SIZE_PX = 16
+_MAX_SHARD_BYTES = 10**18
 
 
 @dataclass(frozen=True)
 class Config:
-    """The settings that decide which bytes are made. How they are made (workers, engine) is not among them.
+    """The settings that determine the output's bytes, so neither workers nor engine.
 
     Raises UsageError for a value outside its range.
     """
@@ -33,23 +34,23 @@ class Config:
     input: Address
     output: Address
     scales: tuple[int, ...] = (4,)  # each 2-8
-    size: int = 512  # HR edge in px before it is cropped to a multiple of the scale
+    size: int = 512  # HR edge in px before cropping to a multiple of the scale
     fit: str = "cover"
     tile_step: int | None = None  # px between tiles; None: no overlap
-    sample: float = 1.0  # share of the photos, 0 < sample <= 1
-    method: str = "cubic"  # how LR is made, unless there is a recipe, and enlarged again
+    sample: float = 1.0  # fraction of the photos, 0 < sample <= 1
+    method: str = "cubic"  # downsampling to LR unless there is a recipe, and upsampling to `up`
     degradation: Recipe | None = None
-    variants: int = 1  # LR images of each training sample, drawn from the recipe
-    up: bool = True  # whether the enlarged LR is stored
+    variants: int = 1  # LR images per training sample, drawn from the recipe
+    up: bool = True  # whether the upsampled LR is stored
     sharpen_hr: bool = False
     codec: str = "npy"
-    shard_bytes: int = 256_000_000  # shards come out between half of it and about it
-    val_fraction: float = 0.02  # share of the photos in val, 0 <= f < 1
+    shard_bytes: int = 256_000_000  # shards have between half of this and about this
+    val_fraction: float = 0.02  # fraction of the photos in val, 0 <= f < 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.scales:
-            raise UsageError("no scale given: expected one or more of 2-8, e.g. --scales 2 4")
+            raise UsageError("no scale: expected one or more of 2 to 8, e.g. --scales 2 4")
         for scale in self.scales:
             if not MIN_SCALE <= scale <= MAX_SCALE:
                 raise UsageError(f"scale {scale}: expected an integer from {MIN_SCALE} to {MAX_SCALE}")
@@ -60,32 +61,34 @@ class Config:
         _within("--size", self.size, MIN_SIZE_PX, MAX_SIZE_PX, "px")
         if self.tile_step is not None:
             if self.fit != "tile":
-                raise UsageError("--tile-step goes with --fit tile only")
+                raise UsageError("--tile-step needs --fit tile")
             _within("--tile-step", self.tile_step, 1, self.size, "px (at most --size)")
         if not 1 <= self.variants <= MAX_VARIANTS:
             raise UsageError(f"--variants {self.variants}: expected 1 to {MAX_VARIANTS}")
         if self.variants > 1 and self.degradation is None:
             raise UsageError(
                 f"--variants {self.variants} needs a recipe, e.g. --degradation realesrgan: "
-                f"--method {self.method} gives the same LR every time"
+                f"with --method {self.method} all variants would be equal"
             )
         if not 0 < self.sample <= 1:
-            raise UsageError(f"--sample {self.sample}: expected a share above 0 and up to 1, e.g. 0.01 for 1 %")
+            raise UsageError(f"--sample {self.sample}: expected a fraction above 0 and up to 1, e.g. 0.01 for 1 %")
         if not 0 <= self.val_fraction < 1:
-            raise UsageError(f"--val-fraction {self.val_fraction}: expected a share from 0 to below 1, e.g. 0.02")
+            raise UsageError(f"--val-fraction {self.val_fraction}: expected a fraction from 0 to below 1, e.g. 0.02")
         if self.shard_bytes < 1:
             raise UsageError(f"--shard-bytes {self.shard_bytes}: expected a size such as 256MB")
+        if self.shard_bytes > _MAX_SHARD_BYTES:
+            raise UsageError(f"--shard-bytes: expected at most {_MAX_SHARD_BYTES // 10**15} PB, e.g. 256MB")
 
     def hr_size(self, scale: int) -> int:
-        """Edge of the HR image in px: `size` cropped to a multiple of the scale."""
+        """Return the HR edge in px: `size` rounded down to a multiple of the scale."""
         return self.size - self.size % scale
 
     def num_variants(self, split: str) -> int:
-        """LR images of a sample: validation is judged on one."""
+        """Return the number of LR images per sample; validation samples have one."""
         return self.variants if split == "train" else 1
 
     def settings(self, scale: int) -> dict[str, Any]:
-        """Every setting of one scale's folder, as the manifest shows it."""
+        """Return all settings of one scale's folder, as stored in its manifest."""
         return {
             "scale": scale,
             "size": self.size,
@@ -105,12 +108,17 @@ class Config:
         }
 
     def fingerprint(self, scale: int, split: str = "train") -> str:
-        """Hash of all that decides a sample's bytes, given its photo. Which photos there are is not part of it."""
+        """Return a hash of everything but the photo that determines a sample's bytes."""
         return fingerprint_of({**self.settings(scale), "variants": self.num_variants(split)})
 
 
+def settings_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a manifest of any format version."""
+    return {**_SINCE_VERSION_2, **manifest["settings"]}
+
+
 def fingerprint_of(settings: dict[str, Any], algorithm: int = ALGORITHM) -> str:
-    """The same from the settings as a manifest has them. KeyError or TypeError when these are not whole."""
+    """Return `Config.fingerprint` for settings from a manifest. KeyError or TypeError when they are incomplete."""
     deciding = {name: settings[name] for name in _DECIDING if name not in _SINCE_VERSION_2 or name in settings}
     if settings.get("degradation"):
         deciding |= {"degradation": settings["degradation"]["steps"], "seed": settings["seed"]}

@@ -1,26 +1,26 @@
-"""Photos that are named in a file to be left out: how such a file is written and read.
+"""Read and write the file of photos to exclude.
 
-UTF-8 text, a photo per line, its path relative to the input with `/`. Empty lines and lines that begin with `#` say
-nothing. A line that begins with `"` is a JSON string, for names that a line of text cannot hold.
+The file is UTF-8 text with one photo per line, as its `/`-separated path relative to the input. Empty lines and lines
+that begin with `#` are ignored. A line that begins with `"` is a JSON string, for names that do not fit on a line of
+text.
 """
 
 import codecs
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shardgen.planning.sources import Listing, Photo, printable
+from shardgen.planning.sources import Listing, printable
 from srshards.errors import UsageError
 
 _BLANKS = " \t"
 _MAX_LINE_BYTES = 1 << 16  # the longest path of Linux, 4,096 bytes, takes 24,576 as a JSON string
-_EXPECTED = "--exclude takes a text file with the path of a photo on each line."
+_EXPECTED = "--exclude expects a text file with the path of a photo on each line."
 
 
 @dataclass(frozen=True)
 class Exclusion:
-    """What came of a file of photos to be left out: how many photos it took away, and its names that no photo has."""
+    """The result of applying an exclude file: the number of photos left out, and listed paths without a photo."""
 
     file: Path
     num_photos: int
@@ -28,15 +28,16 @@ class Exclusion:
 
 
 def exclude_line(path: str) -> str:
-    """The line, without its end, that names a photo: its path, as a JSON string where that would not come back."""
+    """Return the line for a photo, without a line end: its path, as a JSON string where plain text is ambiguous."""
     plain = path.isprintable() and path == path.strip() and not path.startswith(("#", '"', "./", "\ufeff"))
     return path if plain else json.dumps(path)
 
 
 def read_exclude_file(file: Path) -> list[str]:
-    """The paths that the file names, each once, in its order. UsageError, with the line, when it cannot be understood.
+    """Return the paths listed in the file, in order and without duplicates.
 
-    Windows line ends, a byte order mark, blanks around a line and `./` before a path are as if they were not there.
+    Windows line ends, a byte order mark, spaces and tabs around a line and a leading `./` are ignored. UsageError, with
+    the line's number, when the file cannot be read or parsed.
     """
     paths: dict[str, None] = {}
     try:
@@ -52,13 +53,13 @@ def read_exclude_file(file: Path) -> list[str]:
 
 def _path_of(line: bytes, where: str) -> str | None:
     if len(line) > _MAX_LINE_BYTES:
-        raise UsageError(f"{where} is longer than any path. {_EXPECTED}")
+        raise UsageError(f"{where} is too long for a path. {_EXPECTED}")
     try:
         text = line.decode().removesuffix("\n").removesuffix("\r").strip(_BLANKS)
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"{where} is not UTF-8 ({error.reason}). Save the file as UTF-8; a name that is not UTF-8 itself is "
-            'written as a JSON string, e.g. "sky/\\udce9t\\udce9.jpg".'
+            f"{where} is not UTF-8 ({error.reason}). Save the file as UTF-8; write a file name that is not UTF-8 as a "
+            'JSON string, e.g. "sky/\\udce9t\\udce9.jpg".'
         ) from error
     if text.startswith("#"):
         return None
@@ -67,8 +68,8 @@ def _path_of(line: bytes, where: str) -> str | None:
             path = json.loads(text)
         except ValueError as error:
             raise UsageError(
-                f"{where} begins with a quotation mark and is no JSON string ({error}). "
-                r'Write it as one, e.g. "sky/\"best\" of 2024.jpg".'
+                f"{where} begins with a quotation mark but is not a JSON string ({error}). "
+                r'Expected e.g. "sky/\"best\" of 2024.jpg".'
             ) from error
     else:
         path = text
@@ -76,32 +77,21 @@ def _path_of(line: bytes, where: str) -> str | None:
 
 
 def leave_out(listing: Listing, file: Path) -> tuple[Listing, Exclusion]:
-    """The listing without the photos that the file names.
+    """Return the listing without the photos listed in the file.
 
-    UsageError when it names photos and none of them is there, or when no photo would be left.
+    UsageError when none of the listed paths is a photo of the input, or when no photo would remain.
     """
-    named = read_exclude_file(file)
-    wanted = set(named)
-    left: list[Photo] = []
-    found: set[str] = set()
-    for photo in listing.photos:
-        if photo.path in wanted:
-            found.add(photo.path)
-        else:
-            left.append(photo)
-    if named and not found:
+    listed = read_exclude_file(file)
+    wanted = set(listed)
+    found = {photo.path for photo in listing.photos if photo.path in wanted}
+    if listed and not found:
+        example = min(photo.path for photo in listing.photos)
         raise UsageError(
-            f"none of the {len(named):,} names in {file} is a photo of the input, e.g. {printable(named[0])[:200]}. "
-            f"Expected paths relative to --input such as {printable(_first(listing.photos))}."
+            f"none of the {len(listed):,} paths in {file} is a photo of the input, e.g. {printable(listed[0])[:200]}. "
+            f"Expected paths relative to --input such as {printable(example)}."
         )
-    if not left:
-        raise UsageError(f"{file} names every one of the {len(found):,} photos: nothing would be left")
-    unknown = tuple(path for path in named if path not in found)
-    return (
-        Listing(left, listing.num_ignored, listing.num_links_passed_over),
-        Exclusion(file, len(found), unknown),
-    )
-
-
-def _first(photos: Sequence[Photo]) -> str:
-    return min(photo.path for photo in photos)
+    remaining = [photo for photo in listing.photos if photo.path not in found]
+    if not remaining:
+        raise UsageError(f"{file} lists all {len(found):,} photos: none would remain")
+    unknown = tuple(path for path in listed if path not in found)
+    return replace(listing, photos=remaining), Exclusion(file, len(found), unknown)

@@ -1,4 +1,4 @@
-"""The bytes of a shard's photos, on their way before they are needed: from a folder here, or from a store."""
+"""Read the photos of a shard, prefetched, from a local folder or an object store."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -10,9 +10,9 @@ from srshards.storage.store import storage_of
 
 
 def read_photo(photo: Photo, root: Address) -> bytes:
-    """A photo's content. PhotoError when there is none; StoreError when the store does not give what it has.
+    """Return a photo's bytes. PhotoError when it cannot be read; StoreError when the store's requests fail.
 
-    The latter is no fault of the photo: a photo that is there must never count as failed because a network was.
+    A StoreError ends the run: a failing network must not make photos count as failed.
     """
     try:
         address = storage_of(root).join(root, photo.path)
@@ -22,7 +22,7 @@ def read_photo(photo: Photo, root: Address) -> bytes:
 
 
 def photos_with_bytes(photos: Sequence[Photo], root: Address) -> Iterator[tuple[Photo, Callable[[], bytes]]]:
-    """Each photo, and what gives its bytes as `read_photo` does, while the next ones are being read."""
+    """Yield each photo with a function that returns its bytes as `read_photo` does; the next photos are prefetched."""
     storage = storage_of(root)
     readers = storage.in_advance(photos, lambda photo: root / photo.path, lambda photo: read_photo(photo, root))
     return zip(photos, readers, strict=True)

@@ -1,4 +1,4 @@
-"""The photos of a folder, here or in a store: which files there are. Nothing is opened."""
+"""List the photos of a local folder or an object store, without opening them."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -6,11 +6,11 @@ from typing import NamedTuple
 from srshards.errors import UsageError
 from srshards.format import Address
 from srshards.process.shortages import shortage
-from srshards.storage.base import PassedOver
+from srshards.storage.base import Skipped
 from srshards.storage.store import storage_of
 
-# By name, so that listing a million files opens none. HEIC is listed although it cannot be decoded: a folder of phone
-# photos must say so, photo by photo, rather than look empty.
+# By name, so that listing a million files opens none. HEIC is listed although it cannot be decoded, so that a folder of
+# phone photos gives one failure per photo instead of looking empty.
 PHOTO_EXTENSIONS = frozenset(
     f".{name}"
     for name in "jpg jpeg jpe jfif png webp bmp tif tiff gif ppm pgm pnm avif heic heif".split()  # noqa: SIM905
@@ -18,14 +18,14 @@ PHOTO_EXTENSIONS = frozenset(
 
 
 def printable(path: str) -> str:
-    """The path on one line and harmless to a terminal, whatever a file may be called."""
+    """Escape control and other non-printable characters, which file names may contain."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in path)
 
 
 class Photo(NamedTuple):
     """A photo as the file system lists it. `path` is relative to the input, `/`-separated.
 
-    `size` is in bytes, `mtime_ns` in ns; both are -1 for a file that cannot be looked at (a dangling link).
+    `size` is in bytes, `mtime_ns` in ns; both are -1 for a file without a status, e.g. a dangling link.
     """
 
     path: str
@@ -34,15 +34,15 @@ class Photo(NamedTuple):
 
     @property
     def class_name(self) -> str:
-        """The folder that the photo lies in, relative to the input; `.` for the input itself."""
+        """The photo's folder relative to the input; `.` for the input itself."""
         return self.path.rpartition("/")[0] or "."
 
 
 @dataclass
 class Listing:
-    """What a folder holds: photos in no particular order, and what was passed over.
+    """The photos of a folder, in no particular order, and the numbers of other files and of links not followed.
 
-    `num_links_passed_over` are links to folders that are listed already, loops among them.
+    Links are not followed to folders that are already listed, e.g. in a loop.
     """
 
     photos: list[Photo] = field(default_factory=list)
@@ -51,13 +51,13 @@ class Listing:
 
 
 def list_photos(root: Address) -> Listing:
-    """Every photo below `root`, through symbolic links too; no folder is entered twice.
+    """List every photo below `root`, following symbolic links but listing no folder twice.
 
-    Raises UsageError when there is no such folder, a folder in it cannot be listed, or it holds no photo.
+    Raises UsageError when there is no such folder, a folder in it cannot be listed, or it contains no photos.
     """
-    passed_over = PassedOver()
+    skipped = Skipped()
     try:
-        found = storage_of(root).find_files(root, PHOTO_EXTENSIONS, passed_over)
+        found = storage_of(root).find_files(root, PHOTO_EXTENSIONS, skipped)
         photos = list(map(Photo._make, found))
     except OSError as error:
         if shortage(error):
@@ -65,18 +65,18 @@ def list_photos(root: Address) -> Listing:
         raise UsageError(_not_listed(root, error)) from error
     if not photos:
         raise UsageError(
-            f"no photos in {root}: {passed_over.files} other files there. Name the folder of photos with --input. "
-            f"Photos are files that end in {' '.join(sorted(PHOTO_EXTENSIONS))}."
+            f"no photos in {root} (other files: {skipped.files}). Pass the folder of photos as --input. "
+            f"Photos are files with the extensions {' '.join(sorted(PHOTO_EXTENSIONS))}."
         )
-    return Listing(photos, passed_over.files, passed_over.links)
+    return Listing(photos, skipped.files, skipped.links)
 
 
 def _not_listed(root: Address, error: OSError) -> str:
     if error.filename == str(root) and isinstance(error, FileNotFoundError):
-        return f"no such folder: {root}. Name the folder of photos with --input (or INPUT= for make)."
+        return f"no such folder: {root}. Pass the folder of photos as --input (INPUT= for make)."
     if error.filename == str(root) and isinstance(error, NotADirectoryError):
         return (
-            f"{root} is a file. --input takes a folder of photos, e.g. ./OST with mountain/, sky/, ..., or "
+            f"{root} is a file. --input expects a folder of photos, e.g. ./OST with mountain/, sky/, ..., or "
             "s3://bucket/photos."
         )
-    return f"cannot list {error.filename}: {error.strerror}. Mend its permissions, or move it out of the input."
+    return f"cannot list {error.filename}: {error.strerror}. Allow access (chmod +rx), or move it out of the input."

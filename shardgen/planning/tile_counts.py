@@ -1,10 +1,10 @@
-"""How many tiles photos give: an estimate for all of them, and the exact numbers where a shard might overflow.
+"""Number of tiles per photo: an estimate for all photos, exact counts where a shard might overflow.
 
-The number depends on a photo's size in px, which only its header says. To read a million headers takes longer than all
-of planning, and is in vain where shards are far below `MAX_SAMPLES_PER_SHARD`. So the first photos of the plan's order
-tell of all, by their number and by their bytes, which show what is much larger than those; and only the photos of a
-shard that would hold more than a quarter of the limit by either are counted. What even so does not fit is found when
-the shard is made, and is that photo's failure.
+The number depends on a photo's size in px, which is stored in its header. Reading a million headers takes longer than
+the rest of planning, and is unnecessary where shards are far below `MAX_SAMPLES_PER_SHARD`. So the means per photo and
+per byte are estimated from the first photos of the plan's order. (The mean per byte catches photos that are much larger
+than those.) Exact counts are read only for shards estimated above a quarter of the limit. A photo that nevertheless
+does not fit is detected when the shard is built, and recorded as failed.
 """
 
 from collections.abc import Sequence
@@ -13,43 +13,43 @@ from dataclasses import dataclass
 from shardgen.planning.boxes import num_tiles
 from shardgen.planning.config import Config
 from shardgen.planning.photo_reader import photos_with_bytes
-from shardgen.planning.plan import place_photos
+from shardgen.planning.plan import order_photos
 from shardgen.planning.sources import Photo, printable
 from srshards.errors import PhotoError, UsageError
 from srshards.format import MAX_SAMPLES_PER_SHARD
 from srshards.imaging.photo import upright_size
 
-_LOOKED_AT = 256
-_CERTAIN_SHARE = 1 / 4  # of the limit: an estimate below it may be wrong by that much
+_NUM_INSPECTED = 256
+_SAFE_FRACTION = 1 / 4  # of the limit: lower estimates may be too low by a factor of four
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """The means over the photos that were looked at."""
+    """Mean numbers of tiles over the inspected photos."""
 
     config: Config
     per_photo: float
     per_byte: float
 
     def counts(self, photos: Sequence[Photo]) -> list[int] | None:
-        """The number of tiles of each photo of a shard; None where they certainly fit into one.
+        """Return the number of tiles of each photo of a shard; None where they certainly fit into one.
 
-        UsageError when one photo alone has more.
+        UsageError when a single photo has too many.
         """
         num_bytes = sum(photo.size for photo in photos)
         expected = max(len(photos) * self.per_photo, num_bytes * self.per_byte)
-        return _count(photos, self.config) if expected > MAX_SAMPLES_PER_SHARD * _CERTAIN_SHARE else None
+        return _count(photos, self.config) if expected > MAX_SAMPLES_PER_SHARD * _SAFE_FRACTION else None
 
 
 def estimate_tiles(photos: Sequence[Photo], config: Config) -> Tiles:
-    """From the first photos of the plan's order: the same on every run."""
-    looked_at = place_photos(photos, config).first(_LOOKED_AT).photos()
-    counted = sum(_count(looked_at, config))
-    return Tiles(config, max(counted, 1) / len(looked_at), counted / max(sum(photo.size for photo in looked_at), 1))
+    """Estimate from the first photos of the plan's order, which are the same on every run."""
+    inspected = order_photos(photos, config).first(_NUM_INSPECTED).photos()
+    counted = sum(_count(inspected, config))
+    return Tiles(config, max(counted, 1) / len(inspected), counted / max(sum(photo.size for photo in inspected), 1))
 
 
 def tiles_of(height: int, width: int, config: Config) -> int:
-    """How many samples an upright photo of that size (px) gives with `--fit tile`."""
+    """Return the number of tiles of an upright photo of that size in px."""
     return num_tiles(height, width, config.size, config.tile_step or config.size)
 
 
@@ -58,11 +58,11 @@ def _count(photos: Sequence[Photo], config: Config) -> list[int]:
     for photo, read in photos_with_bytes(photos, config.input):
         try:
             counts.append(tiles_of(*upright_size(read()), config))
-        except PhotoError:  # it will be a failure, and give none
+        except PhotoError:  # recorded as failed when the shard is built
             counts.append(0)
         if counts[-1] > MAX_SAMPLES_PER_SHARD:
             raise UsageError(
-                f"{printable(photo.path)} gives {counts[-1]:,} tiles, and a shard holds {MAX_SAMPLES_PER_SHARD:,} "
-                "samples at most: choose a larger --tile-step or --size, or leave the photo out with --exclude"
+                f"{printable(photo.path)} has {counts[-1]:,} tiles, but a shard can hold {MAX_SAMPLES_PER_SHARD:,} "
+                "samples: pass a larger --tile-step or --size, or exclude the photo with --exclude"
             )
     return counts

@@ -1,1 +1,1 @@
-"""`shardgen report`: what a folder of shards holds, as a page to look at before it is trained on."""
+"""The report: an HTML page about a folder of shards, to read before training on them."""

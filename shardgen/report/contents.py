@@ -1,17 +1,17 @@
-"""What the manifest of a scale says, in the types that the page needs."""
+"""A scale's manifest in the form that the report needs."""
 
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from shardgen.degradation.describe import summary
-from shardgen.inspection.inspect import understood
+from shardgen.inspection.inspect import malformed_as_format_error
 from srshards.format import SPLITS, Manifest
 
 
 @dataclass(frozen=True)
 class Contents:
-    """`failures` and `skipped` are (path, reason); `classes` has the samples of each class by split."""
+    """Figures of a scale. `failures` and `skipped` are (path, reason); `classes` is {class: {split: samples}}."""
 
     settings: dict[str, Any]
     degradation: str | None
@@ -34,8 +34,8 @@ class Contents:
 
 
 def contents_of(manifest: Manifest) -> Contents:
-    """FormatError when the manifest does not say all that it must."""
-    with understood(manifest.folder):
+    """Return a manifest's content. FormatError when it is incomplete or malformed."""
+    with malformed_as_format_error(manifest.folder):
         return _contents(manifest.raw)
 
 

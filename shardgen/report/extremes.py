@@ -1,4 +1,4 @@
-"""The photos that someone may want to leave out: the ends of each measure, and those that look alike."""
+"""Photos to consider for exclusion: the extremes of each measure, and near-duplicates."""
 
 import heapq
 from collections.abc import Callable, Iterable, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shardgen.planning.exclusion import exclude_line
-from shardgen.report.duplicates import look_alikes
+from shardgen.report.duplicates import near_duplicates
 from shardgen.report.measures import aliases
 from shardgen.report.survey import Measured, Survey, image_of
 from shardgen.report.text import TIMES, short
@@ -20,14 +20,15 @@ from srshards.terminal.text import plural
 
 PER_LIST = 16
 MAX_GROUPS = 20
-# Of photos nearly all are on the page; it is for noise, of which thumbnails are five times as large, and endless names.
+# Photographs rarely reach these limits. They are for noise, whose thumbnails are five times as large, and long names.
 _MAX_LIST_BYTES = 400_000
 _MAX_GROUPS_BYTES = 2_000_000
-_TEXT_BYTES = 400  # what a card takes beside its image and names, at most
+_TEXT_BYTES = 400  # of a card, except for its image and names, at most
 _SHOWN_PER_GROUP = 8
 _NAMED_PER_GROUP = 40
-# Of 700 real photos, each saved again as JPEG of quality 50, halved, or made 10 % brighter: all stay within 6 bits;
-# less a rim of 1 % on each side, 94 %. All their pairs within 10 bits look alike, the first that do not are 12 apart.
+# Measured on 700 real photos: saved as JPEG of quality 50, halved in size or made 10 % brighter, all stay within 6 bits
+# of the original; with 1 % cropped from each side, 94 % do. All pairs of different photos within 10 bits look alike;
+# the closest pair that does not has a distance of 12.
 MAX_DISTANCE = 6
 _MAX_COMPARED_FLATNESS = 0.9
 _THUMBNAIL_PX = 200
@@ -36,7 +37,7 @@ _LR_WINDOW_PX = 96
 
 @dataclass
 class Photos:
-    """The photos that can be ticked, by number, and the line that each would have in a file of `--exclude`."""
+    """The photos that can be ticked, by number, and their lines in a file for `--exclude`."""
 
     lines: list[str] = field(default_factory=list)
     _numbers: dict[str, int] = field(default_factory=dict)
@@ -50,31 +51,31 @@ class Photos:
 
 @dataclass(frozen=True)
 class Card:
-    """A photo with a box to tick. `uri` is None where only its name is shown."""
+    """A photo with a checkbox. `uri` is None if only its name is shown."""
 
     photo: int
     name: str
     caption: str
     uri: str | None = None
-    is_pixels: bool = False  # an LR image, to be seen pixel by pixel
-    num_bytes: int = 0  # what it takes in the page, at most
+    is_pixels: bool = False  # an LR image, shown without interpolation
+    num_bytes: int = 0  # in the page, at most
 
 
 @dataclass(frozen=True)
 class Extremes:
-    """One list of cards, or one of groups."""
+    """A list of cards, or of groups of cards."""
 
     id: str
     title: str
     explanation: str
     cards: Sequence[Card] = ()
-    groups: Sequence["AlikeGroup"] = ()
-    nothing: str = ""  # said when there is none
+    groups: Sequence["CardGroup"] = ()
+    nothing: str = ""  # the text of an empty list
 
 
 @dataclass(frozen=True)
-class AlikeGroup:
-    """Photos that look alike, the largest first: cards with thumbnails, cards without, and how many are not named."""
+class CardGroup:
+    """Near-duplicates, largest first: cards with thumbnails, cards without, and the number of photos left out."""
 
     title: str
     shown: Sequence[Card]
@@ -83,47 +84,44 @@ class AlikeGroup:
 
 
 def extremes(surveys: Sequence[Survey], photos: Photos) -> list[Extremes]:
-    """All lists, over all scales: a photo stands once in each, as where it is the most extreme."""
-    everything = [sample for survey in surveys for sample in survey.measured]
-    made = _Cards(surveys, photos)
-    lists = [
+    """Return all lists over all scales; each lists a photo at most once, by its most extreme sample."""
+    samples = [sample for survey in surveys for sample in survey.measured]
+    cards = _Cards(surveys, photos)
+    return [
         Extremes(
             "flattest",
             "Flattest",
-            "Most of the picture is one colour, where there is nothing to restore: the share of its blocks of "
-            f"16 {TIMES} 16 px in which grey levels deviate by less than 2.",
-            made.hr(
-                _worst(everything, lambda m: (-m.flatness, m.sharpness)), lambda m: f"{100 * m.flatness:.0f} % flat"
-            ),
+            "Mostly uniform areas without detail to restore: by the share of blocks of "
+            f"16 {TIMES} 16 px whose grey levels have a standard deviation below 2.",
+            cards.hr(_worst(samples, lambda m: (-m.flatness, m.sharpness)), lambda m: f"{100 * m.flatness:.0f} % flat"),
         ),
         Extremes(
             "softest",
             "Softest",
-            "Out of focus, shaken, or enlarged before they came here: the least variance of the Laplacian, as log10.",
-            made.hr(_worst(everything, lambda m: (m.sharpness,)), lambda m: f"sharpness {m.sharpness:.2f}"),
+            "Out of focus, blurred by motion, or upscaled earlier: by the lowest variance of the Laplacian (log10).",
+            cards.hr(_worst(samples, lambda m: (m.sharpness,)), lambda m: f"sharpness {m.sharpness:.2f}"),
         ),
         Extremes(
             "darkest",
             "Darkest",
-            "The least mean brightness, from 0 to 1.",
-            made.hr(_worst(everything, lambda m: (m.brightness,)), lambda m: f"brightness {m.brightness:.2f}"),
+            "By the lowest mean brightness, from 0 to 1.",
+            cards.hr(_worst(samples, lambda m: (m.brightness,)), lambda m: f"brightness {m.brightness:.2f}"),
         ),
         Extremes(
             "brightest",
             "Brightest",
-            "The greatest mean brightness: white pages, and what is overexposed.",
-            made.hr(_worst(everything, lambda m: (-m.brightness,)), lambda m: f"brightness {m.brightness:.2f}"),
+            "By the highest mean brightness, e.g. white pages and overexposed photos.",
+            cards.hr(_worst(samples, lambda m: (-m.brightness,)), lambda m: f"brightness {m.brightness:.2f}"),
         ),
-        _aliased(surveys, made),
-        _alike(everything, made),
+        _aliased(surveys, cards),
+        _near_duplicates(samples, cards),
     ]
-    return lists
 
 
 def _worst(samples: Iterable[Measured], key: Callable[[Measured], tuple[float, ...]]) -> list[Measured]:
-    """The first by the key, each photo once. What is equal is put in the order of names, not of shards.
+    """Return the first samples by the key, each photo once; ties are sorted by name, independent of shards.
 
-    At most half of the photos: otherwise the darkest of a few would be the brightest, too.
+    At most half of the photos, so that in a small set the darkest are not the brightest, too.
     """
     best: dict[str, tuple[tuple[object, ...], Measured]] = {}
     for sample in samples:
@@ -135,7 +133,7 @@ def _worst(samples: Iterable[Measured], key: Callable[[Measured], tuple[float, .
 
 
 class _Cards:
-    """Makes cards. What turns out to be damaged has none, and is named in its survey."""
+    """Creates cards. A damaged sample gets none, and is added to its survey's damages."""
 
     def __init__(self, surveys: Sequence[Survey], photos: Photos) -> None:
         self._surveys, self._photos = {survey.manifest.scale: survey for survey in surveys}, photos
@@ -147,8 +145,8 @@ class _Cards:
         caption: Callable[[Measured], str],
         max_bytes: int = _MAX_LIST_BYTES,
     ) -> list[Card]:
-        """Of the samples in their order, as many as together take at most `max_bytes`."""
-        taken: list[Card] = []
+        """Return cards of the first samples that fit into `max_bytes` of the page."""
+        cards: list[Card] = []
         for sample in samples:
             try:
                 card = make(sample, caption(sample))
@@ -158,8 +156,8 @@ class _Cards:
             max_bytes -= card.num_bytes
             if max_bytes < 0:
                 break
-            taken.append(card)
-        return taken
+            cards.append(card)
+        return cards
 
     def hr(self, samples: Iterable[Measured], caption: Callable[[Measured], str]) -> list[Card]:
         return self.some(samples, self.thumbnail, caption)
@@ -171,7 +169,7 @@ class _Cards:
         return self._card(sample, caption)
 
     def lr(self, sample: Measured, caption: str) -> Card:
-        """The part of LR with the most aliasing."""
+        """Return a card that shows the part of LR with the most aliasing."""
         hr, lr = self._image(sample, "hr"), self._image(sample, "lr")
         method = sample.sample.describe()["method"]
         top, left, edge = _strongest(np.abs(aliases(luma_full_range(hr), sample.scale, method)))
@@ -183,72 +181,70 @@ class _Cards:
 
     def _card(self, sample: Measured, caption: str, uri: str | None = None, is_pixels: bool = False) -> Card:
         photo, name = self._photos.number(sample.source), short(sample.source)
-        text = 6 * (len(name) + len(caption) + len(self._photos.lines[photo]))  # of HTML or of JSON for a character
+        text = 6 * (len(name) + len(caption) + len(self._photos.lines[photo]))  # bytes of an escaped character
         return Card(photo, name, caption, uri, is_pixels, _TEXT_BYTES + text + len(uri or ""))
 
 
 def _strongest(field: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> tuple[int, int, int]:
-    """Top, left and edge of the square with the greatest sum of squares, at most 96 px wide."""
+    """Return top, left and edge of the square with the greatest sum of squares, at most 96 px wide."""
     edge = min(_LR_WINDOW_PX, *field.shape)
     return *strongest_window(np.square(field, dtype=np.float64), edge, edge), edge
 
 
-def _aliased(surveys: Sequence[Survey], made: _Cards) -> Extremes:
-    some = [sample for survey in surveys for sample in survey.measured if sample.aliasing is not None]
-    what = (
-        "Fine detail that LR is too small for, and shows as false patterns and steps: how much of LR comes from "
-        "frequencies that it cannot hold, in grey levels (RMS). What is shown is LR, pixel by pixel, where it is worst."
+def _aliased(surveys: Sequence[Survey], cards: _Cards) -> Extremes:
+    samples = [sample for survey in surveys for sample in survey.measured if sample.aliasing is not None]
+    explanation = (
+        "Detail too fine for LR, which appears as false patterns and jagged edges: by the part of LR that comes from "
+        "frequencies above its Nyquist limit, in grey levels (RMS). Shown is the worst part of LR, pixel by pixel."
     )
-    if not some:
+    if not samples:
         return Extremes(
             "aliased",
             "Most aliased",
-            what,
-            nothing="Left out: these LR images are made by a recipe, which blurs and adds noise on purpose, so "
-            "what comes from detail that is too fine cannot be told apart.",
+            explanation,
+            nothing="Not measured: these LR images are degraded by a recipe, which adds blur and noise on purpose, so "
+            "aliasing cannot be distinguished.",
         )
-    several = len({sample.scale for sample in some}) > 1
+    has_scales = len({sample.scale for sample in samples}) > 1
 
     def caption(sample: Measured) -> str:
-        return f"{sample.aliasing:.1f} levels" + (f", {sample.scale}{TIMES}" if several else "")
+        return f"{sample.aliasing:.1f} levels" + (f", {sample.scale}{TIMES}" if has_scales else "")
 
-    cards = made.some(_worst(some, lambda m: (-(m.aliasing or 0.0),)), made.lr, caption)
-    return Extremes("aliased", "Most aliased", what, cards)
+    worst = _worst(samples, lambda m: (-(m.aliasing or 0.0),))
+    return Extremes("aliased", "Most aliased", explanation, cards.some(worst, cards.lr, caption))
 
 
 def _part(sample: Measured) -> str:
     return f"{sample.box[2]} {TIMES} {sample.box[3]} px"
 
 
-def _alike(everything: Sequence[Measured], made: _Cards) -> Extremes:
-    """Each image once, whatever the number of scales, but none that is flat: one white tile is like another."""
-    told = (sample for sample in reversed(everything) if sample.flatness <= _MAX_COMPARED_FLATNESS)
-    first = {(sample.source, sample.box): sample for sample in told}
+def _near_duplicates(samples: Sequence[Measured], cards: _Cards) -> Extremes:
+    """Compare each image once over all scales, except flat ones, because all flat tiles are similar."""
+    compared = (sample for sample in reversed(samples) if sample.flatness <= _MAX_COMPARED_FLATNESS)
+    first = {(sample.source, sample.box): sample for sample in compared}
     images = sorted(first.values(), key=lambda sample: (sample.source, sample.box))
-    found = look_alikes([one.source for one in images], [one.hash for one in images], MAX_DISTANCE)
-    groups: list[AlikeGroup] = []
+    found = near_duplicates([image.source for image in images], [image.hash for image in images], MAX_DISTANCE)
+    groups: list[CardGroup] = []
     room = _MAX_GROUPS_BYTES
-    for alike in found[:MAX_GROUPS]:
-        members = [images[number] for number in alike.images]
+    for group in found[:MAX_GROUPS]:
+        members = [images[number] for number in group.images]
         members.sort(key=lambda sample: (-sample.box[2] * sample.box[3], sample.source))
-        shown = made.some(members[:_SHOWN_PER_GROUP], made.thumbnail, _part, room)
+        shown = cards.some(members[:_SHOWN_PER_GROUP], cards.thumbnail, _part, room)
         room -= sum(card.num_bytes for card in shown)
         if len(shown) < 2:  # no room for more, or damaged
             continue
         rest = members[_SHOWN_PER_GROUP:][:_NAMED_PER_GROUP] if len(shown) == _SHOWN_PER_GROUP else ()
-        named = made.some(rest, made.name, _part, room)
+        named = cards.some(rest, cards.name, _part, room)
         room -= sum(card.num_bytes for card in named)
-        bits = f"{alike.distance} of 64 bits differ" if alike.distance else "the same hash"
-        bits = f"up to {bits} from one to the next" if alike.distance and len(members) > 2 else bits
+        bits = f"{group.distance} of 64 bits differ" if group.distance else "equal hashes"
+        bits = f"up to {bits} between neighbours" if group.distance and len(members) > 2 else bits
         title = f"{plural(len(members), 'photo')}, {bits}"
-        groups.append(AlikeGroup(title, shown, named, len(members) - len(shown) - len(named)))
+        groups.append(CardGroup(title, shown, named, len(members) - len(shown) - len(named)))
     more = len(found) - len(groups)
-    what = (
+    explanation = (
         "Photos that look alike: their perceptual hashes differ in at most "
-        f"{MAX_DISTANCE} of 64 bits. Of a group, the largest part of a photo stands first. What is more than "
-        f"{100 * _MAX_COMPARED_FLATNESS:.0f} % flat is not compared."
-        + (f" The {len(groups)} nearest of {len(found):,} groups are shown." if more else "")
+        f"{MAX_DISTANCE} of 64 bits. The largest photo of a group is listed first. Images that are more than "
+        f"{100 * _MAX_COMPARED_FLATNESS:.0f} % flat are not compared."
+        + (f" Shown are the {len(groups)} most similar of {len(found):,} groups." if more else "")
     )
-    return Extremes(
-        "alike", "Near-duplicates", what, groups=groups, nothing="None among the photos that were measured."
-    )
+    return Extremes("alike", "Near-duplicates", explanation, groups=groups, nothing="None among the measured photos.")

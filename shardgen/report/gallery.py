@@ -1,4 +1,4 @@
-"""Triplets to look at, few of many: from the lowest to the highest PSNR, and from as many classes as there are."""
+"""The gallery: a selection of triplets that covers all PSNRs and classes."""
 
 import math
 from collections import Counter
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from markupsafe import escape
 
-from shardgen.degradation.describe import in_words
+from shardgen.degradation.describe import format_step
 from shardgen.report.survey import Measured, Survey, image_of
 from shardgen.report.text import TIMES, decibels, short
 from srshards.errors import RunError
@@ -19,17 +19,17 @@ from srshards.imaging.window import strongest_window
 from srshards.page.pictures import Comparison, Layer, exact
 
 MAX_SHOWN = 24
-_VARIANTS_TOLD = 8
-_TEXT_BYTES = 2_000  # what a comparison takes beside its images and what is written about it, at most
+_MAX_VARIANTS_LISTED = 8
+_TEXT_BYTES = 2_000  # of a comparison's HTML, except for its images and facts, at most
 
 
 def gallery(survey: Survey, max_bytes: int, window_px: int) -> list[Comparison]:
-    """Comparisons of HR, LR and `up`, the lowest PSNR first, that together take at most `max_bytes` of the page.
+    """Return comparisons of HR, LR and `up`, lowest PSNR first, that take at most `max_bytes` of the page.
 
-    What is damaged is named in the survey and passed over.
+    Damaged samples are added to the survey's damages and skipped.
     """
     chosen: list[tuple[float, str, Comparison]] = []
-    for sample in spanning(survey.measured, MAX_SHOWN):
+    for sample in select_representative(survey.measured, MAX_SHOWN):
         try:
             comparison = _comparison(sample, survey.manifest, window_px)
         except RunError as error:
@@ -43,36 +43,36 @@ def gallery(survey: Survey, max_bytes: int, window_px: int) -> list[Comparison]:
 
 
 def _rank(sample: Measured) -> float:
-    return math.inf if sample.psnr is None else sample.psnr  # none: `up` equals HR
+    return math.inf if sample.psnr is None else sample.psnr  # None: `up` equals HR
 
 
-def spanning(samples: Sequence[Measured], count: int) -> Iterator[Measured]:
-    """Up to `count` samples, such that the first few span the PSNRs and the classes as well as all do.
+def select_representative(samples: Sequence[Measured], count: int) -> Iterator[Measured]:
+    """Yield up to `count` samples, such that any first few cover the range of PSNRs and the classes.
 
-    The lowest, the highest, the middle one, those between, and so on; near each of these places, one of the class that
-    was taken least.
+    In the order of PSNR: the first, the last, the middle one, those at a quarter and three quarters, and so on; near
+    each of these positions, a sample of the class selected least often.
     """
     ordered = sorted(samples, key=lambda sample: (_rank(sample), sample.source, sample.sample.key))
-    taken: set[int] = set()
+    selected: set[int] = set()
     classes: Counter[str] = Counter()
     reach = max(len(ordered) // (2 * count), 1)
-    for place in _places(count):
-        aim = round(place * (len(ordered) - 1))
+    for fraction in _fractions(count):
+        target = round(fraction * (len(ordered) - 1))
         near: list[int] = []
-        width = 0 if place in (0.0, 1.0) else reach
+        width = 0 if fraction in (0.0, 1.0) else reach
         while not near and width <= len(ordered):
-            around = range(max(aim - width, 0), min(aim + width + 1, len(ordered)))
-            near = [rank for rank in around if rank not in taken]
+            around = range(max(target - width, 0), min(target + width + 1, len(ordered)))
+            near = [rank for rank in around if rank not in selected]
             width += 1
         if near:
-            best = min(near, key=lambda rank: (classes[ordered[rank].class_name], abs(rank - aim), rank))
-            taken.add(best)
+            best = min(near, key=lambda rank: (classes[ordered[rank].class_name], abs(rank - target), rank))
+            selected.add(best)
             classes[ordered[best].class_name] += 1
             yield ordered[best]
 
 
-def _places(count: int) -> Iterator[float]:
-    """0, 1, 1/2, 1/4, 3/4, 1/8, ... : `count` of them, each far from those before."""
+def _fractions(count: int) -> Iterator[float]:
+    """Yield the first `count` of 0, 1, 1/2, 1/4, 3/4, 1/8, ..., each far from the ones before."""
     yield from (0.0, 1.0)[:count]
     for number in range(1, count - 1):
         digits = f"{number:b}"
@@ -95,8 +95,8 @@ def _comparison(sample: Measured, manifest: Manifest, window_px: int) -> Compari
         ("photo", short(sample.source, 300)),
         ("class, split", f"{short(sample.class_name)}, {sample.split}"),
         ("sample", sample.sample.key),
-        ("part of the photo", f"{width} {TIMES} {height} px from {x}, {y}"),
-        ("shown of HR", f"{edge} {TIMES} {edge} px from {left}, {top}"),
+        ("part of the photo", f"{width} {TIMES} {height} px at {x}, {y}"),
+        ("shown part of HR", f"{edge} {TIMES} {edge} px at {left}, {top}"),
         ("PSNR of up", decibels(sample.psnr)),
         ("brightness", f"{sample.brightness:.3f}"),
         ("sharpness", f"{sample.sharpness:.2f}"),
@@ -116,15 +116,18 @@ def _comparison(sample: Measured, manifest: Manifest, window_px: int) -> Compari
 
 
 def _degradations(described: dict[str, object]) -> Iterator[tuple[str, str]]:
-    """What was done to HR: the method, or all that was drawn from the recipe, variant by variant."""
+    """Yield how LR was derived: the method, or the drawn steps of each variant."""
     drawn = described.get("degradation")
     if not isinstance(drawn, list):
-        yield "LR made by", str(described["method"])
+        yield "LR method", str(described["method"])
         return
-    for variant, steps in enumerate(drawn[:_VARIANTS_TOLD]):
-        yield lr_name(variant), "\n".join(in_words(step) for step in steps)[:2000]
-    if len(drawn) > _VARIANTS_TOLD:
-        yield "more", f"{len(drawn) - _VARIANTS_TOLD} further variants: `shardgen inspect --sample` lists them"
+    for variant, steps in enumerate(drawn[:_MAX_VARIANTS_LISTED]):
+        yield lr_name(variant), "\n".join(format_step(step) for step in steps)[:2000]
+    if len(drawn) > _MAX_VARIANTS_LISTED:
+        yield (
+            "more",
+            f"{len(drawn) - _MAX_VARIANTS_LISTED} further variants: `python -m shardgen inspect --sample` lists them",
+        )
 
 
 def _layer(name: str, pixels: Pixels) -> Layer:
@@ -132,13 +135,13 @@ def _layer(name: str, pixels: Pixels) -> Layer:
 
 
 def _bytes_of(comparison: Comparison) -> int:
-    titles = [comparison.title] * 8  # it stands beside each image, border and button as well
+    titles = [comparison.title] * 8  # repeated for each image, border and button
     facts = [f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in comparison.facts]
     text = "".join([*map(escape, [*titles, comparison.caption]), *facts])
     return comparison.num_bytes + len(text.encode("utf-8", "backslashreplace")) + _TEXT_BYTES
 
 
 def _most_detailed(hr: Pixels, edge: int, step: int) -> tuple[int, int]:
-    """Top and left, multiples of `step`, of the square with the most energy of the Laplacian."""
+    """Return top and left, multiples of `step`, of the square with the greatest energy of the Laplacian."""
     detail = cv2.Laplacian(luma_full_range(hr), cv2.CV_32F)
     return strongest_window(np.square(detail, dtype=np.float64), edge, edge, step)

@@ -1,4 +1,4 @@
-"""What `generate` noted about its last run, beside the folders of its scales."""
+"""The statistics that `generate` wrote about its last run."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from srshards.storage.store import read_bytes
 
 @dataclass(frozen=True)
 class LastRun:
-    """Photos, seconds of the clock, and seconds of all workers by stage; `excluded` photos were left out by a file."""
+    """Numbers of photos, wall-clock time in s, and all workers' time by stage in s."""
 
     photos: int
     failed: int
@@ -19,7 +19,7 @@ class LastRun:
 
 
 def read_last_run(folder: Address) -> LastRun | str | None:
-    """The last run of a scale's folder; None when it left no note, and what is wrong with one that says nothing."""
+    """Return the last run of a scale's folder; None if there is no statistics file, its error if it is malformed."""
     path = folder.parent / STATS_NAME
     try:
         value = load_json(path, read_bytes)
@@ -34,4 +34,4 @@ def read_last_run(folder: Address) -> LastRun | str | None:
     except FileNotFoundError:
         return None
     except (FormatError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        return f"{path} cannot be understood: {error!r}"[:300]
+        return f"{path} is malformed: {error!r}"[:300]

@@ -1,4 +1,4 @@
-"""What an HR image is like, in numbers by which the odd ones of many are found. All of them are of its luma."""
+"""Measures of an HR image's luma, to find unusual images."""
 
 import functools
 import math
@@ -15,83 +15,83 @@ Luma = NDArray[np.float32]  # H x W, grey levels from 0 to 255
 
 FLAT_BLOCK_PX = 16
 FLAT_BELOW_LEVELS = 2.0
-_LEAST_VARIANCE = 1e-2  # so that a picture of one colour has a sharpness too
+_LEAST_VARIANCE = 1e-2  # so that the sharpness of a uniform image is finite
 _HASHED_PX = 32
-_NOTHING = np.empty((0, 0), np.float32)
+_NO_MATRIX = np.empty((0, 0), np.float32)
 
 
 def brightness(grey: Luma) -> float:
-    """The mean, from 0 (black) to 1 (white)."""
+    """Return the mean, from 0 (black) to 1 (white)."""
     return float(cv2.mean(grey)[0]) / 255
 
 
 def sharpness(grey: Luma) -> float:
-    """log10 of the variance of the Laplacian (3 x 3, four neighbours), grey levels squared; -2 and more.
+    """Return log10 of the variance of the Laplacian (3 x 3, four neighbours) in grey levels squared; at least -2.
 
-    Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy: a comparative study", ICPR 2000. It grows with
-    detail and with noise, so it tells pictures of one kind apart, and not a soft portrait from a sharp one of the sky.
+    Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy: a comparative study", ICPR 2000. It increases
+    with detail and with noise, so it is comparable only between similar images, not between a portrait and a sky.
     """
     _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))
     return math.log10(max(float(deviation[0, 0]) ** 2, _LEAST_VARIANCE))
 
 
 def flatness(grey: Luma) -> float:
-    """The share of its blocks of 16 x 16 px in which grey levels deviate by less than 2: what has nothing to restore.
+    """Return the fraction of blocks of 16 x 16 px with a standard deviation below 2 grey levels.
 
-    2 levels are about the noise of a good camera. Whole blocks only; an image smaller than one is one block.
+    2 levels are about the noise of a good camera. Partial blocks are ignored; an image smaller than a block is one.
     """
     edge = min(FLAT_BLOCK_PX, *grey.shape)
     rows, columns = grey.shape[0] // edge, grey.shape[1] // edge
-    whole = grey[: rows * edge, : columns * edge] - np.float32(128)  # so that squares are small enough for float32
-    means, squares = (cv2.resize(one, (columns, rows), interpolation=cv2.INTER_AREA) for one in (whole, whole**2))
+    blocks = grey[: rows * edge, : columns * edge] - np.float32(128)  # so that squares are precise in float32
+    means, squares = (cv2.resize(field, (columns, rows), interpolation=cv2.INTER_AREA) for field in (blocks, blocks**2))
     return float(np.mean(squares - means**2 < FLAT_BELOW_LEVELS**2))
 
 
 def aliases(grey: Luma, scale: int, method: str) -> Luma:
-    """What of LR's luma comes from detail that LR is too small for, in grey levels: H/scale x W/scale, zero at best.
+    """Return the part of LR's luma that is aliased, in grey levels (H/scale x W/scale); zero without aliasing.
 
-    It is the difference between HR and HR without its frequencies above LR's Nyquist limit, shrunk as LR was:
-    frequencies of the DCT, of which an image of N px keeps the lowest N/scale. Both are sums of rows and columns, so
-    products of matrices do it, before anything is rounded. H and W must be multiples of `scale`.
+    It is the difference between HR and HR without frequencies above LR's Nyquist limit, downsampled by LR's method.
+    The frequencies are those of the DCT, of which an image of N px keeps the lowest N/scale. Both operations are linear
+    in rows and columns and so computed as matrix products, without rounding. H and W must be multiples of `scale`.
     """
     if not MIN_SCALE <= scale <= MAX_SCALE or grey.shape[0] % scale or grey.shape[1] % scale:
         raise ValueError(f"expected a scale of 2 to 8 and multiples of it, got {scale} and {grey.shape}")
-    # OpenCV's product, because BLAS starts threads for it that get in each other's way.
-    rows = cv2.gemm(_shrinking_low(grey.shape[0], scale, method), grey, 1, _NOTHING, 0)
-    low = cv2.gemm(rows, _shrinking_low(grey.shape[1], scale, method), 1, _NOTHING, 0, flags=cv2.GEMM_2_T)
-    return np.asarray(_shrunk(grey, grey.shape[0] // scale, grey.shape[1] // scale, method) - low, dtype=np.float32)
+    # OpenCV's product, because BLAS would start threads that compete with this function's callers.
+    rows = cv2.gemm(_low_frequencies(grey.shape[0], scale, method), grey, 1, _NO_MATRIX, 0)
+    low = cv2.gemm(rows, _low_frequencies(grey.shape[1], scale, method), 1, _NO_MATRIX, 0, flags=cv2.GEMM_2_T)
+    return np.asarray(_downsample(grey, grey.shape[0] // scale, grey.shape[1] // scale, method) - low, dtype=np.float32)
 
 
 def aliasing(grey: Luma, scale: int, method: str) -> float:
-    """The root of the mean square of `aliases`, in grey levels."""
+    """Return the RMS of `aliases` in grey levels."""
     return math.sqrt(float(np.mean(np.square(aliases(grey, scale, method), dtype=np.float64))))
 
 
-def _shrunk(grey: Luma, height: int, width: int, method: str) -> Luma:
-    """As `degrade.shrink`, but for rounding. (Pillow's bicubic is that of the papers, except that it has no mirror.)"""
+def _downsample(grey: Luma, height: int, width: int, method: str) -> Luma:
+    """Downsample as `degrade.downsample`, but without rounding and, for `matlab`, without mirrored borders (Pillow)."""
     if method == "matlab":
         return np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
     return np.asarray(cv2.resize(grey, (width, height), interpolation=KERNELS[method]), dtype=np.float32)
 
 
 @functools.lru_cache(maxsize=16)
-def _shrinking_low(size: int, scale: int, method: str) -> Luma:
-    """A matrix of size/scale x size that shrinks the lowest size/scale frequencies of a column of pixels."""
+def _low_frequencies(size: int, scale: int, method: str) -> Luma:
+    """Return a size/scale x size matrix that downsamples the lowest size/scale frequencies of a column of pixels."""
     kept = size // scale
-    place, frequency = np.arange(size) + 0.5, np.arange(kept)[:, None]
-    cosines = np.cos(math.pi / size * frequency * place) * math.sqrt(2 / size)
+    centre, frequency = np.arange(size) + 0.5, np.arange(kept)[:, None]
+    cosines = np.cos(math.pi / size * frequency * centre) * math.sqrt(2 / size)
     cosines[0] /= math.sqrt(2)
     return np.asarray(
-        _shrunk(np.eye(size, dtype=np.float32), kept, size, method) @ cosines.T @ cosines, dtype=np.float32
+        _downsample(np.eye(size, dtype=np.float32), kept, size, method) @ cosines.T @ cosines, dtype=np.float32
     )
 
 
 def image_hash(grey: Luma) -> int:
-    """64 bits that hardly change when a picture is saved again, resized or made a little brighter.
+    """Return a 64-bit perceptual hash, robust to recompression, resizing and small changes of brightness.
 
-    Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010: its luma at 32 x 32 px (averaged
-    areas), DCT-II, and of the coefficients in rows and columns 1 to 8 which are above their median. The first of the
-    first row is the most significant bit.
+    Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010: luma at 32 x 32 px (area
+    averaging), DCT-II, and one bit for each coefficient in rows and columns 1 to 8: whether it is above their median.
+    The most significant bit is the first coefficient of the first row.
     """
     small = cv2.resize(grey, (_HASHED_PX, _HASHED_PX), interpolation=cv2.INTER_AREA)
     low = cv2.dct(small)[1:9, 1:9]

@@ -1,4 +1,4 @@
-"""The page of `shardgen report`: the whole story, from shards to a file."""
+"""Write the report: measure the samples of each scale and render the page."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -28,18 +28,18 @@ from srshards.terminal.text import plural
 
 MAX_LISTED = 300
 _SPARE_BYTES = 100_000
-# A step of the slider's largest image in px. With several scales the page has room for fewer, or for smaller ones.
+# Edge in px of the part of HR in a comparison; smaller with several scales, because they share the page's size.
 _WINDOW_PX, _WINDOW_OF_SEVERAL_PX = 256, 192
 
-# Given a number of samples, what their progress is reported to.
+# Called with the number of samples; returns a context manager that gives the function to report progress to.
 Display = Callable[[int], AbstractContextManager[Callable[[Progress], None]]]
 
 
 @dataclass(frozen=True)
 class Written:
-    """What came of it: bytes of the page, samples measured and there, in how many seconds, and what is damaged.
+    """The result: bytes of the page, numbers of measured and of all samples, measuring time in s, damages.
 
-    `damages` are (what, reason).
+    `damages` are (sample or shard, reason).
     """
 
     num_bytes: int
@@ -51,14 +51,14 @@ class Written:
 
 @dataclass
 class ScaleSection:
-    """What the page shows of a scale."""
+    """The page's section about a scale."""
 
     scale: int
     folder: str
     contents: Contents
     survey: Survey
     plots: list[Plot]
-    max_listed: int  # of failures, and of damages
+    max_listed: int  # limit for the lists of failures and of damages
     comparisons: Sequence[Comparison] = ()
 
     @property
@@ -82,62 +82,65 @@ class ScaleSection:
 
 
 def write_report(folder: Address, output: Path, limit: int, display: Display) -> Written:
-    """Measure up to `limit` samples of each scale, and write the page.
+    """Measure up to `limit` samples of each scale and write the page.
 
-    UsageError when there are no shards, RunError when the page cannot be written or no sample can be read.
+    UsageError when there are no shards or no samples, RunError when the page cannot be written or no sample can be
+    read.
     """
     manifests = [open_manifest(path) for path in scale_folders(folder)]
-    contents = [contents_of(manifest) for manifest in manifests]  # what is wrong with them is said before work begins
+    contents = [contents_of(manifest) for manifest in manifests]  # first, to report errors before measuring
     with display(sum(num_to_measure(manifest, limit) for manifest in manifests)) as report:
-        began = monotonic()
+        start = monotonic()
         surveys = [survey(manifest, limit, report) for manifest in manifests]
-        measuring_s = monotonic() - began
-    if not any(one.measured for one in surveys):
+        measuring_s = monotonic() - start
+    if not any(scale.measured for scale in surveys):
         raise _nothing_to_show(folder, surveys, contents)
+    max_listed = MAX_LISTED // len(manifests)
     sections = [
         ScaleSection(
-            one.manifest.scale, str(one.manifest.folder), said, one, _plots(said, one), MAX_LISTED // len(manifests)
+            scale.manifest.scale, str(scale.manifest.folder), content, scale, _plots(content, scale), max_listed
         )
-        for one, said in zip(surveys, contents, strict=True)
+        for scale, content in zip(surveys, contents, strict=True)
     ]
     page = _page(folder, manifests, sections)
     with writing(output):
         write_atomically(output, page)
     return Written(
         len(page),
-        sum(len(one.measured) for one in surveys),
-        sum(one.num_samples for one in surveys),
+        sum(len(scale.measured) for scale in surveys),
+        sum(scale.num_samples for scale in surveys),
         measuring_s,
-        [damage for one in surveys for damage in one.damages],
+        [damage for scale in surveys for damage in scale.damages],
     )
 
 
 def _nothing_to_show(folder: Address, surveys: Sequence[Survey], contents: Sequence[Contents]) -> ReportedError:
     if damages := [damage for survey in surveys for damage in survey.damages]:
         return RunError(
-            f"no sample of {folder} can be read, e.g. {damages[0][1]}. `shardgen verify` names all that is broken."
+            f"no sample of {folder} can be read, e.g. {damages[0][1]}. To list all damage, run "
+            f"`python -m shardgen verify {folder}`."
         )
-    failures = [failure for said in contents for failure in said.failures + said.skipped]
+    failures = [failure for content in contents for failure in content.failures + content.skipped]
     why = f": no photo gave one, e.g. {printable(failures[0][0])} ({printable(failures[0][1])})" if failures else ""
-    return UsageError(f"{folder} holds no samples{why}")
+    return UsageError(f"{folder} has no samples{why}")
 
 
 def _plots(contents: Contents, survey: Survey) -> list[Plot]:
     samples = survey.measured
     plots = [class_plot(contents)]
     if psnrs := [sample.psnr for sample in samples if sample.psnr is not None]:
-        what = "What a network has to beat: the enlarged LR against HR, per sample."
+        what = "The baseline for a network: upsampled LR against HR, per sample."
         plots += [histogram("PSNR of up", what, "dB", psnrs, 0, 1), psnr_by_class(samples)]
     if samples:
         what = "Mean of luma: 0 is black, 1 is white."
         plots.append(histogram("Brightness", what, "brightness", [one.brightness for one in samples], 1, 2))
-        what = "log10 of the variance of luma's Laplacian: the higher, the more fine detail, or noise."
+        what = "log10 of the variance of luma's Laplacian: higher means more fine detail, or noise."
         plots.append(histogram("Sharpness", what, "sharpness", [one.sharpness for one in samples], 2, 2))
     return plots
 
 
 def _page(folder: Address, manifests: Sequence[Manifest], sections: Sequence[ScaleSection]) -> bytes:
-    """The page is put together twice: without the galleries, which shows what room there is for them, and with them."""
+    """Render the page twice: first without galleries, to find the bytes left for them, then with them."""
     photos = Photos()
     run = read_last_run(manifests[0].folder)
     values = {

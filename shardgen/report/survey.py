@@ -1,4 +1,4 @@
-"""Samples of a scale, read back and measured: all of them, or as many as are asked for, spread evenly."""
+"""Measure the samples of a scale, or a number of them, spread evenly."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,14 +13,14 @@ from srshards.format import FormatError, Manifest, ShardRecord
 from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
 from srshards.process.resources import available_cpus
-from srshards.shards.spread import spread_evenly
 from srshards.shards.stored_samples import StoredSample, in_advance, stored_samples
-from srshards.storage.ahead import ahead
+from srshards.shards.subset import evenly_spaced
+from srshards.storage.threads import map_in_threads
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A sample and what `measures` says of its HR. `psnr` is None where `up` equals HR."""
+    """A sample with the measures of its HR. `psnr` (of `up`, dB) is None if `up` equals HR."""
 
     sample: StoredSample
     scale: int
@@ -32,13 +32,13 @@ class Measured:
     brightness: float
     sharpness: float
     flatness: float
-    aliasing: float | None  # None where LR is made by a recipe
+    aliasing: float | None  # None if LR is degraded by a recipe
     hash: int
 
 
 @dataclass
 class Survey:
-    """What was measured of a scale, in the order of its shards. `damages` are (what, reason) of all that was not."""
+    """The measured samples of a scale, in shard order. `damages` are (sample or shard, reason)."""
 
     manifest: Manifest
     num_samples: int  # of the scale
@@ -46,15 +46,15 @@ class Survey:
     damages: list[tuple[str, str]] = field(default_factory=list)
 
     def note(self, sample: StoredSample, error: RunError) -> None:
-        """What was measured and cannot be shown, once."""
+        """Add the damage of a sample that was measured but cannot be shown, unless it is listed already."""
         if (damage := (f"sample {sample.key}", str(error))) not in self.damages:
             self.damages.append(damage)
 
 
 def survey(manifest: Manifest, limit: int, report: Callable[[Progress], None]) -> Survey:
-    """Measure up to `limit` samples of a scale. What is damaged is named, and the others are measured all the same.
+    """Measure up to `limit` samples of a scale; damaged ones are listed in `Survey.damages`.
 
-    `report` is told of each sample.
+    `report` is called after each sample.
     """
     found = Survey(manifest, sum(record.samples for record in manifest.shards))
     by_name = {record.name: record for record in manifest.shards}
@@ -74,7 +74,7 @@ def survey(manifest: Manifest, limit: int, report: Callable[[Progress], None]) -
             return loaded, str(error)
 
     cv2.setNumThreads(0)  # there is a thread for each CPU already
-    for future in ahead(measure, in_advance(_chosen(found, limit), load, manifest.folder), available_cpus()):
+    for future in map_in_threads(measure, in_advance(_chosen(found, limit), load, manifest.folder), available_cpus()):
         sample, result = future.result()
         if isinstance(result, Measured):
             found.measured.append(result)
@@ -89,20 +89,20 @@ def num_to_measure(manifest: Manifest, limit: int) -> int:
 
 
 def _chosen(found: Survey, limit: int) -> Iterator[StoredSample]:
-    """Up to `limit` samples of the scale, spread evenly. Shards that cannot be read are damages."""
-    for record, places in spread_evenly(found.manifest.shards, limit):
+    """Yield up to `limit` samples of the scale, spread evenly, and add unreadable shards to the damages."""
+    for record, positions in evenly_spaced(found.manifest.shards, limit):
         try:
             samples = _samples_of(found.manifest, record)
         except (ReportedError, FormatError) as error:
             found.damages.append((f"shard {record.name}", str(error)))
             continue
-        yield from (samples[place] for place in places)
+        yield from (samples[position] for position in positions)
 
 
 def _samples_of(manifest: Manifest, record: ShardRecord) -> list[StoredSample]:
     samples = stored_samples(manifest.folder, record.name)
     if len(samples) != record.samples:
-        raise RunError(f"{record.name} has {len(samples)} samples and not {record.samples}, as the manifest says")
+        raise RunError(f"expected {record.samples} samples as in the manifest, found {len(samples)}")
     return samples
 
 
@@ -110,13 +110,10 @@ def _measure(sample: StoredSample, manifest: Manifest, record: ShardRecord) -> M
     described = sample.describe()
     grey = luma_full_range(image_of(sample, "hr", manifest))
     settings: dict[str, Any] = manifest.raw["settings"]
-    plain = not settings.get("degradation")
     try:
-        aliased = aliasing(grey, manifest.scale, described["method"]) if plain else None
+        aliased = None if settings.get("degradation") else aliasing(grey, manifest.scale, described["method"])
     except KeyError:
-        raise RunError(
-            f"{sample.tar}: {sample.key}.json names a method that is none: {described['method']!r}"
-        ) from None
+        raise RunError(f"{sample.tar}: {sample.key}.json: unknown method {described['method']!r}") from None
     psnr = described.get("psnr_up_db")
     return Measured(
         sample=StoredSample(sample.key, sample.tar, sample.members),
@@ -135,10 +132,10 @@ def _measure(sample: StoredSample, manifest: Manifest, record: ShardRecord) -> M
 
 
 def image_of(sample: StoredSample, name: str, manifest: Manifest) -> Pixels:
-    """An image of a sample. RunError when it is damaged, or not of the size that the manifest says."""
+    """Return an image of a sample. RunError when it is damaged or does not have the manifest's size."""
     pixels = sample.image(name)
     edge = manifest.hr_size // (manifest.scale if name.startswith("lr") else 1)
     if pixels.shape != (edge, edge, 3):
         size = " x ".join(map(str, pixels.shape))
-        raise RunError(f"{sample.tar}: {sample.key}.{name} is {size}, and not {edge} x {edge} x 3")
+        raise RunError(f"{sample.tar}: {sample.key}.{name}: expected {edge} x {edge} x 3, found {size}")
     return pixels

@@ -1,4 +1,4 @@
-"""Figures and names as the page writes them."""
+"""Format numbers and names for the page."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def short(name: str, length: int = 120) -> str:
-    """A name on one line, its middle left out where it is too long."""
+    """Return a name on one line; the middle of a long one is replaced by an ellipsis."""
     text = printable(name)
     if len(text) <= length:
         return text
@@ -16,7 +16,7 @@ def short(name: str, length: int = 120) -> str:
 
 
 def distinct(names: Iterable[str], length: int) -> list[str]:
-    """Each shortened; those that would be equal then are numbered."""
+    """Shorten each name, and number those that become equal."""
     seen: dict[str, int] = {}
     labels = []
     for name in names:
@@ -31,7 +31,7 @@ def decibels(value: float | None) -> str:
 
 
 def setting_rows(settings: dict[str, object]) -> Sequence[tuple[str, str]]:
-    """Settings in words, those that are not in use left out."""
+    """Return (name, value) of the settings that are in use, as text."""
     return [
         (name.replace("_", " "), _value(value)) for name, value in settings.items() if value is not None and value != ""
     ]

@@ -1,1 +1,1 @@
-"""Making one shard."""
+"""Build one shard."""

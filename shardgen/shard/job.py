@@ -1,7 +1,7 @@
-"""The unit of work, the same in every engine: one shard, for all its scales at once.
+"""The unit of work of every engine: build one shard, at all its scales.
 
-A photo is read and decoded once and its triplets go to each scale's tar. Pixels never leave the process; what comes
-back is a small record.
+A photo is read and decoded once, and its triplets are written to the tar of each scale. Pixels never leave the process;
+the result is a small record.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import cv2
 
 from shardgen.degradation.degrade import draw_variants, libraries
 from shardgen.degradation.recipe import Drawn
-from shardgen.planning.boxes import Box, shown
+from shardgen.planning.boxes import Box, cropped_box
 from shardgen.planning.config import Config
 from shardgen.planning.photo_reader import photos_with_bytes
 from shardgen.planning.plan import ShardPlan
@@ -36,7 +36,7 @@ STAGES = ("read", "decode", "resize", "degrade", "statistics", "encode", "write"
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to be made in `scales`, which may be fewer than the config's: the others are there already."""
+    """A shard to build at `scales`: those of the config's scales at which it is missing."""
 
     plan: ShardPlan
     scales: tuple[int, ...]
@@ -45,7 +45,7 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class Progress:
-    """What happened since the last report."""
+    """Progress since the last report."""
 
     photos: int = 0
     failures: int = 0
@@ -59,13 +59,13 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-# Asked before a shard gets its name: raises when the run has ended, so that a maker that outlived it changes nothing.
+# Called before a shard gets its final name. Raises if the run has ended, so that an orphaned worker changes nothing.
 BeforeCommit = Callable[[], None]
 
 
 @dataclass
 class ShardResult:
-    """What a task came to: its markers by scale, and how long each stage took (s)."""
+    """The result of a task: its markers by scale, and the time of each stage in s."""
 
     name: str
     markers: dict[int, Marker] = field(default_factory=dict)
@@ -73,45 +73,41 @@ class ShardResult:
 
 
 def shard_fingerprint(plan: ShardPlan, config: Config, scale: int) -> str:
-    """Equal for equal settings and photos: such a shard need not be made again."""
+    """Return a hash of settings and photos; an existing shard with the same hash is up to date."""
     text = f"{config.fingerprint(scale, plan.split)} {plan.name} {plan.photos_digest}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def limit_threads() -> None:
-    """For worker processes: parallelism comes from the processes alone."""
+    """Disable OpenCV's threads in a worker process, because there is a process for each CPU."""
     cv2.setNumThreads(0)
 
 
 def build_shard(task: ShardTask, report: Report, before_commit: BeforeCommit) -> ShardResult:
-    """Make the shard in every scale of the task and write its done markers.
+    """Build the shard at every scale of the task and write its done markers.
 
-    `report` is called after every photo; `before_commit` in each scale before the shard gets its name, and before its
-    done marker. An exception from either, as any other, leaves no shard behind in the scales that are not finished: no
-    file of it, or tar and index without a done marker, which do not count.
+    `report` is called after every photo; `before_commit` is called at each scale, before the shard gets its final name
+    and before its done marker is written. After any exception, the unfinished scales have either no file of the shard,
+    or tar and index without a done marker, which are ignored.
 
-    OSError when the shard cannot be written here; StoreError when a store does not give a photo that it has or does
-    not take the shard.
+    OSError when the shard cannot be written locally; StoreError when an object store fails to deliver an existing photo
+    or to accept the shard.
     """
-    with storage_of(task.config.output).staging(task.config.output) as staging:
-        return _build(task, report, before_commit, staging)
-
-
-def _build(task: ShardTask, report: Report, before_commit: BeforeCommit, staging: Path) -> ShardResult:
     result = ShardResult(task.plan.name)
     outputs: list[_ScaleOutput] = []
-    try:
-        for scale in task.scales:
-            outputs.append(_ScaleOutput(task, scale, staging, result.stage_s))
-        for photo, read in photos_with_bytes(task.plan.photos, task.config.input):
-            report(_add_photo(photo, read, task.config, outputs, result.stage_s))
-        for output in outputs:
-            before_commit()
-            result.markers[output.scale] = output.commit(before_commit)
-    except BaseException:
-        for output in outputs:
-            output.abort()
-        raise
+    with storage_of(task.config.output).staging(task.config.output) as staging:
+        try:
+            for scale in task.scales:
+                outputs.append(_ScaleOutput(task, scale, staging, result.stage_s))
+            for photo, read in photos_with_bytes(task.plan.photos, task.config.input):
+                report(_add_photo(photo, read, task.config, outputs, result.stage_s))
+            for output in outputs:
+                before_commit()
+                result.markers[output.scale] = output.commit(before_commit)
+        except BaseException:
+            for output in outputs:
+                output.abort()
+            raise
     return result
 
 
@@ -150,17 +146,17 @@ def _add_photo(
 
 
 def _refuse_overflow(true_size: tuple[int, int], config: Config, num_samples: int) -> None:
-    """PhotoError when a shard of so many samples has no room for the photo's, which the plan took for fewer."""
+    """Raise PhotoError if the shard cannot hold the photo's samples, because the plan underestimated them."""
     tiles = tiles_of(*true_size, config) if config.fit == "tile" else 1
     room = MAX_SAMPLES_PER_SHARD - num_samples
     if tiles > room:
         raise PhotoError(
-            f"gives {tiles:,} tiles, and its shard has room for {room:,} more: choose a larger --tile-step or --size"
+            f"has {tiles:,} tiles, but its shard has room for {room:,} more: pass a larger --tile-step or --size"
         )
 
 
 class _ScaleOutput:
-    """One scale's side of a shard that is being made."""
+    """The output of a shard being built, at one scale."""
 
     def __init__(self, task: ShardTask, scale: int, staging: Path, stage_s: dict[str, float]) -> None:
         self.scale = scale
@@ -172,11 +168,10 @@ class _ScaleOutput:
         self._statistics = Statistics()
         folder = task.config.output / scale_folder(scale)
         self._marker_path = folder / f"{task.plan.name}.json"
-        # An old marker must never vouch for a new tar.
-        remove(self._marker_path)
-        made_in = staging / scale_folder(scale)
-        made_in.mkdir(exist_ok=True)
-        self._writer = ShardWriter(folder, made_in, task.plan.name, task.plan.split)
+        remove(self._marker_path)  # it must not validate the new tar
+        scale_staging = staging / scale_folder(scale)
+        scale_staging.mkdir(exist_ok=True)
+        self._writer = ShardWriter(folder, scale_staging, task.plan.name, task.plan.split)
 
     @property
     def num_samples(self) -> int:
@@ -198,7 +193,7 @@ class _ScaleOutput:
                 (f"{name}.{config.codec}", codec.encode(config.codec, pixels))
                 for name, pixels in zip(image_names(len(triplet.lrs), config.up), images, strict=True)
             ]
-            members.append(("json", [self._describe(photo, shown(crop.box, config.size, hr_size), psnr, drawn)]))
+            members.append(("json", [self._describe(photo, cropped_box(crop.box, config.size, hr_size), psnr, drawn)]))
         with _timed(self._stage_s, "write"):
             key = sample_key(self._plan.split, self._plan.number, self.num_samples)
             self.num_bytes += self._writer.add(key, members)
@@ -234,7 +229,7 @@ class _ScaleOutput:
                 skipped=tuple(self.skipped),
                 statistics=self._statistics,
             )
-            before_commit()  # sending a tar takes minutes, in which the run may have ended
+            before_commit()  # again, because the run may have ended during the upload of the tar
             marker.write(self._marker_path)
         return marker
 

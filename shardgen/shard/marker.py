@@ -1,4 +1,4 @@
-"""The done marker of a shard: written last, so a shard without it is not there."""
+"""The done marker of a shard: written last, so that a shard without one is incomplete and ignored."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from srshards.storage.store import read_bytes, write_bytes
 
 @dataclass(frozen=True)
 class Marker:
-    """What became of a shard's photos in one scale. `record` is None when none of them gave a sample.
+    """The result of building a shard at one scale. `record` is None when no photo gave a sample.
 
-    `fingerprint` covers the settings and the photos' paths, sizes and times; `failures` and `skipped` are
+    `fingerprint` covers the settings and the photos' paths, sizes and times. `failures` and `skipped` are
     (path, reason) pairs.
     """
 
@@ -32,21 +32,21 @@ class Marker:
             "record": self.record.as_dict() if self.record else None,
             "photos": self.num_photos,
             "enlarged": self.num_enlarged,
-            "failures": named_reasons(self.failures),
-            "skipped": named_reasons(self.skipped),
+            "failures": reason_records(self.failures),
+            "skipped": reason_records(self.skipped),
             "statistics": self.statistics.as_dict(),
         }
         write_bytes(path, dump_json(content))
 
 
-def named_reasons(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+def reason_records(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"path": path, "reason": reason} for path, reason in pairs]
 
 
 def read_marker(path: Address) -> Marker | None:
-    """The marker in the file; None when there is none that can be understood. StoreError when a store fails.
+    """Return the marker in the file; None when it is missing or malformed.
 
-    OSError when this process has too many files open.
+    StoreError when a store's requests fail; OSError when this process has too many open files.
     """
     try:
         return _parse(load_json(path, read_bytes), path)
@@ -72,11 +72,11 @@ def _parse(value: dict[str, Any], path: Address) -> Marker:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no text")
+        raise ValueError(f"{value!r} is not a string")
     return value
 
 
 def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
-        raise ValueError(f"{value!r} is no count")
+        raise ValueError(f"{value!r} is not a count")
     return value

@@ -1,4 +1,4 @@
-"""What a shard's samples are like, in sums that add up exactly in any order."""
+"""Statistics of samples, kept as integer sums so that any order of addition gives the same result."""
 
 import functools
 import math
@@ -19,14 +19,14 @@ _PSNRS = ("psnr_min", "psnr_max")
 
 @dataclass(frozen=True)
 class ChannelSums:
-    """Per channel the sum and the sum of squares of an image's grey levels (0-255): integers, hence exact."""
+    """Sum and sum of squares of an image's grey levels (0-255), per channel, exact."""
 
     sums: tuple[int, ...]
     squares: tuple[int, ...]
 
     @classmethod
     def of(cls, pixels: Pixels) -> "ChannelSums":
-        # A plane at a time OpenCV is twice as fast as `meanStdDev`, and its sums of integers are exact in float64.
+        # Per plane, OpenCV is twice as fast as `meanStdDev`. Its sums of integers are exact in float64.
         planes = cv2.split(pixels, _planes(pixels.shape[:2]))
         squares = tuple(round(cv2.norm(plane, cv2.NORM_L2SQR)) for plane in planes)
         return cls(tuple(round(total) for total in cv2.sumElems(pixels)[:3]), squares)
@@ -34,26 +34,26 @@ class ChannelSums:
 
 @functools.lru_cache(maxsize=8)
 def _planes(shape: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """Room for an image's channels, kept, because new memory costs more than the sums."""
+    """Return buffers for an image's channels, cached because allocation takes longer than the sums."""
     return [np.empty(shape, np.uint8) for _ in range(3)]
 
 
 def psnr_up(hr: Pixels, up: Pixels) -> float | None:
-    """PSNR of `up` against `hr` in dB, RGB, all pixels, rounded to 1e-4; None when they are equal."""
+    """Return the PSNR of `up` against `hr` in dB over all RGB pixels, rounded to 1e-4; None when they are equal."""
     error = cv2.norm(hr, up, cv2.NORM_L2SQR) / hr.size
     return None if error == 0 else round(10 * math.log10(255**2 / error), 4)
 
 
 @dataclass
 class Statistics:
-    """Sums over the samples of a shard or of a split."""
+    """Sums over the samples of a shard or a split."""
 
     samples: int = 0
     pixels: int = 0  # HR pixels
     channel_sums: list[int] = field(default_factory=lambda: [0, 0, 0])
     channel_squares: list[int] = field(default_factory=lambda: [0, 0, 0])
     classes: Counter[str] = field(default_factory=Counter)
-    psnr_ten_thousandths: int = 0  # sum of the samples' PSNR in 1e-4 dB: an integer, so that order does not matter
+    psnr_ten_thousandths: int = 0  # sum of the samples' PSNR in 1e-4 dB
     psnr_min: float | None = None
     psnr_max: float | None = None
     identical: int = 0  # samples whose `up` equals `hr`: no finite PSNR
@@ -76,38 +76,38 @@ class Statistics:
 
     @classmethod
     def total(cls, parts: Iterable["Statistics"]) -> "Statistics":
-        whole = cls()
+        total = cls()
         for part in parts:
-            whole.samples += part.samples
-            whole.pixels += part.pixels
-            whole.channel_sums = [a + b for a, b in zip(whole.channel_sums, part.channel_sums, strict=True)]
-            whole.channel_squares = [a + b for a, b in zip(whole.channel_squares, part.channel_squares, strict=True)]
-            whole.classes.update(part.classes)
-            whole.psnr_ten_thousandths += part.psnr_ten_thousandths
-            whole.identical += part.identical
-            whole._widen(part.psnr_min, part.psnr_max)
-        return whole
+            total.samples += part.samples
+            total.pixels += part.pixels
+            total.channel_sums = [a + b for a, b in zip(total.channel_sums, part.channel_sums, strict=True)]
+            total.channel_squares = [a + b for a, b in zip(total.channel_squares, part.channel_squares, strict=True)]
+            total.classes.update(part.classes)
+            total.psnr_ten_thousandths += part.psnr_ten_thousandths
+            total.identical += part.identical
+            total._widen(part.psnr_min, part.psnr_max)
+        return total
 
     def as_dict(self) -> dict[str, Any]:
-        """The sums, for a marker. `from_dict` reads them back."""
+        """Return the sums as JSON for a marker; `from_dict` is the inverse."""
         return {**vars(self), "classes": dict(sorted(self.classes.items()))}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Statistics":
-        """ValueError or TypeError when these are no such sums."""
+        """Return the statistics of `as_dict`. KeyError, TypeError or ValueError when the value is malformed."""
         numbers = {name: number for name, number in value.items() if name not in _LISTS}
         counts = [*(n for name, n in numbers.items() if name not in _PSNRS)]
         counts += [*value["channel_sums"], *value["channel_squares"], *value["classes"].values()]
         if any(type(count) is not int or not 0 <= count < 2**63 for count in counts):
-            raise ValueError("a count that is none")
+            raise ValueError("expected counts from 0 to 2^63 - 1")
         if any(type(numbers[name]) not in (float, int, type(None)) for name in _PSNRS):
-            raise ValueError("a PSNR that is no number")
+            raise ValueError("expected numbers or null for PSNR")
         if len(value["channel_sums"]) != 3 or len(value["channel_squares"]) != 3:
             raise ValueError("expected sums of three channels")
         return cls(**{**value, "classes": Counter(value["classes"])})
 
     def summary(self) -> dict[str, Any]:
-        """What the manifest shows: channel mean and standard deviation of HR in [0, 1], PSNR of `up` in dB."""
+        """Return the manifest's figures: mean and standard deviation per HR channel in [0, 1], PSNR of `up` in dB."""
         means = [total / self.pixels for total in self.channel_sums] if self.pixels else []
         variances = [s / self.pixels - m * m for s, m in zip(self.channel_squares, means, strict=False)]
         finite = self.samples - self.identical

@@ -1,10 +1,10 @@
-"""A decoded photo becomes its HR images, and an HR image all images of its sample."""
+"""Derive HR images from a decoded photo, and all images of a sample from its HR image."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from shardgen.degradation.degrade import enlarge, make_lrs
+from shardgen.degradation.degrade import make_lrs, upsample
 from shardgen.degradation.recipe import Drawn
 from shardgen.degradation.sharpen import usm
 from shardgen.planning.boxes import Box, boxes, reduction
@@ -14,17 +14,17 @@ from srshards.imaging.photo import DecodedPhoto, decode_photo
 from srshards.imaging.pixels import Pixels, to_pixels
 from srshards.imaging.resample import render_hr
 
-_USM = (0.5, 50, 10)  # weight, radius in px, threshold in grey levels, of Real-ESRGAN (arXiv 2107.10833)
+_USM = (0.5, 50, 10)  # weight, radius in px, threshold in grey levels: as Real-ESRGAN (arXiv 2107.10833)
 
 
 class TooSmall(PhotoError):
-    """A photo that is smaller than a tile: passed over, not a failure."""
+    """The photo is smaller than a tile: it is skipped, not failed."""
 
 
 class HrImage(NamedTuple):
-    """An HR image before it is cropped to a multiple of a scale.
+    """An HR image before cropping to a multiple of a scale.
 
-    `pixels` is size x size x 3 uint8; `box` the part of the upright photo that it shows, in the photo's px.
+    `pixels` is size x size x 3 uint8; `box` is the part of the upright photo that it shows, in px of the photo.
     """
 
     pixels: Pixels
@@ -32,7 +32,10 @@ class HrImage(NamedTuple):
 
 
 class Triplet(NamedTuple):
-    """uint8 RGB images: `hr` and `up` S x S x 3, each of `lrs` S/scale x S/scale x 3. `up` is the first, enlarged."""
+    """The uint8 RGB images of a sample: `hr` and `up` S x S x 3, each of `lrs` S/scale x S/scale x 3.
+
+    `up` is the first LR image, upsampled.
+    """
 
     hr: Pixels
     lrs: tuple[Pixels, ...]
@@ -40,12 +43,12 @@ class Triplet(NamedTuple):
 
 
 def decode_reduced(data: bytes, config: Config) -> DecodedPhoto:
-    """The photo in a file's bytes, at the least share of its size that HR needs. PhotoError as `decode_photo`."""
+    """Decode a photo at the smallest size sufficient for HR. PhotoError as in `decode_photo`."""
     return decode_photo(data, lambda height, width: reduction(height, width, config.fit, config.size))
 
 
 def hr_boxes(photo: DecodedPhoto, config: Config) -> list[Box]:
-    """The parts of the photo that become HR images, in its own px. Raises TooSmall when it holds no tile."""
+    """Return the parts of the photo that become HR images, in px of the photo. TooSmall when no tile fits."""
     found = list(boxes(*photo.true_size, config.fit, config.size, config.tile_step or config.size))
     if not found:
         raise TooSmall(f"smaller than a tile of {config.size} px")
@@ -59,7 +62,7 @@ def render_crop(photo: DecodedPhoto, box: Box, config: Config) -> HrImage:
 
 
 def sharpened(hr: Pixels) -> Pixels:
-    """HR as Real-ESRGAN trains on it: sharper than a camera makes it, so that results come out crisp."""
+    """Sharpen HR as Real-ESRGAN does for training, so that networks give crisp results."""
     return to_pixels(usm(hr.astype(np.float32), *_USM))
 
 
@@ -68,6 +71,6 @@ def is_enlarged(true_size: tuple[int, int], config: Config) -> bool:
 
 
 def make_triplet(hr: Pixels, scale: int, method: str, drawn: list[Drawn] | None = None) -> Triplet:
-    """LR images and upsampled image of `hr`, whose edges must be multiples of `scale`."""
+    """Return `hr` with its LR images and upsampled image; the edges of `hr` must be multiples of `scale`."""
     lrs = make_lrs(hr, scale, method, drawn)
-    return Triplet(hr, tuple(lrs), enlarge(lrs[0], scale, method))
+    return Triplet(hr, tuple(lrs), upsample(lrs[0], scale, method))

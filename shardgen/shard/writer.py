@@ -1,4 +1,4 @@
-"""One shard: samples go in, a tar and its index come out, whole or not at all, here or in a store."""
+"""Write one shard, a tar and its index, atomically to a local folder or an object store."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from srshards.storage.store import storage_of
 
 
 class ShardWriter:
-    """Makes `name.tar` and `name.idx` in `staging`, and puts them into `folder`: see `Storage.staging`.
+    """Writes `name.tar` and `name.idx` in `staging` and publishes them in `folder`; see `Storage.staging`.
 
-    One that is there without the other does not count: the caller writes the done marker after both.
+    The caller writes the done marker after both, because one file alone is not a valid shard.
     """
 
     def __init__(self, folder: Address, staging: Path, name: str, split: str) -> None:
@@ -26,13 +26,13 @@ class ShardWriter:
         return len(self._tar.index)
 
     def add(self, key: str, members: Sequence[tuple[str, Sequence[Buffer]]]) -> int:
-        """Append a sample: (extension, content in pieces) for each member. Returns the bytes that it takes."""
+        """Append a sample, given (extension, pieces of content) of each member. Return its size in bytes."""
         return self._tar.add(key, members)
 
     def commit(self) -> ShardRecord | None:
-        """Put tar and index in their places. None, and no files, when the shard got no sample.
+        """Publish tar and index and return the shard's record; publish nothing and return None if it has no samples.
 
-        OSError when they cannot be made, StoreError when the store does not take them.
+        OSError when they cannot be written, StoreError when the store does not accept them.
         """
         if not self.num_samples:
             self._file.abort()

@@ -1,1 +1,1 @@
-"""Pixels: decoding, resampling, encoding, contact sheets."""
+"""Images: decoding, resampling, encoding, contact sheets."""

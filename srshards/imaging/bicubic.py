@@ -1,11 +1,11 @@
-"""Bicubic resizing by whole factors, equal to MATLAB's imresize: what the papers mean by "bicubic", LR and baseline.
+"""Bicubic resizing by integer factors, equal to MATLAB's imresize: the "bicubic" of the literature.
 
-Kernel: Keys (1981), a = -0.5, stretched by the factor when shrinking, which is the antialiasing; pixel centres aligned;
-borders mirrored with the edge pixel doubled; one rounding at the end, half up. That is imresize of an image of doubles,
-saved as 8 bits. (Given uint8, imresize also rounds between the two directions, which moves some pixels by one level.)
+Kernel: Keys (1981), a = -0.5, stretched by the factor when downsampling (antialiasing); pixel centres aligned; borders
+mirrored with the edge pixel repeated; rounded once at the end, half up. This equals imresize of an image of doubles,
+saved as 8 bits. (For uint8, imresize also rounds between the two directions, which changes some pixels by one level.)
 
-For a whole factor all weights are fractions of one small denominator, so everything here is sums of whole numbers,
-which floats hold exactly: the result is the same on every machine, and a tie is a tie.
+For an integer factor all weights are multiples of one small unit fraction, so all sums here are integers, which floats
+represent exactly: the result is the same on every machine, including ties.
 """
 
 import math
@@ -22,18 +22,20 @@ from numpy.typing import DTypeLike, NDArray
 from srshards.imaging.pixels import Pixels
 
 _Float = type[np.float32] | type[np.float64]
-_MAX_SCALE = 16  # whole numbers stay far below 2^53, which float64 still holds exactly
-_TILE_PX = 256  # edge of a tile in the larger image: what is made on the way stays in the cache
+_MAX_SCALE = 16  # keeps integers far below 2^53, which float64 represents exactly
+_TILE_PX = 256  # edge length of a tile in the larger image, so that intermediate results fit in the CPU cache
 
 
 class _Filter(NamedTuple):
-    """Output i belongs to phase i mod P of P, and is the sum of taps[phase][k] / denominator x input[i // P step + k].
+    """A polyphase filter. Output i has phase i mod P and is the sum over k of
+    taps[phase][k] / denominator x input[i // P * step + k].
 
-    Inputs are counted from `before` px before the image, in the mirror. P is 1 when shrinking, else the factor.
+    Inputs are counted from `before` px before the image, in the mirrored border. P is 1 when downsampling, else the
+    factor.
     """
 
     before: int
-    taps: tuple[tuple[int, ...], ...]  # of all phases, equally many
+    taps: tuple[tuple[int, ...], ...]  # by phase, all of the same length
     step: int
     denominator: int
 
@@ -47,18 +49,18 @@ class _Filter(NamedTuple):
 
     @property
     def gain(self) -> int:
-        """The largest sum of |taps|: whole numbers grow by no more than this."""
+        """The largest sum of |taps|, which bounds the growth of the integers."""
         return max(sum(map(abs, phase)) for phase in self.taps)
 
 
 class _Scratch(threading.local):
-    """Memory for what is made on the way, kept for the thread's next call: new pages cost more than the arithmetic."""
+    """Per-thread buffers for intermediate results, reused because page faults cost more than the arithmetic."""
 
     def __init__(self) -> None:
         self._memory: dict[str, NDArray[np.uint8]] = {}
 
     def array(self, use: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Of any contents. Takes the place of the thread's last array for the same use."""
+        """Return an uninitialised array, which replaces this thread's previous one for the same use."""
         num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         memory = self._memory.get(use)
         if memory is None or memory.size < num_bytes:
@@ -70,23 +72,23 @@ _scratch = _Scratch()
 
 
 def crop_to_multiple(image: Pixels, scale: int) -> Pixels:
-    """The image without what exceeds a multiple of `scale` px at the bottom and at the right: a view."""
+    """Return a view cropped at the bottom and right to multiples of `scale` px."""
     return image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale]
 
 
 def bicubic_down(hr: Pixels, scale: int) -> Pixels:
-    """Shrink H x W x 3 (or H x W) uint8 by a whole factor. ValueError unless H and W are multiples of it."""
+    """Downsample H x W x 3 (or H x W) uint8 by an integer factor. ValueError unless H and W are multiples of it."""
     _require_image(hr, scale)
     if hr.shape[0] % scale or hr.shape[1] % scale:
         size = f"{hr.shape[1]} x {hr.shape[0]} px"
         raise ValueError(f"expected a width and height that are multiples of {scale}, got {size}: crop_to_multiple()")
-    return _resize(hr, _shrinking(scale))
+    return _resize(hr, _down_filter(scale))
 
 
 def bicubic_up(lr: Pixels, scale: int) -> Pixels:
-    """Enlarge H x W x 3 (or H x W) uint8 by a whole factor."""
+    """Upsample H x W x 3 (or H x W) uint8 by an integer factor."""
     _require_image(lr, scale)
-    return _resize(lr, _enlarging(scale))
+    return _resize(lr, _up_filter(scale))
 
 
 def _resize(image: Pixels, kernel: _Filter) -> Pixels:
@@ -105,7 +107,7 @@ def _resize(image: Pixels, kernel: _Filter) -> Pixels:
 
 
 def _mirrored(image: Pixels, kernel: _Filter) -> Pixels:
-    """The image with all that the filter sees around it. One that is smaller than its border is mirrored again."""
+    """Return the image with the mirrored border that the filter needs, mirrored repeatedly for tiny images."""
     before, after = kernel.before, kernel.num_taps - kernel.step - kernel.before
     shape = (image.shape[0] + before + after, image.shape[1] + before + after, *image.shape[2:])
     mirrored = _scratch.array("mirrored", shape, np.uint8)
@@ -115,27 +117,27 @@ def _mirrored(image: Pixels, kernel: _Filter) -> Pixels:
 
 def _resize_tile(inputs: Pixels, kernel: _Filter, outputs: Pixels) -> None:
     half = _filter_rows(inputs, kernel, _exact_float(255 * kernel.gain))
-    turned = _scratch.array("turned", (half.shape[1], half.shape[0], *half.shape[2:]), half.dtype)
-    cv2.transpose(half, turned)
-    sums = _filter_rows(turned, kernel, np.float64)
+    transposed = _scratch.array("transposed", (half.shape[1], half.shape[0], *half.shape[2:]), half.dtype)
+    cv2.transpose(half, transposed)
+    sums = _filter_rows(transposed, kernel, np.float64)
     levels = _scratch.array("levels", sums.shape, np.uint8)
-    # OpenCV rounds a tie to even. A quarter of a sum's step above there are no ties, and nothing else changes.
+    # OpenCV rounds ties to even. Adding a quarter of the sums' step rounds ties up and changes nothing else.
     divisor = kernel.denominator**2
     cv2.addWeighted(sums, 1 / divisor, sums, 0, 1 / (4 * divisor), levels, cv2.CV_8U)
     cv2.transpose(levels, outputs)
 
 
 def _filter_rows(image: NDArray[Any], kernel: _Filter, dtype: _Float) -> NDArray[Any]:
-    """Filter along the first axis: sums of whole numbers in `dtype`, not yet divided by the denominator."""
+    """Filter along the first axis. Returns integer-valued sums in `dtype`, not yet divided by the denominator."""
     inputs = _scratch.array("inputs", image.shape, dtype)
     np.copyto(inputs, image)
     num_outputs = (image.shape[0] - kernel.num_taps) // kernel.step + 1  # of each phase
     sums = _scratch.array("sums", (num_outputs * kernel.num_phases, *image.shape[1:]), dtype)
     for number, taps in enumerate(kernel.taps):
         total = sums[number :: kernel.num_phases]
-        seen = [(inputs[place :: kernel.step][:num_outputs], tap) for place, tap in enumerate(taps) if tap]
-        # The first two at once, which spares setting the sums to zero. There may be one tap only.
-        (first, tap), (second, next_tap), *others = seen if len(seen) > 1 else [*seen, (inputs[:num_outputs], 0)]
+        terms = [(inputs[offset :: kernel.step][:num_outputs], tap) for offset, tap in enumerate(taps) if tap]
+        # Add the first two together, which avoids clearing the sums. There may be only one.
+        (first, tap), (second, next_tap), *others = terms if len(terms) > 1 else [*terms, (inputs[:num_outputs], 0)]
         cv2.addWeighted(first, tap, second, next_tap, 0, total)
         for rows, tap in others:
             cv2.scaleAdd(rows, tap, total, total)
@@ -143,23 +145,23 @@ def _filter_rows(image: NDArray[Any], kernel: _Filter, dtype: _Float) -> NDArray
 
 
 @cache
-def _shrinking(scale: int) -> _Filter:
-    centre = Fraction(scale - 1, 2)  # of the first output, in inputs
-    return _whole_numbers([_weights(centre, Fraction(scale))], step=scale)
+def _down_filter(scale: int) -> _Filter:
+    centre = Fraction(scale - 1, 2)  # of the first output, in input px
+    return _integer_filter([_weights(centre, Fraction(scale))], step=scale)
 
 
 @cache
-def _enlarging(scale: int) -> _Filter:
+def _up_filter(scale: int) -> _Filter:
     centres = [Fraction(2 * output + 1, 2 * scale) - Fraction(1, 2) for output in range(scale)]
-    return _whole_numbers([_weights(centre, Fraction(1)) for centre in centres], step=1)
+    return _integer_filter([_weights(centre, Fraction(1)) for centre in centres], step=1)
 
 
 def _weights(centre: Fraction, stretch: Fraction) -> dict[int, Fraction]:
-    """By input: the kernel around `centre`, `stretch` times as wide, its sum 1."""
-    reach = range(math.floor(centre - 2 * stretch), math.ceil(centre + 2 * stretch) + 1)
-    weights = {place: _keys((place - centre) / stretch) for place in reach}
+    """Return the weight of each input px: the kernel around `centre`, `stretch` times as wide, normalised."""
+    support = range(math.floor(centre - 2 * stretch), math.ceil(centre + 2 * stretch) + 1)
+    weights = {px: _keys((px - centre) / stretch) for px in support}
     total = sum(weights.values())
-    return {place: weight / total for place, weight in weights.items() if weight}
+    return {px: weight / total for px, weight in weights.items() if weight}
 
 
 def _keys(x: Fraction) -> Fraction:
@@ -170,15 +172,15 @@ def _keys(x: Fraction) -> Fraction:
     return (-(x**3) + 5 * x**2 - 8 * x + 4) / 2 if x < 2 else Fraction(0)
 
 
-def _whole_numbers(weights: list[dict[int, Fraction]], step: int) -> _Filter:
+def _integer_filter(weights: list[dict[int, Fraction]], step: int) -> _Filter:
     denominator = math.lcm(*(weight.denominator for phase in weights for weight in phase.values()))
-    seen = range(min(map(min, weights)), max(map(max, weights)) + 1)
-    taps = tuple(tuple(int(phase.get(place, 0) * denominator) for place in seen) for phase in weights)
-    return _Filter(-seen.start, taps, step, denominator)
+    support = range(min(map(min, weights)), max(map(max, weights)) + 1)
+    taps = tuple(tuple(int(phase.get(px, 0) * denominator) for px in support) for phase in weights)
+    return _Filter(-support.start, taps, step, denominator)
 
 
 def _exact_float(largest: int) -> _Float:
-    """The faster float that holds every whole number up to `largest`."""
+    """Return the smallest float type that represents every integer up to `largest`."""
     return np.float32 if largest <= 1 << 24 else np.float64
 
 

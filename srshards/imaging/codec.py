@@ -1,4 +1,4 @@
-"""Pixels to the bytes of a tar member and back. A codec is named by the member's last extension."""
+"""Encode and decode the images of tar members. The codec is the member's last extension."""
 
 import functools
 import io
@@ -21,25 +21,25 @@ _NPY_SHAPE = re.compile(rb"'shape': \(([0-9]{1,9}), ([0-9]{1,9}), 3\)")
 
 
 def encode(codec: str, pixels: Pixels) -> list[bytes | memoryview]:
-    """The member's content in pieces to be written one after the other; for `npy` without copying the pixels."""
+    """Return the member's content as consecutive pieces; for `npy` without copying the pixels."""
     if codec == "npy":
         pixels = np.ascontiguousarray(pixels)
         return [npy_header(*pixels.shape[:2]), pixels.data.cast("B")]
     if codec == "png":
         return _encode_png(pixels)
     stream = io.BytesIO()
-    # The fastest lossless setting; the next one takes three times as long for 15 % less.
+    # The fastest lossless setting; the next one takes three times as long for 15 % smaller files.
     Image.fromarray(pixels).save(stream, "WEBP", lossless=True, quality=0, method=0)
     return [stream.getvalue()]
 
 
 def decode(codec: str, data: bytes | memoryview) -> Pixels:
-    """The pixels of a member. RunError when the content is no whole H x W x 3 uint8 image of that codec."""
+    """Decode a member to H x W x 3 uint8. RunError when it is not a complete image of that codec."""
     try:
         pixels = _decode_npy(data) if codec == "npy" else _decode_with_pillow(data, (codec.upper(),))
-    except UnidentifiedImageError as error:  # of which Pillow's message is an address in memory
-        raise RunError(f"cannot be decoded as {codec} (no image begins like this)") from error
-    except Exception as error:  # decoders raise all sorts of things on damaged data
+    except UnidentifiedImageError as error:  # Pillow's message is a memory address
+        raise RunError(f"cannot be decoded as {codec} (unknown file signature)") from error
+    except Exception as error:  # decoders raise many kinds of exceptions on damaged data
         if shortage(error):
             raise
         raise RunError(f"cannot be decoded as {codec} ({error})") from error
@@ -47,10 +47,10 @@ def decode(codec: str, data: bytes | memoryview) -> Pixels:
 
 
 def decode_image(data: bytes | memoryview) -> Pixels | None:
-    """The H x W x 3 uint8 RGB pixels of a PNG or WebP; None when it is damaged or larger than any image of a shard."""
+    """Decode a PNG or WebP to H x W x 3 uint8 RGB; None when it is damaged or exceeds the maximum size in shards."""
     try:
         return _decode_with_pillow(data)
-    except Exception as error:  # decoders raise all sorts of things on damaged data
+    except Exception as error:  # decoders raise many kinds of exceptions on damaged data
         if shortage(error):
             raise
         return None
@@ -58,7 +58,7 @@ def decode_image(data: bytes | memoryview) -> Pixels | None:
 
 @functools.lru_cache(maxsize=64)
 def npy_header(height: int, width: int) -> bytes:
-    """The NPY 1.0 header of H x W x 3 uint8 in C order: `NPY_HEADER_BYTES` for every image size that can be."""
+    """Return the NPY 1.0 header of H x W x 3 uint8 in C order: `NPY_HEADER_BYTES` long for every valid size."""
     stream = io.BytesIO()
     shape = {"descr": "|u1", "fortran_order": False, "shape": (height, width, 3)}
     np.lib.format.write_array_header_1_0(stream, shape)
@@ -66,10 +66,10 @@ def npy_header(height: int, width: int) -> bytes:
 
 
 def _decode_npy(data: bytes | memoryview) -> Pixels:
-    """An array with a header as `npy_header` writes it.
+    """Decode an array whose header is exactly that of `npy_header`.
 
-    NumPy's own way of reading one parses Python, which is not safe in threads (CPython 3.11: "AST constructor recursion
-    depth mismatch"), and takes memory for what a header promises and the file does not have.
+    NumPy's reader parses the header as Python, which is not thread-safe (CPython 3.11: "AST constructor recursion depth
+    mismatch"), and allocates memory for the size in the header even if the file is smaller.
     """
     header, content = bytes(data[:NPY_HEADER_BYTES]), memoryview(data)[NPY_HEADER_BYTES:]
     found = _NPY_SHAPE.search(header)
@@ -77,30 +77,30 @@ def _decode_npy(data: bytes | memoryview) -> Pixels:
     if header != npy_header(*shape[:2]):
         raise ValueError(f"expected H x W x 3 uint8, found another header: {header!r}"[:200])
     if len(content) != math.prod(shape):
-        raise ValueError("bytes behind the array" if len(content) > math.prod(shape) else "it ends inside the array")
+        raise ValueError("extra bytes after the array" if len(content) > math.prod(shape) else "the array is truncated")
     pixels: Pixels = np.frombuffer(content, np.uint8).reshape(shape).copy()
     return pixels
 
 
 def _decode_with_pillow(data: bytes | memoryview, formats: tuple[str, ...] | None = None) -> Pixels:
-    """By Pillow, which refuses a PNG or WebP that is cut off or damaged, where OpenCV may return half a picture.
+    """Decode with Pillow, which rejects truncated or damaged files, where OpenCV may return a partial image.
 
-    With `formats`, it has to be one of these, and RGB; else it is converted.
+    With `formats`, the image must have one of them and be RGB; otherwise it is converted to RGB.
     """
     with Image.open(io.BytesIO(data), formats=formats) as image:
-        if max(image.size) > MAX_SIZE_PX:  # before memory is taken for it
-            raise ValueError(f"{image.width} x {image.height} px are more than any image of a shard has")
+        if max(image.size) > MAX_SIZE_PX:  # before allocating memory for it
+            raise ValueError(f"expected at most {MAX_SIZE_PX} px, found {image.width} x {image.height} px")
         if formats and image.mode != "RGB":
             raise ValueError(f"expected RGB, found {image.mode}")
         return np.asarray(image.convert("RGB"))
 
 
 def _encode_png(pixels: Pixels) -> list[bytes | memoryview]:
-    """PNG (ISO/IEC 15948) with every row's Sub filter, deflated by ISA-L: 3.5 times faster than libpng's fastest."""
+    """Encode as PNG (ISO/IEC 15948) with the Sub filter, deflated by ISA-L: 3.5 times faster than libpng's fastest."""
     height, width, channels = pixels.shape
     rows = pixels.reshape(height, width * channels)
     filtered = np.empty((height, 1 + width * channels), np.uint8)
-    filtered[:, 0] = 1  # filter type Sub: each byte less the same channel of the pixel to its left
+    filtered[:, 0] = 1  # filter type Sub: the difference to the same channel of the pixel to the left
     filtered[:, 1 : 1 + channels] = rows[:, :channels]
     np.subtract(rows[:, channels:], rows[:, :-channels], out=filtered[:, 1 + channels :])
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB

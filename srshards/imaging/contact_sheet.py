@@ -1,4 +1,4 @@
-"""Pictures for people to compare with: labelled images side by side, pixel for pixel, on a dark ground."""
+"""Contact sheets: labelled images side by side at their original size, on a dark background."""
 
 import io
 import json
@@ -17,23 +17,23 @@ BACKGROUND, TEXT, FAINT = (24, 26, 30), (236, 238, 242), (160, 166, 176)
 
 _HEADER_PX = 30
 _CAPTION_PX = 44
-_CAPTION_MIDDLE_PX = 15  # below its row: nearer to that than to the next
+_CAPTION_MIDDLE_PX = 15  # below its row: closer to it than to the next row
 _TEXT_PX = 14
 
 _LAST_LATIN = 0x017F
-# Pillow's own font has Latin letters only. Fonts with Chinese, and with most other scripts, by their files' names on
-# Linux, macOS and Windows.
+# Pillow's built-in font has Latin letters only. File names of fonts for Chinese, and for most other scripts, on Linux,
+# macOS and Windows.
 _CJK_FONTS = ("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "PingFang.ttc", "msyh.ttc")
 _OTHER_FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")
 
-# The text of a PNG file that says where its cells are: see `save_png`.
+# Keyword of the PNG text chunk with the positions of the cells: see `save_png`.
 GRID_TEXT = "sr-grid"
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Row(NamedTuple):
-    """Images (H x W x 3 uint8) from left to right, the line below them, and a fainter text at that line's right end."""
+    """Images (H x W x 3 uint8) from left to right, the caption below them, and a fainter, right-aligned text."""
 
     cells: Sequence[Pixels]
     caption: str = ""
@@ -41,11 +41,11 @@ class Row(NamedTuple):
 
 
 def grid(rows: Sequence[Row | tuple[Sequence[Pixels], str]], titles: Sequence[str]) -> Image.Image:
-    """A picture with a title above each column and a caption below each row; a pixel of a cell is a pixel of it.
+    """Draw a contact sheet with a title above each column and a caption below each row. Cells are not scaled.
 
-    Every row has a cell for each title. Cells may differ in size; each column is as wide as its widest cell. Of what is
-    too long to be written, an ellipsis stands for the end, or for the beginning of an aside, which is often a path.
-    `info[GRID_TEXT]` says where the cells are. ValueError when rows and titles do not fit.
+    Every row has a cell for each title. Cells may differ in size; each column is as wide as its widest cell. Text that
+    is too long is shortened with an ellipsis, at the end or, for asides (often paths), at the start. `info[GRID_TEXT]`
+    has the positions of the cells. ValueError when a row does not have one cell per title.
     """
     drawn = [Row(*row) for row in rows]
     if not drawn or not titles or any(len(row.cells) != len(titles) for row in drawn):
@@ -55,16 +55,16 @@ def grid(rows: Sequence[Row | tuple[Sequence[Pixels], str]], titles: Sequence[st
     lefts = [GAP_PX + sum(widths[:column]) + column * GAP_PX for column in range(len(titles))]
     width = lefts[-1] + widths[-1] + GAP_PX
     captions = [_CAPTION_PX if row.caption or row.aside else GAP_PX for row in drawn]
-    last = _CAPTION_PX - 2 * _CAPTION_MIDDLE_PX if captions[-1] == _CAPTION_PX else 0  # no next row to keep away from
+    last = _CAPTION_PX - 2 * _CAPTION_MIDDLE_PX if captions[-1] == _CAPTION_PX else 0  # no next row to separate
     picture = Image.new("RGB", (width, _HEADER_PX + sum(heights) + sum(captions) - last), BACKGROUND)
     draw = ImageDraw.Draw(picture)
     for left, title, room_px in zip(lefts, titles, widths, strict=True):
         write_line(draw, (left, _HEADER_PX // 2), title, FAINT, room_px=room_px)
     top = _HEADER_PX
-    places = []
+    positions = []
     for row, height, below in zip(drawn, heights, captions, strict=True):
         boxes = [(left, top, cell.shape[1], cell.shape[0]) for left, cell in zip(lefts, row.cells, strict=True)]
-        places.append({"cells": boxes, "caption": row.caption, "aside": row.aside})
+        positions.append({"cells": boxes, "caption": row.caption, "aside": row.aside})
         for (left, *_), cell in zip(boxes, row.cells, strict=True):
             picture.paste(Image.fromarray(cell), (left, top))
         middle = top + height + _CAPTION_MIDDLE_PX
@@ -73,16 +73,16 @@ def grid(rows: Sequence[Row | tuple[Sequence[Pixels], str]], titles: Sequence[st
         room_px = width - 2 * GAP_PX - used
         write_line(draw, (width - GAP_PX, middle), row.aside, FAINT, room_px=room_px, anchor="rm")
         top += height + below
-    picture.info[GRID_TEXT] = json.dumps({"titles": list(titles), "rows": places})
+    picture.info[GRID_TEXT] = json.dumps({"titles": list(titles), "rows": positions})
     return picture
 
 
 def save_png(picture: Image.Image, path: Path, program: str) -> None:
-    """Write the picture as a PNG file, whole or not at all, which names the program that made it.
+    """Write the picture atomically as a PNG file, with the program's name in its Exif.
 
-    That of a `grid` has a text chunk named `GRID_TEXT` that says where the cells are, so that they can be cut out
-    again. It is JSON: `titles`, and `rows` with `cells` (left, top, width, height in px), `caption` and `aside`.
-    Missing folders are made. RunError when the file cannot be written.
+    For a picture from `grid`, a text chunk named `GRID_TEXT` has the positions of the cells, so that they can be
+    extracted again: JSON with `titles`, and `rows` with `cells` (left, top, width, height in px), `caption` and
+    `aside`. Missing folders are created. RunError when the file cannot be written.
     """
     text = PngImagePlugin.PngInfo()
     if GRID_TEXT in picture.info:
@@ -102,11 +102,12 @@ def write_line(
     room_px: int | None = None,
     anchor: Literal["lm", "rm", "la"] = "lm",
 ) -> int:
-    """Write one line of text; returns its width in px, which is at most `room_px`.
+    """Draw one line of text, shortened to at most `room_px`. Return its width in px.
 
     `at` (x, y) is the middle of its left edge ("lm"), of its right edge ("rm") or its top left corner ("la").
     """
-    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)  # names hold anything
+    # File names may contain unprintable characters.
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     font = _font(text, size_px)
     if room_px is not None and draw.textlength(text, font) > room_px:
         from_right = anchor == "rm"
@@ -119,7 +120,7 @@ def write_line(
 
 def _font(text: str, size_px: int) -> _Font:
     if any(ord(char) > _LAST_LATIN and char != "…" for char in text):
-        wide = any(ord(char) >= 0x2E80 for char in text)  # where the scripts of East Asia begin
+        wide = any(ord(char) >= 0x2E80 for char in text)  # East Asian scripts start here
         for name in (_CJK_FONTS + _OTHER_FONTS) if wide else _OTHER_FONTS:
             try:
                 return ImageFont.truetype(name, size_px)

@@ -1,4 +1,4 @@
-"""Luma of ITU-R BT.601, at the two scales in use: from 0 to 255 for measuring images, from 16 to 235 for PSNR-Y."""
+"""Luma of ITU-R BT.601 in its two ranges: full (0-255) for image statistics, studio (16-235) for PSNR-Y."""
 
 import cv2
 import numpy as np
@@ -8,9 +8,9 @@ from srshards.imaging.pixels import Pixels, require_rgb
 
 
 def luma_full_range(rgb: Pixels) -> NDArray[np.float32]:
-    """Y' = 0.299 R + 0.587 G + 0.114 B of H x W x 3 uint8, as H x W whole grey levels from 0 (black) to 255 (white).
+    """Return Y' = 0.299 R + 0.587 G + 0.114 B of H x W x 3 uint8, as H x W integer levels from 0 to 255.
 
-    ITU-R BT.601-7, section 2.5.1, without head and foot room, as in JPEG (ITU-T T.871); OpenCV's RGB2GRAY.
+    ITU-R BT.601-7, section 2.5.1, in full range, as in JPEG (ITU-T T.871); OpenCV's RGB2GRAY.
     ValueError for another shape or dtype.
     """
     require_rgb(rgb)
@@ -18,11 +18,10 @@ def luma_full_range(rgb: Pixels) -> NDArray[np.float32]:
 
 
 def luma_studio_range(rgb: Pixels) -> NDArray[np.float64]:
-    """Y = (65.481 R + 128.553 G + 24.966 B) / 255 + 16 of H x W x 3 uint8, as H x W from 16 (black) to 235 (white).
+    """Return Y = (65.481 R + 128.553 G + 24.966 B) / 255 + 16 of H x W x 3 uint8, as H x W from 16 to 235.
 
-    BT.601 with head and foot room, as MATLAB's rgb2ycbcr, but not rounded to whole grey levels. That is what BasicSR
-    measures on; scripts that let MATLAB round first get figures that differ in the second decimal. ValueError for
-    another shape or dtype.
+    BT.601 in studio range, as MATLAB's rgb2ycbcr, but not rounded to integers, as in BasicSR; scripts that round first,
+    as MATLAB does, report figures that differ in the second decimal. ValueError for another shape or dtype.
     """
     require_rgb(rgb)
     weights = np.array([[65.481, 128.553, 24.966]]) / 255

@@ -1,11 +1,11 @@
-"""A photo's bytes become upright 8-bit RGB pixels, or a PhotoError that says why not.
+"""Decode photos to upright 8-bit RGB, or raise a PhotoError that says why that is not possible.
 
-Pillow reads every header (content decides, not the name), of the formats below and no others: some that it knows start
-programs or take any text for a picture. JPEG goes to libjpeg-turbo through simplejpeg, strictly: a file that ends early
-or has a hole is refused, where OpenCV would return it half grey without a word. Everything else is decoded by Pillow,
-which refuses truncated files too.
+Pillow reads the headers, whatever the file name, but only of the formats below: some of Pillow's formats run external
+programs or accept any text as an image. JPEG is decoded strictly by libjpeg-turbo through simplejpeg: truncated or
+damaged files are rejected, where OpenCV would silently return a partly grey image. Other formats are decoded by Pillow,
+which also rejects truncated files.
 
-Decided here: an animation gives its first frame, and embedded colour profiles are not applied.
+Only the first frame of an animation is used, and embedded colour profiles are not applied.
 """
 
 import io
@@ -29,7 +29,7 @@ from srshards.storage.store import read_bytes as read_file
 
 Plane = NDArray[np.uint8]  # H x W
 
-# A 200-megapixel phone photo passes; what is larger is refused by its header, before memory is spent on it.
+# Admits photos of 200-megapixel phones. Larger ones are rejected by their header, before memory is allocated.
 MAX_PIXELS = 250_000_000
 
 MAX_FILE_BYTES = 2 << 30
@@ -37,17 +37,17 @@ MAX_FILE_BYTES = 2 << 30
 _NOT_AN_IMAGE = "not an image, or its header is damaged"
 
 _EXIF_ORIENTATION = 0x0112
-_JPEG_FORMATS = ("JPEG", "MPO")  # the latter holds several pictures; the first is a plain JPEG
-# JPEG 2000 is not among them: its decoder takes a truncated file for a whole one.
+_JPEG_FORMATS = ("JPEG", "MPO")  # MPO has several images; the first is an ordinary JPEG
+# JPEG 2000 is excluded: its decoder accepts truncated files.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 
 
 @dataclass(frozen=True)
 class DecodedPhoto:
-    """An upright photo, or one at 1/`reduction` of its height and width, which then are multiples of it.
+    """An upright photo, possibly decoded at 1/`reduction` of its height and width, which are then multiples of it.
 
-    `rgb` is H x W x 3; `alpha`, H x W from 0 (transparent) to 255, is not multiplied into it. None where all is opaque,
-    or was composited over black. `icc_profile` says what the colours mean; it is not applied.
+    `rgb` is H x W x 3. `alpha` is H x W from 0 (transparent) to 255 and not premultiplied; it is None if the photo is
+    opaque or was composited over black. `icc_profile` is the embedded colour profile, which is not applied.
     """
 
     rgb: Pixels
@@ -63,15 +63,15 @@ class DecodedPhoto:
     @property
     def is_grey(self) -> bool:
         """Whether red, green and blue are equal everywhere."""
-        few = self.rgb[::16, ::16]  # nearly every colour photo is known by these
-        return all(bool((part[:, :, 1:] == part[:, :, :1]).all()) for part in (few, self.rgb))
+        sparse = self.rgb[::16, ::16]  # enough to recognise nearly every colour photo
+        return all(bool((part[:, :, 1:] == part[:, :, :1]).all()) for part in (sparse, self.rgb))
 
 
 def read_bytes(address: Address, size: int = -1) -> bytes:
-    """The content of a photo's file. PhotoError when it cannot be read, is empty, or is larger than any photo.
+    """Read a photo's file. PhotoError when it cannot be read, is empty, or is too large.
 
-    `size` is what a listing says that it has; at -1 it is asked for. StoreError when a store does not give what it has,
-    OSError when this process has too many files open: neither is the photo's fault.
+    `size` is the size from a listing; with -1 it is looked up. Errors that are not the photo's fault are StoreError,
+    when a store fails, and OSError, when this process has too many open files.
     """
     try:
         if size < 0:
@@ -92,10 +92,10 @@ def read_bytes(address: Address, size: int = -1) -> bytes:
 
 @without_size_limit()
 def upright_size(data: bytes) -> tuple[int, int]:
-    """(height, width) in px as a viewer shows the photo, from the header alone. PhotoError as `decode_photo`."""
+    """Return the upright (height, width) in px, from the header alone. PhotoError as `decode_photo`."""
     with _open(data) as image:
         height, width = _stored_size(image)
-        # Pillow would decode a whole PNG to look for EXIF behind the pixels.
+        # Pillow would decode the complete PNG to look for EXIF after the pixels.
         late = image.format == "PNG" and "exif" not in image.info
         return _upright((height, width), 1 if late else _orientation(image))
 
@@ -104,12 +104,11 @@ def upright_size(data: bytes) -> tuple[int, int]:
 def decode_photo(
     data: bytes, reduction: Callable[[int, int], int] = lambda height, width: 1, keep_alpha: bool = False
 ) -> DecodedPhoto:
-    """The photo in `data`. PhotoError for anything that is not wholly an image.
+    """Decode a photo. PhotoError for anything but a complete image of a supported format.
 
-    `reduction` says, of an upright height and width, at which share a JPEG will do: 1/1, 1/2, 1/4 or 1/8. It is decoded
-    at that or a larger one, such that nothing but the photo's own pixels goes into what comes out. Where there is
-    transparency, the photo is composited over black, as what hides under transparent pixels is often garbage;
-    `keep_alpha` keeps both.
+    `reduction` maps the upright height and width to the acceptable reduction of a JPEG: 1, 2, 4 or 8. The JPEG is
+    decoded at that reduction or a smaller one that uses only the photo's own pixels. Photos with transparency are
+    composited over black, because the colour of transparent pixels is often garbage, unless `keep_alpha` is set.
     """
     with _open(data) as image:
         try:
@@ -119,12 +118,12 @@ def decode_photo(
                 pixels, reduced = jpeg_file.decode(data, reduction(height, width))
             else:
                 _load(image)
-                # Pillow turns TIFFs by itself while it loads them, so their orientation is asked for afterwards.
+                # Pillow applies the orientation of TIFFs while loading them, so read it afterwards.
                 orientation, reduced = _orientation(image), 1
                 pixels = to_rgb8(image, data, keep_alpha)
         except PhotoError:
             raise
-        except Exception as error:  # decoders raise all sorts of things on damaged data; none may end the run
+        except Exception as error:  # decoders raise many kinds of exceptions on damaged data; none may end the run
             raise PhotoError(_reason(image.format, error)) from error
         profile = png_file.icc_profile(data) if image.format == "PNG" else image.info.get("icc_profile")
     alpha = _turn_upright(pixels[:, :, 3], orientation) if pixels.shape[2] == 4 else None
@@ -136,7 +135,7 @@ def _open(data: bytes) -> Image.Image:
     if data.startswith(png_file.SIGNATURE):
         data = png_file.with_small_metadata(data)
     try:
-        with warnings.catch_warnings(record=True) as remarks:
+        with warnings.catch_warnings(record=True) as recorded:
             warnings.simplefilter("always")
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:
@@ -146,11 +145,11 @@ def _open(data: bytes) -> Image.Image:
             raise PhotoError(f"{_NOT_AN_IMAGE}, or a TIFF of an unusual kind: save it as a PNG") from error
         raise PhotoError(_NOT_AN_IMAGE) from error
     except Exception as error:
-        if shortage(error) and not isinstance(error, MemoryError):  # Pillow loads what reads a format when it is needed
+        if shortage(error) and not isinstance(error, MemoryError):  # Pillow imports its plugins on demand
             raise
         raise PhotoError(_reason("header", error)) from error
-    # Elsewhere odd metadata does no harm, but a TIFF's tags say how its pixels are to be read.
-    if image.format == "TIFF" and any("orrupt" in str(r.message) or "runcated" in str(r.message) for r in remarks):
+    # Damaged metadata matters only in TIFF, whose tags determine how the pixels are read.
+    if image.format == "TIFF" and any("orrupt" in str(r.message) or "runcated" in str(r.message) for r in recorded):
         raise PhotoError("truncated TIFF")
     height, width = _stored_size(image)
     if width * height > MAX_PIXELS:
@@ -168,7 +167,7 @@ def _orientation(image: Image.Image) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             value = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # damaged EXIF says nothing; the pixels are still good
+    except Exception:  # ignore damaged EXIF; the pixels are still valid
         return 1
     return value if value in range(1, 9) else 1
 
@@ -184,7 +183,7 @@ def _reason(image_format: str | None, error: Exception) -> str:
 
 def _load(image: Image.Image) -> None:
     if image.format == "TIFF":
-        tiff_file.refuse_what_comes_out_wrong(image)
+        tiff_file.refuse_unsupported(image)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image.load()  # raises on a truncated file

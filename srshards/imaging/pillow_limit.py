@@ -1,4 +1,4 @@
-"""Pillow's own limit on the size of images, out of the way where another one is checked."""
+"""Disable Pillow's limit on image size where another limit is checked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ _limit: int | None = None
 
 @contextmanager
 def without_size_limit() -> Iterator[None]:
-    """Pillow opens and decodes images of any size inside, in this thread and all others.
+    """Let Pillow open images of any size in the block, in all threads.
 
-    Its limit is a global variable, and lower than what cameras make. Several threads may be inside at a time: the first
-    puts the limit aside, the last puts it back. Whoever goes in must check sizes before memory is spent on pixels.
+    Pillow's limit is a global variable, lower than the size of some cameras' photos. The first thread to enter disables
+    it, the last to leave restores it. Callers must check the size before allocating memory for pixels.
     """
     global _num_inside, _limit
     with _lock:

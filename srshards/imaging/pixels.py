@@ -1,4 +1,4 @@
-"""What an image is in this project."""
+"""The array type of images in this project."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ Pixels = NDArray[np.uint8]  # H x W x 3, RGB, C order, grey levels 0-255
 
 
 def require_rgb(image: NDArray[Any]) -> None:
-    """ValueError for anything but H x W x 3 uint8."""
+    """Raise ValueError unless the image is H x W x 3 uint8."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected H x W x 3 uint8, got {image.shape} {image.dtype}")
 
 
 def to_pixels(image: NDArray[np.float32]) -> Pixels:
-    """Grey levels, whatever they are, to whole ones from 0 to 255."""
+    """Round and clip levels to uint8."""
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""The chunks of a PNG file, so that metadata of any size does not stand between a reader and the pixels.
+"""Read the chunks of PNG files, and remove large metadata that would prevent decoding.
 
-Pillow keeps all text of a PNG in memory, and refuses the whole file when a compressed text or colour profile is larger
-than 1 MB, or all text together than 64 MB. Editing histories, embedded workflows and printer profiles are.
+Pillow keeps all text of a PNG in memory and rejects the file when a compressed text or colour profile exceeds 1 MB, or
+all text together 64 MB. Editing histories, embedded workflows and printer profiles can be that large.
 """
 
 import zlib
@@ -10,17 +10,17 @@ from typing import NamedTuple
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-_MAX_COMPRESSED_BYTES = 1 << 20  # inflated: Pillow's limit
-_MAX_PLAIN_BYTES = 8 << 20  # six of them are below the 64 MB
+_MAX_COMPRESSED_BYTES = 1 << 20  # after decompression: Pillow's limit
+_MAX_PLAIN_BYTES = 8 << 20  # six texts of this size stay below 64 MB
 _MAX_PROFILE_BYTES = 64 << 20
-_OF_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
-# Text that may tell the orientation: XMP, and EXIF as ImageMagick wrote it before PNG had a chunk for it.
-_TELLING = (b"XML:com.adobe.xmp", b"Raw profile type exif")
+# Text that may contain the orientation: XMP, and EXIF as ImageMagick wrote it before PNG had a chunk for it.
+_ORIENTATION_KEYWORDS = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 
 
 class _Chunk(NamedTuple):
-    """A chunk's type, its content, and where all of it begins and ends in the file."""
+    """A chunk's type and content, and the start and end of the complete chunk in the file."""
 
     kind: bytes
     content: memoryview
@@ -33,14 +33,14 @@ def bits_per_channel(data: bytes) -> int:
 
 
 def with_small_metadata(data: bytes) -> bytes:
-    """The same PNG without the text that says nothing about its pixels, and without metadata that is too large."""
+    """Return the PNG without irrelevant text and without metadata that is too large."""
     seen: set[tuple[bytes, bytes]] = set()
-    return _without(data, lambda chunk: _is_in_the_way(chunk, seen))
+    return _without(data, lambda chunk: _is_removable(chunk, seen))
 
 
-def pixels_alone(data: bytes) -> bytes:
-    """The same PNG without anything else than its pixels. OpenCV takes no other chunk of more than 8 MB."""
-    return _without(data, lambda chunk: chunk.kind not in _OF_PIXELS)
+def pixels_only(data: bytes) -> bytes:
+    """Return the PNG with its pixel chunks only: OpenCV rejects other chunks of more than 8 MB."""
+    return _without(data, lambda chunk: chunk.kind not in _PIXEL_CHUNKS)
 
 
 def _without(data: bytes, is_dropped: Callable[[_Chunk], bool]) -> bytes:
@@ -52,13 +52,12 @@ def _without(data: bytes, is_dropped: Callable[[_Chunk], bool]) -> bytes:
 
 
 def icc_profile(data: bytes) -> bytes | None:
-    """The embedded ICC profile; None when there is none, or when it is damaged or larger than 64 MB."""
+    """Return the embedded ICC profile; None if there is none, or if it is damaged or larger than 64 MB."""
     profiles = (chunk.content for chunk in _chunks(data) if chunk.kind == b"iCCP")
     return next((_inflated(_compressed_part(profile, b"iCCP"), _MAX_PROFILE_BYTES) for profile in profiles), None)
 
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:
-    """Those that are whole."""
     view, start = memoryview(data), len(SIGNATURE)
     while start + 12 <= len(data):
         end = start + 12 + int.from_bytes(view[start : start + 4], "big")
@@ -68,11 +67,11 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
         start = end
 
 
-def _is_in_the_way(chunk: _Chunk, seen: set[tuple[bytes, bytes]]) -> bool:
-    """Whether Pillow is better off without it. Text that matters is kept once; `seen` has its keywords."""
+def _is_removable(chunk: _Chunk, seen: set[tuple[bytes, bytes]]) -> bool:
+    """Return whether to remove a chunk. Relevant text is kept once; `seen` collects its types and keywords."""
     if chunk.kind in _TEXT:
         keyword, _, text = bytes(chunk.content[:80]).partition(b"\0")
-        if keyword not in _TELLING or (chunk.kind, keyword) in seen:
+        if keyword not in _ORIENTATION_KEYWORDS or (chunk.kind, keyword) in seen:
             return True
         seen.add((chunk.kind, keyword))
         if chunk.kind == b"tEXt" or (chunk.kind == b"iTXt" and text[:1] != b"\1"):
@@ -83,16 +82,16 @@ def _is_in_the_way(chunk: _Chunk, seen: set[tuple[bytes, bytes]]) -> bool:
 
 
 def _compressed_part(content: memoryview, kind: bytes) -> bytes:
-    """Behind the keyword and the method of compression; in iTXt behind language and translated keyword too."""
+    """Return what follows the keyword and compression method; in iTXt also language and translated keyword."""
     _, _, rest = bytes(content).partition(b"\0")
     return rest[2:].split(b"\0", 2)[-1] if kind == b"iTXt" else rest[1:]
 
 
 def _inflated(compressed: bytes, limit: int) -> bytes | None:
-    """None when it is damaged, or larger than the limit."""
-    inflating = zlib.decompressobj()
+    """Decompress; None when the data is damaged or larger than the limit."""
+    decompressor = zlib.decompressobj()
     try:
-        content = inflating.decompress(compressed, limit)
+        content = decompressor.decompress(compressed, limit)
     except zlib.error:
         return None
-    return None if inflating.unconsumed_tail else content
+    return None if decompressor.unconsumed_tail else content

@@ -1,6 +1,6 @@
-"""A loaded image of any kind as 8-bit RGB, band by band, so that it takes little memory besides the result.
+"""Convert loaded images of any kind to 8-bit RGB, in bands of rows, to need little memory besides the result.
 
-16 bits become 8 by rounding. OpenCV reads 16-bit colour, because Pillow cuts it to 8 bits without rounding.
+16-bit levels are rounded to 8 bits. OpenCV reads 16-bit colour, because Pillow truncates it to 8 bits.
 """
 
 from collections.abc import Callable
@@ -19,25 +19,25 @@ _BAND_PX = 1 << 20
 
 
 def to_rgb8(image: Image.Image, data: bytes, keep_alpha: bool) -> Pixels:
-    """The loaded image of a file's `data` as H x W x 3 or, with alpha to keep, H x W x 4. It may be closed afterwards.
+    """Convert the loaded image of a file's `data` to H x W x 3 or, with alpha to keep, H x W x 4. May close the image.
 
-    Without `keep_alpha` it is composited over black: what hides under transparent pixels is often garbage.
+    Without `keep_alpha` it is composited over black, because the colour of transparent pixels is often garbage.
     """
     if image.mode in ("I", "F") and image.format != "PPM":
         kind = "floating point" if image.mode == "F" else "integers"
         raise PhotoError(f"32-bit {kind}: expected 8 or 16 bits per channel")
     width, height = image.size
     if image.mode in ("RGB", "RGBA") and _has_16_bits(image, data):
-        # OpenCV takes the fourth channel of a TIFF for alpha, whatever its tags say; Pillow asks them.
+        # OpenCV treats the fourth channel of any TIFF as alpha; Pillow follows the tags.
         channels = len(image.mode) if image.format == "TIFF" else 4
-        image.close()  # to have its memory: these pixels are cut to 8 bits
+        image.close()  # free its memory: its pixels are truncated to 8 bits
         levels = _decode_16_bit_colour(data)[:, :, :channels]
-        order = [2, 1, 0, 3][: levels.shape[2]]  # OpenCV has blue first
+        order = [2, 1, 0, 3][: levels.shape[2]]  # OpenCV's order is BGR
         return _to_rgb(height, width, lambda rows: levels[rows][:, :, order], keep_alpha)
     inverted = image.format == "TIFF" and tiff_file.white_is_zero(image)
     if image.format == "PNG" and image.mode == "L" and "transparency" in image.info:
         most = 2 ** png_file.bits_per_channel(data) - 1
-        image.info["transparency"] *= 255 // most  # as Pillow has scaled the pixels
+        image.info["transparency"] *= 255 // most  # Pillow has scaled the pixels alike
 
     def part_of(rows: slice) -> NDArray[Any]:
         part = image.crop((0, rows.start, width, rows.stop))
@@ -53,9 +53,9 @@ def _has_16_bits(image: Image.Image, data: bytes) -> bool:
 
 
 def _decode_16_bit_colour(data: bytes) -> NDArray[np.uint16]:
-    """H x W x 3 or, with alpha, H x W x 4; blue first."""
+    """Return H x W x 3 or, with alpha, H x W x 4, in BGR order."""
     if data.startswith(png_file.SIGNATURE):
-        data = png_file.pixels_alone(data)
+        data = png_file.pixels_only(data)
     levels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if levels is None or levels.dtype != np.uint16 or levels.ndim != 3:
         raise PhotoError("damaged 16-bit image")
@@ -63,21 +63,21 @@ def _decode_16_bit_colour(data: bytes) -> NDArray[np.uint16]:
 
 
 def _grey_16(image: Image.Image, inverted: bool) -> NDArray[np.uint16]:
-    """H x W x 3 or, with alpha, H x W x 4. `inverted`: white is zero, which Pillow minds in 8 bits alone."""
+    """Return H x W x 3 or, with alpha, H x W x 4. `inverted`: zero is white, which Pillow handles only for 8 bits."""
     grey = np.asarray(image).astype(np.uint16)
     channels = [65535 - grey if inverted else grey] * 3
-    if "transparency" in image.info:  # the one level of a PNG that is transparent
+    if "transparency" in image.info:  # the one transparent level of a PNG
         channels.append(np.where(grey == image.info["transparency"], 0, 65535).astype(np.uint16))
     return np.stack(channels, axis=2)
 
 
 def _colour_8(image: Image.Image) -> Pixels:
-    """H x W x 3 or, with alpha, H x W x 4."""
+    """Return H x W x 3 or, with alpha, H x W x 4."""
     return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
 def _to_rgb(height: int, width: int, part_of: Callable[[slice], NDArray[Any]], keep_alpha: bool) -> Pixels:
-    """8-bit RGB or, with alpha to keep, RGBA of what `part_of` gives of each band of rows, 8- or 16-bit."""
+    """Convert the bands returned by `part_of` (8- or 16-bit) to 8-bit RGB or, with alpha to keep, RGBA."""
     pixels: Pixels | None = None
     band = max(1, _BAND_PX // width)
     for top in range(0, height, band):

@@ -1,4 +1,4 @@
-"""What a TIFF's tags say of its pixels that Pillow does not, or not in every version."""
+"""Properties of TIFF pixels that Pillow does not expose, or not in every version."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from PIL import Image
 
 from srshards.errors import PhotoError
 
-SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two of BigTIFF
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE = 256, 257, 258
 _PHOTOMETRIC, _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 262, 0, 1, 2
@@ -15,7 +15,7 @@ _EXTRA_SAMPLES, _PREMULTIPLIED = 338, 1
 
 
 def stored_size(image: Image.Image) -> tuple[int, int]:
-    """(height, width) before the orientation is applied, which some versions of Pillow do while opening."""
+    """Return (height, width) before applying the orientation, which some versions of Pillow do when opening."""
     tags = _tags(image)
     return int(tags[_HEIGHT]), int(tags[_WIDTH])
 
@@ -29,8 +29,8 @@ def white_is_zero(image: Image.Image) -> bool:
     return bool(_tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
 
 
-def refuse_what_comes_out_wrong(image: Image.Image) -> None:
-    """PhotoError where decoders get the pixels wrong: of 9 to 16 bits, all but interleaved 16-bit RGB and grey."""
+def refuse_unsupported(image: Image.Image) -> None:
+    """Raise PhotoError for 9 to 16 bits unless interleaved 16-bit RGB or grey: decoders return wrong pixels."""
     bits, tags = bits_per_channel(image), _tags(image)
     if not 8 < bits <= 16:
         return

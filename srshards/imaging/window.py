@@ -1,4 +1,4 @@
-"""Where in an image there is most to see."""
+"""Find the window of an image with the most detail."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 
 def strongest_window(field: NDArray[Any], height: int, width: int, step: int = 1) -> tuple[int, int]:
-    """Top and left, multiples of `step`, of the height x width px with the greatest sum of an H x W float field.
+    """Return top and left, multiples of `step`, of the height x width window with the largest sum of an H x W field.
 
-    The first of equals. The window must not be larger than the field.
+    Ties go to the first window. The window must not be larger than the field.
     """
     sums = cv2.integral(field)
     inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    places = inside[::step, ::step]
-    top, left = np.unravel_index(int(places.argmax()), places.shape)
+    candidates = inside[::step, ::step]
+    top, left = np.unravel_index(int(candidates.argmax()), candidates.shape)
     return int(top) * step, int(left) * step

@@ -1,1 +1,1 @@
-"""Batches from worker processes, over shared memory."""
+"""Batches of patches from worker processes, through shared memory."""

@@ -1,4 +1,4 @@
-"""Patches by number, as a dataset for PyTorch's own `DataLoader`."""
+"""Patches as a map-style dataset for PyTorch's `DataLoader`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -6,42 +6,42 @@ from typing import Any, Literal
 import numpy as np
 from torch.utils.data import Dataset
 
-from srshards.loader.arguments import MAX_SEED, patch_grid, whole
+from srshards.loader.arguments import MAX_SEED, checked_int, patch_grid
 from srshards.loader.patch_pair import PatchPair
 from srshards.loader.shared_epoch import SharedEpoch
 from srshards.sampling.patches import Cut
 from srshards.sampling.schedule import BatchSamples
-from srshards.shards.folder import Shards, in_range
+from srshards.shards.folder import Shards, normalized_index
 from srshards.shards.mapped import reading
 
 
 class PatchDataset(Dataset[PatchPair]):
     """A map-style dataset: item n is a patch of the n-th sample of a split, as a `PatchPair` of uint8 arrays.
 
-    Crop, flips and turns, and which of several LR images is shown, follow from (seed, epoch, n), as in `PatchLoader`:
-    the same for any number of workers, in any order. Call `set_epoch` before each epoch; otherwise all epochs show the
-    same patches. It can be pickled, and maps shards in each worker when they are first read, so it works with `fork`,
+    Crop, flip, rotation and LR variant are determined by (seed, epoch, n), as in `PatchLoader`: they do not depend on
+    the number of workers or the order of access. Call `set_epoch` before each epoch; otherwise all epochs have the same
+    patches. The dataset can be pickled, and each worker maps shards when it first reads them, so it works with `fork`,
     `spawn` and `forkserver`, with `persistent_workers`, and with torchdata's `StatefulDataLoader`.
 
     Args:
-        shards: what `srshards.open` gave.
-        patch_size: edge of the HR patches in px: divisible by the scale, at most `shards.hr_size`.
-        input: `"lr"`, or `"up"` for the image that was enlarged again to HR's size.
+        shards: the shards, from `srshards.open`.
+        patch_size: edge length of the HR patches in px: divisible by the scale, at most `shards.hr_size`.
+        input: `"lr"`, or `"up"` for the upsampled image, which has the size of HR.
         split: `"train"` or `"val"`.
-        seed: draws crops, flips and variants, 0 to 2^63 - 1.
-        augment: whether patches are flipped and turned by multiples of 90 degrees.
-        transform: gets each item and gives what takes its place, in the process that reads.
+        seed: seed of crops, flips and variants, 0 to 2^63 - 1.
+        augment: whether to flip patches and rotate them by multiples of 90 degrees.
+        transform: called with each item, in the process that reads it; its result replaces the item.
 
     Raises:
-        srshards.ArgumentError: a ValueError that names the argument and says what to give instead.
-        IndexError: an item that there is not.
-        srshards.RunError: an item whose images are damaged, or whose shard is gone.
+        srshards.ArgumentError: a ValueError that names the argument and says what to pass instead.
+        IndexError: an item index is out of range.
+        srshards.RunError: an image of the item is damaged, or its shard is missing.
 
-    >>> data = PatchDataset(shards, patch_size=16)
-    >>> len(data), data[0].hr.shape, data[0].input.shape, data[0].hr.dtype
+    >>> dataset = PatchDataset(shards, patch_size=16)
+    >>> len(dataset), dataset[0].hr.shape, dataset[0].input.shape, dataset[0].hr.dtype
     (39, (16, 16, 3), (8, 8, 3), dtype('uint8'))
     >>> from torch.utils.data import DataLoader
-    >>> batch = next(iter(DataLoader(data, batch_size=4, shuffle=True)))
+    >>> batch = next(iter(DataLoader(dataset, batch_size=4, shuffle=True)))
     >>> batch.hr.shape, batch.input.dtype
     (torch.Size([4, 16, 16, 3]), torch.uint8)
     """
@@ -57,7 +57,7 @@ class PatchDataset(Dataset[PatchPair]):
         augment: bool = True,
         transform: Callable[[PatchPair], PatchPair] | None = None,
     ) -> None:
-        seed = whole("seed", seed, 0, MAX_SEED)
+        seed = checked_int("seed", seed, 0, MAX_SEED)
         self._grid = patch_grid(shards, patch_size, input, augment, split)
         self._samples = shards.split(split)
         self._shards = shards
@@ -67,16 +67,16 @@ class PatchDataset(Dataset[PatchPair]):
         self._epoch = SharedEpoch()
 
     def __len__(self) -> int:
-        """Samples of the split."""
+        """Number of samples in the split."""
         return len(self._samples)
 
     def __getitem__(self, index: int) -> PatchPair:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indexes: Sequence[int]) -> list[PatchPair]:
-        """The items of a batch, whose crops are drawn at once. PyTorch's loader asks for them in this way."""
+        """Return the items of a batch, drawing their crops at once. PyTorch's `DataLoader` calls this method."""
         what = f"{self._samples.name} samples in {self._shards.path}"
-        numbers = np.array([in_range(index, len(self), what) for index in indexes], np.int64)
+        numbers = np.array([normalized_index(index, len(self), what) for index in indexes], np.int64)
         draws = BatchSamples(np.full_like(numbers, self.epoch), numbers)
         variants = draws.variants(self._seed, len(self._inputs)).tolist()
         cuts = self._grid.cuts(self._seed, draws)
@@ -84,30 +84,30 @@ class PatchDataset(Dataset[PatchPair]):
 
     @property
     def epoch(self) -> int:
-        """The number of the epoch whose patches are shown."""
+        """The current epoch, which determines the patches."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Show the patches of this epoch, 0 or more, in all processes. To be called before an epoch's iteration."""
+        """Set the epoch, 0 or more, in all processes. Call it before iterating over an epoch."""
         self._epoch.set(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch, for torchdata's `StatefulDataLoader`: all else follows from the arguments."""
+        """Return the epoch, for torchdata's `StatefulDataLoader`: the arguments determine everything else."""
         return {"epoch": self.epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the epoch of a `state_dict`. ValueError for any other dict."""
+        """Restore the epoch from a `state_dict`. ValueError for any other dict."""
         if set(state) != {"epoch"}:
-            raise ValueError(f"expected the state of a PatchDataset, as {{'epoch': 3}}, found {state!r:.100}")
+            raise ValueError(f"expected the state of a PatchDataset, e.g. {{'epoch': 3}}, found {state!r:.100}")
         self.set_epoch(state["epoch"])
 
     def _pair(self, number: int, variant: int, cut: Cut) -> PatchPair:
         shards, grid = self._shards, self._grid
-        record, place = self._samples.locate(number)
-        with reading(shards.path):
+        record, position = self._samples.locate(number)
+        with reading(shards.origin):
             shard = shards.mapped(record)
-            hr = shard.image(place, "hr", shards.codec, grid.hr)
-            small = shard.image(place, self._inputs[variant], shards.codec, grid.hr // grid.input_scale)
+            hr = shard.image(position, "hr", shards.codec, grid.hr)
+            small = shard.image(position, self._inputs[variant], shards.codec, grid.hr // grid.input_scale)
         pair = PatchPair(*(np.empty((edge, edge, 3), np.uint8) for edge in (grid.patch, grid.input_patch)))
         grid.cut(hr, small, cut, *pair)
         return self._transform(pair) if self._transform else pair

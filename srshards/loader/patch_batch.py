@@ -1,4 +1,4 @@
-"""What the training loop sees of the stream."""
+"""The batches that a training loop receives, and the interface of their sources."""
 
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -11,7 +11,7 @@ from srshards.loader.batches import DamagedSample
 class PatchBatch(NamedTuple):
     """A batch of `PatchLoader`: N x p x p x 3 HR and N x q x q x 3 input patches, uint8 RGB, on its device.
 
-    On a CPU they are there until the next batch is taken. Other samples stand in the place of `damaged` ones.
+    On a CPU the tensors are valid until the next batch is taken. Samples listed in `damaged` were replaced by others.
 
     >>> with PatchLoader(shards, patch_size=16, batch_size=4, input="up", workers=0) as loader:
     ...     hr, up, damaged = next(iter(loader))
@@ -25,10 +25,10 @@ class PatchBatch(NamedTuple):
 
 
 class Source(Protocol):
-    """Gives batches, and keeps account of the seconds that were spent waiting for all but the first."""
+    """A source of batches that measures the seconds spent waiting for all batches but the first."""
 
     @property
     def wait_s(self) -> float: ...
 
     def started(self) -> Iterator[PatchBatch]:
-        """The batches of a run, in order. Returns when the first one is there, or needs no more than the others."""
+        """Start, and return an iterator over the batches when start-up, which does not count as waiting, is done."""

@@ -1,4 +1,4 @@
-"""What a dataset of patches gives: an HR patch and the patch of it that the network sees."""
+"""An HR patch and the matching network input."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,10 @@ from srshards.imaging.pixels import Pixels
 
 
 class PatchPair(NamedTuple):
-    """An HR patch and the matching input patch: p x p x 3 and q x q x 3 uint8 RGB arrays, levels 0-255.
+    """An HR patch and the matching input patch: p x p x 3 and q x q x 3 uint8 RGB arrays.
 
-    q is p / scale for LR, p for the upsampled image. Both may be written to. PyTorch's default collation stacks pairs
-    to a pair of N x p x p x 3 and N x q x q x 3 uint8 tensors.
+    q is p / scale for LR, and p for the upsampled image. Both are writable. PyTorch's default collation stacks pairs
+    into a pair of N x p x p x 3 and N x q x q x 3 uint8 tensors.
 
     >>> import srshards
     >>> pair = srshards.PatchDataset(shards, patch_size=16)[0]

@@ -1,4 +1,4 @@
-"""The same patches as a pipeline of the `webdataset` package, which streams the tars from wherever they lie."""
+"""Patches as a pipeline of the `webdataset` package, which streams tars from any source."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from srshards.errors import ArgumentError, RunError
 from srshards.format import FormatError, lr_name, shard_of_key
 from srshards.imaging import codec
 from srshards.imaging.pixels import Pixels
-from srshards.loader.arguments import MAX_SEED, Ranks, patch_grid, ranks_of, whole
+from srshards.loader.arguments import MAX_SEED, Ranks, checked_int, patch_grid, ranks_of
 from srshards.loader.patch_pair import PatchPair
 from srshards.loader.shared_epoch import SharedEpoch
 from srshards.loader.tar_streams import stream_samples
 from srshards.sampling.counter_rng import shuffled
-from srshards.sampling.patches import NUM_TURNS, PatchGrid
+from srshards.sampling.patches import NUM_SYMMETRIES, PatchGrid
 from srshards.sampling.schedule import BatchSamples
 from srshards.shards.description import parse_description
 from srshards.shards.folder import Shards, check_input
 from srshards.storage.store import parse_address
 
-_SHARDS = 0  # keeps this permutation apart from others of the same seed
+_SHARDS = 0  # distinguishes this permutation from others with the same seed
 
 
 class PatchPipeline(wds.DataPipeline, wds.compat.FluidInterface):  # type: ignore[misc]  # which has no types
     """A `webdataset` pipeline of `PatchPair`s.
 
-    `map`, `batched` and the like give another one; `with_epoch` and `repeat` change this one, and give it back.
+    `map`, `batched` and similar methods return a new pipeline; `with_epoch` and `repeat` modify and return this one.
     """
 
     def __init__(self, epoch: SharedEpoch, *stages: Callable[..., Iterator[Any]]) -> None:
@@ -40,7 +40,7 @@ class PatchPipeline(wds.DataPipeline, wds.compat.FluidInterface):  # type: ignor
         self._epoch = epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Show the order and the patches of this epoch, 0 or more, in all processes, from the next iteration on."""
+        """Set the epoch, 0 or more, in all processes. It determines order and patches from the next iteration on."""
         self._epoch.set(epoch)
 
 
@@ -57,31 +57,31 @@ def webdataset(
     rank: int | None = None,
     world_size: int | None = None,
 ) -> PatchPipeline:
-    """A `webdataset` pipeline of patches, one of each sample, for any `DataLoader` or `webdataset.WebLoader`.
+    """Return a `webdataset` pipeline with one patch per sample, for any `DataLoader` or `webdataset.WebLoader`.
 
-    Tars are read from front to back and never copied to this machine, so it suits sets that lie far away; where shards
-    can be mapped, `PatchLoader` and `PatchDataset` are faster. The shards are shuffled, dealt out to ranks and workers,
-    and read one after the other; patches are cut as `PatchDataset` cuts them (from the seed, the epoch and the sample's
-    key) and shuffled among `shuffle` patches of each worker, which holds them in memory. The same seed and epoch give
-    the same patches, and with the same number of ranks and workers the same order. Call `set_epoch` before each epoch.
-    Ranks get whole shards, so their numbers of patches differ: bound them with `.with_epoch(n)`.
+    Tars are streamed and never copied to this machine, which suits remote shards; where shards can be mapped,
+    `PatchLoader` and `PatchDataset` are faster. The shards are shuffled, distributed to ranks and workers, and read one
+    after the other. Patches are cut as by `PatchDataset` (determined by seed, epoch and the sample's key) and shuffled
+    in a buffer of `shuffle` patches per worker. The same seed and epoch give the same patches; the same number of ranks
+    and workers also gives the same order. Call `set_epoch` before each epoch. Ranks get complete shards, so their
+    numbers of patches differ: limit them with `.with_epoch(n)`.
 
     Args:
-        shards: what `srshards.open` gave; or the addresses of tars, of any set whose members are named as in
-            docs/formats.md: a list, or one text in which `{000000..000007}` stands for many. They may be paths,
-            `s3://...` and other stores, `https://...`, and `pipe:` with a command that writes a tar, run by a shell.
-        patch_size: edge of the HR patches in px: divisible by the scale, at most the size of HR.
-        input: `"lr"`, or `"up"` for the image that was enlarged again to HR's size.
-        split: `"train"` or `"val"`, of `Shards`.
-        seed: draws order, crops, flips and variants, 0 to 2^63 - 1.
-        shuffle: so many patches are shuffled at a time, and the order of shards; 0: all come in the set's order.
-        augment: whether patches are flipped and turned by multiples of 90 degrees.
-        transform: gets each item and gives what takes its place.
-        rank, world_size: which of how many processes this is; by default what `torch.distributed` says when it is
-            initialised, else one alone.
+        shards: the result of `srshards.open`; or addresses of tars whose members are named as in docs/formats.md: a
+            list, or one string with a range such as `{000000..000007}`. An address is a path, an object-store address
+            such as `s3://...`, a URL, or `pipe:` followed by a shell command that writes a tar.
+        patch_size: edge length of the HR patches in px: divisible by the scale, at most the HR size.
+        input: `"lr"`, or `"up"` for the upsampled image, which has the size of HR.
+        split: `"train"` or `"val"`, if `shards` are `Shards`.
+        seed: seed of order, crops, flips and variants, 0 to 2^63 - 1.
+        shuffle: size of the shuffle buffer in patches; 0 keeps samples and shards in their stored order.
+        augment: whether to flip patches and rotate them by multiples of 90 degrees.
+        transform: called with each item; its result replaces the item.
+        rank, world_size: rank of this process and number of processes. Default: from `torch.distributed` if it is
+            initialised, else a single process.
 
     Raises:
-        srshards.ArgumentError: a ValueError that names the argument and says what to give instead.
+        srshards.ArgumentError: a ValueError that names the argument and says what to pass instead.
         srshards.RunError, srshards.StoreError: while iterating, when a tar or an image in it cannot be read.
 
     >>> pipeline = webdataset(shards, patch_size=16)
@@ -92,8 +92,8 @@ def webdataset(
     >>> sum(len(batch.hr) for batch in DataLoader(pipeline, batch_size=4))
     39
     """
-    seed, shuffle = whole("seed", seed, 0, MAX_SEED), whole("shuffle", shuffle, 0)
-    patch_size = whole("patch_size", patch_size, 1)
+    seed, shuffle = checked_int("seed", seed, 0, MAX_SEED), checked_int("shuffle", shuffle, 0)
+    patch_size = checked_int("patch_size", patch_size, 1)
     ranks = ranks_of(rank, world_size, None, None)
     if isinstance(shards, Shards):
         patch_grid(shards, patch_size, input, augment, split)
@@ -102,7 +102,7 @@ def webdataset(
         check_input(input)
         tars = _urls(shards)
     if len(tars) < ranks.world_size:
-        raise ArgumentError(f"`world_size` {ranks.world_size}: there are {len(tars)} shards, less than one for each")
+        raise ArgumentError(f"`world_size` {ranks.world_size}: expected at most the number of shards, {len(tars)}")
     epoch = SharedEpoch()
     pipeline = PatchPipeline(
         epoch,
@@ -119,7 +119,7 @@ def webdataset(
 
 @dataclass(frozen=True)
 class _Tar:
-    """Where a shard lies; and how many samples it has, if that is known."""
+    """The address of a shard, and its number of samples if known."""
 
     url: str
     samples: int | None = None
@@ -133,23 +133,23 @@ def _urls(shards: str | Sequence[str | Path]) -> list[_Tar]:
     if isinstance(shards, str):
         shards = wds.shardlists.expand_urls(shards)
     if not isinstance(shards, list | tuple) or not shards or not all(isinstance(url, str | Path) for url in shards):
-        raise ArgumentError(f"`shards` {shards!r:.100}: expected what srshards.open gives, or addresses of tars")
+        raise ArgumentError(f"`shards` {shards!r:.100}: expected the result of srshards.open, or addresses of tars")
     urls = list(map(str, shards))
     for url in urls:
         if "://" not in url and not url.startswith("pipe:") and parse_address(url).is_dir():
-            raise ArgumentError(f"`shards` {url}: that is a folder; open it with srshards.open, or name its tars")
+            raise ArgumentError(f"`shards` {url} is a folder; open it with srshards.open, or pass its tars")
     return [_Tar(url) for url in urls]
 
 
 def _worker() -> tuple[int, int]:
-    """Which of how many workers of a `DataLoader` this process is."""
+    """Return the number of this `DataLoader` worker, and the number of workers."""
     info = get_worker_info()
     return (info.id, info.num_workers) if info else (0, 1)
 
 
 @dataclass(frozen=True)
 class _Tars:
-    """The tars of this rank and worker. Ranks are those of the process that made the pipeline: workers know of none."""
+    """The tars of this rank and worker. `ranks` is from the process that created the pipeline: workers have none."""
 
     tars: list[_Tar]
     seed: int
@@ -167,7 +167,7 @@ class _Tars:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads what is needed of each sample: HR, all variants of the input, and the description."""
+    """Reads the required members of each sample: HR, all variants of the input, and the json."""
 
     input: str
 
@@ -182,8 +182,6 @@ class _Reader:
 
 @dataclass(frozen=True)
 class _Cutter:
-    """Decodes the two images of a pair and cuts their patches."""
-
     patch_size: int
     input: str
     augment: bool
@@ -218,12 +216,12 @@ class _Cutter:
         size, patch = len(hr), self.patch_size
         edge = size // scale if self.input == "lr" and scale > 0 else size
         if scale < 1 or hr.shape != (size, size, 3) or small.shape != (edge, edge, 3):
-            raise RunError(f"{where}: HR of {hr.shape} and {self.input} of {small.shape} do not match at {scale}x")
+            raise RunError(f"{where}: sizes of HR {hr.shape} and {self.input} {small.shape} do not match at {scale}x")
         if patch % scale or patch > size:
             raise ArgumentError(
-                f"`patch_size` {patch}: expected a multiple of the scale {scale}, at most the {size} px of HR ({where})"
+                f"`patch_size` {patch}: expected a multiple of the scale {scale}, at most the HR size {size} ({where})"
             )
-        return PatchGrid(size, scale, patch, size // edge, NUM_TURNS if self.augment else 1)
+        return PatchGrid(size, scale, patch, size // edge, NUM_SYMMETRIES if self.augment else 1)
 
 
 def _image(sample: dict[str, Any], name: str, where: str) -> Pixels:
@@ -238,7 +236,7 @@ def _image(sample: dict[str, Any], name: str, where: str) -> Pixels:
 
 @dataclass(frozen=True)
 class _Shuffle:
-    """Shuffles within a buffer, in an order of its own for each epoch, rank and worker."""
+    """Shuffles within a buffer, in a different order for each epoch, rank and worker."""
 
     size: int
     seed: int

@@ -1,7 +1,7 @@
-"""Another process that fetches the next block of shards while this one is trained on.
+"""A separate process that fetches the next block of shards while training uses the current one.
 
-Threads of the training process would take turns with it. Nothing depends on this process: whoever needs a shard that is
-not there fetches it, and says what is wrong when it cannot.
+It is a process because threads would compete with training for the GIL. Nothing depends on it: a reader that needs a
+missing shard fetches it itself, and reports any error.
 """
 
 from collections.abc import Iterator
@@ -24,17 +24,17 @@ from srshards.shards.cached import CachedShards
 from srshards.terminal.sizes import format_bytes
 
 _DOWNLOADS_AT_ONCE = 4
-_LOOK_EVERY_S = 0.1
+_POLL_INTERVAL_S = 0.1
 _NO_ROOM_PAUSE_S = 2.0
 _STEP_BYTES = 8
-_INDEX_SHARE = 0.01  # of a shard's bytes, about: what lies beside it in a cache
+_INDEX_SHARE = 0.01  # rough size of the sidecar files in the cache, relative to the shard
 
 
 @dataclass(frozen=True)
 class PrefetchWindow:
-    """Which shards a training of `stop` steps needs soon: those that workers may be reading, and the next ones.
+    """The shards needed soon by a training of `stop` steps: those that workers may be reading, and the next block.
 
-    `records` are those of the schedule. Workers read up to `steps` ahead of training.
+    `records` are the shards of the schedule. Workers read up to `steps` ahead of training.
     """
 
     schedule: Schedule
@@ -43,7 +43,7 @@ class PrefetchWindow:
     stop: int
 
     def wanted(self, step: int) -> list[ShardRecord]:
-        """The shards of all blocks that workers may be reading at a step of training, and those of the next one."""
+        """Return the shards of all blocks that workers may be reading at a training step, and of the next block."""
         found: dict[int, None] = {}
         for first, shards in self.schedule.blocks_from(step):
             if first < self.stop:
@@ -53,7 +53,7 @@ class PrefetchWindow:
         return [self.records[shard] for shard in found]
 
     def most_bytes(self, shards: CachedShards) -> int:
-        """What these take in a cache at most, at any step: what is read ahead may begin and end in the middle."""
+        """Return the largest size of `wanted` at any step: the steps read ahead may start and end inside a block."""
         sizes = [shards.size(record) for record in self.records]
         total = sum(sizes)
         block = max(self.schedule.block_bytes, *sizes)
@@ -61,23 +61,23 @@ class PrefetchWindow:
 
 
 def cache_bytes(cached: CachedShards, num_bytes: int) -> int:
-    """What so many bytes of shards take in a cache, with their indices and what one of them is decoded from."""
+    """Return the cache size of `num_bytes` of shards, with their indexes and one compressed shard being decoded."""
     needed = num_bytes + (cached.largest_bytes() if cached.is_decoded else 0)
     return needed + int(_INDEX_SHARE * needed)
 
 
 def check_cache(cached: CachedShards, needed: int) -> None:
-    """ArgumentError when a cache may not hold so many bytes."""
+    """Raise ArgumentError when the limit of the cache is below `needed` bytes."""
     if needed > cached.cache.limit:
         raise ArgumentError(
-            f"the cache {cached.cache.path} may have {format_bytes(cached.cache.limit)}, but the shards that have to "
-            f"be there at once take {format_bytes(needed)}: give it {-(-needed // 10**6)}MB or more, on a disk with so "
-            "much room"
+            f"the cache {cached.cache.path} is limited to {format_bytes(cached.cache.limit)}, but the shards needed at "
+            f"the same time take {format_bytes(needed)}: set the limit to {-(-needed // 10**6)}MB or more, on a disk "
+            "with enough space"
         )
 
 
 class PrefetchedBatches:
-    """The batches of a source, from step `first` on, whose shards another process fetches in advance."""
+    """The batches of a source, starting at step `first`, with shards fetched in advance by another process."""
 
     def __init__(
         self, source: Source, shards: CachedShards, window: PrefetchWindow, first: int, batches_per_step: int = 1
@@ -93,13 +93,13 @@ class PrefetchedBatches:
         return self._source.wait_s
 
     def started(self) -> Iterator[PatchBatch]:
-        """The batches, in order. Returns when the first one is there."""
+        """Start the source, then return an iterator over the batches."""
         batches = self._running()
-        next(batches)  # what is begun is ended with it, also when nothing else is taken from it
+        next(batches)  # enter its `try`, so that closing the iterator ends the process
         return batches
 
     def _running(self) -> Iterator[Any]:
-        """Nothing when the first batch is there, then the batches."""
+        """Yield None once the source has started, then the batches."""
         memory = Ring(1, _STEP_BYTES)
         step = _step(memory)
         step[0] = self._first
@@ -114,51 +114,50 @@ class PrefetchedBatches:
                 step[0] = self._first + number // self._batches_per_step
                 yield batch
         finally:
-            process.kill()  # it may be so young that it still ignores SIGTERM
+            process.kill()  # just after its start it still ignores SIGTERM
             process.join()
-            self._shards.cache.sweep()  # what it was fetching
+            self._shards.cache.sweep()  # remove its incomplete downloads
 
 
 def _step(memory: Ring) -> npt.NDArray[np.int64]:
-    """The step of training, in memory that both processes have."""
+    """Return the training step, in memory shared by both processes."""
     return memory.slot(0).view(np.int64)
 
 
 def _fetch(shards: CachedShards, window: PrefetchWindow, memory: Ring) -> None:
-    """What the process does until training ends it."""
     end_with_parent()
     step = _step(memory)
     with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
         fetcher = ShardFetcher(shards, window, pool)
         while True:
-            sleep(_LOOK_EVERY_S if fetcher.look(int(step[0])) else _NO_ROOM_PAUSE_S)
+            sleep(_POLL_INTERVAL_S if fetcher.update(int(step[0])) else _NO_ROOM_PAUSE_S)
 
 
 class ShardFetcher:
-    """Asks for each shard once while it is wanted, also when it does not come, or does not stay.
+    """Fetches each shard once while it is wanted, even if the fetch fails or the shard is evicted.
 
-    Runs that share a cache too small for them all would otherwise take the room from each other, for ever.
+    Otherwise runs that share a cache too small for all of them would evict each other's shards forever.
     """
 
     def __init__(self, shards: CachedShards, window: PrefetchWindow, pool: Executor) -> None:
         self._shards = shards
         self._window = window
         self._pool = pool
-        self._under_way: dict[str, Future[None]] = {}
-        self._asked: set[str] = set()
+        self._pending: dict[str, Future[None]] = {}
+        self._requested: set[str] = set()
 
-    def look(self, step: int) -> bool:
-        """Begin to fetch what will soon be read at a step of training. False when there was no room for a shard."""
+    def update(self, step: int) -> bool:
+        """Start fetching the shards needed soon at a training step. Return whether the cache had room so far."""
         has_room = True
-        for name in [name for name, future in self._under_way.items() if future.done()]:
-            if isinstance(self._under_way.pop(name).exception(), NoRoomError):
-                self._asked.discard(name)
+        for name in [name for name, future in self._pending.items() if future.done()]:
+            if isinstance(self._pending.pop(name).exception(), NoRoomError):
+                self._requested.discard(name)
                 has_room = False
         wanted = {self._shards.name(record): record for record in self._window.wanted(step)}
-        self._asked.intersection_update(wanted)
+        self._requested.intersection_update(wanted)
         for name, record in wanted.items():
-            is_new = not (name in self._under_way or name in self._asked or self._shards.cache.has(name))
-            if has_room and is_new and len(self._under_way) < _DOWNLOADS_AT_ONCE:
-                self._asked.add(name)
-                self._under_way[name] = self._pool.submit(self._shards.fetch, record, frozenset(wanted))
+            is_new = not (name in self._pending or name in self._requested or self._shards.cache.has(name))
+            if has_room and is_new and len(self._pending) < _DOWNLOADS_AT_ONCE:
+                self._requested.add(name)
+                self._pending[name] = self._pool.submit(self._shards.fetch, record, frozenset(wanted))
         return has_room

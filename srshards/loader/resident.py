@@ -1,4 +1,4 @@
-"""All samples on the device, and batches gathered there: the same bytes as the ring brings, without a loader."""
+"""Keep all samples on the device and gather batches there: the same bytes as from workers, without processes."""
 
 from collections.abc import Iterator
 from time import perf_counter
@@ -10,32 +10,32 @@ import torch
 from srshards.errors import ArgumentError
 from srshards.loader.batches import BatchReader, DamagedSample, PatchSpec
 from srshards.loader.patch_batch import PatchBatch
-from srshards.process.resources import is_out_of_memory
+from srshards.process.shortages import is_out_of_memory
 from srshards.sampling.chunks import Rows
-from srshards.sampling.patches import NUM_TURNS, PatchGrid, lattice
+from srshards.sampling.patches import NUM_SYMMETRIES, PatchGrid, lattice
 from srshards.shards.mapped import reading
 
-_STEPS_AT_A_TIME = 8  # for which the crops are drawn, and sent to the device at once
+_STEPS_AT_A_TIME = 8  # steps whose crops are drawn and sent to the device together
 _READ_AHEAD = 32  # samples
-_BYTES_PER_CROP = 320  # while it is drawn, as measured
-_LATTICES = np.array([lattice(turn) for turn in range(NUM_TURNS)], np.int64)
+_BYTES_PER_CROP = 320  # memory while drawing, as measured
+_LATTICES = np.array([lattice(symmetry) for symmetry in range(NUM_SYMMETRIES)], np.int64)
 
 
 def resident_bytes(grid: PatchGrid, num_samples: int, variants: int) -> int:
-    """What the HR images and all variants of the input images take on the device."""
+    """Return the size on the device of the HR images and all variants of the input images."""
     return num_samples * 3 * (grid.hr**2 + variants * (grid.hr // grid.input_scale) ** 2)
 
 
 def drawing_bytes(rows: Rows) -> int:
-    """What the crops take that are drawn at a time."""
+    """Return the CPU memory for the crops that are drawn together."""
     return _STEPS_AT_A_TIME * rows.per_step * _BYTES_PER_CROP
 
 
 class ResidentBatches:
-    """Iterates over the batches of the steps first .. stop-1. RunError when a shard cannot be read, ArgumentError when
-    the samples do not fit.
+    """The batches of steps first .. stop-1, gathered on the device.
 
-    The time spent waiting is that of drawing the crops: the device has nothing new to do meanwhile.
+    Starting raises RunError when a shard cannot be read, and ArgumentError when the samples do not fit. `wait_s` is the
+    time spent drawing crops, while the device has no new work.
     """
 
     def __init__(self, reader: BatchReader, rows: Rows, first: int, stop: int, device: torch.device) -> None:
@@ -45,29 +45,29 @@ class ResidentBatches:
         self._steps = range(first, stop)
         self._device = device
         self._variants = len(reader.input_names)
-        # By the number of the sample and the variant that was asked for.
+        # By sample number and requested variant.
         self._damaged: dict[tuple[int, int], tuple[DamagedSample, ...]] = {}
 
     def started(self) -> Iterator[PatchBatch]:
-        """The batches, in order. Returns when all samples are on the device."""
+        """Copy all samples to the device, then return an iterator over the batches."""
         grid = self._reader.grid
         try:
-            with reading(self._reader.folder):
+            with reading(self._reader.origin):
                 hr, small = self._load()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             raise ArgumentError(
-                f"`resident`: the samples do not fit into {self._device}'s memory; leave it out"
+                f"`resident`: the samples do not fit in the memory of {self._device}; omit `resident`"
             ) from error
         return self._batches(
             _Images(hr, grid.scale, grid.patch), _Images(small, grid.scale // grid.input_scale, grid.input_patch)
         )
 
     def _load(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """N x H x H x 3 HR images and N * V x h x h x 3 input images: of each sample its V variants, side by side.
+        """Return N x H x H x 3 HR and N * V x h x h x 3 input images: the V variants of a sample are consecutive.
 
-        There is nothing in the place of a damaged one: `_replaced` looks elsewhere.
+        Damaged images are left uninitialised: `_replaced` redirects their crops to other samples.
         """
         grid, count = self._reader.grid, self._reader.schedule.num_samples
         size = grid.hr // grid.input_scale
@@ -79,7 +79,7 @@ class ResidentBatches:
             missing_hr = True
             for variant in range(self._variants):
                 damaged: list[DamagedSample] = []
-                hr_image, input_image = self._reader.sound_images(number, variant, damaged)
+                hr_image, input_image = self._reader.intact_images(number, variant, damaged)
                 if damaged:
                     self._damaged[number, variant] = tuple(damaged)
                     continue
@@ -96,8 +96,8 @@ class ResidentBatches:
             start_s = perf_counter()
             steps = range(start, min(start + _STEPS_AT_A_TIME, self._steps.stop))
             crops = [crop for of_step in self._reader.crops(steps, rows) for crop in of_step]
-            shown = [self._replaced(crop) for crop in crops] if self._damaged else crops
-            columns = np.array([(number, variant, *cut) for number, variant, cut in shown], np.int64).T
+            used = [self._replaced(crop) for crop in crops] if self._damaged else crops
+            columns = np.array([(number, variant, *cut) for number, variant, cut in used], np.int64).T
             numbers, variants, cuts = columns[0], columns[1], columns[2:]
             hr_corners = hr.corners(numbers, cuts)
             small_corners = small.corners(numbers * self._variants + variants, cuts)
@@ -109,9 +109,9 @@ class ResidentBatches:
                 )
 
     def _replaced(self, crop: PatchSpec) -> PatchSpec:
-        """The same place in the sample that the ring puts in the place of this one, which may be damaged."""
-        passed_over = len(self._damaged.get(crop[:2], ()))
-        return crop._replace(number=(crop.number + passed_over) % self._reader.schedule.num_samples)
+        """Return the crop, taken from the sample that `BatchReader` would substitute if this one is damaged."""
+        num_skipped = len(self._damaged.get(crop[:2], ()))
+        return crop._replace(number=(crop.number + num_skipped) % self._reader.schedule.num_samples)
 
     def _damage(self, crops: list[PatchSpec]) -> tuple[DamagedSample, ...]:
         if not self._damaged:
@@ -120,7 +120,7 @@ class ResidentBatches:
 
 
 class _Images:
-    """N x H x H x 3 images on the device, of which patches begin at multiples of `unit` px."""
+    """N x H x H x 3 images on the device, with patches that start at multiples of `unit` px."""
 
     def __init__(self, images: torch.Tensor, unit: int, patch: int) -> None:
         self._pixels = images.view(-1, 3)
@@ -130,12 +130,12 @@ class _Images:
         self._along = torch.arange(patch, device=images.device)
 
     def corners(self, images: npt.NDArray[np.int64], cuts: npt.NDArray[np.int64]) -> torch.Tensor:
-        """By crop: the number of its first pixel, and how far the next row and the next column are. On the device.
+        """Return for each crop the index of its first pixel and its row and column strides in pixels, on the device.
 
-        `images` says which of the N, `cuts` (3 x crops) the place and the turn.
+        `images` selects the image of each crop; `cuts` (3 x crops) has its top, left and symmetry.
         """
-        tops, lefts, turns = cuts
-        steps = _LATTICES[turns] @ np.array([self._size, 1])  # rows and columns to pixels
+        tops, lefts, symmetries = cuts
+        steps = _LATTICES[symmetries] @ np.array([self._size, 1])  # rows and columns to pixels
         steps[:, 0] *= self._patch - 1
         steps[:, 0] += (images * self._size + tops * self._unit) * self._size + lefts * self._unit
         host = torch.from_numpy(steps)
@@ -144,7 +144,7 @@ class _Images:
         return host.to(self._pixels.device, non_blocking=True)
 
     def gather(self, corners: torch.Tensor) -> torch.Tensor:
-        """N x p x p x 3: a patch for each row of `corners`."""
+        """Return the patches (N x p x p x 3) for the rows of `corners`."""
         start, down, right = corners[:, :, None, None].unbind(1)
-        places = start + down * self._along[:, None] + right * self._along
-        return self._pixels.index_select(0, places.flatten()).view(*places.shape, 3)
+        indices = start + down * self._along[:, None] + right * self._along
+        return self._pixels.index_select(0, indices.flatten()).view(*indices.shape, 3)

@@ -1,8 +1,8 @@
-"""Memory that the workers write batches into and the training process reads them from.
+"""Shared memory that workers write batches to and the training process reads them from.
 
-A batch that goes from one process to another the usual way costs a new shared-memory file, its page faults on both
-sides and a descriptor through a socket: more than reading it. Here all of it is allocated once, and what travels is the
-number of a slot.
+PyTorch's usual transfer of a batch between processes costs a new shared-memory file, page faults on both sides and a
+descriptor sent through a socket: more than reading the batch. Here all memory is allocated once, and only slot numbers
+are sent.
 """
 
 import mmap
@@ -22,20 +22,20 @@ Wait = Callable[[], object]
 
 
 class Ring:
-    """`slots` pieces of `slot_bytes` each of shared memory without a name: it goes when the last process with it does.
+    """Anonymous shared memory of `slots` slots of `slot_bytes` each, freed when the last process using it ends.
 
-    It is not in /dev/shm, so that a container's small one does not matter. A process that is started with the ring
-    among its arguments (by `fork`, `spawn` or `forkserver`) sees the same bytes. OSError when the system
-    gives no more; most give more than there is, so whoever makes one looks at what is free first.
+    It is not in /dev/shm, which is often small in containers. Processes started with the ring as an argument (by
+    `fork`, `spawn` or `forkserver`) share the memory. OSError when the allocation fails; since most systems overcommit,
+    check the available memory first.
     """
 
     def __init__(self, slots: int, slot_bytes: int) -> None:
         self.num_bytes = slots * slot_bytes
         self._slot_bytes = slot_bytes
-        self._file = _nameless_file()
+        self._file = _anonymous_file()
         os.ftruncate(self._file, self.num_bytes)
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._file, 0, self.num_bytes)  # now or never: no page faults later, and no SIGBUS
+            os.posix_fallocate(self._file, 0, self.num_bytes)  # fail here, not by page faults or SIGBUS later
         self._map = mmap.mmap(self._file, self.num_bytes)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -46,30 +46,30 @@ class Ring:
         self._map = mmap.mmap(self._file, self.num_bytes)
 
     def __del__(self) -> None:
-        with suppress(AttributeError):  # no file could be made
-            os.close(self._file)  # the map stays for as long as anyone looks at a slot
+        with suppress(AttributeError):  # creating the file failed
+            os.close(self._file)  # the mapping lives as long as any view of a slot
 
     def slot(self, number: int) -> Pixels:
-        """The bytes of a slot, as an array that lies in it."""
+        """Return an array view of a slot's bytes."""
         return np.frombuffer(self._map, np.uint8, self._slot_bytes, number * self._slot_bytes)
 
-    def everything(self) -> Pixels:
-        """The bytes of all slots."""
+    def all_bytes(self) -> Pixels:
+        """Return an array view of the bytes of all slots."""
         return np.frombuffer(self._map, np.uint8)
 
 
-def nothing() -> None:
-    """What has to be waited for when there is nothing to wait for."""
+def no_wait() -> None:
+    """A `Wait` that returns at once."""
 
 
 class FreeSlots:
-    """The slots that nobody uses. Whoever gives one back says what has to be waited for before it is written to."""
+    """A queue of unused slots. A slot is returned with a function that waits until it may be overwritten."""
 
     def __init__(self, slots: int) -> None:
-        self._free: deque[tuple[int, Wait]] = deque((slot, nothing) for slot in range(slots))
+        self._free: deque[tuple[int, Wait]] = deque((slot, no_wait) for slot in range(slots))
 
     def take(self) -> int:
-        """The one that has been free for longest."""
+        """Return the slot that has been free for longest, once it may be overwritten."""
         slot, wait = self._free.popleft()
         wait()
         return slot
@@ -78,8 +78,8 @@ class FreeSlots:
         self._free.append((slot, wait))
 
 
-def _nameless_file() -> int:
-    """The descriptor of a file in memory (on Linux), or on a disk, that is in no folder."""
+def _anonymous_file() -> int:
+    """Return the descriptor of an anonymous file, in memory (on Linux) or on disk."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("batches")
     with tempfile.TemporaryFile() as file:

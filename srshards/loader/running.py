@@ -1,4 +1,4 @@
-"""The batches that are under way: begun when the first is asked for, ended with the processes that make them."""
+"""The lifetime of a source of batches: started on demand, and ended together with its processes."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,24 +6,24 @@ from srshards.loader.patch_batch import PatchBatch, Source
 
 
 class RunningBatches:
-    """At most one source at a time, which `make` gives for the steps first .. stop-1."""
+    """At most one running source, which `make` creates for steps first .. stop-1."""
 
     def __init__(self, make: Callable[[int, int], Source]) -> None:
         self._make = make
         self._source: Source | None = None
         self._batches: Iterator[PatchBatch] | None = None
-        self._stop = 0  # the step before which the source ends
-        self._former_wait_s = 0.0  # of sources that have ended
+        self._stop = 0  # the source ends before this step
+        self._former_wait_s = 0.0  # waiting time of sources that have ended
 
     @property
     def wait_s(self) -> float:
-        """Seconds that were spent waiting for all batches but the first of each source."""
+        """Seconds spent waiting for all batches but the first of each source."""
         return self._former_wait_s + (self._source.wait_s if self._source else 0.0)
 
     def begin(self, first: int, stop: int, skipped: int = 0) -> None:
-        """Have the batches of the steps first .. stop-1 but for the `skipped` first. Returns when one is there.
+        """Start the batches of steps first .. stop-1, without the first `skipped`. Blocks until the source has started.
 
-        A source that is at work up to the same step stays: it is where it was left.
+        A running source with the same `stop` is kept: it is at the right position already.
         """
         if self._batches is not None and self._stop == stop:
             return
@@ -38,7 +38,7 @@ class RunningBatches:
             raise
 
     def take(self) -> PatchBatch:
-        """The next batch. Whatever goes wrong ends the source."""
+        """Return the next batch. Any exception ends the source."""
         assert self._batches is not None
         try:
             return next(self._batches)
@@ -47,11 +47,11 @@ class RunningBatches:
             raise
 
     def end_at(self, step: int) -> None:
-        """End the source if it has nothing from this step on."""
+        """End the source if this is its last step."""
         if step == self._stop:
             self.end()
 
     def end(self) -> None:
-        """End the processes that make batches, and let go of all memory but that of the batch taken last."""
+        """End the worker processes and release all memory but that of the last batch taken."""
         self._former_wait_s = self.wait_s
         self._source = self._batches = None

@@ -1,12 +1,12 @@
-"""The number of an epoch, where a process and its workers all see it change."""
+"""An epoch number shared between a process and its workers."""
 
 import torch
 
-from srshards.loader.arguments import MAX_SEED, whole
+from srshards.loader.arguments import MAX_SEED, checked_int
 
 
 class SharedEpoch:
-    """An epoch's number in shared memory, so that it also reaches workers that live on from epoch to epoch."""
+    """An epoch number in shared memory, so that changes reach persistent workers too."""
 
     def __init__(self) -> None:
         self._number = torch.zeros(1, dtype=torch.int64, device="cpu")  # whatever the default device is
@@ -16,5 +16,5 @@ class SharedEpoch:
         return int(self._number)
 
     def set(self, epoch: int) -> None:
-        """ArgumentError unless it is 0 or more."""
-        self._number.fill_(whole("epoch", epoch, 0, MAX_SEED))
+        """Set the epoch. ArgumentError unless it is 0 or more."""
+        self._number.fill_(checked_int("epoch", epoch, 0, MAX_SEED))

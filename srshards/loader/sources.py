@@ -1,4 +1,4 @@
-"""What gives the batches of some steps: workers and a ring, with shards that are prefetched, or resident samples."""
+"""Create the source of a loader's batches: workers, with prefetched shards if cached, or resident samples."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from srshards.shards.folder import Shards
 def batch_reader(
     shards: Shards, grid: PatchGrid, input_name: str, seed: int, global_batch: int, patches_per_sample: int
 ) -> BatchReader:
-    """Cuts the batches of the training split's shards."""
+    """Return a reader of the training split."""
     return BatchReader(
         shards=shards.train_tars(),
         codec=shards.codec,
@@ -35,13 +35,13 @@ def batch_reader(
         input_names=shards.inputs(input_name),
         seed=seed,
         cached=shards.cached.open if shards.cached else None,
-        folder=shards.path,
+        origin=shards.origin,
     )
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Makes sources of the same batches from any step on. `resident` decides which kind."""
+    """A factory of sources of the same batches, starting at any step. `resident` selects the kind."""
 
     shards: Shards
     reader: BatchReader
@@ -53,7 +53,7 @@ class Sources:
     resident: bool
 
     def source(self, first: int, stop: int) -> Source:
-        """Of the steps first .. stop-1. ArgumentError when a cache is too small for them."""
+        """Return a source of steps first .. stop-1. ArgumentError when the cache is too small for them."""
         if self.resident:
             return ResidentBatches(self.reader, self.rows, first, stop, self.device)
         source = WorkerBatches(self.reader, self.rows, first, stop, self.workers, self.prefetch, self.device)
@@ -61,12 +61,12 @@ class Sources:
         if cached is None:
             return source
         check_cache(cached, self.cache_bytes())
-        if self.ranks.local_rank:  # one of a machine's processes fetches for all of them
+        if self.ranks.local_rank:  # one process per machine fetches for all of them
             return source
         return PrefetchedBatches(source, cached, self._window(stop), first, self.rows.micro_batches)
 
     def checked_memory(self) -> int:
-        """Bytes of the batches under way, or of all samples on the device. ArgumentError when there are not so many."""
+        """Return the size of the ring, or of all samples on the device. ArgumentError when memory is insufficient."""
         rows, grid, num_samples = self.rows, self.reader.grid, self.reader.schedule.num_samples
         check_batch(rows, grid.bytes_per_row)
         if not self.resident:
@@ -77,14 +77,14 @@ class Sources:
         return needed
 
     def cache_bytes(self, other_shards: int = 0) -> int:
-        """What a cache has to hold at once, with so many bytes of other shards; 0 for shards that are not cached."""
+        """Return the required cache capacity, with `other_shards` bytes of other shards; 0 without a cache."""
         cached = self.shards.cached
         return cache_bytes(cached, self._window(0).most_bytes(cached) + other_shards) if cached else 0
 
     @property
     def _chunks(self) -> Chunks:
-        times = self.reader.schedule.patches_per_sample
-        return Chunks.of(self.rows, self.reader.grid, self.reader.codec, times, self.prefetch)
+        patches_per_sample = self.reader.schedule.patches_per_sample
+        return Chunks.of(self.rows, self.reader.grid, self.reader.codec, patches_per_sample, self.prefetch)
 
     def _window(self, stop: int) -> PrefetchWindow:
         chunks = self._chunks

@@ -1,4 +1,4 @@
-"""Samples of tars that are read from front to back: local files, stores, `pipe:` commands and web addresses."""
+"""Read samples sequentially from tars: local files, object stores, `pipe:` commands and URLs."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -14,15 +14,15 @@ from srshards.errors import RunError
 from srshards.process.shortages import shortage
 from srshards.storage.store import file_size, parse_address, pieces
 
-# By subprocesses, as the `webdataset` package has it. All else is a path, or lies in a store that the project knows.
+# Opened by the `webdataset` package, in subprocesses. Everything else is a path or an object-store address.
 _OPENED_BY_WEBDATASET = ("pipe", "http", "https", "ftps", "sftp", "scp", "hf")
 
 
 def stream_samples(url: str, num_samples: int | None, wanted: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
-    """The samples of a tar as `webdataset` groups them: `__key__`, `__url__`, and by extension each member's bytes.
+    """Yield the samples of a tar as `webdataset` groups them: `__key__`, `__url__`, and the members by extension.
 
-    Only members whose file name is `wanted` are kept. RunError when the tar cannot be read, or ends before
-    `num_samples`, where those are known; StoreError when a store does not give it.
+    `wanted` selects members by file name. RunError when the tar cannot be read or does not have `num_samples` samples
+    (if given); StoreError when a store fails.
     """
     found = 0
     try:
@@ -32,9 +32,9 @@ def stream_samples(url: str, num_samples: int | None, wanted: Callable[[str], bo
                 yield sample
                 found += 1
     except (OSError, TarError, EOFError, ValueError) as error:
-        if reason := shortage(error):  # no tar is at fault then
+        if reason := shortage(error):  # not the fault of the tar
             raise RunError(reason) from error
-        raise RunError(f"{url}: cannot be read to its end ({error})") from error
+        raise RunError(f"{url}: cannot read it to the end ({error})") from error
     if num_samples not in (None, found):
         raise RunError(f"{url}: expected {num_samples:,} samples as in the manifest, found {found:,}")
 
@@ -48,12 +48,12 @@ def _opened(url: str) -> IO[bytes]:
         return open(address, "rb")
     size = file_size(address)
     if size is None:
-        raise FileNotFoundError("there is no such object")
+        raise FileNotFoundError("no such object")
     return io.BufferedReader(_Pieces(pieces(address, size)))
 
 
 class _Pieces(io.RawIOBase):
-    """A large object as its pieces come, each asked for again when its connection breaks."""
+    """A file-like object over the pieces of a large object, which are requested again when a connection breaks."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces

@@ -1,7 +1,7 @@
-"""Batches from worker processes, in order: an ordinary `DataLoader` over the steps, whose workers fill a ring.
+"""Batches from worker processes, in order: an ordinary `DataLoader` over the steps, whose workers fill a ring buffer.
 
-An item of the `DataLoader` is a chunk: the batches of a few steps in a row. Everything about a chunk follows from its
-number, so order, workers and resuming cannot change what is in it. What comes back from a worker is where it lies.
+An item of the `DataLoader` is a chunk: the batches of a few consecutive steps. A chunk is fully determined by its
+number, so its content does not depend on order, workers or resuming. Workers return only the slot of the chunk.
 """
 
 import multiprocessing
@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from srshards.errors import ArgumentError, ReportedError, WorkerDiedError
 from srshards.loader.batches import BatchReader, DamagedRow, DamagedSample
-from srshards.loader.memory import LESS_FOR_WORKERS
+from srshards.loader.memory import REDUCE_WORKER_MEMORY
 from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.queues import with_pipes
-from srshards.loader.ring import FreeSlots, Ring, nothing
+from srshards.loader.ring import FreeSlots, Ring, no_wait
 from srshards.loader.to_device import Transfer
 from srshards.process.fork_server import GROUP_SIGNALS, end_with_parent, start_fork_server
 from srshards.process.shortages import too_many_workers
@@ -29,17 +29,17 @@ from srshards.sampling.chunks import Chunks, Rows
 from srshards.shards.mapped import reading
 from srshards.terminal.sizes import format_bytes
 
-_FILES_PER_WORKER = 4  # that this process has open to talk to it
+_FILES_PER_WORKER = 4  # descriptors that this process needs per worker
 
 
 class _Failure(NamedTuple):
-    """What went wrong in a worker. Returned, so that no traceback is wrapped around it."""
+    """An error in a worker. Returned instead of raised, so that `DataLoader` does not wrap it in a traceback."""
 
     error: Exception
 
 
 class _Assignment(NamedTuple):
-    """Steps to read, the slot to write them into, and the steps that this worker will be given afterwards."""
+    """Steps to read, the slot to write them to, and the steps that the same worker will read next."""
 
     steps: range
     slot: int
@@ -53,7 +53,7 @@ class _Filled(NamedTuple):
 
 
 class _ChunkReader(Dataset[Any]):
-    """Item (steps, slot, next steps) is the batches of these steps, written into the slot."""
+    """A dataset whose items, indexed by `_Assignment`, are chunks written to a slot of the ring."""
 
     def __init__(self, reader: BatchReader, rows: range, ring: Ring) -> None:
         self._reader = reader
@@ -63,7 +63,7 @@ class _ChunkReader(Dataset[Any]):
     def __getitem__(self, item: "_Assignment") -> _Filled | _Failure:
         to = self._reader.lay_out(self._ring.slot(item.slot), len(item.steps), len(self._rows))
         try:
-            with reading(self._reader.folder):
+            with reading(self._reader.origin):
                 damaged = self._reader.read(item.steps, self._rows, to, item.next_steps)
             return _Filled(len(item.steps), item.slot, damaged)
         except (ReportedError, MemoryError) as error:
@@ -71,11 +71,11 @@ class _ChunkReader(Dataset[Any]):
 
 
 class WorkerBatches:
-    """Iterates over the batches of the steps first .. stop-1 and keeps account of the time spent waiting for them.
+    """The batches of steps first .. stop-1 from worker processes, and the time spent waiting for them.
 
-    Each iteration has a ring of its own: no other one can change what is in a batch. Taking a batch raises
-    ArgumentError when there is no memory for the ring or no worker can be started, RunError when a shard cannot be
-    read, WorkerDiedError when a worker died, MemoryError when memory is short.
+    Each iteration has its own ring, so no other iteration can overwrite a batch. Taking a batch raises ArgumentError
+    when there is no memory for the ring or workers cannot be started, RunError when a shard cannot be read,
+    WorkerDiedError when a worker died, MemoryError when out of memory.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class WorkerBatches:
         self._device = device
 
     def started(self) -> Iterator[PatchBatch]:
-        """The batches, in order. Returns when the first one is there: what the workers' start takes is not waiting."""
+        """Wait for the first batch, then return an iterator. Starting the workers does not count as waiting."""
         batches = self._batches()
         first = next(batches, None)
         self.wait_s = 0.0
@@ -109,8 +109,8 @@ class WorkerBatches:
             ring, free = Ring(slots, self._chunks.num_bytes), FreeSlots(slots)
         except OSError as error:
             raise ArgumentError(
-                f"there are no {format_bytes(slots * self._chunks.num_bytes)} for batches ({error.strerror}); "
-                f"{LESS_FOR_WORKERS}"
+                f"cannot allocate {format_bytes(slots * self._chunks.num_bytes)} for batches ({error.strerror}); "
+                f"{REDUCE_WORKER_MEMORY}"
             ) from error
         transfer = Transfer(ring, self._device)
         rows = self._rows.batch
@@ -129,19 +129,18 @@ class WorkerBatches:
             transfer.close()
 
     def _damage(self, damaged: tuple[DamagedRow, ...], batch: int) -> tuple[DamagedSample, ...]:
-        """What is damaged in a micro-batch of a chunk."""
         step, part = divmod(batch, self._rows.micro_batches)
         return tuple(each.damage for each in damaged if (each.step, each.row // self._rows.batch) == (step, part))
 
     def _filled(self, ring: Ring, free: FreeSlots) -> Generator[_Filled, None, None]:
-        # A DataLoader draws a number when it begins: from a generator of its own, so that dropout and the like go on as
-        # without it, and on the CPU, whatever the default device is.
-        with _death_explained(), torch.device("cpu"):
+        # A DataLoader draws a seed when it starts: from its own generator, so that the global random state does not
+        # change, and on the CPU, whatever the default device is.
+        with _worker_errors(), torch.device("cpu"):
             chunks = iter(self._data_loader(ring, free))
         try:
             while True:
                 start_s = perf_counter()
-                with _death_explained():
+                with _worker_errors():
                     filled = next(chunks, None)
                 if filled is None:
                     return
@@ -150,8 +149,8 @@ class WorkerBatches:
                 self.wait_s += perf_counter() - start_s
                 yield filled
         finally:
-            # Otherwise workers live for as long as the traceback of an error is kept.
-            getattr(chunks, "_shutdown_workers", nothing)()
+            # Otherwise workers live as long as the traceback of an error.
+            getattr(chunks, "_shutdown_workers", no_wait)()
 
     def _data_loader(self, ring: Ring, free: FreeSlots) -> "DataLoader[Any]":
         for_workers: dict[str, Any] = {}
@@ -167,69 +166,68 @@ class WorkerBatches:
             batch_size=None,
             sampler=self._assignments(free),
             num_workers=self._workers,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
             generator=torch.Generator("cpu"),
             **for_workers,
         )
 
     def _assignments(self, free: FreeSlots) -> Iterator[_Assignment]:
-        """Each is made when the `DataLoader` has a worker for it, with a slot that nobody uses at that time."""
+        """Yield the chunks. `DataLoader` requests each when a worker is free, and it then takes a free slot."""
         for chunk in self._chunks.numbers(self._first, self._stop):
-            now, afterwards = (
+            steps, next_steps = (
                 self._chunks.steps(number, self._first, self._stop) for number in (chunk, chunk + max(1, self._workers))
             )
-            yield _Assignment(now, free.take(), afterwards)
+            yield _Assignment(steps, free.take(), next_steps)
 
 
 def _refuse_workers(workers: int) -> None:
-    """ArgumentError when the system does not give what the workers and this process talk through.
+    """Raise ArgumentError when the system lacks descriptors or semaphores for the workers.
 
-    RuntimeError when this process is none that may start them.
+    RuntimeError when this process cannot start child processes.
     """
-    here = multiprocessing.current_process()
+    current = multiprocessing.current_process()
     main = sys.modules["__main__"]
     if getattr(main, "__file__", None) == "<stdin>" and main.__spec__ is None:
         raise RuntimeError(
-            "data workers import the program, which they cannot as it was read from stdin: write it to a file, or take "
-            "`workers` 0"
+            "data workers import the main program, which was read from stdin: write it to a file, or pass `workers` 0"
         )
-    if getattr(here, "_inheriting", False):
+    if getattr(current, "_inheriting", False):
         raise RuntimeError(
-            "a data worker has begun to run the main module again, which starts data workers of its own: put what is "
-            'to run once under `if __name__ == "__main__":`, or take `workers` 0'
+            "a data worker is importing the main module, which starts data workers itself: put code that must run once "
+            'under `if __name__ == "__main__":`, or pass `workers` 0'
         )
-    if here.daemon:
-        raise RuntimeError(f"{here.name} is a daemonic process, which may not start data workers: take `workers` 0")
+    if current.daemon:
+        raise RuntimeError(f"{current.name} is a daemonic process, which cannot start data workers: pass `workers` 0")
     if reason := too_many_workers(workers, _FILES_PER_WORKER, "`workers`"):
         raise ArgumentError(reason)
     try:
         multiprocessing.Lock()
     except OSError as error:
         raise ArgumentError(
-            f"workers need semaphores, which cannot be made in /dev/shm ({error.strerror or error}): make it writable, "
-            "or take `workers` 0"
+            f"workers need semaphores, which cannot be created in /dev/shm ({error.strerror or error}): make it "
+            "writable, or pass `workers` 0"
         ) from error
 
 
 def _begin_worker(worker: int) -> None:
-    cv2.setNumThreads(1)  # to turn a patch is less work than to wake a thread
+    cv2.setNumThreads(1)  # flipping a patch takes less time than waking a thread
     end_with_parent()
 
 
-def _as_it_is(item: Any) -> Any:
+def _identity(item: Any) -> Any:
     return item
 
 
 @contextmanager
-def _death_explained() -> Iterator[None]:
-    """WorkerDiedError for what `DataLoader` raises when a worker is dead, or its end of a socket."""
+def _worker_errors() -> Iterator[None]:
+    """Turn what `DataLoader` raises for a dead worker or its closed socket into WorkerDiedError."""
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader" not in str(error):  # of the device, say
+        if isinstance(error, RuntimeError) and "DataLoader" not in str(error):  # e.g. a device error
             raise
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise WorkerDiedError(
-            f"a data worker died ({said[0]}). If the system killed it for want of memory, take fewer `workers` or a "
+            f"a data worker died ({lines[0]}). If the system killed it for lack of memory, use fewer `workers` or a "
             "smaller `prefetch`"
         ) from error

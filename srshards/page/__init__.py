@@ -1,1 +1,1 @@
-"""What HTML reports are put together from."""
+"""Building blocks of the HTML reports."""

@@ -1,4 +1,4 @@
-"""Images as a page carries them: inside its own text."""
+"""Images embedded in a page as data URIs."""
 
 import base64
 import io
@@ -13,13 +13,13 @@ _THUMBNAIL_QUALITY = 80
 
 
 def exact(pixels: Pixels) -> str:
-    """A data URI from which every pixel comes back as it is. H x W x 3 uint8 RGB."""
-    # A tenth of the time that the greatest effort takes, for 1 % more bytes.
+    """Return a lossless data URI of H x W x 3 uint8 RGB."""
+    # A tenth of the time of the maximum effort, for 1 % more bytes.
     return _uri(Image.fromarray(pixels), lossless=True, quality=50, method=2)
 
 
 def thumbnail(pixels: Pixels, edge: int) -> str:
-    """A data URI of a smaller, slightly lossy copy, at most `edge` px on its longer side. H x W x 3 uint8 RGB."""
+    """Return a data URI of a slightly lossy thumbnail, at most `edge` px on its longer side, of H x W x 3 uint8 RGB."""
     image = Image.fromarray(pixels)
     image.thumbnail((edge, edge), Image.Resampling.LANCZOS)
     return _uri(image, quality=_THUMBNAIL_QUALITY, method=4)
@@ -33,7 +33,7 @@ def _uri(image: Image.Image, **options: int | bool) -> str:
 
 @dataclass(frozen=True)
 class Layer:
-    """One of the images that lie on top of each other in a comparison. All show the same, maybe at different sizes."""
+    """One image of a comparison. All layers show the same content, possibly at different sizes."""
 
     name: str  # "HR", "LR", "bicubic"
     uri: str
@@ -41,9 +41,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two or more images to be compared by sliding from one to the next, and magnified pixel by pixel.
+    """Two or more images to compare with sliders, and to magnify.
 
-    `width` and `height` are those of the largest layer in px: a step of the zoom shows each of its pixels as one.
+    `width` and `height` are those of the largest layer in px; the zoom factor is relative to its pixels.
     """
 
     id: str  # unique in the page, without spaces
@@ -52,9 +52,9 @@ class Comparison:
     height: int
     layers: Sequence[Layer]
     caption: str = ""  # one line, below the images
-    facts: Sequence[tuple[str, str]] = field(default=())  # shown on demand, beside the magnified images
+    facts: Sequence[tuple[str, str]] = field(default=())  # shown with the magnified images
 
     @property
     def num_bytes(self) -> int:
-        """What its images take in the page."""
+        """Size of its images in the page."""
         return sum(len(layer.uri) for layer in self.layers)

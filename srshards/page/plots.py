@@ -1,6 +1,6 @@
-"""Plots by Vega-Altair, drawn by Vega in the page: SVG in the page's own colours, light or dark.
+"""Plots specified with Vega-Altair and drawn by Vega in the page, as SVG in the page's light or dark colours.
 
-What a plot shows stands beside it as a table, for whoever cannot see it or wants the figures.
+Each plot has a table of its figures, which also makes it accessible.
 """
 
 import functools
@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-# Colours of lines and bars, defined for light and dark in page.css; told apart with any colour vision, and by dashes.
+# Colours of lines and bars, defined in page.css; distinguishable with any colour vision, and by dashes.
 SERIES_COLOURS = tuple(f"var(--series-{number})" for number in range(1, 9))
 SERIES_DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 3], [4, 4], [1, 3], [10, 2, 2, 2, 2, 2])
 _THEME = {
@@ -51,9 +51,10 @@ _THEME = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot, in words and figures too: `columns` and `rows` are those of the table beneath it.
+    """A plot with a description and a table of its figures (`columns` and `rows`).
 
-    `datasets` has the values of those that the chart names (`alt.NamedData`): Altair takes seconds to check thousands.
+    `datasets` has the values of the chart's named datasets (`alt.NamedData`), which Altair would take seconds to
+    validate.
     """
 
     title: str
@@ -61,11 +62,11 @@ class Plot:
     chart: alt.TopLevelMixin
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    wide: bool = field(default=False)  # takes a line of the page for itself
+    wide: bool = field(default=False)  # spans the width of the page
     datasets: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def spec(self) -> dict[str, Any]:
-        """Vega-Lite, as wide as the page lets it be."""
+        """Return the Vega-Lite specification, as wide as its container."""
         spec: dict[str, Any] = self.chart.to_dict()
         spec.setdefault("width", "container")
         if self.datasets:
@@ -75,6 +76,6 @@ class Plot:
 
 @functools.cache
 def plotting_library() -> str:
-    """The JavaScript that draws plots (Vega, Vega-Lite and Vega-Embed), 0.9 MB, from the installed package."""
+    """Return the JavaScript of Vega, Vega-Lite and Vega-Embed, 0.9 MB, from the installed package."""
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")

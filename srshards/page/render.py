@@ -1,4 +1,4 @@
-"""A page from its template."""
+"""Render a page from its template."""
 
 import functools
 from importlib.resources import files
@@ -14,10 +14,10 @@ MAX_PAGE_BYTES = 8_000_000
 
 
 def render(package: str, template: str, **values: Any) -> bytes:
-    """UTF-8 HTML. `template` lies in the folder `templates` of `package` and extends `page.html`.
+    """Return UTF-8 HTML. `template` is in the folder `templates` of `package` and extends `page.html`.
 
-    Values are escaped: names of files may hold anything, also halves of surrogates, which are written as their numbers.
-    Scripts and styles come from the folders `assets`, by `asset(NAME)`.
+    Values are escaped: file names may contain anything, even lone surrogates, which are written as escape sequences.
+    Scripts and styles are included from the folders `assets` with `asset(NAME)`.
     """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader(__package__)]),
@@ -35,7 +35,7 @@ def render(package: str, template: str, **values: Any) -> bytes:
 
 
 def _asset(packages: tuple[str, ...], name: str) -> Markup:
-    """Trusted text of ours: a style or a script."""
+    """Return a style or script of the packages, which needs no escaping."""
     for package in packages:
         path = files(package) / "assets" / name
         if path.is_file():

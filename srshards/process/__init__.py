@@ -1,1 +1,1 @@
-"""What a process may use, how it starts and how it is interrupted."""
+"""Process management: resources, start-up, child processes and interrupts."""

@@ -1,4 +1,4 @@
-"""The process that all others come from. Standard library only, so that it can be started first of all."""
+"""A fork server for worker processes. Standard library only, so that it can be started early."""
 
 import multiprocessing
 import os
@@ -15,31 +15,30 @@ from typing import Any
 from srshards.process.shortages import signals_ignored_by_children
 
 _MAX_TMPDIR_BYTES = 60
-# What may be sent to a whole group of processes, of which the parent alone decides what it means.
+# Signals that may be sent to a process group; only the parent handles them.
 TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP)
 GROUP_SIGNALS = (*TERMINAL_SIGNALS, signal.SIGTERM)
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_lock = threading.RLock()  # environment and signals are the whole process's
+_lock = threading.RLock()  # environment and signal handlers are process-wide
 _server = forkserver.ForkServer()
 
 
 def start_fork_server(preload: str, ignored: Sequence[signal.Signals]) -> ForkServerContext:
-    """Start the fork server if it is not running, and return the context whose processes come from it.
+    """Start the fork server if it is not running, and return a multiprocessing context that uses it.
 
-    Forking this process itself would copy its threads' locks, and CUDA, into the workers. The server has no threads; it
-    imports the module `preload` once for all workers, while this process imports the same. From it they inherit that
-    signals are `ignored` (they may go to the whole group of processes; the parent decides) and that no library starts
-    threads, one per core, when it is imported. It is another server than the one of `multiprocessing`, whose processes
-    inherit nothing of that.
+    Forking this process directly would copy the locks of its threads, and CUDA, into the workers. The server has no
+    threads; it imports the module `preload` once for all workers, in parallel with this process. Workers inherit the
+    `ignored` signals (those sent to the process group, which only the parent handles) and settings that keep libraries
+    from starting one thread per core. The server is separate from that of `multiprocessing`, which lacks them.
     """
-    with _lock, _one_thread_each(), _short_temporary_folder(), _kept_from_children(ignored):
+    with _lock, _one_thread_each(), _short_temporary_folder(), _signals_disabled(ignored):
         _server.set_forkserver_preload([preload])
         _server.ensure_running()
     return _Context()
 
 
 class ServedProcess(ForkServerProcess):
-    """A process that comes from the server of this module."""
+    """A process forked by this module's server."""
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name that multiprocessing gives it
@@ -58,29 +57,29 @@ class _Context(ForkServerContext):
     Process = ServedProcess
 
 
-def _begin_again() -> None:
-    """No server yet: a forked child may not wait for its parent's, and nobody is there to release the lock."""
+def _reset() -> None:
+    """Reset the server and the lock in a forked child, which cannot use its parent's server or release its lock."""
     global _lock, _server
     _lock, _server = threading.RLock(), forkserver.ForkServer()
 
 
-os.register_at_fork(after_in_child=_begin_again)
+os.register_at_fork(after_in_child=_reset)
 
 
 def end_with_parent() -> None:
-    """End this process when the training process is dead or ends it, and at no other time.
+    """End this process when the parent dies or sends SIGTERM, and at no other time.
 
-    PyTorch's own watch over data workers sees the fork server, which lives on. SIGTERM may also go to the whole group
-    of processes; what that means is for the training process to decide.
+    PyTorch's own watchdog of data workers watches the fork server, which keeps running. A SIGTERM may also be sent to
+    the process group; the parent decides what to do then.
     """
-    training = multiprocessing.parent_process()
-    assert training is not None and training.pid is not None
+    parent = multiprocessing.parent_process()
+    assert parent is not None and parent.pid is not None
     if hasattr(signal, "sigwaitinfo"):  # not on macOS, where a worker ends at any SIGTERM
-        # Before any thread is started: they inherit it. And a signal that is ignored cannot be waited for.
+        # Before starting a thread, which inherits the mask. An ignored signal cannot be waited for.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _in_background(_exit_after, partial(_wait_for_sigterm, training.pid))
-    _in_background(_exit_after, training.join)
+        _in_background(_exit_after, partial(_wait_for_sigterm, parent.pid))
+    _in_background(_exit_after, parent.join)
 
 
 def _in_background(task: Callable[..., object], *args: object) -> None:
@@ -99,7 +98,7 @@ def _wait_for_sigterm(sender: int) -> None:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Libraries of processes that are started inside have one thread each."""
+    """Limit libraries to one thread in processes started in the block."""
     former = {name: os.environ.get(name) for name in _THREAD_COUNTS}
     os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
     try:
@@ -112,13 +111,13 @@ def _one_thread_each() -> Iterator[None]:
 
 
 @contextmanager
-def _kept_from_children(signals: Sequence[signal.Signals]) -> Iterator[None]:
-    """Processes that are started inside do not end by these signals."""
+def _signals_disabled(signals: Sequence[signal.Signals]) -> Iterator[None]:
+    """Make processes started in the block ignore or block these signals."""
     if threading.current_thread() is threading.main_thread():
         with signals_ignored_by_children(*signals):
             yield
         return
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # is inherited; only the main thread may ignore signals
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # inherited; only the main thread can ignore signals
     try:
         yield
     finally:
@@ -127,7 +126,7 @@ def _kept_from_children(signals: Sequence[signal.Signals]) -> Iterator[None]:
 
 @contextmanager
 def _short_temporary_folder() -> Iterator[None]:
-    """The names of sockets have room for about a hundred letters, of which a TMPDIR may take too many."""
+    """Use /tmp in the block if TMPDIR is too long: socket paths are limited to about 100 bytes."""
     former = tempfile.gettempdir()
     if len(os.fsencode(former)) > _MAX_TMPDIR_BYTES and os.access("/tmp", os.W_OK):
         tempfile.tempdir = "/tmp"

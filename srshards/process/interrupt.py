@@ -1,4 +1,4 @@
-"""Ctrl-C while PyTorch is being loaded, which takes seconds."""
+"""Ctrl-C while importing PyTorch, which takes seconds."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Around imports, in the main thread: Ctrl-C ends the process, as an exception could get lost in there."""
+    """Make Ctrl-C end the process during imports, which could swallow an exception. For the main thread only."""
     former = signal.signal(signal.SIGINT, _interrupted)
     try:
         yield
@@ -18,6 +18,6 @@ def loading() -> Iterator[None]:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    with suppress(OSError):  # of a stream that is full
+    with suppress(OSError):  # a closed or full stream
         os.write(2, b"Interrupted.\n")
     os._exit(130)

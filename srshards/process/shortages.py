@@ -1,7 +1,7 @@
-"""What this process depends on: how many files it may open, how much memory there is, its working directory.
+"""Recognise errors caused by exhausted resources: memory, open files, threads, or a deleted working directory.
 
-An error that comes from there says nothing about the file at hand: no photo, shard or weights count as damaged for it.
-Standard library only, so that it costs nothing to import first of all.
+Such an error says nothing about the file being read: no photo, shard or weights file counts as damaged because of it.
+Standard library only, so that importing it is cheap.
 """
 
 import errno
@@ -11,51 +11,58 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_OTHER_FILES = 8  # that are open while workers live: photos, shards, what is written
-_OUT_OF_MEMORY = ("Insufficient memory", "can't allocate memory")  # as OpenCV and PyTorch say it
-# Where a process goes whose working directory is gone: nobody can make a file there, root included.
+_OTHER_FILES = 8  # open while workers run: photos, shards, outputs
+_HOST_OUT_OF_MEMORY = ("insufficient memory", "can't allocate memory")  # OpenCV; PyTorch on a CPU
+# Messages of computations. Image decoders use such words for damaged headers too, so they are not a `shortage`.
+_DEVICE_OUT_OF_MEMORY = ("out of memory", "not enough memory", "alloc_failed", "alloc failed")
+# The new working directory of a process whose own was deleted: not even root can create files there.
 _NOWHERE = "/proc" if os.path.exists("/proc/self") else "/"
 
 
 def shortage(error: BaseException) -> str | None:
-    """What this process, or the machine, has run out of, and what to do; None for an error of any other kind."""
-    if _is_out_of_memory(error):
+    """Return which resource is exhausted and what to do; None for any other kind of error."""
+    if _has_no_memory(error, _HOST_OUT_OF_MEMORY):
         return (
-            "out of memory: take fewer workers, smaller images or batches, or raise the limit (`ulimit -v`, or that "
+            "out of memory: use fewer workers, smaller images or batches, or raise the limit (`ulimit -v`, or that "
             "of the container)"
         )
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return (
-            "no more threads can be started: take fewer workers, or raise the limits on processes and memory "
+            "cannot start more threads: use fewer workers, or raise the limits on processes and memory "
             "(`ulimit -u`, `ulimit -v`)"
         )
     return _too_many_files(error)
 
 
-def reason_of(error: BaseException) -> str | None:
-    """What to say of an error that nothing else has explained; None for a fault of the program.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether a computation ran out of memory, on the CPU or any other device."""
+    return _has_no_memory(error, _HOST_OUT_OF_MEMORY + _DEVICE_OUT_OF_MEMORY)
 
-    It is a shortage, or a file that may not be read, a disk that fails, or a name that is too long.
+
+def reason_of(error: BaseException) -> str | None:
+    """Return the message for an otherwise unhandled error; None if it is a bug of the program.
+
+    Expected errors are shortages and OSErrors: missing permissions, disk errors, names that are too long.
     """
-    said = shortage(error) or (isinstance(error, OSError) and (error.strerror or str(error)))
+    reason = shortage(error) or (isinstance(error, OSError) and (error.strerror or str(error)))
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-    return f"{where}{said}" if said else None
+    return f"{where}{reason}" if reason else None
 
 
 def explained(message: str, error: BaseException) -> str:
-    """An error's message, and what too many open files or a deleted working directory have to do with it."""
+    """Return an error's message, extended if too many open files or a deleted working directory may be the cause."""
     sentences = [message]
-    if said := next(filter(None, map(_too_many_files, _causes(error))), None):
-        sentences.append(said.capitalize())
+    if reason := next(filter(None, map(_too_many_files, _causes(error))), None):
+        sentences.append(reason.capitalize())
     if _is_nowhere():
-        sentences.append("The working directory has been deleted: change to another, or give absolute paths only")
+        sentences.append("The working directory has been deleted: change to another, or pass absolute paths only")
     return sentences[0] if len(sentences) == 1 else ". ".join(one.removesuffix(".") for one in sentences)
 
 
 def leave_deleted_folder() -> None:
-    """Do without a working directory that has been deleted: neither workers nor PyTorch start in one.
+    """Change the working directory if it was deleted: neither workers nor PyTorch start in a deleted one.
 
-    Relative paths lead nowhere afterwards, as they did before.
+    Relative paths stay unusable.
     """
     try:
         os.getcwd()
@@ -65,9 +72,9 @@ def leave_deleted_folder() -> None:
 
 @contextmanager
 def signals_ignored_by_children(*numbers: signal.Signals) -> Iterator[None]:
-    """Processes that are started inside ignore these signals. Those that this one gets meanwhile come afterwards."""
+    """Make processes started in the block ignore these signals; this process receives them after the block."""
     handlers = {number: signal.getsignal(number) for number in numbers}
-    # A signal that is blocked is kept, unless it is ignored already when it comes: hence in this order.
+    # Block first: a blocked signal stays pending, but one that is ignored on arrival is lost.
     former = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         for number in numbers:
@@ -80,9 +87,9 @@ def signals_ignored_by_children(*numbers: signal.Signals) -> Iterator[None]:
 
 
 def too_many_workers(workers: int, files_each: int, option: str = "--workers") -> str | None:
-    """Why so many cannot be started, when this process may not open the files that it needs to talk to them.
+    """Return an error message if the limit on open files is too low for `workers`; otherwise None.
 
-    `option` is what the user sets their number with.
+    `files_each` is the number of descriptors per worker, `option` the user's option for the number of workers.
     """
     limit = _max_files()
     if limit == resource.RLIM_INFINITY:
@@ -91,29 +98,30 @@ def too_many_workers(workers: int, files_each: int, option: str = "--workers") -
     if workers * files_each <= spare:
         return None
     return (
-        f"{workers} workers need more open files than the {limit:,} that this process may have: raise that limit "
-        f"(`ulimit -n`), or take {option} {max(0, spare // files_each)}"
+        f"{workers} workers need more open files than this process's limit of {limit:,}: raise it (`ulimit -n`), or "
+        f"pass {option} {max(0, spare // files_each)}"
     )
 
 
 def _too_many_files(error: BaseException) -> str | None:
-    if _number(error) == errno.EMFILE:
+    if _errno(error) == errno.EMFILE:
         return (
-            f"too many open files: this process may have {_max_files():,}; raise that limit (`ulimit -n`), or take "
-            "fewer workers"
+            f"too many open files: the limit of this process is {_max_files():,}; raise it (`ulimit -n`), or use fewer "
+            "workers"
         )
-    if _number(error) == errno.ENFILE:
-        return "too many open files on this machine: end other programs, or take fewer workers"
+    if _errno(error) == errno.ENFILE:
+        return "too many open files on this machine: end other programs, or use fewer workers"
     return None
 
 
-def _number(error: BaseException) -> int | None:
+def _errno(error: BaseException) -> int | None:
     return error.errno if isinstance(error, OSError) else None
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    known = isinstance(error, MemoryError) or _number(error) == errno.ENOMEM
-    return known or any(words in str(error) for words in _OUT_OF_MEMORY)
+def _has_no_memory(error: BaseException, wordings: tuple[str, ...]) -> bool:
+    if isinstance(error, MemoryError) or _errno(error) == errno.ENOMEM:
+        return True
+    return any(wording in str(error).lower() for wording in wordings)
 
 
 def _max_files() -> int:
@@ -122,10 +130,10 @@ def _max_files() -> int:
 
 def _is_nowhere() -> bool:
     try:
-        here = os.getcwd()
+        current = os.getcwd()
     except FileNotFoundError:
         return True
-    return here == _NOWHERE and os.environ.get("PWD") != _NOWHERE
+    return current == _NOWHERE and os.environ.get("PWD") != _NOWHERE
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,1 +1,1 @@
-"""Which samples and which crops make a batch: pure functions of seed and step."""
+"""The samples and crops of each batch, as pure functions of seed and step."""

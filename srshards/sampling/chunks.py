@@ -1,15 +1,15 @@
-"""How batches are handed over by the workers: whose rows, how many steps at a time, and how much memory that takes."""
+"""How workers transfer batches: the rows of each rank, the steps per transfer, and the memory needed."""
 
 from dataclasses import dataclass
 
 from srshards.sampling.patches import PatchGrid
 
-_CHUNK_BYTES = 32_000_000  # handing over is small beside filling this much
+_CHUNK_BYTES = 32_000_000  # filling this much takes far longer than transferring it
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows of each global batch this process trains on, and in how many micro-batches one after the other."""
+    """The rows of each global batch that belong to this process, and their division into micro-batches."""
 
     batch: int
     micro_batches: int = 1
@@ -22,7 +22,7 @@ class Rows:
 
     @property
     def per_step(self) -> int:
-        """How many rows of a step are this rank's."""
+        """Number of rows of this rank per step."""
         return self.batch * self.micro_batches
 
     @property
@@ -33,9 +33,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Chunks:
-    """A chunk is the batches of `size` steps in a row, `step_bytes` each. A worker has `prefetch_factor` to read.
+    """Division of the steps into chunks of `size` steps, `step_bytes` each; `prefetch_factor` chunks per worker.
 
-    Chunk n has the steps n * size .. (n + 1) * size - 1, whichever step a run begins with.
+    Chunk n has steps n * size .. (n + 1) * size - 1, whatever the first step of a run.
     """
 
     size: int
@@ -44,9 +44,9 @@ class Chunks:
 
     @classmethod
     def of(cls, rows: Rows, grid: PatchGrid, codec: str, patches_per_sample: int, prefetch: int) -> "Chunks":
-        """At least `prefetch` batches ahead. Steps that share their samples stay together.
+        """Choose the chunk size for at least `prefetch` batches per worker. Steps that share samples stay together.
 
-        Where a batch is only copied, handing it over costs half as much again, so several go at once.
+        For `npy` a batch is only copied, and transferring it adds half of that time: chunks of several steps save it.
         """
         step_bytes, parts = rows.per_step * grid.bytes_per_row, rows.micro_batches
         size = patches_per_sample
@@ -59,13 +59,13 @@ class Chunks:
         return self.size * self.step_bytes
 
     def num_slots(self, workers: int) -> int:
-        """As many chunks as can be under way, and the one that is being looked at."""
+        """Return the number of chunks that can be in flight, plus the one in use."""
         return workers * self.prefetch_factor + 1
 
     def numbers(self, first: int, stop: int) -> range:
-        """The chunks that hold the steps first .. stop-1."""
+        """Return the chunks that contain steps first .. stop-1."""
         return range(first // self.size, -(-stop // self.size)) if first < stop else range(0)
 
     def steps(self, chunk: int, first: int, stop: int) -> range:
-        """What a chunk has of the steps first .. stop-1."""
+        """Return the steps of a chunk that are in first .. stop-1."""
         return range(max(first, chunk * self.size), min(stop, (chunk + 1) * self.size))

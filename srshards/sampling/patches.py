@@ -1,4 +1,4 @@
-"""Where a patch is cut and how it is turned: drawn from (seed, epoch, sample number), never from the worker."""
+"""Position, flip and rotation of each patch, determined by (seed, epoch, sample number), never by the worker."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -12,34 +12,35 @@ from srshards.imaging.pixels import Pixels
 from srshards.sampling.counter_rng import below, draw
 from srshards.sampling.schedule import BatchSamples
 
-NUM_TURNS = 8  # the symmetries of the square: four quarter turns, each with and without a flip
+NUM_SYMMETRIES = 8  # of the square: rotations by multiples of 90 degrees, each with and without a flip
 
-_TOP_LEFT_TURN = np.array([[1], [2], [3]])  # keep the three draws of a sample apart
-_UPSIDE_DOWN = 6  # the turn that leaves rows as they are
-_FLIPPED_ROWS, _FLIPPED_COLUMNS, _FLIPPED_BOTH = 0, 1, -1  # as OpenCV numbers them
+_TOP_LEFT_SYMMETRY = np.array([[1], [2], [3]])  # keys that distinguish the three draws of a sample
+_VERTICAL_FLIP = 6  # the symmetry that only reorders rows
+_FLIP_ROWS, _FLIP_COLUMNS, _FLIP_BOTH = 0, 1, -1  # OpenCV's flip codes
 
 
 class Cut(NamedTuple):
-    """One row's patch: top and left in px of the LR grid, and which of the eight symmetries is applied."""
+    """The patch of one row: top and left in px of the LR grid, and the number of the symmetry applied (0-7)."""
 
     top: int
     left: int
-    turn: int
+    symmetry: int
 
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """The sizes of a square patch in px. `patch` is of HR; patches begin on whole LR pixels, so both match exactly.
+    """Sizes of images and square patches in px. `hr` and `patch` are those of HR; `scale` is HR px per LR px.
 
-    The image that the network sees has `hr // input_scale` px: the scale for LR, 1 for the upsampled image. A patch is
-    turned by one of the first `turns` symmetries of the square (NUM_TURNS); 1 leaves it as it is.
+    Patches start on LR pixels, so that HR and input patches match exactly. The network input has `hr // input_scale`
+    px: `input_scale` is the scale for LR and 1 for the upsampled image. One of the first `num_symmetries` symmetries of
+    the square is applied to each patch; with 1, patches are not augmented.
     """
 
     hr: int
     scale: int
     patch: int
     input_scale: int
-    turns: int = NUM_TURNS
+    num_symmetries: int = NUM_SYMMETRIES
 
     @property
     def input_patch(self) -> int:
@@ -47,79 +48,79 @@ class PatchGrid:
 
     @property
     def bytes_per_row(self) -> int:
-        """Of an HR patch and its input patch."""
+        """Size of an HR patch and its input patch."""
         return 3 * (self.patch**2 + self.input_patch**2)
 
-    def height_of(self, cut: Cut) -> tuple[float, float]:
-        """Where a patch begins and ends, as shares of the height of the HR image or of the input's."""
+    def vertical_extent(self, cut: Cut) -> tuple[float, float]:
+        """Return top and bottom of a patch as fractions of the image height, the same for HR and input."""
         return cut.top * self.scale / self.hr, (cut.top * self.scale + self.patch) / self.hr
 
     def cuts(self, seed: int, draws: BatchSamples) -> list[Cut]:
-        """One cut for each row of a batch."""
-        places = (self.hr - self.patch) // self.scale + 1
-        tops, lefts, turns = draw(seed, draws.epochs, draws.numbers, _TOP_LEFT_TURN)
-        drawn = (below(tops, places), below(lefts, places), below(turns, self.turns))
+        """Draw one cut for each row of a batch."""
+        num_positions = (self.hr - self.patch) // self.scale + 1
+        tops, lefts, symmetries = draw(seed, draws.epochs, draws.numbers, _TOP_LEFT_SYMMETRY)
+        drawn = (below(tops, num_positions), below(lefts, num_positions), below(symmetries, self.num_symmetries))
         return list(map(Cut, *(column.tolist() for column in drawn)))
 
     def cut(self, hr: Pixels, small: Pixels, cut: Cut, hr_patch: Pixels, input_patch: Pixels) -> None:
-        """Write the patches of an HR image (H x W x 3) and of the image that the network sees into their places.
+        """Write the patches of an HR image and an input image (H x W x 3) to `hr_patch` and `input_patch`.
 
-        All are C-contiguous.
+        All arrays are C-contiguous.
         """
-        top, left, turn = cut
+        top, left, symmetry = cut
         scale, factor = self.scale, self.scale // self.input_scale
-        _cut(hr, top * scale, left * scale, turn, hr_patch)
-        _cut(small, top * factor, left * factor, turn, input_patch)
+        _cut(hr, top * scale, left * scale, symmetry, hr_patch)
+        _cut(small, top * factor, left * factor, symmetry, input_patch)
 
 
 @cache
-def lattice(turn: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """Where a turned patch of p x p px finds its pixels in the image, each as (rows, columns).
+def lattice(symmetry: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Return the pixel lattice of a transformed p x p patch in its image, as three (rows, columns) vectors.
 
-    The corner that comes first, in units of p - 1; and how far from there the next row and the next column are.
+    They are the position of its first pixel in units of p - 1, and the steps to the next row and the next column.
     """
     cells: Pixels = np.arange(4, dtype=np.uint8).reshape(2, 2, 1).repeat(3, axis=2)
-    turned = np.empty_like(cells)
-    _turn(cells, turn, turned)
-    (first, right), (down, _) = [[divmod(int(cell), 2) for cell in row] for row in turned[:, :, 0]]
+    transformed = np.empty_like(cells)
+    _transform(cells, symmetry, transformed)
+    (first, right), (down, _) = [[divmod(int(cell), 2) for cell in row] for row in transformed[:, :, 0]]
     return first, (down[0] - first[0], down[1] - first[1]), (right[0] - first[0], right[1] - first[1])
 
 
-def _cut(image: Pixels, top: int, left: int, turn: int, to: Pixels) -> None:
+def _cut(image: Pixels, top: int, left: int, symmetry: int, to: Pixels) -> None:
     size, width = len(to), image.shape[1]
-    if turn not in (0, _UPSIDE_DOWN):
-        _turn(image[top : top + size, left : left + size], turn, to)
+    if symmetry not in (0, _VERTICAL_FLIP):
+        _transform(image[top : top + size, left : left + size], symmetry, to)
         return
-    # Rows of pixels as single items: NumPy copies those a quarter faster than the same bytes as pixels.
-    row = _row_of(size)
+    # NumPy copies rows a quarter faster as single items than as pixels.
+    row = _row_dtype(size)
     rows: npt.NDArray[np.void] = np.ndarray((size,), row, image, (top * width + left) * 3, (3 * width,))
-    np.ndarray((size,), row, to)[:] = rows[::-1] if turn else rows
+    np.ndarray((size,), row, to)[:] = rows[::-1] if symmetry else rows
 
 
 @cache
-def _row_of(size: int) -> np.dtype[np.void]:
+def _row_dtype(size: int) -> np.dtype[np.void]:
     return np.dtype((np.void, 3 * size))
 
 
-def _turn(patch: Pixels, turn: int, to: Pixels) -> None:
-    """`turn` 0-3: quarter turns counter-clockwise; 4-7: the same after a flip from left to right.
+def _transform(patch: Pixels, symmetry: int, to: Pixels) -> None:
+    """Write a transformed patch: 0-3 rotate counter-clockwise by 90 degrees each; 4-7 first flip left to right.
 
-    OpenCV turns while it copies, at more than half of the speed of copying alone; NumPy's views take ten times as long.
+    OpenCV transforms at more than half the speed of a plain copy; copying from NumPy's views takes ten times as long.
     """
-    if turn == 0:
+    if symmetry == 0:
         to[:] = patch
-    elif turn == 1:
+    elif symmetry == 1:
         cv2.rotate(patch, cv2.ROTATE_90_COUNTERCLOCKWISE, to)
-    elif turn == 2:
-        cv2.flip(patch, _FLIPPED_BOTH, to)
-    elif turn == 3:
+    elif symmetry == 2:
+        cv2.flip(patch, _FLIP_BOTH, to)
+    elif symmetry == 3:
         cv2.rotate(patch, cv2.ROTATE_90_CLOCKWISE, to)
-    elif turn == 4:
-        cv2.flip(patch, _FLIPPED_COLUMNS, to)
-    elif turn == 5:
+    elif symmetry == 4:
+        cv2.flip(patch, _FLIP_COLUMNS, to)
+    elif symmetry == 5:
         cv2.transpose(patch, to)
-    elif turn == _UPSIDE_DOWN:
-        cv2.flip(patch, _FLIPPED_ROWS, to)
+    elif symmetry == _VERTICAL_FLIP:
+        cv2.flip(patch, _FLIP_ROWS, to)
     else:
         cv2.transpose(patch, to)
-        cv2.flip(to, _FLIPPED_BOTH, to)
+        cv2.flip(to, _FLIP_BOTH, to)

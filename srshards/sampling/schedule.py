@@ -1,21 +1,20 @@
-"""Which samples make which batch: a pure function of (seed, step), computed without reading a byte of data.
+"""The samples of each batch: a pure function of (seed, step), computed without reading data.
 
-Samples are numbered 0 .. N-1 through the shards in the order of the manifest. An epoch is a permutation of them:
+Samples are numbered 0 .. N-1 through the shards in manifest order. An epoch is a permutation of them:
 
-    shards permuted ─▶ grouped into blocks of some shards ─▶ samples permuted within a block
+    shards permuted ─▶ grouped into blocks of several shards ─▶ samples permuted within a block
 
-so the shuffle is wide, and what is read at a time (a block) stays small enough for the page cache. The epochs follow
-one another in an infinite sequence, of which step n takes the n-th `global_batch` samples: every sample comes exactly
-once in every epoch, and what an epoch leaves over begins the next epoch's first batch. Nothing here knows about workers
-or ranks: a rank takes its rows of the global batch.
+This shuffles widely, while the data in use at a time (a block) fits in the page cache. Epochs form one infinite
+sequence; step n consumes its n-th `global_batch` samples. Every sample occurs exactly once per epoch, and samples left
+over at the end of an epoch start the first batch of the next one. Nothing here depends on workers or ranks: each rank
+takes its rows of the global batch.
 
-Where decoding a sample is costly, K patches are cut from it at once, for K steps in a row: the sequence goes through K
-epochs at a time, and the same `global_batch` samples serve K steps, of which the j-th has the crops of the j-th of
-these epochs (data echoing: Choi et al., "Faster Neural Network Training with Data Echoing", 2019, echoed before
-augmentation).
+Where decoding is expensive, K patches are cut from each sample at once, for K consecutive steps: the sequence advances
+K epochs at a time, and the same `global_batch` samples serve K steps, the j-th of which has the crops of the j-th of
+these epochs (data echoing before augmentation: Choi et al., "Faster Neural Network Training with Data Echoing", 2019).
 
-Where a sample has N degradations of its HR image, each epoch shows the next one of them, from one that is drawn for the
-sample: every N epochs in a row it shows each exactly once.
+Where a sample has N degraded variants, successive epochs use successive variants, starting at a random one: any N
+consecutive epochs use each variant exactly once.
 """
 
 from array import array
@@ -32,21 +31,21 @@ from srshards.sampling.counter_rng import below, draw, shuffled
 
 BLOCK_BYTES = 2_000_000_000
 
-_SHARDS, _SAMPLES = 0, 1  # keep the two kinds of permutations apart
-_VARIANT = 4  # keeps this draw of a sample apart from those of its cut
+_SHARDS, _SAMPLES = 0, 1  # keys that distinguish the two kinds of permutations
+_VARIANT = 4  # key that distinguishes this draw of a sample from those of its cut
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
 class BatchSamples(NamedTuple):
-    """Rows of a batch: which sample, and in which epoch, which decides its variant, its crop and its flips."""
+    """The rows of a batch: sample numbers, and the epochs that determine their variants, crops and flips."""
 
     epochs: npt.NDArray[np.int64]
     numbers: npt.NDArray[np.int64]
 
     def variants(self, seed: int, count: int) -> npt.NDArray[np.int64]:
-        """Which of the `count` variants of its input each row shows."""
+        """Return the input variant of each row, in 0 .. count-1."""
         if count == 1:
             return np.zeros_like(self.numbers)
         return (self.epochs + below(draw(seed, self.numbers, _VARIANT), count)) % count
@@ -54,8 +53,8 @@ class BatchSamples(NamedTuple):
 
 @dataclass(frozen=True)
 class Blocks:
-    """The blocks of an epoch: block b has the shards `order[firsts[b] : firsts[b + 1]]`, and its samples stand at the
-    places `starts[b]` .. `starts[b + 1] - 1` of the epoch. Shards without samples are in none.
+    """The blocks of an epoch. Block b has shards `order[firsts[b] : firsts[b + 1]]`, and its samples are at offsets
+    `starts[b]` .. `starts[b + 1] - 1` in the epoch. Empty shards are in no block.
     """
 
     order: npt.NDArray[np.int64]
@@ -68,19 +67,19 @@ class Blocks:
     def shards(self, block: int) -> npt.NDArray[np.int64]:
         return self.order[self.firsts[block] : self.firsts[block + 1]]
 
-    def holding(self, place: int) -> int:
-        """The block of the sample at this place of the epoch."""
-        return int(self.starts.searchsorted(place, "right")) - 1
+    def at(self, offset: int) -> int:
+        """Return the block that contains this offset in the epoch."""
+        return int(self.starts.searchsorted(offset, "right")) - 1
 
 
 class Schedule:
     """The infinite sequence of samples.
 
-    `shard_samples` and `shard_bytes` are those of the training shards, in the manifest's order. So many steps in a row
-    as `patches_per_sample` says have the same samples. A block is at most `block_bytes`, or one shard.
+    `shard_samples` and `shard_bytes` are the sizes of the training shards, in manifest order. `patches_per_sample`
+    consecutive steps have the same samples. A block has at most `block_bytes`, or a single shard.
 
-    An epoch's shards are permuted when its first batch is asked for, a block's samples likewise. Any other batch costs
-    the same whatever the number of shards.
+    The shards of an epoch and the samples of a block are permuted at their first use. The cost of any other batch does
+    not depend on the number of shards.
     """
 
     def __init__(
@@ -98,56 +97,56 @@ class Schedule:
         self._samples = np.asarray(shard_samples, np.int64)
         self._bytes = np.asarray(shard_bytes, np.int64)
         self._first_number = np.cumsum(self._samples) - self._samples
-        self._starts = array("q", self._first_number.tobytes())  # to bisect in, faster than NumPy's
+        self._starts = array("q", self._first_number.tobytes())  # bisecting is faster than NumPy's searchsorted
         self._seed = seed
         self.global_batch = global_batch
         self.patches_per_sample = patches_per_sample
         self.block_bytes = block_bytes or BLOCK_BYTES
-        self._blocks: dict[int, Blocks] = {}  # of the epochs asked for last
-        self._orders: dict[tuple[int, int], npt.NDArray[np.int64]] = {}  # of the blocks asked for last
+        self._blocks: dict[int, Blocks] = {}  # of the latest epochs
+        self._orders: dict[tuple[int, int], npt.NDArray[np.int64]] = {}  # of the latest blocks
 
     def num_steps(self, epochs: int) -> int:
-        """In so many epochs, a multiple of `patches_per_sample`: whole global batches, at least one."""
+        """Return the number of complete steps in `epochs` epochs, a multiple of `patches_per_sample`; at least one."""
         rounds = epochs // self.patches_per_sample
         return self.patches_per_sample * max(1, rounds * self.num_samples // self.global_batch)
 
     def batch(self, step: int, first: int = 0, stop: int | None = None) -> BatchSamples:
-        """Rows first .. stop-1 of the global batch of a step (all of them by default)."""
-        stretch, echo = divmod(step, self.patches_per_sample)
-        start = stretch * self.global_batch
+        """Return rows first .. stop-1 of the global batch of a step, by default all rows."""
+        group, echo = divmod(step, self.patches_per_sample)
+        start = group * self.global_batch
         positions = np.arange(start + first, start + (self.global_batch if stop is None else stop))
-        rounds, places = np.divmod(positions, self.num_samples)  # through all samples
+        rounds, offsets = np.divmod(positions, self.num_samples)  # rounds through all samples
         numbers = np.empty_like(positions)
         for number in range(int(rounds[0]), int(rounds[-1]) + 1):
-            here = rounds == number
-            numbers[here] = self._numbers(number, places[here])
+            in_round = rounds == number
+            numbers[in_round] = self._numbers(number, offsets[in_round])
         return BatchSamples(rounds * self.patches_per_sample + echo, numbers)
 
     def shard_of(self, number: int) -> tuple[int, int]:
-        """The shard (its place in the manifest) that holds a sample, and the sample's place in it."""
+        """Return the index of the shard that holds a sample, and the sample's position in it."""
         shard = bisect_right(self._starts, number) - 1
         return shard, number - self._starts[shard]
 
     def position(self, step: int) -> int:
-        """Where in the sequence the samples of a step begin."""
+        """Return the position in the sequence of the first sample of a step."""
         return step // self.patches_per_sample * self.global_batch
 
     def blocks_from(self, step: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-        """Endlessly, in the order of use: the first step that shows samples of a block, and the block's shards.
+        """Yield, without end and in order of use, the first step with samples of each block, and the block's shards.
 
-        It begins with the block that `step` begins in, which an earlier step may have been the first to use. A block is
-        needed up to the step that the next one begins with (with K patches per sample: those K steps) and no longer.
+        The first block is the one at the start of `step`; an earlier step may have used it too. A block is in use until
+        the first step of the next block (with K patches per sample: the first K steps), and no longer.
         """
-        round_, place = divmod(self.position(step), self.num_samples)
+        round_, offset = divmod(self.position(step), self.num_samples)
         for number in count(round_):
             blocks = self.blocks(number)
-            for block in range(blocks.holding(place) if number == round_ else 0, len(blocks)):
+            for block in range(blocks.at(offset) if number == round_ else 0, len(blocks)):
                 position = number * self.num_samples + int(blocks.starts[block])
                 yield position // self.global_batch * self.patches_per_sample, blocks.shards(block)
 
     def blocks(self, epoch: int) -> Blocks:
-        """The blocks of an epoch: of a round through all samples, where several patches are cut from each."""
-        return _remembered(self._blocks, epoch, self._grouped)
+        """Return the blocks of an epoch or, with several patches per sample, of a round through all samples."""
+        return _cached(self._blocks, epoch, self._grouped)
 
     def _grouped(self, epoch: int) -> Blocks:
         order = shuffled(len(self._samples), self._seed, epoch, _SHARDS)
@@ -161,40 +160,37 @@ class Schedule:
         starts = np.concatenate([[0], np.cumsum(self._samples[order])])[firsts]
         return Blocks(order, np.array(firsts), starts)
 
-    def _numbers(self, epoch: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The samples at these places of an epoch, which follow one another."""
+    def _numbers(self, epoch: int, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the sample numbers at these consecutive offsets in an epoch."""
         blocks = self.blocks(epoch)
-        parts, first, end = [], int(places[0]), int(places[-1]) + 1
+        parts, first, end = [], int(offsets[0]), int(offsets[-1]) + 1
         while first < end:
-            block = blocks.holding(first)
+            block = blocks.at(first)
             start, stop = int(blocks.starts[block]), min(end, int(blocks.starts[block + 1]))
             parts.append(self._block_order(epoch, block)[first - start : stop - start])
             first = stop
         return np.concatenate(parts)
 
     def _block_order(self, epoch: int, block: int) -> npt.NDArray[np.int64]:
-        return _remembered(self._orders, (epoch, block), self._permuted)
+        return _cached(self._orders, (epoch, block), self._permuted)
 
     def _permuted(self, key: tuple[int, int]) -> npt.NDArray[np.int64]:
         epoch, block = key
         shards = self.blocks(epoch).shards(block)
         counts = self._samples[shards]
-        places = np.arange(int(counts.sum()))  # in the block, shard after shard
-        numbers: npt.NDArray[np.int64] = places + np.repeat(
+        offsets = np.arange(int(counts.sum()))  # in the block, shard after shard
+        numbers: npt.NDArray[np.int64] = offsets + np.repeat(
             self._first_number[shards] - np.cumsum(counts) + counts, counts
         )
         return numbers[shuffled(len(numbers), self._seed, epoch, _SAMPLES, block)]
 
 
-def _remembered(known: dict[_Key, _Value], key: _Key, make: Callable[[_Key], _Value]) -> _Value:
-    """The value of a key, and of the key before it: a batch that begins in one block or epoch ends in the next.
-
-    Several threads may ask.
-    """
-    value = known.get(key)
+def _cached(cache: dict[_Key, _Value], key: _Key, make: Callable[[_Key], _Value]) -> _Value:
+    """Return the value of a key, keeping the last two: a batch may span two blocks or epochs. Thread-safe."""
+    value = cache.get(key)
     if value is None:
         value = make(key)
-        for former in list(known)[:-1]:
-            known.pop(former, None)
-        known[key] = value
+        for old in list(cache)[:-1]:
+            cache.pop(old, None)
+        cache[key] = value
     return value

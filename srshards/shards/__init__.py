@@ -1,1 +1,1 @@
-"""Folders of shards, on this machine, in a store or in a cache."""
+"""Reading folders of shards: local, in an object store, or cached."""

@@ -1,4 +1,4 @@
-"""What is put into the cache: a tar with the bytes that its manifest promises, and, on request, its images decoded."""
+"""Fill the cache: download tars and verify their SHA-256, and optionally decode their images."""
 
 import hashlib
 import mmap
@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from srshards.errors import RunError
-from srshards.format import SPLITS, Address, Manifest, ShardRecord
+from srshards.format import MANIFEST_NAME, SPLITS, Address, FormatError, Manifest, ShardRecord
 from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, encode
-from srshards.shards.mapped import repair_hint
 from srshards.shards.tar_index import Member, check_samples, dump_index, index_of_tar
 from srshards.shards.tar_writer import BLOCK_BYTES, TarWriter, padded
 from srshards.storage.files import Buffer
@@ -18,13 +16,13 @@ from srshards.storage.store import pieces
 
 _TRIES = 3
 _READ_BYTES = 1 << 20
-_JSON_BYTES = 2048  # a sample's record, roughly, with what surrounds it in the tar; and so much more for each variant
+_JSON_BYTES = 2048  # rough size of a sample's json member with header and padding, per image of the sample
 
 
 def download(address: Address, record: ShardRecord, file: BinaryIO) -> None:
-    """Fill `file` with the shard's bytes. RunError when they are not the manifest's, however often they come.
+    """Download a shard into `file`. FormatError when its SHA-256 differs from the manifest at every attempt.
 
-    StoreError or OSError when they do not come.
+    StoreError or OSError when the download fails.
     """
     for _ in range(_TRIES):
         file.seek(0)
@@ -35,17 +33,11 @@ def download(address: Address, record: ShardRecord, file: BinaryIO) -> None:
             _write(file, piece)
         if sha256.hexdigest() == record.sha256:
             return
-    raise RunError(
-        f"{address}: {_TRIES} times its bytes were not those that the manifest has the sha256 of; "
-        f"{repair_hint(address.parent)}"
-    )
+    raise FormatError(f"{address}: SHA-256 differs from {MANIFEST_NAME}, at each of {_TRIES} attempts")
 
 
 def index_of(file: BinaryIO, address: Address, record: ShardRecord) -> list[list[Member]]:
-    """Where the members of a shard's tar lie, by sample, from its bytes in `file`.
-
-    FormatError when these are not a tar of the samples that the record tells of.
-    """
+    """Return the members of the shard in `file`, by sample. FormatError when they do not match the record."""
     file.seek(0)
     samples = index_of_tar(file, address)
     check_samples(samples, address, record.samples, record.bytes)
@@ -53,7 +45,7 @@ def index_of(file: BinaryIO, address: Address, record: ShardRecord) -> list[list
 
 
 def sha256_of(path: Path, progress: Callable[[int], object]) -> str:
-    """`progress` is told the bytes that were hashed."""
+    """Return the SHA-256 of a file. `progress` is called with the number of bytes of each read."""
     sha256 = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(_READ_BYTES):
@@ -64,9 +56,9 @@ def sha256_of(path: Path, progress: Callable[[int], object]) -> str:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Makes of a shard with compressed images the one that the generator writes with `--codec npy`.
+    """Converts a shard with compressed images into the one that the generator writes with `--codec npy`.
 
-    `hr_size` is the edge of the HR images in px; `images` are those of a sample, by split.
+    `hr_size` is the edge length of the HR images in px; `images` are the image names of a sample, by split.
     """
 
     codec: str
@@ -80,15 +72,15 @@ class Decoder:
         return cls(manifest.codec, manifest.hr_size, manifest.scale, images)
 
     def size(self, record: ShardRecord) -> int:
-        """About how many bytes a decoded shard has: the images exactly, their records as they usually are."""
+        """Estimate the size of a decoded shard in bytes: exact for the images, typical for the json members."""
         images = self.images[record.split]
         pixels = sum(BLOCK_BYTES + padded(NPY_HEADER_BYTES + 3 * edge**2) for edge in map(self._edge, images))
         return record.samples * (pixels + _JSON_BYTES * len(images)) + 2 * BLOCK_BYTES
 
     def write(self, raw: BinaryIO, index: list[list[Member]], out: BinaryIO) -> tuple[bytes, int, str]:
-        """Fill `out` from the tar `raw`. Its index, size and sha256.
+        """Write the tar `raw`, decoded, to `out`. Return its index, size and SHA-256.
 
-        A member that cannot be decoded stays as it is: for readers, that is an image that is not there.
+        A member that cannot be decoded is copied unchanged; readers then treat the image as missing.
         """
         sha256 = hashlib.sha256()
 
@@ -108,7 +100,6 @@ class Decoder:
         return dump_index(tar.index), tar.size, sha256.hexdigest()
 
     def _decoded(self, member: Member, content: bytes) -> tuple[str, Sequence[Buffer]]:
-        """Extension and content of the member in a decoded shard."""
         name, _, codec = member.extension.rpartition(".")
         if codec != self.codec:
             return member.extension, [content]
@@ -119,12 +110,11 @@ class Decoder:
         return f"{name}.npy", encode("npy", pixels)
 
     def _edge(self, image: str) -> int:
-        """Of an image in px."""
         return self.hr_size // (self.scale if image.startswith("lr") else 1)
 
 
 def _write(file: BinaryIO, content: bytes) -> None:
-    """All of it: an unbuffered file may take less at a time."""
+    """Write everything: a write to an unbuffered file may be partial."""
     rest = memoryview(content)
     while rest:
         rest = rest[file.write(rest) :]

@@ -1,21 +1,22 @@
-"""The cache's folder: what lies in it, how much room that takes, and who may remove what.
+"""The cache's folder: file names, size accounting, locking and eviction.
 
-    SHA256.tar, SHA256.idx        a shard, named after its bytes, so that equal shards of two sets share a file
-    SHA256.npy.tar, .npy.idx      the same with its images decoded
-    SHA256.npy.json               size and sha256 of the decoded tar
-    *.part, *.raw                 under way
+    SHA256.tar, SHA256.idx        a shard, named after its content, so that identical shards share a file
+    SHA256.npy.tar, .npy.idx      the same shard with its images decoded
+    SHA256.npy.json               size and SHA-256 of the decoded tar
+    *.part, *.raw                 incomplete downloads
 
-Whatever else lies there is neither counted nor touched.
+Other files in the folder are ignored.
 
-All locks are `flock`s, which die with whoever holds them. A `.part` is locked by the one process that fills it; a
-tar is locked by all that have it mapped, for as long as their maps live, and what is locked is not removed. A `.part`
-is as large as what will come of it from the beginning on, so that the sizes in the folder are the account of its room.
+All locks are `flock`s, which are released when their process ends. A `.part` is locked exclusively by the process that
+fills it; a tar is locked by every process that has it mapped, and locked tars are not evicted. A `.part` has its final
+size from the start, so the size of the cache is the sum of its file sizes.
 """
 
 import fcntl
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,42 +28,41 @@ from srshards.format import Address
 from srshards.storage.store import storage_of
 from srshards.terminal.sizes import format_bytes
 
-RAW_SUFFIX = ".raw"  # beside a `.part` that has room for it too
+RAW_SUFFIX = ".raw"  # a compressed shard being decoded; the size of its `.part` includes it
 _PART_SUFFIX = ".part"
 _OWN = re.compile(r"[0-9a-f]{64}(\.npy)?\.(tar|idx|json|part|raw)")
 _PAUSE_S = 0.1
 
 
 class NoRoomError(RunError):
-    """Everything that could be removed is in use."""
+    """The cache is full, and everything that could be evicted is in use."""
 
 
 def default_folder() -> Path:
-    """Where caches lie by the XDG Base Directory Specification."""
+    """Return the default cache folder, after the XDG Base Directory Specification."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sr-shards"
 
 
-class _Held(NamedTuple):
+class _File(NamedTuple):
     name: str
     size: int
     used_ns: int
 
 
 class CacheFolder:
-    """A folder of at most `limit` bytes, by default what its disk has free and what it holds, less a tenth.
+    """A folder of at most `limit` bytes, by default 90 % of the free space on its disk plus its present size.
 
-    ArgumentError when it cannot be made or written to.
+    ArgumentError when it cannot be created or written to.
     """
 
     def __init__(self, path: Path, limit: int | None = None) -> None:
         self.path = path.absolute()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with self._alone():
-                self._remove_abandoned()
+            self.sweep()
         except OSError as error:
             raise ArgumentError(
-                f"`cache` {path}: cannot write there ({error.strerror or error}); name another folder"
+                f"`cache` {path}: cannot write there ({error.strerror or error}); pass another folder"
             ) from error
         self.limit = limit or (self.held_bytes() + shutil.disk_usage(self.path).free) * 9 // 10
 
@@ -76,36 +76,36 @@ class CacheFolder:
         return self.tar(name).exists()
 
     def held_bytes(self) -> int:
-        return sum(size for _, size, _ in self._held())
+        return sum(file.size for file in self._files())
 
-    def opened(self, name: str) -> int | None:
-        """A descriptor of a tar, which stays there for as long as it is open or mapped. None when it is not there."""
+    def open_locked(self, name: str) -> int | None:
+        """Open a tar and return its descriptor; it is not evicted while open or mapped. None when not cached."""
         try:
             file = os.open(self.tar(name), os.O_RDONLY)
         except FileNotFoundError:
             return None
         fcntl.flock(file, fcntl.LOCK_SH)
-        if os.fstat(file).st_nlink == 0:  # it went while we waited
+        if os.fstat(file).st_nlink == 0:  # evicted while waiting for the lock
             os.close(file)
             return None
-        with suppress(OSError):  # of another user's file, which then counts as used when that user last did
+        with suppress(OSError):  # another user's file: its last use by that user counts
             os.utime(file)
         return file
 
     @contextmanager
-    def claimed(self, name: str) -> Iterator[BinaryIO | None]:
-        """The file to be filled, which nobody else has; None when the tar is there. Waits for whoever fills it now.
+    def claim(self, name: str) -> Iterator[BinaryIO | None]:
+        """Yield the file to fill, exclusively locked; None when the tar is cached. Wait if another process fills it.
 
-        What is not `finish`ed at the end of the block goes.
+        The file is removed at the end of the block unless `finish` was called.
         """
         part = self.file(name, _PART_SUFFIX)
         while True:
             if self.has(name):
                 yield None
                 return
-            with open(part, "rb+", 0, opener=_open_or_make) as file:
-                # Not waited for: once it is finished, it is locked by all that read it.
-                if not (_locked(file) and _is_at(file, part)):
+            with open(part, "rb+", 0, opener=_open_or_create) as file:
+                # Polled instead of waiting for the lock: a finished file stays locked by its readers.
+                if not (_try_lock(file) and _is_at(file, part)):
                     sleep(_PAUSE_S)
                     continue
                 try:
@@ -117,29 +117,29 @@ class CacheFolder:
                 return
 
     def reserve(self, file: BinaryIO, num_bytes: int, keep: Set[str] = frozenset(), wait_s: float = 0.0) -> None:
-        """Make room for a claimed file of so many bytes: what was used longest ago goes, but nothing of `keep`.
+        """Make room for a claimed file: evict the least recently used shards, but none of `keep`.
 
-        NoRoomError when there is none after `wait_s` seconds.
+        NoRoomError when there is no room after `wait_s` seconds.
         """
-        until_s = monotonic() + wait_s
+        deadline_s = monotonic() + wait_s
         while True:
-            with self._alone():
+            with self._exclusive():
                 if self._make_room(num_bytes, keep):
                     file.truncate(num_bytes)
                     return
-            if monotonic() > until_s:
+            if monotonic() > deadline_s:
                 raise NoRoomError(
-                    f"the cache {self.path} has no room for {format_bytes(num_bytes)}: it may have "
+                    f"the cache {self.path} has no room for {format_bytes(num_bytes)}: its limit is "
                     f"{format_bytes(self.limit)} (`cache_bytes`), its disk has "
-                    f"{format_bytes(shutil.disk_usage(self.path).free)} free, and too much of what lies in it is in "
-                    "use; give it more, or wait until other runs have ended"
+                    f"{format_bytes(shutil.disk_usage(self.path).free)} free, and the shards in it are in use; "
+                    "raise the limit, or wait until other runs have ended"
                 )
             sleep(_PAUSE_S)
 
-    def finish(self, file: BinaryIO, name: str, beside: dict[str, bytes]) -> None:
-        """Put a claimed file in its place, with small files beside it, by suffix. All are on the disk before."""
+    def finish(self, file: BinaryIO, name: str, sidecars: dict[str, bytes]) -> None:
+        """Rename a claimed file to its tar, after writing its sidecar files (by suffix) and flushing all to disk."""
         os.fsync(file.fileno())
-        for suffix, content in beside.items():
+        for suffix, content in sidecars.items():
             with open(self.file(name, suffix), "wb") as small:
                 small.write(content)
                 small.flush()
@@ -147,10 +147,10 @@ class CacheFolder:
         os.replace(file.name, self.tar(name))
 
     def remove(self, name: str) -> bool:
-        """Whether a tar is gone now. It stays when somebody has it mapped."""
+        """Remove a tar unless a process has it mapped. Return whether it no longer exists."""
         try:
             with open(self.tar(name), "rb+") as file:
-                if not _locked(file):
+                if not _try_lock(file):
                     return False
                 for suffix in (".tar", ".idx", ".json"):
                     self.file(name, suffix).unlink(missing_ok=True)
@@ -159,44 +159,46 @@ class CacheFolder:
         return True
 
     def sweep(self) -> None:
-        """Remove what processes left half-written that are no more."""
-        with self._alone():
+        """Remove incomplete files of processes that have ended. Does nothing while the interpreter shuts down."""
+        if sys.is_finalizing():  # builtins such as `open` are gone; the next run to open the cache removes the files
+            return
+        with self._exclusive():
             self._remove_abandoned()
 
     def _make_room(self, num_bytes: int, keep: Set[str]) -> bool:
         self._remove_abandoned()
         disk = shutil.disk_usage(self.path).free - self._promised_bytes()
         excess = num_bytes - min(self.limit - self.held_bytes(), disk)
-        tars = [held for held in self._held() if held.name.endswith(".tar")]
-        leaving: list[str] = []
-        for tar in sorted(tars, key=lambda held: held.used_ns):
+        tars = [file for file in self._files() if file.name.endswith(".tar")]
+        evicted: list[str] = []
+        for tar in sorted(tars, key=lambda file: file.used_ns):
             name = tar.name.removesuffix(".tar")
             if excess > 0 and name not in keep and self._is_unused(name):
-                leaving.append(name)
+                evicted.append(name)
                 excess -= tar.size
-        # Nothing goes in vain; what is opened meanwhile stays.
-        return excess <= 0 and all(self.remove(name) for name in leaving)
+        # Evict nothing unless it makes enough room. A tar that was opened in the meantime is not removed.
+        return excess <= 0 and all(self.remove(name) for name in evicted)
 
     def _is_unused(self, name: str) -> bool:
         with suppress(FileNotFoundError), open(self.tar(name), "rb+") as file:
-            return _locked(file)
+            return _try_lock(file)
         return True
 
-    def _held(self) -> list[_Held]:
-        held = []
+    def _files(self) -> list[_File]:
+        files = []
         with os.scandir(self.path) as entries:
             for entry in entries:
-                with suppress(FileNotFoundError):  # it went meanwhile
+                with suppress(FileNotFoundError):  # removed in the meantime
                     if _OWN.fullmatch(entry.name) and not entry.name.endswith(RAW_SUFFIX):
                         status = entry.stat(follow_symlinks=False)
-                        held.append(_Held(entry.name, status.st_size, status.st_mtime_ns))
-        return held
+                        files.append(_File(entry.name, status.st_size, status.st_mtime_ns))
+        return files
 
     def _parts(self) -> list[Path]:
         return [path for path in self.path.glob(f"*{_PART_SUFFIX}") if _OWN.fullmatch(path.name)]
 
     def _promised_bytes(self) -> int:
-        """What files under way will still take of the disk."""
+        """Return the disk space that incomplete files will still take."""
         promised = 0
         for part in self._parts():
             with suppress(FileNotFoundError):
@@ -207,13 +209,13 @@ class CacheFolder:
     def _remove_abandoned(self) -> None:
         for part in self._parts():
             with suppress(FileNotFoundError), open(part, "rb+") as file:
-                if _locked(file) and _is_at(file, part):
+                if _try_lock(file) and _is_at(file, part):
                     part.unlink()
                     part.with_suffix(RAW_SUFFIX).unlink(missing_ok=True)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Among all that make room."""
+    def _exclusive(self) -> Iterator[None]:
+        """Exclude other processes from removing files and reserving space."""
         with open(self.path / ".lock", "ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -222,18 +224,18 @@ class CacheFolder:
 def cache_for(
     shards: Address, path: Path | None, limit: int | None = None, decoded: bool = False
 ) -> CacheFolder | None:
-    """The cache for a set: None for one that lies on this machine, unless a folder is named or images are decoded."""
+    """Return the cache to read shards through: None for local ones, unless a cache is given or images are decoded."""
     if path is None and storage_of(shards).is_local and not decoded:
         return None
     return CacheFolder(path or default_folder(), limit)
 
 
-def _open_or_make(path: str, flags: int) -> int:
+def _open_or_create(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT, 0o666)
 
 
-def _locked(file: BinaryIO) -> bool:
-    """Whether nobody else has a lock on it, and we have now."""
+def _try_lock(file: BinaryIO) -> bool:
+    """Lock a file exclusively, without waiting. Return whether that succeeded."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

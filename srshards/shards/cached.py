@@ -1,4 +1,4 @@
-"""The shards of a set, wherever it lies, as files of the cache: fetched when they are not there yet."""
+"""Open shards through a local cache, fetching those that are missing."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -15,16 +15,16 @@ from srshards.format import Address, FormatError, ShardRecord, dump_json
 from srshards.process.shortages import shortage
 from srshards.shards.cache_contents import Decoder, download, index_of, sha256_of
 from srshards.shards.cache_folder import RAW_SUFFIX, CacheFolder
-from srshards.shards.mapped import MappedShard, repair_hint
+from srshards.shards.mapped import MappedShard, Origin, repair_hint
 from srshards.shards.tar_index import dump_index
-from srshards.storage.store import StoreError, silence_s
+from srshards.storage.retry import StoreError, store_timeout_s
 
-_DECODED = ".npy"  # ends the names of decoded shards
-_TRIES = 5  # to open a shard that somebody else removes, or that is damaged
+_DECODED = ".npy"  # suffix of the cache names of decoded shards
+_TRIES = 5  # to open a shard that another process evicts, or that is damaged
 
 
 class Present(NamedTuple):
-    """What a cache has of a set, and what it holds altogether."""
+    """How much of a folder of shards is cached, and the total size of the cache in bytes."""
 
     shards: int
     of: int
@@ -33,7 +33,7 @@ class Present(NamedTuple):
 
 
 class _Records:
-    """A set's shards, in a quarter of the memory of so many objects: all of them go to every worker."""
+    """A compact sequence of shard records, a quarter of the size of a list: every worker receives all of it."""
 
     def __init__(self, records: Sequence[ShardRecord]) -> None:
         self._names = np.array([record.name for record in records], np.bytes_)
@@ -58,77 +58,77 @@ class _Records:
 
 
 class CachedShards:
-    """Opens a set's shards from the cache. With a decoder they are decoded there, once.
+    """The shards of a folder, read through a cache. With a decoder, images are decoded once, into the cache.
 
-    It has no file open and travels to other processes. Whatever goes wrong is a RunError that says what to do.
+    It holds no open file and can be pickled. Every failure is a RunError that says what to do.
     """
 
     def __init__(
-        self, cache: CacheFolder, folder: Address, records: Sequence[ShardRecord], decoder: Decoder | None = None
+        self, cache: CacheFolder, origin: Origin, records: Sequence[ShardRecord], decoder: Decoder | None = None
     ) -> None:
         self.cache = cache
-        self._folder = folder
+        self._origin = origin
         self._decoder = decoder
         self._records = _Records(records)
-        self._patience_s = silence_s()
+        self._timeout_s = store_timeout_s()
 
     @property
     def is_decoded(self) -> bool:
         return self._decoder is not None
 
     def name(self, record: ShardRecord) -> str:
-        """What the cache calls it."""
+        """Return the name of the shard in the cache."""
         return record.sha256 + _DECODED if self._decoder else record.sha256
 
     def tar(self, record: ShardRecord) -> Path:
-        """Where it lies, once it is there."""
+        """Return the path of the shard in the cache, whether or not it has been fetched."""
         return self.cache.tar(self.name(record))
 
     def size(self, record: ShardRecord) -> int:
-        """Bytes that it takes there; about, when it is decoded."""
+        """Return the size of the shard in the cache in bytes; an estimate when it is decoded."""
         return self._decoder.size(record) if self._decoder else record.bytes
 
     def largest_bytes(self) -> int:
-        """Of the largest shard as it is fetched."""
+        """Return the size of the largest shard as it is fetched."""
         return max(record.bytes for record in self._records)
 
     def present(self) -> Present:
-        """What is there of the set."""
+        """Return how much of the folder is cached."""
         missing = [record for record in self._records if not self.cache.has(self.name(record))]
-        there = len(self._records) - len(missing)
-        to_come = sum(record.bytes for record in missing)
-        return Present(there, len(self._records), self.cache.held_bytes(), to_come)
+        num_cached = len(self._records) - len(missing)
+        missing_bytes = sum(record.bytes for record in missing)
+        return Present(num_cached, len(self._records), self.cache.held_bytes(), missing_bytes)
 
-    def open(self, tar: Path, num_samples: int, announced: bool = False) -> MappedShard:
-        """The shard that is, or will be, at `tar`. It is not removed for as long as its map lives."""
+    def open(self, tar: Path, num_samples: int, manual_read_ahead: bool = False) -> MappedShard:
+        """Map the shard at `tar`, fetching it if necessary. It is not evicted while it is mapped."""
         name = tar.name.removesuffix(".tar")
         record = self._records.of(name.removesuffix(_DECODED))
         for _ in range(_TRIES):
-            self.fetch(record, wait_s=self._patience_s)
-            file = self.cache.opened(name)
+            self.fetch(record, wait_s=self._timeout_s)
+            file = self.cache.open_locked(name)
             if file is None:
                 continue
             try:
-                # Locked through this descriptor, which the map keeps.
-                shard = MappedShard(tar, num_samples, announced, file, f"{record.name}.tar")
+                # The mapping keeps this descriptor, and with it the lock.
+                shard = MappedShard(tar, num_samples, manual_read_ahead, file, f"{record.name}.tar")
                 if shard.num_bytes == self._expected_bytes(record):
                     return shard
                 del shard
             except (FormatError, ValueError, FileNotFoundError):
                 pass
-            self.cache.remove(name)  # cut off by a power cut, or by hand
-        raise RunError(f"{tar}: damaged, and other runs use it; end them, then remove the file")
+            self.cache.remove(name)  # truncated, e.g. by a power failure
+        raise RunError(f"{tar} is damaged, and other runs are using it; end them, then remove the file")
 
     def fetch(self, record: ShardRecord, keep: Set[str] = frozenset(), wait_s: float = 0.0) -> None:
-        """Have a shard in the cache: from the store, or from whoever is fetching it now.
+        """Ensure that a shard is in the cache: download it, or wait for the process that is downloading it.
 
-        RunError when the store does not give it; NoRoomError when nothing but `keep`, and what is in use, could make
-        room for `wait_s` seconds.
+        RunError when the download fails; NoRoomError when, for `wait_s` seconds, only shards that are in use or in
+        `keep` could be evicted.
         """
         name = self.name(record)
         if self.cache.has(name):
             return
-        with self._explained(record), self.cache.claimed(name) as file:
+        with self._reporting(record), self.cache.claim(name) as file:
             if file is None:
                 return
             if self._decoder:
@@ -141,22 +141,21 @@ class CachedShards:
                 self.cache.finish(file, name, {".idx": dump_index(index)})
 
     def verify(self, progress: Callable[[int], object], part: int = 0, parts: int = 1) -> None:
-        """Hash what is there of the set, and remove what is not what it was; `progress` is told the bytes.
+        """Hash the cached shards and remove damaged ones. `progress` is called with the number of bytes of each read.
 
-        Of several processes that do, each takes a part.
-
-        RunError when somebody uses a damaged file.
+        `part` of `parts` selects a share of the shards, to divide the work among processes. RunError when a damaged
+        file is in use.
         """
         for record in islice(self._records, part, None, parts):
             name, tar = self.name(record), self.tar(record)
             if not self.cache.has(name):
                 continue
             try:
-                sound = sha256_of(tar, progress) == self._expected_sha256(record)
-            except FileNotFoundError:  # it was evicted meanwhile
+                is_intact = sha256_of(tar, progress) == self._expected_sha256(record)
+            except FileNotFoundError:  # evicted in the meantime
                 continue
-            if not sound and not self.cache.remove(name):
-                raise RunError(f"{tar} is damaged, and another run uses it; end that run, then remove the file")
+            if not is_intact and not self.cache.remove(name):
+                raise RunError(f"{tar} is damaged, and another run is using it; end that run, then remove the file")
 
     def _decode(self, decoder: Decoder, record: ShardRecord, file: BinaryIO) -> None:
         name, raw = self.name(record), self.cache.file(self.name(record), RAW_SUFFIX)
@@ -172,18 +171,18 @@ class CachedShards:
     def _decoded_from_cache(
         self, decoder: Decoder, record: ShardRecord, file: BinaryIO
     ) -> tuple[bytes, int, str] | None:
-        """From the shard as it is, if a run has brought it; a damaged one is removed."""
-        kept = self.cache.opened(record.sha256)
-        if kept is None:
+        """Decode from the cached undecoded shard, if there is one; remove it if it is damaged."""
+        descriptor = self.cache.open_locked(record.sha256)
+        if descriptor is None:
             return None
-        with open(kept, "rb") as tar:  # nobody removes it meanwhile
+        with open(descriptor, "rb") as tar:  # the lock prevents eviction
             if sha256_of(self.cache.tar(record.sha256), lambda num_bytes: None) == record.sha256:
                 return decoder.write(tar, index_of(tar, self._address(record), record), file)
         self.cache.remove(record.sha256)
         return None
 
     def _address(self, record: ShardRecord) -> Address:
-        return self._folder / f"{record.name}.tar"
+        return self._origin.folder / f"{record.name}.tar"
 
     def _expected_bytes(self, record: ShardRecord) -> int:
         return self._sidecar(record)[0] if self._decoder else record.bytes
@@ -192,7 +191,7 @@ class CachedShards:
         return self._sidecar(record)[1] if self._decoder else record.sha256
 
     def _sidecar(self, record: ShardRecord) -> tuple[int, str]:
-        """Size and sha256 of a decoded tar; those of no tar when the file is cut off."""
+        """Return size and SHA-256 of a decoded tar; values that no tar has when the file is damaged."""
         try:
             content = json.loads(self.cache.file(self.name(record), ".json").read_bytes())
             return int(content["bytes"]), str(content["sha256"])
@@ -202,18 +201,18 @@ class CachedShards:
             return -1, ""
 
     @contextmanager
-    def _explained(self, record: ShardRecord) -> Iterator[None]:
+    def _reporting(self, record: ShardRecord) -> Iterator[None]:
         address = self._address(record)
         try:
             yield
         except FormatError as error:
-            raise RunError(f"{error}; {repair_hint(self._folder)}") from error
+            raise RunError(f"{error}; {repair_hint(self._origin)}") from error
         except StoreError as error:
             raise RunError(str(error)) from error
         except FileNotFoundError as error:
-            raise RunError(f"{address} is missing, but the manifest lists it; {repair_hint(self._folder)}") from error
+            raise RunError(f"{address} is listed in the manifest but missing; {repair_hint(self._origin)}") from error
         except OSError as error:
-            full = "; free some, name another `cache`, or give a smaller `cache_bytes`"
+            full = "; free some disk space, pass another `cache`, or a smaller `cache_bytes`"
             advice = full if error.errno in (ENOSPC, EDQUOT) else ""
             reason = f"{error.strerror or error}{advice}"
-            raise RunError(f"cannot bring {address} to the cache {self.cache.path}: {reason}") from error
+            raise RunError(f"cannot copy {address} to the cache {self.cache.path}: {reason}") from error

@@ -1,4 +1,4 @@
-"""Whether a shard on this machine holds what its manifest and its index say, byte by byte."""
+"""Verify a local shard against the manifest and its index, byte by byte."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,34 +6,33 @@ from pathlib import Path
 from srshards.errors import UsageError
 from srshards.format import FormatError, Manifest, ShardRecord
 from srshards.shards.cache_contents import sha256_of
-from srshards.shards.mapped import repair_hint
+from srshards.shards.mapped import origin_of, repair_hint
 from srshards.shards.tar_index import check_samples, index_of_tar, load_index
 from srshards.storage.store import local_path
 
 
 def check_shard(manifest: Manifest, record: ShardRecord, progress: Callable[[int], object]) -> None:
-    """UsageError unless the tar has the manifest's sha256, and its index and members are those of whole samples.
+    """Raise UsageError unless the tar has the manifest's SHA-256 and its index and members match the manifest.
 
-    `progress` is told the bytes that were hashed.
+    `progress` is called with the number of bytes of each read.
     """
-    folder = manifest.folder
-    tar = local_path(folder) / f"{record.name}.tar"
-    if sha256_of(tar, progress) != record.sha256:
-        raise UsageError(f"{tar}: its bytes are not those that the manifest has the sha256 of; {repair_hint(folder)}")
+    tar = local_path(manifest.folder) / f"{record.name}.tar"
     try:
+        if sha256_of(tar, progress) != record.sha256:
+            raise FormatError(f"{tar}: its bytes are not those that the manifest has the sha256 of")
         _check_index(manifest, record, tar)
     except FormatError as error:
-        raise UsageError(f"{error}; {repair_hint(folder)}") from error
+        raise UsageError(f"{error}; {repair_hint(origin_of(manifest))}") from error
 
 
 def _check_index(manifest: Manifest, record: ShardRecord, tar: Path) -> None:
-    """FormatError unless the index tells of each member what the tar does, and the samples are what they should be."""
+    """Raise FormatError unless the index matches the tar headers and every sample has the expected members."""
     index = tar.with_suffix(".idx")
     with open(tar, "rb") as file:
         samples = index_of_tar(file, tar)
     check_samples(samples, tar, record.samples, record.bytes)
     if load_index(index) != samples:
-        raise FormatError(f"{index} does not describe {tar.name}: it tells of other members, or of other places")
+        raise FormatError(f"{index} does not match {tar.name}: it lists other members or offsets")
     expected = [*(f"{image}.{manifest.codec}" for image in manifest.images(record.split)), "json"]
     if any([member.extension for member in sample] != expected for sample in samples):
-        raise FormatError(f"{tar}: expected samples of {', '.join(expected)}, as the manifest says")
+        raise FormatError(f"{tar}: expected samples with members {', '.join(expected)}, as in the manifest")

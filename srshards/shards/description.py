@@ -1,4 +1,4 @@
-"""What a sample's `json` member says, checked: people and programs read it, and others may have changed it."""
+"""Parse and validate the `json` member of a sample, which other programs may have modified."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,16 +38,16 @@ _OPTIONAL: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def parse_description(data: bytes, where: str) -> dict[str, Any]:
-    """The JSON object. RunError, which begins with `where`, when it is none or not what docs/formats.md says."""
+    """Return the JSON object. RunError, starting with `where`, when it does not have the form in docs/formats.md."""
     try:
         value = strict_json(data)
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{where} is no JSON ({error})") from error
+        raise RunError(f"{where} is not valid JSON ({error})") from error
     if not isinstance(value, dict):
-        raise RunError(f"{where} is no JSON object")
-    for name, (what, is_right) in {**_REQUIRED, **_OPTIONAL}.items():
-        if name in value and not is_right(value[name]):
+        raise RunError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    for name, (what, is_valid) in {**_REQUIRED, **_OPTIONAL}.items():
+        if name in value and not is_valid(value[name]):
             raise RunError(f"{where}: {name}: expected {what}, found {value[name]!r}"[:200])
         if name not in value and name in _REQUIRED:
-            raise RunError(f"{where} lacks {name}")
+            raise RunError(f"{where} has no {name}")
     return value

@@ -1,6 +1,5 @@
 """The shards of one scale as a sequence of samples, in a training and a validation split."""
 
-import hashlib
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -14,24 +13,25 @@ from srshards.errors import ArgumentError
 from srshards.format import SPLITS, Address, Manifest, ShardRecord, lr_name
 from srshards.shards.cached import CachedShards
 from srshards.shards.check_shard import check_shard
-from srshards.shards.mapped import MappedShard
+from srshards.shards.mapped import MappedShard, Origin, origin_of
 from srshards.shards.sample import Sample
 from srshards.shards.shard_list import ShardList
+from srshards.storage.reader_lock import ReaderLock
 from srshards.storage.store import local_path
 
-_INPUTS = ("lr", "up")  # what a network may see
+_INPUTS = ("lr", "up")  # possible network inputs
 
-# Each has two files open, of the 1,024 that a process usually may, and an index in memory.
+# Each mapped shard holds two of the (usually 1,024) files a process may open, and an index in memory.
 _MAX_MAPPED = 200
-_MAX_MAPPED_OF_SMALL_CACHE = 4  # which may have to remove what is not mapped
+_MAX_MAPPED_OF_SMALL_CACHE = 4  # mapped shards cannot be evicted
 
 
 class _Samples(Sequence[Sample]):
-    """A sequence of samples: one for a number, which counts from the end when it is negative; a list for a slice."""
+    """A sequence of samples. An integer index, possibly negative, gives a sample; a slice gives a list."""
 
     @abstractmethod
     def _at(self, index: int) -> Sample:
-        """IndexError when there is no such sample."""
+        """Return one sample. IndexError when the index is out of range."""
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -44,9 +44,9 @@ class _Samples(Sequence[Sample]):
 
 
 class Split(_Samples):
-    """The samples of a split, in the manifest's order. `records` are its shards, those without samples left out.
+    """The samples of one split, in manifest order. `records` are its non-empty shards.
 
-    Iterating reads shard after shard; a slice is a list of samples. IndexError for a number that there is not.
+    Iteration goes shard by shard; a slice gives a list of samples. IndexError when an index is out of range.
 
     >>> len(shards.train), len(shards.val)
     (39, 1)
@@ -56,28 +56,28 @@ class Split(_Samples):
 
     def __init__(self, shards: "Shards", name: str) -> None:
         self.name = name
-        self.records = tuple(record for record in shards.manifest.shards if record.split == name and record.samples)
+        self.records = shards._records[name]
         self._shards = shards
-        self._ends = list(accumulate(record.samples for record in self.records))
+        self._ends = shards._ends[name]
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def _at(self, index: int) -> Sample:
-        record, place = self.locate(index)
-        return Sample(self._shards, record, place)
+        record, position = self.locate(index)
+        return Sample(self._shards, record, position)
 
     def __iter__(self) -> Iterator[Sample]:
         for record in self.records:
-            for place in range(record.samples):
-                yield Sample(self._shards, record, place)
+            for position in range(record.samples):
+                yield Sample(self._shards, record, position)
 
     def __repr__(self) -> str:
         return f"<Split {self.name} of {self._shards.path}: {len(self):,} samples>"
 
     def locate(self, index: int) -> tuple[ShardRecord, int]:
-        """The shard that holds a sample, and the sample's place in it. IndexError when there is no such sample."""
-        number = in_range(index, len(self), f"{self.name} samples in {self._shards.path}")
+        """Return the shard that holds a sample, and the sample's position in it. IndexError when out of range."""
+        number = normalized_index(index, len(self), f"{self.name} samples in {self._shards.path}")
         shard = bisect_right(self._ends, number)
         return self.records[shard], number - (self._ends[shard - 1] if shard else 0)
 
@@ -85,12 +85,11 @@ class Split(_Samples):
 class Shards(_Samples):
     """The shards of one scale, opened with `srshards.open`: a sequence of samples, training then validation.
 
-    `path` is where they lie, `manifest` what their manifest says (`manifest.raw` all of it), `train` and `val` are the
-    two splits. Samples are read when they are asked for, from shards that each process maps by itself, so a set can be
-    pickled, and used in forked and in spawned processes. There is nothing to close. IndexError for a number that there
-    is not.
+    `path` is the folder, `manifest` the parsed manifest (`manifest.raw` is the complete JSON object), `train` and `val`
+    are the two splits. Samples are read lazily from shards that each process maps for itself, so the object can be
+    pickled and used in forked and in spawned processes. It needs no closing. IndexError when an index is out of range.
 
-    With `cached`, shards are read from there: otherwise the folder is one of this machine.
+    Shards are read from `cached` if it is given; otherwise the folder must be local.
 
     >>> len(shards), shards.scale, shards.hr_size, shards.codec, shards.variants
     (40, 2, 64, 'npy', 1)
@@ -104,10 +103,24 @@ class Shards(_Samples):
         self.path = path
         self.manifest = manifest
         self.cached = cached
-        self.train, self.val = (Split(self, name) for name in SPLITS)
+        self._records = {
+            name: tuple(record for record in manifest.shards if record.split == name and record.samples)
+            for name in SPLITS
+        }
+        self._ends = {name: list(accumulate(r.samples for r in records)) for name, records in self._records.items()}
+        self._lock: ReaderLock | None = ReaderLock(path)
         self._mapped: dict[str, MappedShard] = {}
         if cached is None:
-            self._folder = local_path(path).absolute()  # the working directory may be another when samples are read
+            self._folder = local_path(path).absolute()  # the working directory may change before samples are read
+
+    # Properties, because attributes would form a reference cycle, and keep the lock until garbage collection.
+    @property
+    def train(self) -> Split:
+        return Split(self, "train")
+
+    @property
+    def val(self) -> Split:
+        return Split(self, "val")
 
     @property
     def scale(self) -> int:
@@ -116,17 +129,17 @@ class Shards(_Samples):
 
     @property
     def hr_size(self) -> int:
-        """Edge of the HR images in px."""
+        """Edge length of the HR images in px."""
         return self.manifest.hr_size
 
     @property
     def codec(self) -> str:
-        """Of the images as they are read: `npy`, `png` or `webp`."""
+        """Codec of the images as they are read: `npy`, `png` or `webp`."""
         return "npy" if self.is_decoded else self.manifest.codec
 
     @property
     def variants(self) -> int:
-        """LR images of a training sample; a validation sample has one."""
+        """Number of LR images per training sample; a validation sample has one."""
         return self.manifest.variants
 
     @property
@@ -138,7 +151,7 @@ class Shards(_Samples):
         return len(self.train) + len(self.val)
 
     def _at(self, index: int) -> Sample:
-        number = in_range(index, len(self), f"samples in {self.path}")
+        number = normalized_index(index, len(self), f"samples in {self.path}")
         in_train = number < len(self.train)
         return self.train[number] if in_train else self.val[number - len(self.train)]
 
@@ -151,32 +164,32 @@ class Shards(_Samples):
         return f"<Shards {self.scale}x: {counts}, HR {self.hr_size} px, {self.codec}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_mapped": {}}  # maps do not travel to other processes
+        return {**self.__dict__, "_mapped": {}, "_lock": None}  # neither maps nor locks can be pickled
 
     def split(self, name: str) -> Split:
-        """`train` or `val`; ArgumentError for any other name."""
+        """Return the split `train` or `val`. ArgumentError for any other name."""
         if name not in SPLITS:
             raise ArgumentError(f"`split` {name!r}: expected {' or '.join(SPLITS)}")
         return self.train if name == "train" else self.val
 
     def inputs(self, name: str) -> tuple[str, ...]:
-        """The members of a training sample that a network may see: each variant of `lr`, or its one `up`.
+        """Return the member names of a training sample's network inputs: every variant of `lr`, or the one `up`.
 
-        ArgumentError when there are none of that name.
+        ArgumentError when the shards have no such images.
         """
         check_input(name)
         if name == "up" and not self.manifest.has_up:
             raise ArgumentError(
-                f"`input` up: {self.path} has no upsampled images; generate without --no-up, or take `input` lr"
+                f"`input` up: {self.path} has no upsampled images; generate without --no-up, or pass `input` lr"
             )
         return tuple(map(lr_name, range(self.variants))) if name == "lr" else (name,)
 
     def verify(self, progress: Callable[[int], object] = lambda num_bytes: None, part: int = 0, parts: int = 1) -> None:
-        """Read all shards: their sha256 is the manifest's, and their indexes say what the tars hold.
+        """Read all shards and check them against the manifest's SHA-256 and their indexes against the tars.
 
-        Of a set with a cache, what is there is read, and a damaged copy is removed; the rest is verified when it comes.
-        `progress` is told the bytes that were read; of several processes, each does a part. UsageError names the
-        first shard that is not what it should be and the way to mend it.
+        With a cache, only the cached shards are read, and damaged copies are removed; the others are verified when they
+        are fetched. `progress` is called with the number of bytes of each read. `part` of `parts` selects a share of
+        the shards, to divide the work among processes. UsageError reports the first invalid shard and how to fix it.
 
         >>> shards.verify()
         """
@@ -187,33 +200,36 @@ class Shards(_Samples):
             check_shard(self.manifest, record, progress)
 
     def fingerprint(self) -> str:
-        """A hash that changes when any sample of the set does: a run can only be resumed on the same data."""
-        records = (*self.train.records, *self.val.records)
-        text = "\n".join(f"{record.name} {record.samples} {record.sha256}" for record in records)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Return a hash that changes when any sample does: a run can only be resumed on the same data."""
+        return self.origin.fingerprint
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Folder and fingerprint of the set as it was opened."""
+        return origin_of(self.manifest)
 
     def tar(self, record: ShardRecord) -> Path:
-        """Where a shard lies on this machine, or will lie."""
+        """Return the local path of a shard, which a cache may still have to fetch."""
         if self.cached:
             return self.cached.tar(record)
         return self._folder / f"{record.name}.tar"
 
     def train_tars(self) -> ShardList:
-        """The training shards, as small as they can travel to many workers."""
+        """Return the training shards in a compact form that is cheap to send to workers."""
         tars = list(map(self.tar, self.train.records))
         names = [tar.name.removesuffix(".tar") for tar in tars]
         return ShardList(tars[0].parent, names, [record.samples for record in self.train.records])
 
     def num_bytes(self, record: ShardRecord) -> int:
-        """Of a shard as it is read; about, when it is decoded."""
+        """Return the size of a shard as it is read; an estimate when it is decoded."""
         return self.cached.size(record) if self.cached else record.bytes
 
     def open(self, record: ShardRecord) -> MappedShard:
-        """A shard, mapped for whoever asks and for as long as they keep it."""
+        """Map a shard; the caller owns the mapping."""
         return (self.cached.open if self.cached else MappedShard)(self.tar(record), record.samples)
 
     def mapped(self, record: ShardRecord) -> MappedShard:
-        """A shard that this process has mapped, or maps now and keeps for the next time."""
+        """Return a shard from this process's mappings; map it and keep it if it is not among them."""
         shard = self._mapped.get(record.name)
         if shard is None:
             for name in list(self._mapped)[: max(0, len(self._mapped) + 1 - self._max_mapped)]:
@@ -225,18 +241,18 @@ class Shards(_Samples):
     def _max_mapped(self) -> int:
         if self.cached is None:
             return _MAX_MAPPED
-        whole = sum(map(self.cached.size, (*self.train.records, *self.val.records)))
-        return _MAX_MAPPED if whole < self.cached.cache.limit else _MAX_MAPPED_OF_SMALL_CACHE
+        total = sum(map(self.cached.size, (*self.train.records, *self.val.records)))
+        return _MAX_MAPPED if total < self.cached.cache.limit else _MAX_MAPPED_OF_SMALL_CACHE
 
 
 def check_input(name: str) -> None:
-    """ArgumentError unless `lr` or `up` is named."""
+    """Raise ArgumentError unless the name is `lr` or `up`."""
     if name not in _INPUTS:
         raise ArgumentError(f"`input` {name!r}: expected {' or '.join(map(repr, _INPUTS))}")
 
 
-def in_range(index: int, count: int, what: str) -> int:
-    """The number that an index means, from the end when it is negative. IndexError when there is none."""
+def normalized_index(index: int, count: int, what: str) -> int:
+    """Return the index as a number in 0 .. count-1, counting from the end if negative. IndexError when out of range."""
     number = as_integer(index)
     if not -count <= number < count:
         raise IndexError(f"index {number} is out of range: there are {count:,} {what}")

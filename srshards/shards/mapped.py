@@ -1,5 +1,8 @@
-"""A shard in memory: the tar is mapped, the index says where members lie, only the bytes that are used are read."""
+"""Memory-mapped shards: the index locates the members, and only the pages that are used are read."""
 
+from __future__ import annotations  # Address is a name until UPath is loaded
+
+import hashlib
 import json
 import mmap
 import os
@@ -7,47 +10,74 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from srshards.errors import RunError
-from srshards.format import Address, FormatError
+from srshards.format import SPLITS, Address, FormatError, Manifest, load_manifest
 from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, npy_header
 from srshards.imaging.pixels import Pixels
 from srshards.process.shortages import shortage
 from srshards.shards.tar_index import check_samples, load_index
+from srshards.storage.output_lock import busy_message
+from srshards.storage.store import StoreError, read_bytes
 
 
-def repair_hint(folder: Address) -> str:
-    """What to do about a shard that is not what it should be."""
-    return f"`shardgen verify {folder} --fix`, then generate, makes them again"
+class Origin(NamedTuple):
+    """A set of shards as it was opened: its folder, and a hash of all shards with samples."""
+
+    folder: Address
+    fingerprint: str
+
+
+def origin_of(manifest: Manifest) -> Origin:
+    records = [record for split in SPLITS for record in manifest.shards if record.split == split and record.samples]
+    text = "\n".join(f"{record.name} {record.samples} {record.sha256}" for record in records)
+    return Origin(manifest.folder, hashlib.sha256(text.encode()).hexdigest())
+
+
+def repair_hint(origin: Origin | Address) -> str:
+    """Return what to do about an invalid shard; with an Origin, also whether the set has been replaced since."""
+    folder = origin.folder if isinstance(origin, Origin) else origin
+    if isinstance(origin, Origin):
+        with suppress(FormatError, OSError, StoreError):
+            if origin_of(load_manifest(folder, read_bytes)) != origin:
+                return (
+                    f"nothing is damaged: after they were opened, the shards in {folder} were generated again with "
+                    "other settings or photos. Start again with the new shards (a training as a new run), or generate "
+                    "them with the previous settings"
+                )
+        if busy := busy_message(folder):
+            return f"nothing is damaged: {busy}"
+    return f"run `python -m shardgen verify {folder} --fix`, then `python -m shardgen generate` again"
 
 
 class DamagedMember(Exception):
-    """One image cannot be used. The message says which and why."""
+    """An image, or another member of a sample, is unusable. The message says which and why."""
 
 
 @contextmanager
-def reading(folder: Address) -> Iterator[None]:
-    """RunError, with what to do about it, when a shard is not what it should be, or cannot be opened here."""
+def reading(origin: Origin | Address) -> Iterator[None]:
+    """Turn errors of opening or reading a shard into RunError, with a hint how to repair it."""
     try:
         yield
     except (FormatError, OSError, DamagedMember) as error:
-        if reason := shortage(error):  # no shard is at fault then
+        if reason := shortage(error):  # not the fault of a shard
             raise RunError(reason) from None
-        raise RunError(f"{error}; {repair_hint(folder)}") from error
+        raise RunError(f"{error}; {repair_hint(origin)}") from error
 
 
 class MappedShard:
-    """The images of one shard, by place and name. `announced`: all that is read is asked for with `read_ahead` before.
+    """The images of one shard, by sample position and name.
 
-    `file` is a descriptor of the tar, if it is open already; it is taken over, and what is locked through it stays
-    locked for as long as the map lives. `name` is what messages call the shard, by default its file's name.
-    FormatError or OSError when the shard or its index is not there or not what the manifest says.
+    `manual_read_ahead` disables the kernel's own read-ahead: the caller uses `read_ahead`. `file` is an open descriptor
+    of the tar; the object takes ownership, and locks on it live as long as the mapping. `name` is the name of the shard
+    in messages, by default its file name. FormatError or OSError when the shard or its index is missing or invalid.
     """
 
     def __init__(
-        self, tar: Path, num_samples: int, announced: bool = False, file: int | None = None, name: str = ""
+        self, tar: Path, num_samples: int, manual_read_ahead: bool = False, file: int | None = None, name: str = ""
     ) -> None:
         if file is not None:
             weakref.finalize(self, os.close, file)
@@ -63,7 +93,7 @@ class MappedShard:
             self._map = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
         except ValueError as error:
             raise FormatError(f"{tar} cannot be mapped ({error})") from error
-        if announced:  # what lies around it is of no use
+        if manual_read_ahead:
             self._map.madvise(mmap.MADV_RANDOM)
         self._bytes = memoryview(self._map)
 
@@ -74,40 +104,40 @@ class MappedShard:
     def __len__(self) -> int:
         return len(self._samples)
 
-    def image(self, place: int, name: str, codec: str, size: int) -> Pixels:
-        """The image `hr`, `lr`, `lr1` ... or `up` of a sample: size x size x 3 uint8 RGB, a read-only view for `npy`.
+    def image(self, position: int, name: str, codec: str, size: int) -> Pixels:
+        """Return the image `hr`, `lr`, `lr1`, ... or `up`: size x size x 3 uint8 RGB, a read-only view for `npy`.
 
-        DamagedMember when its bytes are not such an image. (`npy` pixels carry no checksum: that is for `--verify`.)
+        DamagedMember when its bytes are not such an image. (`npy` pixels have no checksum; `--verify` checks them.)
         """
-        member = self._samples[place].get(f"{name}.{codec}")
+        member = self._samples[position].get(f"{name}.{codec}")
         if member is None:
-            raise DamagedMember(f"{self._name}: sample {place} has no {name}.{codec}")
+            raise DamagedMember(f"{self._name}: sample {position} has no {name}.{codec}")
         content = self._bytes[member.offset : member.offset + member.size]
         image = self._npy(content, size) if codec == "npy" else decode_image(content)
         if image is None or image.shape != (size, size, 3):
-            found = "other bytes" if image is None else "x".join(map(str, image.shape))
+            found = "damaged data" if image is None else "x".join(map(str, image.shape))
             raise DamagedMember(f"{self._name}: {member.name}: expected {size}x{size}x3 px, found {found}")
         return image
 
-    def in_memory(self, place: int, name: str, codec: str, first: float, last: float) -> bool:
-        """Whether the middle of what lies between these shares of an image's bytes can be read without the disk."""
-        start, stop = self._extent(place, name, codec, first, last)
+    def in_memory(self, position: int, name: str, codec: str, first: float, last: float) -> bool:
+        """Return whether the middle of the fraction `first` .. `last` of an image's bytes is in the page cache."""
+        start, stop = self._extent(position, name, codec, first, last)
         try:
             return bool(os.preadv(self._file, [bytearray(1)], (start + stop) // 2, os.RWF_NOWAIT))
-        except (OSError, AttributeError):  # it is not; or this system cannot say, and had better be asked to read
+        except (OSError, AttributeError):  # not cached, or the system cannot tell: read ahead in both cases
             return False
 
-    def read_ahead(self, place: int, name: str, codec: str, first: float, last: float) -> None:
-        """Let the system begin to read what lies between these shares of an image's bytes."""
-        start, stop = self._extent(place, name, codec, first, last)
+    def read_ahead(self, position: int, name: str, codec: str, first: float, last: float) -> None:
+        """Start reading the fraction `first` .. `last` of an image's bytes into the page cache, without waiting."""
+        start, stop = self._extent(position, name, codec, first, last)
         start -= start % mmap.PAGESIZE
         if start < stop:
-            with suppress(OSError):  # of a file system that takes no advice
+            with suppress(OSError):  # not supported by the file system
                 self._map.madvise(mmap.MADV_WILLNEED, start, stop - start)
 
-    def _extent(self, place: int, name: str, codec: str, first: float, last: float) -> tuple[int, int]:
-        """Where that is in the tar; all of it for an image that is compressed, nothing when it is not there."""
-        member = self._samples[place].get(f"{name}.{codec}")
+    def _extent(self, position: int, name: str, codec: str, first: float, last: float) -> tuple[int, int]:
+        """Return that range in the tar: the complete member if compressed, an empty range if missing."""
+        member = self._samples[position].get(f"{name}.{codec}")
         if member is None:
             return 0, 0
         if codec != "npy":
@@ -115,22 +145,22 @@ class MappedShard:
         begin, size = member.offset + NPY_HEADER_BYTES, max(0, member.size - NPY_HEADER_BYTES)
         return begin + int(first * size), begin + int(last * size)
 
-    def description(self, place: int) -> str:
-        """The photo that a sample is of, and the box that was cut from it: no two samples of a set have the same.
+    def description(self, position: int) -> str:
+        """Return the photo and the box of a sample, which together are unique in a folder of shards.
 
-        DamagedMember when its json does not say.
+        DamagedMember when its json is invalid.
         """
         try:
-            described = json.loads(self.json(place))
+            described = json.loads(self.json(position))
             return f"{described['source']} {described['box']}"
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DamagedMember(f"{self._name}: the json of sample {place} is damaged ({error})") from error
+            raise DamagedMember(f"{self._name}: the json of sample {position} is damaged ({error})") from error
 
-    def json(self, place: int) -> bytes:
-        """What stands in the json of a sample. DamagedMember when it has none."""
-        member = self._samples[place].get("json")
+    def json(self, position: int) -> bytes:
+        """Return the json member of a sample. DamagedMember when it has none."""
+        member = self._samples[position].get("json")
         if member is None:
-            raise DamagedMember(f"{self._name}: sample {place} has no json")
+            raise DamagedMember(f"{self._name}: sample {position} has no json")
         return bytes(self._bytes[member.offset : member.offset + member.size])
 
     def _npy(self, content: memoryview, size: int) -> Pixels | None:

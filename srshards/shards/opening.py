@@ -1,4 +1,4 @@
-"""Opening a folder of shards: what can be known before the first sample is read is checked here."""
+"""Open a folder of shards, with every check that does not need sample data."""
 
 import re
 from numbers import Integral
@@ -11,8 +11,8 @@ from srshards.shards.cache_contents import Decoder
 from srshards.shards.cache_folder import cache_for
 from srshards.shards.cached import CachedShards
 from srshards.shards.folder import Shards
-from srshards.shards.mapped import repair_hint
-from srshards.storage.output_lock import being_written, wait_for
+from srshards.shards.mapped import origin_of, repair_hint
+from srshards.storage.output_lock import busy_message
 from srshards.storage.store import (
     AddressError,
     link_out_of,
@@ -27,10 +27,11 @@ from srshards.storage.store import (
 if TYPE_CHECKING:
     from upath import UPath
 
-_MAKE_THEM = "make shards first: shardgen generate -i PHOTOS -o shards -s 4"
+_GENERATE_FIRST = "generate shards first: python -m shardgen generate -i PHOTOS -o shards -s 4"
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-# What `shardgen unpack` calls its files, and scripts before it: not what shards are made of.
-_MADE_OF_PHOTOS = re.compile(r"_(lr|upsampled)_\d+x$")
+# File names written by `shardgen unpack` and older scripts: derived images, not photos to generate shards from.
+_DERIVED_IMAGE = re.compile(r"_(lr|upsampled)_\d+x$")
+_URL_AS_PATH = re.compile(r"[a-z][a-z0-9]+:/")  # what pathlib makes of `s3://bucket`
 
 
 def open_shards(
@@ -41,20 +42,20 @@ def open_shards(
     decode: bool = False,
     verify: bool = False,
 ) -> Shards:
-    """Open the shards of one scale, all of them there and of the sizes that their manifest says.
+    """Open the shards of one scale, after checking that all are present and have the sizes listed in the manifest.
 
-    `path` is the folder of one scale on this machine (`"shards/scale_4x"`) or in a store (`"s3://bucket/scale_4x"`;
-    credentials are found as the store's own library finds them). Nothing is read but the manifest and a listing of the
-    folder. Shards are mapped when a sample is first read, in each process anew.
+    `path` is the folder of one scale, local (`"shards/scale_4x"`) or in an object store (`"s3://bucket/scale_4x"`;
+    credentials are found by the store's own library). Only the manifest and a listing of the folder are read. Each
+    process maps a shard when it first reads a sample of it.
 
-    `cache` is a folder on a fast disk, into which shards are copied when they are first read, and checked against the
-    manifest's sha256; `cache_bytes` is what it may hold, by default most of what is free there. A store always has one,
-    by default `~/.cache/sr-shards`. With `decode`, compressed images (`png`, `webp`) are decoded there once, and read
-    like `npy` from then on. `verify` reads all shards now, as `Shards.verify` does.
+    `cache` is a local folder on a fast disk, to which shards are copied when they are first read, and checked against
+    the manifest's SHA-256; `cache_bytes` is its capacity, by default most of the free space there. Shards in a store
+    are always cached, by default in `~/.cache/sr-shards`. With `decode`, compressed images (`png`, `webp`) are decoded
+    once into the cache and then read like `npy`. `verify` reads all shards now, as `Shards.verify` does.
 
-    Raises ArgumentError (a ValueError) when `path` is not the folder of one scale, or the cache cannot be written to;
-    UsageError, its base, for shards that are not whole; StoreError when a store does not answer. All name the first
-    thing that is wrong and the way out.
+    Raises ArgumentError (a ValueError) when `path` is not the folder of one scale or the cache is not a writable local
+    folder; UsageError, its base class, for incomplete shards; StoreError when a store does not answer. Each message
+    reports the first problem and how to fix it.
 
     >>> import srshards
     >>> shards = srshards.open(folder)
@@ -64,7 +65,7 @@ def open_shards(
     if cache_bytes is not None and (not isinstance(cache_bytes, Integral) or cache_bytes < 1):
         raise ArgumentError(f"`cache_bytes` {cache_bytes!r}: expected a number of bytes, 1 or more")
     if not isinstance(path, str | PurePath) and not hasattr(path, "protocol"):
-        raise ArgumentError(f"`path` {path!r:.100}: expected a text or a path")
+        raise ArgumentError(f"`path` {path!r:.100}: expected a string or a path")
     folder = parse_address(path) if isinstance(path, str) else path
     manifest = _manifest(folder)
     cached_in = cache_for(folder, _cache_folder(cache), cache_bytes, decode and manifest.codec != "npy")
@@ -73,7 +74,7 @@ def open_shards(
     cached = None
     if cached_in:
         decoder = Decoder.of(manifest) if decode and manifest.codec != "npy" else None
-        cached = CachedShards(cached_in, folder, records, decoder)
+        cached = CachedShards(cached_in, origin_of(manifest), records, decoder)
     shards = Shards(folder, manifest, cached)
     if verify:
         shards.verify()
@@ -83,10 +84,12 @@ def open_shards(
 def _cache_folder(cache: str | Path | None) -> Path | None:
     if cache is None:
         return None
+    if isinstance(cache, Path) and _URL_AS_PATH.match(str(cache)):
+        raise ArgumentError(f"`cache` {cache}: expected a local folder, found the address of an object store")
     try:
         return local_path(parse_address(cache) if isinstance(cache, str) else cache)
     except AddressError as error:
-        raise ArgumentError(f"`cache`: {error}") from error
+        raise ArgumentError(f"`cache`: {error}; the cache must be a local folder") from error
 
 
 def _manifest(folder: Address) -> Manifest:
@@ -96,7 +99,7 @@ def _manifest(folder: Address) -> Manifest:
         _refuse_link(folder, MANIFEST_NAME)
         return load_manifest(folder, read_bytes)
     except FileNotFoundError as error:
-        raise ArgumentError(f"`path` {folder}: {_what_it_is(folder)}") from error
+        raise ArgumentError(f"`path` {folder}: {_missing_manifest(folder)}") from error
     except (FormatError, OSError) as error:
         raise UsageError(str(error)) from error
 
@@ -104,45 +107,47 @@ def _manifest(folder: Address) -> Manifest:
 def _check_folder(folder: Path) -> None:
     try:
         is_folder, exists = folder.is_dir(), folder.exists()
-    except (OSError, ValueError) as error:  # no name that a folder could have
+    except (OSError, ValueError) as error:  # not a valid path
         raise ArgumentError(f"`path` {folder}: {getattr(error, 'strerror', error)}") from error
     if not is_folder:
         if exists and (folder.parent / MANIFEST_NAME).is_file():
-            raise ArgumentError(f"`path` {folder}: that is a file of a set; name its folder: `path` {folder.parent}")
+            raise ArgumentError(
+                f"`path` {folder}: this is a file in a folder of shards; pass its folder: `path` {folder.parent}"
+            )
         what = "is a file" if exists else "does not exist"
-        raise ArgumentError(f"`path` {folder}: expected a folder of shards, but it {what}; {_MAKE_THEM}")
+        raise ArgumentError(f"`path` {folder}: expected a folder of shards, but it {what}; {_GENERATE_FIRST}")
     if not (folder / MANIFEST_NAME).is_file():
-        raise ArgumentError(f"`path` {folder}: {_what_it_is(folder)}")
+        raise ArgumentError(f"`path` {folder}: {_missing_manifest(folder)}")
 
 
-def _what_it_is(folder: Address) -> str:
-    """What a folder without a manifest seems to be, and what to do about it."""
+def _missing_manifest(folder: Address) -> str:
+    """Explain what a folder without a manifest appears to be, and what to do."""
     scales = [folder / name for name in list_folders(folder) if MANIFEST_NAME in list_files(folder / name)]
     if scales:
-        return f"that is the folder above the scales; name one of them: `path` {' or '.join(map(str, scales))}"
-    if output := being_written(folder):
-        return wait_for(output)
+        return f"this folder contains several scales; pass one of them: `path` {' or '.join(map(str, scales))}"
+    if message := busy_message(folder):
+        return message
     if any(name.endswith(".tar") for name in list_files(folder)):
         return (
-            f"there are tars but no {MANIFEST_NAME}, so generating was not finished; "
-            "run the same shardgen generate command again, it goes on where it was"
+            f"it has tars but no {MANIFEST_NAME}, so generation did not finish; "
+            "run the same python -m shardgen generate command again to resume it"
         )
     if storage_of(folder).is_local:
         images = [path for path in local_path(folder).rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES]
         if images:
-            made = any(_MADE_OF_PHOTOS.search(path.stem) for path in images)
-            make_them = _MAKE_THEM if made else _MAKE_THEM.replace("PHOTOS", str(folder))
-            return f"there are {len(images):,} loose images but no shards; {make_them}"
-    return f"there is no {MANIFEST_NAME} in it; {_MAKE_THEM}"
+            derived = any(_DERIVED_IMAGE.search(path.stem) for path in images)
+            hint = _GENERATE_FIRST if derived else _GENERATE_FIRST.replace("PHOTOS", str(folder))
+            return f"it has {len(images):,} loose images but no shards; {hint}"
+    return f"it has no {MANIFEST_NAME}; {_GENERATE_FIRST}"
 
 
 def _check_sizes(folder: Address, records: list[ShardRecord], indexed: bool) -> None:
-    """By one listing. An index is made from the tar when it comes to a cache; otherwise it has to be there."""
+    """Check all sizes with one listing. A cache builds its own indexes; without one, `indexed` requires them."""
     sizes = list_files(folder)
     for record in records:
         for name in (f"{record.name}.tar", *([f"{record.name}.idx"] if indexed else [])):
             if name not in sizes:
-                raise UsageError(f"{folder / name} is missing, but the manifest lists it; {repair_hint(folder)}")
+                raise UsageError(f"{folder / name} is listed in the manifest but missing; {repair_hint(folder)}")
             _refuse_link(folder, name)
         path, size = folder / f"{record.name}.tar", sizes[f"{record.name}.tar"]
         if size != record.bytes:

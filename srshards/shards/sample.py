@@ -1,4 +1,4 @@
-"""One sample of a set: the HR image, the LR images made of it, and where they come from."""
+"""One sample: the HR image, the images derived from it, and their metadata."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Sample:
-    """A sample of a set of shards. Its images are read, and decoded if need be, when they are first asked for.
+    """One sample of `Shards`. Images are read, and decoded if necessary, on first access.
 
-    Images are H x W x 3 uint8 RGB arrays with levels 0-255, top row first. Those of codec `npy` are read-only views
-    into the mapped shard, so nothing is copied (`sample.hr.copy()` gives an array of your own); `png` and `webp` images
-    are decoded once for each `Sample`. A sample can be pickled: what was read stays behind.
+    Images are H x W x 3 uint8 RGB arrays, top row first. With codec `npy` they are read-only views into the mapped
+    shard, without a copy (`sample.hr.copy()` returns a writable array); `png` and `webp` images are decoded once per
+    `Sample`. A sample can be pickled; images already read are not included.
 
-    Reading raises RunError, with the way to mend it, for a damaged image or a shard that is no longer there.
+    Access raises RunError, which says how to repair the shard, for a damaged image or a missing shard.
 
     >>> sample = shards[0]
     >>> sample.key, sample.hr.shape, sample.lr.shape, sample.up.shape
@@ -32,15 +32,15 @@ class Sample:
     ('class1', 2)
     """
 
-    def __init__(self, shards: Shards, record: ShardRecord, place: int) -> None:
+    def __init__(self, shards: Shards, record: ShardRecord, position: int) -> None:
         self._shards = shards
         self._record = record
-        self._place = place
+        self._position = position
 
     @property
     def key(self) -> str:
-        """Twelve digits, unique in the set: the name of the sample's members in the tar."""
-        return sample_key(self.split, int(self._record.name[-6:]), self._place)
+        """Twelve digits, unique in the folder: the base name of the sample's members in the tar."""
+        return sample_key(self.split, int(self._record.name[-6:]), self._position)
 
     @property
     def split(self) -> str:
@@ -54,41 +54,41 @@ class Sample:
 
     @property
     def lr(self) -> Pixels:
-        """The LR image, `hr_size / scale` px wide and high: the first one, where there are several."""
+        """The LR image, `hr_size / scale` px wide and high; the first variant if there are several."""
         return self.lr_variants[0]
 
     @cached_property
     def lr_variants(self) -> tuple[Pixels, ...]:
-        """All LR images: one for each variant of the degradation; of a validation sample always one."""
+        """All LR images, one per variant of the degradation; a validation sample has one."""
         count = self._shards.variants if self.split == "train" else 1
         return tuple(map(self._image, map(lr_name, range(count))))
 
     @cached_property
     def up(self) -> Pixels:
-        """The first LR image, enlarged back to the size of HR. ArgumentError when the set has none (`--no-up`)."""
+        """The first LR image, upsampled to the HR size. ArgumentError when the shards have none (`--no-up`)."""
         self._shards.inputs("up")
         return self._image("up")
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        """Where the sample comes from, as docs/formats.md describes its `json` member.
+        """The metadata of the sample: its `json` member, as docs/formats.md describes it.
 
         `source` (the photo's path), `class` (its folder), `box` ([x, y, w, h] in px of the photo), `scale`, `method`,
-        `psnr_up_db`; and `degradation`, for each LR image its steps with all that was drawn, for sets with a recipe.
+        `psnr_up_db`; with a recipe also `degradation`, the steps and sampled parameters of each LR image.
         """
         shards, record = self._shards, self._record
-        with reading(shards.path):
-            data = shards.mapped(record).json(self._place)
+        with reading(shards.origin):
+            data = shards.mapped(record).json(self._position)
         return parse_description(data, f"{shards.path / record.name}.tar: {self.key}.json")
 
     def __repr__(self) -> str:
         return f"<Sample {self.key} of {self._shards.path}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in ("_shards", "_record", "_place")}
+        return {name: self.__dict__[name] for name in ("_shards", "_record", "_position")}
 
     def _image(self, name: str) -> Pixels:
         shards = self._shards
         size = shards.hr_size // shards.scale if name.startswith("lr") else shards.hr_size
-        with reading(shards.path):
-            return shards.mapped(self._record).image(self._place, name, shards.codec, size)
+        with reading(shards.origin):
+            return shards.mapped(self._record).image(self._position, name, shards.codec, size)

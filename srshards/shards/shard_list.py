@@ -1,4 +1,4 @@
-"""The training shards as workers know them: very little for each, because a list of all goes to every worker."""
+"""A compact list of shards, cheap to pickle: every worker receives all of it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class ShardList(Sequence[tuple[Path, int]]):
-    """The tar and the number of samples of each shard. Paths are made when they are asked for."""
+    """Pairs of tar path and number of samples, stored as NumPy arrays; paths are built on access."""
 
     def __init__(self, folder: Path, names: Sequence[str], samples: Sequence[int]) -> None:
         self._folder = folder

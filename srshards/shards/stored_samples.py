@@ -1,4 +1,4 @@
-"""Reading shards back: which folders there are, and the samples of a shard through its index."""
+"""Find folders of shards, and read the samples of a shard through its index."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from srshards.imaging.pixels import Pixels
 from srshards.process.shortages import shortage
 from srshards.shards.description import parse_description
 from srshards.shards.tar_index import Member, check_samples, load_index
-from srshards.storage.output_lock import being_written, wait_for
+from srshards.storage.output_lock import busy_message
 from srshards.storage.store import (
     file_size,
     is_folder,
@@ -39,9 +39,11 @@ _REQUESTS_AT_ONCE = 16
 
 
 def scale_folders(folder: Address) -> list[Address]:
-    """`folder` itself if it holds shards, else those of its `scale_Nx` folders that do. UsageError when none does."""
+    """Return `folder` itself if it has shards, else its `scale_Nx` folders that do. UsageError when none does."""
     if not is_folder(folder):
-        raise UsageError(f"no such folder: {folder}. `shardgen generate -i PHOTOS -o {folder}` makes one.")
+        raise UsageError(
+            f"no such folder: {folder}. To create it, run `python -m shardgen generate -i PHOTOS -o {folder}`."
+        )
     if _holds_shards(folder):
         return [folder]
     named = [folder / name for name in list_folders(folder) if SCALE_FOLDER.fullmatch(name)]
@@ -50,29 +52,29 @@ def scale_folders(folder: Address) -> list[Address]:
         _refuse_unfinished(folder)
         raise UsageError(
             f"no shards in {folder}: expected {MANIFEST_NAME} and train-000000.tar there, or in {folder}/scale_4x. "
-            f"`shardgen generate -i PHOTOS -o {folder}` makes them."
+            f"To generate them, run `python -m shardgen generate -i PHOTOS -o {folder}`."
         )
     return found
 
 
 def open_manifest(folder: Address) -> Manifest:
-    """The manifest of one scale's folder. UsageError when it has none, or when `folder` is the root of several."""
+    """Load the manifest of one scale's folder. UsageError when there is none, or `folder` contains several scales."""
     inside = scale_folders(folder)
     if inside != [folder]:
         names = ", ".join(str(path) for path in inside)
-        raise UsageError(f"{folder} is not the folder of one scale: name one of {names}")
+        raise UsageError(f"{folder} is not the folder of one scale: pass one of {names}")
     refuse_link(folder, MANIFEST_NAME)
     try:
         return load_manifest(folder, read_bytes)
     except FileNotFoundError:
         _refuse_unfinished(folder)
-        raise UsageError(f"{folder} has no {MANIFEST_NAME}: its run did not finish. Run generate again.") from None
+        raise UsageError(f"{folder} has no {MANIFEST_NAME}: generation did not finish. Run generate again.") from None
 
 
 def _refuse_unfinished(folder: Address) -> None:
-    """UsageError when a run is making what is missing."""
-    if output := being_written(folder):
-        raise UsageError(wait_for(output))
+    """Raise UsageError while a run is still writing the folder."""
+    if message := busy_message(folder):
+        raise UsageError(message)
 
 
 def _holds_shards(folder: Address) -> bool:
@@ -82,19 +84,19 @@ def _holds_shards(folder: Address) -> bool:
 
 @dataclass(frozen=True)
 class StoredSample:
-    """A sample as its shard's index lists it: key, and members by what they are (`hr`, `lr`, `lr1`, `up`, `json`)."""
+    """A sample as its shard's index lists it: key, and members by name (`hr`, `lr`, `lr1`, `up`, `json`)."""
 
     key: str
     tar: Address
     members: dict[str, Member]
-    loaded: bytes | None = None  # all of its members, and what lies between them
+    loaded: bytes | None = None  # the bytes of all members, headers in between included
 
     @property
     def _start(self) -> int:
         return min(member.offset for member in self.members.values())
 
     def load(self) -> "StoredSample":
-        """The sample with the bytes of all its members, one request for them all; of a local one they are at hand."""
+        """Return the sample with all its members fetched in one request. Local samples are not loaded in advance."""
         end = max(member.offset + member.size for member in self.members.values())
         with self._reading():
             loaded = storage_of(self.tar).prefetch(self.tar, self._start, end - self._start)
@@ -104,30 +106,30 @@ class StoredSample:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:  # it is gone since its index was read, or its disk fails
+        except OSError as error:  # removed since its index was read, or a disk error
             if shortage(error):
                 raise
             raise RunError(f"cannot read {self.tar}: {error.strerror or error}") from error
 
-    def read(self, what: str) -> bytes:
-        member = self.members.get(what)
+    def read(self, name: str) -> bytes:
+        member = self.members.get(name)
         if member is None:
-            raise RunError(f"{self.tar}: sample {self.key} has no {what} member")
+            raise RunError(f"{self.tar}: sample {self.key} has no {name} member")
         if self.loaded is None:
             with self._reading():
                 data = read_range(self.tar, member.offset, member.size)
         else:
             data = self.loaded[member.offset - self._start :][: member.size]
         if len(data) != member.size:
-            raise RunError(f"{self.tar} ends inside {member.name}: run `shardgen verify`")
+            raise RunError(f"{self.tar} ends inside {member.name}: run `python -m shardgen verify`")
         return data
 
     def describe(self) -> dict[str, Any]:
-        """What the `json` member says: source, class, box, scale, method, and what was drawn."""
+        """Return the parsed `json` member: source, class, box, scale, method, and the sampled parameters."""
         return parse_description(self.read("json"), f"{self.tar}: {self.key}.json")
 
     def image(self, name: str) -> Pixels:
-        """One image, decoded: `hr`, `lr`, `lr1`, `up`."""
+        """Return one decoded image: `hr`, `lr`, `lr1`, `up`."""
         data = self.read(name)
         try:
             return codec.decode(self.members[name].extension.rpartition(".")[2], data)
@@ -136,11 +138,11 @@ class StoredSample:
 
 
 def stored_samples(folder: Address, shard: str) -> list[StoredSample]:
-    """The samples of a shard, in order. UsageError when there is no such shard."""
+    """Return the samples of a shard, in order. UsageError when there is no such shard."""
     tar, index = folder / f"{shard}.tar", folder / f"{shard}.idx"
     num_bytes = file_size(tar)
     if file_size(index) is None or num_bytes is None:
-        raise UsageError(f"no shard {shard} in {folder}; `shardgen inspect {folder}` lists them")
+        raise UsageError(f"no shard {shard} in {folder}; `python -m shardgen inspect {folder}` lists them")
     for path in (tar, index):
         refuse_link(folder, path.name)
     samples = load_index(index, read_bytes)
@@ -149,23 +151,24 @@ def stored_samples(folder: Address, shard: str) -> list[StoredSample]:
 
 
 def refuse_link(folder: Address, name: str) -> None:
-    """RunError when a file of a folder of shards is a link to somewhere else."""
+    """Raise RunError when a file in a folder of shards is a link that points out of it."""
     if wrong := link_out_of(folder, name):
         raise RunError(wrong)
 
 
 def in_advance(items: Iterable[_S], action: Callable[[_S], _T], folder: Address) -> Iterator[_T]:
-    """What `action` reads of each item, in order: one by one from a disk, many at a time from a store."""
+    """Map `action` over the items, in order: one at a time on a disk, with concurrent requests in a store."""
     return storage_of(folder).map(action, items, _REQUESTS_AT_ONCE)
 
 
 def find_sample(folder: Address, key: str) -> StoredSample:
-    """UsageError when the folder of a scale holds no sample of this key."""
+    """Return the sample with this key. UsageError when the folder has none."""
     shard = shard_of_key(key)
     sample = next((sample for sample in stored_samples(folder, shard) if sample.key == key), None)
     if sample is None:
         raise UsageError(
-            f"no sample {key} in {folder}; `shardgen inspect {folder} --shard {shard}` lists its neighbours"
+            f"no sample {key} in {folder}; to list the samples of its shard, run "
+            f"`python -m shardgen inspect {folder} --shard {shard}`"
         )
     return sample
 

@@ -1,6 +1,6 @@
-"""Where the members of a shard's tar lie: by its index (the text index of NVIDIA DALI, v1.2) or by its own headers.
+"""Locate the members of a shard's tar, from its index (NVIDIA DALI's text index, v1.2) or from the tar's own headers.
 
-Standard library only, as `srshards.format`.
+Standard library only, like `srshards.format`.
 """
 
 import re
@@ -14,11 +14,11 @@ from srshards.format import MAX_BYTES, SHARD_FILE, Address, FormatError, Read, s
 
 INDEX_VERSION = "v1.2"
 _NUMBER = re.compile(r"[0-9]{1,19}")
-_NAME = re.compile(r"[!-~]+")  # an index has blanks between names, and is ASCII
+_NAME = re.compile(r"[!-~]+")  # an index is ASCII, with spaces between fields
 
 
 class Member(NamedTuple):
-    """One file in a tar: its extension (all after the name's first dot), where its bytes lie, and its name."""
+    """One file in a tar: its extension (everything after the first dot), offset and size in bytes, and name."""
 
     extension: str
     offset: int
@@ -27,7 +27,7 @@ class Member(NamedTuple):
 
 
 def dump_index(samples: Iterable[Sequence[Member]]) -> bytes:
-    """DALI's index text: `v1.2 COUNT`, then a line per sample of `extension offset size name` groups."""
+    """Return DALI's index text: `v1.2 COUNT`, then a line per sample of `extension offset size name` groups."""
     lines = [
         " ".join(f"{member.extension} {member.offset} {member.size} {member.name}" for member in sample)
         for sample in samples
@@ -36,55 +36,55 @@ def dump_index(samples: Iterable[Sequence[Member]]) -> bytes:
 
 
 def load_index(path: Address, read: Read = Path.read_bytes) -> list[list[Member]]:
-    """The samples of an index file. FormatError when a line is not what the header promises."""
+    """Return the samples listed in an index file. FormatError when it is malformed."""
     try:
         header, *lines = read(path).decode("ascii").splitlines()
         version, count = header.split()
         if version != INDEX_VERSION:
             raise FormatError(f"{path}: expected index {INDEX_VERSION}, found {version}")
         if _number(count) != len(lines):
-            raise FormatError(f"{path}: the first line promises {count} samples, the file has {len(lines)}")
+            raise FormatError(f"{path}: the header announces {count} samples, but the file has {len(lines)}")
         return [_parse_sample(line) for line in lines]
     except ValueError as error:
-        raise FormatError(f"{path} is no {INDEX_VERSION} index ({error})") from error
+        raise FormatError(f"{path} is not a valid {INDEX_VERSION} index ({error})") from error
 
 
 def _parse_sample(line: str) -> list[Member]:
-    words = line.split()
-    if not words or len(words) % 4:
-        raise ValueError(f"a line of {len(words)} words; expected groups of 4")
-    groups = [words[start : start + 4] for start in range(0, len(words), 4)]
+    fields = line.split()
+    if not fields or len(fields) % 4:
+        raise ValueError(f"expected groups of 4 fields, found a line of {len(fields)} fields")
+    groups = [fields[start : start + 4] for start in range(0, len(fields), 4)]
     return [Member(extension, _number(offset), _number(size), name) for extension, offset, size, name in groups]
 
 
-def _number(word: str) -> int:
-    if not _NUMBER.fullmatch(word) or int(word) > MAX_BYTES:
-        raise ValueError(f"expected a number of bytes, found {word[:40]!r}")
-    return int(word)
+def _number(field: str) -> int:
+    if not _NUMBER.fullmatch(field) or int(field) > MAX_BYTES:
+        raise ValueError(f"expected a number of bytes, found {field[:40]!r}")
+    return int(field)
 
 
 def index_of_tar(file: IO[bytes], where: Address) -> list[list[Member]]:
-    """The samples as the tar's own headers tell of them. FormatError when it is not a tar of plain files."""
+    """Return the samples listed in the tar's own headers. FormatError when it is not a tar of regular files."""
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             infos = list(archive)
     except MemoryError:
         raise
-    except Exception as error:  # tarfile raises all sorts of things on damaged data
-        raise FormatError(f"{where} is no whole tar ({error})") from error
+    except Exception as error:  # tarfile raises many kinds of exceptions on damaged data
+        raise FormatError(f"{where} is not a complete tar ({error})") from error
     if any(info.type != tarfile.REGTYPE for info in infos):
-        raise FormatError(f"{where} holds something else than plain files")
-    if strange := next((info.name for info in infos if not _NAME.fullmatch(info.name)), None):
-        raise FormatError(f"{where}: {strange[:80]!r} is not the name of a member")
+        raise FormatError(f"{where} contains members that are not regular files")
+    if invalid := next((info.name for info in infos if not _NAME.fullmatch(info.name)), None):
+        raise FormatError(f"{where}: {invalid[:80]!r} is not a valid member name")
     members = [Member(info.name.partition(".")[2], info.offset_data, info.size, info.name) for info in infos]
     return [list(group) for _, group in groupby(members, key=lambda member: member.name.partition(".")[0])]
 
 
 def check_samples(samples: Sequence[Sequence[Member]], where: Address, num_samples: int, num_bytes: int) -> None:
-    """FormatError, which begins with `where`, unless these can be the samples of a tar of so many bytes.
+    """Raise FormatError, starting with `where`, unless these are plausible samples of a tar of `num_bytes` bytes.
 
-    They are as many as they should be, their keys are those of one shard in order, of the one that `where` is called
-    after, and no member leaves the file.
+    There must be `num_samples` of them, with the consecutive keys of the shard that `where` is named after, and every
+    member must end within the tar.
     """
     if len(samples) != num_samples:
         raise FormatError(f"{where}: expected {num_samples} samples as in the manifest, found {len(samples)}")
@@ -93,7 +93,7 @@ def check_samples(samples: Sequence[Sequence[Member]], where: Address, num_sampl
     shard = shard_of_key(samples[0][0].name.partition(".")[0])
     match = SHARD_FILE.fullmatch(where.name)
     if match and match["name"] != shard:
-        raise FormatError(f"{where}: its samples belong to another shard, {shard}")
+        raise FormatError(f"{where} has the samples of another shard, {shard}")
     split, number = shard.split("-")
     for ordinal, members in enumerate(samples):
         key = sample_key(split, int(number), ordinal)
@@ -103,4 +103,4 @@ def check_samples(samples: Sequence[Sequence[Member]], where: Address, num_sampl
             if member.offset + member.size > num_bytes:
                 raise FormatError(f"{where}: {member.name} ends beyond the {num_bytes:,} bytes of its tar")
         if len({member.extension for member in members}) != len(members):
-            raise FormatError(f"{where}: a member of sample {key} stands twice")
+            raise FormatError(f"{where}: duplicate member in sample {key}")

@@ -1,4 +1,4 @@
-"""The samples of a shard as the members of a tar, and where each member lies. Equal samples give equal bytes."""
+"""Write samples as tar members and record the member offsets. Equal samples give equal bytes."""
 
 import functools
 import tarfile
@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from srshards.shards.tar_index import Member
 from srshards.storage.files import Buffer
 
-BLOCK_BYTES = 512  # what a tar consists of: headers, and contents filled up with zeros
-_CHECKSUM = slice(148, 156)  # of a header: the sum of its bytes, this field taken as spaces
+BLOCK_BYTES = 512  # tar block: a header, or zero-padded content
+_CHECKSUM = slice(148, 156)  # header field: the sum of the header's bytes, with this field taken as spaces
 _END_OF_ARCHIVE = bytes(2 * BLOCK_BYTES)
 
 
 class TarWriter:
-    """Plain uncompressed ustar with fixed mtime, owner and mode. The bytes go to `write`, in pieces.
+    """A writer of plain, uncompressed ustar with fixed mtime, owner and mode. Output goes to `write`, in pieces.
 
-    `size` is how many there were so far; `index` has the members of each sample.
+    `size` is the number of bytes written so far; `index` has the members of each sample.
     """
 
     def __init__(self, write: Callable[[Sequence[Buffer]], object]) -> None:
@@ -24,7 +24,7 @@ class TarWriter:
         self._write = write
 
     def add(self, key: str, members: Iterable[tuple[str, Sequence[Buffer]]]) -> int:
-        """Append a sample: (extension, content in pieces) for each member. Returns the bytes that it takes."""
+        """Append a sample, given (extension, content in pieces) for each member. Return its size in the tar."""
         start = self.size
         sample = []
         for extension, pieces in members:
@@ -36,18 +36,18 @@ class TarWriter:
         return self.size - start
 
     def end(self) -> None:
-        """Write the end of the archive."""
+        """Write the end-of-archive marker."""
         self._write([_END_OF_ARCHIVE])
         self.size += len(_END_OF_ARCHIVE)
 
 
 def padded(size: int) -> int:
-    """What so many bytes take in a tar, without their header."""
+    """Return the size of a member's content in a tar, including padding and without its header."""
     return size + -size % BLOCK_BYTES
 
 
 def _header(key: str, extension: str, size: int) -> bytes:
-    """The ustar header of a member. Headers of one kind differ in key and checksum alone, so only those are made."""
+    """Return the ustar header of a member: a cached template with only key and checksum replaced."""
     template, checksum = _header_template(len(key), extension, size)
     digits = key.encode("ascii")
     checksum += sum(digits)
@@ -56,7 +56,7 @@ def _header(key: str, extension: str, size: int) -> bytes:
 
 @functools.lru_cache(maxsize=64)
 def _header_template(key_length: int, extension: str, size: int) -> tuple[bytes, int]:
-    """A header whose key is zeros, and the checksum that it would have with a key of NUL bytes."""
+    """Return a header whose key is all zero digits, and the checksum it would have with a key of NUL bytes."""
     member = tarfile.TarInfo(f"{'0' * key_length}.{extension}")  # mode 0644, owner 0:0 without names, mtime 0
     member.size = size
     header = member.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")

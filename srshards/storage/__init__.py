@@ -1,1 +1,1 @@
-"""Files that are whole, and object stores."""
+"""Atomic local files and object stores behind one interface."""

@@ -1,8 +1,7 @@
-"""What a place for files has to offer, be it a disk of this machine or an object store.
+"""The storage interface, implemented for local disks and object stores.
 
-Code asks an address's storage (`srshards.storage.store.storage_of`) instead of asking what kind of address it is. All
-methods take addresses of their own kind. OSError comes from a disk, StoreError from a store; FileNotFoundError from
-both.
+Callers get the storage of an address from `srshards.storage.store.storage_of` instead of testing the kind of address.
+Methods accept addresses of their own kind only. Disks raise OSError, stores StoreError; both raise FileNotFoundError.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -17,13 +16,13 @@ A = TypeVar("A")  # an address: a Path, or a UPath
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
-PIECE_BYTES = 8 << 20  # of a large file: what is read at once, and again when a connection breaks
+PIECE_BYTES = 8 << 20  # unit in which large files are read, and retried when a connection breaks
 
 
 class Found(NamedTuple):
-    """A file of a listing: its path relative to the folder (`/`-separated), size in bytes, time of change in ns.
+    """A file of a listing: its path relative to the folder (`/`-separated), size in bytes, modification time in ns.
 
-    Both are -1 where they are not known.
+    Size and time are -1 if unknown.
     """
 
     path: str
@@ -32,8 +31,8 @@ class Found(NamedTuple):
 
 
 @dataclass
-class PassedOver:
-    """What a listing came across and left out: other files, and links to folders that are listed already."""
+class Skipped:
+    """Counts of what a listing skipped: other files, and links to folders that are already listed."""
 
     files: int = 0
     links: int = 0
@@ -42,8 +41,8 @@ class PassedOver:
 class Storage(Protocol[A]):
     """Files and folders under addresses of one kind.
 
-    `is_local` says that they are files of this machine's file system, which can be mapped, locked, appended to and
-    renamed, and that other machines may see something else under the same path. What depends on that asks here.
+    `is_local` means that they are in this machine's file system: they can be mapped, locked, appended to and renamed,
+    and other machines may see other files under the same path.
     """
 
     @property
@@ -52,113 +51,113 @@ class Storage(Protocol[A]):
     # Reading
 
     def read_bytes(self, address: A, size: int = 0) -> bytes:
-        """All of a file, in one request. With `size`, which it is expected to have, a large one may take its time."""
+        """Return the content of a file, in one request. The expected `size` extends the timeout for large files."""
 
     def read_range(self, address: A, offset: int, size: int) -> bytes:
-        """`size` bytes of a file from `offset` on; fewer where it ends before."""
+        """Return `size` bytes of a file from `offset` on; fewer if the file ends before."""
 
     def pieces(self, address: A, size: int) -> Iterator[bytes]:
-        """The first `size` bytes of a large file, in order. StoreError when it ends before."""
+        """Yield the first `size` bytes of a large file, in order. StoreError when it ends before."""
 
     def read_large(self, address: A, size: int) -> bytes:
-        """The same, as one."""
+        """Return the first `size` bytes of a large file. StoreError when it ends before."""
 
     def prefetch(self, address: A, offset: int, size: int) -> bytes | None:
-        """A range of which several parts will be read; None where reading each by itself costs no more."""
+        """Return a range of which several parts will be read; None where reading the parts separately costs no more."""
 
     def map(self, action: Callable[[_S], _T], items: Iterable[_S], at_once: int) -> Iterator[_T]:
-        """What `action`, which asks for something here, gives for each item, in order: `at_once` if that is faster."""
+        """Yield `action(item)` for each item, in order; in a store, up to `at_once` run concurrently."""
 
     def in_advance(
         self, items: Sequence[_S], address_of: Callable[[_S], A], read: Callable[[_S], _T]
     ) -> Iterator[Callable[[], _T]]:
-        """For each item, in order, what gives the result of `read`: the files of the next ones are on their way."""
+        """Yield for each item, in order, a function that returns `read(item)`, prefetching the next files."""
 
     # Listing
 
     def list_files(self, folder: A) -> dict[str, int]:
-        """Names and sizes of the files right in a folder, but not of hidden ones. Nothing without such a folder."""
+        """Return names and sizes of the non-hidden files directly in a folder; none if the folder does not exist."""
 
     def list_folders(self, folder: A) -> list[str]:
-        """Names of the folders right in a folder, in order. Nothing when there is no such folder."""
+        """Return the sorted names of the folders directly in a folder; none if the folder does not exist."""
 
-    def find_files(self, folder: A, extensions: Set[str], passed_over: PassedOver) -> Iterator[Found]:
-        """All files below a folder with one of these extensions (`.jpg`, in lower case), in no particular order.
+    def find_files(self, folder: A, extensions: Set[str], skipped: Skipped) -> Iterator[Found]:
+        """Yield all files below a folder with one of these extensions (`.jpg`, in lower case), in no particular order.
 
-        FileNotFoundError without such a folder, NotADirectoryError for a file; OSError names a folder that cannot be
-        listed.
+        FileNotFoundError when the folder does not exist, NotADirectoryError for a file; OSError for a folder that
+        cannot be listed.
         """
 
     def file_size(self, address: A) -> int | None:
-        """Bytes of a file; None when there is none."""
+        """Return the size of a file in bytes; None if it does not exist."""
 
     def is_folder(self, address: A) -> bool:
-        """Whether anything lies there."""
+        """Return whether the folder exists; in a store, whether any object is below the address."""
 
     def modified_s(self, address: A) -> float | None:
-        """When a file was last changed, in seconds since 1970; None where that is not at hand."""
+        """Return the modification time of a file in seconds since 1970; None where that would take a request."""
 
     def link_out_of(self, folder: A, name: str) -> str | None:
-        """What is wrong with a file that is a link out of its folder, or not a plain file; None when it is not.
+        """Return an error message if a file is a link out of its folder or not a regular file; otherwise None.
 
-        To be asked before it is read: pipes and devices may never end. The folder may well be a link.
+        Check this before reading: pipes and devices may never end. The folder itself may be a link.
         """
 
     # Writing
 
     def write_bytes(self, address: A, content: bytes) -> None:
-        """Put a small file in its place: it is there whole or not at all."""
+        """Write a small file atomically."""
 
     def remove(self, address: A) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file if it exists."""
 
     def ensure_writable(self, folder: A) -> None:
-        """Make the folder, or try whether files can be put there. OSError or StoreError when they cannot."""
+        """Create the folder, or in a store write a probe. OSError or StoreError when that fails."""
 
     def claim_folder(self, folder: A) -> bool:
-        """Whether the folder is free; on a disk it is made, and this process's from now on."""
+        """Return whether the folder did not exist. On a disk it is created, which claims it for this process."""
 
     def staging(self, folder: A) -> AbstractContextManager[Path]:
-        """A folder of this machine to make files in which `publish` then puts in their places below `folder`.
+        """Yield a local folder in which to write files for `publish`: `folder` itself if it is local.
 
-        It is `folder` itself where it lies on this machine. OSError of writing there is to be told by `written_to`.
+        Report an OSError of writing there with `written_to`.
         """
 
     def publish(self, staged: Path, address: A) -> None:
-        """Put a file that was made in `staging` in its place. It is gone from there unless that is its place."""
+        """Move a file from the `staging` folder to its address."""
 
     def written_to(self, folder: A) -> str:
-        """Where a full disk has to be looked for when files for the folder cannot be made."""
+        """Return where files for the folder are written first, for messages about a full disk."""
 
     def remove_unfinished(self, folders: Iterable[A]) -> None:
-        """Remove what killed processes left half-written for them. Only for whoever holds the folders' lock."""
+        """Remove incomplete files of killed processes. The caller must hold the folders' lock."""
 
     def free_bytes(self, folder: A) -> int | None:
-        """How much can still be written to the folder, which need not exist; None where there is no end to it."""
+        """Return the free space for the folder, which need not exist; None if unlimited."""
 
     def lock_path(self, folder: A, name: str) -> Path:
-        """The file to lock for a folder: in it, or, for a store, one of this user on this machine."""
+        """Return the lock file of a folder: inside it or, for a store, a file of this user on this machine."""
 
     def presence(self, folder: A) -> AbstractContextManager[Path | None]:
-        """A hidden file in the folder for as long as the block lasts, by which machines see that they share it.
+        """Create a hidden file in the folder for the duration of the block, so that machines can tell if they share it.
 
-        None where all machines see the same.
+        Yields None where all machines see the same files.
         """
 
     # Addresses
 
     def join(self, folder: A, path: str) -> A:
-        """The address of a file below a folder. ValueError when the path would be taken for something else."""
+        """Return the address of a file below a folder. ValueError when the path would be read as something else."""
 
     def absolute(self, address: A) -> A:
-        """The same without `.` and `..`, whatever the working directory is. Links stay as they are."""
+        """Return the absolute address, without `.` and `..`. Links are not resolved."""
 
     def resolved(self, address: A) -> A:
-        """Equal for addresses of the same file."""
+        """Return the canonical address, equal for all addresses of the same file."""
 
 
-def whole_piece(address: object, piece: bytes, start: int, size: int) -> bytes:
-    """The piece that begins at `start` of `size` bytes. StoreError when it is not whole."""
+def checked_piece(address: object, piece: bytes, start: int, size: int) -> bytes:
+    """Return the piece at `start` of a file of `size` bytes. StoreError when it is too short."""
     if len(piece) != min(PIECE_BYTES, size - start):
-        raise StoreError(f"{address} ends after {start + len(piece):,} bytes; expected {size:,}")
+        raise StoreError(f"{address}: expected {size:,} bytes, but it ends after {start + len(piece):,}")
     return piece

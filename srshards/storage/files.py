@@ -1,4 +1,4 @@
-"""Files that exist only when they are whole: written under a temporary name, flushed to the disk, then renamed."""
+"""Atomic file writes: under a temporary name, flushed to disk, then renamed."""
 
 import contextlib
 import errno
@@ -17,32 +17,32 @@ from srshards.format import Address
 Buffer = bytes | bytearray | memoryview
 
 _TEMPORARY_SUFFIX = ".tmp"
-_NAME_LETTERS = 40  # of the file's own name in its temporary one: a name ends at 255 bytes
+_NAME_LETTERS = 40  # of the file's name in its temporary name: names are limited to 255 bytes
 _CHUNK_BYTES = 4 << 20
-_ALIGNMENT = 4096  # what O_DIRECT asks of offsets and lengths on every disk in use
+_ALIGNMENT = 4096  # sufficient for the offsets and lengths of O_DIRECT on current disks
 
 
 def temporary_path(path: Path) -> Path:
-    """A hidden name beside `path` that no other process uses, on whichever machine that shares the folder."""
+    """Return a hidden name next to `path`, unique among all processes and machines that share the folder."""
     return path.with_name(f".{path.name[:_NAME_LETTERS]}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}")
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether that is what a killed run left half-written."""
+    """Return whether this is a temporary file, possibly left by a killed run."""
     return path.name.startswith(".") and path.name.endswith(_TEMPORARY_SUFFIX)
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what a killed run left half-written. Only for whoever holds the folder's lock."""
+    """Remove temporary files of killed runs. The caller must hold the folder's lock."""
     for path in folder.glob(f".*{_TEMPORARY_SUFFIX}"):
         path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write to the path that this yields; at the end of the block it becomes `path`, whole, or nothing changes.
+    """Yield a temporary path that replaces `path` at the end of the block, unless an exception is raised.
 
-    Makes missing folders. OSError when the disk is full or the folder cannot be written to.
+    Creates missing folders. OSError when the disk is full or the folder is not writable.
     """
     temporary = temporary_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,28 +57,28 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Make the file hold the content, and its folder if it is missing. OSError when that cannot be."""
+    """Write a file atomically, creating its folder if necessary. OSError when that fails."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
 def writing(path: Address) -> Iterator[None]:
-    """RunError that names `path` and the reason, for whatever keeps the block from writing it."""
+    """Turn errors of writing `path` in the block into RunError."""
     try:
         yield
-    except (OSError, UnicodeEncodeError) as error:  # the latter: a path that is not UTF-8, from who writes such alone
+    except (OSError, UnicodeEncodeError) as error:  # the latter for paths that are not UTF-8
         raise RunError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 class HashedFile:
-    """A large new file: hashed and written by a thread of its own, around the page cache where the system can.
+    """A large new file, hashed and written by a separate thread, bypassing the page cache where possible.
 
-    Copying 256 MB into the page cache and flushing it again costs several times what the disk needs, so full chunks go
-    out with O_DIRECT from page-aligned memory, and hashing and writing overlap with making the next pixels. On file
-    systems without O_DIRECT the same chunks are written the ordinary way.
+    Copying 256 MB to the page cache and flushing it takes several times as long as the disk needs. So full chunks are
+    written with O_DIRECT from page-aligned memory, and hashing and writing overlap with computing the next pixels. On
+    file systems without O_DIRECT the same chunks are written normally.
 
-    Nothing stands under `path` before `commit`; after `abort`, or an exception out of `write`, nothing ever will.
+    `path` does not exist before `commit`, and is never created after `abort` or an exception from `write`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,14 +87,14 @@ class HashedFile:
         self._temporary = temporary_path(path)
         self._hash = hashlib.sha256()
         self._chunks = [mmap.mmap(-1, _CHUNK_BYTES), mmap.mmap(-1, _CHUNK_BYTES)]
-        self._fd = _open_direct(self._temporary)  # last: where memory does not suffice, there is no file yet
+        self._fd = _open_direct(self._temporary)  # after allocating memory, so that a failure leaves no file
         self._views = [memoryview(chunk) for chunk in self._chunks]
-        self._filled = 0  # bytes in the chunk that is being filled
-        self._under_way: Future[None] | None = None
+        self._filled = 0  # bytes in the current chunk
+        self._pending: Future[None] | None = None
         self._thread = ThreadPoolExecutor(1, "shard-writer")
 
     def write(self, pieces: Iterable[Buffer]) -> None:
-        """Append the pieces. OSError (a full disk) may come from an earlier write."""
+        """Append the pieces. An OSError (full disk) may stem from an earlier write."""
         for piece in pieces:
             rest = memoryview(piece)
             while rest:
@@ -107,7 +107,7 @@ class HashedFile:
                     self._send_chunk()
 
     def commit(self) -> str:
-        """Flush everything to the disk, give the file its name, and return its sha256."""
+        """Flush everything to disk, rename the file to its final name, and return its SHA-256."""
         try:
             self._wait()
             rest = self._views[0][: self._filled]
@@ -125,7 +125,7 @@ class HashedFile:
         return self._hash.hexdigest()
 
     def abort(self) -> None:
-        """Leave nothing behind. Harmless after `commit`."""
+        """Remove the temporary file. Harmless after `commit`."""
         with contextlib.suppress(OSError):
             self._wait()
         self._close()
@@ -133,7 +133,7 @@ class HashedFile:
 
     def _send_chunk(self) -> None:
         self._wait()
-        self._under_way = self._thread.submit(self._hash_and_write, self._views[0])
+        self._pending = self._thread.submit(self._hash_and_write, self._views[0])
         self._views.reverse()
         self._filled = 0
 
@@ -142,9 +142,9 @@ class HashedFile:
         _write_all(self._fd, chunk)
 
     def _wait(self) -> None:
-        if self._under_way:
-            under_way, self._under_way = self._under_way, None
-            under_way.result()
+        if self._pending:
+            pending, self._pending = self._pending, None
+            pending.result()
 
     def _close(self) -> None:
         self._thread.shutdown()
@@ -162,7 +162,7 @@ def _open_direct(path: Path) -> int:
 
 
 def _clear_direct(fd: int) -> bool:
-    """Turn O_DIRECT off. False when it was not on."""
+    """Disable O_DIRECT. Return whether it was enabled."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     if not flags & getattr(os, "O_DIRECT", 0):
         return False
@@ -174,6 +174,6 @@ def _write_all(fd: int, data: memoryview) -> None:
     while data:
         try:
             data = data[os.write(fd, data) :]
-        except OSError as error:  # a file system that took O_DIRECT at opening, or an unaligned rest
+        except OSError as error:  # the file system accepted O_DIRECT only when opening, or the rest is unaligned
             if error.errno != errno.EINVAL or not _clear_direct(fd):
                 raise

@@ -1,4 +1,4 @@
-"""The files of a folder of this machine and of all folders below it, through links, each folder once."""
+"""Recursive listing of a local folder, following links, each folder once."""
 
 import errno
 import os
@@ -8,30 +8,30 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
-from srshards.storage.base import Found, PassedOver
+from srshards.storage.base import Found, Skipped
 
-_MAX_PATH_BYTES = 4000  # of 4,096 that the system takes at a time
+_MAX_PATH_BYTES = 4000  # the system's limit per call is 4,096
 
 
-def find_files(root: Path, extensions: Set[str], passed_over: PassedOver) -> Iterator[Found]:
-    """Every file of the extensions below `root`. Both numbers are -1 for one that cannot be looked at (a broken link).
+def find_files(root: Path, extensions: Set[str], skipped: Skipped) -> Iterator[Found]:
+    """Yield all files below `root` with these extensions. Size and time are -1 for broken links.
 
-    FileNotFoundError or NotADirectoryError when `root` is not a folder; OSError names one that cannot be listed.
+    FileNotFoundError or NotADirectoryError when `root` is not a folder; OSError for a folder that cannot be listed.
     """
     if not root.is_dir():
         code = errno.ENOTDIR if root.exists() else errno.ENOENT
         raise OSError(code, os.strerror(code), str(root))
     entered: set[tuple[int, int]] = set()
     links = deque([(str(root), "")])
-    while links:  # folders first by their own names, then through links, in an order that the disk has no part in
+    while links:  # real folders first, then linked ones; the order does not depend on the disk
         folder, prefix = links.popleft()
         with _opened(folder) as descriptor:
             is_known = _identity(descriptor) in entered
         if is_known:
-            passed_over.links += 1
+            skipped.links += 1
             continue
         inside: list[tuple[str, str]] = []
-        yield from _walk(folder, prefix, extensions, entered, inside, passed_over)
+        yield from _walk(folder, prefix, extensions, entered, inside, skipped)
         links.extend(sorted(inside))
 
 
@@ -41,15 +41,15 @@ def _walk(
     extensions: Set[str],
     entered: set[tuple[int, int]],
     links: list[tuple[str, str]],
-    passed_over: PassedOver,
+    skipped: Skipped,
 ) -> Iterator[Found]:
-    """The files of a folder and of all real folders in it. `links` gets (path, prefix of files) of those to others."""
+    """Yield the files below a folder without following links; append (path, prefix) of links to folders to `links`."""
     waiting = [(folder, prefix)]
     while waiting:
         folder, prefix = waiting.pop()
         with _opened(folder) as descriptor:
             identity = _identity(descriptor)
-            if identity in entered:  # through a link to it or into it
+            if identity in entered:  # through a link
                 continue
             entered.add(identity)
             for entry in _entries(descriptor, folder):
@@ -61,13 +61,13 @@ def _walk(
                 elif os.path.splitext(entry.name)[1].lower() in extensions and (found := _found(entry, prefix)):
                     yield found
                 else:
-                    passed_over.files += 1
+                    skipped.files += 1
 
 
 @contextmanager
 def _opened(folder: str) -> Iterator[int]:
-    """A descriptor of the folder, which its entries need for as long as they are looked at."""
-    with _named(folder):
+    """Open a folder; the descriptor must stay open while its entries are examined."""
+    with _errors_naming(folder):
         descriptor = _open(os.fsencode(folder))
     try:
         yield descriptor
@@ -76,7 +76,7 @@ def _opened(folder: str) -> Iterator[int]:
 
 
 def _open(path: bytes) -> int:
-    """Open a folder, however long its path is: files in it cannot be read, but they have to be counted."""
+    """Open a folder whose path may exceed the system's limit: its files cannot be read, but they must be counted."""
     descriptor = None
     while True:
         end = len(path) if len(path) <= _MAX_PATH_BYTES else path.rindex(b"/", 0, _MAX_PATH_BYTES)
@@ -97,13 +97,13 @@ def _identity(descriptor: int) -> tuple[int, int]:
 
 
 def _entries(descriptor: int, folder: str) -> list["os.DirEntry[str]"]:
-    with _named(folder), os.scandir(descriptor) as entries:
+    with _errors_naming(folder), os.scandir(descriptor) as entries:
         return list(entries)
 
 
 @contextmanager
-def _named(folder: str) -> Iterator[None]:
-    """An OSError of the folder has its whole path."""
+def _errors_naming(folder: str) -> Iterator[None]:
+    """Set the complete path of the folder in an OSError."""
     try:
         yield
     except OSError as error:
@@ -114,14 +114,14 @@ def _named(folder: str) -> Iterator[None]:
 def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or into a folder that may not be entered
+    except OSError:  # a link to itself, or into an inaccessible folder
         return False
 
 
 def _found(entry: "os.DirEntry[str]", prefix: str) -> Found | None:
-    """None for what is not a file: a pipe or a device would never end."""
+    """Return None for anything but a regular file: reading a pipe or a device might never end."""
     try:
         status = entry.stat()
-    except OSError:  # a broken link: reading it fails later, and whoever reads says why
+    except OSError:  # a broken link: reading it later reports the error
         return Found(prefix + entry.name, -1, -1)
     return Found(prefix + entry.name, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None

@@ -1,4 +1,4 @@
-"""Files of this machine."""
+"""Local files."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from srshards.process.shortages import shortage
-from srshards.storage.base import PIECE_BYTES, Found, PassedOver, whole_piece
+from srshards.storage.base import PIECE_BYTES, Found, Skipped, checked_piece
 from srshards.storage.files import remove_temporaries, temporary_path, write_atomically
 from srshards.storage.folder_tree import find_files
 from srshards.storage.retry import StoreError
@@ -17,11 +17,11 @@ from srshards.storage.retry import StoreError
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
-_ANNOUNCED = 4  # files: enough to hide a disk's seeks behind the work on each
+_READ_AHEAD_FILES = 4  # enough to hide a disk's seeks behind the work on each file
 
 
 class LocalStorage:
-    """The file system. See `Storage` for what the methods promise."""
+    """The local file system. `Storage` documents the methods."""
 
     is_local = True
 
@@ -36,7 +36,7 @@ class LocalStorage:
     def pieces(self, address: Path, size: int) -> Iterator[bytes]:
         with open(address, "rb") as file:
             for start in range(0, size, PIECE_BYTES):
-                yield whole_piece(address, file.read(min(PIECE_BYTES, size - start)), start, size)
+                yield checked_piece(address, file.read(min(PIECE_BYTES, size - start)), start, size)
 
     def read_large(self, address: Path, size: int) -> bytes:
         return address.read_bytes()
@@ -50,11 +50,11 @@ class LocalStorage:
     def in_advance(
         self, items: Sequence[_S], address_of: Callable[[_S], Path], read: Callable[[_S], _T]
     ) -> Iterator[Callable[[], _T]]:
-        for item in items[:_ANNOUNCED]:
-            _announce(address_of(item))
+        for item in items[:_READ_AHEAD_FILES]:
+            _read_ahead(address_of(item))
         for number, item in enumerate(items):
-            for coming in items[number + _ANNOUNCED : number + _ANNOUNCED + 1]:
-                _announce(address_of(coming))
+            for upcoming in items[number + _READ_AHEAD_FILES : number + _READ_AHEAD_FILES + 1]:
+                _read_ahead(address_of(upcoming))
             yield partial(read, item)
 
     def list_files(self, folder: Path) -> dict[str, int]:
@@ -66,8 +66,8 @@ class LocalStorage:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def find_files(self, folder: Path, extensions: Set[str], passed_over: PassedOver) -> Iterator[Found]:
-        return find_files(folder, extensions, passed_over)
+    def find_files(self, folder: Path, extensions: Set[str], skipped: Skipped) -> Iterator[Found]:
+        return find_files(folder, extensions, skipped)
 
     def file_size(self, address: Path) -> int | None:
         try:
@@ -85,8 +85,9 @@ class LocalStorage:
         path = folder / name
         target = Path(os.path.realpath(path))  # `resolve` raises for a link that leads to itself
         if path.is_symlink() and target.parent != Path(os.path.realpath(path.parent)):
-            return f"{path} is a link that leads out of its folder, to {target}: put the file itself there"
-        return f"{path} is no plain file: put one there" if path.exists() and not path.is_file() else None
+            return f"{path} is a link to {target}, outside its folder: replace it with the file itself"
+        not_a_file = path.exists() and not path.is_file()
+        return f"{path} is not a regular file: replace it with the file itself" if not_a_file else None
 
     def write_bytes(self, address: Path, content: bytes) -> None:
         write_atomically(address, content)
@@ -109,7 +110,7 @@ class LocalStorage:
         yield folder
 
     def publish(self, staged: Path, address: Path) -> None:
-        assert staged == address, "files are made where they belong"
+        assert staged == address, "local files are staged at their final address"
 
     def written_to(self, folder: Path) -> str:
         return str(folder)
@@ -128,12 +129,12 @@ class LocalStorage:
 
     @contextmanager
     def presence(self, folder: Path) -> Iterator[Path | None]:
-        mark = temporary_path(folder.absolute() / "present")
-        mark.touch()
+        marker = temporary_path(folder.absolute() / "present")
+        marker.touch()
         try:
-            yield mark
+            yield marker
         finally:
-            mark.unlink(missing_ok=True)
+            marker.unlink(missing_ok=True)
 
     def join(self, folder: Path, path: str) -> Path:
         return folder / path
@@ -149,7 +150,7 @@ def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                with suppress(OSError):  # gone meanwhile, or a link that leads to itself
+                with suppress(OSError):  # removed in the meantime, or a link to itself
                     if not entry.name.startswith(".") and entry.is_file():
                         yield entry.name, entry.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
@@ -157,11 +158,11 @@ def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
     except OSError as error:
         if shortage(error):
             raise
-        raise StoreError(f"cannot list {folder}: {error.strerror}. Mend its permissions.") from error
+        raise StoreError(f"cannot list {folder}: {error.strerror}. Fix its permissions (chmod u+rx).") from error
 
 
-def _announce(path: Path) -> None:
-    """Ask the system to read the file into the page cache soon, without waiting for it; where it cannot, do nothing."""
+def _read_ahead(path: Path) -> None:
+    """Start reading the file into the page cache, without waiting, where the system supports that."""
     if hasattr(os, "posix_fadvise"):
         with suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

@@ -1,9 +1,9 @@
-"""Objects of a store, by fsspec. Whatever is asked for is asked for again when the store stumbles: `retry`.
+"""Object stores, through fsspec. Requests are retried: see `retry`.
 
-What is checked: an object that comes has the length that its header promises, and, where the store gives a checksum of
-all of it (S3 does for what recent clients have stored), that checksum, in the store's own library. Ranges of an object
-have no checksum: whoever reads those compares a hash of the whole. What is sent carries a checksum where the library
-sends one (S3: CRC32 or CRC64 of every request), and its size is asked for afterwards.
+Integrity: the store's own library checks the length of an object against its header and, where the store has a
+checksum of the complete object (S3 does for objects stored by recent clients), that checksum. Ranges of an object have
+no checksum, so their readers must compare a hash of the complete object. Uploads carry a checksum where the library
+sends one (S3: CRC32 or CRC64 of every request), and the size is checked afterwards.
 """
 
 import errno
@@ -15,10 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from srshards.storage.ahead import ahead
-from srshards.storage.base import PIECE_BYTES, Found, PassedOver, whole_piece
-from srshards.storage.retry import StoreError, ask
+from srshards.storage.base import PIECE_BYTES, Found, Skipped, checked_piece
+from srshards.storage.retry import StoreError, request
 from srshards.storage.scratch import clear_scratch, scratch_folder, scratch_root
+from srshards.storage.threads import map_in_threads
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -27,36 +27,35 @@ _S = TypeVar("_S")
 _T = TypeVar("_T")
 
 _PIECES_AT_ONCE = 4
-# A store takes its time for each: so many at once hide 100 ms of that behind 12 ms of work.
-_FETCHED_AT_ONCE = 8
-# A large file goes in parts, which are held in memory: by default s3fs would take 50 MB for each, ten at once.
+_FETCHED_AT_ONCE = 8  # hides a latency of 100 ms behind 12 ms of work per file
+# Large files are uploaded in parts held in memory; s3fs would use ten parts of 50 MB at a time.
 _PARTS = {"chunksize": 16 << 20, "max_concurrency": 4}
 _PROBE_NAME = ".shardgen.probe"
 
 
 class FsspecStorage:
-    """Object stores. See `Storage` for what the methods promise."""
+    """Object stores. `Storage` documents the methods."""
 
     is_local = False
 
     def read_bytes(self, address: "UPath", size: int = 0) -> bytes:
-        return ask(address, "read", lambda fs, path, limit: bytes(fs.cat_file(path, **limit)), size)
+        return request(address, "read", lambda fs, path, limit: bytes(fs.cat_file(path, **limit)), size)
 
     def read_range(self, address: "UPath", offset: int, size: int) -> bytes:
         end = offset + size
-        return ask(
+        return request(
             address, "read", lambda fs, path, limit: bytes(fs.cat_file(path, start=offset, end=end, **limit)), size
         )
 
     def pieces(self, address: "UPath", size: int) -> Iterator[bytes]:
-        """A piece whose connection breaks is asked for again, not the whole; some are on their way at any time."""
+        """Read several pieces concurrently. When a connection breaks, only its piece is requested again."""
         starts = range(0, size, PIECE_BYTES)
 
         def piece(start: int) -> bytes:
             return self.read_range(address, start, min(PIECE_BYTES, size - start))
 
-        for start, coming in zip(starts, ahead(piece, starts, _PIECES_AT_ONCE), strict=True):
-            yield whole_piece(address, coming.result(), start, size)
+        for start, future in zip(starts, map_in_threads(piece, starts, _PIECES_AT_ONCE), strict=True):
+            yield checked_piece(address, future.result(), start, size)
 
     def read_large(self, address: "UPath", size: int) -> bytes:
         return b"".join(self.pieces(address, size))
@@ -65,12 +64,12 @@ class FsspecStorage:
         return self.read_range(address, offset, size)
 
     def map(self, action: Callable[[_S], _T], items: Iterable[_S], at_once: int) -> Iterator[_T]:
-        return (result.result() for result in ahead(action, items, at_once))
+        return (result.result() for result in map_in_threads(action, items, at_once))
 
     def in_advance(
         self, items: Sequence[_S], address_of: Callable[[_S], "UPath"], read: Callable[[_S], _T]
     ) -> Iterator[Callable[[], _T]]:
-        return (result.result for result in ahead(read, items, _FETCHED_AT_ONCE))
+        return (result.result for result in map_in_threads(read, items, _FETCHED_AT_ONCE))
 
     def list_files(self, folder: "UPath") -> dict[str, int]:
         names = {entry["name"].rpartition("/")[2]: entry for entry in _entries(folder) if entry["type"] == "file"}
@@ -80,10 +79,10 @@ class FsspecStorage:
         entries = (entry for entry in _entries(folder) if entry["type"] == "directory")
         return sorted(filter(None, (entry["name"].rstrip("/").rpartition("/")[2] for entry in entries)))
 
-    def find_files(self, folder: "UPath", extensions: Set[str], passed_over: PassedOver) -> Iterator[Found]:
-        """One listing of all objects: their sizes and times come with it."""
+    def find_files(self, folder: "UPath", extensions: Set[str], skipped: Skipped) -> Iterator[Found]:
+        """Use one recursive listing, which includes sizes and times."""
         try:
-            entries = ask(folder, "list", lambda fs, path, limit: fs.find(path, detail=True), pages=True)
+            entries = request(folder, "list", lambda fs, path, limit: fs.find(path, detail=True), pages=True)
         except FileNotFoundError:
             entries = {}
         root, found = folder.path.rstrip("/"), {}
@@ -94,47 +93,47 @@ class FsspecStorage:
             code = errno.ENOENT if self.file_size(folder) is None else errno.ENOTDIR
             raise OSError(code, os.strerror(code), str(folder))
         for path, entry in found.items():
-            if path.endswith("/"):  # how some programs make a folder
+            if path.endswith("/"):  # placeholder object for a folder
                 continue
             if os.path.splitext(path)[1].lower() in extensions:
                 yield Found(path, int(entry["size"] or 0), _changed_ns(entry))
             else:
-                passed_over.files += 1
+                skipped.files += 1
 
     def file_size(self, address: "UPath") -> int | None:
         try:
-            info = ask(address, "look at", lambda fs, path, limit: fs.info(path, **limit))
+            info = request(address, "look at", lambda fs, path, limit: fs.info(path, **limit))
         except (FileNotFoundError, NotADirectoryError):
             return None
         return None if info["type"] != "file" else int(info["size"])
 
     def is_folder(self, address: "UPath") -> bool:
-        """A folder is what some file's address begins with."""
+        """A folder exists if any object's address starts with it."""
         return bool(_entries(address))
 
     def modified_s(self, address: "UPath") -> float | None:
-        """It would take another request."""
+        """Return None: it would take another request."""
         return None
 
     def link_out_of(self, folder: "UPath", name: str) -> str | None:
-        """Stores have no links."""
+        """Return None: stores have no links."""
         return None
 
     def write_bytes(self, address: "UPath", content: bytes) -> None:
-        """One request."""
-        ask(address, "write", lambda fs, path, limit: fs.pipe_file(path, content, **limit), len(content))
+        """Write the object in one request."""
+        request(address, "write", lambda fs, path, limit: fs.pipe_file(path, content, **limit), len(content))
 
     def remove(self, address: "UPath") -> None:
         with suppress(FileNotFoundError):
-            ask(address, "remove", lambda fs, path, limit: fs.rm_file(path))
+            request(address, "remove", lambda fs, path, limit: fs.rm_file(path))
 
     def ensure_writable(self, folder: "UPath") -> None:
-        """There are no folders to make, so it is tried."""
+        """Write and remove a probe: stores have no folders to create."""
         self.write_bytes(folder / _PROBE_NAME, b"")
         self.remove(folder / _PROBE_NAME)
 
     def claim_folder(self, folder: "UPath") -> bool:
-        """Nothing is made: of processes of one machine, a lock has to keep the others away."""
+        """Create nothing: a lock must exclude other processes of this machine."""
         return not self.is_folder(folder)
 
     @contextmanager
@@ -143,22 +142,22 @@ class FsspecStorage:
             yield scratch
 
     def publish(self, staged: Path, address: "UPath") -> None:
-        """Send it: stores have no rename, but an object appears whole or not at all. StoreError unless it is there."""
+        """Upload the file: stores have no rename, but uploads are atomic. StoreError unless the object then exists."""
         upload(staged, address)
         staged.unlink()
 
     def written_to(self, folder: "UPath") -> str:
-        return f"{scratch_root()} (TMPDIR), before it is sent"
+        return f"{scratch_root()} (TMPDIR), before the upload"
 
     def remove_unfinished(self, folders: Iterable["UPath"]) -> None:
-        """Of all stores: nothing half-written is ever in one."""
+        """Clear the scratch folders of all stores: a store itself never has incomplete objects."""
         clear_scratch()
 
     def free_bytes(self, folder: "UPath") -> int | None:
         return None
 
     def lock_path(self, folder: "UPath", name: str) -> Path:
-        """Stores know no locks that die with their owner. This one keeps nobody away on other machines."""
+        """Return a local file: stores have no locks that end with their owner. It does not exclude other machines."""
         return scratch_root() / f"{hashlib.sha256(str(folder).rstrip('/').encode()).hexdigest()[:16]}{name}"
 
     @contextmanager
@@ -167,13 +166,13 @@ class FsspecStorage:
 
     def join(self, folder: "UPath", path: str) -> "UPath":
         if any(part in ("", ".", "..") for part in path.split("/")):
-            raise ValueError("its name is no path: a part of it is empty, or dots")
+            raise ValueError("its name is not a valid path: a part of it is empty, `.` or `..`")
         try:
             address: UPath = folder / path
         except ValueError as error:
-            raise ValueError("its name reads like an address of another store") from error
+            raise ValueError("its name would be read as an address in another store") from error
         if address.path != f"{folder.path.rstrip('/')}/{path}" or "?versionId=" in path:
-            raise ValueError("its name reads like another address")
+            raise ValueError("its name would be read as another address")
         return address
 
     def absolute(self, address: "UPath") -> "UPath":
@@ -184,23 +183,23 @@ class FsspecStorage:
 
 
 def upload(local: Path, address: "UPath") -> None:
-    """Put a file of this machine into a store. StoreError unless it has the same size there afterwards."""
+    """Upload a local file to a store. StoreError unless the object then has the same size."""
     size = local.stat().st_size
     parts = _PARTS if address.protocol in ("s3", "s3a") else {}
-    ask(address, "write", lambda fs, path, limit: fs.put_file(str(local), path, **limit, **parts), size)
-    arrived = FsspecStorage().file_size(address)
-    if arrived != size:
-        found = "is not there" if arrived is None else f"has {arrived:,} bytes"
-        raise StoreError(f"{address} {found} after {size:,} bytes were sent: the store lost some. Run it again.")
+    request(address, "write", lambda fs, path, limit: fs.put_file(str(local), path, **limit, **parts), size)
+    stored = FsspecStorage().file_size(address)
+    if stored != size:
+        found = "does not exist" if stored is None else f"has {stored:,} bytes"
+        raise StoreError(f"{address} {found} after an upload of {size:,} bytes. Run the command again.")
 
 
 def _entries(folder: "UPath") -> list[dict[str, Any]]:
     try:
-        found = ask(folder, "list", lambda fs, path, limit: fs.ls(path, detail=True), pages=True)
+        found = request(folder, "list", lambda fs, path, limit: fs.ls(path, detail=True), pages=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    here = folder.path.strip("/")
-    return [entry for entry in found if entry["name"].strip("/") != here]  # some stores list the folder itself
+    own_name = folder.path.strip("/")
+    return [entry for entry in found if entry["name"].strip("/") != own_name]  # some stores list the folder itself
 
 
 def _changed_ns(entry: dict[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Asking a store for something: again when it stumbles, no longer than patience lasts, with an error that says what."""
+"""Send requests to an object store, with retries, backoff and a timeout."""
 
 import errno
 import os
@@ -13,38 +13,37 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 ATTEMPTS = 6
-ATTEMPTS_OF_LIBRARY = 3  # at each page of a listing, where a store's own library can be told so
+ATTEMPTS_OF_LIBRARY = 3  # per page of a listing, where the store's own library can be configured
 _LONGEST_PAUSE_S = 10.0
-_SLOWEST_BYTES_PER_S = 250_000  # below this a transfer counts as stuck
-# Nothing gets better by trying again.
+_SLOWEST_BYTES_PER_S = 250_000  # slower transfers time out
+# Errors that a retry does not resolve.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError, MemoryError)
-
 
 _starting = threading.Lock()
 
 
 class StoreError(Exception):
-    """A store did not do what was asked, however often. The message names the address, the reason and what to do.
+    """A request to a store that failed despite retries. The message gives the address, the reason and what to do.
 
     >>> import srshards
     >>> try:
     ...     srshards.open("nfs://server/shards")
     ... except srshards.StoreError as error:
     ...     print(error)
-    nfs://server/shards: there is no store nfs://; expected a folder, or e.g. s3://bucket/folder, gs://bucket/folder
+    nfs://server/shards: unknown store nfs://; expected a folder, or e.g. s3://bucket/folder, gs://bucket/folder
     """
 
     exit_code = 1
 
 
 class AddressError(StoreError):
-    """An address that nothing can lie at: an unknown kind of store, or one whose package is not installed."""
+    """An invalid address: an unknown kind of store, or one whose package is not installed."""
 
     exit_code = 2
 
 
-def silence_s() -> float:
-    """How long a store may say nothing before it is asked again: SR_STORE_TIMEOUT seconds, 30 by default."""
+def store_timeout_s() -> float:
+    """Return the timeout of a request: SR_STORE_TIMEOUT in seconds, 30 by default."""
     text = os.environ.get("SR_STORE_TIMEOUT", "30")
     try:
         seconds = float(text)
@@ -55,30 +54,30 @@ def silence_s() -> float:
     return seconds
 
 
-def ask(
+def request(
     address: "UPath", verb: str, action: Callable[[Any, str, dict[str, Any]], _T], size: int = 0, pages: bool = False
 ) -> _T:
-    """What the store answers to `action(file system, path, its keyword arguments)`, after some attempts at the latest.
+    """Return `action(file system, path, keyword arguments)`, retrying up to `ATTEMPTS` times.
 
-    `size` bytes are on their way, which takes a while. An answer in `pages` may take any time in all; each page is
-    asked for again by the store's own library. FileNotFoundError when nothing is there, unless it is written.
+    The size of the transfer extends the timeout. A request with `pages` has no total timeout; the store's own library
+    retries each page. FileNotFoundError when the object does not exist, except when writing.
     """
-    # Here, because a run that knows no store needs none of it: 40 ms and 5 MB in each of its processes.
+    # Imported here because runs without a store do not need them: 40 ms and 5 MB in each process.
     from fsspec.asyn import AsyncFileSystem
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-    begin_s, patience_s = monotonic(), silence_s()
+    start_s, timeout_s = monotonic(), store_timeout_s()
     attempts = ATTEMPTS // ATTEMPTS_OF_LIBRARY if pages else ATTEMPTS
 
     def attempt() -> _T:
         fs = _ready(address)
         fs.invalidate_cache()
         timed = isinstance(fs, AsyncFileSystem) and not pages
-        return action(fs, address.path, {"timeout": patience_s + size / _SLOWEST_BYTES_PER_S} if timed else {})
+        return action(fs, address.path, {"timeout": timeout_s + size / _SLOWEST_BYTES_PER_S} if timed else {})
 
     retrying = Retrying(
         stop=stop_after_attempt(attempts),
-        wait=wait_random_exponential(multiplier=0.2, max=min(_LONGEST_PAUSE_S, patience_s)),
+        wait=wait_random_exponential(multiplier=0.2, max=min(_LONGEST_PAUSE_S, timeout_s)),
         retry=retry_if_exception(_may_pass),
         reraise=True,
     )
@@ -88,39 +87,39 @@ def ask(
         if verb != "write":
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(address)) from error
         raise StoreError(
-            f"cannot write {address}: {_reason(error)}. Make the bucket first, or name another."
+            f"cannot write {address}: {_reason(error)}. Create the bucket first, or pass another."
         ) from error
     except MemoryError:
         raise
     except PermissionError as error:
         raise StoreError(
-            f"cannot {verb} {address}: access denied ({_reason(error)}). Check the credentials, and what they may do."
+            f"cannot {verb} {address}: access denied ({_reason(error)}). Check the credentials and their permissions."
         ) from error
     except Exception as error:
         if _lacks_credentials(error):
             raise StoreError(
-                f"cannot {verb} {address}: no credentials for {address.protocol}:// were found ({_reason(error)})"
+                f"cannot {verb} {address}: no credentials found for {address.protocol}:// ({_reason(error)})"
             ) from error
         raise StoreError(
-            f"cannot {verb} {address}: {_reason(error)}; asked {ATTEMPTS} times in {monotonic() - begin_s:.0f} s. "
+            f"cannot {verb} {address}: {_reason(error)}; tried {ATTEMPTS} times in {monotonic() - start_s:.0f} s. "
             "Check the network and the store, then run the same command again."
         ) from error
 
 
 def _ready(address: "UPath") -> Any:
-    """The store's file system. s3fs takes a while to start, which is not the store's silence, and tries five times."""
+    """Return the store's connected file system, outside the timeout: starting s3fs is slow. Disable its own retries."""
     with _starting:
         fs = address.fs
-        if getattr(fs, "_pid", None) not in (None, os.getpid()):  # a fork has no event loop of its parent's
+        if getattr(fs, "_pid", None) not in (None, os.getpid()):  # the parent's event loop does not run in a fork
             fs = type(fs)(*fs.storage_args, **fs.storage_options)
-        if hasattr(fs, "connect") and getattr(fs, "retries", 1) > 1:  # gcsfs has retries alone
+        if hasattr(fs, "connect") and getattr(fs, "retries", 1) > 1:  # gcsfs has no `connect`
             fs.connect()
             fs.retries = 1
     return fs
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether to try again. An interrupt (Ctrl-C, SIGTERM, Ray's cancel) is no word of the store's."""
+    """Return whether to retry. Interrupts (Ctrl-C, SIGTERM, Ray's cancellation) do not come from the store."""
     return isinstance(error, Exception) and not (isinstance(error, _FINAL) or _lacks_credentials(error))
 
 
@@ -130,7 +129,7 @@ def _lacks_credentials(error: BaseException | None) -> bool:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
-        return f"no answer for {silence_s():g} s"
+        return f"no answer for {store_timeout_s():g} s"
     text = " ".join(str(error).split())
     named = os.strerror(error.errno) if isinstance(error, OSError) and error.errno and not text else text
     return named[:300] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Folders of this machine for what is not yet in a store. They go with their process, and after it."""
+"""Local scratch folders for files to be uploaded, removed with their process or after it."""
 
 import contextlib
 import os
@@ -16,23 +16,23 @@ _PREFIX = "shard-"
 
 
 def scratch_root() -> Path:
-    """This user's folder for scratch in the system's folder for temporary files (TMPDIR). RunError without one."""
+    """Return this user's scratch folder in the temporary folder (TMPDIR). RunError when it cannot be created."""
     root = Path(tempfile.gettempdir()) / f"shardgen-{os.getuid()}"
     try:
         root.mkdir(mode=0o700, exist_ok=True)
         status = root.lstat()
     except OSError as error:
         raise RunError(
-            f"cannot make scratch space in {root}: {error.strerror}. Set TMPDIR to another folder."
+            f"cannot create the scratch folder {root}: {error.strerror}. Set TMPDIR to another folder."
         ) from error
-    if root.is_symlink() or status.st_uid != os.getuid():  # anyone may write to /tmp
-        raise RunError(f"{root} belongs to somebody else. Remove it, or set TMPDIR to another folder.")
+    if root.is_symlink() or status.st_uid != os.getuid():  # /tmp is world-writable
+        raise RunError(f"{root} belongs to another user. Remove it, or set TMPDIR to another folder.")
     return root
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A fresh folder, which goes afterwards. Those of processes that were killed go before."""
+    """Yield a new folder and remove it afterwards, after removing those of killed processes."""
     clear_scratch()
     root = scratch_root()
     with filelock.FileLock(root / _LOCK_NAME):
@@ -47,10 +47,10 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def clear_scratch() -> None:
-    """Remove the scratch folders of this user's processes that are no more."""
+    """Remove the scratch folders of this user's processes that have ended."""
     root = scratch_root()
-    with filelock.FileLock(root / _LOCK_NAME):  # nobody has made a folder and does not hold its lock yet
+    with filelock.FileLock(root / _LOCK_NAME):  # so that every existing folder of a live process is locked
         for folder in root.glob(f"{_PREFIX}*"):
             lock = filelock.FileLock(folder / _LOCK_NAME, timeout=0)
-            with contextlib.suppress(OSError), lock:  # filelock.Timeout is one: its process lives
+            with contextlib.suppress(OSError), lock:  # including filelock.Timeout: its process is alive
                 shutil.rmtree(folder, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""What both command lines share."""
+"""Terminal input and output shared by both command lines."""

@@ -1,15 +1,15 @@
-"""click commands and groups whose help is as narrow as the terminal."""
+"""click commands and groups whose help fits narrow terminals."""
 
 import shutil
 from typing import Any
 
 import click
 
-_NARROW = 60  # columns from which on a description has room beside its option
+_NARROW = 60  # columns: below this, descriptions are printed below their options
 
 
 class HelpFormatter(click.HelpFormatter):
-    """click's, as narrow as the terminal is: there a description stands below its option."""
+    """A help formatter that fits narrow terminals, with descriptions below their options."""
 
     def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None) -> None:
         if width is None:
@@ -25,13 +25,13 @@ class _Context(click.Context):
 
 
 class Command(click.Command):
-    """A command to declare with `@click.command(cls=Command)`."""
+    """A command class for `@click.command(cls=Command)`."""
 
     context_class = _Context
 
 
 class Group(click.Group):
-    """A group to declare with `@click.group(cls=Group)`; what its decorators declare is of these classes too."""
+    """A group class for `@click.group(cls=Group)`; its subcommands use these classes too."""
 
     context_class = _Context
     command_class = Command

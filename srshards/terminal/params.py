@@ -1,4 +1,4 @@
-"""Types of options and arguments beyond click's own: addresses, files of this machine, numbers of bytes."""
+"""click parameter types: addresses, local paths, output files, sizes in bytes."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from srshards.format import Address
-from srshards.imaging.provenance import why_not
+from srshards.imaging.provenance import overwrite_refusal
 from srshards.storage.store import AddressError, local_path, parse_address
 from srshards.terminal.sizes import parse_bytes
 from srshards.terminal.text import complete_file
 
 
 class AddressParam(click.ParamType[Address]):
-    """A folder or file of this machine, or an address in a store: `./shards`, `s3://bucket/shards`."""
+    """A local path or an object-store address: `./shards`, `s3://bucket/shards`."""
 
     name = "address"
 
@@ -29,7 +29,7 @@ class AddressParam(click.ParamType[Address]):
 
 
 class LocalPath(click.ParamType[Path]):
-    """A folder or file of this machine."""
+    """A local folder or file."""
 
     name = "path"
 
@@ -44,9 +44,9 @@ class LocalPath(click.ParamType[Path]):
 
 
 class FileToWrite(LocalPath):
-    """A file of this machine that a command may write: not a folder, and nothing there but what it wrote itself.
+    """A local file to write, checked before the work starts: not a folder, nor an existing file of another origin.
 
-    Said before the work, not after it. `program` is the command, `example` the usual name of its file.
+    `program` is the command that writes it, `example` the usual file name.
     """
 
     def __init__(self, program: str, example: str) -> None:
@@ -55,16 +55,16 @@ class FileToWrite(LocalPath):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = super().convert(value, param, ctx)
         if path.is_dir():
-            self.fail(f"{path} is a folder: name the file to write, e.g. {path / self._example}", param, ctx)
+            self.fail(f"{path} is a folder: pass the file to write, e.g. {path / self._example}", param, ctx)
         if path.exists() and not path.is_file():
-            self.fail(f"{path} is no ordinary file: name the file to write, e.g. {self._example}", param, ctx)
-        if refusal := why_not(path, self._program):
+            self.fail(f"{path} is not a regular file: pass the file to write, e.g. {self._example}", param, ctx)
+        if refusal := overwrite_refusal(path, self._program):
             self.fail(refusal, param, ctx)
         return path
 
 
 class ByteSize(click.ParamType[int]):
-    """A number of bytes: `256MB`, `1GiB`, `1000000`."""
+    """A size in bytes: `256MB`, `1GiB`, `1000000`."""
 
     name = "size"
 

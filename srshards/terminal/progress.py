@@ -1,4 +1,4 @@
-"""How far work is, on stderr: a bar on a terminal, a plain line now and then anywhere else."""
+"""Progress on stderr: a bar on a terminal, otherwise a line at intervals."""
 
 import sys
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from srshards.terminal.text import Bar, fitted, shows_bars
 
 
 class ProgressBar:
-    """Counts up to `total` and shows it. A context manager.
+    """A progress display that counts up to `total`. A context manager.
 
-    The bar has `details()` beside it. Where there is no terminal, `line()` is a line of its own, printed every
-    `line_every_s` seconds. `bar` are tqdm's options.
+    On a terminal it shows a bar, followed by `details()`; otherwise it prints `line()` every `line_every_s` seconds.
+    `bar` are options for tqdm.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class ProgressBar:
 
     @property
     def left_s(self) -> float:
-        """Seconds until the end at the rate so far; infinite before the first."""
+        """Estimated remaining seconds at the average rate; infinite before the first item."""
         return (self.total - self.done) / self.per_s if self.per_s else float("inf")
 
     def advance(self, count: int = 1, print_now: bool = False) -> None:
-        """Count, and show it; a plain line is due, or is wanted now."""
+        """Count and update the display. `print_now` prints a line even if none is due."""
         self.done += count
         if self._bar is not None:
             self._bar.set_postfix_str(self._details(), refresh=False)
@@ -65,12 +65,12 @@ class ProgressBar:
             self.print_line()
 
     def print_line(self) -> None:
-        """The plain line now, unless there is a bar."""
+        """Print the line now, unless there is a bar."""
         if self._bar is None:
             self._next_line_s = monotonic() + self._line_every_s
             self.say(self._line())
 
     def say(self, line: str) -> None:
-        """A line of its own, above the bar."""
+        """Print a separate line above the bar."""
         tqdm.write(fitted(line, sys.stderr), file=sys.stderr)
         sys.stderr.flush()

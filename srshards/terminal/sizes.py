@@ -1,4 +1,4 @@
-"""Numbers of bytes as people write and read them."""
+"""Parse and format sizes in bytes."""
 
 import re
 from decimal import Decimal
@@ -8,9 +8,9 @@ _WRITTEN = re.compile(rf"([0-9]+(?:\.[0-9]+)?)\s*(?:([{_PREFIXES}])(I?))?B?", re
 
 
 def parse_bytes(text: str) -> int:
-    """A number of bytes: `256MB`, `1.5 GiB`, `200g` or `1000000`. K, M, G, T and P are powers of 1000, Ki ... of 1024.
+    """Parse a size such as `256MB`, `1.5 GiB`, `200g` or `1000000`. K, M, G, T, P are powers of 1000, Ki ... of 1024.
 
-    A fraction of a byte is cut off. ValueError for anything else.
+    A fraction of a byte is truncated. ValueError for any other text.
     """
     match = _WRITTEN.fullmatch(text.strip())
     if match is None:
@@ -21,8 +21,8 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(num_bytes: int) -> str:
-    """`5 bytes`, `1.5 kB`, `2.3 MB`, `1.14 GB` or `1.00 TB`: powers of 1000, two decimals from a gigabyte on."""
-    if num_bytes >= 10**15:  # beyond what a float holds, perhaps
+    """Format as `5 bytes`, `1.5 kB`, `2.3 MB`, `1.14 GB` or `1.00 TB`: powers of 1000, two decimals from 1 GB."""
+    if num_bytes >= 10**15:  # may exceed the range of a float
         return f"{num_bytes // 10**12:,} TB"
     if num_bytes < 1000:
         return "1 byte" if num_bytes == 1 else f"{num_bytes} bytes"

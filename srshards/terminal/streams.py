@@ -1,4 +1,4 @@
-"""Standard input, output and error of a command: closed, full or gone, they never change what the command makes."""
+"""Standard streams of a command: if they are closed or fail, the command's work is not affected."""
 
 import errno
 import io
@@ -10,19 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_PIPE_BROKEN = 128 + signal.SIGPIPE  # what shells report of programs that end by it, as most do
+_PIPE_BROKEN = 128 + signal.SIGPIPE  # the exit code that shells report for programs ended by SIGPIPE
 
 
 class _Output(io.FileIO):
-    """Descriptor 1 or 2. A write that fails is remembered instead of raised, and its text is lost."""
+    """Descriptor 1 or 2. The first failed write is recorded instead of raised, and its text is lost."""
 
-    failure: OSError | None = None  # the first
+    failure: OSError | None = None
     lost_result = False
     in_remarks = False
 
     def write(self, data: Any) -> int:
         try:
-            while (count := super().write(data)) is None:  # a pipe that does not block is full
+            while (count := super().write(data)) is None:  # a full non-blocking pipe
                 select.select([], [self], [])
             return count
         except OSError as error:
@@ -32,7 +32,7 @@ class _Output(io.FileIO):
 
 
 class _Input(io.FileIO):
-    """Descriptor 0. Where it cannot be read (a terminal that is gone), it has ended."""
+    """Descriptor 0. A read error, e.g. of a closed terminal, counts as end of file."""
 
     def readinto(self, buffer: Any) -> int | None:
         try:
@@ -43,10 +43,10 @@ class _Input(io.FileIO):
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Around a whole command, before it opens anything: no write to its standard streams raises an error.
+    """Run a command such that writes to its standard streams never raise. Enter before the command opens any file.
 
-    What standard output did not take is named at the end; where that was the command's result, it has failed. A pipe
-    whose reader has gone is not worth a word.
+    A failure of standard output is reported at the end; the command has failed if part of its result was lost. A
+    broken pipe is not reported.
     """
     _fill_closed()
     output = _Output(1, "w", closefd=False)
@@ -61,7 +61,7 @@ def guarded() -> Iterator[None]:
 
 @contextmanager
 def remarks() -> Iterator[None]:
-    """Around text about work that is done all the same: a command whose remarks are lost has not failed."""
+    """Mark output as remarks: losing them does not make the command fail."""
     former, _Output.in_remarks = _Output.in_remarks, True
     try:
         yield
@@ -70,23 +70,23 @@ def remarks() -> Iterator[None]:
 
 
 def _fill_closed() -> None:
-    """Open /dev/null in place of what is closed, for child processes too.
+    """Open /dev/null for closed standard descriptors, inherited by child processes.
 
-    The next file to be opened would get that number otherwise, and with it whatever a library writes to stderr.
+    Otherwise the next opened file would get such a descriptor, and receive what libraries write to stderr.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor
             os.set_inheritable(descriptor, True)
 
 
 def _text(raw: _Output, former: Any) -> io.TextIOWrapper:
-    """As Python has opened the former one, but a name that the terminal cannot show is escaped."""
-    at_once = former is not None and (former.line_buffering or former.write_through)
+    """Return a text stream configured like the former one, but escaping characters that it cannot encode."""
+    line_buffering = former is not None and (former.line_buffering or former.write_through)
     return io.TextIOWrapper(
-        io.BufferedWriter(raw), _encoding(former), errors="backslashreplace", line_buffering=at_once
+        io.BufferedWriter(raw), _encoding(former), errors="backslashreplace", line_buffering=line_buffering
     )
 
 

@@ -1,4 +1,4 @@
-"""What both command lines share with the person at the terminal: completion, near words, bars of progress."""
+"""Text for the terminal: shell completion, suggestions, line wrapping, progress bars."""
 
 import difflib
 import os
@@ -18,7 +18,7 @@ _MIN_BAR = 10
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The nearest of the known words as a question; nothing when none is near."""
+    """Suggest the closest known word, as a question; an empty string when none is close."""
     near = difflib.get_close_matches(word, list(known), 1)
     return f"did you mean {near[0]!r}?" if near else ""
 
@@ -29,7 +29,7 @@ def plural(count: int, what: str) -> str:
 
 
 class Choice(click.Choice[str]):
-    """click's, whose refusal also names the nearest."""
+    """A `click.Choice` whose error message suggests the closest choice."""
 
     def __init__(self, choices: Iterable[str]) -> None:
         super().__init__(tuple(choices))
@@ -41,17 +41,17 @@ class Choice(click.Choice[str]):
 
 
 def complete_file(incomplete: str) -> list[CompletionItem]:
-    """Let the shell complete files and folders, as it does for other commands."""
+    """Return a completion item that lets the shell complete files and folders."""
     return [CompletionItem(incomplete, type="file")]
 
 
 def complete_word(incomplete: str, known: Iterable[str]) -> list[CompletionItem]:
-    """Those of the known words that begin so."""
+    """Return completion items for the known words with this prefix."""
     return [CompletionItem(word) for word in known if word.startswith(incomplete)]
 
 
 def columns(stream: TextIO) -> int | None:
-    """Of the terminal that the stream goes to; None where it goes elsewhere, and lines may be of any length."""
+    """Return the width of the stream's terminal; None when it is not a terminal."""
     if not stream.isatty():
         return None
     if "COLUMNS" in os.environ:
@@ -60,7 +60,7 @@ def columns(stream: TextIO) -> int | None:
 
 
 def fitted(text: str, stream: TextIO) -> str:
-    """The text with its lines broken between words where they are too long for a terminal: no number is broken."""
+    """Wrap the lines of a text to the terminal's width, only at spaces, so that no number is split."""
     width = columns(stream) or sys.maxsize
     return "\n".join(
         line
@@ -71,25 +71,25 @@ def fitted(text: str, stream: TextIO) -> str:
 
 
 def say(text: str, err: bool = False) -> None:
-    """Print a remark about the work, fitted to the terminal: where it cannot be written, the work has not failed."""
+    """Print a remark, wrapped to the terminal. If it cannot be written, the command does not fail."""
     with remarks():
         click.echo(fitted(text, sys.stderr if err else sys.stdout), err=err)
 
 
 def shows_bars() -> bool:
-    """Whether stderr is a terminal on which a line can be written again and again."""
+    """Return whether stderr is a terminal that can redraw a line."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Bar(tqdm):  # type: ignore[misc]
-    """tqdm's, which fits its text to the terminal: first the bar gives way, then one figure after another."""
+    """A tqdm bar that fits narrow terminals: it drops the bar first, then one figure after another."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"dynamic_ncols": True, "disable": not shows_bars(), **options})
 
     @staticmethod
     def format_meter(n: float, total: float | None, elapsed: float, ncols: int | None = None, **given: Any) -> str:
-        """A line of at most `ncols` columns."""
+        """Return a line of at most `ncols` columns."""
         wide = str(tqdm.format_meter(n, total, elapsed, **{**given, "bar_format": "{l_bar}{r_bar}"}))
         if not total or ncols is None or len(wide) + _MIN_BAR <= ncols:
             return str(tqdm.format_meter(n, total, elapsed, ncols=ncols, **given))

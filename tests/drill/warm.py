@@ -1,7 +1,7 @@
 """Run commands in processes that are forked from one that has imported all modules, so that they start at once.
 
 Loading PyTorch takes longer than all that a small run does. What is run is the same `main`, in a process group of its
-own, without data workers.
+own, with the environment and the working directory of the process that starts it.
 """
 
 import importlib
@@ -42,7 +42,7 @@ class Warm:
         paths = [f"{self._folder.name}/{name}" for name in ("out", "err")]
         for path in paths:
             Path(path).touch()
-        given = (program, [str(word) for word in words], paths, prepare)
+        given = (program, [str(word) for word in words], paths, dict(os.environ), os.getcwd(), prepare)
         self._process: ForkServerProcess = _context().Process(target=_be, args=given)
         self._process.start()
         assert self._process.pid is not None
@@ -83,8 +83,17 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _be(program: str, words: list[str], paths: list[str], prepare: Prepare | None) -> None:
+def _be(
+    program: str, words: list[str], paths: list[str], environment: dict[str, str], folder: str, prepare: Prepare | None
+) -> None:
     os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    tempfile.tempdir = None  # TMPDIR may be another
+    for each in (signal.SIGTERM, signal.SIGHUP):  # the fork server may have inherited that they are ignored
+        signal.signal(each, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, path in enumerate(paths, 1):
         fd = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(fd, number)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import contract_files, generate, make_photos
+from helpers import contract_files, generate, make_photos, running, wait_until
 from ray.cluster_utils import Cluster
-from ray_nodes import NODE, kill_node, ray_environment, running, wait_until, workers
+from ray_nodes import NODE, kill_node, on_cluster, ray_environment, workers
 
 from tests.drill.s3_server import Bucket, S3Server, environment, fresh_bucket
 
@@ -70,7 +70,7 @@ def test_nodes_die_again_and_again(
 
     start = time.monotonic()
     lost = []
-    with running(cluster, source, output, *ARGS) as process:
+    with running(*on_cluster(cluster, source, output, *ARGS)) as process:
         for number in range(NUM_KILLS):
             due = len(undisturbed) // 2 * number // (NUM_KILLS + 2)
             wait_until(lambda due=due: finished() >= due, process)

@@ -1,1 +1,1 @@
-"""The commands, one file each: options to settings, results to text."""
+"""The commands, one module each: parse options, call the package, print results."""

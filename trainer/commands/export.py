@@ -1,4 +1,4 @@
-"""`python -m trainer export`: a network as ONNX."""
+"""`python -m trainer export`: export a network to ONNX."""
 
 from pathlib import Path
 
@@ -13,18 +13,18 @@ from srshards.terminal.text import say
 _OUTPUT = FileToWrite("trainer export", "model.onnx")
 
 
-@click.command("export", cls=Command, short_help="Write a network as ONNX.")
-@click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
+@click.command("export", cls=Command, short_help="Export a network to ONNX.")
+@click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN weights.")
 @click.option(
     "-o",
     "--output",
     type=_OUTPUT,
     default=Path("model.onnx"),
     show_default=True,
-    help="File to write; it replaces only a file of this command.",
+    help="Output file; an existing file is replaced only if this command wrote it.",
 )
 def export_command(weights: Path, output: Path) -> None:
-    """Write a network as ONNX with free height and width, checked against PyTorch.
+    """Export a network to ONNX with dynamic height and width, and compare its output with PyTorch's.
 
     \b
     Example:
@@ -35,4 +35,4 @@ def export_command(weights: Path, output: Path) -> None:
     report = export_onnx(weights, output)
     sizes = ", ".join(f"{width}x{height}" for _, height, width in report.sizes)
     kind = f"{report.spec.name}, {report.spec.scale}x, opset {report.opset}, {format_bytes(report.num_bytes)}"
-    say(f"{report.path}: {kind}; within {report.difference:.0e} of PyTorch in onnxruntime at {sizes} px")
+    say(f"{report.path}: {kind}; onnxruntime differs from PyTorch by {report.difference:.0e} at {sizes} px")

@@ -1,4 +1,4 @@
-"""The options of training. Without PyTorch, for which neither help nor completion should wait."""
+"""The options of training. Does not import PyTorch, which is too slow for help and completion."""
 
 import functools
 
@@ -13,71 +13,75 @@ _RATES = ", ".join(f"{rate:g} for {model}" for model, rate in DEFAULT_LR.items()
 
 OPTIONS = [
     click.option(
-        "--shards", type=ADDRESS, help="Folder of one scale, e.g. shards/scale_4x or s3://bucket/shards/scale_4x."
+        "--shards", type=ADDRESS, help="Shard folder of one scale, e.g. shards/scale_4x or s3://bucket/shards/scale_4x."
     ),
     click.option(
-        "--cache", type=PATH, help="Folder on a fast disk for shards that lie elsewhere.  [default: ~/.cache/sr-shards]"
+        "--cache",
+        type=PATH,
+        help="Folder on a fast local disk that caches shards.  [default for s3://: ~/.cache/sr-shards]",
     ),
     click.option(
-        "--cache-bytes", type=BYTE_SIZE, help="What it may hold, e.g. 200GB.  [default: most of what is free there]"
+        "--cache-bytes",
+        type=BYTE_SIZE,
+        help="Size limit of the cache, e.g. 200GB.  [default: most of the free disk space]",
     ),
-    click.option("--cache-decoded", is_flag=True, help="Decode png and webp shards once, into the cache."),
-    _default("--model", type=Choice(DEFAULT_LR), default=TrainConfig.model, help="Network."),
+    click.option("--cache-decoded", is_flag=True, help="Cache the decoded images of png and webp shards."),
+    _default("--model", type=Choice(DEFAULT_LR), default=TrainConfig.model, help="Network to train."),
     _default(
         "--input",
         type=Choice(INPUTS),
         default=TrainConfig.input,
-        help="What the network sees: LR, which it enlarges, or the upsampled image, which it restores.",
+        help="Network input: LR, to upscale, or the upsampled image, to restore at HR size.",
     ),
-    _default("--epochs", type=int, default=TrainConfig.epochs, help="Passes over the samples."),
+    _default("--epochs", type=int, default=TrainConfig.epochs, help="Passes over the training samples."),
     click.option("--steps", type=int, help="Optimiser steps, instead of --epochs."),
-    _default("--batch-size", type=int, default=TrainConfig.batch_size, help="Patches in a batch, of each process."),
+    _default("--batch-size", type=int, default=TrainConfig.batch_size, help="Patches per batch and process."),
     click.option(
         "--ranks",
         type=int,
-        help="Processes that --batch-size counts for; as many as there are share the same steps.  "
-        "[default: those that there are]",
+        help="Process count that --batch-size refers to; any other count shares the same steps.  "
+        "[default: the processes started]",
     ),
-    _default("--patch-size", type=int, default=TrainConfig.patch_size, help="Edge of a patch in HR px."),
+    _default("--patch-size", type=int, default=TrainConfig.patch_size, help="Patch edge in HR px."),
     click.option("--lr", type=float, help=f"Peak learning rate.  [default: {_RATES}]"),
-    click.option("--warmup", type=int, help="Steps up to the peak.  [default: a twentieth of the run, 50 to 500]"),
-    _default("--loss", type=Choice(LOSS_NAMES), default=TrainConfig.loss, help="What is made small."),
+    click.option("--warmup", type=int, help="Warmup steps.  [default: 5% of the run, 50 to 500]"),
+    _default("--loss", type=Choice(LOSS_NAMES), default=TrainConfig.loss, help="Training loss."),
     _default(
         "--amp",
         type=Choice(AMP_MODES),
         default=TrainConfig.amp,
-        help="Mixed precision; auto takes bf16 where the device computes in it.",
+        help="Mixed precision; auto uses bf16 where the device supports it natively.",
     ),
     click.option("--compile", is_flag=True, help="Compile the network (torch.compile)."),
-    _default("--ema", type=float, default=TrainConfig.ema, help="Decay of the averaged weights; 0 for none."),
+    _default("--ema", type=float, default=TrainConfig.ema, help="EMA decay of the weights; 0 disables the EMA."),
     _default("--grad-accum", type=int, default=TrainConfig.grad_accum, help="Batches per step."),
-    _default("--clip", type=float, default=TrainConfig.clip, help="Largest norm of the gradient; 0 for no limit."),
-    click.option("--workers", type=int, help="Data workers.  [default: the process's share of the CPUs]"),
-    _default("--prefetch", type=int, default=TrainConfig.prefetch, help="Batches that each worker is ahead."),
+    _default("--clip", type=float, default=TrainConfig.clip, help="Maximum gradient norm; 0 disables clipping."),
+    click.option("--workers", type=int, help="Data worker processes.  [default: the process's share of the CPUs]"),
+    _default("--prefetch", type=int, default=TrainConfig.prefetch, help="Batches each worker prepares ahead."),
     click.option(
         "--patches-per-sample",
         type=int,
-        help="Steps in a row that cut their patches from the same samples.  [default: npy 1, others 4]",
+        help="Consecutive steps that crop their patches from the same samples.  [default: 1 for npy, 4 otherwise]",
     ),
-    click.option("--resident", is_flag=True, help="Keep all samples in the device's memory; no data workers."),
-    _default("--seed", type=int, default=TrainConfig.seed, help="Draws weights, order, crops and flips."),
-    _default("--device", default=TrainConfig.device, help="cpu, cuda, cuda:1; auto takes a GPU if there is one."),
-    click.option("--init", type=PATH, help="Weights to begin with, instead of random ones."),
-    click.option("--val-every", type=int, help="Steps between validations.  [default: an epoch, but 200 to 5000]"),
-    _default("--val-samples", type=int, default=TrainConfig.val_samples, help="Validation images that are looked at."),
+    click.option("--resident", is_flag=True, help="Keep all samples in device memory; uses no data workers."),
+    _default("--seed", type=int, default=TrainConfig.seed, help="Seed for weights, sample order, crops and flips."),
+    _default("--device", default=TrainConfig.device, help="cpu, cuda or cuda:1; auto uses a GPU if there is one."),
+    click.option("--init", type=PATH, help="Initial weights, instead of random ones."),
+    click.option("--val-every", type=int, help="Steps between validations.  [default: one epoch, within 200 to 5000]"),
+    _default("--val-samples", type=int, default=TrainConfig.val_samples, help="Validation images to evaluate."),
     click.option(
         "--save-every",
         type=int,
-        help="Steps between saves, beside those of validations.  [default: by the clock, every ten minutes]",
+        help="Steps between saves, in addition to one at each validation.  [default: every ten minutes]",
     ),
-    _default("--out", type=ADDRESS, default=TrainConfig.out, help="Folder for runs."),
-    click.option("--run", help="Name of the run.  [default: e.g. lite-4x, with a number if that is taken]"),
-    click.option("--resume", is_flag=True, help="Go on with --run exactly where it was."),
-    click.option("--verify", is_flag=True, help="Compare every shard's sha256 before the start."),
+    _default("--out", type=ADDRESS, default=TrainConfig.out, help="Folder that holds the runs."),
+    click.option("--run", help="Name of the run.  [default: e.g. lite-4x, numbered if that exists]"),
+    click.option("--resume", is_flag=True, help="Resume --run exactly where it stopped."),
+    click.option("--verify", is_flag=True, help="Check the SHA-256 of every shard before training."),
     click.option(
         "--config",
         "config_file",
         type=PATH,
-        help="YAML file of these options; the command line wins.",
+        help="YAML file with these options; the command line takes precedence.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""`python -m trainer report`: runs as one page to look at."""
+"""`python -m trainer report`: an HTML page about training runs."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from srshards.process.interrupt import loading
 from srshards.terminal.help import Command
 from srshards.terminal.params import ADDRESS, FileToWrite
 from srshards.terminal.sizes import format_bytes
-from srshards.terminal.text import say
+from srshards.terminal.text import plural, say
 
 _OUTPUT = FileToWrite(PAGE_WRITERS, "report.html")
 
 
-@click.command("report", cls=Command, short_help="Show runs in one page: curves, settings, previews.")
+@click.command("report", cls=Command, short_help="Compare runs on one HTML page: curves, settings, previews.")
 @click.argument("runs", type=ADDRESS, nargs=-1, required=True)
 @click.option(
     "-o",
@@ -23,10 +23,10 @@ _OUTPUT = FileToWrite(PAGE_WRITERS, "report.html")
     type=_OUTPUT,
     default=Path("report.html"),
     show_default=True,
-    help="File to write; it replaces only such a page.",
+    help="Output file; an existing file is replaced only if it is such a page.",
 )
 def report_command(runs: tuple[Address, ...], output: Path) -> None:
-    """Show RUNS, e.g. runs/lite-4x, laid over each other: one page that opens from the disk, without a network.
+    """Compare RUNS, e.g. runs/lite-4x, on one self-contained HTML page that opens offline.
 
     \b
     Example:
@@ -36,4 +36,4 @@ def report_command(runs: tuple[Address, ...], output: Path) -> None:
         from trainer.report.page import write_report
     report = write_report(runs, output)
     named = ", ".join(report.labels[:8]) + (f" and {len(report.labels) - 8:,} more" if len(report.labels) > 8 else "")
-    say(f"{report.path}: {format_bytes(report.num_bytes)}, {named}")
+    say(f"{report.path}: {format_bytes(report.num_bytes)}, {plural(len(report.labels), 'run')}: {named}")

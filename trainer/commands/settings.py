@@ -1,4 +1,4 @@
-"""Where a setting comes from: the command line before a resumed run or a `--config` file, those before the defaults."""
+"""Resolve settings: the command line overrides a `--config` file, which overrides a resumed run and the defaults."""
 
 import math
 from pathlib import Path
@@ -13,29 +13,30 @@ from srshards.format import Address
 from srshards.plain_yaml import Scalar, load_as_written
 from srshards.storage.store import file_size, read_bytes
 from srshards.terminal.text import did_you_mean
+from trainer.messages import option_name
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import existing_run, forget_job, run_of_job
 from trainer.training.config import FREE_TO_CHANGE, TrainConfig, option_names
 
 
 class Resolved(NamedTuple):
-    """The settings of a run, and the folder that it goes on in, None for a new run.
+    """The settings of a run, and the folder of the run to resume (None for a new run).
 
-    `asked` are settings that a run which goes on was begun without: its plan says whether it has them nevertheless.
+    `requested` holds given settings that the resumed run left open: its plan shows whether they equal its defaults.
     """
 
     config: TrainConfig
     run: RunFolder | None
-    asked: dict[str, Any]
+    requested: dict[str, Any]
 
 
 def resolve(
     context: click.Context, values: dict[str, Any], file: Path | None, resume: bool, job: str | None, restarted: bool
 ) -> Resolved:
-    """What the words and files come to.
+    """Merge command line, `--config` file, resumed run and defaults.
 
-    A run goes on with `resume`, or when the torchrun `job` began it and was `restarted`. UsageError for an unknown key,
-    a value of the wrong kind, or a change to a resumed run.
+    A run is resumed with `resume`, or if the torchrun `job` that started it was `restarted`. UsageError for an unknown
+    key, a value of the wrong type, or a change to a resumed run.
     """
     typed = {
         name: value
@@ -43,7 +44,7 @@ def resolve(
         if context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     }
     chosen = {**(_read(context, file) if file else {}), **typed}
-    run, asked = None, dict[str, Any]()
+    run, requested = None, dict[str, Any]()
     out, name = chosen.get("out", values["out"]), chosen.get("run")
     if resume:
         run = existing_run(out, name)
@@ -51,39 +52,40 @@ def resolve(
         run = run_of_job(out, name, job)
     elif job is not None:
         forget_job(out, name, job)
-    if run is not None and file_size(run.home / run.config.name) is not None:  # else the job was killed before
-        former = {"ranks": 1, **_read(context, run.home / run.config.name)}
-        changed = {name: value for name, value in chosen.items() if value != former.get(name)}
-        asked = {name: value for name, value in changed.items() if name not in FREE_TO_CHANGE}
-        refuse_changes({name: value for name, value in asked.items() if former.get(name) is not None}, former, run.home)
+    if run is not None and file_size(run.home / run.config.name) is not None:  # else the job died before writing it
+        original = {"ranks": 1, **_read(context, run.home / run.config.name)}
+        changed = {name: value for name, value in chosen.items() if value != original.get(name)}
+        requested = {name: value for name, value in changed.items() if name not in FREE_TO_CHANGE}
+        fixed = {name: value for name, value in requested.items() if original.get(name) is not None}
+        refuse_changes(fixed, original, run.home)
         free = {name: value for name, value in changed.items() if name in FREE_TO_CHANGE}
-        # Where it lies now, whatever it was called when it was begun.
-        chosen = {**former, **free, "out": out, "run": run.home.name}
+        # The run may have been moved or renamed since it was started.
+        chosen = {**original, **free, "out": out, "run": run.home.name}
     settings = {**values, **chosen}
     if settings["shards"] is None:
-        raise UsageError("name the shards to train on: --shards shards/scale_4x (shardgen generate makes them)")
+        raise UsageError("pass the shards to train on: --shards shards/scale_4x (python -m shardgen builds them)")
     try:
-        return Resolved(TrainConfig(**settings), run, asked)
+        return Resolved(TrainConfig(**settings), run, requested)
     except UsageError as error:
         raise UsageError(f"{error} (with the settings in {file})" if file else str(error)) from error
 
 
-def refuse_changes(asked: dict[str, Any], begun: dict[str, Any], run: Address) -> None:
-    """UsageError when the run was begun with something else than what is asked."""
-    for name, value in asked.items():
-        former = begun.get(name)
-        if value != former:
-            option = "--" + name.replace("_", "-")
-            how = f"without {option}" if former is None else f"with {option} {former}"
-            what = f"the default of {option}" if value is None else value
+def refuse_changes(requested: dict[str, Any], original: dict[str, Any], run: Address) -> None:
+    """Raise UsageError if a requested setting differs from the one that the run was started with."""
+    for name, value in requested.items():
+        before = original.get(name)
+        if value != before:
+            option = option_name(name)
+            expected = f"without {option}" if before is None else f"with {option} {before}"
+            given = f"the default of {option}" if value is None else value
             raise UsageError(
-                f"{run} was begun {how}, not {what}; leave {option} out to go on exactly, or begin a new run, e.g. "
-                f"with --init {run / 'model.pth'}"
+                f"{run} was started {expected}, not {given}; omit {option} to resume exactly, or start a new run, "
+                f"e.g. with --init {run / 'model.pth'}"
             )
 
 
 def _read(context: click.Context, file: Address) -> dict[str, Any]:
-    """The settings in a YAML file, each as its option would take it from the command line."""
+    """Return the settings in a YAML file, each converted as its command-line option would convert it."""
     try:
         content = load_as_written(read_bytes(file).decode("utf-8"))
     except OSError as error:
@@ -104,16 +106,16 @@ def _read(context: click.Context, file: Address) -> dict[str, Any]:
     for key, value in content.items():
         name = key.text.replace("-", "_")
         if name.replace("_", "-") not in known:
-            hint = did_you_mean(key.text, known) or f"known are {', '.join(known)}"
-            raise UsageError(f"{file}: there is no setting {key.text!r}; {hint}")
+            hint = did_you_mean(key.text, known) or f"expected one of {', '.join(known)}"
+            raise UsageError(f"{file}: unknown setting {key.text!r}; {hint}")
         if name in settings:
-            raise UsageError(f"{file}: {spelt[name]!r} and {key.text!r} are the same setting; leave one of them out")
+            raise UsageError(f"{file}: {spelt[name]!r} and {key.text!r} are the same setting; remove one of them")
         settings[name], spelt[name] = _converted(context, options[name], value, file), key.text
     return settings
 
 
 def _converted(context: click.Context, option: click.Parameter, value: Any, file: Address) -> Any:
-    """A value of a YAML file as the option would take it as a word; `null` where the option has no default."""
+    """Convert a YAML value as the option would convert its text; `null` is valid for options without a default."""
     name = str(option.name)
     is_flag = isinstance(option.type, click.types.BoolParamType)
     try:
@@ -123,12 +125,12 @@ def _converted(context: click.Context, option: click.Parameter, value: Any, file
             return None
         if value.value is None or (is_flag and not isinstance(value.value, bool)):
             raise click.BadParameter(f"expected {'true or false' if is_flag else 'a value'}, found {value.text!r}")
-        return value.value if is_flag else option.type_cast_value(context, _word(value, option))
+        return value.value if is_flag else option.type_cast_value(context, _option_text(value, option))
     except click.BadParameter as error:
         raise UsageError(f"{file}: {name.replace('_', '-')}: {error.message}") from error
 
 
-def _word(value: Scalar, option: click.Parameter) -> str:
-    """The text that the option would be given; of numbers, YAML alone writes infinity with a point."""
+def _option_text(value: Scalar, option: click.Parameter) -> str:
+    """Return the text as on the command line; YAML's `.inf` is Python's `inf`."""
     is_infinite = isinstance(option.type, click.types.FloatParamType) and value.value in (math.inf, -math.inf)
     return str(value.value) if is_infinite else value.text

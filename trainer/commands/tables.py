@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Tables of metrics for the terminal."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def quality_table(means: "dict[str, Quality]") -> str:
-    """A line for each name: PSNR and SSIM of luma and of RGB; on a narrow terminal a line for each of the two."""
+    """Return a table with one row per name: PSNR and SSIM of Y and of RGB, below each other on a narrow terminal."""
     luma = [f"{'PSNR-Y':>10}{'SSIM-Y':>9}", *(f"{q.psnr_y:>7.2f} dB{q.ssim_y:>9.4f}" for q in means.values())]
     rgb = [f"{'PSNR':>10}{'SSIM':>9}", *(f"{q.psnr_rgb:>7.2f} dB{q.ssim_rgb:>9.4f}" for q in means.values())]
     names = [f"{name:9}" for name in ("", *means)]

@@ -17,6 +17,7 @@ from trainer.commands.settings import refuse_changes, resolve
 from trainer.commands.tables import quality_table
 from trainer.distributed.group import RankGroup, open_group
 from trainer.distributed.rank import RankInfo
+from trainer.messages import format_duration
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import new_run
 from trainer.training.checks import checked_plan
@@ -27,27 +28,30 @@ from trainer.training.stopping import StopRequest
 
 
 def train_command(context: click.Context, config_file: Path | None, resume: bool, values: dict[str, Any]) -> int:
-    """Train, as one of the processes that torchrun started or alone, and say how it went. Returns the exit code."""
+    """Train, alone or as one of torchrun's processes, and print a summary. Return the exit code."""
     with open_group(RankInfo.from_environment(os.environ)) as group:
         job, restarted = group.rank_info.job, group.restarted
-        config, run, asked = group.run_on_rank0(lambda: resolve(context, values, config_file, resume, job, restarted))
+        config, run, requested = group.run_on_rank0(
+            lambda: resolve(context, values, config_file, resume, job, restarted)
+        )
         plan = group.run_on_all(lambda: checked_plan(config, _open(config, group.rank_info), group.rank_info))
         if run is not None:
-            group.run_on_all(lambda: refuse_changes(asked, _settled(plan), run.home))
+            group.run_on_all(lambda: refuse_changes(requested, _effective_settings(plan), run.home))
         folder = run.locked() if run else new_run(config.out, config.run, _default_name(plan))
         with StopRequest() as stop:
             result = train(plan, folder, stop, functools.partial(say, err=True), group)
         if group.is_rank0:
-            _say_how_it_went(result, plan, group)
+            _print_outcome(result, plan, group)
     return 0 if result.finished else 128 + int(stop.signal_number or 0)
 
 
-def _say_how_it_went(result: TrainingResult, plan: Plan, group: RankGroup) -> None:
+def _print_outcome(result: TrainingResult, plan: Plan, group: RankGroup) -> None:
     if result.finished:
         say(_summary(result))
     else:
         steps = f"step {result.progress.step:,} of {plan.total_steps:,}"
-        click.echo(f"Stopped after {steps}; all is saved. Go on with: {_again(result.run, group)}", err=True)
+        command = _resume_command(result.run, group)
+        click.echo(f"Stopped after {steps}; everything is saved. Resume with: {command}", err=True)
 
 
 def _open(config: TrainConfig, rank_info: RankInfo) -> Shards:
@@ -63,41 +67,42 @@ def _default_name(plan: Plan) -> str:
     return f"{plan.config.model}-{plan.folder.scale}x" + ("-up" if plan.config.input == "up" else "")
 
 
-def _settled(plan: Plan) -> dict[str, Any]:
-    """The settings of a run with what they came to where they were left open."""
-    came_to = {"steps": plan.total_steps, "lr": plan.lr, "warmup": plan.warmup, "val_every": plan.val_every}
-    return {**vars(plan.config), **came_to, "patches_per_sample": plan.loader.patches_per_sample}
+def _effective_settings(plan: Plan) -> dict[str, Any]:
+    """Return the settings of a run, with derived values in place of open defaults."""
+    derived = {"steps": plan.total_steps, "lr": plan.lr, "warmup": plan.warmup, "val_every": plan.val_every}
+    return {**vars(plan.config), **derived, "patches_per_sample": plan.loader.patches_per_sample}
 
 
-def _again(run: RunFolder, group: RankGroup) -> str:
-    # torchrun would take --run for a word of its own, were it not for the two dashes.
+def _resume_command(run: RunFolder, group: RankGroup) -> str:
+    # Without the two dashes, torchrun would parse --run as an option of its own.
     start = "python -m trainer" if group.world_size == 1 else "torchrun ... -m -- trainer"
     return f"{start} --out {shlex.quote(str(run.home.parent))} --run {shlex.quote(run.home.name)} --resume"
 
 
 def _summary(result: TrainingResult) -> str:
-    """The table at the end, and what was made."""
+    """Return the closing table, the throughput and the list of written files."""
     progress, run = result.progress, result.run
     lines = []
     if result.last:
         lines.append(quality_table({"bicubic": result.last.bicubic, "network": result.last.network}))
-    patches_per_s = progress.step * result.patches_per_step / max(progress.trained_s, 1e-9)
-    lines.append(
-        f"{progress.step:,} steps in {_duration(progress.trained_s)} ({patches_per_s:,.0f} patches/s); "
-        f"at most {format_bytes(result.peak_memory_bytes)} of memory"
-    )
-    made = {run.weights.name: "the weights at the end"}
+    if result.was_finished:
+        lines.append(
+            f"{run.home} is already finished, at step {progress.step:,}: nothing was trained. To train further, start "
+            f"a new run from its weights: --init {run.home / run.weights.name} with the --steps or --epochs to add"
+        )
+    else:
+        patches_per_s = progress.step * result.patches_per_step / max(progress.trained_s, 1e-9)
+        lines.append(
+            f"{progress.step:,} steps in {format_duration(progress.trained_s)} ({patches_per_s:,.0f} patches/s); "
+            f"peak memory {format_bytes(result.peak_memory_bytes)}"
+        )
+    outputs = {run.weights.name: "final weights"}
     if progress.best_psnr_y is not None:
-        best = f"{progress.best_psnr_y:.2f} dB after step {progress.best_step:,}"
-        made |= {run.best.name: f"the best weights: {best}", f"{run.previews.name}/": "bicubic | network | HR"}
-    there = {*list_files(run.home), *(f"{name}/" for name in list_folders(run.home))}
-    for name, what in made.items():  # of a run that had ended before, any may be gone
-        lines.append(f"{run.home}/{name}  {what}" if name in there else f"{run.home}/{name} is missing; it held {what}")
-    lines.append(f"{run.home / run.journal.name}, {run.home / run.tensorboard.name}/  all figures")
+        best = f"{progress.best_psnr_y:.2f} dB PSNR-Y after step {progress.best_step:,}"
+        outputs |= {run.best.name: f"best weights, {best}", f"{run.previews.name}/": "bicubic | network | HR"}
+    present = {*list_files(run.home), *(f"{name}/" for name in list_folders(run.home))}
+    for name, content in outputs.items():  # those of a run that had finished earlier may have been deleted
+        line = f"{run.home}/{name}  {content}"
+        lines.append(line if name in present else f"{run.home}/{name} is missing; it held {content}")
+    lines.append(f"{run.home / run.journal.name}, {run.home / run.tensorboard.name}/  training log")
     return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

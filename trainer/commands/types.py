@@ -1,4 +1,4 @@
-"""What the command line accepts beyond the types that all commands share."""
+"""Parameter types that only the trainer's command line uses."""
 
 from typing import Any, Literal
 
@@ -6,7 +6,7 @@ import click
 
 
 class Tile(click.ParamType[int | Literal["auto"] | None]):
-    """`auto`, the edge of a tile in px, or 0 for the whole image at once (None)."""
+    """`auto`, a tile edge in px, or 0 for no tiling (converted to None)."""
 
     name = "auto|px"
 

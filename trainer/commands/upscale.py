@@ -1,4 +1,4 @@
-"""`python -m trainer upscale`: enlarge photos."""
+"""`python -m trainer upscale`: upscale photos."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,25 +11,27 @@ from srshards.terminal.params import PATH
 from srshards.terminal.text import say
 from trainer.commands.types import Tile
 
+_REPLACED = ", replaced the existing file"
 
-@click.command("upscale", cls=Command, short_help="Enlarge photos.")
+
+@click.command("upscale", cls=Command, short_help="Upscale photos.")
 @click.argument("photos", type=PATH, nargs=-1, required=True)
-@click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN's.")
+@click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN weights.")
 @click.option(
-    "-o", "--output", type=PATH, required=True, help="Folder for NAME_4x.png, or, for one photo, a file to write."
+    "-o", "--output", type=PATH, required=True, help="Folder for NAME_4x.png, or the output file of a single photo."
 )
-@click.option("--scale", type=click.IntRange(2, 8), help="For networks that restore (--input up).")
+@click.option("--scale", type=click.IntRange(2, 8), help="Scale, for networks trained with --input up.")
 @click.option(
     "--tile",
     type=Tile(),
     default="auto",
     show_default=True,
-    help="Px of the photo at a time, with overlap; auto takes what fits into memory, 0 the whole photo.",
+    help="Tile edge in px of the photo, overlap included; auto chooses by free memory, 0 disables tiling.",
 )
 @click.option(
-    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is one."
+    "--device", default="auto", show_default=True, help="cpu, cuda or cuda:1; auto uses a GPU if there is one."
 )
-@click.option("--compare", is_flag=True, help="Also write NAME_4x_compare.png: bicubic beside the network.")
+@click.option("--compare", is_flag=True, help="Also write NAME_4x_compare.png: bicubic next to the network.")
 def upscale_command(
     photos: tuple[Path, ...],
     weights: Path,
@@ -39,13 +41,13 @@ def upscale_command(
     device: str,
     compare: bool,
 ) -> None:
-    """Enlarge PHOTOS: files, or folders of them. Transparency and grey are kept. Only results of this command are
-    replaced.
+    """Upscale PHOTOS: files or folders. Transparency and greyscale are preserved. An existing file is replaced only
+    if this command wrote it.
 
     \b
     Examples:
-      python -m trainer upscale --weights runs/lite-4x/best.pth photo.jpg -o enlarged
-      python -m trainer upscale --weights runs/lite-4x/best.pth photos -o enlarged --compare
+      python -m trainer upscale --weights runs/lite-4x/best.pth photo.jpg -o upscaled
+      python -m trainer upscale --weights runs/lite-4x/best.pth photos -o upscaled --compare
     """
     with loading():
         from trainer.inference.photo_files import list_photos
@@ -58,9 +60,9 @@ def upscale_command(
     results = upscale_photos(
         network, found, output, device=choose_device(device), tile=tile, scale=scale, compare=compare
     )
-    for done in results:
-        before, after = (f"{width}x{height}" for width, height in (done.size_before, done.size_after))
-        replaced = ", replacing the file that was there" if done.replaced else ""
-        say(f"{done.result}  {before} to {after} px in {done.seconds:.1f} s{replaced}")
-        if done.compare:
-            say(f"{done.compare}  bicubic | network")
+    for upscaled in results:
+        before, after = (f"{width}x{height}" for width, height in (upscaled.size_before, upscaled.size_after))
+        replaced = _REPLACED if upscaled.replaced else ""
+        say(f"{upscaled.result}  {before} to {after} px in {upscaled.seconds:.1f} s{replaced}")
+        if upscaled.compare:
+            say(f"{upscaled.compare}  bicubic | network{_REPLACED if upscaled.compare_replaced else ''}")

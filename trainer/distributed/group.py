@@ -1,7 +1,7 @@
-"""The group of ranks that train together, and its collective operations on small values.
+"""The process group of a training, and its collective operations on small values.
 
-torchrun started the ranks and starts them all again when one of them dies. A single process is a group of one: every
-operation then returns what it was given, and no connection is opened.
+torchrun starts the ranks, and restarts all of them when one dies. A single process is a group of one: its collectives
+return their input and open no connection.
 """
 
 import re
@@ -24,14 +24,14 @@ from trainer.distributed.rendezvous import join_attempt
 T = TypeVar("T")
 Failure: TypeAlias = ReportedError | StoreError | OSError
 
-_TIMEOUT = timedelta(minutes=30)  # one rank's longest work between two collectives: verifying, a save, compiling
+_TIMEOUT = timedelta(minutes=30)  # bounds a rank's work between two collectives: verification, a save, compilation
 _GROUP_ERRORS = ("gloo", "nccl", "processgroup", "connection closed by peer", "connection reset by peer")
 
 
 class RankGroup:
-    """All ranks. Every operation is collective: each rank has to call it, in the same order.
+    """The ranks of a training. Every method is collective: all ranks must call the same ones in the same order.
 
-    RunError when another rank is gone, or has not answered for half an hour.
+    RunError if another rank has died or has not responded for half an hour.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class RankGroup:
     ) -> None:
         self.rank_info = rank_info
         self._process_group = process_group
-        self.restarted = self.any_of(restarted)  # by torchrun, after a process had died
+        self.restarted = self.any_of(restarted)  # whether torchrun restarted the ranks after one died
 
     @property
     def world_size(self) -> int:
@@ -50,19 +50,19 @@ class RankGroup:
         return self.rank_info.is_rank0
 
     def max(self, values: Sequence[float]) -> list[float]:
-        """The largest of all ranks' values, elementwise."""
+        """Return the elementwise maximum over all ranks."""
         return self._all_reduce(values, dist.ReduceOp.MAX)
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The float64 sums of all ranks' values, elementwise."""
+        """Return the elementwise float64 sum over all ranks."""
         return self._all_reduce(values, dist.ReduceOp.SUM)
 
     def any_of(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank."""
+        """Return whether the flag is set on any rank."""
         return self.max([flag])[0] > 0
 
     def all_gather(self, value: T) -> list[T]:
-        """Every rank's value, by rank, on all of them."""
+        """Return the values of all ranks, ordered by rank."""
         if self._process_group is None:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -71,7 +71,7 @@ class RankGroup:
         return values
 
     def run_on_all(self, work: Callable[[], T]) -> T:
-        """This rank's result of `work`, once all have theirs. A failure on any ends all, and rank 0 says why."""
+        """Run `work` on every rank and return this rank's result. A failure of any rank is raised on all of them."""
         if self._process_group is None:
             return work()
         failure: Failure | None = None
@@ -82,11 +82,11 @@ class RankGroup:
         failures = self.all_gather(failure)
         for rank, failed in enumerate(failures):
             if failed is not None:
-                raise self.report_once(failed if rank == 0 else _of_rank(rank, failed)) from failure
+                raise self.report_once(failed if rank == 0 else _with_rank(rank, failed)) from failure
         return result
 
     def run_on_rank0(self, work: Callable[[], T]) -> T:
-        """The result of `work` on rank 0, broadcast to all. Other machines need not see the files that it reads."""
+        """Run `work` on rank 0 and broadcast its result, so that other machines need no access to its files."""
         value: list[Any] = [self.run_on_all(lambda: work() if self.is_rank0 else None)]
         if self._process_group is not None:
             with self.explain_lost_ranks():
@@ -94,19 +94,19 @@ class RankGroup:
         return value[0]  # type: ignore[no-any-return]
 
     def report_once(self, error: Failure) -> Failure:
-        """The exception to raise for an error that all ranks run into together: rank 0 alone has its message."""
+        """Return the exception to raise for an error that occurs on all ranks: only rank 0's has the message."""
         return error if self.is_rank0 else ReportedByRank0(getattr(error, "exit_code", 1))
 
     def wrap_ddp(self, network: nn.Module, device: torch.device) -> DistributedDataParallel | None:
-        """The network as all ranks train it, beginning with rank 0's weights; None for a single process.
+        """Return the DDP-wrapped network with rank 0's weights, or None for a single process.
 
-        Gradients travel by NCCL between CUDA devices, by gloo between CPUs.
+        Gradients are reduced by NCCL on CUDA devices and by gloo on CPUs.
         """
         if self._process_group is None:
             return None
         on_gpu = device.type == "cuda"
         if on_gpu:
-            torch.cuda.set_device(device)  # code that names no device would make itself at home on the first one
+            torch.cuda.set_device(device)  # else code without an explicit device would allocate on cuda:0
         with self.explain_lost_ranks():
             return DistributedDataParallel(
                 network,
@@ -117,7 +117,7 @@ class RankGroup:
 
     @contextmanager
     def explain_lost_ranks(self) -> Iterator[None]:
-        """Translate PyTorch's exceptions for a lost rank into a RunError."""
+        """Translate PyTorch's exceptions for a lost rank to RunError."""
         try:
             yield
         except RuntimeError as error:
@@ -125,8 +125,8 @@ class RankGroup:
             if self._process_group is None or not is_of_group:
                 raise
             raise RunError(
-                f"the other processes of this training are out of reach ({_first_line(error)}); the one that ended "
-                "first says why"
+                f"lost connection to the other processes of this training ({_first_line(error)}); see the error of "
+                "the process that ended first"
             ) from error
 
     def _all_reduce(self, values: Sequence[float], by: Any) -> list[float]:
@@ -135,8 +135,8 @@ class RankGroup:
         tensor = torch.tensor(values, dtype=torch.float64)
         with self.explain_lost_ranks():
             dist.all_reduce(tensor, by, group=self._process_group)
-        found: list[float] = tensor.tolist()
-        return found
+        reduced: list[float] = tensor.tolist()
+        return reduced
 
 
 SINGLE_PROCESS_GROUP = RankGroup(SINGLE_PROCESS)
@@ -144,7 +144,7 @@ SINGLE_PROCESS_GROUP = RankGroup(SINGLE_PROCESS)
 
 @contextmanager
 def open_group(rank_info: RankInfo) -> Iterator[RankGroup]:
-    """The group of all ranks while the block runs. RunError when the rendezvous takes too long."""
+    """Join the group of all ranks for the duration of the block. RunError if the rendezvous times out."""
     if rank_info.world_size == 1:
         yield RankGroup(rank_info, restarted=rank_info.restarts > 0)
         return
@@ -152,19 +152,19 @@ def open_group(rank_info: RankInfo) -> Iterator[RankGroup]:
     dist.init_process_group(
         "gloo", store=attempt.store, rank=rank_info.rank, world_size=rank_info.world_size, timeout=_TIMEOUT
     )
-    # Small values have a group of their own: they must not wait for gradients.
+    # A separate group for small values, so that they do not queue behind gradients.
     process_group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
     yield RankGroup(rank_info, process_group, attempt.restarted)
-    dist.destroy_process_group()  # not after an error: what is under way on a GPU may never end
+    dist.destroy_process_group()  # not after an error: it would wait for GPU work that may never finish
 
 
-def _of_rank(rank: int, error: Failure) -> Failure:
+def _with_rank(rank: int, error: Failure) -> Failure:
     if isinstance(error, ReportedError | StoreError):
         return type(error)(f"rank {rank}: {error}")
     return RunError(f"rank {rank}: {reason_of(error)}")
 
 
 def _first_line(error: Exception) -> str:
-    """What an error says, without the location in PyTorch's source and the advice to look at logs."""
-    said = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", said[0]).split(". This is")[0]
+    """Return the first line of a message, without its PyTorch source location and the advice to check logs."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", lines[0]).split(". This is")[0]

@@ -1,4 +1,4 @@
-"""The rank of this process among those that torchrun started, as the environment says it."""
+"""The rank of this process, read from the environment that torchrun sets."""
 
 import os
 import socket
@@ -10,14 +10,14 @@ import psutil
 from srshards.errors import ReportedError, UsageError
 
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_NO_ID = ("", "none")  # what torchrun calls a job without --rdzv-id
+_NO_ID = ("", "none")  # TORCHELASTIC_RUN_ID of a job without --rdzv-id
 
 
 @dataclass(frozen=True)
 class RankInfo:
-    """The rank of this process, among all and among those on its machine. Rank 0 alone writes files and messages.
+    """Global and local rank of this process. Only rank 0 writes files and messages.
 
-    `job` names the torchrun command that started it, None without one; `restarts` counts how often it started it again.
+    `job` identifies the torchrun command, None without one; `restarts` counts how often it restarted the ranks.
     """
 
     rank: int = 0
@@ -29,22 +29,24 @@ class RankInfo:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "RankInfo":
-        """As torchrun sets it. UsageError when variables are missing or contradict each other."""
+        """Read torchrun's variables. UsageError if some are missing or contradict each other."""
         given = [name for name in _NAMES[:3] if environment.get(name)]
         if not given:
             return cls()
         missing = [name for name in _NAMES if not environment.get(name)]
         if missing:
             raise UsageError(
-                f"the environment has {', '.join(given)} but no {', '.join(missing)}: start many processes by torchrun "
-                f"-m trainer ..., which sets them all; for one process, unset {' '.join(given)}"
+                f"the environment sets {', '.join(given)} but not {', '.join(missing)}: start several processes with "
+                f"torchrun -m trainer ..., which sets all of them; for a single process, unset {' '.join(given)}"
             )
         numbers = {name: environment[name] for name in _NAMES if name != "MASTER_ADDR"}
         if not all(value.isdecimal() for value in numbers.values()):
-            raise UsageError(f"expected whole numbers in the environment, found {_listed(numbers)}; start by torchrun")
+            raise UsageError(f"expected integers in the environment, found {_listed(numbers)}; start with torchrun")
         rank, world_size, local_rank, local_world_size, _ = map(int, numbers.values())
         if not (rank < world_size and local_rank < local_world_size <= world_size):
-            raise UsageError(f"these do not fit together: {_listed(numbers)}; start by torchrun, which sets them")
+            raise UsageError(
+                f"the environment is inconsistent: {_listed(numbers)}; start with torchrun, which sets these variables"
+            )
         restarts = environment.get("TORCHELASTIC_RESTART_COUNT", "")
         return cls(
             rank,
@@ -64,7 +66,7 @@ SINGLE_PROCESS = RankInfo()
 
 
 class ReportedByRank0(ReportedError):
-    """An error of all ranks, of which rank 0 has the message."""
+    """An error on all ranks whose message only rank 0 prints."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(f"exit code {exit_code}")
@@ -72,7 +74,7 @@ class ReportedByRank0(ReportedError):
 
 
 def _job(run_id: str) -> str:
-    """torchrun's name for its job, or its process, which stays the same when it starts the ranks again."""
+    """Return torchrun's job ID, or else its process, which stays the same when it restarts the ranks."""
     if run_id not in _NO_ID:
         return run_id
     parent = psutil.Process(os.getppid())

@@ -1,1 +1,1 @@
-"""Metrics, and the evaluation of networks."""
+"""Image quality metrics and the evaluation of networks."""

@@ -1,1 +1,1 @@
-"""Images through a network."""
+"""Inference: apply a network to images and photo files of any size."""

@@ -1,6 +1,6 @@
-"""Photos as files: found in folders, read upright as 8-bit RGB whatever their kind, written whole or not at all.
+"""Find, read and write photo files: any format to upright 8-bit RGB, and atomic writes.
 
-The decoder is the generator's, so that a network sees a photo as it was trained on it.
+The decoder is shardgen's, so that inference and training decode photos alike.
 """
 
 import errno
@@ -18,7 +18,7 @@ from srshards.imaging.provenance import exif_mark
 from srshards.process.shortages import shortage
 from srshards.storage.files import replacing, writing
 
-# HEIC is listed although it cannot be decoded: a folder of phone photos must not look empty.
+# HEIC cannot be decoded but is listed, so that a folder of phone photos yields errors instead of looking empty.
 _EXTENSIONS = frozenset(
     f".{name}"
     for name in "jpg jpeg jpe jfif png webp bmp tif tiff gif ppm pgm pnm avif heic heif".split()  # noqa: SIM905
@@ -27,54 +27,54 @@ _WRITTEN_AS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": 3},  # a third of the time of Pillow's default, and no larger on photos
     "JPEG": {"quality": 95, "subsampling": 0},
-    "WEBP": {"lossless": True, "quality": 20, "method": 1, "exact": True},  # exact: also what lies under transparency
+    "WEBP": {"lossless": True, "quality": 20, "method": 1, "exact": True},  # exact: keep colours of transparent pixels
 }
 _LARGEST_SIDE_PX = {"PNG": 2**31 - 1, "JPEG": 65_535, "WEBP": 16_383}
-_MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4096  # of every file system in use; of Linux
-_ICC_COLOUR_SPACE = slice(16, 20)  # of the profile's header, ICC.1 section 7.2
+_MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4096  # limits of common file systems and of Linux
+_ICC_COLOUR_SPACE = slice(16, 20)  # in the profile header, ICC.1 section 7.2
 
 
 def is_photo_name(path: Path) -> bool:
-    """Whether the extension is one that photos have, also one that is not written here."""
+    """Return whether the extension is a photo's, including formats that cannot be written."""
     return path.suffix.lower() in _EXTENSIONS
 
 
 def list_photos(paths: Iterable[Path], leave_out: Path | None = None) -> list[Path]:
-    """The files that are named, and all photos in the folders that are named, by their usual extensions; each once.
+    """Return the given files, and all photos in the given folders by extension, without duplicates.
 
-    Folders are searched to the bottom, in alphabetical order, without what is hidden (`.name`) and without the folder
-    `leave_out`, if it lies inside of one: there the results go. UsageError when something is missing or there are none.
+    Folders are searched recursively in alphabetical order, excluding hidden entries (`.name`) and the output folder
+    `leave_out`. UsageError if a path does not exist or no photos are found.
     """
     found: dict[Path, Path] = {}
-    named = list(paths)
-    for path in named:
+    given = list(paths)
+    for path in given:
         if not path.exists():
-            raise UsageError(f"there is no {path}: name photos, or folders with photos")
+            raise UsageError(f"{path} does not exist; pass photos or folders of photos")
         for photo in _walk(path, leave_out) if path.is_dir() else [path]:
             found.setdefault(photo.resolve(), photo)
     if not found:
-        folders = ", ".join(str(path) for path in named) or "no folder given"
-        raise UsageError(f"no photos found ({folders}). Photos are files that end in {' '.join(sorted(_EXTENSIONS))}")
+        folders = ", ".join(str(path) for path in given) or "no folder given"
+        raise UsageError(f"no photos found ({folders}); supported extensions are {' '.join(sorted(_EXTENSIONS))}")
     return list(found.values())
 
 
 def _walk(root: Path, leave_out: Path | None) -> list[Path]:
     def refuse(error: OSError) -> None:
-        if error.errno == errno.ENAMETOOLONG:  # what is in there cannot be read: one failure among the photos
+        if error.errno == errno.ENAMETOOLONG:  # listed as a photo, it becomes one failure among the results
             photos.append(Path(error.filename))
             return
         raise UsageError(f"cannot list {error.filename}: {error.strerror}") from error
 
-    unwanted = leave_out.resolve() if leave_out else None
-    entered: set[Path] = set()
+    excluded = leave_out.resolve() if leave_out else None
+    visited: set[Path] = set()
     photos = []
     for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
         resolved = Path(folder).resolve()
-        # Links may lead into a circle. The root itself is searched even if the results go there.
-        if resolved in entered or (resolved == unwanted and Path(folder) != root):
+        # Symbolic links may form a cycle. The root itself is searched even if it is the output folder.
+        if resolved in visited or (resolved == excluded and Path(folder) != root):
             subfolders.clear()
             continue
-        entered.add(resolved)
+        visited.add(resolved)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         visible = (name for name in sorted(files) if not name.startswith("."))
         photos += [Path(folder, name) for name in visible if is_photo_name(Path(name))]
@@ -82,14 +82,14 @@ def _walk(root: Path, leave_out: Path | None) -> list[Path]:
 
 
 def read_photo(path: Path) -> DecodedPhoto:
-    """The photo in a file. UsageError, naming the file and the reason, for whatever is not wholly an image.
+    """Read a photo. UsageError, with the path and the reason, if it is not a complete image.
 
-    EXIF orientation is applied, 16 bits become 8 by rounding, palettes and CMYK become RGB, an animation gives its
-    first frame.
+    EXIF orientation is applied, 16 bits are rounded to 8, palettes and CMYK are converted to RGB, and of an animation
+    the first frame is returned.
     """
     try:
         if path.exists() and not path.is_file():
-            raise UsageError(f"cannot read {path}: it is {'a folder' if path.is_dir() else 'no regular file'}")
+            raise UsageError(f"cannot read {path}: it is {'a folder' if path.is_dir() else 'not a regular file'}")
         return decode_photo(read_bytes(path), keep_alpha=True)
     except PhotoError as error:
         raise UsageError(f"cannot read {path}: {str(error).removeprefix('cannot be read: ')}") from error
@@ -100,30 +100,30 @@ def read_photo(path: Path) -> DecodedPhoto:
 
 
 def check_writable(path: Path, height: int, width: int, has_alpha: bool) -> None:
-    """UsageError when no photo of that size, in px, can be written under that name, as what its extension says."""
+    """Raise UsageError if the format that the extension selects cannot hold a photo of this size in px."""
     if is_photo_name(path) and path.suffix.lower() not in _WRITTEN_AS:
-        raise UsageError(f"cannot write {path}: photos are written as .png, .jpg or .webp")
+        raise UsageError(f"cannot write {path}: expected a name ending in .png, .jpg or .webp")
     if len(os.fsencode(path.name)) > _MAX_NAME_BYTES or len(os.fsencode(path)) >= _MAX_PATH_BYTES:
         raise UsageError(f"cannot write {path}: the name is too long")
     image_format = _format(path)
     if max(height, width) > _LARGEST_SIDE_PX[image_format]:
         limit = f"{_LARGEST_SIDE_PX[image_format]:,}"
         raise UsageError(
-            f"cannot write {path}: {width} x {height} px, and {image_format} ends at {limit}; write a .png"
+            f"cannot write {path}: {width} x {height} px exceeds {image_format}'s limit of {limit} px; write a .png"
         )
     if has_alpha and image_format == "JPEG":
-        raise UsageError(f"cannot write {path}: it has transparency, which JPEG has not; write a .png or .webp")
+        raise UsageError(f"cannot write {path}: JPEG does not support transparency; write a .png or .webp")
 
 
 def write_photo(path: Path, photo: DecodedPhoto) -> None:
-    """Write PNG, JPEG (quality 95, full colour resolution) or lossless WebP by the path's extension, PNG by default.
+    """Write PNG, JPEG (quality 95, 4:4:4) or lossless WebP by the path's extension, PNG by default. Atomic.
 
-    Whole or not at all. Grey photos are written as grey, alpha is kept, and the profile where it fits what is written.
-    UsageError as `check_writable`; RunError when the disk refuses.
+    Greyscale and alpha are kept, and the ICC profile if it matches the written colour space. UsageError as
+    `check_writable`; RunError if writing fails.
     """
     check_writable(path, photo.rgb.shape[0], photo.rgb.shape[1], photo.alpha is not None)
     image_format = _format(path)
-    grey = photo.is_grey and image_format != "WEBP"  # which has only colours
+    grey = photo.is_grey and image_format != "WEBP"  # WebP has no greyscale
     colours = photo.rgb[:, :, :1] if grey else photo.rgb
     pixels = colours if photo.alpha is None else np.dstack([colours, photo.alpha])
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

@@ -1,30 +1,30 @@
-"""Where the results of `upscale` go: a path of its own for each photo, and none that would replace other files."""
+"""Output paths of `upscale`: one per photo, none of which may overwrite other files."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from srshards.errors import UsageError
-from srshards.imaging.provenance import why_not
+from srshards.imaging.provenance import overwrite_refusal
 from trainer.inference.photo_files import check_writable, is_photo_name
 
 
 def result_paths(photos: Sequence[Path], output: Path, factor: int) -> list[Path]:
-    """A path of its own for the result of each photo. UsageError when `output` cannot hold them."""
+    """Return a distinct output path for each photo. UsageError if `output` cannot hold them."""
     if is_photo_name(output) and not output.is_dir():
         if len(photos) != 1:
-            raise UsageError(f"{output} is one file, but there are {len(photos)} photos: name a folder for them")
+            raise UsageError(f"{output} is a single file, but there are {len(photos)} photos; pass a folder")
         check_writable(output, 1, 1, has_alpha=False)
         return [output]
     if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file: name a folder, or a file that ends in .png, .jpg or .webp")
+        raise UsageError(f"{output} is a file; pass a folder, or a file name ending in .png, .jpg or .webp")
     return [output / name for name in _distinct(_short_names(photos), f"_{factor}x.png")]
 
 
 def _short_names(photos: Sequence[Path]) -> list[Path]:
-    """File names without extension; if some are equal, all with the folders below the one that they have in common."""
+    """Return the names without extension; if some collide, all are relative to their common folder."""
     stems = [photo.stem for photo in photos]
-    if len({stem.casefold() for stem in stems}) == len(stems):  # some file systems do not tell A from a
+    if len({stem.casefold() for stem in stems}) == len(stems):  # some file systems are case-insensitive
         return [Path(stem) for stem in stems]
     folders = [Path(os.path.abspath(photo)).parent for photo in photos]
     common = os.path.commonpath(folders)
@@ -32,7 +32,7 @@ def _short_names(photos: Sequence[Path]) -> list[Path]:
 
 
 def _distinct(names: Sequence[Path], ending: str) -> list[Path]:
-    """The names with the ending; those that were there before are numbered from 2 on."""
+    """Return the names with the ending; duplicates are numbered from 2."""
     used: set[str] = set()
     distinct = []
     for name in names:
@@ -46,23 +46,23 @@ def _distinct(names: Sequence[Path], ending: str) -> list[Path]:
 
 
 def compare_path(result: Path) -> Path:
-    """Where the comparison of a result goes."""
+    """Return the path of the comparison image for a result."""
     return result.with_name(f"{result.stem}_compare.png")
 
 
 def refuse_to_overwrite(photos: Sequence[Path], results: Sequence[Path]) -> None:
-    """UsageError when a result would replace one of the photos, or a file that this command did not write."""
-    # By what the disk says, so that links and names in another case are seen through.
+    """Raise UsageError if a result would overwrite an input photo, or a file that this command did not write."""
+    # By device and inode, which also catches links and names that differ only in case.
     inputs = set(map(_identity, photos)) - {None}
     for result in results:
         if _identity(result) in inputs:
-            raise UsageError(f"{result} is one of the photos, and would be overwritten: choose another output")
-        if refusal := why_not(result, "trainer upscale"):
+            raise UsageError(f"{result} is one of the photos and would be overwritten; pass another --output")
+        if refusal := overwrite_refusal(result, "trainer upscale"):
             raise UsageError(refusal)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What the disk knows a file by; None where there is none, or can be none of such a name."""
+    """Return the file's device and inode, or None if it does not exist."""
     try:
         status = path.stat()
     except OSError:

@@ -1,7 +1,7 @@
-"""The networks: which there are, and how to build one."""
+"""The networks, by name."""
 
 from srshards.errors import UsageError
-from trainer.models import compact, rrdb  # noqa: F401 - makes both architectures known
+from trainer.models import compact, rrdb  # noqa: F401 - registers both architectures
 from trainer.models.blocks import NAMED, Network, NetworkSpec, num_parameters
 
 __all__ = ["MODELS", "Network", "NetworkSpec", "network_spec", "num_parameters"]
@@ -10,8 +10,8 @@ MODELS = tuple(NAMED)
 
 
 def network_spec(name: str, scale: int) -> NetworkSpec:
-    """The network called `name`, one of MODELS, that enlarges `scale` times."""
+    """Return the spec of the network `name`, one of MODELS, for a scale. UsageError if there is none."""
     if name not in NAMED:
-        raise UsageError(f"there is no model {name!r}: choose one of {', '.join(MODELS)}")
+        raise UsageError(f"unknown model {name!r}; expected one of {', '.join(MODELS)}")
     architecture, features, depth, growth = NAMED[name]
     return NetworkSpec(architecture, scale, features, depth, growth)

@@ -1,4 +1,4 @@
-"""What the networks have in common: the numbers that describe one, how its parameters start, how pixels move."""
+"""Shared parts of the networks: spec, base class, initialisation and pixel rearrangement."""
 
 import math
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from torch.nn import functional
 
 from srshards.errors import UsageError
 
-# The networks that have a name: architecture, features, depth, growth.
+# Predefined networks: architecture, features, depth, growth.
 NAMED: dict[str, tuple[str, int, int, int | None]] = {
     "ultra_lite": ("compact", 24, 8, None),
     "lite": ("compact", 64, 16, None),
     "standard": ("rrdb", 64, 23, 32),
 }
 COLOURS = 3
-SLOPE = 0.2  # of LeakyReLU, below zero
-PRELU_START = 0.25
+SLOPE = 0.2  # negative slope of LeakyReLU
+PRELU_INIT = 0.25
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """All that has to be known to build a network, without its parameters. UsageError if there is no such network."""
+    """Everything needed to build a network except its parameters. UsageError for an unsupported scale."""
 
     architecture: str  # "compact" or "rrdb"
     scale: int
@@ -34,13 +34,13 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         scales = Network.kinds[self.architecture].scales
         if self.scale not in scales:
-            works = ", ".join(f"{scale}x" for scale in scales)
-            other = "" if self.architecture == "compact" else "; the compact models (ultra_lite, lite) go from 1x to 8x"
-            raise UsageError(f"{self.name} cannot enlarge {self.scale}x: it works at {works}{other}")
+            supported = ", ".join(f"{scale}x" for scale in scales)
+            hint = "" if self.architecture == "compact" else "; ultra_lite and lite support 1x to 8x"
+            raise UsageError(f"{self.name} does not support {self.scale}x, only {supported}{hint}")
 
     @property
     def name(self) -> str:
-        """`lite`, or, for numbers that have no name, e.g. `compact 48x12` (features x depth)."""
+        """The predefined name, e.g. `lite`, or a description such as `compact 48x12` (features x depth)."""
         numbers = (self.architecture, self.features, self.depth, self.growth)
         growth = "" if self.growth is None else f", growth {self.growth}"
         fallback = f"{self.architecture} {self.features}x{self.depth}{growth}"
@@ -48,32 +48,32 @@ class NetworkSpec:
 
     @property
     def margin_px(self) -> int:
-        """How far an output pixel sees, in px of the input: what a tile needs around it.
+        """The receptive field to each side of an output pixel, in px of the input: the margin that a tile needs.
 
-        Exact for compact. For rrdb a practical bound, see there; always a multiple of what its input is folded by.
+        Exact for compact; a practical bound for rrdb (see `Rrdb.margin_px`), and a multiple of its folding factor.
         """
         return Network.kinds[self.architecture].margin_px(self)
 
     def build(self, seed: int = 0) -> "Network":
-        """The network on the CPU, float32, in training mode. The same seed gives the same parameters.
+        """Return the network on the CPU, float32, in training mode. Equal seeds give equal parameters.
 
-        PyTorch's global generator is neither used nor moved.
+        PyTorch's global generator is not used.
         """
-        network = self._without_memory().to_empty(device="cpu")
+        network = self._on_meta_device().to_empty(device="cpu")
         initialise(network, torch.Generator().manual_seed(seed))
         return network
 
     def shapes(self) -> dict[str, torch.Size]:
-        """The shape of every parameter by its name, in the order of layers. Costs next to nothing."""
-        return {name: tensor.shape for name, tensor in self._without_memory().state_dict().items()}
+        """Return the shape of every parameter by name, in layer order, without allocating memory."""
+        return {name: tensor.shape for name, tensor in self._on_meta_device().state_dict().items()}
 
-    def _without_memory(self) -> "Network":
-        with torch.device("meta"):  # the layers' own initialisation would draw from the global generator
+    def _on_meta_device(self) -> "Network":
+        with torch.device("meta"):  # elsewhere, the layers' own initialisation would use the global generator
             return Network.kinds[self.architecture](self)
 
 
 class Network(nn.Module):
-    """N x 3 x H x W RGB in [0, 1] to N x 3 x scale·H x scale·W, not clamped. Any H and W from 1 px."""
+    """Maps N x 3 x H x W RGB in [0, 1] to N x 3 x scale·H x scale·W, not clamped, for any H and W from 1 px."""
 
     kinds: ClassVar[dict[str, type["Network"]]] = {}
     scales: ClassVar[tuple[int, ...]]
@@ -91,11 +91,11 @@ class Network(nn.Module):
     def margin_px(spec: NetworkSpec) -> int:
         raise NotImplementedError
 
-    def finish_start(self) -> None:
-        """What is not drawn; called without gradients."""
+    def set_fixed_weights(self) -> None:
+        """Set the parameters that are not drawn at random. Called under no_grad."""
 
     def gain(self, convolution: str) -> float:
-        """What the weights of the convolution of that name are multiplied by at the start; see `initialise`."""
+        """Return the factor on the initial weights of the convolution of that name; see `initialise`."""
         raise NotImplementedError
 
 
@@ -109,12 +109,12 @@ def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
 
 @torch.no_grad()
 def initialise(network: Network, generator: torch.Generator) -> None:
-    """How training from scratch starts: every parameter of `network`, drawn from `generator` in the order of layers.
+    """Initialise every parameter of `network` for training from scratch, drawing from `generator` in layer order.
 
-    Convolutions: Kaiming normal over their inputs, which keeps the variance through the activations; biases zero.
-    Less than that (`gain`) where a layer adds to something that should be seen through it at first: a tenth for a
-    dense block's convolutions (its residual sum then starts near the identity) and for the last one (compact starts
-    near the enlarged input, rrdb near black instead of at noise).
+    Convolutions: Kaiming normal over the fan-in, which preserves the variance through the activations; biases zero.
+    `Network.gain` reduces this where a layer adds to a residual path: to a tenth for the convolutions of a dense block,
+    whose residual sum then starts near the identity, and for the last convolution, so that compact starts near the
+    interpolated input, and rrdb near black instead of at noise.
     """
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
@@ -124,29 +124,29 @@ def initialise(network: Network, generator: torch.Generator) -> None:
             if module.bias is not None:
                 module.bias.zero_()
         elif isinstance(module, nn.PReLU):
-            module.weight.fill_(PRELU_START)
-    network.finish_start()
+            module.weight.fill_(PRELU_INIT)
+    network.set_fixed_weights()
 
 
-def enlarge_nearest(images: Tensor, factor: int) -> Tensor:
-    """N x C x H x W to N x C x factor·H x factor·W: each pixel becomes a square of itself."""
+def upsample_nearest(images: Tensor, factor: int) -> Tensor:
+    """Upsample N x C x H x W to N x C x factor·H x factor·W by repeating pixels."""
     return functional.interpolate(images, scale_factor=factor, mode="nearest") if factor > 1 else images
 
 
 def leaky(features: Tensor) -> Tensor:
-    """LeakyReLU in place: of a convolution's output, which the convolution does not need for its gradient."""
-    # What traces the network undoes what is in place; torch.export then takes 43 instead of 19 s for `standard`.
+    """Apply LeakyReLU in place, which is safe on a convolution's output: its gradient does not need it."""
+    # Tracing has to undo in-place operations: torch.export would take 43 instead of 19 s for `standard`.
     return functional.leaky_relu(features, SLOPE, inplace=not torch.compiler.is_compiling())
 
 
 def fold(images: Tensor, factor: int) -> Tensor:
-    """N x C x H x W to N x C·factor² x ⌈H / factor⌉ x ⌈W / factor⌉: pixels become channels, nothing is lost.
+    """Pixel-unshuffle N x C x H x W to N x C·factor² x ⌈H / factor⌉ x ⌈W / factor⌉.
 
-    Sizes that do not divide are first continued by reflection at the bottom and on the right. Where an image is too
-    small to be reflected that far, its first row or column repeats.
+    Sizes that are not multiples of the factor are first padded by reflection at the bottom and on the right. Where an
+    image is too small for that, its first row or column is repeated.
     """
-    # Indices instead of functional.pad, because the same operations then serve every size: no branch on H or W, which
-    # an ONNX file with free sizes could not hold, and no size at which reflection fails.
+    # Indexing instead of functional.pad works for every size without a branch on H or W, which an ONNX file with
+    # dynamic sizes could not represent.
     for axis in (2, 3):
         size = images.shape[axis]
         positions = torch.arange((size + factor - 1) // factor * factor, device=images.device)

@@ -1,18 +1,18 @@
-"""SRVGGNetCompact: a plain row of convolutions at the input's size, and one step to the output's. Fast everywhere.
+"""SRVGGNetCompact: a chain of convolutions at input resolution, followed by a single pixel shuffle. Fast.
 
-The names of the parameters are Real-ESRGAN's, so that its weights load here and ours load there: `body.0` is the first
-convolution, `body.1` its PReLU, and so on in turns.
+Parameter names are Real-ESRGAN's, so that weights can be exchanged: `body.0` is the first convolution, `body.1` its
+PReLU, and so on.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.models.blocks import COLOURS, Network, NetworkSpec, conv3x3, enlarge_nearest
+from trainer.models.blocks import COLOURS, Network, NetworkSpec, conv3x3, upsample_nearest
 
 
 class Compact(Network, architecture="compact"):
-    """`depth` + 2 convolutions; what they give is added to the input enlarged by repeating its pixels."""
+    """`depth` + 2 convolutions, whose output is added to the input upsampled by repeating pixels."""
 
     scales = (1, 2, 3, 4, 5, 6, 7, 8)
 
@@ -25,14 +25,13 @@ class Compact(Network, architecture="compact"):
 
     def forward(self, images: Tensor) -> Tensor:
         details = functional.pixel_shuffle(self.body(images), self.scale)
-        return details + enlarge_nearest(images, self.scale)
+        return details + upsample_nearest(images, self.scale)
 
-    def finish_start(self) -> None:
-        """Start as plain interpolation: three features carry the colours, which the last convolution blends.
+    def set_fixed_weights(self) -> None:
+        """Start as interpolation: three features carry the colours, from which the last convolution interpolates.
 
-        They pass every layer unchanged, because colours are not negative and PReLU leaves those alone. So training
-        begins near bicubic enlargement instead of at repeated pixels, which `ultra_lite` on a CPU takes minutes to
-        leave behind.
+        Colours pass every layer unchanged because they are not negative, where PReLU is the identity. Training thus
+        starts near bicubic upscaling instead of repeated pixels, which saves `ultra_lite` minutes on a CPU.
         """
         convolutions = [layer for layer in self.body if isinstance(layer, nn.Conv2d)]
         for convolution in convolutions[:-1]:
@@ -53,10 +52,10 @@ class Compact(Network, architecture="compact"):
 
 
 def _interpolation(scale: int) -> Tensor:
-    """scale² x 3 x 3: what turns repeated pixels into Keys' cubic (a = -0.5), as far as its 3 x 3 nearest pixels go."""
+    """Return scale² x 3 x 3 kernels that correct repeated pixels to Keys' cubic (a = -0.5), cropped to 3 x 3 taps."""
     rows = []
     for phase in range(scale):
-        offset = (phase + 0.5) / scale - 0.5  # of the new pixel from the middle of the old one, in old pixels
+        offset = (phase + 0.5) / scale - 0.5  # of the output pixel from the centre of the input pixel, in input px
         taps = torch.tensor([_keys(tap - offset) for tap in (-1, 0, 1)])
         rows.append(taps / taps.sum())
     kernels = torch.einsum("iy,jx->ijyx", torch.stack(rows), torch.stack(rows)).reshape(scale**2, 3, 3)
@@ -65,6 +64,6 @@ def _interpolation(scale: int) -> Tensor:
 
 
 def _keys(x: float) -> float:
-    """Keys' kernel (1981) with a = -0.5."""
+    """Return Keys' kernel (1981) with a = -0.5."""
     x = abs(x)
     return 1.5 * x**3 - 2.5 * x**2 + 1 if x <= 1 else max(0.0, 2 - x) ** 2 * (1 - x) / 2

@@ -1,4 +1,4 @@
-"""Weights to ONNX: a file that takes pictures of any size, and gets its name only if it computes what PyTorch does."""
+"""Export to ONNX with dynamic sizes. The file is written only if its output matches PyTorch's."""
 
 import contextlib
 import importlib
@@ -13,45 +13,46 @@ from typing import Any
 import torch
 
 from srshards.errors import RunError, UsageError
+from srshards.extras import install_command
 from srshards.storage.files import replacing, writing
 from trainer.models import Network, NetworkSpec
 from trainer.models.weights import load_network
 
-OPSET = 18  # what PyTorch's exporter writes by itself; a higher one only shuts out older runtimes
-MAX_DIFFERENCE = 1e-4  # of a value in [0, 1]: a fortieth of a grey level; float32 in another order gives about 1e-6
-# Batch, height, width of what both are asked for: odd, wide, tall, and no multiple of 2 or 4 among them.
+OPSET = 18  # the exporter's default; a higher one would only exclude older runtimes
+MAX_DIFFERENCE = 1e-4  # of a value in [0, 1], 1/40 of a grey level; float32 rounding accounts for about 1e-6
+# Batch, height, width of the compared inputs: odd, wide and tall ones, not multiples of 4.
 SIZES = ((1, 17, 23), (2, 9, 30), (1, 31, 14))
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how near it is to PyTorch."""
+    """The written file and its deviation from PyTorch."""
 
     path: Path
     spec: NetworkSpec
     opset: int
     num_bytes: int
     sizes: tuple[tuple[int, int, int], ...]  # batch, height, width of each comparison
-    difference: float  # the largest of all values compared
-    max_difference: float  # what would have been too much
+    difference: float  # the largest absolute difference of all values compared
+    max_difference: float  # the tolerance
 
 
 def export_onnx(weights: Path, output: Path) -> ExportReport:
-    """Write the network in `weights` as the ONNX file `output`; it exists only if it passed all checks.
+    """Export the network in `weights` to the ONNX file `output`, which is written only if it passes all checks.
 
     Its input `input` is N x 3 x H x W float32 RGB in [0, 1], its output `output` N x 3 x scale·H x scale·W, not
-    clamped; N, H and W are free. Everything is in the one file. UsageError if the weights or packages are missing,
-    RunError if the file does not compute what PyTorch does.
+    clamped; N, H and W are dynamic. The file has no external data. UsageError if the weights or a package are missing,
+    RunError if the file's output differs from PyTorch's.
     """
     onnx, onnxruntime, _ = [_package(name) for name in ("onnx", "onnxruntime", "onnxscript")]
     network = load_network(weights)
     try:
         model = _onnx_model(network)
-        model.doc_string = "trainer export"  # by which `FileToWrite` knows the file again
+        model.doc_string = "trainer export"  # by which `FileToWrite` recognises the file
         content = model.SerializeToString()
-    except Exception as error:  # the exporter's errors have no base class of their own either
+    except Exception as error:  # the exporter's exceptions have no common base class
         raise RunError(
-            f"PyTorch {torch.__version__} could not turn {weights} into ONNX: {error}. Try newer versions of torch and "
+            f"PyTorch {torch.__version__} could not export {weights} to ONNX: {error}. Try newer versions of torch and "
             "onnxscript"
         ) from error
     with writing(output), replacing(output) as temporary:
@@ -62,12 +63,12 @@ def export_onnx(weights: Path, output: Path) -> ExportReport:
             options.log_severity_level = 3  # errors
             session = onnxruntime.InferenceSession(str(temporary), options, providers=["CPUExecutionProvider"])
             difference = max(_difference(network, session, *size) for size in SIZES)
-        except Exception as error:  # whatever onnx and onnxruntime raise; they share no base class
-            raise RunError(f"the ONNX file of {weights} is not valid, nothing is written: {error}") from error
+        except Exception as error:  # those of onnx and onnxruntime have no common base class
+            raise RunError(f"the ONNX export of {weights} is not valid and was not written: {error}") from error
         if not difference <= MAX_DIFFERENCE:
             raise RunError(
-                f"the ONNX file of {weights} differs from PyTorch by {difference:.2g}, more than {MAX_DIFFERENCE:g}; "
-                "nothing is written. Try other versions of torch, onnxscript and onnxruntime"
+                f"the ONNX export of {weights} differs from PyTorch by {difference:.2g}, more than "
+                f"{MAX_DIFFERENCE:g}, and was not written. Try other versions of torch, onnxscript and onnxruntime"
             )
     return ExportReport(output, network.spec, OPSET, len(content), SIZES, difference, MAX_DIFFERENCE)
 
@@ -76,16 +77,14 @@ def _package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UsageError(
-            f"ONNX export needs a package that is missing ({name}): pip install onnx onnxruntime onnxscript"
-        ) from error
+        raise UsageError(f"ONNX export needs {name}, which is not installed. {install_command(name)}") from error
 
 
 def _onnx_model(network: Network) -> Any:
-    """An onnx.ModelProto with free batch, height and width."""
-    # The exporter on torch.export, not the older one that records a run: that one is deprecated, writes the sizes of
-    # the recorded run into the file wherever Python computed with them, and says nothing. torch.export either proves
-    # that the graph holds for all sizes or fails. The price is 20 s for `standard` instead of one.
+    """Return an onnx.ModelProto with dynamic batch, height and width."""
+    # Use the exporter based on torch.export, not the deprecated one based on tracing, which silently bakes in the
+    # sizes of the traced run wherever Python computes with them. torch.export proves that the graph holds for all
+    # sizes, or fails. It takes 20 s for `standard` instead of one.
     sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     example = torch.zeros(2, 3, 20, 28)  # no size is 1, which torch.export would take for a constant
     with _quiet():
@@ -101,32 +100,34 @@ def _onnx_model(network: Network) -> Any:
         )
     assert program is not None
     model: Any = program.model_proto
-    # Notes for the exporter's own developers: source lines, with the paths of this machine in them.
+    # Debug metadata of the exporter, which contains source paths of this machine.
     for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")
     for initializer in model.graph.initializer:
         initializer.ClearField("metadata_props")
     model.graph.ClearField("value_info")
     dims = model.graph.output[0].type.tensor_type.shape.dim
-    for axis, name in ((2, "height"), (3, "width")):  # torch.export has formulas here, such as Min(height, 4*...)
+    for axis, name in ((2, "height"), (3, "width")):  # instead of torch.export's formulas, e.g. Min(height, 4*...)
         dims[axis].dim_param = f"{network.scale}*{name}" if network.scale > 1 else name
     return model
 
 
 def _difference(network: Network, session: Any, batch: int, height: int, width: int) -> float:
-    """The largest difference between PyTorch and `session` on noise of one size."""
+    """Return the largest difference between PyTorch and `session` on noise of the given size."""
     images = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = network(images)
     (found,) = session.run(["output"], {"input": images.numpy()})
     if found.shape != tuple(expected.shape):
-        raise ValueError(f"gives {found.shape} for {tuple(images.shape)} where PyTorch gives {tuple(expected.shape)}")
+        raise ValueError(
+            f"returns shape {found.shape} for {tuple(images.shape)}, where PyTorch returns {tuple(expected.shape)}"
+        )
     return float((torch.from_numpy(found) - expected).abs().max())
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter logs, warns of and prints: no torchvision, its own deprecations, rewrite counts."""
+    """Suppress the exporter's logs, warnings and prints: missing torchvision, deprecations, rewrite counts."""
     logged = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,20 +1,20 @@
-"""RRDBNet, the network of ESRGAN: blocks of densely connected convolutions, each adding a little to what it got.
+"""RRDBNet, the network of ESRGAN: residual-in-residual dense blocks.
 
-The names of the parameters are Real-ESRGAN's at 1x, 2x and 4x, so that its weights load here and ours load there.
+Parameter names are Real-ESRGAN's at 1x, 2x and 4x, so that weights can be exchanged.
 """
 
 import torch
 from torch import Tensor, nn
 
-from trainer.models.blocks import COLOURS, Network, NetworkSpec, conv3x3, enlarge_nearest, fold, leaky
+from trainer.models.blocks import COLOURS, Network, NetworkSpec, conv3x3, fold, leaky, upsample_nearest
 
-RESIDUAL = 0.2  # the share of a block's result that is added to its input
-FOLDS = {1: 4, 2: 2, 3: 1, 4: 1}  # scale: what the input is folded by; 1x and 2x are 4x on a quarter and half the size
+RESIDUAL = 0.2  # factor on a block's output before it is added to the block's input
+FOLDS = {1: 4, 2: 2, 3: 1, 4: 1}  # folding factor by scale; 1x and 2x are 4x at a quarter and half of the resolution
 PRACTICAL_MARGIN = 32
 
 
 class DenseBlock(nn.Module):
-    """Five convolutions, each of which sees the input and what all before it gave."""
+    """Five convolutions, each of which takes the input and the outputs of all previous ones."""
 
     def __init__(self, features: int, growth: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class DenseBlock(nn.Module):
 
 
 class Block(nn.Module):
-    """Three dense blocks, and a residual around them: the "residual in residual"."""
+    """Three dense blocks with an outer residual: the "residual in residual"."""
 
     def __init__(self, features: int, growth: int) -> None:
         super().__init__()
@@ -47,10 +47,10 @@ class Block(nn.Module):
 
 
 class Tail3x(nn.Module):
-    """The way from features to pixels at 3x, which exists nowhere else: one enlargement, then the usual two layers.
+    """The layers from features to pixels at 3x, which other tools lack: one upsampling, then the usual two layers.
 
-    Its layers stand under a name of their own, `conv_last` included. Other tools count the `conv_up` layers to learn
-    the scale, and would take a file with the usual names for 1x or 2x; without a `conv_last` they refuse it.
+    All of them have a separate prefix. Other tools count the `conv_up` layers to infer the scale, and would read a file
+    with the usual names as 1x or 2x; without a top-level `conv_last` they reject it.
     """
 
     def __init__(self, features: int) -> None:
@@ -60,13 +60,13 @@ class Tail3x(nn.Module):
         self.conv_last = conv3x3(features, COLOURS)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = leaky(self.conv_up(enlarge_nearest(x, 3)))
+        x = leaky(self.conv_up(upsample_nearest(x, 3)))
         x = self.conv_last(leaky(self.conv_hr(x)))
         return x
 
 
 class Rrdb(Network, architecture="rrdb"):
-    """`depth` blocks at the size of the input (1x: a quarter, 2x: half of it), then the enlargement."""
+    """`depth` blocks at input resolution (1x: a quarter, 2x: half of it), followed by upsampling."""
 
     scales = (1, 2, 3, 4)
 
@@ -90,27 +90,27 @@ class Rrdb(Network, architecture="rrdb"):
         x: Tensor = self.conv_first(fold(images, self.fold_by) if self.fold_by > 1 else images)
         x = x + self.conv_body(self.body(x))
         if self.scale == 3:
-            enlarged: Tensor = self.tail_3x(x)
-            return enlarged
-        x = leaky(self.conv_up1(enlarge_nearest(x, 2)))
-        x = leaky(self.conv_up2(enlarge_nearest(x, 2)))
+            upscaled: Tensor = self.tail_3x(x)
+            return upscaled
+        x = leaky(self.conv_up1(upsample_nearest(x, 2)))
+        x = leaky(self.conv_up2(upsample_nearest(x, 2)))
         x = self.conv_last(leaky(self.conv_hr(x)))
         return x[:, :, : self.scale * height, : self.scale * width] if self.fold_by > 1 else x
 
     @staticmethod
     def margin_px(spec: NetworkSpec) -> int:
-        """The whole field of 23 blocks is 349 px wide to each side, but its outer part weighs next to nothing.
+        """Return 32 folded px, or the receptive field where that is smaller.
 
-        Real-ESRGAN's own tiles overlap by 10 px, other tools' by 16 to 32. We take 32, or the whole field where it is
-        smaller, of folded pixels.
+        The receptive field of 23 blocks extends 349 px to each side, but its outer part has negligible weight.
+        Real-ESRGAN overlaps tiles by 10 px, other tools by 16 to 32.
         """
-        whole = 15 * spec.depth + 2 + (1 if spec.scale == 3 else 2)  # blocks; conv_first, conv_body; enlargement
+        field = 15 * spec.depth + 2 + (1 if spec.scale == 3 else 2)  # blocks; conv_first, conv_body; upsampling
         fold_by = FOLDS[spec.scale]
-        return min(PRACTICAL_MARGIN, whole + (fold_by > 1)) * fold_by
+        return min(PRACTICAL_MARGIN, field + (fold_by > 1)) * fold_by
 
     def gain(self, convolution: str) -> float:
         if convolution == "conv_body":
-            # A block starts as 1.2 times the identity (its residual sum counts its input once more), so 23 of them
-            # amplify 66 times: more than bearable, so conv_body starts by taking that back.
+            # A block starts as 1.2 times the identity, because its residual sum includes its input once more, so 23 of
+            # them amplify 66 times. The initial conv_body compensates for that.
             return (1 + RESIDUAL) ** -self.spec.depth
         return 0.1 if ".rdb" in convolution or convolution.endswith("conv_last") else 1

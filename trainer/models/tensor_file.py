@@ -1,6 +1,6 @@
-"""Tensors from files that anybody may have written: no code of theirs runs, and none takes memory out of proportion.
+"""Load tensors from untrusted files: no code from them runs, and memory use is proportional to the file size.
 
-A few bytes can stand for any number of values: one that is repeated, a shape without any, zeros that are compressed.
+A few bytes can encode any number of values: an expanded tensor, a shape without data, compressed zeros.
 """
 
 import warnings
@@ -15,30 +15,31 @@ from torch import Tensor
 
 from trainer.models.weights_layout import some
 
-_MAX_GROWTH = 4  # in memory: some tools compress their files, or let a few tensors share their values
+_MAX_GROWTH = 4  # of the size in memory over the file's: some tools compress files or share storage between tensors
 
 
 class NotPlain(Exception):
-    """The tensors of a file are not plain numbers that it holds. The message says which and why."""
+    """The file's tensors are not dense floating-point data stored in it. The message says which and why."""
 
 
 def load_tensors(path: Path) -> Any:
-    """What a .safetensors file, or else one of PyTorch's, holds, on the CPU; `check_tensors` is to look at it.
+    """Load a .safetensors or PyTorch file to the CPU. Pass the result to `check_tensors`.
 
-    NotPlain when it is compressed. A damaged file raises almost anything: UnpicklingError, RuntimeError, OSError, ...
+    NotPlain if its content is too large for the file. A damaged file raises almost any exception: UnpicklingError,
+    RuntimeError, OSError, ...
     """
     if path.suffix == ".safetensors":
         return load_file(path)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             _refuse_more_bytes(path, sum(entry.file_size for entry in archive.infolist()))
-    with warnings.catch_warnings():  # of old file formats, which are read all the same
+    with warnings.catch_warnings():  # about old file formats, which can still be read
         warnings.simplefilter("ignore")
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """NotPlain unless these are dense floating-point numbers, about as many as the file they come from can hold."""
+    """Raise NotPlain unless the tensors are dense floating-point data whose size is plausible for their file."""
     faults = {name: fault for name, tensor in tensors.items() if (fault := _fault(tensor))}
     if faults:
         first = next(iter(faults.values()))
@@ -51,23 +52,23 @@ def _refuse_more_bytes(path: Path, needed: int) -> None:
     size = path.stat().st_size
     if needed > _MAX_GROWTH * size:
         raise NotPlain(
-            f"its tensors take {needed:,} bytes, but the file has {size:,}: it is compressed, or they are expanded or "
-            "share values"
+            f"its tensors need {needed:,} bytes, but the file has {size:,}: the file is compressed, or its tensors are "
+            "expanded or share storage"
         )
 
 
 def _fault(tensor: Tensor) -> str | None:
-    """Why a tensor is not one of plain numbers."""
-    if tensor.is_nested:  # which has no shape
-        return "hold tensors in tensors (nested)"
+    """Return why a tensor is not dense floating-point data, or None if it is."""
+    if tensor.is_nested:  # nested tensors have no shape
+        return "are nested tensors"
     if tensor.layout is not torch.strided:
         return "are sparse"
     if tensor.device.type != "cpu":
         return f"have no values (device {tensor.device.type})"
     if tensor.is_complex():
-        return "hold complex numbers"
+        return "are complex"
     if not tensor.is_floating_point():
-        return "hold integers (quantised?)"
+        return "are integers (quantised?)"
     if "float4" in str(tensor.dtype):
-        return "hold numbers of four bits (quantised?)"
+        return "are 4-bit floats (quantised?)"
     return None

@@ -1,4 +1,4 @@
-"""What a dictionary of parameters says about its network: older names become ours, the shapes give the spec."""
+"""Infer a network from its parameters: translate older names to Real-ESRGAN's, and derive the spec from shapes."""
 
 import math
 import re
@@ -10,21 +10,21 @@ from torch import Tensor
 from srshards.errors import UsageError
 from trainer.models import NetworkSpec
 
-# Put before every name: by torch.compile, by DataParallel and DistributedDataParallel, by training scripts for GANs.
+# Prefixes of all names: by torch.compile, by DataParallel and DistributedDataParallel, by GAN training scripts.
 PREFIXES = ("_orig_mod.", "module.", "netG.")
 _MAX_PREFIXES = 10
 _MAX_SHOWN = 100  # characters of a name
-_MAX_LAYERS = 250  # blocks or convolutions and their activations, several times what any network has
+_MAX_LAYERS = 250  # blocks, or convolutions and activations; several times the deepest known network
 
 _LAYER = r"\.(weight|bias)"
-_OLDER = [
-    # ESRGAN's and BSRGAN's second naming
+_RENAMES = [
+    # Later naming of ESRGAN and BSRGAN
     (r"RRDB_trunk\.(\d+)\.RDB(\d)\.conv(\d)" + _LAYER, r"body.\1.rdb\2.conv\3.\4"),
     (r"trunk_conv" + _LAYER, r"conv_body.\1"),
     (r"upconv([12])" + _LAYER, r"conv_up\1.\2"),
     (r"HRconv" + _LAYER, r"conv_hr.\1"),
-    # ESRGAN's first naming, at 4x: places in a row of layers. At other scales the row has another length, and what
-    # stays unnamed is refused.
+    # First naming of ESRGAN at 4x: indices into a sequence of layers. At other scales the sequence has another length,
+    # and its names remain unknown.
     (r"model\.0" + _LAYER, r"conv_first.\1"),
     (r"model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0" + _LAYER, r"body.\1.rdb\2.conv\3.\4"),
     (r"model\.1\.sub\.\d+" + _LAYER, r"conv_body.\1"),
@@ -33,15 +33,15 @@ _OLDER = [
     (r"model\.8" + _LAYER, r"conv_hr.\1"),
     (r"model\.10" + _LAYER, r"conv_last.\1"),
 ]
-_SCALE_OF_CHANNELS = {3: 4, 12: 2, 48: 1}  # rrdb: what its first convolution takes
+_SCALE_OF_CHANNELS = {3: 4, 12: 2, 48: 1}  # rrdb: scale by input channels of the first convolution
 _KNOWN = (
-    "known are SRVGGNetCompact with PReLU at 1x to 8x, and RRDBNet at 1x, 2x and 4x with the names of Real-ESRGAN, "
+    "supported are SRVGGNetCompact with PReLU at 1x to 8x, and RRDBNet at 1x, 2x and 4x with Real-ESRGAN's names, "
     "at 4x also with those of ESRGAN and BSRGAN, and at 3x as trained here"
 )
 
 
 def without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, without what wrappers put before all of the names."""
+    """Return the tensors without the prefixes that wrappers add to all names."""
     state = dict(state)
     for _ in range(_MAX_PREFIXES):
         if not any(all(name.startswith(prefix) for name in state) for prefix in PREFIXES):
@@ -50,36 +50,36 @@ def without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def with_our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under Real-ESRGAN's names, if their names are older; others stay as they are.
+def with_current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with older names translated to Real-ESRGAN's; unknown names are kept.
 
-    UsageError when two of them have the same name then.
+    UsageError if two names become equal.
     """
     renamed: dict[str, Tensor] = {}
     for name, tensor in without_prefixes(state).items():
-        ours = _our_name(name)
+        ours = _current_name(name)
         if ours in renamed:
-            raise UsageError(f"{some([ours])} is there twice, under its name and an older one: remove one of them")
+            raise UsageError(f"{some([ours])} occurs twice, by its name and by an older one; remove one of them")
         renamed[ours] = tensor
     return renamed
 
 
-def _our_name(name: str) -> str:
-    for older, ours in _OLDER:
+def _current_name(name: str) -> str:
+    for older, ours in _RENAMES:
         if re.fullmatch(older, name):
             return re.sub(older, ours, name)
     return name
 
 
 def spec_of(state: Mapping[str, Tensor]) -> NetworkSpec:
-    """The network whose parameters these are, all of them and no others, by their names and shapes alone."""
+    """Return the spec of the network that has exactly these parameters, by their names and shapes."""
     found = f"{len(state)} parameters: {some(_shown(name, tensor.shape) for name, tensor in state.items())}"
     try:
         spec = _guess(state)
-    except UsageError as error:  # the numbers are clear, but there is no such network
+    except UsageError as error:  # the architecture is clear, but it does not support this scale
         raise UsageError(f"{error}; found {found}") from error
     if spec is None:
-        raise UsageError(f"no weights of a network that is known here; {_KNOWN}; found {found}")
+        raise UsageError(f"weights of an unknown network; {_KNOWN}; found {found}")
     faults = differences(spec, state)
     if faults:
         raise UsageError(f"looks like {spec.name} at {spec.scale}x, but {faults}; {_KNOWN}")
@@ -87,10 +87,10 @@ def spec_of(state: Mapping[str, Tensor]) -> NetworkSpec:
 
 
 def _guess(state: Mapping[str, Tensor]) -> NetworkSpec | None:
-    """The network that the telling parameters point to; the others are not looked at."""
+    """Return the spec suggested by a few characteristic parameters, without checking the others."""
     blocks = [int(match[1]) for match in (re.match(r"body\.([0-9]{1,18})\.", name) for name in state) if match]
     depth = max(blocks, default=-1) + 1
-    if not 0 < depth <= _MAX_LAYERS:  # to name all that is missing in more would take minutes
+    if not 0 < depth <= _MAX_LAYERS:  # listing the missing parameters of a deeper network would take minutes
         return None
     first, growing = _conv(state, "conv_first"), _conv(state, "body.0.rdb1.conv1")
     if first and growing:
@@ -103,13 +103,13 @@ def _guess(state: Mapping[str, Tensor]) -> NetworkSpec | None:
 
 
 def _conv(state: Mapping[str, Tensor], name: str) -> tuple[int, int] | None:
-    """Outputs and inputs of the convolution called `name`."""
+    """Return the output and input channels of the convolution called `name`."""
     weight = state.get(f"{name}.weight")
     return None if weight is None or weight.ndim != 4 or 0 in weight.shape else (weight.shape[0], weight.shape[1])
 
 
 def differences(spec: NetworkSpec, state: Mapping[str, Tensor]) -> str:
-    """Which parameters of `spec` are missing, too many or of another shape, counted and some named; "" if none."""
+    """Describe which parameters are missing, unexpected or of another shape than those of `spec`; "" if none."""
     expected = spec.shapes()
     missing = [name for name in expected if name not in state]
     extra = [name for name in state if name not in expected]
@@ -118,12 +118,12 @@ def differences(spec: NetworkSpec, state: Mapping[str, Tensor]) -> str:
         for name, shape in expected.items()
         if name in state and state[name].shape != shape
     ]
-    kinds = (("missing", missing), ("too many", extra), ("of another shape", other))
+    kinds = (("missing", missing), ("unexpected", extra), ("of another shape", other))
     return "; ".join(f"{len(names)} {kind} ({some(names)})" for kind, names in kinds if names)
 
 
 def some(names: Iterable[str]) -> str:
-    """The first few of `names`, legible and not too long, and whether there are more."""
+    """Return the first few of `names`, made printable and shortened, with "..." if there are more."""
     listed = list(islice(names, 5))
     return ", ".join(map(_legible, listed[:4])) + (", ..." if len(listed) > 4 else "")
 

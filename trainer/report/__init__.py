@@ -1,1 +1,1 @@
-"""A page about runs: their figures laid over each other, their settings side by side, their previews through time."""
+"""The HTML report: curves of several runs in common plots, settings side by side, previews over the steps."""

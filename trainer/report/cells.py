@@ -1,4 +1,4 @@
-"""Previews of validations, cut into the images that they were put together from."""
+"""Split a validation preview into the images it was assembled from."""
 
 import io
 import json
@@ -18,11 +18,11 @@ _DAMAGE = (OSError, SyntaxError, ValueError, KeyError, TypeError, RecursionError
 
 
 class PreviewError(Exception):
-    """The file holds no picture."""
+    """The file is not a readable preview."""
 
 
 class Cells(NamedTuple):
-    """A row of a preview: three images of one size, H x W x 3 uint8, what they are of, and their figures."""
+    """A row of a preview: three H x W x 3 uint8 images of equal size, the sample's name and a caption with metrics."""
 
     name: str
     caption: str
@@ -32,42 +32,42 @@ class Cells(NamedTuple):
 
 
 class Preview(NamedTuple):
-    """`rows` is None where the file does not say where its cells are, as those of older versions."""
+    """A preview image. `rows` is None if the file has no layout of its cells, as in older versions."""
 
-    whole: Pixels
+    image: Pixels
     rows: list[Cells] | None
 
 
 def read_preview(content: bytes) -> Preview:
-    """What a PNG file holds. PreviewError when it is damaged."""
+    """Decode a preview from the bytes of a PNG file. PreviewError if it is damaged."""
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
-            whole = np.asarray(picture.convert("RGB"))
-            text = getattr(picture, "text", {}).get(GRID_TEXT)
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as file:
+            image = np.asarray(file.convert("RGB"))
+            text = getattr(file, "text", {}).get(GRID_TEXT)
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise PreviewError(str(error)) from error
     if text is None:
-        return Preview(whole, None)
+        return Preview(image, None)
     try:
         grid = json.loads(text)
         if grid["titles"] != _TITLES:
-            return Preview(whole, None)
-        rows = [_cut(whole, **row) for row in grid["rows"]]
+            return Preview(image, None)
+        rows = [_crop(image, **row) for row in grid["rows"]]
         if not rows:
             raise ValueError("no images")
-        return Preview(whole, rows)
+        return Preview(image, rows)
     except _DAMAGE as error:
-        raise PreviewError("it does not say where its images are") from error
+        raise PreviewError("invalid layout") from error
 
 
-def _cut(whole: Pixels, cells: list[tuple[int, int, int, int]], caption: str, aside: str) -> Cells:
-    height, width = whole.shape[:2]
+def _crop(preview: Pixels, cells: list[tuple[int, int, int, int]], caption: str, aside: str) -> Cells:
+    height, width = preview.shape[:2]
     if len({tuple(size) for _, _, *size in cells}) != 1:
-        raise ValueError("images of one row differ in size")
+        raise ValueError("images of a row differ in size")
     images = []
-    for left, top, wide, high in cells:
-        if not (0 <= left < left + wide <= width and 0 <= top < top + high <= height):
-            raise ValueError("an image lies outside")
-        images.append(np.ascontiguousarray(whole[top : top + high, left : left + wide]))
+    for left, top, cell_width, cell_height in cells:
+        if not (0 <= left < left + cell_width <= width and 0 <= top < top + cell_height <= height):
+            raise ValueError("a cell exceeds the preview")
+        images.append(np.ascontiguousarray(preview[top : top + cell_height, left : left + cell_width]))
     bicubic, network, hr = images
     return Cells(str(aside)[:_MAX_CHARS], str(caption)[:_MAX_CHARS], bicubic, network, hr)

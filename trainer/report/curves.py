@@ -1,4 +1,4 @@
-"""The plots of the page: each quantity over the steps, all runs laid over each other, with its table."""
+"""The plots of the page: one per quantity over the steps, with all runs and a table of values."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,73 +8,73 @@ import altair as alt
 
 from srshards.page.plots import Plot
 from trainer.report.charts import (
-    ACROSS,
+    BASELINES,
     LINES,
-    NEAR,
+    NEAREST,
     STEPS,
     Row,
-    across_layers,
+    baseline_layers,
     hover_layers,
     layered,
     line_layers,
-    stretch_text,
+    range_text,
 )
 from trainer.report.runs import Run, same_bicubic
 from trainer.report.thinning import Point
 
-_MAX_ROWS = 200  # of a table, and of steps that have a hover text
+_MAX_ROWS = 200  # of a table, and of steps with a tooltip
 _NONE = "\N{EN DASH}"
-_LOG_FROM = 8.0  # how many times the lowest value the highest is, for a scale to be logarithmic
+_LOG_FROM = 8.0  # ratio of the highest to the lowest loss from which its axis is logarithmic
 
 
 class Quantity(NamedTuple):
-    """Something that journals have of every stretch of steps, and how it is written."""
+    """A quantity in the journals and its presentation."""
 
     title: str
     description: str
-    unit: str  # the axis's title
-    source: str  # an attribute of JournalSummary
+    unit: str  # title of the axis
+    source: str  # attribute of JournalSummary
     name: str
-    written: Callable[[float], str]
-    axis: str = ""  # a format of d3
+    formatted: Callable[[float], str]
+    axis: str = ""  # d3 format
     from_zero: bool = False
-    baseline: str = ""  # an attribute of Validated: a line across
+    baseline: str = ""  # attribute of Validated, drawn as a horizontal line
     wide: bool = False
 
 
 _QUANTITIES = (
     Quantity(
         "PSNR-Y",
-        "Of the validation images; the straight line is bicubic enlargement, which a network has to beat.",
+        "Mean over the validation images. The straight line is bicubic upscaling, the baseline.",
         *("dB", "validated", "psnr_y", "{:.2f} dB".format, "", False, "bicubic_psnr_y", True),
     ),
-    Quantity("Loss", "Of the training patches.", "loss", "trained", "loss", "{:.5f}".format, "~g"),
+    Quantity("Loss", "Mean over the training patches.", "loss", "trained", "loss", "{:.5f}".format, "~g"),
     Quantity(
         "SSIM-Y",
-        "Of the validation images; 1 is a perfect image.",
+        "Mean over the validation images. The maximum is 1.",
         *("SSIM", "validated", "ssim_y", "{:.4f}".format, "", False, "bicubic_ssim_y"),
     ),
-    Quantity("Learning rate", "As its schedule had it.", "rate", "trained", "lr", "{:.2e}".format, "~e", True),
+    Quantity("Learning rate", "As scheduled.", "rate", "trained", "lr", "{:.2e}".format, "~e", True),
     Quantity(
         "Patches per second",
-        "Through the network and back, without validating and saving.",
+        "Training throughput, excluding validation and saving.",
         *("patches/s", "trained", "patches_per_s", "{:,.1f}".format, "~s", True),
     ),
     Quantity(
         "Waiting for data",
-        "The share of the time in which a step had to wait for its batch.",
-        *("share of the time", "trained", "data_wait", "{:.2%}".format, "%", True),
+        "Share of the training time spent waiting for batches.",
+        *("share of time", "trained", "data_wait", "{:.2%}".format, "%", True),
     ),
 )
 _GAIN = Quantity(
     "Gain over bicubic",
-    "PSNR-Y above that of bicubic enlargement of the same images.",
+    "PSNR-Y minus that of bicubic upscaling of the same images.",
     *("dB", "validated", "gain", "{:+.2f} dB".format),
 )
 
 
 def plots(runs: Sequence[Run]) -> list[Plot]:
-    """Those for which any run has figures."""
+    """Return a plot for each quantity that any run has values of."""
     quantities = list(_QUANTITIES)
     if not same_bicubic(runs):
         quantities.insert(1, _GAIN)
@@ -103,19 +103,19 @@ def _over_steps(quantity: Quantity, runs: Sequence[Run]) -> Plot | None:
     x = alt.X("x:Q", title="step", axis=STEPS, scale=alt.Scale(nice=False))
     table = _rows(quantity, runs)
     columns = ("Step", *(run.label for run in runs))
-    across = _baselines(quantity, runs)
-    near, hover = hover_layers(columns, table)
-    layers = [*line_layers(lines, len(runs), x, y, thinned), *across_layers(across), *hover]
-    datasets = {LINES: lines, ACROSS: across, NEAR: near}
+    baselines = _baselines(quantity, runs)
+    nearest, hover = hover_layers(columns, table)
+    layers = [*line_layers(lines, len(runs), x, y, thinned), *baseline_layers(baselines), *hover]
+    datasets = {LINES: lines, BASELINES: baselines, NEAREST: nearest}
     description = quantity.description
     if thinned:
-        description += " Long runs: means of stretches of steps, in a band from their lowest to their highest value."
-    rows = [[stretch_text(row.first, row.last), *row.here] for row in table]
+        description += " Long runs are shown as means over ranges of steps, in bands from their minimum to maximum."
+    rows = [[range_text(row.first, row.last), *row.values] for row in table]
     return Plot(quantity.title, description, layered(layers), columns, rows, quantity.wide, datasets)
 
 
 def _baselines(quantity: Quantity, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Each different figure of bicubic, and what is written beside it."""
+    """Return each distinct value of bicubic with its label."""
     groups: dict[str, list[str]] = {}
     for run in runs:
         value = getattr(run.summary.last, quantity.baseline) if quantity.baseline and run.summary.last else math.nan
@@ -124,12 +124,12 @@ def _baselines(quantity: Quantity, runs: Sequence[Run]) -> list[dict[str, Any]]:
     lines = []
     for value, labels in groups.items():
         whose = "" if len(groups) == 1 else f" of {labels[0]}" + (", ..." if len(labels) > 1 else "")
-        lines.append({"y": float(value), "name": f"bicubic{whose} {quantity.written(float(value))}"})
+        lines.append({"y": float(value), "name": f"bicubic{whose} {quantity.formatted(float(value))}"})
     return lines
 
 
 def _rows(quantity: Quantity, runs: Sequence[Run]) -> list[Row]:
-    """So few that a table can hold them."""
+    """Return the rows of the table, merged to at most _MAX_ROWS."""
     curves = [getattr(run.summary, quantity.source) for run in runs]
     width = max(curve.width for curve in curves)
     while True:
@@ -141,23 +141,23 @@ def _rows(quantity: Quantity, runs: Sequence[Run]) -> list[Row]:
 
 
 def _row(quantity: Quantity, merged: Sequence[dict[int, Point]], slot: int) -> Row:
-    there = [curve[slot] for curve in merged if slot in curve]
-    row = Row(min(point.first for point in there), max(point.last for point in there), [], [])
+    points = [curve[slot] for curve in merged if slot in curve]
+    row = Row(min(point.first for point in points), max(point.last for point in points), [], [])
     for curve in merged:
         point = curve.get(slot) or min(curve.values(), key=lambda one: abs(one.last - row.last), default=None)
-        text = quantity.written(point.mean) if point else _NONE
-        row.here.append(text if slot in curve else _NONE)
-        row.near.append(f"{text} at {stretch_text(point.first, point.last)}" if point and slot not in curve else text)
+        text = quantity.formatted(point.mean) if point else _NONE
+        row.values.append(text if slot in curve else _NONE)
+        row.nearest.append(f"{text} at {range_text(point.first, point.last)}" if point and slot not in curve else text)
     return row
 
 
 def _short(value: float) -> float:
-    """As exact as can be seen."""
+    """Round to six significant digits, to keep the page small."""
     return float(f"{value:.6g}")
 
 
 def _over_time(runs: Sequence[Run]) -> Plot | None:
-    """PSNR-Y by the time that training took: what a step of another network costs is in it."""
+    """Return the plot of PSNR-Y over training time, which compares networks of different cost per step."""
     curves = [run.summary.validated for run in runs]
     width = max(curve.width for curve in curves)
     longest = max((run.summary.trained_s for run in runs), default=0.0)
@@ -175,8 +175,8 @@ def _over_time(runs: Sequence[Run]) -> Plot | None:
         return None
     values, rows = [], []
     for number, psnr, time in found:
-        at = stretch_text(psnr.first, psnr.last)
-        texts = runs[number].label, at, f"{time.mean / seconds:,.2f}", f"{psnr.mean:.2f} dB"
+        steps = range_text(psnr.first, psnr.last)
+        texts = runs[number].label, steps, f"{time.mean / seconds:,.2f}", f"{psnr.mean:.2f} dB"
         value = {"run": number, "step": psnr.last, "x": time.mean / seconds, "y": psnr.mean}
         values.append(value | dict(zip(("label", "t", "time", "text"), texts, strict=True)))
         rows.append(texts)
@@ -187,14 +187,14 @@ def _over_time(runs: Sequence[Run]) -> Plot | None:
     ]
     x = alt.X("x:Q", title=f"training time ({unit})", scale=alt.Scale(nice=False))
     y = alt.Y("y:Q", title="dB", scale=alt.Scale(zero=False))
-    across = _baselines(_QUANTITIES[0], runs)
-    layers = [*line_layers(values, len(runs), x, y, False, *tooltip), *across_layers(across)]
-    description = "What the time has bought; validating and saving do not count. Times are those of each run's machine."
-    datasets = {LINES: values, ACROSS: across}
+    baselines = _baselines(_QUANTITIES[0], runs)
+    layers = [*line_layers(values, len(runs), x, y, False, *tooltip), *baseline_layers(baselines)]
+    description = "Training time on each run's machine, excluding validation and saving."
+    datasets = {LINES: values, BASELINES: baselines}
     return Plot("PSNR-Y over training time", description, layered(layers), columns, rows, datasets=datasets)
 
 
 def _both(psnrs: Sequence[Point], times: Sequence[Point]) -> list[tuple[Point, Point]]:
-    """Those of one stretch."""
+    """Pair the points of the same range of steps."""
     by_last = {time.last: time for time in times}
     return [(psnr, by_last[psnr.last]) for psnr in psnrs if psnr.last in by_last]

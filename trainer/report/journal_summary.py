@@ -1,4 +1,4 @@
-"""A summary of a run's journal, which is read from its beginning to its end and never held as a whole."""
+"""Summarise a run's journal in one streaming pass."""
 
 import json
 import math
@@ -14,16 +14,16 @@ from trainer.report.thinning import Thinned
 
 TRAINED = ("loss", "lr", "patches_per_s", "data_wait")
 VALIDATED = ("psnr_y", "gain", "ssim_y", "trained_s")
-_AT_ONCE = 4096  # lines
+_BATCH_LINES = 4096
 _MAX_LINE_BYTES = 1 << 20
 _MAX_MESSAGE_CHARS = 1000
 _MAX_STEP = 1 << 53
 _MAX_NUMBER = 1e300
-_NUMBERS = (float, int)  # and not bool
+_NUMBERS = (float, int)  # excludes bool
 
 
 class Validated(NamedTuple):
-    """A validation. PSNR in dB; NaN where the journal has none, as for images that equal HR."""
+    """The metrics of a validation. PSNR in dB; NaN where the journal has no value, as for images identical to HR."""
 
     step: int
     psnr_y: float
@@ -38,20 +38,20 @@ class Validated(NamedTuple):
 
 @dataclass
 class JournalSummary:
-    """What the page shows of a journal. `trained` and `validated` have the curves of TRAINED and VALIDATED."""
+    """The content of a journal that the page shows. `trained` and `validated` are curves of TRAINED and VALIDATED."""
 
     trained: Thinned
     validated: Thinned
     step: int = 0  # the last one
     trained_s: float = 0.0
     waited_s: float = 0.0
-    loss: float = math.nan  # of the last stretch
+    loss: float = math.nan  # in the last `train` line
     best: Validated | None = None
     last: Validated | None = None
     num_validations: int = 0
-    psnr_at: dict[int, float] = field(default_factory=dict)  # by step, of those that were asked for
-    damaged: set[int] = field(default_factory=set)  # samples, by what was said of them: a resumed run says it again
-    error: str | None = None  # that ended it, if nothing came after
+    psnr_at: dict[int, float] = field(default_factory=dict)  # by step, for the `wanted` steps
+    damaged: set[int] = field(default_factory=set)  # hashes of the messages: a resumed run repeats them
+    error: str | None = None  # that ended the run, unless it was resumed
     num_unreadable: int = 0  # lines
     first_unreadable: int = 0
     rates: "array[float]" = field(default_factory=lambda: array("d"))  # patches/s
@@ -62,17 +62,17 @@ class JournalSummary:
 
     @property
     def data_wait(self) -> float:
-        """The share of all time that was spent waiting for data."""
+        """Share of the training time spent waiting for data."""
         return self.waited_s / self.trained_s if self.trained_s > 0 else math.nan
 
 
 def empty_summary(most: int) -> JournalSummary:
-    """The summary of a run that has not begun. `most` points of each curve are kept."""
+    """Return the summary of a run that has not started. Each curve has at most `most` points."""
     return JournalSummary(Thinned(TRAINED, most), Thinned(VALIDATED, most))
 
 
 def read_journal(address: Address, wanted: frozenset[int], most: int) -> JournalSummary:
-    """FileNotFoundError when there is none. `wanted` are steps whose PSNR is to be known exactly; `most`: points."""
+    """Read a journal, with exact PSNRs for the `wanted` steps. FileNotFoundError if there is none."""
     summary = empty_summary(most)
     trained: list[tuple[int, list[float]]] = []
     validated: list[tuple[int, list[float]]] = []
@@ -91,7 +91,7 @@ def read_journal(address: Address, wanted: frozenset[int], most: int) -> Journal
         elif event == "error":
             summary.error = str(line.get("message", ""))[:_MAX_MESSAGE_CHARS]
         for curve, kept in ((summary.trained, trained), (summary.validated, validated)):
-            if len(kept) == _AT_ONCE:
+            if len(kept) == _BATCH_LINES:
                 _flush(curve, kept)
     _flush(summary.trained, trained)
     _flush(summary.validated, validated)
@@ -104,7 +104,7 @@ def _flush(curve: Thinned, kept: list[tuple[int, list[float]]]) -> None:
 
 
 def _add_training(summary: JournalSummary, figures: list[float], seconds: float) -> None:
-    """`figures` are those of TRAINED."""
+    """Add a `train` line to the summary. `figures` are the values of TRAINED."""
     summary.loss, _, patches_per_s, data_wait = figures
     if seconds >= 0:
         summary.trained_s += seconds
@@ -125,15 +125,15 @@ def _add_validation(summary: JournalSummary, step: int, line: dict[str, Any], wa
 
 
 def _events(address: Address, summary: JournalSummary) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """(event, step, line). What cannot be read is counted, but for a last line that is being written."""
-    for number, (line, whole) in enumerate(_lines(address), start=1):
+    """Yield (event, step, line). Unreadable lines are counted, except a last line that is still being written."""
+    for number, (line, is_complete) in enumerate(_lines(address), start=1):
         try:
             values = json.loads(line)
             event, step = values["event"], values["step"]
             if not (isinstance(event, str) and type(step) is int and 0 <= step < _MAX_STEP):
                 raise ValueError
         except (ValueError, KeyError, TypeError, RecursionError):
-            if whole and line.strip():
+            if is_complete and line.strip():
                 summary.num_unreadable += 1
                 summary.first_unreadable = summary.first_unreadable or number
         else:
@@ -141,7 +141,7 @@ def _events(address: Address, summary: JournalSummary) -> Iterator[tuple[str, in
 
 
 def _lines(address: Address) -> Iterator[tuple[bytes, bool]]:
-    """Each line, and whether it has its end. Of one that is too long for a journal's, the beginning."""
+    """Yield each line, and whether it is terminated. Overlong lines are truncated."""
     size = file_size(address)
     if size is None:
         raise FileNotFoundError(str(address))
@@ -155,6 +155,6 @@ def _lines(address: Address) -> Iterator[tuple[bytes, bool]]:
 
 
 def _number(line: dict[str, Any], name: str) -> float:
-    """NaN for whatever is not a finite number."""
+    """Return a finite number of the line, NaN for anything else."""
     value: Any = line.get(name)
     return float(value) if type(value) in _NUMBERS and abs(value) < _MAX_NUMBER else math.nan

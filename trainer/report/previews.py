@@ -1,4 +1,4 @@
-"""Previews of several runs through time, as many as a page can carry: the same images one below the other."""
+"""Select validation previews for the page within its size limit, grouped by image across runs and steps."""
 
 import hashlib
 import math
@@ -12,16 +12,16 @@ from trainer.report.cells import Cells, Preview, PreviewError, read_preview
 from trainer.report.runs import Run
 
 _MAX_STEPS = 24  # of a run
-_SEVERAL = 5
-_WORDS_BYTES, _FIGURE_BYTES = 300, 3000  # at most, of what stands around a shot and around all shots of a figure
+_MIN_STEPS = 5  # of a run, if it has as many, before further rows of its previews are included
+_SHOT_BYTES, _FIGURE_BYTES = 300, 3000  # upper bounds of the markup of a shot and of a figure, without their images
 _MAX_FILE_BYTES = 64_000_000
-# What a page has of HR and bicubic once, for several figures: the later ones are given it by the script.
-_ELSEWHERE = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACADs="
+# HR and bicubic are in the page once; the script copies them to the other figures of the scene.
+_PLACEHOLDER = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACADs="
 
 
 @dataclass(frozen=True)
 class Shot:
-    """What a run made of an image after a step. `uri` is None for the one that the figure shows at first."""
+    """A run's output for an image after a step. `uri` is None for the shot that the figure shows initially."""
 
     step: int
     caption: str
@@ -30,7 +30,7 @@ class Shot:
 
 @dataclass
 class Series:
-    """A run's shots of one image, in order of the steps."""
+    """A run's shots of one image, ordered by step."""
 
     id: str
     run: Run
@@ -39,7 +39,7 @@ class Series:
 
 @dataclass
 class Scene:
-    """An image of the validation split, and what the runs make of it."""
+    """A validation image and the runs' outputs for it."""
 
     name: str
     width: int
@@ -49,15 +49,15 @@ class Scene:
     series: list[Series] = field(default_factory=list)
 
     def comparisons(self) -> Iterator[Comparison]:
-        """One for each run, showing its last shot. HR and bicubic are in the first alone."""
+        """Yield one comparison per run, showing its last shot. Only the first contains HR and bicubic."""
         for number, series in enumerate(self.series):
             last = series.shots[-1]
-            uris = (self.bicubic, self.hr) if number == 0 else (_ELSEWHERE, _ELSEWHERE)
+            uris = (self.bicubic, self.hr) if number == 0 else (_PLACEHOLDER, _PLACEHOLDER)
             layers = [Layer("bicubic", uris[0]), Layer("network", last.uri or ""), Layer("HR", uris[1])]
             yield Comparison(series.id, series.run.label, self.width, self.height, layers, last.caption)
 
     def later(self) -> dict[str, list[tuple[int, str, str | None]]]:
-        """By figure: step, caption and image of each shot, None for the image that the figure has."""
+        """Return step, caption and image of each shot by figure; None for the image that is already in the figure."""
         return {
             series.id: [
                 (shot.step, shot.caption, None if shot is series.shots[-1] else shot.uri) for shot in series.shots
@@ -68,7 +68,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Whole:
-    """A preview that does not say where its images are."""
+    """A preview without a layout, shown as one image."""
 
     label: str
     step: int
@@ -79,7 +79,7 @@ class Whole:
 
 @dataclass
 class Gallery:
-    """`left_out` says in sentences what the page does not show and why."""
+    """The previews of a page. `left_out` lists what is not shown and why."""
 
     scenes: list[Scene] = field(default_factory=list)
     wholes: list[Whole] = field(default_factory=list)
@@ -87,37 +87,37 @@ class Gallery:
 
     @property
     def stops(self) -> list[int]:
-        """The steps that anything is shown of."""
+        """The steps of the slider: all steps that are shown."""
         return sorted({shot.step for scene in self.scenes for series in scene.series for shot in series.shots})
 
 
-class _Filling:
-    """A gallery that grows while there is room in the page."""
+class _GalleryBuilder:
+    """Adds previews to a gallery until a budget of bytes is used up."""
 
-    def __init__(self, runs: Sequence[Run], room: int) -> None:
+    def __init__(self, runs: Sequence[Run], budget_bytes: int) -> None:
         self.gallery = Gallery()
         self._runs = runs
-        self._room = room
+        self._budget_bytes = budget_bytes
         self._scenes: dict[str, Scene] = {}
         self._series: dict[tuple[str, str], Series] = {}
-        self.rows: int | None = None  # of each preview; not known before the first of them
+        self.max_rows: int | None = None  # of each preview; set by the first one
 
     def add(self, run: Run, step: int, preview: Preview) -> bool:
-        """Show a step of a run, all rows of it or nothing. Whether there was room."""
+        """Add all rows of a step, or nothing if the budget does not suffice. Return whether it was added."""
         if preview.rows is None:
-            return self._add_whole(run, step, preview.whole)
-        made = [(cells, _key(cells), exact(cells.network)) for cells in preview.rows[: self.rows]]
-        if self.rows is None:
-            self.rows = self._rows_of([len(uri) for *_, uri in made])
-        made = made[: self.rows]
-        new = {key: (exact(cells.bicubic), exact(cells.hr)) for cells, key, _ in made if key not in self._scenes}
-        needed = sum(len(uri) for *_, uri in made) + sum(len(uri) for uris in new.values() for uri in uris)
-        needed += sum(_WORDS_BYTES + len(cells.caption) for cells, *_ in made)
-        needed += sum(_FIGURE_BYTES + 50 * len(run.label) for _, key, _ in made if (key, run.label) not in self._series)
-        if needed > self._room:
+            return self._add_whole(run, step, preview.image)
+        rows = [(cells, _key(cells), exact(cells.network)) for cells in preview.rows[: self.max_rows]]
+        if self.max_rows is None:
+            self.max_rows = self._affordable_rows([len(uri) for *_, uri in rows])
+        rows = rows[: self.max_rows]
+        new = {key: (exact(cells.bicubic), exact(cells.hr)) for cells, key, _ in rows if key not in self._scenes}
+        needed = sum(len(uri) for *_, uri in rows) + sum(len(uri) for uris in new.values() for uri in uris)
+        needed += sum(_SHOT_BYTES + len(cells.caption) for cells, *_ in rows)
+        needed += sum(_FIGURE_BYTES + 50 * len(run.label) for _, key, _ in rows if (key, run.label) not in self._series)
+        if needed > self._budget_bytes:
             return False
-        self._room -= needed
-        for cells, key, uri in made:
+        self._budget_bytes -= needed
+        for cells, key, uri in rows:
             if key in new:
                 height, width = cells.hr.shape[:2]
                 self._scenes[key] = Scene(cells.name, width, height, *new.pop(key))
@@ -127,13 +127,13 @@ class _Filling:
             shots.sort(key=lambda shot: shot.step)
         return True
 
-    def _rows_of(self, costs: Sequence[int]) -> int:
-        """So many that there is room for several steps of every run: one image through time before three at its end.
+    def _affordable_rows(self, costs: Sequence[int]) -> int:
+        """Return the rows per preview with which several steps of every run fit: more steps matter more than rows.
 
-        `costs` are the bytes that the network's image takes in each row of a preview; others may have more rows.
+        `costs` are the bytes of the network's image in each row of the first preview.
         """
-        steps = sum(min(len(run.previews), _SEVERAL) for run in self._runs) + 2  # and for bicubic and HR
-        return max(1, self._room * len(costs) // (sum(costs) * steps))
+        steps = sum(min(len(run.previews), _MIN_STEPS) for run in self._runs) + 2  # two more for bicubic and HR
+        return max(1, self._budget_bytes * len(costs) // (sum(costs) * steps))
 
     def _series_of(self, key: str, run: Run) -> Series:
         if (key, run.label) not in self._series:
@@ -142,81 +142,83 @@ class _Filling:
             self._scenes[key].series.append(series)
         return self._series[key, run.label]
 
-    def _add_whole(self, run: Run, step: int, picture: Pixels) -> bool:
-        uri = exact(picture)
-        if len(uri) <= self._room:
-            self._room -= len(uri)
-            height, width = picture.shape[:2]
-            self.gallery.wholes.append(Whole(run.label, step, uri, width, height))
-            return True
-        return False
+    def _add_whole(self, run: Run, step: int, image: Pixels) -> bool:
+        uri = exact(image)
+        if len(uri) > self._budget_bytes:
+            return False
+        self._budget_bytes -= len(uri)
+        height, width = image.shape[:2]
+        self.gallery.wholes.append(Whole(run.label, step, uri, width, height))
+        return True
 
 
-def gallery(runs: Sequence[Run], room: int) -> Gallery:
-    """What fits into `room` bytes: of each run the last step, the best, the first, then what lies widest between."""
-    filling = _Filling(runs, room)
-    left_out = filling.gallery.left_out
-    orders = {run.label: by_worth(list(run.previews), run.summary.best.step if run.summary.best else 0) for run in runs}
+def gallery(runs: Sequence[Run], budget_bytes: int) -> Gallery:
+    """Return the previews that fit in `budget_bytes`, chosen from each run in the order of `by_importance`."""
+    builder = _GalleryBuilder(runs, budget_bytes)
+    left_out = builder.gallery.left_out
+    orders = {
+        run.label: by_importance(list(run.previews), run.summary.best.step if run.summary.best else 0) for run in runs
+    }
     shown: dict[str, int] = dict.fromkeys(orders, 0)
     rows: dict[str, int] = {}
     full: set[str] = set()
-    for turn in range(max(map(len, orders.values()), default=0)):
+    for position in range(max(map(len, orders.values()), default=0)):
         for run in runs:
-            if turn >= min(len(orders[run.label]), _MAX_STEPS) or run.label in full:
+            if position >= min(len(orders[run.label]), _MAX_STEPS) or run.label in full:
                 continue
-            step = orders[run.label][turn]
+            step = orders[run.label][position]
             try:
                 preview = _read(run, step)
             except PreviewError as error:
                 left_out.append(f"{run.previews[step][0]}: {error}")
                 continue
-            if not filling.add(run, step, preview):
+            if not builder.add(run, step, preview):
                 full.add(run.label)
                 continue
             shown[run.label] += 1
             rows[run.label] = len(preview.rows or ())
-            if preview.rows is None:  # the last one alone
+            if preview.rows is None:  # show only the most important one
                 full.add(run.label)
-    left_out += _said(runs, shown, rows, filling.rows)
-    return filling.gallery
+    left_out += _omissions(runs, shown, rows, builder.max_rows)
+    return builder.gallery
 
 
-def _said(runs: Sequence[Run], shown: dict[str, int], rows: dict[str, int], most_rows: int | None) -> Iterator[str]:
+def _omissions(runs: Sequence[Run], shown: dict[str, int], rows: dict[str, int], max_rows: int | None) -> Iterator[str]:
     for run in runs:
-        had = len(run.previews)
-        if shown[run.label] < had:
-            yield f"{run.label}: {shown[run.label]} of {had:,} previews are in this page"
-        if most_rows is not None and rows.get(run.label, 0) > most_rows:
-            images = "first" if most_rows == 1 else f"first {most_rows}"
-            yield f"{run.label}: the {images} of {rows[run.label]} images of each preview, to have room for more steps"
+        total = len(run.previews)
+        if shown[run.label] < total:
+            yield f"{run.label}: {shown[run.label]} of {total:,} previews are shown"
+        if max_rows is not None and rows.get(run.label, 0) > max_rows:
+            images = "first" if max_rows == 1 else f"first {max_rows}"
+            yield f"{run.label}: only the {images} of {rows[run.label]} images of each preview, to show more steps"
 
 
-def by_worth(steps: Sequence[int], best: int) -> list[int]:
-    """All steps, the most telling first: the last, the first, the best, then whatever is farthest from those so far.
+def by_importance(steps: Sequence[int], best: int) -> list[int]:
+    """Return all steps in the order of last, first, best, then always the step farthest from the previous ones.
 
-    Distances are those of logarithms: a network changes most at the beginning.
+    Distances are logarithmic, because a network changes most in the beginning.
     """
     if not steps:
         return []
     order = list(dict.fromkeys([max(steps), min(steps), *([best] if best in steps else [])]))
     rest = sorted(set(steps) - set(order))
-    near = {step: min(_apart(step, other) for other in order) for step in rest}
-    while near:
-        step = max(near, key=lambda one: (near[one], one))
+    distances = {step: min(_distance(step, other) for other in order) for step in rest}
+    while distances:
+        step = max(distances, key=lambda one: (distances[one], one))
         order.append(step)
-        del near[step]
-        near = {one: min(distance, _apart(one, step)) for one, distance in near.items()}
+        del distances[step]
+        distances = {one: min(distance, _distance(one, step)) for one, distance in distances.items()}
     return order
 
 
-def _apart(step: int, other: int) -> float:
+def _distance(step: int, other: int) -> float:
     return abs(math.log((step + 1) / (other + 1)))
 
 
 def _read(run: Run, step: int) -> Preview:
     address, size = run.previews[step]
     if size > _MAX_FILE_BYTES:
-        raise PreviewError(f"{size:,} bytes are too many for a preview")
+        raise PreviewError(f"too large for a preview ({size:,} bytes)")
     try:
         return read_preview(read_bytes(address, size))
     except (OSError, StoreError) as error:
@@ -226,15 +228,15 @@ def _read(run: Run, step: int) -> Preview:
 
 
 def _caption(run: Run, step: int, cells: Cells) -> str:
-    best = ", its best" if run.summary.best and step == run.summary.best.step else ""
+    best = " (best)" if run.summary.best and step == run.summary.best.step else ""
     psnr = run.summary.psnr_at[step]
-    of_all = "" if math.isnan(psnr) else f"; all images: {psnr:.2f} dB"
+    mean = "" if math.isnan(psnr) else f"; all images: {psnr:.2f} dB"
     figures = ", ".join(cells.caption.split("   "))
-    return f"step {step:,}{best}: {figures}{of_all}"
+    return f"step {step:,}{best}: {figures}{mean}"
 
 
 def _key(cells: Cells) -> str:
-    """The same for the same image, whoever shows it."""
+    """Return a key that is equal for the same image in different runs."""
     digest = hashlib.sha256(str(cells.hr.shape).encode())
     for image in (cells.hr, cells.bicubic):
         digest.update(image.tobytes())

@@ -1,4 +1,4 @@
-"""Runs as their folders tell of them, on this machine or in a store; nothing in them is changed."""
+"""Read run folders, local or in an object store, without changing them."""
 
 import json
 import math
@@ -14,19 +14,20 @@ from srshards.errors import UsageError
 from srshards.format import Address
 from srshards.plain_yaml import load_plain_yaml
 from srshards.storage.store import file_size, list_files, list_folders, read_bytes, storage_of
+from srshards.terminal.text import plural
 from trainer.report.journal_summary import JournalSummary, empty_summary, read_journal
 
 _PREVIEW = re.compile(r"step-(\d{1,15})\.png")
-_PLACES = ("out", "run")  # settings that say where a run lies, which its address says better
+_LOCATION_SETTINGS = ("out", "run")  # not shown: the page shows the run's address instead
 _MAX_SETTINGS_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Run:
-    """`label` tells it from the others of the page. `settings` are those of config.yaml.
+    """A run. `label` is unique on the page; `settings` are those of config.yaml.
 
-    `plan` is what these came to, empty for runs of older versions. `previews` has a file and its size for each step.
-    `trouble` is what could not be read.
+    `plan` has the derived values of plan.json, empty for runs of older versions. `previews` has the file and its size
+    by step. `problems` lists what could not be read.
     """
 
     address: Address
@@ -36,11 +37,11 @@ class Run:
     summary: JournalSummary
     previews: dict[int, tuple[Address, int]]
     written: datetime | None
-    trouble: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     @property
     def planned(self) -> int | None:
-        """Steps; None where nothing tells."""
+        """Total number of steps; None if unknown."""
         steps = self.plan.get("steps", self.settings.get("steps"))
         return steps if type(steps) is int and steps >= 0 else None
 
@@ -50,35 +51,35 @@ class Run:
         return scale if isinstance(scale, int) else None
 
     @property
-    def ended(self) -> str:
+    def state(self) -> str:
         summary = self.summary
         if summary.error is not None:
-            return "ended by an error"
+            return "failed"
         if self.planned is None:
-            return "not recorded"
-        seen = summary.last is None or summary.last.step >= self.planned
-        return "finished" if summary.step >= self.planned and seen else "not finished"
+            return "unknown"
+        validated = summary.last is None or summary.last.step >= self.planned
+        return "finished" if summary.step >= self.planned and validated else "not finished"
 
     @property
     def bicubic(self) -> float:
-        """PSNR-Y in dB of what the network has to beat; NaN before the first validation."""
+        """PSNR-Y of the bicubic baseline in dB; NaN before the first validation."""
         return self.summary.last.bicubic_psnr_y if self.summary.last else math.nan
 
 
 def read_runs(addresses: Sequence[Address], most_points: int) -> list[Run]:
-    """In the order given. UsageError for a folder that is no run."""
-    places = [storage_of(address).resolved(address) for address in addresses]
-    for number, place in enumerate(places):
-        if place in places[:number]:
-            raise UsageError(f"{addresses[number]} is named twice; name each run once")
+    """Read the runs in the given order. UsageError for a folder that is not a run."""
+    resolved = [storage_of(address).resolved(address) for address in addresses]
+    for number, address in enumerate(resolved):
+        if address in resolved[:number]:
+            raise UsageError(f"{addresses[number]} was passed twice; pass each run once")
     files = [_files(address) for address in addresses]
-    # By their own names, also where these are links.
-    whole = [storage_of(address).absolute(address) for address in addresses]
-    return [_read(*about, most_points) for about in zip(whole, _labels(whole), files, strict=True)]
+    # Absolute but not resolved: a run that is a symbolic link keeps the link's name.
+    absolute = [storage_of(address).absolute(address) for address in addresses]
+    return [_read(*run, most_points) for run in zip(absolute, _labels(absolute), files, strict=True)]
 
 
 def same_bicubic(runs: Sequence[Run]) -> bool:
-    """Whether all that were validated were judged on images for which bicubic's figures are equal."""
+    """Return whether the PSNR-Y of bicubic is equal in all validated runs, as it is for the same images."""
     return len({f"{run.bicubic:.4f}" for run in runs if not math.isnan(run.bicubic)}) <= 1
 
 
@@ -86,14 +87,14 @@ def _files(address: Address) -> dict[str, int]:
     files = list_files(address)
     if "journal.jsonl" in files or "config.yaml" in files:
         return files
-    inside, beside = _runs_in(address), _runs_in(address.parent)
-    if inside:
-        there = f"the runs in it are: {', '.join(str(address / name) for name in inside)}"
-    elif beside:
-        there = f"the runs in {address.parent} are: {', '.join(beside)}"
+    children, siblings = _runs_in(address), _runs_in(address.parent)
+    if children:
+        hint = f"runs in it: {', '.join(str(address / name) for name in children)}"
+    elif siblings:
+        hint = f"runs in {address.parent}: {', '.join(siblings)}"
     else:
-        there = "name the folder of a run, e.g. runs/lite-4x"
-    raise UsageError(f"{address} is no run, it has no journal.jsonl; {there}")
+        hint = "pass the folder of a run, e.g. runs/lite-4x"
+    raise UsageError(f"{address} is not a run: it has no journal.jsonl; {hint}")
 
 
 def _runs_in(folder: Address) -> list[str]:
@@ -102,7 +103,7 @@ def _runs_in(folder: Address) -> list[str]:
 
 
 def _labels(addresses: Sequence[Address]) -> list[str]:
-    """The name of each, with as many of the folders around it as it takes to tell it from all others."""
+    """Return the name of each, preceded by as many parent folders as make it unique."""
     parts = [[part for part in str(address).split("/") if part] for address in addresses]
     lengths = [1] * len(parts)
     while True:
@@ -117,43 +118,45 @@ def _labels(addresses: Sequence[Address]) -> list[str]:
 
 
 def _read(address: Address, label: str, files: dict[str, int], most_points: int) -> Run:
-    trouble: list[str] = []
+    problems: list[str] = []
     previews = {
         int(match[1]): (address / "previews" / name, size)
         for name, size in sorted(list_files(address / "previews").items())
         if (match := _PREVIEW.fullmatch(name))
     }
     journal = address / "journal.jsonl"
-    begun = "journal.jsonl" in files
-    summary = read_journal(journal, frozenset(previews), most_points) if begun else empty_summary(most_points)
+    has_started = "journal.jsonl" in files
+    summary = read_journal(journal, frozenset(previews), most_points) if has_started else empty_summary(most_points)
     if summary.num_unreadable:
-        lines = "1 line" if summary.num_unreadable == 1 else f"{summary.num_unreadable:,} lines"
-        trouble.append(f"{journal}: {lines} cannot be read, the first is number {summary.first_unreadable:,}")
+        problems.append(
+            f"{journal}: {plural(summary.num_unreadable, 'unreadable line')}, starting with line "
+            f"{summary.first_unreadable:,}"
+        )
     unknown = [step for step in previews if step not in summary.psnr_at]
-    if unknown:  # the run was stopped in between, or has gone back
+    if unknown:  # the run was killed before writing the journal, or was resumed from an earlier step
         steps = ", ".join(f"{step:,}" for step in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        trouble.append(f"{address / 'previews'}: the journal knows nothing of step {steps}; left out")
-    config = _mapping(address / "config.yaml", files, trouble)
-    plan = _mapping(address / "plan.json", files, trouble)
+        problems.append(f"{address / 'previews'}: step {steps} omitted, not in the journal")
+    config = _mapping(address / "config.yaml", files, problems)
+    plan = _mapping(address / "plan.json", files, problems)
     return Run(
         address=address,
         label=label,
-        settings={str(name): value for name, value in config.items() if name not in _PLACES},
+        settings={str(name): value for name, value in config.items() if name not in _LOCATION_SETTINGS},
         plan={name: value for name, value in plan.items() if isinstance(value, int | str)},
         summary=summary,
         previews={step: previews[step] for step in sorted(summary.psnr_at)},
-        written=_changed(journal) if begun else None,
-        trouble=trouble,
+        written=_modified(journal) if has_started else None,
+        problems=problems,
     )
 
 
-def _changed(file: Address) -> datetime | None:
+def _modified(file: Address) -> datetime | None:
     seconds = storage_of(file).modified_s(file)
     return None if seconds is None else datetime.fromtimestamp(seconds).astimezone()
 
 
-def _mapping(file: Address, files: dict[str, int], trouble: list[str]) -> dict[Any, Any]:
-    """What a small file of names and values holds; empty when it is not there, or cannot be read, which is noted."""
+def _mapping(file: Address, files: dict[str, int], problems: list[str]) -> dict[Any, Any]:
+    """Return the mapping in a small YAML or JSON file; empty if it is missing, or unreadable, which is a problem."""
     if file.name not in files:
         return {}
     try:
@@ -162,8 +165,8 @@ def _mapping(file: Address, files: dict[str, int], trouble: list[str]) -> dict[A
         text = read_bytes(file).decode()
         content = json.loads(text) if file.suffix == ".json" else load_plain_yaml(text)
         if not isinstance(content, dict):
-            raise ValueError("no names and values")
+            raise ValueError("not a mapping")
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        trouble.append(f"{file} cannot be read")
+        problems.append(f"{file} cannot be read")
         return {}
     return content

@@ -1,34 +1,36 @@
-"""What the page says in figures and words: how each run went, and in what their settings differ."""
+"""The tables of the page: results and settings of the runs."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from trainer.messages import format_duration
 from trainer.report.runs import Run, same_bicubic
 
 NONE = "\N{EN DASH}"
 DIFFERENT = "\N{NOT EQUAL TO}"
 RUN_COLUMNS = (
-    *("Run", "Ended", "Steps", "Best PSNR-Y", "at step", "Over bicubic", "SSIM-Y there", "Last PSNR-Y", "Last loss"),
+    *("Run", "State", "Steps", "Best PSNR-Y", "at step", "Over bicubic", "SSIM-Y there", "Last PSNR-Y", "Last loss"),
     *("Patches/s", "Data wait", "Training time", "Model", "Scale", "Input", "Parameters", "Last written", "Folder"),
 )
 _MAX_CHARS = 200  # of a setting
-_PLANNED = {  # of plan.json, and how the table of settings calls it
-    "steps": "steps in all",
+_PLANNED = {  # keys of plan.json and their names in the table of settings
+    "steps": "total steps",
     "patches_per_step": "patches per step",
     "scale": "scale",
     "parameters": "parameters",
-    "device": "device found",
+    "device": "device used",
     "precision": "precision",
 }
 
 
-def written(value: float | None, form: Callable[[float], str]) -> str:
+def formatted(value: float | None, form: Callable[[float], str]) -> str:
+    """Return the formatted value, or a dash for None and NaN."""
     return NONE if value is None or math.isnan(value) else form(value)
 
 
 def best_run(runs: Sequence[Run]) -> Run | None:
-    """The one with the highest PSNR-Y, or above bicubic where that differs; None where nothing was validated."""
+    """Return the run with the highest PSNR-Y, or the highest gain if bicubic differs; None if none was validated."""
     validated = [(run, run.summary.best) for run in runs if run.summary.best]
     if not validated:
         return None
@@ -38,7 +40,7 @@ def best_run(runs: Sequence[Run]) -> Run | None:
 
 
 def run_rows(runs: Sequence[Run]) -> list[list[str]]:
-    """A row of RUN_COLUMNS for each run."""
+    """Return a row of RUN_COLUMNS for each run."""
     return [_run_row(run) for run in runs]
 
 
@@ -48,17 +50,17 @@ def _run_row(run: Run) -> list[str]:
     parameters = run.plan.get("parameters")
     return [
         run.label,
-        run.ended,
+        run.state,
         f"{summary.step:,}{planned}",
-        written(best and best.psnr_y, "{:.2f} dB".format),
+        formatted(best and best.psnr_y, "{:.2f} dB".format),
         f"{best.step:,}" if best else NONE,
-        written(best and best.gain, "{:+.2f} dB".format),
-        written(best and best.ssim_y, "{:.4f}".format),
-        written(last and last.psnr_y, "{:.2f} dB".format),
-        written(summary.loss, "{:.5f}".format),
-        written(summary.patches_per_s, "{:,.1f}".format),
-        written(summary.data_wait, "{:.2%}".format),
-        duration(summary.trained_s),
+        formatted(best and best.gain, "{:+.2f} dB".format),
+        formatted(best and best.ssim_y, "{:.4f}".format),
+        formatted(last and last.psnr_y, "{:.2f} dB".format),
+        formatted(summary.loss, "{:.5f}".format),
+        formatted(summary.patches_per_s, "{:,.1f}".format),
+        formatted(summary.data_wait, "{:.2%}".format),
+        format_duration(summary.trained_s),
         _text(run.settings.get("model", NONE)),
         f"{run.scale}\N{MULTIPLICATION SIGN}" if run.scale else NONE,
         _text(run.settings.get("input", NONE)),
@@ -69,7 +71,7 @@ def _run_row(run: Run) -> list[str]:
 
 
 def settings(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:
-    """Rows (setting, value of each run) of those that differ, and (setting, value) of those that are equal."""
+    """Return rows (setting, value of each run) for settings that differ, and (setting, value) for the others."""
     known = [_all_settings(run) for run in runs]
     names = list(dict.fromkeys(name for one in known for name in one))
     different, equal = [], []
@@ -89,14 +91,8 @@ def _all_settings(run: Run) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """As a YAML file has it, `null` being what the trainer chooses. Of what is too long, beginning and end."""
+    """Return a setting as text; `null` means the trainer's default. Long values are shortened in the middle."""
     if value is None or isinstance(value, bool):
         return {None: "default", True: "yes", False: "no"}[value]
     text = str(value)
     return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS // 2]}…{text[-_MAX_CHARS // 2 :]}"
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

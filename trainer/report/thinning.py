@@ -1,4 +1,4 @@
-"""Curves of any length in a few hundred points: each stands for a stretch of steps, and all stretches are as long."""
+"""Thin curves of any length to a few hundred points, each of which aggregates a range of steps of equal width."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
@@ -11,7 +11,7 @@ _Number = TypeVar("_Number", np.int64, np.float64)
 
 
 class Point(NamedTuple):
-    """`num` values of the steps from `first` to `last`: their mean, the lowest and the highest."""
+    """Mean, minimum and maximum of `num` values of the steps from `first` to `last`."""
 
     first: int
     last: int
@@ -22,9 +22,9 @@ class Point(NamedTuple):
 
 
 class Thinned:
-    """Several quantities over the same steps, taken in as they come. Never takes more memory than `most` points do.
+    """Streaming aggregation of several quantities over the same steps, in memory for at most `most` points.
 
-    Stretches are as many steps long as the next power of two that suffices, so those of two curves can be made alike.
+    The width of a range is the smallest sufficient power of two, so that two curves can be merged to equal ranges.
     """
 
     def __init__(self, names: Sequence[str], most: int) -> None:
@@ -40,19 +40,19 @@ class Thinned:
         self._high = np.full(shape, np.nan)
 
     def add(self, steps: Sequence[int], values: Sequence[Sequence[float]]) -> None:
-        """For each step a value of each quantity. NaN: there is none."""
+        """Add a value of each quantity for each step; NaN for no value."""
         if not steps:
             return
-        at, given = np.asarray(steps, np.int64), np.asarray(values, float)
-        while int(at.max()) // self.width >= self._slots:
+        step, value = np.asarray(steps, np.int64), np.asarray(values, float)
+        while int(step.max()) // self.width >= self._slots:
             self._halve()
-        slot = at // self.width
-        np.minimum.at(self._first, slot, at)
-        np.maximum.at(self._last, slot, at)
-        np.add.at(self._count, slot, ~np.isnan(given))
-        np.add.at(self._sum, slot, np.nan_to_num(given))
-        np.fmin.at(self._low, slot, given)
-        np.fmax.at(self._high, slot, given)
+        slot = step // self.width
+        np.minimum.at(self._first, slot, step)
+        np.maximum.at(self._last, slot, step)
+        np.add.at(self._count, slot, ~np.isnan(value))
+        np.add.at(self._sum, slot, np.nan_to_num(value))
+        np.fmin.at(self._low, slot, value)
+        np.fmax.at(self._high, slot, value)
 
     def _halve(self) -> None:
         self.width *= 2
@@ -64,24 +64,24 @@ class Thinned:
         self._high = _paired(self._high, np.fmax, np.nan)
 
     def points(self, name: str, width: int = 1) -> list[Point]:
-        """In order of the steps. Stretches are `width` steps long, a power of two, or longer where they are already."""
+        """Return the points of a quantity by step. Ranges have at least `width` steps, a power of two."""
         column, times = self._names.index(name), max(1, width // self.width)
         found: list[Point] = []
-        before = -1
+        previous = -1
         for slot in np.flatnonzero(self._count[:, column]).tolist():
             first, last, count = int(self._first[slot]), int(self._last[slot]), int(self._count[slot, column])
             low, high = float(self._low[slot, column]), float(self._high[slot, column])
             mean = float(self._sum[slot, column]) / count
-            if slot // times == before:
-                one = found.pop()
-                mean = (one.mean * one.num + mean * count) / (one.num + count)
-                low, high, first, count = min(one.low, low), max(one.high, high), one.first, one.num + count
+            if slot // times == previous:
+                point = found.pop()
+                mean = (point.mean * point.num + mean * count) / (point.num + count)
+                low, high, first, count = min(point.low, low), max(point.high, high), point.first, point.num + count
             found.append(Point(first, last, min(max(mean, low), high), low, high, count))
-            before = slot // times
+            previous = slot // times
         return found
 
 
 def _paired(values: NDArray[_Number], join: np.ufunc, empty: float) -> NDArray[_Number]:
-    """Each two neighbours as one, and room for as many more."""
+    """Join neighbouring pairs, and pad with empty slots to the original length."""
     joined = join(values[::2], values[1::2])
     return np.concatenate([joined, np.full_like(joined, empty)])

@@ -1,1 +1,1 @@
-"""The folder of a run."""
+"""Run folders and the files in them."""

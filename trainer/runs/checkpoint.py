@@ -1,4 +1,4 @@
-"""Everything that resuming needs, in one file: `state.pt`."""
+"""`state.pt`: everything needed to resume a run, in one file."""
 
 import io
 import math
@@ -21,9 +21,9 @@ _VERSION = 1
 
 @dataclass
 class TrainingProgress:
-    """How far a run is. `validated` says whether the weights of `step` were looked at already.
+    """Progress of a run. `validated` says whether the weights after `step` have been validated.
 
-    `best_psnr_y` (dB) is that of `best_step`, None before the first validation.
+    `best_psnr_y` (dB) was reached after `best_step`; it is None before the first validation.
     """
 
     step: int = 0
@@ -31,20 +31,21 @@ class TrainingProgress:
     best_psnr_y: float | None = None
     best_step: int = 0
     trained_s: float = 0.0
-    losses: list[float] = field(default_factory=list)  # of the steps since the journal's last line
+    losses: list[float] = field(default_factory=list)  # of the steps since the last journal line
+    damaged: list[int] = field(default_factory=list)  # numbers of damaged samples, each replaced by another sample
 
 
 def save_state(path: Path, data: str, progress: TrainingProgress, tensors: dict[str, Any]) -> None:
-    """`data` is the fingerprint of the shards; `tensors` the state dicts of network, average, optimiser and scaler."""
-    stream = io.BytesIO()  # a full disk is then an OSError, which PyTorch's own writing hides
+    """Write the state. `data` is the shards' fingerprint, `tensors` the result of `Learner.state`."""
+    stream = io.BytesIO()  # so that a full disk raises OSError, which torch.save to a path hides
     torch.save({"version": _VERSION, "data": data, "progress": asdict(progress), **tensors}, stream)
     with writing(path):
         write_atomically(path, stream.getbuffer())
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """UsageError for whatever goes wrong with a state: torch raises all sorts of things for files not its own."""
+def state_errors(path: Path) -> Iterator[None]:
+    """Raise UsageError for any error while a state is read; PyTorch raises many types for foreign files."""
     try:
         yield
     except UsageError:
@@ -53,51 +54,56 @@ def explained(path: Path) -> Iterator[None]:
         if shortage(error):
             raise
         raise UsageError(
-            f"{path} is not a state that this training can go on with; begin a new run, e.g. with --init "
+            f"{path} is damaged or belongs to a different training; start a new run, e.g. with --init "
             f"{path.with_name('model.pth')}"
         ) from error
 
 
 def load_state(path: Path, data: str) -> tuple[TrainingProgress, dict[str, Any]]:
-    """What `save_state` wrote. UsageError when it cannot be read or belongs to other shards."""
-    with explained(path):
+    """Read what `save_state` wrote. UsageError if it cannot be read or belongs to other shards."""
+    with state_errors(path):
         state = load_tensors(path)
         check_tensors(path, _tensors(state))
         version, trained_on, progress = state["version"], state["data"], TrainingProgress(**state["progress"])
         _check(progress)
     if version != _VERSION:
-        raise UsageError(f"{path} has version {version}, this program reads {_VERSION}; update it, or begin a new run")
+        raise UsageError(
+            f"{path} has format version {version}, expected {_VERSION}; update sr-shards or start a new run"
+        )
     if trained_on != data:
         raise UsageError(
-            f"{path} was trained on other shards than these, so it cannot go on exactly; name those shards, or begin a "
-            f"new run with --init {path.with_name('model.pth')}"
+            f"{path} was trained on other shards, so it cannot be resumed exactly; pass the original shards, or start "
+            f"a new run with --init {path.with_name('model.pth')}"
         )
     return progress, state
 
 
 def _tensors(state: Any) -> dict[str, Tensor]:
-    """All that there are, however deep: each once, as what holds them may be there any number of times."""
+    """Return all nested tensors. Each container is visited once, however often it is referenced."""
     found: dict[str, Tensor] = {}
-    waiting, seen = [state], set()
-    while waiting:
-        value = waiting.pop()
+    pending, seen = [state], set()
+    while pending:
+        value = pending.pop()
         if id(value) in seen:
             continue
         seen.add(id(value))
         if isinstance(value, Tensor):
             found[f"tensor {len(found)}"] = value
         elif isinstance(value, dict):
-            waiting += value.values()
+            pending += value.values()
         elif isinstance(value, list | tuple):
-            waiting += value
+            pending += value
     return found
 
 
 def _check(progress: TrainingProgress) -> None:
-    """ValueError or TypeError when that is nowhere that a run could be."""
-    steps = (progress.step, progress.best_step)
-    if any(type(step) is not int or not 0 <= step < 2**62 for step in steps) or type(progress.validated) is not bool:
-        raise ValueError(f"no progress of a run: {progress}")
+    """Raise ValueError or TypeError for impossible values."""
+    counts = (progress.step, progress.best_step, *progress.damaged)
+    if (
+        any(type(count) is not int or not 0 <= count < 2**62 for count in counts)
+        or type(progress.validated) is not bool
+    ):
+        raise ValueError(f"invalid progress: {progress}")
     seconds, best = float(progress.trained_s), float(progress.best_psnr_y or 0)
     if not math.isfinite(seconds) or math.isnan(best) or not all(type(loss) is float for loss in progress.losses):
-        raise ValueError(f"no progress of a run: {progress}")
+        raise ValueError(f"invalid progress: {progress}")

@@ -1,9 +1,10 @@
-"""A run's folder: `runs/NAME` with its configuration, journal, pictures, weights and state."""
+"""A run folder, `runs/NAME`: configuration, journal, previews, weights and state."""
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,17 @@ from srshards.storage.store import list_files, storage_of, write_bytes
 CONFIG, JOURNAL, STATE, JOB = "config.yaml", "journal.jsonl", "state.pt", ".job"
 _PLAN, _PREVIEWS = "plan.json", "previews"
 _WEIGHTS, _BEST = "model.pth", "best.pth"
+_LOCK = ".lock"
 
 
 class TakenError(UsageError):
-    """The name belongs to another run."""
+    """The run's name is already in use."""
 
 
 class RunFolder:
-    """The paths of a run on this machine. Nothing is made before something is written.
+    """The paths of a run. The folder is created when something is first written.
 
-    `home` is where the run lies for everyone; `path` is where its files are written. Both are the same here.
+    `home` is the address of the run, `path` the local folder that its files are written to; here they are the same.
     """
 
     def __init__(self, home: Address, path: Path) -> None:
@@ -41,52 +43,60 @@ class RunFolder:
         self.weights = path / _WEIGHTS
         self.best = path / _BEST
         self.state = path / STATE
+        self.has_steps = False  # whether this process took a step; a new run that fails before that is removed
 
     @contextmanager
     def locked(self, new: bool = False) -> Iterator["RunFolder"]:
-        """Keep every other process out of the folder. The lock dies with its process.
+        """Lock the folder against other processes. The lock is released when its process ends, however it ends.
 
-        UsageError when it is taken, or when a run that has to be `new` was begun there already. What resuming needs is
-        there inside; all that was made is where it belongs afterwards.
+        Inside the block, the files needed to resume are in `path`; after it, all written files are in `home`, or
+        removed if a new run failed before its first step.
+        UsageError if another process holds the lock, or if a `new` run finds files of another one.
         """
-        lock = FileLock(storage_of(self.home).lock_path(self.home, ".lock"))
+        lock = FileLock(storage_of(self.home).lock_path(self.home, _LOCK))
         try:
-            self._make()
+            self._create()
             lock.acquire(timeout=0)
         except Timeout as error:
             raise TakenError(
-                f"another process is training in {self.home}; wait until it has ended, or name another --run"
+                f"another process is training in {self.home}; wait until it ends, or pass another --run"
             ) from error
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror or error}") from error
         try:
             if new:
-                self.refuse_begun()
-            with self._work():
-                yield self
+                self.require_unused()
+            with self._session():
+                there = set(self.path.glob("*"))
+                try:
+                    yield self
+                except BaseException:
+                    if new and not self.has_steps:
+                        self._discard(there)
+                    raise
         finally:
             lock.release()
 
-    def refuse_begun(self) -> None:
-        """UsageError when a run was begun in the folder, or files of one lie there."""
-        there = list_files(self.home)
-        if CONFIG in there or STATE in there:
-            raise TakenError(f"{self.home} is there already; go on with it by --resume, or choose another --run")
-        if held := sorted(there.keys() & {JOURNAL, _PLAN, _WEIGHTS, _BEST}):
-            raise TakenError(f"{self.home} holds {held[0]}, which a new run would replace; choose another --run")
+    def require_unused(self) -> None:
+        """Raise UsageError if the folder contains a run, or files that a run would overwrite."""
+        files = list_files(self.home)
+        if CONFIG in files or STATE in files:
+            raise TakenError(f"{self.home} already exists; continue it with --resume, or pass another --run")
+        if existing := sorted(files.keys() & {JOURNAL, _PLAN, _WEIGHTS, _BEST}):
+            raise TakenError(f"{self.home} contains {existing[0]}, which a new run would overwrite; pass another --run")
 
-    def has_lost_its_state(self) -> bool:
-        """Whether weights are there that came after a state, and no state."""
+    def is_missing_state(self) -> bool:
+        """Return whether there are weights but no state, which is always written before them."""
         return self.weights.exists() and not self.state.exists()
 
-    def lacks_its_weights(self) -> bool:
-        """Whether those of the state are missing, or were not written any more."""
+    def is_missing_weights(self) -> bool:
+        """Return whether the weights are missing or older than the state."""
         if not self.weights.exists():
             return True
         return self.weights.stat().st_mtime_ns < self.state.stat().st_mtime_ns
 
     def write_job(self, job: str) -> None:
-        """Note the torchrun job that trains here, so that `run_of_job` finds the folder."""
+        """Record the torchrun job that trains here, by which `run_of_job` finds the folder."""
         with writing(self.home / JOB):
             write_bytes(self.home / JOB, job.encode())
 
@@ -95,21 +105,30 @@ class RunFolder:
             write_atomically(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
 
     def write_plan(self, facts: dict[str, Any]) -> None:
-        """What the settings come to: for whoever looks at the run, no run depends on it."""
+        """Write the values derived from the settings. For readers only: resuming does not use them."""
         with writing(self.plan):
             write_atomically(self.plan, json.dumps(facts, indent=2).encode())
 
     def publish(self, patience_s: float = math.inf) -> None:
-        """Put what has changed where it lies for everyone, the state last: it speaks of all the others.
+        """Copy changed files from `path` to `home`, the state last because it refers to the others.
 
-        StoreError when a store does not take it, or a file's turn comes only when patience has run out.
+        StoreError if the upload fails, or if `patience_s` has passed before the last file.
         """
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
 
+    def _discard(self, there: set[Path]) -> None:
+        """Remove everything except what was `there` before, and the folder if it is empty then."""
+        with suppress(OSError):
+            for path in set(self.path.iterdir()) - there:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if [path.name for path in self.path.iterdir()] == [_LOCK]:
+                (self.path / _LOCK).unlink()
+                self.path.rmdir()
+
     @contextmanager
-    def _work(self) -> Iterator[None]:
-        """What comes before and after the work of whoever has the lock."""
+    def _session(self) -> Iterator[None]:
+        """Prepare `path` once the lock is held, and clean up before it is released."""
         storage_of(self.home).remove_unfinished([self.path, self.previews])
         yield

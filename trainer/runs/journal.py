@@ -1,4 +1,4 @@
-"""What happened in a run: a plain `journal.jsonl`, a line per event, and the same figures for TensorBoard."""
+"""The training log: `journal.jsonl` with one JSON object per event, and the same values for TensorBoard."""
 
 import json
 import math
@@ -16,9 +16,9 @@ from srshards.storage.files import write_atomically, writing
 
 
 class Journal:
-    """A context manager. `from_step` is where the run goes on: what was noted of later steps is taken back.
+    """Context manager that writes the log. Entries after `from_step`, where a resumed run continues, are removed.
 
-    Lines are appended and not renamed into place, so that they can be watched; one that was cut off is taken back too.
+    Lines are appended in place so that they can be followed (`tail -f`); a truncated last line is removed as well.
     """
 
     def __init__(self, path: Path, tensorboard: Path, from_step: int) -> None:
@@ -32,27 +32,27 @@ class Journal:
             self._board = SummaryWriter(str(tensorboard), purge_step=from_step + 1)
 
     def __enter__(self) -> "Journal":
-        self._former_hook, threading.excepthook = threading.excepthook, self._pass_over
+        self._previous_hook, threading.excepthook = threading.excepthook, self._ignore_os_errors
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        threading.excepthook = self._former_hook
+        threading.excepthook = self._previous_hook
         try:
             self._file.close()
             self._board.close()
         except OSError:
-            if error is None:  # else it is the same full disk once more
+            if error is None:  # else it only repeats the error that is being raised
                 raise
 
-    def _pass_over(self, args: threading.ExceptHookArgs) -> None:
-        """TensorBoard's thread hands an error over to the next write, where it is reported; Python prints it too."""
+    def _ignore_os_errors(self, args: threading.ExceptHookArgs) -> None:
+        """Do not print an OSError of TensorBoard's thread: the next write raises it again."""
         if not isinstance(args.exc_value, OSError):
-            self._former_hook(args)
+            self._previous_hook(args)
 
     def note(self, event: str, step: int, **values: Any) -> None:
-        """A line of the journal; the numbers among its values become curves `event/name` in TensorBoard."""
+        """Append a line to the journal, and its numbers to the TensorBoard curves `event/name`."""
         line = {"event": event, "step": step, **{name: _plain(value) for name, value in values.items()}}
         with writing(self._path):
             self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
@@ -61,22 +61,23 @@ class Journal:
                 if isinstance(value, int | float) and math.isfinite(value):
                     self._board.add_scalar(f"{event}/{name}", value, step)
 
-    def picture(self, name: str, step: int, picture: Image.Image) -> None:
+    def image(self, name: str, step: int, image: Image.Image) -> None:
+        """Add an image to TensorBoard."""
         with writing(self._board_path):
-            self._board.add_image(name, np.asarray(picture), step, dataformats="HWC")
+            self._board.add_image(name, np.asarray(image), step, dataformats="HWC")
             self._board.flush()
 
 
 def _lines_up_to(path: Path, step: int) -> Iterator[bytes]:
-    with open(path, "rb") as file:  # as text, a message with U+2028 or U+0085 in it would be several lines
+    with open(path, "rb") as file:  # in text mode, U+2028 or U+0085 in a message would split its line
         for line in file:
             try:
                 if json.loads(line.decode(errors="replace"))["step"] <= step:
                     yield line.removesuffix(b"\n") + b"\n"
             except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # cut off when the run was killed
+                continue  # truncated when the run was killed
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no infinity: the PSNR of equal images becomes null."""
+    """Replace infinity, the PSNR of identical images, by None: JSON has no infinity."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

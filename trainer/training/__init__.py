@@ -1,1 +1,1 @@
-"""Training: from settings to weights."""
+"""Training: settings, plan, loop, validation and saving."""

@@ -1,26 +1,27 @@
-"""A plan in lines for people."""
+"""Text that describes a plan in the terminal."""
 
 from collections.abc import Iterator
 
 from srshards.shards.cached import CachedShards
 from srshards.shards.folder import Shards
 from srshards.terminal.sizes import format_bytes
+from srshards.terminal.text import plural
 from trainer.models import num_parameters
 from trainer.training.device import describe_device
 from trainer.training.plan import Plan
 
 
 def describe(plan: Plan) -> str:
-    """What the run is about to do: one line on each of data, network, device and steps, and notes."""
+    """Return one line each on data, network, device, ranks and steps, followed by notes."""
     return "\n".join([_data(plan.folder), _network(plan), _device(plan), *_ranks(plan), _steps(plan), *_notes(plan)])
 
 
 def less_memory_advice(plan: Plan) -> str:
-    """Options to try when training runs out of memory."""
+    """Return options to try when training runs out of memory."""
     config, scale = plan.config, plan.folder.scale
     if plan.loader.batch_size > 1:
         batch, accum = plan.loader.batch_size // 2, plan.loader.micro_batches * 2
-        return f"try --batch-size {batch} --grad-accum {accum}: about half of the memory, and as large a step"
+        return f"try --batch-size {batch} --grad-accum {accum}, which needs about half the memory for an equal step"
     patch = max(scale, config.patch_size // 2 // scale * scale)
     return f"try --patch-size {patch}, or a smaller --model"
 
@@ -33,11 +34,11 @@ def _data(folder: Shards) -> str:
 
 
 def _degradation(folder: Shards) -> str:
-    """The recipe or method that made LR from HR, and its number of variants. Version 1 manifests have methods only."""
+    """Return the recipe or method that produced LR, and its variants. Version 1 manifests have methods only."""
     settings, variants = folder.manifest.raw["settings"], folder.manifest.variants
     degradation = settings.get("degradation")
-    by = degradation.get("name") if isinstance(degradation, dict) else settings.get("method")
-    return f"{by}, {variants} variants" if variants > 1 else str(by)
+    name = degradation.get("name") if isinstance(degradation, dict) else settings.get("method")
+    return f"{name}, {variants} variants" if variants > 1 else str(name)
 
 
 def _network(plan: Plan) -> str:
@@ -53,27 +54,26 @@ def _device(plan: Plan) -> str:
 
 def _data_workers(plan: Plan) -> str:
     if plan.config.resident:
-        return f"all samples in its memory ({format_bytes(plan.loader.memory_bytes)})"
+        return f"all samples in device memory ({format_bytes(plan.loader.memory_bytes)})"
     if not plan.loader.workers:
         return "no data workers"
-    return f"{plan.loader.workers} data workers, {format_bytes(plan.loader.memory_bytes)} shared with them"
+    return f"{plural(plan.loader.workers, 'data worker')}, {format_bytes(plan.loader.memory_bytes)} shared memory"
 
 
 def _ranks(plan: Plan) -> Iterator[str]:
     ranks, local = plan.loader.world_size, plan.rank_info.local_world_size
     if ranks > 1:
-        here = f", {local} of them on this machine" * (local < ranks)
+        here = f" ({local} on this machine)" * (local < ranks)
         share = plan.loader.patches_per_step // ranks
-        yield f"Ranks    {ranks} processes{here}, {share} patches of each step to each"
+        yield f"Ranks    {ranks} processes{here}, {share} patches per step each"
 
 
 def _steps(plan: Plan) -> str:
     loader, patch = plan.loader, plan.config.patch_size
-    line = f"Steps    {plan.total_steps:,} of {loader.patches_per_step} patches of {patch} px: {_epochs(plan)}"
+    line = f"Steps    {plan.total_steps:,}, each {loader.patches_per_step} patches of {patch} px: {_epochs(plan)}"
     if loader.micro_batches > 1:
-        line += f"; {loader.micro_batches} batches of {loader.batch_size} each" + " and process" * (
-            loader.world_size > 1
-        )
+        per = "step and process" if loader.world_size > 1 else "step"
+        line += f"; {loader.micro_batches} batches of {loader.batch_size} per {per}"
     return line
 
 
@@ -81,32 +81,33 @@ def _epochs(plan: Plan) -> str:
     samples, left_out = plan.loader.num_samples, plan.samples_left_out
     if plan.config.steps is not None:
         return f"{plan.total_steps * plan.loader.patches_per_step / samples:.1f} epochs of {samples:,} samples"
-    but = f", but the last {left_out}, which fill no batch" if left_out else ""
-    return f"{plan.config.epochs} epochs of {samples:,} samples{but}"
+    dropped = f", dropping the last {left_out}, which do not fill a step" if left_out else ""
+    return f"{plural(plan.config.epochs, 'epoch')} of {samples:,} samples{dropped}"
 
 
 def _notes(plan: Plan) -> Iterator[str]:
     config, folder, loader = plan.config, plan.folder, plan.loader
     if config.ranks != loader.world_size:
         yield (
-            f"Note     {config.ranks} x {config.grad_accum} batches of {config.batch_size} make a step of this run; "
-            f"the same step is now {loader.world_size} x {loader.micro_batches} of {loader.batch_size}"
+            f"Note     the settings describe a step of {config.ranks} x {config.grad_accum} x {config.batch_size} "
+            f"patches (processes x batches x patches); it is computed as "
+            f"{loader.world_size} x {loader.micro_batches} x {loader.batch_size}"
         )
     if folder.codec != "npy" and not config.resident:
         times = loader.patches_per_sample
-        cut = " for every patch" if times == 1 else f"; {times} steps in a row cut their patches from the same samples"
-        yield f"Note     {folder.codec} has to be decoded{cut}. Shards with --codec npy train faster"
+        how_often = "for every patch" if times == 1 else f"once per {times} consecutive steps, which share samples"
+        yield f"Note     {folder.codec} images are decoded {how_often}; shards with --codec npy train faster"
     if folder.cached:
         yield f"Cache    {_cache(folder.cached)}"
     if not folder.val:
-        yield "Note     there are no validation samples: nothing is measured, and best.pth is not written"
+        yield "Note     no validation samples: PSNR and SSIM are not measured, best.pth is not written"
 
 
 def _cache(cached: CachedShards) -> str:
-    there = cached.present()
+    present = cached.present()
     decoded = ", decoded" if cached.is_decoded else ""
-    held, limit, missing = map(format_bytes, (there.held_bytes, cached.cache.limit, there.missing_bytes))
+    held, limit, missing = map(format_bytes, (present.held_bytes, cached.cache.limit, present.missing_bytes))
     return (
-        f"{cached.cache.path}: {there.shards} of {there.of} shards there{decoded}, {held} of {limit}; "
-        f"{missing} to be fetched"
+        f"{cached.cache.path}: {present.shards} of {present.of} shards cached{decoded}, {held} of {limit} used; "
+        f"{missing} to fetch"
     )

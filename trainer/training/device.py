@@ -1,4 +1,4 @@
-"""What a network is computed on, and in which precision."""
+"""Choice of the compute device, the precision and the number of threads."""
 
 import os
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ import torch
 
 from srshards.errors import UsageError
 from srshards.process.resources import available_cpus
+from srshards.terminal.text import plural
 
 
 @dataclass(frozen=True)
 class Precision:
-    """`dtype` is that of the autocast forward pass, None for float32 throughout; float16 needs its loss scaled."""
+    """Numeric precision: `dtype` of the autocast forward pass, None for pure float32. float16 needs loss scaling."""
 
     dtype: torch.dtype | None
 
@@ -24,9 +25,9 @@ class Precision:
 
 
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:
-    """`auto` is the first CUDA device, or the CPU. UsageError for a device that is not there.
+    """Return the device called `name`; `auto` is the first CUDA device, else the CPU. UsageError if unavailable.
 
-    With its `local_rank`, that of one of several processes on this machine, which have a CUDA device each.
+    With a `local_rank`, for torchrun's processes: each gets the CUDA device of that index.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -42,9 +43,11 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
         count = torch.cuda.device_count()
         if not torch.cuda.is_available() or (device.index or 0) >= count:
             built = "" if torch.version.cuda else "; this PyTorch is built without CUDA"
-            raise UsageError(f"--device {name}: there are {count} CUDA devices here{built}; take --device cpu, or auto")
+            raise UsageError(
+                f"--device {name}: this machine has {plural(count, 'CUDA device')}{built}; pass --device cpu or auto"
+            )
     elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("--device mps: there is no such device here; take --device cpu, or auto")
+        raise UsageError("--device mps: this machine has no MPS device; pass --device cpu or auto")
     return device
 
 
@@ -53,27 +56,27 @@ def _own_device(name: str, local_rank: int) -> str:
         count = torch.cuda.device_count()
         if 0 < count <= local_rank:
             raise UsageError(
-                f"there is no CUDA device {local_rank} for local rank {local_rank}: {count} are here; take "
-                f"--nproc-per-node {count}"
+                f"no CUDA device for local rank {local_rank}: this machine has {plural(count, 'CUDA device')}; pass "
+                f"--nproc-per-node {count} to torchrun"
             )
         return f"cuda:{local_rank}"
     if name != "cpu":
-        raise UsageError(f"--device {name}: each process under torchrun takes its own; expected auto, cuda or cpu")
+        raise UsageError(f"--device {name}: with torchrun, each process has its own device; pass auto, cuda or cpu")
     return name
 
 
 def choose_precision(amp: str, device: torch.device) -> Precision:
-    """`auto` is bfloat16 where the device computes in it, float16 on other CUDA devices, float32 on other CPUs."""
+    """Return the precision; `auto` is bfloat16 where native, else float16 on CUDA devices and float32 on CPUs."""
     if amp == "off":
         return Precision(None)
     if amp == "fp16":
         if device.type == "cpu":
-            raise UsageError("--amp fp16 is for CUDA devices; take --amp bf16, auto or off on a CPU")
+            raise UsageError("--amp fp16 requires a CUDA device; on a CPU, pass --amp bf16, auto or off")
         return Precision(torch.float16)
     if amp == "bf16":
         if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise UsageError(
-                f"--amp bf16: {torch.cuda.get_device_name(device)} does not compute in it; take fp16 or auto"
+                f"--amp bf16: {torch.cuda.get_device_name(device)} does not support it; pass --amp fp16 or auto"
             )
         return Precision(torch.bfloat16)
     if device.type == "cuda":
@@ -89,15 +92,15 @@ def describe_device(device: torch.device) -> str:
 
 
 def limit_threads(processes: int = 1) -> None:
-    """As many threads as OMP_NUM_THREADS says, or as there really are CPUs: PyTorch knows no container's limit.
+    """Set PyTorch's threads to the available CPUs divided by `processes`, unless OMP_NUM_THREADS is set.
 
-    So many processes share them.
+    PyTorch itself ignores the CPU limits of containers.
     """
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(max(1, available_cpus() // processes))
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 itself (AVX-512 BF16, AMX, or Arm's): emulation is slow."""
+    """Return whether the CPU multiplies bfloat16 natively (AVX-512 BF16, AMX or Arm BF16); emulation is slow."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(has and name.endswith("bf16") for name, has in capabilities.items())

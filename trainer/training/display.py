@@ -1,4 +1,4 @@
-"""How far a training run is."""
+"""Progress display of a training run."""
 
 from types import TracebackType
 
@@ -9,7 +9,7 @@ _LINE_EVERY_S = 20.0
 
 
 class Display:
-    """Shows the steps from `first` to `total`, and what is known of them, on stderr. A context manager."""
+    """Context manager that shows the steps from `first` to `total`, loss and throughput on stderr."""
 
     def __init__(self, first: int, total: int) -> None:
         self._best = ""
@@ -28,7 +28,7 @@ class Display:
         self._best = f"best {psnr_y:.2f} dB"
 
     def pace(self, pace: Pace) -> None:
-        """What is shown beside the step from now on."""
+        """Set the loss and throughput to show."""
         self._text = (
             f"loss {pace.loss:.4f}, lr {pace.lr:.1e}, {pace.patches_per_s:.0f} patches/s, "
             f"data wait {pace.data_wait:.1%}"
@@ -38,7 +38,7 @@ class Display:
         self._bar.advance(print_now=self._bar.done + 1 == self._bar.total)
 
     def say(self, line: str) -> None:
-        """A line of its own, above the bar."""
+        """Print a line above the bar."""
         self._bar.say(line)
 
     def _details(self) -> str:

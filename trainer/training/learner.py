@@ -1,4 +1,4 @@
-"""A step of training: batches in, better weights out."""
+"""The training step: forward, backward, optimiser and EMA update."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +17,7 @@ from trainer.training.optim import Ema, learning_rate, make_optimizer, restore_o
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What a step does. `lr` is the peak; `clip` 0 leaves gradients as they are; `ema` 0 keeps no EMA."""
+    """Settings of the training step. `lr` is the peak; `clip` 0 disables clipping; `ema` 0 disables the EMA."""
 
     total_steps: int
     lr: float
@@ -30,10 +30,10 @@ class StepSettings:
 
 
 class Learner:
-    """A network and all that changes with it: optimiser, EMA, loss scale.
+    """A network with its optimiser, EMA and loss scaler.
 
-    `forward` may be its compiled form, or its DDP wrapper. Then `no_sync` is DDP's context in which gradients are not
-    reduced: those of a step's micro-batches are sent with the last one's.
+    `forward` may be the compiled network or its DDP wrapper. For DDP, `no_sync` is its context manager without gradient
+    reduction, used for all micro-batches of a step but the last.
     """
 
     def __init__(
@@ -55,18 +55,18 @@ class Learner:
 
     @property
     def evaluation_network(self) -> Network:
-        """The network to validate: the EMA of the weights if there is one, else the network itself."""
+        """The network to validate: the EMA network if there is one, else the network itself."""
         return self._ema.network if self._ema else self.network
 
     def weights(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None]:
-        """The network's, and their EMA if there is one."""
+        """Return the network's state dict, and that of its EMA if there is one."""
         return self.network.state_dict(), self._ema.network.state_dict() if self._ema else None
 
     def rate(self, step: int) -> float:
         return learning_rate(step, self.settings.total_steps, self.settings.lr, self.settings.warmup)
 
     def step(self, step: int, batches: Iterator[PatchBatch]) -> torch.Tensor:
-        """Change the weights after the step's micro-batches. The mean loss, a scalar on the device, not waited for."""
+        """Update the weights from the step's micro-batches. Return the mean loss as a scalar tensor on the device."""
         count = self.settings.micro_batches
         losses = []
         for group in self._optimizer.param_groups:
@@ -95,12 +95,12 @@ class Learner:
         return self.settings.loss(output, target)
 
     def is_finite(self) -> bool:
-        """Whether all weights are numbers. Waits for a GPU."""
+        """Return whether all weights are finite. Synchronises with a GPU."""
         norms = torch._foreach_norm([parameter.detach() for parameter in self.network.parameters()])
         return bool(torch.stack(norms).isfinite().all())
 
     def state(self) -> dict[str, Any]:
-        """Plain dicts of tensors and numbers."""
+        """Return everything that `restore` needs, as nested dicts of tensors and numbers."""
         params, params_ema = self.weights()
         return {
             "params": params,
@@ -110,16 +110,16 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on with what `state` gave. ValueError, or whatever PyTorch raises, when it is another learner's."""
+        """Load what `state` returned. ValueError, or any of PyTorch's exceptions, if it does not fit this learner."""
         self.network.load_state_dict(state["params"])
         if self._ema:
             self._ema.network.load_state_dict(state["params_ema"])
         restore_optimizer(self._optimizer, state["optimizer"])
         if any(type(value) not in (int, float) for value in state["scaler"].values()):
-            raise ValueError(f"no state of a loss scale: {state['scaler']}")
+            raise ValueError(f"invalid state of the loss scaler: {state['scaler']}")
         self._scaler.load_state_dict(state["scaler"])
 
 
 def to_unit_range(images: torch.Tensor) -> torch.Tensor:
-    """N x H x W x 3 uint8 to N x 3 x H x W float32 in [0, 1]; the permuted layout is channels_last."""
+    """Convert N x H x W x 3 uint8 to N x 3 x H x W float32 in [0, 1], in channels_last layout."""
     return images.permute(0, 3, 1, 2).to(torch.float32).div_(255)

@@ -1,4 +1,4 @@
-"""The training loop: `run` takes the steps, `_between_steps` logs, validates and saves."""
+"""The training loop: `run` performs the steps, `_between_steps` logs, validates and saves."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,8 @@ import torch
 
 from srshards import DamagedSample, PatchBatch, PatchLoader
 from srshards.errors import RunError, UsageError
-from srshards.format import Address
-from srshards.process.resources import is_out_of_memory
-from srshards.shards.mapped import repair_hint
+from srshards.process.shortages import is_out_of_memory
+from srshards.shards.mapped import Origin, repair_hint
 from trainer.distributed.group import RankGroup
 from trainer.inference.image_function import as_function
 from trainer.runs.checkpoint import TrainingProgress
@@ -22,16 +21,16 @@ from trainer.training.record import Record
 from trainer.training.stopping import StopRequest
 from trainer.training.validation import Validation, ValidationResult
 
-_SAVE_EVERY_S = 600.0  # a long way between validations must not be lost when the machine dies
+_SAVE_EVERY_S = 600.0  # bounds the work lost in a crash when validations are rare
 _MAX_DAMAGED_SHARE = 0.001  # of the samples
-_COMPILERS = ("torch._dynamo", "torch._inductor")  # where their errors are defined; importing those takes seconds
+_COMPILERS = ("torch._dynamo", "torch._inductor")  # modules of their exceptions; importing them takes seconds
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """`patches` are those of a step, of all ranks; `num_samples` the shards' training samples.
+    """Settings of the loop. `patches` counts those of a step on all ranks, `num_samples` the training samples.
 
-    `save_every` None saves by the clock. `less_memory` is the advice to give when memory does not suffice.
+    `save_every` None saves every ten minutes. `less_memory` is the advice for out-of-memory errors.
     """
 
     total_steps: int
@@ -40,15 +39,15 @@ class LoopSettings:
     save_every: int | None
     patches: int
     num_samples: int
-    folder: Address
+    origin: Origin
     less_memory: str
     compiled: bool
 
 
 class TrainingLoop:
-    """Trains from `progress` on, as one rank of the group; all ranks take the same path.
+    """Trains from `progress` on. Every rank of the group must run it, with the same collectives in the same order.
 
-    Saves at each validation, every so many steps or ten minutes, and when any rank is asked to stop.
+    Saves at each validation, every `save_every` steps or ten minutes, and when any rank is asked to stop.
     """
 
     def __init__(
@@ -70,22 +69,22 @@ class TrainingLoop:
         self._progress = progress
         self._record = record
         self._group = group
-        self._damaged: set[int] = set()  # by number, of all ranks
-        self._found: list[DamagedSample] = []  # by this rank in the step under way
+        self._damaged = set(progress.damaged)  # sample numbers, of all ranks
+        self._new_damage: list[DamagedSample] = []  # on this rank, in the current step
         self._saved_s = monotonic()
         self._warm = False
 
     def run(self, stop: StopRequest) -> None:
-        """Train until all steps are done or a stop is asked for; in both cases everything is saved.
+        """Train until all steps are done or a stop is requested; everything is saved in both cases.
 
-        RunError for a loss that is not finite or too many damaged samples; UsageError when memory does not suffice.
+        RunError for a loss that is not finite or too many damaged samples; UsageError when out of memory.
         """
         progress, settings = self._progress, self._settings
-        if progress.step and not progress.validated:  # it was stopped between the step and its validation
+        if progress.step and not progress.validated:  # stopped between the step and its validation
             self._between_steps(stop)
-        batches = self._group.run_on_all(self._begun)
+        batches = self._group.run_on_all(self._open_batches)
         self._meter.start()
-        stops = self._agreed(stop)
+        stops = self._stops_any_rank(stop)
         while progress.step < settings.total_steps and not stops:
             loss = self._step(batches) if self._warm else self._first_step(batches)
             progress.step += 1
@@ -97,44 +96,44 @@ class TrainingLoop:
             self._save()
             stop.end()
 
-    def _begun(self) -> Iterator[PatchBatch]:
-        with self._advised():
-            return self._sound(self._loader.steps(self._progress.step, self._settings.total_steps))
+    def _open_batches(self) -> Iterator[PatchBatch]:
+        with self._explain_errors():
+            return self._collect_damage(self._loader.steps(self._progress.step, self._settings.total_steps))
 
     def _between_steps(self, stop: StopRequest) -> bool:
-        """What there is to do after a step, on all ranks or on none. Whether to stop."""
+        """Log, validate and save after a step where due, on all ranks alike. Return whether to stop."""
         step, settings = self._progress.step, self._settings
         late = settings.save_every is None and monotonic() - self._saved_s > _SAVE_EVERY_S
-        # One collective for everything that only some ranks know: a signal, the time, damage.
-        number, saves, damage = self._group.max([stop.signal_number or 0, late, bool(self._found)])
-        stop.honour(int(number))
+        # One collective for everything that ranks may disagree on: a signal, the time, damaged samples.
+        number, saves, damage = self._group.max([stop.signal_number or 0, late, bool(self._new_damage)])
+        stop.adopt(int(number))
         if damage:
-            self._name_damage()
-        looks = step == settings.total_steps or step % settings.val_every == 0
-        if looks or step % settings.log_every == 0:
+            self._report_damage()
+        validates = step == settings.total_steps or step % settings.val_every == 0
+        if validates or step % settings.log_every == 0:
             self._log()
-        if looks:
+        if validates:
             with self._meter.paused(step):
                 self._check_weights()
                 try:
                     self._validate(stop)
-                finally:  # a validation image that is damaged must not cost the steps since the last save
+                finally:  # a damaged validation image must not cost the steps since the last save
                     self._save()
         elif saves or (settings.save_every and step % settings.save_every == 0):
             with self._meter.paused(step):
                 self._save()
         else:
             return number > 0
-        return self._agreed(stop)
+        return self._stops_any_rank(stop)
 
-    def _agreed(self, stop: StopRequest) -> bool:
-        """Whether a stop was asked for, on any rank."""
+    def _stops_any_rank(self, stop: StopRequest) -> bool:
+        """Return whether any rank has been asked to stop."""
         (number,) = self._group.max([stop.signal_number or 0])
-        stop.honour(int(number))
+        stop.adopt(int(number))
         return number > 0
 
     def _first_step(self, batches: Iterator[PatchBatch]) -> torch.Tensor:
-        """The one in which a network is compiled, which does not count as training."""
+        """Perform the first step; one that compiles the network is excluded from the measured time."""
         self._warm = True
         if not self._settings.compiled:
             return self._step(batches)
@@ -145,12 +144,12 @@ class TrainingLoop:
             return loss
 
     def _step(self, batches: Iterator[PatchBatch]) -> torch.Tensor:
-        with self._advised():
+        with self._explain_errors():
             return self._learner.step(self._progress.step, batches)
 
     @contextmanager
-    def _advised(self) -> Iterator[None]:
-        """What goes wrong in computing a step becomes a UsageError where another setting helps."""
+    def _explain_errors(self) -> Iterator[None]:
+        """Translate errors that another setting avoids, out of memory and failed compilation, to UsageError."""
         try:
             with self._group.explain_lost_ranks():
                 yield
@@ -158,32 +157,33 @@ class TrainingLoop:
             if not is_out_of_memory(error):
                 if self._settings.compiled and type(error).__module__.startswith(_COMPILERS):
                     reason = str(error).strip().splitlines()[0]
-                    raise UsageError(f"--compile does not work here ({reason}); leave it out") from error
+                    raise UsageError(f"--compile failed ({reason}); omit it") from error
                 raise
             raise UsageError(
                 f"out of memory in step {self._progress.step + 1} on {self._learner.device}; "
                 f"{self._settings.less_memory}"
             ) from error
 
-    def _sound(self, batches: Iterator[PatchBatch]) -> Iterator[PatchBatch]:
-        """The batches as they come; what is damaged in them is kept for after the step."""
+    def _collect_damage(self, batches: Iterator[PatchBatch]) -> Iterator[PatchBatch]:
+        """Pass the batches through and collect their damaged samples, to be reported after the step."""
         for batch in batches:
-            self._found += [damage for damage in batch.damaged if damage.number not in self._damaged]
+            self._new_damage += [damage for damage in batch.damaged if damage.number not in self._damaged]
             yield batch
 
-    def _name_damage(self) -> None:
-        """Name the damaged samples that any rank found in this step. RunError when they are too many by now."""
-        for number, reason in chain(*self._group.all_gather(self._found)):
+    def _report_damage(self) -> None:
+        """Report the damaged samples that any rank found in this step. RunError if there are too many in total."""
+        for number, reason in chain(*self._group.all_gather(self._new_damage)):
             if number not in self._damaged:
                 self._damaged.add(number)
+                self._progress.damaged.append(number)
                 self._record.note("damaged", self._progress.step, reason=reason)
-                self._record.say(f"Damaged, another sample takes its place: {reason}")
-        self._found = []
+                self._record.say(f"Damaged sample replaced by another one: {reason}")
+        self._new_damage = []
         if len(self._damaged) > _MAX_DAMAGED_SHARE * self._settings.num_samples:
             raise self._group.report_once(
                 RunError(
                     f"{len(self._damaged)} of {self._settings.num_samples:,} samples are damaged, more than "
-                    f"{_MAX_DAMAGED_SHARE:.1%}: {reason}. {repair_hint(self._settings.folder)}"
+                    f"{_MAX_DAMAGED_SHARE:.1%}: {reason}. {repair_hint(self._settings.origin)}"
                 )
             )
 
@@ -212,7 +212,7 @@ class TrainingLoop:
         progress.validated = True
 
     def _save(self) -> None:
-        self._meter.settle(self._progress.step)  # nothing is saved behind a loss that is not finite
+        self._meter.settle(self._progress.step)  # raises before anything is saved after a loss that is not finite
         self._check_weights()
         self._record.save(self._progress, self._learner)
         self._saved_s = monotonic()

@@ -1,4 +1,4 @@
-"""What training costs and gives: losses, seconds, and the share of them that was spent waiting for data."""
+"""Measurements during training: losses, throughput, and the share of time spent waiting for data."""
 
 import math
 from collections.abc import Iterator
@@ -12,19 +12,18 @@ from srshards import PatchLoader
 from srshards.errors import RunError
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 
-_LOSSES_ON_DEVICE = 20  # steps that may pass before a GPU, or other ranks, are asked for losses: asking makes them wait
-
+_LOSSES_ON_DEVICE = 20  # steps between reads of the losses, which synchronise with the GPU and the other ranks
 
 NOT_FINITE = (
-    "what was saved before stays. Try a smaller --lr or --clip, or --amp off, in a new run: --init takes saved weights"
+    "earlier saves are kept. Try a smaller --lr or --clip, or --amp off, in a new run, which can start from saved "
+    "weights with --init"
 )
 
 
 class Pace(NamedTuple):
-    """What a stretch of steps was like. `data_wait` is the share of its time that was spent waiting for batches.
+    """Measurements of a range of steps. `data_wait` is the share of time spent waiting for batches.
 
-    Of many ranks, the loss is their mean, the patches are all of theirs, and the wait is that of the one that waited
-    most.
+    With several ranks, the loss is their mean, the throughput their sum and the wait their maximum.
     """
 
     loss: float
@@ -35,36 +34,36 @@ class Pace(NamedTuple):
 
 
 class Meter:
-    """Counts from `start` on; what happens while it is paused (validating, saving) does not count.
+    """Measures from `start` on, except while paused (validating, saving).
 
-    All ranks of the group count the same steps, and settle, pause and take laps after the same ones.
+    `settle`, `paused` and `lap` are collective: all ranks of the group must call them after the same steps.
     """
 
     def __init__(
         self, loader: PatchLoader, patches_per_step: int, losses: list[float], group: RankGroup = SINGLE_PROCESS_GROUP
     ) -> None:
-        self.losses = losses  # of the steps since the last lap, those before a resumed run was stopped among them
+        self.losses = losses  # of the steps since the last lap, including those before a run was resumed
         self._loader = loader
         self._patches_per_step = patches_per_step
         self._group = group
-        self._pending: list[torch.Tensor] = []  # losses that are still on the device, and of this rank
+        self._pending: list[torch.Tensor] = []  # losses of this rank that are still on the device
         self._steps = 0  # since the last lap
-        self._start_s = perf_counter()  # of the lap, moved on by every pause
-        self._wait_s = 0.0  # of the loader, when the lap began
+        self._start_s = perf_counter()  # of the lap, shifted by every pause
+        self._wait_s = 0.0  # of the loader, at the start of the lap
 
     def start(self) -> None:
         self._start_s, self._wait_s = perf_counter(), self._loader.wait_s
 
     def add(self, loss: torch.Tensor, step: int) -> None:
-        """Note the loss of a step that is the `step`-th of the run. RunError when one is found not to be finite."""
+        """Add the loss of the run's `step`-th step. RunError if a loss is not finite."""
         self._pending.append(loss)
         self._steps += 1
-        at_hand = loss.device.type == "cpu" and self._group.world_size == 1
-        if at_hand or len(self._pending) >= _LOSSES_ON_DEVICE:
+        is_cheap_to_read = loss.device.type == "cpu" and self._group.world_size == 1
+        if is_cheap_to_read or len(self._pending) >= _LOSSES_ON_DEVICE:
             self.settle(step)
 
     def settle(self, step: int) -> None:
-        """Look at all losses up to this step, which waits for a GPU. RunError names one that is not finite."""
+        """Read all pending losses up to this step, synchronising with a GPU. RunError if one is not finite."""
         if not self._pending:
             return
         sums = self._group.sum(torch.stack(self._pending).tolist())
@@ -79,14 +78,14 @@ class Meter:
 
     @contextmanager
     def paused(self, step: int) -> Iterator[None]:
-        """A time-out that does not count, after the GPU has finished this step."""
+        """Exclude the block from the measured time, after the GPU has finished this step."""
         self.settle(step)
         pause_s = perf_counter()
         yield
         self._start_s += perf_counter() - pause_s
 
     def lap(self, step: int, lr: float) -> Pace | None:
-        """The steps since the last lap, and the seconds that they took are added; None when there were none."""
+        """Return the measurements since the last lap and start the next one; None if there were no steps."""
         self.settle(step)
         if not self._steps:
             return None

@@ -1,4 +1,4 @@
-"""The values of a run that follow from its settings, its shards and this machine."""
+"""The plan of a run: values derived from its settings, its shards and this machine."""
 
 from dataclasses import dataclass, replace
 from itertools import count
@@ -20,7 +20,7 @@ _PATCHES_PER_DECODED_SAMPLE = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """A run as it will be on this rank, whose batches `loader` gives; `config.ranks` is what the settings are for."""
+    """A run on this rank. `loader` yields its batches; `config.ranks` is the process count the settings refer to."""
 
     config: TrainConfig
     rank_info: RankInfo
@@ -39,7 +39,7 @@ class Plan:
 
     @property
     def samples_left_out(self) -> int:
-        """At the very end of the last epoch; those of the other epochs begin the next one."""
+        """Samples dropped at the end of the last epoch; leftovers of earlier epochs start the next one."""
         if self.config.steps is not None:
             return 0
         shown = self.total_steps * self.loader.patches_per_step
@@ -63,14 +63,14 @@ class Plan:
         given = self.config.warmup
         if given is not None:
             return given
-        # At the peak rates of the small networks a steeper start can break them for good.
+        # At the peak rates of the small networks, a steeper warmup can make them diverge irrecoverably.
         return min(_MAX_WARMUP, max(_MIN_WARMUP, self.total_steps // 20), self.total_steps // 2)
 
 
 def derive_plan(config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGLE_PROCESS) -> Plan:
-    """The plan of settings that `check_settings` accepts.
+    """Return the plan for settings that `check_settings` accepts.
 
-    UsageError for a device or a precision that this machine does not have, ArgumentError for what the loader refuses.
+    UsageError for a device or precision that this machine lacks, ArgumentError for arguments the loader rejects.
     """
     config = replace(config, ranks=config.ranks or rank_info.world_size)
     device = choose_device(config.device, rank_info.local_rank if rank_info.world_size > 1 else None)
@@ -85,18 +85,18 @@ def derive_plan(config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGL
 
 
 def patches_per_step(config: TrainConfig, rank_info: RankInfo) -> int:
-    """Patches of a step, of all ranks: the same for any number of ranks once `config.ranks` is set."""
+    """Return the patches of a step over all ranks, independent of the world size if `config.ranks` is set."""
     return config.batch_size * config.grad_accum * (config.ranks or rank_info.world_size)
 
 
 def _loader(config: TrainConfig, folder: Shards, rank_info: RankInfo, device: torch.device) -> PatchLoader:
-    """This rank's part of each step, in equal micro-batches that are no larger than `config.batch_size`."""
-    own = patches_per_step(config, rank_info) // rank_info.world_size
-    micro_batches = next(parts for parts in count(-(-own // config.batch_size)) if own % parts == 0)
+    """Return this rank's loader: its share of each step, in equal micro-batches of at most `config.batch_size`."""
+    share = patches_per_step(config, rank_info) // rank_info.world_size
+    micro_batches = next(parts for parts in count(-(-share // config.batch_size)) if share % parts == 0)
     return PatchLoader(
         folder,
         config.patch_size,
-        own // micro_batches,
+        share // micro_batches,
         input=config.input,
         workers=config.workers,
         seed=config.seed,
@@ -113,7 +113,7 @@ def _loader(config: TrainConfig, folder: Shards, rank_info: RankInfo, device: to
 
 
 def _patches_per_sample(config: TrainConfig, codec: str) -> int:
-    """As configured; by default up to 4 where samples have to be decoded, as many as divide the epochs."""
+    """Return the configured value, or the largest divisor of the epochs up to 4 for encoded samples (1 for npy)."""
     if config.patches_per_sample is not None:
         return config.patches_per_sample
     most = 1 if codec == "npy" else _PATCHES_PER_DECODED_SAMPLE

@@ -1,4 +1,4 @@
-"""What a run leaves behind and says while it lasts, in one place: of many ranks, the first alone does it."""
+"""Everything a run writes and prints, in one place. Only rank 0 does either."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,36 +16,36 @@ from trainer.training.learner import Learner
 from trainer.training.meter import Pace
 from trainer.training.validation import ValidationResult
 
-_PATIENCE_S = 300.0  # with a store, at a save: all ranks wait for it
+_PATIENCE_S = 300.0  # for the upload of a save to an object store, during which all ranks wait
 
 
 class Record:
-    """What the training loop tells, and has kept. This one keeps and says nothing, as all ranks but the first do."""
+    """Interface of the training loop to its outputs. This one discards everything; ranks other than 0 use it."""
 
     def say(self, line: str) -> None:
-        """A line for whoever is watching."""
+        """Print a line."""
 
     def note(self, event: str, step: int, **values: Any) -> None:
-        """An event for the journal."""
+        """Write an event to the journal."""
 
     def stepped(self) -> None:
-        """One more step is done."""
+        """Count a completed step."""
 
     def pace(self, step: int, pace: Pace) -> None:
-        """What the steps up to this one were like."""
+        """Log the measurements of the steps up to this one."""
 
     def validated(self, step: int, result: ValidationResult, best_psnr_y: float) -> None:
-        """Figures and a preview of the weights after this step, and the best PSNR-Y of the run so far."""
+        """Log the metrics and the preview of the weights after this step, and the best PSNR-Y so far."""
 
     def keep_best(self, learner: Learner) -> None:
-        """The weights are the best so far."""
+        """Write the weights as the best so far."""
 
     def save(self, progress: TrainingProgress, learner: Learner) -> None:
-        """Weights and state."""
+        """Write state and weights."""
 
 
 class RunRecord(Record):
-    """Writes to the run's folder and shows the run on stderr. `data` is the fingerprint of the shards."""
+    """Writes to the run folder and shows progress on stderr. `data` is the shards' fingerprint."""
 
     def __init__(self, run: RunFolder, data: str, journal: Journal, display: Display) -> None:
         self._run = run
@@ -60,6 +60,7 @@ class RunRecord(Record):
         self._journal.note(event, step, **values)
 
     def stepped(self) -> None:
+        self._run.has_steps = True
         self._display.step()
 
     def pace(self, step: int, pace: Pace) -> None:
@@ -70,10 +71,10 @@ class RunRecord(Record):
         figures = {f"bicubic_{name}": value for name, value in asdict(result.bicubic).items()}
         save_png(result.preview, self._run.previews / f"step-{step:06d}.png", "trainer train")
         self._journal.note("val", step, **asdict(result.network), **figures)
-        self._journal.picture("bicubic_network_hr", step, result.preview)
+        self._journal.image("bicubic_network_hr", step, result.preview)
         self._display.best(best_psnr_y)
         self._display.say(
-            f"Step {step:,}: PSNR-Y {result.network.psnr_y:.2f} dB ({result.gain_db:+.2f} against bicubic), "
+            f"Step {step:,}: PSNR-Y {result.network.psnr_y:.2f} dB ({result.gain_db:+.2f} over bicubic), "
             f"SSIM-Y {result.network.ssim_y:.4f} (bicubic {result.bicubic.ssim_y:.4f})"
         )
 
@@ -81,18 +82,18 @@ class RunRecord(Record):
         save_weights(self._run.best, *learner.weights())
 
     def save(self, progress: TrainingProgress, learner: Learner) -> None:
-        # In this order, so that weights without a state tell of one that was lost: that run must not begin anew.
+        # State first: weights without a state then mean that the state was lost, and the run must not restart at 0.
         save_state(self._run.state, self._data, progress, learner.state())
         save_weights(self._run.weights, *learner.weights())
         try:
             self._run.publish(_PATIENCE_S)
-        except StoreError as error:  # must not cost days of training: the next save tries again, the end insists
+        except StoreError as error:  # an outage must not end the training; only the last save must succeed
             self.note("unsaved", progress.step, message=str(error))
-            self.say(f"{error} Training goes on; the next save tries again.")
+            self.say(f"{error} Training continues; the next save retries.")
 
 
 @contextmanager
 def recorded(run: RunFolder, data: str, first: int, total: int) -> Iterator[RunRecord]:
-    """The record of a run that has `first` of its `total` steps behind it."""
+    """Open the record of a run that has completed `first` of its `total` steps."""
     with Journal(run.journal, run.tensorboard, first) as journal, Display(first, total) as display:
         yield RunRecord(run, data, journal, display)

@@ -1,4 +1,4 @@
-"""A training run from its settings to its weights."""
+"""A complete training run: set up or resume, train, save."""
 
 import resource
 import sys
@@ -13,8 +13,8 @@ from srshards.errors import RunError, UsageError
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 from trainer.messages import with_options
 from trainer.models import Network, num_parameters
-from trainer.models.weights import load_into
-from trainer.runs.checkpoint import TrainingProgress, explained, load_state
+from trainer.models.weights import load_into, save_weights
+from trainer.runs.checkpoint import TrainingProgress, load_state, state_errors
 from trainer.runs.folder import RunFolder
 from trainer.training.describe import describe, less_memory_advice
 from trainer.training.device import describe_device, limit_threads
@@ -29,9 +29,10 @@ from trainer.training.validation import Validation, ValidationResult
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How the run in a folder ended. `last` is None when nothing was validated since it began or went on.
+    """Outcome of a run. `last` is the last validation, None if there was none since the run started or resumed.
 
-    The patches of a step are those of all ranks, the memory is that of the one that took most.
+    `patches_per_step` is the total of all ranks, `peak_memory_bytes` their maximum. With `was_finished`, the run had
+    finished before, and nothing was trained.
     """
 
     run: RunFolder
@@ -40,6 +41,7 @@ class TrainingResult:
     last: ValidationResult | None
     patches_per_step: int
     peak_memory_bytes: int
+    was_finished: bool = False
 
 
 def train(
@@ -49,16 +51,19 @@ def train(
     say: Callable[[str], None],
     group: RankGroup = SINGLE_PROCESS_GROUP,
 ) -> TrainingResult:
-    """Train, from the beginning or from the state in the folder if there is one; rank 0 alone enters the folder.
+    """Train from scratch, or from the state in the folder if there is one. Only rank 0 enters the folder.
 
-    `say` is told what the run is about to do, on that rank.
+    On rank 0, the description of the run is passed to `say`.
     """
     limit_threads(plan.rank_info.local_world_size)
-    torch.backends.cudnn.benchmark = True  # all batches have one shape: its fastest kernels are worth a search
+    torch.backends.cudnn.benchmark = True  # all batches have the same shape, so autotuning pays off
     learner = make_learner(plan, group)
     with ExitStack() as stack:
         run = group.run_on_rank0(lambda: stack.enter_context(folder))
         progress = _progress(plan, run, learner, group)
+        if progress.validated and progress.step == plan.total_steps:
+            group.run_on_rank0(lambda: _restore_weights(run, learner))
+            return TrainingResult(run, True, progress, None, plan.loader.patches_per_step, 0, was_finished=True)
         record = group.run_on_all(
             lambda: stack.enter_context(_record(plan, run, progress, say)) if group.is_rank0 else Record()
         )
@@ -66,13 +71,13 @@ def train(
 
 
 def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) -> TrainingProgress:
-    """How far the run is, and the learner as it was then."""
+    """Restore the learner from the run's state, if there is one, and return the run's progress."""
     data = plan.folder.fingerprint()
 
     def load() -> tuple[TrainingProgress, dict[str, Any]] | None:
-        if run.has_lost_its_state():
+        if run.is_missing_state():
             raise UsageError(
-                f"{run.home} has weights, but no {run.state.name} from which they could go on; begin a new run, e.g. "
+                f"{run.home} has weights, but no {run.state.name} to resume from; start a new run, e.g. "
                 f"with --init {run.weights}"
             )
         return load_state(run.state, data) if run.state.exists() else None
@@ -83,30 +88,36 @@ def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) ->
     progress, state = found
     if progress.step > plan.total_steps:
         raise UsageError(
-            f"{run.state} is that of step {progress.step:,}, and the run ends after {plan.total_steps:,}: put `steps` "
-            f"in {run.config} back to what it was"
+            f"{run.state} is from step {progress.step:,}, but the run ends after step {plan.total_steps:,}; restore "
+            f"the value of `steps` in {run.config}"
         )
-    with explained(run.state):
+    with state_errors(run.state):
         learner.restore(state)
     return progress
 
 
+def _restore_weights(run: RunFolder, learner: Learner) -> None:
+    """Write the weights of a finished run if they are missing or older than its state."""
+    if run.is_missing_weights():
+        save_weights(run.weights, *learner.weights())
+
+
 @contextmanager
 def _record(plan: Plan, run: RunFolder, progress: TrainingProgress, say: Callable[[str], None]) -> Iterator[Record]:
-    """The run's record, once what it is about to do is said and written down."""
-    going_on = f", going on at step {progress.step:,}" if progress.step else ""
-    say(f"{describe(plan)}\nRun      {run.home}{going_on}")
+    """Print and write the plan, then open the run's record."""
+    resumed = f", resumed at step {progress.step:,}" if progress.step else ""
+    say(f"{describe(plan)}\nRun      {run.home}{resumed}")
     if plan.rank_info.job is not None:
         run.write_job(plan.rank_info.job)
     run.write_config(plan.config.as_yaml())
     run.write_plan(_facts(plan))
-    run.publish()  # a store that cannot be written to is no place for a run
+    run.publish()  # fail now if the store is not writable
     with recorded(run, plan.folder.fingerprint(), progress.step, plan.total_steps) as record:
         yield record
 
 
 def _facts(plan: Plan) -> dict[str, int | str]:
-    """What the settings come to on this machine."""
+    """Return the derived values for plan.json."""
     return {
         "steps": plan.total_steps,
         "patches_per_step": plan.loader.patches_per_step,
@@ -133,21 +144,18 @@ def _train(
         save_every=plan.config.save_every,
         patches=plan.loader.patches_per_step,
         num_samples=plan.loader.num_samples,
-        folder=plan.folder.path,
+        origin=plan.folder.origin,
         less_memory=less_memory_advice(plan),
         compiled=plan.config.compile,
     )
-    had_ended = progress.step == plan.total_steps
     loop = TrainingLoop(settings, learner, plan.loader, _validation(plan, group), progress, record, group)
     try:
         with plan.loader:
             loop.run(stop)
     except RunError as error:
-        with suppress(RunError):  # of a disk that is full, which is the error itself
+        with suppress(RunError):  # the same full disk again
             record.note("error", progress.step, message=with_options(str(error)))
         raise
-    if group.is_rank0 and had_ended and run.lacks_its_weights():
-        record.save(progress, learner)
     (peak_memory_bytes,) = group.max([_peak_memory_bytes(plan.device)])
     return TrainingResult(
         run=run,
@@ -160,7 +168,7 @@ def _train(
 
 
 def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner:
-    """The network as it is drawn from the seed or found in `--init` by rank 0, ready for its first step."""
+    """Return the learner with weights drawn from the seed, or loaded from `--init` on rank 0 and broadcast."""
     config, spec = plan.config, plan.spec
     network, ema_network = (_channels_last(spec.build(config.seed).to(plan.device)) for _ in range(2))
     settings = StepSettings(
@@ -179,14 +187,14 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
     ddp = group.wrap_ddp(network, plan.device)
     ema_network.load_state_dict(network.state_dict())
     trained = ddp or network
-    # Compiled on the outside, where PyTorch cuts the graph so that gradients travel while others are computed.
+    # Compile the DDP wrapper, not the network: PyTorch then splits the graph to overlap gradient reduction.
     forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(trained) if config.compile else trained
     no_sync = ddp.no_sync if ddp else nullcontext
     return Learner(network, ema_network if config.ema else None, settings, forward, no_sync)
 
 
 def _channels_last(network: Network) -> Network:
-    """Batches arrive as N x H x W x 3; convolutions are fastest when their weights have that layout too."""
+    """Return the network in channels_last layout, the layout of the batches, in which convolutions are fastest."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -197,7 +205,7 @@ def _validation(plan: Plan, group: RankGroup) -> Validation | None:
 
 
 def _peak_memory_bytes(device: torch.device) -> int:
-    """Of the GPU, or of this process."""
+    """Return the peak memory of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

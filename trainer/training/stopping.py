@@ -1,24 +1,23 @@
-"""Ctrl-C, SIGTERM and SIGHUP: a request that the training loop sees at the end of a step, so that it can save."""
+"""Graceful stop on Ctrl-C, SIGTERM and SIGHUP: the training loop saves and stops after the current step."""
 
 import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-# People press Ctrl-C again and again, and a terminal that is closed sends SIGHUP as its shell does.
-_HARMLESS_AT_THE_END = (signal.SIGINT, signal.SIGHUP)
+# Users press Ctrl-C repeatedly, and a closing terminal sends SIGHUP as its shell does.
+_IGNORED_AT_THE_END = (signal.SIGINT, signal.SIGHUP)
 
 
 class StopRequest:
-    """While the `with` block runs, the first signal sets `signal_number`; a second Ctrl-C interrupts at once.
+    """Context manager: the first signal sets `signal_number`, a second Ctrl-C raises KeyboardInterrupt at once.
 
-    Those after it change nothing any more, and neither does a second one when all is saved already. SIGHUP, which says
-    that the terminal was closed, stays ignored where it is (nohup).
+    Later ones are ignored, as is any Ctrl-C after everything is saved. SIGHUP stays ignored if it already was (nohup).
     """
 
     def __init__(self) -> None:
-        self.signal_number: int | None = None  # of this process's first signal, or of another's that it trains with
+        self.signal_number: int | None = None  # the first signal of this process or, with several ranks, of another
         self._interrupted = False
-        self._former: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
         self._ends = False
 
     def __enter__(self) -> "StopRequest":
@@ -26,27 +25,27 @@ class StopRequest:
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             numbers.append(signal.SIGHUP)
         for number in numbers:
-            self._former[number] = signal.signal(number, self._note)
+            self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._former.items():
-            if not (self._ends and number in _HARMLESS_AT_THE_END):  # the interpreter itself takes a moment to end
+        for number, handler in self._previous.items():
+            if not (self._ends and number in _IGNORED_AT_THE_END):  # the interpreter takes a moment to exit
                 signal.signal(number, handler)
 
     def __bool__(self) -> bool:
         return self.signal_number is not None
 
-    def honour(self, number: int) -> None:
-        """Treat a signal of another process, 0 for none, as this one's, whose own may still be on its way."""
+    def adopt(self, number: int) -> None:
+        """Treat another rank's signal (0 for none) as this process's, whose own may not have arrived yet."""
         self.signal_number = self.signal_number or number or None
 
     def end(self) -> None:
-        """Nothing is left to be interrupted."""
+        """Ignore further signals, because everything is saved."""
         self._ends = True
-        for number in _HARMLESS_AT_THE_END:
+        for number in _IGNORED_AT_THE_END:
             signal.signal(number, signal.SIG_IGN)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

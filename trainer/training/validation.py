@@ -1,4 +1,4 @@
-"""What a run sees of the validation split: figures beside bicubic's, and a picture of some of it."""
+"""Validation during training: metrics of the network and of bicubic, and a preview image."""
 
 from dataclasses import dataclass
 from itertools import chain, count
@@ -22,7 +22,7 @@ _PREVIEW_PX = 256
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Means over the images, and the preview: bicubic | network | HR."""
+    """Mean metrics over the images, and a preview: bicubic | network | HR."""
 
     network: Quality
     bicubic: Quality
@@ -30,12 +30,12 @@ class ValidationResult:
 
     @property
     def gain_db(self) -> float:
-        """PSNR of luma above bicubic's."""
+        """PSNR-Y gain over bicubic, in dB."""
         return self.network.psnr_y - self.bicubic.psnr_y
 
 
 class _Share(NamedTuple):
-    """What one rank found: figures of its images, and those rows of the preview that it has, with their numbers."""
+    """One rank's share of a validation: the metrics of its images, and its numbered rows of the preview."""
 
     networks: list[Quality]
     bicubics: list[Quality]
@@ -43,7 +43,7 @@ class _Share(NamedTuple):
 
 
 class Validation:
-    """The same images each time: up to `limit`, spread evenly over the split, dealt out to the ranks."""
+    """Evaluates the same images each time: up to `limit`, spread evenly over the split and divided among the ranks."""
 
     def __init__(self, folder: Shards, upsampled: bool, limit: int, group: RankGroup = SINGLE_PROCESS_GROUP) -> None:
         self._folder = folder
@@ -54,7 +54,7 @@ class Validation:
         self.num_images = min(limit, len(folder.val))
 
     def run(self, network: ImageFunction, stop: StopRequest) -> ValidationResult | None:
-        """The same on every rank. None when a stop was asked for on the way, on any of them."""
+        """Return the same result on every rank, or None if any of them was asked to stop meanwhile."""
         group = self._group
         share = group.run_on_all(lambda: self._evaluate(network, stop))
         if group.any_of(share is None) or share is None:
@@ -65,16 +65,16 @@ class Validation:
         return ValidationResult(mean_of_sums(sums[:NUM_SUMS]), mean_of_sums(sums[NUM_SUMS:]), preview)
 
     def _evaluate(self, network: ImageFunction, stop: StopRequest) -> _Share | None:
-        """This rank's images, unless a stop was asked for."""
+        """Evaluate this rank's images; None if it was asked to stop."""
         rank, world_size = self._group.rank_info.rank, self._group.world_size
         share = _Share([], [], [])
-        shown = {self.num_images * row // _PREVIEW_ROWS for row in range(_PREVIEW_ROWS)}
+        previewed = {self.num_images * row // _PREVIEW_ROWS for row in range(_PREVIEW_ROWS)}
         pairs = shard_pairs(self._folder, "val", self._upsampled, self._limit, rank, world_size)
         results = evaluate_pairs(network, pairs, self._bicubic)
         for number, result in zip(count(rank, world_size), results, strict=False):
             share.networks.append(result.network)
             share.bicubics.append(result.bicubic)
-            if number in shown:
+            if number in previewed:
                 share.rows.append((number, _preview_row(result)))
             if stop:
                 return None

@@ -1,12 +1,12 @@
 "use strict";
-// Photos that are ticked, whichever lists they stand in, and the file that names them.
+// Ticked photos, synchronized over all lists, and the exclude file made from them.
 (() => {
   const lines = JSON.parse(document.getElementById("exclude-lines").textContent);
   const boxes = [...document.querySelectorAll("input[data-photo]")];
   const basket = document.querySelector(".basket");
   const text = basket.querySelector("textarea");
   const chosen = new Set();
-  const head = "# Photos to leave out: python -m shardgen generate ... --exclude exclude.txt\n";
+  const head = "# Photos to exclude: python -m shardgen generate ... --exclude exclude.txt\n";
 
   function show() {
     for (const box of boxes) box.checked = chosen.has(box.dataset.photo);
@@ -46,7 +46,7 @@
         await navigator.clipboard.writeText(text.value);
         button.textContent = "Copied";
       } catch {
-        // Where a page may not write to the clipboard: the text, ready for Ctrl+C.
+        // No permission to write to the clipboard: select the text for Ctrl+C.
         basket.querySelector("details").open = true;
         text.focus();
         text.select();
@@ -63,5 +63,5 @@
     const button = event.target.closest("[data-list]");
     if (button) actions[button.dataset.list](button);
   });
-  show(); // browsers may tick boxes again when a page is loaded anew
+  show(); // because browsers may restore ticked boxes when a page is reloaded
 })();

@@ -1,9 +1,9 @@
 "use strict";
-// Images that lie on top of each other: borders between them that can be dragged, and a dialog that magnifies them.
+// Comparisons of stacked images: draggable borders between the layers, and a dialog that magnifies them.
 (() => {
-  const ZOOMS = [1, 2, 3, 4, 6, 8, 12, 16]; // screen pixels per image pixel: whole numbers, so that all are alike
+  const ZOOMS = [1, 2, 3, 4, 6, 8, 12, 16]; // screen pixels per image pixel: integers, so that all pixels are equal
 
-  // Where each border stands, in percent of the width; the layers' CSS clips them there.
+  // Set the position of each border, in percent of the width, at which CSS clips the layers.
   function place(stage) {
     const borders = [...stage.querySelectorAll(".border")];
     borders.forEach((border, number) => {
@@ -18,7 +18,7 @@
     });
   }
 
-  // Borders keep their order: one that is moved takes the others along.
+  // Borders keep their order: a moved border pushes the others.
   function move(stage, number, value) {
     const borders = [...stage.querySelectorAll(".border")];
     borders[number].value = value;
@@ -43,7 +43,7 @@
         if (event.button !== 0 || event.target.matches(".border")) return;
         const distances = borders.map((border) => Math.abs(border.value - at(event)));
         held = distances.indexOf(Math.min(...distances));
-        // Of two that stand in one place, the one that can go there.
+        // Of two borders at the same position, take the one that can move there.
         if (held + 1 < borders.length && borders[held].value === borders[held + 1].value && at(event) > borders[held].value) held += 1;
         stage.setPointerCapture(event.pointerId);
         move(stage, held, at(event));
@@ -80,7 +80,7 @@
     align();
   }
 
-  // Onto whole pixels of the screen, where the middle of the view may not be.
+  // Align to screen pixels: the centre of the view may lie between them.
   function align() {
     const stage = view.querySelector(".stage");
     if (!stage) return;
@@ -139,7 +139,7 @@
     button?.focus();
   });
   new ResizeObserver(align).observe(view);
-  // Dragging beside the borders moves the whole picture.
+  // Dragging outside the borders scrolls the view.
   let grip = null;
   view.addEventListener("pointerdown", (event) => {
     if (event.pointerType !== "mouse" || event.button !== 0 || event.target.matches(".border")) return;

@@ -1,23 +1,23 @@
 "use strict";
-// Draws the specification that each plot of the page holds.
+// Draw each plot of the page from its embedded specification.
 window.plotsDrawn = Promise.all(
-  Array.from(document.querySelectorAll(".drawing"), async (place) => {
-    const spec = JSON.parse(place.querySelector("script").textContent);
+  Array.from(document.querySelectorAll(".drawing"), async (container) => {
+    const spec = JSON.parse(container.querySelector("script").textContent);
     const drawing = document.createElement("div");
-    place.append(drawing);
-    // A finger shows figures as a pointer does, and others when it is moved sideways.
+    container.append(drawing);
+    // On touch screens, show tooltips as for a mouse, and update them while the finger moves sideways.
     drawing.addEventListener("pointerdown", (event) => {
       if (!event.target.hasPointerCapture(event.pointerId)) return;
       event.target.releasePointerCapture(event.pointerId);
       event.target.dispatchEvent(new PointerEvent("pointermove", event));
     });
     const { view } = await vegaEmbed(drawing, spec, { renderer: "svg", actions: false, tooltip: { theme: "page" } });
-    place.dataset.drawn = "yes";
+    container.dataset.drawn = "yes";
     return view;
   }),
 );
 
-// A tooltip of many lines has room neither above nor below the pointer.
+// Keep the tooltip inside the window: one with many lines fits neither above nor below the pointer.
 window.addEventListener("pointermove", () => {
   const tooltip = document.getElementById("vg-tooltip-element");
   if (!tooltip?.classList.contains("visible")) return;
@@ -26,7 +26,7 @@ window.addEventListener("pointermove", () => {
   tooltip.style.top = `${Math.max(0, Math.min(top, innerHeight - height))}px`;
 });
 
-// What a finger has shown stays when it is lifted, and would stand over other parts of the page.
+// On touch screens a tooltip stays when the finger is lifted: hide it on scrolling or the next touch.
 for (const kind of ["scroll", "pointerdown"]) {
   window.addEventListener(kind, () => document.getElementById("vg-tooltip-element")?.classList.remove("visible"), true);
 }

@@ -1,5 +1,5 @@
 "use strict";
-// What the page about runs has of its own: which runs are drawn and from which step on; the previews' step slider.
+// Controls of the runs page: the selection of runs and steps in the plots, and the step slider of the previews.
 (() => {
   const controls = document.getElementById("controls");
   controls?.addEventListener("submit", (event) => event.preventDefault());
@@ -25,7 +25,7 @@
     return figure.querySelectorAll(".layer img")[layer];
   }
 
-  // A figure shows what its run had last at that step, or the first that it has.
+  // Each figure shows its run's last shot up to that step, or else its first shot.
   function show(step) {
     for (const figure of figures) {
       const [at, caption, uri] = shots[figure.id].findLast(([one]) => one <= step) ?? shots[figure.id][0];
@@ -39,14 +39,14 @@
 
   const slider = document.getElementById("step");
   const stops = slider?.dataset.stops.split(" ").map(Number);
-  const turn = () => {
+  const update = () => {
     const step = stops[slider.value];
     const text = step.toLocaleString("en");
     document.querySelector(".steps output").textContent = text;
     slider.setAttribute("aria-valuetext", `step ${text}`);
     show(step);
   };
-  slider?.addEventListener("input", turn);
-  if (slider) turn();
+  slider?.addEventListener("input", update);
+  if (slider) update();
   else show(Infinity);
 })();

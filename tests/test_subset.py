@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srshards.format import ShardRecord
-from srshards.shards.spread import spread_evenly
+from srshards.shards.subset import evenly_spaced
 
 
 def shards(*sizes: int) -> list[ShardRecord]:
@@ -17,7 +17,7 @@ def numbers(sizes: list[int], count: int, start: int = 0, step: int = 1) -> list
     records = shards(*sizes)
     first = {record.name: sum(sizes[:number]) for number, record in enumerate(records)}
     return [
-        first[record.name] + place for record, places in spread_evenly(records, count, start, step) for place in places
+        first[record.name] + place for record, places in evenly_spaced(records, count, start, step) for place in places
     ]
 
 
@@ -48,10 +48,10 @@ def test_ranks_share_what_one_would_have(sizes: list[int], count: int, ranks: in
 
 def test_shards_without_a_chosen_sample_are_left_out() -> None:
     records = shards(2, 2, 2, 2)
-    assert [(record.name[-1], places) for record, places in spread_evenly(records, 2)] == [("0", [0]), ("2", [0])]
+    assert [(record.name[-1], places) for record, places in evenly_spaced(records, 2)] == [("0", [0]), ("2", [0])]
 
 
 def test_it_takes_time_that_grows_with_shards_and_samples_alone() -> None:
     """A scan of all wanted samples for each shard would ask 10^10 times."""
     records = shards(*[2] * 100_000)
-    assert sum(len(places) for _, places in spread_evenly(records, 100_000)) == 100_000
+    assert sum(len(places) for _, places in evenly_spaced(records, 100_000)) == 100_000

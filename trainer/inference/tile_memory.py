@@ -1,0 +1,117 @@
+"""Choose the tile size by the free memory, and reduce it when memory runs out nevertheless."""
+
+import gc
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from srshards.errors import UsageError
+from srshards.process.resources import available_memory_bytes
+from srshards.process.shortages import is_out_of_memory
+from trainer.inference.tiles import ALIGN_PX, aligned_up, apply_in_tiles, smallest_tile
+from trainer.models import Network
+
+_PROBE_PX = 64
+
+# A forward pass needs more than its tensors: on a CPU, with oneDNN's reordered copies, 1.0 to 1.8 times as much was
+# measured for compact and rrdb at 1x, 2x and 4x. Half of the free memory is left to other programs.
+_OVERHEAD = 2.0
+_SHARE_OF_FREE = 0.5
+_MAX_PASS_BYTES = 8 << 30  # more is not faster, and some kernels index elements with 32 bits
+
+_known_bytes: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
+
+
+def apply_within_memory(
+    model: nn.Module, image: Tensor, tile_px: int | None, margin_px: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Call `apply_in_tiles`, halving the tile when memory runs out. UsageError if the smallest useful tile fails."""
+    smallest = smallest_tile(margin_px)
+    while True:
+        try:
+            return apply_in_tiles(model, image, tile_px, margin_px, dtype)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the except clause, where the exception no longer references the tensors of the failed pass.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        tried = tile_px or max(image.shape[2:])
+        if tried <= smallest:
+            minimum = 2 * aligned_up(margin_px) + ALIGN_PX
+            smaller_tile = f"pass --tile {minimum}, which is slow, " if minimum < tried else ""
+            raise UsageError(
+                f"out of memory even with tiles of {tried} px; {smaller_tile}close other programs, use a smaller "
+                "network or, on a GPU, pass --device cpu"
+            )
+        tile_px = max(tried // 2 // ALIGN_PX * ALIGN_PX, smallest)
+
+
+def choose_tile(model: Network, height: int, width: int, device: torch.device) -> int | None:
+    """Return the edge in px of the largest tile that fits in the device's free memory; None if the image fits.
+
+    A forward pass is assumed to need twice the bytes per pixel that `tensor_bytes_per_pixel` counts, and may use half
+    of the free memory after subtracting the uint8 output, at most 8 GiB. The result is at least `smallest_tile`.
+    """
+    budget = _SHARE_OF_FREE * free_bytes(device)
+    if device.type == "cpu":
+        budget -= 3 * height * width * model.scale**2
+    pixels = min(budget, _MAX_PASS_BYTES) / (_OVERHEAD * tensor_bytes_per_pixel(model))
+    if height * width <= pixels:
+        return None
+    edge = int(max(pixels, 0) ** 0.5) // ALIGN_PX * ALIGN_PX
+    edge = max(edge, smallest_tile(model.spec.margin_px))
+    return edge if edge < max(height, width) else None
+
+
+def tensor_bytes_per_pixel(model: nn.Module) -> float:
+    """Return the peak bytes of live tensors in a forward pass, excluding parameters, per pixel of its input.
+
+    Determined by a pass on PyTorch's meta device, which computes nothing.
+    """
+    if model not in _known_bytes:
+        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+        dtype = next((tensor.dtype for tensor in tensors.values()), torch.float32)
+        counter = _LiveBytes()
+        with torch.inference_mode(), counter:
+            functional_call(model, empty, (torch.empty(1, 3, _PROBE_PX, _PROBE_PX, dtype=dtype, device="meta"),))
+        _known_bytes[model] = counter.peak / _PROBE_PX**2
+    return _known_bytes[model]
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Tracks the bytes of all tensors that operations return while anything references them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self._alive[reference.cdata] = (reference, storage.nbytes())
+        expired = [key for key, (reference, _) in self._alive.items() if reference.expired()]  # type: ignore[no-untyped-call]
+        for key in expired:
+            del self._alive[key]
+        self.peak = max(self.peak, sum(num_bytes for _, num_bytes in self._alive.values()))
+        return result
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory in bytes still available to this process; on CPUs within the limits of its cgroups."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    return available_memory_bytes()
