@@ -1,6 +1,7 @@
 """Run the public commands in separate processes and collect their output."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -60,13 +61,20 @@ def start(program: str, *args: object, **options: Any) -> "subprocess.Popen[str]
 
 
 def run(program: str, *args: object, timeout: float = TIMEOUT_S) -> Result:
-    """Run `python -m program args`. A hang counts as a death by SIGKILL."""
-    command, stdin = [sys.executable, "-m", program, *map(str, args)], subprocess.DEVNULL
+    """Run `python -m program args`."""
+    return wait(start(program, *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE), timeout)
+
+
+def wait(process: "subprocess.Popen[str]", timeout: float = TIMEOUT_S) -> Result:
+    """Collect the output of a command until it exits. A hang counts as a death by SIGKILL."""
     try:
-        done = subprocess.run(command, env=environment(), capture_output=True, stdin=stdin, text=True, timeout=timeout)
+        out, err = process.communicate(timeout=timeout)
+        return Result(process.returncode, out, err)
     except subprocess.TimeoutExpired:
-        return Result(-9, "", f"still running after {timeout} s: {command}")
-    return Result(done.returncode, done.stdout, done.stderr)
+        return Result(-signal.SIGKILL, "", f"still running after {timeout} s")
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_until(condition: Callable[[], object], poll: Callable[[], int | None]) -> None:

@@ -6,6 +6,7 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -17,14 +18,22 @@ from tests.drill.session import CASE_TIMEOUT_S
 _STATS = "processing_stats.json"  # contains times
 
 
-def make_photos(folder: Path, count: int, size: tuple[int, int] = (90, 120)) -> Path:
-    """Save `count` JPEG and PNG photos in three class folders, with the same content and times on every call."""
+def make_photo(height: int, width: int, seed: int, texture: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return an H x W x 3 RGB photo of smooth colours, with noise of at most `texture` levels."""
+    rng = np.random.default_rng(seed)
+    colours = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    smooth = np.asarray(colours.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    return np.clip(smooth + rng.integers(-texture, texture + 1, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def make_photos(
+    folder: Path, count: int, size: tuple[int, int] = (90, 120), classes: int = 3, texture: int = 0
+) -> Path:
+    """Save `count` JPEG and PNG photos of (height, width) px in class folders, identical on every call."""
     for number in range(count):
-        rng = np.random.default_rng(number)
-        small = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-        path = folder / f"class{number % 3}" / f"img{number}.{'png' if number % 5 == 4 else 'jpg'}"
+        path = folder / f"class{number % classes}" / f"img{number}.{'png' if number % 5 == 4 else 'jpg'}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        small.resize(size[::-1], Image.Resampling.BICUBIC).save(path, quality=92)
+        Image.fromarray(make_photo(*size, number, texture)).save(path, quality=92)
         os.utime(path, ns=(10**18, 10**18))
     return folder
 

@@ -9,7 +9,7 @@ from tests.drill.fault_proxy import READ_FAULTS, WRITE_FAULTS
 from tests.drill.folders import sha256
 from tests.drill.s3_server import Bucket
 from tests.drill.session import Session
-from tests.drill.stores import Check, Run, StoreFault, inject, run_in_store
+from tests.drill.stores import Check, Run, StoreFault, inject
 from tests.drill.training import SMALL, small_shards, training_differences
 from tests.drill.warm import run_warm
 
@@ -43,7 +43,7 @@ def _train(bucket: Bucket, cache: Path) -> Result:
     args: tuple[object, ...] = ("--shards", f"{bucket.address}/shards/scale_2x", *SMALL, *_STEPS, "--cache", cache)
     if "config.yaml" in bucket.keys("runs/r"):
         args = ("--run", "r", "--resume")
-    return run_in_store(bucket, "trainer", *args, "--out", f"{bucket.address}/runs")
+    return run_warm("trainer", *args, "--out", f"{bucket.address}/runs")
 
 
 def _check(bucket: Bucket, cache: Path, undisturbed: Path, is_success: bool) -> list[Problem]:

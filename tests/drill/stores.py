@@ -52,7 +52,7 @@ def break_stores(session: Session) -> None:
             bucket.put_folder(whole, "shards")
             command = ("shardgen", "verify", "--workers", 1)
         return (
-            lambda: run_in_store(bucket, *command, f"{bucket.address}/shards"),
+            lambda: run_warm(*command, f"{bucket.address}/shards"),
             lambda is_success: _check(bucket, undisturbed, is_success),
         )
 
@@ -93,6 +93,7 @@ def inject(
         for number in session.cases(lambda number: " ".join(fault_of(number))):
             fault, is_lasting = fault_of(number), number % 2 == 1
             with fresh_bucket(server) as bucket:
+                os.environ.update(environment(bucket.proxy.endpoint, _TIMEOUT_S))
                 run, check = prepare(fault, bucket)
                 times, skip = math.inf if is_lasting else 1, session.rng.randint(0, max_skip)
                 bucket.proxy.break_next(fault.kind, fault.method, fault.key, times, skip)
@@ -104,12 +105,3 @@ def inject(
                     result = run()
                 problems += result.problems_unless_success() or check(True)
             session.finish("named" if is_lasting else "recovered", problems)
-
-
-def run_in_store(bucket: Bucket, program: str, *args: object) -> Result:
-    """Run a command that connects to the bucket's proxy."""
-    return run_warm(program, *args, prepare=(_use_store, (bucket.proxy.endpoint,)))
-
-
-def _use_store(endpoint: str) -> None:
-    os.environ.update(environment(endpoint, _TIMEOUT_S))
