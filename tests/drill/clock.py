@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.drill.commands import Problem
 from tests.drill.folders import differences, hashes, make_photos
 from tests.drill.session import Session
-from tests.drill.training import resume_or_restart, training, training_differences
+from tests.drill.training import resume_or_restart, stop_after, training, training_differences
 from tests.drill.warm import run_warm
 
 _YEAR_S = 365 * 86_400
@@ -75,7 +75,7 @@ def set_back(session: Session) -> None:
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     def resume_with_other_timestamps(seconds: float) -> Iterator[Problem]:
-        stopped = run_warm(*train, output, prepare=(_stop_after, (4,)))
+        stopped = run_warm(*train, output, prepare=(stop_after, (4,)))
         touch(output, seconds)
         result = run_warm(*resume_or_restart(train, output), prepare=(set_clock_back, (seconds,)))
         if stopped.code != 143 or result.code or result.crash:
@@ -97,18 +97,3 @@ def set_back(session: Session) -> None:
     session.tally.note = (
         f"by up to 30 years; cases alternate between {', '.join(k.__name__.replace('_', ' ') for k in kinds)}"
     )
-
-
-def _stop_after(steps: int) -> None:
-    """Make training send itself SIGTERM, as a cluster does, at the end of a step."""
-    from trainer.training.learner import Learner
-
-    step = Learner.step
-
-    def stopping(self: Learner, index: int, *args: object) -> object:
-        loss = step(self, index, *args)  # type: ignore[arg-type]
-        if index + 1 == steps:
-            os.kill(os.getpid(), 15)
-        return loss
-
-    Learner.step = stopping  # type: ignore[assignment,method-assign]

@@ -7,18 +7,18 @@ from pathlib import Path
 from tests.drill.commands import Command
 from tests.drill.folders import make_photos, sha256, temporary_files
 from tests.drill.session import LAST_CASE, Session
-from tests.drill.training import SMALL
+from tests.drill.training import SMALL, stop_after
 from tests.drill.warm import run_warm
 
 _NOBODY = 65534
 
 
-def drop_root(user: int) -> None:
+def drop_root() -> None:
     """Change from root, which ignores permissions, to another user."""
     if os.geteuid() == 0:
         os.setgroups([])
-        os.setgid(user)
-        os.setuid(user)
+        os.setgid(_NOBODY)
+        os.setuid(_NOBODY)
 
 
 def forbid(session: Session) -> None:
@@ -26,15 +26,16 @@ def forbid(session: Session) -> None:
     root = session.scratch
     photos, shards, runs = make_photos(root / "photos", 12), root / "shards", root / "runs"
     generate = ("shardgen", "generate", "-i", photos, "-s", 2, "--size", 64, "--workers", 0, "--auto", "-o")
-    scale, closed = shards / "scale_2x", root / "closed"
+    scale, closed, stopped = shards / "scale_2x", root / "closed", root / "stopped"
     training = ("trainer", "--shards", scale, *SMALL, "--steps", 2, "--workers", 0, "--out")
     run_warm(*generate, shards).check()
     run_warm(*training, runs).check()
+    assert run_warm(*training, stopped, prepare=(stop_after, (1,))).code == 143
     closed.mkdir()
     shutil.copytree(shards, root / "broken")
     (root / "broken" / "scale_2x" / "train-000000.idx").unlink()
     _give_to_nobody(root)
-    resume = ("trainer", "--out", runs, "--run", "r", "--resume")
+    resume = ("trainer", "--out", stopped, "--run", "r", "--resume")
     weights = runs / "r" / "best.pth"
     photo = next(photos.rglob("*.jpg"))
     os.utime(photo, ns=(10**18, 10**17))  # its shard must be rebuilt
@@ -52,8 +53,8 @@ def forbid(session: Session) -> None:
         ((*training, closed), closed, read_only),
         ((*training, root / "new"), scale, unreadable),
         ((*training, root / "new"), scale / "train-000000.tar", unreadable),
-        (resume, runs / "r", read_only),
-        (resume, runs / "r" / "state.pt", unreadable),
+        (resume, stopped / "r", read_only),
+        (resume, stopped / "r" / "state.pt", unreadable),
         ((*training, root / "new", "--init", weights), weights, unreadable),
         ((*training, root / "new", "--cache", closed / "cache"), closed, read_only),
         (("trainer", "evaluate", "--weights", weights, "--shards", scale), scale / "manifest.json", unreadable),
@@ -65,11 +66,11 @@ def forbid(session: Session) -> None:
         session.describe(f"case {number}: {' '.join(map(str, command))}, {path} with mode {mode:o}")
         before, former_mode = _content(root), path.stat().st_mode
         path.chmod(mode)
-        result = run_warm(*command, prepare=(drop_root, (_NOBODY,)))
+        result = run_warm(*command, prepare=(drop_root, ()))
         path.chmod(former_mode)
         problems = temporary_files(root) + result.problems_unless_reported()
         after = _content(root)
-        if any(after.get(path) != digest for path, digest in before.items()):
+        if any(after.get(name) != digest for name, digest in before.items()):
             problems.append(("samples_lost", "a file was changed or deleted"))
         session.finish("named", problems)
     session.tally.note = f"{len(cases)} commands, run as user {_NOBODY} if the drill is run by root"

@@ -1,6 +1,8 @@
 """Small training runs, and their comparison with an undisturbed run."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,21 @@ def config_path(out: Path) -> Path:
 def resume_or_restart(command: Command, out: Path) -> Command:
     """Return the command that resumes the run in `out`, or `command` if the run has saved nothing yet."""
     return ("trainer", "--out", out, "--run", "r", "--resume") if config_path(out).exists() else command
+
+
+def stop_after(steps: int) -> None:
+    """Make training send itself SIGTERM, as a cluster does, at the end of a step."""
+    from trainer.training.learner import Learner
+
+    step = Learner.step
+
+    def stopping(self: Learner, index: int, *args: object) -> object:
+        loss = step(self, index, *args)  # type: ignore[arg-type]
+        if index + 1 == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    Learner.step = stopping  # type: ignore[assignment,method-assign]
 
 
 def journal(run: Path) -> list[dict[str, Any]]:
