@@ -2,7 +2,7 @@
 
 import random
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 _PAGE = 4096
@@ -21,17 +21,11 @@ def flip_many(data: bytearray, rng: random.Random) -> str:
     return "; ".join(flip(data, rng) for _ in range(rng.randint(2, 20)))
 
 
-def cut_blocks(data: bytearray, rng: random.Random) -> str:
-    """Truncate a tar at a block, one byte before or after it, or anywhere."""
-    return _cut(data, range(0, len(data), _BLOCK), rng)
-
-
-def cut_lines(data: bytearray, rng: random.Random) -> str:
-    """Truncate a text file at a line, one byte before or after it, or anywhere."""
-    return _cut(data, [position + 1 for position, byte in enumerate(data) if byte == 10] or [0], rng)
-
-
-def _cut(data: bytearray, boundaries: Iterable[int], rng: random.Random) -> str:
+def cut(data: bytearray, rng: random.Random) -> str:
+    """Truncate at a block of a tar or a line of a text file, one byte before or after it, or anywhere."""
+    is_tar = data[257:262] == b"ustar"
+    lines = [position + 1 for position, byte in enumerate(data) if byte == 10]
+    boundaries = range(0, len(data), _BLOCK) if is_tar else lines or [0]
     size = rng.choice([*boundaries, rng.randrange(len(data))]) + rng.choice((-1, 0, 0, 1))
     del data[min(max(size, 0), len(data) - 1) :]
     return f"cut to {len(data)} bytes"
@@ -100,12 +94,12 @@ def _swap(one: Path, other: Path) -> None:
     other.write_bytes(content)
 
 
-_BYTES = (flip, flip_many, cut_lines, zero_page, copy_block)
+_BYTES = (flip, flip_many, cut, zero_page, copy_block)
 _FILES = (swap_files, overwrite_file)
 OF_KIND: dict[str, tuple[Callable[..., str], ...]] = {
-    "tar": (flip, flip_many, cut_blocks, zero_page, copy_block, *_FILES, swap_shards),
+    "tar": (*_BYTES, *_FILES, swap_shards),
     "idx": (*_BYTES, *_FILES, change_digit, change_digit, swap_lines),
-    "manifest": (flip, flip, flip_many, cut_lines, zero_page, change_digit, change_digit, swap_lines),
+    "manifest": (flip, flip, flip_many, cut, zero_page, change_digit, change_digit, swap_lines),
     "json": (*_BYTES, *_FILES, change_digit),
 }
 

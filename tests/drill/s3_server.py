@@ -42,13 +42,8 @@ class S3Server:
     """moto's S3 server in a separate process, which exits on `close` or when this process exits."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(_SERVER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command, pipe = [sys.executable, str(_SERVER)], subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         assert self._process.stdout and self._process.stderr
         self.endpoint = self._process.stdout.readline().strip()
         if not self.endpoint:
@@ -89,13 +84,8 @@ class S3Server:
     def _client(self) -> Any:
         import boto3  # slow, and needed only where a server is started
 
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            region_name=REGION,
-            aws_access_key_id=KEY_ID,
-            aws_secret_access_key=SECRET,
-        )
+        keys = {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET}
+        return boto3.client("s3", endpoint_url=self.endpoint, region_name=REGION, **keys)
 
 
 @dataclass(frozen=True)
