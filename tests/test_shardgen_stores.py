@@ -24,7 +24,7 @@ from shardgen.planning.config import Config
 from shardgen.shard.job import build_shard
 from srshards.storage.retry import request
 from srshards.storage.store import parse_address
-from tests.drill.fault_proxy import FaultKind
+from tests.drill.fault_proxy import READ_FAULTS, WRITE_FAULTS, FaultKind
 from tests.drill.s3_server import Bucket
 
 ARGS = ("-s", 2, 3, "--shard-bytes", "300KB")
@@ -287,12 +287,6 @@ def test_a_patience_that_is_no_number_is_named(s3: Bucket, monkeypatch: pytest.M
 
 
 # ---- a store that stumbles
-
-
-READ_FAULTS: tuple[FaultKind, ...] = (
-    "500", "503", "reset", "answer_lost", "reset_body", "truncate", "stall", "stall_body", "wrong_bytes",
-)  # fmt: skip
-WRITE_FAULTS: tuple[FaultKind, ...] = ("500", "503", "reset", "answer_lost", "reset_body", "stall", "stall_body")
 
 
 @pytest.fixture
