@@ -361,7 +361,7 @@ def test_markers_are_read_again_when_the_store_stumbles(impatient: Bucket, photo
     ("fault", "method", "key", "said"),
     [
         ("500", "GET", "*/img7.jpg", "cannot read s3://BUCKET/photos/class1/img7.jpg: "),
-        ("stall", "GET", "*/img7.jpg", "img7.jpg: no answer for 1 s; asked 3 times in "),
+        ("stall", "GET", "*/img7.jpg", "img7.jpg: no answer for 1 s; tried 3 times in "),
         ("wrong_bytes", "GET", "*/img7.jpg", "did not match calculated checksum"),
         ("503", "PUT", "*/train-000001.tar", "cannot write s3://BUCKET/shards/scale_2x/train-000001.tar: "),
     ],
@@ -408,7 +408,7 @@ def test_a_store_that_lists_nothing_is_an_error_before_anything_is_made(s3: Buck
     s3.proxy.break_next("stall", "LIST", times=math.inf)
     with giving_up_soon("stall"):
         done = generate(source, f"{s3.address}/shards", expect=1)
-    assert f"cannot list {source}: no answer for 1 s; asked 3 times in " in done.stderr
+    assert f"cannot list {source}: no answer for 1 s; tried 3 times in " in done.stderr
     assert s3.keys("shards") == set()
 
 

@@ -52,7 +52,7 @@ def test_a_run_makes_what_it_says(whole: tuple[Path, subprocess.CompletedProcess
     for name in ("model.pth", "best.pth", "previews/", "journal.jsonl", "tensorboard/"):
         assert str(run / name) in done.stdout
     assert "PSNR-Y" in done.stdout and "bicubic" in done.stdout and "40 steps in" in done.stdout
-    assert "B of memory" in done.stdout and "patches/s" in done.stdout
+    assert "peak memory" in done.stdout and "patches/s" in done.stdout
 
 
 def test_it_says_what_it_is_about_to_do_and_how_far_it_is(
