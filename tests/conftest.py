@@ -82,7 +82,7 @@ def s3_server() -> Iterator[S3Server]:
 def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """A new bucket behind its own proxy, configured in the environment of this process, without faults."""
     with fresh_bucket(s3_server) as bucket:
-        for name, value in environment(bucket.proxy.endpoint, silence_s=20.0).items():
+        for name, value in environment(bucket.proxy.endpoint, timeout_s=20.0).items():
             monkeypatch.setenv(name, value)
         forget_stores()
         yield bucket

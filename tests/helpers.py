@@ -1,9 +1,7 @@
 """Helpers shared by test files: synthetic photos, the command lines, and readers of their output."""
 
 import contextlib
-import hashlib
 import io
-import json
 import os
 import pkgutil
 import signal
@@ -11,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +20,13 @@ from PIL import Image
 from shardgen.cli import main
 from srshards.imaging import codec
 from srshards.shards.tar_index import load_index
+from tests.drill import commands, folders
+from tests.drill.commands import Result
+from tests.drill.folders import hashes
+from tests.drill.training import journal
+
+make_photo = partial(folders.make_photo, texture=12)
+make_photos = partial(folders.make_photos, texture=12)
 
 TIMEOUT_S = 100.0  # generous: test machines are shared
 
@@ -30,28 +36,10 @@ def shell_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 
 
-def make_photo(height: int, width: int, seed: int) -> np.ndarray:
-    """Return H x W x 3 uint8 RGB: smooth colours with some texture, different for every seed."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
-    texture = rng.integers(-12, 13, (height, width, 3))
-    return np.clip(np.asarray(coarse).astype(int) + texture, 0, 255).astype(np.uint8)
-
-
 def mode_and_size(path: Path) -> tuple[str, tuple[int, int]]:
     """Return the Pillow mode of an image file and its (width, height) in px."""
     with Image.open(path) as image:
         return image.mode, image.size
-
-
-def make_photos(folder: Path, count: int, size: tuple[int, int] = (90, 120), classes: int = 3) -> Path:
-    """Write `count` JPEG and PNG photos into class folders, with the same content and times on every call."""
-    for number in range(count):
-        path = folder / f"class{number % classes}" / f"img{number}.{'png' if number % 5 == 4 else 'jpg'}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(make_photo(*size, seed=number)).save(path, quality=92)
-        os.utime(path, ns=(10**18, 10**18))
-    return folder
 
 
 def run_cli(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -92,12 +80,8 @@ def generate(photos: Path, output: Path, *args: object, expect: int = 0) -> subp
 
 
 def contract_files(output: Path) -> dict[str, str]:
-    """Return the SHA-256 of every shard, index and manifest; not of markers, which contain the photos' times."""
-    return {
-        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(output.rglob("*"))
-        if path.suffix in (".tar", ".idx") or path.name == "manifest.json"
-    }
+    """Return the SHA-256 of every shard, index and manifest; not of markers, which contain modification times."""
+    return hashes(output, with_markers=False)
 
 
 def overwrite(path: Path, offset: int, data: bytes) -> None:
@@ -110,9 +94,7 @@ def overwrite(path: Path, offset: int, data: bytes) -> None:
 @contextlib.contextmanager
 def running(*args: object) -> Iterator[subprocess.Popen[str]]:
     """Start `python -m shardgen ...` in a separate process group, which is killed at the end."""
-    command = [sys.executable, "-m", "shardgen", *(str(arg) for arg in args)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
+    process = commands.start("shardgen", *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         yield process
     finally:
@@ -181,14 +163,6 @@ def run_trainer(*args: object, **options: Any) -> subprocess.CompletedProcess[st
     return subprocess.run(trainer_command(*args), **options)
 
 
-class Result(NamedTuple):
-    """Exit code and output of a command."""
-
-    code: int
-    out: str
-    err: str
-
-
 def trainer(*args: object) -> Result:
     """Run `python -m trainer ...` in this process, which starts faster; exceptions other than SystemExit propagate."""
     from trainer.cli import main  # not at the top: the shardgen tests need no PyTorch
@@ -224,15 +198,6 @@ def start_more_runs(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *a
 
     monkeypatch.setattr(target, run_another)
     return results
-
-
-_TIMES = {"patches_per_s", "data_wait", "seconds"}  # figures that differ from run to run
-
-
-def journal(run: Path) -> list[dict[str, Any]]:
-    """Return the entries of a run's training log without timings."""
-    entries = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in entry.items() if name not in _TIMES} for entry in entries]
 
 
 def events(run: Path, *kinds: str) -> list[dict[str, Any]]:

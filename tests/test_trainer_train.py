@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import SMALL, TIMEOUT_S, Result, generate, journal, run_trainer, trainer, wait_until, weights
+from helpers import TIMEOUT_S, SMALL, Result, generate, journal, run_trainer, trainer, wait_until, weights
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -52,7 +52,7 @@ def test_a_run_makes_what_it_says(whole: tuple[Path, subprocess.CompletedProcess
     for name in ("model.pth", "best.pth", "previews/", "journal.jsonl", "tensorboard/"):
         assert str(run / name) in done.stdout
     assert "PSNR-Y" in done.stdout and "bicubic" in done.stdout and "40 steps in" in done.stdout
-    assert "B of memory" in done.stdout and "patches/s" in done.stdout
+    assert "peak memory" in done.stdout and "patches/s" in done.stdout
 
 
 def test_it_says_what_it_is_about_to_do_and_how_far_it_is(
