@@ -142,7 +142,7 @@ def test_generate_does_not_replace_open_shards(auto: list[str], copy: Path, phot
     assert contents(copy) == files
     generate(photos, copy, "-s", 2, 3, 4, "--shard-bytes", "300KB")  # replaces nothing at 2x
     del opened
-    generate(photos, copy, "-s", 2, "--shard-bytes", "300KB", "--sample", 0.5)
+    generate(photos, copy, "-s", 2, "--shard-bytes", "300KB", "--sample", 0.5, "--force")
 
 
 def test_killed_readers_release_the_shards(copy: Path, photos: Path) -> None:
@@ -150,7 +150,7 @@ def test_killed_readers_release_the_shards(copy: Path, photos: Path) -> None:
     reader = subprocess.Popen([sys.executable, "-c", program, copy / "scale_2x"], stdout=subprocess.PIPE)
     try:
         assert reader.stdout and reader.stdout.readline() == b"1\n"
-        args = ("-s", 2, "--shard-bytes", "300KB", "--sample", 0.5)
+        args = ("-s", 2, "--shard-bytes", "300KB", "--sample", 0.5, "--force")
         assert "is open in another process" in generate(photos, copy, *args, expect=2).stderr
     finally:
         reader.kill()

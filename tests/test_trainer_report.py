@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import PHONE, WIDE, accessibility_violations, opened
-from helpers import TIMEOUT_S, SMALL, Result, generate, trainer
+from helpers import SMALL, TIMEOUT_S, Result, generate, trainer
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
