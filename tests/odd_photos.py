@@ -132,6 +132,17 @@ def raw_png(
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
+def png_16(pixels: np.ndarray, extra: bytes = b"") -> bytes:
+    """Encode H x W x channels uint16 as a PNG: grey, grey with alpha, RGB or RGBA."""
+    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return raw_png(pixels.shape[:2], 16, {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[2]], raw, extra)
+
+
+def bomb(edge: int) -> bytes:
+    """A PNG whose header announces edge x edge px, with almost no data."""
+    return raw_png((edge, edge), 8, 2, bytes(1000))
+
+
 def png_chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 

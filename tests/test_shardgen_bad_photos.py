@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from helpers import deep_folder, run_cli
 from numpy.typing import NDArray
-from odd_photos import raw_png, saved
+from odd_photos import bomb, png_16, saved
 from PIL import Image, ImageOps
 
 SIZE = 64
@@ -49,15 +49,6 @@ def jpeg(seed: int) -> bytes:
 
 def png(seed: int) -> bytes:
     return saved(picture(seed), "PNG")
-
-
-def png_16(levels: NDArray[np.uint16]) -> bytes:
-    return raw_png(levels.shape[:2], 16, 2, b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels))
-
-
-def bomb() -> bytes:
-    """A PNG whose header announces 30,000 x 30,000 px, with almost no data."""
-    return raw_png((30_000, 30_000), 8, 2, bytes(1000))
 
 
 def write(root: Path, name: str | bytes, content: bytes) -> str:
@@ -307,8 +298,8 @@ def broken_photos() -> dict[str, tuple[bytes, str]]:
         "bad/half_16_bit.png": (png_16(levels)[:10_000], "truncated PNG"),
         "bad/header_only.png": (intact_png[:20], "truncated header"),
         "bad/half.bmp": (saved(picture(33), "BMP")[:6000], "truncated BMP"),
-        "bad/bomb.png": (bomb(), TOO_LARGE),
-        "bad/bomb_named.jpg": (bomb(), TOO_LARGE),
+        "bad/bomb.png": (bomb(30_000), TOO_LARGE),
+        "bad/bomb_named.jpg": (bomb(30_000), TOO_LARGE),
         "bad/phone.heic": (
             b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100),
             "HEIC is not supported: convert it to JPEG or PNG first",
@@ -564,7 +555,7 @@ def test_unwritable_output_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fit", ["cover", "tile", "stretch"])
 def test_decompression_bomb_takes_no_memory_and_no_tiles(tmp_path: Path, fit: str) -> None:
     folder_of(tmp_path / "in", good=2, bad=0)
-    write(tmp_path / "in", "bad/bomb.png", bomb())
+    write(tmp_path / "in", "bad/bomb.png", bomb(30_000))
     result, shards = generate_in(tmp_path, "--fit", fit, **LITTLE_MEMORY)
     assert shards.failures == {"bad/bomb.png": TOO_LARGE}
     planned = re.search(r"\((?:about )?([\d,]+) samples\)", result.stdout)
@@ -772,16 +763,10 @@ SCALES = "expected integers from 2 to 8, e.g. --scales 2 3 4"
 METHODS = ("'--method'", "'nearest', 'linear', 'cubic', 'area', 'lanczos', 'matlab'")
 SHARE = "expected a fraction above 0 and up to 1"
 LIMIT = "expected a number of photos such as 50, or a percentage such as 2%"
-
+FRACTION = "expected a fraction from 0 to below 1"
+NUM_BYTES = "expected a number of bytes such as 256MB, 1GiB or 1000000"
 INVALID_OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("-s", "2.5"): ("'2.5'", SCALES),
-    ("-s", "x"): ("'x'", SCALES),
-    ("-s", "9"): ("'9'", SCALES),
-    ("-s", "1"): ("'1'", SCALES),
-    ("-s", "0"): ("'0'", SCALES),
-    ("-s", "-4"): ("'-4'", SCALES),
-    ("-s", ""): ("''", SCALES),
-    ("-s", "2,x"): ("'2,x'", SCALES),
+    **{("-s", value): (f"'{value}'", SCALES) for value in ("2.5", "x", "9", "1", "0", "-4", "", "2,x")},
     ("-s", "2", "3", "9"): ("'9'", SCALES),
     ("--scales=2,16",): ("'2,16'", SCALES),
     ("-s",): ("'-s' requires an argument",),
@@ -789,29 +774,17 @@ INVALID_OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("--method", ""): METHODS,
     ("--fit", "crop"): ("'crop'", "'--fit'", "'cover', 'tile', 'stretch'"),
     ("--codec", "jpg"): ("'jpg'", "'--codec'", "'npy', 'png', 'webp'"),
-    ("--sample", "0"): ("--sample 0.0", SHARE),
-    ("--sample", "1.5"): ("--sample 1.5", SHARE),
-    ("--sample", "-1"): ("--sample -1.0", SHARE),
-    ("--sample", "nan"): ("--sample nan", SHARE),
+    **{("--sample", value): (f"--sample {float(value)}", SHARE) for value in ("0", "1.5", "-1", "nan")},
     ("--sample", "all"): ("'--sample'", "'all' is not a valid float"),
-    ("--size", "5"): ("--size 5: expected 16 to 8192 px",),
-    ("--size", "0"): ("--size 0: expected 16 to 8192 px",),
-    ("--size", "100000"): ("--size 100000: expected 16 to 8192 px",),
+    **{("--size", value): (f"--size {value}: expected 16 to 8192 px",) for value in ("5", "0", "100000")},
     ("--size", "64.5"): ("'--size'", "'64.5' is not a valid integer"),
     ("--tile-step", "32"): ("--tile-step needs --fit tile",),
     ("--fit", "tile", "--tile-step", "0"): ("--tile-step 0: expected 1 to 64 px (at most --size)",),
     ("--fit", "tile", "--tile-step", "65"): ("--tile-step 65: expected 1 to 64 px (at most --size)",),
     ("--shard-bytes", "0"): ("--shard-bytes 0: expected a size such as 256MB",),
-    ("--shard-bytes", "many"): ("'many': expected a number of bytes such as 256MB, 1GiB or 1000000",),
-    ("--shard-bytes", "10XB"): ("'10XB': expected a number of bytes such as 256MB, 1GiB or 1000000",),
-    ("--shard-bytes", "-5MB"): ("'-5MB': expected a number of bytes such as 256MB, 1GiB or 1000000",),
-    ("--max-failures", "x"): ("'x'", LIMIT),
-    ("--max-failures", "-1"): ("'-1'", LIMIT),
-    ("--max-failures", "1.5"): ("'1.5'", LIMIT),
-    ("--max-failures", "%"): ("'%'", LIMIT),
-    ("--val-fraction", "1"): ("--val-fraction 1.0: expected a fraction from 0 to below 1",),
-    ("--val-fraction", "-0.1"): ("--val-fraction -0.1: expected a fraction from 0 to below 1",),
-    ("--val-fraction", "nan"): ("--val-fraction nan: expected a fraction from 0 to below 1",),
+    **{("--shard-bytes", value): (f"'{value}'", NUM_BYTES) for value in ("many", "10XB", "-5MB")},
+    **{("--max-failures", value): (f"'{value}'", LIMIT) for value in ("x", "-1", "1.5", "%")},
+    **{("--val-fraction", value): (f"--val-fraction {float(value)}", FRACTION) for value in ("1", "-0.1", "nan")},
     ("--seed", "x"): ("'--seed'", "'x' is not a valid integer"),
     ("--workers", "-1"): ("'--workers'", "-1 is not in the range x>=0"),
     ("--wrokers", "2"): ("No such option '--wrokers'", "'--workers'"),

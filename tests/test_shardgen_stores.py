@@ -40,6 +40,12 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def source(photos: Path, s3: Bucket) -> str:
+    """The address of a copy of `photos`."""
+    return s3.put_folder(photos, "photos")
+
+
 def stored_files(s3: Bucket, prefix: str = "shards") -> dict[str, str]:
     """As `contract_files`: the SHA-256 of every shard, index and manifest."""
     return {
@@ -57,8 +63,7 @@ def shard_files_on(scratch: Path) -> set[str]:
 # ---- without faults
 
 
-def test_shards_in_a_store_equal_those_in_a_folder(photos: Path, shards: Path, s3: Bucket, scratch: Path) -> None:
-    source = s3.put_folder(photos, "photos")
+def test_shards_in_a_store_equal_those_in_a_folder(source: str, shards: Path, s3: Bucket, scratch: Path) -> None:
     result = generate(source, f"{s3.address}/shards", *ARGS)
     assert f"Photos  40 of 40 in {source}" in result.stdout
     assert "Store   " in result.stdout and "free" not in result.stdout
@@ -69,8 +74,7 @@ def test_shards_in_a_store_equal_those_in_a_folder(photos: Path, shards: Path, s
     assert not shard_files_on(scratch)
 
 
-def test_every_photo_is_read_and_listed_once(photos: Path, s3: Bucket) -> None:
-    source = s3.put_folder(photos, "photos")
+def test_every_photo_is_read_and_listed_once(photos: Path, source: str, s3: Bucket) -> None:
     generate(source, f"{s3.address}/shards", *ARGS)
     requests = s3.proxy.requests
     per_photo = {key: n for (method, key), n in requests.items() if key.startswith(f"{s3.name}/photos/") and n}
@@ -84,8 +88,7 @@ def test_every_photo_is_read_and_listed_once(photos: Path, s3: Bucket) -> None:
     )
 
 
-def test_finished_run_reads_only_listings_and_markers(photos: Path, s3: Bucket) -> None:
-    source = s3.put_folder(photos, "photos")
+def test_finished_run_reads_only_listings_and_markers(source: str, s3: Bucket) -> None:
     generate(source, f"{s3.address}/shards", *ARGS)
     markers = [key for key in s3.keys("shards") if key.split("/")[-1].startswith(("train", "val")) and "json" in key]
     s3.proxy.heal()
@@ -122,8 +125,7 @@ def test_input_and_output_may_be_local_or_in_a_store(photos: Path, shards: Path,
     assert f"in {photos}" in result.stdout
 
 
-def test_worker_processes_write_to_a_store(photos: Path, shards: Path, s3: Bucket, scratch: Path) -> None:
-    source = s3.put_folder(photos, "photos")
+def test_worker_processes_write_to_a_store(source: str, shards: Path, s3: Bucket, scratch: Path) -> None:
     arguments = ("generate", "-i", source, "-o", f"{s3.address}/shards", "--size", 64, "--auto", "--workers", 2, *ARGS)
     result = run_cli(*arguments, cwd="/")
     assert result.returncode == 0, result.stderr
@@ -136,7 +138,6 @@ def test_failures_have_the_same_paths_as_in_a_folder(s3: Bucket, tmp_path: Path)
     (photos / "empty.jpg").write_bytes(b"")
     (photos / "text.png").write_bytes(b"no picture")
     (photos / "notes.txt").write_bytes(b"no photo")
-    source = s3.put_folder(photos, "photos")
     s3.server.put(s3.name, "photos/folder/", b"")
     there, here = generate(source, f"{s3.address}/shards"), generate(photos, tmp_path / "out")
     assert "1 other file ignored" in there.stdout and "1 other file ignored" in here.stdout
@@ -163,8 +164,7 @@ def test_object_names_that_are_not_valid_paths_are_failures(s3: Bucket, photos: 
     assert all("its name would be read as an" in reasons[name] for name in addresses)
 
 
-def test_photo_removed_during_the_run_is_a_failure(s3: Bucket, photos: Path, tmp_path: Path) -> None:
-    source = s3.put_folder(photos, "photos")
+def test_photo_removed_during_the_run_is_a_failure(s3: Bucket, source: str) -> None:
     s3.proxy.break_next("gone", "GET", "*/photos/class0/img0.jpg")
     generate(source, f"{s3.address}/shards")
     failures = json.loads(s3.objects("shards")["scale_4x/manifest.json"])["failures"]
@@ -204,7 +204,7 @@ def test_other_commands_give_equal_results_for_a_store(stored: str, shards: Path
     assert all((here / name).read_bytes() == (there / name).read_bytes() for name in all_files(here))
 
 
-def test_verify_reports_and_removes_broken_shards(stored: str, s3: Bucket, photos: Path, shards: Path) -> None:
+def test_verify_reports_and_removes_broken_shards(stored: str, s3: Bucket, source: str, shards: Path) -> None:
     tar = s3.server.get(s3.name, "shards/scale_2x/train-000001.tar")
     s3.server.put(s3.name, "shards/scale_2x/train-000001.tar", tar[:1000] + b"X" + tar[1001:])
     s3.server.delete(s3.name, "shards/scale_2x/train-000000.idx")
@@ -227,7 +227,6 @@ def test_verify_reports_and_removes_broken_shards(stored: str, s3: Bucket, photo
     assert {name.split(".")[0] for name in removed} == {
         *(f"scale_{scale}x/{name}" for scale in (2, 3) for name in ("manifest", "train-000000", "train-000001"))
     }
-    source = s3.put_folder(photos, "photos")
     generate(source, stored, *ARGS)
     assert stored_files(s3) == contract_files(shards)
     assert run_cli("verify", stored).returncode == 0
@@ -332,9 +331,8 @@ def inject_faults(s3: Bucket, faults: tuple[FaultKind, ...], method: str, key: s
     ids=["photos", "shards", "others"],
 )
 def test_generate_retries_transient_faults(
-    injections: list[tuple[tuple[FaultKind, ...], str, str]], s3_short_timeout: Bucket, photos: Path, shards: Path
+    injections: list[tuple[tuple[FaultKind, ...], str, str]], s3_short_timeout: Bucket, source: str, shards: Path
 ) -> None:
-    source = s3_short_timeout.put_folder(photos, "photos")
     count = sum(inject_faults(s3_short_timeout, *injection) for injection in injections)
     generate(source, f"{s3_short_timeout.address}/shards", *ARGS)
     assert s3_short_timeout.proxy.faults.total() == count
@@ -351,8 +349,7 @@ def test_verify_retries_transient_faults(s3_short_timeout: Bucket, stored: str) 
     assert s3_short_timeout.proxy.faults.total() == count
 
 
-def test_markers_are_read_again_after_transient_faults(s3_short_timeout: Bucket, photos: Path) -> None:
-    source = s3_short_timeout.put_folder(photos, "photos")
+def test_markers_are_read_again_after_transient_faults(s3_short_timeout: Bucket, source: str) -> None:
     generate(source, f"{s3_short_timeout.address}/shards", *ARGS)
     count = inject_faults(s3_short_timeout, READ_FAULTS, "GET", "*/shards/scale_*/*.json")
     assert "shards are up to date." in generate(source, f"{s3_short_timeout.address}/shards", *ARGS).stdout
@@ -372,9 +369,9 @@ def test_markers_are_read_again_after_transient_faults(s3_short_timeout: Bucket,
     ],
 )
 def test_permanent_fault_ends_the_run_and_keeps_finished_shards(
-    fault: FaultKind, method: str, key: str, message: str, s3: Bucket, photos: Path, shards: Path, scratch: Path
+    fault: FaultKind, method: str, key: str, message: str, s3: Bucket, source: str, shards: Path, scratch: Path
 ) -> None:
-    source, target = s3.put_folder(photos, "photos"), f"{s3.address}/shards"
+    target = f"{s3.address}/shards"
     s3.proxy.break_next(fault, method, key, times=math.inf)
     with few_attempts(fault):
         result = generate(source, target, *ARGS, expect=1)
@@ -401,8 +398,7 @@ def test_verify_does_not_report_an_unavailable_shard_as_broken(s3: Bucket, store
     assert s3.objects("shards") == before
 
 
-def test_failing_listing_is_an_error_at_the_start(s3: Bucket, photos: Path) -> None:
-    source = s3.put_folder(photos, "photos")
+def test_failing_listing_is_an_error_at_the_start(s3: Bucket, source: str) -> None:
     s3.proxy.break_next("stall", "LIST", times=math.inf)
     with few_attempts("stall"):
         result = generate(source, f"{s3.address}/shards", expect=1)
@@ -422,9 +418,9 @@ def test_missing_credentials_are_an_error(s3: Bucket, photos: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("what", ["train-*.tar", "train-*.json", "manifest.json"])
-def test_run_killed_during_an_upload_resumes(what: str, s3: Bucket, photos: Path, shards: Path, scratch: Path) -> None:
+def test_run_killed_during_an_upload_resumes(what: str, s3: Bucket, source: str, shards: Path, scratch: Path) -> None:
     """The run is killed during the upload of the second object of the kind."""
-    source, target = s3.put_folder(photos, "photos"), f"{s3.address}/shards"
+    target = f"{s3.address}/shards"
     s3.proxy.break_next("stall_body", "PUT", f"*/shards/scale_*/{what}", times=math.inf, skip=1)
     arguments = ("generate", "-i", source, "-o", target, "--size", 64, "--auto", "--workers", 2, *ARGS)
     with running(*arguments) as process:
@@ -447,8 +443,8 @@ def test_run_killed_during_an_upload_resumes(what: str, s3: Bucket, photos: Path
     assert not shard_files_on(scratch)
 
 
-def test_second_run_on_this_machine_is_rejected(s3: Bucket, photos: Path) -> None:
-    source, target = s3.put_folder(photos, "photos"), f"{s3.address}/shards"
+def test_second_run_on_this_machine_is_rejected(s3: Bucket, source: str) -> None:
+    target = f"{s3.address}/shards"
     s3.proxy.break_next("stall", "PUT", "*.tar", times=math.inf)
     with running("generate", "-i", source, "-o", target, "--size", 64, "--auto", "--workers", 0) as process:
         wait_until(lambda: s3.proxy.faults["stall"], process)
@@ -468,9 +464,8 @@ def test_second_run_on_this_machine_is_rejected(s3: Bucket, photos: Path) -> Non
     ],
 )
 def test_interrupt_does_not_wait_for_the_store(
-    method: str, key: str, requests: int, number: int, exit_code: int, s3: Bucket, photos: Path, scratch: Path
+    method: str, key: str, requests: int, number: int, exit_code: int, s3: Bucket, source: str, scratch: Path
 ) -> None:
-    source = s3.put_folder(photos, "photos")
     s3.proxy.break_next("stall", method, key, times=math.inf)
     arguments = ("generate", "-i", source, "-o", f"{s3.address}/x", "--size", 64, "--auto", "--workers", 0)
     with running(*arguments) as process:
