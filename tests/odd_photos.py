@@ -198,6 +198,8 @@ def tiff(
     extra: int | None = None,
     palette: np.ndarray | None = None,
     deflated: bool = False,
+    planar: bool = False,
+    sample_format: int = 1,
 ) -> bytes:
     """Encode H x W x channels pages in strips of `strip` rows or in tiles (width, height)."""
     directories = []
@@ -206,9 +208,11 @@ def tiff(
         across, down = tile or (width, strip or height)
         parts = [
             samples[top : top + down, left : left + across]
-            for top in range(0, height, down)
-            for left in range(0, width, across)
-        ]
+            for top in range(0, height, max(1, down))
+            for left in range(0, width, max(1, across))
+        ] or [samples]
+        if planar:
+            parts = [samples[..., [channel]] for channel in range(channels)]
         if tile:
             parts = [np.pad(part, ((0, down - len(part)), (0, across - part.shape[1]), (0, 0))) for part in parts]
         contents = [b"".join(packed(row.reshape(-1), depth, order) for row in part) for part in parts]
@@ -218,6 +222,8 @@ def tiff(
         tags |= {322: [across], 323: [down]} if tile else {278: [down]}
         tags |= {320: palette.T.reshape(-1).tolist()} if palette is not None else {}
         tags |= {338: [extra]} if extra is not None else {}
+        tags |= {284: [2]} if planar else {}
+        tags |= {339: [sample_format] * channels} if sample_format != 1 else {}
         directories.append((tags, (324, 325) if tile else (273, 279), contents))
     return _tiff_file(directories, order)
 

@@ -152,15 +152,25 @@ def test_unpack_can_be_limited_to_a_split(shards: Path, tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*_hr.png"))) == num_val
 
 
-def test_unpack_distinguishes_equal_stems_and_tiles(tmp_path: Path) -> None:
-    folder = tmp_path / "in" / "a"
-    folder.mkdir(parents=True)
-    long_name = "名" * 80 + ".v2.png"  # 240 bytes and more
-    for number, name in enumerate(["one.jpg", "one.png", "two.jpg", long_name]):
-        Image.fromarray(make_photo(100, 140, seed=number)).save(folder / name)
-    generate(tmp_path / "in", tmp_path / "out", "-s", 2, "--fit", "tile")
+def save_photos(folder: Path, *names: str, size: tuple[int, int] = (64, 64)) -> Path:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(make_photo(*size, seed=number)).save(folder / name, "PNG")
+    return folder
+
+
+def generate_and_unpack(photos: Path, tmp_path: Path, *args: object) -> str:
+    """Unpack shards of the photos, `tmp_path / "out"`, to `tmp_path / "loose"`, and return the output."""
+    generate(photos, tmp_path / "out", *args)
     result = run_cli("unpack", tmp_path / "out", "-o", tmp_path / "loose")
     assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_unpack_distinguishes_equal_stems_and_tiles(tmp_path: Path) -> None:
+    long_name = "a/" + "名" * 80 + ".v2.png"  # 247 bytes
+    photos = save_photos(tmp_path / "in", "a/one.jpg", "a/one.png", "a/two.jpg", long_name, size=(100, 140))
+    generate_and_unpack(photos, tmp_path, "-s", 2, "--fit", "tile")
     names = {path.name for path in (tmp_path / "loose" / "scale_2x" / "a").iterdir()}
     assert {"one_jpg_x0_y0_hr.png", "one_png_x0_y0_hr.png", "two_x76_y36_lr_2x.png"} <= names
     assert len(names) == 4 * 6 * 3
@@ -180,20 +190,12 @@ def unpacked_sources(folder: Path, photos: Path, suffix: str) -> dict[str, str]:
     }
 
 
-def save_photos(folder: Path, *names: str, size: tuple[int, int] = (64, 64)) -> Path:
-    for number, name in enumerate(names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(make_photo(*size, seed=number)).save(folder / name, "PNG")
-    return folder
-
-
 def test_unpack_names_are_unique_ignoring_case(tmp_path: Path) -> None:
     """Even if a disambiguated name equals that of a third photo, and on case-insensitive file systems."""
     names = ["a/img.jpg", "a/img.png", "a/img_jpg.png", "a/one.png", "b/one.png", "b/ONE.png", "B/one.png"]
     photos = save_photos(tmp_path / "in", *names)
-    generate(photos, tmp_path / "out", "-s", 4, "--no-up")
-    result = run_cli("unpack", tmp_path / "out", "-o", tmp_path / "loose")
-    assert result.returncode == 0 and "7 samples, 14 files" in result.stdout, result.stderr
+    output = generate_and_unpack(photos, tmp_path, "-s", 4, "--no-up")
+    assert "7 samples, 14 files" in output
     sources = unpacked_sources(tmp_path / "loose" / "scale_4x", photos, "_hr.png")
     assert sorted(sources.values()) == sorted(names)
     assert sources["a/img_png"] == "a/img.png" and sources["a/one"] == "a/one.png"
@@ -202,18 +204,15 @@ def test_unpack_names_are_unique_ignoring_case(tmp_path: Path) -> None:
         shown = run_cli("inspect", tmp_path / "out", "--sample", name.rpartition("_")[2]).stdout
         assert source in shown, "the name contains the key of another sample"
     assert len({name.casefold() for name in sources}) == len(names)
-    assert "6 file names would not be unique" in result.stdout
-    assert any(
-        f"e.g. {name} for {source}. `python -m shardgen inspect" in result.stdout for name, source in sources.items()
-    )
+    assert "6 file names would not be unique" in output
+    assert any(f"e.g. {name} for {source}. `python -m shardgen inspect" in output for name, source in sources.items())
 
 
 def test_unpack_distinguishes_tiles_from_photos_named_like_them(tmp_path: Path) -> None:
     save_photos(tmp_path / "in", "photo.png", size=(64, 96))
     save_photos(tmp_path / "in", "photo_x0_y0.png")
-    generate(tmp_path / "in", tmp_path / "out", "-s", 4, "--fit", "tile")
-    result = run_cli("unpack", tmp_path / "out", "-o", tmp_path / "loose")
-    assert "3 samples, 9 files" in result.stdout and "2 file names would not be unique" in result.stdout
+    output = generate_and_unpack(tmp_path / "in", tmp_path, "-s", 4, "--fit", "tile")
+    assert "3 samples, 9 files" in output and "2 file names would not be unique" in output
     hrs = [np.asarray(Image.open(path)).tobytes() for path in (tmp_path / "loose").rglob("*_hr.png")]
     assert len(hrs) == len(set(hrs)) == 3
 
@@ -263,9 +262,7 @@ def test_unpack_rejects_a_folder_of_shards(shards_copy: Path) -> None:
 
 def test_unpack_distinguishes_files_from_folders_named_like_them(tmp_path: Path) -> None:
     photos = save_photos(tmp_path / "in", "a.png", "a_hr.png/b.png")
-    generate(photos, tmp_path / "out", "-s", 4, "--no-up")
-    result = run_cli("unpack", tmp_path / "out", "-o", tmp_path / "loose")
-    assert result.returncode == 0 and "2 samples, 4 files" in result.stdout, result.stderr
+    assert "2 samples, 4 files" in generate_and_unpack(photos, tmp_path, "-s", 4, "--no-up")
     sources = unpacked_sources(tmp_path / "loose" / "scale_4x", photos, "_hr.png")
     assert sorted(sources.values()) == ["a.png", "a_hr.png/b.png"] and sources["a_hr.png/b"] == "a_hr.png/b.png"
 
