@@ -35,6 +35,16 @@ def tar_of(folder: Path) -> Path:
     return folder / "train-000001.tar"
 
 
+def copy_other(folder: Path, extension: str) -> None:
+    shutil.copyfile(folder / f"train-000002.{extension}", folder / f"train-000001.{extension}")
+
+
+def swap_tars(folder: Path) -> None:
+    first, second = ((folder / f"train-00000{number}.tar").read_bytes() for number in (1, 2))
+    (folder / "train-000001.tar").write_bytes(second)
+    (folder / "train-000002.tar").write_bytes(first)
+
+
 def rewrite(folder: Path, change: Callable[[list[tuple[str, list[bytes]]]], list[tuple[str, list[bytes]]]]) -> None:
     """Replace a shard by a well-formed one with other content and matching index, marker and manifest."""
     old, index = tar_of(folder).read_bytes(), load_index(tar_of(folder).with_suffix(".idx"))
@@ -53,35 +63,16 @@ def wrong_size(members: list[tuple[str, list[bytes]]]) -> list[tuple[str, list[b
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "a flipped bit": (
-        lambda f: flip(tar_of(f), 5_000),
-        "its SHA-256 differs from its done marker: the content has changed",
-    ),
+    "a flipped bit": (lambda f: flip(tar_of(f), 5_000), "its SHA-256 differs from its done marker: the content has"),
     "a cut tar": (lambda f: tar_of(f).write_bytes(tar_of(f).read_bytes()[:-600]), " bytes, found "),
     "no tar": (lambda f: tar_of(f).unlink(), "no such file"),
     "no index": (lambda f: tar_of(f).with_suffix(".idx").unlink(), "No such file"),
-    "the index of another shard": (
-        lambda f: shutil.copyfile(f / "train-000002.idx", f / "train-000001.idx"),
-        "its index train-000001.idx does not match it",
-    ),
-    "a flipped digit in the index": (
-        lambda f: flip(f / "train-000001.idx", 20, 0x01),
-        "train-000001.idx",
-    ),
+    "the index of another shard": (lambda f: copy_other(f, "idx"), "its index train-000001.idx does not match it"),
+    "a flipped digit in the index": (lambda f: flip(f / "train-000001.idx", 20, 0x01), "train-000001.idx"),
     "no marker": (lambda f: tar_of(f).with_suffix(".json").unlink(), "done marker train-000001.json is missing"),
     "a damaged marker": (lambda f: tar_of(f).with_suffix(".json").write_text("{"), "is missing or damaged"),
-    "a marker of another shard": (
-        lambda f: shutil.copyfile(f / "train-000002.json", f / "train-000001.json"),
-        "its done marker train-000001.json belongs to train-000002",
-    ),
-    "two shards swapped": (
-        lambda f: (
-            (f / "train-000001.tar").rename(f / "x")
-            and (f / "train-000002.tar").rename(f / "train-000001.tar")
-            and (f / "x").rename(f / "train-000002.tar")
-        ),
-        "train-000002.tar: ",
-    ),
+    "a marker of another shard": (lambda f: copy_other(f, "json"), "marker train-000001.json belongs to train-000002"),
+    "two shards swapped": (swap_tars, "train-000002.tar: "),
     "a missing member": (lambda f: rewrite(f, lambda members: members[:2] + members[3:]), "expected members"),
     "LR of the wrong size": (lambda f: rewrite(f, wrong_size), " at scale 2 and HR 64 px"),
     "an undecodable member": (
@@ -99,8 +90,9 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 def test_every_damage_is_reported_and_fixed(damage: str, photos: Path, shards: Path, shards_copy: Path) -> None:
     inflict, message = DAMAGES[damage]
     inflict(shards_copy / "scale_2x")
+    before = contract_files(shards_copy)
     checked = run_cli("verify", shards_copy)
-    assert checked.returncode == 1
+    assert checked.returncode == 1 and contract_files(shards_copy) == before
     assert str(shards_copy / "scale_2x" / "train-000001.tar") in checked.stderr and message in checked.stderr
     assert "are broken. Pass --fix to remove broken shards." in checked.stderr and "Traceback" not in checked.stderr
 
@@ -157,19 +149,6 @@ def test_shards_of_an_earlier_algorithm_verify_and_are_rebuilt(
     assert run_cli("verify", tmp_path).returncode == 0
     assert ", 0 kept" in generate(photos, tmp_path, "-s", 2, 3, "--shard-bytes", "300KB").stdout
     assert contract_files(tmp_path) == contract_files(shards)
-
-
-@pytest.mark.parametrize("codec_name", ["png", "webp"])
-def test_compressed_shards_verify(codec_name: str, photos: Path, tmp_path: Path) -> None:
-    generate(photos, tmp_path, "-s", 4, "--codec", codec_name)
-    assert run_cli("verify", tmp_path).returncode == 0
-
-
-def test_verify_changes_nothing_without_fix(shards_copy: Path) -> None:
-    flip(shards_copy / "scale_2x" / "train-000001.tar", 5_000)
-    before = contract_files(shards_copy)
-    run_cli("verify", shards_copy)
-    assert contract_files(shards_copy) == before
 
 
 @pytest.mark.parametrize("command", ["verify", "inspect", "preview", "unpack"])
