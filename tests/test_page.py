@@ -5,7 +5,7 @@ from pathlib import Path
 import altair as alt
 import numpy as np
 import pytest
-from browser import PHONE, WIDE, hurdles, opened
+from browser import PHONE, WIDE, accessibility_violations, opened
 from helpers import make_photo
 from PIL import Image
 from playwright.sync_api import Browser, Page
@@ -67,10 +67,10 @@ def test_plots_are_drawn_with_their_tables(browser: Browser, page_file: Path) ->
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_has_no_accessibility_violations(browser: Browser, page_file: Path, scheme: str, device: dict) -> None:
     with opened(browser, page_file, color_scheme=scheme, **device) as page:
-        assert hurdles(page) == ""
+        assert accessibility_violations(page) == ""
         assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
         page.locator(".magnify").first.click()
-        assert hurdles(page) == ""
+        assert accessibility_violations(page) == ""
 
 
 def test_dragged_border_moves_the_other_along(browser: Browser, page_file: Path) -> None:

@@ -24,7 +24,7 @@ from shardgen.planning.config import Config
 from shardgen.shard.job import build_shard
 from srshards.storage.retry import request
 from srshards.storage.store import parse_address
-from tests.drill.fault_proxy import FaultKind
+from tests.drill.fault_proxy import READ_FAULTS, WRITE_FAULTS, FaultKind
 from tests.drill.s3_server import Bucket
 
 ARGS = ("-s", 2, 3, "--shard-bytes", "300KB")
@@ -286,12 +286,6 @@ def test_invalid_timeout_is_an_error(s3: Bucket, monkeypatch: pytest.MonkeyPatch
 # ---- transient faults
 
 
-READ_FAULTS: tuple[FaultKind, ...] = (
-    "500", "503", "reset", "answer_lost", "reset_body", "truncate", "stall", "stall_body", "wrong_bytes",
-)  # fmt: skip
-WRITE_FAULTS: tuple[FaultKind, ...] = ("500", "503", "reset", "answer_lost", "reset_body", "stall", "stall_body")
-
-
 @pytest.fixture
 def s3_short_timeout(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """A store whose requests time out after one second."""
@@ -363,7 +357,7 @@ def test_markers_are_read_again_after_transient_faults(s3_short_timeout: Bucket,
     ("fault", "method", "key", "message"),
     [
         ("500", "GET", "*/img7.jpg", "cannot read s3://BUCKET/photos/class1/img7.jpg: "),
-        ("stall", "GET", "*/img7.jpg", "img7.jpg: no answer for 1 s; asked 3 times in "),
+        ("stall", "GET", "*/img7.jpg", "img7.jpg: no answer for 1 s; tried 3 times in "),
         ("wrong_bytes", "GET", "*/img7.jpg", "did not match calculated checksum"),
         ("503", "PUT", "*/train-000001.tar", "cannot write s3://BUCKET/shards/scale_2x/train-000001.tar: "),
     ],
@@ -402,7 +396,7 @@ def test_failing_listing_is_an_error_at_the_start(s3: Bucket, source: str) -> No
     s3.proxy.break_next("stall", "LIST", times=math.inf)
     with few_attempts("stall"):
         result = generate(source, f"{s3.address}/shards", expect=1)
-    assert f"cannot list {source}: no answer for 1 s; asked 3 times in " in result.stderr
+    assert f"cannot list {source}: no answer for 1 s; tried 3 times in " in result.stderr
     assert s3.keys("shards") == set()
 
 

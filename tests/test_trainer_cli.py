@@ -17,7 +17,7 @@ import torch
 import yaml
 from helpers import (
     SMALL,
-    Ended,
+    Result,
     all_files,
     generate,
     make_photo,
@@ -47,7 +47,7 @@ def refused(*args: object) -> str:
     return done.err
 
 
-def train(shards: Path, out: Path, *args: object) -> Ended:
+def train(shards: Path, out: Path, *args: object) -> Result:
     return trainer("--shards", shards, "--out", out, *ONE_STEP, *args)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import PHONE, WIDE, hurdles, opened
-from helpers import PATIENCE_S, SMALL, Ended, generate, trainer
+from browser import PHONE, WIDE, accessibility_violations, opened
+from helpers import PATIENCE_S, SMALL, Result, generate, trainer
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -54,7 +54,7 @@ def page_file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def report(*folders: object, output: Path, expect: int = 0) -> Ended:
+def report(*folders: object, output: Path, expect: int = 0) -> Result:
     done = trainer("report", *folders, "-o", output)
     assert done.code == expect, done.err + done.out
     return done
@@ -258,7 +258,7 @@ def test_nobody_is_kept_out(browser: Browser, page_file: Path, scheme: str, devi
     with opened(browser, page_file, color_scheme=scheme, **device) as page:
         for summary in page.locator("summary").all():
             summary.click()
-        assert hurdles(page) == ""
+        assert accessibility_violations(page) == ""
         assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
 
 
@@ -315,7 +315,7 @@ def test_a_run_without_figures(browser: Browser, tmp_path: Path) -> None:
     for name in ("begun", "both"):
         with opened(browser, tmp_path / f"{name}.html", **WIDE) as page:
             assert of_runs(page)[1][1:4] == ["not finished", "0 of 100", "\N{EN DASH}"]
-            assert hurdles(page) == ""
+            assert accessibility_violations(page) == ""
             assert "There are none yet" in page.locator("main").inner_text()
             assert page.locator(".plot").count() == (0 if name == "begun" else 4)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import PATIENCE_S, SMALL, Ended, generate, journal, run_trainer, trainer, until, weights
+from helpers import PATIENCE_S, SMALL, Result, generate, journal, run_trainer, trainer, until, weights
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -20,7 +20,7 @@ from trainer.runs.checkpoint import TrainingProgress, save_state
 STEPS = 40
 
 
-def train(shards: Path, out: Path, *args: object) -> Ended:
+def train(shards: Path, out: Path, *args: object) -> Result:
     done = trainer("--shards", shards / "scale_2x", "--out", out, *SMALL, *args)
     assert done.code == 0, done.err + done.out
     return done
@@ -52,7 +52,7 @@ def test_a_run_makes_what_it_says(whole: tuple[Path, subprocess.CompletedProcess
     for name in ("model.pth", "best.pth", "previews/", "journal.jsonl", "tensorboard/"):
         assert str(run / name) in done.stdout
     assert "PSNR-Y" in done.stdout and "bicubic" in done.stdout and "40 steps in" in done.stdout
-    assert "B of memory" in done.stdout and "patches/s" in done.stdout
+    assert "peak memory" in done.stdout and "patches/s" in done.stdout
 
 
 def test_it_says_what_it_is_about_to_do_and_how_far_it_is(
