@@ -639,8 +639,8 @@ def test_only_bad_photos_exit_1_with_reasons(tmp_path: Path) -> None:
 def test_worker_pool_gives_the_same_manifest(half_bad: Path, tmp_path: Path) -> None:
     result = run("-i", half_bad / "in", "-o", tmp_path / "out", "--workers", 2)
     assert result.returncode == 1
-    here, there = (folder / "out" / "scale_4x" / "manifest.json" for folder in (half_bad, tmp_path))
-    assert here.read_bytes() == there.read_bytes()
+    one_process, pool = (folder / "out" / "scale_4x" / "manifest.json" for folder in (half_bad, tmp_path))
+    assert one_process.read_bytes() == pool.read_bytes()
 
 
 # ---- photos smaller than a tile

@@ -20,9 +20,9 @@ from srshards.shards.tar_index import load_index
 def test_inspect_shows_settings_and_statistics(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     text = run_cli("inspect", shards).stdout
-    words = ("scale_2x", "scale_3x", "bytes per sample", "method", "cubic", "class0", "HR channel mean")
-    for word in (*words, "PSNR of up (dB)"):
-        assert word in text
+    terms = ("scale_2x", "scale_3x", "bytes per sample", "method", "cubic", "class0", "HR channel mean")
+    for term in (*terms, "PSNR of up (dB)"):
+        assert term in text
     assert "\x1b" not in text
     for row in ("up yes", "sharpen hr no", "degradation -", "tile step -"):
         assert row in " ".join(text.replace("│", " ").split())

@@ -265,8 +265,8 @@ def test_report_of_shards_in_a_store(s3: Bucket, odd_shards: Path, tmp_path: Pat
     address = s3.put_folder(odd_shards, "shards")
     for shards, page in ((address, "there.html"), (odd_shards, "here.html")):
         report(shards, tmp_path / page, "--samples", 8)
-    there, here = ((tmp_path / name).read_text() for name in ("there.html", "here.html"))
-    assert there.replace(str(address), str(odd_shards)) == here
+    remote, local = ((tmp_path / name).read_text() for name in ("there.html", "here.html"))
+    assert remote.replace(str(address), str(odd_shards)) == local
 
 
 def test_samples_option_measures_evenly_spread_samples(shards: Path, tmp_path: Path) -> None:

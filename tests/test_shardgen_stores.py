@@ -139,8 +139,8 @@ def test_failures_have_the_same_paths_as_in_a_folder(s3: Bucket, tmp_path: Path)
     (photos / "text.png").write_bytes(b"no picture")
     (photos / "notes.txt").write_bytes(b"no photo")
     s3.server.put(s3.name, "photos/folder/", b"")
-    there, here = generate(source, f"{s3.address}/shards"), generate(photos, tmp_path / "out")
-    assert "1 other file ignored" in there.stdout and "1 other file ignored" in here.stdout
+    remote, local = generate(source, f"{s3.address}/shards"), generate(photos, tmp_path / "out")
+    assert "1 other file ignored" in remote.stdout and "1 other file ignored" in local.stdout
     assert stored_files(s3) == contract_files(tmp_path / "out")
     failures = json.loads(s3.objects("shards")["scale_4x/manifest.json"])["failures"]
     assert failures == [
@@ -182,10 +182,10 @@ def stored(shards: Path, s3: Bucket) -> str:
 
 def test_other_commands_give_equal_results_for_a_store(stored: str, shards: Path, tmp_path: Path) -> None:
     def same(*arguments: object) -> None:
-        here = run_cli(*(str(word).replace("SHARDS", str(shards)) for word in arguments))
-        there = run_cli(*(str(word).replace("SHARDS", stored) for word in arguments))
-        assert here.returncode == there.returncode == 0, here.stderr + there.stderr
-        assert there.stdout.replace(stored, "SHARDS") == here.stdout.replace(str(shards), "SHARDS")
+        local = run_cli(*(str(word).replace("SHARDS", str(shards)) for word in arguments))
+        remote = run_cli(*(str(word).replace("SHARDS", stored) for word in arguments))
+        assert local.returncode == remote.returncode == 0, local.stderr + remote.stderr
+        assert remote.stdout.replace(stored, "SHARDS") == local.stdout.replace(str(shards), "SHARDS")
 
     same("inspect", "SHARDS", "--json")
     same("inspect", "SHARDS", "--shard", "train-000000", "--json")
@@ -194,14 +194,14 @@ def test_other_commands_give_equal_results_for_a_store(stored: str, shards: Path
     same("rebuild", "000000000001", "SHARDS")
     same("preview", "SHARDS/scale_2x", "-o", tmp_path / "preview.png")
     same("unpack", "SHARDS", "-o", tmp_path / "loose")
-    here, there = tmp_path / "here", tmp_path / "there"
-    for source, place in ((shards, here), (stored, there)):
-        assert run_cli("preview", f"{source}/scale_3x", "-o", place / "preview.png").returncode == 0
-        assert run_cli("unpack", f"{source}/scale_3x", "-o", place / "loose").returncode == 0
-    assert all_files(here) == all_files(there) and len(all_files(here)) == 1 + 1 + 3 * 40, (
+    local, remote = tmp_path / "here", tmp_path / "there"
+    for source, output in ((shards, local), (stored, remote)):
+        assert run_cli("preview", f"{source}/scale_3x", "-o", output / "preview.png").returncode == 0
+        assert run_cli("unpack", f"{source}/scale_3x", "-o", output / "loose").returncode == 0
+    assert all_files(local) == all_files(remote) and len(all_files(local)) == 1 + 1 + 3 * 40, (
         "a preview, and whose files they are"
     )
-    assert all((here / name).read_bytes() == (there / name).read_bytes() for name in all_files(here))
+    assert all((local / name).read_bytes() == (remote / name).read_bytes() for name in all_files(local))
 
 
 def test_verify_reports_and_removes_broken_shards(stored: str, s3: Bucket, source: str, shards: Path) -> None:
@@ -425,11 +425,11 @@ def test_run_killed_during_an_upload_resumes(what: str, s3: Bucket, source: str,
         process.wait()
         _, alive = psutil.wait_procs(workers, timeout=PATIENCE_S)
         assert not alive, "workers must not outlive their run"
-    there = s3.keys("shards")
-    finished = {name for name in there if "/train" in name or "/val" in name if name.endswith(".json")}
-    assert len(there & {name for name in all_files(shards) if Path(name).match(what)}) == 1
+    remote = s3.keys("shards")
+    finished = {name for name in remote if "/train" in name or "/val" in name if name.endswith(".json")}
+    assert len(remote & {name for name in all_files(shards) if Path(name).match(what)}) == 1
     if what != "manifest.json":
-        assert not {name for name in there if "manifest" in name}
+        assert not {name for name in remote if "manifest" in name}
     s3.proxy.heal()
     generate(source, target, *ARGS)
     assert stored_files(s3) == contract_files(shards)
