@@ -138,6 +138,7 @@ def test_failures_have_the_same_paths_as_in_a_folder(s3: Bucket, tmp_path: Path)
     (photos / "empty.jpg").write_bytes(b"")
     (photos / "text.png").write_bytes(b"no picture")
     (photos / "notes.txt").write_bytes(b"no photo")
+    source = s3.put_folder(photos, "photos")
     s3.server.put(s3.name, "photos/folder/", b"")
     remote, local = generate(source, f"{s3.address}/shards"), generate(photos, tmp_path / "out")
     assert "1 other file ignored" in remote.stdout and "1 other file ignored" in local.stdout
