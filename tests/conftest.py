@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,12 @@ def shards(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("shards")
     generate(photos, output, "-s", 2, 3, "--shard-bytes", "300KB")
     return output
+
+
+@pytest.fixture
+def shards_copy(shards: Path, tmp_path: Path) -> Path:
+    """A copy of `shards` that the test may change."""
+    return Path(shutil.copytree(shards, tmp_path / "shards_copy"))
 
 
 @pytest.fixture(scope="module")  # not "session": no other event loop can run in the process while it is open

@@ -1,4 +1,4 @@
-"""Photos as they come in the wild: every kind of PNG and TIFF, turned, grey, transparent, animated, odd in size."""
+"""Photos of many kinds: all types of PNG, TIFF and JPEG, orientations, transparency, animations, unusual sizes."""
 
 import io
 import struct
@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image
 from plain_files import ADAM7, IDENTITY, ORIENTATION
 
-# of JPEG's colours, with the px across and down of their smallest unit
+# JPEG chroma subsamplings, with the width and height of their MCU in px
 SUBSAMPLINGS = {"444": (8, 8), "422": (16, 8), "440": (8, 16), "420": (16, 16), "411": (32, 8)}
 REDUCIBLE = ((128, 128), (160, 128), (144, 136), (136, 128), (132, 128), (129, 131), (72, 40), (248, 96))
 SIZES = ((1, 1), (2, 7), (300, 2), (3, 200), (16, 16), (15, 17), (21, 21), (22, 22), (63, 64), (97, 31))
 
 
 def odd_photos() -> dict[str, bytes]:
-    """The content of each file by its name."""
+    """Return the content of each file by name."""
     parts = (oriented(), pngs(), tiffs(), jpegs(), reducible_jpegs(), animations(), sizes())
     photos = [photo for part in parts for photo in part]
     assert len(photos) == len(dict(photos))
@@ -26,7 +26,7 @@ def odd_photos() -> dict[str, bytes]:
 
 
 def noise(height: int, width: int, channels: int, maximum: int, seed: int = 0) -> np.ndarray:
-    """H x W x channels whole numbers: slopes and noise, and every value that is special."""
+    """H x W x channels integers: gradients with noise, and many values at the limits and in the middle."""
     rng = np.random.default_rng((seed, height, width, channels, maximum))
     slopes = np.add.outer(np.linspace(0, 0.6, height), np.linspace(0, 0.3, width))[..., None]
     values = (slopes * rng.uniform(0.7, 1, channels) + rng.uniform(0, 0.1, (height, width, channels))) * maximum
@@ -35,25 +35,25 @@ def noise(height: int, width: int, channels: int, maximum: int, seed: int = 0) -
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """H x W x 3 uint8: colours that change slowly, brightest and darkest at the edges."""
+    """H x W x 3 uint8: smooth colours."""
     corners = np.random.default_rng((height, width)).integers(0, 256, (4, 4, 3)).astype(np.uint8)
     return np.asarray(Image.fromarray(corners).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def exif(orientation: int) -> bytes:
-    """An EXIF block that says nothing else."""
+    """An EXIF block with an orientation only."""
     return b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, ORIENTATION, 3, 1, orientation, 0, 0)
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """The file that Pillow makes."""
+    """Encode with Pillow."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 def jpeg(pixels: np.ndarray, sampling: str = "420", orientation: int = 1, quality: int = 90, **flags: int) -> bytes:
-    """Of RGB, or of grey without a third dimension; its EXIF is put in by hand."""
+    """Encode RGB, or grey of two dimensions, with an EXIF block."""
     factor = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{sampling}")
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor]
     settings += [number for name, value in flags.items() for number in (getattr(cv2, f"IMWRITE_JPEG_{name}"), value)]
@@ -64,17 +64,17 @@ def jpeg(pixels: np.ndarray, sampling: str = "420", orientation: int = 1, qualit
 
 
 def padded_jpeg(pixels: np.ndarray, sampling: str, orientation: int = 1, quality: int = 90) -> bytes:
-    """The same, with black in what its last blocks have beyond the photo, where encoders repeat the edge."""
+    """Like `jpeg`, but the last blocks are padded with black instead of the repeated edge."""
     (height, width), (across, down) = pixels.shape[:2], SUBSAMPLINGS[sampling]
-    whole = np.pad(pixels, ((0, -height % down), (0, -width % across), (0, 0)))
-    data = jpeg(whole, sampling, orientation, quality)
-    size, cut = struct.pack(">BHH", 8, *whole.shape[:2]), struct.pack(">BHH", 8, height, width)
+    padded = np.pad(pixels, ((0, -height % down), (0, -width % across), (0, 0)))
+    data = jpeg(padded, sampling, orientation, quality)
+    size, cropped_size = struct.pack(">BHH", 8, *padded.shape[:2]), struct.pack(">BHH", 8, height, width)
     assert data.count(size) == 1
-    return data.replace(size, cut)
+    return data.replace(size, cropped_size)
 
 
 def oriented() -> Iterator[tuple[str, bytes]]:
-    """The eight orientations in five formats, and numbers that are none."""
+    """The eight orientations in five formats, and invalid numbers."""
     pixels = noise(70, 93, 3, 255)
     image = Image.fromarray(pixels.astype(np.uint8))
     for number in (*range(1, 9), 0, 9):
@@ -109,7 +109,7 @@ def png(
     transparent: bytes = b"",
     exif: bytes = b"",
 ) -> bytes:
-    """H x W x channels in a PNG of any colour type and depth. Rows have no filter."""
+    """Encode H x W x channels as a PNG of any colour type and depth, without row filters."""
     height, width, _ = samples.shape
     stream = b"".join(
         b"\0" + packed(row.reshape(-1), depth, ">")
@@ -126,19 +126,29 @@ def png(
 def raw_png(
     size: tuple[int, int], depth: int, kind: int, raw: bytes, extra: bytes = b"", interlaced: bool = False
 ) -> bytes:
-    """A PNG of (height, width) px; `raw` is what IDAT holds before deflating, `extra` the chunks in front of it."""
+    """A PNG of (height, width) px; `raw` is IDAT before compression, `extra` the chunks before it."""
     header = struct.pack(">IIBBBBB", size[1], size[0], depth, kind, 0, 0, interlaced)
     chunks = (png_chunk(b"IHDR", header), extra, png_chunk(b"IDAT", zlib.compress(raw)), png_chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
+def png_16(pixels: np.ndarray, extra: bytes = b"") -> bytes:
+    """Encode H x W x channels uint16 as a PNG: grey, grey with alpha, RGB or RGBA."""
+    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return raw_png(pixels.shape[:2], 16, {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[2]], raw, extra)
+
+
+def bomb(edge: int) -> bytes:
+    """A PNG whose header announces edge x edge px, with almost no data."""
+    return raw_png((edge, edge), 8, 2, bytes(1000))
+
+
 def png_chunk(name: bytes, body: bytes) -> bytes:
-    """Length, name, content, checksum."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def packed(row: np.ndarray, depth: int, order: str) -> bytes:
-    """The bytes of a row of samples."""
+    """Pack a row of samples into bytes."""
     if depth >= 8:
         return row.astype(f"{order}u{depth // 8}").tobytes()
     return np.packbits((row[:, None] >> np.arange(depth)[::-1]) & 1).tobytes()
@@ -188,17 +198,21 @@ def tiff(
     extra: int | None = None,
     palette: np.ndarray | None = None,
     deflated: bool = False,
+    planar: bool = False,
+    sample_format: int = 1,
 ) -> bytes:
-    """H x W x channels each, in strips of so many rows or in tiles (across, down), at the front of the file."""
-    places = []
+    """Encode H x W x channels pages in strips of `strip` rows or in tiles (width, height)."""
+    directories = []
     for samples in pages:
         height, width, channels = samples.shape
         across, down = tile or (width, strip or height)
         parts = [
             samples[top : top + down, left : left + across]
-            for top in range(0, height, down)
-            for left in range(0, width, across)
-        ]
+            for top in range(0, height, max(1, down))
+            for left in range(0, width, max(1, across))
+        ] or [samples]
+        if planar:
+            parts = [samples[..., [channel]] for channel in range(channels)]
         if tile:
             parts = [np.pad(part, ((0, down - len(part)), (0, across - part.shape[1]), (0, 0))) for part in parts]
         contents = [b"".join(packed(row.reshape(-1), depth, order) for row in part) for part in parts]
@@ -208,13 +222,15 @@ def tiff(
         tags |= {322: [across], 323: [down]} if tile else {278: [down]}
         tags |= {320: palette.T.reshape(-1).tolist()} if palette is not None else {}
         tags |= {338: [extra]} if extra is not None else {}
-        places.append((tags, (324, 325) if tile else (273, 279), contents))
-    return _tiff_file(places, order)
+        tags |= {284: [2]} if planar else {}
+        tags |= {339: [sample_format] * channels} if sample_format != 1 else {}
+        directories.append((tags, (324, 325) if tile else (273, 279), contents))
+    return _tiff_file(directories, order)
 
 
 def _tiff_file(pages: list[tuple[dict[int, list[int]], tuple[int, int], list[bytes]]], order: str) -> bytes:
     data = bytearray((b"II*\0" if order == "<" else b"MM\0*") + bytes(4))
-    link = 4  # where the place of the next directory goes
+    link = 4  # where the offset of the next directory is written
     for tags, (offsets, lengths), contents in pages:
         tags = {**tags, offsets: [], lengths: [len(content) for content in contents]}
         for content in contents:
@@ -225,8 +241,8 @@ def _tiff_file(pages: list[tuple[dict[int, list[int]], tuple[int, int], list[byt
             kind, letter = (3, "H") if max(values) < 65536 and tag not in (offsets, lengths) else (4, "I")
             body = struct.pack(f"{order}{len(values)}{letter}", *values).ljust(4, b"\0")
             if len(body) > 4:
-                body, place = struct.pack(order + "I", len(data)), body
-                data += place + bytes(len(place) % 2)
+                body, values_bytes = struct.pack(order + "I", len(data)), body
+                data += values_bytes + bytes(len(values_bytes) % 2)
             entries += struct.pack(order + "HHI", tag, kind, len(values)) + body
         struct.pack_into(order + "I", data, link, len(data))
         data += struct.pack(order + "H", len(tags)) + entries
@@ -236,7 +252,7 @@ def _tiff_file(pages: list[tuple[dict[int, list[int]], tuple[int, int], list[byt
 
 
 def tiffs() -> Iterator[tuple[str, bytes]]:
-    """Grey both ways, colour, palette, alpha; strips, tiles, pages, both orders of bytes."""
+    """Grey with both polarities, RGB, palette, alpha; strips, tiles, pages; both byte orders."""
     for photometric, kind in ((0, "white-is-zero"), (1, "grey")):
         for depth in (1, 8, 16):
             samples = noise(67, 81, 1, 2**depth - 1)
@@ -262,7 +278,7 @@ def tiffs() -> Iterator[tuple[str, bytes]]:
 
 
 def jpegs() -> Iterator[tuple[str, bytes]]:
-    """Too small to be decoded reduced."""
+    """Photos too small for reduced decoding."""
     pixels = noise(45, 61, 3, 255)
     for sampling in SUBSAMPLINGS:
         yield f"jpeg/{sampling}.jpg", jpeg(pixels, sampling)
@@ -277,7 +293,7 @@ def jpegs() -> Iterator[tuple[str, bytes]]:
 
 
 def reducible_jpegs() -> Iterator[tuple[str, bytes]]:
-    """Large beside a `--size` of 16: some may be decoded at 1/2, 1/4 or 1/8, their neighbours not."""
+    """Large relative to `--size 16`: some can be decoded at 1/2, 1/4 or 1/8, others of similar size cannot."""
     for sampling in SUBSAMPLINGS:
         for width, height in REDUCIBLE:
             pixels = noise(height, width, 3, 255)
@@ -296,11 +312,11 @@ def reducible_jpegs() -> Iterator[tuple[str, bytes]]:
     yield "reducible/cmyk.jpg", saved(cmyk, "JPEG", quality=95)
 
 
-# the rest
+# other formats
 
 
 def animations() -> Iterator[tuple[str, bytes]]:
-    """The first frame counts, also where it is transparent."""
+    """Animations, of which the first frame is used, even where it is transparent; WebP and AVIF stills."""
     frames = [Image.fromarray(noise(67, 81, 4, 255, seed).astype(np.uint8), "RGBA") for seed in range(3)]
     opaque = [frame.convert("RGB") for frame in frames]
     yield "animated/webp.webp", saved(opaque[0], "WEBP", save_all=True, append_images=opaque[1:], lossless=True)
@@ -319,6 +335,6 @@ def animations() -> Iterator[tuple[str, bytes]]:
 
 
 def sizes() -> Iterator[tuple[str, bytes]]:
-    """Odd, tiny, long, and around the places where the kernel changes."""
+    """Tiny, long and odd sizes, and sizes at which the kernel changes."""
     for width, height in SIZES:
         yield f"sizes/{width}x{height}.png", png(noise(height, width, 3, 255), 8, 2)

@@ -1,6 +1,6 @@
-"""Photos decoded from their files, plainly: PNG and TIFF by hand, the JPEG's pixels by OpenCV, the others' by Pillow.
+"""An independent decoder of photos: PNG and TIFF in Python, JPEG pixels by OpenCV, other formats by Pillow.
 
-Written from the specifications of the file formats and from docs/formats.md; nothing of this project is used.
+Written from the specifications of the file formats and from docs/formats.md, without code of this project.
 """
 
 import io
@@ -21,7 +21,7 @@ ORIENTATION = 274
 
 
 class Picture(NamedTuple):
-    """What a file holds, before it is turned: whole numbers out of a maximum, as they are stored."""
+    """Pixels as stored, before orientation: integers up to a maximum."""
 
     colour: np.ndarray  # H x W x 1 or 3
     maximum: int
@@ -31,16 +31,16 @@ class Picture(NamedTuple):
 
 
 class Jpeg(NamedTuple):
-    """What the header of a JPEG says."""
+    """The header of a JPEG."""
 
     width: int
     height: int
-    sampling: tuple[tuple[int, int], ...]  # of each component, across and down
+    sampling: tuple[tuple[int, int], ...]  # horizontal and vertical factor of each component
     orientation: int
 
 
 def decode(data: bytes) -> Picture:
-    """The whole photo, its first frame or page."""
+    """Decode the first frame or page."""
     if data[:4] == b"\x89PNG":
         return png(data)
     if data[:4] in (b"II*\0", b"MM\0*"):
@@ -51,18 +51,18 @@ def decode(data: bytes) -> Picture:
 
 
 def exif_orientation(block: bytes) -> int:
-    """That of an EXIF block, which is a TIFF without a picture."""
+    """Return the orientation in an EXIF block, which is a TIFF without an image."""
     return orientation_of(tiff_tags(block.removeprefix(b"Exif\0\0")))
 
 
 def orientation_of(tags: dict[int, list[int]]) -> int:
-    """1 where there is none, or not one of the eight."""
+    """Return the orientation of a TIFF directory, 1 if it is missing or invalid."""
     value = tags.get(ORIENTATION, [1])[0]
     return value if value in range(1, 9) else 1
 
 
 def xmp_orientation(data: bytes) -> int:
-    """For files without EXIF."""
+    """Return the orientation in the XMP of a file, 1 if there is none."""
     found = re.search(rb'tiff:Orientation="([1-8])"', data)
     return int(found[1]) if found else 1
 
@@ -71,17 +71,17 @@ def xmp_orientation(data: bytes) -> int:
 
 
 def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Name and content of each, in order."""
-    at, chunks = 8, []
-    while at < len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
-        at += length + 12
+    """Return the name and content of each chunk, in order."""
+    offset, chunks = 8, []
+    while offset < len(data):
+        (length,) = struct.unpack_from(">I", data, offset)
+        chunks.append((data[offset + 4 : offset + 8], data[offset + 8 : offset + 8 + length]))
+        offset += length + 12
     return chunks
 
 
 def png(data: bytes) -> Picture:
-    """Any PNG; of an animated one the image that every reader shows."""
+    """Decode a PNG; of an animated one, the default image."""
     chunks = dict(reversed([chunk for chunk in png_chunks(data) if chunk[0] != b"IDAT"]))
     width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
@@ -92,22 +92,22 @@ def png(data: bytes) -> Picture:
         if rows > 0 and columns > 0:
             part, stream = png_pass(stream, rows, columns, channels, depth)
             samples[top::down, left::across] = part
-    turned = exif_orientation(chunks[b"eXIf"]) if b"eXIf" in chunks else xmp_orientation(data)
+    orientation = exif_orientation(chunks[b"eXIf"]) if b"eXIf" in chunks else xmp_orientation(data)
     maximum, transparent = 2**depth - 1, chunks.get(b"tRNS", b"")
     if kind == 3:
         palette = np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3).astype(np.int64)
         alphas = np.frombuffer(transparent.ljust(len(palette), b"\xff"), np.uint8).astype(np.int64)
-        return Picture(palette[samples[..., 0]], 255, turned, alphas[samples[..., 0]], 255)
+        return Picture(palette[samples[..., 0]], 255, orientation, alphas[samples[..., 0]], 255)
     if kind in (4, 6):
-        return Picture(samples[..., :-1], maximum, turned, samples[..., -1], maximum)
+        return Picture(samples[..., :-1], maximum, orientation, samples[..., -1], maximum)
     if transparent:
         colour = np.frombuffer(transparent, ">u2") & maximum
-        return Picture(samples, maximum, turned, (samples != colour).any(axis=2).astype(np.int64), 1)
-    return Picture(samples, maximum, turned)
+        return Picture(samples, maximum, orientation, (samples != colour).any(axis=2).astype(np.int64), 1)
+    return Picture(samples, maximum, orientation)
 
 
 def png_pass(stream: bytes, rows: int, columns: int, channels: int, depth: int) -> tuple[np.ndarray, bytes]:
-    """One pass of an image, or all of it: rows x columns x channels, and the bytes after it."""
+    """Decode one pass (or a non-interlaced image): rows x columns x channels, and the remaining bytes."""
     length, step = -(-columns * channels * depth // 8), max(1, channels * depth // 8)
     above, lines = bytearray(length), []
     for row in range(rows):
@@ -124,32 +124,32 @@ def png_pass(stream: bytes, rows: int, columns: int, channels: int, depth: int) 
 
 
 def png_row(kind: int, row: bytes, above: bytearray, step: int) -> bytearray:
-    """A row without its filter."""
+    """Undo the filter of a row."""
     out = bytearray(row)
     for i in range(len(row)):
         left, up = out[i - step] if i >= step else 0, above[i]
         corner = above[i - step] if i >= step else 0
-        guess = (0, left, up, (left + up) // 2, paeth(left, up, corner))[kind]
-        out[i] = (row[i] + guess) & 255
+        prediction = (0, left, up, (left + up) // 2, paeth(left, up, corner))[kind]
+        out[i] = (row[i] + prediction) & 255
     return out
 
 
 def paeth(left: int, up: int, corner: int) -> int:
-    """The neighbour that is nearest to left + up - corner."""
-    guess = left + up - corner
-    return min((left, up, corner), key=lambda value: abs(guess - value))
+    """Return the neighbour nearest to left + up - corner."""
+    prediction = left + up - corner
+    return min((left, up, corner), key=lambda value: abs(prediction - value))
 
 
 # TIFF
 
 
 def tiff_tags(data: bytes) -> dict[int, list[int]]:
-    """The numbers of the first directory, by tag."""
+    """Return the values of the first directory by tag."""
     order = "<" if data[:2] == b"II" else ">"
-    (at,) = struct.unpack_from(order + "I", data, 4)
-    (count,) = struct.unpack_from(order + "H", data, at)
+    (directory,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, directory)
     tags = {}
-    for entry in range(at + 2, at + 2 + 12 * count, 12):
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
         tag, kind, number = struct.unpack_from(order + "HHI", data, entry)
         if kind in TIFF_TYPES:
             layout = f"{order}{number * len(TIFF_TYPES[kind])}{TIFF_TYPES[kind][0]}"
@@ -159,7 +159,7 @@ def tiff_tags(data: bytes) -> dict[int, list[int]]:
 
 
 def tiff(data: bytes) -> Picture:
-    """The first page, interleaved: bare or deflated, in strips or tiles; grey, palette, RGB, with alpha or without."""
+    """Decode the first page: interleaved, uncompressed or deflate, in strips or tiles."""
     tags = tiff_tags(data)
     width, height, channels = tags[256][0], tags[257][0], tags.get(277, [1])[0]
     depth = tags.get(258, [1])[0]
@@ -167,30 +167,30 @@ def tiff(data: bytes) -> Picture:
     across, down = (tags[322][0], tags[323][0]) if tiled else (width, tags.get(278, [height])[0])
     offsets, lengths = (tags[324], tags[325]) if tiled else (tags[273], tags[279])
     samples = np.zeros((height, width, channels), np.int64)
-    places = [(top, left) for top in range(0, height, down) for left in range(0, width, across)]
-    for (top, left), offset, length in zip(places, offsets, lengths, strict=True):
+    origins = [(top, left) for top in range(0, height, down) for left in range(0, width, across)]
+    for (top, left), offset, length in zip(origins, offsets, lengths, strict=True):
         content = data[offset : offset + length]
         if tags.get(259, [1])[0] != 1:
             content = zlib.decompress(content)
         part = tiff_samples(content, across, channels, depth, ">" if data[:2] == b"MM" else "<")
         part = part[: height - top, : width - left]
         samples[top : top + len(part), left : left + part.shape[1]] = part
-    turned = orientation_of(tags)
+    orientation = orientation_of(tags)
     maximum, photometric = 2**depth - 1, tags[262][0]
     if photometric == 3:
         palette = np.array(tags[320]).reshape(3, -1).T
-        return Picture(palette[samples[..., 0]], 65535, turned)
+        return Picture(palette[samples[..., 0]], 65535, orientation)
     colours = 3 if photometric == 2 else 1
     colour = samples[..., :colours] if photometric else maximum - samples[..., :colours]
     if channels == colours:
-        return Picture(colour, maximum, turned)
-    if tags[338][0] == 2:  # alpha that the colours were not multiplied with
-        return Picture(colour, maximum, turned, samples[..., colours], maximum)
-    return Picture(colour, maximum, turned)  # multiplied already, so it lies over black; or no alpha at all
+        return Picture(colour, maximum, orientation)
+    if tags[338][0] == 2:  # unassociated alpha
+        return Picture(colour, maximum, orientation, samples[..., colours], maximum)
+    return Picture(colour, maximum, orientation)  # premultiplied, which equals blending over black, or no alpha
 
 
 def tiff_samples(content: bytes, across: int, channels: int, depth: int, order: str) -> np.ndarray:
-    """Rows x across x channels."""
+    """Unpack samples to rows x across x channels."""
     if depth >= 8:
         return np.frombuffer(content, f"{order}u{depth // 8}").reshape(-1, across, channels).astype(np.int64)
     row_bytes = -(-across * channels * depth // 8)
@@ -203,22 +203,22 @@ def tiff_samples(content: bytes, across: int, channels: int, depth: int, order: 
 
 
 def jpeg_header(data: bytes) -> Jpeg:
-    """Size, sampling factors and orientation."""
-    at, turned = 2, xmp_orientation(data)
+    """Return size, sampling factors and orientation."""
+    offset, orientation = 2, xmp_orientation(data)
     while True:
-        marker, length = struct.unpack_from(">xBH", data, at)
-        content = data[at + 4 : at + 2 + length]
+        marker, length = struct.unpack_from(">xBH", data, offset)
+        content = data[offset + 4 : offset + 2 + length]
         if marker == 0xE1 and content.startswith(b"Exif\0\0"):
-            turned = exif_orientation(content)
+            orientation = exif_orientation(content)
         if marker in (0xC0, 0xC1, 0xC2):
             height, width, count = struct.unpack_from(">xHHB", content)
             factors = [content[7 + 3 * number] for number in range(count)]
-            return Jpeg(width, height, tuple((factor >> 4, factor & 15) for factor in factors), turned)
-        at += 2 + length
+            return Jpeg(width, height, tuple((factor >> 4, factor & 15) for factor in factors), orientation)
+        offset += 2 + length
 
 
 def jpeg_pixels(data: bytes, reduction: int = 1) -> np.ndarray:
-    """H x W x 3 as stored, each side divided by 1, 2, 4 or 8 and rounded up."""
+    """Return H x W x 3 as stored, each edge divided by `reduction` (1, 2, 4, 8) and rounded up."""
     if len(jpeg_header(data).sampling) == 4:
         return cmyk_pixels(data)
     reduced = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
@@ -227,38 +227,38 @@ def jpeg_pixels(data: bytes, reduction: int = 1) -> np.ndarray:
 
 
 def cmyk_pixels(data: bytes) -> np.ndarray:
-    """Ink taken from white: each of cyan, magenta and yellow, and black."""
+    """Return RGB = (255 - CMY)(255 - K) / 255, rounded."""
     with Image.open(io.BytesIO(data)) as image:
         ink = np.asarray(image).astype(np.int64)
     light = (255 - ink[..., :3]) * (255 - ink[..., 3:])
     return (2 * light + 255) // 510
 
 
-# the others
+# other formats
 
 
 def by_pillow(data: bytes) -> Picture:
-    """GIF, WebP, AVIF: the pixels of the first frame; the orientation is read by hand."""
+    """Decode the first frame of a GIF, WebP or AVIF; the orientation is read here, not by Pillow."""
     with Image.open(io.BytesIO(data)) as image:
         pixels = np.asarray(image.convert("RGBA")).astype(np.int64)
         kind = image.format
-    turned = {"WEBP": webp_orientation, "AVIF": avif_orientation}.get(kind or "", lambda _: 1)(data)
-    return Picture(pixels[..., :3], 255, turned, pixels[..., 3], 255)
+    orientation = {"WEBP": webp_orientation, "AVIF": avif_orientation}.get(kind or "", lambda _: 1)(data)
+    return Picture(pixels[..., :3], 255, orientation, pixels[..., 3], 255)
 
 
 def webp_orientation(data: bytes) -> int:
-    """From the chunk with EXIF."""
-    at = 12
-    while at < len(data):
-        name, length = struct.unpack_from("<4sI", data, at)
+    """Return the orientation in the EXIF chunk, or else in the XMP."""
+    offset = 12
+    while offset < len(data):
+        name, length = struct.unpack_from("<4sI", data, offset)
         if name == b"EXIF":
-            return exif_orientation(data[at + 8 : at + 8 + length])
-        at += 8 + length + length % 2
+            return exif_orientation(data[offset + 8 : offset + 8 + length])
+        offset += 8 + length + length % 2
     return xmp_orientation(data)
 
 
 def avif_orientation(data: bytes) -> int:
-    """From the properties that say how it is turned (counterclockwise, in quarters) and then mirrored."""
+    """Return the orientation given by the properties irot (counterclockwise quarter turns), then imir (mirror)."""
     quarters = data[data.index(b"irot") + 4] & 3 if b"irot" in data else 0
     mirror = data[data.index(b"imir") + 4] & 1 if b"imir" in data else None
     upside_down = {(0, None): 1, (1, None): 8, (2, None): 3, (3, None): 6}

@@ -1,6 +1,6 @@
-"""HR, LR and up of a photo, made a second time, plainly, from docs/formats.md and docs/degradations.md alone.
+"""An independent computation of HR, LR and up, written from docs/formats.md and docs/degradations.md.
 
-What those pages leave to OpenCV's kernels, OpenCV does here as well. Nothing of this project is used.
+Only the kernels that those pages define as OpenCV's are OpenCV's here as well; no code of this project is used.
 """
 
 import functools
@@ -20,7 +20,7 @@ METHODS = {
     "area": cv2.INTER_AREA,
     "lanczos": cv2.INTER_LANCZOS4,
 }
-# EXIF: on which sides of the upright photo the first stored row and the first stored column lie.
+# EXIF: the sides of the upright photo at which the first stored row and the first stored column are.
 SIDES = {
     1: ("top", "left"),
     2: ("top", "right"),
@@ -35,43 +35,43 @@ Box = tuple[int, int, int, int]  # left, top, width, height
 
 
 class Ask(NamedTuple):
-    """What `generate` was asked for."""
+    """Options of `generate`."""
 
     fit: str
     method: str
     size: int
-    step: int = 0  # from tile to tile
+    step: int = 0  # of tiles
 
 
 class Sample(NamedTuple):
-    """What has to be in the shard."""
+    """The expected content of a sample."""
 
     box: Box
     images: dict[str, np.ndarray]
 
 
 def samples(data: bytes, ask: Ask, scale: int) -> Iterator[Sample]:
-    """Those of a photo at one scale, in order."""
+    """Yield the expected samples of a photo at one scale, in order."""
     edge = ask.size - ask.size % scale
     for box in boxes(data, ask):
-        hr = cropped(rendered(part(data, box, ask), ask.size), edge)
-        lr = shrunk(hr, scale, ask.method)
-        yield Sample(shown(box, ask.size, edge), {"hr": hr, "lr": lr, "up": enlarged(lr, scale, ask.method)})
+        hr = cropped(rendered(source_pixels(data, box, ask), ask.size), edge)
+        lr = downsampled(hr, scale, ask.method)
+        yield Sample(cropped_box(box, ask.size, edge), {"hr": hr, "lr": lr, "up": upsampled(lr, scale, ask.method)})
 
 
 # from the file to upright RGB
 
 
 def eight_bits(picture: Picture) -> np.ndarray:
-    """H x W x 3 uint8: over black, rounded once."""
+    """Return H x W x 3 uint8, blended over black and rounded once."""
     alpha = np.asarray(picture.alpha)[..., None] if np.ndim(picture.alpha) else picture.alpha
-    whole = picture.maximum * picture.alpha_maximum
-    levels = (2 * 255 * picture.colour.astype(np.int64) * alpha + whole) // (2 * whole)
+    denominator = picture.maximum * picture.alpha_maximum
+    levels = (2 * 255 * picture.colour.astype(np.int64) * alpha + denominator) // (2 * denominator)
     return np.broadcast_to(levels, (*levels.shape[:2], 3)).astype(np.uint8)
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Upright, from stored as EXIF says."""
+    """Apply an EXIF orientation."""
     row, column = SIDES[orientation]
     if row in ("left", "right"):
         pixels = pixels.swapaxes(0, 1)
@@ -82,42 +82,42 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1000)
 def upright(data: bytes) -> np.ndarray:
-    """H x W x 3 uint8 of the whole photo."""
+    """Return the photo as H x W x 3 uint8."""
     picture = plain_files.decode(data)
     return turned(eight_bits(picture), picture.orientation)
 
 
-# which part of it
+# crop boxes
 
 
 def boxes(data: bytes, ask: Ask) -> list[Box]:
-    """What becomes HR: one box, or those of the tiles, in rows from the top."""
+    """Return the box of HR, or the boxes of tiles in row-major order."""
     height, width = upright(data).shape[:2]
     if ask.fit == "stretch":
         return [(0, 0, width, height)]
     if ask.fit == "cover":
         side = min(width, height)
         return [((width - side) // 2, (height - side) // 2, side, side)]
-    lefts, tops = places(width, ask), places(height, ask)
+    lefts, tops = tile_origins(width, ask), tile_origins(height, ask)
     return [(left, top, ask.size, ask.size) for top in tops for left in lefts]
 
 
-def places(length: int, ask: Ask) -> list[int]:
-    """Where tiles begin on a side: every step, and a last one that ends with it."""
+def tile_origins(length: int, ask: Ask) -> list[int]:
+    """Return the coordinates at which tiles begin: every step, and one that ends at the edge."""
     if length < ask.size:
         return []
     last = length - ask.size
     return [*range(0, last, ask.step), last]
 
 
-def shown(box: Box, size: int, edge: int) -> Box:
-    """The part of a box that is left when HR of `size` is cropped to `edge`."""
+def cropped_box(box: Box, size: int, edge: int) -> Box:
+    """Return the part of a box that remains when HR of `size` is cropped to `edge`."""
     left, top, width, height = box
     return left, top, round(width * edge / size), round(height * edge / size)
 
 
-def part(data: bytes, box: Box, ask: Ask) -> np.ndarray:
-    """The pixels of a box, or fewer where the JPEG is decoded reduced."""
+def source_pixels(data: bytes, box: Box, ask: Ask) -> np.ndarray:
+    """Return the pixels of a box, reduced where a JPEG is decoded at a fraction of its size."""
     reduction = 1
     if data[:2] == b"\xff\xd8" and ask.fit != "tile":
         reduction = next((by for by in (8, 4, 2) if reducible(plain_files.jpeg_header(data), box, ask.size, by)), 1)
@@ -126,19 +126,18 @@ def part(data: bytes, box: Box, ask: Ask) -> np.ndarray:
 
 
 def of_box(pixels: np.ndarray, box: Box) -> np.ndarray:
-    """The part of an image."""
     left, top, width, height = box
     return pixels[top : top + height, left : left + width]
 
 
 @functools.lru_cache(maxsize=1000)
 def reduced(data: bytes, reduction: int) -> np.ndarray:
-    """H x W x 3 uint8, upright, of the whole photo."""
+    """Return a JPEG decoded at 1/reduction, upright, as H x W x 3 uint8."""
     return turned(plain_files.jpeg_pixels(data, reduction), plain_files.jpeg_header(data).orientation)
 
 
 def reducible(jpeg: Jpeg, box: Box, size: int, reduction: int) -> bool:
-    """Whether enough pixels are left, the box lies on their grid, and no padding of the last blocks comes in."""
+    """Return whether enough pixels remain, the box is on their grid, and block padding cannot be visible."""
     grey, is_420 = len(jpeg.sampling) == 1, jpeg.sampling == ((2, 2), (1, 1), (1, 1))
     if not grey and not is_420 and jpeg.sampling != ((1, 1), (1, 1), (1, 1)):
         return False
@@ -152,64 +151,63 @@ def reducible(jpeg: Jpeg, box: Box, size: int, reduction: int) -> bool:
 
 
 def rendered(pixels: np.ndarray, size: int) -> np.ndarray:
-    """A square of `size` px."""
+    """Resize to a square of `size` px."""
     height, width = pixels.shape[:2]
     kernel = cv2.INTER_AREA if 3 * max(width, height) > 4 * size else cv2.INTER_CUBIC
     return resized(pixels, size, kernel)
 
 
 def resized(pixels: np.ndarray, size: int, kernel: int) -> np.ndarray:
-    """By OpenCV; what has the size already is left as it is."""
+    """Resize by OpenCV, unless the image has the size already."""
     if pixels.shape[:2] == (size, size):
         return pixels
     return cv2.resize(np.ascontiguousarray(pixels), (size, size), interpolation=kernel)
 
 
 def cropped(hr: np.ndarray, edge: int) -> np.ndarray:
-    """What is too much goes at the right and at the bottom."""
+    """Crop at the right and at the bottom."""
     return hr[:edge, :edge]
 
 
-def shrunk(hr: np.ndarray, scale: int, method: str) -> np.ndarray:
-    """LR of HR."""
+def downsampled(hr: np.ndarray, scale: int, method: str) -> np.ndarray:
     if method == "matlab":
         return imresize(hr, Fraction(1, scale))
     return resized(hr, len(hr) // scale, METHODS[method])
 
 
-def enlarged(lr: np.ndarray, scale: int, method: str) -> np.ndarray:
-    """Up of LR; averages of areas are for shrinking alone."""
+def upsampled(lr: np.ndarray, scale: int, method: str) -> np.ndarray:
+    """Compute up from LR; `area` is for downsampling only."""
     if method == "matlab":
         return imresize(lr, Fraction(scale))
     return resized(lr, len(lr) * scale, METHODS["cubic" if method == "area" else method])
 
 
 def imresize(image: np.ndarray, factor: Fraction) -> np.ndarray:
-    """MATLAB's, bicubic, of a square image; exact, then rounded half up and clipped."""
-    weights, whole = imresize_weights(len(image), factor)
+    """MATLAB's bicubic imresize of a square image in integers, rounded half up and clipped."""
+    weights, denominator = imresize_weights(len(image), factor)
     total = np.einsum("ai,ijc,bj->abc", weights, image.astype(np.int64), weights, optimize=True)
-    return np.clip((2 * total + whole**2) // (2 * whole**2), 0, 255).astype(np.uint8)
+    return np.clip((2 * total + denominator**2) // (2 * denominator**2), 0, 255).astype(np.uint8)
 
 
 @functools.cache
 def imresize_weights(length: int, factor: Fraction) -> tuple[np.ndarray, int]:
-    """Its function `contributions`, counting from 0: output x input, integers that add up to the second result."""
+    """MATLAB's `contributions`: output x input integer weights, and the denominator to which each row sums."""
     stretched = max(1, 1 / factor)  # antialiasing
     weights = np.full((int(length * factor), length), Fraction(0), object)
     for out in range(len(weights)):
         centre = (out + Fraction(1, 2)) / factor - Fraction(1, 2)
         first = (centre - 2 * stretched) // 1
         taps = range(first, first + int(4 * stretched) + 3)
-        values = [keys((centre - tap) / stretched) for tap in taps]
+        values = [keys_kernel((centre - tap) / stretched) for tap in taps]
         for tap, value in zip(taps, values, strict=True):
             mirrored = tap % (2 * length)
             weights[out, min(mirrored, 2 * length - 1 - mirrored)] += value / sum(values)
-    whole = int(np.lcm.reduce([weight.denominator for weight in weights.flat]))
-    return (weights * whole).astype(np.int64), whole
+    denominator = int(np.lcm.reduce([weight.denominator for weight in weights.flat]))
+    return (weights * denominator).astype(np.int64), denominator
 
 
-def keys(x: Fraction) -> Fraction:
-    """The cubic convolution kernel, a = -0.5."""
+def keys_kernel(x: Fraction) -> Fraction:
+    """Keys' cubic convolution kernel, a = -0.5."""
     x = abs(x)
     if x <= 1:
         return Fraction(3, 2) * x**3 - Fraction(5, 2) * x**2 + 1
@@ -217,7 +215,7 @@ def keys(x: Fraction) -> Fraction:
 
 
 def psnr(up: np.ndarray, hr: np.ndarray) -> float | None:
-    """In dB, to four decimals."""
+    """Return the PSNR in dB, rounded to four decimals; None for equal images."""
     error = np.mean((up.astype(float) - hr) ** 2)
     return round(float(10 * np.log10(255**2 / error)), 4) if error else None
 
@@ -226,12 +224,12 @@ def psnr(up: np.ndarray, hr: np.ndarray) -> float | None:
 
 
 def by_formula(image: np.ndarray, size: int, method: str) -> np.ndarray:
-    """A square image, float64, edges repeated: what OpenCV's whole numbers come near to."""
+    """Resize a square image in float64 with repeated edges, which OpenCV approximates in integers."""
     matrix = np.zeros((size, len(image)))
     ratio = len(image) / size
     for out in range(size):
-        for at, weight in FORMULAS[method](out, ratio):
-            matrix[out, min(max(at, 0), len(image) - 1)] += weight
+        for index, weight in FORMULAS[method](out, ratio):
+            matrix[out, min(max(index, 0), len(image) - 1)] += weight
     matrix /= matrix.sum(axis=1, keepdims=True)
     return np.einsum("ai,ijc,bj->abc", matrix, image.astype(float), matrix, optimize=True)
 
@@ -242,14 +240,14 @@ def _nearest(out: int, ratio: float) -> list[tuple[int, float]]:
 
 def _area(out: int, ratio: float) -> list[tuple[int, float]]:
     low, high = out * ratio, (out + 1) * ratio
-    return [(at, max(0.0, min(high, at + 1) - max(low, at))) for at in range(int(low), int(high) + 1)]
+    return [(index, max(0.0, min(high, index + 1) - max(low, index))) for index in range(int(low), int(high) + 1)]
 
 
-def _sampled(reach: int, kernel: Callable[[float], float]) -> Callable[[int, float], list[tuple[int, float]]]:
+def _convolution(reach: int, kernel: Callable[[float], float]) -> Callable[[int, float], list[tuple[int, float]]]:
     def taps(out: int, ratio: float) -> list[tuple[int, float]]:
         centre = (out + 0.5) * ratio - 0.5
         first = int(np.floor(centre)) - reach + 1
-        return [(at, kernel(abs(centre - at))) for at in range(first, first + 2 * reach)]
+        return [(index, kernel(abs(centre - index))) for index in range(first, first + 2 * reach)]
 
     return taps
 
@@ -262,8 +260,8 @@ def _cubic(x: float, a: float = -0.75) -> float:
 
 FORMULAS = {
     "nearest": _nearest,
-    "linear": _sampled(1, lambda x: 1 - x),
-    "cubic": _sampled(2, _cubic),
+    "linear": _convolution(1, lambda x: 1 - x),
+    "cubic": _convolution(2, _cubic),
     "area": _area,
-    "lanczos": _sampled(4, lambda x: float(np.sinc(x) * np.sinc(x / 4))),
+    "lanczos": _convolution(4, lambda x: float(np.sinc(x) * np.sinc(x / 4))),
 }

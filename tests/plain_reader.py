@@ -1,6 +1,6 @@
-"""A reader of shards, written from docs/formats.md alone, step by step: what someone does in another language.
+"""An independent reader of shards, written from docs/formats.md alone, as one would in another language.
 
-Nothing but bytes, numbers and JSON: no tarfile, no NumPy, and nothing of this project.
+It uses only bytes, integers and JSON: no tarfile, no NumPy, no code of this project.
 """
 
 import hashlib
@@ -15,39 +15,39 @@ NPY_HEADER_BYTES = 128
 
 
 def images_of(settings: dict[str, Any], split: str) -> list[str]:
-    """The images of a sample, in order."""
-    further = settings["variants"] - 1 if split == "train" else 0
-    return ["hr", "lr", *(f"lr{number}" for number in range(1, further + 1)), *(["up"] if settings["up"] else [])]
+    """Return the images of a sample, in order."""
+    num_extra = settings["variants"] - 1 if split == "train" else 0
+    return ["hr", "lr", *(f"lr{number}" for number in range(1, num_extra + 1)), *(["up"] if settings["up"] else [])]
 
 
 def edge(settings: dict[str, Any], image: str) -> int:
-    """Of a square image, in px."""
+    """Return the edge of an image in px."""
     return settings["hr_size"] // (settings["scale"] if image.startswith("lr") else 1)
 
 
 def members(tar: bytes) -> Iterator[tuple[str, int, int]]:
-    """Name, offset of the content and size of each member, from the headers."""
-    at = 0
-    while tar[at]:
-        header = tar[at : at + BLOCK]
+    """Yield name, offset of the content and size of each member, read from the headers."""
+    offset = 0
+    while tar[offset]:
+        header = tar[offset : offset + BLOCK]
         fields = struct.unpack("100s8s8s8s12s12s8sc100s8s247s", header)
         name, mode, uid, gid, size, mtime, checksum, kind, link, magic, rest = fields
         assert (mode, uid, gid) == (b"0000644\0", b"0000000\0", b"0000000\0")
         assert (mtime, kind, magic) == (b"00000000000\0", b"0", b"ustar\x0000")
         assert not any(link) and not any(rest)
         assert checksum == b"%06o\0 " % (sum(header) - sum(checksum) + 8 * ord(" "))
-        content = at + BLOCK
+        content = offset + BLOCK
         length = int(size[:11], 8)
         assert size[11:] == b"\0"
         padding = tar[content + length : content + length + -length % BLOCK]
         assert not any(padding)
         yield name.rstrip(b"\0").decode("ascii"), content, length
-        at = content + length + len(padding)
-    assert tar[at:] == bytes(2 * BLOCK)
+        offset = content + length + len(padding)
+    assert tar[offset:] == bytes(2 * BLOCK)
 
 
 def index_lines(samples: list[list[tuple[str, int, int]]]) -> bytes:
-    """The index, from the members of each sample."""
+    """Return the content of an index, given the members of each sample."""
     lines = [f"v1.2 {len(samples)}"]
     for sample in samples:
         lines.append(" ".join(f"{name.partition('.')[2]} {offset} {size} {name}" for name, offset, size in sample))
@@ -55,7 +55,7 @@ def index_lines(samples: list[list[tuple[str, int, int]]]) -> bytes:
 
 
 def npy_pixels(content: bytes, size: int) -> bytes:
-    """The bytes of the pixels: red, green, blue of each, rows from the top."""
+    """Return the pixels as RGB bytes, rows from the top."""
     text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({size}, {size}, 3), }}"
     magic, version, length, header = struct.unpack_from("<6s2sH118s", content)
     assert (magic, version, length) == (b"\x93NUMPY", b"\x01\x00", 118)
@@ -65,7 +65,7 @@ def npy_pixels(content: bytes, size: int) -> bytes:
 
 
 def read_folder(folder: Path) -> Iterator[tuple[str, dict[str, bytes], dict[str, Any]]]:
-    """Of every sample: its key, its images (pixels for npy, else the files) by name, and its description."""
+    """Yield the key, the images by name (pixels for npy, else encoded) and the JSON record of every sample."""
     manifest = json.loads((folder / "manifest.json").read_bytes())
     assert manifest["format_version"] == 2
     settings = manifest["settings"]
@@ -75,11 +75,12 @@ def read_folder(folder: Path) -> Iterator[tuple[str, dict[str, bytes], dict[str,
         assert len(tar) == shard["bytes"] and hashlib.sha256(tar).hexdigest() == shard["sha256"]
         names = images_of(settings, split)
         all_members = list(members(tar))
-        samples = [all_members[at : at + len(names) + 1] for at in range(0, len(all_members), len(names) + 1)]
+        length = len(names) + 1
+        samples = [all_members[first : first + length] for first in range(0, len(all_members), length)]
         assert len(samples) == shard["samples"]
         assert (folder / f"{name}.idx").read_bytes() == index_lines(samples)
-        for place, sample in enumerate(samples):
-            key = f"{int(split == 'val')}{name[-6:]}{place:05d}"
+        for ordinal, sample in enumerate(samples):
+            key = f"{int(split == 'val')}{name[-6:]}{ordinal:05d}"
             files = [f"{image}.{settings['codec']}" for image in names] + ["json"]
             assert [member for member, _, _ in sample] == [f"{key}.{file}" for file in files]
             contents = [tar[offset : offset + size] for _, offset, size in sample]

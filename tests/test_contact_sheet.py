@@ -1,4 +1,4 @@
-"""The pictures that people compare with: every pixel of a cell, and words that are there and fit."""
+"""Contact sheets: exact pixels of cells, and the placement of text."""
 
 import json
 from pathlib import Path
@@ -16,23 +16,23 @@ Pixels = NDArray[np.uint8]
 
 
 def noise(height: int, width: int, seed: int = 0) -> Pixels:
-    """Pixels that occur nowhere else in a picture."""
+    """Random pixels, which identify a cell."""
     return np.random.default_rng(seed).integers(1, 255, (height, width, 3), dtype=np.uint8)
 
 
-def places(drawn: Image.Image, cell: Pixels) -> list[tuple[int, int]]:
-    """(top, left) of every place where the cell stands, pixel for pixel."""
-    whole = np.asarray(drawn)
+def positions(drawn: Image.Image, cell: Pixels) -> list[tuple[int, int]]:
+    """Return (top, left) of every exact occurrence of the cell."""
+    pixels = np.asarray(drawn)
     height, width = cell.shape[:2]
-    corners = np.argwhere((whole == cell[0, 0]).all(axis=2))
-    return [(y, x) for y, x in corners.tolist() if np.array_equal(whole[y : y + height, x : x + width], cell)]
+    corners = np.argwhere((pixels == cell[0, 0]).all(axis=2))
+    return [(y, x) for y, x in corners.tolist() if np.array_equal(pixels[y : y + height, x : x + width], cell)]
 
 
 def strip(drawn: Image.Image, top: int, bottom: int) -> NDArray[np.uint8]:
     return np.asarray(drawn)[top:bottom]
 
 
-def is_written_on(area: NDArray[np.uint8]) -> bool:
+def has_text(area: NDArray[np.uint8]) -> bool:
     return len(np.unique(area.reshape(-1, 3), axis=0)) > 4
 
 
@@ -42,7 +42,7 @@ def is_written_on(area: NDArray[np.uint8]) -> bool:
     sizes=st.lists(st.tuples(st.integers(5, 60), st.integers(5, 60)), min_size=12, max_size=12),
     captioned=st.booleans(),
 )
-def test_every_cell_stands_there_pixel_for_pixel_in_rows_and_columns(
+def test_cells_are_drawn_exactly_in_rows_and_columns(
     shape: tuple[int, int], sizes: list[tuple[int, int]], captioned: bool
 ) -> None:
     num_rows, num_columns = shape
@@ -51,43 +51,42 @@ def test_every_cell_stands_there_pixel_for_pixel_in_rows_and_columns(
         for row in range(num_rows)
     ]
     drawn = grid([Row(row, "caption" if captioned else "") for row in cells], ["title"] * num_columns)
-    found = [[places(drawn, cell) for cell in row] for row in cells]
-    assert all(len(there) == 1 for row in found for there in row), "a cell is missing or covered"
+    found = [[positions(drawn, cell) for cell in row] for row in cells]
+    assert all(len(occurrences) == 1 for row in found for occurrences in row), "a cell is missing or covered"
     for row in found:
-        assert len({there[0][0] for there in row}) == 1, "a row's cells begin at different heights"
+        assert len({occurrences[0][0] for occurrences in row}) == 1, "the cells of a row are not aligned"
     for column in range(num_columns):
-        assert len({row[column][0][1] for row in found}) == 1, "a column's cells do not stand below each other"
+        assert len({row[column][0][1] for row in found}) == 1, "the cells of a column are not aligned"
 
 
-def test_a_file_says_where_its_cells_are(tmp_path: Path) -> None:
-    """So that they can be cut out again; what is drawn is the same with it and without it."""
+def test_png_metadata_contains_the_boxes_of_cells(tmp_path: Path) -> None:
     cells = [noise(*size, seed) for seed, size in enumerate([(20, 90), (30, 70), (25, 80), (25, 60)])]
     aside = "\udc80/\N{CJK UNIFIED IDEOGRAPH-5C71}.jpg"
     drawn = grid([Row(cells[:2], "first", aside), Row(cells[2:])], ["a", "b"])
     save_png(drawn, tmp_path / "grid.png", "trainer train")
     with Image.open(tmp_path / "grid.png") as picture:
         found = json.loads(picture.text[GRID_TEXT])
-        whole = np.asarray(picture)
-    assert np.array_equal(whole, np.asarray(drawn))
+        pixels = np.asarray(picture)
+    assert np.array_equal(pixels, np.asarray(drawn))
     assert found["titles"] == ["a", "b"]
     assert [(row["caption"], row["aside"]) for row in found["rows"]] == [("first", aside), ("", "")]
     boxes = [box for row in found["rows"] for box in row["cells"]]
     for cell, (left, top, width, height) in zip(cells, boxes, strict=True):
-        assert np.array_equal(whole[top : top + height, left : left + width], cell)
+        assert np.array_equal(pixels[top : top + height, left : left + width], cell)
 
 
-def test_titles_and_captions_are_written_where_they_belong() -> None:
+def test_titles_captions_and_asides_are_placed() -> None:
     cells = [noise(60, 200, seed) for seed in range(4)]
     named = grid([Row(cells[:2], "first 1.23 dB"), Row(cells[2:], "", "sky/img1.jpg")], ["bicubic", "network"])
-    (top, left), (below, right) = places(named, cells[0])[0], places(named, cells[3])[0]
-    assert is_written_on(strip(named, 0, top)[:, left : left + 200]) and is_written_on(strip(named, 0, top)[:, right:])
-    assert is_written_on(strip(named, top + 60, below)[:, :right]), "the caption is at the left"
-    assert not is_written_on(strip(named, top + 60, below)[:, right:])
-    assert is_written_on(strip(named, below + 60, named.height)[:, right:]), "the aside is at the right"
-    assert not is_written_on(strip(named, below + 60, named.height)[:, :right])
+    (top, left), (below, right) = positions(named, cells[0])[0], positions(named, cells[3])[0]
+    assert has_text(strip(named, 0, top)[:, left : left + 200]) and has_text(strip(named, 0, top)[:, right:])
+    assert has_text(strip(named, top + 60, below)[:, :right]), "the caption is on the left"
+    assert not has_text(strip(named, top + 60, below)[:, right:])
+    assert has_text(strip(named, below + 60, named.height)[:, right:]), "the aside is on the right"
+    assert not has_text(strip(named, below + 60, named.height)[:, :right])
 
 
-def test_plain_pairs_of_cells_and_caption_are_rows_too() -> None:
+def test_tuples_of_cells_and_caption_are_rows() -> None:
     cells = [noise(20, 90, 0), noise(20, 90, 1)]
     pair: tuple[list[Pixels], str] = (cells, "caption")
     drawn, expected = (np.asarray(grid([row], ["a", "b"])) for row in (pair, Row(cells, "caption")))
@@ -95,18 +94,18 @@ def test_plain_pairs_of_cells_and_caption_are_rows_too() -> None:
 
 
 @pytest.mark.parametrize("text", ["x" * 500, "山" * 300, "a\nb\tc\x1b[31m", "\udcff\udcfe.jpg", "", " ", "é ğ … →"])
-def test_any_text_fits_on_its_line(text: str) -> None:
-    """Nothing is drawn over the cells or over the edge, whatever a file may be called."""
+def test_any_text_stays_within_its_line(text: str) -> None:
+    """Text never overlaps the cells or the edge."""
     cells = [noise(30, 70, 0), noise(30, 70, 1)]
     drawn = grid([Row(cells, text, text), Row(cells[::-1], text, text)], [text, text])
     background = np.asarray(drawn)[0, 0]
-    assert all(len(places(drawn, cell)) == 2 for cell in cells)
+    assert all(len(positions(drawn, cell)) == 2 for cell in cells)
     edges = np.asarray(drawn)[:, [0, 1, 2, -3, -2, -1]]
-    assert (edges == background).all(), "written over the edge"
+    assert (edges == background).all(), "text on the edge"
     assert drawn.width == 2 * 70 + 3 * 8
 
 
-def test_a_caption_that_is_too_long_keeps_its_beginning_and_an_aside_its_end() -> None:
+def test_long_captions_keep_the_start_and_asides_the_end() -> None:
     cell = [noise(20, 300)]
     long = grid([Row(cell, "begin" + "i" * 300)], ["t"])
     longer = grid([Row(cell, "begin" + "i" * 300 + "end")], ["t"])
@@ -117,7 +116,7 @@ def test_a_caption_that_is_too_long_keeps_its_beginning_and_an_aside_its_end() -
     assert not np.array_equal(np.asarray(long), np.asarray(aside))
 
 
-def test_caption_and_aside_do_not_meet() -> None:
+def test_caption_and_aside_do_not_overlap() -> None:
     cell = [noise(20, 300)]
     both = np.asarray(grid([Row(cell, "i" * 60, "j" * 300)], ["t"])).astype(int)
     alone = np.asarray(grid([Row(cell, "i" * 60)], ["t"])).astype(int)
@@ -125,27 +124,27 @@ def test_caption_and_aside_do_not_meet() -> None:
     assert np.array_equal(both[:, :written], alone[:, :written])
 
 
-def test_chinese_names_get_a_font_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_cjk_font_is_used_for_chinese_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    requested = []
     original = ImageFont.truetype
 
     def truetype(font: object, *args: object, **options: object) -> object:
-        if not isinstance(font, str):  # Pillow's own
+        if not isinstance(font, str):  # Pillow's built-in font
             return original(font, *args, **options)
-        asked.append(font)
+        requested.append(font)
         if font == "wqy-zenhei.ttc":
             return ImageFont.load_default(14)
         raise OSError("cannot open resource")
 
     monkeypatch.setattr(ImageFont, "truetype", truetype)
     grid([Row([noise(20, 90)], "山/img1.jpg")], ["t"])
-    assert asked[-1] == "wqy-zenhei.ttc" and "NotoSansCJK-Regular.ttc" in asked
-    asked.clear()
+    assert requested[-1] == "wqy-zenhei.ttc" and "NotoSansCJK-Regular.ttc" in requested
+    requested.clear()
     grid([Row([noise(20, 90)], "café … ğ")], ["t"])
-    assert not asked, "Pillow's own font has Latin letters"
+    assert not requested, "Pillow's built-in font has Latin letters"
 
 
-def test_without_any_font_it_is_drawn_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_fonts_are_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     original = ImageFont.truetype
 
     def missing(font: object, *args: object, **options: object) -> object:
@@ -155,13 +154,13 @@ def test_without_any_font_it_is_drawn_all_the_same(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(ImageFont, "truetype", missing)
     cell = noise(20, 90)
-    assert len(places(grid([Row([cell], "山")], ["水"]), cell)) == 1
+    assert len(positions(grid([Row([cell], "山")], ["水"]), cell)) == 1
 
 
 @pytest.mark.parametrize(
     ("rows", "titles"),
     [([], ["a"]), ([Row([])], []), ([Row([noise(5, 5)])], ["a", "b"]), ([Row([noise(5, 5)] * 2)], ["a"])],
 )
-def test_rows_that_do_not_fit_the_titles_are_refused(rows: list[Row], titles: list[str]) -> None:
+def test_rows_that_do_not_match_the_titles_are_rejected(rows: list[Row], titles: list[str]) -> None:
     with pytest.raises(ValueError, match=f"expected rows of {len(titles)} cells, got"):
         grid(rows, titles)

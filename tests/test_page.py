@@ -1,4 +1,4 @@
-"""What all pages share: plots, sliders and the magnifier, in a real browser."""
+"""Parts shared by all pages, in a real browser: plots, comparison sliders and the magnifier."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from srshards.page.plots import Plot
 from srshards.page.render import MAX_PAGE_BYTES, render
 
 _SIZE = 64
-_OWN_BYTES = 1_300_000  # of a page's text and code at most; the rest is there for pictures and figures
+_OWN_BYTES = 1_300_000  # limit for a page without large images and data
 
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two comparisons of three layers, a plot, and a name that would be code if it were not escaped."""
+    """Two comparisons of three layers, a plot, and a name that must be escaped."""
     items = []
     for number in range(2):
         hr = make_photo(_SIZE, _SIZE, seed=number)
@@ -39,7 +39,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _cuts(page: Page, figure: str) -> list[float]:
+def _border_positions(page: Page, figure: str) -> list[float]:
     return page.evaluate(
         "id => { const stage = document.querySelector(`#${id} .stage`);"
         " return [1, 2].map(n => Number(stage.style.getPropertyValue(`--cut${n}`))) }",
@@ -47,16 +47,16 @@ def _cuts(page: Page, figure: str) -> list[float]:
     )
 
 
-def test_a_page_is_small_and_whole(page_file: Path) -> None:
+def test_page_size_is_limited(page_file: Path) -> None:
     assert page_file.stat().st_size < _OWN_BYTES < MAX_PAGE_BYTES
 
 
-def test_names_are_text(browser: Browser, page_file: Path) -> None:
+def test_names_are_escaped(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
         assert page.locator("#sample-1 .name").inner_text() == "a/<script>alert(1)</script>&\\udc80.jpg"
 
 
-def test_plots_are_drawn_with_their_figures_beside_them(browser: Browser, page_file: Path) -> None:
+def test_plots_are_drawn_with_their_tables(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
         assert page.locator(".drawing svg .mark-rect path[aria-roledescription=bar]").count() == 2
         page.get_by_text("Figures").click()
@@ -65,7 +65,7 @@ def test_plots_are_drawn_with_their_figures_beside_them(browser: Browser, page_f
 
 @pytest.mark.parametrize("device", [WIDE, PHONE], ids=["wide", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nobody_is_kept_out(browser: Browser, page_file: Path, scheme: str, device: dict) -> None:
+def test_page_has_no_accessibility_violations(browser: Browser, page_file: Path, scheme: str, device: dict) -> None:
     with opened(browser, page_file, color_scheme=scheme, **device) as page:
         assert accessibility_violations(page) == ""
         assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
@@ -73,46 +73,46 @@ def test_nobody_is_kept_out(browser: Browser, page_file: Path, scheme: str, devi
         assert accessibility_violations(page) == ""
 
 
-def test_a_border_is_dragged_and_takes_the_other_along(browser: Browser, page_file: Path) -> None:
+def test_dragged_border_moves_the_other_along(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
-        assert _cuts(page, "sample-0") == [33, 67]
+        assert _border_positions(page, "sample-0") == [33, 67]
         box = page.locator("#sample-0 .stage").bounding_box()
         middle = box["y"] + box["height"] / 2
         page.mouse.move(box["x"] + 0.33 * box["width"], middle)
         page.mouse.down()
         page.mouse.move(box["x"] + 0.5 * box["width"], middle, steps=4)
-        first, second = _cuts(page, "sample-0")
+        first, second = _border_positions(page, "sample-0")
         assert first == pytest.approx(50, abs=2)
         assert second == 67
         page.mouse.move(box["x"] + 0.9 * box["width"], middle, steps=4)
         page.mouse.up()
-        first, second = _cuts(page, "sample-0")
+        first, second = _border_positions(page, "sample-0")
         assert first == second == pytest.approx(90, abs=2)
-        assert _cuts(page, "sample-1") == [33, 67]
+        assert _border_positions(page, "sample-1") == [33, 67]
 
 
-def test_a_press_beside_the_borders_moves_the_nearest(browser: Browser, page_file: Path) -> None:
+def test_press_moves_the_nearest_border(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file, **PHONE) as page:
         page.locator("#sample-0 .stage").tap(position={"x": 30, "y": 20})
-        first, second = _cuts(page, "sample-0")
+        first, second = _border_positions(page, "sample-0")
         assert first < 15
         assert second == 67
 
 
-def test_borders_move_by_keys(browser: Browser, page_file: Path) -> None:
+def test_borders_move_by_keyboard(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
         border = page.get_by_role("slider", name="Border between LR and up: first.jpg")
         border.focus()
         page.keyboard.press("ArrowLeft")
-        assert _cuts(page, "sample-0") == [33, 66]
+        assert _border_positions(page, "sample-0") == [33, 66]
         page.keyboard.press("Home")
-        assert _cuts(page, "sample-0") == [0, 0]
+        assert _border_positions(page, "sample-0") == [0, 0]
         assert border.get_attribute("aria-valuetext") == "0 percent from the left"
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 3])
-def test_magnified_pixels_are_the_files(browser: Browser, page_file: Path, tmp_path: Path, ratio: int) -> None:
-    """Each pixel of HR is a square of equal screen pixels, of exactly its colour."""
+def test_magnified_pixels_are_exact(browser: Browser, page_file: Path, tmp_path: Path, ratio: int) -> None:
+    """Each HR pixel is a square of screen pixels of exactly its colour."""
     size = {"viewport": {"width": 900, "height": 800}, "device_scale_factor": ratio}
     with opened(browser, page_file, **size) as page:
         page.locator("#sample-0 .magnify").click()
@@ -126,7 +126,7 @@ def test_magnified_pixels_are_the_files(browser: Browser, page_file: Path, tmp_p
         page.screenshot(path=tmp_path / "screen.png")
     screen = np.asarray(Image.open(tmp_path / "screen.png").convert("RGB"))
     expected = make_photo(_SIZE, _SIZE, seed=0).repeat(zoom, axis=0).repeat(zoom, axis=1)
-    rim = 4 * ratio  # corners, and whatever lies around
+    rim = 4 * ratio  # excludes the corners and surroundings
     inside = expected[rim:-rim, rim:-rim]
     left, top = int(box["x"] * ratio) + rim, int(box["y"] * ratio) + rim
     height, width = inside.shape[:2]
@@ -134,7 +134,7 @@ def test_magnified_pixels_are_the_files(browser: Browser, page_file: Path, tmp_p
     assert any(np.array_equal(seen, inside) for seen in around)
 
 
-def test_the_magnifier_goes_from_image_to_image_and_back(browser: Browser, page_file: Path) -> None:
+def test_magnifier_steps_through_images_and_closes(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
         page.locator("#sample-0 .magnify").press("Enter")
         title = page.locator("#magnifier-title")
@@ -147,7 +147,7 @@ def test_the_magnifier_goes_from_image_to_image_and_back(browser: Browser, page_
         assert not page.locator("dialog").is_visible()
 
 
-def test_without_scripts_everything_is_there(browser: Browser, page_file: Path) -> None:
+def test_page_is_readable_without_scripts(browser: Browser, page_file: Path) -> None:
     context = browser.new_context(java_script_enabled=False, **WIDE)
     page = context.new_page()
     page.goto(page_file.as_uri())

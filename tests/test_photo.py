@@ -1,4 +1,4 @@
-"""Decoding one photo: upright 8-bit RGB of every kind of file, and a reason for every file that gives none."""
+"""Decoding a photo to upright 8-bit RGB, or rejecting it with a reason."""
 
 import io
 import os
@@ -13,15 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from threading import Barrier, Event
+from typing import Any
 
 import cv2
 import numpy as np
+import odd_photos
 import pytest
 import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from odd_photos import png_chunk, raw_png, saved
+from odd_photos import bomb, png_16, png_chunk, raw_png, saved
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from shardgen.planning.boxes import reduction
@@ -31,69 +33,33 @@ from srshards.imaging.photo import DecodedPhoto, decode_photo, read_bytes, uprig
 
 Array = NDArray[np.generic]
 ORIENTATIONS = range(1, 9)
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 EXIF_ORIENTATION = 0x0112
 
 
-# ---- files made by hand, where no library writes what is wanted
+# ---- files that no library writes
 
 
 def colours(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """H x W x 3 uint8: slopes of different colours with texture, not symmetric in any way."""
+    """H x W x 3 uint8: slopes of different colours with texture, without any symmetry."""
     y, x = np.mgrid[0:height, 0:width]
     slopes = np.stack([x * 200 / width, y * 200 / height, (x + y) * 200 / (width + height)], axis=-1)
     return (slopes + np.random.default_rng(seed).integers(0, 50, slopes.shape)).astype(np.uint8)
 
 
 def levels_16(height: int, width: int, channels: int, seed: int = 0) -> NDArray[np.uint16]:
-    """H x W x channels uint16: every residue of the division by 257 turns up when the image is large enough."""
+    """H x W x channels uint16: uniform, so that large images contain every residue modulo 257."""
     return np.random.default_rng(seed).integers(0, 65536, (height, width, channels), dtype=np.uint16)
 
 
-def png_16(pixels: NDArray[np.uint16], extra: bytes = b"") -> bytes:
-    """A 16-bit PNG: grey, grey with alpha, RGB or RGBA, by the number of channels."""
-    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    return raw_png(pixels.shape[:2], 16, {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[2]], raw, extra)
-
-
-def tiff(
-    pixels: Array, *, photometric: int = -1, planar: bool = False, orientation: int = 1, order: str = "<"
-) -> bytes:
-    """An uncompressed TIFF of an H x W x channels array of any type, its directory behind the pixels.
-
-    `order` is `<` or `>`; alpha is not premultiplied.
-    """
-    height, width, channels = pixels.shape
-    stored = pixels.transpose(2, 0, 1) if planar else pixels
-    data = np.ascontiguousarray(stored).astype(pixels.dtype.newbyteorder(order)).tobytes()
-    num_strips = channels if planar else 1
-    strip = len(data) // num_strips
-    tags: dict[int, tuple[str, list[int]]] = {  # type H is 16 bits, I is 32
-        256: ("I", [width]),
-        257: ("I", [height]),
-        258: ("H", [8 * pixels.dtype.itemsize] * channels),
-        259: ("H", [1]),
-        262: ("H", [photometric if photometric >= 0 else 1 if channels < 3 else 2]),
-        273: ("I", [8 + index * strip for index in range(num_strips)]),
-        274: ("H", [orientation]),
-        277: ("H", [channels]),
-        278: ("I", [height]),
-        279: ("I", [strip] * num_strips),
-        284: ("H", [2 if planar else 1]),
-        339: ("H", [{"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]] * channels),
-    }
-    if channels in (2, 4):
-        tags[338] = ("H", [2])
-    directory_at = 8 + len(data)
-    overflow_at = directory_at + 2 + 12 * len(tags) + 4
-    entries, overflow = b"", b""
-    for tag, (kind, values) in sorted(tags.items()):
-        packed = struct.pack(f"{order}{len(values)}{kind}", *values)
-        if len(packed) > 4:
-            offset, overflow = overflow_at + len(overflow), overflow + packed
-            packed = struct.pack(f"{order}I", offset)
-        entries += struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4}[kind], len(values)) + packed.ljust(4, b"\0")
-    magic = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", directory_at)
-    return magic + data + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + overflow
+def tiff(pixels: Array, *, photometric: int | None = None, **options: Any) -> bytes:
+    """Encode H x W x channels of any dtype as an uncompressed TIFF; alpha is unassociated."""
+    channels, size = pixels.shape[2], pixels.dtype.itemsize
+    if photometric is None:
+        photometric = 1 if channels < 3 else 2
+    options |= {"extra": 2} if channels in (2, 4) else {}
+    options["sample_format"] = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+    return odd_photos.tiff([pixels.view(f"u{size}")], photometric, 8 * size, **options)
 
 
 def exif_of(orientation: int) -> Image.Exif:
@@ -102,12 +68,7 @@ def exif_of(orientation: int) -> Image.Exif:
     return exif
 
 
-def bomb(side: int) -> bytes:
-    """A PNG whose header promises side x side px and whose body has next to nothing."""
-    return raw_png((side, side), 8, 2, bytes(1000))
-
-
-# ---- what right pixels are
+# ---- expected pixels
 
 
 def pillow_pixels(data: bytes) -> NDArray[np.uint8]:
@@ -116,13 +77,13 @@ def pillow_pixels(data: bytes) -> NDArray[np.uint8]:
 
 
 def rounded_to_8(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """round(v / 257) as RGB; 257 is odd, so there are no ties."""
+    """round(v / 257) as RGB; 257 is odd, so ties do not occur."""
     grey_or_rgb = np.rint(pixels / 257).astype(np.uint8)
     return np.repeat(grey_or_rgb, 3, axis=2) if pixels.shape[2] == 1 else grey_or_rgb
 
 
 def assert_pixels(data: bytes, expected: Array, tolerance: float = 0) -> None:
-    """`data` decodes to `expected` (H x W x 3 levels, 0-255), and its size is reported the same way everywhere."""
+    """Assert that `data` decodes to `expected` (H x W x 3 levels, 0-255) and reports its size consistently."""
     found = decode_photo(data)
     pixels = found.rgb
     assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous
@@ -135,25 +96,21 @@ def assert_pixels(data: bytes, expected: Array, tolerance: float = 0) -> None:
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-@pytest.mark.parametrize("image_format", ["PNG", "TIFF", "WEBP"])
-def test_every_exif_orientation_comes_out_upright(image_format: str, orientation: int) -> None:
-    options = {"lossless": True} if image_format == "WEBP" else {}
-    data = saved(Image.fromarray(colours(22, 35)), image_format, exif=exif_of(orientation), **options)
+@pytest.mark.parametrize(
+    ("image_format", "mode"), [(name, "RGB") for name in FORMATS] + [("JPEG", "L"), ("JPEG", "CMYK")]
+)
+def test_exif_orientation_is_applied(image_format: str, mode: str, orientation: int) -> None:
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(image_format, {})
+    data = saved(Image.fromarray(colours(22, 35)).convert(mode), image_format, exif=exif_of(orientation), **options)
     expected = pillow_pixels(data)
     assert expected.shape == ((22, 35, 3) if orientation < 5 else (35, 22, 3))
-    assert_pixels(data, expected)
-
-
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_every_exif_orientation_of_a_jpeg_comes_out_upright(mode: str, orientation: int) -> None:
-    data = saved(Image.fromarray(colours(22, 35)).convert(mode), "JPEG", quality=95, exif=exif_of(orientation))
-    assert_pixels(data, pillow_pixels(data), tolerance=2)
+    assert_pixels(data, expected, tolerance=2 if image_format == "JPEG" else 0)
+    assert upright_size(data) == expected.shape[:2]
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_orientation_of_a_16_bit_photo_comes_out_upright(channels: int, orientation: int) -> None:
+def test_orientation_of_a_16_bit_photo_is_applied(channels: int, orientation: int) -> None:
     levels = levels_16(6, 10, channels)
     upright = pillow_pixels(saved(Image.fromarray(rounded_to_8(levels)), "PNG", exif=exif_of(orientation)))
     exif_chunk = png_chunk(b"eXIf", exif_of(orientation).tobytes().removeprefix(b"Exif\0\0"))
@@ -161,15 +118,8 @@ def test_every_orientation_of_a_16_bit_photo_comes_out_upright(channels: int, or
     assert_pixels(tiff(levels, orientation=orientation), upright)
 
 
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP"])
-def test_the_upright_size_is_known_from_the_header(image_format: str, orientation: int) -> None:
-    data = saved(Image.fromarray(colours(22, 35)), image_format, exif=exif_of(orientation))
-    assert upright_size(data) == decode_photo(data).true_size == pillow_pixels(data).shape[:2]
-
-
 @pytest.mark.parametrize("with_exif", [True, False])
-def test_the_upright_size_costs_no_decoding(with_exif: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upright_size_does_not_decode(with_exif: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     data = saved(Image.fromarray(colours(22, 35)), "PNG", **({"exif": exif_of(6)} if with_exif else {}))
     loads: list[object] = []
     load = PngImagePlugin.PngImageFile.load
@@ -179,21 +129,21 @@ def test_the_upright_size_costs_no_decoding(with_exif: bool, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("value", [0, 9, 255, 65535])
-def test_an_orientation_that_does_not_exist_is_none(value: int) -> None:
+def test_invalid_orientation_is_ignored(value: int) -> None:
     data = saved(Image.fromarray(colours(8, 9)), "PNG", exif=exif_of(value))
     assert_pixels(data, colours(8, 9))
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
-def test_damaged_exif_costs_neither_the_photo_nor_a_word(image_format: str) -> None:
+def test_damaged_exif_is_ignored_without_warnings(image_format: str) -> None:
     exif = exif_of(6).tobytes()
     data = saved(Image.fromarray(colours(22, 35)), image_format, exif=exif[:-12] + b"\xff" * 6)
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         size = decode_photo(data).true_size
         assert upright_size(data) == size
     assert sorted(size) == [22, 35]
-    assert not said
+    assert not caught
 
 
 # ---- kinds of pixels
@@ -201,14 +151,14 @@ def test_damaged_exif_costs_neither_the_photo_nor_a_word(image_format: str) -> N
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("make", [png_16, tiff, lambda levels: tiff(levels, order=">")], ids=["PNG", "TIFF", "TIFF-MM"])
-def test_16_bits_become_8_by_rounding(make: Callable[[NDArray[np.uint16]], bytes], channels: int) -> None:
+def test_16_bits_are_rounded_to_8(make: Callable[[NDArray[np.uint16]], bytes], channels: int) -> None:
     levels = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1).repeat(channels, axis=2)
     levels[:, :, 1:] = levels[::-1, :, 1:]
     assert_pixels(make(levels), rounded_to_8(levels))
 
 
 @pytest.mark.parametrize("make", [png_16, tiff], ids=["PNG", "TIFF"])
-def test_16_bit_alpha_is_laid_over_black_and_rounded(make: Callable[[NDArray[np.uint16]], bytes]) -> None:
+def test_16_bit_alpha_is_blended_over_black(make: Callable[[NDArray[np.uint16]], bytes]) -> None:
     levels = levels_16(64, 65, 4)
     levels[:8, :, 3] = 65535
     levels[8:16, :, 3] = 0
@@ -218,21 +168,15 @@ def test_16_bit_alpha_is_laid_over_black_and_rounded(make: Callable[[NDArray[np.
     assert np.array_equal(decode_photo(make(levels)).rgb[:8], rounded_to_8(levels[:8, :, :3]))
 
 
-def test_16_bit_grey_with_alpha_is_laid_over_black_and_rounded() -> None:
+def test_16_bit_grey_with_alpha_is_blended_over_black() -> None:
     levels = levels_16(64, 65, 2)
     exact = levels[:, :, :1].astype(float) * levels[:, :, 1:] / 65535 / 257
     assert_pixels(png_16(levels), np.repeat(exact, 3, axis=2), tolerance=0.502)
 
 
-def test_the_transparent_colour_of_a_16_bit_png_is_black() -> None:
-    levels = levels_16(8, 9, 3)
-    expected = rounded_to_8(levels)
-    expected[2, 3] = 0
-    assert_pixels(png_16(levels, png_chunk(b"tRNS", levels[2, 3].astype(">u2").tobytes())), expected)
-
-
-def test_the_transparent_level_of_a_16_bit_grey_png_is_black() -> None:
-    levels = levels_16(8, 9, 1)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparent_colour_of_a_16_bit_png_is_black(channels: int) -> None:
+    levels = levels_16(8, 9, channels)
     expected = rounded_to_8(levels)
     expected[2, 3] = 0
     data = png_16(levels, png_chunk(b"tRNS", levels[2, 3].astype(">u2").tobytes()))
@@ -242,14 +186,14 @@ def test_the_transparent_level_of_a_16_bit_grey_png_is_black() -> None:
     assert kept.alpha is not None and kept.alpha[2, 3] == 0 and (kept.alpha == 0).sum() == 1 and kept.alpha.max() == 255
 
 
-def test_16_bit_pgm_and_ppm_are_scaled_to_8() -> None:
+def test_16_bit_pgm_and_ppm_are_rounded_to_8() -> None:
     levels = levels_16(8, 9, 3)
     assert_pixels(b"P5 9 8 65535\n" + levels[:, :, :1].astype(">u2").tobytes(), rounded_to_8(levels[:, :, :1]))
     assert_pixels(b"P6 9 8 65535\n" + levels.astype(">u2").tobytes(), rounded_to_8(levels))
 
 
-def right_or_refused(data: bytes, expected: NDArray[np.uint8]) -> None:
-    """Rare files may be refused, but wrong pixels must never come out."""
+def assert_decoded_or_rejected(data: bytes, expected: NDArray[np.uint8]) -> None:
+    """Rare formats may be rejected but never decoded wrongly."""
     try:
         pixels = decode_photo(data).rgb
     except PhotoError:
@@ -257,26 +201,23 @@ def right_or_refused(data: bytes, expected: NDArray[np.uint8]) -> None:
     assert np.array_equal(pixels, expected)
 
 
-def test_a_planar_tiff_gives_the_right_pixels() -> None:
+def test_planar_tiff_is_decoded() -> None:
     assert_pixels(tiff(colours(40, 50), planar=True), colours(40, 50))
 
 
-def test_a_planar_16_bit_tiff_never_gives_wrong_pixels() -> None:
+def test_planar_16_bit_tiff_is_decoded_or_rejected() -> None:
     levels = levels_16(40, 50, 3)
-    right_or_refused(tiff(levels, planar=True), rounded_to_8(levels))
+    assert_decoded_or_rejected(tiff(levels, planar=True), rounded_to_8(levels))
 
 
-def test_white_is_zero_is_honoured() -> None:
+def test_white_is_zero_is_inverted() -> None:
     assert_pixels(tiff(colours(40, 50)[:, :, :1], photometric=0), 255 - colours(40, 50)[:, :, :1].repeat(3, axis=2))
-
-
-def test_white_is_zero_is_honoured_in_16_bits() -> None:
     levels = levels_16(40, 50, 1)
     assert_pixels(tiff(levels, photometric=0), rounded_to_8(65535 - levels))
 
 
-def test_a_tiff_of_12_bits_is_refused_by_its_reason() -> None:
-    """Pillow gives its levels as they are, up to 4095, in 16 bits: nearly black."""
+def test_12_bit_tiff_is_rejected() -> None:
+    """Pillow returns its levels, up to 4095, unscaled in 16 bits: nearly black."""
     data = bytearray(tiff(levels_16(8, 8, 1)))
     entry = data.index(struct.pack("<HHIH", 258, 3, 1, 16))
     data[entry + 8 : entry + 10] = struct.pack("<H", 12)
@@ -285,11 +226,11 @@ def test_a_tiff_of_12_bits_is_refused_by_its_reason() -> None:
 
 
 @pytest.mark.parametrize("kind", ["uint32", "int32"])
-def test_32_bit_integers_never_come_out_clipped(kind: str) -> None:
+def test_32_bit_integers_are_scaled_or_rejected(kind: str) -> None:
     top = np.iinfo(kind).max
-    share = np.linspace(0, 1, 16 * 16).reshape(16, 16, 1)
-    expected = np.rint(share * 255).astype(np.uint8).repeat(3, axis=2)
-    data = tiff((share * top).astype(kind))
+    fraction = np.linspace(0, 1, 16 * 16).reshape(16, 16, 1)
+    expected = np.rint(fraction * 255).astype(np.uint8).repeat(3, axis=2)
+    data = tiff((fraction * top).astype(kind))
     try:
         pixels = decode_photo(data).rgb
     except PhotoError:
@@ -297,12 +238,12 @@ def test_32_bit_integers_never_come_out_clipped(kind: str) -> None:
     assert np.abs(pixels.astype(int) - expected).max() <= 1
 
 
-def test_floating_point_is_refused() -> None:
+def test_floating_point_is_rejected() -> None:
     with pytest.raises(PhotoError, match="32-bit floating point: expected 8 or 16 bits per channel"):
         decode_photo(tiff(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8, 1)))
 
 
-def test_a_palette_is_looked_up() -> None:
+def test_palette_is_applied() -> None:
     image = Image.fromarray(colours(40, 50)).quantize(64)
     expected = np.asarray(image.convert("RGB"))
     for image_format in ("PNG", "GIF", "BMP", "TIFF"):
@@ -310,7 +251,7 @@ def test_a_palette_is_looked_up() -> None:
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "GIF"])
-def test_a_transparent_palette_entry_is_black(image_format: str) -> None:
+def test_transparent_palette_entry_is_black(image_format: str) -> None:
     image = Image.fromarray(colours(40, 50)).quantize(64)
     transparent = np.asarray(image) == 7
     expected = np.where(transparent[:, :, None], 0, np.asarray(image.convert("RGB")))
@@ -318,7 +259,7 @@ def test_a_transparent_palette_entry_is_black(image_format: str) -> None:
     assert_pixels(saved(image, image_format, transparency=7), expected)
 
 
-def test_half_transparent_palette_entries_are_laid_over_black() -> None:
+def test_partly_transparent_palette_entries_are_blended_over_black() -> None:
     image = Image.fromarray(colours(40, 50)).quantize(64)
     alpha = (np.arange(256) * 5 % 256).astype(np.uint8)
     exact = np.asarray(image.convert("RGB")) * (alpha[np.asarray(image)][:, :, None] / 255)
@@ -326,7 +267,7 @@ def test_half_transparent_palette_entries_are_laid_over_black() -> None:
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF"])
-def test_rgba_is_laid_over_black(image_format: str) -> None:
+def test_rgba_is_blended_over_black(image_format: str) -> None:
     rgba = np.dstack([colours(40, 50), np.random.default_rng(1).integers(0, 256, (40, 50), dtype=np.uint8)])
     rgba[:4, :, 3], rgba[4:8, :, 3] = 255, 0
     options = {"lossless": True, "exact": True} if image_format == "WEBP" else {}
@@ -337,14 +278,14 @@ def test_rgba_is_laid_over_black(image_format: str) -> None:
     assert (pixels[4:8] == 0).all()
 
 
-def test_grey_with_alpha_is_laid_over_black() -> None:
+def test_grey_with_alpha_is_blended_over_black() -> None:
     grey_alpha = np.random.default_rng(1).integers(0, 256, (40, 50, 2), dtype=np.uint8)
     exact = grey_alpha[:, :, :1] * (grey_alpha[:, :, 1:] / 255)
     data = saved(Image.fromarray(grey_alpha, "LA"), "PNG")
     assert_pixels(data, np.repeat(exact, 3, axis=2), tolerance=1)
 
 
-def test_the_transparent_colour_of_an_8_bit_png_is_black() -> None:
+def test_transparent_colour_of_an_8_bit_png_is_black() -> None:
     image = Image.fromarray(colours(40, 50))
     expected = colours(40, 50)
     expected[(expected == expected[2, 3]).all(axis=2)] = 0
@@ -352,13 +293,13 @@ def test_the_transparent_colour_of_an_8_bit_png_is_black() -> None:
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "GIF", "BMP", "TIFF", "PPM"])
-def test_one_bit_becomes_black_and_white(image_format: str) -> None:
+def test_1_bit_is_black_and_white(image_format: str) -> None:
     bits = np.random.default_rng(1).integers(0, 2, (21, 30)).astype(bool)
     assert_pixels(saved(Image.fromarray(bits), image_format), bits[:, :, None].repeat(3, axis=2) * 255)
 
 
 @pytest.mark.parametrize("bits", [2, 4])
-def test_grey_of_few_bits_is_spread_over_the_whole_range(bits: int) -> None:
+def test_2_and_4_bit_grey_is_scaled_to_the_full_range(bits: int) -> None:
     levels = np.random.default_rng(1).integers(0, 2**bits, (8, 16), dtype=np.uint8)
     rows = [np.packbits(np.unpackbits(row[:, None], axis=1)[:, 8 - bits :].ravel()) for row in levels]
     data = raw_png((8, 16), bits, 0, b"".join(b"\0" + row.tobytes() for row in rows))
@@ -366,16 +307,16 @@ def test_grey_of_few_bits_is_spread_over_the_whole_range(bits: int) -> None:
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "PPM", "WEBP"])
-def test_grey_becomes_three_equal_channels(image_format: str) -> None:
+def test_grey_is_three_equal_channels(image_format: str) -> None:
     data = saved(Image.fromarray(colours(40, 50)).convert("L"), image_format)
     pixels = decode_photo(data).rgb
     assert_pixels(data, pillow_pixels(data), tolerance=2)
-    if image_format != "WEBP":  # which knows no grey
+    if image_format != "WEBP":  # stores no grey
         assert (pixels[:, :, 0] == pixels[:, :, 1]).all() and (pixels[:, :, 1] == pixels[:, :, 2]).all()
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "TIFF"])
-def test_cmyk_equals_pillows_conversion(image_format: str) -> None:
+def test_cmyk_equals_pillow(image_format: str) -> None:
     ink = np.random.default_rng(1).integers(0, 256, (5, 7, 4), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     data = saved(Image.fromarray(ink, "CMYK"), image_format)
     assert_pixels(data, pillow_pixels(data))
@@ -385,13 +326,13 @@ def test_cmyk_equals_pillows_conversion(image_format: str) -> None:
     "options",
     [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"progressive": True}, {"keep_rgb": True}],
 )
-def test_a_jpeg_equals_pillows_decoding(options: dict[str, object]) -> None:
+def test_jpeg_equals_pillow(options: dict[str, object]) -> None:
     data = saved(Image.fromarray(colours(43, 57)), "JPEG", quality=90, **options)
     assert_pixels(data, pillow_pixels(data), tolerance=2)
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
-def test_an_animation_gives_its_first_frame(image_format: str) -> None:
+def test_first_frame_of_an_animation_is_decoded(image_format: str) -> None:
     first, second = (Image.fromarray(colours(40, 50, seed)).quantize(64).convert("RGB") for seed in (1, 2))
     if image_format == "GIF":
         first, second = first.quantize(256), second.transpose(Image.Transpose.ROTATE_180).quantize(256)
@@ -405,18 +346,17 @@ def test_an_animation_gives_its_first_frame(image_format: str) -> None:
         assert_pixels(data, np.asarray(first.convert("RGB")))
 
 
-def test_the_default_image_of_an_apng_is_not_mixed_with_its_frames() -> None:
+def test_default_image_of_an_apng_is_decoded() -> None:
     default, *frames = [Image.fromarray(colours(40, 50, seed)) for seed in (1, 2, 3)]
     data = saved(default, "PNG", save_all=True, default_image=True, append_images=frames)
     assert_pixels(data, colours(40, 50, 1))
 
 
-# ---- what is kept beside the colours
+# ---- alpha, ICC profile, grey
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF"])
-def test_alpha_is_kept_where_it_is_wanted(image_format: str) -> None:
-    """And what lies under transparency, which is otherwise black."""
+def test_keep_alpha_returns_colours_and_alpha_unblended(image_format: str) -> None:
     rgba = np.dstack([colours(24, 33), np.random.default_rng(1).integers(0, 256, (24, 33), dtype=np.uint8)])
     rgba[:4, :, 3] = 0
     options = {"lossless": True, "exact": True} if image_format == "WEBP" else {}
@@ -426,7 +366,7 @@ def test_alpha_is_kept_where_it_is_wanted(image_format: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_alpha_is_turned_with_the_colours(orientation: int) -> None:
+def test_kept_alpha_is_oriented_like_the_colours(orientation: int) -> None:
     rgba = np.dstack([colours(6, 10), np.arange(60, dtype=np.uint8).reshape(6, 10)])
     data = saved(Image.fromarray(rgba), "PNG", exif=exif_of(orientation))
     with Image.open(io.BytesIO(data)) as image:
@@ -436,32 +376,32 @@ def test_alpha_is_turned_with_the_colours(orientation: int) -> None:
     assert kept.alpha.flags.c_contiguous
 
 
-def test_16_bit_alpha_is_kept_and_rounded() -> None:
+def test_kept_16_bit_alpha_is_rounded() -> None:
     levels = levels_16(40, 40, 4)
     kept = decode_photo(png_16(levels), keep_alpha=True)
     assert kept.alpha is not None and np.array_equal(np.dstack([kept.rgb, kept.alpha]), rounded_to_8(levels))
 
 
-def test_grey_with_alpha_is_kept_as_such() -> None:
+def test_kept_alpha_of_grey() -> None:
     grey_alpha = np.random.default_rng(1).integers(0, 256, (40, 50, 2), dtype=np.uint8)
     kept = decode_photo(saved(Image.fromarray(grey_alpha, "LA"), "PNG"), keep_alpha=True)
     assert kept.is_grey and np.array_equal(kept.rgb[:, :, 0], grey_alpha[:, :, 0])
     assert kept.alpha is not None and np.array_equal(kept.alpha, grey_alpha[:, :, 1])
 
 
-def test_a_palette_with_transparency_has_alpha() -> None:
+def test_kept_alpha_of_a_palette() -> None:
     palette = Image.fromarray(colours(20, 20)).quantize(16)
     kept = decode_photo(saved(palette, "PNG", transparency=3), keep_alpha=True)
     assert kept.alpha is not None and np.array_equal(kept.alpha == 0, np.asarray(palette) == 3)
 
 
-def test_what_is_opaque_has_no_alpha() -> None:
+def test_opaque_photo_has_no_alpha() -> None:
     for data in (saved(Image.fromarray(colours(9, 12)), "PNG"), saved(Image.fromarray(colours(9, 12)), "JPEG")):
         assert decode_photo(data, keep_alpha=True).alpha is None
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_the_colour_profile_is_told_and_not_applied(image_format: str) -> None:
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_icc_profile_is_returned_and_not_applied(image_format: str) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     plain, data = (
         saved(Image.fromarray(colours(20, 20)), image_format, **options) for options in ({}, {"icc_profile": profile})
@@ -470,19 +410,19 @@ def test_the_colour_profile_is_told_and_not_applied(image_format: str) -> None:
     assert np.array_equal(decode_photo(data).rgb, decode_photo(plain).rgb)
 
 
-def test_a_photo_without_colours_is_grey() -> None:
+def test_photo_without_colours_is_grey() -> None:
     grey = colours(40, 40)[:, :, :1].repeat(3, axis=2)
     assert decode_photo(saved(Image.fromarray(grey), "PNG")).is_grey
     grey[39, 39, 0] ^= 1
     assert not decode_photo(saved(Image.fromarray(grey), "PNG")).is_grey
 
 
-# ---- JPEG at a share of its size
+# ---- reduced JPEG
 
 
-def at(data: bytes, by: int) -> DecodedPhoto:
-    """The photo at 1/by where that may be."""
-    return decode_photo(data, lambda height, width: by)
+def decode_reduced(data: bytes, factor: int) -> DecodedPhoto:
+    """Decode at 1/factor of the size where that is possible."""
+    return decode_photo(data, lambda height, width: factor)
 
 
 @cache
@@ -491,14 +431,14 @@ def smooth(height: int, width: int) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-@pytest.mark.parametrize("by", [2, 4, 8])
-def test_a_reduced_jpeg_is_the_photo_at_a_share_of_its_size(by: int, orientation: int) -> None:
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_reduced_jpeg_equals_the_area_resized_photo(factor: int, orientation: int) -> None:
     data = saved(Image.fromarray(smooth(400, 592)), "JPEG", quality=95, exif=exif_of(orientation))
-    reduced, whole = at(data, by), decode_photo(data)
-    assert (reduced.reduction, whole.reduction) == (by, 1)
-    assert reduced.true_size == whole.true_size == ((400, 592) if orientation < 5 else (592, 400))
-    height, width = (edge // by for edge in whole.true_size)
-    expected = cv2.resize(whole.rgb, (width, height), interpolation=cv2.INTER_AREA)
+    reduced, full = decode_reduced(data, factor), decode_photo(data)
+    assert (reduced.reduction, full.reduction) == (factor, 1)
+    assert reduced.true_size == full.true_size == ((400, 592) if orientation < 5 else (592, 400))
+    height, width = (edge // factor for edge in full.true_size)
+    expected = cv2.resize(full.rgb, (width, height), interpolation=cv2.INTER_AREA)
     assert reduced.rgb.shape == expected.shape and reduced.rgb.flags.c_contiguous
     assert np.abs(reduced.rgb.astype(int) - expected).max() <= 6
 
@@ -507,7 +447,7 @@ MCU = {"Gray": (8, 8), "444": (8, 8), "422": (8, 16), "420": (16, 16), "440": (1
 
 
 def padded_jpeg(height: int, width: int, subsampling: str) -> bytes:
-    """A photo without a level below 200, whose last blocks are filled up with black, as an encoder may do it."""
+    """A photo without levels below 200 whose last blocks are padded with black, as encoders may do."""
     padded_size = tuple(-(-edge // unit) * unit for edge, unit in zip((height, width), MCU[subsampling], strict=True))
     padded = np.zeros((*padded_size, 3), np.uint8)
     padded[:height, :width] = 205 + smooth(height, width) // 6
@@ -519,36 +459,36 @@ def padded_jpeg(height: int, width: int, subsampling: str) -> bytes:
 
 
 @pytest.mark.parametrize("subsampling", MCU)
-@pytest.mark.parametrize("by", [2, 4, 8])
-def test_what_fills_up_the_last_blocks_of_a_jpeg_is_never_seen(by: int, subsampling: str) -> None:
-    """Sizes around multiples of 8 and of what a JPEG is coded in: reduced where that is clean, in full elsewhere."""
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_padding_of_the_last_jpeg_blocks_is_never_visible(factor: int, subsampling: str) -> None:
+    """Sizes around multiples of 8 and of the MCU: decoded at full size where reduction would show the padding."""
     reduced_sizes = set()
     for height in (48, 48 + 8, 48 + 6, 48 + 1):
         for width in (96, 96 + 8, 96 + 4, 96 + 1):
             data = padded_jpeg(height, width, subsampling)
-            found, whole = at(data, by), decode_photo(data).rgb
-            assert whole.min() >= 195, "the file itself is bright to its edges"
-            assert found.rgb.min() >= whole.min() - 2 and found.true_size == (height, width)
+            found, full = decode_reduced(data, factor), decode_photo(data).rgb
+            assert full.min() >= 195, "the file itself is bright to its edges"
+            assert found.rgb.min() >= full.min() - 2 and found.true_size == (height, width)
             if found.reduction > 1:
                 reduced_sizes.add((height, width))
     multiples_of_8 = {(48, 96), (48, 104), (56, 96), (56, 104)}
     assert reduced_sizes == (multiples_of_8 if subsampling in ("Gray", "444", "420") else set())
 
 
-def test_a_quarter_of_a_420_jpeg_needs_whole_blocks_of_16() -> None:
-    """4000 x 3000 px, as many phones make them, is none."""
-    for by, expected in ((2, 2), (4, 2), (8, 2)):
-        assert at(padded_jpeg(40, 64, "420"), by).reduction == expected
-        assert at(padded_jpeg(48, 64, "420"), by).reduction == by
+def test_reduction_of_a_420_jpeg_by_4_needs_multiples_of_16_px() -> None:
+    """4000 x 3000 px, which is common, is not a multiple."""
+    for factor, expected in ((2, 2), (4, 2), (8, 2)):
+        assert decode_reduced(padded_jpeg(40, 64, "420"), factor).reduction == expected
+        assert decode_reduced(padded_jpeg(48, 64, "420"), factor).reduction == factor
 
 
 @pytest.mark.parametrize(
     ("height", "width", "fit", "size", "expected"),
     [
-        (3000, 4000, "cover", 512, 4),  # 750 px are left
+        (3000, 4000, "cover", 512, 4),  # reduced to 750 px
         (3000, 4000, "cover", 750, 4),
         (3000, 4000, "cover", 751, 2),
-        (3000, 4000, "cover", 375, 4),  # 375 px would be left of 1/8, but the box begins at 500
+        (3000, 4000, "cover", 375, 4),  # 1/8 would give 375 px, but the box begins at 500
         (3024, 4032, "cover", 378, 8),
         (3024, 4032, "cover", 379, 4),
         (1080, 1920, "cover", 135, 4),  # the box begins at 420
@@ -560,14 +500,12 @@ def test_a_quarter_of_a_420_jpeg_needs_whole_blocks_of_16() -> None:
         (100, 100, "cover", 512, 1),
     ],
 )
-def test_a_photo_is_reduced_no_further_than_its_box_allows(
-    height: int, width: int, fit: str, size: int, expected: int
-) -> None:
+def test_reduction_is_limited_by_the_box(height: int, width: int, fit: str, size: int, expected: int) -> None:
     assert reduction(height, width, fit, size) == expected
     assert reduction(width, height, fit, size) == expected
 
 
-def test_a_jpeg_of_unusual_subsampling_is_refused_by_its_reason() -> None:
+def test_unusual_subsampling_is_rejected() -> None:
     data = bytearray(simplejpeg.encode_jpeg(colours(64, 64), 90, "RGB", "411"))
     sampling_at = data.index(b"\xff\xc0") + 11  # of luma: factors in both directions, four bits each
     assert data[sampling_at] == 0x41
@@ -580,11 +518,16 @@ def test_a_jpeg_of_unusual_subsampling_is_refused_by_its_reason() -> None:
 def test_cmyk_and_other_formats_are_not_reduced() -> None:
     image = Image.fromarray(colours(400, 608))
     for data in (saved(image.convert("CMYK"), "JPEG"), *(saved(image, name) for name in ("PNG", "WEBP", "TIFF"))):
-        assert at(data, 8).rgb.shape == (400, 608, 3)
-    assert at(saved(image.convert("L"), "JPEG"), 8).rgb.shape == (50, 76, 3)
+        assert decode_reduced(data, 8).rgb.shape == (400, 608, 3)
+    assert decode_reduced(saved(image.convert("L"), "JPEG"), 8).rgb.shape == (50, 76, 3)
 
 
-# ---- metadata of any size
+# ---- large metadata
+
+
+def small_png(chunks: bytes = b"") -> bytes:
+    """colours(9, 12), with further chunks before the pixels."""
+    return raw_png((9, 12), 8, 2, b"".join(b"\0" + row.tobytes() for row in colours(9, 12)), chunks)
 
 
 def compressed_text(kind: bytes, keyword: bytes, num_bytes: int) -> bytes:
@@ -592,7 +535,7 @@ def compressed_text(kind: bytes, keyword: bytes, num_bytes: int) -> bytes:
     return png_chunk(kind, keyword + (b"\0\1\0en\0\0" if kind == b"iTXt" else b"\0\0") + text)
 
 
-XMP_TURNED = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+XMP_ORIENTATION_6 = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 LARGE_METADATA = {
     "1 MB of text, compressed": compressed_text(b"zTXt", b"workflow", (1 << 20) + 1),
     "international text, compressed": compressed_text(b"iTXt", b"workflow", 5 << 20),
@@ -604,41 +547,38 @@ LARGE_METADATA = {
 
 
 @pytest.mark.parametrize("name", LARGE_METADATA)
-def test_metadata_of_any_size_is_no_obstacle(name: str) -> None:
-    rows = b"".join(b"\0" + row.tobytes() for row in colours(9, 12))
-    before, plain = raw_png((9, 12), 8, 2, rows, LARGE_METADATA[name]), raw_png((9, 12), 8, 2, rows)
-    for data in (before, plain[:-12] + LARGE_METADATA[name] + plain[-12:]):
+def test_large_metadata_is_accepted(name: str) -> None:
+    plain = small_png()
+    for data in (small_png(LARGE_METADATA[name]), plain[:-12] + LARGE_METADATA[name] + plain[-12:]):
         assert_pixels(data, colours(9, 12))
         assert upright_size(data) == (9, 12)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("kind", [b"caBX", b"eXIf", b"prVt"])
-def test_metadata_of_any_size_is_no_obstacle_in_16_bits(kind: bytes, channels: int) -> None:
+def test_large_metadata_is_accepted_in_16_bits(kind: bytes, channels: int) -> None:
     levels = levels_16(9, 12, channels)
     if channels == 4:
         levels[:, :, 3] = 65535
     assert_pixels(png_16(levels, png_chunk(kind, bytes(9 << 20))), rounded_to_8(levels[:, :, :3]))
 
 
-def test_the_first_of_many_orientations_counts() -> None:
-    """Pillow takes 64 MB of text."""
-    rows = b"".join(b"\0" + row.tobytes() for row in colours(9, 12))
-    xmp = [png_chunk(b"tEXt", b"XML:com.adobe.xmp\0" + text + b" " * (7 << 20)) for text in (XMP_TURNED, *[b""] * 10)]
-    assert decode_photo(raw_png((9, 12), 8, 2, rows, b"".join(xmp))).true_size == (12, 9)
+def test_first_of_many_orientations_is_used() -> None:
+    """Pillow reads 64 MB of text at most."""
+    texts = (XMP_ORIENTATION_6, *[b""] * 10)
+    xmp = [png_chunk(b"tEXt", b"XML:com.adobe.xmp\0" + text + b" " * (7 << 20)) for text in texts]
+    assert decode_photo(small_png(b"".join(xmp))).true_size == (12, 9)
 
 
-def test_text_that_tells_the_orientation_is_read() -> None:
-    rows = b"".join(b"\0" + row.tobytes() for row in colours(9, 12))
+def test_orientation_in_xmp_is_read() -> None:
     history = b"<!-- " + b"x" * (2 << 20) + b" -->"
-    for xmp in (XMP_TURNED, history + XMP_TURNED):
-        data = raw_png((9, 12), 8, 2, rows, png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
+    for xmp in (XMP_ORIENTATION_6, history + XMP_ORIENTATION_6):
+        data = small_png(png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
         assert decode_photo(data).true_size == (12, 9)
 
 
-def test_a_large_profile_is_carried_along() -> None:
-    rows = b"".join(b"\0" + row.tobytes() for row in colours(9, 12))
-    data = raw_png((9, 12), 8, 2, rows, compressed_text(b"iCCP", b"printer", 3 << 20))
+def test_large_icc_profile_is_returned() -> None:
+    data = small_png(compressed_text(b"iCCP", b"printer", 3 << 20))
     assert decode_photo(data).icc_profile == bytes(3 << 20)
 
 
@@ -652,15 +592,15 @@ def animation(image_format: str) -> bytes:
 
 @cache
 def truncatable() -> dict[str, tuple[bytes, int]]:
-    """By name, a small file and how many bytes at its end say nothing about the (first) picture.
+    """Small files by name, each with the number of bytes at its end that do not affect the (first) image.
 
     A PNG ends with the code for "end of block" (up to 15 bits), the Adler-32 sum (4 bytes), the chunk's CRC (4) and the
     IEND chunk (12); a GIF with the end code, an empty block and the trailer; an animation with its other frames; a BMP
-    with what fills its last row up to a multiple of 4 bytes; a TIFF possibly with its directory (8 entries of 12 bytes
-    from PhotometricInterpretation on), which may say no more than what goes without saying.
+    with the padding of its last row to a multiple of 4 bytes; a TIFF possibly with its directory (6 entries of 12 bytes
+    from PhotometricInterpretation on), which may contain only default values.
     """
     image = Image.fromarray(colours(17, 23))
-    png_end, gif_end, directory_end = 22, 3, 8 * 12 + 4
+    png_end, gif_end, directory_end = 22, 3, 6 * 12 + 4
     single = {
         "JPEG": (saved(image, "JPEG", quality=90), 0),
         "JPEG-progressive": (saved(image, "JPEG", quality=90, progressive=True), 0),
@@ -680,7 +620,7 @@ def truncatable() -> dict[str, tuple[bytes, int]]:
         "TIFF-16-bit-grey": (tiff(levels_16(17, 23, 1)), directory_end),
         "TIFF-turned": (tiff(colours(17, 23)[:, :, :1], orientation=6), directory_end),
         "TIFF-white-is-zero": (tiff(colours(17, 23)[:, :, :1], photometric=0), directory_end),
-        "TIFF-16-bit-RGB": (tiff(levels_16(17, 23, 3)), 0),
+        "TIFF-16-bit-RGB": (tiff(levels_16(17, 23, 3)), directory_end),
         "WEBP": (saved(image, "WEBP"), 0),
         "WEBP-lossless": (saved(image, "WEBP", lossless=True), 0),
         "WEBP-animated": (animation("WEBP"), 0),
@@ -697,32 +637,29 @@ def truncatable() -> dict[str, tuple[bytes, int]]:
 
 
 @pytest.mark.parametrize("name", truncatable())
-def test_a_photo_cut_anywhere_is_refused(name: str) -> None:
-    """Every possible cut, so that no half-grey picture comes out of any.
-
-    Where only bytes are missing that say nothing about the picture it may come out, but then exactly.
-    """
-    data, unimportant = truncatable()[name]
-    whole = decode_photo(data).rgb
-    came_out, differed = [], []
+def test_truncated_photo_is_rejected_at_every_length(name: str) -> None:
+    """A file that lacks only irrelevant bytes may be decoded, but then exactly."""
+    data, num_irrelevant = truncatable()[name]
+    expected = decode_photo(data).rgb
+    accepted, differed = [], []
     for length in range(1, len(data)):
         try:
             pixels = decode_photo(data[:length]).rgb
         except PhotoError:
             continue
-        came_out.append(length)
-        if not np.array_equal(pixels, whole):
+        accepted.append(length)
+        if not np.array_equal(pixels, expected):
             differed.append(length)
-    assert differed == [], f"wrong pixels of {len(data)} bytes cut after these"
-    assert [length for length in came_out if length < len(data) - unimportant] == []
+    assert differed == [], f"wrong pixels for these lengths of {len(data)} bytes"
+    assert [length for length in accepted if length < len(data) - num_irrelevant] == []
 
 
 @cache
 def large_files() -> dict[str, bytes]:
-    """Larger than the blocks in which decoders read (64 KiB), and taller than one strip."""
+    """Files larger than the blocks in which decoders read (64 KiB) and taller than one strip."""
     image = Image.fromarray(colours(260, 400))
     return {
-        "JPEG": saved(image.resize((400, 272)), "JPEG", quality=98),  # whole blocks, so that it may be reduced
+        "JPEG": saved(image.resize((400, 272)), "JPEG", quality=98),  # full blocks, so that it can be reduced
         "JPEG-progressive": saved(image.resize((400, 272)), "JPEG", quality=98, progressive=True),
         "PNG": saved(image, "PNG"),
         "PNG-16-bit": png_16(levels_16(260, 400, 3)),
@@ -734,25 +671,25 @@ def large_files() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", large_files())
-@given(share=st.floats(0, 1))
+@given(fraction=st.floats(0, 1))
 @settings(max_examples=25)
-def test_a_large_photo_cut_anywhere_is_refused(name: str, share: float) -> None:
+def test_truncated_large_photo_is_rejected(name: str, fraction: float) -> None:
     data = large_files()[name]
     with pytest.raises(PhotoError):
-        decode_photo(data[: max(1, round(share * (len(data) - 23)))])
+        decode_photo(data[: max(1, round(fraction * (len(data) - 23)))])
 
 
 @pytest.mark.parametrize("name", ["JPEG", "JPEG-progressive"])
-@given(share=st.floats(0.01, 1), by=st.sampled_from([2, 4, 8]))
+@given(fraction=st.floats(0.01, 1), factor=st.sampled_from([2, 4, 8]))
 @settings(max_examples=25)
-def test_a_cut_jpeg_is_refused_when_it_is_decoded_reduced(name: str, share: float, by: int) -> None:
+def test_truncated_jpeg_is_rejected_when_reduced(name: str, fraction: float, factor: int) -> None:
     data = large_files()[name]
     with pytest.raises(PhotoError):
-        at(data[: round(share * (len(data) - 1))], by)
+        decode_reduced(data[: round(fraction * (len(data) - 1))], factor)
 
 
 @pytest.mark.parametrize("name", ["JPEG", "JPEG-progressive", "PNG", "PNG-16-bit", "TIFF", "BMP"])
-def test_the_reason_of_a_cut_photo_is_that_it_is_truncated(name: str) -> None:
+def test_truncated_photo_is_reported_as_truncated(name: str) -> None:
     data = large_files()[name]
     with pytest.raises(PhotoError, match=rf"^truncated {name.partition('-')[0]}$"):
         decode_photo(data[: len(data) // 2])
@@ -760,41 +697,41 @@ def test_the_reason_of_a_cut_photo_is_that_it_is_truncated(name: str) -> None:
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("filler", [b"\0", b"\xff", b"\xaa"])
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_a_jpeg_whose_end_was_never_written_is_refused(share: float, filler: bytes, progressive: bool) -> None:
-    """A download that was given its full size in advance, or a disk that lost its last blocks."""
+@pytest.mark.parametrize("fraction", [0.3, 0.6, 0.9])
+def test_jpeg_with_an_unwritten_end_is_rejected(fraction: float, filler: bytes, progressive: bool) -> None:
+    """Like an interrupted download into a preallocated file, or lost disk blocks."""
     data = saved(Image.fromarray(colours(130, 200)), "JPEG", quality=95, progressive=progressive)
-    kept = round(share * len(data))
+    kept = round(fraction * len(data))
     for end in (b"", b"\xff\xd9"):
         with pytest.raises(PhotoError, match="JPEG"):
             decode_photo(data[:kept] + filler * (len(data) - kept - len(end)) + end)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
-def test_a_jpeg_with_a_hole_in_its_middle_is_refused(share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.7])
+def test_jpeg_with_zeroed_bytes_is_rejected(fraction: float) -> None:
     data = saved(Image.fromarray(colours(130, 200)), "JPEG", quality=90)
-    start = round(share * len(data))
+    start = round(fraction * len(data))
     with pytest.raises(PhotoError, match="JPEG"):
         decode_photo(data[:start] + bytes(64) + data[start + 64 :])
 
 
-def test_padding_before_the_end_of_a_jpeg_is_refused_by_name() -> None:
-    """It cannot be told from a hole; better to lose such a photo, and say so, than to take half a picture."""
+def test_jpeg_with_padding_before_its_end_is_rejected() -> None:
+    """Padding cannot be distinguished from lost data."""
     data = saved(Image.fromarray(colours(43, 57)), "JPEG")
     with pytest.raises(PhotoError, match=r"^damaged JPEG \(Corrupt JPEG data: \d+ extraneous bytes"):
         decode_photo(data[:-2] + bytes(7) + data[-2:])
 
 
 @pytest.mark.parametrize("name", [name for name in truncatable() if not name.startswith("PPM")])
-@pytest.mark.parametrize("trailing", [b"\0", b"\n", b"made by a camera" * 100])
-def test_bytes_behind_the_end_of_a_photo_are_harmless(name: str, trailing: bytes) -> None:
+@pytest.mark.parametrize("trailing", [b"\0", b"\n", b"written by a camera" * 100])
+def test_trailing_bytes_are_ignored(name: str, trailing: bytes) -> None:
     data, _ = truncatable()[name]
     assert_pixels(data + trailing, decode_photo(data).rgb)
 
 
 @pytest.mark.parametrize("name", ["PNG", "PNG-16-bit-grey", "PNG-16-bit-RGB"])
-def test_a_png_with_a_flipped_bit_in_its_pixels_is_refused(name: str) -> None:
-    """PNG has checksums: damage need not come out as a picture."""
+def test_png_with_a_flipped_bit_is_rejected(name: str) -> None:
+    """PNG checksums detect the damage."""
     data, _ = truncatable()[name]
     start = data.index(b"IDAT") + 20
     for position in range(start, len(data) - 30, 7):
@@ -807,13 +744,13 @@ def test_a_png_with_a_flipped_bit_in_its_pixels_is_refused(name: str) -> None:
 # ---- garbage
 
 
-def garbage_in(data: bytes) -> None:
-    """Whatever `data` is: an image of three channels, or a PhotoError with a reason of one line."""
+def check_decoded_or_rejected(data: bytes) -> None:
+    """Assert that any `data` gives an H x W x 3 image or a PhotoError with a reason."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photo, "MAX_PIXELS", 10**6)  # a header that lies about its size must not make this slow
-        for by in (1, 8):
+        patch.setattr(photo, "MAX_PIXELS", 10**6)  # headers with a wrong size must not slow this down
+        for factor in (1, 8):
             try:
-                pixels = at(data, by).rgb
+                pixels = decode_reduced(data, factor).rgb
             except PhotoError as error:
                 assert str(error)
                 continue
@@ -829,8 +766,8 @@ signatures = st.sampled_from(
 
 @given(signature=signatures, body=st.binary(max_size=300))
 @settings(max_examples=200)
-def test_garbage_gives_nothing_but_reasons(signature: bytes, body: bytes) -> None:
-    garbage_in(signature + body)
+def test_garbage_is_decoded_or_rejected(signature: bytes, body: bytes) -> None:
+    check_decoded_or_rejected(signature + body)
 
 
 edits_of_bytes = st.lists(
@@ -842,36 +779,38 @@ edits_of_bytes = st.lists(
 
 @given(name=st.sampled_from(sorted(truncatable())), edits=edits_of_bytes, near_start=st.booleans())
 @settings(max_examples=200)
-def test_mutated_photos_give_pixels_or_reasons(
+def test_mutated_photo_is_decoded_or_rejected(
     name: str, edits: list[tuple[str, float, bytes]], near_start: bool
 ) -> None:
     data = truncatable()[name][0]
-    for kind, share, content in edits:
-        start = round(share * min(len(data), 100 if near_start else len(data)))
+    for kind, fraction, content in edits:
+        start = round(fraction * min(len(data), 100 if near_start else len(data)))
         rest = {"set": len(content), "insert": 0, "delete": len(content), "cut": len(data)}[kind]
         new = content if kind in ("set", "insert") else b""
         data = data[:start] + new + data[start + rest :]
-    garbage_in(data or b"\0")
+    check_decoded_or_rejected(data or b"\0")
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
-def test_a_picture_without_pixels_is_refused(size: tuple[int, int]) -> None:
+def test_image_without_pixels_is_rejected(size: tuple[int, int]) -> None:
     for data in (raw_png(size, 8, 2, bytes(size[0])), tiff(np.zeros((*size, 3), np.uint8)), b"P6 %d %d 255\n" % size):
         with pytest.raises(PhotoError, match="not an image, or its header is damaged"):
             decode_photo(data)
 
 
+XBM = b"#define im_width 8\n#define im_height 1\nstatic char im_bits[] = {\n0x01};\n"
+
+
 @pytest.mark.parametrize(
-    "text",
-    [b"x", b"This is no photo.\n", b"<!DOCTYPE html><html>404</html>", b'{"error": 403}', "照片".encode(), b"\0" * 99],
+    "text", [b"x", b"Text.\n", b"<!DOCTYPE html><html>404</html>", b'{"error": 403}', "照片".encode(), b"\0" * 99, XBM]
 )
-def test_text_is_no_photo(text: bytes) -> None:
+def test_text_is_rejected(text: bytes) -> None:
     with pytest.raises(PhotoError, match=r"^not an image, or its header is damaged$"):
         decode_photo(text)
 
 
-def test_programs_are_never_run_on_what_calls_itself_a_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow hands PostScript to Ghostscript, whatever the file's name; a photo folder must not be able to start it."""
+def test_decoding_never_starts_ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow passes PostScript to Ghostscript, whatever the file name."""
     trace = tmp_path / "started"
     (tmp_path / "gs").write_text(f"#!/bin/sh\necho 10\ntouch {trace}\n")
     (tmp_path / "gs").chmod(0o755)
@@ -882,13 +821,8 @@ def test_programs_are_never_run_on_what_calls_itself_a_photo(tmp_path: Path, mon
     assert not trace.exists()
 
 
-def test_source_code_is_no_photo() -> None:
-    with pytest.raises(PhotoError, match="not an image"):
-        decode_photo(b"#define im_width 8\n#define im_height 1\nstatic char im_bits[] = {\n0x01};\n")
-
-
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"msf1"])
-def test_heic_is_named_and_what_to_do(brand: bytes) -> None:
+def test_heic_is_rejected_with_a_hint(brand: bytes) -> None:
     with pytest.raises(PhotoError, match=r"^HEIC is not supported: convert it to JPEG or PNG first$"):
         decode_photo(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(100))
 
@@ -897,7 +831,7 @@ def test_heic_is_named_and_what_to_do(brand: bytes) -> None:
 
 TOO_LARGE = "too large: 30000 x 30000 px, the limit is 250,000,000 px"
 _MEMORY_LIMIT_BYTES = 2 << 30  # the pixels of the bomb would take 3.6 GB
-_REFUSE = """
+_DECODE_PROGRAM = """
 import sys
 from srshards.imaging import photo
 try:
@@ -909,67 +843,67 @@ print(*peak)
 """
 
 
-def in_little_memory(function: str, data: bytes) -> tuple[str, int]:
-    """What `photo.function(data)` comes to in a process of 2 GiB, and the process's peak of resident memory in kB."""
-    done = subprocess.run(
-        [sys.executable, "-c", _REFUSE, function],
+def run_with_2_gib(function: str, data: bytes) -> tuple[str, int]:
+    """Call `photo.function(data)` in a process limited to 2 GiB; return its output and peak resident memory in kB."""
+    result = subprocess.run(
+        [sys.executable, "-c", _DECODE_PROGRAM, function],
         input=data,
         capture_output=True,
         timeout=60,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT_BYTES, _MEMORY_LIMIT_BYTES)),
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr.decode()
-    said, _, peak_kb = done.stdout.decode().strip().rpartition("\n")
-    return said, int(peak_kb)
+    assert result.returncode == 0, result.stderr.decode()
+    output, _, peak_kb = result.stdout.decode().strip().rpartition("\n")
+    return output, int(peak_kb)
 
 
 @pytest.mark.parametrize("function", ["decode_photo", "upright_size"])
-def test_a_decompression_bomb_is_refused_by_its_header(function: str) -> None:
-    said, peak_kb = in_little_memory(function, bomb(30_000))
-    _, baseline_kb = in_little_memory(function, saved(Image.new("RGB", (8, 8)), "PNG"))
-    assert said == f"PhotoError: {TOO_LARGE}"
+def test_decompression_bomb_is_rejected_by_its_header(function: str) -> None:
+    output, peak_kb = run_with_2_gib(function, bomb(30_000))
+    _, baseline_kb = run_with_2_gib(function, saved(Image.new("RGB", (8, 8)), "PNG"))
+    assert output == f"PhotoError: {TOO_LARGE}"
     assert peak_kb < baseline_kb + 20_000
 
 
-def test_a_bomb_inside_an_icon_is_refused_too() -> None:
-    """An ICO file tells 16 x 16 px and holds a PNG of any size."""
+def test_decompression_bomb_in_an_icon_is_rejected() -> None:
+    """The header of an ICO file says 16 x 16 px, but it contains a PNG of any size."""
     inner = bomb(30_000)
     entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22)
-    said, peak_kb = in_little_memory("decode_photo", struct.pack("<HHH", 0, 1, 1) + entry + inner)
-    _, baseline_kb = in_little_memory("decode_photo", saved(Image.new("RGB", (8, 8)), "PNG"))
-    assert said.startswith("PhotoError: ")
+    output, peak_kb = run_with_2_gib("decode_photo", struct.pack("<HHH", 0, 1, 1) + entry + inner)
+    _, baseline_kb = run_with_2_gib("decode_photo", saved(Image.new("RGB", (8, 8)), "PNG"))
+    assert output.startswith("PhotoError: ")
     assert peak_kb < baseline_kb + 20_000
 
 
-def test_the_limit_is_on_pixels_and_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixel_limit_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photo, "MAX_PIXELS", 40 * 50)
     assert decode_photo(saved(Image.fromarray(colours(40, 50)), "PNG")).true_size == (40, 50)
     for image_format in ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"):
         with pytest.raises(PhotoError, match="too large: 51 x 40 px, the limit is 2,000 px"):
-            at(saved(Image.fromarray(colours(40, 51)), image_format), 8)
+            decode_reduced(saved(Image.fromarray(colours(40, 51)), image_format), 8)
 
 
-def test_pillows_own_limit_is_put_aside_for_a_photo_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also while several threads decode: the limit of others who use Pillow in this process is theirs."""
+def test_pillows_limit_is_restored_after_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even while several threads decode: other users of Pillow in the process keep their limit."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     data = saved(Image.fromarray(colours(40, 50)), "PNG")
-    inside, leave = Barrier(3), Event()
+    both_decoding, go_on = Barrier(3), Event()
 
     def wait(height: int, width: int) -> int:
-        inside.wait(30)
-        leave.wait(30)
+        both_decoding.wait(30)
+        go_on.wait(30)
         return 1
 
     jpeg = saved(Image.fromarray(colours(40, 50)), "JPEG")
     with ThreadPoolExecutor(2) as threads:
         decoding = [threads.submit(decode_photo, jpeg, wait) for _ in range(2)]
-        inside.wait(30)
+        both_decoding.wait(30)
         assert Image.MAX_IMAGE_PIXELS is None
         assert decode_photo(data).true_size == upright_size(data) == (40, 50)
-        assert Image.MAX_IMAGE_PIXELS is None, "the others are still inside"
-        leave.set()
-        assert [one.result().true_size for one in decoding] == [(40, 50)] * 2
+        assert Image.MAX_IMAGE_PIXELS is None, "the other threads are still decoding"
+        go_on.set()
+        assert [future.result().true_size for future in decoding] == [(40, 50)] * 2
     with pytest.raises(PhotoError):
         decode_photo(data[:40])
     assert Image.MAX_IMAGE_PIXELS == 100
@@ -980,13 +914,7 @@ def test_pillows_own_limit_is_put_aside_for_a_photo_alone(monkeypatch: pytest.Mo
 # ---- reading
 
 
-def test_an_empty_file_is_named_so(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").touch()
-    with pytest.raises(PhotoError, match=r"^empty file$"):
-        read_bytes(tmp_path / "a.jpg")
-
-
-def test_a_file_that_has_gone_gives_the_systems_reason(tmp_path: Path) -> None:
+def test_read_error_contains_the_reason(tmp_path: Path) -> None:
     with pytest.raises(PhotoError, match=r"^cannot be read: No such file or directory$"):
         read_bytes(tmp_path / "a.jpg")
     (tmp_path / "b.jpg").symlink_to("b.jpg")
@@ -994,9 +922,12 @@ def test_a_file_that_has_gone_gives_the_systems_reason(tmp_path: Path) -> None:
         read_bytes(tmp_path / "b.jpg")
     with pytest.raises(PhotoError, match=r"^cannot be read: Is a directory$"):
         read_bytes(tmp_path)
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(PhotoError, match=r"^empty file$"):
+        read_bytes(tmp_path / "empty.jpg")
 
 
-def test_a_file_comes_as_it_is(tmp_path: Path) -> None:
+def test_file_is_read_unchanged(tmp_path: Path) -> None:
     content = np.random.default_rng(0).bytes(100_000)
     (tmp_path / "a.jpg").write_bytes(content)
     assert read_bytes(tmp_path / "a.jpg") == content

@@ -1,4 +1,4 @@
-"""Photos as files: which are found in folders, what is said of those that cannot be read, and how they are written."""
+"""Listing, reading and writing photo files."""
 
 import io
 import os
@@ -24,45 +24,43 @@ def encoded(image_format: str) -> bytes:
     return stream.getvalue()
 
 
-def save(path: Path, made: Image.Image, **options: Any) -> Path:
+def save(path: Path, image: Image.Image, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    made.save(path, **options)
+    image.save(path, **options)
     return path
 
 
-def test_a_photo_is_read_upright_with_all_that_it_has(tmp_path: Path) -> None:
+def test_photo_is_read_upright_with_alpha(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     rgba = np.dstack([make_photo(20, 31, 0), make_photo(20, 31, 1)[:, :, 0]])
     read = read_photo(save(tmp_path / "a.png", Image.fromarray(rgba), exif=exif))
-    turned = np.rot90(rgba, -1)
-    assert np.array_equal(read.rgb, turned[:, :, :3]), "what lies under transparency is kept"
-    assert read.alpha is not None and np.array_equal(read.alpha, turned[:, :, 3]) and not read.is_grey
+    rotated = np.rot90(rgba, -1)
+    assert np.array_equal(read.rgb, rotated[:, :, :3]), "colours under transparent pixels are kept"
+    assert read.alpha is not None and np.array_equal(read.alpha, rotated[:, :, 3]) and not read.is_grey
 
 
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
         ("empty.jpg", b"", "empty file"),
-        ("text.jpg", b"hello, I am no photo at all", "not an image, or its header is damaged"),
+        ("text.jpg", b"not a photo", "not an image, or its header is damaged"),
         ("cut.tif", encoded("TIFF")[:-400], "truncated TIFF"),
         ("phone.heic", b"\0\0\0\x18ftypheic" + bytes(100), "HEIC is not supported: convert it to JPEG or PNG first"),
     ],
     ids=["empty", "text", "cut", "HEIC"],
 )
-def test_what_is_no_whole_photo_is_refused_by_name_and_reason(
-    name: str, content: bytes, reason: str, tmp_path: Path
-) -> None:
+def test_invalid_photo_is_an_error(name: str, content: bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with warnings.catch_warnings(record=True) as remarks, pytest.raises(UsageError) as refused:
+    with warnings.catch_warnings(record=True) as caught, pytest.raises(UsageError) as refused:
         warnings.simplefilter("always")
         read_photo(path)
-    assert not remarks, "people do not need to see what Pillow thinks"
+    assert not caught, "warnings of Pillow must not be shown"
     assert str(refused.value) == f"cannot read {path}: {reason}" and refused.value.exit_code == 2
 
 
-def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_photo_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*missing.jpg: No such file"):
         read_photo(tmp_path / "missing.jpg")
     with pytest.raises(UsageError, match="it is a folder"):
@@ -85,30 +83,30 @@ def touch(*paths: Path) -> list[Path]:
     return list(paths)
 
 
-def test_folders_are_searched_and_files_taken_as_they_are(tmp_path: Path) -> None:
+def test_folders_are_searched_and_files_are_taken_as_given(tmp_path: Path) -> None:
     inside = touch(tmp_path / "in" / "B.JPG", tmp_path / "in" / "a" / "z.webp", tmp_path / "in" / "c.png")
     touch(tmp_path / "in" / "notes.txt", tmp_path / "in" / ".hidden.jpg", tmp_path / "in" / ".trash" / "a.jpg")
-    named = touch(tmp_path / "odd.name")[0]
-    assert list_photos([named, tmp_path / "in"]) == [named, *inside]
-    roundabout = tmp_path / "in" / "a" / ".." / "c.png"
-    assert list_photos([inside[2], tmp_path / "in", roundabout]) == [inside[2], *inside[:2]], "each once"
+    file = touch(tmp_path / "odd.name")[0]
+    assert list_photos([file, tmp_path / "in"]) == [file, *inside]
+    roundabout = tmp_path / "in" / "a" / ".." / "c.png"  # a duplicate
+    assert list_photos([inside[2], tmp_path / "in", roundabout]) == [inside[2], *inside[:2]]
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_are_followed_without_loops(tmp_path: Path) -> None:
     photo = touch(tmp_path / "in" / "a" / "1.jpg", tmp_path / "far" / "2.jpg")
     (tmp_path / "in" / "a" / "up").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "far").symlink_to(tmp_path / "far")
     assert list_photos([tmp_path / "in"]) == [photo[0], tmp_path / "in" / "far" / "2.jpg"]
 
 
-def test_results_of_an_earlier_run_are_left_out(tmp_path: Path) -> None:
+def test_leave_out_skips_earlier_results(tmp_path: Path) -> None:
     photo, result = touch(tmp_path / "in" / "1.jpg", tmp_path / "in" / "out" / "1_4x.png")
     assert list_photos([tmp_path / "in"]) == [photo, result]
     assert list_photos([tmp_path / "in"], leave_out=tmp_path / "in" / "out") == [photo]
     assert list_photos([tmp_path / "in"], leave_out=tmp_path / "in") == [photo, result]
 
 
-def test_nothing_to_do_is_said(tmp_path: Path) -> None:
+def test_no_photos_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path / "in" / "a.txt")
     with pytest.raises(UsageError, match=r"no photos found \(.*in\).* extensions are .avif .*\.webp"):
         list_photos([tmp_path / "in"])
@@ -124,21 +122,21 @@ def test_nothing_to_do_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".PNG", ""])
 @pytest.mark.parametrize("grey", [False, True])
 @pytest.mark.parametrize("alpha", [False, True])
-def test_what_is_written_is_read_again(suffix: str, grey: bool, alpha: bool, tmp_path: Path) -> None:
+def test_written_photo_reads_back_equal(suffix: str, grey: bool, alpha: bool, tmp_path: Path) -> None:
     rgb = make_photo(24, 33, 0)
     rgb = rgb[:, :, :1].repeat(3, axis=2) if grey else rgb
     photo = DecodedPhoto(rgb, make_photo(24, 33, 1)[:, :, 0] if alpha else None)
     path = tmp_path / "new" / f"a{suffix}"
     write_photo(path, photo)
-    again = read_photo(path)
-    assert np.array_equal(again.rgb, rgb) and again.is_grey == grey
-    assert again.alpha is None if photo.alpha is None else np.array_equal(again.alpha, photo.alpha)
+    read_back = read_photo(path)
+    assert np.array_equal(read_back.rgb, rgb) and read_back.is_grey == grey
+    assert read_back.alpha is None if photo.alpha is None else np.array_equal(read_back.alpha, photo.alpha)
     if suffix.lower() == ".png":
         assert mode_and_size(path)[0] == ("L" if grey else "RGB") + ("A" if alpha else "")
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name], "something is left beside it"
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name], "a temporary file is left"
 
 
-def test_jpeg_keeps_nearly_everything(tmp_path: Path) -> None:
+def test_written_jpeg_is_close_to_the_pixels(tmp_path: Path) -> None:
     rgb = np.asarray(Image.fromarray(make_photo(8, 8, 0)).resize((64, 64), Image.Resampling.BICUBIC))
     write_photo(tmp_path / "a.jpg", DecodedPhoto(rgb))
     write_photo(tmp_path / "b.JPEG", DecodedPhoto(rgb[:, :, :1].repeat(3, axis=2)))
@@ -146,13 +144,11 @@ def test_jpeg_keeps_nearly_everything(tmp_path: Path) -> None:
     stripes = np.zeros((32, 32, 3), np.uint8)
     stripes[:, ::2, 0] = stripes[:, 1::2, 2] = 200
     write_photo(tmp_path / "stripes.jpg", DecodedPhoto(stripes))
-    assert np.abs(read_photo(tmp_path / "stripes.jpg").rgb.astype(int) - stripes).mean() < 5, (
-        "colours at half resolution"
-    )
+    assert np.abs(read_photo(tmp_path / "stripes.jpg").rgb.astype(int) - stripes).mean() < 5, "4:2:0 chroma"
     assert mode_and_size(tmp_path / "b.JPEG")[0] == "L"
 
 
-def test_the_colour_profile_goes_with_the_colours(tmp_path: Path) -> None:
+def test_icc_profile_is_preserved_for_colour_only(tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     source = save(tmp_path / "a.jpg", Image.fromarray(make_photo(20, 20, 0)), icc_profile=profile)
     photo = read_photo(source)
@@ -161,7 +157,7 @@ def test_the_colour_profile_goes_with_the_colours(tmp_path: Path) -> None:
         write_photo(tmp_path / f"b{suffix}", photo)
         assert read_photo(tmp_path / f"b{suffix}").icc_profile == profile
     write_photo(tmp_path / "grey.png", DecodedPhoto(photo.rgb[:, :, :1].repeat(3, axis=2), None, profile))
-    assert read_photo(tmp_path / "grey.png").icc_profile is None, "an RGB profile says nothing about grey"
+    assert read_photo(tmp_path / "grey.png").icc_profile is None, "an RGB profile does not apply to grey"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +170,7 @@ def test_the_colour_profile_goes_with_the_colours(tmp_path: Path) -> None:
         ("a.jpg", (9, 9), True, "JPEG does not support transparency; write a .png or .webp"),
     ],
 )
-def test_what_cannot_be_written_is_refused(
+def test_unwritable_photo_is_an_error(
     name: str, size: tuple[int, int], alpha: bool, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):

@@ -1,4 +1,4 @@
-"""What is measured of an image, and which hashes are near each other."""
+"""Image measures, perceptual hashes and near-duplicates."""
 
 import io
 from collections.abc import Iterable
@@ -23,17 +23,17 @@ def _grey(level: float, size: int = 64) -> np.ndarray:
 
 
 def _wave(size: int, half_periods: int, amplitude: float = 100) -> np.ndarray:
-    """One frequency of the DCT along the rows."""
+    """One DCT frequency along the rows."""
     column = np.cos(np.pi / size * (np.arange(size) + 0.5) * half_periods)
     return (128 + amplitude * column[:, None] * np.ones(size)).astype(np.float32)
 
 
-def test_brightness_goes_from_black_to_white() -> None:
+def test_brightness_ranges_from_0_to_1() -> None:
     assert (brightness(_grey(0)), brightness(_grey(255))) == (0, 1)
     assert brightness(_grey(51)) == pytest.approx(0.2)
 
 
-def test_sharpness_falls_with_blur_and_has_an_end() -> None:
+def test_sharpness_falls_with_blur_and_is_bounded() -> None:
     photo = luma_full_range(make_photo(128, 128, seed=1))
     blurred = [sharpness(cv2.GaussianBlur(photo, (0, 0), sigma)) for sigma in (0.5, 1, 2, 4)]
     assert sorted(blurred, reverse=True) == blurred and sharpness(photo) > blurred[0]
@@ -53,7 +53,7 @@ def test_flatness_is_the_share_of_flat_blocks() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("size", "scale"), [(64, 4), (63, 3), (40, 8)])
-def test_only_what_lr_cannot_hold_is_aliased(method: str, size: int, scale: int) -> None:
+def test_only_frequencies_above_the_lr_limit_are_aliased(method: str, size: int, scale: int) -> None:
     below, above = size // scale - 1, size // scale + 2
     assert aliasing(_wave(size, below), scale, method) == pytest.approx(0, abs=1e-3)
     assert aliasing(_wave(size, above), scale, method) > 10
@@ -61,8 +61,7 @@ def test_only_what_lr_cannot_hold_is_aliased(method: str, size: int, scale: int)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_aliases_are_the_part_of_lr_that_the_low_frequencies_do_not_explain(method: str) -> None:
-    """Against LR as it is made: what is left of it is the low frequencies alone, shrunk."""
+def test_aliases_are_lr_minus_the_resized_low_frequencies(method: str) -> None:
     pixels = np.repeat(luma_full_range(make_photo(64, 64, seed=2)).round().astype(np.uint8)[..., None], 3, axis=2)
     grey = luma_full_range(pixels)
     low = cv2.dct(grey)
@@ -71,17 +70,17 @@ def test_aliases_are_the_part_of_lr_that_the_low_frequencies_do_not_explain(meth
     lr = luma_full_range(downsample(pixels, 4, method))
     low_pixels = np.repeat(low.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
     without = luma_full_range(downsample(low_pixels, 4, method))
-    inside = slice(2, -2)  # Pillow's bicubic has another border
+    inside = slice(2, -2)  # Pillow's bicubic treats the border differently
     assert aliases(grey, 4, method)[inside, inside] == pytest.approx((lr - without)[inside, inside], abs=2.5)
 
 
-def test_nearest_aliases_more_than_area_and_area_more_than_the_papers_bicubic() -> None:
+def test_aliasing_orders_nearest_area_and_matlab() -> None:
     grey = luma_full_range(make_photo(128, 128, seed=3))
     found = [aliasing(grey, 4, method) for method in ("nearest", "area", "matlab")]
     assert sorted(found, reverse=True) == found
 
 
-def test_sizes_that_are_no_multiples_are_refused() -> None:
+def test_aliasing_rejects_sizes_that_are_not_multiples() -> None:
     with pytest.raises(ValueError, match="expected a scale of 2 to 8 and multiples of it, got 3 and"):
         aliasing(_grey(0), 3, "cubic")
 
@@ -90,7 +89,7 @@ def _bits(left: np.ndarray, right: np.ndarray) -> int:
     return (image_hash(luma_full_range(left)) ^ image_hash(luma_full_range(right))).bit_count()
 
 
-def test_a_hash_hardly_changes_where_the_picture_does_not() -> None:
+def test_hash_is_robust_to_small_changes() -> None:
     for seed in range(8):
         photo = make_photo(256, 256, seed=seed)
         stream = io.BytesIO()
@@ -101,7 +100,7 @@ def test_a_hash_hardly_changes_where_the_picture_does_not() -> None:
         assert _bits(photo, make_photo(256, 256, seed=seed + 100)) > 10
 
 
-def test_a_hash_is_the_signs_of_low_frequencies_but_the_lowest() -> None:
+def test_hash_is_the_signs_of_low_frequencies_without_the_mean() -> None:
     grey = luma_full_range(make_photo(64, 64, seed=5))
     small = grey.reshape(32, 2, 32, 2).mean(axis=(1, 3))
     cosines = np.cos(np.pi / 32 * np.outer(np.arange(1, 9), np.arange(32) + 0.5))
@@ -109,7 +108,7 @@ def test_a_hash_is_the_signs_of_low_frequencies_but_the_lowest() -> None:
     assert f"{image_hash(grey):064b}" == "".join("1" if one > np.median(low) else "0" for one in low)
 
 
-def test_a_hash_is_64_bits_half_of_them_set() -> None:
+def test_hash_has_64_bits_half_of_them_set() -> None:
     value = image_hash(luma_full_range(make_photo(90, 90, seed=1)))
     assert 0 <= value < 2**64 and value.bit_count() == 32
 
@@ -117,35 +116,35 @@ def test_a_hash_is_64_bits_half_of_them_set() -> None:
 _HASH = st.integers(0, 2**64 - 1)
 
 
-def _forest(pairs: Iterable[tuple[int, int, int]], count: int) -> tuple[list[int], list[list[int]]]:
-    """Of pairs with distances: the distances of a minimum spanning forest, and to whom each is joined, by distance."""
-    joined, kept, by_distance = list(range(count)), [], []
+def _spanning_forest(pairs: Iterable[tuple[int, int, int]], count: int) -> tuple[list[int], list[list[int]]]:
+    """Return the distances of a minimum spanning forest, and the component of each node for each distance limit."""
+    component, distances, by_distance = list(range(count)), [], []
     for distance in range(13):
         for first, second, _ in (pair for pair in pairs if pair[2] == distance):
-            if joined[first] != joined[second]:
-                kept.append(distance)
-                low, high = sorted((joined[first], joined[second]))
-                joined = [low if one == high else one for one in joined]
-        by_distance.append(joined)
-    return kept, by_distance
+            if component[first] != component[second]:
+                distances.append(distance)
+                low, high = sorted((component[first], component[second]))
+                component = [low if one == high else one for one in component]
+        by_distance.append(component)
+    return distances, by_distance
 
 
 @given(st.sets(_HASH, min_size=1, max_size=12), st.lists(st.tuples(st.integers(0, 50), _HASH)), st.integers(0, 12))
-def test_nearest_pairs_join_what_all_pairs_join(seeds: set[int], changes: list[tuple[int, int]], limit: int) -> None:
-    """Hashes of which some are a few bits away from others."""
+def test_nearest_pairs_are_a_spanning_forest(seeds: set[int], changes: list[tuple[int, int]], limit: int) -> None:
+    """Some of the hashes differ from others by a few bits only."""
     some = sorted(seeds)
     near = {some[which % len(some)] ^ (bits & bits >> 13 & bits >> 29 & bits >> 41) for which, bits in changes}
     hashes = sorted(seeds | near)
-    everything = [
+    all_pairs = [
         (i, j, (a ^ b).bit_count())
         for i, a in enumerate(hashes)
         for j, b in enumerate(hashes)
         if i < j and (a ^ b).bit_count() <= limit
     ]
     found = nearest_pairs(np.array(hashes, np.uint64), limit)
-    assert set(found) <= set(everything)
-    expected, got = _forest(everything, len(hashes)), _forest(found, len(hashes))
-    assert len(found) == len(got[0])  # no pair too many
+    assert set(found) <= set(all_pairs)
+    expected, got = _spanning_forest(all_pairs, len(hashes)), _spanning_forest(found, len(hashes))
+    assert len(found) == len(got[0])  # no redundant pair
     assert got == expected
 
 
@@ -161,7 +160,7 @@ def test_near_duplicates_are_groups_of_different_photos() -> None:
 
 
 @given(st.lists(_HASH))
-def test_bits_are_counted_without_numpy_2_too(values: list[int]) -> None:
+def test_bits_are_counted_with_and_without_numpy_2(values: list[int]) -> None:
     expected = [value.bit_count() for value in values]
     assert bit_counts(np.array(values, np.uint64)).tolist() == expected
     with pytest.MonkeyPatch.context() as patch:
@@ -169,14 +168,14 @@ def test_bits_are_counted_without_numpy_2_too(values: list[int]) -> None:
         assert bit_counts(np.array(values, np.uint64)).tolist() == expected
 
 
-def test_a_hundred_thousand_equal_hashes_are_one_group() -> None:
+def test_100_000_equal_hashes_are_one_group() -> None:
     count = 100_000
     found = near_duplicates([str(number) for number in range(count)], [7] * count, 6)
     assert len(found) == 1 and len(found[0].images) == count
 
 
-def test_many_nearly_equal_hashes_are_one_group_soon() -> None:
-    """20,000 pictures of one camera on a tripod: most of 2e8 pairs are near, too many to be held."""
+def test_20_000_similar_hashes_are_one_group() -> None:
+    """Like 20,000 images from a tripod: most of the 2e8 pairs are near, too many to store."""
     draw = np.random.default_rng(0)
     hashes = np.full(20_000, 0x1234_5678_9ABC_DEF0, np.uint64)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Recipes: what can be written into one, what is drawn from it and how often, and that draws follow from names."""
+"""Recipes: parsing, and the distribution and reproducibility of draws."""
 
 import math
 from collections import Counter
@@ -23,7 +23,7 @@ from srshards.errors import UsageError
 from srshards.plain_yaml import load_plain_yaml
 
 DRAWS = 6000
-HR, LR = (4_800, 4_800), (1_200, 1_200)  # so large that rounding to pixels does not show: nothing is made of them
+HR, LR = (4_800, 4_800), (1_200, 1_200)  # large, so that rounding to pixels is negligible; no image is allocated
 
 
 def draws(recipe: Recipe, count: int = DRAWS) -> Iterator[Drawn]:
@@ -34,22 +34,22 @@ def recipe_of(text: str) -> Recipe:
     return Recipe("test", parse_steps(load_plain_yaml(text), "test.yaml"))
 
 
-def near(count: int, total: int, share: float) -> bool:
-    """Within 4.5 standard deviations: once in 150,000 such questions a right program is called wrong."""
+def likely(count: int, total: int, share: float) -> bool:
+    """Return whether `count` is within 4.5 standard deviations: 1 false alarm in 150,000."""
     return abs(count - total * share) <= 4.5 * math.sqrt(total * share * (1 - share)) + 1
 
 
-def spread_evenly(values: np.ndarray, low: float, high: float) -> bool:
-    """Kolmogorov's distance to the uniform distribution: a right program exceeds it once in 20,000 times."""
+def is_uniform(values: np.ndarray, low: float, high: float) -> bool:
+    """Kolmogorov-Smirnov test for a uniform distribution: 1 false alarm in 20,000."""
     shares = (np.sort(values) - low) / (high - low)
     ranks = np.arange(len(values) + 1) / len(values)
     distance = max(np.abs(shares - ranks[:-1]).max(), np.abs(shares - ranks[1:]).max())
     return bool(shares[0] >= -1e-4 and shares[-1] <= 1.0001 and distance < 2.3 / math.sqrt(len(values)))
 
 
-# ---- what is wrong with a recipe
+# ---- errors in recipes
 
-WRONG: dict[str, tuple[str, ...]] = {
+INVALID_RECIPES: dict[str, tuple[str, ...]] = {
     "": ("expected a list of steps", "got None"),
     "blur: {}": ("expected a list of steps", "{'blur': {}}"),
     "- blurr: {}": ("step 1: unknown name 'blurr'; did you mean 'blur'?",),
@@ -96,14 +96,14 @@ WRONG: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("text", WRONG)
-def test_what_is_wrong_is_named_with_its_place(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
+@pytest.mark.parametrize("text", INVALID_RECIPES)
+def test_recipe_errors_contain_their_location(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(UsageError) as error:
         load_recipe(str(path))
-    assert str(error.value).startswith(str(path)), "it has to name the file"
-    for part in WRONG[text]:
+    assert str(error.value).startswith(str(path))
+    for part in INVALID_RECIPES[text]:
         assert part in str(error.value)
 
 
@@ -115,22 +115,22 @@ def test_what_is_wrong_is_named_with_its_place(text: str, tmp_path: Path) -> Non
         ("missing.yaml", "missing.yaml: No such file or directory; expected a recipe (YAML), or one of realesrgan"),
     ],
 )
-def test_a_recipe_that_is_not_there_is_named(name: str, message: str) -> None:
+def test_unknown_recipe_is_an_error(name: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         load_recipe(name)
     assert message in str(error.value)
 
 
-def test_bytes_that_are_no_text_are_no_recipe(tmp_path: Path) -> None:
+def test_binary_recipe_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="expected a recipe in YAML, found bytes that are not UTF-8 text"):
         load_recipe(str(tmp_path / "r.yaml"))
 
 
-# ---- what a recipe means
+# ---- meaning of recipes
 
 
-def test_defaults_are_filled_in_and_the_plain_form_is_a_recipe_again() -> None:
+def test_plain_form_includes_defaults_and_parses_to_equal_steps() -> None:
     for name in BUILT_IN:
         recipe = load_recipe(name)
         assert parse_steps(recipe.plain["steps"], "plain") == recipe.steps
@@ -139,41 +139,41 @@ def test_defaults_are_filled_in_and_the_plain_form_is_a_recipe_again() -> None:
     assert jpeg["jpeg"]["quality"] == (30, 95) and set(jpeg["jpeg"]) == set(STEPS["jpeg"].settings)
 
 
-def test_the_order_in_which_weights_are_written_means_nothing() -> None:
+def test_draws_do_not_depend_on_the_order_of_weights() -> None:
     one = recipe_of("- blur: {kernel: {isotropic: 1, anisotropic: 1}}")
     other = recipe_of("- blur: {kernel: {anisotropic: 1, isotropic: 1}}")
     assert one == other and list(draws(one, 50)) == list(draws(other, 50))
 
 
-def test_subsampling_is_written_as_people_write_it() -> None:
+def test_subsampling_is_written_without_quotes() -> None:
     (step,) = recipe_of("- jpeg: {subsampling: 4:2:0}").plain["steps"]
     assert step["jpeg"]["subsampling"] == {"4:2:0": 1.0}
 
 
-def test_a_step_left_to_chance() -> None:
+def test_steps_are_applied_with_their_probability() -> None:
     drawn = list(draws(recipe_of("- jpeg: {probability: 0.3}\n- webp: {probability: 0}\n- to_lr"), 3000))
     counts = Counter(step["step"] for steps in drawn for step in steps)
-    assert near(counts["jpeg"], 3000, 0.3) and counts["webp"] == 0 and counts["to_lr"] == 3000
+    assert likely(counts["jpeg"], 3000, 0.3) and counts["webp"] == 0 and counts["to_lr"] == 3000
 
 
-def test_one_branch_by_weight_and_never_one_without() -> None:
+def test_one_of_selects_branches_by_weight() -> None:
     recipe = recipe_of(
         "- one_of: [{weight: 3, steps: [jpeg, webp]}, {weight: 1, steps: []}, {weight: 0, steps: [banding]}]\n- to_lr"
     )
     kinds = Counter(tuple(step["step"] for step in steps) for steps in draws(recipe, 4000))
     assert set(kinds) == {("jpeg", "webp", "to_lr"), ("to_lr",)}
-    assert near(kinds["to_lr",], 4000, 0.25)
+    assert likely(kinds["to_lr",], 4000, 0.25)
 
 
-def test_shuffled_steps_come_in_every_order_but_lr_size_last() -> None:
+def test_shuffle_draws_every_order_with_to_lr_after_resize() -> None:
     recipe = recipe_of("- shuffle: [jpeg, to_lr, resize, webp]")
     orders = Counter(tuple(step["step"] for step in steps) for steps in draws(recipe, 6000))
     assert len(orders) == 12, "4! orders, halved by the rule that to_lr comes after resize"
     assert all(order.index("resize") < order.index("to_lr") for order in orders)
-    assert all(near(count, 6000, 1 / 12) for count in orders.values())
+    assert all(likely(count, 6000, 1 / 12) for count in orders.values())
 
 
-def test_what_does_not_end_in_lr_size_is_brought_there_and_that_is_written_down() -> None:
+def test_missing_to_lr_is_appended_and_recorded() -> None:
     drawn = recipe_of("- jpeg").draw(KeyedRng(0), HR, LR)
     assert drawn[-1] == {"step": "to_lr", "size": [1_200, 1_200], "interpolation": "area"}
     assert recipe_of("- to_lr\n- jpeg").draw(KeyedRng(0), HR, LR)[-1]["step"] == "jpeg"
@@ -192,51 +192,49 @@ nodes = st.recursive(
 
 @settings(max_examples=40)
 @given(steps=st.lists(nodes, max_size=4), scale=st.integers(2, 4), number=st.integers(0, 10**6))
-def test_any_recipe_gives_an_lr_image_and_its_record_gives_it_again(
-    steps: list[dict[str, Any]], scale: int, number: int
-) -> None:
+def test_any_recipe_gives_lr_and_its_record_reproduces_it(steps: list[dict[str, Any]], scale: int, number: int) -> None:
     recipe = Recipe("any", parse_steps(steps, "any"))
     hr = make_photo(12 * scale, 12 * scale, seed=number % 50)
     drawn = recipe.draw(KeyedRng(number), (12 * scale, 12 * scale), (12, 12))
     lr = degraded(hr, drawn)
     assert lr.shape == (12, 12, 3) and lr.dtype == np.uint8
-    record = yaml.safe_load(yaml.safe_dump(drawn))  # plain data, or safe_dump refuses
+    record = yaml.safe_load(yaml.safe_dump(drawn))  # safe_dump accepts plain data only
     assert record == drawn and np.array_equal(degraded(hr, record), lr)
 
 
-# ---- draws are a function of their name
+# ---- draws are a function of their key
 
 
-def test_the_same_words_give_the_same_draws_for_ever() -> None:
-    """Numbers written down: shards of today are rebuilt by the program of tomorrow."""
-    dice = KeyedRng(7, "山/a.jpg", 0, 512, 3)
-    drawn = [dice.uniform(-1, 1), dice.integer(7, 21, 2), dice.choice({"a": 1, "b": 3}), dice.chance(0.5), dice.seed()]
+def test_draws_of_a_key_never_change() -> None:
+    """Recorded numbers: future versions must rebuild the shards of today."""
+    rng = KeyedRng(7, "山/a.jpg", 0, 512, 3)
+    drawn = [rng.uniform(-1, 1), rng.integer(7, 21, 2), rng.choice({"a": 1, "b": 3}), rng.chance(0.5), rng.seed()]
     assert drawn == [0.523623, 9, "b", True, 3560834736162981]
     assert KeyedRng(0, "a\udcff.jpg").chance(1)  # a file name that is not UTF-8
 
 
-def test_every_word_counts() -> None:
-    def of(*words: Any, scale: int = 4) -> list[Drawn]:
-        seed, source, place = words
-        return draw_variants(load_recipe("realesrgan"), 2, seed, source, place, 96, scale)
+def test_draws_depend_on_seed_source_position_and_variant() -> None:
+    def of(*key: Any, scale: int = 4) -> list[Drawn]:
+        seed, source, position = key
+        return draw_variants(load_recipe("realesrgan"), 2, seed, source, position, 96, scale)
 
     first = of(0, "a/b.jpg", (0, 0))
     assert first == of(0, "a/b.jpg", (0, 0)) and first[0] != first[1]
     others = [of(1, "a/b.jpg", (0, 0)), of(0, "a/c.jpg", (0, 0)), of(0, "a/b.jpg", (0, 96)), of(0, "a/b.jpg", (96, 0))]
     assert all(other != first for other in others)
-    for here, there in zip(first[0], of(0, "a/b.jpg", (0, 0), scale=2)[0], strict=True):
-        assert {k: v for k, v in here.items() if k != "size"} == {k: v for k, v in there.items() if k != "size"}
+    for at_4x, at_2x in zip(first[0], of(0, "a/b.jpg", (0, 0), scale=2)[0], strict=True):
+        assert {k: v for k, v in at_4x.items() if k != "size"} == {k: v for k, v in at_2x.items() if k != "size"}
 
 
 @given(low=st.integers(-50, 50), steps=st.integers(0, 20), step=st.integers(1, 5), number=st.integers())
-def test_integers_stay_in_their_range(low: int, steps: int, step: int, number: int) -> None:
+def test_integer_draws_stay_in_their_range(low: int, steps: int, step: int, number: int) -> None:
     drawn = KeyedRng(number).integer(low, low + steps * step, step)
     assert drawn in range(low, low + steps * step + 1, step)
 
 
-def test_a_shuffle_is_fair() -> None:
+def test_shuffle_is_uniform() -> None:
     orders = Counter(tuple(KeyedRng(number).shuffled("abc")) for number in range(6000))
-    assert len(orders) == 6 and all(near(count, 6000, 1 / 6) for count in orders.values())
+    assert len(orders) == 6 and all(likely(count, 6000, 1 / 6) for count in orders.values())
 
 
 # ---- the statistics of realesrgan against its probabilities
@@ -258,14 +256,14 @@ KERNELS = {
 
 
 def split_rounds(steps: Drawn) -> tuple[Drawn, Drawn, Drawn]:
-    """First round, second round, and what comes after its noise."""
+    """Split into the first round, the second round and the steps after its noise."""
     names = [step["step"] for step in steps]
     end = names.index("jpeg") + 1
     noises = [number for number, name in enumerate(names) if name in ("gaussian_noise", "poisson_noise")]
     return steps[:end], steps[end : noises[1] + 1], steps[noises[1] + 1 :]
 
 
-def test_the_first_round_is_as_published(realesrgan: list[Drawn]) -> None:
+def test_realesrgan_first_round_matches_the_publication(realesrgan: list[Drawn]) -> None:
     rounds = [split_rounds(steps)[0] for steps in realesrgan]
     assert {tuple(step["step"] for step in steps)[1::2] for steps in rounds} == {("resize", "jpeg")}
     _check_kernels([steps[0] for steps in rounds], DRAWS, sinc=0.1, sigma=(0.2, 3))
@@ -274,16 +272,16 @@ def test_the_first_round_is_as_published(realesrgan: list[Drawn]) -> None:
     _check_quality([steps[3] for steps in rounds])
 
 
-def test_the_second_round_is_as_published(realesrgan: list[Drawn]) -> None:
+def test_realesrgan_second_round_matches_the_publication(realesrgan: list[Drawn]) -> None:
     rounds = [split_rounds(steps)[1] for steps in realesrgan]
     blurred = [steps for steps in rounds if steps[0]["step"] != "resize"]
-    assert near(len(blurred), DRAWS, 0.8)
+    assert likely(len(blurred), DRAWS, 0.8)
     _check_kernels([steps[0] for steps in blurred], len(blurred), sinc=0.1, sigma=(0.2, 1.5))
     _check_resizes([steps[-2] for steps in rounds], LR, up=0.3, down=0.4, low=0.3, high=1.2)
     _check_noise([steps[-1] for steps in rounds], sigma=(1, 25), strength=(0.05, 2.5))
 
 
-def test_the_end_is_as_published(realesrgan: list[Drawn]) -> None:
+def test_realesrgan_last_steps_match_the_publication(realesrgan: list[Drawn]) -> None:
     ends = Counter(tuple(step["step"] for step in split_rounds(steps)[2]) for steps in realesrgan)
     expected = {
         ("to_lr", "sinc", "jpeg"): 0.4,
@@ -291,62 +289,62 @@ def test_the_end_is_as_published(realesrgan: list[Drawn]) -> None:
         ("jpeg", "to_lr", "sinc"): 0.4,
         ("jpeg", "to_lr"): 0.1,
     }
-    assert set(ends) == set(expected) and all(near(ends[order], DRAWS, share) for order, share in expected.items())
+    assert set(ends) == set(expected) and all(likely(ends[order], DRAWS, share) for order, share in expected.items())
     last = [step for steps in realesrgan for step in split_rounds(steps)[2]]
     _check_quality([step for step in last if step["step"] == "jpeg"])
     cutoffs = np.array([step["cutoff"] for step in last if step["step"] == "sinc"])
-    assert spread_evenly(cutoffs, math.pi / 3, math.pi)
+    assert is_uniform(cutoffs, math.pi / 3, math.pi)
     kinds = Counter(step["interpolation"] for step in last if step["step"] == "to_lr")
-    assert set(kinds) == {"area", "linear", "cubic"} and all(near(kinds[kind], DRAWS, 1 / 3) for kind in kinds)
+    assert set(kinds) == {"area", "linear", "cubic"} and all(likely(kinds[kind], DRAWS, 1 / 3) for kind in kinds)
 
 
 def _check_kernels(steps: Drawn, total: int, sinc: float, sigma: tuple[float, float]) -> None:
     sincs = [step for step in steps if step["step"] == "sinc"]
     blurs = [step for step in steps if step["step"] == "blur"]
-    assert len(sincs) + len(blurs) == total and near(len(sincs), total, sinc)
+    assert len(sincs) + len(blurs) == total and likely(len(sincs), total, sinc)
     for lowest, sizes_px in ((math.pi / 3, range(7, 13)), (math.pi / 5, range(13, 22))):
         cutoffs = [step["cutoff"] for step in sincs if step["size"] in sizes_px]
-        assert spread_evenly(np.array(cutoffs), lowest, math.pi)
+        assert is_uniform(np.array(cutoffs), lowest, math.pi)
     kinds = Counter(step["kernel"] for step in blurs)
     assert set(kinds) == set(KERNELS)
-    assert all(near(kinds[kind], len(blurs), share) for kind, share in KERNELS.items())
+    assert all(likely(kinds[kind], len(blurs), share) for kind, share in KERNELS.items())
     sizes = Counter(step["size"] for step in steps)
-    assert set(sizes) == set(range(7, 22, 2)) and all(near(sizes[size], total, 1 / 8) for size in sizes)
+    assert set(sizes) == set(range(7, 22, 2)) and all(likely(sizes[size], total, 1 / 8) for size in sizes)
     sigmas = np.concatenate([np.atleast_1d(step["sigma"]) for step in blurs])
-    assert spread_evenly(sigmas, *sigma)
+    assert is_uniform(sigmas, *sigma)
 
 
 def _check_resizes(steps: Drawn, of: tuple[int, int], up: float, down: float, low: float, high: float) -> None:
     factors = np.array([step["size"][0] / of[0] for step in steps])
     larger, smaller = factors[factors > 1], factors[factors < 1]
-    assert near(len(larger), len(steps), up) and spread_evenly(larger, 1, high)
-    assert near(len(smaller), len(steps), down) and spread_evenly(smaller, low, 1)
+    assert likely(len(larger), len(steps), up) and is_uniform(larger, 1, high)
+    assert likely(len(smaller), len(steps), down) and is_uniform(smaller, low, 1)
     kinds = Counter(step["interpolation"] for step in steps)
-    assert set(kinds) == {"area", "linear", "cubic"} and all(near(kinds[kind], len(steps), 1 / 3) for kind in kinds)
+    assert set(kinds) == {"area", "linear", "cubic"} and all(likely(kinds[kind], len(steps), 1 / 3) for kind in kinds)
 
 
 def _check_noise(steps: Drawn, sigma: tuple[float, float], strength: tuple[float, float]) -> None:
     gaussian = [step for step in steps if step["step"] == "gaussian_noise"]
     poisson = [step for step in steps if step["step"] == "poisson_noise"]
-    assert len(gaussian) + len(poisson) == len(steps) and near(len(gaussian), len(steps), 0.5)
+    assert len(gaussian) + len(poisson) == len(steps) and likely(len(gaussian), len(steps), 0.5)
     for kind in (gaussian, poisson):
-        assert near(sum(step["kind"] == "grey" for step in kind), len(kind), 0.4)
-    assert spread_evenly(np.array([step["sigma"] for step in gaussian]), *sigma)
-    assert spread_evenly(np.array([step["strength"] for step in poisson]), *strength)
+        assert likely(sum(step["kind"] == "grey" for step in kind), len(kind), 0.4)
+    assert is_uniform(np.array([step["sigma"] for step in gaussian]), *sigma)
+    assert is_uniform(np.array([step["strength"] for step in poisson]), *strength)
     assert len({step["seed"] for step in steps}) == len(steps)
 
 
 def _check_quality(steps: Drawn) -> None:
     qualities = Counter(step["quality"] for step in steps)
     assert set(qualities) == set(range(30, 96))
-    assert all(near(qualities[quality], len(steps), 1 / 66) for quality in qualities)
+    assert all(likely(qualities[quality], len(steps), 1 / 66) for quality in qualities)
 
 
-# ---- settings say in which form they were drawn
+# ---- settings
 
 
 @pytest.mark.parametrize("name", sorted(STEPS))
-def test_every_step_has_sound_defaults_and_words_for_people(name: str) -> None:
+def test_every_step_has_valid_defaults_and_a_description(name: str) -> None:
     step = STEPS[name]
     assert step.summary and step.summary[-1] != "."
     for key, setting in step.settings.items():
@@ -359,12 +357,12 @@ def _as_yaml(value: Any) -> Any:
     return yaml.safe_load(yaml.safe_dump(list(value) if isinstance(value, tuple) else dict(value)))
 
 
-def test_a_number_with_a_leading_zero_is_no_octal_one() -> None:
+def test_leading_zeros_are_decimal() -> None:
     (blur,) = recipe_of("- blur: {sigma: 01.50, kernel: isotropic, size: 011}").plain["steps"]
     assert (blur["blur"]["size"], blur["blur"]["sigma"]) == ((11, 11), (1.5, 1.5))
 
 
-def test_enlarging_again_and_again_has_an_end() -> None:
+def test_repeated_upscaling_is_bounded() -> None:
     recipe = recipe_of("- resize: {direction: up, range: [8, 8]}\n" * 6)
     sizes = [step["size"] for step in recipe.draw(KeyedRng(0), (64, 64), (16, 16)) if step["step"] == "resize"]
     assert sizes == [[256, 256]] * 6
@@ -372,7 +370,7 @@ def test_enlarging_again_and_again_has_an_end() -> None:
     assert size == [8192, 8192], "WebP takes no more than 16,383 px"
 
 
-def test_nesting_has_an_end(tmp_path: Path) -> None:
+def test_deep_nesting_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "deep.yaml").write_text("- shuffle: [" * 3000)
     with pytest.raises(UsageError, match=r"nested too deeply|not valid YAML"):
         load_recipe(str(tmp_path / "deep.yaml"))

@@ -1,4 +1,4 @@
-"""`shardgen report`: a page that shows what shards hold, opened in a real browser."""
+"""`shardgen report`: its page in a real browser."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ ODD = tuple(map(os.fsdecode, (b"\xe9t\xe9.jpg", b"two\nlines.jpg", b"#1.jpg", b'
 
 @pytest.fixture(scope="module")
 def odd_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20 ordinary photos, and such as someone would leave out: flat ones of odd names, a dark one, one twice, ..."""
+    """20 ordinary photos and candidates for exclusion: flat with unusual names, dark, duplicated, broken."""
     root = make_photos(tmp_path_factory.mktemp("photos"), 20)
     for number, name in enumerate(ODD):
         Image.new("RGB", (90, 90), (40 * number + 20,) * 3).save(str(root / "class0" / name), "PNG")
@@ -53,22 +53,22 @@ def odd_shards(odd_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def page_file(odd_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "new" / "report.html"
-    done = run_cli("report", odd_shards, "-o", path)
-    assert done.returncode == 0, done.stderr
-    assert "58 of 58 samples measured in" in done.stdout and "58/58 samples" in done.stderr
+    result = run_cli("report", odd_shards, "-o", path)
+    assert result.returncode == 0, result.stderr
+    assert "58 of 58 samples measured in" in result.stdout and "58/58 samples" in result.stderr
     return path
 
 
 def report(shards: object, output: Path, *args: object, expect: int = 0) -> str:
-    """What the command says."""
-    done = run_cli("report", shards, "-o", output, *args)
-    assert done.returncode == expect, done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    return done.stderr if expect else done.stdout
+    """Run `report` and return its output: stderr if `expect` is an error code, else stdout."""
+    result = run_cli("report", shards, "-o", output, *args)
+    assert result.returncode == expect, result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+    return result.stderr if expect else result.stdout
 
 
 def cards(page: Page, section: str) -> list[str]:
-    """The names and captions of a list."""
+    """Return the names and captions of a list."""
     return page.locator(f"section[aria-labelledby={section}] .photo").all_inner_texts()
 
 
@@ -76,11 +76,13 @@ def ticked(page: Page) -> int:
     return page.locator("input[data-photo]:checked").count()
 
 
-# ---- what is on the page
+# ---- content of the page
 
 
 @pytest.mark.parametrize(("device", "scheme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide", "phone"])
-def test_nobody_is_kept_out(browser: Browser, odd_shards: Path, tmp_path: Path, scheme: str, device: dict) -> None:
+def test_report_has_no_accessibility_violations(
+    browser: Browser, odd_shards: Path, tmp_path: Path, scheme: str, device: dict
+) -> None:
     report(odd_shards / "scale_4x", tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", color_scheme=scheme, **device) as page:
         assert page.locator(".groups fieldset").count() and page.locator(".comparison").count()
@@ -89,7 +91,7 @@ def test_nobody_is_kept_out(browser: Browser, odd_shards: Path, tmp_path: Path, 
         assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
 
 
-def test_what_is_odd_comes_first(browser: Browser, page_file: Path) -> None:
+def test_outliers_are_listed_first(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
         flat = cards(page, "flattest")
         assert all("class0/" in text and "100 % flat" in text for text in flat[: len(ODD)])
@@ -101,13 +103,12 @@ def test_what_is_odd_comes_first(browser: Browser, page_file: Path) -> None:
         assert page.locator("#aliased + p + .photos img.pixels").count() == 15  # of 29
         alike = page.get_by_role("group").filter(has_text="img1_small.jpg")
         assert "2 photos, " in alike.locator("legend").inner_text()
-        # The larger photo first.
         names = alike.locator(".photo").all_inner_texts()
         assert "class1/img1.jpg" in names[0] and "90 \N{MULTIPLICATION SIGN} 90 px" in names[0]
         assert "class0/img1_small.jpg" in names[1]
 
 
-def test_of_a_few_photos_none_is_among_the_darkest_and_the_brightest(browser: Browser, tmp_path: Path) -> None:
+def test_darkest_and_brightest_photos_are_disjoint(browser: Browser, tmp_path: Path) -> None:
     generate(make_photos(tmp_path / "photos", 4), tmp_path / "a")
     report(tmp_path / "a", tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
@@ -115,7 +116,7 @@ def test_of_a_few_photos_none_is_among_the_darkest_and_the_brightest(browser: Br
         assert len(cards(page, "darkest")) == len(cards(page, "brightest")) == 2 and len(ends) == 4
 
 
-def test_settings_figures_failures_and_the_last_run_are_there(browser: Browser, page_file: Path) -> None:
+def test_settings_plots_failures_and_last_run_are_shown(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
         assert page.title().startswith("Shards: ")
         text = page.locator("body").inner_text()
@@ -125,7 +126,7 @@ def test_settings_figures_failures_and_the_last_run_are_there(browser: Browser, 
         for title in ("Samples per class", "PSNR of up", "PSNR of up by class", "Brightness", "Sharpness"):
             assert page.get_by_role("heading", name=title, exact=True).count() == 2, title
         assert page.locator(".drawing[data-drawn] svg").count() == 11
-        # Three classes of train and val at both scales; then the stages of the last run.
+        # three classes in train and in val
         bars = page.locator(".drawing").first.locator("path[aria-roledescription=bar]")
         assert bars.count() == 6
         assert "30 photos in" in text.split("The last run of generate")[1]
@@ -137,7 +138,7 @@ def test_settings_figures_failures_and_the_last_run_are_there(browser: Browser, 
         assert sum(map(int, counts)) == int(page.locator(".plot").nth(1).inner_text().split(" over ")[1].split()[0])
 
 
-def test_a_triplet_is_compared_and_magnified_with_what_was_done(browser: Browser, page_file: Path) -> None:
+def test_triplet_is_compared_and_magnified_with_its_facts(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
         gallery_of_4 = page.locator("#gallery-4 ~ .gallery")
         assert gallery_of_4.locator(".comparison").count() == 24
@@ -163,15 +164,15 @@ def test_a_triplet_is_compared_and_magnified_with_what_was_done(browser: Browser
             assert word in facts, word
 
 
-def test_the_same_shards_give_the_same_page(odd_shards: Path, page_file: Path, tmp_path: Path) -> None:
+def test_equal_shards_give_equal_pages(odd_shards: Path, page_file: Path, tmp_path: Path) -> None:
     report(odd_shards, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == page_file.read_bytes()
 
 
-# ---- leaving photos out
+# ---- excluding photos
 
 
-def test_one_photo_is_one_choice_in_all_lists(browser: Browser, page_file: Path) -> None:
+def test_photo_is_selected_in_all_lists_at_once(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
         count = page.locator(".basket output")
         name = "Exclude class1/night.png"
@@ -190,7 +191,7 @@ def test_one_photo_is_one_choice_in_all_lists(browser: Browser, page_file: Path)
         assert ticked(page) == 0
 
 
-def test_the_saved_list_leaves_exactly_those_out(
+def test_saved_list_excludes_the_selected_photos(
     browser: Browser, page_file: Path, odd_photos: Path, odd_shards: Path, tmp_path: Path
 ) -> None:
     with opened(browser, page_file, **WIDE) as page:
@@ -203,23 +204,23 @@ def test_the_saved_list_leaves_exactly_those_out(
         assert download.value.suggested_filename == "exclude.txt"
         saved = tmp_path / "exclude.txt"
         download.value.save_as(saved)
-        # Where the clipboard is not to be had, the text is there, selected.
+        # Without clipboard access, the text is shown and selected.
         page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')) }")
         page.locator("[data-list=copy]").click()
         page.wait_for_function("document.activeElement.matches('.basket textarea')")
         assert page.evaluate("getSelection().toString() || document.activeElement.value") == saved.read_text()
     assert saved.read_text().startswith("# Photos to exclude")
-    done = generate(odd_photos, tmp_path / "a", "-s", 2, 4, "--shard-bytes", "100KB", "--exclude", saved)
-    assert f"Except  {len(ODD) + 1} photos" in done.stdout and "not found in the input" not in done.stdout
-    left = Path(shutil.copytree(odd_photos, tmp_path / "left"))
+    result = generate(odd_photos, tmp_path / "a", "-s", 2, 4, "--shard-bytes", "100KB", "--exclude", saved)
+    assert f"Except  {len(ODD) + 1} photos" in result.stdout and "not found in the input" not in result.stdout
+    remaining = Path(shutil.copytree(odd_photos, tmp_path / "left"))
     for name in (*(f"class0/{name}" for name in ODD), "class1/night.png"):
-        (left / name).unlink()
-    generate(left, tmp_path / "b", "-s", 2, 4, "--shard-bytes", "100KB")
+        (remaining / name).unlink()
+    generate(remaining, tmp_path / "b", "-s", 2, 4, "--shard-bytes", "100KB")
     assert contract_files(tmp_path / "a") == contract_files(tmp_path / "b")
-    assert "<code>--exclude</code> left out 7 photos" in _page(tmp_path / "a", tmp_path)
+    assert "<code>--exclude</code> left out 7 photos" in report_html(tmp_path / "a", tmp_path)
 
 
-def _page(shards: Path, tmp_path: Path) -> str:
+def report_html(shards: Path, tmp_path: Path) -> str:
     report(shards, tmp_path / "r.html")
     return (tmp_path / "r.html").read_text()
 
@@ -227,7 +228,7 @@ def _page(shards: Path, tmp_path: Path) -> str:
 # ---- other kinds of shards
 
 
-def test_recipes_and_shards_without_up(browser: Browser, photos: Path, tmp_path: Path) -> None:
+def test_report_supports_recipes_and_shards_without_up(browser: Browser, photos: Path, tmp_path: Path) -> None:
     args = ("--degradation", "bsrgan-light", "--variants", 2, "--no-up", "--sample", 0.4)
     generate(photos, tmp_path / "shards", "-s", 4, *args)
     report(tmp_path / "shards" / "scale_4x", tmp_path / "r.html")
@@ -238,13 +239,13 @@ def test_recipes_and_shards_without_up(browser: Browser, photos: Path, tmp_path:
         assert "bsrgan-light: " in page.locator("dl.facts").first.inner_text()
         figure = page.locator(".comparison").nth(1)
         assert figure.locator(".tag").all_inner_texts() == ["HR", "LR"]
-        assert page.get_by_role("heading", name="PSNR of up", exact=True).count() == 1  # it is known all the same
+        assert page.get_by_role("heading", name="PSNR of up", exact=True).count() == 1
         figure.get_by_role("button", name="Magnify").click()
         facts = page.locator("dialog dl.facts").inner_text()
         assert "lr\n" in facts and "jpeg quality" in facts
 
 
-def test_tiles_of_one_photo_are_one_photo(browser: Browser, tmp_path: Path) -> None:
+def test_tiles_of_a_photo_are_listed_once(browser: Browser, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", 4, size=(160, 160))
     Image.new("RGB", (192, 192), (9, 9, 9)).save(photos / "class0" / "flat.png")
     half = make_photo(64, 128, seed=9)
@@ -260,30 +261,30 @@ def test_tiles_of_one_photo_are_one_photo(browser: Browser, tmp_path: Path) -> N
         assert "None among the measured photos" in page.locator("section[aria-labelledby=alike]").inner_text()
 
 
-def test_shards_in_a_store(s3: Bucket, odd_shards: Path, tmp_path: Path) -> None:
+def test_report_of_shards_in_a_store(s3: Bucket, odd_shards: Path, tmp_path: Path) -> None:
     address = s3.put_folder(odd_shards, "shards")
     for shards, page in ((address, "there.html"), (odd_shards, "here.html")):
         report(shards, tmp_path / page, "--samples", 8)
-    there, here = ((tmp_path / name).read_text() for name in ("there.html", "here.html"))
-    assert there.replace(str(address), str(odd_shards)) == here
+    remote, local = ((tmp_path / name).read_text() for name in ("there.html", "here.html"))
+    assert remote.replace(str(address), str(odd_shards)) == local
 
 
-def test_fewer_samples_are_spread_and_said(shards: Path, tmp_path: Path) -> None:
+def test_samples_option_measures_evenly_spread_samples(shards: Path, tmp_path: Path) -> None:
     assert "20 of 80 samples measured" in report(shards, tmp_path / "r.html", "--samples", 10)
     assert "10 of 40 samples were measured, spread evenly" in (tmp_path / "r.html").read_text()
     manifest = open_manifest(shards / "scale_2x")
-    found = survey(manifest, 10, lambda _: None)
+    survey_result = survey(manifest, 10, lambda _: None)
     by_shard = {record.name: record.samples for record in manifest.shards}
     ranks, first = {}, 0
     for name, count in by_shard.items():
         ranks |= {f"{name}/{number}": first + number for number in range(count)}
         first += count
-    assert [ranks[f"{one.sample.tar.stem}/{int(one.sample.key[-5:])}"] for one in found.measured] == list(
+    assert [ranks[f"{one.sample.tar.stem}/{int(one.sample.key[-5:])}"] for one in survey_result.measured] == list(
         range(0, 40, 4)
     )
 
 
-def test_a_page_of_many_things_stays_small(browser: Browser, photos: Path, tmp_path: Path) -> None:
+def test_page_size_is_limited_for_many_items(browser: Browser, photos: Path, tmp_path: Path) -> None:
     """300 classes, 5,000 failures with long names, three scales."""
     output = tmp_path / "shards"
     generate(photos, output, "-s", 2, 3, 4)
@@ -302,8 +303,8 @@ def test_a_page_of_many_things_stays_small(browser: Browser, photos: Path, tmp_p
         assert page.locator(".comparison").count() == 72
 
 
-def test_a_page_of_noise_and_of_endless_names_stays_small(tmp_path: Path) -> None:
-    """20 groups of 8 that look alike, of which no thumbnail can be compressed, each name 2,000 bytes of no UTF-8."""
+def test_page_size_is_limited_for_incompressible_images_and_long_names(tmp_path: Path) -> None:
+    """20 groups of 8 equal noise images, each with a name of 2,000 bytes that are not UTF-8."""
     folder = os.fsencode(tmp_path / "photos") + b"".join(b"/" + b'\xff"&' * 70 for _ in range(9))
     os.makedirs(folder)
     for number in range(160):
@@ -315,32 +316,32 @@ def test_a_page_of_noise_and_of_endless_names_stays_small(tmp_path: Path) -> Non
     page = (tmp_path / "r.html").read_bytes()
     assert len(page) < MAX_PAGE_BYTES
     assert page.count(b"8 photos, equal hashes") > 2 and b" most similar of 20 groups" in page
-    assert page.count(b'<figure class="comparison"') > 2  # and there is room for the gallery
+    assert page.count(b'<figure class="comparison"') > 2  # the gallery still fits
 
 
 @pytest.mark.parametrize("when", ["measured", "shown"])
-def test_a_shard_that_goes_meanwhile_is_damaged(
+def test_shard_removed_during_the_report_is_damage(
     when: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another run of `generate` replaces it after its index was read."""
+    """As if another run of `generate` replaced it after its index was read."""
     folder = Path(shutil.copytree(shards / "scale_2x", tmp_path / "scale_2x"))
-    room = "shardgen.report.survey.stored_samples" if when == "measured" else "shardgen.report.page.extremes"
-    action = stored_samples if when == "measured" else extremes
+    target = "shardgen.report.survey.stored_samples" if when == "measured" else "shardgen.report.page.extremes"
+    original = stored_samples if when == "measured" else extremes
 
-    def and_then_it_goes(*args: Any) -> Any:
+    def remove_shard(*args: Any) -> Any:
         if when == "measured" and args[1] != "train-000000":
-            return action(*args)
-        found = action(*args) if when == "measured" else None
+            return original(*args)
+        found = original(*args) if when == "measured" else None
         (folder / "train-000000.tar").unlink()
-        return found if when == "measured" else action(*args)
+        return found if when == "measured" else original(*args)
 
-    monkeypatch.setattr(room, and_then_it_goes)
-    said = report(folder, tmp_path / "r.html", expect=1)
-    assert f"cannot read {folder / 'train-000000.tar'}: No such file or directory" in said
+    monkeypatch.setattr(target, remove_shard)
+    message = report(folder, tmp_path / "r.html", expect=1)
+    assert f"cannot read {folder / 'train-000000.tar'}: No such file or directory" in message
     assert "cannot read " in (tmp_path / "r.html").read_text()
 
 
-def test_lr_that_is_damaged_is_named_where_it_would_be_shown(tmp_path: Path) -> None:
+def test_damaged_lr_is_reported(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", 30)
     generate(photos, tmp_path / "shards", "-s", 4, "--codec", "png", "--val-fraction", 0)
     tar = tmp_path / "shards" / "scale_4x" / "train-000000.tar"
@@ -356,22 +357,22 @@ def test_lr_that_is_damaged_is_named_where_it_would_be_shown(tmp_path: Path) -> 
         for sample in load_index(tar.with_suffix(".idx"))
     )
     assert "BytesIO" not in page
-    assert page.count("<li>sample ") > 24  # those of the gallery, and others that alias most
+    assert page.count("<li>sample ") > 24  # the gallery and the most aliased samples
 
 
-def test_the_gallery_keeps_to_its_bytes(shards: Path) -> None:
-    found = survey(open_manifest(shards / "scale_2x"), 40, lambda _: None)
-    everything = gallery(found, 10**9, 64)
+def test_gallery_respects_its_size_limit(shards: Path) -> None:
+    survey_result = survey(open_manifest(shards / "scale_2x"), 40, lambda _: None)
+    everything = gallery(survey_result, 10**9, 64)
     assert len(everything) == 24
-    room = sum(one.num_bytes for one in everything) // 2
-    few = gallery(found, room, 64)
-    assert 2 <= len(few) < 24 and sum(one.num_bytes for one in few) <= room
+    size_limit = sum(one.num_bytes for one in everything) // 2
+    few = gallery(survey_result, size_limit, 64)
+    assert 2 <= len(few) < 24 and sum(one.num_bytes for one in few) <= size_limit
     ids = [one.id for one in everything]
-    assert {ids[0], ids[-1]} <= {one.id for one in few}  # the ends stay
-    assert gallery(found, 0, 64) == []
+    assert {ids[0], ids[-1]} <= {one.id for one in few}  # the extremes are kept
+    assert gallery(survey_result, 0, 64) == []
 
 
-def test_the_gallery_spans_psnr_and_classes(shards: Path) -> None:
+def test_gallery_spans_psnr_and_classes(shards: Path) -> None:
     measured = survey(open_manifest(shards / "scale_3x"), 40, lambda _: None).measured
     psnrs = sorted(one.psnr for one in measured)
     chosen = list(select_representative(measured, 12))
@@ -383,10 +384,10 @@ def test_the_gallery_spans_psnr_and_classes(shards: Path) -> None:
     assert list(select_representative([], 5)) == [] and len(list(select_representative(measured[:3], 24))) == 3
 
 
-# ---- what is damaged, and what cannot be
+# ---- damage and errors
 
 
-def test_damage_is_named_and_the_rest_is_shown(browser: Browser, odd_photos: Path, tmp_path: Path) -> None:
+def test_damage_is_reported_and_the_rest_is_shown(browser: Browser, odd_photos: Path, tmp_path: Path) -> None:
     output = tmp_path / "shards"
     generate(odd_photos, output, "-s", 4, "--codec", "png", "--shard-bytes", "50KB")
     folder = output / "scale_4x"
@@ -395,9 +396,9 @@ def test_damage_is_named_and_the_rest_is_shown(browser: Browser, odd_photos: Pat
     content = bytearray(tars[1].read_bytes())
     content[2000:2400] = bytes(400)  # within the first HR
     tars[1].write_bytes(content)
-    said = report(folder, tmp_path / "r.html", expect=1)
-    assert "Unreadable samples or shards: 2, e.g. shard train-000000: no shard train-000000 in" in said
-    assert f"`python -m shardgen verify {folder} --fix`" in said
+    message = report(folder, tmp_path / "r.html", expect=1)
+    assert "Unreadable samples or shards: 2, e.g. shard train-000000: no shard train-000000 in" in message
+    assert f"`python -m shardgen verify {folder} --fix`" in message
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
         note = page.locator(".damage").inner_text()
         assert "Damaged at 4" in note and "shard train-000000: " in note
@@ -409,8 +410,7 @@ def test_damage_is_named_and_the_rest_is_shown(browser: Browser, odd_photos: Pat
     assert not (tmp_path / "other.html").exists()
 
 
-def test_what_others_wrote_into_shards_is_harmless(shards: Path, tmp_path: Path) -> None:
-    """An image of another size, and a description that names no method, are damages as well."""
+def test_inconsistent_shards_are_reported(shards: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(shards / "scale_2x", tmp_path / "scale_2x"))
     manifest = load_json(folder / "manifest.json")
     manifest["settings"]["hr_size"] = 32
@@ -426,20 +426,20 @@ def test_what_others_wrote_into_shards_is_harmless(shards: Path, tmp_path: Path)
     ("name", "message"),
     [("nowhere", "no such folder: "), ("empty", "no shards in "), ("file.txt", "no such folder: ")],
 )
-def test_a_folder_without_shards_is_refused(name: str, message: str, tmp_path: Path) -> None:
+def test_folder_without_shards_is_an_error(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("no shards")
-    said = report(tmp_path / name, tmp_path / "r.html", expect=2)
-    assert message in said or "no shards in" in said
+    output = report(tmp_path / name, tmp_path / "r.html", expect=2)
+    assert message in output or "no shards in" in output
     assert not (tmp_path / "r.html").exists()
 
 
-def test_shards_of_which_every_photo_failed_are_refused_with_the_reason(tmp_path: Path) -> None:
+def test_shards_without_samples_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "no.jpg").write_bytes(b"")
     generate(tmp_path / "photos", tmp_path / "shards", "--max-failures", "100%", expect=1)
-    said = report(tmp_path / "shards", tmp_path / "r.html", expect=2)
-    assert "shards has no samples: no photo gave one, e.g. no.jpg (empty file)" in said
+    output = report(tmp_path / "shards", tmp_path / "r.html", expect=2)
+    assert "shards has no samples: no photo gave one, e.g. no.jpg (empty file)" in output
     assert not (tmp_path / "r.html").exists()
 
 
@@ -451,11 +451,11 @@ def test_shards_of_which_every_photo_failed_are_refused_with_the_reason(tmp_path
         ([0.5, 0.52], [("0.50 to 0.51", "1"), ("0.51 to 0.52", "1")]),
     ],
 )
-def test_no_step_of_a_histogram_is_narrower_than_its_label_says(values: list[float], rows: list) -> None:
+def test_histogram_bins_are_as_wide_as_their_labels(values: list[float], rows: list) -> None:
     assert histogram("Brightness", "Mean.", "brightness", values, 1, 2).rows == rows
 
 
-def test_an_output_that_cannot_be_written_is_named(shards: Path, tmp_path: Path) -> None:
+def test_unwritable_output_is_an_error(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     assert "is a folder: pass the file to write" in report(shards, tmp_path / "folder", expect=2)
     os.mkfifo(tmp_path / "pipe")
@@ -467,7 +467,7 @@ def test_an_output_that_cannot_be_written_is_named(shards: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("damage", ["splits", "failures", "psnr_up_db"])
-def test_a_manifest_that_lacks_something_is_named(damage: str, shards: Path, tmp_path: Path) -> None:
+def test_malformed_manifest_is_an_error(damage: str, shards: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(shards / "scale_2x", tmp_path / "scale_2x"))
     manifest = load_json(folder / "manifest.json")
     if damage == "psnr_up_db":
@@ -482,7 +482,7 @@ def test_a_manifest_that_lacks_something_is_named(damage: str, shards: Path, tmp
     ("content", "message"),
     [(None, "there is no <code>processing_stats.json</code>"), ("{", "is malformed"), ("{}", "stage_seconds")],
 )
-def test_a_page_needs_no_note_of_the_last_run(content: str | None, message: str, shards: Path, tmp_path: Path) -> None:
+def test_processing_stats_are_optional(content: str | None, message: str, shards: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(shards / "scale_2x", tmp_path / "scale_2x"))
     if content is not None:
         (tmp_path / "processing_stats.json").write_text(content)
@@ -490,7 +490,7 @@ def test_a_page_needs_no_note_of_the_last_run(content: str | None, message: str,
     assert message in (tmp_path / "r.html").read_text()
 
 
-def test_words() -> None:
+def test_names_are_shortened_and_made_distinct() -> None:
     assert short("a\nb") == "a\\nb" and len(short("x" * 500, 60)) == 60
     assert short("begin" + "x" * 200 + "end.jpg", 40).endswith("end.jpg")
     assert distinct(["x" * 50, "x" * 50, "y"], 10) == [short("x" * 50, 10), f"{short('x' * 50, 10)} (2)", "y"]

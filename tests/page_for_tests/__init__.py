@@ -1,1 +1,1 @@
-"""A page with one of everything, for tests."""
+"""A page with every shared part, for tests."""
