@@ -26,14 +26,14 @@ from hypothesis import strategies as st
 
 from srshards.errors import RunError, UsageError
 from srshards.format import ShardRecord
-from srshards.loader import sources as sources_room
+from srshards.loader import sources as sources_module
 from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.prefetch import PrefetchedBatches, PrefetchWindow, ShardFetcher
 from srshards.process import fork_server
-from srshards.sampling import schedule as schedule_room
+from srshards.sampling import schedule as schedule_module
 from srshards.sampling.schedule import Schedule
-from srshards.shards import cache_contents as contents_room
-from srshards.shards import cache_folder as folder_room
+from srshards.shards import cache_contents as contents_module
+from srshards.shards import cache_folder as folder_module
 from srshards.shards.cache_contents import Decoder
 from srshards.shards.cache_folder import CacheFolder, NoRoomError
 from srshards.shards.cached import CachedShards
@@ -230,14 +230,14 @@ def test_wrong_bytes_of_the_right_length_are_fetched_again_and_named_when_they_s
 ) -> None:
     record = records_of(store)[0]
     shards = shards_of(store, tmp_path)
-    pieces, asked = contents_room.pieces, []
+    pieces, asked = contents_module.pieces, []
 
     def wrong_at_first(address: Any, size: int) -> Iterator[bytes]:
         asked.append(address)
         for piece in pieces(address, size):
             yield piece if len(asked) > wrong else bytes(len(piece))
 
-    monkeypatch.setattr(contents_room, "pieces", wrong_at_first)
+    monkeypatch.setattr(contents_module, "pieces", wrong_at_first)
     wrong = 3
     with pytest.raises(RunError, match=f"{record.name}.tar: SHA-256 differs from manifest.json, at each of 3 attempts"):
         shards.fetch(record)
@@ -336,7 +336,7 @@ def test_a_cache_that_is_too_small_is_refused_and_one_that_is_just_large_enough_
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With blocks of one shard, and the cache that the message asks for, shards come and go."""
-    monkeypatch.setattr(schedule_room, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(schedule_module, "BLOCK_BYTES", 1)
     local, _ = trained(tmp_path / "local", "--shards", store.local / "npy" / "scale_2x", "--steps", 40)
     train = [record.bytes for record in records_of(store) if record.split == "train"]
     val = sum(record.bytes for record in records_of(store)) - sum(train)
@@ -415,7 +415,7 @@ def test_a_step_of_several_batches_is_one_step_for_the_fetcher(
     folder = open_shards(store.local / "npy" / "scale_2x", cache=tmp_path, cache_bytes=10**9)
     config = TrainConfig(folder.path, patch_size=24, batch_size=4, ranks=4, steps=5, workers=0, device="cpu")
     given: list[Any] = []
-    monkeypatch.setattr(sources_room, "PrefetchedBatches", lambda *args: given.append(args))
+    monkeypatch.setattr(sources_module, "PrefetchedBatches", lambda *args: given.append(args))
     checked_plan(config, folder).loader._sources.source(0, 5)
     assert given[0][-1] == 4
 
@@ -437,8 +437,8 @@ def test_a_full_disk_makes_room_or_is_an_error(store: Store, tmp_path: Path, mon
     other, *_, one = sorted(records_of(store), key=lambda record: record.bytes)
     shards = shards_of(store, tmp_path)
     shards.fetch(one)
-    usage = folder_room.shutil.disk_usage(tmp_path)._replace(free=other.bytes // 2)
-    monkeypatch.setattr(folder_room.shutil, "disk_usage", lambda path: usage)
+    usage = folder_module.shutil.disk_usage(tmp_path)._replace(free=other.bytes // 2)
+    monkeypatch.setattr(folder_module.shutil, "disk_usage", lambda path: usage)
     shards.fetch(other, keep=frozenset())
     assert not shards.tar(one).exists() and shards.tar(other).exists()
     monkeypatch.undo()
@@ -446,7 +446,7 @@ def test_a_full_disk_makes_room_or_is_an_error(store: Store, tmp_path: Path, mon
     def full(file: object, content: object) -> None:
         raise OSError(ENOSPC, os.strerror(ENOSPC))
 
-    monkeypatch.setattr(contents_room, "_write", full)
+    monkeypatch.setattr(contents_module, "_write", full)
     with pytest.raises(RunError, match="No space left on device; free some disk space, pass another `cache`"):
         shards.fetch(one)
     assert not half_written(tmp_path)

@@ -350,14 +350,6 @@ def test_batches_that_do_not_fit_into_memory_are_refused_with_what_is_needed(
     )
 
 
-def test_samples_that_do_not_fit_into_the_devices_memory_are_refused(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("srshards.loader.memory.available_memory_bytes", lambda: 100_000)
-    done = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--resident", "--steps", 1)
-    assert done.code == 2 and "--resident: the images of " in done.err and "omit --resident" in done.err
-
-
 # ---- disks
 
 FULL_DISK = """

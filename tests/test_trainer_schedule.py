@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srshards.sampling import schedule as schedule_room
+from srshards.sampling import schedule as schedule_module
 from srshards.sampling.counter_rng import shuffled
 from srshards.sampling.schedule import Schedule
 from srshards.shards.shard_list import ShardList
@@ -149,7 +149,7 @@ def lines_run(shards: int) -> int:
         schedule.batch(step)
     finally:
         sys.settrace(former)
-    return lines[schedule_room.__file__]
+    return lines[schedule_module.__file__]
 
 
 @pytest.mark.parametrize(("samples", "batch"), [([0, 0], 4), ([3], 0)])
