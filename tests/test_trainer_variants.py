@@ -481,8 +481,5 @@ def test_variants_count_towards_the_memory_of_resident_samples(
     args = ("--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 1, "--resident")
     assert trainer("--shards", made(1), *args).code == 0
     result = trainer("--shards", made(8), *args)
-    assert (
-        result.code == 2
-        and "--resident: the images of 21 samples take " in result.err
-        and "omit --resident" in result.err
-    )
+    assert result.code == 2
+    assert "--resident: the images of 21 samples take " in result.err and "omit --resident" in result.err
