@@ -525,7 +525,7 @@ def test_stops_do_not_change_the_result(
                 on_validation(patch, when, terminate)
             result = trainer(*(args if number == 0 else ()), "--out", tmp_path, "--run", "r", *["--resume"][:number])
         assert result.code == 143, result.err
-        assert "everything is saved. Resume with: python -m trainer --out" in result.err
+        assert f"everything is saved. Resume with: python -m trainer --out {tmp_path} --run r --resume" in result.err
     assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
     assert journal(tmp_path / "r") == journal(run)
     assert weights(tmp_path / "r") == weights(run)
