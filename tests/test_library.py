@@ -528,13 +528,19 @@ def test_a_stateful_dataloader_resumes_within_an_epoch(opened: srshards.Shards, 
         ({"input": "hr"}, "`input` 'hr': expected 'lr' or 'up'"),
         ({"split": "test"}, "`split` 'test': expected train or val"),
         ({"seed": -1}, "`seed` -1: expected 0 or more"),
-        ({"shards": "shards/scale_2x"}, "`shards`: expected the result of srshards.open, found 'shards/scale_2x'"),
     ],
 )
 def test_invalid_arguments_are_refused(opened: srshards.Shards, arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(srshards.ArgumentError) as error:
-        srshards.PatchDataset(**{"shards": opened, "patch_size": PATCH_PX, **arguments})
-    assert str(error.value).startswith(message)
+    for make in (srshards.PatchDataset, srshards.webdataset):
+        with pytest.raises(srshards.ArgumentError) as error:
+            make(**{"shards": opened, "patch_size": PATCH_PX, **arguments})
+        assert str(error.value).startswith(message)
+
+
+def test_a_dataset_refuses_the_path_of_shards() -> None:
+    message = "`shards`: expected the result of srshards.open, found 'shards/scale_2x'"
+    with pytest.raises(srshards.ArgumentError, match=message):
+        srshards.PatchDataset("shards/scale_2x", PATCH_PX)  # type: ignore[arg-type]
 
 
 def test_missing_splits_and_images_are_refused(recipe_shards: srshards.Shards, tmp_path: Path) -> None:

@@ -99,9 +99,9 @@ def test_patches_without_augmentation_are_windows_of_the_stored_images(data: Sha
     with make(data, augment=False) as loader:
         patches = next(iter(loader)).hr.numpy().copy()
     images = [
-        image.image(place, "hr", "npy", data.hr_size)
+        image.image(index, "hr", "npy", data.hr_size)
         for image in map(data.open, data.train.records)
-        for place in range(len(image))
+        for index in range(len(image))
     ]
     windows = [
         np.lib.stride_tricks.sliding_window_view(image, (PATCH_PX, PATCH_PX, 3))[::2, ::2, 0] for image in images
@@ -187,7 +187,7 @@ def test_iteration_continues_after_steps(data: Shards, expected: list[Bytes]) ->
 
 
 def test_a_state_resumes_within_a_step_of_several_micro_batches(data: Shards, expected: list[Bytes]) -> None:
-    whole = [b"".join(pair) for pair in ((hr,) for hr, _ in expected)]
+    joined = [b"".join(pair) for pair in ((hr,) for hr, _ in expected)]
     with make(data, batch_size=2, micro_batches=4) as loader:
         assert len(loader) == 16 and loader.patches_per_step == 8
         found = [hr for hr, _ in contents(islice(loader, 6))]
@@ -196,7 +196,7 @@ def test_a_state_resumes_within_a_step_of_several_micro_batches(data: Shards, ex
     with make(data, batch_size=2, micro_batches=4) as other:
         other.load_state_dict(state)
         found += [hr for hr, _ in contents(other)]
-    assert [b"".join(found[first : first + 4]) for first in range(0, 16, 4)] == whole[:4]
+    assert [b"".join(found[first : first + 4]) for first in range(0, 16, 4)] == joined[:4]
     with pytest.raises(ValueError, match="the middle of a step") as error:
         make(data, batch_size=8).load_state_dict(state)
     assert "`micro_batches` 4, not 1; save it between steps" in str(error.value)
@@ -570,7 +570,7 @@ def test_child_processes_can_have_their_own_loaders(data: Shards, tmp_path: Path
 FORK_SERVER_SCRIPT = """
     import multiprocessing, os, signal, sys
     import srshards
-    def say(ready):
+    def report(ready):
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         print([signal.getsignal(number) == signal.SIG_IGN for number in numbers], os.environ.get("MKL_NUM_THREADS"))
         sys.stdout.flush()
@@ -582,7 +582,7 @@ FORK_SERVER_SCRIPT = """
                 pass
         context = multiprocessing.get_context("forkserver")
         ready = context.Event()
-        process = context.Process(target=say, args=(ready,))
+        process = context.Process(target=report, args=(ready,))
         process.start()
         ready.wait()
         process.terminate()

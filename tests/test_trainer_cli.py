@@ -707,7 +707,7 @@ def test_weights_for_another_scale_are_refused(shards: Path, runs: Path, photos:
     stderr = refused("evaluate", "--weights", weights, "--hr", photos, "--scale", 3)
     assert f"{weights} upscales 2x, but --scale 3 is 3x" in stderr
     stderr = refused("upscale", "--weights", weights, photos, "-o", tmp_path, "--scale", 4)
-    assert "this network upscales 2x, not 4x; omit --scale" in stderr
+    assert "this network upscales 2x, not 4x; omit --scale, or choose other --weights" in stderr
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "upscale", "export"])
@@ -859,7 +859,7 @@ def test_evaluate_moves_the_network_to_the_device(runs: Path, hr: Path, monkeypa
 
 
 def test_upscale_writes_results_and_comparisons(runs: Path, hr: Path, tmp_path: Path) -> None:
-    result = trainer("upscale", *best(runs / "lr"), hr, "-o", tmp_path / "结 果", "--compare")
+    result = trainer("upscale", *best(runs / "lr"), hr, "-o", tmp_path / "结 果", "--compare", "--scale", 2)
     assert result.code == 0, result.err
     assert {path.name for path in (tmp_path / "结 果").iterdir()} == {
         f"{stem}_2x{kind}.png" for stem in (ODD, "grey", "alpha", "flat") for kind in ("", "_compare")
@@ -871,7 +871,7 @@ def test_upscale_writes_results_and_comparisons(runs: Path, hr: Path, tmp_path: 
 
 def test_upscale_requires_a_scale_for_1x_networks(runs: Path, hr: Path, tmp_path: Path) -> None:
     args = ("upscale", *best(runs / "up"), hr / "grey.png", "-o", tmp_path / "out.png")
-    assert "pass the scale, e.g. --scale 4" in refused(*args)
+    assert "takes upsampled photos of any scale; pass the scale, e.g. --scale 4" in refused(*args)
     assert trainer(*args, "--scale", 2).code == 0
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == (102, 80) and np.asarray(image).ndim == 2

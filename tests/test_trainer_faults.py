@@ -473,13 +473,6 @@ def test_a_second_process_is_refused(shards: Path, tmp_path: Path) -> None:
     assert trainer(*args).code == 0
 
 
-def test_a_failed_run_releases_its_lock(shards: Path, tmp_path: Path) -> None:
-    args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--run", "r")
-    assert trainer(*args, "--init", tmp_path / "none.pth").code == 2
-    with run_folder(tmp_path / "r").locked():
-        pass
-
-
 # ---- stopping and resuming
 
 
@@ -712,15 +705,6 @@ def test_a_killed_worker_stops_the_run_and_all_processes(shards: Path, tmp_path:
     assert "Error: a data worker died" in stderr and "use fewer --workers or a smaller --prefetch" in stderr
     assert "Traceback" not in stderr
     assert len(events(tmp_path / "r", "error")) == 1
-
-
-@pytest.mark.slow
-def test_a_killed_run_leaves_no_workers(shards: Path, tmp_path: Path) -> None:
-    with running(Warm("trainer", *long_run(shards, tmp_path))) as process:
-        until(lambda: is_training(tmp_path / "r", process))
-        names = [child.name() for child in group(process.pid)]
-        assert names.count("pt_data_worker") == 2
-        process.kill()
 
 
 @pytest.mark.slow

@@ -346,13 +346,13 @@ def test_damaged_files_are_listed_and_others_shown(browser: Browser, runs: Path,
         moved.info[GRID_TEXT] = json.dumps(text)
         save_png(moved.copy(), run / "previews/step-000004.png", "trainer train")
     with report_page(browser, tmp_path, run) as page:
-        said = page.locator("main").inner_text()
-        assert f"{run}/journal.jsonl: 3 unreadable lines, starting with line 3" in said
-        assert f"{run}/config.yaml cannot be read" in said
+        shown = page.locator("main").inner_text()
+        assert f"{run}/journal.jsonl: 3 unreadable lines, starting with line 3" in shown
+        assert f"{run}/config.yaml cannot be read" in shown
         page.get_by_text("Omitted previews").click()
-        said = page.locator("main").inner_text()
-        assert f"{run}/previews/step-000008.png: is damaged: " in said
-        assert f"{run}/previews/step-000004.png: is damaged: invalid layout" in said
+        shown = page.locator("main").inner_text()
+        assert f"{run}/previews/step-000008.png: is damaged: " in shown
+        assert f"{run}/previews/step-000004.png: is damaged: invalid layout" in shown
         assert page.locator(".comparison").count() == 3
         assert plot(page, "Loss").locator(".mark-line path").count() == 1
 

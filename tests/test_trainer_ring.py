@@ -265,9 +265,9 @@ def test_a_compressed_sample_is_decoded_once_for_all_its_patches(
     decoded: list[int] = []
     image = MappedShard.image
 
-    def counted(self: MappedShard, place: int, name: str, codec: str, size: int) -> np.ndarray:  # type: ignore[type-arg]
-        decoded.append(place)
-        return image(self, place, name, codec, size)
+    def counted(self: MappedShard, index: int, name: str, codec: str, size: int) -> np.ndarray:  # type: ignore[type-arg]
+        decoded.append(index)
+        return image(self, index, name, codec, size)
 
     monkeypatch.setattr(MappedShard, "image", counted)
     for times, first, images in ((1, 0, 12 * 8 * 2), (4, 0, 3 * 8 * 2), (4, 2, 4 * 8 * 2)):
@@ -375,7 +375,7 @@ def cold(photos: Path, tmp_path: Path) -> Iterator[BatchReader]:
 
 def test_only_images_outside_memory_are_read_ahead(cold: BatchReader, monkeypatch: pytest.MonkeyPatch) -> None:
     requested: list[str] = []
-    monkeypatch.setattr(MappedShard, "read_ahead", lambda self, place, name, *rest: requested.append(name))
+    monkeypatch.setattr(MappedShard, "read_ahead", lambda self, index, name, *rest: requested.append(name))
     steps = [range(step, step + 1) for step in range(400)]
     to = cold.lay_out(np.empty(8 * cold.grid.bytes_per_row, np.uint8), 1, 8)
     cold.read(steps[0], range(8), to, steps[1])

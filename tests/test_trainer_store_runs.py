@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, Ended, start_within, trainer
+from helpers import SMALL, Ended, all_files, start_within, trainer
 
 from srshards.errors import RunError
 from srshards.storage import remote
@@ -39,6 +39,22 @@ def train(shards: Path, out: object, *args: object) -> Ended:
     return trainer("--shards", shards / "scale_2x", *SMALL, *STEPS, "--out", out, "--run", "r", *args)
 
 
+@pytest.fixture(scope="module")
+def finished_run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished local run. Tests must not modify it."""
+    out = tmp_path_factory.mktemp("runs")
+    assert train(shards, out).code == 0
+    (out / "r" / ".lock").unlink()
+    return out / "r"
+
+
+@pytest.fixture
+def out(s3: Bucket, finished_run: Path) -> str:
+    """The address of a folder that contains `finished_run`."""
+    s3.put_folder(finished_run, "runs/r")
+    return f"{s3.address}/runs"
+
+
 def weights(content: bytes) -> dict[str, torch.Tensor]:
     loaded = torch.load(io.BytesIO(content), weights_only=True)["params"]
     assert isinstance(loaded, dict)
@@ -56,22 +72,21 @@ def left_in(scratch: Path) -> list[Path]:
     return [path for path in scratch.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
-def test_a_run_in_a_store_has_the_files_of_a_local_run(s3: Bucket, shards: Path, tmp_path: Path, scratch: Path) -> None:
-    local = train(shards, tmp_path / "runs")
+def test_a_run_in_a_store_has_the_files_of_a_local_run(
+    s3: Bucket, shards: Path, finished_run: Path, scratch: Path
+) -> None:
     remote = train(shards, f"{s3.address}/runs")
-    assert (local.code, remote.code) == (0, 0), remote.err
+    assert remote.code == 0, remote.err
     objects = s3.objects("runs/r")
-    there = {path.relative_to(tmp_path / "runs/r").as_posix() for path in (tmp_path / "runs/r").rglob("*")}
-    plain = {name for name in there if (tmp_path / "runs/r" / name).is_file() and "tensorboard" not in name}
-    assert plain - {".lock"} == {name for name in objects if "tensorboard" not in name}
+    local = {name for name in all_files(finished_run) if not name.startswith("tensorboard")}
+    assert local == {name for name in objects if not name.startswith("tensorboard/")}
     assert any(name.startswith("tensorboard/") for name in objects)
-    assert_same_weights(objects["model.pth"], (tmp_path / "runs/r/model.pth").read_bytes())
+    assert_same_weights(objects["model.pth"], (finished_run / "model.pth").read_bytes())
     assert f"{s3.address}/runs/r/model.pth  final weights" in remote.out
     assert left_in(scratch) == []
 
 
-def test_a_killed_run_resumes_from_the_store(s3: Bucket, shards: Path, tmp_path: Path, scratch: Path) -> None:
-    assert train(shards, tmp_path / "runs").code == 0
+def test_a_killed_run_resumes_from_the_store(s3: Bucket, shards: Path, finished_run: Path, scratch: Path) -> None:
     args = ("--shards", shards / "scale_2x", *SMALL, *STEPS, "--out", f"{s3.address}/runs", "--run", "r")
     # Saves after the first one stall, so that the run can be killed before its end.
     s3.proxy.break_next("stall", method="PUT", key="*/state.pt", skip=1, times=math.inf)
@@ -86,13 +101,11 @@ def test_a_killed_run_resumes_from_the_store(s3: Bucket, shards: Path, tmp_path:
     resumed = trainer("--out", f"{s3.address}/runs", "--run", "r", "--resume")
     assert resumed.code == 0, resumed.err
     assert f"Run      {s3.address}/runs/r, resumed at step 2" in resumed.err
-    assert_same_weights(s3.objects("runs/r")["model.pth"], (tmp_path / "runs/r/model.pth").read_bytes())
+    assert_same_weights(s3.objects("runs/r")["model.pth"], (finished_run / "model.pth").read_bytes())
     assert left_in(scratch) == []
 
 
-def test_run_names_are_looked_up_in_the_store(s3: Bucket, shards: Path) -> None:
-    out = f"{s3.address}/runs"
-    assert train(shards, out).code == 0
+def test_run_names_are_looked_up_in_the_store(out: str, shards: Path) -> None:
     again = train(shards, out)
     assert (again.code, again.err) == (
         2,
@@ -180,22 +193,18 @@ def test_a_missing_bucket_is_reported(s3: Bucket, shards: Path, scratch: Path) -
     assert left_in(scratch) == []
 
 
-def test_resuming_a_finished_run_uploads_no_state(s3: Bucket, shards: Path) -> None:
-    assert train(shards, f"{s3.address}/runs").code == 0
-    puts = s3.proxy.count("PUT", "*/state.pt")
-    result = trainer("--out", f"{s3.address}/runs", "--run", "r", "--resume")
+def test_resuming_a_finished_run_uploads_no_state(s3: Bucket, out: str) -> None:
+    result = trainer("--out", out, "--run", "r", "--resume")
     assert result.code == 0, result.err
-    assert s3.proxy.count("PUT", "*/state.pt") == puts
+    assert s3.proxy.count("PUT", "*/state.pt") == 0
 
 
 @pytest.mark.parametrize("damage", ["other shards", "no state", "beyond the end"])
 def test_an_unusable_state_is_reported_by_its_address(
-    damage: str, s3: Bucket, shards: Path, tmp_path: Path, scratch: Path
+    damage: str, out: str, shards: Path, tmp_path: Path, scratch: Path
 ) -> None:
     """The message has the address in the store, not the working copy, which is removed."""
-    run = f"{s3.address}/runs/r"
-    assert train(shards, f"{s3.address}/runs").code == 0
-    args: tuple[object, ...] = ("--out", f"{s3.address}/runs", "--run", "r", "--resume")
+    run = f"{out}/r"
     if damage == "other shards":
         other = tmp_path / "other"
         shutil.copytree(shards / "scale_2x", other)
@@ -209,7 +218,7 @@ def test_an_unusable_state_is_reported_by_its_address(
     else:
         config = parse_address(f"{run}/config.yaml")
         write_bytes(config, read_bytes(config).replace(b"steps: 6", b"steps: 1"))
-    result = trainer(*args)
+    result = trainer("--out", out, "--run", "r", "--resume")
     assert result.code == 2
     assert f"{run}/state.pt" in result.err.splitlines()[-1]
     assert str(scratch) not in result.err
@@ -235,10 +244,9 @@ def test_the_timeout_depends_on_the_size_of_the_state(
 
 
 def test_a_failed_download_leaves_no_local_files(
-    s3: Bucket, shards: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    s3: Bucket, out: str, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("srshards.storage.retry.ATTEMPTS", 1)
-    assert train(shards, f"{s3.address}/runs").code == 0
     s3.proxy.break_next("500", method="GET", key="*/state.pt", times=math.inf)
     result = trainer("--out", f"{s3.address}/runs", "--run", "r", "--resume")
     assert result.code == 1 and f"Error: cannot read {s3.address}/runs/r/state.pt" in result.err

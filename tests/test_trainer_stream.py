@@ -122,12 +122,12 @@ def test_batch_is_independent_of_earlier_calls_and_of_ranks(
     used = Schedule(sizes, sizes, seed, rows[0].global_batch)
     for earlier in (5, 0, step + 1):
         used.batch(earlier)
-    whole = used.batch(step)
+    complete = used.batch(step)
     parts = [
         Schedule(sizes, sizes, seed, rows[0].global_batch).batch(step, row.of_step.start, row.of_step.stop).numbers
         for row in rows
     ]
-    assert np.concatenate(parts).tolist() == whole.numbers.tolist()
+    assert np.concatenate(parts).tolist() == complete.numbers.tolist()
 
 
 def test_epochs_and_seeds_change_the_order() -> None:

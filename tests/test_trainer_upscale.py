@@ -104,11 +104,11 @@ def test_windows_are_aligned_equal_and_cover_each_pixel_once(size: int, tile: in
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 75), (30, 130), (97, 33)])
 def test_tiles_give_the_same_output_as_the_complete_image(scale: int, height: int, width: int) -> None:
     model, pixels = network(scale), image(height, width)
-    whole = apply_in_tiles(model, pixels, None, model.spec.margin_px)
-    assert whole.shape == (1, 3, height * scale, width * scale)
+    untiled = apply_in_tiles(model, pixels, None, model.spec.margin_px)
+    assert untiled.shape == (1, 3, height * scale, width * scale)
     for tile in (20, 32, 50):
         tiled = apply_in_tiles(model, pixels, tile, model.spec.margin_px)
-        assert torch.allclose(tiled, whole, atol=1e-5), f"tile {tile}: off by {(tiled - whole).abs().max()}"
+        assert torch.allclose(tiled, untiled, atol=1e-5), f"tile {tile}: off by {(tiled - untiled).abs().max()}"
 
 
 @pytest.mark.parametrize("scale", [1, 2])
@@ -116,16 +116,16 @@ def test_tiles_give_the_same_output_for_networks_that_fold_pixels(scale: int) ->
     """rrdb folds 4 x 4 px at 1x and 2 x 2 px at 2x. The margin is the receptive radius of its few convolutions."""
     model, pixels = network(scale, "rrdb"), image(150, 171)
     margin = 4 // scale * (2 * 3 * 5 + 6)
-    whole = apply_in_tiles(model, pixels, None, margin)
+    untiled = apply_in_tiles(model, pixels, None, margin)
     tiled = apply_in_tiles(model, pixels, 2 * tiles.aligned_up(margin) + 12, margin, torch.float32)
-    assert torch.allclose(tiled, whole, atol=1e-5), f"off by {(tiled - whole).abs().max()}"
+    assert torch.allclose(tiled, untiled, atol=1e-5), f"off by {(tiled - untiled).abs().max()}"
 
 
 def test_too_narrow_a_margin_changes_the_output() -> None:
     """Proves that the tests above would detect seams."""
     model, pixels = network(2), image(64, 96)
-    whole = apply_in_tiles(model, pixels, None, 0)
-    assert not torch.allclose(apply_in_tiles(model, pixels, 20, 0), whole, atol=1e-3)
+    untiled = apply_in_tiles(model, pixels, None, 0)
+    assert not torch.allclose(apply_in_tiles(model, pixels, 20, 0), untiled, atol=1e-3)
 
 
 def test_uint8_in_and_out() -> None:
@@ -370,19 +370,6 @@ def test_1x_networks_get_an_upsampled_photo(tmp_path: Path) -> None:
     assert upscaled.result.name == "a_3x.png" and upscaled.size_after == (120, 90)
     expected = cv2.resize(make_photo(30, 40, 0), (120, 90), interpolation=cv2.INTER_CUBIC)
     assert np.array_equal(read_photo(upscaled.result).rgb, expected)
-
-
-@pytest.mark.parametrize(
-    ("model_scale", "scale", "message"),
-    [
-        (1, None, "takes upsampled photos of any scale; pass the scale, e.g. --scale 4"),
-        (2, 4, "upscales 2x, not 4x; omit --scale, or choose other --weights"),
-    ],
-)
-def test_a_wrong_scale_is_refused_at_once(model_scale: int, scale: int | None, message: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=message):
-        upscale_photos(plain(model_scale), photos(tmp_path, "a.png"), tmp_path / "out", device=CPU, scale=scale)
-    assert run(plain(2), photos(tmp_path, "a.png"), tmp_path / "out", scale=2)
 
 
 def test_an_invalid_output_is_refused_at_once(tmp_path: Path) -> None:

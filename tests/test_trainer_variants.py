@@ -77,13 +77,13 @@ def make_folder(
     shards = [("train", shard, samples) for shard, samples in enumerate(SAMPLES_OF_SHARDS)]
     for split, shard, samples in (*shards, ("val", 0, NUM_VAL)):
         writer = ShardWriter(folder, folder, shard_name(split, shard), split)
-        for place in range(samples):
+        for index in range(samples):
             names = image_names(variants if split == "train" else 1, has_up)
             members = {f"{name}.{codec}": list(codecs.encode(codec, picture(name, number))) for name in names}
             members["json"] = [dump_json({"source": f"{number}.png", "box": [0, 0, HR_PX, HR_PX]}, None)]
             if split == "train":
                 edit(number, members)
-            writer.add(sample_key(split, shard, place), list(members.items()))
+            writer.add(sample_key(split, shard, index), list(members.items()))
             number += 1
         record = writer.commit()
         assert record is not None
@@ -99,7 +99,7 @@ def make_folder(
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A cached factory of shard folders. Tests must not modify them."""
     root = tmp_path_factory.mktemp("variants")
     known: dict[str, Path] = {}
@@ -145,9 +145,9 @@ def test_a_run_shows_each_variant_of_each_sample_equally_often(
     shown: Counter[tuple[int, int]] = Counter()
     for step in range(times * -(-count * sum(sizes) // batch)):
         draws = schedule.batch(step)
-        whole = draws.epochs < epochs
+        in_run = draws.epochs < epochs
         variants = draws.variants(SEED, count)
-        shown.update(zip(draws.numbers[whole].tolist(), variants[whole].tolist(), strict=True))
+        shown.update(zip(draws.numbers[in_run].tolist(), variants[in_run].tolist(), strict=True))
     assert shown == dict.fromkeys(product(range(sum(sizes)), range(count)), times)
 
 
@@ -173,9 +173,9 @@ def test_variants_and_symmetries_are_independent() -> None:
 @pytest.mark.parametrize("codec", ["npy", "png", "webp"])
 @pytest.mark.parametrize("times", [1, 4])
 def test_a_row_pairs_the_variant_of_its_epoch_with_the_hr_of_its_sample(
-    made: Callable[..., Path], codec: str, times: int
+    folder_of: Callable[..., Path], codec: str, times: int
 ) -> None:
-    reader = reader_of(made(3, codec), times)
+    reader = reader_of(folder_of(3, codec), times)
     for first in range(0, 20, times):
         steps = range(first, first + times)
         patches, damaged = read(reader, steps)
@@ -193,31 +193,33 @@ def test_a_row_pairs_the_variant_of_its_epoch_with_the_hr_of_its_sample(
 
 @pytest.mark.parametrize("codec", ["npy", "png"])
 @pytest.mark.parametrize("times", [1, 3])
-def test_batches_do_not_depend_on_workers_ranks_or_source(made: Callable[..., Path], codec: str, times: int) -> None:
-    reader, rows = reader_of(made(4, codec), times), Rows(3, micro_batches=2)
-    whole = loaded(reader, rows, 0, 16, 0)
-    assert loaded(reader, rows, 0, 16, 1) == whole
-    assert loaded(reader, rows, 0, 16, 3) == whole
-    assert loaded(reader, rows, 5, 16, 3) == whole[10:]
-    assert contents(resident(reader, rows, 0, 16)) == whole
-    assert contents(resident(reader, rows, 5, 16)) == whole[10:]
+def test_batches_do_not_depend_on_workers_ranks_or_source(
+    folder_of: Callable[..., Path], codec: str, times: int
+) -> None:
+    reader, rows = reader_of(folder_of(4, codec), times), Rows(3, micro_batches=2)
+    expected = loaded(reader, rows, 0, 16, 0)
+    assert loaded(reader, rows, 0, 16, 1) == expected
+    assert loaded(reader, rows, 0, 16, 3) == expected
+    assert loaded(reader, rows, 5, 16, 3) == expected[10:]
+    assert contents(resident(reader, rows, 0, 16)) == expected
+    assert contents(resident(reader, rows, 5, 16)) == expected[10:]
     ranks = [loaded(reader, Rows(3, 1, rank, 2), 0, 16, 0) for rank in (0, 1)]
-    assert [batch for both in zip(*ranks, strict=True) for batch in both] == whole
+    assert [batch for both in zip(*ranks, strict=True) for batch in both] == expected
 
 
 @pytest.mark.parametrize("codec", ["npy", "png"])
-def test_up_ignores_variants(made: Callable[..., Path], codec: str) -> None:
-    reader, rows = reader_of(made(3, codec), 1, "up"), Rows(BATCH)
+def test_up_ignores_variants(folder_of: Callable[..., Path], codec: str) -> None:
+    reader, rows = reader_of(folder_of(3, codec), 1, "up"), Rows(BATCH)
     found = loaded(reader, rows, 0, 12, 0)
-    assert found == loaded(reader_of(made(1, codec), 1, "up"), rows, 0, 12, 0)
+    assert found == loaded(reader_of(folder_of(1, codec), 1, "up"), rows, 0, 12, 0)
     assert found == contents(resident(reader, rows, 0, 12))
     assert {UP} == {int(kind) for kind in np.unique(read(reader, range(12))[0].input[..., 1])}
 
 
-def test_one_variant_gives_the_batches_of_format_version_1(made: Callable[..., Path]) -> None:
+def test_one_variant_gives_the_batches_of_format_version_1(folder_of: Callable[..., Path]) -> None:
     for codec in ("npy", "png"):
         for input_name, expected in BEFORE.items():
-            for folder in (made(1, codec, version=1), made(1, codec)):
+            for folder in (folder_of(1, codec, version=1), folder_of(1, codec)):
                 sha256 = hashlib.sha256(repr(loaded(reader_of(folder, 1, input_name), Rows(BATCH), 0, 12, 0)).encode())
                 assert sha256.hexdigest() == expected
 
@@ -231,9 +233,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
     image = MappedShard.image
 
-    def counted(self: MappedShard, place: int, name: str, codec: str, size: int) -> Any:
+    def counted(self: MappedShard, index: int, name: str, codec: str, size: int) -> Any:
         counts[name] += 1
-        return image(self, place, name, codec, size)
+        return image(self, index, name, codec, size)
 
     monkeypatch.setattr(MappedShard, "image", counted)
     return counts
@@ -242,9 +244,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 @pytest.mark.parametrize("codec", ["png", "webp"])
 @pytest.mark.parametrize(("variants", "times"), [(1, 4), (2, 4), (4, 4), (4, 2), (3, 8)])
 def test_steps_that_share_a_sample_decode_each_image_once(
-    made: Callable[..., Path], reads: Counter[str], codec: str, variants: int, times: int
+    folder_of: Callable[..., Path], reads: Counter[str], codec: str, variants: int, times: int
 ) -> None:
-    reader = reader_of(made(variants, codec), times)
+    reader = reader_of(folder_of(variants, codec), times)
     chunks = 5
     for first in range(0, chunks * times, times):
         read(reader, range(first, first + times))
@@ -253,22 +255,22 @@ def test_steps_that_share_a_sample_decode_each_image_once(
 
 
 def test_views_of_all_variants_are_cached_up_to_a_limit(
-    made: Callable[..., Path], reads: Counter[str], monkeypatch: pytest.MonkeyPatch
+    folder_of: Callable[..., Path], reads: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = reader_of(made(3), batch=NUM_SAMPLES)  # a step is an epoch
+    reader = reader_of(folder_of(3), batch=NUM_SAMPLES)  # a step is an epoch
     read(reader, range(3))
     taken = dict(reads)
     assert {name: reads[name] for name in reader.input_names} == dict.fromkeys(("lr", "lr1", "lr2"), NUM_SAMPLES)
     expected = read(reader, range(3, 9))[0].input
     assert reads == taken and sum(map(len, reader._views)) == 3 * NUM_SAMPLES
     monkeypatch.setattr(batches_module, "_MAX_VIEWS", 5)
-    few = reader_of(made(3), batch=NUM_SAMPLES)
+    few = reader_of(folder_of(3), batch=NUM_SAMPLES)
     assert (read(few, range(9))[0].input[3:] == expected).all() and sum(map(len, few._views)) == 5
 
 
 @pytest.mark.parametrize("codec", ["npy", "png"])
-def test_cached_images_are_not_pickled_and_do_not_keep_shards_open(made: Callable[..., Path], codec: str) -> None:
-    reader = reader_of(made(3, codec))
+def test_cached_images_are_not_pickled_and_do_not_keep_shards_open(folder_of: Callable[..., Path], codec: str) -> None:
+    reader = reader_of(folder_of(3, codec))
     read(reader, range(6))
     pickled = pickle.dumps(reader)
     assert not any(picture("hr", number).tobytes() in pickled for number in range(NUM_SAMPLES))
@@ -278,31 +280,31 @@ def test_cached_images_are_not_pickled_and_do_not_keep_shards_open(made: Callabl
     assert [each() for each in maps] == [None, None]
 
 
-@pytest.mark.parametrize(("variants", "looked_at"), [(1, {"hr"}), (3, {"hr", "lr", "lr1", "lr2"})])
+@pytest.mark.parametrize(("variants", "expected_names"), [(1, {"hr"}), (3, {"hr", "lr", "lr1", "lr2"})])
 def test_only_the_next_variant_is_read_ahead(
-    made: Callable[..., Path], variants: int, looked_at: set[str], monkeypatch: pytest.MonkeyPatch
+    folder_of: Callable[..., Path], variants: int, expected_names: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """HR is in memory since the previous epoch; a variant that is shown for the first time may not be."""
-    looked: set[str] = set()
+    checked: set[str] = set()
     ahead: list[tuple[int, str]] = []
 
-    def in_memory(self: MappedShard, place: int, name: str, *rest: object) -> bool:
-        looked.add(name)
+    def in_memory(self: MappedShard, index: int, name: str, *rest: object) -> bool:
+        checked.add(name)
         return name == "hr"
 
     monkeypatch.setattr(MappedShard, "in_memory", in_memory)
-    monkeypatch.setattr(MappedShard, "read_ahead", lambda self, place, name, *rest: ahead.append((place, name)))
-    reader = reader_of(made(variants))
+    monkeypatch.setattr(MappedShard, "read_ahead", lambda self, index, name, *rest: ahead.append((index, name)))
+    reader = reader_of(folder_of(variants))
     for step in range(24):
         ahead.clear()
         reader._cold_chunks = 0
         read(reader, range(step, step + 1))
         draws = reader.schedule.batch(step)
-        places = [reader.schedule.shard_of(number)[1] for number in draws.numbers.tolist()]
+        indexes = [reader.schedule.shard_of(number)[1] for number in draws.numbers.tolist()]
         shown = [reader.input_names[variant] for variant in draws.variants(SEED, variants)]
-        images = zip(places, shown, strict=True)
-        assert ahead == [(place, name) for place, variant in images for name in ("hr", variant) if variants > 1]
-    assert looked == looked_at
+        images = zip(indexes, shown, strict=True)
+        assert ahead == [(index, name) for index, variant in images for name in ("hr", variant) if variants > 1]
+    assert checked == expected_names
     ahead.clear()
     resident(reader, Rows(BATCH), 0, 1)
     names = ("hr", *reader.input_names)
@@ -311,9 +313,9 @@ def test_only_the_next_variant_is_read_ahead(
 
 @pytest.mark.parametrize(("input_name", "variants"), [("lr", 3), ("up", 1)])
 def test_resident_bytes_is_the_memory_that_is_allocated(
-    made: Callable[..., Path], input_name: str, variants: int
+    folder_of: Callable[..., Path], input_name: str, variants: int
 ) -> None:
-    reader = reader_of(made(3), 1, input_name)
+    reader = reader_of(folder_of(3), 1, input_name)
     images = ResidentBatches(reader, Rows(BATCH), 0, 1, CPU)._load()
     num_bytes = resident_bytes(reader.grid, NUM_SAMPLES, variants)
     assert sum(tensor.numel() * tensor.element_size() for tensor in images) == num_bytes
@@ -394,13 +396,14 @@ def test_a_damaged_variant_is_logged_and_skipped(tmp_path: Path, monkeypatch: py
     assert noted["reason"] == reason
 
 
-def test_resident_and_resumed_runs_end_with_the_same_weights(made: Callable[..., Path], tmp_path: Path) -> None:
-    args = ("--shards", made(3, "png"), "--out", tmp_path, *SMALL, "--patch-size", 16, "--epochs", 4, "--val-every", 5)
-    for name in ("whole", "resident"):
+def test_resident_and_resumed_runs_end_with_the_same_weights(folder_of: Callable[..., Path], tmp_path: Path) -> None:
+    size = ("--patch-size", 16, "--epochs", 4, "--val-every", 5)
+    args = ("--shards", folder_of(3, "png"), "--out", tmp_path, *SMALL, *size)
+    for name in ("complete", "resident"):
         result = trainer(*args, "--run", name, *(["--resident"] if name == "resident" else []))
         assert result.code == 0, result.err
     train_interrupted(tmp_path, args)
-    found = [torch.load(tmp_path / run / "model.pth")["params"] for run in ("whole", "resident", "halted")]
+    found = [torch.load(tmp_path / run / "model.pth")["params"] for run in ("complete", "resident", "halted")]
     for other in found[1:]:
         assert all(torch.equal(found[0][name], other[name]) for name in other)
 
@@ -424,8 +427,8 @@ def train_interrupted(out: Path, args: tuple[object, ...]) -> None:
 # ---- shards without `up`, output of commands
 
 
-def test_shards_without_up_are_refused_where_up_is_required(made: Callable[..., Path], tmp_path: Path) -> None:
-    bare, full = made(3, has_up=False), made(3)
+def test_shards_without_up_are_refused_where_up_is_required(folder_of: Callable[..., Path], tmp_path: Path) -> None:
+    bare, full = folder_of(3, has_up=False), folder_of(3)
     args = ("--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 1)
     result = trainer("--shards", bare, *args, "--input", "up")
     assert result.code == 2
@@ -441,13 +444,13 @@ def test_shards_without_up_are_refused_where_up_is_required(made: Callable[..., 
     assert f"Error: {weights} takes upsampled images, but {bare} has none; {advice}" in result.err
 
 
-def test_the_first_variant_is_evaluated(made: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_first_variant_is_evaluated(folder_of: Callable[..., Path], tmp_path: Path) -> None:
     args = ("--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 1, "--run", "r")
-    assert trainer("--shards", made(3), *args).code == 0
+    assert trainer("--shards", folder_of(3), *args).code == 0
     for split, count in (("train", NUM_SAMPLES), ("val", NUM_VAL)):
         found = []
         for variants in (1, 3):
-            options = ("--shards", made(variants), "--split", split, "--device", "cpu", "--json")
+            options = ("--shards", folder_of(variants), "--split", split, "--device", "cpu", "--json")
             result = trainer("evaluate", "--weights", tmp_path / "r" / "model.pth", *options)
             assert result.code == 0, result.err
             found.append(json.loads(result.out)["images"])
@@ -473,13 +476,13 @@ def test_the_plan_states_the_degradation_of_the_data(options: dict[str, Any], su
 
 
 def test_variants_count_towards_the_memory_of_resident_samples(
-    made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    folder_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Memory for one variant and for training is not enough for eight variants."""
     needed = resident_bytes(PatchGrid(32, 2, 16, 2), NUM_SAMPLES, 1)
     monkeypatch.setattr("srshards.loader.memory.available_memory_bytes", lambda: 1.3 * needed)
     args = ("--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 1, "--resident")
-    assert trainer("--shards", made(1), *args).code == 0
-    result = trainer("--shards", made(8), *args)
+    assert trainer("--shards", folder_of(1), *args).code == 0
+    result = trainer("--shards", folder_of(8), *args)
     assert result.code == 2
     assert "--resident: the images of 21 samples take " in result.err and "omit --resident" in result.err
