@@ -217,7 +217,7 @@ def test_transient_faults_do_not_change_the_result(
 def test_permanent_faults_are_reported(store: Store, tmp_path: Path, fault: Any) -> None:
     store.bucket.proxy.break_next(fault, "GET", "*/train-000001.tar", times=inf)
     _, stderr = trained(tmp_path, "--shards", store.address("npy"), "--cache", tmp_path / "cache", expect=1)
-    assert f"Error: cannot read {store.address('npy')}/train-000001.tar: " in stderr and "asked 6 times in " in stderr
+    assert f"Error: cannot read {store.address('npy')}/train-000001.tar: " in stderr and "tried 6 times in " in stderr
     assert "Traceback" not in stderr
     assert not partial_files(tmp_path / "cache")
     broken = next(record.sha256 for record in records_of(store) if record.name == "train-000001")
@@ -344,7 +344,7 @@ def test_the_smallest_accepted_cache_is_sufficient(
     args = ("--shards", store.address("npy"), "--cache", tmp_path / "cache", "--steps", 40, "--prefetch", 1)
     _, stderr = trained(tmp_path / "refused", *args, "--cache-bytes", needed - 1, expect=2)
     size = f"{needed / 1e6:.1f} MB"
-    assert f"may have {size}, but the shards that have to be there at once take {size}: --cache-bytes 2MB" in stderr
+    assert f"is limited to {size}, but the shards in use at the same time need {size}; pass --cache-bytes 2MB" in stderr
     found, _ = trained(tmp_path / "found", *args, "--cache-bytes", needed)
     assert same(found, local)
     assert len(list((tmp_path / "cache").glob("*.tar"))) < 5
@@ -393,7 +393,7 @@ def test_the_required_cache_includes_a_validation_shard_per_rank(store: Store, t
         )
         manifest = dataclasses.replace(folder.manifest, shards=(*folder.train.records, *val_records))
         folder = Shards(folder.path, manifest, folder.cached)
-        with pytest.raises(UsageError, match="have to be there at once take") as error:
+        with pytest.raises(UsageError, match="in use at the same time need") as error:
             checked_plan(
                 TrainConfig(folder.path, model="ultra_lite", patch_size=24, batch_size=4, workers=0, device="cpu"),
                 folder,
@@ -404,7 +404,7 @@ def test_the_required_cache_includes_a_validation_shard_per_rank(store: Store, t
     sizes = sorted(record.bytes for record in records_of(store) if record.split == "train")
     for ranks in (1, 2):
         needed = sum(sizes) + sum(sizes[-ranks:])
-        assert f"take {(needed + needed // 100) / 1e6:.1f} MB" in refused(ranks)
+        assert f"need {(needed + needed // 100) / 1e6:.1f} MB" in refused(ranks)
 
 
 def test_the_fetcher_counts_steps_rather_than_batches(

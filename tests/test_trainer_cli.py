@@ -172,8 +172,7 @@ def test_damaged_shards_are_refused(spoil: Callable[[Path], str], shards_copy: P
 
 
 def test_a_folder_of_several_scales_lists_them(shards: Path) -> None:
-    stderr = refused("--shards", shards)
-    assert f"pass one of them: --shards {shards / 'scale_2x'} or {shards / 'scale_3x'}" in stderr
+    assert f"pass one of them: --shards {shards / 'scale_2x'} or {shards / 'scale_3x'}" in refused("--shards", shards)
 
 
 def test_verify_reports_altered_bytes(shards_copy: Path, tmp_path: Path) -> None:
@@ -246,16 +245,14 @@ VALUES = [
 
 @pytest.mark.parametrize(("option", "value", "message"), VALUES, ids=lambda value: str(value)[:24])
 def test_invalid_values_are_refused(option: str, value: object, message: str, shards: Path, tmp_path: Path) -> None:
-    stderr = train_refused(shards / "scale_2x", tmp_path / "runs", option, value)
-    assert message in stderr
+    assert message in train_refused(shards / "scale_2x", tmp_path / "runs", option, value)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("name", ["", "..", ".", "a/b", "../escaped", "not UTF-8 \udcff"])
 def test_run_names_that_are_paths_are_refused(name: str, shards: Path, tmp_path: Path) -> None:
     """A path would put the run outside --out."""
-    stderr = train_refused(shards / "scale_2x", tmp_path / "a" / "runs", "--run", name)
-    assert "--run" in stderr
+    assert "--run" in train_refused(shards / "scale_2x", tmp_path / "a" / "runs", "--run", name)
     assert not all_files(tmp_path)
 
 
@@ -676,8 +673,7 @@ def test_a_folder_with_a_state_cannot_start_a_new_run(shards: Path, run_copy: Pa
 
 def test_an_invalid_configuration_of_a_run_is_reported(run_copy: Path) -> None:
     (run_copy / "config.yaml").write_text("shards: [")
-    stderr = refused(*resuming(run_copy))
-    assert f"{run_copy / 'config.yaml'} is not valid YAML" in stderr
+    assert f"{run_copy / 'config.yaml'} is not valid YAML" in refused(*resuming(run_copy))
 
 
 # ---- weights

@@ -190,7 +190,7 @@ def test_a_run_resumes_after_its_shards_were_repaired(photos: Path, tmp_path: Pa
     assert saved_step(tmp_path / "r") == 6
     assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 1, "still damaged"
     assert run_cli("verify", folder, "--fix").returncode == 1
-    assert "was not finished" in trainer("--out", tmp_path, "--run", "r", "--resume").err
+    assert "generation did not finish" in trainer("--out", tmp_path, "--run", "r", "--resume").err
     generate(photos, tmp_path / "shards", "-s", 2)
     result = trainer("--out", tmp_path, "--run", "r", "--resume")
     assert result.code == 0 and "resumed at step 6" in result.err
