@@ -315,7 +315,7 @@ def several_scales(root: Path) -> tuple[Path, str]:
 
 def unfinished(root: Path) -> tuple[Path, str]:
     (root / "train-000000.tar").write_bytes(b"")
-    return root, "it has tars but no manifest.json, so generation did not finish; run the same shardgen"
+    return root, "it has tars but no manifest.json, so generation did not finish; run the same python -m"
 
 
 NOT_SHARDS = [missing, file, loose_images, empty, unfinished]

@@ -52,7 +52,7 @@ def test_a_run_writes_the_files_it_lists(finished: FinishedRun) -> None:
     for name in ("model.pth", "best.pth", "previews/", "journal.jsonl", "tensorboard/"):
         assert str(run / name) in result.stdout
     assert "PSNR-Y" in result.stdout and "bicubic" in result.stdout and "40 steps in" in result.stdout
-    assert "B of memory" in result.stdout and "patches/s" in result.stdout
+    assert "peak memory" in result.stdout and "patches/s" in result.stdout
 
 
 def test_stderr_shows_the_plan_and_the_progress(finished: FinishedRun) -> None:
@@ -61,7 +61,7 @@ def test_stderr_shows_the_plan_and_the_progress(finished: FinishedRun) -> None:
         "39 train, 1 val samples, HR 64 px, 2x by cubic, npy",
         "ultra_lite, 45,156 parameters, LR in, 2x out",
         "cpu (",
-        "1 data workers",
+        "1 data worker, ",
         "40 of 4 patches of 24 px: 4.1 epoch of 39 samples",
         "step 40/40, ",
         " it/s, loss 0.",

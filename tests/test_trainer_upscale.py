@@ -248,7 +248,7 @@ def test_choose_tile_returns_the_largest_that_fits(monkeypatch: pytest.MonkeyPat
 
 
 def test_free_bytes_of_the_cpu_is_the_available_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "available_memory_bytes", lambda: 12_345)
+    monkeypatch.setattr(tile_memory, "available_memory_bytes", lambda: 12_345)
     assert free_bytes(CPU) == 12_345
 
 
