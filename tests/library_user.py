@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 import srshards
 
 
-def mirrored(pair: srshards.PatchPair) -> srshards.PatchPair:
+def flip(pair: srshards.PatchPair) -> srshards.PatchPair:
     return srshards.PatchPair(hr=pair.hr[:, ::-1].copy(), input=pair.input[:, ::-1].copy())
 
 
@@ -26,13 +26,13 @@ def describe(shards: srshards.Shards) -> list[str]:
 
 def take_patches(shards: srshards.Shards) -> int:
     data = srshards.PatchDataset(
-        shards, patch_size=16, input="up", split="train", seed=1, augment=False, transform=mirrored
+        shards, patch_size=16, input="up", split="train", seed=1, augment=False, transform=flip
     )
     data.set_epoch(data.epoch + 1)
     data.load_state_dict(data.state_dict())
     pair: srshards.PatchPair = data[0]
     batches: DataLoader[srshards.PatchPair] = DataLoader(data, batch_size=4, shuffle=True)
-    pipeline = srshards.webdataset(shards, patch_size=16, shuffle=10, seed=2, transform=mirrored)
+    pipeline = srshards.webdataset(shards, patch_size=16, shuffle=10, seed=2, transform=flip)
     pipeline.set_epoch(1)
     return len(data) + len(pair.hr) + sum(len(batch.hr) for batch in batches) + sum(1 for _ in pipeline)
 

@@ -1,4 +1,4 @@
-"""The library's public API over shards on this machine: `open`, `Shards`, `Sample` and `PatchDataset`."""
+"""The public API of the library on local shards: `open`, `Shards`, `Sample` and `PatchDataset`."""
 
 import dataclasses
 import doctest
@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from srshards.shards.tar_index import load_index
 ROOT = Path(__file__).parent.parent
 PATCH_PX, HR_PX = 16, 64
 NUM_VARIANTS = 3
-NAMES = [name for name in srshards.__all__ if name != "PatchLoader" or find_spec("srshards.loader.patch_loader")]
 RECIPE = ("--degradation", "bsrgan-light", "--variants", NUM_VARIANTS, "--no-up")
 
 
@@ -41,7 +39,7 @@ def opened(shards: Path) -> srshards.Shards:
 
 @pytest.fixture(scope="module")
 def recipe_shards(tmp_path_factory: pytest.TempPathFactory) -> srshards.Shards:
-    """2x, png, three LR images of each training sample, no upsampled ones, some validation samples."""
+    """2x, png, three LR images per training sample, no upsampled images, some validation samples."""
     root = tmp_path_factory.mktemp("recipe")
     generate(make_photos(root / "photos", 12), root, "-s", 2, *RECIPE, "--codec", "png", "--val-fraction", 0.3)
     return srshards.open(root / "scale_2x")
@@ -62,50 +60,50 @@ def spoil(folder: Path, sample: srshards.Sample, extension: str) -> None:
 # ---- importing
 
 
-def test_importing_loads_no_library_that_takes_long() -> None:
+def test_import_loads_no_heavy_dependency() -> None:
     program = "import sys, srshards; dir(srshards); print({'torch', 'click', 'cv2', 'PIL'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"
 
 
-def test_the_public_names_are_there_and_no_others() -> None:
+def test_public_names_exist_and_others_raise() -> None:
     assert set(srshards.__all__) <= set(dir(srshards))
-    for name in NAMES:
+    for name in srshards.__all__:
         assert getattr(srshards, name) is not None
     with pytest.raises(AttributeError, match="module 'srshards' has no attribute 'Loader'"):
         _ = srshards.Loader
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name[0] != "_"])
-def test_examples_in_docstrings_do_what_they_show(name: str, opened: srshards.Shards) -> None:
-    public = {other: getattr(srshards, other) for other in NAMES}
+@pytest.mark.parametrize("name", [name for name in srshards.__all__ if name[0] != "_"])
+def test_docstring_examples_run(name: str, opened: srshards.Shards) -> None:
+    public = {other: getattr(srshards, other) for other in srshards.__all__}
     value = public[name]
     found = doctest.DocTestFinder().find(value, name, globs={**public, "shards": opened, "folder": opened.path})
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    said: list[str] = []
+    output: list[str] = []
     for test in found:
-        runner.run(test, out=said.append)
-    assert not runner.failures, "".join(said)
+        runner.run(test, out=output.append)
+    assert not runner.failures, "".join(output)
     assert runner.tries, f"{name} has no example"
     assert all(test.docstring for test in found)
 
 
 @pytest.mark.slow
-def test_a_program_that_uses_all_of_it_holds_under_strict_mypy() -> None:
+def test_the_example_program_passes_strict_mypy() -> None:
     command = [sys.executable, "-m", "mypy", "--strict", str(Path(library_user.__file__).relative_to(ROOT))]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
     assert (ROOT / "srshards/py.typed").exists()
 
 
-def test_a_program_that_uses_all_of_it_runs(shards: Path) -> None:
+def test_the_example_program_runs(shards: Path) -> None:
     library_user.use_everything(str(shards / "scale_2x"))
 
 
 # ---- samples
 
 
-def test_samples_are_those_of_the_tars_in_the_order_of_the_manifest(shards: Path) -> None:
+def test_samples_match_the_tars_in_manifest_order(shards: Path) -> None:
     path = shards / "scale_2x"
     for given in (path, str(path)):
         opened = srshards.open(given)
@@ -121,7 +119,7 @@ def test_samples_are_those_of_the_tars_in_the_order_of_the_manifest(shards: Path
     assert [record.name for record in opened.train.records] == [r["name"] for r in records if r["split"] == "train"]
 
 
-def test_what_a_set_says_of_itself(opened: srshards.Shards) -> None:
+def test_properties_and_repr_of_a_set(opened: srshards.Shards) -> None:
     assert (opened.scale, opened.hr_size, opened.codec, opened.variants) == (2, 64, "npy", 1)
     assert opened.manifest.raw["totals"]["samples"] == 40
     assert repr(opened) == "<Shards 2x: 39 train, 1 val samples, HR 64 px, npy>"
@@ -129,7 +127,7 @@ def test_what_a_set_says_of_itself(opened: srshards.Shards) -> None:
     assert repr(opened[0]) == f"<Sample 000000000000 of {opened.path}>"
 
 
-def test_indexes_count_from_both_ends(opened: srshards.Shards) -> None:
+def test_negative_indexes_and_slices(opened: srshards.Shards) -> None:
     assert opened[-1].key == opened[39].key == opened.val[0].key == opened.val[-1].key
     assert opened[0].key == opened.train[-39].key == opened[np.int64(0)].key
     assert [sample.key for sample in opened[37:]] == [opened[n].key for n in (37, 38, 39)]
@@ -137,7 +135,7 @@ def test_indexes_count_from_both_ends(opened: srshards.Shards) -> None:
 
 
 @pytest.mark.parametrize("index", [40, -41])
-def test_an_index_that_there_is_not(opened: srshards.Shards, index: int) -> None:
+def test_invalid_indexes_raise(opened: srshards.Shards, index: int) -> None:
     with pytest.raises(IndexError, match=f"index {index} is out of range: there are 40 samples in "):
         opened[index]
     with pytest.raises(IndexError, match="index 1 is out of range: there are 1 val samples in "):
@@ -146,20 +144,20 @@ def test_an_index_that_there_is_not(opened: srshards.Shards, index: int) -> None
         opened["0"]  # type: ignore[call-overload]
 
 
-def test_stored_pixels_are_views_that_cannot_be_written_to(opened: srshards.Shards) -> None:
+def test_images_are_read_only_views(opened: srshards.Shards) -> None:
     sample = opened[0]
     with pytest.raises(ValueError, match="read-only"):
         sample.hr[0, 0, 0] = 1
     assert not sample.hr.flags.owndata and sample.hr is sample.hr
 
 
-def test_the_description_says_where_a_sample_comes_from(opened: srshards.Shards, photos: Path) -> None:
+def test_meta_describes_the_origin_of_a_sample(opened: srshards.Shards, photos: Path) -> None:
     meta = opened[0].meta
     assert (photos / meta["source"]).exists() and meta["source"].startswith(meta["class"] + "/")
     assert (meta["scale"], meta["method"], meta["box"][2:]) == (2, "cubic", [90, 90])
 
 
-def test_a_set_with_a_recipe_has_all_variants_in_training_and_one_in_validation(
+def test_training_samples_have_all_variants_and_validation_samples_one(
     recipe_shards: srshards.Shards,
 ) -> None:
     assert recipe_shards.variants == NUM_VARIANTS and len(recipe_shards.val) > 0
@@ -172,7 +170,7 @@ def test_a_set_with_a_recipe_has_all_variants_in_training_and_one_in_validation(
             _ = sample.up
 
 
-def test_compressed_images_can_be_decoded_into_a_cache(recipe_shards: srshards.Shards, tmp_path: Path) -> None:
+def test_decode_caches_decoded_images(recipe_shards: srshards.Shards, tmp_path: Path) -> None:
     decoded = srshards.open(recipe_shards.path, cache=tmp_path / "cache", decode=True)
     assert (recipe_shards.codec, decoded.codec) == ("png", "npy")
     for here, there in zip(recipe_shards, decoded, strict=True):
@@ -184,7 +182,7 @@ def test_compressed_images_can_be_decoded_into_a_cache(recipe_shards: srshards.S
 # ---- processes
 
 
-def test_sets_and_samples_can_be_pickled_before_and_after_reading(shards: Path) -> None:
+def test_sets_and_samples_can_be_pickled(shards: Path) -> None:
     opened = srshards.open(shards / "scale_2x")
     sample = opened[3]
     for _ in range(2):
@@ -193,7 +191,7 @@ def test_sets_and_samples_can_be_pickled_before_and_after_reading(shards: Path) 
         assert len(pickle.dumps(opened)) < 20_000
 
 
-def test_a_forked_child_reads_after_its_parent_has_read(opened: srshards.Shards) -> None:
+def test_a_forked_child_can_read_after_its_parent(opened: srshards.Shards) -> None:
     expected = [int(sample.hr.sum()) for sample in opened]
     data = srshards.PatchDataset(opened, PATCH_PX)
     assert data[0]
@@ -211,7 +209,7 @@ def test_a_forked_child_reads_after_its_parent_has_read(opened: srshards.Shards)
     assert child.exitcode == 0
 
 
-def test_a_process_keeps_a_bounded_number_of_shards_mapped(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_mapped_shards_is_bounded(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = srshards.open(shards / "scale_2x")
     assert len(opened.train.records) > 3
     monkeypatch.setattr(folder_module, "_MAX_MAPPED", 2)
@@ -220,7 +218,7 @@ def test_a_process_keeps_a_bounded_number_of_shards_mapped(shards: Path, monkeyp
     assert len(opened._mapped) == 2
 
 
-def test_a_cache_that_holds_a_few_shards_serves_samples_in_any_order(shards: Path, tmp_path: Path) -> None:
+def test_a_small_cache_serves_samples_in_any_order(shards: Path, tmp_path: Path) -> None:
     opened = srshards.open(shards / "scale_2x")
     limit = 6 * max(record.bytes for record in opened.manifest.shards)
     cached = srshards.open(str(shards / "scale_2x"), cache=str(tmp_path), cache_bytes=limit)
@@ -232,7 +230,7 @@ def test_a_cache_that_holds_a_few_shards_serves_samples_in_any_order(shards: Pat
 # ---- verifying, damage
 
 
-def test_verifying_reads_all_and_names_what_is_damaged(shards: Path, tmp_path: Path) -> None:
+def test_verify_reads_all_bytes_and_reports_damage(shards: Path, tmp_path: Path) -> None:
     folder = copied(shards, tmp_path)
     opened = srshards.open(folder)
     read: list[int] = []
@@ -247,7 +245,7 @@ def test_verifying_reads_all_and_names_what_is_damaged(shards: Path, tmp_path: P
     assert len(srshards.open(folder)) == 40
 
 
-def test_a_damaged_image_or_description_is_named_when_it_is_read(shards: Path, tmp_path: Path) -> None:
+def test_reading_a_damaged_member_raises(shards: Path, tmp_path: Path) -> None:
     folder = copied(shards, tmp_path)
     opened = srshards.open(folder)
     spoil(folder, opened[0], "hr.npy")
@@ -261,7 +259,7 @@ def test_a_damaged_image_or_description_is_named_when_it_is_read(shards: Path, t
     assert opened[1].hr.shape == opened[0].up.shape
 
 
-def test_a_shard_that_goes_after_opening_is_named(shards: Path, tmp_path: Path) -> None:
+def test_a_shard_deleted_after_opening_is_reported(shards: Path, tmp_path: Path) -> None:
     folder = copied(shards, tmp_path)
     opened = srshards.open(folder)
     (folder / "train-000000.idx").unlink()
@@ -269,7 +267,7 @@ def test_a_shard_that_goes_after_opening_is_named(shards: Path, tmp_path: Path) 
         _ = opened[0].lr
 
 
-def test_a_relative_path_holds_in_another_working_directory(
+def test_relative_paths_survive_a_change_of_directory(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(shards)
@@ -280,7 +278,10 @@ def test_a_relative_path_holds_in_another_working_directory(
         assert sum(1 for _ in loader) == len(loader)
 
 
-# ---- opening what cannot be opened
+# ---- opening invalid folders
+
+
+# Each prepares `root` and returns the path to open and the start of the expected message.
 
 
 def missing(root: Path) -> tuple[Path, str]:
@@ -314,26 +315,29 @@ def several_scales(root: Path) -> tuple[Path, str]:
 
 def unfinished(root: Path) -> tuple[Path, str]:
     (root / "train-000000.tar").write_bytes(b"")
-    return root, "it has tars but no manifest.json, so generation did not finish; run the same shardgen"
+    return root, "it has tars but no manifest.json, so generation did not finish; run the same python -m"
 
 
-@pytest.mark.parametrize("make", [missing, file, loose_images, empty, several_scales, unfinished])
-def test_what_is_no_folder_of_shards(make: Callable[[Path], tuple[Path, str]], tmp_path: Path) -> None:
-    path, words = make(tmp_path)
+NOT_SHARDS = [missing, file, loose_images, empty, unfinished]
+
+
+@pytest.mark.parametrize("make", [*NOT_SHARDS, several_scales])
+def test_open_refuses_other_folders(make: Callable[[Path], tuple[Path, str]], tmp_path: Path) -> None:
+    path, message = make(tmp_path)
     for given in (path, str(path)):
         with pytest.raises(srshards.ArgumentError) as error:
             srshards.open(given)
-        assert str(error.value).startswith(f"`path` {path}: {words}") and isinstance(error.value, ValueError)
+        assert str(error.value).startswith(f"`path` {path}: {message}") and isinstance(error.value, ValueError)
 
 
-def test_a_file_of_a_set_is_answered_with_its_folder(shards: Path) -> None:
+def test_open_refuses_a_file_of_a_set(shards: Path) -> None:
     folder = shards / "scale_2x"
     for name in ("manifest.json", "train-000000.tar"):
         with pytest.raises(srshards.ArgumentError, match=f"this is a file .*; pass its folder: `path` {folder}$"):
             srshards.open(folder / name)
 
 
-def test_a_dataset_takes_its_own_state_alone(opened: srshards.Shards) -> None:
+def test_a_dataset_refuses_other_states(opened: srshards.Shards) -> None:
     data = srshards.PatchDataset(opened, 24)
     for state in ({}, {"epoch": 1, "step": 2}):
         with pytest.raises(ValueError, match="expected the state of a PatchDataset"):
@@ -344,31 +348,33 @@ def test_a_dataset_takes_its_own_state_alone(opened: srshards.Shards) -> None:
     assert data.epoch == 5
 
 
-def test_paths_and_caches_that_cannot_be(shards: Path, tmp_path: Path) -> None:
+def test_invalid_paths_and_caches_are_refused(shards: Path, tmp_path: Path) -> None:
     folder = shards / "scale_2x"
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(srshards.StoreError, match="the path is empty"):
         srshards.open("")
-    for no_path in (None, 3, b"shards"):
+    for path in (None, 3, b"shards"):
         with pytest.raises(srshards.ArgumentError, match=r"^`path` .*: expected a string or a path"):
-            srshards.open(no_path)  # type: ignore[arg-type]
+            srshards.open(path)  # type: ignore[arg-type]
     with pytest.raises(srshards.StoreError, match="unknown store nfs://"):
         srshards.open("nfs://server/shards")
-    for no_size in (0, "1GB"):
-        with pytest.raises(srshards.ArgumentError, match=f"`cache_bytes` {no_size!r}: expected a number of bytes, 1"):
-            srshards.open(folder, cache_bytes=no_size)  # type: ignore[arg-type]
-    for no_cache, words in (
+    for cache_bytes in (0, "1GB"):
+        with pytest.raises(
+            srshards.ArgumentError, match=f"`cache_bytes` {cache_bytes!r}: expected a number of bytes, 1"
+        ):
+            srshards.open(folder, cache_bytes=cache_bytes)  # type: ignore[arg-type]
+    for cache, message in (
         ("", "the path is empty"),
         ("s3://bucket/cache", "must be a local folder"),
         (Path("s3://bucket/cache"), "expected a local folder"),
     ):
-        with pytest.raises(srshards.ArgumentError, match=f"`cache`:? .*{words}"):
-            srshards.open(folder, cache=no_cache)
+        with pytest.raises(srshards.ArgumentError, match=f"`cache`:? .*{message}"):
+            srshards.open(folder, cache=cache)
     with pytest.raises(srshards.ArgumentError, match=r"`cache` .*file/x: cannot write there \(Not a directory\); pass"):
         srshards.open(folder, cache=tmp_path / "file/x")
 
 
-def test_shards_that_are_not_whole(shards: Path, tmp_path: Path) -> None:
+def test_open_refuses_incomplete_shards(shards: Path, tmp_path: Path) -> None:
     folder = copied(shards, tmp_path)
     (folder / "train-000001.tar").write_bytes(b"short")
     with pytest.raises(
@@ -383,15 +389,15 @@ def test_shards_that_are_not_whole(shards: Path, tmp_path: Path) -> None:
 # ---- PatchDataset
 
 
-def places(image: np.ndarray, patch: np.ndarray) -> list[tuple[int, int]]:
-    """Where a patch lies in an image: top and left."""
+def positions(image: np.ndarray, patch: np.ndarray) -> list[tuple[int, int]]:
+    """Return the top and left of each occurrence of a patch in an image."""
     size = len(patch)
     tops_lefts = np.ndindex(*(edge - size + 1 for edge in image.shape[:2]))
     return [(y, x) for y, x in tops_lefts if np.array_equal(image[y : y + size, x : x + size], patch)]
 
 
 def content(pairs: Any) -> list[bytes]:
-    """The bytes of every pair of a loader's batches, or of pairs."""
+    """Return the bytes of every pair, given pairs or batches of pairs."""
     return [
         np.asarray(hr).tobytes() + np.asarray(small).tobytes()
         for pair in pairs
@@ -399,35 +405,35 @@ def content(pairs: Any) -> list[bytes]:
     ]
 
 
-def test_the_two_patches_of_an_item_show_the_same_place(opened: srshards.Shards) -> None:
+def test_both_patches_of_an_item_are_aligned(opened: srshards.Shards) -> None:
     lr, up = (srshards.PatchDataset(opened, PATCH_PX, input=name, augment=False) for name in ("lr", "up"))
     assert len(lr) == 39
     for number in (0, 7, -1):
         sample = opened.train[number]
-        ((top, left),) = places(sample.lr, lr[number].input)
-        assert places(sample.hr, lr[number].hr) == places(sample.up, up[number].input) == [(2 * top, 2 * left)]
+        ((top, left),) = positions(sample.lr, lr[number].input)
+        assert positions(sample.hr, lr[number].hr) == positions(sample.up, up[number].input) == [(2 * top, 2 * left)]
         assert lr[number].input.shape == (PATCH_PX // 2, PATCH_PX // 2, 3) and lr[number].hr.flags.writeable
-    assert len({places(opened.train[n].hr, lr[n].hr)[0] for n in range(39)}) > 20
+    assert len({positions(opened.train[n].hr, lr[n].hr)[0] for n in range(39)}) > 20
 
 
-def test_augmented_patches_are_the_same_ones_flipped_and_turned(opened: srshards.Shards) -> None:
+def test_augmentation_flips_and_rotates_both_patches(opened: srshards.Shards) -> None:
     plain, augmented = (srshards.PatchDataset(opened, PATCH_PX, augment=augment) for augment in (False, True))
-    turned = 0
+    symmetries = [(k, flip) for k in range(4) for flip in (False, True)]
+
+    def inverse(image: np.ndarray, symmetry: tuple[int, bool]) -> np.ndarray:
+        rotated = np.rot90(image, -symmetry[0])
+        return rotated[:, ::-1] if symmetry[1] else rotated
+
+    num_changed = 0
     for number in range(39):
         hr, small = augmented[number]
-        ways = [(k, flip) for k in range(4) for flip in (False, True)]
-
-        def undone(image: np.ndarray, way: tuple[int, bool]) -> np.ndarray:
-            turned_back = np.rot90(image, -way[0])
-            return turned_back[:, ::-1] if way[1] else turned_back
-
-        (way,) = [way for way in ways if np.array_equal(undone(hr, way), plain[number].hr)]
-        assert np.array_equal(undone(small, way), plain[number].input)
-        turned += way != (0, False)
-    assert turned > 20
+        (symmetry,) = [each for each in symmetries if np.array_equal(inverse(hr, each), plain[number].hr)]
+        assert np.array_equal(inverse(small, symmetry), plain[number].input)
+        num_changed += symmetry != (0, False)
+    assert num_changed > 20
 
 
-def test_patches_follow_from_seed_epoch_and_number(opened: srshards.Shards) -> None:
+def test_patches_depend_on_seed_epoch_and_index_only(opened: srshards.Shards) -> None:
     data, other_seed = (srshards.PatchDataset(opened, PATCH_PX, seed=seed) for seed in (0, 1))
     first = content(data)
     assert len(first) == 39 and content(data[n] for n in range(38, -1, -1)) == first[::-1]
@@ -439,7 +445,7 @@ def test_patches_follow_from_seed_epoch_and_number(opened: srshards.Shards) -> N
     assert content(data) == first
 
 
-def test_each_variant_is_shown_once_in_so_many_epochs(recipe_shards: srshards.Shards) -> None:
+def test_n_epochs_show_each_of_n_variants_once(recipe_shards: srshards.Shards) -> None:
     data = srshards.PatchDataset(recipe_shards, 64, augment=False)
     shown: list[set[int]] = [set() for _ in range(len(data))]
     for epoch in range(NUM_VARIANTS):
@@ -452,14 +458,14 @@ def test_each_variant_is_shown_once_in_so_many_epochs(recipe_shards: srshards.Sh
     assert np.array_equal(val[0].input, recipe_shards.val[0].lr)
 
 
-def test_items_become_batches_of_the_same_kind(opened: srshards.Shards) -> None:
+def test_default_collate_keeps_the_type_of_items(opened: srshards.Shards) -> None:
     data = srshards.PatchDataset(opened, PATCH_PX)
     batch = default_collate([data[0], data[1]])
     assert isinstance(batch, srshards.PatchPair) and batch.hr.dtype == batch.input.dtype == torch.uint8
     assert tuple(batch.hr.shape) == (2, 16, 16, 3) and tuple(batch.input.shape) == (2, 8, 8, 3)
 
 
-def test_a_transform_gets_each_item(opened: srshards.Shards) -> None:
+def test_the_transform_is_applied_to_each_item(opened: srshards.Shards) -> None:
     def darker(pair: srshards.PatchPair) -> srshards.PatchPair:
         return pair._replace(input=pair.input // 2)
 
@@ -471,10 +477,10 @@ def test_a_transform_gets_each_item(opened: srshards.Shards) -> None:
     ("method", "workers", "persistent"),
     [(None, 0, False), ("fork", 2, False), ("fork", 2, True), ("spawn", 1, True), ("forkserver", 1, True)],
 )
-def test_the_same_batches_from_any_workers(
+def test_batches_do_not_depend_on_workers(
     opened: srshards.Shards, method: str | None, workers: int, persistent: bool
 ) -> None:
-    """An epoch that is set between two iterations also reaches workers that live on."""
+    """Persistent workers also use an epoch that is set between two iterations."""
     data = srshards.PatchDataset(opened, PATCH_PX, input="up")
     loader = DataLoader(
         data,
@@ -493,20 +499,20 @@ def test_the_same_batches_from_any_workers(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_stateful_loader_goes_on_in_the_middle_of_an_epoch(opened: srshards.Shards, workers: int) -> None:
-    module = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is of the dev extra")
+def test_a_stateful_dataloader_resumes_within_an_epoch(opened: srshards.Shards, workers: int) -> None:
+    module = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is in the dev extra")
 
     def loader() -> Any:
         generator = torch.Generator().manual_seed(7)
         data = srshards.PatchDataset(opened, PATCH_PX)
         return module.StatefulDataLoader(data, batch_size=4, shuffle=True, num_workers=workers, generator=generator)
 
-    begun = loader()
-    begun.dataset.set_epoch(3)
-    batches = iter(begun)
+    first = loader()
+    first.dataset.set_epoch(3)
+    batches = iter(first)
     for _ in range(4):
         next(batches)
-    state = pickle.loads(pickle.dumps(begun.state_dict()))
+    state = pickle.loads(pickle.dumps(first.state_dict()))
     rest = content(batches)
     resumed = loader()
     resumed.load_state_dict(state)
@@ -514,7 +520,7 @@ def test_a_stateful_loader_goes_on_in_the_middle_of_an_epoch(opened: srshards.Sh
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ({"patch_size": 15}, "`patch_size` 15 is not divisible by the scale 2; try 14 or 16"),
         ({"patch_size": 66}, "`patch_size` 66: the stored HR images have 64 px; pass at most that"),
@@ -522,16 +528,22 @@ def test_a_stateful_loader_goes_on_in_the_middle_of_an_epoch(opened: srshards.Sh
         ({"input": "hr"}, "`input` 'hr': expected 'lr' or 'up'"),
         ({"split": "test"}, "`split` 'test': expected train or val"),
         ({"seed": -1}, "`seed` -1: expected 0 or more"),
-        ({"shards": "shards/scale_2x"}, "`shards`: expected the result of srshards.open, found 'shards/scale_2x'"),
     ],
 )
-def test_arguments_that_do_not_fit(opened: srshards.Shards, arguments: dict[str, Any], words: str) -> None:
-    with pytest.raises(srshards.ArgumentError) as error:
-        srshards.PatchDataset(**{"shards": opened, "patch_size": PATCH_PX, **arguments})
-    assert str(error.value).startswith(words)
+def test_invalid_arguments_are_refused(opened: srshards.Shards, arguments: dict[str, Any], message: str) -> None:
+    for make in (srshards.PatchDataset, srshards.webdataset):
+        with pytest.raises(srshards.ArgumentError) as error:
+            make(**{"shards": opened, "patch_size": PATCH_PX, **arguments})
+        assert str(error.value).startswith(message)
 
 
-def test_splits_and_images_that_a_set_lacks(recipe_shards: srshards.Shards, tmp_path: Path) -> None:
+def test_a_dataset_refuses_the_path_of_shards() -> None:
+    message = "`shards`: expected the result of srshards.open, found 'shards/scale_2x'"
+    with pytest.raises(srshards.ArgumentError, match=message):
+        srshards.PatchDataset("shards/scale_2x", PATCH_PX)  # type: ignore[arg-type]
+
+
+def test_missing_splits_and_images_are_refused(recipe_shards: srshards.Shards, tmp_path: Path) -> None:
     with pytest.raises(srshards.ArgumentError, match=r"`input` up: .* has no upsampled images"):
         srshards.PatchDataset(recipe_shards, PATCH_PX, input="up")
     generate(make_photos(tmp_path / "photos", 3), tmp_path, "-s", 2, "--val-fraction", 0)
@@ -541,7 +553,7 @@ def test_splits_and_images_that_a_set_lacks(recipe_shards: srshards.Shards, tmp_
         srshards.PatchDataset(without_val, PATCH_PX, split="val")
 
 
-def test_a_set_of_validation_samples_alone_has_a_dataset_and_a_pipeline(opened: srshards.Shards) -> None:
+def test_sets_without_training_samples_have_a_validation_dataset(opened: srshards.Shards) -> None:
     manifest = dataclasses.replace(opened.manifest, shards=opened.val.records)
     only_val = srshards.Shards(opened.path, manifest)
     expected = srshards.PatchDataset(opened, PATCH_PX, split="val")[0]
@@ -551,7 +563,7 @@ def test_a_set_of_validation_samples_alone_has_a_dataset_and_a_pipeline(opened: 
         srshards.PatchDataset(only_val, PATCH_PX)
 
 
-def test_numbers_may_be_those_of_numpy(opened: srshards.Shards) -> None:
+def test_numpy_integers_are_accepted(opened: srshards.Shards) -> None:
     data = srshards.PatchDataset(opened, np.int64(PATCH_PX), seed=np.int64(3))  # type: ignore[arg-type]
     data.set_epoch(np.int64(2))  # type: ignore[arg-type]
     expected = srshards.PatchDataset(opened, PATCH_PX, seed=3)
@@ -559,13 +571,13 @@ def test_numbers_may_be_those_of_numpy(opened: srshards.Shards) -> None:
     assert np.array_equal(data[0].hr, expected[0].hr) and type(data.state_dict()["epoch"]) is int
 
 
-def test_datasets_do_not_depend_on_the_default_device(opened: srshards.Shards) -> None:
+def test_datasets_ignore_the_default_device(opened: srshards.Shards) -> None:
     with torch.device("meta"):
         data = srshards.PatchDataset(opened, PATCH_PX)
         assert data[0].hr.shape == (PATCH_PX, PATCH_PX, 3)
 
 
-def test_items_and_epochs_that_there_are_not(opened: srshards.Shards) -> None:
+def test_indexes_and_epochs_out_of_range_are_refused(opened: srshards.Shards) -> None:
     data = srshards.PatchDataset(opened, PATCH_PX)
     with pytest.raises(IndexError, match="index 39 is out of range: there are 39 train samples in "):
         data[39]

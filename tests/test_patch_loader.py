@@ -1,7 +1,6 @@
-"""`PatchLoader`: the same batches whoever makes them, from any batch on, and a clear error for every misuse."""
+"""`PatchLoader`: reproducible batches for any number of workers and ranks, exact resumption, and clear errors."""
 
 import dataclasses
-import doctest
 import json
 import multiprocessing
 import os
@@ -9,7 +8,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import TIMEOUT_S, wait_until
-from test_trainer_stream import workers
+from test_trainer_stream import contents, workers
 
 import srshards
 from srshards.errors import ArgumentError, WorkerDiedError
 from srshards.format import ShardRecord
 from srshards.loader import memory, patch_loader
-from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.patch_loader import PatchLoader
 from srshards.loader.prefetch import PrefetchedBatches
 from srshards.loader.workers import WorkerBatches
@@ -45,17 +43,13 @@ def make(data: Shards, **arguments: Any) -> PatchLoader:
 
 
 def with_shards(data: Shards, records: Sequence[ShardRecord]) -> Shards:
-    """The set as if it had no other shards."""
+    """Return the set reduced to these shards."""
     return Shards(data.path, dataclasses.replace(data.manifest, shards=tuple(records)))
-
-
-def contents(batches: Iterable[PatchBatch]) -> list[Bytes]:
-    return [(batch.hr.numpy().tobytes(), batch.input.numpy().tobytes()) for batch in batches]
 
 
 @pytest.fixture(scope="module")
 def expected(data: Shards) -> list[Bytes]:
-    """The batches of the first twelve steps."""
+    """The contents of the batches of the first twelve steps."""
     with make(data) as loader:
         found = contents(loader.steps(0, 12))
     assert len(set(found)) == 12
@@ -66,9 +60,7 @@ def expected(data: Shards) -> list[Bytes]:
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_epochs_follow_each_other_without_a_gap_for_any_number_of_workers(
-    data: Shards, expected: list[Bytes], number: int
-) -> None:
+def test_epochs_form_one_sequence_for_any_number_of_workers(data: Shards, expected: list[Bytes], number: int) -> None:
     with make(data, workers=number) as loader:
         assert len(loader) == len(data.train) // BATCH == 4
         found, processes = [], []
@@ -78,11 +70,11 @@ def test_epochs_follow_each_other_without_a_gap_for_any_number_of_workers(
             found += epoch
             processes.append({worker.pid for worker in workers()})
         assert found == expected
-        assert len(processes[0]) == number and processes == [processes[0]] * 3  # they read on across the boundary
+        assert len(processes[0]) == number and processes == [processes[0]] * 3  # kept across epochs
     assert not workers()
 
 
-def test_batches_are_uint8_tensors_of_the_sizes_that_were_asked_for(data: Shards) -> None:
+def test_batches_are_uint8_tensors_of_the_requested_sizes(data: Shards) -> None:
     for name, small in (("lr", PATCH_PX // 2), ("up", PATCH_PX)):
         with make(data, input=name) as loader:
             batch = next(iter(loader))
@@ -91,7 +83,7 @@ def test_batches_are_uint8_tensors_of_the_sizes_that_were_asked_for(data: Shards
         assert batch.damaged == ()
 
 
-def test_fewer_samples_than_a_batch_make_epochs_of_one_step(data: Shards) -> None:
+def test_epochs_smaller_than_a_batch_have_one_step(data: Shards) -> None:
     with make(data, batch_size=100) as loader:
         assert len(loader) == len(contents(loader)) == 1
 
@@ -103,13 +95,13 @@ def test_resident_samples_give_the_same_batches(data: Shards, expected: list[Byt
         assert not workers()
 
 
-def test_without_augmentation_patches_are_windows_of_the_stored_images(data: Shards) -> None:
+def test_patches_without_augmentation_are_windows_of_the_stored_images(data: Shards) -> None:
     with make(data, augment=False) as loader:
         patches = next(iter(loader)).hr.numpy().copy()
     images = [
-        image.image(place, "hr", "npy", data.hr_size)
+        image.image(index, "hr", "npy", data.hr_size)
         for image in map(data.open, data.train.records)
-        for place in range(len(image))
+        for index in range(len(image))
     ]
     windows = [
         np.lib.stride_tricks.sliding_window_view(image, (PATCH_PX, PATCH_PX, 3))[::2, ::2, 0] for image in images
@@ -118,20 +110,20 @@ def test_without_augmentation_patches_are_windows_of_the_stored_images(data: Sha
         assert any((window == patch).all((2, 3, 4)).any() for window in windows)
 
 
-def test_what_batches_take_is_known_before(data: Shards) -> None:
-    loader = make(data, workers=3, prefetch=4)  # chunks of two batches, of which each worker has two, and one is used
+def test_memory_bytes_counts_all_prefetched_batches(data: Shards) -> None:
+    loader = make(data, workers=3, prefetch=4)  # two chunks of two batches per worker, and one in use
     assert loader.memory_bytes == 7 * 2 * BATCH * 3 * (PATCH_PX**2 + (PATCH_PX // 2) ** 2)
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_the_callers_random_numbers_and_default_device_are_left_alone(data: Shards, number: int) -> None:
+def test_global_rng_and_default_device_are_unchanged(data: Shards, number: int) -> None:
     before = torch.get_rng_state()
     with torch.device("meta"), make(data, workers=number) as loader:
         assert next(iter(loader)).hr.device.type == "cpu"
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_numbers_and_switches_may_be_those_of_numpy(data: Shards, expected: list[Bytes]) -> None:
+def test_numpy_scalars_are_accepted(data: Shards, expected: list[Bytes]) -> None:
     numbers = {"patch_size": PATCH_PX, "batch_size": BATCH, "workers": 1, "seed": 0, "rank": 0, "world_size": 1}
     given = {name: np.int64(value) for name, value in numbers.items()}
     with make(data, **given, augment=np.True_) as loader:
@@ -142,7 +134,7 @@ def test_numbers_and_switches_may_be_those_of_numpy(data: Shards, expected: list
         assert contents(other) == expected[3:4]
 
 
-def test_steps_that_there_are_not_are_refused(data: Shards) -> None:
+def test_steps_out_of_range_are_refused(data: Shards) -> None:
     with make(data) as loader:
         for first, stop, message in (
             (-1, 1, "`first` -1: expected 0 or more"),
@@ -153,11 +145,11 @@ def test_steps_that_there_are_not_are_refused(data: Shards) -> None:
                 loader.steps(first, stop)
 
 
-# ---- in the middle
+# ---- resuming
 
 
 @pytest.mark.parametrize("taken", range(10))
-def test_a_state_goes_on_exactly_after_every_batch(data: Shards, expected: list[Bytes], taken: int) -> None:
+def test_a_state_resumes_exactly_after_every_batch(data: Shards, expected: list[Bytes], taken: int) -> None:
     with make(data) as loader:
         before = [batch for epoch in range(3) for batch in contents(islice(loader, max(0, taken - 4 * epoch)))]
         state = json.loads(json.dumps(loader.state_dict()))
@@ -170,14 +162,14 @@ def test_a_state_goes_on_exactly_after_every_batch(data: Shards, expected: list[
     assert [batch for epoch in rest for batch in epoch][: 12 - taken] == expected[taken:]
 
 
-def test_a_state_counts_what_was_taken_and_not_what_workers_have_read(data: Shards, expected: list[Bytes]) -> None:
+def test_a_state_counts_consumed_batches_not_prefetched_ones(data: Shards, expected: list[Bytes]) -> None:
     with make(data, workers=2, prefetch=8) as loader:
         for number, _ in enumerate(loader):
             if number == 2:
                 break
         state = loader.state_dict()
         assert state["step"] == 3
-        assert contents(loader) == expected[3:4]  # what is left of the epoch, after the break
+        assert contents(loader) == expected[3:4]  # the rest of the epoch, after the break
         assert contents(loader) == expected[4:8]
     with make(data, workers=1) as other:
         other.load_state_dict(state)
@@ -185,17 +177,17 @@ def test_a_state_counts_what_was_taken_and_not_what_workers_have_read(data: Shar
         assert other.state_dict() == {**state, "step": 4}
 
 
-def test_steps_are_taken_without_epochs_and_a_for_goes_on_after_them(data: Shards, expected: list[Bytes]) -> None:
+def test_iteration_continues_after_steps(data: Shards, expected: list[Bytes]) -> None:
     with make(data, workers=1) as loader:
         assert contents(loader.steps(5, 11)) == expected[5:11]
-        assert not workers()  # there is nothing more to do for them
+        assert not workers()  # they have no more work
         assert contents(loader) == expected[11:12]
         assert contents(loader.steps(7, 7)) == []
         assert contents(loader) == expected[7:8]
 
 
-def test_a_step_of_several_batches_can_be_left_in_the_middle(data: Shards, expected: list[Bytes]) -> None:
-    whole = [b"".join(pair) for pair in ((hr,) for hr, _ in expected)]
+def test_a_state_resumes_within_a_step_of_several_micro_batches(data: Shards, expected: list[Bytes]) -> None:
+    joined = [b"".join(pair) for pair in ((hr,) for hr, _ in expected)]
     with make(data, batch_size=2, micro_batches=4) as loader:
         assert len(loader) == 16 and loader.patches_per_step == 8
         found = [hr for hr, _ in contents(islice(loader, 6))]
@@ -204,7 +196,7 @@ def test_a_step_of_several_batches_can_be_left_in_the_middle(data: Shards, expec
     with make(data, batch_size=2, micro_batches=4) as other:
         other.load_state_dict(state)
         found += [hr for hr, _ in contents(other)]
-    assert [b"".join(found[first : first + 4]) for first in range(0, 16, 4)] == whole[:4]
+    assert [b"".join(found[first : first + 4]) for first in range(0, 16, 4)] == joined[:4]
     with pytest.raises(ValueError, match="the middle of a step") as error:
         make(data, batch_size=8).load_state_dict(state)
     assert "`micro_batches` 4, not 1; save it between steps" in str(error.value)
@@ -213,9 +205,7 @@ def test_a_step_of_several_batches_can_be_left_in_the_middle(data: Shards, expec
 # ---- several processes
 
 
-def test_any_number_of_ranks_takes_the_same_steps_and_goes_on_with_anothers_state(
-    data: Shards, expected: list[Bytes]
-) -> None:
+def test_states_resume_with_another_number_of_ranks(data: Shards, expected: list[Bytes]) -> None:
     def steps_of(ranks: int, state: Any = None) -> tuple[list[Bytes], Any]:
         loaders = [make(data, batch_size=BATCH // ranks, rank=rank, world_size=ranks) for rank in range(ranks)]
         for loader in loaders:
@@ -236,13 +226,13 @@ def test_any_number_of_ranks_takes_the_same_steps_and_goes_on_with_anothers_stat
     assert steps_of(1, state)[0] == expected[4:7]
 
 
-OF_A_GROUP = """
+PROCESS_GROUP_SCRIPT = """
     import hashlib, json, sys
     import torch.distributed as dist
     import srshards
     if __name__ == "__main__":
-        folder, meeting, rank = sys.argv[1:]
-        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=2)
+        folder, rendezvous, rank = sys.argv[1:]
+        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=2)
         with srshards.PatchLoader(srshards.open(folder), 24, 4, workers=0) as loader:
             assert loader.world_size == 2 and loader.patches_per_step == 8
             batches = [batch.hr.numpy().tobytes().hex() for _ in range(2) for batch in loader]
@@ -256,10 +246,10 @@ OF_A_GROUP = """
 
 
 @pytest.mark.slow
-def test_processes_of_a_group_share_the_steps(data: Shards, expected: list[Bytes], tmp_path: Path) -> None:
+def test_ranks_of_a_process_group_share_the_steps(data: Shards, expected: list[Bytes], tmp_path: Path) -> None:
     script = tmp_path / "rank.py"
-    script.write_text(textwrap.dedent(OF_A_GROUP))
-    command = [sys.executable, str(script), str(data.path), str(tmp_path / "meeting")]
+    script.write_text(textwrap.dedent(PROCESS_GROUP_SCRIPT))
+    command = [sys.executable, str(script), str(data.path), str(tmp_path / "rendezvous")]
     ranks = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True) for rank in range(2)]
     found = [json.loads(rank.communicate(timeout=TIMEOUT_S)[0]) for rank in ranks]
     assert [bytes.fromhex("".join(step)) for step in zip(*(each["batches"] for each in found), strict=True)] == [
@@ -270,7 +260,7 @@ def test_processes_of_a_group_share_the_steps(data: Shards, expected: list[Bytes
         assert contents(alone) == expected[8:12]
 
 
-def test_one_process_of_a_machine_fetches_shards_for_all(data: Shards, tmp_path: Path) -> None:
+def test_one_process_per_machine_fetches_shards(data: Shards, tmp_path: Path) -> None:
     cached = srshards.open(data.path, cache=tmp_path, cache_bytes=10**9)
     kinds = []
     for local_rank in (0, 1):
@@ -279,7 +269,7 @@ def test_one_process_of_a_machine_fetches_shards_for_all(data: Shards, tmp_path:
     assert kinds == [PrefetchedBatches, WorkerBatches]
 
 
-def test_what_torchrun_says_of_this_machine_counts(data: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_ranks_come_from_the_environment_of_torchrun(data: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"is_initialized": True, "get_rank": 5, "get_world_size": 8}.items():
         monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -288,7 +278,7 @@ def test_what_torchrun_says_of_this_machine_counts(data: Shards, monkeypatch: py
     loader = PatchLoader(data, PATCH_PX, BATCH)
     assert (loader._sources.ranks.local_rank, loader.workers, loader.world_size) == (1, 3, 8)
     monkeypatch.delenv("LOCAL_WORLD_SIZE")
-    assert PatchLoader(data, PATCH_PX, BATCH).workers == 1  # all eight are taken to be here
+    assert PatchLoader(data, PATCH_PX, BATCH).workers == 1  # all eight ranks are assumed to be on this machine
     assert PatchLoader(data, PATCH_PX, BATCH, rank=0, world_size=1).workers == 12
 
 
@@ -332,13 +322,13 @@ def test_a_state_of_other_shards_is_refused(data: Shards) -> None:
         (lambda state: {**state, "version": 2}, "expected a state of version 1, found version 2"),
     ],
 )
-def test_what_is_no_state_is_refused(data: Shards, change: Callable[[Any], Any], message: str) -> None:
+def test_an_invalid_state_is_refused(data: Shards, change: Callable[[Any], Any], message: str) -> None:
     loader = make(data)
     with pytest.raises(ValueError, match=message):
         loader.load_state_dict(change(loader.state_dict()))
 
 
-def test_a_state_comes_before_the_first_iteration(data: Shards) -> None:
+def test_a_state_is_refused_after_the_first_batch(data: Shards) -> None:
     with make(data) as loader:
         state = loader.state_dict()
         next(iter(loader))
@@ -378,20 +368,20 @@ def test_a_state_comes_before_the_first_iteration(data: Shards) -> None:
         ({"local_rank": 0, "local_world_size": 2}, "`local_world_size` 2: expected at most the `world_size` 1"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused(data: Shards, arguments: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_refused(data: Shards, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as error:
         make(data, **arguments)
     assert str(error.value).startswith(message)
 
 
-def test_shards_that_cannot_be_trained_on_are_refused(data: Shards) -> None:
+def test_shards_without_training_samples_are_refused(data: Shards) -> None:
     with pytest.raises(ValueError, match=r"`shards`: expected the result of srshards.open, found 'shards/scale_2x'"):
         PatchLoader("shards/scale_2x", PATCH_PX, BATCH)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="has no training samples"):
         make(with_shards(data, data.val.records))
 
 
-def test_too_little_memory_is_named_before_any_is_taken(data: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_reported_before_allocation(data: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_memory_bytes", lambda: 2_000_000)
     make(data)
     with pytest.raises(ArgumentError) as error:
@@ -407,7 +397,7 @@ def test_too_little_memory_is_named_before_any_is_taken(data: Shards, monkeypatc
         make(data, resident=True)
 
 
-def test_a_cache_that_is_too_small_is_named(data: Shards, tmp_path: Path) -> None:
+def test_a_cache_that_is_too_small_is_reported(data: Shards, tmp_path: Path) -> None:
     loader = make(srshards.open(data.path, cache=tmp_path, cache_bytes=1000))
     with pytest.raises(ArgumentError, match=r"is limited to 1.0 kB, but the shards needed at the same time take"):
         next(iter(loader))
@@ -416,7 +406,7 @@ def test_a_cache_that_is_too_small_is_named(data: Shards, tmp_path: Path) -> Non
 # ---- misuse
 
 
-def test_a_closed_loader_says_so(data: Shards, expected: list[Bytes]) -> None:
+def test_a_closed_loader_refuses_use(data: Shards, expected: list[Bytes]) -> None:
     loader = make(data, workers=1)
     batches = iter(loader)
     batch = next(batches)
@@ -427,22 +417,22 @@ def test_a_closed_loader_says_so(data: Shards, expected: list[Bytes]) -> None:
     for use in (lambda: next(batches), lambda: iter(loader), lambda: loader.steps(0, 1)):
         with pytest.raises(RuntimeError, match="this PatchLoader is closed"):
             use()
-    assert loader.state_dict()["step"] == 1  # that can be saved afterwards
+    assert loader.state_dict()["step"] == 1  # still readable after close()
 
 
-def test_of_two_iterators_the_newer_one_takes_the_batches(data: Shards, expected: list[Bytes]) -> None:
+def test_a_new_iterator_invalidates_the_previous_one(data: Shards, expected: list[Bytes]) -> None:
     with make(data) as loader:
-        former, newer = iter(loader), iter(loader)
+        previous, newer = iter(loader), iter(loader)
         assert contents(islice(newer, 2)) == expected[:2]
         with pytest.raises(RuntimeError, match="this PatchLoader has a newer iterator"):
-            next(former)
+            next(previous)
         assert contents(newer) == expected[2:4]
         with pytest.raises(RuntimeError, match="a newer iterator"):
             for _ in zip(loader, loader, strict=True):
                 pass
 
 
-def test_a_forked_process_is_refused_and_leaves_the_workers_alone(data: Shards, expected: list[Bytes]) -> None:
+def test_use_in_a_forked_process_is_refused_and_harmless(data: Shards, expected: list[Bytes]) -> None:
     with make(data, workers=1) as loader:
         batches = iter(loader)
         found = contents(islice(batches, 1))
@@ -461,7 +451,7 @@ def test_a_forked_process_is_refused_and_leaves_the_workers_alone(data: Shards, 
         os.close(reading), os.close(writing)
 
 
-def test_a_killed_worker_is_an_error_after_which_another_loop_goes_on(data: Shards, expected: list[Bytes]) -> None:
+def test_iteration_can_restart_after_a_worker_was_killed(data: Shards, expected: list[Bytes]) -> None:
     patches = [
         hr[first : first + len(hr) // BATCH] for hr, _ in expected for first in range(0, len(hr), len(hr) // BATCH)
     ]
@@ -476,16 +466,16 @@ def test_a_killed_worker_is_an_error_after_which_another_loop_goes_on(data: Shar
         assert [hr for hr, _ in contents(loader)] == patches[step : len(loader)]
 
 
-def test_a_loader_that_nobody_has_any_more_leaves_no_workers(data: Shards) -> None:
+def test_an_unreferenced_loader_stops_its_workers(data: Shards) -> None:
     loader = make(data, workers=2)
     kept = next(iter(loader))
-    wait_until(lambda: len(workers()) == 2)  # the second may not have its name yet
+    wait_until(lambda: len(workers()) == 2)  # the second may not have set its name yet
     del loader
     assert not workers()
     assert kept.hr.shape[0] == BATCH
 
 
-WITHOUT_A_GUARD = """
+UNGUARDED_SCRIPT = """
     import sys
     import srshards
     for batch in srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1):
@@ -502,23 +492,23 @@ def run_script(tmp_path: Path, text: str, *args: object) -> "subprocess.Complete
 
 
 @pytest.mark.slow
-def test_a_script_without_a_guard_is_told_to_have_one(data: Shards, tmp_path: Path) -> None:
-    done = run_script(tmp_path, WITHOUT_A_GUARD, data.path)
-    assert done.returncode == 1 and done.stdout == ""
-    assert 'put code that must run once under `if __name__ == "__main__":`' in done.stderr
-    assert "WorkerDiedError: a data worker died" in done.stderr
+def test_a_script_without_a_main_guard_gets_advice(data: Shards, tmp_path: Path) -> None:
+    result = run_script(tmp_path, UNGUARDED_SCRIPT, data.path)
+    assert result.returncode == 1 and result.stdout == ""
+    assert 'put code that must run once under `if __name__ == "__main__":`' in result.stderr
+    assert "WorkerDiedError: a data worker died" in result.stderr
 
 
 @pytest.mark.slow
-def test_a_program_from_stdin_is_told_to_be_a_file(data: Shards) -> None:
-    program = textwrap.dedent(WITHOUT_A_GUARD).replace("sys.argv[1]", repr(str(data.path)))
-    done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, timeout=TIMEOUT_S)
-    assert done.returncode == 1 and done.stdout == ""
-    assert "which was read from stdin: write it to a file, or pass `workers` 0" in done.stderr
-    assert "died" not in done.stderr
+def test_a_program_from_stdin_gets_advice(data: Shards) -> None:
+    program = textwrap.dedent(UNGUARDED_SCRIPT).replace("sys.argv[1]", repr(str(data.path)))
+    result = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert result.returncode == 1 and result.stdout == ""
+    assert "which was read from stdin: write it to a file, or pass `workers` 0" in result.stderr
+    assert "died" not in result.stderr
 
 
-IN_THREADS = """
+THREADS_SCRIPT = """
     import os, signal, sys, threading
     import srshards
     def loop(workers, times):
@@ -548,12 +538,12 @@ IN_THREADS = """
 
 
 @pytest.mark.slow
-def test_it_can_be_used_in_one_or_several_threads_and_says_and_changes_nothing(data: Shards, tmp_path: Path) -> None:
-    done = run_script(tmp_path, IN_THREADS, data.path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+def test_loaders_in_threads_leave_signals_and_environment_unchanged(data: Shards, tmp_path: Path) -> None:
+    result = run_script(tmp_path, THREADS_SCRIPT, data.path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-IN_A_CHILD = """
+CHILD_SCRIPT = """
     import multiprocessing, sys
     import srshards
     def use():
@@ -572,15 +562,15 @@ IN_A_CHILD = """
 
 
 @pytest.mark.slow
-def test_a_child_process_has_a_loader_of_its_own_beside_its_parents(data: Shards, tmp_path: Path) -> None:
-    done = run_script(tmp_path, IN_A_CHILD, data.path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "4\n4\n4\n4\n", "")
+def test_child_processes_can_have_their_own_loaders(data: Shards, tmp_path: Path) -> None:
+    result = run_script(tmp_path, CHILD_SCRIPT, data.path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "4\n4\n4\n4\n", "")
 
 
-BESIDE_A_FORK_SERVER = """
+FORK_SERVER_SCRIPT = """
     import multiprocessing, os, signal, sys
     import srshards
-    def say(ready):
+    def report(ready):
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         print([signal.getsignal(number) == signal.SIG_IGN for number in numbers], os.environ.get("MKL_NUM_THREADS"))
         sys.stdout.flush()
@@ -592,7 +582,7 @@ BESIDE_A_FORK_SERVER = """
                 pass
         context = multiprocessing.get_context("forkserver")
         ready = context.Event()
-        process = context.Process(target=say, args=(ready,))
+        process = context.Process(target=report, args=(ready,))
         process.start()
         ready.wait()
         process.terminate()
@@ -602,22 +592,15 @@ BESIDE_A_FORK_SERVER = """
 
 
 @pytest.mark.slow
-def test_processes_of_the_users_own_fork_server_inherit_nothing(
+def test_the_fork_server_of_the_user_inherits_nothing(
     data: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    done = run_script(tmp_path, BESIDE_A_FORK_SERVER, data.path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "[False, False, False] None\n-15\n", "")
+    result = run_script(tmp_path, FORK_SERVER_SCRIPT, data.path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "[False, False, False] None\n-15\n", "")
 
 
-def test_a_daemonic_process_is_told_to_do_without_workers(data: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_refused_in_a_daemonic_process(data: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # type: ignore[attr-defined]
     with make(data, workers=1) as loader, pytest.raises(RuntimeError, match=r"daemonic process.*pass `workers` 0"):
         next(iter(loader))
-
-
-def test_the_examples_in_its_documentation_run(data: Shards) -> None:
-    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
-    for test in finder.find(PatchLoader, "PatchLoader", globs={"shards": data, "PatchLoader": PatchLoader}):
-        runner.run(test)
-    assert runner.failures == 0 and runner.tries >= 2

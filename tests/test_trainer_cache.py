@@ -1,4 +1,4 @@
-"""Shards in a store: the same training as from a folder, each byte fetched once, and every fault of the store."""
+"""Shards in an object store: the same training as from a folder, single downloads, the cache, and faults."""
 
 import dataclasses
 import gc
@@ -17,7 +17,6 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from helpers import TIMEOUT_S, all_files, generate, overwrite, trainer, wait_until
@@ -26,14 +25,14 @@ from hypothesis import strategies as st
 
 from srshards.errors import RunError, UsageError
 from srshards.format import ShardRecord
-from srshards.loader import sources as sources_room
+from srshards.loader import sources as sources_module
 from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.prefetch import PrefetchedBatches, PrefetchWindow, ShardFetcher
 from srshards.process import fork_server
-from srshards.sampling import schedule as schedule_room
+from srshards.sampling import schedule as schedule_module
 from srshards.sampling.schedule import Schedule
-from srshards.shards import cache_contents as contents_room
-from srshards.shards import cache_folder as folder_room
+from srshards.shards import cache_contents as contents_module
+from srshards.shards import cache_folder as folder_module
 from srshards.shards.cache_contents import Decoder
 from srshards.shards.cache_folder import CacheFolder, NoRoomError
 from srshards.shards.cached import CachedShards
@@ -49,7 +48,7 @@ from trainer.evaluation.evaluate import shard_pairs
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 
-SILENCE_S = 5.0  # after which a store that says nothing is asked again
+SILENCE_S = 5.0  # timeout of a request without a response
 TRAINING = (
     *("--model", "ultra_lite", "--patch-size", 24, "--batch-size", 4, "--steps", 12, "--device", "cpu"),
     *("--amp", "off", "--run", "it"),
@@ -57,7 +56,7 @@ TRAINING = (
 
 
 class Store(NamedTuple):
-    """A bucket with shards of the same 40 photos in several, where they lie on this machine too."""
+    """A bucket with several sets of shards of the same 40 photos, and the local copies."""
 
     bucket: Bucket
     local: Path
@@ -69,8 +68,8 @@ class Store(NamedTuple):
         return self.bucket.proxy.count("GET", pattern)
 
 
-def end_fork_server() -> None:
-    """Processes that come from it have the environment that it was started in."""
+def stop_fork_server() -> None:
+    """Stop the fork server, because its children inherit the environment in which it was started."""
     server = fork_server._server
     if server._forkserver_pid is not None:
         os.kill(server._forkserver_pid, signal.SIGKILL)
@@ -87,11 +86,11 @@ def _store(photos: Path, s3_server: S3Server, tmp_path_factory: pytest.TempPathF
         for name, value in environment(bucket.proxy.endpoint, SILENCE_S).items():
             patch.setenv(name, value)
         forget_stores()
-        end_fork_server()
+        stop_fork_server()
         for folder in local.iterdir():
             bucket.put_folder(folder / "scale_2x", folder.name)
         yield Store(bucket, local)
-        end_fork_server()
+        stop_fork_server()
     forget_stores()
 
 
@@ -102,10 +101,10 @@ def store(_store: Store) -> Store:
 
 
 def trained(out: Path, *args: object, expect: int = 0) -> tuple[dict[str, torch.Tensor], str]:
-    """The weights of a short training in this process, and what it said."""
-    ended = trainer(*TRAINING, "--workers", 0, "--out", out, *args)
-    assert ended.code == expect, ended.err
-    return (weights(out) if expect == 0 else {}), ended.err
+    """Return the weights and the stderr of a short training in this process."""
+    result = trainer(*TRAINING, "--workers", 0, "--out", out, *args)
+    assert result.code == expect, result.err
+    return (weights(out) if expect == 0 else {}), result.err
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -119,11 +118,11 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.fixture(scope="module")
 def from_folder(_store: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """The weights of the same training from the folder."""
+    """The weights of the same training from a local folder."""
     return trained(tmp_path_factory.mktemp("runs"), "--shards", _store.local / "npy" / "scale_2x")[0]
 
 
-def half_written(cache: Path) -> set[str]:
+def partial_files(cache: Path) -> set[str]:
     return {name for name in all_files(cache) if name.endswith((".part", ".raw"))}
 
 
@@ -137,60 +136,60 @@ def records_of(store: Store, name: str = "npy") -> tuple[ShardRecord, ...]:
     return open_shards(store.local / name / "scale_2x").manifest.shards
 
 
-# ---- the same training
+# ---- equal results
 
 
-def test_training_from_a_store_is_the_same_and_fetches_each_shard_once(
+def test_training_from_a_store_downloads_each_shard_once(
     store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    """With two workers and the fetcher, all of which want all shards; and nothing at all the second time."""
+    """With two workers and the fetcher, which all need all shards. A second training downloads nothing."""
     cache = tmp_path / "cache"
     args = ("--shards", store.address("npy"), "--cache", cache, "--workers", 2)
-    done = run_warm("trainer", *TRAINING, *args, "--out", tmp_path)
-    assert done.code == 0, done.err
+    result = run_warm("trainer", *TRAINING, *args, "--out", tmp_path)
+    assert result.code == 0, result.err
     assert same(weights(tmp_path), from_folder)
-    assert f"Cache    {cache}: 0 of 5 shards cached" in done.err
+    assert f"Cache    {cache}: 0 of 5 shards cached" in result.err
     keys = [f"{store.bucket.name}/npy/{record.name}.tar" for record in records_of(store)]
     assert [store.requests(key) for key in keys] == [1] * 5
     assert store.requests("*.idx") == 0
-    again, said = trained(tmp_path / "again", *args[:-2])
+    again, stderr = trained(tmp_path / "again", *args[:-2])
     assert same(again, from_folder)
-    assert store.requests() == 5 and "5 of 5 shards cached" in said
-    assert not half_written(cache)
+    assert store.requests() == 5 and "5 of 5 shards cached" in stderr
+    assert not partial_files(cache)
 
 
-def test_a_resident_training_and_one_from_a_cached_folder_are_the_same(
+def test_resident_and_cached_training_give_the_same_weights(
     store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     cache = ("--cache", tmp_path / "cache")
     resident, _ = trained(tmp_path / "resident", "--shards", store.address("npy"), *cache, "--resident")
     assert same(resident, from_folder)
-    folder, said = trained(tmp_path / "folder", "--shards", store.local / "npy" / "scale_2x", *cache)
+    folder, stderr = trained(tmp_path / "folder", "--shards", store.local / "npy" / "scale_2x", *cache)
     assert same(folder, from_folder)
-    assert "5 of 5 shards cached" in said  # files are named after their content
+    assert "5 of 5 shards cached" in stderr  # cached files are named by SHA-256
 
 
-def test_a_run_goes_on_from_a_store_but_not_decoded(
+def test_a_run_can_resume_from_a_store_but_not_with_decoding(
     store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     local, address, cache = store.local / "npy" / "scale_2x", store.address("npy"), ("--cache", tmp_path / "cache")
     trained(tmp_path, "--shards", local, "--val-every", 12)
     state = torch.load(tmp_path / "it" / "state.pt", weights_only=True)
-    state["progress"]["validated"] = False  # a finished run would be left as it is
+    state["progress"]["validated"] = False  # a finished run would not train
     torch.save(state, tmp_path / "it" / "state.pt")
-    again = ("--out", tmp_path, "--run", "it", "--resume", "--workers", 0)
-    ended = trainer(*again, "--shards", address, *cache, "--cache-bytes", "2GB")
-    assert ended.code == 0, ended.err
+    resuming = ("--out", tmp_path, "--run", "it", "--resume", "--workers", 0)
+    result = trainer(*resuming, "--shards", address, *cache, "--cache-bytes", "2GB")
+    assert result.code == 0, result.err
     assert same(weights(tmp_path), from_folder)
     settings = (tmp_path / "it" / "config.yaml").read_text()
     assert f"shards: {address}" in settings and "cache-bytes: 2000000000" in settings
-    ended = trainer(*again)  # with the address from the file
-    assert ended.code == 0, ended.err
-    ended = trainer(*again, "--cache-decoded")
-    assert ended.code == 2 and "was started with --cache-decoded False, not True" in ended.err
+    result = trainer(*resuming)  # with the address from config.yaml
+    assert result.code == 0, result.err
+    result = trainer(*resuming, "--cache-decoded")
+    assert result.code == 2 and "was started with --cache-decoded False, not True" in result.err
 
 
-def test_evaluate_reads_from_the_store(store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path) -> None:
+def test_evaluate_reads_from_a_store(store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save({"params": from_folder}, tmp_path / "w.pth")
     common = ("evaluate", "--weights", tmp_path / "w.pth", "--json", "--split", "train", "--shards")
     found = trainer(*common, store.address("npy"), "--cache", tmp_path / "cache")
@@ -204,48 +203,48 @@ def test_evaluate_reads_from_the_store(store: Store, from_folder: dict[str, torc
 
 
 @pytest.mark.parametrize("fault", ["500", "reset", "reset_body", "truncate", "stall", "stall_body", "wrong_bytes"])
-def test_a_fault_of_the_store_changes_nothing(
+def test_transient_faults_do_not_change_the_result(
     store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path, fault: Any
 ) -> None:
     store.bucket.proxy.break_next(fault, "GET", "*/train-000001.tar")
     found, _ = trained(tmp_path, "--shards", store.address("npy"), "--cache", tmp_path / "cache")
     assert store.bucket.proxy.faults[fault] == 1
     assert same(found, from_folder)
-    assert not half_written(tmp_path / "cache")
+    assert not partial_files(tmp_path / "cache")
 
 
-@pytest.mark.parametrize("fault", ["500", "wrong_bytes"])  # the latter's checksum is wrong too
-def test_a_fault_that_stays_is_named(store: Store, tmp_path: Path, fault: Any) -> None:
+@pytest.mark.parametrize("fault", ["500", "wrong_bytes"])  # wrong_bytes has a wrong checksum too
+def test_permanent_faults_are_reported(store: Store, tmp_path: Path, fault: Any) -> None:
     store.bucket.proxy.break_next(fault, "GET", "*/train-000001.tar", times=inf)
-    _, said = trained(tmp_path, "--shards", store.address("npy"), "--cache", tmp_path / "cache", expect=1)
-    assert f"Error: cannot read {store.address('npy')}/train-000001.tar: " in said and "asked 6 times in " in said
-    assert "Traceback" not in said
-    assert not half_written(tmp_path / "cache")
+    _, stderr = trained(tmp_path, "--shards", store.address("npy"), "--cache", tmp_path / "cache", expect=1)
+    assert f"Error: cannot read {store.address('npy')}/train-000001.tar: " in stderr and "tried 6 times in " in stderr
+    assert "Traceback" not in stderr
+    assert not partial_files(tmp_path / "cache")
     broken = next(record.sha256 for record in records_of(store) if record.name == "train-000001")
     assert not any(name.startswith(broken) for name in all_files(tmp_path / "cache"))
 
 
-def test_wrong_bytes_of_the_right_length_are_fetched_again_and_named_when_they_stay(
+def test_a_wrong_checksum_is_retried_and_then_reported(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = records_of(store)[0]
     shards = shards_of(store, tmp_path)
-    pieces, asked = contents_room.pieces, []
+    pieces, requested = contents_module.pieces, []
 
-    def wrong_at_first(address: Any, size: int) -> Iterator[bytes]:
-        asked.append(address)
+    def corrupted(address: Any, size: int) -> Iterator[bytes]:
+        requested.append(address)
         for piece in pieces(address, size):
-            yield piece if len(asked) > wrong else bytes(len(piece))
+            yield piece if len(requested) > num_wrong else bytes(len(piece))
 
-    monkeypatch.setattr(contents_room, "pieces", wrong_at_first)
-    wrong = 3
+    monkeypatch.setattr(contents_module, "pieces", corrupted)
+    num_wrong = 3
     with pytest.raises(RunError, match=f"{record.name}.tar: SHA-256 differs from manifest.json, at each of 3 attempts"):
         shards.fetch(record)
     assert all_files(tmp_path) == {".lock"}
-    asked.clear()
-    wrong = 2
+    requested.clear()
+    num_wrong = 2
     shards.fetch(record)
-    assert len(asked) == 3
+    assert len(requested) == 3
     assert shards.tar(record).read_bytes() == (store.local / "npy/scale_2x" / f"{record.name}.tar").read_bytes()
 
 
@@ -256,30 +255,30 @@ def test_wrong_bytes_of_the_right_length_are_fetched_again_and_named_when_they_s
         ("", "this folder contains several scales; pass one of them: --shards s3://"),
     ],
 )
-def test_a_wrong_address_is_named(store: Store, tmp_path: Path, key: str, message: str) -> None:
-    _, said = trained(tmp_path, "--shards", f"{store.bucket.address}/{key}", expect=2)
-    assert message in said
+def test_wrong_addresses_are_reported(store: Store, tmp_path: Path, key: str, message: str) -> None:
+    _, stderr = trained(tmp_path, "--shards", f"{store.bucket.address}/{key}", expect=2)
+    assert message in stderr
 
 
-def test_a_store_without_its_manifest_to_give_is_a_failure(store: Store, tmp_path: Path) -> None:
+def test_an_unreadable_manifest_is_a_failure(store: Store, tmp_path: Path) -> None:
     store.bucket.proxy.break_next("500", "*", "*/manifest.json", times=inf)
-    _, said = trained(tmp_path, "--shards", store.address("npy"), expect=1)
-    assert f"Error: cannot read {store.address('npy')}/manifest.json: " in said
+    _, stderr = trained(tmp_path, "--shards", store.address("npy"), expect=1)
+    assert f"Error: cannot read {store.address('npy')}/manifest.json: " in stderr
 
 
-def test_a_shard_that_is_not_in_the_store_or_has_another_size_is_named(store: Store, tmp_path: Path) -> None:
+def test_missing_and_incomplete_shards_are_reported(store: Store, tmp_path: Path) -> None:
     server, bucket = store.bucket.server, store.bucket.name
     for path in (store.local / "npy" / "scale_2x").iterdir():
         server.put(bucket, f"copy/{path.name}", path.read_bytes())
     server.put(bucket, "copy/train-000002.tar", b"short")
-    _, said = trained(tmp_path, "--shards", store.address("copy"), "--cache", tmp_path / "c", expect=2)
-    assert "copy/train-000002.tar: expected " in said and "found 5; run `python -m shardgen verify" in said
+    _, stderr = trained(tmp_path, "--shards", store.address("copy"), "--cache", tmp_path / "c", expect=2)
+    assert "copy/train-000002.tar: expected " in stderr and "found 5; run `python -m shardgen verify" in stderr
     server.delete(bucket, "copy/train-000002.tar")
-    _, said = trained(tmp_path, "--shards", store.address("copy"), "--cache", tmp_path / "c", expect=2)
-    assert "copy/train-000002.tar is listed in the manifest but missing" in said
+    _, stderr = trained(tmp_path, "--shards", store.address("copy"), "--cache", tmp_path / "c", expect=2)
+    assert "copy/train-000002.tar is listed in the manifest but missing" in stderr
 
 
-def test_a_manifest_cannot_name_files_outside_of_the_cache(store: Store, tmp_path: Path) -> None:
+def test_a_manifest_cannot_refer_to_files_outside_the_cache(store: Store, tmp_path: Path) -> None:
     folder = store.local / "npy" / "scale_2x"
     manifest = json.loads((folder / "manifest.json").read_bytes())
     manifest["shards"][0]["sha256"] = "../../outside"
@@ -289,8 +288,8 @@ def test_a_manifest_cannot_name_files_outside_of_the_cache(store: Store, tmp_pat
         (copy / path.name).symlink_to(path)
     (copy / "manifest.json").unlink()
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    _, said = trained(tmp_path, "--shards", copy, "--cache", tmp_path / "cache", expect=2)
-    assert "'../../outside' of train-000000 is not a SHA-256" in said
+    _, stderr = trained(tmp_path, "--shards", copy, "--cache", tmp_path / "cache", expect=2)
+    assert "'../../outside' of train-000000 is not a SHA-256" in stderr
 
 
 # ---- several processes
@@ -301,16 +300,16 @@ def test_two_runs_share_a_cache(store: Store, from_folder: dict[str, torch.Tenso
     outs = [tmp_path / "one", tmp_path / "two"]
     runs = [Warm("trainer", *TRAINING, *args, "--out", out) for out in outs]
     for run in runs:
-        done = run.wait(TIMEOUT_S)
-        assert done.code == 0, done.err
+        result = run.wait(TIMEOUT_S)
+        assert result.code == 0, result.err
     assert all(same(weights(out), from_folder) for out in outs)
     assert store.requests() == 5
 
 
-def test_another_run_goes_on_when_the_one_that_downloads_is_killed(
+def test_another_run_takes_over_the_download_of_a_killed_run(
     store: Store, from_folder: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The killed one has half a shard, and would have waited for the rest for ever."""
+    """The killed run has a partial shard whose download would never finish."""
     store.bucket.proxy.break_next("stall_body", "GET", "*/train-000001.tar")
     cache = tmp_path / "cache"
     args = (*TRAINING, "--workers", 0, "--shards", store.address("npy"), "--cache", cache)
@@ -320,52 +319,52 @@ def test_another_run_goes_on_when_the_one_that_downloads_is_killed(
     wait_until(lambda: store.bucket.proxy.faults["stall_body"])
     other = Warm("trainer", *args, "--out", tmp_path / "other")
     wait_until((tmp_path / "other" / "it" / "config.yaml").exists)  # from now on it waits for that shard
-    assert half_written(cache)
+    assert partial_files(cache)
     killed.kill()
-    done = other.wait(TIMEOUT_S)
-    assert done.code == 0, done.err
+    result = other.wait(TIMEOUT_S)
+    assert result.code == 0, result.err
     assert same(weights(tmp_path / "other"), from_folder)
     assert store.requests("*/train-000001.tar") == 2 and store.requests() == 6
-    assert not half_written(cache)
+    assert not partial_files(cache)
 
 
-# ---- room
+# ---- size limit
 
 
-def test_a_cache_that_is_too_small_is_refused_and_one_that_is_just_large_enough_serves(
+def test_the_smallest_accepted_cache_is_sufficient(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With blocks of one shard, and the cache that the message asks for, shards come and go."""
-    monkeypatch.setattr(schedule_room, "BLOCK_BYTES", 1)
+    """With blocks of one shard and the required limit, shards are evicted and downloaded again."""
+    monkeypatch.setattr(schedule_module, "BLOCK_BYTES", 1)
     local, _ = trained(tmp_path / "local", "--shards", store.local / "npy" / "scale_2x", "--steps", 40)
     train = [record.bytes for record in records_of(store) if record.split == "train"]
     val = sum(record.bytes for record in records_of(store)) - sum(train)
-    needed = 2 * max(train) + sum(train) * 4 // 39 + val  # a batch is read ahead, 4 of 39 samples
+    needed = 2 * max(train) + sum(train) * 4 // 39 + val  # a batch is prefetched, 4 of 39 samples
     needed += needed // 100  # for the indices
     args = ("--shards", store.address("npy"), "--cache", tmp_path / "cache", "--steps", 40, "--prefetch", 1)
-    _, said = trained(tmp_path / "refused", *args, "--cache-bytes", needed - 1, expect=2)
+    _, stderr = trained(tmp_path / "refused", *args, "--cache-bytes", needed - 1, expect=2)
     size = f"{needed / 1e6:.1f} MB"
-    assert f"may have {size}, but the shards that have to be there at once take {size}: --cache-bytes 2MB" in said
+    assert f"is limited to {size}, but the shards in use at the same time need {size}; pass --cache-bytes 2MB" in stderr
     found, _ = trained(tmp_path / "found", *args, "--cache-bytes", needed)
     assert same(found, local)
     assert len(list((tmp_path / "cache").glob("*.tar"))) < 5
     assert CacheFolder(tmp_path / "cache").held_bytes() <= needed
 
 
-def test_what_was_used_longest_ago_goes_but_nothing_that_is_mapped(store: Store, tmp_path: Path) -> None:
+def test_the_least_recently_used_shard_is_evicted_unless_mapped(store: Store, tmp_path: Path) -> None:
     records = records_of(store)[:4]
-    shards = shards_of(store, tmp_path, limit=sum(record.bytes for record in records) - 1)  # any three of them
+    shards = shards_of(store, tmp_path, limit=sum(record.bytes for record in records) - 1)  # any three fit
     for number, record in enumerate(records[:3]):
         shards.fetch(record)
         os.utime(shards.tar(record), (number, number))
-    mapped = shards.open(shards.tar(records[0]), records[0].samples)  # it is now the one that was used last
+    mapped = shards.open(shards.tar(records[0]), records[0].samples)  # now the most recently used one
     shards.fetch(records[3])
     assert [shards.tar(record).exists() for record in records] == [True, False, True, True]
 
     os.utime(shards.tar(records[0]), (0, 0))
     pixels = mapped.image(0, "hr", "npy", 64)
     expected = pixels.tobytes()
-    del mapped  # what is looked at keeps the map, and so the file
+    del mapped  # `pixels` keeps the map and so the file
     shards.fetch(records[1])
     assert [shards.tar(record).exists() for record in records] == [True, True, False, True]
     with pytest.raises(NoRoomError, match=r"has no room for .*, and the shards in it are in use"):
@@ -377,24 +376,24 @@ def test_what_was_used_longest_ago_goes_but_nothing_that_is_mapped(store: Store,
     assert [shards.tar(record).exists() for record in records] == [False, True, True, True]
 
 
-def test_a_cache_of_little_more_than_a_shard_serves_for_judging(store: Store, tmp_path: Path) -> None:
-    """Also when the images that were judged are kept."""
+def test_a_cache_for_one_shard_is_sufficient_for_evaluation(store: Store, tmp_path: Path) -> None:
+    """Even while the evaluated images are referenced."""
     limit = max(record.bytes for record in records_of(store)) + 10_000
     folder = open_shards(store.address("npy"), cache=tmp_path, cache_bytes=limit)
     assert len(list(shard_pairs(folder, "train", False))) == len(folder.train)
     assert store.requests() == len(folder.train.records)
 
 
-def test_each_rank_of_a_machine_may_judge_on_a_shard_of_its_own(store: Store, tmp_path: Path) -> None:
+def test_the_required_cache_includes_a_validation_shard_per_rank(store: Store, tmp_path: Path) -> None:
     def refused(ranks: int) -> str:
         folder = open_shards(store.local / "npy" / "scale_2x", cache=tmp_path, cache_bytes=1)
-        several = tuple(
+        val_records = tuple(
             dataclasses.replace(record, name=record.name.replace("train", "val"), split="val")
             for record in folder.train.records
         )
-        manifest = dataclasses.replace(folder.manifest, shards=(*folder.train.records, *several))
+        manifest = dataclasses.replace(folder.manifest, shards=(*folder.train.records, *val_records))
         folder = Shards(folder.path, manifest, folder.cached)
-        with pytest.raises(UsageError, match="have to be there at once take") as error:
+        with pytest.raises(UsageError, match="in use at the same time need") as error:
             checked_plan(
                 TrainConfig(folder.path, model="ultra_lite", patch_size=24, batch_size=4, workers=0, device="cpu"),
                 folder,
@@ -405,40 +404,40 @@ def test_each_rank_of_a_machine_may_judge_on_a_shard_of_its_own(store: Store, tm
     sizes = sorted(record.bytes for record in records_of(store) if record.split == "train")
     for ranks in (1, 2):
         needed = sum(sizes) + sum(sizes[-ranks:])
-        assert f"take {(needed + needed // 100) / 1e6:.1f} MB" in refused(ranks)
+        assert f"need {(needed + needed // 100) / 1e6:.1f} MB" in refused(ranks)
 
 
-def test_a_step_of_several_batches_is_one_step_for_the_fetcher(
+def test_the_fetcher_counts_steps_rather_than_batches(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a run of four processes goes on in one."""
+    """As when one process resumes a run of four."""
     folder = open_shards(store.local / "npy" / "scale_2x", cache=tmp_path, cache_bytes=10**9)
     config = TrainConfig(folder.path, patch_size=24, batch_size=4, ranks=4, steps=5, workers=0, device="cpu")
-    given: list[Any] = []
-    monkeypatch.setattr(sources_room, "PrefetchedBatches", lambda *args: given.append(args))
+    calls: list[Any] = []
+    monkeypatch.setattr(sources_module, "PrefetchedBatches", lambda *args: calls.append(args))
     checked_plan(config, folder).loader._sources.source(0, 5)
-    assert given[0][-1] == 4
+    assert calls[0][-1] == 4
 
 
-def test_files_of_others_in_the_folder_are_neither_removed_nor_counted(store: Store, tmp_path: Path) -> None:
+def test_other_files_in_the_cache_folder_are_ignored(store: Store, tmp_path: Path) -> None:
     others = [tmp_path / name for name in ("photos.tar", "film.part", "film.raw", "abc.npy.tar")]
     for path in others:
         path.write_bytes(bytes(100_000))
     one, other = records_of(store)[:2]
     shards = shards_of(store, tmp_path, limit=max(one.bytes, other.bytes) + 10_000)
     assert shards.cache.held_bytes() == 0
-    for record in (one, other):  # the second only finds room where the first was
+    for record in (one, other):  # the second fits only after the first is evicted
         shards.fetch(record)
     shards.cache.sweep()
     assert not shards.tar(one).exists() and all(path.stat().st_size == 100_000 for path in others)
 
 
-def test_a_full_disk_makes_room_or_is_an_error(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_evicts_shards_or_fails(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other, *_, one = sorted(records_of(store), key=lambda record: record.bytes)
     shards = shards_of(store, tmp_path)
     shards.fetch(one)
-    usage = folder_room.shutil.disk_usage(tmp_path)._replace(free=other.bytes // 2)
-    monkeypatch.setattr(folder_room.shutil, "disk_usage", lambda path: usage)
+    usage = folder_module.shutil.disk_usage(tmp_path)._replace(free=other.bytes // 2)
+    monkeypatch.setattr(folder_module.shutil, "disk_usage", lambda path: usage)
     shards.fetch(other, keep=frozenset())
     assert not shards.tar(one).exists() and shards.tar(other).exists()
     monkeypatch.undo()
@@ -446,21 +445,21 @@ def test_a_full_disk_makes_room_or_is_an_error(store: Store, tmp_path: Path, mon
     def full(file: object, content: object) -> None:
         raise OSError(ENOSPC, os.strerror(ENOSPC))
 
-    monkeypatch.setattr(contents_room, "_write", full)
+    monkeypatch.setattr(contents_module, "_write", full)
     with pytest.raises(RunError, match="No space left on device; free some disk space, pass another `cache`"):
         shards.fetch(one)
-    assert not half_written(tmp_path)
+    assert not partial_files(tmp_path)
 
 
-def test_a_cache_that_cannot_be_written_is_refused(store: Store, tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_refused(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    _, said = trained(tmp_path, "--shards", store.address("npy"), "--cache", tmp_path / "file" / "cache", expect=2)
-    assert f"--cache {tmp_path}/file/cache: cannot write there (Not a directory); pass another folder" in said
-    _, said = trained(tmp_path, "--shards", store.address("npy"), "--cache", "s3://bucket/cache", expect=2)
-    assert "s3://bucket/cache is in an object store; expected a local path" in " ".join(said.split())
+    _, stderr = trained(tmp_path, "--shards", store.address("npy"), "--cache", tmp_path / "file" / "cache", expect=2)
+    assert f"--cache {tmp_path}/file/cache: cannot write there (Not a directory); pass another folder" in stderr
+    _, stderr = trained(tmp_path, "--shards", store.address("npy"), "--cache", "s3://bucket/cache", expect=2)
+    assert "s3://bucket/cache is in an object store; expected a local path" in " ".join(stderr.split())
 
 
-def test_a_cache_can_be_swept_while_the_interpreter_shuts_down(tmp_path: Path) -> None:
+def test_sweep_works_during_interpreter_shutdown(tmp_path: Path) -> None:
     """As by a loader that is still referenced at exit."""
     program = """
 import sys
@@ -473,14 +472,14 @@ class Late:
         self.cache.sweep()
 
 sys.modules["late"] = late = Late()
-late.itself = late  # kept until the modules are cleared
+late.cycle = late  # keeps it until the modules are cleared
 """
-    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    result = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_a_cache_of_another_user_is_refused(tmp_path: Path) -> None:
-    """In a process of its own, because root may write anywhere."""
+    """In a separate process without root privileges, because root may write anywhere."""
     script = (
         "import os, sys; from pathlib import Path; from srshards.shards.cache_folder import CacheFolder\n"
         "from srshards.errors import UsageError\n"
@@ -489,40 +488,46 @@ def test_a_cache_of_another_user_is_refused(tmp_path: Path) -> None:
         "except UsageError as error: print(error)\n"
     )
     tmp_path.chmod(0o555)
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "c")], capture_output=True, text=True)
-    assert "cannot write there (Permission denied)" in done.stdout, done.stderr
+    result = subprocess.run([sys.executable, "-c", script, str(tmp_path / "c")], capture_output=True, text=True)
+    assert "cannot write there (Permission denied)" in result.stdout, result.stderr
 
 
-def test_a_patience_that_is_no_number_is_refused_at_the_start(
+def test_an_invalid_timeout_is_refused_at_the_start(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SR_STORE_TIMEOUT", "abc")
     local = ("--shards", store.local / "npy" / "scale_2x", "--cache", tmp_path / "cache")
-    _, said = trained(tmp_path, *local, "--workers", 1, expect=2)
-    assert said == "Error: SR_STORE_TIMEOUT=abc: expected a number of seconds above 0, e.g. 30\n"
+    _, stderr = trained(tmp_path, *local, "--workers", 1, expect=2)
+    assert stderr == "Error: SR_STORE_TIMEOUT=abc: expected a number of seconds above 0, e.g. 30\n"
 
 
-def test_numbers_of_bytes(tmp_path: Path) -> None:
-    ended = trainer("--shards", "x", "--cache-bytes", "much")
-    assert ended.code == 2 and "'much': expected a number of bytes such as 256MB, 1GiB or 1000000" in ended.err
-    ended = trainer("--shards", "x", "--cache-bytes", "0")
-    assert ended.code == 2 and "--cache-bytes 0: expected 1 or more" in ended.err
-    ended = trainer("evaluate", "--weights", "x", "--cache-bytes", "much")
-    assert ended.code == 2 and "'much': expected a number of bytes such as 256MB, 1GiB or 1000000" in ended.err
-    ended = trainer("--shards", "nowhere://x/y")
-    assert ended.code == 2 and "unknown store nowhere://" in ended.err
+NOT_A_SIZE = "'much': expected a number of bytes such as 256MB, 1GiB or 1000000"
 
 
-# ---- decoded
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--shards", "x", "--cache-bytes", "much"), NOT_A_SIZE),
+        (("evaluate", "--weights", "x", "--cache-bytes", "much"), NOT_A_SIZE),
+        (("--shards", "x", "--cache-bytes", "0"), "--cache-bytes 0: expected 1 or more"),
+        (("--shards", "nowhere://x/y"), "unknown store nowhere://"),
+    ],
+)
+def test_invalid_sizes_and_stores_are_refused(args: tuple[str, ...], message: str) -> None:
+    result = trainer(*args)
+    assert result.code == 2 and message in result.err
 
 
-def test_compressed_shards_are_decoded_once_to_what_npy_shards_are(store: Store, tmp_path: Path) -> None:
+# ---- decoding
+
+
+def test_compressed_shards_are_decoded_once_to_npy_shards(store: Store, tmp_path: Path) -> None:
     npy, _ = trained(tmp_path / "npy", "--shards", store.local / "one-npy" / "scale_2x")
     cache = tmp_path / "cache"
     args = ("--shards", store.address("one-webp"), "--cache", cache, "--cache-decoded")
-    webp, said = trained(tmp_path / "webp", *args)
+    webp, stderr = trained(tmp_path / "webp", *args)
     assert same(webp, npy)
-    assert "images are decoded" not in said and "shards cached, decoded" in said
+    assert "images are decoded" not in stderr and "shards cached, decoded" in stderr
     assert {name.partition(".")[2] for name in all_files(cache)} == {"lock", "npy.tar", "npy.idx", "npy.json"}
     for suffix in (".tar", ".idx"):
         decoded = {path.read_bytes() for path in cache.glob(f"*{suffix}")}
@@ -533,7 +538,7 @@ def test_compressed_shards_are_decoded_once_to_what_npy_shards_are(store: Store,
     assert store.requests() == 2
 
 
-def test_what_is_in_the_cache_compressed_is_decoded_from_there(store: Store, tmp_path: Path) -> None:
+def test_decoding_uses_compressed_shards_in_the_cache(store: Store, tmp_path: Path) -> None:
     compressed = shards_of(store, tmp_path, "one-webp")
     record = records_of(store, "one-webp")[0]
     compressed.fetch(record)
@@ -546,7 +551,7 @@ def test_what_is_in_the_cache_compressed_is_decoded_from_there(store: Store, tmp
     assert one.description(3) == other.description(3)
 
 
-def test_what_is_damaged_in_the_cache_is_not_decoded(store: Store, tmp_path: Path) -> None:
+def test_damaged_shards_in_the_cache_are_not_decoded(store: Store, tmp_path: Path) -> None:
     compressed, decoded = (shards_of(store, tmp_path, "one-webp", decode=decode) for decode in (False, True))
     record = records_of(store, "one-webp")[0]
     compressed.fetch(record)
@@ -565,7 +570,7 @@ def test_what_is_damaged_in_the_cache_is_not_decoded(store: Store, tmp_path: Pat
     ],
 )
 @pytest.mark.parametrize("decode", [False, True])
-def test_bytes_that_are_the_manifests_and_not_a_shard_are_named(
+def test_invalid_tars_with_a_correct_checksum_are_reported(
     store: Store, tmp_path: Path, content: bytes, num_samples: int, message: str, decode: bool
 ) -> None:
     store.bucket.server.put(store.bucket.name, "odd/train-000000.tar", content)
@@ -579,7 +584,7 @@ def test_bytes_that_are_the_manifests_and_not_a_shard_are_named(
     assert all_files(tmp_path) == {".lock"}
 
 
-def test_an_image_that_cannot_be_decoded_is_a_damaged_member(tmp_path: Path, store: Store) -> None:
+def test_an_undecodable_image_is_a_damaged_member(tmp_path: Path, store: Store) -> None:
     folder = store.local / "one-webp" / "scale_2x"
     tar = folder / "train-000000.tar"
     index = load_index(tar.with_suffix(".idx"))
@@ -599,11 +604,11 @@ def test_an_image_that_cannot_be_decoded_is_a_damaged_member(tmp_path: Path, sto
     assert shard.image(3, "hr", "npy", 64).shape == shard.image(2, "up", "npy", 64).shape
 
 
-# ---- what lies in the cache already
+# ---- existing files
 
 
 @pytest.mark.parametrize("name", ["npy", "one-webp"])
-def test_verify_finds_bytes_that_changed_in_the_cache(store: Store, tmp_path: Path, name: str) -> None:
+def test_verify_detects_changed_bytes_in_the_cache(store: Store, tmp_path: Path, name: str) -> None:
     cache = tmp_path / "cache"
     args = ("--shards", store.address(name), "--cache", cache, *(["--cache-decoded"] if "webp" in name else []))
     before, _ = trained(tmp_path / "before", *args)
@@ -615,17 +620,17 @@ def test_verify_finds_bytes_that_changed_in_the_cache(store: Store, tmp_path: Pa
     assert store.requests() == 1
 
 
-def test_a_large_set_is_little_for_each_worker(tmp_path: Path) -> None:
+def test_pickled_shards_are_small(tmp_path: Path) -> None:
     records = [ShardRecord(f"train-{n:06d}", "train", n, 2 * n, sha256(bytes(n)).hexdigest()) for n in range(1000)]
     shards = CachedShards(CacheFolder(tmp_path, 1), Origin(tmp_path, ""), records)
-    travelled = pickle.dumps(shards)
-    assert len(travelled) < 200 * len(records)
-    again: CachedShards = pickle.loads(travelled)
+    content = pickle.dumps(shards)
+    assert len(content) < 200 * len(records)
+    again: CachedShards = pickle.loads(content)
     assert list(again._records) == records
     assert [again._records.of(record.sha256) for record in records] == records
 
 
-def test_processes_that_verify_each_do_a_part(store: Store, tmp_path: Path) -> None:
+def test_verify_can_be_divided_among_processes(store: Store, tmp_path: Path) -> None:
     shards, records = shards_of(store, tmp_path), records_of(store)
     for record in records:
         shards.fetch(record)
@@ -637,7 +642,7 @@ def test_processes_that_verify_each_do_a_part(store: Store, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".idx"])
-def test_a_file_that_was_cut_off_is_fetched_again(store: Store, tmp_path: Path, suffix: str) -> None:
+def test_a_truncated_file_is_downloaded_again(store: Store, tmp_path: Path, suffix: str) -> None:
     record = records_of(store)[0]
     shards = shards_of(store, tmp_path)
     shards.fetch(record)
@@ -646,7 +651,7 @@ def test_a_file_that_was_cut_off_is_fetched_again(store: Store, tmp_path: Path, 
     assert store.requests() == 2
 
 
-# ---- ahead
+# ---- prefetching
 
 
 @settings(max_examples=60)
@@ -658,7 +663,7 @@ def test_a_file_that_was_cut_off_is_fetched_again(store: Store, tmp_path: Path, 
     st.integers(1, 8),
     st.sampled_from([1, 2, 3]),
 )
-def test_all_that_workers_need_is_wanted(
+def test_the_prefetch_window_contains_all_needed_shards(
     sizes: list[int], block: int, batch: int, step: int, ahead: int, times: int
 ) -> None:
     schedule = Schedule(sizes, sizes, 0, batch, times, block)
@@ -671,18 +676,18 @@ def test_all_that_workers_need_is_wanted(
             assert f"train-{schedule.shard_of(sample)[0]:06d}" in wanted
 
 
-def test_the_next_block_is_fetched_while_this_one_is_used(store: Store, tmp_path: Path) -> None:
+def test_the_next_block_is_prefetched(store: Store, tmp_path: Path) -> None:
     shards = shards_of(store, tmp_path)
     records = tuple(record for record in records_of(store) if record.split == "train")
     samples = [record.samples for record in records]
     schedule = Schedule(samples, [record.bytes for record in records], 0, 1, block_bytes=1)  # a shard is a block
     blocks = schedule.blocks(0)
     order = [int(blocks.shards(block)[0]) for block in range(len(blocks))]
-    is_there = [shards.tar(records[shard]).exists for shard in order]
+    is_cached = [shards.tar(records[shard]).exists for shard in order]
     nothing = torch.zeros(0)
 
     class Steps:
-        """Batches that nobody reads: whatever comes into the cache, the other process has fetched."""
+        """Empty batches, so that only the fetcher downloads shards."""
 
         wait_s = 0.0
 
@@ -691,24 +696,24 @@ def test_the_next_block_is_fetched_while_this_one_is_used(store: Store, tmp_path
 
     batches = PrefetchedBatches(Steps(), shards, PrefetchWindow(schedule, records, 1, sum(samples)), 0).started()
     next(batches)
-    wait_until(lambda: is_there[0]() and is_there[1]())
-    assert not is_there[3]()
+    wait_until(lambda: is_cached[0]() and is_cached[1]())
+    assert not is_cached[3]()
     for _ in range(samples[order[0]] + samples[order[1]]):
         next(batches)
-    wait_until(is_there[3])
+    wait_until(is_cached[3])
     assert store.requests() == 4
     batches.close()  # type: ignore[attr-defined]
 
 
-def test_runs_that_share_too_small_a_cache_ask_for_each_shard_once(store: Store, tmp_path: Path) -> None:
-    """Each takes the room from the other, whose shards nobody has mapped yet."""
+def test_runs_that_share_a_small_cache_download_each_shard_once(store: Store, tmp_path: Path) -> None:
+    """Each run could evict shards that the other has not mapped yet."""
     records = [record for record in records_of(store) if record.split == "train"]
     shards = shards_of(store, tmp_path, limit=sum(sorted(record.bytes for record in records)[-2:]) + 20_000)
     with ThreadPoolExecutor(2) as pool:
         fetchers = []
-        for own in (records[:2], records[2:]):
-            schedule = Schedule([r.samples for r in own], [r.bytes for r in own], 0, 1)
-            fetchers.append(ShardFetcher(shards, PrefetchWindow(schedule, tuple(own), 1, 1), pool))
+        for part in (records[:2], records[2:]):
+            schedule = Schedule([r.samples for r in part], [r.bytes for r in part], 0, 1)
+            fetchers.append(ShardFetcher(shards, PrefetchWindow(schedule, tuple(part), 1, 1), pool))
         for _ in range(10):
             for fetcher in fetchers:
                 fetcher.update(0)
@@ -717,7 +722,7 @@ def test_runs_that_share_too_small_a_cache_ask_for_each_shard_once(store: Store,
     assert not all(shards.tar(record).exists() for record in records)
 
 
-def test_nothing_is_removed_that_does_not_make_room_enough(store: Store, tmp_path: Path) -> None:
+def test_nothing_is_evicted_if_it_would_not_be_enough(store: Store, tmp_path: Path) -> None:
     records = sorted(records_of(store), key=lambda record: record.bytes)
     shards = shards_of(store, tmp_path, limit=sum(record.bytes for record in records[1:3]) + 20_000)
     for record in records[1:3]:
@@ -729,7 +734,7 @@ def test_nothing_is_removed_that_does_not_make_room_enough(store: Store, tmp_pat
     assert shards.tar(records[1]).exists() and len(mapped)
 
 
-def test_the_fetcher_ends_with_the_iteration_and_leaves_nothing_half_written(store: Store, tmp_path: Path) -> None:
+def test_the_fetcher_stops_with_the_iteration_without_partial_files(store: Store, tmp_path: Path) -> None:
     store.bucket.proxy.break_next("stall_body", "GET", "*.tar", times=inf)
     shards = shards_of(store, tmp_path)
     records = tuple(record for record in records_of(store) if record.split == "train")
@@ -739,11 +744,9 @@ def test_the_fetcher_ends_with_the_iteration_and_leaves_nothing_half_written(sto
         wait_s = 0.0
 
         def started(self) -> Iterator[PatchBatch]:
-            wait_until(lambda: half_written(tmp_path))
+            wait_until(lambda: partial_files(tmp_path))
             yield PatchBatch(torch.zeros(0), torch.zeros(0), ())
 
-    assert (
-        np.sum([1 for _ in PrefetchedBatches(Steps(), shards, PrefetchWindow(schedule, records, 1, 1), 0).started()])
-        == 1
-    )
-    assert not half_written(tmp_path)
+    batches = PrefetchedBatches(Steps(), shards, PrefetchWindow(schedule, records, 1, 1), 0).started()
+    assert len(list(batches)) == 1
+    assert not partial_files(tmp_path)

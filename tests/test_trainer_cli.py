@@ -1,4 +1,4 @@
-"""What a person types and what comes back: every wrong word is answered with its name, the way out and exit code 2."""
+"""The command line of the trainer: output, and a clear message with exit code 2 for every mistake."""
 
 import json
 import os
@@ -28,101 +28,100 @@ from helpers import (
     trainer_command,
 )
 from PIL import Image
+from test_library import NOT_SHARDS
 
 from srshards.shards.tar_index import load_index
 from trainer.inference import image_function
 from trainer.models.weights import read_weights, save_weights
 from trainer.training import device
 
-ODD = "夜 景\n2"  # a name with Chinese, a space and a newline
+ODD = "夜 景\n2"  # a name with Chinese characters, a space and a newline
 ONE_STEP = (*SMALL, "--steps", 1)
 
 
 def refused(*args: object) -> str:
-    """What is said to a command that cannot be done. Nothing is on stdout, and nothing says Traceback."""
-    done = trainer(*args)
-    assert done.code == 2, done
-    assert done.out == "" and "Traceback" not in done.err
-    assert sum(line.startswith("Error: ") for line in done.err.splitlines()) == 1
-    return done.err
+    """Return stderr of a command that must fail with exit code 2 and a single error."""
+    result = trainer(*args)
+    assert result.code == 2, result
+    assert result.out == "" and "Traceback" not in result.err
+    assert sum(line.startswith("Error: ") for line in result.err.splitlines()) == 1
+    return result.err
 
 
 def train(shards: Path, out: Path, *args: object) -> Result:
     return trainer("--shards", shards, "--out", out, *ONE_STEP, *args)
 
 
+def train_refused(shards: Path, out: Path, *args: object) -> str:
+    return refused("--shards", shards, "--out", out, *ONE_STEP, *args)
+
+
+def resuming(run: Path) -> tuple[object, ...]:
+    return ("--out", run.parent, "--run", run.name, "--resume")
+
+
+def resume(run: Path, *args: object) -> Result:
+    """Resume a run, which must succeed."""
+    result = trainer(*resuming(run), *args)
+    assert result.code == 0, result.err
+    return result
+
+
+def best(run: Path) -> tuple[object, ...]:
+    return ("--weights", run / "best.pth")
+
+
 @pytest.fixture(scope="module")
 def runs(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of two steps: `lr` and `up` at 2x. Not to be changed: copy what you change."""
+    """Runs of two steps: `lr` and `up` at 2x. Tests must not modify them."""
     out = tmp_path_factory.mktemp("runs")
     for name in ("lr", "up"):
-        done = train(shards / "scale_2x", out, "--steps", 2, "--input", name, "--run", name)
-        assert done.code == 0, done.err
+        result = train(shards / "scale_2x", out, "--steps", 2, "--input", name, "--run", name)
+        assert result.code == 0, result.err
     return out
 
 
 @pytest.fixture
-def mine(shards: Path, tmp_path: Path) -> Path:
-    """A copy of the shards at 2x, to be damaged."""
-    return Path(shutil.copytree(shards / "scale_2x", tmp_path / "mine"))
+def shards_copy(shards: Path, tmp_path: Path) -> Path:
+    """A copy of the shards at 2x that tests may damage."""
+    return Path(shutil.copytree(shards / "scale_2x", tmp_path / "copy"))
 
 
 # ---- --shards
 
 
-def test_without_words_it_says_what_is_missing() -> None:
+def test_shards_are_required() -> None:
     assert "pass the shards to train on: --shards shards/scale_4x (python -m shardgen builds them)" in refused()
 
 
-def test_a_folder_where_a_command_is_expected_is_explained(shards: Path) -> None:
+def test_a_folder_instead_of_a_command_gets_advice(shards: Path) -> None:
     folder = shards / "scale_2x"
     assert f"unknown command {folder}; to train on it, pass --shards {folder}" in refused(folder)
     assert f"to train on it, pass --shards {folder}" in refused(folder, "--model", "lite")
 
 
-def test_the_word_train_is_explained(shards: Path) -> None:
+def test_the_command_train_gets_advice(shards: Path) -> None:
     assert "--shards" in refused("train", "--shards", shards / "scale_2x")
 
 
-def test_options_of_the_training_before_another_command_are_not_passed_over(shards: Path, runs: Path) -> None:
-    said = refused("--shards", shards / "scale_2x", "evaluate", "--weights", runs / "lr" / "best.pth")
-    assert "--shards" in said and "after" in said
+def test_training_options_before_another_command_are_refused(shards: Path, runs: Path) -> None:
+    stderr = refused("--shards", shards / "scale_2x", "evaluate", *best(runs / "lr"))
+    assert "--shards" in stderr and "after" in stderr
 
 
-def missing(folder: Path) -> str:
-    shutil.rmtree(folder)
-    return f"--shards {folder}: expected a folder of shards, but it does not exist; generate shards first: python -m"
+@pytest.mark.parametrize("make", NOT_SHARDS)
+def test_other_folders_are_refused(make: Callable[[Path], tuple[Path, str]], tmp_path: Path) -> None:
+    folder, message = make(tmp_path)
+    assert f"--shards {folder}: {message}" in train_refused(folder, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
-def file(folder: Path) -> str:
-    shutil.rmtree(folder)
-    folder.write_text("not a folder")
-    return f"--shards {folder}: expected a folder of shards, but it is a file; generate shards first: python -m"
-
-
-def empty(folder: Path) -> str:
-    shutil.rmtree(folder)
-    folder.mkdir()
-    return f"--shards {folder}: it has no manifest.json; generate shards first: python -m shardgen generate -i PHOTOS"
-
-
-def loose_images(folder: Path) -> str:
+def loose_images_of_the_former_scripts(folder: Path) -> str:
     shutil.rmtree(folder)
     (folder / "景").mkdir(parents=True)
-    for number in range(3):
-        Image.fromarray(make_photo(20, 20, number)).save(folder / "景" / f"{number}.PNG")
-    return f"it has 3 loose images but no shards; generate shards first: python -m shardgen generate -i {folder} "
-
-
-def images_of_the_old_scripts(folder: Path) -> str:
-    loose_images(folder)
-    (folder / "景" / "0.PNG").rename(folder / "景" / "0_lr_4x.png")
+    for name in ("0_lr_4x.png", "1.PNG", "2.PNG"):
+        Image.new("RGB", (20, 20)).save(folder / "景" / name)
     return "it has 3 loose images but no shards; generate shards first: python -m shardgen generate -i PHOTOS "
-
-
-def unfinished(folder: Path) -> str:
-    (folder / "manifest.json").unlink()
-    return f"--shards {folder}: it has tars but no manifest.json, so generation did not finish; run the same"
 
 
 def newer(folder: Path) -> str:
@@ -164,54 +163,38 @@ def short_tar(folder: Path) -> str:
 
 @pytest.mark.parametrize(
     "spoil",
-    [
-        missing,
-        file,
-        empty,
-        loose_images,
-        images_of_the_old_scripts,
-        unfinished,
-        newer,
-        broken_json,
-        impossible_scale,
-        no_tar,
-        no_index,
-        short_tar,
-    ],
+    [loose_images_of_the_former_scripts, newer, broken_json, impossible_scale, no_tar, no_index, short_tar],
 )
-def test_a_folder_that_cannot_be_trained_on_is_refused(
-    spoil: Callable[[Path], str], mine: Path, tmp_path: Path
-) -> None:
-    words = spoil(mine)
-    assert words in refused("--shards", mine, "--out", tmp_path / "runs", *ONE_STEP)
+def test_damaged_shards_are_refused(spoil: Callable[[Path], str], shards_copy: Path, tmp_path: Path) -> None:
+    message = spoil(shards_copy)
+    assert message in train_refused(shards_copy, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_folder_above_the_scales_lists_them(shards: Path) -> None:
-    said = refused("--shards", shards)
-    assert f"pass one of them: --shards {shards / 'scale_2x'} or {shards / 'scale_3x'}" in said
+def test_a_folder_of_several_scales_lists_them(shards: Path) -> None:
+    assert f"pass one of them: --shards {shards / 'scale_2x'} or {shards / 'scale_3x'}" in refused("--shards", shards)
 
 
-def test_altered_bytes_are_found_by_their_hash(mine: Path, tmp_path: Path) -> None:
-    path = mine / "train-000002.tar"
+def test_verify_reports_altered_bytes(shards_copy: Path, tmp_path: Path) -> None:
+    path = shards_copy / "train-000002.tar"
     member = load_index(path.with_suffix(".idx"))[0][0]
-    overwrite(path, member.offset + member.size // 2, b"other")  # among pixels, which have no checksum of their own
-    assert train(mine, tmp_path).code == 0
-    said = refused("--shards", mine, "--out", tmp_path, *ONE_STEP, "--verify")
-    assert f"{path}: SHA-256 differs from manifest.json" in said and "--fix" in said
+    overwrite(path, member.offset + member.size // 2, b"other")  # among pixels, which have no separate checksum
+    assert train(shards_copy, tmp_path).code == 0
+    stderr = train_refused(shards_copy, tmp_path, "--verify")
+    assert f"{path}: SHA-256 differs from manifest.json" in stderr and "--fix" in stderr
 
 
-def test_images_too_small_to_be_judged_are_refused_before_the_training(photos: Path, tmp_path: Path) -> None:
-    """SSIM needs 11 px without a border of `scale` px: 16 px are too few at 4x."""
+def test_images_too_small_for_ssim_are_refused(photos: Path, tmp_path: Path) -> None:
+    """SSIM needs 11 px inside a border of `scale` px: 16 px are too few at 4x."""
     generate(photos, tmp_path, "-s", 4, "--size", 16)
-    said = refused("--shards", tmp_path / "scale_4x", "--out", tmp_path / "runs", *ONE_STEP, "--patch-size", 16)
-    assert "16 px" in said and "--size" in said
+    stderr = train_refused(tmp_path / "scale_4x", tmp_path / "runs", "--patch-size", 16)
+    assert "16 px" in stderr and "--size" in stderr
 
 
-def test_a_folder_with_an_odd_name_is_trained_on(shards: Path, tmp_path: Path) -> None:
+def test_unusual_folder_names_work(shards: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(shards / "scale_2x", tmp_path / ODD))
-    done = train(folder, tmp_path / "跑", "--run", ODD)
-    assert done.code == 0 and str(tmp_path / "跑" / ODD / "best.pth") in done.out
+    result = train(folder, tmp_path / "跑", "--run", ODD)
+    assert result.code == 0 and str(tmp_path / "跑" / ODD / "best.pth") in result.out
     assert trainer("--out", tmp_path / "跑", "--run", ODD, "--resume").code == 0
     assert yaml.safe_load((tmp_path / "跑" / ODD / "config.yaml").read_text())["run"] == ODD
 
@@ -260,38 +243,36 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("option", "value", "words"), VALUES, ids=lambda value: str(value)[:24])
-def test_a_value_out_of_range_is_named(option: str, value: object, words: str, shards: Path, tmp_path: Path) -> None:
-    said = refused("--shards", shards / "scale_2x", "--out", tmp_path / "runs", *ONE_STEP, option, value)
-    assert words in said
+@pytest.mark.parametrize(("option", "value", "message"), VALUES, ids=lambda value: str(value)[:24])
+def test_invalid_values_are_refused(option: str, value: object, message: str, shards: Path, tmp_path: Path) -> None:
+    assert message in train_refused(shards / "scale_2x", tmp_path / "runs", option, value)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("name", ["", "..", ".", "a/b", "../escaped", "not UTF-8 \udcff"])
-def test_a_runs_name_is_a_name_and_no_path(name: str, shards: Path, tmp_path: Path) -> None:
-    """A run that lies elsewhere is found by no --resume, and `..` writes into other people's folders."""
-    said = refused("--shards", shards / "scale_2x", "--out", tmp_path / "a" / "runs", *ONE_STEP, "--run", name)
-    assert "--run" in said
+def test_run_names_that_are_paths_are_refused(name: str, shards: Path, tmp_path: Path) -> None:
+    """A path would put the run outside --out."""
+    assert "--run" in train_refused(shards / "scale_2x", tmp_path / "a" / "runs", "--run", name)
     assert not all_files(tmp_path)
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "upscale"])
-def test_cuda_where_there_is_none(
+def test_cuda_without_a_device_is_refused(
     command: str, shards: Path, runs: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    weights = ("--weights", runs / "lr" / "best.pth")
-    words: tuple[object, ...] = {
+    weights = best(runs / "lr")
+    args: tuple[object, ...] = {
         "train": ("--shards", shards / "scale_2x", "--out", tmp_path, *ONE_STEP),
         "evaluate": ("evaluate", *weights, "--hr", photos),
         "upscale": ("upscale", *weights, photos, "-o", tmp_path),
     }[command]
-    said = refused(*words, "--device", "cuda")
-    assert "--device cuda: this machine has 0 CUDA devices" in said and "pass --device cpu or auto" in said
+    stderr = refused(*args, "--device", "cuda")
+    assert "--device cuda: this machine has 0 CUDA devices" in stderr and "pass --device cpu or auto" in stderr
 
 
-def test_a_line_of_progress_has_no_holes(shards: Path, tmp_path: Path) -> None:
+def test_progress_lines_have_no_empty_fields(shards: Path, tmp_path: Path) -> None:
     assert ", ," not in train(shards / "scale_2x", tmp_path).err
 
 
@@ -299,13 +280,13 @@ def test_a_line_of_progress_has_no_holes(shards: Path, tmp_path: Path) -> None:
 
 
 def configured(tmp_path: Path, shards: Path, text: str | dict[str, Any], *args: object) -> list[object]:
-    """The words to train with a configuration file: `text`, or SMALL settings and these."""
+    """Return the arguments to train with a configuration file: the given text, or small settings updated by a dict."""
     path = tmp_path / "设 置.yaml"
     small = {"shards": str(shards / "scale_2x"), "model": "ultra_lite", "patch-size": 24, "batch-size": 4}
-    here = {"workers": 0, "device": "cpu", "steps": 1, "out": str(tmp_path / "runs")}
+    local = {"workers": 0, "device": "cpu", "steps": 1, "out": str(tmp_path / "runs")}
     if isinstance(text, dict):
-        spelt = {name.replace("_", "-") for name in text}
-        text = yaml.safe_dump({name: value for name, value in {**small, **here}.items() if name not in spelt} | text)
+        given = {name.replace("_", "-") for name in text}
+        text = yaml.safe_dump({name: value for name, value in {**small, **local}.items() if name not in given} | text)
     path.write_text(text)
     return ["--config", path, *args]
 
@@ -317,28 +298,26 @@ def settings_of(run: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("spelling", ["batch-size", "batch_size"])
-def test_a_setting_may_be_spelt_either_way_and_the_command_line_wins(
-    spelling: str, shards: Path, tmp_path: Path
-) -> None:
-    words = configured(tmp_path, shards, {spelling: 3, "run": "file", "lr": "2e-3", "amp": "off"})
-    assert trainer(*words).code == 0
-    assert trainer(*words, "--batch-size", 2, "--run", "line").code == 0
+def test_settings_accept_dashes_or_underscores(spelling: str, shards: Path, tmp_path: Path) -> None:
+    args = configured(tmp_path, shards, {spelling: 3, "run": "file", "lr": "2e-3", "amp": "off"})
+    assert trainer(*args).code == 0
+    assert trainer(*args, "--batch-size", 2, "--run", "line").code == 0
     assert [settings_of(tmp_path / "runs" / name)["batch-size"] for name in ("file", "line")] == [3, 2]
     assert settings_of(tmp_path / "runs" / "line")["lr"] == 0.002
 
 
-def test_off_is_a_word_although_yaml_reads_a_boolean(shards: Path, tmp_path: Path) -> None:
-    """`amp: off` is what the help shows, and what people write."""
-    words = configured(tmp_path, shards, {"run": "off"})
+def test_amp_off_is_read_as_a_string(shards: Path, tmp_path: Path) -> None:
+    """YAML 1.1 reads `off` as a boolean."""
+    args = configured(tmp_path, shards, {"run": "off"})
     path = tmp_path / "设 置.yaml"
     path.write_text(path.read_text() + "amp: off\n")
-    done = trainer(*words)
-    assert done.code == 0, done.err
+    result = trainer(*args)
+    assert result.code == 0, result.err
     assert settings_of(tmp_path / "runs" / "off")["amp"] == "off"
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         ({"batch-sise": 4}, "unknown setting 'batch-sise'; did you mean 'batch-size'?"),
         ({"bogus": 4}, "unknown setting 'bogus'; expected one of shards, "),
@@ -379,41 +358,41 @@ def test_off_is_a_word_although_yaml_reads_a_boolean(shards: Path, tmp_path: Pat
     ],
     ids=str,
 )
-def test_a_wrong_configuration_is_named(
-    settings: str | dict[str, Any], words: str, shards: Path, tmp_path: Path
+def test_invalid_configurations_are_refused(
+    settings: str | dict[str, Any], message: str, shards: Path, tmp_path: Path
 ) -> None:
-    said = refused(*configured(tmp_path, shards, settings))
-    assert words in said and ("设 置.yaml" in said or "shards" in words or "5" in words)
+    stderr = refused(*configured(tmp_path, shards, settings))
+    assert message in stderr and ("设 置.yaml" in stderr or "shards" in message or "5" in message)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_folder_named_by_a_number_may_stand_in_a_configuration(
+def test_numeric_names_are_accepted_in_a_configuration(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = trainer(*configured(tmp_path, shards, {"out": 2024, "run": 5}))
-    assert done.code == 0, done.err
+    result = trainer(*configured(tmp_path, shards, {"out": 2024, "run": 5}))
+    assert result.code == 0, result.err
     assert (tmp_path / "2024" / "5" / "model.pth").exists()
 
 
-def test_a_value_is_what_its_option_would_take_it_for(shards: Path, tmp_path: Path) -> None:
-    """YAML 1.1 reads 010 as eight, 1_0 as ten, 1:30 as ninety, `yes` as true and 2024-01-01 as a date."""
-    words = configured(tmp_path, shards, {})
+def test_configuration_values_are_parsed_like_options(shards: Path, tmp_path: Path) -> None:
+    """YAML 1.1 would read 010 as 8, 1_0 as 10, 1:30 as 90, `yes` as true and 2024-01-01 as a date."""
+    args = configured(tmp_path, shards, {})
     path = tmp_path / "设 置.yaml"
     begin = "".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("steps"))
     for run in ("010", "1:30", "yes", "2024-01-01", ".inf"):
         path.write_text(f"{begin}run: {run}\nsteps: 010\nseed: 1_0\nclip: inf\n")
-        found = settings_of(tmp_path / "runs" / run) if trainer(*words, "--steps", "01").code == 0 else {}
+        found = settings_of(tmp_path / "runs" / run) if trainer(*args, "--steps", "01").code == 0 else {}
         assert {name: found.get(name) for name in ("run", "steps", "seed", "clip")} == {
             **{"run": run, "steps": 1, "seed": 10},
             "clip": float("inf"),
         }
     path.write_text(f"{begin}run: 1:30\nsteps: 010\n")
-    said = refused(*words, "--resume")
-    assert "was started with --steps 1, not 10" in said, "and what it was started with is read again, infinity included"
+    stderr = refused(*args, "--resume")
+    assert "was started with --steps 1, not 10" in stderr, "config.yaml is read back, including infinity"
 
 
-def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_configurations_are_reported(tmp_path: Path) -> None:
     assert f"cannot read {tmp_path / 'none.yaml'}: No such file" in refused("--config", tmp_path / "none.yaml")
     assert f"cannot read {tmp_path}: Is a directory" in refused("--config", tmp_path)
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
@@ -424,24 +403,24 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def copied(runs: Path, tmp_path: Path) -> Path:
-    """A copy of the run `lr`, whose configuration says that it lies in `runs`."""
+def run_copy(runs: Path, tmp_path: Path) -> Path:
+    """A copy of the run `lr` in another folder than its configuration states."""
     return Path(shutil.copytree(runs / "lr", tmp_path / "out" / "lr"))
 
 
-def changed_state(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def edit_state(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
     state = torch.load(run / "state.pt", weights_only=True)
     change(state)
     torch.save(state, run / "state.pt")
 
 
-def not_validated(run: Path) -> None:
-    """As if the run had been stopped between its last step and the validation."""
-    changed_state(run, lambda state: state["progress"].update(validated=False))
+def drop_validation(run: Path) -> None:
+    """Make the run look stopped between its last step and the validation."""
+    edit_state(run, lambda state: state["progress"].update(validated=False))
 
 
-def test_moments_go_on_whatever_their_layout_in_memory(runs: Path, tmp_path: Path) -> None:
-    """The fused optimiser goes by addresses: another layout would be other moments, or none that are there."""
+def test_optimizer_moments_resume_from_any_memory_layout(runs: Path, tmp_path: Path) -> None:
+    """The fused optimiser reads moments by address: another layout would give wrong values."""
 
     def plain(state: dict[str, Any]) -> None:
         state["progress"] |= {"step": 1, "validated": False}
@@ -459,51 +438,43 @@ def test_moments_go_on_whatever_their_layout_in_memory(runs: Path, tmp_path: Pat
     weights = {}
     for change in (plain, contiguous, expanded):
         run = Path(shutil.copytree(runs / "lr", tmp_path / change.__name__ / "lr"))
-        changed_state(run, change)
-        done = trainer("--out", run.parent, "--run", "lr", "--resume")
-        assert done.code == 0, done.err
+        edit_state(run, change)
+        resume(run)
         weights[change] = (run / "model.pth").read_bytes()
     assert weights[contiguous] == weights[plain]
 
 
-def test_a_run_without_its_state_does_not_begin_anew(runs: Path, tmp_path: Path) -> None:
-    copied = Path(shutil.copytree(runs / "lr", tmp_path / "lr"))
-    (copied / "state.pt").unlink()
-    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
-    said = refused("--out", copied.parent, "--run", "lr", "--resume")
-    assert f"{copied} has weights, but no state.pt to resume from; start a new run, e.g. with --init" in said
-    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+def test_resuming_without_a_state_is_refused(run_copy: Path) -> None:
+    (run_copy / "state.pt").unlink()
+    before = {path: path.read_bytes() for path in run_copy.rglob("*") if path.is_file()}
+    stderr = refused(*resuming(run_copy))
+    assert f"{run_copy} has weights, but no state.pt to resume from; start a new run, e.g. with --init" in stderr
+    assert {path: path.read_bytes() for path in run_copy.rglob("*") if path.is_file()} == before
 
 
-def test_weights_that_are_behind_the_state_of_a_finished_run_are_written(runs: Path, tmp_path: Path) -> None:
-    """As after a kill between the two."""
-    copied = Path(shutil.copytree(runs / "lr", tmp_path / "lr"))
-    right = (copied / "model.pth").read_bytes()
-    (copied / "model.pth").write_bytes(right[:-100])
-    os.utime(copied / "model.pth", ns=(0, (copied / "state.pt").stat().st_mtime_ns - 1))
-    assert trainer("--out", copied.parent, "--run", "lr", "--resume").code == 0
-    assert (copied / "model.pth").read_bytes() == right
+def test_outdated_weights_of_a_finished_run_are_rewritten(run_copy: Path) -> None:
+    """As after a kill between the two writes."""
+    right = (run_copy / "model.pth").read_bytes()
+    (run_copy / "model.pth").write_bytes(right[:-100])
+    os.utime(run_copy / "model.pth", ns=(0, (run_copy / "state.pt").stat().st_mtime_ns - 1))
+    resume(run_copy)
+    assert (run_copy / "model.pth").read_bytes() == right
 
 
-def test_resuming_a_finished_run_says_so_and_changes_nothing(copied: Path) -> None:
-    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in copied.rglob("*") if path.is_file()}
-    done = trainer("--out", copied.parent, "--run", "lr", "--resume")
-    assert done.code == 0, done.err
-    assert (
-        f"{copied} is already finished, at step 2: nothing was trained. To train further, start a new run" in done.out
-    )
-    assert f"--init {copied / 'model.pth'}" in done.out
-    assert "patches/s" not in done.out and "resumed" not in done.err
-    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in copied.rglob("*") if p.is_file()} == before
+def test_resuming_a_finished_run_changes_nothing(run_copy: Path) -> None:
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run_copy.rglob("*") if path.is_file()}
+    result = resume(run_copy)
+    message = f"{run_copy} is already finished, at step 2: nothing was trained. To train further, start a new run"
+    assert message in result.out
+    assert f"--init {run_copy / 'model.pth'}" in result.out
+    assert "patches/s" not in result.out and "resumed" not in result.err
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in run_copy.rglob("*") if p.is_file()} == before
 
 
-def test_a_state_beyond_the_end_of_its_run_is_refused(runs: Path, tmp_path: Path) -> None:
-    copied = Path(shutil.copytree(runs / "lr", tmp_path / "lr"))
-    changed_state(copied, lambda state: state["progress"].update(step=3))
-    said = refused("--out", copied.parent, "--run", "lr", "--resume")
-    assert (
-        f"{copied / 'state.pt'} is from step 3, but the run ends after step 2; restore the value of `steps` in" in said
-    )
+def test_a_state_after_the_last_step_is_refused(run_copy: Path) -> None:
+    edit_state(run_copy, lambda state: state["progress"].update(step=3))
+    message = f"{run_copy / 'state.pt'} is from step 3, but the run ends after step 2; restore the value of `steps` in"
+    assert message in refused(*resuming(run_copy))
 
 
 @pytest.mark.parametrize("value", [2**31, 10**20, 10**400], ids=["2^31", "10^20", "10^400"])
@@ -511,58 +482,54 @@ def test_a_state_beyond_the_end_of_its_run_is_refused(runs: Path, tmp_path: Path
     "option",
     ["epochs", "steps", "warmup", "grad-accum", "ranks", "patches-per-sample", "val-every", "save-every"],
 )
-def test_counts_beyond_their_bound_are_refused(option: str, value: int, shards: Path, tmp_path: Path) -> None:
-    said = refused("--shards", shards / "scale_2x", "--out", tmp_path / "runs", *ONE_STEP, f"--{option}", value)
-    assert f"--{option}: expected at most 2147483647" in said
+def test_too_large_counts_are_refused(option: str, value: int, shards: Path, tmp_path: Path) -> None:
+    stderr = train_refused(shards / "scale_2x", tmp_path / "runs", f"--{option}", value)
+    assert f"--{option}: expected at most 2147483647" in stderr
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("text", ["---\n", "null\n", "--- ~\n", "# nothing\n", ""])
-def test_a_file_without_settings_has_none(text: str, shards: Path, tmp_path: Path) -> None:
+def test_an_empty_configuration_is_accepted(text: str, shards: Path, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(text)
-    done = train(shards / "scale_2x", tmp_path / "out", "--config", tmp_path / "c.yaml")
-    assert done.code == 0, done.err
+    result = train(shards / "scale_2x", tmp_path / "out", "--config", tmp_path / "c.yaml")
+    assert result.code == 0, result.err
 
 
-def test_resume_needs_a_run_that_is_there(runs: Path, tmp_path: Path) -> None:
+def test_resume_requires_an_existing_run(runs: Path, tmp_path: Path) -> None:
     assert f"--resume requires --run NAME; runs in {runs}: lr, up" in refused("--out", runs, "--resume")
-    said = refused("--out", runs, "--run", "other", "--resume")
-    assert f"{runs / 'other' / 'config.yaml'} not found; runs in {runs}: lr, up" in said
+    stderr = refused("--out", runs, "--run", "other", "--resume")
+    assert f"{runs / 'other' / 'config.yaml'} not found; runs in {runs}: lr, up" in stderr
     assert f"there are no runs in {tmp_path}" in refused("--out", tmp_path, "--run", "lr", "--resume")
 
 
-def test_a_name_that_is_taken_is_refused(shards: Path, runs: Path) -> None:
-    said = refused("--shards", shards / "scale_2x", "--out", runs, *ONE_STEP, "--run", "lr")
-    assert f"{runs / 'lr'} already exists; continue it with --resume, or pass another --run" in said
+def test_an_existing_run_name_is_refused(shards: Path, runs: Path) -> None:
+    stderr = train_refused(shards / "scale_2x", runs, "--run", "lr")
+    assert f"{runs / 'lr'} already exists; continue it with --resume, or pass another --run" in stderr
 
 
-def test_trainings_that_start_at_once_get_a_name_each(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = ("--shards", shards / "scale_2x", "--out", tmp_path / "runs", *ONE_STEP)
-    ended = start_more_runs(monkeypatch, "trainer.training.run.make_learner", 2, *words)
-    ended.append(trainer(*words))
-    for name, done in zip(("ultra_lite-2x", "ultra_lite-2x-2", "ultra_lite-2x-3"), ended, strict=True):
-        assert done.code == 0, done.err
-        assert f"Run      {tmp_path / 'runs' / name}\n" in done.err, "and each from its beginning"
+def test_concurrent_runs_get_distinct_names(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = ("--shards", shards / "scale_2x", "--out", tmp_path / "runs", *ONE_STEP)
+    ended = start_more_runs(monkeypatch, "trainer.training.run.make_learner", 2, *args)
+    ended.append(trainer(*args))
+    for name, result in zip(("ultra_lite-2x", "ultra_lite-2x-2", "ultra_lite-2x-3"), ended, strict=True):
+        assert result.code == 0, result.err
+        assert f"Run      {tmp_path / 'runs' / name}\n" in result.err, "each starts at step 0"
 
 
-def test_of_trainings_that_start_at_once_with_one_name_the_others_are_refused(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = ("--shards", shards / "scale_2x", "--out", tmp_path, *ONE_STEP, "--run", "r")
+def test_concurrent_runs_of_one_name_are_refused(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = ("--shards", shards / "scale_2x", "--out", tmp_path, *ONE_STEP, "--run", "r")
     with monkeypatch.context() as patch:
-        first = start_more_runs(patch, "trainer.training.run.make_learner", 1, *words)
-        assert f"{tmp_path / 'r'} already exists; continue it with --resume, or pass" in refused(*words)
+        first = start_more_runs(patch, "trainer.training.run.make_learner", 1, *args)
+        assert f"{tmp_path / 'r'} already exists; continue it with --resume, or pass" in refused(*args)
     assert first[0].code == 0, first
     shutil.rmtree(tmp_path / "r")
-    second = start_more_runs(monkeypatch, "trainer.runs.folder.RunFolder.write_config", 1, *words)
-    assert trainer(*words).code == 0
+    second = start_more_runs(monkeypatch, "trainer.runs.folder.RunFolder.write_config", 1, *args)
+    assert trainer(*args).code == 0
     assert second[0].code == 2 and f"another process is training in {tmp_path / 'r'}; wait until" in second[0].err
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "former"),
+    ("option", "value", "before"),
     [
         ("--batch-size", 8, "with --batch-size 4"),
         ("--steps", 3, "with --steps 2"),
@@ -575,111 +542,105 @@ def test_of_trainings_that_start_at_once_with_one_name_the_others_are_refused(
         ("--init", "a.pth", "without --init"),
     ],
 )
-def test_a_change_that_would_train_something_else_is_refused(
-    option: str, value: object, former: str, copied: Path, tmp_path: Path
+def test_resume_refuses_settings_that_change_the_training(
+    option: str, value: object, before: str, run_copy: Path, tmp_path: Path
 ) -> None:
-    go_on = ("--out", copied.parent, "--run", "lr", "--resume")
-    words = f"{copied} was started {former}, not {value}; omit {option}"
-    assert words in refused(*go_on, option, value)
+    message = f"{run_copy} was started {before}, not {value}; omit {option}"
+    assert message in refused(*resuming(run_copy), option, value)
     (tmp_path / "change.yaml").write_text(f"{option.removeprefix('--')}: {value}\n")
-    assert words in refused(*go_on, "--config", tmp_path / "change.yaml")
+    assert message in refused(*resuming(run_copy), "--config", tmp_path / "change.yaml")
 
 
-def test_a_change_that_trains_the_same_is_accepted(shards: Path, copied: Path, tmp_path: Path) -> None:
+def test_resume_accepts_settings_that_do_not_change_the_training(shards: Path, run_copy: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(shards / "scale_2x", tmp_path / "moved"))
-    not_validated(copied)
+    drop_validation(run_copy)
     free = ("--shards", moved, "--prefetch", 1, "--device", "auto", "--verify", "--workers", 0)
-    done = trainer("--out", copied.parent, "--run", "lr", "--resume", *free)
-    assert done.code == 0, done.err
-    assert "resumed at step 2" in done.err and settings_of(copied)["shards"] == str(moved)
-    (tmp_path / "all.yaml").write_text(f"run: lr\nout: {copied.parent}\nworkers: 0\n")
+    result = resume(run_copy, *free)
+    assert "resumed at step 2" in result.err and settings_of(run_copy)["shards"] == str(moved)
+    (tmp_path / "all.yaml").write_text(f"run: lr\nout: {run_copy.parent}\nworkers: 0\n")
     assert trainer("--resume", "--config", tmp_path / "all.yaml").code == 0
 
 
-def test_what_a_default_came_to_is_no_change(shards: Path, copied: Path, tmp_path: Path) -> None:
-    """Defaults that follow from the network, the shards or other settings."""
-    before = settings_of(copied)
-    not_validated(copied)
+def test_resume_accepts_explicit_values_of_defaults(shards: Path, run_copy: Path, tmp_path: Path) -> None:
+    """For defaults derived from the network, the shards or other settings."""
+    before = settings_of(run_copy)
+    drop_validation(run_copy)
     same = ("--lr", 0.004, "--warmup", 1, "--val-every", 200, "--patches-per-sample", 1, "--ranks", 1)
-    go_on = ("--out", copied.parent, "--run", "lr", "--resume")
-    done = trainer(*go_on, *same)
-    assert done.code == 0 and "resumed at step 2" in done.err, done.err
+    assert "resumed at step 2" in resume(run_copy, *same).err
     lines = [f"{option[2:]}: {value}\n" for option, value in zip(same[::2], same[1::2], strict=True)]
     (tmp_path / "same.yaml").write_text("".join(map(str, lines)))
-    assert trainer(*go_on, "--config", tmp_path / "same.yaml").code == 0
-    assert settings_of(copied) == before | {"out": str(copied.parent)}
-    begun = ("--out", tmp_path, "--run", "e")
-    assert trainer("--shards", shards / "scale_2x", *begun, *SMALL, "--epochs", 1).code == 0
-    assert trainer(*begun, "--resume", "--steps", 9).code == 0
-    assert f"{tmp_path / 'e'} was started with --steps 9, not 10" in refused(*begun, "--resume", "--steps", 10)
+    resume(run_copy, "--config", tmp_path / "same.yaml")
+    assert settings_of(run_copy) == before | {"out": str(run_copy.parent)}
+    run = ("--out", tmp_path, "--run", "e")
+    assert trainer("--shards", shards / "scale_2x", *run, *SMALL, "--epochs", 1).code == 0
+    assert trainer(*run, "--resume", "--steps", 9).code == 0
+    assert f"{tmp_path / 'e'} was started with --steps 9, not 10" in refused(*run, "--resume", "--steps", 10)
 
 
-def test_a_finished_run_names_no_weights_that_are_gone(copied: Path, runs: Path) -> None:
-    """The last ones are in its state, from where they come back; the best ones are nowhere else."""
+def test_a_finished_run_reports_missing_files(run_copy: Path, runs: Path) -> None:
+    """The final weights are restored from the state; the best weights have no other copy."""
     for name in ("model.pth", "best.pth"):
-        (copied / name).unlink()
-    shutil.rmtree(copied / "previews")
-    done = trainer("--out", copied.parent, "--run", "lr", "--resume")
-    assert done.code == 0, done.err
-    assert f"{copied / 'model.pth'}  final weights\n" in done.out
-    assert (copied / "model.pth").read_bytes() == (runs / "lr" / "model.pth").read_bytes()
-    assert f"{copied / 'best.pth'} is missing; it held best weights, " in done.out
-    assert f"{copied / 'previews'}/ is missing; it held bicubic | network | HR\n" in done.out
+        (run_copy / name).unlink()
+    shutil.rmtree(run_copy / "previews")
+    result = resume(run_copy)
+    assert f"{run_copy / 'model.pth'}  final weights\n" in result.out
+    assert (run_copy / "model.pth").read_bytes() == (runs / "lr" / "model.pth").read_bytes()
+    assert f"{run_copy / 'best.pth'} is missing; it held best weights, " in result.out
+    assert f"{run_copy / 'previews'}/ is missing; it held bicubic | network | HR\n" in result.out
 
 
-def test_a_run_that_was_moved_or_renamed_goes_on_where_it_lies_now(
-    copied: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_moved_or_renamed_run_resumes_in_place(
+    run_copy: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its configuration still names the old folder, where there may even be another run of that name."""
+    """Its configuration still has the old folder, which may contain another run of that name."""
     before = {path: path.stat().st_mtime_ns for path in (runs / "lr").rglob("*")}
-    not_validated(copied)
-    copied.parent.rename(tmp_path / "runs")
+    drop_validation(run_copy)
+    run_copy.parent.rename(tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
-    done = trainer("--run", "lr", "--resume")
-    assert done.code == 0, done.err
-    assert "Run      runs/lr, resumed" in done.err
+    result = trainer("--run", "lr", "--resume")
+    assert result.code == 0, result.err
+    assert "Run      runs/lr, resumed" in result.err
     assert {path: path.stat().st_mtime_ns for path in (runs / "lr").rglob("*")} == before
     (tmp_path / "runs" / "lr").rename(tmp_path / "runs" / "夜")
     assert trainer("--run", "夜", "--resume").code == 0
 
 
-def test_lines_of_the_journal_end_at_line_feeds_alone(copied: Path) -> None:
-    """Names of files may hold what Unicode also takes for an end of line, and come into the journal with messages."""
+def test_resuming_drops_incomplete_log_lines(run_copy: Path) -> None:
+    """File names in logged messages may contain other line separators of Unicode."""
     noted = {"event": "damaged", "step": 1, "reason": "a\u2028b\u2029c\u0085d\x0be"}
     line = json.dumps(noted, ensure_ascii=False)
-    before = (copied / "journal.jsonl").read_text(encoding="utf-8") + line
-    not_validated(copied)
-    state = shutil.copy(copied / "state.pt", copied.parent)
+    before = (run_copy / "journal.jsonl").read_text(encoding="utf-8") + line
+    drop_validation(run_copy)
+    state = shutil.copy(run_copy / "state.pt", run_copy.parent)
     for end in ("\n", "", '\n{"event": "train", "st', '\n{"event": "val", "step": 3}\n', "\n" + "[" * 100_000 + "\n"):
-        (copied / "journal.jsonl").write_text(before + end, encoding="utf-8", newline="")
-        shutil.copy(state, copied / "state.pt")
-        done = trainer("--out", copied.parent, "--run", "lr", "--resume")
-        assert done.code == 0, done.err
-        kept, _, new = (copied / "journal.jsonl").read_bytes().decode().removesuffix("\n").rpartition("\n")
+        (run_copy / "journal.jsonl").write_text(before + end, encoding="utf-8", newline="")
+        shutil.copy(state, run_copy / "state.pt")
+        resume(run_copy)
+        kept, _, new = (run_copy / "journal.jsonl").read_bytes().decode().removesuffix("\n").rpartition("\n")
         assert kept == before and json.loads(new)["event"] == "val", end[:40]
 
 
-def test_other_shards_are_refused(shards: Path, photos: Path, copied: Path, tmp_path: Path) -> None:
+def test_resume_refuses_other_shards(shards: Path, photos: Path, run_copy: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path / "other", "-s", 2, "--seed", 1)
     for folder in (shards / "scale_3x", tmp_path / "other" / "scale_2x"):
-        said = refused("--out", copied.parent, "--run", "lr", "--resume", "--shards", folder)
-        assert f"{copied / 'state.pt'} was trained on other shards, so" in said
-        assert f"--init {copied / 'model.pth'}" in said
+        stderr = refused(*resuming(run_copy), "--shards", folder)
+        assert f"{run_copy / 'state.pt'} was trained on other shards, so" in stderr
+        assert f"--init {run_copy / 'model.pth'}" in stderr
 
 
-def cut(path: Path) -> None:
+def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
 
-def nothing(path: Path) -> None:
+def empty_file(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def weights_instead(path: Path) -> None:
+def weights_instead_of_state(path: Path) -> None:
     shutil.copy(path.with_name("model.pth"), path)
 
 
-def version_alone(path: Path) -> None:
+def version_only(path: Path) -> None:
     torch.save({"version": 1}, path)
 
 
@@ -689,65 +650,65 @@ def without_optimizer(path: Path) -> None:
     torch.save(state, path)
 
 
-def of_another_network(path: Path) -> None:
+def state_of_another_network(path: Path) -> None:
     config = path.with_name("config.yaml")
     config.write_text(config.read_text().replace("model: ultra_lite", "model: lite"))
 
 
-@pytest.mark.parametrize("spoil", [cut, nothing, weights_instead, version_alone, without_optimizer, of_another_network])
-def test_a_state_that_cannot_be_gone_on_with_is_named(spoil: Callable[[Path], None], copied: Path) -> None:
-    spoil(copied / "state.pt")
-    said = refused("--out", copied.parent, "--run", "lr", "--resume")
-    assert str(copied / "state.pt") in said and f"--init {copied / 'model.pth'}" in said
+@pytest.mark.parametrize(
+    "spoil",
+    [truncated, empty_file, weights_instead_of_state, version_only, without_optimizer, state_of_another_network],
+)
+def test_an_unusable_state_is_reported(spoil: Callable[[Path], None], run_copy: Path) -> None:
+    spoil(run_copy / "state.pt")
+    stderr = refused(*resuming(run_copy))
+    assert str(run_copy / "state.pt") in stderr and f"--init {run_copy / 'model.pth'}" in stderr
 
 
-def test_a_state_without_a_configuration_is_nothing_to_begin_a_run_on(shards: Path, copied: Path) -> None:
-    (copied / "config.yaml").unlink()
-    said = refused("--shards", shards / "scale_2x", "--out", copied.parent, *ONE_STEP, "--model", "lite", "--run", "lr")
-    assert f"{copied} already exists" in said
+def test_a_folder_with_a_state_cannot_start_a_new_run(shards: Path, run_copy: Path) -> None:
+    (run_copy / "config.yaml").unlink()
+    stderr = train_refused(shards / "scale_2x", run_copy.parent, "--model", "lite", "--run", "lr")
+    assert f"{run_copy} already exists" in stderr
 
 
-def test_a_broken_configuration_of_a_run_is_named(copied: Path) -> None:
-    (copied / "config.yaml").write_text("shards: [")
-    said = refused("--out", copied.parent, "--run", "lr", "--resume")
-    assert f"{copied / 'config.yaml'} is not valid YAML" in said
+def test_an_invalid_configuration_of_a_run_is_reported(run_copy: Path) -> None:
+    (run_copy / "config.yaml").write_text("shards: [")
+    assert f"{run_copy / 'config.yaml'} is not valid YAML" in refused(*resuming(run_copy))
 
 
 # ---- weights
 
 
 @pytest.mark.parametrize(
-    ("folder", "args", "theirs", "ours"),
+    ("folder", "args", "found", "expected"),
     [
         ("scale_3x", (), "ultra_lite at 2x", "ultra_lite at 3x"),
         ("scale_2x", ("--model", "lite"), "ultra_lite at 2x", "lite at 2x"),
         ("scale_2x", ("--input", "up"), "ultra_lite at 2x", "ultra_lite at 1x"),
     ],
 )
-def test_weights_of_another_network_are_refused_and_leave_nothing(
-    folder: str, args: tuple[object, ...], theirs: str, ours: str, shards: Path, runs: Path, tmp_path: Path
+def test_init_weights_of_another_network_are_refused(
+    folder: str, args: tuple[object, ...], found: str, expected: str, shards: Path, runs: Path, tmp_path: Path
 ) -> None:
     weights = runs / "lr" / "best.pth"
-    said = refused("--shards", shards / folder, "--out", tmp_path, *ONE_STEP, *args, "--init", weights)
-    assert f"weights {weights} are for {theirs}, but this run trains {ours}; pass matching weights" in said
-    assert not list(tmp_path.iterdir()), "an empty folder takes the name of the run that comes next"
+    stderr = train_refused(shards / folder, tmp_path, *args, "--init", weights)
+    assert f"weights {weights} are for {found}, but this run trains {expected}; pass matching weights" in stderr
+    assert not list(tmp_path.iterdir()), "an empty folder would change the name of the next run"
 
 
-def test_weights_for_another_scale_are_refused_by_every_command(
-    shards: Path, runs: Path, photos: Path, tmp_path: Path
-) -> None:
+def test_weights_for_another_scale_are_refused(shards: Path, runs: Path, photos: Path, tmp_path: Path) -> None:
     weights = runs / "lr" / "best.pth"
     three = shards / "scale_3x"
     assert f"{weights} upscales 2x, but {three} is 3x" in refused("evaluate", "--weights", weights, "--shards", three)
-    said = refused("evaluate", "--weights", weights, "--hr", photos, "--scale", 3)
-    assert f"{weights} upscales 2x, but --scale 3 is 3x" in said
-    said = refused("upscale", "--weights", weights, photos, "-o", tmp_path, "--scale", 4)
-    assert "this network upscales 2x, not 4x; omit --scale" in said
+    stderr = refused("evaluate", "--weights", weights, "--hr", photos, "--scale", 3)
+    assert f"{weights} upscales 2x, but --scale 3 is 3x" in stderr
+    stderr = refused("upscale", "--weights", weights, photos, "-o", tmp_path, "--scale", 4)
+    assert "this network upscales 2x, not 4x; omit --scale, or choose other --weights" in stderr
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "upscale", "export"])
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         ("none.pth", "not found; pass a .pth"),
         ("lr", "is a folder; pass a weights file in it (best.pth, model.pth"),
@@ -755,11 +716,11 @@ def test_weights_for_another_scale_are_refused_by_every_command(
         ("lr/config.yaml", "is not a weights file: expected a file saved by PyTorch, found a file that starts with"),
     ],
 )
-def test_what_is_no_weights_is_refused_by_every_command(
-    command: str, name: str, words: str, shards: Path, runs: Path, photos: Path, tmp_path: Path
+def test_every_command_refuses_files_that_are_not_weights(
+    command: str, name: str, message: str, shards: Path, runs: Path, photos: Path, tmp_path: Path
 ) -> None:
     path = runs / name
-    said = refused(
+    stderr = refused(
         *{
             "train": ("--shards", shards / "scale_2x", "--out", tmp_path, *ONE_STEP, "--init", path),
             "evaluate": ("evaluate", "--weights", path, "--hr", photos),
@@ -767,7 +728,7 @@ def test_what_is_no_weights_is_refused_by_every_command(
             "export": ("export", "--weights", path, "-o", tmp_path / "model.onnx"),
         }[command]
     )
-    assert str(path) in said and words in said
+    assert str(path) in stderr and message in stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -776,7 +737,7 @@ def test_what_is_no_weights_is_refused_by_every_command(
 
 @pytest.fixture(scope="module")
 def hr(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos in colour, in grey, with alpha and without any texture, with odd names."""
+    """Photos in colour, grey, with alpha and without texture, with unusual names."""
     folder = tmp_path_factory.mktemp("清晰 照片")
     colour = Image.fromarray(make_photo(40, 51, 1))
     colour.save(folder / f"{ODD}.png")
@@ -786,21 +747,21 @@ def hr(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_evaluate_needs_exactly_one_thing_to_judge_on(shards: Path, runs: Path, hr: Path) -> None:
-    weights = ("evaluate", "--weights", runs / "lr" / "best.pth")
-    words = "expected images to evaluate: pass either --shards shards/scale_4x or --hr FOLDER_OF_PHOTOS"
-    assert words in refused(*weights)
-    assert words in refused(*weights, "--shards", shards / "scale_2x", "--hr", hr)
+def test_evaluate_requires_either_shards_or_hr(shards: Path, runs: Path, hr: Path) -> None:
+    evaluate = ("evaluate", *best(runs / "lr"))
+    message = "expected images to evaluate: pass either --shards shards/scale_4x or --hr FOLDER_OF_PHOTOS"
+    assert message in refused(*evaluate)
+    assert message in refused(*evaluate, "--shards", shards / "scale_2x", "--hr", hr)
 
 
-def test_the_json_is_valid_and_its_means_are_the_tables(runs: Path, hr: Path) -> None:
-    words = ("evaluate", "--weights", runs / "lr" / "best.pth", "--hr", hr)
-    found = json.loads(trainer(*words, "--json").out)
+def test_json_and_table_of_evaluate_agree(runs: Path, hr: Path) -> None:
+    args = ("evaluate", *best(runs / "lr"), "--hr", hr)
+    found = json.loads(trainer(*args, "--json").out)
     assert [image["image"] for image in found["images"]] == ["alpha.png", "flat.png", "grey.png", f"{ODD}.png"]
     assert found["scale"] == 2 and found["data"] == str(hr)
     flat = found["images"][1]["bicubic"]
     assert flat["psnr_rgb"] is None and flat["psnr_y"] is None and flat["ssim_y"] == 1
-    table = trainer(*words).out
+    table = trainer(*args).out
     for who in ("bicubic", "network"):
         row = []
         for name in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"):
@@ -811,74 +772,72 @@ def test_the_json_is_valid_and_its_means_are_the_tables(runs: Path, hr: Path) ->
         assert line.split() == " ".join([who, *row]).split()
 
 
-def test_equal_images_alone_have_no_finite_mean(runs: Path, hr: Path, tmp_path: Path) -> None:
+def test_the_mean_of_equal_images_is_infinite(runs: Path, hr: Path, tmp_path: Path) -> None:
     shutil.copy(hr / "flat.png", tmp_path)
-    words = ("evaluate", "--weights", runs / "lr" / "best.pth", "--hr", tmp_path)
-    assert json.loads(trainer(*words, "--json").out)["mean"]["bicubic"]["psnr_y"] is None
-    assert "inf dB" in trainer(*words).out
+    args = ("evaluate", *best(runs / "lr"), "--hr", tmp_path)
+    assert json.loads(trainer(*args, "--json").out)["mean"]["bicubic"]["psnr_y"] is None
+    assert "inf dB" in trainer(*args).out
 
 
 @pytest.mark.parametrize("run", ["lr", "up"])
-def test_evaluate_gives_the_figures_that_training_reported(run: str, shards: Path, runs: Path) -> None:
-    words = ("evaluate", "--weights", runs / run / "model.pth", "--shards", shards / "scale_2x", "--json")
-    found = json.loads(trainer(*words).out)["mean"]
+def test_evaluate_matches_the_validation_of_training(run: str, shards: Path, runs: Path) -> None:
+    args = ("evaluate", "--weights", runs / run / "model.pth", "--shards", shards / "scale_2x", "--json")
+    found = json.loads(trainer(*args).out)["mean"]
     lines = [json.loads(line) for line in (runs / run / "journal.jsonl").read_text().splitlines()]
     val = next(line for line in lines if line["event"] == "val")
     for name in ("psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb"):
         assert found["bicubic"][name] == pytest.approx(val[f"bicubic_{name}"], abs=1e-9)
-        assert found["network"][name] == pytest.approx(val[name], abs=1e-3)  # rounding at other sizes of batches
+        assert found["network"][name] == pytest.approx(val[name], abs=1e-3)  # rounding differs with the batch size
 
 
-def test_evaluate_of_the_training_split(shards: Path, runs: Path) -> None:
-    words = ("evaluate", "--weights", runs / "lr" / "best.pth", "--shards", shards / "scale_2x")
-    assert "(train), 39 images at 2x" in trainer(*words, "--split", "train").out
-    assert "omit --scale" in refused(*words, "--scale", 3)
+def test_evaluate_can_use_the_training_split(shards: Path, runs: Path) -> None:
+    args = ("evaluate", *best(runs / "lr"), "--shards", shards / "scale_2x")
+    assert "(train), 39 images at 2x" in trainer(*args, "--split", "train").out
+    assert "omit --scale" in refused(*args, "--scale", 3)
 
 
-def test_a_network_that_restores_needs_a_scale_for_photos(runs: Path, hr: Path) -> None:
-    words = ("evaluate", "--weights", runs / "up" / "best.pth", "--hr", hr)
-    assert "pass the scale, e.g. --scale 4" in refused(*words)
-    assert "4 images at 2x" in trainer(*words, "--scale", 2).out
+def test_evaluate_requires_a_scale_for_1x_networks(runs: Path, hr: Path) -> None:
+    args = ("evaluate", *best(runs / "up"), "--hr", hr)
+    assert "pass the scale, e.g. --scale 4" in refused(*args)
+    assert "4 images at 2x" in trainer(*args, "--scale", 2).out
 
 
-def test_photos_that_cannot_be_judged_are_named(runs: Path, tmp_path: Path) -> None:
-    words = ("evaluate", "--weights", runs / "lr" / "best.pth", "--hr", tmp_path)
-    assert f"no photos found ({tmp_path})" in refused(*words)
+def test_evaluate_reports_unsuitable_photos(runs: Path, tmp_path: Path) -> None:
+    args = ("evaluate", *best(runs / "lr"), "--hr", tmp_path)
+    assert f"no photos found ({tmp_path})" in refused(*args)
     small = tmp_path / "小.png"
     Image.new("RGB", (14, 40)).save(small)
-    assert f"{small} is too small for an evaluation at 2x; remove it from {tmp_path}" in refused(*words)
+    assert f"{small} is too small for an evaluation at 2x; remove it from {tmp_path}" in refused(*args)
     Image.fromarray(make_photo(60, 60, 1)).save(small)
-    assert trainer(*words).code == 0
+    assert trainer(*args).code == 0
     small.write_bytes(small.read_bytes()[:2000])
-    assert f"cannot read {small}: truncated PNG" in refused(*words)
-    assert "does not exist" in refused(*words[:-1], tmp_path / "none")
+    assert f"cannot read {small}: truncated PNG" in refused(*args)
+    assert "does not exist" in refused(*args[:-1], tmp_path / "none")
 
 
-def test_a_single_photo_may_be_judged(runs: Path, hr: Path) -> None:
-    words = ("evaluate", "--weights", runs / "lr" / "best.pth", "--hr", hr / "grey.png", "--json")
-    assert [image["image"] for image in json.loads(trainer(*words).out)["images"]] == ["grey.png"]
+def test_evaluate_accepts_a_single_photo(runs: Path, hr: Path) -> None:
+    args = ("evaluate", *best(runs / "lr"), "--hr", hr / "grey.png", "--json")
+    assert [image["image"] for image in json.loads(trainer(*args).out)["images"]] == ["grey.png"]
 
 
-def test_shards_without_validation_samples_have_nothing_to_judge_on(photos: Path, runs: Path, tmp_path: Path) -> None:
+def test_evaluate_refuses_shards_without_validation_samples(photos: Path, runs: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 2, "--val-fraction", 0)
-    words = ("evaluate", "--weights", runs / "lr" / "best.pth", "--shards", tmp_path / "scale_2x")
-    assert "no images found" in refused(*words)
+    args = ("evaluate", *best(runs / "lr"), "--shards", tmp_path / "scale_2x")
+    assert "no images found" in refused(*args)
 
 
 @pytest.mark.parametrize("extension", ["json", "hr.npy"])
-def test_a_damaged_validation_sample_is_named(extension: str, mine: Path, runs: Path, tmp_path: Path) -> None:
-    member = next(m for m in load_index(mine / "val-000000.idx")[0] if m.extension == extension)
-    overwrite(mine / "val-000000.tar", member.offset, bytes(40))
-    words = ("evaluate", "--weights", runs / "lr" / "best.pth", "--shards", mine)
-    for done in (trainer(*words), train(mine, tmp_path / "runs")):
-        assert done.code == 1
-        assert "val-000000" in done.err and f"`python -m shardgen verify {mine} --fix`" in done.err
+def test_a_damaged_validation_sample_is_reported(extension: str, shards_copy: Path, runs: Path, tmp_path: Path) -> None:
+    member = next(m for m in load_index(shards_copy / "val-000000.idx")[0] if m.extension == extension)
+    overwrite(shards_copy / "val-000000.tar", member.offset, bytes(40))
+    args = ("evaluate", *best(runs / "lr"), "--shards", shards_copy)
+    for result in (trainer(*args), train(shards_copy, tmp_path / "runs")):
+        assert result.code == 1
+        assert "val-000000" in result.err and f"`python -m shardgen verify {shards_copy} --fix`" in result.err
 
 
-def test_the_network_is_moved_to_the_device_that_was_chosen(
-    runs: Path, hr: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else a GPU is asked for its memory and the CPU does the work."""
+def test_evaluate_moves_the_network_to_the_device(runs: Path, hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise tiles are chosen for the GPU while the CPU computes."""
     seen = set()
 
     def apply(network: torch.nn.Module, image: torch.Tensor, *rest: object) -> torch.Tensor:
@@ -888,78 +847,78 @@ def test_the_network_is_moved_to_the_device_that_was_chosen(
     monkeypatch.setattr(device, "choose_device", lambda name: torch.device("meta"))
     monkeypatch.setattr(image_function, "choose_tile", lambda *args: None)
     monkeypatch.setattr(image_function, "apply_within_memory", apply)
-    assert trainer("evaluate", "--weights", runs / "lr" / "best.pth", "--hr", hr).code == 0
+    assert trainer("evaluate", *best(runs / "lr"), "--hr", hr).code == 0
     assert seen == {"meta"}
 
 
 # ---- upscale, export
 
 
-def test_photos_are_enlarged(runs: Path, hr: Path, tmp_path: Path) -> None:
-    done = trainer("upscale", "--weights", runs / "lr" / "best.pth", hr, "-o", tmp_path / "结 果", "--compare")
-    assert done.code == 0, done.err
+def test_upscale_writes_results_and_comparisons(runs: Path, hr: Path, tmp_path: Path) -> None:
+    result = trainer("upscale", *best(runs / "lr"), hr, "-o", tmp_path / "结 果", "--compare", "--scale", 2)
+    assert result.code == 0, result.err
     assert {path.name for path in (tmp_path / "结 果").iterdir()} == {
         f"{stem}_2x{kind}.png" for stem in (ODD, "grey", "alpha", "flat") for kind in ("", "_compare")
     }
-    assert "51x40 to 102x80 px" in done.out
+    assert "51x40 to 102x80 px" in result.out
     with Image.open(tmp_path / "结 果" / "alpha_2x.png") as image:
         assert image.size == (102, 80)
 
 
-def test_a_network_that_restores_needs_a_scale_to_enlarge(runs: Path, hr: Path, tmp_path: Path) -> None:
-    words = ("upscale", "--weights", runs / "up" / "best.pth", hr / "grey.png", "-o", tmp_path / "out.png")
-    assert "pass the scale, e.g. --scale 4" in refused(*words)
-    assert trainer(*words, "--scale", 2).code == 0
+def test_upscale_requires_a_scale_for_1x_networks(runs: Path, hr: Path, tmp_path: Path) -> None:
+    args = ("upscale", *best(runs / "up"), hr / "grey.png", "-o", tmp_path / "out.png")
+    assert "takes upsampled photos of any scale; pass the scale, e.g. --scale 4" in refused(*args)
+    assert trainer(*args, "--scale", 2).code == 0
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == (102, 80) and np.asarray(image).ndim == 2
 
 
-def test_words_that_upscale_cannot_follow(runs: Path, hr: Path, tmp_path: Path) -> None:
-    words = ("upscale", "--weights", runs / "lr" / "best.pth")
-    assert "Missing argument 'PHOTOS...'" in refused(*words, "-o", tmp_path)
-    assert "Missing option '-o'" in refused(*words, hr)
-    assert "does not exist" in refused(*words, tmp_path / "none.png", "-o", tmp_path)
-    assert "no photos found" in refused(*words, tmp_path, "-o", tmp_path)
-    assert "pass a folder" in refused(*words, hr, "-o", tmp_path / "one.png")
-    assert "JPEG does not support transparency" in refused(*words, hr / "alpha.png", "-o", tmp_path / "one.jpg")
-    assert "--tile 4: this network needs a margin of 10 px" in refused(*words, hr, "-o", tmp_path, "--tile", 4)
-    assert "expected auto, a number of px such as 512" in refused(*words, hr, "-o", tmp_path, "--tile", "big")
+def test_upscale_refuses_invalid_arguments(runs: Path, hr: Path, tmp_path: Path) -> None:
+    args = ("upscale", *best(runs / "lr"))
+    assert "Missing argument 'PHOTOS...'" in refused(*args, "-o", tmp_path)
+    assert "Missing option '-o'" in refused(*args, hr)
+    assert "does not exist" in refused(*args, tmp_path / "none.png", "-o", tmp_path)
+    assert "no photos found" in refused(*args, tmp_path, "-o", tmp_path)
+    assert "pass a folder" in refused(*args, hr, "-o", tmp_path / "one.png")
+    assert "JPEG does not support transparency" in refused(*args, hr / "alpha.png", "-o", tmp_path / "one.jpg")
+    assert "--tile 4: this network needs a margin of 10 px" in refused(*args, hr, "-o", tmp_path, "--tile", 4)
+    assert "expected auto, a number of px such as 512" in refused(*args, hr, "-o", tmp_path, "--tile", "big")
 
 
 @pytest.mark.parametrize("command", ["upscale", "export"])
-def test_an_output_below_a_file_is_named(command: str, runs: Path, hr: Path, tmp_path: Path) -> None:
+def test_an_output_below_a_file_is_refused(command: str, runs: Path, hr: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    weights = ("--weights", runs / "lr" / "best.pth")
+    weights = best(runs / "lr")
     photos = (hr / "grey.png",) if command == "upscale" else ()
-    done = trainer(command, *weights, *photos, "-o", tmp_path / "file" / "below.png")
-    assert done.code in (1, 2)
-    assert f"cannot write {tmp_path / 'file' / 'below.png'}" in done.err and "Traceback" not in done.err
+    result = trainer(command, *weights, *photos, "-o", tmp_path / "file" / "below.png")
+    assert result.code in (1, 2)
+    assert f"cannot write {tmp_path / 'file' / 'below.png'}" in result.err and "Traceback" not in result.err
 
 
-def test_a_network_is_exported(runs: Path, tmp_path: Path) -> None:
+def test_export_writes_an_onnx_file(runs: Path, tmp_path: Path) -> None:
     path = tmp_path / "模型 1.onnx"
-    done = trainer("export", "--weights", runs / "lr" / "best.pth", "-o", path)
-    assert done.code == 0, done.err
-    assert done.out.startswith(f"{path}: ultra_lite, 2x, opset 18, ")
+    result = trainer("export", "--weights", runs / "lr" / "best.pth", "-o", path)
+    assert result.code == 0, result.err
+    assert result.out.startswith(f"{path}: ultra_lite, 2x, opset 18, ")
     assert all_files(tmp_path) == {path.name}
 
 
-def test_weights_that_have_diverged_are_refused(runs: Path, hr: Path, tmp_path: Path) -> None:
+def test_weights_with_nan_are_refused(runs: Path, hr: Path, tmp_path: Path) -> None:
     state = read_weights(runs / "lr" / "best.pth")
     state["body.0.weight"] = state["body.0.weight"] * float("nan")
     save_weights(tmp_path / "nan.pth", state, None)
-    said = refused("evaluate", "--weights", tmp_path / "nan.pth", "--hr", hr)
-    assert "not finite" in said and "use weights from an earlier step" in said
+    stderr = refused("evaluate", "--weights", tmp_path / "nan.pth", "--hr", hr)
+    assert "not finite" in stderr and "use weights from an earlier step" in stderr
 
 
-# ---- places that cannot be
+# ---- inaccessible paths
 
 
 LONG_NAME = "x" * 300
 
 
 @pytest.mark.parametrize(
-    "words",
+    "args",
     [
         ("--shards", "SHARDS", "--out", LONG_NAME, *ONE_STEP),
         ("--shards", "SHARDS", "--out", "OUT", *ONE_STEP, "--init", LONG_NAME),
@@ -971,78 +930,67 @@ LONG_NAME = "x" * 300
         ("upscale", "--weights", "WEIGHTS", LONG_NAME, "-o", "OUT"),
         ("upscale", "--weights", "WEIGHTS", "PHOTOS", "-o", LONG_NAME),
     ],
-    ids=lambda words: "-".join(word for word in map(str, words) if word.startswith("--") or word.islower())[:60],
+    ids=lambda args: "-".join(word for word in map(str, args) if word.startswith("--") or word.islower())[:60],
 )
-def test_a_name_that_no_file_can_have_is_no_traceback(
-    words: tuple[object, ...], shards: Path, runs: Path, hr: Path, tmp_path: Path
+def test_too_long_file_names_are_reported(
+    args: tuple[object, ...], shards: Path, runs: Path, hr: Path, tmp_path: Path
 ) -> None:
-    places = {"SHARDS": shards / "scale_2x", "OUT": tmp_path, "PHOTOS": hr, "WEIGHTS": runs / "lr" / "best.pth"}
-    done = trainer(*(places.get(str(word), word) for word in words))
-    assert done.code in (1, 2)
-    assert "Error: " in done.err and "File name too long" in done.err
+    paths = {"SHARDS": shards / "scale_2x", "OUT": tmp_path, "PHOTOS": hr, "WEIGHTS": runs / "lr" / "best.pth"}
+    result = trainer(*(paths.get(str(word), word) for word in args))
+    assert result.code in (1, 2)
+    assert "Error: " in result.err and "File name too long" in result.err
 
 
-WITHOUT_RIGHTS = """
+RUN_UNPRIVILEGED = """
     import os, sys
-    if os.geteuid() == 0:  # root, but without the right to pass over permissions
-        less = "-dac_override,-dac_read_search"
-        words = ["setpriv", f"--bounding-set={less}", f"--inh-caps={less}", *sys.argv[1:]]
-    else:
-        words = sys.argv[1:]
-    os.execvp(words[0], words)
+    command = sys.argv[1:]
+    if os.geteuid() == 0:  # root without the capabilities to ignore permissions
+        dropped = "-dac_override,-dac_read_search"
+        command = ["setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}", *command]
+    os.execvp(command[0], command)
 """
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 @pytest.mark.slow
-def test_a_place_without_permission_is_named(command: str, shards: Path, runs: Path, hr: Path, tmp_path: Path) -> None:
-    place = tmp_path / "locked"
-    place.mkdir(mode=0o555 if command == "train" else 0)
-    words: tuple[object, ...] = {
-        "train": ("--shards", shards / "scale_2x", "--out", place, *ONE_STEP),
-        "evaluate": ("evaluate", "--weights", place / "best.pth", "--hr", hr),
+def test_missing_permissions_are_reported(command: str, shards: Path, runs: Path, hr: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555 if command == "train" else 0)
+    args: tuple[object, ...] = {
+        "train": ("--shards", shards / "scale_2x", "--out", folder, *ONE_STEP),
+        "evaluate": ("evaluate", "--weights", folder / "best.pth", "--hr", hr),
     }[command]
-    program = [sys.executable, "-c", textwrap.dedent(WITHOUT_RIGHTS), *trainer_command(*words)]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
-    assert done.returncode in (1, 2)
-    assert "Error: " in done.stderr and str(place) in done.stderr and "Permission denied" in done.stderr
-    assert "Traceback" not in done.stderr
+    program = [sys.executable, "-c", textwrap.dedent(RUN_UNPRIVILEGED), *trainer_command(*args)]
+    result = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert result.returncode in (1, 2)
+    assert "Error: " in result.stderr and str(folder) in result.stderr and "Permission denied" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 # ---- help
 
 
-def test_help_lists_the_commands_without_starting_anything() -> None:
-    done = run_trainer("--help")
-    assert done.returncode == 0 and done.stderr == ""
+def test_help_lists_the_commands() -> None:
+    result = run_trainer("--help")
+    assert result.returncode == 0 and result.stderr == ""
     for part in ("--shards", "evaluate", "upscale", "export", "  python -m trainer --shards shards/scale_4x"):
-        assert part in done.stdout
+        assert part in result.stdout
 
 
 @pytest.mark.parametrize("command", ["", "evaluate", "upscale", "export"])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_every_option_has_its_help_and_its_default(command: str, flag: str) -> None:
-    done = trainer(*([command] if command else []), flag)
-    assert done.code == 0
-    assert f"  python -m trainer {command}" in done.out
-    needs_none = {
-        "--resume",
-        "--verify",
-        "--compile",
-        "--resident",
-        "--config",
-        "--init",
-        "--steps",
-        "--shards",
-        "--hr",
-        "--json",
-        "--cache",
-        "--cache-decoded",
+def test_every_option_has_help_and_a_default(command: str, flag: str) -> None:
+    result = trainer(*([command] if command else []), flag)
+    assert result.code == 0
+    assert f"  python -m trainer {command}" in result.out
+    without_default = {
+        *("--resume", "--verify", "--compile", "--resident", "--config", "--init", "--steps", "--shards", "--hr"),
+        *("--json", "--cache", "--cache-decoded", "--compare", "--help", "--version", "--weights", "--output"),
+        "--scale",
     }
-    needs_none |= {"--compare", "--help", "--version", "--weights", "--output", "--scale"}
-    options = done.out.split("Options:")[1].split("Commands:")[0]
+    options = result.out.split("Options:")[1].split("Commands:")[0]
     for text in (" ".join(part.split()) for part in options.replace("\n  -", "\0-").split("\0")[1:]):
         name = next(word for word in text.replace(",", " ").split() if word.startswith("--"))
         required = "required" in text
         assert len(text.split()) > 3, text
-        assert name in needs_none or required or "default:" in text, text
+        assert name in without_default or required or "default:" in text, text

@@ -1,4 +1,4 @@
-"""PSNR and SSIM against scikit-image and against figures worked out by hand; the losses against theirs."""
+"""PSNR and SSIM compared with scikit-image and closed forms; losses compared with closed forms."""
 
 import math
 
@@ -27,18 +27,18 @@ def real_photo() -> Pixels:
 
 def worse(photo: Pixels, kind: str) -> Pixels:
     noise = np.random.default_rng(0).normal(0, 12, photo.shape)
-    made = {
+    variants = {
         "blurred": lambda: cv2.GaussianBlur(photo, (0, 0), 1.5),
         "noisy": lambda: np.clip(photo + noise, 0, 255).astype(np.uint8),
         "one level off": lambda: photo ^ 1,
         "inverted": lambda: 255 - photo,
         "black": lambda: np.zeros_like(photo),
-        "shrunk": lambda: cv2.resize(cv2.resize(photo, None, fx=0.25, fy=0.25), photo.shape[1::-1]),
+        "downscaled": lambda: cv2.resize(cv2.resize(photo, None, fx=0.25, fy=0.25), photo.shape[1::-1]),
     }
-    return np.asarray(made[kind]())
+    return np.asarray(variants[kind]())
 
 
-KINDS = ["blurred", "noisy", "one level off", "inverted", "black", "shrunk"]
+KINDS = ["blurred", "noisy", "one level off", "inverted", "black", "downscaled"]
 
 
 def reference_ssim(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
@@ -50,8 +50,8 @@ def reference_ssim(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_figures_are_those_of_scikit_image(kind: str) -> None:
-    photo = real_photo()[:301, :257]  # several bands of rows, the last one not whole
+def test_metrics_match_scikit_image(kind: str) -> None:
+    photo = real_photo()[:301, :257]  # several bands of rows, the last one incomplete
     output = worse(photo, kind)
     assert psnr(output, photo) == pytest.approx(peak_signal_noise_ratio(photo, output, data_range=255), abs=1e-6)
     assert ssim(output, photo) == pytest.approx(reference_ssim(photo, output), abs=1e-9)
@@ -66,7 +66,7 @@ def test_figures_are_those_of_scikit_image(kind: str) -> None:
         lambda size: st.tuples(*2 * [arrays.arrays(np.uint8, (*size, 3), elements=st.integers(0, 255))])
     )
 )
-def test_figures_are_those_of_scikit_image_whatever_the_pixels(pair: tuple[Pixels, Pixels]) -> None:
+def test_metrics_match_scikit_image_on_random_pixels(pair: tuple[Pixels, Pixels]) -> None:
     a, b = pair
     assert ssim(a, b) == pytest.approx(reference_ssim(a, b), abs=1e-9)
     assert ssim(a, b) == pytest.approx(ssim(b, a), abs=1e-12) and psnr(a, b) == psnr(b, a)
@@ -76,20 +76,20 @@ def test_figures_are_those_of_scikit_image_whatever_the_pixels(pair: tuple[Pixel
 
 @settings(max_examples=20)
 @given(level=st.integers(0, 254))
-def test_figures_by_hand_of_flat_images(level: int) -> None:
-    """MSE is 1, and SSIM has only its luminance term."""
+def test_metrics_of_flat_images_match_closed_forms(level: int) -> None:
+    """The MSE is 1, and SSIM reduces to its luminance term."""
     a, b = np.full((12, 12, 3), level, np.uint8), np.full((12, 12, 3), level + 1, np.uint8)
     assert psnr(a, b) == pytest.approx(20 * math.log10(255))
     c1 = 2.55**2
     assert ssim(a, b) == pytest.approx((2 * level * (level + 1) + c1) / (level**2 + (level + 1) ** 2 + c1), abs=1e-9)
 
 
-def test_equal_images_have_no_finite_psnr() -> None:
+def test_psnr_of_equal_images_is_infinite() -> None:
     photo = real_photo()
     assert measure(photo, photo.copy(), 4) == Quality(math.inf, math.inf, pytest.approx(1), pytest.approx(1))
 
 
-def test_channels_are_measured_one_by_one() -> None:
+def test_ssim_is_the_mean_over_channels() -> None:
     photo = real_photo()
     output = photo.copy()
     output[:, :, 1] = worse(photo, "blurred")[:, :, 1]
@@ -97,7 +97,7 @@ def test_channels_are_measured_one_by_one() -> None:
     assert green < 0.95 and ssim(output, photo) == pytest.approx((2 + green) / 3, abs=1e-6)
 
 
-def test_measuring_does_not_change_the_images() -> None:
+def test_measure_does_not_modify_its_arguments() -> None:
     photo, output = real_photo(), worse(real_photo(), "noisy")
     before = photo.copy(), output.copy()
     measure(output, photo, 4)
@@ -109,7 +109,7 @@ def test_measuring_does_not_change_the_images() -> None:
 
 
 @pytest.mark.parametrize("border", [0, 1, 4])
-def test_measure_is_the_four_figures_of_what_is_inside(border: int) -> None:
+def test_measure_returns_the_four_metrics_inside_the_border(border: int) -> None:
     photo = real_photo()[:80, :60]
     output = worse(photo, "blurred")
     inside = (slice(border, 80 - border), slice(border, 60 - border))
@@ -122,13 +122,13 @@ def test_measure_is_the_four_figures_of_what_is_inside(border: int) -> None:
     )
 
 
-def test_what_lies_in_the_border_does_not_count() -> None:
+def test_measure_ignores_the_border() -> None:
     photo = real_photo()[:40, :40]
     output = worse(photo, "noisy")
-    spoilt = output.copy()
-    spoilt[:4], spoilt[-4:], spoilt[:, :4], spoilt[:, -4:] = 0, 0, 0, 0
-    assert measure(spoilt, photo, 4) == measure(output, photo, 4)
-    assert measure(spoilt, photo, 3) != measure(output, photo, 3)
+    changed = output.copy()
+    changed[:4], changed[-4:], changed[:, :4], changed[:, -4:] = 0, 0, 0, 0
+    assert measure(changed, photo, 4) == measure(output, photo, 4)
+    assert measure(changed, photo, 3) != measure(output, photo, 3)
 
 
 def pixels(*shape: int, dtype: type = np.uint8) -> NDArray[np.generic]:
@@ -148,18 +148,18 @@ def pixels(*shape: int, dtype: type = np.uint8) -> NDArray[np.generic]:
         (pixels(20, 20, 3), pixels(20, 20, 3), -1, "border of -1 px"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(output: Pixels, target: Pixels, border: int, message: str) -> None:
+def test_measure_refuses_invalid_images(output: Pixels, target: Pixels, border: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         measure(output, target, border)
 
 
-def test_images_below_the_window_have_no_ssim() -> None:
+def test_ssim_refuses_images_smaller_than_its_window() -> None:
     with pytest.raises(ValueError, match=r"SSIM needs 11 x 11 px, got 10 x 30 px"):
         ssim(pixels(30, 10, 3), pixels(30, 10, 3))
     assert ssim(pixels(11, 11, 3), pixels(11, 11, 3)) == pytest.approx(1)
 
 
-def test_images_that_are_not_alike_are_refused() -> None:
+def test_psnr_and_ssim_refuse_different_shapes_and_dtypes() -> None:
     for figure in (psnr, ssim):
         with pytest.raises(ValueError, match="equal shape"):
             figure(pixels(20, 20, 3), pixels(20, 20, 1))
@@ -170,19 +170,19 @@ def test_images_that_are_not_alike_are_refused() -> None:
 # ---- the mean over images
 
 
-def test_the_mean_is_that_of_each_figure() -> None:
+def test_mean_quality_averages_each_metric() -> None:
     a, b = Quality(20, 22, 0.5, 0.6), Quality(30, 33, 0.7, 0.9)
     assert mean_quality([a, b]) == Quality(25, 27.5, pytest.approx(0.6), pytest.approx(0.75))
     assert mean_quality([a]) == a
 
 
-def test_images_that_were_hit_exactly_do_not_hide_the_others() -> None:
+def test_mean_quality_ignores_infinite_psnr_of_some_images() -> None:
     exact, other = Quality(math.inf, math.inf, 1, 1), Quality(20, math.inf, 0.5, 1)
     assert mean_quality([exact, other]) == Quality(20, math.inf, 0.75, 1)
     assert mean_quality([exact, exact]) == exact
 
 
-def test_no_images_have_no_mean() -> None:
+def test_mean_quality_refuses_an_empty_list() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         mean_quality([])
 
@@ -190,7 +190,7 @@ def test_no_images_have_no_mean() -> None:
 # ---- losses
 
 
-def test_losses_by_hand() -> None:
+def test_losses_match_closed_forms() -> None:
     output, target = torch.tensor([[0.0, 0.5], [1.0, 0.25]]), torch.tensor([[0.0, 0.25], [0.0, 0.25]])
     assert l1(output, target).item() == pytest.approx(1.25 / 4)
     expected = (1e-3 + math.sqrt(0.0625 + 1e-6) + math.sqrt(1 + 1e-6) + 1e-3) / 4
@@ -200,27 +200,27 @@ def test_losses_by_hand() -> None:
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_losses_are_float32_also_under_autocast(name: str, dtype: torch.dtype) -> None:
-    """A thousandth of a grey level, averaged over a million values, is lost in half precision."""
+def test_losses_are_float32_under_autocast(name: str, dtype: torch.dtype) -> None:
+    """A small error averaged over a million values is lost in half precision."""
     target = torch.full((1, 3, 600, 600), 0.5)
     output = (target + 1 / 256).to(dtype).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = LOSSES[name](output, target)
     assert loss.dtype == torch.float32 and loss.shape == ()
-    wanted = {"l1": 1 / 256, "charbonnier": math.sqrt(1 / 256**2 + 1e-6)}[name]
-    assert loss.item() == pytest.approx(wanted, rel=1e-4)
+    expected = {"l1": 1 / 256, "charbonnier": math.sqrt(1 / 256**2 + 1e-6)}[name]
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
     loss.backward()
     assert output.grad is not None and torch.isfinite(output.grad).all()
     assert LOSSES[name](output, target.to(dtype)).dtype == torch.float32
 
 
-def test_charbonnier_is_smooth_where_nothing_is_wrong() -> None:
+def test_charbonnier_has_zero_gradient_at_zero_error() -> None:
     output = torch.zeros(1, 3, 4, 4, requires_grad=True)
     charbonnier(output, torch.zeros(1, 3, 4, 4)).backward()
     assert output.grad is not None and (output.grad == 0).all()
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_losses_do_not_broadcast(name: str) -> None:
+def test_losses_refuse_broadcasting(name: str) -> None:
     with pytest.raises(ValueError, match=r"equal shape, got \(2, 3, 8, 8\) and \(2, 1, 8, 8\)"):
         LOSSES[name](torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 8))

@@ -1,4 +1,4 @@
-"""Training in many processes: the same steps whatever their number, one that writes, and going on when one dies."""
+"""Training in several processes: results independent of their number, a single writer, and restarts."""
 
 import contextlib
 import os
@@ -20,6 +20,7 @@ import torch
 import yaml
 from helpers import TIMEOUT_S, events, generate, overwrite, trainer, wait_until
 from PIL import Image
+from test_trainer_faults import on_step, terminate
 from torch.distributed import TCPStore
 
 from srshards.errors import ArgumentError, RunError, UsageError
@@ -35,33 +36,31 @@ from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.describe import describe
 from trainer.training.device import choose_device
-from trainer.training.learner import Learner
-from trainer.training.loop import TrainingLoop
 from trainer.training.stopping import StopRequest
 
 STEPS = 60
-# A small rate: AdamW makes steps of full size out of gradients that are rounding errors alone.
+# A small rate, because AdamW turns gradients that are rounding errors into full steps.
 SMALL = ("--model", "ultra_lite", "--patch-size", 24, "--workers", 0, "--device", "cpu", "--amp", "off", "--lr", 2e-5)
 
 
 @pytest.fixture(scope="module")
 def data(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards with seven validation images, which two or four ranks cannot share equally."""
+    """Shards with seven validation images, which two or four ranks cannot divide evenly."""
     output = tmp_path_factory.mktemp("shards")
     generate(photos, output, "-s", 2, "--shard-bytes", "300KB", "--val-fraction", 0.15)
     assert len(open_shards(output / "scale_2x").val) == 7
     return output / "scale_2x"
 
 
-def words(data: Path, out: Path, batch: int, *more: object) -> tuple[object, ...]:
+def arguments(data: Path, out: Path, batch: int, *more: object) -> tuple[object, ...]:
     return ("--shards", data, "--out", out, *SMALL, "--batch-size", batch, "--steps", STEPS, "--val-every", 25, *more)
 
 
 class Run(NamedTuple):
-    """A run's folder, and what the command printed."""
+    """The folder of a run and the output of its command."""
 
     folder: Path
-    said: str
+    output: str
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
         return events(self.folder, *kinds)
@@ -72,16 +71,22 @@ class Run(NamedTuple):
 
 
 def assert_alike(one: Run, other: Run) -> None:
-    """But for rounding: losses to 1e-5, PSNR and SSIM to 1e-3 dB, weights to 1e-5."""
+    """Assert equality up to rounding: losses and weights within 1e-5, PSNR and SSIM within 1e-3."""
     for kind, within in (("train", 1e-5), ("val", 1e-3)):
-        mine, others = one.events(kind), other.events(kind)
-        assert len(mine) > 2 and len(mine) == len(others)
-        assert all(a == pytest.approx({**b, "event": kind}, abs=within) for a, b in zip(mine, others, strict=True))
+        entries, others = one.events(kind), other.events(kind)
+        assert len(entries) > 2 and len(entries) == len(others)
+        assert all(a == pytest.approx({**b, "event": kind}, abs=within) for a, b in zip(entries, others, strict=True))
     weights = other.weights()
     assert all(torch.allclose(w, weights[name], rtol=0, atol=1e-5) for name, w in one.weights().items())
 
 
-# ---- many processes
+def assert_equal(one: Run, other: Run) -> None:
+    assert one.events("train", "val") == other.events("train", "val")
+    weights = other.weights()
+    assert all(torch.equal(weight, weights[name]) for name, weight in one.weights().items())
+
+
+# ---- several processes
 
 
 TORCHRUN = {
@@ -104,7 +109,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def ranks_of(count: int, out: Path, *args: object, restarts: int = 0) -> Iterator[list[Warm]]:
-    """The processes that torchrun would start for the run `r`, by their rank. Nothing of them is left at the end."""
+    """Yield the processes, by rank, that torchrun would start for the run `r`. All have ended afterwards."""
     common = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": free_port()}
     ranks = []
     with pytest.MonkeyPatch.context() as patch:
@@ -121,14 +126,14 @@ def ranks_of(count: int, out: Path, *args: object, restarts: int = 0) -> Iterato
     wait_until(lambda: not any(living(rank.pid) for rank in ranks))
 
 
-def ended(ranks: list[Warm]) -> tuple[set[int], str]:
-    """The exit codes of all ranks, and what they printed."""
-    done = [rank.wait(2 * TIMEOUT_S) for rank in ranks]
-    return {each.code for each in done}, "".join(each.out + each.err for each in done)
+def wait(ranks: list[Warm]) -> tuple[set[int], str]:
+    """Return the exit codes and the output of all ranks."""
+    results = [rank.wait(2 * TIMEOUT_S) for rank in ranks]
+    return {result.code for result in results}, "".join(result.out + result.err for result in results)
 
 
 def living(session: int) -> list[psutil.Process]:
-    """The processes of a session, whoever is their parent by now."""
+    """Return the living processes of a session."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
@@ -138,7 +143,7 @@ def living(session: int) -> list[psutil.Process]:
 
 
 def steps_of(out: Path) -> int:
-    """The number of training entries in the journal of the run `r`."""
+    """Return the number of training entries in the log of the run `r`."""
     path = out / "r" / "journal.jsonl"
     return path.read_text().count('"train"') if path.exists() else 0
 
@@ -147,17 +152,17 @@ def steps_of(out: Path) -> int:
 def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One process with batches of 16."""
     out = tmp_path_factory.mktemp("one")
-    done = trainer(*words(data, out, 16), "--run", "r")
-    assert done.code == 0, done.err
-    return Run(out / "r", done.err + done.out)
+    result = trainer(*arguments(data, out, 16), "--run", "r")
+    assert result.code == 0, result.err
+    return Run(out / "r", result.err + result.out)
 
 
 def run_of(count: int, data: Path, out: Path) -> Run:
-    """`count` processes with batches that are 16 patches together."""
-    with ranks_of(count, out, *words(data, out, 16 // count)) as ranks:
-        codes, said = ended(ranks)
-    assert codes == {0}, said
-    return Run(out / "r", said)
+    """Train with `count` processes and a total batch of 16 patches."""
+    with ranks_of(count, out, *arguments(data, out, 16 // count)) as ranks:
+        codes, output = wait(ranks)
+    assert codes == {0}, output
+    return Run(out / "r", output)
 
 
 @pytest.fixture(scope="module")
@@ -167,22 +172,22 @@ def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.slow
-def test_two_ranks_train_as_one_does(one: Run, two: Run) -> None:
+def test_two_ranks_train_like_one_process(one: Run, two: Run) -> None:
     assert_alike(one, two)
     pictures = [[Image.open(path).size for path in sorted((run.folder / "previews").iterdir())] for run in (one, two)]
     assert pictures[0] == pictures[1] and len(pictures[0]) == 3
 
 
 @pytest.mark.slow
-def test_four_ranks_train_as_one_does(one: Run, data: Path, tmp_path: Path) -> None:
+def test_four_ranks_train_like_one_process(one: Run, data: Path, tmp_path: Path) -> None:
     assert_alike(one, run_of(4, data, tmp_path))
 
 
 @pytest.mark.slow
-def test_one_of_the_ranks_speaks_and_writes(two: Run) -> None:
+def test_only_rank_0_prints_and_writes(two: Run) -> None:
     for part in ("Ranks    2 processes, 8 patches per step each", "each 16 patches", "Step 25: ", "60 steps in "):
-        assert two.said.count(part) == 1, two.said
-    assert "Traceback" not in two.said and "FutureWarning" not in two.said
+        assert two.output.count(part) == 1, two.output
+    assert "Traceback" not in two.output and "FutureWarning" not in two.output
     assert yaml.safe_load((two.folder / "config.yaml").read_text())["ranks"] == 2
     assert {path.name for path in two.folder.iterdir()} == {
         *(".lock", ".job", "config.yaml", "plan.json", "journal.jsonl", "tensorboard", "previews"),
@@ -192,111 +197,105 @@ def test_one_of_the_ranks_speaks_and_writes(two: Run) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_rank_is_started_again_by_torchrun_and_changes_nothing(data: Path, two: Run, tmp_path: Path) -> None:
+def test_torchrun_restarts_a_killed_rank_with_the_same_result(data: Path, two: Run, tmp_path: Path) -> None:
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, "--max-restarts", 1, "-m", "--"]
-    args = words(data, tmp_path, 8, "--save-every", 3, "--run", "r")
+    args = arguments(data, tmp_path, 8, "--save-every", 3, "--run", "r")
     command = [sys.executable, "-m", *map(str, [*launcher, "trainer", *args])]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
     with subprocess.Popen(command, text=True, **pipes) as torchrun:
         wait_until(lambda: torchrun.poll() is not None or (tmp_path / "r" / "state.pt").exists())
         ranks = psutil.Process(torchrun.pid).children()
         next(rank for rank in ranks if rank.environ().get("RANK") == "1").kill()
-        said, _ = torchrun.communicate(timeout=2 * TIMEOUT_S)
-    assert torchrun.returncode == 0 and "FutureWarning" not in said, said
-    (step,) = map(int, re.findall(r"resumed at step (\d+)", said))
+        output, _ = torchrun.communicate(timeout=2 * TIMEOUT_S)
+    assert torchrun.returncode == 0 and "FutureWarning" not in output, output
+    (step,) = map(int, re.findall(r"resumed at step (\d+)", output))
     assert 0 < step < STEPS and step % 3 == 0
-    assert_equal(Run(tmp_path / "r", said), two)
-
-
-def assert_equal(one: Run, other: Run) -> None:
-    assert one.events("train", "val") == other.events("train", "val")
-    weights = other.weights()
-    assert all(torch.equal(weight, weights[name]) for name, weight in one.weights().items())
+    assert_equal(Run(tmp_path / "r", output), two)
 
 
 @pytest.mark.slow
-def test_a_stop_of_one_rank_stops_all_and_one_process_goes_on(data: Path, one: Run, tmp_path: Path) -> None:
-    with ranks_of(2, tmp_path, *words(data, tmp_path, 8)) as ranks:
+def test_a_signal_to_one_rank_stops_all_and_one_process_can_resume(data: Path, one: Run, tmp_path: Path) -> None:
+    with ranks_of(2, tmp_path, *arguments(data, tmp_path, 8)) as ranks:
         wait_until(lambda: steps_of(tmp_path) > 1 or not ranks[1].is_alive)
         os.kill(ranks[1].pid, signal.SIGTERM)
-        codes, said = ended(ranks)
-    assert codes == {143}, said
-    (step,) = map(int, re.findall(r"Stopped after step (\d+) of 60; everything is saved.", said))
+        codes, output = wait(ranks)
+    assert codes == {143}, output
+    (step,) = map(int, re.findall(r"Stopped after step (\d+) of 60; everything is saved.", output))
     assert 0 < step < STEPS
-    assert f"torchrun ... -m -- trainer --out {tmp_path} --run r --resume" in said
-    done = trainer("--out", tmp_path, "--run", "r", "--resume")
-    assert done.code == 0, done.err
-    assert "it is computed as 1 x 2 x 8" in done.err
-    assert f"resumed at step {step}" in done.err
-    assert_alike(one, Run(tmp_path / "r", done.err))
+    assert f"torchrun ... -m -- trainer --out {tmp_path} --run r --resume" in output
+    result = trainer("--out", tmp_path, "--run", "r", "--resume")
+    assert result.code == 0, result.err
+    assert "it is computed as 1 x 2 x 8" in result.err
+    assert f"resumed at step {step}" in result.err
+    assert_alike(one, Run(tmp_path / "r", result.err))
 
 
 @pytest.mark.slow
-def test_ranks_share_what_comes_from_a_store_and_one_writes_there(
+def test_ranks_share_downloads_and_one_uploads(
     s3: Bucket, data: Path, two: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rank dies on the way: the state is found in the store, and nothing is fetched twice."""
+    """Also when a rank dies: the run resumes from the state in the store, and no shard is fetched twice."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     shards = s3.put_folder(data, "shards/scale_2x")
-    args = words(data, tmp_path, 8, "--save-every", 3, "--workers", 1)[2:]
+    args = arguments(data, tmp_path, 8, "--save-every", 3, "--workers", 1)[2:]
     args = ("--shards", shards, *args, "--out", f"{s3.address}/runs", "--cache", tmp_path / "cache")
     with ranks_of(2, tmp_path, *args) as ranks:
         wait_until(lambda: s3.proxy.count("PUT", "*/state.pt") > 1 or not ranks[1].is_alive)
         ranks[1].kill()
     with ranks_of(2, tmp_path, *args, restarts=1) as ranks:
-        codes, said = ended(ranks)
-    assert codes == {0}, said
-    assert re.search(r"Run      s3://.*/runs/r, resumed at step \d+", said), said
+        codes, output = wait(ranks)
+    assert codes == {0}, output
+    assert re.search(r"Run      s3://.*/runs/r, resumed at step \d+", output), output
     assert {s3.proxy.count("GET", f"*/{path.name}") for path in data.glob("*.tar")} == {1}
     run = tmp_path / "r"
     run.mkdir()
     for name in ("model.pth", "journal.jsonl"):
         (run / name).write_bytes(s3.objects("runs/r")[name])
-    assert_equal(Run(run, said), two)
+    assert_equal(Run(run, output), two)
     assert not [path for path in tmp_path.glob("sr-run-*") if path.is_dir() and "journal.jsonl" in os.listdir(path)]
 
 
-def test_a_store_that_gives_nothing_is_named_once(s3: Bucket, data: Path, tmp_path: Path) -> None:
-    args = ("--shards", f"{s3.address}/none", *words(data, tmp_path, 8)[2:], "--cache", tmp_path / "cache")
+def test_missing_shards_in_a_store_are_reported_once(s3: Bucket, data: Path, tmp_path: Path) -> None:
+    args = ("--shards", f"{s3.address}/none", *arguments(data, tmp_path, 8)[2:], "--cache", tmp_path / "cache")
     with ranks_of(2, tmp_path, *args) as ranks:
-        codes, said = ended(ranks)
-    assert codes == {2}, said
-    assert said.count(f"Error: --shards {s3.address}/none: it has no manifest.json") == 1, said
+        codes, output = wait(ranks)
+    assert codes == {2}, output
+    assert output.count(f"Error: --shards {s3.address}/none: it has no manifest.json") == 1, output
 
 
 @pytest.mark.slow
-def test_what_one_rank_finds_damaged_ends_all_with_one_message(data: Path, tmp_path: Path) -> None:
-    mine = Path(shutil.copytree(data, tmp_path / "mine"))
+def test_damage_found_by_one_rank_stops_all_with_one_message(data: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(data, tmp_path / "copy"))
     records = open_shards(data).train.records
     schedule = Schedule([r.samples for r in records], [r.bytes for r in records], 0, 16)
     first = set(schedule.batch(0).numbers.tolist())
     number = next(n for n in range(records[0].samples) if n not in first)
     member = load_index(data / f"{records[0].name}.idx")[number][0]
-    overwrite(mine / f"{records[0].name}.tar", member.offset, bytes(20))
-    with ranks_of(2, tmp_path, *words(mine, tmp_path, 8, "--save-every", 1)) as ranks:
-        codes, said = ended(ranks)
-    assert codes == {1}, said
-    assert said.count("Damaged sample replaced by another one: ") == 1
-    assert said.count("Error: ") == 1 and "\nError: 1 of 33 samples are damaged, more than 0.1%" in said
-    run = Run(tmp_path / "r", said)
+    overwrite(copy / f"{records[0].name}.tar", member.offset, bytes(20))
+    with ranks_of(2, tmp_path, *arguments(copy, tmp_path, 8, "--save-every", 1)) as ranks:
+        codes, output = wait(ranks)
+    assert codes == {1}, output
+    assert output.count("Damaged sample replaced by another one: ") == 1
+    assert output.count("Error: ") == 1 and "\nError: 1 of 33 samples are damaged, more than 0.1%" in output
+    run = Run(tmp_path / "r", output)
     assert len(run.events("damaged")) == len(run.events("error")) == 1
-    # After a resume, all ranks know the damage that the state already counts.
+    # After a resume, all ranks know the damage that is counted in the state.
     state = torch.load(run.folder / "state.pt", weights_only=True)
     assert state["progress"]["damaged"] == []
     state["progress"]["damaged"] = [number]
     torch.save(state, run.folder / "state.pt")
     with ranks_of(2, tmp_path, "--out", tmp_path, "--resume", "--save-every", STEPS) as ranks:
-        codes, said = ended(ranks)
-    assert codes == {0}, said
-    assert "resumed at step" in said and "Damaged" not in said
+        codes, output = wait(ranks)
+    assert codes == {0}, output
+    assert "resumed at step" in output and "Damaged" not in output
 
 
-# ---- what torchrun says
+# ---- the environment of torchrun
 
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Sets the environment as torchrun does, by default for one process."""
+    """A function that sets the environment as torchrun does, by default for one process."""
 
     def launch(**changes: object) -> None:
         for name, value in {**TORCHRUN, **changes}.items():
@@ -305,14 +304,14 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return launch
 
 
-def test_the_rank_is_read_from_the_environment() -> None:
+def test_rank_info_is_read_from_the_environment() -> None:
     assert RankInfo.from_environment({}) == SINGLE_PROCESS
     environment = {**TORCHRUN, "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
     assert RankInfo.from_environment({**environment, "TORCHELASTIC_RESTART_COUNT": "2"}) == RankInfo(
         5, 8, 1, 4, 2, "job"
     )
     unnamed = [RankInfo.from_environment({**environment, "TORCHELASTIC_RUN_ID": name}).job for name in ("none", "")]
-    assert unnamed[0] == unnamed[1] and str(os.getppid()) in str(unnamed[0]), "torchrun's process stands for its job"
+    assert unnamed[0] == unnamed[1] and str(os.getppid()) in str(unnamed[0]), "the parent process identifies the job"
 
 
 @pytest.mark.parametrize(
@@ -328,48 +327,48 @@ def test_the_rank_is_read_from_the_environment() -> None:
         ({"LOCAL_WORLD_SIZE": "2"}, "the environment is inconsistent"),
     ],
 )
-def test_an_environment_that_is_half_set_is_refused(
+def test_an_inconsistent_environment_is_refused(
     changes: dict[str, str], message: str, data: Path, tmp_path: Path, launched: Callable[..., None]
 ) -> None:
     launched(**changes)
-    done = trainer(*words(data, tmp_path, 8))
-    assert done.code == 2 and done.err.startswith("Error: ") and message in done.err
+    result = trainer(*arguments(data, tmp_path, 8))
+    assert result.code == 2 and result.err.startswith("Error: ") and message in result.err
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_group_that_does_not_come_together_is_an_error(
+def test_a_rendezvous_timeout_is_reported(
     rank: int, data: Path, tmp_path: Path, launched: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainer.distributed.rendezvous._TIMEOUT", timedelta(seconds=1))
     port = free_port()
     launched(RANK=rank, WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, LOCAL_RANK=rank, MASTER_PORT=port)
-    done = trainer(*words(data, tmp_path, 8))
-    assert done.code == 1, done.err
-    assert f"Error: rank {rank} of 2 could not join the others at 127.0.0.1:{port} within 1 s (" in done.err
-    assert "start the same torchrun command on every machine" in done.err
+    result = trainer(*arguments(data, tmp_path, 8))
+    assert result.code == 1, result.err
+    assert f"Error: rank {rank} of 2 could not join the others at 127.0.0.1:{port} within 1 s (" in result.err
+    assert "start the same torchrun command on every machine" in result.err
 
 
-def test_an_attempt_is_not_taken_for_the_one_before(
+def test_entries_of_a_previous_attempt_are_ignored(
     launched: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torchrun gives every attempt the same store, with the addresses of the dead in it."""
+    """torchrun reuses its store, which contains addresses of the previous attempt."""
     agent = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     launched(MASTER_PORT=agent.port, TORCHELASTIC_USE_AGENT_STORE="True")
-    places = [RankInfo(rank, 2, rank, 2) for rank in range(2)]
+    ranks = [RankInfo(rank, 2, rank, 2) for rank in range(2)]
     for attempt in range(3):
-        met: dict[int, Any] = {}
-        late = threading.Thread(target=lambda found=met: found.update({1: join_attempt(places[1])}))
-        late.start()  # the first time there is nothing; then it finds what the attempt before has left
-        met[0] = join_attempt(places[0])
-        late.join(TIMEOUT_S)
-        assert met[0].restarted == (attempt > 0)
-        assert not met[1].store.check(["address"])
-        met[0].store.set("address", str(attempt))
-        assert met[1].store.get("address") == str(attempt).encode()
+        joined: dict[int, Any] = {}
+        thread = threading.Thread(target=lambda found=joined: found.update({1: join_attempt(ranks[1])}))
+        thread.start()  # finds the entries of the previous attempt, if any
+        joined[0] = join_attempt(ranks[0])
+        thread.join(TIMEOUT_S)
+        assert joined[0].restarted == (attempt > 0)
+        assert not joined[1].store.check(["address"])
+        joined[0].store.set("address", str(attempt))
+        assert joined[1].store.get("address") == str(attempt).encode()
 
 
-def test_who_is_missing_is_named(launched: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ranks_are_reported(launched: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.distributed.rendezvous._TIMEOUT", timedelta(seconds=1))
     agent = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     launched(MASTER_PORT=agent.port, TORCHELASTIC_USE_AGENT_STORE="True")
@@ -379,59 +378,47 @@ def test_who_is_missing_is_named(launched: Callable[..., None], monkeypatch: pyt
         join_attempt(RankInfo(2, 3, 2, 3))
 
 
-def test_other_commands_are_for_one_process(launched: Callable[..., None]) -> None:
+def test_other_commands_refuse_several_processes(launched: Callable[..., None]) -> None:
     launched(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2)
-    done = trainer("export", "--weights", "w.pth", "-o", "x.onnx")
-    assert done.code == 2 and "export runs in a single process; start it without torchrun" in done.err
+    result = trainer("export", "--weights", "w.pth", "-o", "x.onnx")
+    assert result.code == 2 and "export runs in a single process; start it without torchrun" in result.err
     launched(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, RANK=1, LOCAL_RANK=1)
-    done = trainer("export", "--weights", "w.pth", "-o", "x.onnx")
-    assert done.code == 2 and done.err == "", "rank 0 has said it"
+    result = trainer("export", "--weights", "w.pth", "-o", "x.onnx")
+    assert result.code == 2 and result.err == "", "only rank 0 prints it"
 
 
-# ---- started again
+# ---- restarts
 
 
-def terminate_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    real = Learner.step
-
-    def then_terminate(learner: Learner, index: int, batches: Iterator[Any]) -> torch.Tensor:
-        loss = real(learner, index, batches)
-        if index + 1 == step:
-            signal.raise_signal(signal.SIGTERM)
-        return loss
-
-    monkeypatch.setattr(Learner, "step", then_terminate)
-
-
-@pytest.mark.parametrize("name", [(), ("--run", "mine")])
-def test_the_same_command_goes_on_when_torchrun_starts_it_again(
+@pytest.mark.parametrize("name", [(), ("--run", "named")])
+def test_a_restarted_command_resumes_its_run(
     name: tuple[str, ...], data: Path, tmp_path: Path, launched: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("--shards", data, "--out", tmp_path, *SMALL, "--batch-size", 4, "--steps", 5, *name)
-    assert trainer(*command[:-2] if name else command, "--seed", 1).code == 0, "an older run, of somebody else"
+    assert trainer(*command[:-2] if name else command, "--seed", 1).code == 0, "an older run of another job"
     launched()
     with monkeypatch.context() as patch:
-        terminate_after(patch, 3)
+        on_step(patch, 3, terminate)
         assert trainer(*command).code == 143
     folder = tmp_path / (name[1] if name else "ultra_lite-2x-2")
     launched(TORCHELASTIC_RESTART_COUNT=1)
-    done = trainer(*command)
-    assert done.code == 0 and f"Run      {folder}, resumed at step 3" in done.err
+    result = trainer(*command)
+    assert result.code == 0 and f"Run      {folder}, resumed at step 3" in result.err
     for file in ("state.pt", "model.pth"):
         (folder / file).unlink()
-    done = trainer(*command)
-    assert done.code == 0 and f"Run      {folder}\n" in done.err, "from the beginning, where nothing was saved yet"
+    result = trainer(*command)
+    assert result.code == 0 and f"Run      {folder}\n" in result.err, "restarts if nothing was saved yet"
     assert len(Run(folder, "").events("train")) == 5
     launched(TORCHELASTIC_RESTART_COUNT=1, TORCHELASTIC_RUN_ID="another job")
-    done = trainer(*command)
+    result = trainer(*command)
     if name:
-        assert done.code == 2 and f"{folder} already exists; continue it with --resume" in done.err
+        assert result.code == 2 and f"{folder} already exists; continue it with --resume" in result.err
     else:
-        assert done.code == 0 and f"Run      {tmp_path / 'ultra_lite-2x-3'}\n" in done.err
+        assert result.code == 0 and f"Run      {tmp_path / 'ultra_lite-2x-3'}\n" in result.err
 
 
-@pytest.mark.parametrize("name", [(), ("--run", "mine")])
-def test_what_a_former_command_of_the_same_id_began_is_not_gone_on_with(
+@pytest.mark.parametrize("name", [(), ("--run", "named")])
+def test_runs_of_earlier_commands_with_the_same_id_are_not_resumed(
     name: tuple[str, ...], data: Path, tmp_path: Path, launched: Callable[..., None]
 ) -> None:
     command = ("--shards", data, "--out", tmp_path, *SMALL, "--batch-size", 4, "--steps", 2, *name)
@@ -440,53 +427,37 @@ def test_what_a_former_command_of_the_same_id_began_is_not_gone_on_with(
     settings = (tmp_path / (name[1] if name else "ultra_lite-2x") / "config.yaml").stat()
     for attempt in range(2):
         launched(TORCHELASTIC_RESTART_COUNT=attempt)
-        done = trainer(*command)
+        result = trainer(*command)
         if name:
-            assert done.code == 2 and f"{tmp_path / 'mine'} already exists; continue it with --resume" in done.err
+            assert result.code == 2 and f"{tmp_path / 'named'} already exists; continue it with --resume" in result.err
         else:
             resumed = ", resumed at step 2" * attempt
-            assert f"Run      {tmp_path / 'ultra_lite-2x-2'}{resumed}\n" in done.err
+            assert f"Run      {tmp_path / 'ultra_lite-2x-2'}{resumed}\n" in result.err
     assert (tmp_path / (name[1] if name else "ultra_lite-2x") / "config.yaml").stat() == settings
 
 
-def test_a_job_that_died_before_it_wrote_its_settings_begins_where_it_was(
+def test_a_job_that_died_before_writing_its_settings_keeps_its_folder(
     data: Path, tmp_path: Path, launched: Callable[..., None]
 ) -> None:
     launched(TORCHELASTIC_RESTART_COUNT=1)
     (tmp_path / "ultra_lite-2x").mkdir()
     (tmp_path / "ultra_lite-2x" / ".job").write_text("job")
-    done = trainer("--shards", data, "--out", tmp_path, *SMALL, "--batch-size", 4, "--steps", 1)
-    assert done.code == 0 and f"Run      {tmp_path / 'ultra_lite-2x'}\n" in done.err
+    result = trainer("--shards", data, "--out", tmp_path, *SMALL, "--batch-size", 4, "--steps", 1)
+    assert result.code == 0 and f"Run      {tmp_path / 'ultra_lite-2x'}\n" in result.err
 
 
-def test_steps_between_saves(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved: list[int] = []
-    real = TrainingLoop._save
-
-    def save(loop: TrainingLoop) -> None:
-        real(loop)
-        saved.append(torch.load(tmp_path / "r" / "state.pt", weights_only=True)["progress"]["step"])
-
-    monkeypatch.setattr("trainer.training.loop._SAVE_EVERY_S", 0.0)
-    monkeypatch.setattr(TrainingLoop, "_save", save)
-    command = ("--shards", data, "--out", tmp_path, *SMALL, "--batch-size", 4, "--steps", 7, "--val-every", 5)
-    assert trainer(*command, "--run", "r", "--save-every", 3).code == 0
-    assert saved == [3, 5, 6, 7]
-    assert "--save-every 0: expected 1 or more" in trainer(*command, "--save-every", 0).err
-
-
-def test_a_stop_that_came_to_another_process_leaves_the_own_signal_its_meaning() -> None:
+def test_an_adopted_stop_keeps_the_second_interrupt() -> None:
     with StopRequest() as stop:
         stop.adopt(0)
         assert not stop
         stop.adopt(signal.SIGINT)
         assert stop and stop.signal_number == signal.SIGINT
-        signal.raise_signal(signal.SIGINT)  # the same Ctrl-C, which torchrun hands to one rank after the other
+        signal.raise_signal(signal.SIGINT)  # the same Ctrl-C, which torchrun forwards to each rank
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
 
-# ---- who does what
+# ---- sharing the work
 
 
 def settings(data: Path, **changes: Any) -> TrainConfig:
@@ -498,7 +469,7 @@ def rank_info(rank: int, ranks: int) -> RankInfo:
 
 
 @pytest.mark.parametrize(
-    ("batch", "accum", "ranks", "at_work", "now"),
+    ("batch", "accum", "ranks", "num_ranks", "expected"),
     [
         (16, 1, 1, 1, (16, 1)),
         (8, 1, 2, 2, (8, 1)),
@@ -511,44 +482,44 @@ def rank_info(rank: int, ranks: int) -> RankInfo:
         (7, 1, 3, 7, (3, 1)),
     ],
 )
-def test_a_step_stays_what_it_was_whoever_shares_it(
-    batch: int, accum: int, ranks: int, at_work: int, now: tuple[int, int], data: Path
+def test_a_step_does_not_depend_on_the_number_of_ranks(
+    batch: int, accum: int, ranks: int, num_ranks: int, expected: tuple[int, int], data: Path
 ) -> None:
     config = settings(data, batch_size=batch, grad_accum=accum, ranks=ranks)
-    plans = [checked_plan(config, open_shards(data), rank_info(rank, at_work)) for rank in range(at_work)]
-    assert {(plan.loader.batch_size, plan.loader.micro_batches) for plan in plans} == {now}
+    plans = [checked_plan(config, open_shards(data), rank_info(rank, num_ranks)) for rank in range(num_ranks)]
+    assert {(plan.loader.batch_size, plan.loader.micro_batches) for plan in plans} == {expected}
     rows = [row for plan in plans for row in plan.loader._rows.of_step]
     assert rows == list(range(batch * accum * ranks))
     assert {plan.loader.patches_per_step for plan in plans} == {len(rows)}
-    assert plans[0].config.batch_size == batch, "what is written down stays, for whoever goes on afterwards"
-    assert ("it is computed as" in describe(plans[0])) == (ranks != at_work)
+    assert plans[0].config.batch_size == batch, "the configuration keeps the original values"
+    assert ("it is computed as" in describe(plans[0])) == (ranks != num_ranks)
 
 
-def test_a_step_that_cannot_be_shared_is_refused(data: Path) -> None:
+def test_an_indivisible_step_is_refused(data: Path) -> None:
     with pytest.raises(
         UsageError, match=r"has 16 patches, which is not divisible by 3 processes; .* 4 or 8 or 16 processes$"
     ):
         checked_plan(settings(data, batch_size=8, ranks=2), open_shards(data), rank_info(0, 3))
 
 
-def test_one_process_can_take_the_steps_of_two(data: Path, one: Run, tmp_path: Path) -> None:
-    done = trainer(*words(data, tmp_path, 8, "--ranks", 2), "--run", "r")
-    assert done.code == 0, done.err
-    assert_alike(one, Run(tmp_path / "r", done.err))
+def test_one_process_can_compute_the_steps_of_two(data: Path, one: Run, tmp_path: Path) -> None:
+    result = trainer(*arguments(data, tmp_path, 8, "--ranks", 2), "--run", "r")
+    assert result.code == 0, result.err
+    assert_alike(one, Run(tmp_path / "r", result.err))
 
 
-def test_a_run_begun_before_ranks_were_written_down_is_one_of_one_process(data: Path, tmp_path: Path) -> None:
+def test_runs_without_the_setting_ranks_have_one(data: Path, tmp_path: Path) -> None:
     command = ("--shards", data, "--out", tmp_path, *SMALL, "--batch-size", 4, "--steps", 1, "--run", "r")
     assert trainer(*command).code == 0
     path = tmp_path / "r" / "config.yaml"
     path.write_text("\n".join(line for line in path.read_text().splitlines() if "ranks" not in line))
-    done = trainer("--out", tmp_path, "--run", "r", "--resume", "--ranks", 2)
-    assert done.code == 2 and "was started with --ranks 1, not 2" in done.err
+    result = trainer("--out", tmp_path, "--run", "r", "--resume", "--ranks", 2)
+    assert result.code == 2 and "was started with --ranks 1, not 2" in result.err
     assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
     assert yaml.safe_load(path.read_text())["ranks"] == 1
 
 
-def test_the_processes_of_a_machine_share_its_cpus_and_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_on_a_machine_share_cpus_and_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("srshards.loader.patch_loader.available_cpus", lambda: 9)
     folder, config = open_shards(data), settings(data, workers=None)
     assert [checked_plan(config, folder, rank_info(0, ranks)).loader.workers for ranks in (1, 4, 16)] == [9, 2, 1]
@@ -564,7 +535,7 @@ def test_the_processes_of_a_machine_share_its_cpus_and_memory(data: Path, monkey
         checked_plan(settings(data, resident=True), folder, rank_info(0, 2))
 
 
-def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_local_rank_gets_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto", 1) == choose_device("cpu", 0) == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -579,7 +550,7 @@ def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.Mo
             choose_device(name, 0)
 
 
-def test_figures_of_parts_add_up_to_those_of_all() -> None:
+def test_the_mean_of_sums_equals_the_mean_over_all_images() -> None:
     inf = float("inf")
     images = [Quality(30.0, 31.5, 0.9, 0.91), Quality(inf, inf, 1.0, 1.0), Quality(20.25, 22.0, 0.5, 0.52)]
     for parts in ((images, []), (images[:1], images[1:]), (images[::2], images[1::2])):

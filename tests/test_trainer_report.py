@@ -1,6 +1,7 @@
-"""`python -m trainer report`: what the page shows of runs, in a real browser, and what it does with broken ones."""
+"""`python -m trainer report`: the page in a real browser, and errors for unusable runs."""
 
 import base64
+import contextlib
 import io
 import itertools
 import json
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,37 +33,56 @@ from trainer.report.charts import style
 from trainer.report.previews import by_importance
 from trainer.report.thinning import Thinned
 
-STEPS = (4, 8, 12)
+NAMES = ("first", "second")
+TITLES = ("bicubic", "network", "HR")
 
 
 @pytest.fixture(scope="module")
 def runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two runs that differ in network input and rate. Not to be changed: copy what you change."""
+    """A folder of two runs that differ in network input and rate. Tests must not modify it."""
     folder = tmp_path_factory.mktemp("report")
     generate(photos, folder / "shards", "-s", 2, "--val-fraction", 0.2)
-    words = ("--shards", folder / "shards/scale_2x", *SMALL, "--steps", 12, "--val-every", 4, "--out", folder / "runs")
+    args = ("--shards", folder / "shards/scale_2x", *SMALL, "--steps", 12, "--val-every", 4, "--out", folder / "runs")
     for name, *others in (("first", "--lr", 4e-3), ("second", "--lr", 1e-3, "--input", "up")):
-        done = trainer(*words, "--run", name, *others)
-        assert done.code == 0, done.err
+        result = trainer(*args, "--run", name, *others)
+        assert result.code == 0, result.err
     return folder / "runs"
 
 
 @pytest.fixture(scope="module")
 def page_file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    done = report(runs / "first", runs / "second", output=path)
-    assert done.out == f"{path}: {format_bytes(path.stat().st_size)}, 2 runs: first, second\n"
+    result = report(runs / "first", runs / "second", output=path)
+    assert result.out == f"{path}: {format_bytes(path.stat().st_size)}, 2 runs: first, second\n"
     return path
 
 
 def report(*folders: object, output: Path, expect: int = 0) -> Result:
-    done = trainer("report", *folders, "-o", output)
-    assert done.code == expect, done.err + done.out
-    return done
+    result = trainer("report", *folders, "-o", output)
+    assert result.code == expect, result.err + result.out
+    return result
 
 
-def journal(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+@contextlib.contextmanager
+def report_page(browser: Browser, folder: Path, *runs: object, **device: Any) -> Iterator[Page]:
+    """Write a report of the runs into `folder` and open it."""
+    report(*runs, output=folder / "r.html")
+    with opened(browser, folder / "r.html", **(device or WIDE)) as page:
+        yield page
+
+
+def runs_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def journal(run: Path, *kinds: str) -> list[dict[str, Any]]:
+    """Return the entries of the training log, with times, optionally of some kinds only."""
+    entries = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    return [entry for entry in entries if not kinds or entry["event"] in kinds]
+
+
+def psnr_at(run: Path, step: int) -> float:
+    return next(float(entry["psnr_y"]) for entry in journal(run, "val") if entry["step"] == step)
 
 
 def make_run(folder: Path, lines: list[dict[str, Any]], **settings: object) -> Path:
@@ -89,8 +110,8 @@ def table(page: Page, label: str) -> list[list[str]]:
     return [row.locator("th, td").all_text_contents() for row in rows]
 
 
-def of_runs(page: Page) -> list[list[str]]:
-    """The columns and a row for each run: a table, or, where there is one run, all of it side by side."""
+def rows_of_runs(page: Page) -> list[list[str]]:
+    """Return the column names and a row per run, from the table or, for a single run, from the list of properties."""
     alone = page.locator("#runs + dl")
     return [alone.locator(tag).all_text_contents() for tag in ("dt", "dd")] if alone.count() else table(page, "Runs")
 
@@ -105,7 +126,7 @@ def pixels(image: Locator) -> np.ndarray:
 
 
 def cell(run: Path, step: int, row: int, column: int) -> np.ndarray:
-    """An image of a preview, cut out where the file says that it is."""
+    """Crop an image from a preview, at the position in its metadata."""
     with Image.open(run / "previews" / f"step-{step:06d}.png") as picture:
         left, top, width, height = json.loads(picture.text[GRID_TEXT])["rows"][row]["cells"][column]
         return np.asarray(picture.crop((left, top, left + width, top + height)))
@@ -114,32 +135,32 @@ def cell(run: Path, step: int, row: int, column: int) -> np.ndarray:
 # ---- two runs, in a browser
 
 
-def test_every_run_has_its_row(browser: Browser, page_file: Path, runs: Path) -> None:
+def test_the_table_has_a_row_per_run(browser: Browser, page_file: Path, runs: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
-        head, *rows = of_runs(page)
+        head, *rows = rows_of_runs(page)
         tiles = dict(zip(*(page.locator(f".tiles {tag}").all_text_contents() for tag in ("dt", "dd")), strict=True))
     best = {}
-    for name, row in zip(("first", "second"), rows, strict=True):
-        of = dict(zip(head, row, strict=True))
-        vals = [line for line in journal(runs / name) if line["event"] == "val"]
+    for name, row in zip(NAMES, rows, strict=True):
+        cells = dict(zip(head, row, strict=True))
+        vals = journal(runs / name, "val")
         best[name] = max(vals, key=lambda line: line["psnr_y"])
-        assert (of["Run"], of["State"], of["Steps"]) == (name, "finished", "12 of 12")
-        assert of["Best PSNR-Y"] == f"{best[name]['psnr_y']:.2f} dB"
-        assert of["at step"] == str(best[name]["step"])
-        assert of["Over bicubic"] == f"{best[name]['psnr_y'] - best[name]['bicubic_psnr_y']:+.2f} dB"
-        assert of["SSIM-Y there"] == f"{best[name]['ssim_y']:.4f}"
-        assert of["Last PSNR-Y"] == f"{vals[-1]['psnr_y']:.2f} dB"
-        laps = [line for line in journal(runs / name) if line["event"] == "train"]
-        assert of["Last loss"] == f"{laps[-1]['loss']:.5f}"
-        assert of["Patches/s"] == f"{np.median([line['patches_per_s'] for line in laps]):,.1f}"
-        assert of["Folder"] == str(runs / name)
-        assert (of["Model"], of["Scale"]) == ("ultra_lite", "2\N{MULTIPLICATION SIGN}")
+        assert (cells["Run"], cells["State"], cells["Steps"]) == (name, "finished", "12 of 12")
+        assert cells["Best PSNR-Y"] == f"{best[name]['psnr_y']:.2f} dB"
+        assert cells["at step"] == str(best[name]["step"])
+        assert cells["Over bicubic"] == f"{best[name]['psnr_y'] - best[name]['bicubic_psnr_y']:+.2f} dB"
+        assert cells["SSIM-Y there"] == f"{best[name]['ssim_y']:.4f}"
+        assert cells["Last PSNR-Y"] == f"{vals[-1]['psnr_y']:.2f} dB"
+        laps = journal(runs / name, "train")
+        assert cells["Last loss"] == f"{laps[-1]['loss']:.5f}"
+        assert cells["Patches/s"] == f"{np.median([line['patches_per_s'] for line in laps]):,.1f}"
+        assert cells["Folder"] == str(runs / name)
+        assert (cells["Model"], cells["Scale"]) == ("ultra_lite", "2\N{MULTIPLICATION SIGN}")
     assert [row[head.index("Input")] for row in rows] == ["lr", "up"]
     assert rows[0][head.index("Parameters")] == "45,156"
     assert tiles["best PSNR-Y"] == f"{max(one['psnr_y'] for one in best.values()):.2f} dB"
 
 
-def test_each_plot_has_a_line_for_each_run_and_its_figures(browser: Browser, page_file: Path, runs: Path) -> None:
+def test_each_plot_has_a_line_per_run_and_a_table(browser: Browser, page_file: Path, runs: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
         titles = page.locator(".plot h3").all_inner_texts()
         assert titles == [
@@ -151,7 +172,7 @@ def test_each_plot_has_a_line_for_each_run_and_its_figures(browser: Browser, pag
         strokes = plot(page, "Loss").locator(".mark-line path")
         for attribute in ("stroke", "stroke-dasharray"):
             assert len({one.get_attribute(attribute) for one in strokes.all()}) == 2, attribute
-        vals = [[line for line in journal(runs / name) if line["event"] == "val"] for name in ("first", "second")]
+        vals = [journal(runs / name, "val") for name in NAMES]
         assert f"bicubic {vals[0][0]['bicubic_psnr_y']:.2f} dB" in plot(page, "PSNR-Y").locator("svg").inner_html()
         plot(page, "PSNR-Y").get_by_text("Figures").click()
         assert table(page, "PSNR-Y") == [
@@ -160,7 +181,7 @@ def test_each_plot_has_a_line_for_each_run_and_its_figures(browser: Browser, pag
         ]
 
 
-def test_the_pointer_shows_what_all_runs_have(browser: Browser, page_file: Path, runs: Path) -> None:
+def test_the_tooltip_shows_the_values_of_all_runs(browser: Browser, page_file: Path, runs: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
         drawing = plot(page, "PSNR-Y").locator(".drawing svg")
         drawing.scroll_into_view_if_needed()
@@ -169,18 +190,11 @@ def test_the_pointer_shows_what_all_runs_have(browser: Browser, page_file: Path,
         page.mouse.move(box["x"] + 0.55 * box["width"], box["y"] + 0.4 * box["height"])
         tip = page.locator("#vg-tooltip-element.visible")
         tip.wait_for()
-        at_8 = [
-            next(one for one in journal(runs / name) if one["event"] == "val" and one["step"] == 8) for name in NAMES
-        ]
-        assert tip.locator("td").all_inner_texts() == [
-            *("Step", "8", "first", f"{at_8[0]['psnr_y']:.2f} dB", "second", f"{at_8[1]['psnr_y']:.2f} dB")
-        ]
+        first, second = (f"{psnr_at(runs / name, 8):.2f} dB" for name in NAMES)
+        assert tip.locator("td").all_inner_texts() == ["Step", "8", "first", first, "second", second]
 
 
-NAMES = ("first", "second")
-
-
-def test_runs_are_hidden_and_the_end_is_shown_alone(browser: Browser, page_file: Path) -> None:
+def test_runs_and_early_steps_can_be_hidden(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
         page.get_by_role("checkbox", name="second").uncheck()
         page.wait_for_selector('#controls[data-applied="[[1],0]"]')
@@ -194,7 +208,7 @@ def test_runs_are_hidden_and_the_end_is_shown_alone(browser: Browser, page_file:
         assert plot(page, "PSNR-Y").locator(".mark-symbol path").count() == 4
 
 
-def test_the_step_slider_shows_the_networks_as_they_were(browser: Browser, page_file: Path, runs: Path) -> None:
+def test_the_step_slider_shows_previews_of_each_step(browser: Browser, page_file: Path, runs: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
         figures = page.locator(".comparison")
         assert figures.count() == 6, "three images of two runs"
@@ -209,7 +223,7 @@ def test_the_step_slider_shows_the_networks_as_they_were(browser: Browser, page_
                 images = figures.nth(number).locator("img")
                 for column in range(3):
                     assert np.array_equal(pixels(images.nth(column)), cell(runs / name, step, row, column))
-            psnr = next(x["psnr_y"] for x in journal(runs / "second") if x["event"] == "val" and x["step"] == step)
+            psnr = psnr_at(runs / "second", step)
             caption = figures.nth(1).locator("figcaption").inner_text()
             assert f"step {step}" in caption and f"all images: {psnr:.2f} dB" in caption and "network" in caption
         box = slider.bounding_box()
@@ -220,7 +234,7 @@ def test_the_step_slider_shows_the_networks_as_they_were(browser: Browser, page_
         assert re.fullmatch(r"class\d/img\d+\.\w+.*, second, step 12", page.locator("#magnifier-title").inner_text())
 
 
-def test_the_border_to_bicubic_is_dragged(browser: Browser, page_file: Path) -> None:
+def test_the_border_between_images_can_be_dragged(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
         stage = page.locator(".comparison .stage").nth(1)
         stage.scroll_into_view_if_needed()
@@ -233,7 +247,7 @@ def test_the_border_to_bicubic_is_dragged(browser: Browser, page_file: Path) -> 
         assert float(stage.evaluate("stage => stage.style.getPropertyValue('--cut1')")) == pytest.approx(60, abs=2)
 
 
-def test_settings_that_differ_are_marked_and_the_others_folded(browser: Browser, page_file: Path) -> None:
+def test_different_settings_are_marked_and_equal_ones_folded(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file, **WIDE) as page:
         assert table(page, "Settings that differ") == [
             ["Setting", "first", "second"],
@@ -254,7 +268,7 @@ def test_settings_that_differ_are_marked_and_the_others_folded(browser: Browser,
 
 @pytest.mark.parametrize("device", [WIDE, PHONE], ids=["wide", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nobody_is_kept_out(browser: Browser, page_file: Path, scheme: str, device: dict[str, Any]) -> None:
+def test_no_accessibility_violations(browser: Browser, page_file: Path, scheme: str, device: dict[str, Any]) -> None:
     with opened(browser, page_file, color_scheme=scheme, **device) as page:
         for summary in page.locator("summary").all():
             summary.click()
@@ -262,11 +276,11 @@ def test_nobody_is_kept_out(browser: Browser, page_file: Path, scheme: str, devi
         assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
 
 
-def test_without_scripts_tables_and_images_are_there(browser: Browser, page_file: Path, runs: Path) -> None:
+def test_tables_and_images_work_without_javascript(browser: Browser, page_file: Path, runs: Path) -> None:
     context = browser.new_context(java_script_enabled=False, **WIDE)
     page = context.new_page()
     page.goto(page_file.as_uri())
-    assert [row[0] for row in of_runs(page)] == ["Run", "first", "second"]
+    assert [row[0] for row in rows_of_runs(page)] == ["Run", "first", "second"]
     assert np.array_equal(
         pixels(page.locator(".comparison").nth(1).locator("img").nth(1)), cell(runs / "second", 12, 0, 1)
     )
@@ -274,53 +288,50 @@ def test_without_scripts_tables_and_images_are_there(browser: Browser, page_file
     context.close()
 
 
-# ---- runs of all kinds
+# ---- unusual runs
 
 
-def test_one_run_alone(browser: Browser, runs: Path, tmp_path: Path) -> None:
-    report(runs / "first", output=tmp_path / "r.html")
-    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+def test_a_report_of_one_run(browser: Browser, runs: Path, tmp_path: Path) -> None:
+    with report_page(browser, tmp_path, runs / "first") as page:
         assert page.title() == "Training: first"
         assert page.get_by_role("checkbox").count() == 0
         assert ["lr", "0.004"] in table(page, "Settings")
         assert page.locator(".comparison").count() == 3
         assert page.locator("tr.best, tr.different").count() == 0
-        assert page.get_by_role("region", name="Table: Runs").count() == 0, "it would be cut off, and have one row"
+        assert page.get_by_role("region", name="Table: Runs").count() == 0, "a single run needs no table"
         last = page.locator("#runs + dl dd").last
         assert last.inner_text() == str(runs / "first") and last.is_visible()
 
 
-def test_a_run_that_is_being_written(browser: Browser, runs: Path, tmp_path: Path) -> None:
-    """Its last line is cut off, and its last preview is not in the journal yet."""
-    run = tmp_path / "going-on"
+def test_a_report_of_an_unfinished_run(browser: Browser, runs: Path, tmp_path: Path) -> None:
+    """Its last log line is incomplete, and its last preview is not logged yet."""
+    run = tmp_path / "running"
     shutil.copytree(runs / "first", run)
     lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
-    until = next(number for number, line in enumerate(lines) if '"val", "step": 12' in line)
-    (run / "journal.jsonl").write_text("".join(lines[:until]) + lines[until][:-20])
-    report(run, output=tmp_path / "r.html")
-    with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        row = of_runs(page)[1]
-        assert row[:3] == ["going-on", "not finished", "12 of 12"]
+    last = next(number for number, line in enumerate(lines) if '"val", "step": 12' in line)
+    (run / "journal.jsonl").write_text("".join(lines[:last]) + lines[last][:-20])
+    with report_page(browser, tmp_path, run) as page:
+        row = rows_of_runs(page)[1]
+        assert row[:3] == ["running", "not finished", "12 of 12"]
         assert page.locator("#step").get_attribute("data-stops") == "4 8"
         assert "cannot be read" not in page.content()
         assert f"{run}/previews: step 12 omitted, not in the journal" in page.content()
 
 
-def test_a_run_without_figures(browser: Browser, tmp_path: Path) -> None:
-    """One has only begun, the other has not validated anything yet."""
-    begun, young = make_run(tmp_path / "begun", [], steps=100), make_run(tmp_path / "young", [trained(5)], steps=100)
-    (begun / "journal.jsonl").unlink()
-    report(begun, output=tmp_path / "begun.html")
-    report(begun, young, output=tmp_path / "both.html")
-    for name in ("begun", "both"):
-        with opened(browser, tmp_path / f"{name}.html", **WIDE) as page:
-            assert of_runs(page)[1][1:4] == ["not finished", "0 of 100", "\N{EN DASH}"]
+def test_runs_without_metrics(browser: Browser, tmp_path: Path) -> None:
+    """One has no log yet, the other no validation."""
+    started = make_run(tmp_path / "started", [], steps=100)
+    training = make_run(tmp_path / "training", [trained(5)], steps=100)
+    (started / "journal.jsonl").unlink()
+    for folders, num_plots in (([started], 0), ([started, training], 4)):
+        with report_page(browser, tmp_path, *folders) as page:
+            assert rows_of_runs(page)[1][1:4] == ["not finished", "0 of 100", "\N{EN DASH}"]
             assert accessibility_violations(page) == ""
             assert "There are none yet" in page.locator("main").inner_text()
-            assert page.locator(".plot").count() == (0 if name == "begun" else 4)
+            assert page.locator(".plot").count() == num_plots
 
 
-def test_what_is_damaged_is_named_and_the_rest_is_shown(browser: Browser, runs: Path, tmp_path: Path) -> None:
+def test_damaged_files_are_listed_and_others_shown(browser: Browser, runs: Path, tmp_path: Path) -> None:
     run = tmp_path / "broken"
     shutil.copytree(runs / "first", run)
     lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
@@ -334,20 +345,19 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(browser: Browser, runs: 
     with Image.open(run / "previews/step-000004.png") as moved:
         moved.info[GRID_TEXT] = json.dumps(text)
         save_png(moved.copy(), run / "previews/step-000004.png", "trainer train")
-    report(run, output=tmp_path / "r.html")
-    with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        said = page.locator("main").inner_text()
-        assert f"{run}/journal.jsonl: 3 unreadable lines, starting with line 3" in said
-        assert f"{run}/config.yaml cannot be read" in said
+    with report_page(browser, tmp_path, run) as page:
+        shown = page.locator("main").inner_text()
+        assert f"{run}/journal.jsonl: 3 unreadable lines, starting with line 3" in shown
+        assert f"{run}/config.yaml cannot be read" in shown
         page.get_by_text("Omitted previews").click()
-        said = page.locator("main").inner_text()
-        assert f"{run}/previews/step-000008.png: is damaged: " in said
-        assert f"{run}/previews/step-000004.png: is damaged: invalid layout" in said
+        shown = page.locator("main").inner_text()
+        assert f"{run}/previews/step-000008.png: is damaged: " in shown
+        assert f"{run}/previews/step-000004.png: is damaged: invalid layout" in shown
         assert page.locator(".comparison").count() == 3
         assert plot(page, "Loss").locator(".mark-line path").count() == 1
 
 
-def test_a_preview_of_an_older_version_is_shown_whole(browser: Browser, runs: Path, tmp_path: Path) -> None:
+def test_previews_of_older_versions_are_shown_uncut(browser: Browser, runs: Path, tmp_path: Path) -> None:
     run = tmp_path / "old"
     shutil.copytree(runs / "first", run)
     for picture in (run / "previews").iterdir():
@@ -355,12 +365,11 @@ def test_a_preview_of_an_older_version_is_shown_whole(browser: Browser, runs: Pa
             plain = image.copy()
         plain.save(picture)
     (run / "plan.json").unlink()
-    report(run, output=tmp_path / "r.html")
-    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+    with report_page(browser, tmp_path, run) as page:
         assert page.locator(".comparison").count() == 0
         assert "The complete preview of step 12" in page.locator(".whole").inner_text()
         assert np.array_equal(pixels(page.locator(".whole img")), np.asarray(plain_of(run, 12)))
-        assert of_runs(page)[1][1:3] == ["finished", "12 of 12"], "config.yaml has the steps too"
+        assert rows_of_runs(page)[1][1:3] == ["finished", "12 of 12"], "config.yaml has the steps too"
         page.get_by_text("Omitted previews").click()
         assert "old: 1 of 3 previews are shown" in page.locator("main").inner_text()
 
@@ -370,65 +379,60 @@ def plain_of(run: Path, step: int) -> Image.Image:
         return picture.convert("RGB")
 
 
-def test_numbers_that_are_none(browser: Browser, tmp_path: Path) -> None:
-    """The PSNR of equal images is null; a journal of another hand may have NaN."""
+def test_null_and_nan_values(browser: Browser, tmp_path: Path) -> None:
+    """The PSNR of equal images is null; other programs may log NaN."""
     lines = [trained(1), trained(2, loss=math.nan), trained(3, data_wait=None, patches_per_s=math.inf)]
     lines += [validated(2, None), validated(3, 31.0), validated(4, None)]
     lines += [{"event": "error", "step": 4, "message": "the disk is <full>"}]
-    report(make_run(tmp_path / "r", lines, steps=4), output=tmp_path / "r.html")
-    with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        head, row = of_runs(page)
-        of = dict(zip(head, row, strict=True))
-        assert (of["Best PSNR-Y"], of["at step"], of["Last PSNR-Y"]) == ("31.00 dB", "3", "\N{EN DASH}")
-        assert of["State"] == "failed"
+    with report_page(browser, tmp_path, make_run(tmp_path / "r", lines, steps=4)) as page:
+        head, row = rows_of_runs(page)
+        cells = dict(zip(head, row, strict=True))
+        assert (cells["Best PSNR-Y"], cells["at step"], cells["Last PSNR-Y"]) == ("31.00 dB", "3", "\N{EN DASH}")
+        assert cells["State"] == "failed"
         assert "r ended with an error: the disk is <full>" in page.locator("main").inner_text()
 
 
-def test_runs_that_cannot_be_compared_say_so(browser: Browser, tmp_path: Path) -> None:
+def test_incomparable_runs_have_a_note(browser: Browser, tmp_path: Path) -> None:
     for number, (scale, bicubic) in enumerate(((2, 33.0), (4, 29.0))):
         run = make_run(tmp_path / f"r{number}", [trained(5), validated(5, 33.5 - 2 * number, bicubic)])
         (run / "plan.json").write_text(json.dumps({"steps": 5, "scale": scale}))
-    report(tmp_path / "r0", tmp_path / "r1", output=tmp_path / "r.html")
-    with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        said = page.locator("main").inner_text()
-        assert "These runs have different scales (2\N{MULTIPLICATION SIGN}, 4\N{MULTIPLICATION SIGN})" in said
-        assert "the PSNR of bicubic differs" in said
+    with report_page(browser, tmp_path, tmp_path / "r0", tmp_path / "r1") as page:
+        text = page.locator("main").inner_text()
+        assert "These runs have different scales (2\N{MULTIPLICATION SIGN}, 4\N{MULTIPLICATION SIGN})" in text
+        assert "the PSNR of bicubic differs" in text
         assert "Gain over bicubic" in page.locator(".plot h3").all_inner_texts()
         assert page.locator("header").get_by_text("r1").count() == 1, "the best has the highest gain"
 
 
-def test_names_are_told_apart_and_may_be_odd(browser: Browser, tmp_path: Path) -> None:
+def test_names_are_made_unique_and_escaped(browser: Browser, tmp_path: Path) -> None:
     odd = "<b>&\"'\N{CJK UNIFIED IDEOGRAPH-5C71} .[0]\n\\"
     folders = [tmp_path / "a/x/same", tmp_path / "b/x/same", tmp_path / odd]
     for folder in folders:
         make_run(folder, [trained(5), validated(5)], note=odd.encode("unicode_escape").hex())
-    report(*folders, output=tmp_path / "r.html")
-    with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        assert [row[0] for row in of_runs(page)][1:] == ["a/x/same", "b/x/same", odd]
+    with report_page(browser, tmp_path, *folders) as page:
+        assert [row[0] for row in rows_of_runs(page)][1:] == ["a/x/same", "b/x/same", odd]
         assert page.locator("b").count() == 0
 
 
-def test_settings_are_compared_as_a_whole(browser: Browser, tmp_path: Path) -> None:
-    """Also where they are too long for a table; and a text is no truth value."""
+def test_settings_are_compared_completely(browser: Browser, tmp_path: Path) -> None:
+    """Even if too long for a table; and the string yes differs from true."""
     long = "/data/" + "x" * 300
     for name, end, verify in (("a", "one", "'yes'"), ("b", "two", "true")):
         make_run(tmp_path / name, [trained(5)], shards=f"{long}{end}{'y' * 300}", verify=verify, clip=1)
-    report(tmp_path / "a", tmp_path / "b", output=tmp_path / "r.html")
-    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+    with report_page(browser, tmp_path, tmp_path / "a", tmp_path / "b") as page:
         rows = {row[0]: row[1:] for row in table(page, "Settings that differ")}
         assert list(rows) == ["Setting", "\N{NOT EQUAL TO} shards", "\N{NOT EQUAL TO} verify"]
         assert all(len(text) < 210 for text in rows["\N{NOT EQUAL TO} shards"])
 
 
-def test_a_damaged_sample_counts_once(browser: Browser, tmp_path: Path) -> None:
-    """A run that goes on says of each sample again that it is damaged."""
+def test_damaged_samples_are_counted_once(browser: Browser, tmp_path: Path) -> None:
+    """A resumed run logs damaged samples again."""
     damages = [{"event": "damaged", "step": step, "reason": f"a.tar: 00{step % 2}.png"} for step in (1, 2, 3)]
-    report(make_run(tmp_path / "r", [*damages, trained(5)]), output=tmp_path / "r.html")
-    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+    with report_page(browser, tmp_path, make_run(tmp_path / "r", [*damages, trained(5)])) as page:
         assert "r: 2 damaged samples were replaced by others." in page.locator(".note").all_inner_texts()
 
 
-def test_a_run_with_fewer_validation_images_takes_none_from_others(browser: Browser, tmp_path: Path) -> None:
+def test_runs_may_have_different_numbers_of_previews(browser: Browser, tmp_path: Path) -> None:
     for name, num_images in (("one", 1), ("three", 3), ("none", 0)):
         run = make_run(tmp_path / name, [trained(5), validated(5)], steps=5)
         images = np.random.default_rng(num_images).integers(0, 256, (max(num_images, 1), 3, 32, 32, 3), dtype=np.uint8)
@@ -437,23 +441,21 @@ def test_a_run_with_fewer_validation_images_takes_none_from_others(browser: Brow
             picture.info[GRID_TEXT] = json.dumps({"titles": TITLES, "rows": []})
         (run / "previews").mkdir()
         save_png(picture, run / "previews/step-000005.png", "trainer train")
-    report(tmp_path / "none", tmp_path / "one", tmp_path / "three", output=tmp_path / "r.html")
-    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+    with report_page(browser, tmp_path, tmp_path / "none", tmp_path / "one", tmp_path / "three") as page:
         assert page.locator(".comparison .name").all_inner_texts() == ["one", "three", "three", "three"]
         assert "none/previews/step-000005.png: is damaged" in page.locator("details li").all_text_contents()[0]
 
 
-def test_steps_to_be_shown_are_those_of_the_runs_that_are_drawn(browser: Browser, tmp_path: Path) -> None:
+def test_the_range_of_steps_ignores_omitted_runs(browser: Browser, tmp_path: Path) -> None:
     for number in range(25):
         make_run(tmp_path / f"r{number:02}", [trained(10), validated(10, 30 + number), trained(20)])
     make_run(tmp_path / "worst", [trained(5000), validated(5000, 20)])
-    report(*sorted(path for path in tmp_path.iterdir()), output=tmp_path / "r.html")
-    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+    with report_page(browser, tmp_path, *runs_in(tmp_path)) as page:
         assert page.locator("#controls").get_attribute("data-max-step") == "20"
 
 
-def test_a_page_that_is_come_back_to_shows_what_its_controls_say(browser: Browser, page_file: Path) -> None:
-    """Browsers put controls back to where they were, and tell no script."""
+def test_controls_match_the_page_after_going_back(browser: Browser, page_file: Path) -> None:
+    """Browsers restore the state of controls without notifying scripts."""
     with opened(browser, page_file, **WIDE) as page:
         page.get_by_role("checkbox", name="first").uncheck()
         page.get_by_label("Step", exact=True).press("Home")
@@ -467,8 +469,8 @@ def test_a_page_that_is_come_back_to_shows_what_its_controls_say(browser: Browse
         assert page.get_by_label("Step", exact=True).input_value() == "2"
 
 
-def test_a_finger_shows_what_all_runs_have(browser: Browser, page_file: Path) -> None:
-    """Where it is put down, and where it is moved to; scrolled away, nothing stands over the page."""
+def test_touching_a_plot_shows_the_tooltip(browser: Browser, page_file: Path) -> None:
+    """At the first touch and after moves. Scrolling away hides the tooltip."""
     with opened(browser, page_file, **PHONE) as page:
         drawing = plot(page, "PSNR-Y").locator("svg")
         drawing.evaluate("drawing => drawing.scrollIntoView({behavior: 'instant', block: 'center'})")
@@ -491,11 +493,11 @@ def test_a_finger_shows_what_all_runs_have(browser: Browser, page_file: Path) ->
         expect(tooltip).not_to_be_visible()
 
 
-# ---- how large it gets
+# ---- size
 
 
-def test_a_page_stays_small_whatever_there_is(browser: Browser, tmp_path: Path) -> None:
-    """200,000 lines in one journal, 60 previews of each of eight runs, pixels that cannot be compressed."""
+def test_the_size_of_the_page_is_bounded(browser: Browser, tmp_path: Path) -> None:
+    """200,000 log lines in one run, and 60 previews with incompressible pixels in each of eight runs."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (8, 3, 3, 128, 128, 3), dtype=np.uint8)
     pictures = []
@@ -510,7 +512,7 @@ def test_a_page_stays_small_whatever_there_is(browser: Browser, tmp_path: Path) 
         count = len(losses) if number == 0 else 3000
         every = count // 60
         lines = [trained(step, loss=losses[step - 1]) for step in range(1, count + 1)]
-        steps = [every * (place + 1) for place in range(60)]
+        steps = [every * (index + 1) for index in range(60)]
         run = make_run(tmp_path / f"run{number}", lines + [validated(step, 30 + step * 1e-6) for step in steps])
         (run / "previews").mkdir()
         for step in steps:
@@ -524,40 +526,33 @@ def test_a_page_stays_small_whatever_there_is(browser: Browser, tmp_path: Path) 
         assert page.locator(".plot tbody").first.locator("tr").count() <= 200
         assert max(plot.locator("tbody tr").count() for plot in page.locator(".plot").all()) <= 200
         page.get_by_text("Omitted previews").click()
-        said = page.locator("main").inner_text()
-        assert re.search(r"run7: [1-9]\d? of 60 previews are shown", said)
-        assert "run0: only the first of 3 images of each preview, to show more steps" in said
+        text = page.locator("main").inner_text()
+        assert re.search(r"run7: [1-9]\d? of 60 previews are shown", text)
+        assert "run0: only the first of 3 images of each preview, to show more steps" in text
         stops = [int(stop) for stop in (page.locator("#step").get_attribute("data-stops") or "").split()]
         assert 199_920 in stops and 3332 in stops, "the last and the first of the long run"
 
 
-TITLES = ("bicubic", "network", "HR")
-
-
-def test_of_very_many_runs_the_best_are_drawn(browser: Browser, tmp_path: Path) -> None:
+def test_only_the_best_of_many_runs_are_plotted(browser: Browser, tmp_path: Path) -> None:
     for number in range(30):
         make_run(tmp_path / f"r{number:02}", [trained(5), validated(5, 30 + number % 7)])
-    report(*sorted(path for path in tmp_path.iterdir()), output=tmp_path / "r.html")
-    with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        assert len(of_runs(page)) == 31
+    with report_page(browser, tmp_path, *runs_in(tmp_path)) as page:
+        assert len(rows_of_runs(page)) == 31
         assert plot(page, "Loss").locator(".mark-line path").count() == 24
         assert "the 24 runs with the highest PSNR-Y; the table has all runs. Omitted below: r00, r07," in page.content()
 
 
 @pytest.mark.parametrize("device", [WIDE, PHONE])
-def test_what_the_pointer_shows_of_many_runs_fits_the_window(
-    browser: Browser, tmp_path: Path, device: dict[str, Any]
-) -> None:
+def test_the_tooltip_of_many_runs_fits_the_window(browser: Browser, tmp_path: Path, device: dict[str, Any]) -> None:
     for number in range(24):
         lines = [line for step in (5, 10) for line in (trained(step), validated(step, 30 + number % 7))]
         make_run(tmp_path / f"a-run-with-a-rather-long-name-{number:02}", lines)
-    report(*sorted(path for path in tmp_path.iterdir()), output=tmp_path / "r.html")
-    with opened(browser, tmp_path / "r.html", **device) as page:
+    with report_page(browser, tmp_path, *runs_in(tmp_path), **device) as page:
         drawing = plot(page, "PSNR-Y").locator("svg")
         drawing.evaluate("drawing => drawing.scrollIntoView({behavior: 'instant', block: 'center'})")
         box = None
-        for place in itertools.islice(itertools.cycle((200, 201)), 100):  # a scroll told late hides it
-            drawing.hover(position={"x": place, "y": 100})
+        for x in itertools.islice(itertools.cycle((200, 201)), 100):  # a late scroll event may hide it
+            drawing.hover(position={"x": x, "y": 100})
             if box := page.evaluate("document.querySelector('#vg-tooltip-element.visible')?.getBoundingClientRect()"):
                 break
         assert box and box["x"] >= 0 and box["y"] >= 0
@@ -566,13 +561,13 @@ def test_what_the_pointer_shows_of_many_runs_fits_the_window(
         assert "a-run-wi…er-long-name-07" in page.locator("#vg-tooltip-element").inner_text()
 
 
-def test_runs_look_different() -> None:
+def test_runs_have_distinct_styles() -> None:
     looks = [style(number) for number in range(64)]
     assert len({(colour, tuple(dashes)) for colour, dashes in looks}) == 64
     assert len({colour for colour, _ in looks[:8]}) == len({tuple(dashes) for _, dashes in looks[:8]}) == 8
 
 
-# ---- elsewhere, and wrong
+# ---- stores and errors
 
 
 def test_runs_in_a_store(s3: Bucket, browser: Browser, runs: Path, tmp_path: Path) -> None:
@@ -581,35 +576,34 @@ def test_runs_in_a_store(s3: Bucket, browser: Browser, runs: Path, tmp_path: Pat
         if file.is_file() and file.suffix in (".yaml", ".json", ".jsonl", ".png"):
             write_bytes(address / file.relative_to(runs / "first").as_posix(), file.read_bytes())
     s3.proxy.break_next("500", method="GET", key="*journal.jsonl")
-    report(address, runs / "second", output=tmp_path / "r.html")
-    with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        assert [row[0] for row in of_runs(page)] == ["Run", "far", "second"]
-        assert of_runs(page)[1][-1] == str(address)
+    with report_page(browser, tmp_path, address, runs / "second") as page:
+        assert [row[0] for row in rows_of_runs(page)] == ["Run", "far", "second"]
+        assert rows_of_runs(page)[1][-1] == str(address)
         assert page.locator(".comparison").count() == 6
-    done = report(f"{s3.address}/runs", output=tmp_path / "other.html", expect=2)
-    assert done.err == (
+    result = report(f"{s3.address}/runs", output=tmp_path / "other.html", expect=2)
+    assert result.err == (
         f"Error: {s3.address}/runs is not a run: it has no journal.jsonl; runs in it: {s3.address}/runs/far\n"
     )
 
 
-def test_a_link_to_a_run_has_its_own_name(tmp_path: Path) -> None:
+def test_a_link_to_a_run_keeps_its_name(tmp_path: Path) -> None:
     make_run(tmp_path / "real", [trained(5)])
     (tmp_path / "latest").symlink_to("real")
-    done = report(tmp_path / "latest", output=tmp_path / "r.html")
-    assert done.out.endswith("B, 1 run: latest\n")
+    result = report(tmp_path / "latest", output=tmp_path / "r.html")
+    assert result.out.endswith("B, 1 run: latest\n")
 
 
-def test_help_has_an_example() -> None:
-    done = trainer("report", "--help")
-    assert done.code == 0
-    assert "python -m trainer report runs/lite-4x runs/lite-4x-2 -o report.html" in done.out
-    done = trainer("report")
-    assert done.code == 2
-    assert "Missing argument 'RUNS...'" in done.err
+def test_help_of_report_has_an_example() -> None:
+    result = trainer("report", "--help")
+    assert result.code == 0
+    assert "python -m trainer report runs/lite-4x runs/lite-4x-2 -o report.html" in result.out
+    result = trainer("report")
+    assert result.code == 2
+    assert "Missing argument 'RUNS...'" in result.err
 
 
 @pytest.mark.parametrize(
-    ("folder", "told"),
+    ("folder", "message"),
     [
         ("runs", "{0}/runs is not a run: it has no journal.jsonl; runs in it: {0}/runs/first, {0}/runs/second"),
         ("runs/third", "{0}/runs/third is not a run: it has no journal.jsonl; runs in {0}/runs: first, second"),
@@ -619,21 +613,21 @@ def test_help_has_an_example() -> None:
         ),
     ],
 )
-def test_a_folder_that_is_no_run(runs: Path, tmp_path: Path, folder: str, told: str) -> None:
+def test_folders_that_are_not_runs_are_refused(runs: Path, tmp_path: Path, folder: str, message: str) -> None:
     (tmp_path / "runs").symlink_to(runs)
-    done = report(tmp_path / folder, output=tmp_path / "r.html", expect=2)
-    assert done.err == f"Error: {told.format(tmp_path)}\n"
+    result = report(tmp_path / folder, output=tmp_path / "r.html", expect=2)
+    assert result.err == f"Error: {message.format(tmp_path)}\n"
     assert not (tmp_path / "r.html").exists()
 
 
-def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+def test_a_link_loop_is_reported(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    done = report(tmp_path / "loop", output=tmp_path / "r.html", expect=1)
-    assert done.err.startswith(f"Error: cannot list {tmp_path}/loop: Too many levels of symbolic links")
+    result = report(tmp_path / "loop", output=tmp_path / "r.html", expect=1)
+    assert result.err.startswith(f"Error: cannot list {tmp_path}/loop: Too many levels of symbolic links")
 
 
 @pytest.mark.parametrize("steps", ["9" * 5000, '"' + "9" * 5000 + '"', "true", "-1", "[1]"])
-def test_steps_that_are_no_number_of_steps(tmp_path: Path, steps: str) -> None:
+def test_invalid_numbers_of_steps_are_ignored(tmp_path: Path, steps: str) -> None:
     run = make_run(tmp_path / "r", [trained(5)])
     (run / "plan.json").write_text(f'{{"steps": {steps}}}')
     report(run, output=tmp_path / "r.html")
@@ -644,30 +638,30 @@ def test_steps_that_are_no_number_of_steps(tmp_path: Path, steps: str) -> None:
     )
 
 
-def test_a_run_is_named_once(runs: Path, tmp_path: Path) -> None:
-    done = report(runs / "first", runs / "second/../first", output=tmp_path / "r.html", expect=2)
-    assert done.err == f"Error: {runs / 'second/../first'} was passed twice; pass each run once\n"
+def test_passing_a_run_twice_is_refused(runs: Path, tmp_path: Path) -> None:
+    result = report(runs / "first", runs / "second/../first", output=tmp_path / "r.html", expect=2)
+    assert result.err == f"Error: {runs / 'second/../first'} was passed twice; pass each run once\n"
 
 
-def test_a_page_that_cannot_be_written(runs: Path, tmp_path: Path) -> None:
+def test_unwritable_output_is_reported(runs: Path, tmp_path: Path) -> None:
     for folder, instead in ((tmp_path, tmp_path / "report.html"), (".", "report.html")):
-        done = trainer("report", runs / "first", "-o", folder)
-        assert done.code == 2
-        assert f"{Path(folder)} is a folder: pass the file to write, e.g. {instead}\n" in done.err
+        result = trainer("report", runs / "first", "-o", folder)
+        assert result.code == 2
+        assert f"{Path(folder)} is a folder: pass the file to write, e.g. {instead}\n" in result.err
     (tmp_path / "file").write_text("")
-    done = report(runs / "first", output=tmp_path / "file/r.html", expect=1)
-    assert f"Error: cannot write {tmp_path / 'file/r.html'}: " in done.err
+    result = report(runs / "first", output=tmp_path / "file/r.html", expect=1)
+    assert f"Error: cannot write {tmp_path / 'file/r.html'}: " in result.err
 
 
-def test_it_is_work_for_one_process(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_refuses_several_processes(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": 1}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("MASTER_ADDR", "localhost")
-    done = report(runs / "first", output=tmp_path / "r.html", expect=2)
-    assert done.err == "Error: report runs in a single process; start it without torchrun\n"
+    result = report(runs / "first", output=tmp_path / "r.html", expect=2)
+    assert result.err == "Error: report runs in a single process; start it without torchrun\n"
 
 
-WITHOUT_PYTORCH = """
+REPORT_WITHOUT_PYTORCH = """
     import sys
     sys.modules["torch"] = None  # an import of it raises ModuleNotFoundError
     import trainer.report.page
@@ -676,13 +670,13 @@ WITHOUT_PYTORCH = """
 """
 
 
-def test_it_needs_no_pytorch(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", textwrap.dedent(WITHOUT_PYTORCH), tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
-    assert done.returncode == 2 and f"Error: {tmp_path} is not a run" in done.stderr
+def test_report_does_not_import_pytorch(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(REPORT_WITHOUT_PYTORCH), tmp_path]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert result.returncode == 2 and f"Error: {tmp_path} is not a run" in result.stderr
 
 
-# ---- rules for all inputs
+# ---- properties
 
 
 @given(
@@ -716,16 +710,14 @@ def test_thinning_keeps_the_ends_the_extremes_and_the_mean(
 
 
 @given(steps=st.lists(st.integers(0, 10**9), unique=True, max_size=60), data=st.data())
-def test_the_most_telling_previews_come_first(steps: list[int], data: st.DataObject) -> None:
+def test_by_importance_starts_with_last_first_and_best(steps: list[int], data: st.DataObject) -> None:
     best = data.draw(st.sampled_from(steps)) if steps else 0
     order = by_importance(sorted(steps), best)
     assert sorted(order) == sorted(steps)
-    assert (
-        order[:3] == list(dict.fromkeys([max(steps), min(steps), best]))[:3] + order[len({*order[:2], best}) : 3]
-        if steps
-        else True
-    )
+    if steps:
+        first = list(dict.fromkeys([max(steps), min(steps), best]))
+        assert order[: len(first)] == first
 
 
-def test_previews_between_are_spread_as_networks_change() -> None:
+def test_by_importance_spreads_previews_logarithmically() -> None:
     assert by_importance([100, 200, 400, 800, 1600, 3200, 6400], 6400)[:4] == [6400, 100, 800, 3200]

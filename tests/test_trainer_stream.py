@@ -1,9 +1,8 @@
-"""The stream: batches are a pure function of (seed, epoch, step), and their two images match to the pixel."""
+"""The batch stream: a pure function of (seed, epoch, step), with HR and input aligned to the pixel."""
 
 import os
-import signal
 from collections import Counter
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from srshards.errors import RunError, WorkerDiedError
+from srshards.errors import RunError
 from srshards.loader.batches import BatchReader, Patches
+from srshards.loader.patch_batch import PatchBatch
+from srshards.loader.resident import ResidentBatches
 from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Rows
 from srshards.sampling.counter_rng import below, draw, shuffled
@@ -29,25 +30,37 @@ SEED = 3
 CPU = torch.device("cpu")
 
 
-def reader_of(folder: Path, patch: int, input_name: str = "lr", global_batch: int = 8, seed: int = SEED) -> BatchReader:
-    """A reader over the training shards of a scale's folder."""
+def reader_of(
+    folder: Path, patch: int, input_name: str = "lr", global_batch: int = 8, patches_per_sample: int = 1
+) -> BatchReader:
+    """Return a reader of the training shards in the folder of one scale."""
     shards = open_shards(folder)
+    records = shards.train.records
     schedule = Schedule(
-        [r.samples for r in shards.train.records], [r.bytes for r in shards.train.records], seed, global_batch
+        [r.samples for r in records], [r.bytes for r in records], SEED, global_batch, patches_per_sample
     )
     grid = PatchGrid(shards.hr_size, shards.scale, patch, shards.scale if input_name == "lr" else 1)
-    tars = [(shards.tar(record), record.samples) for record in shards.train.records]
-    return BatchReader(tars, shards.codec, schedule, grid, shards.inputs(input_name), seed)
+    tars = [(shards.tar(record), record.samples) for record in records]
+    return BatchReader(tars, shards.codec, schedule, grid, shards.inputs(input_name), SEED)
 
 
-def loaded(reader: BatchReader, rows: Rows, first: int, stop: int, workers: int) -> list[tuple[bytes, bytes]]:
-    """The bytes of the micro-batches of the steps first .. stop-1 as they come out of the loader."""
-    batches = WorkerBatches(reader, rows, first, stop, workers, 2, CPU).started()
+def contents(batches: Iterable[PatchBatch]) -> list[tuple[bytes, bytes]]:
+    """Return the bytes of HR and input of each batch."""
     return [(batch.hr.numpy().tobytes(), batch.input.numpy().tobytes()) for batch in batches]
 
 
+def loaded(reader: BatchReader, rows: Rows, first: int, stop: int, workers: int) -> list[tuple[bytes, bytes]]:
+    """Return the contents of the micro-batches of steps `first` to `stop` - 1 from `WorkerBatches`."""
+    return contents(WorkerBatches(reader, rows, first, stop, workers, 2, CPU).started())
+
+
+def resident(reader: BatchReader, rows: Rows, first: int, stop: int) -> list[PatchBatch]:
+    """Return the same batches from samples in device memory."""
+    return list(ResidentBatches(reader, rows, first, stop, CPU).started())
+
+
 def read(reader: BatchReader, step: int, rows: int = 8) -> Patches:
-    """The first rows of a step's global batch, without a loader."""
+    """Read the first rows of a step's global batch directly."""
     memory = np.empty(rows * reader.grid.bytes_per_row, np.uint8)
     patches = reader.lay_out(memory, 1, rows)
     assert not reader.read(range(step, step + 1), range(rows), patches)
@@ -61,23 +74,23 @@ def as_bytes(batch: Patches) -> tuple[bytes, bytes]:
 # ---- draws
 
 
-def test_a_draw_depends_on_every_word_and_on_nothing_else() -> None:
+def test_draw_depends_on_every_key_and_on_nothing_else() -> None:
     numbers = np.arange(100)
     assert (draw(1, 2, numbers) == np.concatenate([draw(1, 2, number) for number in range(100)])).all()
     everything = np.concatenate([draw(a, b, numbers) for a in range(5) for b in range(5)])
     assert len(np.unique(everything)) == 2500
-    assert int(draw(1, 2, 3)[0]) == 16914669369030367833  # for ever: a resumed run must see the same crops
+    assert int(draw(1, 2, 3)[0]) == 16914669369030367833  # fixed: a resumed run must see the same crops
 
 
 @given(st.integers(1, 1000), st.integers(0, 2**32))
-def test_integers_below_a_limit_fill_their_range_evenly(limit: int, seed: int) -> None:
+def test_below_is_uniform_over_its_range(limit: int, seed: int) -> None:
     found = below(draw(seed, np.arange(2000)), limit)
     assert found.min() >= 0 and found.max() < limit
     assert abs(found.mean() - (limit - 1) / 2) <= 0.06 * limit
 
 
 @given(st.integers(0, 500), st.integers(0, 2**32))
-def test_shuffled_is_a_permutation(count: int, seed: int) -> None:
+def test_shuffled_returns_a_permutation(count: int, seed: int) -> None:
     assert sorted(shuffled(count, seed, 1).tolist()) == list(range(count))
 
 
@@ -88,8 +101,8 @@ SIZES = st.lists(st.integers(0, 12), min_size=1, max_size=8).filter(any)
 
 @settings(max_examples=60)
 @given(SIZES, st.integers(1, 40), st.integers(0, 99), st.integers(1, 30))
-def test_every_sample_comes_exactly_once_per_epoch(sizes: list[int], batch: int, seed: int, block: int) -> None:
-    """Also where a batch is larger than an epoch, shards are empty, and blocks are small."""
+def test_each_epoch_contains_every_sample_once(sizes: list[int], batch: int, seed: int, block: int) -> None:
+    """Including batches larger than an epoch, empty shards and small blocks."""
     schedule = Schedule(sizes, sizes, seed, batch, block_bytes=block)
     epochs = 3
     drawn = [schedule.batch(step) for step in range(-(-epochs * sum(sizes) // batch))]
@@ -102,43 +115,37 @@ def test_every_sample_comes_exactly_once_per_epoch(sizes: list[int], batch: int,
 
 @settings(max_examples=40)
 @given(SIZES, st.integers(1, 5), st.integers(0, 99), st.integers(0, 200), st.sampled_from([1, 2, 4]))
-def test_a_batch_is_the_same_whatever_was_asked_before_and_whoever_asks(
+def test_batch_is_independent_of_earlier_calls_and_of_ranks(
     sizes: list[int], batch: int, seed: int, step: int, ranks: int
 ) -> None:
     rows = [Rows(batch, 2, rank, ranks) for rank in range(ranks)]
     used = Schedule(sizes, sizes, seed, rows[0].global_batch)
     for earlier in (5, 0, step + 1):
         used.batch(earlier)
-    whole = used.batch(step)
+    complete = used.batch(step)
     parts = [
         Schedule(sizes, sizes, seed, rows[0].global_batch).batch(step, row.of_step.start, row.of_step.stop).numbers
         for row in rows
     ]
-    assert np.concatenate(parts).tolist() == whole.numbers.tolist()
+    assert np.concatenate(parts).tolist() == complete.numbers.tolist()
 
 
-def test_epochs_and_seeds_differ() -> None:
+def test_epochs_and_seeds_change_the_order() -> None:
     schedule = Schedule([50, 50], [1, 1], 0, 100)
     assert schedule.batch(0).numbers.tolist() != schedule.batch(1).numbers.tolist()
     assert schedule.batch(0).numbers.tolist() != Schedule([50, 50], [1, 1], 1, 100).batch(0).numbers.tolist()
 
 
-def test_a_block_bounds_what_is_read_at_a_time() -> None:
+def test_a_batch_reads_the_shards_of_one_block() -> None:
     schedule = Schedule([10] * 20, [100] * 20, 0, 30, block_bytes=300)
-    for step in range(6):  # 30 samples are a block of three shards
+    for step in range(6):  # a block: 30 samples in three shards
         assert len({schedule.shard_of(number)[0] for number in schedule.batch(step).numbers}) == 3
 
 
-def test_steps_of_a_run_and_what_is_left_over() -> None:
+def test_num_steps_drops_the_incomplete_last_step() -> None:
     schedule = Schedule([25], [1], 0, 10)
     assert [schedule.num_steps(epochs) for epochs in (1, 2, 3, 4)] == [2, 5, 7, 10]
-    assert Schedule([3], [1], 0, 10).num_steps(1) == 1  # fewer samples than a batch: they come more than once
-
-
-def test_the_schedule_of_a_million_samples_is_quick_to_ask_anywhere() -> None:
-    schedule = Schedule([157] * 6400, [256_000_000] * 6400, 0, 16)
-    assert len(set(schedule.batch(60_000).numbers.tolist())) == 16
-    assert len(schedule.blocks(0)) == -(-6400 // 7)
+    assert Schedule([3], [1], 0, 10).num_steps(1) == 1  # fewer samples than a batch: samples repeat
 
 
 # ---- patches
@@ -146,9 +153,9 @@ def test_the_schedule_of_a_million_samples_is_quick_to_ask_anywhere() -> None:
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards at 2x, 3x and 4x of 20 photos: each pixel says which photo it is of and which LR pixel it belongs to.
+    """Shards at 2x, 3x and 4x of 20 photos whose pixels encode the photo's number and the LR row and column.
 
-    `nearest` takes the LR pixel from its own cell, and HR is the photo itself, so every image holds coordinates.
+    `nearest` copies an LR pixel from its own HR cell, so all images contain coordinates.
     """
     root = tmp_path_factory.mktemp("planted")
     for scale in (2, 3, 4):
@@ -164,38 +171,38 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("input_name", ["lr", "up"])
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_hr_and_input_match_to_the_pixel_after_every_turn(planted: Path, scale: int, input_name: str) -> None:
+def test_hr_and_input_match_to_the_pixel_after_every_symmetry(planted: Path, scale: int, input_name: str) -> None:
     reader = reader_of(planted / f"scale_{scale}x", 24, input_name)
-    turns = set()
+    symmetries = set()
     for step in range(40):
         draws = reader.schedule.batch(step)
-        turns |= {cut.symmetry for cut in reader.grid.cuts(SEED, draws)}
+        symmetries |= {cut.symmetry for cut in reader.grid.cuts(SEED, draws)}
         batch = read(reader, step)
         factor = scale if input_name == "lr" else 1
         assert (np.repeat(np.repeat(batch.input, factor, 1), factor, 2) == batch.hr).all()
-        for hr in batch.hr:  # a whole patch: every cell of it once, of one photo
+        for hr in batch.hr:  # a complete patch: each of its cells once, all of one photo
             cells = {tuple(pixel) for pixel in hr.reshape(-1, 3).tolist()}
             assert len(cells) == (24 // scale) ** 2 and len({photo for _, _, photo in cells}) == 1
-    assert turns == set(range(NUM_SYMMETRIES))
+    assert symmetries == set(range(NUM_SYMMETRIES))
 
 
-def test_the_eight_turns_are_all_different() -> None:
+def test_the_eight_symmetries_differ() -> None:
     image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
     grid = PatchGrid(hr=4, scale=2, patch=4, input_scale=2)
     patches = np.empty((NUM_SYMMETRIES, 4, 4, 3), np.uint8)
-    for turn in range(NUM_SYMMETRIES):
-        grid.cut(image, image[:2, :2].copy(), Cut(0, 0, turn), patches[turn], np.empty((2, 2, 3), np.uint8))
-        assert (patches[turn] == np.rot90(image[:, ::-1] if turn >= 4 else image, turn % 4)).all()
+    for number in range(NUM_SYMMETRIES):
+        grid.cut(image, image[:2, :2].copy(), Cut(0, 0, number), patches[number], np.empty((2, 2, 3), np.uint8))
+        assert (patches[number] == np.rot90(image[:, ::-1] if number >= 4 else image, number % 4)).all()
     assert len({patch.tobytes() for patch in patches}) == NUM_SYMMETRIES
 
 
-def test_crops_reach_every_place_of_the_image() -> None:
+def test_crops_reach_every_position_of_the_image() -> None:
     grid = PatchGrid(hr=64, scale=4, patch=32, input_scale=4)
     cuts = grid.cuts(0, Schedule([5000], [1], 0, 5000).batch(0))
     assert Counter(cut.top for cut in cuts).keys() == Counter(cut.left for cut in cuts).keys() == set(range(9))
 
 
-def test_a_patch_as_large_as_the_image_is_the_image(planted: Path) -> None:
+def test_a_patch_may_be_as_large_as_the_image(planted: Path) -> None:
     batch = read(reader_of(planted / "scale_4x", 60), 0)
     assert batch.hr.shape == (8, 60, 60, 3) and batch.input.shape == (8, 15, 15, 3)
 
@@ -203,7 +210,7 @@ def test_a_patch_as_large_as_the_image_is_the_image(planted: Path) -> None:
 # ---- reading
 
 
-def test_an_npy_image_is_a_view_into_the_mapped_tar(shards: Path) -> None:
+def test_an_npy_image_is_a_view_of_the_mapped_tar(shards: Path) -> None:
     folder = open_shards(shards / "scale_2x")
     record = folder.train.records[0]
     mapped = MappedShard(folder.tar(record), record.samples)
@@ -213,7 +220,7 @@ def test_an_npy_image_is_a_view_into_the_mapped_tar(shards: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["png", "webp"])
-def test_the_codec_changes_no_pixel(photos: Path, shards: Path, codec: str, tmp_path: Path) -> None:
+def test_the_codec_does_not_change_pixels(photos: Path, shards: Path, codec: str, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 2, "--codec", codec)
     generate(photos, tmp_path / "npy", "-s", 2)
     for step in range(3):
@@ -221,34 +228,14 @@ def test_the_codec_changes_no_pixel(photos: Path, shards: Path, codec: str, tmp_
         assert as_bytes(read(reader_of(tmp_path / "scale_2x", 32), step)) == as_bytes(expected)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_the_same_batches_with_any_number_of_workers(shards: Path, workers: int) -> None:
-    reader, rows = reader_of(shards / "scale_3x", 24), Rows(4, micro_batches=2)
-    assert loaded(reader, rows, 3, 16, workers) == loaded(reader, rows, 3, 16, 0)
-
-
-def test_the_same_global_batches_with_any_number_of_ranks(shards: Path) -> None:
-    reader = reader_of(shards / "scale_2x", 32)
-    whole = loaded(reader, Rows(8), 0, 12, 0)
-    for ranks in (2, 4):
-        parts = [loaded(reader, Rows(8 // ranks, 1, rank, ranks), 0, 12, 0) for rank in range(ranks)]
-        joined = [tuple(b"".join(part[step][kind] for part in parts) for kind in (0, 1)) for step in range(12)]
-        assert joined == whole
-
-
-def test_beginning_in_the_middle_gives_the_same_batches(shards: Path) -> None:
-    reader = reader_of(shards / "scale_2x", 32)
-    assert loaded(reader, Rows(8), 7, 15, 2) == loaded(reader, Rows(8), 0, 15, 0)[7:]
-
-
-def test_one_shard_and_more_workers_than_shards(planted: Path) -> None:
+def test_more_workers_than_shards_give_the_same_batches(planted: Path) -> None:
     reader = reader_of(planted / "scale_2x", 24)
     assert len(reader._shards) == 1
     assert loaded(reader, Rows(8), 0, 10, 5) == loaded(reader, Rows(8), 0, 10, 0)
 
 
-def test_workers_start_no_threads_and_their_memory_does_not_grow_over_50_epochs(shards: Path) -> None:
-    """Anonymous memory (what is not a mapped file) after 5 epochs and after 50, of both workers."""
+def test_workers_start_no_compute_threads_and_do_not_leak_over_50_epochs(shards: Path) -> None:
+    """Compare the anonymous memory (not mapped files) of two workers after 5 and after 50 epochs."""
     reader = reader_of(shards / "scale_2x", 32)
     steps = reader.schedule.num_steps(51)
     batches = WorkerBatches(reader, Rows(8), 0, steps, 2, 2, CPU).started()
@@ -264,42 +251,26 @@ def test_workers_start_no_threads_and_their_memory_does_not_grow_over_50_epochs(
 
 
 def workers() -> list[psutil.Process]:
-    """The data workers that the fork server made for this process, as PyTorch names them."""
+    """Return the data workers that the fork server started for this process."""
     return [child for child in psutil.Process().children(recursive=True) if child.name() == "pt_data_worker"]
 
 
 def anonymous_bytes_of_workers() -> dict[int, int]:
     found = {}
     for process in workers():
-        # Beside the main thread: two that wait for the end. None that computes.
+        # The main thread and two that wait for the end; no compute threads.
         assert process.num_threads() <= 3, process.threads()
         status = Path(f"/proc/{process.pid}/status").read_text()
         found[process.pid] = 1024 * int(status.split("RssAnon:")[1].split()[0])
     return found
 
 
-# ---- bad luck
+# ---- failures
 
 
-def test_a_killed_worker_is_an_error_and_not_a_hang(shards: Path) -> None:
-    batches = WorkerBatches(reader_of(shards / "scale_2x", 32), Rows(8), 0, 10**6, 2, 2, CPU).started()
-    next(batches)
-    for worker in workers():
-        os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(WorkerDiedError, match=r"a data worker died .*use fewer `workers` or a smaller `prefetch`"):
-        for _ in islice(batches, 1000):
-            pass
-
-
-def test_a_shard_that_goes_away_in_the_middle_is_named(photos: Path, tmp_path: Path) -> None:
+def test_a_shard_deleted_during_training_is_reported(photos: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 2)
     reader = reader_of(tmp_path / "scale_2x", 32)
     os.unlink(reader._shards[0][0])
     with pytest.raises(RunError, match=r"No such file.*train-000000\.tar"):
         loaded(reader, Rows(8), 0, 4, 2)
-
-
-def test_batches_are_tensors_of_bytes(shards: Path) -> None:
-    batch = next(WorkerBatches(reader_of(shards / "scale_2x", 32), Rows(8), 0, 2, 1, 2, CPU).started())
-    assert batch.hr.dtype == batch.input.dtype == torch.uint8
-    assert batch.hr.shape == (8, 32, 32, 3) and batch.input.shape == (8, 16, 16, 3) and batch.damaged == ()

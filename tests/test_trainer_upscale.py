@@ -1,4 +1,4 @@
-"""Photos through a network: what is read, how it is cut into tiles, where it is written, and what is refused."""
+"""Upscaling photos: tiles, memory, output files, comparisons and errors."""
 
 import errno
 import os
@@ -30,36 +30,36 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """The networks here are tiny: on a busy machine, threads that wait for each other take minutes."""
-    before = torch.get_num_threads()
+    """More threads only slow these tiny networks down; a training in the same process may have changed their number."""
+    previous = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(previous)
 
 
 def network(scale: int = 2, kind: str = "compact") -> Network:
-    """A tiny one whose every pixel depends on all pixels around it that it can see."""
+    """Return a tiny network whose output pixels depend on their complete receptive field."""
     spec = NetworkSpec(kind, scale, 8, 2, 4 if kind == "rrdb" else None)
-    made = spec.build(seed=1).eval()
+    model = spec.build(seed=1).eval()
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in model.parameters():
             parameter.mul_(2)
-    return made
+    return model
 
 
 class Plain(Network, architecture="plain for tests"):
-    """Each pixel becomes a square; has no parameters; counts its passes and can run out of memory."""
+    """Nearest-neighbour upscaling without parameters. Records the sizes it gets and can run out of memory."""
 
     scales = (1, 2, 3, 4)
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec)
-        self.seen: list[tuple[int, int]] = []
-        self.most_pixels = 10**9
+        self.sizes: list[tuple[int, int]] = []
+        self.max_pixels = 10**9
 
     def forward(self, images: Tensor) -> Tensor:
-        self.seen.append((images.shape[2], images.shape[3]))
-        if images.shape[2] * images.shape[3] > self.most_pixels:
+        self.sizes.append((images.shape[2], images.shape[3]))
+        if images.shape[2] * images.shape[3] > self.max_pixels:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 GB")
         return nn.functional.interpolate(images, scale_factor=self.scale, mode="nearest")
 
@@ -81,7 +81,7 @@ def image(height: int, width: int, seed: int = 0) -> Tensor:
 
 @settings(max_examples=300)
 @given(size=st.integers(1, 400), tile=st.integers(4, 120), margin=st.integers(0, 40))
-def test_windows_are_aligned_of_one_size_and_keep_every_pixel_once(size: int, tile: int, margin: int) -> None:
+def test_windows_are_aligned_equal_and_cover_each_pixel_once(size: int, tile: int, margin: int) -> None:
     try:
         windows = tiles._windows(size, tile, margin)
     except UsageError:
@@ -93,7 +93,7 @@ def test_windows_are_aligned_of_one_size_and_keep_every_pixel_once(size: int, ti
     assert max(lengths) <= tile or len(windows) == 1
     assert len(set(lengths[:-1])) <= 1 and lengths[0] - 3 <= lengths[-1] <= lengths[0]
     if size % 4 == 0:
-        assert len(set(lengths)) == 1, "the last tile has another size"
+        assert len(set(lengths)) == 1, "the last tile has a different size"
     for window in windows:
         assert window.start % 4 == 0 and window.start >= 0 and window.end <= size
         assert window.start == 0 or window.keep_start - window.start >= margin
@@ -102,33 +102,33 @@ def test_windows_are_aligned_of_one_size_and_keep_every_pixel_once(size: int, ti
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 75), (30, 130), (97, 33)])
-def test_tiled_is_whole_for_networks_that_see_as_far_as_the_margin(scale: int, height: int, width: int) -> None:
-    model, whole_image = network(scale), image(height, width)
-    whole = apply_in_tiles(model, whole_image, None, model.spec.margin_px)
-    assert whole.shape == (1, 3, height * scale, width * scale)
+def test_tiles_give_the_same_output_as_the_complete_image(scale: int, height: int, width: int) -> None:
+    model, pixels = network(scale), image(height, width)
+    untiled = apply_in_tiles(model, pixels, None, model.spec.margin_px)
+    assert untiled.shape == (1, 3, height * scale, width * scale)
     for tile in (20, 32, 50):
-        tiled = apply_in_tiles(model, whole_image, tile, model.spec.margin_px)
-        assert torch.allclose(tiled, whole, atol=1e-5), f"tile {tile}: off by {(tiled - whole).abs().max()}"
+        tiled = apply_in_tiles(model, pixels, tile, model.spec.margin_px)
+        assert torch.allclose(tiled, untiled, atol=1e-5), f"tile {tile}: off by {(tiled - untiled).abs().max()}"
 
 
 @pytest.mark.parametrize("scale", [1, 2])
-def test_tiled_is_whole_for_networks_that_fold_pixels_into_channels(scale: int) -> None:
-    """rrdb folds 4 x 4 px at 1x and 2 x 2 px at 2x. Its margin here is as far as its few convolutions see."""
-    model, whole_image = network(scale, "rrdb"), image(150, 171)
+def test_tiles_give_the_same_output_for_networks_that_fold_pixels(scale: int) -> None:
+    """rrdb folds 4 x 4 px at 1x and 2 x 2 px at 2x. The margin is the receptive radius of its few convolutions."""
+    model, pixels = network(scale, "rrdb"), image(150, 171)
     margin = 4 // scale * (2 * 3 * 5 + 6)
-    whole = apply_in_tiles(model, whole_image, None, margin)
-    tiled = apply_in_tiles(model, whole_image, 2 * tiles.aligned_up(margin) + 12, margin, torch.float32)
-    assert torch.allclose(tiled, whole, atol=1e-5), f"off by {(tiled - whole).abs().max()}"
+    untiled = apply_in_tiles(model, pixels, None, margin)
+    tiled = apply_in_tiles(model, pixels, 2 * tiles.aligned_up(margin) + 12, margin, torch.float32)
+    assert torch.allclose(tiled, untiled, atol=1e-5), f"off by {(tiled - untiled).abs().max()}"
 
 
-def test_a_margin_that_is_too_narrow_shows() -> None:
-    """The test above would not see seams otherwise."""
-    model, whole_image = network(2), image(64, 96)
-    whole = apply_in_tiles(model, whole_image, None, 0)
-    assert not torch.allclose(apply_in_tiles(model, whole_image, 20, 0), whole, atol=1e-3)
+def test_too_narrow_a_margin_changes_the_output() -> None:
+    """Proves that the tests above would detect seams."""
+    model, pixels = network(2), image(64, 96)
+    untiled = apply_in_tiles(model, pixels, None, 0)
+    assert not torch.allclose(apply_in_tiles(model, pixels, 20, 0), untiled, atol=1e-3)
 
 
-def test_grey_levels_go_in_and_come_out() -> None:
+def test_uint8_in_and_out() -> None:
     model = network(2)
     levels = torch.from_numpy(make_photo(53, 70, 0).transpose(2, 0, 1).copy())[None]
     exact = apply_in_tiles(model, levels.float() / 255, None, model.spec.margin_px)
@@ -140,13 +140,13 @@ def test_grey_levels_go_in_and_come_out() -> None:
     assert apply_in_tiles(model, levels, None, 4, torch.float16).dtype == torch.float16
 
 
-def test_the_network_runs_in_its_own_precision_without_gradients() -> None:
+def test_the_network_keeps_its_dtype_and_records_no_gradients() -> None:
     model = network(2).to(torch.bfloat16)
-    made = apply_in_tiles(model, image(20, 20), None, 4)
-    assert made.dtype == torch.float32 and not made.requires_grad
+    output = apply_in_tiles(model, image(20, 20), None, 4)
+    assert output.dtype == torch.float32 and not output.requires_grad
 
 
-def test_values_that_are_not_finite_do_not_become_black_pixels() -> None:
+def test_non_finite_output_is_an_error() -> None:
     model = network(2)
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
@@ -155,7 +155,7 @@ def test_values_that_are_not_finite_do_not_become_black_pixels() -> None:
 
 
 @pytest.mark.parametrize("tile", [-5, 0, 3, 8, 11])
-def test_a_tile_that_is_all_margin_is_refused(tile: int) -> None:
+def test_a_tile_without_interior_is_refused(tile: int) -> None:
     with pytest.raises(
         UsageError, match=rf"--tile {tile}: this network needs a margin of 3 px .* needs at least 12 px; 40 px"
     ):
@@ -166,18 +166,18 @@ def test_a_tile_that_is_all_margin_is_refused(tile: int) -> None:
 # ---- memory
 
 
-def test_the_tile_is_halved_until_it_fits() -> None:
-    model, whole_image = plain(), image(300, 200)
-    model.most_pixels = 60 * 60
-    made = apply_within_memory(model, whole_image, None, 2)
-    assert torch.equal(made, apply_in_tiles(plain(), whole_image, None, 2))
-    tried = [max(shape) for shape in model.seen]
+def test_tiles_are_halved_until_they_fit_into_memory() -> None:
+    model, pixels = plain(), image(300, 200)
+    model.max_pixels = 60 * 60
+    output = apply_within_memory(model, pixels, None, 2)
+    assert torch.equal(output, apply_in_tiles(plain(), pixels, None, 2))
+    tried = [max(shape) for shape in model.sizes]
     assert tried[0] == 300 and tried[1:3] == [148, 72] and set(tried[3:]) == {40}, "300, 150, 74 and 36, rounded"
 
 
-def test_when_the_smallest_tile_does_not_fit_the_user_hears_what_to_try() -> None:
+def test_out_of_memory_with_the_smallest_tile_gives_advice() -> None:
     model = plain()
-    model.most_pixels = 100
+    model.max_pixels = 100
     with pytest.raises(
         UsageError, match=r"out of memory even with tiles of 40 px; pass --tile 12, which is slow, close"
     ):
@@ -186,16 +186,16 @@ def test_when_the_smallest_tile_does_not_fit_the_user_hears_what_to_try() -> Non
         apply_within_memory(model, image(300, 200), 12, 2)
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+def test_other_errors_are_not_retried() -> None:
     class Broken(Plain, architecture="broken for tests"):
         def forward(self, images: Tensor) -> Tensor:
-            self.seen.append((0, 0))
+            self.sizes.append((0, 0))
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     broken = Broken(NetworkSpec("broken for tests", 2, 1, 1))
     with pytest.raises(RuntimeError, match="mat1"):
         apply_within_memory(broken, image(100, 100), None, 2)
-    assert len(broken.seen) == 1
+    assert len(broken.sizes) == 1
 
 
 @pytest.mark.parametrize(
@@ -211,12 +211,12 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
         (RuntimeError("Expected 3 channels"), False),
     ],
 )
-def test_a_lack_of_memory_is_known_by_all_its_names(error: BaseException, is_memory: bool) -> None:
+def test_is_out_of_memory_recognises_all_backends(error: BaseException, is_memory: bool) -> None:
     assert is_out_of_memory(error) == is_memory
 
 
-def test_the_bytes_of_a_pass_are_counted_without_computing_it() -> None:
-    """The image is alive throughout, and an operation's input with its output."""
+def test_tensor_bytes_per_pixel_counts_live_tensors() -> None:
+    """The image stays allocated throughout; of the others, the input and output of one operation."""
     layers = nn.Sequential(nn.Conv2d(3, 10, 3, padding=1), nn.Conv2d(10, 7, 3, padding=1), nn.Conv2d(7, 2, 1))
     assert tensor_bytes_per_pixel(layers) == 4 * (3 + 10 + 7)
     assert tensor_bytes_per_pixel(layers.to(torch.float16)) == 4 * (3 + 10 + 7), "counted once per network"
@@ -228,9 +228,9 @@ def test_the_bytes_of_a_pass_are_counted_without_computing_it() -> None:
     assert all(parameter.device == CPU for parameter in layers.parameters())
 
 
-def test_the_whole_photo_is_taken_when_it_fits_and_else_the_largest_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choose_tile_returns_the_largest_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network(2)
-    per_pixel = 2 * 2 * tensor_bytes_per_pixel(model)  # overhead, and half of what is free
+    per_pixel = 2 * 2 * tensor_bytes_per_pixel(model)  # overhead, and half of the free memory
 
     def choose(free: float, height: int = 1000, width: int = 600) -> int | None:
         monkeypatch.setattr(tile_memory, "free_bytes", lambda device: int(free))
@@ -247,14 +247,14 @@ def test_the_whole_photo_is_taken_when_it_fits_and_else_the_largest_tile(monkeyp
     assert choose(1e15, 100_000, 100_000) == int((8 << 30) ** 0.5 / (per_pixel / 2) ** 0.5) // 4 * 4, "8 GiB are enough"
 
 
-def test_free_memory_of_the_cpu_is_what_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "available_memory_bytes", lambda: 12_345)
+def test_free_bytes_of_the_cpu_is_the_available_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tile_memory, "available_memory_bytes", lambda: 12_345)
     assert free_bytes(CPU) == 12_345
 
 
-def save(path: Path, made: Image.Image, **options: Any) -> Path:
+def save(path: Path, picture: Image.Image, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    made.save(path, **options)
+    picture.save(path, **options)
     return path
 
 
@@ -272,20 +272,20 @@ def run(model: Network, paths: list[Path], output: Path, **options: Any) -> list
     return list(upscale_photos(model, paths, output, device=CPU, **options))
 
 
-def test_a_photo_becomes_the_networks_output(tmp_path: Path) -> None:
+def test_the_result_is_the_output_of_the_network(tmp_path: Path) -> None:
     path, model = photos(tmp_path, "a.png")[0], network(4)
-    done = run(model, [path], tmp_path / "out")[0]
+    upscaled = run(model, [path], tmp_path / "out")[0]
     levels = torch.from_numpy(make_photo(30, 40, 0).transpose(2, 0, 1).copy())[None]
     expected = apply_in_tiles(model, levels, None, 0, torch.uint8)[0].permute(1, 2, 0).numpy()
     assert np.array_equal(read_photo(tmp_path / "out" / "a_4x.png").rgb, expected)
-    assert done.photo == path and done.result == tmp_path / "out" / "a_4x.png" and done.compare is None
-    assert done.size_before == (40, 30) and done.size_after == (160, 120) and 0 < done.seconds < 60
-    assert not done.replaced
-    assert run(model, [path], tmp_path / "out")[0].replaced, "a result that was there before"
+    assert upscaled.photo == path and upscaled.result == tmp_path / "out" / "a_4x.png" and upscaled.compare is None
+    assert upscaled.size_before == (40, 30) and upscaled.size_after == (160, 120) and 0 < upscaled.seconds < 60
+    assert not upscaled.replaced
+    assert run(model, [path], tmp_path / "out")[0].replaced, "the result existed before"
 
 
 @pytest.mark.parametrize("tile", [24, None, "auto"])
-def test_the_tile_changes_nothing(tile: Any, tmp_path: Path) -> None:
+def test_the_tile_does_not_change_the_result(tile: Any, tmp_path: Path) -> None:
     path, model = photos(tmp_path, "a.png")[0], network(2)
     run(model, [path], tmp_path / "b.png", tile=tile)
     run(model, [path], tmp_path / "c.png", tile=None)
@@ -294,12 +294,12 @@ def test_the_tile_changes_nothing(tile: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["b.png", "b.webp", "b.jpg", "sub/b.JPEG"])
-def test_one_photo_may_name_its_result(name: str, tmp_path: Path) -> None:
-    done = run(plain(), photos(tmp_path, "a.png"), tmp_path / name)
-    assert [entry.result for entry in done] == [tmp_path / name] and (tmp_path / name).is_file()
+def test_the_output_of_one_photo_may_be_a_file(name: str, tmp_path: Path) -> None:
+    upscaled = run(plain(), photos(tmp_path, "a.png"), tmp_path / name)
+    assert [entry.result for entry in upscaled] == [tmp_path / name] and (tmp_path / name).is_file()
 
 
-def test_an_existing_folder_is_a_folder_whatever_its_name(tmp_path: Path) -> None:
+def test_an_existing_folder_is_never_taken_for_a_file(tmp_path: Path) -> None:
     (tmp_path / "photos.png").mkdir()
     assert run(plain(), photos(tmp_path, "a.png"), tmp_path / "photos.png")[0].result.name == "a_2x.png"
 
@@ -317,77 +317,62 @@ def test_an_existing_folder_is_a_folder_whatever_its_name(tmp_path: Path) -> Non
         (["a_2.jpg", "a.jpg", "a.png"], ["a_2_2x.png", "a_2x.png", "a_3_2x.png"]),
     ],
 )
-def test_no_two_photos_have_one_result(names: list[str], results: list[str], tmp_path: Path) -> None:
+def test_results_have_distinct_names(names: list[str], results: list[str], tmp_path: Path) -> None:
     paths = photos(tmp_path / "in", *names)
-    done = run(plain(), paths, tmp_path / "out", compare=True)
-    assert [str(entry.result.relative_to(tmp_path / "out")) for entry in done] == results
-    for number, entry in enumerate(done):
+    upscaled = run(plain(), paths, tmp_path / "out", compare=True)
+    assert [str(entry.result.relative_to(tmp_path / "out")) for entry in upscaled] == results
+    for number, entry in enumerate(upscaled):
         assert entry.size_after == (80 + 2 * number, 60) and mode_and_size(entry.result)[1] == entry.size_after
-    assert len({path for entry in done for path in (entry.result, entry.compare)}) == 2 * len(names)
+    assert len({path for entry in upscaled for path in (entry.result, entry.compare)}) == 2 * len(names)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA"])
-def test_grey_photos_come_out_grey(mode: str, tmp_path: Path) -> None:
+def test_results_of_grey_photos_are_grey(mode: str, tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.fromarray(make_photo(30, 40, 0)).convert(mode))
-    done = run(network(2), [path], tmp_path / "out")[0]
-    assert mode_and_size(done.result)[0] == mode
+    upscaled = run(network(2), [path], tmp_path / "out")[0]
+    assert mode_and_size(upscaled.result)[0] == mode
     levels = torch.from_numpy(read_photo(path).rgb.transpose(2, 0, 1).copy())[None]
     output = apply_in_tiles(network(2), levels, None, 0, torch.uint8)[0].permute(1, 2, 0).numpy()
-    assert np.ptp(output, axis=2).max() > 3, "the network gives no tint to test with"
-    grey = read_photo(done.result).rgb[:, :, 0]
-    assert np.abs(output @ [0.299, 0.587, 0.114] - grey).max() <= 1, "not the brightness of what the network made"
+    assert np.ptp(output, axis=2).max() > 3, "the network produces no tint"
+    grey = read_photo(upscaled.result).rgb[:, :, 0]
+    assert np.abs(output @ [0.299, 0.587, 0.114] - grey).max() <= 1, "not the luma of the network's output"
     colour = save(tmp_path / "b.png", Image.fromarray(make_photo(30, 40, 0)))
     assert mode_and_size(run(network(2), [colour], tmp_path / "out")[0].result)[0] == "RGB"
 
 
-def test_transparency_is_enlarged_and_what_hides_under_it_does_not_bleed(tmp_path: Path) -> None:
-    """A red disc; around it, transparent black, as drawing programs leave it."""
+def test_alpha_is_upscaled_and_hidden_colours_do_not_bleed(tmp_path: Path) -> None:
+    """A red disc on transparent black, as drawing programs save it."""
     y, x = np.mgrid[:40, :40]
     inside = (y - 20) ** 2 + (x - 20) ** 2 < 150
     rgba = np.zeros((40, 40, 4), np.uint8)
     rgba[inside] = (200, 30, 30, 255)
     path = save(tmp_path / "a.png", Image.fromarray(rgba))
     model = network(2)
-    done = run(model, [path], tmp_path / "out", compare=True)[0]
-    result = read_photo(done.result)
+    upscaled = run(model, [path], tmp_path / "out", compare=True)[0]
+    result = read_photo(upscaled.result)
     assert result.alpha is not None
     assert np.array_equal(result.alpha, cv2.resize(rgba[:, :, 3], (80, 80), interpolation=cv2.INTER_CUBIC))
     flat = np.full((40, 40, 3), (200, 30, 30), np.uint8)
     levels = torch.from_numpy(flat.transpose(2, 0, 1).copy())[None]
     expected = apply_in_tiles(model, levels, None, 0, torch.uint8)[0].permute(1, 2, 0).numpy()
-    assert np.array_equal(result.rgb, expected), "the network saw the black"
+    assert np.array_equal(result.rgb, expected), "the hidden black reached the network"
 
 
-def test_wholly_transparent_photos_are_done_too(tmp_path: Path) -> None:
+def test_fully_transparent_photos_are_upscaled(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.fromarray(np.zeros((20, 20, 4), np.uint8)))
     result = read_photo(run(plain(), [path], tmp_path / "out", compare=True)[0].result)
     assert result.alpha is not None and not result.alpha.any()
 
 
-def test_networks_that_restore_get_an_enlarged_photo(tmp_path: Path) -> None:
+def test_1x_networks_get_an_upsampled_photo(tmp_path: Path) -> None:
     path = photos(tmp_path, "a.png")[0]
-    done = run(plain(1), [path], tmp_path / "out", scale=3)[0]
-    assert done.result.name == "a_3x.png" and done.size_after == (120, 90)
+    upscaled = run(plain(1), [path], tmp_path / "out", scale=3)[0]
+    assert upscaled.result.name == "a_3x.png" and upscaled.size_after == (120, 90)
     expected = cv2.resize(make_photo(30, 40, 0), (120, 90), interpolation=cv2.INTER_CUBIC)
-    assert np.array_equal(read_photo(done.result).rgb, expected)
+    assert np.array_equal(read_photo(upscaled.result).rgb, expected)
 
 
-@pytest.mark.parametrize(
-    ("model_scale", "scale", "message"),
-    [
-        (1, None, "takes upsampled photos of any scale; pass the scale, e.g. --scale 4"),
-        (2, 4, "upscales 2x, not 4x; omit --scale, or choose other --weights"),
-    ],
-)
-def test_a_scale_that_does_not_fit_is_refused_at_once(
-    model_scale: int, scale: int | None, message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(UsageError, match=message):
-        upscale_photos(plain(model_scale), photos(tmp_path, "a.png"), tmp_path / "out", device=CPU, scale=scale)
-    assert run(plain(2), photos(tmp_path, "a.png"), tmp_path / "out", scale=2)
-
-
-def test_an_output_that_does_not_fit_is_refused_at_once(tmp_path: Path) -> None:
+def test_an_invalid_output_is_refused_at_once(tmp_path: Path) -> None:
     paths = photos(tmp_path, "a.png", "b.png")
     (tmp_path / "file").touch()
     for some, output, message in [
@@ -401,7 +386,7 @@ def test_an_output_that_does_not_fit_is_refused_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["result", "comparison", "hard link", "link to the folder"])
-def test_a_photo_is_never_overwritten(how: str, tmp_path: Path) -> None:
+def test_overwriting_a_photo_is_refused(how: str, tmp_path: Path) -> None:
     names = {"result": ["a.png", "a_2x.png"], "comparison": ["a.png", "a_2x_compare.png"]}.get(how, ["a.png"])
     paths = photos(tmp_path / "in", *names)
     output = tmp_path / "in"
@@ -419,7 +404,7 @@ def test_a_photo_is_never_overwritten(how: str, tmp_path: Path) -> None:
     assert [path.read_bytes() for path in paths] == before
 
 
-def test_names_that_are_too_long_do_not_stop_the_others(tmp_path: Path) -> None:
+def test_too_long_names_do_not_stop_the_others(tmp_path: Path) -> None:
     longest, longer = f"{'名' * 82}a.png", f"{'名' * 83}ab.png"  # with `_2x`, 253 and 258 bytes
     (tmp_path / "in").mkdir()
     photos(tmp_path / "in", longest, longer)
@@ -433,14 +418,14 @@ def test_names_that_are_too_long_do_not_stop_the_others(tmp_path: Path) -> None:
     assert str(failed.value).endswith(f"{longer.replace('.', '_2x.')}: the name is too long")
 
 
-def test_a_bad_photo_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_an_unreadable_photo_does_not_stop_the_others(tmp_path: Path) -> None:
     paths = photos(tmp_path, "a.png", "c.png")
     broken, missing = tmp_path / "b.jpg", tmp_path / "z.jpg"
     broken.write_bytes(b"nothing")
     results = []
     with pytest.raises(UsageError) as failed:
-        for done in upscale_photos(plain(), [paths[0], broken, missing, paths[1]], tmp_path / "out", device=CPU):
-            results.append(done.result.name)
+        for upscaled in upscale_photos(plain(), [paths[0], broken, missing, paths[1]], tmp_path / "out", device=CPU):
+            results.append(upscaled.result.name)
     assert results == ["a_2x.png", "c_2x.png"]
     message = str(failed.value)
     assert message.startswith("2 of 4 photos could not be upscaled:\n  cannot read") and failed.value.exit_code == 2
@@ -448,12 +433,12 @@ def test_a_bad_photo_does_not_stop_the_others(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == results
 
 
-def test_a_bad_photo_alone_is_its_own_message(tmp_path: Path) -> None:
+def test_a_single_unreadable_photo_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^cannot read .*z.jpg: No such file or directory$"):
         run(plain(), [tmp_path / "z.jpg"], tmp_path / "out")
 
 
-def test_each_photo_is_written_before_the_next_is_read(tmp_path: Path) -> None:
+def test_results_are_written_one_by_one(tmp_path: Path) -> None:
     paths = photos(tmp_path, "a.png", "b.png")
     steps = upscale_photos(plain(), paths, tmp_path / "out", device=CPU)
     assert not (tmp_path / "out").exists()
@@ -461,17 +446,17 @@ def test_each_photo_is_written_before_the_next_is_read(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_2x.png"]
 
 
-def test_what_the_result_cannot_hold_is_refused_before_the_work(tmp_path: Path) -> None:
+def test_transparency_is_refused_for_jpeg_before_the_work(tmp_path: Path) -> None:
     model = plain()
     path = save(tmp_path / "a.png", Image.fromarray(np.zeros((20, 20, 4), np.uint8)))
     with pytest.raises(UsageError, match="transparency"):
         run(model, [path], tmp_path / "b.jpg")
-    assert not model.seen
+    assert not model.sizes
 
 
-def test_a_lack_of_memory_is_one_photos_failure(tmp_path: Path) -> None:
+def test_out_of_memory_fails_one_photo_only(tmp_path: Path) -> None:
     model = plain()
-    model.most_pixels = 900
+    model.max_pixels = 900
     small = save(tmp_path / "s.png", Image.new("RGB", (30, 30)))
     large = save(tmp_path / "l.png", Image.new("RGB", (90, 90)))
     with pytest.raises(UsageError, match=r"1 of 2 photos .*\n.*out of memory even with tiles of 40 px"):
@@ -482,42 +467,40 @@ def test_a_lack_of_memory_is_one_photos_failure(tmp_path: Path) -> None:
 # ---- the comparison
 
 
-def test_the_comparison_shows_both_pixel_for_pixel_where_detail_is(tmp_path: Path) -> None:
-    """A nearly flat photo with a patch of texture: it is what is shown, at the size of the result."""
+def test_the_comparison_shows_the_most_detailed_crop(tmp_path: Path) -> None:
+    """The crop shows the only textured patch of the photo, at the size of the result."""
     pixels = np.random.default_rng(1).integers(80, 84, (300, 400, 3), dtype=np.uint8)
     pixels[150:270, 230:350] = np.random.default_rng(0).integers(60, 120, (120, 120, 3))
     path = save(tmp_path / "a.png", Image.fromarray(pixels))
-    done = run(plain(4), [path], tmp_path / "out", compare=True)[0]
-    assert done.compare == tmp_path / "out" / "a_4x_compare.png"
-    drawn = np.asarray(Image.open(done.compare))
+    upscaled = run(plain(4), [path], tmp_path / "out", compare=True)[0]
+    assert upscaled.compare == tmp_path / "out" / "a_4x_compare.png"
+    drawn = np.asarray(Image.open(upscaled.compare))
     assert drawn.shape[1] == 2 * 480 + 3 * 8
     right = drawn[30 : 30 + 480, 16 + 480 : 16 + 960]
-    assert np.abs(right[::4, ::4].astype(int) - pixels[150:270, 230:350]).max() == 0, "not where the texture is"
+    assert np.abs(right[::4, ::4].astype(int) - pixels[150:270, 230:350]).max() == 0, "not at the texture"
     left = drawn[30 : 30 + 480, 8:488]
     expected = upscale.bicubic_up(pixels, 4)[600:1080, 920:1400]
-    assert np.array_equal(left, expected), "not the bicubic of the whole photo"
+    assert np.array_equal(left, expected), "not a crop of the bicubic result"
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 300), (200, 3), (121, 119)])
 @pytest.mark.parametrize("scale", [1, 3])
-def test_the_comparison_of_small_photos_shows_all_that_there_is(
-    height: int, width: int, scale: int, tmp_path: Path
-) -> None:
+def test_the_comparison_of_small_photos_is_complete(height: int, width: int, scale: int, tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.fromarray(make_photo(max(height, 8), max(width, 8), 0)[:height, :width]))
-    done = run(plain(scale), [path], tmp_path / "out", compare=True, scale=3)[0]
-    assert done.compare is not None
-    assert mode_and_size(done.compare)[1][0] == 2 * min(width * 3, 480) + 3 * 8
+    upscaled = run(plain(scale), [path], tmp_path / "out", compare=True, scale=3)[0]
+    assert upscaled.compare is not None
+    assert mode_and_size(upscaled.compare)[1][0] == 2 * min(width * 3, 480) + 3 * 8
 
 
-def test_the_comparison_of_transparent_photos_shows_a_ground(tmp_path: Path) -> None:
+def test_the_comparison_of_transparent_photos_has_a_grey_background(tmp_path: Path) -> None:
     rgba = np.zeros((40, 40, 4), np.uint8)
     path = save(tmp_path / "a.png", Image.fromarray(rgba))
-    done = run(plain(2), [path], tmp_path / "out", compare=True)[0]
-    assert done.compare is not None
-    assert (np.asarray(Image.open(done.compare))[30:110, 8:88] == 96).all()
+    upscaled = run(plain(2), [path], tmp_path / "out", compare=True)[0]
+    assert upscaled.compare is not None
+    assert (np.asarray(Image.open(upscaled.compare))[30:110, 8:88] == 96).all()
 
 
-def test_a_full_disk_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_upscaling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Image.Image, *args: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 

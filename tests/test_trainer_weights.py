@@ -1,4 +1,4 @@
-"""Weight files: ours in spandrel, everyone's here, and what is said of files that do not fit."""
+"""Weight files: compatibility with spandrel and other formats, and errors for unsuitable files."""
 
 import importlib
 import json
@@ -28,12 +28,12 @@ State = dict[str, Tensor]
 
 @pytest.fixture(scope="session")
 def spandrel() -> Any:
-    """The package that most tools load weights with. It imports torchvision, of which these networks use nothing."""
-    stand_ins = ["torchvision", "torchvision.ops", "torchvision.transforms", "torchvision.transforms.functional"]
-    stand_ins += ["torchvision.models", "torchvision.transforms.v2"]
-    missing = [name for name in stand_ins if name not in sys.modules]
+    """The package with which most tools load weights. Its import of torchvision, unused here, gets stubs."""
+    stubs = ["torchvision", "torchvision.ops", "torchvision.transforms", "torchvision.transforms.functional"]
+    stubs += ["torchvision.models", "torchvision.transforms.v2"]
+    missing = [name for name in stubs if name not in sys.modules]
 
-    class Anything(types.ModuleType):
+    class Stub(types.ModuleType):
         __path__: tuple[str, ...] = ()
 
         def __getattr__(self, name: str) -> Any:
@@ -41,7 +41,7 @@ def spandrel() -> Any:
                 raise AttributeError(name)
             return object
 
-    sys.modules.update({name: Anything(name) for name in missing})
+    sys.modules.update({name: Stub(name) for name in missing})
     try:
         return pytest.importorskip("spandrel")
     finally:
@@ -62,11 +62,11 @@ def saved(path: Path, content: object) -> Path:
     return path
 
 
-# ---- what we write
+# ---- writing
 
 
 @pytest.mark.parametrize(("name", "scale"), [(name, scale) for name in MODELS for scale in (1, 2, 4)] + [("lite", 3)])
-def test_spandrel_loads_our_files_and_computes_the_same(name: str, scale: int, tmp_path: Path, spandrel: Any) -> None:
+def test_spandrel_gives_the_same_output(name: str, scale: int, tmp_path: Path, spandrel: Any) -> None:
     network = network_spec(name, scale).build(1).eval()
     save_weights(tmp_path / "w.pth", network.state_dict(), None)
     theirs = spandrel.ModelLoader().load_from_file(tmp_path / "w.pth")
@@ -86,7 +86,7 @@ def test_spandrel_refuses_rrdb_at_3x(spec: NetworkSpec, tmp_path: Path, spandrel
     assert load_network(tmp_path / "w.pth").spec == spec
 
 
-def test_a_file_holds_plain_tensors_and_nothing_else(tmp_path: Path) -> None:
+def test_saved_files_contain_plain_tensors_only(tmp_path: Path) -> None:
     network = COMPACT.build().to(memory_format=torch.channels_last).half()
     wrapped = {f"_orig_mod.module.{name}": tensor for name, tensor in network.state_dict(keep_vars=True).items()}
     big = torch.zeros(1_000_000)
@@ -100,16 +100,16 @@ def test_a_file_holds_plain_tensors_and_nothing_else(tmp_path: Path) -> None:
         for name, tensor in state.items():
             assert type(tensor) is Tensor and tensor.dtype == torch.float32 and tensor.shape == COMPACT.shapes()[name]
             assert tensor.is_contiguous() and not tensor.requires_grad and tensor.device.type == "cpu"
-    assert (tmp_path / "new" / "w.pth").stat().st_size < 100_000, "a view took its whole storage along"
+    assert (tmp_path / "new" / "w.pth").stat().st_size < 100_000, "a view was saved with its complete storage"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["w.pth"]
 
 
-def test_without_an_average_there_is_no_entry_for_it(tmp_path: Path) -> None:
+def test_params_ema_is_omitted_without_ema(tmp_path: Path) -> None:
     save_weights(tmp_path / "w.pth", COMPACT.build().state_dict(), None)
     assert list(torch.load(tmp_path / "w.pth", weights_only=True)) == ["params"]
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_previous_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_weights(tmp_path / "w.pth", COMPACT.build(1).state_dict(), None)
     before = (tmp_path / "w.pth").read_bytes()
 
@@ -122,10 +122,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "w.pth").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
-# ---- what we read
+# ---- reading
 
 
-def test_the_average_is_taken_first(tmp_path: Path) -> None:
+def test_params_ema_is_preferred(tmp_path: Path) -> None:
     params, average = COMPACT.build(1).state_dict(), COMPACT.build(2).state_dict()
     save_weights(tmp_path / "w.pth", params, average)
     assert equal(read_weights(tmp_path / "w.pth"), average)
@@ -148,14 +148,14 @@ def test_the_average_is_taken_first(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("spec", [COMPACT, RRDB])
-def test_common_wrappings_are_taken_off(spec: NetworkSpec, wrap: Callable[[State], object], tmp_path: Path) -> None:
+def test_common_wrappers_are_removed(spec: NetworkSpec, wrap: Callable[[State], object], tmp_path: Path) -> None:
     state = dict(spec.build().state_dict())
     read = read_weights(saved(tmp_path / "w.pt", wrap(state)))
     assert equal(read, state)
     assert all(tensor.dtype == torch.float32 for tensor in read.values())
 
 
-def test_half_precision_and_old_formats_and_safetensors(tmp_path: Path) -> None:
+def test_half_precision_legacy_format_and_safetensors_load(tmp_path: Path) -> None:
     state = {name: tensor.half() for name, tensor in COMPACT.build().state_dict().items()}
     full = {name: tensor.float() for name, tensor in state.items()}
     save_file(state, tmp_path / "w.safetensors")
@@ -166,8 +166,8 @@ def test_half_precision_and_old_formats_and_safetensors(tmp_path: Path) -> None:
         assert network.spec == COMPACT and not network.training
 
 
-def second_naming(state: Mapping[str, Tensor]) -> State:
-    """BSRGAN's names for ours."""
+def bsrgan_names(state: Mapping[str, Tensor]) -> State:
+    """Rename parameters to the names of BSRGAN."""
     renamed = {}
     for name, tensor in state.items():
         name = re.sub(r"body\.(\d+)\.rdb", r"RRDB_trunk.\1.RDB", name)
@@ -176,20 +176,20 @@ def second_naming(state: Mapping[str, Tensor]) -> State:
     return renamed
 
 
-def first_naming(state: Mapping[str, Tensor]) -> State:
-    """ESRGAN's places in a row of layers for our names; 4x."""
+def esrgan_names(state: Mapping[str, Tensor]) -> State:
+    """Rename parameters to the positions of layers in the original ESRGAN, at 4x."""
     blocks = sum(name.endswith("rdb1.conv1.weight") for name in state)
-    places = {"conv_first": "0", "conv_body": f"1.sub.{blocks}", "conv_up1": "3", "conv_up2": "6", "conv_hr": "8"}
+    positions = {"conv_first": "0", "conv_body": f"1.sub.{blocks}", "conv_up1": "3", "conv_up2": "6", "conv_hr": "8"}
     renamed = {}
     for name, tensor in state.items():
         layer, kind = name.rsplit(".", 1)
         inner = re.sub(r"body\.(\d+)\.rdb(\d)\.conv(\d)", r"1.sub.\1.RDB\2.conv\3.0", layer)
-        renamed[f"model.{inner if inner != layer else {**places, 'conv_last': '10'}[layer]}.{kind}"] = tensor
+        renamed[f"model.{inner if inner != layer else {**positions, 'conv_last': '10'}[layer]}.{kind}"] = tensor
     return renamed
 
 
-@pytest.mark.parametrize("rename", [first_naming, second_naming])
-def test_older_names_load_here_and_in_spandrel_alike(
+@pytest.mark.parametrize("rename", [esrgan_names, bsrgan_names])
+def test_older_names_load_as_in_spandrel(
     rename: Callable[[Mapping[str, Tensor]], State], tmp_path: Path, spandrel: Any
 ) -> None:
     network = RRDB.build(3).eval()
@@ -206,17 +206,17 @@ def test_older_names_load_here_and_in_spandrel_alike(
 
 
 def published_compact() -> State:
-    """Names and shapes of realesr-animevideov3.pth, spelled out: 17 convolutions with PReLU and a last one."""
+    """Return the names and shapes of realesr-animevideov3.pth: 17 convolutions with PReLU and a last one."""
     state = {}
-    for place in range(0, 34, 2):
-        state[f"body.{place}.weight"] = torch.zeros(64, 3 if place == 0 else 64, 3, 3)
-        state[f"body.{place}.bias"] = torch.zeros(64)
-        state[f"body.{place + 1}.weight"] = torch.zeros(64)
+    for index in range(0, 34, 2):
+        state[f"body.{index}.weight"] = torch.zeros(64, 3 if index == 0 else 64, 3, 3)
+        state[f"body.{index}.bias"] = torch.zeros(64)
+        state[f"body.{index + 1}.weight"] = torch.zeros(64)
     return {**state, "body.34.weight": torch.zeros(48, 64, 3, 3), "body.34.bias": torch.zeros(48)}
 
 
 def published_rrdb() -> State:
-    """Names and shapes of RealESRGAN_x4plus.pth, spelled out."""
+    """Return the names and shapes of RealESRGAN_x4plus.pth."""
     convs = {"conv_first": (64, 3)}
     for block in range(23):
         for dense in (1, 2, 3):
@@ -227,7 +227,7 @@ def published_rrdb() -> State:
     return weights | {f"{name}.bias": torch.zeros(shape[0]) for name, shape in convs.items()}
 
 
-def test_the_official_files_fit(tmp_path: Path) -> None:
+def test_official_files_load(tmp_path: Path) -> None:
     compact = saved(tmp_path / "realesr-animevideov3.pth", {"params": published_compact()})
     rrdb = saved(tmp_path / "RealESRGAN_x4plus.pth", {"params_ema": published_rrdb()})
     assert load_network(compact).spec == network_spec("lite", 4)
@@ -237,11 +237,11 @@ def test_the_official_files_fit(tmp_path: Path) -> None:
     assert all(not bool(tensor.any()) for tensor in network.state_dict().values())
 
 
-# ---- what the shapes say
+# ---- detecting the network
 
 
 @pytest.mark.parametrize("spec", [network_spec(name, scale) for name in MODELS for scale in (1, 2, 3, 4)])
-def test_the_spec_follows_from_names_and_shapes(spec: NetworkSpec) -> None:
+def test_spec_of_recognises_every_model(spec: NetworkSpec) -> None:
     assert spec_of({name: torch.empty(shape, device="meta") for name, shape in spec.shapes().items()}) == spec
 
 
@@ -249,7 +249,7 @@ def test_the_spec_follows_from_names_and_shapes(spec: NetworkSpec) -> None:
     "spec",
     [NetworkSpec("compact", 8, 5, 1), NetworkSpec("compact", 7, 16, 0), NetworkSpec("rrdb", 2, 6, 3, 5)],
 )
-def test_other_widths_are_recognised(spec: NetworkSpec) -> None:
+def test_spec_of_recognises_other_widths(spec: NetworkSpec) -> None:
     assert spec_of(spec.build().state_dict()) == spec
 
 
@@ -288,7 +288,7 @@ def without(state: State, *names: str) -> State:
         ),
         (
             RRDB,
-            lambda state: state | {"conv_first.weight": torch.ones(32, 1, 3, 3)},  # grey pictures
+            lambda state: state | {"conv_first.weight": torch.ones(32, 1, 3, 3)},  # grey images
             r"weights of an unknown network; supported are .*; found 72 parameters: "
             r"conv_first.weight \[32, 1, 3, 3\], conv_first.bias \[32\],",
         ),
@@ -304,12 +304,12 @@ def without(state: State, *names: str) -> State:
         ),
         (
             RRDB,
-            lambda state: state | {"body.9999999999.rdb1.conv1.weight": torch.ones(3)},  # not a network to be built
+            lambda state: state | {"body.9999999999.rdb1.conv1.weight": torch.ones(3)},  # too deep to build
             r"weights of an unknown network",
         ),
     ],
 )
-def test_what_does_not_fit_is_named(
+def test_mismatching_weights_are_described(
     spec: NetworkSpec, change: Callable[[State], State], message: str, tmp_path: Path
 ) -> None:
     path = saved(tmp_path / "w.pth", change(dict(spec.build().state_dict())))
@@ -319,8 +319,8 @@ def test_what_does_not_fit_is_named(
         assert str(caught.value).startswith(f"{path}: ")
 
 
-def test_old_rows_of_another_scale_are_refused(tmp_path: Path) -> None:
-    state = first_naming(RRDB.build().state_dict())
+def test_esrgan_names_of_another_scale_are_refused(tmp_path: Path) -> None:
+    state = esrgan_names(RRDB.build().state_dict())
     at_8x = {name.replace("model.10.", "model.13.").replace("model.8.", "model.11."): state[name] for name in state}
     at_8x |= {"model.9.weight": state["model.6.weight"], "model.9.bias": state["model.6.bias"]}
     with pytest.raises(UsageError, match=r"4 missing \(conv_hr.weight, .*6 unexpected \("):
@@ -330,39 +330,24 @@ def test_old_rows_of_another_scale_are_refused(tmp_path: Path) -> None:
 # ---- loading into a network
 
 
-def test_init_loads_what_fits(tmp_path: Path) -> None:
+def test_load_into_loads_matching_weights(tmp_path: Path) -> None:
     save_weights(tmp_path / "w.pth", COMPACT.build(1).state_dict(), None)
     network = COMPACT.build(2)
     load_into(network, tmp_path / "w.pth")
     assert equal(network.state_dict(), COMPACT.build(1).state_dict()) and network.training
 
 
-@pytest.mark.parametrize(
-    ("theirs", "ours", "message"),
-    [
-        (
-            network_spec("lite", 2),
-            network_spec("standard", 4),
-            r"for lite at 2x, but this run trains standard at 4x; pass",
-        ),
-        (network_spec("ultra_lite", 3), network_spec("ultra_lite", 4), r"for ultra_lite at 3x, .* ultra_lite at 4x"),
-        (
-            NetworkSpec("rrdb", 1, 8, 1, 4),
-            RRDB,
-            r"for rrdb 8x1, growth 4 at 1x, but this run trains rrdb 32x2, growth 32",
-        ),
-    ],
-)
-def test_init_refuses_another_network(theirs: NetworkSpec, ours: NetworkSpec, message: str, tmp_path: Path) -> None:
-    save_weights(tmp_path / "w.pth", theirs.build().state_dict(), None)
-    network = ours.build(1)
-    with pytest.raises(UsageError, match=rf"weights {tmp_path}/w.pth are {message}"):
+def test_load_into_refuses_other_networks(tmp_path: Path) -> None:
+    save_weights(tmp_path / "w.pth", NetworkSpec("rrdb", 1, 8, 1, 4).build().state_dict(), None)
+    network = RRDB.build(1)
+    message = f"weights {tmp_path}/w.pth are for rrdb 8x1, growth 4 at 1x, but this run trains rrdb 32x2, growth 32"
+    with pytest.raises(UsageError, match=message):
         load_into(network, tmp_path / "w.pth")
-    assert equal(network.state_dict(), ours.build(1).state_dict())
+    assert equal(network.state_dict(), RRDB.build(1).state_dict())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+def test_non_finite_values_are_refused(value: float, tmp_path: Path) -> None:
     state = dict(COMPACT.build().state_dict())
     state["body.2.weight"][1, 2, 0, 1] = value
     path = saved(tmp_path / "w.pth", state)
@@ -375,11 +360,11 @@ def test_values_that_are_not_finite_are_refused(value: float, tmp_path: Path) ->
         load_network(path)
 
 
-# ---- files that are no weights
+# ---- invalid files
 
 
 class Trap:
-    """A pickle that runs code when it is loaded."""
+    """An object whose pickle runs code when it is loaded."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return importlib.import_module, ("trap_that_must_not_be_imported",)
@@ -429,7 +414,7 @@ def training_state(path: Path) -> None:
         ),
     ],
 )
-def test_files_that_are_no_weights(
+def test_invalid_files_are_described(
     name: str, write: Callable[[Path], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / name
@@ -472,7 +457,7 @@ def jagged() -> Tensor:
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_tensors_that_are_not_plain_numbers_are_refused(
+def test_unusual_tensors_are_refused(
     odd: Callable[[], Tensor], message: str, wrap: Callable[[State], object], tmp_path: Path
 ) -> None:
     path = saved(tmp_path / "w.pth", wrap({**COMPACT.build().state_dict(), "body.0.weight": odd()}))
@@ -483,8 +468,8 @@ def test_tensors_that_are_not_plain_numbers_are_refused(
         assert str(caught.value).endswith("save its state_dict again with each tensor dense, in float32 and cloned")
 
 
-def test_a_network_of_few_values_that_are_repeated_is_refused(tmp_path: Path) -> None:
-    """All shapes fit together, so that a network of 130 GB would be made for a file of 4 KB."""
+def test_expanded_tensors_are_refused(tmp_path: Path) -> None:
+    """The shapes are consistent, so that a file of 4 KB would create a network of 130 GB."""
     spec = NetworkSpec("compact", 2, 60_000, 1)
     path = saved(tmp_path / "w.pth", {name: torch.zeros(1).expand(shape) for name, shape in spec.shapes().items()})
     with pytest.raises(
@@ -493,7 +478,7 @@ def test_a_network_of_few_values_that_are_repeated_is_refused(tmp_path: Path) ->
         load_network(path)
 
 
-def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compressed_file_is_refused_before_decompression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "w.pth", {"body.0.weight": torch.zeros(1_000_000)})
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
@@ -508,7 +493,7 @@ def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(("dtype", "message"), [("C64", "are complex"), ("F4", "are 4-bit floats"), ("I8", "are int")])
-def test_safetensors_of_other_numbers_are_refused(dtype: str, message: str, tmp_path: Path) -> None:
+def test_safetensors_of_other_dtypes_are_refused(dtype: str, message: str, tmp_path: Path) -> None:
     size = {"C64": 8, "F4": 1, "I8": 1}[dtype]
     shape = [2] if dtype == "F4" else [1]
     header = json.dumps({"a.weight": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
@@ -518,7 +503,7 @@ def test_safetensors_of_other_numbers_are_refused(dtype: str, message: str, tmp_
 
 
 @pytest.mark.parametrize("spec", [COMPACT, RRDB])
-def test_very_many_names_are_answered_without_building_a_network_of_them(
+def test_many_unknown_names_do_not_build_a_network(
     spec: NetworkSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = {f"body.{number}.rdb1.conv1.weight": torch.ones(1) for number in range(7, 3000)}
@@ -536,34 +521,28 @@ def test_very_many_names_are_answered_without_building_a_network_of_them(
         (f"body.{'9' * 5000}.x", r"\(body\.9{95}\.\.\.\)"),
     ],
 )
-def test_odd_names_are_shown_legibly(name: str, shown: str, tmp_path: Path) -> None:
+def test_odd_names_are_escaped_and_truncated(name: str, shown: str, tmp_path: Path) -> None:
     path = saved(tmp_path / "w.pth", {**COMPACT.build().state_dict(), name: torch.ones(1)})
     with pytest.raises(UsageError, match=rf"looks like compact 8x3 at 4x, but 1 unexpected {shown}; supported are"):
         load_network(path)
 
 
 @pytest.mark.parametrize("key", [1, (1, 2), None])
-def test_names_that_are_no_text_are_no_parameters(key: object, tmp_path: Path) -> None:
+def test_names_other_than_strings_are_refused(key: object, tmp_path: Path) -> None:
     path = saved(tmp_path / "w.pth", {key: torch.ones(1)})
     with pytest.raises(UsageError, match=rf"w.pth contains no weights: .*; found a {type(key).__name__}$"):
         read_weights(path)
 
 
-def test_a_parameter_under_two_names_is_refused(tmp_path: Path) -> None:
+def test_a_parameter_with_two_names_is_refused(tmp_path: Path) -> None:
     state = RRDB.build().state_dict()
     path = saved(tmp_path / "w.pth", {**state, "RRDB_trunk.0.RDB1.conv1.weight": torch.ones(32, 32, 3, 3)})
     with pytest.raises(UsageError, match=r"w.pth: body.0.rdb1.conv1.weight occurs twice, by its name and by an older"):
         load_network(path)
 
 
-def test_shapes_without_values_are_no_network(tmp_path: Path) -> None:
+def test_empty_tensors_are_refused(tmp_path: Path) -> None:
     state = dict(RRDB.build().state_dict())
     path = saved(tmp_path / "w.pth", {**state, "body.0.rdb1.conv1.weight": torch.ones(10**15, 0, 3, 3)})
     with pytest.raises(UsageError, match="weights of an unknown network"):
         load_network(path)
-
-
-def test_a_folder_with_weights_names_them(tmp_path: Path) -> None:
-    save_weights(tmp_path / "best.pth", COMPACT.build().state_dict(), None)
-    with pytest.raises(UsageError, match=r"is a folder; pass a weights file in it \(best.pth\)"):
-        read_weights(tmp_path)

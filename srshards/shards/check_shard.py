@@ -19,7 +19,7 @@ def check_shard(manifest: Manifest, record: ShardRecord, progress: Callable[[int
     tar = local_path(manifest.folder) / f"{record.name}.tar"
     try:
         if sha256_of(tar, progress) != record.sha256:
-            raise FormatError(f"{tar}: its bytes are not those that the manifest has the sha256 of")
+            raise FormatError(f"{tar}: SHA-256 differs from manifest.json")
         _check_index(manifest, record, tar)
     except FormatError as error:
         raise UsageError(f"{error}; {repair_hint(origin_of(manifest))}") from error
