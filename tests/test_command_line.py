@@ -587,7 +587,7 @@ def test_options_of_training_before_a_command_are_named() -> None:
 
 def test_without_words_the_trainer_says_what_is_missing() -> None:
     done = trainer()
-    assert done.code == 2 and "pass the shards to train on: --shards shards/scale_4x" in done.err
+    assert done.code == 2 and "pass the shards to train on, e.g. --shards shards/scale_4x" in done.err
 
 
 def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -599,7 +599,7 @@ def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path: Path, monkeypa
     options = ("--size=64", "--workers=0", "--degradation=~/recipe.yaml", "--exclude=~/exclude.txt")
     done = run_cli("generate", "--input=~/photos", "--output=~/shards", *options, "--auto")
     assert done.returncode == 0, done.stderr
-    assert f"Photos  2 of 2 in {tmp_path}/photos" in done.stdout and "Except  1 photo " in done.stdout
+    assert f"Photos  2 of 2 in {tmp_path}/photos" in done.stdout and "Exclude 1 photo " in done.stdout
     assert (tmp_path / "shards" / "scale_4x" / "manifest.json").is_file() and not (tmp_path / "~").exists()
     refused = trainer("evaluate", "--weights=~/best.pth", "--shards=~/shards/scale_4x")
     assert refused.code != 0 and f"{tmp_path}/best.pth" in refused.err

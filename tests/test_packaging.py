@@ -227,7 +227,7 @@ def test_training_needs_its_extra_only(installation: Installation, shards: Path)
     training = ("--shards", shards / "scale_2x", "--steps", 1, *small, "--run", "one")
     export = ("export", "--weights", Path("runs", "one", "model.pth"))
     said = installation.run("python", "-c", IN_TURN, stdin="\n".join(" ".join(map(str, w)) for w in (training, export)))
-    assert "ONNX export needs onnx, which is not installed" in said and "sr-shards[onnx]" in said
+    assert "ONNX export requires onnx, which is not installed" in said and "sr-shards[onnx]" in said
     assert [line for line in said.splitlines() if line.isdigit()] == ["0", "2"]
 
 
@@ -236,7 +236,7 @@ def test_training_needs_its_extra_only(installation: Installation, shards: Path)
 
 def advice(package: str, extra: str) -> str:
     return (
-        f"Error: this needs {package}, which is not installed. In a clone of sr-shards: "
+        f"Error: this requires {package}, which is not installed. In a clone of sr-shards: "
         f"pip install -e '.[{extra}]'; elsewhere: pip install 'sr-shards[{extra}]'\n"
     )
 

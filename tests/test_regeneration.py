@@ -69,7 +69,7 @@ def test_verify_knows_the_run_from_inside_the_folder(
 def test_what_has_no_manifest_yet_is_waited_for(words: str, being_made: Path, tmp_path: Path) -> None:
     done = run_cli(*words.format(being_made, out=tmp_path / "out").split())
     assert done.returncode == 2
-    assert done.stderr == f"Error: a shardgen run is writing to {being_made}: wait until it has ended\n"
+    assert done.stderr == f"Error: a shardgen run is writing to {being_made}: wait until it has finished\n"
 
 
 def test_a_report_does_not_advise_to_remove_what_is_being_made(mine: Path, tmp_path: Path) -> None:
@@ -77,7 +77,9 @@ def test_a_report_does_not_advise_to_remove_what_is_being_made(mine: Path, tmp_p
         (mine / "scale_2x/train-000000.tar").unlink()
         done = run_cli("report", mine, "-o", tmp_path / "report.html")
     assert done.returncode == 1 and "--fix" not in done.stderr
-    assert done.stderr.endswith(f"But a shardgen run is writing to {mine}: wait until it has ended.\n")
+    assert done.stderr.endswith(
+        f"The cause may be that a shardgen run is writing to {mine}: wait until it has finished.\n"
+    )
 
 
 def test_a_first_run_is_waited_for(tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_a_first_run_is_waited_for(tmp_path: Path) -> None:
 
 def test_training_waits_for_a_run(being_made: Path, tmp_path: Path) -> None:
     done = trainer("--shards", being_made / "scale_2x", *SMALL, "--out", tmp_path / "runs")
-    what = f"a shardgen run is writing to {being_made}: wait until it has ended"
+    what = f"a shardgen run is writing to {being_made}: wait until it has finished"
     assert (done.code, done.err) == (2, f"Error: --shards {being_made / 'scale_2x'}: {what}\n")
 
 
@@ -115,7 +117,7 @@ def test_what_a_killed_run_left_is_broken(mine: Path) -> None:
     with locked(mine):
         (mine / "scale_2x/manifest.json").unlink()
     done = run_cli("verify", mine)
-    assert done.returncode == 1 and "manifest.json: missing: generate did not finish" in done.stderr
+    assert done.returncode == 1 and "manifest.json: missing: generation did not finish" in done.stderr
 
 
 def test_verify_leaves_nothing_behind(mine: Path, photos: Path) -> None:
@@ -164,14 +166,14 @@ def test_what_was_generated_again_under_a_reader_is_not_called_damaged(
     generate(photos, tmp_path / "other", "-s", 2, "--shard-bytes", "300KB", "--codec", "png")
     opened = srshards.open(mine / "scale_2x")
     shutil.copytree(tmp_path / "other" / "scale_2x", mine / "scale_2x", dirs_exist_ok=True)
-    again = f"nothing is damaged: after they were opened, the shards in {mine / 'scale_2x'} were generated again with "
+    again = f"not damaged: the shards in, the shards in {mine / 'scale_2x'} were generated again with "
     with pytest.raises(srshards.RunError, match=re.escape(again)):
         _ = opened[0].hr
     with pytest.raises(srshards.UsageError, match=re.escape(again)):
         opened.verify()
     with locked(mine):
         (mine / "scale_2x/manifest.json").unlink()
-        with pytest.raises(srshards.RunError, match=f"nothing is damaged: a shardgen run is writing to {mine}"):
+        with pytest.raises(srshards.RunError, match=f"not damaged: a shardgen run is writing to {mine}"):
             _ = opened[0].hr
     (mine / "scale_2x/train-000000.tar").unlink()
     with pytest.raises(srshards.RunError, match=f"`python -m shardgen verify {mine / 'scale_2x'} --fix`"):

@@ -332,7 +332,7 @@ def test_bad_photos_within_the_limit_end_with_success_and_one_clear_line(zoo: Zo
     assert zoo.done.returncode == 0, zoo.done.stderr
     count, total = len(zoo.failing), len(zoo.photos)
     (line,) = spoken_lines(zoo.done)
-    assert line.startswith(f"{count} of {total} photos failed (limit 30), e.g. bad/bomb.png: {TOO_LARGE}.")
+    assert line.startswith(f"{count} of {total} photos failed (--max-failures: 30), e.g. bad/bomb.png: {TOO_LARGE}.")
     assert line.endswith("The manifest lists all of them.")
     assert f"{total - count} samples" in zoo.done.stdout
     assert re.search(rf"\b{count} [a-z ]*fail", zoo.done.stdout)
@@ -543,7 +543,7 @@ def test_an_unreadable_folder_is_refused_by_name_and_not_passed_over(tmp_path: P
     done = run("-i", tmp_path / "in", "-o", tmp_path / "out", preexec_fn=without_rights)
     (tmp_path / "in" / "secret").chmod(0o755)
     assert_refused(
-        done, f"cannot list {tmp_path}/in/secret: Permission denied", "Allow access (chmod +rx), or move it out"
+        done, f"cannot list {tmp_path}/in/secret: Permission denied", "Fix its permissions (chmod u+rx), or move it out"
     )
 
 
@@ -627,7 +627,7 @@ def test_more_failures_than_allowed_end_with_1_and_whole_shards(half_bad: Path, 
     allowed = {None: 10, "47%": 10, "0%": 0}.get(limit, limit)
     assert done.returncode == 1
     first, error = spoken_lines(done)
-    assert first.startswith(f"11 of 23 photos failed (limit {allowed}), e.g. bad/0.jpg: {NOT_AN_IMAGE}.")
+    assert first.startswith(f"11 of 23 photos failed (--max-failures: {allowed}), e.g. bad/0.jpg: {NOT_AN_IMAGE}.")
     assert error.startswith(f"Error: 11 photos failed, more than the {allowed} that --max-failures allows.")
     assert "complete and usable without them. Fix or remove these photos, or raise --max-failures." in error
     shards = read_shards(output)
@@ -641,7 +641,7 @@ def test_failures_within_the_limit_end_with_0_and_one_line(half_bad: Path, limit
     done = run("-i", half_bad / "in", "-o", half_bad / "out", "--max-failures", limit)
     assert done.returncode == 0, done.stderr
     (line,) = spoken_lines(done)
-    assert line.startswith("11 of 23 photos failed (limit ")
+    assert line.startswith("11 of 23 photos failed (--max-failures: ")
 
 
 def test_an_up_to_date_run_still_tells_of_too_many_failures(half_bad: Path) -> None:
@@ -655,14 +655,14 @@ def test_ten_failures_are_always_allowed(tmp_path: Path) -> None:
     folder_of(tmp_path / "in", good=1, bad=10)
     done = run("-i", tmp_path / "in", "-o", tmp_path / "out")
     assert done.returncode == 0
-    assert "10 of 11 photos failed (limit 10)" in done.stderr
+    assert "10 of 11 photos failed (--max-failures: 10)" in done.stderr
 
 
 def test_failures_are_counted_once_however_many_scales(tmp_path: Path) -> None:
     folder_of(tmp_path / "in", good=2, bad=10)
     done = run("-i", tmp_path / "in", "-o", tmp_path / "out", "-s", 2, 3, 4)
     assert done.returncode == 0
-    assert "10 of 12 photos failed (limit 10)" in done.stderr
+    assert "10 of 12 photos failed (--max-failures: 10)" in done.stderr
     for scale in (2, 3, 4):
         shards = read_shards(tmp_path / "out", scale)
         assert len(shards.failures) == 10 and len(shards.samples) == 2
@@ -675,7 +675,7 @@ def test_nothing_but_bad_photos_ends_with_1_and_reasons(tmp_path: Path) -> None:
     done = run("-i", tmp_path / "in", "-o", tmp_path / "out")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "no photo gave a sample. The manifest lists the reason for each." in done.stderr
+    assert "no photo produced a sample. The manifest lists the reason for each." in done.stderr
     shards = read_shards(tmp_path / "out")
     assert shards.failures == {f"bad/{number}.jpg": NOT_AN_IMAGE for number in range(3)}
     assert_all_accounted_for(shards, set(shards.failures))
@@ -718,7 +718,7 @@ def test_nothing_but_small_photos_ends_with_1_and_says_so(tmp_path: Path) -> Non
     put(tmp_path / "in", "a.png", saved(picture(0, 30, 30), "PNG"))
     done = run("-i", tmp_path / "in", "-o", tmp_path / "out", "--fit", "tile")
     assert done.returncode == 1
-    assert "no photo gave a sample. The manifest lists the reason for each." in done.stderr
+    assert "no photo produced a sample. The manifest lists the reason for each." in done.stderr
     assert set(read_shards(tmp_path / "out").skipped) == {"a.png"}
 
 
@@ -838,7 +838,7 @@ WRONG_OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("--size", "0"): ("--size 0: expected 16 to 8192 px",),
     ("--size", "100000"): ("--size 100000: expected 16 to 8192 px",),
     ("--size", "64.5"): ("'--size'", "'64.5' is not a valid integer"),
-    ("--tile-step", "32"): ("--tile-step needs --fit tile",),
+    ("--tile-step", "32"): ("--tile-step requires --fit tile",),
     ("--fit", "tile", "--tile-step", "0"): ("--tile-step 0: expected 1 to 64 px (at most --size)",),
     ("--fit", "tile", "--tile-step", "65"): ("--tile-step 65: expected 1 to 64 px (at most --size)",),
     ("--shard-bytes", "0"): ("--shard-bytes 0: expected a size such as 256MB",),

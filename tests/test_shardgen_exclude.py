@@ -28,7 +28,7 @@ def _without(photos: Path, folder: Path, names: tuple[str, ...]) -> Path:
 def test_the_shards_are_those_of_a_folder_without_the_photos(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "exclude.txt").write_text("# three of forty\n\n" + "\n".join(SOME) + "\n")
     done = generate(photos, tmp_path / "a", *ARGS, "--exclude", tmp_path / "exclude.txt")
-    assert "Except  3 photos listed in exclude.txt" in done.stdout
+    assert "Exclude 3 photos listed in exclude.txt" in done.stdout
     assert "37 of 37" in done.stdout and "not found in the input" not in done.stdout
     assert json.loads((tmp_path / "a" / "processing_stats.json").read_text())["excluded"] == 3
     generate(_without(photos, tmp_path / "photos", SOME), tmp_path / "b", *ARGS)
@@ -49,7 +49,7 @@ def test_only_touched_shards_are_made_again(photos: Path, shards: Path, tmp_path
     again = generate(photos, output, *args)
     lines = [
         f"Photos  39 of 39 in {photos} (38 train, 1 val)",
-        "Except  1 photo listed in exclude.txt",
+        "Exclude 1 photo listed in exclude.txt",
         f"All {len(tars)} shards are up to date.",
     ]
     assert again.stdout.splitlines() == lines
@@ -62,7 +62,7 @@ def test_names_that_no_photo_has_are_said(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "exclude.txt").write_text("\n".join([*names, SOME[0]]))
     done = run_cli("generate", "-i", photos, "-o", tmp_path / "a", "--exclude", tmp_path / "exclude.txt", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "Except  1 photo listed in exclude.txt" in done.stdout
+    assert "Exclude 1 photo listed in exclude.txt" in done.stdout
     assert "5 paths in exclude.txt not found in the input: class9/gone0.jpg, class9/gone1.jpg" in done.stdout
     assert "class9/gone2.jpg, ...\n" in done.stdout
 
@@ -74,7 +74,7 @@ def test_one_of_a_thing_is_not_called_many(tmp_path: Path) -> None:
     args = ("--val-fraction", 0, "--exclude", tmp_path / "exclude.txt")
     made, again = (generate(photos, tmp_path / "a", *args).stdout for _ in range(2))
     assert "(1 train, 0 val), 1 other file ignored\n" in made
-    assert "Except  1 photo listed in exclude.txt\n" in made
+    assert "Exclude 1 photo listed in exclude.txt\n" in made
     assert "  1 path in exclude.txt not found in the input: class9/gone.jpg\n" in made
     assert "npy: 1 shard to build (1 sample)\n" in made
     assert f"{tmp_path}/a/scale_4x: 1 sample in 1 shard, " in made and "1 photo in " in made
@@ -125,7 +125,7 @@ def test_a_file_without_an_end_is_refused_at_once() -> None:
 def test_an_empty_file_leaves_nothing_out(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "exclude.txt").write_text("# nothing yet\n\n")
     done = run_cli("generate", "-i", photos, "-o", tmp_path / "a", "--exclude", tmp_path / "exclude.txt", "--dry-run")
-    assert "Except  0 photos" in done.stdout and "40 of 40" in done.stdout
+    assert "Exclude 0 photos" in done.stdout and "40 of 40" in done.stdout
 
 
 def test_windows_files_and_odd_names_are_understood(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_any_name_can_be_left_out(name: bytes, tmp_path: Path) -> None:
     os.rename(photos / "class0" / "img0.jpg", os.fsencode(photos) + b"/" + name)
     (tmp_path / "exclude.txt").write_text(exclude_line(os.fsdecode(name)) + "\n", encoding="utf-8")
     done = generate(photos, tmp_path / "a", "--exclude", tmp_path / "exclude.txt")
-    assert "Except  1 photo listed" in done.stdout and "2 of 2" in done.stdout
+    assert "Exclude 1 photo listed" in done.stdout and "2 of 2" in done.stdout
 
 
 _NAMES = st.text(

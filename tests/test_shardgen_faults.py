@@ -229,7 +229,7 @@ def test_a_second_run_is_refused_until_the_first_is_dead(photos: Path, tmp_path:
     )
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     done = generate(photos, tmp_path / "out", expect=2)
-    assert f"another shardgen run is writing to {tmp_path / 'out'}. Wait until it has ended" in done.stderr
+    assert f"another shardgen run is writing to {tmp_path / 'out'}. Wait until it has finished" in done.stderr
     assert all_files(tmp_path / "out") == {".shardgen.lock"}
     holder.kill()
     holder.communicate()

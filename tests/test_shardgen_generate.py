@@ -186,7 +186,7 @@ def test_without_auto_it_asks_first(photos: Path, tmp_path: Path) -> None:
     command = ("generate", "-i", photos, "-o", tmp_path / "out", "--size", 64, "--workers", 0)
     refused = run_cli(*command, stdin=None, input="n\n")
     assert refused.returncode == 1
-    assert "Go on? [Y/n]" in refused.stdout and "Stopped; nothing was changed." in refused.stderr
+    assert "Proceed? [Y/n]" in refused.stdout and "Stopped; nothing was changed." in refused.stderr
     assert not list((tmp_path / "out").rglob("*.tar"))
     nobody_there = run_cli(*command)
     assert nobody_there.returncode == 1 and "Pass --auto" in nobody_there.stderr

@@ -74,7 +74,7 @@ def test_inspect_goes_down_to_a_sample(shards: Path) -> None:
         (("--sample", "000077700000"), "no shard train-000777 in"),
         (("--sample", "000000099999"), "no sample 000000099999 in"),
         (("--sample", "abc"), "'abc' is not a sample key: expected twelve digits"),
-        (("--sample", "000000000000", "--shard", "val-000000"), "exclude each other"),
+        (("--sample", "000000000000", "--shard", "val-000000"), "pass either --shard or --sample, not both"),
     ],
 )
 def test_inspect_says_what_is_not_there(args: tuple[str, ...], message: str, shards: Path) -> None:
@@ -98,7 +98,7 @@ def test_an_unfinished_folder_is_said_to_be_unfinished(shards: Path, tmp_path: P
     (mine / "scale_2x" / "manifest.json").unlink()
     for command in (("inspect", mine), ("preview", mine / "scale_2x"), ("unpack", mine, "-o", tmp_path / "x")):
         done = run_cli(*command)
-        assert done.returncode == 2 and "generation did not finish. Run generate again." in done.stderr
+        assert done.returncode == 2 and "generation did not finish. Run the same generate command again." in done.stderr
 
 
 def test_preview_shows_the_pixels_themselves(shards: Path, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_preview_titles_say_that_lr_is_shown_enlarged(cell: int, title: str, sha
 
 def test_preview_of_the_root_asks_for_a_scale(shards: Path, tmp_path: Path) -> None:
     done = run_cli("preview", shards, "-o", tmp_path / "p.png")
-    assert done.returncode == 2 and "is not the folder of one scale: pass one of" in done.stderr
+    assert done.returncode == 2 and "expected the folder of one scale: pass one of" in done.stderr
 
 
 def test_unpack_gives_the_files_of_the_old_workflow(photos: Path, shards: Path, tmp_path: Path) -> None:
@@ -249,7 +249,10 @@ def test_unpack_does_not_mix_with_what_is_there(there: str, tmp_path: Path) -> N
     before = contents(target)
     done = run_cli("unpack", tmp_path / "out", "-o", target)
     assert done.returncode == 2, done.stdout
-    assert f"{target / 'scale_4x'} contains files that are not from {tmp_path / 'out' / 'scale_4x'}" in done.stderr
+    assert (
+        f"{target / 'scale_4x'} contains files that unpack did not write from {tmp_path / 'out' / 'scale_4x'}"
+        in done.stderr
+    )
     assert "pass another --output, or remove that folder" in done.stderr
     assert contents(target) == before
 
@@ -261,7 +264,7 @@ def test_unpack_does_not_mix_hidden_files_either(tmp_path: Path) -> None:
     assert run_cli("unpack", tmp_path / "small", "-o", tmp_path / "loose").returncode == 0
     before = contents(tmp_path / "loose")
     done = run_cli("unpack", tmp_path / "large", "-o", tmp_path / "loose")
-    assert done.returncode == 2 and "contains files that are not from" in done.stderr
+    assert done.returncode == 2 and "contains files that unpack did not write from" in done.stderr
     assert contents(tmp_path / "loose") == before
 
 

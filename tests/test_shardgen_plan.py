@@ -183,7 +183,7 @@ def test_the_validation_share_is_what_was_asked_for() -> None:
         ({"fit": "crop"}, "--fit 'crop': expected one of cover, tile, stretch"),
         ({"method": "magic"}, "--method 'magic': expected one of nearest, linear, cubic, area, lanczos"),
         ({"codec": "gif"}, "--codec 'gif': expected one of npy, png, webp"),
-        ({"tile_step": 64}, "--tile-step needs --fit tile"),
+        ({"tile_step": 64}, "--tile-step requires --fit tile"),
         ({"fit": "tile", "tile_step": 513}, "--tile-step 513: expected 1 to 512 px"),
         ({"sample": 0.0}, "--sample 0.0: expected a fraction above 0 and up to 1"),
         ({"val_fraction": 1.0}, "--val-fraction 1.0: expected a fraction from 0 to below 1"),

@@ -236,13 +236,13 @@ def on_node(photos: Path, output: Path, **changed: Any) -> RunError:
 def test_a_node_that_does_not_see_the_output_is_named(photos: Path, tmp_path: Path) -> None:
     said = str(on_node(photos, tmp_path))
     assert said.startswith(f"node {socket.gethostname()} (")
-    assert f"does not see the output folder {tmp_path}. Mount the same folder at the same path" in said
+    assert f"cannot access the output folder {tmp_path}. Mount the same folder at the same path" in said
 
 
 def test_a_node_with_other_libraries_is_named(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "mark").touch()
     said = str(on_node(photos, tmp_path, expected={**versions(), "pillow": "1.0"}))
-    assert f"has other versions: pillow {versions()['pillow']} (not 1.0). Install the same versions on" in said
+    assert f"has different versions: pillow {versions()['pillow']} (not 1.0). Install the same versions on" in said
 
 
 def test_a_node_whose_file_names_are_not_utf8_is_named(
@@ -357,7 +357,7 @@ def test_without_ray_it_is_asked_for(photos: Path, tmp_path: Path) -> None:
     done = run_cli("generate", *args, env=environment)
     assert done.returncode == 2
     assert done.stderr == (
-        "Error: --engine ray needs Ray (not here). In a clone of sr-shards: pip install -e '.[ray]'; "
+        "Error: --engine ray requires Ray (not here). In a clone of sr-shards: pip install -e '.[ray]'; "
         "elsewhere: pip install 'sr-shards[ray]'\n"
     )
     assert not (tmp_path / "out").exists()
@@ -366,8 +366,8 @@ def test_without_ray_it_is_asked_for(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--ray-address auto", "--ray-address auto needs --engine ray"),
-        ("--engine ray --workers 0", "--workers 0: --engine ray cannot work in this process; pass 1 or more"),
+        ("--ray-address auto", "--ray-address auto requires --engine ray"),
+        ("--engine ray --workers 0", "--workers 0: expected 1 or more with --engine ray; pass 1 or more"),
         (
             "--engine ray --ray-address ray://here:10001",
             "--ray-address ray://here:10001: expected HOST:PORT, auto or l",

@@ -50,7 +50,7 @@ def spread_evenly(values: np.ndarray, low: float, high: float) -> bool:
 # ---- what is wrong with a recipe
 
 WRONG: dict[str, tuple[str, ...]] = {
-    "": ("expected a list of steps", "got None"),
+    "": ("expected a list of steps", "got nothing"),
     "blur: {}": ("expected a list of steps", "{'blur': {}}"),
     "- blurr: {}": ("step 1: unknown name 'blurr'; did you mean 'blur'?",),
     "- jpeg\n- gausian_noise": ("step 2: unknown name 'gausian_noise'; did you mean 'gaussian_noise'?",),
@@ -81,12 +81,12 @@ WRONG: dict[str, tuple[str, ...]] = {
     "- one_of: [{steps: [{jpg: {}}]}]": ("branch 1: step 1: unknown name 'jpg'; did you mean 'jpeg'?",),
     "- shuffle: jpeg": ("step 1 (shuffle): expected a list of steps",),
     "- shuffle: [jpg]": ("step 1 (shuffle): step 1: unknown name 'jpg'",),
-    "- jpeg: {quality": ("not valid YAML (",),
+    "- jpeg: {quality": ("is not valid YAML: ",),
     "[]": ("expected at least one step",),
-    "- jpeg: {quality: 50, quality: 60}": ("not valid YAML (", "duplicate key 'quality'"),
-    "- &a jpeg\n- *a": ("not valid YAML (", "aliases (*name) are not supported: write the value out"),
-    "- jpeg: {quality: !!int high}": ("not valid YAML (", "tags are not supported, found 'tag:yaml.org,2002:int'"),
-    "- jpeg: {quality: !!timestamp late}": ("not valid YAML (", "tags are not supported, found"),
+    "- jpeg: {quality: 50, quality: 60}": ("is not valid YAML: ", "duplicate key 'quality'"),
+    "- &a jpeg\n- *a": ("is not valid YAML: ", "aliases (*name) are not supported: write the value out"),
+    "- jpeg: {quality: !!int high}": ("is not valid YAML: ", "tags are not supported, found 'tag:yaml.org,2002:int'"),
+    "- jpeg: {quality: !!timestamp late}": ("is not valid YAML: ", "tags are not supported, found"),
     "- blur: {size: 08}": ("size: expected an odd integer or a range of odd integers", "got 8"),
     "- 2001-99-99": ("unknown name '2001-99-99'",),
     "- blur: {sigma: 0x_}": ("sigma: expected a number", "'0x_'"),

@@ -210,7 +210,7 @@ def test_the_saved_list_leaves_exactly_those_out(
         assert page.evaluate("getSelection().toString() || document.activeElement.value") == saved.read_text()
     assert saved.read_text().startswith("# Photos to exclude")
     done = generate(odd_photos, tmp_path / "a", "-s", 2, 4, "--shard-bytes", "100KB", "--exclude", saved)
-    assert f"Except  {len(ODD) + 1} photos" in done.stdout and "not found in the input" not in done.stdout
+    assert f"Exclude {len(ODD) + 1} photos" in done.stdout and "not found in the input" not in done.stdout
     left = Path(shutil.copytree(odd_photos, tmp_path / "left"))
     for name in (*(f"class0/{name}" for name in ODD), "class1/night.png"):
         (left / name).unlink()
@@ -439,7 +439,7 @@ def test_shards_of_which_every_photo_failed_are_refused_with_the_reason(tmp_path
     (tmp_path / "photos" / "no.jpg").write_bytes(b"")
     generate(tmp_path / "photos", tmp_path / "shards", "--max-failures", "100%", expect=1)
     said = report(tmp_path / "shards", tmp_path / "r.html", expect=2)
-    assert "shards has no samples: no photo gave one, e.g. no.jpg (empty file)" in said
+    assert "shards has no samples: no photo produced one, e.g. no.jpg (empty file)" in said
     assert not (tmp_path / "r.html").exists()
 
 

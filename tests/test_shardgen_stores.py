@@ -221,7 +221,7 @@ def test_verify_names_what_is_broken_there_and_mends_it(stored: str, s3: Bucket,
         "scale_3x/train-000001.tar: no such file",
     ):
         assert f"{stored}/{reason}" in done.stderr
-    assert "4 of 12 shards and manifests are broken. Pass --fix to remove broken shards." in done.stderr
+    assert "4 of 12 shards and manifests are broken. Pass --fix to remove them." in done.stderr
     before = s3.keys("shards")
     assert run_cli("verify", stored, "--fix").returncode == 1
     gone = before - s3.keys("shards")
@@ -262,7 +262,7 @@ def test_verify_names_what_is_broken_there_and_mends_it(stored: str, s3: Bucket,
         (("preview", "s3://BUCKET/only/notes.txt"), "is a file: to see a photo degraded by a recipe"),
         (
             ("preview", "s3://BUCKET/a.jpg", "--recipe", "realesrgan"),
-            "is in an object store: --recipe needs a local photo",
+            "is in an object store: --recipe requires a local photo",
         ),
     ],
 )
@@ -277,7 +277,7 @@ def test_an_output_whose_bucket_is_missing_is_named_at_once(photos: Path, s3: Bu
     done = run_cli("generate", "-i", photos, "-o", "s3://no-such-bucket/shards", "--auto")
     assert done.returncode == 1
     assert "cannot write s3://no-such-bucket/shards/.shardgen.probe: " in done.stderr
-    assert "Create the bucket first, or pass another." in done.stderr
+    assert "Create the bucket first, or pass another address." in done.stderr
 
 
 def test_a_patience_that_is_no_number_is_named(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,7 +457,7 @@ def test_a_second_run_of_this_machine_is_refused(s3: Bucket, photos: Path) -> No
     with running("generate", "-i", source, "-o", target, "--size", 64, "--auto", "--workers", 0) as process:
         wait_until(lambda: s3.proxy.faults["stall"], process)
         done = generate(source, target + "/", expect=2)
-        assert f"another shardgen run is writing to {target}. Wait until it has ended" in done.stderr
+        assert f"another shardgen run is writing to {target}. Wait until it has finished" in done.stderr
         process.kill()
     s3.proxy.heal()
     generate(source, target)

@@ -65,7 +65,7 @@ def test_a_photo_of_more_tiles_than_a_shard_holds_is_refused_before_the_work(tmp
     for more in (("--dry-run",), ("--workers", 0)):
         done = run_cli("generate", *words, *more)
         assert done.returncode == 2 and (
-            "wide.png has 148,225 tiles, but a shard can hold 100,000 samples: pass a larger --tile-step or "
+            "wide.png has 148,225 tiles, but a shard can hold at most 100,000 samples: pass a larger --tile-step or "
             "--size, or exclude the photo with --exclude" in done.stderr
         ), done.stderr
     assert not list((tmp_path / "out").rglob("*.tar"))

@@ -103,10 +103,13 @@ def test_every_damage_is_named_and_mended(damage: str, photos: Path, shards: Pat
     found = run_cli("verify", mine)
     assert found.returncode == 1
     assert str(mine / "scale_2x" / "train-000001.tar") in found.stderr and message in found.stderr
-    assert "are broken. Pass --fix to remove broken shards." in found.stderr and "Traceback" not in found.stderr
+    assert "are broken. Pass --fix to remove them." in found.stderr and "Traceback" not in found.stderr
 
     fixed = run_cli("verify", mine, "--fix")
-    assert fixed.returncode == 1 and "Removed; run generate again to rebuild them." in fixed.stderr
+    assert (
+        fixed.returncode == 1
+        and "They were removed; run the same generate command again to rebuild them." in fixed.stderr
+    )
     num_broken = sum(".tar: " in line for line in found.stderr.splitlines())
     again = generate(photos, mine, "-s", 2, 3, "--shard-bytes", "300KB")
     assert f"Shards: {num_broken} built" in again.stdout
@@ -117,9 +120,9 @@ def test_every_damage_is_named_and_mended(damage: str, photos: Path, shards: Pat
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: path.unlink(), "missing: generate did not finish"),
+        (lambda path: path.unlink(), "missing: generation did not finish"),
         (lambda path: path.write_text("["), "is not valid JSON"),
-        (lambda path: edit(path, lambda m: m.update(format_version=99)), "newer than 2: update this program"),
+        (lambda path: edit(path, lambda m: m.update(format_version=99)), "newer than 2: update sr-shards"),
         (lambda path: edit(path, lambda m: m["totals"].update(samples=7)), "its totals do not match"),
         (lambda path: edit(path, lambda m: m["settings"].update(codec="png")), "its settings do not match its"),
         (lambda path: edit(path, lambda m: m["shards"].pop(1)), "its shards do not match the done markers of the sh"),

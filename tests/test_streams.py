@@ -79,7 +79,7 @@ def test_shards_are_made_though_nobody_reads_about_it(few: Path, made: Path, tmp
 @pytest.mark.parametrize("redirection", ["<&-", "</dev/null", "0>/dev/null"])
 def test_a_question_that_cannot_be_answered_stops_the_run(redirection: str, few: Path, tmp_path: Path) -> None:
     done = redirected(redirection, "shardgen", *generating(few, tmp_path / "out"))
-    assert done.returncode == 1 and "Go on?" in done.stdout
+    assert done.returncode == 1 and "Proceed?" in done.stdout
     assert done.stderr.strip() == "Stopped; nothing was changed. Pass --auto to run without a prompt."
     assert all_files(tmp_path) == {"out/.shardgen.lock"}
 

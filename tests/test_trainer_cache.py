@@ -252,8 +252,8 @@ def test_wrong_bytes_of_the_right_length_are_fetched_again_and_named_when_they_s
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("npy/nothing", "npy/nothing: it has no manifest.json; generate shards first"),
-        ("", "this folder contains several scales; pass one of them: --shards s3://"),
+        ("npy/nothing", "npy/nothing: this folder has no manifest.json; to generate shards, run"),
+        ("", "expected the folder of one scale; pass --shards s3://"),
     ],
 )
 def test_a_wrong_address_is_named(store: Store, tmp_path: Path, key: str, message: str) -> None:

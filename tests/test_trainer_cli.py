@@ -71,7 +71,10 @@ def mine(shards: Path, tmp_path: Path) -> Path:
 
 
 def test_without_words_it_says_what_is_missing() -> None:
-    assert "pass the shards to train on: --shards shards/scale_4x (python -m shardgen builds them)" in refused()
+    assert (
+        "pass the shards to train on, e.g. --shards shards/scale_4x (to generate them, run `python -m shardgen generate`)"
+        in refused()
+    )
 
 
 def test_a_folder_where_a_command_is_expected_is_explained(shards: Path) -> None:
@@ -91,19 +94,19 @@ def test_options_of_the_training_before_another_command_are_not_passed_over(shar
 
 def missing(folder: Path) -> str:
     shutil.rmtree(folder)
-    return f"--shards {folder}: expected a folder of shards, but it does not exist; generate shards first: python -m"
+    return f"--shards {folder}: expected a folder of shards, but it does not exist; to generate shards, run: python -m"
 
 
 def file(folder: Path) -> str:
     shutil.rmtree(folder)
     folder.write_text("not a folder")
-    return f"--shards {folder}: expected a folder of shards, but it is a file; generate shards first: python -m"
+    return f"--shards {folder}: expected a folder of shards, but it is a file; to generate shards, run: python -m"
 
 
 def empty(folder: Path) -> str:
     shutil.rmtree(folder)
     folder.mkdir()
-    return f"--shards {folder}: it has no manifest.json; generate shards first: python -m shardgen generate -i PHOTOS"
+    return f"--shards {folder}: this folder has no manifest.json; to generate shards, run `python -m shardgen generate -i PHOTOS"
 
 
 def loose_images(folder: Path) -> str:
@@ -111,24 +114,26 @@ def loose_images(folder: Path) -> str:
     (folder / "景").mkdir(parents=True)
     for number in range(3):
         Image.fromarray(make_photo(20, 20, number)).save(folder / "景" / f"{number}.PNG")
-    return f"it has 3 loose images but no shards; generate shards first: python -m shardgen generate -i {folder} "
+    return f"this folder has 3 loose images but no shards; to generate shards, run `python -m shardgen generate -i {folder} "
 
 
 def images_of_the_old_scripts(folder: Path) -> str:
     loose_images(folder)
     (folder / "景" / "0.PNG").rename(folder / "景" / "0_lr_4x.png")
-    return "it has 3 loose images but no shards; generate shards first: python -m shardgen generate -i PHOTOS "
+    return (
+        "this folder has 3 loose images but no shards; to generate shards, run `python -m shardgen generate -i PHOTOS "
+    )
 
 
 def unfinished(folder: Path) -> str:
     (folder / "manifest.json").unlink()
-    return f"--shards {folder}: it has tars but no manifest.json, so generation did not finish; run the same"
+    return f"--shards {folder}: this folder has tars but no manifest.json, generation did not finish; run the same"
 
 
 def newer(folder: Path) -> str:
     path = folder / "manifest.json"
     path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 3'))
-    return f"{path} has format version 3, newer than 2: update this program"
+    return f"{path} has format version 3, newer than 2: update sr-shards"
 
 
 def broken_json(folder: Path) -> str:
@@ -288,7 +293,7 @@ def test_cuda_where_there_is_none(
         "upscale": ("upscale", *weights, photos, "-o", tmp_path),
     }[command]
     said = refused(*words, "--device", "cuda")
-    assert "--device cuda: this machine has 0 CUDA devices" in said and "pass --device cpu or auto" in said
+    assert "--device cuda: this machine has no CUDA device" in said and "pass --device cpu or auto" in said
 
 
 def test_a_line_of_progress_has_no_holes(shards: Path, tmp_path: Path) -> None:
@@ -372,8 +377,8 @@ def test_off_is_a_word_although_yaml_reads_a_boolean(shards: Path, tmp_path: Pat
         ("batch-size: [1]", "batch-size: expected one value, found a list"),
         ("verify: 1", "verify: expected true or false, found '1'"),
         ("shards: 2024-01-01", "shards"),
-        ("- shards\n- model", "expected lines such as `batch-size: 16`, found list"),
-        ("shards", "expected lines such as `batch-size: 16`, found str"),
+        ("- shards\n- model", "expected lines such as `batch-size: 16`, found YAML of type list"),
+        ("shards", "expected lines such as `batch-size: 16`, found YAML of type str"),
         ("shards: [", "is not valid YAML"),
         ("", "pass the shards to train on"),
     ],
@@ -490,7 +495,7 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(copied: Path) -> No
     done = trainer("--out", copied.parent, "--run", "lr", "--resume")
     assert done.code == 0, done.err
     assert (
-        f"{copied} is already finished, at step 2: nothing was trained. To train further, start a new run" in done.out
+        f"{copied} has already finished, at step 2: nothing was trained. To train further, start a new run" in done.out
     )
     assert f"--init {copied / 'model.pth'}" in done.out
     assert "patches/s" not in done.out and "resumed" not in done.err
@@ -623,8 +628,8 @@ def test_a_finished_run_names_no_weights_that_are_gone(copied: Path, runs: Path)
     assert done.code == 0, done.err
     assert f"{copied / 'model.pth'}  final weights\n" in done.out
     assert (copied / "model.pth").read_bytes() == (runs / "lr" / "model.pth").read_bytes()
-    assert f"{copied / 'best.pth'} is missing; it held best weights, " in done.out
-    assert f"{copied / 'previews'}/ is missing; it held bicubic | network | HR\n" in done.out
+    assert f"{copied / 'best.pth'} is missing ( best weights, " in done.out
+    assert f"{copied / 'previews'}/ is missing ( bicubic | network | HR\n" in done.out
 
 
 def test_a_run_that_was_moved_or_renamed_goes_on_where_it_lies_now(
@@ -729,7 +734,7 @@ def test_weights_of_another_network_are_refused_and_leave_nothing(
 ) -> None:
     weights = runs / "lr" / "best.pth"
     said = refused("--shards", shards / folder, "--out", tmp_path, *ONE_STEP, *args, "--init", weights)
-    assert f"weights {weights} are for {theirs}, but this run trains {ours}; pass matching weights" in said
+    assert f"weights {weights} are for {theirs}, but this run trains {ours}; pass other weights" in said
     assert not list(tmp_path.iterdir()), "an empty folder takes the name of the run that comes next"
 
 
@@ -749,8 +754,8 @@ def test_weights_for_another_scale_are_refused_by_every_command(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("none.pth", "not found; pass a .pth"),
-        ("lr", "is a folder; pass a weights file in it (best.pth, model.pth"),
+        ("none.pth", "no such file: "),
+        ("lr", "is a folder; pass a file in it: (best.pth, model.pth"),
         ("lr/state.pt", "is a training state, used to resume a run, not weights"),
         ("lr/config.yaml", "is not a weights file: expected a file saved by PyTorch, found a file that starts with"),
     ],

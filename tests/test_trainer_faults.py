@@ -155,7 +155,10 @@ def test_too_many_damaged_samples_end_the_run(many: Path, tmp_path: Path) -> Non
     assert done.code == 1
     assert all(f"replaced by another one: {name}" in done.err for name in names)
     assert "Error: 2 of 1,0" in done.err and "samples are damaged, more than 0.1%: " in done.err
-    assert f"run `python -m shardgen verify {mine} --fix`, then `python -m shardgen generate` again" in done.err
+    assert (
+        f"run `python -m shardgen verify {mine} --fix`, then the same `python -m shardgen generate` command again"
+        in done.err
+    )
     assert len(events(tmp_path / "r", "damaged")) == 2 and len(events(tmp_path / "r", "error")) == 1
     assert saved_step(tmp_path / "r") == 4
 
@@ -475,7 +478,7 @@ def test_a_second_process_is_refused_while_the_first_lives(shards: Path, tmp_pat
         assert is_held.wait(PATIENCE_S)
         done = trainer(*words)
         assert done.code == 2
-        assert f"another process is training in {tmp_path / 'r'}; wait until it has ended" in done.err
+        assert f"another process is training in {tmp_path / 'r'}; wait until it has finished" in done.err
     finally:
         holder.kill()
         holder.join()

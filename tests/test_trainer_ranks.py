@@ -261,7 +261,7 @@ def test_a_store_that_gives_nothing_is_named_once(s3: Bucket, data: Path, tmp_pa
     with ranks_of(2, tmp_path, *args) as ranks:
         codes, said = ended(ranks)
     assert codes == {2}, said
-    assert said.count(f"Error: --shards {s3.address}/none: it has no manifest.json") == 1, said
+    assert said.count(f"Error: --shards {s3.address}/none: this folder has no manifest.json") == 1, said
 
 
 @pytest.mark.slow

@@ -268,7 +268,7 @@ def test_a_save_does_not_wait_for_ever(s3: Bucket, shards: Path, monkeypatch: py
     monkeypatch.setattr("trainer.training.record._PATIENCE_S", 0.0)
     done = train(shards, f"{s3.address}/runs")
     assert done.code == 0, "the end is patient"
-    assert f"cannot write {s3.address}/runs/r: it takes longer than 0 minutes. Training continues;" in done.err
+    assert f"cannot write {s3.address}/runs/r: timed out after 0 minutes. Training continues;" in done.err
     assert "state.pt" in s3.objects("runs/r")
 
 

@@ -70,7 +70,7 @@ def test_it_says_what_it_is_about_to_do_and_how_far_it_is(
         "patches/s, data wait ",
         "0 s left",
         "Step 15: PSNR-Y ",
-        " over bicubic), SSIM-Y ",
+        " vs. bicubic), SSIM-Y ",
         "best ",
     ):
         assert part in said, part

@@ -376,7 +376,7 @@ def test_networks_that_restore_get_an_enlarged_photo(tmp_path: Path) -> None:
     ("model_scale", "scale", "message"),
     [
         (1, None, "takes upsampled photos of any scale; pass the scale, e.g. --scale 4"),
-        (2, 4, "upscales 2x, not 4x; omit --scale, or choose other --weights"),
+        (2, 4, "upscales 2x, not 4x; omit --scale, or pass other --weights"),
     ],
 )
 def test_a_scale_that_does_not_fit_is_refused_at_once(

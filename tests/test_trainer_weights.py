@@ -400,8 +400,8 @@ def training_state(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("w.pth", lambda path: None, "{} not found; pass a .pth, .pt or .safetensors file"),
-        ("w", Path.mkdir, r"{} is a folder; pass a weights file in it \(there is none\)"),
+        ("w.pth", lambda path: None, "no such file: {}; pass a .pth, .pt or .safetensors file"),
+        ("w", Path.mkdir, r"{} is a folder; pass a file in it: \(there is none\)"),
         (
             "w.pth",
             lambda path: path.write_bytes(b""),
@@ -565,5 +565,5 @@ def test_shapes_without_values_are_no_network(tmp_path: Path) -> None:
 
 def test_a_folder_with_weights_names_them(tmp_path: Path) -> None:
     save_weights(tmp_path / "best.pth", COMPACT.build().state_dict(), None)
-    with pytest.raises(UsageError, match=r"is a folder; pass a weights file in it \(best.pth\)"):
+    with pytest.raises(UsageError, match=r"is a folder; pass a file in it: \(best.pth\)"):
         read_weights(tmp_path)
