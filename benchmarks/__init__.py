@@ -1,1 +1,1 @@
-"""What the generator costs, measured against the bare work and against what people use. README.md says how."""
+"""Benchmarks against bare lower bounds and common alternatives. README.md describes the method."""

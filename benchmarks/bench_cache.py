@@ -1,4 +1,4 @@
-"""How long training waits for shards in a slow store, and what decoding them once into the cache saves.
+"""Time that training waits for shards in a slow store, and the benefit of decoding them once into the cache.
 
 Method: 4x `npy` shards are in a folder, and also behind a real S3 server whose connection is throttled to a tenth of
 the rate at which one process reads them from disk (measured first in the same round). `ultra_lite` is trained on the
@@ -17,7 +17,7 @@ Then patches per second without a network, from shards in the page cache:
 
   npy                  generated as npy
   webp, decoded        webp, decoded into the cache
-  webp, 1 or 4 patches webp as it is, with so many patches cut from each decoded sample
+  webp, 1 or 4 patches webp, decoded in each epoch, with 1 or 4 patches cut from each decoded sample
 
     python -m benchmarks.bench_cache --photos DIR
 """
@@ -36,7 +36,7 @@ from benchmarks.options import benchmark, output_option, photos_option, rounds_o
 from benchmarks.report import print_table, spread, spread_text, write_result
 from tests.drill.s3_server import Bucket, S3Server, environment, fresh_bucket
 
-SLOWER = 10
+SLOWDOWN = 10
 CASES = ("folder", "store, ahead", "store, not ahead")
 STORES = ("npy", "webp, decoded", "webp, 4 patches", "webp, 1 patch")
 _BLOCKS = 4
@@ -44,7 +44,7 @@ _BLOCKS = 4
 
 @benchmark
 @photos_option
-@click.option("--count", type=click.IntRange(min=20), default=200, help="How many of the photos.")
+@click.option("--count", type=click.IntRange(min=20), default=200, help="Number of photos to use.")
 @rounds_option(3)
 @scratch_option("A folder on the disk to measure.")
 @output_option("cache.json")
@@ -92,7 +92,7 @@ def _round(number: int, folder: Path, npy: Path, webp: Path, bucket: Bucket) -> 
     for tar in tars:
         read(tar)
     bytes_per_s = num_bytes / (perf_counter() - start_s)
-    bucket.proxy.bytes_per_s = bytes_per_s / SLOWER
+    bucket.proxy.bytes_per_s = bytes_per_s / SLOWDOWN
     block_bytes = num_bytes // _BLOCKS
     found: dict[str, Any] = {"bytes_per_s": bytes_per_s, "block_bytes": block_bytes}
     for case in alternating(CASES, number):
@@ -143,7 +143,7 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         }
     return {
         "folder_mb_per_second": spread([run["bytes_per_s"] / 1e6 for run in runs], 0),
-        "store_mb_per_second": spread([run["bytes_per_s"] / SLOWER / 1e6 for run in runs], 0),
+        "store_mb_per_second": spread([run["bytes_per_s"] / SLOWDOWN / 1e6 for run in runs], 0),
         "block_seconds_to_transfer": spread([_transfer_s(run) for run in runs]),
         "block_seconds_computing": spread([_computing_s(run) for run in runs]),
         "cases": cases,
@@ -153,7 +153,7 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _transfer_s(run: dict[str, Any]) -> float:
     """Return the seconds to transfer a block."""
-    return float(SLOWER * run["block_bytes"] / run["bytes_per_s"])
+    return float(SLOWDOWN * run["block_bytes"] / run["bytes_per_s"])
 
 
 def _computing_s(run: dict[str, Any]) -> float:

@@ -1,10 +1,10 @@
-"""Cost of degradations, and what training saves when shards contain them.
+"""Cost of degradations, and the time that training saves when shards contain them.
 
-Cost of one LR image (`degrade_cost.py`): one process with one thread, HR images of 512 px made from real photos
-beforehand. Every plain method shrinks and enlarges each of them at 4x, `matlab` also at 2x and 3x; every built-in
-recipe makes `--draws` LR images with draws of their own, and the time of each of its steps is summed. Times are wall
-times of one call with one image; `cpu` in the result is the share during which the process was running on a CPU: below
-1, others had it. Limits apply to the median over the rounds.
+Cost of one LR image (`degrade_cost.py`): one process with one thread, HR images of 512 px prepared from
+real photos. Every plain method downsamples and upsamples each of them at 4x, `matlab` also at 2x and 3x; every built-in
+recipe degrades `--draws` images with separately drawn parameters, and the time of each of its steps is summed. Times
+are wall times of one call with one image; `cpu` in the result is the fraction of that time in which the process was
+running on a CPU: below 1, other processes were. Limits apply to the median over the rounds.
 
 Cost for training (`degrade_stream.py`): batches of aligned pairs of patches (HR, LR) reach the training process, which
 copies each into the same two arrays. All cases have the same photos, HR of 512 px, recipe (realesrgan), scale 4 and
@@ -12,7 +12,7 @@ number of data workers, and use the generator's own functions:
 
   online, 400 px       as Real-ESRGAN is trained: for every patch the JPEG is decoded, a random crop of 400 px degraded
                        with its own draws, and the patch cut from that
-  online, 512 px       the same with the whole HR image degraded
+  online, 512 px       the same with the complete HR image degraded
   shards, 8 variants   this project's loader over npy shards with 8 degradations of each photo
   shards, 1 variant    the same with one
 
@@ -22,12 +22,12 @@ network is involved: these are the rates at which data can arrive, and a network
 nothing from more. Online degradation runs on the CPU here; Real-ESRGAN's own code runs it on the GPU, which does not
 train meanwhile.
 
-Shards are generated again in each round; the whole command is timed, until the last byte is flushed. They are paid back
+Shards are generated again in each round; the whole command is timed, until the last byte is flushed. They pay off
 after
 
     seconds of generating / (seconds of an epoch online - seconds of an epoch from shards)
 
-epochs, an epoch being one patch from each photo: about as many as there are variants, because each online epoch makes
+epochs, an epoch being one patch from each photo: about as many as there are variants, because each online epoch derives
 one LR per photo. Ratios are taken within a round. On a shared machine, look at minimum, maximum and the load average
 before each round first.
 
@@ -46,7 +46,7 @@ import numpy as np
 
 from benchmarks.common import PhotoSet, alternating, python_module, say, scratch_folder, timed_json
 from benchmarks.degrade_photo import open_hr
-from benchmarks.degrade_report import judge_costs, show, summarise_costs, summarise_training
+from benchmarks.degrade_report import check_limits, show, summarise_costs, summarise_training
 from benchmarks.degrade_stream import CASES, SHARDS, Bench
 from benchmarks.options import benchmark, output_option, photos_option, rounds_option, scratch_option
 from benchmarks.peers.online_recipe import RECIPE
@@ -80,7 +80,7 @@ def write_hrs(photos: PhotoSet, path: Path) -> int:
 
 
 def run_round(number: int, bench: Bench, hr_path: Path, draws: int) -> dict[str, Any]:
-    """Run everything once; return the costs. The bench records the rest."""
+    """Run one round; return the costs. `bench` records the other results."""
     costs = timed_json(python_module("benchmarks.degrade_cost", hr_path, number, draws), _ONE_THREAD)
     for case in alternating(SHARDS, number):
         bench.generate(case)
@@ -92,12 +92,12 @@ def run_round(number: int, bench: Bench, hr_path: Path, draws: int) -> dict[str,
 
 @benchmark
 @photos_option
-@click.option("--num-photos", type=click.IntRange(min=1), default=400, help="How many of them, evenly spaced.")
-@rounds_option(3, "How often everything is measured.")
+@click.option("--num-photos", type=click.IntRange(min=1), default=400, help="Number of photos to use, evenly spaced.")
+@rounds_option(3, "Number of rounds.")
 @click.option("--workers", type=click.IntRange(min=0), default=2, help="Workers of data loading and of generating.")
 @click.option("--draws", type=click.IntRange(min=1), default=256, help="LR images by each recipe in each round.")
-@click.option("--seconds", type=click.FloatRange(min=0.01), default=3.0, help="How long batches are counted.")
-@click.option("--batches", type=click.IntRange(min=1), default=24, help="Least number of batches counted.")
+@click.option("--seconds", type=click.FloatRange(min=0.01), default=3.0, help="Seconds in which batches are counted.")
+@click.option("--batches", type=click.IntRange(min=1), default=24, help="Minimum number of batches counted.")
 @click.option("--batch", type=click.IntRange(min=2), default=16, help="Pairs of patches per batch.")
 @scratch_option("Where to write, about 2 MB per photo.")
 @output_option("degrade.json")
@@ -113,7 +113,7 @@ def main(
     scratch: Path | None,
     output: Path,
 ) -> None:
-    """Measure the cost of degradations, and what training saves when shards contain them.
+    """Measure the cost of degradations, and the time that training saves when shards contain them.
 
     \b
     Example:
@@ -154,7 +154,7 @@ def main(
             "settings": settings,
             "load_average_1_min": load,  # before each round; the benchmark itself raises it to about `workers`
             "costs": costs,
-            "limits": judge_costs(costs),
+            "limits": check_limits(costs),
             "training": summarise_training(bench),
         }
         command = "python -m benchmarks.bench_degrade --photos DIR"

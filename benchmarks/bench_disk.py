@@ -1,12 +1,12 @@
-"""How fast patches are read from disk when the shards are larger than memory.
+"""Rate of reading patches from disk when the shards are larger than memory.
 
-Method: 4x `npy` shards of all photos. Before every run, the shards are evicted from the page cache completely, as if
-memory could hold almost nothing of the set. Then one process cuts one patch of 192 px from every sample in training
+Method: 4x `npy` shards of all photos. Before every run, the shards are completely evicted from the page cache, as if
+memory could hold only a small part of the set. Then one process cuts one patch of 192 px from every sample in training
 order, in one of these cases:
 
-  ahead        as the trainer does: only the rows that the next steps need are announced (posix_fadvise) and read
-  faults       nothing is announced: each page is read when it is accessed
-  whole        two threads first read the shards from start to end, as announcing whole blocks would
+  ahead        as the trainer does: only the rows that the next steps need are requested in advance (posix_fadvise)
+  faults       nothing is requested in advance: each page is read when it is accessed
+  whole        two threads first read the shards from start to end, as requesting complete blocks in advance would
   sequential   the same without cutting patches: the upper bound of this disk, in samples per second
 
 All cases run once per round, in reverse order in every second round. Bytes are those that the kernel counted as read

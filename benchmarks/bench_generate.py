@@ -1,8 +1,9 @@
 """Photos per second of the generator, against a bare floor and against common alternatives.
 
 Method: fresh processes, all cases once per round, order reversed in every second round; photos in the page cache;
-`sync` before each run, so that no case pays for another's dirty pages; the output is deleted after each run, untimed;
-a warm-up on a few photos is not recorded. Every case has two clocks, and a ratio has the same clock on both sides:
+`sync` before each run, so that no case is slowed down by another's dirty pages; the output is deleted after each run,
+untimed; a warm-up on a few photos is not recorded. Every case has two clocks, and a ratio has the same clock on both
+sides:
 
   command  the whole command: interpreter, imports, listing, workers, final flush
   work     without start-up: from just before the workers are started until the last has exited. For the generator this
@@ -14,8 +15,8 @@ Cases: (a) this generator as users run it, with each codec and with three scales
 
     python -m benchmarks.bench_generate --photos DIR --rounds 5 --workers 2 --img2dataset PYTHON
 
-Two floors: what the first writes to the page cache is not on disk when its clock stops, whereas the generator's shards
-are. The ratio to it is the stricter one; the ratio to the flushed floor compares like with like.
+Two floors: the data that the first one writes is still in the page cache when its clock stops, whereas the generator's
+shards are on disk, so the ratio to it is stricter; the flushed floor does the same work as the generator.
 """
 
 import functools
@@ -120,7 +121,7 @@ def _run_module(module: str, options: Sequence[object], photos: PhotoSet, output
 @photos_option
 @rounds_option(5)
 @workers_option("Processes of every case.", least=1)
-@scratch_option("Where to write; this disk is part of what is measured.")
+@scratch_option("Folder for temporary files; its disk affects the results.")
 @click.option("--img2dataset", metavar="PYTHON", help="Interpreter of an environment with img2dataset.")
 @output_option("generate.json")
 def main(

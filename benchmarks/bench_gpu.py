@@ -1,22 +1,22 @@
-"""How fast the trainer feeds a GPU: by its stream, with resident samples, and with one batch repeated (the ceiling).
+"""Rate at which the trainer feeds a GPU: streaming, with resident samples, and with one repeated batch (the ceiling).
 
 Method: 4x npy shards of all photos, patches of 192 px, LR input. Every network is trained at every batch size by the
 trainer's own step with its default settings, each case in a fresh process, all once per round, in reverse order in
 every second round. A run discards its first seconds and steps (kernel autotuning, allocator, prefetched batches), then
-counts steps for `--seconds`; the host waits for the GPU at the ends of that window only. "Waiting for data" is what the
-trainer itself counts, as a share of the window (nothing for resident samples); "taking batches" is all the time that
-the training process spends on getting its batches, which costs a GPU nothing while it has other work. Neither shows how
+counts steps for `--seconds`; the host waits for the GPU at the ends of that window only. "Waiting for data" is the time
+that the trainer itself reports, as a fraction of the window (zero for resident samples); "taking batches" is the total
+time in which the training process obtains batches, which does not delay a GPU that has other work. Neither shows how
 long the GPU waits, so each rate is also given as a share of the ceiling of its round.
 
 `standard` is also trained by the usual loop (`gpu_plain.py`): float32, a `DataLoader` of PNG pairs, Adam, `.item()`
 after every step. After the window with one batch, PyTorch's profiler sums the kernels of some steps, for comparison
-with the arithmetic's floor (`gpu_kernels.py`).
+with the arithmetic floor (`gpu_kernels.py`).
 
     python -m benchmarks.bench_gpu --photos DIR
 
 No run is started after `--minutes`. The result is written after every run, so an early end loses nothing. A combination
 that does not fit into memory, or fails, is in the result with the reason. With `--device cpu` everything but the
-kernels works too, to try it with small networks.
+kernels also works, to try the benchmark with small networks.
 """
 
 from collections.abc import Sequence
@@ -108,8 +108,8 @@ def keys(models: Sequence[str], batches: Sequence[int]) -> list[Key]:
 @click.option("--batches", type=click.IntRange(min=1), multiple=True, default=(16, 64), help="Batch sizes; repeatable.")
 @click.option("--patch", type=click.IntRange(min=1), default=192, help="Edge of a patch in HR px.")
 @rounds_option(2)
-@click.option("--seconds", type=click.FloatRange(min=0.01), default=5.0, help="How long steps are counted.")
-@click.option("--minutes", type=click.FloatRange(min=0), default=8.0, help="No run is started after so many.")
+@click.option("--seconds", type=click.FloatRange(min=0.01), default=5.0, help="Seconds in which steps are counted.")
+@click.option("--minutes", type=click.FloatRange(min=0), default=8.0, help="No run is started after this many minutes.")
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
@@ -175,7 +175,7 @@ def main(
             write_result(path, command, folder, content)
     show(content)
     if all("unavailable" in case for case in content["cases"]):
-        raise click.ClickException(f"nothing was measured; {path} says why")
+        raise click.ClickException(f"nothing was measured; see the reasons in {path}")
 
 
 def _device(name: str) -> torch.device:

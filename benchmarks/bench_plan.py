@@ -1,4 +1,4 @@
-"""What the generator costs besides pixels: planning a million photos, an up-to-date run, memory.
+"""Overhead of the generator apart from pixels: planning a million photos, an up-to-date run, memory.
 
   plan     plan_million.py in a fresh process, `--rounds` times: seconds to plan 1,000,000 synthetic photos and to hash
            the photo list of every shard, and the peak memory of that process
@@ -42,7 +42,7 @@ _TINY_PX = 32
 
 
 def measure_plan(rounds: int) -> dict[str, Any]:
-    """Plan a million photos, in a fresh process each time."""
+    """Measure planning a million photos, in a fresh process each time."""
     runs = [timed_json(python_module("benchmarks.plan_million", _MILLION)) for _ in range(rounds)]
     return {
         "photos": _MILLION,
@@ -55,7 +55,7 @@ def measure_plan(rounds: int) -> dict[str, Any]:
 
 
 def measure_start(scratch: Path, rounds: int, workers: int) -> dict[str, Any]:
-    """Generate shards once, then time the same command with nothing left to do."""
+    """Generate shards once, then time the same command when all shards are up to date."""
     photos, output = scratch / "tiny_photos", scratch / "tiny_shards"
     make_tiny_photos(photos)
     options = ["--size", _TINY_PX, "--shard-bytes", "1KB", "--workers", workers, "--auto"]
@@ -72,7 +72,7 @@ def measure_start(scratch: Path, rounds: int, workers: int) -> dict[str, Any]:
 
 
 def make_tiny_photos(folder: Path) -> None:
-    """Write JPEGs of smooth noise, all different."""
+    """Write _NUM_TINY_PHOTOS different JPEGs of smooth noise."""
     folder.mkdir()
     random = np.random.default_rng(0)
     for number in range(_NUM_TINY_PHOTOS):
@@ -90,13 +90,13 @@ def _up_to_date(command: list[str]) -> float:
 def measure_memory(photos: PhotoSet, scratch: Path, workers: int) -> dict[str, Any]:
     """Return peak memory for N photos, for 4N, and for N with three scales."""
     return {
-        "4x, N photos": _peak(photos, 1, scratch, workers, [4]),
-        "4x, 4N photos": _peak(photos, 4, scratch, workers, [4]),
-        "2,3,4x, N photos": _peak(photos, 1, scratch, workers, [2, 3, 4]),
+        "4x, N photos": _measure_peak(photos, 1, scratch, workers, [4]),
+        "4x, 4N photos": _measure_peak(photos, 4, scratch, workers, [4]),
+        "2,3,4x, N photos": _measure_peak(photos, 1, scratch, workers, [2, 3, 4]),
     }
 
 
-def _peak(photos: PhotoSet, times: int, scratch: Path, workers: int, scales: list[int]) -> dict[str, int]:
+def _measure_peak(photos: PhotoSet, times: int, scratch: Path, workers: int, scales: list[int]) -> dict[str, int]:
     with _linked(photos.root, times, scratch / "links") as folder:
         output = scratch / "output"
         options = ["--workers", workers, "--auto", "--scales", *scales]
@@ -109,7 +109,7 @@ def _peak(photos: PhotoSet, times: int, scratch: Path, workers: int, scales: lis
 
 @contextmanager
 def _linked(root: Path, times: int, folder: Path) -> Iterator[Path]:
-    """A folder with `times` links to another, deleted afterwards."""
+    """Yield a folder with `times` links to `root`, and delete it afterwards."""
     folder.mkdir()
     for number in range(times):
         (folder / str(number)).symlink_to(root)
@@ -136,7 +136,7 @@ def _checked(name: str, worst: float, below: float) -> dict[str, Any]:
 
 @benchmark
 @photos_option
-@rounds_option(5, "How often each time is measured.")
+@rounds_option(5, "Number of measurements of each time.")
 @workers_option("Workers of the generator.", least=1)
 @scratch_option("Where to write.")
 @output_option("plan.json")

@@ -1,16 +1,16 @@
-"""How time and memory grow with the work: photos to plan, finished shards, shards to train from, samples, epochs.
+"""Growth of time and memory with the number of photos to plan, finished shards, training shards, samples and epochs.
 
 Method: each size of each task in a fresh process (scale_tasks.py), one after the other, `--rounds` times. Sizes are
 tenfold multiples up to the requested one.
 
   plan       synthetic photos planned, and the photo list of every shard hashed (plan_million.py)
-  inventory  the generator finds so many shards finished, and builds the manifest
-  start      the trainer opens a folder of so many shards, checks that each exists, plans, and computes the sample
+  inventory  the generator takes inventory of the finished shards, and builds the manifest
+  start      the trainer opens a folder of shards, checks that each exists, plans, and computes the sample
              numbers of the first batch; the data sent to each data worker, and a process that receives it as a worker
              does
-  schedule   for so many samples, 1,000 per shard: construction; the first step of an epoch (permuting all shards);
+  schedule   with 1,000 samples per shard: construction; the first step of an epoch (permuting all shards);
              steps in the middle of an epoch, where `mean` includes the permutation of each block's samples
-  block      the first step of a block of so many samples
+  block      the first step of a block, by its number of samples
   cache      the hit rate of a cache that is smaller than the shards (scale_cache.py); no growth
 
 Shards of `inventory` and `start` are sparse files of real sizes; markers and manifest are real.
@@ -18,9 +18,9 @@ Shards of `inventory` and `start` are sparse files of real sizes; markers and ma
 Times are CPU times, which other load on the machine changes little; everything read is in the page cache.
 
 The factor of a figure is its growth per tenfold work: the worst between two neighbouring sizes, of the best of the
-rounds (other load only adds to it). The limit is 12: linear growth is 10, quadratic growth 100. Below 5 ms, 5 MB or 100
-kB (of a file) a figure counts as that much. The cost of a step may grow by 3: it does not depend on the number of
-shards, but CPU caches do. Exit code 1 when something grows faster.
+rounds (other load only adds to it). The limit is 12: linear growth is 10, quadratic growth 100. Figures below 5 ms, 5
+MB or (for files) 100 kB are raised to these values. The cost of a step may grow by 3: it does not depend on the number
+of shards, but CPU caches do. Exit code 1 if a figure exceeds its limit.
 
     python -m benchmarks.bench_scale --rounds 3
 """
@@ -180,10 +180,10 @@ def measure(work: Work, rounds: int, scratch: Path) -> dict[str, Any]:
     for folder in scratch.iterdir():
         if folder.is_dir():
             rmtree(folder)
-    return {figure.key: _judge(figure, work.sizes, found) for figure in work.figures}
+    return {figure.key: _verdict(figure, work.sizes, found) for figure in work.figures}
 
 
-def _judge(figure: Figure, sizes: Sequence[int], found: Mapping[int, list[dict[str, Any]]]) -> dict[str, Any]:
+def _verdict(figure: Figure, sizes: Sequence[int], found: Mapping[int, list[dict[str, Any]]]) -> dict[str, Any]:
     values = [[run[figure.key] for run in found[size]] for size in sizes]
     factor = growth(sizes, [min(of_size) for of_size in values], figure.floor)
     return {
@@ -217,7 +217,7 @@ def rows(sizes: Sequence[int], figures: Mapping[str, Any]) -> Iterator[list[str]
 @click.option("--shards", type=click.IntRange(200), default=100_000, help="Shards to train from, at most.")
 @click.option("--samples", type=click.IntRange(10**6), default=10**9, help="Samples of the schedule, at most.")
 @click.option("--block", type=click.IntRange(10**5), default=10**7, help="Samples in a block, at most.")
-@rounds_option(3, "How often each is measured.")
+@rounds_option(3, "Number of measurements of each size.")
 @scratch_option("Where to write: two files per shard.")
 @output_option("scale.json")
 def main(
@@ -230,7 +230,7 @@ def main(
     scratch: Path | None,
     output: Path,
 ) -> None:
-    """Measure how time and memory grow with the work. Exit code 1 when anything grows faster than linear.
+    """Measure how time and memory grow with the work. Exit code 1 if growth exceeds its limit.
 
     \b
     Example:

@@ -1,7 +1,7 @@
-"""How fast patches reach the training process: this project's loader and the common alternatives.
+"""Rate at which patches reach the training process: this project's loader and the common alternatives.
 
-Method: the generator makes 4x triplets of 512 px from `--num-photos` photos, and every case gets the same ones in a
-store of its own, written as its documentation recommends (`peers/`, one module each). All deliver batches of 16 aligned
+Method: the generator builds 4x triplets of 512 px from `--num-photos` photos. Every case reads the same triplets from a
+separate store, written as its documentation recommends (`peers/`, one module each). All deliver batches of 16 aligned
 192 px patches (HR, up) in random order, cropped at random, without augmentation. Each case runs in a fresh process, all
 once per round, in reverse order in every second round. A run reads its store into the page cache, discards the first
 second and the first 16 batches, then counts batches for `--seconds` and at least 24 batches, from one batch to another.
@@ -11,7 +11,8 @@ It does so twice, in two processes:
   copied      the training process copies each batch into the same two arrays
 
 The CPU time of the main process, including its threads, is given per second of the window, from the untouched run.
-Bytes read from disk during the window are in the result: more than 0 means that the page cache did not hold the store.
+Bytes read from disk during the window are in the result: more than 0 means that the store was not completely in the
+page cache.
 
 Also measured: memcpy of this machine in each round; this loader's patch sizes with 1 and 2 workers against it; the time
 from process start to the first batch with 1,000 shards; this loader's memory after 1, 10 and 50 epochs.
@@ -190,8 +191,8 @@ def summarise_cases(bench: Bench, cases: Sequence[Case]) -> dict[str, Any]:
     return result
 
 
-def judge_ratios(bench: Bench) -> list[dict[str, Any]]:
-    """Return every ratio with the batches that it is about (`touch`)."""
+def evaluate_ratios(bench: Bench) -> list[dict[str, Any]]:
+    """Return every ratio, with the treatment of the batches that it applies to (`touch`)."""
     judged = []
     for touch, ratio in RATIOS:
         rates = {name: by_touch[touch] for name, by_touch in bench.rates().items() if touch in by_touch}
@@ -273,9 +274,9 @@ def versions(python: str, packages: Sequence[str]) -> dict[str, str]:
 
 @benchmark
 @photos_option
-@click.option("--num-photos", type=click.IntRange(min=32), default=400, help="How many of them.")
+@click.option("--num-photos", type=click.IntRange(min=32), default=400, help="Number of photos to use.")
 @rounds_option(5)
-@click.option("--seconds", type=click.FloatRange(min=0.1), default=3.0, help="How long batches are counted.")
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=3.0, help="Seconds in which batches are counted.")
 @click.option("--only", multiple=True, metavar="TEXT", help="Only cases with TEXT in their names; repeatable.")
 @click.option("--peers", metavar="PYTHON", help="Interpreter of the environment with the peers.")
 @click.option("--ffcv", metavar="PYTHON", help="Interpreter of the environment with FFCV.")
@@ -294,7 +295,7 @@ def main(
     scratch: Path | None,
     output: Path,
 ) -> None:
-    """Measure how fast patches reach the training process.
+    """Measure the rate at which patches reach the training process.
 
     \b
     Example:
@@ -321,7 +322,7 @@ def main(
             "versions": {where: versions(python, _PACKAGES[where]) for where, python in pythons.items()},
             "memcpy_gb_per_second": {f"{n} processes": spread(rates) for n, rates in bench.memcpy.items()},
             "cases": summarise_cases(bench, cases),
-            "ratios": judge_ratios(bench),
+            "ratios": evaluate_ratios(bench),
             "scaling": summarise_scaling(bench),
             "start": measure_start(folder, rounds, workers=2),
             "memory": measure_memory(bench),

@@ -81,7 +81,7 @@ def summarise(model: str, runs: list[Measured]) -> dict[str, Any]:
 
 @benchmark
 @photos_option
-@rounds_option(3, "How often each network is trained.")
+@rounds_option(3, "Number of trainings of each network.")
 @workers_option("Data workers.")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @scratch_option("Where to write.")

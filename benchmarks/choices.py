@@ -1,6 +1,6 @@
-"""What `--method` and `--codec` change: PSNR of the upsampled LR against HR, and bytes per sample.
+"""Effect of `--method` and `--codec`: PSNR of the upsampled LR against HR, and bytes per sample.
 
-No clock is involved, so the machine's load does not matter: every figure is from the manifests of the generator.
+No times are measured, so other load on the machine has no influence: all figures are from the generated manifests.
 
   methods   each plain method at 4x: PSNR in dB of `up` against HR over all samples: mean, minimum, maximum. A high
             value means that upsampling reverses the method easily, not that the method is better to train on
@@ -28,8 +28,8 @@ _SCALES = (2, 3, 4)
 _UP = {"with up": (), "without up": ("--no-up",)}
 
 
-class Maker:
-    """Generates shards of the photos and reads their manifests; the shards are deleted again."""
+class ManifestGenerator:
+    """Generates shards of the photos, reads their manifests, and deletes the shards."""
 
     def __init__(self, photos: PhotoSet, scratch: Path, size: int, sample: float) -> None:
         self._source = ["-i", photos.root, "--size", size, "--sample", sample, "--auto"]
@@ -69,7 +69,7 @@ def bytes_per_sample(manifest: dict[str, Any]) -> int:
     return round(total / count)
 
 
-def measure_methods(maker: Maker) -> dict[str, Any]:
+def measure_methods(maker: ManifestGenerator) -> dict[str, Any]:
     """Return `psnr_up_db` by method."""
     found = {}
     for method in METHODS:
@@ -79,7 +79,7 @@ def measure_methods(maker: Maker) -> dict[str, Any]:
     return found
 
 
-def measure_codecs(maker: Maker) -> dict[str, Any]:
+def measure_codecs(maker: ManifestGenerator) -> dict[str, Any]:
     """Return bytes per sample by codec, `with up` or `without up`, and scale."""
     found: dict[str, Any] = {}
     for codec in CODECS:
@@ -111,7 +111,7 @@ def show(methods: dict[str, Any], codecs: dict[str, Any]) -> None:
 @scratch_option("Where to write, about 7 MB per photo.")
 @output_option("choices.json")
 def main(photos: Path | None, size: int, sample: float, scratch: Path | None, output: Path) -> None:
-    """Measure what --method and --codec change: PSNR of the upsampled LR, bytes per sample.
+    """Measure the effect of --method and --codec: PSNR of the upsampled LR, bytes per sample.
 
     \b
     Example:
@@ -119,7 +119,7 @@ def main(photos: Path | None, size: int, sample: float, scratch: Path | None, ou
     """
     photo_set = PhotoSet.of(photos)
     with scratch_folder(scratch) as folder:
-        maker = Maker(photo_set, folder, size, sample)
+        maker = ManifestGenerator(photo_set, folder, size, sample)
         methods, codecs = measure_methods(maker), measure_codecs(maker)
         content = {
             "photos": photo_set.describe(),

@@ -1,9 +1,9 @@
-"""What every benchmark shares: photos, timed processes, alternating rounds, scratch folders.
+"""Shared by all benchmarks: photo sets, timed processes, alternating rounds, scratch folders.
 
 A benchmark compares several cases that do the same work. Each runs in a fresh process, all cases once per round, with
-the order reversed in every second round, so that whatever else the machine does (clock rates, neighbours, a busy disk)
-affects all of them alike. A case is summarised by its median, minimum and maximum. A ratio of two cases is taken within
-each round before its median is, because both runs of a round had the same neighbours.
+the order reversed in every second round, so that other influences (clock rates, other tenants, a busy disk) affect
+all of them equally. A case is summarised by its median, minimum and maximum. A ratio of two cases is taken within
+each round before its median is, because both runs of a round had the same conditions.
 """
 
 import json
@@ -27,7 +27,7 @@ from srshards.errors import UsageError
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
 
-_TIMEOUT_S = 1800.0  # far more than any run takes; ends one that hangs
+_TIMEOUT_S = 1800.0  # far longer than any run; stops one that hangs
 
 _T = TypeVar("_T")
 

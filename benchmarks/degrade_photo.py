@@ -1,4 +1,4 @@
-"""A photo's HR image, and an LR of it by a random draw, with the generator's own functions."""
+"""Derive HR and a randomly degraded LR from a photo, with the generator's functions."""
 
 import random
 from pathlib import Path
@@ -25,7 +25,7 @@ def open_hr(path: Path) -> Pixels:
 
 
 def online_pair(path: Path, edge: int, recipe: Recipe) -> tuple[Pixels, Pixels]:
-    """Return a random crop of the HR image, `edge` px large, and its LR by a random draw of the recipe."""
+    """Return a random crop of `edge` px of the HR image, and its LR by random parameters of the recipe."""
     hr = open_hr(path)
     top, left = (random.randrange(HR_PX - edge + 1) for _ in range(2))
     part = hr[top : top + edge, left : left + edge]

@@ -1,18 +1,18 @@
-"""What a degradation does for a network: trained on three kinds of LR, evaluated on clean and on degraded photos.
+"""Effect of degradations on a network: trained on three types of LR, evaluated on clean and on degraded photos.
 
 Method: 4x shards of all photos, HR of 512 px, a tenth for validation, the same photos in each set. One `ultra_lite` is
 trained on each set by the public command, with equal numbers of steps and equal seeds:
 
-  cubic          LR by --method cubic, as most people begin
+  cubic          LR by --method cubic, the most common choice
   realesrgan-1   LR by --degradation realesrgan, one fixed LR per photo
   realesrgan-8   the same with --variants 8: eight LRs per photo, a different one in each epoch
 
 Each network is then evaluated on every validation photo as `trainer evaluate` does, once with clean LR (cubic) and once
-with LR by realesrgan. It is one run with one seed: differences of a few hundredths of a dB mean nothing.
+with LR by realesrgan. This is one run with one seed: differences of a few hundredths of a dB are not significant.
 
     python -m benchmarks.degrade_quality --photos DIR --work FOLDER
 
-Shards and trained networks that FOLDER contains from an earlier run are kept. About ten minutes of CPU per network.
+Shards and networks of an earlier run in FOLDER are reused. Takes about ten minutes of CPU time per network.
 """
 
 import json
@@ -58,7 +58,7 @@ def make_sets(photos: PhotoSet, work: Path) -> None:
 
 
 def train(name: str, work: Path, steps: int) -> float:
-    """Train on a set unless that was done before; return the CPU seconds."""
+    """Train on a set, or reuse an earlier training; return its CPU seconds."""
     record = work / "runs" / f"{name}.json"
     if not record.exists():
         before = _cpu_s()
@@ -135,7 +135,7 @@ def _network(work: Path, name: str) -> ImageFunction:
 @click.option("--picture", type=click.Path(path_type=Path), help="Where to draw some photos, e.g. quality.jpg.")
 @output_option("degrade_quality.json")
 def main(photos: Path | None, work: Path, steps: int, picture: Path | None, output: Path) -> None:
-    """Measure what a degradation does for a network.
+    """Measure the effect of degradations on a network.
 
     \b
     Example:

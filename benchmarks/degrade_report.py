@@ -1,4 +1,4 @@
-"""Evaluation of `bench_degrade`: costs, limits, what training saves, and the tables."""
+"""Evaluation of `bench_degrade`: costs, limits, time saved in training, and tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from benchmarks.degrade_stream import CASES, MANY, ONLINE, RATIOS, SHARDS, Bench, epochs_until_paid_back
+from benchmarks.degrade_stream import CASES, MANY, ONLINE, RATIOS, SHARDS, Bench, epochs_to_break_even
 from benchmarks.report import print_table, ratio_row, spread, spread_text, verdict
 
 Found = Mapping[str, Any]
@@ -57,7 +57,7 @@ def _summarise_step(steps: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     return {name: spread([step[name] for step in steps], _MS) for name in _NOT_TAKEN}
 
 
-def judge_costs(costs: Sequence[Found]) -> list[dict[str, Any]]:
+def check_limits(costs: Sequence[Found]) -> list[dict[str, Any]]:
     """Return the verdict on every cost that has a limit."""
     return [
         {
@@ -79,7 +79,7 @@ def _title(cost: Found) -> str:
 
 
 def summarise_training(bench: Bench) -> dict[str, Any]:
-    """Return patches/s, shards over online, the cost of generating shards, and when it is paid back."""
+    """Return patches/s, the ratios of shards to online, the cost of generating shards, and when that pays off."""
     rates, photos = bench.rates(), len(bench.photos.paths)
     cases = {
         case.name: {
@@ -103,7 +103,7 @@ def summarise_training(bench: Bench) -> dict[str, Any]:
     epoch_s = {name: [photos / rate for rate in values] for name, values in rates.items()}
     paid_back = []
     for case in ONLINE:
-        epochs = epochs_until_paid_back(made_s, epoch_s[case.name], epoch_s[MANY.name])
+        epochs = epochs_to_break_even(made_s, epoch_s[case.name], epoch_s[MANY.name])
         paid_back.append(
             {
                 "name": f"{MANY.name}, against {case.name}",
@@ -148,7 +148,7 @@ def show(content: Found) -> None:
     print_table("Generating the shards, once", ("shards", "s", "photos/s", "MB/photo"), rows)
     for each in training["paid_back"]:
         after = (
-            f"paid back after {spread_text(each['epochs'], 1)} epochs"
+            f"pays off after {spread_text(each['epochs'], 1)} epochs"
             if each["epochs"]
             else "nothing saved in one of the rounds"
         )

@@ -14,9 +14,9 @@ from benchmarks.stream_measure import Counted, Window
 from benchmarks.stream_run import result_in
 from benchmarks.stream_stores import HR_PX
 
-# With the usual size, some hundred photos are two or three shards, and one of two workers would be idle at the end.
+# With the default size, a few hundred photos fill two or three shards, and one of two workers would be idle at the end.
 SHARD_BYTES = "16MB"
-TOUCH = "copied"  # like a training loop with buffers of its own: the stricter measure for fast cases
+TOUCH = "copied"  # like a training loop that copies batches into its buffers: stricter for fast cases
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ class Bench:
         return self.scratch / f"shards_{case.variants}"
 
 
-def epochs_until_paid_back(
+def epochs_to_break_even(
     generate_s: Sequence[float], online_s: Sequence[float], shards_s: Sequence[float]
 ) -> list[float] | None:
-    """Return by round the number of epochs after which generating shards is paid back.
+    """Return by round the number of epochs after which generating shards breaks even.
 
     The arguments are seconds of generating and of one epoch. None when an epoch saved nothing in one of the rounds.
     """

@@ -22,11 +22,11 @@ from srshards.shards.opening import open_shards
 PATCH_PX, BATCH, STEPS = 192, 16, 4
 _READ_BYTES = 1 << 22
 _SEED = 0
-_TRIES, _PAUSE_S, _LOOK_EVERY_BYTES = 50, 0.1, 1 << 18
+_TRIES, _PAUSE_S, _PROBE_EVERY_BYTES = 50, 0.1, 1 << 18
 
 
 def main(folder: str, input_name: str, case: str) -> None:
-    """Evict the shards from the page cache, then read them as the case does."""
+    """Evict the shards from the page cache, then read them in the way that `case` specifies."""
     shards = open_shards(Path(folder))
     tars = [shards.tar(record) for record in shards.train.records]
     for tar in tars:
@@ -37,23 +37,23 @@ def main(folder: str, input_name: str, case: str) -> None:
     if case in ("whole", "sequential"):
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(read, tars))
-    patches = len(shards.train) if case == "sequential" else cut_an_epoch(folder, input_name)
+    patches = len(shards.train) if case == "sequential" else cut_epoch(folder, input_name)
     seconds = perf_counter() - start_s
     found = {"patches": patches, "seconds": seconds, "disk_bytes": disk_bytes_read() - disk}
     print(json.dumps(found), flush=True)
 
 
 def evict(path: Path) -> None:
-    """Evict a file from the page cache. RuntimeError when part of it stays."""
+    """Evict a file from the page cache. RuntimeError if part of it remains cached."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         for _ in range(_TRIES):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            offsets = range(0, path.stat().st_size, _LOOK_EVERY_BYTES)
+            offsets = range(0, path.stat().st_size, _PROBE_EVERY_BYTES)
             if not any(_is_cached(file.fileno(), offset) for offset in offsets):
                 return
             sleep(_PAUSE_S)
-    raise RuntimeError(f"{path}: the kernel keeps it in the page cache")
+    raise RuntimeError(f"{path}: still in the page cache after eviction")
 
 
 def _is_cached(file: int, offset: int) -> bool:
@@ -71,7 +71,7 @@ def read(path: Path) -> None:
             pass
 
 
-def cut_an_epoch(folder: str, input_name: str) -> int:
+def cut_epoch(folder: str, input_name: str) -> int:
     """Cut a patch from every sample in training order; return their number."""
     shards = open_shards(Path(folder))
     schedule = Schedule(
@@ -84,8 +84,8 @@ def cut_an_epoch(folder: str, input_name: str) -> int:
     rows, steps = range(BATCH), schedule.num_steps(1)
     memory = np.empty(STEPS * BATCH * grid.bytes_per_row, np.uint8)
     for first in range(0, steps, STEPS):
-        now, afterwards = (range(min(n, steps), min(n + STEPS, steps)) for n in (first, first + STEPS))
-        reader.read(now, rows, reader.lay_out(memory, len(now), BATCH), afterwards)
+        current, following = (range(min(n, steps), min(n + STEPS, steps)) for n in (first, first + STEPS))
+        reader.read(current, rows, reader.lay_out(memory, len(current), BATCH), following)
     return steps * BATCH
 
 

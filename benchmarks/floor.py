@@ -1,15 +1,15 @@
-"""The bare floor: triplets made with nothing but the cost of the pixels.
+"""The bare floor: build triplets with only the cost of computing the pixels.
 
-Each process reads, decodes and resizes its share of the photos (every N-th), makes the triplets and appends their
-pixels to its own file. No tar, hash, index, manifest, progress, statistics or queue. With `--decoder shardgen`, the
-pixels come from the generator's own functions; with `--decoder opencv`, from the usual calls: cv2.imread, area
+Each process reads, decodes and resizes its share of the photos (every N-th), builds the triplets and appends their
+pixels to a separate file. No tar, hash, index, manifest, progress, statistics or queue. With `--decoder shardgen`, the
+pixels are computed by the generator's functions; with `--decoder opencv`, by the usual calls: cv2.imread, area
 averaging to the HR size, cubic down and up.
 
 Processes are forked, which is the cheapest start: NumPy and OpenCV are imported once, by the parent.
 
 Two clocks: the whole command (interpreter, imports, listing, work), which the caller measures; and `work_s`, printed:
 from just before the processes are started until the last has returned its times. The generator's `wall_time` is the
-same but includes its workers' imports, so the floor is strict. `--sink` says what the work ends with:
+same but includes its workers' imports, so the floor is strict. `--sink` selects the end of the work:
 
   none        nothing is written
   page-cache  the last write() has returned; the data may still be in memory
@@ -57,7 +57,7 @@ class Laps:
 
 
 def generator_images(path: Path, config: Config, laps: Laps) -> Iterator[Pixels]:
-    """Yield HR, LR and `up` in every scale, as the generator makes them. Raises PhotoError as it does."""
+    """Yield HR, LR and `up` at every scale, computed as by the generator. PhotoError as the generator raises it."""
     data = read_bytes(path)
     laps("read")
     photo = decode_reduced(data, config)
@@ -92,7 +92,7 @@ def opencv_images(path: Path, config: Config, laps: Laps) -> Iterator[Pixels]:
 IMAGES_BY_DECODER = {"shardgen": generator_images, "opencv": opencv_images}
 
 
-def make_part(options: argparse.Namespace, paths: Sequence[str], output: Path) -> dict[str, float]:
+def process_part(options: argparse.Namespace, paths: Sequence[str], output: Path) -> dict[str, float]:
     """Process one share of the photos; return seconds by stage."""
     cv2.setNumThreads(0)
     config = Config(input=options.photos, output=options.output, scales=tuple(options.scales), size=options.size)
@@ -123,7 +123,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     start_s = perf_counter()
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("fork")) as executor:
         parts = [
-            executor.submit(make_part, options, paths[number :: options.workers], options.output / f"part-{number}.raw")
+            executor.submit(
+                process_part, options, paths[number :: options.workers], options.output / f"part-{number}.raw"
+            )
             for number in range(options.workers)
         ]
         seconds = [part.result() for part in parts]
@@ -135,11 +137,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line, with argparse because importing click would count."""
     parser = argparse.ArgumentParser(
-        description="The bare floor of making triplets.",
+        description="Build triplets with only the cost of computing the pixels.",
         epilog="Example: python -m benchmarks.floor --photos photos --output floor --workers 2",
     )
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos")
-    parser.add_argument("--output", type=Path, required=True, help="folder to make")
+    parser.add_argument("--output", type=Path, required=True, help="folder to create")
     parser.add_argument("--scales", type=int, nargs="+", default=[4])
     parser.add_argument("--size", type=int, default=512, help="HR edge in px")
     parser.add_argument("--workers", type=int, default=2)

@@ -1,4 +1,4 @@
-"""Rounds of `bench_generate`: each case generates the data of all photos from scratch."""
+"""Rounds of `bench_generate`, in each of which every case generates all data from scratch."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Case:
-    """One contender: `run(photos, output)` generates the data once, into the new folder `output`."""
+    """A case to compare: `run(photos, output)` generates the data once, into the new folder `output`."""
 
     name: str
     what: str

@@ -1,6 +1,6 @@
-"""This project's three ways of feeding the trainer's own step: the stream, resident samples, one batch repeated.
+"""The trainer's step fed in three ways: by streaming, from resident samples, and with one repeated batch.
 
-Settings are the trainer's defaults: what `python -m trainer` does between two log lines, without validation. One batch
+Settings are the trainer's defaults. Measured is the work between two log lines of a run, without validation. One batch
 repeated needs no data, so it is the ceiling.
 """
 
@@ -67,7 +67,7 @@ def _plan(task: Task) -> Plan:
 
 
 def _repeated(batches: Iterator[PatchBatch]) -> Iterator[PatchBatch]:
-    """Yield a copy of the first batch without end."""
+    """Yield a copy of the first batch forever."""
     first = next(batches)
     return repeat(PatchBatch(first.hr.clone(), first.input.clone(), ()))
 

@@ -1,4 +1,4 @@
-"""What the device computes in a step: the time of all kernels, and what the arithmetic alone would take.
+"""Kernel time of a training step on the device, compared with the time of its arithmetic alone.
 
 The floor is the number of operations of the convolutions, forward and backward (three times the forward pass), at the
 rate of one large matrix product in the precision of the forward pass. Kernels take longer because of everything that is

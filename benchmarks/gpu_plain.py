@@ -1,8 +1,8 @@
-"""The loop that people usually write: a `Dataset` of PNG pairs, a `DataLoader`, float32, Adam, `.item()` per step.
+"""The usual training loop: a `Dataset` of PNG pairs, a `DataLoader`, float32, Adam, `.item()` in every step.
 
-The network is ours, in PyTorch's default memory layout. It has what such scripts mostly have: workers, pinned batches,
-cuDNN's autotuning, TF32 convolutions (PyTorch's default for float32). It has no EMA and no gradient clipping, so it
-does less per step than the trainer.
+The network is this project's, in PyTorch's default memory layout. The loop has the usual features: workers, pinned
+batches, cuDNN autotuning, TF32 convolutions (PyTorch's default for float32). It has no EMA and no gradient clipping, so
+it does less per step than the trainer.
 """
 
 import random
@@ -91,7 +91,7 @@ def measure_plain(task: Task) -> dict[str, Any]:
 
 
 def _loader(task: Task, device: torch.device) -> "DataLoader[tuple[torch.Tensor, torch.Tensor]]":
-    """Return a loader without end, because a loop over epochs of so few pairs would restart its workers often."""
+    """Return an endless loader, because short epochs would often restart its workers."""
     pairs = PngPairs(Path(task.pairs), task.patch)
     return DataLoader(
         pairs,

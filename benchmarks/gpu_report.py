@@ -27,7 +27,7 @@ Runs = dict[Key, dict[int, dict[str, Any]]]
 
 
 def summarise(wanted: Sequence[Key], runs: Runs) -> dict[str, Any]:
-    """Return the part of the result that comes from the runs so far."""
+    """Return the summary of the runs so far."""
     good = [run for of_key in runs.values() for run in _good(of_key).values()]
     device = {name: good[0][name] for name in ("device", "torch", "cuda", "cudnn")} if good else {}
     plain = [key for key in wanted if key.case == PLAIN]

@@ -1,4 +1,4 @@
-"""Train one case in one process; print one line of JSON: what it measured, or why it could not.
+"""Measure one case in one process; print one line of JSON: the figures, or the reason for a failure.
 
     python -m benchmarks.gpu_run TASK_JSON
 
@@ -16,14 +16,14 @@ from typing import Any
 from benchmarks.gpu_task import MARK, PLAIN, Task
 from srshards.process.fork_server import GROUP_SIGNALS, start_fork_server
 
-_LIMIT_S = {"cuda": 120.0, "cpu": 900.0}  # after that it hangs, and reports where
+_LIMIT_S = {"cuda": 120.0, "cpu": 900.0}  # then the process is assumed to hang, and reports its stacks
 
 
 def main(task_json: str) -> None:
     """Measure, print, and exit without joining any threads."""
     task = Task.from_json(task_json)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in the trainer
-    watch = threading.Timer(_LIMIT_S[task.device.partition(":")[0]], _give_up)
+    watch = threading.Timer(_LIMIT_S[task.device.partition(":")[0]], _report_hang)
     watch.daemon = True
     watch.start()
     if task.case != PLAIN:
@@ -52,7 +52,7 @@ def _reason(error: Exception) -> str:
     return f"out of memory ({message})" if is_out_of_memory(error) else f"{type(error).__name__}: {message}"
 
 
-def _give_up() -> None:
+def _report_hang() -> None:
     frames = sys._current_frames()
     stacks = [
         line

@@ -36,7 +36,7 @@ class Task:
 
 
 def result_in(output: str) -> dict[str, Any]:
-    """Return what a process measured, or under `failed` why it measured nothing."""
+    """Return the result that a process printed; `failed` is the reason if it measured nothing."""
     for line in output.splitlines():
         if line.startswith(MARK):
             result: dict[str, Any] = json.loads(line.removeprefix(MARK))

@@ -1,4 +1,4 @@
-"""Steps in a window at whose ends the device is idle, long after the start."""
+"""Measure steps in a window that starts after a warm-up and at whose ends the device is idle."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Window:
-    """How much is discarded and how much is counted: so many seconds and so many steps each, up to `at_most_s`."""
+    """Lengths of the warm-up and of the measurement: minimum seconds and steps, and the maximum `at_most_s`."""
 
     warm_up_s: float
     warm_up_steps: int
@@ -27,7 +27,7 @@ class Window:
 
 
 def window_for(device: torch.device, seconds: float, ready: int) -> Window:
-    """Return the window. On a GPU the first steps search for kernels, fill the allocator, use up `ready` batches."""
+    """Return the window. The warm-up covers kernel autotuning and allocation on a GPU, and the `ready` batches."""
     if device.type == "cuda":
         return Window(warm_up_s=3.0, warm_up_steps=max(20, ready), seconds=seconds, steps=10, at_most_s=3 * seconds)
     return Window(warm_up_s=0.0, warm_up_steps=4, seconds=seconds, steps=2, at_most_s=float("inf"))

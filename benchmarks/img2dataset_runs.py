@@ -4,13 +4,13 @@ img2dataset downloads, so the photos come from a server on the loopback interfac
 cores; its CPU seconds are in the result. Choices favour img2dataset: as many processes as the others, 16 threads each
 (4 are slower on loopback), two shards per process (the default of 10,000 photos per shard would leave all but one
 process idle, and a process is replaced after five shards). PNG at level 1, the fastest that compresses, and at level 0,
-which stores. Everything else is the default: it hashes what it downloads (SHA-256), reads EXIF, and writes a Parquet
+which does not. All other settings are defaults: it hashes the downloads (SHA-256), reads EXIF, and writes a Parquet
 table with each shard. It does not flush to disk.
 
 Clocks: the whole command, which includes some seconds of imports; and from the start of the first shard to the end of
 the last in its own statistics files, which excludes all imports.
 
-It needs an environment of its own, because its dependencies conflict with this project's. The network is not accessed:
+It needs a separate environment, because its dependencies conflict with this project's. The network is not accessed:
 the update check of Albumentations and Weights & Biases are disabled.
 """
 

@@ -57,11 +57,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description="Triplets as loose PNG files, as a short script makes them.",
+        description="Write triplets as loose PNG files, as a typical short script does.",
         epilog="Example: python -m benchmarks.loose_files --photos photos --output loose --workers 2",
     )
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos")
-    parser.add_argument("--output", type=Path, required=True, help="folder to make")
+    parser.add_argument("--output", type=Path, required=True, help="folder to create")
     parser.add_argument("--limit", type=int, help="only the first photos")
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--size", type=int, default=512, help="HR edge in px")

@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on, in terms that are meaningful on another machine."""
+"""Describe the machine that a benchmark ran on."""
 
 import os
 import platform

@@ -2,7 +2,8 @@
 
 A process's peak resident set is VmHWM in /proc, which the kernel maintains: sampling every few milliseconds misses a
 peak only when it occurs after the last sample. Resident memory counts shared pages (library code) in every process.
-`uss`, the memory private to a process, does not, but the kernel keeps no peak of it: that figure is the largest sample.
+`uss`, the memory private to a process, does not, but the kernel does not record its peak: the largest sample is
+reported.
 """
 
 import subprocess

@@ -31,7 +31,7 @@ def benchmark(function: Callable[..., Any]) -> click.Command:
 photos_option: Decorator = click.option("--photos", type=click.Path(path_type=Path), help="Folder of real photos.")
 
 
-def rounds_option(default: int, help: str = "How often each case runs.") -> Decorator:
+def rounds_option(default: int, help: str = "Number of runs of each case.") -> Decorator:
     return click.option("--rounds", type=click.IntRange(min=1), default=default, help=help)
 
 

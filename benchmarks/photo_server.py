@@ -19,7 +19,7 @@ class _Server(ThreadingHTTPServer):
 
 
 def main() -> None:
-    """Serve the folder named on the command line."""
+    """Serve the folder passed on the command line."""
     with _Server(("127.0.0.1", 0), functools.partial(_QuietHandler, directory=sys.argv[1])) as server:
         print(server.server_port, flush=True)
         server.serve_forever()

@@ -1,7 +1,7 @@
 """Plan the shards of synthetic photos and hash each shard's photo list, as a run does before its first photo.
 
 The clock covers `plan_shards` and every `ShardPlan.photos_digest`, not the synthesis of the list. The memory is the
-peak of the whole process, including list, plan, interpreter and imports. It is read from VmHWM, which starts at zero
+peak of the complete process, including list, plan, interpreter and imports. It is read from VmHWM, which starts at zero
 with the program; `ru_maxrss` of getrusage would include the peak of the parent.
 
     python -m benchmarks.plan_million 1000000

@@ -1,4 +1,4 @@
-"""From runs to results: medians with their spread, ratios within rounds, a JSON file, tables on the terminal."""
+"""Summarise runs: medians with their spread, ratios within rounds, a JSON file, tables on the terminal."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ class Ratio:
     @property
     def target(self) -> str:
         limits = {"at least": self.at_least, "more than": self.above, "below": self.below}
-        return next((f"{words} {limit:g}" for words, limit in limits.items() if limit is not None), "")
+        return next((f"{phrase} {limit:g}" for phrase, limit in limits.items() if limit is not None), "")
 
     def is_met(self, value: float) -> bool | None:
         """Return whether `value` meets the target; None when there is no target."""
@@ -70,7 +70,7 @@ def spread(values: Sequence[float], digits: int = 2) -> dict[str, Any]:
 
 
 def spread_text(values: Mapping[str, Any], digits: int | None = None) -> str:
-    """Format a spread as `median (min-max)`, with so many decimals (None: as they are)."""
+    """Format a spread as `median (min-max)`, with `digits` decimals (None: unrounded)."""
     form = "," if digits is None else f",.{digits}f"
     return f"{values['median']:{form}} ({values['min']:{form}}-{values['max']:{form}})"
 

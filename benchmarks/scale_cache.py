@@ -2,8 +2,8 @@
 
 Every epoch requests each shard once, in a new order. For a shard at the fraction x of one epoch and y of the next, the
 share 1 - x(1 - y) of all shards is requested in between: those after it, and those before it that are requested again.
-A cache of the share c that evicts the least recently used shard still has it if that is below c, which for uniform x
-and y has the probability c + (1 - c) ln(1 - c). A cache that never evicted would have c.
+An LRU cache that holds the share c of all shards still has it if that is below c, which for uniform x
+and y has the probability c + (1 - c) ln(1 - c). A cache that never evicts has the hit rate c.
 """
 
 from collections import OrderedDict
@@ -40,7 +40,7 @@ def simulated(share: float) -> float:
 
 
 def hit_rates() -> list[dict[str, float]]:
-    """Return both, by the share of the shards that fit into the cache."""
+    """Return the calculated and the simulated hit rate for each share of the shards that fits into the cache."""
     return [
         {"share": share, "expected": round(expected(share), 4), "simulated": round(simulated(share), 4)}
         for share in SHARES

@@ -1,4 +1,4 @@
-"""Folders of any number of shards: manifest, markers and sizes are real, the tars are sparse files."""
+"""Create folders of any number of shards, with real manifest, markers and sizes; the tars are sparse files."""
 
 import hashlib
 from collections import Counter
@@ -61,7 +61,7 @@ def markers(plans: Iterable[ShardPlan], config: Config) -> Iterator[Marker]:
 
 
 def make_folder(output: Path, count: int, with_markers: bool) -> Path:
-    """Write shards that match the manifest until one is opened; return the folder of the scale."""
+    """Write a folder of sparse shards that passes all checks but opening a shard; return the folder of the scale."""
     config, plans = config_for(output), synthetic_plans(count)
     folder = output / f"scale_{SCALE}x"
     folder.mkdir(parents=True)

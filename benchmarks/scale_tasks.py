@@ -35,25 +35,25 @@ Figures = dict[str, float]
 
 
 def inventory(output: Path, count: int) -> Figures:
-    """The generator finds all shards finished, and builds the manifest."""
+    """Measure the generator's inventory of finished shards and the construction of the manifest."""
     plans, config = synthetic_plans(count), config_for(output)
     start_s = process_time()
     (found,) = take_inventory(plans, config)
     inventory_s = process_time() - start_s
-    assert len(found.kept) == count and not found.to_make
+    assert len(found.kept) == count and not found.to_build
     start_s = process_time()
     content = dump_json(build_manifest(found.kept.values(), config, SCALE))
     return {"inventory_s": inventory_s, "manifest_s": process_time() - start_s, "manifest_bytes": len(content)}
 
 
 def manifest(count: int) -> Figures:
-    """Only the size of the manifest, for more shards than there are files."""
+    """Measure the size of the manifest alone, for more shards than there are files."""
     made = markers(synthetic_plans(count), config_for(Path("shards")))
     return {"manifest_bytes": len(dump_json(build_manifest(made, config_for(Path("shards")), SCALE)))}
 
 
 def start(folder: Path, pickled: Path) -> Figures:
-    """The trainer up to the first batch's sample numbers; what it sends to a worker is written to a file."""
+    """Measure the trainer up to the first batch's sample numbers; write the data sent to a worker to `pickled`."""
     from srshards.shards.opening import open_shards
     from trainer.training.checks import checked_plan
     from trainer.training.config import TrainConfig
@@ -89,7 +89,7 @@ def start(folder: Path, pickled: Path) -> Figures:
 
 
 def worker(pickled: Path) -> Figures:
-    """A data worker up to the crops of the first batch: unpickling what the trainer sends, and its memory."""
+    """Measure a data worker up to the crops of the first batch: unpickling the trainer's data, and memory."""
     from srshards.loader import workers as loader  # noqa: F401, as in the fork server
 
     before, start_s = _rss_bytes(), process_time()
@@ -104,7 +104,7 @@ def worker(pickled: Path) -> Figures:
 
 
 def schedule(samples: int) -> Figures:
-    """The schedule alone: construction, the first step of an epoch, and steps in the middle of one."""
+    """Measure the schedule alone: construction, the first step of an epoch, and steps in the middle of one."""
     from srshards.sampling.schedule import Schedule
 
     shards = max(1, samples // SAMPLES_PER_SHARD)
@@ -127,7 +127,7 @@ def schedule(samples: int) -> Figures:
 
 
 def block(samples: int) -> Figures:
-    """The first batch of a block of so many samples in eight shards, which permutes them all."""
+    """Measure the first batch of a block of `samples` samples in eight shards, which permutes all of them."""
     from srshards.sampling.schedule import Schedule
 
     order = Schedule(

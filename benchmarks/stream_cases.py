@@ -73,7 +73,7 @@ SCALING_CASES = tuple(
 _NPY = our_name("npy")
 _TORCH = ("PyTorch, samples", "PyTorch, batch")
 _RAW_STORES = ("WebDataset raw", "wids raw", "litdata raw", "MosaicML raw", "Arrow raw", "LMDB raw")
-# Each with the batches that it is about.
+# Each with the treatment of the batches that it applies to.
 RATIOS = (
     ("untouched", Ratio("npy over PyTorch's own hand-over", _NPY, _TORCH, at_least=9)),
     ("untouched", Ratio("npy over the best store of raw pixels", _NPY, _RAW_STORES, at_least=10)),

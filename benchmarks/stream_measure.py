@@ -1,4 +1,4 @@
-"""Count batches in a window between two of them, long after the start.
+"""Count batches in a window that starts at a batch, after a warm-up.
 
 A clock that starts with the first batch would count the batches that were prefetched as free, so everything up to well
 beyond the prefetched batches is discarded first. NumPy and the standard library only: this module runs in the
@@ -19,7 +19,7 @@ PROCESS = Path("/proc")
 
 @dataclass(frozen=True)
 class Window:
-    """How much is discarded and how much is counted: so many seconds and so many steps each, up to `at_most_s`."""
+    """Lengths of the warm-up and of the measurement: minimum seconds and batches, and the maximum `at_most_s`."""
 
     seconds: float = 3.0
     batches: int = 24
@@ -30,7 +30,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Counted:
-    """Content of the window. `main_cpu` is CPU seconds per second of this process and its threads, without children.
+    """Result of a window. `main_cpu` is CPU seconds per second of this process and its threads, without children.
 
     `disk_bytes` is what this process and its descendants read from disk: 0 when everything was in the page cache.
     """
@@ -55,7 +55,7 @@ def count(batches: Iterator[Any], window: Window, touch: Callable[[Any], object]
 
 
 def repeat(step: Callable[[], object], at_least: int, at_least_s: float, at_most_s: float) -> tuple[int, float]:
-    """Call `step` so often and so long; return the number of calls and their seconds."""
+    """Call `step` at least `at_least` times and `at_least_s` seconds; return the number of calls and their seconds."""
     number, start_s = 0, perf_counter()
     while True:
         step()
@@ -66,7 +66,7 @@ def repeat(step: Callable[[], object], at_least: int, at_least_s: float, at_most
 
 
 class CopyOut:
-    """Copies each batch into the same two arrays, like a training loop with buffers of its own."""
+    """Copies each batch into the same two arrays, like a training loop that fills its own buffers."""
 
     def __init__(self) -> None:
         self._into: list[Any] = []

@@ -11,7 +11,7 @@ _SECONDS = 1.0
 
 
 def memcpy_rate(processes: int) -> float:
-    """Return the GB per second that so many processes copy together; a byte read and written counts once."""
+    """Return the total GB/s that `processes` processes copy at the same time; a byte read and written counts once."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(processes), context.SimpleQueue()
     workers = [context.Process(target=_copy, args=(barrier, results), daemon=True) for _ in range(processes)]

@@ -1,4 +1,4 @@
-"""From process start to the first batch: the part of a training's start that depends on this project's loader.
+"""Time from process start to the first batch, the part of a training's start-up that depends on this project's loader.
 
     python -m benchmarks.stream_start TASK_JSON
 

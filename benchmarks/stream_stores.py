@@ -1,4 +1,4 @@
-"""The triplets that every case reads: generated once, then written as three plain arrays."""
+"""Generate the triplets that all cases read, once, and write them as three plain arrays."""
 
 import mmap
 import os

@@ -1,1 +1,1 @@
-"""Makes super-resolution training data: photos in, WebDataset shards of HR / LR / upsampled triplets out."""
+"""Generate super-resolution training data: WebDataset shards of HR / LR / upsampled triplets, from photos."""

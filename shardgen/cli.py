@@ -31,7 +31,7 @@ _COMPLETION = "_SHARDGEN_COMPLETE"  # the shell's completion script calls the co
 
 
 class _Terminated(BaseException):
-    """SIGTERM or SIGHUP. Like KeyboardInterrupt not an Exception, so that `except Exception` lets it pass."""
+    """SIGTERM or SIGHUP. Not an Exception, like KeyboardInterrupt, so that `except Exception` does not catch it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)

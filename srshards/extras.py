@@ -28,4 +28,4 @@ def install_hint(error: ModuleNotFoundError) -> str | None:
     package = (error.name or "").partition(".")[0]
     if package not in _EXTRAS:
         return None
-    return f"this needs {package}, which is not installed. {install_command(package)}"
+    return f"this requires {package}, which is not installed. {install_command(package)}"

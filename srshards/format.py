@@ -149,7 +149,7 @@ def parse_record(value: Any, where: Address) -> ShardRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of `manifest.json`: `raw` is the complete JSON object, the other fields are those readers need."""
+    """The content of `manifest.json`: `raw` is the complete JSON object; the other fields are parsed from it."""
 
     folder: Address
     scale: int
@@ -173,7 +173,7 @@ def load_manifest(folder: Address, read: Read = Path.read_bytes) -> Manifest:
     if type(version) is not int or version < 1:
         raise FormatError(f"{path}: expected a format_version; is this a shardgen manifest?")
     if version > FORMAT_VERSION:
-        raise FormatError(f"{path} has format version {version}, newer than {FORMAT_VERSION}: update this program")
+        raise FormatError(f"{path} has format version {version}, newer than {FORMAT_VERSION}: update sr-shards")
     settings, shards = raw.get("settings"), raw.get("shards")
     if not isinstance(settings, dict) or not isinstance(shards, list):
         raise FormatError(f"{path}: expected 'settings' and 'shards'")

@@ -12,8 +12,8 @@ from helpers import make_photo, make_photos
 from benchmarks import bench_degrade, degrade_cost
 from benchmarks.common import PhotoSet
 from benchmarks.degrade_photo import online_pair, open_hr
-from benchmarks.degrade_report import judge_costs
-from benchmarks.degrade_stream import epochs_until_paid_back
+from benchmarks.degrade_report import check_limits
+from benchmarks.degrade_stream import epochs_to_break_even
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.degradation.steps import STEPS
 from shardgen.planning.config import METHODS
@@ -102,7 +102,7 @@ def test_limits_apply_to_every_scale_and_direction() -> None:
         return {"name": name, "direction": direction, "scale": 4, "median_ms": spread}
 
     costs = [cost("matlab", "shrink", 3.0), cost("matlab", "enlarge", 3.1), cost("cubic", "shrink", 99)]
-    limits = judge_costs([*costs, cost("realesrgan", "recipe", 60)])
+    limits = check_limits([*costs, cost("realesrgan", "recipe", 60)])
     assert [(limit["name"], limit["met"]) for limit in limits] == [
         ("matlab, shrink 4x", True),
         ("matlab, enlarge 4x", False),
@@ -110,6 +110,6 @@ def test_limits_apply_to_every_scale_and_direction() -> None:
     ]
 
 
-def test_epochs_until_paid_back() -> None:
-    assert epochs_until_paid_back([100, 80], [11, 10], [1, 2]) == [10, 10]
-    assert epochs_until_paid_back([100, 80], [11, 2], [1, 2]) is None
+def test_epochs_to_break_even() -> None:
+    assert epochs_to_break_even([100, 80], [11, 10], [1, 2]) == [10, 10]
+    assert epochs_to_break_even([100, 80], [11, 2], [1, 2]) is None

@@ -73,7 +73,7 @@ def test_synthetic_shards_are_accepted_by_generator_and_trainer(tmp_path: Path) 
     assert (len(shards.train.records), len(shards.val.records)) == (29, 1)
     assert len(shards.train) == 29 * SAMPLES_PER_SHARD
     (inventory,) = take_inventory(synthetic_plans(30), config_for(tmp_path / "out"))
-    assert len(inventory.kept) == 30 and not inventory.to_make and not inventory.stale
+    assert len(inventory.kept) == 30 and not inventory.to_build and not inventory.stale
     assert sum(path.stat().st_blocks for path in folder.glob("*.tar")) == 0
 
 

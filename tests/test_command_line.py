@@ -542,7 +542,7 @@ def test_closed_pipes_cause_no_traceback(args: str, data: Path) -> None:
             "--model lite evaluate --weights x",
             "--model before evaluate is an option of training; pass it after evaluate",
         ),
-        ("", "pass the shards to train on: --shards shards/scale_4x"),
+        ("", "pass the shards to train on, e.g. --shards shards/scale_4x"),
     ],
 )
 def test_trainer_reports_invalid_usage(command: str, message: str) -> None:

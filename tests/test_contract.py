@@ -135,7 +135,7 @@ RECORD = {"name": "val-000000", "split": "val", "samples": 1, "bytes": 1, "sha25
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 3}, "has format version 3, newer than 2: update this program"),
+        ({"format_version": 3}, "has format version 3, newer than 2: update sr-shards"),
         ({"format_version": None}, "expected a format_version"),
         ({"shards": {}}, "expected 'settings' and 'shards'"),
         ({"settings": {"scale": "4", "hr_size": 64, "codec": "npy"}}, "invalid scale"),
@@ -165,7 +165,7 @@ def test_invalid_json_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"manifest\.json is not valid JSON"):
         load_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text("[]")
-    with pytest.raises(FormatError, match="expected a JSON object, found list"):
+    with pytest.raises(FormatError, match="expected a JSON object, found YAML of type list"):
         load_manifest(tmp_path)
 
 

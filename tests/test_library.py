@@ -285,24 +285,27 @@ def test_relative_paths_survive_a_change_of_directory(
 
 
 def missing(root: Path) -> tuple[Path, str]:
-    return root / "nowhere", "expected a folder of shards, but it does not exist; generate shards first: "
+    return root / "nowhere", "expected a folder of shards, but it does not exist; to generate shards, run: "
 
 
 def file(root: Path) -> tuple[Path, str]:
     (root / "photo.jpg").write_bytes(b"")
     return (
         root / "photo.jpg",
-        "expected a folder of shards, but it is a file; generate shards first: python -m shardgen generate",
+        "expected a folder of shards, but it is a file; to generate shards, run `python -m shardgen generate",
     )
 
 
 def loose_images(root: Path) -> tuple[Path, str]:
     Image.new("RGB", (8, 8)).save(root / "a.png")
-    return root, f"it has 1 loose images but no shards; generate shards first: python -m shardgen generate -i {root} "
+    return (
+        root,
+        f"this folder has 1 loose images but no shards; to generate shards, run `python -m shardgen generate -i {root} ",
+    )
 
 
 def empty(root: Path) -> tuple[Path, str]:
-    return root, "it has no manifest.json; generate shards first: python -m shardgen generate"
+    return root, "this folder has no manifest.json; to generate shards, run `python -m shardgen generate"
 
 
 def several_scales(root: Path) -> tuple[Path, str]:
@@ -310,12 +313,12 @@ def several_scales(root: Path) -> tuple[Path, str]:
         (root / f"scale_{scale}x").mkdir()
         (root / f"scale_{scale}x/manifest.json").write_text("{}")
     two, four = root / "scale_2x", root / "scale_4x"
-    return root, f"this folder contains several scales; pass one of them: `path` {two} or {four}"
+    return root, f"expected the folder of one scale; pass `path` {two} or {four}"
 
 
 def unfinished(root: Path) -> tuple[Path, str]:
     (root / "train-000000.tar").write_bytes(b"")
-    return root, "it has tars but no manifest.json, so generation did not finish; run the same python -m"
+    return root, "this folder has tars but no manifest.json, so generation did not finish; run the same python -m"
 
 
 NOT_SHARDS = [missing, file, loose_images, empty, unfinished]

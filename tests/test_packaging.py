@@ -230,7 +230,7 @@ def test_training_needs_only_its_extra(installation: Installation, shards: Path)
     output = installation.run(
         "python", "-c", RUN_EACH_LINE, stdin="\n".join(" ".join(map(str, w)) for w in (training, export))
     )
-    assert "ONNX export needs onnx, which is not installed" in output and "sr-shards[onnx]" in output
+    assert "ONNX export requires onnx, which is not installed" in output and "sr-shards[onnx]" in output
     assert [line for line in output.splitlines() if line.isdigit()] == ["0", "2"]
 
 
@@ -239,7 +239,7 @@ def test_training_needs_only_its_extra(installation: Installation, shards: Path)
 
 def missing(package: str, extra: str) -> str:
     return (
-        f"Error: this needs {package}, which is not installed. In a clone of sr-shards: "
+        f"Error: this requires {package}, which is not installed. In a clone of sr-shards: "
         f"pip install -e '.[{extra}]'; elsewhere: pip install 'sr-shards[{extra}]'\n"
     )
 

@@ -299,12 +299,12 @@ def test_a_state_of_other_batches_is_refused(data: Shards, arguments: dict[str, 
     state = make(data).state_dict()
     with pytest.raises(ValueError) as error:
         make(data, **arguments).load_state_dict(state)
-    assert str(error.value) == f"this state belongs to other batches: {message}"
+    assert str(error.value) == f"this state is for different batches: {message}"
 
 
 def test_a_state_of_other_shards_is_refused(data: Shards) -> None:
     fewer = with_shards(data, data.train.records[:1])
-    with pytest.raises(ValueError, match=r"other batches: other `shards`$"):
+    with pytest.raises(ValueError, match=r"different batches: different `shards`$"):
         make(data, batch_size=1).load_state_dict(make(fewer, batch_size=1).state_dict())
 
 

@@ -69,7 +69,7 @@ def test_verify_detects_the_run_from_inside_the_folder(
 def test_folders_without_a_manifest_yet_are_reported(args: str, being_written: Path, tmp_path: Path) -> None:
     result = run_cli(*args.format(being_written, out=tmp_path / "out").split())
     assert result.returncode == 2
-    assert result.stderr == f"Error: a shardgen run is writing to {being_written}: wait until it has ended\n"
+    assert result.stderr == f"Error: a shardgen run is writing to {being_written}: wait until it has finished\n"
 
 
 def test_report_does_not_recommend_deletion_during_a_run(copy: Path, tmp_path: Path) -> None:
@@ -77,7 +77,9 @@ def test_report_does_not_recommend_deletion_during_a_run(copy: Path, tmp_path: P
         (copy / "scale_2x/train-000000.tar").unlink()
         result = run_cli("report", copy, "-o", tmp_path / "report.html")
     assert result.returncode == 1 and "--fix" not in result.stderr
-    assert result.stderr.endswith(f"But a shardgen run is writing to {copy}: wait until it has ended.\n")
+    assert result.stderr.endswith(
+        f"The cause may be that a shardgen run is writing to {copy}: wait until it has finished.\n"
+    )
 
 
 def test_first_run_is_reported(tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_first_run_is_reported(tmp_path: Path) -> None:
 
 def test_training_reports_a_running_generate(being_written: Path, tmp_path: Path) -> None:
     result = trainer("--shards", being_written / "scale_2x", *SMALL, "--out", tmp_path / "runs")
-    message = f"a shardgen run is writing to {being_written}: wait until it has ended"
+    message = f"a shardgen run is writing to {being_written}: wait until it has finished"
     assert (result.code, result.err) == (2, f"Error: --shards {being_written / 'scale_2x'}: {message}\n")
 
 
@@ -115,7 +117,7 @@ def test_leftovers_of_killed_runs_are_broken(copy: Path) -> None:
     with locked(copy):
         (copy / "scale_2x/manifest.json").unlink()
     result = run_cli("verify", copy)
-    assert result.returncode == 1 and "manifest.json: missing: generate did not finish" in result.stderr
+    assert result.returncode == 1 and "manifest.json: missing: generation did not finish" in result.stderr
 
 
 def test_verify_leaves_nothing_behind(copy: Path, photos: Path) -> None:
@@ -162,9 +164,7 @@ def test_shards_regenerated_while_open_are_not_reported_as_damaged(copy: Path, p
     generate(photos, tmp_path / "other", "-s", 2, "--shard-bytes", "300KB", "--codec", "png")
     opened = srshards.open(copy / "scale_2x")
     shutil.copytree(tmp_path / "other" / "scale_2x", copy / "scale_2x", dirs_exist_ok=True)
-    message = (
-        f"nothing is damaged: after they were opened, the shards in {copy / 'scale_2x'} were generated again with "
-    )
+    message = f"not damaged: the shards in, the shards in {copy / 'scale_2x'} were generated again with "
     with pytest.raises(srshards.RunError, match=re.escape(message)):
         _ = opened[0].hr
     with pytest.raises(srshards.UsageError, match=re.escape(message)):

@@ -338,7 +338,7 @@ def test_failures_of_every_kind_exit_0_with_one_line(zoo: Zoo) -> None:
     assert zoo.result.returncode == 0, zoo.result.stderr
     count, total = len(zoo.failing), len(zoo.photos)
     (line,) = message_lines(zoo.result)
-    assert line.startswith(f"{count} of {total} photos failed (limit 30), e.g. bad/bomb.png: {TOO_LARGE}.")
+    assert line.startswith(f"{count} of {total} photos failed (--max-failures: 30), e.g. bad/bomb.png: {TOO_LARGE}.")
     assert line.endswith("The manifest lists all of them.")
     assert f"{total - count} samples" in zoo.result.stdout
     assert re.search(rf"\b{count} [a-z ]*fail", zoo.result.stdout)
@@ -516,7 +516,9 @@ def test_unreadable_folder_is_an_error(tmp_path: Path) -> None:
     result = run_in(tmp_path, preexec_fn=drop_read_privileges)
     (tmp_path / "in" / "secret").chmod(0o755)
     assert_error(
-        result, f"cannot list {tmp_path}/in/secret: Permission denied", "Allow access (chmod +rx), or move it out"
+        result,
+        f"cannot list {tmp_path}/in/secret: Permission denied",
+        "Fix its permissions (chmod u+rx), or move it out",
     )
 
 
@@ -590,7 +592,7 @@ def test_more_failures_than_allowed_exit_1_with_intact_shards(half_bad: Path, tm
     allowed = {None: 10, "47%": 10, "0%": 0}.get(limit, limit)
     assert result.returncode == 1
     first, error = message_lines(result)
-    assert first.startswith(f"11 of 23 photos failed (limit {allowed}), e.g. bad/0.jpg: {NOT_AN_IMAGE}.")
+    assert first.startswith(f"11 of 23 photos failed (--max-failures: {allowed}), e.g. bad/0.jpg: {NOT_AN_IMAGE}.")
     assert error.startswith(f"Error: 11 photos failed, more than the {allowed} that --max-failures allows.")
     assert "complete and usable without them. Fix or remove these photos, or raise --max-failures." in error
     shards = read_shards(output)
@@ -604,7 +606,7 @@ def test_failures_within_the_limit_exit_0_with_one_line(half_bad: Path, limit: o
     result = run("-i", half_bad / "in", "-o", half_bad / "out", "--max-failures", limit)
     assert result.returncode == 0, result.stderr
     (line,) = message_lines(result)
-    assert line.startswith("11 of 23 photos failed (limit ")
+    assert line.startswith("11 of 23 photos failed (--max-failures: ")
 
 
 def test_up_to_date_run_still_reports_too_many_failures(half_bad: Path) -> None:
@@ -617,7 +619,7 @@ def test_up_to_date_run_still_reports_too_many_failures(half_bad: Path) -> None:
 def test_ten_failures_are_allowed_and_counted_once_for_all_scales(tmp_path: Path) -> None:
     folder_of(tmp_path / "in", good=2, bad=10)
     result, shards = generate_in(tmp_path, "-s", 2, 3, 4)
-    assert "10 of 12 photos failed (limit 10)" in result.stderr
+    assert "10 of 12 photos failed (--max-failures: 10)" in result.stderr
     for scale in (2, 3, 4):
         shards = read_shards(tmp_path / "out", scale)
         assert len(shards.failures) == 10 and len(shards.samples) == 2
@@ -630,7 +632,7 @@ def test_only_bad_photos_exit_1_with_reasons(tmp_path: Path) -> None:
     result = run_in(tmp_path)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    assert "no photo gave a sample. The manifest lists the reason for each." in result.stderr
+    assert "no photo produced a sample. The manifest lists the reason for each." in result.stderr
     shards = read_shards(tmp_path / "out")
     assert shards.failures == {f"bad/{number}.jpg": NOT_AN_IMAGE for number in range(3)}
     assert_all_accounted_for(shards, set(shards.failures))
@@ -671,7 +673,7 @@ def test_only_small_photos_exit_1(tmp_path: Path) -> None:
     write(tmp_path / "in", "a.png", saved(picture(0, 30, 30), "PNG"))
     result = run_in(tmp_path, "--fit", "tile")
     assert result.returncode == 1
-    assert "no photo gave a sample. The manifest lists the reason for each." in result.stderr
+    assert "no photo produced a sample. The manifest lists the reason for each." in result.stderr
     assert set(read_shards(tmp_path / "out").skipped) == {"a.png"}
 
 
@@ -778,7 +780,7 @@ INVALID_OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("--sample", "all"): ("'--sample'", "'all' is not a valid float"),
     **{("--size", value): (f"--size {value}: expected 16 to 8192 px",) for value in ("5", "0", "100000")},
     ("--size", "64.5"): ("'--size'", "'64.5' is not a valid integer"),
-    ("--tile-step", "32"): ("--tile-step needs --fit tile",),
+    ("--tile-step", "32"): ("--tile-step requires --fit tile",),
     ("--fit", "tile", "--tile-step", "0"): ("--tile-step 0: expected 1 to 64 px (at most --size)",),
     ("--fit", "tile", "--tile-step", "65"): ("--tile-step 65: expected 1 to 64 px (at most --size)",),
     ("--shard-bytes", "0"): ("--shard-bytes 0: expected a size such as 256MB",),

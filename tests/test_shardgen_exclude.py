@@ -48,7 +48,7 @@ def test_only_affected_shards_are_rebuilt(photos: Path, shards: Path, shards_cop
     again = generate(photos, shards_copy, *args)
     lines = [
         f"Photos  39 of 39 in {photos} (38 train, 1 val)",
-        "Except  1 photo listed in exclude.txt",
+        "Exclude 1 photo listed in exclude.txt",
         f"All {len(tars)} shards are up to date.",
     ]
     assert again.stdout.splitlines() == lines

@@ -226,7 +226,7 @@ def test_second_run_is_rejected_while_the_first_is_alive(photos: Path, tmp_path:
     )
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     result = generate(photos, tmp_path / "out", expect=2)
-    assert f"another shardgen run is writing to {tmp_path / 'out'}. Wait until it has ended" in result.stderr
+    assert f"another shardgen run is writing to {tmp_path / 'out'}. Wait until it has finished" in result.stderr
     assert all_files(tmp_path / "out") == {".shardgen.lock"}
     holder.kill()
     holder.communicate()

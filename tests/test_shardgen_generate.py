@@ -175,7 +175,7 @@ def test_generate_without_auto_asks_for_confirmation(photos: Path, tmp_path: Pat
     command = ("generate", "-i", photos, "-o", tmp_path / "out", "--size", 64, "--workers", 0)
     refused = run_cli(*command, stdin=None, input="n\n")
     assert refused.returncode == 1
-    assert "Go on? [Y/n]" in refused.stdout and "Stopped; nothing was changed." in refused.stderr
+    assert "Proceed? [Y/n]" in refused.stdout and "Stopped; nothing was changed." in refused.stderr
     assert not list((tmp_path / "out").rglob("*.tar"))
     no_input = run_cli(*command)
     assert no_input.returncode == 1 and "Pass --auto" in no_input.stderr

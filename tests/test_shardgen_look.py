@@ -74,7 +74,7 @@ def test_inspect_shows_one_sample(shards: Path) -> None:
         (("--sample", "000077700000"), "no shard train-000777 in"),
         (("--sample", "000000099999"), "no sample 000000099999 in"),
         (("--sample", "abc"), "'abc' is not a sample key: expected twelve digits"),
-        (("--sample", "000000000000", "--shard", "val-000000"), "exclude each other"),
+        (("--sample", "000000000000", "--shard", "val-000000"), "pass either --shard or --sample, not both"),
     ],
 )
 def test_inspect_rejects_unknown_shards_and_samples(args: tuple[str, ...], message: str, shards: Path) -> None:
@@ -97,7 +97,10 @@ def test_unfinished_folder_is_reported(shards_copy: Path, tmp_path: Path) -> Non
     (shards_copy / "scale_2x" / "manifest.json").unlink()
     for command, folder in (("inspect", shards_copy), ("preview", shards_copy / "scale_2x"), ("unpack", shards_copy)):
         result = run_cli(command, folder, *(("-o", tmp_path / "x") if command == "unpack" else ()))
-        assert result.returncode == 2 and "generation did not finish. Run generate again." in result.stderr
+        assert (
+            result.returncode == 2
+            and "generation did not finish. Run the same generate command again." in result.stderr
+        )
 
 
 def test_preview_shows_exact_pixels(shards: Path, tmp_path: Path) -> None:
@@ -126,7 +129,7 @@ def test_preview_titles_state_the_magnification_of_lr(cell: int, title: str, sha
 
 def test_preview_of_the_root_folder_is_an_error(shards: Path, tmp_path: Path) -> None:
     result = run_cli("preview", shards, "-o", tmp_path / "p.png")
-    assert result.returncode == 2 and "is not the folder of one scale: pass one of" in result.stderr
+    assert result.returncode == 2 and "expected the folder of one scale: pass one of" in result.stderr
 
 
 def test_unpack_writes_one_png_per_image(photos: Path, shards: Path, tmp_path: Path) -> None:
@@ -248,7 +251,10 @@ def test_unpack_rejects_a_folder_with_other_files(existing: str, tmp_path: Path)
     before = contents(target)
     result = run_cli("unpack", tmp_path / "out", "-o", target)
     assert result.returncode == 2, result.stdout
-    assert f"{target / 'scale_4x'} contains files that are not from {tmp_path / 'out' / 'scale_4x'}" in result.stderr
+    assert (
+        f"{target / 'scale_4x'} contains files that unpack did not write from {tmp_path / 'out' / 'scale_4x'}"
+        in result.stderr
+    )
     assert "pass another --output, or remove that folder" in result.stderr
     assert contents(target) == before
 

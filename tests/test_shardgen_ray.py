@@ -347,7 +347,7 @@ def test_missing_ray_is_an_error(photos: Path, tmp_path: Path) -> None:
     result = run_cli("generate", *args, env=environment)
     assert result.returncode == 2
     assert result.stderr == (
-        "Error: --engine ray needs Ray (not here). In a clone of sr-shards: pip install -e '.[ray]'; "
+        "Error: --engine ray requires Ray (not here). In a clone of sr-shards: pip install -e '.[ray]'; "
         "elsewhere: pip install 'sr-shards[ray]'\n"
     )
     assert not (tmp_path / "out").exists()
@@ -356,8 +356,8 @@ def test_missing_ray_is_an_error(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--ray-address auto", "--ray-address auto needs --engine ray"),
-        ("--engine ray --workers 0", "--workers 0: --engine ray cannot work in this process; pass 1 or more"),
+        ("--ray-address auto", "--ray-address auto requires --engine ray"),
+        ("--engine ray --workers 0", "--workers 0: expected 1 or more with --engine ray; pass 1 or more"),
         (
             "--engine ray --ray-address ray://here:10001",
             "--ray-address ray://here:10001: expected HOST:PORT, auto or l",

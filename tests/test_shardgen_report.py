@@ -439,7 +439,7 @@ def test_shards_without_samples_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "photos" / "no.jpg").write_bytes(b"")
     generate(tmp_path / "photos", tmp_path / "shards", "--max-failures", "100%", expect=1)
     output = report(tmp_path / "shards", tmp_path / "r.html", expect=2)
-    assert "shards has no samples: no photo gave one, e.g. no.jpg (empty file)" in output
+    assert "shards has no samples: no photo produced one, e.g. no.jpg (empty file)" in output
     assert not (tmp_path / "r.html").exists()
 
 

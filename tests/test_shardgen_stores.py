@@ -220,7 +220,7 @@ def test_verify_reports_and_removes_broken_shards(stored: str, s3: Bucket, sourc
         "scale_3x/train-000001.tar: no such file",
     ):
         assert f"{stored}/{reason}" in result.stderr
-    assert "4 of 12 shards and manifests are broken. Pass --fix to remove broken shards." in result.stderr
+    assert "4 of 12 shards and manifests are broken. Pass --fix to remove them." in result.stderr
     before = s3.keys("shards")
     assert run_cli("verify", stored, "--fix").returncode == 1
     removed = before - s3.keys("shards")
@@ -260,7 +260,7 @@ def test_verify_reports_and_removes_broken_shards(stored: str, s3: Bucket, sourc
         (("preview", "s3://BUCKET/only/notes.txt"), "is a file: to see a photo degraded by a recipe"),
         (
             ("preview", "s3://BUCKET/a.jpg", "--recipe", "realesrgan"),
-            "is in an object store: --recipe needs a local photo",
+            "is in an object store: --recipe requires a local photo",
         ),
     ],
 )
@@ -275,7 +275,7 @@ def test_missing_output_bucket_is_an_error_at_the_start(photos: Path, s3: Bucket
     result = run_cli("generate", "-i", photos, "-o", "s3://no-such-bucket/shards", "--auto")
     assert result.returncode == 1
     assert "cannot write s3://no-such-bucket/shards/.shardgen.probe: " in result.stderr
-    assert "Create the bucket first, or pass another." in result.stderr
+    assert "Create the bucket first, or pass another address." in result.stderr
 
 
 def test_invalid_timeout_is_an_error(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,7 +444,7 @@ def test_second_run_on_this_machine_is_rejected(s3: Bucket, source: str) -> None
     with running("generate", "-i", source, "-o", target, "--size", 64, "--auto", "--workers", 0) as process:
         wait_until(lambda: s3.proxy.faults["stall"], process)
         result = generate(source, target + "/", expect=2)
-        assert f"another shardgen run is writing to {target}. Wait until it has ended" in result.stderr
+        assert f"another shardgen run is writing to {target}. Wait until it has finished" in result.stderr
         process.kill()
     s3.proxy.heal()
     generate(source, target)

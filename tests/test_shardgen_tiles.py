@@ -65,7 +65,7 @@ def test_photo_with_too_many_tiles_is_an_error_at_the_start(tmp_path: Path) -> N
     for larger in (("--dry-run",), ("--workers", 0)):
         result = run_cli("generate", *arguments, *larger)
         assert result.returncode == 2 and (
-            "wide.png has 148,225 tiles, but a shard can hold 100,000 samples: pass a larger --tile-step or "
+            "wide.png has 148,225 tiles, but a shard can hold at most 100,000 samples: pass a larger --tile-step or "
             "--size, or exclude the photo with --exclude" in result.stderr
         ), result.stderr
     assert not list((tmp_path / "out").rglob("*.tar"))

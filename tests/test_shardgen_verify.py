@@ -94,10 +94,13 @@ def test_every_damage_is_reported_and_fixed(damage: str, photos: Path, shards: P
     checked = run_cli("verify", shards_copy)
     assert checked.returncode == 1 and contract_files(shards_copy) == before
     assert str(shards_copy / "scale_2x" / "train-000001.tar") in checked.stderr and message in checked.stderr
-    assert "are broken. Pass --fix to remove broken shards." in checked.stderr and "Traceback" not in checked.stderr
+    assert "are broken. Pass --fix to remove them." in checked.stderr and "Traceback" not in checked.stderr
 
     fixed = run_cli("verify", shards_copy, "--fix")
-    assert fixed.returncode == 1 and "Removed; run generate again to rebuild them." in fixed.stderr
+    assert (
+        fixed.returncode == 1
+        and "They were removed; run the same generate command again to rebuild them." in fixed.stderr
+    )
     num_broken = sum(".tar: " in line for line in checked.stderr.splitlines())
     again = generate(photos, shards_copy, "-s", 2, 3, "--shard-bytes", "300KB")
     assert f"Shards: {num_broken} built" in again.stdout
@@ -108,9 +111,9 @@ def test_every_damage_is_reported_and_fixed(damage: str, photos: Path, shards: P
 @pytest.mark.parametrize(
     ("inflict", "message"),
     [
-        (lambda path: path.unlink(), "missing: generate did not finish"),
+        (lambda path: path.unlink(), "missing: generation did not finish"),
         (lambda path: path.write_text("["), "is not valid JSON"),
-        (lambda path: edit(path, lambda m: m.update(format_version=99)), "newer than 2: update this program"),
+        (lambda path: edit(path, lambda m: m.update(format_version=99)), "newer than 2: update sr-shards"),
         (lambda path: edit(path, lambda m: m["totals"].update(samples=7)), "its totals do not match"),
         (lambda path: edit(path, lambda m: m["settings"].update(codec="png")), "its settings do not match its"),
         (lambda path: edit(path, lambda m: m["shards"].pop(1)), "its shards do not match the done markers of the sh"),

@@ -251,8 +251,8 @@ def test_a_wrong_checksum_is_retried_and_then_reported(
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("npy/nothing", "npy/nothing: it has no manifest.json; generate shards first"),
-        ("", "this folder contains several scales; pass one of them: --shards s3://"),
+        ("npy/nothing", "npy/nothing: this folder has no manifest.json; to generate shards, run"),
+        ("", "expected the folder of one scale; pass --shards s3://"),
     ],
 )
 def test_wrong_addresses_are_reported(store: Store, tmp_path: Path, key: str, message: str) -> None:

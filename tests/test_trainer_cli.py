@@ -91,7 +91,10 @@ def shards_copy(shards: Path, tmp_path: Path) -> Path:
 
 
 def test_shards_are_required() -> None:
-    assert "pass the shards to train on: --shards shards/scale_4x (python -m shardgen builds them)" in refused()
+    assert (
+        "pass the shards to train on, e.g. --shards shards/scale_4x (to generate them, run `python -m shardgen generate`)"
+        in refused()
+    )
 
 
 def test_a_folder_instead_of_a_command_gets_advice(shards: Path) -> None:
@@ -121,13 +124,15 @@ def loose_images_of_the_former_scripts(folder: Path) -> str:
     (folder / "景").mkdir(parents=True)
     for name in ("0_lr_4x.png", "1.PNG", "2.PNG"):
         Image.new("RGB", (20, 20)).save(folder / "景" / name)
-    return "it has 3 loose images but no shards; generate shards first: python -m shardgen generate -i PHOTOS "
+    return (
+        "this folder has 3 loose images but no shards; to generate shards, run `python -m shardgen generate -i PHOTOS "
+    )
 
 
 def newer(folder: Path) -> str:
     path = folder / "manifest.json"
     path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 3'))
-    return f"{path} has format version 3, newer than 2: update this program"
+    return f"{path} has format version 3, newer than 2: update sr-shards"
 
 
 def broken_json(folder: Path) -> str:
@@ -269,7 +274,7 @@ def test_cuda_without_a_device_is_refused(
         "upscale": ("upscale", *weights, photos, "-o", tmp_path),
     }[command]
     stderr = refused(*args, "--device", "cuda")
-    assert "--device cuda: this machine has 0 CUDA devices" in stderr and "pass --device cpu or auto" in stderr
+    assert "--device cuda: this machine has no CUDA device" in stderr and "pass --device cpu or auto" in stderr
 
 
 def test_progress_lines_have_no_empty_fields(shards: Path, tmp_path: Path) -> None:
@@ -351,8 +356,8 @@ def test_amp_off_is_read_as_a_string(shards: Path, tmp_path: Path) -> None:
         ("batch-size: [1]", "batch-size: expected one value, found a list"),
         ("verify: 1", "verify: expected true or false, found '1'"),
         ("shards: 2024-01-01", "shards"),
-        ("- shards\n- model", "expected lines such as `batch-size: 16`, found list"),
-        ("shards", "expected lines such as `batch-size: 16`, found str"),
+        ("- shards\n- model", "expected lines such as `batch-size: 16`, found YAML of type list"),
+        ("shards", "expected lines such as `batch-size: 16`, found YAML of type str"),
         ("shards: [", "is not valid YAML"),
         ("", "pass the shards to train on"),
     ],
@@ -464,7 +469,7 @@ def test_outdated_weights_of_a_finished_run_are_rewritten(run_copy: Path) -> Non
 def test_resuming_a_finished_run_changes_nothing(run_copy: Path) -> None:
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run_copy.rglob("*") if path.is_file()}
     result = resume(run_copy)
-    message = f"{run_copy} is already finished, at step 2: nothing was trained. To train further, start a new run"
+    message = f"{run_copy} has already finished, at step 2: nothing was trained. To train further, start a new run"
     assert message in result.out
     assert f"--init {run_copy / 'model.pth'}" in result.out
     assert "patches/s" not in result.out and "resumed" not in result.err
@@ -585,8 +590,8 @@ def test_a_finished_run_reports_missing_files(run_copy: Path, runs: Path) -> Non
     result = resume(run_copy)
     assert f"{run_copy / 'model.pth'}  final weights\n" in result.out
     assert (run_copy / "model.pth").read_bytes() == (runs / "lr" / "model.pth").read_bytes()
-    assert f"{run_copy / 'best.pth'} is missing; it held best weights, " in result.out
-    assert f"{run_copy / 'previews'}/ is missing; it held bicubic | network | HR\n" in result.out
+    assert f"{run_copy / 'best.pth'} is missing ( best weights, " in result.out
+    assert f"{run_copy / 'previews'}/ is missing ( bicubic | network | HR\n" in result.out
 
 
 def test_a_moved_or_renamed_run_resumes_in_place(
@@ -692,7 +697,7 @@ def test_init_weights_of_another_network_are_refused(
 ) -> None:
     weights = runs / "lr" / "best.pth"
     stderr = train_refused(shards / folder, tmp_path, *args, "--init", weights)
-    assert f"weights {weights} are for {found}, but this run trains {expected}; pass matching weights" in stderr
+    assert f"weights {weights} are for {found}, but this run trains {expected}; pass other weights" in stderr
     assert not list(tmp_path.iterdir()), "an empty folder would change the name of the next run"
 
 
@@ -703,15 +708,15 @@ def test_weights_for_another_scale_are_refused(shards: Path, runs: Path, photos:
     stderr = refused("evaluate", "--weights", weights, "--hr", photos, "--scale", 3)
     assert f"{weights} upscales 2x, but --scale 3 is 3x" in stderr
     stderr = refused("upscale", "--weights", weights, photos, "-o", tmp_path, "--scale", 4)
-    assert "this network upscales 2x, not 4x; omit --scale, or choose other --weights" in stderr
+    assert "this network upscales 2x, not 4x; omit --scale, or pass other --weights" in stderr
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "upscale", "export"])
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("none.pth", "not found; pass a .pth"),
-        ("lr", "is a folder; pass a weights file in it (best.pth, model.pth"),
+        ("none.pth", "no such file: "),
+        ("lr", "is a folder; pass a file in it: (best.pth, model.pth"),
         ("lr/state.pt", "is a training state, used to resume a run, not weights"),
         ("lr/config.yaml", "is not a weights file: expected a file saved by PyTorch, found a file that starts with"),
     ],

@@ -161,7 +161,10 @@ def test_too_many_damaged_samples_stop_the_run(tiny_copy: Path, tmp_path: Path) 
     assert result.code == 1
     assert all(f"replaced by another one: {name}" in result.err for name in names)
     assert "Error: 2 of 1,0" in result.err and "samples are damaged, more than 0.1%: " in result.err
-    assert f"run `python -m shardgen verify {tiny_copy} --fix`, then `python -m shardgen generate` again" in result.err
+    assert (
+        f"run `python -m shardgen verify {tiny_copy} --fix`, then the same `python -m shardgen generate` command again"
+        in result.err
+    )
     assert len(events(tmp_path / "r", "damaged")) == 2 and len(events(tmp_path / "r", "error")) == 1
     assert saved_step(tmp_path / "r") == 4
 
@@ -466,7 +469,7 @@ def test_a_second_process_is_refused(shards: Path, tmp_path: Path) -> None:
         assert is_held.wait(TIMEOUT_S)
         result = trainer(*args)
         assert result.code == 2
-        assert f"another process is training in {tmp_path / 'r'}; wait until it has ended" in result.err
+        assert f"another process is training in {tmp_path / 'r'}; wait until it has finished" in result.err
     finally:
         holder.kill()
         holder.join()

@@ -260,7 +260,7 @@ def test_missing_shards_in_a_store_are_reported_once(s3: Bucket, data: Path, tmp
     with ranks_of(2, tmp_path, *args) as ranks:
         codes, output = wait(ranks)
     assert codes == {2}, output
-    assert output.count(f"Error: --shards {s3.address}/none: it has no manifest.json") == 1, output
+    assert output.count(f"Error: --shards {s3.address}/none: this folder has no manifest.json") == 1, output
 
 
 @pytest.mark.slow

@@ -276,7 +276,7 @@ def test_uploads_during_training_have_a_deadline(s3: Bucket, shards: Path, monke
     monkeypatch.setattr("trainer.training.record._PATIENCE_S", 0.0)
     result = train(shards, f"{s3.address}/runs")
     assert result.code == 0, "the final save has no deadline"
-    assert f"cannot write {s3.address}/runs/r: it takes longer than 0 minutes. Training continues;" in result.err
+    assert f"cannot write {s3.address}/runs/r: timed out after 0 minutes. Training continues;" in result.err
     assert "state.pt" in s3.objects("runs/r")
 
 

@@ -68,7 +68,7 @@ def test_stderr_shows_the_plan_and_the_progress(finished: FinishedRun) -> None:
         "patches/s, data wait ",
         "0 s left",
         "Step 15: PSNR-Y ",
-        " over bicubic), SSIM-Y ",
+        " vs. bicubic), SSIM-Y ",
         "best ",
     ):
         assert part in stderr, part

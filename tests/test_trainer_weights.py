@@ -385,8 +385,8 @@ def training_state(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("w.pth", lambda path: None, "{} not found; pass a .pth, .pt or .safetensors file"),
-        ("w", Path.mkdir, r"{} is a folder; pass a weights file in it \(there is none\)"),
+        ("w.pth", lambda path: None, "no such file: {}; pass a .pth, .pt or .safetensors file"),
+        ("w", Path.mkdir, r"{} is a folder; pass a file in it: \(there is none\)"),
         (
             "w.pth",
             lambda path: path.write_bytes(b""),

@@ -14,7 +14,7 @@ _ROWS_PER_RECORD_BATCH = 50
 
 
 def prepare(task: Task) -> None:
-    """`images.arrow`, some rows per record batch."""
+    """Write `images.arrow`, with several rows per record batch."""
     pa: Any = import_module("pyarrow")
     sizes = [images[0].nbytes for images in open_triplets(task)]
     schema = pa.schema([(name, pa.binary(size)) for name, size in zip(("hr", "input"), sizes, strict=True)])
@@ -30,7 +30,7 @@ def prepare(task: Task) -> None:
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Yield batches without end."""
+    """Yield batches forever."""
     return map_style.batches(task, _table(task).num_rows, partial(_open, task))
 
 

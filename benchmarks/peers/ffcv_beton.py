@@ -27,7 +27,7 @@ def prepare(task: Task) -> None:
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Yield batches without end. As usual with FFCV, a batch is overwritten some batches later."""
+    """Yield batches forever. As usual with FFCV, a batch is overwritten some batches later."""
     loader: Any = import_module("ffcv.loader")
     count, shape = len(_Pairs(task)), _Pairs(task)[0][0].shape
     batches = loader.Loader(

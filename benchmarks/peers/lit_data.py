@@ -14,7 +14,7 @@ _EPOCHS_IN_ONE = 1000.0
 
 
 def prepare(task: Task) -> None:
-    """Chunks of 64 MB, the size in the library's own examples, of pairs of arrays."""
+    """Write pairs of arrays in chunks of 64 MB, the size in the library's own examples."""
     count = len(open_triplets(task)[0])
     import_module("litdata").optimize(
         fn=partial(_pair, task),
@@ -27,7 +27,7 @@ def prepare(task: Task) -> None:
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Batches for a thousand epochs, as one: `subsample` above 1 repeats the samples."""
+    """Yield the batches of a thousand epochs in one: `subsample` above 1 repeats the samples."""
     litdata: Any = import_module("litdata")
     data = litdata.StreamingDataset(
         str(task.folder / "chunks"),

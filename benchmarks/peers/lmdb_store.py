@@ -18,7 +18,7 @@ _MAP_BYTES = 1 << 40  # address space, not memory
 
 
 def prepare(task: Task) -> None:
-    """Keys `000000.hr`, `000000.input`, ..."""
+    """Write the images under the keys `000000.hr`, `000000.input`, ..."""
     encode: Callable[[Pixels], bytes] = encode_png if task.variant == "png" else _raw
     with _environment(task, map_size=_MAP_BYTES) as store:
         for index, pair in enumerate(pairs(task)):
@@ -28,7 +28,7 @@ def prepare(task: Task) -> None:
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Yield batches without end."""
+    """Yield batches forever."""
     with _environment(task, readonly=True, lock=False) as store:
         count = store.stat()["entries"] // 2
     return map_style.batches(task, count, partial(_open, task))

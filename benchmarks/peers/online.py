@@ -1,4 +1,4 @@
-"""No store: every patch starts from its JPEG, as in most super-resolution training code.
+"""No store: every patch is derived from its JPEG, as in most super-resolution training code.
 
 Decoded by simplejpeg (libjpeg-turbo), at reduced size as long as 512 px remain; the centre square resized to 512 px by
 area averaging, downsampled and upsampled by cubic interpolation, then cropped.
@@ -22,7 +22,7 @@ def prepare(task: Task) -> None:
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Yield batches without end."""
+    """Yield batches forever."""
     paths = sorted(path for path in Path(task.photos).rglob("*") if path.is_file())
     return map_style.batches(task, len(paths), partial(_open, paths))
 

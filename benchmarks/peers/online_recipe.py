@@ -1,7 +1,7 @@
-"""No store, with a recipe: every patch starts from its JPEG and draws its own degradation.
+"""No store, with a recipe: every patch is derived from its JPEG with separately drawn degradation parameters.
 
 As in Real-ESRGAN's data loader: decode, crop at random, degrade, cut the patch from the result. `variant` is the edge
-of the crop in px: 400, as there, or 512, the whole HR image. All steps are the generator's own functions
+of the crop in px: 400, as in Real-ESRGAN, or 512, the complete HR image. All steps are the generator's own functions
 (`benchmarks/degrade_photo.py`).
 """
 
@@ -23,7 +23,7 @@ def prepare(task: Task) -> None:
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Yield batches without end."""
+    """Yield batches forever."""
     paths = sorted(path for path in Path(task.photos).rglob("*") if path.is_file())
     return map_style.batches(task, len(paths), partial(_open, paths, int(task.variant)))
 

@@ -14,7 +14,7 @@ def prepare(task: Task) -> None:
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Yield batches without end."""
+    """Yield batches forever."""
     with make_loader(task) as loader:
         for batch in loader.steps(0, _ENDLESS):
             yield batch.hr, batch.input

@@ -11,7 +11,7 @@ from benchmarks.peers.task import Pixels
 
 @cache
 def opencv() -> Any:
-    """Return OpenCV, without threads of its own."""
+    """Return OpenCV with its threads disabled."""
     cv2 = import_module("cv2")
     cv2.setNumThreads(0)
     return cv2

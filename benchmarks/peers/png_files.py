@@ -9,14 +9,14 @@ from benchmarks.peers.task import Batch, Pixels, Task, pairs
 
 
 def prepare(task: Task) -> None:
-    """`000000.hr.png`, `000000.input.png`, ..."""
+    """Write `000000.hr.png`, `000000.input.png`, ..."""
     for index, pair in enumerate(pairs(task)):
         for name, image in zip(("hr", "input"), pair, strict=True):
             (task.folder / f"{index:06d}.{name}.png").write_bytes(encode_png(image))
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Yield batches without end."""
+    """Yield batches forever."""
     count = len(list(task.folder.glob("*.hr.png")))
     return map_style.batches(task, count, partial(_open, task))
 

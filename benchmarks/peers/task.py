@@ -1,4 +1,4 @@
-"""What every case receives: the location of the triplets, and the batches to deliver."""
+"""Task of a case: the location of the triplets, and the batches to deliver."""
 
 import json
 import random
@@ -45,7 +45,7 @@ class Task:
 
     @property
     def folder(self) -> Path:
-        """The case's own folder, created if necessary."""
+        """The store folder of the case, created if necessary."""
         path = Path(self.store)
         path.mkdir(parents=True, exist_ok=True)
         return path

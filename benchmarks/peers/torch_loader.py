@@ -1,4 +1,4 @@
-"""PyTorch's own hand-over: crops of one memory-mapped npy array per image kind, from a plain `DataLoader`.
+"""Plain PyTorch: a `DataLoader` over crops of one memory-mapped npy array per type of image.
 
 Variants: `samples` (collated by the worker from one tensor per sample) and `assembled` (one pair of tensors).
 """
@@ -19,7 +19,7 @@ def prepare(task: Task) -> None:
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Yield batches without end."""
+    """Yield batches forever."""
     count = len(np.load(task.folder / "hr.npy", mmap_mode="r"))
     return map_style.batches(task, count, partial(_open, task), assembled=task.variant == "assembled")
 

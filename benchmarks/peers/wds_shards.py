@@ -22,7 +22,7 @@ _NPY_HEADER_BYTES = 128
 
 
 def prepare(task: Task) -> None:
-    """`shard-000000.tar`, ... with `hr` and `input` images."""
+    """Write `shard-000000.tar`, ... with `hr` and `input` images."""
     wds: Any = import_module("webdataset")
     pattern = str(task.folder / "shard-%06d.tar")
     with wds.ShardWriter(pattern, maxcount=_SAMPLES_PER_SHARD, verbose=0) as writer:
@@ -32,7 +32,7 @@ def prepare(task: Task) -> None:
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Yield batches without end."""
+    """Yield batches forever."""
     wds: Any = import_module("webdataset")
     urls = sorted(map(str, task.folder.glob("*.tar")))
     data = wds.WebDataset(urls, resampled=True, shardshuffle=False).shuffle(_SHUFFLE)

@@ -17,7 +17,7 @@ _SAMPLES_PER_SHARD = 50
 
 
 def prepare(task: Task) -> None:
-    """`shard-000000.tar`, ... with `KEY.hr.raw` and `KEY.input.raw`."""
+    """Write `shard-000000.tar`, ... with `KEY.hr.raw` and `KEY.input.raw`."""
     shard: list[tuple[Pixels, Pixels]] = []
     for index, pair in enumerate(pairs(task)):
         if index and index % _SAMPLES_PER_SHARD == 0:
@@ -28,7 +28,7 @@ def prepare(task: Task) -> None:
 
 
 def batches(task: Task) -> Iterator[Batch]:
-    """Yield batches without end."""
+    """Yield batches forever."""
     return map_style.batches(task, sum(shard["nsamples"] for shard in _shards(task)), partial(_open, task))
 
 

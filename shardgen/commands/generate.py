@@ -47,18 +47,18 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
     "--fit",
     type=Choice(FITS),
     default="cover",
-    help="HR of a photo: its centre square, tiles at native resolution, or all of it, distorted to a square.",
+    help="HR of a photo: its centre square, tiles at native resolution, or the complete photo stretched to a square.",
 )
 @click.option("--tile-step", type=int, help="Px between tiles, with --fit tile.  [default: --size, no overlap]")
-@option("--sample", type=float, default=1.0, help="Fraction of the photos: 0.01 to try, 0.1 to check, 1 for all.")
-@option("--method", type=Choice(METHODS), default="cubic", help="Resampling of LR and of its upsampled copy.")
+@option("--sample", type=float, default=1.0, help="Fraction of the photos to use, e.g. 0.01 for a quick trial.")
+@option("--method", type=Choice(METHODS), default="cubic", help="Resampling method for LR and its upsampled copy.")
 @click.option(
     "--degradation",
     shell_complete=complete_recipe,
     help=f"Degrade LR by a recipe: {', '.join(BUILT_IN)} or a YAML file; see `python -m shardgen recipe`.",
 )
 @option("--variants", type=int, default=1, help="LR images per training sample, each drawn from the recipe.")
-@option("--no-up", is_flag=True, help="Do not store the upsampled LR: a third to a half less space.")
+@option("--no-up", is_flag=True, help="Omit the upsampled LR; saves a third to a half of the space.")
 @option("--sharpen-hr", is_flag=True, help="Sharpen HR before LR is derived from it (unsharp mask, as Real-ESRGAN).")
 @option(
     "--codec",
@@ -66,23 +66,23 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
     default="npy",
     help="Image format: npy trains fastest; png and webp, both lossless, take about a half and a third of the space.",
 )
-@option("--shard-bytes", type=BYTE_SIZE, default="256MB", help="Approximate maximum of a shard; the minimum is half.")
+@option("--shard-bytes", type=BYTE_SIZE, default="256MB", help="Approximate maximum size of a shard; minimum: half.")
 @option("--val-fraction", type=float, default=0.02, help="Fraction of the photos for validation.")
-@option("--seed", type=int, default=0, help="Seed of the photos' order and split, and of recipes.")
+@option("--seed", type=int, default=0, help="Seed for the order and split of the photos, and for recipes.")
 @option("--engine", type=Choice(("local", "ray")), default="local", help="Local worker processes, or a Ray cluster.")
 @click.option("--ray-address", help=f"Ray cluster: HOST:PORT, auto or local, with --engine ray.  {_RAY}")
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help=f"Worker processes; 0 for none. With --engine ray, the maximum number of shards at a time.  {_CPUS}",
+    help=f"Worker processes; 0 builds shards in this process. With --engine ray: shards at a time, at most.  {_CPUS}",
 )
 @click.option(
     "--max-failures",
     type=FailureLimit(),
-    help="Exit with 1 if more photos fail than this: 50, or 2%.  [default: 1%, at least 10]",
+    help="Exit with status 1 if more photos than this fail, e.g. 50 or 2%.  [default: 1%, at least 10]",
 )
 @click.option("--exclude", type=PATH, help="Leave out the photos listed in this file, as exported by `report`.")
-@click.option("--auto", is_flag=True, help="Run without a prompt.")
+@click.option("--auto", is_flag=True, help="Run without asking for confirmation.")
 @click.option("--force", is_flag=True, help="Replace finished shards that were generated with other settings.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 def generate_command(
@@ -126,14 +126,14 @@ def _chosen_engine(engine: str, ray_address: str | None, workers: int | None) ->
     """Return the engine as a context manager. UsageError for options that exclude each other."""
     if engine == "ray":
         if workers == 0:
-            raise UsageError("--workers 0: --engine ray cannot work in this process; pass 1 or more")
+            raise UsageError("--workers 0: expected 1 or more with --engine ray")
         try:  # Ray is optional and takes a second to import
             from shardgen.engines.ray import ray_engine
         except ImportError as error:
-            raise UsageError(f"--engine ray needs Ray ({error}). {install_command('ray')}") from error
+            raise UsageError(f"--engine ray requires Ray ({error}). {install_command('ray')}") from error
         return ray_engine(ray_address, workers)
     if ray_address is not None:
-        raise UsageError(f"--ray-address {ray_address} needs --engine ray")
+        raise UsageError(f"--ray-address {ray_address} requires --engine ray")
     num_workers = available_cpus() if workers is None else workers
     return nullcontext(PoolEngine(num_workers) if num_workers else SerialEngine())
 
@@ -150,7 +150,7 @@ def _confirm(preparation: Preparation, auto: bool, force: bool) -> None:
         return
     say(_preparation_text(preparation))
     with remarks():
-        question = "Replace shards generated with other settings?" if replaced else "Go on?"
+        question = "Replace shards generated with other settings?" if replaced else "Proceed?"
         if not auto and not click.confirm(question, default=not replaced):
             raise click.Abort
 
@@ -173,14 +173,14 @@ def _preparation_text(p: Preparation) -> str:
         scale, hr = inventory.scale, p.config.hr_size(inventory.scale)
         cropped = f" ({p.config.size} cropped to a multiple of {scale})" if hr != p.config.size else ""
         about = "about " if p.config.fit == "tile" else ""
-        samples = plural(p.samples_to_make(scale), "sample")
-        counts = [f"{plural(len(inventory.to_make), 'shard')} to build ({about}{samples})"]
+        samples = plural(p.samples_to_build(scale), "sample")
+        counts = [f"{plural(len(inventory.to_build), 'shard')} to build ({about}{samples})"]
         counts += [f"{len(inventory.kept)} kept"] if inventory.kept else []
         counts += [f"{len(inventory.stale)} outdated to remove"] if inventory.stale else []
         settings = f"HR {hr} px{cropped}, LR {hr // scale} px, {_lr_method(p.config)}, {p.config.codec}"
         lines.append(f"{scale_folder(scale)}  {settings}: {', '.join(counts)}")
     lines += _replacement_lines(p)
-    need = f"{format_bytes(p.bytes_to_make)} needed"
+    need = f"{format_bytes(p.bytes_to_build)} needed"
     lines.append(f"Store   {need}" if p.free_bytes is None else f"Disk    {need}, {format_bytes(p.free_bytes)} free")
     return "\n".join(lines)
 
@@ -210,7 +210,7 @@ def _formatted(value: Any) -> str:
 
 def _exclusion_lines(excluded: Exclusion) -> list[str]:
     name, unknown = excluded.file.name, excluded.unknown
-    lines = [f"Except  {plural(excluded.num_photos, 'photo')} listed in {name}"]
+    lines = [f"Exclude {plural(excluded.num_photos, 'photo')} listed in {name}"]
     if unknown:
         some = ", ".join(printable(path)[:200] for path in unknown[:3])
         dots = ", ..." if len(unknown) > 3 else ""
@@ -224,7 +224,7 @@ def _lr_method(config: Config) -> str:
 
 
 def _outcome_text(outcome: Outcome, output: Address, size: int) -> str:
-    if not (outcome.made or outcome.removed):
+    if not (outcome.built or outcome.removed):
         return f"All {outcome.kept:,} shards are up to date." if outcome.kept != 1 else "The only shard is up to date."
     lines = []
     for scale, manifest in outcome.manifests.items():
@@ -239,7 +239,7 @@ def _outcome_text(outcome: Outcome, output: Address, size: int) -> str:
             f"{output / scale_folder(scale)}: {content}, {format_bytes(totals['bytes'])}"
             + "".join(f", {count:,} {what}" for what, count in extras.items() if count)
         )
-    lines.append(f"Shards: {outcome.made} built, {outcome.kept} kept, {outcome.removed} removed.")
+    lines.append(f"Shards: {outcome.built} built, {outcome.kept} kept, {outcome.removed} removed.")
     if outcome.work.photos:
         rate = outcome.work.photos / max(outcome.work.wall_s, 1e-9)
         speed = f"{plural(outcome.work.photos, 'photo')} in {outcome.work.wall_s:.1f} s ({rate:.0f} photos/s)"
@@ -253,10 +253,10 @@ def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:
     limit = failure_limit(max_failures, num_photos)
     if failures:
         example = f"{printable(failures[0]['path'])[:200]}: {failures[0]['reason']}"
-        some = f"{len(failures):,} of {num_photos:,} photos failed (limit {limit:,})"
+        some = f"{len(failures):,} of {num_photos:,} photos failed (--max-failures: {limit:,})"
         click.echo(f"{some}, e.g. {example}. The manifest lists all of them.", err=True)
     if not outcome.num_samples:
-        raise ReportedError("no photo gave a sample. The manifest lists the reason for each.")
+        raise ReportedError("no photo produced a sample. The manifest lists the reason for each.")
     if len(failures) > limit:
         raise ReportedError(
             f"{len(failures)} photos failed, more than the {limit} that --max-failures allows. The shards are complete "

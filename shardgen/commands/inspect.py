@@ -21,13 +21,15 @@ from srshards.terminal.params import ADDRESS
 def inspect_command(folder: Address, shard: str | None, key: str | None, as_json: bool) -> None:
     """Show the settings, statistics and failures of shards, the samples of one shard, or one sample.
 
+    FOLDER is shards by default.
+
     \b
     Examples:
       python -m shardgen inspect shards/scale_4x
       python -m shardgen inspect shards/scale_4x --shard val-000000
     """
     if shard and key:
-        raise UsageError("--shard and --sample exclude each other: pass only one")
+        raise UsageError("pass either --shard or --sample, not both")
     described = describe_folders(folder, shard, key)
     if as_json:
         click.echo(json.dumps(described, ensure_ascii=False, indent=2))

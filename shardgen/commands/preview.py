@@ -27,14 +27,16 @@ from srshards.terminal.text import plural, say
     help="PNG file to write. An existing file is replaced only if this command wrote it.",
 )
 @click.option(
-    "--count", type=click.IntRange(1, 64), help="Number of samples or, with --recipe, of LR images.  [default: 6; 8]"
+    "--count",
+    type=click.IntRange(1, 64),
+    help="Number of samples or, with --recipe, of LR images.  [default: 6; 8 with --recipe]",
 )
 @click.option(
     "--recipe",
     shell_complete=complete_recipe,
     help="Degrade a photo by this recipe: a built-in name or a YAML file.",
 )
-@option("-s", "--scale", type=click.IntRange(MIN_SCALE, MAX_SCALE), default=4, help="With --recipe: HR px per LR px.")
+@option("-s", "--scale", type=click.IntRange(MIN_SCALE, MAX_SCALE), default=4, help="Scale, with --recipe.")
 def preview_command(source: Address, output: Path, count: int | None, recipe: str | None, scale: int) -> None:
     """Draw samples of a folder of shards, or one photo degraded several times by a recipe, with the parameters drawn.
 
@@ -47,7 +49,7 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
         if file_size(source) is not None and not is_folder(source):
             raise UsageError(f"{source} is a file: to see a photo degraded by a recipe, pass --recipe realesrgan")
         if click.get_current_context().get_parameter_source("scale") is ParameterSource.COMMANDLINE:
-            raise UsageError(f"--scale needs --recipe: the shards in {source} have a scale already")
+            raise UsageError(f"--scale requires --recipe: the scale of the shards in {source} is fixed")
         rows = draw_preview(source, output, count or 6)
         say(f"{output}: {plural(rows, 'sample')} of {source}")
         return
@@ -55,9 +57,9 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
     try:
         photo = local_path(source)
     except AddressError:
-        raise UsageError(f"{source} is in an object store: --recipe needs a local photo") from None
+        raise UsageError(f"{source} is in an object store: --recipe requires a local photo") from None
     if photo.is_dir():
-        raise UsageError(f"{source} is a folder: --recipe {recipe} needs a photo")
+        raise UsageError(f"{source} is a folder: --recipe {recipe} requires a photo")
     if not photo.exists():
         raise UsageError(f"no such file: {photo}")
     if output.exists() and output.samefile(photo):

@@ -23,9 +23,11 @@ from srshards.terminal.text import plural
 def rebuild_command(key: str, folder: Address, output: Path | None) -> None:
     """Recompute a sample's LR images from its HR and its recorded degradation, and compare them with the stored ones.
 
+    FOLDER is shards by default.
+
     \b
     Example:
-      python -m shardgen rebuild 000000300042 shards/scale_4x -o again
+      python -m shardgen rebuild 000000300042 shards/scale_4x -o rebuilt
     """
     images = list(rebuild(folder, key))
     paths = [output / f"{key}_{image.name}_{image.scale}x.png" for image in images] if output else []

@@ -27,11 +27,13 @@ from srshards.terminal.text import say
     "--output",
     type=FileToWrite(PAGE_WRITERS, "report.html"),
     default=Path("report.html"),
-    help="HTML file to write. An existing file is replaced only if it is such a page.",
+    help="HTML file to write. An existing file is replaced only if a report command wrote it.",
 )
 @option("--samples", type=click.IntRange(min=1), default=5000, help="Samples to measure per scale, spread evenly.")
 def report_command(shards: Address, output: Path, samples: int) -> None:
     """Write an HTML page to read before training: statistics, images, and photos you may want to exclude.
+
+    SHARDS is shards by default.
 
     \b
     Example:
@@ -49,7 +51,7 @@ def report_command(shards: Address, output: Path, samples: int) -> None:
         what, reason = written.damages[0]
         busy = busy_message(shards)
         fix = f"To remove broken shards, run `python -m shardgen verify {shards} --fix`."
-        advice = fix if busy is None else f"But {busy}."
+        advice = fix if busy is None else f"The cause may be that {busy}."
         raise ReportedError(
             f"Unreadable samples or shards: {len(written.damages):,}, e.g. {what}: {printable(reason)[:300]}. "
             f"The page lists them. {advice}"

@@ -15,14 +15,14 @@ from srshards.terminal.text import Choice, plural, say
 @click.command("unpack", cls=Command, short_help="Write samples as loose PNG files.")
 @click.argument("folder", type=ADDRESS)
 @click.option(
-    "-o", "--output", type=PATH, required=True, help="Folder to write, e.g. scale_4x/mountain/img1_hr.png in it."
+    "-o", "--output", type=PATH, required=True, help="Output folder, for files such as scale_4x/mountain/img1_hr.png."
 )
 @click.option("--split", type=Choice(SPLITS), help="Write only this split.  [default: both]")
 def unpack_command(folder: Address, output: Path, split: str | None) -> None:
     """Write the samples as loose PNG files, for tools that read folders of images.
 
-    Samples that would get the same file name have the photo's extension or the sample's key added to it. An output
-    folder that contains other files is refused; the command can be run again.
+    If two samples would get the same file name, the photo's extension or the sample's key is added. The command can
+    be repeated, but scale_4x in the output folder must not contain files from elsewhere.
 
     \b
     Example:

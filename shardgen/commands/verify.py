@@ -17,12 +17,14 @@ from srshards.terminal.text import plural, say
 
 @click.command("verify", cls=Command, short_help="Check every byte and list broken shards.")
 @click.argument("folder", type=ADDRESS, default=Path("shards"))
-@click.option("--fix", is_flag=True, help="Remove broken shards; the next generate rebuilds exactly those.")
+@click.option("--fix", is_flag=True, help="Remove broken shards; the same generate command rebuilds only these.")
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Reader threads.  [default: the CPUs that this process may use]"
 )
 def verify_command(folder: Address, fix: bool, workers: int | None) -> None:
     """Read every byte of the shards and list each shard or manifest that is broken.
+
+    FOLDER is shards by default.
 
     \b
     Example:
@@ -35,6 +37,7 @@ def verify_command(folder: Address, fix: bool, workers: int | None) -> None:
         size = f"{plural(result.num_samples, 'sample')}, {format_bytes(result.num_bytes)}"
         say(f"{plural(result.num_shards, 'shard')}, {size}: all intact.")
         return
-    advice = "Removed; run generate again to rebuild them." if fix else "Pass --fix to remove broken shards."
+    removed = "They were removed; run the same generate command again to rebuild them."
+    advice = removed if fix else "Pass --fix to remove them."
     num_checked = result.num_shards + result.num_manifests
     raise ReportedError(f"{len(result.problems)} of {num_checked} shards and manifests are broken. {advice}")

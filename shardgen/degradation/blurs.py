@@ -103,7 +103,7 @@ _BLUR: dict[str, Setting] = {
 
 
 def _draw_blur(values: Settings, rng: KeyedRng, sizes: Sizes) -> Parameters:
-    """Draw the parameters of the drawn kernel, in Real-ESRGAN's distributions."""
+    """Draw a type of kernel and its parameters, from Real-ESRGAN's distributions."""
     kernel, size, sigma = (_BLUR[name].draw(values[name], rng) for name in ("kernel", "size", "sigma"))
     drawn = {"kernel": kernel, "size": size, "sigma": sigma}
     if kernel.endswith("anisotropic"):

@@ -121,7 +121,7 @@ def _draw_steps(nodes: Sequence[Node], rng: KeyedRng) -> Iterator[StepNode]:
 
 
 def _to_lr_last(steps: list[StepNode]) -> list[StepNode]:
-    """Move `to_lr` behind every `resize`, among the positions of these, so that no image is resized after LR size."""
+    """Reorder only `to_lr` and `resize` so that `to_lr` is last: nothing is resized after it has LR size."""
     positions = [position for position, step in enumerate(steps) if step.name in (_TO_LR, _RESIZE)]
     resizing = sorted((steps[position] for position in positions), key=lambda step: step.name == _TO_LR)
     for position, step in zip(positions, resizing, strict=True):
@@ -181,5 +181,5 @@ def _parse_step(name: str, settings: Any, where: str) -> StepNode:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = "nothing" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -52,7 +52,8 @@ def _parse(text: str, name: str, where: str) -> Recipe:
     try:
         steps = parse_steps(load_plain_yaml(text), where)
     except yaml.YAMLError as error:
-        raise UsageError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
+        raise UsageError(f"{where} is not valid YAML: {reason}") from error
     except RecursionError as error:
         raise UsageError(f"{where}: nested too deeply") from error
     if not steps:

@@ -13,7 +13,7 @@ Job = Callable[[ShardTask, Report, BeforeCommit], ShardResult]
 
 
 class ShardCrash(RunError):
-    """A bug met while a shard was built; the message includes the traceback and so has several lines."""
+    """An unexpected exception (a bug) while building a shard. The multi-line message includes the traceback."""
 
 
 RUN_AGAIN = "Run the same command again: finished shards are kept."
@@ -61,6 +61,6 @@ def as_run_error(task: ShardTask, error: Exception) -> RunError | None:
         folder = storage_of(task.config.output).written_to(task.config.output)
         return RunError(
             f"cannot write {shard} in {folder}: {error.strerror or error}. No partial files are left. Free some disk "
-            f"space (or fix the cause). {RUN_AGAIN}"
+            f"space, or fix the cause. {RUN_AGAIN}"
         )
     return None

@@ -225,7 +225,7 @@ def _refuse_node_with_other_photos(task: ShardTask, mismatch: PhotoMismatch) -> 
 
 
 def _no_cluster(address: str | None, error: BaseException) -> str:
-    reason = "it does not answer as Ray does" if isinstance(error, SystemExit) else str(error).rstrip(". ")
+    reason = "no Ray cluster responds there" if isinstance(error, SystemExit) else str(error).rstrip(". ")
     return (
         f"cannot use a Ray cluster at {address or 'local'}: {reason}. Start one with `ray start --head` and pass its "
         "HOST:PORT as --ray-address, or pass --ray-address local to start one for this run."

@@ -34,7 +34,7 @@ class BuiltShard:
 
 @dataclass(frozen=True)
 class PhotoMismatch:
-    """Photos that differ on a node from the listing: their sizes there in bytes, None for an unreadable one."""
+    """Photos whose size on a node differs from the listing, with that size in bytes; None if unreadable."""
 
     node: str
     sizes: dict[str, int | None]
@@ -61,7 +61,7 @@ def versions() -> dict[str, str]:
 
 
 def mismatched_sizes(root: Path, photos: Sequence[Photo]) -> dict[str, int | None]:
-    """Return the current sizes of the photos below `root` that are unreadable or have another size than listed."""
+    """Return the current sizes of the photos below `root` that are unreadable or differ in size from the listing."""
     sizes = {photo.path: readable_size(root / photo.path) for photo in photos if photo.size >= 0}
     return {photo.path: sizes[photo.path] for photo in photos if sizes.get(photo.path, photo.size) != photo.size}
 
@@ -78,7 +78,7 @@ def readable_size(path: Path) -> int | None:
 def build_on_node(
     task: ShardTask, job: Job, board: Any, mark: Path | None, expected: dict[str, str], compare: bool
 ) -> BuiltShard | PhotoMismatch | RunError:
-    """Build a shard as a Ray task. `mark` is a file in the output folder that exists as long as the run.
+    """Build a shard as a Ray task. `mark` is a file in the output folder that exists for the duration of the run.
 
     With `compare`, the photos must match the listing: a photo that only this node cannot see must not count as failed.
     """
@@ -91,7 +91,7 @@ def build_on_node(
             f"{name} {found[name]} (not {expected[name]})" for name in found if found[name] != expected[name]
         )
         return RunError(
-            f"node {node_name()} has other versions: {different}. Install the same versions on all nodes, because "
+            f"node {node_name()} has different versions: {different}. Install the same versions on all nodes, because "
             "shards depend on them."
         )
     if mark and not mark.exists():
@@ -135,6 +135,6 @@ class _Reporter:
 
 def _no_output(output: Address) -> str:
     return (
-        f"node {node_name()} does not see the output folder {output}. Mount the same folder at the same path on all "
+        f"node {node_name()} cannot access the output folder {output}. Mount the same folder at the same path on all "
         "nodes, e.g. by NFS, or pass an object store (s3://...) as --output."
     )

@@ -19,7 +19,7 @@ _MARKERS_AT_ONCE = 32
 class ScaleInventory:
     """One scale's folder: markers of the shards to keep, names of the shards to build and of those to delete.
 
-    A shard that exists with other settings or photos is both in `to_make` and in `stale`. `stale_bytes` is the size of
+    A shard that exists with other settings or photos is both in `to_build` and in `stale`. `stale_bytes` is the size of
     the files to delete. If shards are stale, `changed` lists the settings that differ from those of the finished set
     as (old, new) by name; a larger sample does not count.
     """
@@ -27,14 +27,14 @@ class ScaleInventory:
     scale: int
     folder: Address
     kept: dict[str, Marker]
-    to_make: frozenset[str]
+    to_build: frozenset[str]
     stale: frozenset[str]
     stale_bytes: int
     changed: Mapping[str, tuple[Any, Any]]
 
     def remove_stale(self) -> None:
         """Delete all shards but those to keep, after the manifest, which would list deleted shards."""
-        if not (self.to_make or self.stale):
+        if not (self.to_build or self.stale):
             return
         remove(self.folder / MANIFEST_NAME)
         remove_shards(self.folder, shard_names(self.folder) - self.kept.keys())
@@ -49,7 +49,7 @@ def open_tasks(shards: Sequence[ShardPlan], inventories: Iterable[ScaleInventory
     inventories = list(inventories)
     tasks = []
     for shard in shards:
-        scales = tuple(inventory.scale for inventory in inventories if shard.name in inventory.to_make)
+        scales = tuple(inventory.scale for inventory in inventories if shard.name in inventory.to_build)
         if scales:
             tasks.append(ShardTask(shard, scales, config))
     return sorted(tasks, key=lambda task: len(task.plan.photos), reverse=True)
@@ -77,7 +77,7 @@ def _of_scale(shards: Sequence[ShardPlan], config: Config, scale: int) -> ScaleI
     kept = {}
     paths = [folder / f"{shard.name}.json" for shard in planned]
     for shard, marker in zip(planned, storage_of(folder).map(read_marker, paths, _MARKERS_AT_ONCE), strict=True):
-        if marker and marker.fingerprint == shard_fingerprint(shard, config, scale) and _is_whole(marker, sizes):
+        if marker and marker.fingerprint == shard_fingerprint(shard, config, scale) and _is_complete(marker, sizes):
             kept[shard.name] = marker
     names = frozenset(shard.name for shard in shards)
     stale = frozenset(finished - kept.keys() | {match["name"] for match in matches} - names)
@@ -85,7 +85,7 @@ def _of_scale(shards: Sequence[ShardPlan], config: Config, scale: int) -> ScaleI
         scale=scale,
         folder=folder,
         kept=kept,
-        to_make=names - kept.keys(),
+        to_build=names - kept.keys(),
         stale=stale,
         stale_bytes=sum(sizes[match.string] for match in matches if match["name"] in stale),
         changed=_changed_settings(folder, config.settings(scale)) if stale else {},
@@ -105,8 +105,8 @@ def _changed_settings(folder: Address, settings: dict[str, Any]) -> dict[str, tu
     return changed
 
 
-def _is_whole(marker: Marker, sizes: dict[str, int]) -> bool:
-    """Return whether tar and index exist with the recorded size. (Only `verify` reads their content.)"""
+def _is_complete(marker: Marker, sizes: dict[str, int]) -> bool:
+    """Return whether tar and index exist and have the recorded sizes. Only `verify` reads their content."""
     if marker.record is None:
         return True
     name = marker.record.name

@@ -55,14 +55,14 @@ class Preparation:
     def photos_to_process(self) -> int:
         return sum(len(task.plan.photos) for task in self.tasks)
 
-    def samples_to_make(self, scale: int) -> int:
+    def samples_to_build(self, scale: int) -> int:
         photos = sum(len(task.plan.photos) for task in self.tasks if scale in task.scales)
         return round(photos * self.samples_per_photo)
 
     @property
-    def bytes_to_make(self) -> int:
+    def bytes_to_build(self) -> int:
         scales = self.config.scales
-        return round(sum(self.samples_to_make(s) * expected_sample_bytes(self.config, s) for s in scales))
+        return round(sum(self.samples_to_build(s) * expected_sample_bytes(self.config, s) for s in scales))
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Outcome:
     """The result of a run. Numbers of shards are sums over all scales."""
 
     kept: int
-    made: int
+    built: int
     removed: int
     manifests: dict[int, dict[str, Any]]
     work: Work
@@ -144,13 +144,13 @@ def generate(
         for inventory in preparation.inventories:
             inventory.remove_stale()
         markers = {inventory.scale: dict(inventory.kept) for inventory in preparation.inventories}
-        work = _make(preparation, engine, markers) if preparation.tasks else Work()
+        work = _build(preparation, engine, markers) if preparation.tasks else Work()
         manifests = {scale: build_manifest(markers[scale].values(), config, scale) for scale in config.scales}
         for scale, manifest in manifests.items():
             write_manifest(config.output / scale_folder(scale), manifest)
         outcome = Outcome(
             kept=sum(len(inventory.kept) for inventory in preparation.inventories),
-            made=sum(len(task.scales) for task in preparation.tasks),
+            built=sum(len(task.scales) for task in preparation.tasks),
             removed=sum(len(inventory.stale) for inventory in preparation.inventories),
             manifests=manifests,
             work=work,
@@ -161,7 +161,7 @@ def generate(
         return outcome
 
 
-def _make(preparation: Preparation, engine: Engine, markers: dict[int, dict[str, Marker]]) -> Work:
+def _build(preparation: Preparation, engine: Engine, markers: dict[int, dict[str, Marker]]) -> Work:
     """Run the tasks and add their markers to `markers`. Temporary files are removed even on errors."""
     stage_s: Counter[str] = Counter()
     try:
@@ -193,7 +193,7 @@ def _refuse_open_shards(preparation: Preparation) -> None:
 
 
 def _refuse_full_disk(preparation: Preparation) -> None:
-    need, free = preparation.bytes_to_make, preparation.free_bytes
+    need, free = preparation.bytes_to_build, preparation.free_bytes
     if free is not None and need > free:
         raise RunError(
             f"the shards need about {format_bytes(need)}, but {preparation.config.output} has {format_bytes(free)} "
@@ -231,5 +231,5 @@ def _stats(outcome: Outcome) -> dict[str, Any]:
         "wall_time": round(work.wall_s, 3),
         "photos_per_second": round(work.photos / max(work.wall_s, 1e-9), 2),
         "stage_seconds": {stage: round(work.stage_s.get(stage, 0.0), 3) for stage in STAGES},
-        "shards": {"made": outcome.made, "kept": outcome.kept, "removed": outcome.removed},
+        "shards": {"made": outcome.built, "kept": outcome.kept, "removed": outcome.removed},
     }

@@ -46,13 +46,12 @@ def describe_folders(folder: Address, shard: str | None = None, key: str | None 
 
 @contextmanager
 def malformed_as_format_error(path: object) -> Iterator[None]:
-    """Raise FormatError for a manifest in `path` that lacks something or deviates from `docs/formats.md`."""
+    """Raise FormatError if the manifest in `path` is incomplete or deviates from `docs/formats.md`."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        raise FormatError(
-            f"{path}/{MANIFEST_NAME} is incomplete or malformed ({error!r}): run `python -m shardgen verify`"[:500]
-        ) from error
+        advice = f"run `python -m shardgen verify {path}`"
+        raise FormatError(f"{path}/{MANIFEST_NAME} is incomplete or malformed ({error!r:.200}): {advice}") from error
 
 
 def _describe_manifest(manifest: Manifest) -> dict[str, Any]:

@@ -19,7 +19,7 @@ _MAX_VARIANTS_SHOWN = 4
 
 
 def draw_preview(folder: Address, output: Path, count: int) -> int:
-    """Write a PNG with up to `count` rows of HR, LR images (enlarged, nearest neighbour), up, and 4 x |HR - up|.
+    """Write a PNG with up to `count` rows of HR, LR images (upscaled by nearest neighbour), up, and 4 x |HR - up|.
 
     The samples are spread evenly over the shards, and so over the classes. Return the number of rows. UsageError when
     the folder is not one scale's or has no samples, RunError when a shard is damaged.

@@ -16,7 +16,7 @@ from srshards.imaging.photo import read_bytes
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import resize
 
-_CELL_PX = 256  # about: LR is enlarged by an integer factor
+_CELL_PX = 256  # approximate: LR is upscaled by an integer factor
 _TEXT_PX = 270
 _LINE_CHARS = 40  # that fit into _TEXT_PX
 _FONT_PX, _LINE_PX = 12, 16

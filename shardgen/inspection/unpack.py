@@ -140,7 +140,7 @@ def _refuse_other_files(output: Path, manifest: Manifest) -> None:
     owner = target / _OWNER_NAME
     if not owner.is_file() or owner.read_bytes() != _identity(manifest):
         raise UsageError(
-            f"{target} contains files that are not from {manifest.folder}: pass another --output, or remove that folder"
+            f"{target} contains files that unpack did not write from {manifest.folder}: pass another --output"
         )
 
 

@@ -111,7 +111,7 @@ def _manifest_or_fault(folder: Address) -> Manifest | str:
         settings = manifest.raw["settings"]
         fingerprints = [fingerprint_of(settings, algorithm) for algorithm in range(1, ALGORITHM + 1)]
     except FileNotFoundError:
-        return "missing: generate did not finish"
+        return "missing: generation did not finish"
     except (FormatError, RunError, OSError) as error:
         if shortage(error):
             raise
@@ -147,11 +147,11 @@ def _shard_fault(manifest: Manifest, name: str) -> tuple[str | None, Marker | No
 
 
 def _record_of(tar: Address, marker: Marker | None) -> ShardRecord | None:
-    """Return the expected tar's record; None when there must be no tar, because no photo gave a sample."""
+    """Return the expected tar's record; None if no photo produced a sample, so that there must be no tar."""
     if marker is None:
         raise RunError(f"its done marker {tar.stem}.json is missing or damaged")
     if marker.record is None and file_size(tar) is not None:
-        raise RunError(f"its done marker {tar.stem}.json says that it has no samples")
+        raise RunError(f"its done marker {tar.stem}.json records no samples, but the tar exists")
     if marker.record and marker.record.name != tar.stem:
         raise RunError(f"its done marker {tar.stem}.json belongs to {marker.record.name}")
     return marker.record
@@ -175,7 +175,7 @@ def _read_tar(tar: Address, record: ShardRecord) -> bytes:
     """Return the tar's bytes, after a check of its size. RunError when it is missing or has another size."""
     size = file_size(tar)
     if size is None:
-        raise RunError("no such file")
+        raise RunError("missing")
     if size != record.bytes:
         raise RunError(f"expected {record.bytes:,} bytes, found {size:,}")
     return storage_of(tar).read_large(tar, size)

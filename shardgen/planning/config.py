@@ -12,12 +12,12 @@ from srshards.format import CODECS, MAX_SCALE, MAX_SIZE_PX, MAX_VARIANTS, MIN_SC
 FITS = ("cover", "tile", "stretch")
 METHODS = ("nearest", "linear", "cubic", "area", "lanczos", "matlab")
 
-# Incremented when equal settings give other pixels, so that shards of an older release are rebuilt.
+# Incremented when the same settings produce different pixels, so that shards of an older release are rebuilt.
 ALGORITHM = 2
 
 # The settings that determine every sample's bytes; with a recipe, its steps and the seed do too.
 _DECIDING = ["scale", "size", "hr_size", "fit", "tile_step", "method", "variants", "up", "sharpen_hr", "codec"]
-# Settings added in version 2 of the contract. With these values, shards of version 1 stay valid.
+# Settings added in format version 2. With these values, shards of version 1 stay valid.
 _SINCE_VERSION_2 = {"variants": 1, "up": True, "sharpen_hr": False}
 
 MIN_SIZE_PX = 16
@@ -26,7 +26,7 @@ _MAX_SHARD_BYTES = 10**18
 
 @dataclass(frozen=True)
 class Config:
-    """The settings that determine the output's bytes, so neither workers nor engine.
+    """The settings that determine the output's bytes; workers and engine do not.
 
     Raises UsageError for a value outside its range.
     """
@@ -61,17 +61,17 @@ class Config:
         _within("--size", self.size, MIN_SIZE_PX, MAX_SIZE_PX, "px")
         if self.tile_step is not None:
             if self.fit != "tile":
-                raise UsageError("--tile-step needs --fit tile")
+                raise UsageError("--tile-step requires --fit tile")
             _within("--tile-step", self.tile_step, 1, self.size, "px (at most --size)")
         if not 1 <= self.variants <= MAX_VARIANTS:
             raise UsageError(f"--variants {self.variants}: expected 1 to {MAX_VARIANTS}")
         if self.variants > 1 and self.degradation is None:
             raise UsageError(
-                f"--variants {self.variants} needs a recipe, e.g. --degradation realesrgan: "
-                f"with --method {self.method} all variants would be equal"
+                f"--variants {self.variants} requires a recipe, e.g. --degradation realesrgan: "
+                f"with --method {self.method}, all variants would be identical"
             )
         if not 0 < self.sample <= 1:
-            raise UsageError(f"--sample {self.sample}: expected a fraction above 0 and up to 1, e.g. 0.01 for 1 %")
+            raise UsageError(f"--sample {self.sample}: expected a fraction above 0 and up to 1, e.g. 0.01 for 1%")
         if not 0 <= self.val_fraction < 1:
             raise UsageError(f"--val-fraction {self.val_fraction}: expected a fraction from 0 to below 1, e.g. 0.02")
         if self.shard_bytes < 1:

@@ -15,7 +15,7 @@ from srshards.errors import UsageError
 
 _BLANKS = " \t"
 _MAX_LINE_BYTES = 1 << 16  # the longest path of Linux, 4,096 bytes, takes 24,576 as a JSON string
-_EXPECTED = "--exclude expects a text file with the path of a photo on each line."
+_EXPECTED = "--exclude expects a text file with one photo path per line."
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,6 @@ def leave_out(listing: Listing, file: Path) -> tuple[Listing, Exclusion]:
         )
     remaining = [photo for photo in listing.photos if photo.path not in found]
     if not remaining:
-        raise UsageError(f"{file} lists all {len(found):,} photos: none would remain")
+        raise UsageError(f"{file} lists all {len(found):,} photos of the input; list fewer")
     unknown = tuple(path for path in listed if path not in found)
     return replace(listing, photos=remaining), Exclusion(file, len(found), unknown)

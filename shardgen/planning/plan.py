@@ -9,7 +9,7 @@ two of equal intervals, and the photos of an interval are a shard. Therefore
   until the number of photos has doubled and every interval is halved;
 - a photo's split depends on a second hash of the same kind, so it is equal in every scale and sample.
 
-The price is that shards vary randomly in size, between about half of `--shard-bytes` and all of it.
+As a consequence, shards vary randomly in size, between about half of `--shard-bytes` and all of it.
 
 An interval with too many samples for a shard is halved, recursively. The first half keeps its number and the second
 half gets a number above those of all intervals, so here too an added photo changes no other shard.
@@ -35,11 +35,11 @@ from srshards.format import MAX_SAMPLES_PER_SHARD, MAX_SHARDS, MIN_SCALE, SPLITS
 _NUM_HASHES = 2**64
 # With fewer photos per shard, some shards would be empty by chance, and sizes would vary too much.
 _MIN_MEAN_PHOTOS_PER_SHARD = 8
-# Bytes of a member over bytes of its pixels, measured on 700 real photos.
+# Size of a member relative to that of its pixels, measured on 700 real photos.
 _EXPECTED_RATIO = {"npy": 1.0, "png": 0.49, "webp": 0.31}
 _OVERHEAD_BYTES_PER_SAMPLE = 4 * 512 + 3 * 256 + 512  # tar headers, padding, json
-_OVERHEAD_BYTES_PER_VARIANT = 512 + 256 + 1024  # likewise; most of it are the parameters of a recipe's steps
-_MAX_MEAN_SAMPLES_PER_SHARD = 20_000  # a fifth of what sample keys can count
+_OVERHEAD_BYTES_PER_VARIANT = 512 + 256 + 1024  # likewise; mostly the parameters of a recipe's steps
+_MAX_MEAN_SAMPLES_PER_SHARD = 20_000  # a fifth of the limit of sample keys
 
 _MAX_BITS = MAX_SHARDS.bit_length() - 1  # leading bits that distinguish shards; there are more than 2^_MAX_BITS names
 

@@ -10,7 +10,7 @@ from srshards.storage.base import Skipped
 from srshards.storage.store import storage_of
 
 # By name, so that listing a million files opens none. HEIC is listed although it cannot be decoded, so that a folder of
-# phone photos gives one failure per photo instead of looking empty.
+# phone photos yields one failure per photo instead of looking empty.
 PHOTO_EXTENSIONS = frozenset(
     f".{name}"
     for name in "jpg jpeg jpe jfif png webp bmp tif tiff gif ppm pgm pnm avif heic heif".split()  # noqa: SIM905
@@ -79,4 +79,5 @@ def _not_listed(root: Address, error: OSError) -> str:
             f"{root} is a file. --input expects a folder of photos, e.g. ./OST with mountain/, sky/, ..., or "
             "s3://bucket/photos."
         )
-    return f"cannot list {error.filename}: {error.strerror}. Allow access (chmod +rx), or move it out of the input."
+    advice = "Fix its permissions (chmod u+rx), or move it out of the input."
+    return f"cannot list {error.filename}: {error.strerror}. {advice}"

@@ -31,7 +31,7 @@ _SPARE_BYTES = 100_000
 # Edge in px of the part of HR in a comparison; smaller with several scales, because they share the page's size.
 _WINDOW_PX, _WINDOW_OF_SEVERAL_PX = 256, 192
 
-# Called with the number of samples; returns a context manager that gives the function to report progress to.
+# Called with the number of samples; returns a context manager that yields the progress callback.
 Display = Callable[[int], AbstractContextManager[Callable[[Progress], None]]]
 
 
@@ -121,7 +121,7 @@ def _nothing_to_show(folder: Address, surveys: Sequence[Survey], contents: Seque
             f"`python -m shardgen verify {folder}`."
         )
     failures = [failure for content in contents for failure in content.failures + content.skipped]
-    why = f": no photo gave one, e.g. {printable(failures[0][0])} ({printable(failures[0][1])})" if failures else ""
+    why = f": no photo produced one, e.g. {printable(failures[0][0])} ({printable(failures[0][1])})" if failures else ""
     return UsageError(f"{folder} has no samples{why}")
 
 

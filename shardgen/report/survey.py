@@ -1,4 +1,4 @@
-"""Measure the samples of a scale, or a number of them, spread evenly."""
+"""Measure the samples of a scale, or an evenly spaced subset of them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from srshards.storage.threads import map_in_threads
 
 @dataclass(frozen=True)
 class Measured:
-    """A sample with the measures of its HR. `psnr` (of `up`, dB) is None if `up` equals HR."""
+    """A sample and the measurements of its HR image. `psnr` (of `up`, in dB) is None if `up` equals HR."""
 
     sample: StoredSample
     scale: int
@@ -46,7 +46,7 @@ class Survey:
     damages: list[tuple[str, str]] = field(default_factory=list)
 
     def note(self, sample: StoredSample, error: RunError) -> None:
-        """Add the damage of a sample that was measured but cannot be shown, unless it is listed already."""
+        """Record that a measured sample cannot be shown, unless its damage is already listed."""
         if (damage := (f"sample {sample.key}", str(error))) not in self.damages:
             self.damages.append(damage)
 
@@ -74,7 +74,7 @@ def survey(manifest: Manifest, limit: int, report: Callable[[Progress], None]) -
             return loaded, str(error)
 
     cv2.setNumThreads(0)  # there is a thread for each CPU already
-    for future in map_in_threads(measure, in_advance(_chosen(found, limit), load, manifest.folder), available_cpus()):
+    for future in map_in_threads(measure, in_advance(_selected(found, limit), load, manifest.folder), available_cpus()):
         sample, result = future.result()
         if isinstance(result, Measured):
             found.measured.append(result)
@@ -88,8 +88,8 @@ def num_to_measure(manifest: Manifest, limit: int) -> int:
     return min(limit, sum(record.samples for record in manifest.shards))
 
 
-def _chosen(found: Survey, limit: int) -> Iterator[StoredSample]:
-    """Yield up to `limit` samples of the scale, spread evenly, and add unreadable shards to the damages."""
+def _selected(found: Survey, limit: int) -> Iterator[StoredSample]:
+    """Yield up to `limit` samples of the scale, evenly spaced; add unreadable shards to `damages`."""
     for record, positions in evenly_spaced(found.manifest.shards, limit):
         try:
             samples = _samples_of(found.manifest, record)

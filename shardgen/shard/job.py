@@ -87,8 +87,8 @@ def build_shard(task: ShardTask, report: Report, before_commit: BeforeCommit) ->
     """Build the shard at every scale of the task and write its done markers.
 
     `report` is called after every photo; `before_commit` is called at each scale, before the shard gets its final name
-    and before its done marker is written. After any exception, the unfinished scales have either no file of the shard,
-    or tar and index without a done marker, which are ignored.
+    and before its done marker is written. After any exception, an unfinished scale has either no files of the shard,
+    or a tar and index without a done marker, which readers ignore.
 
     OSError when the shard cannot be written locally; StoreError when an object store fails to deliver an existing photo
     or to accept the shard.
@@ -168,7 +168,7 @@ class _ScaleOutput:
         self._statistics = Statistics()
         folder = task.config.output / scale_folder(scale)
         self._marker_path = folder / f"{task.plan.name}.json"
-        remove(self._marker_path)  # it must not validate the new tar
+        remove(self._marker_path)  # the old marker must not validate the new tar
         scale_staging = staging / scale_folder(scale)
         scale_staging.mkdir(exist_ok=True)
         self._writer = ShardWriter(folder, scale_staging, task.plan.name, task.plan.split)

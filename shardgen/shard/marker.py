@@ -12,7 +12,7 @@ from srshards.storage.store import read_bytes, write_bytes
 
 @dataclass(frozen=True)
 class Marker:
-    """The result of building a shard at one scale. `record` is None when no photo gave a sample.
+    """The result of building a shard at one scale. `record` is None if no photo produced a sample.
 
     `fingerprint` covers the settings and the photos' paths, sizes and times. `failures` and `skipped` are
     (path, reason) pairs.

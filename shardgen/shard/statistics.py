@@ -27,13 +27,13 @@ class ChannelSums:
     @classmethod
     def of(cls, pixels: Pixels) -> "ChannelSums":
         # Per plane, OpenCV is twice as fast as `meanStdDev`. Its sums of integers are exact in float64.
-        planes = cv2.split(pixels, _planes(pixels.shape[:2]))
+        planes = cv2.split(pixels, _plane_buffers(pixels.shape[:2]))
         squares = tuple(round(cv2.norm(plane, cv2.NORM_L2SQR)) for plane in planes)
         return cls(tuple(round(total) for total in cv2.sumElems(pixels)[:3]), squares)
 
 
 @functools.lru_cache(maxsize=8)
-def _planes(shape: tuple[int, int]) -> list[NDArray[np.uint8]]:
+def _plane_buffers(shape: tuple[int, int]) -> list[NDArray[np.uint8]]:
     """Return buffers for an image's channels, cached because allocation takes longer than the sums."""
     return [np.empty(shape, np.uint8) for _ in range(3)]
 
@@ -68,9 +68,9 @@ class Statistics:
             self.identical += 1
         else:
             self.psnr_ten_thousandths += round(psnr * 10_000)
-            self._widen(psnr, psnr)
+            self._extend_psnr_range(psnr, psnr)
 
-    def _widen(self, low: float | None, high: float | None) -> None:
+    def _extend_psnr_range(self, low: float | None, high: float | None) -> None:
         self.psnr_min = min((v for v in (self.psnr_min, low) if v is not None), default=None)
         self.psnr_max = max((v for v in (self.psnr_max, high) if v is not None), default=None)
 
@@ -85,7 +85,7 @@ class Statistics:
             total.classes.update(part.classes)
             total.psnr_ten_thousandths += part.psnr_ten_thousandths
             total.identical += part.identical
-            total._widen(part.psnr_min, part.psnr_max)
+            total._extend_psnr_range(part.psnr_min, part.psnr_max)
         return total
 
     def as_dict(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Statistics:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Statistics":
-        """Return the statistics of `as_dict`. KeyError, TypeError or ValueError when the value is malformed."""
+        """Parse the result of `as_dict`. KeyError, TypeError or ValueError when the value is malformed."""
         numbers = {name: number for name, number in value.items() if name not in _LISTS}
         counts = [*(n for name, n in numbers.items() if name not in _PSNRS)]
         counts += [*value["channel_sums"], *value["channel_squares"], *value["classes"].values()]

@@ -11,7 +11,7 @@ _UNITS = {"Gray": 8, "444": 8, "420": 16}
 
 
 def is_decodable(data: bytes) -> bool:
-    """Return whether libjpeg-turbo can decode it to RGB (not CMYK). PhotoError for unusual chroma subsampling."""
+    """Return whether libjpeg-turbo can decode the JPEG to RGB (not CMYK). PhotoError for unusual chroma subsampling."""
     try:
         return simplejpeg.decode_jpeg_header(data)[2] in ("YCbCr", "Gray", "RGB")
     except (KeyError, ValueError) as error:  # subsampling unknown to simplejpeg; unknown to libjpeg-turbo
@@ -34,7 +34,7 @@ def decode(data: bytes, reduction: int) -> tuple[Pixels, int]:
 def _may_be_reduced(height: int, width: int, subsampling: str, reduction: int) -> bool:
     """Return whether chroma keeps its resolution and no padding beyond the edge affects a visible pixel.
 
-    A pixel at reduced size is computed from a complete 8 x 8 block, whose padding at the edge is up to the encoder.
+    A pixel at reduced size is computed from a complete 8 x 8 block, whose padding at the edge is chosen by the encoder.
     """
     if subsampling not in _UNITS:
         return False

@@ -1,9 +1,9 @@
 """Decode photos to upright 8-bit RGB, or raise a PhotoError that says why that is not possible.
 
-Pillow reads the headers, whatever the file name, but only of the formats below: some of Pillow's formats run external
-programs or accept any text as an image. JPEG is decoded strictly by libjpeg-turbo through simplejpeg: truncated or
-damaged files are rejected, where OpenCV would silently return a partly grey image. Other formats are decoded by Pillow,
-which also rejects truncated files.
+Pillow detects the format from the header, not the file name. Only the formats below are enabled, because some of
+Pillow's other formats run external programs or accept any text as an image. JPEG is decoded strictly by libjpeg-turbo
+through simplejpeg: truncated or damaged files are rejected, where OpenCV would silently return a partly grey image.
+Other formats are decoded by Pillow, which also rejects truncated files.
 
 Only the first frame of an animation is used, and embedded colour profiles are not applied.
 """
@@ -70,8 +70,8 @@ class DecodedPhoto:
 def read_bytes(address: Address, size: int = -1) -> bytes:
     """Read a photo's file. PhotoError when it cannot be read, is empty, or is too large.
 
-    `size` is the size from a listing; with -1 it is looked up. Errors that are not the photo's fault are StoreError,
-    when a store fails, and OSError, when this process has too many open files.
+    `size` is the size from a listing; with -1 it is looked up. Errors with other causes are
+    StoreError, when a store fails, and OSError, when this process has too many open files.
     """
     try:
         if size < 0:
@@ -126,8 +126,8 @@ def decode_photo(
         except Exception as error:  # decoders raise many kinds of exceptions on damaged data; none may end the run
             raise PhotoError(_reason(image.format, error)) from error
         profile = png_file.icc_profile(data) if image.format == "PNG" else image.info.get("icc_profile")
-    alpha = _turn_upright(pixels[:, :, 3], orientation) if pixels.shape[2] == 4 else None
-    rgb = _turn_upright(pixels[:, :, :3], orientation)
+    alpha = _rotate_upright(pixels[:, :, 3], orientation) if pixels.shape[2] == 4 else None
+    rgb = _rotate_upright(pixels[:, :, :3], orientation)
     return DecodedPhoto(rgb, alpha, profile if isinstance(profile, bytes) else None, reduced)
 
 
@@ -189,7 +189,7 @@ def _load(image: Image.Image) -> None:
         image.load()  # raises on a truncated file
 
 
-def _turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def _rotate_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Undo the EXIF orientation (1-8), as CIPA DC-008 defines it."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)

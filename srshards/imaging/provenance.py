@@ -1,8 +1,8 @@
 """Recognise the program that wrote a file, so that a command overwrites only its own output.
 
-Every output names the program that wrote it: a page in its head, an image in its Exif (Software), an ONNX file in its
-`doc_string`. So no command overwrites its input, files of a run or of a folder of shards, photos or the user's notes,
-by whatever link or spelling they are addressed.
+Every output contains the name of the program that wrote it: a page in its head, an image in its Exif (Software), an
+ONNX file in its `doc_string`. A command refuses to overwrite any other file, such as its input, files of a run or a
+shard folder, photos or notes, even through a link or another spelling of the path.
 """
 
 from pathlib import Path

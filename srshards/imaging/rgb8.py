@@ -1,4 +1,4 @@
-"""Convert loaded images of any kind to 8-bit RGB, in bands of rows, to need little memory besides the result.
+"""Convert loaded images of any mode to 8-bit RGB, in bands of rows to limit temporary memory.
 
 16-bit levels are rounded to 8 bits. OpenCV reads 16-bit colour, because Pillow truncates it to 8 bits.
 """
@@ -37,7 +37,7 @@ def to_rgb8(image: Image.Image, data: bytes, keep_alpha: bool) -> Pixels:
     inverted = image.format == "TIFF" and tiff_file.white_is_zero(image)
     if image.format == "PNG" and image.mode == "L" and "transparency" in image.info:
         most = 2 ** png_file.bits_per_channel(data) - 1
-        image.info["transparency"] *= 255 // most  # Pillow has scaled the pixels alike
+        image.info["transparency"] *= 255 // most  # Pillow scaled the pixels by the same factor
 
     def part_of(rows: slice) -> NDArray[Any]:
         part = image.crop((0, rows.start, width, rows.stop))

@@ -18,8 +18,8 @@ from srshards.shards.mapped import DamagedMember, MappedShard, Origin
 _MAX_OPEN_SHARDS = 64
 _MAX_VIEWS = 20_000
 _MAX_REPLACEMENTS = 100
-_PROBE_EVERY = 8  # crops: probe one of so many for being in the page cache
-_COLD_CHUNKS = 64  # after a miss, read ahead for so many chunks
+_PROBE_EVERY = 8  # probe every n-th crop for presence in the page cache
+_COLD_CHUNKS = 64  # number of chunks to read ahead for after a miss
 
 OpenShard = Callable[[Path, int, bool], MappedShard]  # MappedShard, or a function with the same first arguments
 
@@ -52,7 +52,7 @@ class Patches(NamedTuple):
 
 
 class PatchSpec(NamedTuple):
-    """The content of a row of a batch: sample number, input variant and cut."""
+    """Specification of one row of a batch: sample number, input variant and cut."""
 
     number: int
     variant: int
@@ -108,8 +108,8 @@ class BatchReader:
         """Write `rows` of the global batches of `steps` to `to`. `next_steps` are likely to be read next.
 
         A damaged sample is reported and replaced by the next intact one by number, so that batches keep their shape and
-        do not depend on who reads which rows. DamagedMember when 100 consecutive samples are damaged; FormatError or
-        OSError when a shard cannot be opened.
+        do not depend on which process reads which rows. DamagedMember when 100 consecutive samples are damaged;
+        FormatError or OSError when a shard cannot be opened.
         """
         if self._cached and steps:
             self._keep(self._block_shards(steps))
@@ -173,7 +173,7 @@ class BatchReader:
     def close(self) -> None:
         """Unmap all shards; they are mapped again when needed."""
         self._open.clear()
-        self._forget()
+        self._drop_views()
 
     def _block_shards(self, steps: range) -> set[int]:
         """Return the shards of all blocks that these steps have samples of."""
@@ -186,9 +186,9 @@ class BatchReader:
         if unwanted:
             for shard in unwanted:
                 del self._open[shard]
-            self._forget()
+            self._drop_views()
 
-    def _forget(self) -> None:
+    def _drop_views(self) -> None:
         """Drop the views into shards, which keep their mappings alive."""
         for views in self._views:
             views.clear()
@@ -235,5 +235,5 @@ class BatchReader:
             self._open[index] = (self._cached or MappedShard)(*self._shards[index], True)
             if len(self._open) > _MAX_OPEN_SHARDS:
                 self._open.popitem(last=False)
-                self._forget()
+                self._drop_views()
         return self._open[index]

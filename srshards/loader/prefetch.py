@@ -1,7 +1,7 @@
 """A separate process that fetches the next block of shards while training uses the current one.
 
-It is a process because threads would compete with training for the GIL. Nothing depends on it: a reader that needs a
-missing shard fetches it itself, and reports any error.
+It is a process because threads would compete with training for the GIL. It is optional: a reader that needs a missing
+shard fetches it itself, and reports any error.
 """
 
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ class PrefetchWindow:
                 break
         return [self.records[shard] for shard in found]
 
-    def most_bytes(self, shards: CachedShards) -> int:
+    def max_bytes(self, shards: CachedShards) -> int:
         """Return the largest size of `wanted` at any step: the steps read ahead may start and end inside a block."""
         sizes = [shards.size(record) for record in self.records]
         total = sum(sizes)

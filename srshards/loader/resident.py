@@ -1,4 +1,4 @@
-"""Keep all samples on the device and gather batches there: the same bytes as from workers, without processes."""
+"""Keep all samples on the device and gather batches there, byte-identical to those from workers."""
 
 from collections.abc import Iterator
 from time import perf_counter

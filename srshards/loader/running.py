@@ -1,4 +1,4 @@
-"""The lifetime of a source of batches: started on demand, and ended together with its processes."""
+"""Lifetime of a source of batches: started on demand, and stopped together with its processes."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,7 +6,7 @@ from srshards.loader.patch_batch import PatchBatch, Source
 
 
 class RunningBatches:
-    """At most one running source, which `make` creates for steps first .. stop-1."""
+    """Owner of at most one running source. `make` creates a source for steps first .. stop-1."""
 
     def __init__(self, make: Callable[[int, int], Source]) -> None:
         self._make = make
@@ -52,6 +52,6 @@ class RunningBatches:
             self.end()
 
     def end(self) -> None:
-        """End the worker processes and release all memory but that of the last batch taken."""
+        """Stop the worker processes and release all memory except that of the last batch taken."""
         self._former_wait_s = self.wait_s
         self._source = self._batches = None

@@ -1,4 +1,4 @@
-"""Create the source of a loader's batches: workers, with prefetched shards if cached, or resident samples."""
+"""Create the source of a loader's batches: worker processes (with shard prefetching), or the device."""
 
 from dataclasses import dataclass
 
@@ -41,7 +41,10 @@ def batch_reader(
 
 @dataclass(frozen=True)
 class Sources:
-    """A factory of sources of the same batches, starting at any step. `resident` selects the kind."""
+    """Factory for the sources of a loader's batches, which may start at any step.
+
+    With `resident`, a source keeps all samples on the device; otherwise it reads them in worker processes.
+    """
 
     shards: Shards
     reader: BatchReader
@@ -66,7 +69,10 @@ class Sources:
         return PrefetchedBatches(source, cached, self._window(stop), first, self.rows.micro_batches)
 
     def checked_memory(self) -> int:
-        """Return the size of the ring, or of all samples on the device. ArgumentError when memory is insufficient."""
+        """Check that memory suffices, and return the size in bytes of the ring, or of all samples on the device.
+
+        ArgumentError when it does not.
+        """
         rows, grid, num_samples = self.rows, self.reader.grid, self.reader.schedule.num_samples
         check_batch(rows, grid.bytes_per_row)
         if not self.resident:
@@ -79,7 +85,7 @@ class Sources:
     def cache_bytes(self, other_shards: int = 0) -> int:
         """Return the required cache capacity, with `other_shards` bytes of other shards; 0 without a cache."""
         cached = self.shards.cached
-        return cache_bytes(cached, self._window(0).most_bytes(cached) + other_shards) if cached else 0
+        return cache_bytes(cached, self._window(0).max_bytes(cached) + other_shards) if cached else 0
 
     @property
     def _chunks(self) -> Chunks:

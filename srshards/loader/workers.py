@@ -220,7 +220,7 @@ def _identity(item: Any) -> Any:
 
 @contextmanager
 def _worker_errors() -> Iterator[None]:
-    """Turn what `DataLoader` raises for a dead worker or its closed socket into WorkerDiedError."""
+    """Convert the errors that `DataLoader` raises for a dead worker or its closed socket to WorkerDiedError."""
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:

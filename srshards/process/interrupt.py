@@ -1,4 +1,4 @@
-"""Ctrl-C while importing PyTorch, which takes seconds."""
+"""Handle Ctrl-C during imports: PyTorch takes seconds to import."""
 
 import os
 import signal

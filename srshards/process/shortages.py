@@ -1,6 +1,6 @@
 """Recognise errors caused by exhausted resources: memory, open files, threads, or a deleted working directory.
 
-Such an error says nothing about the file being read: no photo, shard or weights file counts as damaged because of it.
+Such an error does not mean that the photo, shard or weights file being read is damaged.
 Standard library only, so that importing it is cheap.
 """
 
@@ -11,9 +11,9 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_OTHER_FILES = 8  # open while workers run: photos, shards, outputs
+_RESERVED_FILES = 8  # open while workers run: photos, shards, outputs
 _HOST_OUT_OF_MEMORY = ("insufficient memory", "can't allocate memory")  # OpenCV; PyTorch on a CPU
-# Messages of computations. Image decoders use such words for damaged headers too, so they are not a `shortage`.
+# Messages of computations. Image decoders use them for damaged headers too: they are not a `shortage`.
 _DEVICE_OUT_OF_MEMORY = ("out of memory", "not enough memory", "alloc_failed", "alloc failed")
 # The new working directory of a process whose own was deleted: not even root can create files there.
 _NOWHERE = "/proc" if os.path.exists("/proc/self") else "/"
@@ -21,7 +21,7 @@ _NOWHERE = "/proc" if os.path.exists("/proc/self") else "/"
 
 def shortage(error: BaseException) -> str | None:
     """Return which resource is exhausted and what to do; None for any other kind of error."""
-    if _has_no_memory(error, _HOST_OUT_OF_MEMORY):
+    if _is_memory_error(error, _HOST_OUT_OF_MEMORY):
         return (
             "out of memory: use fewer workers, smaller images or batches, or raise the limit (`ulimit -v`, or that "
             "of the container)"
@@ -36,7 +36,7 @@ def shortage(error: BaseException) -> str | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether a computation ran out of memory, on the CPU or any other device."""
-    return _has_no_memory(error, _HOST_OUT_OF_MEMORY + _DEVICE_OUT_OF_MEMORY)
+    return _is_memory_error(error, _HOST_OUT_OF_MEMORY + _DEVICE_OUT_OF_MEMORY)
 
 
 def reason_of(error: BaseException) -> str | None:
@@ -54,7 +54,7 @@ def explained(message: str, error: BaseException) -> str:
     sentences = [message]
     if reason := next(filter(None, map(_too_many_files, _causes(error))), None):
         sentences.append(reason.capitalize())
-    if _is_nowhere():
+    if _cwd_is_deleted():
         sentences.append("The working directory has been deleted: change to another, or pass absolute paths only")
     return sentences[0] if len(sentences) == 1 else ". ".join(one.removesuffix(".") for one in sentences)
 
@@ -94,7 +94,7 @@ def too_many_workers(workers: int, files_each: int, option: str = "--workers") -
     limit = _max_files()
     if limit == resource.RLIM_INFINITY:
         return None
-    spare = limit - sum(int(number) < limit for number in os.listdir("/dev/fd")) - _OTHER_FILES
+    spare = limit - sum(int(number) < limit for number in os.listdir("/dev/fd")) - _RESERVED_FILES
     if workers * files_each <= spare:
         return None
     return (
@@ -110,7 +110,7 @@ def _too_many_files(error: BaseException) -> str | None:
             "workers"
         )
     if _errno(error) == errno.ENFILE:
-        return "too many open files on this machine: end other programs, or use fewer workers"
+        return "too many open files on this machine: close other programs, or use fewer workers"
     return None
 
 
@@ -118,7 +118,7 @@ def _errno(error: BaseException) -> int | None:
     return error.errno if isinstance(error, OSError) else None
 
 
-def _has_no_memory(error: BaseException, wordings: tuple[str, ...]) -> bool:
+def _is_memory_error(error: BaseException, wordings: tuple[str, ...]) -> bool:
     if isinstance(error, MemoryError) or _errno(error) == errno.ENOMEM:
         return True
     return any(wording in str(error).lower() for wording in wordings)
@@ -128,7 +128,7 @@ def _max_files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def _is_nowhere() -> bool:
+def _cwd_is_deleted() -> bool:
     try:
         current = os.getcwd()
     except FileNotFoundError:

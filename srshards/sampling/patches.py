@@ -105,7 +105,7 @@ def _row_dtype(size: int) -> np.dtype[np.void]:
 def _transform(patch: Pixels, symmetry: int, to: Pixels) -> None:
     """Write a transformed patch: 0-3 rotate counter-clockwise by 90 degrees each; 4-7 first flip left to right.
 
-    OpenCV transforms at more than half the speed of a plain copy; copying from NumPy's views takes ten times as long.
+    OpenCV reaches more than half the speed of a plain copy; copying from NumPy views is ten times slower.
     """
     if symmetry == 0:
         to[:] = patch

@@ -132,7 +132,7 @@ class CacheFolder:
                     f"the cache {self.path} has no room for {format_bytes(num_bytes)}: its limit is "
                     f"{format_bytes(self.limit)} (`cache_bytes`), its disk has "
                     f"{format_bytes(shutil.disk_usage(self.path).free)} free, and the shards in it are in use; "
-                    "raise the limit, or wait until other runs have ended"
+                    "raise the limit, or wait until other runs have finished"
                 )
             sleep(_PAUSE_S)
 
@@ -160,7 +160,7 @@ class CacheFolder:
 
     def sweep(self) -> None:
         """Remove incomplete files of processes that have ended. Does nothing while the interpreter shuts down."""
-        if sys.is_finalizing():  # builtins such as `open` are gone; the next run to open the cache removes the files
+        if sys.is_finalizing():  # builtins such as `open` no longer exist; the next run removes the files
             return
         with self._exclusive():
             self._remove_abandoned()

@@ -23,11 +23,11 @@ _DECODED = ".npy"  # suffix of the cache names of decoded shards
 _TRIES = 5  # to open a shard that another process evicts, or that is damaged
 
 
-class Present(NamedTuple):
-    """How much of a folder of shards is cached, and the total size of the cache in bytes."""
+class CacheUsage(NamedTuple):
+    """Cache usage of a shard folder: cached shards, size of the cache and bytes still to fetch."""
 
     shards: int
-    of: int
+    num_shards: int
     held_bytes: int
     missing_bytes: int
 
@@ -92,12 +92,12 @@ class CachedShards:
         """Return the size of the largest shard as it is fetched."""
         return max(record.bytes for record in self._records)
 
-    def present(self) -> Present:
+    def present(self) -> CacheUsage:
         """Return how much of the folder is cached."""
         missing = [record for record in self._records if not self.cache.has(self.name(record))]
         num_cached = len(self._records) - len(missing)
         missing_bytes = sum(record.bytes for record in missing)
-        return Present(num_cached, len(self._records), self.cache.held_bytes(), missing_bytes)
+        return CacheUsage(num_cached, len(self._records), self.cache.held_bytes(), missing_bytes)
 
     def open(self, tar: Path, num_samples: int, manual_read_ahead: bool = False) -> MappedShard:
         """Map the shard at `tar`, fetching it if necessary. It is not evicted while it is mapped."""
@@ -117,7 +117,7 @@ class CachedShards:
             except (FormatError, ValueError, FileNotFoundError):
                 pass
             self.cache.remove(name)  # truncated, e.g. by a power failure
-        raise RunError(f"{tar} is damaged, and other runs are using it; end them, then remove the file")
+        raise RunError(f"{tar} is damaged, and another process is using it; stop that process, then remove the file")
 
     def fetch(self, record: ShardRecord, keep: Set[str] = frozenset(), wait_s: float = 0.0) -> None:
         """Ensure that a shard is in the cache: download it, or wait for the process that is downloading it.
@@ -155,7 +155,9 @@ class CachedShards:
             except FileNotFoundError:  # evicted in the meantime
                 continue
             if not is_intact and not self.cache.remove(name):
-                raise RunError(f"{tar} is damaged, and another run is using it; end that run, then remove the file")
+                raise RunError(
+                    f"{tar} is damaged, and another process is using it; stop that process, then remove the file"
+                )
 
     def _decode(self, decoder: Decoder, record: ShardRecord, file: BinaryIO) -> None:
         name, raw = self.name(record), self.cache.file(self.name(record), RAW_SUFFIX)

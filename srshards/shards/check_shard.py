@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from srshards.errors import UsageError
-from srshards.format import FormatError, Manifest, ShardRecord
+from srshards.format import MANIFEST_NAME, FormatError, Manifest, ShardRecord
 from srshards.shards.cache_contents import sha256_of
 from srshards.shards.mapped import origin_of, repair_hint
 from srshards.shards.tar_index import check_samples, index_of_tar, load_index
@@ -19,7 +19,7 @@ def check_shard(manifest: Manifest, record: ShardRecord, progress: Callable[[int
     tar = local_path(manifest.folder) / f"{record.name}.tar"
     try:
         if sha256_of(tar, progress) != record.sha256:
-            raise FormatError(f"{tar}: SHA-256 differs from manifest.json")
+            raise FormatError(f"{tar}: SHA-256 differs from {MANIFEST_NAME}")
         _check_index(manifest, record, tar)
     except FormatError as error:
         raise UsageError(f"{error}; {repair_hint(origin_of(manifest))}") from error
@@ -32,7 +32,7 @@ def _check_index(manifest: Manifest, record: ShardRecord, tar: Path) -> None:
         samples = index_of_tar(file, tar)
     check_samples(samples, tar, record.samples, record.bytes)
     if load_index(index) != samples:
-        raise FormatError(f"{index} does not match {tar.name}: it lists other members or offsets")
+        raise FormatError(f"{index} does not match {tar.name}: its members or offsets differ")
     expected = [*(f"{image}.{manifest.codec}" for image in manifest.images(record.split)), "json"]
     if any([member.extension for member in sample] != expected for sample in samples):
         raise FormatError(f"{tar}: expected samples with members {', '.join(expected)}, as in the manifest")

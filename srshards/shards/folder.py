@@ -27,7 +27,7 @@ _MAX_MAPPED_OF_SMALL_CACHE = 4  # mapped shards cannot be evicted
 
 
 class _Samples(Sequence[Sample]):
-    """A sequence of samples. An integer index, possibly negative, gives a sample; a slice gives a list."""
+    """A sequence of samples. An integer index, possibly negative, returns a sample; a slice returns a list."""
 
     @abstractmethod
     def _at(self, index: int) -> Sample:
@@ -46,7 +46,7 @@ class _Samples(Sequence[Sample]):
 class Split(_Samples):
     """The samples of one split, in manifest order. `records` are its non-empty shards.
 
-    Iteration goes shard by shard; a slice gives a list of samples. IndexError when an index is out of range.
+    Iteration reads shard by shard; a slice returns a list of samples. IndexError when an index is out of range.
 
     >>> len(shards.train), len(shards.val)
     (39, 1)
@@ -205,7 +205,7 @@ class Shards(_Samples):
 
     @cached_property
     def origin(self) -> Origin:
-        """Folder and fingerprint of the set as it was opened."""
+        """Folder and fingerprint of the opened set."""
         return origin_of(self.manifest)
 
     def tar(self, record: ShardRecord) -> Path:

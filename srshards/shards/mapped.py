@@ -25,7 +25,7 @@ from srshards.storage.store import StoreError, read_bytes
 
 
 class Origin(NamedTuple):
-    """A set of shards as it was opened: its folder, and a hash of all shards with samples."""
+    """Identity of an opened set of shards: its folder, and a hash of all shards that contain samples."""
 
     folder: Address
     fingerprint: str
@@ -38,19 +38,19 @@ def origin_of(manifest: Manifest) -> Origin:
 
 
 def repair_hint(origin: Origin | Address) -> str:
-    """Return what to do about an invalid shard; with an Origin, also whether the set has been replaced since."""
+    """Return advice on repairing an invalid shard; with an `Origin`, first check whether the set was replaced."""
     folder = origin.folder if isinstance(origin, Origin) else origin
     if isinstance(origin, Origin):
         with suppress(FormatError, OSError, StoreError):
             if origin_of(load_manifest(folder, read_bytes)) != origin:
                 return (
-                    f"nothing is damaged: after they were opened, the shards in {folder} were generated again with "
-                    "other settings or photos. Start again with the new shards (a training as a new run), or generate "
-                    "them with the previous settings"
+                    f"not damaged: the shards in {folder} were replaced by a generate run with other settings or "
+                    "photos after they were opened. Start a new run with the new shards, or generate the previous "
+                    "ones again"
                 )
         if busy := busy_message(folder):
-            return f"nothing is damaged: {busy}"
-    return f"run `python -m shardgen verify {folder} --fix`, then `python -m shardgen generate` again"
+            return f"not damaged: {busy}"
+    return f"run `python -m shardgen verify {folder} --fix`, then the same `python -m shardgen generate` command again"
 
 
 class DamagedMember(Exception):
@@ -59,7 +59,7 @@ class DamagedMember(Exception):
 
 @contextmanager
 def reading(origin: Origin | Address) -> Iterator[None]:
-    """Turn errors of opening or reading a shard into RunError, with a hint how to repair it."""
+    """Convert errors of opening or reading a shard to RunError with repair advice."""
     try:
         yield
     except (FormatError, OSError, DamagedMember) as error:
@@ -107,7 +107,7 @@ class MappedShard:
     def image(self, position: int, name: str, codec: str, size: int) -> Pixels:
         """Return the image `hr`, `lr`, `lr1`, ... or `up`: size x size x 3 uint8 RGB, a read-only view for `npy`.
 
-        DamagedMember when its bytes are not such an image. (`npy` pixels have no checksum; `--verify` checks them.)
+        DamagedMember when the member is not such an image. (`npy` pixels have no checksum; `--verify` checks them.)
         """
         member = self._samples[position].get(f"{name}.{codec}")
         if member is None:

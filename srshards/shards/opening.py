@@ -27,11 +27,11 @@ from srshards.storage.store import (
 if TYPE_CHECKING:
     from upath import UPath
 
-_GENERATE_FIRST = "generate shards first: python -m shardgen generate -i PHOTOS -o shards -s 4"
+_GENERATE_FIRST = "to generate shards, run `python -m shardgen generate -i PHOTOS -o shards -s 4`"
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 # File names written by `shardgen unpack` and older scripts: derived images, not photos to generate shards from.
 _DERIVED_IMAGE = re.compile(r"_(lr|upsampled)_\d+x$")
-_URL_AS_PATH = re.compile(r"[a-z][a-z0-9]+:/")  # what pathlib makes of `s3://bucket`
+_URL_AS_PATH = re.compile(r"[a-z][a-z0-9]+:/")  # `s3://bucket` as normalized by pathlib
 
 
 def open_shards(
@@ -124,21 +124,21 @@ def _missing_manifest(folder: Address) -> str:
     """Explain what a folder without a manifest appears to be, and what to do."""
     scales = [folder / name for name in list_folders(folder) if MANIFEST_NAME in list_files(folder / name)]
     if scales:
-        return f"this folder contains several scales; pass one of them: `path` {' or '.join(map(str, scales))}"
+        return f"expected the folder of one scale; pass `path` {' or '.join(map(str, scales))}"
     if message := busy_message(folder):
         return message
     if any(name.endswith(".tar") for name in list_files(folder)):
         return (
-            f"it has tars but no {MANIFEST_NAME}, so generation did not finish; "
-            "run the same python -m shardgen generate command again to resume it"
+            f"this folder has tars but no {MANIFEST_NAME}: generation did not finish; "
+            "run the same `python -m shardgen generate` command again to resume it"
         )
     if storage_of(folder).is_local:
         images = [path for path in local_path(folder).rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES]
         if images:
             derived = any(_DERIVED_IMAGE.search(path.stem) for path in images)
             hint = _GENERATE_FIRST if derived else _GENERATE_FIRST.replace("PHOTOS", str(folder))
-            return f"it has {len(images):,} loose images but no shards; {hint}"
-    return f"it has no {MANIFEST_NAME}; {_GENERATE_FIRST}"
+            return f"this folder has {len(images):,} loose images but no shards; {hint}"
+    return f"this folder has no {MANIFEST_NAME}; {_GENERATE_FIRST}"
 
 
 def _check_sizes(folder: Address, records: list[ShardRecord], indexed: bool) -> None:

@@ -21,7 +21,7 @@ class Sample:
     shard, without a copy (`sample.hr.copy()` returns a writable array); `png` and `webp` images are decoded once per
     `Sample`. A sample can be pickled; images already read are not included.
 
-    Access raises RunError, which says how to repair the shard, for a damaged image or a missing shard.
+    Accessing a damaged image or a missing shard raises RunError; its message says how to repair the shard.
 
     >>> sample = shards[0]
     >>> sample.key, sample.hr.shape, sample.lr.shape, sample.up.shape
@@ -39,12 +39,12 @@ class Sample:
 
     @property
     def key(self) -> str:
-        """Twelve digits, unique in the folder: the base name of the sample's members in the tar."""
+        """The key of the sample: twelve digits, unique in the folder, and the base name of its members in the tar."""
         return sample_key(self.split, int(self._record.name[-6:]), self._position)
 
     @property
     def split(self) -> str:
-        """`train` or `val`."""
+        """The split of the sample: `train` or `val`."""
         return self._record.split
 
     @cached_property

@@ -61,14 +61,15 @@ def open_manifest(folder: Address) -> Manifest:
     """Load the manifest of one scale's folder. UsageError when there is none, or `folder` contains several scales."""
     inside = scale_folders(folder)
     if inside != [folder]:
-        names = ", ".join(str(path) for path in inside)
-        raise UsageError(f"{folder} is not the folder of one scale: pass one of {names}")
+        raise UsageError(f"{folder}: expected the folder of one scale; pass {' or '.join(map(str, inside))}")
     refuse_link(folder, MANIFEST_NAME)
     try:
         return load_manifest(folder, read_bytes)
     except FileNotFoundError:
         _refuse_unfinished(folder)
-        raise UsageError(f"{folder} has no {MANIFEST_NAME}: generation did not finish. Run generate again.") from None
+        raise UsageError(
+            f"{folder} has no {MANIFEST_NAME}: generation did not finish. Run the same generate command again."
+        ) from None
 
 
 def _refuse_unfinished(folder: Address) -> None:
@@ -121,7 +122,7 @@ class StoredSample:
         else:
             data = self.loaded[member.offset - self._start :][: member.size]
         if len(data) != member.size:
-            raise RunError(f"{self.tar} ends inside {member.name}: run `python -m shardgen verify`")
+            raise RunError(f"{self.tar} ends inside {member.name}: run `python -m shardgen verify {self.tar.parent}`")
         return data
 
     def describe(self) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def stored_samples(folder: Address, shard: str) -> list[StoredSample]:
     tar, index = folder / f"{shard}.tar", folder / f"{shard}.idx"
     num_bytes = file_size(tar)
     if file_size(index) is None or num_bytes is None:
-        raise UsageError(f"no shard {shard} in {folder}; `python -m shardgen inspect {folder}` lists them")
+        raise UsageError(f"no shard {shard} in {folder}; {folder / MANIFEST_NAME} lists its shards")
     for path in (tar, index):
         refuse_link(folder, path.name)
     samples = load_index(index, read_bytes)

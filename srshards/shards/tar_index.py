@@ -81,10 +81,10 @@ def index_of_tar(file: IO[bytes], where: Address) -> list[list[Member]]:
 
 
 def check_samples(samples: Sequence[Sequence[Member]], where: Address, num_samples: int, num_bytes: int) -> None:
-    """Raise FormatError, starting with `where`, unless these are plausible samples of a tar of `num_bytes` bytes.
+    """Raise FormatError unless the samples match the shard and lie within its tar of `num_bytes` bytes.
 
-    There must be `num_samples` of them, with the consecutive keys of the shard that `where` is named after, and every
-    member must end within the tar.
+    Expected are `num_samples` samples with the consecutive keys of the shard called `where`, which is also the prefix
+    of the message.
     """
     if len(samples) != num_samples:
         raise FormatError(f"{where}: expected {num_samples} samples as in the manifest, found {len(samples)}")
@@ -93,7 +93,7 @@ def check_samples(samples: Sequence[Sequence[Member]], where: Address, num_sampl
     shard = shard_of_key(samples[0][0].name.partition(".")[0])
     match = SHARD_FILE.fullmatch(where.name)
     if match and match["name"] != shard:
-        raise FormatError(f"{where} has the samples of another shard, {shard}")
+        raise FormatError(f"{where} contains the samples of shard {shard}")
     split, number = shard.split("-")
     for ordinal, members in enumerate(samples):
         key = sample_key(split, int(number), ordinal)

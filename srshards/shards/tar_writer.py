@@ -13,7 +13,7 @@ _END_OF_ARCHIVE = bytes(2 * BLOCK_BYTES)
 
 
 class TarWriter:
-    """A writer of plain, uncompressed ustar with fixed mtime, owner and mode. Output goes to `write`, in pieces.
+    """Writer of uncompressed ustar archives with fixed mtime, owner and mode. Output is passed to `write` in pieces.
 
     `size` is the number of bytes written so far; `index` has the members of each sample.
     """

@@ -54,13 +54,13 @@ class Storage(Protocol[A]):
         """Return the content of a file, in one request. The expected `size` extends the timeout for large files."""
 
     def read_range(self, address: A, offset: int, size: int) -> bytes:
-        """Return `size` bytes of a file from `offset` on; fewer if the file ends before."""
+        """Return `size` bytes of a file from `offset` on; fewer if the file is shorter."""
 
     def pieces(self, address: A, size: int) -> Iterator[bytes]:
-        """Yield the first `size` bytes of a large file, in order. StoreError when it ends before."""
+        """Yield the first `size` bytes of a large file, in order. StoreError when it is shorter."""
 
     def read_large(self, address: A, size: int) -> bytes:
-        """Return the first `size` bytes of a large file. StoreError when it ends before."""
+        """Return the first `size` bytes of a large file. StoreError when it is shorter."""
 
     def prefetch(self, address: A, offset: int, size: int) -> bytes | None:
         """Return a range of which several parts will be read; None where reading the parts separately costs no more."""
@@ -147,7 +147,7 @@ class Storage(Protocol[A]):
     # Addresses
 
     def join(self, folder: A, path: str) -> A:
-        """Return the address of a file below a folder. ValueError when the path would be read as something else."""
+        """Return the address of a file below a folder. ValueError when the path is not valid below the folder."""
 
     def absolute(self, address: A) -> A:
         """Return the absolute address, without `.` and `..`. Links are not resolved."""

@@ -17,14 +17,14 @@ from srshards.format import Address
 Buffer = bytes | bytearray | memoryview
 
 _TEMPORARY_SUFFIX = ".tmp"
-_NAME_LETTERS = 40  # of the file's name in its temporary name: names are limited to 255 bytes
+_MAX_NAME_CHARS = 40  # how much of the name a temporary name contains; names are limited to 255 bytes
 _CHUNK_BYTES = 4 << 20
 _ALIGNMENT = 4096  # sufficient for the offsets and lengths of O_DIRECT on current disks
 
 
 def temporary_path(path: Path) -> Path:
     """Return a hidden name next to `path`, unique among all processes and machines that share the folder."""
-    return path.with_name(f".{path.name[:_NAME_LETTERS]}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}")
+    return path.with_name(f".{path.name[:_MAX_NAME_CHARS]}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}")
 
 
 def is_temporary(path: Path) -> bool:
@@ -64,7 +64,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 
 @contextlib.contextmanager
 def writing(path: Address) -> Iterator[None]:
-    """Turn errors of writing `path` in the block into RunError."""
+    """Convert errors of writing `path` in the block to RunError."""
     try:
         yield
     except (OSError, UnicodeEncodeError) as error:  # the latter for paths that are not UTF-8

@@ -23,7 +23,7 @@ _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
 @contextmanager
 def locked(output: Address) -> Iterator[None]:
-    """Lock the output folder for this process, check that it is writable, and remove what a killed run left.
+    """Lock the output folder for this process, check that it is writable, and remove temporary files of killed runs.
 
     For an output in a store, the lock excludes only other runs of this user on this machine.
     """
@@ -35,7 +35,7 @@ def locked(output: Address) -> Iterator[None]:
         os.utime(lock.lock_file)  # so that `last_run` changes
     except filelock.Timeout:
         raise UsageError(
-            f"another shardgen run is writing to {output}. Wait until it has ended, or pass another folder."
+            f"another shardgen run is writing to {output}. Wait until it has finished, or pass another folder."
         ) from None
     except OSError as error:
         raise UsageError(f"cannot write to {output}: {error.strerror}. Pass another --output.") from error
@@ -73,7 +73,7 @@ def last_run(output: Address) -> int:
 
 
 def _busy_message(output: Address) -> str:
-    return f"a shardgen run is writing to {output}: wait until it has ended"
+    return f"a shardgen run is writing to {output}; wait until it has finished"
 
 
 def _is_held(output: Address) -> bool:

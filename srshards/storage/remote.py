@@ -1,4 +1,4 @@
-"""Object stores, through fsspec. Requests are retried: see `retry`.
+"""Storage in object stores, through fsspec. Requests are retried: see `retry`.
 
 Integrity: the store's own library checks the length of an object against its header and, where the store has a
 checksum of the complete object (S3 does for objects stored by recent clients), that checksum. Ranges of an object have
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
-_PIECES_AT_ONCE = 4
-_FETCHED_AT_ONCE = 8  # hides a latency of 100 ms behind 12 ms of work per file
+_CONCURRENT_PIECES = 4
+_CONCURRENT_FETCHES = 8  # hides a latency of 100 ms behind 12 ms of work per file
 # Large files are uploaded in parts held in memory; s3fs would use ten parts of 50 MB at a time.
 _PARTS = {"chunksize": 16 << 20, "max_concurrency": 4}
 _PROBE_NAME = ".shardgen.probe"
 
 
 class FsspecStorage:
-    """Object stores. `Storage` documents the methods."""
+    """Storage in object stores. The methods are documented in `Storage`."""
 
     is_local = False
 
@@ -54,7 +54,7 @@ class FsspecStorage:
         def piece(start: int) -> bytes:
             return self.read_range(address, start, min(PIECE_BYTES, size - start))
 
-        for start, future in zip(starts, map_in_threads(piece, starts, _PIECES_AT_ONCE), strict=True):
+        for start, future in zip(starts, map_in_threads(piece, starts, _CONCURRENT_PIECES), strict=True):
             yield checked_piece(address, future.result(), start, size)
 
     def read_large(self, address: "UPath", size: int) -> bytes:
@@ -69,7 +69,7 @@ class FsspecStorage:
     def in_advance(
         self, items: Sequence[_S], address_of: Callable[[_S], "UPath"], read: Callable[[_S], _T]
     ) -> Iterator[Callable[[], _T]]:
-        return (result.result for result in map_in_threads(read, items, _FETCHED_AT_ONCE))
+        return (result.result for result in map_in_threads(read, items, _CONCURRENT_FETCHES))
 
     def list_files(self, folder: "UPath") -> dict[str, int]:
         names = {entry["name"].rpartition("/")[2]: entry for entry in _entries(folder) if entry["type"] == "file"}
@@ -96,13 +96,13 @@ class FsspecStorage:
             if path.endswith("/"):  # placeholder object for a folder
                 continue
             if os.path.splitext(path)[1].lower() in extensions:
-                yield Found(path, int(entry["size"] or 0), _changed_ns(entry))
+                yield Found(path, int(entry["size"] or 0), _modified_ns(entry))
             else:
                 skipped.files += 1
 
     def file_size(self, address: "UPath") -> int | None:
         try:
-            info = request(address, "look at", lambda fs, path, limit: fs.info(path, **limit))
+            info = request(address, "access", lambda fs, path, limit: fs.info(path, **limit))
         except (FileNotFoundError, NotADirectoryError):
             return None
         return None if info["type"] != "file" else int(info["size"])
@@ -133,7 +133,7 @@ class FsspecStorage:
         self.remove(folder / _PROBE_NAME)
 
     def claim_folder(self, folder: "UPath") -> bool:
-        """Create nothing: a lock must exclude other processes of this machine."""
+        """Only check: stores have no folders to create, so a lock must exclude other processes of this machine."""
         return not self.is_folder(folder)
 
     @contextmanager
@@ -157,7 +157,7 @@ class FsspecStorage:
         return None
 
     def lock_path(self, folder: "UPath", name: str) -> Path:
-        """Return a local file: stores have no locks that end with their owner. It does not exclude other machines."""
+        """Return a local file: stores have no locks released when a process dies. Other machines are not excluded."""
         return scratch_root() / f"{hashlib.sha256(str(folder).rstrip('/').encode()).hexdigest()[:16]}{name}"
 
     @contextmanager
@@ -198,11 +198,11 @@ def _entries(folder: "UPath") -> list[dict[str, Any]]:
         found = request(folder, "list", lambda fs, path, limit: fs.ls(path, detail=True), pages=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    own_name = folder.path.strip("/")
-    return [entry for entry in found if entry["name"].strip("/") != own_name]  # some stores list the folder itself
+    folder_name = folder.path.strip("/")
+    return [entry for entry in found if entry["name"].strip("/") != folder_name]  # some stores list the folder itself
 
 
-def _changed_ns(entry: dict[str, Any]) -> int:
+def _modified_ns(entry: dict[str, Any]) -> int:
     for key in ("LastModified", "mtime", "last_modified", "updated", "created"):
         value = entry.get(key)
         if isinstance(value, datetime):

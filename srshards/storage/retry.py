@@ -78,7 +78,7 @@ def request(
     retrying = Retrying(
         stop=stop_after_attempt(attempts),
         wait=wait_random_exponential(multiplier=0.2, max=min(_LONGEST_PAUSE_S, timeout_s)),
-        retry=retry_if_exception(_may_pass),
+        retry=retry_if_exception(_is_transient),
         reraise=True,
     )
     try:
@@ -87,7 +87,7 @@ def request(
         if verb != "write":
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(address)) from error
         raise StoreError(
-            f"cannot write {address}: {_reason(error)}. Create the bucket first, or pass another."
+            f"cannot write {address}: {_reason(error)}. Create the bucket first, or pass another address."
         ) from error
     except MemoryError:
         raise
@@ -98,7 +98,8 @@ def request(
     except Exception as error:
         if _lacks_credentials(error):
             raise StoreError(
-                f"cannot {verb} {address}: no credentials found for {address.protocol}:// ({_reason(error)})"
+                f"cannot {verb} {address}: no credentials found for {address.protocol}:// ({_reason(error)}). "
+                "Set them in the environment or in the store's credentials file, then run the same command again."
             ) from error
         raise StoreError(
             f"cannot {verb} {address}: {_reason(error)}; tried {ATTEMPTS} times in {monotonic() - start_s:.0f} s. "
@@ -107,7 +108,10 @@ def request(
 
 
 def _ready(address: "UPath") -> Any:
-    """Return the store's connected file system, outside the timeout: starting s3fs is slow. Disable its own retries."""
+    """Return the store's connected file system, with its own retries disabled.
+
+    Called outside the timeout, because starting s3fs is slow.
+    """
     with _starting:
         fs = address.fs
         if getattr(fs, "_pid", None) not in (None, os.getpid()):  # the parent's event loop does not run in a fork
@@ -118,7 +122,7 @@ def _ready(address: "UPath") -> Any:
     return fs
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     """Return whether to retry. Interrupts (Ctrl-C, SIGTERM, Ray's cancellation) do not come from the store."""
     return isinstance(error, Exception) and not (isinstance(error, _FINAL) or _lacks_credentials(error))
 

@@ -82,12 +82,12 @@ def read_bytes(address: Address, size: int = 0) -> bytes:
 
 
 def read_range(address: Address, offset: int, size: int) -> bytes:
-    """Return `size` bytes of a file from `offset` on; fewer if the file ends before."""
+    """Return `size` bytes of a file from `offset` on; fewer if the file is shorter."""
     return storage_of(address).read_range(address, offset, size)
 
 
 def pieces(address: Address, size: int) -> Iterator[bytes]:
-    """Yield the first `size` bytes of a large file, in order. StoreError when the file ends before."""
+    """Yield the first `size` bytes of a large file, in order. StoreError when the file is shorter."""
     return storage_of(address).pieces(address, size)
 
 
@@ -139,7 +139,7 @@ def _options(protocol: str) -> dict[str, Any]:
         return {}
     import fsspec
 
-    # Read an object in one request, without asking for its size first; large ones are read in pieces anyway.
+    # Read an object in one request, without requesting its size first; large ones are read in pieces anyway.
     options: dict[str, Any] = {"max_concurrency": 1}
     if "config_kwargs" not in fsspec.config.conf.get("s3", {}):
         # By default it waits more than an hour for a server that does not answer.

@@ -1,4 +1,4 @@
-"""Standard streams of a command: if they are closed or fail, the command's work is not affected."""
+"""Guard the standard streams of a command, so that a closed or failing stream does not affect its work."""
 
 import errno
 import io
@@ -61,7 +61,7 @@ def guarded() -> Iterator[None]:
 
 @contextmanager
 def remarks() -> Iterator[None]:
-    """Mark output as remarks: losing them does not make the command fail."""
+    """Mark output in the block as non-essential: failing to write it does not fail the command."""
     former, _Output.in_remarks = _Output.in_remarks, True
     try:
         yield

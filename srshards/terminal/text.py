@@ -71,7 +71,7 @@ def fitted(text: str, stream: TextIO) -> str:
 
 
 def say(text: str, err: bool = False) -> None:
-    """Print a remark, wrapped to the terminal. If it cannot be written, the command does not fail."""
+    """Print a non-essential message, wrapped to the terminal. The command does not fail if it cannot be written."""
     with remarks():
         click.echo(fitted(text, sys.stderr if err else sys.stdout), err=err)
 

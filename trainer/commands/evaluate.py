@@ -16,7 +16,7 @@ from srshards.format import Address
 from srshards.process.interrupt import loading
 from srshards.terminal.help import Command
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
-from srshards.terminal.text import Bar, Choice, say
+from srshards.terminal.text import Bar, Choice, plural, say
 from trainer.commands.tables import quality_table
 from trainer.commands.types import Tile
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # these import PyTorch, which is too slow for help and comple
 @click.option("--cache", type=PATH, help="Shard cache, as for training.")
 @click.option("--cache-bytes", type=BYTE_SIZE, help="Size limit of the cache.  [default: most of the free disk space]")
 @click.option("--split", type=Choice(("train", "val")), default="val", show_default=True, help="Split of --shards.")
-@click.option("--hr", type=PATH, help="Folder of HR photos; LR is computed with MATLAB's bicubic, as in papers.")
+@click.option("--hr", type=PATH, help="Folder of HR photos, instead of --shards; LR is computed with MATLAB's bicubic.")
 @click.option("--scale", type=click.IntRange(2, 8), help="Scale for --hr.  [default: the network's]")
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda or cuda:1; auto uses a GPU if there is one."
@@ -89,7 +89,8 @@ def evaluate_command(
         report = {"weights": str(weights), "data": data, "scale": scale, "mean": mean, "images": images}
         click.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
         return
-    say(f"{weights} ({network.spec.name}, {network.spec.scale}x) on {data}, {len(results):,} images at {scale}x")
+    images_at = f"{plural(len(results), 'image')} at {scale}x"
+    say(f"{weights} ({network.spec.name}, {network.spec.scale}x) on {data}, {images_at}")
     click.echo(quality_table(means))
 
 
@@ -113,13 +114,15 @@ def _pairs_of_shards(
 def _pairs_of_photos(
     network: Network, weights: Path, folder: Path | None, scale: int | None
 ) -> tuple[Iterator[Pair], int, str]:
-    from trainer.evaluation.evaluate import photo_pairs, takes_upsampled
+    from trainer.evaluation.evaluate import photo_pairs
 
     assert folder is not None
-    if scale is None and network.spec.scale == 1:
+    own, upsampled = network.spec.scale, network.spec.scale == 1
+    if scale is None and upsampled:
         raise UsageError(f"{weights} takes upsampled images of any scale; pass the scale, e.g. --scale 4")
-    scale = scale or network.spec.scale
-    upsampled = takes_upsampled(network.spec.scale, scale, str(weights), f"--scale {scale}")
+    if not (upsampled or scale in (None, own)):
+        raise UsageError(f"{weights} upscales {own}x, not {scale}x; omit --scale, or pass other --weights")
+    scale = scale or own
     return photo_pairs(folder, scale, upsampled), scale, str(folder)
 
 

@@ -18,7 +18,7 @@ OPTIONS = [
     click.option(
         "--cache",
         type=PATH,
-        help="Folder on a fast local disk that caches shards.  [default for s3://: ~/.cache/sr-shards]",
+        help="Folder on a fast local disk in which shards are cached.  [default for s3://: ~/.cache/sr-shards]",
     ),
     click.option(
         "--cache-bytes",
@@ -39,7 +39,7 @@ OPTIONS = [
     click.option(
         "--ranks",
         type=int,
-        help="Process count that --batch-size refers to; any other count shares the same steps.  "
+        help="Number of processes for which --batch-size is meant; other numbers split the same steps among them.  "
         "[default: the processes started]",
     ),
     _default("--patch-size", type=int, default=TrainConfig.patch_size, help="Patch edge in HR px."),
@@ -54,20 +54,20 @@ OPTIONS = [
     ),
     click.option("--compile", is_flag=True, help="Compile the network (torch.compile)."),
     _default("--ema", type=float, default=TrainConfig.ema, help="EMA decay of the weights; 0 disables the EMA."),
-    _default("--grad-accum", type=int, default=TrainConfig.grad_accum, help="Batches per step."),
+    _default("--grad-accum", type=int, default=TrainConfig.grad_accum, help="Batches accumulated per step."),
     _default("--clip", type=float, default=TrainConfig.clip, help="Maximum gradient norm; 0 disables clipping."),
     click.option("--workers", type=int, help="Data worker processes.  [default: the process's share of the CPUs]"),
     _default("--prefetch", type=int, default=TrainConfig.prefetch, help="Batches each worker prepares ahead."),
     click.option(
         "--patches-per-sample",
         type=int,
-        help="Consecutive steps that crop their patches from the same samples.  [default: 1 for npy, 4 otherwise]",
+        help="Number of consecutive steps that crop patches from the same samples.  [default: 1 for npy, 4 otherwise]",
     ),
     click.option("--resident", is_flag=True, help="Keep all samples in device memory; uses no data workers."),
     _default("--seed", type=int, default=TrainConfig.seed, help="Seed for weights, sample order, crops and flips."),
     _default("--device", default=TrainConfig.device, help="cpu, cuda or cuda:1; auto uses a GPU if there is one."),
-    click.option("--init", type=PATH, help="Initial weights, instead of random ones."),
-    click.option("--val-every", type=int, help="Steps between validations.  [default: one epoch, within 200 to 5000]"),
+    click.option("--init", type=PATH, help="Weights file to start from, e.g. runs/lite-4x/best.pth."),
+    click.option("--val-every", type=int, help="Steps between validations.  [default: one epoch, but 200 to 5000]"),
     _default("--val-samples", type=int, default=TrainConfig.val_samples, help="Validation images to evaluate."),
     click.option(
         "--save-every",
@@ -75,7 +75,7 @@ OPTIONS = [
         help="Steps between saves, in addition to one at each validation.  [default: every ten minutes]",
     ),
     _default("--out", type=ADDRESS, default=TrainConfig.out, help="Folder that holds the runs."),
-    click.option("--run", help="Name of the run.  [default: e.g. lite-4x, numbered if that exists]"),
+    click.option("--run", help="Name of the run.  [default: model and scale, e.g. lite-4x; numbered if that exists]"),
     click.option("--resume", is_flag=True, help="Resume --run exactly where it stopped."),
     click.option("--verify", is_flag=True, help="Check the SHA-256 of every shard before training."),
     click.option(

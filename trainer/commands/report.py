@@ -23,7 +23,7 @@ _OUTPUT = FileToWrite(PAGE_WRITERS, "report.html")
     type=_OUTPUT,
     default=Path("report.html"),
     show_default=True,
-    help="Output file; an existing file is replaced only if it is such a page.",
+    help="HTML file to write. An existing file is replaced only if a report command wrote it.",
 )
 def report_command(runs: tuple[Address, ...], output: Path) -> None:
     """Compare RUNS, e.g. runs/lite-4x, on one self-contained HTML page that opens offline.

@@ -63,7 +63,10 @@ def resolve(
         chosen = {**original, **free, "out": out, "run": run.home.name}
     settings = {**values, **chosen}
     if settings["shards"] is None:
-        raise UsageError("pass the shards to train on: --shards shards/scale_4x (python -m shardgen builds them)")
+        raise UsageError(
+            "pass the shards to train on, e.g. --shards shards/scale_4x (to generate them, run `python -m shardgen "
+            "generate`); for all options and commands, pass --help"
+        )
     try:
         return Resolved(TrainConfig(**settings), run, requested)
     except UsageError as error:
@@ -98,7 +101,7 @@ def _read(context: click.Context, file: Address) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         found = type(content.value if isinstance(content, Scalar) else content).__name__
-        raise UsageError(f"{file}: expected lines such as `batch-size: 16`, found {found}")
+        raise UsageError(f"{file}: expected lines such as `batch-size: 16`, found YAML of type {found}")
     options = {param.name: param for param in context.command.params}
     known = option_names()
     settings: dict[str, Any] = {}

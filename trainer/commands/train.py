@@ -12,7 +12,7 @@ from srshards.shards.folder import Shards
 from srshards.shards.opening import open_shards
 from srshards.storage.store import list_files, list_folders
 from srshards.terminal.sizes import format_bytes
-from srshards.terminal.text import Bar, say, shows_bars
+from srshards.terminal.text import Bar, plural, say, shows_bars
 from trainer.commands.settings import refuse_changes, resolve
 from trainer.commands.tables import quality_table
 from trainer.distributed.group import RankGroup, open_group
@@ -87,14 +87,14 @@ def _summary(result: TrainingResult) -> str:
         lines.append(quality_table({"bicubic": result.last.bicubic, "network": result.last.network}))
     if result.was_finished:
         lines.append(
-            f"{run.home} is already finished, at step {progress.step:,}: nothing was trained. To train further, start "
-            f"a new run from its weights: --init {run.home / run.weights.name} with the --steps or --epochs to add"
+            f"{run.home} has already finished, at step {progress.step:,}; nothing was trained. To train further, start "
+            f"a new run with --init {run.home / run.weights.name} and the additional --steps or --epochs"
         )
     else:
         patches_per_s = progress.step * result.patches_per_step / max(progress.trained_s, 1e-9)
         lines.append(
-            f"{progress.step:,} steps in {format_duration(progress.trained_s)} ({patches_per_s:,.0f} patches/s); "
-            f"peak memory {format_bytes(result.peak_memory_bytes)}"
+            f"{plural(progress.step, 'step')} in {format_duration(progress.trained_s)} "
+            f"({patches_per_s:,.0f} patches/s); peak memory {format_bytes(result.peak_memory_bytes)}"
         )
     outputs = {run.weights.name: "final weights"}
     if progress.best_psnr_y is not None:
@@ -103,6 +103,6 @@ def _summary(result: TrainingResult) -> str:
     present = {*list_files(run.home), *(f"{name}/" for name in list_folders(run.home))}
     for name, content in outputs.items():  # those of a run that had finished earlier may have been deleted
         line = f"{run.home}/{name}  {content}"
-        lines.append(line if name in present else f"{run.home}/{name} is missing; it held {content}")
+        lines.append(line if name in present else f"{run.home}/{name} is missing ({content})")
     lines.append(f"{run.home / run.journal.name}, {run.home / run.tensorboard.name}/  training log")
     return "\n".join(lines)

@@ -126,7 +126,7 @@ class RankGroup:
                 raise
             raise RunError(
                 f"lost connection to the other processes of this training ({_first_line(error)}); see the error of "
-                "the process that ended first"
+                "the process that exited first"
             ) from error
 
     def _all_reduce(self, values: Sequence[float], by: Any) -> list[float]:

@@ -17,7 +17,7 @@ _NO_ID = ("", "none")  # TORCHELASTIC_RUN_ID of a job without --rdzv-id
 class RankInfo:
     """Global and local rank of this process. Only rank 0 writes files and messages.
 
-    `job` identifies the torchrun command, None without one; `restarts` counts how often it restarted the ranks.
+    `job` identifies the torchrun command (None without torchrun); `restarts` is how often it restarted the ranks.
     """
 
     rank: int = 0
@@ -30,22 +30,22 @@ class RankInfo:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "RankInfo":
         """Read torchrun's variables. UsageError if some are missing or contradict each other."""
-        given = [name for name in _NAMES[:3] if environment.get(name)]
-        if not given:
+        present = [name for name in _NAMES[:3] if environment.get(name)]
+        if not present:
             return cls()
         missing = [name for name in _NAMES if not environment.get(name)]
         if missing:
             raise UsageError(
-                f"the environment sets {', '.join(given)} but not {', '.join(missing)}: start several processes with "
-                f"torchrun -m trainer ..., which sets all of them; for a single process, unset {' '.join(given)}"
+                f"the environment sets {', '.join(present)} but not {', '.join(missing)}: start several processes with "
+                f"torchrun -m trainer ..., which sets all of them; for a single process, unset {' '.join(present)}"
             )
         numbers = {name: environment[name] for name in _NAMES if name != "MASTER_ADDR"}
         if not all(value.isdecimal() for value in numbers.values()):
-            raise UsageError(f"expected integers in the environment, found {_listed(numbers)}; start with torchrun")
+            raise UsageError(f"expected integers in the environment, found {_text(numbers)}; start with torchrun")
         rank, world_size, local_rank, local_world_size, _ = map(int, numbers.values())
         if not (rank < world_size and local_rank < local_world_size <= world_size):
             raise UsageError(
-                f"the environment is inconsistent: {_listed(numbers)}; start with torchrun, which sets these variables"
+                f"the environment is inconsistent: {_text(numbers)}; start with torchrun, which sets these variables"
             )
         restarts = environment.get("TORCHELASTIC_RESTART_COUNT", "")
         return cls(
@@ -74,12 +74,12 @@ class ReportedByRank0(ReportedError):
 
 
 def _job(run_id: str) -> str:
-    """Return torchrun's job ID, or else its process, which stays the same when it restarts the ranks."""
+    """Return torchrun's job ID or, without one, an ID of its process, which does not change when ranks restart."""
     if run_id not in _NO_ID:
         return run_id
     parent = psutil.Process(os.getppid())
     return f"{socket.gethostname()} {parent.pid} {parent.create_time()}"
 
 
-def _listed(numbers: Mapping[str, str]) -> str:
+def _text(numbers: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in numbers.items())

@@ -43,7 +43,7 @@ def join_attempt(rank_info: RankInfo) -> Attempt:
 
 
 def _admit_ranks(store: Store, rank_info: RankInfo, deadline_s: float) -> str:
-    """Rank 0's side: name the attempt, acknowledge every other rank, and return the name."""
+    """On rank 0: name the attempt, acknowledge every other rank, and return the name."""
     attempt = uuid.uuid4().hex
     store.set(_ATTEMPT, attempt)
     missing = set(range(1, rank_info.world_size))
@@ -56,7 +56,7 @@ def _admit_ranks(store: Store, rank_info: RankInfo, deadline_s: float) -> str:
 
 
 def _join(store: Store, rank_info: RankInfo, deadline_s: float) -> str:
-    """The other ranks' side: join the current attempt until rank 0 acknowledges it, and return its name."""
+    """On the other ranks: join the current attempt, wait until rank 0 acknowledges it, and return its name."""
     token = uuid.uuid4().hex
     while True:
         attempt = store.get(_ATTEMPT).decode()  # may still be the previous one, which is never acknowledged

@@ -60,7 +60,7 @@ def takes_upsampled(network_scale: int, scale: int, network: str, data: str) -> 
     """Return whether the network's input has HR size. UsageError if the network and the data differ in scale."""
     if network_scale not in (1, scale):
         raise UsageError(
-            f"{network} upscales {network_scale}x, but {data} is {scale}x; choose weights and data of the same scale"
+            f"{network} upscales {network_scale}x, but {data} is {scale}x; pass weights and data of the same scale"
         )
     return network_scale == 1
 

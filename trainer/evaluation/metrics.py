@@ -32,7 +32,7 @@ class Quality:
 
 def psnr(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Return 10 log10(255² / MSE) in dB over all elements, inf if a equals b. Same shape and dtype, values 0-255."""
-    _require_alike(a, b)
+    _require_same_shape_and_dtype(a, b)
     squares = float(cv2.norm(a, b, cv2.NORM_L2SQR))
     return 10 * math.log10(_RANGE**2 * a.size / squares) if squares else math.inf
 
@@ -44,7 +44,7 @@ def ssim(a: NDArray[Any], b: NDArray[Any]) -> float:
     covariance, and only windows that lie completely inside. Channels are independent. The maximum is 1.
     ValueError below 11 px.
     """
-    _require_alike(a, b)
+    _require_same_shape_and_dtype(a, b)
     if min(a.shape[:2]) < SSIM_WINDOW_PX:
         raise ValueError(f"SSIM needs {SSIM_WINDOW_PX} x {SSIM_WINDOW_PX} px, got {a.shape[1]} x {a.shape[0]} px")
     height, width = int(a.shape[0]) - SSIM_WINDOW_PX + 1, int(a.shape[1]) - SSIM_WINDOW_PX + 1
@@ -83,7 +83,7 @@ def measure(output: Pixels, target: Pixels, border: int) -> Quality:
     """Compare two H x W x 3 uint8 images after cropping `border` px on every side (papers crop the scale)."""
     require_rgb(output)
     require_rgb(target)
-    _require_alike(output, target)
+    _require_same_shape_and_dtype(output, target)
     if border < 0 or min(output.shape[:2]) - 2 * border < SSIM_WINDOW_PX:
         size = f"{output.shape[1]} x {output.shape[0]} px"
         raise ValueError(f"expected at least {SSIM_WINDOW_PX} px inside a border of {border} px, got {size}")
@@ -124,6 +124,6 @@ def _window_means(image: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(cv2.sepFilter2D(image, -1, taps, taps), np.float64)[edge:-edge, edge:-edge]
 
 
-def _require_alike(a: NDArray[Any], b: NDArray[Any]) -> None:
+def _require_same_shape_and_dtype(a: NDArray[Any], b: NDArray[Any]) -> None:
     if a.shape != b.shape or a.dtype != b.dtype:
         raise ValueError(f"expected images of equal shape and dtype, got {a.shape} {a.dtype} and {b.shape} {b.dtype}")

@@ -1,6 +1,6 @@
 """Find, read and write photo files: any format to upright 8-bit RGB, and atomic writes.
 
-The decoder is shardgen's, so that inference and training decode photos alike.
+Photos are decoded as in shardgen, so that inference and training see the same pixels.
 """
 
 import errno
@@ -49,7 +49,7 @@ def list_photos(paths: Iterable[Path], leave_out: Path | None = None) -> list[Pa
     given = list(paths)
     for path in given:
         if not path.exists():
-            raise UsageError(f"{path} does not exist; pass photos or folders of photos")
+            raise UsageError(f"no such file or folder: {path}; pass photos or folders of photos")
         for photo in _walk(path, leave_out) if path.is_dir() else [path]:
             found.setdefault(photo.resolve(), photo)
     if not found:
@@ -63,7 +63,7 @@ def _walk(root: Path, leave_out: Path | None) -> list[Path]:
         if error.errno == errno.ENAMETOOLONG:  # listed as a photo, it becomes one failure among the results
             photos.append(Path(error.filename))
             return
-        raise UsageError(f"cannot list {error.filename}: {error.strerror}") from error
+        raise UsageError(f"cannot list {error.filename}: {error.strerror}; fix its permissions (chmod u+rx)") from error
 
     excluded = leave_out.resolve() if leave_out else None
     visited: set[Path] = set()

@@ -81,7 +81,7 @@ def _windows(size: int, tile_px: int | None, margin_px: int) -> list[_Window]:
     if step <= 0:
         raise UsageError(
             f"--tile {tile_px}: this network needs a margin of {margin_px} px on every side, so a tile needs at least "
-            f"{2 * margin + ALIGN_PX} px; {smallest_tile(margin_px)} px or more are recommended"
+            f"{2 * margin + ALIGN_PX} px; pass --tile {smallest_tile(margin_px)} or more, or auto"
         )
     last = aligned_up(size - tile)
     starts = [*range(0, last, step), last]

@@ -120,7 +120,7 @@ def _factor(model: Network, scale: int | None) -> int:
             raise UsageError("this network takes upsampled photos of any scale; pass the scale, e.g. --scale 4")
         return scale
     if scale not in (None, model.scale):
-        raise UsageError(f"this network upscales {model.scale}x, not {scale}x; omit --scale, or choose other --weights")
+        raise UsageError(f"this network upscales {model.scale}x, not {scale}x; omit --scale, or pass other --weights")
     return model.scale
 
 

@@ -77,7 +77,7 @@ def _package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UsageError(f"ONNX export needs {name}, which is not installed. {install_command(name)}") from error
+        raise UsageError(f"ONNX export requires {name}, which is not installed. {install_command(name)}") from error
 
 
 def _onnx_model(network: Network) -> Any:

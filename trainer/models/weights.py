@@ -77,7 +77,7 @@ def load_into(model: Network, path: Path) -> None:
     if spec != model.spec:
         raise UsageError(
             f"weights {path} are for {spec.name} at {spec.scale}x, but this run trains {model.spec.name} at "
-            f"{model.spec.scale}x; pass matching weights, or train their model and scale"
+            f"{model.spec.scale}x; pass other weights, or a --model, --input and --shards that match these"
         )
     _refuse_non_finite(path, state)
     model.load_state_dict(state)
@@ -109,9 +109,10 @@ def _load(path: Path) -> Any:
         inside = some(
             sorted(entry.name for entry in path.iterdir() if entry.suffix in SUFFIXES and entry.name != "state.pt")
         )
-        raise UsageError(f"{path} is a folder; pass a weights file in it ({inside or 'there is none'})")
+        found = f"a file in it: {inside}" if inside else "a weights file, e.g. runs/lite-4x/best.pth"
+        raise UsageError(f"{path} is a folder; pass {found}")
     if not path.is_file():
-        raise UsageError(f"{path} not found; pass a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
+        raise UsageError(f"no such file: {path}; pass a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
     try:
         with path.open("rb") as file:
             start = file.read(9)

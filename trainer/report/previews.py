@@ -67,7 +67,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Whole:
+class UnsplitPreview:
     """A preview without a layout, shown as one image."""
 
     label: str
@@ -82,7 +82,7 @@ class Gallery:
     """The previews of a page. `left_out` lists what is not shown and why."""
 
     scenes: list[Scene] = field(default_factory=list)
-    wholes: list[Whole] = field(default_factory=list)
+    wholes: list[UnsplitPreview] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
     @property
@@ -148,7 +148,7 @@ class _GalleryBuilder:
             return False
         self._budget_bytes -= len(uri)
         height, width = image.shape[:2]
-        self.gallery.wholes.append(Whole(run.label, step, uri, width, height))
+        self.gallery.wholes.append(UnsplitPreview(run.label, step, uri, width, height))
         return True
 
 

@@ -118,10 +118,10 @@ class RunFolder:
     def _create(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
 
-    def _discard(self, there: set[Path]) -> None:
-        """Remove everything except what was `there` before, and the folder if it is empty then."""
+    def _discard(self, existing: set[Path]) -> None:
+        """Remove everything except the `existing` paths, and then the folder if it is empty."""
         with suppress(OSError):
-            for path in set(self.path.iterdir()) - there:
+            for path in set(self.path.iterdir()) - existing:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             if [path.name for path in self.path.iterdir()] == [_LOCK]:
                 (self.path / _LOCK).unlink()

@@ -42,7 +42,7 @@ class StoredRunFolder(RunFolder):
     def _create(self) -> None:
         """Do nothing: the first file that is written creates the folder."""
 
-    def _discard(self, there: set[Path]) -> None:
+    def _discard(self, existing: set[Path]) -> None:
         with suppress(StoreError):
             remove_many(self.home, [JOB, *(path.relative_to(self.path).as_posix() for path in self._published)])
         shutil.rmtree(self.path, ignore_errors=True)
@@ -72,7 +72,7 @@ class StoredRunFolder(RunFolder):
             version = _version(path)
             if self._published.get(path) != version:
                 if monotonic() > deadline_s:
-                    raise StoreError(f"cannot write {self.home}: it takes longer than {patience_s / 60:g} minutes.")
+                    raise StoreError(f"cannot write {self.home}: timed out after {patience_s / 60:g} minutes.")
                 address: Any = self.home / path.relative_to(self.path).as_posix()
                 if path.suffix in _LARGE:
                     upload(path, address)

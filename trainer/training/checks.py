@@ -53,24 +53,24 @@ def _check_equal_shares(config: TrainConfig, rank_info: RankInfo) -> None:
 def _check_patches_per_sample(config: TrainConfig) -> None:
     times = config.patches_per_sample
     if times is not None and config.steps is None and config.epochs % times:
-        below = config.epochs - config.epochs % times
+        multiple = config.epochs - config.epochs % times
         raise UsageError(
             f"--patches-per-sample {times} requires --epochs to be a multiple of {times}, got {config.epochs}; "
-            f"try --epochs {below or times}"
+            f"try --epochs {multiple or times}"
         )
 
 
 def _check_cache(plan: Plan, cached: CachedShards) -> None:
-    needed = _least_cache_bytes(plan, cached)
+    needed = _min_cache_bytes(plan, cached)
     if needed > cached.cache.limit:
         raise UsageError(
             f"the cache {cached.cache.path} is limited to {format_bytes(cached.cache.limit)}, but the shards in use at "
-            f"the same time need {format_bytes(needed)}; pass --cache-bytes {-(-needed // 10**6)}MB or more, with "
-            "--cache on a disk that has the space"
+            f"the same time need {format_bytes(needed)}; pass --cache-bytes {-(-needed // 10**6)}MB or more, on "
+            "a disk with enough space"
         )
 
 
-def _least_cache_bytes(plan: Plan, cached: CachedShards) -> int:
+def _min_cache_bytes(plan: Plan, cached: CachedShards) -> int:
     """Return the size of the shards needed at the same time, by training and by each local rank's validation."""
     validated_at_once = nlargest(plan.rank_info.local_world_size, map(cached.size, plan.folder.val.records))
     return plan.loader.cache_bytes(sum(validated_at_once))

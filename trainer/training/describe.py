@@ -108,6 +108,6 @@ def _cache(cached: CachedShards) -> str:
     decoded = ", decoded" if cached.is_decoded else ""
     held, limit, missing = map(format_bytes, (present.held_bytes, cached.cache.limit, present.missing_bytes))
     return (
-        f"{cached.cache.path}: {present.shards} of {present.of} shards cached{decoded}, {held} of {limit} used; "
-        f"{missing} to fetch"
+        f"{cached.cache.path}: {present.shards} of {present.num_shards} shards cached{decoded}, "
+        f"{held} of {limit} used; {missing} to fetch"
     )

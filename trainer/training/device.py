@@ -32,7 +32,7 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if local_rank is not None:
-        name = _own_device(name, local_rank)
+        name = _device_of_rank(name, local_rank)
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -42,16 +42,15 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if not torch.cuda.is_available() or (device.index or 0) >= count:
-            built = "" if torch.version.cuda else "; this PyTorch is built without CUDA"
-            raise UsageError(
-                f"--device {name}: this machine has {plural(count, 'CUDA device')}{built}; pass --device cpu or auto"
-            )
+            built = "" if torch.version.cuda else " (this PyTorch is built without CUDA)"
+            devices = plural(count, "CUDA device") if count else "no CUDA device"
+            raise UsageError(f"--device {name}: this machine has {devices}{built}; pass --device cpu or auto")
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: this machine has no MPS device; pass --device cpu or auto")
     return device
 
 
-def _own_device(name: str, local_rank: int) -> str:
+def _device_of_rank(name: str, local_rank: int) -> str:
     if name == "cuda":
         count = torch.cuda.device_count()
         if 0 < count <= local_rank:

@@ -84,7 +84,7 @@ class TrainingLoop:
             self._between_steps(stop)
         batches = self._group.run_on_all(self._open_batches)
         self._meter.start()
-        stops = self._stops_any_rank(stop)
+        stops = self._is_stop_requested(stop)
         while progress.step < settings.total_steps and not stops:
             loss = self._step(batches) if self._warm else self._first_step(batches)
             progress.step += 1
@@ -117,16 +117,16 @@ class TrainingLoop:
                 self._check_weights()
                 try:
                     self._validate(stop)
-                finally:  # a damaged validation image must not cost the steps since the last save
+                finally:  # so that a damaged validation image does not lose the steps since the last save
                     self._save()
         elif saves or (settings.save_every and step % settings.save_every == 0):
             with self._meter.paused(step):
                 self._save()
         else:
             return number > 0
-        return self._stops_any_rank(stop)
+        return self._is_stop_requested(stop)
 
-    def _stops_any_rank(self, stop: StopRequest) -> bool:
+    def _is_stop_requested(self, stop: StopRequest) -> bool:
         """Return whether any rank has been asked to stop."""
         (number,) = self._group.max([stop.signal_number or 0])
         stop.adopt(int(number))

@@ -15,8 +15,8 @@ from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 _LOSSES_ON_DEVICE = 20  # steps between reads of the losses, which synchronise with the GPU and the other ranks
 
 NOT_FINITE = (
-    "earlier saves are kept. Try a smaller --lr or --clip, or --amp off, in a new run, which can start from saved "
-    "weights with --init"
+    "earlier saves are kept. Start a new run with a smaller --lr or --clip, or with --amp off; to start from saved "
+    "weights, pass --init"
 )
 
 

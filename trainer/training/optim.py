@@ -9,15 +9,15 @@ from torch import nn
 
 from trainer.models import Network
 
-_FINAL_SHARE = 0.01  # of the peak learning rate, at the last step
+_FINAL_FRACTION = 0.01  # of the peak learning rate, at the last step
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
     """Return the rate of step 0 .. total-1: linear warmup for `warmup` steps, then cosine decay to 1% of `peak`."""
     if step < warmup:
         return peak * (step + 1) / warmup
-    share = (step - warmup) / max(1, total - 1 - warmup)
-    return peak * (_FINAL_SHARE + (1 - _FINAL_SHARE) * (1 + math.cos(math.pi * min(1.0, share))) / 2)
+    progress = (step - warmup) / max(1, total - 1 - warmup)
+    return peak * (_FINAL_FRACTION + (1 - _FINAL_FRACTION) * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.AdamW:
@@ -68,6 +68,6 @@ class Ema:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Update the average after step 0, 1, ..."""
+        """Update the average with the network's weights after step `step`, counted from 0."""
         decay = min(self._decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._parameters, [p.detach() for p in network.parameters()], 1 - decay)

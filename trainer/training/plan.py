@@ -20,7 +20,7 @@ _PATCHES_PER_DECODED_SAMPLE = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """A run on this rank. `loader` yields its batches; `config.ranks` is the process count the settings refer to."""
+    """Plan of a run on this rank. `loader` yields its batches; `config.ranks` is the process count of the settings."""
 
     config: TrainConfig
     rank_info: RankInfo
@@ -39,11 +39,11 @@ class Plan:
 
     @property
     def samples_left_out(self) -> int:
-        """Samples dropped at the end of the last epoch; leftovers of earlier epochs start the next one."""
+        """Samples dropped at the end of the last epoch; those left over in earlier epochs are used in the next one."""
         if self.config.steps is not None:
             return 0
-        shown = self.total_steps * self.loader.patches_per_step
-        return max(0, self.config.epochs * self.loader.num_samples - shown) // self.loader.patches_per_sample
+        used = self.total_steps * self.loader.patches_per_step
+        return max(0, self.config.epochs * self.loader.num_samples - used) // self.loader.patches_per_sample
 
     @property
     def val_every(self) -> int:
@@ -116,5 +116,5 @@ def _patches_per_sample(config: TrainConfig, codec: str) -> int:
     """Return the configured value, or the largest divisor of the epochs up to 4 for encoded samples (1 for npy)."""
     if config.patches_per_sample is not None:
         return config.patches_per_sample
-    most = 1 if codec == "npy" else _PATCHES_PER_DECODED_SAMPLE
-    return next(k for k in range(most, 0, -1) if config.steps is not None or config.epochs % k == 0)
+    limit = 1 if codec == "npy" else _PATCHES_PER_DECODED_SAMPLE
+    return next(k for k in range(limit, 0, -1) if config.steps is not None or config.epochs % k == 0)

@@ -1,4 +1,4 @@
-"""Everything a run writes and prints, in one place. Only rank 0 does either."""
+"""The outputs of a training run: log, progress, weights and state. Only rank 0 writes and prints."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ _PATIENCE_S = 300.0  # for the upload of a save to an object store, during which
 
 
 class Record:
-    """Interface of the training loop to its outputs. This one discards everything; ranks other than 0 use it."""
+    """Receiver of everything that a run logs and saves. This base class, for ranks other than 0, discards it."""
 
     def say(self, line: str) -> None:
         """Print a line."""
@@ -74,7 +74,7 @@ class RunRecord(Record):
         self._journal.image("bicubic_network_hr", step, result.preview)
         self._display.best(best_psnr_y)
         self._display.say(
-            f"Step {step:,}: PSNR-Y {result.network.psnr_y:.2f} dB ({result.gain_db:+.2f} over bicubic), "
+            f"Step {step:,}: PSNR-Y {result.network.psnr_y:.2f} dB ({result.gain_db:+.2f} vs. bicubic), "
             f"SSIM-Y {result.network.ssim_y:.4f} (bicubic {result.bicubic.ssim_y:.4f})"
         )
 

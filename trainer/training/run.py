@@ -51,7 +51,7 @@ def train(
     say: Callable[[str], None],
     group: RankGroup = SINGLE_PROCESS_GROUP,
 ) -> TrainingResult:
-    """Train from scratch, or from the state in the folder if there is one. Only rank 0 enters the folder.
+    """Train from scratch, or from the state in the folder if there is one. Only rank 0 accesses the folder.
 
     On rank 0, the description of the run is passed to `say`.
     """
