@@ -82,7 +82,7 @@ def s3_server() -> Iterator[S3Server]:
 def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """A fresh bucket behind a proxy of its own, where this process and its children find it. No fault is set."""
     with fresh_bucket(s3_server) as bucket:
-        for name, value in environment(bucket.proxy.endpoint, silence_s=20.0).items():
+        for name, value in environment(bucket.proxy.endpoint, timeout_s=20.0).items():
             monkeypatch.setenv(name, value)
         forget_stores()
         yield bucket

@@ -1,9 +1,7 @@
 """What several test files need: made photos, the command line, and a look at what came out."""
 
 import contextlib
-import hashlib
 import io
-import json
 import os
 import pkgutil
 import signal
@@ -11,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,32 +20,21 @@ from PIL import Image
 from shardgen.cli import main
 from srshards.imaging import codec
 from srshards.shards.tar_index import load_index
+from tests.drill import commands, folders
+from tests.drill.commands import Result
+from tests.drill.folders import hashes
+from tests.drill.training import journal
+
+make_photo = partial(folders.make_photo, texture=12)
+make_photos = partial(folders.make_photos, texture=12)
 
 PATIENCE_S = 100.0  # how long a test waits for what has to come, on a machine that is busy with other things
-
-
-def make_photo(height: int, width: int, seed: int) -> np.ndarray:
-    """H x W x 3 uint8 RGB: smooth colours with some texture, different for every seed."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
-    texture = rng.integers(-12, 13, (height, width, 3))
-    return np.clip(np.asarray(coarse).astype(int) + texture, 0, 255).astype(np.uint8)
 
 
 def mode_and_size(path: Path) -> tuple[str, tuple[int, int]]:
     """Pillow's name for what is stored in an image file, and (width, height) in px."""
     with Image.open(path) as image:
         return image.mode, image.size
-
-
-def make_photos(folder: Path, count: int, size: tuple[int, int] = (90, 120), classes: int = 3) -> Path:
-    """`count` JPEG and PNG photos in class folders, with equal content and times on every call."""
-    for number in range(count):
-        path = folder / f"class{number % classes}" / f"img{number}.{'png' if number % 5 == 4 else 'jpg'}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(make_photo(*size, seed=number)).save(path, quality=92)
-        os.utime(path, ns=(10**18, 10**18))
-    return folder
 
 
 def run_cli(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -88,12 +76,8 @@ def generate(photos: Path, output: Path, *args: object, expect: int = 0) -> subp
 
 
 def contract_files(output: Path) -> dict[str, str]:
-    """sha256 of every shard, index and manifest. Markers are left out: they carry the photos' times."""
-    found = {}
-    for path in sorted(output.rglob("*")):
-        if path.suffix in (".tar", ".idx") or path.name == "manifest.json":
-            found[str(path.relative_to(output))] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+    """Return the SHA-256 of every shard, index and manifest. Markers are omitted: they contain modification times."""
+    return hashes(output, with_markers=False)
 
 
 def overwrite(path: Path, offset: int, data: bytes) -> None:
@@ -113,9 +97,7 @@ def until(condition: Callable[[], object]) -> None:
 @contextlib.contextmanager
 def running(*words: object) -> Iterator[subprocess.Popen[str]]:
     """`python -m shardgen ...` in a process group of its own, killed at the end if it is still there."""
-    command = [sys.executable, "-m", "shardgen", *(str(word) for word in words)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
+    process = commands.start("shardgen", *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         yield process
     finally:
@@ -184,15 +166,7 @@ def run_trainer(*args: object, **options: Any) -> subprocess.CompletedProcess[st
     return subprocess.run(trainer_command(*args), **options)
 
 
-class Ended(NamedTuple):
-    """How a command ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
-def trainer(*args: object) -> Ended:
+def trainer(*args: object) -> Result:
     """`python -m trainer ...` in this process, which starts faster. What is not an exit goes through."""
     from trainer.cli import main  # the shardgen tests need no PyTorch
 
@@ -200,12 +174,12 @@ def trainer(*args: object) -> Ended:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
         main([str(arg) for arg in args])
     assert isinstance(ended.value.code, int)
-    return Ended(ended.value.code, out.getvalue(), err.getvalue())
+    return Result(ended.value.code, out.getvalue(), err.getvalue())
 
 
-def start_within(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args: object) -> list[Ended]:
+def start_within(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args: object) -> list[Result]:
     """As many trainings of the same words, each started when the one before calls `target`; in the order they end."""
-    ended: list[Ended] = []
+    ended: list[Result] = []
     waiting = [args] * count
     real = pkgutil.resolve_name(target)
 
@@ -216,15 +190,6 @@ def start_within(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args
 
     monkeypatch.setattr(target, start_another)
     return ended
-
-
-_TIMES = {"patches_per_s", "data_wait", "seconds"}  # what differs from run to run
-
-
-def journal(run: Path) -> list[dict[str, Any]]:
-    """The entries of a run's journal without figures of time."""
-    entries = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in entry.items() if name not in _TIMES} for entry in entries]
 
 
 def events(run: Path, *kinds: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A few cases of each fault: no sample is lost, no partial file remains, no error is silent, nothing crashes."""
+"""A few cases of each fault: no lost samples, partial files, silent errors or crashes."""
 
 import json
 import random
@@ -18,7 +18,7 @@ from tests.drill.table import page, summary
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LINES)
 @pytest.mark.timeout(1000)
-def test_a_few_of_each_fault(name: str) -> None:
+def test_a_few_cases_of_each_fault_are_clean(name: str) -> None:
     found = drill_line(name, LINES[name].short, seed=1)
     assert found["clean"], (
         f"python -m tests.drill --only {name} --short --seed {found['seed']}\n{json.dumps(found, indent=1)}"
@@ -26,33 +26,30 @@ def test_a_few_of_each_fault(name: str) -> None:
     assert found["times"] == LINES[name].short
 
 
-def point_elsewhere(folder: Path, rng: random.Random) -> str:
-    """An index that gives each sample the pixels of the one before."""
+def shift_index(folder: Path, rng: random.Random) -> str:
+    """Shift an index by one, so that each sample has the pixels of the one before."""
     path = folder / "train-000000.idx"
     samples = load_index(path)
-    others = [samples[-1], *samples[:-1]]
-    path.write_bytes(
-        dump_index(
-            [member._replace(offset=there.offset, size=there.size) for member, there in zip(mine, other, strict=True)]
-            for mine, other in zip(samples, others, strict=True)
-        )
-    )
-    return "an index that points elsewhere"
+    shifted = [
+        [member._replace(offset=other.offset, size=other.size) for member, other in zip(*pair, strict=True)]
+        for pair in zip(samples, [samples[-1], *samples[:-1]], strict=True)
+    ]
+    path.write_bytes(dump_index(shifted))
+    return "index shifted by one sample"
 
 
 @pytest.mark.slow
-def test_harm_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trainer that believes every index trains on other samples' pixels, and the drill says so."""
-    monkeypatch.setattr(corruption, "damage_folder", point_elsewhere)
-    monkeypatch.setattr(corruption, "_REAL_EVERY", 10**6)
+def test_a_trainer_that_does_not_check_the_index_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corruption, "damage_folder", shift_index)
+    monkeypatch.setattr(corruption, "_COMMAND_EVERY", 10**6)
     monkeypatch.setattr(corruption, "_SETS", [("--codec", "npy")])
-    for believes in (False, True):
-        if believes:
+    for is_checked in (True, False):
+        if not is_checked:
             monkeypatch.setattr("srshards.shards.check_shard._check_index", lambda *_: None)
-        session = Session(2, 0, tmp_path / str(believes))
+        session = Session(2, 0, tmp_path / str(is_checked))
         session.scratch.mkdir()
         corruption.corrupt(session)
-        assert session.tally.is_clean != believes and session.tally.silent == 2 * believes, session.tally
+        assert session.tally.is_clean == is_checked and session.tally.silent == 2 * (not is_checked), session.tally
 
 
 def test_the_page_lists_failures() -> None:
@@ -64,7 +61,7 @@ def test_the_page_lists_failures() -> None:
     assert "## Failures" in text and "- case 1: samples_lost: x is missing" in text
 
 
-def test_a_line_that_dies_is_a_failure_that_names_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_whose_process_exits_early_is_a_failure_with_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LINES, "dies", LINES["images-mutated"]._replace(where="nowhere.nothing"))
     found = drill_line("dies", 1, 0)
     assert not found["clean"] and found["crashed"] == 1 and "before its first case" in found["failures"][0]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, Ended, all_files, generate, run_cli, trainer
+from helpers import SMALL, Result, all_files, generate, run_cli, trainer
 
 from srshards.format import dump_json, load_json
 from srshards.shards.tar_index import dump_index, load_index
@@ -385,7 +385,7 @@ def test_a_state_whose_tensors_do_not_fit_is_refused(shards: Path, tmp_path: Pat
     (run / "config.yaml").write_text(config.replace("steps: 2", "steps: 3"))
     sound = torch.load(run / "state.pt", weights_only=True)
 
-    def resumed(*place: Any, value: Any) -> Ended:
+    def resumed(*place: Any, value: Any) -> Result:
         state = copy.deepcopy(sound)
         *outer, name = place
         functools.reduce(operator.getitem, outer, state)[name] = value

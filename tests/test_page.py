@@ -5,7 +5,7 @@ from pathlib import Path
 import altair as alt
 import numpy as np
 import pytest
-from browser import PHONE, WIDE, hurdles, opened
+from browser import PHONE, WIDE, accessibility_violations, opened
 from helpers import make_photo
 from PIL import Image
 from playwright.sync_api import Browser, Page
@@ -67,10 +67,10 @@ def test_plots_are_drawn_with_their_figures_beside_them(browser: Browser, page_f
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nobody_is_kept_out(browser: Browser, page_file: Path, scheme: str, device: dict) -> None:
     with opened(browser, page_file, color_scheme=scheme, **device) as page:
-        assert hurdles(page) == ""
+        assert accessibility_violations(page) == ""
         assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
         page.locator(".magnify").first.click()
-        assert hurdles(page) == ""
+        assert accessibility_violations(page) == ""
 
 
 def test_a_border_is_dragged_and_takes_the_other_along(browser: Browser, page_file: Path) -> None:

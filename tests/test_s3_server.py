@@ -1,4 +1,4 @@
-"""The S3 server of the tests and the proxy that breaks it: what every fault looks like to a client."""
+"""The S3 server and the fault proxy of the tests: what a client sees of every fault."""
 
 import contextlib
 import http.client
@@ -15,12 +15,12 @@ CONTENT = bytes(range(256)) * 512
 SIGNED = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20200101/{REGION}/s3/aws4_request, SignedHeaders=host, Signature=0"
 
 
-def patience_s(kind: FaultKind) -> float:
+def timeout_s(kind: FaultKind) -> float:
     return 0.3 if kind.startswith("stall") else 100
 
 
-def ask(s3: Bucket, method: str, key: str, body: bytes | None = None, patience_s: float = 100) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(urlsplit(s3.proxy.endpoint).netloc, timeout=patience_s)
+def request(s3: Bucket, method: str, key: str, body: bytes | None = None, timeout_s: float = 100) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(urlsplit(s3.proxy.endpoint).netloc, timeout=timeout_s)
     try:
         connection.request(method, f"/{s3.name}/{key}", body, {"Authorization": SIGNED})
         response = connection.getresponse()
@@ -35,10 +35,10 @@ def stored(s3: Bucket) -> Iterator[Bucket]:
     yield s3
 
 
-def test_without_a_rule_everything_passes_and_is_counted(stored: Bucket) -> None:
-    assert ask(stored, "GET", "a/object") == (200, CONTENT)
-    assert ask(stored, "PUT", "b", b"new")[0] == 200
-    assert ask(stored, "GET", "?list-type=2&prefix=a/")[0] == 200
+def test_without_a_rule_requests_are_forwarded_and_counted(stored: Bucket) -> None:
+    assert request(stored, "GET", "a/object") == (200, CONTENT)
+    assert request(stored, "PUT", "b", b"new")[0] == 200
+    assert request(stored, "GET", "?list-type=2&prefix=a/")[0] == 200
     assert stored.objects() == {"a/object": CONTENT, "b": b"new"}
     assert stored.proxy.requests == {
         ("GET", f"{stored.name}/a/object"): 1,
@@ -47,7 +47,7 @@ def test_without_a_rule_everything_passes_and_is_counted(stored: Bucket) -> None
     }
 
 
-SEEN: dict[FaultKind, object] = {
+EXPECTED: dict[FaultKind, object] = {
     "500": 500,
     "503": 503,
     "gone": 404,
@@ -60,22 +60,22 @@ SEEN: dict[FaultKind, object] = {
 }
 
 
-@pytest.mark.parametrize("kind", SEEN)
-def test_a_fault_happens_as_often_as_it_is_told_to_and_to_nothing_else(stored: Bucket, kind: FaultKind) -> None:
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_a_fault_is_injected_into_exactly_the_requests_of_its_rule(stored: Bucket, kind: FaultKind) -> None:
     stored.proxy.break_next(kind, "GET", "*/a/object", times=1, skip=1)
-    assert ask(stored, "GET", "a/object") == (200, CONTENT)
-    if isinstance(SEEN[kind], int):
-        assert ask(stored, "GET", "a/object")[0] == SEEN[kind]
+    assert request(stored, "GET", "a/object") == (200, CONTENT)
+    if isinstance(EXPECTED[kind], int):
+        assert request(stored, "GET", "a/object")[0] == EXPECTED[kind]
     else:
-        with pytest.raises(SEEN[kind]):
-            ask(stored, "GET", "a/object", patience_s=patience_s(kind))
-    assert ask(stored, "GET", "a/object") == (200, CONTENT)
+        with pytest.raises(EXPECTED[kind]):
+            request(stored, "GET", "a/object", timeout_s=timeout_s(kind))
+    assert request(stored, "GET", "a/object") == (200, CONTENT)
     assert stored.proxy.faults == {kind: 1}
 
 
-def test_wrong_bytes_have_the_right_length(stored: Bucket) -> None:
+def test_wrong_bytes_have_the_original_length(stored: Bucket) -> None:
     stored.proxy.break_next("wrong_bytes", "GET")
-    status, content = ask(stored, "GET", "a/object")
+    status, content = request(stored, "GET", "a/object")
     assert (status, len(content)) == (200, len(CONTENT)) and content != CONTENT
 
 
@@ -83,23 +83,23 @@ def test_wrong_bytes_have_the_right_length(stored: Bucket) -> None:
 def test_a_broken_upload_stores_nothing(s3: Bucket, kind: FaultKind) -> None:
     s3.proxy.break_next(kind, "PUT", times=math.inf)
     with contextlib.suppress(ConnectionError, TimeoutError):
-        assert ask(s3, "PUT", "new", CONTENT, patience_s=patience_s(kind))[0] == 500
+        assert request(s3, "PUT", "new", CONTENT, timeout_s=timeout_s(kind))[0] == 500
     assert s3.objects() == {}
 
 
-def test_an_upload_whose_answer_is_lost_is_stored(s3: Bucket) -> None:
+def test_an_upload_whose_response_is_lost_is_stored(s3: Bucket) -> None:
     s3.proxy.break_next("answer_lost", "PUT")
     with pytest.raises(ConnectionError):
-        ask(s3, "PUT", "new", CONTENT)
+        request(s3, "PUT", "new", CONTENT)
     assert s3.objects() == {"new": CONTENT}
 
 
-def test_a_narrow_line_counts_every_byte(stored: Bucket) -> None:
+def test_limited_bandwidth_counts_every_byte(stored: Bucket) -> None:
     stored.proxy.bytes_per_s = 1e6
-    ask(stored, "GET", "a/object")
+    request(stored, "GET", "a/object")
     assert stored.proxy.bytes_sent == len(CONTENT)
     assert stored.proxy._free_at_s > 0
 
 
-def test_every_fault_is_looked_at_here() -> None:
-    assert set(FAULT_KINDS) == {*SEEN, "wrong_bytes"}
+def test_every_fault_is_tested() -> None:
+    assert set(FAULT_KINDS) == {*EXPECTED, "wrong_bytes"}

@@ -17,14 +17,14 @@ from typing import Any
 import psutil
 import pytest
 from helpers import PATIENCE_S, contract_files, generate, make_photos, markers, run_cli, running, unfinished, wait_until
-from ray.cluster_utils import Cluster
-from ray_nodes import NODE, ROOT, kill_node, on_cluster, ray_environment, workers
 
 from shardgen.engines.ray_node import build_on_node, versions
 from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from srshards.errors import RunError
 from srshards.format import load_json
+from tests.drill.commands import ROOT
+from tests.drill.ray_cluster import NODE, kill_node, on_cluster, ray_cluster, ray_environment, workers
 from tests.drill.s3_server import Bucket, S3Server, environment
 
 ARGS = ("-s", 2, 3, "--size", 256, "--shard-bytes", "3MB")
@@ -52,15 +52,12 @@ def ray_folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def head(ray_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
     """A cluster of nothing but a head without CPUs, and how `generate` ended on it, before others add nodes."""
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
-    try:
+    with ray_cluster(0) as cluster:
         folder = tmp_path_factory.mktemp("head")
         args = ("--engine", "ray", "--ray-address", cluster.address)
         done = run_cli("generate", "-i", photos, "-o", "out", "--auto", *args, cwd=folder)
         assert not (folder / "out").exists()
         yield cluster, done
-    finally:
-        cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +106,7 @@ def test_photos_and_shards_in_a_store(
     args = ("--engine", "ray", "--ray-address", cluster.address, "--auto")
     done = run_cli("generate", "-i", source, "-o", target, *args, *ARGS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for name, content in s3.objects("shards").items():
-        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "copy" / name).write_bytes(content)
+    s3.download("shards", tmp_path / "copy")
     assert contract_files(tmp_path / "copy") == undisturbed
     assert s3.proxy.count("GET", "*/photos/*") == 0, "the nodes ask the server themselves"
 

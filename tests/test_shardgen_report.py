@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import PHONE, WIDE, hurdles, opened
+from browser import PHONE, WIDE, accessibility_violations, opened
 from helpers import contract_files, generate, make_photo, make_photos, run_cli
 from PIL import Image
 from playwright.sync_api import Browser, Page
@@ -85,7 +85,7 @@ def test_nobody_is_kept_out(browser: Browser, odd_shards: Path, tmp_path: Path, 
     with opened(browser, tmp_path / "r.html", color_scheme=scheme, **device) as page:
         assert page.locator(".groups fieldset").count() and page.locator(".comparison").count()
         page.locator("input[data-photo]").first.click()
-        assert hurdles(page) == ""
+        assert accessibility_violations(page) == ""
         assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
 
 

@@ -24,7 +24,7 @@ from shardgen.planning.config import Config
 from shardgen.shard.job import build_shard
 from srshards.storage.retry import request
 from srshards.storage.store import parse_address
-from tests.drill.fault_proxy import FaultKind
+from tests.drill.fault_proxy import READ_FAULTS, WRITE_FAULTS, FaultKind
 from tests.drill.s3_server import Bucket
 
 ARGS = ("-s", 2, 3, "--shard-bytes", "300KB")
@@ -289,12 +289,6 @@ def test_a_patience_that_is_no_number_is_named(s3: Bucket, monkeypatch: pytest.M
 # ---- a store that stumbles
 
 
-READ_FAULTS: tuple[FaultKind, ...] = (
-    "500", "503", "reset", "answer_lost", "reset_body", "truncate", "stall", "stall_body", "wrong_bytes",
-)  # fmt: skip
-WRITE_FAULTS: tuple[FaultKind, ...] = ("500", "503", "reset", "answer_lost", "reset_body", "stall", "stall_body")
-
-
 @pytest.fixture
 def impatient(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """A store that is asked again after a second of silence."""
@@ -367,7 +361,7 @@ def test_markers_are_read_again_when_the_store_stumbles(impatient: Bucket, photo
     ("fault", "method", "key", "said"),
     [
         ("500", "GET", "*/img7.jpg", "cannot read s3://BUCKET/photos/class1/img7.jpg: "),
-        ("stall", "GET", "*/img7.jpg", "img7.jpg: no answer for 1 s; asked 3 times in "),
+        ("stall", "GET", "*/img7.jpg", "img7.jpg: no answer for 1 s; tried 3 times in "),
         ("wrong_bytes", "GET", "*/img7.jpg", "did not match calculated checksum"),
         ("503", "PUT", "*/train-000001.tar", "cannot write s3://BUCKET/shards/scale_2x/train-000001.tar: "),
     ],
@@ -414,7 +408,7 @@ def test_a_store_that_lists_nothing_is_an_error_before_anything_is_made(s3: Buck
     s3.proxy.break_next("stall", "LIST", times=math.inf)
     with giving_up_soon("stall"):
         done = generate(source, f"{s3.address}/shards", expect=1)
-    assert f"cannot list {source}: no answer for 1 s; asked 3 times in " in done.stderr
+    assert f"cannot list {source}: no answer for 1 s; tried 3 times in " in done.stderr
     assert s3.keys("shards") == set()
 
 

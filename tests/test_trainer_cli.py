@@ -17,7 +17,7 @@ import torch
 import yaml
 from helpers import (
     SMALL,
-    Ended,
+    Result,
     all_files,
     generate,
     make_photo,
@@ -48,7 +48,7 @@ def refused(*args: object) -> str:
     return result.err
 
 
-def train(shards: Path, out: Path, *args: object) -> Ended:
+def train(shards: Path, out: Path, *args: object) -> Result:
     return trainer("--shards", shards, "--out", out, *ONE_STEP, *args)
 
 
@@ -60,7 +60,7 @@ def resuming(run: Path) -> tuple[object, ...]:
     return ("--out", run.parent, "--run", run.name, "--resume")
 
 
-def resume(run: Path, *args: object) -> Ended:
+def resume(run: Path, *args: object) -> Result:
     """Resume a run, which must succeed."""
     result = trainer(*resuming(run), *args)
     assert result.code == 0, result.err

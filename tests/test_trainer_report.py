@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import PHONE, WIDE, hurdles, opened
-from helpers import PATIENCE_S, SMALL, Ended, generate, trainer
+from browser import PHONE, WIDE, accessibility_violations, opened
+from helpers import PATIENCE_S, SMALL, Result, generate, trainer
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -57,7 +57,7 @@ def page_file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def report(*folders: object, output: Path, expect: int = 0) -> Ended:
+def report(*folders: object, output: Path, expect: int = 0) -> Result:
     result = trainer("report", *folders, "-o", output)
     assert result.code == expect, result.err + result.out
     return result
@@ -272,7 +272,7 @@ def test_no_accessibility_violations(browser: Browser, page_file: Path, scheme: 
     with opened(browser, page_file, color_scheme=scheme, **device) as page:
         for summary in page.locator("summary").all():
             summary.click()
-        assert hurdles(page) == ""
+        assert accessibility_violations(page) == ""
         assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
 
 
@@ -326,7 +326,7 @@ def test_runs_without_metrics(browser: Browser, tmp_path: Path) -> None:
     for folders, num_plots in (([started], 0), ([started, training], 4)):
         with report_page(browser, tmp_path, *folders) as page:
             assert rows_of_runs(page)[1][1:4] == ["not finished", "0 of 100", "\N{EN DASH}"]
-            assert hurdles(page) == ""
+            assert accessibility_violations(page) == ""
             assert "There are none yet" in page.locator("main").inner_text()
             assert page.locator(".plot").count() == num_plots
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, Ended, all_files, start_within, trainer
+from helpers import SMALL, Result, all_files, start_within, trainer
 
 from srshards.errors import RunError
 from srshards.storage import remote
@@ -35,7 +35,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def train(shards: Path, out: object, *args: object) -> Ended:
+def train(shards: Path, out: object, *args: object) -> Result:
     return trainer("--shards", shards / "scale_2x", *SMALL, *STEPS, "--out", out, "--run", "r", *args)
 
 

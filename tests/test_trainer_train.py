@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import SMALL, Ended, generate, journal, run_trainer, trainer, until, weights
+from helpers import SMALL, Result, generate, journal, run_trainer, trainer, until, weights
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -21,7 +21,7 @@ STEPS = 40
 FinishedRun = tuple[Path, subprocess.CompletedProcess[str]]
 
 
-def train(shards: Path, out: Path, *args: object) -> Ended:
+def train(shards: Path, out: Path, *args: object) -> Result:
     """Train a run, which must succeed."""
     result = trainer("--shards", shards / "scale_2x", "--out", out, *SMALL, *args)
     assert result.code == 0, result.err + result.out

@@ -1,1 +1,1 @@
-"""The fault drill: everything that can go wrong on a machine, done on purpose, counted, and compared."""
+"""Fault injection: provoke every fault that can happen on a machine, count the outcomes and compare the results."""

@@ -26,7 +26,7 @@ from tests.drill.table import page, summary
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("build/drill.json"),
     show_default=True,
-    help="File with the results of all faults, which may be run one by one.",
+    help="File that collects the results of all faults, also of separate runs.",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write the Markdown page to."
@@ -56,7 +56,7 @@ def main(
 
 
 def _keep(results: Path, name: str, found: dict[str, object]) -> None:
-    """Add a result to those of the other faults, which another process may have written meanwhile."""
+    """Add a result to the file, which another process may have changed meanwhile."""
     results.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(results.read_text()) if results.exists() else {}
     results.write_text(json.dumps({**known, name: found}, indent=2) + "\n")

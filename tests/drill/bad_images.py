@@ -1,4 +1,4 @@
-"""Image files with damage in them, through the generator: a sample or a named failure, the same every time."""
+"""Damage image files: `generate` must turn each into a sample or a reported failure, the same in every run."""
 
 import io
 import json
@@ -31,49 +31,49 @@ _SAVED_AS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("gif", "GIF", {}),
     ("bmp", "BMP", {}),
 )
-_HANG_S = 10.0
-_WORDS = ("-s", 2, "--size", 64, "--shard-bytes", "2MB", "--max-failures", "100%", "--auto")
+_TIMEOUT_S = 10.0
+_ARGS = ("-s", 2, "--size", 64, "--shard-bytes", "2MB", "--max-failures", "100%", "--auto", "-o")
 
 
 def mutate_images(session: Session) -> None:
-    """All of them in one folder: made by two workers, and again in one process with an eye on the time of each."""
+    """Generate from all images with two workers, then in one process that limits the time per image."""
     copy_sample_photos(session.scratch / "real")
     sources = sorted((session.scratch / "real").rglob("*.*"))
     photos = session.scratch / "photos"
     photos.mkdir()
     for number in session.cases():
         extension, content = _image(session.rng, sources)
-        mutated = _mutated(content, session.rng)
-        (photos / f"{number:06d}.{extension}").write_bytes(mutated)
-    session.begin_as("all of them")
-    given = ("generate", "-i", photos, *_WORDS)
-    first = commands.run("shardgen", *given, "--workers", 2, "-o", session.scratch / "pool")
-    timed = run_warm(
-        "shardgen", *given, "--workers", 0, "-o", session.scratch / "serial", prepare=(_time_photos, (session.scratch,))
-    )
-    for done in (first, timed):
-        if done.crash or done.code not in (0, 1) or "was killed" in done.err:
-            session.fail("crashed", done.crash or done.err)
+        (photos / f"{number:06d}.{extension}").write_bytes(_mutated(content, session.rng))
+    session.describe("all images")
+    generate = ("shardgen", "generate", "-i", photos, *_ARGS)
+    pool, serial = session.scratch / "pool", session.scratch / "serial"
+    results = [
+        commands.run(*generate, pool, "--workers", 2),
+        run_warm(*generate, serial, "--workers", 0, prepare=(_limit_time, (session.scratch,))),
+    ]
+    for result in results:
+        if result.crash or result.code not in (0, 1) or "was killed" in result.err:
+            session.fail("crashed", result.crash or result.err)
             return
-    problems = differences(session.scratch / "serial", hashes(session.scratch / "pool"))
-    manifest = json.loads((session.scratch / "serial" / "scale_2x" / "manifest.json").read_text())["totals"]
-    if manifest["photos"] != session.times or manifest["samples"] + manifest["failures"] != session.times:
-        problems.append(("samples_lost", f"of {session.times} photos: {manifest}"))
-    checked = run_warm("shardgen", "verify", session.scratch / "serial")
-    if checked.code:
-        problems.append(("half_written", checked.err))
+    problems = differences(serial, hashes(pool))
+    totals = json.loads((serial / "scale_2x" / "manifest.json").read_text())["totals"]
+    if totals["photos"] != session.times or totals["samples"] + totals["failures"] != session.times:
+        problems.append(("samples_lost", f"of {session.times} photos: {totals}"))
+    verified = run_warm("shardgen", "verify", serial)
+    if verified.code:
+        problems.append(("half_written", verified.err))
     for kind, message in problems:
         session.fail(kind, message)
-    session.tally.named, session.tally.harmless = manifest["failures"], manifest["samples"]
+    session.tally.named, session.tally.harmless = totals["failures"], totals["samples"]
     slowest = max(map(float, (session.scratch / "seconds").read_text().split()))
     session.tally.note = (
-        f"the slowest took {slowest:.2f} s (limit: {_HANG_S:.0f} s); harmless: decoded twice to the same pixels"
+        f"the slowest took {slowest:.2f} s (limit: {_TIMEOUT_S:.0f} s); harmless: decoded twice to the same pixels"
     )
     shutil.rmtree(photos)
 
 
 def _image(rng: Random, sources: list[Path]) -> tuple[str, bytes]:
-    """A real photo, made small, as one of the formats."""
+    """Return a downscaled sample photo in a random format, and its file name extension."""
     extension, image_format, options = rng.choice(_SAVED_AS)
     with Image.open(rng.choice(sources)) as photo:
         small = photo.convert("RGB").resize(rng.choice(_SIZES))
@@ -83,38 +83,38 @@ def _image(rng: Random, sources: list[Path]) -> tuple[str, bytes]:
 
 
 def _mutated(content: bytes, rng: Random) -> bytes:
-    """One to three of: bits, cuts, bytes put in or taken out, header fields, zeros."""
+    """Apply one to three mutations: flip bits, truncate, insert, delete, overwrite a header field, zero a page."""
     data = bytearray(content)
     for _ in range(rng.randint(1, 3)):
-        place = rng.randrange(len(data))
+        position = rng.randrange(len(data))
         kind = rng.randrange(7)
         if kind == 0:
-            data[place] ^= 1 << rng.randrange(8)
+            data[position] ^= 1 << rng.randrange(8)
         elif kind == 1:
             for _ in range(rng.randint(2, 50)):
                 data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         elif kind == 2:
-            del data[max(1, place) :]
+            del data[max(1, position) :]
         elif kind == 3:
-            data[place:place] = rng.randbytes(rng.choice((1, 4, 512, 4096)))
+            data[position:position] = rng.randbytes(rng.choice((1, 4, 512, 4096)))
         elif kind == 4:
-            del data[place : place + rng.choice((1, 4, 512))]
-        elif kind == 5:  # what stands at the front says how large all is
+            del data[position : position + rng.choice((1, 4, 512))]
+        elif kind == 5:  # headers contain the image size
             head = rng.randrange(min(64, len(data)))
             data[head : head + 4] = rng.choice((b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", rng.randbytes(4)))
         else:
-            data[place : place + 4096] = bytes(min(4096, len(data) - place))
+            data[position : position + 4096] = bytes(min(4096, len(data) - position))
         data = data or bytearray(b"\0")
     return bytes(data)
 
 
-def _time_photos(scratch: Path) -> None:
-    """Note how long each photo takes, and die of one that takes too long."""
+def _limit_time(scratch: Path) -> None:
+    """Record the seconds that each photo takes; SIGALRM ends the process if one takes too long."""
     add = shard_job._add_photo
 
     def timed(photo: Any, *args: Any) -> Any:
         start_s = time.perf_counter()
-        signal.setitimer(signal.ITIMER_REAL, _HANG_S)
+        signal.setitimer(signal.ITIMER_REAL, _TIMEOUT_S)
         try:
             return add(photo, *args)
         finally:

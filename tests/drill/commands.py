@@ -1,19 +1,25 @@
-"""The public commands, run as people run them."""
+"""Run the public commands in separate processes and collect their output."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent.parent
-TIMEOUT_S = 600  # for what takes seconds, on a machine that does other things too
+TIMEOUT_S = 600  # for commands that take seconds on an idle machine
 
-_CODES = (0, 1, 2, 130, 143)
+_EXIT_CODES = (0, 1, 2, 130, 143)
+
+Command = tuple[Any, ...]  # a program (module with a `__main__`) and its arguments
+Problem = tuple[str, str]  # one of `record.MUST_BE_ZERO`, and a message
 
 
-class Done(NamedTuple):
-    """How a command ended, and what it said."""
+class Result(NamedTuple):
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -21,43 +27,57 @@ class Done(NamedTuple):
 
     @property
     def crash(self) -> str | None:
-        """What no command may end in: a traceback, a signal, an exit code that means nothing."""
+        """A description of the traceback, of the signal or of the undocumented exit code; None if there is none."""
         if "Traceback" in self.err or "Traceback" in self.out:
             return f"a traceback: {(self.err + self.out)[-800:]}"
-        return None if self.code in _CODES else f"exit code {self.code}: {self.err[-800:]}"
+        return None if self.code in _EXIT_CODES else f"exit code {self.code}: {self.err[-800:]}"
 
     @property
-    def is_named(self) -> bool:
-        """Refused as it should be: exit code 1 or 2, and an error in words."""
+    def is_reported(self) -> bool:
+        """Whether the command failed as documented: with exit code 1 or 2 and an error message."""
         return self.code in (1, 2) and "rror:" in self.err and self.crash is None
 
+    def check(self) -> None:
+        """Require success of a command that prepares the cases."""
+        assert self.code == 0, self.err
 
-def command_of(program: str, *words: object) -> list[str]:
-    return [sys.executable, "-m", program, *(str(word) for word in words)]
+    def problems_unless_success(self) -> list[Problem]:
+        return [("crashed", self.crash or f"{self}")] if self.code or self.crash else []
+
+    def problems_unless_reported(self) -> list[Problem]:
+        return [] if self.is_reported else [("crashed", f"expected an error message: {self.crash or self}")]
 
 
 def environment() -> dict[str, str]:
-    """That of this process; one thread for each small network, and this very checkout."""
+    """The environment of this process, with this checkout on the path and one thread per (small) network."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def start(program: str, *words: object, **options: Any) -> "subprocess.Popen[str]":
-    """A process group of its own, whose output nobody has to read."""
+def start(program: str, *args: object, **options: Any) -> "subprocess.Popen[str]":
+    """Start `python -m program args` in a new process group, without output unless `options` say otherwise."""
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     options = {**quiet, "text": True, "start_new_session": True, "env": environment(), **options}
-    return subprocess.Popen(command_of(program, *words), **options)
+    return subprocess.Popen([sys.executable, "-m", program, *map(str, args)], **options)
 
 
-def run(program: str, *words: object, **options: Any) -> Done:
-    """`python -m program words`. A hang counts as a death by SIGKILL."""
-    return run_plain(command_of(program, *words), **options)
+def run(program: str, *args: object, timeout: float = TIMEOUT_S) -> Result:
+    """Run `python -m program args`."""
+    return wait(start(program, *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE), timeout)
 
 
-def run_plain(command: list[str], **options: Any) -> Done:
-    """Any command. A hang counts as a death by SIGKILL."""
-    options = {"timeout": TIMEOUT_S, "env": environment(), **options}
+def wait(process: "subprocess.Popen[str]", timeout: float = TIMEOUT_S) -> Result:
+    """Collect the output of a command until it exits. A hang counts as a death by SIGKILL."""
     try:
-        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, text=True, **options)
+        out, err = process.communicate(timeout=timeout)
+        return Result(process.returncode, out, err)
     except subprocess.TimeoutExpired:
-        return Done(-9, "", f"it hung for {options['timeout']} s: {command}")
-    return Done(done.returncode, done.stdout, done.stderr)
+        return Result(-signal.SIGKILL, "", f"still running after {timeout} s")
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until(condition: Callable[[], object], poll: Callable[[], int | None]) -> None:
+    """Return as soon as the condition holds or the process has exited; `poll` is that of `Popen` or `Warm`."""
+    while not condition() and poll() is None:
+        time.sleep(0.002)

@@ -1,4 +1,4 @@
-"""A proxy before an S3 server that breaks what it is told to break, and counts everything."""
+"""A proxy in front of an S3 server that injects faults and counts requests."""
 
 import contextlib
 import select
@@ -12,23 +12,24 @@ from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Lock, Thread
 from time import monotonic
-from types import TracebackType
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qs, unquote, urlsplit
 
 FaultKind = Literal[
     "500",
     "503",
-    "reset",  # before any header; the server has not seen the request
-    "answer_lost",  # the server has done what was asked, and the connection breaks before it can say so
-    "reset_body",  # in the middle of the object, of the one that is sent or of the one that comes
-    "truncate",  # the object ends in the middle, in an orderly way, after a header that promises all of it
-    "stall",  # nothing is said until the client goes away
-    "stall_body",  # the same, in the middle of the object
-    "wrong_bytes",  # of the right length
-    "gone",  # there is no such object
+    "reset",  # the connection is reset, and the server does not receive the request
+    "answer_lost",  # the server handles the request, but the connection is reset before its response
+    "reset_body",  # the connection is reset halfway through the uploaded or downloaded object
+    "truncate",  # the connection is closed halfway through the object; Content-Length is that of all of it
+    "stall",  # no response until the client disconnects
+    "stall_body",  # the same, halfway through the object
+    "wrong_bytes",  # different content of the same length
+    "gone",  # 404
 ]
-FAULT_KINDS: tuple[str, ...] = get_args(FaultKind)
+FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
+READ_FAULTS = tuple(kind for kind in FAULT_KINDS if kind != "gone")
+WRITE_FAULTS = tuple(kind for kind in READ_FAULTS if kind not in ("truncate", "wrong_bytes"))
 _ERROR_CODES = {"500": (500, "InternalError"), "503": (503, "SlowDown"), "gone": (404, "NoSuchKey")}
 _SLICE_BYTES = 64 << 10
 
@@ -39,21 +40,21 @@ class _Rule:
     method: str
     key: str
     skip: int
-    times: float  # infinity: always
-    done: int = 0
+    times: float  # math.inf: always
+    matched: int = 0
 
 
 class FaultProxy:
-    """Hands requests on to an S3 server, counts them, and breaks those that a rule names.
+    """Forward requests to an S3 server, count them, and inject faults into those that match a rule.
 
     `requests` counts by (method, "bucket/key"); a listing counts as ("LIST", "bucket/prefix"). `bytes_per_s` limits
-    what all connections together get and send.
+    the bandwidth of all connections together, in both directions.
     """
 
     def __init__(self, upstream: str, bytes_per_s: float | None = None) -> None:
         self.requests: Counter[tuple[str, str]] = Counter()
-        self.faults: Counter[str] = Counter()  # by kind, those that have happened
-        self.bytes_sent = 0  # of objects and answers, to the clients
+        self.faults: Counter[str] = Counter()  # injected so far, by kind
+        self.bytes_sent = 0  # response bodies sent to clients
         self.bytes_per_s = bytes_per_s
         self.closing = Event()
         self.upstream = upstream.partition("://")[2]
@@ -73,14 +74,16 @@ class FaultProxy:
         self._thread.start()
 
     def break_next(self, kind: FaultKind, method: str = "*", key: str = "*", times: float = 1, skip: int = 0) -> None:
-        """Break the next `times` requests (`math.inf`: all) whose method and "bucket/key" fit the patterns, after
-        letting `skip` of them pass."""
+        """Inject a fault into the next `times` requests (`math.inf`: all) whose method and "bucket/key" match.
+
+        `skip` such requests are forwarded first.
+        """
         assert kind in FAULT_KINDS, kind
         with self._lock:
             self._rules.append(_Rule(kind, method, key, skip, times))
 
     def heal(self) -> None:
-        """Forget all rules, and what was counted."""
+        """Remove all rules and reset all counts."""
         with self._lock:
             self._rules.clear()
             self.requests.clear()
@@ -88,50 +91,36 @@ class FaultProxy:
             self.bytes_sent = 0
 
     def count(self, method: str = "*", key: str = "*") -> int:
-        """Requests so far whose method and "bucket/key" fit the patterns."""
+        """Return the number of requests so far whose method and "bucket/key" match the patterns."""
         with self._lock:
-            return sum(
-                n for (its, name), n in self.requests.items() if fnmatchcase(its, method) and fnmatchcase(name, key)
-            )
+            return sum(number for request, number in self.requests.items() if _matches(request, method, key))
 
     def close(self) -> None:
         self.closing.set()
         self._server.shutdown()
         self._server.server_close()
 
-    def __enter__(self) -> "FaultProxy":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def arrived(self, method: str, key: str) -> FaultKind | None:
-        """Count a request, and say what is to happen to it."""
+    def fault_for(self, method: str, key: str) -> FaultKind | None:
+        """Count a request, and return the fault to inject into it."""
         with self._lock:
             self.requests[method, key] += 1
             for rule in self._rules:
-                if (
-                    fnmatchcase(method, rule.method)
-                    and fnmatchcase(key, rule.key)
-                    and rule.done < rule.skip + rule.times
-                ):
-                    rule.done += 1
-                    if rule.done > rule.skip:
+                if rule.matched < rule.skip + rule.times and _matches((method, key), rule.method, rule.key):
+                    rule.matched += 1
+                    if rule.matched > rule.skip:
                         self.faults[rule.kind] += 1
                         return rule.kind
                     return None
         return None
 
-    def sending(self, num_bytes: int) -> None:
-        """Count what is about to go to a client, and wait until there is room for it."""
+    def before_sending(self, num_bytes: int) -> None:
+        """Count bytes that are about to be sent to a client, and wait for bandwidth."""
         with self._lock:
             self.bytes_sent += num_bytes
         self.wait_for_bandwidth(num_bytes)
 
     def wait_for_bandwidth(self, num_bytes: int) -> None:
-        """All connections share a line on which bytes go one after the other."""
+        """Wait until the bytes, after those of all other connections, have passed at `bytes_per_s`."""
         if not self.bytes_per_s:
             return
         with self._lock:
@@ -147,11 +136,11 @@ class _QuietServer(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients go away in the middle of an answer: that is what this is for."""
+        """Ignore clients that disconnect during a response, as they do after a fault."""
 
 
-class _Broken(Exception):
-    """The connection is to end here."""
+class _Disconnect(Exception):
+    """Close the connection without a further response."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -159,57 +148,54 @@ class _Handler(BaseHTTPRequestHandler):
     proxy: FaultProxy
 
     def do_GET(self) -> None:
-        with contextlib.suppress(_Broken, ConnectionError):
+        with contextlib.suppress(_Disconnect, ConnectionError):
             self._handle()
 
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _handle(self) -> None:
-        fault = self.proxy.arrived(*self._what())
-        sent = self._request_body()
-        if fault in ("reset", "reset_body") and (fault == "reset" or sent):
-            self._reset()  # of an object that is sent, half has been read
+        fault = self.proxy.fault_for(*self._request())
+        sent = self._first_half()
+        if fault == "reset" or (fault == "reset_body" and sent):
+            self._reset()  # half of an uploaded object has been read
         if fault == "stall" or (fault == "stall_body" and sent):
             self._stall()
         if fault in _ERROR_CODES:
-            self._say_error(fault)
+            self._send_error(fault)
             return
-        body = b"".join(self._rest(sent))
+        body = sent + self._read(self._unread)
         if fault == "wrong_bytes" and body:
-            body = _spoilt(body)
-        status, reason, headers, answer = self._ask(body)
+            body = _corrupted(body)
+        status, reason, headers, content = self._forward(body)
         if fault == "answer_lost":
             self._reset()
-        self._answer(status, reason, headers, answer, None if body else fault)
+        self._respond(status, reason, headers, content, None if body else fault)
 
-    def _what(self) -> tuple[str, str]:
+    def _request(self) -> tuple[str, str]:
         parts = urlsplit(self.path)
         key, query = unquote(parts.path).lstrip("/"), parse_qs(parts.query, keep_blank_values=True)
         if self.command == "GET" and ("list-type" in query or "prefix" in query):
             return "LIST", f"{key.rstrip('/')}/{query.get('prefix', [''])[0]}"
         return self.command, key
 
-    def _request_body(self) -> list[bytes]:
-        """The first half of what the client sends; all of it when it comes in chunks of unknown length."""
+    def _first_half(self) -> bytes:
+        """Read the first half of the request body, or all of it if its transfer encoding is chunked."""
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             self._unread = 0
-            return list(self._chunks())
+            return b"".join(self._chunks())
         size = int(self.headers.get("Content-Length") or 0)
-        self._unread = size - size // 2
-        return [self._read(size // 2)] if size else []
-
-    def _rest(self, first: list[bytes]) -> list[bytes]:
-        return [*first, self._read(self._unread)] if self._unread else first
+        self._unread = size // 2
+        return self._read(size - self._unread)
 
     def _read(self, size: int) -> bytes:
         parts = []
         while size:
             part = self.rfile.read(min(size, _SLICE_BYTES))
             if not part:
-                raise _Broken
+                raise _Disconnect
             self.proxy.wait_for_bandwidth(len(part))
             parts.append(part)
             size -= len(part)
@@ -222,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
         while self.rfile.readline().strip():
             pass
 
-    def _ask(self, body: bytes) -> tuple[int, str, list[tuple[str, str]], bytes]:
+    def _forward(self, body: bytes) -> tuple[int, str, list[tuple[str, str]], bytes]:
         connection = HTTPConnection(self.proxy.upstream, timeout=60)
         hop = ("connection", "transfer-encoding", "expect", "content-length")
         try:
@@ -233,28 +219,28 @@ class _Handler(BaseHTTPRequestHandler):
             connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body or None)
             response = connection.getresponse()
-            answer = response.read()
+            content = response.read()
         except (OSError, HTTPException) as error:
-            raise _Broken from error
+            raise _Disconnect from error
         finally:
             connection.close()
         headers = [(name, value) for name, value in response.getheaders() if name.lower() not in hop]
-        length = response.getheader("Content-Length") if self.command == "HEAD" else str(len(answer))
+        length = response.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
         if length is not None and response.status not in (204, 304):
             headers.append(("Content-Length", length))
-        return response.status, response.reason, headers, answer
+        return response.status, response.reason, headers, content
 
-    def _answer(
-        self, status: int, reason: str, headers: list[tuple[str, str]], body: bytes, fault: FaultKind | None
+    def _respond(
+        self, status: int, reason: str | None, headers: list[tuple[str, str]], body: bytes, fault: FaultKind | None
     ) -> None:
         self.send_response_only(status, reason)
         for name, value in headers:
             self.send_header(name, value)
         self.end_headers()
         if fault == "wrong_bytes":
-            body = _spoilt(body)
-        in_the_middle = fault in ("reset_body", "truncate", "stall_body")
-        self._send(body[: len(body) // 2] if in_the_middle else body)
+            body = _corrupted(body)
+        is_cut = fault in ("reset_body", "truncate", "stall_body")
+        self._send(body[: len(body) // 2] if is_cut else body)
         if fault == "reset_body":
             self._reset()
         if fault == "stall_body":
@@ -265,35 +251,35 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, body: bytes) -> None:
         for start in range(0, len(body), _SLICE_BYTES):
             part = body[start : start + _SLICE_BYTES]
-            self.proxy.sending(len(part))
+            self.proxy.before_sending(len(part))
             self.wfile.write(part)
 
-    def _say_error(self, status: str) -> None:
-        self._rest([])
-        number, code = _ERROR_CODES[status]
-        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>a fault on purpose</Message></Error>".encode()
-        self.send_response_only(number)
-        self.send_header("Content-Type", "application/xml")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+    def _send_error(self, kind: str) -> None:
+        self._read(self._unread)
+        number, code = _ERROR_CODES[kind]
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected fault</Message></Error>".encode()
+        headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
+        self._respond(number, None, headers, b"" if self.command == "HEAD" else body, None)
 
     def _reset(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.rfile.close()
         self.connection.close()
-        raise _Broken
+        raise _Disconnect
 
     def _stall(self) -> None:
         self.close_connection = True
         while not self.proxy.closing.is_set():
             if select.select([self.connection], [], [], 0.05)[0] and not self.connection.recv(_SLICE_BYTES):
                 break
-        raise _Broken
+        raise _Disconnect
 
 
-def _spoilt(body: bytes) -> bytes:
+def _corrupted(body: bytes) -> bytes:
     middle = len(body) // 2
     return body[:middle] + bytes(byte ^ 0xFF for byte in body[middle : middle + 16]) + body[middle + 16 :]
+
+
+def _matches(request: tuple[str, str], method: str, key: str) -> bool:
+    return fnmatchcase(request[0], method) and fnmatchcase(request[1], key)

@@ -1,7 +1,6 @@
-"""What lies in a folder of shards or of a run, compared with what an undisturbed one gave."""
+"""Photos for the drill, and the comparison of output folders with those of an undisturbed run."""
 
 import hashlib
-import json
 import os
 import signal
 import time
@@ -13,89 +12,82 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from tests.drill.session import PATIENCE_S
+from tests.drill.commands import Problem
+from tests.drill.session import CASE_TIMEOUT_S
 
-Problem = tuple[str, str]
-
-_STATS, _LOCK = "processing_stats.json", ".shardgen.lock"  # the one holds times, the other nothing
-_OF_FAULTS = ("error", "unsaved")  # events of the journal that tell of the fault itself
-_TIMES = {"patches_per_s", "data_wait", "seconds"}  # of the journal: what differs from run to run
+_STATS = "processing_stats.json"  # contains times
 
 
-def make_photos(folder: Path, count: int, size: tuple[int, int] = (90, 120)) -> Path:
-    """`count` JPEG and PNG photos in three class folders, with equal content and times on every call."""
+def make_photo(height: int, width: int, seed: int, texture: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return an H x W x 3 RGB photo of smooth colours, with noise of at most `texture` levels."""
+    rng = np.random.default_rng(seed)
+    colours = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    smooth = np.asarray(colours.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    return np.clip(smooth + rng.integers(-texture, texture + 1, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def make_photos(
+    folder: Path, count: int, size: tuple[int, int] = (90, 120), classes: int = 3, texture: int = 0
+) -> Path:
+    """Save `count` JPEG and PNG photos of (height, width) px in class folders, identical on every call."""
     for number in range(count):
-        rng = np.random.default_rng(number)
-        small = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-        path = folder / f"class{number % 3}" / f"img{number}.{'png' if number % 5 == 4 else 'jpg'}"
+        path = folder / f"class{number % classes}" / f"img{number}.{'png' if number % 5 == 4 else 'jpg'}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        small.resize(size[::-1], Image.Resampling.BICUBIC).save(path, quality=92)
+        Image.fromarray(make_photo(*size, number, texture)).save(path, quality=92)
         os.utime(path, ns=(10**18, 10**18))
     return folder
 
 
-def hashes(output: Path) -> dict[str, str]:
-    """sha256 of every tar, index, marker and manifest, by its path."""
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def hashes(output: Path, with_markers: bool = True) -> dict[str, str]:
+    """Return the SHA-256 of every tar, index, manifest and (optionally) marker by relative path.
+
+    Markers contain the modification times of the photos.
+    """
     found = {}
     for path in sorted(output.rglob("*")):
-        if path.suffix in (".tar", ".idx", ".json") and path.name != _STATS and not path.name.startswith("."):
-            found[str(path.relative_to(output))] = hashlib.sha256(path.read_bytes()).hexdigest()
+        is_ours = path.suffix in (".tar", ".idx", ".json") and path.name != _STATS and not path.name.startswith(".")
+        is_marker = path.suffix == ".json" and path.name != "manifest.json"
+        if is_ours and (with_markers or not is_marker):
+            found[str(path.relative_to(output))] = sha256(path)
     return found
 
 
-def unfinished(output: Path, undisturbed: dict[str, str]) -> list[Problem]:
-    """Files that stand under their final name but are not the whole ones of an undisturbed run."""
+def partial_files(output: Path, undisturbed: dict[str, str]) -> list[Problem]:
+    """Report files that have their final name but not the content of the undisturbed run."""
     found = hashes(output).items()
-    return [("half_written", f"{name} is not whole") for name, digest in found if undisturbed.get(name) != digest]
+    return [("half_written", f"{name} is incomplete") for name, digest in found if undisturbed.get(name) != digest]
 
 
 def differences(output: Path, undisturbed: dict[str, str]) -> list[Problem]:
-    """What is missing, other or left over after a run that ended well."""
+    """Report missing, different and temporary files after a successful run."""
     found = hashes(output)
     problems = [("samples_lost", f"{name} is missing") for name in sorted(undisturbed.keys() - found.keys())]
-    wrong = [name for name, digest in found.items() if undisturbed.get(name) != digest]
-    problems += [("silent", f"{name} is not that of an undisturbed run") for name in wrong]
-    return problems + leftovers(output)
+    different = [name for name, digest in found.items() if undisturbed.get(name) != digest]
+    problems += [("silent", f"{name} differs from the undisturbed run") for name in different]
+    return problems + temporary_files(output)
 
 
-def leftovers(folder: Path) -> list[Problem]:
-    """Temporary files."""
-    return [("half_written", f"{path} stayed") for path in folder.rglob("*.tmp")]
+def temporary_files(folder: Path) -> list[Problem]:
+    return [("half_written", f"{path} was left behind") for path in folder.rglob("*.tmp")]
 
 
-def journal(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's journal, without what differs from run to run."""
-    with open(run / "journal.jsonl", encoding="utf-8", newline="\n") as file:
-        lines = [json.loads(line) for line in file]
-    return [{name: value for name, value in line.items() if name not in _TIMES} for line in lines]
-
-
-def other_training(run: Path, undisturbed: Path) -> list[Problem]:
-    """How a finished run differs from an undisturbed one: loss curve, validations, weights, files."""
-    problems = []
-    ours, theirs = ([e for e in journal(path) if e["event"] not in _OF_FAULTS] for path in (run, undisturbed))
-    if ours != theirs:
-        wrong = next((pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1]), (len(ours), len(theirs)))
-        problems.append(("silent", f"the loss curve is another: {wrong}"))
-    for name in ("model.pth", "best.pth"):
-        if (run / name).read_bytes() != (undisturbed / name).read_bytes():
-            problems.append(("silent", f"{name} is not that of an undisturbed run"))
-    return problems + leftovers(run)
-
-
-def wait_for_group(pid: int) -> None:
-    """Until no process of the group is alive; those that are stuck are killed, so that the next case begins clean."""
-    deadline = time.monotonic() + PATIENCE_S / 5
-    while any(_is_of_group(process, pid) for process in psutil.process_iter()):
-        if time.monotonic() > deadline:
+def wait_for_group(pgid: int) -> None:
+    """Wait until every process of a group has exited. On a timeout, kill the group and raise RuntimeError."""
+    deadline_s = time.monotonic() + CASE_TIMEOUT_S / 5
+    while any(_is_in_group(process, pgid) for process in psutil.process_iter()):
+        if time.monotonic() > deadline_s:
             with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-            raise RuntimeError(f"processes of a killed run (group {pid}) live on")
+                os.killpg(pgid, signal.SIGKILL)
+            raise RuntimeError(f"processes of a killed run (group {pgid}) are still alive")
         time.sleep(0.01)
 
 
-def _is_of_group(process: psutil.Process, pid: int) -> bool:
+def _is_in_group(process: psutil.Process, pgid: int) -> bool:
     try:
-        return os.getpgid(process.pid) == pid and process.status() != psutil.STATUS_ZOMBIE
+        return os.getpgid(process.pid) == pgid and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, ProcessLookupError):
         return False

@@ -1,79 +1,75 @@
-"""The disk gets full at a random moment of `generate` and of training; then there is room again."""
+"""Fill the disk at a random moment of `generate` and of training, then free space and run the command again."""
 
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tests.drill.commands import Done
-from tests.drill.folders import Problem, differences, hashes, leftovers, make_photos, other_training, unfinished
-from tests.drill.kill_training import SMALL, small_shards
+from tests.drill.commands import Command, wait_until
+from tests.drill.folders import differences, hashes, make_photos, partial_files, temporary_files
 from tests.drill.session import Session
-from tests.drill.small_disk import FILLER, fill, mounted, own_mounts
+from tests.drill.small_disk import FILLER, fill, mounted, unshare_mounts
+from tests.drill.training import config_path, resume_or_restart, training, training_differences
 from tests.drill.warm import Warm, run_warm
 
 _STEPS = ("--steps", 40, "--val-every", 2, "--workers", 0)
-_GENERATE = ("-s", 2, 4, "--size", 128, "--shard-bytes", "700KB", "--workers", 0, "--auto")
-_TRIES = 8  # for a moment after which the disk is needed once more
+_GENERATE = ("-s", 2, 4, "--size", 128, "--shard-bytes", "700KB", "--workers", 0, "--auto", "-o")
+_ATTEMPTS = 8  # to fill the disk before the command's last write
 
 
 class _Work(NamedTuple):
-    """A command, where it writes, the file that says that it has begun, and how it is gone on with."""
+    """A command, its output, the path that shows that it has started, the undisturbed output, and its duration."""
 
-    words: tuple[Any, ...]
-    again: tuple[Any, ...]
+    command: Command
     output: Path
-    begun: Path
+    started: Path
     whole: Path
     seconds: float
 
 
 def fill_up(session: Session) -> None:
-    """By turns. What is left when the disk is full may be nothing, or enough for a part of what comes next."""
-    own_mounts()
-    photos = make_photos(session.scratch / "photos", 120, (150, 200))
+    """Alternate between `generate` and training. The space left is either 0 or up to 200 kB."""
+    unshare_mounts()
     disk, whole = session.scratch / "disk", session.scratch / "whole"
     disk.mkdir()
-    generate = ("shardgen", "generate", "-i", photos, *_GENERATE, "-o")
-    training = ("trainer", "--shards", small_shards(session.scratch / "small"), *SMALL, *_STEPS, "--out")
-    resume = ("trainer", "--run", "r", "--resume", "--out", disk)
+    photos = make_photos(session.scratch / "photos", 120, (150, 200))
+    generate = ("shardgen", "generate", "-i", photos, *_GENERATE)
+    train = training(session.scratch / "small", *_STEPS)
     start_s = time.monotonic()
-    assert run_warm(*generate, whole / "g").code == 0
+    run_warm(*generate, whole / "g").check()
     middle_s = time.monotonic()
-    assert run_warm(*training, whole).code == 0
+    run_warm(*train, whole).check()
     end_s = time.monotonic()
     works = (
-        _Work((*generate, disk / "g"), (*generate, disk / "g"), disk / "g", disk, whole / "g", middle_s - start_s),
-        _Work((*training, disk), resume, disk / "r", disk / "r" / "config.yaml", whole / "r", end_s - middle_s),
+        _Work((*generate, disk / "g"), disk / "g", disk, whole / "g", middle_s - start_s),
+        _Work((*train, disk), disk / "r", config_path(disk), whole / "r", end_s - middle_s),
     )
     for number in session.cases(lambda number: ("generate", "training")[number % 2]):
-        if not any(_is_full_in_time(session, disk, works[number % 2], attempt) for attempt in range(_TRIES)):
-            session.fail("crashed", "the disk was never full in time")
+        if not any(_is_full_in_time(session, disk, works[number % 2], attempt) for attempt in range(_ATTEMPTS)):
+            session.fail("crashed", "the command finished before the disk was full")
     session.tally.note = "a tmpfs that is filled, in half of the cases during `generate`, in the others during training"
 
 
 def _is_full_in_time(session: Session, disk: Path, work: _Work, attempt: int) -> bool:
-    """Whether the command came to feel that the disk was full; if so, the case is judged."""
+    """Return whether the command failed because the disk was full; if so, finish the case."""
     with mounted(disk):
-        process = Warm(*work.words)
-        while not work.begun.exists() and process.is_alive:
-            time.sleep(0.001)
+        process = Warm(*work.command)
+        wait_until(work.started.exists, process.poll)
         time.sleep(session.rng.random() * work.seconds * 0.8 / 2**attempt)
         fill(disk, session.rng.choice((0, session.rng.randrange(1, 200_000))))
         first = process.wait()
         if first.code == 0:
             return False
-        trains = work.output.name == "r"
-        undisturbed = {} if trains else hashes(work.whole)
-        problems = leftovers(work.output) + ([] if trains else unfinished(work.output, undisturbed))
-        if not (first.is_named and first.code == 1 and "No space left on device" in first.err):
+        problems = temporary_files(work.output)
+        if not (first.is_reported and first.code == 1 and "No space left on device" in first.err):
             problems.append(("crashed", f"expected a message about the full disk: {first}"))
         (disk / FILLER).unlink()
-        second = run_warm(*(work.again if work.begun.exists() else work.words))
-        session.ended("recovered", problems + _after(work, second, undisturbed))
+        if work.output.name == "r":
+            second = run_warm(*resume_or_restart(work.command, disk))
+            problems += second.problems_unless_success() or training_differences(work.output, work.whole)
+        else:
+            undisturbed = hashes(work.whole)
+            problems += partial_files(work.output, undisturbed)
+            second = run_warm(*work.command)
+            problems += second.problems_unless_success() or differences(work.output, undisturbed)
+        session.finish("recovered", problems)
         return True
-
-
-def _after(work: _Work, second: Done, undisturbed: dict[str, str]) -> list[Problem]:
-    if second.code or second.crash:
-        return [("crashed", f"with room again: {second}")]
-    return differences(work.output, undisturbed) if undisturbed else other_training(work.output, work.whole)

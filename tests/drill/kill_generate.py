@@ -1,53 +1,34 @@
-"""SIGKILL at a random moment of `generate`, and the same command again."""
+"""Kill `generate` with SIGKILL at a random moment, then run the same command again."""
 
 import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 from tests.drill import commands
-from tests.drill.folders import differences, hashes, leftovers, make_photos, unfinished, wait_for_group
+from tests.drill.folders import differences, hashes, make_photos, partial_files, wait_for_group
 from tests.drill.session import Session
 
-_WORDS = ("-s", 2, 4, "--size", 128, "--shard-bytes", "2MB", "--workers", 2, "--auto")
+_ARGS = ("-s", 2, 4, "--size", 128, "--shard-bytes", "2MB", "--workers", 2, "--auto", "-o")
 
 
 def kill_generate(session: Session) -> None:
-    """The parent alone or its whole group, from the start of the process on; the same command at once again."""
-    photos = make_photos(session.scratch / "photos", 240, (150, 200))
-    words = ("generate", "-i", photos, *_WORDS)
+    """Kill the parent or its process group, at any time from its start; run the command again without waiting."""
+    generate = ("shardgen", "generate", "-i", make_photos(session.scratch / "photos", 240, (150, 200)), *_ARGS)
     start_s = time.monotonic()
-    first = commands.run("shardgen", *words, "-o", session.scratch / "whole")
-    whole_s = time.monotonic() - start_s
-    assert first.code == 0, first.err
+    commands.run(*generate, session.scratch / "whole").check()
+    run_s = time.monotonic() - start_s
     undisturbed = hashes(session.scratch / "whole")
     for number in session.cases():
         output = session.scratch / f"out-{number}"
         share, kill = session.rng.random(), session.rng.choice((os.kill, os.killpg))
-        kill_after(session, share * whole_s, kill, words, output, undisturbed)
+        process = commands.start(*generate, output)
+        time.sleep(share * run_s)
+        kill(process.pid, signal.SIGKILL)
+        process.wait()
+        problems = partial_files(output, undisturbed)
+        problems += commands.run(*generate, output).problems_unless_success()
+        wait_for_group(process.pid)
+        session.finish("recovered", problems + differences(output, undisturbed))
         shutil.rmtree(output)
-    session.tally.note = f"an undisturbed run takes {whole_s:.1f} s"
-
-
-def kill_after(
-    session: Session,
-    seconds: float,
-    kill: Callable[[int, int], None],
-    words: tuple[object, ...],
-    output: Path,
-    undisturbed: dict[str, str],
-) -> None:
-    """One case."""
-    process = commands.start("shardgen", *words, "-o", output)
-    time.sleep(seconds)
-    kill(process.pid, signal.SIGKILL)
-    process.wait()
-    problems = unfinished(output, undisturbed)
-    again = commands.run("shardgen", *words, "-o", output)
-    wait_for_group(process.pid)
-    if again.crash or again.code:
-        problems.append(("crashed", again.crash or again.err))
-    problems += differences(output, undisturbed) if output.exists() else [("samples_lost", "nothing was made")]
-    session.ended("recovered", problems or leftovers(output))
+    session.tally.note = f"an undisturbed run takes {run_s:.1f} s"

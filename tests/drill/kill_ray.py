@@ -1,66 +1,36 @@
-"""A node of a Ray cluster dies at a random moment of `generate --engine ray`, with all its processes."""
+"""Kill a node of a Ray cluster with all its processes at a random moment of `generate --engine ray`."""
 
-import os
 import shutil
 import subprocess
-import tempfile
 import time
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
-
-import psutil
 
 from tests.drill import commands
-from tests.drill.commands import Done
-from tests.drill.folders import differences, hashes, make_photos, unfinished
+from tests.drill.commands import wait_until
+from tests.drill.folders import differences, hashes, make_photos, partial_files
+from tests.drill.ray_cluster import NODE, kill_node, on_cluster, ray_cluster, ray_environment
 from tests.drill.session import Session
 
-_NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
-_WORDS = ("-s", 2, 3, "--size", 256, "--shard-bytes", "3MB", "--auto")
+_ARGS = ("-s", 2, 3, "--size", 256, "--shard-bytes", "3MB")
 
 
 def kill_nodes(session: Session) -> None:
-    """A head without CPUs and one node stay; the other node is killed and replaced, case after case."""
+    """Keep a head without CPUs and one node; kill and replace the other node in every case."""
     photos = make_photos(session.scratch / "photos", 90, (300, 400))
-    local = commands.run("shardgen", "generate", "-i", photos, "-o", session.scratch / "whole", *_WORDS)
-    assert local.code == 0, local.err
-    undisturbed = hashes(session.scratch / "whole")
-    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:  # sockets want short names
-        os.environ.update(RAY_TMPDIR=folder, RAY_USAGE_STATS_ENABLED="0", PYTHONPATH=str(commands.ROOT))
-        os.environ.pop("RAY_ADDRESS", None)
-        from ray.cluster_utils import Cluster
-
-        head = {**_NODE, "num_cpus": 0, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        try:
-            cluster.add_node(**_NODE)
-            seconds = 0.0
-            for _ in session.cases():
-                seconds = _kill_one(session, cluster, photos, undisturbed, seconds)
-                shutil.rmtree(session.scratch / "out", ignore_errors=True)
-        finally:
-            cluster.shutdown()
-
-
-def _kill_one(session: Session, cluster: Any, photos: Path, undisturbed: dict[str, str], seconds: float) -> float:
-    """One case. Returns how long the run took after its first file, to choose the next moment by."""
-    victim, output = cluster.add_node(**_NODE), session.scratch / "out"
-    words = ("generate", "-i", photos, "-o", output, "--engine", "ray", "--ray-address", cluster.address, *_WORDS)
-    process = commands.start("shardgen", *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while not list(output.rglob("*.tmp")) and process.poll() is None:
-        time.sleep(0.01)
-    start_s = time.monotonic()
-    time.sleep(session.rng.random() * (seconds or 2.0))
-    raylet = psutil.Process(victim.all_processes["raylet"][0].process.pid)
-    for each in [raylet, *raylet.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):
-            each.kill()
-    cluster.remove_node(victim, allow_graceful=False)
-    out, err = process.communicate(timeout=commands.TIMEOUT_S)
-    done = Done(process.returncode, out, err)
-    problems = unfinished(output, undisturbed)
-    if done.code or done.crash:
-        problems.append(("crashed", f"{done.crash or done}"))
-    session.ended("recovered", problems or differences(output, undisturbed))
-    return time.monotonic() - start_s
+    output, whole = session.scratch / "out", session.scratch / "whole"
+    commands.run("shardgen", "generate", "-i", photos, "-o", whole, "--auto", *_ARGS).check()
+    undisturbed = hashes(whole)
+    run_s = 2.0  # of the previous run, from its first file
+    with ray_environment(), ray_cluster(1) as cluster:
+        for _ in session.cases():
+            victim = cluster.add_node(**NODE)
+            args = on_cluster(cluster, photos, output, *_ARGS)
+            process = commands.start("shardgen", *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            wait_until(lambda: any(output.rglob("*.tmp")), process.poll)
+            start_s = time.monotonic()
+            time.sleep(session.rng.random() * run_s)
+            kill_node(cluster, victim)
+            result = commands.wait(process)
+            run_s = time.monotonic() - start_s
+            problems = partial_files(output, undisturbed) + result.problems_unless_success()
+            session.finish("recovered", problems or differences(output, undisturbed))
+            shutil.rmtree(output, ignore_errors=True)

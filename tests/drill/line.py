@@ -1,11 +1,10 @@
-"""Run one fault of the drill in a separate process, so that a crash is a result and does not end the drill.
+"""Run one fault of the drill in a separate process, so that a crash is counted and does not end the drill.
 
-python -m tests.drill.line NAME TIMES SEED RESULT
+python -m tests.drill.line NAME TIMES SEED SCRATCH RESULT
 """
 
 import faulthandler
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,22 +25,16 @@ def drill_line(name: str, times: int, seed: int) -> dict[str, Any]:
         scratch, result = Path(folder, "scratch"), Path(folder, "result.json")
         Path(folder).chmod(0o755)  # no_permission changes to another user
         scratch.mkdir()
-        words = map(str, (name, times, seed, scratch, result))
         start_s = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.drill.line", *words],
-            env=commands.environment(),
-            capture_output=True,
-            text=True,
-            timeout=_LINE_TIMEOUT_S,
-        )
+        args = ("tests.drill.line", name, times, seed, scratch, result)
+        done = commands.run(*args, timeout=_LINE_TIMEOUT_S)
         seconds = round(time.monotonic() - start_s, 1)
         if result.exists():
             tally = Tally(**json.loads(result.read_text()))
         else:
             case = (scratch / LAST_CASE).read_text() if (scratch / LAST_CASE).exists() else "before its first case"
-            died = f"{case}: the process exited with {done.returncode}: {done.stderr[-3000:]}"
-            tally = Tally(crashed=1, failures=[died])
+            message = f"{case}: the process exited with {done.code}: {done.err[-3000:]}"
+            tally = Tally(crashed=1, failures=[message])
     line = LINES[name]
     return {"fault": line.fault, "seed": seed, "seconds": seconds, **tally.as_dict(), "clean": tally.is_clean}
 

@@ -1,4 +1,4 @@
-"""What the S3 server's process does: say where it listens, and end when nobody holds its standard input any more."""
+"""The process of the S3 server: print the endpoint, and exit when standard input is closed."""
 
 import sys
 

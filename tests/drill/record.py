@@ -31,8 +31,8 @@ class Tally:
     @property
     def is_clean(self) -> bool:
         """Whether there was at least one case, and no failure."""
-        ended = self.recovered + self.named + self.harmless
-        return 0 < self.times <= ended and not self.failures and not any(getattr(self, n) for n in MUST_BE_ZERO)
+        num_passed = self.recovered + self.named + self.harmless
+        return 0 < self.times <= num_passed and not self.failures and not any(getattr(self, n) for n in MUST_BE_ZERO)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

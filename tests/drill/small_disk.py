@@ -1,4 +1,4 @@
-"""A disk that gets full at a moment of one's choosing: a tmpfs that nobody else sees."""
+"""A small disk that can be filled: a tmpfs in a private mount namespace."""
 
 import ctypes
 import os
@@ -12,12 +12,12 @@ _NEW_MOUNTS, _NEW_USER = 0x00020000, 0x10000000  # linux/sched.h
 FILLER = "filler"
 
 
-def own_mounts() -> None:
-    """From now on this process and its children have mounts of their own. OSError where that is not permitted."""
+def unshare_mounts() -> None:
+    """Move this process to a new mount namespace, which its children inherit. OSError where that is not permitted."""
     user, is_root = os.geteuid(), os.geteuid() == 0
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_NEW_MOUNTS if is_root else _NEW_MOUNTS | _NEW_USER):
-        raise OSError(ctypes.get_errno(), "no mounts of one's own can be had (unshare)")
+        raise OSError(ctypes.get_errno(), "cannot create a mount namespace (unshare)")
     if not is_root:
         Path("/proc/self/uid_map").write_text(f"0 {user} 1")
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
@@ -25,7 +25,7 @@ def own_mounts() -> None:
 
 @contextmanager
 def mounted(disk: Path) -> Iterator[None]:
-    """A new disk, which is gone afterwards."""
+    """Mount an empty disk, and unmount it at the end."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", disk], check=True)
     try:
         yield
@@ -34,7 +34,7 @@ def mounted(disk: Path) -> Iterator[None]:
 
 
 def fill(disk: Path, left: int) -> None:
-    """Leave `left` bytes."""
+    """Write a file that leaves `left` bytes of free space."""
     with open(disk / FILLER, "wb", buffering=0) as filler:
         try:
             while True:

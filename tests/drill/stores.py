@@ -1,100 +1,107 @@
-"""Every fault of an object store, under `generate` and `verify`: once, and then it is asked again; or for good."""
+"""Inject faults of an object store into `generate` and `verify`: once, or until the command gives up."""
 
 import math
 import os
-import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from tests.drill.commands import Done
-from tests.drill.fault_proxy import FaultKind
-from tests.drill.folders import Problem, hashes, make_photos
+from tests.drill.commands import Command, Problem, Result
+from tests.drill.fault_proxy import READ_FAULTS, WRITE_FAULTS, FaultKind
+from tests.drill.folders import differences, hashes, make_photos, partial_files
 from tests.drill.s3_server import Bucket, S3Server, environment, fresh_bucket
 from tests.drill.session import Session
 from tests.drill.warm import run_warm
 
-READ: tuple[FaultKind, ...] = (
-    "500", "503", "reset", "answer_lost", "reset_body", "truncate", "stall", "stall_body", "wrong_bytes",
-)  # fmt: skip
-WRITE: tuple[FaultKind, ...] = ("500", "503", "reset", "answer_lost", "reset_body", "stall", "stall_body")
-_SILENCE_S = 2.0  # after which the store is asked again
-# What is done, to which requests the fault happens, and which faults there are.
-KINDS: list[tuple[str, str, str, FaultKind]] = [
-    *(("generate", "GET", "*.jpg", fault) for fault in READ),
-    *(("generate", "PUT", "*.tar", fault) for fault in WRITE),
-    *(("generate", "PUT", "*.json", fault) for fault in WRITE),
-    *(("verify", "GET", "*.tar", fault) for fault in READ),
-    *(("verify", "GET", "*.idx", fault) for fault in READ),
+_ARGS = ("-s", 2, "--size", 64, "--shard-bytes", "200KB", "--workers", 0, "--auto")
+_TIMEOUT_S = 2.0
+
+
+class StoreFault(NamedTuple):
+    """A fault, the command, and the method and key pattern of the requests that fail."""
+
+    command: str
+    method: str
+    key: str
+    kind: FaultKind
+
+
+FAULTS = [
+    *(StoreFault("generate", "GET", "*.jpg", kind) for kind in READ_FAULTS),
+    *(StoreFault("generate", "PUT", "*.tar", kind) for kind in WRITE_FAULTS),
+    *(StoreFault("generate", "PUT", "*.json", kind) for kind in WRITE_FAULTS),
+    *(StoreFault("verify", "GET", "*.tar", kind) for kind in READ_FAULTS),
+    *(StoreFault("verify", "GET", "*.idx", kind) for kind in READ_FAULTS),
 ]
-_WORDS = ("-s", 2, "--size", 64, "--shard-bytes", "200KB", "--workers", 0, "--auto")
+
+Run = Callable[[], Result]
+Check = Callable[[bool], list[Problem]]  # checks the output of a command; the argument is whether it succeeded
 
 
 def break_stores(session: Session) -> None:
-    """Each fault once, and each for good, at a random one of the requests."""
+    """Inject each fault into a random one of the requests."""
     photos, whole = make_photos(session.scratch / "photos", 24), session.scratch / "whole"
-    done = run_warm("shardgen", "generate", "-i", photos, "-o", whole, *_WORDS)
-    assert done.code == 0, done.err
-    done_here: set[tuple[str, bool]] = set()
-    with S3Server() as server:
-        for number in session.cases(lambda number: " ".join(KINDS[number // 2 * 7 % len(KINDS)])):
-            what, method, key, fault = KINDS[number // 2 * 7 % len(KINDS)]
-            times = (1, math.inf)[number % 2]
-            done_here.add((f"{what} {method} {key} {fault}", times > 1))
-            with fresh_bucket(server) as bucket:
-                bucket.put_folder(photos, "photos")
-                if what == "verify":
-                    bucket.put_folder(whole, "shards")
-                bucket.proxy.break_next(fault, method, key, times, skip=session.rng.randrange(3))
-                _judge(session, bucket, what, whole, fails=times > 1)
-    once, for_good = (sum(goes_on == kind for _, goes_on in done_here) for kind in (False, True))
+    run_warm("shardgen", "generate", "-i", photos, "-o", whole, *_ARGS).check()
+    undisturbed = hashes(whole, with_markers=False)
+
+    def prepare(fault: StoreFault, bucket: Bucket) -> tuple[Run, Check]:
+        bucket.put_folder(photos, "photos")
+        command: Command = ("shardgen", "generate", "-i", f"{bucket.address}/photos", *_ARGS, "-o")
+        if fault.command == "verify":
+            bucket.put_folder(whole, "shards")
+            command = ("shardgen", "verify", "--workers", 1)
+        return (
+            lambda: run_warm(*command, f"{bucket.address}/shards"),
+            lambda is_success: _check(bucket, undisturbed, is_success),
+        )
+
+    inject(session, FAULTS, prepare, max_skip=2)
+    num_once, num_lasting = (session.times + 1) // 2, session.times // 2
     session.tally.note = (
-        f"of {len(KINDS)} faults when reading or writing, {once} were injected once, "
-        f"{for_good} until the command gave up"
+        f"of {len(FAULTS)} faults when reading or writing, {min(num_once, len(FAULTS))} were injected once, "
+        f"{min(num_lasting, len(FAULTS))} until the command gave up"
     )
 
 
-def _judge(session: Session, bucket: Bucket, what: str, whole: Path, fails: bool) -> None:
-    """A fault that happens once changes nothing; one that goes on is named, and the same command goes on after it."""
-    problems: list[Problem] = []
-    done = _run(bucket, what)
-    if not bucket.proxy.faults:
-        problems.append(("crashed", "the fault never happened"))
-    if fails:
-        if not done.is_named:
-            problems.append(("crashed", f"expected a message: {done.crash or done}"))
-        problems += [("half_written", name) for name in _other(bucket, whole)[0]]
-        bucket.proxy.heal()
-        done = _run(bucket, what)
-    if done.code or done.crash:
-        problems.append(("crashed", f"{done.crash or done}"))
-    wrong, missing = _other(bucket, whole)
-    problems += [("silent", name) for name in wrong] + [("samples_lost", name) for name in missing]
-    session.ended("named" if fails else "recovered", problems)
+def _check(bucket: Bucket, undisturbed: dict[str, str], is_success: bool) -> list[Problem]:
+    """Download the shards without their markers, which contain modification times, and compare them."""
+    with tempfile.TemporaryDirectory(prefix="drill-objects-") as name:
+        folder = Path(name)
+        bucket.download("shards", folder)
+        for marker in {*folder.rglob("*.json")} - {*folder.rglob("manifest.json")}:
+            marker.unlink()
+        return differences(folder, undisturbed) if is_success else partial_files(folder, undisturbed)
 
 
-def _run(bucket: Bucket, what: str) -> Done:
-    target = f"{bucket.address}/shards"
-    words: tuple[Any, ...] = ("verify", target, "--workers", 1)
-    if what == "generate":
-        words = ("generate", "-i", f"{bucket.address}/photos", "-o", target, *_WORDS)
-    return run_warm("shardgen", *words, prepare=(use_store, (bucket.proxy.endpoint,)))
+def inject(
+    session: Session,
+    faults: Sequence[StoreFault],
+    prepare: Callable[[StoreFault, Bucket], tuple[Run, Check]],
+    max_skip: int = 0,
+) -> None:
+    """Inject each fault in two cases: once, and until the command gives up.
 
+    `prepare` fills a new bucket. A single fault must not change the output. A lasting one must be reported and leave no
+    partial files, and the same command must succeed afterwards.
+    """
 
-def use_store(endpoint: str) -> None:
-    os.environ.update(environment(endpoint, _SILENCE_S))
+    def fault_of(number: int) -> StoreFault:
+        return faults[number // 2 * 7 % len(faults)]  # spreads a few cases over all commands
 
-
-def _other(bucket: Bucket, whole: Path) -> tuple[list[str], list[str]]:
-    """Objects with other bytes than the undisturbed run's files, and those that are missing. Markers hold times."""
-    folder = Path(tempfile.mkdtemp(prefix="drill-objects-"))
-    for name, content in bucket.objects("shards").items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    found, expected = ({n: d for n, d in hashes(path).items() if _is_timeless(n)} for path in (folder, whole))
-    shutil.rmtree(folder)
-    return [n for n, d in found.items() if expected.get(n) != d], sorted(expected.keys() - found.keys())
-
-
-def _is_timeless(name: str) -> bool:
-    return name.endswith((".tar", ".idx", "manifest.json"))
+    with S3Server() as server:
+        for number in session.cases(lambda number: " ".join(fault_of(number))):
+            fault, is_lasting = fault_of(number), number % 2 == 1
+            with fresh_bucket(server) as bucket:
+                os.environ.update(environment(bucket.proxy.endpoint, _TIMEOUT_S))
+                run, check = prepare(fault, bucket)
+                times, skip = math.inf if is_lasting else 1, session.rng.randint(0, max_skip)
+                bucket.proxy.break_next(fault.kind, fault.method, fault.key, times, skip)
+                result = run()
+                problems = [] if bucket.proxy.faults else [("crashed", "the fault was never injected")]
+                if is_lasting:
+                    problems += result.problems_unless_reported() + check(False)
+                    bucket.proxy.heal()
+                    result = run()
+                problems += result.problems_unless_success() or check(True)
+            session.finish("named" if is_lasting else "recovered", problems)

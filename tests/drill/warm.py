@@ -1,7 +1,7 @@
-"""The commands in processes that are forked from one that has imported everything: real processes, started at once.
+"""Run commands in processes that are forked from one that has imported all modules, so that they start at once.
 
-Loading PyTorch takes longer than all that a small run does. What is run is the same `main`, in a process group of its
-own, with the environment and the working directory of the process that starts it.
+Importing PyTorch takes longer than a small run. Each process calls the same `main` as the command, in a new process
+group, with the environment and the working directory of its caller.
 """
 
 import importlib
@@ -16,9 +16,9 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from tests.drill.commands import TIMEOUT_S, Done
+from tests.drill.commands import TIMEOUT_S, Result
 
-# All that they import later on too: a user without rights may not even read Python's own files.
+# Including modules that are imported late: a user without permissions cannot read Python's own files.
 _PRELOADED = [
     "shardgen.cli",
     "trainer.cli",
@@ -35,15 +35,15 @@ Prepare = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class Warm:
-    """A running command. `prepare` is a function of a module and its arguments, called in the new process first."""
+    """A running command. The new process first calls `prepare`, a picklable function and its arguments."""
 
-    def __init__(self, program: str, *words: object, prepare: Prepare | None = None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="drill-said-")
+    def __init__(self, program: str, *args: object, prepare: Prepare | None = None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="drill-output-")
         paths = [f"{self._folder.name}/{name}" for name in ("out", "err")]
         for path in paths:
             Path(path).touch()
-        given = (program, [str(word) for word in words], paths, dict(os.environ), os.getcwd(), prepare)
-        self._process: ForkServerProcess = _context().Process(target=_be, args=given)
+        call = (program, [*map(str, args)], paths, dict(os.environ), os.getcwd(), prepare)
+        self._process: ForkServerProcess = _context().Process(target=_run, args=call)
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -52,25 +52,29 @@ class Warm:
     def is_alive(self) -> bool:
         return self._process.is_alive()
 
+    def poll(self) -> int | None:
+        """Return the exit code, or None while the command runs."""
+        return self._process.exitcode
+
     def kill(self) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self.wait()
 
-    def wait(self, timeout: float = TIMEOUT_S) -> Done:
-        """How it ended. A hang counts as a death by SIGKILL."""
+    def wait(self, timeout: float = TIMEOUT_S) -> Result:
+        """Wait for the exit and return the result. A hang counts as a death by SIGKILL."""
         self._process.join(timeout)
         if self._process.exitcode is None:
             self._process.kill()
             self._process.join()
-            return Done(-9, "", f"it hung for {timeout} s")
+            return Result(-9, "", f"still running after {timeout} s")
         out, err = (Path(self._folder.name, name).read_text(errors="replace") for name in ("out", "err"))
-        return Done(self._process.exitcode, out, err)
+        return Result(self._process.exitcode, out, err)
 
 
-def run_warm(program: str, *words: object, prepare: Prepare | None = None) -> Done:
-    """`python -m program words`, but faster."""
-    return Warm(program, *words, prepare=prepare).wait()
+def run_warm(program: str, *args: object, prepare: Prepare | None = None) -> Result:
+    """Run `python -m program args`, without the time that imports take."""
+    return Warm(program, *args, prepare=prepare).wait()
 
 
 def _context() -> ForkServerContext:
@@ -79,28 +83,28 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _be(
-    program: str, words: list[str], paths: list[str], environment: dict[str, str], folder: str, prepare: Prepare | None
+def _run(
+    program: str, args: list[str], paths: list[str], environment: dict[str, str], folder: str, prepare: Prepare | None
 ) -> None:
     os.setsid()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    tempfile.tempdir = None  # TMPDIR may be another
-    for each in (signal.SIGTERM, signal.SIGHUP):  # the fork server may have inherited that they are ignored
-        signal.signal(each, signal.SIG_DFL)
+    tempfile.tempdir = None  # of another TMPDIR
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the fork server may ignore them
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number, path in enumerate(paths, 1):
+    for stream, path in enumerate(paths, 1):
         fd = os.open(path, os.O_WRONLY | os.O_APPEND)
-        os.dup2(fd, number)
+        os.dup2(fd, stream)
         os.close(fd)
     sys.stdin = open(os.devnull)  # noqa: SIM115
     main = importlib.import_module(f"{program}.cli").main
     if prepare:
         prepare[0](*prepare[1])
-    sys.argv = [program, *words]
+    sys.argv = [program, *args]
     try:
-        main(words)
+        main(args)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
