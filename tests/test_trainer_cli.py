@@ -144,7 +144,7 @@ def broken_json(folder: Path) -> str:
 def impossible_scale(folder: Path) -> str:
     path = folder / "manifest.json"
     path.write_text(path.read_text().replace('"scale": 2', '"scale": 0'))
-    return f"{path}: scale 0"
+    return f"{path}: invalid scale 0"
 
 
 def no_tar(folder: Path) -> str:

@@ -142,7 +142,10 @@ def test_a_damaged_sample_is_replaced_and_logged(tiny_copy: Path, tmp_path: Path
     name = spoil(tiny_copy, samples_of_step(tiny_copy, 4, 3)[2])
     result = trainer("--shards", tiny_copy, "--out", tmp_path, *TINY, "--steps", 6, "--run", "r")
     assert result.code == 0, result.err
-    assert result.err.count(f"Damaged sample replaced by another one: {name}: expected 16x16x3 px, found other") == 1
+    assert (
+        result.err.count(f"Damaged sample replaced by another one: {name}: expected 16x16x3 px, found damaged data")
+        == 1
+    )
     (entry,) = events(tmp_path / "r", "damaged")
     assert entry["step"] == 3 and name in entry["reason"]
 
@@ -469,7 +472,7 @@ def test_a_second_process_is_refused(shards: Path, tmp_path: Path) -> None:
         assert is_held.wait(TIMEOUT_S)
         result = trainer(*args)
         assert result.code == 2
-        assert f"another process is training in {tmp_path / 'r'}; wait until it has finished" in result.err
+        assert f"another process is training in {tmp_path / 'r'}; wait until it ends" in result.err
     finally:
         holder.kill()
         holder.join()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, Result, all_files, start_more_runs, trainer
+from helpers import SMALL, Result, all_files, start_within, trainer
 
 from srshards.errors import RunError
 from srshards.storage import remote
@@ -225,19 +225,16 @@ def test_an_unusable_state_is_reported_by_its_address(
     assert left_in(scratch) == []
 
 
-def test_the_timeout_depends_on_the_size_of_the_state(
-    s3: Bucket, shards: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert train(shards, f"{s3.address}/runs").code == 0
+def test_the_timeout_depends_on_the_size_of_the_state(s3: Bucket, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected: dict[str, int] = {}
-    real = remote.ask
+    real = remote.request
 
     def record(address: Any, verb: str, action: Any, size: int = 0, pages: bool = False) -> Any:
         if verb == "read":
             expected[address.name] = size
         return real(address, verb, action, size, pages)
 
-    monkeypatch.setattr(remote, "ask", record)
+    monkeypatch.setattr(remote, "request", record)
     result = trainer("--out", f"{s3.address}/runs", "--run", "r", "--resume")
     assert result.code == 0, result.err
     assert expected["state.pt"] == len(s3.objects("runs/r")["state.pt"])

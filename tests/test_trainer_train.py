@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import SMALL, Result, generate, journal, run_trainer, trainer, wait_until, weights
+from helpers import SMALL, Result, generate, journal, run_trainer, trainer, until, weights
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -62,7 +62,7 @@ def test_stderr_shows_the_plan_and_the_progress(finished: FinishedRun) -> None:
         "ultra_lite, 45,156 parameters, LR in, 2x out",
         "cpu (",
         "1 data worker, ",
-        "40 of 4 patches of 24 px: 4.1 epoch of 39 samples",
+        "40, each 4 patches of 24 px: 4.1 epochs of 39 samples",
         "step 40/40, ",
         " it/s, loss 0.",
         "patches/s, data wait ",
