@@ -300,7 +300,7 @@ def loose_images(root: Path) -> tuple[Path, str]:
     Image.new("RGB", (8, 8)).save(root / "a.png")
     return (
         root,
-        f"this folder has 1 loose images but no shards; to generate shards, run `python -m shardgen generate -i {root} ",
+        f"this folder has 1 loose images but no shards; to generate shards, run `python -m shardgen generate -i {root}",
     )
 
 

@@ -717,7 +717,7 @@ def test_runs_that_share_a_small_cache_download_each_shard_once(store: Store, tm
         for _ in range(10):
             for fetcher in fetchers:
                 fetcher.update(0)
-                until(lambda found=fetcher: all(future.done() for future in found._pending.values()))
+                wait_until(lambda found=fetcher: all(future.done() for future in found._pending.values()))
     assert store.requests() == 4
     assert not all(shards.tar(record).exists() for record in records)
 

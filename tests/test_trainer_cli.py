@@ -92,7 +92,7 @@ def shards_copy(shards: Path, tmp_path: Path) -> Path:
 
 def test_shards_are_required() -> None:
     assert (
-        "pass the shards to train on, e.g. --shards shards/scale_4x (to generate them, run `python -m shardgen generate`)"
+        "pass the shards to train on, e.g. --shards shards/scale_4x (to generate them, run `python -m shardgen generate`"
         in refused()
     )
 

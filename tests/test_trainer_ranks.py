@@ -432,7 +432,7 @@ def test_runs_of_earlier_commands_with_the_same_id_are_not_resumed(
             assert result.code == 2 and f"{tmp_path / 'named'} already exists; continue it with --resume" in result.err
         else:
             folder = tmp_path / "ultra_lite-2x-2"
-            found = f"{folder} is already finished" in result.out if attempt else f"Run      {folder}\n" in result.err
+            found = f"{folder} has already finished" in result.out if attempt else f"Run      {folder}\n" in result.err
             assert found, result
     assert (tmp_path / (name[1] if name else "ultra_lite-2x") / "config.yaml").stat() == settings
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, Result, all_files, start_within, trainer
+from helpers import SMALL, Result, all_files, start_more_runs, trainer
 
 from srshards.errors import RunError
 from srshards.storage import remote

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import SMALL, Result, generate, journal, run_trainer, trainer, until, weights
+from helpers import SMALL, Result, generate, journal, run_trainer, trainer, wait_until, weights
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
