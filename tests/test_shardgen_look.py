@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import generate, make_photo, make_photos, read_images, run_cli
+from helpers import all_files, generate, make_photo, make_photos, read_images, run_cli
 from PIL import Image
 
 from shardgen.inspection.preview import titles
@@ -264,6 +264,10 @@ def test_unpack_rejects_a_folder_of_shards(shards_copy: Path) -> None:
     result = run_cli("unpack", folder, "-o", folder)
     assert result.returncode == 2 and f"{folder} is a folder of shards: pass another --output" in result.stderr
     assert not (folder / "scale_2x").exists()
+    files = all_files(shards_copy)
+    result = run_cli("unpack", folder, "-o", shards_copy)
+    assert result.returncode == 2 and f"{folder} is a folder of shards: pass another --output" in result.stderr
+    assert all_files(shards_copy) == files
 
 
 def test_unpack_distinguishes_files_from_folders_named_like_them(tmp_path: Path) -> None:

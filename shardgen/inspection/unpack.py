@@ -133,8 +133,8 @@ def _refuse_other_files(output: Path, manifest: Manifest) -> None:
     for path in (output, target):
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file: pass a folder as --output")
-    if (output / MANIFEST_NAME).exists():
-        raise UsageError(f"{output} is a folder of shards: pass another --output")
+        if (path / MANIFEST_NAME).exists():
+            raise UsageError(f"{path} is a folder of shards: pass another --output")
     if not target.exists() or all(is_temporary(path) for path in target.iterdir()):
         return
     owner = target / _OWNER_NAME

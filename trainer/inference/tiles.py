@@ -67,6 +67,16 @@ def smallest_tile(margin_px: int) -> int:
     return 2 * aligned_up(margin_px) + _MIN_INNER_PX
 
 
+def check_tile(tile_px: int, margin_px: int) -> None:
+    """Raise UsageError if a tile is not larger than its margins."""
+    minimum = 2 * aligned_up(margin_px) + ALIGN_PX
+    if tile_px < minimum:
+        raise UsageError(
+            f"--tile {tile_px}: this network needs a margin of {margin_px} px on every side, so a tile needs at least "
+            f"{minimum} px; pass --tile {smallest_tile(margin_px)} or more, or auto"
+        )
+
+
 def aligned_up(size: int) -> int:
     """Round up to a multiple of 4."""
     return -(-size // ALIGN_PX) * ALIGN_PX
@@ -76,13 +86,9 @@ def _windows(size: int, tile_px: int | None, margin_px: int) -> list[_Window]:
     """Return windows that start at multiples of 4 px and whose kept parts cover the axis without overlap."""
     if tile_px is None or size <= tile_px:
         return [_Window(0, size, 0, size)]
+    check_tile(tile_px, margin_px)
     margin, tile = aligned_up(margin_px), tile_px // ALIGN_PX * ALIGN_PX
     step = tile - 2 * margin
-    if step <= 0:
-        raise UsageError(
-            f"--tile {tile_px}: this network needs a margin of {margin_px} px on every side, so a tile needs at least "
-            f"{2 * margin + ALIGN_PX} px; pass --tile {smallest_tile(margin_px)} or more, or auto"
-        )
     last = aligned_up(size - tile)
     starts = [*range(0, last, step), last]
     edges = [0, *(start + tile - margin for start in starts[:-1]), size]

@@ -22,6 +22,7 @@ from srshards.imaging.window import strongest_window
 from trainer.inference.photo_files import check_writable, read_photo, write_photo
 from trainer.inference.result_paths import compare_path, refuse_to_overwrite, result_paths
 from trainer.inference.tile_memory import apply_within_memory, choose_tile
+from trainer.inference.tiles import check_tile
 from trainer.models import Network
 
 _CROP_PX = 480  # edge of each half of the comparison, in px of the result
@@ -65,6 +66,8 @@ def upscale_photos(
     photo that fails does not stop the others; failures are listed in a UsageError after the last photo.
     """
     factor = _factor(model, scale)
+    if isinstance(tile, int):
+        check_tile(tile, model.spec.margin_px)
     results = result_paths(photos, output, factor)
     refuse_to_overwrite(photos, results + [compare_path(result) for result in results if compare])
     model.to(device).eval()
