@@ -15,7 +15,7 @@ class UsageError(ReportedError):
     ...     srshards.open("missing")
     ... except srshards.UsageError as error:
     ...     print(error)
-    `path` missing: expected a folder of shards, but it does not exist; generate shards first: ...
+    `path` missing: expected a folder of shards, but it does not exist; to generate shards, run ...
     """
 
     exit_code = 2

@@ -559,7 +559,7 @@ def test_leading_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.Mo
     options = ("--size=64", "--workers=0", "--degradation=~/recipe.yaml", "--exclude=~/exclude.txt")
     result = run_cli("generate", "--input=~/photos", "--output=~/shards", *options, "--auto")
     assert result.returncode == 0, result.stderr
-    assert f"Photos  2 of 2 in {tmp_path}/photos" in result.stdout and "Except  1 photo " in result.stdout
+    assert f"Photos  2 of 2 in {tmp_path}/photos" in result.stdout and "Exclude 1 photo " in result.stdout
     assert (tmp_path / "shards" / "scale_4x" / "manifest.json").is_file() and not (tmp_path / "~").exists()
     refused = trainer("evaluate", "--weights=~/best.pth", "--shards=~/shards/scale_4x")
     assert refused.code != 0 and f"{tmp_path}/best.pth" in refused.err

@@ -165,7 +165,7 @@ def test_invalid_json_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"manifest\.json is not valid JSON"):
         load_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text("[]")
-    with pytest.raises(FormatError, match="expected a JSON object, found YAML of type list"):
+    with pytest.raises(FormatError, match="expected a JSON object, found list"):
         load_manifest(tmp_path)
 
 

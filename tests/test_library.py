@@ -285,7 +285,7 @@ def test_relative_paths_survive_a_change_of_directory(
 
 
 def missing(root: Path) -> tuple[Path, str]:
-    return root / "nowhere", "expected a folder of shards, but it does not exist; to generate shards, run: "
+    return root / "nowhere", "expected a folder of shards, but it does not exist; to generate shards, run "
 
 
 def file(root: Path) -> tuple[Path, str]:
@@ -318,7 +318,7 @@ def several_scales(root: Path) -> tuple[Path, str]:
 
 def unfinished(root: Path) -> tuple[Path, str]:
     (root / "train-000000.tar").write_bytes(b"")
-    return root, "this folder has tars but no manifest.json, so generation did not finish; run the same python -m"
+    return root, "this folder has tars but no manifest.json: generation did not finish; run the same `python -m"
 
 
 NOT_SHARDS = [missing, file, loose_images, empty, unfinished]

@@ -41,8 +41,8 @@ def being_written(copy: Path) -> Iterator[Path]:
 def test_verify_reports_a_running_generate(folder: str, fix: list[str], being_written: Path) -> None:
     files = all_files(being_written)
     result = run_cli("verify", being_written / folder, *fix)
-    writing = f"shardgen run is writing to {being_written}{'.' if fix else ':'}"
-    assert result.returncode == 2 and writing in result.stderr and "ait until it has ended" in result.stderr
+    writing = f"shardgen run is writing to {being_written}{'.' if fix else ';'}"
+    assert result.returncode == 2 and writing in result.stderr and "ait until it has finished" in result.stderr
     assert "broken" not in result.stderr and all_files(being_written) == files
 
 
@@ -69,7 +69,7 @@ def test_verify_detects_the_run_from_inside_the_folder(
 def test_folders_without_a_manifest_yet_are_reported(args: str, being_written: Path, tmp_path: Path) -> None:
     result = run_cli(*args.format(being_written, out=tmp_path / "out").split())
     assert result.returncode == 2
-    assert result.stderr == f"Error: a shardgen run is writing to {being_written}: wait until it has finished\n"
+    assert result.stderr == f"Error: a shardgen run is writing to {being_written}; wait until it has finished\n"
 
 
 def test_report_does_not_recommend_deletion_during_a_run(copy: Path, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_report_does_not_recommend_deletion_during_a_run(copy: Path, tmp_path: P
         result = run_cli("report", copy, "-o", tmp_path / "report.html")
     assert result.returncode == 1 and "--fix" not in result.stderr
     assert result.stderr.endswith(
-        f"The cause may be that a shardgen run is writing to {copy}: wait until it has finished.\n"
+        f"The cause may be that a shardgen run is writing to {copy}; wait until it has finished.\n"
     )
 
 
@@ -87,12 +87,12 @@ def test_first_run_is_reported(tmp_path: Path) -> None:
         (tmp_path / "scale_2x").mkdir()
         for command, folder in (("verify", ""), ("inspect", "scale_2x")):
             result = run_cli(command, tmp_path / folder)
-            assert result.returncode == 2 and f"a shardgen run is writing to {tmp_path}: wait" in result.stderr
+            assert result.returncode == 2 and f"a shardgen run is writing to {tmp_path}; wait" in result.stderr
 
 
 def test_training_reports_a_running_generate(being_written: Path, tmp_path: Path) -> None:
     result = trainer("--shards", being_written / "scale_2x", *SMALL, "--out", tmp_path / "runs")
-    message = f"a shardgen run is writing to {being_written}: wait until it has finished"
+    message = f"a shardgen run is writing to {being_written}; wait until it has finished"
     assert (result.code, result.err) == (2, f"Error: --shards {being_written / 'scale_2x'}: {message}\n")
 
 
@@ -164,14 +164,14 @@ def test_shards_regenerated_while_open_are_not_reported_as_damaged(copy: Path, p
     generate(photos, tmp_path / "other", "-s", 2, "--shard-bytes", "300KB", "--codec", "png")
     opened = srshards.open(copy / "scale_2x")
     shutil.copytree(tmp_path / "other" / "scale_2x", copy / "scale_2x", dirs_exist_ok=True)
-    message = f"not damaged: the shards in, the shards in {copy / 'scale_2x'} were generated again with "
+    message = f"not damaged: the shards in {copy / 'scale_2x'} were replaced by a generate run with other settings"
     with pytest.raises(srshards.RunError, match=re.escape(message)):
         _ = opened[0].hr
     with pytest.raises(srshards.UsageError, match=re.escape(message)):
         opened.verify()
     with locked(copy):
         (copy / "scale_2x/manifest.json").unlink()
-        with pytest.raises(srshards.RunError, match=f"nothing is damaged: a shardgen run is writing to {copy}"):
+        with pytest.raises(srshards.RunError, match=f"not damaged: a shardgen run is writing to {copy}"):
             _ = opened[0].hr
     (copy / "scale_2x/train-000000.tar").unlink()
     with pytest.raises(srshards.RunError, match=f"`python -m shardgen verify {copy / 'scale_2x'} --fix`"):
@@ -192,7 +192,7 @@ def test_training_reports_that_its_shards_were_regenerated(
     monkeypatch.setattr(Learner, "step", step)
     monkeypatch.setattr(batches, "_MAX_OPEN_SHARDS", 1)
     result = trainer("--shards", copy / "scale_2x", *SMALL, "--steps", 30, "--out", tmp_path / "runs")
-    assert result.code == 1 and "were generated again with other settings or photos" in result.err
+    assert result.code == 1 and "were replaced by a generate run with other settings" in result.err
     assert "--fix" not in result.err
 
 

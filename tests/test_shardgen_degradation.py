@@ -209,7 +209,7 @@ def test_method_matlab_is_supported(few: Path, tmp_path: Path) -> None:
     [
         (
             ("--variants", 3),
-            "--variants 3 requires a recipe, e.g. --degradation realesrgan: with --method cubic all variants",
+            "--variants 3 requires a recipe, e.g. --degradation realesrgan: with --method cubic, all variants",
         ),
         (("--variants", 0), "--variants 0: expected 1 to 64"),
         (("--variants", 65, "--degradation", "realesrgan"), "--variants 65: expected 1 to 64"),
@@ -433,7 +433,7 @@ def test_preview_shows_draws_of_one_photo(few: Path, tmp_path: Path) -> None:
         (("--recipe", "realesrgan", "{few}/no.jpg"), "no such file: "),
         (("--recipe", "nope", "{few}/class0/img0.jpg"), "recipe: unknown name 'nope'"),
         (("{few}/class0/img0.jpg",), "is a file: to see a photo degraded by a recipe, pass --recipe realesrgan"),
-        (("{few}", "-s", "3"), "--scale requires --recipe: the shards in "),
+        (("{few}", "-s", "3"), "--scale requires --recipe: the scale of the shards in "),
     ],
 )
 def test_preview_rejects_invalid_arguments(args: tuple[str, ...], message: str, few: Path, tmp_path: Path) -> None:

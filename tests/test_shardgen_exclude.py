@@ -28,7 +28,7 @@ def _without(photos: Path, folder: Path, names: tuple[str, ...]) -> Path:
 def test_excluded_photos_give_the_shards_of_a_folder_without_them(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "exclude.txt").write_text("# three of forty\n\n" + "\n".join(EXCLUDED) + "\n")
     result = generate(photos, tmp_path / "a", *ARGS, "--exclude", tmp_path / "exclude.txt")
-    assert "Except  3 photos listed in exclude.txt" in result.stdout
+    assert "Exclude 3 photos listed in exclude.txt" in result.stdout
     assert "37 of 37" in result.stdout and "not found in the input" not in result.stdout
     assert json.loads((tmp_path / "a" / "processing_stats.json").read_text())["excluded"] == 3
     generate(_without(photos, tmp_path / "photos", EXCLUDED), tmp_path / "b", *ARGS)
@@ -61,7 +61,7 @@ def test_unknown_paths_are_reported(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "exclude.txt").write_text("\n".join([*names, EXCLUDED[0]]))
     result = run_cli("generate", "-i", photos, "-o", tmp_path / "a", "--exclude", tmp_path / "exclude.txt", "--dry-run")
     assert result.returncode == 0, result.stderr
-    assert "Except  1 photo listed in exclude.txt" in result.stdout
+    assert "Exclude 1 photo listed in exclude.txt" in result.stdout
     assert "5 paths in exclude.txt not found in the input: class9/gone0.jpg, class9/gone1.jpg" in result.stdout
     assert "class9/gone2.jpg, ...\n" in result.stdout
 
@@ -73,7 +73,7 @@ def test_singular_forms_are_used_for_one_item(tmp_path: Path) -> None:
     args = ("--val-fraction", 0, "--exclude", tmp_path / "exclude.txt")
     first, again = (generate(photos, tmp_path / "a", *args).stdout for _ in range(2))
     assert "(1 train, 0 val), 1 other file ignored\n" in first
-    assert "Except  1 photo listed in exclude.txt\n" in first
+    assert "Exclude 1 photo listed in exclude.txt\n" in first
     assert "  1 path in exclude.txt not found in the input: class9/gone.jpg\n" in first
     assert "npy: 1 shard to build (1 sample)\n" in first
     assert f"{tmp_path}/a/scale_4x: 1 sample in 1 shard, " in first and "1 photo in " in first
@@ -124,7 +124,7 @@ def test_endless_exclude_file_is_rejected_early() -> None:
 def test_empty_exclude_file_excludes_nothing(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "exclude.txt").write_text("# nothing yet\n\n")
     result = run_cli("generate", "-i", photos, "-o", tmp_path / "a", "--exclude", tmp_path / "exclude.txt", "--dry-run")
-    assert "Except  0 photos" in result.stdout and "40 of 40" in result.stdout
+    assert "Exclude 0 photos" in result.stdout and "40 of 40" in result.stdout
 
 
 def test_windows_files_and_json_strings_are_read(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_any_file_name_can_be_excluded(name: bytes, tmp_path: Path) -> None:
     os.rename(photos / "class0" / "img0.jpg", os.fsencode(photos) + b"/" + name)
     (tmp_path / "exclude.txt").write_text(exclude_line(os.fsdecode(name)) + "\n", encoding="utf-8")
     result = generate(photos, tmp_path / "a", "--exclude", tmp_path / "exclude.txt")
-    assert "Except  1 photo listed" in result.stdout and "2 of 2" in result.stdout
+    assert "Exclude 1 photo listed" in result.stdout and "2 of 2" in result.stdout
 
 
 _NAMES = st.text(

@@ -228,13 +228,13 @@ def node_error(photos: Path, output: Path, **changed: Any) -> RunError:
 def test_node_without_the_output_folder_is_an_error(photos: Path, tmp_path: Path) -> None:
     message = str(node_error(photos, tmp_path))
     assert message.startswith(f"node {socket.gethostname()} (")
-    assert f"does not see the output folder {tmp_path}. Mount the same folder at the same path" in message
+    assert f"cannot access the output folder {tmp_path}. Mount the same folder at the same path" in message
 
 
 def test_node_with_other_libraries_is_an_error(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "mark").touch()
     message = str(node_error(photos, tmp_path, expected={**versions(), "pillow": "1.0"}))
-    assert f"has other versions: pillow {versions()['pillow']} (not 1.0). Install the same versions on" in message
+    assert f"has different versions: pillow {versions()['pillow']} (not 1.0). Install the same versions on" in message
 
 
 def test_node_with_another_file_name_encoding_is_an_error(
@@ -357,7 +357,7 @@ def test_missing_ray_is_an_error(photos: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ("--ray-address auto", "--ray-address auto requires --engine ray"),
-        ("--engine ray --workers 0", "--workers 0: expected 1 or more with --engine ray; pass 1 or more"),
+        ("--engine ray --workers 0", "--workers 0: expected 1 or more with --engine ray"),
         (
             "--engine ray --ray-address ray://here:10001",
             "--ray-address ray://here:10001: expected HOST:PORT, auto or l",

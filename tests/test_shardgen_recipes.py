@@ -50,7 +50,7 @@ def is_uniform(values: np.ndarray, low: float, high: float) -> bool:
 # ---- errors in recipes
 
 INVALID_RECIPES: dict[str, tuple[str, ...]] = {
-    "": ("expected a list of steps", "got None"),
+    "": ("expected a list of steps", "got nothing"),
     "blur: {}": ("expected a list of steps", "{'blur': {}}"),
     "- blurr: {}": ("step 1: unknown name 'blurr'; did you mean 'blur'?",),
     "- jpeg\n- gausian_noise": ("step 2: unknown name 'gausian_noise'; did you mean 'gaussian_noise'?",),
@@ -77,7 +77,7 @@ INVALID_RECIPES: dict[str, tuple[str, ...]] = {
     "- one_of: [{weigt: 1, steps: []}]": ("branch 1: unknown name 'weigt'; did you mean 'weight'?",),
     "- one_of: [{weight: -1, steps: []}]": ("branch 1: expected a weight from 0 to 1,000,000, got -1",),
     "- one_of: [{weight: 0, steps: []}]": ("(one_of): expected at least one weight above 0",),
-    "- one_of: [{weight: 1}]": ("branch 1: expected a list of steps", "None"),
+    "- one_of: [{weight: 1}]": ("branch 1: expected a list of steps", "got nothing"),
     "- one_of: [{steps: [{jpg: {}}]}]": ("branch 1: step 1: unknown name 'jpg'; did you mean 'jpeg'?",),
     "- shuffle: jpeg": ("step 1 (shuffle): expected a list of steps",),
     "- shuffle: [jpg]": ("step 1 (shuffle): step 1: unknown name 'jpg'",),

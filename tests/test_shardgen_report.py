@@ -211,7 +211,7 @@ def test_saved_list_excludes_the_selected_photos(
         assert page.evaluate("getSelection().toString() || document.activeElement.value") == saved.read_text()
     assert saved.read_text().startswith("# Photos to exclude")
     result = generate(odd_photos, tmp_path / "a", "-s", 2, 4, "--shard-bytes", "100KB", "--exclude", saved)
-    assert f"Except  {len(ODD) + 1} photos" in result.stdout and "not found in the input" not in result.stdout
+    assert f"Exclude {len(ODD) + 1} photos" in result.stdout and "not found in the input" not in result.stdout
     remaining = Path(shutil.copytree(odd_photos, tmp_path / "left"))
     for name in (*(f"class0/{name}" for name in ODD), "class1/night.png"):
         (remaining / name).unlink()

@@ -217,7 +217,7 @@ def test_verify_reports_and_removes_broken_shards(stored: str, s3: Bucket, sourc
         "scale_2x/train-000001.tar: its SHA-256 differs from its done marker",
         "scale_2x/train-000000.tar: [Errno 2] No such file or directory: ",
         "scale_3x/train-000000.tar: ",
-        "scale_3x/train-000001.tar: no such file",
+        "scale_3x/train-000001.tar: missing",
     ):
         assert f"{stored}/{reason}" in result.stderr
     assert "4 of 12 shards and manifests are broken. Pass --fix to remove them." in result.stderr

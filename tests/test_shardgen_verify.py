@@ -65,7 +65,7 @@ def wrong_size(members: list[tuple[str, list[bytes]]]) -> list[tuple[str, list[b
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "a flipped bit": (lambda f: flip(tar_of(f), 5_000), "its SHA-256 differs from its done marker: the content has"),
     "a cut tar": (lambda f: tar_of(f).write_bytes(tar_of(f).read_bytes()[:-600]), " bytes, found "),
-    "no tar": (lambda f: tar_of(f).unlink(), "no such file"),
+    "no tar": (lambda f: tar_of(f).unlink(), "missing"),
     "no index": (lambda f: tar_of(f).with_suffix(".idx").unlink(), "No such file"),
     "the index of another shard": (lambda f: copy_other(f, "idx"), "its index train-000001.idx does not match it"),
     "a flipped digit in the index": (lambda f: flip(f / "train-000001.idx", 20, 0x01), "train-000001.idx"),

@@ -82,7 +82,7 @@ def test_shards_are_generated_with_a_broken_pipe(photos: Path, shards: Path, tmp
 @pytest.mark.parametrize("redirection", ["<&-", "</dev/null", "0>/dev/null"])
 def test_prompt_without_an_answer_stops_the_run(redirection: str, photos: Path, tmp_path: Path) -> None:
     result = redirected(redirection, "shardgen", *generate_args(photos, tmp_path / "out"))
-    assert result.returncode == 1 and "Go on?" in result.stdout
+    assert result.returncode == 1 and "Proceed?" in result.stdout
     assert result.stderr.strip() == "Stopped; nothing was changed. Pass --auto to run without a prompt."
     assert all_files(tmp_path) == {"out/.shardgen.lock"}
 

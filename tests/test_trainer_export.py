@@ -134,5 +134,5 @@ def test_an_exporter_failure_is_reported(weights: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
 def test_a_missing_package_is_reported(package: str, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UsageError, match=rf"needs {package}, which is not .*sr-shards\[onnx\]"):
+    with pytest.raises(UsageError, match=rf"requires {package}, which is not .*sr-shards\[onnx\]"):
         export_onnx(weights, weights.parent / "w.onnx")

@@ -386,7 +386,7 @@ def training_state(path: Path) -> None:
     ("name", "write", "message"),
     [
         ("w.pth", lambda path: None, "no such file: {}; pass a .pth, .pt or .safetensors file"),
-        ("w", Path.mkdir, r"{} is a folder; pass a file in it: \(there is none\)"),
+        ("w", Path.mkdir, r"{} is a folder; pass a weights file, e.g. "),
         (
             "w.pth",
             lambda path: path.write_bytes(b""),
