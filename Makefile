@@ -75,11 +75,11 @@ browser: $(STAMP)
 	    apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	  else $(BIN)/python -m playwright install chromium; fi
 
-# Two workers for any number of cores, because some tests start servers, clusters and process groups.
+# Three workers for any number of cores, because some tests start servers, clusters and process groups, or wait.
 test: $(STAMP) browser ## Run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-test-quick: $(STAMP) ## Run the tests that need no browser, cluster, store or many processes
+test-quick: $(STAMP) ## Run the quick tests: no browser, cluster or store, few processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not (browser or cluster or store or slow)"
 
 test-scale: $(STAMP) ## Run the long test of the Ray engine, with nodes that die and data in an object store

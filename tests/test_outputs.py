@@ -10,6 +10,8 @@ from PIL import Image
 
 from srshards.imaging.provenance import exif_mark
 
+pytestmark = pytest.mark.slow
+
 NOT_OURS = "already exists, and {} did not write it: pass another --output, or remove it first"
 
 

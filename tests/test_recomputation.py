@@ -21,6 +21,8 @@ from helpers import run_cli
 from plain_pixels import Ask, Box, Sample
 from plain_reader import edge, read_folder
 
+pytestmark = pytest.mark.slow
+
 MAX_LINES = 30
 # Pillow supports these only with the other byte order.
 REFUSED = dict.fromkeys(

@@ -16,6 +16,8 @@ from skimage import data
 
 from srshards.imaging.bicubic import bicubic_down, bicubic_up, crop_to_multiple
 
+pytestmark = pytest.mark.slow
+
 Pixels = NDArray[np.uint8]
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from helpers import SMALL, TIMEOUT_S, all_files, contract_files, generate, make_photos, run_cli
 
+pytestmark = pytest.mark.slow
+
 FULL = "cannot write to standard output: No space left on device"
 SIGPIPE_CODE = 141
 
@@ -155,7 +157,6 @@ def test_nonblocking_pipes_lose_no_output() -> None:
 # ---- the trainer
 
 
-@pytest.mark.slow
 def test_training_does_not_depend_on_the_streams(shards: Path, tmp_path: Path) -> None:
 
     def train_args(name: str, *more: object) -> list[object]:

@@ -16,6 +16,8 @@ from trainer.models import Network, NetworkSpec, export
 from trainer.models.export import MAX_DIFFERENCE, export_onnx
 from trainer.models.weights import load_network, save_weights
 
+pytestmark = pytest.mark.slow
+
 NARROW = [
     NetworkSpec("compact", 4, 12, 3),
     NetworkSpec("compact", 3, 8, 2),
@@ -63,7 +65,6 @@ def test_the_model_accepts_any_size(spec: NetworkSpec, tmp_path: Path) -> None:
             assert float((network(images) - torch.from_numpy(found)).abs().max()) < 1e-5, (batch, height, width)
 
 
-@pytest.mark.slow
 def test_the_exporter_prints_nothing(tmp_path: Path) -> None:
     """In a separate process, because pytest captures some log output."""
     code = (

@@ -51,6 +51,8 @@ from trainer.training.learner import Learner
 from trainer.training.loop import TrainingLoop
 from trainer.training.validation import Validation
 
+pytestmark = pytest.mark.slow
+
 LONG = ("--steps", 5000, "--val-every", 2)
 TINY = (*SMALL, "--patch-size", 16, "--patches-per-sample", 1)
 Step = Callable[..., torch.Tensor]
@@ -286,7 +288,6 @@ def test_too_large_initial_weights_are_detected_in_the_first_step(shards: Path, 
 # ---- memory
 
 
-@pytest.mark.slow
 def test_out_of_memory_suggests_half_the_batch(shards: Path, tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (1_200_000_000, 1_200_000_000))
@@ -332,7 +333,6 @@ SMALL_SHM = """
 """
 
 
-@pytest.mark.slow
 def test_training_works_with_little_shared_memory(shards: Path, tmp_path: Path) -> None:
     """Docker provides 64 MB by default, too little for many data loaders."""
     size = ("--workers", 2, "--prefetch", 4, "--patch-size", 64, "--batch-size", 32)
@@ -390,7 +390,6 @@ FULL_DISK = """
 
 
 @pytest.mark.parametrize("val_every", [8, 80])
-@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_keeps_the_state(val_every: int, shards: Path, tmp_path: Path) -> None:
     """With few validations, the training log or TensorBoard fails first instead of the weights."""
     disk = tmp_path / "disk"
@@ -630,7 +629,6 @@ def long_run(shards: Path, out: Path) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-@pytest.mark.slow
 def test_a_signal_to_the_whole_group_saves_and_stops(
     number: signal.Signals, code: int, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -656,7 +654,6 @@ def test_a_signal_to_the_whole_group_saves_and_stops(
     assert [event.step for event in board.Scalars("val/psnr_y")] == [line["step"] for line in events(run, "val")]
 
 
-@pytest.mark.slow
 def test_a_closed_terminal_saves_and_stops(shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "r"
     command = trainer_command(*long_run(shards, tmp_path))
@@ -684,7 +681,6 @@ def test_hangups_save_and_stop_unless_they_are_ignored(
         signal.raise_signal(signal.SIGHUP)  # arrives while the interpreter exits
 
 
-@pytest.mark.slow
 def test_repeated_interrupts_print_no_traceback(shards: Path, tmp_path: Path) -> None:
     with running(start(*long_run(shards, tmp_path))) as process:
         wait_until(lambda: has_trained(tmp_path / "r"))
@@ -700,7 +696,6 @@ def test_repeated_interrupts_print_no_traceback(shards: Path, tmp_path: Path) ->
     assert "Traceback" not in stderr and "Exception ignored" not in stderr
 
 
-@pytest.mark.slow
 def test_a_killed_worker_stops_the_run_and_all_processes(shards: Path, tmp_path: Path) -> None:
     with running(Warm("trainer", *long_run(shards, tmp_path))) as process:
         wait_until(lambda: is_training(tmp_path / "r", process))
@@ -713,7 +708,6 @@ def test_a_killed_worker_stops_the_run_and_all_processes(shards: Path, tmp_path:
     assert len(events(tmp_path / "r", "error")) == 1
 
 
-@pytest.mark.slow
 def test_an_interrupt_during_start_prints_no_traceback(shards: Path, tmp_path: Path) -> None:
     """PyTorch takes seconds to load, long enough to notice a mistake."""
     with running(start(*long_run(shards, tmp_path))) as process:
@@ -750,7 +744,6 @@ def test_saves_between_validations(
 # ---- compiler
 
 
-@pytest.mark.slow
 def test_compile_without_a_compiler_is_refused(shards: Path, tmp_path: Path) -> None:
     args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--compile")
     environment = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}

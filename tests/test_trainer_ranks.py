@@ -38,6 +38,8 @@ from trainer.training.describe import describe
 from trainer.training.device import choose_device
 from trainer.training.stopping import StopRequest
 
+pytestmark = pytest.mark.slow
+
 STEPS = 60
 # A small rate, because AdamW turns gradients that are rounding errors into full steps.
 SMALL = ("--model", "ultra_lite", "--patch-size", 24, "--workers", 0, "--device", "cpu", "--amp", "off", "--lr", 2e-5)
@@ -171,19 +173,16 @@ def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run_of(2, data, tmp_path_factory.mktemp("two"))
 
 
-@pytest.mark.slow
 def test_two_ranks_train_like_one_process(one: Run, two: Run) -> None:
     assert_alike(one, two)
     pictures = [[Image.open(path).size for path in sorted((run.folder / "previews").iterdir())] for run in (one, two)]
     assert pictures[0] == pictures[1] and len(pictures[0]) == 3
 
 
-@pytest.mark.slow
 def test_four_ranks_train_like_one_process(one: Run, data: Path, tmp_path: Path) -> None:
     assert_alike(one, run_of(4, data, tmp_path))
 
 
-@pytest.mark.slow
 def test_only_rank_0_prints_and_writes(two: Run) -> None:
     for part in ("Ranks    2 processes, 8 patches per step each", "each 16 patches", "Step 25: ", "60 steps in "):
         assert two.output.count(part) == 1, two.output
@@ -196,7 +195,6 @@ def test_only_rank_0_prints_and_writes(two: Run) -> None:
     assert len(list((two.folder / "tensorboard").iterdir())) == 1
 
 
-@pytest.mark.slow
 def test_torchrun_restarts_a_killed_rank_with_the_same_result(data: Path, two: Run, tmp_path: Path) -> None:
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, "--max-restarts", 1, "-m", "--"]
     args = arguments(data, tmp_path, 8, "--save-every", 3, "--run", "r")
@@ -213,7 +211,6 @@ def test_torchrun_restarts_a_killed_rank_with_the_same_result(data: Path, two: R
     assert_equal(Run(tmp_path / "r", output), two)
 
 
-@pytest.mark.slow
 def test_a_signal_to_one_rank_stops_all_and_one_process_can_resume(data: Path, one: Run, tmp_path: Path) -> None:
     with ranks_of(2, tmp_path, *arguments(data, tmp_path, 8)) as ranks:
         wait_until(lambda: steps_of(tmp_path) > 1 or not ranks[1].is_alive)
@@ -230,7 +227,6 @@ def test_a_signal_to_one_rank_stops_all_and_one_process_can_resume(data: Path, o
     assert_alike(one, Run(tmp_path / "r", result.err))
 
 
-@pytest.mark.slow
 def test_ranks_share_downloads_and_one_uploads(
     s3: Bucket, data: Path, two: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,7 +259,6 @@ def test_missing_shards_in_a_store_are_reported_once(s3: Bucket, data: Path, tmp
     assert output.count(f"Error: --shards {s3.address}/none: this folder has no manifest.json") == 1, output
 
 
-@pytest.mark.slow
 def test_damage_found_by_one_rank_stops_all_with_one_message(data: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(data, tmp_path / "copy"))
     records = open_shards(data).train.records

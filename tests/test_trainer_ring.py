@@ -38,6 +38,8 @@ from srshards.shards.tar_index import load_index
 from trainer.training.checks import checked_plan
 from trainer.training.config import MAX_PREFETCH, TrainConfig
 
+pytestmark = pytest.mark.slow
+
 
 class Scribbler(BatchReader):
     """Fills each chunk with a constant, then with its step numbers, and appends a byte to `log` per chunk."""
@@ -176,7 +178,6 @@ LEFT_WITH_AN_ERROR = """
 
 
 @pytest.mark.parametrize("end", ["error", "kill"])
-@pytest.mark.slow
 def test_no_process_or_semaphore_outlives_the_training(shards: Path, tmp_path: Path, end: str) -> None:
     """Neither after an error, whose traceback keeps the loader alive to the end, nor after SIGKILL."""
     script = tmp_path / "trains.py"

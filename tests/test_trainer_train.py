@@ -17,6 +17,8 @@ from tests.drill.warm import Warm
 from trainer.models.weights import load_network
 from trainer.runs.checkpoint import TrainingProgress, save_state
 
+pytestmark = pytest.mark.slow
+
 STEPS = 40
 FinishedRun = tuple[Path, subprocess.CompletedProcess[str]]
 
@@ -127,7 +129,6 @@ def test_a_saved_configuration_reproduces_the_run(shards: Path, finished: Finish
     assert weights(tmp_path / "again") == weights(run)
 
 
-@pytest.mark.slow
 def test_a_killed_run_resumes_from_its_last_state(shards: Path, finished: FinishedRun, tmp_path: Path) -> None:
     run = tmp_path / "ultra_lite-2x"
     process = Warm("trainer", *arguments(shards, tmp_path))
