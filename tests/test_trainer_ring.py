@@ -163,7 +163,7 @@ def test_the_maximum_of_outstanding_requests_fits_into_the_pipe(shards: Path) ->
 LEFT_WITH_AN_ERROR = """
     import sys
     from pathlib import Path
-    sys.path.insert(0, sys.argv[2])
+    sys.path[:0] = [sys.argv[2], str(Path(sys.argv[2]).parent)]  # the test modules, and the package `tests`
     from test_trainer_stream import CPU, reader_of, workers
     from srshards.sampling.chunks import Rows
     from srshards.loader.workers import WorkerBatches
