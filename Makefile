@@ -54,7 +54,7 @@ demo: $(STAMP) ## Sample photos to shards, a short training run, its evaluation,
 	@echo; echo "1. Shards: tiles of 256 px, LR by area"
 	@$(BIN)/python -m shardgen generate -i $(SAMPLES) -o $(DEMO)/shards -s 4 --fit tile --size 256 --tile-step 128 \
 	    --method area --auto
-	@echo; echo "2. Training: ultra_lite, from random weights"
+	@echo; echo "2. Training: ultra_lite, from scratch"
 	@rm -rf $(DEMO)/runs/demo
 	@$(BIN)/python -m trainer --shards $(DEMO)/shards/scale_4x --model ultra_lite --steps 1000 --val-every 250 \
 	    --out $(DEMO)/runs --run demo

@@ -29,7 +29,7 @@ import click
 
 from benchmarks import img2dataset_runs
 from benchmarks.common import PhotoSet, RunFailedError, folder_bytes, python_module, scratch_folder, timed_command
-from benchmarks.generate_rounds import Case, Run, alternate, case_row, clocks_row, judge, summarise_cases
+from benchmarks.generate_rounds import Case, Run, alternate, case_row, clocks_row, evaluate_ratio, summarise_cases
 from benchmarks.options import benchmark, output_option, photos_option, rounds_option, scratch_option, workers_option
 from benchmarks.report import Ratio, print_table, write_result
 from shardgen.generate.run import STATS_NAME
@@ -141,7 +141,7 @@ def main(
             "photos": photo_set.describe(),
             "settings": {"rounds": rounds, "workers": workers, "size_px": 512, "img2dataset": _version(img2dataset)},
             "cases": summarise_cases(cases, results),
-            "ratios": [judge(ratio, results) for ratio in RATIOS],
+            "ratios": [evaluate_ratio(ratio, results) for ratio in RATIOS],
         }
         command = f"python -m benchmarks.bench_generate --photos DIR --rounds {rounds} --workers {workers}"
         write_result(output, command + (" --img2dataset PYTHON" if img2dataset else ""), folder, content)

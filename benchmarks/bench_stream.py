@@ -193,11 +193,11 @@ def summarise_cases(bench: Bench, cases: Sequence[Case]) -> dict[str, Any]:
 
 def evaluate_ratios(bench: Bench) -> list[dict[str, Any]]:
     """Return every ratio, with the treatment of the batches that it applies to (`touch`)."""
-    judged = []
+    results = []
     for touch, ratio in RATIOS:
         rates = {name: by_touch[touch] for name, by_touch in bench.rates().items() if touch in by_touch}
-        judged.append({**ratio.judge(rates), "touch": touch})
-    return judged
+        results.append({**ratio.evaluate(rates), "touch": touch})
+    return results
 
 
 def summarise_scaling(bench: Bench) -> list[dict[str, Any]]:

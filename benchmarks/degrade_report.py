@@ -112,7 +112,7 @@ def summarise_training(bench: Bench) -> dict[str, Any]:
                 "epochs": epochs and spread(epochs, 1),
             }
         )
-    ratios = [ratio.judge(rates) for ratio in RATIOS]
+    ratios = [ratio.evaluate(rates) for ratio in RATIOS]
     return {"cases": cases, "ratios": ratios, "generated": generated, "paid_back": paid_back}
 
 

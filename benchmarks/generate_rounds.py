@@ -104,16 +104,16 @@ def _summarise(name: str, rounds: Rounds) -> dict[str, Any]:
     }
 
 
-def judge(ratio: Ratio, rounds: Rounds) -> dict[str, Any]:
+def evaluate_ratio(ratio: Ratio, rounds: Rounds) -> dict[str, Any]:
     """Return the ratio by each clock and whether it meets its target; or the case that was not measured."""
-    judged: dict[str, Any] = {"name": ratio.name, "target": ratio.target, "top": ratio.top, "bottom": ratio.bottoms[0]}
+    result: dict[str, Any] = {"name": ratio.name, "target": ratio.target, "top": ratio.top, "bottom": ratio.bottoms[0]}
     for name in (ratio.top, *ratio.bottoms):
         if name in rounds.unavailable:
-            return {**judged, "unavailable": f"{name}: {rounds.unavailable[name]}"}
+            return {**result, "unavailable": f"{name}: {rounds.unavailable[name]}"}
     for clock in CLOCKS:
-        found = ratio.judge({name: [run.rate(clock) for run in runs] for name, runs in rounds.runs.items()})
-        judged[clock] = {**found["ratio"], "met": found["met"]}
-    return judged
+        found = ratio.evaluate({name: [run.rate(clock) for run in runs] for name, runs in rounds.runs.items()})
+        result[clock] = {**found["ratio"], "met": found["met"]}
+    return result
 
 
 def case_row(name: str, summary: Mapping[str, Any]) -> list[str]:

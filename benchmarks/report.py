@@ -41,7 +41,7 @@ class Ratio:
             return value > self.above
         return value < self.below if self.below is not None else None
 
-    def judge(self, rates: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    def evaluate(self, rates: Mapping[str, Sequence[float]]) -> dict[str, Any]:
         """Return the ratio's spread and whether its median meets the target, from `rates`: by case, one per round.
 
         Bottoms without rates are listed as missing. Without the top, or without any bottom, it is unavailable.

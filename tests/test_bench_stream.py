@@ -171,7 +171,7 @@ def test_scripts_for_other_environments_import_only_numpy_and_torch(path: Path) 
 
 def test_ratios_are_computed_within_each_round_over_the_fastest() -> None:
     ratio = Ratio("r", "a", ("b", "c", "gone"), at_least=2)
-    found = ratio.judge({"a": [10, 100, 20], "b": [4, 10, 5], "c": [1, 50, 4]})
+    found = ratio.evaluate({"a": [10, 100, 20], "b": [4, 10, 5], "c": [1, 50, 4]})
     assert found["ratio"]["rounds"] == [2.5, 2, 4] and found["ratio"]["median"] == 2.5
     assert found["met"] is True and found["bottom"] == "b" and found["missing"] == ["gone"]
 
@@ -187,12 +187,12 @@ def test_ratios_are_computed_within_each_round_over_the_fastest() -> None:
 def test_targets(target: dict[str, float], text: str, met: float, missed: float) -> None:
     ratio = Ratio("r", "a", ("b",), **target)
     assert ratio.target == text
-    assert [ratio.judge({"a": [value], "b": [1]})["met"] for value in (met, missed)] == [True, False]
+    assert [ratio.evaluate({"a": [value], "b": [1]})["met"] for value in (met, missed)] == [True, False]
 
 
 def test_ratios_with_a_missing_side_are_unavailable() -> None:
     ratio = Ratio("r", "a", ("b",), at_least=2)
-    assert ratio.judge({"a": [1]})["unavailable"] == "b" and ratio.judge({"b": [1]})["unavailable"] == "a"
+    assert ratio.evaluate({"a": [1]})["unavailable"] == "b" and ratio.evaluate({"b": [1]})["unavailable"] == "a"
 
 
 def test_complete_stores_are_not_rewritten(triplets: Task) -> None:

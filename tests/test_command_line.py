@@ -357,15 +357,15 @@ EMPTY = "the path is empty; expected a folder or a file, or . for the working di
         ("trainer --config ''", "'--config'"),
         ("trainer evaluate --weights ''", "'--weights'"),
         ("trainer evaluate --hr ''", "'--hr'"),
-        ("trainer export --output ''", "'--output'"),
-        ("trainer report x --output ''", "'--output'"),
-        ("trainer upscale x --output ''", "'--output'"),
+        ("trainer export --output ''", "'-o' / '--output'"),
+        ("trainer report x --output ''", "'-o' / '--output'"),
+        ("trainer upscale x --output ''", "'-o' / '--output'"),
     ],
 )
 def test_empty_paths_are_rejected(command: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = run_program(*shlex.split(command))
-    assert result.code == 2 and f"{option}: {EMPTY}" in result.err
+    assert result.code == 2 and f"Invalid value for {option}: {EMPTY}" in result.err
     assert not list(tmp_path.iterdir())
 
 

@@ -19,7 +19,7 @@ def counts(text: str) -> str:
     return next(line for line in text.splitlines() if line.startswith(("Shards:", "All ")))
 
 
-@pytest.mark.parametrize("workers", [1, 5])
+@pytest.mark.parametrize("workers", [1, 2, 5])
 def test_bytes_do_not_depend_on_the_number_of_workers(workers: int, photos: Path, shards: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 2, 3, *SMALL, "--workers", workers)
     assert contract_files(tmp_path) == contract_files(shards)

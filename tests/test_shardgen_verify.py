@@ -86,6 +86,12 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 }
 
 
+@pytest.mark.parametrize("codec_name", ["png", "webp"])
+def test_compressed_shards_are_decoded(codec_name: str, photos: Path, tmp_path: Path) -> None:
+    generate(photos, tmp_path, "-s", 4, "--codec", codec_name)
+    assert run_cli("verify", tmp_path).returncode == 0
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_every_damage_is_reported_and_fixed(damage: str, photos: Path, shards: Path, shards_copy: Path) -> None:
     inflict, message = DAMAGES[damage]

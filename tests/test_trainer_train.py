@@ -168,7 +168,8 @@ def test_gradient_accumulation_equals_a_larger_batch(shards: Path, tmp_path: Pat
     assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
 
 
-@pytest.mark.parametrize(("model", "input_name"), [("ultra_lite", "up"), ("lite", "lr"), ("standard", "up")])
+@pytest.mark.parametrize("model", ["ultra_lite", "lite", "standard"])
+@pytest.mark.parametrize("input_name", ["lr", "up"])
 def test_networks_train_on_both_inputs(shards: Path, tmp_path: Path, model: str, input_name: str) -> None:
     size = ("--patch-size", 12, "--batch-size", 1, "--steps", 1)
     result = trainer(

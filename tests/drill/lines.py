@@ -22,12 +22,12 @@ class Line(NamedTuple):
 
 
 LINES: dict[str, Line] = {
-    "generate-killed": Line("SIGKILL of `generate`, then resume", "kill_generate.kill_generate", 200, 2),
+    "generate-killed": Line("SIGKILL of `generate`, then resume", "kill_generate.kill_generate", 200, 4),
     "training-killed": Line("SIGKILL of training, then resume", "kill_training.kill_training", 50, 2),
-    "shards-damaged": Line("damaged tar, index, manifest or marker", "corruption.corrupt", 1000, 12),
+    "shards-damaged": Line("damaged tar, index, manifest or marker", "corruption.corrupt", 1000, 30),
     "saves-killed": Line("SIGKILL during a save", "kill_saves.kill_saves", 104, 6),
     "disk-full": Line("full disk, then space again", "full_disk.fill_up", 20, 2),
-    "images-mutated": Line("corrupted image files in `generate`", "bad_images.mutate_images", 1000, 30),
+    "images-mutated": Line("corrupted image files in `generate`", "bad_images.mutate_images", 1000, 60),
     "no-permission": Line("missing permissions", "no_permission.forbid", 19, 6),
     "clock-set-back": Line("clock set back, files with other timestamps", "clock.set_back", 40, 4),
     "stores": Line("faults of an S3 store", "stores.break_stores", 82, 4),
