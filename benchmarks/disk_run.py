@@ -80,7 +80,7 @@ def cut_epoch(folder: str, input_name: str) -> int:
     size = shards.scale if input_name == "lr" else 1
     grid = PatchGrid(shards.hr_size, shards.scale, PATCH_PX, size, NUM_SYMMETRIES)
     samples = [(shards.tar(record), record.samples) for record in shards.train.records]
-    reader = BatchReader(samples, shards.codec, schedule, grid, shards.inputs(input_name), _SEED)
+    reader = BatchReader(samples, shards.codec, schedule, grid, shards.inputs(input_name), _SEED, shards.origin)
     rows, steps = range(BATCH), schedule.num_steps(1)
     memory = np.empty(STEPS * BATCH * grid.bytes_per_row, np.uint8)
     for first in range(0, steps, STEPS):

@@ -41,7 +41,7 @@ def reader_of(
     )
     grid = PatchGrid(shards.hr_size, shards.scale, patch, shards.scale if input_name == "lr" else 1)
     tars = [(shards.tar(record), record.samples) for record in records]
-    return BatchReader(tars, shards.codec, schedule, grid, shards.inputs(input_name), SEED)
+    return BatchReader(tars, shards.codec, schedule, grid, shards.inputs(input_name), SEED, shards.origin)
 
 
 def contents(batches: Iterable[PatchBatch]) -> list[tuple[bytes, bytes]]:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from srshards.format import Address
 from srshards.imaging.pixels import Pixels
 from srshards.sampling.patches import Cut, PatchGrid
 from srshards.sampling.schedule import BatchSamples, Schedule
@@ -75,8 +74,8 @@ class BatchReader:
         grid: PatchGrid,
         input_names: tuple[str, ...],
         seed: int,
+        origin: Origin,
         cached: OpenShard | None = None,
-        origin: "Origin | Address | None" = None,
     ) -> None:
         self.schedule = schedule
         self.grid = grid
@@ -85,7 +84,7 @@ class BatchReader:
         self.input_names = input_names
         self._seed = seed
         self._cached = cached
-        self.origin = origin or shards[0][0].parent
+        self.origin = origin
         self._open: OrderedDict[int, MappedShard] = OrderedDict()
         # Intact samples in open `npy` shards: by variant, then by number.
         self._views: list[dict[int, tuple[Pixels, Pixels]]] = [{} for _ in input_names]

@@ -37,19 +37,17 @@ def origin_of(manifest: Manifest) -> Origin:
     return Origin(manifest.folder, hashlib.sha256(text.encode()).hexdigest())
 
 
-def repair_hint(origin: Origin | Address) -> str:
-    """Return advice on repairing an invalid shard; with an `Origin`, first check whether the set was replaced."""
-    folder = origin.folder if isinstance(origin, Origin) else origin
-    if isinstance(origin, Origin):
-        with suppress(FormatError, OSError, StoreError):
-            if origin_of(load_manifest(folder, read_bytes)) != origin:
-                return (
-                    f"not damaged: the shards in {folder} were replaced by a generate run with other settings or "
-                    "photos after they were opened. Start a new run with the new shards, or generate the previous "
-                    "ones again"
-                )
-        if busy := busy_message(folder):
-            return f"not damaged: {busy}"
+def repair_hint(origin: Origin) -> str:
+    """Return advice on an invalid shard, after checking whether the set was replaced or is being written."""
+    folder = origin.folder
+    with suppress(FormatError, OSError, StoreError):
+        if origin_of(load_manifest(folder, read_bytes)) != origin:
+            return (
+                f"not damaged: the shards in {folder} were replaced by a generate run with other settings or photos "
+                "after they were opened. Start a new run with the new shards, or generate the previous ones again"
+            )
+    if busy := busy_message(folder):
+        return f"not damaged: {busy}"
     return f"run `python -m shardgen verify {folder} --fix`, then the same `python -m shardgen generate` command again"
 
 
@@ -58,7 +56,7 @@ class DamagedMember(Exception):
 
 
 @contextmanager
-def reading(origin: Origin | Address) -> Iterator[None]:
+def reading(origin: Origin) -> Iterator[None]:
     """Convert errors of opening or reading a shard to RunError with repair advice."""
     try:
         yield

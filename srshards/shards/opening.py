@@ -70,7 +70,7 @@ def open_shards(
     manifest = _manifest(folder)
     cached_in = cache_for(folder, _cache_folder(cache), cache_bytes, decode and manifest.codec != "npy")
     records = [record for record in manifest.shards if record.samples]
-    _check_sizes(folder, records, indexed=cached_in is None)
+    _check_sizes(manifest, records, indexed=cached_in is None)
     cached = None
     if cached_in:
         decoder = Decoder.of(manifest) if decode and manifest.codec != "npy" else None
@@ -141,18 +141,22 @@ def _missing_manifest(folder: Address) -> str:
     return f"this folder has no {MANIFEST_NAME}; {_GENERATE_FIRST}"
 
 
-def _check_sizes(folder: Address, records: list[ShardRecord], indexed: bool) -> None:
+def _check_sizes(manifest: Manifest, records: list[ShardRecord], indexed: bool) -> None:
     """Check all sizes with one listing. A cache builds its own indexes; without one, `indexed` requires them."""
+    folder = manifest.folder
     sizes = list_files(folder)
     for record in records:
         for name in (f"{record.name}.tar", *([f"{record.name}.idx"] if indexed else [])):
             if name not in sizes:
-                raise UsageError(f"{folder / name} is listed in the manifest but missing; {repair_hint(folder)}")
+                raise UsageError(
+                    f"{folder / name} is listed in the manifest but missing; {repair_hint(origin_of(manifest))}"
+                )
             _refuse_link(folder, name)
         path, size = folder / f"{record.name}.tar", sizes[f"{record.name}.tar"]
         if size != record.bytes:
             raise UsageError(
-                f"{path}: expected {record.bytes:,} bytes as in the manifest, found {size:,}; {repair_hint(folder)}"
+                f"{path}: expected {record.bytes:,} bytes as in the manifest, found {size:,}; "
+                f"{repair_hint(origin_of(manifest))}"
             )
 
 
