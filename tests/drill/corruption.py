@@ -13,12 +13,12 @@ from pathlib import Path
 from shardgen.cli import main as shardgen_main
 from srshards.errors import ReportedError
 from srshards.shards.opening import open_shards
-from tests.drill import commands
 from tests.drill.commands import Problem, Result
 from tests.drill.damage import damage_folder
 from tests.drill.folders import make_photos
 from tests.drill.session import Session
 from tests.drill.training import SMALL
+from tests.drill.warm import run_warm
 from trainer.evaluation.evaluate import shard_pairs
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
@@ -35,7 +35,7 @@ def corrupt(session: Session) -> None:
     sets = []
     for number, options in enumerate(_SETS):
         output = session.scratch / f"set-{number}"
-        commands.run("shardgen", "generate", "-i", photos, "-o", output, *args, *options).check()
+        run_warm("shardgen", "generate", "-i", photos, "-o", output, *args, *options).check()
         folder = output / "scale_2x"
         pixels = train(folder, verify=True)
         assert pixels == train(folder, verify=False) and verify(folder).code == 0
@@ -67,7 +67,7 @@ def _compare(folder: Path, pixels: str, run_command: bool) -> tuple[str, list[Pr
     problems += [("crashed", f"the trainer {result}") for result in (careful, trusting) if result.startswith("crashed")]
     if run_command:
         args = ("--shards", folder, *SMALL, "--patch-size", 16, "--steps", 2, "--workers", 0, "--verify")
-        result = commands.run("trainer", *args, "--out", folder.parent / "runs")
+        result = run_warm("trainer", *args, "--out", folder.parent / "runs")
         if result.crash or (result.code == 0 and is_reported and careful != _DAMAGED_SAMPLE):
             problems.append(("crashed" if result.crash else "silent", f"python -m trainer: {result}; {careful}"))
     return "named" if careful != pixels else "harmless", problems

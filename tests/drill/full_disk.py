@@ -1,5 +1,6 @@
 """Fill the disk at a random moment of `generate` and of training, then free space and run the command again."""
 
+import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 from tests.drill.commands import Command, wait_until
 from tests.drill.folders import differences, hashes, make_photos, partial_files, temporary_files
 from tests.drill.session import Session
-from tests.drill.small_disk import FILLER, fill, mounted, unshare_mounts
+from tests.drill.small_disk import FILLER, fill, mounted, share_mounts, unshare_mounts
 from tests.drill.training import config_path, resume_or_restart, training, training_differences
 from tests.drill.warm import Warm, run_warm
 
@@ -51,8 +52,9 @@ def fill_up(session: Session) -> None:
 
 def _is_full_in_time(session: Session, disk: Path, work: _Work, attempt: int) -> bool:
     """Return whether the command failed because the disk was full; if so, finish the case."""
+    inside = (share_mounts, (os.getpid(),))
     with mounted(disk):
-        process = Warm(*work.command)
+        process = Warm(*work.command, prepare=inside)
         wait_until(work.started.exists, process.poll)
         time.sleep(session.rng.random() * work.seconds * 0.8 / 2**attempt)
         fill(disk, session.rng.choice((0, session.rng.randrange(1, 200_000))))
@@ -64,12 +66,12 @@ def _is_full_in_time(session: Session, disk: Path, work: _Work, attempt: int) ->
             problems.append(("crashed", f"expected a message about the full disk: {first}"))
         (disk / FILLER).unlink()
         if work.output.name == "r":
-            second = run_warm(*resume_or_restart(work.command, disk))
+            second = run_warm(*resume_or_restart(work.command, disk), prepare=inside)
             problems += second.problems_unless_success() or training_differences(work.output, work.whole)
         else:
             undisturbed = hashes(work.whole)
             problems += partial_files(work.output, undisturbed)
-            second = run_warm(*work.command)
+            second = run_warm(*work.command, prepare=inside)
             problems += second.problems_unless_success() or differences(work.output, undisturbed)
         session.finish("recovered", problems)
         return True

@@ -1,20 +1,16 @@
-"""Run one fault of the drill in a separate process, so that a crash is counted and does not end the drill.
-
-python -m tests.drill.line NAME TIMES SEED SCRATCH RESULT
-"""
+"""Run one fault of the drill in a separate process, so that a crash is counted and does not end the drill."""
 
 import faulthandler
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.drill import commands
 from tests.drill.lines import LINES
 from tests.drill.record import Tally
 from tests.drill.session import LAST_CASE, Session
+from tests.drill.warm import Warm
 
 _LINE_TIMEOUT_S = 6 * 3600
 
@@ -26,8 +22,7 @@ def drill_line(name: str, times: int, seed: int) -> dict[str, Any]:
         Path(folder).chmod(0o755)  # no_permission changes to another user
         scratch.mkdir()
         start_s = time.monotonic()
-        args = ("tests.drill.line", name, times, seed, scratch, result)
-        done = commands.run(*args, timeout=_LINE_TIMEOUT_S)
+        done = Warm(__name__, name, times, seed, scratch, result).wait(_LINE_TIMEOUT_S)
         seconds = round(time.monotonic() - start_s, 1)
         if result.exists():
             tally = Tally(**json.loads(result.read_text()))
@@ -39,12 +34,10 @@ def drill_line(name: str, times: int, seed: int) -> dict[str, Any]:
     return {"fault": line.fault, "seed": seed, "seconds": seconds, **tally.as_dict(), "clean": tally.is_clean}
 
 
-def main(name: str, times: str, seed: str, scratch: str, result: str) -> None:
+def main(args: list[str]) -> None:
+    """Run the fault in this process. `args` are its name, the number of cases, the seed, and two paths."""
+    name, times, seed, scratch, result = args
     faulthandler.enable()
     session = Session(int(times), int(seed), Path(scratch))
     LINES[name].function()(session)
     Path(result).write_text(json.dumps(session.tally.as_dict()))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,7 +1,8 @@
 """Run commands in processes that are forked from one that has imported all modules, so that they start at once.
 
 Importing PyTorch takes longer than a small run. Each process calls the same `main` as the command, in a new process
-group, with the environment and the working directory of its caller.
+group, with the environment and the working directory of its caller. Processes that it starts in this way come from the
+same server.
 """
 
 import importlib
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,10 @@ Prepare = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class Warm:
-    """A running command. The new process first calls `prepare`, a picklable function and its arguments."""
+    """A running command: `shardgen`, `trainer`, or a module with a function `main` that has the arguments as a list.
+
+    The new process first calls `prepare`, a picklable function and its arguments.
+    """
 
     def __init__(self, program: str, *args: object, prepare: Prepare | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="drill-output-")
@@ -86,6 +91,7 @@ def _context() -> ForkServerContext:
 def _run(
     program: str, args: list[str], paths: list[str], environment: dict[str, str], folder: str, prepare: Prepare | None
 ) -> None:
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign] # else it starts another server
     os.setsid()
     os.environ.clear()
     os.environ.update(environment)
@@ -99,7 +105,7 @@ def _run(
         os.dup2(fd, stream)
         os.close(fd)
     sys.stdin = open(os.devnull)  # noqa: SIM115
-    main = importlib.import_module(f"{program}.cli").main
+    main = importlib.import_module(f"{program}.cli" if program in ("shardgen", "trainer") else program).main
     if prepare:
         prepare[0](*prepare[1])
     sys.argv = [program, *args]
