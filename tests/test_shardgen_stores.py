@@ -27,7 +27,21 @@ from srshards.storage.store import parse_address
 from tests.drill.fault_proxy import READ_FAULTS, WRITE_FAULTS, FaultKind
 from tests.drill.s3_server import Bucket
 
-ARGS = ("-s", 2, 3, "--shard-bytes", "300KB")
+ARGS = ("-s", 2, 3, "--shard-bytes", "100KB")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """18 photos in three classes: few, because each is uploaded and read through the proxy in most tests."""
+    return make_photos(tmp_path_factory.mktemp("photos"), 18)
+
+
+@pytest.fixture(scope="module")
+def shards(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of `photos`, several per scale. Read-only."""
+    output = tmp_path_factory.mktemp("shards")
+    generate(photos, output, *ARGS)
+    return output
 
 
 @pytest.fixture(autouse=True)
@@ -65,12 +79,12 @@ def shard_files_on(scratch: Path) -> set[str]:
 
 def test_shards_in_a_store_equal_those_in_a_folder(source: str, shards: Path, s3: Bucket, scratch: Path) -> None:
     result = generate(source, f"{s3.address}/shards", *ARGS)
-    assert f"Photos  40 of 40 in {source}" in result.stdout
+    assert f"Photos  18 of 18 in {source}" in result.stdout
     assert "Store   " in result.stdout and "free" not in result.stdout
     assert stored_files(s3) == contract_files(shards)
     assert s3.keys("shards") == all_files(shards) - {".shardgen.lock"}
     stats = json.loads(s3.objects("shards")["processing_stats.json"])
-    assert stats["total_processed"] == 40 and stats["total_failed"] == 0
+    assert stats["total_processed"] == 18 and stats["total_failed"] == 0
     assert not shard_files_on(scratch)
 
 
@@ -199,7 +213,7 @@ def test_other_commands_give_equal_results_for_a_store(stored: str, shards: Path
     for source, output in ((shards, local), (stored, remote)):
         assert run_cli("preview", f"{source}/scale_3x", "-o", output / "preview.png").returncode == 0
         assert run_cli("unpack", f"{source}/scale_3x", "-o", output / "loose").returncode == 0
-    assert all_files(local) == all_files(remote) and len(all_files(local)) == 1 + 1 + 3 * 40, (
+    assert all_files(local) == all_files(remote) and len(all_files(local)) == 1 + 1 + 3 * 18, (
         "a preview, and whose files they are"
     )
     assert all((local / name).read_bytes() == (remote / name).read_bytes() for name in all_files(local))
@@ -220,7 +234,7 @@ def test_verify_reports_and_removes_broken_shards(stored: str, s3: Bucket, sourc
         "scale_3x/train-000001.tar: missing",
     ):
         assert f"{stored}/{reason}" in result.stderr
-    assert "4 of 12 shards and manifests are broken. Pass --fix to remove them." in result.stderr
+    assert "4 of 8 shards and manifests are broken. Pass --fix to remove them." in result.stderr
     before = s3.keys("shards")
     assert run_cli("verify", stored, "--fix").returncode == 1
     removed = before - s3.keys("shards")
