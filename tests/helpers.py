@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from tests.drill import commands, folders
 from tests.drill.commands import Result
 from tests.drill.folders import hashes
 from tests.drill.training import journal
+from tests.drill.warm import Warm
 
 make_photo = partial(folders.make_photo, texture=12)
 make_photos = partial(folders.make_photos, texture=12)
@@ -180,6 +181,18 @@ def run_program(program: str, *args: object) -> Result:
         return trainer(*args)
     result = run_cli(*args)
     return Result(result.returncode, result.stdout, result.stderr)
+
+
+def warm_command(args: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[float, str]:
+    """Stand in for `benchmarks.common.timed_command`: run `python -m ...` in a process that has imported PyTorch."""
+    assert args[:2] == [sys.executable, "-m"] and not environment
+    start_s = time.monotonic()
+    process = Warm(*args[2:])
+    result = process.wait(TIMEOUT_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    assert result.code == 0, result.err
+    return time.monotonic() - start_s, result.out
 
 
 def start_more_runs(monkeypatch: pytest.MonkeyPatch, target: str, count: int, *args: object) -> list[Result]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from helpers import make_photos
+from helpers import make_photos, warm_command
 from PIL import Image
 
 from benchmarks import degrade_quality
@@ -14,6 +14,7 @@ from benchmarks import degrade_quality
 @pytest.mark.slow
 def test_networks_are_evaluated_on_clean_and_degraded_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(degrade_quality.SETS, "realesrgan-8")  # differs from realesrgan-1 only in its shards
+    monkeypatch.setattr(degrade_quality, "timed_command", warm_command)
     photos = make_photos(tmp_path / "photos", 5)
     args = ["--photos", str(photos), "--work", str(tmp_path / "work"), "--steps", "2", "-o", str(tmp_path / "q.json")]
     result = CliRunner().invoke(degrade_quality.main, [*args, "--picture", str(tmp_path / "q.png")])

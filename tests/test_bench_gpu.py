@@ -2,6 +2,7 @@
 
 import json
 import threading
+from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers import warm_command
 from torch.autograd import DeviceType
 
 from benchmarks import bench_gpu, gpu_kernels, gpu_plain, gpu_report, gpu_run, gpu_window
@@ -22,7 +24,10 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.slow
-def test_command_measures_every_case(shards: Path, tmp_path: Path) -> None:
+def test_command_measures_every_case(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first case has a process of its own."""
+    runs = chain([bench_gpu.timed_command], repeat(warm_command))
+    monkeypatch.setattr(bench_gpu, "timed_command", lambda args: next(runs)(args))
     sizes = ["--models", "ultra_lite", "--batches", "2", "--patch", "32", "--rounds", "1", "--seconds", "0.05"]
     data = ["--shards", str(shards / "scale_2x"), "-o", str(tmp_path / "gpu.json")]
     result = CliRunner().invoke(bench_gpu.main, [*sizes, *data, "--device", "cpu", "--workers", "1"])

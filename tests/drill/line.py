@@ -1,7 +1,11 @@
-"""Run one fault of the drill in a separate process, so that a crash is counted and does not end the drill."""
+"""Run one fault of the drill in a separate process, so that a crash is counted and does not end the drill.
+
+python -m tests.drill.line NAME TIMES SEED SCRATCH RESULT
+"""
 
 import faulthandler
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -34,10 +38,12 @@ def drill_line(name: str, times: int, seed: int) -> dict[str, Any]:
     return {"fault": line.fault, "seed": seed, "seconds": seconds, **tally.as_dict(), "clean": tally.is_clean}
 
 
-def main(args: list[str]) -> None:
-    """Run the fault in this process. `args` are its name, the number of cases, the seed, and two paths."""
-    name, times, seed, scratch, result = args
+def main(name: str, times: str, seed: str, scratch: str, result: str) -> None:
     faulthandler.enable()
     session = Session(int(times), int(seed), Path(scratch))
     LINES[name].function()(session)
     Path(result).write_text(json.dumps(session.tally.as_dict()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -137,4 +137,13 @@ def forget_stores() -> None:
     """Make fsspec connect to S3 again: cached file systems keep their endpoint and connections."""
     import s3fs
 
+    _parse_service_models_once()
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@cache
+def _parse_service_models_once() -> None:
+    """Share the loader of botocore's large JSON files between its sessions: each new connection has its own session."""
+    import botocore.session
+
+    botocore.session.create_loader = cache(botocore.session.create_loader)

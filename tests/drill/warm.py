@@ -8,11 +8,13 @@ same server.
 import importlib
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -37,7 +39,7 @@ Prepare = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class Warm:
-    """A running command: `shardgen`, `trainer`, or a module with a function `main` that has the arguments as a list.
+    """A running command: `shardgen`, `trainer` or another module that `python -m` runs.
 
     The new process first calls `prepare`, a picklable function and its arguments.
     """
@@ -105,12 +107,18 @@ def _run(
         os.dup2(fd, stream)
         os.close(fd)
     sys.stdin = open(os.devnull)  # noqa: SIM115
-    main = importlib.import_module(f"{program}.cli" if program in ("shardgen", "trainer") else program).main
+    is_ours = program in ("shardgen", "trainer")
+    run = partial(importlib.import_module(f"{program}.cli").main, args) if is_ours else partial(_run_module, program)
     if prepare:
         prepare[0](*prepare[1])
     sys.argv = [program, *args]
     try:
-        main(args)
+        run()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def _run_module(name: str) -> None:
+    sys.modules.pop(name, None)  # else runpy warns
+    runpy.run_module(name, run_name="__main__")
