@@ -1,6 +1,7 @@
 """python -m tests.drill: inject every fault and count the outcomes. Exit code 1 if there is any failure."""
 
 import json
+import os
 import platform
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import click
 from srshards.process.resources import available_cpus
 from srshards.terminal.help import Command
 from srshards.terminal.text import Choice
+from tests.drill.commands import environment
 from tests.drill.line import drill_line
 from tests.drill.lines import LINES
 from tests.drill.table import page, summary
@@ -41,6 +43,7 @@ def main(
       python -m tests.drill --short
       python -m tests.drill --only generate-killed --share 0.1
     """
+    os.environ.update(environment())  # before the fork server, whose processes have its PyTorch, is started
     for name in () if table else only or LINES:
         line = LINES[name]
         found = drill_line(name, line.short if short else max(1, round(line.times * share)), seed)
