@@ -23,6 +23,7 @@ from helpers import SMALL, TIMEOUT_S, generate, make_photos, run_cli, run_progra
 from shardgen.cli import commands as shardgen
 from shardgen.planning.config import METHODS
 from shardgen.sample_photos import main as sample_photos
+from srshards.process.fork_server import may_use_workers
 from srshards.terminal.text import Bar, fitted
 from tests.drill.__main__ import main as drill
 from trainer.cli import commands as trainer_commands
@@ -277,6 +278,20 @@ def test_choices_defined_without_pytorch_match_the_implementations() -> None:
     from trainer.training.losses import LOSSES
 
     assert tuple(DEFAULT_LR) == MODELS and tuple(LOSSES) == LOSS_NAMES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--shards x", True),
+        ("--shards x --workers 2", True),
+        ("--shards x --workers 0", False),
+        ("--workers=0 --shards x", False),
+        ("--shards x --steps 0 --workers=10", True),
+    ],
+)
+def test_no_fork_server_is_started_without_workers(arguments: str, expected: bool) -> None:
+    assert may_use_workers(arguments.split()) is expected
 
 
 # ---- suggestions

@@ -544,32 +544,11 @@ def test_loaders_in_threads_leave_signals_and_environment_unchanged(data: Shards
 
 
 CHILD_SCRIPT = """
-    import multiprocessing, sys
+    import multiprocessing, os, signal, sys
     import srshards
     def use():
         with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
             print(sum(1 for _ in loader), flush=True)
-    if __name__ == "__main__":
-        with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
-            batches = iter(loader)
-            next(batches)
-            for method in ("fork", "spawn", "forkserver"):
-                child = multiprocessing.get_context(method).Process(target=use)
-                child.start()
-                child.join()
-            print(1 + sum(1 for _ in batches))
-"""
-
-
-@pytest.mark.slow
-def test_child_processes_can_have_their_own_loaders(data: Shards, tmp_path: Path) -> None:
-    result = run_script(tmp_path, CHILD_SCRIPT, data.path)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "4\n4\n4\n4\n", "")
-
-
-FORK_SERVER_SCRIPT = """
-    import multiprocessing, os, signal, sys
-    import srshards
     def report(ready):
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         print([signal.getsignal(number) == signal.SIG_IGN for number in numbers], os.environ.get("MKL_NUM_THREADS"))
@@ -578,26 +557,33 @@ FORK_SERVER_SCRIPT = """
         signal.pause()
     if __name__ == "__main__":
         with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
-            for _ in loader:
-                pass
-        context = multiprocessing.get_context("forkserver")
+            batches = iter(loader)
+            next(batches)
+            for method in ("fork", "spawn", "forkserver"):
+                context = multiprocessing.get_context(method)
+                child = context.Process(target=use)
+                child.start()
+                child.join()
+            print(1 + sum(1 for _ in batches))
         ready = context.Event()
-        process = context.Process(target=report, args=(ready,))
-        process.start()
+        child = context.Process(target=report, args=(ready,))
+        child.start()
         ready.wait()
-        process.terminate()
-        process.join()
-        print(process.exitcode)
+        child.terminate()
+        child.join()
+        print(child.exitcode)
 """
 
 
 @pytest.mark.slow
-def test_the_fork_server_of_the_user_inherits_nothing(
+def test_child_processes_can_have_their_own_loaders_and_inherit_nothing(
     data: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """No ignored signals and no settings reach the fork server of the user."""
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    result = run_script(tmp_path, FORK_SERVER_SCRIPT, data.path)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "[False, False, False] None\n-15\n", "")
+    result = run_script(tmp_path, CHILD_SCRIPT, data.path)
+    expected = "4\n4\n4\n4\n[False, False, False] None\n-15\n"
+    assert (result.returncode, result.stdout, result.stderr) == (0, expected, "")
 
 
 def test_workers_are_refused_in_a_daemonic_process(data: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
