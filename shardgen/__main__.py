@@ -7,7 +7,7 @@ if sys.platform == "win32":  # before the imports below, which need POSIX module
     print("Error: shardgen runs on Linux; on Windows, install and use it in WSL 2 (wsl --install)", file=sys.stderr)
     sys.exit(2)
 
-from srshards.process.fork_server import TERMINAL_SIGNALS, start_fork_server
+from srshards.process.fork_server import TERMINAL_SIGNALS, may_use_workers, start_fork_server
 from srshards.process.shortages import leave_deleted_folder
 from srshards.process.utf8 import require_utf8
 from srshards.terminal.streams import guarded
@@ -18,7 +18,8 @@ def run() -> None:
     require_utf8()
     leave_deleted_folder()
     with guarded():
-        if sys.argv[1:2] == ["generate"]:  # the workers' imports then overlap with this process's
+        if sys.argv[1:2] == ["generate"] and may_use_workers(sys.argv):
+            # The workers' imports then overlap with this process's.
             with suppress(OSError):  # the engine starts it again and reports the error
                 start_fork_server("shardgen.engines.local", TERMINAL_SIGNALS)
         from shardgen.cli import main

@@ -16,10 +16,14 @@ from helpers import generate, make_photos
 from hypothesis import settings
 from playwright.sync_api import Browser
 
+from tests.drill import warm
 from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 
 # Commands run in this process, which tests fork: a child would wait forever for OpenCV threads that fork does not copy.
 cv2.setNumThreads(0)
+
+# The fork server of this process is that of `Warm`, with its preloaded modules, whichever test starts it first.
+warm._context()
 
 # Timings of single examples mean nothing on shared machines.
 settings.register_profile("untimed", deadline=None)

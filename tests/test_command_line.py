@@ -23,6 +23,7 @@ from helpers import SMALL, TIMEOUT_S, generate, make_photos, run_cli, run_progra
 from shardgen.cli import commands as shardgen
 from shardgen.planning.config import METHODS
 from shardgen.sample_photos import main as sample_photos
+from srshards.process.fork_server import may_use_workers
 from srshards.terminal.text import Bar, fitted
 from tests.drill.__main__ import main as drill
 from trainer.cli import commands as trainer_commands
@@ -279,6 +280,20 @@ def test_choices_defined_without_pytorch_match_the_implementations() -> None:
     assert tuple(DEFAULT_LR) == MODELS and tuple(LOSSES) == LOSS_NAMES
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--shards x", True),
+        ("--shards x --workers 2", True),
+        ("--shards x --workers 0", False),
+        ("--workers=0 --shards x", False),
+        ("--shards x --steps 0 --workers=10", True),
+    ],
+)
+def test_no_fork_server_is_started_without_workers(arguments: str, expected: bool) -> None:
+    assert may_use_workers(arguments.split()) is expected
+
+
 # ---- suggestions
 
 
@@ -390,13 +405,13 @@ def test_sample_photos_rejects_empty_paths() -> None:
 # ---- terminals
 
 
-def in_terminal(command: list[object], folder: Path, columns: int, **environment: str) -> str:
-    """Run a command in a terminal with this many columns, and return everything it writes there."""
+def in_terminal(arguments: list[object], folder: Path, columns: int, **environment: str) -> str:
+    """Run Python with these arguments in a terminal with this many columns, and return everything it writes there."""
     master, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     plain = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR", "FORCE_COLOR")}
     child = subprocess.Popen(
-        [sys.executable, "-m", *map(str, command)],
+        [sys.executable, *map(str, arguments)],
         cwd=folder,
         env={**plain, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **environment},
         stdin=terminal,
@@ -432,14 +447,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-INSPECTED: list[list[object]] = [["s"], ["s", "--shard", "train-000000"], ["s", "--sample", "000000000002"]]
+INSPECTED = [["s"], ["s", "--shard", "train-000000"], ["s", "--sample", "000000000002"]]
+# Shows them in one process. A command ends with SystemExit, also if it succeeds.
+INSPECT = f"""
+import shardgen.cli
+for args in {INSPECTED}:
+    try:
+        shardgen.cli.main(["inspect", *args])
+    except SystemExit as end:
+        assert not end.code, end.code
+"""
 
 
 @pytest.mark.parametrize("columns", [30, 40, 300])
 @pytest.mark.slow
 def test_tables_fit_the_terminal(columns: int, data: Path) -> None:
-    shown = [in_terminal(["shardgen", "inspect", *args], data, columns, NO_COLOR="1") for args in INSPECTED]
-    lines = [line for output in shown for line in drawn(output)]
+    lines = drawn(in_terminal(["-c", INSPECT], data, columns, NO_COLOR="1"))
     assert max(map(len, lines)) <= columns
     for text in ("000000000002", "256,000,000", "train-000000", "bsrgan-light", "class0/img3.jpg"):
         assert any(text in line for line in lines), text
@@ -453,27 +476,27 @@ def test_tables_fit_the_terminal(columns: int, data: Path) -> None:
 @pytest.mark.slow
 def test_generating_fits_the_terminal(columns: int, data: Path) -> None:
     args = ["-i", "photos", "-o", f"o{columns}", "-s", 2, 4, "--size", 64, "--workers", 0, "--auto"]
-    output = in_terminal(["shardgen", "generate", *args], data, columns, NO_COLOR="1")
+    output = in_terminal(["-m", "shardgen", "generate", *args], data, columns, NO_COLOR="1")
     lines = drawn(output)
     assert max(map(len, lines)) <= columns and not COLOUR.search(output)
     assert any(line.startswith("100%") and "24/24" in line for line in lines)
     assert any(re.match(r"Disk +\d+\.\d MB needed", line) for line in lines)
     assert ("█" in output) == (columns == 300)
     if columns == 30:
-        verified = drawn(in_terminal(["shardgen", "verify", f"o{columns}"], data, columns))
+        verified = drawn(in_terminal(["-m", "shardgen", "verify", f"o{columns}"], data, columns))
         assert max(map(len, verified)) <= columns and "48 samples" in " ".join(verified)
 
 
 @pytest.mark.slow
 def test_training_and_evaluation_fit_the_terminal(data: Path) -> None:
     args = ["--shards", "s/scale_2x", *SMALL, "--steps", 4, "--val-every", 4, "--out", "runs", "--run", "r", "--verify"]
-    output = in_terminal(["trainer", *args], data, 40, NO_COLOR="1")
+    output = in_terminal(["-m", "trainer", *args], data, 40, NO_COLOR="1")
     lines = drawn(output)
     assert max(map(len, lines)) <= 40 and not COLOUR.search(output)
     assert any(re.match(r"100% 4/4, 00:00 left", line) for line in lines)
     assert sum(bool(re.fullmatch(r"network +\d+\.\d\d dB +-?\d\.\d{4}", line)) for line in lines) == 2
     args = ["evaluate", "--weights", "runs/r/best.pth", "--shards", "s/scale_2x"]
-    output = in_terminal(["trainer", *args], data, 40)
+    output = in_terminal(["-m", "trainer", *args], data, 40)
     assert max(map(len, drawn(output))) <= 40
     assert sum(line.startswith("bicubic") for line in drawn(output)) == 2
 
@@ -481,7 +504,7 @@ def test_training_and_evaluation_fit_the_terminal(data: Path) -> None:
 def test_dumb_terminals_get_plain_lines(data: Path) -> None:
     args = ["-i", "photos", "-o", "dumb", "-s", 2, "--size", 64, "--workers", 0, "--auto"]
     for command in (["generate", *args], ["inspect", "dumb"]):
-        output = in_terminal(["shardgen", *command], data, 80, TERM="dumb")
+        output = in_terminal(["-m", "shardgen", *command], data, 80, TERM="dumb")
         assert "\x1b" not in output and "\r" not in output.replace("\r\n", "\n")
         if command[0] == "generate":
             assert re.search(r"^24/24 photos, \d+ photos/s, \d+ MB/s\r$", output, re.MULTILINE)

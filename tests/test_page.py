@@ -1,5 +1,6 @@
 """Parts shared by all pages, in a real browser: plots, comparison sliders and the magnifier."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import altair as alt
@@ -39,6 +40,13 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def shared(browser: Browser, page_file: Path) -> Iterator[Page]:
+    """The page in a wide window, opened once. Tests do not move its borders."""
+    with opened(browser, page_file, **WIDE) as page:
+        yield page
+
+
 def _border_positions(page: Page, figure: str) -> list[float]:
     return page.evaluate(
         "id => { const stage = document.querySelector(`#${id} .stage`);"
@@ -51,26 +59,26 @@ def test_page_size_is_limited(page_file: Path) -> None:
     assert page_file.stat().st_size < _OWN_BYTES < MAX_PAGE_BYTES
 
 
-def test_names_are_escaped(browser: Browser, page_file: Path) -> None:
-    with opened(browser, page_file, **WIDE) as page:
-        assert page.locator("#sample-1 .name").inner_text() == "a/<script>alert(1)</script>&\\udc80.jpg"
+def test_names_are_escaped(shared: Page) -> None:
+    assert shared.locator("#sample-1 .name").inner_text() == "a/<script>alert(1)</script>&\\udc80.jpg"
 
 
-def test_plots_are_drawn_with_their_tables(browser: Browser, page_file: Path) -> None:
-    with opened(browser, page_file, **WIDE) as page:
-        assert page.locator(".drawing svg .mark-rect path[aria-roledescription=bar]").count() == 2
-        page.get_by_text("Figures").click()
-        assert page.locator(".plot table").inner_text().split() == ["class", "samples", "mountain", "12", "sky", "3"]
+def test_plots_are_drawn_with_their_tables(shared: Page) -> None:
+    assert shared.locator(".drawing svg .mark-rect path[aria-roledescription=bar]").count() == 2
+    shared.get_by_text("Figures").click()
+    assert shared.locator(".plot table").inner_text().split() == ["class", "samples", "mountain", "12", "sky", "3"]
 
 
 @pytest.mark.parametrize("device", [WIDE, PHONE], ids=["wide", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_has_no_accessibility_violations(browser: Browser, page_file: Path, scheme: str, device: dict) -> None:
-    with opened(browser, page_file, color_scheme=scheme, **device) as page:
-        assert accessibility_violations(page) == ""
-        assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
-        page.locator(".magnify").first.click()
-        assert accessibility_violations(page) == ""
+def test_page_has_no_accessibility_violations(browser: Browser, page_file: Path, device: dict) -> None:
+    with opened(browser, page_file, color_scheme="dark", **device) as page:
+        for scheme in ("dark", "light"):
+            page.emulate_media(color_scheme=scheme)
+            assert accessibility_violations(page) == "", scheme
+            assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"], scheme
+            page.locator(".magnify").first.click()
+            assert accessibility_violations(page) == "", scheme
+            page.keyboard.press("Escape")
 
 
 def test_dragged_border_moves_the_other_along(browser: Browser, page_file: Path) -> None:
@@ -134,17 +142,16 @@ def test_magnified_pixels_are_exact(browser: Browser, page_file: Path, tmp_path:
     assert any(np.array_equal(seen, inside) for seen in around)
 
 
-def test_magnifier_steps_through_images_and_closes(browser: Browser, page_file: Path) -> None:
-    with opened(browser, page_file, **WIDE) as page:
-        page.locator("#sample-0 .magnify").press("Enter")
-        title = page.locator("#magnifier-title")
-        assert title.inner_text() == "first.jpg"
-        assert page.locator("dialog dl.facts").inner_text().split() == ["key", "0" * 12, "blur", "sigma", "1.2"]
-        page.keyboard.press("PageDown")
-        assert title.inner_text().startswith("a/<script>")
-        page.keyboard.press("Escape")
-        page.wait_for_function("document.activeElement.closest('.comparison')?.id === 'sample-1'")
-        assert not page.locator("dialog").is_visible()
+def test_magnifier_steps_through_images_and_closes(shared: Page) -> None:
+    shared.locator("#sample-0 .magnify").press("Enter")
+    title = shared.locator("#magnifier-title")
+    assert title.inner_text() == "first.jpg"
+    assert shared.locator("dialog dl.facts").inner_text().split() == ["key", "0" * 12, "blur", "sigma", "1.2"]
+    shared.keyboard.press("PageDown")
+    assert title.inner_text().startswith("a/<script>")
+    shared.keyboard.press("Escape")
+    shared.wait_for_function("document.activeElement.closest('.comparison')?.id === 'sample-1'")
+    assert not shared.locator("dialog").is_visible()
 
 
 def test_page_is_readable_without_scripts(browser: Browser, page_file: Path) -> None:

@@ -226,13 +226,23 @@ def test_states_resume_with_another_number_of_ranks(data: Shards, expected: list
     assert steps_of(1, state)[0] == expected[4:7]
 
 
+def run_script(tmp_path: Path, text: str, *args: object) -> "subprocess.CompletedProcess[str]":
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(text))
+    return subprocess.run(
+        [sys.executable, str(script), *map(str, args)], capture_output=True, text=True, timeout=2 * TIMEOUT_S
+    )
+
+
 PROCESS_GROUP_SCRIPT = """
-    import hashlib, json, sys
+    import json, os, sys
     import torch.distributed as dist
     import srshards
     if __name__ == "__main__":
-        folder, rendezvous, rank = sys.argv[1:]
-        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=2)
+        folder, rendezvous = sys.argv[1:]
+        child = os.fork()  # one import for both ranks
+        rank = 0 if child else 1
+        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
         with srshards.PatchLoader(srshards.open(folder), 24, 4, workers=0) as loader:
             assert loader.world_size == 2 and loader.patches_per_step == 8
             batches = [batch.hr.numpy().tobytes().hex() for _ in range(2) for batch in loader]
@@ -240,18 +250,19 @@ PROCESS_GROUP_SCRIPT = """
         states = [None, None]
         dist.all_gather_object(states, state)
         assert states[0] == states[1]
-        print(json.dumps({"batches": batches, "state": state}))
+        with open(f"{rendezvous}-{rank}.json", "w") as file:
+            json.dump({"batches": batches, "state": state}, file)
         dist.destroy_process_group()
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
 """
 
 
 @pytest.mark.slow
 def test_ranks_of_a_process_group_share_the_steps(data: Shards, expected: list[Bytes], tmp_path: Path) -> None:
-    script = tmp_path / "rank.py"
-    script.write_text(textwrap.dedent(PROCESS_GROUP_SCRIPT))
-    command = [sys.executable, str(script), str(data.path), str(tmp_path / "rendezvous")]
-    ranks = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True) for rank in range(2)]
-    found = [json.loads(rank.communicate(timeout=TIMEOUT_S)[0]) for rank in ranks]
+    result = run_script(tmp_path, PROCESS_GROUP_SCRIPT, data.path, tmp_path / "group")
+    assert result.returncode == 0, result.stderr
+    found = [json.loads((tmp_path / f"group-{rank}.json").read_text()) for rank in range(2)]
     assert [bytes.fromhex("".join(step)) for step in zip(*(each["batches"] for each in found), strict=True)] == [
         hr for hr, _ in expected[:8]
     ]
@@ -483,14 +494,6 @@ UNGUARDED_SCRIPT = """
 """
 
 
-def run_script(tmp_path: Path, text: str, *args: object) -> "subprocess.CompletedProcess[str]":
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(text))
-    return subprocess.run(
-        [sys.executable, str(script), *map(str, args)], capture_output=True, text=True, timeout=2 * TIMEOUT_S
-    )
-
-
 @pytest.mark.slow
 def test_a_script_without_a_main_guard_gets_advice(data: Shards, tmp_path: Path) -> None:
     result = run_script(tmp_path, UNGUARDED_SCRIPT, data.path)
@@ -544,32 +547,11 @@ def test_loaders_in_threads_leave_signals_and_environment_unchanged(data: Shards
 
 
 CHILD_SCRIPT = """
-    import multiprocessing, sys
+    import multiprocessing, os, signal, sys
     import srshards
     def use():
         with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
             print(sum(1 for _ in loader), flush=True)
-    if __name__ == "__main__":
-        with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
-            batches = iter(loader)
-            next(batches)
-            for method in ("fork", "spawn", "forkserver"):
-                child = multiprocessing.get_context(method).Process(target=use)
-                child.start()
-                child.join()
-            print(1 + sum(1 for _ in batches))
-"""
-
-
-@pytest.mark.slow
-def test_child_processes_can_have_their_own_loaders(data: Shards, tmp_path: Path) -> None:
-    result = run_script(tmp_path, CHILD_SCRIPT, data.path)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "4\n4\n4\n4\n", "")
-
-
-FORK_SERVER_SCRIPT = """
-    import multiprocessing, os, signal, sys
-    import srshards
     def report(ready):
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         print([signal.getsignal(number) == signal.SIG_IGN for number in numbers], os.environ.get("MKL_NUM_THREADS"))
@@ -578,26 +560,33 @@ FORK_SERVER_SCRIPT = """
         signal.pause()
     if __name__ == "__main__":
         with srshards.PatchLoader(srshards.open(sys.argv[1]), 24, 8, workers=1) as loader:
-            for _ in loader:
-                pass
-        context = multiprocessing.get_context("forkserver")
+            batches = iter(loader)
+            next(batches)
+            for method in ("fork", "spawn", "forkserver"):
+                context = multiprocessing.get_context(method)
+                child = context.Process(target=use)
+                child.start()
+                child.join()
+            print(1 + sum(1 for _ in batches))
         ready = context.Event()
-        process = context.Process(target=report, args=(ready,))
-        process.start()
+        child = context.Process(target=report, args=(ready,))
+        child.start()
         ready.wait()
-        process.terminate()
-        process.join()
-        print(process.exitcode)
+        child.terminate()
+        child.join()
+        print(child.exitcode)
 """
 
 
 @pytest.mark.slow
-def test_the_fork_server_of_the_user_inherits_nothing(
+def test_child_processes_can_have_their_own_loaders_and_inherit_nothing(
     data: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """No ignored signals and no settings reach the fork server of the user."""
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    result = run_script(tmp_path, FORK_SERVER_SCRIPT, data.path)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "[False, False, False] None\n-15\n", "")
+    result = run_script(tmp_path, CHILD_SCRIPT, data.path)
+    expected = "4\n4\n4\n4\n[False, False, False] None\n-15\n"
+    assert (result.returncode, result.stdout, result.stderr) == (0, expected, "")
 
 
 def test_workers_are_refused_in_a_daemonic_process(data: Shards, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,6 @@ from helpers import (
     make_photo,
     overwrite,
     run_cli,
-    run_trainer,
     trainer,
     trainer_command,
     wait_until,
@@ -44,7 +43,9 @@ from srshards.errors import UsageError
 from srshards.sampling.schedule import Schedule
 from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
-from tests.drill.warm import Warm
+from tests.drill import commands
+from tests.drill.commands import Result
+from tests.drill.warm import Warm, run_warm
 from trainer.models.weights import read_weights, save_weights
 from trainer.runs.lookup import run_folder
 from trainer.training.learner import Learner
@@ -289,14 +290,13 @@ def test_too_large_initial_weights_are_detected_in_the_first_step(shards: Path, 
 
 
 def test_out_of_memory_suggests_half_the_batch(shards: Path, tmp_path: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (1_200_000_000, 1_200_000_000))
-
+    limit = (resource.RLIMIT_AS, (1_600_000_000, 1_600_000_000))
     size = ("--model", "lite", "--batch-size", 512, "--patch-size", 64, "--steps", 2)
-    result = run_trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, *size, preexec_fn=limit)
-    assert result.returncode == 2, result.stderr
-    assert "out of memory in step 1 on cpu; try --batch-size 256 --grad-accum 2" in result.stderr
-    assert "Traceback" not in result.stderr
+    args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, *size)
+    result = run_warm("trainer", *args, prepare=(resource.setrlimit, limit))
+    assert result.code == 2, result.err
+    assert "out of memory in step 1 on cpu; try --batch-size 256 --grad-accum 2" in result.err
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize(
@@ -360,49 +360,63 @@ def test_prefetched_batches_larger_than_memory_are_refused(
 # ---- disks
 
 FULL_DISK = """
-    import os, signal, subprocess, sys, time
+    import multiprocessing, os, signal, subprocess, sys, time
     from pathlib import Path
 
-    disk, steps, val_every, *args = sys.argv[1:]
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], check=True)
-    run = Path(disk) / "r"
-    args += ["--out", disk, "--run", "r", "--steps", steps, "--val-every", val_every]
-    command = [sys.executable, "-m", "trainer", *args]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    path = run / ("state.pt" if val_every != steps else "journal.jsonl")
-    while not path.exists() or not (run / "journal.jsonl").read_text().count("train"):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGSTOP)
-    before = path.read_bytes()
-    with open(f"{disk}/filler", "wb", buffering=0) as filler:
-        try:
-            while True:
-                filler.write(bytes(1 << 12))
-        except OSError:
-            pass
-    os.killpg(process.pid, signal.SIGCONT)
-    print(process.communicate()[1], "exit", process.returncode)
-    print("unchanged", path.read_bytes() == before, "left", [str(path) for path in Path(disk).rglob("*.tmp")])
-    Path(f"{disk}/filler").unlink()
-    subprocess.run(["cp", "-r", run, f"{disk}_copy"], check=True)
+    import trainer.commands.train  # once for both runs
+    from trainer.cli import main
+
+    def train(args, errors):
+        os.setsid()
+        os.dup2(errors, 2)
+        main(args)
+
+    def fill_during_training(disk, steps, val_every, args):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], check=True)
+        run = Path(disk) / "r"
+        args = [*args, "--out", disk, "--run", "r", "--steps", steps, "--val-every", val_every]
+        errors = open(f"{disk}_errors", "w+")
+        process = multiprocessing.get_context("fork").Process(target=train, args=(args, errors.fileno()))
+        process.start()
+        path = run / ("state.pt" if val_every != steps else "journal.jsonl")
+        while not path.exists() or not (run / "journal.jsonl").read_text().count("train"):
+            assert process.is_alive(), Path(errors.name).read_text()
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGSTOP)
+        before = path.read_bytes()
+        with open(f"{disk}/filler", "wb", buffering=0) as filler:
+            try:
+                while True:
+                    filler.write(bytes(1 << 12))
+            except OSError:
+                pass
+        os.killpg(process.pid, signal.SIGCONT)
+        process.join()
+        print(Path(errors.name).read_text(), "exit", process.exitcode)
+        print("unchanged", path.read_bytes() == before, "left", [str(path) for path in Path(disk).rglob("*.tmp")])
+        Path(f"{disk}/filler").unlink()
+        subprocess.run(["cp", "-r", run, f"{disk}_copy"], check=True)
+
+    for val_every in ("8", "80"):
+        fill_during_training(f"{sys.argv[1]}/{val_every}", "80", val_every, sys.argv[2:])
+        print("----", flush=True)
 """
 
 
-@pytest.mark.parametrize("val_every", [8, 80])
-def test_a_full_disk_stops_the_run_and_keeps_the_state(val_every: int, shards: Path, tmp_path: Path) -> None:
+def test_a_full_disk_stops_the_run_and_keeps_the_state(shards: Path, tmp_path: Path) -> None:
     """With few validations, the training log or TensorBoard fails first instead of the weights."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    args = map(str, (disk, 80, val_every, "--shards", shards / "scale_2x", *SMALL))
+    for val_every in (8, 80):
+        (tmp_path / str(val_every)).mkdir()
+    args = map(str, (tmp_path, "--shards", shards / "scale_2x", *SMALL))
     program = [*IN_MOUNT_NAMESPACE, sys.executable, "-c", textwrap.dedent(FULL_DISK), *args]
-    result = subprocess.run(program, capture_output=True, text=True, timeout=100)
+    result = subprocess.run(program, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert result.returncode == 0, result.stderr
-    assert "Error: cannot write" in result.stdout and "No space left on device" in result.stdout
-    assert "exit 1\n" in result.stdout and "Traceback" not in result.stdout and "left []" in result.stdout
-    if val_every == 8:
-        assert "unchanged True" in result.stdout
-        assert saved_step(tmp_path / "disk_copy") % 8 == 0
+    frequent, rare, _ = result.stdout.split("----\n")
+    for output in (frequent, rare):
+        assert "Error: cannot write" in output and "No space left on device" in output
+        assert "exit 1\n" in output and "Traceback" not in output and "left []" in output
+    assert "unchanged True" in frequent
+    assert saved_step(tmp_path / "8_copy") % 8 == 0
 
 
 @pytest.mark.parametrize("where", ["out", "out/deeper"])
@@ -598,10 +612,13 @@ def running(process: Running) -> Iterator[Running]:
         process.wait()
 
 
-def start(*args: object) -> "subprocess.Popen[str]":
-    """Start `python -m trainer` in a new process."""
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(trainer_command(*args), **pipes, text=True, start_new_session=True)
+def start(program: str, *args: object) -> "subprocess.Popen[str]":
+    """Start `python -m program` in a new process."""
+    return commands.start(program, *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait(process: Running) -> Result:
+    return process.wait(TIMEOUT_S) if isinstance(process, Warm) else commands.wait(process, TIMEOUT_S)
 
 
 def group(pid: int) -> list[psutil.Process]:
@@ -628,17 +645,26 @@ def long_run(shards: Path, out: Path) -> tuple[object, ...]:
     return ("--shards", shards / "scale_2x", "--out", out, *SMALL, "--workers", 2, *LONG, "--run", "r")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code", "starting"),
+    [(signal.SIGINT, 130, Warm), (signal.SIGTERM, 143, start), (signal.SIGHUP, 129, Warm)],
+    ids=["SIGINT", "SIGTERM", "SIGHUP"],
+)
 def test_a_signal_to_the_whole_group_saves_and_stops(
-    number: signal.Signals, code: int, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals,
+    code: int,
+    starting: Callable[..., Any],
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Terminals send SIGINT and SIGHUP to every process of the group; `timeout`, Slurm and systemd send SIGTERM."""
     run = tmp_path / "r"
-    with running(start(*long_run(shards, tmp_path))) as process:
+    with running(starting("trainer", *long_run(shards, tmp_path))) as process:
         wait_until(lambda: has_trained(run) or process.poll() is not None)
         os.killpg(process.pid, number)
-        _, stderr = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == code, stderr
+        result, _, stderr = wait(process)
+    assert result == code, stderr
     assert "everything is saved" in stderr and not any(part in stderr for part in ("Traceback", "died", "leaked"))
     stopped = saved_step(run)
     assert 0 < stopped < 5000 and f"Stopped after step {stopped:,} of 5,000" in stderr
@@ -682,7 +708,7 @@ def test_hangups_save_and_stop_unless_they_are_ignored(
 
 
 def test_repeated_interrupts_print_no_traceback(shards: Path, tmp_path: Path) -> None:
-    with running(start(*long_run(shards, tmp_path))) as process:
+    with running(start("trainer", *long_run(shards, tmp_path))) as process:
         wait_until(lambda: has_trained(tmp_path / "r"))
 
         def has_ended() -> bool:
@@ -710,7 +736,7 @@ def test_a_killed_worker_stops_the_run_and_all_processes(shards: Path, tmp_path:
 
 def test_an_interrupt_during_start_prints_no_traceback(shards: Path, tmp_path: Path) -> None:
     """PyTorch takes seconds to load, long enough to notice a mistake."""
-    with running(start(*long_run(shards, tmp_path))) as process:
+    with running(start("trainer", *long_run(shards, tmp_path))) as process:
         maps = Path(f"/proc/{process.pid}/maps")
         wait_until(lambda: "libtorch" in maps.read_text())
         os.killpg(process.pid, signal.SIGINT)
@@ -744,12 +770,16 @@ def test_saves_between_validations(
 # ---- compiler
 
 
-def test_compile_without_a_compiler_is_refused(shards: Path, tmp_path: Path) -> None:
+# PyTorch reads the variable CXX only when it is imported.
+WITHOUT_COMPILER = "from torch._inductor import config; config.cpp.cxx = (None, '/nonexistent')"
+
+
+def test_compile_without_a_compiler_is_refused(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--compile")
-    environment = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    result = run_trainer(*args, env=environment)  # PyTorch reads them when it is loaded
-    assert result.returncode == 2, result.stderr
-    assert "--compile" in result.stderr and "Traceback" not in result.stderr
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    result = run_warm("trainer", *args, prepare=(exec, (WITHOUT_COMPILER,)))
+    assert result.code == 2, result.err
+    assert "--compile" in result.err and "Traceback" not in result.err
 
 
 # ---- failed starts

@@ -57,6 +57,13 @@ def page_file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def shared(browser: Browser, page_file: Path) -> Iterator[Page]:
+    """The report of both runs in a wide window, opened once. Tests leave all runs and steps visible, no dialog open."""
+    with opened(browser, page_file, **WIDE) as page:
+        yield page
+
+
 def report(*folders: object, output: Path, expect: int = 0) -> Result:
     result = trainer("report", *folders, "-o", output)
     assert result.code == expect, result.err + result.out
@@ -135,10 +142,9 @@ def cell(run: Path, step: int, row: int, column: int) -> np.ndarray:
 # ---- two runs, in a browser
 
 
-def test_the_table_has_a_row_per_run(browser: Browser, page_file: Path, runs: Path) -> None:
-    with opened(browser, page_file, **WIDE) as page:
-        head, *rows = rows_of_runs(page)
-        tiles = dict(zip(*(page.locator(f".tiles {tag}").all_text_contents() for tag in ("dt", "dd")), strict=True))
+def test_the_table_has_a_row_per_run(shared: Page, runs: Path) -> None:
+    head, *rows = rows_of_runs(shared)
+    tiles = dict(zip(*(shared.locator(f".tiles {tag}").all_text_contents() for tag in ("dt", "dd")), strict=True))
     best = {}
     for name, row in zip(NAMES, rows, strict=True):
         cells = dict(zip(head, row, strict=True))
@@ -160,120 +166,120 @@ def test_the_table_has_a_row_per_run(browser: Browser, page_file: Path, runs: Pa
     assert tiles["best PSNR-Y"] == f"{max(one['psnr_y'] for one in best.values()):.2f} dB"
 
 
-def test_each_plot_has_a_line_per_run_and_a_table(browser: Browser, page_file: Path, runs: Path) -> None:
-    with opened(browser, page_file, **WIDE) as page:
-        titles = page.locator(".plot h3").all_inner_texts()
-        assert titles == [
-            *("PSNR-Y", "Loss", "PSNR-Y over training time", "SSIM-Y", "Learning rate", "Patches per second"),
-            "Waiting for data",
-        ]
-        for title in titles:
-            assert plot(page, title).locator(".mark-line path").count() == 2, title
-        strokes = plot(page, "Loss").locator(".mark-line path")
-        for attribute in ("stroke", "stroke-dasharray"):
-            assert len({one.get_attribute(attribute) for one in strokes.all()}) == 2, attribute
-        vals = [journal(runs / name, "val") for name in NAMES]
-        assert f"bicubic {vals[0][0]['bicubic_psnr_y']:.2f} dB" in plot(page, "PSNR-Y").locator("svg").inner_html()
-        plot(page, "PSNR-Y").get_by_text("Figures").click()
-        assert table(page, "PSNR-Y") == [
-            ["Step", "first", "second"],
-            *([str(a["step"]), f"{a['psnr_y']:.2f} dB", f"{b['psnr_y']:.2f} dB"] for a, b in zip(*vals, strict=True)),
-        ]
+def test_each_plot_has_a_line_per_run_and_a_table(shared: Page, runs: Path) -> None:
+    titles = shared.locator(".plot h3").all_inner_texts()
+    assert titles == [
+        *("PSNR-Y", "Loss", "PSNR-Y over training time", "SSIM-Y", "Learning rate", "Patches per second"),
+        "Waiting for data",
+    ]
+    for title in titles:
+        assert plot(shared, title).locator(".mark-line path").count() == 2, title
+    strokes = plot(shared, "Loss").locator(".mark-line path")
+    for attribute in ("stroke", "stroke-dasharray"):
+        assert len({one.get_attribute(attribute) for one in strokes.all()}) == 2, attribute
+    vals = [journal(runs / name, "val") for name in NAMES]
+    assert f"bicubic {vals[0][0]['bicubic_psnr_y']:.2f} dB" in plot(shared, "PSNR-Y").locator("svg").inner_html()
+    plot(shared, "PSNR-Y").get_by_text("Figures").click()
+    assert table(shared, "PSNR-Y") == [
+        ["Step", "first", "second"],
+        *([str(a["step"]), f"{a['psnr_y']:.2f} dB", f"{b['psnr_y']:.2f} dB"] for a, b in zip(*vals, strict=True)),
+    ]
 
 
-def test_the_tooltip_shows_the_values_of_all_runs(browser: Browser, page_file: Path, runs: Path) -> None:
-    with opened(browser, page_file, **WIDE) as page:
-        drawing = plot(page, "PSNR-Y").locator(".drawing svg")
-        drawing.scroll_into_view_if_needed()
-        box = drawing.bounding_box()
-        assert box is not None
-        page.mouse.move(box["x"] + 0.55 * box["width"], box["y"] + 0.4 * box["height"])
-        tip = page.locator("#vg-tooltip-element.visible")
-        tip.wait_for()
-        first, second = (f"{psnr_at(runs / name, 8):.2f} dB" for name in NAMES)
-        assert tip.locator("td").all_inner_texts() == ["Step", "8", "first", first, "second", second]
+def test_the_tooltip_shows_the_values_of_all_runs(shared: Page, runs: Path) -> None:
+    drawing = plot(shared, "PSNR-Y").locator(".drawing svg")
+    drawing.scroll_into_view_if_needed()
+    box = drawing.bounding_box()
+    assert box is not None
+    shared.mouse.move(box["x"] + 0.55 * box["width"], box["y"] + 0.4 * box["height"])
+    tip = shared.locator("#vg-tooltip-element.visible")
+    tip.wait_for()
+    first, second = (f"{psnr_at(runs / name, 8):.2f} dB" for name in NAMES)
+    assert tip.locator("td").all_inner_texts() == ["Step", "8", "first", first, "second", second]
 
 
-def test_runs_and_early_steps_can_be_hidden(browser: Browser, page_file: Path) -> None:
-    with opened(browser, page_file, **WIDE) as page:
-        page.get_by_role("checkbox", name="second").uncheck()
-        page.wait_for_selector('#controls[data-applied="[[1],0]"]')
-        for title in ("Loss", "PSNR-Y over training time"):
-            assert plot(page, title).locator(".mark-line path").count() == 1
-        page.get_by_label("Steps").select_option("last 50%")
-        page.wait_for_selector('#controls[data-applied="[[1],6]"]')
-        assert plot(page, "PSNR-Y").locator(".mark-symbol path").count() == 2, "steps 8 and 12"
-        page.get_by_role("checkbox", name="second").check()
-        page.wait_for_selector('#controls[data-applied="[[],6]"]')
-        assert plot(page, "PSNR-Y").locator(".mark-symbol path").count() == 4
+def test_runs_and_early_steps_can_be_hidden(shared: Page) -> None:
+    shared.get_by_role("checkbox", name="second").uncheck()
+    shared.wait_for_selector('#controls[data-applied="[[1],0]"]')
+    for title in ("Loss", "PSNR-Y over training time"):
+        assert plot(shared, title).locator(".mark-line path").count() == 1
+    shared.get_by_label("Steps").select_option("last 50%")
+    shared.wait_for_selector('#controls[data-applied="[[1],6]"]')
+    assert plot(shared, "PSNR-Y").locator(".mark-symbol path").count() == 2, "steps 8 and 12"
+    shared.get_by_role("checkbox", name="second").check()
+    shared.wait_for_selector('#controls[data-applied="[[],6]"]')
+    assert plot(shared, "PSNR-Y").locator(".mark-symbol path").count() == 4
+    shared.get_by_label("Steps").select_option(index=0)
+    shared.wait_for_selector('#controls[data-applied="[[],0]"]')
+    assert plot(shared, "PSNR-Y").locator(".mark-symbol path").count() == 6
 
 
-def test_the_step_slider_shows_previews_of_each_step(browser: Browser, page_file: Path, runs: Path) -> None:
-    with opened(browser, page_file, **WIDE) as page:
-        figures = page.locator(".comparison")
-        assert figures.count() == 6, "three images of two runs"
-        slider = page.get_by_role("slider", name="Step", exact=True)
-        assert slider.get_attribute("aria-valuetext") == "step 12"
-        slider.focus()
-        for step, key in ((12, "End"), (8, "ArrowLeft"), (4, "Home")):
-            page.keyboard.press(key)
-            assert page.locator(".steps output").inner_text() == str(step)
-            for number in range(6):
-                row, name = number // 2, NAMES[number % 2]
-                images = figures.nth(number).locator("img")
-                for column in range(3):
-                    assert np.array_equal(pixels(images.nth(column)), cell(runs / name, step, row, column))
-            psnr = psnr_at(runs / "second", step)
-            caption = figures.nth(1).locator("figcaption").inner_text()
-            assert f"step {step}" in caption and f"all images: {psnr:.2f} dB" in caption and "network" in caption
-        box = slider.bounding_box()
-        assert box is not None
-        page.mouse.click(box["x"] + box["width"] - 5, box["y"] + box["height"] / 2)
-        assert slider.get_attribute("aria-valuetext") == "step 12"
-        figures.nth(1).locator(".magnify").click()
-        assert re.fullmatch(r"class\d/img\d+\.\w+.*, second, step 12", page.locator("#magnifier-title").inner_text())
+def test_the_step_slider_shows_previews_of_each_step(shared: Page, runs: Path) -> None:
+    figures = shared.locator(".comparison")
+    assert figures.count() == 6, "three images of two runs"
+    slider = shared.get_by_role("slider", name="Step", exact=True)
+    assert slider.get_attribute("aria-valuetext") == "step 12"
+    slider.focus()
+    for step, key in ((12, "End"), (8, "ArrowLeft"), (4, "Home")):
+        shared.keyboard.press(key)
+        assert shared.locator(".steps output").inner_text() == str(step)
+        for number in range(6):
+            row, name = number // 2, NAMES[number % 2]
+            images = figures.nth(number).locator("img")
+            for column in range(3):
+                assert np.array_equal(pixels(images.nth(column)), cell(runs / name, step, row, column))
+        psnr = psnr_at(runs / "second", step)
+        caption = figures.nth(1).locator("figcaption").inner_text()
+        assert f"step {step}" in caption and f"all images: {psnr:.2f} dB" in caption and "network" in caption
+    box = slider.bounding_box()
+    assert box is not None
+    shared.mouse.click(box["x"] + box["width"] - 5, box["y"] + box["height"] / 2)
+    assert slider.get_attribute("aria-valuetext") == "step 12"
+    figures.nth(1).locator(".magnify").click()
+    assert re.fullmatch(r"class\d/img\d+\.\w+.*, second, step 12", shared.locator("#magnifier-title").inner_text())
+    shared.keyboard.press("Escape")
+    assert not shared.locator("#magnifier-title").is_visible()
 
 
-def test_the_border_between_images_can_be_dragged(browser: Browser, page_file: Path) -> None:
-    with opened(browser, page_file, **WIDE) as page:
-        stage = page.locator(".comparison .stage").nth(1)
-        stage.scroll_into_view_if_needed()
-        box = stage.bounding_box()
-        assert box is not None
-        page.mouse.move(box["x"] + 0.33 * box["width"], box["y"] + 0.5 * box["height"])
-        page.mouse.down()
-        page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"], steps=3)
-        page.mouse.up()
-        assert float(stage.evaluate("stage => stage.style.getPropertyValue('--cut1')")) == pytest.approx(60, abs=2)
+def test_the_border_between_images_can_be_dragged(shared: Page) -> None:
+    stage = shared.locator(".comparison .stage").nth(1)
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    assert box is not None
+    shared.mouse.move(box["x"] + 0.33 * box["width"], box["y"] + 0.5 * box["height"])
+    shared.mouse.down()
+    shared.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"], steps=3)
+    shared.mouse.up()
+    assert float(stage.evaluate("stage => stage.style.getPropertyValue('--cut1')")) == pytest.approx(60, abs=2)
 
 
-def test_different_settings_are_marked_and_equal_ones_folded(browser: Browser, page_file: Path) -> None:
-    with opened(browser, page_file, **WIDE) as page:
-        assert table(page, "Settings that differ") == [
-            ["Setting", "first", "second"],
-            ["\N{NOT EQUAL TO} input", "lr", "up"],
-            ["\N{NOT EQUAL TO} lr", "0.004", "0.001"],
-            ["\N{NOT EQUAL TO} parameters", "45,156", "43,203"],
-        ]
-        marked = page.locator("tr.different")
-        assert marked.count() == 3
-        background = "row => getComputedStyle(row.cells[0]).backgroundColor"
-        assert marked.first.evaluate(background) != page.locator("#settings ~ .scroll tr").first.evaluate(background)
-        folded = page.locator("details").filter(has_text="settings are equal in all runs")
-        assert not folded.get_by_role("region").is_visible()
-        folded.locator("summary").click()
-        equal = table(page, "Settings that are equal")
-        assert ["batch-size", "4"] in equal and ["total steps", "12"] in equal and ["init", "default"] in equal
+def test_different_settings_are_marked_and_equal_ones_folded(shared: Page) -> None:
+    assert table(shared, "Settings that differ") == [
+        ["Setting", "first", "second"],
+        ["\N{NOT EQUAL TO} input", "lr", "up"],
+        ["\N{NOT EQUAL TO} lr", "0.004", "0.001"],
+        ["\N{NOT EQUAL TO} parameters", "45,156", "43,203"],
+    ]
+    marked = shared.locator("tr.different")
+    assert marked.count() == 3
+    background = "row => getComputedStyle(row.cells[0]).backgroundColor"
+    assert marked.first.evaluate(background) != shared.locator("#settings ~ .scroll tr").first.evaluate(background)
+    folded = shared.locator("details").filter(has_text="settings are equal in all runs")
+    assert not folded.get_by_role("region").is_visible()
+    folded.locator("summary").click()
+    equal = table(shared, "Settings that are equal")
+    assert ["batch-size", "4"] in equal and ["total steps", "12"] in equal and ["init", "default"] in equal
 
 
 @pytest.mark.parametrize("device", [WIDE, PHONE], ids=["wide", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_accessibility_violations(browser: Browser, page_file: Path, scheme: str, device: dict[str, Any]) -> None:
-    with opened(browser, page_file, color_scheme=scheme, **device) as page:
+def test_no_accessibility_violations(browser: Browser, page_file: Path, device: dict[str, Any]) -> None:
+    with opened(browser, page_file, color_scheme="dark", **device) as page:
         for summary in page.locator("summary").all():
             summary.click()
-        assert accessibility_violations(page) == ""
-        assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]
+        for scheme in ("dark", "light"):
+            page.emulate_media(color_scheme=scheme)
+            assert accessibility_violations(page) == "", scheme
+            assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"], scheme
 
 
 def test_tables_and_images_work_without_javascript(browser: Browser, page_file: Path, runs: Path) -> None:

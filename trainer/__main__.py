@@ -8,7 +8,7 @@ if sys.platform == "win32":  # before the imports below, which need POSIX-only m
     print("Error: trainer runs on Linux; on Windows, install and use it in WSL 2 (wsl --install)", file=sys.stderr)
     sys.exit(2)
 
-from srshards.process.fork_server import GROUP_SIGNALS, start_fork_server
+from srshards.process.fork_server import GROUP_SIGNALS, may_use_workers, start_fork_server
 from srshards.process.interrupt import loading
 from srshards.process.shortages import leave_deleted_folder
 from srshards.process.utf8 import require_utf8
@@ -25,8 +25,9 @@ def run() -> None:
     # Must be set before PyTorch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     is_completion = "_TRAINER_COMPLETE" in os.environ
+    is_training = _NOT_TRAINING.isdisjoint(sys.argv[1:]) and not is_completion
     with guarded():
-        if _NOT_TRAINING.isdisjoint(sys.argv[1:]) and not is_completion:
+        if is_training and may_use_workers(sys.argv):
             # The workers' imports then run in parallel with those of this process.
             with suppress(OSError):  # the loader starts it again and reports the error
                 start_fork_server("srshards.loader.workers", GROUP_SIGNALS)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
@@ -35,6 +36,11 @@ def start_fork_server(preload: str, ignored: Sequence[signal.Signals]) -> ForkSe
         _server.set_forkserver_preload([preload])
         _server.ensure_running()
     return _Context()
+
+
+def may_use_workers(arguments: Sequence[str]) -> bool:
+    """Return whether a command line may need worker processes: without `--workers 0`, which needs none."""
+    return "--workers=0" not in arguments and ("--workers", "0") not in pairwise(arguments)
 
 
 class ServedProcess(ForkServerProcess):
