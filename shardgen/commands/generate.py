@@ -29,7 +29,7 @@ from srshards.format import CODECS, Address, scale_folder
 from srshards.process.resources import available_cpus
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.sizes import format_bytes
-from srshards.terminal.streams import remarks
+from srshards.terminal.streams import nonessential_output
 from srshards.terminal.text import Choice, fitted, plural, say
 
 _CPUS = "[default: the CPUs that this process may use, or all of the cluster]"
@@ -149,7 +149,7 @@ def _confirm(preparation: Preparation, auto: bool, force: bool) -> None:
             say("\n".join(_photo_lines(preparation)))
         return
     say(_preparation_text(preparation))
-    with remarks():
+    with nonessential_output():
         question = "Replace shards generated with other settings?" if replaced else "Proceed?"
         if not auto and not click.confirm(question, default=not replaced):
             raise click.Abort

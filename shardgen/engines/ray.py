@@ -62,7 +62,7 @@ class RayEngine:
 
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         output, presence = tasks[0].config.output, ExitStack()
-        run = _Run(job, presence.enter_context(storage_of(output).presence(output)))
+        run = _Run(job, presence.enter_context(storage_of(output).presence_file(output)))
         pending = deque(tasks)
         with _deferred_signals() as handle_deferred:
             try:

@@ -15,7 +15,7 @@ from srshards.errors import RunError
 from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.window import strongest_window
-from srshards.page.pictures import exact, thumbnail
+from srshards.page.pictures import lossless_uri, thumbnail_uri
 from srshards.terminal.text import plural
 
 PER_LIST = 16
@@ -163,7 +163,7 @@ class _Cards:
         return self.some(samples, self.thumbnail, caption)
 
     def thumbnail(self, sample: Measured, caption: str) -> Card:
-        return self._card(sample, caption, thumbnail(self._image(sample, "hr"), _THUMBNAIL_PX))
+        return self._card(sample, caption, thumbnail_uri(self._image(sample, "hr"), _THUMBNAIL_PX))
 
     def name(self, sample: Measured, caption: str) -> Card:
         return self._card(sample, caption)
@@ -173,7 +173,7 @@ class _Cards:
         hr, lr = self._image(sample, "hr"), self._image(sample, "lr")
         method = sample.sample.describe()["method"]
         top, left, edge = _strongest(np.abs(aliases(luma_full_range(hr), sample.scale, method)))
-        pixels = exact(np.ascontiguousarray(lr[top : top + edge, left : left + edge]))
+        pixels = lossless_uri(np.ascontiguousarray(lr[top : top + edge, left : left + edge]))
         return self._card(sample, caption, pixels, is_pixels=True)
 
     def _image(self, sample: Measured, name: str) -> Pixels:

@@ -16,7 +16,7 @@ from srshards.format import Manifest, lr_name
 from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.window import strongest_window
-from srshards.page.pictures import Comparison, Layer, exact
+from srshards.page.pictures import Comparison, Layer, lossless_uri
 
 MAX_SHOWN = 24
 _MAX_VARIANTS_LISTED = 8
@@ -131,7 +131,7 @@ def _degradations(described: dict[str, object]) -> Iterator[tuple[str, str]]:
 
 
 def _layer(name: str, pixels: Pixels) -> Layer:
-    return Layer(name, exact(np.ascontiguousarray(pixels)))
+    return Layer(name, lossless_uri(np.ascontiguousarray(pixels)))
 
 
 def _bytes_of(comparison: Comparison) -> int:

@@ -31,4 +31,4 @@ class Source(Protocol):
     def wait_s(self) -> float: ...
 
     def started(self) -> Iterator[PatchBatch]:
-        """Start, and return an iterator over the batches when start-up, which does not count as waiting, is done."""
+        """Start, then return an iterator over the batches. Time spent starting does not count as waiting."""
