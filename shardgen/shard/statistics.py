@@ -107,7 +107,7 @@ class Statistics:
         return cls(**{**value, "classes": Counter(value["classes"])})
 
     def summary(self) -> dict[str, Any]:
-        """Return the manifest's figures: mean and standard deviation per HR channel in [0, 1], PSNR of `up` in dB."""
+        """Return the manifest's statistics: mean and deviation per HR channel in [0, 1], PSNR of `up` in dB, counts."""
         means = [total / self.pixels for total in self.channel_sums] if self.pixels else []
         variances = [s / self.pixels - m * m for s, m in zip(self.channel_squares, means, strict=False)]
         finite = self.samples - self.identical
