@@ -28,7 +28,7 @@ def run() -> None:
     with guarded():
         if _NOT_TRAINING.isdisjoint(sys.argv[1:]) and not is_completion:
             # The workers' imports then run in parallel with those of this process.
-            with suppress(OSError):  # the loader starts it again and reports the error
+            with suppress(OSError):  # the loader tries again and reports the error
                 start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
         with loading():
             from trainer.cli import main

@@ -56,7 +56,7 @@ class Scene:
             layers = [Layer("bicubic", uris[0]), Layer("network", last.uri or ""), Layer("HR", uris[1])]
             yield Comparison(series.id, series.run.label, self.width, self.height, layers, last.caption)
 
-    def later(self) -> dict[str, list[tuple[int, str, str | None]]]:
+    def shots_by_figure(self) -> dict[str, list[tuple[int, str, str | None]]]:
         """Return step, caption and image of each shot by figure; None for the image that is already in the figure."""
         return {
             series.id: [
@@ -82,7 +82,7 @@ class Gallery:
     """The previews of a page. `left_out` lists what is not shown and why."""
 
     scenes: list[Scene] = field(default_factory=list)
-    wholes: list[UnsplitPreview] = field(default_factory=list)
+    unsplit: list[UnsplitPreview] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
     @property
@@ -152,7 +152,7 @@ class _GalleryBuilder:
             return False
         self._budget_bytes -= len(uri)
         height, width = image.shape[:2]
-        self.gallery.wholes.append(UnsplitPreview(run.label, step, uri, width, height))
+        self.gallery.unsplit.append(UnsplitPreview(run.label, step, uri, width, height))
         return True
 
 
@@ -235,8 +235,8 @@ def _caption(run: Run, step: int, cells: Cells) -> str:
     best = " (best)" if run.summary.best and step == run.summary.best.step else ""
     psnr = run.summary.psnr_at[step]
     mean = "" if math.isnan(psnr) else f"; all images: {psnr:.2f} dB"
-    figures = ", ".join(cells.caption.split("   "))
-    return f"step {step:,}{best}: {figures}{mean}"
+    metrics = ", ".join(cells.caption.split("   "))
+    return f"step {step:,}{best}: {metrics}{mean}"
 
 
 def _key(cells: Cells) -> str:
