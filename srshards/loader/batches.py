@@ -180,7 +180,7 @@ class BatchReader:
         return {int(shard) for _, shards in blocks for shard in shards}
 
     def _keep(self, wanted: set[int]) -> None:
-        """Unmap all other shards."""
+        """Unmap all shards but the wanted ones."""
         unwanted = self._open.keys() - wanted
         if unwanted:
             for shard in unwanted:

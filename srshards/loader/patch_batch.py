@@ -25,7 +25,7 @@ class PatchBatch(NamedTuple):
 
 
 class Source(Protocol):
-    """A source of batches that measures the seconds spent waiting for all batches but the first."""
+    """A source of batches. `wait_s` is the time spent waiting for them, excluding the first."""
 
     @property
     def wait_s(self) -> float: ...

@@ -17,7 +17,7 @@ class RunningBatches:
 
     @property
     def wait_s(self) -> float:
-        """Seconds spent waiting for all batches but the first of each source."""
+        """Seconds spent waiting for batches, excluding the first of each source."""
         return self._previous_wait_s + (self._source.wait_s if self._source else 0.0)
 
     def begin(self, first: int, stop: int, skipped: int = 0) -> None:

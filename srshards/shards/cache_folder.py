@@ -67,15 +67,19 @@ class CacheFolder:
         self.limit = limit or (self.used_bytes() + shutil.disk_usage(self.path).free) * 9 // 10
 
     def tar(self, name: str) -> Path:
+        """Return the path of a tar, whether or not it is cached."""
         return self.path / f"{name}.tar"
 
     def file(self, name: str, suffix: str) -> Path:
+        """Return the path of the file that belongs to a tar and has this suffix."""
         return self.path / (name + suffix)
 
     def has(self, name: str) -> bool:
+        """Return whether a tar is cached."""
         return self.tar(name).exists()
 
     def used_bytes(self) -> int:
+        """Return the total size of the cache's files, including space reserved for incomplete ones."""
         return sum(file.size for file in self._files())
 
     def open_locked(self, name: str) -> int | None:

@@ -32,6 +32,7 @@ class Origin(NamedTuple):
 
 
 def origin_of(manifest: Manifest) -> Origin:
+    """Return the identity of the shards that a manifest lists."""
     records = [record for split in SPLITS for record in manifest.shards if record.split == split and record.samples]
     text = "\n".join(f"{record.name} {record.samples} {record.sha256}" for record in records)
     return Origin(manifest.folder, hashlib.sha256(text.encode()).hexdigest())

@@ -120,7 +120,7 @@ class Storage(Protocol[A]):
     def staging(self, folder: A) -> AbstractContextManager[Path]:
         """Yield a local folder in which to write files for `publish`: `folder` itself if it is local.
 
-        Report an OSError of writing there with `written_to`.
+        For an OSError while writing there, `written_to` returns the folder to name in the message.
         """
 
     def publish(self, staged: Path, address: A) -> None:
