@@ -79,7 +79,7 @@ class Recipe:
 
     @cached_property
     def plain(self) -> dict[str, Any]:
-        """Name and steps as JSON for the manifest: with all settings, and valid as a recipe."""
+        """Name and steps as JSON for the manifest, with all settings; `steps` is itself a valid recipe."""
         return {"name": self.name, "steps": [node.plain() for node in self.steps]}
 
     def draw(self, rng: KeyedRng, hr: Size, lr: Size) -> DrawnSteps:

@@ -53,14 +53,17 @@ class Preparation:
 
     @property
     def photos_to_process(self) -> int:
+        """Number of photos in the shards to build."""
         return sum(len(task.plan.photos) for task in self.tasks)
 
     def samples_to_build(self, scale: int) -> int:
+        """Return the number of samples to build at a scale; an estimate for tiles."""
         photos = sum(len(task.plan.photos) for task in self.tasks if scale in task.scales)
         return round(photos * self.samples_per_photo)
 
     @property
     def bytes_to_build(self) -> int:
+        """Expected size of the shards to build, at all scales."""
         scales = self.config.scales
         return round(sum(self.samples_to_build(s) * expected_sample_bytes(self.config, s) for s in scales))
 

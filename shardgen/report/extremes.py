@@ -43,6 +43,7 @@ class Photos:
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def number(self, source: str) -> int:
+        """Return the number of a photo, and add the photo if it is new."""
         if source not in self._numbers:
             self._numbers[source] = len(self.lines)
             self.lines.append(exclude_line(source))

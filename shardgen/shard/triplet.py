@@ -68,6 +68,7 @@ def sharpened(hr: Pixels) -> Pixels:
 
 
 def is_enlarged(true_size: tuple[int, int], config: Config) -> bool:
+    """Return whether a photo of this (height, width) in px is upscaled to HR."""
     return config.fit != "tile" and min(true_size) < config.size
 
 
