@@ -52,6 +52,7 @@ class Run:
 
     @property
     def state(self) -> str:
+        """`finished`, `not finished` (stopped or still running), `failed` or `unknown`."""
         summary = self.summary
         if summary.error is not None:
             return "failed"
