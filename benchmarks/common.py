@@ -145,7 +145,7 @@ def python_module(name: str, *args: object) -> list[str]:
 
 @contextmanager
 def scratch_folder(parent: Path | None) -> Iterator[Path]:
-    """A temporary folder in `parent` (default: the system's), deleted when the benchmark ends."""
+    """Yield a temporary folder in `parent` (default: the system's), deleted when the benchmark ends."""
     with tempfile.TemporaryDirectory(prefix="shardgen-bench-", dir=parent) as folder:
         yield Path(folder).resolve()
 
