@@ -10,8 +10,8 @@ CPU from
 
 with an empty cache, for two epochs of several blocks of shards. The results are the share of the time that the training
 process waits for data, by epoch, and the time to the first batch, which has to wait for the first shards in any case.
-The floor is the share of waiting that remains when a block is fetched exactly while the previous one is used: the
-seconds to transfer a block minus those to compute on it (from `folder` in the same round), at least zero.
+The floor is the share of waiting that remains when a block is fetched exactly while the previous one is used: 1 minus
+the seconds to compute on a block (from `folder` in the same round) over those to transfer it, at least zero.
 
 Then patches per second without a network, from shards in the page cache:
 
@@ -59,13 +59,13 @@ def main(photos: Path | None, count: int, rounds: int, scratch: Path | None, out
     runs: list[dict[str, Any]] = []
     with scratch_folder(scratch) as folder, S3Server() as server, fresh_bucket(server) as bucket:
         (folder / "photos").mkdir()
-        some = photo_set.first(count, folder / "photos")
-        npy, webp = (_shards(some, folder, codec) for codec in ("npy", "webp"))
+        selected = photo_set.first(count, folder / "photos")
+        npy, webp = (_shards(selected, folder, codec) for codec in ("npy", "webp"))
         bucket.put_folder(npy, "npy")
         for number in range(rounds):
             runs.append(_round(number, folder, npy, webp, bucket))
         num_bytes = sum(path.stat().st_size for path in npy.glob("*.tar"))
-        content = {"photos": some.describe(), "bytes": num_bytes, "blocks": _BLOCKS, **_summary(runs)}
+        content = {"photos": selected.describe(), "bytes": num_bytes, "blocks": _BLOCKS, **_summary(runs)}
         command = f"python -m benchmarks.bench_cache --photos DIR --count {count} --rounds {rounds}"
         write_result(output, command, folder, content)
     names = ("case", "first batch, s", "waiting, 1st epoch", "floor", "waiting, 2nd epoch")

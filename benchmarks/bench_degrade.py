@@ -61,7 +61,7 @@ _PATCH_PX = 192
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
-def evenly(photos: PhotoSet, count: int, folder: Path) -> PhotoSet:
+def evenly_spaced(photos: PhotoSet, count: int, folder: Path) -> PhotoSet:
     """Link `count` photos, evenly spaced in the list (classes differ in cost), into a new folder."""
     taken = min(count, len(photos.paths))
     paths = tuple(photos.paths[number * len(photos.paths) // taken] for number in range(taken))
@@ -127,7 +127,7 @@ def main(
         warm_up_batches=min(batches, Window.warm_up_batches),
     )
     with scratch_folder(scratch) as folder:
-        photo_set = evenly(all_photos, num_photos, folder / "photos")
+        photo_set = evenly_spaced(all_photos, num_photos, folder / "photos")
         hr_path = folder / "hr.npy"
         num_hr = write_hrs(photo_set, hr_path)
         bench = Bench(photo_set, folder, window, batch, _PATCH_PX, workers)

@@ -120,7 +120,7 @@ def _run_module(module: str, options: Sequence[object], photos: PhotoSet, output
 @benchmark
 @photos_option
 @rounds_option(5)
-@workers_option("Processes of every case.", least=1)
+@workers_option("Processes of every case.", minimum=1)
 @scratch_option("Folder for temporary files; its disk affects the results.")
 @click.option("--img2dataset", metavar="PYTHON", help="Interpreter of an environment with img2dataset.")
 @output_option("generate.json")

@@ -137,7 +137,7 @@ def _checked(name: str, worst: float, below: float) -> dict[str, Any]:
 @benchmark
 @photos_option
 @rounds_option(5, "Number of measurements of each time.")
-@workers_option("Workers of the generator.", least=1)
+@workers_option("Workers of the generator.", minimum=1)
 @scratch_option("Where to write.")
 @output_option("plan.json")
 def main(photos: Path | None, rounds: int, workers: int, scratch: Path | None, output: Path) -> None:

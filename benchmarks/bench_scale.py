@@ -17,10 +17,10 @@ Shards of `inventory` and `start` are sparse files of real sizes; markers and ma
 
 Times are CPU times, which other load on the machine changes little; everything read is in the page cache.
 
-The factor of a figure is its growth per tenfold work: the worst between two neighbouring sizes, of the best of the
-rounds (other load only adds to it). The limit is 12: linear growth is 10, quadratic growth 100. Figures below 5 ms, 5
-MB or (for files) 100 kB are raised to these values. The cost of a step may grow by 3: it does not depend on the number
-of shards, but CPU caches do. Exit code 1 if a figure exceeds its limit.
+The growth of a figure is its factor per tenfold size: the largest between neighbouring sizes, from the best round of
+each (other load only adds to it). The limit is 12: linear growth is 10, quadratic growth 100. Figures below 5 ms, 5 MB
+or (for files) 100 kB count as these values. The time of a step may grow by a factor of 3: it does not depend on the
+number of shards, but on CPU caches. Exit code 1 if a figure exceeds its limit.
 
     python -m benchmarks.bench_scale --rounds 3
 """
@@ -45,7 +45,7 @@ _LINEAR, _FLAT = 12.0, 3.0
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of a task: displayed in units of `unit`, raised to at least `floor`, with a limit of its growth."""
+    """A measured value: displayed in units of `unit`, counted as at least `floor`, with a limit of its growth."""
 
     key: str
     what: str
@@ -67,8 +67,8 @@ def _step(key: str, what: str) -> Figure:
 
 
 @dataclass(frozen=True)
-class Work:
-    """A task of growing size. `measure(size, scratch)` returns the figures of one round."""
+class Workload:
+    """A task of growing size, counted in `of`. `measure(size, scratch)` returns the figures of one round."""
 
     name: str
     of: str
@@ -77,10 +77,10 @@ class Work:
     figures: tuple[Figure, ...]
 
 
-def works(photos: int, finished: int, shards: int, samples: int, block: int) -> list[Work]:
+def workloads(photos: int, finished: int, shards: int, samples: int, block: int) -> list[Workload]:
     """Return everything measured, up to these sizes."""
     return [
-        Work(
+        Workload(
             "plan",
             "photos",
             _tenfold(photos, 3),
@@ -91,7 +91,7 @@ def works(photos: int, finished: int, shards: int, samples: int, block: int) -> 
                 _megabytes("peak_rss_bytes", "peak memory"),
             ),
         ),
-        Work(
+        Workload(
             "inventory",
             "finished shards",
             _tenfold(finished, 3),
@@ -102,7 +102,7 @@ def works(photos: int, finished: int, shards: int, samples: int, block: int) -> 
                 _megabytes("manifest_bytes", "manifest", 1e5),
             ),
         ),
-        Work(
+        Workload(
             "start",
             "shards",
             _tenfold(shards, 3),
@@ -123,7 +123,7 @@ def works(photos: int, finished: int, shards: int, samples: int, block: int) -> 
                 _megabytes("worker_peak_bytes", "peak memory"),
             ),
         ),
-        Work(
+        Workload(
             "schedule",
             "samples",
             _tenfold(samples, 5),
@@ -138,7 +138,7 @@ def works(photos: int, finished: int, shards: int, samples: int, block: int) -> 
                 _step("late_mean_step_us", "step of epoch 1,001, mean"),
             ),
         ),
-        Work(
+        Workload(
             "block",
             "samples in a block",
             _tenfold(block, 4),
@@ -170,7 +170,7 @@ def _kept_folder(output: Path, size: int, with_markers: bool) -> Path:
     return next(output.glob("scale_*x"), None) or make_folder(output, size, with_markers)
 
 
-def measure(work: Work, rounds: int, scratch: Path) -> dict[str, Any]:
+def measure(work: Workload, rounds: int, scratch: Path) -> dict[str, Any]:
     """Return by figure: the spread of its values at each size, the growth per tenfold, and the verdict."""
     found: dict[int, list[dict[str, Any]]] = {}
     for number in range(rounds):
@@ -239,7 +239,7 @@ def main(
     results: dict[str, Any] = {}
     sizes = {"photos": photos, "finished": finished, "shards": shards, "samples": samples, "block": block}
     with scratch_folder(scratch) as folder:
-        for work in works(**sizes):
+        for work in workloads(**sizes):
             figures = measure(work, rounds, folder)
             results[work.name] = {"of": work.of, "sizes": work.sizes, "figures": figures}
             columns = [f"{work.name}: {work.of}", *(f"{size:,}" for size in work.sizes)]

@@ -14,8 +14,9 @@ The CPU time of the main process, including its threads, is given per second of 
 Bytes read from disk during the window are in the result: more than 0 means that the store was not completely in the
 page cache.
 
-Also measured: memcpy of this machine in each round; this loader's patch sizes with 1 and 2 workers against it; the time
-from process start to the first batch with 1,000 shards; this loader's memory after 1, 10 and 50 epochs.
+Also measured: memcpy of this machine in each round, and this loader's rate relative to it for several patch sizes, with
+1 and 2 workers; the time from process start to the first batch with 1,000 shards; this loader's memory after 1, 10 and
+50 epochs.
 
     python -m benchmarks.bench_stream --photos DIR --peers PYTHON --ffcv PYTHON --plot stream.png
 
@@ -86,9 +87,8 @@ class Bench:
     window: Window
     runs: dict[str, dict[str, list[Counted]]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
-    failures: dict[str, list[str]] = field(
-        default_factory=dict
-    )  # of single runs, by case; a case that fails twice is unavailable
+    # Of single runs, by case; a case that fails twice is unavailable.
+    failures: dict[str, list[str]] = field(default_factory=dict)
     memcpy: dict[int, list[float]] = field(default_factory=lambda: {1: [], 2: []})
 
     def task(self, case: Case) -> Task:
@@ -231,15 +231,14 @@ def measure_start(scratch: Path, rounds: int, workers: int) -> dict[str, Any]:
     timed_command(python_module("shardgen", "generate", "-i", photos, "-o", output, *sizes, "--auto"))
     shards = output / f"scale_{SCALE}x"
     task = Task(store=str(shards), patch=_TINY_PATCH_PX, batch=BATCH, workers=workers)
-    python = python_module("benchmarks.stream_start", task.as_json())
-    import_torch = [python[0], "-c", "import torch"]
+    command = python_module("benchmarks.stream_start", task.as_json())
+    import_torch = [command[0], "-c", "import torch"]
     import_s, first_s = [], []
     for _ in range(rounds + 1):
         import_s.append(timed_command(import_torch)[0])
-        first_s.append(timed_command(python)[0])
-    beyond = spread(
-        [first - alone for first, alone in zip(first_s[1:], import_s[1:], strict=True)]
-    )  # without the warm-up
+        first_s.append(timed_command(command)[0])
+    # The first run is a warm-up.
+    beyond = spread([first - alone for first, alone in zip(first_s[1:], import_s[1:], strict=True)])
     totals = json.loads((shards / "manifest.json").read_bytes())["totals"]
     rmtree(photos)
     return {

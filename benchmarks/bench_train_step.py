@@ -96,23 +96,23 @@ def main(
       python -m benchmarks.bench_train_step --photos photos --rounds 1 --workers 2
     """
     photo_set = PhotoSet.of(photos)
-    on = choose_device(device)
+    torch_device = choose_device(device)
     limit_threads()
     runs: dict[str, list[Measured]] = {model: [] for model in MODELS}
     with scratch_folder(scratch) as folder:
         timed_command(python_module("shardgen", "generate", "-i", photo_set.root, "-o", folder, "-s", SCALE, "--auto"))
         for number, model in in_rounds(MODELS, rounds):
             out = folder / f"round{number}"
-            runs[model].append(measure(model, folder / f"scale_{SCALE}x", out, workers, on))
+            runs[model].append(measure(model, folder / f"scale_{SCALE}x", out, workers, torch_device))
             say(f"round {number + 1}/{rounds}  {model}: {BATCH / runs[model][-1].step_s:.1f} patches/s")
         networks = {model: summarise(model, runs[model]) for model in MODELS}
         command = f"python -m benchmarks.bench_train_step --photos DIR --rounds {rounds} --workers {workers}"
         settings = {"scale": SCALE, "patch_px": PATCH_PX, "batch": BATCH, "rounds": rounds, "workers": workers}
-        on_what = {"name": describe_device(on), "precision": str(choose_precision("auto", on))}
-        content = {"photos": photo_set.describe(), "settings": settings, "device": on_what, "networks": networks}
-        write_result(output or RESULTS / f"train_step_{on.type}.json", command, folder, content)
+        device_info = {"name": describe_device(torch_device), "precision": str(choose_precision("auto", torch_device))}
+        content = {"photos": photo_set.describe(), "settings": settings, "device": device_info, "networks": networks}
+        write_result(output or RESULTS / f"train_step_{torch_device.type}.json", command, folder, content)
     columns = ("network", "step, s", "patches/s", "waiting for data", "of the floor")
-    print_table(f"4x, batches of {BATCH}, {on_what['name']}, {on_what['precision']}", columns, _rows(networks))
+    print_table(f"4x, batches of {BATCH}, {device_info['name']}, {device_info['precision']}", columns, _rows(networks))
 
 
 def _rows(networks: dict[str, dict[str, Any]]) -> list[list[str]]:

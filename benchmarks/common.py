@@ -58,7 +58,7 @@ class PhotoSet:
             raise click.UsageError(f"--photos {root}: no photo found; pass a folder that contains some") from error
         return cls(root.resolve(), tuple(photo.path for photo in photos), sum(photo.size for photo in photos))
 
-    def touch(self) -> None:
+    def read_into_page_cache(self) -> None:
         """Read every photo into the page cache."""
         for path in self.paths:
             (self.root / path).read_bytes()
@@ -145,7 +145,7 @@ def python_module(name: str, *args: object) -> list[str]:
 
 @contextmanager
 def scratch_folder(parent: Path | None) -> Iterator[Path]:
-    """A temporary folder in `parent` (default: the system's), deleted when the benchmark ends."""
+    """Yield a temporary folder in `parent` (default: the system's), deleted when the benchmark ends."""
     with tempfile.TemporaryDirectory(prefix="shardgen-bench-", dir=parent) as folder:
         yield Path(folder).resolve()
 

@@ -63,38 +63,38 @@ def time_method(method: str, scale: int, hrs: Sequence[Pixels]) -> list[Found]:
     lrs = [downsample(part, scale, method) for part in parts]
     found = []
     for direction, images, work in (("shrink", parts, downsample), ("enlarge", lrs, upsample)):
-        works = [partial(work, image, scale, method) for image in images]
-        warm_up(works)
-        found.append(_heading(method, direction, scale, edge) | _timed(works))
+        calls = [partial(work, image, scale, method) for image in images]
+        warm_up(calls)
+        found.append(_heading(method, direction, scale, edge) | _timed(calls))
     return found
 
 
 def time_recipe(name: str, hrs: Sequence[Pixels], round_number: int, draws: int) -> list[Found]:
-    """Time `draws` LR images of the HR images in turn, each with its own draws; divide the time among the steps."""
+    """Time `draws` LR images of the HR images in turn, each with separately drawn parameters; in total and by step."""
     recipe, edge = load_recipe(name), hrs[0].shape[0]
     drawing_s: list[float] = []
 
     def make(number: int, hr: Pixels) -> None:
-        dice = KeyedRng(round_number, name, number)
+        rng = KeyedRng(round_number, name, number)
         start_s = perf_counter()
-        drawn = recipe.draw(dice, (edge, edge), (edge // SCALE, edge // SCALE))
+        drawn = recipe.draw(rng, (edge, edge), (edge // SCALE, edge // SCALE))
         drawing_s.append(perf_counter() - start_s)
         degraded(hr, drawn)
 
-    works = [partial(make, number, hr) for number, hr in enumerate(islice(cycle(hrs), draws))]
-    warm_up(works)
+    calls = [partial(make, number, hr) for number, hr in enumerate(islice(cycle(hrs), draws))]
+    warm_up(calls)
     drawing_s.clear()
     with steps_timed() as seconds:
-        found = _timed(works)
+        found = _timed(calls)
     steps = {step: _step(each, draws) for step, each in {**seconds, DRAWING: drawing_s}.items() if each}
     rest_ms = found["mean_ms"] - sum(step["ms_per_lr"] for step in steps.values())
     steps[REST] = {"times_per_lr": 1.0, "ms_each": rest_ms, "ms_per_lr": rest_ms}
     return [_heading(name, "recipe", SCALE, edge) | found | {"steps": steps}]
 
 
-def warm_up(works: Sequence[Callable[[], object]]) -> None:
-    """Call the first few, untimed."""
-    for work in works[:_WARM_UP]:
+def warm_up(calls: Sequence[Callable[[], object]]) -> None:
+    """Call the first few functions, untimed."""
+    for work in calls[:_WARM_UP]:
         work()
 
 
@@ -134,11 +134,11 @@ def _heading(name: str, direction: str, scale: int, edge: int) -> Found:
     return {"name": name, "direction": direction, "scale": scale, "hr_px": edge}
 
 
-def _timed(works: Sequence[Callable[[], object]]) -> Found:
+def _timed(calls: Sequence[Callable[[], object]]) -> Found:
     """Return ms per call, and `cpu`: the share of the time in which this process was running on a CPU."""
     ms = []
     cpu_s, begin_s = process_time(), perf_counter()
-    for work in works:
+    for work in calls:
         start_s = perf_counter()
         work()
         ms.append((perf_counter() - start_s) * 1e3)

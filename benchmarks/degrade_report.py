@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from benchmarks.degrade_stream import CASES, MANY, ONLINE, RATIOS, SHARDS, Bench, epochs_to_break_even
+from benchmarks.degrade_stream import CASES, EIGHT_VARIANTS, ONLINE, RATIOS, SHARDS, Bench, epochs_to_break_even
 from benchmarks.report import print_table, ratio_row, spread, spread_text, verdict
 
 Found = Mapping[str, Any]
@@ -45,16 +45,16 @@ def _summarise_cost(costs: Sequence[Found]) -> dict[str, Any]:
     summary["cpu"] = spread([cost["cpu"] for cost in costs], 2)
     if "steps" in first:
         names = sorted({name for cost in costs for name in cost["steps"]})
-        steps = {name: _summarise_step([cost["steps"].get(name, _NOT_TAKEN) for cost in costs]) for name in names}
+        steps = {name: _summarise_step([cost["steps"].get(name, _UNUSED_STEP) for cost in costs]) for name in names}
         summary["steps"] = dict(sorted(steps.items(), key=lambda item: -item[1]["ms_per_lr"]["median"]))
     return summary
 
 
-_NOT_TAKEN = {"times_per_lr": 0.0, "ms_each": 0.0, "ms_per_lr": 0.0}
+_UNUSED_STEP = {"times_per_lr": 0.0, "ms_each": 0.0, "ms_per_lr": 0.0}
 
 
 def _summarise_step(steps: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    return {name: spread([step[name] for step in steps], _MS) for name in _NOT_TAKEN}
+    return {name: spread([step[name] for step in steps], _MS) for name in _UNUSED_STEP}
 
 
 def check_limits(costs: Sequence[Found]) -> list[dict[str, Any]]:
@@ -99,16 +99,16 @@ def summarise_training(bench: Bench) -> dict[str, Any]:
             "photos_per_second": spread([photos / each.seconds for each in made], 1),
             "bytes_per_photo": round(made[-1].bytes / photos),
         }
-    made_s = [each.seconds for each in bench.generated[MANY.name]]
+    made_s = [each.seconds for each in bench.generated[EIGHT_VARIANTS.name]]
     epoch_s = {name: [photos / rate for rate in values] for name, values in rates.items()}
     paid_back = []
     for case in ONLINE:
-        epochs = epochs_to_break_even(made_s, epoch_s[case.name], epoch_s[MANY.name])
+        epochs = epochs_to_break_even(made_s, epoch_s[case.name], epoch_s[EIGHT_VARIANTS.name])
         paid_back.append(
             {
-                "name": f"{MANY.name}, against {case.name}",
+                "name": f"{EIGHT_VARIANTS.name}, against {case.name}",
                 "epoch_seconds_online": spread(epoch_s[case.name]),
-                "epoch_seconds_shards": spread(epoch_s[MANY.name], _MS),
+                "epoch_seconds_shards": spread(epoch_s[EIGHT_VARIANTS.name], _MS),
                 "epochs": epochs and spread(epochs, 1),
             }
         )

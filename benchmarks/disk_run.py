@@ -26,7 +26,7 @@ _TRIES, _PAUSE_S, _PROBE_EVERY_BYTES = 50, 0.1, 1 << 18
 
 
 def main(folder: str, input_name: str, case: str) -> None:
-    """Evict the shards from the page cache, then read them in the way that `case` specifies."""
+    """Evict the shards from the page cache, then read them as `case` specifies."""
     shards = open_shards(Path(folder))
     tars = [shards.tar(record) for record in shards.train.records]
     for tar in tars:

@@ -1,4 +1,4 @@
-"""Rounds of `bench_generate`, in each of which every case generates all data from scratch."""
+"""Rounds of `bench_generate`: in each, every case generates all data from scratch."""
 
 import os
 import shutil
@@ -73,7 +73,7 @@ def alternate(cases: Sequence[Case], photos: PhotoSet, scratch: Path, rounds: in
 def _attempt(case: Case, photos: PhotoSet, scratch: Path, result: Rounds) -> Run | None:
     """Run with the photos in the page cache and no dirty pages in it; delete the output afterwards."""
     output = scratch / "output"
-    photos.touch()
+    photos.read_into_page_cache()
     os.sync()
     try:
         return case.run(photos, output)

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description="Write triplets as loose PNG files, as a typical short script does.",
         epilog="Example: python -m benchmarks.loose_files --photos photos --output loose --workers 2",

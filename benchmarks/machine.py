@@ -59,6 +59,6 @@ def _file_system(folder: Path) -> str:
         mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
     except OSError:
         return "unknown"
-    holding = [(point, kind) for point, kind in mounts if folder.is_relative_to(point.replace("\\040", " "))]
+    containing = [(point, kind) for point, kind in mounts if folder.is_relative_to(point.replace("\\040", " "))]
     # The longest mount point is the innermost; of equals the last was mounted over the others.
-    return max(reversed(holding), key=lambda mount: len(mount[0]), default=("", "unknown"))[1]
+    return max(reversed(containing), key=lambda mount: len(mount[0]), default=("", "unknown"))[1]

@@ -35,8 +35,8 @@ def rounds_option(default: int, help: str = "Number of runs of each case.") -> D
     return click.option("--rounds", type=click.IntRange(min=1), default=default, help=help)
 
 
-def workers_option(help: str, least: int = 0) -> Decorator:
-    return click.option("--workers", type=click.IntRange(min=least), default=available_cpus, help=help)
+def workers_option(help: str, minimum: int = 0) -> Decorator:
+    return click.option("--workers", type=click.IntRange(min=minimum), default=available_cpus, help=help)
 
 
 def scratch_option(help: str) -> Decorator:
@@ -48,7 +48,7 @@ def scratch_option(help: str) -> Decorator:
 
 
 def output_option(name: str | None) -> Decorator:
-    """`-o`: where to write the result; by default `name` in results/ (None: the command chooses the name)."""
+    """Return `-o`, the file for the result; by default `name` in results/ (None: the command chooses the name)."""
     return click.option(
         "-o",
         "--output",

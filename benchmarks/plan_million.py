@@ -19,7 +19,7 @@ from shardgen.planning.sources import Photo
 
 _CLASSES = ("animal", "building", "grass", "mountain", "plant", "sky", "water")
 _MEAN_PHOTO_BYTES = 150_000
-_A_DAY_NS = 1_700_000_000 * 10**9
+_MTIME_NS = 1_700_000_000 * 10**9
 
 
 def synthetic_photos(count: int) -> list[Photo]:
@@ -28,7 +28,7 @@ def synthetic_photos(count: int) -> list[Photo]:
         Photo(
             f"{_CLASSES[number % len(_CLASSES)]}/photo_{number:08d}.jpg",
             _MEAN_PHOTO_BYTES + number % 7919,
-            _A_DAY_NS + number,
+            _MTIME_NS + number,
         )
         for number in range(count)
     ]

@@ -96,7 +96,7 @@ def write_result(path: Path, command: str, scratch: Path, content: Mapping[str, 
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on standard output: text in the first column, figures in the others."""
+    """Print a table on standard output: text in the first column, numbers in the others."""
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", overflow="fold")

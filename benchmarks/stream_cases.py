@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from benchmarks.report import Ratio
 
 TOUCHES = ("untouched", "copied")  # batches dropped; copied by the training process into its own arrays
-OURS, OWN, PEERS, FFCV = "ours", "own", "peers", "ffcv"
+OURS, THIS_ENV, PEERS, FFCV = "ours", "this environment", "peers", "ffcv"
 
 
 @dataclass(frozen=True)
 class Case:
     """A module of `peers` and its settings.
 
-    `where` is its environment: this project's (`ours` and `own`), that of the peers, or FFCV's. `store` is the name of
-    its folder; cases that read the same files share one.
+    `where` is its environment: this project's (`OURS` with this project's loader, `THIS_ENV` without it), that of the
+    peers, or FFCV's. `store` is the name of its folder; cases that read the same files share one.
     """
 
     name: str
@@ -44,10 +44,12 @@ def our_name(codec: str, input_name: str = "up", workers: int = 2, patch: int = 
 
 _MAP_STYLE = "crops by a map-style dataset in a plain DataLoader"
 PEER_CASES = (
-    Case("PyTorch, samples", f"mapped npy arrays, {_MAP_STYLE}, collated", "torch_loader", OWN, "torch", "samples"),
-    Case("PyTorch, batch", "the same, assembled by the worker", "torch_loader", OWN, "torch", "assembled"),
-    Case("online", "JPEG decoded, resized, degraded and cut for every patch", "online", OWN, "online"),
-    Case("loose PNG", f"PNG files, OpenCV, {_MAP_STYLE}", "png_files", OWN, "png_files"),
+    Case(
+        "PyTorch, samples", f"mapped npy arrays, {_MAP_STYLE}, collated", "torch_loader", THIS_ENV, "torch", "samples"
+    ),
+    Case("PyTorch, batch", "the same, assembled by the worker", "torch_loader", THIS_ENV, "torch", "assembled"),
+    Case("online", "JPEG decoded, resized, degraded and cut for every patch", "online", THIS_ENV, "online"),
+    Case("loose PNG", f"PNG files, OpenCV, {_MAP_STYLE}", "png_files", THIS_ENV, "png_files"),
     Case("WebDataset raw", "tars of npy, WebLoader", "wds_shards", PEERS, "wds_raw", "raw"),
     Case("WebDataset PNG", 'tars of PNG, decode("rgb8"), WebLoader', "wds_shards", PEERS, "wds_png", "png"),
     Case("wids raw", f"mapped tars of pixels, {_MAP_STYLE}", "wids_shards", PEERS, "wids"),

@@ -22,7 +22,7 @@ class Bar(NamedTuple):
 
 
 def bars_of(cases: Mapping[str, Any]) -> list[Bar]:
-    """Return the fastest case first: this project's with 2 workers and 192 px, and every peer that was measured."""
+    """Return bars, fastest first, of this project's cases with 2 workers and 192 px and of all peers measured."""
     bars = []
     for name, found in cases.items():
         is_ours = name.startswith("ours ")

@@ -14,13 +14,13 @@ from srshards.terminal.streams import guarded
 
 
 def run() -> None:
-    """Run the command line. It is imported here because worker processes import this module without needing it."""
+    """Run the command line, imported late because worker processes import this module without needing it."""
     require_utf8()
     leave_deleted_folder()
     with guarded():
         if sys.argv[1:2] == ["generate"] and may_use_workers(sys.argv):
             # The workers' imports then overlap with this process's.
-            with suppress(OSError):  # the engine starts it again and reports the error
+            with suppress(OSError):  # the engine tries again and reports the error
                 start_fork_server("shardgen.engines.local", TERMINAL_SIGNALS)
         from shardgen.cli import main
 

@@ -44,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
         signal.signal(signal.SIGHUP, _raise_terminated)
     try:
-        # Shells complete the console script, and click derives the variable's name from the program's.
+        # Shells complete the console script, and click derives the name of the variable from `prog_name`.
         name = "shardgen" if _COMPLETION in os.environ else "python -m shardgen"
         commands.main(args=args, prog_name=name, standalone_mode=False)
     except (ReportedError, FormatError, StoreError) as error:

@@ -134,6 +134,7 @@ _RECORD_TYPES = {"name": str, "split": str, "samples": int, "bytes": int, "sha25
 
 
 def parse_record(value: Any, where: Address) -> ShardRecord:
+    """Return the shard record in a parsed JSON value. FormatError, starting with `where`, when it is invalid."""
     if not isinstance(value, dict) or any(type(value.get(k)) is not t for k, t in _RECORD_TYPES.items()):
         raise FormatError(f"{where}: expected a shard record with {', '.join(_RECORD_TYPES)}, found {value!r}"[:400])
     record = ShardRecord(**{name: value[name] for name in _RECORD_TYPES})

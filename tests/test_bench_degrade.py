@@ -65,8 +65,10 @@ def test_missing_photos_are_reported() -> None:
 
 def test_photos_are_spread_evenly_over_the_list(tmp_path: Path) -> None:
     photos = PhotoSet.of(make_photos(tmp_path / "photos", 12, (32, 32)))
-    chosen = bench_degrade.evenly(photos, 6, tmp_path / "few")
-    assert chosen.paths == photos.paths[::2] and len(bench_degrade.evenly(photos, 99, tmp_path / "all").paths) == 12
+    chosen = bench_degrade.evenly_spaced(photos, 6, tmp_path / "few")
+    assert (
+        chosen.paths == photos.paths[::2] and len(bench_degrade.evenly_spaced(photos, 99, tmp_path / "all").paths) == 12
+    )
 
 
 @pytest.mark.parametrize("edge", [400, 512])

@@ -45,11 +45,11 @@ def test_growth_above_the_limit_is_reported(tmp_path: Path, monkeypatch: pytest.
     def figures_of(size: int, scratch: Path) -> dict[str, float]:
         return {"linear_s": size * 1e-3, "square_s": size**2 * 1e-6}
 
-    def works(**sizes: int) -> list[bench_scale.Work]:
+    def workloads(**sizes: int) -> list[bench_scale.Workload]:
         figures = tuple(Figure(f"{name}_s", f"a {name} thing, s", 1, 5e-3) for name in ("linear", "square"))
-        return [bench_scale.Work("made up", "things", (100, 1000, 10_000), figures_of, figures)]
+        return [bench_scale.Workload("made up", "things", (100, 1000, 10_000), figures_of, figures)]
 
-    monkeypatch.setattr(bench_scale, "works", works)
+    monkeypatch.setattr(bench_scale, "workloads", workloads)
     result = CliRunner().invoke(bench_scale.main, ["--rounds", "2", "-o", str(tmp_path / "scale.json")])
     assert result.exit_code == 1
     assert "Error: growth above the limit: a square thing, s\n" in result.output

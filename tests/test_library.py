@@ -224,7 +224,7 @@ def test_a_small_cache_serves_samples_in_any_order(shards: Path, tmp_path: Path)
     cached = srshards.open(str(shards / "scale_2x"), cache=str(tmp_path), cache_bytes=limit)
     for number in (*range(0, 40, 3), *range(39, 0, -3)):
         assert np.array_equal(cached[number].hr, opened[number].hr)
-    assert cached.cached is not None and cached.cached.cache.held_bytes() <= limit
+    assert cached.cached is not None and cached.cached.cache.used_bytes() <= limit
 
 
 # ---- verifying, damage

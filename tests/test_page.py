@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from srshards.imaging.resample import resize
-from srshards.page.pictures import Comparison, Layer, exact
+from srshards.page.pictures import Comparison, Layer, lossless_uri
 from srshards.page.plots import Plot
 from srshards.page.render import MAX_PAGE_BYTES, render
 
@@ -27,7 +27,11 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(2):
         hr = make_photo(_SIZE, _SIZE, seed=number)
         lr = resize(hr, 16, 16, "area")
-        layers = [Layer("HR", exact(hr)), Layer("LR", exact(lr)), Layer("up", exact(resize(lr, _SIZE, _SIZE, "cubic")))]
+        layers = [
+            Layer("HR", lossless_uri(hr)),
+            Layer("LR", lossless_uri(lr)),
+            Layer("up", lossless_uri(resize(lr, _SIZE, _SIZE, "cubic"))),
+        ]
         name = "a/<script>alert(1)</script>&\udc80.jpg" if number else "first.jpg"
         facts = [("key", f"{number:012}"), ("blur", "sigma 1.2")]
         items.append(Comparison(f"sample-{number}", name, _SIZE, _SIZE, layers, "30 dB", facts))

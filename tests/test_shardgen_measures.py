@@ -14,7 +14,7 @@ from PIL import Image
 from shardgen.degradation.degrade import downsample
 from shardgen.planning.config import METHODS
 from shardgen.report.duplicates import bit_counts, near_duplicates, nearest_pairs
-from shardgen.report.measures import aliases, aliasing, brightness, flatness, image_hash, sharpness
+from shardgen.report.measures import aliased_part, aliasing, brightness, flatness, image_hash, sharpness
 from srshards.imaging.luma import luma_full_range
 
 
@@ -71,7 +71,7 @@ def test_aliases_are_lr_minus_the_resized_low_frequencies(method: str) -> None:
     low_pixels = np.repeat(low.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
     without = luma_full_range(downsample(low_pixels, 4, method))
     inside = slice(2, -2)  # Pillow's bicubic treats the border differently
-    assert aliases(grey, 4, method)[inside, inside] == pytest.approx((lr - without)[inside, inside], abs=2.5)
+    assert aliased_part(grey, 4, method)[inside, inside] == pytest.approx((lr - without)[inside, inside], abs=2.5)
 
 
 def test_aliasing_orders_nearest_area_and_matlab() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardgen.degradation.degrade import draw_variants
-from shardgen.degradation.recipe import Drawn, Recipe, degraded, parse_steps
+from shardgen.degradation.recipe import DrawnSteps, Recipe, degraded, parse_steps
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe, recipe_text
 from shardgen.degradation.rng import KeyedRng
 from shardgen.degradation.settings import Categorical, Integers, Uniform
@@ -26,7 +26,7 @@ DRAWS = 6000
 HR, LR = (4_800, 4_800), (1_200, 1_200)  # large, so that rounding to pixels is negligible; no image is allocated
 
 
-def draws(recipe: Recipe, count: int = DRAWS) -> Iterator[Drawn]:
+def draws(recipe: Recipe, count: int = DRAWS) -> Iterator[DrawnSteps]:
     return (recipe.draw(KeyedRng("test", number), HR, LR) for number in range(count))
 
 
@@ -214,7 +214,7 @@ def test_draws_of_a_key_never_change() -> None:
 
 
 def test_draws_depend_on_seed_source_position_and_variant() -> None:
-    def of(*key: Any, scale: int = 4) -> list[Drawn]:
+    def of(*key: Any, scale: int = 4) -> list[DrawnSteps]:
         seed, source, position = key
         return draw_variants(load_recipe("realesrgan"), 2, seed, source, position, 96, scale)
 
@@ -241,7 +241,7 @@ def test_shuffle_is_uniform() -> None:
 
 
 @pytest.fixture(scope="module")
-def realesrgan() -> list[Drawn]:
+def realesrgan() -> list[DrawnSteps]:
     return list(draws(load_recipe("realesrgan")))
 
 
@@ -255,7 +255,7 @@ KERNELS = {
 }
 
 
-def split_rounds(steps: Drawn) -> tuple[Drawn, Drawn, Drawn]:
+def split_rounds(steps: DrawnSteps) -> tuple[DrawnSteps, DrawnSteps, DrawnSteps]:
     """Split into the first round, the second round and the steps after its noise."""
     names = [step["step"] for step in steps]
     end = names.index("jpeg") + 1
@@ -263,7 +263,7 @@ def split_rounds(steps: Drawn) -> tuple[Drawn, Drawn, Drawn]:
     return steps[:end], steps[end : noises[1] + 1], steps[noises[1] + 1 :]
 
 
-def test_realesrgan_first_round_matches_the_publication(realesrgan: list[Drawn]) -> None:
+def test_realesrgan_first_round_matches_the_publication(realesrgan: list[DrawnSteps]) -> None:
     rounds = [split_rounds(steps)[0] for steps in realesrgan]
     assert {tuple(step["step"] for step in steps)[1::2] for steps in rounds} == {("resize", "jpeg")}
     _check_kernels([steps[0] for steps in rounds], DRAWS, sinc=0.1, sigma=(0.2, 3))
@@ -272,7 +272,7 @@ def test_realesrgan_first_round_matches_the_publication(realesrgan: list[Drawn])
     _check_quality([steps[3] for steps in rounds])
 
 
-def test_realesrgan_second_round_matches_the_publication(realesrgan: list[Drawn]) -> None:
+def test_realesrgan_second_round_matches_the_publication(realesrgan: list[DrawnSteps]) -> None:
     rounds = [split_rounds(steps)[1] for steps in realesrgan]
     blurred = [steps for steps in rounds if steps[0]["step"] != "resize"]
     assert likely(len(blurred), DRAWS, 0.8)
@@ -281,7 +281,7 @@ def test_realesrgan_second_round_matches_the_publication(realesrgan: list[Drawn]
     _check_noise([steps[-1] for steps in rounds], sigma=(1, 25), strength=(0.05, 2.5))
 
 
-def test_realesrgan_last_steps_match_the_publication(realesrgan: list[Drawn]) -> None:
+def test_realesrgan_last_steps_match_the_publication(realesrgan: list[DrawnSteps]) -> None:
     ends = Counter(tuple(step["step"] for step in split_rounds(steps)[2]) for steps in realesrgan)
     expected = {
         ("to_lr", "sinc", "jpeg"): 0.4,
@@ -298,7 +298,7 @@ def test_realesrgan_last_steps_match_the_publication(realesrgan: list[Drawn]) ->
     assert set(kinds) == {"area", "linear", "cubic"} and all(likely(kinds[kind], DRAWS, 1 / 3) for kind in kinds)
 
 
-def _check_kernels(steps: Drawn, total: int, sinc: float, sigma: tuple[float, float]) -> None:
+def _check_kernels(steps: DrawnSteps, total: int, sinc: float, sigma: tuple[float, float]) -> None:
     sincs = [step for step in steps if step["step"] == "sinc"]
     blurs = [step for step in steps if step["step"] == "blur"]
     assert len(sincs) + len(blurs) == total and likely(len(sincs), total, sinc)
@@ -314,7 +314,7 @@ def _check_kernels(steps: Drawn, total: int, sinc: float, sigma: tuple[float, fl
     assert is_uniform(sigmas, *sigma)
 
 
-def _check_resizes(steps: Drawn, of: tuple[int, int], up: float, down: float, low: float, high: float) -> None:
+def _check_resizes(steps: DrawnSteps, of: tuple[int, int], up: float, down: float, low: float, high: float) -> None:
     factors = np.array([step["size"][0] / of[0] for step in steps])
     larger, smaller = factors[factors > 1], factors[factors < 1]
     assert likely(len(larger), len(steps), up) and is_uniform(larger, 1, high)
@@ -323,7 +323,7 @@ def _check_resizes(steps: Drawn, of: tuple[int, int], up: float, down: float, lo
     assert set(kinds) == {"area", "linear", "cubic"} and all(likely(kinds[kind], len(steps), 1 / 3) for kind in kinds)
 
 
-def _check_noise(steps: Drawn, sigma: tuple[float, float], strength: tuple[float, float]) -> None:
+def _check_noise(steps: DrawnSteps, sigma: tuple[float, float], strength: tuple[float, float]) -> None:
     gaussian = [step for step in steps if step["step"] == "gaussian_noise"]
     poisson = [step for step in steps if step["step"] == "poisson_noise"]
     assert len(gaussian) + len(poisson) == len(steps) and likely(len(gaussian), len(steps), 0.5)
@@ -334,7 +334,7 @@ def _check_noise(steps: Drawn, sigma: tuple[float, float], strength: tuple[float
     assert len({step["seed"] for step in steps}) == len(steps)
 
 
-def _check_quality(steps: Drawn) -> None:
+def _check_quality(steps: DrawnSteps) -> None:
     qualities = Counter(step["quality"] for step in steps)
     assert set(qualities) == set(range(30, 96))
     assert all(likely(qualities[quality], len(steps), 1 / 66) for quality in qualities)

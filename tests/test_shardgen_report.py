@@ -14,8 +14,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from shardgen.report.extremes import extremes
-from shardgen.report.figures import histogram
 from shardgen.report.gallery import gallery, select_representative
+from shardgen.report.plots import histogram
 from shardgen.report.survey import survey
 from shardgen.report.text import distinct, short
 from srshards.format import dump_json, load_json

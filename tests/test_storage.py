@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from srshards.format import Address
-from srshards.storage.base import PIECE_BYTES, Found, Skipped
+from srshards.storage.base import PIECE_BYTES, ListedFile, Skipped
 from srshards.storage.store import (
     AddressError,
     StoreError,
@@ -85,7 +85,7 @@ def test_listings(root: Address) -> None:
         ("sub/deeper/three.jpg", 20),
         ("sub/two.JPG", 11),
     ]
-    assert all(isinstance(file, Found) and file.mtime_ns > 0 for file in found)
+    assert all(isinstance(file, ListedFile) and file.mtime_ns > 0 for file in found)
     assert (skipped.files, skipped.links) == (2, 0)
     remove_many(root / "sub", ["two.JPG", "notes.txt"])
     assert list_files(root / "sub") == {}
@@ -135,7 +135,7 @@ def test_errors_of_prefetched_reads_are_raised_in_order(root: Address) -> None:
             raise ValueError("this one")
         return number
 
-    readers = list(storage_of(root).in_advance(range(3), lambda number: root / str(number), read))
+    readers = list(storage_of(root).read_ahead(range(3), lambda number: root / str(number), read))
     assert (readers[0](), readers[2]()) == (0, 2)
     with pytest.raises(ValueError, match="this one"):
         readers[1]()
@@ -156,7 +156,7 @@ def test_lock_files_are_local(root: Address, scratch: Path) -> None:
 
 def test_presence_file_exists_during_a_run_on_disks(root: Address) -> None:
     storage_of(root).ensure_writable(root)
-    with storage_of(root).presence(root) as mark:
+    with storage_of(root).presence_file(root) as mark:
         assert mark is None if not isinstance(root, Path) else mark.parent == root and mark.exists()
     assert mark is None or not mark.exists()
 

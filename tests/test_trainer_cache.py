@@ -348,7 +348,7 @@ def test_the_smallest_accepted_cache_is_sufficient(
     found, _ = trained(tmp_path / "found", *args, "--cache-bytes", needed)
     assert same(found, local)
     assert len(list((tmp_path / "cache").glob("*.tar"))) < 5
-    assert CacheFolder(tmp_path / "cache").held_bytes() <= needed
+    assert CacheFolder(tmp_path / "cache").used_bytes() <= needed
 
 
 def test_the_least_recently_used_shard_is_evicted_unless_mapped(store: Store, tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_other_files_in_the_cache_folder_are_ignored(store: Store, tmp_path: Pat
         path.write_bytes(bytes(100_000))
     one, other = records_of(store)[:2]
     shards = shards_of(store, tmp_path, limit=max(one.bytes, other.bytes) + 10_000)
-    assert shards.cache.held_bytes() == 0
+    assert shards.cache.used_bytes() == 0
     for record in (one, other):  # the second fits only after the first is evicted
         shards.fetch(record)
     shards.cache.sweep()

@@ -29,7 +29,7 @@ def run() -> None:
     with guarded():
         if is_training and may_use_workers(sys.argv):
             # The workers' imports then run in parallel with those of this process.
-            with suppress(OSError):  # the loader starts it again and reports the error
+            with suppress(OSError):  # the loader tries again and reports the error
                 start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
         with loading():
             from trainer.cli import main

@@ -17,7 +17,7 @@ _EPOCHS_IN_ONE = 1000  # repeated indices, because every epoch creates new threa
 
 
 def prepare(task: Task) -> None:
-    """`images.beton`."""
+    """Write `images.beton`."""
     images = _Pairs(task)
     field = import_module("ffcv.fields").NDArrayField(np.dtype("uint8"), images[0][0].shape)
     writer = import_module("ffcv.writer").DatasetWriter(

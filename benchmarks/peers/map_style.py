@@ -26,7 +26,7 @@ class EndlessShuffle(Sampler[int]):
 
 
 class Crops(Dataset[Any]):
-    """Item n: a pair of patches as new tensors. A list of numbers: a pair of batches, assembled here."""
+    """Random crops. Item n is a pair of patches as new tensors; a list of numbers gives a pair of batches."""
 
     def __init__(self, task: Task, open_store: Open) -> None:
         self._task = task

@@ -47,7 +47,7 @@ def batches(task: Task) -> Iterator[Batch]:
 
 
 def _streaming() -> Any:
-    """Import the library, which imports torchvision, whose compiled part does not load with a CPU build of PyTorch.
+    """Import the library. It imports torchvision, whose compiled part does not load with a CPU build of PyTorch.
 
     That part is not used here, so its operators are declared without an implementation to let the import succeed.
     """

@@ -29,7 +29,7 @@ from srshards.format import CODECS, Address, scale_folder
 from srshards.process.resources import available_cpus
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.sizes import format_bytes
-from srshards.terminal.streams import remarks
+from srshards.terminal.streams import nonessential_output
 from srshards.terminal.text import Choice, fitted, plural, say
 
 _CPUS = "[default: the CPUs that this process may use, or all of the cluster]"
@@ -106,7 +106,7 @@ def generate_command(
       python -m shardgen generate -i OST -o shards -s 2 3 4 --sample 0.1 --auto
       python -m shardgen generate -i OST -o shards -s 4 --degradation realesrgan --variants 8
     """
-    chosen = _chosen_engine(engine, ray_address, workers)
+    engine_context = _engine_context(engine, ray_address, workers)
     config = Config(
         scales=tuple(scale for group in scales for scale in group),
         degradation=load_recipe(degradation) if degradation is not None else None,
@@ -116,13 +116,13 @@ def generate_command(
     if dry_run:
         click.echo(fitted(_preparation_text(prepare(config, exclude)), sys.stdout))
         return
-    with chosen as made_by:
-        outcome = generate(config, made_by, functools.partial(_confirm, auto=auto, force=force), exclude)
+    with engine_context as active_engine:
+        outcome = generate(config, active_engine, functools.partial(_confirm, auto=auto, force=force), exclude)
     say(_outcome_text(outcome, config.output, config.size))
     _exit_by_failures(outcome, max_failures)
 
 
-def _chosen_engine(engine: str, ray_address: str | None, workers: int | None) -> AbstractContextManager[Engine]:
+def _engine_context(engine: str, ray_address: str | None, workers: int | None) -> AbstractContextManager[Engine]:
     """Return the engine as a context manager. UsageError for options that exclude each other."""
     if engine == "ray":
         if workers == 0:
@@ -149,7 +149,7 @@ def _confirm(preparation: Preparation, auto: bool, force: bool) -> None:
             say("\n".join(_photo_lines(preparation)))
         return
     say(_preparation_text(preparation))
-    with remarks():
+    with nonessential_output():
         question = "Replace shards generated with other settings?" if replaced else "Proceed?"
         if not auto and not click.confirm(question, default=not replaced):
             raise click.Abort
@@ -158,7 +158,7 @@ def _confirm(preparation: Preparation, auto: bool, force: bool) -> None:
 def _photo_lines(p: Preparation) -> list[str]:
     listing = p.listing
     others = f", {plural(listing.num_ignored, 'other file')} ignored" if listing.num_ignored else ""
-    links = listing.num_links_passed_over
+    links = listing.num_links_skipped
     loops = f", {plural(links, 'link')} to already listed folders not followed" if links else ""
     lines = [
         f"Photos  {p.num_photos:,} of {len(listing.photos):,} in {p.config.input}"
@@ -186,7 +186,7 @@ def _preparation_text(p: Preparation) -> str:
 
 
 def _replacement_lines(p: Preparation) -> list[str]:
-    """Return, for every finished set of other settings, how they differ and what this run would remove."""
+    """Return a line per scale that was finished with other settings: their differences, and what would be removed."""
     lines = []
     for inventory in p.inventories:
         if inventory.changed:

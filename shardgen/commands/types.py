@@ -13,7 +13,7 @@ from srshards.format import FormatError, shard_of_key
 from srshards.terminal.help import Command
 from srshards.terminal.text import complete_file, complete_word
 
-# An option whose default --help shows.
+# `click.option` that shows the default in --help.
 option = functools.partial(click.option, show_default=True)
 
 

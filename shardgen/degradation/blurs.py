@@ -12,13 +12,13 @@ from shardgen.degradation.rng import KeyedRng
 from shardgen.degradation.settings import Categorical, Integers, Setting, Uniform
 from shardgen.degradation.step import Image, Parameters, Settings, Sizes, Step, draw_each
 
-# In each operation, the smallest weights of a kernel are omitted up to this sum. The result changes by at most 0.06
+# Convolutions omit the smallest weights of a kernel, up to this sum. The result changes by at most 0.06
 # grey levels, and an anisotropic Gaussian loses half of its weights.
 _NEGLIGIBLE = 1e-4
 # OpenCV filters directly, in time proportional to the nonzero weights, if the kernel's box has fewer than 130 entries;
 # otherwise it uses a DFT. At 512 x 512 px: 0.03 ms per weight, or 12-17 ms.
 _DIRECT_ENTRIES = 129
-_DFT_WEIGHTS = 450
+_DFT_WEIGHTS = 450  # with more nonzero weights, the DFT is faster
 
 _KERNELS = {
     "isotropic": 0.45,
@@ -143,14 +143,17 @@ _SINC: dict[str, Setting] = {
         (0.628319, 3.141593), "cutoff frequency in radians per px; at least pi/3 for kernels below 13 px", 0.1, 3.141593
     ),
 }
-_LOWEST_OF_SMALL, _SMALL = math.pi / 3, 13
+_MIN_CUTOFF_OF_SMALL, _SMALL_PX = math.pi / 3, 13
 
 
 def _draw_sinc(values: Settings, rng: KeyedRng, sizes: Sizes) -> Parameters:
-    """Draw as Real-ESRGAN: cutoffs below pi/3 only for large kernels, because small ones would ring everywhere."""
+    """Draw as Real-ESRGAN does: cutoffs below pi/3 only for large kernels, because small ones would ring everywhere."""
     size = _SIZE.draw(values["size"], rng)
     low, high = values["cutoff"]
-    return {"size": size, "cutoff": rng.uniform(min(max(low, _LOWEST_OF_SMALL), high) if size < _SMALL else low, high)}
+    return {
+        "size": size,
+        "cutoff": rng.uniform(min(max(low, _MIN_CUTOFF_OF_SMALL), high) if size < _SMALL_PX else low, high),
+    }
 
 
 _MOTION: dict[str, Setting] = {

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from shardgen.degradation.recipe import Drawn, Recipe, degraded
+from shardgen.degradation.recipe import DrawnSteps, Recipe, degraded
 from shardgen.degradation.rng import KeyedRng
 from srshards.imaging.bicubic import bicubic_down, bicubic_up
 from srshards.imaging.pixels import Pixels
@@ -34,7 +34,7 @@ def upsample(lr: Pixels, scale: int, method: str) -> Pixels:
 
 def draw_variants(
     recipe: Recipe, count: int, seed: int, source: str, origin: tuple[int, int], hr_size: int, scale: int
-) -> list[Drawn]:
+) -> list[DrawnSteps]:
     """Draw the steps of `count` LR images of an HR image, determined by seed, photo, origin and variant alone.
 
     `origin` is the left and top edge of HR in the photo (px), which distinguishes the tiles of a photo.

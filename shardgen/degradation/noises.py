@@ -126,8 +126,8 @@ def poisson_counts(levels: NDArray[np.uint8], photons: int, seed: int) -> Plane:
         words = random.random_raw((chunk.size + 1) // 2).view(np.uint32)[: chunk.size]
         column = words >> np.uint32(bits)
         entry = table.take(chunk * np.uint32(table.shape[1]) + column)
-        own = (words & low) < (entry & low)
-        counts[start : start + _CHUNK] = np.where(own, column, entry >> np.uint32(bits))
+        keeps_column = (words & low) < (entry & low)
+        counts[start : start + _CHUNK] = np.where(keeps_column, column, entry >> np.uint32(bits))
     return counts.reshape(levels.shape)
 
 
@@ -199,7 +199,7 @@ _MOSAICS = {
     "GBRG": _Mosaic((1, 2, 0, 1), cv2.COLOR_BayerGBRG2RGB),
     "BGGR": _Mosaic((2, 1, 1, 0), cv2.COLOR_BayerBGGR2RGB),
 }
-_FINE = 16  # steps per grey level of the sRGB lookup table
+_STEPS_PER_LEVEL = 16  # entries of the sRGB lookup table per grey level
 _WHITE = 65535  # in the demosaicing
 
 _CAMERA: dict[str, Setting] = {
@@ -213,7 +213,7 @@ _CAMERA: dict[str, Setting] = {
 
 
 def _draw_camera(values: Settings, rng: KeyedRng, sizes: Sizes) -> Parameters:
-    """Draw as Brooks et al.: log read variance = 2.18 log shot variance + 1.2 +- 0.26, with white = 1; their gains."""
+    """Draw as Brooks et al.: gains, and log read variance = 2.18 log shot variance + 1.2 +- 0.26, with white = 1."""
     low, high = values["shot"]
     shot = math.exp(rng.uniform(math.log(low), math.log(high)))
     spread = NormalDist(0, 0.26).inv_cdf(rng.uniform(1e-6, 1 - 1e-6))
@@ -235,13 +235,13 @@ def _apply_camera(image: Image, parameters: Parameters) -> Image:
     sensor = np.empty(image.shape[:2], np.float32)
     for index, colour in enumerate(mosaic.colours):
         site = np.s_[index // 2 :: 2, index % 2 :: 2]
-        level = np.rint(np.clip(image[..., colour][site], 0, 255) * _FINE).astype(np.intp)
+        level = np.rint(np.clip(image[..., colour][site], 0, 255) * _STEPS_PER_LEVEL).astype(np.intp)
         sensor[site] = _linear().take(level) / np.float32(gains[colour])
     noise = _generator(parameters).standard_normal(sensor.shape, dtype=np.float32)
     noise *= np.sqrt(sensor * np.float32((parameters["shot"] / 255) ** 2) + np.float32((parameters["read"] / 255) ** 2))
     sensor += noise
     raw = np.rint(np.clip(sensor, 0, 1) * np.float32(_WHITE)).astype(np.uint16)
-    # Mirroring about the outermost pixels continues the mosaic; OpenCV would copy the last but one row.
+    # Mirroring about the outermost pixels continues the mosaic; OpenCV itself would copy the next inner row.
     padded = cv2.copyMakeBorder(raw, 2, 2, 2, 2, cv2.BORDER_REFLECT_101)
     linear = cv2.cvtColor(padded, mosaic.demosaic)[2:-2, 2:-2]
     balanced = np.asarray(cv2.transform(linear, np.diag(gains)), dtype=np.uint16)  # saturates
@@ -251,13 +251,13 @@ def _apply_camera(image: Image, parameters: Parameters) -> Image:
 @lru_cache
 def _linear() -> Plane:
     """Return linear light (0-1) of sRGB values in steps of 1/16 grey level (IEC 61966-2-1)."""
-    value = np.arange(255 * _FINE + 1) / (255 * _FINE)
+    value = np.arange(255 * _STEPS_PER_LEVEL + 1) / (255 * _STEPS_PER_LEVEL)
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 @lru_cache
 def _srgb() -> Plane:
-    """Return sRGB grey levels of 16-bit linear light, the inverse."""
+    """Return sRGB grey levels (0-255) of 16-bit linear light, the inverse of `_linear`."""
     value = np.arange(_WHITE + 1) / _WHITE
     return (255 * np.where(value <= 0.0031308, value * 12.92, 1.055 * value ** (1 / 2.4) - 0.055)).astype(np.float32)
 

@@ -28,7 +28,7 @@ _PROBABILITY = Chance(1.0, "probability of the step")
 _ONE_OF, _SHUFFLE = "one_of", "shuffle"
 _TO_LR, _RESIZE = "to_lr", "resize"
 
-Drawn = list[Parameters]  # the steps of one LR image: the name of each as `step`, and its parameters
+DrawnSteps = list[Parameters]  # the steps of one LR image: the name of each as `step`, and its parameters
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class Recipe:
 
     @cached_property
     def plain(self) -> dict[str, Any]:
-        """Name and steps as JSON for the manifest: with all settings, and valid as a recipe."""
+        """Name and steps as JSON for the manifest, with all settings; `steps` is itself a valid recipe."""
         return {"name": self.name, "steps": [node.plain() for node in self.steps]}
 
-    def draw(self, rng: KeyedRng, hr: Size, lr: Size) -> Drawn:
+    def draw(self, rng: KeyedRng, hr: Size, lr: Size) -> DrawnSteps:
         """Draw the steps of one LR image with all parameters, as JSON. Sizes are (height, width) in px."""
-        drawn: Drawn = []
+        drawn: DrawnSteps = []
         size = hr
         for step in _draw_steps(self.steps, rng):
             parameters = STEPS[step.name].draw(step.values, rng, Sizes(size, hr, lr))

@@ -123,6 +123,7 @@ def read_weight(value: Any, where: str) -> float:
 
 
 def require_some_weight(weights: Iterable[float], where: str) -> None:
+    """Raise UsageError, which begins with `where`, unless a weight is above 0."""
     if not sum(weights) > 0:
         raise UsageError(f"{where}: expected at least one weight above 0")
 

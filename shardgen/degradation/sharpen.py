@@ -10,8 +10,8 @@ from shardgen.degradation.step import Image, Parameters, Step, draw_each
 def usm(image: Image, weight: float, radius: int, threshold: float) -> Image:
     """Sharpen by unsharp masking with a soft mask, as Real-ESRGAN does to HR (Wang et al. 2021, arXiv 2107.10833).
 
-    Add `weight` times the difference to the blurred image, where the difference exceeds `threshold` grey levels; the
-    mask of these pixels is blurred by the same Gaussian. Its kernel has an edge of `radius` px, plus one if even.
+    Adds `weight` times (image - blurred image) where that difference exceeds `threshold` grey levels. The mask of these
+    pixels is blurred by the same Gaussian, whose kernel has an edge of `radius` px, plus one if even.
     """
     edge = radius | 1
     line = cv2.getGaussianKernel(edge, 0, cv2.CV_32F)  # OpenCV's default sigma: 0.15 edge + 0.35

@@ -7,8 +7,9 @@ from shardgen.degradation.rng import KeyedRng
 from shardgen.degradation.settings import Categorical, Setting, Uniform
 from shardgen.degradation.step import Image, Parameters, Settings, Size, Sizes, Step
 
-MIN_EDGE = 4  # px; filters need a few pixels
-MAX_OF_HR, MAX_EDGE = 4, 8192  # times HR's edge, and px if that is larger: limits the memory of upsampling recipes
+MIN_EDGE_PX = 4  # filters need a few pixels
+# An image may grow to this multiple of HR, but not beyond 8192 px or HR's own edge, whichever is larger: limits memory.
+MAX_HR_FACTOR, MAX_EDGE_PX = 4, 8192
 
 # Linear and cubic (a = -0.75) match PyTorch's `interpolate`, which Real-ESRGAN uses: without antialiasing.
 _INTERPOLATIONS = {
@@ -73,8 +74,8 @@ def _draw_resize(values: Settings, rng: KeyedRng, sizes: Sizes) -> Parameters:
         factor = rng.uniform(min(low, 1), min(high, 1))
     elif direction == "up":
         factor = rng.uniform(max(low, 1), max(high, 1))
-    limits = (min(MAX_OF_HR * edge, max(MAX_EDGE, edge)) for edge in sizes.hr)
-    size = [min(max(MIN_EDGE, int(edge * factor)), limit) for edge, limit in zip(base, limits, strict=True)]
+    limits = (min(MAX_HR_FACTOR * edge, max(MAX_EDGE_PX, edge)) for edge in sizes.hr)
+    size = [min(max(MIN_EDGE_PX, int(edge * factor)), limit) for edge, limit in zip(base, limits, strict=True)]
     return {"size": size, "interpolation": rng.choice(values["interpolation"])}
 
 

@@ -20,7 +20,7 @@ RUN_AGAIN = "Run the same command again: finished shards are kept."
 
 
 class Engine(Protocol):
-    """Runs shard tasks in any order. `num_workers` is the number of workers on this machine, using its disks."""
+    """Runs shard tasks in any order. `num_workers` counts those on this machine, which use its disks."""
 
     @property
     def num_workers(self) -> int: ...

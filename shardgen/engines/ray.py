@@ -62,7 +62,7 @@ class RayEngine:
 
     def run(self, tasks: Sequence[ShardTask], job: Job, report: Report) -> Iterator[ShardResult]:
         output, presence = tasks[0].config.output, ExitStack()
-        run = _Run(job, presence.enter_context(storage_of(output).presence(output)))
+        run = _Run(job, presence.enter_context(storage_of(output).presence_file(output)))
         pending = deque(tasks)
         with _deferred_signals() as handle_deferred:
             try:
@@ -81,7 +81,7 @@ class RayEngine:
                 run.cancel()
 
     def _limit(self) -> int:
-        """Return the maximum number of concurrent tasks now, because nodes join and leave."""
+        """Return the current maximum number of concurrent tasks, which changes as nodes join and leave."""
         return self._max_tasks or max(1, int(ray.cluster_resources().get("CPU", 0)))
 
 
@@ -132,8 +132,8 @@ class _Run:
     def cancel(self) -> None:
         """Stop all tasks, and wait until they have removed their temporary files.
 
-        Not with force=True, which can end this process too, if a task has just finished. Without board and mark no task
-        can publish its shard, even if the cancellation does not reach it.
+        `force=True` is not used: it can end this process too, if a task has just finished. Without board and mark, no
+        task can publish its shard, even if the cancellation does not reach it.
         """
         ray.kill(self._board)
         for reference in self.tasks:
@@ -171,11 +171,11 @@ def _deferred_signals() -> Iterator[Callable[[], None]]:
 
 def _connect(address: str | None, num_workers: int | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": "CRITICAL"}
-    own = {"num_cpus": num_workers or available_cpus(), "object_store_memory": _OBJECT_STORE_BYTES}
+    new_cluster = {"num_cpus": num_workers or available_cpus(), "object_store_memory": _OBJECT_STORE_BYTES}
     try:
         if address in (None, "local"):
             try:
-                ray.init(address, include_dashboard=False, **own, **quiet)
+                ray.init(address, include_dashboard=False, **new_cluster, **quiet)
                 return
             except ValueError:  # Ray has found a running cluster, whose size cannot be set
                 address = "auto"

@@ -50,7 +50,7 @@ class ProgressBoard:
         self._updates[shard] = progress
 
     def take(self) -> dict[str, Progress]:
-        """Return, by shard updated since the last call, the total progress of its current task."""
+        """Return the total progress of the current task of each shard that was updated since the last call."""
         updates, self._updates = self._updates, {}
         return updates
 

@@ -41,10 +41,13 @@ class ScaleInventory:
 
 
 def take_inventory(shards: Sequence[ShardPlan], config: Config) -> list[ScaleInventory]:
-    return [_of_scale(shards, config, scale) for scale in config.scales]
+    """Compare the plan with the folder of each scale."""
+    return [_scale_inventory(shards, config, scale) for scale in config.scales]
 
 
-def open_tasks(shards: Sequence[ShardPlan], inventories: Iterable[ScaleInventory], config: Config) -> list[ShardTask]:
+def outstanding_tasks(
+    shards: Sequence[ShardPlan], inventories: Iterable[ScaleInventory], config: Config
+) -> list[ShardTask]:
     """Return a task for each shard missing at any scale, largest first, so that workers finish at similar times."""
     inventories = list(inventories)
     tasks = []
@@ -68,7 +71,7 @@ def remove_shards(folder: Address, names: Iterable[str]) -> None:
         remove_many(folder, [f"{name}.{kind}" for name in names])
 
 
-def _of_scale(shards: Sequence[ShardPlan], config: Config, scale: int) -> ScaleInventory:
+def _scale_inventory(shards: Sequence[ShardPlan], config: Config, scale: int) -> ScaleInventory:
     folder = config.output / scale_folder(scale)
     sizes = list_files(folder)
     matches = [match for match in map(SHARD_FILE.fullmatch, sizes) if match]

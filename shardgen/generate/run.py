@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shardgen.engines.base import Engine
-from shardgen.generate.inventory import ScaleInventory, open_tasks, take_inventory
+from shardgen.generate.inventory import ScaleInventory, outstanding_tasks, take_inventory
 from shardgen.generate.manifest import build_manifest, write_manifest
 from shardgen.generate.progress import ProgressDisplay
 from shardgen.planning.config import Config
@@ -53,21 +53,24 @@ class Preparation:
 
     @property
     def photos_to_process(self) -> int:
+        """Number of photos in the shards to build."""
         return sum(len(task.plan.photos) for task in self.tasks)
 
     def samples_to_build(self, scale: int) -> int:
+        """Return the number of samples to build at a scale; an estimate for tiles."""
         photos = sum(len(task.plan.photos) for task in self.tasks if scale in task.scales)
         return round(photos * self.samples_per_photo)
 
     @property
     def bytes_to_build(self) -> int:
+        """Expected size of the shards to build, at all scales."""
         scales = self.config.scales
         return round(sum(self.samples_to_build(s) * expected_sample_bytes(self.config, s) for s in scales))
 
 
 @dataclass(frozen=True)
 class Work:
-    """The work of this run: photos, failed photos among them, wall-clock time, and all workers' time by stage (s)."""
+    """The work of this run: photos, how many of them failed, wall-clock time, and all workers' time by stage (s)."""
 
     photos: int = 0
     failures: int = 0
@@ -113,7 +116,7 @@ def prepare(config: Config, exclude: Path | None = None) -> Preparation:
         samples_per_photo = 1.0
         shards = plan_shards(listing.photos, config)
     inventories = take_inventory(shards, config)
-    tasks = open_tasks(shards, inventories, config)
+    tasks = outstanding_tasks(shards, inventories, config)
     return Preparation(
         config,
         listing,

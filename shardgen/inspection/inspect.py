@@ -17,7 +17,7 @@ from srshards.format import MANIFEST_NAME, Address, FormatError, Manifest, lr_na
 from srshards.shards.stored_samples import (
     StoredSample,
     find_sample,
-    in_advance,
+    map_in_order,
     open_manifest,
     scale_folders,
     stored_samples,
@@ -66,7 +66,7 @@ def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
 
 def _describe_shard(folder: Address, shard: str) -> dict[str, Any]:
     samples = stored_samples(folder, shard)
-    described = in_advance(samples, lambda sample: {"key": sample.key, **sample.describe()}, folder)
+    described = map_in_order(samples, lambda sample: {"key": sample.key, **sample.describe()}, folder)
     return {"shard": shard, "samples": list(described)}
 
 

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from shardgen.degradation.degrade import draw_variants, make_lrs
 from shardgen.degradation.describe import format_step
-from shardgen.degradation.recipe import Drawn, Recipe
+from shardgen.degradation.recipe import DrawnSteps, Recipe
 from shardgen.planning.config import Config
 from shardgen.shard.triplet import decode_reduced, hr_boxes, render_crop
 from srshards.errors import PhotoError, RunError
@@ -64,6 +64,6 @@ def _hr(photo: Path, config: Config) -> Pixels:
     return crop.pixels[:hr_size, :hr_size]
 
 
-def _lines(number: int, steps: Drawn) -> list[str]:
+def _lines(number: int, steps: DrawnSteps) -> list[str]:
     wrapped = [textwrap.wrap(format_step(step), _LINE_CHARS, subsequent_indent="    ") for step in steps]
     return [f"LR {number}", *(line for lines in wrapped for line in lines)]

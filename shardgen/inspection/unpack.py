@@ -18,7 +18,7 @@ from shardgen.planning.sources import printable
 from srshards.errors import RunError, UsageError
 from srshards.format import MANIFEST_NAME, Address, Manifest, dump_json, scale_folder
 from srshards.imaging import codec
-from srshards.shards.stored_samples import StoredSample, in_advance, open_manifest, scale_folders, stored_samples
+from srshards.shards.stored_samples import StoredSample, map_in_order, open_manifest, scale_folders, stored_samples
 from srshards.storage.files import is_temporary, write_atomically
 
 _MAX_NAME_BYTES = 255  # the limit of all common file systems
@@ -89,7 +89,7 @@ def unpack(folder: Address, output: Path, split: str | None = None) -> Unpacked:
 
 
 def _write_samples(folder: Path, manifest: Manifest, named: Sequence[_Named], unpacked: Unpacked) -> None:
-    loaded = in_advance(named, lambda item: (item, item.sample.load()), manifest.folder)
+    loaded = map_in_order(named, lambda item: (item, item.sample.load()), manifest.folder)
     for item, sample in loaded:
         target = folder / item.path
         images = [name for name in sample.members if name != "json"]
@@ -178,13 +178,13 @@ def _named(manifest: Manifest, split: str | None) -> list[_Named]:
 
 def _described(manifest: Manifest) -> list[_Described]:
     folder = manifest.folder
-    by_shard = in_advance(manifest.shards, lambda record: stored_samples(folder, record.name), folder)
+    by_shard = map_in_order(manifest.shards, lambda record: stored_samples(folder, record.name), folder)
     samples = [
         (record.split, sample)
         for record, of_shard in zip(manifest.shards, by_shard, strict=True)
         for sample in of_shard
     ]
-    descriptions = in_advance(samples, lambda pair: pair[1].describe(), folder)
+    descriptions = map_in_order(samples, lambda pair: pair[1].describe(), folder)
     return [
         _Described(sample, split, _require_inside(PurePosixPath(json["source"]), sample), *json["box"][:2])
         for (split, sample), json in zip(samples, descriptions, strict=True)

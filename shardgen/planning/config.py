@@ -16,7 +16,7 @@ METHODS = ("nearest", "linear", "cubic", "area", "lanczos", "matlab")
 ALGORITHM = 2
 
 # The settings that determine every sample's bytes; with a recipe, its steps and the seed do too.
-_DECIDING = ["scale", "size", "hr_size", "fit", "tile_step", "method", "variants", "up", "sharpen_hr", "codec"]
+_FINGERPRINTED = ["scale", "size", "hr_size", "fit", "tile_step", "method", "variants", "up", "sharpen_hr", "codec"]
 # Settings added in format version 2. With these values, shards of version 1 stay valid.
 _SINCE_VERSION_2 = {"variants": 1, "up": True, "sharpen_hr": False}
 
@@ -55,14 +55,14 @@ class Config:
             if not MIN_SCALE <= scale <= MAX_SCALE:
                 raise UsageError(f"scale {scale}: expected an integer from {MIN_SCALE} to {MAX_SCALE}")
         object.__setattr__(self, "scales", tuple(sorted(set(self.scales))))
-        _choose("--fit", self.fit, FITS)
-        _choose("--method", self.method, METHODS)
-        _choose("--codec", self.codec, CODECS)
-        _within("--size", self.size, MIN_SIZE_PX, MAX_SIZE_PX, "px")
+        _require_choice("--fit", self.fit, FITS)
+        _require_choice("--method", self.method, METHODS)
+        _require_choice("--codec", self.codec, CODECS)
+        _require_range("--size", self.size, MIN_SIZE_PX, MAX_SIZE_PX, "px")
         if self.tile_step is not None:
             if self.fit != "tile":
                 raise UsageError("--tile-step requires --fit tile")
-            _within("--tile-step", self.tile_step, 1, self.size, "px (at most --size)")
+            _require_range("--tile-step", self.tile_step, 1, self.size, "px (at most --size)")
         if not 1 <= self.variants <= MAX_VARIANTS:
             raise UsageError(f"--variants {self.variants}: expected 1 to {MAX_VARIANTS}")
         if self.variants > 1 and self.degradation is None:
@@ -119,19 +119,21 @@ def settings_of(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def fingerprint_of(settings: dict[str, Any], algorithm: int = ALGORITHM) -> str:
     """Return `Config.fingerprint` for settings from a manifest. KeyError or TypeError when they are incomplete."""
-    deciding = {name: settings[name] for name in _DECIDING if name not in _SINCE_VERSION_2 or name in settings}
+    fingerprinted = {
+        name: settings[name] for name in _FINGERPRINTED if name not in _SINCE_VERSION_2 or name in settings
+    }
     if settings.get("degradation"):
-        deciding |= {"degradation": settings["degradation"]["steps"], "seed": settings["seed"]}
-    deciding = {name: value for name, value in deciding.items() if _SINCE_VERSION_2.get(name, ...) != value}
-    text = json.dumps([1, algorithm, deciding], sort_keys=True)
+        fingerprinted |= {"degradation": settings["degradation"]["steps"], "seed": settings["seed"]}
+    fingerprinted = {name: value for name, value in fingerprinted.items() if _SINCE_VERSION_2.get(name, ...) != value}
+    text = json.dumps([1, algorithm, fingerprinted], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _choose(option: str, value: str, choices: tuple[str, ...]) -> None:
+def _require_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UsageError(f"{option} {value!r}: expected one of {', '.join(choices)}")
 
 
-def _within(option: str, value: int, low: int, high: int, unit: str) -> None:
+def _require_range(option: str, value: int, low: int, high: int, unit: str) -> None:
     if not low <= value <= high:
         raise UsageError(f"{option} {value}: expected {low} to {high} {unit}")

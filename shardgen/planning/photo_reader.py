@@ -24,5 +24,5 @@ def read_photo(photo: Photo, root: Address) -> bytes:
 def photos_with_bytes(photos: Sequence[Photo], root: Address) -> Iterator[tuple[Photo, Callable[[], bytes]]]:
     """Yield each photo with a function that returns its bytes as `read_photo` does; the next photos are prefetched."""
     storage = storage_of(root)
-    readers = storage.in_advance(photos, lambda photo: root / photo.path, lambda photo: read_photo(photo, root))
+    readers = storage.read_ahead(photos, lambda photo: root / photo.path, lambda photo: read_photo(photo, root))
     return zip(photos, readers, strict=True)

@@ -7,7 +7,7 @@ two of equal intervals, and the photos of an interval are a shard. Therefore
 - `--sample 0.01` selects a prefix of the photos that `--sample 0.1` selects, so finished shards are kept;
 - adding, removing or changing a photo affects only its own shard (two if it is the first one, see `order_photos`),
   until the number of photos has doubled and every interval is halved;
-- a photo's split depends on a second hash of the same kind, so it is equal in every scale and sample.
+- a photo's split depends on a second hash of the same kind, so it is the same at every scale and in every `--sample`.
 
 As a consequence, shards vary randomly in size, between about half of `--shard-bytes` and all of it.
 
@@ -104,10 +104,10 @@ def order_photos(photos: Sequence[Photo], config: Config) -> PhotoOrder:
     digests = bytearray()
     for photo in photos:
         digests += hashlib.blake2b(prefix + os.fsencode(photo.path), digest_size=16).digest()
-    hashes, draws = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 2).T
-    order = np.lexsort((draws, hashes))  # both are equal only for equal paths
+    hashes, split_hashes = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 2).T
+    order = np.lexsort((split_hashes, hashes))  # both are equal only for equal paths
     val_below = int(config.val_fraction * _NUM_HASHES)
-    in_val = draws[order] < np.uint64(val_below)
+    in_val = split_hashes[order] < np.uint64(val_below)
     if len(photos) > 1 and val_below:
         in_val[0] = True
         if in_val.all():

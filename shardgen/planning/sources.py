@@ -47,7 +47,7 @@ class Listing:
 
     photos: list[Photo] = field(default_factory=list)
     num_ignored: int = 0
-    num_links_passed_over: int = 0
+    num_links_skipped: int = 0
 
 
 def list_photos(root: Address) -> Listing:

@@ -11,7 +11,7 @@ from srshards.format import SPLITS, Manifest
 
 @dataclass(frozen=True)
 class Contents:
-    """Figures of a scale. `failures` and `skipped` are (path, reason); `classes` is {class: {split: samples}}."""
+    """Statistics of a scale. `failures` and `skipped` are (path, reason); `classes` is {class: {split: samples}}."""
 
     settings: dict[str, Any]
     degradation: str | None

@@ -8,14 +8,14 @@ import numpy as np
 
 from shardgen.planning.exclusion import exclude_line
 from shardgen.report.duplicates import near_duplicates
-from shardgen.report.measures import aliases
+from shardgen.report.measures import aliased_part
 from shardgen.report.survey import Measured, Survey, image_of
 from shardgen.report.text import TIMES, short
 from srshards.errors import RunError
 from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.window import strongest_window
-from srshards.page.pictures import exact, thumbnail
+from srshards.page.pictures import lossless_uri, thumbnail_uri
 from srshards.terminal.text import plural
 
 PER_LIST = 16
@@ -23,7 +23,7 @@ MAX_GROUPS = 20
 # Photographs rarely reach these limits. They are for noise, whose thumbnails are five times as large, and long names.
 _MAX_LIST_BYTES = 400_000
 _MAX_GROUPS_BYTES = 2_000_000
-_TEXT_BYTES = 400  # of a card, except for its image and names, at most
+_TEXT_BYTES = 400  # upper bound of the markup of a card, without image and names
 _SHOWN_PER_GROUP = 8
 _NAMED_PER_GROUP = 40
 # Measured on 700 real photos: saved as JPEG of quality 50, halved in size or made 10 % brighter, all stay within 6 bits
@@ -43,6 +43,7 @@ class Photos:
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def number(self, source: str) -> int:
+        """Return the number of a photo, and add the photo if it is new."""
         if source not in self._numbers:
             self._numbers[source] = len(self.lines)
             self.lines.append(exclude_line(source))
@@ -138,7 +139,7 @@ class _Cards:
     def __init__(self, surveys: Sequence[Survey], photos: Photos) -> None:
         self._surveys, self._photos = {survey.manifest.scale: survey for survey in surveys}, photos
 
-    def some(
+    def fitting(
         self,
         samples: Iterable[Measured],
         make: Callable[[Measured, str], Card],
@@ -160,10 +161,10 @@ class _Cards:
         return cards
 
     def hr(self, samples: Iterable[Measured], caption: Callable[[Measured], str]) -> list[Card]:
-        return self.some(samples, self.thumbnail, caption)
+        return self.fitting(samples, self.thumbnail, caption)
 
     def thumbnail(self, sample: Measured, caption: str) -> Card:
-        return self._card(sample, caption, thumbnail(self._image(sample, "hr"), _THUMBNAIL_PX))
+        return self._card(sample, caption, thumbnail_uri(self._image(sample, "hr"), _THUMBNAIL_PX))
 
     def name(self, sample: Measured, caption: str) -> Card:
         return self._card(sample, caption)
@@ -172,8 +173,8 @@ class _Cards:
         """Return a card that shows the part of LR with the most aliasing."""
         hr, lr = self._image(sample, "hr"), self._image(sample, "lr")
         method = sample.sample.describe()["method"]
-        top, left, edge = _strongest(np.abs(aliases(luma_full_range(hr), sample.scale, method)))
-        pixels = exact(np.ascontiguousarray(lr[top : top + edge, left : left + edge]))
+        top, left, edge = _strongest(np.abs(aliased_part(luma_full_range(hr), sample.scale, method)))
+        pixels = lossless_uri(np.ascontiguousarray(lr[top : top + edge, left : left + edge]))
         return self._card(sample, caption, pixels, is_pixels=True)
 
     def _image(self, sample: Measured, name: str) -> Pixels:
@@ -211,7 +212,7 @@ def _aliased(surveys: Sequence[Survey], cards: _Cards) -> Extremes:
         return f"{sample.aliasing:.1f} levels" + (f", {sample.scale}{TIMES}" if has_scales else "")
 
     worst = _worst(samples, lambda m: (-(m.aliasing or 0.0),))
-    return Extremes("aliased", "Most aliased", explanation, cards.some(worst, cards.lr, caption))
+    return Extremes("aliased", "Most aliased", explanation, cards.fitting(worst, cards.lr, caption))
 
 
 def _part(sample: Measured) -> str:
@@ -229,12 +230,12 @@ def _near_duplicates(samples: Sequence[Measured], cards: _Cards) -> Extremes:
     for group in found[:MAX_GROUPS]:
         members = [images[number] for number in group.images]
         members.sort(key=lambda sample: (-sample.box[2] * sample.box[3], sample.source))
-        shown = cards.some(members[:_SHOWN_PER_GROUP], cards.thumbnail, _part, room)
+        shown = cards.fitting(members[:_SHOWN_PER_GROUP], cards.thumbnail, _part, room)
         room -= sum(card.num_bytes for card in shown)
         if len(shown) < 2:  # no room for more, or damaged
             continue
         rest = members[_SHOWN_PER_GROUP:][:_NAMED_PER_GROUP] if len(shown) == _SHOWN_PER_GROUP else ()
-        named = cards.some(rest, cards.name, _part, room)
+        named = cards.fitting(rest, cards.name, _part, room)
         room -= sum(card.num_bytes for card in named)
         bits = f"{group.distance} of 64 bits differ" if group.distance else "equal hashes"
         bits = f"up to {bits} between neighbours" if group.distance and len(members) > 2 else bits

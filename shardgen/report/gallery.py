@@ -16,11 +16,11 @@ from srshards.format import Manifest, lr_name
 from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.window import strongest_window
-from srshards.page.pictures import Comparison, Layer, exact
+from srshards.page.pictures import Comparison, Layer, lossless_uri
 
 MAX_SHOWN = 24
 _MAX_VARIANTS_LISTED = 8
-_TEXT_BYTES = 2_000  # of a comparison's HTML, except for its images and facts, at most
+_TEXT_BYTES = 2_000  # upper bound of the markup of a comparison, without images and facts
 
 
 def gallery(survey: Survey, max_bytes: int, window_px: int) -> list[Comparison]:
@@ -47,10 +47,10 @@ def _rank(sample: Measured) -> float:
 
 
 def select_representative(samples: Sequence[Measured], count: int) -> Iterator[Measured]:
-    """Yield up to `count` samples, such that any first few cover the range of PSNRs and the classes.
+    """Yield up to `count` samples, such that any first few of them cover the range of PSNRs and the classes.
 
-    In the order of PSNR: the first, the last, the middle one, those at a quarter and three quarters, and so on; near
-    each of these positions, a sample of the class selected least often.
+    Sorted by PSNR, these are the first, the last, the middle one, those at a quarter and three quarters, and so on.
+    Near each of these positions, a sample of the class selected least often is chosen.
     """
     ordered = sorted(samples, key=lambda sample: (_rank(sample), sample.source, sample.sample.key))
     selected: set[int] = set()
@@ -131,7 +131,7 @@ def _degradations(described: dict[str, object]) -> Iterator[tuple[str, str]]:
 
 
 def _layer(name: str, pixels: Pixels) -> Layer:
-    return Layer(name, exact(np.ascontiguousarray(pixels)))
+    return Layer(name, lossless_uri(np.ascontiguousarray(pixels)))
 
 
 def _bytes_of(comparison: Comparison) -> int:

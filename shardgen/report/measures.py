@@ -47,12 +47,12 @@ def flatness(grey: Luma) -> float:
     return float(np.mean(squares - means**2 < FLAT_BELOW_LEVELS**2))
 
 
-def aliases(grey: Luma, scale: int, method: str) -> Luma:
+def aliased_part(grey: Luma, scale: int, method: str) -> Luma:
     """Return the part of LR's luma that is aliased, in grey levels (H/scale x W/scale); zero without aliasing.
 
     It is the difference between HR and HR without frequencies above LR's Nyquist limit, downsampled by LR's method.
-    The frequencies are those of the DCT, of which an image of N px keeps the lowest N/scale. Both operations are linear
-    in rows and columns and so computed as matrix products, without rounding. H and W must be multiples of `scale`.
+    The frequencies are those of the DCT; of N per axis, the lowest N/scale are kept. Both operations are linear in rows
+    and columns, so they are computed as matrix products, without rounding. H and W must be multiples of `scale`.
     """
     if not MIN_SCALE <= scale <= MAX_SCALE or grey.shape[0] % scale or grey.shape[1] % scale:
         raise ValueError(f"expected a scale of 2 to 8 and multiples of it, got {scale} and {grey.shape}")
@@ -63,12 +63,12 @@ def aliases(grey: Luma, scale: int, method: str) -> Luma:
 
 
 def aliasing(grey: Luma, scale: int, method: str) -> float:
-    """Return the RMS of `aliases` in grey levels."""
-    return math.sqrt(float(np.mean(np.square(aliases(grey, scale, method), dtype=np.float64))))
+    """Return the RMS of `aliased_part` in grey levels."""
+    return math.sqrt(float(np.mean(np.square(aliased_part(grey, scale, method), dtype=np.float64))))
 
 
 def _downsample(grey: Luma, height: int, width: int, method: str) -> Luma:
-    """Downsample as `degrade.downsample`, but without rounding and, for `matlab`, without mirrored borders (Pillow)."""
+    """Downsample like `degrade.downsample`, but without rounding or, for `matlab`, mirrored borders (Pillow)."""
     if method == "matlab":
         return np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
     return np.asarray(cv2.resize(grey, (width, height), interpolation=KERNELS[method]), dtype=np.float32)

@@ -9,9 +9,9 @@ from time import monotonic
 from shardgen.planning.sources import printable
 from shardgen.report.contents import Contents, contents_of
 from shardgen.report.extremes import Photos, extremes
-from shardgen.report.figures import class_plot, histogram, psnr_by_class, stage_plot
 from shardgen.report.gallery import gallery
 from shardgen.report.last_run import LastRun, read_last_run
+from shardgen.report.plots import class_plot, histogram, psnr_by_class, stage_plot
 from shardgen.report.survey import Survey, num_to_measure, survey
 from shardgen.report.text import setting_rows, short
 from shardgen.shard.job import Progress
@@ -37,7 +37,7 @@ Display = Callable[[int], AbstractContextManager[Callable[[Progress], None]]]
 
 @dataclass(frozen=True)
 class Written:
-    """The result: bytes of the page, numbers of measured and of all samples, measuring time in s, damages.
+    """The result of `write_report`: size of the page, numbers of measured and of all samples, measuring time, damage.
 
     `damages` are (sample or shard, reason).
     """

@@ -13,7 +13,7 @@ from srshards.format import FormatError, Manifest, ShardRecord
 from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
 from srshards.process.resources import available_cpus
-from srshards.shards.stored_samples import StoredSample, in_advance, stored_samples
+from srshards.shards.stored_samples import StoredSample, map_in_order, stored_samples
 from srshards.shards.subset import evenly_spaced
 from srshards.storage.threads import map_in_threads
 
@@ -74,7 +74,8 @@ def survey(manifest: Manifest, limit: int, report: Callable[[Progress], None]) -
             return loaded, str(error)
 
     cv2.setNumThreads(0)  # there is a thread for each CPU already
-    for future in map_in_threads(measure, in_advance(_selected(found, limit), load, manifest.folder), available_cpus()):
+    loaded_samples = map_in_order(_selected(found, limit), load, manifest.folder)
+    for future in map_in_threads(measure, loaded_samples, available_cpus()):
         sample, result = future.result()
         if isinstance(result, Measured):
             found.measured.append(result)

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 
 from shardgen.degradation.degrade import draw_variants, libraries
-from shardgen.degradation.recipe import Drawn
+from shardgen.degradation.recipe import DrawnSteps
 from shardgen.planning.boxes import Box, cropped_box
 from shardgen.planning.config import Config
 from shardgen.planning.photo_reader import photos_with_bytes
@@ -198,14 +198,14 @@ class _ScaleOutput:
             key = sample_key(self._plan.split, self._plan.number, self.num_samples)
             self.num_bytes += self._writer.add(key, members)
 
-    def _draw(self, photo: Photo, box: Box) -> list[Drawn] | None:
+    def _draw(self, photo: Photo, box: Box) -> list[DrawnSteps] | None:
         config = self._config
         if config.degradation is None:
             return None
         variants, hr_size = config.num_variants(self._plan.split), config.hr_size(self.scale)
         return draw_variants(config.degradation, variants, config.seed, photo.path, (box.x, box.y), hr_size, self.scale)
 
-    def _describe(self, photo: Photo, box: Box, psnr: float | None, drawn: list[Drawn] | None) -> bytes:
+    def _describe(self, photo: Photo, box: Box, psnr: float | None, drawn: list[DrawnSteps] | None) -> bytes:
         description: dict[str, Any] = {
             "source": photo.path,
             "class": photo.class_name,

@@ -26,6 +26,7 @@ class ChannelSums:
 
     @classmethod
     def of(cls, pixels: Pixels) -> "ChannelSums":
+        """Return the sums of an H x W x 3 uint8 image."""
         # Per plane, OpenCV is twice as fast as `meanStdDev`. Its sums of integers are exact in float64.
         planes = cv2.split(pixels, _plane_buffers(pixels.shape[:2]))
         squares = tuple(round(cv2.norm(plane, cv2.NORM_L2SQR)) for plane in planes)
@@ -59,6 +60,7 @@ class Statistics:
     identical: int = 0  # samples whose `up` equals `hr`: no finite PSNR
 
     def add(self, class_name: str, num_pixels: int, channels: ChannelSums, psnr: float | None) -> None:
+        """Add a sample: class, HR pixels and their sums, and PSNR of `up` in dB (None if `up` equals HR)."""
         self.samples += 1
         self.pixels += num_pixels
         self.channel_sums = [a + b for a, b in zip(self.channel_sums, channels.sums, strict=True)]
@@ -76,6 +78,7 @@ class Statistics:
 
     @classmethod
     def total(cls, parts: Iterable["Statistics"]) -> "Statistics":
+        """Return the statistics of all samples of the parts."""
         total = cls()
         for part in parts:
             total.samples += part.samples
@@ -107,7 +110,7 @@ class Statistics:
         return cls(**{**value, "classes": Counter(value["classes"])})
 
     def summary(self) -> dict[str, Any]:
-        """Return the manifest's figures: mean and standard deviation per HR channel in [0, 1], PSNR of `up` in dB."""
+        """Return the manifest's statistics: mean and deviation per HR channel in [0, 1], PSNR of `up` in dB, counts."""
         means = [total / self.pixels for total in self.channel_sums] if self.pixels else []
         variances = [s / self.pixels - m * m for s, m in zip(self.channel_squares, means, strict=False)]
         finite = self.samples - self.identical

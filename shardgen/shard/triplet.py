@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shardgen.degradation.degrade import make_lrs, upsample
-from shardgen.degradation.recipe import Drawn
+from shardgen.degradation.recipe import DrawnSteps
 from shardgen.degradation.sharpen import usm
 from shardgen.planning.boxes import Box, boxes, reduction
 from shardgen.planning.config import Config
@@ -56,6 +56,7 @@ def hr_boxes(photo: DecodedPhoto, config: Config) -> list[Box]:
 
 
 def render_crop(photo: DecodedPhoto, box: Box, config: Config) -> HrImage:
+    """Return the HR image of a box of the photo, sharpened if so configured."""
     x, y, width, height = (edge // photo.reduction for edge in box)
     hr = render_hr(photo.rgb[y : y + height, x : x + width], config.size)
     return HrImage(sharpened(hr) if config.sharpen_hr else hr, box)
@@ -67,10 +68,11 @@ def sharpened(hr: Pixels) -> Pixels:
 
 
 def is_enlarged(true_size: tuple[int, int], config: Config) -> bool:
+    """Return whether a photo of this (height, width) in px is upscaled to HR."""
     return config.fit != "tile" and min(true_size) < config.size
 
 
-def make_triplet(hr: Pixels, scale: int, method: str, drawn: list[Drawn] | None = None) -> Triplet:
+def make_triplet(hr: Pixels, scale: int, method: str, drawn: list[DrawnSteps] | None = None) -> Triplet:
     """Return `hr` with its LR images and upsampled image; the edges of `hr` must be multiples of `scale`."""
     lrs = make_lrs(hr, scale, method, drawn)
     return Triplet(hr, tuple(lrs), upsample(lrs[0], scale, method))

@@ -21,7 +21,7 @@ _NPY_SHAPE = re.compile(rb"'shape': \(([0-9]{1,9}), ([0-9]{1,9}), 3\)")
 
 
 def encode(codec: str, pixels: Pixels) -> list[bytes | memoryview]:
-    """Return the member's content as consecutive pieces; for `npy` without copying the pixels."""
+    """Encode H x W x 3 uint8 as consecutive pieces of a member's content; for `npy` without copying the pixels."""
     if codec == "npy":
         pixels = np.ascontiguousarray(pixels)
         return [npy_header(*pixels.shape[:2]), pixels.data.cast("B")]

@@ -21,8 +21,8 @@ _CAPTION_MIDDLE_PX = 15  # below its row: closer to it than to the next row
 _TEXT_PX = 14
 
 _LAST_LATIN = 0x017F
-# Pillow's built-in font has Latin letters only. File names of fonts for Chinese, and for most other scripts, on Linux,
-# macOS and Windows.
+# Pillow's built-in font has Latin letters only. These are system fonts of Linux, macOS and Windows for Chinese, and for
+# most other scripts.
 _CJK_FONTS = ("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "PingFang.ttc", "msyh.ttc")
 _OTHER_FONTS = ("DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")
 
@@ -58,8 +58,8 @@ def grid(rows: Sequence[Row | tuple[Sequence[Pixels], str]], titles: Sequence[st
     last = _CAPTION_PX - 2 * _CAPTION_MIDDLE_PX if captions[-1] == _CAPTION_PX else 0  # no next row to separate
     picture = Image.new("RGB", (width, _HEADER_PX + sum(heights) + sum(captions) - last), BACKGROUND)
     draw = ImageDraw.Draw(picture)
-    for left, title, room_px in zip(lefts, titles, widths, strict=True):
-        write_line(draw, (left, _HEADER_PX // 2), title, FAINT, room_px=room_px)
+    for left, title, max_width_px in zip(lefts, titles, widths, strict=True):
+        write_line(draw, (left, _HEADER_PX // 2), title, FAINT, max_width_px=max_width_px)
     top = _HEADER_PX
     positions = []
     for row, height, below in zip(drawn, heights, captions, strict=True):
@@ -68,10 +68,10 @@ def grid(rows: Sequence[Row | tuple[Sequence[Pixels], str]], titles: Sequence[st
         for (left, *_), cell in zip(boxes, row.cells, strict=True):
             picture.paste(Image.fromarray(cell), (left, top))
         middle = top + height + _CAPTION_MIDDLE_PX
-        written = write_line(draw, (GAP_PX, middle), row.caption, TEXT, room_px=width - 2 * GAP_PX)
+        written = write_line(draw, (GAP_PX, middle), row.caption, TEXT, max_width_px=width - 2 * GAP_PX)
         used = written + 3 * GAP_PX if written else 0
-        room_px = width - 2 * GAP_PX - used
-        write_line(draw, (width - GAP_PX, middle), row.aside, FAINT, room_px=room_px, anchor="rm")
+        max_width_px = width - 2 * GAP_PX - used
+        write_line(draw, (width - GAP_PX, middle), row.aside, FAINT, max_width_px=max_width_px, anchor="rm")
         top += height + below
     picture.info[GRID_TEXT] = json.dumps({"titles": list(titles), "rows": positions})
     return picture
@@ -99,19 +99,19 @@ def write_line(
     text: str,
     colour: tuple[int, int, int],
     size_px: int = _TEXT_PX,
-    room_px: int | None = None,
+    max_width_px: int | None = None,
     anchor: Literal["lm", "rm", "la"] = "lm",
 ) -> int:
-    """Draw one line of text, shortened to at most `room_px`. Return its width in px.
+    """Draw one line of text, shortened to at most `max_width_px`. Return its width in px.
 
     `at` (x, y) is the middle of its left edge ("lm"), of its right edge ("rm") or its top left corner ("la").
     """
     # File names may contain unprintable characters.
     text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     font = _font(text, size_px)
-    if room_px is not None and draw.textlength(text, font) > room_px:
+    if max_width_px is not None and draw.textlength(text, font) > max_width_px:
         from_right = anchor == "rm"
-        while text and draw.textlength(text + "…", font) > room_px:
+        while text and draw.textlength(text + "…", font) > max_width_px:
             text = text[1:] if from_right else text[:-1]
         text = "" if not text else "…" + text if from_right else text + "…"
     draw.text(at, text, colour, font, anchor=anchor)

@@ -29,7 +29,7 @@ from srshards.storage.store import read_bytes as read_file
 
 Plane = NDArray[np.uint8]  # H x W
 
-# Admits photos of 200-megapixel phones. Larger ones are rejected by their header, before memory is allocated.
+# Admits photos of 200-megapixel phones. Larger ones are rejected after reading the header, before memory is allocated.
 MAX_PIXELS = 250_000_000
 
 MAX_FILE_BYTES = 2 << 30
@@ -44,7 +44,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 
 @dataclass(frozen=True)
 class DecodedPhoto:
-    """An upright photo, possibly decoded at 1/`reduction` of its height and width, which are then multiples of it.
+    """An upright photo, possibly decoded at 1/`reduction` of its size; its height and width are multiples of that.
 
     `rgb` is H x W x 3. `alpha` is H x W from 0 (transparent) to 255 and not premultiplied; it is None if the photo is
     opaque or was composited over black. `icc_profile` is the embedded colour profile, which is not applied.
@@ -70,8 +70,8 @@ class DecodedPhoto:
 def read_bytes(address: Address, size: int = -1) -> bytes:
     """Read a photo's file. PhotoError when it cannot be read, is empty, or is too large.
 
-    `size` is the size from a listing; with -1 it is looked up. Errors with other causes are
-    StoreError, when a store fails, and OSError, when this process has too many open files.
+    `size` is the size in bytes from a listing; with -1 it is looked up. StoreError when a store fails; OSError when
+    this process has too many open files.
     """
     try:
         if size < 0:
@@ -92,12 +92,12 @@ def read_bytes(address: Address, size: int = -1) -> bytes:
 
 @without_size_limit()
 def upright_size(data: bytes) -> tuple[int, int]:
-    """Return the upright (height, width) in px, from the header alone. PhotoError as `decode_photo`."""
+    """Return the upright (height, width) in px, from the header alone. Raises PhotoError like `decode_photo`."""
     with _open(data) as image:
         height, width = _stored_size(image)
         # Pillow would decode the complete PNG to look for EXIF after the pixels.
-        late = image.format == "PNG" and "exif" not in image.info
-        return _upright((height, width), 1 if late else _orientation(image))
+        must_decode = image.format == "PNG" and "exif" not in image.info
+        return _upright((height, width), 1 if must_decode else _orientation(image))
 
 
 @without_size_limit()

@@ -19,9 +19,10 @@ _BAND_PX = 1 << 20
 
 
 def to_rgb8(image: Image.Image, data: bytes, keep_alpha: bool) -> Pixels:
-    """Convert the loaded image of a file's `data` to H x W x 3 or, with alpha to keep, H x W x 4. May close the image.
+    """Convert a loaded image to H x W x 3 uint8 or, if alpha is kept, H x W x 4. May close the image.
 
-    Without `keep_alpha` it is composited over black, because the colour of transparent pixels is often garbage.
+    `data` is the content of its file. Without `keep_alpha`, the image is composited over black, because the colour of
+    transparent pixels is often garbage.
     """
     if image.mode in ("I", "F") and image.format != "PPM":
         kind = "floating point" if image.mode == "F" else "integers"
@@ -36,8 +37,8 @@ def to_rgb8(image: Image.Image, data: bytes, keep_alpha: bool) -> Pixels:
         return _to_rgb(height, width, lambda rows: levels[rows][:, :, order], keep_alpha)
     inverted = image.format == "TIFF" and tiff_file.white_is_zero(image)
     if image.format == "PNG" and image.mode == "L" and "transparency" in image.info:
-        most = 2 ** png_file.bits_per_channel(data) - 1
-        image.info["transparency"] *= 255 // most  # Pillow scaled the pixels by the same factor
+        max_level = 2 ** png_file.bits_per_channel(data) - 1
+        image.info["transparency"] *= 255 // max_level  # Pillow scaled the pixels by the same factor
 
     def part_of(rows: slice) -> NDArray[Any]:
         part = image.crop((0, rows.start, width, rows.stop))
@@ -77,7 +78,7 @@ def _colour_8(image: Image.Image) -> Pixels:
 
 
 def _to_rgb(height: int, width: int, part_of: Callable[[slice], NDArray[Any]], keep_alpha: bool) -> Pixels:
-    """Convert the bands returned by `part_of` (8- or 16-bit) to 8-bit RGB or, with alpha to keep, RGBA."""
+    """Convert the bands returned by `part_of` (8- or 16-bit) to 8-bit RGB or, if alpha is kept, RGBA."""
     pixels: Pixels | None = None
     band = max(1, _BAND_PX // width)
     for top in range(0, height, band):

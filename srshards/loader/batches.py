@@ -36,7 +36,7 @@ class DamagedSample(NamedTuple):
 
 
 class DamagedRow(NamedTuple):
-    """A row with a replaced sample: the step, counted from the first one read, and the row of its batch."""
+    """A row with a replaced sample: the step, counted from the first one read, and the row in its batch."""
 
     step: int
     row: int
@@ -44,7 +44,7 @@ class DamagedRow(NamedTuple):
 
 
 class Patches(NamedTuple):
-    """S x N x p x p x 3 uint8 RGB HR patches of N rows of S steps, and their S x N x q x q x 3 input patches."""
+    """The uint8 RGB patches of S steps of N rows each: HR, S x N x p x p x 3, and input, S x N x q x q x 3."""
 
     hr: Pixels
     input: Pixels
@@ -62,8 +62,8 @@ class BatchReader:
     """Cuts batches from shards. Each worker has one; it keeps the most recently used shards mapped.
 
     `input_names` are the variants of the network input: `lr`, `lr1`, ..., or only `up`. `cached` opens shards through a
-    cache, which cannot evict mapped shards: shards not needed soon are then unmapped. `origin` identifies the set in
-    messages.
+    cache, which cannot evict mapped shards: shards not needed soon are then unmapped. `origin` identifies the
+    shards in messages.
     """
 
     def __init__(
@@ -138,9 +138,9 @@ class BatchReader:
         if not steps:
             return []
         epochs, numbers = zip(*(self.schedule.batch(step, rows.start, rows.stop) for step in steps), strict=True)
-        draws = BatchSamples(np.concatenate(epochs), np.concatenate(numbers))
-        variants = draws.variants(self._seed, len(self.input_names))
-        crops = list(map(PatchSpec, draws.numbers.tolist(), variants.tolist(), self.grid.cuts(self._seed, draws)))
+        samples = BatchSamples(np.concatenate(epochs), np.concatenate(numbers))
+        variants = samples.variants(self._seed, len(self.input_names))
+        crops = list(map(PatchSpec, samples.numbers.tolist(), variants.tolist(), self.grid.cuts(self._seed, samples)))
         return [crops[first : first + len(rows)] for first in range(0, len(crops), len(rows))]
 
     def intact_images(self, number: int, variant: int, damaged: list[DamagedSample]) -> tuple[Pixels, Pixels]:
@@ -175,12 +175,12 @@ class BatchReader:
         self._drop_views()
 
     def _block_shards(self, steps: range) -> set[int]:
-        """Return the shards of all blocks that these steps have samples of."""
+        """Return all shards of the blocks that contain the samples of these steps."""
         blocks = takewhile(lambda found: found[0] <= steps[-1], self.schedule.blocks_from(steps[0]))
         return {int(shard) for _, shards in blocks for shard in shards}
 
     def _keep(self, wanted: set[int]) -> None:
-        """Unmap all other shards."""
+        """Unmap all shards but the wanted ones."""
         unwanted = self._open.keys() - wanted
         if unwanted:
             for shard in unwanted:

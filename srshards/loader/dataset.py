@@ -74,12 +74,12 @@ class PatchDataset(Dataset[PatchPair]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indexes: Sequence[int]) -> list[PatchPair]:
-        """Return the items of a batch, drawing their crops at once. PyTorch's `DataLoader` calls this method."""
+        """Return the items of a batch. PyTorch's `DataLoader` calls this: choosing all crops at once is faster."""
         what = f"{self._samples.name} samples in {self._shards.path}"
         numbers = np.array([normalized_index(index, len(self), what) for index in indexes], np.int64)
-        draws = BatchSamples(np.full_like(numbers, self.epoch), numbers)
-        variants = draws.variants(self._seed, len(self._inputs)).tolist()
-        cuts = self._grid.cuts(self._seed, draws)
+        samples = BatchSamples(np.full_like(numbers, self.epoch), numbers)
+        variants = samples.variants(self._seed, len(self._inputs)).tolist()
+        cuts = self._grid.cuts(self._seed, samples)
         return list(map(self._pair, numbers.tolist(), variants, cuts))
 
     @property

@@ -31,8 +31,8 @@ def check_ring(chunks: Chunks, workers: int, prefetch: int, ranks: Ranks) -> int
     return needed
 
 
-def check_drawing(needed: int, ranks: Ranks) -> None:
-    """Check the CPU memory for drawing crops while batches are gathered on the device."""
+def check_crop_memory(needed: int, ranks: Ranks) -> None:
+    """Check the CPU memory for choosing crops while batches are gathered on the device."""
     _check(needed, "`resident` needs", "use a smaller `batch_size` or `micro_batches`", ranks)
 
 

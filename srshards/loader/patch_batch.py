@@ -25,10 +25,10 @@ class PatchBatch(NamedTuple):
 
 
 class Source(Protocol):
-    """A source of batches that measures the seconds spent waiting for all batches but the first."""
+    """A source of batches. `wait_s` is the time spent waiting for them, excluding the first."""
 
     @property
     def wait_s(self) -> float: ...
 
     def started(self) -> Iterator[PatchBatch]:
-        """Start, and return an iterator over the batches when start-up, which does not count as waiting, is done."""
+        """Start, then return an iterator over the batches. Time spent starting does not count as waiting."""

@@ -11,7 +11,7 @@ from srshards.loader.arguments import MAX_PREFETCH, MAX_SEED, as_device, checked
 from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.running import RunningBatches
 from srshards.loader.sources import Sources, batch_reader
-from srshards.loader.state import Batches, Division, Position, dump_state, load_position
+from srshards.loader.state import BatchSettings, Division, Position, dump_state, load_position
 from srshards.process.resources import available_cpus
 from srshards.sampling.chunks import Rows
 from srshards.shards.folder import Shards
@@ -106,7 +106,7 @@ class PatchLoader:
             resident=resident,
         )
         self._schedule = self._sources.reader.schedule
-        self._identity = Batches(
+        self._identity = BatchSettings(
             shards=shards.fingerprint(),
             decoded=shards.is_decoded,
             patch_size=grid.patch,
@@ -203,7 +203,7 @@ class PatchLoader:
         return self._schedule.num_steps(epochs)
 
     def cache_bytes(self, other_shards: int = 0) -> int:
-        """Return the required cache capacity, with `other_shards` bytes of other shards; 0 without a cache."""
+        """Return the required cache capacity in bytes, including `other_shards` bytes; 0 without a cache."""
         return self._sources.cache_bytes(other_shards)
 
     def state_dict(self) -> dict[str, int | str | bool]:
@@ -215,7 +215,7 @@ class PatchLoader:
         """Resume from a `state_dict`. Must be called before the first batch is taken.
 
         Device, workers, prefetch and the location of the shards may differ, and so may the number of processes if the
-        number of patches per step is the same. ValueError, listing the differences, if the state has other batches.
+        number of patches per step is the same. ValueError, listing the differences, if the batches differ.
         """
         self._check_usable()
         if self._has_started:

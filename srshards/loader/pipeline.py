@@ -29,7 +29,7 @@ from srshards.storage.store import parse_address
 _SHARDS = 0  # distinguishes this permutation from others with the same seed
 
 
-class PatchPipeline(wds.DataPipeline, wds.compat.FluidInterface):  # type: ignore[misc]  # which has no types
+class PatchPipeline(wds.DataPipeline, wds.compat.FluidInterface):  # type: ignore[misc]  # webdataset has no types
     """A `webdataset` pipeline of `PatchPair`s.
 
     `map`, `batched` and similar methods return a new pipeline; `with_epoch` and `repeat` modify and return this one.
@@ -149,7 +149,7 @@ def _worker() -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Tars:
-    """The tars of this rank and worker. `ranks` is from the process that created the pipeline: workers have none."""
+    """The tars of this rank and worker. `ranks` is set by the process that creates the pipeline: workers have none."""
 
     tars: list[_Tar]
     seed: int
@@ -197,13 +197,13 @@ class _Cutter:
             shard_of_key(key)
         except FormatError as error:
             raise RunError(f"{where}: {error}") from error
-        draws = BatchSamples(np.array([int(self.epoch)]), np.array([int(key)]))
-        (variant,) = draws.variants(self.seed, self._num_variants(sample)).tolist()
+        samples = BatchSamples(np.array([int(self.epoch)]), np.array([int(key)]))
+        (variant,) = samples.variants(self.seed, self._num_variants(sample)).tolist()
         hr = _image(sample, "hr", where)
         small = _image(sample, lr_name(variant) if self.input == "lr" else "up", where)
         grid = self._grid(hr, small, sample, where)
         pair = PatchPair(*(np.empty((edge, edge, 3), np.uint8) for edge in (grid.patch, grid.input_patch)))
-        grid.cut(hr, small, grid.cuts(self.seed, draws)[0], *pair)
+        grid.cut(hr, small, grid.cuts(self.seed, samples)[0], *pair)
         return pair
 
     def _num_variants(self, sample: dict[str, Any]) -> int:

@@ -32,7 +32,7 @@ _INDEX_SHARE = 0.01  # rough size of the sidecar files in the cache, relative to
 
 @dataclass(frozen=True)
 class PrefetchWindow:
-    """The shards needed soon by a training of `stop` steps: those that workers may be reading, and the next block.
+    """The shards needed soon by a run of `stop` steps: those that workers may be reading, and the next block.
 
     `records` are the shards of the schedule. Workers read up to `steps` ahead of training.
     """
@@ -53,7 +53,7 @@ class PrefetchWindow:
         return [self.records[shard] for shard in found]
 
     def max_bytes(self, shards: CachedShards) -> int:
-        """Return the largest size of `wanted` at any step: the steps read ahead may start and end inside a block."""
+        """Return an upper bound of the bytes of `wanted`, whose steps may start and end inside a block."""
         sizes = [shards.size(record) for record in self.records]
         total = sum(sizes)
         block = max(self.schedule.block_bytes, *sizes)
@@ -61,7 +61,7 @@ class PrefetchWindow:
 
 
 def cache_bytes(cached: CachedShards, num_bytes: int) -> int:
-    """Return the cache size of `num_bytes` of shards, with their indexes and one compressed shard being decoded."""
+    """Return the cache space for `num_bytes` of shards, their indexes and one compressed shard being decoded."""
     needed = num_bytes + (cached.largest_bytes() if cached.is_decoded else 0)
     return needed + int(_INDEX_SHARE * needed)
 
@@ -120,7 +120,7 @@ class PrefetchedBatches:
 
 
 def _step(memory: Ring) -> npt.NDArray[np.int64]:
-    """Return the training step, in memory shared by both processes."""
+    """Return the training step, an array of one element in memory shared by both processes."""
     return memory.slot(0).view(np.int64)
 
 
@@ -136,7 +136,7 @@ def _fetch(shards: CachedShards, window: PrefetchWindow, memory: Ring) -> None:
 class ShardFetcher:
     """Fetches each shard once while it is wanted, even if the fetch fails or the shard is evicted.
 
-    Otherwise runs that share a cache too small for all of them would evict each other's shards forever.
+    Otherwise, runs that share a cache too small for all of them would evict each other's shards forever.
     """
 
     def __init__(self, shards: CachedShards, window: PrefetchWindow, pool: Executor) -> None:

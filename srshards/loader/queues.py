@@ -33,7 +33,7 @@ class PipeQueue(SimpleQueue[Any]):
 
 
 def with_pipes(context: BaseContext) -> BaseContext:
-    """Return a copy of a multiprocessing context that creates these queues."""
+    """Return a copy of a multiprocessing context whose `Queue` is a `PipeQueue`."""
     copy: Any = type(context)()  # contexts from `get_context` are shared
     copy.Queue = lambda: PipeQueue(ctx=copy)
     return cast(BaseContext, copy)

@@ -15,9 +15,9 @@ from srshards.sampling.chunks import Rows
 from srshards.sampling.patches import NUM_SYMMETRIES, PatchGrid, lattice
 from srshards.shards.mapped import reading
 
-_STEPS_AT_A_TIME = 8  # steps whose crops are drawn and sent to the device together
+_STEPS_AT_A_TIME = 8  # steps whose crops are chosen and sent to the device together
 _READ_AHEAD = 32  # samples
-_BYTES_PER_CROP = 320  # memory while drawing, as measured
+_BYTES_PER_CROP = 320  # as measured
 _LATTICES = np.array([lattice(symmetry) for symmetry in range(NUM_SYMMETRIES)], np.int64)
 
 
@@ -26,8 +26,8 @@ def resident_bytes(grid: PatchGrid, num_samples: int, variants: int) -> int:
     return num_samples * 3 * (grid.hr**2 + variants * (grid.hr // grid.input_scale) ** 2)
 
 
-def drawing_bytes(rows: Rows) -> int:
-    """Return the CPU memory for the crops that are drawn together."""
+def crop_memory_bytes(rows: Rows) -> int:
+    """Return the CPU memory in bytes for the crops that are chosen together."""
     return _STEPS_AT_A_TIME * rows.per_step * _BYTES_PER_CROP
 
 
@@ -35,7 +35,7 @@ class ResidentBatches:
     """The batches of steps first .. stop-1, gathered on the device.
 
     Starting raises RunError when a shard cannot be read, and ArgumentError when the samples do not fit. `wait_s` is the
-    time spent drawing crops, while the device has no new work.
+    time spent choosing crops, while the device has no new work.
     """
 
     def __init__(self, reader: BatchReader, rows: Rows, first: int, stop: int, device: torch.device) -> None:
@@ -130,7 +130,7 @@ class _Images:
         self._along = torch.arange(patch, device=images.device)
 
     def corners(self, images: npt.NDArray[np.int64], cuts: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Return for each crop the index of its first pixel and its row and column strides in pixels, on the device.
+        """Return, on the device, the index of each crop's first pixel and its row and column strides in pixels.
 
         `images` selects the image of each crop; `cuts` (3 x crops) has its top, left and symmetry.
         """

@@ -13,12 +13,12 @@ class RunningBatches:
         self._source: Source | None = None
         self._batches: Iterator[PatchBatch] | None = None
         self._stop = 0  # the source ends before this step
-        self._former_wait_s = 0.0  # waiting time of sources that have ended
+        self._previous_wait_s = 0.0  # waiting time of sources that have ended
 
     @property
     def wait_s(self) -> float:
-        """Seconds spent waiting for all batches but the first of each source."""
-        return self._former_wait_s + (self._source.wait_s if self._source else 0.0)
+        """Seconds spent waiting for batches, excluding the first of each source."""
+        return self._previous_wait_s + (self._source.wait_s if self._source else 0.0)
 
     def begin(self, first: int, stop: int, skipped: int = 0) -> None:
         """Start the batches of steps first .. stop-1, without the first `skipped`. Blocks until the source has started.
@@ -53,5 +53,5 @@ class RunningBatches:
 
     def end(self) -> None:
         """Stop the worker processes and release all memory except that of the last batch taken."""
-        self._former_wait_s = self.wait_s
+        self._previous_wait_s = self.wait_s
         self._source = self._batches = None

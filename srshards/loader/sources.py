@@ -6,10 +6,10 @@ import torch
 
 from srshards.loader.arguments import Ranks
 from srshards.loader.batches import BatchReader
-from srshards.loader.memory import check_batch, check_drawing, check_resident, check_ring
+from srshards.loader.memory import check_batch, check_crop_memory, check_resident, check_ring
 from srshards.loader.patch_batch import Source
 from srshards.loader.prefetch import PrefetchedBatches, PrefetchWindow, cache_bytes, check_cache
-from srshards.loader.resident import ResidentBatches, drawing_bytes, resident_bytes
+from srshards.loader.resident import ResidentBatches, crop_memory_bytes, resident_bytes
 from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Chunks, Rows
 from srshards.sampling.patches import PatchGrid
@@ -79,11 +79,11 @@ class Sources:
             return check_ring(self._chunks, self.workers, self.prefetch, self.ranks)
         needed = resident_bytes(grid, num_samples, len(self.reader.input_names))
         check_resident(needed, num_samples, self.device, self.ranks)
-        check_drawing(drawing_bytes(rows), self.ranks)
+        check_crop_memory(crop_memory_bytes(rows), self.ranks)
         return needed
 
     def cache_bytes(self, other_shards: int = 0) -> int:
-        """Return the required cache capacity, with `other_shards` bytes of other shards; 0 without a cache."""
+        """Return the required cache capacity in bytes, including `other_shards` bytes; 0 without a cache."""
         cached = self.shards.cached
         return cache_bytes(cached, self._window(0).max_bytes(cached) + other_shards) if cached else 0
 

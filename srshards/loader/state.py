@@ -9,7 +9,7 @@ _MAX_STEP = 2**62
 
 
 @dataclass(frozen=True)
-class Batches:
+class BatchSettings:
     """The settings that determine the patches of each step. `shards` is the fingerprint of the shards."""
 
     shards: str
@@ -38,12 +38,12 @@ class Position:
     micro_batch: int = 0
 
 
-def dump_state(position: Position, batches: Batches, division: Division) -> dict[str, int | str | bool]:
+def dump_state(position: Position, batches: BatchSettings, division: Division) -> dict[str, int | str | bool]:
     """Return the state as a flat dict of JSON-compatible values."""
     return {"version": _VERSION, **asdict(position), **asdict(batches), **asdict(division)}
 
 
-def load_position(state: Mapping[str, Any], batches: Batches, division: Division) -> Position:
+def load_position(state: Mapping[str, Any], batches: BatchSettings, division: Division) -> Position:
     """Return the position in a state from `dump_state`. ValueError if it is invalid or for different batches."""
     expected = dump_state(Position(0), batches, division)
     if not isinstance(state, Mapping) or any(

@@ -47,6 +47,8 @@ class _Assignment(NamedTuple):
 
 
 class _Filled(NamedTuple):
+    """A chunk of `steps` steps that a worker has written to a slot."""
+
     steps: int
     slot: int
     damaged: tuple[DamagedRow, ...]
@@ -133,8 +135,8 @@ class WorkerBatches:
         return tuple(each.damage for each in damaged if (each.step, each.row // self._rows.batch) == (step, part))
 
     def _filled(self, ring: Ring, free: FreeSlots) -> Generator[_Filled, None, None]:
-        # A DataLoader draws a seed when it starts: from its own generator, so that the global random state does not
-        # change, and on the CPU, whatever the default device is.
+        # A DataLoader draws a seed when it starts. It gets its own generator, so that the global random state does not
+        # change, on the CPU, whatever the default device is.
         with _worker_errors(), torch.device("cpu"):
             chunks = iter(self._data_loader(ring, free))
         try:
@@ -155,7 +157,7 @@ class WorkerBatches:
     def _data_loader(self, ring: Ring, free: FreeSlots) -> "DataLoader[Any]":
         for_workers: dict[str, Any] = {}
         if self._workers:
-            _refuse_workers(self._workers)
+            _check_workers(self._workers)
             for_workers = {
                 "prefetch_factor": self._chunks.prefetch_factor,
                 "multiprocessing_context": with_pipes(start_fork_server("srshards.loader.workers", GROUP_SIGNALS)),
@@ -172,7 +174,7 @@ class WorkerBatches:
         )
 
     def _assignments(self, free: FreeSlots) -> Iterator[_Assignment]:
-        """Yield the chunks. `DataLoader` requests each when a worker is free, and it then takes a free slot."""
+        """Yield one assignment per chunk. `DataLoader` requests the next, which takes a slot, when a worker is free."""
         for chunk in self._chunks.numbers(self._first, self._stop):
             steps, next_steps = (
                 self._chunks.steps(number, self._first, self._stop) for number in (chunk, chunk + max(1, self._workers))
@@ -180,7 +182,7 @@ class WorkerBatches:
             yield _Assignment(steps, free.take(), next_steps)
 
 
-def _refuse_workers(workers: int) -> None:
+def _check_workers(workers: int) -> None:
     """Raise ArgumentError when the system lacks descriptors or semaphores for the workers.
 
     RuntimeError when this process cannot start child processes.

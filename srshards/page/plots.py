@@ -1,6 +1,6 @@
 """Plots specified with Vega-Altair and drawn by Vega in the page, as SVG in the page's light or dark colours.
 
-Each plot has a table of its figures, which also makes it accessible.
+Each plot comes with a table of its values, for accessibility.
 """
 
 import functools
@@ -51,10 +51,10 @@ _THEME = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot with a description and a table of its figures (`columns` and `rows`).
+    """A plot with a description and a table of its values (`columns` and `rows`).
 
-    `datasets` has the values of the chart's named datasets (`alt.NamedData`), which Altair would take seconds to
-    validate.
+    `datasets` has the values of the chart's named datasets (`alt.NamedData`). They are not passed through Altair, which
+    would take seconds to validate them.
     """
 
     title: str

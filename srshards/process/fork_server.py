@@ -28,9 +28,9 @@ def start_fork_server(preload: str, ignored: Sequence[signal.Signals]) -> ForkSe
     """Start the fork server if it is not running, and return a multiprocessing context that uses it.
 
     Forking this process directly would copy the locks of its threads, and CUDA, into the workers. The server has no
-    threads; it imports the module `preload` once for all workers, in parallel with this process. Workers inherit the
-    `ignored` signals (those sent to the process group, which only the parent handles) and settings that keep libraries
-    from starting one thread per core. The server is separate from that of `multiprocessing`, which lacks them.
+    threads; it imports the module `preload` once for all workers, in parallel with this process. Workers ignore
+    the `ignored` signals (those sent to the process group, which only the parent handles) and inherit settings that
+    keep libraries from starting one thread per core. The server of `multiprocessing` itself lacks both.
     """
     with _lock, _one_thread_each(), _short_temporary_folder(), _signals_disabled(ignored):
         _server.set_forkserver_preload([preload])
@@ -51,12 +51,12 @@ class ServedProcess(ForkServerProcess):
         from multiprocessing.popen_forkserver import Popen
 
         with _lock:
-            former = forkserver.connect_to_new_process
+            previous = forkserver.connect_to_new_process
             forkserver.connect_to_new_process = _server.connect_to_new_process
             try:
                 return Popen(process_obj)
             finally:
-                forkserver.connect_to_new_process = former
+                forkserver.connect_to_new_process = previous
 
 
 class _Context(ForkServerContext):
@@ -105,12 +105,12 @@ def _wait_for_sigterm(sender: int) -> None:
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
     """Limit libraries to one thread in processes started in the block."""
-    former = {name: os.environ.get(name) for name in _THREAD_COUNTS}
+    previous = {name: os.environ.get(name) for name in _THREAD_COUNTS}
     os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
     try:
         yield
     finally:
-        for name, value in former.items():
+        for name, value in previous.items():
             del os.environ[name]
             if value is not None:
                 os.environ[name] = value
@@ -123,20 +123,20 @@ def _signals_disabled(signals: Sequence[signal.Signals]) -> Iterator[None]:
         with signals_ignored_by_children(*signals):
             yield
         return
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # inherited; only the main thread can ignore signals
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # inherited; only the main thread can ignore signals
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 @contextmanager
 def _short_temporary_folder() -> Iterator[None]:
     """Use /tmp in the block if TMPDIR is too long: socket paths are limited to about 100 bytes."""
-    former = tempfile.gettempdir()
-    if len(os.fsencode(former)) > _MAX_TMPDIR_BYTES and os.access("/tmp", os.W_OK):
+    previous = tempfile.gettempdir()
+    if len(os.fsencode(previous)) > _MAX_TMPDIR_BYTES and os.access("/tmp", os.W_OK):
         tempfile.tempdir = "/tmp"
     try:
         yield
     finally:
-        tempfile.tempdir = former
+        tempfile.tempdir = previous

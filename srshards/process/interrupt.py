@@ -10,11 +10,11 @@ from types import FrameType
 @contextmanager
 def loading() -> Iterator[None]:
     """Make Ctrl-C end the process during imports, which could swallow an exception. For the main thread only."""
-    former = signal.signal(signal.SIGINT, _interrupted)
+    previous = signal.signal(signal.SIGINT, _interrupted)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, former)
+        signal.signal(signal.SIGINT, previous)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 _RESERVED_FILES = 8  # open while workers run: photos, shards, outputs
 _HOST_OUT_OF_MEMORY = ("insufficient memory", "can't allocate memory")  # OpenCV; PyTorch on a CPU
-# Messages of computations. Image decoders use them for damaged headers too: they are not a `shortage`.
+# Messages of computations. Image decoders use them for damaged headers too, so `shortage` ignores them.
 _DEVICE_OUT_OF_MEMORY = ("out of memory", "not enough memory", "alloc_failed", "alloc failed")
 # The new working directory of a process whose own was deleted: not even root can create files there.
 _NOWHERE = "/proc" if os.path.exists("/proc/self") else "/"
@@ -75,7 +75,7 @@ def signals_ignored_by_children(*numbers: signal.Signals) -> Iterator[None]:
     """Make processes started in the block ignore these signals; this process receives them after the block."""
     handlers = {number: signal.getsignal(number) for number in numbers}
     # Block first: a blocked signal stays pending, but one that is ignored on arrival is lost.
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
@@ -83,7 +83,7 @@ def signals_ignored_by_children(*numbers: signal.Signals) -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def too_many_workers(workers: int, files_each: int, option: str = "--workers") -> str | None:

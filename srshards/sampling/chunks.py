@@ -46,7 +46,8 @@ class Chunks:
     def of(cls, rows: Rows, grid: PatchGrid, codec: str, patches_per_sample: int, prefetch: int) -> "Chunks":
         """Choose the chunk size for at least `prefetch` batches per worker. Steps that share samples stay together.
 
-        For `npy` a batch is only copied, and transferring it adds half of that time: chunks of several steps save it.
+        For `npy` a batch is only copied. Transferring each one separately would add half of that time, so a chunk has
+        several steps.
         """
         step_bytes, parts = rows.per_step * grid.bytes_per_row, rows.micro_batches
         size = patches_per_sample

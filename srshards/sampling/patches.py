@@ -14,7 +14,7 @@ from srshards.sampling.schedule import BatchSamples
 
 NUM_SYMMETRIES = 8  # of the square: rotations by multiples of 90 degrees, each with and without a flip
 
-_TOP_LEFT_SYMMETRY = np.array([[1], [2], [3]])  # keys that distinguish the three draws of a sample
+_TOP_LEFT_SYMMETRY = np.array([[1], [2], [3]])  # keys that distinguish the three random numbers of a sample
 _VERTICAL_FLIP = 6  # the symmetry that only reorders rows
 _FLIP_ROWS, _FLIP_COLUMNS, _FLIP_BOTH = 0, 1, -1  # OpenCV's flip codes
 
@@ -55,10 +55,10 @@ class PatchGrid:
         """Return top and bottom of a patch as fractions of the image height, the same for HR and input."""
         return cut.top * self.scale / self.hr, (cut.top * self.scale + self.patch) / self.hr
 
-    def cuts(self, seed: int, draws: BatchSamples) -> list[Cut]:
+    def cuts(self, seed: int, samples: BatchSamples) -> list[Cut]:
         """Draw one cut for each row of a batch."""
         num_positions = (self.hr - self.patch) // self.scale + 1
-        tops, lefts, symmetries = draw(seed, draws.epochs, draws.numbers, _TOP_LEFT_SYMMETRY)
+        tops, lefts, symmetries = draw(seed, samples.epochs, samples.numbers, _TOP_LEFT_SYMMETRY)
         drawn = (below(tops, num_positions), below(lefts, num_positions), below(symmetries, self.num_symmetries))
         return list(map(Cut, *(column.tolist() for column in drawn)))
 

@@ -10,8 +10,8 @@ over at the end of an epoch start the first batch of the next one. Nothing here 
 takes its rows of the global batch.
 
 Where decoding is expensive, K patches are cut from each sample at once, for K consecutive steps: the sequence advances
-K epochs at a time, and the same `global_batch` samples serve K steps, the j-th of which has the crops of the j-th of
-these epochs (data echoing before augmentation: Choi et al., "Faster Neural Network Training with Data Echoing", 2019).
+K epochs at a time, and K steps share the same `global_batch` samples. Step j of them uses the crops of epoch j of these
+(data echoing before augmentation: Choi et al., "Faster Neural Network Training with Data Echoing", 2019).
 
 Where a sample has N degraded variants, successive epochs use successive variants, starting at a random one: any N
 consecutive epochs use each variant exactly once.
@@ -134,8 +134,8 @@ class Schedule:
     def blocks_from(self, step: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
         """Yield, without end and in order of use, the first step with samples of each block, and the block's shards.
 
-        The first block is the one at the start of `step`; an earlier step may have used it too. A block is in use until
-        the first step of the next block (with K patches per sample: the first K steps), and no longer.
+        The first block is the one at the start of `step`; an earlier step may have used it too. The last step
+        that uses a block is the first one of the next block (with K patches per sample, its first K steps).
         """
         round_, offset = divmod(self.position(step), self.num_samples)
         for number in count(round_):

@@ -30,7 +30,7 @@ from srshards.terminal.sizes import format_bytes
 
 RAW_SUFFIX = ".raw"  # a compressed shard being decoded; the size of its `.part` includes it
 _PART_SUFFIX = ".part"
-_OWN = re.compile(r"[0-9a-f]{64}(\.npy)?\.(tar|idx|json|part|raw)")
+_CACHE_FILE = re.compile(r"[0-9a-f]{64}(\.npy)?\.(tar|idx|json|part|raw)")
 _PAUSE_S = 0.1
 
 
@@ -64,18 +64,22 @@ class CacheFolder:
             raise ArgumentError(
                 f"`cache` {path}: cannot write there ({error.strerror or error}); pass another folder"
             ) from error
-        self.limit = limit or (self.held_bytes() + shutil.disk_usage(self.path).free) * 9 // 10
+        self.limit = limit or (self.used_bytes() + shutil.disk_usage(self.path).free) * 9 // 10
 
     def tar(self, name: str) -> Path:
+        """Return the path of a tar, whether or not it is cached."""
         return self.path / f"{name}.tar"
 
     def file(self, name: str, suffix: str) -> Path:
+        """Return the path of the file that belongs to a tar and has this suffix."""
         return self.path / (name + suffix)
 
     def has(self, name: str) -> bool:
+        """Return whether a tar is cached."""
         return self.tar(name).exists()
 
-    def held_bytes(self) -> int:
+    def used_bytes(self) -> int:
+        """Return the total size of the cache's files, including space reserved for incomplete ones."""
         return sum(file.size for file in self._files())
 
     def open_locked(self, name: str) -> int | None:
@@ -167,8 +171,8 @@ class CacheFolder:
 
     def _make_room(self, num_bytes: int, keep: Set[str]) -> bool:
         self._remove_abandoned()
-        disk = shutil.disk_usage(self.path).free - self._promised_bytes()
-        excess = num_bytes - min(self.limit - self.held_bytes(), disk)
+        disk = shutil.disk_usage(self.path).free - self._reserved_bytes()
+        excess = num_bytes - min(self.limit - self.used_bytes(), disk)
         tars = [file for file in self._files() if file.name.endswith(".tar")]
         evicted: list[str] = []
         for tar in sorted(tars, key=lambda file: file.used_ns):
@@ -189,22 +193,22 @@ class CacheFolder:
         with os.scandir(self.path) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # removed in the meantime
-                    if _OWN.fullmatch(entry.name) and not entry.name.endswith(RAW_SUFFIX):
+                    if _CACHE_FILE.fullmatch(entry.name) and not entry.name.endswith(RAW_SUFFIX):
                         status = entry.stat(follow_symlinks=False)
                         files.append(_File(entry.name, status.st_size, status.st_mtime_ns))
         return files
 
     def _parts(self) -> list[Path]:
-        return [path for path in self.path.glob(f"*{_PART_SUFFIX}") if _OWN.fullmatch(path.name)]
+        return [path for path in self.path.glob(f"*{_PART_SUFFIX}") if _CACHE_FILE.fullmatch(path.name)]
 
-    def _promised_bytes(self) -> int:
+    def _reserved_bytes(self) -> int:
         """Return the disk space that incomplete files will still take."""
-        promised = 0
+        reserved = 0
         for part in self._parts():
             with suppress(FileNotFoundError):
                 status = part.stat()
-                promised += max(0, status.st_size - 512 * status.st_blocks)
-        return promised
+                reserved += max(0, status.st_size - 512 * status.st_blocks)
+        return reserved
 
     def _remove_abandoned(self) -> None:
         for part in self._parts():

@@ -28,7 +28,7 @@ class CacheUsage(NamedTuple):
 
     shards: int
     num_shards: int
-    held_bytes: int
+    used_bytes: int
     missing_bytes: int
 
 
@@ -60,7 +60,7 @@ class _Records:
 class CachedShards:
     """The shards of a folder, read through a cache. With a decoder, images are decoded once, into the cache.
 
-    It holds no open file and can be pickled. Every failure is a RunError that says what to do.
+    It keeps no file open and can be pickled. Every failure is a RunError that says what to do.
     """
 
     def __init__(
@@ -89,15 +89,15 @@ class CachedShards:
         return self._decoder.size(record) if self._decoder else record.bytes
 
     def largest_bytes(self) -> int:
-        """Return the size of the largest shard as it is fetched."""
+        """Return the size of the largest shard in bytes, before decoding."""
         return max(record.bytes for record in self._records)
 
-    def present(self) -> CacheUsage:
+    def usage(self) -> CacheUsage:
         """Return how much of the folder is cached."""
         missing = [record for record in self._records if not self.cache.has(self.name(record))]
         num_cached = len(self._records) - len(missing)
         missing_bytes = sum(record.bytes for record in missing)
-        return CacheUsage(num_cached, len(self._records), self.cache.held_bytes(), missing_bytes)
+        return CacheUsage(num_cached, len(self._records), self.cache.used_bytes(), missing_bytes)
 
     def open(self, tar: Path, num_samples: int, manual_read_ahead: bool = False) -> MappedShard:
         """Map the shard at `tar`, fetching it if necessary. It is not evicted while it is mapped."""

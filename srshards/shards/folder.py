@@ -21,7 +21,7 @@ from srshards.storage.store import local_path
 
 _INPUTS = ("lr", "up")  # possible network inputs
 
-# Each mapped shard holds two of the (usually 1,024) files a process may open, and an index in memory.
+# Each mapped shard uses two of the (usually 1,024) files a process may open, and an index in memory.
 _MAX_MAPPED = 200
 _MAX_MAPPED_OF_SMALL_CACHE = 4  # mapped shards cannot be evicted
 
@@ -116,10 +116,12 @@ class Shards(_Samples):
     # Properties, because attributes would form a reference cycle, and keep the lock until garbage collection.
     @property
     def train(self) -> Split:
+        """The training samples."""
         return Split(self, "train")
 
     @property
     def val(self) -> Split:
+        """The validation samples."""
         return Split(self, "val")
 
     @property
@@ -205,7 +207,7 @@ class Shards(_Samples):
 
     @cached_property
     def origin(self) -> Origin:
-        """Folder and fingerprint of the opened set."""
+        """Folder and fingerprint of these shards."""
         return origin_of(self.manifest)
 
     def tar(self, record: ShardRecord) -> Path:

@@ -1,6 +1,6 @@
 """Memory-mapped shards: the index locates the members, and only the pages that are used are read."""
 
-from __future__ import annotations  # Address is a name until UPath is loaded
+from __future__ import annotations  # `Address` is a string at run time
 
 import hashlib
 import json
@@ -32,6 +32,7 @@ class Origin(NamedTuple):
 
 
 def origin_of(manifest: Manifest) -> Origin:
+    """Return the identity of the shards that a manifest lists."""
     records = [record for split in SPLITS for record in manifest.shards if record.split == split and record.samples]
     text = "\n".join(f"{record.name} {record.samples} {record.sha256}" for record in records)
     return Origin(manifest.folder, hashlib.sha256(text.encode()).hexdigest())
@@ -69,9 +70,10 @@ def reading(origin: Origin) -> Iterator[None]:
 class MappedShard:
     """The images of one shard, by sample position and name.
 
-    `manual_read_ahead` disables the kernel's own read-ahead: the caller uses `read_ahead`. `file` is an open descriptor
-    of the tar; the object takes ownership, and locks on it live as long as the mapping. `name` is the name of the shard
-    in messages, by default its file name. FormatError or OSError when the shard or its index is missing or invalid.
+    `manual_read_ahead` disables the kernel's read-ahead, for callers that use `read_ahead`. `file` is an open
+    descriptor of the tar; the object takes ownership, and locks on it live as long as the mapping. `name` is the name
+    of the shard in messages, by default its file name. FormatError or OSError when the shard or its index is missing or
+    invalid.
     """
 
     def __init__(
@@ -134,7 +136,7 @@ class MappedShard:
                 self._map.madvise(mmap.MADV_WILLNEED, start, stop - start)
 
     def _extent(self, position: int, name: str, codec: str, first: float, last: float) -> tuple[int, int]:
-        """Return that range in the tar: the complete member if compressed, an empty range if missing."""
+        """Return start and end of that fraction in the tar: all of a compressed member, nothing of a missing one."""
         member = self._samples[position].get(f"{name}.{codec}")
         if member is None:
             return 0, 0

@@ -68,13 +68,13 @@ def open_shards(
         raise ArgumentError(f"`path` {path!r:.100}: expected a string or a path")
     folder = parse_address(path) if isinstance(path, str) else path
     manifest = _manifest(folder)
-    cached_in = cache_for(folder, _cache_folder(cache), cache_bytes, decode and manifest.codec != "npy")
+    cache_folder = cache_for(folder, _cache_folder(cache), cache_bytes, decode and manifest.codec != "npy")
     records = [record for record in manifest.shards if record.samples]
-    _check_sizes(manifest, records, indexed=cached_in is None)
+    _check_sizes(manifest, records, indexed=cache_folder is None)
     cached = None
-    if cached_in:
+    if cache_folder:
         decoder = Decoder.of(manifest) if decode and manifest.codec != "npy" else None
-        cached = CachedShards(cached_in, origin_of(manifest), records, decoder)
+        cached = CachedShards(cache_folder, origin_of(manifest), records, decoder)
     shards = Shards(folder, manifest, cached)
     if verify:
         shards.verify()
@@ -142,7 +142,7 @@ def _missing_manifest(folder: Address) -> str:
 
 
 def _check_sizes(manifest: Manifest, records: list[ShardRecord], indexed: bool) -> None:
-    """Check all sizes with one listing. A cache builds its own indexes; without one, `indexed` requires them."""
+    """Check the sizes of all tars with one listing; with `indexed`, also that each has an index."""
     folder = manifest.folder
     sizes = list_files(folder)
     for record in records:

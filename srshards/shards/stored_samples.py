@@ -44,10 +44,10 @@ def scale_folders(folder: Address) -> list[Address]:
         raise UsageError(
             f"no such folder: {folder}. To create it, run `python -m shardgen generate -i PHOTOS -o {folder}`."
         )
-    if _holds_shards(folder):
+    if _has_shards(folder):
         return [folder]
     named = [folder / name for name in list_folders(folder) if SCALE_FOLDER.fullmatch(name)]
-    found = [path for path in named if _holds_shards(path)]
+    found = [path for path in named if _has_shards(path)]
     if not found:
         _refuse_unfinished(folder)
         raise UsageError(
@@ -78,7 +78,7 @@ def _refuse_unfinished(folder: Address) -> None:
         raise UsageError(message)
 
 
-def _holds_shards(folder: Address) -> bool:
+def _has_shards(folder: Address) -> bool:
     names = list_files(folder)
     return MANIFEST_NAME in names or any(SHARD_FILE.fullmatch(name) for name in names if name.endswith(".tar"))
 
@@ -113,6 +113,7 @@ class StoredSample:
             raise RunError(f"cannot read {self.tar}: {error.strerror or error}") from error
 
     def read(self, name: str) -> bytes:
+        """Return the content of a member. RunError when it is missing or truncated."""
         member = self.members.get(name)
         if member is None:
             raise RunError(f"{self.tar}: sample {self.key} has no {name} member")
@@ -157,7 +158,7 @@ def refuse_link(folder: Address, name: str) -> None:
         raise RunError(wrong)
 
 
-def in_advance(items: Iterable[_S], action: Callable[[_S], _T], folder: Address) -> Iterator[_T]:
+def map_in_order(items: Iterable[_S], action: Callable[[_S], _T], folder: Address) -> Iterator[_T]:
     """Map `action` over the items, in order: one at a time on a disk, with concurrent requests in a store."""
     return storage_of(folder).map(action, items, _REQUESTS_AT_ONCE)
 

@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 PIECE_BYTES = 8 << 20  # unit in which large files are read, and retried when a connection breaks
 
 
-class Found(NamedTuple):
+class ListedFile(NamedTuple):
     """A file of a listing: its path relative to the folder (`/`-separated), size in bytes, modification time in ns.
 
     Size and time are -1 if unknown.
@@ -63,12 +63,12 @@ class Storage(Protocol[A]):
         """Return the first `size` bytes of a large file. StoreError when it is shorter."""
 
     def prefetch(self, address: A, offset: int, size: int) -> bytes | None:
-        """Return a range of which several parts will be read; None where reading the parts separately costs no more."""
+        """Return a range from which several parts will be read; None where separate reads cost no more."""
 
     def map(self, action: Callable[[_S], _T], items: Iterable[_S], at_once: int) -> Iterator[_T]:
         """Yield `action(item)` for each item, in order; in a store, up to `at_once` run concurrently."""
 
-    def in_advance(
+    def read_ahead(
         self, items: Sequence[_S], address_of: Callable[[_S], A], read: Callable[[_S], _T]
     ) -> Iterator[Callable[[], _T]]:
         """Yield for each item, in order, a function that returns `read(item)`, prefetching the next files."""
@@ -81,7 +81,7 @@ class Storage(Protocol[A]):
     def list_folders(self, folder: A) -> list[str]:
         """Return the sorted names of the folders directly in a folder; none if the folder does not exist."""
 
-    def find_files(self, folder: A, extensions: Set[str], skipped: Skipped) -> Iterator[Found]:
+    def find_files(self, folder: A, extensions: Set[str], skipped: Skipped) -> Iterator[ListedFile]:
         """Yield all files below a folder with one of these extensions (`.jpg`, in lower case), in no particular order.
 
         FileNotFoundError when the folder does not exist, NotADirectoryError for a file; OSError for a folder that
@@ -120,7 +120,7 @@ class Storage(Protocol[A]):
     def staging(self, folder: A) -> AbstractContextManager[Path]:
         """Yield a local folder in which to write files for `publish`: `folder` itself if it is local.
 
-        Report an OSError of writing there with `written_to`.
+        For an OSError while writing there, `written_to` returns the folder to name in the message.
         """
 
     def publish(self, staged: Path, address: A) -> None:
@@ -138,7 +138,7 @@ class Storage(Protocol[A]):
     def lock_path(self, folder: A, name: str) -> Path:
         """Return the lock file of a folder: inside it or, for a store, a file of this user on this machine."""
 
-    def presence(self, folder: A) -> AbstractContextManager[Path | None]:
+    def presence_file(self, folder: A) -> AbstractContextManager[Path | None]:
         """Create a hidden file in the folder for the duration of the block, so that machines can tell if they share it.
 
         Yields None where all machines see the same files.

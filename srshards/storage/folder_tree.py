@@ -8,12 +8,12 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
-from srshards.storage.base import Found, Skipped
+from srshards.storage.base import ListedFile, Skipped
 
 _MAX_PATH_BYTES = 4000  # the system's limit per call is 4,096
 
 
-def find_files(root: Path, extensions: Set[str], skipped: Skipped) -> Iterator[Found]:
+def find_files(root: Path, extensions: Set[str], skipped: Skipped) -> Iterator[ListedFile]:
     """Yield all files below `root` with these extensions. Size and time are -1 for broken links.
 
     FileNotFoundError or NotADirectoryError when `root` is not a folder; OSError for a folder that cannot be listed.
@@ -42,7 +42,7 @@ def _walk(
     entered: set[tuple[int, int]],
     links: list[tuple[str, str]],
     skipped: Skipped,
-) -> Iterator[Found]:
+) -> Iterator[ListedFile]:
     """Yield the files below a folder without following links; append (path, prefix) of links to folders to `links`."""
     waiting = [(folder, prefix)]
     while waiting:
@@ -56,7 +56,7 @@ def _walk(
                 inner = (f"{folder}/{entry.name}", f"{prefix}{entry.name}/")
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(inner)
-                elif _leads_to_folder(entry):
+                elif _is_link_to_folder(entry):
                     links.append(inner)
                 elif os.path.splitext(entry.name)[1].lower() in extensions and (found := _found(entry, prefix)):
                     yield found
@@ -111,17 +111,17 @@ def _errors_naming(folder: str) -> Iterator[None]:
         raise
 
 
-def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
+def _is_link_to_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself, or into an inaccessible folder
         return False
 
 
-def _found(entry: "os.DirEntry[str]", prefix: str) -> Found | None:
+def _found(entry: "os.DirEntry[str]", prefix: str) -> ListedFile | None:
     """Return None for anything but a regular file: reading a pipe or a device might never end."""
     try:
         status = entry.stat()
     except OSError:  # a broken link: reading it later reports the error
-        return Found(prefix + entry.name, -1, -1)
-    return Found(prefix + entry.name, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+        return ListedFile(prefix + entry.name, -1, -1)
+    return ListedFile(prefix + entry.name, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None

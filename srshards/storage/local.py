@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from srshards.process.shortages import shortage
-from srshards.storage.base import PIECE_BYTES, Found, Skipped, checked_piece
+from srshards.storage.base import PIECE_BYTES, ListedFile, Skipped, checked_piece
 from srshards.storage.files import remove_temporaries, temporary_path, write_atomically
 from srshards.storage.folder_tree import find_files
 from srshards.storage.retry import StoreError
@@ -47,7 +47,7 @@ class LocalStorage:
     def map(self, action: Callable[[_S], _T], items: Iterable[_S], at_once: int) -> Iterator[_T]:
         return map(action, items)
 
-    def in_advance(
+    def read_ahead(
         self, items: Sequence[_S], address_of: Callable[[_S], Path], read: Callable[[_S], _T]
     ) -> Iterator[Callable[[], _T]]:
         for item in items[:_READ_AHEAD_FILES]:
@@ -66,7 +66,7 @@ class LocalStorage:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def find_files(self, folder: Path, extensions: Set[str], skipped: Skipped) -> Iterator[Found]:
+    def find_files(self, folder: Path, extensions: Set[str], skipped: Skipped) -> Iterator[ListedFile]:
         return find_files(folder, extensions, skipped)
 
     def file_size(self, address: Path) -> int | None:
@@ -128,7 +128,7 @@ class LocalStorage:
         return folder / name
 
     @contextmanager
-    def presence(self, folder: Path) -> Iterator[Path | None]:
+    def presence_file(self, folder: Path) -> Iterator[Path | None]:
         marker = temporary_path(folder.absolute() / "present")
         marker.touch()
         try:

@@ -1,6 +1,6 @@
 """The lock of an output folder: at most one run writes to it, and readers can tell whether one does."""
 
-from __future__ import annotations  # Address is a name until UPath is loaded
+from __future__ import annotations  # `Address` is a string at run time
 
 import errno
 import fcntl

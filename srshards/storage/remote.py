@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from srshards.storage.base import PIECE_BYTES, Found, Skipped, checked_piece
+from srshards.storage.base import PIECE_BYTES, ListedFile, Skipped, checked_piece
 from srshards.storage.retry import StoreError, request
 from srshards.storage.scratch import clear_scratch, scratch_folder, scratch_root
 from srshards.storage.threads import map_in_threads
@@ -66,7 +66,7 @@ class FsspecStorage:
     def map(self, action: Callable[[_S], _T], items: Iterable[_S], at_once: int) -> Iterator[_T]:
         return (result.result() for result in map_in_threads(action, items, at_once))
 
-    def in_advance(
+    def read_ahead(
         self, items: Sequence[_S], address_of: Callable[[_S], "UPath"], read: Callable[[_S], _T]
     ) -> Iterator[Callable[[], _T]]:
         return (result.result for result in map_in_threads(read, items, _CONCURRENT_FETCHES))
@@ -79,7 +79,7 @@ class FsspecStorage:
         entries = (entry for entry in _entries(folder) if entry["type"] == "directory")
         return sorted(filter(None, (entry["name"].rstrip("/").rpartition("/")[2] for entry in entries)))
 
-    def find_files(self, folder: "UPath", extensions: Set[str], skipped: Skipped) -> Iterator[Found]:
+    def find_files(self, folder: "UPath", extensions: Set[str], skipped: Skipped) -> Iterator[ListedFile]:
         """Use one recursive listing, which includes sizes and times."""
         try:
             entries = request(folder, "list", lambda fs, path, limit: fs.find(path, detail=True), pages=True)
@@ -96,7 +96,7 @@ class FsspecStorage:
             if path.endswith("/"):  # placeholder object for a folder
                 continue
             if os.path.splitext(path)[1].lower() in extensions:
-                yield Found(path, int(entry["size"] or 0), _modified_ns(entry))
+                yield ListedFile(path, int(entry["size"] or 0), _modified_ns(entry))
             else:
                 skipped.files += 1
 
@@ -157,11 +157,11 @@ class FsspecStorage:
         return None
 
     def lock_path(self, folder: "UPath", name: str) -> Path:
-        """Return a local file: stores have no locks released when a process dies. Other machines are not excluded."""
+        """Return a local file: stores lack locks that end with their process. Other machines are not excluded."""
         return scratch_root() / f"{hashlib.sha256(str(folder).rstrip('/').encode()).hexdigest()[:16]}{name}"
 
     @contextmanager
-    def presence(self, folder: "UPath") -> Iterator[Path | None]:
+    def presence_file(self, folder: "UPath") -> Iterator[Path | None]:
         yield None
 
     def join(self, folder: "UPath", path: str) -> "UPath":

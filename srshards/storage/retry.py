@@ -59,8 +59,9 @@ def request(
 ) -> _T:
     """Return `action(file system, path, keyword arguments)`, retrying up to `ATTEMPTS` times.
 
-    The size of the transfer extends the timeout. A request with `pages` has no total timeout; the store's own library
-    retries each page. FileNotFoundError when the object does not exist, except when writing.
+    `verb` (read, write, list, ...) is for messages. The `size` of the transfer in bytes extends the timeout. A request
+    with `pages` has no total timeout; the store's own library retries each page. FileNotFoundError when the object does
+    not exist, except when writing.
     """
     # Imported here because runs without a store do not need them: 40 ms and 5 MB in each process.
     from fsspec.asyn import AsyncFileSystem

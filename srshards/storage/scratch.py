@@ -1,4 +1,4 @@
-"""Local scratch folders for files to be uploaded, removed with their process or after it."""
+"""Local scratch folders for files to be uploaded. Those of killed processes are removed by later ones."""
 
 import contextlib
 import os

@@ -142,7 +142,7 @@ def _options(protocol: str) -> dict[str, Any]:
     # Read an object in one request, without requesting its size first; large ones are read in pieces anyway.
     options: dict[str, Any] = {"max_concurrency": 1}
     if "config_kwargs" not in fsspec.config.conf.get("s3", {}):
-        # By default it waits more than an hour for a server that does not answer.
+        # By default s3fs waits more than an hour for a server that does not answer.
         timeouts = {"connect_timeout": min(10.0, store_timeout_s()), "read_timeout": store_timeout_s()}
         options["config_kwargs"] = {**timeouts, "retries": {"total_max_attempts": ATTEMPTS_OF_LIBRARY}}
     return options

@@ -44,7 +44,7 @@ class LocalPath(click.ParamType[Path]):
 
 
 class FileToWrite(LocalPath):
-    """A local file to write, checked before the work starts: not a folder, nor an existing file of another origin.
+    """A local file to write, checked before the work starts: not a folder, nor a file that another program wrote.
 
     `program` is the command that writes it, `example` the usual file name.
     """

@@ -18,7 +18,7 @@ class _Output(io.FileIO):
 
     failure: OSError | None = None
     lost_result = False
-    in_remarks = False
+    is_nonessential = False
 
     def write(self, data: Any) -> int:
         try:
@@ -27,7 +27,7 @@ class _Output(io.FileIO):
             return count
         except OSError as error:
             self.failure = self.failure or error
-            self.lost_result = self.lost_result or not _Output.in_remarks
+            self.lost_result = self.lost_result or not _Output.is_nonessential
             return len(data)
 
 
@@ -60,13 +60,13 @@ def guarded() -> Iterator[None]:
 
 
 @contextmanager
-def remarks() -> Iterator[None]:
+def nonessential_output() -> Iterator[None]:
     """Mark output in the block as non-essential: failing to write it does not fail the command."""
-    former, _Output.in_remarks = _Output.in_remarks, True
+    previous, _Output.is_nonessential = _Output.is_nonessential, True
     try:
         yield
     finally:
-        _Output.in_remarks = former
+        _Output.is_nonessential = previous
 
 
 def _fill_closed() -> None:
@@ -82,11 +82,11 @@ def _fill_closed() -> None:
             os.set_inheritable(descriptor, True)
 
 
-def _text(raw: _Output, former: Any) -> io.TextIOWrapper:
-    """Return a text stream configured like the former one, but escaping characters that it cannot encode."""
-    line_buffering = former is not None and (former.line_buffering or former.write_through)
+def _text(raw: _Output, previous: Any) -> io.TextIOWrapper:
+    """Return a text stream configured like the previous one, but escaping characters that it cannot encode."""
+    line_buffering = previous is not None and (previous.line_buffering or previous.write_through)
     return io.TextIOWrapper(
-        io.BufferedWriter(raw), _encoding(former), errors="backslashreplace", line_buffering=line_buffering
+        io.BufferedWriter(raw), _encoding(previous), errors="backslashreplace", line_buffering=line_buffering
     )
 
 

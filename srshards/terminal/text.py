@@ -12,9 +12,9 @@ import click
 from click.shell_completion import CompletionItem
 from tqdm import tqdm
 
-from srshards.terminal.streams import remarks
+from srshards.terminal.streams import nonessential_output
 
-_MIN_BAR = 10
+_MIN_BAR = 10  # columns
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -24,7 +24,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def plural(count: int, what: str) -> str:
-    """`1 photo`, `1,000 photos`."""
+    """Format a count with its noun: `1 photo`, `1,000 photos`."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
@@ -72,7 +72,7 @@ def fitted(text: str, stream: TextIO) -> str:
 
 def say(text: str, err: bool = False) -> None:
     """Print a non-essential message, wrapped to the terminal. The command does not fail if it cannot be written."""
-    with remarks():
+    with nonessential_output():
         click.echo(fitted(text, sys.stderr if err else sys.stdout), err=err)
 
 

@@ -79,12 +79,12 @@ def evaluate_command(
         else _pairs_of_photos(network, weights, hr, scale)
     )
     function = as_function(network, torch_device, tile)
-    results = _figures(Bar(evaluate_pairs(function, pairs), desc="images", unit=""))
+    results = _metrics_by_image(Bar(evaluate_pairs(function, pairs), desc="images", unit=""))
     if not results:
         raise UsageError(f"{data}: no images found")
-    means = {name: mean_quality([figures[name] for _, figures in results]) for name in ("bicubic", "network")}
+    means = {name: mean_quality([metrics[name] for _, metrics in results]) for name in ("bicubic", "network")}
     if as_json:
-        images = [{"image": name, **{k: _plain(v) for k, v in figures.items()}} for name, figures in results]
+        images = [{"image": name, **{k: _plain(v) for k, v in metrics.items()}} for name, metrics in results]
         mean = {name: _plain(quality) for name, quality in means.items()}
         report = {"weights": str(weights), "data": data, "scale": scale, "mean": mean, "images": images}
         click.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
@@ -117,16 +117,16 @@ def _pairs_of_photos(
     from trainer.evaluation.evaluate import photo_pairs
 
     assert folder is not None
-    own, upsampled = network.spec.scale, network.spec.scale == 1
+    network_scale, upsampled = network.spec.scale, network.spec.scale == 1
     if scale is None and upsampled:
         raise UsageError(f"{weights} takes upsampled images of any scale; pass the scale, e.g. --scale 4")
-    if not (upsampled or scale in (None, own)):
-        raise UsageError(f"{weights} upscales {own}x, not {scale}x; omit --scale, or pass other --weights")
-    scale = scale or own
+    if not (upsampled or scale in (None, network_scale)):
+        raise UsageError(f"{weights} upscales {network_scale}x, not {scale}x; omit --scale, or pass other --weights")
+    scale = scale or network_scale
     return photo_pairs(folder, scale, upsampled), scale, str(folder)
 
 
-def _figures(results: Iterable[PairResult]) -> list[tuple[str, dict[str, Quality]]]:
+def _metrics_by_image(results: Iterable[PairResult]) -> list[tuple[str, dict[str, Quality]]]:
     """Keep the metrics and drop the pixels, which would not fit in memory for thousands of images."""
     return [(one.pair.name, {"bicubic": one.bicubic, "network": one.network}) for one in results]
 

@@ -22,7 +22,8 @@ from trainer.training.config import FREE_TO_CHANGE, TrainConfig, option_names
 class Resolved(NamedTuple):
     """The settings of a run, and the folder of the run to resume (None for a new run).
 
-    `requested` holds given settings that the resumed run left open: its plan shows whether they equal its defaults.
+    `requested` are the given settings that the resumed run had left to defaults. Whether they equal these is known only
+    from its plan.
     """
 
     config: TrainConfig

@@ -119,7 +119,7 @@ def write_photo(path: Path, photo: DecodedPhoto) -> None:
     """Write PNG, JPEG (quality 95, 4:4:4) or lossless WebP by the path's extension, PNG by default. Atomic.
 
     Greyscale and alpha are kept, and the ICC profile if it matches the written colour space. UsageError as
-    `check_writable`; RunError if writing fails.
+    in `check_writable`; RunError if writing fails.
     """
     check_writable(path, photo.rgb.shape[0], photo.rgb.shape[1], photo.alpha is not None)
     image_format = _format(path)

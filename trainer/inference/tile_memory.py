@@ -1,4 +1,4 @@
-"""Choose the tile size by the free memory, and reduce it when memory runs out nevertheless."""
+"""Choose the tile size by the free memory, and reduce it if memory still runs out."""
 
 import gc
 from typing import Any
@@ -88,7 +88,7 @@ def tensor_bytes_per_pixel(model: nn.Module) -> float:
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Tracks the bytes of all tensors that operations return while anything references them."""
+    """Tracks the bytes of all tensors returned by operations, for as long as they are referenced."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

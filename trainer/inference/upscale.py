@@ -27,7 +27,7 @@ from trainer.models import Network
 
 _CROP_PX = 480  # edge of each half of the comparison, in px of the result
 _CONTEXT_PX = 4  # around the crop, for the bicubic kernel
-_ENOUGH_CONTRAST = 12  # grey levels
+_MAX_CONTRAST = 12  # grey levels
 _BACKGROUND = 96  # grey level behind transparent pixels in the comparison
 
 
@@ -182,5 +182,5 @@ def _most_detailed(image: Pixels, crop_px: int) -> tuple[int, int, int, int]:
     height, width = (min(crop_px, size) for size in image.shape[:2])
     grey = luma_full_range(image)
     # Contrast is capped so that fine detail, in which the network and bicubic differ, outweighs one strong edge.
-    contrast = np.minimum(np.abs(grey - cv2.GaussianBlur(grey, (0, 0), 1)), _ENOUGH_CONTRAST)
+    contrast = np.minimum(np.abs(grey - cv2.GaussianBlur(grey, (0, 0), 1)), _MAX_CONTRAST)
     return *strongest_window(contrast, height, width), height, width

@@ -86,7 +86,7 @@ def _onnx_model(network: Network) -> Any:
     # sizes of the traced run wherever Python computes with them. torch.export proves that the graph holds for all
     # sizes, or fails. It takes 20 s for `standard` instead of one.
     sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
-    example = torch.zeros(2, 3, 20, 28)  # no size is 1, which torch.export would take for a constant
+    example = torch.zeros(2, 3, 20, 28)  # no size is 1, which torch.export would treat as a constant
     with _quiet():
         program = torch.onnx.export(
             network,
@@ -100,7 +100,7 @@ def _onnx_model(network: Network) -> Any:
         )
     assert program is not None
     model: Any = program.model_proto
-    # Debug metadata of the exporter, which contains source paths of this machine.
+    # Remove the exporter's debug metadata, which contains source paths of this machine.
     for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")
     for initializer in model.graph.initializer:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trainer.models.weights_layout import some
+from trainer.models.weights_layout import first_few
 
 _MAX_GROWTH = 4  # of the size in memory over the file's: some tools compress files or share storage between tensors
 
@@ -44,7 +44,7 @@ def check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     if faults:
         first = next(iter(faults.values()))
         names = [name for name, fault in faults.items() if fault == first]
-        raise NotPlain(f"expected floating-point weights, but {some(names)} {first}")
+        raise NotPlain(f"expected floating-point weights, but {first_few(names)} {first}")
     _refuse_more_bytes(path, sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()))
 
 

@@ -14,7 +14,7 @@ from srshards.process.shortages import is_out_of_memory, shortage
 from srshards.storage.files import write_atomically, writing
 from trainer.models import Network
 from trainer.models.tensor_file import NotPlain, check_tensors, load_tensors
-from trainer.models.weights_layout import some, spec_of, with_current_names, without_prefixes
+from trainer.models.weights_layout import first_few, spec_of, with_current_names, without_prefixes
 
 __all__ = ["load_into", "load_network", "read_weights", "save_weights", "spec_of"]
 
@@ -98,7 +98,7 @@ def _refuse_non_finite(path: Path, state: Mapping[str, Tensor]) -> None:
     broken = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise UsageError(
-            f"{path}: {len(broken)} of {len(state)} parameters have values that are not finite ({some(broken)}): "
+            f"{path}: {len(broken)} of {len(state)} parameters have values that are not finite ({first_few(broken)}): "
             "the training diverged; use weights from an earlier step"
         )
 
@@ -106,7 +106,7 @@ def _refuse_non_finite(path: Path, state: Mapping[str, Tensor]) -> None:
 def _load(path: Path) -> Any:
     """Load the file's content, with tensors on the CPU. Never runs code from the file."""
     if path.is_dir():
-        inside = some(
+        inside = first_few(
             sorted(entry.name for entry in path.iterdir() if entry.suffix in SUFFIXES and entry.name != "state.pt")
         )
         found = f"a file in it: {inside}" if inside else "a weights file, e.g. runs/lite-4x/best.pth"
@@ -156,7 +156,9 @@ def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
     if not tensors:
         found = f"a {type(content).__name__}"
         if isinstance(content, Mapping):
-            found = some(key if isinstance(key, str) else f"a {type(key).__name__}" for key in content) or "nothing"
+            found = (
+                first_few(key if isinstance(key, str) else f"a {type(key).__name__}" for key in content) or "nothing"
+            )
         raise UsageError(
             f"{path} contains no weights: expected a dict of tensors, at the top level or under one of "
             f"{', '.join(_WRAPPERS)}; found {found}"

@@ -59,7 +59,7 @@ def with_current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in without_prefixes(state).items():
         ours = _current_name(name)
         if ours in renamed:
-            raise UsageError(f"{some([ours])} occurs twice, by its name and by an older one; remove one of them")
+            raise UsageError(f"{first_few([ours])} occurs twice, by its name and by an older one; remove one of them")
         renamed[ours] = tensor
     return renamed
 
@@ -73,7 +73,7 @@ def _current_name(name: str) -> str:
 
 def spec_of(state: Mapping[str, Tensor]) -> NetworkSpec:
     """Return the spec of the network that has exactly these parameters, by their names and shapes."""
-    found = f"{len(state)} parameters: {some(_shown(name, tensor.shape) for name, tensor in state.items())}"
+    found = f"{len(state)} parameters: {first_few(_shown(name, tensor.shape) for name, tensor in state.items())}"
     try:
         spec = _guess(state)
     except UsageError as error:  # the architecture is clear, but it does not support this scale
@@ -119,10 +119,10 @@ def differences(spec: NetworkSpec, state: Mapping[str, Tensor]) -> str:
         if name in state and state[name].shape != shape
     ]
     kinds = (("missing", missing), ("unexpected", extra), ("of another shape", other))
-    return "; ".join(f"{len(names)} {kind} ({some(names)})" for kind, names in kinds if names)
+    return "; ".join(f"{len(names)} {kind} ({first_few(names)})" for kind, names in kinds if names)
 
 
-def some(names: Iterable[str]) -> str:
+def first_few(names: Iterable[str]) -> str:
     """Return the first few of `names`, made printable and shortened, with "..." if there are more."""
     listed = list(islice(names, 5))
     return ", ".join(map(_legible, listed[:4])) + (", ..." if len(listed) > 4 else "")

@@ -166,7 +166,7 @@ def _over_time(runs: Sequence[Run]) -> Plot | None:
         found = [
             (number, psnr, time)
             for number, curve in enumerate(curves)
-            for psnr, time in _both(curve.points("psnr_y", width), curve.points("trained_s", width))
+            for psnr, time in _paired_points(curve.points("psnr_y", width), curve.points("trained_s", width))
         ]
         if len(found) <= _MAX_ROWS:
             break
@@ -194,7 +194,7 @@ def _over_time(runs: Sequence[Run]) -> Plot | None:
     return Plot("PSNR-Y over training time", description, layered(layers), columns, rows, datasets=datasets)
 
 
-def _both(psnrs: Sequence[Point], times: Sequence[Point]) -> list[tuple[Point, Point]]:
+def _paired_points(psnrs: Sequence[Point], times: Sequence[Point]) -> list[tuple[Point, Point]]:
     """Pair the points of the same range of steps."""
     by_last = {time.last: time for time in times}
     return [(psnr, by_last[psnr.last]) for psnr in psnrs if psnr.last in by_last]

@@ -66,23 +66,23 @@ class JournalSummary:
         return self.waited_s / self.trained_s if self.trained_s > 0 else math.nan
 
 
-def empty_summary(most: int) -> JournalSummary:
-    """Return the summary of a run that has not started. Each curve has at most `most` points."""
-    return JournalSummary(Thinned(TRAINED, most), Thinned(VALIDATED, most))
+def empty_summary(max_points: int) -> JournalSummary:
+    """Return the summary of a run that has not started. Each curve has at most `max_points` points."""
+    return JournalSummary(Thinned(TRAINED, max_points), Thinned(VALIDATED, max_points))
 
 
-def read_journal(address: Address, wanted: frozenset[int], most: int) -> JournalSummary:
+def read_journal(address: Address, wanted: frozenset[int], max_points: int) -> JournalSummary:
     """Read a journal, with exact PSNRs for the `wanted` steps. FileNotFoundError if there is none."""
-    summary = empty_summary(most)
+    summary = empty_summary(max_points)
     trained: list[tuple[int, list[float]]] = []
     validated: list[tuple[int, list[float]]] = []
     for event, step, line in _events(address, summary):
         summary.step = max(summary.step, step)
         if event == "train":
             summary.error = None
-            figures = [_number(line, name) for name in TRAINED]
-            trained.append((step, figures))
-            _add_training(summary, figures, _number(line, "seconds"))
+            values = [_number(line, name) for name in TRAINED]
+            trained.append((step, values))
+            _add_training(summary, values, _number(line, "seconds"))
         elif event == "val":
             summary.error = None
             validated.append((step, _add_validation(summary, step, line, wanted)))
@@ -103,9 +103,9 @@ def _flush(curve: Thinned, kept: list[tuple[int, list[float]]]) -> None:
     kept.clear()
 
 
-def _add_training(summary: JournalSummary, figures: list[float], seconds: float) -> None:
-    """Add a `train` line to the summary. `figures` are the values of TRAINED."""
-    summary.loss, _, patches_per_s, data_wait = figures
+def _add_training(summary: JournalSummary, values: list[float], seconds: float) -> None:
+    """Add a `train` line to the summary. `values` are those of TRAINED."""
+    summary.loss, _, patches_per_s, data_wait = values
     if seconds >= 0:
         summary.trained_s += seconds
         summary.waited_s += seconds * data_wait if data_wait >= 0 else 0.0
@@ -114,14 +114,14 @@ def _add_training(summary: JournalSummary, figures: list[float], seconds: float)
 
 
 def _add_validation(summary: JournalSummary, step: int, line: dict[str, Any], wanted: frozenset[int]) -> list[float]:
-    figures = Validated(step, *(_number(line, name) for name in Validated._fields[1:]))
+    metrics = Validated(step, *(_number(line, name) for name in Validated._fields[1:]))
     summary.num_validations += 1
-    summary.last = figures
-    if math.isfinite(figures.psnr_y) and (summary.best is None or figures.psnr_y > summary.best.psnr_y):
-        summary.best = figures
+    summary.last = metrics
+    if math.isfinite(metrics.psnr_y) and (summary.best is None or metrics.psnr_y > summary.best.psnr_y):
+        summary.best = metrics
     if step in wanted:
-        summary.psnr_at[step] = figures.psnr_y
-    return [figures.psnr_y, figures.gain, figures.ssim_y, summary.trained_s]
+        summary.psnr_at[step] = metrics.psnr_y
+    return [metrics.psnr_y, metrics.gain, metrics.ssim_y, summary.trained_s]
 
 
 def _events(address: Address, summary: JournalSummary) -> Iterator[tuple[str, int, dict[str, Any]]]:

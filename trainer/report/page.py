@@ -33,8 +33,8 @@ class WrittenReport:
 
 def write_report(addresses: Sequence[Address], output: Path) -> WrittenReport:
     """Write one page about runs. UsageError for a folder that is not a run, RunError if the page cannot be written."""
-    most = min(400, max(60, _POINTS // min(len(addresses), MAX_DRAWN)))
-    runs = read_runs(addresses, most)
+    max_points = min(400, max(60, _POINTS // min(len(addresses), MAX_DRAWN)))
+    runs = read_runs(addresses, max_points)
     values = _values(runs)
     page = _rendered(values, Gallery())
     if any(run.previews for run in runs):
@@ -48,8 +48,8 @@ def write_report(addresses: Sequence[Address], output: Path) -> WrittenReport:
 
 
 def _rendered(values: dict[str, Any], shown: Gallery) -> bytes:
-    later = {name: shots for scene in shown.scenes for name, shots in scene.later().items()}
-    return render("trainer.report", "runs.html", gallery=shown, later=later, **values)
+    shots = {figure: of_figure for scene in shown.scenes for figure, of_figure in scene.shots_by_figure().items()}
+    return render("trainer.report", "runs.html", gallery=shown, shots=shots, **values)
 
 
 def _values(runs: Sequence[Run]) -> dict[str, Any]:
@@ -90,12 +90,12 @@ def _drawn(runs: Sequence[Run]) -> list[Run]:
 def _tiles(runs: Sequence[Run], best: Run | None) -> list[tuple[str, str]]:
     if best is None or best.summary.best is None:
         return [("steps", f"{max(run.summary.step for run in runs):,}"), ("validations", "0")]
-    figures, summary = best.summary.best, best.summary
+    metrics, summary = best.summary.best, best.summary
     return [
-        ("best PSNR-Y", formatted(figures.psnr_y, "{:.2f} dB".format)),
-        ("over bicubic", formatted(figures.gain, "{:+.2f} dB".format)),
-        ("SSIM-Y there", formatted(figures.ssim_y, "{:.4f}".format)),
-        ("at step", f"{figures.step:,}"),
+        ("best PSNR-Y", formatted(metrics.psnr_y, "{:.2f} dB".format)),
+        ("over bicubic", formatted(metrics.gain, "{:+.2f} dB".format)),
+        ("SSIM-Y there", formatted(metrics.ssim_y, "{:.4f}".format)),
+        ("at step", f"{metrics.step:,}"),
         ("patches/s, median", formatted(summary.patches_per_s, "{:,.1f}".format)),
         ("waiting for data", formatted(summary.data_wait, "{:.2%}".format)),
         ("training time", format_duration(summary.trained_s)),

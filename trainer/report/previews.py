@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from srshards.imaging.pixels import Pixels
-from srshards.page.pictures import Comparison, Layer, exact
+from srshards.page.pictures import Comparison, Layer, lossless_uri
 from srshards.storage.store import StoreError, read_bytes
 from trainer.report.cells import Cells, Preview, PreviewError, read_preview
 from trainer.report.runs import Run
@@ -56,7 +56,7 @@ class Scene:
             layers = [Layer("bicubic", uris[0]), Layer("network", last.uri or ""), Layer("HR", uris[1])]
             yield Comparison(series.id, series.run.label, self.width, self.height, layers, last.caption)
 
-    def later(self) -> dict[str, list[tuple[int, str, str | None]]]:
+    def shots_by_figure(self) -> dict[str, list[tuple[int, str, str | None]]]:
         """Return step, caption and image of each shot by figure; None for the image that is already in the figure."""
         return {
             series.id: [
@@ -82,7 +82,7 @@ class Gallery:
     """The previews of a page. `left_out` lists what is not shown and why."""
 
     scenes: list[Scene] = field(default_factory=list)
-    wholes: list[UnsplitPreview] = field(default_factory=list)
+    unsplit: list[UnsplitPreview] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
     @property
@@ -106,11 +106,15 @@ class _GalleryBuilder:
         """Add all rows of a step, or nothing if the budget does not suffice. Return whether it was added."""
         if preview.rows is None:
             return self._add_whole(run, step, preview.image)
-        rows = [(cells, _key(cells), exact(cells.network)) for cells in preview.rows[: self.max_rows]]
+        rows = [(cells, _key(cells), lossless_uri(cells.network)) for cells in preview.rows[: self.max_rows]]
         if self.max_rows is None:
             self.max_rows = self._affordable_rows([len(uri) for *_, uri in rows])
         rows = rows[: self.max_rows]
-        new = {key: (exact(cells.bicubic), exact(cells.hr)) for cells, key, _ in rows if key not in self._scenes}
+        new = {
+            key: (lossless_uri(cells.bicubic), lossless_uri(cells.hr))
+            for cells, key, _ in rows
+            if key not in self._scenes
+        }
         needed = sum(len(uri) for *_, uri in rows) + sum(len(uri) for uris in new.values() for uri in uris)
         needed += sum(_SHOT_BYTES + len(cells.caption) for cells, *_ in rows)
         needed += sum(_FIGURE_BYTES + 50 * len(run.label) for _, key, _ in rows if (key, run.label) not in self._series)
@@ -143,12 +147,12 @@ class _GalleryBuilder:
         return self._series[key, run.label]
 
     def _add_whole(self, run: Run, step: int, image: Pixels) -> bool:
-        uri = exact(image)
+        uri = lossless_uri(image)
         if len(uri) > self._budget_bytes:
             return False
         self._budget_bytes -= len(uri)
         height, width = image.shape[:2]
-        self.gallery.wholes.append(UnsplitPreview(run.label, step, uri, width, height))
+        self.gallery.unsplit.append(UnsplitPreview(run.label, step, uri, width, height))
         return True
 
 
@@ -231,8 +235,8 @@ def _caption(run: Run, step: int, cells: Cells) -> str:
     best = " (best)" if run.summary.best and step == run.summary.best.step else ""
     psnr = run.summary.psnr_at[step]
     mean = "" if math.isnan(psnr) else f"; all images: {psnr:.2f} dB"
-    figures = ", ".join(cells.caption.split("   "))
-    return f"step {step:,}{best}: {figures}{mean}"
+    metrics = ", ".join(cells.caption.split("   "))
+    return f"step {step:,}{best}: {metrics}{mean}"
 
 
 def _key(cells: Cells) -> str:

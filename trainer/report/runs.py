@@ -52,6 +52,7 @@ class Run:
 
     @property
     def state(self) -> str:
+        """`finished`, `not finished` (stopped or still running), `failed` or `unknown`."""
         summary = self.summary
         if summary.error is not None:
             return "failed"
@@ -66,7 +67,7 @@ class Run:
         return self.summary.last.bicubic_psnr_y if self.summary.last else math.nan
 
 
-def read_runs(addresses: Sequence[Address], most_points: int) -> list[Run]:
+def read_runs(addresses: Sequence[Address], max_points: int) -> list[Run]:
     """Read the runs in the given order. UsageError for a folder that is not a run."""
     resolved = [storage_of(address).resolved(address) for address in addresses]
     for number, address in enumerate(resolved):
@@ -75,7 +76,7 @@ def read_runs(addresses: Sequence[Address], most_points: int) -> list[Run]:
     files = [_files(address) for address in addresses]
     # Absolute but not resolved: a run that is a symbolic link keeps the link's name.
     absolute = [storage_of(address).absolute(address) for address in addresses]
-    return [_read(*run, most_points) for run in zip(absolute, _labels(absolute), files, strict=True)]
+    return [_read(*run, max_points) for run in zip(absolute, _labels(absolute), files, strict=True)]
 
 
 def same_bicubic(runs: Sequence[Run]) -> bool:
@@ -117,7 +118,7 @@ def _labels(addresses: Sequence[Address]) -> list[str]:
         lengths = longer
 
 
-def _read(address: Address, label: str, files: dict[str, int], most_points: int) -> Run:
+def _read(address: Address, label: str, files: dict[str, int], max_points: int) -> Run:
     problems: list[str] = []
     previews = {
         int(match[1]): (address / "previews" / name, size)
@@ -126,7 +127,7 @@ def _read(address: Address, label: str, files: dict[str, int], most_points: int)
     }
     journal = address / "journal.jsonl"
     has_started = "journal.jsonl" in files
-    summary = read_journal(journal, frozenset(previews), most_points) if has_started else empty_summary(most_points)
+    summary = read_journal(journal, frozenset(previews), max_points) if has_started else empty_summary(max_points)
     if summary.num_unreadable:
         problems.append(
             f"{journal}: {plural(summary.num_unreadable, 'unreadable line')}, starting with line "

@@ -22,14 +22,14 @@ class Point(NamedTuple):
 
 
 class Thinned:
-    """Streaming aggregation of several quantities over the same steps, in memory for at most `most` points.
+    """Streaming aggregation of several quantities over the same steps, in memory for at most `max_points` points.
 
     The width of a range is the smallest sufficient power of two, so that two curves can be merged to equal ranges.
     """
 
-    def __init__(self, names: Sequence[str], most: int) -> None:
+    def __init__(self, names: Sequence[str], max_points: int) -> None:
         self._names = tuple(names)
-        self._slots = most + most % 2
+        self._slots = max_points + max_points % 2
         self.width = 1
         shape = (self._slots, len(self._names))
         self._first = np.full(self._slots, _NO_STEP)

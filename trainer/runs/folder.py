@@ -22,7 +22,7 @@ _WEIGHTS, _BEST = "model.pth", "best.pth"
 _LOCK = ".lock"
 
 
-class TakenError(UsageError):
+class RunInUseError(UsageError):
     """The run's name is already in use."""
 
 
@@ -50,15 +50,15 @@ class RunFolder:
         """Lock the folder against other processes. The lock is released when its process ends, however it ends.
 
         Inside the block, the files needed to resume are in `path`; after it, all written files are in `home`, or
-        removed if a new run failed before its first step.
-        UsageError if another process holds the lock, or if a `new` run finds files of another one.
+        removed if a new run failed before its first step. UsageError if another process holds the lock, or if a `new`
+        run finds files of another one.
         """
         lock = FileLock(storage_of(self.home).lock_path(self.home, _LOCK))
         try:
             self._create()
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise TakenError(
+            raise RunInUseError(
                 f"another process is training in {self.home}; wait until it ends, or pass another --run"
             ) from error
         except OSError as error:
@@ -67,12 +67,12 @@ class RunFolder:
             if new:
                 self.require_unused()
             with self._session():
-                there = set(self.path.glob("*"))
+                existing = set(self.path.glob("*"))
                 try:
                     yield self
                 except BaseException:
                     if new and not self.has_steps:
-                        self._discard(there)
+                        self._discard(existing)
                     raise
         finally:
             lock.release()
@@ -81,9 +81,11 @@ class RunFolder:
         """Raise UsageError if the folder contains a run, or files that a run would overwrite."""
         files = list_files(self.home)
         if CONFIG in files or STATE in files:
-            raise TakenError(f"{self.home} already exists; continue it with --resume, or pass another --run")
+            raise RunInUseError(f"{self.home} already exists; continue it with --resume, or pass another --run")
         if existing := sorted(files.keys() & {JOURNAL, _PLAN, _WEIGHTS, _BEST}):
-            raise TakenError(f"{self.home} contains {existing[0]}, which a new run would overwrite; pass another --run")
+            raise RunInUseError(
+                f"{self.home} contains {existing[0]}, which a new run would overwrite; pass another --run"
+            )
 
     def is_missing_state(self) -> bool:
         """Return whether there are weights but no state, which is always written before them."""

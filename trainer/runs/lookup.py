@@ -8,7 +8,7 @@ from srshards.errors import UsageError
 from srshards.format import Address
 from srshards.storage.files import writing
 from srshards.storage.store import file_size, list_folders, local_path, read_bytes, remove, storage_of
-from trainer.runs.folder import CONFIG, JOB, RunFolder, TakenError
+from trainer.runs.folder import CONFIG, JOB, RunFolder, RunInUseError
 from trainer.runs.stored_run import StoredRunFolder
 
 
@@ -39,7 +39,7 @@ def _first_unused(stack: ExitStack, out: Address, default_name: str) -> RunFolde
         with writing(home):
             is_free = storage_of(home).claim_folder(home)
         if is_free:
-            with suppress(TakenError):  # by a process with this --run, or, in a store, one that has not written yet
+            with suppress(RunInUseError):  # a process with this --run, or, in a store, one that has not written yet
                 return stack.enter_context(run_folder(home).locked(new=True))
     raise AssertionError("unreachable: count() is infinite")
 
@@ -62,7 +62,7 @@ def run_of_job(out: Address, name: str | None, job: str) -> RunFolder | None:
 
 
 def forget_job(out: Address, name: str | None, job: str) -> None:
-    """Remove the marks of an earlier torchrun job with the same ID, so that its runs are not resumed."""
+    """Remove the job files of an earlier torchrun job with the same ID, so that its runs are not resumed."""
     for file in _job_files(out, name, job):
         remove(file)
 

@@ -104,10 +104,10 @@ def _notes(plan: Plan) -> Iterator[str]:
 
 
 def _cache(cached: CachedShards) -> str:
-    present = cached.present()
+    usage = cached.usage()
     decoded = ", decoded" if cached.is_decoded else ""
-    held, limit, missing = map(format_bytes, (present.held_bytes, cached.cache.limit, present.missing_bytes))
+    used, limit, missing = map(format_bytes, (usage.used_bytes, cached.cache.limit, usage.missing_bytes))
     return (
-        f"{cached.cache.path}: {present.shards} of {present.num_shards} shards cached{decoded}, "
-        f"{held} of {limit} used; {missing} to fetch"
+        f"{cached.cache.path}: {usage.shards} of {usage.num_shards} shards cached{decoded}, "
+        f"{used} of {limit} used; {missing} to fetch"
     )

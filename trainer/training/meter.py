@@ -52,6 +52,7 @@ class Meter:
         self._wait_s = 0.0  # of the loader, at the start of the lap
 
     def start(self) -> None:
+        """Start a lap now."""
         self._start_s, self._wait_s = perf_counter(), self._loader.wait_s
 
     def add(self, loss: torch.Tensor, step: int) -> None:

@@ -47,19 +47,23 @@ class Plan:
 
     @property
     def val_every(self) -> int:
+        """Steps between validations."""
         steps_per_epoch = len(self.loader) // self.loader.micro_batches
         return self.config.val_every or min(max(steps_per_epoch, _MIN_VAL_EVERY), _MAX_VAL_EVERY)
 
     @property
     def log_every(self) -> int:
+        """Steps between lines of the journal."""
         return max(1, min(_MAX_LOG_EVERY, self.total_steps // 20))
 
     @property
     def lr(self) -> float:
+        """Peak learning rate."""
         return self.config.lr or DEFAULT_LR[self.config.model]
 
     @property
     def warmup(self) -> int:
+        """Steps of the linear warmup."""
         given = self.config.warmup
         if given is not None:
             return given

@@ -68,9 +68,9 @@ class RunRecord(Record):
         self._journal.note("train", step, **pace._asdict())
 
     def validated(self, step: int, result: ValidationResult, best_psnr_y: float) -> None:
-        figures = {f"bicubic_{name}": value for name, value in asdict(result.bicubic).items()}
+        baseline = {f"bicubic_{name}": value for name, value in asdict(result.bicubic).items()}
         save_png(result.preview, self._run.previews / f"step-{step:06d}.png", "trainer train")
-        self._journal.note("val", step, **asdict(result.network), **figures)
+        self._journal.note("val", step, **asdict(result.network), **baseline)
         self._journal.image("bicubic_network_hr", step, result.preview)
         self._display.best(best_psnr_y)
         self._display.say(
@@ -93,7 +93,7 @@ class RunRecord(Record):
 
 
 @contextmanager
-def recorded(run: RunFolder, data: str, first: int, total: int) -> Iterator[RunRecord]:
-    """Open the record of a run that has completed `first` of its `total` steps."""
+def open_record(run: RunFolder, data: str, first: int, total: int) -> Iterator[RunRecord]:
+    """Yield the record of a run that has completed `first` of its `total` steps."""
     with Journal(run.journal, run.tensorboard, first) as journal, Display(first, total) as display:
         yield RunRecord(run, data, journal, display)

@@ -22,7 +22,7 @@ from trainer.training.learner import Learner, StepSettings
 from trainer.training.loop import LoopSettings, TrainingLoop
 from trainer.training.losses import LOSSES
 from trainer.training.plan import Plan
-from trainer.training.record import Record, recorded
+from trainer.training.record import Record, open_record
 from trainer.training.stopping import StopRequest
 from trainer.training.validation import Validation, ValidationResult
 
@@ -112,7 +112,7 @@ def _record(plan: Plan, run: RunFolder, progress: TrainingProgress, say: Callabl
     run.write_config(plan.config.as_yaml())
     run.write_plan(_facts(plan))
     run.publish()  # fail now if the store is not writable
-    with recorded(run, plan.folder.fingerprint(), progress.step, plan.total_steps) as record:
+    with open_record(run, plan.folder.fingerprint(), progress.step, plan.total_steps) as record:
         yield record
 
 

@@ -4,7 +4,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-# Users press Ctrl-C repeatedly, and a closing terminal sends SIGHUP as its shell does.
+# Users press Ctrl-C repeatedly, and both a closing terminal and its shell send SIGHUP.
 _IGNORED_AT_THE_END = (signal.SIGINT, signal.SIGHUP)
 
 
@@ -39,7 +39,7 @@ class StopRequest:
         return self.signal_number is not None
 
     def adopt(self, number: int) -> None:
-        """Treat another rank's signal (0 for none) as this process's, whose own may not have arrived yet."""
+        """Treat another rank's signal (0 for none) as received here, where it may not have arrived yet."""
         self.signal_number = self.signal_number or number or None
 
     def end(self) -> None:
