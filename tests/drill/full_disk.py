@@ -47,7 +47,7 @@ def fill_up(session: Session) -> None:
     for number in session.cases(lambda number: ("generate", "training")[number % 2]):
         if not any(_is_full_in_time(session, disk, works[number % 2], attempt) for attempt in range(_ATTEMPTS)):
             session.fail("crashed", "the command finished before the disk was full")
-    session.tally.note = "a tmpfs that is filled, in half of the cases during `generate`, in the others during training"
+    session.tally.note = "a tmpfs that is filled, during `generate` in half of the cases, during training in the others"
 
 
 def _is_full_in_time(session: Session, disk: Path, work: _Work, attempt: int) -> bool:

@@ -59,4 +59,5 @@ def kill_saves(session: Session) -> None:
             problems = problems or training_differences(output / "r", whole / "r")
         session.finish("recovered", problems)
         shutil.rmtree(output, ignore_errors=True)
-    session.tally.note = f"{len(_COUNTS)} kinds of files x the phases {', '.join(PHASES)}"
+    phases = ", ".join(PHASES).replace("half", "half written")
+    session.tally.note = f"{len(_COUNTS)} kinds of files, in the phases {phases}"

@@ -34,7 +34,8 @@ def break_training(session: Session) -> None:
 
     inject(session, FAULTS, prepare)
     session.tally.note = (
-        f"{len(FAULTS)} faults when reading shards or saving the run, each both once and until the run gives up"
+        f"{len(FAULTS)} faults when reading shards or saving the run, each injected once in one case and until the run "
+        "gives up in another"
     )
 
 

@@ -59,7 +59,7 @@ def break_stores(session: Session) -> None:
     inject(session, FAULTS, prepare, max_skip=2)
     num_once, num_lasting = (session.times + 1) // 2, session.times // 2
     session.tally.note = (
-        f"of {len(FAULTS)} faults when reading or writing, {min(num_once, len(FAULTS))} were injected once, "
+        f"{len(FAULTS)} faults when reading or writing; {min(num_once, len(FAULTS))} were injected once, "
         f"{min(num_lasting, len(FAULTS))} until the command gave up"
     )
 

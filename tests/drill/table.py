@@ -6,23 +6,23 @@ from typing import Any
 _HEAD = """# Fault injection
 
 `make drill` injects every fault below, as often as listed, and compares the results with those of an undisturbed run.
-It exits with code 1 unless the counts of all failures are zero. `make test` runs a few cases of each fault.
+It exits with code 1 if any failure occurs. `make test` runs a few cases of each fault.
 
 `python -m tests.drill --only NAME`
 <!-- not run: tests/test_drill.py runs a few cases of each fault --> runs one fault, and `--seed` sets the seed of its
-random choices. Results are kept in `build/drill.json`. A case without failures is counted in one of these columns:
+random choices. Results are stored in `build/drill.json`. A case without failures is counted in one of these columns:
 
 - **recovered**: the result has the same bytes as that of an undisturbed run
 - **reported**: the command exited with an error message and code 1 or 2
-- **harmless**: training uses the same pixels (damaged photos: decoding them twice gives the same pixels)
+- **harmless**: training uses the same pixels (damaged photos: decoding twice gives the same pixels)
 
 Failures are counted in these columns:
 
 - **samples lost**: samples that are missing after resuming
 - **partial files**: incomplete files under their final name, or temporary files left behind
-- **silent errors**: bytes or pixels differ from those of an undisturbed run without any message (damaged shards: with
-  `--verify`)
-- **crashes**: tracebacks, deaths by a signal, hangs
+- **silent errors**: bytes or pixels that differ from those of an undisturbed run, without any message (damaged shards:
+  with `--verify`)
+- **crashes**: tracebacks, exits by a signal, hangs
 """
 _COLUMNS = {
     "times": "cases",
