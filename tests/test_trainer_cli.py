@@ -342,7 +342,7 @@ def test_amp_off_is_read_as_a_string(shards: Path, tmp_path: Path) -> None:
         ({"out": None}, "out"),
         ({"model": 3}, "model: '3' is not one of 'ultra_lite', 'lite', 'standard'"),
         ({"verify": 1}, "verify: "),
-        ({"compile": "yes"}, "compile: "),
+        ({"verify": "yes"}, "verify: "),
         ({"shards": 5}, "5"),
         ({"run": "a\0b"}, "run"),
         (

@@ -745,11 +745,12 @@ def test_saves_between_validations(
 
 
 def test_compile_without_a_compiler_is_refused(shards: Path, tmp_path: Path) -> None:
-    args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--compile")
+    args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--step", "compiled")
     environment = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     result = run_trainer(*args, env=environment)  # PyTorch reads them when it is loaded
     assert result.returncode == 2, result.stderr
-    assert "--compile" in result.stderr and "Traceback" not in result.stderr
+    assert "the step cannot be compiled (" in result.stderr and "); pass --step eager" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 # ---- failed starts
