@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import srshards
 from srshards import PatchBatch, PatchLoader
 from srshards.loader.to_device import Transfer
+from trainer.inference.image_function import as_function
+from trainer.models import network_spec
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.learner import Learner
@@ -92,25 +93,29 @@ def test_batches_of_a_closed_loader_stay_valid(gpu_shards: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def cpu_losses(gpu_shards: Path) -> dict[str, list[float]]:
-    return {model: losses(gpu_shards, 12, model=model, device="cpu", amp="off") for model in ("ultra_lite", "standard")}
+def cpu_losses(gpu_shards: Path) -> list[float]:
+    return losses(gpu_shards, 12, model="ultra_lite", device="cpu", amp="off")
 
 
-@pytest.mark.parametrize("step", ["eager", "graph", "compiled", "compiled-graph"])
-@pytest.mark.parametrize(("amp", "bound"), [("off", 2e-3), ("bf16", 2e-2), ("fp16", 2e-2)])
+@pytest.mark.parametrize(
+    ("step", "amp", "bound"),
+    [
+        *((step, amp, bound) for step in ("eager", "graph") for amp, bound in (("off", 2e-3), ("fp16", 2e-2))),
+        *((step, "bf16", 2e-2) for step in ("eager", "graph", "compiled", "compiled-graph")),
+    ],
+)
 def test_losses_are_those_of_the_cpu(
-    amp: str, bound: float, step: str, gpu_shards: Path, cpu_losses: dict[str, list[float]]
+    step: str, amp: str, bound: float, gpu_shards: Path, cpu_losses: list[float]
 ) -> None:
     found = losses(gpu_shards, 12, model="ultra_lite", device="cuda", amp=amp, step=step)
-    assert found == pytest.approx(cpu_losses["ultra_lite"], rel=bound)
+    assert found == pytest.approx(cpu_losses, rel=bound)
 
 
-@pytest.mark.parametrize("step", ["eager", "graph"])
-def test_losses_of_the_large_network_are_those_of_the_cpu(
-    step: str, gpu_shards: Path, cpu_losses: dict[str, list[float]]
-) -> None:
-    found = losses(gpu_shards, 12, model="standard", device="cuda", amp="off", step=step, resident=True)
-    assert found == pytest.approx(cpu_losses["standard"], rel=5e-3)
+def test_losses_of_the_large_network_are_those_of_the_cpu(gpu_shards: Path) -> None:
+    settings = {"model": "standard", "amp": "off", "patch_size": 32, "resident": True}
+    expected = losses(gpu_shards, 5, device="cpu", **settings)
+    for step in ("eager", "graph"):
+        assert losses(gpu_shards, 5, device="cuda", step=step, **settings) == pytest.approx(expected, rel=5e-3)
 
 
 @pytest.mark.parametrize("settings", [{"grad_accum": 3}, {"ema": 0}, {"clip": 0}, {"input": "up", "patch_size": 32}])
@@ -210,16 +215,14 @@ group = RankGroup(SINGLE_PROCESS, dist.group.WORLD)
 device = torch.device("cuda:0")
 torch.cuda.set_device(device)
 ddp = group.wrap_ddp(network_spec("lite", 4).build().to(device, memory_format=torch.channels_last), device)
-for forward in (ddp, torch.compile(ddp)):
-    images = torch.rand(4, 3, 16, 16, device=device).to(memory_format=torch.channels_last)
-    forward(images).mean().backward()
-    print(sum(parameter.grad.abs().sum().item() for parameter in ddp.parameters()))
+images = torch.rand(4, 3, 16, 16, device=device).to(memory_format=torch.channels_last)
+ddp(images).mean().backward()
+print(sum(parameter.grad.abs().sum().item() for parameter in ddp.parameters()), flush=True)
 os._exit(0)
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr
-    first, second = (float(line) for line in result.stdout.split())
-    assert first > 0 and second == pytest.approx(2 * first, rel=0.5)
+    assert float(result.stdout) > 0
 
 
 def test_out_of_memory_is_explained(gpu_shards: Path, tmp_path: Path) -> None:
@@ -235,20 +238,11 @@ def test_missing_devices_are_named(gpu_shards: Path, tmp_path: Path) -> None:
     assert result.returncode == 2 and "--device cuda:99: this machine has" in result.stderr
 
 
-@pytest.mark.parametrize("model", ["lite", "standard"])
-def test_upscaled_photos_are_those_of_the_cpu(model: str, gpu_shards: Path, tmp_path: Path) -> None:
-    photo = tmp_path / "photo.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)).save(photo)
-    args = ("--shards", gpu_shards, "--out", tmp_path, "--model", model, "--patch-size", PATCH, "--steps", 4)
-    assert run_trainer(*args, "--run", "r", "--workers", 1).returncode == 0
-    results = []
-    for device, tile in (("cpu", 0), ("cuda", 0), ("cuda", 64)):
-        output = tmp_path / f"{device}{tile}"
-        tiles = ("--tile", tile) if tile else ()
-        run = run_trainer(
-            "upscale", "--weights", tmp_path / "r" / "model.pth", photo, "-o", output, "--device", device, *tiles
-        )
-        assert run.returncode == 0, run.stderr
-        results.append(np.asarray(Image.open(next(output.iterdir()))).astype(int))
-    for on_gpu in results[1:]:
-        assert np.abs(on_gpu - results[0]).max() <= 1
+def test_upscaled_photos_are_those_of_the_cpu() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    network = network_spec("lite", 4).build(seed=1).eval()
+    expected = as_function(network, torch.device("cpu"))(photo).astype(int)
+    device = torch.device("cuda")
+    network = network.to(device)
+    whole, tiled = (as_function(network, device, tile)(photo).astype(int) for tile in (None, 48))
+    assert np.abs(whole - expected).max() <= 1 and np.abs(tiled - expected).max() <= 1
