@@ -93,14 +93,14 @@ class Bench:
 
 
 def keys(models: Sequence[str], batches: Sequence[int]) -> list[Key]:
-    """Return everything measured in a round. The plain loop trains `standard`, or the last network without it."""
+    """Return everything measured in a round, the least important last, for which the time may not suffice.
+
+    The plain loop trains `standard`, or the last network without it.
+    """
     plain = _PLAIN_MODEL if _PLAIN_MODEL in models else models[-1]
-    return [
-        Key(model, batch, case)
-        for model in models
-        for batch in batches
-        for case in (*((PLAIN,) if model == plain else ()), *OUR_CASES)
-    ]
+    cases = [(case, model) for case in OUR_CASES for model in models]
+    cases.insert(2 * len(models), (PLAIN, plain))
+    return [Key(model, batch, case) for case, model in cases for batch in batches]
 
 
 @benchmark

@@ -8,11 +8,11 @@ STREAM, RESIDENT, ONE_BATCH, PLAIN = "stream", "resident", "one batch", "plain l
 GRAPH, EAGER = "one batch, graph", "one batch, eager"
 # The mode of the step (`--step`) in each case of ours. One batch repeated is the ceiling of its mode.
 STEP_OF_CASE = {
-    STREAM: "compiled-graph",
-    RESIDENT: "compiled-graph",
     ONE_BATCH: "compiled-graph",
-    GRAPH: "graph",
+    STREAM: "compiled-graph",
     EAGER: "eager",
+    GRAPH: "graph",
+    RESIDENT: "compiled-graph",
 }
 OUR_CASES = tuple(STEP_OF_CASE)
 WITH_ONE_BATCH = (ONE_BATCH, GRAPH, EAGER)
