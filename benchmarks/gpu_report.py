@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from benchmarks.gpu_task import ONE_BATCH, OUR_CASES, PLAIN, STREAM
+from benchmarks.gpu_task import ONE_BATCH, OUR_CASES, PLAIN, STREAM, WITH_ONE_BATCH
 from benchmarks.report import print_table, spread, spread_text, verdict
 
 MAX_DATA_WAIT = 0.01
@@ -35,7 +35,7 @@ def summarise(wanted: Sequence[Key], runs: Runs) -> dict[str, Any]:
         "device": device,
         "cases": [_case(key, runs) for key in wanted],
         "over_plain_loop": [_over_plain(key, runs) for key in plain],
-        "kernels": [_kernels(key, runs) for key in wanted if key.case == ONE_BATCH],
+        "kernels": [_kernels(key, runs) for key in wanted if key.case in WITH_ONE_BATCH],
     }
 
 
@@ -75,6 +75,9 @@ def _case(key: Key, runs: Runs) -> dict[str, Any]:
         "peak_memory_bytes": max(run["peak_memory_bytes"] for run in good),
         "finite_loss": all(run["finite_loss"] for run in good),
     }
+    if key.case in OUR_CASES:
+        found["step_mode"] = good[0]["step_mode"]
+        found["start_up_s"] = spread([run["start_up_s"] for run in good], 1)
     if key.case in OUR_CASES and (of_ceiling := _ratios(rates, _rates(key._replace(case=ONE_BATCH), runs))):
         found["of_ceiling"] = spread(of_ceiling, 3)
     return found
@@ -96,7 +99,7 @@ def _over_plain(plain: Key, runs: Runs) -> dict[str, Any]:
 
 def _kernels(key: Key, runs: Runs) -> dict[str, Any]:
     """Return floor, kernels and step in ms, and the most expensive kernels; or why there are none."""
-    found: dict[str, Any] = {"model": key.model, "batch": key.batch}
+    found: dict[str, Any] = key._asdict()
     good = list(_good(runs.get(key, {})).values())
     if not good:
         return {**found, "unavailable": "the run with one batch failed, or no time was left"}
@@ -141,6 +144,7 @@ def show(content: Mapping[str, Any]) -> None:
         "waiting for data",
         "taking batches",
         "of the ceiling",
+        "start-up, s",
         "memory, GB",
     )
     print_table(title, columns, [_case_row(case) for case in content["cases"]])
@@ -149,14 +153,23 @@ def show(content: Mapping[str, Any]) -> None:
     for ratio in content["over_plain_loop"]:
         name = f"{ratio['model']}, batch {ratio['batch']}, stream over plain loop, target {ratio['target']}"
         click.echo(f"{name}: {_not_measured(ratio) or spread_text(ratio['ratio'], 2) + ' ' + verdict(ratio['met'])}")
-    of_kernels = ("network, batch", "floor, ms", "kernels, ms", "floor / kernels", "kernels / step", "kernels per step")
+    of_kernels = (
+        "network, batch, case",
+        "floor, ms",
+        "kernels, ms",
+        "floor / kernels",
+        "kernels / step",
+        "kernels per step",
+    )
     print_table("Kernels of a step", of_kernels, [_kernel_row(kernels) for kernels in content["kernels"]])
+    for kernels in (kernels for kernels in content["kernels"] if "unavailable" in kernels):
+        click.echo(f"{kernels['model']}, {kernels['batch']}, {kernels['case']}, kernels: {_not_measured(kernels)}")
 
 
 def _case_row(case: Mapping[str, Any]) -> list[str]:
     name = f"{case['model']}, {case['batch']}, {case['case']}"
     if "unavailable" in case:
-        return [name, "not measured", "", "", "", "", ""]
+        return [name, "not measured", "", "", "", "", "", ""]
     wait = case["data_wait"]
     return [
         name,
@@ -165,15 +178,16 @@ def _case_row(case: Mapping[str, Any]) -> list[str]:
         f"{wait['median']:.2%} {verdict(wait['met']) if 'met' in wait else ''}".strip(),
         f"{case['taking_batches']['median']:.2%}",
         f"{case['of_ceiling']['median']:.3f}" if "of_ceiling" in case else "",
+        f"{case['start_up_s']['median']:.1f}" if "start_up_s" in case else "",
         f"{case['peak_memory_bytes'] / 1e9:.2f}",
     ]
 
 
 def _kernel_row(kernels: Mapping[str, Any]) -> list[str]:
-    name = f"{kernels['model']}, {kernels['batch']}"
+    name = f"{kernels['model']}, {kernels['batch']}, {kernels['case']}"
     floor = f"{kernels['floor_ms']['median']:.2f}" if "floor_ms" in kernels else ""
     if "unavailable" in kernels:
-        return [name, floor, _not_measured(kernels), "", "", ""]
+        return [name, floor, "", "", "", ""]
     figures = (f"{kernels[key]['median']:.2f}" for key in ("kernel_ms", "floor_over_kernels", "kernels_over_step"))
     return [name, floor, *figures, f"{kernels['kernels_per_step']:.0f}"]
 

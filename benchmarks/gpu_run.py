@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.gpu_task import MARK, PLAIN, Task
 from srshards.process.fork_server import GROUP_SIGNALS, start_fork_server
 
-_LIMIT_S = {"cuda": 120.0, "cpu": 900.0}  # then the process is assumed to hang, and reports its stacks
+_LIMIT_S = {"cuda": 240.0, "cpu": 900.0}  # then the process is assumed to hang, and reports its stacks
 
 
 def main(task_json: str) -> None:

@@ -5,7 +5,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 STREAM, RESIDENT, ONE_BATCH, PLAIN = "stream", "resident", "one batch", "plain loop"
-OUR_CASES = (STREAM, RESIDENT, ONE_BATCH)
+GRAPH, EAGER = "one batch, graph", "one batch, eager"
+# The mode of the step (`--step`) in each case of ours. One batch repeated is the ceiling of its mode.
+STEP_OF_CASE = {
+    ONE_BATCH: "compiled-graph",
+    STREAM: "compiled-graph",
+    EAGER: "eager",
+    GRAPH: "graph",
+    RESIDENT: "compiled-graph",
+}
+OUR_CASES = tuple(STEP_OF_CASE)
+WITH_ONE_BATCH = (ONE_BATCH, GRAPH, EAGER)
 MARK = "GPU_RESULT "  # prefix of the result; libraries may print more
 
 

@@ -29,7 +29,7 @@ class Window:
 def window_for(device: torch.device, seconds: float, ready: int) -> Window:
     """Return the window. The warm-up covers kernel autotuning and allocation on a GPU, and the `ready` batches."""
     if device.type == "cuda":
-        return Window(warm_up_s=3.0, warm_up_steps=max(20, ready), seconds=seconds, steps=10, at_most_s=3 * seconds)
+        return Window(warm_up_s=1.5, warm_up_steps=max(20, ready), seconds=seconds, steps=10, at_most_s=3 * seconds)
     return Window(warm_up_s=0.0, warm_up_steps=4, seconds=seconds, steps=2, at_most_s=float("inf"))
 
 

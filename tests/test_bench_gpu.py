@@ -187,6 +187,8 @@ def run(rate: float, wait: float = 0.0, **kernels: Any) -> dict[str, Any]:
         "peak_memory_bytes": 10**9,
         "finite_loss": True,
         "precision": "bfloat16 autocast",
+        "step_mode": "eager",
+        "start_up_s": 2.0,
         "kernels": {"flops_per_step": 1e12, "matrix_flops_per_s": 1e14, **(kernels or {"unavailable": "no profiler"})},
         **dict.fromkeys(("device", "torch", "cuda", "cudnn"), "x"),
     }
@@ -235,7 +237,7 @@ def test_kernel_times_are_compared_with_floor_and_step(capsys: pytest.CaptureFix
 
 def test_rounds_contain_every_case() -> None:
     wanted = bench_gpu.keys(("lite", "standard"), (16, 64))
-    assert len(wanted) == 14 and {key.model for key in wanted if key.case == PLAIN} == {"standard"}
+    assert len(wanted) == 22 and {key.model for key in wanted if key.case == PLAIN} == {"standard"}
     rounds = list(in_rounds(wanted, 2))
     assert [key for number, key in rounds if number == 1] == wanted[::-1]
     assert {key.model for key in bench_gpu.keys(("lite",), (2,)) if key.case == PLAIN} == {"lite"}

@@ -342,7 +342,7 @@ def test_amp_off_is_read_as_a_string(shards: Path, tmp_path: Path) -> None:
         ({"out": None}, "out"),
         ({"model": 3}, "model: '3' is not one of 'ultra_lite', 'lite', 'standard'"),
         ({"verify": 1}, "verify: "),
-        ({"compile": "yes"}, "compile: "),
+        ({"verify": "yes"}, "verify: "),
         ({"shards": 5}, "5"),
         ({"run": "a\0b"}, "run"),
         (
@@ -991,7 +991,7 @@ def test_every_option_has_help_and_a_default(command: str, flag: str) -> None:
     assert result.code == 0
     assert f"  python -m trainer {command}" in result.out
     without_default = {
-        *("--resume", "--verify", "--compile", "--resident", "--config", "--init", "--steps", "--shards", "--hr"),
+        *("--resume", "--verify", "--resident", "--config", "--init", "--steps", "--shards", "--hr"),
         *("--json", "--cache", "--cache-decoded", "--compare", "--help", "--version", "--weights", "--output"),
         "--scale",
     }

@@ -775,11 +775,12 @@ WITHOUT_COMPILER = "from torch._inductor import config; config.cpp.cxx = (None, 
 
 
 def test_compile_without_a_compiler_is_refused(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--compile")
+    args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--step", "compiled")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     result = run_warm("trainer", *args, prepare=(exec, (WITHOUT_COMPILER,)))
     assert result.code == 2, result.err
-    assert "--compile" in result.err and "Traceback" not in result.err
+    assert "the step cannot be compiled (" in result.err and "); pass --step eager" in result.err
+    assert "Traceback" not in result.err
 
 
 # ---- failed starts

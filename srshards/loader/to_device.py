@@ -51,7 +51,8 @@ class Transfer:
         if self._address and self._stream is not None:
             with suppress(RuntimeError):  # a device failure, which is being reported already
                 self._stream.synchronize()
-            _runtime().cudaHostUnregister(self._address)
+            with torch.cuda.device(self._device):
+                _runtime().cudaHostUnregister(self._address)
             self._address = 0
 
     def _use_pageable_memory(self, result: object) -> None:

@@ -14,7 +14,14 @@ from contextlib import contextmanager
 _RESERVED_FILES = 8  # open while workers run: photos, shards, outputs
 _HOST_OUT_OF_MEMORY = ("insufficient memory", "can't allocate memory")  # OpenCV; PyTorch on a CPU
 # Messages of computations. Image decoders use them for damaged headers too, so `shortage` ignores them.
-_DEVICE_OUT_OF_MEMORY = ("out of memory", "not enough memory", "alloc_failed", "alloc failed")
+_DEVICE_OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "alloc_failed",
+    "alloc failed",
+    "allocation_failed",
+    "unable to find an engine",  # cuDNN, when no algorithm's workspace fits
+)
 # The new working directory of a process whose own was deleted: not even root can create files there.
 _NOWHERE = "/proc" if os.path.exists("/proc/self") else "/"
 

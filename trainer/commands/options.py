@@ -6,7 +6,7 @@ import click
 
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
-from trainer.training.config import AMP_MODES, DEFAULT_LR, INPUTS, LOSS_NAMES, TrainConfig
+from trainer.training.config import AMP_MODES, DEFAULT_LR, INPUTS, LOSS_NAMES, STEP_MODES, TrainConfig
 
 _default = functools.partial(click.option, show_default=True)
 _RATES = ", ".join(f"{rate:g} for {model}" for model, rate in DEFAULT_LR.items())
@@ -52,7 +52,12 @@ OPTIONS = [
         default=TrainConfig.amp,
         help="Mixed precision; auto uses bf16 where the device supports it natively.",
     ),
-    click.option("--compile", is_flag=True, help="Compile the network (torch.compile)."),
+    _default(
+        "--step",
+        type=Choice(STEP_MODES),
+        default=TrainConfig.step,
+        help="How a step runs: kernel by kernel, recorded as a CUDA graph, compiled, or both.",
+    ),
     _default("--ema", type=float, default=TrainConfig.ema, help="EMA decay of the weights; 0 disables the EMA."),
     _default("--grad-accum", type=int, default=TrainConfig.grad_accum, help="Batches accumulated per step."),
     _default("--clip", type=float, default=TrainConfig.clip, help="Maximum gradient norm; 0 disables clipping."),

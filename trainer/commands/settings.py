@@ -107,7 +107,7 @@ def _read(context: click.Context, file: Address) -> dict[str, Any]:
     known = option_names()
     settings: dict[str, Any] = {}
     spelt: dict[str, str] = {}
-    for key, value in content.items():
+    for key, value in (_as_current(*setting) for setting in content.items()):
         name = key.text.replace("-", "_")
         if name.replace("_", "-") not in known:
             hint = did_you_mean(key.text, known) or f"expected one of {', '.join(known)}"
@@ -116,6 +116,14 @@ def _read(context: click.Context, file: Address) -> dict[str, Any]:
             raise UsageError(f"{file}: {spelt[name]!r} and {key.text!r} are the same setting; remove one of them")
         settings[name], spelt[name] = _converted(context, options[name], value, file), key.text
     return settings
+
+
+def _as_current(key: Scalar, value: Any) -> tuple[Scalar, Any]:
+    """Translate the setting `compile` of earlier versions; return others unchanged."""
+    if key.text == "compile" and isinstance(value, Scalar) and isinstance(value.value, bool):
+        mode = "compiled" if value.value else TrainConfig.step
+        return Scalar("step", "step"), Scalar(mode, mode)
+    return key, value
 
 
 def _converted(context: click.Context, option: click.Parameter, value: Any, file: Address) -> Any:

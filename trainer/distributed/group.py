@@ -105,8 +105,6 @@ class RankGroup:
         if self._process_group is None:
             return None
         on_gpu = device.type == "cuda"
-        if on_gpu:
-            torch.cuda.set_device(device)  # else code without an explicit device would allocate on cuda:0
         with self.explain_lost_ranks():
             return DistributedDataParallel(
                 network,

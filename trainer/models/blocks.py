@@ -1,6 +1,7 @@
 """Shared parts of the networks: spec, base class, initialisation and pixel rearrangement."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -129,8 +130,25 @@ def initialise(network: Network, generator: torch.Generator) -> None:
 
 
 def upsample_nearest(images: Tensor, factor: int) -> Tensor:
-    """Upsample N x C x H x W to N x C x factor·H x factor·W by repeating pixels."""
-    return functional.interpolate(images, scale_factor=factor, mode="nearest") if factor > 1 else images
+    """Upsample N x C x H x W to N x C x factor·H x factor·W by repeating pixels. The dtype is kept under autocast."""
+    if factor == 1:
+        return images
+    with _without_autocast(images):  # which would convert to float32, although repeating pixels does no arithmetic
+        return functional.interpolate(images, scale_factor=factor, mode="nearest")
+
+
+def conv_to_pixels(convolution: nn.Conv2d, features: Tensor) -> Tensor:
+    """Apply a network's last convolution in float32, also under autocast: bfloat16 pixels would be 1/256 apart."""
+    with _without_autocast(features):
+        pixels: Tensor = convolution(features.to(convolution.weight.dtype))
+        return pixels
+
+
+def _without_autocast(tensor: Tensor) -> AbstractContextManager[None]:
+    """Return a context in which autocast is off. If it is off already, nothing is added to exported graphs."""
+    kind = tensor.device.type
+    is_on = kind != "meta" and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if is_on else nullcontext()
 
 
 def leaky(features: Tensor) -> Tensor:

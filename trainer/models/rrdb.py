@@ -6,7 +6,7 @@ Parameter names are Real-ESRGAN's at 1x, 2x and 4x, so that weights can be excha
 import torch
 from torch import Tensor, nn
 
-from trainer.models.blocks import COLOURS, Network, NetworkSpec, conv3x3, fold, leaky, upsample_nearest
+from trainer.models.blocks import COLOURS, Network, NetworkSpec, conv3x3, conv_to_pixels, fold, leaky, upsample_nearest
 
 RESIDUAL = 0.2  # factor on a block's output before it is added to the block's input
 FOLDS = {1: 4, 2: 2, 3: 1, 4: 1}  # folding factor by scale; 1x and 2x are 4x at a quarter and half of the resolution
@@ -61,8 +61,7 @@ class Tail3x(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = leaky(self.conv_up(upsample_nearest(x, 3)))
-        x = self.conv_last(leaky(self.conv_hr(x)))
-        return x
+        return conv_to_pixels(self.conv_last, leaky(self.conv_hr(x)))
 
 
 class Rrdb(Network, architecture="rrdb"):
@@ -94,7 +93,7 @@ class Rrdb(Network, architecture="rrdb"):
             return upscaled
         x = leaky(self.conv_up1(upsample_nearest(x, 2)))
         x = leaky(self.conv_up2(upsample_nearest(x, 2)))
-        x = self.conv_last(leaky(self.conv_hr(x)))
+        x = conv_to_pixels(self.conv_last, leaky(self.conv_hr(x)))
         return x[:, :, : self.scale * height, : self.scale * width] if self.fold_by > 1 else x
 
     @staticmethod

@@ -10,6 +10,7 @@ from trainer.messages import option_name
 
 INPUTS = ("lr", "up")  # those of srshards, repeated so that --help need not import NumPy
 AMP_MODES = ("auto", "bf16", "fp16", "off")
+STEP_MODES = ("auto", "eager", "graph", "compiled", "compiled-graph")
 LOSS_NAMES = ("l1", "charbonnier")
 
 # Peak learning rates for AdamW at batches of 16: docs/decisions/027-initialisation-and-learning-rates.md.
@@ -22,7 +23,7 @@ MAX_NAME_BYTES = 255
 _MAX_COUNT = 2**31 - 1
 _COUNTS = ("epochs", "steps", "warmup", "grad_accum", "ranks", "patches_per_sample", "val_every", "save_every")
 
-# Settings that may change when a run is resumed: none affects the batches or the arithmetic of a step.
+# Settings that may change when a run is resumed: none affects the batches, or a step beyond rounding.
 FREE_TO_CHANGE = frozenset(
     {
         "shards",
@@ -32,6 +33,7 @@ FREE_TO_CHANGE = frozenset(
         "prefetch",
         "resident",
         "device",
+        "step",
         "save_every",
         "out",
         "run",
@@ -59,7 +61,7 @@ class TrainConfig:
     warmup: int | None = None  # steps up to the peak; None: 5% of the run, 50 to 500
     loss: str = "l1"
     amp: str = "auto"
-    compile: bool = False
+    step: str = "auto"
     ema: float = 0.999  # EMA decay of the weights; 0: no EMA
     grad_accum: int = 1  # batches per step
     clip: float = 1.0  # maximum gradient norm; 0: no clipping

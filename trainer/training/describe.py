@@ -9,6 +9,7 @@ from srshards.terminal.text import plural
 from trainer.models import num_parameters
 from trainer.training.device import describe_device
 from trainer.training.plan import Plan
+from trainer.training.step_mode import StepMode
 
 
 def describe(plan: Plan) -> str:
@@ -19,6 +20,9 @@ def describe(plan: Plan) -> str:
 def less_memory_advice(plan: Plan) -> str:
     """Return options to try when training runs out of memory."""
     config, scale = plan.config, plan.folder.scale
+    if plan.step_mode.captures:
+        batch = max(1, plan.loader.batch_size // 2)
+        return f"try --step eager, because a CUDA graph needs memory of its own, or --batch-size {batch}"
     if plan.loader.batch_size > 1:
         batch, accum = plan.loader.batch_size // 2, plan.loader.micro_batches * 2
         return f"try --batch-size {batch} --grad-accum {accum}, which needs about half the memory for an equal step"
@@ -49,7 +53,8 @@ def _network(plan: Plan) -> str:
 
 
 def _device(plan: Plan) -> str:
-    return f"Device   {describe_device(plan.device)}, {plan.precision}; {_data_workers(plan)}"
+    mode = f", {plan.step_mode}" if plan.step_mode != StepMode() else ""
+    return f"Device   {describe_device(plan.device)}, {plan.precision}{mode}; {_data_workers(plan)}"
 
 
 def _data_workers(plan: Plan) -> str:

@@ -73,14 +73,13 @@ def choose_precision(amp: str, device: torch.device) -> Precision:
             raise UsageError("--amp fp16 requires a CUDA device; on a CPU, pass --amp bf16, auto or off")
         return Precision(torch.float16)
     if amp == "bf16":
-        if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        if device.type == "cuda" and not _gpu_has_bf16(device):
             raise UsageError(
                 f"--amp bf16: {torch.cuda.get_device_name(device)} does not support it; pass --amp fp16 or auto"
             )
         return Precision(torch.bfloat16)
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Precision(torch.bfloat16 if native else torch.float16)
+        return Precision(torch.bfloat16 if _gpu_has_bf16(device) else torch.float16)
     return Precision(torch.bfloat16 if device.type == "cpu" and _cpu_has_bf16() else None)
 
 
@@ -97,6 +96,11 @@ def limit_threads(processes: int = 1) -> None:
     """
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(max(1, available_cpus() // processes))
+
+
+def _gpu_has_bf16(device: torch.device) -> bool:
+    with torch.cuda.device(device):  # the question is about the current device
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _cpu_has_bf16() -> bool:

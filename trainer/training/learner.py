@@ -1,18 +1,24 @@
 """The training step: forward, backward, optimiser and EMA update."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from srshards import PatchBatch
 from trainer.models import Network
+from trainer.training.captured import NUM_WARM_UPS, Captured, Images
 from trainer.training.device import Precision
 from trainer.training.losses import Loss
-from trainer.training.optim import Ema, learning_rate, make_optimizer, restore_optimizer
+from trainer.training.optim import Ema, learning_rate, make_optimizer, restore_optimizer, set_rate
+from trainer.training.step_mode import StepMode
+
+LossFunction: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,13 +33,13 @@ class StepSettings:
     micro_batches: int
     clip: float
     ema: float
+    mode: StepMode
 
 
 class Learner:
     """A network with its optimiser, EMA and loss scaler.
 
-    `forward` may be the compiled network or its DDP wrapper. For DDP, `no_sync` is its context manager without gradient
-    reduction, used for all micro-batches of a step but the last.
+    `ddp` is the network's DDP wrapper, which reduces the gradients in the last micro-batch of a step.
     """
 
     def __init__(
@@ -41,17 +47,26 @@ class Learner:
         network: Network,
         ema_network: Network | None,
         settings: StepSettings,
-        forward: Callable[[torch.Tensor], torch.Tensor],
-        no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
+        ddp: DistributedDataParallel | None = None,
     ) -> None:
         self.network = network
         self.settings = settings
         self.device = next(network.parameters()).device
-        self._forward = forward
-        self._no_sync = no_sync
-        self._optimizer = make_optimizer(network.parameters(), settings.lr)
-        self._ema = Ema(ema_network, settings.ema) if ema_network is not None else None
+        captures = settings.mode.captures
+        self._no_sync: Callable[[], AbstractContextManager[None]] = ddp.no_sync if ddp else nullcontext
+        self._loss = _loss_function(settings, ddp or network, is_ddp=ddp is not None)
+        lr = torch.tensor(settings.lr, device=self.device) if captures else settings.lr
+        self._optimizer = make_optimizer(network.parameters(), lr, captures)
+        self._ema = Ema(ema_network, settings.ema, captures) if ema_network is not None else None
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision.scales_loss)
+        self._captured = Captured(self._update, self.device) if captures else None
+
+    @property
+    def start_up_steps(self) -> int:
+        """Number of steps that take longer, until everything is compiled, tuned and captured."""
+        if self._captured:
+            return NUM_WARM_UPS + 1
+        return int(self.settings.mode.compiles or self.device.type == "cuda")
 
     @property
     def evaluation_network(self) -> Network:
@@ -67,14 +82,24 @@ class Learner:
 
     def step(self, step: int, batches: Iterator[PatchBatch]) -> torch.Tensor:
         """Update the weights from the step's micro-batches. Return the mean loss as a scalar tensor on the device."""
+        set_rate(self._optimizer, self.rate(step))
+        if self._ema:
+            self._ema.set_step(step)
+        micro_batches = ((batch.hr, batch.input) for batch in islice(batches, self.settings.micro_batches))
+        if not self._captured:
+            return self._update(micro_batches)
+        for number, images in enumerate(micro_batches):
+            self._captured.load(number, images)
+        return self._captured()
+
+    def _update(self, micro_batches: Iterable[Images]) -> torch.Tensor:
+        """Everything of a step that runs on the device."""
         count = self.settings.micro_batches
         losses = []
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.rate(step)
-        for number in range(count):
-            batch = next(batches)
+        for number, (hr, network_input) in enumerate(micro_batches):
             with self._no_sync() if number < count - 1 else nullcontext():
-                loss = self._loss(batch) / count
+                loss = self._loss(hr, network_input)
+                loss = loss / count if count > 1 else loss
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         if self.settings.clip:
@@ -84,15 +109,8 @@ class Learner:
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
         if self._ema:
-            self._ema.update(self.network, step)
+            self._ema.update(self.network)
         return losses[0] if count == 1 else torch.stack(losses).sum()
-
-    def _loss(self, batch: PatchBatch) -> torch.Tensor:
-        precision = self.settings.precision
-        target, network_input = to_unit_range(batch.hr), to_unit_range(batch.input)
-        with torch.autocast(self.device.type, precision.dtype, enabled=precision.dtype is not None):
-            output = self._forward(network_input)
-        return self.settings.loss(output, target)
 
     def is_finite(self) -> bool:
         """Return whether all weights are finite. Synchronises with a GPU."""
@@ -117,7 +135,24 @@ class Learner:
         restore_optimizer(self._optimizer, state["optimizer"])
         if any(type(value) not in (int, float) for value in state["scaler"].values()):
             raise ValueError(f"invalid state of the loss scaler: {state['scaler']}")
-        self._scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty after steps in another precision, e.g. on another device
+            self._scaler.load_state_dict(state["scaler"])
+
+
+def _loss_function(settings: StepSettings, network: nn.Module, is_ddp: bool) -> LossFunction:
+    """Return the loss as a function of uint8 HR and input, compiled if the settings say so."""
+    dtype, compiles = settings.precision.dtype, settings.mode.compiles
+    # Compile only the DDP wrapper: PyTorch then splits the graph to overlap gradient reduction.
+    forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(network) if compiles and is_ddp else network
+
+    def loss(hr: torch.Tensor, network_input: torch.Tensor) -> torch.Tensor:
+        target = to_unit_range(hr)
+        # Each weight is used once, so a cache of converted weights would save nothing; CUDA graphs cannot have one.
+        with torch.autocast(hr.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
+            output = forward(to_unit_range(network_input))
+        return settings.loss(output, target)
+
+    return torch.compile(loss, fullgraph=True, dynamic=False) if compiles and not is_ddp else loss
 
 
 def to_unit_range(images: torch.Tensor) -> torch.Tensor:

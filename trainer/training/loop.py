@@ -18,12 +18,14 @@ from trainer.runs.checkpoint import TrainingProgress
 from trainer.training.learner import Learner
 from trainer.training.meter import NOT_FINITE, Meter
 from trainer.training.record import Record
+from trainer.training.step_mode import StepMode
 from trainer.training.stopping import StopRequest
 from trainer.training.validation import Validation, ValidationResult
 
 _SAVE_EVERY_S = 600.0  # bounds the work lost in a crash when validations are rare
 _MAX_DAMAGED_SHARE = 0.001  # of the samples
 _COMPILERS = ("torch._dynamo", "torch._inductor")  # modules of their exceptions; importing them takes seconds
+_CAPTURE_ERRORS = ("captur", "cuda graph")  # in messages of CUDA and PyTorch
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class LoopSettings:
     num_samples: int
     origin: Origin
     less_memory: str
-    compiled: bool
+    step_mode: StepMode
 
 
 class TrainingLoop:
@@ -72,7 +74,8 @@ class TrainingLoop:
         self._damaged = set(progress.damaged)  # sample numbers, of all ranks
         self._new_damage: list[DamagedSample] = []  # on this rank, in the current step
         self._saved_s = monotonic()
-        self._warm = False
+        self._start_up_left = learner.start_up_steps
+        self._start_up_s = 0.0
 
     def run(self, stop: StopRequest) -> None:
         """Train until all steps are done or a stop is requested; everything is saved in both cases.
@@ -86,10 +89,11 @@ class TrainingLoop:
         self._meter.start()
         stops = self._is_stop_requested(stop)
         while progress.step < settings.total_steps and not stops:
-            loss = self._step(batches) if self._warm else self._first_step(batches)
+            is_timed = not self._start_up_left
+            loss = self._step(batches) if is_timed else self._start_up_step(batches)
             progress.step += 1
             progress.validated = False
-            self._meter.add(loss, progress.step)
+            self._meter.add(loss, progress.step, is_timed)
             self._record.stepped()
             stops = self._between_steps(stop)
         if stops:
@@ -132,15 +136,15 @@ class TrainingLoop:
         stop.adopt(int(number))
         return number > 0
 
-    def _first_step(self, batches: Iterator[PatchBatch]) -> torch.Tensor:
-        """Perform the first step; one that compiles the network is excluded from the measured time."""
-        self._warm = True
-        if not self._settings.compiled:
-            return self._step(batches)
+    def _start_up_step(self, batches: Iterator[PatchBatch]) -> torch.Tensor:
+        """Perform one of the first steps, which compile, tune or capture and are excluded from the measured time."""
         with self._meter.paused(self._progress.step):
             start_s = monotonic()
             loss = self._step(batches)
-            self._record.say(f"Compiled in {monotonic() - start_s:.0f} s")
+            self._start_up_s += monotonic() - start_s
+            self._start_up_left -= 1
+            if not self._start_up_left and self._settings.step_mode.compiles:
+                self._record.say(f"Compiled in {self._start_up_s:.0f} s")
             return loss
 
     def _step(self, batches: Iterator[PatchBatch]) -> torch.Tensor:
@@ -149,20 +153,24 @@ class TrainingLoop:
 
     @contextmanager
     def _explain_errors(self) -> Iterator[None]:
-        """Translate errors that another setting avoids, out of memory and failed compilation, to UsageError."""
+        """Translate errors that another setting avoids to UsageError: out of memory, failed compilation or capture."""
         try:
             with self._group.explain_lost_ranks():
                 yield
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                if self._settings.compiled and type(error).__module__.startswith(_COMPILERS):
-                    reason = str(error).strip().splitlines()[0]
-                    raise UsageError(f"--compile failed ({reason}); omit it") from error
+            if is_out_of_memory(error):
+                raise UsageError(
+                    f"out of memory in step {self._progress.step + 1} on {self._learner.device}; "
+                    f"{self._settings.less_memory}"
+                ) from error
+            mode = self._settings.step_mode
+            failed_to_compile = mode.compiles and type(error).__module__.startswith(_COMPILERS)
+            failed_to_capture = mode.captures and any(word in str(error).lower() for word in _CAPTURE_ERRORS)
+            if not (failed_to_compile or failed_to_capture):
                 raise
-            raise UsageError(
-                f"out of memory in step {self._progress.step + 1} on {self._learner.device}; "
-                f"{self._settings.less_memory}"
-            ) from error
+            reason = str(error).strip().splitlines()[0]
+            action = "compiled" if failed_to_compile else "captured"
+            raise UsageError(f"the step cannot be {action} ({reason}); pass --step eager") from error
 
     def _collect_damage(self, batches: Iterator[PatchBatch]) -> Iterator[PatchBatch]:
         """Pass the batches through and collect their damaged samples, to be reported after the step."""

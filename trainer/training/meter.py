@@ -34,7 +34,7 @@ class Pace(NamedTuple):
 
 
 class Meter:
-    """Measures from `start` on, except while paused (validating, saving).
+    """Measures from `start` on, except while paused (validating, saving, starting up).
 
     `settle`, `paused` and `lap` are collective: all ranks of the group must call them after the same steps.
     """
@@ -55,10 +55,13 @@ class Meter:
         """Start a lap now."""
         self._start_s, self._wait_s = perf_counter(), self._loader.wait_s
 
-    def add(self, loss: torch.Tensor, step: int) -> None:
-        """Add the loss of the run's `step`-th step. RunError if a loss is not finite."""
+    def add(self, loss: torch.Tensor, step: int, is_timed: bool = True) -> None:
+        """Add the loss of the run's `step`-th step. RunError if a loss is not finite.
+
+        A step performed while paused is not timed, and does not count in the throughput.
+        """
         self._pending.append(loss)
-        self._steps += 1
+        self._steps += is_timed
         is_cheap_to_read = loss.device.type == "cpu" and self._group.world_size == 1
         if is_cheap_to_read or len(self._pending) >= _LOSSES_ON_DEVICE:
             self.settle(step)
@@ -86,7 +89,7 @@ class Meter:
         self._start_s += perf_counter() - pause_s
 
     def lap(self, step: int, lr: float) -> Pace | None:
-        """Return the measurements since the last lap and start the next one; None if there were no steps."""
+        """Return the measurements since the last lap and start the next one; None if no step was timed."""
         self.settle(step)
         if not self._steps:
             return None

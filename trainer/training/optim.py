@@ -20,12 +20,24 @@ def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
     return peak * (_FINAL_FRACTION + (1 - _FINAL_FRACTION) * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.AdamW:
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], lr: float | torch.Tensor, capturable: bool = False
+) -> torch.optim.AdamW:
     """Return AdamW without weight decay and with beta2 = 0.99, as is usual in super-resolution.
 
-    The fused implementation runs one kernel for all parameters instead of a dozen per parameter or group.
+    The fused implementation runs one kernel for all parameters instead of a dozen per parameter or group. In a CUDA
+    graph, only a rate that is a tensor on the device can be changed.
     """
-    return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    return torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True, capturable=capturable)
+
+
+def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
+    """Set the learning rate for the next step; without synchronising if it is a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> None:
@@ -58,16 +70,30 @@ class Ema:
     """Exponential moving average of a network's weights, held in a separate network.
 
     The decay after step n is min(`decay`, (1 + n) / (10 + n)), so that short runs do not average in their initial
-    weights.
+    weights. `captured` keeps the decay in a tensor, which may change between replays of a CUDA graph.
     """
 
-    def __init__(self, ema_network: Network, decay: float) -> None:
+    def __init__(self, ema_network: Network, decay: float, captured: bool = False) -> None:
         self.network = ema_network.eval().requires_grad_(False)
         self._decay = decay
         self._parameters: list[torch.Tensor] = list(ema_network.parameters())
+        self._weight: float | torch.Tensor = torch.zeros((), device=self._parameters[0].device) if captured else 0.0
+
+    def set_step(self, step: int) -> None:
+        """Set the decay for the update after step `step`, counted from 0."""
+        weight = 1 - min(self._decay, (1 + step) / (10 + step))
+        if isinstance(self._weight, torch.Tensor):
+            self._weight.fill_(weight)
+        else:
+            self._weight = weight
 
     @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        """Update the average with the network's weights after step `step`, counted from 0."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._parameters, [p.detach() for p in network.parameters()], 1 - decay)
+    def update(self, network: nn.Module) -> None:
+        """Update the average with the network's weights."""
+        weights = [parameter.detach() for parameter in network.parameters()]
+        if isinstance(self._weight, torch.Tensor):  # there is no _foreach_lerp_ with one weight in a tensor
+            changes = torch._foreach_sub(weights, self._parameters)
+            torch._foreach_mul_(changes, self._weight)
+            torch._foreach_add_(self._parameters, changes)
+        else:
+            torch._foreach_lerp_(self._parameters, weights, self._weight)

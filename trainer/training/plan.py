@@ -11,6 +11,7 @@ from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.models import NetworkSpec, network_spec
 from trainer.training.config import DEFAULT_LR, TrainConfig
 from trainer.training.device import Precision, choose_device, choose_precision
+from trainer.training.step_mode import StepMode, choose_step_mode
 
 _MIN_VAL_EVERY, _MAX_VAL_EVERY = 200, 5000
 _MIN_WARMUP, _MAX_WARMUP = 50, 500
@@ -28,14 +29,12 @@ class Plan:
     spec: NetworkSpec
     loader: PatchLoader
     precision: Precision
+    total_steps: int
+    step_mode: StepMode
 
     @property
     def device(self) -> torch.device:
         return self.loader.device
-
-    @property
-    def total_steps(self) -> int:
-        return self.config.steps or self.loader.num_steps(self.config.epochs)
 
     @property
     def samples_left_out(self) -> int:
@@ -74,17 +73,22 @@ class Plan:
 def derive_plan(config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGLE_PROCESS) -> Plan:
     """Return the plan for settings that `check_settings` accepts.
 
-    UsageError for a device or precision that this machine lacks, ArgumentError for arguments the loader rejects.
+    UsageError for a device, precision or mode that this machine lacks, ArgumentError for arguments the loader rejects.
     """
     config = replace(config, ranks=config.ranks or rank_info.world_size)
     device = choose_device(config.device, rank_info.local_rank if rank_info.world_size > 1 else None)
+    spec = network_spec(config.model, folder.scale if config.input == "lr" else 1)
+    loader = _loader(config, folder, rank_info, device)
+    total_steps = config.steps or loader.num_steps(config.epochs)
     return Plan(
         config=config,
         rank_info=rank_info,
         folder=folder,
-        spec=network_spec(config.model, folder.scale if config.input == "lr" else 1),
-        loader=_loader(config, folder, rank_info, device),
+        spec=spec,
+        loader=loader,
         precision=choose_precision(config.amp, device),
+        total_steps=total_steps,
+        step_mode=choose_step_mode(config.step, device, rank_info.world_size, spec.architecture, total_steps),
     )
 
 

@@ -3,7 +3,7 @@
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,8 @@ def train(
     """
     limit_threads(plan.rank_info.local_world_size)
     torch.backends.cudnn.benchmark = True  # all batches have the same shape, so autotuning pays off
+    if plan.device.type == "cuda":
+        torch.cuda.set_device(plan.device)  # else code without an explicit device would allocate on cuda:0
     learner = make_learner(plan, group)
     with ExitStack() as stack:
         run = group.run_on_rank0(lambda: stack.enter_context(folder))
@@ -146,7 +148,7 @@ def _train(
         num_samples=plan.loader.num_samples,
         origin=plan.folder.origin,
         less_memory=less_memory_advice(plan),
-        compiled=plan.config.compile,
+        step_mode=plan.step_mode,
     )
     loop = TrainingLoop(settings, learner, plan.loader, _validation(plan, group), progress, record, group)
     try:
@@ -180,17 +182,14 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         micro_batches=plan.loader.micro_batches,
         clip=config.clip,
         ema=config.ema,
+        mode=plan.step_mode,
     )
     init = config.init
     if init is not None:
         group.run_on_rank0(lambda: load_into(network, init))
     ddp = group.wrap_ddp(network, plan.device)
     ema_network.load_state_dict(network.state_dict())
-    trained = ddp or network
-    # Compile the DDP wrapper, not the network: PyTorch then splits the graph to overlap gradient reduction.
-    forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(trained) if config.compile else trained
-    no_sync = ddp.no_sync if ddp else nullcontext
-    return Learner(network, ema_network if config.ema else None, settings, forward, no_sync)
+    return Learner(network, ema_network if config.ema else None, settings, ddp)
 
 
 def _channels_last(network: Network) -> Network:

@@ -1,0 +1,28 @@
+"""Fixtures of the tests that need a GPU. Nothing beyond the trainer's own requirements and pytest is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.drill.folders import make_photos
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("gpu")
+            if not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="this machine has no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def gpu_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4x shards of 30 photos, 256 px."""
+    photos = make_photos(tmp_path_factory.mktemp("photos"), 30, (256, 256), texture=12)
+    output = tmp_path_factory.mktemp("shards")
+    command = [sys.executable, "-m", "shardgen", "generate", "-i", photos, "-o", output, "-s", "4", "--auto"]
+    subprocess.run([*command, "--size", "256"], check=True, capture_output=True)
+    return output / "scale_4x"

@@ -1,0 +1,248 @@
+"""What only a GPU can show: copies that overlap with computing, precisions, CUDA graphs, compiled steps.
+
+`make gpu` runs these tests; other machines skip them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import srshards
+from srshards import PatchBatch, PatchLoader
+from srshards.loader.to_device import Transfer
+from trainer.inference.image_function import as_function
+from trainer.models import network_spec
+from trainer.training.checks import checked_plan
+from trainer.training.config import TrainConfig
+from trainer.training.learner import Learner
+from trainer.training.run import make_learner
+
+PATCH, BATCH = 64, 4
+SLEEP_CYCLES = 3_000_000  # one to two ms
+
+
+def make(shards: Path, **settings: Any) -> tuple[Learner, PatchLoader]:
+    """Return a learner and its loader."""
+    config = TrainConfig(shards=shards, **{"steps": 100, "batch_size": BATCH, "patch_size": PATCH, **settings})
+    plan = checked_plan(config, srshards.open(shards))
+    return make_learner(plan), plan.loader
+
+
+def losses(shards: Path, steps: int, **settings: Any) -> list[float]:
+    """Return the losses of the first steps."""
+    learner, loader = make(shards, workers=2, **settings)
+    with loader:
+        batches = loader.steps(0, 100)
+        return [learner.step(step, batches).item() for step in range(steps)]
+
+
+def run_trainer(*args: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *launcher, "trainer", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+
+# ---- batches
+
+
+@pytest.mark.parametrize("network_input", ["lr", "up"])
+def test_batches_are_intact_when_copies_lag_behind(
+    network_input: Any, gpu_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every slot of the ring is written again many times while its copy still waits on the device."""
+    send = Transfer.send
+
+    def late(self: Transfer, host: Any) -> Any:
+        if self._stream is not None:
+            with torch.cuda.stream(self._stream):
+                torch.cuda._sleep(SLEEP_CYCLES)
+        return send(self, host)
+
+    monkeypatch.setattr(Transfer, "send", late)
+    shards = srshards.open(gpu_shards)
+
+    def batches(**settings: Any) -> Iterator[PatchBatch]:
+        with PatchLoader(shards, PATCH, BATCH, input=network_input, prefetch=2, **settings) as loader:
+            yield from loader.steps(0, 200)
+
+    expected = [(batch.hr.clone(), batch.input.clone()) for batch in batches(workers=0)]
+    streamed = list(batches(workers=4, device="cuda"))  # nothing waits for the device before the last one is taken
+    resident = list(batches(resident=True, device="cuda"))
+    for taken in (streamed, resident):
+        assert len(taken) == len(expected)
+        for batch, (hr, small) in zip(taken, expected, strict=True):
+            assert batch.hr.is_cuda and torch.equal(batch.hr.cpu(), hr) and torch.equal(batch.input.cpu(), small)
+
+
+def test_batches_of_a_closed_loader_stay_valid(gpu_shards: Path) -> None:
+    with PatchLoader(srshards.open(gpu_shards), PATCH, BATCH, workers=1, device="cuda:0") as loader:
+        batch = next(iter(loader))
+    with PatchLoader(srshards.open(gpu_shards), PATCH, BATCH, workers=0) as loader:
+        assert torch.equal(batch.hr.cpu(), next(iter(loader)).hr)
+
+
+# ---- steps
+
+
+@pytest.fixture(scope="module")
+def cpu_losses(gpu_shards: Path) -> list[float]:
+    return losses(gpu_shards, 12, model="ultra_lite", device="cpu", amp="off")
+
+
+@pytest.mark.parametrize(
+    ("step", "amp", "bound"),
+    [
+        *((step, amp, bound) for step in ("eager", "graph") for amp, bound in (("off", 2e-3), ("fp16", 2e-2))),
+        *((step, "bf16", 2e-2) for step in ("eager", "graph", "compiled", "compiled-graph")),
+    ],
+)
+def test_losses_are_those_of_the_cpu(
+    step: str, amp: str, bound: float, gpu_shards: Path, cpu_losses: list[float]
+) -> None:
+    found = losses(gpu_shards, 12, model="ultra_lite", device="cuda", amp=amp, step=step)
+    assert found == pytest.approx(cpu_losses, rel=bound)
+
+
+def test_losses_of_the_large_network_are_those_of_the_cpu(gpu_shards: Path) -> None:
+    settings = {"model": "standard", "amp": "off", "patch_size": 32, "resident": True}
+    expected = losses(gpu_shards, 5, device="cpu", **settings)
+    for step in ("eager", "graph"):
+        assert losses(gpu_shards, 5, device="cuda", step=step, **settings) == pytest.approx(expected, rel=5e-3)
+
+
+@pytest.mark.parametrize("settings", [{"grad_accum": 3}, {"ema": 0}, {"clip": 0}, {"input": "up", "patch_size": 32}])
+def test_captured_steps_equal_eager_ones(settings: dict[str, Any], gpu_shards: Path) -> None:
+    eager, captured = (
+        losses(gpu_shards, 12, model="lite", device="cuda", step=step, **settings) for step in ("eager", "graph")
+    )
+    assert captured == pytest.approx(eager, rel=1e-3)
+
+
+@pytest.mark.parametrize("step", ["eager", "graph", "compiled-graph"])
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_steps_never_wait_for_the_device(amp: str, step: str, gpu_shards: Path) -> None:
+    learner, loader = make(gpu_shards, model="ultra_lite", device="cuda", amp=amp, step=step, workers=0)
+    with loader:
+        first = next(loader.steps(0, 100))
+        batches = repeat(PatchBatch(first.hr, first.input, ()))
+        for number in range(6):
+            learner.step(number, batches)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for number in range(6, 16):
+                learner.step(number, batches)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+@pytest.mark.parametrize(("before", "after"), [("eager", "graph"), ("graph", "eager"), ("graph", "graph")])
+def test_training_resumes_in_another_mode(before: str, after: str, amp: str, gpu_shards: Path) -> None:
+    expected = losses(gpu_shards, 16, model="lite", device="cuda", amp=amp, step=before)
+    learner, loader = make(gpu_shards, model="lite", device="cuda", amp=amp, step=before, workers=2)
+    with loader:
+        batches = loader.steps(0, 100)
+        for step in range(8):
+            learner.step(step, batches)
+        state = learner.state()
+    learner, loader = make(gpu_shards, model="lite", device="cuda", amp=amp, step=after, workers=2)
+    learner.restore(state)
+    with loader:
+        batches = loader.steps(8, 100)
+        found = [learner.step(step, batches).item() for step in range(8, 16)]
+    assert found == pytest.approx(expected[8:], rel=1e-3)
+
+
+def test_ema_of_captured_steps(gpu_shards: Path) -> None:
+    """Its decay changes at every step, which a graph that had recorded a number would miss."""
+    averages = []
+    for step in ("eager", "graph"):
+        learner, loader = make(gpu_shards, model="ultra_lite", device="cuda", amp="off", step=step, workers=0)
+        with loader:
+            batches = loader.steps(0, 100)
+            for number in range(12):
+                learner.step(number, batches)
+        averages.append([parameter.cpu() for parameter in learner.evaluation_network.parameters()])
+    for eager, captured in zip(*averages, strict=True):
+        torch.testing.assert_close(captured, eager, rtol=2e-3, atol=2e-4)
+
+
+# ---- commands
+
+
+def test_trains_validates_and_resumes(gpu_shards: Path, tmp_path: Path) -> None:
+    args = ("--shards", gpu_shards, "--out", tmp_path, "--run", "r", "--model", "ultra_lite", "--patch-size", PATCH)
+    trained = run_trainer(*args, "--steps", 60, "--val-every", 30, "--workers", 2)
+    assert trained.returncode == 0, trained.stderr
+    assert "bfloat16 autocast, CUDA graph" in trained.stderr
+    lines = [json.loads(line) for line in (tmp_path / "r" / "journal.jsonl").read_text().splitlines()]
+    assert {"train", "validation"} <= {line["event"] for line in lines}
+    (tmp_path / "r" / "config.yaml").write_text(
+        (tmp_path / "r" / "config.yaml").read_text().replace("steps: 60", "steps: 80").replace("amp: auto", "amp: fp16")
+    )
+    resumed = run_trainer("--out", tmp_path, "--run", "r", "--resume", "--step", "eager")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "float16 autocast;" in resumed.stderr and "resumed at step 60" in resumed.stderr
+
+
+def test_trains_under_torchrun(gpu_shards: Path, tmp_path: Path) -> None:
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m", "--")
+    args = ("--shards", gpu_shards, "--out", tmp_path, "--model", "ultra_lite", "--patch-size", PATCH, "--steps", 8)
+    result = run_trainer(*args, "--workers", 1, launcher=launcher)
+    assert result.returncode == 0, result.stderr
+
+
+def test_ddp_over_nccl(gpu_shards: Path) -> None:
+    """A group of one process, because NCCL refuses two on one device."""
+    script = """
+import os, sys
+from datetime import timedelta
+import torch, torch.distributed as dist
+from trainer.distributed.group import RankGroup
+from trainer.distributed.rank import SINGLE_PROCESS
+from trainer.models import network_spec
+
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+group = RankGroup(SINGLE_PROCESS, dist.group.WORLD)
+device = torch.device("cuda:0")
+torch.cuda.set_device(device)
+ddp = group.wrap_ddp(network_spec("lite", 4).build().to(device, memory_format=torch.channels_last), device)
+images = torch.rand(4, 3, 16, 16, device=device).to(memory_format=torch.channels_last)
+ddp(images).mean().backward()
+print(sum(parameter.grad.abs().sum().item() for parameter in ddp.parameters()), flush=True)
+os._exit(0)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) > 0
+
+
+def test_out_of_memory_is_explained(gpu_shards: Path, tmp_path: Path) -> None:
+    args = ("--shards", gpu_shards, "--out", tmp_path, "--model", "standard", "--patch-size", 256, "--resident")
+    result = run_trainer(*args, "--batch-size", 4000, "--steps", 2, "--step", "eager")
+    assert result.returncode == 2 and "Traceback" not in result.stderr, result.stderr
+    assert "out of memory in step 1 on cuda" in result.stderr and "--batch-size 2000" in result.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_missing_devices_are_named(gpu_shards: Path, tmp_path: Path) -> None:
+    result = run_trainer("--shards", gpu_shards, "--out", tmp_path, "--device", "cuda:99", "--steps", 1)
+    assert result.returncode == 2 and "--device cuda:99: this machine has" in result.stderr
+
+
+def test_upscaled_photos_are_those_of_the_cpu() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    network = network_spec("lite", 4).build(seed=1).eval()
+    expected = as_function(network, torch.device("cpu"))(photo).astype(int)
+    device = torch.device("cuda")
+    network = network.to(device)
+    whole, tiled = (as_function(network, device, tile)(photo).astype(int) for tile in (None, 48))
+    assert np.abs(whole - expected).max() <= 1 and np.abs(tiled - expected).max() <= 1
