@@ -24,7 +24,7 @@ UNKNOWN := $(foreach name,$(filter-out $(NAMES) SHELL,$(.VARIABLES)),$(if $(find
 $(if $(strip $(UNKNOWN)),$(error unknown setting $(strip $(UNKNOWN)); the settings are $(NAMES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo shards test test-quick test-scale lint format bench bench-gpu bench-scale drill completion clean
+.PHONY: help install demo shards test test-quick test-scale lint format bench gpu bench-scale drill completion clean
 
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,8 +102,11 @@ bench: photos ## Benchmark generation on the photos in INPUT (results in benchma
 	$(BIN)/python -m benchmarks.bench_generate --photos "$(INPUT)"
 	$(BIN)/python -m benchmarks.bench_plan --photos "$(INPUT)"
 
-bench-gpu: photos ## Benchmark training on a GPU: loading, resident samples, upper bound (results in benchmarks/results)
+gpu: photos ## On a machine with a GPU: run the tests that need one, and benchmark training and degradation on it
+	$(BIN)/python -m pytest --confcutdir=tests/gpu tests/gpu
 	$(BIN)/python -m benchmarks.bench_gpu --photos "$(INPUT)"
+	$(BIN)/python -m benchmarks.gpu_degrade --device cuda --batches 16 --batches 64 \
+	    -o benchmarks/results/gpu_degrade.json
 
 bench-scale: $(STAMP) ## Benchmark scaling of time and memory: millions of photos, 100,000 shards, 10^9 samples
 	$(BIN)/python -m benchmarks.bench_scale

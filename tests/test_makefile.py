@@ -22,7 +22,7 @@ def run_make(*args: str) -> subprocess.CompletedProcess[str]:
 def test_help_lists_every_target() -> None:
     text = make()
     assert text == make("help")
-    targets = "help install demo shards test test-scale drill lint format bench bench-gpu bench-scale completion clean"
+    targets = "help install demo shards test test-scale drill lint format bench gpu bench-scale completion clean"
     for target in targets.split():
         assert f"  make {target} " in text
 

@@ -8,7 +8,7 @@ import torch
 from srshards.errors import UsageError
 
 # Steps from which compilation is worth its start-up time, by architecture, measured with batches of 16 on an H200.
-_MIN_STEPS_TO_COMPILE = {"compact": 40_000, "rrdb": 4_000}
+_MIN_STEPS_TO_COMPILE = {"compact": 20_000, "rrdb": 4_000}
 _CAPTURING = ("graph", "compiled-graph")
 
 

@@ -1,0 +1,162 @@
+"""How a step is executed: the choice of the mode, compiled steps, precisions. What needs a GPU is in tests/gpu."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import trainer
+
+from srshards.errors import UsageError
+from srshards.process.shortages import is_out_of_memory
+from trainer.models import network_spec
+from trainer.models.blocks import NetworkSpec, upsample_nearest
+from trainer.training import learner, plan
+from trainer.training.device import Precision
+from trainer.training.learner import Learner, StepSettings
+from trainer.training.losses import l1
+from trainer.training.step_mode import StepMode, choose_step_mode
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+SMALL_RRDB = NetworkSpec("rrdb", 4, 8, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "ranks", "architecture", "steps", "expected"),
+    [
+        ("auto", CPU, 1, "compact", 10**6, "eager"),
+        ("auto", GPU, 1, "compact", 19_999, "CUDA graph"),
+        ("auto", GPU, 1, "compact", 20_000, "compiled, CUDA graph"),
+        ("auto", GPU, 1, "rrdb", 4_000, "compiled, CUDA graph"),
+        ("auto", GPU, 2, "rrdb", 10**6, "eager"),
+        ("eager", GPU, 1, "rrdb", 10**6, "eager"),
+        ("graph", GPU, 1, "rrdb", 10**6, "CUDA graph"),
+        ("compiled", CPU, 1, "compact", 1, "compiled"),
+        ("compiled", GPU, 2, "compact", 1, "compiled"),
+        ("compiled-graph", GPU, 1, "compact", 1, "compiled, CUDA graph"),
+    ],
+)
+def test_mode_follows_device_ranks_and_steps(
+    name: str,
+    device: torch.device,
+    ranks: int,
+    architecture: str,
+    steps: int,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trainer.training.step_mode.find_spec", lambda _: object())
+    assert str(choose_step_mode(name, device, ranks, architecture, steps)) == expected
+
+
+def test_auto_does_not_compile_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.training.step_mode.find_spec", lambda _: None)
+    assert choose_step_mode("auto", GPU, 1, "compact", 10**6) == StepMode(captures=True)
+
+
+@pytest.mark.parametrize("name", ["graph", "compiled-graph"])
+def test_graphs_are_refused_where_they_are_impossible(name: str) -> None:
+    with pytest.raises(
+        UsageError, match=f"--step {name} requires a CUDA device, but the device is cpu; pass --step auto"
+    ):
+        choose_step_mode(name, CPU, 1, "compact", 1)
+    with pytest.raises(UsageError, match=f"--step {name} is limited to a single process, but there are 4"):
+        choose_step_mode(name, GPU, 4, "compact", 1)
+
+
+# ---- the step
+
+
+def settings(dtype: torch.dtype | None, compiles: bool = False) -> StepSettings:
+    return StepSettings(10, 1e-3, 0, l1, Precision(dtype), 1, 1.0, 0.999, StepMode(compiles=compiles))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("spec", [network_spec("ultra_lite", 4), SMALL_RRDB], ids=["compact", "rrdb"])
+def test_compiled_loss_and_gradients_equal_eager_ones(
+    spec: NetworkSpec, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced as one graph and differentiated by the compiler, which then runs PyTorch's own kernels."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    network = spec.build(1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    draw = partial(torch.randint, 0, 256, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    hr, lr = draw((2, 32, 32, 3)), draw((2, 8, 8, 3))
+    results = []
+    for compiles in (False, True):
+        network.zero_grad()
+        loss = learner._loss_function(settings(dtype, compiles), network, is_ddp=False)(hr, lr)
+        loss.backward()
+        results.append([loss.detach(), *(parameter.grad for parameter in network.parameters())])
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=2e-2 if dtype else 1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, torch.float16), (torch.float16, None), (torch.float16,) * 2])
+def test_state_is_restored_in_another_precision(before: torch.dtype | None, after: torch.dtype | None) -> None:
+    """A loss scaler has a state only in float16, which a device without bfloat16 uses."""
+
+    def make(dtype: torch.dtype | None) -> Learner:
+        return Learner(network_spec("ultra_lite", 2).build(), None, settings(dtype))
+
+    state = make(before).state()
+    if state["scaler"]:
+        state["scaler"]["scale"] = 2.0**7
+    restored = make(after)
+    restored.restore(state)
+    expected = {(None, torch.float16): 2.0**16, (torch.float16, None): None}.get((before, after), 2.0**7)
+    assert restored.state()["scaler"].get("scale") == expected
+
+
+def test_pixels_are_not_rounded_by_mixed_precision() -> None:
+    images = torch.rand(1, 3, 8, 8)
+    network = SMALL_RRDB.build()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(images).dtype is torch.float32
+        assert network.conv_hr(torch.rand(1, 8, 4, 4)).dtype is torch.bfloat16
+        repeated = upsample_nearest(images.bfloat16(), 2)
+    assert repeated.dtype is torch.bfloat16 and torch.equal(repeated[:, :, ::2, ::2], images.bfloat16())
+
+
+@pytest.mark.parametrize(
+    "message", ["cuDNN error: CUDNN_STATUS_ALLOCATION_FAILED", "FIND was unable to find an engine to execute this"]
+)
+def test_out_of_memory_of_cudnn_is_recognised(message: str) -> None:
+    assert is_out_of_memory(RuntimeError(message))
+
+
+# ---- commands
+
+
+def test_setting_of_earlier_versions_is_read(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[str] = []
+
+    def choose(name: str, *args: Any) -> StepMode:
+        chosen.append(name)
+        return StepMode()
+
+    monkeypatch.setattr(plan, "choose_step_mode", choose)
+    (tmp_path / "old.yaml").write_text("compile: true\nsteps: 1\nbatch-size: 2\npatch-size: 16\nmodel: ultra_lite\n")
+    args = ("--shards", shards / "scale_2x", "--out", tmp_path, "--workers", 0, "--config", tmp_path / "old.yaml")
+    assert trainer(*args).code == 0
+    (tmp_path / "old.yaml").write_text((tmp_path / "old.yaml").read_text().replace("true", "false"))
+    assert trainer(*args).code == 0
+    assert trainer(*args, "--step", "eager").code == 0
+    assert chosen == ["compiled", "auto", "eager"]
+    assert "step: eager" in (tmp_path / "ultra_lite-2x-3" / "config.yaml").read_text()
+
+
+def test_failed_capture_is_explained(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> torch.Tensor:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(plan, "choose_step_mode", lambda *_: StepMode(captures=True))
+    monkeypatch.setattr(learner, "Captured", lambda *_: None)
+    monkeypatch.setattr(Learner, "step", fail)
+    args = ("--shards", shards / "scale_2x", "--out", tmp_path, "--workers", 0, "--steps", 1, "--patch-size", 16)
+    result = trainer(*args)
+    expected = "the step cannot be captured (CUDA error: operation not permitted when stream is capturing)"
+    assert result.code == 2 and f"Error: {expected}; pass --step eager" in result.err
+    monkeypatch.setattr(Learner, "step", lambda *_: torch.empty(2**60))
+    assert "a CUDA graph needs memory of its own" in trainer(*args).err
