@@ -1,8 +1,12 @@
 """Fixtures of the tests that need a GPU. Nothing beyond the trainer's own requirements and pytest is imported."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+# As in the trainer: threads that spin while waiting slow each other down on a busy CPU. Set before PyTorch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
