@@ -7,6 +7,7 @@ _EXTRAS = {
     "tensorboard": "train",
     "altair": "report",
     "jinja2": "report",
+    "markupsafe": "report",  # a requirement of jinja2
     "vl_convert": "report",
     "ray": "ray",
     "s3fs": "s3",

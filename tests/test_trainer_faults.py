@@ -313,7 +313,7 @@ def test_out_of_memory_advice_depends_on_the_settings(
     def fail(*args: object) -> torch.Tensor:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(Learner, "_loss", fail)
+    monkeypatch.setattr(Learner, "_update", fail)
     result = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, *size, "--steps", 1)
     assert result.code == 2 and f"out of memory in step 1 on cpu; {advice}" in result.err
 

@@ -56,7 +56,7 @@ OPTIONS = [
         "--step",
         type=Choice(STEP_MODES),
         default=TrainConfig.step,
-        help="How a step runs: kernel by kernel, recorded as a CUDA graph, compiled, or both.",
+        help="How a step runs: kernel by kernel, captured as a CUDA graph, compiled, or both.",
     ),
     _default("--ema", type=float, default=TrainConfig.ema, help="EMA decay of the weights; 0 disables the EMA."),
     _default("--grad-accum", type=int, default=TrainConfig.grad_accum, help="Batches accumulated per step."),

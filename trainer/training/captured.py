@@ -1,4 +1,4 @@
-"""A function of batches, recorded once as a CUDA graph and replayed: one launch instead of thousands."""
+"""A function of batches, captured once as a CUDA graph and replayed: one launch instead of thousands."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,8 +12,8 @@ NUM_WARM_UPS = 3
 class Captured:
     """Calls `work` on copies of the batches in fixed memory, which the graph reads.
 
-    The first calls run `work` as it is, because autotuning, lazy initialisation and compilation cannot be recorded.
-    The next one records it, then replays. All batches must have the shapes of the first ones. `work` must not
+    The first calls run `work` as it is, because autotuning, lazy initialisation and compilation cannot be captured.
+    The next one captures it, then replays. All batches must have the shapes of the first ones. `work` must not
     synchronise, and must keep all its state in tensors that it updates in place. It returns a tensor.
     """
 
@@ -47,7 +47,7 @@ class Captured:
         return self._result.clone()  # the next replay overwrites it
 
     def _on_own_stream(self) -> torch.Tensor:
-        """Run the work on the stream that is recorded later: autograd keeps to the stream of its first use."""
+        """Run the work on the stream that is captured later: autograd keeps to the stream of its first use."""
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):

@@ -14,7 +14,7 @@ _CAPTURING = ("graph", "compiled-graph")
 
 @dataclass(frozen=True)
 class StepMode:
-    """`compiles`: forward, loss and backward are compiled. `captures`: the step is recorded as a CUDA graph."""
+    """`compiles`: forward, loss and backward are compiled. `captures`: the step is captured as a CUDA graph."""
 
     compiles: bool = False
     captures: bool = False
