@@ -81,7 +81,7 @@ def _epochs(plan: Plan) -> str:
     samples, left_out = plan.loader.num_samples, plan.samples_left_out
     if plan.config.steps is not None:
         return f"{plan.total_steps * plan.loader.patches_per_step / samples:.1f} epochs of {samples:,} samples"
-    dropped = f", dropping the last {left_out}, which do not fill a step" if left_out else ""
+    dropped = f", dropping the last {plural(left_out, 'sample')}, too few for a step" if left_out else ""
     return f"{plural(plan.config.epochs, 'epoch')} of {samples:,} samples{dropped}"
 
 
@@ -108,6 +108,6 @@ def _cache(cached: CachedShards) -> str:
     decoded = ", decoded" if cached.is_decoded else ""
     held, limit, missing = map(format_bytes, (present.held_bytes, cached.cache.limit, present.missing_bytes))
     return (
-        f"{cached.cache.path}: {present.shards} of {present.num_shards} shards cached{decoded}, "
+        f"{cached.cache.path}: {present.shards:,} of {present.num_shards:,} shards cached{decoded}, "
         f"{held} of {limit} used; {missing} to fetch"
     )
