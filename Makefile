@@ -49,7 +49,7 @@ ifeq ($(INPUT),$(SAMPLES))
 	@$(BIN)/python -m shardgen.sample_photos $(SAMPLES)
 endif
 
-demo: $(STAMP) ## Sample photos to shards, a short training run, its evaluation, an upscaled photo
+demo: $(STAMP) ## Try everything on sample photos: shards, a short training, its evaluation, an upscaled photo
 	@$(BIN)/python -m shardgen.sample_photos $(SAMPLES)
 	@echo; echo "1. Shards: tiles of 256 px, LR by area"
 	@$(BIN)/python -m shardgen generate -i $(SAMPLES) -o $(DEMO)/shards -s 4 --fit tile --size 256 --tile-step 128 \

@@ -46,7 +46,7 @@ _BLOCKS = 4
 @photos_option
 @click.option("--count", type=click.IntRange(min=20), default=200, help="Number of photos to use.")
 @rounds_option(3)
-@scratch_option("A folder on the disk to measure.")
+@scratch_option("Folder on the disk to measure.")
 @output_option("cache.json")
 def main(photos: Path | None, count: int, rounds: int, scratch: Path | None, output: Path) -> None:
     """Measure how long training waits for shards in a slow store.

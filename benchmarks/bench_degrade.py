@@ -99,7 +99,7 @@ def run_round(number: int, bench: Bench, hr_path: Path, draws: int) -> dict[str,
 @click.option("--seconds", type=click.FloatRange(min=0.01), default=3.0, help="Seconds in which batches are counted.")
 @click.option("--batches", type=click.IntRange(min=1), default=24, help="Minimum number of batches counted.")
 @click.option("--batch", type=click.IntRange(min=2), default=16, help="Pairs of patches per batch.")
-@scratch_option("Where to write, about 2 MB per photo.")
+@scratch_option("Folder for temporary files, about 2 MB per photo.")
 @output_option("degrade.json")
 def main(
     photos: Path | None,

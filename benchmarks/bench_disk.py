@@ -30,7 +30,7 @@ INPUTS = ("lr", "up")
 @benchmark
 @photos_option
 @rounds_option(5)
-@scratch_option("A folder on the disk to measure.")
+@scratch_option("Folder on the disk to measure.")
 @output_option("disk.json")
 def main(photos: Path | None, rounds: int, scratch: Path | None, output: Path) -> None:
     """Measure how fast patches are read from disk.

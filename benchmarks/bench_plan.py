@@ -138,7 +138,7 @@ def _checked(name: str, worst: float, below: float) -> dict[str, Any]:
 @photos_option
 @rounds_option(5, "Number of measurements of each time.")
 @workers_option("Workers of the generator.", minimum=1)
-@scratch_option("Where to write.")
+@scratch_option("Folder for temporary files.")
 @output_option("plan.json")
 def main(photos: Path | None, rounds: int, workers: int, scratch: Path | None, output: Path) -> None:
     """Measure planning, start-up and memory of the generator.

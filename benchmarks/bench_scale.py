@@ -218,7 +218,7 @@ def rows(sizes: Sequence[int], figures: Mapping[str, Any]) -> Iterator[list[str]
 @click.option("--samples", type=click.IntRange(10**6), default=10**9, help="Samples of the schedule, at most.")
 @click.option("--block", type=click.IntRange(10**5), default=10**7, help="Samples in a block, at most.")
 @rounds_option(3, "Number of measurements of each size.")
-@scratch_option("Where to write: two files per shard.")
+@scratch_option("Folder for temporary files, two per shard.")
 @output_option("scale.json")
 def main(
     photos: int,

@@ -280,7 +280,7 @@ def versions(python: str, packages: Sequence[str]) -> dict[str, str]:
 @click.option("--peers", metavar="PYTHON", help="Interpreter of the environment with the peers.")
 @click.option("--ffcv", metavar="PYTHON", help="Interpreter of the environment with FFCV.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a PNG chart of the rates.")
-@scratch_option("Where to write, about 10 GB for 400 photos.")
+@scratch_option("Folder for temporary files, about 10 GB for 400 photos.")
 @output_option("stream.json")
 def main(
     photos: Path | None,

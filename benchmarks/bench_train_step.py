@@ -84,7 +84,7 @@ def summarise(model: str, runs: list[Measured]) -> dict[str, Any]:
 @rounds_option(3, "Number of trainings of each network.")
 @workers_option("Data workers.")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
-@scratch_option("Where to write.")
+@scratch_option("Folder for temporary files.")
 @output_option(None)
 def main(
     photos: Path | None, rounds: int, workers: int, device: str, scratch: Path | None, output: Path | None

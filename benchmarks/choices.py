@@ -108,7 +108,7 @@ def show(methods: dict[str, Any], codecs: dict[str, Any]) -> None:
 @photos_option
 @click.option("--size", type=click.IntRange(min=16), default=512, help="HR edge in px.")
 @click.option("--sample", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Share of the photos.")
-@scratch_option("Where to write, about 7 MB per photo.")
+@scratch_option("Folder for temporary files, about 7 MB per photo.")
 @output_option("choices.json")
 def main(photos: Path | None, size: int, sample: float, scratch: Path | None, output: Path) -> None:
     """Measure the effect of --method and --codec: PSNR of the upsampled LR, bytes per sample.

@@ -69,7 +69,7 @@ def train(name: str, work: Path, steps: int) -> float:
     found: dict[str, Any] = json.loads(record.read_text())
     if found["steps"] != steps:
         raise click.UsageError(
-            f"{record} is of {found['steps']} steps: pass another --work, or --steps {found['steps']}"
+            f"{record} is of {found['steps']} steps; pass another --work, or --steps {found['steps']}"
         )
     say(f"trained  {name}: {found['cpu_s']} s of CPU")
     return float(found["cpu_s"])
@@ -131,8 +131,10 @@ def _network(work: Path, name: str) -> ImageFunction:
 @benchmark
 @photos_option
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for shards and runs; kept.")
-@click.option("--steps", type=click.IntRange(min=1), default=3000, help="Of each training.")
-@click.option("--picture", type=click.Path(path_type=Path), help="Where to draw some photos, e.g. quality.jpg.")
+@click.option("--steps", type=click.IntRange(min=1), default=3000, help="Optimiser steps of each training.")
+@click.option(
+    "--picture", type=click.Path(path_type=Path), help="Also draw some photos into this file, e.g. quality.jpg."
+)
 @output_option("degrade_quality.json")
 def main(photos: Path | None, work: Path, steps: int, picture: Path | None, output: Path) -> None:
     """Measure the effect of degradations on a network.

@@ -142,12 +142,14 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos")
     parser.add_argument("--output", type=Path, required=True, help="folder to create")
-    parser.add_argument("--scales", type=int, nargs="+", default=[4])
+    parser.add_argument("--scales", type=int, nargs="+", default=[4], help="one or more of 2 to 8")
     parser.add_argument("--size", type=int, default=512, help="HR edge in px")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--decoder", choices=tuple(IMAGES_BY_DECODER), default="shardgen")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes")
+    parser.add_argument(
+        "--decoder", choices=tuple(IMAGES_BY_DECODER), default="shardgen", help="how photos are decoded"
+    )
     parser.add_argument("--codec", choices=("raw", "png"), default="raw", help="png: cv2.imencode with its defaults")
-    parser.add_argument("--sink", choices=SINKS, default="page-cache")
+    parser.add_argument("--sink", choices=SINKS, default="page-cache", help="where results are written, if at all")
     return parser.parse_args()
 
 

@@ -40,7 +40,7 @@ _VERSIONS = (
 def version(python: str | None) -> str:
     """Return the installed version of img2dataset. RunFailedError when it cannot be imported."""
     if python is None:
-        raise RunFailedError("not installed: pass --img2dataset PYTHON, the interpreter of an environment that has it")
+        raise RunFailedError("not installed; pass --img2dataset PYTHON, the interpreter of an environment that has it")
     try:
         return timed_command([python, "-c", _VERSIONS], _OFFLINE)[1].strip()
     except (RunFailedError, OSError) as error:

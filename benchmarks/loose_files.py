@@ -62,10 +62,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos")
     parser.add_argument("--output", type=Path, required=True, help="folder to create")
-    parser.add_argument("--limit", type=int, help="only the first photos")
-    parser.add_argument("--scale", type=int, default=4)
+    parser.add_argument("--limit", type=int, help="number of photos, the first ones; default: all")
+    parser.add_argument("--scale", type=int, default=4, help="2 to 8")
     parser.add_argument("--size", type=int, default=512, help="HR edge in px")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0: no pool")
+    parser.add_argument("--workers", type=int, default=0, help="worker processes; 0 writes in this process")
     return parser.parse_args()
 
 

@@ -36,7 +36,9 @@ def rounds_option(default: int, help: str = "Number of runs of each case.") -> D
 
 
 def workers_option(help: str, minimum: int = 0) -> Decorator:
-    return click.option("--workers", type=click.IntRange(min=minimum), default=available_cpus, help=help)
+    return click.option(
+        "--workers", type=click.IntRange(min=minimum), default=available_cpus, show_default="number of CPUs", help=help
+    )
 
 
 def scratch_option(help: str) -> Decorator:
@@ -55,5 +57,5 @@ def output_option(name: str | None) -> Decorator:
         type=click.Path(path_type=Path, dir_okay=False),
         default=RESULTS / name if name else None,
         show_default="in results/",
-        help="The result.",
+        help="JSON file for the result.",
     )

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from shardgen.commands.generate import generate_command
+from shardgen.commands.generate import NotConfirmedError, generate_command
 from shardgen.commands.inspect import inspect_command
 from shardgen.commands.preview import preview_command
 from shardgen.commands.rebuild import rebuild_command
@@ -51,12 +51,12 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         message = explained(str(error), error)
         _print_error(message if isinstance(error, ShardCrash) else printable(message))
         sys.exit(getattr(error, "exit_code", 1))
-    except click.Abort as abort:
-        if isinstance(abort.__cause__, KeyboardInterrupt):  # click converts it to Abort
-            _print_interrupted(args)
-            sys.exit(130)
-        click.echo("\nStopped; nothing was changed. Pass --auto to run without a prompt.", err=True)
+    except NotConfirmedError as error:
+        click.echo(f"\nStopped; nothing was changed. {error}", err=True)
         sys.exit(1)
+    except click.Abort:  # click converts KeyboardInterrupt to it
+        _print_interrupted(args)
+        sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

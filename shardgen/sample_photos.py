@@ -34,8 +34,8 @@ def copy_sample_photos(folder: Path) -> int:
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
         raise UsageError(
-            f"the sample photos are part of scikit-image, which is not installed. {install_command('skimage')}. "
-            "Or pass your own --input"
+            f"the sample photos are part of scikit-image, which is not installed; {install_command('skimage')}, or "
+            "pass your own photos as --input (make: INPUT=...)"
         )
     source = Path(package.origin).parent / "data"
     for class_name, names in PHOTOS.items():

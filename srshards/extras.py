@@ -21,7 +21,7 @@ _EXTRAS = {
 def install_command(package: str) -> str:
     """Return how to install an optional package, given by its import name."""
     extra = _EXTRAS[package]
-    return f"In a clone of sr-shards: pip install -e '.[{extra}]'; elsewhere: pip install 'sr-shards[{extra}]'"
+    return f"run `pip install 'sr-shards[{extra}]'` or, in a clone of sr-shards, `pip install -e '.[{extra}]'`"
 
 
 def install_hint(error: ModuleNotFoundError) -> str | None:
@@ -29,4 +29,4 @@ def install_hint(error: ModuleNotFoundError) -> str | None:
     package = (error.name or "").partition(".")[0]
     if package not in _EXTRAS:
         return None
-    return f"this requires {package}, which is not installed. {install_command(package)}"
+    return f"this requires {package}, which is not installed; {install_command(package)}"

@@ -172,9 +172,9 @@ def load_manifest(folder: Address, read: Read = Path.read_bytes) -> Manifest:
     raw = load_json(path, read)
     version = raw.get("format_version")
     if type(version) is not int or version < 1:
-        raise FormatError(f"{path}: expected a format_version; is this a shardgen manifest?")
+        raise FormatError(f"{path} is not a manifest of shards: expected a format_version of 1 or more")
     if version > FORMAT_VERSION:
-        raise FormatError(f"{path} has format version {version}, newer than {FORMAT_VERSION}: update sr-shards")
+        raise FormatError(f"{path} has format version {version}, newer than {FORMAT_VERSION}; update sr-shards")
     settings, shards = raw.get("settings"), raw.get("shards")
     if not isinstance(settings, dict) or not isinstance(shards, list):
         raise FormatError(f"{path}: expected 'settings' and 'shards'")

@@ -22,7 +22,7 @@ class _Loader(yaml.SafeLoader):
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         refused = None
         if self.check_event(yaml.AliasEvent):  # nested aliases can expand exponentially
-            refused = "aliases (*name) are not supported: write the value out"
+            refused = "aliases (*name) are not supported; write the value out"
         elif event.tag is not None:
             refused = f"tags are not supported, found {event.tag!r}"
         if refused:
@@ -57,6 +57,14 @@ _Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value)
 def load_plain_yaml(text: str) -> Any:
     """Parse a single document. yaml.YAMLError when it is invalid; RecursionError when it is nested too deeply."""
     return yaml.load(text, _Loader)
+
+
+def yaml_reason(error: yaml.YAMLError) -> str:
+    """Return on one line what is invalid and where."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        mark = error.problem_mark
+        return f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
+    return " ".join(str(error).split())
 
 
 def load_as_written(text: str) -> Any:

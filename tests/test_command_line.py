@@ -388,7 +388,7 @@ def test_empty_paths_are_rejected(command: str, option: str, tmp_path: Path, mon
 def test_empty_recipe_names_are_rejected(args: list[str], photos: Path) -> None:
     result = run_cli(*(arg.format(photos=photos) for arg in args))
     assert result.returncode == 2
-    assert result.stderr == "Error: recipe: unknown name ''; expected one of realesrgan, bsrgan-light\n"
+    assert result.stderr == "Error: recipe: unknown name ''; expected one of realesrgan, bsrgan-light, or a YAML file\n"
 
 
 def test_empty_paths_in_a_config_file_are_rejected(tmp_path: Path) -> None:
@@ -563,7 +563,11 @@ def test_closed_pipes_cause_no_traceback(args: str, data: Path) -> None:
     [
         (
             "--model lite evaluate --weights x",
-            "--model before evaluate is an option of training; pass it after evaluate",
+            "--model before evaluate is an option of training; omit it: evaluate has no such option",
+        ),
+        (
+            "--device cpu evaluate --weights x",
+            "--device before evaluate is an option of training; pass it after evaluate",
         ),
         ("", "pass the shards to train on, e.g. --shards shards/scale_4x"),
     ],

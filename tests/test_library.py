@@ -250,11 +250,11 @@ def test_reading_a_damaged_member_raises(shards: Path, tmp_path: Path) -> None:
     opened = srshards.open(folder)
     spoil(folder, opened[0], "hr.npy")
     spoil(folder, opened[1], "json")
-    with pytest.raises(srshards.RunError, match=r"000000000000.hr.npy: expected 64x64x3 px, found damaged data"):
+    with pytest.raises(srshards.RunError, match=r"000000000000.hr.npy: expected 64 x 64 x 3, found damaged data"):
         _ = opened[0].hr
     with pytest.raises(srshards.RunError, match=r"train-000000\.tar: 000000000001\.json is not valid JSON"):
         _ = opened[1].meta
-    with pytest.raises(srshards.RunError, match=r"000000000000.hr.npy: expected 64x64x3 px"):
+    with pytest.raises(srshards.RunError, match=r"000000000000.hr.npy: expected 64 x 64 x 3"):
         srshards.PatchDataset(opened, PATCH_PX)[0]
     assert opened[1].hr.shape == opened[0].up.shape
 
@@ -300,7 +300,7 @@ def loose_images(root: Path) -> tuple[Path, str]:
     Image.new("RGB", (8, 8)).save(root / "a.png")
     return (
         root,
-        f"this folder has 1 loose images but no shards; to generate shards, run `python -m shardgen generate -i {root}",
+        f"this folder has 1 loose image but no shards; to generate shards, run `python -m shardgen generate -i {root}",
     )
 
 
@@ -336,7 +336,7 @@ def test_open_refuses_other_folders(make: Callable[[Path], tuple[Path, str]], tm
 def test_open_refuses_a_file_of_a_set(shards: Path) -> None:
     folder = shards / "scale_2x"
     for name in ("manifest.json", "train-000000.tar"):
-        with pytest.raises(srshards.ArgumentError, match=f"this is a file .*; pass its folder: `path` {folder}$"):
+        with pytest.raises(srshards.ArgumentError, match=f"this is a file .*; pass its folder, `path` {folder}$"):
             srshards.open(folder / name)
 
 

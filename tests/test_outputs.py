@@ -12,7 +12,7 @@ from srshards.imaging.provenance import exif_mark
 
 pytestmark = pytest.mark.slow
 
-NOT_OURS = "already exists, and {} did not write it: pass another --output, or remove it first"
+NOT_OURS = "already exists, and {} did not write it; pass another --output, or remove it first"
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_preview_does_not_replace_its_photo(data: Path, tmp_path: Path) -> None:
     assert run_cli("preview", data / "shards" / "scale_2x", "-o", tmp_path / "p.png").returncode == 0
     before = (tmp_path / "p.png").read_bytes()
     result = run_cli("preview", "--recipe", "realesrgan", tmp_path / "p.png", "-o", tmp_path / "p.png")
-    assert result.returncode == 2 and "p.png is the photo itself: pass another --output" in result.stderr
+    assert result.returncode == 2 and "p.png is the photo itself; pass another --output" in result.stderr
     assert (tmp_path / "p.png").read_bytes() == before
 
 
@@ -161,7 +161,7 @@ def test_rebuild_replaces_only_its_own_files(data: Path, tmp_path: Path) -> None
 def test_output_must_be_a_local_file(written: str, data: Path, tmp_path: Path) -> None:
     _, args = commands(data)[written]
     result = run_program(*args, "-o", tmp_path)
-    assert result.code == 2 and f"{tmp_path} is a folder: pass the file to write, e.g. {tmp_path}/" in result.err
+    assert result.code == 2 and f"{tmp_path} is a folder; pass the file to write, e.g. {tmp_path}/" in result.err
     result = run_program(*args, "-o", "s3://bucket/file")
     assert result.code == 2 and "s3://bucket/file is in an object store; expected a local path" in result.err
 

@@ -239,8 +239,8 @@ def test_training_needs_only_its_extra(installation: Installation, shards: Path)
 
 def missing(package: str, extra: str) -> str:
     return (
-        f"Error: this requires {package}, which is not installed. In a clone of sr-shards: "
-        f"pip install -e '.[{extra}]'; elsewhere: pip install 'sr-shards[{extra}]'\n"
+        f"Error: this requires {package}, which is not installed; run "
+        f"`pip install 'sr-shards[{extra}]'` or, in a clone of sr-shards, `pip install -e '.[{extra}]'`\n"
     )
 
 
@@ -276,7 +276,9 @@ def test_other_commands_without_their_extra_show_what_to_install(
 ) -> None:
     make_photos(installation.folder / "photos", 1)
     output = installation.run(*command.split(), expect=2)
-    assert f"In a clone of sr-shards: pip install -e '.[{extra}]'" in output
+    assert (
+        f"run `pip install 'sr-shards[{extra}]'` or, in a clone of sr-shards, `pip install -e '.[{extra}]'`" in output
+    )
 
 
 def test_other_missing_packages_raise(installation: Installation, tmp_path: Path) -> None:

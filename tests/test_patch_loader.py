@@ -398,8 +398,8 @@ def test_too_little_memory_is_reported_before_allocation(data: Shards, monkeypat
     with pytest.raises(ArgumentError) as error:
         make(data, workers=8, prefetch=64)
     assert str(error.value) == (
-        "8 workers with `prefetch` 64 need 9.4 MB of memory for batches, but 2.0 MB are free, and training needs some; "
-        "use fewer `workers`, or a smaller `prefetch`, `batch_size`, `micro_batches` or `patches_per_sample`"
+        "`workers` 8 and `prefetch` 64 need 9.4 MB of memory for batches, but 2.0 MB are free, and training needs "
+        "some; use fewer `workers`, or a smaller `prefetch`, `batch_size`, `micro_batches` or `patches_per_sample`"
     )
     monkeypatch.setattr(memory, "available_memory_bytes", lambda: 500_000)
     with pytest.raises(
@@ -457,7 +457,7 @@ def test_use_in_a_forked_process_is_refused_and_harmless(data: Shards, expected:
             loader.close()
             os._exit(0)
         os.waitpid(child, 0)
-        assert b"cannot be used in the forked process %d: create one in each process" % child in os.read(reading, 1000)
+        assert b"cannot be used in the forked process %d; create one in each process" % child in os.read(reading, 1000)
         assert found + contents(batches) == expected[:4]
         os.close(reading), os.close(writing)
 
@@ -507,7 +507,7 @@ def test_a_program_from_stdin_gets_advice(data: Shards) -> None:
     program = textwrap.dedent(UNGUARDED_SCRIPT).replace("sys.argv[1]", repr(str(data.path)))
     result = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert result.returncode == 1 and result.stdout == ""
-    assert "which was read from stdin: write it to a file, or pass `workers` 0" in result.stderr
+    assert "which was read from stdin; write it to a file, or pass `workers` 0" in result.stderr
     assert "died" not in result.stderr
 
 

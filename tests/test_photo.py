@@ -511,7 +511,7 @@ def test_unusual_subsampling_is_rejected() -> None:
     assert data[sampling_at] == 0x41
     for factors in (0x14, 0x31):
         data[sampling_at] = factors
-        with pytest.raises(PhotoError, match=r"^JPEG with unusual chroma subsampling: save it as 4:4:4 or 4:2:0, or"):
+        with pytest.raises(PhotoError, match=r"^JPEG with unusual chroma subsampling; save it as 4:4:4 or 4:2:0, or"):
             decode_photo(bytes(data))
 
 
@@ -823,7 +823,7 @@ def test_decoding_never_starts_ghostscript(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"msf1"])
 def test_heic_is_rejected_with_a_hint(brand: bytes) -> None:
-    with pytest.raises(PhotoError, match=r"^HEIC is not supported: convert it to JPEG or PNG first$"):
+    with pytest.raises(PhotoError, match=r"^HEIC is not supported; convert it to JPEG or PNG first$"):
         decode_photo(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(100))
 
 

@@ -46,7 +46,7 @@ def test_photo_is_read_upright_with_alpha(tmp_path: Path) -> None:
         ("empty.jpg", b"", "empty file"),
         ("text.jpg", b"not a photo", "not an image, or its header is damaged"),
         ("cut.tif", encoded("TIFF")[:-400], "truncated TIFF"),
-        ("phone.heic", b"\0\0\0\x18ftypheic" + bytes(100), "HEIC is not supported: convert it to JPEG or PNG first"),
+        ("phone.heic", b"\0\0\0\x18ftypheic" + bytes(100), "HEIC is not supported; convert it to JPEG or PNG first"),
     ],
     ids=["empty", "text", "cut", "HEIC"],
 )
@@ -108,11 +108,11 @@ def test_leave_out_skips_earlier_results(tmp_path: Path) -> None:
 
 def test_no_photos_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path / "in" / "a.txt")
-    with pytest.raises(UsageError, match=r"no photos found \(.*in\).* extensions are .avif .*\.webp"):
+    with pytest.raises(UsageError, match=r"no photos in .*in: expected files ending in \.avif .*\.webp"):
         list_photos([tmp_path / "in"])
     with pytest.raises(UsageError, match=r"no such file or folder: .*nowhere; pass photos"):
         list_photos([tmp_path / "nowhere"])
-    with pytest.raises(UsageError, match="no folder given"):
+    with pytest.raises(UsageError, match="no photos given"):
         list_photos([])
 
 

@@ -62,8 +62,8 @@ def test_trainer_reports_every_twenty_seconds_and_at_the_end(clock: Clock, capsy
             clock.now_s += 10
             display.step()
     assert capsys.readouterr().err.splitlines() == [
-        "step 12/15, 0.10 it/s, best 31.50 dB, 30 s left",
+        "step 12/15, 0.10 steps/s, best 31.50 dB, 30 s left",
         "Step 12: a validation",
-        "step 14/15, 0.10 it/s, best 31.50 dB, 10 s left",
-        "step 15/15, 0.10 it/s, best 31.50 dB, 0 s left",
+        "step 14/15, 0.10 steps/s, best 31.50 dB, 10 s left",
+        "step 15/15, 0.10 steps/s, best 31.50 dB, 0 s left",
     ]

@@ -27,7 +27,7 @@ MAX_LINES = 30
 # Pillow supports these only with the other byte order.
 REFUSED = dict.fromkeys(
     ["tiff/white-is-zero-16-strips.tiff"],
-    "not an image, or its header is damaged, or a TIFF of an unusual kind: save it as a PNG",
+    "not an image, or its header is damaged, or a TIFF of an unusual kind; save it as PNG",
 )
 # All photos with one method and some scales per fit; a few photos with every method, fit and scale.
 ALL_PHOTOS = [

@@ -41,8 +41,8 @@ def being_written(copy: Path) -> Iterator[Path]:
 def test_verify_reports_a_running_generate(folder: str, fix: list[str], being_written: Path) -> None:
     files = all_files(being_written)
     result = run_cli("verify", being_written / folder, *fix)
-    writing = f"shardgen run is writing to {being_written}{'.' if fix else ';'}"
-    assert result.returncode == 2 and writing in result.stderr and "ait until it has finished" in result.stderr
+    writing = f"shardgen run is writing to {being_written}; wait until it has finished"
+    assert result.returncode == 2 and writing in result.stderr
     assert "broken" not in result.stderr and all_files(being_written) == files
 
 
@@ -110,7 +110,7 @@ def test_verify_detects_a_run_during_the_check(copy: Path, monkeypatch: pytest.M
     monkeypatch.setattr(verify, "_read_tar", read_tar)
     result = run_cli("verify", copy, "--workers", 1)
     assert result.returncode == 1
-    assert result.stderr == f"Error: a generate run wrote to {copy} during the check: run verify again\n"
+    assert result.stderr == f"Error: a generate run wrote to {copy} during the check; run verify again\n"
 
 
 def test_leftovers_of_killed_runs_are_broken(copy: Path) -> None:
@@ -140,7 +140,9 @@ def test_generate_does_not_replace_open_shards(auto: list[str], copy: Path, phot
     message = (
         f"{copy / 'scale_2x'} is open in another process, probably a training, and this run would replace or delete "
     )
-    assert message in result.stderr and "Wait until that process has exited, or pass another --output." in result.stderr
+    assert (
+        message in result.stderr and "; wait until that process has exited, or pass another --output\n" in result.stderr
+    )
     assert contents(copy) == files
     generate(photos, copy, "-s", 2, 3, 4, "--shard-bytes", "300KB")  # replaces nothing at 2x
     del opened

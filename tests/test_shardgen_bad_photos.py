@@ -302,7 +302,7 @@ def broken_photos() -> dict[str, tuple[bytes, str]]:
         "bad/bomb_named.jpg": (bomb(30_000), TOO_LARGE),
         "bad/phone.heic": (
             b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100),
-            "HEIC is not supported: convert it to JPEG or PNG first",
+            "HEIC is not supported; convert it to JPEG or PNG first",
         ),
     }
 
@@ -518,7 +518,7 @@ def test_unreadable_folder_is_an_error(tmp_path: Path) -> None:
     assert_error(
         result,
         f"cannot list {tmp_path}/in/secret: Permission denied",
-        "Fix its permissions (chmod u+rx), or move it out",
+        "; fix its permissions (chmod u+rx), or move it out",
     )
 
 
@@ -548,7 +548,7 @@ def test_unwritable_output_is_an_error(tmp_path: Path) -> None:
     folder_of(tmp_path / "in", good=2, bad=0)
     (tmp_path / "locked").mkdir(mode=0o555)
     result = run("-i", tmp_path / "in", "-o", tmp_path / "locked" / "out", preexec_fn=drop_read_privileges)
-    assert_error(result, f"cannot write to {tmp_path}/locked/out: Permission denied. Pass another --output.")
+    assert_error(result, f"cannot write to {tmp_path}/locked/out: Permission denied; pass another folder")
 
 
 # ---- memory
@@ -632,7 +632,7 @@ def test_only_bad_photos_exit_1_with_reasons(tmp_path: Path) -> None:
     result = run_in(tmp_path)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    assert "no photo produced a sample. The manifest lists the reason for each." in result.stderr
+    assert "no photo produced a sample; the manifest lists the reasons" in result.stderr
     shards = read_shards(tmp_path / "out")
     assert shards.failures == {f"bad/{number}.jpg": NOT_AN_IMAGE for number in range(3)}
     assert_all_accounted_for(shards, set(shards.failures))
@@ -673,7 +673,7 @@ def test_only_small_photos_exit_1(tmp_path: Path) -> None:
     write(tmp_path / "in", "a.png", saved(picture(0, 30, 30), "PNG"))
     result = run_in(tmp_path, "--fit", "tile")
     assert result.returncode == 1
-    assert "no photo produced a sample. The manifest lists the reason for each." in result.stderr
+    assert "no photo produced a sample; the manifest lists the reasons" in result.stderr
     assert set(read_shards(tmp_path / "out").skipped) == {"a.png"}
 
 
@@ -718,19 +718,19 @@ def self_link(root: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "phrases"),
     [
-        (missing_folder, ["no such folder: ", "Pass the folder of photos as --input"]),
-        (dangling_link, ["no such folder: ", "Pass the folder of photos as --input"]),
-        (self_link, ["Pass the folder of photos as --input"]),
-        (file_instead_of_folder, ["photo.jpg is a file", "--input expects a folder of photos"]),
+        (missing_folder, ["no such folder: ", "; pass the folder of photos as --input (make: INPUT=...)"]),
+        (dangling_link, ["no such folder: ", "; pass the folder of photos as --input (make: INPUT=...)"]),
+        (self_link, ["; pass the folder of photos as --input (make: INPUT=...)"]),
+        (file_instead_of_folder, ["photo.jpg is a file", "; pass a folder of photos as --input"]),
         (
             empty_folder,
-            ["no photos in ", "empty (other files: 0)", "Photos are files with the extensions .avif", ".jpg"],
+            ["no photos in ", "empty: expected files ending in .avif", ".jpg", "found 0 other files; pass"],
         ),
         (
             folder_without_photos,
-            ["no photos in ", "(other files: 3)", "Photos are files with the extensions .avif", ".png"],
+            ["no photos in ", ": expected files ending in .avif", ".png", "found 3 other files; pass"],
         ),
-        (only_a_pipe, ["no photos in ", "(other files: 1)"]),
+        (only_a_pipe, ["no photos in ", "found 1 other file; pass"]),
     ],
 )
 def test_input_without_photos_is_an_error(tmp_path: Path, make: Callable[[Path], Path], phrases: list[str]) -> None:
@@ -750,12 +750,12 @@ def test_emptied_input_keeps_the_shards(tmp_path: Path) -> None:
     assert_verified(tmp_path / "out")
 
 
-@pytest.mark.parametrize(("output", "reason"), [("file", ""), ("file/inside", ": Not a directory")])
+@pytest.mark.parametrize(("output", "reason"), [("file", ": it is a file"), ("file/inside", ": Not a directory")])
 def test_output_that_is_a_file_is_an_error(tmp_path: Path, output: str, reason: str) -> None:
     folder_of(tmp_path / "in", good=2, bad=0)
     write(tmp_path, "file", b"mine")
     result = run("-i", tmp_path / "in", "-o", tmp_path / output)
-    assert_error(result, f"cannot write to {tmp_path / output}{reason}", "Pass another --output")
+    assert_error(result, f"cannot write to {tmp_path / output}{reason}; pass another folder")
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
@@ -763,7 +763,7 @@ def test_output_that_is_a_file_is_an_error(tmp_path: Path, output: str, reason: 
 
 SCALES = "expected integers from 2 to 8, e.g. --scales 2 3 4"
 METHODS = ("'--method'", "'nearest', 'linear', 'cubic', 'area', 'lanczos', 'matlab'")
-SHARE = "expected a fraction above 0 and up to 1"
+SHARE = "expected a fraction above 0 and at most 1"
 LIMIT = "expected a number of photos such as 50, or a percentage such as 2%"
 FRACTION = "expected a fraction from 0 to below 1"
 NUM_BYTES = "expected a number of bytes such as 256MB, 1GiB or 1000000"
@@ -783,7 +783,7 @@ INVALID_OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("--tile-step", "32"): ("--tile-step requires --fit tile",),
     ("--fit", "tile", "--tile-step", "0"): ("--tile-step 0: expected 1 to 64 px (at most --size)",),
     ("--fit", "tile", "--tile-step", "65"): ("--tile-step 65: expected 1 to 64 px (at most --size)",),
-    ("--shard-bytes", "0"): ("--shard-bytes 0: expected a size such as 256MB",),
+    ("--shard-bytes", "0"): ("--shard-bytes 0: expected 1 or more bytes, e.g. 256MB",),
     **{("--shard-bytes", value): (f"'{value}'", NUM_BYTES) for value in ("many", "10XB", "-5MB")},
     **{("--max-failures", value): (f"'{value}'", LIMIT) for value in ("x", "-1", "1.5", "%")},
     **{("--val-fraction", value): (f"--val-fraction {float(value)}", FRACTION) for value in ("1", "-0.1", "nan")},

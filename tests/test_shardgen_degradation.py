@@ -209,7 +209,8 @@ def test_method_matlab_is_supported(few: Path, tmp_path: Path) -> None:
     [
         (
             ("--variants", 3),
-            "--variants 3 requires a recipe, e.g. --degradation realesrgan: with --method cubic, all variants",
+            "--variants 3 requires a recipe, because all variants by --method cubic would be identical; pass e.g. "
+            "--degradation realesrgan",
         ),
         (("--variants", 0), "--variants 0: expected 1 to 64"),
         (("--variants", 65, "--degradation", "realesrgan"), "--variants 65: expected 1 to 64"),
@@ -270,8 +271,15 @@ def test_rebuild_reports_a_different_lr(varied: Path, tmp_path: Path) -> None:
     folder, key = _with_member(varied, tmp_path, "lr1", lambda data: data[:-1] + bytes([data[-1] ^ 1]))
     result = run_cli("rebuild", key, folder)
     assert result.returncode == 1
-    assert f"{key}.lr1, 16 x 16 px: 1 of 256 px differ" in result.stdout and result.stdout.count("identical") == 2
-    assert "1 of 3 LR images differ from the stored ones: the library versions are equal" in result.stderr
+    assert f"{key}.lr1, 16 x 16 px: 1 of 256 px different" in result.stdout and result.stdout.count("identical") == 2
+    assert "1 of 3 recomputed LR images differs from the stored ones: the library versions are equal" in result.stderr
+
+
+def test_rebuild_refuses_a_file_as_its_output_folder(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run_cli("rebuild", "000000000000", shards / "scale_2x", "-o", tmp_path / "file")
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr == f"Error: {tmp_path / 'file'} is a file; pass a folder as --output\n"
 
 
 def test_rebuild_reports_library_versions_when_pixels_differ(varied: Path, tmp_path: Path) -> None:
@@ -299,8 +307,8 @@ def only_to_lr(edge: int) -> list[dict[str, Any]]:
 INCONSISTENT_RECORDS: dict[str, tuple[Any, str]] = {
     "no LR": ([], "records 0 LR images, found 3"),
     "one LR": ([only_to_lr(16)], "records 1 LR images, found 3"),
-    "another size": ([only_to_lr(3)] * 3, "3 of 3 LR images differ"),
-    "no step at all": ([[]] * 3, "3 of 3 LR images differ"),
+    "another size": ([only_to_lr(3)] * 3, "3 of 3 recomputed LR images differ"),
+    "no step at all": ([[]] * 3, "3 of 3 recomputed LR images differ"),
     "no object": ({}, "degradation: expected a list of steps for each LR image, found {}"),
     "numbers": ([3], "degradation: expected a list of steps for each LR image, found [3]"),
     "no step": ([[{}]], "degradation: expected a list of steps for each LR image, found [[{}]]"),
@@ -429,11 +437,11 @@ def test_preview_shows_draws_of_one_photo(few: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--recipe", "realesrgan", "{few}"), "is a folder: --recipe realesrgan requires a photo"),
+        (("--recipe", "realesrgan", "{few}"), "is a folder; pass a photo with --recipe"),
         (("--recipe", "realesrgan", "{few}/no.jpg"), "no such file: "),
-        (("--recipe", "nope", "{few}/class0/img0.jpg"), "recipe: unknown name 'nope'"),
-        (("{few}/class0/img0.jpg",), "is a file: to see a photo degraded by a recipe, pass --recipe realesrgan"),
-        (("{few}", "-s", "3"), "--scale requires --recipe: the scale of the shards in "),
+        (("--recipe", "nope", "{few}/class0/img0.jpg"), "recipe: unknown name 'nope'; expected one of realesrgan, "),
+        (("{few}/class0/img0.jpg",), "is a file; to see a photo degraded by a recipe, pass --recipe realesrgan"),
+        (("{few}", "-s", "3"), "--scale requires --recipe; omit it: the shards in "),
     ],
 )
 def test_preview_rejects_invalid_arguments(args: tuple[str, ...], message: str, few: Path, tmp_path: Path) -> None:

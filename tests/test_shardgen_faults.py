@@ -198,7 +198,7 @@ def test_full_disk_is_an_error_and_the_run_resumes(
 
 def test_too_small_disk_is_an_error_at_the_start(many_photos: Path, tmp_path: Path) -> None:
     output = run_on_a_small_disk("refused", many_photos, tmp_path)
-    assert re.search(r"the shards need about [0-9.]+ [MG]B, but .* has [0-9.]+ MB free\. Free some disk space", output)
+    assert re.search(r"the shards need about [0-9.]+ [MG]B, but .* has [0-9.]+ MB free; free some disk space", output)
     assert "exit 1" in output
 
 
@@ -221,7 +221,7 @@ def test_second_run_is_rejected_while_the_first_is_alive(photos: Path, tmp_path:
     )
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     result = generate(photos, tmp_path / "out", expect=2)
-    assert f"another shardgen run is writing to {tmp_path / 'out'}. Wait until it has finished" in result.stderr
+    assert f"another shardgen run is writing to {tmp_path / 'out'}; wait until it has finished" in result.stderr
     assert all_files(tmp_path / "out") == {".shardgen.lock"}
     holder.kill()
     holder.communicate()

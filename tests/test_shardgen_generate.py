@@ -122,6 +122,8 @@ def test_shards_of_other_settings_are_replaced_on_request_only(
     assert contract_files(shards_copy) == before
     answered = run_cli(*arguments, input="\n", stdin=None)
     assert answered.returncode == 1 and "Replace shards generated with other settings? [y/N]" in answered.stdout
+    hint = "Pass --auto --force to replace them without a prompt, or another --output."
+    assert answered.stderr == f"\nStopped; nothing was changed. {hint}\n"
     assert contract_files(shards_copy) == before
     assert run_cli(*arguments, input="y\n", stdin=None).returncode == 0
     assert generate(photos, shards_copy, "-s", 2, *SMALL, *change).stdout.startswith("All ")

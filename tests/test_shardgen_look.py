@@ -71,7 +71,7 @@ def test_inspect_shows_one_sample(shards: Path) -> None:
     ("args", "message"),
     [
         (("--shard", "train-000777"), "no shard train-000777 in"),
-        (("--sample", "000077700000"), "no shard train-000777 in"),
+        (("--sample", "000077700000"), "no sample 000077700000: no shard train-000777 in"),
         (("--sample", "000000099999"), "no sample 000000099999 in"),
         (("--sample", "abc"), "'abc' is not a sample key: expected twelve digits"),
         (("--sample", "000000000000", "--shard", "val-000000"), "pass either --shard or --sample, not both"),
@@ -80,6 +80,16 @@ def test_inspect_shows_one_sample(shards: Path) -> None:
 def test_inspect_rejects_unknown_shards_and_samples(args: tuple[str, ...], message: str, shards: Path) -> None:
     result = run_cli("inspect", shards / "scale_2x", *args)
     assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_inspect_refuses_what_is_no_folder_of_shards(shards: Path, tmp_path: Path) -> None:
+    tar = next((shards / "scale_2x").glob("*.tar"))
+    assert run_cli("inspect", tar).stderr == f"Error: {tar} is a file; pass a folder of shards\n"
+    missing = tmp_path / "shards" / "scale_2x"
+    assert run_cli("inspect", missing).stderr == (
+        f"Error: no such folder: {missing}; to create it, run "
+        f"`python -m shardgen generate -i PHOTOS -o {tmp_path / 'shards'}`\n"
+    )
 
 
 def test_inspect_groups_failures_by_reason(photos: Path, tmp_path: Path) -> None:
@@ -98,8 +108,7 @@ def test_unfinished_folder_is_reported(shards_copy: Path, tmp_path: Path) -> Non
     for command, folder in (("inspect", shards_copy), ("preview", shards_copy / "scale_2x"), ("unpack", shards_copy)):
         result = run_cli(command, folder, *(("-o", tmp_path / "x") if command == "unpack" else ()))
         assert (
-            result.returncode == 2
-            and "generation did not finish. Run the same generate command again." in result.stderr
+            result.returncode == 2 and "generation did not finish; run the same generate command again" in result.stderr
         )
 
 
@@ -260,11 +269,11 @@ def test_unpack_rejects_a_folder_with_other_files(existing: str, tmp_path: Path)
 def test_unpack_rejects_a_folder_of_shards(shards_copy: Path) -> None:
     folder = shards_copy / "scale_2x"
     result = run_cli("unpack", folder, "-o", folder)
-    assert result.returncode == 2 and f"{folder} is a folder of shards: pass another --output" in result.stderr
+    assert result.returncode == 2 and f"{folder} is a folder of shards; pass another --output" in result.stderr
     assert not (folder / "scale_2x").exists()
     files = all_files(shards_copy)
     result = run_cli("unpack", folder, "-o", shards_copy)
-    assert result.returncode == 2 and f"{folder} is a folder of shards: pass another --output" in result.stderr
+    assert result.returncode == 2 and f"{folder} is a folder of shards; pass another --output" in result.stderr
     assert all_files(shards_copy) == files
 
 
@@ -288,7 +297,7 @@ def test_unpack_resumes(shards: Path, tmp_path: Path) -> None:
 def test_unpack_rejects_a_file_as_output(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     result = run_cli("unpack", shards, "-o", tmp_path / "file")
-    assert result.returncode == 2 and f"{tmp_path / 'file'} is a file: pass a folder" in result.stderr
+    assert result.returncode == 2 and f"{tmp_path / 'file'} is a file; pass a folder" in result.stderr
 
 
 def test_unpack_reports_too_long_paths_and_writes_the_rest(tmp_path: Path) -> None:
@@ -303,7 +312,7 @@ def test_unpack_reports_too_long_paths_and_writes_the_rest(tmp_path: Path) -> No
     assert result.stderr.startswith(
         f"Error: 1 of 2 samples were not written, because their names are too long in {output}, e.g. dddd"
     )
-    assert result.stderr.endswith(". Pass another --output with a shorter path.\n")
+    assert result.stderr.endswith("; pass another --output with a shorter path\n")
     assert {path.name for path in (output / "scale_2x/class1").iterdir()} == {
         f"img1_{name}" for name in ("hr.png", "lr_2x.png", "upsampled_2x.png")
     }

@@ -177,7 +177,7 @@ def test_val_fraction_is_met() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scales": ()}, "no scale: "),
+        ({"scales": ()}, "--scales: expected one or more of 2 to 8"),
         ({"scales": (9,)}, "scale 9: expected an integer from 2 to 8"),
         ({"fit": "crop"}, "--fit 'crop': expected one of cover, tile, stretch"),
         ({"method": "magic"}, "--method 'magic': expected one of nearest, linear, cubic, area, lanczos"),

@@ -228,13 +228,13 @@ def node_error(photos: Path, output: Path, **changed: Any) -> RunError:
 def test_node_without_the_output_folder_is_an_error(photos: Path, tmp_path: Path) -> None:
     message = str(node_error(photos, tmp_path))
     assert message.startswith(f"node {socket.gethostname()} (")
-    assert f"cannot access the output folder {tmp_path}. Mount the same folder at the same path" in message
+    assert f"cannot access the output folder {tmp_path}; mount the same folder at the same path" in message
 
 
 def test_node_with_other_libraries_is_an_error(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "mark").touch()
     message = str(node_error(photos, tmp_path, expected={**versions(), "pillow": "1.0"}))
-    assert f"has different versions: pillow {versions()['pillow']} (not 1.0). Install the same versions on" in message
+    assert f"has different versions: pillow {versions()['pillow']} (not 1.0); install the same versions on" in message
 
 
 def test_node_with_another_file_name_encoding_is_an_error(
@@ -242,7 +242,7 @@ def test_node_with_another_file_name_encoding_is_an_error(
 ) -> None:
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
     message = str(node_error(photos, tmp_path))
-    assert message.endswith(") decodes file names as ascii. Start Ray there with PYTHONUTF8=1.")
+    assert message.endswith(") decodes file names as ascii; start Ray there with PYTHONUTF8=1")
 
 
 ENGINE = """
@@ -347,8 +347,8 @@ def test_missing_ray_is_an_error(photos: Path, tmp_path: Path) -> None:
     result = run_cli("generate", *args, env=environment)
     assert result.returncode == 2
     assert result.stderr == (
-        "Error: --engine ray requires Ray (not here). In a clone of sr-shards: pip install -e '.[ray]'; "
-        "elsewhere: pip install 'sr-shards[ray]'\n"
+        "Error: --engine ray requires Ray (not here); run `pip install 'sr-shards[ray]'` or, in a clone of "
+        "sr-shards, `pip install -e '.[ray]'`\n"
     )
     assert not (tmp_path / "out").exists()
 
@@ -384,4 +384,4 @@ def test_ray_address_from_the_environment_is_used(
 def test_cluster_without_cpus_is_an_error(head: tuple[Any, Any]) -> None:
     cluster, result = head
     assert result.returncode == 2
-    assert f"the Ray cluster at {cluster.address} has no CPUs. Start nodes (ray start --address ...)" in result.stderr
+    assert f"the Ray cluster at {cluster.address} has no CPUs; start nodes (`ray start --address ...`)" in result.stderr

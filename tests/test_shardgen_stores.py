@@ -234,7 +234,7 @@ def test_verify_reports_and_removes_broken_shards(stored: str, s3: Bucket, sourc
         "scale_3x/train-000001.tar: missing",
     ):
         assert f"{stored}/{reason}" in result.stderr
-    assert "4 of 8 shards and manifests are broken. Pass --fix to remove them." in result.stderr
+    assert "4 of 8 shards and manifests are broken; pass --fix to remove them\n" in result.stderr
     before = s3.keys("shards")
     assert run_cli("verify", stored, "--fix").returncode == 1
     removed = before - s3.keys("shards")
@@ -253,14 +253,17 @@ def test_verify_reports_and_removes_broken_shards(stored: str, s3: Bucket, sourc
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("generate", "-i", "s3://BUCKET/nothing", "--auto"), "no such folder: s3://BUCKET/nothing. Pass the folder"),
+        (("generate", "-i", "s3://BUCKET/nothing", "--auto"), "no such folder: s3://BUCKET/nothing; pass the folder"),
         (("generate", "-i", "s3://no-such-bucket/x", "--auto"), "no such folder: s3://no-such-bucket/x"),
-        (("generate", "-i", "s3://BUCKET/only/notes.txt", "--auto"), "is a file. --input expects a folder of photos"),
-        (("generate", "-i", "s3://BUCKET/only", "--auto"), "no photos in s3://BUCKET/only (other files: 1)"),
+        (("generate", "-i", "s3://BUCKET/only/notes.txt", "--auto"), "is a file; pass a folder of photos as --input"),
+        (("generate", "-i", "s3://BUCKET/only", "--auto"), "no photos in s3://BUCKET/only: expected files ending in"),
         (("generate", "-i", "s3://", "--auto"), "s3://: expected an address with a bucket, e.g. s3://bucket/folder"),
         (("verify", "s3:///shards"), "s3:///shards: expected an address with a bucket, e.g. s3://bucket/folder"),
         (("generate", "-i", "nope://x", "--auto"), "unknown store nope://; expected a folder, or e.g. s3://"),
-        (("generate", "-i", "gs://x/y", "--auto"), "gs:// needs gcsfs, which is not installed. Run: pip install gcsfs"),
+        (
+            ("generate", "-i", "gs://x/y", "--auto"),
+            "gs:// needs gcsfs, which is not installed; run `pip install gcsfs`",
+        ),
         (("inspect", "s3://BUCKET/nothing"), "no such folder: s3://BUCKET/nothing"),
         (("verify", "s3://BUCKET/only"), "no shards in s3://BUCKET/only: expected manifest.json"),
         (
@@ -271,10 +274,10 @@ def test_verify_reports_and_removes_broken_shards(stored: str, s3: Bucket, sourc
             ("preview", "s3://BUCKET/only", "-o", "s3://BUCKET/x"),
             "s3://BUCKET/x is in an object store; expected a local path",
         ),
-        (("preview", "s3://BUCKET/only/notes.txt"), "is a file: to see a photo degraded by a recipe"),
+        (("preview", "s3://BUCKET/only/notes.txt"), "is a file; to see a photo degraded by a recipe"),
         (
             ("preview", "s3://BUCKET/a.jpg", "--recipe", "realesrgan"),
-            "is in an object store: --recipe requires a local photo",
+            "is in an object store; pass a local photo with --recipe",
         ),
     ],
 )
@@ -289,7 +292,7 @@ def test_missing_output_bucket_is_an_error_at_the_start(photos: Path, s3: Bucket
     result = run_cli("generate", "-i", photos, "-o", "s3://no-such-bucket/shards", "--auto")
     assert result.returncode == 1
     assert "cannot write s3://no-such-bucket/shards/.shardgen.probe: " in result.stderr
-    assert "Create the bucket first, or pass another address." in result.stderr
+    assert "; create the bucket first, or pass another address" in result.stderr
 
 
 def test_invalid_timeout_is_an_error(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,7 +375,7 @@ def test_markers_are_read_again_after_transient_faults(s3_short_timeout: Bucket,
     ("fault", "method", "key", "message"),
     [
         ("500", "GET", "*/img7.jpg", "cannot read s3://BUCKET/photos/class1/img7.jpg: "),
-        ("stall", "GET", "*/img7.jpg", "img7.jpg: no answer for 1 s; tried 3 times in "),
+        ("stall", "GET", "*/img7.jpg", "img7.jpg: no answer for 1 s (tried 3 times in "),
         ("wrong_bytes", "GET", "*/img7.jpg", "did not match calculated checksum"),
         ("503", "PUT", "*/train-000001.tar", "cannot write s3://BUCKET/shards/scale_2x/train-000001.tar: "),
     ],
@@ -386,7 +389,7 @@ def test_permanent_fault_ends_the_run_and_keeps_finished_shards(
         result = generate(source, target, *ARGS, expect=1)
     assert message.replace("BUCKET", s3.name) in result.stderr
     assert "Error: shard train-00000" in result.stderr and "Finished shards are kept." in result.stderr
-    assert "then run the same command again." in result.stderr and "Traceback" not in result.stderr
+    assert "then run the same command again" in result.stderr and "Traceback" not in result.stderr
     assert not shard_files_on(scratch)
     assert not {name for name in s3.keys("shards") if "manifest" in name}
     finished = {name for name in s3.keys("shards") if name.endswith(".json")}
@@ -411,7 +414,7 @@ def test_failing_listing_is_an_error_at_the_start(s3: Bucket, source: str) -> No
     s3.proxy.break_next("stall", "LIST", times=math.inf)
     with few_attempts("stall"):
         result = generate(source, f"{s3.address}/shards", expect=1)
-    assert f"cannot list {source}: no answer for 1 s; tried 3 times in " in result.stderr
+    assert f"cannot list {source}: no answer for 1 s (tried 3 times in " in result.stderr
     assert s3.keys("shards") == set()
 
 
@@ -458,7 +461,7 @@ def test_second_run_on_this_machine_is_rejected(s3: Bucket, source: str) -> None
     with running("generate", "-i", source, "-o", target, "--size", 64, "--auto", "--workers", 0) as process:
         wait_until(lambda: s3.proxy.faults["stall"], process)
         result = generate(source, target + "/", expect=2)
-        assert f"another shardgen run is writing to {target}. Wait until it has finished" in result.stderr
+        assert f"another shardgen run is writing to {target}; wait until it has finished" in result.stderr
         process.kill()
     s3.proxy.heal()
     generate(source, target)
@@ -533,8 +536,8 @@ def test_too_small_scratch_space_is_an_error(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**5))
     result = generate(photos, f"{s3.address}/shards", *ARGS, "--shard-bytes", "256MB", expect=1)
-    assert re.search("1 workers need about [0-9.]+ MB of scratch space to build shards, but ", result.stderr)
-    message = f"{scratch}/shardgen-{os.getuid()} has 100.0 kB free. Set TMPDIR to a folder on a larger disk"
+    assert re.search("1 worker would use about [0-9.]+ MB of scratch space to build shards, but ", result.stderr)
+    message = f"{scratch}/shardgen-{os.getuid()} has 100.0 kB free; set TMPDIR to a folder on a larger disk"
     assert message in result.stderr
     assert s3.keys("shards") == set()
 

@@ -65,7 +65,7 @@ def test_photo_with_too_many_tiles_is_an_error_at_the_start(tmp_path: Path) -> N
     for larger in (("--dry-run",), ("--workers", 0)):
         result = run_cli("generate", *arguments, *larger)
         assert result.returncode == 2 and (
-            "wide.png has 148,225 tiles, but a shard can hold at most 100,000 samples: pass a larger --tile-step or "
+            "wide.png has 148,225 tiles, but a shard can hold at most 100,000 samples; pass a larger --tile-step or "
             "--size, or exclude the photo with --exclude" in result.stderr
         ), result.stderr
     assert not list((tmp_path / "out").rglob("*.tar"))
@@ -79,7 +79,7 @@ def test_photo_with_more_tiles_than_planned_is_a_failure(
     monkeypatch.setattr(tile_counts.Tiles, "counts", lambda self, photos: None)
     result = generate(photos, tmp_path / "out", *TILES, "--size", 32, "--val-fraction", 0)
     (failure,) = load_json(tmp_path / "out" / "scale_4x" / "manifest.json")["failures"]
-    reason = "has 15 tiles, but its shard has room for 10 more: pass a larger --tile-step or --size"
+    reason = "has 15 tiles, but its shard has room for 10 more; pass a larger --tile-step or --size"
     assert failure["reason"] == reason and reason in result.stderr and "1 of 3 photos failed" in result.stderr
     assert samples_of_shards(tmp_path / "out" / "scale_4x") == {"train-000000": 30}
     assert run_cli("verify", tmp_path / "out").returncode == 0
@@ -157,5 +157,5 @@ def test_photos_too_close_to_split_get_separate_shards(monkeypatch: pytest.Monke
 def test_more_shards_than_names_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shardgen.planning.plan.MAX_SHARDS", 16)
     monkeypatch.setattr("shardgen.planning.plan.MAX_SAMPLES_PER_SHARD", 6)
-    with pytest.raises(UsageError, match=r"more than 16 shards .* pass a larger --tile-step or --size"):
+    with pytest.raises(UsageError, match=r"more than the maximum of 16 shards; pass a larger --tile-step or --size"):
         plan_shards(listing(200), config(fit="tile"), 6.0, lambda photos: [6] * len(photos))

@@ -1,6 +1,7 @@
 """`verify` reports every broken shard; `--fix` removes exactly those, so that `generate` rebuilds them."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from helpers import contract_files, generate, run_cli
 
+import srshards
 from shardgen.planning import config
 from shardgen.shard.writer import ShardWriter
 from srshards.format import dump_json, load_json
@@ -100,13 +102,12 @@ def test_every_damage_is_reported_and_fixed(damage: str, photos: Path, shards: P
     checked = run_cli("verify", shards_copy)
     assert checked.returncode == 1 and contract_files(shards_copy) == before
     assert str(shards_copy / "scale_2x" / "train-000001.tar") in checked.stderr and message in checked.stderr
-    assert "are broken. Pass --fix to remove them." in checked.stderr and "Traceback" not in checked.stderr
+    assert re.search(r"s (is broken; pass --fix to remove it|are broken; pass --fix to remove them)\n$", checked.stderr)
+    assert "Traceback" not in checked.stderr
 
     fixed = run_cli("verify", shards_copy, "--fix")
-    assert (
-        fixed.returncode == 1
-        and "They were removed; run the same generate command again to rebuild them." in fixed.stderr
-    )
+    assert fixed.returncode == 1
+    assert re.search(r" (was|were) removed; run the same generate command again to rebuild (it|them)\n$", fixed.stderr)
     num_broken = sum(".tar: " in line for line in checked.stderr.splitlines())
     again = generate(photos, shards_copy, "-s", 2, 3, "--shard-bytes", "300KB")
     assert f"Shards: {num_broken} built" in again.stdout
@@ -114,12 +115,37 @@ def test_every_damage_is_reported_and_fixed(damage: str, photos: Path, shards: P
     assert run_cli("verify", shards_copy).returncode == 0
 
 
+def test_fix_does_not_remove_open_shards(shards_copy: Path) -> None:
+    folder = shards_copy / "scale_2x"
+    opened = srshards.open(folder)
+    flip(tar_of(folder), 3000)
+    before = contract_files(shards_copy)
+    refused = run_cli("verify", folder, "--fix")
+    assert refused.returncode == 2 and contract_files(shards_copy) == before
+    assert refused.stderr == (
+        f"Error: {folder} is open in another process, probably a training, and this run would replace or delete "
+        "1 shard in it; wait until that process has exited, or omit --fix to list them\n"
+    )
+    assert f"{tar_of(folder)}: " in run_cli("verify", folder).stderr
+    del opened
+    assert run_cli("verify", folder, "--fix").returncode == 1 and not tar_of(folder).exists()
+
+
+def test_fix_removes_a_broken_manifest_of_open_shards(shards_copy: Path) -> None:
+    """Readers have closed it."""
+    folder = shards_copy / "scale_2x"
+    opened = srshards.open(folder)
+    (folder / "manifest.json").write_text("[")
+    assert run_cli("verify", folder, "--fix").returncode == 1 and not (folder / "manifest.json").exists()
+    del opened
+
+
 @pytest.mark.parametrize(
     ("inflict", "message"),
     [
         (lambda path: path.unlink(), "missing: generation did not finish"),
         (lambda path: path.write_text("["), "is not valid JSON"),
-        (lambda path: edit(path, lambda m: m.update(format_version=99)), "newer than 2: update sr-shards"),
+        (lambda path: edit(path, lambda m: m.update(format_version=99)), "newer than 2; update sr-shards"),
         (lambda path: edit(path, lambda m: m["totals"].update(samples=7)), "its totals do not match"),
         (lambda path: edit(path, lambda m: m["settings"].update(codec="png")), "its settings do not match its"),
         (lambda path: edit(path, lambda m: m["shards"].pop(1)), "its shards do not match the done markers of the sh"),
@@ -133,7 +159,7 @@ def test_broken_manifest_is_reported_and_fixed(
     checked = run_cli("verify", shards_copy, "--fix")
     assert checked.returncode == 1 and message in checked.stderr
     num_shards = len(list((shards / "scale_2x").glob("*.tar"))) + len(list((shards / "scale_3x").glob("*.tar")))
-    assert f"1 of {num_shards + 2} shards and manifests are broken." in checked.stderr
+    assert f"1 of {num_shards + 2} shards and manifests is broken and was removed; " in checked.stderr
     again = generate(photos, shards_copy, "-s", 2, 3, "--shard-bytes", "300KB")
     assert "All " in again.stdout, "no shard is rebuilt"
     assert contract_files(shards_copy) == contract_files(shards)

@@ -26,9 +26,9 @@ from srshards.format import MAX_SIZE_PX, load_manifest
 from srshards.imaging.codec import decode_image
 from srshards.process.shortages import signals_ignored_by_children
 
-FILES = "too many open files: the limit of this process is"
-MEMORY = "out of memory: use fewer workers, smaller images or batches, or raise the limit (`ulimit -v`"
-GONE = "The working directory has been deleted: change to another, or pass absolute paths only"
+FILES = "too many open files for this process's limit of"
+MEMORY = "out of memory; use fewer workers, smaller images or batches, or raise the limit (`ulimit -v`"
+GONE = "The working directory has been deleted; change to another, or pass absolute paths only"
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def test_listing_folders_reports_too_many_open_files(
 
 
 def test_too_many_workers_for_the_file_limit_are_rejected(few_photos: Path, shards: Path, tmp_path: Path) -> None:
-    message = r"16 workers need more open files than this process's limit of {}: raise it (`ulimit -n`), or"
+    message = r"16 workers need more open files than this process's limit of {}; raise it (`ulimit -n`), or"
     args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--workers", 16)
     with few_files(30):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -132,7 +132,7 @@ def loose_images_of_the_former_scripts(folder: Path) -> str:
 def newer(folder: Path) -> str:
     path = folder / "manifest.json"
     path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 3'))
-    return f"{path} has format version 3, newer than 2: update sr-shards"
+    return f"{path} has format version 3, newer than 2; update sr-shards"
 
 
 def broken_json(folder: Path) -> str:
@@ -312,6 +312,20 @@ def test_settings_accept_dashes_or_underscores(spelling: str, shards: Path, tmp_
     assert settings_of(tmp_path / "runs" / "line")["lr"] == 0.002
 
 
+def test_epochs_and_steps_together_are_refused(shards: Path, tmp_path: Path) -> None:
+    stderr = train_refused(shards / "scale_2x", tmp_path / "runs", "--epochs", 2)
+    assert stderr == "Error: --epochs and --steps both set the length of the run; pass one of them\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_epochs_on_the_command_line_override_steps_of_a_configuration(shards: Path, tmp_path: Path) -> None:
+    args = configured(tmp_path, shards, {"epochs": 3, "run": "both"})
+    assert trainer(*args).code == 0 and settings_of(tmp_path / "runs" / "both")["steps"] == 1
+    assert trainer(*args, "--run", "typed", "--epochs", 1).code == 0
+    found = settings_of(tmp_path / "runs" / "typed")
+    assert (found["epochs"], found["steps"]) == (1, None)
+
+
 def test_amp_off_is_read_as_a_string(shards: Path, tmp_path: Path) -> None:
     """YAML 1.1 reads `off` as a boolean."""
     args = configured(tmp_path, shards, {"run": "off"})
@@ -349,7 +363,7 @@ def test_amp_off_is_read_as_a_string(shards: Path, tmp_path: Path) -> None:
             "val-samples: 3\nval_samples: 4",
             "'val-samples' and 'val_samples' are the same setting; remove one of them",
         ),
-        ("val-samples: 3\nval-samples: 3", "is not valid YAML: duplicate key 'val-samples'"),
+        ("val-samples: 3\nval-samples: 3", "is not valid YAML: duplicate key 'val-samples' (line 1, column 1)"),
         ("steps: 0x10", "steps: '0x10' is not a valid integer"),
         ("steps: 1:30", "steps: '1:30' is not a valid integer"),
         ("steps: .inf", "steps: '.inf' is not a valid integer"),
@@ -755,9 +769,10 @@ def hr(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_evaluate_requires_either_shards_or_hr(shards: Path, runs: Path, hr: Path) -> None:
     evaluate = ("evaluate", *best(runs / "lr"))
-    message = "expected images to evaluate: pass either --shards shards/scale_4x or --hr FOLDER_OF_PHOTOS"
+    message = "no images to evaluate; pass --shards shards/scale_4x or --hr FOLDER_OF_PHOTOS"
     assert message in refused(*evaluate)
-    assert message in refused(*evaluate, "--shards", shards / "scale_2x", "--hr", hr)
+    both = ("--shards", shards / "scale_2x", "--hr", hr)
+    assert "pass either --shards or --hr, not both" in refused(*evaluate, *both)
 
 
 def test_json_and_table_of_evaluate_agree(runs: Path, hr: Path) -> None:
@@ -810,7 +825,7 @@ def test_evaluate_requires_a_scale_for_1x_networks(runs: Path, hr: Path) -> None
 
 def test_evaluate_reports_unsuitable_photos(runs: Path, tmp_path: Path) -> None:
     args = ("evaluate", *best(runs / "lr"), "--hr", tmp_path)
-    assert f"no photos found ({tmp_path})" in refused(*args)
+    assert f"no photos in {tmp_path}: expected" in refused(*args)
     small = tmp_path / "小.png"
     Image.new("RGB", (14, 40)).save(small)
     assert f"{small} is too small for an evaluation at 2x; remove it from {tmp_path}" in refused(*args)
@@ -829,7 +844,7 @@ def test_evaluate_accepts_a_single_photo(runs: Path, hr: Path) -> None:
 def test_evaluate_refuses_shards_without_validation_samples(photos: Path, runs: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 2, "--val-fraction", 0)
     args = ("evaluate", *best(runs / "lr"), "--shards", tmp_path / "scale_2x")
-    assert "no images found" in refused(*args)
+    assert "no images in " in refused(*args)
 
 
 @pytest.mark.parametrize("extension", ["json", "hr.npy"])
@@ -866,7 +881,7 @@ def test_upscale_writes_results_and_comparisons(runs: Path, hr: Path, tmp_path: 
     assert {path.name for path in (tmp_path / "结 果").iterdir()} == {
         f"{stem}_2x{kind}.png" for stem in (ODD, "grey", "alpha", "flat") for kind in ("", "_compare")
     }
-    assert "51x40 to 102x80 px" in result.out
+    assert "51 x 40 to 102 x 80 px" in result.out
     with Image.open(tmp_path / "结 果" / "alpha_2x.png") as image:
         assert image.size == (102, 80)
 
@@ -884,11 +899,14 @@ def test_upscale_refuses_invalid_arguments(runs: Path, hr: Path, tmp_path: Path)
     assert "Missing argument 'PHOTOS...'" in refused(*args, "-o", tmp_path)
     assert "Missing option '-o'" in refused(*args, hr)
     assert "no such file or folder: " in refused(*args, tmp_path / "none.png", "-o", tmp_path)
-    assert "no photos found" in refused(*args, tmp_path, "-o", tmp_path)
+    assert f"no photos in {tmp_path}: expected" in refused(*args, tmp_path, "-o", tmp_path)
     assert "pass a folder" in refused(*args, hr, "-o", tmp_path / "one.png")
     assert "JPEG does not support transparency" in refused(*args, hr / "alpha.png", "-o", tmp_path / "one.jpg")
     said = refused(*args, hr, "-o", tmp_path, "--tile", 4)
-    assert "Error: --tile 4: this network needs a margin of 10 px" in said and said.count("--tile 4") == 1
+    assert (
+        "Error: --tile 4: expected 28 px or more, because this network needs a margin of 10 px" in said
+        and said.count("--tile 4") == 1
+    )
     assert "expected auto, a number of px such as 512" in refused(*args, hr, "-o", tmp_path, "--tile", "big")
 
 

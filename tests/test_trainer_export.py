@@ -128,7 +128,7 @@ def test_an_exporter_failure_is_reported(weights: Path, monkeypatch: pytest.Monk
         raise ValueError("no such operator")
 
     monkeypatch.setattr(export, "_onnx_model", fail)
-    with pytest.raises(RunError, match=r"PyTorch .* could not export .*w.pth to ONNX: no such operator. Try newer"):
+    with pytest.raises(RunError, match=r"PyTorch .* could not export .*w.pth to ONNX \(no such operator\); try newer"):
         export_onnx(weights, weights.parent / "w.onnx")
 
 

@@ -146,7 +146,7 @@ def test_a_damaged_sample_is_replaced_and_logged(tiny_copy: Path, tmp_path: Path
     result = trainer("--shards", tiny_copy, "--out", tmp_path, *TINY, "--steps", 6, "--run", "r")
     assert result.code == 0, result.err
     assert (
-        result.err.count(f"Damaged sample replaced by another one: {name}: expected 16x16x3 px, found damaged data")
+        result.err.count(f"Damaged sample replaced by another one: {name}: expected 16 x 16 x 3, found damaged data")
         == 1
     )
     (entry,) = events(tmp_path / "r", "damaged")
@@ -211,7 +211,7 @@ def test_a_damaged_validation_image_does_not_lose_the_state(shards_copy: Path, t
     member = load_index(shards_copy / "val-000000.idx")[0][0]
     overwrite(shards_copy / "val-000000.tar", member.offset, bytes(20))
     result = trainer("--shards", shards_copy, "--out", tmp_path, *SMALL, "--steps", 3, "--run", "r")
-    assert result.code == 1 and f"{member.name}: expected 64x64x3 px" in result.err and "--fix`" in result.err
+    assert result.code == 1 and f"{member.name}: expected 64 x 64 x 3" in result.err and "--fix`" in result.err
     assert saved_step(tmp_path / "r") == 3
 
 
@@ -350,7 +350,7 @@ def test_prefetched_batches_larger_than_memory_are_refused(
     size = ("--workers", 2, "--prefetch", 60, "--patch-size", 64)
     result = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, *size, "--steps", 1)
     assert result.code == 2
-    assert "2 workers with --prefetch 60 need " in result.err
+    assert "--workers 2 and --prefetch 60 need " in result.err
     assert " MB of memory for batches, but 3.0 MB are free" in result.err
     assert (
         "use fewer --workers, or a smaller --prefetch, --batch-size, --grad-accum or --patches-per-sample" in result.err

@@ -314,7 +314,7 @@ def test_rank_info_is_read_from_the_environment() -> None:
     [
         (
             {"LOCAL_RANK": ""},
-            "the environment sets RANK, WORLD_SIZE but not LOCAL_RANK: start several processes with",
+            "the environment sets RANK, WORLD_SIZE but not LOCAL_RANK; start several processes with",
         ),
         ({"MASTER_ADDR": ""}, "not MASTER_ADDR"),
         ({"WORLD_SIZE": "two"}, "expected integers in the environment, found RANK=0, WORLD_SIZE=two"),
@@ -493,7 +493,7 @@ def test_a_step_does_not_depend_on_the_number_of_ranks(
 
 def test_an_indivisible_step_is_refused(data: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"has 16 patches, which is not divisible by 3 processes; .* 4 or 8 or 16 processes$"
+        UsageError, match=r"has 16 patches, which is not divisible by 3 processes; .* 4 or 8 or 16 instead$"
     ):
         checked_plan(settings(data, batch_size=8, ranks=2), open_shards(data), rank_info(0, 3))
 
@@ -525,7 +525,7 @@ def test_processes_on_a_machine_share_cpus_and_memory(data: Path, monkeypatch: p
     needed = checked_plan(settings(data, workers=1), folder).loader.memory_bytes
     monkeypatch.setattr("srshards.loader.memory.available_memory_bytes", lambda: 3 * needed)
     assert checked_plan(settings(data, workers=1), folder, rank_info(0, 2)).loader.memory_bytes == needed
-    with pytest.raises(ArgumentError, match=r"1 workers with `prefetch` 16 need"):
+    with pytest.raises(ArgumentError, match=r"`workers` 1 and `prefetch` 16 need"):
         checked_plan(settings(data, workers=1), folder, rank_info(0, 4))
     images = 3 * (64**2 + 32**2) * len(folder.train)
     monkeypatch.setattr("srshards.loader.memory.available_memory_bytes", lambda: 2 * images)

@@ -612,10 +612,10 @@ def test_help_of_report_has_an_example() -> None:
     ("folder", "message"),
     [
         ("runs", "{0}/runs is not a run: it has no journal.jsonl; runs in it: {0}/runs/first, {0}/runs/second"),
-        ("runs/third", "{0}/runs/third is not a run: it has no journal.jsonl; runs in {0}/runs: first, second"),
+        ("runs/third", "{0}/runs/third is not a folder; runs in {0}/runs: first, second"),
         (
             "empty/none",
-            "{0}/empty/none is not a run: it has no journal.jsonl; pass the folder of a run, e.g. runs/lite-4x",
+            "{0}/empty/none is not a folder; pass the folder of a run, e.g. runs/lite-4x",
         ),
     ],
 )
@@ -653,7 +653,7 @@ def test_unwritable_output_is_reported(runs: Path, tmp_path: Path) -> None:
     for folder, instead in ((tmp_path, tmp_path / "report.html"), (".", "report.html")):
         result = trainer("report", runs / "first", "-o", folder)
         assert result.code == 2
-        assert f"{Path(folder)} is a folder: pass the file to write, e.g. {instead}\n" in result.err
+        assert f"{Path(folder)} is a folder; pass the file to write, e.g. {instead}\n" in result.err
     (tmp_path / "file").write_text("")
     result = report(runs / "first", output=tmp_path / "file/r.html", expect=1)
     assert f"Error: cannot write {tmp_path / 'file/r.html'}: " in result.err

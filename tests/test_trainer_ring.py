@@ -248,7 +248,7 @@ def test_epochs_not_divisible_by_patches_per_sample_are_refused(shards: Path, tm
     args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--patches-per-sample", 4)
     result = trainer(*args, "--epochs", 15)
     assert result.code == 2
-    assert "--patches-per-sample 4 requires --epochs to be a multiple of 4, got 15" in result.err
+    assert "--epochs 15: expected a multiple of --patches-per-sample 4" in result.err
     assert "try --epochs 12" in result.err
     assert "try --epochs 4" in trainer(*args, "--epochs", 3).err
 

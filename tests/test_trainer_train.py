@@ -66,7 +66,7 @@ def test_stderr_shows_the_plan_and_the_progress(finished: FinishedRun) -> None:
         "1 data worker, ",
         "40, each 4 patches of 24 px: 4.1 epochs of 39 samples",
         "step 40/40, ",
-        " it/s, loss 0.",
+        " steps/s, loss 0.",
         "patches/s, data wait ",
         "0 s left",
         "Step 15: PSNR-Y ",
@@ -203,7 +203,8 @@ def test_shards_without_validation_samples_train(photos: Path, tmp_path: Path) -
 def test_the_plan_states_dropped_samples(shards: Path, tmp_path: Path) -> None:
     result = train(shards, tmp_path, "--epochs", 1)
     assert (
-        "9, each 4 patches of 24 px: 1 epoch of 39 samples, dropping the last 3, which do not fill a step" in result.err
+        "9, each 4 patches of 24 px: 1 epoch of 39 samples, dropping the last 3 samples, too few for a step"
+        in result.err
     )
 
 

@@ -157,7 +157,8 @@ def test_non_finite_output_is_an_error() -> None:
 @pytest.mark.parametrize("tile", [-5, 0, 3, 8, 11])
 def test_a_tile_without_interior_is_refused(tile: int) -> None:
     with pytest.raises(
-        UsageError, match=rf"--tile {tile}: this network needs a margin of 3 px .* needs at least 12 px; pass --tile 40"
+        UsageError,
+        match=rf"--tile {tile}: expected 12 px or more, because .* a margin of 3 px .*; pass --tile auto, or --tile 40",
     ):
         apply_in_tiles(network(2), image(50, 50), tile, 3)
     assert apply_in_tiles(network(2), image(50, 50), 12, 3).shape == (1, 3, 100, 100)

@@ -385,7 +385,7 @@ def test_a_damaged_variant_is_logged_and_skipped(tmp_path: Path, monkeypatch: py
     )
     args = ("--shards", folder, "--out", tmp_path, *SMALL, "--patch-size", 16, "--steps", 24)  # over four epochs
     result = trainer(*args, "--run", "strict")
-    reason = f"train-000000.tar: {sample_key('train', 0, 2)}.lr3.npy: expected 16x16x3 px, found damaged data"
+    reason = f"train-000000.tar: {sample_key('train', 0, 2)}.lr3.npy: expected 16 x 16 x 3, found damaged data"
     assert result.code == 1 and f"Error: 1 of 21 samples are damaged, more than 0.1%: {reason}" in result.err
     monkeypatch.setattr("trainer.training.loop._MAX_DAMAGED_SHARE", 1.0)
     result = trainer(*args, "--run", "r")

@@ -25,6 +25,7 @@ from trainer.commands.upscale import upscale_command
 from trainer.distributed.rank import RankInfo, ReportedByRank0
 from trainer.messages import option_name, with_options
 
+_COMMANDS = {command.name: command for command in (evaluate_command, upscale_command, export_command, report_command)}
 _COMPLETION = "_TRAINER_COMPLETE"  # set by the shell to request completions
 
 
@@ -97,10 +98,10 @@ def commands(context: click.Context, /, config_file: Path | None, resume: bool, 
     if context.invoked_subcommand is not None:
         given = [name for name in values if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
         if given:
-            raise UsageError(
-                f"{option_name(given[0])} before {context.invoked_subcommand} is an option of training; "
-                f"pass it after {context.invoked_subcommand}"
-            )
+            command = context.invoked_subcommand
+            is_shared = given[0] in {param.name for param in _COMMANDS[command].params}
+            advice = f"pass it after {command}" if is_shared else f"omit it: {command} has no such option"
+            raise UsageError(f"{option_name(given[0])} before {command} is an option of training; {advice}")
         rank_info = RankInfo.from_environment(os.environ)
         if rank_info.world_size > 1:
             error = UsageError(f"{context.invoked_subcommand} runs in a single process; start it without torchrun")
@@ -113,5 +114,5 @@ def commands(context: click.Context, /, config_file: Path | None, resume: bool, 
 
 for _option in OPTIONS:
     commands = _option(commands)
-for _command in (evaluate_command, upscale_command, export_command, report_command):
+for _command in _COMMANDS.values():
     commands.add_command(_command)

@@ -49,7 +49,9 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
     default="cover",
     help="HR of a photo: its centre square, tiles at native resolution, or the complete photo stretched to a square.",
 )
-@click.option("--tile-step", type=int, help="Px between tiles, with --fit tile.  [default: --size, no overlap]")
+@click.option(
+    "--tile-step", type=int, help="Stride of the tiles in px, with --fit tile.  [default: --size, no overlap]"
+)
 @option("--sample", type=float, default=1.0, help="Fraction of the photos to use, e.g. 0.01 for a quick trial.")
 @option("--method", type=Choice(METHODS), default="cubic", help="Resampling method for LR and its upsampled copy.")
 @click.option(
@@ -66,7 +68,12 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
     default="npy",
     help="Image format: npy trains fastest; png and webp, both lossless, take about a half and a third of the space.",
 )
-@option("--shard-bytes", type=BYTE_SIZE, default="256MB", help="Approximate maximum size of a shard; minimum: half.")
+@option(
+    "--shard-bytes",
+    type=BYTE_SIZE,
+    default="256MB",
+    help="Approximate maximum size of a shard; most have half or more.",
+)
 @option("--val-fraction", type=float, default=0.02, help="Fraction of the photos for validation.")
 @option("--seed", type=int, default=0, help="Seed for the order and split of the photos, and for recipes.")
 @option("--engine", type=Choice(("local", "ray")), default="local", help="Local worker processes, or a Ray cluster.")
@@ -79,7 +86,7 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
 @click.option(
     "--max-failures",
     type=FailureLimit(),
-    help="Exit with status 1 if more photos than this fail, e.g. 50 or 2%.  [default: 1%, at least 10]",
+    help="Exit with code 1 if more photos than this fail, e.g. 50 or 2%.  [default: 1%, at least 10]",
 )
 @click.option("--exclude", type=PATH, help="Leave out the photos listed in this file, as exported by `report`.")
 @click.option("--auto", is_flag=True, help="Run without asking for confirmation.")
@@ -122,6 +129,10 @@ def generate_command(
     _exit_by_failures(outcome, max_failures)
 
 
+class NotConfirmedError(click.Abort):
+    """The user did not confirm the run. The message says which options run it without a prompt."""
+
+
 def _engine_context(engine: str, ray_address: str | None, workers: int | None) -> AbstractContextManager[Engine]:
     """Return the engine as a context manager. UsageError for options that exclude each other."""
     if engine == "ray":
@@ -130,7 +141,7 @@ def _engine_context(engine: str, ray_address: str | None, workers: int | None) -
         try:  # Ray is optional and takes a second to import
             from shardgen.engines.ray import ray_engine
         except ImportError as error:
-            raise UsageError(f"--engine ray requires Ray ({error}). {install_command('ray')}") from error
+            raise UsageError(f"--engine ray requires Ray ({error}); {install_command('ray')}") from error
         return ray_engine(ray_address, workers)
     if ray_address is not None:
         raise UsageError(f"--ray-address {ray_address} requires --engine ray")
@@ -150,9 +161,19 @@ def _confirm(preparation: Preparation, auto: bool, force: bool) -> None:
         return
     say(_preparation_text(preparation))
     with nonessential_output():
-        question = "Replace shards generated with other settings?" if replaced else "Proceed?"
-        if not auto and not click.confirm(question, default=not replaced):
-            raise click.Abort
+        if auto:
+            return
+        if replaced and not _agrees("Replace shards generated with other settings?", default=False):
+            raise NotConfirmedError("Pass --auto --force to replace them without a prompt, or another --output.")
+        if not replaced and not _agrees("Proceed?", default=True):
+            raise NotConfirmedError("Pass --auto to run without a prompt.")
+
+
+def _agrees(question: str, default: bool) -> bool:
+    try:
+        return click.confirm(question, default=default)
+    except click.Abort:  # Ctrl-C, or the end of the input
+        return False
 
 
 def _photo_lines(p: Preparation) -> list[str]:
@@ -175,8 +196,8 @@ def _preparation_text(p: Preparation) -> str:
         about = "about " if p.config.fit == "tile" else ""
         samples = plural(p.samples_to_build(scale), "sample")
         counts = [f"{plural(len(inventory.to_build), 'shard')} to build ({about}{samples})"]
-        counts += [f"{len(inventory.kept)} kept"] if inventory.kept else []
-        counts += [f"{len(inventory.stale)} outdated to remove"] if inventory.stale else []
+        counts += [f"{len(inventory.kept):,} kept"] if inventory.kept else []
+        counts += [f"{len(inventory.stale):,} outdated to remove"] if inventory.stale else []
         settings = f"HR {hr} px{cropped}, LR {hr // scale} px, {_lr_method(p.config)}, {p.config.codec}"
         lines.append(f"{scale_folder(scale)}  {settings}: {', '.join(counts)}")
     lines += _replacement_lines(p)
@@ -220,7 +241,7 @@ def _exclusion_lines(excluded: Exclusion) -> list[str]:
 
 def _lr_method(config: Config) -> str:
     method = config.degradation.name if config.degradation else config.method
-    return f"{method} x {config.variants} variants" if config.variants > 1 else method
+    return f"{method}, {config.variants} variants" if config.variants > 1 else method
 
 
 def _outcome_text(outcome: Outcome, output: Address, size: int) -> str:
@@ -239,7 +260,7 @@ def _outcome_text(outcome: Outcome, output: Address, size: int) -> str:
             f"{output / scale_folder(scale)}: {content}, {format_bytes(totals['bytes'])}"
             + "".join(f", {count:,} {what}" for what, count in extras.items() if count)
         )
-    lines.append(f"Shards: {outcome.built} built, {outcome.kept} kept, {outcome.removed} removed.")
+    lines.append(f"Shards: {outcome.built:,} built, {outcome.kept:,} kept, {outcome.removed:,} removed.")
     if outcome.work.photos:
         rate = outcome.work.photos / max(outcome.work.wall_s, 1e-9)
         speed = f"{plural(outcome.work.photos, 'photo')} in {outcome.work.wall_s:.1f} s ({rate:.0f} photos/s)"
@@ -256,9 +277,9 @@ def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:
         some = f"{len(failures):,} of {num_photos:,} photos failed (--max-failures: {limit:,})"
         click.echo(f"{some}, e.g. {example}. The manifest lists all of them.", err=True)
     if not outcome.num_samples:
-        raise ReportedError("no photo produced a sample. The manifest lists the reason for each.")
+        raise ReportedError("no photo produced a sample; the manifest lists the reasons")
     if len(failures) > limit:
         raise ReportedError(
-            f"{len(failures)} photos failed, more than the {limit} that --max-failures allows. The shards are complete "
-            "and usable without them. Fix or remove these photos, or raise --max-failures."
+            f"{plural(len(failures), 'photo')} failed, more than the {limit:,} that --max-failures allows. The shards "
+            "are complete and usable without them. Fix or remove these photos, or raise --max-failures."
         )

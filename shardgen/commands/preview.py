@@ -38,7 +38,7 @@ from srshards.terminal.text import plural, say
 )
 @option("-s", "--scale", type=click.IntRange(MIN_SCALE, MAX_SCALE), default=4, help="Scale, with --recipe.")
 def preview_command(source: Address, output: Path, count: int | None, recipe: str | None, scale: int) -> None:
-    """Draw samples of a folder of shards, or one photo degraded several times by a recipe, with the parameters drawn.
+    """Draw samples of shards, or a photo degraded several times by a recipe, with the parameters of each degradation.
 
     \b
     Examples:
@@ -47,9 +47,9 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
     """
     if recipe is None:
         if file_size(source) is not None and not is_folder(source):
-            raise UsageError(f"{source} is a file: to see a photo degraded by a recipe, pass --recipe realesrgan")
+            raise UsageError(f"{source} is a file; to see a photo degraded by a recipe, pass --recipe realesrgan")
         if click.get_current_context().get_parameter_source("scale") is ParameterSource.COMMANDLINE:
-            raise UsageError(f"--scale requires --recipe: the scale of the shards in {source} is fixed")
+            raise UsageError(f"--scale requires --recipe; omit it: the shards in {source} have a fixed scale")
         rows = draw_preview(source, output, count or 6)
         say(f"{output}: {plural(rows, 'sample')} of {source}")
         return
@@ -57,12 +57,12 @@ def preview_command(source: Address, output: Path, count: int | None, recipe: st
     try:
         photo = local_path(source)
     except AddressError:
-        raise UsageError(f"{source} is in an object store: --recipe requires a local photo") from None
+        raise UsageError(f"{source} is in an object store; pass a local photo with --recipe") from None
     if photo.is_dir():
-        raise UsageError(f"{source} is a folder: --recipe {recipe} requires a photo")
+        raise UsageError(f"{source} is a folder; pass a photo with --recipe")
     if not photo.exists():
-        raise UsageError(f"no such file: {photo}")
+        raise UsageError(f"no such file: {photo}; pass a photo with --recipe")
     if output.exists() and output.samefile(photo):
-        raise UsageError(f"{output} is the photo itself: pass another --output")
+        raise UsageError(f"{output} is the photo itself; pass another --output")
     draw_recipe_preview(photo, loaded, scale, count or 8, output)
     say(f"{output}: {source} degraded {plural(count or 8, 'time')} by {loaded.name}, {scale}x")

@@ -29,6 +29,8 @@ def rebuild_command(key: str, folder: Address, output: Path | None) -> None:
     Example:
       python -m shardgen rebuild 000000300042 shards/scale_4x -o rebuilt
     """
+    if output is not None and output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file; pass a folder as --output")
     images = list(rebuild(folder, key))
     paths = [output / f"{key}_{image.name}_{image.scale}x.png" for image in images] if output else []
     for path in paths:
@@ -37,13 +39,13 @@ def rebuild_command(key: str, folder: Address, output: Path | None) -> None:
     different = []
     for image in images:
         height, width = image.stored.shape[:2]
-        found = f"{image.num_different:,} of {height * width:,} px differ" if image.num_different else "identical"
+        found = f"{image.num_different:,} of {height * width:,} px different" if image.num_different else "identical"
         click.echo(f"{image.folder}: {key}.{image.name}, {width} x {height} px: {found}")
         different += [image] if image.num_different else []
     for image, path in zip(images, paths, strict=False):
         save_png(Image.fromarray(image.recomputed), path, "shardgen rebuild")
     if different:
         reasons = "; ".join(sorted({image.explanation for image in different}))
-        raise ReportedError(
-            f"{len(different)} of {plural(len(images), 'LR image')} differ from the stored ones: {reasons}"
-        )
+        count = f"{len(different)} of {plural(len(images), 'recomputed LR image')}"
+        verb = "differs" if len(different) == 1 else "differ"
+        raise ReportedError(f"{count} {verb} from the stored ones: {reasons}")

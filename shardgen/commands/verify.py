@@ -37,7 +37,8 @@ def verify_command(folder: Address, fix: bool, workers: int | None) -> None:
         size = f"{plural(result.num_samples, 'sample')}, {format_bytes(result.num_bytes)}"
         say(f"{plural(result.num_shards, 'shard')}, {size}: all intact.")
         return
-    removed = "They were removed; run the same generate command again to rebuild them."
-    advice = removed if fix else "Pass --fix to remove them."
-    num_checked = result.num_shards + result.num_manifests
-    raise ReportedError(f"{len(result.problems)} of {num_checked} shards and manifests are broken. {advice}")
+    broken, num_checked = len(result.problems), result.num_shards + result.num_manifests
+    are, were, them = ("is", "was", "it") if broken == 1 else ("are", "were", "them")
+    removed = f" and {were} removed; run the same generate command again to rebuild {them}"
+    advice = removed if fix else f"; pass --fix to remove {them}"
+    raise ReportedError(f"{broken:,} of {num_checked:,} shards and manifests {are} broken{advice}")

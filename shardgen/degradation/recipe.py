@@ -106,7 +106,9 @@ def degraded(hr: Pixels, drawn: Iterable[Mapping[str, Any]]) -> Pixels:
 def parse_steps(value: Any, where: str) -> Nodes:
     """Return the nodes of a YAML list. UsageError, which begins with `where` and the step, when it is invalid."""
     if not isinstance(value, list):
-        raise UsageError(f"{where}: expected a list of steps, e.g. `- blur: {{sigma: [0.2, 3]}}`, got {_short(value)}")
+        raise UsageError(
+            f"{where}: expected a list of steps, e.g. `- blur: {{sigma: [0.2, 3]}}`, found {_short(value)}"
+        )
     return tuple(_parse_node(item, f"{where}: step {number}") for number, item in enumerate(value, 1))
 
 
@@ -140,7 +142,7 @@ def _parse_node(item: Any, where: str) -> Node:
     if isinstance(item, str):
         item = {item: {}}
     if not isinstance(item, dict) or len(item) != 1:
-        raise UsageError(f"{where}: expected one step, e.g. `jpeg: {{quality: [30, 95]}}`, got {_short(item)}")
+        raise UsageError(f"{where}: expected one step, e.g. `jpeg: {{quality: [30, 95]}}`, found {_short(item)}")
     name, settings = next(iter(item.items()))
     require_known(str(name), (*STEPS, _ONE_OF, _SHUFFLE), where)
     where = f"{where} ({name})"
@@ -153,12 +155,12 @@ def _parse_node(item: Any, where: str) -> Node:
 
 def _parse_one_of(branches: Any, where: str) -> OneOf:
     if not isinstance(branches, list) or not branches:
-        raise UsageError(f"{where}: expected a list of `{{weight: 0.5, steps: [...]}}`, got {_short(branches)}")
+        raise UsageError(f"{where}: expected a list of `{{weight: 0.5, steps: [...]}}`, found {_short(branches)}")
     weights, parsed = [], []
     for number, branch in enumerate(branches, 1):
         at = f"{where}: branch {number}"
         if not isinstance(branch, dict):
-            raise UsageError(f"{at}: expected `{{weight: 0.5, steps: [...]}}`, got {_short(branch)}")
+            raise UsageError(f"{at}: expected `{{weight: 0.5, steps: [...]}}`, found {_short(branch)}")
         for key in branch:
             require_known(str(key), ("weight", "steps"), at)
         weights.append(read_weight(branch.get("weight", 1.0), at))
@@ -169,7 +171,7 @@ def _parse_one_of(branches: Any, where: str) -> OneOf:
 
 def _parse_step(name: str, settings: Any, where: str) -> StepNode:
     if not isinstance(settings, dict):
-        raise UsageError(f"{where}: expected its settings, e.g. `{{probability: 0.5}}`, got {_short(settings)}")
+        raise UsageError(f"{where}: expected its settings, e.g. `{{probability: 0.5}}`, found {_short(settings)}")
     known = {**STEPS[name].settings, "probability": _PROBABILITY}
     for key in settings:
         require_known(str(key), known, where)

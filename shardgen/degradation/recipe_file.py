@@ -8,10 +8,11 @@ import yaml
 from shardgen.degradation.recipe import Recipe, parse_steps
 from shardgen.degradation.settings import require_known
 from srshards.errors import UsageError
-from srshards.plain_yaml import load_plain_yaml
+from srshards.plain_yaml import load_plain_yaml, yaml_reason
 from srshards.storage.store import parse_path
 
 BUILT_IN = ("realesrgan", "bsrgan-light")
+_OR_FILE = ", or a YAML file"
 
 
 def load_recipe(name: str) -> Recipe:
@@ -22,10 +23,10 @@ def load_recipe(name: str) -> Recipe:
     if name in BUILT_IN:
         return _parse(recipe_text(name), name, name)
     if not name:
-        require_known(name, BUILT_IN, "recipe")
+        require_known(name, BUILT_IN, "recipe", _OR_FILE)
     path = parse_path(name)
     if not path.suffix and not path.exists():
-        require_known(name, BUILT_IN, "recipe")
+        require_known(name, BUILT_IN, "recipe", _OR_FILE)
     try:
         text = path.read_text("utf-8")
     except OSError as error:
@@ -41,7 +42,7 @@ def recipe_text(name: str) -> str:
     """Return the YAML of a built-in recipe, including comments. UsageError when there is none of this name."""
     if Path(name).is_file():
         raise UsageError(
-            f"{name} is a file: `show` prints {' or '.join(BUILT_IN)}; to check a file, run "
+            f"{name} is a file, but `show` prints {' or '.join(BUILT_IN)}; to check a file, run "
             f"`python -m shardgen recipe check {name}`"
         )
     require_known(name, BUILT_IN, "recipe")
@@ -52,8 +53,7 @@ def _parse(text: str, name: str, where: str) -> Recipe:
     try:
         steps = parse_steps(load_plain_yaml(text), where)
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
-        raise UsageError(f"{where} is not valid YAML: {reason}") from error
+        raise UsageError(f"{where} is not valid YAML: {yaml_reason(error)}") from error
     except RecursionError as error:
         raise UsageError(f"{where}: nested too deeply") from error
     if not steps:

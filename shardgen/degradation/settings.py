@@ -41,7 +41,7 @@ class Uniform:
         ends = value if isinstance(value, (list, tuple)) else [value, value]
         if len(ends) != 2 or not all(is_number(end) and self.low <= end <= self.high for end in ends):
             raise UsageError(
-                f"{where}: expected a number or [low, high] from {self.low:g} to {self.high:g}, got {value!r}"
+                f"{where}: expected a number or [low, high] from {self.low:g} to {self.high:g}, found {value!r}"
             )
         _require_ascending(ends[0], ends[1], where)
         return float(ends[0]), float(ends[1])
@@ -64,7 +64,7 @@ class Integers:
         ends = value if isinstance(value, (list, tuple)) else [value, value]
         if len(ends) != 2 or not all(map(self._is_valid, ends)):
             kind = "an odd integer or a range of odd integers" if self.odd else "an integer or a range of integers"
-            raise UsageError(f"{where}: expected {kind} [low, high] from {self.low} to {self.high}, got {value!r}")
+            raise UsageError(f"{where}: expected {kind} [low, high] from {self.low} to {self.high}, found {value!r}")
         _require_ascending(ends[0], ends[1], where)
         return ends[0], ends[1]
 
@@ -87,7 +87,7 @@ class Categorical:
         named = [value] if isinstance(value, str) else value
         weights = dict.fromkeys(named, 1.0) if _is_list_of_names(named) else named
         if not isinstance(weights, dict) or not weights:
-            raise UsageError(f"{where}: expected a name, a list of names or {{name: weight}}, got {value!r}")
+            raise UsageError(f"{where}: expected a name, a list of names or {{name: weight}}, found {value!r}")
         for name in weights:
             require_known(str(name), self.names, where)
         # In a fixed order, because the order in the recipe must not affect the draws.
@@ -108,7 +108,7 @@ class Chance:
 
     def read(self, value: Any, where: str) -> float:
         if not is_number(value) or not 0 <= value <= 1:
-            raise UsageError(f"{where}: expected a probability from 0 to 1, got {value!r}")
+            raise UsageError(f"{where}: expected a probability from 0 to 1, found {value!r}")
         return float(value)
 
     def draw(self, value: float, rng: KeyedRng) -> bool:
@@ -118,7 +118,7 @@ class Chance:
 def read_weight(value: Any, where: str) -> float:
     """Return a weight as a float. UsageError when it is not a number from 0 to 1e6."""
     if not is_number(value) or not 0 <= value <= _MAX_WEIGHT:
-        raise UsageError(f"{where}: expected a weight from 0 to {_MAX_WEIGHT:,.0f}, got {value!r}")
+        raise UsageError(f"{where}: expected a weight from 0 to {_MAX_WEIGHT:,.0f}, found {value!r}")
     return float(value)
 
 
@@ -138,11 +138,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
-def require_known(name: str, known: Mapping[str, Any] | tuple[str, ...], where: str) -> None:
-    """Raise UsageError, with the closest known name, if `name` is unknown."""
+def require_known(name: str, known: Mapping[str, Any] | tuple[str, ...], where: str, or_else: str = "") -> None:
+    """Raise UsageError, with the closest known name, if `name` is unknown. `or_else` is what else is accepted."""
     if name not in known:
         near = get_close_matches(name, list(known), 1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "expected one of " + ", ".join(known)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}{or_else}"
         raise UsageError(f"{where}: unknown name {name!r}; {hint}")
 
 

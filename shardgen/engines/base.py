@@ -56,7 +56,7 @@ def as_run_error(task: ShardTask, error: Exception) -> RunError | None:
     if reason := shortage(error):
         return RunError(f"cannot build {shard}: {reason}. {RUN_AGAIN}")
     if isinstance(error, StoreError):
-        return RunError(f"{shard}: {error} Finished shards are kept.")
+        return RunError(f"{shard}: {error}. Finished shards are kept.")
     if isinstance(error, OSError):
         folder = storage_of(task.config.output).written_to(task.config.output)
         return RunError(

@@ -186,8 +186,8 @@ def _connect(address: str | None, num_workers: int | None) -> None:
         raise UsageError(_no_cluster(address, error)) from error
     if not num_workers and not ray.cluster_resources().get("CPU"):
         raise UsageError(
-            f"the Ray cluster at {address} has no CPUs. Start nodes (ray start --address ...), or pass --workers if "
-            "the cluster starts nodes on demand."
+            f"the Ray cluster at {address} has no CPUs; start nodes (`ray start --address ...`), or pass --workers if "
+            "the cluster starts nodes on demand"
         )
 
 
@@ -196,8 +196,8 @@ def _require_reachable(address: str) -> None:
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdecimal():
         raise UsageError(
-            f"--ray-address {address}: expected HOST:PORT, auto or local. If only ray://... is reachable, run the "
-            "command on a node of the cluster, e.g. with `ray job submit`."
+            f"--ray-address {address}: expected HOST:PORT, auto or local; if only ray://... is reachable, run the "
+            "command on a node of the cluster, e.g. with `ray job submit`"
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
@@ -227,8 +227,8 @@ def _refuse_node_with_other_photos(task: ShardTask, mismatch: PhotoMismatch) -> 
 def _no_cluster(address: str | None, error: BaseException) -> str:
     reason = "no Ray cluster responds there" if isinstance(error, SystemExit) else str(error).rstrip(". ")
     return (
-        f"cannot use a Ray cluster at {address or 'local'}: {reason}. Start one with `ray start --head` and pass its "
-        "HOST:PORT as --ray-address, or pass --ray-address local to start one for this run."
+        f"cannot use a Ray cluster at {address or 'local'}: {reason}; start one with `ray start --head` and pass its "
+        "HOST:PORT as --ray-address, or pass --ray-address local to start one for this run"
     )
 
 

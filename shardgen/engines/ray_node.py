@@ -84,15 +84,15 @@ def build_on_node(
     """
     limit_threads()
     if (encoding := sys.getfilesystemencoding()) != "utf-8":
-        return RunError(f"node {node_name()} decodes file names as {encoding}. Start Ray there with PYTHONUTF8=1.")
+        return RunError(f"node {node_name()} decodes file names as {encoding}; start Ray there with PYTHONUTF8=1")
     found = versions()
     if found != expected:
         different = ", ".join(
             f"{name} {found[name]} (not {expected[name]})" for name in found if found[name] != expected[name]
         )
         return RunError(
-            f"node {node_name()} has different versions: {different}. Install the same versions on all nodes, because "
-            "shards depend on them."
+            f"node {node_name()} has different versions: {different}; install the same versions on all nodes, because "
+            "shards depend on them"
         )
     if mark and not mark.exists():
         return RunError(_no_output(task.config.output))
@@ -135,6 +135,6 @@ class _Reporter:
 
 def _no_output(output: Address) -> str:
     return (
-        f"node {node_name()} cannot access the output folder {output}. Mount the same folder at the same path on all "
-        "nodes, e.g. by NFS, or pass an object store (s3://...) as --output."
+        f"node {node_name()} cannot access the output folder {output}; mount the same folder at the same path on all "
+        "nodes, e.g. by NFS, or pass an object store (s3://...) as --output"
     )

@@ -10,6 +10,7 @@ from shardgen.shard.job import ShardTask, shard_fingerprint
 from shardgen.shard.marker import Marker, read_marker
 from srshards.format import MANIFEST_NAME, SHARD_FILE, Address, FormatError, load_manifest, scale_folder
 from srshards.storage.store import list_files, read_bytes, remove, remove_many, storage_of
+from srshards.terminal.text import plural
 
 SHARD_FILE_KINDS = ("json", "tar", "idx")  # the marker first: while it exists, the others are valid
 _MARKERS_AT_ONCE = 32
@@ -38,6 +39,14 @@ class ScaleInventory:
             return
         remove(self.folder / MANIFEST_NAME)
         remove_shards(self.folder, shard_names(self.folder) - self.kept.keys())
+
+
+def open_shards_message(folder: Address, num_shards: int) -> str:
+    """Return the error message for shards to replace or delete in a folder that has readers."""
+    return (
+        f"{folder} is open in another process, probably a training, and this run would replace or delete "
+        f"{plural(num_shards, 'shard')} in it; wait until that process has exited"
+    )
 
 
 def take_inventory(shards: Sequence[ShardPlan], config: Config) -> list[ScaleInventory]:

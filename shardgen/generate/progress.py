@@ -23,7 +23,7 @@ class ProgressDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.__exit__(kind, error, trace)
-        if kind is None:
+        if kind is None and self._bar.total:
             self._bar.print_line()
 
     @property
@@ -36,7 +36,7 @@ class ProgressDisplay:
 
     def _rates(self) -> str:
         text = f"{self.done.bytes / 1e6 / self.elapsed_s:.0f} MB/s"
-        return f"{text}, {self.done.failures} failed" if self.done.failures else text
+        return f"{text}, {self.done.failures:,} failed" if self.done.failures else text
 
     def _line(self) -> str:
         bar, what = self._bar, self._what

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shardgen.engines.base import Engine
-from shardgen.generate.inventory import ScaleInventory, outstanding_tasks, take_inventory
+from shardgen.generate.inventory import ScaleInventory, open_shards_message, outstanding_tasks, take_inventory
 from shardgen.generate.manifest import build_manifest, write_manifest
 from shardgen.generate.progress import ProgressDisplay
 from shardgen.planning.config import Config
@@ -188,11 +188,7 @@ def _free_bytes(output: Address, inventories: Sequence[ScaleInventory]) -> int |
 def _refuse_open_shards(preparation: Preparation) -> None:
     for inventory in preparation.inventories:
         if inventory.stale and has_readers(inventory.folder):
-            raise UsageError(
-                f"{inventory.folder} is open in another process, probably a training, and this run would replace or "
-                f"delete {plural(len(inventory.stale), 'shard')} in it. Wait until that process has exited, or pass "
-                "another --output."
-            )
+            raise UsageError(f"{open_shards_message(inventory.folder, len(inventory.stale))}, or pass another --output")
 
 
 def _refuse_full_disk(preparation: Preparation) -> None:
@@ -200,7 +196,7 @@ def _refuse_full_disk(preparation: Preparation) -> None:
     if free is not None and need > free:
         raise RunError(
             f"the shards need about {format_bytes(need)}, but {preparation.config.output} has {format_bytes(free)} "
-            "free. Free some disk space, or pass another --output, a smaller --sample or --codec webp."
+            "free; free some disk space, or pass another --output, a smaller --sample or --codec webp"
         )
 
 
@@ -217,9 +213,9 @@ def _refuse_full_scratch(preparation: Preparation, num_workers: int) -> None:
     free = shutil.disk_usage(scratch_root()).free
     if need > free:
         raise RunError(
-            f"{num_workers} workers need about {format_bytes(round(need))} of scratch space to build shards, but "
-            f"{scratch_root()} has {format_bytes(free)} free. Set TMPDIR to a folder on a larger disk, or pass fewer "
-            "--workers or a smaller --shard-bytes."
+            f"{plural(num_workers, 'worker')} would use about {format_bytes(round(need))} of scratch space to build "
+            f"shards, but {scratch_root()} has {format_bytes(free)} free; set TMPDIR to a folder on a larger disk, or "
+            "pass fewer --workers or a smaller --shard-bytes"
         )
 
 

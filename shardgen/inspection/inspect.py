@@ -51,7 +51,7 @@ def malformed_as_format_error(path: object) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         advice = f"run `python -m shardgen verify {path}`"
-        raise FormatError(f"{path}/{MANIFEST_NAME} is incomplete or malformed ({error!r:.200}): {advice}") from error
+        raise FormatError(f"{path}/{MANIFEST_NAME} is incomplete or malformed ({error!r:.200}); {advice}") from error
 
 
 def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _render_folder(name: str, described: dict[str, Any]) -> None:
             printable(f"  {failure['path']}: {failure['reason']}") for failure in described["failures"][:10]
         )
         more = len(described["failures"]) - 10
-        console.print(shown + (f"\n  ... and {more} more in the manifest" if more > 0 else ""), markup=False)
+        console.print(shown + (f"\n  ... and {more:,} more in the manifest" if more > 0 else ""), markup=False)
 
 
 def _split_table(splits: dict[str, Any]) -> Table:

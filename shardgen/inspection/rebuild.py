@@ -35,7 +35,7 @@ class Rebuilt:
     def explanation(self) -> str:
         """The likely cause of a difference."""
         if self.recorded_libraries is None:
-            return "the record has no library versions: other versions may have computed it, or the shard has changed"
+            return "the record has no library versions, so others may have computed it, or the shard has changed"
         now = libraries()
         changed = [
             f"{name} {then}, here {now.get(name, 'none')}"
@@ -44,7 +44,7 @@ class Rebuilt:
         ]
         if changed:
             return f"computed with {', '.join(changed)}"
-        return "the library versions are equal: the shard has changed, or another type of CPU computed it"
+        return "the library versions are equal, so the shard has changed, or another type of CPU computed it"
 
 
 def rebuild(folder: Address, key: str) -> Iterator[Rebuilt]:

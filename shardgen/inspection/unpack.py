@@ -83,7 +83,7 @@ def unpack(folder: Address, output: Path, split: str | None = None) -> Unpacked:
         example = printable(str(unpacked.too_long[0]))[:200]
         raise RunError(
             f"{len(unpacked.too_long):,} of {total:,} samples were not written, because their names are too long in "
-            f"{output}, e.g. {example}. Pass another --output with a shorter path."
+            f"{output}, e.g. {example}; pass another --output with a shorter path"
         )
     return unpacked
 
@@ -132,15 +132,15 @@ def _refuse_other_files(output: Path, manifest: Manifest) -> None:
     target = output / scale_folder(manifest.scale)
     for path in (output, target):
         if path.exists() and not path.is_dir():
-            raise UsageError(f"{path} is a file: pass a folder as --output")
+            raise UsageError(f"{path} is a file; pass a folder as --output")
         if (path / MANIFEST_NAME).exists():
-            raise UsageError(f"{path} is a folder of shards: pass another --output")
+            raise UsageError(f"{path} is a folder of shards; pass another --output")
     if not target.exists() or all(is_temporary(path) for path in target.iterdir()):
         return
     owner = target / _OWNER_NAME
     if not owner.is_file() or owner.read_bytes() != _identity(manifest):
         raise UsageError(
-            f"{target} contains files that unpack did not write from {manifest.folder}: pass another --output"
+            f"{target} contains files that unpack did not write from {manifest.folder}; pass another --output"
         )
 
 

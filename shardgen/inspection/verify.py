@@ -4,11 +4,11 @@ import hashlib
 import io
 from dataclasses import dataclass, field
 
-from shardgen.generate.inventory import SHARD_FILE_KINDS, remove_shards, shard_names
+from shardgen.generate.inventory import SHARD_FILE_KINDS, open_shards_message, remove_shards, shard_names
 from shardgen.generate.manifest import manifest_content
 from shardgen.planning.config import ALGORITHM, fingerprint_of
 from shardgen.shard.marker import Marker, read_marker
-from srshards.errors import RunError
+from srshards.errors import RunError, UsageError
 from srshards.format import (
     MANIFEST_NAME,
     Address,
@@ -25,6 +25,7 @@ from srshards.shards.description import parse_description
 from srshards.shards.stored_samples import refuse_link, scale_folders
 from srshards.shards.tar_index import Member, check_samples, index_of_tar, load_index
 from srshards.storage.output_lock import last_run, locked, output_of
+from srshards.storage.reader_lock import has_readers
 from srshards.storage.store import file_size, read_bytes, remove, storage_of
 from srshards.storage.threads import map_in_threads
 
@@ -56,8 +57,8 @@ def verify(folder: Address, fix: bool, num_workers: int) -> VerifyResult:
     rebuilds both.
 
     Errors that say nothing about a shard are raised: StoreError when a store's requests fail; UsageError with `fix`
-    while a run is writing to the folder, RunError when one wrote to it during the check; OSError or MemoryError when
-    this process has too many open files or too little memory.
+    while a run is writing to the folder, or while a reader has a folder with broken shards open; RunError when a run
+    wrote to it during the check; OSError or MemoryError when this process has too many open files or too little memory.
     """
     result = VerifyResult()
     for scale_folder in scale_folders(folder):
@@ -71,13 +72,16 @@ def verify(folder: Address, fix: bool, num_workers: int) -> VerifyResult:
             before = last_run(output)
             problems = _verify_scale(scale_folder, num_workers, result)
             if problems and last_run(output) != before:
-                raise RunError(f"a generate run wrote to {output} during the check: run verify again")
+                raise RunError(f"a generate run wrote to {output} during the check; run verify again")
         result.problems += problems
     return result
 
 
 def _remove_broken(folder: Address, problems: list[Problem]) -> None:
-    remove_shards(folder, [problem.path.stem for problem in problems if problem.path.name != MANIFEST_NAME])
+    names = [problem.path.stem for problem in problems if problem.path.name != MANIFEST_NAME]
+    if names and has_readers(folder):
+        raise UsageError(f"{open_shards_message(folder, len(names))}, or omit --fix to list them")
+    remove_shards(folder, names)
     remove(folder / MANIFEST_NAME)
     storage_of(folder).remove_unfinished([folder])
 

@@ -50,7 +50,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.scales:
-            raise UsageError("no scale: expected one or more of 2 to 8, e.g. --scales 2 4")
+            raise UsageError("--scales: expected one or more of 2 to 8, e.g. --scales 2 4")
         for scale in self.scales:
             if not MIN_SCALE <= scale <= MAX_SCALE:
                 raise UsageError(f"scale {scale}: expected an integer from {MIN_SCALE} to {MAX_SCALE}")
@@ -67,15 +67,15 @@ class Config:
             raise UsageError(f"--variants {self.variants}: expected 1 to {MAX_VARIANTS}")
         if self.variants > 1 and self.degradation is None:
             raise UsageError(
-                f"--variants {self.variants} requires a recipe, e.g. --degradation realesrgan: "
-                f"with --method {self.method}, all variants would be identical"
+                f"--variants {self.variants} requires a recipe, because all variants by --method {self.method} would "
+                "be identical; pass e.g. --degradation realesrgan"
             )
         if not 0 < self.sample <= 1:
-            raise UsageError(f"--sample {self.sample}: expected a fraction above 0 and up to 1, e.g. 0.01 for 1%")
+            raise UsageError(f"--sample {self.sample}: expected a fraction above 0 and at most 1, e.g. 0.01 for 1%")
         if not 0 <= self.val_fraction < 1:
             raise UsageError(f"--val-fraction {self.val_fraction}: expected a fraction from 0 to below 1, e.g. 0.02")
         if self.shard_bytes < 1:
-            raise UsageError(f"--shard-bytes {self.shard_bytes}: expected a size such as 256MB")
+            raise UsageError(f"--shard-bytes {self.shard_bytes}: expected 1 or more bytes, e.g. 256MB")
         if self.shard_bytes > _MAX_SHARD_BYTES:
             raise UsageError(f"--shard-bytes: expected at most {_MAX_SHARD_BYTES // 10**15} PB, e.g. 256MB")
 

@@ -15,7 +15,7 @@ from srshards.errors import UsageError
 
 _BLANKS = " \t"
 _MAX_LINE_BYTES = 1 << 16  # the longest path of Linux, 4,096 bytes, takes 24,576 as a JSON string
-_EXPECTED = "--exclude expects a text file with one photo path per line."
+_EXPECTED = "pass a text file with one photo path per line as --exclude"
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,19 @@ def read_exclude_file(file: Path) -> list[str]:
                 if path := _path_of(line.removeprefix(start), f"{file}, line {number}"):
                     paths[path] = None
     except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}. {_EXPECTED}") from error
+        raise UsageError(f"cannot read {file}: {error.strerror}; {_EXPECTED}") from error
     return list(paths)
 
 
 def _path_of(line: bytes, where: str) -> str | None:
     if len(line) > _MAX_LINE_BYTES:
-        raise UsageError(f"{where} is too long for a path. {_EXPECTED}")
+        raise UsageError(f"{where} is too long for a path; {_EXPECTED}")
     try:
         text = line.decode().removesuffix("\n").removesuffix("\r").strip(_BLANKS)
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"{where} is not UTF-8 ({error.reason}). Save the file as UTF-8; write a file name that is not UTF-8 as a "
-            'JSON string, e.g. "sky/\\udce9t\\udce9.jpg".'
+            f"{where} is not UTF-8 ({error.reason}); save the file as UTF-8, and write a file name that is not UTF-8 "
+            'as a JSON string, e.g. "sky/\\udce9t\\udce9.jpg"'
         ) from error
     if text.startswith("#"):
         return None
@@ -68,8 +68,8 @@ def _path_of(line: bytes, where: str) -> str | None:
             path = json.loads(text)
         except ValueError as error:
             raise UsageError(
-                f"{where} begins with a quotation mark but is not a JSON string ({error}). "
-                r'Expected e.g. "sky/\"best\" of 2024.jpg".'
+                f"{where} begins with a quotation mark but is not a JSON string ({error}); "
+                r'expected e.g. "sky/\"best\" of 2024.jpg"'
             ) from error
     else:
         path = text
@@ -87,11 +87,11 @@ def leave_out(listing: Listing, file: Path) -> tuple[Listing, Exclusion]:
     if listed and not found:
         example = min(photo.path for photo in listing.photos)
         raise UsageError(
-            f"none of the {len(listed):,} paths in {file} is a photo of the input, e.g. {printable(listed[0])[:200]}. "
-            f"Expected paths relative to --input such as {printable(example)}."
+            f"{file} lists no photo of the input: expected paths relative to --input such as {printable(example)}, "
+            f"found e.g. {printable(listed[0])[:200]}"
         )
     remaining = [photo for photo in listing.photos if photo.path not in found]
     if not remaining:
-        raise UsageError(f"{file} lists all {len(found):,} photos of the input; list fewer")
+        raise UsageError(f"{file} lists every photo of the input; list fewer")
     unknown = tuple(path for path in listed if path not in found)
     return replace(listing, photos=remaining), Exclusion(file, len(found), unknown)

@@ -168,8 +168,8 @@ def plan_shards(
                 shards.append(ShardPlan(split, shard_number, in_interval[part]))
     if any(shard.number >= MAX_SHARDS for shard in shards):
         raise UsageError(
-            f"more than {MAX_SHARDS:,} shards would be needed, which is the maximum: pass a larger --tile-step or "
-            "--size, or a smaller --sample"
+            f"these settings need more than the maximum of {MAX_SHARDS:,} shards; pass a larger --tile-step or --size, "
+            "or a smaller --sample"
         )
     return sorted(shards, key=lambda shard: shard.name)
 

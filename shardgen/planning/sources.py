@@ -8,6 +8,7 @@ from srshards.format import Address
 from srshards.process.shortages import shortage
 from srshards.storage.base import Skipped
 from srshards.storage.store import storage_of
+from srshards.terminal.text import plural
 
 # By name, so that listing a million files opens none. HEIC is listed although it cannot be decoded, so that a folder of
 # phone photos yields one failure per photo instead of looking empty.
@@ -65,19 +66,19 @@ def list_photos(root: Address) -> Listing:
         raise UsageError(_not_listed(root, error)) from error
     if not photos:
         raise UsageError(
-            f"no photos in {root} (other files: {skipped.files}). Pass the folder of photos as --input. "
-            f"Photos are files with the extensions {' '.join(sorted(PHOTO_EXTENSIONS))}."
+            f"no photos in {root}: expected files ending in {' '.join(sorted(PHOTO_EXTENSIONS))}, found "
+            f"{plural(skipped.files, 'other file')}; pass the folder of photos as --input (make: INPUT=...)"
         )
     return Listing(photos, skipped.files, skipped.links)
 
 
 def _not_listed(root: Address, error: OSError) -> str:
     if error.filename == str(root) and isinstance(error, FileNotFoundError):
-        return f"no such folder: {root}. Pass the folder of photos as --input (INPUT= for make)."
+        return f"no such folder: {root}; pass the folder of photos as --input (make: INPUT=...)"
     if error.filename == str(root) and isinstance(error, NotADirectoryError):
         return (
-            f"{root} is a file. --input expects a folder of photos, e.g. ./OST with mountain/, sky/, ..., or "
-            "s3://bucket/photos."
+            f"{root} is a file; pass a folder of photos as --input, e.g. ./OST with mountain/, sky/, ..., or "
+            "s3://bucket/photos"
         )
-    advice = "Fix its permissions (chmod u+rx), or move it out of the input."
-    return f"cannot list {error.filename}: {error.strerror}. {advice}"
+    advice = "fix its permissions (chmod u+rx), or move it out of the input"
+    return f"cannot list {error.filename}: {error.strerror}; {advice}"

@@ -63,7 +63,7 @@ def _count(photos: Sequence[Photo], config: Config) -> list[int]:
         if counts[-1] > MAX_SAMPLES_PER_SHARD:
             raise UsageError(
                 f"{printable(photo.path)} has {counts[-1]:,} tiles, but a shard can hold at most "
-                f"{MAX_SAMPLES_PER_SHARD:,} samples: pass a larger --tile-step or --size, or exclude the photo with "
+                f"{MAX_SAMPLES_PER_SHARD:,} samples; pass a larger --tile-step or --size, or exclude the photo with "
                 "--exclude"
             )
     return counts

@@ -94,7 +94,7 @@ def extremes(surveys: Sequence[Survey], photos: Photos) -> list[Extremes]:
             "Flattest",
             "Mostly uniform areas without detail to restore: by the share of blocks of "
             f"16 {TIMES} 16 px whose grey levels have a standard deviation below 2.",
-            cards.hr(_worst(samples, lambda m: (-m.flatness, m.sharpness)), lambda m: f"{100 * m.flatness:.0f} % flat"),
+            cards.hr(_worst(samples, lambda m: (-m.flatness, m.sharpness)), lambda m: f"{100 * m.flatness:.0f}% flat"),
         ),
         Extremes(
             "softest",
@@ -245,7 +245,7 @@ def _near_duplicates(samples: Sequence[Measured], cards: _Cards) -> Extremes:
     explanation = (
         "Photos that look alike: their perceptual hashes differ in at most "
         f"{MAX_DISTANCE} of 64 bits. The largest photo of a group is listed first. Images that are more than "
-        f"{100 * _MAX_COMPARED_FLATNESS:.0f} % flat are not compared."
+        f"{100 * _MAX_COMPARED_FLATNESS:.0f}% flat are not compared."
         + (f" Shown are the {len(groups)} most similar of {len(found):,} groups." if more else "")
     )
     return Extremes("alike", "Near-duplicates", explanation, groups=groups, nothing="None among the measured photos.")

@@ -100,7 +100,7 @@ def _comparison(sample: Measured, manifest: Manifest, window_px: int) -> Compari
         ("PSNR of up", decibels(sample.psnr)),
         ("brightness", f"{sample.brightness:.3f}"),
         ("sharpness", f"{sample.sharpness:.2f}"),
-        ("flat blocks", f"{100 * sample.flatness:.0f} %"),
+        ("flat blocks", f"{100 * sample.flatness:.0f}%"),
         *([("aliasing", f"{sample.aliasing:.1f} grey levels")] if sample.aliasing is not None else []),
         *_degradations(described),
     ]

@@ -117,8 +117,8 @@ def write_report(folder: Address, output: Path, limit: int, display: Display) ->
 def _nothing_to_show(folder: Address, surveys: Sequence[Survey], contents: Sequence[Contents]) -> ReportedError:
     if damages := [damage for survey in surveys for damage in survey.damages]:
         return RunError(
-            f"no sample of {folder} can be read, e.g. {damages[0][1]}. To list all damage, run "
-            f"`python -m shardgen verify {folder}`."
+            f"no sample of {folder} can be read, e.g. {damages[0][1]}; to list all damage, run "
+            f"`python -m shardgen verify {folder}`"
         )
     failures = [failure for content in contents for failure in content.failures + content.skipped]
     why = f": no photo produced one, e.g. {printable(failures[0][0])} ({printable(failures[0][1])})" if failures else ""

@@ -92,7 +92,7 @@ def psnr_by_class(samples: Sequence[Measured]) -> Plot:
             by_class.setdefault(sample.class_name, []).append(sample.psnr)
     largest = sorted(by_class, key=lambda name: (-len(by_class[name]), name))[:MAX_CLASSES_DRAWN]
     largest.sort(key=lambda name: (float(np.median(by_class[name])), name))
-    names, columns = distinct(largest, 40), ("min", "25 %", "median", "75 %", "max")
+    names, columns = distinct(largest, 40), ("min", "25%", "median", "75%", "max")
     percentiles = [np.percentile(by_class[name], (0, 25, 50, 75, 100)) for name in largest]
     data = [
         {"class": label, "samples": len(by_class[name]), **dict(zip(columns, map(float, numbers), strict=True))}
@@ -106,7 +106,7 @@ def psnr_by_class(samples: Sequence[Measured]) -> Plot:
     colour = SERIES_COLOURS[0]
     chart = alt.layer(
         base.mark_rule(color=colour).encode(x=axis, x2="max:Q"),
-        base.mark_bar(color=colour, height=10).encode(x="25 %:Q", x2="75 %:Q"),
+        base.mark_bar(color=colour, height=10).encode(x="25%:Q", x2="75%:Q"),
         base.mark_point(color="var(--ground)", stroke=colour, strokeWidth=2, size=70, opacity=1).encode(x="median:Q"),
     ).properties(height=_rows_px(names))
     rows = [
@@ -133,7 +133,7 @@ def stage_plot(seconds: Mapping[str, float]) -> Plot:
         )
         .properties(height=_rows_px(values))
     )
-    rows = [(name, f"{spent:,.2f}", f"{100 * spent / total:.0f} %") for name, spent in seconds.items()]
+    rows = [(name, f"{spent:,.2f}", f"{100 * spent / total:.0f}%") for name, spent in seconds.items()]
     what = "Time of all workers of the last run, by stage."
     return Plot("Time per stage", what, chart, ("stage", "seconds", "share"), rows)
 

@@ -151,7 +151,7 @@ def _refuse_overflow(true_size: tuple[int, int], config: Config, num_samples: in
     room = MAX_SAMPLES_PER_SHARD - num_samples
     if tiles > room:
         raise PhotoError(
-            f"has {tiles:,} tiles, but its shard has room for {room:,} more: pass a larger --tile-step or --size"
+            f"has {tiles:,} tiles, but its shard has room for {room:,} more; pass a larger --tile-step or --size"
         )
 
 

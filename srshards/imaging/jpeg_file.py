@@ -16,7 +16,7 @@ def is_decodable(data: bytes) -> bool:
         return simplejpeg.decode_jpeg_header(data)[2] in ("YCbCr", "Gray", "RGB")
     except (KeyError, ValueError) as error:  # simplejpeg does not know the subsampling; libjpeg-turbo does not
         if isinstance(error, KeyError) or "subsampling" in str(error):
-            raise PhotoError("JPEG with unusual chroma subsampling: save it as 4:4:4 or 4:2:0, or as PNG") from error
+            raise PhotoError("JPEG with unusual chroma subsampling; save it as 4:4:4 or 4:2:0, or as PNG") from error
         raise
 
 

@@ -140,9 +140,9 @@ def _open(data: bytes) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:
         if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
-            raise PhotoError("HEIC is not supported: convert it to JPEG or PNG first") from error
+            raise PhotoError("HEIC is not supported; convert it to JPEG or PNG first") from error
         if data.startswith(tiff_file.SIGNATURES):
-            raise PhotoError(f"{_NOT_AN_IMAGE}, or a TIFF of an unusual kind: save it as a PNG") from error
+            raise PhotoError(f"{_NOT_AN_IMAGE}, or a TIFF of an unusual kind; save it as PNG") from error
         raise PhotoError(_NOT_AN_IMAGE) from error
     except Exception as error:
         if shortage(error) and not isinstance(error, MemoryError):  # Pillow imports its plugins on demand

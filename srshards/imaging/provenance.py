@@ -34,7 +34,7 @@ def overwrite_refusal(path: Path, program: str) -> str | None:
     """Return why the program must not write there; None if the file does not exist or is the program's own."""
     if not path.exists() or _written_by(path, program):
         return None
-    return f"{path} already exists, and {program} did not write it: pass another --output, or remove it first"
+    return f"{path} already exists, and {program} did not write it; pass another --output, or remove it first"
 
 
 def _written_by(path: Path, program: str) -> bool:

@@ -39,7 +39,7 @@ def refuse_unsupported(image: Image.Image) -> None:
     plain = tags.get(_PHOTOMETRIC) in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB)
     plain = plain and _PREMULTIPLIED not in tags.get(_EXTRA_SAMPLES, ())
     if not plain or tags.get(_PLANAR, _INTERLEAVED) != _INTERLEAVED:
-        raise PhotoError("16-bit TIFF of an unusual layout: save it as interleaved RGB or as PNG")
+        raise PhotoError("16-bit TIFF of an unusual layout; save it as interleaved RGB or as PNG")
 
 
 def _tags(image: Image.Image) -> Any:

@@ -11,6 +11,7 @@ import torch.distributed
 from srshards.errors import ArgumentError
 from srshards.sampling.patches import NUM_SYMMETRIES, PatchGrid
 from srshards.shards.folder import Shards
+from srshards.terminal.text import plural
 
 MAX_SEED = 2**63 - 1
 MAX_PREFETCH = 64  # the pending requests of a worker must fit in a pipe, which has only 16 kB on some systems
@@ -67,7 +68,7 @@ def as_device(device: str | torch.device) -> torch.device:
     if found.type not in _DEVICES:
         raise ArgumentError(f"`device` {device!r}: expected cpu, cuda, cuda:N or mps")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ArgumentError(f"`device` {device!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+        raise ArgumentError(f"`device` {device!r}: this machine has {plural(torch.cuda.device_count(), 'CUDA device')}")
     if found.type == "mps" and not torch.backends.mps.is_available():
         raise ArgumentError(f"`device` {device!r}: this machine has no such device")
     return found

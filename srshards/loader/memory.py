@@ -27,7 +27,7 @@ def check_batch(rows: Rows, bytes_per_row: int) -> None:
 def check_ring(chunks: Chunks, workers: int, prefetch: int, ranks: Ranks) -> int:
     """Check the memory for the ring, and return its size in bytes."""
     needed = chunks.num_slots(workers) * chunks.num_bytes
-    _check(needed, f"{workers} workers with `prefetch` {prefetch} need", REDUCE_WORKER_MEMORY, ranks)
+    _check(needed, f"`workers` {workers} and `prefetch` {prefetch} need", REDUCE_WORKER_MEMORY, ranks)
     return needed
 
 

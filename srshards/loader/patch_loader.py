@@ -262,10 +262,10 @@ class PatchLoader:
         if os.getpid() != self._pid:
             raise RuntimeError(
                 f"this PatchLoader was created in process {self._pid} and cannot be used in the forked process "
-                f"{os.getpid()}: create one in each process"
+                f"{os.getpid()}; create one in each process"
             )
         if self._is_closed:
-            raise RuntimeError("this PatchLoader is closed")
+            raise RuntimeError("this PatchLoader is closed; create a new one")
 
 
 class _Iteration(Iterator[PatchBatch]):

@@ -71,7 +71,7 @@ def check_cache(cached: CachedShards, needed: int) -> None:
     if needed > cached.cache.limit:
         raise ArgumentError(
             f"the cache {cached.cache.path} is limited to {format_bytes(cached.cache.limit)}, but the shards needed at "
-            f"the same time take {format_bytes(needed)}: set the limit to {-(-needed // 10**6)}MB or more, on a disk "
+            f"the same time take {format_bytes(needed)}; set the limit to {-(-needed // 10**6)}MB or more, on a disk "
             "with enough space"
         )
 

@@ -191,22 +191,22 @@ def _check_workers(workers: int) -> None:
     main = sys.modules["__main__"]
     if getattr(main, "__file__", None) == "<stdin>" and main.__spec__ is None:
         raise RuntimeError(
-            "data workers import the main program, which was read from stdin: write it to a file, or pass `workers` 0"
+            "data workers import the main program, which was read from stdin; write it to a file, or pass `workers` 0"
         )
     if getattr(current, "_inheriting", False):
         raise RuntimeError(
-            "a data worker is importing the main module, which starts data workers itself: put code that must run once "
+            "a data worker is importing the main module, which starts data workers itself; put code that must run once "
             'under `if __name__ == "__main__":`, or pass `workers` 0'
         )
     if current.daemon:
-        raise RuntimeError(f"{current.name} is a daemonic process, which cannot start data workers: pass `workers` 0")
+        raise RuntimeError(f"{current.name} is a daemonic process, which cannot start data workers; pass `workers` 0")
     if reason := too_many_workers(workers, _FILES_PER_WORKER, "`workers`"):
         raise ArgumentError(reason)
     try:
         multiprocessing.Lock()
     except OSError as error:
         raise ArgumentError(
-            f"workers need semaphores, which cannot be created in /dev/shm ({error.strerror or error}): make it "
+            f"workers need semaphores, which cannot be created in /dev/shm ({error.strerror or error}); make it "
             "writable, or pass `workers` 0"
         ) from error
 
@@ -230,6 +230,6 @@ def _worker_errors() -> Iterator[None]:
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise WorkerDiedError(
-            f"a data worker died ({lines[0]}). If the system killed it for lack of memory, use fewer `workers` or a "
+            f"a data worker died ({lines[0]}); if the system killed it for lack of memory, use fewer `workers` or a "
             "smaller `prefetch`"
         ) from error

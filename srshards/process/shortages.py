@@ -30,12 +30,12 @@ def shortage(error: BaseException) -> str | None:
     """Return which resource is exhausted and what to do; None for any other kind of error."""
     if _is_memory_error(error, _HOST_OUT_OF_MEMORY):
         return (
-            "out of memory: use fewer workers, smaller images or batches, or raise the limit (`ulimit -v`, or that "
+            "out of memory; use fewer workers, smaller images or batches, or raise the limit (`ulimit -v`, or that "
             "of the container)"
         )
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return (
-            "cannot start more threads: use fewer workers, or raise the limits on processes and memory "
+            "cannot start more threads; use fewer workers, or raise the limits on processes and memory "
             "(`ulimit -u`, `ulimit -v`)"
         )
     return _too_many_files(error)
@@ -62,7 +62,7 @@ def explained(message: str, error: BaseException) -> str:
     if reason := next(filter(None, map(_too_many_files, _causes(error))), None):
         sentences.append(reason.capitalize())
     if _cwd_is_deleted():
-        sentences.append("The working directory has been deleted: change to another, or pass absolute paths only")
+        sentences.append("The working directory has been deleted; change to another, or pass absolute paths only")
     return sentences[0] if len(sentences) == 1 else ". ".join(one.removesuffix(".") for one in sentences)
 
 
@@ -104,8 +104,9 @@ def too_many_workers(workers: int, files_each: int, option: str = "--workers") -
     spare = limit - sum(int(number) < limit for number in os.listdir("/dev/fd")) - _RESERVED_FILES
     if workers * files_each <= spare:
         return None
+    who = "1 worker needs" if workers == 1 else f"{workers} workers need"
     return (
-        f"{workers} workers need more open files than this process's limit of {limit:,}: raise it (`ulimit -n`), or "
+        f"{who} more open files than this process's limit of {limit:,}; raise it (`ulimit -n`), or "
         f"pass {option} {max(0, spare // files_each)}"
     )
 
@@ -113,11 +114,11 @@ def too_many_workers(workers: int, files_each: int, option: str = "--workers") -
 def _too_many_files(error: BaseException) -> str | None:
     if _errno(error) == errno.EMFILE:
         return (
-            f"too many open files: the limit of this process is {_max_files():,}; raise it (`ulimit -n`), or use fewer "
+            f"too many open files for this process's limit of {_max_files():,}; raise it (`ulimit -n`), or use fewer "
             "workers"
         )
     if _errno(error) == errno.ENFILE:
-        return "too many open files on this machine: close other programs, or use fewer workers"
+        return "too many open files on this machine; close other programs, or use fewer workers"
     return None
 
 

@@ -45,7 +45,7 @@ def repair_hint(origin: Origin) -> str:
         if origin_of(load_manifest(folder, read_bytes)) != origin:
             return (
                 f"not damaged: the shards in {folder} were replaced by a generate run with other settings or photos "
-                "after they were opened. Start a new run with the new shards, or generate the previous ones again"
+                "after they were opened; start a new run with the new shards, or generate the previous ones again"
             )
     if busy := busy_message(folder):
         return f"not damaged: {busy}"
@@ -115,8 +115,8 @@ class MappedShard:
         content = self._bytes[member.offset : member.offset + member.size]
         image = self._npy(content, size) if codec == "npy" else decode_image(content)
         if image is None or image.shape != (size, size, 3):
-            found = "damaged data" if image is None else "x".join(map(str, image.shape))
-            raise DamagedMember(f"{self._name}: {member.name}: expected {size}x{size}x3 px, found {found}")
+            found = "damaged data" if image is None else " x ".join(map(str, image.shape))
+            raise DamagedMember(f"{self._name}: {member.name}: expected {size} x {size} x 3, found {found}")
         return image
 
     def in_memory(self, position: int, name: str, codec: str, first: float, last: float) -> bool:

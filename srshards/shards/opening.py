@@ -23,6 +23,7 @@ from srshards.storage.store import (
     read_bytes,
     storage_of,
 )
+from srshards.terminal.text import plural
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -112,7 +113,7 @@ def _check_folder(folder: Path) -> None:
     if not is_folder:
         if exists and (folder.parent / MANIFEST_NAME).is_file():
             raise ArgumentError(
-                f"`path` {folder}: this is a file in a folder of shards; pass its folder: `path` {folder.parent}"
+                f"`path` {folder}: this is a file in a folder of shards; pass its folder, `path` {folder.parent}"
             )
         what = "is a file" if exists else "does not exist"
         raise ArgumentError(f"`path` {folder}: expected a folder of shards, but it {what}; {_GENERATE_FIRST}")
@@ -137,7 +138,7 @@ def _missing_manifest(folder: Address) -> str:
         if images:
             derived = any(_DERIVED_IMAGE.search(path.stem) for path in images)
             hint = _GENERATE_FIRST if derived else _GENERATE_FIRST.replace("PHOTOS", str(folder))
-            return f"this folder has {len(images):,} loose images but no shards; {hint}"
+            return f"this folder has {plural(len(images), 'loose image')} but no shards; {hint}"
     return f"this folder has no {MANIFEST_NAME}; {_GENERATE_FIRST}"
 
 

@@ -38,12 +38,16 @@ _T = TypeVar("_T")
 _REQUESTS_AT_ONCE = 16
 
 
+class _NoShardError(UsageError):
+    """The folder has no shard of this name."""
+
+
 def scale_folders(folder: Address) -> list[Address]:
     """Return `folder` itself if it has shards, else its `scale_Nx` folders that do. UsageError when none does."""
     if not is_folder(folder):
-        raise UsageError(
-            f"no such folder: {folder}. To create it, run `python -m shardgen generate -i PHOTOS -o {folder}`."
-        )
+        if file_size(folder) is not None:
+            raise UsageError(f"{folder} is a file; pass a folder of shards")
+        raise UsageError(f"no such folder: {folder}; to create it, run {_generate_command(folder)}")
     if _has_shards(folder):
         return [folder]
     named = [folder / name for name in list_folders(folder) if SCALE_FOLDER.fullmatch(name)]
@@ -51,8 +55,8 @@ def scale_folders(folder: Address) -> list[Address]:
     if not found:
         _refuse_unfinished(folder)
         raise UsageError(
-            f"no shards in {folder}: expected {MANIFEST_NAME} and train-000000.tar there, or in {folder}/scale_4x. "
-            f"To generate them, run `python -m shardgen generate -i PHOTOS -o {folder}`."
+            f"no shards in {folder}: expected {MANIFEST_NAME} and train-000000.tar there, or in {folder}/scale_4x; "
+            f"to generate them, run {_generate_command(folder)}"
         )
     return found
 
@@ -68,8 +72,13 @@ def open_manifest(folder: Address) -> Manifest:
     except FileNotFoundError:
         _refuse_unfinished(folder)
         raise UsageError(
-            f"{folder} has no {MANIFEST_NAME}: generation did not finish. Run the same generate command again."
+            f"{folder} has no {MANIFEST_NAME}: generation did not finish; run the same generate command again"
         ) from None
+
+
+def _generate_command(folder: Address) -> str:
+    output = folder.parent if SCALE_FOLDER.fullmatch(folder.name) else folder
+    return f"`python -m shardgen generate -i PHOTOS -o {output}`"
 
 
 def _refuse_unfinished(folder: Address) -> None:
@@ -123,7 +132,7 @@ class StoredSample:
         else:
             data = self.loaded[member.offset - self._start :][: member.size]
         if len(data) != member.size:
-            raise RunError(f"{self.tar} ends inside {member.name}: run `python -m shardgen verify {self.tar.parent}`")
+            raise RunError(f"{self.tar} ends inside {member.name}; run `python -m shardgen verify {self.tar.parent}`")
         return data
 
     def describe(self) -> dict[str, Any]:
@@ -144,7 +153,7 @@ def stored_samples(folder: Address, shard: str) -> list[StoredSample]:
     tar, index = folder / f"{shard}.tar", folder / f"{shard}.idx"
     num_bytes = file_size(tar)
     if file_size(index) is None or num_bytes is None:
-        raise UsageError(f"no shard {shard} in {folder}; {folder / MANIFEST_NAME} lists its shards")
+        raise _NoShardError(f"no shard {shard} in {folder}; {folder / MANIFEST_NAME} lists its shards")
     for path in (tar, index):
         refuse_link(folder, path.name)
     samples = load_index(index, read_bytes)
@@ -166,7 +175,11 @@ def map_in_order(items: Iterable[_S], action: Callable[[_S], _T], folder: Addres
 def find_sample(folder: Address, key: str) -> StoredSample:
     """Return the sample with this key. UsageError when the folder has none."""
     shard = shard_of_key(key)
-    sample = next((sample for sample in stored_samples(folder, shard) if sample.key == key), None)
+    try:
+        samples = stored_samples(folder, shard)
+    except _NoShardError as error:
+        raise UsageError(f"no sample {key}: {error}") from None
+    sample = next((sample for sample in samples if sample.key == key), None)
     if sample is None:
         raise UsageError(
             f"no sample {key} in {folder}; to list the samples of its shard, run "

@@ -85,9 +85,9 @@ class LocalStorage:
         path = folder / name
         target = Path(os.path.realpath(path))  # `resolve` raises for a link that leads to itself
         if path.is_symlink() and target.parent != Path(os.path.realpath(path.parent)):
-            return f"{path} is a link to {target}, outside its folder: replace it with the file itself"
+            return f"{path} is a link to {target}, outside its folder; replace it with the file itself"
         not_a_file = path.exists() and not path.is_file()
-        return f"{path} is not a regular file: replace it with the file itself" if not_a_file else None
+        return f"{path} is not a regular file; replace it with the file itself" if not_a_file else None
 
     def write_bytes(self, address: Path, content: bytes) -> None:
         write_atomically(address, content)
@@ -158,7 +158,7 @@ def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
     except OSError as error:
         if shortage(error):
             raise
-        raise StoreError(f"cannot list {folder}: {error.strerror}. Fix its permissions (chmod u+rx).") from error
+        raise StoreError(f"cannot list {folder}: {error.strerror}; fix its permissions (chmod u+rx)") from error
 
 
 def _read_ahead(path: Path) -> None:

@@ -35,10 +35,11 @@ def locked(output: Address) -> Iterator[None]:
         os.utime(lock.lock_file)  # so that `last_run` changes
     except filelock.Timeout:
         raise UsageError(
-            f"another shardgen run is writing to {output}. Wait until it has finished, or pass another folder."
+            f"another shardgen run is writing to {output}; wait until it has finished, or pass another folder"
         ) from None
     except OSError as error:
-        raise UsageError(f"cannot write to {output}: {error.strerror}. Pass another --output.") from error
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise UsageError(f"cannot write to {output}: {reason}; pass another folder") from error
     try:
         storage.remove_unfinished([output, *(output / scale_folder(n) for n in range(MIN_SCALE, MAX_SCALE + 1))])
         yield

@@ -190,7 +190,7 @@ def upload(local: Path, address: "UPath") -> None:
     stored = FsspecStorage().file_size(address)
     if stored != size:
         found = "does not exist" if stored is None else f"has {stored:,} bytes"
-        raise StoreError(f"{address} {found} after an upload of {size:,} bytes. Run the command again.")
+        raise StoreError(f"{address} {found} after an upload of {size:,} bytes; run the same command again")
 
 
 def _entries(folder: "UPath") -> list[dict[str, Any]]:

@@ -88,23 +88,23 @@ def request(
         if verb != "write":
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(address)) from error
         raise StoreError(
-            f"cannot write {address}: {_reason(error)}. Create the bucket first, or pass another address."
+            f"cannot write {address}: {_reason(error)}; create the bucket first, or pass another address"
         ) from error
     except MemoryError:
         raise
     except PermissionError as error:
         raise StoreError(
-            f"cannot {verb} {address}: access denied ({_reason(error)}). Check the credentials and their permissions."
+            f"cannot {verb} {address}: access denied ({_reason(error)}); check the credentials and their permissions"
         ) from error
     except Exception as error:
         if _lacks_credentials(error):
             raise StoreError(
-                f"cannot {verb} {address}: no credentials found for {address.protocol}:// ({_reason(error)}). "
-                "Set them in the environment or in the store's credentials file, then run the same command again."
+                f"cannot {verb} {address}: no credentials found for {address.protocol}:// ({_reason(error)}); "
+                "set them in the environment or in the store's credentials file, then run the same command again"
             ) from error
         raise StoreError(
-            f"cannot {verb} {address}: {_reason(error)}; tried {ATTEMPTS} times in {monotonic() - start_s:.0f} s. "
-            "Check the network and the store, then run the same command again."
+            f"cannot {verb} {address}: {_reason(error)} (tried {ATTEMPTS} times in {monotonic() - start_s:.0f} s); "
+            "check the network and the store, then run the same command again"
         ) from error
 
 

@@ -23,10 +23,10 @@ def scratch_root() -> Path:
         status = root.lstat()
     except OSError as error:
         raise RunError(
-            f"cannot create the scratch folder {root}: {error.strerror}. Set TMPDIR to another folder."
+            f"cannot create the scratch folder {root}: {error.strerror}; set TMPDIR to another folder"
         ) from error
     if root.is_symlink() or status.st_uid != os.getuid():  # /tmp is world-writable
-        raise RunError(f"{root} belongs to another user. Remove it, or set TMPDIR to another folder.")
+        raise RunError(f"{root} belongs to another user; remove it, or set TMPDIR to another folder")
     return root
 
 

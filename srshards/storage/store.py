@@ -152,5 +152,5 @@ def _missing_package(protocol: str, error: ImportError) -> str:
     package = _PACKAGES.get(protocol)
     if package is None:
         return f"another package: {error}"
-    install = install_command(package) if package == "s3fs" else f"Run: pip install {package}"
-    return f"{package}, which is not installed. {install}"
+    install = install_command(package) if package == "s3fs" else f"run `pip install {package}`"
+    return f"{package}, which is not installed; {install}"

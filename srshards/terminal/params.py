@@ -55,9 +55,9 @@ class FileToWrite(LocalPath):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = super().convert(value, param, ctx)
         if path.is_dir():
-            self.fail(f"{path} is a folder: pass the file to write, e.g. {path / self._example}", param, ctx)
+            self.fail(f"{path} is a folder; pass the file to write, e.g. {path / self._example}", param, ctx)
         if path.exists() and not path.is_file():
-            self.fail(f"{path} is not a regular file: pass the file to write, e.g. {self._example}", param, ctx)
+            self.fail(f"{path} is not a regular file; pass the file to write, e.g. {self._example}", param, ctx)
         if refusal := overwrite_refusal(path, self._program):
             self.fail(refusal, param, ctx)
         return path

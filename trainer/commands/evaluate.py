@@ -60,8 +60,10 @@ def evaluate_command(
       python -m trainer evaluate --weights runs/lite-4x/best.pth --shards shards/scale_4x
       python -m trainer evaluate --weights runs/lite-4x/best.pth --hr photos --scale 4
     """
-    if (shards is None) == (hr is None):
-        raise UsageError("expected images to evaluate: pass either --shards shards/scale_4x or --hr FOLDER_OF_PHOTOS")
+    if shards is None and hr is None:
+        raise UsageError("no images to evaluate; pass --shards shards/scale_4x or --hr FOLDER_OF_PHOTOS")
+    if shards is not None and hr is not None:
+        raise UsageError("pass either --shards or --hr, not both")
     with loading():
         from srshards.shards.opening import open_shards
         from trainer.evaluation.evaluate import evaluate_pairs
@@ -81,7 +83,7 @@ def evaluate_command(
     function = as_function(network, torch_device, tile)
     results = _metrics_by_image(Bar(evaluate_pairs(function, pairs), desc="images", unit=""))
     if not results:
-        raise UsageError(f"{data}: no images found")
+        raise UsageError(f"no images in {data}")
     means = {name: mean_quality([metrics[name] for _, metrics in results]) for name in ("bicubic", "network")}
     if as_json:
         images = [{"image": name, **{k: _plain(v) for k, v in metrics.items()}} for name, metrics in results]

@@ -33,6 +33,6 @@ def export_command(weights: Path, output: Path) -> None:
     with loading():
         from trainer.models.export import export_onnx
     report = export_onnx(weights, output)
-    sizes = ", ".join(f"{width}x{height}" for _, height, width in report.sizes)
+    sizes = ", ".join(f"{width} x {height}" for _, height, width in report.sizes)
     kind = f"{report.spec.name}, {report.spec.scale}x, opset {report.opset}, {format_bytes(report.num_bytes)}"
     say(f"{report.path}: {kind}; onnxruntime differs from PyTorch by {report.difference:.0e} at {sizes} px")

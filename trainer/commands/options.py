@@ -34,12 +34,16 @@ OPTIONS = [
         help="Network input: LR, to upscale, or the upsampled image, to restore at HR size.",
     ),
     _default("--epochs", type=int, default=TrainConfig.epochs, help="Passes over the training samples."),
-    click.option("--steps", type=int, help="Optimiser steps, instead of --epochs."),
+    click.option(
+        "--steps",
+        type=int,
+        help="Optimiser steps, instead of --epochs; in a --config file with both, steps take precedence.",
+    ),
     _default("--batch-size", type=int, default=TrainConfig.batch_size, help="Patches per batch and process."),
     click.option(
         "--ranks",
         type=int,
-        help="Number of processes for which --batch-size is meant; other numbers split the same steps among them.  "
+        help="Number of processes for which --batch-size is meant; any other number splits the same steps.  "
         "[default: the processes started]",
     ),
     _default("--patch-size", type=int, default=TrainConfig.patch_size, help="Patch edge in HR px."),

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from srshards.errors import UsageError
 from srshards.format import Address
-from srshards.plain_yaml import Scalar, load_as_written
+from srshards.plain_yaml import Scalar, load_as_written, yaml_reason
 from srshards.storage.store import file_size, read_bytes
 from srshards.terminal.text import did_you_mean
 from trainer.messages import option_name
@@ -37,14 +37,17 @@ def resolve(
     """Merge command line, `--config` file, resumed run and defaults.
 
     A run is resumed with `resume`, or if the torchrun `job` that started it was `restarted`. UsageError for an unknown
-    key, a value of the wrong type, or a change to a resumed run.
+    key, a value of the wrong type, two options that exclude each other, or a change to a resumed run.
     """
     typed = {
         name: value
         for name, value in values.items()
         if context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     }
-    chosen = {**(_read(context, file) if file else {}), **typed}
+    from_file = _read(context, file) if file else {}
+    if "epochs" in typed:  # the command line takes precedence over the file's steps
+        from_file.pop("steps", None)
+    chosen = {**from_file, **typed}
     run, requested = None, dict[str, Any]()
     out, name = chosen.get("out", values["out"]), chosen.get("run")
     if resume:
@@ -69,9 +72,12 @@ def resolve(
             "generate`); for all options and commands, pass --help"
         )
     try:
-        return Resolved(TrainConfig(**settings), run, requested)
+        config = TrainConfig(**settings)
     except UsageError as error:
         raise UsageError(f"{error} (with the settings in {file})" if file else str(error)) from error
+    if {"epochs", "steps"} <= typed.keys():
+        raise UsageError("--epochs and --steps both set the length of the run; pass one of them")
+    return Resolved(config, run, requested)
 
 
 def refuse_changes(requested: dict[str, Any], original: dict[str, Any], run: Address) -> None:
@@ -97,7 +103,7 @@ def _read(context: click.Context, file: Address) -> dict[str, Any]:
     except RecursionError as error:
         raise UsageError(f"{file}: nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{file} is not valid YAML: {_reason(error)}") from error
     if content is None or (isinstance(content, Scalar) and content.value is None):
         return {}
     if not isinstance(content, dict):
@@ -116,6 +122,10 @@ def _read(context: click.Context, file: Address) -> dict[str, Any]:
             raise UsageError(f"{file}: {spelt[name]!r} and {key.text!r} are the same setting; remove one of them")
         settings[name], spelt[name] = _converted(context, options[name], value, file), key.text
     return settings
+
+
+def _reason(error: Exception) -> str:
+    return yaml_reason(error) if isinstance(error, yaml.YAMLError) else str(error)
 
 
 def _as_current(key: Scalar, value: Any) -> tuple[Scalar, Any]:
@@ -139,7 +149,7 @@ def _converted(context: click.Context, option: click.Parameter, value: Any, file
             raise click.BadParameter(f"expected {'true or false' if is_flag else 'a value'}, found {value.text!r}")
         return value.value if is_flag else option.type_cast_value(context, _option_text(value, option))
     except click.BadParameter as error:
-        raise UsageError(f"{file}: {name.replace('_', '-')}: {error.message}") from error
+        raise UsageError(f"{file}: {name.replace('_', '-')}: {error.message.removesuffix('.')}") from error
 
 
 def _option_text(value: Scalar, option: click.Parameter) -> str:

@@ -61,7 +61,7 @@ def upscale_command(
         network, found, output, device=choose_device(device), tile=tile, scale=scale, compare=compare
     )
     for upscaled in results:
-        before, after = (f"{width}x{height}" for width, height in (upscaled.size_before, upscaled.size_after))
+        before, after = (f"{width} x {height}" for width, height in (upscaled.size_before, upscaled.size_after))
         replaced = _REPLACED if upscaled.replaced else ""
         say(f"{upscaled.result}  {before} to {after} px in {upscaled.seconds:.1f} s{replaced}")
         if upscaled.compare:

@@ -36,8 +36,8 @@ class RankInfo:
         missing = [name for name in _NAMES if not environment.get(name)]
         if missing:
             raise UsageError(
-                f"the environment sets {', '.join(present)} but not {', '.join(missing)}: start several processes with "
-                f"torchrun -m trainer ..., which sets all of them; for a single process, unset {' '.join(present)}"
+                f"the environment sets {', '.join(present)} but not {', '.join(missing)}; start several processes with "
+                f"torchrun -m trainer ..., which sets all of them, or unset {' '.join(present)} for a single process"
             )
         numbers = {name: environment[name] for name in _NAMES if name != "MASTER_ADDR"}
         if not all(value.isdecimal() for value in numbers.values()):

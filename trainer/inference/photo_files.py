@@ -53,8 +53,8 @@ def list_photos(paths: Iterable[Path], leave_out: Path | None = None) -> list[Pa
         for photo in _walk(path, leave_out) if path.is_dir() else [path]:
             found.setdefault(photo.resolve(), photo)
     if not found:
-        folders = ", ".join(str(path) for path in given) or "no folder given"
-        raise UsageError(f"no photos found ({folders}); supported extensions are {' '.join(sorted(_EXTENSIONS))}")
+        where = f"in {', '.join(map(str, given))}" if given else "given"
+        raise UsageError(f"no photos {where}: expected files ending in {' '.join(sorted(_EXTENSIONS))}")
     return list(found.values())
 
 

@@ -72,8 +72,8 @@ def check_tile(tile_px: int, margin_px: int) -> None:
     minimum = 2 * aligned_up(margin_px) + ALIGN_PX
     if tile_px < minimum:
         raise UsageError(
-            f"--tile {tile_px}: this network needs a margin of {margin_px} px on every side, so a tile needs at least "
-            f"{minimum} px; pass --tile {smallest_tile(margin_px)} or more, or auto"
+            f"--tile {tile_px}: expected {minimum} px or more, because this network needs a margin of {margin_px} px "
+            f"on every side; pass --tile auto, or --tile {smallest_tile(margin_px)} or more, which is faster"
         )
 
 

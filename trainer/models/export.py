@@ -52,8 +52,8 @@ def export_onnx(weights: Path, output: Path) -> ExportReport:
         content = model.SerializeToString()
     except Exception as error:  # the exporter's exceptions have no common base class
         raise RunError(
-            f"PyTorch {torch.__version__} could not export {weights} to ONNX: {error}. Try newer versions of torch and "
-            "onnxscript"
+            f"PyTorch {torch.__version__} could not export {weights} to ONNX ({error}); try newer versions of torch "
+            "and onnxscript"
         ) from error
     with writing(output), replacing(output) as temporary:
         temporary.write_bytes(content)
@@ -68,7 +68,7 @@ def export_onnx(weights: Path, output: Path) -> ExportReport:
         if not difference <= MAX_DIFFERENCE:
             raise RunError(
                 f"the ONNX export of {weights} differs from PyTorch by {difference:.2g}, more than "
-                f"{MAX_DIFFERENCE:g}, and was not written. Try other versions of torch, onnxscript and onnxruntime"
+                f"{MAX_DIFFERENCE:g}, and was not written; try other versions of torch, onnxscript and onnxruntime"
             )
     return ExportReport(output, network.spec, OPSET, len(content), SIZES, difference, MAX_DIFFERENCE)
 
@@ -77,7 +77,7 @@ def _package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UsageError(f"ONNX export requires {name}, which is not installed. {install_command(name)}") from error
+        raise UsageError(f"ONNX export requires {name}, which is not installed; {install_command(name)}") from error
 
 
 def _onnx_model(network: Network) -> Any:

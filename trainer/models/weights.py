@@ -133,7 +133,7 @@ def _load(path: Path) -> Any:
             raise UsageError(f"cannot read weights from {path}: {shortage(error) or 'out of memory'}") from None
         raise UsageError(
             f"cannot read weights from {path}: the file is damaged or truncated, or contains objects other than "
-            "tensors. Download it again, or save only its state_dict"
+            "tensors; download it again, or save only its state_dict"
         ) from error
 
 

@@ -13,7 +13,7 @@ import yaml
 from srshards.errors import UsageError
 from srshards.format import Address
 from srshards.plain_yaml import load_plain_yaml
-from srshards.storage.store import file_size, list_files, list_folders, read_bytes, storage_of
+from srshards.storage.store import file_size, is_folder, list_files, list_folders, read_bytes, storage_of
 from srshards.terminal.text import plural
 from trainer.report.journal_summary import JournalSummary, empty_summary, read_journal
 
@@ -95,7 +95,8 @@ def _files(address: Address) -> dict[str, int]:
         hint = f"runs in {address.parent}: {', '.join(siblings)}"
     else:
         hint = "pass the folder of a run, e.g. runs/lite-4x"
-    raise UsageError(f"{address} is not a run: it has no journal.jsonl; {hint}")
+    what = "is not a run: it has no journal.jsonl" if is_folder(address) else "is not a folder"
+    raise UsageError(f"{address} {what}; {hint}")
 
 
 def _runs_in(folder: Address) -> list[str]:

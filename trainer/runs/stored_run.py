@@ -72,7 +72,7 @@ class StoredRunFolder(RunFolder):
             version = _version(path)
             if self._published.get(path) != version:
                 if monotonic() > deadline_s:
-                    raise StoreError(f"cannot write {self.home}: timed out after {patience_s / 60:g} minutes.")
+                    raise StoreError(f"cannot write {self.home}: timed out after {patience_s / 60:g} minutes")
                 address: Any = self.home / path.relative_to(self.path).as_posix()
                 if path.suffix in _LARGE:
                     upload(path, address)
@@ -104,7 +104,7 @@ class StoredRunFolder(RunFolder):
                 kept = self.path.rename(f"{self.path}{_KEPT}")
                 advice = f"The files of the run were kept in {kept}: copy them to {self.home} once it is writable"
                 if cause is None:
-                    raise RunError(f"{error} {advice}") from error
+                    raise RunError(f"{error}. {advice}") from error
                 _append_to_message(advice, cause)
         shutil.rmtree(self.path, ignore_errors=True)
 

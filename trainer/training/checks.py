@@ -46,7 +46,7 @@ def _check_equal_shares(config: TrainConfig, rank_info: RankInfo) -> None:
         divisors = [ranks for ranks in range(1, min(per_step, _MAX_SUGGESTED_RANKS) + 1) if per_step % ranks == 0]
         raise UsageError(
             f"a step of this run has {per_step} patches, which is not divisible by {rank_info.world_size} processes; "
-            f"start e.g. {' or '.join(map(str, divisors[-3:]))} processes"
+            f"start e.g. {' or '.join(map(str, divisors[-3:]))} instead"
         )
 
 
@@ -55,7 +55,7 @@ def _check_patches_per_sample(config: TrainConfig) -> None:
     if times is not None and config.steps is None and config.epochs % times:
         multiple = config.epochs - config.epochs % times
         raise UsageError(
-            f"--patches-per-sample {times} requires --epochs to be a multiple of {times}, got {config.epochs}; "
+            f"--epochs {config.epochs}: expected a multiple of --patches-per-sample {times}; "
             f"try --epochs {multiple or times}"
         )
 

@@ -86,7 +86,7 @@ def _epochs(plan: Plan) -> str:
     samples, left_out = plan.loader.num_samples, plan.samples_left_out
     if plan.config.steps is not None:
         return f"{plan.total_steps * plan.loader.patches_per_step / samples:.1f} epochs of {samples:,} samples"
-    dropped = f", dropping the last {left_out}, which do not fill a step" if left_out else ""
+    dropped = f", dropping the last {plural(left_out, 'sample')}, too few for a step" if left_out else ""
     return f"{plural(plan.config.epochs, 'epoch')} of {samples:,} samples{dropped}"
 
 
@@ -113,6 +113,6 @@ def _cache(cached: CachedShards) -> str:
     decoded = ", decoded" if cached.is_decoded else ""
     used, limit, missing = map(format_bytes, (usage.used_bytes, cached.cache.limit, usage.missing_bytes))
     return (
-        f"{cached.cache.path}: {usage.shards} of {usage.num_shards} shards cached{decoded}, "
+        f"{cached.cache.path}: {usage.shards:,} of {usage.num_shards:,} shards cached{decoded}, "
         f"{used} of {limit} used; {missing} to fetch"
     )

@@ -14,7 +14,7 @@ class Display:
     def __init__(self, first: int, total: int) -> None:
         self._best = ""
         self._text = ""
-        self._bar = ProgressBar(total, self._details, self._line, _LINE_EVERY_S, first, unit="it", smoothing=0.05)
+        self._bar = ProgressBar(total, self._details, self._line, _LINE_EVERY_S, first, unit=" steps", smoothing=0.05)
 
     def __enter__(self) -> "Display":
         return self
@@ -45,5 +45,5 @@ class Display:
         return ", ".join(filter(None, (self._text, self._best)))
 
     def _line(self) -> str:
-        at = f"step {self._bar.done:,}/{self._bar.total:,}, {self._bar.per_s:.2f} it/s"
+        at = f"step {self._bar.done:,}/{self._bar.total:,}, {self._bar.per_s:.2f} steps/s"
         return ", ".join(filter(None, (at, self._text, self._best, f"{self._bar.left_s:.0f} s left")))

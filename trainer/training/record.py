@@ -89,7 +89,7 @@ class RunRecord(Record):
             self._run.publish(_PATIENCE_S)
         except StoreError as error:  # an outage must not end the training; only the last save must succeed
             self.note("unsaved", progress.step, message=str(error))
-            self.say(f"{error} Training continues; the next save retries.")
+            self.say(f"{error}. Training continues; the next save retries.")
 
 
 @contextmanager
