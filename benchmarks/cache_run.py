@@ -38,7 +38,7 @@ class Task:
 
 
 def main(task_json: str) -> None:
-    """Print seconds to the first batch and, by epoch, its seconds and those spent waiting for data."""
+    """Print as JSON: seconds to the first batch, patches per epoch, and per epoch its seconds and those of waiting."""
     limit_threads()
     task = Task(**json.loads(task_json))
     address = parse_address(task.shards)
@@ -46,7 +46,7 @@ def main(task_json: str) -> None:
     config = TrainConfig(
         address,
         model="ultra_lite",
-        epochs=task.epochs * task.patches_per_sample,
+        epochs=task.epochs * task.patches_per_sample,  # that many are interleaved, and read each sample once
         batch_size=task.batch,
         workers=task.workers,
         prefetch=2,

@@ -5,9 +5,9 @@ for x4plus. As there, what changes the shape of the computation is drawn once pe
 the resizes, type of noise, whether the second blur takes place, order of the final steps, crop), and everything else
 per image. Blur kernels are drawn on the CPU.
 
-The host never waits for the device here. The published code does so for every image, to count its grey levels and to
-scale its quantisation tables, so its time is rather underestimated. Omitted are USM sharpening of GT, which not all
-frameworks apply, and the pool that mixes the pairs of several batches.
+The host never waits for the device here. The published code waits for every image, to count its grey levels and to
+scale its quantisation tables, so it takes longer than this. Omitted are USM sharpening of GT, which not all frameworks
+apply, and the pool that mixes the pairs of several batches.
 """
 
 import math
@@ -158,7 +158,7 @@ def blur(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
 
 
 def photon_noise(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return Poisson noise of images (N x C x H x W float32 in [0, 1]), relative to them rounded to grey levels.
+    """Return Poisson noise to add to images (N x C x H x W float32 in [0, 1]): noisy minus rounded to grey levels.
 
     White is 2^n photons: the number of distinct levels of the image, rounded up to a power of two.
     """
@@ -173,7 +173,7 @@ def photon_noise(images: torch.Tensor, generator: torch.Generator) -> torch.Tens
 
 
 def draw_blurs(count: int, order: Order, generator: torch.Generator) -> torch.Tensor:
-    """Draw `count` kernels of an order, each N x 21 x 21: Gaussian families, or sinc with probability 0.1."""
+    """Draw kernels of an order, `count` x 21 x 21: Gaussian families, or sinc with probability 0.1."""
 
     def uniform(low: float, high: float) -> torch.Tensor:
         return _uniform(count, low, high, generator)

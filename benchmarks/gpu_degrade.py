@@ -1,10 +1,10 @@
 """Time of Real-ESRGAN's second-order degradation on the device, per batch.
 
-Batches of HR crops are on the device already; `gpu_degradation.py` describes what is done to them. Each batch has its
-own draws. After a warm-up, steps are counted in windows at whose ends alone the host waits for the device: with blur
-kernels drawn before the window, and with those of each batch drawn in it by the measuring process. In training, data
-workers draw them, so the time lies between the two. Both windows of a round start with the same seed, since batches
-differ in cost.
+Batches of HR crops are on the device already; `gpu_degradation.py` describes how they are degraded, each batch with new
+random parameters. After a warm-up, batches are counted in timed windows; the host waits for the device at their ends
+only. In one kind of window the blur kernels were drawn beforehand, in the other the measuring process draws them for
+each batch. In training, data workers draw them, so the time lies between the two. Both windows of a round start with
+the same seed, since batches differ in cost.
 
     python -m benchmarks.gpu_degrade --device cuda --batches 16 --batches 64
 
@@ -50,9 +50,11 @@ def measure_degradation(
 
     Returns ms per batch and patches per second as spreads over the windows, each with prepared (`prepared`) and with
     drawn kernels (`drawn`); `draw_ms`, the time to draw the kernels alone; `batches`, the number in each window;
-    kernels launched on the device per batch, or why they are not known; and peak bytes.
+    kernels launched on the device per batch, or why they are not known; and peak bytes (on a CPU: of the
+    process so far).
 
-    ValueError for a patch that is not a multiple of `scale` px up to `crop`, or a crop too small for the blur kernels.
+    ValueError unless patch and crop are multiples of `scale`, the patch fits into the crop, and the blur kernels fit
+    into all reduced images.
     """
     _check_sizes(patch, scale, crop)
     hr = _hr_crops(device, batch_size, crop)

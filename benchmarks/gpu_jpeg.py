@@ -1,4 +1,4 @@
-"""JPEG compression of a batch on the device, with a quality per image; no bit stream is made, since it is lossless."""
+"""JPEG compression of a batch on the device, with a quality per image, without entropy coding (which is lossless)."""
 
 import math
 
@@ -36,12 +36,12 @@ class Jpeg:
         self._dct = _dct_matrix().to(device)
 
     def __call__(self, images: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
-        """Return N x 3 x H x W float32 RGB in [0, 1] after compression; `quality` is N values from 1 to 100."""
+        """Return N x 3 x H x W float32 RGB in [0, 1] after compression; `quality` is N values from 1 to below 100."""
         height, width = images.shape[2:]
         padded = functional.pad(images, (0, -width % 16, 0, -height % 16))
         # Both tables scale by libjpeg's percentage, 5000 / quality below 50 and 200 - 2 quality from there.
         factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
-        # Relative to the middle of the range, where the transform expects luma and chroma is centred already.
+        # The DCT expects values centred at 0, as those of chroma are: subtract 128 from luma.
         ycc = _mix(255 * padded, self._to_ycc)
         luma = self._quantise(ycc[:, :1] - 128, self._luma, factor)
         chroma = self._quantise(functional.avg_pool2d(ycc[:, 1:], 2), self._chroma, factor)

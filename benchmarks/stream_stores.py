@@ -18,9 +18,9 @@ _NPY_HEADER_BYTES = 128
 
 def make_shards(photos: PhotoSet, folder: Path, codec: str) -> Path:
     """Generate 4x shards of all photos, without validation split; return the folder of the scale."""
-    sizes = ("-s", SCALE, "--size", HR_PX, "--method", "cubic", "--val-fraction", 0)
+    options = ("-s", SCALE, "--size", HR_PX, "--method", "cubic", "--val-fraction", 0)
     timed_command(
-        python_module("shardgen", "generate", "-i", photos.root, "-o", folder, *sizes, "--codec", codec, "--auto")
+        python_module("shardgen", "generate", "-i", photos.root, "-o", folder, *options, "--codec", codec, "--auto")
     )
     return folder / f"scale_{SCALE}x"
 

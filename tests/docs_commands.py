@@ -43,8 +43,10 @@ SHORTER = (
     (
         {"trainer", "--shards"},
         {"evaluate"},
-        ("--steps", "2", "--batch-size", "2", "--patch-size", "32", "--val-samples", "1", "--workers", "0"),
+        ("--batch-size", "2", "--patch-size", "32", "--val-samples", "1", "--workers", "0"),
     ),
+    ({"trainer", "--shards"}, {"evaluate", "--epochs"}, ("--steps", "2")),
+    ({"trainer", "--epochs"}, set(), ("--epochs", "1")),
     ({"trainer", "--cache-bytes", "200GB"}, set(), ("--cache-bytes", "1GB")),
     ({"shardgen", "report"}, set(), ("--samples", "4")),
 )

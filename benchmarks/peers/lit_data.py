@@ -40,8 +40,8 @@ def batches(task: Task) -> Iterator[Batch]:
 
 
 def _pair(task: Task, index: int) -> dict[str, Pixels]:
-    hr, small = open_triplets(task)
-    return {"hr": np.array(hr[index]), "input": np.array(small[index])}
+    hr, network_input = open_triplets(task)
+    return {"hr": np.array(hr[index]), "input": np.array(network_input[index])}
 
 
 def _cut(task: Task, sample: dict[str, Pixels]) -> Batch:

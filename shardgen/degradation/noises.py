@@ -111,10 +111,10 @@ def _apply_poisson(image: Image, parameters: Parameters) -> Image:
 
 
 def poisson_counts(levels: NDArray[np.uint8], photons: int, seed: int) -> Plane:
-    """Draw a Poisson count of mean level / 255 * photons (1-256) for each element of `levels`.
+    """Draw a Poisson count of mean level / 255 * photons for each element of `levels`; `photons` is 1 to 256.
 
     By Walker's alias method (1977) with a table per level, eight times as fast as NumPy: the high bits of a random word
-    select a column, and its low bits select the column's own count or its alias. Exact to 2^-32 per count.
+    select a column, and its low bits select the column's own count or its alias. Each column is exact to 2^-32.
     """
     table, bits = _alias_table(photons)
     low = np.uint32((1 << bits) - 1)

@@ -17,7 +17,7 @@ ALGORITHM = 2
 
 # The settings that determine every sample's bytes; with a recipe, its steps and the seed do too.
 _FINGERPRINTED = ["scale", "size", "hr_size", "fit", "tile_step", "method", "variants", "up", "sharpen_hr", "codec"]
-# Settings added in format version 2. With these values, shards of version 1 stay valid.
+# Settings added in format version 2. With these values, shards of version 1 have the same fingerprint.
 _SINCE_VERSION_2 = {"variants": 1, "up": True, "sharpen_hr": False}
 
 MIN_SIZE_PX = 16
@@ -44,7 +44,7 @@ class Config:
     up: bool = True  # whether the upsampled LR is stored
     sharpen_hr: bool = False
     codec: str = "npy"
-    shard_bytes: int = 256_000_000  # shards have between half of this and about this
+    shard_bytes: int = 256_000_000  # each shard has about half of this to all of it
     val_fraction: float = 0.02  # fraction of the photos in val, 0 <= f < 1
     seed: int = 0
 
@@ -124,6 +124,7 @@ def fingerprint_of(settings: dict[str, Any], algorithm: int = ALGORITHM) -> str:
     }
     if settings.get("degradation"):
         fingerprinted |= {"degradation": settings["degradation"]["steps"], "seed": settings["seed"]}
+    # `...` equals no value, so that all other settings are kept.
     fingerprinted = {name: value for name, value in fingerprinted.items() if _SINCE_VERSION_2.get(name, ...) != value}
     text = json.dumps([1, algorithm, fingerprinted], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -58,7 +58,7 @@ def choose_tile(model: Network, height: int, width: int, device: torch.device) -
     """Return the edge in px of the largest tile that fits in the device's free memory; None if the image fits.
 
     A forward pass is assumed to need twice the bytes per pixel that `tensor_bytes_per_pixel` counts, and may use half
-    of the free memory after subtracting the uint8 output, at most 8 GiB. The result is at least `smallest_tile`.
+    of the free memory, on a CPU without the uint8 output, at most 8 GiB. The result is at least `smallest_tile`.
     """
     budget = _SHARE_OF_FREE * free_bytes(device)
     if device.type == "cpu":

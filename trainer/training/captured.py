@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-Images = tuple[torch.Tensor, torch.Tensor]  # HR and input of a batch
+ImagePair = tuple[torch.Tensor, torch.Tensor]  # HR and input of a batch
 
 NUM_WARM_UPS = 3
 
@@ -17,15 +17,15 @@ class Captured:
     synchronise, and must keep all its state in tensors that it updates in place. It returns a tensor.
     """
 
-    def __init__(self, work: Callable[[Sequence[Images]], torch.Tensor], device: torch.device) -> None:
+    def __init__(self, work: Callable[[Sequence[ImagePair]], torch.Tensor], device: torch.device) -> None:
         self._work = work
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._inputs: list[Images] = []
+        self._inputs: list[ImagePair] = []
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: torch.Tensor | None = None
         self._calls = 0
 
-    def load(self, number: int, batch: Images) -> None:
+    def load(self, number: int, batch: ImagePair) -> None:
         """Copy the batch of this number, counted from 0, to the memory that the next call reads."""
         if number == len(self._inputs):
             self._inputs.append((torch.empty_like(batch[0]), torch.empty_like(batch[1])))

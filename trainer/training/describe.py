@@ -17,7 +17,7 @@ def describe(plan: Plan) -> str:
     return "\n".join([_data(plan.folder), _network(plan), _device(plan), *_ranks(plan), _steps(plan), *_notes(plan)])
 
 
-def less_memory_advice(plan: Plan) -> str:
+def memory_advice(plan: Plan) -> str:
     """Return options to try when training runs out of memory."""
     config, scale = plan.config, plan.folder.scale
     if plan.step_mode.captures:

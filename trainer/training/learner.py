@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from srshards import PatchBatch
 from trainer.models import Network
-from trainer.training.captured import NUM_WARM_UPS, Captured, Images
+from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
 from trainer.training.losses import Loss
 from trainer.training.optim import Ema, learning_rate, make_optimizer, restore_optimizer, set_rate
@@ -92,7 +92,7 @@ class Learner:
             self._captured.load(number, images)
         return self._captured()
 
-    def _update(self, micro_batches: Iterable[Images]) -> torch.Tensor:
+    def _update(self, micro_batches: Iterable[ImagePair]) -> torch.Tensor:
         """Everything of a step that runs on the device."""
         count = self.settings.micro_batches
         losses = []
@@ -147,7 +147,7 @@ def _loss_function(settings: StepSettings, network: nn.Module, is_ddp: bool) -> 
 
     def loss(hr: torch.Tensor, network_input: torch.Tensor) -> torch.Tensor:
         target = to_unit_range(hr)
-        # Each weight is used once, so a cache of converted weights would save nothing; CUDA graphs cannot have one.
+        # Without autocast's cache of converted weights: each weight is used once, and a CUDA graph cannot use it.
         with torch.autocast(hr.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
             output = forward(to_unit_range(network_input))
         return settings.loss(output, target)

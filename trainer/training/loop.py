@@ -16,7 +16,7 @@ from trainer.distributed.group import RankGroup
 from trainer.inference.image_function import as_function
 from trainer.runs.checkpoint import TrainingProgress
 from trainer.training.learner import Learner
-from trainer.training.meter import NOT_FINITE, Meter
+from trainer.training.meter import NOT_FINITE_ADVICE, Meter
 from trainer.training.record import Record
 from trainer.training.step_mode import StepMode
 from trainer.training.stopping import StopRequest
@@ -32,7 +32,7 @@ _CAPTURE_ERRORS = ("captur", "cuda graph")  # in messages of CUDA and PyTorch
 class LoopSettings:
     """Settings of the loop. `patches` counts those of a step on all ranks, `num_samples` the training samples.
 
-    `save_every` None saves every ten minutes. `less_memory` is the advice for out-of-memory errors.
+    `save_every` None saves every ten minutes. `memory_advice` is the advice for out-of-memory errors.
     """
 
     total_steps: int
@@ -42,7 +42,7 @@ class LoopSettings:
     patches: int
     num_samples: int
     origin: Origin
-    less_memory: str
+    memory_advice: str
     step_mode: StepMode
 
 
@@ -73,7 +73,7 @@ class TrainingLoop:
         self._group = group
         self._damaged = set(progress.damaged)  # sample numbers, of all ranks
         self._new_damage: list[DamagedSample] = []  # on this rank, in the current step
-        self._saved_s = monotonic()
+        self._last_save_s = monotonic()
         self._start_up_left = learner.start_up_steps
         self._start_up_s = 0.0
 
@@ -83,7 +83,7 @@ class TrainingLoop:
         RunError for a loss that is not finite or too many damaged samples; UsageError when out of memory.
         """
         progress, settings = self._progress, self._settings
-        if progress.step and not progress.validated:  # stopped between the step and its validation
+        if progress.step and not progress.validated:  # do what the saved step left to do
             self._between_steps(stop)
         batches = self._group.run_on_all(self._open_batches)
         self._meter.start()
@@ -107,7 +107,7 @@ class TrainingLoop:
     def _between_steps(self, stop: StopRequest) -> bool:
         """Log, validate and save after a step where due, on all ranks alike. Return whether to stop."""
         step, settings = self._progress.step, self._settings
-        late = settings.save_every is None and monotonic() - self._saved_s > _SAVE_EVERY_S
+        late = settings.save_every is None and monotonic() - self._last_save_s > _SAVE_EVERY_S
         # One collective for everything that ranks may disagree on: a signal, the time, damaged samples.
         number, saves, damage = self._group.max([stop.signal_number or 0, late, bool(self._new_damage)])
         stop.adopt(int(number))
@@ -153,22 +153,22 @@ class TrainingLoop:
 
     @contextmanager
     def _explain_errors(self) -> Iterator[None]:
-        """Translate errors that another setting avoids to UsageError: out of memory, failed compilation or capture."""
+        """Raise UsageError for errors that another setting avoids: out of memory, failed compilation or capture."""
         try:
             with self._group.explain_lost_ranks():
                 yield
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise UsageError(
-                    f"out of memory in step {self._progress.step + 1} on {self._learner.device}; "
-                    f"{self._settings.less_memory}"
+                    f"out of memory in step {self._progress.step + 1:,} on {self._learner.device}; "
+                    f"{self._settings.memory_advice}"
                 ) from error
             mode = self._settings.step_mode
             failed_to_compile = mode.compiles and type(error).__module__.startswith(_COMPILERS)
             failed_to_capture = mode.captures and any(word in str(error).lower() for word in _CAPTURE_ERRORS)
             if not (failed_to_compile or failed_to_capture):
                 raise
-            reason = str(error).strip().splitlines()[0]
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             action = "compiled" if failed_to_compile else "captured"
             raise UsageError(f"the step cannot be {action} ({reason}); pass --step eager") from error
 
@@ -190,8 +190,8 @@ class TrainingLoop:
         if len(self._damaged) > _MAX_DAMAGED_SHARE * self._settings.num_samples:
             raise self._group.report_once(
                 RunError(
-                    f"{len(self._damaged)} of {self._settings.num_samples:,} samples are damaged, more than "
-                    f"{_MAX_DAMAGED_SHARE:.1%}: {reason}. {repair_hint(self._settings.origin)}"
+                    f"{len(self._damaged):,} of {self._settings.num_samples:,} samples are damaged, more than "
+                    f"{_MAX_DAMAGED_SHARE:.1%}: {reason}; {repair_hint(self._settings.origin)}"
                 )
             )
 
@@ -223,10 +223,10 @@ class TrainingLoop:
         self._meter.settle(self._progress.step)  # raises before anything is saved after a loss that is not finite
         self._check_weights()
         self._record.save(self._progress, self._learner)
-        self._saved_s = monotonic()
+        self._last_save_s = monotonic()
 
     def _check_weights(self) -> None:
         if self._group.any_of(not self._learner.is_finite()):
             raise self._group.report_once(
-                RunError(f"the weights are not finite after step {self._progress.step:,}; {NOT_FINITE}")
+                RunError(f"the weights are not finite after step {self._progress.step:,}; {NOT_FINITE_ADVICE}")
             )

@@ -12,9 +12,9 @@ from srshards import PatchLoader
 from srshards.errors import RunError
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 
-_LOSSES_ON_DEVICE = 20  # steps between reads of the losses, which synchronise with the GPU and the other ranks
+_MAX_PENDING_LOSSES = 20  # steps between reads of the losses, which synchronise with the GPU and the other ranks
 
-NOT_FINITE = (
+NOT_FINITE_ADVICE = (
     "earlier saves are kept. Start a new run with a smaller --lr or --clip, or with --amp off; to start from saved "
     "weights, pass --init"
 )
@@ -63,7 +63,7 @@ class Meter:
         self._pending.append(loss)
         self._steps += is_timed
         is_cheap_to_read = loss.device.type == "cpu" and self._group.world_size == 1
-        if is_cheap_to_read or len(self._pending) >= _LOSSES_ON_DEVICE:
+        if is_cheap_to_read or len(self._pending) >= _MAX_PENDING_LOSSES:
             self.settle(step)
 
     def settle(self, step: int) -> None:
@@ -76,7 +76,7 @@ class Meter:
         for number, loss in enumerate(losses, start=step - len(losses) + 1):
             if not math.isfinite(loss):
                 raise self._group.report_once(
-                    RunError(f"the loss of step {number:,} is not finite ({loss}); {NOT_FINITE}")
+                    RunError(f"the loss of step {number:,} is not finite ({loss}); {NOT_FINITE_ADVICE}")
                 )
         self.losses += losses
 
@@ -84,9 +84,10 @@ class Meter:
     def paused(self, step: int) -> Iterator[None]:
         """Exclude the block from the measured time, after the GPU has finished this step."""
         self.settle(step)
-        pause_s = perf_counter()
+        pause_s, waited_s = perf_counter(), self._loader.wait_s
         yield
         self._start_s += perf_counter() - pause_s
+        self._wait_s += self._loader.wait_s - waited_s
 
     def lap(self, step: int, lr: float) -> Pace | None:
         """Return the measurements since the last lap and start the next one; None if no step was timed."""

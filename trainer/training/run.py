@@ -16,7 +16,7 @@ from trainer.models import Network, num_parameters
 from trainer.models.weights import load_into, save_weights
 from trainer.runs.checkpoint import TrainingProgress, load_state, state_errors
 from trainer.runs.folder import RunFolder
-from trainer.training.describe import describe, less_memory_advice
+from trainer.training.describe import describe, memory_advice
 from trainer.training.device import describe_device, limit_threads
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.loop import LoopSettings, TrainingLoop
@@ -147,7 +147,7 @@ def _train(
         patches=plan.loader.patches_per_step,
         num_samples=plan.loader.num_samples,
         origin=plan.folder.origin,
-        less_memory=less_memory_advice(plan),
+        memory_advice=memory_advice(plan),
         step_mode=plan.step_mode,
     )
     loop = TrainingLoop(settings, learner, plan.loader, _validation(plan, group), progress, record, group)
