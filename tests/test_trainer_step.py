@@ -143,7 +143,8 @@ def test_setting_of_earlier_versions_is_read(shards: Path, tmp_path: Path, monke
     (tmp_path / "old.yaml").write_text((tmp_path / "old.yaml").read_text().replace("true", "false"))
     assert trainer(*args).code == 0
     assert trainer(*args, "--step", "eager").code == 0
-    assert chosen == ["compiled", "auto", "eager"]
+    assert trainer(*args, "--compile").code == 0
+    assert chosen == ["compiled", "auto", "eager", "compiled"]
     assert "step: eager" in (tmp_path / "ultra_lite-2x-3" / "config.yaml").read_text()
 
 

@@ -56,6 +56,7 @@ OPTIONS = [
         default=TrainConfig.amp,
         help="Mixed precision; auto uses bf16 where the device supports it natively.",
     ),
+    click.option("--compile", "step", flag_value="compiled", hidden=True),  # the option of earlier versions
     _default(
         "--step",
         type=Choice(STEP_MODES),
