@@ -1,7 +1,8 @@
 """List the photos of a local folder or an object store, without opening them."""
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from srshards.errors import UsageError
 from srshards.format import Address
@@ -23,6 +24,29 @@ def printable(path: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in path)
 
 
+class Source(Protocol):
+    """What samples are made from: a photo, or a pair, which is identified by its HR image.
+
+    `path`, `size` and `mtime_ns` are those of the photo or the HR image, as in `Photo`.
+    """
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def mtime_ns(self) -> int: ...
+
+    @property
+    def class_name(self) -> str: ...
+
+    def companions(self, scale: int) -> tuple["Photo", ...]:
+        """Return the other files that determine the samples at a scale: a pair's LR image, and its upsampled one."""
+        ...
+
+
 class Photo(NamedTuple):
     """A photo as the file system lists it. `path` is relative to the input, `/`-separated.
 
@@ -38,15 +62,18 @@ class Photo(NamedTuple):
         """The photo's folder relative to the input; `.` for the input itself."""
         return self.path.rpartition("/")[0] or "."
 
+    def companions(self, scale: int) -> tuple["Photo", ...]:
+        return ()
 
-@dataclass
+
+@dataclass(frozen=True)
 class Listing:
-    """The photos of a folder, in no particular order, and the numbers of other files and of links not followed.
+    """The photos (or pairs) of a folder, in no particular order, and the numbers of other files and of skipped links.
 
     Links are not followed to folders that are already listed, e.g. in a loop.
     """
 
-    photos: list[Photo] = field(default_factory=list)
+    photos: Sequence[Source] = ()
     num_ignored: int = 0
     num_links_skipped: int = 0
 
