@@ -22,7 +22,7 @@ _FINGERPRINTED = ["scale", "size", "hr_size", "fit", "tile_step", "method", "var
 # Settings added in format version 2. With these values, shards of version 1 have the same fingerprint.
 _SINCE_VERSION_2 = {"variants": 1, "up": True, "sharpen_hr": False}
 # Settings added in format version 3, with their meaning in older versions. They make its fingerprints different.
-_SINCE_VERSION_3 = {"pairs": None}
+_SINCE_VERSION_3 = {"icc": "ignore", "pairs": None}
 
 MIN_SIZE_PX = 16
 DEFAULT_VAL_FRACTION = 0.02
@@ -193,6 +193,7 @@ class Config:
             "up": self.up,
             "sharpen_hr": self.sharpen_hr,
             "codec": self.codec,
+            "icc": "ignore",
             "pairs": self.pairs and self.pairs.plain,
             "degradation": self.degradation and self.degradation.plain,
             "sample": self.sample,

@@ -23,7 +23,7 @@ from shardgen.shard.stages import StageTimes
 from shardgen.shard.statistics import Statistics, psnr_up
 from shardgen.shard.writer import ShardWriter
 from srshards.errors import PhotoError
-from srshards.format import MAX_SAMPLES_PER_SHARD, dump_json, image_names, sample_key, scale_folder
+from srshards.format import EQUAL_PSNR_DB, MAX_SAMPLES_PER_SHARD, dump_json, image_names, sample_key, scale_folder
 from srshards.imaging import codec
 from srshards.storage.store import remove, storage_of
 
@@ -197,7 +197,7 @@ class _ScaleOutput:
             "box": list(sample.box),
             "scale": self.scale,
             "method": self._config.method,
-            "psnr_up_db": psnr,
+            "psnr_up_db": EQUAL_PSNR_DB if psnr is None else psnr,
             **sample.details,
         }
         return dump_json(description, indent=None)

@@ -1,5 +1,6 @@
 """Samples of photos: HR is a part of a photo, LR is derived from it by a method or a recipe."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -70,7 +71,8 @@ class _OpenedPhoto:
         config = self.source.config
         drawn = self._draw(crop.box, scale)
         triplet = make_triplet(hr.pixels, scale, config.method, drawn)
-        details = {} if drawn is None else {"degradation": drawn, "libraries": libraries()}
+        # As text, because table formats such as Arrow cannot hold steps with different parameters in one column.
+        details = {} if drawn is None else {"degradation": json.dumps(drawn), "libraries": libraries()}
         box = cropped_box(crop.box, config.size, config.hr_size(scale))
         return Sample(scale, box, hr, triplet.lrs, triplet.up, details)
 
