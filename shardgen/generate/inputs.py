@@ -41,7 +41,7 @@ def list_inputs(config: Config, exclude: Path | None = None) -> Inputs:
     return Inputs(config, listing, val, excluded)
 
 
-def refuse_overlap(folder: Address, val: Address | None, option: str) -> None:
+def refuse_overlap(folder: Address, val: "Address | None", option: str) -> None:
     """Raise UsageError if validation images would be training images too."""
     if val is None or storage_of(folder).is_local != storage_of(val).is_local:
         return

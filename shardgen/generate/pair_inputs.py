@@ -37,7 +37,7 @@ class PackRequest:
     size: int | None = None
     up: bool = True
     pattern: str | None = None
-    meta_info: Address | None = None
+    meta_info: "Address | None" = None
     skip_unpaired: bool = False
     accept_misaligned: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)

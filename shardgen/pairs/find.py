@@ -39,7 +39,7 @@ def find_pairs(
     ups: Sequence[Address] = (),
     pattern: str | None = None,
     *,
-    meta_info: Address | None = None,
+    meta_info: "Address | None" = None,
     exclude: Path | None = None,
     skip_unpaired: bool = False,
 ) -> PairListing:

@@ -92,7 +92,7 @@ class Config:
     shard_bytes: int = 256_000_000  # each shard has about half of this to all of it
     val_fraction: float | None = None  # fraction of the photos in val, 0 <= f < 1; None: 0.02, or with `val` none
     seed: int = 0
-    val: Address | None = None  # folder of the validation photos (or their HR images), instead of a fraction
+    val: "Address | None" = None  # folder of the validation photos (or their HR images), instead of a fraction
     pairs: PairSettings | None = None  # None: LR is made from the photos
 
     def __post_init__(self) -> None:
