@@ -83,6 +83,16 @@ def list_photos(root: Address) -> Listing:
 
     Raises UsageError when there is no such folder, a folder in it cannot be listed, or it contains no photos.
     """
+    return list_images(
+        root,
+        "photos",
+        "pass the folder of photos as --input (make: INPUT=...)",
+        "pass a folder of photos as --input, e.g. ./OST with mountain/, sky/, ..., or s3://bucket/photos",
+    )
+
+
+def list_images(root: Address, what: str, advice: str, advice_for_file: str) -> Listing:
+    """Return `list_photos` with other messages: what was expected, and what to do if it is missing or a file."""
     skipped = Skipped()
     try:
         found = storage_of(root).find_files(root, PHOTO_EXTENSIONS, skipped)
@@ -90,22 +100,19 @@ def list_photos(root: Address) -> Listing:
     except OSError as error:
         if shortage(error):
             raise
-        raise UsageError(_not_listed(root, error)) from error
+        raise UsageError(_not_listed(root, error, advice, advice_for_file)) from error
     if not photos:
         raise UsageError(
-            f"no photos in {root}: expected files ending in {' '.join(sorted(PHOTO_EXTENSIONS))}, found "
-            f"{plural(skipped.files, 'other file')}; pass the folder of photos as --input (make: INPUT=...)"
+            f"no {what} in {root}: expected files ending in {' '.join(sorted(PHOTO_EXTENSIONS))}, found "
+            f"{plural(skipped.files, 'other file')}; {advice}"
         )
     return Listing(photos, skipped.files, skipped.links)
 
 
-def _not_listed(root: Address, error: OSError) -> str:
+def _not_listed(root: Address, error: OSError, advice_to_pass: str, advice_for_file: str) -> str:
     if error.filename == str(root) and isinstance(error, FileNotFoundError):
-        return f"no such folder: {root}; pass the folder of photos as --input (make: INPUT=...)"
+        return f"no such folder: {root}; {advice_to_pass}"
     if error.filename == str(root) and isinstance(error, NotADirectoryError):
-        return (
-            f"{root} is a file; pass a folder of photos as --input, e.g. ./OST with mountain/, sky/, ..., or "
-            "s3://bucket/photos"
-        )
+        return f"{root} is a file; {advice_for_file}"
     advice = "fix its permissions (chmod u+rx), or move it out of the input"
     return f"cannot list {error.filename}: {error.strerror}; {advice}"
