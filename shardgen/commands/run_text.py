@@ -3,10 +3,10 @@
 from typing import Any
 
 from shardgen.generate.run import STATS_NAME, Outcome, Preparation
-from shardgen.pairs.summary import PairSummary
+from shardgen.pairs.summary import PairSummary, describe_settings
 from shardgen.planning.config import Config
 from shardgen.planning.exclusion import Exclusion
-from shardgen.planning.sources import Listing, printable
+from shardgen.planning.sources import Listing, Source, printable
 from srshards.format import scale_folder
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
@@ -31,7 +31,7 @@ def photo_lines(p: Preparation) -> list[str]:
     return lines + (_exclusion_lines(inputs.excluded, noun) if inputs.excluded else [])
 
 
-def _left_out(listing: Listing) -> str:
+def _left_out(listing: Listing[Source]) -> str:
     others = f", {plural(listing.num_ignored, 'other file')} ignored" if listing.num_ignored else ""
     links = listing.num_links_skipped
     return others + (f", {plural(links, 'link')} to already listed folders not followed" if links else "")
@@ -73,8 +73,8 @@ def _difference(name: str, old: Any, new: Any) -> str:
 
 
 def _formatted(value: Any) -> str:
-    if isinstance(value, dict) and "steps" not in value:  # the settings of pairs
-        return ", ".join(f"{name} {_formatted(one)}" for name, one in value.items())
+    if isinstance(value, dict) and "steps" not in value:
+        return describe_settings(value)
     if isinstance(value, dict):
         return f"{value.get('name')} with {plural(len(value.get('steps', ())), 'step')}"
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
@@ -137,7 +137,8 @@ def _pair_lines(manifest: dict[str, Any]) -> list[str]:
         "accepted in spite of the check": found.accepted,
     }
     counts = "".join(f", {count:,} {what}" for what, count in extras.items() if count)
-    lines = [f"  {plural(found.checked, 'pair')} checked{counts}; worst:"]
-    for name, (value, path) in found.worst.items():
-        lines.append(f"    {name} {value:.4g}{_UNITS.get(name, '')} ({printable(path)[:200]})")
-    return lines
+    worst = (
+        f"{name} {value:.4g}{_UNITS.get(name, '')} ({printable(path)[:200]})"
+        for name, (value, path) in found.worst.items()
+    )
+    return [f"  {plural(found.checked, 'pair')} checked{counts}", f"  Worst {', '.join(worst)}"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from shardgen.generate.headers import Headers
 from shardgen.planning.config import Config
 from shardgen.planning.exclusion import Exclusion, leave_out
-from shardgen.planning.sources import Listing, list_photos
+from shardgen.planning.sources import Listing, Source, list_images, list_photos
 from srshards.errors import UsageError
 from srshards.format import Address
 from srshards.storage.store import storage_of
@@ -21,8 +21,8 @@ class Inputs:
     """
 
     config: Config
-    listing: Listing
-    val: Listing | None = None
+    listing: Listing[Source]
+    val: Listing[Source] | None = None
     excluded: Exclusion | None = None
     notes: tuple[str, ...] = ()
     headers: Headers = field(default_factory=Headers)
@@ -37,7 +37,16 @@ def list_inputs(config: Config, exclude: Path | None = None) -> Inputs:
     listing, excluded = list_photos(config.input), None
     if exclude is not None:
         listing, excluded = leave_out(listing, exclude)
-    val = None if config.val is None else list_photos(config.val)
+    val = (
+        None
+        if config.val is None
+        else list_images(
+            config.val,
+            "photos",
+            "pass the folder of validation photos as --val (make: VAL=...)",
+            "pass a folder of photos as --val, e.g. ./Set5",
+        )
+    )
     return Inputs(config, listing, val, excluded)
 
 

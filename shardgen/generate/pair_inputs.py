@@ -8,6 +8,7 @@ from typing import Any
 from shardgen.generate.headers import Headers
 from shardgen.generate.inputs import Inputs, refuse_overlap
 from shardgen.pairs.find import PairListing, find_pairs
+from shardgen.pairs.pair import Pair
 from shardgen.planning.config import Config, ImageRoots, PairSettings
 from shardgen.planning.sources import Listing
 from shardgen.planning.tile_counts import inspected_photos
@@ -108,12 +109,12 @@ def _roots(found: PairListing, scales: Sequence[int], has_ups: bool) -> ImageRoo
     return ImageRoots({s: found.lr_roots[s] for s in scales}, {s: ups[s] for s in scales if s in ups})
 
 
-def _listing(found: PairListing, has_ups: bool) -> Listing:
+def _listing(found: PairListing, has_ups: bool) -> Listing[Pair]:
     pairs = found.pairs if has_ups else [replace(pair, ups=()) for pair in found.pairs]
     return Listing(pairs, found.num_ignored, found.num_links_skipped)
 
 
-def _default_size(listing: Listing, config: Config, headers: Headers) -> int:
+def _default_size(listing: Listing[Pair], config: Config, headers: Headers) -> int:
     """Return the edge of the tiles in px: that of HR if all are equal squares, otherwise 512 or what the smallest fits.
 
     Sizes are those of the first images of the plan's order, whose headers are also needed to estimate the number of

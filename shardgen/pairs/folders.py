@@ -34,7 +34,7 @@ def list_folders(roots: Roots, ups: Sequence[Address], keep_roots: bool) -> Fold
         others = [path_inside(address, other) for other in listings]
         inner = tuple(f"{path}/" for path in others if path)
         listed = listings[address].photos
-        return [photo for photo in listed if not photo.path.startswith(inner)] if inner else listed
+        return [photo for photo in listed if not photo.path.startswith(inner)] if inner else list(listed)
 
     hr = Images("HR", roots.hr, photos(roots.hr))
     if roots.is_shared:

@@ -6,7 +6,7 @@ from shardgen.planning.sources import Listing, Photo, list_images
 from srshards.format import Address
 
 
-def list_source(root: Address, role: str, option: str) -> Listing:
+def list_source(root: Address, role: str, option: str) -> Listing[Photo]:
     """Return the images below a root, without opening them.
 
     `role` (`HR`) and `option` (`--hr`) are for messages. UsageError when there is no such folder or no image in it.

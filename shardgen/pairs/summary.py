@@ -1,6 +1,6 @@
 """What the checks of given pairs found: per pair, and summed up over the pairs of a shard or a folder."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import hypot
 from typing import Any
@@ -96,6 +96,17 @@ class PairSummary:
                 raise ValueError("expected a value and a path for each figure")
             summary._worst[name] = (_plain(name, found["value"]), found["path"])
         return summary
+
+
+def describe_settings(pairs: Mapping[str, Any]) -> str:
+    """Return the setting `pairs` of a manifest as text."""
+    accepted = ", misaligned pairs accepted" if pairs.get("accept_misaligned") else ""
+    return f"LR given, up {pairs.get('up')}{accepted}"
+
+
+def format_figures(figures: Mapping[str, Any]) -> str:
+    """Return the entry `pair` of a sample's `json` as text."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
 
 
 def _plain(name: str, value: float) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from srshards.errors import UsageError
 from srshards.format import Address
@@ -66,19 +66,22 @@ class Photo(NamedTuple):
         return ()
 
 
+S = TypeVar("S", bound=Source, covariant=True)
+
+
 @dataclass(frozen=True)
-class Listing:
+class Listing(Generic[S]):
     """The photos (or pairs) of a folder, in no particular order, and the numbers of other files and of skipped links.
 
     Links are not followed to folders that are already listed, e.g. in a loop.
     """
 
-    photos: Sequence[Source] = ()
+    photos: Sequence[S] = ()
     num_ignored: int = 0
     num_links_skipped: int = 0
 
 
-def list_photos(root: Address) -> Listing:
+def list_photos(root: Address) -> Listing[Photo]:
     """List every photo below `root`, following symbolic links but listing no folder twice.
 
     Raises UsageError when there is no such folder, a folder in it cannot be listed, or it contains no photos.
@@ -91,7 +94,7 @@ def list_photos(root: Address) -> Listing:
     )
 
 
-def list_images(root: Address, what: str, advice: str, advice_for_file: str) -> Listing:
+def list_images(root: Address, what: str, advice: str, advice_for_file: str) -> Listing[Photo]:
     """Return `list_photos` with other messages: what was expected, and what to do if it is missing or a file."""
     skipped = Skipped()
     try:
