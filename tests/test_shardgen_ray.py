@@ -19,6 +19,7 @@ import pytest
 from helpers import TIMEOUT_S, contract_files, generate, make_photos, markers, run_cli, running, unfinished, wait_until
 
 from shardgen.engines.ray_node import build_on_node, versions
+from shardgen.generate.inputs import list_inputs
 from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from srshards.errors import RunError
@@ -164,7 +165,7 @@ def test_removed_photo_is_a_failure(cluster: Any, photos: Path, tmp_path: Path) 
     """Every machine sees that it is missing, so the photo is at fault and not a node."""
     photos_copy = Path(shutil.copytree(photos, tmp_path / "mine"))
     args = ("-s", 2, "--size", 64, "--shard-bytes", "50KB", "--workers", 1)
-    tasks = prepare(Config(photos_copy, tmp_path / "out", (2,), size=64, shard_bytes=50_000)).tasks
+    tasks = prepare(list_inputs(Config(photos_copy, tmp_path / "out", (2,), size=64, shard_bytes=50_000))).tasks
     with running(*on_cluster(cluster, photos_copy, tmp_path / "out", *args)) as process:
         wait_until(lambda: unfinished(tmp_path / "out"), process)
         removed = tasks[-1].plan.photos[0].path
@@ -218,7 +219,7 @@ def test_node_without_the_photos_is_an_error(
 
 def node_error(photos: Path, output: Path, **changed: Any) -> RunError:
     """Return the error with which a node rejects a task."""
-    task = prepare(Config(photos, output, size=64)).tasks[0]
+    task = prepare(list_inputs(Config(photos, output, size=64))).tasks[0]
     defaults = {"job": pytest.fail, "board": None, "mark": output / "mark", "expected": versions(), "compare": True}
     message = build_on_node(task, **{**defaults, **changed})
     assert isinstance(message, RunError)
@@ -257,7 +258,7 @@ ENGINE = """
 
     photos, output, address = sys.argv[1:]
     config = Config(Path(photos), Path(output), size=64, shard_bytes=50_000)
-    tasks = prepare(config).tasks
+    tasks = prepare(list_inputs(config)).tasks
     attempts, shown = Path(output, "attempts"), Path(output, "shown")
 
     def count(progress):

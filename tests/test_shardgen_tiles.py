@@ -91,7 +91,7 @@ def test_headers_are_read_only_for_shards_that_may_overflow(tmp_path: Path, monk
     monkeypatch.setattr(tile_counts, "_NUM_INSPECTED", 4)
     counted: list[Sequence[Photo]] = []
     count = tile_counts._count
-    monkeypatch.setattr(tile_counts, "_count", lambda subset, config: counted.append(subset) or count(subset, config))
+    monkeypatch.setattr(tile_counts, "_count", lambda subset, *rest: counted.append(subset) or count(subset, *rest))
     arguments = ("generate", "-i", photos, "-o", tmp_path / "out", *TILES, "--size", 16, "--dry-run")
     assert run_cli(*arguments).returncode == 0
     assert [len(subset) for subset in counted] == [4], "no shard is near the limit"

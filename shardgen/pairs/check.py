@@ -2,20 +2,19 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from shardgen.pairs.registration import register
 from srshards.imaging.pixels import Pixels, require_rgb
+from srshards.imaging.resample import resize
 
-# The bounds were chosen with docs/pairs.md's figures: no pair of the plain methods exceeds one.
+# The bounds were chosen with docs/packing.md's figures: no pair of the plain methods exceeds one.
 MAX_SHIFT_HR_PX = 0.75  # sampling every Nth pixel displaces by at most half an HR pixel
 MIN_SHIFT_BOUND_PX = 0.15  # LR px; at large scales, 0.75 HR px cannot be measured
-_SURE = 3.0  # a displacement counts if it exceeds the bound by so many standard errors
+_SURE = 4.0  # a displacement counts if it exceeds the bound by so many standard errors
 MAX_LEVELS = 5.0  # difference of brightness and colour, in grey levels
 LEVELS_PER_NOISE = 0.6  # heavy compression and noise also change the brightness
 MIN_CORRELATION = 0.15
@@ -28,72 +27,69 @@ _DIGITS = 3
 
 @dataclass(frozen=True)
 class PairCheck:
-    """How LR differs from HR. Displacements are in LR px, positive if LR's content is further right or down.
+    """How LR differs from HR.
 
-    `shift` is that of the centre (right, down), `stretch` the further displacement outwards at the right and lower edge;
-    `shift_error` and `stretch_error` are their standard errors. An HR image without detail, e.g. a clear sky, tells
-    nothing: both are 0, with errors of several px. `brightness` is the difference in grey levels (0-255), LR - HR,
-    `colour` what red, green and blue differ beyond it; both from medians, which noise does not change. `noise` is the
-    quartile deviation of the levels' differences. `correlation` and `colour_correlation` are those of band-pass filtered
-    luma and of R - B, from -1 to 1; the latter is 1 if HR is almost grey. `detail` is the RMS of HR's band-pass filtered
-    luma in grey levels, `independent` the number of its values that are independent.
+    Displacements are in LR px, positive if LR's content is further right (x) or down (y). `shift` is that of the
+    centre, `stretch` the further one outwards at the right and lower edge; `shift_error` and `stretch_error` are
+    standard errors. An HR image without detail, e.g. a clear sky, tells nothing: both are 0, with errors of several px.
+    `red`, `green` and `blue` are the differences LR - HR in grey levels (0-255): medians, which noise does not change;
+    `noise` is the quartile deviation of the differences. `correlation` and `colour_correlation`, from -1 to 1, are
+    those of band-pass filtered luma and of R - B; the latter is 1 if HR is almost grey. `detail` is the RMS of HR's
+    band-pass filtered luma in grey levels, `independent` about how many of its values are independent.
     """
 
     scale: int
-    shift: tuple[float, float]
+    shift_x: float
+    shift_y: float
     shift_error: float
-    stretch: tuple[float, float]
+    stretch_x: float
+    stretch_y: float
     stretch_error: float
-    brightness: float
-    colour: tuple[float, float, float]
+    red: float
+    green: float
+    blue: float
     noise: float
     correlation: float
     colour_correlation: float
     detail: float
     independent: float
 
+    @property
+    def shift(self) -> tuple[float, float]:
+        return self.shift_x, self.shift_y
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        return self.stretch_x, self.stretch_y
+
+    @property
+    def brightness(self) -> float:
+        """The mean difference of red, green and blue, in grey levels."""
+        return round((self.red + self.green + self.blue) / 3, _DIGITS)
+
+    @property
+    def cast(self) -> tuple[float, str]:
+        """The largest difference of a channel beyond that of the brightness, in grey levels, and the channel's name."""
+        channels = (self.red, "red"), (self.green, "green"), (self.blue, "blue")
+        casts = [(round(level - self.brightness, _DIGITS), name) for level, name in channels]
+        return max(casts, key=lambda cast: abs(cast[0]))
+
+    @property
+    def colour(self) -> float:
+        """The size of `cast` in grey levels."""
+        return abs(self.cast[0])
+
     def as_dict(self) -> dict[str, float]:
         """Return the `pair` of a sample's JSON: numbers by name, without the scale."""
-        return {
-            "shift_x": self.shift[0],
-            "shift_y": self.shift[1],
-            "shift_error": self.shift_error,
-            "stretch_x": self.stretch[0],
-            "stretch_y": self.stretch[1],
-            "stretch_error": self.stretch_error,
-            "brightness": self.brightness,
-            "red": self.colour[0],
-            "green": self.colour[1],
-            "blue": self.colour[2],
-            "noise": self.noise,
-            "correlation": self.correlation,
-            "colour_correlation": self.colour_correlation,
-            "detail": self.detail,
-            "independent": self.independent,
-        }
+        return {name: value for name, value in asdict(self).items() if name != "scale"}
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any], scale: int) -> "PairCheck":
+    def from_dict(cls, value: Mapping[str, float], scale: int) -> "PairCheck":
         """Parse the result of `as_dict`. KeyError when a number is missing."""
-        return cls(
-            scale,
-            shift=(value["shift_x"], value["shift_y"]),
-            stretch=(value["stretch_x"], value["stretch_y"]),
-            colour=(value["red"], value["green"], value["blue"]),
-            **{name: value[name] for name in _PLAIN},
-        )
+        return cls(scale, **{name: value[name] for name in _NAMES})
 
 
-_PLAIN = (
-    "shift_error",
-    "stretch_error",
-    "brightness",
-    "noise",
-    "correlation",
-    "colour_correlation",
-    "detail",
-    "independent",
-)
+_NAMES = tuple(field.name for field in fields(PairCheck) if field.name != "scale")
 
 
 def check_pair(hr: Pixels, lr: Pixels, scale: int) -> PairCheck:
@@ -106,28 +102,15 @@ def check_pair(hr: Pixels, lr: Pixels, scale: int) -> PairCheck:
     height, width = lr.shape[:2]
     if hr.shape[:2] != (height * scale, width * scale):
         raise ValueError(f"expected HR of {height * scale} x {width * scale} px for LR at {scale}x, got {hr.shape}")
-    small = np.asarray(cv2.resize(hr, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    small = resize(hr, height, width, "area")
     found = register(hr, lr)
-    medians, noise = _level_differences(small, lr)
-    brightness = sum(medians) / 3
-    return PairCheck(
-        scale,
-        shift=(_rounded(found.shift[0]), _rounded(found.shift[1])),
-        shift_error=_rounded(found.shift_error),
-        stretch=(_rounded(found.stretch[0]), _rounded(found.stretch[1])),
-        stretch_error=_rounded(found.stretch_error),
-        brightness=_rounded(brightness),
-        colour=(
-            _rounded(medians[0] - brightness),
-            _rounded(medians[1] - brightness),
-            _rounded(medians[2] - brightness),
-        ),
-        noise=_rounded(noise),
-        correlation=_rounded(found.correlation),
-        colour_correlation=_rounded(_colour_correlation(small, lr)),
-        detail=_rounded(found.detail),
-        independent=float(round(found.num_independent)),
+    levels, noise = _level_differences(small, lr)
+    numbers = (
+        *(*found.shift, found.shift_error, *found.stretch, found.stretch_error),
+        *(*levels, noise, found.correlation, _colour_correlation(small, lr), found.detail),
     )
+    figures = [*map(_rounded, numbers), float(round(found.num_independent))]
+    return PairCheck.from_dict(dict(zip(_NAMES, figures, strict=True)), scale)
 
 
 def _rounded(value: float) -> float:
@@ -211,12 +194,11 @@ def _findings(check: PairCheck) -> Iterator[tuple[float, str]]:
         f"LR is {'brighter' if check.brightness > 0 else 'darker'} than HR by {abs(check.brightness):.1f} grey levels, "
         f"more than {levels:.1f}",
     )
-    channel = max(range(3), key=lambda number: abs(check.colour[number]))
-    difference = check.colour[channel]
+    cast, channel = check.cast
     yield (
-        abs(difference) / levels,
-        f"LR has {'more' if difference > 0 else 'less'} {('red', 'green', 'blue')[channel]} than HR by "
-        f"{abs(difference):.1f} grey levels, more than {levels:.1f}",
+        abs(cast) / levels,
+        f"LR has {'more' if cast > 0 else 'less'} {channel} than HR, by {abs(cast):.1f} grey levels beyond the "
+        f"brightness, more than {levels:.1f}",
     )
 
 

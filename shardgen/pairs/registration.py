@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
+from srshards.imaging.resample import resize
 
 _Reals = NDArray[np.float64]
 _Complexes = NDArray[np.complex128]
@@ -63,7 +65,8 @@ class _Band(NamedTuple):
     def spectra(self, blocks: _Reals) -> _Complexes:
         """Return the windowed spectra of K blocks as K x n, their weighted means removed."""
         means = (blocks * self.window).sum((1, 2)) / self.window.sum()
-        return np.fft.rfft2((blocks - means[:, None, None]) * self.window).reshape(len(blocks), -1)[:, self.positions]
+        spectra = np.fft.rfft2((blocks - means[:, None, None]) * self.window)
+        return np.asarray(spectra.reshape(len(blocks), -1)[:, self.positions], np.complex128)
 
     def ring_means(self, values: _Reals) -> _Reals:
         counts = np.bincount(self.rings, minlength=_NUM_RINGS)
@@ -71,7 +74,7 @@ class _Band(NamedTuple):
 
     def undo(self, shift: _Reals) -> _Complexes:
         """Return the factors that move LR's spectra back by `shift` px."""
-        return np.exp(1j * (shift @ self.frequencies))
+        return np.asarray(np.exp(1j * (shift @ self.frequencies)), np.complex128)
 
 
 def register(hr: Pixels, lr: Pixels) -> Registration:
@@ -80,7 +83,7 @@ def register(hr: Pixels, lr: Pixels) -> Registration:
     band = _band(_block_size(height), _block_size(width))
     block = band.window.shape
     corners = [(y, x) for y in _starts(height, block[0]) for x in _starts(width, block[1])]
-    luma = cv2.cvtColor(lr, cv2.COLOR_RGB2GRAY)
+    luma = luma_full_range(lr)
     of_hr, of_lr = (band.spectra(_cut(image, corners, block)) for image in (_low_pass(hr, height, width), luma))
     hr_powers, lr_powers = (np.square(spectra.real) + np.square(spectra.imag) for spectra in (of_hr, of_lr))
     hr_power, lr_power = hr_powers.sum(0), lr_powers.sum(0)
@@ -109,7 +112,8 @@ def register(hr: Pixels, lr: Pixels) -> Registration:
     if np.linalg.eigvalsh(curvature)[0] <= 0:
         return _unknown(block, correlation(np.zeros(2)), detail, num_independent)
     spread = np.linalg.inv(curvature) @ gradients.T  # how much each block would move the shift
-    by_blocks = np.sqrt(np.square(spread).sum(1)) * num_blocks / max(num_blocks - 1, 0.25)
+    few = num_blocks / max(num_blocks - 1, 0.25)  # of few blocks, the estimate follows the errors of each
+    by_blocks = few * np.sqrt(np.square(spread).sum(1))
     fisher = 2 * num_blocks * np.square(coherence) / (1 - np.square(coherence))
     by_model = np.sqrt(np.diag(np.linalg.inv((band.frequencies * fisher[band.rings]) @ band.frequencies.T)))
     shift_error = float(np.sqrt(np.square(by_blocks) + np.square(_MODEL_FACTOR * by_model)).max())
@@ -119,7 +123,7 @@ def register(hr: Pixels, lr: Pixels) -> Registration:
         (float(shift[0]), float(shift[1])),
         max(shift_error, _LEAST_ERROR_PX),
         stretch,
-        max(stretch_error, _LEAST_ERROR_PX),
+        max(few * stretch_error, _LEAST_ERROR_PX),
         correlation(shift),
         detail,
         num_independent,
@@ -136,7 +140,7 @@ def _low_pass(hr: Pixels, height: int, width: int) -> NDArray[np.float32]:
 
     Area averaging alone leaves a third of the aliasing of an image of white noise.
     """
-    double = cv2.cvtColor(cv2.resize(hr, (2 * width, 2 * height), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    double = luma_full_range(resize(hr, 2 * height, 2 * width, "area"))
     half_band = np.array([-1, -2, 9, 26, 26, 9, -2, -1], np.float32) / 64  # symmetric about the pair's centre
     filtered = cv2.sepFilter2D(double, cv2.CV_32F, half_band, half_band, anchor=(3, 3), borderType=cv2.BORDER_REFLECT)
     return np.asarray(filtered[::2, ::2], np.float32)
@@ -194,11 +198,11 @@ def _find_shift(total: _Complexes, band: _Band) -> tuple[_Reals, _Reals]:
 
 
 def _coherence(total: _Complexes, shift: _Reals, band: _Band) -> _Reals:
-    return np.clip(band.ring_means((total * band.undo(shift)).real), 0, 0.999)
+    return np.minimum(np.maximum(band.ring_means((total * band.undo(shift)).real), 0), 0.999)
 
 
 def _weights(coherence: _Reals) -> _Reals:
-    return coherence / (1 - np.square(coherence))
+    return np.asarray(coherence / (1 - np.square(coherence)), np.float64)
 
 
 def _refine(shift: _Reals, weighted: _Complexes, band: _Band) -> _Reals:

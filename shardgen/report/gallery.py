@@ -117,6 +117,9 @@ def _comparison(sample: Measured, manifest: Manifest, window_px: int) -> Compari
 
 def _degradations(described: dict[str, object]) -> Iterator[tuple[str, str]]:
     """Yield how LR was derived: the method, or the drawn steps of each variant."""
+    if "lr_source" in described:
+        yield "LR, as given", short(str(described["lr_source"]), 300)
+        return
     drawn = described.get("degradation")
     if not isinstance(drawn, list):
         yield "LR method", str(described["method"])

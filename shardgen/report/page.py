@@ -121,7 +121,11 @@ def _nothing_to_show(folder: Address, surveys: Sequence[Survey], contents: Seque
             f"`python -m shardgen verify {folder}`"
         )
     failures = [failure for content in contents for failure in content.failures + content.skipped]
-    why = f": no photo produced one, e.g. {printable(failures[0][0])} ({printable(failures[0][1])})" if failures else ""
+    why = (
+        f": no {contents[0].noun} produced one, e.g. {printable(failures[0][0])} ({printable(failures[0][1])})"
+        if failures
+        else ""
+    )
     return UsageError(f"{folder} has no samples{why}")
 
 

@@ -32,7 +32,7 @@ class Measured:
     brightness: float
     sharpness: float
     flatness: float
-    aliasing: float | None  # None if LR is degraded by a recipe
+    aliasing: float | None  # None if LR is degraded by a recipe, or given
     hash: int
 
 
@@ -112,7 +112,11 @@ def _measure(sample: StoredSample, manifest: Manifest, record: ShardRecord) -> M
     grey = luma_full_range(image_of(sample, "hr", manifest))
     settings: dict[str, Any] = manifest.raw["settings"]
     try:
-        aliased = None if settings.get("degradation") else aliasing(grey, manifest.scale, described["method"])
+        aliased = (
+            None
+            if settings.get("degradation") or settings.get("pairs")
+            else aliasing(grey, manifest.scale, described["method"])
+        )
     except KeyError:
         raise RunError(f"{sample.tar}: {sample.key}.json: unknown method {described['method']!r}") from None
     psnr = described.get("psnr_up_db")

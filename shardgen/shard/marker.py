@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from shardgen.pairs.summary import PairSummary
 from shardgen.shard.statistics import Statistics
 from srshards.format import Address, FormatError, ShardRecord, dump_json, load_json, parse_record
 from srshards.process.shortages import shortage
@@ -15,7 +16,7 @@ class Marker:
     """The result of building a shard at one scale. `record` is None if no photo produced a sample.
 
     `fingerprint` covers the settings and the photos' paths, sizes and times. `failures` and `skipped` are
-    (path, reason) pairs.
+    (path, reason) pairs. `pairs` summarises the checks of given pairs; None for photos.
     """
 
     fingerprint: str
@@ -25,6 +26,7 @@ class Marker:
     failures: tuple[tuple[str, str], ...]
     skipped: tuple[tuple[str, str], ...]
     statistics: Statistics
+    pairs: PairSummary | None = None
 
     def write(self, path: Address) -> None:
         content = {
@@ -35,6 +37,7 @@ class Marker:
             "failures": reason_records(self.failures),
             "skipped": reason_records(self.skipped),
             "statistics": self.statistics.as_dict(),
+            **({"pairs": self.pairs.as_dict()} if self.pairs else {}),
         }
         write_bytes(path, dump_json(content))
 
@@ -67,6 +70,7 @@ def _parse(value: dict[str, Any], path: Address) -> Marker:
         failures=tuple((_text(item["path"]), _text(item["reason"])) for item in value["failures"]),
         skipped=tuple((_text(item["path"]), _text(item["reason"])) for item in value["skipped"]),
         statistics=Statistics.from_dict(value["statistics"]),
+        pairs=PairSummary.from_dict(value["pairs"]) if "pairs" in value else None,
     )
 
 
