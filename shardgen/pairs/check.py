@@ -1,25 +1,211 @@
-"""Check that HR and LR of a pair show the same content."""
+"""Check that the LR image of a pair shows the same as its HR image, in the same place and the same colours."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 
-from srshards.imaging.pixels import Pixels
+import numpy as np
+from numpy.typing import NDArray
+
+from shardgen.pairs.registration import register
+from srshards.imaging.pixels import Pixels, require_rgb
+from srshards.imaging.resample import resize
+
+# The bounds were chosen with docs/packing.md's figures: no pair of the plain methods exceeds one.
+MAX_SHIFT_HR_PX = 0.75  # sampling every Nth pixel displaces by at most half an HR pixel
+MIN_SHIFT_BOUND_PX = 0.15  # LR px; at large scales, 0.75 HR px cannot be measured
+_SURE = 4.0  # a displacement counts if it exceeds the bound by so many standard errors
+MAX_LEVELS = 5.0  # difference of brightness and colour, in grey levels
+LEVELS_PER_NOISE = 0.6  # heavy compression and noise also change the brightness
+MIN_CORRELATION = 0.15
+_MIN_DETAIL = 3.0  # grey levels; of smoother HR images LR may show noise only
+_MIN_INDEPENDENT = 400.0  # values; fewer correlate by chance
+MIN_COLOUR_CORRELATION = 0.1
+_MIN_COLOUR = 4.0  # grey levels, RMS; less colour is lost by compression
+_DIGITS = 3
 
 
 @dataclass(frozen=True)
 class PairCheck:
-    """How well a pair matches: shift in LR px, differences in grey levels, correlation."""
+    """How LR differs from HR.
 
-    shift: tuple[float, float]
-    brightness: float
-    colour: float
+    Displacements are in LR px, positive if LR's content is further right (x) or down (y). `shift` is that of the
+    centre, `stretch` the further one outwards at the right and lower edge; `shift_error` and `stretch_error` are
+    standard errors. An HR image without detail, e.g. a clear sky, tells nothing: both are 0, with errors of several px.
+    `red`, `green` and `blue` are the differences LR - HR in grey levels (0-255): medians, which noise does not change;
+    `noise` is the quartile deviation of the differences. `correlation` and `colour_correlation`, from -1 to 1, are
+    those of band-pass filtered luma and of R - B; the latter is 1 if HR is almost grey. `detail` is the RMS of HR's
+    band-pass filtered luma in grey levels, `independent` about how many of its values are independent.
+    """
+
+    scale: int
+    shift_x: float
+    shift_y: float
+    shift_error: float
+    stretch_x: float
+    stretch_y: float
+    stretch_error: float
+    red: float
+    green: float
+    blue: float
+    noise: float
     correlation: float
+    colour_correlation: float
+    detail: float
+    independent: float
+
+    @property
+    def shift(self) -> tuple[float, float]:
+        return self.shift_x, self.shift_y
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        return self.stretch_x, self.stretch_y
+
+    @property
+    def brightness(self) -> float:
+        """The mean difference of red, green and blue, in grey levels."""
+        return round((self.red + self.green + self.blue) / 3, _DIGITS)
+
+    @property
+    def cast(self) -> tuple[float, str]:
+        """The largest difference of a channel beyond that of the brightness, in grey levels, and the channel's name."""
+        channels = (self.red, "red"), (self.green, "green"), (self.blue, "blue")
+        casts = [(round(level - self.brightness, _DIGITS), name) for level, name in channels]
+        return max(casts, key=lambda cast: abs(cast[0]))
+
+    @property
+    def colour(self) -> float:
+        """The size of `cast` in grey levels."""
+        return abs(self.cast[0])
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the `pair` of a sample's JSON: numbers by name, without the scale."""
+        return {name: value for name, value in asdict(self).items() if name != "scale"}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, float], scale: int) -> "PairCheck":
+        """Parse the result of `as_dict`. KeyError when a number is missing."""
+        return cls(scale, **{name: value[name] for name in _NAMES})
+
+
+_NAMES = tuple(field.name for field in fields(PairCheck) if field.name != "scale")
 
 
 def check_pair(hr: Pixels, lr: Pixels, scale: int) -> PairCheck:
-    """Compare an HR image with its LR image."""
-    return PairCheck((0.0, 0.0), 0.0, 0.0, 1.0)
+    """Compare the images of a pair: H x W x 3 and H/scale x W/scale x 3, uint8 RGB.
+
+    Equal images give equal results with any number of threads. ValueError for other shapes or types.
+    """
+    require_rgb(hr)
+    require_rgb(lr)
+    height, width = lr.shape[:2]
+    if hr.shape[:2] != (height * scale, width * scale):
+        raise ValueError(f"expected HR of {height * scale} x {width * scale} px for LR at {scale}x, got {hr.shape}")
+    small = resize(hr, height, width, "area")
+    found = register(hr, lr)
+    levels, noise = _level_differences(small, lr)
+    numbers = (
+        *(*found.shift, found.shift_error, *found.stretch, found.stretch_error),
+        *(*levels, noise, found.correlation, _colour_correlation(small, lr), found.detail),
+    )
+    figures = [*map(_rounded, numbers), float(round(found.num_independent))]
+    return PairCheck.from_dict(dict(zip(_NAMES, figures, strict=True)), scale)
+
+
+def _rounded(value: float) -> float:
+    return round(value, _DIGITS) + 0.0  # no -0.0
+
+
+def _level_differences(small: Pixels, lr: Pixels) -> tuple[list[float], float]:
+    """Return the median of LR - HR of each channel, and the mean of the channels' quartile deviations, in levels."""
+    difference = np.subtract(lr, small, dtype=np.int16) + 255
+    quartiles = [_quartiles(np.bincount(difference[..., channel].ravel(), minlength=511)) for channel in range(3)]
+    return [median for _, median, _ in quartiles], sum(high - low for low, _, high in quartiles) / 6
+
+
+def _quartiles(counts: NDArray[np.intp]) -> tuple[float, float, float]:
+    """Return the quartiles of differences from -255 to 255, interpolated within the level."""
+    ends = np.cumsum(counts)
+
+    def quantile(fraction: float) -> float:
+        rank = fraction * int(ends[-1])
+        level = int(np.searchsorted(ends, rank))
+        return level - 255 - 0.5 + (rank - int(ends[level] - counts[level])) / int(counts[level])
+
+    return quantile(0.25), quantile(0.5), quantile(0.75)
+
+
+def _colour_correlation(small: Pixels, lr: Pixels) -> float:
+    """Return the correlation about zero of R - B; 1 if that of HR is too small, 0 if LR has no colour."""
+    of_hr, of_lr = (np.subtract(image[..., 0], image[..., 2], dtype=np.int64).ravel() for image in (small, lr))
+    hr_energy, lr_energy = int(of_hr @ of_hr), int(of_lr @ of_lr)
+    if hr_energy < _MIN_COLOUR**2 * len(of_hr):
+        return 1.0
+    return int(of_hr @ of_lr) / math.sqrt(hr_energy * lr_energy) if lr_energy else 0.0
+
+
+def shift_bound(scale: int) -> float:
+    """Return the largest displacement that is accepted, in LR px."""
+    return max(MAX_SHIFT_HR_PX / scale, MIN_SHIFT_BOUND_PX)
+
+
+def levels_bound(noise: float) -> float:
+    """Return the largest difference of brightness and of a channel that is accepted, in grey levels."""
+    return MAX_LEVELS + LEVELS_PER_NOISE * noise
 
 
 def problem(check: PairCheck) -> str | None:
-    """Return why the pair does not match, or None."""
-    return None
+    """Return what is wrong with a pair, with the figure and its bound; None if nothing is."""
+    return next((sentence for severity, sentence in _findings(check) if severity > 1), None)
+
+
+def severity(check: PairCheck) -> float:
+    """Return the greatest of the pair's figures as a multiple of its bound: above 1 if the pair has a problem."""
+    return max(severity for severity, _ in _findings(check))
+
+
+def _findings(check: PairCheck) -> Iterator[tuple[float, str]]:
+    """Yield severity and sentence of each figure; those first which explain the ones after them."""
+    is_textured = check.detail >= _MIN_DETAIL and check.independent >= _MIN_INDEPENDENT
+    yield (
+        (1 - check.correlation) / (1 - MIN_CORRELATION) if is_textured else 0.0,
+        f"LR shows another image than HR, or it is flipped or rotated: correlation {check.correlation:.2f}, expected "
+        f"at least {MIN_CORRELATION:.2f}",
+    )
+    what = "red and blue of LR are swapped" if check.colour_correlation < -MIN_COLOUR_CORRELATION else "LR lacks colour"
+    yield (
+        (1 - check.colour_correlation) / (1 - MIN_COLOUR_CORRELATION),
+        f"{what}: correlation of R - B {check.colour_correlation:.2f}, expected at least {MIN_COLOUR_CORRELATION:.2f}",
+    )
+    bound = shift_bound(check.scale)
+    yield (
+        _certain(check.shift, check.shift_error) / bound,
+        f"LR is displaced against HR by {_vector(check.shift)} LR px (right, down), more than {bound:.2f}",
+    )
+    yield (
+        _certain(check.stretch, check.stretch_error) / bound,
+        f"LR has another magnification than HR, as with align_corners: at its right and lower edge it is displaced by "
+        f"{_vector(check.stretch)} LR px, more than {bound:.2f}",
+    )
+    levels = levels_bound(check.noise)
+    yield (
+        abs(check.brightness) / levels,
+        f"LR is {'brighter' if check.brightness > 0 else 'darker'} than HR by {abs(check.brightness):.1f} grey levels, "
+        f"more than {levels:.1f}",
+    )
+    cast, channel = check.cast
+    yield (
+        abs(cast) / levels,
+        f"LR has {'more' if cast > 0 else 'less'} {channel} than HR, by {abs(cast):.1f} grey levels beyond the "
+        f"brightness, more than {levels:.1f}",
+    )
+
+
+def _certain(displacement: tuple[float, float], error: float) -> float:
+    """Return the larger of both displacements, less its uncertainty."""
+    return max(max(map(abs, displacement)) - _SURE * error, 0.0)
+
+
+def _vector(displacement: tuple[float, float]) -> str:
+    return ", ".join(f"{length:.2f}" for length in displacement)
