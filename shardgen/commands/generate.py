@@ -89,6 +89,9 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
     help="Exit with code 1 if more photos than this fail, e.g. 50 or 2%.  [default: 1%, at least 10]",
 )
 @click.option("--exclude", type=PATH, help="Leave out the photos listed in this file, as exported by `report`.")
+@click.option(
+    "--as-photos", is_flag=True, help="Use all images as photos, even if their names are those of HR/LR pairs."
+)
 @click.option("--auto", is_flag=True, help="Run without asking for confirmation.")
 @click.option("--force", is_flag=True, help="Replace finished shards that were generated with other settings.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
@@ -98,6 +101,7 @@ def generate_command(
     workers: int | None,
     max_failures: str | None,
     exclude: Path | None,
+    as_photos: bool,
     auto: bool,
     force: bool,
     dry_run: bool,
@@ -121,10 +125,12 @@ def generate_command(
         **settings,
     )
     if dry_run:
-        click.echo(fitted(_preparation_text(prepare(config, exclude)), sys.stdout))
+        click.echo(fitted(_preparation_text(prepare(config, exclude, as_photos)), sys.stdout))
         return
     with engine_context as active_engine:
-        outcome = generate(config, active_engine, functools.partial(_confirm, auto=auto, force=force), exclude)
+        outcome = generate(
+            config, active_engine, functools.partial(_confirm, auto=auto, force=force), exclude, as_photos
+        )
     say(_outcome_text(outcome, config.output, config.size))
     _exit_by_failures(outcome, max_failures)
 

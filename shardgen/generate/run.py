@@ -11,6 +11,7 @@ from shardgen.engines.base import Engine
 from shardgen.generate.inventory import ScaleInventory, open_shards_message, outstanding_tasks, take_inventory
 from shardgen.generate.manifest import build_manifest, write_manifest
 from shardgen.generate.progress import ProgressDisplay
+from shardgen.pairs.recognise import refuse_pairs
 from shardgen.planning.config import Config
 from shardgen.planning.exclusion import Exclusion, leave_out
 from shardgen.planning.plan import ShardPlan, expected_sample_bytes, plan_shards
@@ -100,14 +101,17 @@ class Outcome:
         return [by_path[path] for path in sorted(by_path)]
 
 
-def prepare(config: Config, exclude: Path | None = None) -> Preparation:
+def prepare(config: Config, exclude: Path | None = None, as_photos: bool = False) -> Preparation:
     """List the photos, plan the shards and compare the plan with the output folder, without changing anything.
 
-    Photos listed in the file `exclude` are left out.
+    Photos listed in the file `exclude` are left out. UsageError when the names of the photos are those of HR/LR pairs,
+    unless `as_photos`.
     """
     listing, excluded = list_photos(config.input), None
     if exclude is not None:
         listing, excluded = leave_out(listing, exclude)
+    if not as_photos:
+        refuse_pairs(listing.photos, config.input, config.output)
     if config.fit == "tile":
         tiles = estimate_tiles(listing.photos, config)
         samples_per_photo = tiles.per_photo
@@ -130,16 +134,20 @@ def prepare(config: Config, exclude: Path | None = None) -> Preparation:
 
 
 def generate(
-    config: Config, engine: Engine, confirm: Callable[[Preparation], None], exclude: Path | None = None
+    config: Config,
+    engine: Engine,
+    confirm: Callable[[Preparation], None],
+    exclude: Path | None = None,
+    as_photos: bool = False,
 ) -> Outcome:
-    """Build the missing shards from the photos not listed in the file `exclude`.
+    """Build the missing shards from the photos, which `prepare` selects by `exclude` and `as_photos`.
 
     `confirm` is called with the preparation before anything is changed; it raises an exception to stop the run. Raises
     UsageError when the input has no photos or another run is writing to the output, RunError when the disk is too small
     or the work fails. Finished shards are then kept, and no partial files remain.
     """
     with locked(config.output):
-        preparation = prepare(config, exclude)
+        preparation = prepare(config, exclude, as_photos)
         _refuse_open_shards(preparation)
         _refuse_full_disk(preparation)
         _refuse_full_scratch(preparation, engine.num_workers)
