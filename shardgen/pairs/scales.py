@@ -132,7 +132,8 @@ def _scale_from_sizes(measured: Sequence[Measured], lr_root: Address) -> int:
     if not by_scale:
         raise UsageError(
             f"the sizes of HR and LR in {lr_root} do not have an integer ratio: {measured[0]}; pass LR images whose "
-            f"edges are 1/{MIN_SCALE} to 1/{MAX_SCALE} of those of HR"
+            f"edges are 1/{MIN_SCALE} to 1/{MAX_SCALE} of those of HR, or if LR was made from resized copies of the "
+            "photos, make both anew from the photos with `generate`"
         )
     refuse_several_scales({scale: pair.lr for scale, pair in by_scale.items()}, lr_root, "--lr")
     ((scale, pair),) = by_scale.items()

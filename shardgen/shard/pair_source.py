@@ -73,7 +73,10 @@ class _OpenedPair:
 
     def num_samples(self, scale: int) -> int:
         files = self.pair.companions(scale)
-        lr, *ups = (self._decoded(file, read) for file, read in zip(files, self.reads[scale], strict=True))
+        lr, *ups = (
+            self._decoded(what, file, read)
+            for what, file, read in zip(("LR", "upsampled"), files, self.reads[scale], strict=False)
+        )
         box = matched_box(self.hr.shape[:2], lr.shape[:2], scale)
         up = self._cropped_up(ups[0], box, files[1]) if ups else None
         count = num_tiles(box.h, box.w, *self.source.config.tile(scale))
@@ -82,17 +85,17 @@ class _OpenedPair:
             self.matched[scale] = _Matched(hr, lr, up, self._checked(hr, lr, scale))
         return count
 
-    def _decoded(self, file: Photo, read: _Read) -> Pixels:
+    def _decoded(self, what: str, file: Photo, read: _Read) -> Pixels:
         try:
             return self.source.decoded(read)
         except PhotoError as error:
-            raise PhotoError(f"{printable(file.path)}: {error}") from error
+            raise PhotoError(f"{what} {printable(file.path)}: {error}") from error
 
     def _cropped_up(self, up: Pixels, box: Box, file: Photo) -> Pixels:
         if up.shape[:2] not in ((box.h, box.w), self.hr.shape[:2]):
             raise PhotoError(
-                f"{printable(file.path)} is {up.shape[1]} x {up.shape[0]} px: expected {box.w} x {box.h} px, the size "
-                "of LR times the scale; omit --up to compute it"
+                f"upsampled {printable(file.path)} is {up.shape[1]} x {up.shape[0]} px: expected {box.w} x {box.h} px, "
+                "the size of LR times the scale; omit --up to compute it"
             )
         return up[: box.h, : box.w]
 
