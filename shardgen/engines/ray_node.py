@@ -13,6 +13,7 @@ import ray
 
 from shardgen.degradation.degrade import libraries
 from shardgen.engines.base import Job, run_job
+from shardgen.pairs.lmdb_folder import is_lmdb
 from shardgen.shard.job import Progress, ShardResult, ShardTask, limit_threads
 from srshards import __version__
 from srshards.errors import RunError
@@ -61,13 +62,13 @@ def versions() -> dict[str, str]:
 def mismatched_sizes(task: ShardTask) -> dict[tuple[Path, str], int | None]:
     """Return the current sizes of the local files of a task that are unreadable or differ in size from the listing.
 
-    Files without a size in the listing are not compared, nor are those of object stores.
+    Files without a size in the listing are not compared, nor are those in object stores and LMDBs.
     """
     files = task.config.files(task.plan.split, task.plan.photos, task.scales)
     found = {
         (local_path(root), file.path): (file.size, readable_size(local_path(root) / file.path))
         for root, file in files
-        if storage_of(root).is_local and file.size >= 0
+        if storage_of(root).is_local and not is_lmdb(root) and file.size >= 0
     }
     return {file: now for file, (listed, now) in found.items() if now != listed}
 
