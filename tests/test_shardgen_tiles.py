@@ -103,7 +103,7 @@ def test_headers_are_read_only_for_shards_that_may_overflow(tmp_path: Path, monk
 
 def test_photos_with_many_bytes_are_counted_exactly(tmp_path: Path) -> None:
     """The estimate is from small photos and does not apply to one that is forty times as large."""
-    estimate = tile_counts.Tiles(config(fit="tile"), 10.0, 10 / 1000)
+    estimate = tile_counts.Tiles(config(fit="tile"), lambda photos: [None] * len(photos), 10.0, 10 / 1000)
     assert estimate.counts([Photo("a.jpg", 1000, 0)] * 2000) is None
     assert estimate.counts([Photo("a.jpg", 3_000_000, 0)]) == [0], "the file does not exist"
 

@@ -43,10 +43,14 @@ from srshards.terminal.text import Choice
 @option("--variants", type=int, default=1, help="LR images per training sample, each drawn from the recipe.")
 @option("--no-up", is_flag=True, help="Omit the upsampled LR; saves a third to a half of the space.")
 @option("--sharpen-hr", is_flag=True, help="Sharpen HR before LR is derived from it (unsharp mask, as Real-ESRGAN).")
+@click.option(
+    "--as-photos", is_flag=True, help="Use all images as photos, even if their names are those of HR/LR pairs."
+)
 @run_options("photo")
 def generate_command(
     run: RunOptions,
     exclude: Path | None,
+    as_photos: bool,
     scales: tuple[tuple[int, ...], ...],
     degradation: str | None,
     no_up: bool,
@@ -65,4 +69,4 @@ def generate_command(
         up=not no_up,
         **settings,
     )
-    execute(functools.partial(list_inputs, config, exclude), run)
+    execute(functools.partial(list_inputs, config, exclude, as_photos), run)

@@ -3,15 +3,13 @@
 from typing import Any
 
 from shardgen.generate.run import STATS_NAME, Outcome, Preparation
-from shardgen.pairs.summary import PairSummary, describe_settings
+from shardgen.pairs.summary import PairSummary, describe_settings, format_figures
 from shardgen.planning.config import Config
 from shardgen.planning.exclusion import Exclusion
 from shardgen.planning.sources import Listing, Source, printable
 from srshards.format import scale_folder
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
-
-_UNITS = {"shift": " LR px", "brightness": " grey levels", "colour": " grey levels"}
 
 
 def photo_lines(p: Preparation) -> list[str]:
@@ -137,8 +135,8 @@ def _pair_lines(manifest: dict[str, Any]) -> list[str]:
         "accepted in spite of the check": found.accepted,
     }
     counts = "".join(f", {count:,} {what}" for what, count in extras.items() if count)
-    worst = (
-        f"{name} {value:.4g}{_UNITS.get(name, '')} ({printable(path)[:200]})"
-        for name, (value, path) in found.worst.items()
-    )
-    return [f"  {plural(found.checked, 'pair')} checked{counts}", f"  Worst {', '.join(worst)}"]
+    lines = [f"  {plural(found.checked, 'pair')} checked{counts}"]
+    if found.worst:
+        figures = f"{found.worst.severity:.0%} of a bound: {format_figures(found.worst.figures)}"
+        lines.append(f"  The worst is {printable(found.worst.path)[:200]}, at {figures}")
+    return lines

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shardgen.generate.headers import Headers
+from shardgen.pairs.recognise import refuse_pairs
 from shardgen.planning.config import Config
 from shardgen.planning.exclusion import Exclusion, leave_out
 from shardgen.planning.sources import Listing, Source, list_images, list_photos
@@ -28,15 +29,18 @@ class Inputs:
     headers: Headers = field(default_factory=Headers)
 
 
-def list_inputs(config: Config, exclude: Path | None = None) -> Inputs:
+def list_inputs(config: Config, exclude: Path | None = None, as_photos: bool = False) -> Inputs:
     """List the photos. Those in the file `exclude` are left out of `config.input`; `config.val` is used whole.
 
-    UsageError when a folder is missing or has no photos, or one of the two folders contains the other.
+    UsageError when a folder is missing or has no photos, when one of the two folders contains the other, and when the
+    names of the photos are those of HR/LR pairs, unless `as_photos`.
     """
     refuse_overlap(config.input, config.val, "--input")
     listing, excluded = list_photos(config.input), None
     if exclude is not None:
         listing, excluded = leave_out(listing, exclude)
+    if not as_photos:
+        refuse_pairs(listing.photos, config.input, config.output)
     val = (
         None
         if config.val is None

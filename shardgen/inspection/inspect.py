@@ -203,8 +203,9 @@ def _pair_table(found: PairSummary) -> Table:
         ("accepted in spite of the check", found.accepted),
     ):
         table.add_row(what, f"{count:,}")
-    for name, (value, path) in found.worst.items():
-        table.add_row(f"worst {name}", f"{value:.4g} ({_shown(path)})")
+    if found.worst:
+        table.add_row("worst pair", _shown(found.worst.path))
+        table.add_row("its figures", f"{found.worst.severity:.0%} of a bound: {format_figures(found.worst.figures)}")
     return table
 
 

@@ -52,6 +52,17 @@ class Matching:
         return [photo for name, photo in self.lr.by_name.items() if not any(name in names for names in known)]
 
     @property
+    def case_hint(self) -> str:
+        """A remark if images would not be alone if the case of letters were ignored; otherwise an empty string."""
+        hr = {name.casefold(): photo for name, photo in self.hr.by_name.items() if name not in self.lr.by_name}
+        alone = (item for item in self.lr.by_name.items() if item[0] not in self.hr.by_name) if hr else ()
+        pairs = [(hr[name.casefold()], photo) for name, photo in alone if name.casefold() in hr]
+        if not pairs:
+            return ""
+        paths = " and ".join(printable(photo.path)[:200] for photo in min(pairs))
+        return f" (upper and lower case differ in {paths})"
+
+    @property
     def is_complete(self) -> bool:
         """Whether every image of both folders belongs to exactly one pair."""
         complete = len(self.names) == len(self.hr.by_name) and not (self.lr_alone or self.unrecognised)
@@ -71,13 +82,14 @@ def match_images(
         if is_shared and naming == EQUAL_NAMES:  # every image would be its own LR image
             continue
         matching = _match(lr.photos, naming, None if is_shared else index_hr, is_used)
-        if not matching.names:
-            continue
-        if matching.is_complete:
+        if matching.is_complete and matching.names:
             return matching
         matchings.append(matching)
+    without_pairs = [matching for matching in matchings if not matching.names]
+    matchings = [matching for matching in matchings if matching.names]
     if not matchings:
-        raise UsageError(_no_pairs(hr, lr, namings))
+        hints = filter(None, (matching.case_hint for matching in without_pairs))
+        raise UsageError(_no_pairs(hr, lr, namings, next(hints, "")))
     if len(matchings) > 1:
         found = "; ".join(f"{len(matching.names):,} by {matching.naming}" for matching in matchings)
         raise UsageError(
@@ -132,8 +144,8 @@ def examples(photos: Sequence[Photo]) -> str:
     return ", ".join(printable(photo.path)[:200] for photo in sorted(photos)[:_NUM_EXAMPLES]) + dots
 
 
-def _no_pairs(hr: Images, lr: Images, namings: Sequence[Naming]) -> str:
-    found = " and ".join(f"{images.role} {images.root} has {examples(images.photos)}" for images in (hr, lr))
+def _no_pairs(hr: Images, lr: Images, namings: Sequence[Naming], hint: str) -> str:
+    found = " and ".join(f"{images.role} {images.root} has {examples(images.photos)}" for images in (hr, lr)) + hint
     if len(namings) == 1:
         return f"no pairs by --pattern ({namings[0]}): {found}; pass another --pattern"
     return (

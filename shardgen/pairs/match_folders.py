@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from shardgen.pairs.match import Images, Matching, examples, match_images
 from shardgen.pairs.names import NAMINGS, Index, Naming
-from shardgen.pairs.unpaired import Unpaired, case_hint, refuse_duplicates
+from shardgen.pairs.unpaired import Unpaired, refuse_duplicates, refuse_several_scales
 from shardgen.planning.sources import Photo
 from srshards.format import Address
 from srshards.terminal.text import plural
@@ -30,7 +30,7 @@ class Selection:
 class Companions:
     """The images of a folder (LR or upsampled) by the paths of their HR images.
 
-    `name_scales` has an example of each scale that the names state.
+    `name_scales` has an image of the scale that the names state, if they do.
     """
 
     root: Address
@@ -58,8 +58,9 @@ def match_lr(
     namings = NAMINGS if selection.pattern is None else (selection.pattern,)
     matching = match_images(hr, lr, namings, selection.is_used, is_shared)
     refuse_duplicates(matching.hr.duplicates, "HR", hr.root)
+    refuse_several_scales(matching.lr.scales, lr.root, "--lr")
     refuse_duplicates(matching.lr.duplicates, "LR", lr.root)
-    unpaired.add(matching.hr_alone, "HR image", f"LR image in {lr.root}{case_hint(matching)}")
+    unpaired.add(matching.hr_alone, "HR image", f"LR image in {lr.root}{matching.case_hint}")
     if not selection.is_listed:
         unpaired.add(matching.lr_alone, "LR image", f"HR image in {hr.root}")
     if selection.pattern is not None:
@@ -88,6 +89,7 @@ def match_up(hr: Images, up: Images, hr_template: str, selection: Selection, unp
     templates = _UP_TEMPLATES if pattern is None else tuple(filter(None, (pattern.up, pattern.hr, pattern.lr)))
     namings = [Naming(hr_template, template) for template in dict.fromkeys(templates)]
     matching = match_images(hr, up, namings, selection.is_used, is_shared=False)
+    refuse_several_scales(matching.lr.scales, up.root, "--up")
     refuse_duplicates(matching.lr.duplicates, "upsampled", up.root)
     if not selection.is_listed:
         unpaired.add([*matching.lr_alone, *matching.unrecognised], "upsampled image", f"HR image in {hr.root}")

@@ -86,7 +86,7 @@ def scale_of_folder(name: str) -> int | None:
 class Index:
     """Images by their name, which includes the folder. `rest` are those that do not match the template.
 
-    `duplicates` have the name of an indexed image. `scales` has an example of each scale found in the names.
+    `duplicates` have the name of an indexed image. `scales` has the first image of each scale that the names state.
     """
 
     by_name: dict[str, Photo] = field(default_factory=dict)
@@ -110,7 +110,8 @@ def index_names(photos: Iterable[Photo], template: str | None, ignore_case: bool
             groups = found.groupdict()
             name = groups.get("folder", "") + groups["name"]
             if groups.get("scale"):
-                index.scales.setdefault(int(groups["scale"]), photo)
+                scale = int(groups["scale"])
+                index.scales[scale] = min(index.scales.get(scale, photo), photo)
         if (former := index.by_name.setdefault(name, photo)) is not photo:
             index.duplicates.append((former, photo))
     return index

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from shardgen.pairs.match_folders import Companions
 from shardgen.pairs.names import scale_of_folder
 from shardgen.pairs.source import read_source
+from shardgen.pairs.unpaired import refuse_several_scales
 from shardgen.planning.sources import Photo, printable
 from srshards.errors import PhotoError, UsageError
 from srshards.format import MAX_SCALE, MIN_SCALE, Address, scale_folder
@@ -48,8 +49,6 @@ def scale_of_lr(lr: Companions, hr: Mapping[str, Photo], hr_root: Address) -> in
 
     UsageError when the sizes give no scale, more than one or one outside 2 to 8, and when a name states another scale.
     """
-    if len(lr.name_scales) > 1:
-        raise UsageError(_several_scales(lr.root, lr.name_scales))
     paths = sorted(lr.by_hr)
     inspected = [(hr[path], lr.by_hr[path]) for path in paths[:: -(-len(paths) // NUM_INSPECTED)]]
     measured = _measure(inspected, hr_root, lr.root)
@@ -66,8 +65,6 @@ def scale_of_up(up: Companions, scales: Collection[int]) -> int:
 
     UsageError when that is not certain.
     """
-    if len(up.name_scales) > 1:
-        raise UsageError(_several_scales(up.root, up.name_scales, "--up"))
     stated = {*filter(None, [scale_of_folder(up.root.name)]), *up.name_scales}
     if not stated and len(scales) == 1:
         return next(iter(scales))
@@ -89,11 +86,6 @@ def _refuse_other_scale(stated: int | None, scale: int, what: str, example: Meas
         raise UsageError(
             f"{what} for scale {stated}, but the scale is {scale}: {example}; rename it, or pass another folder"
         )
-
-
-def _several_scales(root: Address, by_scale: Mapping[int, Photo], option: str = "--lr") -> str:
-    found = ", ".join(f"{scale}x ({printable(photo.path)[:200]})" for scale, photo in sorted(by_scale.items()))
-    return f"{root} has images of several scales: {found}; pass a folder for each scale as {option}"
 
 
 def _measure(pairs: Sequence[tuple[Photo, Photo]], hr_root: Address, lr_root: Address) -> list[Measured]:
@@ -142,8 +134,7 @@ def _scale_from_sizes(measured: Sequence[Measured], lr_root: Address) -> int:
             f"the sizes of HR and LR in {lr_root} do not have an integer ratio: {measured[0]}; pass LR images whose "
             f"edges are 1/{MIN_SCALE} to 1/{MAX_SCALE} of those of HR"
         )
-    if len(by_scale) > 1:
-        raise UsageError(_several_scales(lr_root, {scale: pair.lr for scale, pair in by_scale.items()}))
+    refuse_several_scales({scale: pair.lr for scale, pair in by_scale.items()}, lr_root, "--lr")
     ((scale, pair),) = by_scale.items()
     if scale == 1:
         raise UsageError(

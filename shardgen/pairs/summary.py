@@ -1,11 +1,10 @@
 """What the checks of given pairs found: per pair, and summed up over the pairs of a shard or a folder."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from math import hypot
+from dataclasses import dataclass
 from typing import Any
 
-from shardgen.pairs.check import PairCheck
+from shardgen.pairs.check import PairCheck, severity
 
 
 @dataclass(frozen=True)
@@ -16,79 +15,61 @@ class PairRecord:
     is_cropped: bool = False
     is_accepted: bool = False
 
-    @property
-    def figures(self) -> dict[str, float]:
-        """The entry `pair` of a sample's `json`."""
-        return self.check.as_dict()
 
-    @property
-    def badness(self) -> dict[str, float]:
-        """The figures of which a summary has the worst value. Greater is worse, also for the negated correlation."""
-        check = self.check
-        return {
-            "shift": round(hypot(*check.shift), 4),
-            "brightness": abs(check.brightness),
-            "colour": check.colour,
-            "correlation": -check.correlation,
-        }
+@dataclass(frozen=True)
+class WorstPair:
+    """The pair that is nearest to a bound, or furthest beyond it, by its HR image.
 
-
-@dataclass
-class PairSummary:
-    """Numbers of used pairs (checked, cropped, accepted in spite of the check), and the worst figures with their pairs.
-
-    `worst` holds (value, HR path) by figure: the length of the shift in LR px, the differences of brightness and of
-    colour in grey levels, the correlation.
+    `severity` is its greatest figure as a multiple of the bound; `figures` are those of `PairCheck.as_dict`.
     """
+
+    path: str
+    severity: float
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class PairSummary:
+    """Numbers of used pairs: checked, with a cropped HR image, accepted in spite of the check; and the worst pair."""
 
     checked: int = 0
     cropped: int = 0
     accepted: int = 0
-    _worst: dict[str, tuple[float, str]] = field(default_factory=dict)  # greater is worse
+    worst: WorstPair | None = None
 
-    def add(self, path: str, record: PairRecord) -> None:
-        self.checked += 1
-        self.cropped += record.is_cropped
-        self.accepted += record.is_accepted
-        self._extend({name: (value, path) for name, value in record.badness.items()})
-
-    def _extend(self, worst: dict[str, tuple[float, str]]) -> None:
-        for name, found in worst.items():
-            # Of equal values the first path is kept, so that the order of the pairs does not matter.
-            known = self._worst.get(name, found)
-            self._worst[name] = min(known, found, key=lambda one: (-one[0], one[1]))
+    @classmethod
+    def of(cls, path: str, record: PairRecord) -> "PairSummary":
+        """Return the summary of one pair."""
+        worst = WorstPair(path, round(severity(record.check), 3), record.check.as_dict())
+        return cls(1, int(record.is_cropped), int(record.is_accepted), worst)
 
     @classmethod
     def total(cls, parts: Iterable["PairSummary"]) -> "PairSummary":
-        total = cls()
-        for part in parts:
-            total.checked += part.checked
-            total.cropped += part.cropped
-            total.accepted += part.accepted
-            total._extend(part._worst)
-        return total
-
-    @property
-    def worst(self) -> dict[str, tuple[float, str]]:
-        return {name: (_plain(name, value), path) for name, (value, path) in self._worst.items()}
+        parts = list(parts)
+        # Of equally bad pairs the first by name, so that the order of the parts does not matter.
+        found = (part.worst for part in parts if part.worst)
+        worst = min(found, key=lambda pair: (-pair.severity, pair.path), default=None)
+        checked, cropped = sum(part.checked for part in parts), sum(part.cropped for part in parts)
+        return cls(checked, cropped, sum(part.accepted for part in parts), worst)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary as JSON for marker and manifest; `from_dict` is the inverse."""
-        worst = {name: {"value": value, "path": path} for name, (value, path) in self.worst.items()}
+        worst = self.worst and {"path": self.worst.path, "severity": self.worst.severity, **self.worst.figures}
         return {"checked": self.checked, "cropped": self.cropped, "accepted": self.accepted, "worst": worst}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "PairSummary":
         """Parse the result of `as_dict`. KeyError, TypeError or ValueError when the value is malformed."""
-        summary = cls(value["checked"], value["cropped"], value["accepted"])
-        counts = (summary.checked, summary.cropped, summary.accepted)
-        if any(type(count) is not int or not 0 <= count < 2**63 for count in counts):
+        checked, cropped, accepted = (value[name] for name in ("checked", "cropped", "accepted"))
+        if any(type(count) is not int or not 0 <= count < 2**63 for count in (checked, cropped, accepted)):
             raise ValueError("expected counts from 0 to 2^63 - 1")
-        for name, found in value["worst"].items():
-            if type(found["value"]) not in (float, int) or type(found["path"]) is not str:
-                raise ValueError("expected a value and a path for each figure")
-            summary._worst[name] = (_plain(name, found["value"]), found["path"])
-        return summary
+        if value["worst"] is None:
+            return cls(checked, cropped, accepted)
+        figures = dict(value["worst"])
+        path = figures.pop("path")
+        if type(path) is not str or any(type(number) not in (float, int) for number in figures.values()):
+            raise ValueError("expected a path and numbers")
+        return cls(checked, cropped, accepted, WorstPair(path, figures.pop("severity"), figures))
 
 
 def describe_settings(pairs: Mapping[str, Any]) -> str:
@@ -98,10 +79,5 @@ def describe_settings(pairs: Mapping[str, Any]) -> str:
 
 
 def format_figures(figures: Mapping[str, Any]) -> str:
-    """Return the entry `pair` of a sample's `json` as text."""
+    """Return the figures of a check as text: the entry `pair` of a sample's `json`."""
     return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
-
-
-def _plain(name: str, value: float) -> float:
-    """Convert between a figure and its badness, in either direction."""
-    return -value if name == "correlation" else value

@@ -1,8 +1,8 @@
 """Images without a counterpart, or with more than one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from shardgen.pairs.match import Matching, examples
+from shardgen.pairs.match import examples
 from shardgen.planning.sources import Photo, printable
 from srshards.errors import UsageError
 from srshards.format import Address
@@ -21,6 +21,16 @@ def refuse_duplicates(duplicates: Sequence[tuple[Photo, Photo]], role: str, root
         raise UsageError(
             f"{root} has several {role} images of one name: {some}{dots} ({len(duplicates):,} in total); rename or "
             f"remove one of each{advice}"
+        )
+
+
+def refuse_several_scales(by_scale: Mapping[int, Photo], root: Address, option: str) -> None:
+    """Raise UsageError if a folder has images of more than one scale. `by_scale` has an example of each."""
+    if len(by_scale) > 1:
+        found = ", ".join(f"{scale}x ({printable(photo.path)[:200]})" for scale, photo in sorted(by_scale.items()))
+        raise UsageError(
+            f"{root} has images of several scales: {found}; pass a folder for each scale as {option}, or select one by "
+            "--pattern, e.g. '{name}x4'"
         )
 
 
@@ -49,12 +59,3 @@ class Unpaired:
             raise UsageError(
                 f"{self}; add the missing images or remove the others, or pass --skip-unpaired to leave them out"
             )
-
-
-def case_hint(matching: Matching) -> str:
-    """Return a remark if names without a counterpart would have one when ignoring case; otherwise an empty string."""
-    hr = {name.casefold(): photo for name, photo in matching.hr.by_name.items() if name not in matching.names}
-    for name, photo in matching.lr.by_name.items():
-        if name not in matching.names and (other := hr.get(name.casefold())):
-            return f" (upper and lower case differ in {printable(other.path)} and {printable(photo.path)})"
-    return ""

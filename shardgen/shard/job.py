@@ -159,7 +159,7 @@ class _ScaleOutput:
             return False
         self._num_enlarged += opened.is_enlarged
         if self._pairs is not None and (record := opened.pair_record(self.scale)) is not None:
-            self._pairs.add(photo.path, record)
+            self._pairs = PairSummary.total((self._pairs, PairSummary.of(photo.path, record)))
         return True
 
     def has_failed(self, photo: Source) -> bool:

@@ -122,7 +122,7 @@ class _OpenedPair:
         up = upsample(lr, scale, self.source.config.method) if matched.up is None else _cut(matched.up, box)
         names = ("lr_source", "up_source")
         sources = dict(zip(names, (file.path for file in self.pair.companions(scale)), strict=False))
-        details = {**sources, "pair": matched.record.figures}
+        details = {**sources, "pair": matched.record.check.as_dict()}
         return Sample(scale, box, Hr(_cut(matched.hr, box)), [lr], up, details)
 
 
