@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from srshards.imaging.resample import resize
 
 # The bounds were chosen with docs/packing.md's figures: no pair of the plain methods exceeds one.
 MAX_SHIFT_HR_PX = 0.75  # sampling every Nth pixel displaces by at most half an HR pixel
-MIN_SHIFT_BOUND_PX = 0.15  # LR px; at large scales, 0.75 HR px cannot be measured
+MIN_SHIFT_BOUND_PX, MIN_STRETCH_BOUND_PX = 0.15, 0.25  # LR px; at large scales, 0.75 HR px cannot be measured
 _SURE = 4.0  # a displacement counts if it exceeds the bound by so many standard errors
 MAX_LEVELS = 5.0  # difference of brightness and colour, in grey levels
 LEVELS_PER_NOISE = 0.6  # heavy compression and noise also change the brightness
@@ -78,6 +79,11 @@ class PairCheck:
     def colour(self) -> float:
         """The size of `cast` in grey levels."""
         return abs(self.cast[0])
+
+    @property
+    def has_detail(self) -> bool:
+        """Whether HR has enough detail to recognise another image by the correlation."""
+        return self.detail >= _MIN_DETAIL and self.independent >= _MIN_INDEPENDENT
 
     def as_dict(self) -> dict[str, float]:
         """Return the `pair` of a sample's JSON: numbers by name, without the scale."""
@@ -145,61 +151,63 @@ def _colour_correlation(small: Pixels, lr: Pixels) -> float:
     return int(of_hr @ of_lr) / math.sqrt(hr_energy * lr_energy) if lr_energy else 0.0
 
 
-def shift_bound(scale: int) -> float:
-    """Return the largest displacement that is accepted, in LR px."""
-    return max(MAX_SHIFT_HR_PX / scale, MIN_SHIFT_BOUND_PX)
+class Finding(NamedTuple):
+    """A figure of a pair: as a multiple of its bound (above 1 is a problem), as text, and what it means beyond it."""
 
-
-def levels_bound(noise: float) -> float:
-    """Return the largest difference of brightness and of a channel that is accepted, in grey levels."""
-    return MAX_LEVELS + LEVELS_PER_NOISE * noise
+    severity: float
+    figure: str
+    meaning: str
 
 
 def problem(check: PairCheck) -> str | None:
     """Return what is wrong with a pair, with the figure and its bound; None if nothing is."""
-    return next((sentence for severity, sentence in _findings(check) if severity > 1), None)
+    found = next((finding for finding in findings(check) if finding.severity > 1), None)
+    return f"{found.meaning}: {found.figure}" if found else None
 
 
-def severity(check: PairCheck) -> float:
-    """Return the greatest of the pair's figures as a multiple of its bound: above 1 if the pair has a problem."""
-    return max(severity for severity, _ in _findings(check))
-
-
-def _findings(check: PairCheck) -> Iterator[tuple[float, str]]:
-    """Yield severity and sentence of each figure; those first which explain the ones after them."""
-    is_textured = check.detail >= _MIN_DETAIL and check.independent >= _MIN_INDEPENDENT
-    yield (
-        (1 - check.correlation) / (1 - MIN_CORRELATION) if is_textured else 0.0,
-        f"LR shows another image than HR, or it is flipped or rotated: correlation {check.correlation:.2f}, expected "
-        f"at least {MIN_CORRELATION:.2f}",
+def findings(check: PairCheck) -> Iterator[Finding]:
+    """Yield each figure with its bound; those first which explain the ones after them."""
+    yield Finding(
+        (1 - check.correlation) / (1 - MIN_CORRELATION) if check.has_detail else 0.0,
+        f"correlation {check.correlation:.2f}, expected at least {MIN_CORRELATION}",
+        "LR shows another image than HR, or is flipped or rotated",
     )
-    what = "red and blue of LR are swapped" if check.colour_correlation < -MIN_COLOUR_CORRELATION else "LR lacks colour"
-    yield (
+    is_swapped = check.colour_correlation < -MIN_COLOUR_CORRELATION
+    yield Finding(
         (1 - check.colour_correlation) / (1 - MIN_COLOUR_CORRELATION),
-        f"{what}: correlation of R - B {check.colour_correlation:.2f}, expected at least {MIN_COLOUR_CORRELATION:.2f}",
+        f"correlation of red - blue {check.colour_correlation:.2f}, expected at least {MIN_COLOUR_CORRELATION}",
+        "red and blue of LR are swapped" if is_swapped else "LR does not have the colours of HR",
     )
-    bound = shift_bound(check.scale)
-    yield (
+    bound, stretch_bound = (
+        max(MAX_SHIFT_HR_PX / check.scale, least) for least in (MIN_SHIFT_BOUND_PX, MIN_STRETCH_BOUND_PX)
+    )
+    yield Finding(
         _certain(check.shift, check.shift_error) / bound,
-        f"LR is displaced against HR by {_vector(check.shift)} LR px (right, down), more than {bound:.2f}",
+        f"{_vector(check.shift)} LR px, expected at most {bound:.2f}",
+        "LR is displaced against HR (right, down)",
     )
-    yield (
-        _certain(check.stretch, check.stretch_error) / bound,
-        f"LR has another magnification than HR, as with align_corners: at its right and lower edge it is displaced by "
-        f"{_vector(check.stretch)} LR px, more than {bound:.2f}",
+    yield Finding(
+        _certain(check.stretch, check.stretch_error) / stretch_bound,
+        f"{_vector(check.stretch)} LR px, expected at most {stretch_bound:.2f}",
+        "LR is magnified against HR, as by align_corners (displacement outwards at the right and lower edge)",
     )
-    levels = levels_bound(check.noise)
-    yield (
+    levels = MAX_LEVELS + LEVELS_PER_NOISE * check.noise
+    yield Finding(
         abs(check.brightness) / levels,
-        f"LR is {'brighter' if check.brightness > 0 else 'darker'} than HR by {abs(check.brightness):.1f} grey levels, "
-        f"more than {levels:.1f}",
+        f"{check.brightness:+.1f} grey levels, expected at most {levels:.1f}",
+        f"LR is {'brighter' if check.brightness > 0 else 'darker'} than HR",
     )
     cast, channel = check.cast
-    yield (
+    yield Finding(
         abs(cast) / levels,
-        f"LR has {'more' if cast > 0 else 'less'} {channel} than HR, by {abs(cast):.1f} grey levels beyond the "
-        f"brightness, more than {levels:.1f}",
+        f"{channel} {cast:+.1f} grey levels beyond the brightness, expected at most {levels:.1f}",
+        "LR has a colour cast against HR",
     )
+
+
+def worst_finding(check: PairCheck) -> Finding:
+    """Return the figure that is farthest beyond its bound or, if none is, nearest to it."""
+    return max(findings(check), key=lambda finding: finding.severity)
 
 
 def _certain(displacement: tuple[float, float], error: float) -> float:
