@@ -268,6 +268,7 @@ ENGINE = """
     from shardgen.planning.config import Config
     from shardgen.engines.ray import ray_engine
     from srshards.errors import RunError
+    from shardgen.generate.inputs import list_inputs
     from shardgen.generate.run import prepare
     from shardgen.shard.job import Progress, ShardResult
 
