@@ -52,9 +52,11 @@ def _without(data: bytes, is_dropped: Callable[[_Chunk], bool]) -> bytes:
 
 
 def icc_profile(data: bytes) -> bytes | None:
-    """Return the embedded ICC profile; None if there is none, or if it is damaged or larger than 64 MB."""
-    profiles = (chunk.content for chunk in _chunks(data) if chunk.kind == b"iCCP")
-    return next((_inflated(_compressed_part(profile, b"iCCP"), _MAX_PROFILE_BYTES) for profile in profiles), None)
+    """Return the embedded ICC profile: None if there is none, empty if it is damaged or larger than 64 MB."""
+    for chunk in _chunks(data):
+        if chunk.kind == b"iCCP":
+            return _inflated(_compressed_part(chunk.content, b"iCCP"), _MAX_PROFILE_BYTES) or b""
+    return None
 
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:
