@@ -9,8 +9,9 @@ import functools
 import io
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
+from srshards.errors import PhotoError
 from srshards.imaging.pixels import Pixels
 from srshards.process.shortages import shortage
 
@@ -72,13 +73,15 @@ def srgb_conversion(profile: bytes, colour_space: str) -> SrgbConversion | None:
     """Return the conversion to sRGB of an image with the embedded profile; None if the profile is one of sRGB.
 
     `colour_space` is the image's: RGB, GRAY or CMYK. A grey image may have a profile for RGB. ProfileError when the
-    profile is damaged or meant for another colour space.
+    profile is damaged or meant for another colour space; PhotoError when Pillow lacks littlecms.
     """
+    if not features.check("littlecms2"):
+        raise PhotoError("has a colour profile, but this build of Pillow has no littlecms; install a wheel from PyPI")
     if len(profile) > _MAX_PROFILE_BYTES:
-        raise ProfileError(f"its colour profile has {len(profile):,} bytes, more than {_MAX_PROFILE_BYTES:,}")
+        raise ProfileError(f"colour profile of {len(profile):,} bytes, the limit is {_MAX_PROFILE_BYTES:,} bytes")
     expected, conversion = _loaded(profile)
     if expected != colour_space and (expected, colour_space) != ("RGB", "GRAY"):
-        raise ProfileError(f"its colour profile is for {expected}, but the image is {colour_space}")
+        raise ProfileError(f"colour profile for {expected}, but the image is {colour_space}")
     return conversion
 
 
@@ -101,7 +104,7 @@ def _loaded(data: bytes) -> tuple[str, SrgbConversion | None]:
     except (OSError, ValueError, ImageCms.PyCMSError) as error:
         if shortage(error):
             raise
-        raise ProfileError("its colour profile is damaged") from error
+        raise ProfileError("damaged colour profile") from error
     conversion = SrgbConversion(_name(profile), colour_space, transform)
     is_srgb = colour_space != "CMYK" and conversion.is_identity()
     return colour_space, None if is_srgb else conversion
