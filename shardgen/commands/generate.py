@@ -284,8 +284,8 @@ def _outcome_text(outcome: Outcome, output: Address, size: int) -> str:
 def _warn_of_profiles(unusable: list[dict[str, str]]) -> None:
     if unusable:
         example = f"{printable(unusable[0]['path'])[:200]}: {unusable[0]['reason']}"
-        photos = f"{plural(len(unusable), 'photo')} whose colour profile cannot be applied"
-        click.echo(f"{photos} were taken as sRGB, e.g. {example}. The manifest lists all of them.", err=True)
+        some = f"The colour profile of {plural(len(unusable), 'photo')} cannot be applied, so sRGB was assumed"
+        click.echo(f"{some}, e.g. {example}. The manifest lists all of them.", err=True)
 
 
 def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:

@@ -184,7 +184,7 @@ def _embedded_profile(image: Image.Image, data: bytes) -> bytes | None:
         return png_file.icc_profile(data)
     if "icc_profile" not in image.info:
         return None
-    profile = image.info["icc_profile"]  # None if parts of a JPEG's profile are missing
+    profile = image.info["icc_profile"]  # None or text if it is damaged
     return profile if isinstance(profile, bytes) else b""
 
 

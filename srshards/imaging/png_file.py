@@ -33,7 +33,7 @@ def bits_per_channel(data: bytes) -> int:
 
 
 def with_small_metadata(data: bytes) -> bytes:
-    """Return the PNG without irrelevant text and without metadata that is too large."""
+    """Return the PNG without irrelevant text and without metadata that is too large, empty or damaged."""
     seen: set[tuple[bytes, bytes]] = set()
     return _without(data, lambda chunk: _is_removable(chunk, seen))
 
@@ -80,7 +80,7 @@ def _is_removable(chunk: _Chunk, seen: set[tuple[bytes, bytes]]) -> bool:
             return len(chunk.content) > _MAX_PLAIN_BYTES
     elif chunk.kind != b"iCCP":
         return False
-    return _inflated(_compressed_part(chunk.content, chunk.kind), _MAX_COMPRESSED_BYTES) is None
+    return not _inflated(_compressed_part(chunk.content, chunk.kind), _MAX_COMPRESSED_BYTES)
 
 
 def _compressed_part(content: memoryview, kind: bytes) -> bytes:
