@@ -174,11 +174,13 @@ def test_primaries_of_srgb_with_another_curve_are_converted() -> None:
 
 
 def test_name_of_a_profile_is_one_line() -> None:
-    profile = rgb_profile("My\nscreen  " + "x" * 200, icc_profiles.SRGB, (0.3127, 0.3290), gamma(1.8))
+    profile = rgb_profile("My\n\x1bscreen  " + "x" * 200, icc_profiles.SRGB, (0.3127, 0.3290), gamma(1.8))
     name = decode_photo(saved(photo(), "PNG", icc_profile=profile), to_srgb=True).converted_from
     assert name == "My screen " + "x" * 90
-    nameless = profile.replace(b"desc\0\0\0\0", b"none\0\0\0\0")
-    assert decode_photo(saved(photo(), "PNG", icc_profile=nameless), to_srgb=True).converted_from == "unnamed"
+    no_text = profile.replace(b"desc\0\0\0\0", b"none\0\0\0\0")
+    not_ascii = profile.replace(b"screen", b"\x83" * 6)  # Pillow cannot decode it
+    for nameless in (no_text, not_ascii):
+        assert decode_photo(saved(photo(), "PNG", icc_profile=nameless), to_srgb=True).converted_from == "unnamed"
 
 
 # ---- profiles that cannot be applied

@@ -1,7 +1,7 @@
 """Convert photos with an embedded ICC profile to sRGB, by littlecms through Pillow.
 
-Relative colorimetric with black point compensation: colours that sRGB can express keep their value, others are clipped
-to the nearest ones, and the darkest black becomes black. Profiles defined by a matrix and tone curves, those of nearly
+Relative colorimetric with black point compensation: colours that sRGB can express are kept, others are clipped, and the
+darkest black becomes black. Profiles defined by a matrix and tone curves, those of nearly
 all photos, give the same pixels with every rendering intent.
 """
 
@@ -112,7 +112,12 @@ def _loaded(data: bytes) -> tuple[str, SrgbConversion | None]:
 
 
 def _name(profile: ImageCms.ImageCmsProfile) -> str:
-    name = " ".join((profile.profile.profile_description or "").split())
+    """Return the profile's description, shortened and without control characters."""
+    try:
+        text = profile.profile.profile_description or ""
+    except ValueError:  # damaged text; the rest of the profile is valid
+        text = ""
+    name = "".join(char for char in " ".join(text.split()) if char.isprintable())
     return name[:_MAX_NAME_CHARS] or "unnamed"
 
 
