@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import run_cli
+from icc_profiles import display_p3, srgb
 from pairs import Image8, hr_image, make_pairs, manifest, pack, samples, save, shrunk
 from PIL import Image
 
@@ -70,9 +71,9 @@ def test_hr_larger_by_less_than_one_lr_pixel_is_cropped(four: Path, tmp_path: Pa
 
 CONTENTS: dict[str, tuple[Image8, str]] = {
     "another image": (shrunk(hr_image(96, 130, 9), 2), "LR shows another image than HR"),
-    "displaced": (np.roll(LR_PIXELS, 2, axis=1), "LR is displaced against HR by"),
-    "brighter": (np.clip(LR_PIXELS.astype(int) + 30, 0, 255).astype(np.uint8), "LR is brighter than HR by"),
-    "grey": (LR_PIXELS.mean(axis=2).astype(np.uint8), "LR lacks colour"),
+    "displaced": (np.roll(LR_PIXELS, 2, axis=1), "LR is displaced against HR"),
+    "brighter": (np.clip(LR_PIXELS.astype(int) + 30, 0, 255).astype(np.uint8), "LR is brighter than HR"),
+    "grey": (LR_PIXELS.mean(axis=2).astype(np.uint8), "the colours of HR"),
 }
 
 
@@ -139,6 +140,27 @@ def test_grey_sixteen_bit_and_transparent_images_are_read_as_photos(four: Path, 
     by_source = {sample["json"]["source"]: sample for sample in samples(tmp_path / "out" / "scale_2x").values()}
     assert (by_source["class0/img0.png"]["hr"] == grey[-48:, -48:, None]).all()
     assert (by_source["class0/img2.png"]["hr"] == over_black[-48:, -48:]).all()
+
+
+def test_colour_profile_of_one_image_only(four: Path, tmp_path: Path) -> None:
+    """Whether LR has the colour values of HR or sRGB cannot be known. Profiles of sRGB change nothing."""
+    Image.fromarray(HR_PIXELS).save(four / HR, icc_profile=display_p3())
+    Image.fromarray(LR_PIXELS).save(four / LR)
+    assert failure(four, tmp_path / "one") == (
+        "HR has the colour profile Display P3, but LR has none; pass --icc ignore if both have the same colour values, "
+        "or convert both to sRGB"
+    )
+    pack(four, tmp_path / "ignored", "--icc", "ignore")
+    assert manifest(tmp_path / "ignored")["failures"] == []
+    Image.fromarray(LR_PIXELS).save(four / LR, icc_profile=display_p3())
+    result = pack(four, tmp_path / "both")
+    assert (
+        manifest(tmp_path / "both")["failures"] == [] and "1 pair converted to sRGB from Display P3." in result.stdout
+    )
+    Image.fromarray(HR_PIXELS).save(four / HR, icc_profile=srgb())
+    Image.fromarray(LR_PIXELS).save(four / LR)
+    pack(four, tmp_path / "srgb")
+    assert manifest(tmp_path / "srgb")["failures"] == []
 
 
 def test_lr_of_resized_photos_names_generate(four: Path, tmp_path: Path) -> None:
