@@ -31,10 +31,9 @@ class Measured(NamedTuple):
     @property
     def scale(self) -> int | None:
         """The integer ratio of the sizes, to less than one LR pixel; None if there is none."""
-        ratios = {round(hr / lr) for hr, lr in zip(self.hr_size, self.lr_size, strict=True)}
-        scale = ratios.pop()
+        scale = round(max(self.hr_size) / max(self.lr_size))
         fits = all(abs(hr - lr * scale) < scale for hr, lr in zip(self.hr_size, self.lr_size, strict=True))
-        return scale if fits and not ratios else None
+        return scale if fits else None
 
     def __str__(self) -> str:
         (hr_height, hr_width), (lr_height, lr_width) = self.hr_size, self.lr_size
