@@ -69,8 +69,7 @@ def pack_command(
     \b
     Examples:
       python -m shardgen pack --hr OST --lr OST_LR -o shards
-      python -m shardgen pack --hr DIV2K_train_HR --lr DIV2K_train_LR_bicubic/X4 -o shards \\
-          --val DIV2K_valid_HR --val-lr DIV2K_valid_LR_bicubic/X4
+      python -m shardgen pack --hr HR --lr LR/X2 --lr LR/X4 -o shards --val Set5
     """
     if no_up and (up or val_up):
         raise UsageError("--no-up stores no upsampled images, so --up and --val-up have no effect; pass one of them")
