@@ -136,6 +136,9 @@ def test_upsampled_images_in_folders_of_their_own(tmp_path: Path) -> None:
     assert listing.up_roots == {2: up / "X2", 4: up / "X4"}
     assert listing.pairs[1].ups[1][1].path == "mountain/img2.png"
     assert find_pairs(hr, lrs[:1], [up / "X2"]).up_roots == {2: up / "X2"}
+    images(tmp_path / "plain", named("{}-up.png"))
+    pattern = "{name}:{name}x{scale}:{name}-up"
+    assert find_pairs(hr, lrs[:1], [tmp_path / "plain"], pattern).up_roots == {2: tmp_path / "plain"}
     lr = old_scripts(tmp_path / "OST_LR", 4)
     assert find_pairs(hr, [lr], [lr]).up_roots == {4: lr / "scale_4x"}, "the LR folder may be passed as --up too"
 

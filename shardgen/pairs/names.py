@@ -64,8 +64,7 @@ def parse_pattern(pattern: str) -> Naming:
             raise _bad_pattern(pattern, f"has a file extension in {part!r}")
         if part.startswith("/"):
             raise _bad_pattern(pattern, f"has an absolute path in {part!r}")
-    hr, lr, up = (["{name}", *parts] if len(parts) == 1 else parts) + [None] * (3 - max(len(parts), 2))
-    return Naming(str(hr), str(lr), up)
+    return Naming("{name}", pattern) if len(parts) == 1 else Naming(*parts)
 
 
 def _bad_pattern(pattern: str, problem: str) -> UsageError:
