@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import contract_files, make_photos, markers, run_cli, running, unfinished, wait_until
+from pair_folders import write_lmdb
 from pairs import hr_image, make_pairs, manifest, pack, samples, save, shrunk
 from PIL import Image
+
+from tests.drill.s3_server import Bucket
 
 SEVERAL = ("--shard-bytes", "60KB")
 
@@ -168,6 +171,29 @@ def test_other_settings_require_force(pairs: Path, packed: Path, tmp_path: Path)
     photos = make_photos(tmp_path / "photos", 4)
     result = run_cli("generate", "-i", photos, "-o", output, "-s", 2, "--auto", "--size", 48)
     assert result.returncode == 2 and "pairs LR given, up computed -> none" in result.stderr
+
+
+def test_pairs_and_shards_in_a_store(pairs: Path, packed: Path, s3: Bucket, tmp_path: Path) -> None:
+    source, target = s3.put_folder(pairs, "pairs"), f"{s3.address}/shards"
+    lrs = ("--lr", f"{source}/X2", "--lr", f"{source}/X3")
+    args = ("--hr", f"{source}/HR", *lrs, "-o", target, "--auto", "--size", 48, "--workers", 0, *SEVERAL)
+    result = run_cli("pack", *args)
+    assert result.returncode == 0, result.stderr
+    s3.download("shards", tmp_path / "copy")
+    assert contract_files(tmp_path / "copy") == contract_files(packed)
+    assert "shards are up to date" in run_cli("pack", *args).stdout
+
+
+@pytest.mark.slow
+def test_pairs_in_an_lmdb(pairs: Path, packed: Path, tmp_path: Path) -> None:
+    """The same bytes, also for several processes, which each open the LMDB."""
+    for name in ("HR", "X2"):
+        write_lmdb(tmp_path / f"{name}.lmdb", sorted((pairs / name).rglob("*.png")), pairs / name)
+    args = ("--hr", tmp_path / "HR.lmdb", "--lr", tmp_path / "X2.lmdb", "-o", tmp_path / "out", "--auto", "--size", 48)
+    result = run_cli("pack", *args, "--workers", 2, *SEVERAL)
+    assert result.returncode == 0, result.stderr
+    expected = {name: digest for name, digest in contract_files(packed).items() if name.startswith("scale_2x")}
+    assert contract_files(tmp_path / "out") == expected
 
 
 # ---- commands that read packed shards

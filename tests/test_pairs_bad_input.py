@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from pair_folders import NAMES, image, images, named, old_scripts, write_lmdb
 from shardgen.pairs.find import find_pairs
 from shardgen.pairs.source import read_source
 from srshards.errors import PhotoError, UsageError
+from srshards.extras import install_hint
+from srshards.storage.store import parse_address
 
 
 def refusal(*args: Any, **options: Any) -> str:
@@ -175,8 +178,8 @@ def test_sizes_that_give_no_scale(edge: int, message: str, hr: Path, tmp_path: P
 
 
 def test_hr_that_is_not_a_multiple_of_lr_has_a_scale(tmp_path: Path) -> None:
-    image(tmp_path / "HR/1.png", 51, 50)
-    image(tmp_path / "LR/1.png", 12, 12)
+    image(tmp_path / "HR/1.png", 51, 7)
+    image(tmp_path / "LR/1.png", 12, 1)
     assert find_pairs(tmp_path).scales == (4,)
 
 
@@ -342,6 +345,16 @@ def test_lmdb_that_is_no_folder(hr: Path, tmp_path: Path) -> None:
     assert refusal(hr, [tmp_path / "file.lmdb"]) == f"{tmp_path / 'file.lmdb'} is a file; {_LAYOUT}"
 
 
+def test_lmdb_without_its_package(hr_lmdb: Path, lr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    with pytest.raises(ModuleNotFoundError) as error:
+        find_pairs(hr_lmdb, [lr])
+    assert install_hint(error.value) == (
+        "this requires lmdb, which is not installed; run `pip install 'sr-shards[lmdb]'` or, in a clone of sr-shards, "
+        "`pip install -e '.[lmdb]'`"
+    )
+
+
 def test_lmdb_that_is_being_written(hr_lmdb: Path, lr: Path) -> None:
     ready, writing = os.pipe()
     child = os.fork()
@@ -370,7 +383,5 @@ def test_missing_images_of_an_lmdb_are_failures_by_name(hr_lmdb: Path, lr: Path)
 
 
 def test_lmdb_in_a_store(hr: Path) -> None:
-    from srshards.storage.store import parse_address
-
     address = parse_address("memory://bucket/LR.lmdb")
     assert refusal(hr, [address]) == f"{address}: an LMDB is read from a local disk only; copy it there first"

@@ -87,6 +87,16 @@ def test_folders_named_for_hr_and_lr_below_one(hr: str, lr: str, hr_name: str, l
     assert find_pairs(tmp_path).pairs == listing.pairs
 
 
+def test_the_layout_of_benchmarks(tmp_path: Path) -> None:
+    images(tmp_path / "GTmod12", ["baby.png", "bird.png"])
+    images(tmp_path / "original", ["baby.png"], 51)
+    for scale in (2, 3, 4):
+        images(tmp_path / f"LRbicx{scale}", ["baby.png", "bird.png"], 48 // scale)
+    listing = find_pairs(tmp_path)
+    assert listing.lr_roots == {scale: tmp_path / f"LRbicx{scale}" for scale in (2, 3, 4)}
+    assert matched(listing)["bird.png"] == [(2, "bird.png"), (3, "bird.png"), (4, "bird.png")]
+
+
 def test_hr_and_lr_in_one_folder(tmp_path: Path) -> None:
     root = images(tmp_path / "image_SRF_4", ["img_001_SRF_4_HR.png", "img_002_SRF_4_HR.png"])
     images(root, ["img_001_SRF_4_LR.png", "img_002_SRF_4_LR.png"], 12)

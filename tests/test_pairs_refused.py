@@ -148,6 +148,7 @@ def test_pairs_in_a_store_are_refused(s3: Bucket, tmp_path: Path) -> None:
     "names",
     [
         ["box4.jpg", "fox2.jpg", "bo.jpg", "a.jpg", "b.jpg", "c.jpg"],
+        ["box4.jpg", "fox2.jpg", "bo.jpg", "a.jpg"],
         ["a.jpg", "ax4.jpg", "b.jpg", "bx2.jpg", "c.jpg"],
         ["sunsetx4.jpg", "beachx4.jpg", "hillx4.jpg"],
         ["LR/a.jpg", "RL/b.jpg"],

@@ -17,9 +17,11 @@ from typing import Any
 import psutil
 import pytest
 from helpers import TIMEOUT_S, contract_files, generate, make_photos, markers, run_cli, running, unfinished, wait_until
+from pairs import make_pairs, pack
 
-from shardgen.engines.ray_node import build_on_node, versions
+from shardgen.engines.ray_node import build_on_node, mismatched_sizes, versions
 from shardgen.generate.inputs import list_inputs
+from shardgen.generate.pair_inputs import PackRequest, PairFolders, list_pairs
 from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from srshards.errors import RunError
@@ -107,6 +109,19 @@ def test_photos_and_shards_in_a_store(
     s3.download("shards", tmp_path / "copy")
     assert contract_files(tmp_path / "copy") == undisturbed
     assert s3.proxy.count("GET", "*/photos/*") == 0, "the nodes access the server directly"
+
+
+def test_packed_pairs_equal_the_local_engines(cluster: Any, tmp_path: Path) -> None:
+    pairs = make_pairs(tmp_path / "pairs", 12)
+    pack(pairs, tmp_path / "local", "--shard-bytes", "60KB", scales=(2, 3))
+    args = ("--hr", "pairs/HR", "--lr", "pairs/X2", "--lr", "pairs/X3", "-o", "out", "--auto", "--size", 48)
+    ray = ("--engine", "ray", "--ray-address", cluster.address)
+    result = run_cli("pack", *args, "--shard-bytes", "60KB", *ray, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert contract_files(tmp_path / "out") == contract_files(tmp_path / "local")
+    task = prepare(list_pairs(PackRequest(tmp_path / "other", PairFolders(pairs / "HR", (pairs / "X2",))))).tasks[0]
+    (pairs / "X2" / task.plan.photos[0].path).write_bytes(b"another size")
+    assert mismatched_sizes(task) == {(pairs / "X2", task.plan.photos[0].path): 12}, "LR is compared too"
 
 
 def test_dying_node_does_not_change_the_shards(
@@ -253,6 +268,7 @@ ENGINE = """
     from shardgen.planning.config import Config
     from shardgen.engines.ray import ray_engine
     from srshards.errors import RunError
+    from shardgen.generate.inputs import list_inputs
     from shardgen.generate.run import prepare
     from shardgen.shard.job import Progress, ShardResult
 

@@ -15,7 +15,7 @@ from shardgen.engines.base import Engine
 from shardgen.engines.local import PoolEngine, SerialEngine
 from shardgen.generate.inputs import Inputs
 from shardgen.generate.run import Outcome, Preparation, generate, prepare
-from shardgen.planning.config import DEFAULT_VAL_FRACTION
+from shardgen.planning.config import DEFAULT_VAL_FRACTION, ICC
 from shardgen.planning.sources import printable
 from srshards.errors import ReportedError, UsageError
 from srshards.extras import install_command
@@ -45,8 +45,8 @@ class RunOptions:
 def run_options(noun: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds the options of both commands, as the last ones of their help.
 
-    The command gets a `RunOptions` as `run`; `sample`, `codec`, `shard_bytes`, `val_fraction` and `seed`, which are
-    fields of `Config`; and `exclude`. `noun` is "photo" or "pair".
+    The command gets a `RunOptions` as `run`; `sample`, `codec`, `icc`, `shard_bytes`, `val_fraction` and `seed`, which
+    are fields of `Config`; and `exclude`. `noun` is "photo" or "pair".
     """
     options = (
         option(
@@ -58,6 +58,12 @@ def run_options(noun: str) -> Callable[[Callable[..., None]], Callable[..., None
             default="npy",
             help="Image format: npy trains fastest; png and webp, both lossless, take about a half and a third of the "
             "space.",
+        ),
+        option(
+            "--icc",
+            type=Choice(ICC),
+            default="convert",
+            help="Images with an ICC colour profile: convert them to sRGB, or ignore the profile.",
         ),
         option(
             "--shard-bytes",
@@ -118,6 +124,7 @@ def execute(list_inputs: Callable[[], Inputs], run: RunOptions) -> None:
     with engine_context as engine:
         outcome = generate(inputs, engine, functools.partial(_confirm, auto=run.auto, force=run.force))
     say(outcome_text(outcome))
+    _warn_of_profiles(outcome.profiles["unusable"], inputs.config.noun)
     _exit_by_failures(outcome, run.max_failures)
 
 
@@ -166,6 +173,13 @@ def _agrees(question: str, default: bool) -> bool:
         return click.confirm(question, default=default)
     except click.Abort:  # Ctrl-C, or the end of the input
         return False
+
+
+def _warn_of_profiles(unusable: list[dict[str, str]], noun: str) -> None:
+    if unusable:
+        example = f"{printable(unusable[0]['path'])[:200]}: {unusable[0]['reason']}"
+        some = f"The colour profile of {plural(len(unusable), noun)} cannot be applied, so sRGB was assumed"
+        click.echo(f"{some}, e.g. {example}. The manifest lists all of them.", err=True)
 
 
 def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:

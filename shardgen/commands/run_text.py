@@ -1,9 +1,10 @@
 """Text that `generate` and `pack` print: the plan, what would be replaced, and the result."""
 
+from collections import Counter
 from typing import Any
 
 from shardgen.generate.run import STATS_NAME, Outcome, Preparation
-from shardgen.pairs.summary import PairSummary, describe_settings, format_figures
+from shardgen.pairs.summary import PairSummary, describe_settings
 from shardgen.planning.config import Config
 from shardgen.planning.exclusion import Exclusion
 from shardgen.planning.sources import Listing, Source, printable
@@ -116,6 +117,11 @@ def outcome_text(outcome: Outcome) -> str:
             + "".join(f", {count:,} {what}" for what, count in extras.items() if count)
         )
         lines += _pair_lines(manifest)
+    converted = outcome.profiles["converted"]
+    if converted:
+        common = ", ".join(printable(name) for name, _ in Counter(converted).most_common(3))
+        dots = ", ..." if len(converted) > 3 else ""
+        lines.append(f"{plural(sum(converted.values()), noun)} converted to sRGB from {common}{dots}.")
     lines.append(f"Shards: {outcome.built:,} built, {outcome.kept:,} kept, {outcome.removed:,} removed.")
     if outcome.work.photos:
         rate = outcome.work.photos / max(outcome.work.wall_s, 1e-9)
@@ -137,6 +143,6 @@ def _pair_lines(manifest: dict[str, Any]) -> list[str]:
     counts = "".join(f", {count:,} {what}" for what, count in extras.items() if count)
     lines = [f"  {plural(found.checked, 'pair')} checked{counts}"]
     if found.worst:
-        figures = f"{found.worst.severity:.0%} of a bound: {format_figures(found.worst.figures)}"
-        lines.append(f"  The worst is {printable(found.worst.path)[:200]}, at {figures}")
+        figure = f"{found.worst.severity:.0%} of a bound: {found.worst.figure}"
+        lines.append(f"  The worst is {printable(found.worst.path)[:200]}, at {figure}")
     return lines

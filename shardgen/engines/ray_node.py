@@ -10,9 +10,11 @@ from time import monotonic
 from typing import Any
 
 import ray
+from PIL import features
 
 from shardgen.degradation.degrade import libraries
 from shardgen.engines.base import Job, run_job
+from shardgen.pairs.lmdb_folder import is_lmdb
 from shardgen.shard.job import Progress, ShardResult, ShardTask, limit_threads
 from srshards import __version__
 from srshards.errors import RunError
@@ -55,19 +57,20 @@ class ProgressBoard:
 
 def versions() -> dict[str, str]:
     """Return the versions that determine a shard's bytes, together with photos and settings."""
-    return {"python": platform.python_version().rpartition(".")[0], "sr-shards": __version__, **libraries()}
+    own = {"python": platform.python_version().rpartition(".")[0], "sr-shards": __version__}
+    return {**own, "littlecms": features.version("littlecms2") or "none", **libraries()}
 
 
 def mismatched_sizes(task: ShardTask) -> dict[tuple[Path, str], int | None]:
     """Return the current sizes of the local files of a task that are unreadable or differ in size from the listing.
 
-    Files without a size in the listing are not compared, nor are those of object stores.
+    Files without a size in the listing are not compared, nor are those in object stores and LMDBs.
     """
     files = task.config.files(task.plan.split, task.plan.photos, task.scales)
     found = {
         (local_path(root), file.path): (file.size, readable_size(local_path(root) / file.path))
         for root, file in files
-        if storage_of(root).is_local and file.size >= 0
+        if storage_of(root).is_local and not is_lmdb(root) and file.size >= 0
     }
     return {file: now for file, (listed, now) in found.items() if now != listed}
 

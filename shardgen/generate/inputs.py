@@ -7,7 +7,7 @@ from shardgen.generate.headers import Headers
 from shardgen.pairs.recognise import refuse_pairs
 from shardgen.planning.config import Config
 from shardgen.planning.exclusion import Exclusion, leave_out
-from shardgen.planning.sources import Listing, Source, list_images, list_photos
+from shardgen.planning.sources import Listing, Photo, Source, list_images, list_photos
 from srshards.errors import UsageError
 from srshards.format import Address
 from srshards.storage.store import storage_of
@@ -41,17 +41,21 @@ def list_inputs(config: Config, exclude: Path | None = None, as_photos: bool = F
         listing, excluded = leave_out(listing, exclude)
     if not as_photos:
         refuse_pairs(listing.photos, config.input, config.output)
-    val = (
-        None
-        if config.val is None
-        else list_images(
-            config.val,
-            "photos",
-            "pass the folder of validation photos as --val (make: VAL=...)",
-            "pass a folder of photos as --val, e.g. ./Set5",
-        )
+    return Inputs(config, listing, _list_validation(config, as_photos), excluded)
+
+
+def _list_validation(config: Config, as_photos: bool) -> Listing[Photo] | None:
+    if config.val is None:
+        return None
+    listing = list_images(
+        config.val,
+        "photos",
+        "pass the folder of validation photos as --val (make: VAL=...)",
+        "pass a folder of photos as --val, e.g. ./Set5",
     )
-    return Inputs(config, listing, val, excluded)
+    if not as_photos:
+        refuse_pairs(listing.photos, config.val, config.output)
+    return listing
 
 
 def refuse_overlap(folder: Address, val: "Address | None", option: str) -> None:

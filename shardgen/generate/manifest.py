@@ -5,7 +5,7 @@ from typing import Any
 
 from shardgen.pairs.summary import PairSummary
 from shardgen.planning.config import Config
-from shardgen.shard.marker import Marker
+from shardgen.shard.marker import Marker, Profiles
 from shardgen.shard.statistics import Statistics
 from srshards import __version__
 from srshards.format import FORMAT_VERSION, MANIFEST_NAME, SPLITS, Address, ShardRecord, dump_json, split_of
@@ -27,7 +27,7 @@ def build_manifest(markers: Mapping[str, Marker], config: Config, scale: int) ->
 def manifest_content(by_name: Mapping[str, Marker], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manifest's entries that depend on the shards, given the marker of each shard.
 
-    They are totals, splits, shards, failures, skipped, and for given pairs also the summary of their checks.
+    They are totals, splits, shards, failures, skipped, profiles, and for given pairs also the summary of their checks.
     """
     markers = list(by_name.values())
     with_split = settings.get("val_fraction", 0.0) is None  # the paths of both folders may be equal
@@ -45,6 +45,10 @@ def manifest_content(by_name: Mapping[str, Marker], settings: Mapping[str, Any])
         "shards": [record.as_dict() for record in records],
         "failures": _reasons({name: m.failures for name, m in by_name.items()}, with_split),
         "skipped": _reasons({name: m.skipped for name, m in by_name.items()}, with_split),
+        "profiles": {
+            "converted": Profiles.total(m.profiles for m in markers).as_dict()["converted"],
+            "unusable": _reasons({name: m.profiles.unusable for name, m in by_name.items()}, with_split),
+        },
         **(summary if settings.get("pairs") else {}),
     }
 

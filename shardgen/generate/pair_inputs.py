@@ -50,7 +50,6 @@ def list_pairs(request: PackRequest, exclude: Path | None = None) -> Inputs:
     UsageError when folders are missing, pairs are not certain, or the validation pairs lack a scale.
     """
     train, val = request.train, request.val
-    refuse_overlap(train.hr, val.hr if val else None, "--hr")
     found = find_pairs(
         train.hr,
         train.lrs,
@@ -63,6 +62,7 @@ def list_pairs(request: PackRequest, exclude: Path | None = None) -> Inputs:
     found_val = None
     if val is not None:
         found_val = find_pairs(val.hr, val.lrs, val.ups, request.pattern, skip_unpaired=request.skip_unpaired)
+        refuse_overlap(found.hr_root, found_val.hr_root, "--hr")
     has_ups = request.up and bool(found.up_roots)
     if found_val:
         _require_same_images(found, found_val, has_ups)

@@ -104,6 +104,12 @@ class Outcome:
     def num_photos(self) -> int:
         return max(int(manifest["totals"]["photos"]) for manifest in self.manifests.values())
 
+    @property
+    def profiles(self) -> dict[str, Any]:
+        """The colour profiles of the photos, as in a manifest; they are the same at all scales."""
+        profiles: dict[str, Any] = next(iter(self.manifests.values()))["profiles"]
+        return profiles
+
 
 def prepare(inputs: Inputs) -> Preparation:
     """Plan the shards and compare the plan with the output folder, without changing anything."""

@@ -154,6 +154,9 @@ def _render_folder(name: str, described: dict[str, Any]) -> None:
     _print(console, _class_table(described["splits"]))
     if "pairs" in described:
         _print(console, _pair_table(PairSummary.from_dict(described["pairs"])))
+    profiles = described.get("profiles", {"converted": {}, "unusable": []})  # since format version 3
+    if profiles["converted"] or profiles["unusable"]:
+        _print(console, _profile_table(profiles))
     if described["failures_by_reason"]:
         table = _table("failures", "reason", "photos")
         for reason, count in described["failures_by_reason"].items():
@@ -164,6 +167,15 @@ def _render_folder(name: str, described: dict[str, Any]) -> None:
         )
         more = len(described["failures"]) - 10
         console.print(shown + (f"\n  ... and {more:,} more in the manifest" if more > 0 else ""), markup=False)
+
+
+def _profile_table(profiles: dict[str, Any]) -> Table:
+    table = _table("colour profiles", "profile", "photos")
+    for name, count in Counter(profiles["converted"]).most_common():
+        table.add_row(f"{_shown(name)}, converted to sRGB", f"{count:,}")
+    for reason, count in Counter(item["reason"] for item in profiles["unusable"]).most_common():
+        table.add_row(f"not applied: {_shown(reason)}", f"{count:,}")
+    return table
 
 
 def _split_table(splits: dict[str, Any]) -> Table:
@@ -205,7 +217,7 @@ def _pair_table(found: PairSummary) -> Table:
         table.add_row(what, f"{count:,}")
     if found.worst:
         table.add_row("worst pair", _shown(found.worst.path))
-        table.add_row("its figures", f"{found.worst.severity:.0%} of a bound: {format_figures(found.worst.figures)}")
+        table.add_row("its figure", f"{found.worst.severity:.0%} of a bound: {_shown(found.worst.figure)}")
     return table
 
 

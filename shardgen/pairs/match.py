@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from shardgen.pairs.names import EQUAL_NAMES, Index, Naming, index_names
+from shardgen.pairs.names import Index, Naming, index_names
 from shardgen.planning.sources import Photo, printable
 from srshards.errors import UsageError
 from srshards.format import Address
@@ -48,8 +48,12 @@ class Matching:
 
     @property
     def lr_alone(self) -> list[Photo]:
-        known = (self.hr.by_name, self.left_out.by_name)
-        return [photo for name, photo in self.lr.by_name.items() if not any(name in names for names in known)]
+        return self.without_hr(self.lr)
+
+    def without_hr(self, index: Index) -> list[Photo]:
+        """Return the images of an index, such as `up`, whose name no HR image has."""
+        hr, left_out = self.hr.by_name, self.left_out.by_name
+        return [photo for name, photo in index.by_name.items() if name not in hr and name not in left_out]
 
     @property
     def case_hint(self) -> str:
@@ -79,8 +83,6 @@ def match_images(
     """
     matchings, index_hr = [], _HrIndexer(hr.photos, is_used)
     for naming in namings:
-        if is_shared and naming == EQUAL_NAMES:  # every image would be its own LR image
-            continue
         matching = _match(lr.photos, naming, None if is_shared else index_hr, is_used)
         if matching.is_complete and matching.names:
             return matching

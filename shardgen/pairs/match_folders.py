@@ -77,9 +77,7 @@ def match_lr(
         refuse_duplicates(matching.up.duplicates, "upsampled", lr.root)
         folder.up = Companions(lr.root, _by_hr(matching, matching.up), matching.up.scales)
         if not selection.is_listed:
-            known = (matching.hr.by_name, matching.left_out.by_name)
-            alone = [photo for name, photo in matching.up.by_name.items() if not any(name in names for names in known)]
-            unpaired.add(alone, "upsampled image", f"HR image in {hr.root}")
+            unpaired.add(matching.without_hr(matching.up), "upsampled image", f"HR image in {hr.root}")
     return folder
 
 

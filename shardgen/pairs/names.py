@@ -36,12 +36,11 @@ class Naming(NamedTuple):
         return f"{self.hr} with {self.lr}"
 
 
-EQUAL_NAMES = Naming("{name}", "{name}")
 _DERIVED = ("{name}_lr_{scale}x", "{name}_upsampled_{scale}x", "{name}_lr{variant}_{scale}x")
 
 # The recognised rules; docs/pairs.md explains where they come from.
 NAMINGS = (
-    EQUAL_NAMES,
+    Naming("{name}", "{name}"),
     Naming("{name}", *_DERIVED),
     Naming("{name}_hr", *_DERIVED),
     Naming("{name}", "{name}x{scale}"),
@@ -95,12 +94,12 @@ class Index:
     scales: dict[int, Photo] = field(default_factory=dict)
 
 
-def index_names(photos: Iterable[Photo], template: str | None, ignore_case: bool = False) -> Index:
-    """Index images by the template; no image matches None. `ignore_case` ignores the case of the template's text."""
+def index_names(photos: Iterable[Photo], template: str | None) -> Index:
+    """Index images by the template; no image matches None."""
     if template is None:
         return Index(rest=list(photos))
     index = Index()
-    match = None if template == "{name}" else _compiled(template, ignore_case).fullmatch
+    match = None if template == "{name}" else _compiled(template).fullmatch
     for photo in photos:
         name = photo.path.rpartition(".")[0]
         if match is not None:
@@ -117,8 +116,8 @@ def index_names(photos: Iterable[Photo], template: str | None, ignore_case: bool
     return index
 
 
-def _compiled(template: str, ignore_case: bool) -> re.Pattern[str]:
+def _compiled(template: str) -> re.Pattern[str]:
     parts = re.split(r"(\{\w+\})", template)
     text = "".join(_FIELDS.get(part) or re.escape(part) for part in parts)
     expression = text.replace("[^/]+", ".+", 1) if "/" in template else rf"(?P<folder>(?:.*/)?){text}"
-    return re.compile(expression, re.DOTALL | (re.IGNORECASE if ignore_case else 0))
+    return re.compile(expression, re.DOTALL)

@@ -19,7 +19,7 @@ from srshards.storage.store import StoreError, list_folders
 
 # Names written by `shardgen unpack` and by older scripts.
 _DERIVED = re.compile(r"(?P<name>.+)_(?P<kind>lr|upsampled)[0-9]*_(?P<scale>[2-8])x")
-_SCALED = re.compile(r"(?P<name>.+)x(?P<scale>[2-8])[md]?", re.IGNORECASE)
+_SCALED = re.compile(r"(?P<name>.+)x(?P<scale>[2-8])[md]?")
 _HR_ENDING = "_hr"
 
 
@@ -75,8 +75,6 @@ def _derived_images(stems: Sequence[_Stem], root: Address) -> _Found | None:
 def _scaled_images(stems: Sequence[_Stem], root: Address) -> _Found | None:
     """Find names like `0001x4` of another image `0001`, or in a folder named for LR or that scale."""
     scaled = [(stem, match) for stem in stems if (match := _SCALED.fullmatch(stem.name))]
-    if 2 * len(scaled) < len(stems):
-        return None
     names = {stem.name for stem in stems}
     lr = [
         (stem, match["name"])

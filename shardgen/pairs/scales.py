@@ -31,10 +31,9 @@ class Measured(NamedTuple):
     @property
     def scale(self) -> int | None:
         """The integer ratio of the sizes, to less than one LR pixel; None if there is none."""
-        ratios = {round(hr / lr) for hr, lr in zip(self.hr_size, self.lr_size, strict=True)}
-        scale = ratios.pop()
+        scale = round(max(self.hr_size) / max(self.lr_size))
         fits = all(abs(hr - lr * scale) < scale for hr, lr in zip(self.hr_size, self.lr_size, strict=True))
-        return scale if fits and not ratios else None
+        return scale if fits else None
 
     def __str__(self) -> str:
         (hr_height, hr_width), (lr_height, lr_width) = self.hr_size, self.lr_size
@@ -132,7 +131,8 @@ def _scale_from_sizes(measured: Sequence[Measured], lr_root: Address) -> int:
     if not by_scale:
         raise UsageError(
             f"the sizes of HR and LR in {lr_root} do not have an integer ratio: {measured[0]}; pass LR images whose "
-            f"edges are 1/{MIN_SCALE} to 1/{MAX_SCALE} of those of HR"
+            f"edges are 1/{MIN_SCALE} to 1/{MAX_SCALE} of those of HR, or if LR was made from resized copies of the "
+            "photos, make both anew from the photos with `generate`"
         )
     refuse_several_scales({scale: pair.lr for scale, pair in by_scale.items()}, lr_root, "--lr")
     ((scale, pair),) = by_scale.items()

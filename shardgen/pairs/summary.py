@@ -1,10 +1,10 @@
 """What the checks of given pairs found: per pair, and summed up over the pairs of a shard or a folder."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from shardgen.pairs.check import PairCheck, severity
+from shardgen.pairs.check import PairCheck, worst_finding
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class PairRecord:
 class WorstPair:
     """The pair that is nearest to a bound, or furthest beyond it, by its HR image.
 
-    `severity` is its greatest figure as a multiple of the bound; `figures` are those of `PairCheck.as_dict`.
+    `figure` states the figure and its bound, `severity` is the figure as a multiple of the bound.
     """
 
     path: str
     severity: float
-    figures: Mapping[str, float]
+    figure: str
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class PairSummary:
     @classmethod
     def of(cls, path: str, record: PairRecord) -> "PairSummary":
         """Return the summary of one pair."""
-        worst = WorstPair(path, round(severity(record.check), 3), record.check.as_dict())
+        found = worst_finding(record.check)
+        worst = WorstPair(path, round(found.severity, 3), found.figure)
         return cls(1, int(record.is_cropped), int(record.is_accepted), worst)
 
     @classmethod
@@ -54,7 +55,7 @@ class PairSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary as JSON for marker and manifest; `from_dict` is the inverse."""
-        worst = self.worst and {"path": self.worst.path, "severity": self.worst.severity, **self.worst.figures}
+        worst = self.worst and asdict(self.worst)
         return {"checked": self.checked, "cropped": self.cropped, "accepted": self.accepted, "worst": worst}
 
     @classmethod
@@ -65,11 +66,10 @@ class PairSummary:
             raise ValueError("expected counts from 0 to 2^63 - 1")
         if value["worst"] is None:
             return cls(checked, cropped, accepted)
-        figures = dict(value["worst"])
-        path = figures.pop("path")
-        if type(path) is not str or any(type(number) not in (float, int) for number in figures.values()):
-            raise ValueError("expected a path and numbers")
-        return cls(checked, cropped, accepted, WorstPair(path, figures.pop("severity"), figures))
+        worst = WorstPair(**value["worst"])
+        if [type(one) for one in (worst.path, worst.severity, worst.figure)] != [str, float, str]:
+            raise ValueError("expected a path, a number and a text")
+        return cls(checked, cropped, accepted, worst)
 
 
 def describe_settings(pairs: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ process; the result is a small record.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from shardgen.pairs.summary import PairSummary
 from shardgen.planning.config import Config
 from shardgen.planning.plan import ShardPlan
 from shardgen.planning.sources import Source
-from shardgen.shard.marker import Marker
+from shardgen.shard.marker import Marker, Profiles
 from shardgen.shard.pair_source import PairSource
 from shardgen.shard.photo_source import PhotoSource
 from shardgen.shard.sample import Opened, Sample, SampleSource
@@ -25,6 +26,7 @@ from shardgen.shard.writer import ShardWriter
 from srshards.errors import PhotoError
 from srshards.format import EQUAL_PSNR_DB, MAX_SAMPLES_PER_SHARD, dump_json, image_names, sample_key, scale_folder
 from srshards.imaging import codec
+from srshards.imaging.photo import DecodedPhoto
 from srshards.storage.store import remove, storage_of
 
 
@@ -136,6 +138,8 @@ class _ScaleOutput:
         self.failures: list[tuple[str, str]] = []
         self._skipped: list[tuple[str, str]] = []
         self._num_enlarged = 0
+        self._converted: Counter[str] = Counter()
+        self._unusable_profiles: list[tuple[str, str]] = []
         self._plan, self._config, self._times = task.plan, task.config, times
         self._statistics = Statistics()
         self._pairs = PairSummary() if task.config.pairs else None
@@ -158,9 +162,16 @@ class _ScaleOutput:
             self._skipped.append((photo.path, f"smaller than a tile of {self._config.tile(self.scale)[0]} px"))
             return False
         self._num_enlarged += opened.is_enlarged
+        self._count_profile(photo, opened.decoded)
         if self._pairs is not None and (record := opened.pair_record(self.scale)) is not None:
             self._pairs = PairSummary.total((self._pairs, PairSummary.of(photo.path, record)))
         return True
+
+    def _count_profile(self, photo: Source, decoded: DecodedPhoto) -> None:
+        if decoded.converted_from is not None:
+            self._converted[decoded.converted_from] += 1
+        if decoded.profile_problem is not None:
+            self._unusable_profiles.append((photo.path, decoded.profile_problem))
 
     def has_failed(self, photo: Source) -> bool:
         """Return whether the latest failure is the photo's."""
@@ -213,6 +224,7 @@ class _ScaleOutput:
                 skipped=tuple(self._skipped),
                 statistics=self._statistics,
                 pairs=self._pairs,
+                profiles=Profiles(self._converted, tuple(self._unusable_profiles)),
             )
             before_commit()  # again, because the run may have ended during the upload of the tar
             marker.write(self._marker_path)

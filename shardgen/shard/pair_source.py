@@ -9,7 +9,7 @@ import numpy as np
 
 from shardgen.degradation.degrade import upsample
 from shardgen.pairs.check import check_pair, problem
-from shardgen.pairs.geometry import matched_box
+from shardgen.pairs.matching import matched_box, require_same_profiles
 from shardgen.pairs.reader import read_ahead
 from shardgen.pairs.summary import PairRecord
 from shardgen.planning.boxes import Box, boxes, num_tiles
@@ -18,7 +18,7 @@ from shardgen.planning.sources import Photo, Source, printable
 from shardgen.shard.sample import Hr, Sample
 from shardgen.shard.stages import StageTimes
 from srshards.errors import PhotoError
-from srshards.imaging.photo import decode_photo
+from srshards.imaging.photo import DecodedPhoto, decode_photo
 from srshards.imaging.pixels import Pixels
 
 _Read = Callable[[], bytes]
@@ -44,11 +44,11 @@ class PairSource:
     def _open(self, pair: Source, read_hr: _Read, reads: Mapping[int, Sequence[_Read]]) -> "_OpenedPair":
         return _OpenedPair(self, pair, self.decoded(read_hr), reads)
 
-    def decoded(self, read: _Read) -> Pixels:
+    def decoded(self, read: _Read) -> DecodedPhoto:
         with self.times.timed("read"):
             data = read()
         with self.times.timed("decode"):
-            return decode_photo(data).rgb
+            return decode_photo(data, to_srgb=self.config.icc == "convert")
 
 
 @dataclass(frozen=True)
@@ -65,34 +65,42 @@ class _Matched:
 class _OpenedPair:
     source: PairSource
     pair: Source
-    hr: Pixels
+    decoded: DecodedPhoto  # HR
     reads: Mapping[int, Sequence[_Read]]
     matched: dict[int, _Matched] = field(default_factory=dict)  # by scale
 
     is_enlarged = False
 
+    @property
+    def hr(self) -> Pixels:
+        return self.decoded.rgb
+
     def num_samples(self, scale: int) -> int:
         files = self.pair.companions(scale)
-        lr, *ups = (self._decoded(file, read) for file, read in zip(files, self.reads[scale], strict=True))
-        box = matched_box(self.hr.shape[:2], lr.shape[:2], scale)
-        up = self._cropped_up(ups[0], box, files[1]) if ups else None
+        lr, *ups = (
+            self._open(what, file, read)
+            for what, file, read in zip(("LR", "upsampled"), files, self.reads[scale], strict=False)
+        )
+        box = matched_box(self.hr.shape[:2], lr.rgb.shape[:2], scale)
+        require_same_profiles(self.decoded, lr)
+        up = self._cropped_up(ups[0].rgb, box, files[1]) if ups else None
         count = num_tiles(box.h, box.w, *self.source.config.tile(scale))
         if count:
             hr = self.hr[: box.h, : box.w]
-            self.matched[scale] = _Matched(hr, lr, up, self._checked(hr, lr, scale))
+            self.matched[scale] = _Matched(hr, lr.rgb, up, self._checked(hr, lr.rgb, scale))
         return count
 
-    def _decoded(self, file: Photo, read: _Read) -> Pixels:
+    def _open(self, what: str, file: Photo, read: _Read) -> DecodedPhoto:
         try:
             return self.source.decoded(read)
         except PhotoError as error:
-            raise PhotoError(f"{printable(file.path)}: {error}") from error
+            raise PhotoError(f"{what} {printable(file.path)}: {error}") from error
 
     def _cropped_up(self, up: Pixels, box: Box, file: Photo) -> Pixels:
         if up.shape[:2] not in ((box.h, box.w), self.hr.shape[:2]):
             raise PhotoError(
-                f"{printable(file.path)} is {up.shape[1]} x {up.shape[0]} px: expected {box.w} x {box.h} px, the size "
-                "of LR times the scale; omit --up to compute it"
+                f"upsampled {printable(file.path)} is {up.shape[1]} x {up.shape[0]} px: expected {box.w} x {box.h} px, "
+                "the size of LR times the scale; omit --up to compute it"
             )
         return up[: box.h, : box.w]
 

@@ -9,6 +9,7 @@ from shardgen.pairs.summary import PairRecord
 from shardgen.planning.boxes import Box
 from shardgen.planning.sources import Source
 from shardgen.shard.statistics import ChannelSums
+from srshards.imaging.photo import DecodedPhoto
 from srshards.imaging.pixels import Pixels
 
 
@@ -41,6 +42,11 @@ class Sample:
 
 class Opened(Protocol):
     """A decoded photo or pair."""
+
+    @property
+    def decoded(self) -> DecodedPhoto:
+        """The photo, or the HR image of a pair."""
+        ...
 
     @property
     def is_enlarged(self) -> bool:

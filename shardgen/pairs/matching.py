@@ -1,7 +1,8 @@
-"""The part of an HR image that a given LR image shows."""
+"""Whether an LR image can be that of an HR image, by their sizes and colour profiles."""
 
 from shardgen.planning.boxes import Box
 from srshards.errors import PhotoError
+from srshards.imaging.photo import DecodedPhoto
 
 
 def matched_box(hr: tuple[int, int], lr: tuple[int, int], scale: int) -> Box:
@@ -24,3 +25,16 @@ def matched_box(hr: tuple[int, int], lr: tuple[int, int], scale: int) -> Box:
         f"{sizes}, not {scale}x: LR seems to be made from a resized or cropped copy of HR; make both anew from the "
         "photos with `generate`"
     )
+
+
+def require_same_profiles(hr: DecodedPhoto, lr: DecodedPhoto) -> None:
+    """Raise PhotoError if one image was converted to sRGB by its colour profile, and the other has no profile at all.
+
+    Nobody can tell whether the one without it has the same colour values, from a program that drops profiles, or sRGB.
+    """
+    for name, one, other_name, other in (("HR", hr, "LR", lr), ("LR", lr, "HR", hr)):
+        if one.converted_from is not None and other.converted_from is None and other.icc_profile is None:
+            raise PhotoError(
+                f"{name} has the colour profile {one.converted_from}, but {other_name} has none; pass --icc ignore if "
+                "both have the same colour values, or convert both to sRGB"
+            )
