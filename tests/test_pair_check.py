@@ -48,7 +48,7 @@ def checked(lr: Image8, scale: int = 4, seed: int = 0) -> PairCheck:
 def test_displacements_by_whole_hr_pixels_are_measured(scale: int, move: tuple[int, int]) -> None:
     for method in ("area", "matlab"):
         check = checked(downsample(displaced(scene(0), *move), scale, method), scale)
-        assert check.shift == pytest.approx((move[0] / scale, move[1] / scale), abs=0.02)
+        assert check.shift == pytest.approx((move[0] / scale, move[1] / scale), abs=0.03)
         assert check.stretch == pytest.approx((0, 0), abs=0.05) and check.correlation > 0.97
         is_displaced = max(map(abs, move)) / scale > max(0.75 / scale, 0.15)
         assert (problem(check) or "").startswith("LR is displaced against HR" if is_displaced else "")
