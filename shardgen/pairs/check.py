@@ -12,13 +12,14 @@ from shardgen.pairs.registration import register
 from srshards.imaging.pixels import Pixels, require_rgb
 from srshards.imaging.resample import resize
 
-# The bounds were chosen with docs/packing.md's figures: no pair of the plain methods exceeds one.
+# The bounds were chosen with docs/pairs.md's figures: no pair of the plain methods exceeds one.
 MAX_SHIFT_HR_PX = 0.75  # sampling every Nth pixel displaces by at most half an HR pixel
 MIN_SHIFT_BOUND_PX, MIN_STRETCH_BOUND_PX = 0.15, 0.25  # LR px; at large scales, 0.75 HR px cannot be measured
 _SURE = 4.0  # a displacement counts if it exceeds the bound by so many standard errors
-MAX_LEVELS = 5.0  # difference of brightness and colour, in grey levels
+MAX_BRIGHTNESS, MAX_CAST = 5.0, 7.5  # differences in grey levels
 LEVELS_PER_NOISE = 0.6  # heavy compression and noise also change the brightness
-MIN_CORRELATION = 0.15
+MIN_CORRELATION = 0.1
+_FAR_PX, MIN_FAR_CORRELATION = 1.0, 0.5  # LR px; a match far away is likely by chance
 _MIN_DETAIL = 3.0  # grey levels; of smoother HR images LR may show noise only
 _MIN_INDEPENDENT = 400.0  # values; fewer correlate by chance
 MIN_COLOUR_CORRELATION = 0.1
@@ -152,29 +153,37 @@ def _colour_correlation(small: Pixels, lr: Pixels) -> float:
 
 
 class Finding(NamedTuple):
-    """A figure of a pair: as a multiple of its bound (above 1 is a problem), as text, and what it means beyond it."""
+    """A figure of a pair: as a multiple of its bound (above 1 is a problem), its name, text, and meaning beyond it."""
 
     severity: float
+    name: str
     figure: str
     meaning: str
+
+    def __str__(self) -> str:
+        return f"{self.meaning if self.severity > 1 else self.name}: {self.figure}"
 
 
 def problem(check: PairCheck) -> str | None:
     """Return what is wrong with a pair, with the figure and its bound; None if nothing is."""
-    found = next((finding for finding in findings(check) if finding.severity > 1), None)
-    return f"{found.meaning}: {found.figure}" if found else None
+    finding = main_finding(check)
+    return str(finding) if finding.severity > 1 else None
 
 
 def findings(check: PairCheck) -> Iterator[Finding]:
     """Yield each figure with its bound; those first which explain the ones after them."""
+    is_far = _certain(check.shift, check.shift_error) > _FAR_PX
+    least = MIN_FAR_CORRELATION if is_far else MIN_CORRELATION
     yield Finding(
-        (1 - check.correlation) / (1 - MIN_CORRELATION) if check.has_detail else 0.0,
-        f"correlation {check.correlation:.2f}, expected at least {MIN_CORRELATION}",
+        (1 - check.correlation) / (1 - least) if check.has_detail else 0.0,
+        "content",
+        f"correlation {check.correlation:.2f}, expected at least {least}",
         "LR shows another image than HR, or is flipped or rotated",
     )
     is_swapped = check.colour_correlation < -MIN_COLOUR_CORRELATION
     yield Finding(
         (1 - check.colour_correlation) / (1 - MIN_COLOUR_CORRELATION),
+        "colours",
         f"correlation of red - blue {check.colour_correlation:.2f}, expected at least {MIN_COLOUR_CORRELATION}",
         "red and blue of LR are swapped" if is_swapped else "LR does not have the colours of HR",
     )
@@ -183,31 +192,41 @@ def findings(check: PairCheck) -> Iterator[Finding]:
     )
     yield Finding(
         _certain(check.shift, check.shift_error) / bound,
+        "displacement (right, down)",
         f"{_vector(check.shift)} LR px, expected at most {bound:.2f}",
         "LR is displaced against HR (right, down)",
     )
     yield Finding(
         _certain(check.stretch, check.stretch_error) / stretch_bound,
+        "magnification (displacement outwards at the right and lower edge)",
         f"{_vector(check.stretch)} LR px, expected at most {stretch_bound:.2f}",
-        "LR is magnified against HR, as by align_corners (displacement outwards at the right and lower edge)",
+        "LR is not magnified like HR, as with align_corners (displacement outwards at the right and lower edge)",
     )
-    levels = MAX_LEVELS + LEVELS_PER_NOISE * check.noise
+    brightness_bound, cast_bound = (most + LEVELS_PER_NOISE * check.noise for most in (MAX_BRIGHTNESS, MAX_CAST))
     yield Finding(
-        abs(check.brightness) / levels,
-        f"{check.brightness:+.1f} grey levels, expected at most {levels:.1f}",
+        abs(check.brightness) / brightness_bound,
+        "brightness",
+        f"{check.brightness:+.1f} grey levels, expected at most {brightness_bound:.1f}",
         f"LR is {'brighter' if check.brightness > 0 else 'darker'} than HR",
     )
     cast, channel = check.cast
     yield Finding(
-        abs(cast) / levels,
-        f"{channel} {cast:+.1f} grey levels beyond the brightness, expected at most {levels:.1f}",
+        abs(cast) / cast_bound,
+        "colour cast",
+        f"{channel} {cast:+.1f} grey levels beyond the brightness, expected at most {cast_bound:.1f}",
         "LR has a colour cast against HR",
     )
 
 
-def worst_finding(check: PairCheck) -> Finding:
-    """Return the figure that is farthest beyond its bound or, if none is, nearest to it."""
-    return max(findings(check), key=lambda finding: finding.severity)
+def severity(check: PairCheck) -> float:
+    """Return the worst figure of a pair as a multiple of its bound: above 1 if the pair has a problem."""
+    return max(finding.severity for finding in findings(check))
+
+
+def main_finding(check: PairCheck) -> Finding:
+    """Return the first figure that is beyond its bound or, if none is, that which is nearest to it."""
+    found = list(findings(check))
+    return next((one for one in found if one.severity > 1), max(found, key=lambda one: one.severity))
 
 
 def _certain(displacement: tuple[float, float], error: float) -> float:
