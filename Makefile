@@ -26,7 +26,7 @@ UNKNOWN := $(foreach name,$(filter-out $(NAMES) SHELL,$(.VARIABLES)),$(if $(find
 $(if $(strip $(UNKNOWN)),$(error unknown setting $(strip $(UNKNOWN)); the settings are $(NAMES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo shards test test-quick test-scale test-peers lint format bench gpu bench-scale drill completion clean
+.PHONY: help install demo shards test test-quick test-scale test-peers lint format bench bench-peers gpu bench-scale drill completion clean
 
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -115,6 +115,9 @@ format: $(STAMP) ## Format the code and apply automatic lint fixes
 bench: photos ## Benchmark generation on the photos in INPUT (results in benchmarks/results)
 	$(BIN)/python -m benchmarks.bench_generate --photos "$(INPUT)"
 	$(BIN)/python -m benchmarks.bench_plan --photos "$(INPUT)"
+
+bench-peers: photos $(PEERS)/.installed ## Benchmark the data time of BasicSR: PNG folders, LMDB and shards, on the photos in INPUT
+	$(PEERS)/bin/python -m benchmarks.bench_basicsr --photos "$(INPUT)"
 
 gpu: photos ## On a machine with a GPU: run the tests that need one, and benchmark training and degradation on it
 	$(BIN)/python -m pytest --confcutdir=tests/gpu tests/gpu

@@ -23,7 +23,9 @@ def test_help_lists_every_target() -> None:
     text = make()
     assert text == make("help")
     tests = "test test-quick test-scale test-peers"
-    for target in f"help install demo shards {tests} drill lint format bench gpu bench-scale completion clean".split():
+    for target in (
+        f"help install demo shards {tests} drill lint format bench bench-peers gpu bench-scale completion clean".split()
+    ):
         assert f"  make {target} " in text
 
 
