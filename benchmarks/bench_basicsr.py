@@ -33,7 +33,7 @@ from benchmarks.common import (
 from benchmarks.options import benchmark, output_option, photos_option, rounds_option, scratch_option, workers_option
 from benchmarks.report import print_table, spread, spread_text, write_result
 
-SCALE, PATCH_PX, BATCH, ITERATIONS = 4, 192, 16, 400
+SCALE, PATCH_PX, BATCH, ITERATIONS = 4, 192, 16, 300
 _STAND_INS = REPOSITORY / "tests" / "peers" / "stand_ins"
 _LAUNCHER = "srshards.adapters.basicsr"
 _OWN_LOADER = f"import {_LAUNCHER}; from basicsr.train import train_pipeline; train_pipeline('.')"

@@ -15,6 +15,7 @@ import torch
 import yaml
 from framework_stand_ins import ADAPTERS, PairedImageDataset, adapter
 from helpers import generate, make_photos
+from PIL import Image
 from torch.utils.data import DataLoader
 
 import srshards
@@ -120,7 +121,8 @@ def test_validation_items_are_whole_images_named_after_the_photo(
     sample = opened.val[0]
     assert np.array_equal(to_uint8(batch["gt"][0]), sample.hr)
     assert np.array_equal(to_uint8(batch["lq"][0]), sample.lr)
-    assert batch["lq_path"] == [f"{opened.path}/{Path(sample.meta['source']).stem}_{sample.key}.png"]
+    assert batch["gt_path"] == [f"{opened.path}/{Path(sample.meta['source']).stem}_{sample.key}.png"]
+    assert Path(batch["lq_path"][0]).name == Path(batch["gt_path"][0]).name
 
 
 def test_scale_1_reads_the_upsampled_image(dataset_class: Any, name: str, opened: srshards.Shards) -> None:
@@ -140,12 +142,17 @@ def test_items_are_on_the_cpu_whatever_the_default_device(
         assert dataset[0]["gt"].device == dataset[0]["lq"].device == torch.device("cpu")
 
 
-def test_redux_takes_it_for_a_paired_dataset(opened: srshards.Shards) -> None:
+def test_redux_can_copy_the_file_of_a_validation_item(opened: srshards.Shards) -> None:
+    """It computes metrics for a PairedImageDataset, and copies LR next to the images that it saves."""
     with adapter("trainner_redux") as (module, _):
         dataset = make(module.ShardsDataset, "trainner_redux", opened, "val")
     assert isinstance(dataset, PairedImageDataset) and dataset.label == "image pairs"
-    (root,) = dataset.opt.dataroot_lq
-    assert dataset[0]["lq_path"].startswith(f"{root}/")
+    path = Path(dataset[0]["lq_path"])
+    assert dataset.opt.dataroot_lq == [str(path.parent)]
+    with Image.open(path) as image:
+        assert np.array_equal(np.asarray(image), opened.val[0].lr)
+    del dataset
+    assert not path.parent.exists()
 
 
 def test_examples_name_options_that_the_adapters_take(opened: srshards.Shards) -> None:
