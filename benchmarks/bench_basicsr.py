@@ -44,8 +44,6 @@ files = sorted(os.listdir(sys.argv[1]))
 make_lmdb_from_imgs(sys.argv[1], sys.argv[1] + ".lmdb", files, [name.removesuffix(".png") for name in files])
 """
 _ENVIRONMENT = {"PYTHONPATH": f"{_STAND_INS}:{REPOSITORY}", "OMP_WAIT_POLICY": "PASSIVE"}
-# The iteration time and the data time, in seconds.
-_TIMES = re.compile(rf"iter: +{ITERATIONS}, .*time \(data\): (\S+) \((\S+)\)")
 
 _SHARDS = "shards, launcher"
 CASES = ("PNG folders", "LMDB", "shards, dataset", _SHARDS)
@@ -91,7 +89,7 @@ def measure(case: str, folder: Path, out: Path, workers: int) -> tuple[float, fl
     run = python_module(_LAUNCHER) if case == _SHARDS else [sys.executable, "-c", _OWN_LOADER]
     timed_command([*run, "-opt", str(file)], _ENVIRONMENT, out)
     (log,) = out.glob("experiments/*/train_*.log")
-    if not (found := _TIMES.search(log.read_text())):
+    if not (found := re.search(rf"iter: +{ITERATIONS}, .*time \(data\): (\S+) \((\S+)\)", log.read_text())):
         raise RunFailedError(f"{case}: BasicSR logged no times of iteration {ITERATIONS}")
     return float(found[1]), float(found[2])
 

@@ -120,7 +120,8 @@ def train_script(
 ) -> SimpleNamespace:
     """Return a training script: its `batches` are those of each iteration after `train_pipeline`.
 
-    `run` may have `state`, that of the run to resume, `accumulate`, `world_size`, and `ahead` for `Prefetcher`.
+    `run` may have `state`, that of the run to resume, `accumulate`, `world_size`, `num_gpu`, and `ahead` for
+    `Prefetcher`.
     """
     script = SimpleNamespace(batches=[], val=None, root=None)
     script.load_resume_state = lambda opt: run.get("state")
@@ -131,7 +132,8 @@ def train_script(
         state = script.load_resume_state(opt)
         world_size, size = run.get("world_size", 1), len(dataset) * ratio  # type: ignore[arg-type]
         sampler = EnlargedSampler(math.ceil(size / world_size))
-        loader = script.build_dataloader(dataset, opt, num_gpu=0, dist=False, sampler=sampler, seed=5)
+        num_gpu = run.get("num_gpu", 0)
+        loader = script.build_dataloader(dataset, opt, num_gpu=num_gpu, dist=False, sampler=sampler, seed=5)
         if "val" in run:
             script.val = script.build_dataloader(run["val"], opt, num_gpu=0, dist=False, sampler=None, seed=5)
         accumulate = run.get("accumulate", 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from framework_stand_ins import Logger, train_script
+from framework_stand_ins import EnlargedSampler, Logger, train_script
 from helpers import generate, make_photos, overwrite
 
 import srshards
@@ -16,6 +16,8 @@ from srshards.adapters.frameworks import script_beside
 from srshards.adapters.launch import launch
 from srshards.adapters.options import OptionNames
 from srshards.adapters.pair_dataset import PairDataset
+from srshards.adapters.train_loader import TrainLoader
+from srshards.loader.patch_loader import PatchLoader
 from srshards.shards.tar_index import load_index
 
 NAMES = OptionNames(patch_size="gt_size", batch_size="batch_size_per_gpu", accumulate="accum_iter")
@@ -173,6 +175,36 @@ def test_option_that_the_loader_rejects_ends_with_a_sentence(
 ) -> None:
     opt = options(opened, **changed)
     assert fails(train_script(PairDataset(opt, NAMES), opt, BATCH, 1), capsys) == message
+
+
+@pytest.mark.parametrize("kind", [srshards.ArgumentError, srshards.WorkerDiedError])
+def test_error_of_data_workers_names_the_options_of_the_framework(
+    kind: type[Exception], opened: srshards.Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise kind("use fewer `workers`, or a smaller `prefetch`, `batch_size` or `patch_size`")
+
+    monkeypatch.setattr(PatchLoader, "steps", fail)
+    loader = PatchLoader(opened, 32, BATCH, workers=0)
+    names = OptionNames("patch_size", "batch_size_per_gpu", in_lr_px=True)
+    batches = iter(TrainLoader(loader, names, EnlargedSampler(39), BATCH, 0, print))
+    with pytest.raises(kind) as refused:
+        next(batches)
+    assert str(refused.value) == (
+        "use fewer `num_worker_per_gpu`, or a smaller `io_backend: prefetch`, `batch_size_per_gpu` or "
+        "`patch_size` x `scale`"
+    )
+
+
+def test_gpu_that_is_missing_is_named(
+    opened: srshards.Shards, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    opt = options(opened)
+    script = train_script(PairDataset(opt, NAMES), opt, BATCH, 1, num_gpu=2)
+    assert fails(script, capsys) == (
+        "Error: `num_gpu` 2: this machine has no CUDA device; set it to 0 to train on the CPU\n"
+    )
 
 
 def test_training_on_other_datasets_is_refused(opened: srshards.Shards, capsys: pytest.CaptureFixture[str]) -> None:

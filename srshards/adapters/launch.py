@@ -64,7 +64,7 @@ class _Source:
             f"Training batches come from srshards.PatchLoader: {dataset.shards}, {self._loader.workers} workers, "
             f"from step {first_step}."
         )
-        return TrainLoader(self._loader, sampler, options.batch_size, first_step, logger.warning)
+        return TrainLoader(self._loader, dataset.names, sampler, options.batch_size, first_step, logger.warning)
 
     def close(self) -> None:
         if self._loader:

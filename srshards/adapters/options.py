@@ -1,12 +1,13 @@
 """The options of a framework's dataset, checked and translated into the arguments of srshards."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from srshards.errors import ArgumentError
+from srshards.errors import ArgumentError, WorkerDiedError
 from srshards.shards.folder import Shards
 from srshards.shards.opening import open_shards
 
@@ -35,7 +36,7 @@ class OptionNames:
 
     @contextmanager
     def in_errors(self) -> Iterator[None]:
-        """Replace the argument names of an ArgumentError by those of the framework's options."""
+        """Replace the argument names in an error of srshards by those of the framework's options."""
         size = f"`{self.patch_size}`"
         names = {
             "patch_size": f"{size} x `scale`" if self.in_lr_px else size,
@@ -46,11 +47,9 @@ class OptionNames:
         }
         try:
             yield
-        except ArgumentError as error:
-            message = str(error)
-            for name, option in names.items():
-                message = message.replace(f"`{name}`", option)
-            raise ArgumentError(message) from error
+        except (ArgumentError, WorkerDiedError) as error:
+            message = re.sub(r"`(\w+)`", lambda found: names.get(found[1], found[0]), str(error))
+            raise type(error)(message) from error
 
 
 @dataclass(frozen=True)

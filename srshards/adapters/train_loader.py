@@ -6,8 +6,9 @@ from typing import Protocol
 import torch
 import torch.distributed
 
-from srshards.adapters.options import TrainOptions
+from srshards.adapters.options import OptionNames, TrainOptions
 from srshards.adapters.pair_dataset import PairDataset
+from srshards.errors import ArgumentError
 from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.patch_loader import PatchLoader
 
@@ -35,12 +36,14 @@ class TrainLoader:
     def __init__(
         self,
         loader: PatchLoader,
+        names: OptionNames,
         sampler: EpochSampler,
         batch_size: int,
         first_step: int,
         note: Callable[[str], object],
     ) -> None:
         self._loader = loader
+        self._names = names
         self._sampler = sampler
         self._steps = -(-len(sampler) // batch_size)
         self._first_step = first_step
@@ -56,9 +59,10 @@ class TrainLoader:
 
     def _of_steps(self, first: int, stop: int) -> Iterator[dict[str, torch.Tensor]]:
         for step in range(first, stop):
-            if step != self._next_step:
-                self._batches = self._loader.steps(step, _ENDLESS)
-            batch = next(self._batches)
+            with self._names.in_errors():
+                if step != self._next_step:
+                    self._batches = self._loader.steps(step, _ENDLESS)
+                batch = next(self._batches)
             self._next_step = step + 1
             self._report(batch)
             yield {"lq": _to_float(batch.input), "gt": _to_float(batch.hr)}
@@ -77,6 +81,8 @@ def open_loader(
 
     ArgumentError for options that it cannot satisfy, under their names in srshards.
     """
+    if num_gpu and not torch.cuda.is_available():
+        raise ArgumentError(f"`num_gpu` {num_gpu}: this machine has no CUDA device; set it to 0 to train on the CPU")
     gpus = max(1, num_gpu) if not is_distributed else 1
     return PatchLoader(
         dataset.shards,
@@ -85,7 +91,7 @@ def open_loader(
         input=dataset.input,
         workers=None if train.workers is None else train.workers * gpus,
         seed=_seed_of_rank0(seed),
-        device="cpu" if num_gpu == 0 else f"cuda:{torch.cuda.current_device()}",
+        device=f"cuda:{torch.cuda.current_device()}" if num_gpu else "cpu",
         augment=train.augment,
         **train.loader,
     )
