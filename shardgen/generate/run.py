@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shardgen.engines.base import Engine
+from shardgen.generate.card import write_cards
 from shardgen.generate.inventory import ScaleInventory, open_shards_message, outstanding_tasks, take_inventory
 from shardgen.generate.manifest import build_manifest, write_manifest
 from shardgen.generate.progress import ProgressDisplay
@@ -80,13 +81,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run. Numbers of shards are sums over all scales."""
+    """The result of a run. Numbers of shards are sums over all scales.
+
+    `outdated_cards` are dataset cards that describe earlier shards and were kept because a user has edited them.
+    """
 
     kept: int
     built: int
     removed: int
     manifests: dict[int, dict[str, Any]]
     work: Work
+    outdated_cards: Sequence[Address] = ()
     excluded: Exclusion | None = None
 
     @property
@@ -151,12 +156,14 @@ def generate(
         manifests = {scale: build_manifest(markers[scale].values(), config, scale) for scale in config.scales}
         for scale, manifest in manifests.items():
             write_manifest(config.output / scale_folder(scale), manifest)
+        outdated_cards = write_cards(config.output)
         outcome = Outcome(
             kept=sum(len(inventory.kept) for inventory in preparation.inventories),
             built=sum(len(task.scales) for task in preparation.tasks),
             removed=sum(len(inventory.stale) for inventory in preparation.inventories),
             manifests=manifests,
             work=work,
+            outdated_cards=outdated_cards,
             excluded=preparation.excluded,
         )
         if preparation.tasks:
