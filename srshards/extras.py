@@ -11,6 +11,7 @@ _EXTRAS = {
     "vl_convert": "report",
     "ray": "ray",
     "s3fs": "s3",
+    "huggingface_hub": "hf",
     "skimage": "samples",
     "onnx": "onnx",
     "onnxruntime": "onnx",
