@@ -155,6 +155,7 @@ def test_folders_that_datasets_cannot_read_are_not_listed(copy: Path, few: Path)
     (copy / "scale_3x").mkdir()
     (copy / "scale_3x" / "manifest.json").write_text("{")
     (copy / "scale_4x" / "train-000000.idx").write_text("damaged")
+    (copy / "README.md").unlink()
     generate(few, copy, "-s", 2, "--codec", "png")
     assert [config["config_name"] for config in metadata(copy / "README.md")["configs"]] == ["scale_2x"]
 

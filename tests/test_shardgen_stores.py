@@ -61,11 +61,11 @@ def source(photos: Path, s3: Bucket) -> str:
 
 
 def stored_files(s3: Bucket, prefix: str = "shards") -> dict[str, str]:
-    """As `contract_files`: the SHA-256 of every shard, index and manifest."""
+    """As `contract_files`: the SHA-256 of every shard, index, manifest and card."""
     return {
         key: hashlib.sha256(content).hexdigest()
         for key, content in s3.objects(prefix).items()
-        if key.endswith((".tar", ".idx", "manifest.json"))
+        if key.endswith((".tar", ".idx", "manifest.json", ".md"))
     }
 
 

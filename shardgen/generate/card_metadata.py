@@ -8,6 +8,8 @@ import yaml
 
 from srshards.format import SPLITS, Manifest, dump_json, scale_folder
 
+DIGEST_LABEL = "SHA-256 of manifest.json: "
+
 _SPLIT_NAMES = {"train": "train", "val": "validation"}  # as `datasets` names them
 _TAGS = ["super-resolution", "image-restoration", "webdataset", "sr-shards"]
 _LARGEST_SIZE = "n>1T"
@@ -23,11 +25,6 @@ class CardScale(NamedTuple):
     @property
     def name(self) -> str:
         return scale_folder(self.manifest.scale)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the manifest. It identifies the shards, down to the last byte."""
-        return hashlib.sha256(dump_json(self.manifest.raw)).hexdigest()
 
     @property
     def splits(self) -> dict[str, dict[str, Any]]:
@@ -53,6 +50,11 @@ def header(scales: Sequence[CardScale], license_line: str | None, is_root: bool)
     return f"license: {license_line or _NO_LICENSE}\n{text}"
 
 
+def manifest_digest(manifest: Manifest) -> str:
+    """Return the SHA-256 of the manifest's file, which identifies the shards down to the last byte."""
+    return hashlib.sha256(dump_json(manifest.raw)).hexdigest()
+
+
 def title(scales: Iterable[CardScale]) -> str:
     return f"Super-resolution shards, {', '.join(f'{scale.manifest.scale}x' for scale in scales)}"
 
@@ -66,7 +68,7 @@ def _config(scale: CardScale, prefix: str) -> dict[str, Any]:
     return {
         "config_name": scale.name,
         # `datasets` finds the cached copy of a local folder by the folder's name and this text, not by its files.
-        "description": f"{scale.num_samples} samples; SHA-256 of manifest.json: {scale.digest}",
+        "description": f"{scale.num_samples} samples; {DIGEST_LABEL}{manifest_digest(scale.manifest)}",
         "data_files": [{"split": split_name(split), "path": f"{prefix}{split}-*.tar"} for split in scale.splits],
     }
 

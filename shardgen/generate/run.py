@@ -156,7 +156,7 @@ def generate(
         manifests = {scale: build_manifest(markers[scale].values(), config, scale) for scale in config.scales}
         for scale, manifest in manifests.items():
             write_manifest(config.output / scale_folder(scale), manifest)
-        outdated_cards = write_cards(config.output)
+        outdated_cards = write_cards(config.output, manifests)
         outcome = Outcome(
             kept=sum(len(inventory.kept) for inventory in preparation.inventories),
             built=sum(len(task.scales) for task in preparation.tasks),
