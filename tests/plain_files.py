@@ -7,6 +7,7 @@ import io
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import cv2
@@ -28,6 +29,7 @@ class Picture(NamedTuple):
     orientation: int = 1
     alpha: Any = OPAQUE  # H x W
     alpha_maximum: int = 1
+    profile: bytes = b""  # embedded ICC profile
 
 
 class Jpeg(NamedTuple):
@@ -41,6 +43,27 @@ class Jpeg(NamedTuple):
 
 def decode(data: bytes) -> Picture:
     """Decode the first frame or page."""
+    return stored_pixels(data)._replace(profile=icc_profile(data))
+
+
+def icc_profile(data: bytes) -> bytes:
+    """Return the embedded ICC profile of a PNG, TIFF, JPEG, WebP or AVIF; empty if there is none."""
+    if data[:4] == b"\x89PNG":
+        found = [body for name, body in png_chunks(data) if name == b"iCCP"]
+        return zlib.decompress(found[0].partition(b"\0")[2][1:]) if found else b""
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return bytes(tiff_tags(data).get(34675, b""))
+    if data[:2] == b"\xff\xd8":
+        parts = {body[12]: body[14:] for kind, body in jpeg_segments(data) if kind == 0xE2 and body[:4] == b"ICC_"}
+        return b"".join(parts[number] for number in sorted(parts))
+    if data[:4] == b"RIFF":
+        return b"".join(body for name, body in webp_chunks(data) if name == b"ICCP")
+    start = data.find(b"colrprof")
+    return data[start + 8 : start - 4 + int.from_bytes(data[start - 4 : start], "big")] if start > 0 else b""
+
+
+def stored_pixels(data: bytes) -> Picture:
+    """Decode the first frame or page, without its profile."""
     if data[:4] == b"\x89PNG":
         return png(data)
     if data[:4] in (b"II*\0", b"MM\0*"):
@@ -202,19 +225,26 @@ def tiff_samples(content: bytes, across: int, channels: int, depth: int, order: 
 # JPEG
 
 
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the marker and content of each segment before the pixels."""
+    offset, marker = 2, 0
+    while marker != 0xDA:
+        marker, length = struct.unpack_from(">xBH", data, offset)
+        yield marker, data[offset + 4 : offset + 2 + length]
+        offset += 2 + length
+
+
 def jpeg_header(data: bytes) -> Jpeg:
     """Return size, sampling factors and orientation."""
-    offset, orientation = 2, xmp_orientation(data)
-    while True:
-        marker, length = struct.unpack_from(">xBH", data, offset)
-        content = data[offset + 4 : offset + 2 + length]
+    orientation = xmp_orientation(data)
+    for marker, content in jpeg_segments(data):
         if marker == 0xE1 and content.startswith(b"Exif\0\0"):
             orientation = exif_orientation(content)
         if marker in (0xC0, 0xC1, 0xC2):
             height, width, count = struct.unpack_from(">xHHB", content)
             factors = [content[7 + 3 * number] for number in range(count)]
             return Jpeg(width, height, tuple((factor >> 4, factor & 15) for factor in factors), orientation)
-        offset += 2 + length
+    raise ValueError("no frame header")
 
 
 def jpeg_pixels(data: bytes, reduction: int = 1) -> np.ndarray:
@@ -246,15 +276,19 @@ def by_pillow(data: bytes) -> Picture:
     return Picture(pixels[..., :3], 255, orientation, pixels[..., 3], 255)
 
 
-def webp_orientation(data: bytes) -> int:
-    """Return the orientation in the EXIF chunk, or else in the XMP."""
+def webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the name and content of each chunk."""
     offset = 12
     while offset < len(data):
         name, length = struct.unpack_from("<4sI", data, offset)
-        if name == b"EXIF":
-            return exif_orientation(data[offset + 8 : offset + 8 + length])
+        yield name, data[offset + 8 : offset + 8 + length]
         offset += 8 + length + length % 2
-    return xmp_orientation(data)
+
+
+def webp_orientation(data: bytes) -> int:
+    """Return the orientation in the EXIF chunk, or else in the XMP."""
+    block = next((body for name, body in webp_chunks(data) if name == b"EXIF"), None)
+    return xmp_orientation(data) if block is None else exif_orientation(block)
 
 
 def avif_orientation(data: bytes) -> int:

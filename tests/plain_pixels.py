@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import cv2
+import icc_profiles
 import numpy as np
 import plain_files
 from plain_files import Jpeg, Picture
@@ -63,11 +64,20 @@ def samples(data: bytes, ask: Ask, scale: int) -> Iterator[Sample]:
 
 
 def eight_bits(picture: Picture) -> np.ndarray:
-    """Return H x W x 3 uint8, blended over black and rounded once."""
+    """Return H x W x 3 uint8, blended over black and rounded once, or, with a profile, first converted to sRGB."""
+    if applies(picture.profile):
+        levels = (2 * 255 * picture.colour.astype(np.int64) + picture.maximum) // (2 * picture.maximum)
+        converted = icc_profiles.to_srgb(levels, picture.profile)
+        picture = picture._replace(colour=converted, maximum=255, profile=b"")
     alpha = np.asarray(picture.alpha)[..., None] if np.ndim(picture.alpha) else picture.alpha
     denominator = picture.maximum * picture.alpha_maximum
     levels = (2 * 255 * picture.colour.astype(np.int64) * alpha + denominator) // (2 * denominator)
     return np.broadcast_to(levels, (*levels.shape[:2], 3)).astype(np.uint8)
+
+
+def applies(profile: bytes) -> bool:
+    """Return whether there is a profile other than one of sRGB."""
+    return bool(profile) and not icc_profiles.is_srgb(profile)
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -133,7 +143,10 @@ def of_box(pixels: np.ndarray, box: Box) -> np.ndarray:
 @functools.lru_cache(maxsize=1000)
 def reduced(data: bytes, reduction: int) -> np.ndarray:
     """Return a JPEG decoded at 1/reduction, upright, as H x W x 3 uint8."""
-    return turned(plain_files.jpeg_pixels(data, reduction), plain_files.jpeg_header(data).orientation)
+    pixels, profile = plain_files.jpeg_pixels(data, reduction), plain_files.icc_profile(data)
+    if applies(profile):
+        pixels = icc_profiles.to_srgb(pixels, profile)
+    return turned(pixels, plain_files.jpeg_header(data).orientation)
 
 
 def reducible(jpeg: Jpeg, box: Box, size: int, reduction: int) -> bool:

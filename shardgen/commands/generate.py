@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.engines.base import Engine
 from shardgen.engines.local import PoolEngine, SerialEngine
 from shardgen.generate.run import STATS_NAME, Outcome, Preparation, generate, prepare
-from shardgen.planning.config import FITS, METHODS, Config
+from shardgen.planning.config import FITS, ICC, METHODS, Config
 from shardgen.planning.exclusion import Exclusion
 from shardgen.planning.sources import printable
 from srshards.errors import ReportedError, UsageError
@@ -67,6 +68,12 @@ _RAY = "[default: RAY_ADDRESS, else the cluster last started on this machine, el
     type=Choice(CODECS),
     default="npy",
     help="Image format: npy trains fastest; png and webp, both lossless, take about a half and a third of the space.",
+)
+@option(
+    "--icc",
+    type=Choice(ICC),
+    default="convert",
+    help="Photos with an ICC colour profile: convert them to sRGB, or ignore the profile.",
 )
 @option(
     "--shard-bytes",
@@ -126,6 +133,7 @@ def generate_command(
     with engine_context as active_engine:
         outcome = generate(config, active_engine, functools.partial(_confirm, auto=auto, force=force), exclude)
     say(_outcome_text(outcome, config.output, config.size))
+    _warn_of_profiles(outcome.profiles["unusable"])
     _exit_by_failures(outcome, max_failures)
 
 
@@ -261,6 +269,11 @@ def _outcome_text(outcome: Outcome, output: Address, size: int) -> str:
             f"{output / scale_folder(scale)}: {content}, {format_bytes(totals['bytes'])}"
             + "".join(f", {count:,} {what}" for what, count in extras.items() if count)
         )
+    converted = outcome.profiles["converted"]
+    if converted:
+        common = ", ".join(printable(name) for name, _ in Counter(converted).most_common(3))
+        dots = ", ..." if len(converted) > 3 else ""
+        lines.append(f"{plural(sum(converted.values()), 'photo')} converted to sRGB from {common}{dots}.")
     lines.append(f"Shards: {outcome.built:,} built, {outcome.kept:,} kept, {outcome.removed:,} removed.")
     if outcome.work.photos:
         rate = outcome.work.photos / max(outcome.work.wall_s, 1e-9)
@@ -277,6 +290,13 @@ def _card_lines(outcome: Outcome) -> list[str]:
         f"Kept {cards}, which shardgen did not write or which was edited, although it does not describe these shards; "
         "to get a new dataset card, rename it and run the same command again."
     ]
+
+
+def _warn_of_profiles(unusable: list[dict[str, str]]) -> None:
+    if unusable:
+        example = f"{printable(unusable[0]['path'])[:200]}: {unusable[0]['reason']}"
+        some = f"The colour profile of {plural(len(unusable), 'photo')} cannot be applied, so sRGB was assumed"
+        click.echo(f"{some}, e.g. {example}. The manifest lists all of them.", err=True)
 
 
 def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:

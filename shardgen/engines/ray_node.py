@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 import ray
+from PIL import features
 
 from shardgen.degradation.degrade import libraries
 from shardgen.engines.base import Job, run_job
@@ -57,7 +58,8 @@ class ProgressBoard:
 
 def versions() -> dict[str, str]:
     """Return the versions that determine a shard's bytes, together with photos and settings."""
-    return {"python": platform.python_version().rpartition(".")[0], "sr-shards": __version__, **libraries()}
+    own = {"python": platform.python_version().rpartition(".")[0], "sr-shards": __version__}
+    return {**own, "littlecms": features.version("littlecms2") or "none", **libraries()}
 
 
 def mismatched_sizes(root: Path, photos: Sequence[Photo]) -> dict[str, int | None]:

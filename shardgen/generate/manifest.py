@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from shardgen.planning.config import Config
-from shardgen.shard.marker import Marker, reason_records
+from shardgen.shard.marker import Marker, Profiles, reason_records
 from shardgen.shard.statistics import Statistics
 from srshards import __version__
 from srshards.format import FORMAT_VERSION, MANIFEST_NAME, SPLITS, Address, ShardRecord, dump_json
@@ -23,7 +23,7 @@ def build_manifest(markers: Iterable[Marker], config: Config, scale: int) -> dic
 
 
 def manifest_content(markers: Sequence[Marker]) -> dict[str, Any]:
-    """Return the manifest's entries that depend on the shards: totals, splits, shards, failures, skipped."""
+    """Return the manifest's entries that depend on the shards: totals, splits, shards, failures, skipped, profiles."""
     records = sorted((m.record for m in markers if m.record), key=lambda record: record.name)
     return {
         "totals": {
@@ -37,6 +37,7 @@ def manifest_content(markers: Sequence[Marker]) -> dict[str, Any]:
         "shards": [record.as_dict() for record in records],
         "failures": reason_records(sorted(pair for m in markers for pair in m.failures)),
         "skipped": reason_records(sorted(pair for m in markers for pair in m.skipped)),
+        "profiles": Profiles.total(m.profiles for m in markers).as_dict(),
     }
 
 

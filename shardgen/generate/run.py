@@ -104,6 +104,12 @@ class Outcome:
         by_path = {f["path"]: f for manifest in self.manifests.values() for f in manifest["failures"]}
         return [by_path[path] for path in sorted(by_path)]
 
+    @property
+    def profiles(self) -> dict[str, Any]:
+        """The colour profiles of the photos, as in a manifest; they are the same at all scales."""
+        profiles: dict[str, Any] = next(iter(self.manifests.values()))["profiles"]
+        return profiles
+
 
 def prepare(config: Config, exclude: Path | None = None) -> Preparation:
     """List the photos, plan the shards and compare the plan with the output folder, without changing anything.

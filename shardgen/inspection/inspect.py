@@ -149,6 +149,9 @@ def _render_folder(name: str, described: dict[str, Any]) -> None:
     _print(console, settings)
     _print(console, _split_table(described["splits"]))
     _print(console, _class_table(described["splits"]))
+    profiles = described.get("profiles", {"converted": {}, "unusable": []})  # since format version 3
+    if profiles["converted"] or profiles["unusable"]:
+        _print(console, _profile_table(profiles))
     if described["failures_by_reason"]:
         table = _table("failures", "reason", "photos")
         for reason, count in described["failures_by_reason"].items():
@@ -159,6 +162,15 @@ def _render_folder(name: str, described: dict[str, Any]) -> None:
         )
         more = len(described["failures"]) - 10
         console.print(shown + (f"\n  ... and {more:,} more in the manifest" if more > 0 else ""), markup=False)
+
+
+def _profile_table(profiles: dict[str, Any]) -> Table:
+    table = _table("colour profiles", "profile", "photos")
+    for name, count in Counter(profiles["converted"]).most_common():
+        table.add_row(f"{_shown(name)}, converted to sRGB", f"{count:,}")
+    for reason, count in Counter(item["reason"] for item in profiles["unusable"]).most_common():
+        table.add_row(f"not applied: {_shown(reason)}", f"{count:,}")
+    return table
 
 
 def _split_table(splits: dict[str, Any]) -> Table:

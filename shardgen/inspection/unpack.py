@@ -1,4 +1,4 @@
-"""Write samples as loose PNG files, with the names of the older two-script workflow.
+"""Write samples as loose PNG files, in one of the layouts of `unpack_layouts`.
 
 Names are determined from all samples of a folder before the first file is written. So no file overwrites another, and
 names do not depend on the requested split. A file in each scale's output folder identifies the shards it was written
@@ -14,9 +14,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from shardgen.inspection.unpack_layouts import (
+    META_INFO_NAME,
+    ending,
+    image_path,
+    meta_info,
+    split_folder,
+    stem_path,
+    written_images,
+)
 from shardgen.planning.sources import printable
 from srshards.errors import RunError, UsageError
-from srshards.format import MANIFEST_NAME, Address, Manifest, dump_json, scale_folder
+from srshards.format import MANIFEST_NAME, SPLITS, Address, Manifest, dump_json, scale_folder
 from srshards.imaging import codec
 from srshards.shards.stored_samples import StoredSample, map_in_order, open_manifest, scale_folders, stored_samples
 from srshards.storage.files import is_temporary, write_atomically
@@ -52,18 +61,17 @@ class _Described:
 
 @dataclass(frozen=True)
 class _Named:
-    """A sample and the path of its files in the scale's folder, without the suffixes of the images."""
+    """A sample and the path of its files in the scale's folder, without the endings of the images."""
 
     sample: StoredSample
+    split: str
     source: str
     path: PurePosixPath
     is_renamed: bool
 
 
-def unpack(folder: Address, output: Path, split: str | None = None) -> Unpacked:
-    """Write `output/scale_4x/CLASS/STEM_hr.png`, `STEM_lr_4x.png` and `STEM_upsampled_4x.png` for every sample.
-
-    Further LR variants are `STEM_lr1_4x.png` and so on.
+def unpack(folder: Address, output: Path, split: str | None = None, layout: str = "old") -> Unpacked:
+    """Write the images of every sample to `output/scale_4x`, as docs/formats.md describes for each layout.
 
     Tiles of a photo have their position added (`STEM_x512_y0`); photos that differ only in their extension have it
     added (`STEM_jpg`, `STEM_png`). If names are still equal, ignoring case, the samples' keys are added
@@ -72,12 +80,15 @@ def unpack(folder: Address, output: Path, split: str | None = None) -> Unpacked:
     """
     manifests = [open_manifest(path) for path in scale_folders(folder)]
     for manifest in manifests:
-        _refuse_other_files(output, manifest)
+        _refuse_other_files(output, manifest, layout)
     unpacked = Unpacked()
     for manifest in manifests:
-        named = _named(manifest, split)
-        _claim(output, manifest)
-        _write_samples(output / scale_folder(manifest.scale), manifest, named, unpacked)
+        named = _named(manifest, split, layout)
+        _claim(output, manifest, layout)
+        target = output / scale_folder(manifest.scale)
+        written = _write_samples(target, manifest, named, layout, unpacked)
+        if layout == "basicsr":
+            _write_meta_info(target, manifest, written)
     if unpacked.too_long:
         total = len(unpacked.too_long) + unpacked.num_samples
         example = printable(str(unpacked.too_long[0]))[:200]
@@ -88,25 +99,41 @@ def unpack(folder: Address, output: Path, split: str | None = None) -> Unpacked:
     return unpacked
 
 
-def _write_samples(folder: Path, manifest: Manifest, named: Sequence[_Named], unpacked: Unpacked) -> None:
+def _write_samples(
+    folder: Path, manifest: Manifest, named: Sequence[_Named], layout: str, unpacked: Unpacked
+) -> list[_Named]:
+    """Write the samples and return those that were written, which are all whose paths are not too long."""
+    written = []
     loaded = map_in_order(named, lambda item: (item, item.sample.load()), manifest.folder)
     for item, sample in loaded:
-        target = folder / item.path
-        images = [name for name in sample.members if name != "json"]
+        images = written_images((name for name in sample.members if name != "json"), layout)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             for name in images:
-                path = target.with_name(target.name + _suffix(name, manifest.scale))
+                path = folder / image_path(item.path, name, item.split, manifest.scale, layout)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 _write(path, b"".join(codec.encode("png", sample.image(name))))
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 unpacked.too_long.append(item.path)
                 continue
-            raise RunError(f"cannot write {target}: {error.strerror}") from error
+            raise RunError(f"cannot write {folder / item.path}: {error.strerror}") from error
+        written.append(item)
         unpacked.num_samples += 1
         unpacked.num_files += len(images)
         if item.is_renamed:
             unpacked.renamed.append((item.source, str(item.path)))
+    return written
+
+
+def _write_meta_info(folder: Path, manifest: Manifest, written: Sequence[_Named]) -> None:
+    for split in SPLITS:
+        stems = [item.path for item in written if item.split == split]
+        if stems:
+            path = folder / split_folder(split) / META_INFO_NAME
+            try:
+                write_atomically(path, meta_info(stems, manifest.hr_size))
+            except OSError as error:
+                raise RunError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -119,16 +146,10 @@ def _write(path: Path, content: bytes) -> None:
         raise
 
 
-def _suffix(image: str, scale: int) -> str:
-    if image == "hr":
-        return "_hr.png"
-    return f"_{'upsampled' if image == 'up' else image}_{scale}x.png"
-
-
 # ---- ownership of the output folder
 
 
-def _refuse_other_files(output: Path, manifest: Manifest) -> None:
+def _refuse_other_files(output: Path, manifest: Manifest, layout: str) -> None:
     target = output / scale_folder(manifest.scale)
     for path in (output, target):
         if path.exists() and not path.is_dir():
@@ -138,39 +159,45 @@ def _refuse_other_files(output: Path, manifest: Manifest) -> None:
     if not target.exists() or all(is_temporary(path) for path in target.iterdir()):
         return
     owner = target / _OWNER_NAME
-    if not owner.is_file() or owner.read_bytes() != _identity(manifest):
+    if not owner.is_file() or owner.read_bytes() != _identity(manifest, layout):
         raise UsageError(
-            f"{target} contains files that unpack did not write from {manifest.folder}; pass another --output"
+            f"{target} contains files that unpack did not write from {manifest.folder} with --layout {layout}; pass "
+            "another --output"
         )
 
 
-def _claim(output: Path, manifest: Manifest) -> None:
-    _refuse_other_files(output, manifest)
+def _claim(output: Path, manifest: Manifest, layout: str) -> None:
+    _refuse_other_files(output, manifest, layout)
     target = output / scale_folder(manifest.scale)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        write_atomically(target / _OWNER_NAME, _identity(manifest))
+        write_atomically(target / _OWNER_NAME, _identity(manifest, layout))
     except OSError as error:
         raise RunError(f"cannot write {target}: {error.strerror}") from error
 
 
-def _identity(manifest: Manifest) -> bytes:
-    """Return a hash of the manifest, and so of all samples, because it lists the hash of every shard."""
-    return hashlib.sha256(dump_json(manifest.raw)).hexdigest().encode() + b"\n"
+def _identity(manifest: Manifest, layout: str) -> bytes:
+    """Return a hash of the manifest, and so of all samples, because it lists the hash of every shard; and the layout.
+
+    `old` is not named, so that folders of earlier releases can be completed.
+    """
+    digest = hashlib.sha256(dump_json(manifest.raw)).hexdigest()
+    return f"{digest}\n".encode() if layout == "old" else f"{digest} {layout}\n".encode()
 
 
 # ---- names
 
 
-def _named(manifest: Manifest, split: str | None) -> list[_Named]:
+def _named(manifest: Manifest, split: str | None, layout: str) -> list[_Named]:
     """Return every sample of the split with its path."""
     samples = _described(manifest)
     plain, with_extension = _plain_paths(samples)
-    suffixes = [_suffix(name, manifest.scale) for name in manifest.images("train")]
-    paths, with_key = _distinct(plain, [item.sample.key for item in samples], suffixes)
+    stems = [stem_path(path, layout) for path in plain]
+    suffixes = [ending(name, manifest.scale, layout) for name in written_images(manifest.images("train"), layout)]
+    paths, with_key = _distinct(stems, [item.sample.key for item in samples], suffixes)
     renamed = with_extension | with_key
     return [
-        _Named(item.sample, str(item.source), path, number in renamed)
+        _Named(item.sample, item.split, str(item.source), path, number in renamed)
         for number, (item, path) in enumerate(zip(samples, paths, strict=True))
         if split in (None, item.split)
     ]

@@ -11,6 +11,7 @@ from srshards.format import CODECS, MAX_SCALE, MAX_SIZE_PX, MAX_VARIANTS, MIN_SC
 
 FITS = ("cover", "tile", "stretch")
 METHODS = ("nearest", "linear", "cubic", "area", "lanczos", "matlab")
+ICC = ("convert", "ignore")
 
 # Incremented when the same settings produce different pixels, so that shards of an older release are rebuilt.
 ALGORITHM = 2
@@ -46,6 +47,7 @@ class Config:
     up: bool = True  # whether the upsampled LR is stored
     sharpen_hr: bool = False
     codec: str = "npy"
+    icc: str = "convert"  # whether photos with a colour profile are converted to sRGB
     shard_bytes: int = 256_000_000  # each shard has about half of this to all of it
     val_fraction: float = 0.02  # fraction of the photos in val, 0 <= f < 1
     seed: int = 0
@@ -60,6 +62,7 @@ class Config:
         _require_choice("--fit", self.fit, FITS)
         _require_choice("--method", self.method, METHODS)
         _require_choice("--codec", self.codec, CODECS)
+        _require_choice("--icc", self.icc, ICC)
         _require_range("--size", self.size, MIN_SIZE_PX, MAX_SIZE_PX, "px")
         if self.tile_step is not None:
             if self.fit != "tile":
@@ -102,7 +105,7 @@ class Config:
             "up": self.up,
             "sharpen_hr": self.sharpen_hr,
             "codec": self.codec,
-            "icc": "ignore",
+            "icc": self.icc,
             "pairs": None,
             "degradation": self.degradation and self.degradation.plain,
             "sample": self.sample,

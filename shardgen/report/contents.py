@@ -28,6 +28,8 @@ class Contents:
     identical: int
     failures: list[tuple[str, str]]
     skipped: list[tuple[str, str]]
+    converted: int  # photos with a colour profile that were converted to sRGB
+    unusable_profiles: int  # photos whose colour profile could not be applied
 
     def reasons(self) -> list[tuple[str, int]]:
         return Counter(reason for _, reason in self.failures + self.skipped).most_common()
@@ -41,6 +43,7 @@ def contents_of(manifest: Manifest) -> Contents:
 
 def _contents(raw: dict[str, Any]) -> Contents:
     totals, splits, settings = raw["totals"], raw["splits"], dict(raw["settings"])
+    profiles = raw.get("profiles", {"converted": {}, "unusable": []})  # since format version 3
     recipe = settings.pop("degradation", None)
     psnrs = [(splits[split]["samples"], splits[split]["psnr_up_db"]) for split in SPLITS]
     finite = [(samples - psnr["identical"], psnr) for samples, psnr in psnrs if psnr["mean"] is not None]
@@ -65,4 +68,6 @@ def _contents(raw: dict[str, Any]) -> Contents:
         identical=sum(int(psnr["identical"]) for _, psnr in psnrs),
         failures=[(str(one["path"]), str(one["reason"])) for one in raw["failures"]],
         skipped=[(str(one["path"]), str(one["reason"])) for one in raw["skipped"]],
+        converted=sum(map(int, profiles["converted"].values())),
+        unusable_profiles=len(profiles["unusable"]),
     )

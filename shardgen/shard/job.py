@@ -7,6 +7,7 @@ the result is a small record.
 import contextlib
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +24,14 @@ from shardgen.planning.photo_reader import photos_with_bytes
 from shardgen.planning.plan import ShardPlan
 from shardgen.planning.sources import Photo
 from shardgen.planning.tile_counts import tiles_of
-from shardgen.shard.marker import Marker
+from shardgen.shard.marker import Marker, Profiles
 from shardgen.shard.statistics import ChannelSums, Statistics, psnr_up
 from shardgen.shard.triplet import HrImage, TooSmall, decode_reduced, hr_boxes, is_enlarged, make_triplet, render_crop
 from shardgen.shard.writer import ShardWriter
 from srshards.errors import PhotoError
 from srshards.format import EQUAL_PSNR_DB, MAX_SAMPLES_PER_SHARD, dump_json, image_names, sample_key, scale_folder
 from srshards.imaging import codec
+from srshards.imaging.photo import DecodedPhoto
 from srshards.storage.store import remove, storage_of
 
 STAGES = ("read", "decode", "resize", "degrade", "statistics", "encode", "write")
@@ -137,6 +139,7 @@ def _add_photo(
         return Progress(photos=1, failures=1)
     for output in outputs:
         output.num_enlarged += is_enlarged(decoded.true_size, config)
+        output.count_profile(photo, decoded)
     for box in boxes:
         with _timed(stage_s, "resize"):
             crop = render_crop(decoded, box, config)
@@ -165,6 +168,8 @@ class _ScaleOutput:
         self.num_enlarged = 0
         self.failures: list[tuple[str, str]] = []
         self.skipped: list[tuple[str, str]] = []
+        self._converted: Counter[str] = Counter()
+        self._unusable_profiles: list[tuple[str, str]] = []
         self._plan, self._config, self._stage_s = task.plan, task.config, stage_s
         self._statistics = Statistics()
         folder = task.config.output / scale_folder(scale)
@@ -177,6 +182,12 @@ class _ScaleOutput:
     @property
     def num_samples(self) -> int:
         return self._writer.num_samples
+
+    def count_profile(self, photo: Photo, decoded: DecodedPhoto) -> None:
+        if decoded.converted_from is not None:
+            self._converted[decoded.converted_from] += 1
+        if decoded.profile_problem is not None:
+            self._unusable_profiles.append((photo.path, decoded.profile_problem))
 
     def add(self, photo: Photo, crop: HrImage, sums_by_size: dict[int, ChannelSums]) -> None:
         config, hr_size = self._config, self._config.hr_size(self.scale)
@@ -230,6 +241,7 @@ class _ScaleOutput:
                 failures=tuple(self.failures),
                 skipped=tuple(self.skipped),
                 statistics=self._statistics,
+                profiles=Profiles(self._converted, tuple(self._unusable_profiles)),
             )
             before_commit()  # again, because the run may have ended during the upload of the tar
             marker.write(self._marker_path)

@@ -1,13 +1,39 @@
 """The done marker of a shard: written last, so that a shard without one is incomplete and ignored."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from shardgen.shard.statistics import Statistics
 from srshards.format import Address, FormatError, ShardRecord, dump_json, load_json, parse_record
 from srshards.process.shortages import shortage
 from srshards.storage.store import read_bytes, write_bytes
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """The colour profiles of a shard's photos.
+
+    `converted` is the number of photos that were converted to sRGB, by the name of their profile. `unusable` are
+    (path, reason) pairs of photos whose profile could not be applied; they were used as if they had none.
+    """
+
+    converted: Mapping[str, int] = field(default_factory=dict)
+    unusable: tuple[tuple[str, str], ...] = ()
+
+    @staticmethod
+    def total(parts: Iterable["Profiles"]) -> "Profiles":
+        parts = list(parts)
+        converted: Counter[str] = Counter()
+        for part in parts:
+            converted.update(part.converted)
+        return Profiles(
+            dict(sorted(converted.items())), tuple(sorted(pair for part in parts for pair in part.unusable))
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"converted": dict(sorted(self.converted.items())), "unusable": reason_records(self.unusable)}
 
 
 @dataclass(frozen=True)
@@ -25,6 +51,7 @@ class Marker:
     failures: tuple[tuple[str, str], ...]
     skipped: tuple[tuple[str, str], ...]
     statistics: Statistics
+    profiles: Profiles = field(default_factory=Profiles)
 
     def write(self, path: Address) -> None:
         content = {
@@ -34,6 +61,7 @@ class Marker:
             "enlarged": self.num_enlarged,
             "failures": reason_records(self.failures),
             "skipped": reason_records(self.skipped),
+            "profiles": self.profiles.as_dict(),
             "statistics": self.statistics.as_dict(),
         }
         write_bytes(path, dump_json(content))
@@ -64,10 +92,20 @@ def _parse(value: dict[str, Any], path: Address) -> Marker:
         record=parse_record(value["record"], path) if value["record"] else None,
         num_photos=_count(value["photos"]),
         num_enlarged=_count(value["enlarged"]),
-        failures=tuple((_text(item["path"]), _text(item["reason"])) for item in value["failures"]),
-        skipped=tuple((_text(item["path"]), _text(item["reason"])) for item in value["skipped"]),
+        failures=_reasons(value["failures"]),
+        skipped=_reasons(value["skipped"]),
         statistics=Statistics.from_dict(value["statistics"]),
+        profiles=_profiles(value["profiles"]) if "profiles" in value else Profiles(),  # since format version 3
     )
+
+
+def _profiles(value: dict[str, Any]) -> Profiles:
+    converted = {_text(name): _count(number) for name, number in value["converted"].items()}
+    return Profiles(converted, _reasons(value["unusable"]))
+
+
+def _reasons(items: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
+    return tuple((_text(item["path"]), _text(item["reason"])) for item in items)
 
 
 def _text(value: Any) -> str:

@@ -43,8 +43,15 @@ class Triplet(NamedTuple):
 
 
 def decode_reduced(data: bytes, config: Config) -> DecodedPhoto:
-    """Decode a photo at the smallest size sufficient for HR. PhotoError as in `decode_photo`."""
-    return decode_photo(data, lambda height, width: reduction(height, width, config.fit, config.size))
+    """Decode a photo at the smallest size sufficient for HR, converted to sRGB if so configured.
+
+    PhotoError as in `decode_photo`.
+    """
+    return decode_photo(
+        data,
+        lambda height, width: reduction(height, width, config.fit, config.size),
+        to_srgb=config.icc == "convert",
+    )
 
 
 def hr_boxes(photo: DecodedPhoto, config: Config) -> list[Box]:

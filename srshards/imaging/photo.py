@@ -5,7 +5,7 @@ Pillow's other formats run external programs or accept any text as an image. JPE
 through simplejpeg: truncated or damaged files are rejected, where OpenCV would silently return a partly grey image.
 Other formats are decoded by Pillow, which also rejects truncated files.
 
-Only the first frame of an animation is used, and embedded colour profiles are not applied.
+Only the first frame of an animation is used. Embedded colour profiles are applied on request.
 """
 
 import io
@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from srshards.errors import PhotoError
 from srshards.format import Address
 from srshards.imaging import jpeg_file, png_file, tiff_file
+from srshards.imaging.colour_profile import ProfileError, SrgbConversion, srgb_conversion
 from srshards.imaging.pillow_limit import without_size_limit
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.rgb8 import to_rgb8
@@ -47,13 +48,19 @@ class DecodedPhoto:
     """An upright photo, possibly decoded at 1/`reduction` of its size; its height and width are multiples of that.
 
     `rgb` is H x W x 3. `alpha` is H x W from 0 (transparent) to 255 and not premultiplied; it is None if the photo is
-    opaque or was composited over black. `icc_profile` is the embedded colour profile, which is not applied.
+    opaque or was composited over black.
+
+    `icc_profile` is the embedded colour profile that describes `rgb`, empty if it is damaged; None if there is none or
+    if it was applied: then `converted_from` is its name and `rgb` is sRGB. `profile_problem` says why a profile could
+    not be applied although that was requested; `rgb` is as without a profile.
     """
 
     rgb: Pixels
     alpha: Plane | None = None
     icc_profile: bytes | None = None
     reduction: int = 1
+    converted_from: str | None = None
+    profile_problem: str | None = None
 
     @property
     def true_size(self) -> tuple[int, int]:
@@ -102,33 +109,47 @@ def upright_size(data: bytes) -> tuple[int, int]:
 
 @without_size_limit()
 def decode_photo(
-    data: bytes, reduction: Callable[[int, int], int] = lambda height, width: 1, keep_alpha: bool = False
+    data: bytes,
+    reduction: Callable[[int, int], int] = lambda height, width: 1,
+    keep_alpha: bool = False,
+    to_srgb: bool = False,
 ) -> DecodedPhoto:
     """Decode a photo. PhotoError for anything but a complete image of a supported format.
 
     `reduction` maps the upright height and width to the acceptable reduction of a JPEG: 1, 2, 4 or 8. The JPEG is
     decoded at that reduction or a smaller one that uses only the photo's own pixels. Photos with transparency are
     composited over black, because the colour of transparent pixels is often garbage, unless `keep_alpha` is set.
+    With `to_srgb`, an embedded colour profile is applied (after the reduction); a profile of sRGB changes nothing.
     """
+    conversion: SrgbConversion | None = None
+    problem = None
     with _open(data) as image:
+        profile = _embedded_profile(image, data)
+        if to_srgb and profile is not None:
+            try:
+                conversion = srgb_conversion(profile, _colour_space(image))
+            except ProfileError as error:
+                problem = str(error)
         try:
             if image.format in _JPEG_FORMATS and jpeg_file.is_decodable(data):
                 orientation = _orientation(image)
                 height, width = _upright(_stored_size(image), orientation)
                 pixels, reduced = jpeg_file.decode(data, reduction(height, width))
+                pixels = conversion.apply(pixels) if conversion else pixels
             else:
                 _load(image)
                 # Pillow applies the orientation of TIFFs while loading them, so read it afterwards.
                 orientation, reduced = _orientation(image), 1
-                pixels = to_rgb8(image, data, keep_alpha)
+                pixels = to_rgb8(image, data, keep_alpha, conversion)
         except PhotoError:
             raise
         except Exception as error:  # decoders raise many kinds of exceptions on damaged data; none may end the run
             raise PhotoError(_reason(image.format, error)) from error
-        profile = png_file.icc_profile(data) if image.format == "PNG" else image.info.get("icc_profile")
     alpha = _rotate_upright(pixels[:, :, 3], orientation) if pixels.shape[2] == 4 else None
     rgb = _rotate_upright(pixels[:, :, :3], orientation)
-    return DecodedPhoto(rgb, alpha, profile if isinstance(profile, bytes) else None, reduced)
+    if conversion:
+        return DecodedPhoto(rgb, alpha, None, reduced, converted_from=conversion.name)
+    return DecodedPhoto(rgb, alpha, profile, reduced, profile_problem=problem)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -155,6 +176,23 @@ def _open(data: bytes) -> Image.Image:
     if width * height > MAX_PIXELS:
         raise PhotoError(f"too large: {width} x {height} px, the limit is {MAX_PIXELS:,} px")
     return image
+
+
+def _embedded_profile(image: Image.Image, data: bytes) -> bytes | None:
+    """Return the ICC profile: None if there is none, empty if it is damaged."""
+    if image.format == "PNG":
+        return png_file.icc_profile(data)
+    if "icc_profile" not in image.info:
+        return None
+    profile = image.info["icc_profile"]  # None or text if it is damaged
+    return profile if isinstance(profile, bytes) else b""
+
+
+def _colour_space(image: Image.Image) -> str:
+    """Return the colour space that an embedded profile must have: RGB, GRAY or CMYK."""
+    if image.mode == "CMYK":
+        return "CMYK"
+    return "GRAY" if image.mode in ("1", "L", "LA") or image.mode.startswith("I") else "RGB"
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:

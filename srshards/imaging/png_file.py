@@ -33,7 +33,7 @@ def bits_per_channel(data: bytes) -> int:
 
 
 def with_small_metadata(data: bytes) -> bytes:
-    """Return the PNG without irrelevant text and without metadata that is too large."""
+    """Return the PNG without irrelevant text and without metadata that is too large, empty or damaged."""
     seen: set[tuple[bytes, bytes]] = set()
     return _without(data, lambda chunk: _is_removable(chunk, seen))
 
@@ -52,9 +52,11 @@ def _without(data: bytes, is_dropped: Callable[[_Chunk], bool]) -> bytes:
 
 
 def icc_profile(data: bytes) -> bytes | None:
-    """Return the embedded ICC profile; None if there is none, or if it is damaged or larger than 64 MB."""
-    profiles = (chunk.content for chunk in _chunks(data) if chunk.kind == b"iCCP")
-    return next((_inflated(_compressed_part(profile, b"iCCP"), _MAX_PROFILE_BYTES) for profile in profiles), None)
+    """Return the embedded ICC profile: None if there is none, empty if it is damaged or larger than 64 MB."""
+    for chunk in _chunks(data):
+        if chunk.kind == b"iCCP":
+            return _inflated(_compressed_part(chunk.content, b"iCCP"), _MAX_PROFILE_BYTES) or b""
+    return None
 
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:
@@ -78,7 +80,7 @@ def _is_removable(chunk: _Chunk, seen: set[tuple[bytes, bytes]]) -> bool:
             return len(chunk.content) > _MAX_PLAIN_BYTES
     elif chunk.kind != b"iCCP":
         return False
-    return _inflated(_compressed_part(chunk.content, chunk.kind), _MAX_COMPRESSED_BYTES) is None
+    return not _inflated(_compressed_part(chunk.content, chunk.kind), _MAX_COMPRESSED_BYTES)
 
 
 def _compressed_part(content: memoryview, kind: bytes) -> bytes:

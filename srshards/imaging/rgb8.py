@@ -1,6 +1,7 @@
 """Convert loaded images of any mode to 8-bit RGB, in bands of rows to limit temporary memory.
 
-16-bit levels are rounded to 8 bits. OpenCV reads 16-bit colour, because Pillow truncates it to 8 bits.
+16-bit levels are rounded to 8 bits. OpenCV reads 16-bit colour, because Pillow truncates it to 8 bits. A colour profile
+is applied to the levels in 8 bits, before alpha.
 """
 
 from collections.abc import Callable
@@ -13,16 +14,17 @@ from PIL import Image
 
 from srshards.errors import PhotoError
 from srshards.imaging import png_file, tiff_file
+from srshards.imaging.colour_profile import SrgbConversion
 from srshards.imaging.pixels import Pixels
 
 _BAND_PX = 1 << 20
 
 
-def to_rgb8(image: Image.Image, data: bytes, keep_alpha: bool) -> Pixels:
+def to_rgb8(image: Image.Image, data: bytes, keep_alpha: bool, conversion: SrgbConversion | None) -> Pixels:
     """Convert a loaded image to H x W x 3 uint8 or, if alpha is kept, H x W x 4. May close the image.
 
     `data` is the content of its file. Without `keep_alpha`, the image is composited over black, because the colour of
-    transparent pixels is often garbage.
+    transparent pixels is often garbage. `conversion` applies the image's colour profile, if it has one.
     """
     if image.mode in ("I", "F") and image.format != "PPM":
         kind = "floating point" if image.mode == "F" else "integers"
@@ -34,7 +36,9 @@ def to_rgb8(image: Image.Image, data: bytes, keep_alpha: bool) -> Pixels:
         image.close()  # free its memory: its pixels are truncated to 8 bits
         levels = _decode_16_bit_colour(data)[:, :, :channels]
         order = [2, 1, 0, 3][: levels.shape[2]]  # OpenCV's order is BGR
-        return _to_rgb(height, width, lambda rows: levels[rows][:, :, order], keep_alpha)
+        return _to_rgb(height, width, lambda rows: levels[rows][:, :, order], keep_alpha, conversion)
+    if image.mode == "CMYK" and conversion:
+        return conversion.apply(np.asarray(image))
     inverted = image.format == "TIFF" and tiff_file.white_is_zero(image)
     if image.format == "PNG" and image.mode == "L" and "transparency" in image.info:
         max_level = 2 ** png_file.bits_per_channel(data) - 1
@@ -44,7 +48,7 @@ def to_rgb8(image: Image.Image, data: bytes, keep_alpha: bool) -> Pixels:
         part = image.crop((0, rows.start, width, rows.stop))
         return _grey_16(part, inverted) if part.mode.startswith("I") else _colour_8(part)
 
-    return _to_rgb(height, width, part_of, keep_alpha)
+    return _to_rgb(height, width, part_of, keep_alpha, conversion)
 
 
 def _has_16_bits(image: Image.Image, data: bytes) -> bool:
@@ -77,13 +81,23 @@ def _colour_8(image: Image.Image) -> Pixels:
     return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
-def _to_rgb(height: int, width: int, part_of: Callable[[slice], NDArray[Any]], keep_alpha: bool) -> Pixels:
+def _to_rgb(
+    height: int,
+    width: int,
+    part_of: Callable[[slice], NDArray[Any]],
+    keep_alpha: bool,
+    conversion: SrgbConversion | None,
+) -> Pixels:
     """Convert the bands returned by `part_of` (8- or 16-bit) to 8-bit RGB or, if alpha is kept, RGBA."""
     pixels: Pixels | None = None
     band = max(1, _BAND_PX // width)
     for top in range(0, height, band):
         rows = slice(top, min(top + band, height))
-        part = _to_8_bit(part_of(rows) if keep_alpha else _over_black(part_of(rows)))
+        part = part_of(rows)
+        if conversion:
+            part = _to_8_bit(part)
+            part = np.dstack([conversion.apply(part[:, :, :3]), part[:, :, 3:]])
+        part = _to_8_bit(part if keep_alpha else _over_black(part))
         if pixels is None:
             pixels = np.empty((height, width, part.shape[2]), np.uint8)
         pixels[rows] = part
