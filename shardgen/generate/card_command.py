@@ -1,7 +1,7 @@
 """The command that generates a set of shards again, from the settings in its manifest."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -9,25 +9,23 @@ import yaml
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from srshards.format import dump_json
 
-_INPUT = "photos"  # the manifest contains no paths but those of the photos in this folder
-_OUTPUT = "shards"
-_VALIDATION = "validation"
 _WIDTH = 90
 
 
-def generate_command(scales: list[int], settings: Mapping[str, Any]) -> str:
-    """Return the `generate` command of these settings, which differ between the scales only in what follows from them.
+def generating_command(scales: Sequence[int], settings: Mapping[str, Any]) -> str:
+    """Return the command with these settings, which are equal for all of the scales but for what follows from them.
 
-    All settings are written out: defaults may differ between releases.
+    All settings are written out, because defaults may differ between releases. Folders are placeholders: a manifest
+    contains none.
     """
-    words = ["python -m shardgen generate", f"--input {_INPUT}", f"--output {_OUTPUT}"]
-    words.append(f"--scales {' '.join(map(str, scales))}")
-    words += (f"{name} {value}" if value else name for name, value in _options(settings))
-    return _wrapped([*words, "--auto"])
+    pairs = settings["pairs"]
+    inputs = _pair_inputs(scales, settings) if pairs else _photo_inputs(scales, settings)
+    options = (*_making_options(settings), *_common_options(settings))
+    return _wrapped([f"python -m shardgen {'pack' if pairs else 'generate'}", *inputs, *options, "--auto"])
 
 
 def recipe_file(settings: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return name and YAML of the file that `generate_command` takes the recipe from; None without such a file."""
+    """Return name and YAML of the file that `generating_command` takes the recipe from; None without such a file."""
     recipe = settings["degradation"]
     if recipe is None or _is_built_in(recipe):
         return None
@@ -35,29 +33,55 @@ def recipe_file(settings: Mapping[str, Any]) -> tuple[str, str] | None:
     return f"{recipe['name']}.yaml", text
 
 
-def _options(settings: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
-    """Yield options and their values; None for flags."""
-    yield "--size", str(settings["size"])
-    yield "--fit", settings["fit"]
+def _photo_inputs(scales: Sequence[int], settings: Mapping[str, Any]) -> Iterator[str]:
+    yield "--input photos"
+    if settings["val_fraction"] is None:
+        yield "--val validation"
+    yield "--output shards"
+    yield f"--scales {' '.join(map(str, scales))}"
+
+
+def _pair_inputs(scales: Sequence[int], settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the folders of pairs; the scale of each LR folder follows from the sizes of its images."""
+    splits = [("--hr HR", "--", "")]
+    if settings["val_fraction"] is None:
+        splits.append(("--val validation/HR", "--val-", "validation/"))
+    for hr, prefix, folder in splits:
+        yield hr
+        yield from (f"{prefix}lr {folder}LR_{scale}x" for scale in scales)
+        if settings["pairs"]["up"] == "given":
+            yield from (f"{prefix}up {folder}UP_{scale}x" for scale in scales)
+    yield "--output shards"
+
+
+def _making_options(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the options that determine the images."""
+    yield f"--size {settings['size']}"
+    if not settings["pairs"]:
+        yield f"--fit {settings['fit']}"
     if settings["tile_step"] is not None:
-        yield "--tile-step", str(settings["tile_step"])
-    yield "--method", settings["method"]
+        yield f"--tile-step {settings['tile_step']}"
+    yield f"--method {settings['method']}"
     if recipe := settings["degradation"]:
         file = recipe_file(settings)
-        yield "--degradation", shlex.quote(file[0]) if file else recipe["name"]
-        yield "--variants", str(settings["variants"])
+        yield f"--degradation {shlex.quote(file[0]) if file else recipe['name']}"
+        yield f"--variants {settings['variants']}"
     if not settings["up"]:
-        yield "--no-up", None
+        yield "--no-up"
     if settings["sharpen_hr"]:
-        yield "--sharpen-hr", None
-    yield "--codec", settings["codec"]
-    yield "--sample", str(settings["sample"])
-    yield "--shard-bytes", str(settings["shard_bytes"])
-    if settings["val_fraction"] is None:
-        yield "--val", _VALIDATION
-    else:
-        yield "--val-fraction", str(settings["val_fraction"])
-    yield "--seed", str(settings["seed"])
+        yield "--sharpen-hr"
+    if settings["pairs"] and settings["pairs"]["accept_misaligned"]:
+        yield "--accept-misaligned"
+    yield f"--icc {settings['icc']}"
+
+
+def _common_options(settings: Mapping[str, Any]) -> Iterator[str]:
+    yield f"--codec {settings['codec']}"
+    yield f"--sample {settings['sample']}"
+    yield f"--shard-bytes {settings['shard_bytes']}"
+    if settings["val_fraction"] is not None:
+        yield f"--val-fraction {settings['val_fraction']}"
+    yield f"--seed {settings['seed']}"
 
 
 def _is_built_in(recipe: Mapping[str, Any]) -> bool:
