@@ -12,6 +12,7 @@ _EXTRAS = {
     "ray": "ray",
     "s3fs": "s3",
     "lmdb": "lmdb",
+    "huggingface_hub": "hf",
     "skimage": "samples",
     "onnx": "onnx",
     "onnxruntime": "onnx",

@@ -55,7 +55,7 @@ SHORTER = (
 ONCE = ({"shardgen", "report"}, {"trainer", "report"}, {"trainer", "export"})
 
 # External programs that tests may run.
-HARMLESS = {"python", "shardgen.sample_photos", "echo", "ls", "tar", "cat", "cp", "mkdir"}
+HARMLESS = {"python", "shardgen.sample_photos", "echo", "ls", "tar", "cat", "cp", "mkdir", "cmp"}
 
 # Placeholders in pages, and the files that tests use for them.
 PLACEHOLDERS = {

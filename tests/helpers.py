@@ -81,7 +81,7 @@ def generate(photos: Path, output: Path, *args: object, expect: int = 0) -> subp
 
 
 def contract_files(output: Path) -> dict[str, str]:
-    """Return the SHA-256 of every shard, index and manifest; not of markers, which contain modification times."""
+    """Return the SHA-256 of every shard, index, manifest and card; not of markers, which contain modification times."""
     return hashes(output, with_markers=False)
 
 

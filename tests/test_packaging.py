@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("shardgen", "srshards", "trainer")
 FILES = ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg")
 OTHER_FOLDERS = ("tests", "benchmarks", "docs")
-EXTRAS = {"train", "report", "ray", "s3", "lmdb", "samples", "onnx", "all", "dev"}
+EXTRAS = {"train", "report", "ray", "s3", "lmdb", "hf", "samples", "onnx", "all", "dev"}
 
 # The sitecustomize module of test processes, which Python imports at startup.
 HIDE = """
@@ -267,6 +267,7 @@ def test_reports_without_their_extra_show_what_to_install(installation: Installa
     ("command", "extra"),
     [
         ("shardgen generate -i s3://bucket/photos --auto", "s3"),
+        ("shardgen inspect hf://datasets/user/name/scale_4x", "hf"),
         ("shardgen generate -i photos --engine ray --auto", "ray"),
         ("python -m shardgen.sample_photos sample_photos", "samples"),
     ],

@@ -62,11 +62,11 @@ def source(photos: Path, s3: Bucket) -> str:
 
 
 def stored_files(s3: Bucket, prefix: str = "shards") -> dict[str, str]:
-    """As `contract_files`: the SHA-256 of every shard, index and manifest."""
+    """As `contract_files`: the SHA-256 of every shard, index, manifest and card."""
     return {
         key: hashlib.sha256(content).hexdigest()
         for key, content in s3.objects(prefix).items()
-        if key.endswith((".tar", ".idx", "manifest.json"))
+        if key.endswith((".tar", ".idx", "manifest.json", ".md"))
     }
 
 
@@ -259,6 +259,7 @@ def test_verify_reports_and_removes_broken_shards(stored: str, s3: Bucket, sourc
         (("generate", "-i", "s3://BUCKET/only/notes.txt", "--auto"), "is a file; pass a folder of photos as --input"),
         (("generate", "-i", "s3://BUCKET/only", "--auto"), "no photos in s3://BUCKET/only: expected files ending in"),
         (("generate", "-i", "s3://", "--auto"), "s3://: expected an address with a bucket, e.g. s3://bucket/folder"),
+        (("verify", "hf://"), "hf://: expected an address with a repository, e.g. hf://datasets/USER/NAME"),
         (("verify", "s3:///shards"), "s3:///shards: expected an address with a bucket, e.g. s3://bucket/folder"),
         (("generate", "-i", "nope://x", "--auto"), "unknown store nope://; expected a folder, or e.g. s3://"),
         (

@@ -102,7 +102,8 @@ def outcome_text(outcome: Outcome) -> str:
     config = outcome.inputs.config
     output, size, noun = config.output, config.size, config.noun
     if not (outcome.built or outcome.removed):
-        return f"All {outcome.kept:,} shards are up to date." if outcome.kept != 1 else "The only shard is up to date."
+        kept = f"All {outcome.kept:,} shards are up to date." if outcome.kept != 1 else "The only shard is up to date."
+        return "\n".join([kept, *_card_lines(outcome)])
     lines = []
     for scale, manifest in outcome.manifests.items():
         totals = manifest["totals"]
@@ -127,7 +128,17 @@ def outcome_text(outcome: Outcome) -> str:
         rate = outcome.work.photos / max(outcome.work.wall_s, 1e-9)
         speed = f"{plural(outcome.work.photos, noun)} in {outcome.work.wall_s:.1f} s ({rate:.0f} {noun}s/s)"
         lines.append(f"{speed}; see {output / STATS_NAME}.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_card_lines(outcome)])
+
+
+def _card_lines(outcome: Outcome) -> list[str]:
+    if not outcome.outdated_cards:
+        return []
+    cards = ", ".join(map(str, outcome.outdated_cards))
+    return [
+        f"Kept {cards}, which shardgen did not write or which was edited, although it does not describe these shards; "
+        "to get a new dataset card, rename it and run the same command again."
+    ]
 
 
 def _pair_lines(manifest: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from shardgen.engines.base import Engine
+from shardgen.generate.card import write_cards
 from shardgen.generate.inputs import Inputs
 from shardgen.generate.inventory import ScaleInventory, open_shards_message, outstanding_tasks, take_inventory
 from shardgen.generate.manifest import build_manifest, write_manifest
@@ -80,7 +81,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run. Numbers of shards are sums over all scales."""
+    """The result of a run. Numbers of shards are sums over all scales.
+
+    `outdated_cards` are dataset cards that describe earlier shards and were kept because a user has edited them.
+    """
 
     kept: int
     built: int
@@ -88,6 +92,7 @@ class Outcome:
     manifests: dict[int, dict[str, Any]]
     work: Work
     inputs: Inputs
+    outdated_cards: Sequence[Address] = ()
 
     @property
     def num_samples(self) -> int:
@@ -158,6 +163,7 @@ def generate(inputs: Inputs, engine: Engine, confirm: Callable[[Preparation], No
         manifests = {scale: build_manifest(markers[scale], config, scale) for scale in config.scales}
         for scale, manifest in manifests.items():
             write_manifest(config.output / scale_folder(scale), manifest)
+        outdated_cards = write_cards(config.output, manifests)
         outcome = Outcome(
             kept=sum(len(inventory.kept) for inventory in preparation.inventories),
             built=sum(len(task.scales) for task in preparation.tasks),
@@ -165,6 +171,7 @@ def generate(inputs: Inputs, engine: Engine, confirm: Callable[[Preparation], No
             manifests=manifests,
             work=work,
             inputs=inputs,
+            outdated_cards=outdated_cards,
         )
         if preparation.tasks:
             write_bytes(config.output / STATS_NAME, dump_json(_stats(outcome)))

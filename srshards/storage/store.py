@@ -19,7 +19,16 @@ from srshards.storage.retry import AddressError as AddressError
 from srshards.storage.retry import StoreError as StoreError
 
 _SMALL_FILES_AT_ONCE = 32
-_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+_PACKAGES = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "hf": "huggingface_hub",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "abfs": "adlfs",
+    "az": "adlfs",
+}
+_WITH_EXTRA = ("s3fs", "huggingface_hub")
 
 _LOCAL, _STORES = LocalStorage(), FsspecStorage()
 
@@ -56,7 +65,12 @@ def parse_address(text: str) -> Address:
             f"{text}: unknown store {protocol}://; expected a folder, or e.g. s3://bucket/folder, gs://bucket/folder"
         ) from error
     if not rest.strip("/") or (protocol in _PACKAGES and rest.startswith("/")):  # those have buckets
-        raise AddressError(f"{text}: expected an address with a bucket, e.g. {protocol}://bucket/folder")
+        expected = (
+            "a repository, e.g. hf://datasets/USER/NAME"
+            if protocol == "hf"
+            else f"a bucket, e.g. {protocol}://bucket/folder"
+        )
+        raise AddressError(f"{text}: expected an address with {expected}")
     address: UPath = UPath(text.rstrip("/"), **_options(protocol))
     return address
 
@@ -152,5 +166,5 @@ def _missing_package(protocol: str, error: ImportError) -> str:
     package = _PACKAGES.get(protocol)
     if package is None:
         return f"another package: {error}"
-    install = install_command(package) if package == "s3fs" else f"run `pip install {package}`"
+    install = install_command(package) if package in _WITH_EXTRA else f"run `pip install {package}`"
     return f"{package}, which is not installed; {install}"

@@ -43,13 +43,15 @@ def sha256(path: Path) -> str:
 
 
 def hashes(output: Path, with_markers: bool = True) -> dict[str, str]:
-    """Return the SHA-256 of every tar, index, manifest and (optionally) marker by relative path.
+    """Return the SHA-256 of every tar, index, manifest, card and (optionally) marker by relative path.
 
     Markers contain the modification times of the photos.
     """
     found = {}
     for path in sorted(output.rglob("*")):
-        is_ours = path.suffix in (".tar", ".idx", ".json") and path.name != _STATS and not path.name.startswith(".")
+        is_ours = (
+            path.suffix in (".tar", ".idx", ".json", ".md") and path.name != _STATS and not path.name.startswith(".")
+        )
         is_marker = path.suffix == ".json" and path.name != "manifest.json"
         if is_ours and (with_markers or not is_marker):
             found[str(path.relative_to(output))] = sha256(path)
