@@ -29,7 +29,7 @@ _MIN_CYCLES = 3.0  # per block: below, illumination and the window dominate
 _MAX_FREQUENCY = 0.3  # cycles per px: above, aliasing dominates
 _NUM_RINGS = 8  # ranges of frequency in which the agreement of HR and LR is averaged
 # Least evidence of a match, in nats. 95 % of mismatched photos are below 60 (real photos, LR of 60 to 720 px).
-_LEAST_EVIDENCE = 60.0
+_LEAST_EVIDENCE = 75.0
 # Factors of the two estimates of the standard error, and its least value, from known displacements of real photos:
 # overlapping blocks and windows are not independent, and aliased patterns are displaced by other amounts.
 _MODEL_FACTOR, _LEAST_ERROR_PX = 3.0, 0.01

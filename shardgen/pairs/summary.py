@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from shardgen.pairs.check import PairCheck, worst_finding
+from shardgen.pairs.check import PairCheck, main_finding, severity
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class PairSummary:
     @classmethod
     def of(cls, path: str, record: PairRecord) -> "PairSummary":
         """Return the summary of one pair."""
-        found = worst_finding(record.check)
-        worst = WorstPair(path, round(found.severity, 3), found.figure)
+        worst = WorstPair(path, round(severity(record.check), 3), str(main_finding(record.check)))
         return cls(1, int(record.is_cropped), int(record.is_accepted), worst)
 
     @classmethod

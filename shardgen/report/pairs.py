@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shardgen.pairs.check import PairCheck, worst_finding
+from shardgen.pairs.check import PairCheck, main_finding, severity
 from shardgen.report.extremes import Photos
 from shardgen.report.gallery import most_detailed
 from shardgen.report.plots import histogram
@@ -51,12 +51,12 @@ def pairs_of(survey: Survey, photos: Photos, num_scales: int, window_px: int) ->
     if not pairs:
         return None
     checks = [check for _, check in pairs.values()]
-    severities = {source: worst_finding(check).severity for source, (_, check) in pairs.items()}
+    severities = {source: severity(check) for source, (_, check) in pairs.items()}
     certain = [check for check in checks if check.shift_error <= _CERTAIN_PX]
     worst = heapq.nsmallest(MAX_SHOWN, pairs, key=lambda source: (-severities[source], source))
     return Pairs(
         num_measured=len(pairs),
-        num_beyond=sum(severity > 1 for severity in severities.values()),
+        num_beyond=sum(one > 1 for one in severities.values()),
         num_uncertain=len(checks) - len(certain),
         plots=_plots(checks, certain),
         worst=_worst(survey, [pairs[source] for source in worst], photos, _MAX_BYTES // num_scales, window_px),
@@ -93,7 +93,7 @@ def _worst(
         max_bytes -= comparison.num_bytes
         if max_bytes < 0:
             break
-        is_beyond = worst_finding(check).severity > 1
+        is_beyond = severity(check) > 1
         found.append(WorstPair(photos.number(sample.source), short(sample.source), comparison, is_beyond))
     return found
 
@@ -106,7 +106,7 @@ def _comparison(sample: Measured, check: PairCheck, survey: Survey, window_px: i
     hr = np.ascontiguousarray(hr[top : top + edge, left : left + edge])
     top, left, end = top // scale, left // scale, edge // scale
     lr = np.ascontiguousarray(lr[top : top + end, left : left + end])
-    finding = worst_finding(check)
+    caption = str(main_finding(check))
     x, y, width, height = sample.box
     return Comparison(
         id=f"pair-{scale}-{sample.sample.key}",
@@ -118,7 +118,7 @@ def _comparison(sample: Measured, check: PairCheck, survey: Survey, window_px: i
             Layer("LR", lossless_uri(lr)),
             Layer("difference", lossless_uri(difference(hr, lr))),
         ],
-        caption=f"{finding.meaning}: {finding.figure}" if finding.severity > 1 else _nearest(finding.figure),
+        caption=caption[:1].upper() + caption[1:],
         facts=[
             ("pair", short(sample.source, 300)),
             ("sample", sample.sample.key),
@@ -126,10 +126,6 @@ def _comparison(sample: Measured, check: PairCheck, survey: Survey, window_px: i
             *figures(check),
         ],
     )
-
-
-def _nearest(figure: str) -> str:
-    return figure[:1].upper() + figure[1:]
 
 
 def figures(check: PairCheck) -> list[tuple[str, str]]:
@@ -144,6 +140,7 @@ def figures(check: PairCheck) -> list[tuple[str, str]]:
         ("red, green, blue", f"{check.red:+.1f}, {check.green:+.1f}, {check.blue:+.1f} grey levels"),
         ("noise", f"{check.noise:.1f} grey levels"),
         ("correlation", f"{check.correlation:.3f}"),
+        *([("of LR turned", f"{check.turned_correlation:.3f}")] if check.turned_correlation else []),
         ("of red - blue", f"{check.colour_correlation:.3f}"),
         ("detail of HR", f"{check.detail:.1f} grey levels"),
     ]
