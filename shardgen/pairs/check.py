@@ -39,8 +39,8 @@ class PairCheck:
     `red`, `green` and `blue` are the differences LR - HR in grey levels (0-255): medians, which noise does not change;
     `noise` is the quartile deviation of the differences. `correlation` and `colour_correlation`, from -1 to 1, are
     those of band-pass filtered luma and of R - B; the latter is 1 if HR is almost grey. `turned_correlation` is the
-    greatest with LR flipped or rotated, or 0 if `correlation` is too high for that to be the case. `detail` is the RMS
-    of HR's band-pass filtered luma in grey levels, `independent` about how many of its values are independent.
+    greatest with LR flipped or rotated; it is computed only if `correlation` is low, otherwise it is 0. `detail` is the
+    RMS of HR's band-pass filtered luma in grey levels, `independent` about how many of its values are independent.
     """
 
     scale: int
