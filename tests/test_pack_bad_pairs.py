@@ -168,7 +168,7 @@ def test_lr_of_resized_photos_names_generate(four: Path, tmp_path: Path) -> None
     for path in (four / "X2").rglob("*.png"):
         save(path, np.asarray(Image.open(path))[:32, :32])
     result = pack(four, tmp_path / "out", expect=2)
-    assert "make both anew from the photos with `generate`" in result.stderr
+    assert "if LR was made from resized copies of the photos, make both anew with `generate`" in result.stderr
 
 
 def test_too_many_failures_are_an_error(four: Path, tmp_path: Path) -> None:

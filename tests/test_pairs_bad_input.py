@@ -148,7 +148,8 @@ def test_names_that_state_another_scale(hr: Path, tmp_path: Path) -> None:
     lr = images(tmp_path / "scale_2x", named("{}.png"), 12)
     assert refusal(hr, [lr]) == (
         f"{lr} is named for scale 2, but the scale is 4: mountain/img1.png has 12 x 12 px, its HR image "
-        "mountain/img1.png 48 x 48 px; rename it, or pass another folder"
+        "mountain/img1.png 48 x 48 px; rename it, pass another folder, or if LR was made from resized copies of the "
+        "photos, make both anew with `generate`"
     )
     lr = images(tmp_path / "LR", named("{}x3.png"), 12)
     assert refusal(hr, [lr]).startswith(f"mountain/img1x3.png in {lr} is named for scale 3, but the scale is 4: ")
@@ -167,7 +168,8 @@ def test_names_that_state_another_scale(hr: Path, tmp_path: Path) -> None:
         (
             31,
             "the sizes of HR and LR in {lr} do not have an integer ratio: {example}; pass LR images whose edges are 1/"
-            "2 to 1/8 of those of HR",
+            "2 to 1/8 of those of HR, or if LR was made from resized copies of the photos, make both anew with "
+            "`generate`",
         ),
     ],
 )

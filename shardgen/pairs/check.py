@@ -8,17 +8,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shardgen.pairs.registration import register
+from shardgen.pairs.registration import Registration, register
 from srshards.imaging.pixels import Pixels, require_rgb
 from srshards.imaging.resample import resize
 
 # The bounds were chosen with docs/pairs.md's figures: no pair of the plain methods exceeds one.
 MAX_SHIFT_HR_PX = 0.75  # sampling every Nth pixel displaces by at most half an HR pixel
-MIN_SHIFT_BOUND_PX, MIN_STRETCH_BOUND_PX = 0.15, 0.25  # LR px; at large scales, 0.75 HR px cannot be measured
-_SURE = 4.0  # a displacement counts if it exceeds the bound by so many standard errors
+MIN_SHIFT_BOUND_PX, MIN_STRETCH_BOUND_PX = 0.15, 0.2  # LR px; at large scales, 0.75 HR px cannot be measured
+_SURE_SHIFT, _SURE_STRETCH = 4.0, 3.0  # displacements count as far as they exceed so many standard errors
 MAX_BRIGHTNESS, MAX_CAST = 5.0, 7.5  # differences in grey levels
 LEVELS_PER_NOISE = 0.6  # heavy compression and noise also change the brightness
 MIN_CORRELATION = 0.1
+MAX_TURNED_EXCESS = 0.3  # of the correlation with LR flipped or rotated
+_SUSPICIOUS_CORRELATION = 0.6  # below it, LR is compared flipped and rotated as well
 _FAR_PX, MIN_FAR_CORRELATION = 1.0, 0.5  # LR px; a match far away is likely by chance
 _MIN_DETAIL = 3.0  # grey levels; of smoother HR images LR may show noise only
 _MIN_INDEPENDENT = 400.0  # values; fewer correlate by chance
@@ -36,8 +38,9 @@ class PairCheck:
     standard errors. An HR image without detail, e.g. a clear sky, tells nothing: both are 0, with errors of several px.
     `red`, `green` and `blue` are the differences LR - HR in grey levels (0-255): medians, which noise does not change;
     `noise` is the quartile deviation of the differences. `correlation` and `colour_correlation`, from -1 to 1, are
-    those of band-pass filtered luma and of R - B; the latter is 1 if HR is almost grey. `detail` is the RMS of HR's
-    band-pass filtered luma in grey levels, `independent` about how many of its values are independent.
+    those of band-pass filtered luma and of R - B; the latter is 1 if HR is almost grey. `turned_correlation` is the
+    greatest with LR flipped or rotated; it is computed only if `correlation` is low, otherwise it is 0. `detail` is the
+    RMS of HR's band-pass filtered luma in grey levels, `independent` about how many of its values are independent.
     """
 
     scale: int
@@ -52,6 +55,7 @@ class PairCheck:
     blue: float
     noise: float
     correlation: float
+    turned_correlation: float
     colour_correlation: float
     detail: float
     independent: float
@@ -114,10 +118,21 @@ def check_pair(hr: Pixels, lr: Pixels, scale: int) -> PairCheck:
     levels, noise = _level_differences(small, lr)
     numbers = (
         *(*found.shift, found.shift_error, *found.stretch, found.stretch_error),
-        *(*levels, noise, found.correlation, _colour_correlation(small, lr), found.detail),
+        *(*levels, noise, found.correlation, _turned_correlation(hr, lr, found), _colour_correlation(small, lr)),
+        found.detail,
     )
     figures = [*map(_rounded, numbers), float(round(found.num_independent))]
     return PairCheck.from_dict(dict(zip(_NAMES, figures, strict=True)), scale)
+
+
+def _turned_correlation(hr: Pixels, lr: Pixels, found: Registration) -> float:
+    if found.correlation >= _SUSPICIOUS_CORRELATION:
+        return 0.0
+    turned = [lr[::-1], lr[:, ::-1], lr[::-1, ::-1]]
+    if lr.shape[0] == lr.shape[1]:
+        transposed = lr.transpose(1, 0, 2)
+        turned += [transposed, transposed[::-1], transposed[:, ::-1], transposed[::-1, ::-1]]
+    return max(0.0, *(register(hr, np.ascontiguousarray(one)).correlation for one in turned))
 
 
 def _rounded(value: float) -> float:
@@ -172,13 +187,19 @@ def problem(check: PairCheck) -> str | None:
 
 def findings(check: PairCheck) -> Iterator[Finding]:
     """Yield each figure with its bound; those first which explain the ones after them."""
-    is_far = _certain(check.shift, check.shift_error) > _FAR_PX
-    least = MIN_FAR_CORRELATION if is_far else MIN_CORRELATION
+    yield Finding(
+        max(check.turned_correlation - check.correlation, 0.0) / MAX_TURNED_EXCESS if check.has_detail else 0.0,
+        "orientation",
+        f"correlation {check.turned_correlation:.2f} with it flipped or rotated, {check.correlation:.2f} as it is",
+        "LR is flipped or rotated against HR",
+    )
+    shift = _certain(check.shift, _SURE_SHIFT * check.shift_error)
+    least = MIN_FAR_CORRELATION if shift > _FAR_PX else MIN_CORRELATION
     yield Finding(
         (1 - check.correlation) / (1 - least) if check.has_detail else 0.0,
         "content",
         f"correlation {check.correlation:.2f}, expected at least {least}",
-        "LR shows another image than HR, or is flipped or rotated",
+        "LR shows another image than HR",
     )
     is_swapped = check.colour_correlation < -MIN_COLOUR_CORRELATION
     yield Finding(
@@ -191,13 +212,13 @@ def findings(check: PairCheck) -> Iterator[Finding]:
         max(MAX_SHIFT_HR_PX / check.scale, least) for least in (MIN_SHIFT_BOUND_PX, MIN_STRETCH_BOUND_PX)
     )
     yield Finding(
-        _certain(check.shift, check.shift_error) / bound,
+        shift / bound,
         "displacement (right, down)",
         f"{_vector(check.shift)} LR px, expected at most {bound:.2f}",
         "LR is displaced against HR (right, down)",
     )
     yield Finding(
-        _certain(check.stretch, check.stretch_error) / stretch_bound,
+        _certain(check.stretch, _SURE_STRETCH * check.stretch_error) / stretch_bound,
         "magnification (displacement outwards at the right and lower edge)",
         f"{_vector(check.stretch)} LR px, expected at most {stretch_bound:.2f}",
         "LR is not magnified like HR, as with align_corners (displacement outwards at the right and lower edge)",
@@ -229,9 +250,9 @@ def main_finding(check: PairCheck) -> Finding:
     return next((one for one in found if one.severity > 1), max(found, key=lambda one: one.severity))
 
 
-def _certain(displacement: tuple[float, float], error: float) -> float:
+def _certain(displacement: tuple[float, float], uncertainty: float) -> float:
     """Return the larger of both displacements, less its uncertainty."""
-    return max(max(map(abs, displacement)) - _SURE * error, 0.0)
+    return max(max(map(abs, displacement)) - uncertainty, 0.0)
 
 
 def _vector(displacement: tuple[float, float]) -> str:

@@ -16,6 +16,7 @@ from srshards.terminal.text import plural
 
 NUM_INSPECTED = 16  # pairs per LR folder; a pair of another scale is recorded as failed when its shard is built
 _AT_ONCE = 8
+_IF_RESIZED = "if LR was made from resized copies of the photos, make both anew with `generate`"
 
 Size = tuple[int, int]  # (height, width) in px
 
@@ -83,7 +84,8 @@ def _listed(scales: Collection[int]) -> str:
 def _refuse_other_scale(stated: int | None, scale: int, what: str, example: Measured) -> None:
     if stated is not None and stated != scale:
         raise UsageError(
-            f"{what} for scale {stated}, but the scale is {scale}: {example}; rename it, or pass another folder"
+            f"{what} for scale {stated}, but the scale is {scale}: {example}; rename it, pass another folder, or "
+            f"{_IF_RESIZED}"
         )
 
 
@@ -131,8 +133,7 @@ def _scale_from_sizes(measured: Sequence[Measured], lr_root: Address) -> int:
     if not by_scale:
         raise UsageError(
             f"the sizes of HR and LR in {lr_root} do not have an integer ratio: {measured[0]}; pass LR images whose "
-            f"edges are 1/{MIN_SCALE} to 1/{MAX_SCALE} of those of HR, or if LR was made from resized copies of the "
-            "photos, make both anew from the photos with `generate`"
+            f"edges are 1/{MIN_SCALE} to 1/{MAX_SCALE} of those of HR, or {_IF_RESIZED}"
         )
     refuse_several_scales({scale: pair.lr for scale, pair in by_scale.items()}, lr_root, "--lr")
     ((scale, pair),) = by_scale.items()

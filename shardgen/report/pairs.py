@@ -140,6 +140,7 @@ def figures(check: PairCheck) -> list[tuple[str, str]]:
         ("red, green, blue", f"{check.red:+.1f}, {check.green:+.1f}, {check.blue:+.1f} grey levels"),
         ("noise", f"{check.noise:.1f} grey levels"),
         ("correlation", f"{check.correlation:.3f}"),
+        *([("of LR turned", f"{check.turned_correlation:.3f}")] if check.turned_correlation else []),
         ("of red - blue", f"{check.colour_correlation:.3f}"),
         ("detail of HR", f"{check.detail:.1f} grey levels"),
     ]
