@@ -1,5 +1,6 @@
 """The datasets that adapters register in other frameworks, without these frameworks."""
 
+import json
 import random
 import subprocess
 import sys
@@ -23,7 +24,8 @@ import srshards
 if sys.version_info >= (3, 11):
     import tomllib
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
 SIZES = {"basicsr": {"gt_size": 32}, "neosr": {"patch_size": 16}, "trainner_redux": {"gt_size": 32, "lq_size": 16}}
 BATCH = {"basicsr": "batch_size_per_gpu", "neosr": "batch_size", "trainner_redux": "batch_size_per_gpu"}
 
@@ -174,6 +176,13 @@ def test_examples_name_options_that_the_adapters_take(opened: srshards.Shards) -
             with adapter(name) as (module, _):
                 opt = {**options(name, opened, phase), **opt, **(SIZES[name] if phase == "train" else {})}
                 assert len(module.ShardsDataset(as_framework_passes(name, opt))) == len(opened.split(phase))
+
+
+def test_data_times_of_the_documentation_are_those_of_the_result() -> None:
+    cases = json.loads((ROOT / "benchmarks" / "results" / "basicsr.json").read_text())["cases"]
+    page = (ROOT / "docs" / "other-trainers.md").read_text()
+    for name, times in cases.items():
+        assert f"| {name} | {times['data_s']['median']:.3f} s | {times['iteration_s']['median']:.3f} s |" in page
 
 
 # ---- errors
