@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from upath import UPath
 
-FORMAT_VERSION = 2  # version 1, which is still read, had one LR per sample and always `up`
+FORMAT_VERSION = 3  # all earlier versions are read: docs/formats.md, "Version history"
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "val")
 CODECS = ("npy", "png", "webp")
 MIN_SCALE, MAX_SCALE = 2, 8
 MAX_VARIANTS = 64
 MAX_SIZE_PX = 8192  # edge length of HR images
+EQUAL_PSNR_DB = 200.0  # for equal images in a sample's `json`; finite values are below 140
 
 SHARD_FILE = re.compile(r"(?P<name>(?P<split>train|val)-(?P<number>[0-9]{6}))\.(?P<kind>tar|idx|json)")
 SCALE_FOLDER = re.compile(r"scale_(?P<scale>[2-8])x")
@@ -99,7 +100,7 @@ def load_json(path: Address, read: Read = Path.read_bytes) -> dict[str, Any]:
     return value
 
 
-def strict_json(data: bytes) -> Any:
+def strict_json(data: bytes | str) -> Any:
     """Parse JSON. ValueError for invalid JSON, duplicate names, NaN or infinity; RecursionError for deep nesting."""
     return json.loads(data, object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
 

@@ -67,7 +67,7 @@ def npy_pixels(content: bytes, size: int) -> bytes:
 def read_folder(folder: Path) -> Iterator[tuple[str, dict[str, bytes], dict[str, Any]]]:
     """Yield the key, the images by name (pixels for npy, else encoded) and the JSON record of every sample."""
     manifest = json.loads((folder / "manifest.json").read_bytes())
-    assert manifest["format_version"] == 2
+    assert manifest["format_version"] == 3
     settings = manifest["settings"]
     for shard in manifest["shards"]:
         name, split = shard["name"], shard["split"]

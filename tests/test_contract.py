@@ -135,7 +135,7 @@ RECORD = {"name": "val-000000", "split": "val", "samples": 1, "bytes": 1, "sha25
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 3}, "has format version 3, newer than 2; update sr-shards"),
+        ({"format_version": 4}, "has format version 4, newer than 3; update sr-shards"),
         ({"format_version": None}, "expected a format_version"),
         ({"shards": {}}, "expected 'settings' and 'shards'"),
         ({"settings": {"scale": "4", "hr_size": 64, "codec": "npy"}}, "invalid scale"),

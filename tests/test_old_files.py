@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import SMALL, run_cli, trainer
+from helpers import SMALL, contract_files, make_photos, run_cli, trainer
 from PIL import Image
 
 OLD = Path(__file__).parent / "old_files"
@@ -49,6 +49,22 @@ def test_training_on_old_shards(version: str, tmp_path: Path) -> None:
     args = ("--shards", OLD / version / "scale_2x", *SMALL, "--patch-size", 16, "--batch-size", 2)
     result = trainer(*args, "--steps", 2, "--out", tmp_path, "--run", "r")
     assert result.code == 0 and (tmp_path / "r" / "best.pth").exists(), result.err
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_old_shards_are_replaced_only_with_force(version: str, tmp_path: Path) -> None:
+    shards = shutil.copytree(OLD / version, tmp_path / "shards")
+    settings = json.loads((OLD / version / "scale_2x/manifest.json").read_text())["settings"]
+    photos = make_photos(tmp_path / "photos", 8, (40, 52))
+    args = ("generate", "-i", photos, "-o", shards, "-s", 2, "--size", 32, "--val-fraction", 0.25, "--auto")
+    args += ("--codec", settings["codec"], "--shard-bytes", settings["shard_bytes"])
+    recipe = ("--degradation", "realesrgan", "--variants", 2) if version == "version_2" else ()
+    before = contract_files(shards)
+    refused = run_cli(*args, *recipe)
+    assert refused.returncode == 2 and f"format_version {version[-1]} -> 3" in refused.stderr
+    assert "Pass --force" in refused.stderr and contract_files(shards) == before
+    assert run_cli(*args, *recipe, "--force").returncode == 0 and run_cli("verify", shards).returncode == 0
+    assert json.loads((shards / "scale_2x/manifest.json").read_text())["format_version"] == 3
 
 
 def test_old_run_resumes_like_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,7 @@ def test_fix_removes_a_broken_manifest_of_open_shards(shards_copy: Path) -> None
     [
         (lambda path: path.unlink(), "missing: generation did not finish"),
         (lambda path: path.write_text("["), "is not valid JSON"),
-        (lambda path: edit(path, lambda m: m.update(format_version=99)), "newer than 2; update sr-shards"),
+        (lambda path: edit(path, lambda m: m.update(format_version=99)), "newer than 3; update sr-shards"),
         (lambda path: edit(path, lambda m: m["totals"].update(samples=7)), "its totals do not match"),
         (lambda path: edit(path, lambda m: m["settings"].update(codec="png")), "its settings do not match its"),
         (lambda path: edit(path, lambda m: m["shards"].pop(1)), "its shards do not match the done markers of the sh"),

@@ -131,8 +131,8 @@ def loose_images_of_the_former_scripts(folder: Path) -> str:
 
 def newer(folder: Path) -> str:
     path = folder / "manifest.json"
-    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 3'))
-    return f"{path} has format version 3, newer than 2; update sr-shards"
+    path.write_text(path.read_text().replace('"format_version": 3', '"format_version": 4'))
+    return f"{path} has format version 4, newer than 3; update sr-shards"
 
 
 def broken_json(folder: Path) -> str:

@@ -8,7 +8,7 @@ from shardgen.planning.config import Config, settings_of
 from shardgen.planning.plan import ShardPlan
 from shardgen.shard.job import ShardTask, shard_fingerprint
 from shardgen.shard.marker import Marker, read_marker
-from srshards.format import MANIFEST_NAME, SHARD_FILE, Address, FormatError, load_manifest, scale_folder
+from srshards.format import FORMAT_VERSION, MANIFEST_NAME, SHARD_FILE, Address, FormatError, load_manifest, scale_folder
 from srshards.storage.store import list_files, read_bytes, remove, remove_many, storage_of
 from srshards.terminal.text import plural
 
@@ -106,9 +106,11 @@ def _scale_inventory(shards: Sequence[ShardPlan], config: Config, scale: int) ->
 
 def _changed_settings(folder: Address, settings: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     try:
-        previous = settings_of(load_manifest(folder, read_bytes).raw)
+        manifest = load_manifest(folder, read_bytes).raw
     except (FormatError, FileNotFoundError):  # no finished set
         return {}
+    previous = {"format_version": manifest["format_version"], **settings_of(manifest)}
+    settings = {"format_version": FORMAT_VERSION, **settings}
     changed = {name: (previous[name], new) for name, new in settings.items() if previous.get(name, new) != new}
     changed.pop("hr_size", None)  # follows from the size
     old, new = changed.get("sample", (0, 0))

@@ -19,6 +19,8 @@ ALGORITHM = 2
 _FINGERPRINTED = ["scale", "size", "hr_size", "fit", "tile_step", "method", "variants", "up", "sharpen_hr", "codec"]
 # Settings added in format version 2. With these values, shards of version 1 have the same fingerprint.
 _SINCE_VERSION_2 = {"variants": 1, "up": True, "sharpen_hr": False}
+# Settings added in format version 3, with their meaning in older versions. They make its fingerprints different.
+_SINCE_VERSION_3 = {"icc": "ignore", "pairs": None}
 
 MIN_SIZE_PX = 16
 _MAX_SHARD_BYTES = 10**18
@@ -100,6 +102,8 @@ class Config:
             "up": self.up,
             "sharpen_hr": self.sharpen_hr,
             "codec": self.codec,
+            "icc": "ignore",
+            "pairs": None,
             "degradation": self.degradation and self.degradation.plain,
             "sample": self.sample,
             "shard_bytes": self.shard_bytes,
@@ -114,7 +118,7 @@ class Config:
 
 def settings_of(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a manifest of any format version."""
-    return {**_SINCE_VERSION_2, **manifest["settings"]}
+    return {**_SINCE_VERSION_2, **_SINCE_VERSION_3, **manifest["settings"]}
 
 
 def fingerprint_of(settings: dict[str, Any], algorithm: int = ALGORITHM) -> str:
@@ -122,6 +126,7 @@ def fingerprint_of(settings: dict[str, Any], algorithm: int = ALGORITHM) -> str:
     fingerprinted = {
         name: settings[name] for name in _FINGERPRINTED if name not in _SINCE_VERSION_2 or name in settings
     }
+    fingerprinted |= {name: settings[name] for name in _SINCE_VERSION_3 if name in settings}
     if settings.get("degradation"):
         fingerprinted |= {"degradation": settings["degradation"]["steps"], "seed": settings["seed"]}
     # `...` equals no value, so that all other settings are kept.

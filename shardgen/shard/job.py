@@ -6,6 +6,7 @@ the result is a small record.
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from shardgen.shard.statistics import ChannelSums, Statistics, psnr_up
 from shardgen.shard.triplet import HrImage, TooSmall, decode_reduced, hr_boxes, is_enlarged, make_triplet, render_crop
 from shardgen.shard.writer import ShardWriter
 from srshards.errors import PhotoError
-from srshards.format import MAX_SAMPLES_PER_SHARD, dump_json, image_names, sample_key, scale_folder
+from srshards.format import EQUAL_PSNR_DB, MAX_SAMPLES_PER_SHARD, dump_json, image_names, sample_key, scale_folder
 from srshards.imaging import codec
 from srshards.storage.store import remove, storage_of
 
@@ -212,10 +213,11 @@ class _ScaleOutput:
             "box": list(box),
             "scale": self.scale,
             "method": self._config.method,
-            "psnr_up_db": psnr,
+            "psnr_up_db": EQUAL_PSNR_DB if psnr is None else psnr,
         }
         if drawn is not None:
-            description |= {"degradation": drawn, "libraries": libraries()}
+            # As text, because table formats such as Arrow cannot hold steps with different parameters in one column.
+            description |= {"degradation": json.dumps(drawn), "libraries": libraries()}
         return dump_json(description, indent=None)
 
     def commit(self, before_commit: BeforeCommit) -> Marker:

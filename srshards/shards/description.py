@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from srshards.errors import RunError
-from srshards.format import strict_json
+from srshards.format import EQUAL_PSNR_DB, strict_json
 
 
 def _is_box(value: Any) -> bool:
@@ -38,16 +38,28 @@ _OPTIONAL: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def parse_description(data: bytes, where: str) -> dict[str, Any]:
-    """Return the JSON object. RunError, starting with `where`, when it does not have the form in docs/formats.md."""
-    try:
-        value = strict_json(data)
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{where} is not valid JSON ({error})") from error
+    """Return the JSON object, in the same form for all format versions.
+
+    `degradation` is a list of steps for each LR image, which version 3 stores as a string of JSON; `psnr_up_db` is None
+    if `up` equals HR. RunError, starting with `where`, when the object does not have the form in docs/formats.md.
+    """
+    value = _parse_json(data, where)
     if not isinstance(value, dict):
         raise RunError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    if _is_text(value.get("degradation")):
+        value["degradation"] = _parse_json(value["degradation"], f"{where}: degradation")
+    if value.get("psnr_up_db") == EQUAL_PSNR_DB:
+        value["psnr_up_db"] = None
     for name, (what, is_valid) in {**_REQUIRED, **_OPTIONAL}.items():
         if name in value and not is_valid(value[name]):
             raise RunError(f"{where}: {name}: expected {what}, found {value[name]!r}"[:200])
         if name not in value and name in _REQUIRED:
             raise RunError(f"{where} has no {name}")
     return value
+
+
+def _parse_json(text: bytes | str, where: str) -> Any:
+    try:
+        return strict_json(text)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{where} is not valid JSON ({error})") from error
