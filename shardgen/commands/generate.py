@@ -16,6 +16,7 @@ from shardgen.commands.types import (
     failure_limit,
     option,
 )
+from shardgen.degradation.differences import recipe_differences
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.engines.base import Engine
 from shardgen.engines.local import PoolEngine, SerialEngine
@@ -219,7 +220,7 @@ def _replacement_lines(p: Preparation) -> list[str]:
 
 
 def _difference(name: str, old: Any, new: Any) -> str:
-    note = " (with other parameters)" if _formatted(old) == _formatted(new) else ""
+    note = f" ({', '.join(recipe_differences(old, new))})" if name == "degradation" and old and new else ""
     return f"{name} {_formatted(old)} -> {_formatted(new)}{note}"
 
 
