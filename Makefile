@@ -4,6 +4,8 @@ PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
+# The environment of `make test-peers`.
+PEERS   := .venv-peers
 
 # Input and output of `make shards`.
 SCALES  ?= 4
@@ -19,12 +21,12 @@ OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if 
            $(if $(EXCLUDE),--exclude "$(EXCLUDE)") $(if $(filter-out 0,$(FORCE)),--force)
 
 # Otherwise make would ignore a misspelt setting.
-NAMES := PYTHON VENV SCALES OUTPUT INPUT SIZE SAMPLE METHOD CODEC DEGRADATION VARIANTS WORKERS EXCLUDE FORCE
+NAMES := PYTHON VENV PEERS SCALES OUTPUT INPUT SIZE SAMPLE METHOD CODEC DEGRADATION VARIANTS WORKERS EXCLUDE FORCE
 UNKNOWN := $(foreach name,$(filter-out $(NAMES) SHELL,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)=))
 $(if $(strip $(UNKNOWN)),$(error unknown setting $(strip $(UNKNOWN)); the settings are $(NAMES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo shards test test-quick test-scale lint format bench gpu bench-scale drill completion clean
+.PHONY: help install demo shards test test-quick test-scale test-peers lint format bench bench-peers gpu bench-scale drill completion clean
 
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +87,18 @@ test-quick: $(STAMP) ## Run the quick tests: no browser, cluster or store, few p
 test-scale: $(STAMP) ## Run the long test of the Ray engine, with nodes that die and data in an object store
 	$(BIN)/python -m pytest -s tests/scale
 
+test-peers: $(PEERS)/.installed ## Train other frameworks (BasicSR) from shards, in an environment of its own, .venv-peers
+	$(PEERS)/bin/python -m pytest --confcutdir=tests/peers tests/peers
+
+# PyTorch first, by itself: pulled in by another package, it may come as a build for CUDA, of several gigabytes.
+$(PEERS)/.installed: pyproject.toml constraints.txt tests/peers/requirements.txt tests/peers/frameworks.txt
+	@echo "Installing BasicSR and Real-ESRGAN with PyTorch into $(PEERS). This takes a few minutes the first time."
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r tests/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r tests/peers/frameworks.txt
+	@touch $@
+
 drill: $(STAMP) ## Inject every fault of docs/drill.md (takes over an hour); exit code 1 if any has harmful effects
 	$(BIN)/python -m tests.drill -o docs/drill.md
 
@@ -101,6 +115,9 @@ format: $(STAMP) ## Format the code and apply automatic lint fixes
 bench: photos ## Benchmark generation on the photos in INPUT (results in benchmarks/results)
 	$(BIN)/python -m benchmarks.bench_generate --photos "$(INPUT)"
 	$(BIN)/python -m benchmarks.bench_plan --photos "$(INPUT)"
+
+bench-peers: photos $(PEERS)/.installed ## Benchmark the data time of BasicSR: PNG folders, LMDB and shards, on the photos in INPUT
+	$(PEERS)/bin/python -m benchmarks.bench_basicsr --photos "$(INPUT)"
 
 gpu: photos ## On a machine with a GPU: run the tests that need one, and benchmark training and degradation on it
 	$(BIN)/python -m pytest --confcutdir=tests/gpu tests/gpu
@@ -127,6 +144,6 @@ completion: $(STAMP) ## Show how to enable completion of shardgen and trainer in
 	echo "# Completion works for commands on the PATH, e.g. after:" && \
 	echo "source '$(abspath $(BIN))/$$activate'"
 
-clean: ## Remove build outputs except shards: .venv, build, dist and caches
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## Remove build outputs except shards: environments, build, dist and caches
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

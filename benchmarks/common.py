@@ -87,8 +87,10 @@ def alternating(cases: Sequence[_T], number: int) -> Iterable[_T]:
     return cases if number % 2 == 0 else reversed(cases)
 
 
-def timed_command(args: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[float, str]:
-    """Run a command in the repository root; return its wall time in seconds and its standard output.
+def timed_command(
+    args: Sequence[str], environment: Mapping[str, str] | None = None, folder: Path = REPOSITORY
+) -> tuple[float, str]:
+    """Run a command, by default in the repository root; return its wall time in seconds and its standard output.
 
     RunFailedError unless it exits with 0. The command gets its own process group, so that no child outlives a failure,
     and writes to a file, because a pipe stays open as long as any grandchild has it open.
@@ -97,7 +99,7 @@ def timed_command(args: Sequence[str], environment: Mapping[str, str] | None = N
         start_s = perf_counter()
         process = subprocess.Popen(
             args,
-            cwd=REPOSITORY,
+            cwd=folder,
             env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -443,9 +443,11 @@ def test_patches_depend_on_seed_epoch_and_index_only(opened: srshards.Shards) ->
     assert content(pickle.loads(pickle.dumps(data))) == content(data.__getitems__(range(39))) == first
     assert not set(first) & set(content(other_seed))
     data.set_epoch(1)
-    assert data.epoch == 1 and not set(first) & set(content(data))
+    second = content(data)
+    assert data.epoch == 1 and not set(first) & set(second)
     data.set_epoch(0)
     assert content(data) == first
+    assert content(data.at_epoch(n, 1) for n in range(39)) == second and data.epoch == 0
 
 
 def test_n_epochs_show_each_of_n_variants_once(recipe_shards: srshards.Shards) -> None:
@@ -588,3 +590,5 @@ def test_indexes_and_epochs_out_of_range_are_refused(opened: srshards.Shards) ->
         data.set_epoch(-1)
     with pytest.raises(srshards.ArgumentError, match=f"`epoch` {2**63}: expected at most {2**63 - 1}"):
         data.set_epoch(2**63)
+    with pytest.raises(ValueError, match="`epoch` -1: expected 0 or more"):
+        data.at_epoch(0, -1)

@@ -22,8 +22,10 @@ def run_make(*args: str) -> subprocess.CompletedProcess[str]:
 def test_help_lists_every_target() -> None:
     text = make()
     assert text == make("help")
-    targets = "help install demo shards test test-scale drill lint format bench gpu bench-scale completion clean"
-    for target in targets.split():
+    tests = "test test-quick test-scale test-peers"
+    for target in (
+        f"help install demo shards {tests} drill lint format bench bench-peers gpu bench-scale completion clean".split()
+    ):
         assert f"  make {target} " in text
 
 
@@ -40,7 +42,7 @@ def test_make_shards_passes_settings_to_generate() -> None:
 def test_unknown_settings_are_rejected() -> None:
     result = run_make("-n", "shards", "SCALE=2", "SIZE=64")
     assert result.returncode == 2 and result.stdout == ""
-    assert "unknown setting SCALE=; the settings are PYTHON VENV SCALES OUTPUT INPUT" in result.stderr
+    assert "unknown setting SCALE=; the settings are PYTHON VENV PEERS SCALES OUTPUT INPUT" in result.stderr
 
 
 def test_make_shards_without_input_uses_the_sample_photos() -> None:

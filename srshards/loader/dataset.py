@@ -75,9 +75,16 @@ class PatchDataset(Dataset[PatchPair]):
 
     def __getitems__(self, indexes: Sequence[int]) -> list[PatchPair]:
         """Return the items of a batch. PyTorch's `DataLoader` calls this: choosing all crops at once is faster."""
+        return self._at_epoch(indexes, self.epoch)
+
+    def at_epoch(self, index: int, epoch: int) -> PatchPair:
+        """Return an item as it is in an epoch, 0 to 2^63 - 1, whatever epoch is set."""
+        return self._at_epoch([index], checked_int("epoch", epoch, 0, MAX_SEED))[0]
+
+    def _at_epoch(self, indexes: Sequence[int], epoch: int) -> list[PatchPair]:
         what = f"{self._samples.name} samples in {self._shards.path}"
         numbers = np.array([normalized_index(index, len(self), what) for index in indexes], np.int64)
-        samples = BatchSamples(np.full_like(numbers, self.epoch), numbers)
+        samples = BatchSamples(np.full_like(numbers, epoch), numbers)
         variants = samples.variants(self._seed, len(self._inputs)).tolist()
         cuts = self._grid.cuts(self._seed, samples)
         return list(map(self._pair, numbers.tolist(), variants, cuts))
