@@ -136,7 +136,8 @@ def test_plain_form_includes_defaults_and_parses_to_equal_steps() -> None:
         assert parse_steps(recipe.plain["steps"], "plain") == recipe.steps
         assert parse_steps(load_plain_yaml(recipe_text(name)), name) == recipe.steps
     (jpeg,) = recipe_of("- jpeg").plain["steps"]
-    assert jpeg["jpeg"]["quality"] == (30, 95) and set(jpeg["jpeg"]) == set(STEPS["jpeg"].settings)
+    assert jpeg["jpeg"]["quality"] == (30, 95)
+    assert set(jpeg["jpeg"]) == set(STEPS["jpeg"].settings) - set(STEPS["jpeg"].added)
 
 
 def test_draws_do_not_depend_on_the_order_of_weights() -> None:
@@ -235,6 +236,42 @@ def test_integer_draws_stay_in_their_range(low: int, steps: int, step: int, numb
 def test_shuffle_is_uniform() -> None:
     orders = Counter(tuple(KeyedRng(number).shuffled("abc")) for number in range(6000))
     assert len(orders) == 6 and all(likely(count, 6000, 1 / 6) for count in orders.values())
+
+
+# ---- what is drawn uniformly
+
+
+def first_steps(step: str) -> DrawnSteps:
+    return [drawn[0] for drawn in draws(recipe_of(f"- {step}"))]
+
+
+def test_divisors_are_drawn_uniformly_on_request() -> None:
+    sizes = [
+        np.array([step["size"][0] for step in first_steps(f"resize: {{direction: down, range: [0.125, 1]{uniform}}}")])
+        for uniform in ("", ", uniform: factor", ", uniform: divisor")
+    ]
+    assert np.array_equal(sizes[0], sizes[1])
+    assert is_uniform(sizes[0] / HR[0], 0.125, 1) and not is_uniform(sizes[2] / HR[0], 0.125, 1)
+    assert is_uniform(HR[0] / sizes[2], 1, 8)
+    (up, *_) = first_steps("resize: {direction: up, range: 1.25, uniform: divisor}")
+    assert up["size"] == [6_000, 6_000]
+
+
+@pytest.mark.parametrize("kernel", ["isotropic", "anisotropic"])
+def test_variances_are_drawn_uniformly_on_request(kernel: str) -> None:
+    sigmas = [
+        np.concatenate([np.atleast_1d(step["sigma"]) for step in first_steps(f"blur: {{kernel: {kernel}{more}}}")])
+        for more in ("", ", uniform: sigma", ", uniform: variance")
+    ]
+    assert np.array_equal(sigmas[0], sigmas[1])
+    assert is_uniform(sigmas[0], 0.2, 3) and not is_uniform(sigmas[2], 0.2, 3) and is_uniform(sigmas[2] ** 2, 0.04, 9)
+
+
+@pytest.mark.parametrize("step", ["blur: {uniform: variance}", "resize: {uniform: divisor}"])
+def test_what_is_uniform_changes_no_later_draw(step: str) -> None:
+    plain, other = (draws(recipe_of(f"- {text}\n- blur"), 50) for text in (step.split(":")[0], step))
+    for one, two in zip(plain, other, strict=True):
+        assert one[0].keys() == two[0].keys() and one[1:] == two[1:]
 
 
 # ---- the statistics of realesrgan against its probabilities

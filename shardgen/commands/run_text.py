@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+from shardgen.degradation.differences import recipe_differences
 from shardgen.generate.run import STATS_NAME, Outcome, Preparation
 from shardgen.pairs.summary import PairSummary, describe_settings
 from shardgen.planning.config import Config
@@ -67,7 +68,7 @@ def replacement_lines(p: Preparation) -> list[str]:
 
 
 def _difference(name: str, old: Any, new: Any) -> str:
-    note = " (with other parameters)" if _formatted(old) == _formatted(new) else ""
+    note = f" ({', '.join(recipe_differences(old, new))})" if name == "degradation" and old and new else ""
     return f"{name} {_formatted(old)} -> {_formatted(new)}{note}"
 
 

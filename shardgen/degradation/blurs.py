@@ -92,6 +92,7 @@ def _image(array: object) -> Image:
     return np.asarray(array, dtype=np.float32)
 
 
+_UNIFORM = Categorical({"sigma": 1.0}, "what is drawn uniformly: sigma, or its square", ("sigma", "variance"))
 _BLUR: dict[str, Setting] = {
     "kernel": Categorical(_KERNELS, "shape", tuple(_KERNELS)),
     "size": _SIZE,
@@ -100,21 +101,29 @@ _BLUR: dict[str, Setting] = {
         (0.5, 4.0), "exponent of generalized Gaussians: 1 is Gaussian, above 1 is flatter", 0.1, 10
     ),
     "beta_plateau": Uniform((1.0, 2.0), "exponent of plateaus: the higher, the steeper their edges", 0.1, 10),
+    "uniform": _UNIFORM,
 }
 
 
 def _draw_blur(values: Settings, rng: KeyedRng, sizes: Sizes) -> Parameters:
     """Draw a type of kernel and its parameters, from Real-ESRGAN's distributions."""
-    kernel, size, sigma = (_BLUR[name].draw(values[name], rng) for name in ("kernel", "size", "sigma"))
+    kernel, size = (_BLUR[name].draw(values[name], rng) for name in ("kernel", "size"))
+    by_variance = _UNIFORM.draw_added(values["uniform"], rng) == "variance"
+    sigma = _draw_sigma(values["sigma"], by_variance, rng)
     drawn = {"kernel": kernel, "size": size, "sigma": sigma}
     if kernel.endswith("anisotropic"):
-        drawn["sigma"] = [sigma, _BLUR["sigma"].draw(values["sigma"], rng)]
+        drawn["sigma"] = [sigma, _draw_sigma(values["sigma"], by_variance, rng)]
         drawn["rotation"] = rng.uniform(-math.pi, math.pi)
     if kernel.startswith("generalized"):
         drawn["beta"] = _draw_beta(values["beta_generalized"], rng)
     if kernel.startswith("plateau"):
         drawn["beta"] = _draw_beta(values["beta_plateau"], rng)
     return drawn
+
+
+def _draw_sigma(ends: tuple[float, float], by_variance: bool, rng: KeyedRng) -> float:
+    low, high = ends
+    return round(math.sqrt(rng.uniform(low**2, high**2)), 6) if by_variance else rng.uniform(low, high)
 
 
 def _draw_beta(ends: tuple[float, float], rng: KeyedRng) -> float:
@@ -163,7 +172,7 @@ _MOTION: dict[str, Setting] = {
 }
 _LENS: dict[str, Setting] = {"radius": Uniform((1.0, 4.0), "radius of the blur disk in px", 0.1, 50)}
 
-BLUR = Step("Gaussian, generalized Gaussian and plateau blur", _BLUR, _draw_blur, _apply_blur)
+BLUR = Step("Gaussian, generalized Gaussian and plateau blur", _BLUR, _draw_blur, _apply_blur, added=("uniform",))
 SINC = Step(
     "ideal low-pass filter, with ringing and overshoot",
     _SINC,

@@ -14,17 +14,33 @@ from shardgen.degradation.settings import Categorical, Integers, Setting
 from shardgen.degradation.step import Image, Parameters, Settings, Sizes, Step, draw_each
 from srshards.imaging.pixels import to_pixels
 
+_UPSAMPLING = Categorical(
+    {"smooth": 1.0}, "chroma in the decoder: smooth interpolates it, plain repeats it", ("plain", "smooth")
+)
 _JPEG: dict[str, Setting] = {
     "quality": Integers((30, 95), "libjpeg quality", 1, 100),
     "subsampling": Categorical({"4:2:0": 1.0}, "chroma subsampling", ("4:2:0", "4:2:2", "4:4:4")),
+    "upsampling": _UPSAMPLING,
 }
 
 
+def _draw_jpeg(values: Settings, rng: KeyedRng, sizes: Sizes) -> Parameters:
+    """Draw all parameters, without `upsampling` where only the default is possible, as before it was added."""
+    drawn = {name: _JPEG[name].draw(values[name], rng) for name in ("quality", "subsampling")}
+    if values["upsampling"] != _UPSAMPLING.default:
+        drawn["upsampling"] = _UPSAMPLING.draw_added(values["upsampling"], rng)
+    return drawn
+
+
 def _apply_jpeg(image: Image, parameters: Parameters) -> Image:
-    """Encode and decode by libjpeg-turbo's accurate integer DCT, which gives equal bits on every CPU."""
+    """Encode and decode by libjpeg-turbo's integer DCTs, which give equal bits on every CPU.
+
+    Below quality 96, TurboJPEG always encodes by the fast DCT. The others are accurate.
+    """
     subsampling = parameters["subsampling"].replace(":", "")
     file = simplejpeg.encode_jpeg(to_pixels(image), parameters["quality"], "RGB", subsampling)
-    return np.asarray(simplejpeg.decode_jpeg(file, "RGB"), dtype=np.float32)
+    is_plain = parameters.get("upsampling") == "plain"
+    return np.asarray(simplejpeg.decode_jpeg(file, "RGB", fastupsample=is_plain), dtype=np.float32)
 
 
 _WEBP: dict[str, Setting] = {"quality": Integers((30, 95), "libwebp quality", 1, 100)}
@@ -99,7 +115,7 @@ def _bayer_thresholds() -> NDArray[np.float32]:
     return ((matrix + 0.5) / 64 - 0.5).astype(np.float32)
 
 
-JPEG = Step("JPEG compression", _JPEG, draw_each(_JPEG), _apply_jpeg)
+JPEG = Step("JPEG compression", _JPEG, _draw_jpeg, _apply_jpeg, added=("upsampling",))
 WEBP = Step("lossy WebP compression", _WEBP, draw_each(_WEBP), _apply_webp)
 CHROMA_SUBSAMPLING = Step("reduced chroma resolution", _CHROMA, draw_each(_CHROMA), _apply_chroma)
 BANDING = Step("fewer grey levels per channel", _BANDING, _draw_banding, _apply_banding)

@@ -41,7 +41,7 @@ class StepNode:
 
     def plain(self) -> dict[str, Any]:
         probability = {} if self.probability == 1 else {"probability": self.probability}
-        return {self.name: {**self.values, **probability}}
+        return {self.name: {**STEPS[self.name].plain(self.values), **probability}}
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,14 @@ class Categorical:
     def draw(self, value: Mapping[str, float], rng: KeyedRng) -> str:
         return rng.choice(value)
 
+    def draw_added(self, value: Mapping[str, float], rng: KeyedRng) -> str:
+        """Draw a name for a setting in `Step.added`.
+
+        A single name takes no random number, so that all other parameters stay those of recipes without the setting.
+        """
+        (only, *others) = value
+        return rng.choice(value) if others else only
+
 
 @dataclass(frozen=True)
 class Chance:

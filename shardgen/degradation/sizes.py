@@ -54,6 +54,9 @@ def _mean_rows(image: Image, height: int) -> Image:
     return total
 
 
+_UNIFORM = Categorical(
+    {"factor": 1.0}, "what is drawn uniformly: the factor, or its reciprocal, the divisor", ("factor", "divisor")
+)
 _RESIZE: dict[str, Setting] = {
     "of": Categorical({"image": 1.0}, "reference of the factor: the image's current size, or LR size", ("image", "lr")),
     "direction": Categorical(
@@ -61,6 +64,7 @@ _RESIZE: dict[str, Setting] = {
     ),
     "range": Uniform((0.15, 1.5), "factors: down draws below 1, up draws above 1, keep is 1", 0.02, 8),
     "interpolation": _INTERPOLATION,
+    "uniform": _UNIFORM,
 }
 
 
@@ -69,11 +73,14 @@ def _draw_resize(values: Settings, rng: KeyedRng, sizes: Sizes) -> Parameters:
     base = sizes.lr if rng.choice(values["of"]) == "lr" else sizes.now
     direction = rng.choice(values["direction"])
     low, high = values["range"]
-    factor = 1.0
     if direction == "down":
-        factor = rng.uniform(min(low, 1), min(high, 1))
+        low, high = min(low, 1), min(high, 1)
     elif direction == "up":
-        factor = rng.uniform(max(low, 1), max(high, 1))
+        low, high = max(low, 1), max(high, 1)
+    by_divisor = _UNIFORM.draw_added(values["uniform"], rng) == "divisor"
+    factor = 1.0
+    if direction != "keep":
+        factor = 1 / rng.uniform(1 / high, 1 / low) if by_divisor else rng.uniform(low, high)
     limits = (min(MAX_HR_FACTOR * edge, max(MAX_EDGE_PX, edge)) for edge in sizes.hr)
     size = [min(max(MIN_EDGE_PX, int(edge * factor)), limit) for edge, limit in zip(base, limits, strict=True)]
     return {"size": size, "interpolation": rng.choice(values["interpolation"])}
@@ -91,5 +98,5 @@ def _apply(image: Image, parameters: Parameters) -> Image:
     return resize(image, (height, width), parameters["interpolation"])
 
 
-RESIZE = Step("resize by a factor, at most to four times HR", _RESIZE, _draw_resize, _apply)
+RESIZE = Step("resize by a factor, at most to four times HR", _RESIZE, _draw_resize, _apply, added=("uniform",))
 TO_LR = Step("resize to LR size", _TO_LR, _draw_to_lr, _apply)

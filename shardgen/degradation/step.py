@@ -40,9 +40,21 @@ class Step:
 
     `draw` returns parameters drawn from a recipe's settings; a step that changes the size includes the new size as
     `size: [height, width]`. `apply` is a pure function of image and parameters.
+
+    `added` are the settings that the first recipes and records did not have. Where such a setting has its default, it
+    is omitted from manifests and records, so that recipes without it have the bytes, and so the shards, of before.
     """
 
     summary: str
     settings: Mapping[str, Setting]
     draw: Callable[[Settings, KeyedRng, Sizes], Parameters]
     apply: Callable[[Image, Parameters], Image]
+    added: tuple[str, ...] = ()
+
+    def plain(self, values: Settings) -> dict[str, Any]:
+        """Return the settings for the manifest: all but those added later that have their defaults."""
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in self.added or value != self.settings[name].default
+        }

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shardgen.degradation.differences import recipe_differences
 from shardgen.planning.config import Config, settings_of
 from shardgen.planning.plan import ShardPlan
 from shardgen.shard.job import ShardTask, shard_fingerprint
@@ -113,6 +114,9 @@ def _changed_settings(folder: Address, settings: dict[str, Any]) -> dict[str, tu
     settings = {"format_version": FORMAT_VERSION, **settings}
     changed = {name: (previous[name], new) for name, new in settings.items() if previous.get(name, new) != new}
     changed.pop("hr_size", None)  # follows from the size
+    recipes = changed.get("degradation", (None, None))
+    if all(recipes) and not recipe_differences(*recipes):  # of another name, or lists where JSON has no tuples
+        del changed["degradation"]
     old, new = changed.get("sample", (0, 0))
     if isinstance(old, int | float) and old <= new:
         changed.pop("sample", None)
