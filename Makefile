@@ -88,7 +88,7 @@ test-quick: $(STAMP) ## Run the quick tests: no browser, cluster or store, few p
 test-scale: $(STAMP) ## Run the long test of the Ray engine, with nodes that die and data in an object store
 	$(BIN)/python -m pytest -s tests/scale
 
-test-peers: $(PEERS)/.installed ## Train other frameworks (BasicSR) from shards, in an environment of its own, .venv-peers
+test-peers: $(PEERS)/.installed ## Train BasicSR from shards, compare recipes with published code; in its own .venv-peers
 	$(PEERS)/bin/python -m pytest --confcutdir=tests/peers tests/peers
 
 # PyTorch first, by itself: pulled in by another package, it may come as a build for CUDA, of several gigabytes.

@@ -1,7 +1,8 @@
 """Statistics of LR images by the built-in recipes and by the code that they follow, and a table of their distances.
 
-`python tests/peers/degradation_runs.py SHARDS`, in the environment of `make test-peers`, prints the table for shards
-whose HR have 400 px (`generate --size 400`).
+Run in the environment of `make test-peers`, it prints the table for shards whose HR have 400 px:
+
+    PYTHONPATH=tests/peers/stand_ins .venv-peers/bin/python tests/peers/degradation_runs.py SHARDS
 """
 
 import json

@@ -20,7 +20,7 @@ from shardgen.degradation.recipe_file import load_recipe
 from shardgen.degradation.sharpen import usm
 from srshards.imaging.pixels import to_pixels
 
-pytestmark = pytest.mark.timeout(1800)  # two minutes of computation
+pytestmark = pytest.mark.timeout(1800)  # three minutes of computation
 
 PHOTOS = ("coffee", "rocket", "astronaut", "immunohistochemistry", "retina", "hubble_deep_field")
 NUM_REALESRGAN, NUM_BSRGAN = 120, 400
