@@ -16,10 +16,11 @@ DEMO    := build/demo
 OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(METHOD),--method $(METHOD)) \
            $(if $(CODEC),--codec $(CODEC)) $(if $(DEGRADATION),--degradation $(DEGRADATION)) \
            $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(WORKERS),--workers $(WORKERS)) \
-           $(if $(EXCLUDE),--exclude "$(EXCLUDE)") $(if $(filter-out 0,$(FORCE)),--force)
+           $(if $(EXCLUDE),--exclude "$(EXCLUDE)") $(if $(VAL),--val "$(VAL)") \
+           $(if $(filter-out 0,$(FORCE)),--force)
 
 # Otherwise make would ignore a misspelt setting.
-NAMES := PYTHON VENV SCALES OUTPUT INPUT SIZE SAMPLE METHOD CODEC DEGRADATION VARIANTS WORKERS EXCLUDE FORCE
+NAMES := PYTHON VENV SCALES OUTPUT INPUT SIZE SAMPLE METHOD CODEC DEGRADATION VARIANTS WORKERS EXCLUDE VAL FORCE
 UNKNOWN := $(foreach name,$(filter-out $(NAMES) SHELL,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)=))
 $(if $(strip $(UNKNOWN)),$(error unknown setting $(strip $(UNKNOWN)); the settings are $(NAMES)))
 

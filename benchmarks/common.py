@@ -53,7 +53,7 @@ class PhotoSet:
                 "(synthetic images decode and compress at other speeds)"
             )
         try:
-            photos = sorted(list_photos(root).photos)
+            photos = sorted(list_photos(root).photos, key=lambda photo: photo.path)
         except UsageError as error:
             raise click.UsageError(f"--photos {root}: no photo found; pass a folder that contains some") from error
         return cls(root.resolve(), tuple(photo.path for photo in photos), sum(photo.size for photo in photos))

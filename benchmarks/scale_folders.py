@@ -72,5 +72,7 @@ def make_folder(output: Path, count: int, with_markers: bool) -> Path:
                 file.truncate(size)
         if with_markers:
             marker.write(folder / f"{plan.name}.json")
-    write_manifest(folder, build_manifest(made, config, SCALE))
+    write_manifest(
+        folder, build_manifest({plan.name: one for plan, one in zip(plans, made, strict=True)}, config, SCALE)
+    )
     return folder

@@ -42,14 +42,15 @@ def inventory(output: Path, count: int) -> Figures:
     inventory_s = process_time() - start_s
     assert len(found.kept) == count and not found.to_build
     start_s = process_time()
-    content = dump_json(build_manifest(found.kept.values(), config, SCALE))
+    content = dump_json(build_manifest(found.kept, config, SCALE))
     return {"inventory_s": inventory_s, "manifest_s": process_time() - start_s, "manifest_bytes": len(content)}
 
 
 def manifest(count: int) -> Figures:
     """Measure the size of the manifest alone, for more shards than there are files."""
-    made = markers(synthetic_plans(count), config_for(Path("shards")))
-    return {"manifest_bytes": len(dump_json(build_manifest(made, config_for(Path("shards")), SCALE)))}
+    plans, config = synthetic_plans(count), config_for(Path("shards"))
+    made = {plan.name: marker for plan, marker in zip(plans, markers(plans, config), strict=True)}
+    return {"manifest_bytes": len(dump_json(build_manifest(made, config, SCALE)))}
 
 
 def start(folder: Path, pickled: Path) -> Figures:

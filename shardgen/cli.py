@@ -9,12 +9,14 @@ from typing import NoReturn
 
 import click
 
-from shardgen.commands.generate import NotConfirmedError, generate_command
+from shardgen.commands.generate import generate_command
 from shardgen.commands.inspect import inspect_command
+from shardgen.commands.pack import pack_command
 from shardgen.commands.preview import preview_command
 from shardgen.commands.rebuild import rebuild_command
 from shardgen.commands.recipe import recipe_commands
 from shardgen.commands.report import report_command
+from shardgen.commands.run import NotConfirmedError
 from shardgen.commands.unpack import unpack_command
 from shardgen.commands.verify import verify_command
 from shardgen.engines.base import ShardCrash
@@ -87,8 +89,8 @@ def _raise_terminated(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _print_interrupted(args: Sequence[str] | None) -> None:
-    is_generate = list(args or sys.argv[1:])[:1] == ["generate"]
-    hint = " Finished shards are kept; run the same command again to continue." if is_generate else ""
+    can_continue = list(args or sys.argv[1:])[:1] in (["generate"], ["pack"])
+    hint = " Finished shards are kept; run the same command again to continue." if can_continue else ""
     click.echo(f"\nInterrupted.{hint}", err=True)
 
 
@@ -106,6 +108,7 @@ def commands() -> None:
 
 for _command in (
     generate_command,
+    pack_command,
     inspect_command,
     verify_command,
     preview_command,

@@ -12,6 +12,7 @@ _EXTRAS = {
     "ray": "ray",
     "s3fs": "s3",
     "huggingface_hub": "hf",
+    "lmdb": "lmdb",
     "skimage": "samples",
     "onnx": "onnx",
     "onnxruntime": "onnx",

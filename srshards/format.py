@@ -53,6 +53,11 @@ def shard_name(split: str, number: int) -> str:
     return f"{split}-{number:06d}"
 
 
+def split_of(name: str) -> str:
+    """Return the split of a shard, `train` or `val`, from its name."""
+    return name.partition("-")[0]
+
+
 def sample_key(split: str, shard_number: int, ordinal: int) -> str:
     """Return the key: twelve digits for the split (1: 0 train, 1 val), shard number (6) and position in the shard (5).
 

@@ -13,6 +13,7 @@ import numpy as np
 import plain_reader
 import pytest
 from helpers import generate, make_photos
+from pairs import make_pairs, pack
 from PIL import Image
 
 PAGE = (Path(__file__).parent.parent / "docs/formats.md").read_text()
@@ -29,6 +30,11 @@ def names_in(text: str, columns: slice = slice(0, 1)) -> set[str]:
     """Return the inline code in the first column of the tables."""
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
     return {name for row in rows for cell in row[columns] for name in re.findall(r"`(\w+)`", cell)}
+
+
+# The samples' `json`: names only with a recipe, and only of given pairs.
+JSON_COLUMN = section("`json`")
+RECIPE_ONLY, PAIRS_ONLY = {"degradation", "libraries"}, {"lr_source", "up_source", "pair"}
 
 
 # ---- the reader
@@ -60,8 +66,8 @@ def test_reader_reads_every_byte(codec: str, options: tuple[object, ...], tmp_pa
             read = images[extension.partition(".")[0]]
             assert (array.tobytes() if codec == "npy" else content) == read
             assert array.dtype == np.uint8 and array.shape[2] == 3
-    recipe_only = set() if options == ("-s", 4) else {"degradation", "libraries"}
-    always = names_in(section("`json`")) - {"degradation", "libraries"}
+    recipe_only = set() if options == ("-s", 4) else RECIPE_ONLY
+    always = names_in(JSON_COLUMN) - RECIPE_ONLY - PAIRS_ONLY
     assert all(description.keys() == always | recipe_only for _, description in found.values())
 
 
@@ -164,12 +170,25 @@ def test_all_fields_of_the_manifest_are_documented(example: Path) -> None:
 
 def test_all_fields_of_marker_and_statistics_are_documented(example: Path) -> None:
     marker = json.loads((example / "scale_4x/train-000000.json").read_bytes())
-    assert names_in(section("Done marker")) == {*marker, *marker["statistics"]}
+    assert names_in(section("Done marker")) == {*marker, *marker["statistics"], "pairs"}
     stats = json.loads((example / "processing_stats.json").read_bytes())
     text = section("processing_stats.json")
     assert names_in(text) == set(stats)
     for name in (*stats["stage_seconds"], *stats["shards"]):
         assert f"`{name}`" in text
+
+
+def test_all_fields_of_given_pairs_are_documented(tmp_path: Path) -> None:
+    pairs = make_pairs(tmp_path / "pairs", 3, (2,))
+    pack(pairs, tmp_path / "out", "--up", pairs / "HR", "--accept-misaligned")
+    folder = tmp_path / "out" / "scale_2x"
+    _, _, description = next(iter(plain_reader.read_folder(folder)))
+    assert description.keys() == names_in(JSON_COLUMN) - RECIPE_ONLY
+    assert all(f"`{name}`" in JSON_COLUMN for name in description["pair"])
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    for name in (*manifest["pairs"], *manifest["pairs"]["worst"], *manifest["settings"]["pairs"]):
+        assert f"`{name}`" in section("Manifest")
+    assert "pairs" in json.loads(next(folder.glob("train-*.json")).read_bytes())
 
 
 def test_ranges_match_the_code() -> None:

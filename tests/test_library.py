@@ -300,7 +300,18 @@ def loose_images(root: Path) -> tuple[Path, str]:
     Image.new("RGB", (8, 8)).save(root / "a.png")
     return (
         root,
-        f"this folder has 1 loose image but no shards; to generate shards, run `python -m shardgen generate -i {root}",
+        f"this folder has 1 loose image but no shards; to generate shards, run `python -m shardgen generate -i {root} "
+        "-o shards -s 4` or, if HR/LR pairs exist already, `python -m shardgen pack --hr HR --lr LR -o shards`",
+    )
+
+
+def output_of_unpack(root: Path) -> tuple[Path, str]:
+    for name in ("a_hr", "a_lr_4x"):
+        Image.new("RGB", (8, 8)).save(root / f"{name}.png")
+    return (
+        root,
+        "this folder has 2 loose images but no shards; to make shards of the pairs, run `python -m shardgen pack --hr "
+        f"{root} --lr {root} -o shards`",
     )
 
 
@@ -321,7 +332,7 @@ def unfinished(root: Path) -> tuple[Path, str]:
     return root, "this folder has tars but no manifest.json: generation did not finish; run the same `python -m"
 
 
-NOT_SHARDS = [missing, file, loose_images, empty, unfinished]
+NOT_SHARDS = [missing, file, loose_images, output_of_unpack, empty, unfinished]
 
 
 @pytest.mark.parametrize("make", [*NOT_SHARDS, several_scales])

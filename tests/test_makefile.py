@@ -29,11 +29,11 @@ def test_help_lists_every_target() -> None:
 
 def test_make_shards_passes_settings_to_generate() -> None:
     settings = ["SCALES=2 4", "INPUT=my photos", "OUTPUT=out", "SIZE=256", "SAMPLE=0.1"]
-    settings += ["METHOD=area", "CODEC=png", "WORKERS=3", "EXCLUDE=my list.txt"]
+    settings += ["METHOD=area", "CODEC=png", "WORKERS=3", "EXCLUDE=my list.txt", "VAL=my set"]
     command = make("-n", "shards", *settings)
     assert (
         'python -m shardgen generate -i "my photos" -o "out" -s 2 4 --size 256 --sample 0.1 --method area --codec png '
-        '--workers 3 --exclude "my list.txt" --auto'
+        '--workers 3 --exclude "my list.txt" --val "my set" --auto'
     ) in " ".join(command.split())
 
 

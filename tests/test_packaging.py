@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("shardgen", "srshards", "trainer")
 FILES = ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg")
 OTHER_FOLDERS = ("tests", "benchmarks", "docs")
-EXTRAS = {"train", "report", "ray", "s3", "hf", "samples", "onnx", "all", "dev"}
+EXTRAS = {"train", "report", "ray", "s3", "hf", "lmdb", "samples", "onnx", "all", "dev"}
 
 # The sitecustomize module of test processes, which Python imports at startup.
 HIDE = """

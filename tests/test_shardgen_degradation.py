@@ -16,7 +16,7 @@ from shardgen.degradation.degrade import downsample, draw_variants, libraries, m
 from shardgen.degradation.recipe import degraded
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.planning.config import Config, fingerprint_of
-from shardgen.shard import job as shard_job
+from shardgen.shard import photo_source
 from srshards.format import load_manifest
 from srshards.shards.stored_samples import StoredSample, stored_samples
 
@@ -180,11 +180,11 @@ def test_tiles_are_sharpened_one_at_a_time(few: Path, tmp_path: Path, monkeypatc
     calls: list[str] = []
 
     def noting(name: str) -> Callable[..., Any]:
-        real = getattr(shard_job, name)
+        real = getattr(photo_source, name)
         return lambda *args: (calls.append(name), real(*args))[1]
 
     for name in ("render_crop", "make_triplet"):
-        monkeypatch.setattr(shard_job, name, noting(name))
+        monkeypatch.setattr(photo_source, name, noting(name))
     generate(few, tmp_path, "-s", 4, "--fit", "tile", "--size", 32, "--tile-step", 16, "--sharpen-hr")
     assert len(calls) > 20 and calls == ["render_crop", "make_triplet"] * (len(calls) // 2)
 

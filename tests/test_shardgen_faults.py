@@ -25,6 +25,7 @@ from helpers import (
     wait_until,
 )
 
+from shardgen.generate.inputs import list_inputs
 from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from shardgen.shard.job import build_shard
@@ -243,7 +244,7 @@ def test_damaged_shard_is_rebuilt(kind: str, damage: str, photos: Path, shards: 
 
 
 def test_builder_of_a_finished_run_commits_nothing(photos: Path, tmp_path: Path) -> None:
-    task = prepare(Config(photos, tmp_path / "out", (2,), 64)).tasks[0]
+    task = prepare(list_inputs(Config(photos, tmp_path / "out", (2,), 64))).tasks[0]
     (tmp_path / "out").mkdir()
 
     def before_commit() -> None:
@@ -255,7 +256,7 @@ def test_builder_of_a_finished_run_commits_nothing(photos: Path, tmp_path: Path)
 
 
 def test_before_commit_is_called_before_the_tar_and_the_marker(photos: Path, tmp_path: Path) -> None:
-    task = prepare(Config(photos, tmp_path / "out", (2,), 64)).tasks[0]
+    task = prepare(list_inputs(Config(photos, tmp_path / "out", (2,), 64))).tasks[0]
     (tmp_path / "out").mkdir()
     files_at_calls: list[set[str]] = []
 

@@ -8,7 +8,7 @@ import pytest
 from helpers import all_files, contract_files, generate, make_photo, read_images, run_cli
 from PIL import Image
 
-from shardgen.shard.job import STAGES
+from shardgen.shard.stages import STAGES
 from srshards.format import load_json, load_manifest
 
 SMALL = ("--shard-bytes", "300KB")

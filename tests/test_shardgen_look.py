@@ -88,7 +88,8 @@ def test_inspect_refuses_what_is_no_folder_of_shards(shards: Path, tmp_path: Pat
     missing = tmp_path / "shards" / "scale_2x"
     assert run_cli("inspect", missing).stderr == (
         f"Error: no such folder: {missing}; to create it, run "
-        f"`python -m shardgen generate -i PHOTOS -o {tmp_path / 'shards'}`\n"
+        f"`python -m shardgen generate -i PHOTOS -o {tmp_path / 'shards'}` or, if HR/LR pairs exist already, "
+        f"`python -m shardgen pack --hr HR --lr LR -o {tmp_path / 'shards'}`\n"
     )
 
 

@@ -17,8 +17,11 @@ from typing import Any
 import psutil
 import pytest
 from helpers import TIMEOUT_S, contract_files, generate, make_photos, markers, run_cli, running, unfinished, wait_until
+from pairs import make_pairs, pack
 
-from shardgen.engines.ray_node import build_on_node, versions
+from shardgen.engines.ray_node import build_on_node, mismatched_sizes, versions
+from shardgen.generate.inputs import list_inputs
+from shardgen.generate.pair_inputs import PackRequest, PairFolders, list_pairs
 from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from srshards.errors import RunError
@@ -108,6 +111,19 @@ def test_photos_and_shards_in_a_store(
     assert s3.proxy.count("GET", "*/photos/*") == 0, "the nodes access the server directly"
 
 
+def test_packed_pairs_equal_the_local_engines(cluster: Any, tmp_path: Path) -> None:
+    pairs = make_pairs(tmp_path / "pairs", 12)
+    pack(pairs, tmp_path / "local", "--shard-bytes", "60KB", scales=(2, 3))
+    args = ("--hr", "pairs/HR", "--lr", "pairs/X2", "--lr", "pairs/X3", "-o", "out", "--auto", "--size", 48)
+    ray = ("--engine", "ray", "--ray-address", cluster.address)
+    result = run_cli("pack", *args, "--shard-bytes", "60KB", *ray, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert contract_files(tmp_path / "out") == contract_files(tmp_path / "local")
+    task = prepare(list_pairs(PackRequest(tmp_path / "other", PairFolders(pairs / "HR", (pairs / "X2",))))).tasks[0]
+    (pairs / "X2" / task.plan.photos[0].path).write_bytes(b"another size")
+    assert mismatched_sizes(task) == {(pairs / "X2", task.plan.photos[0].path): 12}, "LR is compared too"
+
+
 def test_dying_node_does_not_change_the_shards(
     cluster: Any, many_photos: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
@@ -164,7 +180,7 @@ def test_removed_photo_is_a_failure(cluster: Any, photos: Path, tmp_path: Path) 
     """Every machine sees that it is missing, so the photo is at fault and not a node."""
     photos_copy = Path(shutil.copytree(photos, tmp_path / "mine"))
     args = ("-s", 2, "--size", 64, "--shard-bytes", "50KB", "--workers", 1)
-    tasks = prepare(Config(photos_copy, tmp_path / "out", (2,), size=64, shard_bytes=50_000)).tasks
+    tasks = prepare(list_inputs(Config(photos_copy, tmp_path / "out", (2,), size=64, shard_bytes=50_000))).tasks
     with running(*on_cluster(cluster, photos_copy, tmp_path / "out", *args)) as process:
         wait_until(lambda: unfinished(tmp_path / "out"), process)
         removed = tasks[-1].plan.photos[0].path
@@ -218,7 +234,7 @@ def test_node_without_the_photos_is_an_error(
 
 def node_error(photos: Path, output: Path, **changed: Any) -> RunError:
     """Return the error with which a node rejects a task."""
-    task = prepare(Config(photos, output, size=64)).tasks[0]
+    task = prepare(list_inputs(Config(photos, output, size=64))).tasks[0]
     defaults = {"job": pytest.fail, "board": None, "mark": output / "mark", "expected": versions(), "compare": True}
     message = build_on_node(task, **{**defaults, **changed})
     assert isinstance(message, RunError)
@@ -252,12 +268,13 @@ ENGINE = """
     from shardgen.planning.config import Config
     from shardgen.engines.ray import ray_engine
     from srshards.errors import RunError
+    from shardgen.generate.inputs import list_inputs
     from shardgen.generate.run import prepare
     from shardgen.shard.job import Progress, ShardResult
 
     photos, output, address = sys.argv[1:]
     config = Config(Path(photos), Path(output), size=64, shard_bytes=50_000)
-    tasks = prepare(config).tasks
+    tasks = prepare(list_inputs(config)).tasks
     attempts, shown = Path(output, "attempts"), Path(output, "shown")
 
     def count(progress):

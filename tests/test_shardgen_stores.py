@@ -19,6 +19,7 @@ import pytest
 from helpers import TIMEOUT_S, all_files, contract_files, generate, make_photos, run_cli, running, wait_until
 from upath import UPath
 
+from shardgen.generate.inputs import list_inputs
 from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from shardgen.shard.job import build_shard
@@ -494,7 +495,7 @@ def test_interrupt_does_not_wait_for_the_store(
 @pytest.mark.parametrize("ends_at", ["scale_2x/train-000000.idx", "scale_2x/train-000000.json"])
 def test_builder_of_a_finished_run_commits_nothing(ends_at: str, s3: Bucket, photos: Path) -> None:
     """As a cluster task that was declared dead but still runs: it must not commit."""
-    task = prepare(Config(photos, parse_address(f"{s3.address}/shards"), (2, 3), 64)).tasks[0]
+    task = prepare(list_inputs(Config(photos, parse_address(f"{s3.address}/shards"), (2, 3), 64))).tasks[0]
 
     def before_commit() -> None:
         if ends_at in s3.keys("shards"):

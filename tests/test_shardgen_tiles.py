@@ -91,7 +91,7 @@ def test_headers_are_read_only_for_shards_that_may_overflow(tmp_path: Path, monk
     monkeypatch.setattr(tile_counts, "_NUM_INSPECTED", 4)
     counted: list[Sequence[Photo]] = []
     count = tile_counts._count
-    monkeypatch.setattr(tile_counts, "_count", lambda subset, config: counted.append(subset) or count(subset, config))
+    monkeypatch.setattr(tile_counts, "_count", lambda subset, *rest: counted.append(subset) or count(subset, *rest))
     arguments = ("generate", "-i", photos, "-o", tmp_path / "out", *TILES, "--size", 16, "--dry-run")
     assert run_cli(*arguments).returncode == 0
     assert [len(subset) for subset in counted] == [4], "no shard is near the limit"
@@ -103,7 +103,7 @@ def test_headers_are_read_only_for_shards_that_may_overflow(tmp_path: Path, monk
 
 def test_photos_with_many_bytes_are_counted_exactly(tmp_path: Path) -> None:
     """The estimate is from small photos and does not apply to one that is forty times as large."""
-    estimate = tile_counts.Tiles(config(fit="tile"), 10.0, 10 / 1000)
+    estimate = tile_counts.Tiles(config(fit="tile"), lambda photos: [None] * len(photos), 10.0, 10 / 1000)
     assert estimate.counts([Photo("a.jpg", 1000, 0)] * 2000) is None
     assert estimate.counts([Photo("a.jpg", 3_000_000, 0)]) == [0], "the file does not exist"
 

@@ -18,6 +18,7 @@ from helpers import SMALL, TIMEOUT_S, all_files, contract_files, generate, make_
 from PIL import Image
 
 from shardgen.engines.base import run_job
+from shardgen.generate.inputs import list_inputs
 from shardgen.generate.run import prepare
 from shardgen.planning.config import Config
 from shardgen.report.survey import survey
@@ -169,14 +170,14 @@ def test_resuming_reports_too_many_open_files(trained: Path, tmp_path: Path, mon
 
 
 def test_generate_reports_out_of_memory(few_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shardgen.shard.job.make_triplet", out_of_memory)
+    monkeypatch.setattr("shardgen.shard.photo_source.make_triplet", out_of_memory)
     result = generate(few_photos, tmp_path, "-s", 2, expect=1)
     assert f"cannot build shard train-000000: {MEMORY}" in result.stderr
     assert "Run the same command again: finished shards are kept." in result.stderr and "Traceback" not in result.stderr
 
 
 def test_workers_report_out_of_memory(few_photos: Path, tmp_path: Path) -> None:
-    (task, *_) = prepare(Config(few_photos, tmp_path, scales=(2,), size=64)).tasks
+    (task, *_) = prepare(list_inputs(Config(few_photos, tmp_path, scales=(2,), size=64))).tasks
     error = run_job(task, out_of_memory, lambda progress: None, lambda: None)
     assert isinstance(error, RunError) and MEMORY in str(error) and "bug in the program" not in str(error)
 

@@ -125,7 +125,8 @@ def loose_images_of_the_former_scripts(folder: Path) -> str:
     for name in ("0_lr_4x.png", "1.PNG", "2.PNG"):
         Image.new("RGB", (20, 20)).save(folder / "景" / name)
     return (
-        "this folder has 3 loose images but no shards; to generate shards, run `python -m shardgen generate -i PHOTOS "
+        "this folder has 3 loose images but no shards; to make shards of the pairs, run `python -m shardgen pack --hr "
+        f"PHOTOS --lr {folder} -o shards`"
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from shardgen.shard.job import BeforeCommit, Report, ShardResult, ShardTask
-from srshards.errors import RunError
+from srshards.errors import RunError, UsageError
 from srshards.process.shortages import shortage
 from srshards.storage.store import StoreError, storage_of
 
@@ -57,6 +57,8 @@ def as_run_error(task: ShardTask, error: Exception) -> RunError | None:
         return RunError(f"cannot build {shard}: {reason}. {RUN_AGAIN}")
     if isinstance(error, StoreError):
         return RunError(f"{shard}: {error}. Finished shards are kept.")
+    if isinstance(error, UsageError):  # an input that was replaced since it was listed
+        return RunError(f"cannot build {shard}: {error}. {RUN_AGAIN}")
     if isinstance(error, OSError):
         folder = storage_of(task.config.output).written_to(task.config.output)
         return RunError(

@@ -25,7 +25,7 @@ from shardgen.engines.ray_node import BuiltShard, PhotoMismatch, ProgressBoard, 
 from shardgen.shard.job import Progress, Report, ShardResult, ShardTask
 from srshards.errors import RunError, UsageError
 from srshards.process.resources import available_cpus
-from srshards.storage.store import local_path, storage_of
+from srshards.storage.store import storage_of
 
 RETRIES = 3  # of a task whose node or worker process died
 _POLL_EVERY_S = 0.5
@@ -207,20 +207,19 @@ def _require_reachable(address: str) -> None:
 
 def _absolute(task: ShardTask) -> ShardTask:
     """Return the task with absolute paths, because the working directory differs between nodes."""
-    config = task.config
-    return replace(task, config=replace(config, input=config.input.absolute(), output=config.output.absolute()))
+    return replace(task, config=task.config.mapped(lambda address: address.absolute()))
 
 
 def _refuse_node_with_other_photos(task: ShardTask, mismatch: PhotoMismatch) -> None:
     """Raise RunError if the node's photos differ from this machine's. Photos that changed here too are accepted."""
-    root = local_path(task.config.input).absolute()  # object stores are not compared
-    for path, there in mismatch.sizes.items():
+    for (root, path), there in mismatch.sizes.items():
         here = readable_size(root / path)
         if here != there:
             state = ["cannot be read" if size is None else f"has {size:,} bytes" for size in (there, here)]
             raise RunError(
                 f"{path} {state[0]} on node {mismatch.node}, but {state[1]} on this machine. All nodes must see the "
-                f"same photos in {root}: fix the node's mount, or remove the node from the cluster. {RUN_AGAIN}"
+                f"same {task.config.noun}s in {root}: fix the node's mount, or remove the node from the cluster. "
+                f"{RUN_AGAIN}"
             )
 
 

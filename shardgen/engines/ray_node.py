@@ -4,7 +4,6 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -15,7 +14,7 @@ from PIL import features
 
 from shardgen.degradation.degrade import libraries
 from shardgen.engines.base import Job, run_job
-from shardgen.planning.sources import Photo
+from shardgen.pairs.lmdb_folder import is_lmdb
 from shardgen.shard.job import Progress, ShardResult, ShardTask, limit_threads
 from srshards import __version__
 from srshards.errors import RunError
@@ -38,7 +37,7 @@ class PhotoMismatch:
     """Photos whose size on a node differs from the listing, with that size in bytes; None if unreadable."""
 
     node: str
-    sizes: dict[str, int | None]
+    sizes: dict[tuple[Path, str], int | None]  # by root and path
 
 
 class ProgressBoard:
@@ -62,10 +61,18 @@ def versions() -> dict[str, str]:
     return {**own, "littlecms": features.version("littlecms2") or "none", **libraries()}
 
 
-def mismatched_sizes(root: Path, photos: Sequence[Photo]) -> dict[str, int | None]:
-    """Return the current sizes of the photos below `root` that are unreadable or differ in size from the listing."""
-    sizes = {photo.path: readable_size(root / photo.path) for photo in photos if photo.size >= 0}
-    return {photo.path: sizes[photo.path] for photo in photos if sizes.get(photo.path, photo.size) != photo.size}
+def mismatched_sizes(task: ShardTask) -> dict[tuple[Path, str], int | None]:
+    """Return the current sizes of the local files of a task that are unreadable or differ in size from the listing.
+
+    Files without a size in the listing are not compared, nor are those in object stores and LMDBs.
+    """
+    files = task.config.files(task.plan.split, task.plan.photos, task.scales)
+    found = {
+        (local_path(root), file.path): (file.size, readable_size(local_path(root) / file.path))
+        for root, file in files
+        if storage_of(root).is_local and not is_lmdb(root) and file.size >= 0
+    }
+    return {file: now for file, (listed, now) in found.items() if now != listed}
 
 
 def readable_size(path: Path) -> int | None:
@@ -98,10 +105,8 @@ def build_on_node(
         )
     if mark and not mark.exists():
         return RunError(_no_output(task.config.output))
-    if compare and storage_of(task.config.input).is_local:
-        sizes = mismatched_sizes(local_path(task.config.input), task.plan.photos)
-        if sizes:
-            return PhotoMismatch(node_name(), sizes)
+    if compare and (sizes := mismatched_sizes(task)):
+        return PhotoMismatch(node_name(), sizes)
     reporter = _Reporter(task, board, mark)
     result = run_job(task, job, reporter.report, reporter.before_commit)
     return result if isinstance(result, RunError) else BuiltShard(result, reporter.done)

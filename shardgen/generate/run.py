@@ -1,24 +1,25 @@
-"""Generate a folder of shards from a folder of photos: the steps of a run, in order."""
+"""Generate a folder of shards from photos or pairs: the steps of a run, in order."""
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from shardgen.engines.base import Engine
 from shardgen.generate.card import write_cards
+from shardgen.generate.inputs import Inputs
 from shardgen.generate.inventory import ScaleInventory, open_shards_message, outstanding_tasks, take_inventory
 from shardgen.generate.manifest import build_manifest, write_manifest
 from shardgen.generate.progress import ProgressDisplay
 from shardgen.planning.config import Config
-from shardgen.planning.exclusion import Exclusion, leave_out
-from shardgen.planning.plan import ShardPlan, expected_sample_bytes, plan_shards
-from shardgen.planning.sources import Listing, list_photos
+from shardgen.planning.plan import Counts, ShardPlan, expected_sample_bytes, plan_shards, plan_validation
+from shardgen.planning.sources import Source
 from shardgen.planning.tile_counts import estimate_tiles
-from shardgen.shard.job import STAGES, ShardTask, build_shard
+from shardgen.shard.job import ShardTask, build_shard
 from shardgen.shard.marker import Marker
+from shardgen.shard.stages import STAGES
 from srshards.errors import RunError, UsageError
 from srshards.format import Address, dump_json, scale_folder
 from srshards.storage.output_lock import locked
@@ -35,19 +36,16 @@ STATS_NAME = "processing_stats.json"
 class Preparation:
     """The plan of a run, known before the first photo is decoded: existing and missing shards, and the space needed."""
 
-    config: Config
-    listing: Listing
+    inputs: Inputs
     shards: tuple[ShardPlan, ...]
     inventories: tuple[ScaleInventory, ...]
     tasks: tuple[ShardTask, ...]
-    samples_per_photo: float
+    samples_per_photo: Mapping[str, float]  # by split; estimates for tiles
     free_bytes: int | None  # None: an object store, which has no limit
-    excluded: Exclusion | None = None
 
     @property
-    def num_photos(self) -> int:
-        """Number of photos in the sample (`--sample`)."""
-        return sum(len(shard.photos) for shard in self.shards)
+    def config(self) -> Config:
+        return self.inputs.config
 
     def photos_of(self, split: str) -> int:
         return sum(len(shard.photos) for shard in self.shards if shard.split == split)
@@ -59,8 +57,10 @@ class Preparation:
 
     def samples_to_build(self, scale: int) -> int:
         """Return the number of samples to build at a scale; an estimate for tiles."""
-        photos = sum(len(task.plan.photos) for task in self.tasks if scale in task.scales)
-        return round(photos * self.samples_per_photo)
+        return round(sum(self.expected_samples(task) for task in self.tasks if scale in task.scales))
+
+    def expected_samples(self, task: ShardTask) -> float:
+        return len(task.plan.photos) * self.samples_per_photo[task.plan.split]
 
     @property
     def bytes_to_build(self) -> int:
@@ -91,8 +91,8 @@ class Outcome:
     removed: int
     manifests: dict[int, dict[str, Any]]
     work: Work
+    inputs: Inputs
     outdated_cards: Sequence[Address] = ()
-    excluded: Exclusion | None = None
 
     @property
     def num_samples(self) -> int:
@@ -100,9 +100,14 @@ class Outcome:
 
     @property
     def failures(self) -> list[dict[str, str]]:
-        """The failed photos (`path`, `reason`), each listed once over all scales."""
-        by_path = {f["path"]: f for manifest in self.manifests.values() for f in manifest["failures"]}
-        return [by_path[path] for path in sorted(by_path)]
+        """The failed photos (`path`, `reason`, maybe `split`), each listed once over all scales."""
+        found = [failure for manifest in self.manifests.values() for failure in manifest["failures"]]
+        by_photo = {(failure["path"], failure.get("split", "")): failure for failure in found}
+        return [by_photo[photo] for photo in sorted(by_photo)]
+
+    @property
+    def num_photos(self) -> int:
+        return max(int(manifest["totals"]["photos"]) for manifest in self.manifests.values())
 
     @property
     def profiles(self) -> dict[str, Any]:
@@ -111,46 +116,42 @@ class Outcome:
         return profiles
 
 
-def prepare(config: Config, exclude: Path | None = None) -> Preparation:
-    """List the photos, plan the shards and compare the plan with the output folder, without changing anything.
-
-    Photos listed in the file `exclude` are left out.
-    """
-    listing, excluded = list_photos(config.input), None
-    if exclude is not None:
-        listing, excluded = leave_out(listing, exclude)
-    if config.fit == "tile":
-        tiles = estimate_tiles(listing.photos, config)
-        samples_per_photo = tiles.per_photo
-        shards = plan_shards(listing.photos, config, samples_per_photo, tiles.counts)
-    else:
-        samples_per_photo = 1.0
-        shards = plan_shards(listing.photos, config)
+def prepare(inputs: Inputs) -> Preparation:
+    """Plan the shards and compare the plan with the output folder, without changing anything."""
+    config = inputs.config
+    per_photo: dict[str, float] = {}
+    samples, counts = _expected_samples(inputs, "train", inputs.listing.photos)
+    shards = plan_shards(inputs.listing.photos, config, samples, counts)
+    per_photo |= {"train": samples, "val": samples}
+    if inputs.val is not None:
+        samples, counts = _expected_samples(inputs, "val", inputs.val.photos)
+        shards += plan_validation(inputs.val.photos, config, samples, counts)
+        per_photo["val"] = samples
     inventories = take_inventory(shards, config)
     tasks = outstanding_tasks(shards, inventories, config)
-    return Preparation(
-        config,
-        listing,
-        tuple(shards),
-        tuple(inventories),
-        tuple(tasks),
-        samples_per_photo,
-        _free_bytes(config.output, inventories),
-        excluded,
-    )
+    free_bytes = _free_bytes(config.output, inventories)
+    return Preparation(inputs, tuple(shards), tuple(inventories), tuple(tasks), per_photo, free_bytes)
 
 
-def generate(
-    config: Config, engine: Engine, confirm: Callable[[Preparation], None], exclude: Path | None = None
-) -> Outcome:
-    """Build the missing shards from the photos not listed in the file `exclude`.
+def _expected_samples(inputs: Inputs, split: str, photos: Sequence[Source]) -> tuple[float, Counts]:
+    """Return the expected number of samples per photo, and a function that counts them where needed."""
+    if inputs.config.fit != "tile":
+        return 1.0, lambda photos: None
+    sizes_of = partial(inputs.headers.sizes, inputs.config.root(split))
+    tiles = estimate_tiles(photos, inputs.config, sizes_of)
+    return tiles.per_photo, tiles.counts
+
+
+def generate(inputs: Inputs, engine: Engine, confirm: Callable[[Preparation], None]) -> Outcome:
+    """Build the missing shards.
 
     `confirm` is called with the preparation before anything is changed; it raises an exception to stop the run. Raises
-    UsageError when the input has no photos or another run is writing to the output, RunError when the disk is too small
-    or the work fails. Finished shards are then kept, and no partial files remain.
+    UsageError when another run is writing to the output, RunError when the disk is too small or the work fails.
+    Finished shards are then kept, and no partial files remain.
     """
+    config = inputs.config
     with locked(config.output):
-        preparation = prepare(config, exclude)
+        preparation = prepare(inputs)
         _refuse_open_shards(preparation)
         _refuse_full_disk(preparation)
         _refuse_full_scratch(preparation, engine.num_workers)
@@ -159,7 +160,7 @@ def generate(
             inventory.remove_stale()
         markers = {inventory.scale: dict(inventory.kept) for inventory in preparation.inventories}
         work = _build(preparation, engine, markers) if preparation.tasks else Work()
-        manifests = {scale: build_manifest(markers[scale].values(), config, scale) for scale in config.scales}
+        manifests = {scale: build_manifest(markers[scale], config, scale) for scale in config.scales}
         for scale, manifest in manifests.items():
             write_manifest(config.output / scale_folder(scale), manifest)
         outdated_cards = write_cards(config.output, manifests)
@@ -169,8 +170,8 @@ def generate(
             removed=sum(len(inventory.stale) for inventory in preparation.inventories),
             manifests=manifests,
             work=work,
+            inputs=inputs,
             outdated_cards=outdated_cards,
-            excluded=preparation.excluded,
         )
         if preparation.tasks:
             write_bytes(config.output / STATS_NAME, dump_json(_stats(outcome)))
@@ -181,7 +182,7 @@ def _build(preparation: Preparation, engine: Engine, markers: dict[int, dict[str
     """Run the tasks and add their markers to `markers`. Temporary files are removed even on errors."""
     stage_s: Counter[str] = Counter()
     try:
-        with ProgressDisplay(preparation.photos_to_process) as progress:
+        with ProgressDisplay(preparation.photos_to_process, f"{preparation.config.noun}s") as progress:
             for result in engine.run(preparation.tasks, build_shard, progress.report):
                 stage_s.update(result.stage_s)
                 for scale, marker in result.markers.items():
@@ -217,9 +218,9 @@ def _refuse_full_scratch(preparation: Preparation, num_workers: int) -> None:
     """Raise RunError if the shards being built do not fit on the scratch disk, before their upload to a store."""
     if preparation.free_bytes is not None or not preparation.tasks:
         return
-    config, samples = preparation.config, preparation.samples_per_photo
+    config = preparation.config
     largest = max(
-        len(task.plan.photos) * samples * sum(expected_sample_bytes(config, scale) for scale in task.scales)
+        preparation.expected_samples(task) * sum(expected_sample_bytes(config, scale) for scale in task.scales)
         for task in preparation.tasks
     )
     need = largest * min(num_workers, len(preparation.tasks))
@@ -238,7 +239,7 @@ def _stats(outcome: Outcome) -> dict[str, Any]:
     return {
         "total_processed": work.photos,
         "total_failed": work.failures,
-        "excluded": outcome.excluded.num_photos if outcome.excluded else 0,
+        "excluded": outcome.inputs.excluded.num_photos if outcome.inputs.excluded else 0,
         "avg_processing_time": round(sum(work.stage_s.values()) / max(work.photos, 1), 6),
         "wall_time": round(work.wall_s, 3),
         "photos_per_second": round(work.photos / max(work.wall_s, 1e-9), 2),

@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from shardgen.degradation.describe import format_step, summary
+from shardgen.pairs.summary import PairSummary, describe_settings, format_figures
 from shardgen.planning.sources import printable
 from srshards.format import MANIFEST_NAME, Address, FormatError, Manifest, lr_name, shard_of_key
 from srshards.shards.stored_samples import (
@@ -144,11 +145,15 @@ def _render_folder(name: str, described: dict[str, Any]) -> None:
     for key, value in {**described["settings"], **described["totals"]}.items():
         if key == "degradation" and value:
             value = f"{value['name']}: {summary(value['steps'])}"
+        if key == "pairs" and value:
+            value = describe_settings(value)
         settings.add_row(key.replace("_", " "), _setting(value))
     settings.add_row("bytes per sample", f"{described['bytes_per_sample'] or 0:,}")
     _print(console, settings)
     _print(console, _split_table(described["splits"]))
     _print(console, _class_table(described["splits"]))
+    if "pairs" in described:
+        _print(console, _pair_table(PairSummary.from_dict(described["pairs"])))
     profiles = described.get("profiles", {"converted": {}, "unusable": []})  # since format version 3
     if profiles["converted"] or profiles["unusable"]:
         _print(console, _profile_table(profiles))
@@ -202,6 +207,20 @@ def _class_table(splits: dict[str, Any]) -> Table:
     return table
 
 
+def _pair_table(found: PairSummary) -> Table:
+    table = _table("checks of the given pairs", "what", "value")
+    for what, count in (
+        ("pairs checked and used", found.checked),
+        ("HR cropped to a multiple of the scale", found.cropped),
+        ("accepted in spite of the check", found.accepted),
+    ):
+        table.add_row(what, f"{count:,}")
+    if found.worst:
+        table.add_row("worst pair", _shown(found.worst.path))
+        table.add_row("its figure", f"{found.worst.severity:.0%} of a bound: {_shown(found.worst.figure)}")
+    return table
+
+
 def render_shard(name: str, described: dict[str, Any]) -> None:
     """Print a shard's samples."""
     table = _table(f"{name}/{described['shard']}", "key", "source", "box x y w h", "PSNR of up (dB)")
@@ -221,6 +240,8 @@ def render_sample(name: str, described: dict[str, Any]) -> None:
                 table.add_row(lr_name(variant), "\n".join(_shown(format_step(step)) for step in steps))
         elif key == "libraries":
             table.add_row(key, _shown(", ".join(f"{name} {number}" for name, number in value.items())))
+        elif key == "pair":
+            table.add_row(key, _shown(format_figures(value)))
         elif key == "box":
             table.add_row("box x y w h", " ".join(str(edge) for edge in value))
         elif key != "members":

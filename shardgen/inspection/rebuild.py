@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from shardgen.degradation.degrade import libraries, make_lrs
-from srshards.errors import RunError
+from shardgen.planning.sources import printable
+from srshards.errors import RunError, UsageError
 from srshards.format import Address
 from srshards.imaging.pixels import Pixels
 from srshards.process.shortages import shortage
@@ -50,11 +51,16 @@ class Rebuilt:
 def rebuild(folder: Address, key: str) -> Iterator[Rebuilt]:
     """Yield all LR images of a sample at each scale in `folder`.
 
-    UsageError when there is no such sample, RunError when its record cannot be applied.
+    UsageError when there is no such sample or its LR was given, RunError when its record cannot be applied.
     """
     for path in scale_folders(folder):
         sample = find_sample(path, key)
         described, manifest = sample.describe(), open_manifest(path)
+        if manifest.raw["settings"].get("pairs"):
+            raise UsageError(
+                f"{path}: LR of {key} was given, not made: `pack` took it from {printable(described['lr_source'])}; "
+                "there is nothing to recompute"
+            )
         stored = [name for name in sample.members if name.startswith("lr")]
         hr = sample.image("hr")
         try:

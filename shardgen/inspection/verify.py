@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shardgen.generate.inventory import SHARD_FILE_KINDS, open_shards_message, remove_shards, shard_names
@@ -99,7 +100,7 @@ def _verify_scale(folder: Address, num_workers: int, result: VerifyResult) -> li
     checked = [future.result() for future in futures]
     by_name = zip(sorted(names), checked, strict=True)
     problems = [Problem(folder / f"{name}.tar", fault) for name, (fault, _) in by_name if fault]
-    markers = [marker for _, marker in checked if marker]
+    markers = {name: marker for name, (_, marker) in zip(sorted(names), checked, strict=True) if marker}
     if len(markers) == len(names) and (reason := _manifest_fault(manifest, markers)):
         problems.append(Problem(path, reason))
     result.num_samples += sum(record.samples for record in manifest.shards)
@@ -126,9 +127,9 @@ def _manifest_or_fault(folder: Address) -> Manifest | str:
     return manifest if is_valid else "its settings do not match its fingerprint"
 
 
-def _manifest_fault(manifest: Manifest, markers: list[Marker]) -> str | None:
+def _manifest_fault(manifest: Manifest, markers: Mapping[str, Marker]) -> str | None:
     """Return the first difference between the manifest and the markers, or None."""
-    expected = manifest_content(markers)
+    expected = manifest_content(markers, manifest.raw["settings"])
     if manifest.raw["format_version"] < 3:
         del expected["profiles"]
     for name, content in expected.items():

@@ -1,11 +1,13 @@
-"""Settings of a generate run: validated on construction, immutable afterwards."""
+"""Settings of a run of `generate` or `pack`: validated on construction, immutable afterwards."""
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shardgen.degradation.recipe import Recipe
+from shardgen.planning.sources import Photo, Source
 from srshards.errors import UsageError
 from srshards.format import CODECS, MAX_SCALE, MAX_SIZE_PX, MAX_VARIANTS, MIN_SCALE, Address
 
@@ -24,7 +26,48 @@ _SINCE_VERSION_2 = {"variants": 1, "up": True, "sharpen_hr": False}
 _SINCE_VERSION_3 = {"icc": "ignore", "pairs": None}
 
 MIN_SIZE_PX = 16
+DEFAULT_VAL_FRACTION = 0.02
 _MAX_SHARD_BYTES = 10**18
+
+
+@dataclass(frozen=True)
+class ImageRoots:
+    """The folders of the given LR images of a split, and of the upsampled ones, by scale."""
+
+    lrs: Mapping[int, Address]
+    ups: Mapping[int, Address] = field(default_factory=dict)  # no scale, or those of `lrs`
+
+    def __post_init__(self) -> None:
+        assert not self.ups or self.ups.keys() == self.lrs.keys()
+
+    def mapped(self, change: Callable[[Address], Address]) -> "ImageRoots":
+        """Return the roots with another address for each folder."""
+        return ImageRoots(*({scale: change(root) for scale, root in roots.items()} for roots in (self.lrs, self.ups)))
+
+    def of_scale(self, scale: int) -> tuple[Address, ...]:
+        """Return the roots of `Source.companions(scale)`, in the same order."""
+        return (self.lrs[scale], self.ups[scale]) if self.ups else (self.lrs[scale],)
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """Settings of `pack`: where the LR images of the pairs are, and whether pairs that do not match are used."""
+
+    train: ImageRoots
+    val: ImageRoots | None = None  # with `Config.val`
+    accept_misaligned: bool = False
+
+    def roots(self, split: str) -> ImageRoots:
+        return self.val if split == "val" and self.val else self.train
+
+    def mapped(self, change: Callable[[Address], Address]) -> "PairSettings":
+        """Return the settings with another address for each folder."""
+        return replace(self, train=self.train.mapped(change), val=self.val and self.val.mapped(change))
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The settings as stored in a manifest, without addresses."""
+        return {"up": "given" if self.train.ups else "computed", "accept_misaligned": self.accept_misaligned}
 
 
 @dataclass(frozen=True)
@@ -34,13 +77,13 @@ class Config:
     Raises UsageError for a value outside its range.
     """
 
-    input: Address
+    input: Address  # folder of the photos, or of the HR images of pairs
     output: Address
     scales: tuple[int, ...] = (4,)  # each 2-8
     size: int = 512  # HR edge in px before cropping to a multiple of the scale
     fit: str = "cover"
     tile_step: int | None = None  # px between tiles; None: no overlap
-    sample: float = 1.0  # fraction of the photos, 0 < sample <= 1
+    sample: float = 1.0  # fraction of the photos of `input`, 0 < sample <= 1
     method: str = "cubic"  # downsampling to LR unless there is a recipe, and upsampling to `up`
     degradation: Recipe | None = None
     variants: int = 1  # LR images per training sample, drawn from the recipe
@@ -49,8 +92,10 @@ class Config:
     codec: str = "npy"
     icc: str = "convert"  # whether photos with a colour profile are converted to sRGB
     shard_bytes: int = 256_000_000  # each shard has about half of this to all of it
-    val_fraction: float = 0.02  # fraction of the photos in val, 0 <= f < 1
+    val_fraction: float | None = None  # fraction of the photos in val, 0 <= f < 1; None: 0.02, or with `val` none
     seed: int = 0
+    val: "Address | None" = None  # folder of the validation photos (or their HR images), instead of a fraction
+    pairs: PairSettings | None = None  # None: LR is made from the photos
 
     def __post_init__(self) -> None:
         if not self.scales:
@@ -68,6 +113,12 @@ class Config:
             if self.fit != "tile":
                 raise UsageError("--tile-step requires --fit tile")
             _require_range("--tile-step", self.tile_step, 1, self.size, "px (at most --size)")
+            for scale in self.scales if self.pairs else ():
+                if self.tile_step % scale:
+                    raise UsageError(
+                        f"--tile-step {self.tile_step}: expected a multiple of the scale {scale}, because tiles "
+                        f"consist of whole LR pixels, e.g. {max(self.tile_step // scale, 1) * scale}"
+                    )
         if not 1 <= self.variants <= MAX_VARIANTS:
             raise UsageError(f"--variants {self.variants}: expected 1 to {MAX_VARIANTS}")
         if self.variants > 1 and self.degradation is None:
@@ -77,7 +128,11 @@ class Config:
             )
         if not 0 < self.sample <= 1:
             raise UsageError(f"--sample {self.sample}: expected a fraction above 0 and at most 1, e.g. 0.01 for 1%")
-        if not 0 <= self.val_fraction < 1:
+        if self.val is not None and self.val_fraction is not None:
+            raise UsageError("--val-fraction excludes --val, whose photos are the validation set; pass one of them")
+        if self.val is None and self.val_fraction is None:
+            object.__setattr__(self, "val_fraction", DEFAULT_VAL_FRACTION)
+        if self.val_fraction is not None and not 0 <= self.val_fraction < 1:
             raise UsageError(f"--val-fraction {self.val_fraction}: expected a fraction from 0 to below 1, e.g. 0.02")
         if self.shard_bytes < 1:
             raise UsageError(f"--shard-bytes {self.shard_bytes}: expected 1 or more bytes, e.g. 256MB")
@@ -87,6 +142,42 @@ class Config:
     def hr_size(self, scale: int) -> int:
         """Return the HR edge in px: `size` rounded down to a multiple of the scale."""
         return self.size - self.size % scale
+
+    def mapped(self, change: Callable[[Address], Address]) -> "Config":
+        """Return the settings with another address for each folder, e.g. the absolute one."""
+        return replace(
+            self,
+            input=change(self.input),
+            output=change(self.output),
+            val=None if self.val is None else change(self.val),
+            pairs=self.pairs and self.pairs.mapped(change),
+        )
+
+    def files(self, split: str, photos: Iterable[Source], scales: Iterable[int]) -> Iterator[tuple[Address, Photo]]:
+        """Yield every file from which the samples at the scales are made, as its folder and its path there.
+
+        For each photo (or HR image) in order: the photo, then its companions by scale.
+        """
+        scales = tuple(scales)
+        for photo in photos:
+            yield self.root(split), Photo(photo.path, photo.size, photo.mtime_ns)
+            if self.pairs is not None:
+                for scale in scales:
+                    yield from zip(self.pairs.roots(split).of_scale(scale), photo.companions(scale), strict=True)
+
+    def root(self, split: str) -> Address:
+        """Return the folder of the photos of a split."""
+        return self.val if split == "val" and self.val is not None else self.input
+
+    def tile(self, scale: int) -> tuple[int, int]:
+        """Return edge and stride of the tiles in px; those of pairs are multiples of the scale, on the grid of LR."""
+        size = self.hr_size(scale) if self.pairs else self.size
+        return size, self.tile_step or size
+
+    @property
+    def noun(self) -> str:
+        """What messages call a `Source`."""
+        return "pair" if self.pairs else "photo"
 
     def num_variants(self, split: str) -> int:
         """Return the number of LR images per sample; validation samples have one."""
@@ -99,14 +190,14 @@ class Config:
             "size": self.size,
             "hr_size": self.hr_size(scale),
             "fit": self.fit,
-            "tile_step": (self.tile_step or self.size) if self.fit == "tile" else None,
+            "tile_step": self.tile(scale)[1] if self.fit == "tile" else None,
             "method": self.method,
             "variants": self.variants,
             "up": self.up,
             "sharpen_hr": self.sharpen_hr,
             "codec": self.codec,
             "icc": self.icc,
-            "pairs": None,
+            "pairs": self.pairs and self.pairs.plain,
             "degradation": self.degradation and self.degradation.plain,
             "sample": self.sample,
             "shard_bytes": self.shard_bytes,

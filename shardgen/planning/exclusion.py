@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shardgen.planning.sources import Listing, printable
+from shardgen.planning.sources import Listing, S, printable
 from srshards.errors import UsageError
 
 _BLANKS = " \t"
@@ -76,8 +76,8 @@ def _path_of(line: bytes, where: str) -> str | None:
     return str(path).removeprefix("./")
 
 
-def leave_out(listing: Listing, file: Path) -> tuple[Listing, Exclusion]:
-    """Return the listing without the photos listed in the file.
+def leave_out(listing: Listing[S], file: Path, option: str = "--input") -> tuple[Listing[S], Exclusion]:
+    """Return the listing without the photos listed in the file. `option` is that of the listed folder, for messages.
 
     UsageError when none of the listed paths is a photo of the input, or when no photo would remain.
     """
@@ -87,7 +87,7 @@ def leave_out(listing: Listing, file: Path) -> tuple[Listing, Exclusion]:
     if listed and not found:
         example = min(photo.path for photo in listing.photos)
         raise UsageError(
-            f"{file} lists no photo of the input: expected paths relative to --input such as {printable(example)}, "
+            f"{file} lists no photo of the input: expected paths relative to {option} such as {printable(example)}, "
             f"found e.g. {printable(listed[0])[:200]}"
         )
     remaining = [photo for photo in listing.photos if photo.path not in found]

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from shardgen.planning.sources import Photo
+from shardgen.planning.sources import Source
 from srshards.errors import PhotoError
 from srshards.format import Address
 from srshards.imaging.photo import read_bytes
 from srshards.storage.store import storage_of
 
 
-def read_photo(photo: Photo, root: Address) -> bytes:
+def read_photo(photo: Source, root: Address) -> bytes:
     """Return a photo's bytes. PhotoError when it cannot be read; StoreError when the store's requests fail.
 
     A StoreError ends the run: a failing network must not make photos count as failed.
@@ -21,7 +21,7 @@ def read_photo(photo: Photo, root: Address) -> bytes:
     return read_bytes(address, photo.size)
 
 
-def photos_with_bytes(photos: Sequence[Photo], root: Address) -> Iterator[tuple[Photo, Callable[[], bytes]]]:
+def photos_with_bytes(photos: Sequence[Source], root: Address) -> Iterator[tuple[Source, Callable[[], bytes]]]:
     """Yield each photo with a function that returns its bytes as `read_photo` does; the next photos are prefetched."""
     storage = storage_of(root)
     readers = storage.read_ahead(photos, lambda photo: root / photo.path, lambda photo: read_photo(photo, root))

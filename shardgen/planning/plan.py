@@ -20,15 +20,15 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from shardgen.planning.config import Config
-from shardgen.planning.sources import Photo
+from shardgen.planning.sources import Source
 from srshards.errors import UsageError
 from srshards.format import MAX_SAMPLES_PER_SHARD, MAX_SHARDS, MIN_SCALE, SPLITS, shard_name
 
@@ -44,16 +44,16 @@ _MAX_MEAN_SAMPLES_PER_SHARD = 20_000  # a fifth of the limit of sample keys
 _MAX_BITS = MAX_SHARDS.bit_length() - 1  # leading bits that distinguish shards; there are more than 2^_MAX_BITS names
 
 # Number of samples of each photo of an interval; None where they certainly fit into a shard.
-Counts = Callable[[Sequence[Photo]], Sequence[int] | None]
+Counts = Callable[[Sequence[Source]], Sequence[int] | None]
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """The photos of one shard, in order; the same for every scale."""
+    """The photos (or pairs) of one shard, in order; the same for every scale."""
 
     split: str
     number: int
-    photos: tuple[Photo, ...]
+    photos: tuple[Source, ...]
 
     @property
     def name(self) -> str:
@@ -62,10 +62,19 @@ class ShardPlan:
     @cached_property
     def photos_digest(self) -> str:
         """Hash of the photos' paths, sizes and modification times, to detect changes."""
-        digest = hashlib.sha256()
-        for photo in self.photos:
-            digest.update(os.fsencode(photo.path) + b"\0%d\0%d\n" % (photo.size, photo.mtime_ns))
-        return digest.hexdigest()
+        return _digest(self.photos)
+
+    def digest(self, scale: int) -> str:
+        """Return a hash of all files from which the shard is made at a scale; of photos alone it is `photos_digest`."""
+        companions = [file for photo in self.photos for file in photo.companions(scale)]
+        return f"{self.photos_digest} {_digest(companions)}" if companions else self.photos_digest
+
+
+def _digest(files: Iterable[Source]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(os.fsencode(file.path) + b"\0%d\0%d\n" % (file.size, file.mtime_ns))
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class PhotoOrder:
     The n-th photo is `listed[order[n]]`; its hash is `hashes[n]`, and it is a validation photo if `in_val[n]`.
     """
 
-    listed: Sequence[Photo]
+    listed: Sequence[Source]
     order: npt.NDArray[np.int64]
     hashes: npt.NDArray[np.uint64]
     in_val: npt.NDArray[np.bool_]
@@ -90,15 +99,15 @@ class PhotoOrder:
         """Return the positions of a split's photos in this order."""
         return np.flatnonzero(self.in_val == (split == "val"))
 
-    def photos(self, positions: npt.NDArray[np.int64] | slice = slice(None)) -> tuple[Photo, ...]:
+    def photos(self, positions: npt.NDArray[np.int64] | slice = slice(None)) -> tuple[Source, ...]:
         return tuple(map(self.listed.__getitem__, self.order[positions].tolist()))
 
 
-def order_photos(photos: Sequence[Photo], config: Config) -> PhotoOrder:
+def order_photos(photos: Sequence[Source], config: Config) -> PhotoOrder:
     """Sort the photos by hash and assign each one to a split.
 
     With at least two photos and a validation fraction above zero, the first photo is always in `val` and at least one
-    is in `train`, so small sets have both splits.
+    is in `train`, so small sets have both splits. All are in `train` if the validation set is a folder of its own.
     """
     prefix = b"%d\0" % config.seed
     digests = bytearray()
@@ -106,7 +115,7 @@ def order_photos(photos: Sequence[Photo], config: Config) -> PhotoOrder:
         digests += hashlib.blake2b(prefix + os.fsencode(photo.path), digest_size=16).digest()
     hashes, split_hashes = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 2).T
     order = np.lexsort((split_hashes, hashes))  # both are equal only for equal paths
-    val_below = int(config.val_fraction * _NUM_HASHES)
+    val_below = int((config.val_fraction or 0.0) * _NUM_HASHES)
     in_val = split_hashes[order] < np.uint64(val_below)
     if len(photos) > 1 and val_below:
         in_val[0] = True
@@ -134,7 +143,7 @@ def expected_sample_bytes(config: Config, scale: int) -> float:
 
 
 def plan_shards(
-    photos: Sequence[Photo],
+    photos: Sequence[Source],
     config: Config,
     samples_per_photo: float = 1.0,
     counts: Counts = lambda photos: None,
@@ -144,10 +153,25 @@ def plan_shards(
     `samples_per_photo` is 1 except for tiles, where it is an estimate over all photos; `counts` returns exact numbers
     where needed. UsageError when there are more shards than shard names.
     """
+    order = order_photos(photos, config)
+    return _plan(take_sample(order, config), order, config, samples_per_photo, counts)
+
+
+def plan_validation(
+    photos: Sequence[Source], config: Config, samples_per_photo: float = 1.0, counts: Counts = lambda photos: None
+) -> list[ShardPlan]:
+    """Assign the photos of a validation folder (`config.val`) to shards, as `plan_shards`. All of them are used."""
+    order = order_photos(photos, config)
+    order = replace(order, in_val=np.ones_like(order.in_val))
+    return _plan(order, order, config, samples_per_photo, counts)
+
+
+def _plan(
+    sampled: PhotoOrder, order: PhotoOrder, config: Config, samples_per_photo: float, counts: Counts
+) -> list[ShardPlan]:
+    """Assign the sampled photos of `order` to shards."""
     # Sizes are those at 2x, where samples are largest, so that adding a scale later keeps the others' shards.
     bytes_per_sample = expected_sample_bytes(config, MIN_SCALE)
-    order = order_photos(photos, config)
-    sampled = take_sample(order, config)
     shards = []
     for split in SPLITS:
         num_photos = int(np.count_nonzero(order.in_val == (split == "val")))

@@ -1,7 +1,8 @@
 """List the photos of a local folder or an object store, without opening them."""
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from srshards.errors import UsageError
 from srshards.format import Address
@@ -23,6 +24,29 @@ def printable(path: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in path)
 
 
+class Source(Protocol):
+    """What samples are made from: a photo, or a pair, which is identified by its HR image.
+
+    `path`, `size` and `mtime_ns` are those of the photo or the HR image, as in `Photo`.
+    """
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def mtime_ns(self) -> int: ...
+
+    @property
+    def class_name(self) -> str: ...
+
+    def companions(self, scale: int) -> tuple["Photo", ...]:
+        """Return the other files that determine the samples at a scale: a pair's LR image, and its upsampled one."""
+        ...
+
+
 class Photo(NamedTuple):
     """A photo as the file system lists it. `path` is relative to the input, `/`-separated.
 
@@ -38,24 +62,40 @@ class Photo(NamedTuple):
         """The photo's folder relative to the input; `.` for the input itself."""
         return self.path.rpartition("/")[0] or "."
 
+    def companions(self, scale: int) -> tuple["Photo", ...]:
+        return ()
 
-@dataclass
-class Listing:
-    """The photos of a folder, in no particular order, and the numbers of other files and of links not followed.
+
+S = TypeVar("S", bound=Source, covariant=True)
+
+
+@dataclass(frozen=True)
+class Listing(Generic[S]):
+    """The photos (or pairs) of a folder, in no particular order, and the numbers of other files and of skipped links.
 
     Links are not followed to folders that are already listed, e.g. in a loop.
     """
 
-    photos: list[Photo] = field(default_factory=list)
+    photos: Sequence[S] = ()
     num_ignored: int = 0
     num_links_skipped: int = 0
 
 
-def list_photos(root: Address) -> Listing:
+def list_photos(root: Address) -> Listing[Photo]:
     """List every photo below `root`, following symbolic links but listing no folder twice.
 
     Raises UsageError when there is no such folder, a folder in it cannot be listed, or it contains no photos.
     """
+    return list_images(
+        root,
+        "photos",
+        "pass the folder of photos as --input (make: INPUT=...)",
+        "pass a folder of photos as --input, e.g. ./OST with mountain/, sky/, ..., or s3://bucket/photos",
+    )
+
+
+def list_images(root: Address, what: str, advice: str, advice_for_file: str) -> Listing[Photo]:
+    """Return `list_photos` with other messages: what was expected, and what to do if it is missing or a file."""
     skipped = Skipped()
     try:
         found = storage_of(root).find_files(root, PHOTO_EXTENSIONS, skipped)
@@ -63,22 +103,19 @@ def list_photos(root: Address) -> Listing:
     except OSError as error:
         if shortage(error):
             raise
-        raise UsageError(_not_listed(root, error)) from error
+        raise UsageError(_not_listed(root, error, advice, advice_for_file)) from error
     if not photos:
         raise UsageError(
-            f"no photos in {root}: expected files ending in {' '.join(sorted(PHOTO_EXTENSIONS))}, found "
-            f"{plural(skipped.files, 'other file')}; pass the folder of photos as --input (make: INPUT=...)"
+            f"no {what} in {root}: expected files ending in {' '.join(sorted(PHOTO_EXTENSIONS))}, found "
+            f"{plural(skipped.files, 'other file')}; {advice}"
         )
     return Listing(photos, skipped.files, skipped.links)
 
 
-def _not_listed(root: Address, error: OSError) -> str:
+def _not_listed(root: Address, error: OSError, advice_to_pass: str, advice_for_file: str) -> str:
     if error.filename == str(root) and isinstance(error, FileNotFoundError):
-        return f"no such folder: {root}; pass the folder of photos as --input (make: INPUT=...)"
+        return f"no such folder: {root}; {advice_to_pass}"
     if error.filename == str(root) and isinstance(error, NotADirectoryError):
-        return (
-            f"{root} is a file; pass a folder of photos as --input, e.g. ./OST with mountain/, sky/, ..., or "
-            "s3://bucket/photos"
-        )
+        return f"{root} is a file; {advice_for_file}"
     advice = "fix its permissions (chmod u+rx), or move it out of the input"
     return f"cannot list {error.filename}: {error.strerror}; {advice}"

@@ -6,13 +6,17 @@ from typing import Any
 
 from shardgen.degradation.describe import summary
 from shardgen.inspection.inspect import malformed_as_format_error
+from shardgen.pairs.summary import describe_settings
 from srshards.format import SPLITS, Manifest
 
 
 @dataclass(frozen=True)
 class Contents:
-    """Statistics of a scale. `failures` and `skipped` are (path, reason); `classes` is {class: {split: samples}}."""
+    """Statistics of a scale. `noun` is what samples are made from: photos or pairs. `failures` and
+    `skipped` are (path, reason); `classes` is {class: {split: samples}}.
+    """
 
+    noun: str
     settings: dict[str, Any]
     degradation: str | None
     photos: int
@@ -52,7 +56,10 @@ def _contents(raw: dict[str, Any]) -> Contents:
     for split in SPLITS:
         for name, samples in splits[split]["samples_per_class"].items():
             classes.setdefault(name, dict.fromkeys(SPLITS, 0))[split] = int(samples)
+    if pairs := settings.get("pairs"):
+        settings["pairs"] = describe_settings(pairs)
     return Contents(
+        noun="pair" if pairs else "photo",
         settings=settings,
         degradation=f"{recipe['name']}: {summary(recipe['steps'])}" if recipe else None,
         photos=int(totals["photos"]),

@@ -84,7 +84,7 @@ def _comparison(sample: Measured, manifest: Manifest, window_px: int) -> Compari
     scale, described = manifest.scale, stored.describe()
     hr, lr = image_of(stored, "hr", manifest), image_of(stored, "lr", manifest)
     edge = min(window_px, hr.shape[0]) // scale * scale
-    top, left = _most_detailed(hr, edge, scale)
+    top, left = most_detailed(hr, edge, scale)
     part = (slice(top, top + edge), slice(left, left + edge))
     small = tuple(slice(one.start // scale, one.stop // scale) for one in part)
     layers = [_layer("HR", hr[part]), _layer("LR", lr[small])]
@@ -117,6 +117,9 @@ def _comparison(sample: Measured, manifest: Manifest, window_px: int) -> Compari
 
 def _degradations(described: dict[str, object]) -> Iterator[tuple[str, str]]:
     """Yield how LR was derived: the method, or the drawn steps of each variant."""
+    if "lr_source" in described:
+        yield "LR, as given", short(str(described["lr_source"]), 300)
+        return
     drawn = described.get("degradation")
     if not isinstance(drawn, list):
         yield "LR method", str(described["method"])
@@ -141,7 +144,7 @@ def _bytes_of(comparison: Comparison) -> int:
     return comparison.num_bytes + len(text.encode("utf-8", "backslashreplace")) + _TEXT_BYTES
 
 
-def _most_detailed(hr: Pixels, edge: int, step: int) -> tuple[int, int]:
+def most_detailed(hr: Pixels, edge: int, step: int) -> tuple[int, int]:
     """Return top and left, multiples of `step`, of the square with the greatest energy of the Laplacian."""
     detail = cv2.Laplacian(luma_full_range(hr), cv2.CV_32F)
     return strongest_window(np.square(detail, dtype=np.float64), edge, edge, step)

@@ -1,4 +1,4 @@
-"""The statistics that `generate` wrote about its last run."""
+"""The statistics that `generate` or `pack` wrote about its last run."""
 
 from dataclasses import dataclass
 

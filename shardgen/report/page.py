@@ -11,6 +11,7 @@ from shardgen.report.contents import Contents, contents_of
 from shardgen.report.extremes import Photos, extremes
 from shardgen.report.gallery import gallery
 from shardgen.report.last_run import LastRun, read_last_run
+from shardgen.report.pairs import Pairs, pairs_of
 from shardgen.report.plots import class_plot, histogram, psnr_by_class, stage_plot
 from shardgen.report.survey import Survey, num_to_measure, survey
 from shardgen.report.text import setting_rows, short
@@ -59,6 +60,7 @@ class ScaleSection:
     survey: Survey
     plots: list[Plot]
     max_listed: int  # limit for the lists of failures and of damages
+    pairs: Pairs | None = None
     comparisons: Sequence[Comparison] = ()
 
     @property
@@ -121,7 +123,11 @@ def _nothing_to_show(folder: Address, surveys: Sequence[Survey], contents: Seque
             f"`python -m shardgen verify {folder}`"
         )
     failures = [failure for content in contents for failure in content.failures + content.skipped]
-    why = f": no photo produced one, e.g. {printable(failures[0][0])} ({printable(failures[0][1])})" if failures else ""
+    why = (
+        f": no {contents[0].noun} produced one, e.g. {printable(failures[0][0])} ({printable(failures[0][1])})"
+        if failures
+        else ""
+    )
     return UsageError(f"{folder} has no samples{why}")
 
 
@@ -142,6 +148,9 @@ def _plots(contents: Contents, survey: Survey) -> list[Plot]:
 def _page(folder: Address, manifests: Sequence[Manifest], sections: Sequence[ScaleSection]) -> bytes:
     """Render the page twice: first without galleries, to find the bytes left for them, then with them."""
     photos = Photos()
+    window_px = _WINDOW_PX if len(sections) == 1 else _WINDOW_OF_SEVERAL_PX
+    for section in sections:
+        section.pairs = pairs_of(section.survey, photos, len(sections), window_px)
     run = read_last_run(manifests[0].folder)
     values = {
         "name": short(str(folder)),
@@ -162,7 +171,6 @@ def _page(folder: Address, manifests: Sequence[Manifest], sections: Sequence[Sca
         "tiled": any(section.contents.settings.get("fit") == "tile" for section in sections),
     }
     room = MAX_PAGE_BYTES - _SPARE_BYTES - len(render("shardgen.report", "report.html", **values))
-    window_px = _WINDOW_PX if len(sections) == 1 else _WINDOW_OF_SEVERAL_PX
     for section in sections:
         section.comparisons = gallery(section.survey, room // len(sections), window_px)
     return render("shardgen.report", "report.html", **values)

@@ -55,7 +55,9 @@ def class_plot(contents: Contents) -> Plot:
     )
 
 
-def histogram(title: str, what: str, unit: str, values: Sequence[float], colour: int, decimals: int) -> Plot:
+def histogram(
+    title: str, what: str, unit: str, values: Sequence[float], colour: int, decimals: int, noun: str = "sample"
+) -> Plot:
     """Return a histogram with bins of equal width, at least one unit of the last decimal."""
     least, most, step = min(values), max(values), 10.0**-decimals
     bins = min(max(round((most - least) / step), 1), _BINS)
@@ -66,7 +68,7 @@ def histogram(title: str, what: str, unit: str, values: Sequence[float], colour:
         for low, high, count in zip(rounded[:-1], rounded[1:], counts.tolist(), strict=True)
     ]
     data = [
-        {"from": float(low), "to": float(high), "samples": int(count), "range": row[0]}
+        {"from": float(low), "to": float(high), "count": int(count), "range": row[0]}
         for low, high, count, row in zip(edges[:-1], edges[1:], counts, rows, strict=True)
     ]
     chart = (
@@ -75,13 +77,13 @@ def histogram(title: str, what: str, unit: str, values: Sequence[float], colour:
         .encode(
             x=alt.X("from:Q", bin="binned", title=unit, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=8)),
             x2="to:Q",
-            y=alt.Y("samples:Q", title="samples", axis=alt.Axis(tickMinStep=1)),
-            tooltip=[alt.Tooltip("range:N", title=unit), alt.Tooltip("samples:Q", format=",")],
+            y=alt.Y("count:Q", title=f"{noun}s", axis=alt.Axis(tickMinStep=1)),
+            tooltip=[alt.Tooltip("range:N", title=unit), alt.Tooltip("count:Q", title=f"{noun}s", format=",")],
         )
         .properties(height=_HEIGHT)
     )
     median = f"{np.median(values):.{decimals}f}"
-    return Plot(title, f"{what} Median {median} over {plural(len(values), 'sample')}.", chart, (unit, "samples"), rows)
+    return Plot(title, f"{what} Median {median} over {plural(len(values), noun)}.", chart, (unit, f"{noun}s"), rows)
 
 
 def psnr_by_class(samples: Sequence[Measured]) -> Plot:

@@ -6,6 +6,7 @@ from typing import Any
 
 import cv2
 
+from shardgen.pairs.check import PairCheck
 from shardgen.report.measures import aliasing, brightness, flatness, image_hash, sharpness
 from shardgen.shard.job import Progress
 from srshards.errors import ReportedError, RunError
@@ -32,8 +33,9 @@ class Measured:
     brightness: float
     sharpness: float
     flatness: float
-    aliasing: float | None  # None if LR is degraded by a recipe
+    aliasing: float | None  # None if LR is degraded by a recipe, or given
     hash: int
+    pair: PairCheck | None = None  # of HR and LR if LR was given
 
 
 @dataclass
@@ -112,7 +114,11 @@ def _measure(sample: StoredSample, manifest: Manifest, record: ShardRecord) -> M
     grey = luma_full_range(image_of(sample, "hr", manifest))
     settings: dict[str, Any] = manifest.raw["settings"]
     try:
-        aliased = None if settings.get("degradation") else aliasing(grey, manifest.scale, described["method"])
+        aliased = (
+            None
+            if settings.get("degradation") or settings.get("pairs")
+            else aliasing(grey, manifest.scale, described["method"])
+        )
     except KeyError:
         raise RunError(f"{sample.tar}: {sample.key}.json: unknown method {described['method']!r}") from None
     psnr = described.get("psnr_up_db")
@@ -129,7 +135,15 @@ def _measure(sample: StoredSample, manifest: Manifest, record: ShardRecord) -> M
         flatness=flatness(grey),
         aliasing=aliased,
         hash=image_hash(grey),
+        pair=_pair(described.get("pair"), sample, manifest.scale),
     )
+
+
+def _pair(value: dict[str, float] | None, sample: StoredSample, scale: int) -> PairCheck | None:
+    try:
+        return PairCheck.from_dict(value, scale) if value is not None else None
+    except KeyError as error:
+        raise RunError(f"{sample.tar}: {sample.key}.json: pair has no {error.args[0]}") from None
 
 
 def image_of(sample: StoredSample, name: str, manifest: Manifest) -> Pixels:

@@ -1,40 +1,33 @@
 """The unit of work of every engine: build one shard, at all its scales.
 
-A photo is read and decoded once, and its triplets are written to the tar of each scale. Pixels never leave the process;
-the result is a small record.
+A photo (or pair) is read and decoded once, and its samples are written to the tar of each scale. Pixels never leave the
+process; the result is a small record.
 """
 
-import contextlib
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
-from typing import Any
 
 import cv2
 
-from shardgen.degradation.degrade import draw_variants, libraries
-from shardgen.degradation.recipe import DrawnSteps
-from shardgen.planning.boxes import Box, cropped_box
+from shardgen.pairs.summary import PairSummary
 from shardgen.planning.config import Config
-from shardgen.planning.photo_reader import photos_with_bytes
 from shardgen.planning.plan import ShardPlan
-from shardgen.planning.sources import Photo
-from shardgen.planning.tile_counts import tiles_of
+from shardgen.planning.sources import Source
 from shardgen.shard.marker import Marker, Profiles
-from shardgen.shard.statistics import ChannelSums, Statistics, psnr_up
-from shardgen.shard.triplet import HrImage, TooSmall, decode_reduced, hr_boxes, is_enlarged, make_triplet, render_crop
+from shardgen.shard.pair_source import PairSource
+from shardgen.shard.photo_source import PhotoSource
+from shardgen.shard.sample import Opened, Sample, SampleSource
+from shardgen.shard.stages import StageTimes
+from shardgen.shard.statistics import Statistics, psnr_up
 from shardgen.shard.writer import ShardWriter
 from srshards.errors import PhotoError
 from srshards.format import EQUAL_PSNR_DB, MAX_SAMPLES_PER_SHARD, dump_json, image_names, sample_key, scale_folder
 from srshards.imaging import codec
 from srshards.imaging.photo import DecodedPhoto
 from srshards.storage.store import remove, storage_of
-
-STAGES = ("read", "decode", "resize", "degrade", "statistics", "encode", "write")
 
 
 @dataclass(frozen=True)
@@ -72,12 +65,12 @@ class ShardResult:
 
     name: str
     markers: dict[int, Marker] = field(default_factory=dict)
-    stage_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    stage_s: StageTimes = field(default_factory=StageTimes)
 
 
 def shard_fingerprint(plan: ShardPlan, config: Config, scale: int) -> str:
-    """Return a hash of settings and photos; an existing shard with the same hash is up to date."""
-    text = f"{config.fingerprint(scale, plan.split)} {plan.name} {plan.photos_digest}"
+    """Return a hash of settings and files; an existing shard with the same hash is up to date."""
+    text = f"{config.fingerprint(scale, plan.split)} {plan.name} {plan.digest(scale)}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -102,8 +95,8 @@ def build_shard(task: ShardTask, report: Report, before_commit: BeforeCommit) ->
         try:
             for scale in task.scales:
                 outputs.append(_ScaleOutput(task, scale, staging, result.stage_s))
-            for photo, read in photos_with_bytes(task.plan.photos, task.config.input):
-                report(_add_photo(photo, read, task.config, outputs, result.stage_s))
+            for photo, open_photo in sample_source(task, result.stage_s).open_each(task.plan.photos):
+                report(_add_photo(photo, open_photo, outputs))
             for output in outputs:
                 before_commit()
                 result.markers[output.scale] = output.commit(before_commit)
@@ -114,64 +107,42 @@ def build_shard(task: ShardTask, report: Report, before_commit: BeforeCommit) ->
     return result
 
 
-def _add_photo(
-    photo: Photo,
-    read: Callable[[], bytes],
-    config: Config,
-    outputs: list["_ScaleOutput"],
-    stage_s: dict[str, float],
-) -> Progress:
+def sample_source(task: ShardTask, times: StageTimes) -> SampleSource:
+    """Return what makes the samples of a shard."""
+    if task.config.pairs is not None:
+        return PairSource(task.config, task.config.pairs, task.plan.split, task.scales, times)
+    return PhotoSource(task.config, task.plan.split, times)
+
+
+def _add_photo(photo: Source, open_photo: Callable[[], Opened], outputs: Sequence["_ScaleOutput"]) -> Progress:
     before = sum(output.num_bytes for output in outputs)
     try:
-        with _timed(stage_s, "read"):
-            data = read()
-        with _timed(stage_s, "decode"):
-            decoded = decode_reduced(data, config)
-        _refuse_overflow(decoded.true_size, config, outputs[0].num_samples)
-        boxes = hr_boxes(decoded, config)
-    except TooSmall as reason:
-        for output in outputs:
-            output.skipped.append((photo.path, str(reason)))
-        return Progress(photos=1)
+        opened = open_photo()
     except PhotoError as reason:
         for output in outputs:
             output.failures.append((photo.path, str(reason)))
         return Progress(photos=1, failures=1)
-    for output in outputs:
-        output.num_enlarged += is_enlarged(decoded.true_size, config)
-        output.count_profile(photo, decoded)
-    for box in boxes:
-        with _timed(stage_s, "resize"):
-            crop = render_crop(decoded, box, config)
-        sums_by_size: dict[int, ChannelSums] = {}  # scales that divide the size share their HR image
-        for output in outputs:
-            output.add(photo, crop, sums_by_size)
-    return Progress(photos=1, bytes=sum(output.num_bytes for output in outputs) - before)
-
-
-def _refuse_overflow(true_size: tuple[int, int], config: Config, num_samples: int) -> None:
-    """Raise PhotoError if the shard cannot hold the photo's samples, because the plan underestimated them."""
-    tiles = tiles_of(*true_size, config) if config.fit == "tile" else 1
-    room = MAX_SAMPLES_PER_SHARD - num_samples
-    if tiles > room:
-        raise PhotoError(
-            f"has {tiles:,} tiles, but its shard has room for {room:,} more; pass a larger --tile-step or --size"
-        )
+    accepted = {output.scale: output for output in outputs if output.accepts(photo, opened)}
+    for sample in opened.samples(list(accepted)):
+        accepted[sample.scale].add(photo, sample)
+    has_failed = any(output.has_failed(photo) for output in outputs)
+    return Progress(1, has_failed, sum(output.num_bytes for output in outputs) - before)
 
 
 class _ScaleOutput:
     """The output of a shard being built, at one scale."""
 
-    def __init__(self, task: ShardTask, scale: int, staging: Path, stage_s: dict[str, float]) -> None:
+    def __init__(self, task: ShardTask, scale: int, staging: Path, times: StageTimes) -> None:
         self.scale = scale
         self.num_bytes = 0
-        self.num_enlarged = 0
         self.failures: list[tuple[str, str]] = []
-        self.skipped: list[tuple[str, str]] = []
+        self._skipped: list[tuple[str, str]] = []
+        self._num_enlarged = 0
         self._converted: Counter[str] = Counter()
         self._unusable_profiles: list[tuple[str, str]] = []
-        self._plan, self._config, self._stage_s = task.plan, task.config, stage_s
+        self._plan, self._config, self._times = task.plan, task.config, times
         self._statistics = Statistics()
+        self._pairs = PairSummary() if task.config.pairs else None
         folder = task.config.output / scale_folder(scale)
         self._marker_path = folder / f"{task.plan.name}.json"
         remove(self._marker_path)  # the old marker must not validate the new tar
@@ -179,68 +150,80 @@ class _ScaleOutput:
         scale_staging.mkdir(exist_ok=True)
         self._writer = ShardWriter(folder, scale_staging, task.plan.name, task.plan.split)
 
-    @property
-    def num_samples(self) -> int:
-        return self._writer.num_samples
+    def accepts(self, photo: Source, opened: Opened) -> bool:
+        """Return whether the photo's samples belong into this output, after recording why not."""
+        try:
+            count = opened.num_samples(self.scale)
+            self._refuse_overflow(count)
+        except PhotoError as reason:
+            self.failures.append((photo.path, str(reason)))
+            return False
+        if not count:
+            self._skipped.append((photo.path, f"smaller than a tile of {self._config.tile(self.scale)[0]} px"))
+            return False
+        self._num_enlarged += opened.is_enlarged
+        self._count_profile(photo, opened.decoded)
+        if self._pairs is not None and (record := opened.pair_record(self.scale)) is not None:
+            self._pairs = PairSummary.total((self._pairs, PairSummary.of(photo.path, record)))
+        return True
 
-    def count_profile(self, photo: Photo, decoded: DecodedPhoto) -> None:
+    def _count_profile(self, photo: Source, decoded: DecodedPhoto) -> None:
         if decoded.converted_from is not None:
             self._converted[decoded.converted_from] += 1
         if decoded.profile_problem is not None:
             self._unusable_profiles.append((photo.path, decoded.profile_problem))
 
-    def add(self, photo: Photo, crop: HrImage, sums_by_size: dict[int, ChannelSums]) -> None:
-        config, hr_size = self._config, self._config.hr_size(self.scale)
-        with _timed(self._stage_s, "degrade"):
-            drawn = self._draw(photo, crop.box)
-            triplet = make_triplet(crop.pixels[:hr_size, :hr_size], self.scale, config.method, drawn)
-        with _timed(self._stage_s, "statistics"):
-            if hr_size not in sums_by_size:
-                sums_by_size[hr_size] = ChannelSums.of(triplet.hr)
-            psnr = psnr_up(triplet.hr, triplet.up)
-            self._statistics.add(photo.class_name, hr_size**2, sums_by_size[hr_size], psnr)
-        with _timed(self._stage_s, "encode"):
-            images = [triplet.hr, *triplet.lrs, *([triplet.up] if config.up else [])]
+    def has_failed(self, photo: Source) -> bool:
+        """Return whether the latest failure is the photo's."""
+        return bool(self.failures) and self.failures[-1][0] == photo.path
+
+    def _refuse_overflow(self, count: int) -> None:
+        """Raise PhotoError if the shard cannot hold the photo's samples, because the plan underestimated them."""
+        room = MAX_SAMPLES_PER_SHARD - self._writer.num_samples
+        if count > room:
+            raise PhotoError(
+                f"has {count:,} tiles, but its shard has room for {room:,} more; pass a larger --tile-step or --size"
+            )
+
+    def add(self, photo: Source, sample: Sample) -> None:
+        config, times, hr = self._config, self._times, sample.hr
+        with times.timed("statistics"):
+            psnr = psnr_up(hr.pixels, sample.up)
+            self._statistics.add(photo.class_name, config.hr_size(self.scale) ** 2, hr.sums, psnr)
+        with times.timed("encode"):
+            images = [hr.pixels, *sample.lrs, *([sample.up] if config.up else [])]
             members = [
                 (f"{name}.{config.codec}", codec.encode(config.codec, pixels))
-                for name, pixels in zip(image_names(len(triplet.lrs), config.up), images, strict=True)
+                for name, pixels in zip(image_names(len(sample.lrs), config.up), images, strict=True)
             ]
-            members.append(("json", [self._describe(photo, cropped_box(crop.box, config.size, hr_size), psnr, drawn)]))
-        with _timed(self._stage_s, "write"):
-            key = sample_key(self._plan.split, self._plan.number, self.num_samples)
+            members.append(("json", [self._describe(photo, sample, psnr)]))
+        with times.timed("write"):
+            key = sample_key(self._plan.split, self._plan.number, self._writer.num_samples)
             self.num_bytes += self._writer.add(key, members)
 
-    def _draw(self, photo: Photo, box: Box) -> list[DrawnSteps] | None:
-        config = self._config
-        if config.degradation is None:
-            return None
-        variants, hr_size = config.num_variants(self._plan.split), config.hr_size(self.scale)
-        return draw_variants(config.degradation, variants, config.seed, photo.path, (box.x, box.y), hr_size, self.scale)
-
-    def _describe(self, photo: Photo, box: Box, psnr: float | None, drawn: list[DrawnSteps] | None) -> bytes:
-        description: dict[str, Any] = {
+    def _describe(self, photo: Source, sample: Sample, psnr: float | None) -> bytes:
+        description = {
             "source": photo.path,
             "class": photo.class_name,
-            "box": list(box),
+            "box": list(sample.box),
             "scale": self.scale,
             "method": self._config.method,
             "psnr_up_db": EQUAL_PSNR_DB if psnr is None else psnr,
+            **sample.details,
         }
-        if drawn is not None:
-            # As text, because table formats such as Arrow cannot hold steps with different parameters in one column.
-            description |= {"degradation": json.dumps(drawn), "libraries": libraries()}
         return dump_json(description, indent=None)
 
     def commit(self, before_commit: BeforeCommit) -> Marker:
-        with _timed(self._stage_s, "write"):
+        with self._times.timed("write"):
             marker = Marker(
                 fingerprint=shard_fingerprint(self._plan, self._config, self.scale),
                 record=self._writer.commit(),
                 num_photos=len(self._plan.photos),
-                num_enlarged=self.num_enlarged,
+                num_enlarged=self._num_enlarged,
                 failures=tuple(self.failures),
-                skipped=tuple(self.skipped),
+                skipped=tuple(self._skipped),
                 statistics=self._statistics,
+                pairs=self._pairs,
                 profiles=Profiles(self._converted, tuple(self._unusable_profiles)),
             )
             before_commit()  # again, because the run may have ended during the upload of the tar
@@ -249,12 +232,3 @@ class _ScaleOutput:
 
     def abort(self) -> None:
         self._writer.abort()
-
-
-@contextlib.contextmanager
-def _timed(stage_s: dict[str, float], stage: str) -> Iterator[None]:
-    start = perf_counter()
-    try:
-        yield
-    finally:
-        stage_s[stage] += perf_counter() - start

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from shardgen.pairs.summary import PairSummary
 from shardgen.shard.statistics import Statistics
 from srshards.format import Address, FormatError, ShardRecord, dump_json, load_json, parse_record
 from srshards.process.shortages import shortage
@@ -41,7 +42,7 @@ class Marker:
     """The result of building a shard at one scale. `record` is None if no photo produced a sample.
 
     `fingerprint` covers the settings and the photos' paths, sizes and times. `failures` and `skipped` are
-    (path, reason) pairs.
+    (path, reason) pairs. `pairs` summarises the checks of given pairs; None for photos.
     """
 
     fingerprint: str
@@ -51,6 +52,7 @@ class Marker:
     failures: tuple[tuple[str, str], ...]
     skipped: tuple[tuple[str, str], ...]
     statistics: Statistics
+    pairs: PairSummary | None = None
     profiles: Profiles = field(default_factory=Profiles)
 
     def write(self, path: Address) -> None:
@@ -63,6 +65,7 @@ class Marker:
             "skipped": reason_records(self.skipped),
             "profiles": self.profiles.as_dict(),
             "statistics": self.statistics.as_dict(),
+            **({"pairs": self.pairs.as_dict()} if self.pairs else {}),
         }
         write_bytes(path, dump_json(content))
 
@@ -95,6 +98,7 @@ def _parse(value: dict[str, Any], path: Address) -> Marker:
         failures=_reasons(value["failures"]),
         skipped=_reasons(value["skipped"]),
         statistics=Statistics.from_dict(value["statistics"]),
+        pairs=PairSummary.from_dict(value["pairs"]) if "pairs" in value else None,
         profiles=_profiles(value["profiles"]) if "profiles" in value else Profiles(),  # since format version 3
     )
 

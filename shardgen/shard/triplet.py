@@ -9,16 +9,11 @@ from shardgen.degradation.recipe import DrawnSteps
 from shardgen.degradation.sharpen import usm
 from shardgen.planning.boxes import Box, boxes, reduction
 from shardgen.planning.config import Config
-from srshards.errors import PhotoError
 from srshards.imaging.photo import DecodedPhoto, decode_photo
 from srshards.imaging.pixels import Pixels, to_pixels
 from srshards.imaging.resample import render_hr
 
 _USM = (0.5, 50, 10)  # weight, radius in px, threshold in grey levels: as Real-ESRGAN (arXiv 2107.10833)
-
-
-class TooSmall(PhotoError):
-    """The photo is smaller than a tile: it is skipped, not failed."""
 
 
 class HrImage(NamedTuple):
@@ -55,11 +50,8 @@ def decode_reduced(data: bytes, config: Config) -> DecodedPhoto:
 
 
 def hr_boxes(photo: DecodedPhoto, config: Config) -> list[Box]:
-    """Return the parts of the photo that become HR images, in px of the photo. TooSmall when no tile fits."""
-    found = list(boxes(*photo.true_size, config.fit, config.size, config.tile_step or config.size))
-    if not found:
-        raise TooSmall(f"smaller than a tile of {config.size} px")
-    return found
+    """Return the parts of the photo that become HR images, in px of the photo."""
+    return list(boxes(*photo.true_size, config.fit, config.size, config.tile_step or config.size))
 
 
 def render_crop(photo: DecodedPhoto, box: Box, config: Config) -> HrImage:

@@ -23,6 +23,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
 _REQUIRED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "source": ("a path", _is_text),
     "class": ("a name", _is_text),
@@ -33,6 +37,9 @@ _REQUIRED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 _OPTIONAL: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "psnr_up_db": ("a number or null", lambda value: value is None or isinstance(value, (int, float))),
     "degradation": ("a list of steps for each LR image", _is_record),
+    "lr_source": ("a path", _is_text),
+    "up_source": ("a path", _is_text),
+    "pair": ("numbers by name", lambda value: isinstance(value, dict) and all(map(_is_number, value.values()))),
     "libraries": ("versions by name", lambda value: isinstance(value, dict) and all(map(_is_text, value.values()))),
 }
 

@@ -28,7 +28,10 @@ from srshards.terminal.text import plural
 if TYPE_CHECKING:
     from upath import UPath
 
-_GENERATE_FIRST = "to generate shards, run `python -m shardgen generate -i PHOTOS -o shards -s 4`"
+_GENERATE_FIRST = (
+    "to generate shards, run `python -m shardgen generate -i PHOTOS -o shards -s 4` or, if HR/LR pairs exist already, "
+    "`python -m shardgen pack --hr HR --lr LR -o shards`"
+)
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 # File names written by `shardgen unpack` and older scripts: derived images, not photos to generate shards from.
 _DERIVED_IMAGE = re.compile(r"_(lr|upsampled)_\d+x$")
@@ -136,8 +139,10 @@ def _missing_manifest(folder: Address) -> str:
     if storage_of(folder).is_local:
         images = [path for path in local_path(folder).rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES]
         if images:
-            derived = any(_DERIVED_IMAGE.search(path.stem) for path in images)
-            hint = _GENERATE_FIRST if derived else _GENERATE_FIRST.replace("PHOTOS", str(folder))
+            hint = _GENERATE_FIRST.replace("PHOTOS", str(folder))
+            if any(_DERIVED_IMAGE.search(path.stem) for path in images):
+                hr = folder if any(path.stem.endswith("_hr") for path in images) else "PHOTOS"
+                hint = f"to make shards of the pairs, run `python -m shardgen pack --hr {hr} --lr {folder} -o shards`"
             return f"this folder has {plural(len(images), 'loose image')} but no shards; {hint}"
     return f"this folder has no {MANIFEST_NAME}; {_GENERATE_FIRST}"
 

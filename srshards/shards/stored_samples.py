@@ -78,7 +78,8 @@ def open_manifest(folder: Address) -> Manifest:
 
 def _generate_command(folder: Address) -> str:
     output = folder.parent if SCALE_FOLDER.fullmatch(folder.name) else folder
-    return f"`python -m shardgen generate -i PHOTOS -o {output}`"
+    pack = f"`python -m shardgen pack --hr HR --lr LR -o {output}`"
+    return f"`python -m shardgen generate -i PHOTOS -o {output}` or, if HR/LR pairs exist already, {pack}"
 
 
 def _refuse_unfinished(folder: Address) -> None:

@@ -33,16 +33,18 @@ def memory_advice(plan: Plan) -> str:
 def _data(folder: Shards) -> str:
     return (
         f"Data     {folder.path}: {len(folder.train):,} train, {len(folder.val):,} val samples, "
-        f"HR {folder.hr_size} px, {folder.scale}x by {_degradation(folder)}, {folder.codec}"
+        f"HR {folder.hr_size} px, {folder.scale}x {_degradation(folder)}, {folder.codec}"
     )
 
 
 def _degradation(folder: Shards) -> str:
     """Return the recipe or method that produced LR, and its variants. Version 1 manifests have methods only."""
+    if folder.manifest.raw["settings"].get("pairs"):
+        return "with LR as given"
     settings, variants = folder.manifest.raw["settings"], folder.manifest.variants
     degradation = settings.get("degradation")
     name = degradation.get("name") if isinstance(degradation, dict) else settings.get("method")
-    return f"{name}, {variants} variants" if variants > 1 else str(name)
+    return f"by {name}, {variants} variants" if variants > 1 else f"by {name}"
 
 
 def _network(plan: Plan) -> str:

@@ -1,0 +1,1 @@
+"""Existing HR/LR pairs: finding and reading them."""
