@@ -146,7 +146,7 @@ def _origins(scales: Iterable[CardScale]) -> Iterator[str]:
             *(f"{name} {number}" for name, number in sample.get("libraries", {}).items()),
         ]
         yield (
-            f"The same photos give the same bytes with the same versions ({', '.join(versions)}). The SHA-256 of every "
+            f"The same files give the same bytes with the same versions ({', '.join(versions)}). The SHA-256 of every "
             "shard is in `manifest.json`."
         )
 
