@@ -2,7 +2,7 @@
 
 python examples/dali_pipeline.py shards/scale_4x --patch-size 192
 
-It needs DALI (`pip install nvidia-dali-cuda120`, which also runs without a GPU), but neither sr-shards nor PyTorch.
+It needs DALI (`pip install nvidia-dali-cuda120`; tested without a GPU), but neither sr-shards nor PyTorch.
 """
 
 import argparse
