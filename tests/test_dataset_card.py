@@ -10,6 +10,7 @@ import pytest
 import yaml
 from docs_commands import commands
 from helpers import all_files, contract_files, generate, make_photos, run_cli
+from pairs import make_pairs
 
 from srshards.format import load_json, load_manifest
 from tests.drill.s3_server import Bucket
@@ -190,3 +191,20 @@ def test_cards_in_a_store_equal_those_in_a_folder(made: Path, few: Path, s3: Buc
     generate(few, f"{s3.address}/shards", *SCALES, "--codec", "png")
     assert s3.proxy.count("PUT", "*README.md") == 0, "unchanged cards are not written again"
     assert load_json(made / "scale_2x" / "manifest.json")["format_version"] == 3
+
+
+def test_the_command_of_packed_pairs_makes_equal_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, count in ((Path(), 6), (Path("validation"), 3)):
+        make_pairs(folder, count)
+        for scale in (2, 3):
+            (folder / f"X{scale}").rename(folder / f"LR_{scale}x")
+    inputs = [f"--{option}={folder}" for option, folder in (("hr", "HR"), ("lr", "LR_2x"), ("lr", "LR_3x"))]
+    inputs += ["--val=validation/HR", "--val-lr=validation/LR_2x", "--val-lr=validation/LR_3x"]
+    options = ("--size", 48, "--no-up", "--codec", "webp", "--seed", 3, "--workers", 0, "--auto")
+    assert run_cli("pack", *inputs, *options, "-o", "first").returncode == 0
+    (block,) = re.findall(r"```sh\n(.*?)```", Path("first/README.md").read_text(), re.DOTALL)
+    (command,) = commands(block)
+    result = run_cli(*shlex.split(command)[3:], "--workers", 0)
+    assert result.returncode == 0, result.stderr
+    assert contract_files(Path("shards")) == contract_files(Path("first"))

@@ -12,6 +12,7 @@ import pytest
 from docs_commands import run_python
 from fake_hub import REPOSITORY, serving
 from helpers import TIMEOUT_S, all_files, generate, make_photos, read_images
+from pairs import make_pairs, pack
 
 import srshards
 
@@ -164,3 +165,16 @@ def test_upload_to_a_hub_and_read_from_it(few: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout == "18\n"
     assert all_files(tmp_path / "hub") == all_files(tmp_path / "shards") - {".shardgen.lock"}
+
+
+def test_packed_pairs_load(tmp_path: Path, datasets: Any) -> None:
+    pairs = make_pairs(tmp_path / "pairs", 6)
+    pack(pairs, tmp_path / "shards", "--codec", "png", "--val-fraction", 0.3, scales=(2, 3))
+    loaded = datasets.load_dataset(str(tmp_path / "shards"), "scale_3x")
+    rows = {row["__key__"]: row for split in ("train", "validation") for row in loaded[split]}
+    shards = srshards.open(tmp_path / "shards" / "scale_3x")
+    assert len(rows) == len(shards) > 6 and loaded.keys() == {"train", "validation"}
+    for sample in shards:
+        row = rows[sample.key]
+        assert np.array_equal(np.asarray(row["lr.png"]), sample.lr)
+        assert row["json"] == sample.meta

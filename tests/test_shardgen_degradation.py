@@ -79,8 +79,8 @@ def test_manifest_and_inspect_show_recipe_and_variants(varied: Path, monkeypatch
 
 def test_bytes_do_not_depend_on_workers_and_scales(few: Path, varied: Path, tmp_path: Path) -> None:
     generate(few, tmp_path, "-s", 4, *ARGS, "--workers", 0)
-    found, expected = contract_files(tmp_path), contract_files(varied)
-    assert found and found == {path: digest for path, digest in expected.items() if "scale_4x" in path}
+    found = contract_files(tmp_path / "scale_4x")
+    assert found and found == contract_files(varied / "scale_4x")
 
 
 def test_draws_depend_on_seed_photo_tile_and_variant(varied: Path) -> None:
