@@ -93,7 +93,7 @@ def test_manifest_and_output_count_pairs_cropped_images_and_the_worst(pairs: Pat
     assert found["pairs"]["worst"]["path"].endswith(".png") and 0 <= found["pairs"]["worst"]["severity"] <= 1
     assert found["settings"]["pairs"] == {"up": "computed", "accept_misaligned": False}
     assert result.stdout.count("24 pairs checked, 24 with HR cropped to a multiple of the scale") == 1
-    assert "The worst is class" in result.stdout and "24 of 24 in" in result.stdout
+    assert "Worst pair: class" in result.stdout and "24 of 24 in" in result.stdout
     assert "LR given, up by cubic" in result.stdout and "24 pairs in" in result.stdout
 
 

@@ -155,6 +155,5 @@ def _pair_lines(manifest: dict[str, Any]) -> list[str]:
     counts = "".join(f", {count:,} {what}" for what, count in extras.items() if count)
     lines = [f"  {plural(found.checked, 'pair')} checked{counts}"]
     if found.worst:
-        figure = f"{found.worst.severity:.0%} of a bound: {found.worst.figure}"
-        lines.append(f"  The worst is {printable(found.worst.path)[:200]}, at {figure}")
+        lines.append(f"  Worst pair: {printable(found.worst.path)[:200]} ({found.worst.figure})")
     return lines
