@@ -65,7 +65,16 @@ def test_no_pairs(hr: Path, lr: Path) -> None:
 
 
 def test_one_folder_for_both_without_pairs_in_it(hr: Path) -> None:
-    assert refusal(hr, [hr]).startswith(f"no pairs: HR {hr} has mountain/img1.png"), "an image is not its own LR"
+    expected = (
+        f"no pairs: HR {hr} has mountain/img1.png, mountain/img2.png, sky/img1.png, but no LR images of them; pass their "
+        "folder as --lr (--val-lr for --val)"
+    )
+    assert refusal(hr, [hr]) == expected, "an image is not its own LR"
+    assert refusal(hr, []) == expected
+
+
+def test_swapped_folders(hr: Path, lr: Path) -> None:
+    assert refusal(lr, [hr]) == f"no pairs: HR {lr} has the LR images of LR {hr}; swap --hr and --lr"
 
 
 def test_images_without_a_counterpart(hr: Path, lr: Path) -> None:
@@ -148,8 +157,8 @@ def test_names_that_state_another_scale(hr: Path, tmp_path: Path) -> None:
     lr = images(tmp_path / "scale_2x", named("{}.png"), 12)
     assert refusal(hr, [lr]) == (
         f"{lr} is named for scale 2, but the scale is 4: mountain/img1.png has 12 x 12 px, its HR image "
-        "mountain/img1.png 48 x 48 px; rename it, pass another folder, or if LR was made from resized copies of the "
-        "photos, make both anew with `generate`"
+        "mountain/img1.png 48 x 48 px; if LR was made from resized copies of the photos, "
+        "make both anew with `generate`, otherwise rename it or pass another folder"
     )
     lr = images(tmp_path / "LR", named("{}x3.png"), 12)
     assert refusal(hr, [lr]).startswith(f"mountain/img1x3.png in {lr} is named for scale 3, but the scale is 4: ")

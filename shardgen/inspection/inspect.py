@@ -216,8 +216,7 @@ def _pair_table(found: PairSummary) -> Table:
     ):
         table.add_row(what, f"{count:,}")
     if found.worst:
-        table.add_row("worst pair", _shown(found.worst.path))
-        table.add_row("its figure", f"{found.worst.severity:.0%} of a bound: {_shown(found.worst.figure)}")
+        table.add_row("worst pair", _shown(f"{found.worst.path} ({found.worst.figure})"))
     return table
 
 

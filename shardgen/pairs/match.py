@@ -90,6 +90,14 @@ def match_images(
     without_pairs = [matching for matching in matchings if not matching.names]
     matchings = [matching for matching in matchings if matching.names]
     if not matchings:
+        if is_shared and len(namings) > 1:  # not by --pattern
+            raise UsageError(
+                f"no pairs: HR {hr.root} has {examples(hr.photos)}, but no LR images of them; pass their folder as --lr "
+                "(--val-lr for --val)"
+            )
+        swapped = _HrIndexer(lr.photos, None)
+        if any(_match(hr.photos, naming, swapped, None).names for naming in namings):
+            raise UsageError(f"no pairs: HR {hr.root} has the LR images of LR {lr.root}; swap --hr and --lr")
         hints = filter(None, (matching.case_hint for matching in without_pairs))
         raise UsageError(_no_pairs(hr, lr, namings, next(hints, "")))
     if len(matchings) > 1:

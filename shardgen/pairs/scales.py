@@ -84,8 +84,8 @@ def _listed(scales: Collection[int]) -> str:
 def _refuse_other_scale(stated: int | None, scale: int, what: str, example: Measured) -> None:
     if stated is not None and stated != scale:
         raise UsageError(
-            f"{what} for scale {stated}, but the scale is {scale}: {example}; rename it, pass another folder, or "
-            f"{_IF_RESIZED}"
+            f"{what} for scale {stated}, but the scale is {scale}: {example}; {_IF_RESIZED}, otherwise rename it or "
+            "pass another folder"
         )
 
 

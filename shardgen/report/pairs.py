@@ -69,7 +69,7 @@ def _plots(checks: Sequence[PairCheck], certain: Sequence[PairCheck]) -> list[Pl
         what = "Displacement of LR against HR by phase correlation, where HR has enough detail to measure it."
         lengths = [float(np.hypot(*check.shift)) for check in certain]
         plots.append(histogram("Displacement", what, "LR px", lengths, 0, 2, "pair"))
-    what = "LR - HR: median over all pixels and channels."
+    what = "LR \u2212 HR: median over all pixels and channels."
     brightnesses = [check.brightness for check in checks]
     plots.append(histogram("Difference of brightness", what, "grey levels", brightnesses, 1, 1, "pair"))
     what = "The channel that differs most, beyond the difference of brightness."
