@@ -196,6 +196,7 @@ DAMAGED: dict[str, bytes] = {
     "text": b"This is not a profile. " * 20,
     "header only": adobe_rgb()[:128],
     "truncated": display_p3()[:400],
+    "control characters for a colour space": adobe_rgb().replace(b"RGB ", b"\x1b[2J", 1),
     "without a tone curve": without_tag(adobe_rgb(), b"gTRC"),
     "without a table": without_tag(INKS, b"A2B1"),
 }

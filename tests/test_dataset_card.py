@@ -1,5 +1,6 @@
 """Dataset cards: written with the shards, kept when edited, listing every finished scale of a folder."""
 
+import json
 import re
 import shlex
 import shutil
@@ -156,9 +157,19 @@ def test_folders_that_datasets_cannot_read_are_not_listed(copy: Path, few: Path)
     (copy / "scale_3x").mkdir()
     (copy / "scale_3x" / "manifest.json").write_text("{")
     (copy / "scale_4x" / "train-000000.idx").write_text("damaged")
-    (copy / "README.md").unlink()
+    shutil.copytree(copy / "scale_2x", copy / "scale_6x")
+    edit(copy / "scale_6x" / "manifest.json", "totals", None)
+    shutil.copytree(copy / "scale_2x", copy / "scale_7x")
+    edit(copy / "scale_7x" / "manifest.json", "splits", {})
+    for card in copy.rglob("README.md"):
+        card.unlink()
     generate(few, copy, "-s", 2, "--codec", "png")
     assert [config["config_name"] for config in metadata(copy / "README.md")["configs"]] == ["scale_2x"]
+    assert not (copy / "scale_6x" / "README.md").exists() and not (copy / "scale_7x" / "README.md").exists()
+
+
+def edit(file: Path, name: str, value: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
 
 
 # ---- commands that read

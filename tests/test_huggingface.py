@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,19 @@ def test_shards_generated_again_are_not_taken_from_the_cache(few: Path, tmp_path
         stored = read_images(folder / "scale_2x" / "val-000000.tar")
         assert np.array_equal(pixels[-1], stored[f"{loaded[0]['__key__']}.lr.npy"])
     assert not np.array_equal(*pixels)
+
+
+def test_a_release_of_hr_loads_as_a_folder_of_images(few: Path, tmp_path: Path, datasets: Any) -> None:
+    """The commands of docs/publishing.md that lay out such a release."""
+    generate(few, tmp_path / "published", "-s", 4)
+    page = (Path(__file__).parent.parent / "docs" / "publishing.md").read_text()
+    copied = re.findall(r"^cp published/(\S+) (release/\S*)$", page, re.MULTILINE)
+    assert [source for source, _ in copied] == ["scale_4x/manifest.json", "scale_4x/README.md"]
+    shutil.copytree(few, tmp_path / "release" / "photos")
+    for source, target in copied:
+        shutil.copy(tmp_path / "published" / source, tmp_path / target)
+    loaded = datasets.load_dataset(str(tmp_path / "release"), split="train")
+    assert len(loaded) == 18 and loaded[0]["image"].width > 0
 
 
 def test_a_missing_shard_is_an_error(few: Path, tmp_path: Path, datasets: Any) -> None:

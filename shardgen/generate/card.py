@@ -6,12 +6,13 @@ a user and is never overwritten. Only filling in `license` is not an edit; the n
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from shardgen.generate.card_metadata import DIGEST_LABEL, CardScale, header, manifest_digest
 from shardgen.generate.card_text import body
+from shardgen.generate.manifest import malformed_as_format_error
 from srshards.errors import RunError, UsageError
 from srshards.format import (
     FORMAT_VERSION,
@@ -54,7 +55,7 @@ def write_cards(output: Address, manifests: Mapping[int, Mapping[str, Any]]) -> 
     known = {scale_folder(scale): dump_json(manifest) for scale, manifest in manifests.items()}
     names = [name for name in list_folders(output) if SCALE_FOLDER.fullmatch(name)]
     finished = [found for name in names if (found := _finished(output / name, known.get(name)))]
-    kept, scales = [], _Scales()
+    kept, scales = [], _Scales(known)
     cards = [(manifest.folder, [manifest]) for manifest in finished]
     if finished:
         cards.append((output, finished))
@@ -83,29 +84,43 @@ def _finished(folder: Address, manifest_json: bytes | None) -> Manifest | None:
 
 
 class _Scales:
-    """Reads what cards say of a scale beyond its manifest, once: the `json` member of its first sample."""
+    """Reads what cards say of a scale beyond its manifest, once: the `json` member of its first sample.
 
-    def __init__(self) -> None:
+    `own` are the folders of this run. Those of earlier ones may be damaged.
+    """
+
+    def __init__(self, own: Collection[str]) -> None:
+        self._own = own
         self._read: dict[Address, CardScale | None] = {}
 
     def read(self, manifest: Manifest) -> CardScale | None:
-        """Return None when the sample cannot be read. `verify` then says why; another scale's run must not fail."""
+        """Return None when the manifest or the sample is damaged.
+
+        `verify` then says why; another scale's run must not fail.
+        """
         if manifest.folder not in self._read:
             shard = next(record.name for record in manifest.shards if record.samples)
             try:
-                sample = strict_json(stored_samples(manifest.folder, shard)[0].read("json"))
+                scale = CardScale(manifest, strict_json(stored_samples(manifest.folder, shard)[0].read("json")))
+                if manifest.folder.name not in self._own:
+                    with malformed_as_format_error(manifest.folder):
+                        _text([scale], None, is_root=False)
             except (FormatError, RunError, UsageError):
                 self._read[manifest.folder] = None
             else:
-                self._read[manifest.folder] = CardScale(manifest, sample)
+                self._read[manifest.folder] = scale
         return self._read[manifest.folder]
 
 
 def _write_card(path: Address, existing: _Existing, scales: list[CardScale], is_root: bool) -> None:
-    text = f"---\n{header(scales, existing.license, is_root)}---\n\n{body(scales, is_root)}\n\n"
+    text = _text(scales, existing.license, is_root)
     content = (text + _MARK.format(_digest(text))).encode(errors="backslashreplace")
     if content != existing.content:
         write_bytes(path, content)
+
+
+def _text(scales: list[CardScale], license_line: str | None, is_root: bool) -> str:
+    return f"---\n{header(scales, license_line, is_root)}---\n\n{body(scales, is_root)}\n\n"
 
 
 def _existing(path: Address) -> _Existing:

@@ -1,6 +1,7 @@
-"""Build the manifest of a scale's folder from the markers of its shards."""
+"""Build the manifest of a scale's folder from the markers of its shards, and report malformed ones."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from shardgen.pairs.summary import PairSummary
@@ -8,7 +9,16 @@ from shardgen.planning.config import Config
 from shardgen.shard.marker import Marker, Profiles
 from shardgen.shard.statistics import Statistics
 from srshards import __version__
-from srshards.format import FORMAT_VERSION, MANIFEST_NAME, SPLITS, Address, ShardRecord, dump_json, split_of
+from srshards.format import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    SPLITS,
+    Address,
+    FormatError,
+    ShardRecord,
+    dump_json,
+    split_of,
+)
 from srshards.storage.store import read_bytes, write_bytes
 
 
@@ -70,6 +80,16 @@ def write_manifest(folder: Address, manifest: dict[str, Any]) -> None:
     except FileNotFoundError:
         pass
     write_bytes(path, content)
+
+
+@contextmanager
+def malformed_as_format_error(path: object) -> Iterator[None]:
+    """Raise FormatError if the manifest in `path` is incomplete or deviates from `docs/formats.md`."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        advice = f"run `python -m shardgen verify {path}`"
+        raise FormatError(f"{path}/{MANIFEST_NAME} is incomplete or malformed ({error!r:.200}); {advice}") from error
 
 
 def _split(split: str, markers: Iterable[Marker]) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """Describe shard folders, shards and samples, as data and as tables."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from rich.cells import cell_len
@@ -12,9 +10,10 @@ from rich.padding import Padding
 from rich.table import Table
 
 from shardgen.degradation.describe import format_step, summary
+from shardgen.generate.manifest import malformed_as_format_error
 from shardgen.pairs.summary import PairSummary, describe_settings, format_figures
 from shardgen.planning.sources import printable
-from srshards.format import MANIFEST_NAME, Address, FormatError, Manifest, lr_name, shard_of_key
+from srshards.format import Address, Manifest, lr_name, shard_of_key
 from srshards.shards.stored_samples import (
     StoredSample,
     find_sample,
@@ -43,16 +42,6 @@ def describe_folders(folder: Address, shard: str | None = None, key: str | None 
         with malformed_as_format_error(path):
             described[str(path)] = _describe_manifest(open_manifest(path))
     return described
-
-
-@contextmanager
-def malformed_as_format_error(path: object) -> Iterator[None]:
-    """Raise FormatError if the manifest in `path` is incomplete or deviates from `docs/formats.md`."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        advice = f"run `python -m shardgen verify {path}`"
-        raise FormatError(f"{path}/{MANIFEST_NAME} is incomplete or malformed ({error!r:.200}); {advice}") from error
 
 
 def _describe_manifest(manifest: Manifest) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardgen.degradation.describe import summary
-from shardgen.inspection.inspect import malformed_as_format_error
+from shardgen.generate.manifest import malformed_as_format_error
 from shardgen.pairs.summary import describe_settings
 from srshards.format import SPLITS, Manifest
 

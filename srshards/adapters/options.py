@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from os.path import expanduser  # Path.expanduser fails for unknown users, and would change s3://
 from typing import Any, Literal
 
 from srshards.errors import ArgumentError, WorkerDiedError
@@ -85,7 +85,7 @@ def open_folder(opt: Mapping[str, Any]) -> Shards:
         )
     path = backend["path"]
     arguments = {name: backend[name] for name in _OPEN_KEYS if backend.get(name) is not None}
-    return open_shards(Path(path).expanduser() if path.startswith("~") else path, **arguments)
+    return open_shards(expanduser(path), **arguments)
 
 
 def input_of(opt: Mapping[str, Any], shards: Shards) -> Literal["lr", "up"]:
@@ -100,7 +100,7 @@ def input_of(opt: Mapping[str, Any], shards: Shards) -> Literal["lr", "up"]:
         shards.inputs("up")
         return "up"
     raise ArgumentError(
-        f"`scale` {scale}: {shards.path} has images for scale {shards.scale}; set `scale` to {shards.scale}, or to 1 "
+        f"`scale` {scale!r}: {shards.path} has images for scale {shards.scale}; set `scale` to {shards.scale}, or to 1 "
         "for a network whose input is the upsampled image"
     )
 
@@ -108,8 +108,11 @@ def input_of(opt: Mapping[str, Any], shards: Shards) -> Literal["lr", "up"]:
 def train_options(opt: Mapping[str, Any], names: OptionNames) -> TrainOptions:
     """Return the options of a training dataset. ArgumentError if one is missing or cannot be satisfied."""
     for name in (names.patch_size, names.batch_size):
-        if opt.get(name) is None:
+        value = opt.get(name)
+        if value is None:
             raise ArgumentError(f"`{name}` is not set; a training dataset needs it")
+        if not isinstance(value, int):
+            raise ArgumentError(f"`{name}` {value!r}: expected an integer")
     flips, rotations = (bool(opt.get(name, True)) for name in ("use_hflip", "use_rot"))
     if flips != rotations:
         raise ArgumentError(

@@ -36,14 +36,15 @@ class PairDataset(Dataset[dict[str, Any]]):
         self.train: TrainOptions | None = None
         with names.in_errors():
             self.shards = open_folder(options)
-            self.input = input_of(options, self.shards)
-            if options["phase"] == "train":
-                self.train = train_options(options, names)
+        self.input = input_of(options, self.shards)
+        if options["phase"] == "train":
+            self.train = train_options(options, names)
+            with names.in_errors():
                 self._patches = PatchDataset(
                     self.shards, self.train.patch_size, input=self.input, augment=self.train.augment
                 )
-            elif not self.shards.val:
-                raise ArgumentError(f"{self.shards.path} has no validation samples; generate with a --val-fraction")
+        elif not self.shards.val:
+            raise ArgumentError(f"{self.shards.path} has no validation samples; generate with a --val-fraction")
 
     def __len__(self) -> int:
         """Number of samples in the training or validation split."""

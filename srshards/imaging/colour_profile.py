@@ -92,6 +92,8 @@ def _loaded(data: bytes) -> tuple[str, SrgbConversion | None]:
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
         colour_space = profile.profile.xcolor_space.strip()
+        if not colour_space.isalnum():  # four characters from the file, which reach terminals
+            raise ProfileError("damaged colour profile")
         if colour_space not in _MODES:
             return colour_space, None
         transform = ImageCms.buildTransform(
@@ -103,7 +105,7 @@ def _loaded(data: bytes) -> tuple[str, SrgbConversion | None]:
             _FLAGS,
         )
     except (OSError, ValueError, ImageCms.PyCMSError) as error:
-        if shortage(error):
+        if shortage(error) or isinstance(error, ProfileError):
             raise
         raise ProfileError("damaged colour profile") from error
     conversion = SrgbConversion(_name(profile), colour_space, transform)
