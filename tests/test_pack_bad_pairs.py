@@ -47,6 +47,11 @@ SIZES: dict[str, tuple[Image8, str]] = {
         "HR is 130 x 96 px, but LR 32 x 32 px, not 2x: LR seems to be made from a resized or cropped copy of HR; make "
         "both anew from the photos with `generate`",
     ),
+    "rotated by 90 degrees": (
+        np.rot90(LR_PIXELS),
+        "HR is 130 x 96 px, but LR 48 x 65 px: one is rotated by 90 degrees against the other, e.g. by an EXIF "
+        "orientation tag that only one has; rotate one of them, or remove the tag",
+    ),
     "larger than HR": (
         np.pad(LR_PIXELS, ((0, 60), (0, 80), (0, 0))),
         "HR is 130 x 96 px, but LR 145 x 108 px: LR is larger than HR; swap --hr and --lr if they are reversed",
@@ -59,6 +64,13 @@ def test_other_ratios_are_failures_with_both_sizes(case: str, four: Path, tmp_pa
     pixels, reason = SIZES[case]
     save(four / LR, pixels)
     assert failure(four, tmp_path / "out") == reason
+
+
+def test_hr_of_less_than_one_lr_pixel(four: Path, tmp_path: Path) -> None:
+    save(four / HR, HR_PIXELS[:1])
+    save(four / LR, LR_PIXELS[:1])
+    expected = "HR is 130 x 1 px, but LR 65 x 1 px: HR is smaller than one LR pixel at 2x; remove the pair"
+    assert failure(four, tmp_path / "out") == expected
 
 
 def test_hr_larger_by_less_than_one_lr_pixel_is_cropped(four: Path, tmp_path: Path) -> None:
@@ -189,6 +201,10 @@ def test_all_pairs_failed(four: Path, tmp_path: Path) -> None:
     [
         (("--tile-step", 33), "--tile-step 33: expected a multiple of the scale 2"),
         (("--size", 8), "--size 8: expected 16 to 8192 px"),
+        (("--size", 0), "--size 0: expected 16 to 8192 px"),
+        (("--pattern", ""), "--pattern '' has 0 times {name}"),
+        (("--val", "none"), "no such folder: none; pass the folder of HR images as --val"),
+        (("--val", "none", "--val-lr", "lr"), "no such folder: none; pass the folder of HR images as --val"),
         (("--no-up", "--up", "up"), "--no-up stores no upsampled images, so --up and --val-up have no effect"),
         (("--val-lr", "lr"), "--val-lr and --val-up require --val"),
         (("--val", "HR", "--val-fraction", 0.1), "--val-fraction excludes --val"),

@@ -99,6 +99,16 @@ def test_upper_and_lower_case_differ(hr: Path, lr: Path) -> None:
     assert "(upper and lower case differ in mountain/IMG1.PNG and mountain/img1x4.png)" in refusal(hr, [lr])
 
 
+def test_accented_letters_are_encoded_differently(hr: Path, lr: Path) -> None:
+    """As after copying one folder from macOS."""
+    (hr / "sky/img1.png").rename(hr / "sky/caf\u00e9.png")
+    (lr / "sky/img1x4.png").rename(lr / "sky/cafe\u0301x4.png")
+    assert (
+        "(accented letters are encoded differently, as Unicode NFC and NFD, in sky/caf\u00e9.png and "
+        "sky/cafe\u0301x4.png)"
+    ) in refusal(hr, [lr])
+
+
 def test_upsampled_images_without_a_counterpart(hr: Path, tmp_path: Path) -> None:
     lr = old_scripts(tmp_path / "OST_LR", 4) / "scale_4x"
     (lr / "sky/img1_upsampled_4x.png").unlink()

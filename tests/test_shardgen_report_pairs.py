@@ -90,6 +90,33 @@ def test_a_pair_that_is_there_twice_is_a_near_duplicate(browser: Browser, page_f
         ]
 
 
+def test_only_training_pairs_can_be_excluded(browser: Browser, tmp_path: Path) -> None:
+    """The validation folder has the path of a training pair, and an image that is a training pair by another name."""
+    for folder, names in (("train", {"a": 1, "b": 2, "c": 3}), ("val", {"a": 4, "twin": 3})):
+        for name, seed in names.items():
+            hr = hr_image(96, 96, seed)
+            save(tmp_path / folder / "HR" / f"{name}.png", hr)
+            save(tmp_path / folder / "X2" / f"{name}.png", shrunk(hr, 2))
+    val = ("--val", tmp_path / "val" / "HR", "--val-lr", tmp_path / "val" / "X2")
+    pack(tmp_path / "train", tmp_path / "out", *val)
+    assert run_cli("report", tmp_path / "out", "-o", tmp_path / "r.html").returncode == 0
+    with opened(browser, tmp_path / "r.html", **WIDE) as page:
+        assert "--exclude does not apply to the photos of --val" in page.locator("main").inner_text()
+        assert "5 pairs are measured here" in page.locator("section[aria-labelledby=scale-2]").inner_text()
+        assert page.locator(".pair").count() == 5 and page.get_by_text("Pair of --val").count() == 2
+        group = page.get_by_role("group").filter(has_text="2 photos, equal hashes")
+        twin, training = group.locator(".photo").all()
+        assert "(--val)" in twin.inner_text() and twin.locator("input").count() == 0
+        assert "c.png" in training.inner_text()
+        group.get_by_role("button").click()
+        assert page.locator(".basket textarea").input_value().splitlines()[1:] == ["c.png"]
+        for box in page.locator("input[data-photo]").all():
+            box.check()
+        head, *lines = page.locator(".basket textarea").input_value().splitlines()
+        assert "python -m shardgen pack" in head and lines == ["a.png", "b.png", "c.png"]
+        assert accessibility_violations(page) == ""
+
+
 @pytest.mark.parametrize(("device", "scheme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide", "phone"])
 def test_section_has_no_accessibility_violations(browser: Browser, page_file: Path, device: dict, scheme: str) -> None:
     with opened(browser, page_file, color_scheme=scheme, **device) as page:

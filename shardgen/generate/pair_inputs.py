@@ -8,6 +8,7 @@ from typing import Any
 from shardgen.generate.headers import Headers
 from shardgen.generate.inputs import Inputs, refuse_overlap
 from shardgen.pairs.find import PairListing, find_pairs
+from shardgen.pairs.folders import VAL_OPTIONS
 from shardgen.pairs.pair import Pair
 from shardgen.planning.config import Config, ImageRoots, PairSettings
 from shardgen.planning.sources import Listing
@@ -61,7 +62,14 @@ def list_pairs(request: PackRequest, exclude: Path | None = None) -> Inputs:
     )
     found_val = None
     if val is not None:
-        found_val = find_pairs(val.hr, val.lrs, val.ups, request.pattern, skip_unpaired=request.skip_unpaired)
+        found_val = find_pairs(
+            val.hr,
+            val.lrs,
+            val.ups,
+            request.pattern,
+            skip_unpaired=request.skip_unpaired,
+            options=VAL_OPTIONS,
+        )
         refuse_overlap(found.hr_root, found_val.hr_root, "--hr")
     has_ups = request.up and bool(found.up_roots)
     if found_val:
@@ -75,7 +83,7 @@ def list_pairs(request: PackRequest, exclude: Path | None = None) -> Inputs:
         input=found.hr_root,
         output=request.output,
         scales=found.scales,
-        size=request.size or _DEFAULT_TILE_PX,
+        size=_DEFAULT_TILE_PX if request.size is None else request.size,
         fit="tile",
         up=request.up,
         val=found_val.hr_root if found_val else None,

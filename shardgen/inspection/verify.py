@@ -73,7 +73,7 @@ def verify(folder: Address, fix: bool, num_workers: int) -> VerifyResult:
             before = last_run(output)
             problems = _verify_scale(scale_folder, num_workers, result)
             if problems and last_run(output) != before:
-                raise RunError(f"a generate run wrote to {output} during the check; run verify again")
+                raise RunError(f"a run wrote to {output} during the check; run verify again")
         result.problems += problems
     return result
 

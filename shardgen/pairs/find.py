@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardgen.pairs.folders import Folders, list_folders
+from shardgen.pairs.folders import PAIR_OPTIONS, Folders, OptionNames, list_folders
 from shardgen.pairs.listed import listed_pairs, require_listed
 from shardgen.pairs.match import Images
 from shardgen.pairs.match_folders import Companions, LrFolder, Selection, match_lr, match_up
@@ -53,13 +53,14 @@ def find_pairs(
     meta_info: "Address | None" = None,
     exclude: Path | None = None,
     skip_unpaired: bool = False,
+    options: OptionNames = PAIR_OPTIONS,
 ) -> PairListing:
     """Return the pairs of an HR folder and its LR folders, one per scale or their parent.
 
     `lrs` may be empty when HR and LR are in the same folder. `pattern` (`--pattern`) describes names that are not
     recognised, `meta_info` (`--meta-info`) is a BasicSR text file that lists the pairs to use, `exclude` a file of HR
     paths to leave out. Images without a counterpart are an error, unless `skip_unpaired` (`--skip-unpaired`) leaves
-    them out.
+    them out. `options` are those of the folders, for messages about missing ones.
 
     Only names are used, except for the headers of a few pairs, from which the scales follow. UsageError for folders
     that are missing or whose pairs are not certain; StoreError when a store's requests fail.
@@ -68,7 +69,7 @@ def find_pairs(
     lists_lr = listed is not None and listed.has_lr
     roots = Roots(hr, tuple(lrs) or (hr,)) if lists_lr else find_roots(hr, lrs)
     own_ups = [up for up in ups if not any(is_same(up, lr) for lr in roots.lrs)]  # not in the LR folder
-    folders = list_folders(roots, own_ups, keep_roots=lists_lr)
+    folders = list_folders(roots, own_ups, keep_roots=lists_lr, options=options)
     if listed:
         require_listed(listed, folders.hr)
     selection, excluded = _select(folders.hr, pattern, listed, exclude)
@@ -107,7 +108,7 @@ def _select(
         paths = {photo.path for photo in remaining.photos}
         used = paths if used is None else used & paths
     is_used = None if used is None else lambda photo: photo.path in used
-    return Selection(parse_pattern(pattern) if pattern else None, is_used, listed is not None), excluded
+    return Selection(None if pattern is None else parse_pattern(pattern), is_used, listed is not None), excluded
 
 
 def _by_scale(found: Sequence[LrFolder], hr: Images) -> dict[int, LrFolder]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from shardgen.pairs.match import Images
 from shardgen.pairs.roots import Roots, path_inside, split_by_scale
@@ -9,6 +10,18 @@ from shardgen.pairs.source import list_source
 from shardgen.planning.sources import Photo
 from srshards.errors import UsageError
 from srshards.format import Address
+
+
+class OptionNames(NamedTuple):
+    """The command-line options of the HR, LR and upsampled folders, for messages."""
+
+    hr: str
+    lr: str
+    up: str
+
+
+PAIR_OPTIONS = OptionNames("--hr", "--lr", "--up")
+VAL_OPTIONS = OptionNames("--val", "--val-lr", "--val-up")
 
 
 @dataclass(frozen=True)
@@ -22,13 +35,13 @@ class Folders:
     num_links_skipped: int
 
 
-def list_folders(roots: Roots, ups: Sequence[Address], keep_roots: bool) -> Folders:
+def list_folders(roots: Roots, ups: Sequence[Address], keep_roots: bool, options: OptionNames) -> Folders:
     """List the images of all roots. A parent of folders like `X2` and `X4` becomes these, unless `keep_roots`.
 
     Images of one root below another one are not images of the latter. UsageError when a root does not exist or has no
     images, or when HR and LR images of several scales are in one folder.
     """
-    listings = {address: list_source(address, role, option) for address, role, option in _named(roots, ups)}
+    listings = {address: list_source(address, role, option) for address, role, option in _named(roots, ups, options)}
 
     def photos(address: Address) -> list[Photo]:
         others = [path_inside(address, other) for other in listings]
@@ -47,10 +60,10 @@ def list_folders(roots: Roots, ups: Sequence[Address], keep_roots: bool) -> Fold
     return Folders(hr, lrs, upsampled, ignored, sum(listing.num_links_skipped for listing in listings.values()))
 
 
-def _named(roots: Roots, ups: Sequence[Address]) -> Iterable[tuple[Address, str, str]]:
-    yield roots.hr, "HR", "--hr"
-    yield from ((root, "LR", "--lr") for root in roots.lrs if root != roots.hr)
-    yield from ((root, "upsampled", "--up") for root in ups)
+def _named(roots: Roots, ups: Sequence[Address], options: OptionNames) -> Iterable[tuple[Address, str, str]]:
+    yield roots.hr, "HR", options.hr
+    yield from ((root, "LR", options.lr) for root in roots.lrs if root != roots.hr)
+    yield from ((root, "upsampled", options.up) for root in ups)
 
 
 def _of_one_scale(shared: Images) -> Images:

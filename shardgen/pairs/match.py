@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from unicodedata import is_normalized, normalize
 
 from shardgen.pairs.names import Index, Naming, index_names
 from shardgen.planning.sources import Photo, printable
@@ -57,20 +58,30 @@ class Matching:
 
     @property
     def case_hint(self) -> str:
-        """A remark if images would not be alone if the case of letters were ignored; otherwise an empty string."""
-        hr = {name.casefold(): photo for name, photo in self.hr.by_name.items() if name not in self.lr.by_name}
+        """A remark if images would not be alone if the case of letters, and how Unicode encodes them, were ignored.
+
+        Otherwise an empty string. macOS and some archives store accented letters as two characters (NFD).
+        """
+        hr = {_folded(name): photo for name, photo in self.hr.by_name.items() if name not in self.lr.by_name}
         alone = (item for item in self.lr.by_name.items() if item[0] not in self.hr.by_name) if hr else ()
-        pairs = [(hr[name.casefold()], photo) for name, photo in alone if name.casefold() in hr]
+        pairs = [(hr[_folded(name)], photo) for name, photo in alone if _folded(name) in hr]
         if not pairs:
             return ""
-        paths = " and ".join(printable(photo.path)[:200] for photo in min(pairs))
-        return f" (upper and lower case differ in {paths})"
+        hr_path, lr_path = (printable(photo.path)[:200] for photo in min(pairs))
+        what = "upper and lower case differ"
+        if is_normalized("NFC", hr_path) != is_normalized("NFC", lr_path):
+            what = "accented letters are encoded differently, as Unicode NFC and NFD,"
+        return f" ({what} in {hr_path} and {lr_path})"
 
     @property
     def is_complete(self) -> bool:
         """Whether every image of both folders belongs to exactly one pair."""
         complete = len(self.names) == len(self.hr.by_name) and not (self.lr_alone or self.unrecognised)
         return complete and not (self.hr.duplicates or self.lr.duplicates)
+
+
+def _folded(name: str) -> str:
+    return normalize("NFC", name).casefold()
 
 
 def match_images(

@@ -18,6 +18,13 @@ def matched_box(hr: tuple[int, int], lr: tuple[int, int], scale: int) -> Box:
     sizes = f"HR is {width} x {height} px, but LR {lr_width} x {lr_height} px"
     if lr_height > height or lr_width > width:
         raise PhotoError(f"{sizes}: LR is larger than HR; swap --hr and --lr if they are reversed")
+    if all(0 <= px < scale for px in (width - lr_height * scale, height - lr_width * scale)):
+        raise PhotoError(
+            f"{sizes}: one is rotated by 90 degrees against the other, e.g. by an EXIF orientation tag that only one "
+            "has; rotate one of them, or remove the tag"
+        )
+    if min(height, width) < scale:
+        raise PhotoError(f"{sizes}: HR is smaller than one LR pixel at {scale}x; remove the pair")
     if all(abs(px) < 2 * scale for px in extra):
         expected = f"{width // scale} x {height // scale} px"
         raise PhotoError(f"{sizes}: expected LR of {expected} at {scale}x; pairs are not resized, so make LR again")

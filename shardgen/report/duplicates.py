@@ -1,13 +1,15 @@
 """Find near-duplicate photos: those whose perceptual hashes differ in few bits."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 _Hashes = NDArray[np.uint64]
+Photo = TypeVar("Photo", bound=Hashable)
 _FAR = 255  # above any distance
 
 
@@ -57,7 +59,7 @@ class DuplicateGroup:
     distance: int
 
 
-def near_duplicates(sources: Sequence[str], hashes: Sequence[int], max_distance: int) -> list[DuplicateGroup]:
+def near_duplicates(sources: Sequence[Photo], hashes: Sequence[int], max_distance: int) -> list[DuplicateGroup]:
     """Group photos that have images with similar hashes, sorted by distance, then by first image.
 
     `sources[i]` is the photo of the image with `hashes[i]`. Images (tiles) of the same photo are not compared.
@@ -70,13 +72,13 @@ def near_duplicates(sources: Sequence[str], hashes: Sequence[int], max_distance:
     joined += [(of_hash[a][0], of_hash[b][0], distance) for a, b, distance in nearest_pairs(unique, max_distance)]
     parent = {source: source for source in sources}  # a disjoint-set forest of photos
 
-    def root(source: str) -> str:
+    def root(source: Photo) -> Photo:
         while parent[source] != source:
             parent[source] = source = parent[parent[source]]
         return source
 
-    shown: dict[str, int] = {}
-    max_distances: dict[str, int] = {}  # by root
+    shown: dict[Photo, int] = {}
+    max_distances: dict[Photo, int] = {}  # by root
     for a, b, distance in sorted(joined, key=lambda pair: (pair[2], pair)):  # so that the most similar images are shown
         # Pairs of images of the same photo are kept, because a third image may be connected only through them.
         left, right = root(sources[a]), root(sources[b])
@@ -86,7 +88,7 @@ def near_duplicates(sources: Sequence[str], hashes: Sequence[int], max_distance:
         if left != right:
             parent[right] = left
             max_distances[left] = distance
-    members: dict[str, list[int]] = {}
+    members: dict[Photo, list[int]] = {}
     for source, image in shown.items():
         members.setdefault(root(source), []).append(image)
     groups = [DuplicateGroup(tuple(sorted(images)), max_distances[source]) for source, images in members.items()]

@@ -42,19 +42,21 @@ class Photos:
     lines: list[str] = field(default_factory=list)
     _numbers: dict[str, int] = field(default_factory=dict)
 
-    def number(self, source: str) -> int:
-        """Return the number of a photo, and add the photo if it is new."""
-        if source not in self._numbers:
-            self._numbers[source] = len(self.lines)
-            self.lines.append(exclude_line(source))
-        return self._numbers[source]
+    def number(self, sample: Measured) -> int | None:
+        """Return the number of a sample's photo, and add the photo if it is new. None if it cannot be excluded."""
+        if not sample.is_excludable:
+            return None
+        if sample.source not in self._numbers:
+            self._numbers[sample.source] = len(self.lines)
+            self.lines.append(exclude_line(sample.source))
+        return self._numbers[sample.source]
 
 
 @dataclass(frozen=True)
 class Card:
-    """A photo with a checkbox. `uri` is None if only its name is shown."""
+    """A photo with a checkbox. `photo` is None if it cannot be excluded, `uri` if only its name is shown."""
 
-    photo: int
+    photo: int | None
     name: str
     caption: str
     uri: str | None = None
@@ -124,11 +126,11 @@ def _worst(samples: Iterable[Measured], key: Callable[[Measured], tuple[float, .
 
     At most half of the photos, so that in a small set the darkest are not the brightest, too.
     """
-    best: dict[str, tuple[tuple[object, ...], Measured]] = {}
+    best: dict[tuple[str, bool], tuple[tuple[object, ...], Measured]] = {}
     for sample in samples:
         rank = (*key(sample), sample.source, sample.scale, sample.sample.key)
-        if sample.source not in best or rank < best[sample.source][0]:
-            best[sample.source] = (rank, sample)
+        if sample.photo not in best or rank < best[sample.photo][0]:
+            best[sample.photo] = (rank, sample)
     count = min(PER_LIST, (len(best) + 1) // 2)
     return [sample for _, sample in heapq.nsmallest(count, best.values(), key=lambda pair: pair[0])]
 
@@ -181,8 +183,9 @@ class _Cards:
         return image_of(sample.sample, name, self._surveys[sample.scale].manifest)
 
     def _card(self, sample: Measured, caption: str, uri: str | None = None, is_pixels: bool = False) -> Card:
-        photo, name = self._photos.number(sample.source), short(sample.source)
-        text = 6 * (len(name) + len(caption) + len(self._photos.lines[photo]))  # bytes of an escaped character
+        photo, name = self._photos.number(sample), short(sample.source)
+        line = "" if photo is None else self._photos.lines[photo]
+        text = 6 * (len(name) + len(caption) + len(line))  # bytes of an escaped character
         return Card(photo, name, caption, uri, is_pixels, _TEXT_BYTES + text + len(uri or ""))
 
 
@@ -222,14 +225,14 @@ def _part(sample: Measured) -> str:
 def _near_duplicates(samples: Sequence[Measured], cards: _Cards) -> Extremes:
     """Compare each image once over all scales, except flat ones, because all flat tiles are similar."""
     compared = (sample for sample in reversed(samples) if sample.flatness <= _MAX_COMPARED_FLATNESS)
-    first = {(sample.source, sample.box): sample for sample in compared}
-    images = sorted(first.values(), key=lambda sample: (sample.source, sample.box))
-    found = near_duplicates([image.source for image in images], [image.hash for image in images], MAX_DISTANCE)
+    first = {(sample.photo, sample.box): sample for sample in compared}
+    images = sorted(first.values(), key=lambda sample: (sample.photo, sample.box))
+    found = near_duplicates([image.photo for image in images], [image.hash for image in images], MAX_DISTANCE)
     groups: list[CardGroup] = []
     room = _MAX_GROUPS_BYTES
     for group in found[:MAX_GROUPS]:
         members = [images[number] for number in group.images]
-        members.sort(key=lambda sample: (-sample.box[2] * sample.box[3], sample.source))
+        members.sort(key=lambda sample: (sample.is_excludable, -sample.box[2] * sample.box[3], sample.source))
         shown = cards.fitting(members[:_SHOWN_PER_GROUP], cards.thumbnail, _part, room)
         room -= sum(card.num_bytes for card in shown)
         if len(shown) < 2:  # no room for more, or damaged
@@ -242,9 +245,10 @@ def _near_duplicates(samples: Sequence[Measured], cards: _Cards) -> Extremes:
         title = f"{plural(len(members), 'photo')}, {bits}"
         groups.append(CardGroup(title, shown, named, len(members) - len(shown) - len(named)))
     more = len(found) - len(groups)
+    after = "" if all(sample.is_excludable for sample in samples) else ", after those of --val"
     explanation = (
         "Photos that look alike: their perceptual hashes differ in at most "
-        f"{MAX_DISTANCE} of 64 bits. The largest photo of a group is listed first. Images that are more than "
+        f"{MAX_DISTANCE} of 64 bits. The largest photo of a group is listed first{after}. Images that are more than "
         f"{100 * _MAX_COMPARED_FLATNESS:.0f}% flat are not compared."
         + (f" Shown are the {len(groups)} most similar of {len(found):,} groups." if more else "")
     )

@@ -26,9 +26,9 @@ _AMPLIFICATION = 4  # of the differences that are shown
 
 @dataclass(frozen=True)
 class WorstPair:
-    """A pair to look at. `photo` is its number among the photos that can be excluded."""
+    """A pair to look at. `photo` is its number among the photos that can be excluded, None if it cannot be."""
 
-    photo: int
+    photo: int | None
     name: str
     comparison: Comparison
     is_beyond: bool  # a bound; the pair was accepted in spite of it
@@ -47,19 +47,19 @@ class Pairs:
 
 def pairs_of(survey: Survey, photos: Photos, num_scales: int, window_px: int) -> Pairs | None:
     """Return the section about the pairs of a scale; None if LR was not given."""
-    pairs = {sample.source: (sample, sample.pair) for sample in reversed(survey.measured) if sample.pair is not None}
+    pairs = {sample.photo: (sample, sample.pair) for sample in reversed(survey.measured) if sample.pair is not None}
     if not pairs:
         return None
     checks = [check for _, check in pairs.values()]
-    severities = {source: severity(check) for source, (_, check) in pairs.items()}
+    severities = {photo: severity(check) for photo, (_, check) in pairs.items()}
     certain = [check for check in checks if check.shift_error <= _CERTAIN_PX]
-    worst = heapq.nsmallest(MAX_SHOWN, pairs, key=lambda source: (-severities[source], source))
+    worst = heapq.nsmallest(MAX_SHOWN, pairs, key=lambda photo: (-severities[photo], photo))
     return Pairs(
         num_measured=len(pairs),
         num_beyond=sum(one > 1 for one in severities.values()),
         num_uncertain=len(checks) - len(certain),
         plots=_plots(checks, certain),
-        worst=_worst(survey, [pairs[source] for source in worst], photos, _MAX_BYTES // num_scales, window_px),
+        worst=_worst(survey, [pairs[photo] for photo in worst], photos, _MAX_BYTES // num_scales, window_px),
     )
 
 
@@ -94,7 +94,7 @@ def _worst(
         if max_bytes < 0:
             break
         is_beyond = severity(check) > 1
-        found.append(WorstPair(photos.number(sample.source), short(sample.source), comparison, is_beyond))
+        found.append(WorstPair(photos.number(sample), short(sample.source), comparison, is_beyond))
     return found
 
 

@@ -21,7 +21,11 @@ from srshards.storage.threads import map_in_threads
 
 @dataclass(frozen=True)
 class Measured:
-    """A sample and the measurements of its HR image. `psnr` (of `up`, in dB) is None if `up` equals HR."""
+    """A sample and the measurements of its HR image. `psnr` (of `up`, in dB) is None if `up` equals HR.
+
+    `is_excludable` is False for photos of `--val`, to which `--exclude` does not apply. Their paths are relative to
+    that folder, so they may be those of training photos.
+    """
 
     sample: StoredSample
     scale: int
@@ -36,6 +40,12 @@ class Measured:
     aliasing: float | None  # None if LR is degraded by a recipe, or given
     hash: int
     pair: PairCheck | None = None  # of HR and LR if LR was given
+    is_excludable: bool = True
+
+    @property
+    def photo(self) -> tuple[str, bool]:
+        """What identifies the photo of the sample."""
+        return self.source, self.is_excludable
 
 
 @dataclass
@@ -136,6 +146,7 @@ def _measure(sample: StoredSample, manifest: Manifest, record: ShardRecord) -> M
         aliasing=aliased,
         hash=image_hash(grey),
         pair=_pair(described.get("pair"), sample, manifest.scale),
+        is_excludable=record.split == "train" or settings.get("val_fraction", 0.0) is not None,
     )
 
 

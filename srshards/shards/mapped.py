@@ -44,12 +44,12 @@ def repair_hint(origin: Origin) -> str:
     with suppress(FormatError, OSError, StoreError):
         if origin_of(load_manifest(folder, read_bytes)) != origin:
             return (
-                f"not damaged: the shards in {folder} were replaced by a generate run with other settings or photos "
-                "after they were opened; start a new run with the new shards, or generate the previous ones again"
+                f"not damaged: the shards in {folder} were replaced by a run with other settings or images after they "
+                "were opened; start a new run with the new shards, or make the previous ones again"
             )
     if busy := busy_message(folder):
         return f"not damaged: {busy}"
-    return f"run `python -m shardgen verify {folder} --fix`, then the same `python -m shardgen generate` command again"
+    return f"run `python -m shardgen verify {folder} --fix`, then the same `generate` or `pack` command again"
 
 
 class DamagedMember(Exception):

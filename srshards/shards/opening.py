@@ -134,7 +134,7 @@ def _missing_manifest(folder: Address) -> str:
     if any(name.endswith(".tar") for name in list_files(folder)):
         return (
             f"this folder has tars but no {MANIFEST_NAME}: generation did not finish; "
-            "run the same `python -m shardgen generate` command again to resume it"
+            "run the same `generate` or `pack` command again to resume it"
         )
     if storage_of(folder).is_local:
         images = [path for path in local_path(folder).rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES]

@@ -72,7 +72,7 @@ def open_manifest(folder: Address) -> Manifest:
     except FileNotFoundError:
         _refuse_unfinished(folder)
         raise UsageError(
-            f"{folder} has no {MANIFEST_NAME}: generation did not finish; run the same generate command again"
+            f"{folder} has no {MANIFEST_NAME}: generation did not finish; run the same generate or pack command again"
         ) from None
 
 

@@ -6,7 +6,7 @@
   const basket = document.querySelector(".basket");
   const text = basket.querySelector("textarea");
   const chosen = new Set();
-  const head = "# Photos to exclude: python -m shardgen generate ... --exclude exclude.txt\n";
+  const head = `# Photos to exclude: ${document.querySelector("pre.command").textContent}\n`;
 
   function show() {
     for (const box of boxes) box.checked = chosen.has(box.dataset.photo);
@@ -28,8 +28,11 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest(".all-but-first");
     if (!button) return;
-    const members = [...button.closest("fieldset").querySelectorAll("input[data-photo]")];
-    members.forEach((box, number) => choose(box.dataset.photo, number > 0));
+    const members = [...button.closest("fieldset").querySelectorAll(".photo")];
+    members.forEach((member, number) => {
+      const box = member.querySelector("input[data-photo]"); // photos of --val have none
+      if (box) choose(box.dataset.photo, number > 0);
+    });
     show();
   });
 
