@@ -66,8 +66,8 @@ def test_no_pairs(hr: Path, lr: Path) -> None:
 
 def test_one_folder_for_both_without_pairs_in_it(hr: Path) -> None:
     expected = (
-        f"no pairs: HR {hr} has mountain/img1.png, mountain/img2.png, sky/img1.png, but no LR images of them; pass their "
-        "folder as --lr (--val-lr for --val)"
+        f"no pairs: HR {hr} has mountain/img1.png, mountain/img2.png, sky/img1.png, but no LR images of them; pass "
+        "their folder as --lr (--val-lr for --val)"
     )
     assert refusal(hr, [hr]) == expected, "an image is not its own LR"
     assert refusal(hr, []) == expected

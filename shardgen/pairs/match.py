@@ -103,8 +103,8 @@ def match_images(
     if not matchings:
         if is_shared and len(namings) > 1:  # not by --pattern
             raise UsageError(
-                f"no pairs: HR {hr.root} has {examples(hr.photos)}, but no LR images of them; pass their folder as --lr "
-                "(--val-lr for --val)"
+                f"no pairs: HR {hr.root} has {examples(hr.photos)}, but no LR images of them; pass their folder as "
+                "--lr (--val-lr for --val)"
             )
         swapped = _HrIndexer(lr.photos, None)
         if any(_match(hr.photos, naming, swapped, None).names for naming in namings):
