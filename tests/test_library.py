@@ -329,7 +329,8 @@ def several_scales(root: Path) -> tuple[Path, str]:
 
 def unfinished(root: Path) -> tuple[Path, str]:
     (root / "train-000000.tar").write_bytes(b"")
-    return root, "this folder has tars but no manifest.json: generation did not finish; run the same `python -m"
+    message = "this folder has tars but no manifest.json: generation did not finish; run the same `generate` or `pack`"
+    return root, message
 
 
 NOT_SHARDS = [missing, file, loose_images, output_of_unpack, empty, unfinished]
