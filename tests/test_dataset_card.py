@@ -157,15 +157,17 @@ def test_folders_that_datasets_cannot_read_are_not_listed(copy: Path, few: Path)
     (copy / "scale_3x").mkdir()
     (copy / "scale_3x" / "manifest.json").write_text("{")
     (copy / "scale_4x" / "train-000000.idx").write_text("damaged")
-    shutil.copytree(copy / "scale_2x", copy / "scale_6x")
-    edit(copy / "scale_6x" / "manifest.json", "totals", None)
-    shutil.copytree(copy / "scale_2x", copy / "scale_7x")
-    edit(copy / "scale_7x" / "manifest.json", "splits", {})
+    for scale, name, value in ((6, "totals", None), (7, "splits", {})):
+        manifest = shutil.copytree(copy / "scale_2x", copy / f"scale_{scale}x") / "manifest.json"
+        settings = json.loads(manifest.read_text())["settings"]
+        edit(manifest, "settings", {**settings, "scale": scale, "hr_size": 6 * 7})
+        edit(manifest, name, value)
+    shutil.copytree(copy / "scale_2x", copy / "scale_8x")
     for card in copy.rglob("README.md"):
         card.unlink()
     generate(few, copy, "-s", 2, "--codec", "png")
     assert [config["config_name"] for config in metadata(copy / "README.md")["configs"]] == ["scale_2x"]
-    assert not (copy / "scale_6x" / "README.md").exists() and not (copy / "scale_7x" / "README.md").exists()
+    assert not any((copy / f"scale_{scale}x" / "README.md").exists() for scale in (6, 7, 8))
 
 
 def edit(file: Path, name: str, value: Any) -> None:

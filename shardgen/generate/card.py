@@ -79,7 +79,7 @@ def _finished(folder: Address, manifest_json: bytes | None) -> Manifest | None:
         manifest = load_manifest(folder, read_bytes if manifest_json is None else lambda _: manifest_json)
     except (FileNotFoundError, FormatError):  # left over from another run
         return None
-    is_current = manifest.raw["format_version"] == FORMAT_VERSION
+    is_current = manifest.raw["format_version"] == FORMAT_VERSION and folder.name == scale_folder(manifest.scale)
     return manifest if is_current and any(record.samples for record in manifest.shards) else None
 
 
