@@ -16,7 +16,7 @@ from shardgen.engines.local import PoolEngine, SerialEngine
 from shardgen.generate.inputs import Inputs
 from shardgen.generate.run import Outcome, Preparation, generate, prepare
 from shardgen.planning.config import DEFAULT_VAL_FRACTION, ICC
-from shardgen.planning.sources import printable
+from shardgen.planning.sources import shown
 from srshards.errors import ReportedError, UsageError
 from srshards.extras import install_command
 from srshards.format import CODECS
@@ -177,7 +177,7 @@ def _agrees(question: str, default: bool) -> bool:
 
 def _warn_of_profiles(unusable: list[dict[str, str]], noun: str) -> None:
     if unusable:
-        example = f"{printable(unusable[0]['path'])[:200]}: {unusable[0]['reason']}"
+        example = f"{shown(unusable[0]['path'])}: {unusable[0]['reason']}"
         some = f"The colour profile of {plural(len(unusable), noun)} cannot be applied, so sRGB was assumed"
         click.echo(f"{some}, e.g. {example}. The manifest lists all of them.", err=True)
 
@@ -188,7 +188,7 @@ def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:
     limit = failure_limit(max_failures, num_photos)
     if failures:
         of_val = " (--val)" if failures[0].get("split") == "val" else ""
-        example = f"{printable(failures[0]['path'])[:200]}{of_val}: {failures[0]['reason']}"
+        example = f"{shown(failures[0]['path'])}{of_val}: {failures[0]['reason']}"
         some = f"{len(failures):,} of {num_photos:,} {noun}s failed (--max-failures: {limit:,})"
         click.echo(f"{some}, e.g. {example}. The manifest lists all of them.", err=True)
     if not outcome.num_samples:

@@ -8,7 +8,7 @@ from shardgen.generate.run import STATS_NAME, Outcome, Preparation
 from shardgen.pairs.summary import PairSummary, describe_settings
 from shardgen.planning.config import Config
 from shardgen.planning.exclusion import Exclusion
-from shardgen.planning.sources import Listing, Source, printable
+from shardgen.planning.sources import Listing, Source, printable, shown
 from srshards.format import scale_folder
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
@@ -84,7 +84,7 @@ def _exclusion_lines(excluded: Exclusion, noun: str) -> list[str]:
     name, unknown = excluded.file.name, excluded.unknown
     lines = [f"Exclude {plural(excluded.num_photos, noun)} listed in {name}"]
     if unknown:
-        some = ", ".join(printable(path)[:200] for path in unknown[:3])
+        some = ", ".join(shown(path) for path in unknown[:3])
         dots = ", ..." if len(unknown) > 3 else ""
         lines.append(f"  {plural(len(unknown), 'path')} in {name} not found in the input: {some}{dots}")
     return lines
@@ -156,5 +156,5 @@ def _pair_lines(manifest: dict[str, Any]) -> list[str]:
     lines = [f"  {plural(found.checked, 'pair')} checked{counts}"]
     if found.worst:
         figure = f"{found.worst.severity:.0%} of a bound: {found.worst.figure}"
-        lines.append(f"  The worst is {printable(found.worst.path)[:200]}, at {figure}")
+        lines.append(f"  The worst is {shown(found.worst.path)}, at {figure}")
     return lines

@@ -23,7 +23,7 @@ from shardgen.inspection.unpack_layouts import (
     stem_path,
     written_images,
 )
-from shardgen.planning.sources import printable
+from shardgen.planning.sources import shown
 from srshards.errors import RunError, UsageError
 from srshards.format import MANIFEST_NAME, SPLITS, Address, Manifest, dump_json, scale_folder
 from srshards.imaging import codec
@@ -91,7 +91,7 @@ def unpack(folder: Address, output: Path, split: str | None = None, layout: str 
             _write_meta_info(target, manifest, written)
     if unpacked.too_long:
         total = len(unpacked.too_long) + unpacked.num_samples
-        example = printable(str(unpacked.too_long[0]))[:200]
+        example = shown(str(unpacked.too_long[0]))
         raise RunError(
             f"{len(unpacked.too_long):,} of {total:,} samples were not written, because their names are too long in "
             f"{output}, e.g. {example}; pass another --output with a shorter path"

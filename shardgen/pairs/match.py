@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from shardgen.pairs.names import Index, Naming, index_names
-from shardgen.planning.sources import Photo, printable
+from shardgen.planning.sources import Photo, shown
 from srshards.errors import UsageError
 from srshards.format import Address
 
@@ -63,7 +63,7 @@ class Matching:
         pairs = [(hr[name.casefold()], photo) for name, photo in alone if name.casefold() in hr]
         if not pairs:
             return ""
-        paths = " and ".join(printable(photo.path)[:200] for photo in min(pairs))
+        paths = " and ".join(shown(photo.path) for photo in min(pairs))
         return f" (upper and lower case differ in {paths})"
 
     @property
@@ -143,7 +143,7 @@ def _match(
 def examples(photos: Sequence[Photo]) -> str:
     """Return the first few paths, for messages."""
     dots = ", ..." if len(photos) > _NUM_EXAMPLES else ""
-    return ", ".join(printable(photo.path)[:200] for photo in sorted(photos)[:_NUM_EXAMPLES]) + dots
+    return ", ".join(shown(photo.path) for photo in sorted(photos)[:_NUM_EXAMPLES]) + dots
 
 
 def _no_pairs(hr: Images, lr: Images, namings: Sequence[Naming], hint: str) -> str:

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shardgen.planning.sources import Listing, S, printable
+from shardgen.planning.sources import Listing, S, printable, shown
 from srshards.errors import UsageError
 
 _BLANKS = " \t"
@@ -88,7 +88,7 @@ def leave_out(listing: Listing[S], file: Path, option: str = "--input") -> tuple
         example = min(photo.path for photo in listing.photos)
         raise UsageError(
             f"{file} lists no photo of the input: expected paths relative to {option} such as {printable(example)}, "
-            f"found e.g. {printable(listed[0])[:200]}"
+            f"found e.g. {shown(listed[0])}"
         )
     remaining = [photo for photo in listing.photos if photo.path not in found]
     if not remaining:

@@ -24,6 +24,11 @@ def printable(path: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in path)
 
 
+def shown(path: str) -> str:
+    """Return a path as an example in a message: printable, and of at most 200 characters."""
+    return printable(path)[:200]
+
+
 class Source(Protocol):
     """What samples are made from: a photo, or a pair, which is identified by its HR image.
 
@@ -42,7 +47,7 @@ class Source(Protocol):
     @property
     def class_name(self) -> str: ...
 
-    def companions(self, scale: int) -> tuple["Photo", ...]:
+    def counterparts(self, scale: int) -> tuple["Photo", ...]:
         """Return the other files that determine the samples at a scale: a pair's LR image, and its upsampled one."""
         ...
 
@@ -62,7 +67,7 @@ class Photo(NamedTuple):
         """The photo's folder relative to the input; `.` for the input itself."""
         return self.path.rpartition("/")[0] or "."
 
-    def companions(self, scale: int) -> tuple["Photo", ...]:
+    def counterparts(self, scale: int) -> tuple["Photo", ...]:
         return ()
 
 
