@@ -109,7 +109,8 @@ def test_unfinished_folder_is_reported(shards_copy: Path, tmp_path: Path) -> Non
     for command, folder in (("inspect", shards_copy), ("preview", shards_copy / "scale_2x"), ("unpack", shards_copy)):
         result = run_cli(command, folder, *(("-o", tmp_path / "x") if command == "unpack" else ()))
         assert (
-            result.returncode == 2 and "generation did not finish; run the same generate command again" in result.stderr
+            result.returncode == 2
+            and "generation did not finish; run the same `generate` or `pack` command again" in result.stderr
         )
 
 

@@ -168,7 +168,7 @@ def test_too_many_damaged_samples_stop_the_run(tiny_copy: Path, tmp_path: Path) 
     assert all(f"replaced by another one: {name}" in result.err for name in names)
     assert "Error: 2 of 1,0" in result.err and "samples are damaged, more than 0.1%: " in result.err
     assert (
-        f"run `python -m shardgen verify {tiny_copy} --fix`, then the same `python -m shardgen generate` command again"
+        f"run `python -m shardgen verify {tiny_copy} --fix`, then the same `generate` or `pack` command again"
         in result.err
     )
     assert len(events(tmp_path / "r", "damaged")) == 2 and len(events(tmp_path / "r", "error")) == 1
