@@ -1,4 +1,4 @@
-"""What `generate` and `pack` have in common: options, confirmation, and the exit code of a run."""
+"""Execution of `generate` and `pack`: their common options, the confirmation, and the exit code."""
 
 import functools
 import sys
@@ -48,6 +48,7 @@ def run_options(noun: str) -> Callable[[Callable[..., None]], Callable[..., None
     The command gets a `RunOptions` as `run`; `sample`, `codec`, `icc`, `shard_bytes`, `val_fraction` and `seed`, which
     are fields of `Config`; and `exclude`. `noun` is "photo" or "pair".
     """
+    of_recipes = ", and for recipes" if noun == "photo" else ""
     options = (
         option(
             "--sample", type=float, default=1.0, help=f"Fraction of the {noun}s to use, e.g. 0.01 for a quick trial."
@@ -76,7 +77,7 @@ def run_options(noun: str) -> Callable[[Callable[..., None]], Callable[..., None
             type=float,
             help=f"Fraction of the {noun}s for validation, unless --val is passed.  [default: {DEFAULT_VAL_FRACTION}]",
         ),
-        option("--seed", type=int, default=0, help=f"Seed for the order and split of the {noun}s, and for recipes."),
+        option("--seed", type=int, default=0, help=f"Seed for the order and split of the {noun}s{of_recipes}."),
         option(
             "--engine", type=Choice(("local", "ray")), default="local", help="Local worker processes, or a Ray cluster."
         ),

@@ -38,6 +38,7 @@ def _left_out(listing: Listing[Source]) -> str:
 
 
 def preparation_text(p: Preparation) -> str:
+    """Return the plan: the inputs, the shards to build at each scale, what would be replaced, and the space needed."""
     lines = photo_lines(p)
     for inventory in p.inventories:
         scale, hr = inventory.scale, p.config.hr_size(inventory.scale)

@@ -25,7 +25,7 @@ from shardgen.inspection.unpack_layouts import (
 )
 from shardgen.planning.sources import shown
 from srshards.errors import RunError, UsageError
-from srshards.format import MANIFEST_NAME, SPLITS, Address, Manifest, dump_json, scale_folder
+from srshards.format import MANIFEST_NAME, SPLITS, Address, Manifest, scale_folder
 from srshards.imaging import codec
 from srshards.shards.stored_samples import StoredSample, map_in_order, open_manifest, scale_folders, stored_samples
 from srshards.storage.files import is_temporary, write_atomically
@@ -177,12 +177,8 @@ def _claim(output: Path, manifest: Manifest, layout: str) -> None:
 
 
 def _identity(manifest: Manifest, layout: str) -> bytes:
-    """Return a hash of the manifest, and so of all samples, because it lists the hash of every shard; and the layout.
-
-    `old` is not named, so that folders of earlier releases can be completed.
-    """
-    digest = hashlib.sha256(dump_json(manifest.raw)).hexdigest()
-    return f"{digest}\n".encode() if layout == "old" else f"{digest} {layout}\n".encode()
+    """Return the hash of the manifest, and the layout unless it is `old`, which earlier releases did not name."""
+    return (manifest.sha256 if layout == "old" else f"{manifest.sha256} {layout}").encode() + b"\n"
 
 
 # ---- names

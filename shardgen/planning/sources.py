@@ -71,17 +71,17 @@ class Photo(NamedTuple):
         return ()
 
 
-S = TypeVar("S", bound=Source, covariant=True)
+SourceT = TypeVar("SourceT", bound=Source, covariant=True)
 
 
 @dataclass(frozen=True)
-class Listing(Generic[S]):
+class Listing(Generic[SourceT]):
     """The photos (or pairs) of a folder, in no particular order, and the numbers of other files and of skipped links.
 
     Links are not followed to folders that are already listed, e.g. in a loop.
     """
 
-    photos: Sequence[S] = ()
+    photos: Sequence[SourceT] = ()
     num_ignored: int = 0
     num_links_skipped: int = 0
 
