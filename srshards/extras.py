@@ -21,8 +21,10 @@ _EXTRAS = {
 
 
 def install_command(package: str) -> str:
-    """Return how to install an optional package, given by its import name."""
-    extra = _EXTRAS[package]
+    """Return how to install an optional package, given by its import name, which is its own name if it has no extra."""
+    extra = _EXTRAS.get(package)
+    if extra is None:
+        return f"run `pip install {package}`"
     return f"run `pip install 'sr-shards[{extra}]'` or, in a clone of sr-shards, `pip install -e '.[{extra}]'`"
 
 

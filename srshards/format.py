@@ -8,6 +8,7 @@ Standard library only, so that a reader needs nothing else. `docs/formats.md` is
     scale_4x/manifest.json       the table of contents, written when every shard of the folder is complete
 """
 
+import hashlib
 import json
 import math
 import re
@@ -166,6 +167,11 @@ class Manifest:
     raw: dict[str, Any]
     variants: int = 1  # LR images per training sample; validation samples have one
     has_up: bool = True
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the file, which identifies the shards down to the last byte: it lists the hash of each."""
+        return hashlib.sha256(dump_json(self.raw)).hexdigest()
 
     def images(self, split: str) -> tuple[str, ...]:
         """Return the image names of a sample of the split, in tar order."""

@@ -265,7 +265,7 @@ def test_shards_without_what_is_asked_for_are_refused(tmp_path: Path) -> None:
     with adapter("basicsr") as (module, _):
         with pytest.raises(srshards.ArgumentError, match="has no upsampled images; generate without --no-up"):
             make(module.ShardsDataset, "basicsr", shards, scale=1)
-        with pytest.raises(srshards.ArgumentError, match="has no validation samples; generate with a --val-fraction"):
+        with pytest.raises(srshards.ArgumentError, match="has no validation samples; make the shards again with a"):
             make(module.ShardsDataset, "basicsr", shards, "val")
 
 

@@ -301,7 +301,7 @@ def loose_images(root: Path) -> tuple[Path, str]:
     return (
         root,
         f"this folder has 1 loose image but no shards; to generate shards, run `python -m shardgen generate -i {root} "
-        "-o shards -s 4` or, if HR/LR pairs exist already, `python -m shardgen pack --hr HR --lr LR -o shards`",
+        "-o shards` or, if HR/LR pairs exist already, `python -m shardgen pack --hr HR --lr LR -o shards`",
     )
 
 
@@ -329,8 +329,7 @@ def several_scales(root: Path) -> tuple[Path, str]:
 
 def unfinished(root: Path) -> tuple[Path, str]:
     (root / "train-000000.tar").write_bytes(b"")
-    message = "this folder has tars but no manifest.json: generation did not finish; run the same `generate` or `pack`"
-    return root, message
+    return root, "this folder has tars but no manifest.json: generation did not finish; run the same `generate`"
 
 
 NOT_SHARDS = [missing, file, loose_images, output_of_unpack, empty, unfinished]

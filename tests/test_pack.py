@@ -205,7 +205,7 @@ def test_packed_shards_pass_verify_and_describe_themselves(packed: Path) -> None
     assert "LR given, up computed" in overview and "checks of the given pairs" in overview
     key = next(iter(samples(folder)))
     sample = run_cli("inspect", folder, "--sample", key).stdout
-    assert "lr source" in sample and "shift x" in sample
+    assert "lr source" in sample and "pair: displacement" in sample
     result = run_cli("rebuild", key, folder)
     assert result.returncode == 2 and f"LR of {key} was given, not made" in result.stderr
 

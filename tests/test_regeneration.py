@@ -110,7 +110,7 @@ def test_verify_detects_a_run_during_the_check(copy: Path, monkeypatch: pytest.M
     monkeypatch.setattr(verify, "_read_tar", read_tar)
     result = run_cli("verify", copy, "--workers", 1)
     assert result.returncode == 1
-    assert result.stderr == f"Error: a run wrote to {copy} during the check; run verify again\n"
+    assert result.stderr == f"Error: a run of shardgen wrote to {copy} during the check; run verify again\n"
 
 
 def test_leftovers_of_killed_runs_are_broken(copy: Path) -> None:
@@ -166,7 +166,7 @@ def test_shards_regenerated_while_open_are_not_reported_as_damaged(copy: Path, p
     generate(photos, tmp_path / "other", "-s", 2, "--shard-bytes", "300KB", "--codec", "png")
     opened = srshards.open(copy / "scale_2x")
     shutil.copytree(tmp_path / "other" / "scale_2x", copy / "scale_2x", dirs_exist_ok=True)
-    message = f"not damaged: the shards in {copy / 'scale_2x'} were replaced by a run with other settings"
+    message = f"not damaged: the shards in {copy / 'scale_2x'} were replaced by a run of shardgen with other settings"
     with pytest.raises(srshards.RunError, match=re.escape(message)):
         _ = opened[0].hr
     with pytest.raises(srshards.UsageError, match=re.escape(message)):
@@ -194,7 +194,7 @@ def test_training_reports_that_its_shards_were_regenerated(
     monkeypatch.setattr(Learner, "step", step)
     monkeypatch.setattr(batches, "_MAX_OPEN_SHARDS", 1)
     result = trainer("--shards", copy / "scale_2x", *SMALL, "--steps", 30, "--out", tmp_path / "runs")
-    assert result.code == 1 and "were replaced by a run with other settings" in result.err
+    assert result.code == 1 and "were replaced by a run of shardgen with other settings" in result.err
     assert "--fix" not in result.err
 
 

@@ -108,8 +108,10 @@ def test_unfinished_folder_is_reported(shards_copy: Path, tmp_path: Path) -> Non
     (shards_copy / "scale_2x" / "manifest.json").unlink()
     for command, folder in (("inspect", shards_copy), ("preview", shards_copy / "scale_2x"), ("unpack", shards_copy)):
         result = run_cli(command, folder, *(("-o", tmp_path / "x") if command == "unpack" else ()))
-        assert result.returncode == 2
-        assert "generation did not finish; run the same generate or pack command again" in result.stderr
+        assert (
+            result.returncode == 2
+            and "generation did not finish; run the same `generate` or `pack` command again" in result.stderr
+        )
 
 
 def test_preview_shows_exact_pixels(shards: Path, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_every_damage_is_reported_and_fixed(damage: str, photos: Path, shards: P
     fixed = run_cli("verify", shards_copy, "--fix")
     assert fixed.returncode == 1
     assert re.search(
-        r" (was|were) removed; run the same generate or pack command again to rebuild (it|them)\n$", fixed.stderr
+        r" (was|were) removed; run the same `generate` or `pack` command again to rebuild (it|them)\n$", fixed.stderr
     )
     num_broken = sum(".tar: " in line for line in checked.stderr.splitlines())
     again = generate(photos, shards_copy, "-s", 2, 3, "--shard-bytes", "300KB")

@@ -1,4 +1,4 @@
-"""What `generate` and `pack` have in common: options, confirmation, and the exit code of a run."""
+"""Execution of `generate` and `pack`: their common options, the confirmation, and the exit code."""
 
 import functools
 import sys
@@ -16,7 +16,7 @@ from shardgen.engines.local import PoolEngine, SerialEngine
 from shardgen.generate.inputs import Inputs
 from shardgen.generate.run import Outcome, Preparation, generate, prepare
 from shardgen.planning.config import DEFAULT_VAL_FRACTION, ICC
-from shardgen.planning.sources import printable
+from shardgen.planning.sources import shown
 from srshards.errors import ReportedError, UsageError
 from srshards.extras import install_command
 from srshards.format import CODECS
@@ -48,6 +48,7 @@ def run_options(noun: str) -> Callable[[Callable[..., None]], Callable[..., None
     The command gets a `RunOptions` as `run`; `sample`, `codec`, `icc`, `shard_bytes`, `val_fraction` and `seed`, which
     are fields of `Config`; and `exclude`. `noun` is "photo" or "pair".
     """
+    of_recipes = ", and for recipes" if noun == "photo" else ""
     options = (
         option(
             "--sample", type=float, default=1.0, help=f"Fraction of the {noun}s to use, e.g. 0.01 for a quick trial."
@@ -76,7 +77,7 @@ def run_options(noun: str) -> Callable[[Callable[..., None]], Callable[..., None
             type=float,
             help=f"Fraction of the {noun}s for validation, unless --val is passed.  [default: {DEFAULT_VAL_FRACTION}]",
         ),
-        option("--seed", type=int, default=0, help=f"Seed for the order and split of the {noun}s, and for recipes."),
+        option("--seed", type=int, default=0, help=f"Seed for the order and split of the {noun}s{of_recipes}."),
         option(
             "--engine", type=Choice(("local", "ray")), default="local", help="Local worker processes, or a Ray cluster."
         ),
@@ -177,7 +178,7 @@ def _agrees(question: str, default: bool) -> bool:
 
 def _warn_of_profiles(unusable: list[dict[str, str]], noun: str) -> None:
     if unusable:
-        example = f"{printable(unusable[0]['path'])[:200]}: {unusable[0]['reason']}"
+        example = f"{shown(unusable[0]['path'])}: {unusable[0]['reason']}"
         some = f"The colour profile of {plural(len(unusable), noun)} cannot be applied, so sRGB was assumed"
         click.echo(f"{some}, e.g. {example}. The manifest lists all of them.", err=True)
 
@@ -188,7 +189,7 @@ def _exit_by_failures(outcome: Outcome, max_failures: str | None) -> None:
     limit = failure_limit(max_failures, num_photos)
     if failures:
         of_val = " (--val)" if failures[0].get("split") == "val" else ""
-        example = f"{printable(failures[0]['path'])[:200]}{of_val}: {failures[0]['reason']}"
+        example = f"{shown(failures[0]['path'])}{of_val}: {failures[0]['reason']}"
         some = f"{len(failures):,} of {num_photos:,} {noun}s failed (--max-failures: {limit:,})"
         click.echo(f"{some}, e.g. {example}. The manifest lists all of them.", err=True)
     if not outcome.num_samples:

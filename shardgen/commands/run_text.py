@@ -8,7 +8,7 @@ from shardgen.generate.run import STATS_NAME, Outcome, Preparation
 from shardgen.pairs.summary import PairSummary, describe_settings
 from shardgen.planning.config import Config
 from shardgen.planning.exclusion import Exclusion
-from shardgen.planning.sources import Listing, Source, printable
+from shardgen.planning.sources import Listing, Source, printable, shown
 from srshards.format import scale_folder
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
@@ -38,6 +38,7 @@ def _left_out(listing: Listing[Source]) -> str:
 
 
 def preparation_text(p: Preparation) -> str:
+    """Return the plan: the inputs, the shards to build at each scale, what would be replaced, and the space needed."""
     lines = photo_lines(p)
     for inventory in p.inventories:
         scale, hr = inventory.scale, p.config.hr_size(inventory.scale)
@@ -84,7 +85,7 @@ def _exclusion_lines(excluded: Exclusion, noun: str) -> list[str]:
     name, unknown = excluded.file.name, excluded.unknown
     lines = [f"Exclude {plural(excluded.num_photos, noun)} listed in {name}"]
     if unknown:
-        some = ", ".join(printable(path)[:200] for path in unknown[:3])
+        some = ", ".join(shown(path) for path in unknown[:3])
         dots = ", ..." if len(unknown) > 3 else ""
         lines.append(f"  {plural(len(unknown), 'path')} in {name} not found in the input: {some}{dots}")
     return lines
@@ -155,5 +156,5 @@ def _pair_lines(manifest: dict[str, Any]) -> list[str]:
     counts = "".join(f", {count:,} {what}" for what, count in extras.items() if count)
     lines = [f"  {plural(found.checked, 'pair')} checked{counts}"]
     if found.worst:
-        lines.append(f"  Worst pair: {printable(found.worst.path)[:200]} ({found.worst.figure})")
+        lines.append(f"  Worst pair: {shown(found.worst.path)} ({found.worst.figure})")
     return lines

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shardgen.generate.card_metadata import DIGEST_LABEL, CardScale, header, manifest_digest
+from shardgen.generate.card_metadata import DIGEST_LABEL, CardScale, header
 from shardgen.generate.card_text import body
 from shardgen.generate.manifest import malformed_as_format_error
 from srshards.errors import RunError, UsageError
@@ -61,7 +61,7 @@ def write_cards(output: Address, manifests: Mapping[int, Mapping[str, Any]]) -> 
         cards.append((output, finished))
     for folder, described in cards:
         existing = _existing(folder / CARD_NAME)
-        if existing.digests == {manifest_digest(manifest) for manifest in described}:
+        if existing.digests == {manifest.sha256 for manifest in described}:
             continue
         if existing.is_edited:
             kept.append(folder / CARD_NAME)

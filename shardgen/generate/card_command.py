@@ -20,7 +20,7 @@ def generating_command(scales: Sequence[int], settings: Mapping[str, Any]) -> st
     """
     pairs = settings["pairs"]
     inputs = _pair_inputs(scales, settings) if pairs else _photo_inputs(scales, settings)
-    options = (*_making_options(settings), *_common_options(settings))
+    options = (*_image_options(settings), *_set_options(settings))
     return _wrapped([f"python -m shardgen {'pack' if pairs else 'generate'}", *inputs, *options, "--auto"])
 
 
@@ -54,8 +54,8 @@ def _pair_inputs(scales: Sequence[int], settings: Mapping[str, Any]) -> Iterator
     yield "--output shards"
 
 
-def _making_options(settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the options that determine the images."""
+def _image_options(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the options that determine the images of a sample."""
     yield f"--size {settings['size']}"
     if not settings["pairs"]:
         yield f"--fit {settings['fit']}"
@@ -75,7 +75,8 @@ def _making_options(settings: Mapping[str, Any]) -> Iterator[str]:
     yield f"--icc {settings['icc']}"
 
 
-def _common_options(settings: Mapping[str, Any]) -> Iterator[str]:
+def _set_options(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the options that determine which samples there are, and how they are stored."""
     yield f"--codec {settings['codec']}"
     yield f"--sample {settings['sample']}"
     yield f"--shard-bytes {settings['shard_bytes']}"

@@ -1,12 +1,11 @@
 """The YAML header of a dataset card: how Hugging Face `datasets` reads a folder of shards."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import yaml
 
-from srshards.format import SPLITS, Manifest, dump_json, scale_folder
+from srshards.format import SPLITS, Manifest, scale_folder
 
 DIGEST_LABEL = "SHA-256 of manifest.json: "
 
@@ -50,11 +49,6 @@ def header(scales: Sequence[CardScale], license_line: str | None, is_root: bool)
     return f"license: {license_line or _NO_LICENSE}\n{text}"
 
 
-def manifest_digest(manifest: Manifest) -> str:
-    """Return the SHA-256 of the manifest's file, which identifies the shards down to the last byte."""
-    return hashlib.sha256(dump_json(manifest.raw)).hexdigest()
-
-
 def title(scales: Iterable[CardScale]) -> str:
     return f"Super-resolution shards, {', '.join(f'{scale.manifest.scale}x' for scale in scales)}"
 
@@ -68,7 +62,7 @@ def _config(scale: CardScale, prefix: str) -> dict[str, Any]:
     return {
         "config_name": scale.name,
         # `datasets` finds the cached copy of a local folder by the folder's name and this text, not by its files.
-        "description": f"{scale.num_samples} samples; {DIGEST_LABEL}{manifest_digest(scale.manifest)}",
+        "description": f"{scale.num_samples} samples; {DIGEST_LABEL}{scale.manifest.sha256}",
         "data_files": [{"split": split_name(split), "path": f"{prefix}{split}-*.tar"} for split in scale.splits],
     }
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from shardgen.pairs.reader import read_ahead
-from shardgen.planning.sources import Photo, Source
+from shardgen.pairs.source import read_ahead
+from shardgen.planning.sources import Source
 from srshards.errors import PhotoError
 from srshards.format import Address
 from srshards.imaging.photo import upright_size
@@ -21,7 +21,7 @@ class Headers:
         """Yield the upright (height, width) of each photo in `root`; None for one that cannot be read."""
         folder = str(root)
         unknown = [photo for photo in photos if (folder, photo.path) not in self._known]
-        readers = read_ahead([(root, Photo(photo.path, photo.size, photo.mtime_ns)) for photo in unknown])
+        readers = read_ahead([(root, photo) for photo in unknown])
         for photo, read in zip(unknown, readers, strict=True):
             try:
                 self._known[folder, photo.path] = upright_size(read())

@@ -1,4 +1,4 @@
-"""Progress display of `generate` and `report`."""
+"""Progress display of `generate`, `pack` and `report`."""
 
 from types import TracebackType
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from shardgen.degradation.describe import format_step, summary
 from shardgen.generate.manifest import malformed_as_format_error
-from shardgen.pairs.summary import PairSummary, describe_settings, format_figures
+from shardgen.pairs.summary import PairSummary, describe_settings, figures, stored_check
 from shardgen.planning.sources import printable
 from srshards.format import Address, Manifest, lr_name, shard_of_key
 from srshards.shards.stored_samples import (
@@ -229,7 +229,9 @@ def render_sample(name: str, described: dict[str, Any]) -> None:
         elif key == "libraries":
             table.add_row(key, _shown(", ".join(f"{name} {number}" for name, number in value.items())))
         elif key == "pair":
-            table.add_row(key, _shown(format_figures(value)))
+            check = stored_check(value, described["scale"], f"{name}: {described['key']}.json")
+            for what, figure in figures(check):
+                table.add_row(f"pair: {what}", _shown(figure))
         elif key == "box":
             table.add_row("box x y w h", " ".join(str(edge) for edge in value))
         elif key != "members":

@@ -23,9 +23,9 @@ from shardgen.inspection.unpack_layouts import (
     stem_path,
     written_images,
 )
-from shardgen.planning.sources import printable
+from shardgen.planning.sources import shown
 from srshards.errors import RunError, UsageError
-from srshards.format import MANIFEST_NAME, SPLITS, Address, Manifest, dump_json, scale_folder
+from srshards.format import MANIFEST_NAME, SPLITS, Address, Manifest, scale_folder
 from srshards.imaging import codec
 from srshards.shards.stored_samples import StoredSample, map_in_order, open_manifest, scale_folders, stored_samples
 from srshards.storage.files import is_temporary, write_atomically
@@ -91,7 +91,7 @@ def unpack(folder: Address, output: Path, split: str | None = None, layout: str 
             _write_meta_info(target, manifest, written)
     if unpacked.too_long:
         total = len(unpacked.too_long) + unpacked.num_samples
-        example = printable(str(unpacked.too_long[0]))[:200]
+        example = shown(str(unpacked.too_long[0]))
         raise RunError(
             f"{len(unpacked.too_long):,} of {total:,} samples were not written, because their names are too long in "
             f"{output}, e.g. {example}; pass another --output with a shorter path"
@@ -177,12 +177,8 @@ def _claim(output: Path, manifest: Manifest, layout: str) -> None:
 
 
 def _identity(manifest: Manifest, layout: str) -> bytes:
-    """Return a hash of the manifest, and so of all samples, because it lists the hash of every shard; and the layout.
-
-    `old` is not named, so that folders of earlier releases can be completed.
-    """
-    digest = hashlib.sha256(dump_json(manifest.raw)).hexdigest()
-    return f"{digest}\n".encode() if layout == "old" else f"{digest} {layout}\n".encode()
+    """Return the hash of the manifest, and the layout unless it is `old`, which earlier releases did not name."""
+    return (manifest.sha256 if layout == "old" else f"{manifest.sha256} {layout}").encode() + b"\n"
 
 
 # ---- names

@@ -54,8 +54,8 @@ def verify(folder: Address, fix: bool, num_workers: int) -> VerifyResult:
     """Check every byte of every scale in `folder`.
 
     A shard is intact if it agrees with its done marker; a manifest is broken if it disagrees with intact shards. With
-    `fix`, broken shards are deleted, and so is the manifest of each folder with a broken shard or manifest; `generate`
-    rebuilds both.
+    `fix`, broken shards are deleted, and so is the manifest of each folder with a broken shard or manifest; the same
+    `generate` or `pack` command rebuilds both.
 
     Errors that say nothing about a shard are raised: StoreError when a store's requests fail; UsageError with `fix`
     while a run is writing to the folder, or while a reader has a folder with broken shards open; RunError when a run
@@ -73,7 +73,7 @@ def verify(folder: Address, fix: bool, num_workers: int) -> VerifyResult:
             before = last_run(output)
             problems = _verify_scale(scale_folder, num_workers, result)
             if problems and last_run(output) != before:
-                raise RunError(f"a run wrote to {output} during the check; run verify again")
+                raise RunError(f"a run of shardgen wrote to {output} during the check; run verify again")
         result.problems += problems
     return result
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardgen.pairs.folders import PAIR_OPTIONS, Folders, OptionNames, list_folders
+from shardgen.pairs.folders import PAIR_OPTIONS, Folders, OptionNames, list_roots
 from shardgen.pairs.listed import listed_pairs, require_listed
 from shardgen.pairs.match import Images
-from shardgen.pairs.match_folders import Companions, LrFolder, Selection, match_lr, match_up
+from shardgen.pairs.match_folders import Counterparts, LrFolder, Selection, match_lr, match_up
 from shardgen.pairs.meta_info import MetaInfo, read_meta_info
 from shardgen.pairs.names import parse_pattern
 from shardgen.pairs.pair import Pair
@@ -69,7 +69,7 @@ def find_pairs(
     lists_lr = listed is not None and listed.has_lr
     roots = Roots(hr, tuple(lrs) or (hr,)) if lists_lr else find_roots(hr, lrs)
     own_ups = [up for up in ups if not any(is_same(up, lr) for lr in roots.lrs)]  # not in the LR folder
-    folders = list_folders(roots, own_ups, keep_roots=lists_lr, options=options)
+    folders = list_roots(roots, own_ups, keep_roots=lists_lr, options=options)
     if listed:
         require_listed(listed, folders.hr)
     selection, excluded = _select(folders.hr, pattern, listed, exclude)
@@ -126,7 +126,7 @@ def _by_scale(found: Sequence[LrFolder], hr: Images) -> dict[int, LrFolder]:
 
 def _ups_by_scale(
     folders: Folders, by_scale: Mapping[int, LrFolder], selection: Selection, unpaired: Unpaired
-) -> dict[int, Companions]:
+) -> dict[int, Counterparts]:
     """Return the upsampled images of every scale: of the folders passed or, if there are none, of the LR folders."""
     ups = {scale: folder.up for scale, folder in by_scale.items() if folder.up}
     if folders.ups:
@@ -149,7 +149,7 @@ def _ups_by_scale(
     return dict(sorted(ups.items()))
 
 
-def _pairs(by_scale: Mapping[int, LrFolder], ups: Mapping[int, Companions], unpaired: Unpaired) -> list[Pair]:
+def _pairs(by_scale: Mapping[int, LrFolder], ups: Mapping[int, Counterparts], unpaired: Unpaired) -> list[Pair]:
     """Return the HR images that have an LR image, and if there are any an upsampled one, at every scale."""
     hr = {path: photo for folder in by_scale.values() for path, photo in folder.hr.items()}
     for up in ups.values():

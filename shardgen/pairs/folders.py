@@ -26,7 +26,7 @@ VAL_OPTIONS = OptionNames("--val", "--val-lr", "--val-up")
 
 @dataclass(frozen=True)
 class Folders:
-    """The listed folders. `num_ignored` and `num_links_skipped` are sums over them."""
+    """The images of each folder. `num_ignored` and `num_links_skipped` are sums over them."""
 
     hr: Images
     lrs: tuple[Images, ...]
@@ -35,7 +35,7 @@ class Folders:
     num_links_skipped: int
 
 
-def list_folders(roots: Roots, ups: Sequence[Address], keep_roots: bool, options: OptionNames) -> Folders:
+def list_roots(roots: Roots, ups: Sequence[Address], keep_roots: bool, options: OptionNames) -> Folders:
     """List the images of all roots. A parent of folders like `X2` and `X4` becomes these, unless `keep_roots`.
 
     Images of one root below another one are not images of the latter. UsageError when a root does not exist or has no

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from shardgen.pairs.match import Images
-from shardgen.pairs.match_folders import Companions, LrFolder
+from shardgen.pairs.match_folders import Counterparts, LrFolder
 from shardgen.pairs.meta_info import Line, MetaInfo
-from shardgen.planning.sources import Photo, printable
+from shardgen.planning.sources import Photo, shown
 from srshards.errors import UsageError
 
 
@@ -26,7 +26,7 @@ def listed_pairs(
     _refuse_missing(listed, missing, lrs[0])
     lr_of = {line.path: lr[line.lr] for line in listed.lines if line.lr is not None}
     used = {photo.path: photo for photo in hr.photos if is_used is None or is_used(photo)}
-    return LrFolder(used, Companions(lrs[0].root, {path: lr_of[path] for path in used}))
+    return LrFolder(used, Counterparts(lrs[0].root, {path: lr_of[path] for path in used}))
 
 
 def _refuse_missing(listed: MetaInfo, missing: Sequence[tuple[Line, str]], images: Images) -> None:
@@ -34,6 +34,6 @@ def _refuse_missing(listed: MetaInfo, missing: Sequence[tuple[Line, str]], image
         (line, path), *others = missing
         more = f", nor are the images of {len(others):,} more lines" if others else ""
         raise UsageError(
-            f"{listed.file}, line {line.number}: {printable(path)[:200]} is not in {images.root}{more}; pass the "
+            f"{listed.file}, line {line.number}: {shown(path)} is not in {images.root}{more}; pass the "
             f"{images.role} folder that the paths start from as --{images.role.lower()}, or remove these lines"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardgen.pairs.meta_info import read_meta_info
-from shardgen.planning.sources import Photo, printable
+from shardgen.planning.sources import Photo, Source, shown
 from srshards.errors import PhotoError, UsageError
 from srshards.format import Address
 from srshards.process.shortages import shortage
@@ -52,7 +52,7 @@ def list_images(root: Address) -> list[Photo]:
     except lmdb.Error as error:
         raise _damaged(folder, error) from error
     if missing:
-        examples = ", ".join(printable(name)[:200] for name in missing[:3])
+        examples = ", ".join(shown(name) for name in missing[:3])
         raise UsageError(
             f"{folder / _META_INFO} lists {len(missing):,} of {len(names):,} images that are not in data.mdb, e.g. "
             f"{examples}; create the LMDB again"
@@ -60,7 +60,7 @@ def list_images(root: Address) -> list[Photo]:
     return photos
 
 
-def read_image(root: Address, photo: Photo) -> bytes:
+def read_image(root: Address, photo: Source) -> bytes:
     """Return the PNG file of an image. PhotoError when it cannot be read; UsageError as `list_images`."""
     import lmdb
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from unicodedata import is_normalized, normalize
 
 from shardgen.pairs.names import Index, Naming, index_names
-from shardgen.planning.sources import Photo, printable
+from shardgen.planning.sources import Photo, shown
 from srshards.errors import UsageError
 from srshards.format import Address
 
@@ -67,7 +67,7 @@ class Matching:
         pairs = [(hr[_folded(name)], photo) for name, photo in alone if _folded(name) in hr]
         if not pairs:
             return ""
-        hr_path, lr_path = (printable(photo.path)[:200] for photo in min(pairs))
+        hr_path, lr_path = (shown(photo.path) for photo in min(pairs))
         what = "upper and lower case differ"
         if is_normalized("NFC", hr_path) != is_normalized("NFC", lr_path):
             what = "accented letters are encoded differently, as Unicode NFC and NFD,"
@@ -162,7 +162,7 @@ def _match(
 def examples(photos: Sequence[Photo]) -> str:
     """Return the first few paths, for messages."""
     dots = ", ..." if len(photos) > _NUM_EXAMPLES else ""
-    return ", ".join(printable(photo.path)[:200] for photo in sorted(photos)[:_NUM_EXAMPLES]) + dots
+    return ", ".join(shown(photo.path) for photo in sorted(photos)[:_NUM_EXAMPLES]) + dots
 
 
 def _no_pairs(hr: Images, lr: Images, namings: Sequence[Naming], hint: str) -> str:

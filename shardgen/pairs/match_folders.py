@@ -27,7 +27,7 @@ class Selection:
 
 
 @dataclass
-class Companions:
+class Counterparts:
     """The images of a folder (LR or upsampled) by the paths of their HR images.
 
     `name_scales` has an image of the scale that the names state, if they do.
@@ -43,8 +43,8 @@ class LrFolder:
     """An LR folder: its images, the upsampled ones in the same folder, and the HR images that should have both."""
 
     hr: dict[str, Photo]
-    lr: Companions
-    up: Companions | None = None
+    lr: Counterparts
+    up: Counterparts | None = None
     naming: Naming = NAMINGS[0]
 
 
@@ -70,18 +70,18 @@ def match_lr(
     _note(notes, lr.root, tuple(matching.variants.by_name.values()), "further LR variant")
     folder = LrFolder(
         {photo.path: photo for photo in matching.hr.by_name.values()},
-        Companions(lr.root, _by_hr(matching, matching.lr), matching.lr.scales),
+        Counterparts(lr.root, _by_hr(matching, matching.lr), matching.lr.scales),
         naming=matching.naming,
     )
     if matching.up.by_name:
         refuse_duplicates(matching.up.duplicates, "upsampled", lr.root)
-        folder.up = Companions(lr.root, _by_hr(matching, matching.up), matching.up.scales)
+        folder.up = Counterparts(lr.root, _by_hr(matching, matching.up), matching.up.scales)
         if not selection.is_listed:
             unpaired.add(matching.without_hr(matching.up), "upsampled image", f"HR image in {hr.root}")
     return folder
 
 
-def match_up(hr: Images, up: Images, hr_template: str, selection: Selection, unpaired: Unpaired) -> Companions:
+def match_up(hr: Images, up: Images, hr_template: str, selection: Selection, unpaired: Unpaired) -> Counterparts:
     """Return the images of a folder of upsampled images that belong to HR images; add others to `unpaired`."""
     pattern = selection.pattern
     templates = _UP_TEMPLATES if pattern is None else tuple(filter(None, (pattern.up, pattern.hr, pattern.lr)))
@@ -91,7 +91,7 @@ def match_up(hr: Images, up: Images, hr_template: str, selection: Selection, unp
     refuse_duplicates(matching.lr.duplicates, "upsampled", up.root)
     if not selection.is_listed:
         unpaired.add([*matching.lr_alone, *matching.unrecognised], "upsampled image", f"HR image in {hr.root}")
-    return Companions(up.root, _by_hr(matching, matching.lr), matching.lr.scales)
+    return Counterparts(up.root, _by_hr(matching, matching.lr), matching.lr.scales)
 
 
 def _by_hr(matching: Matching, index: Index) -> dict[str, Photo]:

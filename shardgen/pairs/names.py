@@ -14,12 +14,12 @@ from shardgen.planning.sources import Photo
 from srshards.errors import UsageError
 from srshards.format import MAX_SCALE, MIN_SCALE
 
-_DIGIT = f"[{MIN_SCALE}-{MAX_SCALE}]"
-_FIELDS = {"{name}": r"(?P<name>[^/]+)", "{scale}": f"(?P<scale>{_DIGIT})", "{variant}": r"[0-9]+"}
+SCALE_DIGIT = f"[{MIN_SCALE}-{MAX_SCALE}]"  # a regular expression
+_FIELDS = {"{name}": r"(?P<name>[^/]+)", "{scale}": f"(?P<scale>{SCALE_DIGIT})", "{variant}": r"[0-9]+"}
 
 # The scale in a folder's name: `scale_4x`, `X4`, `X4_sub`, `LRbicx4`, `DIV2K_train_LR_bicubic_X4.lmdb`, `image_SRF_4`.
 _SCALE_IN_FOLDER = re.compile(
-    rf"(?:^|[^a-z0-9])(?:scale_?({_DIGIT})x?|({_DIGIT})x|srf_({_DIGIT})|(?:lr[a-z]*|lq)?x({_DIGIT}))(?:[^a-z0-9]|$)",
+    rf"(?:^|[^a-z0-9])(?:scale_?({SCALE_DIGIT})x?|({SCALE_DIGIT})x|srf_({SCALE_DIGIT})|(?:lr[a-z]*|lq)?x({SCALE_DIGIT}))(?:[^a-z0-9]|$)",
     re.IGNORECASE,
 )
 

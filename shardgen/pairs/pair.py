@@ -25,7 +25,7 @@ class Pair:
         """The folder of the HR image relative to the HR root; `.` for the root itself."""
         return self.hr.class_name
 
-    def companions(self, scale: int) -> tuple[Photo, ...]:
+    def counterparts(self, scale: int) -> tuple[Photo, ...]:
         """Return the LR image at a scale, and the upsampled one if there are any."""
         return tuple(image for of_scale, image in (*self.lrs, *self.ups) if of_scale == scale)
 

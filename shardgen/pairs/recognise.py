@@ -10,16 +10,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from shardgen.pairs.names import scale_of_folder
+from shardgen.pairs.names import SCALE_DIGIT, scale_of_folder
 from shardgen.pairs.roots import is_hr_name, is_lr_name
-from shardgen.planning.sources import Photo, printable
+from shardgen.planning.sources import Photo, shown
 from srshards.errors import UsageError
 from srshards.format import SCALE_FOLDER, Address
 from srshards.storage.store import StoreError, list_folders
 
 # Names written by `shardgen unpack` and by older scripts.
-_DERIVED = re.compile(r"(?P<name>.+)_(?P<kind>lr|upsampled)[0-9]*_(?P<scale>[2-8])x")
-_SCALED = re.compile(r"(?P<name>.+)x(?P<scale>[2-8])[md]?")
+_DERIVED = re.compile(rf"(?P<name>.+)_(?P<kind>lr|upsampled)[0-9]*_(?P<scale>{SCALE_DIGIT})x")
+_SCALED = re.compile(rf"(?P<name>.+)x(?P<scale>{SCALE_DIGIT})[md]?")
 _HR_ENDING = "_hr"
 
 
@@ -50,7 +50,7 @@ def refuse_pairs(photos: Sequence[Photo], root: Address, output: Address) -> Non
     if found is None:
         return
     hr = "PHOTOS" if found.hr is None else shlex.quote(str(found.hr))
-    example = printable("/".join(found.example.parts))[:200]
+    example = shown("/".join(found.example.parts))
     raise UsageError(
         f"{root} has HR/LR pairs, not only photos: {found.num_images:,} of {len(photos):,} images are LR or upsampled "
         f"images by their names, e.g. {example}; to pack the pairs, run `python -m shardgen pack --hr {hr} --lr "

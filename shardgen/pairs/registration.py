@@ -1,4 +1,4 @@
-"""Measure where LR shows what HR shows: displacement and stretch, in fractions of an LR pixel.
+"""Register LR with HR to a fraction of a pixel: displacement and stretch, in LR px.
 
 The method is phase correlation of overlapping blocks (Welch's method): their cross-power spectra are normalised and
 summed, and the displacement is the slope of the sum's phase. Symmetric blur, contrast and brightness do not change the

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shardgen.pairs.names import scale_of_folder
+from shardgen.pairs.names import SCALE_DIGIT, scale_of_folder
 from shardgen.planning.sources import Photo
 from srshards.errors import UsageError
 from srshards.format import Address
@@ -12,9 +12,8 @@ from srshards.storage.store import list_folders, storage_of
 
 _ENDING = r"(?:_sub)?(?:\.lmdb)?"
 _HR_FOLDER = re.compile(rf"(?:.*[_-])?(?:hr|gt|hq)(?:mod[0-9]+)?{_ENDING}", re.IGNORECASE)
-_LR_FOLDER = re.compile(
-    rf"(?:.*[_-])?(?:lr|lq)(?:[_-]?(?:bic|bicubic|unknown|mild|difficult))?(?:[_-]?x[2-8])?{_ENDING}", re.IGNORECASE
-)
+_TRACK = "(?:[_-]?(?:bic|bicubic|unknown|mild|difficult))?"  # of DIV2K
+_LR_FOLDER = re.compile(rf"(?:.*[_-])?(?:lr|lq){_TRACK}(?:[_-]?x{SCALE_DIGIT})?{_ENDING}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from shardgen.pairs.match_folders import Companions
+from shardgen.pairs.match_folders import Counterparts
 from shardgen.pairs.names import scale_of_folder
 from shardgen.pairs.source import read_source
 from shardgen.pairs.unpaired import refuse_several_scales
-from shardgen.planning.sources import Photo, printable
+from shardgen.planning.sources import Photo, shown
 from srshards.errors import PhotoError, UsageError
 from srshards.format import MAX_SCALE, MIN_SCALE, Address, scale_folder
 from srshards.imaging.photo import upright_size
@@ -39,12 +39,12 @@ class Measured(NamedTuple):
     def __str__(self) -> str:
         (hr_height, hr_width), (lr_height, lr_width) = self.hr_size, self.lr_size
         return (
-            f"{printable(self.lr.path)[:200]} has {lr_width} x {lr_height} px, its HR image "
-            f"{printable(self.hr.path)[:200]} {hr_width} x {hr_height} px"
+            f"{shown(self.lr.path)} has {lr_width} x {lr_height} px, its HR image "
+            f"{shown(self.hr.path)} {hr_width} x {hr_height} px"
         )
 
 
-def scale_of_lr(lr: Companions, hr: Mapping[str, Photo], hr_root: Address) -> int:
+def scale_of_lr(lr: Counterparts, hr: Mapping[str, Photo], hr_root: Address) -> int:
     """Return the scale of an LR folder, from the headers of a few pairs spread over all.
 
     UsageError when the sizes give no scale, more than one or one outside 2 to 8, and when a name states another scale.
@@ -56,11 +56,11 @@ def scale_of_lr(lr: Companions, hr: Mapping[str, Photo], hr_root: Address) -> in
     example = next(pair for pair in measured if pair.scale == scale)
     _refuse_other_scale(scale_of_folder(lr.root.name), scale, f"{lr.root} is named", example)
     for stated, photo in lr.name_scales.items():
-        _refuse_other_scale(stated, scale, f"{printable(photo.path)[:200]} in {lr.root} is named", example)
+        _refuse_other_scale(stated, scale, f"{shown(photo.path)} in {lr.root} is named", example)
     return scale
 
 
-def scale_of_up(up: Companions, scales: Collection[int]) -> int:
+def scale_of_up(up: Counterparts, scales: Collection[int]) -> int:
     """Return the scale of a folder of upsampled images: that of its name or of its images' names, or the only one.
 
     UsageError when that is not certain.
@@ -99,9 +99,9 @@ def _measure(pairs: Sequence[tuple[Photo, Photo]], hr_root: Address, lr_root: Ad
     measured, reasons = [], []
     for (hr, lr), hr_size, lr_size in zip(pairs, hr_sizes, lr_sizes, strict=True):
         if isinstance(hr_size, PhotoError):
-            reasons.append(f"{printable(hr.path)[:200]} in {hr_root}: {hr_size}")
+            reasons.append(f"{shown(hr.path)} in {hr_root}: {hr_size}")
         elif isinstance(lr_size, PhotoError):
-            reasons.append(f"{printable(lr.path)[:200]} in {lr_root}: {lr_size}")
+            reasons.append(f"{shown(lr.path)} in {lr_root}: {lr_size}")
         else:
             measured.append(Measured(hr, lr, hr_size, lr_size))
     if not measured:

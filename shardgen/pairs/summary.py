@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from shardgen.pairs.check import PairCheck, main_finding, severity
+from srshards.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,25 @@ def describe_settings(pairs: Mapping[str, Any]) -> str:
     return f"LR given, up {pairs.get('up')}{accepted}"
 
 
-def format_figures(figures: Mapping[str, Any]) -> str:
-    """Return the figures of a check as text: the entry `pair` of a sample's `json`."""
-    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
+def stored_check(value: Mapping[str, float], scale: int, where: str) -> PairCheck:
+    """Return the check that a sample's `json` has as `pair`. RunError, starting with `where`, if it is incomplete."""
+    try:
+        return PairCheck.from_dict(value, scale)
+    except KeyError as error:
+        raise RunError(f"{where}: pair has no {error.args[0]}") from None
+
+
+def figures(check: PairCheck) -> list[tuple[str, str]]:
+    """Return the figures of a check by name, as text with units."""
+    plus_minus = "\N{PLUS-MINUS SIGN}"
+    shift, stretch = (f"{x:.3f}, {y:.3f} LR px" for x, y in (check.shift, check.stretch))
+    return [
+        ("displacement", f"{shift}, {plus_minus}{check.shift_error:.3f}"),
+        ("magnification", f"{stretch} at the edges, {plus_minus}{check.stretch_error:.3f}"),
+        ("red, green, blue", f"{check.red:+.1f}, {check.green:+.1f}, {check.blue:+.1f} grey levels"),
+        ("noise", f"{check.noise:.1f} grey levels"),
+        ("correlation", f"{check.correlation:.3f}"),
+        *([("of LR flipped or rotated", f"{check.turned_correlation:.3f}")] if check.turned_correlation else []),
+        ("of red - blue", f"{check.colour_correlation:.3f}"),
+        ("detail of HR", f"{check.detail:.1f} grey levels"),
+    ]

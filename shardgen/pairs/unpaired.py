@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from shardgen.pairs.match import examples
-from shardgen.planning.sources import Photo, printable
+from shardgen.planning.sources import Photo, shown
 from srshards.errors import UsageError
 from srshards.format import Address
 from srshards.terminal.text import plural
@@ -15,7 +15,7 @@ def refuse_duplicates(duplicates: Sequence[tuple[Photo, Photo]], role: str, root
     """Raise UsageError if images of a folder differ only in what is not part of their common name."""
     if duplicates:
         pairs = sorted(duplicates)[:_NUM_EXAMPLES]
-        some = ", ".join(" and ".join(printable(photo.path)[:200] for photo in sorted(pair)) for pair in pairs)
+        some = ", ".join(" and ".join(shown(photo.path) for photo in sorted(pair)) for pair in pairs)
         dots = ", ..." if len(duplicates) > _NUM_EXAMPLES else ""
         advice = ", or list it in --exclude" if role == "HR" else ""
         raise UsageError(
@@ -27,7 +27,7 @@ def refuse_duplicates(duplicates: Sequence[tuple[Photo, Photo]], role: str, root
 def refuse_several_scales(by_scale: Mapping[int, Photo], root: Address, option: str) -> None:
     """Raise UsageError if a folder has images of more than one scale. `by_scale` has an example of each."""
     if len(by_scale) > 1:
-        found = ", ".join(f"{scale}x ({printable(photo.path)[:200]})" for scale, photo in sorted(by_scale.items()))
+        found = ", ".join(f"{scale}x ({shown(photo.path)})" for scale, photo in sorted(by_scale.items()))
         raise UsageError(
             f"{root} has images of several scales: {found}; pass a folder for each scale as {option}, or select one by "
             "--pattern, e.g. '{name}x4'"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shardgen.degradation.recipe import Recipe
-from shardgen.planning.sources import Photo, Source
+from shardgen.planning.sources import Source
 from srshards.errors import UsageError
 from srshards.format import CODECS, MAX_SCALE, MAX_SIZE_PX, MAX_VARIANTS, MIN_SCALE, Address
 
@@ -45,7 +45,7 @@ class ImageRoots:
         return ImageRoots(*({scale: change(root) for scale, root in roots.items()} for roots in (self.lrs, self.ups)))
 
     def of_scale(self, scale: int) -> tuple[Address, ...]:
-        """Return the roots of `Source.companions(scale)`, in the same order."""
+        """Return the roots of `Source.counterparts(scale)`, in the same order."""
         return (self.lrs[scale], self.ups[scale]) if self.ups else (self.lrs[scale],)
 
 
@@ -153,17 +153,17 @@ class Config:
             pairs=self.pairs and self.pairs.mapped(change),
         )
 
-    def files(self, split: str, photos: Iterable[Source], scales: Iterable[int]) -> Iterator[tuple[Address, Photo]]:
+    def files(self, split: str, photos: Iterable[Source], scales: Iterable[int]) -> Iterator[tuple[Address, Source]]:
         """Yield every file from which the samples at the scales are made, as its folder and its path there.
 
-        For each photo (or HR image) in order: the photo, then its companions by scale.
+        For each photo (or HR image) in order: the photo, then its counterparts by scale.
         """
         scales = tuple(scales)
         for photo in photos:
-            yield self.root(split), Photo(photo.path, photo.size, photo.mtime_ns)
+            yield self.root(split), photo
             if self.pairs is not None:
                 for scale in scales:
-                    yield from zip(self.pairs.roots(split).of_scale(scale), photo.companions(scale), strict=True)
+                    yield from zip(self.pairs.roots(split).of_scale(scale), photo.counterparts(scale), strict=True)
 
     def root(self, split: str) -> Address:
         """Return the folder of the photos of a split."""

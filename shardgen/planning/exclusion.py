@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shardgen.planning.sources import Listing, S, printable
+from shardgen.planning.sources import Listing, SourceT, printable, shown
 from srshards.errors import UsageError
 
 _BLANKS = " \t"
@@ -76,7 +76,7 @@ def _path_of(line: bytes, where: str) -> str | None:
     return str(path).removeprefix("./")
 
 
-def leave_out(listing: Listing[S], file: Path, option: str = "--input") -> tuple[Listing[S], Exclusion]:
+def leave_out(listing: Listing[SourceT], file: Path, option: str = "--input") -> tuple[Listing[SourceT], Exclusion]:
     """Return the listing without the photos listed in the file. `option` is that of the listed folder, for messages.
 
     UsageError when none of the listed paths is a photo of the input, or when no photo would remain.
@@ -88,7 +88,7 @@ def leave_out(listing: Listing[S], file: Path, option: str = "--input") -> tuple
         example = min(photo.path for photo in listing.photos)
         raise UsageError(
             f"{file} lists no photo of the input: expected paths relative to {option} such as {printable(example)}, "
-            f"found e.g. {printable(listed[0])[:200]}"
+            f"found e.g. {shown(listed[0])}"
         )
     remaining = [photo for photo in listing.photos if photo.path not in found]
     if not remaining:

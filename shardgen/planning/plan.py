@@ -66,8 +66,8 @@ class ShardPlan:
 
     def digest(self, scale: int) -> str:
         """Return a hash of all files from which the shard is made at a scale; of photos alone it is `photos_digest`."""
-        companions = [file for photo in self.photos for file in photo.companions(scale)]
-        return f"{self.photos_digest} {_digest(companions)}" if companions else self.photos_digest
+        counterparts = [file for photo in self.photos for file in photo.counterparts(scale)]
+        return f"{self.photos_digest} {_digest(counterparts)}" if counterparts else self.photos_digest
 
 
 def _digest(files: Iterable[Source]) -> str:

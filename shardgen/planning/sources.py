@@ -24,6 +24,11 @@ def printable(path: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in path)
 
 
+def shown(path: str) -> str:
+    """Return a path as an example in a message: printable, and of at most 200 characters."""
+    return printable(path)[:200]
+
+
 class Source(Protocol):
     """What samples are made from: a photo, or a pair, which is identified by its HR image.
 
@@ -42,7 +47,7 @@ class Source(Protocol):
     @property
     def class_name(self) -> str: ...
 
-    def companions(self, scale: int) -> tuple["Photo", ...]:
+    def counterparts(self, scale: int) -> tuple["Photo", ...]:
         """Return the other files that determine the samples at a scale: a pair's LR image, and its upsampled one."""
         ...
 
@@ -62,21 +67,21 @@ class Photo(NamedTuple):
         """The photo's folder relative to the input; `.` for the input itself."""
         return self.path.rpartition("/")[0] or "."
 
-    def companions(self, scale: int) -> tuple["Photo", ...]:
+    def counterparts(self, scale: int) -> tuple["Photo", ...]:
         return ()
 
 
-S = TypeVar("S", bound=Source, covariant=True)
+SourceT = TypeVar("SourceT", bound=Source, covariant=True)
 
 
 @dataclass(frozen=True)
-class Listing(Generic[S]):
+class Listing(Generic[SourceT]):
     """The photos (or pairs) of a folder, in no particular order, and the numbers of other files and of skipped links.
 
     Links are not followed to folders that are already listed, e.g. in a loop.
     """
 
-    photos: Sequence[S] = ()
+    photos: Sequence[SourceT] = ()
     num_ignored: int = 0
     num_links_skipped: int = 0
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shardgen.pairs.check import PairCheck, main_finding, severity
+from shardgen.pairs.summary import figures
 from shardgen.report.extremes import Photos
 from shardgen.report.gallery import most_detailed
 from shardgen.report.plots import histogram
@@ -126,24 +127,6 @@ def _comparison(sample: Measured, check: PairCheck, survey: Survey, window_px: i
             *figures(check),
         ],
     )
-
-
-def figures(check: PairCheck) -> list[tuple[str, str]]:
-    """Return the figures of a check by name, as text."""
-    return [
-        ("displacement", f"{check.shift_x:.3f}, {check.shift_y:.3f} LR px, \N{PLUS-MINUS SIGN}{check.shift_error:.3f}"),
-        (
-            "magnification",
-            f"{check.stretch_x:.3f}, {check.stretch_y:.3f} LR px at the edges, \N{PLUS-MINUS SIGN}"
-            f"{check.stretch_error:.3f}",
-        ),
-        ("red, green, blue", f"{check.red:+.1f}, {check.green:+.1f}, {check.blue:+.1f} grey levels"),
-        ("noise", f"{check.noise:.1f} grey levels"),
-        ("correlation", f"{check.correlation:.3f}"),
-        *([("of LR turned", f"{check.turned_correlation:.3f}")] if check.turned_correlation else []),
-        ("of red - blue", f"{check.colour_correlation:.3f}"),
-        ("detail of HR", f"{check.detail:.1f} grey levels"),
-    ]
 
 
 def difference(hr: Pixels, lr: Pixels) -> Pixels:

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 
 from shardgen.pairs.check import PairCheck
+from shardgen.pairs.summary import stored_check
 from shardgen.report.measures import aliasing, brightness, flatness, image_hash, sharpness
 from shardgen.shard.job import Progress
 from srshards.errors import ReportedError, RunError
@@ -131,7 +132,7 @@ def _measure(sample: StoredSample, manifest: Manifest, record: ShardRecord) -> M
         )
     except KeyError:
         raise RunError(f"{sample.tar}: {sample.key}.json: unknown method {described['method']!r}") from None
-    psnr = described.get("psnr_up_db")
+    psnr, pair = described.get("psnr_up_db"), described.get("pair")
     return Measured(
         sample=StoredSample(sample.key, sample.tar, sample.members),
         scale=manifest.scale,
@@ -145,16 +146,9 @@ def _measure(sample: StoredSample, manifest: Manifest, record: ShardRecord) -> M
         flatness=flatness(grey),
         aliasing=aliased,
         hash=image_hash(grey),
-        pair=_pair(described.get("pair"), sample, manifest.scale),
+        pair=stored_check(pair, manifest.scale, f"{sample.tar}: {sample.key}.json") if pair is not None else None,
         is_excludable=record.split == "train" or settings.get("val_fraction", 0.0) is not None,
     )
-
-
-def _pair(value: dict[str, float] | None, sample: StoredSample, scale: int) -> PairCheck | None:
-    try:
-        return PairCheck.from_dict(value, scale) if value is not None else None
-    except KeyError as error:
-        raise RunError(f"{sample.tar}: {sample.key}.json: pair has no {error.args[0]}") from None
 
 
 def image_of(sample: StoredSample, name: str, manifest: Manifest) -> Pixels:

@@ -9,8 +9,8 @@ import numpy as np
 
 from shardgen.degradation.degrade import upsample
 from shardgen.pairs.check import check_pair, problem
-from shardgen.pairs.matching import matched_box, require_same_profiles
-from shardgen.pairs.reader import read_ahead
+from shardgen.pairs.compatibility import matched_box, require_same_profiles
+from shardgen.pairs.source import read_ahead
 from shardgen.pairs.summary import PairRecord
 from shardgen.planning.boxes import Box, boxes, num_tiles
 from shardgen.planning.config import Config, PairSettings
@@ -38,7 +38,7 @@ class PairSource:
         readers = read_ahead(list(self.config.files(self.split, photos, self.scales)))
         for pair in photos:
             read_hr = next(readers)
-            reads = {scale: list(islice(readers, len(pair.companions(scale)))) for scale in self.scales}
+            reads = {scale: list(islice(readers, len(pair.counterparts(scale)))) for scale in self.scales}
             yield pair, partial(self._open, pair, read_hr, reads)
 
     def _open(self, pair: Source, read_hr: _Read, reads: Mapping[int, Sequence[_Read]]) -> "_OpenedPair":
@@ -63,6 +63,8 @@ class _Matched:
 
 @dataclass(frozen=True)
 class _OpenedPair:
+    """A pair with its HR image decoded. LR and `up` of a scale are decoded when its samples are counted."""
+
     source: PairSource
     pair: Source
     decoded: DecodedPhoto  # HR
@@ -76,7 +78,7 @@ class _OpenedPair:
         return self.decoded.rgb
 
     def num_samples(self, scale: int) -> int:
-        files = self.pair.companions(scale)
+        files = self.pair.counterparts(scale)
         lr, *ups = (
             self._open(what, file, read)
             for what, file, read in zip(("LR", "upsampled"), files, self.reads[scale], strict=False)
@@ -129,7 +131,7 @@ class _OpenedPair:
         lr = _cut(matched.lr, lr_box)
         up = upsample(lr, scale, self.source.config.method) if matched.up is None else _cut(matched.up, box)
         names = ("lr_source", "up_source")
-        sources = dict(zip(names, (file.path for file in self.pair.companions(scale)), strict=False))
+        sources = dict(zip(names, (file.path for file in self.pair.counterparts(scale)), strict=False))
         details = {**sources, "pair": matched.record.check.as_dict()}
         return Sample(scale, box, Hr(_cut(matched.hr, box)), [lr], up, details)
 

@@ -40,6 +40,8 @@ class PhotoSource:
 
 @dataclass(frozen=True)
 class _OpenedPhoto:
+    """A decoded photo."""
+
     source: PhotoSource
     photo: Source
     decoded: DecodedPhoto

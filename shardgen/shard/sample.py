@@ -54,7 +54,10 @@ class Opened(Protocol):
         ...
 
     def num_samples(self, scale: int) -> int:
-        """Return the number of samples at a scale; 0 if no tile fits. PhotoError if the pair cannot be used there."""
+        """Return the number of samples at a scale; 0 if no tile fits. PhotoError if the pair cannot be used there.
+
+        Called once for each scale, before `samples`: a pair's other images are read and checked here.
+        """
         ...
 
     def pair_record(self, scale: int) -> PairRecord | None:

@@ -15,18 +15,21 @@ def launch(train: Any, root: str, logger: Callable[[], Any]) -> None:
 
     `logger` is a function that returns the framework's logger. Exits with a message for errors that the user can mend.
     """
-    source = _Source(train, logger)
+    hooks = _Hooks(train, logger)
     try:
         train.train_pipeline(root)
     except ReportedError as error:
         print(f"Error: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
     finally:
-        source.close()
+        hooks.close()
 
 
-class _Source:
-    """Takes the place of two functions of a framework's training script; what one learns, the other needs."""
+class _Hooks:
+    """Replaces two functions of a framework's training script, for as long as the process lives.
+
+    The first reads the iteration at which a resumed run continues, the second builds the loader that starts there.
+    """
 
     def __init__(self, train: Any, logger: Callable[[], Any]) -> None:
         self._logger = logger

@@ -77,8 +77,8 @@ def open_folder(opt: Mapping[str, Any]) -> Shards:
         )
     if unknown := [name for name in backend if name not in _KEYS]:
         raise ArgumentError(f"`io_backend`: unknown option {', '.join(unknown)}; the options are {', '.join(_KEYS)}")
-    if idle := [name for name in _OF_FILES if opt.get(name)]:
-        raise ArgumentError(f"{_listed(idle)} would have no effect: the shards contain HR and LR; {_delete(idle)}")
+    if unused := [name for name in _OF_FILES if opt.get(name)]:
+        raise ArgumentError(f"{_listed(unused)} would have no effect: the shards contain HR and LR; {_delete(unused)}")
     if unsupported := [name for name in _OF_PIXELS if opt.get(name) is not None]:
         raise ArgumentError(
             f"{_listed(unsupported)} would have no effect: images are RGB in [0, 1]; {_delete(unsupported)}"

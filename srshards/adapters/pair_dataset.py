@@ -44,7 +44,9 @@ class PairDataset(Dataset[dict[str, Any]]):
                     self.shards, self.train.patch_size, input=self.input, augment=self.train.augment
                 )
         elif not self.shards.val:
-            raise ArgumentError(f"{self.shards.path} has no validation samples; generate with a --val-fraction")
+            raise ArgumentError(
+                f"{self.shards.path} has no validation samples; make the shards again with a --val-fraction or --val"
+            )
 
     def __len__(self) -> int:
         """Number of samples in the training or validation split."""

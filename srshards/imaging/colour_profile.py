@@ -1,8 +1,8 @@
 """Convert photos with an embedded ICC profile to sRGB, by littlecms through Pillow.
 
 Relative colorimetric with black point compensation: colours that sRGB can express are kept, others are clipped, and the
-darkest black becomes black. Profiles defined by a matrix and tone curves, those of nearly
-all photos, give the same pixels with every rendering intent.
+darkest black becomes black. Profiles defined by a matrix and tone curves, those of nearly all photos, give the same
+pixels with every rendering intent.
 """
 
 import functools

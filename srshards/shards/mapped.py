@@ -19,6 +19,7 @@ from srshards.format import SPLITS, Address, FormatError, Manifest, load_manifes
 from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, npy_header
 from srshards.imaging.pixels import Pixels
 from srshards.process.shortages import shortage
+from srshards.shards.advice import SAME_COMMAND
 from srshards.shards.tar_index import check_samples, load_index
 from srshards.storage.output_lock import busy_message
 from srshards.storage.store import StoreError, read_bytes
@@ -44,12 +45,12 @@ def repair_hint(origin: Origin) -> str:
     with suppress(FormatError, OSError, StoreError):
         if origin_of(load_manifest(folder, read_bytes)) != origin:
             return (
-                f"not damaged: the shards in {folder} were replaced by a run with other settings or images after they "
-                "were opened; start a new run with the new shards, or make the previous ones again"
+                f"not damaged: the shards in {folder} were replaced by a run of shardgen with other settings or photos "
+                "after they were opened; start a new run with the new shards, or generate the previous ones again"
             )
     if busy := busy_message(folder):
         return f"not damaged: {busy}"
-    return f"run `python -m shardgen verify {folder} --fix`, then the same `generate` or `pack` command again"
+    return f"run `python -m shardgen verify {folder} --fix`, then {SAME_COMMAND} again"
 
 
 class DamagedMember(Exception):

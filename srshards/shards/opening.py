@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from srshards.errors import ArgumentError, UsageError
 from srshards.format import MANIFEST_NAME, Address, FormatError, Manifest, ShardRecord, load_manifest
+from srshards.shards.advice import SAME_COMMAND, making_commands
 from srshards.shards.cache_contents import Decoder
 from srshards.shards.cache_folder import cache_for
 from srshards.shards.cached import CachedShards
@@ -28,10 +29,7 @@ from srshards.terminal.text import plural
 if TYPE_CHECKING:
     from upath import UPath
 
-_GENERATE_FIRST = (
-    "to generate shards, run `python -m shardgen generate -i PHOTOS -o shards -s 4` or, if HR/LR pairs exist already, "
-    "`python -m shardgen pack --hr HR --lr LR -o shards`"
-)
+_MAKE_FIRST = f"to generate shards, run {making_commands('shards')}"
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 # File names written by `shardgen unpack` and older scripts: derived images, not photos to generate shards from.
 _DERIVED_IMAGE = re.compile(r"_(lr|upsampled)_\d+x$")
@@ -119,7 +117,7 @@ def _check_folder(folder: Path) -> None:
                 f"`path` {folder}: this is a file in a folder of shards; pass its folder, `path` {folder.parent}"
             )
         what = "is a file" if exists else "does not exist"
-        raise ArgumentError(f"`path` {folder}: expected a folder of shards, but it {what}; {_GENERATE_FIRST}")
+        raise ArgumentError(f"`path` {folder}: expected a folder of shards, but it {what}; {_MAKE_FIRST}")
     if not (folder / MANIFEST_NAME).is_file():
         raise ArgumentError(f"`path` {folder}: {_missing_manifest(folder)}")
 
@@ -133,18 +131,18 @@ def _missing_manifest(folder: Address) -> str:
         return message
     if any(name.endswith(".tar") for name in list_files(folder)):
         return (
-            f"this folder has tars but no {MANIFEST_NAME}: generation did not finish; "
-            "run the same `generate` or `pack` command again to resume it"
+            f"this folder has tars but no {MANIFEST_NAME}: generation did not finish; run {SAME_COMMAND} again to "
+            "resume it"
         )
     if storage_of(folder).is_local:
         images = [path for path in local_path(folder).rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES]
         if images:
-            hint = _GENERATE_FIRST.replace("PHOTOS", str(folder))
+            hint = f"to generate shards, run {making_commands('shards', folder)}"
             if any(_DERIVED_IMAGE.search(path.stem) for path in images):
                 hr = folder if any(path.stem.endswith("_hr") for path in images) else "PHOTOS"
                 hint = f"to make shards of the pairs, run `python -m shardgen pack --hr {hr} --lr {folder} -o shards`"
             return f"this folder has {plural(len(images), 'loose image')} but no shards; {hint}"
-    return f"this folder has no {MANIFEST_NAME}; {_GENERATE_FIRST}"
+    return f"this folder has no {MANIFEST_NAME}; {_MAKE_FIRST}"
 
 
 def _check_sizes(manifest: Manifest, records: list[ShardRecord], indexed: bool) -> None:

@@ -18,6 +18,7 @@ from srshards.format import (
 from srshards.imaging import codec
 from srshards.imaging.pixels import Pixels
 from srshards.process.shortages import shortage
+from srshards.shards.advice import SAME_COMMAND, making_commands
 from srshards.shards.description import parse_description
 from srshards.shards.tar_index import Member, check_samples, load_index
 from srshards.storage.output_lock import busy_message
@@ -47,7 +48,7 @@ def scale_folders(folder: Address) -> list[Address]:
     if not is_folder(folder):
         if file_size(folder) is not None:
             raise UsageError(f"{folder} is a file; pass a folder of shards")
-        raise UsageError(f"no such folder: {folder}; to create it, run {_generate_command(folder)}")
+        raise UsageError(f"no such folder: {folder}; to create it, run {_making_commands(folder)}")
     if _has_shards(folder):
         return [folder]
     named = [folder / name for name in list_folders(folder) if SCALE_FOLDER.fullmatch(name)]
@@ -56,7 +57,7 @@ def scale_folders(folder: Address) -> list[Address]:
         _refuse_unfinished(folder)
         raise UsageError(
             f"no shards in {folder}: expected {MANIFEST_NAME} and train-000000.tar there, or in {folder}/scale_4x; "
-            f"to generate them, run {_generate_command(folder)}"
+            f"to generate them, run {_making_commands(folder)}"
         )
     return found
 
@@ -72,14 +73,12 @@ def open_manifest(folder: Address) -> Manifest:
     except FileNotFoundError:
         _refuse_unfinished(folder)
         raise UsageError(
-            f"{folder} has no {MANIFEST_NAME}: generation did not finish; run the same generate or pack command again"
+            f"{folder} has no {MANIFEST_NAME}: generation did not finish; run {SAME_COMMAND} again"
         ) from None
 
 
-def _generate_command(folder: Address) -> str:
-    output = folder.parent if SCALE_FOLDER.fullmatch(folder.name) else folder
-    pack = f"`python -m shardgen pack --hr HR --lr LR -o {output}`"
-    return f"`python -m shardgen generate -i PHOTOS -o {output}` or, if HR/LR pairs exist already, {pack}"
+def _making_commands(folder: Address) -> str:
+    return making_commands(folder.parent if SCALE_FOLDER.fullmatch(folder.name) else folder)
 
 
 def _refuse_unfinished(folder: Address) -> None:

@@ -1,4 +1,4 @@
-"""Shared locks on shard folders, so that `generate` does not replace shards that another process has open."""
+"""Shared locks on shard folders, so that a run of shardgen does not replace shards that another process has open."""
 
 import errno
 import fcntl

@@ -28,7 +28,6 @@ _PACKAGES = {
     "abfs": "adlfs",
     "az": "adlfs",
 }
-_WITH_EXTRA = ("s3fs", "huggingface_hub")
 
 _LOCAL, _STORES = LocalStorage(), FsspecStorage()
 
@@ -166,5 +165,4 @@ def _missing_package(protocol: str, error: ImportError) -> str:
     package = _PACKAGES.get(protocol)
     if package is None:
         return f"another package: {error}"
-    install = install_command(package) if package in _WITH_EXTRA else f"run `pip install {package}`"
-    return f"{package}, which is not installed; {install}"
+    return f"{package}, which is not installed; {install_command(package)}"

@@ -1,4 +1,4 @@
-"""Whether an LR image can be that of an HR image, by their sizes and colour profiles."""
+"""Refuse pairs that cannot match by the sizes or the colour profiles of their images."""
 
 from shardgen.planning.boxes import Box
 from srshards.errors import PhotoError
