@@ -2,9 +2,10 @@
 
 Method: the same samples, HR of 512 px with LR at 4x, are stored as shards, as PNG files, and as LMDB made from these by
 BasicSR's own function. BasicSR trains on each for `ITERATIONS` iterations in a fresh process, with the same number of
-data workers; all cases once per round. The network is so small that the data decide the pace, as on a fast GPU. The
-figures are those of BasicSR's log, `time (data)`, in its last line: averages over the iterations since it last reset
-them, without the start of the workers. Epochs are enlarged as in BasicSR's examples, so no worker starts in between.
+data workers; all cases once per round. The network is so small that loading data is the bottleneck, as on a fast GPU.
+The figures are those of BasicSR's log, `time (data)`, in its last line: averages over the iterations since it last
+reset them, without the start of the workers. Epochs are enlarged as in BasicSR's examples, so no worker starts in
+between.
 
 Run it in the environment of `make test-peers`:
 

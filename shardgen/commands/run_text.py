@@ -120,17 +120,23 @@ def outcome_text(outcome: Outcome) -> str:
             + "".join(f", {count:,} {what}" for what, count in extras.items() if count)
         )
         lines += _pair_lines(manifest)
-    converted = outcome.profiles["converted"]
-    if converted:
-        common = ", ".join(printable(name) for name, _ in Counter(converted).most_common(3))
-        dots = ", ..." if len(converted) > 3 else ""
-        lines.append(f"{plural(sum(converted.values()), noun)} converted to sRGB from {common}{dots}.")
+    lines += _profile_lines(outcome)
     lines.append(f"Shards: {outcome.built:,} built, {outcome.kept:,} kept, {outcome.removed:,} removed.")
     if outcome.work.photos:
         rate = outcome.work.photos / max(outcome.work.wall_s, 1e-9)
         speed = f"{plural(outcome.work.photos, noun)} in {outcome.work.wall_s:.1f} s ({rate:.0f} {noun}s/s)"
         lines.append(f"{speed}; see {output / STATS_NAME}.")
     return "\n".join([*lines, *_card_lines(outcome)])
+
+
+def _profile_lines(outcome: Outcome) -> list[str]:
+    converted = outcome.profiles["converted"]
+    if not converted:
+        return []
+    common = ", ".join(printable(name) for name, _ in Counter(converted).most_common(3))
+    dots = ", ..." if len(converted) > 3 else ""
+    num = plural(sum(converted.values()), outcome.inputs.config.noun)
+    return [f"{num} converted to sRGB from {common}{dots}."]
 
 
 def _card_lines(outcome: Outcome) -> list[str]:

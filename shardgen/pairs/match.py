@@ -10,7 +10,7 @@ from shardgen.planning.sources import Photo, shown
 from srshards.errors import UsageError
 from srshards.format import Address
 
-_NUM_EXAMPLES = 3
+NUM_EXAMPLES = 3  # paths that a message names
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ def _match(
 
 def examples(photos: Sequence[Photo]) -> str:
     """Return the first few paths, for messages."""
-    dots = ", ..." if len(photos) > _NUM_EXAMPLES else ""
-    return ", ".join(shown(photo.path) for photo in sorted(photos)[:_NUM_EXAMPLES]) + dots
+    dots = ", ..." if len(photos) > NUM_EXAMPLES else ""
+    return ", ".join(shown(photo.path) for photo in sorted(photos)[:NUM_EXAMPLES]) + dots
 
 
 def _no_pairs(hr: Images, lr: Images, namings: Sequence[Naming], hint: str) -> str:

@@ -2,21 +2,19 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from shardgen.pairs.match import examples
+from shardgen.pairs.match import NUM_EXAMPLES, examples
 from shardgen.planning.sources import Photo, shown
 from srshards.errors import UsageError
 from srshards.format import Address
 from srshards.terminal.text import plural
 
-_NUM_EXAMPLES = 3
-
 
 def refuse_duplicates(duplicates: Sequence[tuple[Photo, Photo]], role: str, root: Address) -> None:
     """Raise UsageError if images of a folder differ only in what is not part of their common name."""
     if duplicates:
-        pairs = sorted(duplicates)[:_NUM_EXAMPLES]
+        pairs = sorted(duplicates)[:NUM_EXAMPLES]
         some = ", ".join(" and ".join(shown(photo.path) for photo in sorted(pair)) for pair in pairs)
-        dots = ", ..." if len(duplicates) > _NUM_EXAMPLES else ""
+        dots = ", ..." if len(duplicates) > NUM_EXAMPLES else ""
         advice = ", or list it in --exclude" if role == "HR" else ""
         raise UsageError(
             f"{root} has several {role} images of one name: {some}{dots} ({len(duplicates):,} in total); rename or "
