@@ -237,6 +237,13 @@ def test_unknown_option_of_io_backend_is_refused(dataset_class: Any, name: str, 
     )
 
 
+def test_decode_must_be_a_boolean(dataset_class: Any, name: str, opened: srshards.Shards) -> None:
+    backend = {"type": "shards", "path": str(opened.path), "decode": "no"}
+    with pytest.raises(srshards.ArgumentError) as refused:
+        make(dataset_class, name, opened, io_backend=backend)
+    assert str(refused.value) == "`io_backend: decode` 'no': expected true or false"
+
+
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [

@@ -79,7 +79,7 @@ def test_photo_with_more_tiles_than_planned_is_a_failure(
     monkeypatch.setattr(tile_counts.Tiles, "counts", lambda self, photos: None)
     result = generate(photos, tmp_path / "out", *TILES, "--size", 32, "--val-fraction", 0)
     (failure,) = load_json(tmp_path / "out" / "scale_4x" / "manifest.json")["failures"]
-    reason = "has 15 tiles, but its shard has room for 10 more; pass a larger --tile-step or --size"
+    reason = "has 15 tiles, but its shard can hold only 10 more; pass a larger --tile-step or --size"
     assert failure["reason"] == reason and reason in result.stderr and "1 of 3 photos failed" in result.stderr
     assert samples_of_shards(tmp_path / "out" / "scale_4x") == {"train-000000": 30}
     assert run_cli("verify", tmp_path / "out").returncode == 0

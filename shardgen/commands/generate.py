@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from shardgen.commands.run import RunOptions, execute, run_options
-from shardgen.commands.types import Scale, SpaceSeparatedScales, complete_recipe, option
+from shardgen.commands.types import Scale, SpaceSeparatedScales, complete_recipe, no_up_option, option
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.generate.inputs import list_inputs
 from shardgen.planning.config import FITS, METHODS, Config
@@ -41,7 +41,7 @@ from srshards.terminal.text import Choice
     help=f"Degrade LR by a recipe: {', '.join(BUILT_IN)} or a YAML file; see `python -m shardgen recipe`.",
 )
 @option("--variants", type=int, default=1, help="LR images per training sample, each drawn from the recipe.")
-@option("--no-up", is_flag=True, help="Omit the upsampled LR; saves a third to a half of the space.")
+@no_up_option
 @option("--sharpen-hr", is_flag=True, help="Sharpen HR before LR is derived from it (unsharp mask, as Real-ESRGAN).")
 @click.option(
     "--as-photos", is_flag=True, help="Use all images as photos, even if their names are those of HR/LR pairs."

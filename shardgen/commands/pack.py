@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from shardgen.commands.run import RunOptions, execute, run_options
-from shardgen.commands.types import option
+from shardgen.commands.types import no_up_option, option
 from shardgen.generate.pair_inputs import PackRequest, PairFolders, list_pairs
 from shardgen.planning.config import METHODS
 from srshards.errors import UsageError
@@ -41,7 +41,7 @@ from srshards.terminal.text import Choice
 )
 @click.option("--tile-step", type=int, help="Stride of the tiles in px of HR.  [default: --size, no overlap]")
 @option("--method", type=Choice(METHODS), default="cubic", help="Resampling method for upsampled LR that is not given.")
-@option("--no-up", is_flag=True, help="Omit the upsampled LR; saves a third to a half of the space.")
+@no_up_option
 @click.option(
     "--accept-misaligned", is_flag=True, help="Use pairs that are shifted, or differ in brightness or colour."
 )

@@ -152,8 +152,9 @@ def _engine_context(engine: str, ray_address: str | None, workers: int | None) -
 def _confirm(preparation: Preparation, auto: bool, force: bool) -> None:
     replaced = [] if force else replacement_lines(preparation)
     if replaced and auto:
+        make = " (make: FORCE=1)" if preparation.config.pairs is None else ""  # no make target packs pairs
         raise UsageError(
-            f"{'; '.join(replaced)}. Pass --force (make: FORCE=1) to replace them, or another --output to keep them."
+            f"{'; '.join(replaced)}. Pass --force{make} to replace them, or another --output to keep them."
         )
     if not (preparation.tasks or replaced):
         if preparation.inputs.excluded:

@@ -50,26 +50,10 @@ def list_pairs(request: PackRequest, exclude: Path | None = None) -> Inputs:
 
     UsageError when folders are missing, pairs are not certain, or the validation pairs lack a scale.
     """
-    train, val = request.train, request.val
-    found = find_pairs(
-        train.hr,
-        train.lrs,
-        train.ups,
-        request.pattern,
-        meta_info=request.meta_info,
-        exclude=exclude,
-        skip_unpaired=request.skip_unpaired,
-    )
+    found = _find(request.train, request, meta_info=request.meta_info, exclude=exclude)
     found_val = None
-    if val is not None:
-        found_val = find_pairs(
-            val.hr,
-            val.lrs,
-            val.ups,
-            request.pattern,
-            skip_unpaired=request.skip_unpaired,
-            options=VAL_OPTIONS,
-        )
+    if request.val is not None:
+        found_val = _find(request.val, request, options=VAL_OPTIONS)
         refuse_overlap(found.hr_root, found_val.hr_root, "--hr")
     has_ups = request.up and bool(found.up_roots)
     if found_val:
@@ -96,6 +80,12 @@ def list_pairs(request: PackRequest, exclude: Path | None = None) -> Inputs:
     notes = (*found.notes, *(found_val.notes if found_val else ()))
     val_listing = _listing(found_val, has_ups) if found_val else None
     return Inputs(config, listing, val_listing, found.excluded, notes, headers)
+
+
+def _find(folders: PairFolders, request: PackRequest, **options: Any) -> PairListing:
+    return find_pairs(
+        folders.hr, folders.lrs, folders.ups, request.pattern, skip_unpaired=request.skip_unpaired, **options
+    )
 
 
 def _require_same_images(train: PairListing, val: PairListing, has_ups: bool) -> None:

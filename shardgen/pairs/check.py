@@ -245,7 +245,7 @@ def severity(check: PairCheck) -> float:
 
 
 def main_finding(check: PairCheck) -> Finding:
-    """Return the first figure that is beyond its bound or, if none is, that which is nearest to it."""
+    """Return the first figure beyond its bound; if there is none, the figure closest to its bound."""
     found = list(findings(check))
     return next((one for one in found if one.severity > 1), max(found, key=lambda one: one.severity))
 

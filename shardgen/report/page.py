@@ -168,7 +168,6 @@ def _page(folder: Address, manifests: Sequence[Manifest], sections: Sequence[Sca
         "measured": sum(len(section.survey.measured) for section in sections),
         "format_bytes": format_bytes,
         "plural": plural,
-        "command": "pack" if sections[0].contents.noun == "pair" else "generate",
         "has_val": any(not sample.is_excludable for section in sections for sample in section.survey.measured),
         "tiled": any(section.contents.settings.get("fit") == "tile" for section in sections),
     }

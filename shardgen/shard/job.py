@@ -179,10 +179,11 @@ class _ScaleOutput:
 
     def _refuse_overflow(self, count: int) -> None:
         """Raise PhotoError if the shard cannot hold the photo's samples, because the plan underestimated them."""
-        room = MAX_SAMPLES_PER_SHARD - self._writer.num_samples
-        if count > room:
+        remaining = MAX_SAMPLES_PER_SHARD - self._writer.num_samples
+        if count > remaining:
             raise PhotoError(
-                f"has {count:,} tiles, but its shard has room for {room:,} more; pass a larger --tile-step or --size"
+                f"has {count:,} tiles, but its shard can hold only {remaining:,} more; pass a larger --tile-step or "
+                "--size"
             )
 
     def add(self, photo: Source, sample: Sample) -> None:

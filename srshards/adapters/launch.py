@@ -13,7 +13,7 @@ from srshards.loader.patch_loader import PatchLoader
 def launch(train: Any, root: str, logger: Callable[[], Any]) -> None:
     """Run `train.train_pipeline(root)` of a framework, whose other functions `train` calls by their global names.
 
-    `logger` is a function that returns the framework's logger. Exits with a message for errors that the user can mend.
+    `logger` is a function that returns the framework's logger. Exits with a message for errors that the user can fix.
     """
     hooks = _Hooks(train, logger)
     try:

@@ -84,6 +84,8 @@ def open_folder(opt: Mapping[str, Any]) -> Shards:
             f"{_listed(unsupported)} would have no effect: images are RGB in [0, 1]; {_delete(unsupported)}"
         )
     path = backend["path"]
+    if not isinstance(decode := backend.get("decode"), bool | None):
+        raise ArgumentError(f"`io_backend: decode` {decode!r}: expected true or false")
     arguments = {name: backend[name] for name in _OPEN_KEYS if backend.get(name) is not None}
     return open_shards(expanduser(path), **arguments)
 
