@@ -120,11 +120,18 @@ bench: photos ## Benchmark generation on the photos in INPUT (results in benchma
 bench-peers: photos $(PEERS)/.installed ## Benchmark the data time of BasicSR: PNG folders, LMDB and shards, on the photos in INPUT
 	$(PEERS)/bin/python -m benchmarks.bench_basicsr --photos "$(INPUT)"
 
-gpu: photos ## On a machine with a GPU: run the tests that need one, and benchmark training and degradation on it
-	$(BIN)/python -m pytest --confcutdir=tests/gpu tests/gpu
-	$(BIN)/python -m benchmarks.bench_gpu --photos "$(INPUT)"
-	$(BIN)/python -m benchmarks.gpu_degrade --device cuda --batches 16 --batches 64 \
-	    -o benchmarks/results/gpu_degrade.json
+# Needs no .venv if $(PYTHON) has everything already, unless there is a .venv and PYTHON is not set.
+GPU := $(wildcard /dev/nvidia[0-9]* /dev/dxg)
+# By another name, because make would run a line that contains MAKE even with -n.
+SUBMAKE = $(MAKE) --no-print-directory
+gpu: ## On a machine with a GPU: run the tests that need one, and measure training on it, in less than 8 minutes
+	@[ -n "$(GPU)" ] || { echo "this machine has no NVIDIA GPU, which make gpu needs" >&2; exit 2; }
+	@python="$(PYTHON)"; why=; \
+	  if $(if $(filter file,$(origin PYTHON)),[ -e $(STAMP) ] ||) ! why=$$("$$python" -c 'import benchmarks.bench_gpu' 2>&1); \
+	  then [ -z "$$why" ] || echo "$$python cannot be used: $$(echo "$$why" | tail -n 1)"; \
+	    $(SUBMAKE) install && python=$(BIN)/python || exit; fi; \
+	  $(if $(filter $(SAMPLES),$(INPUT)),"$$python" -m shardgen.sample_photos $(SAMPLES) &&) \
+	  "$$python" -m benchmarks.bench_gpu --photos "$(INPUT)"
 
 bench-scale: $(STAMP) ## Benchmark scaling of time and memory: millions of photos, 100,000 shards, 10^9 samples
 	$(BIN)/python -m benchmarks.bench_scale

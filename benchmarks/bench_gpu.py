@@ -1,52 +1,48 @@
-"""Rate at which the trainer feeds a GPU: streaming, with resident samples, and with one repeated batch (the ceiling).
-
-Method: 4x npy shards of all photos, patches of 192 px, LR input. Every network is trained at every batch size by the
-trainer's own step, compiled and captured as a CUDA graph, and with one batch also uncompiled and kernel by kernel. Each
-case has a fresh process, all once per round, in reverse order in every second round. A run discards its first seconds
-and steps (compilation, kernel autotuning, allocator, prefetched batches), then counts steps for `--seconds`; the host
-waits for the GPU at the ends of that window only. "Waiting for data" is the time that the trainer itself reports, as a
-fraction of the window (zero for resident samples); "taking batches" is the total time in which the training process
-obtains batches, which does not delay a GPU that has other work. Neither shows how long the GPU waits, so each rate is
-also given as a share of the ceiling of its round. "Start-up" is the time of the first steps: PyTorch keeps compiled
-code in a cache on the disk, so it is long only in the first case that compiles a network.
-
-`standard` is also trained by the usual loop (`gpu_plain.py`): float32, a `DataLoader` of PNG pairs, Adam, `.item()`
-after every step. After the window with one batch, PyTorch's profiler sums the kernels of some steps, for comparison
-with the arithmetic floor (`gpu_kernels.py`).
+"""Tests and figures of a GPU in less than eight minutes: what only a machine with one can show.
 
     python -m benchmarks.bench_gpu --photos DIR
 
-No run is started after `--minutes`. The result is written after every run, so an early end loses nothing. A combination
-that does not fit into memory, or fails, is in the result with the reason. With `--device cpu` everything but the
-kernels also works, to try the benchmark with small networks.
+Parts, the most valuable first; gpu/parts.py has their time limits, and what was shortened to meet them:
+
+- `tests`: the tests in tests/gpu, and `compile`, in their background
+- `account`: how the wall clock of runs with default settings divides into steps, waiting, validation, saving, start-up
+- `rates`: patches per second of each network, batch size and `--step`, whether steps wait for the device, for how long
+  they occupy the host, and their kernels by time (`kernels.py`). The fastest steps are fed by one repeated batch (the
+  ceiling), from shards, and from resident samples. A run discards its first steps and batches, then counts the steps in
+  three windows; the host waits for the GPU at the ends of a window only
+- `plain`: `standard` trained by the usual loop (`plain_loop.py`)
+- `loader`: batches that arrive on the device by number of workers, without a training; copies to the device
+- `degradation`: Real-ESRGAN's degradation on the device (`degrade.py`)
+
+The result and its page are written after every figure, so nothing measured is lost if a later part fails, hangs, or the
+benchmark is ended. A part that fails or is not reached is in the result with the reason; the exit code is then 1. Every
+start measures everything again; `--only PART` replaces a part of an earlier result. With `--device cpu` everything
+but the kernels also works, to try the benchmark with small networks.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+import json
+import signal
+import traceback
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from math import inf
 from pathlib import Path
-from time import monotonic
+from types import FrameType
 from typing import Any
 
 import click
 import torch
+from click.exceptions import Exit
 
-from benchmarks.common import (
-    RESULTS,
-    PhotoSet,
-    RunFailedError,
-    in_rounds,
-    python_module,
-    say,
-    scratch_folder,
-    timed_command,
-)
-from benchmarks.gpu_plain import write_pairs
-from benchmarks.gpu_report import Key, Runs, show, summarise
-from benchmarks.gpu_task import OUR_CASES, PLAIN, Task, result_in
-from benchmarks.options import benchmark, output_option, photos_option, rounds_option, scratch_option
-from benchmarks.report import write_result
-from benchmarks.stream_stores import make_shards
+from benchmarks.common import RESULTS, PhotoSet, RunFailedError, python_module, say, scratch_folder, timed_command
+from benchmarks.gpu.parts import COMPILE, DATA_LIMIT_S, PARTS, VARIANTS_LIMIT_S, Part, Settings
+from benchmarks.gpu.plain_loop import write_pairs
+from benchmarks.gpu.rates import ONE_BATCH, RESIDENT, STREAM
+from benchmarks.gpu.results import Results, commit, now, page_path
+from benchmarks.gpu.runner import Background, Result, Tests, Worker, run_tasks
+from benchmarks.gpu.task import Task
+from benchmarks.machine import describe_machine
+from benchmarks.options import benchmark, output_option, photos_option, scratch_option
 from srshards.errors import UsageError
 from srshards.process.resources import available_cpus
 from srshards.shards.folder import Shards
@@ -54,64 +50,23 @@ from srshards.shards.opening import open_shards
 from trainer.models import MODELS
 from trainer.training.device import choose_device
 
-_PLAIN_MODEL = "standard"
-_MAX_WORKERS = 16
-
-
-@dataclass
-class Bench:
-    """Settings of all runs, and their results in the order of the rounds."""
-
-    shards: Path
-    pairs: Path
-    device: str
-    patch: int
-    workers: int
-    seconds: float
-    runs: Runs = field(default_factory=dict)
-
-    def measure(self, key: Key, round_number: int) -> None:
-        """Run one case."""
-        task = Task(
-            case=key.case,
-            model=key.model,
-            batch=key.batch,
-            patch=self.patch,
-            shards=str(self.shards),
-            pairs=str(self.pairs),
-            device=self.device,
-            workers=self.workers,
-            seconds=self.seconds,
-        )
-        try:
-            found = result_in(timed_command(python_module("benchmarks.gpu_run", task.as_json()))[1])
-        except RunFailedError as error:  # e.g. killed by the system
-            found = {"failed": str(error)}
-        self.runs.setdefault(key, {})[round_number] = found
-        rate = found.get("failed") or f"{key.batch * found['steps'] / found['seconds']:,.1f} patches/s"
-        say(f"round {round_number + 1}  {task.name}: {rate}")
-
-
-def keys(models: Sequence[str], batches: Sequence[int]) -> list[Key]:
-    """Return everything measured in a round, the least important last, for which the time may not suffice.
-
-    The plain loop trains `standard`, or the last network without it.
-    """
-    plain = _PLAIN_MODEL if _PLAIN_MODEL in models else models[-1]
-    cases = [(case, model) for case in OUR_CASES for model in models]
-    cases.insert(2 * len(models), (PLAIN, plain))
-    return [Key(model, batch, case) for case, model in cases for batch in batches]
+_MAX_WORKERS = 14  # of the 16 CPU cores: two remain for the training process
+_SCALE = 4
+_MAX_PHOTOS, _VAL_FRACTION = 256, 0.25
+_MIN_PHOTOS, _TILE_STEP_PX = 100, 128  # fewer photos are cut into overlapping tiles
+_DEGRADED_PHOTOS, _VARIANTS = 64, 8
+_NAMES = tuple(part.name for part in PARTS)
 
 
 @benchmark
 @photos_option
 @click.option("--shards", type=click.Path(path_type=Path), help="Shards of one scale, instead of photos.")
+@click.option("--only", type=click.Choice(_NAMES), multiple=True, help="Measure this part only; repeatable.")
 @click.option("--models", type=click.Choice(MODELS), multiple=True, default=MODELS, help="Networks; repeatable.")
 @click.option("--batches", type=click.IntRange(min=1), multiple=True, default=(16, 64), help="Batch sizes; repeatable.")
 @click.option("--patch", type=click.IntRange(min=1), default=192, help="Edge of a patch in HR px.")
-@rounds_option(2)
-@click.option("--seconds", type=click.FloatRange(min=0.01), default=5.0, help="Seconds in which steps are counted.")
-@click.option("--minutes", type=click.FloatRange(min=0), default=8.0, help="No run is started after this many minutes.")
+@click.option("--seconds", type=click.FloatRange(min=0.01), default=0.35, help="Seconds of each of three windows.")
+@click.option("--train-seconds", type=click.FloatRange(min=1), default=60.0, help="Seconds of the run of `lite`.")
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
@@ -125,59 +80,168 @@ def keys(models: Sequence[str], batches: Sequence[int]) -> list[Key]:
 def main(
     photos: Path | None,
     shards: Path | None,
+    only: tuple[str, ...],
     models: tuple[str, ...],
     batches: tuple[int, ...],
     patch: int,
-    rounds: int,
     seconds: float,
-    minutes: float,
+    train_seconds: float,
     workers: int,
     device: str,
     scratch: Path | None,
     output: Path | None,
 ) -> None:
-    """Measure how fast the trainer feeds a GPU.
+    """Test and measure on a GPU.
 
     \b
-    Example:
+    Examples:
       python -m benchmarks.bench_gpu --photos photos
+      python -m benchmarks.bench_gpu --shards shards/scale_4x --only tests
     """
-    start_s = monotonic()
     on = _device(device)
     photo_set = PhotoSet.of(photos) if shards is None else None
     path = output or RESULTS / ("gpu.json" if on.type == "cuda" else f"gpu_{on.type}.json")
-    source = "--photos DIR" if photo_set else "--shards DIR"
-    command = f"python -m benchmarks.bench_gpu {source} --rounds {rounds} --seconds {seconds:g} --device {device}"
-    with ExitStack() as stack:
-        folder = stack.enter_context(scratch_folder(scratch))
-        path_of_shards = make_shards(photo_set, folder / "shards", "npy") if photo_set else Path(shards or "")
-        stored = _open(path_of_shards, patch)
-        pairs = folder / "pairs"
-        num_pairs = write_pairs(path_of_shards.resolve(), pairs)
-        bench = Bench(path_of_shards.resolve(), pairs, str(on), patch, workers, seconds)
-        settings = {
-            "scale": stored.scale,
-            "hr_px": stored.hr_size,
-            "samples": len(stored.train),
-            "png_pairs": num_pairs,
-            "patch_px": patch,
-            "rounds": rounds,
-            "seconds": seconds,
-            "minutes": minutes,
-            "workers": workers,
+    parts = [part for part in PARTS if not only or part.name in only]
+    with _ended_by_signals(), scratch_folder(scratch) as folder, Worker() as worker:
+        of_scale = _make_shards(photo_set, folder) if photo_set else Path(shards or "").resolve()
+        stored = _open(of_scale, patch)
+        num_pairs = write_pairs(of_scale, folder / "pairs")
+        settings = Settings(
+            device=str(on),
+            models=models,
+            batches=batches,
+            patch=patch,
+            scale=stored.scale,
+            workers=workers,
+            seconds=seconds,
+            train_seconds=train_seconds,
+            shards=str(of_scale),
+            variants=_make_variants(photo_set, folder) if photo_set else None,
+            pairs=str(folder / "pairs"),
+            scratch=str(folder),
+        )
+        source = "--photos DIR" if photo_set else "--shards DIR"
+        run = {
+            "command": " ".join(
+                [f"python -m benchmarks.bench_gpu {source} --device {device}", *(f"--only {name}" for name in only)]
+            ),
+            "date": now(),
+            "commit": commit(),
+            "machine": describe_machine(folder),
+            "device": worker.run(Task("benchmarks.gpu.device:describe", "device", 60, {"device": str(on)}), inf),
+            "settings": {
+                "scale": stored.scale,
+                "hr_px": stored.hr_size,
+                "samples": len(stored.train),
+                "validation_samples": len(stored.val),
+                "png_pairs": num_pairs,
+                "patch_px": patch,
+                "seconds": seconds,
+                "train_seconds": train_seconds,
+                "workers": workers,
+            },
         }
-        selected = keys(models, batches)
-        content: dict[str, Any] = {"settings": settings, **summarise(selected, bench.runs)}
-        for number, key in in_rounds(selected, rounds):
-            if monotonic() - start_s > 60 * minutes:
-                say("time is up: no further run is started")
-                break
-            bench.measure(key, number)
-            content = {"settings": settings, **summarise(selected, bench.runs)}
-            write_result(path, command, folder, content)
-    show(content)
-    if all("unavailable" in case for case in content["cases"]):
-        raise click.ClickException(f"nothing was measured; see the reasons in {path}")
+        results = Results(path, run, parts, _earlier(path) if only else {})
+        try:
+            _measure(parts, settings, worker, results)
+        except KeyboardInterrupt:
+            say(f"ended; {path} has what was measured")
+            raise Exit(128 + signal.SIGINT) from None
+    say(f"wrote {path} and {page_path(path)}")
+    if not results.are_complete:
+        raise click.ClickException(f"not everything was measured, or a test failed; see {page_path(path)}")
+
+
+def _measure(parts: Sequence[Part], settings: Settings, worker: Worker, results: Results) -> None:
+    """Measure the parts one after the other. A failure of one does not prevent the next."""
+    with ExitStack() as stack:
+        background = None
+        for part in parts:
+            if part.name == COMPILE and part.tasks:
+                background = stack.enter_context(Background(part.tasks(settings), part.limit_s))
+        for part in parts:
+            results.begin(part.name)
+            reason = ""
+            try:
+                with closing(_results_of(part, settings, worker, background)) as found:
+                    for result in found:
+                        results.add(result)
+                        say(f"{part.name}: {_in_words(result)}")
+            except Exception as error:  # a bug of the benchmark itself
+                traceback.print_exc()
+                reason = f"{type(error).__name__}: {error}"
+            say(f"{part.name}: {results.end(reason)}")
+
+
+def _results_of(
+    part: Part, settings: Settings, worker: Worker, background: Background | None
+) -> Generator[Result, None, None]:
+    if part.tasks is None:
+        yield from Tests(part.limit_s).results()
+    elif part.name == COMPILE and background:
+        yield from background.results()
+    else:
+        yield from run_tasks(worker, part.tasks(settings), part.limit_s)
+
+
+def _in_words(result: Result) -> str:
+    """Return a line of progress."""
+    outcome = result.get("outcome") or ("not reached" if "not_reached" in result else "done")
+    reason = result.get("failed") or result.get("reason", "")
+    rates = [result[source]["patches_per_second"] for source in (ONE_BATCH, STREAM, RESIDENT) if source in result]
+    rate = f" {', '.join(format(rate['median'], ',.0f') for rate in rates)} patches/s" if rates else ""
+    return f"{result['name']}: {'failed' if 'failed' in result else outcome}{rate}{f' ({reason})' if reason else ''}"
+
+
+def _make_shards(photos: PhotoSet, folder: Path) -> Path:
+    """Generate shards with enough images for validations as long as those of a training."""
+    tiles = ("--fit", "tile", "--tile-step", _TILE_STEP_PX) if len(photos.paths) < _MIN_PHOTOS else ()
+    some = photos.first(_MAX_PHOTOS, folder / "photos")
+    return _generate(some, folder / "shards", DATA_LIMIT_S, "--val-fraction", _VAL_FRACTION, *tiles)
+
+
+def _make_variants(photos: PhotoSet, folder: Path) -> str | None:
+    """Generate shards with several degraded LR images per sample; None if it takes too long."""
+    options = ("--degradation", "realesrgan", "--variants", _VARIANTS, "--val-fraction", 0)
+    some = photos.first(_DEGRADED_PHOTOS, folder / "degraded_photos")
+    try:
+        return str(_generate(some, folder / "variants", VARIANTS_LIMIT_S, *options))
+    except RunFailedError as error:
+        say(f"no shards with variants: {error}")
+        return None
+
+
+def _generate(photos: PhotoSet, folder: Path, limit_s: float, *options: object) -> Path:
+    """Generate small shards, so that all CPU cores have work; return the folder of the scale."""
+    sizes = ("-s", _SCALE, "--size", 512, "--shard-bytes", "16MB")
+    args = ("generate", "-i", photos.root, "-o", folder, *sizes, *options, "--auto")
+    timed_command(python_module("shardgen", *args), limit_s=limit_s)
+    return folder / f"scale_{_SCALE}x"
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    """Return the result of earlier runs, if there is one."""
+    if not path.exists():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, so that no child process is left behind."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # e.g. not with nohup
+    previous = {number: signal.signal(number, interrupt) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _device(name: str) -> torch.device:
@@ -192,7 +256,7 @@ def _device(name: str) -> torch.device:
 
 def _open(path: Path, patch: int) -> Shards:
     try:
-        folder = open_shards(path.resolve())
+        folder = open_shards(path)
     except UsageError as error:
         raise click.UsageError(str(error)) from error
     if patch > folder.hr_size or patch % folder.scale:

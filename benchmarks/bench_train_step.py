@@ -3,7 +3,7 @@
 Method: each network is trained by the public command on shards of real photos, 4x, patches of 192 px, batches of 16, in
 a fresh process; all networks once per round. The figures are those that the run writes to its journal, without the
 first fifth of the steps. The floor is the arithmetic of the convolutions, forward and backward, at the rate of one
-large matrix product in the same precision, measured before each run (gpu_kernels.py).
+large matrix product in the same precision, measured before each run (gpu/kernels.py).
 
     python -m benchmarks.bench_train_step --photos DIR
 """
@@ -17,7 +17,7 @@ import click
 import torch
 
 from benchmarks.common import RESULTS, PhotoSet, in_rounds, python_module, say, scratch_folder, timed_command
-from benchmarks.gpu_kernels import flops_per_step, matrix_flops_per_s
+from benchmarks.gpu.kernels import flops_per_step, matrix_flops_per_s
 from benchmarks.options import benchmark, output_option, photos_option, rounds_option, scratch_option, workers_option
 from benchmarks.report import print_table, spread, spread_text, verdict, write_result
 from trainer.models import MODELS, network_spec, num_parameters

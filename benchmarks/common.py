@@ -88,12 +88,15 @@ def alternating(cases: Sequence[_T], number: int) -> Iterable[_T]:
 
 
 def timed_command(
-    args: Sequence[str], environment: Mapping[str, str] | None = None, folder: Path = REPOSITORY
+    args: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    folder: Path = REPOSITORY,
+    limit_s: float = _TIMEOUT_S,
 ) -> tuple[float, str]:
     """Run a command, by default in the repository root; return its wall time in seconds and its standard output.
 
-    RunFailedError unless it exits with 0. The command gets its own process group, so that no child outlives a failure,
-    and writes to a file, because a pipe stays open as long as any grandchild has it open.
+    RunFailedError unless it exits with 0 within `limit_s`. The command gets its own process group, so that no child
+    outlives a failure, and writes to a file, because a pipe stays open as long as any grandchild has it open.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         start_s = perf_counter()
@@ -107,9 +110,9 @@ def timed_command(
             start_new_session=True,
         )
         try:
-            process.wait(_TIMEOUT_S)
+            process.wait(limit_s)
         except subprocess.TimeoutExpired:
-            raise RunFailedError(f"did not finish within {_TIMEOUT_S:.0f} s") from None
+            raise RunFailedError(f"did not finish within {limit_s:.0f} s") from None
         finally:
             seconds = perf_counter() - start_s
             _kill_group(process)

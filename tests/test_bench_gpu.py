@@ -1,8 +1,10 @@
-"""The benchmark of training on a GPU, run on the CPU: its cases, measurements and summary."""
+"""The benchmark of a GPU, run on the CPU: every part, its measurements, and what remains when a part fails."""
 
 import json
-import threading
-from itertools import chain, repeat
+import os
+import re
+import sys
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,37 +12,143 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from helpers import warm_command
+from click.testing import CliRunner, Result
+from helpers import wait_until
 from torch.autograd import DeviceType
 
-from benchmarks import bench_gpu, gpu_kernels, gpu_plain, gpu_report, gpu_run, gpu_window
-from benchmarks.common import in_rounds
-from benchmarks.gpu_report import NOT_RUN, Key, summarise
-from benchmarks.gpu_task import MARK, ONE_BATCH, OUR_CASES, PLAIN, RESIDENT, STREAM, Task, result_in
+from benchmarks import bench_gpu
+from benchmarks.common import RESULTS
+from benchmarks.gpu import account, feed, kernels, parts, plain_loop, rates, results, runner, window
+from benchmarks.gpu.page import page
+from benchmarks.gpu.parts import Part, Settings
+from benchmarks.gpu.task import Task
 from trainer.models import network_spec
+from trainer.training.device import Precision
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parent.parent
+
+
+def bench(shards: Path, output: Path, *args: str) -> Result:
+    """Run the command with the smallest sizes."""
+    sizes = ["--models", "ultra_lite", "--batches", "2", "--patch", "32", "--seconds", "0.01", "--train-seconds", "3"]
+    data = ["--shards", str(shards / "scale_2x"), "--device", "cpu", "--workers", "1", "-o", str(output)]
+    return CliRunner().invoke(bench_gpu.main, [*sizes, *data, *args])
+
+
+def fake(measure: str, limit_s: float = 60, **args: Any) -> Task:
+    return Task(f"tests.fake_measures:{measure}", measure, limit_s, args)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+# ---- the command
 
 
 @pytest.mark.slow
-def test_command_measures_every_case(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first case has a process of its own."""
-    runs = chain([bench_gpu.timed_command], repeat(warm_command))
-    monkeypatch.setattr(bench_gpu, "timed_command", lambda args: next(runs)(args))
-    sizes = ["--models", "ultra_lite", "--batches", "2", "--patch", "32", "--rounds", "1", "--seconds", "0.05"]
-    data = ["--shards", str(shards / "scale_2x"), "-o", str(tmp_path / "gpu.json")]
-    result = CliRunner().invoke(bench_gpu.main, [*sizes, *data, "--device", "cpu", "--workers", "1"])
+def test_command_measures_every_part(shards: Path, tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    result = bench(shards, path)
     assert result.exit_code == 0, result.output
-    found = json.loads((tmp_path / "gpu.json").read_text())
-    cases = {case["case"]: case for case in found["cases"]}
-    assert set(cases) == {*OUR_CASES, PLAIN} and not any("failures" in case for case in cases.values())
-    assert all(case["patches_per_second"]["median"] > 0 and case["finite_loss"] for case in cases.values())
-    assert 0 <= cases[RESIDENT]["data_wait"]["median"] <= cases[RESIDENT]["taking_batches"]["median"]
-    assert cases[ONE_BATCH]["of_ceiling"]["median"] == 1 and "met" not in cases[PLAIN]["data_wait"]
-    assert found["over_plain_loop"][0]["ratio"]["median"] > 0
-    assert found["kernels"][0]["floor_ms"]["median"] > 0
-    assert "not measured: no CUDA device" in result.output
+    found = json.loads(path.read_text())
+    measured = {name: part["results"] for name, part in found["parts"].items()}
+    assert list(measured) == [part.name for part in parts.PARTS]
+    assert {part["status"] for part in found["parts"].values()} == {"complete"}
+    assert all(0 <= part["seconds"] <= part["limit_s"] for part in found["parts"].values())
+    assert found["runs"][0]["device"]["torch"] == torch.__version__ and found["runs"][0]["settings"]["workers"] == 1
+
+    assert len(measured["tests"]) > 40
+    assert {test["reason"] for test in measured["tests"]} == {"this machine has no CUDA device"}
+    (run,) = measured["account"]
+    assert run["name"] == "ultra_lite" and run["steps"] > 0 < run["patches_per_second"] and run["wall_s"] >= 1
+    assert "cpu" in run["device"]
+    (trained,) = measured["rates"]
+    for source in ("one batch", "stream", "resident"):
+        assert trained[source]["patches_per_second"]["median"] > 0 and trained[source]["finite_loss"]
+    assert 0 <= trained["resident"]["data_wait"]["median"] <= trained["resident"]["taking_batches"]["median"]
+    assert trained["step_mode"] == "eager" and trained["host_ms"] > 0 and trained["synchronisation"] is None
+    assert measured["plain"][0]["precision"] == "float32" and measured["plain"][0]["finite_loss"]
+    copies, loader = measured["loader"]
+    assert copies["pageable_gb_per_s"]["median"] > 0 and loader["workers"] == 1 and "finite_loss" not in loader
+    assert measured["degradation"][0]["ms_per_batch"]["drawn"]["median"] > 0
+
+    shown = path.with_suffix(".md").read_text()
+    assert shown == page(found)
+    assert f"| ultra_lite, 2, eager | {trained['one batch']['patches_per_second']['median']:,.0f} (" in shown
+    assert "Skipped: this machine has no CUDA device." in shown and "## Wall clock" in shown
+
+
+@pytest.mark.slow
+def test_what_is_measured_outlives_failures_and_the_end(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tasks_that_raise(settings: Settings) -> list[Task]:
+        raise LookupError("a mistake")
+
+    measured = [
+        fake("figures"),
+        fake("fail"),
+        fake("hang", 1.0),
+        fake("run_out_of_memory"),
+        fake("die"),
+        fake("figures"),
+    ]
+    fakes = [
+        Part("account", 60, tasks_that_raise),
+        Part("rates", 60, lambda settings: measured),
+        Part("plain", 0, lambda settings: [fake("figures")]),
+        Part("loader", 60, lambda settings: [fake("figures"), fake("end_the_benchmark")]),
+        Part("degradation", 60, lambda settings: [fake("figures")]),
+    ]
+    monkeypatch.setattr(bench_gpu, "PARTS", fakes)
+    path = tmp_path / "gpu.json"
+    path.write_text("{}")
+    result = bench(shards, path)
+    assert result.exit_code == 130 and f"ended; {path} has what was measured" in result.output
+    found = json.loads(path.read_text())["parts"]
+    assert {name: (part["status"], part["reason"]) for name, part in found.items()} == {
+        "account": ("failed", "LookupError: a mistake"),
+        "rates": ("failed", "4 of 6 failed"),
+        "plain": ("incomplete", "1 of 1 not reached: the time limit of the part was reached"),
+        "loader": ("incomplete", "the benchmark was ended in this part"),
+        "degradation": ("not reached", ""),
+    }
+    first, failed, hung, exhausted, died, last = found["rates"]["results"]
+    assert first["first"] == last["first"] == failed["first"] == 1 and "failed" not in first | last
+    assert failed["failed"] == "ValueError: no figure" and "Traceback" in failed["traceback"][0]
+    assert hung["failed"] == "exceeded its time limit of 1 s"
+    assert any("fake_measures.py" in line and "in hang" in line for line in hung["traceback"])
+    wait_until(lambda: not is_running(hung["child"]))
+    assert exhausted["failed"] == "out of memory (CUDA out of memory. Tried to allocate 2 GiB)"
+    assert died["failed"] == "the process was killed by SIGKILL (no output)"
+    assert [result["name"] for result in found["loader"]["results"]] == ["figures"]
+    shown = path.with_suffix(".md").read_text()
+    assert (
+        "| rates | 1 | failed: 4 of 6 failed | " in shown and "| degradation | 1 | not reached | 0 s | 60 s |" in shown
+    )
+
+
+@pytest.mark.slow
+def test_a_single_part_replaces_that_of_an_earlier_result(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_gpu, "PARTS", [Part("loader", 60, lambda settings: [fake("fail")])])
+    path = tmp_path / "gpu.json"
+    path.write_text((RESULTS / "gpu.json").read_text())
+    before = json.loads(path.read_text())
+    before["parts"]["loader"] = {**before["parts"].pop("rates"), "run": 0}
+    path.write_text(json.dumps(before))
+    result = bench(shards, path, "--only", "loader")
+    assert result.exit_code == 1 and "not everything was measured, or a test failed; see" in result.output
+    after = json.loads(path.read_text())
+    assert after["parts"]["degradation"] == {**before["parts"]["degradation"], "run": 0}
+    assert len(after["runs"]) == 2 and after["runs"][0] == before["runs"][1]
+    assert after["parts"]["loader"]["run"] == 1 and after["parts"]["loader"]["results"][0]["failed"]
 
 
 def test_missing_gpu_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,78 +167,204 @@ def test_invalid_shards_are_reported(shards: Path, tmp_path: Path) -> None:
         assert result.exit_code == 2 and message in result.output
 
 
-# ---- one run
+def test_few_photos_are_cut_into_tiles(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(bench_gpu, "timed_command", lambda args, limit_s: commands.append(args))
+    few = bench_gpu.PhotoSet.of(photos)
+    assert bench_gpu._make_shards(few, tmp_path / "few") == tmp_path / "few" / "shards" / "scale_4x"
+    many = bench_gpu.PhotoSet(few.root, few.paths * 3, 0)
+    monkeypatch.setattr(bench_gpu.PhotoSet, "first", lambda self, number, folder: self)
+    bench_gpu._make_shards(many, tmp_path)
+    bench_gpu._make_variants(many, tmp_path)
+    assert ["tile" in command for command in commands] == [True, False, False]
+    assert commands[2][commands[2].index("--variants") + 1] == "8"
 
 
-TASK = Task(
-    case=STREAM,
-    model="ultra_lite",
-    batch=2,
-    patch=32,
-    shards="nowhere",
-    pairs="nowhere",
-    device="cpu",
-    workers=0,
-    seconds=0.01,
+# ---- the parts
+
+
+ON_GPU = Settings(
+    device="cuda",
+    models=("ultra_lite", "lite", "standard"),
+    batches=(16, 64),
+    patch=192,
+    scale=4,
+    workers=14,
+    seconds=0.35,
+    train_seconds=60,
+    shards="shards",
+    variants="variants",
+    pairs="pairs",
+    scratch="scratch",
 )
+TASKS = {part.name: part.tasks(ON_GPU) for part in parts.PARTS if part.tasks}
 
 
-def test_failures_are_results_with_a_traceback() -> None:
-    found = gpu_run._measure(TASK)
-    assert found["failed"].startswith("ArgumentError: `path` nowhere") and "Traceback" in found["traceback"][0]
-    out_of_memory = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
-    assert gpu_run._reason(out_of_memory) == "out of memory (CUDA out of memory. Tried to allocate 2 GiB)"
+def test_the_limits_add_up_to_eight_minutes() -> None:
+    limits = {part.name: part.limit_s for part in parts.PARTS}
+    both = max(limits.pop(parts.TESTS), limits.pop(parts.COMPILE))  # at the same time
+    before = parts.START_S + parts.DATA_LIMIT_S + parts.VARIANTS_LIMIT_S
+    assert before + both + sum(limits.values()) <= parts.TOTAL_S == 8 * 60
+    assert next(iter(parts.PARTS)).name == parts.TESTS
 
 
-def test_hanging_runs_report_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    results: list[dict[str, Any]] = []
-    monkeypatch.setattr(gpu_run, "_end", results.append)
-    watch = threading.Thread(target=gpu_run._report_hang)
-    watch.start()
-    watch.join()
-    assert "hung" in results[0]["failed"]
-    assert any("test_hanging_runs_report_their_traceback" in line for line in results[0]["traceback"])
+def test_every_step_is_measured_the_fastest_first() -> None:
+    measured = [(task.args["model"], task.args["batch"], task.args["step"]) for task in TASKS["rates"]]
+    for model in ON_GPU.models:
+        steps = {step for name, batch, step in measured if (name, batch) == (model, 16)}
+        assert steps == {"eager", "graph", "compiled", "compiled-graph"}
+    assert ("standard", 64, "compiled-graph") not in measured and ("lite", 64, "compiled-graph") in measured
+    fed = [bool(task.args["sources"]) for task in TASKS["rates"]]
+    assert fed == sorted(fed, reverse=True) and sum(fed) == 6
+    assert TASKS["rates"][0].args["sources"] == ["stream", "resident"]
 
 
-def test_task_and_result_round_trip() -> None:
-    assert Task.from_json(TASK.as_json()) == TASK
-    assert result_in(f'noise\n{MARK}{{"steps": 3}}\nnoise\n') == {"steps": 3}
-    assert "failed" in result_in("noise\n")
+def test_tasks_of_the_other_parts() -> None:
+    assert {task.name: task.args["batches"] for task in TASKS["compile"]} == {
+        "ultra_lite": [16, 64],
+        "lite": [16, 64],
+        "standard": [16],
+    }
+    assert [(task.name, task.args["seconds"]) for task in TASKS["account"]] == [("lite", 60), ("ultra_lite", 20)]
+    assert [task.name for task in TASKS["plain"]] == ["standard, 16"]
+    assert [task.name for task in TASKS["loader"]] == ["copies", "14", "14, variants", "8", "4", "2"]
+    assert [task.args["crop"] for task in TASKS["degradation"]] == [400, 400]
+    for task in (task for tasks in TASKS.values() for task in tasks):
+        assert Task.from_json(task.as_json()) == task
+
+
+# ---- processes
+
+
+@pytest.mark.slow
+def test_tests_go_on_after_one_that_hangs_or_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "test_some.py").write_text("""
+import os, time, pytest
+
+def test_passes(): pass
+def test_fails(): assert 1 == 2, "wrong"
+def test_hangs(): time.sleep(600)
+def test_dies(): os._exit(7)
+@pytest.mark.skip(reason="no device")
+def test_skipped(): pass
+def test_is_last(): pass
+""")
+    monkeypatch.setattr(runner, "TEST_FOLDER", str(tmp_path))
+    found = {each["name"].partition("::")[2]: each for each in runner.Tests(60, test_limit_s=3).results()}
+    assert {name: each["outcome"] for name, each in found.items()} == {
+        "test_passes": "passed",
+        "test_fails": "failed",
+        "test_hangs": "failed",
+        "test_dies": "failed",
+        "test_skipped": "skipped",
+        "test_is_last": "passed",
+    }
+    assert found["test_fails"]["reason"].startswith("AssertionError: wrong") and found["test_fails"]["traceback"]
+    assert found["test_hangs"]["reason"] == "exceeded its time limit of 3 s"
+    assert "exited with code 7" in found["test_dies"]["reason"]
+    assert found["test_skipped"]["reason"] == "no device"
+
+
+def test_tests_that_are_not_reached_are_named() -> None:
+    script = """
+from benchmarks.gpu.task import Events
+import time
+events = Events()
+events.emit(collected=["a", "b", "c"])
+events.emit(start="a")
+events.emit(end="a", outcome="passed", seconds=0.1)
+time.sleep(600)
+"""
+    found = list(runner.Tests(3, [sys.executable, "-c", script]).results())
+    assert [each["name"] for each in found] == ["a", "b", "c"] and found[0]["outcome"] == "passed"
+    assert {each["not_reached"] for each in found[1:]} == {"the time limit of the part was reached"}
+
+
+def test_tests_that_cannot_be_collected_are_reported() -> None:
+    script = "import sys; sys.exit('ModuleNotFoundError: No module named pytest')"
+    (found,) = runner.Tests(60, [sys.executable, "-c", script]).results()
+    assert found["name"] == "tests/gpu" and found["outcome"] == "failed"
+    assert "exited with code 1 (ModuleNotFoundError: No module named pytest)" in found["reason"]
+
+
+def test_background_tasks_have_processes_of_their_own() -> None:
+    with runner.Background([fake("figures"), fake("hang"), fake("figures", value=2)], 1.5) as background:
+        first, hung, second = background.results()
+        assert second["first"] == 2 and first["pid"] != second["pid"]
+        assert hung["failed"] == "the time limit of the part was reached" and first["name"] == "figures"
+    wait_until(lambda: not is_running(hung["child"]))
+
+
+def test_a_process_performs_many_tasks() -> None:
+    with runner.Worker() as worker:
+        first, second = runner.run_tasks(worker, [fake("figures"), fake("figures")], 60)
+    assert first["pid"] == second["pid"]
+    wait_until(lambda: not is_running(first["pid"]))
 
 
 # ---- measuring
 
 
-def test_warm_up_steps_are_not_counted() -> None:
+def test_windows_follow_a_warm_up_that_is_not_counted() -> None:
     steps: list[None] = []
 
     def step() -> torch.Tensor:
         steps.append(None)
         return torch.tensor(1.0)
 
-    window = gpu_window.Window(warm_up_s=0, warm_up_steps=7, seconds=0, steps=5, at_most_s=60)
-    found = gpu_window.measure_steps(step, window, CPU, {"wait_s": lambda: float(len(steps))})
-    assert found["steps"] == 5 == found["wait_s"] and len(steps) == 12 and found["finite_loss"]
+    lengths = window.Window(warm_up_s=0, warm_up_steps=7, seconds=0, steps=5, at_most_s=60)
+    found = window.measure_steps(step, 4, lengths, CPU, {"waiting": lambda: float(len(steps))})
+    assert found["steps"] == [5, 5, 5] and len(steps) == 22 and found["finite_loss"]
+    for rate, waiting in zip(found["patches_per_second"]["rounds"], found["waiting"]["rounds"], strict=True):
+        assert rate == pytest.approx(4 * waiting, rel=1e-3)
 
 
 def test_slow_windows_end_at_their_time_limit() -> None:
-    window = gpu_window.Window(warm_up_s=0, warm_up_steps=1, seconds=0, steps=10**9, at_most_s=0.02)
-    found = gpu_window.measure_steps(lambda: torch.tensor(float("nan")), window, CPU, {})
-    assert found["seconds"] < 5 and not found["finite_loss"]
+    lengths = window.Window(warm_up_s=0, warm_up_steps=1, seconds=0, steps=10**9, at_most_s=0.02)
+    found = window.measure_steps(lambda: torch.tensor(float("nan")), 1, lengths, CPU, {})
+    assert not found["finite_loss"]
 
 
 def test_gpu_warm_up_exceeds_the_prefetched_batches() -> None:
-    window = gpu_window.window_for(torch.device("cuda"), 5.0, 65)
-    assert window.warm_up_steps == 65 and window.warm_up_s >= 1 and window.seconds == 5
-    assert gpu_window.window_for(torch.device("cuda"), 5.0, 0).warm_up_steps == 20
+    lengths = window.window_for(torch.device("cuda"), 5.0, 65)
+    assert lengths.warm_up_steps == 65 and lengths.warm_up_s > 0 and lengths.seconds == 5
+    assert window.window_for(torch.device("cuda"), 5.0, 0).warm_up_steps == 10
+
+
+def test_waiting_for_the_device_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    numbers = count()
+
+    def step() -> None:
+        if next(numbers) == 12:
+            raise RuntimeError("called a synchronizing CUDA operation\nmore")
+
+    assert rates._synchronisation(step) is None
+    assert rates._synchronisation(step) == "called a synchronizing CUDA operation"
+    assert modes == ["error", "default"] * 2
+
+
+def test_compiling_reports_each_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[tuple[int, str]] = []
+    monkeypatch.setattr(rates, "_plan", lambda **settings: planned.append((settings["batch_size"], settings["step"])))
+    monkeypatch.setattr(rates, "_started", lambda plan: (None, 14.04))
+    found = list(rates.compile_step("lite", [16, 64], 192, "shards", "cpu"))
+    assert found == [{"16": 14.0}, {"64": 14.0}] and planned == [(16, "compiled"), (64, "compiled")]
+
+
+def test_copies_are_timed() -> None:
+    (found,) = feed.measure_copies("cpu", 1 << 16)
+    assert len(found["pageable_gb_per_s"]["rounds"]) == 3 and found["pageable_gb_per_s"]["min"] > 0
 
 
 def test_flops_are_those_of_the_convolutions() -> None:
     spec = network_spec("lite", 4)
     macs = sum(weight.numel() for weight in spec.build().parameters() if weight.ndim == 4) * 48 * 48
-    flops = gpu_kernels.flops_per_step(spec, 16, 48)
+    flops = kernels.flops_per_step(spec, 16, 48)
     assert flops == pytest.approx(3 * 2 * 16 * macs)
-    assert gpu_kernels.flops_per_step(spec, 64, 48) == 4 * flops
+    assert kernels.flops_per_step(spec, 64, 48) == 4 * flops
 
 
 def test_kernel_times_are_summed_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,16 +389,22 @@ def test_kernel_times_are_summed_by_name(monkeypatch: pytest.MonkeyPatch) -> Non
             return step * self.steps + others
 
     steps: list[int] = []
-    monkeypatch.setattr(gpu_kernels, "profile", Profile)
-    seconds, counts = gpu_kernels._kernel_seconds(lambda: steps.append(1), CPU)
-    per_step = {name: each / gpu_kernels._STEPS for name, each in seconds.items()}
-    assert per_step == pytest.approx({"conv": 400e-6, "relu": 50e-6})
-    assert counts["conv"] == 2 * gpu_kernels._STEPS
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(kernels, "profile", Profile)
+    monkeypatch.setattr(kernels, "synchronise", lambda device: None)
+    monkeypatch.setattr(kernels, "matrix_flops_per_s", lambda device, dtype: 1e14)
+    spec, precision = network_spec("lite", 4), Precision(torch.bfloat16)
+    found = kernels.measure_kernels(spec, 16, 48, precision, lambda: steps.append(1), cuda)
+    assert found["kernel_ms"] == 0.45 and found["kernels_per_step"] == 3 and found["matrix_tflops_per_s"] == 100
+    assert found["floor_ms"] == pytest.approx(found["flops_per_step"] / 1e11, rel=1e-3)
+    names = [(kernel["name"], kernel["per_step"]) for kernel in found["largest"]]
+    assert names == [("conv", 2), ("relu", 1)]
+    assert kernels.measure_kernels(spec, 16, 48, precision, print, CPU) == {"unavailable": "no CUDA device"}
 
 
 def test_plain_loop_trains_on_aligned_pairs(shards: Path, tmp_path: Path) -> None:
-    number = gpu_plain.write_pairs(shards / "scale_2x", tmp_path / "pairs")
-    pairs = gpu_plain.PngPairs(tmp_path / "pairs", 32)
+    number = plain_loop.write_pairs(shards / "scale_2x", tmp_path / "pairs")
+    pairs = plain_loop.PngPairs(tmp_path / "pairs", 32)
     assert len(pairs) == number > 30
     drawn = [pairs[index] for index in range(12)]
     hr, lr = (np.stack([images.numpy() for images in stream]) for stream in zip(*drawn, strict=True))
@@ -174,70 +414,134 @@ def test_plain_loop_trains_on_aligned_pairs(shards: Path, tmp_path: Path) -> Non
     assert aligned < shuffled / 4
 
 
-# ---- the summary
+# ---- the account of a run
+
+ACCOUNT = {
+    "steps_s": 55.5,
+    "data_wait_s": 0.25,
+    "validation_s": 1.0,
+    "saving_s": 0.5,
+    "start_up_s": 4.0,
+    "rest_s": 0.75,
+    "steps_share": 0.957,
+}
+FAKE_RUN = """
+import json, pathlib, signal, sys
+folder = pathlib.Path(sys.argv[sys.argv.index("--out") + 1], "run")
+folder.mkdir()
+entries = [
+    {"event": "train", "step": 50, "patches_per_s": 700, "data_wait": 0.01},
+    {"event": "train", "step": 100, "patches_per_s": 900, "data_wait": 0.03},
+    {"event": "val", "step": 100},
+    {"event": "account", "step": 100, **json.loads(%r)},
+]
+print("Device   cuda (A GPU), CUDA graph", flush=True)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+(folder / "journal.jsonl").write_text("".join(json.dumps(entry) + "\\n" for entry in entries))
+signal.sigwait([signal.SIGINT])
+sys.exit(130)
+"""
 
 
-def run(rate: float, wait: float = 0.0, **kernels: Any) -> dict[str, Any]:
-    """A run of ten seconds with this number of patches per second, in batches of 16."""
-    return {
-        "steps": rate * 10 / 16,
-        "seconds": 10.0,
-        "wait_s": 10 * wait,
-        "taking_s": 10 * wait,
-        "peak_memory_bytes": 10**9,
-        "finite_loss": True,
-        "precision": "bfloat16 autocast",
-        "step_mode": "eager",
-        "start_up_s": 2.0,
-        "kernels": {"flops_per_step": 1e12, "matrix_flops_per_s": 1e14, **(kernels or {"unavailable": "no profiler"})},
-        **dict.fromkeys(("device", "torch", "cuda", "cudnn"), "x"),
+def account_of(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(account, "python_module", lambda name, *args: [sys.executable, "-c", script, *map(str, args)])
+    (found,) = account.measure_account("lite", 0.2, 16, 192, "shards", "cuda", 2, str(folder))
+    return found
+
+
+def test_account_is_that_of_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = account_of(FAKE_RUN % json.dumps(ACCOUNT), tmp_path, monkeypatch)
+    assert found.pop("wall_s") >= 0.2
+    assert found == {
+        "device": "cuda (A GPU), CUDA graph",
+        "steps": 100,
+        "patches_per_second": 800,
+        "data_wait": 0.02,
+        "validations": 1,
+        "account": ACCOUNT,
     }
+    assert os.listdir(tmp_path) == []
 
 
-FAILED = {"failed": "out of memory (2 GiB)", "traceback": ["..."]}
-KEYS = {case: Key("standard", 16, case) for case in (PLAIN, STREAM, RESIDENT, ONE_BATCH)}
+def test_account_of_a_failed_run_has_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match="the run exited with code 1: out of memory in step 1"):
+        account_of("import sys; sys.exit('out of memory in step 1')", tmp_path, monkeypatch)
 
 
-def summary_of(**by_case: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    names = {"plain": PLAIN, "stream": STREAM, "resident": RESIDENT, "one": ONE_BATCH}
-    return summarise(list(KEYS.values()), {KEYS[names[name]]: runs for name, runs in by_case.items()})
+# ---- the page
 
 
-def test_ratios_are_computed_within_each_round() -> None:
-    found = summary_of(
-        stream={0: run(300, 0.004), 1: run(900, 0.02), 2: FAILED},
-        plain={0: run(100), 1: run(200), 2: run(1)},
-        one={0: run(300), 1: run(1000)},
-    )
-    assert found["over_plain_loop"][0]["ratio"]["rounds"] == [3, 4.5] and found["over_plain_loop"][0]["met"] is True
-    stream = next(case for case in found["cases"] if case["case"] == STREAM)
-    assert stream["of_ceiling"]["rounds"] == [1, 0.9] and stream["failures"] == [FAILED]
-    assert stream["data_wait"]["median"] == 0.012 and stream["data_wait"]["met"] is False
+@pytest.fixture
+def committed() -> dict[str, Any]:
+    return json.loads((RESULTS / "gpu.json").read_text())
 
 
-def test_failed_and_missing_cases_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    found = summary_of(stream={0: run(290)}, plain={0: run(100)}, resident={0: FAILED})
-    cases = {case["case"]: case for case in found["cases"]}
-    assert cases[RESIDENT]["unavailable"] == FAILED["failed"] and cases[ONE_BATCH]["unavailable"] == NOT_RUN
-    assert found["over_plain_loop"][0]["met"] is False and "unavailable" in found["kernels"][0]
-    gpu_report.show({"settings": {"workers": 2, "patch_px": 192}, **found})
-    shown = capsys.readouterr().out
-    assert "MISSED" in shown and "out of memory" in shown
-    gpu_report.show({"settings": {"workers": 2, "patch_px": 192}, **summary_of()})
+def test_committed_page_is_that_of_the_result(committed: dict[str, Any]) -> None:
+    assert (RESULTS / "gpu.md").read_text() == page(committed)
 
 
-def test_kernel_times_are_compared_with_floor_and_step(capsys: pytest.CaptureFixture[str]) -> None:
-    found = summary_of(one={0: run(400, kernel_s=0.02, kernels_per_step=812, largest=[])})  # 40 ms per step
-    kernels = found["kernels"][0]
-    assert kernels["floor_ms"]["median"] == 10 and kernels["kernel_ms"]["median"] == 20
-    assert kernels["floor_over_kernels"]["median"] == 0.5 == kernels["kernels_over_step"]["median"]
-    gpu_report.show({"settings": {"workers": 2, "patch_px": 192}, **found})
-    assert "812" in capsys.readouterr().out
+def test_documented_rates_are_those_of_the_result(committed: dict[str, Any]) -> None:
+    text = (ROOT / "docs/performance.md").read_text()
+    rows = re.findall(r"^\| `(\w+)`, (\d+) \| ([\d.]+) ms \| ([\d,]+) \| ([\d,]+|not measured) \|", text, re.MULTILINE)
+    assert len(rows) == 6
+    found = {(each["model"], str(each["batch"])): each for each in committed["parts"]["rates"]["results"]}
+    for model, batch, ms, one_batch, stream in rows:
+        trained = found[model, batch]
+        assert trained["one batch"]["step_ms"]["median"] == pytest.approx(float(ms), rel=0.01)
+        assert f"{trained['one batch']['patches_per_second']['median']:,.0f}" == one_batch
+        rate = trained.get("stream", {}).get("patches_per_second")
+        assert stream == (f"{rate['median']:,.0f}" if rate else "not measured")
 
 
-def test_rounds_contain_every_case() -> None:
-    wanted = bench_gpu.keys(("lite", "standard"), (16, 64))
-    assert len(wanted) == 22 and {key.model for key in wanted if key.case == PLAIN} == {"standard"}
-    rounds = list(in_rounds(wanted, 2))
-    assert [key for number, key in rounds if number == 1] == wanted[::-1]
-    assert {key.model for key in bench_gpu.keys(("lite",), (2,)) if key.case == PLAIN} == {"lite"}
+def test_page_shows_what_only_a_gpu_measures(committed: dict[str, Any]) -> None:
+    trained = committed["parts"]["rates"]["results"]
+    lite = next(each for each in trained if each["name"] == "lite, 64, compiled-graph")
+    lite |= {"synchronisation": "called a synchronizing CUDA operation", "host_ms": 0.125}
+    rate = lite["stream"]
+    others = {"run": 0, "status": "complete", "reason": "", "seconds": 9.0, "limit_s": 20}
+    waiting = {"name": "test_b", "not_reached": "the time limit of the part was reached"}
+    plain = {
+        "name": "lite, 64",
+        "model": "lite",
+        "batch": 64,
+        **rate,
+        "patches_per_second": {"median": 2000, "rounds": [1]},
+    }
+    loaded = {"name": "14, variants", "batch": 64, "gb_per_s": 5.25, **rate}
+    for name, found in {
+        "tests": [{"name": "test_a", "outcome": "failed", "reason": "wrong | odd"}, waiting],
+        "compile": [{"name": "lite", "16": 14.0, "64": 13.5}],
+        "account": [
+            {"name": "lite", "wall_s": 66.0, "device": "cuda (A GPU)", "steps": 4000, "validations": 3}
+            | {"patches_per_second": 9000, "data_wait": 0.01, "account": ACCOUNT}
+        ],
+        "plain": [plain, {"name": "standard, 16", "failed": "exceeded its time limit of 20 s"}],
+        "loader": [
+            {"name": "copies", **dict.fromkeys(("pinned_gb_per_s", "pageable_gb_per_s"), rate["step_ms"])},
+            loaded,
+        ],
+    }.items():
+        committed["parts"][name] = {**others, "results": found}
+    shown = page(committed)
+    for text in (
+        "2 tests: 1 failed, 1 not reached.",
+        "| `test_a` | failed | wrong \\| odd |",
+        "| `test_b` | not reached | the time limit of the part was reached |",
+        "| lite | 64 | 13.5 |",
+        "| lite | 55.50 | 0.25 | 1.00 | 0.50 | 4.00 | 0.75 | 95.7% |",
+        "| lite, 64, compiled-graph | 22,005 | 2.91 | 0.12 | 3.7 | 0.84 | called a synchronizing CUDA operation |",
+        "| lite, 64 | 2,000 | 21,766 | 10.88x |",
+        "- standard, 16: exceeded its time limit of 20 s",
+        "Copies to the device: page-locked memory 2.9 GB/s, pageable memory 2.9 GB/s.",
+        "| 14, variants | 64 | 21,766 | 5.25 |",
+        "| 64 | reading, workers: 14, variants | 2.94 |",
+    ):
+        assert text in shown
+
+
+def test_waiting_steps_fail_a_part(tmp_path: Path) -> None:
+    run = {"machine": {"usable_cores": 1}, "device": {}, "commit": None, "date": "", "command": ""}
+    found = results.Results(tmp_path / "gpu.json", run, parts.PARTS[3:4], {})
+    found.begin("rates")
+    found.add({"name": "lite", "synchronisation": "called a synchronizing CUDA operation"})
+    assert found.end() == "failed (1 of 1 failed)" and not found.are_complete

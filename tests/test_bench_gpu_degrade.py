@@ -1,9 +1,7 @@
-"""The benchmark of the degradation on a GPU, run on the CPU: its steps against OpenCV and Pillow, and its command."""
+"""The benchmark of the degradation on a GPU, run on the CPU: its steps against OpenCV and Pillow, and its figures."""
 
 import io
-import json
 import math
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,13 +10,12 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
-from click.testing import CliRunner
 from PIL import Image
 from torch.autograd import DeviceType
 
-from benchmarks import gpu_degrade
-from benchmarks.gpu_degradation import FIRST, KERNEL_PX, SECOND, Degradation, blur, draw_blurs, draw_sinc, photon_noise
-from benchmarks.gpu_jpeg import Jpeg
+from benchmarks.gpu import degrade as benchmark
+from benchmarks.gpu.degradation import FIRST, KERNEL_PX, SECOND, Degradation, blur, draw_blurs, draw_sinc, photon_noise
+from benchmarks.gpu.jpeg import Jpeg
 from shardgen.degradation import kernels
 from tests.helpers import make_photo
 
@@ -180,34 +177,28 @@ def test_draws_follow_from_the_seed() -> None:
 # ---- measuring
 
 
-def test_command_measures_every_batch_size(tmp_path: Path) -> None:
-    sizes = ["--batches", "1", "--batches", "2", "--crop", "96", "--patch", "32", "--seconds", "0.01"]
-    path = tmp_path / "degrade.json"
-    result = CliRunner().invoke(gpu_degrade.main, [*sizes, "--device", "cpu", "-o", str(path)])
-    assert result.exit_code == 0, result.output
-    assert "crops of 96 px to pairs of 32 and 8 px" in result.output and "no CUDA device" in result.output
-    found = json.loads(path.read_text())
-    assert [each["batch"] for each in found["batches"]] == [1, 2]
-    for each in found["batches"]:
-        assert each["peak_memory_bytes"] > 0 and each["draw_ms"] > 0
-        for name in ("prepared", "drawn"):
-            ms, rates = each["ms_per_batch"][name], each["patches_per_second"][name]
-            assert len(ms["rounds"]) == len(each["batches"][name]) == 3 and min(each["batches"][name]) >= 1
-            assert rates["median"] == pytest.approx(1000 * each["batch"] / ms["median"], rel=0.01, abs=0.1)
+def test_batches_are_measured() -> None:
+    (found,) = benchmark.measure_degradation(batch=2, patch=32, scale=4, crop=96, device="cpu", seconds=0.01)
+    assert found["batch"] == 2 and found["peak_memory_bytes"] > 0 and found["draw_ms"] > 0
+    assert found["launches"] == {"unavailable": "no CUDA device"}
+    for name in ("prepared", "drawn"):
+        ms, rates = found["ms_per_batch"][name], found["patches_per_second"][name]
+        assert len(ms["rounds"]) == len(found["batches"][name]) == 3 and min(found["batches"][name]) >= 1
+        assert rates["median"] == pytest.approx(2000 / ms["median"], rel=0.01, abs=0.1)
 
 
 @pytest.mark.parametrize(
-    ("args", "message"),
+    ("sizes", "message"),
     [
-        (["--patch", "33"], "multiples of 4 px"),
-        (["--patch", "96", "--crop", "92"], "the patch within the crop"),
-        (["--patch", "32", "--crop", "72"], "images of 10 px are too small for kernels of 21 px"),
-        (["--device", "tpu"], "--device tpu"),
+        ((33, 96), "multiples of 4 px"),
+        ((96, 92), "the patch within the crop"),
+        ((32, 72), "images of 10 px are too small for kernels of 21 px"),
     ],
 )
-def test_invalid_sizes_and_devices_are_reported(args: list[str], message: str) -> None:
-    result = CliRunner().invoke(gpu_degrade.main, ["--device", "cpu", *args])
-    assert result.exit_code == 2 and message in " ".join(result.output.split())
+def test_invalid_sizes_are_reported(sizes: tuple[int, int], message: str) -> None:
+    patch, crop = sizes
+    with pytest.raises(ValueError, match=message):
+        next(benchmark.measure_degradation(batch=1, patch=patch, scale=4, crop=crop, device="cpu", seconds=0.01))
 
 
 def test_launches_are_those_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,8 +219,8 @@ def test_launches_are_those_on_the_device(monkeypatch: pytest.MonkeyPatch) -> No
             return [event(300, DeviceType.CUDA), event(100, DeviceType.CUDA), event(9, DeviceType.CPU)] * len(steps)
 
     steps: list[int] = []
-    monkeypatch.setattr(gpu_degrade, "profile", Profile)
-    monkeypatch.setattr(gpu_degrade, "synchronise", lambda device: None)
-    found = gpu_degrade._launches(lambda: steps.append(1), torch.device("cuda"))
+    monkeypatch.setattr(benchmark, "profile", Profile)
+    monkeypatch.setattr(benchmark, "synchronise", lambda device: None)
+    found = benchmark._launches(lambda: steps.append(1), torch.device("cuda"))
     assert found == {"per_batch": 2, "ms_per_batch": 0.4}
-    assert "saw no kernels" in gpu_degrade._launches(lambda: None, torch.device("cuda"))["unavailable"]
+    assert "saw no kernels" in benchmark._launches(lambda: None, torch.device("cuda"))["unavailable"]

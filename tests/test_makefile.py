@@ -45,6 +45,35 @@ def test_unknown_settings_are_rejected() -> None:
     assert "unknown setting SCALE=; the settings are PYTHON VENV PEERS SCALES OUTPUT INPUT" in result.stderr
 
 
+@pytest.mark.skipif(any(Path("/dev").glob("nvidia[0-9]*")), reason="this machine has a GPU")
+def test_make_gpu_without_a_gpu_ends_at_once() -> None:
+    result = run_make("gpu", "VENV=nowhere")
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith("this machine has no NVIDIA GPU, which make gpu needs\nmake: ")
+    assert not (ROOT / "nowhere").exists()
+
+
+@pytest.mark.parametrize("can_import", [True, False])
+def test_make_gpu_installs_nothing_that_the_interpreter_has(can_import: bool, tmp_path: Path) -> None:
+    """With a stand-in for the GPU, and one for the interpreter."""
+    python, makefile = tmp_path / "python", tmp_path / "Makefile"
+    python.write_text(f"""#!/bin/sh
+case "$*" in
+  *"import benchmarks"*) {"exit 0" if can_import else 'echo "No module named torch" >&2; exit 1'} ;;
+  *bench_gpu*) echo "ran $*" ;;
+  *) exit 1 ;;
+esac
+""")
+    python.chmod(0o755)
+    makefile.write_text((ROOT / "Makefile").read_text().replace("/dev/nvidia[0-9]*", "/dev/null"))
+    result = run_make("-f", str(makefile), "gpu", f"PYTHON={python}", "INPUT=my photos", f"VENV={tmp_path}/venv")
+    if can_import:
+        assert result.returncode == 0 and result.stdout == "ran -m benchmarks.bench_gpu --photos my photos\n"
+    else:
+        assert result.returncode == 2 and result.stdout == f"{python} cannot be used: No module named torch\n"
+        assert f"{tmp_path}/venv/.installed] Error 1" in result.stderr
+
+
 def test_make_shards_without_input_uses_the_sample_photos() -> None:
     if (ROOT / "OST").exists():
         pytest.fail("this test requires that ./OST does not exist: move it away")

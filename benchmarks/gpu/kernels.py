@@ -16,7 +16,7 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu_window import synchronise
+from benchmarks.gpu.window import synchronise
 from trainer.models import NetworkSpec
 from trainer.training.device import Precision
 
@@ -34,13 +34,19 @@ def measure_kernels(
     step: Callable[[], object],
     device: torch.device,
 ) -> dict[str, Any]:
-    """Return operations per step, the rate of the matrix product, and kernel seconds per step or why there are none."""
-    found: dict[str, Any] = {
-        "flops_per_step": flops_per_step(spec, batch, input_patch),
-        "matrix_flops_per_s": matrix_flops_per_s(device, precision.dtype or torch.float32),
-    }
+    """Return floor and kernel time of a step in ms, and the most expensive kernels; or why they are unknown.
+
+    Also the operations per step, and the rate of the matrix product in TFLOP/s.
+    """
     if device.type != "cuda":
-        return {**found, "unavailable": NO_CUDA}
+        return {"unavailable": NO_CUDA}
+    flops = flops_per_step(spec, batch, input_patch)
+    rate = matrix_flops_per_s(device, precision.dtype or torch.float32)
+    found: dict[str, Any] = {
+        "flops_per_step": flops,
+        "matrix_tflops_per_s": round(rate / 1e12, 1),
+        "floor_ms": round(1000 * flops / rate, 3),
+    }
     try:
         seconds, counts = _kernel_seconds(step, device)
     except Exception as error:  # whatever the profiler raises must not discard the rates measured before
@@ -53,7 +59,7 @@ def measure_kernels(
     ]
     return {
         **found,
-        "kernel_s": sum(seconds.values()) / _STEPS,
+        "kernel_ms": round(1000 * sum(seconds.values()) / _STEPS, 3),
         "kernels_per_step": sum(counts.values()) / _STEPS,
         "largest": largest,
     }

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from benchmarks.gpu_jpeg import Jpeg
+from benchmarks.gpu.jpeg import Jpeg
 
 KERNEL_PX = 21
 _RADIUS = KERNEL_PX // 2

@@ -16,14 +16,13 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from benchmarks.gpu_task import Task
-from benchmarks.gpu_window import Timed, measure_steps, window_for
+from benchmarks.gpu.window import Timed, measure_steps, window_for
 from benchmarks.peers.pictures import encode_png
 from srshards.shards.stored_samples import open_manifest, stored_samples
 from trainer.models import network_spec
 from trainer.training.device import choose_device, limit_threads
 
-_MAX_PAIRS = 256
+_MAX_PAIRS = 128
 _ENDLESS_SAMPLES = 10**9
 _LR = 2e-4
 
@@ -65,16 +64,17 @@ class PngPairs(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return _to_tensor(hr), _to_tensor(lr)
 
 
-def measure_plain(task: Task) -> dict[str, Any]:
-    """Like `measure_ours`; `wait_s` is the time in the `DataLoader`, `taking_s` includes the transfer to the device."""
+def measure_plain(
+    model: str, batch: int, patch: int, shards: str, pairs: str, device: str, workers: int, seconds: float
+) -> Iterator[dict[str, Any]]:
+    """Yield the rate and, as shares of the time, that in the `DataLoader` and that of taking batches to the device."""
     limit_threads()
     torch.backends.cudnn.benchmark = True
-    device = choose_device(task.device)
-    scale = open_manifest(Path(task.shards)).scale
-    network = network_spec(task.model, scale).build().to(device)
+    on = choose_device(device)
+    network = network_spec(model, open_manifest(Path(shards)).scale).build().to(on)
     optimizer = torch.optim.Adam(network.parameters(), lr=_LR)
-    loaded = Timed(iter(_loader(task, device)))
-    batches = Timed(_on(device, loaded))
+    loaded = Timed(iter(_loader(PngPairs(Path(pairs), patch), batch, workers, on)))
+    batches = Timed(_on(on, loaded))
 
     def step() -> torch.Tensor:
         hr, lr = next(batches)
@@ -85,19 +85,20 @@ def measure_plain(task: Task) -> dict[str, Any]:
         loss.item()  # as for a log or a progress bar
         return loss
 
-    accounts = {"wait_s": lambda: loaded.seconds, "taking_s": lambda: batches.seconds}
-    window = window_for(device, task.seconds, 2 * task.workers)
-    return {"precision": "float32", **measure_steps(step, window, device, accounts)}
+    shares = {"data_wait": lambda: loaded.seconds, "taking_batches": lambda: batches.seconds}
+    found = measure_steps(step, batch, window_for(on, seconds, 2 * workers), on, shares)
+    yield {"precision": "float32", **found}
 
 
-def _loader(task: Task, device: torch.device) -> "DataLoader[tuple[torch.Tensor, torch.Tensor]]":
+def _loader(
+    pairs: PngPairs, batch: int, workers: int, device: torch.device
+) -> "DataLoader[tuple[torch.Tensor, torch.Tensor]]":
     """Return an endless loader, because short epochs would often restart its workers."""
-    pairs = PngPairs(Path(task.pairs), task.patch)
     return DataLoader(
         pairs,
-        batch_size=task.batch,
+        batch_size=batch,
         sampler=RandomSampler(pairs, replacement=True, num_samples=_ENDLESS_SAMPLES),
-        num_workers=task.workers,
+        num_workers=workers,
         pin_memory=device.type == "cuda",
     )
 
