@@ -6,13 +6,14 @@ Parts, the most valuable first; gpu/parts.py has their time limits, and what was
 
 - `tests`: the tests in tests/gpu, and `compile`, in their background
 - `account`: how the wall clock of runs with default settings divides into steps, waiting, validation, saving, start-up
-- `rates`: patches per second of each network, batch size and `--step`, whether steps wait for the device, for how long
-  they occupy the host, and their kernels by time (`kernels.py`). The fastest steps are fed by one repeated batch (the
+- `rates`: patches per second of each network, batch size and `--step`, whether steps wait for the device, and for how
+  long they occupy the host. The fastest steps are fed by one repeated batch (the
   ceiling), from shards, and from resident samples. A run discards its first steps and batches, then counts the steps in
   three windows; the host waits for the GPU at the ends of a window only
 - `plain`: `standard` trained by the usual loop (`plain_loop.py`)
 - `loader`: batches that arrive on the device by number of workers, without a training; copies to the device
 - `degradation`: Real-ESRGAN's degradation on the device (`degrade.py`)
+- `kernels`: the kernels of the fastest steps by time (`kernels.py`)
 
 The result and its page are written after every figure, so nothing measured is lost if a later part fails, hangs, or the
 benchmark is ended. A part that fails or is not reached is in the result with the reason; the exit code is then 1. Every

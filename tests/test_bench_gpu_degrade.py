@@ -178,7 +178,9 @@ def test_draws_follow_from_the_seed() -> None:
 
 
 def test_batches_are_measured() -> None:
-    (found,) = benchmark.measure_degradation(batch=2, patch=32, scale=4, crop=96, device="cpu", seconds=0.01)
+    (found,) = benchmark.measure_degradation(
+        batch=2, patch=32, scale=4, crop=96, device="cpu", seconds=0.01, count_launches=True
+    )
     assert found["batch"] == 2 and found["peak_memory_bytes"] > 0 and found["draw_ms"] > 0
     assert found["launches"] == {"unavailable": "no CUDA device"}
     for name in ("prepared", "drawn"):
@@ -198,7 +200,11 @@ def test_batches_are_measured() -> None:
 def test_invalid_sizes_are_reported(sizes: tuple[int, int], message: str) -> None:
     patch, crop = sizes
     with pytest.raises(ValueError, match=message):
-        next(benchmark.measure_degradation(batch=1, patch=patch, scale=4, crop=crop, device="cpu", seconds=0.01))
+        next(
+            benchmark.measure_degradation(
+                batch=1, patch=patch, scale=4, crop=crop, device="cpu", seconds=0.01, count_launches=True
+            )
+        )
 
 
 def test_launches_are_those_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

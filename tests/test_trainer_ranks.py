@@ -35,7 +35,7 @@ from trainer.evaluation.metrics import Quality, mean_of_sums, mean_quality, qual
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.describe import describe
-from trainer.training.device import choose_device
+from trainer.training.device import choose_device, make_current
 from trainer.training.stopping import StopRequest
 
 pytestmark = pytest.mark.slow
@@ -532,6 +532,15 @@ def test_processes_on_a_machine_share_cpus_and_memory(data: Path, monkeypatch: p
     assert checked_plan(settings(data, resident=True), folder).loader.memory_bytes == images
     with pytest.raises(ArgumentError, match=r"`resident`: the images of 33 samples take"):
         checked_plan(settings(data, resident=True), folder, rank_info(0, 2))
+
+
+@pytest.mark.parametrize(("name", "index"), [("cuda", 0), ("cuda:1", 1), ("cpu", None)])
+def test_device_becomes_the_current_one(name: str, index: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's function refuses a device without an index, as that of a single process has none."""
+    current: list[int] = []
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", current.append, raising=False)
+    make_current(torch.device(name))
+    assert current == ([] if index is None else [index])
 
 
 def test_each_local_rank_gets_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,14 +38,14 @@ _CASES = _PREPARED, _DRAWN = "prepared", "drawn"
 
 
 def measure_degradation(
-    batch: int, patch: int, scale: int, crop: int, device: str, seconds: float
+    batch: int, patch: int, scale: int, crop: int, device: str, seconds: float, count_launches: bool
 ) -> Iterator[dict[str, Any]]:
     """Measure batches of `batch` pairs of `patch` HR px, from crops of `crop` px, in windows of `seconds` each.
 
     Yields ms per batch and patches per second as spreads over the windows, each with prepared (`prepared`) and with
     drawn kernels (`drawn`); `draw_ms`, the time to draw the kernels alone; `batches`, the number in each window;
-    kernels launched on the device per batch, or why they are not known; and peak bytes (on a CPU: of the
-    process so far).
+    kernels launched on the device per batch, or why they are not known, if `count_launches`, which uses the profiler;
+    and peak bytes (on a CPU: of the process so far).
 
     ValueError unless patch and crop are multiples of `scale`, the patch fits into the crop, and the blur kernels fit
     into all reduced images.
@@ -91,7 +91,7 @@ def measure_degradation(
         "patches_per_second": {name: spread([1e3 * batch / each for each in values], 1) for name, values in ms.items()},
         "draw_ms": round(_draw_ms(drawing, batch), 3),
         "batches": batches,
-        "launches": _launches(step_of(_PREPARED, _SEED), on),
+        **({"launches": _launches(step_of(_PREPARED, _SEED), on)} if count_launches else {}),
         "peak_memory_bytes": peak,
     }
 

@@ -138,7 +138,7 @@ def _account(part: Part, content: Mapping[str, Any]) -> list[str]:
 
 
 def _rates(part: Part, content: Mapping[str, Any]) -> list[str]:
-    results = [result for result in part["results"] if "one batch" in result]
+    results = _rates_in(content)
     columns = ("network, batch size, step", "patches/s", "step, ms", "host, ms", "start-up, s", "memory, GB", "waits")
     blocks = ["## Training", _RATES_NOTE, _table(columns, map(_rate_row, results))]
     fed = [(result, source) for result in results for source in _SOURCES[1:] if source in result]
@@ -151,7 +151,7 @@ def _rates(part: Part, content: Mapping[str, Any]) -> list[str]:
         "waiting for data",
     )
     blocks += [_table(of_source, [_fed_row(*pair) for pair in fed])] if fed else []
-    return [*blocks, *_why_missing(part), *_kernels(results)]
+    return [*blocks, *_why_missing(part)]
 
 
 _RATES_NOTE = (
@@ -190,43 +190,6 @@ def _case(result: Mapping[str, Any]) -> str:
     return f"{result['model']}, {result['batch']}, {result['step']}"
 
 
-def _kernels(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    good = [result for result in results if "kernel_ms" in result.get("kernels", ())]
-    if not good:
-        return []
-    columns = ("network, batch size, step", "floor, ms", "kernels, ms", "floor / kernels", "kernels / step", "kernels")
-    largest = [
-        [_case(result), f"`{kernel['name'][:_MAX_NAME]}`", *_kernel_cells(kernel, result)]
-        for result in good
-        for kernel in result["kernels"]["largest"][:_MAX_KERNELS]
-    ]
-    return [
-        "## Kernels",
-        "Kernels of a step with one batch. The floor is the time for the arithmetic of the convolutions at the rate of "
-        "a large matrix product.",
-        _table(columns, map(_kernel_row, good)),
-        f"The {_MAX_KERNELS} with the longest total time:",
-        _table(("network, batch size, step", "kernel", "calls per step", "ms per step", "of all"), largest),
-    ]
-
-
-def _kernel_row(result: Mapping[str, Any]) -> list[str]:
-    kernels, step_ms = result["kernels"], result["one batch"]["step_ms"]["median"]
-    return [
-        _case(result),
-        f"{kernels['floor_ms']:.3f}",
-        f"{kernels['kernel_ms']:.3f}",
-        f"{kernels['floor_ms'] / kernels['kernel_ms']:.1%}",
-        f"{kernels['kernel_ms'] / step_ms:.1%}",
-        f"{kernels['kernels_per_step']:.0f}",
-    ]
-
-
-def _kernel_cells(kernel: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    ms = 1000 * kernel["seconds_per_step"]
-    return [f"{kernel['per_step']:g}", f"{ms:.3f}", f"{ms / result['kernels']['kernel_ms']:.1%}"]
-
-
 def _plain(part: Part, content: Mapping[str, Any]) -> list[str]:
     rows = []
     for result in (result for result in part["results"] if "step_ms" in result):
@@ -247,8 +210,11 @@ def _plain(part: Part, content: Mapping[str, Any]) -> list[str]:
 
 def _best_stream(content: Mapping[str, Any], like: Mapping[str, Any]) -> Any:
     """Return the figures of the fastest step from shards, with the network and batch size of a result."""
-    rates = content["parts"].get("rates", {"results": ()})["results"]
-    same = [r["stream"] for r in rates if "stream" in r and (r["model"], r["batch"]) == (like["model"], like["batch"])]
+    same = [
+        rate["stream"]
+        for rate in _rates_in(content)
+        if "stream" in rate and (rate["model"], rate["batch"]) == (like["model"], like["batch"])
+    ]
     return max(same, key=lambda stream: stream["patches_per_second"]["median"], default=None)
 
 
@@ -299,7 +265,7 @@ def _degradation(part: Part, content: Mapping[str, Any]) -> list[str]:
 
 
 def _degradation_row(result: Mapping[str, Any]) -> list[str]:
-    ms, launches = result["ms_per_batch"], result["launches"]
+    ms, launches = result["ms_per_batch"], result.get("launches", {"unavailable": ""})
     return [
         str(result["batch"]),
         _spread(ms["prepared"], 2),
@@ -313,9 +279,8 @@ def _degradation_row(result: Mapping[str, Any]) -> list[str]:
 def _beside(result: Mapping[str, Any], content: Mapping[str, Any]) -> list[list[str]]:
     """Return a row for the fastest step of each network, and one for reading shards with variants."""
     batch, degradation_ms = result["batch"], result["ms_per_batch"]["prepared"]["median"]
-    rates = content["parts"].get("rates", {"results": ()})["results"]
     fastest: dict[str, float] = {}
-    for rate in (rate for rate in rates if "one batch" in rate and rate["batch"] == batch):
+    for rate in (rate for rate in _rates_in(content) if rate["batch"] == batch):
         ms = rate["one batch"]["step_ms"]["median"]
         fastest[rate["model"]] = min(ms, fastest.get(rate["model"], ms))
     rows = [
@@ -331,6 +296,49 @@ def _beside(result: Mapping[str, Any], content: Mapping[str, Any]) -> list[list[
     return rows
 
 
+def _kernels(part: Part, content: Mapping[str, Any]) -> list[str]:
+    good = [result for result in part["results"] if "kernel_ms" in result]
+    missing = [f"{result['name']}: {result['unavailable']}." for result in part["results"] if "unavailable" in result]
+    columns = ("network, batch size, step", "floor, ms", "kernels, ms", "floor / kernels", "kernels / step", "kernels")
+    largest = [
+        [_case(result), f"`{kernel['name'][:_MAX_NAME]}`", *_kernel_cells(kernel, result["kernel_ms"])]
+        for result in good
+        for kernel in result["largest"][:_MAX_KERNELS]
+    ]
+    tables = [
+        _table(columns, [_kernel_row(result, content) for result in good]),
+        f"The {_MAX_KERNELS} with the longest total time:",
+        _table(("network, batch size, step", "kernel", "calls per step", "ms per step", "of all"), largest),
+    ]
+    note = (
+        "Kernels of a step with one batch. The floor is the time for the arithmetic of the convolutions at the rate of "
+        "a large matrix product."
+    )
+    return ["## Kernels", note, *(tables if good else []), *missing, *_why_missing(part)]
+
+
+def _kernel_row(result: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
+    same = [rate["one batch"] for rate in _rates_in(content) if rate["name"] == result["name"]]
+    return [
+        _case(result),
+        f"{result['floor_ms']:.3f}",
+        f"{result['kernel_ms']:.3f}",
+        f"{result['floor_ms'] / result['kernel_ms']:.1%}",
+        f"{result['kernel_ms'] / same[0]['step_ms']['median']:.1%}" if same else "",
+        f"{result['kernels_per_step']:.0f}",
+    ]
+
+
+def _kernel_cells(kernel: Mapping[str, Any], kernel_ms: float) -> list[str]:
+    ms = 1000 * kernel["seconds_per_step"]
+    return [f"{kernel['per_step']:g}", f"{ms:.3f}", f"{ms / kernel_ms:.1%}"]
+
+
+def _rates_in(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the results of `rates` that have the rate with one batch."""
+    return [result for result in content["parts"].get("rates", {"results": ()})["results"] if "one batch" in result]
+
+
 _SECTIONS: dict[str, Callable[[Part, Mapping[str, Any]], list[str]]] = {
     "tests": _tests,
     "compile": _compile,
@@ -339,4 +347,5 @@ _SECTIONS: dict[str, Callable[[Part, Mapping[str, Any]], list[str]]] = {
     "plain": _plain,
     "loader": _loader,
     "degradation": _degradation,
+    "kernels": _kernels,
 }

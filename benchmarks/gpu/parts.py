@@ -5,11 +5,12 @@ measurements are shortened or omitted:
 
 - `compile` runs in the background of the tests, because compiling `standard` takes two minutes, mostly on the CPU. The
   other parts then find the code in PyTorch's cache on the disk. The tests time nothing, so neither disturbs the other.
-- Runs whose wall clock is divided take one minute (`lite`) and 20 s (`ultra_lite`).
+- Runs whose wall clock is divided take one minute (`lite`) and 15 s (`ultra_lite`).
 - Every `--step` is measured with batches of the first size. Other sizes omit `compiled`; `standard` is not compiled for
   them.
 - The fastest step of each network and size is also fed from shards and from resident samples.
-- All tasks of a part share a process, and are measured in three short windows.
+- All tasks share a process, and are measured in three short windows. Those that use PyTorch's profiler come last,
+  because it may slow down what the process does afterwards.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +23,12 @@ from trainer.models import network_spec
 
 TOTAL_S = 480.0
 START_S = 12.0  # of importing PyTorch, writing PNG pairs and describing the device
-DATA_LIMIT_S, VARIANTS_LIMIT_S = 20.0, 12.0  # of generating shards, before the first part
+DATA_LIMIT_S, VARIANTS_LIMIT_S = 15.0, 10.0  # of generating shards, before the first part
 
 TESTS, COMPILE, ACCOUNT, RATES = "tests", "compile", "account", "rates"
-PLAIN, LOADER, DEGRADATION = "plain", "loader", "degradation"
+PLAIN, LOADER, DEGRADATION, KERNELS = "plain", "loader", "degradation", "kernels"
 
-_ACCOUNT_SHARES = {"lite": 1.0, "ultra_lite": 1 / 3}  # of `train_seconds`
+_ACCOUNT_SHARES = {"lite": 1.0, "ultra_lite": 1 / 4}  # of `train_seconds`
 _PLAIN_MODEL = "standard"
 _WORKERS = (2, 4, 8, 14)
 _COPIED_BYTES = {"cuda": 1 << 28, "cpu": 1 << 22}
@@ -88,7 +89,7 @@ def _compile_tasks(settings: Settings) -> list[Task]:
         batches = [batch for batch in settings.batches if "compiled-graph" in steps_of(model, batch, settings)]
         args = {"model": model, "batches": batches, "patch": settings.patch, "shards": settings.shards}
         if batches:
-            tasks.append(Task("benchmarks.gpu.rates:compile_step", model, 150, {**args, "device": settings.device}))
+            tasks.append(Task("benchmarks.gpu.rates:compile_step", model, 146, {**args, "device": settings.device}))
     return tasks
 
 
@@ -168,17 +169,35 @@ def _degradation_tasks(settings: Settings) -> list[Task]:
     args = {"patch": settings.patch, "scale": settings.scale, "crop": crop, "device": settings.device}
     args |= {"seconds": settings.seconds}
     return [
-        Task("benchmarks.gpu.degrade:measure_degradation", str(batch), 15, {"batch": batch, **args})
+        Task(
+            "benchmarks.gpu.degrade:measure_degradation",
+            str(batch),
+            15,
+            {"batch": batch, **args, "count_launches": batch == settings.batches[-1]},
+        )
         for batch in settings.batches
     ]
 
 
+def _kernel_tasks(settings: Settings) -> list[Task]:
+    """Kernels of the fastest steps; the time may not suffice for the last."""
+    tasks = []
+    for batch in settings.batches:
+        for model in settings.models:
+            step = steps_of(model, batch, settings)[0]
+            args = {"model": model, "batch": batch, "step": step, "patch": settings.patch}
+            args |= {"shards": settings.shards, "device": settings.device}
+            tasks.append(Task("benchmarks.gpu.rates:measure_step_kernels", f"{model}, {batch}, {step}", 30, args))
+    return tasks
+
+
 PARTS = (
     Part(TESTS, 140, None),
-    Part(COMPILE, 150, _compile_tasks),  # begins with the tests
-    Part(ACCOUNT, 92, _account_tasks),
-    Part(RATES, 134, _rate_tasks),
-    Part(PLAIN, 20, _plain_tasks),
-    Part(LOADER, 22, _loader_tasks),
+    Part(COMPILE, 146, _compile_tasks),  # begins with the tests
+    Part(ACCOUNT, 82, _account_tasks),
+    Part(RATES, 122, _rate_tasks),
+    Part(PLAIN, 16, _plain_tasks),
+    Part(LOADER, 20, _loader_tasks),
     Part(DEGRADATION, 18, _degradation_tasks),
+    Part(KERNELS, 36, _kernel_tasks),
 )

@@ -20,7 +20,7 @@ from srshards.process.fork_server import GROUP_SIGNALS, start_fork_server
 from srshards.shards.opening import open_shards
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
-from trainer.training.device import limit_threads
+from trainer.training.device import limit_threads, make_current
 from trainer.training.learner import Learner
 from trainer.training.plan import Plan
 from trainer.training.run import make_learner
@@ -48,7 +48,7 @@ def measure_rates(
     if one of ten steps waits for the device, None if none does; `host_ms` is the time for which a step occupies the
     training process while the device is idle. Then follow the rates by source, with the share of the time that
     the trainer itself counts as waiting for data, as in a run's journal (`data_wait`), and of all the time that the
-    training process spends on taking batches (`taking_batches`). `kernels` are those of one repeated batch.
+    training process spends on taking batches (`taking_batches`).
     """
     settings = {"model": model, "batch_size": batch, "patch_size": patch, "shards": Path(shards), "device": device}
     plan = _plan(**settings, step=step, workers=0)
@@ -58,14 +58,24 @@ def measure_rates(
     yield {"synchronisation": _synchronisation(training.step) if on.type == "cuda" else None}
     yield {ONE_BATCH: training.measure(batch, window_for(on, seconds, 0))}
     yield {"host_ms": round(1000 * _host_s(training.step, on), 3)}
-    small_patch = patch // plan.folder.scale
-    yield {"kernels": measure_kernels(plan.spec, batch, small_patch, plan.precision, training.step, on)}
     for source in sources:
         fed = _plan(**settings, step=step, workers=workers, resident=source == RESIDENT)
         with fed.loader:
             training.feed(fed.loader.steps(0, _ENDLESS_STEPS), fed.loader)
-            ready = _ready_batches(fed.loader, batch, patch, small_patch) if source == STREAM else 0
+            ready = _ready_batches(fed.loader, batch, patch, patch // plan.folder.scale) if source == STREAM else 0
             yield {source: training.measure(batch, window_for(on, seconds, ready))}
+
+
+def measure_step_kernels(
+    model: str, batch: int, step: str, patch: int, shards: str, device: str
+) -> Iterator[dict[str, Any]]:
+    """Yield the kernels of a step with one repeated batch."""
+    plan = _plan(
+        model=model, batch_size=batch, patch_size=patch, shards=Path(shards), device=device, step=step, workers=0
+    )
+    training, _ = _started(plan)
+    small_patch = patch // plan.folder.scale
+    yield measure_kernels(plan.spec, batch, small_patch, plan.precision, training.step, plan.device)
 
 
 def compile_step(model: str, batches: list[int], patch: int, shards: str, device: str) -> Iterator[dict[str, Any]]:
@@ -119,8 +129,8 @@ def _started(plan: Plan) -> tuple[_Training, float]:
     limit_threads()
     torch.backends.cudnn.benchmark = True
     start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
+    make_current(plan.device)
     if plan.device.type == "cuda":
-        torch.cuda.set_device(plan.device)
         torch.cuda.reset_peak_memory_stats(plan.device)
     with plan.loader:
         first = next(plan.loader.steps(0, 1))

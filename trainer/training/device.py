@@ -64,6 +64,12 @@ def _device_of_rank(name: str, local_rank: int) -> str:
     return name
 
 
+def make_current(device: torch.device) -> None:
+    """Make a CUDA device the current one, where code without an explicit device allocates; no effect on others."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)  # PyTorch refuses "cuda" without an index here
+
+
 def choose_precision(amp: str, device: torch.device) -> Precision:
     """Return the precision; `auto` is bfloat16 where native, else float16 on CUDA devices and float32 on CPUs."""
     if amp == "off":

@@ -17,7 +17,7 @@ from trainer.models.weights import load_into, save_weights
 from trainer.runs.checkpoint import TrainingProgress, load_state, state_errors
 from trainer.runs.folder import RunFolder
 from trainer.training.describe import describe, memory_advice
-from trainer.training.device import describe_device, limit_threads
+from trainer.training.device import describe_device, limit_threads, make_current
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.loop import LoopSettings, TrainingLoop
 from trainer.training.losses import LOSSES
@@ -57,8 +57,7 @@ def train(
     """
     limit_threads(plan.rank_info.local_world_size)
     torch.backends.cudnn.benchmark = True  # all batches have the same shape, so autotuning pays off
-    if plan.device.type == "cuda":
-        torch.cuda.set_device(plan.device)  # else code without an explicit device would allocate on cuda:0
+    make_current(plan.device)
     learner = make_learner(plan, group)
     with ExitStack() as stack:
         run = group.run_on_rank0(lambda: stack.enter_context(folder))
