@@ -54,7 +54,6 @@ from trainer.training.device import choose_device
 _MAX_WORKERS = 14  # of the 16 CPU cores: two remain for the training process
 _SCALE = 4
 _MAX_PHOTOS, _VAL_FRACTION = 256, 0.25
-_MIN_PHOTOS, _TILE_STEP_PX = 100, 128  # fewer photos are cut into overlapping tiles
 _DEGRADED_PHOTOS, _VARIANTS = 64, 8
 _NAMES = tuple(part.name for part in PARTS)
 
@@ -196,9 +195,8 @@ def _in_words(result: Result) -> str:
 
 def _make_shards(photos: PhotoSet, folder: Path) -> Path:
     """Generate shards with enough images for validations as long as those of a training."""
-    tiles = ("--fit", "tile", "--tile-step", _TILE_STEP_PX) if len(photos.paths) < _MIN_PHOTOS else ()
     some = photos.first(_MAX_PHOTOS, folder / "photos")
-    return _generate(some, folder / "shards", DATA_LIMIT_S, "--val-fraction", _VAL_FRACTION, *tiles)
+    return _generate(some, folder / "shards", DATA_LIMIT_S, "--val-fraction", _VAL_FRACTION)
 
 
 def _make_variants(photos: PhotoSet, folder: Path) -> str | None:
@@ -214,7 +212,7 @@ def _make_variants(photos: PhotoSet, folder: Path) -> str | None:
 
 def _generate(photos: PhotoSet, folder: Path, limit_s: float, *options: object) -> Path:
     """Generate small shards, so that all CPU cores have work; return the folder of the scale."""
-    sizes = ("-s", _SCALE, "--size", 512, "--shard-bytes", "16MB")
+    sizes = ("-s", _SCALE, "--size", 512, "--shard-bytes", "8MB")
     args = ("generate", "-i", photos.root, "-o", folder, *sizes, *options, "--auto")
     timed_command(python_module("shardgen", *args), limit_s=limit_s)
     return folder / f"scale_{_SCALE}x"

@@ -15,6 +15,7 @@ from benchmarks.common import REPOSITORY
 from benchmarks.gpu.task import EVENTS_FD, Task, events_in
 
 _POLL_S = 0.1
+_KILL_S = 10.0
 _MAX_LINES = 60
 
 
@@ -87,7 +88,8 @@ class Child:
         """End the process and its children, and release everything."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):  # a process cannot be killed while its driver hangs
+            self._process.wait(_KILL_S)
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()

@@ -108,7 +108,7 @@ def _account(part: Part, content: Mapping[str, Any]) -> list[str]:
         [
             result["name"],
             *(f"{result['account'][phase]:.2f}" for phase in _PHASES),
-            f"{result['account']['steps_share']:.1%}",
+            _share(result["account"]["steps_share"]),
         ]
         for result in good
     ]
@@ -135,6 +135,11 @@ def _account(part: Part, content: Mapping[str, Any]) -> list[str]:
         "of the time between the first step and the last."
     )
     return ["## Wall clock", note, *blocks, *_why_missing(part)]
+
+
+def _share(value: float | None) -> str:
+    """Format a share, None if there was no step after the start-up."""
+    return "" if value is None else f"{value:.1%}"
 
 
 def _rates(part: Part, content: Mapping[str, Any]) -> list[str]:

@@ -55,7 +55,8 @@ def measure_rates(
     training, start_up_s = _started(plan)
     on = plan.device
     yield {"precision": str(plan.precision), "step_mode": str(plan.step_mode), "start_up_s": round(start_up_s, 1)}
-    yield {"synchronisation": _synchronisation(training.step) if on.type == "cuda" else None}
+    if on.type == "cuda":
+        yield {"synchronisation": _synchronisation(training.step)}
     yield {ONE_BATCH: training.measure(batch, window_for(on, seconds, 0))}
     yield {"host_ms": round(1000 * _host_s(training.step, on), 3)}
     for source in sources:
