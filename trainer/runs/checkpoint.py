@@ -31,6 +31,8 @@ class TrainingProgress:
     best_psnr_y: float | None = None
     best_step: int = 0
     trained_s: float = 0.0
+    val_every: int | None = None  # steps between validations, once the interval has grown
+    account: dict[str, float] = field(default_factory=dict)  # seconds by phase; empty in states of earlier versions
     losses: list[float] = field(default_factory=list)  # of the steps since the last journal line
     damaged: list[int] = field(default_factory=list)  # numbers of damaged samples, each replaced by another sample
 
@@ -98,12 +100,16 @@ def _tensors(state: Any) -> dict[str, Tensor]:
 
 def _check(progress: TrainingProgress) -> None:
     """Raise ValueError or TypeError for impossible values."""
-    counts = (progress.step, progress.best_step, *progress.damaged)
+    counts = (progress.step, progress.best_step, progress.val_every or 0, *progress.damaged)
     if (
         any(type(count) is not int or not 0 <= count < 2**62 for count in counts)
         or type(progress.validated) is not bool
     ):
         raise ValueError(f"invalid progress: {progress}")
-    seconds, best = float(progress.trained_s), float(progress.best_psnr_y or 0)
-    if not math.isfinite(seconds) or math.isnan(best) or not all(type(loss) is float for loss in progress.losses):
+    seconds, best = [float(progress.trained_s), *progress.account.values()], float(progress.best_psnr_y or 0)
+    if (
+        not all(0 <= each < math.inf for each in seconds)
+        or math.isnan(best)
+        or not all(type(loss) is float for loss in progress.losses)
+    ):
         raise ValueError(f"invalid progress: {progress}")
