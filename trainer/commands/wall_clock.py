@@ -3,16 +3,8 @@
 import math
 
 from trainer.messages import format_duration
-from trainer.training.account import Account
+from trainer.training.account import PHASE_NAMES, Account
 
-_NAMES = {
-    "steps_s": "steps",
-    "data_wait_s": "waiting for data",
-    "validation_s": "validation",
-    "saving_s": "saving",
-    "start_up_s": "start-up",
-    "rest_s": "rest",
-}
 _MAX_DATA_WAIT = 0.02  # of the time after the start-up
 _MIN_JUDGED_S = 60.0  # shorter runs are dominated by their first batches
 
@@ -22,7 +14,7 @@ def wall_clock(account: Account) -> str:
     seconds = account.seconds()
     total_s = sum(seconds.values())
     before = f" ({format_duration(account.earlier_s)} of it before it was resumed)" if account.earlier_s else ""
-    shares = ", ".join(f"{name} {seconds[key] / total_s:.1%}" for key, name in _NAMES.items())
+    shares = ", ".join(f"{name} {seconds[key] / total_s:.1%}" for key, name in PHASE_NAMES.items())
     line = f"Wall clock {format_duration(total_s)}{before}: {shares}"
     if not math.isnan(account.steps_share):
         line += f"; from the first step to the last, steps {account.steps_share:.1%}"

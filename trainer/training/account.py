@@ -9,6 +9,15 @@ from typing import Literal, TypeAlias
 Phase: TypeAlias = Literal["steps", "data_wait", "validation", "saving", "start_up", "rest"]
 PHASES: tuple[Phase, ...] = ("steps", "data_wait", "validation", "saving", "start_up", "rest")
 
+# The keys of `Account.seconds`, of the journal and of state.pt.
+PHASE_NAMES = {
+    "steps_s": "steps",
+    "data_wait_s": "waiting for data",
+    "validation_s": "validation",
+    "saving_s": "saving",
+    "start_up_s": "start-up",
+    "rest_s": "rest",
+}
 _ABSORBED_BY_START_UP = ("steps", "data_wait", "rest")
 
 
