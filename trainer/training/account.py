@@ -12,7 +12,7 @@ PHASES: tuple[Phase, ...] = ("steps", "data_wait", "validation", "saving", "star
 # The keys of `Account.seconds`, of the journal and of state.pt.
 PHASE_NAMES = {
     "steps_s": "steps",
-    "data_wait_s": "waiting for data",
+    "data_wait_s": "data wait",
     "validation_s": "validation",
     "saving_s": "saving",
     "start_up_s": "start-up",
