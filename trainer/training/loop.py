@@ -95,9 +95,12 @@ class TrainingLoop:
             progress.validated = False
             self._meter.add(loss, progress.step, is_timed)
             self._record.stepped()
+            self._record.check()
             stops = self._between_steps(stop)
         if stops:
             self._save()
+        self._record.flush()
+        if stops:
             stop.end()
 
     def _open_batches(self) -> Iterator[PatchBatch]:
@@ -212,7 +215,7 @@ class TrainingLoop:
             return
         best = progress.best_psnr_y
         if best is None or result.network.psnr_y > best:
-            self._record.keep_best(self._learner)
+            self._record.keep_best()
             best, progress.best_step = result.network.psnr_y, step
             progress.best_psnr_y = best
         self.last_validation = result
