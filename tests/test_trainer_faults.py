@@ -758,6 +758,7 @@ def test_saves_between_validations(
 
     def save(loop: TrainingLoop) -> None:
         real(loop)
+        loop._record.flush()
         saved.append(saved_step(tmp_path / "r"))
 
     monkeypatch.setattr(TrainingLoop, "_save", save)

@@ -1,6 +1,5 @@
 """`state.pt`: everything needed to resume a run, in one file."""
 
-import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from srshards.errors import UsageError
 from srshards.process.shortages import shortage
-from srshards.storage.files import write_atomically, writing
-from trainer.models.tensor_file import check_tensors, load_tensors
+from trainer.models.tensor_file import check_tensors, load_tensors, save_tensors
 
 _VERSION = 1
 
@@ -39,10 +36,7 @@ class TrainingProgress:
 
 def save_state(path: Path, data: str, progress: TrainingProgress, tensors: dict[str, Any]) -> None:
     """Write the state. `data` is the shards' fingerprint, `tensors` the result of `Learner.state`."""
-    stream = io.BytesIO()  # so that a full disk raises OSError, which torch.save to a path hides
-    torch.save({"version": _VERSION, "data": data, "progress": asdict(progress), **tensors}, stream)
-    with writing(path):
-        write_atomically(path, stream.getbuffer())
+    save_tensors(path, {"version": _VERSION, "data": data, "progress": asdict(progress), **tensors})
 
 
 @contextmanager

@@ -111,8 +111,11 @@ class TrainingLoop:
                 agreement.exchange()
         if stops:
             self._save()
-            stop.end()
+        with self._account.phase("saving"):
+            self._record.flush()
         self._note_account()
+        if stops:
+            stop.end()
 
     def _open_batches(self) -> Iterator[PatchBatch]:
         with self._explain_errors(), self._group.explain_lost_ranks():
@@ -138,6 +141,7 @@ class TrainingLoop:
         self._timed_steps += is_timed
         self._meter.add(loss, progress.step, is_timed)
         self._record.stepped()
+        self._record.check()
         if not is_timed:
             self._start_up_left -= 1
             if not self._start_up_left:
@@ -209,8 +213,7 @@ class TrainingLoop:
                 return
             best = progress.best_psnr_y
             if best is None or result.network.psnr_y > best:
-                with self._account.phase("saving"):
-                    self._record.keep_best(self._learner)
+                self._record.keep_best()
                 best, progress.best_step = result.network.psnr_y, step
                 progress.best_psnr_y = best
             self.last_validation = result
