@@ -9,7 +9,6 @@ from srshards import PatchBatch, PatchLoader
 from srshards.errors import RunError
 from srshards.shards.mapped import Origin
 from trainer.distributed.group import RankGroup
-from trainer.inference.image_function import as_function
 from trainer.runs.checkpoint import TrainingProgress
 from trainer.training.account import Account
 from trainer.training.agreement import Agreement
@@ -208,7 +207,7 @@ class TrainingLoop:
             progress.validated = True
             return
         with self._account.phase("validation"):
-            result = self._validation.run(as_function(self._learner.evaluation_network, self._learner.device), stop)
+            result = self._validation.run(self._learner.evaluation_network, stop)
             if result is None:
                 return
             best = progress.best_psnr_y
