@@ -51,11 +51,15 @@ class RankGroup:
 
     def max(self, values: Sequence[float]) -> list[float]:
         """Return the elementwise maximum over all ranks."""
-        return self._all_reduce(values, dist.ReduceOp.MAX)
+        return self.start_max(values)()
+
+    def start_max(self, values: Sequence[float]) -> Callable[[], list[float]]:
+        """Start to compute `max`. Return a function that waits for the result, to be called once on every rank."""
+        return self._start_all_reduce(values, dist.ReduceOp.MAX)
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the elementwise float64 sum over all ranks."""
-        return self._all_reduce(values, dist.ReduceOp.SUM)
+        return self._start_all_reduce(values, dist.ReduceOp.SUM)()
 
     def any_of(self, flag: bool) -> bool:
         """Return whether the flag is set on any rank."""
@@ -127,14 +131,21 @@ class RankGroup:
                 "the process that exited first"
             ) from error
 
-    def _all_reduce(self, values: Sequence[float], by: Any) -> list[float]:
-        if self._process_group is None:
-            return list(values)
+    def _start_all_reduce(self, values: Sequence[float], by: Any) -> Callable[[], list[float]]:
+        group = self._process_group
+        if group is None:
+            return lambda: list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
         with self.explain_lost_ranks():
-            dist.all_reduce(tensor, by, group=self._process_group)
-        reduced: list[float] = tensor.tolist()
-        return reduced
+            work = dist.all_reduce(tensor, by, group=group, async_op=True)
+
+        def result() -> list[float]:
+            with self.explain_lost_ranks():
+                work.wait()
+            reduced: list[float] = tensor.tolist()
+            return reduced
+
+        return result
 
 
 SINGLE_PROCESS_GROUP = RankGroup(SINGLE_PROCESS)
