@@ -28,7 +28,7 @@ def main(task_json: str) -> None:
     watch.start()
     if task.case != PLAIN:
         # Workers and this process then import at the same time.
-        start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
+        start_fork_server("srshards.loader.chunk_worker", GROUP_SIGNALS)
     _end(_measure(task))
 
 
