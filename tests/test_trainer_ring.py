@@ -19,12 +19,13 @@ import pytest
 from helpers import SMALL, TIMEOUT_S, generate, overwrite, trainer, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from readers import Buggy, Scribbler
 from test_trainer_stream import CPU, SEED, contents, loaded, reader_of, resident, workers
 
 from srshards.errors import RunError
 from srshards.loader import worker_pool
 from srshards.loader import workers as workers_module
-from srshards.loader.batches import BatchReader, DamagedRow, Patches
+from srshards.loader.batches import BatchReader
 from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.resident import ResidentBatches
 from srshards.loader.ring import Ring
@@ -38,20 +39,6 @@ from trainer.training.checks import checked_plan
 from trainer.training.config import MAX_PREFETCH, TrainConfig
 
 pytestmark = pytest.mark.slow
-
-
-class Scribbler(BatchReader):
-    """Fills each chunk with a constant, then with its step numbers, and appends a byte to `log` per chunk."""
-
-    log: Path
-
-    def read(self, steps: range, rows: range, to: Patches, next_steps: range = range(0)) -> tuple[DamagedRow, ...]:
-        for images in to:
-            images[:] = 0xEE
-            images[:] = np.fromiter(steps, np.uint8).reshape(-1, 1, 1, 1, 1)
-        with open(self.log, "ab") as file:
-            file.write(b".")
-        return ()
 
 
 def scribbler(shards: Path, log: Path) -> Scribbler:
@@ -127,13 +114,6 @@ def test_slots_are_contiguous_and_outlive_the_ring() -> None:
     assert ring.all_bytes().tolist() == [0] * 5 + [1] * 5 + [2] * 5
     del ring
     assert kept.tolist() == [2] * 5
-
-
-class Buggy(BatchReader):
-    """Fails in every chunk."""
-
-    def read(self, steps: range, rows: range, to: Patches, next_steps: range = range(0)) -> tuple[DamagedRow, ...]:
-        raise ZeroDivisionError(f"in step {steps.start}")
 
 
 def test_a_bug_in_a_worker_is_raised_with_its_traceback(shards: Path) -> None:
