@@ -91,7 +91,7 @@ def start(folder: Path, pickled: Path) -> Figures:
 
 def worker(pickled: Path) -> Figures:
     """Measure a data worker up to the crops of the first batch: unpickling the trainer's data, and memory."""
-    from srshards.loader import workers as loader  # noqa: F401, as in the fork server
+    from srshards.loader import chunk_worker as loader  # noqa: F401, as in the fork server
 
     before, start_s = _rss_bytes(), process_time()
     reader = pickle.loads(pickled.read_bytes())

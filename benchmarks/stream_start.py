@@ -15,7 +15,7 @@ FIRST_BATCH = "first batch"
 
 def main(task_json: str) -> None:
     """Print a line when the first batch arrives, and exit."""
-    start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
+    start_fork_server("srshards.loader.chunk_worker", GROUP_SIGNALS)
     from benchmarks.peers import ours
     from benchmarks.peers.task import Task
 

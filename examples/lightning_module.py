@@ -50,7 +50,7 @@ def train(folder: str, steps: int, out: Path) -> None:
     trainer.fit(SuperResolution(folder), ckpt_path=last if last.exists() else None)
 
 
-if __name__ == "__main__":  # data workers import this file too
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="a folder of shards, or s3://...")
     parser.add_argument("--steps", type=int, default=1000)

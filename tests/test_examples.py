@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 # Runs the script and arguments of each line on stdin, in a process forked after the slow imports. Uses one CPU, because
-# each data worker imports the script too, and by default there is one worker per CPU.
+# by default there is one worker per CPU.
 RUN_EACH_LINE = """
 import contextlib, importlib, json, os, runpy, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

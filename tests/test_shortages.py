@@ -245,16 +245,15 @@ def test_steps_that_exceed_the_memory_are_rejected(resident: tuple[str, ...], sh
     assert not all_files(tmp_path)
 
 
-def test_missing_semaphores_are_reported(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_only(**options: object) -> NoReturn:
+def test_workers_need_no_semaphores(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be in /dev/shm, which is read-only in some containers."""
+
+    def read_only(*args: object, **options: object) -> NoReturn:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("multiprocessing.synchronize.Lock", read_only)
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock", read_only)
     args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--workers")
-    result = trainer(*args, 1)
-    assert result.code == 2
-    assert "workers need semaphores, which cannot be created in /dev/shm (Read-only file system)" in result.err
-    assert "or pass --workers 0" in result.err and trainer(*args, 0).code == 0
+    assert trainer(*args, 1).code == 0
 
 
 # ---- the working directory

@@ -27,7 +27,8 @@ from srshards.errors import RunError, UsageError
 from srshards.format import ShardRecord
 from srshards.loader import sources as sources_module
 from srshards.loader.patch_batch import PatchBatch
-from srshards.loader.prefetch import PrefetchedBatches, PrefetchWindow, ShardFetcher
+from srshards.loader.prefetch import PrefetchedBatches
+from srshards.loader.shard_fetcher import PrefetchWindow, ShardFetcher
 from srshards.process import fork_server
 from srshards.sampling import schedule as schedule_module
 from srshards.sampling.schedule import Schedule

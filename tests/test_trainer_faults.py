@@ -726,7 +726,7 @@ def test_repeated_interrupts_print_no_traceback(shards: Path, tmp_path: Path) ->
 def test_a_killed_worker_stops_the_run_and_all_processes(shards: Path, tmp_path: Path) -> None:
     with running(Warm("trainer", *long_run(shards, tmp_path))) as process:
         wait_until(lambda: is_training(tmp_path / "r", process))
-        worker = next(child for child in group(process.pid) if child.name() == "pt_data_worker")
+        worker = next(child for child in group(process.pid) if child.name() == "srshards_worker")
         worker.kill()
         code, _, stderr = process.wait(TIMEOUT_S)  # long before the end of the run
     assert code == 1

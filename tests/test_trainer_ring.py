@@ -4,7 +4,6 @@ import errno
 import functools
 import multiprocessing
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -20,15 +19,16 @@ import pytest
 from helpers import SMALL, TIMEOUT_S, generate, overwrite, trainer, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from readers import Buggy, Scribbler
 from test_trainer_stream import CPU, SEED, contents, loaded, reader_of, resident, workers
 
 from srshards.errors import RunError
+from srshards.loader import worker_pool
 from srshards.loader import workers as workers_module
-from srshards.loader.batches import BatchReader, DamagedRow, Patches
+from srshards.loader.batches import BatchReader
 from srshards.loader.patch_batch import PatchBatch
-from srshards.loader.queues import with_pipes
 from srshards.loader.resident import ResidentBatches
-from srshards.loader.ring import FreeSlots, Ring
+from srshards.loader.ring import Ring
 from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Chunks, Rows
 from srshards.sampling.schedule import Schedule
@@ -39,20 +39,6 @@ from trainer.training.checks import checked_plan
 from trainer.training.config import MAX_PREFETCH, TrainConfig
 
 pytestmark = pytest.mark.slow
-
-
-class Scribbler(BatchReader):
-    """Fills each chunk with a constant, then with its step numbers, and appends a byte to `log` per chunk."""
-
-    log: Path
-
-    def read(self, steps: range, rows: range, to: Patches, next_steps: range = range(0)) -> tuple[DamagedRow, ...]:
-        for images in to:
-            images[:] = 0xEE
-            images[:] = np.fromiter(steps, np.uint8).reshape(-1, 1, 1, 1, 1)
-        with open(self.log, "ab") as file:
-            file.write(b".")
-        return ()
 
 
 def scribbler(shards: Path, log: Path) -> Scribbler:
@@ -90,10 +76,10 @@ def test_a_batch_in_use_never_changes(shards: Path, tmp_path: Path, num_workers:
 def test_every_start_method_gives_the_same_batches(
     shards: Path, method: str, num_workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A single worker with `spawn`, because each imports PyTorch."""
+    """A single worker with `spawn`, because each imports all that it needs."""
     reader = reader_of(shards / "scale_2x", 32)
     expected = loaded(reader, Rows(8), 0, 9, 0)
-    monkeypatch.setattr(workers_module, "start_fork_server", lambda *given: multiprocessing.get_context(method))
+    monkeypatch.setattr(worker_pool, "start_fork_server", lambda *given: multiprocessing.get_context(method))
     assert loaded(reader, Rows(8), 0, 9, num_workers) == expected
 
 
@@ -120,17 +106,6 @@ def test_two_loaders_at_once_are_independent(shards: Path) -> None:
     assert pairs == [[hr for hr, _ in loaded(reader, Rows(8), 0, 12, 0)] for reader in readers]
 
 
-def test_free_slots_are_reused_in_order_after_waiting() -> None:
-    waited: list[int] = []
-    free = FreeSlots(3)
-    assert [free.take() for _ in range(3)] == [0, 1, 2]
-    free.give_back(1, lambda: waited.append(1))
-    free.give_back(0, lambda: waited.append(0))
-    assert not waited
-    assert free.take() == 1 and waited == [1]
-    assert free.take() == 0 and waited == [1, 0]
-
-
 def test_slots_are_contiguous_and_outlive_the_ring() -> None:
     ring = Ring(3, 5)
     for number in range(3):
@@ -141,15 +116,19 @@ def test_slots_are_contiguous_and_outlive_the_ring() -> None:
     assert kept.tolist() == [2] * 5
 
 
-def test_the_queue_is_ordered_and_raises_when_empty() -> None:
-    context = with_pipes(multiprocessing.get_context("forkserver"))
-    pipe = context.Queue()
-    for number in range(3):
-        pipe.put((number, "x"))
-    assert [pipe.get(timeout=1) for _ in range(3)] == [(number, "x") for number in range(3)]
-    with pytest.raises(queue.Empty):
-        pipe.get(timeout=0)
-    assert not isinstance(multiprocessing.get_context("forkserver").Queue(), type(pipe))  # the default is unchanged
+def test_a_bug_in_a_worker_is_raised_with_its_traceback(shards: Path) -> None:
+    reader = reader_of(shards / "scale_2x", 32)
+    reader.__class__ = Buggy
+    with pytest.raises(RuntimeError, match=r"an error in a data worker:\nTraceback(?s:.*)Error: in step 7"):
+        loaded(reader, Rows(8), 7, 8, 1)
+    assert not workers()
+
+
+def test_worker_processes_need_no_pytorch() -> None:
+    imports = (
+        "import srshards.loader.chunk_worker, srshards.loader.shard_fetcher, sys; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", imports], check=True)
 
 
 def test_the_maximum_of_outstanding_requests_fits_into_the_pipe(shards: Path) -> None:
@@ -181,7 +160,7 @@ LEFT_WITH_AN_ERROR = """
 
 
 @pytest.mark.parametrize("end", ["error", "kill"])
-def test_no_process_or_semaphore_outlives_the_training(shards: Path, tmp_path: Path, end: str) -> None:
+def test_no_process_outlives_the_training(shards: Path, tmp_path: Path, end: str) -> None:
     """Neither after an error, whose traceback keeps the loader alive to the end, nor after SIGKILL."""
     script = tmp_path / "trains.py"
     script.write_text(textwrap.dedent(LEFT_WITH_AN_ERROR))
@@ -191,9 +170,8 @@ def test_no_process_or_semaphore_outlives_the_training(shards: Path, tmp_path: P
     left = [psutil.Process(int(pid)) for pid in training.stdout.readline().split()]
     assert len(left) == 2
     servers = [worker.parent() for worker in left]
-    maps = Path(f"/proc/{left[0].pid}/maps").read_text().split()
-    semaphores = [Path(path) for path in maps if path.startswith("/dev/shm/")]
-    assert semaphores
+    maps = Path(f"/proc/{left[0].pid}/maps").read_text()
+    assert "memfd:batches" in maps and "/dev/shm/" not in maps and "torch" not in maps
     if end == "kill":
         training.kill()
     _, errors = training.communicate(timeout=TIMEOUT_S)
@@ -201,7 +179,6 @@ def test_no_process_or_semaphore_outlives_the_training(shards: Path, tmp_path: P
     assert ("error of the user" in errors) == (end == "error")
     _, alive = psutil.wait_procs([*left, *(server for server in servers if server)], timeout=TIMEOUT_S)
     assert not alive
-    wait_until(lambda: not any(path.exists() for path in semaphores))  # removed last, by the resource tracker
 
 
 def test_workers_ignore_sigterm_from_other_processes(shards: Path) -> None:

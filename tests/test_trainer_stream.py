@@ -252,7 +252,7 @@ def test_workers_start_no_compute_threads_and_do_not_leak_over_50_epochs(shards:
 
 def workers() -> list[psutil.Process]:
     """Return the data workers that the fork server started for this process."""
-    return [child for child in psutil.Process().children(recursive=True) if child.name() == "pt_data_worker"]
+    return [child for child in psutil.Process().children(recursive=True) if child.name() == "srshards_worker"]
 
 
 def anonymous_bytes_of_workers() -> dict[int, int]:

@@ -18,7 +18,7 @@ _NOT_TRAINING = {"evaluate", "upscale", "export", "report", "-h", "--help", "--v
 
 
 def run() -> None:
-    """Run the command line, imported late because data workers import this module without needing it."""
+    """Run the command line, imported late: the fork server of the data workers starts first."""
     require_utf8()
     leave_deleted_folder()
     # Let idle OpenMP threads sleep: spinning slows everything down several times when other programs use the CPUs.
@@ -30,7 +30,7 @@ def run() -> None:
         if is_training and may_use_workers(sys.argv):
             # The workers' imports then run in parallel with those of this process.
             with suppress(OSError):  # the loader tries again and reports the error
-                start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
+                start_fork_server("srshards.loader.chunk_worker", GROUP_SIGNALS)
         with loading():
             from trainer.cli import main
         main()

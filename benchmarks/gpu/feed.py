@@ -31,7 +31,7 @@ def measure_loader(
     shards: str, batch: int, patch: int, workers: int, device: str, seconds: float
 ) -> Iterator[dict[str, Any]]:
     """Yield the rate of patches arriving on the device, from so many workers and without any training."""
-    start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
+    start_fork_server("srshards.loader.chunk_worker", GROUP_SIGNALS)
     folder = open_shards(shards)
     with PatchLoader(folder, patch, batch, workers=workers, device=choose_device(device)) as loader:
         batches = loader.steps(0, 1 << 40)

@@ -129,7 +129,7 @@ def _started(plan: Plan) -> tuple[_Training, float]:
     # As in trainer.training.run.train. Workers are then forked from a process that has imported what they need.
     limit_threads()
     torch.backends.cudnn.benchmark = True
-    start_fork_server("srshards.loader.workers", GROUP_SIGNALS)
+    start_fork_server("srshards.loader.chunk_worker", GROUP_SIGNALS)
     make_current(plan.device)
     if plan.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(plan.device)

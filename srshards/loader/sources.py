@@ -8,8 +8,9 @@ from srshards.loader.arguments import Ranks
 from srshards.loader.batches import BatchReader
 from srshards.loader.memory import check_batch, check_crop_memory, check_resident, check_ring
 from srshards.loader.patch_batch import Source
-from srshards.loader.prefetch import PrefetchedBatches, PrefetchWindow, cache_bytes, check_cache
+from srshards.loader.prefetch import PrefetchedBatches, cache_bytes, check_cache
 from srshards.loader.resident import ResidentBatches, crop_memory_bytes, resident_bytes
+from srshards.loader.shard_fetcher import PrefetchWindow
 from srshards.loader.workers import WorkerBatches
 from srshards.sampling.chunks import Chunks, Rows
 from srshards.sampling.patches import PatchGrid

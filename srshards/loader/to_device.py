@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from srshards.loader.ring import Ring, Wait, no_wait
+from srshards.loader.ring import Ring
+from srshards.loader.slots import Wait, no_wait
 
 
 class Transfer:
@@ -23,7 +24,7 @@ class Transfer:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             memory = torch.from_numpy(ring.all_bytes())
-            with torch.cuda.device(device):
+            with torch.cuda.device(self._stream.device):  # the current device at the start, if it has no index
                 result = _runtime().cudaHostRegister(memory.data_ptr(), memory.numel(), 0)
             if result == _runtime().cudaError.success:
                 self._address = memory.data_ptr()
@@ -47,11 +48,11 @@ class Transfer:
         return sent, arrived.synchronize
 
     def close(self) -> None:
-        """Unlock the ring's memory, so that it may be freed."""
+        """Unlock the ring's memory, so that it may be freed. Ignores device failures, which are reported already."""
         if self._address and self._stream is not None:
-            with suppress(RuntimeError):  # a device failure, which is being reported already
+            with suppress(RuntimeError):
                 self._stream.synchronize()
-            with torch.cuda.device(self._device):
+            with suppress(RuntimeError), torch.cuda.device(self._stream.device):
                 _runtime().cudaHostUnregister(self._address)
             self._address = 0
 

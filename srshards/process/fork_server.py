@@ -1,5 +1,6 @@
 """A fork server for worker processes. Standard library only, so that it can be started early."""
 
+import io
 import multiprocessing
 import os
 import signal
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
-from multiprocessing import forkserver
+from multiprocessing import context, forkserver, popen_forkserver, reduction, spawn, util
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
@@ -44,19 +45,42 @@ def may_use_workers(arguments: Sequence[str]) -> bool:
 
 
 class ServedProcess(ForkServerProcess):
-    """A process forked by this module's server."""
+    """A process forked by this module's server. It does not import the main program, unlike others.
+
+    All that it runs is in modules of this project, and a program that imports PyTorch takes seconds to import.
+    """
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name that multiprocessing gives it
-        from multiprocessing.popen_forkserver import Popen
+        return _Popen(process_obj)
 
+
+class _Popen(popen_forkserver.Popen):
+    _fds: list[int]
+
+    def _launch(self, process_obj: Any) -> None:
+        """Like the method of the base class, but with this module's server and without the main program."""
+        preparation = spawn.get_preparation_data(process_obj._name)
+        for name in ("init_main_from_name", "init_main_from_path"):
+            preparation.pop(name, None)
+        content = io.BytesIO()
+        context.set_spawning_popen(self)
+        try:
+            reduction.dump(preparation, content)
+            reduction.dump(process_obj, content)
+        finally:
+            context.set_spawning_popen(None)
         with _lock:
-            previous = forkserver.connect_to_new_process
-            forkserver.connect_to_new_process = _server.connect_to_new_process
-            try:
-                return Popen(process_obj)
-            finally:
-                forkserver.connect_to_new_process = previous
+            self.sentinel, writer = _server.connect_to_new_process(self._fds)
+        self.finalizer = util.Finalize(self, _close, (os.dup(writer), self.sentinel))
+        with open(writer, "wb") as pipe:
+            pipe.write(content.getbuffer())
+        self.pid = forkserver.read_signed(self.sentinel)
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 class _Context(ForkServerContext):
@@ -75,8 +99,8 @@ os.register_at_fork(after_in_child=_reset)
 def end_with_parent() -> None:
     """End this process when the parent dies or sends SIGTERM, and at no other time.
 
-    PyTorch's own watchdog of data workers watches the fork server, which keeps running. A SIGTERM may also be sent to
-    the process group; the parent decides what to do then.
+    The parent of the process itself is the fork server. A SIGTERM may also be sent to the process group; the parent
+    decides what to do then.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None and parent.pid is not None
