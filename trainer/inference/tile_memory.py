@@ -6,9 +6,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from srshards.errors import UsageError
@@ -17,7 +16,7 @@ from srshards.process.shortages import is_out_of_memory
 from trainer.inference.tiles import ALIGN_PX, aligned_up, apply_in_tiles, smallest_tile
 from trainer.models import Network
 
-_PROBE_PX = 64
+_PROBE_PX = 8
 
 # A forward pass needs more than its tensors: on a CPU, with oneDNN's reordered copies, 1.0 to 1.8 times as much was
 # measured for compact and rrdb at 1x, 2x and 4x. Half of the free memory is left to other programs.
@@ -74,28 +73,26 @@ def choose_tile(model: Network, height: int, width: int, device: torch.device) -
 def tensor_bytes_per_pixel(model: nn.Module) -> float:
     """Return the peak bytes of live tensors in a forward pass, excluding parameters, per pixel of its input.
 
-    Determined by a pass on PyTorch's meta device, which computes nothing.
+    Determined by a pass over a tiny image. One on PyTorch's meta device would import its compiler, for a second.
     """
     if model not in _known_bytes:
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-        dtype = next((tensor.dtype for tensor in tensors.values()), torch.float32)
+        parameter = next(model.parameters(), torch.zeros(()))
         counter = _LiveBytes()
         with torch.inference_mode(), counter:
-            functional_call(model, empty, (torch.empty(1, 3, _PROBE_PX, _PROBE_PX, dtype=dtype, device="meta"),))
+            model(parameter.new_zeros(1, 3, _PROBE_PX, _PROBE_PX))
         _known_bytes[model] = counter.peak / _PROBE_PX**2
     return _known_bytes[model]
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Tracks the bytes of all tensors returned by operations, for as long as they are referenced."""
+class _LiveBytes(TorchFunctionMode):
+    """Tracks the bytes of all tensors returned by functions, for as long as they are referenced."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.peak = 0
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
