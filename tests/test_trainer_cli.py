@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from PIL import Image
 from test_library import NOT_SHARDS
 
 from srshards.shards.tar_index import load_index
-from trainer.inference import image_function
+from trainer.evaluation import evaluate
 from trainer.models.weights import read_weights, save_weights
 from trainer.training import device
 
@@ -858,19 +858,21 @@ def test_a_damaged_validation_sample_is_reported(extension: str, shards_copy: Pa
         assert "val-000000" in result.err and f"`python -m shardgen verify {shards_copy} --fix`" in result.err
 
 
-def test_evaluate_moves_the_network_to_the_device(runs: Path, hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_moves_the_network_and_the_images_to_the_device(
+    runs: Path, hr: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Otherwise tiles are chosen for the GPU while the CPU computes."""
-    seen = set()
+    seen = []
 
-    def apply(network: torch.nn.Module, image: torch.Tensor, *rest: object) -> torch.Tensor:
-        seen.add(next(network.parameters()).device.type)
-        return torch.zeros(1, 3, 2 * image.shape[2], 2 * image.shape[3], dtype=torch.uint8)
+    def no_pixels(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        seen.extend(tensor.device.type for tensor in tensors)
+        return [torch.zeros(tensor.shape) for tensor in tensors]
 
     monkeypatch.setattr(device, "choose_device", lambda name: torch.device("meta"))
-    monkeypatch.setattr(image_function, "choose_tile", lambda *args: None)
-    monkeypatch.setattr(image_function, "apply_within_memory", apply)
+    monkeypatch.setattr(evaluate, "choose_tile", lambda *args: None)
+    monkeypatch.setattr(evaluate, "download", no_pixels)
     assert trainer("evaluate", *best(runs / "lr"), "--hr", hr).code == 0
-    assert seen == {"meta"}
+    assert set(seen) == {"meta"}
 
 
 # ---- upscale, export

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import astuple
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ import torch
 import srshards
 from srshards import PatchBatch, PatchLoader
 from srshards.loader.to_device import Transfer
+from trainer.evaluation.evaluate import evaluate_batches, evaluate_pairs
+from trainer.evaluation.pairs import shard_pairs
+from trainer.evaluation.transfer import download
 from trainer.inference.image_function import as_function
 from trainer.models import network_spec
 from trainer.training.checks import checked_plan
@@ -173,6 +177,39 @@ def test_ema_of_captured_steps(gpu_shards: Path) -> None:
         averages.append([parameter.cpu() for parameter in learner.evaluation_network.parameters()])
     for eager, captured in zip(*averages, strict=True):
         torch.testing.assert_close(captured, eager, rtol=2e-3, atol=2e-4)
+
+
+# ---- validation
+
+
+def test_validations_never_wait_for_the_device(gpu_shards: Path) -> None:
+    shards = srshards.open(gpu_shards)
+    pairs = list(shard_pairs(shards, "train", upsampled=False, limit=20))
+    network = network_spec("ultra_lite", 4).build(seed=1).to("cuda", memory_format=torch.channels_last).eval()
+    for with_bicubic in (True, False):
+        download([batch.network for batch in evaluate_batches(network, pairs)])  # loads kernels
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            batches = list(evaluate_batches(network, pairs, with_bicubic=with_bicubic))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert [len(batch.pairs) for batch in batches] == [16, 4]
+        assert all(batch.network.is_cuda for batch in batches)
+
+
+@pytest.mark.parametrize("upsampled", [False, True])
+def test_validations_are_those_of_the_cpu(upsampled: bool, gpu_shards: Path) -> None:
+    """Convolutions use TF32, which changes some pixels by a level; the metrics of equal pixels are equal."""
+    pairs = list(shard_pairs(srshards.open(gpu_shards), "train", upsampled, limit=5))
+    network = network_spec("lite", 1 if upsampled else 4).build(seed=1).eval()
+    expected = list(evaluate_pairs(network, pairs))
+    for tile in ("auto", 48):
+        found = list(evaluate_pairs(network.to("cuda"), pairs, tile))
+        for one, other in zip(found, expected, strict=True):
+            assert one.network.psnr_y == pytest.approx(other.network.psnr_y, abs=0.01)
+            assert one.network.ssim_y == pytest.approx(other.network.ssim_y, abs=1e-3)
+            assert astuple(one.bicubic) == pytest.approx(astuple(other.bicubic), abs=1e-9)
 
 
 # ---- commands

@@ -18,6 +18,7 @@ from trainer.inference.pass_progress import following_passes
 # Networks that fold 2 x 2 or 4 x 4 px into channels need tiles that start on a fold.
 ALIGN_PX = 4
 _MIN_INNER_PX = 32  # below, nearly all of the work is margins
+NOT_FINITE = "the network's output is not finite: its weights are broken, or too large for half precision"
 
 
 class _Window(NamedTuple):
@@ -77,6 +78,11 @@ def apply_in_tiles(
                 on_progress(kept_px / (height * width))
     assert output is not None  # an image has at least one window
     return output
+
+
+def to_levels(output: Tensor) -> Tensor:
+    """Round a network's output, finite and in [0, 1] or beyond, to uint8."""
+    return output.float().mul(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def smallest_tile(margin_px: int) -> int:
@@ -140,5 +146,5 @@ def _converted(output: Tensor, dtype: torch.dtype) -> Tensor:
         return output.to(dtype)
     # The extremes are not finite if any value is not, and take a fifth of the time of checking each value.
     if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(output)):
-        raise RunError("the network's output is not finite: its weights are broken, or too large for half precision")
-    return output.float().mul(255).round_().clamp_(0, 255).to(torch.uint8)
+        raise RunError(NOT_FINITE)
+    return to_levels(output)

@@ -13,7 +13,6 @@ from srshards.errors import RunError, UsageError
 from srshards.process.shortages import is_out_of_memory
 from srshards.shards.mapped import Origin, repair_hint
 from trainer.distributed.group import RankGroup
-from trainer.inference.image_function import as_function
 from trainer.runs.checkpoint import TrainingProgress
 from trainer.training.learner import Learner
 from trainer.training.meter import NOT_FINITE_ADVICE, Meter
@@ -207,7 +206,7 @@ class TrainingLoop:
         if self._validation is None:
             progress.validated = True
             return
-        result = self._validation.run(as_function(self._learner.evaluation_network, self._learner.device), stop)
+        result = self._validation.run(self._learner.evaluation_network, stop)
         if result is None:
             return
         best = progress.best_psnr_y
