@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import psutil
@@ -23,13 +24,14 @@ from PIL import Image
 from test_trainer_faults import on_step, terminate
 from torch.distributed import TCPStore
 
-from srshards.errors import ArgumentError, RunError, UsageError
+from srshards.errors import ArgumentError, ReportedError, RunError, UsageError
 from srshards.sampling.schedule import Schedule
 from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
 from tests.drill.s3_server import Bucket
 from tests.drill.warm import Warm
-from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
+from trainer.distributed.group import RankGroup
+from trainer.distributed.rank import SINGLE_PROCESS, RankInfo, ReportedByRank0
 from trainer.distributed.rendezvous import join_attempt
 from trainer.evaluation.metrics import Quality, mean_of_sums, mean_quality, quality_sums
 from trainer.training.checks import checked_plan
@@ -110,8 +112,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def ranks_of(count: int, out: Path, *args: object, restarts: int = 0) -> Iterator[list[Warm]]:
-    """Yield the processes, by rank, that torchrun would start for the run `r`. All have ended afterwards."""
+def ranks_of(count: int, out: Path, *args: object, restarts: int = 0, prepare: str = "") -> Iterator[list[Warm]]:
+    """Yield the processes, by rank, that torchrun would start for the run `r`. All have ended afterwards.
+
+    Each first executes the code `prepare`.
+    """
     common = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": free_port()}
     ranks = []
     with pytest.MonkeyPatch.context() as patch:
@@ -119,7 +124,7 @@ def ranks_of(count: int, out: Path, *args: object, restarts: int = 0) -> Iterato
             own = {"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_RESTART_COUNT": restarts}
             for name, value in {**TORCHRUN, **common, **own}.items():
                 patch.setenv(name, str(value))
-            ranks.append(Warm("trainer", *args, "--run", "r"))
+            ranks.append(Warm("trainer", *args, "--run", "r", prepare=(exec, (prepare, {}))))
     try:
         yield ranks
     finally:
@@ -225,6 +230,47 @@ def test_a_signal_to_one_rank_stops_all_and_one_process_can_resume(data: Path, o
     assert "it is computed as 1 x 2 x 8" in result.err
     assert f"resumed at step {step}" in result.err
     assert_alike(one, Run(tmp_path / "r", result.err))
+
+
+# Rank 1 hangs in its fifth step: before it has sent its gradients, or after.
+HANGS = """
+import os, signal
+from datetime import timedelta
+from trainer.distributed import group
+from trainer.training.learner import Learner
+
+group._STEP_TIMEOUT = timedelta(seconds=5)
+real = Learner.step
+
+def step(learner, number, batches):
+    hangs = number == 4 and os.environ["RANK"] == "1"
+    if hangs and {before}:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    loss = real(learner, number, batches)
+    if hangs and not {before}:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return loss
+
+Learner.step = step
+"""
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_rank_that_hangs_is_reported(before: bool, data: Path, tmp_path: Path) -> None:
+    args = arguments(data, tmp_path, 8, "--save-every", 3)
+    with ranks_of(2, tmp_path, *args, prepare=HANGS.format(before=before)) as ranks:
+        waiting = ranks[0].wait()
+        assert waiting.code == 1 and waiting.err.count("Error: ") == 1, waiting.err
+        assert re.search(
+            r"\nError: rank 0 waited in vain for another process of this training \(.*timed out.*\); one of the others "
+            "hangs: check their machines, then resume the run",
+            waiting.err,
+            re.IGNORECASE,
+        ), waiting.err
+        os.kill(ranks[1].pid, signal.SIGCONT)
+        lost = ranks[1].wait()
+    assert lost.code == 1 and "Error: lost connection to the other processes of this training (" in lost.err
+    assert torch.load(tmp_path / "r" / "state.pt", weights_only=True)["progress"]["step"] == 3
 
 
 def test_ranks_share_downloads_and_one_uploads(
@@ -544,9 +590,35 @@ def test_each_local_rank_gets_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> No
         UsageError, match=r"no CUDA device for local rank 2: this machine has 2 CUDA devices; .* 2 to torchrun$"
     ):
         choose_device("auto", 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # of a scheduler that shows each process its own
+    assert choose_device("auto", 2) == torch.device("cuda:0")
     for name in ("cuda:0", "mps"):
         with pytest.raises(UsageError, match=f"--device {name}: with torchrun, each process has its own device"):
             choose_device(name, 0)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_that_share_a_gpu_are_refused(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=f"uuid of {device}"))
+    group = RankGroup(RankInfo(rank, 4, rank, 4))
+    monkeypatch.setattr(group, "_process_group", object())
+    gathered: list[tuple[str, str]] = []
+
+    def all_gather(gpu: tuple[str, str]) -> list[tuple[str, str]]:
+        gathered.append(gpu)
+        return [gpu, ("another host", gpu[1]), (gpu[0], "another GPU"), gpu]
+
+    monkeypatch.setattr(group, "all_gather", all_gather)
+    with pytest.raises(ReportedError) as error:
+        group.wrap_ddp(torch.nn.Linear(1, 1), torch.device("cuda:0"))
+    assert gathered == [(socket.gethostname(), "uuid of cuda:0")]
+    expected = (
+        f"ranks 0, 3 use the same GPU (uuid of cuda:0 on {socket.gethostname()}); start one process per GPU "
+        "(--nproc-per-node of torchrun), and if CUDA_VISIBLE_DEVICES is set, give each process its own GPU or let all "
+        "of them see all GPUs"
+    )
+    assert error.value.exit_code == 2
+    assert str(error.value) == expected if rank == 0 else isinstance(error.value, ReportedByRank0)
 
 
 def test_the_mean_of_sums_equals_the_mean_over_all_images() -> None:

@@ -16,6 +16,7 @@ from trainer.training import learner, plan
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.losses import l1
+from trainer.training.optim import AdamW
 from trainer.training.step_mode import StepMode, choose_step_mode
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -107,6 +108,60 @@ def test_state_is_restored_in_another_precision(before: torch.dtype | None, afte
     restored.restore(state)
     expected = {(None, torch.float16): 2.0**16, (torch.float16, None): None}.get((before, after), 2.0**7)
     assert restored.state()["scaler"].get("scale") == expected
+
+
+def gradients_of(parameters: list[torch.nn.Parameter], seed: int) -> None:
+    """Set random gradients."""
+    for parameter in parameters:
+        noise = torch.rand(parameter.shape, generator=torch.Generator().manual_seed(seed)) - 0.5
+        parameter.grad = torch.empty_like(parameter).copy_(noise)
+
+
+def as_saved(state: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimiser's state as it is read from a file."""
+    moments = {n: {name: value.clone() for name, value in one.items()} for n, one in state["state"].items()}
+    return {**state, "state": moments}
+
+
+def test_optimiser_equals_the_one_of_pytorch() -> None:
+    """To the bit, also where one continues from the state of the other."""
+    ours, theirs = (
+        list(network_spec("ultra_lite", 2).build().to(memory_format=torch.channels_last).parameters())  # type: ignore[call-overload]
+        for _ in range(2)
+    )
+    optimizer = AdamW(ours, 1.0)
+    reference = torch.optim.AdamW(theirs, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    for step in range(9):
+        if step == 3:  # exchange the states
+            states = [as_saved(state) for state in (optimizer.state_dict(), reference.state_dict())]
+            optimizer.load_state_dict(states[1])
+            reference.load_state_dict(states[0])
+        gradients_of(ours, step)
+        gradients_of(theirs, step)
+        optimizer.set_rate(1e-3 * (step + 1))
+        reference.param_groups[0]["lr"] = 1e-3 * (step + 1)
+        optimizer.step()
+        reference.step()
+        optimizer.zero_grad()
+        assert all(parameter.grad is None for parameter in ours)
+        assert all(map(torch.equal, ours, theirs)), step
+    states = [state["state"] for state in (optimizer.state_dict(), reference.state_dict())]
+    for number, state in states[1].items():
+        assert states[0][number].keys() == state.keys()
+        assert all(torch.equal(states[0][number][name], value) for name, value in state.items())
+
+
+def test_gradients_that_are_not_finite_are_skipped_in_half_precision() -> None:
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = AdamW([parameter], 0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for gradient, steps, scale in ((float("inf"), 0, 2.0), (1.0, 1, 2.0)):
+        scaler.scale((parameter * gradient).sum()).backward()
+        scaler.step(optimizer)  # type: ignore[arg-type]
+        scaler.update()
+        optimizer.zero_grad()
+        assert (optimizer.state_dict()["state"][0]["step"].item(), scaler.get_scale()) == (steps, scale)
+    torch.testing.assert_close(parameter.detach(), torch.full((3,), 0.9))
 
 
 def test_pixels_are_not_rounded_by_mixed_precision() -> None:

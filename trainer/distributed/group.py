@@ -5,8 +5,9 @@ return their input and open no connection.
 """
 
 import re
+import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar
 
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from srshards.errors import ReportedError, RunError
+from srshards.errors import ReportedError, RunError, UsageError
 from srshards.process.shortages import reason_of
 from srshards.storage.store import StoreError
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo, ReportedByRank0
@@ -24,14 +25,18 @@ from trainer.distributed.rendezvous import join_attempt
 T = TypeVar("T")
 Failure: TypeAlias = ReportedError | StoreError | OSError
 
-_TIMEOUT = timedelta(minutes=30)  # bounds a rank's work between two collectives: verification, a save, compilation
-_GROUP_ERRORS = ("gloo", "nccl", "processgroup", "connection closed by peer", "connection reset by peer")
+_TIMEOUT = timedelta(minutes=30)  # bounds what one rank does while others wait: verification, a save, compilation
+_STEP_TIMEOUT = timedelta(minutes=10)  # within a step, ranks differ by a wait for data; a silent store ends it after 4
+# At its time-out, NCCL's watchdog aborts the process, so the collectives of this module must time out before.
+_NCCL_MARGIN = timedelta(minutes=2)
+_GROUP_ERRORS = ("gloo", "nccl", "processgroup", "connection closed", "connection reset", "operation timed out")
 
 
 class RankGroup:
     """The ranks of a training. Every method is collective: all ranks must call the same ones in the same order.
 
-    RunError if another rank has died or has not responded for half an hour.
+    RunError if another rank has died or has not responded in time: within ten minutes where ranks only wait for a step
+    of each other, within half an hour elsewhere.
     """
 
     def __init__(
@@ -39,6 +44,8 @@ class RankGroup:
     ) -> None:
         self.rank_info = rank_info
         self._process_group = process_group
+        self._step_timeout = _STEP_TIMEOUT
+        self._nccl_group: dist.ProcessGroup | None = None
         self.restarted = self.any_of(restarted)  # whether torchrun restarted the ranks after one died
 
     @property
@@ -49,13 +56,13 @@ class RankGroup:
     def is_rank0(self) -> bool:
         return self.rank_info.is_rank0
 
-    def max(self, values: Sequence[float]) -> list[float]:
-        """Return the elementwise maximum over all ranks."""
-        return self._all_reduce(values, dist.ReduceOp.MAX)
+    def max(self, values: Sequence[float], within_step: bool = False) -> list[float]:
+        """Return the elementwise maximum over all ranks. `within_step`: no rank does anything long before it."""
+        return self._all_reduce(values, dist.ReduceOp.MAX, self._step_timeout if within_step else _TIMEOUT)
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Return the elementwise float64 sum over all ranks."""
-        return self._all_reduce(values, dist.ReduceOp.SUM)
+        """Return the elementwise float64 sum over all ranks, of values that all have at about the same time."""
+        return self._all_reduce(values, dist.ReduceOp.SUM, self._step_timeout)
 
     def any_of(self, flag: bool) -> bool:
         """Return whether the flag is set on any rank."""
@@ -97,19 +104,31 @@ class RankGroup:
         """Return the exception to raise for an error that occurs on all ranks: only rank 0's has the message."""
         return error if self.is_rank0 else ReportedByRank0(getattr(error, "exit_code", 1))
 
-    def wrap_ddp(self, network: nn.Module, device: torch.device) -> DistributedDataParallel | None:
+    def wrap_ddp(
+        self, network: nn.Module, device: torch.device, compiles: bool = False
+    ) -> DistributedDataParallel | None:
         """Return the DDP-wrapped network with rank 0's weights, or None for a single process.
 
-        Gradients are reduced by NCCL on CUDA devices and by gloo on CPUs.
+        Gradients are reduced by NCCL on CUDA devices and by gloo on CPUs. `compiles`: the network is compiled in the
+        first step, for which ranks may need very different times. UsageError if two ranks use the same GPU.
         """
         if self._process_group is None:
             return None
+        if compiles:
+            self._step_timeout = _TIMEOUT
         on_gpu = device.type == "cuda"
+        if on_gpu:
+            self._refuse_shared_gpus(device)
         with self.explain_lost_ranks():
+            group = dist.new_group(
+                backend="nccl" if on_gpu else "gloo",
+                timeout=self._step_timeout + _NCCL_MARGIN if on_gpu else self._step_timeout,
+            )
+            self._nccl_group = group if on_gpu else None
             return DistributedDataParallel(
                 network,
                 device_ids=[device.index] if on_gpu else None,
-                process_group=dist.new_group(backend="nccl" if on_gpu else "gloo", timeout=_TIMEOUT),
+                process_group=group,
                 gradient_as_bucket_view=True,
             )
 
@@ -119,22 +138,50 @@ class RankGroup:
         try:
             yield
         except RuntimeError as error:
-            is_of_group = isinstance(error, dist.DistError) or any(w in str(error).lower() for w in _GROUP_ERRORS)
+            text = str(error).lower()
+            is_of_group = isinstance(error, dist.DistError) or any(word in text for word in _GROUP_ERRORS)
             if self._process_group is None or not is_of_group:
                 raise
-            raise RunError(
-                f"lost connection to the other processes of this training ({_first_line(error)}); see the error of "
-                "the process that exited first"
-            ) from error
+            self._abort_nccl()
+            if "timed out" in text or "timeout" in text:
+                what = f"rank {self.rank_info.rank} waited in vain for another process of this training"
+                advice = "one of the others hangs: check their machines, then resume the run"
+            else:
+                what = "lost connection to the other processes of this training"
+                advice = "see the error of the process that exited first"
+            raise RunError(f"{what} ({_first_line(error)}); {advice}") from error
 
-    def _all_reduce(self, values: Sequence[float], by: Any) -> list[float]:
+    def _all_reduce(self, values: Sequence[float], by: Any, timeout: timedelta) -> list[float]:
         if self._process_group is None:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
         with self.explain_lost_ranks():
-            dist.all_reduce(tensor, by, group=self._process_group)
+            dist.all_reduce(tensor, by, group=self._process_group, async_op=True).wait(timeout)
         reduced: list[float] = tensor.tolist()
         return reduced
+
+    def _refuse_shared_gpus(self, device: torch.device) -> None:
+        """Raise UsageError on all ranks if two of them use the same GPU, which NCCL refuses less clearly."""
+        gpu = (socket.gethostname(), str(torch.cuda.get_device_properties(device).uuid))
+        ranks_by_gpu: dict[tuple[str, str], list[int]] = {}
+        for rank, other in enumerate(self.all_gather(gpu)):
+            ranks_by_gpu.setdefault(other, []).append(rank)
+        shared = {gpu: ranks for gpu, ranks in ranks_by_gpu.items() if len(ranks) > 1}
+        if shared:
+            (host, uuid), ranks = next(iter(shared.items()))
+            raise self.report_once(
+                UsageError(
+                    f"ranks {', '.join(map(str, ranks))} use the same GPU ({uuid} on {host}); start one process per "
+                    "GPU (--nproc-per-node of torchrun), and if CUDA_VISIBLE_DEVICES is set, give each process its own "
+                    "GPU or let all of them see all GPUs"
+                )
+            )
+
+    def _abort_nccl(self) -> None:
+        """End NCCL's kernels, which would otherwise wait for the lost rank, and with them any access to the GPU."""
+        if self._nccl_group is not None:
+            with suppress(RuntimeError):  # the error that made this necessary is reported
+                self._nccl_group._get_backend(torch.device("cuda")).abort()
 
 
 SINGLE_PROCESS_GROUP = RankGroup(SINGLE_PROCESS)

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from trainer.inference.meta_pass import PROBE_PX, run_meta_pass
+from trainer.inference.probe import PROBE_PX, run_probe
 
 Follow = Callable[[Tensor, float, float], None]
 
@@ -50,7 +50,7 @@ def multiplications_per_pixel(model: nn.Module) -> float:
             total += _multiplications(convolution, output)
 
         with _hooked(model, count):
-            run_meta_pass(model)
+            run_probe(model)
         _known[model] = total / PROBE_PX**2
     return _known[model]
 

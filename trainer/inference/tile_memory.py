@@ -8,13 +8,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from srshards.errors import UsageError
 from srshards.process.resources import available_memory_bytes
 from srshards.process.shortages import is_out_of_memory
-from trainer.inference.meta_pass import PROBE_PX, run_meta_pass
+from trainer.inference.probe import PROBE_PX, run_probe
 from trainer.inference.tiles import ALIGN_PX, aligned_up, apply_in_tiles, smallest_tile
 from trainer.models import Network
 
@@ -89,21 +89,21 @@ def choose_tile(model: Network, height: int, width: int, device: torch.device) -
 def tensor_bytes_per_pixel(model: nn.Module) -> float:
     """Return the peak bytes of live tensors in a forward pass, excluding parameters, per pixel of its input."""
     if model not in _known_bytes:
-        counter = _LiveBytes()
-        run_meta_pass(model, counter)
+        with _LiveBytes() as counter:
+            run_probe(model)
         _known_bytes[model] = counter.peak / PROBE_PX**2
     return _known_bytes[model]
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Tracks the bytes of all tensors returned by operations, for as long as they are referenced."""
+class _LiveBytes(TorchFunctionMode):
+    """Tracks the bytes of all tensors returned by functions, for as long as they are referenced."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.peak = 0
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):

@@ -60,7 +60,10 @@ class NetworkSpec:
 
         PyTorch's global generator is not used.
         """
-        network = self._on_meta_device().to_empty(device="cpu")
+        network = self._on_meta_device()
+        # Not `to_empty`, which imports SymPy for the shapes of the meta device, for half a second.
+        memory = {name: torch.empty(tensor.shape) for name, tensor in network.state_dict().items()}
+        network.load_state_dict(memory, assign=True)
         initialise(network, torch.Generator().manual_seed(seed))
         return network
 

@@ -27,7 +27,8 @@ class Precision:
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:
     """Return the device called `name`; `auto` is the first CUDA device, else the CPU. UsageError if unavailable.
 
-    With a `local_rank`, for torchrun's processes: each gets the CUDA device of that index.
+    With a `local_rank`, for torchrun's processes: each gets the CUDA device of that index, or its only one where a
+    scheduler shows every process a different GPU.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -53,6 +54,8 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
 def _device_of_rank(name: str, local_rank: int) -> str:
     if name == "cuda":
         count = torch.cuda.device_count()
+        if count == 1:
+            return "cuda:0"
         if 0 < count <= local_rank:
             raise UsageError(
                 f"no CUDA device for local rank {local_rank}: this machine has {plural(count, 'CUDA device')}; pass "

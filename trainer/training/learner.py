@@ -15,7 +15,7 @@ from trainer.models import Network
 from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
 from trainer.training.losses import Loss
-from trainer.training.optim import Ema, learning_rate, make_optimizer, restore_optimizer, set_rate
+from trainer.training.optim import AdamW, Ema, learning_rate
 from trainer.training.step_mode import StepMode
 
 LossFunction: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -55,8 +55,7 @@ class Learner:
         captures = settings.mode.captures
         self._no_sync: Callable[[], AbstractContextManager[None]] = ddp.no_sync if ddp else nullcontext
         self._loss = _loss_function(settings, ddp or network, is_ddp=ddp is not None)
-        lr = torch.tensor(settings.lr, device=self.device) if captures else settings.lr
-        self._optimizer = make_optimizer(network.parameters(), lr, captures)
+        self._optimizer = AdamW(network.parameters(), settings.lr, captures)
         self._ema = Ema(ema_network, settings.ema, captures) if ema_network is not None else None
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision.scales_loss)
         self._captured = Captured(self._update, self.device) if captures else None
@@ -82,7 +81,7 @@ class Learner:
 
     def step(self, step: int, batches: Iterator[PatchBatch]) -> torch.Tensor:
         """Update the weights from the step's micro-batches. Return the mean loss as a scalar tensor on the device."""
-        set_rate(self._optimizer, self.rate(step))
+        self._optimizer.set_rate(self.rate(step))
         if self._ema:
             self._ema.set_step(step)
         micro_batches = ((batch.hr, batch.input) for batch in islice(batches, self.settings.micro_batches))
@@ -103,11 +102,11 @@ class Learner:
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         if self.settings.clip:
-            self._scaler.unscale_(self._optimizer)
+            self._scaler.unscale_(self._optimizer)  # type: ignore[arg-type]
             nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
-        self._scaler.step(self._optimizer)
+        self._scaler.step(self._optimizer)  # type: ignore[arg-type]
         self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad()
         if self._ema:
             self._ema.update(self.network)
         return losses[0] if count == 1 else torch.stack(losses).sum()
@@ -132,7 +131,7 @@ class Learner:
         self.network.load_state_dict(state["params"])
         if self._ema:
             self._ema.network.load_state_dict(state["params_ema"])
-        restore_optimizer(self._optimizer, state["optimizer"])
+        self._optimizer.load_state_dict(state["optimizer"])
         if any(type(value) not in (int, float) for value in state["scaler"].values()):
             raise ValueError(f"invalid state of the loss scaler: {state['scaler']}")
         if state["scaler"]:  # empty after steps in another precision, e.g. on another device

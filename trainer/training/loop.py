@@ -108,7 +108,9 @@ class TrainingLoop:
         step, settings = self._progress.step, self._settings
         late = settings.save_every is None and monotonic() - self._last_save_s > _SAVE_EVERY_S
         # One collective for everything that ranks may disagree on: a signal, the time, damaged samples.
-        number, saves, damage = self._group.max([stop.signal_number or 0, late, bool(self._new_damage)])
+        number, saves, damage = self._group.max(
+            [stop.signal_number or 0, late, bool(self._new_damage)], within_step=True
+        )
         stop.adopt(int(number))
         if damage:
             self._report_damage()

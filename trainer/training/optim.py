@@ -6,10 +6,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.adamw import adamw
 
 from trainer.models import Network
 
 _FINAL_FRACTION = 0.01  # of the peak learning rate, at the last step
+_BETAS = (0.9, 0.99)
+_EPSILON = 1e-8
+_STATE = ("step", "exp_avg", "exp_avg_sq")  # of a parameter, in the optimiser's state
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
@@ -20,50 +24,93 @@ def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
     return peak * (_FINAL_FRACTION + (1 - _FINAL_FRACTION) * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
 
 
-def make_optimizer(
-    parameters: Iterable[nn.Parameter], lr: float | torch.Tensor, capturable: bool = False
-) -> torch.optim.AdamW:
-    """Return AdamW without weight decay and with beta2 = 0.99, as is usual in super-resolution.
+class AdamW:
+    """AdamW without weight decay and with beta2 = 0.99, as is usual in super-resolution, by PyTorch's fused kernels.
 
-    The fused implementation runs one kernel for all parameters instead of a dozen per parameter or group. In a CUDA
-    graph, only a rate that is a tensor on the device can be changed.
+    One kernel updates all parameters. States have the format of torch.optim.AdamW, which itself would import PyTorch's
+    compiler, for more than a second of every start. `captured` keeps the learning rate in a tensor on the device, which
+    may change between replays of a CUDA graph.
+
+    torch.amp.GradScaler reads `param_groups`, and sets `grad_scale` and `found_inf` during `step`.
     """
-    return torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True, capturable=capturable)
 
+    _step_supports_amp_scaling = True  # for GradScaler, which would otherwise wait for the device
 
-def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
-    """Set the learning rate for the next step; without synchronising if it is a tensor."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(rate)
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, captured: bool = False) -> None:
+        self._parameters = list(parameters)
+        device = self._parameters[0].device
+        self._rate: float | torch.Tensor = torch.tensor(lr, device=device) if captured else lr
+        self._is_captured = captured
+        self._moments = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._squares = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._steps = [torch.zeros((), device=device) for _ in self._parameters]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [{"params": self._parameters}]
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate for the next step, without synchronising."""
+        if isinstance(self._rate, torch.Tensor):
+            self._rate.fill_(rate)
         else:
-            group["lr"] = rate
+            self._rate = rate
 
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update all parameters by their gradients."""
+        adamw(
+            self._parameters,  # type: ignore[arg-type]
+            [parameter.grad for parameter in self._parameters],  # type: ignore[misc]
+            self._moments,
+            self._squares,
+            [],
+            self._steps,
+            fused=True,
+            capturable=self._is_captured,
+            grad_scale=getattr(self, "grad_scale", None),
+            found_inf=getattr(self, "found_inf", None),
+            amsgrad=False,
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
+            lr=self._rate,
+            weight_decay=0.0,
+            eps=_EPSILON,
+            maximize=False,
+        )
 
-def restore_optimizer(optimizer: torch.optim.AdamW, state: dict[str, Any]) -> None:
-    """Load the state of an optimiser over the same parameters. ValueError if they differ.
+    def zero_grad(self) -> None:
+        """Remove the gradients."""
+        for parameter in self._parameters:
+            parameter.grad = None
 
-    The moments are copied into the memory layout of their parameters: the fused kernels index raw memory, and would
-    otherwise mismatch elements or write out of bounds. Hyperparameters are not loaded; they remain those of
-    `make_optimizer`.
-    """
-    groups = optimizer.state_dict()["param_groups"]
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    saved = state["state"]
-    if saved and saved.keys() != set(range(len(parameters))):  # the state is empty before the first step
-        raise ValueError(f"expected the state of {len(parameters)} parameters, got {len(saved)}")
-    laid_out: dict[int, dict[str, torch.Tensor]] = {}
-    for number, values in saved.items():
-        parameter, shape = parameters[number], parameters[number].shape
-        if {name: value.shape for name, value in values.items()} != {
-            "step": torch.Size(()),
-            "exp_avg": shape,
-            "exp_avg_sq": shape,
-        }:
-            raise ValueError(f"the state of parameter {number} does not have shape {shape}")
-        moments = {name: torch.empty_like(parameter).copy_(values[name]) for name in ("exp_avg", "exp_avg_sq")}
-        laid_out[number] = {"step": values["step"], **moments}
-    optimizer.load_state_dict({"state": laid_out, "param_groups": groups})
+    def state_dict(self) -> dict[str, Any]:
+        """Return moments and step counts of every parameter, by number."""
+        values = zip(self._steps, self._moments, self._squares, strict=True)
+        states = (dict(zip(_STATE, value, strict=True)) for value in values)
+        group = {"lr": self._rate, "betas": _BETAS, "eps": _EPSILON, "weight_decay": 0.0, "fused": True}
+        return {
+            "state": dict(enumerate(states)),
+            "param_groups": [{**group, "params": list(range(len(self._parameters)))}],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the state of an optimiser over the same parameters. ValueError if they differ.
+
+        The moments keep the memory layout of their parameters: the fused kernels index raw memory, and would otherwise
+        mismatch elements or write out of bounds. Hyperparameters are not loaded.
+        """
+        saved = state["state"]
+        if not saved:  # of an earlier version, before the first step
+            return
+        if saved.keys() != set(range(len(self._parameters))):
+            raise ValueError(f"expected the state of {len(self._parameters)} parameters, got {len(saved)}")
+        for number, parameter in enumerate(self._parameters):
+            shapes = (torch.Size(()), parameter.shape, parameter.shape)
+            if {name: value.shape for name, value in saved[number].items()} != dict(zip(_STATE, shapes, strict=True)):
+                raise ValueError(f"the state of parameter {number} does not have shape {parameter.shape}")
+            for name, tensors in zip(_STATE, (self._steps, self._moments, self._squares), strict=True):
+                tensors[number].copy_(saved[number][name])
 
 
 class Ema:

@@ -190,7 +190,7 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
     init = config.init
     if init is not None:
         group.run_on_rank0(lambda: load_into(network, init))
-    ddp = group.wrap_ddp(network, plan.device)
+    ddp = group.wrap_ddp(network, plan.device, plan.step_mode.compiles)
     ema_network.load_state_dict(network.state_dict())
     return Learner(network, ema_network if config.ema else None, settings, ddp)
 
