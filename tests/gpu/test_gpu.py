@@ -25,6 +25,7 @@ from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.learner import Learner
 from trainer.training.run import make_learner
+from trainer.training.snapshot import Snapshot
 
 PATCH, BATCH = 64, 4
 SLEEP_CYCLES = 3_000_000  # one to two ms
@@ -175,6 +176,38 @@ def test_ema_of_captured_steps(gpu_shards: Path) -> None:
         torch.testing.assert_close(captured, eager, rtol=2e-3, atol=2e-4)
 
 
+# ---- saves
+
+
+@pytest.mark.parametrize("step", ["eager", "graph"])
+def test_a_snapshot_is_the_state_after_the_queued_steps(step: str, gpu_shards: Path) -> None:
+    """Steps before it may still be queued, and those after it change the original."""
+    learner, loader = make(gpu_shards, model="lite", device="cuda", amp="fp16", step=step, workers=0)
+    snapshot = Snapshot()
+    with loader:
+        batches = loader.steps(0, 100)
+        for number in range(8):
+            if number == 7:
+                torch.cuda._sleep(SLEEP_CYCLES)
+            learner.step(number, batches)
+            taken = snapshot.take(learner.state())  # into the same memory every time
+        expected = [parameter.cpu() for parameter in learner.network.parameters()]
+        moments = [values["exp_avg"].cpu() for values in learner.state()["optimizer"]["state"].values()]
+        for number in range(8, 12):
+            learner.step(number, batches)
+        torch.cuda.synchronize()
+    assert all(tensor.is_pinned() for tensor in taken["params"].values())
+    torch.testing.assert_close(list(taken["params"].values()), expected, rtol=0, atol=0)
+    found = [values["exp_avg"] for values in taken["optimizer"]["state"].values()]
+    torch.testing.assert_close(found, moments, rtol=0, atol=0)
+
+
+def test_a_step_is_captured_while_a_save_is_written(gpu_shards: Path, tmp_path: Path) -> None:
+    args = ("--shards", gpu_shards, "--out", tmp_path, "--run", "r", "--model", "standard", "--patch-size", PATCH)
+    result = run_trainer(*args, "--batch-size", 1, "--steps", 8, "--save-every", 1, "--val-every", 8, "--step", "graph")
+    assert result.returncode == 0, result.stderr
+
+
 # ---- commands
 
 
@@ -184,7 +217,7 @@ def test_trains_validates_and_resumes(gpu_shards: Path, tmp_path: Path) -> None:
     assert trained.returncode == 0, trained.stderr
     assert "bfloat16 autocast, CUDA graph" in trained.stderr
     lines = [json.loads(line) for line in (tmp_path / "r" / "journal.jsonl").read_text().splitlines()]
-    assert {"train", "validation"} <= {line["event"] for line in lines}
+    assert {"train", "val"} <= {line["event"] for line in lines}
     (tmp_path / "r" / "config.yaml").write_text(
         (tmp_path / "r" / "config.yaml").read_text().replace("steps: 60", "steps: 80").replace("amp: auto", "amp: fp16")
     )
