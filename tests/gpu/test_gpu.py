@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import astuple
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,14 @@ import torch
 import srshards
 from srshards import PatchBatch, PatchLoader
 from srshards.loader.to_device import Transfer
+from trainer.evaluation.evaluate import evaluate_batches, evaluate_pairs
+from trainer.evaluation.pairs import shard_pairs
+from trainer.evaluation.transfer import download
 from trainer.inference.image_function import as_function
 from trainer.models import network_spec
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
+from trainer.training.device_queue import DeviceQueue
 from trainer.training.learner import Learner
 from trainer.training.run import make_learner
 from trainer.training.snapshot import Snapshot
@@ -206,6 +211,56 @@ def test_a_step_is_captured_while_a_save_is_written(gpu_shards: Path, tmp_path: 
     args = ("--shards", gpu_shards, "--out", tmp_path, "--run", "r", "--model", "standard", "--patch-size", PATCH)
     result = run_trainer(*args, "--batch-size", 1, "--steps", 8, "--save-every", 1, "--val-every", 8, "--step", "graph")
     assert result.returncode == 0, result.stderr
+
+
+# ---- account
+
+
+def test_the_queue_of_the_device_is_seen_without_waiting_for_it() -> None:
+    queue = DeviceQueue(torch.device("cuda"))
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        torch.cuda._sleep(SLEEP_CYCLES)
+        queue.mark()
+        assert queue.is_busy()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.cuda.synchronize()
+    assert not queue.is_busy()
+
+
+# ---- validation
+
+
+def test_validations_never_wait_for_the_device(gpu_shards: Path) -> None:
+    shards = srshards.open(gpu_shards)
+    pairs = list(shard_pairs(shards, "train", upsampled=False, limit=20))
+    network = network_spec("ultra_lite", 4).build(seed=1).to("cuda", memory_format=torch.channels_last).eval()
+    for with_bicubic in (True, False):
+        download([batch.network for batch in evaluate_batches(network, pairs)])  # loads kernels
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            batches = list(evaluate_batches(network, pairs, with_bicubic=with_bicubic))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert [len(batch.pairs) for batch in batches] == [16, 4]
+        assert all(batch.network.is_cuda for batch in batches)
+
+
+@pytest.mark.parametrize("upsampled", [False, True])
+def test_validations_are_those_of_the_cpu(upsampled: bool, gpu_shards: Path) -> None:
+    """Convolutions use TF32, which changes some pixels by a level; the metrics of equal pixels are equal."""
+    pairs = list(shard_pairs(srshards.open(gpu_shards), "train", upsampled, limit=5))
+    network = network_spec("lite", 1 if upsampled else 4).build(seed=1).eval()
+    expected = list(evaluate_pairs(network, pairs))
+    for tile in ("auto", 48):
+        found = list(evaluate_pairs(network.to("cuda"), pairs, tile))
+        for one, other in zip(found, expected, strict=True):
+            assert one.network.psnr_y == pytest.approx(other.network.psnr_y, abs=0.01)
+            assert one.network.ssim_y == pytest.approx(other.network.ssim_y, abs=1e-3)
+            assert astuple(one.bicubic) == pytest.approx(astuple(other.bicubic), abs=1e-9)
 
 
 # ---- commands
