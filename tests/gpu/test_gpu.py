@@ -27,6 +27,7 @@ from trainer.inference.image_function import as_function
 from trainer.models import network_spec
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
+from trainer.training.device_queue import DeviceQueue
 from trainer.training.learner import Learner
 from trainer.training.run import make_learner
 from trainer.training.snapshot import Snapshot
@@ -213,6 +214,23 @@ def test_a_step_is_captured_while_a_save_is_written(gpu_shards: Path, tmp_path: 
     args = ("--shards", gpu_shards, "--out", tmp_path, "--run", "r", "--model", "standard", "--patch-size", PATCH)
     result = run_trainer(*args, "--batch-size", 1, "--steps", 8, "--save-every", 1, "--val-every", 8, "--step", "graph")
     assert result.returncode == 0, result.stderr
+
+
+# ---- account
+
+
+def test_the_queue_of_the_device_is_seen_without_waiting_for_it() -> None:
+    queue = DeviceQueue(torch.device("cuda"))
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        torch.cuda._sleep(SLEEP_CYCLES)
+        queue.mark()
+        assert queue.is_busy()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.cuda.synchronize()
+    assert not queue.is_busy()
 
 
 # ---- validation
