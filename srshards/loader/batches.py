@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from srshards.imaging.pixels import Pixels
 from srshards.sampling.patches import Cut, PatchGrid
@@ -56,6 +57,14 @@ class PatchSpec(NamedTuple):
     number: int
     variant: int
     cut: Cut
+
+
+class DrawnCrops(NamedTuple):
+    """Sample numbers and input variants of N crops, and their cuts: a 3 x N array with the fields of `Cut`."""
+
+    numbers: npt.NDArray[np.int64]
+    variants: npt.NDArray[np.int64]
+    cuts: npt.NDArray[np.int64]
 
 
 class BatchReader:
@@ -133,14 +142,19 @@ class BatchReader:
                 self.grid.cut(hr, small, cut, to.hr[step, row], to.input[step, row])
         return tuple(damaged)
 
+    def drawn(self, steps: range, rows: range) -> DrawnCrops:
+        """Draw the crops of these rows of the global batches of `steps`, of which there is at least one."""
+        epochs, numbers = zip(*(self.schedule.batch(step, rows.start, rows.stop) for step in steps), strict=True)
+        samples = BatchSamples(np.concatenate(epochs), np.concatenate(numbers))
+        variants = samples.variants(self._seed, len(self.input_names))
+        return DrawnCrops(samples.numbers, variants, self.grid.draw_cuts(self._seed, samples))
+
     def crops(self, steps: range, rows: range) -> list[list[PatchSpec]]:
         """Return the specs of these rows of the global batch, for each step."""
         if not steps:
             return []
-        epochs, numbers = zip(*(self.schedule.batch(step, rows.start, rows.stop) for step in steps), strict=True)
-        samples = BatchSamples(np.concatenate(epochs), np.concatenate(numbers))
-        variants = samples.variants(self._seed, len(self.input_names))
-        crops = list(map(PatchSpec, samples.numbers.tolist(), variants.tolist(), self.grid.cuts(self._seed, samples)))
+        numbers, variants, cuts = self.drawn(steps, rows)
+        crops = list(map(PatchSpec, numbers.tolist(), variants.tolist(), map(Cut, *cuts.tolist())))
         return [crops[first : first + len(rows)] for first in range(0, len(crops), len(rows))]
 
     def intact_images(self, number: int, variant: int, damaged: list[DamagedSample]) -> tuple[Pixels, Pixels]:

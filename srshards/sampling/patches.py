@@ -55,12 +55,16 @@ class PatchGrid:
         """Return top and bottom of a patch as fractions of the image height, the same for HR and input."""
         return cut.top * self.scale / self.hr, (cut.top * self.scale + self.patch) / self.hr
 
-    def cuts(self, seed: int, samples: BatchSamples) -> list[Cut]:
-        """Draw one cut for each row of a batch."""
+    def draw_cuts(self, seed: int, samples: BatchSamples) -> npt.NDArray[np.int64]:
+        """Draw one cut for each of N rows: a 3 x N array with the fields of `Cut`."""
         num_positions = (self.hr - self.patch) // self.scale + 1
         tops, lefts, symmetries = draw(seed, samples.epochs, samples.numbers, _TOP_LEFT_SYMMETRY)
         drawn = (below(tops, num_positions), below(lefts, num_positions), below(symmetries, self.num_symmetries))
-        return list(map(Cut, *(column.tolist() for column in drawn)))
+        return np.stack(drawn)
+
+    def cuts(self, seed: int, samples: BatchSamples) -> list[Cut]:
+        """Draw one cut for each row of a batch."""
+        return list(map(Cut, *self.draw_cuts(seed, samples).tolist()))
 
     def cut(self, hr: Pixels, small: Pixels, cut: Cut, hr_patch: Pixels, input_patch: Pixels) -> None:
         """Write the patches of an HR image and an input image (H x W x 3) to `hr_patch` and `input_patch`.

@@ -19,6 +19,7 @@ import torch
 
 import srshards
 from srshards import PatchBatch, PatchLoader
+from srshards.loader.resident import ResidentImages
 from srshards.loader.to_device import Transfer
 from trainer.evaluation.evaluate import evaluate_batches, evaluate_pairs
 from trainer.evaluation.pairs import shard_pairs
@@ -94,6 +95,16 @@ def test_batches_of_a_closed_loader_stay_valid(gpu_shards: Path) -> None:
         batch = next(iter(loader))
     with PatchLoader(srshards.open(gpu_shards), PATCH, BATCH, workers=0) as loader:
         assert torch.equal(batch.hr.cpu(), next(iter(loader)).hr)
+
+
+def test_resident_patches_beyond_two_gigabytes() -> None:
+    """PyTorch then indexes with 64 bits, although positions have 32."""
+    images = torch.randint(0, 256, (11_000, 256, 256, 3), dtype=torch.uint8, device="cuda")
+    resident = ResidentImages(images, 4, 192)
+    numbers = np.array([0, 5_000, 10_999])
+    corners = resident.corners(numbers, np.array([[16] * 3, [16] * 3, [0] * 3]))
+    assert corners.dtype == torch.int32
+    assert torch.equal(resident.gather(corners.cuda()), images[torch.from_numpy(numbers).cuda(), 64:, 64:])
 
 
 # ---- steps
