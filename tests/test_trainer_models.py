@@ -5,13 +5,14 @@ import itertools
 import pytest
 import torch
 from helpers import make_photo
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_down, bicubic_up
 from trainer.evaluation.metrics import psnr
 from trainer.models import MODELS, NetworkSpec, network_spec, num_parameters
+from trainer.models.prelu import PReLU
 
 NARROW = {
     "compact": NetworkSpec("compact", 4, 12, 3),
@@ -219,6 +220,45 @@ def test_channels_last_and_bf16_give_nearly_the_same_output() -> None:
                 half = network(images)
         assert torch.allclose(last, plain, atol=1e-5)
         assert torch.allclose(half.float(), plain, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(2, 24, 9, 7), (3, 5, 1, 1)])
+def test_prelu_equals_that_of_pytorch(dtype: torch.dtype, layout: torch.memory_format, shape: tuple[int, ...]) -> None:
+    features, gradient = (noise(*shape, seed=seed).sub(0.5).to(dtype).to(memory_format=layout) for seed in (0, 1))
+    features[0, 0, 0, 0] = 0
+    results = []
+    for module in (PReLU(shape[1]), nn.PReLU(shape[1])):
+        with torch.no_grad():
+            module.weight.copy_(torch.linspace(-0.5, 1.5, shape[1]))
+        given = features.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+            output = module(given)
+        output.backward(gradient)
+        results.append([output, given.grad, module.weight.grad])
+        assert output.is_contiguous(memory_format=layout) and list(module.state_dict()) == ["weight"]
+    for found, expected in zip(*results, strict=True):
+        assert found.dtype is expected.dtype and torch.equal(found, expected)
+
+
+def test_prelu_keeps_values_that_are_not_finite() -> None:
+    features = torch.tensor([torch.nan, torch.inf, -torch.inf, -0.0]).view(1, 1, 2, 2)
+    features = features.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        found, expected = PReLU(1)(features), nn.PReLU(1)(features)
+    assert torch.equal(found.view(torch.int32), expected.view(torch.int32))
+
+
+@pytest.mark.parametrize("scale", [1, 3, 4])
+def test_output_of_compact_equals_shuffling_before_adding(scale: int) -> None:
+    network, images = narrow("compact", scale).build(), noise(2, 3, 5, 7)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        network.to(memory_format=layout)
+        images = images.to(memory_format=layout)
+        with torch.no_grad():
+            details = functional.pixel_shuffle(network.body(images), scale)
+            assert torch.equal(network(images), details + functional.interpolate(images, scale_factor=scale))
 
 
 def test_unsupported_networks_are_refused() -> None:

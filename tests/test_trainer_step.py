@@ -1,5 +1,6 @@
 """How a step is executed: the choice of the mode, compiled steps, precisions. What needs a GPU is in tests/gpu."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from srshards.errors import UsageError
 from srshards.process.shortages import is_out_of_memory
 from trainer.models import network_spec
 from trainer.models.blocks import NetworkSpec, upsample_nearest
-from trainer.training import learner, plan
+from trainer.training import learner, plan, run
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.losses import l1
@@ -74,24 +75,38 @@ def settings(dtype: torch.dtype | None, compiles: bool = False) -> StepSettings:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-@pytest.mark.parametrize("spec", [network_spec("ultra_lite", 4), SMALL_RRDB], ids=["compact", "rrdb"])
+@pytest.mark.parametrize(
+    ("spec", "dtype"),
+    [
+        (network_spec("ultra_lite", 4), None),
+        (network_spec("ultra_lite", 4), torch.bfloat16),
+        (network_spec("lite", 4), torch.bfloat16),
+        (replace(network_spec("standard", 4), depth=1), None),  # of 23 equal blocks
+        (replace(network_spec("standard", 4), depth=1), torch.bfloat16),
+    ],
+    ids=str,
+)
 def test_compiled_loss_and_gradients_equal_eager_ones(
     spec: NetworkSpec, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Traced as one graph and differentiated by the compiler, which then runs PyTorch's own kernels."""
+    """Traced once, as one graph, and differentiated by the compiler, which then runs PyTorch's own kernels."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     network = spec.build(1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     draw = partial(torch.randint, 0, 256, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    hr, lr = draw((2, 32, 32, 3)), draw((2, 8, 8, 3))
-    results = []
-    for compiles in (False, True):
-        network.zero_grad()
-        loss = learner._loss_function(settings(dtype, compiles), network, is_ddp=False)(hr, lr)
-        loss.backward()
-        results.append([loss.detach(), *(parameter.grad for parameter in network.parameters())])
-    for eager, compiled in zip(*results, strict=True):
-        torch.testing.assert_close(compiled, eager, rtol=2e-2 if dtype else 1e-4, atol=1e-5)
+    eager, compiled = (learner._loss_function(settings(dtype, compiles), network, False) for compiles in (False, True))
+    for _ in range(2):
+        hr, lr = draw((2, 32, 32, 3)), draw((2, 8, 8, 3))
+        results = []
+        for loss_function in (eager, compiled):
+            network.zero_grad()
+            loss = loss_function(hr, lr)
+            loss.backward()
+            results.append([loss.detach(), *(parameter.grad for parameter in network.parameters())])
+        for expected, found in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected, rtol=2e-2 if dtype else 1e-4, atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, torch.float16), (torch.float16, None), (torch.float16,) * 2])
@@ -216,3 +231,11 @@ def test_failed_capture_is_explained(shards: Path, tmp_path: Path, monkeypatch: 
     assert result.code == 2 and f"Error: {expected}; pass --step eager" in result.err
     monkeypatch.setattr(Learner, "step", lambda *_: torch.empty(2**60))
     assert "a CUDA graph needs memory of its own" in trainer(*args).err
+
+
+def test_training_on_a_cpu_keeps_freed_memory(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(run, "keep_freed_memory", lambda: calls.append("kept"))
+    args = ("--shards", shards / "scale_2x", "--out", tmp_path, "--workers", 0, "--model", "ultra_lite")
+    assert trainer(*args, "--steps", 1, "--batch-size", 2, "--patch-size", 16).code == 0
+    assert calls == ["kept"]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.models.blocks import COLOURS, Network, NetworkSpec, conv3x3, upsample_nearest
+from trainer.models.blocks import COLOURS, Network, NetworkSpec, conv3x3
+from trainer.models.prelu import PReLU
 
 
 class Compact(Network, architecture="compact"):
@@ -20,12 +21,13 @@ class Compact(Network, architecture="compact"):
         super().__init__(spec)
         layers: list[nn.Module] = []
         for inputs in (COLOURS, *[spec.features] * spec.depth):
-            layers += [conv3x3(inputs, spec.features), nn.PReLU(spec.features)]
+            layers += [conv3x3(inputs, spec.features), PReLU(spec.features)]
         self.body = nn.Sequential(*layers, conv3x3(spec.features, COLOURS * spec.scale**2))
 
     def forward(self, images: Tensor) -> Tensor:
-        details = functional.pixel_shuffle(self.body(images), self.scale)
-        return details + upsample_nearest(images, self.scale)
+        details: Tensor = self.body(images).unflatten(1, (COLOURS, self.scale**2))
+        # Each pixel is added to its block before the shuffle, where both have the same memory layout.
+        return functional.pixel_shuffle((details + images.unsqueeze(2)).flatten(1, 2), self.scale)
 
     def set_fixed_weights(self) -> None:
         """Start as interpolation: three features carry the colours, from which the last convolution interpolates.

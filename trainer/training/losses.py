@@ -12,13 +12,18 @@ _CHARBONNIER_EPSILON = 1e-3  # for pixels in [0, 1]
 
 def l1(output: Tensor, target: Tensor) -> Tensor:
     """Return the mean of |output - target| as a float32 scalar, for tensors of equal shape and any dtype."""
-    return _difference(output, target).abs().mean()
+    return _mean(_difference(output, target).abs())
 
 
 def charbonnier(output: Tensor, target: Tensor) -> Tensor:
     """Return the mean of sqrt(d² + 1e-6), d = output - target (Lai et al., LapSRN, 2017): L1 made smooth at zero."""
     difference = _difference(output, target)
-    return (difference * difference + _CHARBONNIER_EPSILON**2).sqrt().mean()
+    return _mean((difference * difference + _CHARBONNIER_EPSILON**2).sqrt())
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Return the mean. The gradient of `Tensor.mean` would be a tensor of equal numbers, in another memory layout."""
+    return values.sum() / values.numel()
 
 
 def _difference(output: Tensor, target: Tensor) -> Tensor:

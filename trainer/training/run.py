@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from srshards.errors import RunError, UsageError
+from srshards.process.allocator import keep_freed_memory
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 from trainer.messages import with_options
 from trainer.models import Network, num_parameters
@@ -57,6 +58,8 @@ def train(
     """
     limit_threads(plan.rank_info.local_world_size)
     torch.backends.cudnn.benchmark = True  # all batches have the same shape, so autotuning pays off
+    if plan.device.type == "cpu":
+        keep_freed_memory()
     if plan.device.type == "cuda":
         torch.cuda.set_device(plan.device)  # else code without an explicit device would allocate on cuda:0
     learner = make_learner(plan, group)
