@@ -275,6 +275,39 @@ def test_help_and_completion_do_not_import_pytorch() -> None:
     assert result.stdout == "[]\n"
 
 
+WITHOUT_COMPILER = """
+import contextlib, sys
+from trainer.cli import main
+
+shards, photo, out = sys.argv[1:]
+weights = f"{out}/r/best.pth"
+small = ("--model", "ultra_lite", "--patch-size", "16", "--batch-size", "2", "--steps", "2", "--workers", "0")
+for args in (
+    ("--shards", shards, "--out", out, "--run", "r", "--device", "cpu", *small),
+    ("--out", out, "--run", "r", "--resume"),
+    ("evaluate", "--weights", weights, "--shards", shards, "--device", "cpu"),
+    ("upscale", "--weights", weights, photo, "-o", f"{out}/large", "--device", "cpu"),
+):
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            main(args)
+    except SystemExit as end:
+        assert end.code == 0
+    print([name for name in ("torch._dynamo", "sympy", "matplotlib", "pandas", "altair") if name in sys.modules])
+"""
+
+
+@pytest.mark.slow
+def test_commands_start_without_slow_imports(photos: Path, shards: Path, tmp_path: Path) -> None:
+    """PyTorch's compiler and SymPy, which it imports for optimisers and for the meta device, take over a second."""
+    photo = min(photos.rglob("*.png"))
+    args = (shards / "scale_2x", photo, tmp_path)
+    command = [sys.executable, "-c", WITHOUT_COMPILER, *map(str, args)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert result.stdout == 4 * "[]\n", result.stderr
+    assert (tmp_path / "large" / f"{photo.stem}_2x.png").exists(), result.stderr
+
+
 def test_choices_defined_without_pytorch_match_the_implementations() -> None:
     from trainer.models import MODELS
     from trainer.training.losses import LOSSES
