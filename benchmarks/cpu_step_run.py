@@ -25,7 +25,7 @@ from trainer.models.compact import Compact
 from trainer.training.device import choose_precision, limit_threads
 from trainer.training.learner import Learner, StepSettings, to_unit_range
 from trainer.training.losses import l1
-from trainer.training.optim import Ema, make_optimizer
+from trainer.training.optim import AdamW, Ema
 from trainer.training.step_mode import StepMode
 
 SCALE, PATCH_PX = 4, 192
@@ -58,7 +58,7 @@ def _plain(layer: nn.Module) -> nn.Module:
 def plain_step(network: Network, ema_network: Network) -> Step:
     """Return the step with the loss `.abs().mean()`; its other parts are the trainer's."""
     forward = PlainCompact(network) if isinstance(network, Compact) else network
-    optimizer, ema = make_optimizer(network.parameters(), _LR), Ema(ema_network, _EMA)
+    optimizer, ema = AdamW(network.parameters(), _LR), Ema(ema_network, _EMA)
     dtype = choose_precision("auto", _CPU).dtype
 
     def step(number: int, batch: PatchBatch) -> Tensor:
@@ -69,7 +69,7 @@ def plain_step(network: Network, ema_network: Network) -> Step:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         ema.set_step(number)
         ema.update(network)
         return loss.detach()

@@ -32,9 +32,11 @@ from benchmarks.report import print_table, write_result
 from srshards.imaging.contact_sheet import Row, grid
 from srshards.imaging.pixels import Pixels
 from srshards.shards.opening import open_shards
-from trainer.evaluation.evaluate import Pair, evaluate_pairs, shard_pairs
+from trainer.evaluation.evaluate import evaluate_pairs
 from trainer.evaluation.metrics import mean_quality
+from trainer.evaluation.pairs import Pair, shard_pairs
 from trainer.inference.image_function import ImageFunction, as_function
+from trainer.models import Network
 from trainer.models.weights import load_network
 from trainer.training.device import limit_threads
 
@@ -82,9 +84,8 @@ def _cpu_s() -> float:
 
 def evaluate_on(work: Path, name: str, on: str) -> dict[str, Any]:
     """Return means over the validation photos for the network and for bicubic."""
-    results = list(
-        evaluate_pairs(_network(work, name), shard_pairs(open_shards(_shards(work, on)), "val", upsampled=False))
-    )
+    pairs = shard_pairs(open_shards(_shards(work, on)), "val", upsampled=False)
+    results = list(evaluate_pairs(_network(work, name), pairs))
     say(f"evaluated  {name} on {on}")
     network, bicubic = (mean_quality([getattr(one, of) for one in results]) for of in ("network", "bicubic"))
     return {"images": len(results), "network": asdict(network), "bicubic": asdict(bicubic)}
@@ -92,7 +93,7 @@ def evaluate_on(work: Path, name: str, on: str) -> dict[str, Any]:
 
 def draw(work: Path) -> Image.Image:
     """Draw some validation photos, clean and degraded: LR, bicubic, each network, HR."""
-    networks = [_network(work, name) for name in SETS]
+    networks = [as_function(_network(work, name), torch.device("cpu")) for name in SETS]
     pairs = {what: list(shard_pairs(open_shards(_shards(work, on)), "val", False)) for what, on in EVALUATED_ON.items()}
     ranked = sorted(range(len(pairs["clean"])), key=lambda index: _detail(pairs["clean"][index]))
     shown = [ranked[int(share * len(ranked))] for share in _SHOWN]
@@ -124,8 +125,8 @@ def _shards(work: Path, name: str) -> Path:
     return work / name / f"scale_{_SCALE}x"
 
 
-def _network(work: Path, name: str) -> ImageFunction:
-    return as_function(load_network(work / "runs" / name / "best.pth"), torch.device("cpu"))
+def _network(work: Path, name: str) -> Network:
+    return load_network(work / "runs" / name / "best.pth")
 
 
 @benchmark

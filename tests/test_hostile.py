@@ -5,6 +5,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import operator
 import os
 import pickle
@@ -365,7 +366,16 @@ def test_code_in_weights_and_checkpoints_is_not_run(shards: Path, tmp_path: Path
         torch.save(value, state)
         result = trainer(*args, "--resume")
         assert result.code == 2 and "is damaged or belongs to a different training" in result.err
-    for wrong in ({"step": "1"}, {"step": -1}, {"step": 2**70}, {"trained_s": "x"}, {"losses": ["x"]}, {"more": 1}):
+    accounts = ({"account": 1}, {"account": {"steps_s": "x"}}, {"account": {"rest_s": math.nan}}, {"val_every": -1})
+    for wrong in (
+        {"step": "1"},
+        {"step": -1},
+        {"step": 2**70},
+        {"trained_s": "x"},
+        {"losses": ["x"]},
+        {"more": 1},
+        *accounts,
+    ):
         torch.save({**sound, "progress": {**sound["progress"], **wrong}}, state)
         result = trainer(*args, "--resume")
         assert result.code == 2 and "is damaged or belongs to a different training" in result.err, wrong

@@ -44,7 +44,7 @@ from srshards.storage.store import parse_address
 from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 from tests.drill.warm import Warm, run_warm
 from trainer.distributed.rank import RankInfo
-from trainer.evaluation.evaluate import shard_pairs
+from trainer.evaluation.pairs import shard_pairs
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from PIL import Image
 from test_library import NOT_SHARDS
 
 from srshards.shards.tar_index import load_index
-from trainer.inference import image_function
+from trainer.evaluation import evaluate
 from trainer.models.weights import read_weights, save_weights
 from trainer.training import device
 
@@ -556,7 +556,6 @@ def test_concurrent_runs_of_one_name_are_refused(shards: Path, tmp_path: Path, m
         ("--steps", 3, "with --steps 2"),
         ("--lr", 0.001, "with --lr 0.004"),
         ("--warmup", 0, "with --warmup 1"),
-        ("--val-every", 2, "with --val-every 200"),
         ("--patches-per-sample", 2, "with --patches-per-sample 1"),
         ("--seed", 1, "with --seed 0"),
         ("--model", "lite", "with --model ultra_lite"),
@@ -575,7 +574,7 @@ def test_resume_refuses_settings_that_change_the_training(
 def test_resume_accepts_settings_that_do_not_change_the_training(shards: Path, run_copy: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(shards / "scale_2x", tmp_path / "moved"))
     drop_validation(run_copy)
-    free = ("--shards", moved, "--prefetch", 1, "--device", "auto", "--verify", "--workers", 0)
+    free = ("--shards", moved, "--prefetch", 1, "--device", "auto", "--verify", "--workers", 0, "--val-every", 1)
     result = resume(run_copy, *free)
     assert "resumed at step 2" in result.err and settings_of(run_copy)["shards"] == str(moved)
     (tmp_path / "all.yaml").write_text(f"run: lr\nout: {run_copy.parent}\nworkers: 0\n")
@@ -586,7 +585,7 @@ def test_resume_accepts_explicit_values_of_defaults(shards: Path, run_copy: Path
     """For defaults derived from the network, the shards or other settings."""
     before = settings_of(run_copy)
     drop_validation(run_copy)
-    same = ("--lr", 0.004, "--warmup", 1, "--val-every", 200, "--patches-per-sample", 1, "--ranks", 1)
+    same = ("--lr", 0.004, "--warmup", 1, "--patches-per-sample", 1, "--ranks", 1)
     assert "resumed at step 2" in resume(run_copy, *same).err
     lines = [f"{option[2:]}: {value}\n" for option, value in zip(same[::2], same[1::2], strict=True)]
     (tmp_path / "same.yaml").write_text("".join(map(str, lines)))
@@ -637,8 +636,10 @@ def test_resuming_drops_incomplete_log_lines(run_copy: Path) -> None:
         (run_copy / "journal.jsonl").write_text(before + end, encoding="utf-8", newline="")
         shutil.copy(state, run_copy / "state.pt")
         resume(run_copy)
-        kept, _, new = (run_copy / "journal.jsonl").read_bytes().decode().removesuffix("\n").rpartition("\n")
-        assert kept == before and json.loads(new)["event"] == "val", end[:40]
+        log = (run_copy / "journal.jsonl").read_bytes().decode()
+        assert log.startswith(f"{before}\n"), end[:40]
+        new = log.removeprefix(f"{before}\n").splitlines()
+        assert [json.loads(line)["event"] for line in new] == ["val", "account"], end[:40]
 
 
 def test_resume_refuses_other_shards(shards: Path, photos: Path, run_copy: Path, tmp_path: Path) -> None:
@@ -858,19 +859,21 @@ def test_a_damaged_validation_sample_is_reported(extension: str, shards_copy: Pa
         assert "val-000000" in result.err and f"`python -m shardgen verify {shards_copy} --fix`" in result.err
 
 
-def test_evaluate_moves_the_network_to_the_device(runs: Path, hr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_moves_the_network_and_the_images_to_the_device(
+    runs: Path, hr: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Otherwise tiles are chosen for the GPU while the CPU computes."""
-    seen = set()
+    seen = []
 
-    def apply(network: torch.nn.Module, image: torch.Tensor, *rest: object) -> torch.Tensor:
-        seen.add(next(network.parameters()).device.type)
-        return torch.zeros(1, 3, 2 * image.shape[2], 2 * image.shape[3], dtype=torch.uint8)
+    def no_pixels(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        seen.extend(tensor.device.type for tensor in tensors)
+        return [torch.zeros(tensor.shape) for tensor in tensors]
 
     monkeypatch.setattr(device, "choose_device", lambda name: torch.device("meta"))
-    monkeypatch.setattr(image_function, "choose_tile", lambda *args: None)
-    monkeypatch.setattr(image_function, "apply_within_memory", apply)
+    monkeypatch.setattr(evaluate, "choose_tile", lambda *args: None)
+    monkeypatch.setattr(evaluate, "download", no_pixels)
     assert trainer("evaluate", *best(runs / "lr"), "--hr", hr).code == 0
-    assert seen == {"meta"}
+    assert set(seen) == {"meta"}
 
 
 # ---- upscale, export

@@ -441,13 +441,14 @@ def test_unwritable_files_of_a_run_are_reported(name: str, shards: Path, tmp_pat
     assert str(path) in result.err and "Error: " in result.err
 
 
-def test_a_validation_that_could_not_be_saved_is_repeated(shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["previews/step-000002.png", "best.pth"])
+def test_a_validation_that_could_not_be_saved_is_repeated(name: str, shards: Path, tmp_path: Path) -> None:
     args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 4, "--val-every", 2)
     assert trainer(*args, "--run", "sound").code == 0
-    (tmp_path / "r").mkdir()
-    (tmp_path / "r" / "previews").write_text("in the way")
+    (tmp_path / "r" / name / "in the way").mkdir(parents=True)
     assert trainer(*args, "--run", "r").code == 1
-    (tmp_path / "r" / "previews").unlink()
+    assert not (tmp_path / "r" / "state.pt").exists(), "a state that says that the validation is done"
+    shutil.rmtree(tmp_path / "r" / name)
     assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
     assert [path.name for path in sorted((tmp_path / "r" / "previews").iterdir())] == [
         "step-000002.png",
@@ -758,6 +759,7 @@ def test_saves_between_validations(
 
     def save(loop: TrainingLoop) -> None:
         real(loop)
+        loop._record.flush()
         saved.append(saved_step(tmp_path / "r"))
 
     monkeypatch.setattr(TrainingLoop, "_save", save)

@@ -1,6 +1,7 @@
 """PSNR and SSIM compared with scikit-image and closed forms; losses compared with closed forms."""
 
 import math
+from dataclasses import astuple
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from srshards.imaging.luma import luma_studio_range
-from trainer.evaluation.metrics import Quality, mean_quality, measure, psnr, ssim
+from trainer.evaluation.metrics import Quality, mean_quality, measure
 from trainer.training.losses import LOSSES, charbonnier, l1
 
 Pixels = NDArray[np.uint8]
@@ -41,9 +42,35 @@ def worse(photo: Pixels, kind: str) -> Pixels:
 KINDS = ["blurred", "noisy", "one level off", "inverted", "black", "downscaled"]
 
 
+def batch(*images: NDArray[np.generic]) -> torch.Tensor:
+    """N x 3 x H x W, in channels_last layout."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def measured(output: Pixels, target: Pixels, border: int = 0) -> Quality:
+    return Quality(*measure(batch(output), batch(target), border)[0].tolist())
+
+
+def reference(output: Pixels, target: Pixels, border: int = 0) -> Quality:
+    """The metrics by scikit-image."""
+    inside = slice(border, -border or None)
+    output, target = (np.ascontiguousarray(image[inside, inside]) for image in (output, target))
+    planes = ((output, target), (luma_studio_range(output), luma_studio_range(target)))
+    return Quality(*(reference_psnr(*pair) for pair in planes), *(reference_ssim(*pair) for pair in planes))
+
+
+def reference_psnr(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
+    return math.inf if np.array_equal(a, b) else float(peak_signal_noise_ratio(b, a, data_range=255))
+
+
 def reference_ssim(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
     return float(structural_similarity(a, b, channel_axis=2 if a.ndim == 3 else None, **options))
+
+
+def same(found: Quality, expected: Quality) -> bool:
+    """Far closer than the digits that are reported."""
+    return astuple(found) == pytest.approx(astuple(expected), abs=1e-9)
 
 
 # ---- PSNR and SSIM
@@ -51,75 +78,98 @@ def reference_ssim(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_metrics_match_scikit_image(kind: str) -> None:
-    photo = real_photo()[:301, :257]  # several bands of rows, the last one incomplete
+    photo = real_photo()[:301, :257]  # several blocks in both directions, the last ones incomplete
     output = worse(photo, kind)
-    assert psnr(output, photo) == pytest.approx(peak_signal_noise_ratio(photo, output, data_range=255), abs=1e-6)
-    assert ssim(output, photo) == pytest.approx(reference_ssim(photo, output), abs=1e-9)
-    y, target_y = luma_studio_range(output), luma_studio_range(photo)
-    assert psnr(y, target_y) == pytest.approx(peak_signal_noise_ratio(target_y, y, data_range=255), abs=1e-6)
-    assert ssim(y, target_y) == pytest.approx(reference_ssim(target_y, y), abs=1e-9)
+    assert same(measured(output, photo, 3), reference(output, photo, 3))
 
 
 @settings(max_examples=40)
 @given(
-    pair=st.tuples(st.integers(11, 90), st.integers(11, 30)).flatmap(
+    pair=st.tuples(st.integers(11, 90), st.integers(11, 70)).flatmap(
         lambda size: st.tuples(*2 * [arrays.arrays(np.uint8, (*size, 3), elements=st.integers(0, 255))])
     )
 )
 def test_metrics_match_scikit_image_on_random_pixels(pair: tuple[Pixels, Pixels]) -> None:
     a, b = pair
-    assert ssim(a, b) == pytest.approx(reference_ssim(a, b), abs=1e-9)
-    assert ssim(a, b) == pytest.approx(ssim(b, a), abs=1e-12) and psnr(a, b) == psnr(b, a)
-    if not np.array_equal(a, b):
-        assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(a, b, data_range=255), abs=1e-6)
+    assert same(measured(a, b), reference(a, b))
+    assert same(measured(a, b), measured(b, a))
+
+
+def one_pixel_off(image: Pixels) -> Pixels:
+    changed = image.copy()
+    changed[7, 8, 2] ^= 1
+    return changed
+
+
+def gradient(height: int, width: int) -> Pixels:
+    return np.broadcast_to(np.linspace(0, 255, width).astype(np.uint8)[None, :, None], (height, width, 3)).copy()
+
+
+def saturated(height: int, width: int) -> Pixels:
+    """Black and white pixels at random, beside flat black and white."""
+    image = np.random.default_rng(1).choice(np.array([0, 255], np.uint8), (height, width))
+    image[: height // 2, : width // 2], image[: height // 2, width // 2 :] = 0, 255
+    return image[:, :, None].repeat(3, axis=2)
+
+
+@pytest.mark.parametrize("size", [(11, 11), (15, 90), (58, 58), (59, 13), (106, 107)])
+@pytest.mark.parametrize("border", [0, 1, 4, 8])
+def test_metrics_match_scikit_image_on_synthetic_images(size: tuple[int, int], border: int) -> None:
+    """Flat, saturated and nearly equal images need the precision. Sizes are those inside the border."""
+    height, width = (edge + 2 * border for edge in size)
+    photo = real_photo()[100 : 100 + height, 200 : 200 + width]
+    flat, bright = np.full_like(photo, 77), np.full_like(photo, 255)
+    pairs = [
+        (one_pixel_off(photo), photo),
+        (photo, bright),
+        (one_pixel_off(bright), bright),
+        (flat, flat + 1),
+        (flat, bright),
+        (gradient(height, width), photo),
+        (gradient(height, width), gradient(height, width) ^ 1),
+        (saturated(height, width), bright),
+        (saturated(height, width), one_pixel_off(saturated(height, width))),
+    ]
+    found = measure(batch(*(output for output, _ in pairs)), batch(*(target for _, target in pairs)), border)
+    for row, (output, target) in zip(found.tolist(), pairs, strict=True):
+        assert same(Quality(*row), reference(output, target, border))
 
 
 @settings(max_examples=20)
 @given(level=st.integers(0, 254))
 def test_metrics_of_flat_images_match_closed_forms(level: int) -> None:
     """The MSE is 1, and SSIM reduces to its luminance term."""
-    a, b = np.full((12, 12, 3), level, np.uint8), np.full((12, 12, 3), level + 1, np.uint8)
-    assert psnr(a, b) == pytest.approx(20 * math.log10(255))
+    found = measured(np.full((12, 12, 3), level, np.uint8), np.full((12, 12, 3), level + 1, np.uint8))
+    assert found.psnr_rgb == pytest.approx(20 * math.log10(255))
     c1 = 2.55**2
-    assert ssim(a, b) == pytest.approx((2 * level * (level + 1) + c1) / (level**2 + (level + 1) ** 2 + c1), abs=1e-9)
+    expected = (2 * level * (level + 1) + c1) / (level**2 + (level + 1) ** 2 + c1)
+    assert found.ssim_rgb == pytest.approx(expected, abs=1e-9)
 
 
 def test_psnr_of_equal_images_is_infinite() -> None:
     photo = real_photo()
-    assert measure(photo, photo.copy(), 4) == Quality(math.inf, math.inf, pytest.approx(1), pytest.approx(1))
+    assert measured(photo, photo.copy(), 4) == Quality(math.inf, math.inf, pytest.approx(1), pytest.approx(1))
 
 
 def test_ssim_is_the_mean_over_channels() -> None:
     photo = real_photo()
     output = photo.copy()
     output[:, :, 1] = worse(photo, "blurred")[:, :, 1]
-    green = ssim(output[:, :, 1], photo[:, :, 1])
-    assert green < 0.95 and ssim(output, photo) == pytest.approx((2 + green) / 3, abs=1e-6)
+    green = reference_ssim(output[:, :, 1], photo[:, :, 1])
+    assert green < 0.95 and measured(output, photo).ssim_rgb == pytest.approx((2 + green) / 3, abs=1e-6)
 
 
-def test_measure_does_not_modify_its_arguments() -> None:
-    photo, output = real_photo(), worse(real_photo(), "noisy")
-    before = photo.copy(), output.copy()
-    measure(output, photo, 4)
-    ssim(luma_studio_range(output).astype(np.float32), luma_studio_range(photo).astype(np.float32))
-    assert np.array_equal(photo, before[0]) and np.array_equal(output, before[1])
-
-
-# ---- measure
-
-
-@pytest.mark.parametrize("border", [0, 1, 4])
-def test_measure_returns_the_four_metrics_inside_the_border(border: int) -> None:
-    photo = real_photo()[:80, :60]
-    output = worse(photo, "blurred")
-    inside = (slice(border, 80 - border), slice(border, 60 - border))
-    a, b = np.ascontiguousarray(output[inside]), np.ascontiguousarray(photo[inside])
-    assert measure(output, photo, border) == Quality(
-        psnr(a, b),
-        psnr(luma_studio_range(a), luma_studio_range(b)),
-        ssim(a, b),
-        ssim(luma_studio_range(a), luma_studio_range(b)),
-    )
+def test_metrics_of_an_image_depend_neither_on_the_batch_nor_on_the_layout() -> None:
+    photo = real_photo()[:130, :90]
+    outputs = batch(*(worse(photo, kind) for kind in KINDS))
+    targets = batch(*[photo] * len(KINDS))
+    before = outputs.clone(), targets.clone()
+    together = measure(outputs, targets, 4)
+    assert together.shape == (len(KINDS), 4) and together.dtype == torch.float64
+    assert torch.equal(outputs, before[0]) and torch.equal(targets, before[1])
+    for number, kind in enumerate(KINDS):
+        assert tuple(together[number].tolist()) == astuple(measured(worse(photo, kind), photo, 4))
+    assert torch.equal(measure(outputs.contiguous(), targets.contiguous(), 4), together)
 
 
 def test_measure_ignores_the_border() -> None:
@@ -127,44 +177,33 @@ def test_measure_ignores_the_border() -> None:
     output = worse(photo, "noisy")
     changed = output.copy()
     changed[:4], changed[-4:], changed[:, :4], changed[:, -4:] = 0, 0, 0, 0
-    assert measure(changed, photo, 4) == measure(output, photo, 4)
-    assert measure(changed, photo, 3) != measure(output, photo, 3)
+    assert measured(changed, photo, 4) == measured(output, photo, 4)
+    assert measured(changed, photo, 3) != measured(output, photo, 3)
 
 
-def pixels(*shape: int, dtype: type = np.uint8) -> NDArray[np.generic]:
-    return np.zeros(shape, dtype)
+def images(*shape: int, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+    return torch.zeros(shape, dtype=dtype)
 
 
 @pytest.mark.parametrize(
-    ("output", "target", "border", "message"),
+    ("outputs", "targets", "border", "message"),
     [
-        (pixels(20, 20, 3), pixels(20, 21, 3), 0, r"equal shape and dtype, got \(20, 20, 3\) uint8 and \(20, 21, 3\)"),
-        (pixels(20, 20), pixels(20, 20), 0, r"expected H x W x 3 uint8, got \(20, 20\) uint8"),
-        (pixels(20, 20, 3, dtype=np.float32), pixels(20, 20, 3), 0, r"uint8, got \(20, 20, 3\) float32"),
-        (pixels(20, 20, 3), pixels(20, 20, 3, dtype=np.float32), 0, r"uint8, got \(20, 20, 3\) float32"),
-        (pixels(3, 20, 20), pixels(3, 20, 20), 0, r"got \(3, 20, 20\)"),
-        (pixels(10, 20, 3), pixels(10, 20, 3), 0, "expected at least 11 px inside a border of 0 px, got 20 x 10 px"),
-        (pixels(18, 40, 3), pixels(18, 40, 3), 4, "expected at least 11 px inside a border of 4 px, got 40 x 18 px"),
-        (pixels(20, 20, 3), pixels(20, 20, 3), -1, "border of -1 px"),
+        (images(1, 3, 20, 20), images(1, 3, 20, 21), 0, r"equal shape, got \(1, 3, 20, 20\) and \(1, 3, 20, 21\)"),
+        (images(2, 3, 20, 20), images(1, 3, 20, 20), 0, r"equal shape, got \(2, 3, 20, 20\) and \(1, 3, 20, 20\)"),
+        (images(3, 20, 20), images(3, 20, 20), 0, r"expected N x 3 x H x W uint8, got \(3, 20, 20\) torch.uint8"),
+        (images(1, 3, 20, 20, dtype=torch.float32), images(1, 3, 20, 20), 0, r"got \(1, 3, 20, 20\) torch.float32"),
+        (images(1, 3, 20, 20), images(1, 3, 20, 20, dtype=torch.int8), 0, r"got \(1, 3, 20, 20\) torch.int8"),
+        (images(1, 20, 20, 3), images(1, 20, 20, 3), 0, r"got \(1, 20, 20, 3\)"),
+        (images(1, 3, 10, 20), images(1, 3, 10, 20), 0, "at least 11 px inside a border of 0 px, got 20 x 10 px"),
+        (images(1, 3, 18, 40), images(1, 3, 18, 40), 4, "at least 11 px inside a border of 4 px, got 40 x 18 px"),
+        (images(1, 3, 20, 20), images(1, 3, 20, 20), -1, "border of -1 px"),
     ],
 )
-def test_measure_refuses_invalid_images(output: Pixels, target: Pixels, border: int, message: str) -> None:
+def test_measure_refuses_invalid_images(
+    outputs: torch.Tensor, targets: torch.Tensor, border: int, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        measure(output, target, border)
-
-
-def test_ssim_refuses_images_smaller_than_its_window() -> None:
-    with pytest.raises(ValueError, match=r"SSIM needs 11 x 11 px, got 10 x 30 px"):
-        ssim(pixels(30, 10, 3), pixels(30, 10, 3))
-    assert ssim(pixels(11, 11, 3), pixels(11, 11, 3)) == pytest.approx(1)
-
-
-def test_psnr_and_ssim_refuse_different_shapes_and_dtypes() -> None:
-    for figure in (psnr, ssim):
-        with pytest.raises(ValueError, match="equal shape"):
-            figure(pixels(20, 20, 3), pixels(20, 20, 1))
-        with pytest.raises(ValueError, match=r"uint8 and .* float32"):
-            figure(pixels(20, 20, 3), pixels(20, 20, 3, dtype=np.float32))
+        measure(outputs, targets, border)
 
 
 # ---- the mean over images

@@ -29,7 +29,7 @@ from srshards.sampling.schedule import Schedule
 from srshards.shards.opening import open_shards
 from srshards.shards.tar_index import load_index
 from tests.drill.s3_server import Bucket
-from tests.drill.warm import Warm
+from tests.drill.warm import Prepare, Warm
 from trainer.distributed.group import RankGroup
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo, ReportedByRank0
 from trainer.distributed.rendezvous import join_attempt
@@ -112,11 +112,10 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def ranks_of(count: int, out: Path, *args: object, restarts: int = 0, prepare: str = "") -> Iterator[list[Warm]]:
-    """Yield the processes, by rank, that torchrun would start for the run `r`. All have ended afterwards.
-
-    Each first executes the code `prepare`.
-    """
+def ranks_of(
+    count: int, out: Path, *args: object, restarts: int = 0, prepare: Prepare | None = None
+) -> Iterator[list[Warm]]:
+    """Yield the processes, by rank, that torchrun would start for the run `r`. All have ended afterwards."""
     common = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": free_port()}
     ranks = []
     with pytest.MonkeyPatch.context() as patch:
@@ -124,7 +123,7 @@ def ranks_of(count: int, out: Path, *args: object, restarts: int = 0, prepare: s
             own = {"RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_RESTART_COUNT": restarts}
             for name, value in {**TORCHRUN, **common, **own}.items():
                 patch.setenv(name, str(value))
-            ranks.append(Warm("trainer", *args, "--run", "r", prepare=(exec, (prepare, {}))))
+            ranks.append(Warm("trainer", *args, "--run", "r", prepare=prepare))
     try:
         yield ranks
     finally:
@@ -232,33 +231,30 @@ def test_a_signal_to_one_rank_stops_all_and_one_process_can_resume(data: Path, o
     assert_alike(one, Run(tmp_path / "r", result.err))
 
 
-# Rank 1 hangs in its fifth step: before it has sent its gradients, or after.
-HANGS = """
-import os, signal
-from datetime import timedelta
-from trainer.distributed import group
-from trainer.training.learner import Learner
+def one_rank_hangs(before: bool) -> None:
+    """Stop rank 1 in its fifth step, before or after it has sent its gradients."""
+    from trainer.distributed import group
+    from trainer.training.learner import Learner
 
-group._STEP_TIMEOUT = timedelta(seconds=5)
-real = Learner.step
+    group._STEP_TIMEOUT = timedelta(seconds=5)
+    real = Learner.step
 
-def step(learner, number, batches):
-    hangs = number == 4 and os.environ["RANK"] == "1"
-    if hangs and {before}:
-        os.kill(os.getpid(), signal.SIGSTOP)
-    loss = real(learner, number, batches)
-    if hangs and not {before}:
-        os.kill(os.getpid(), signal.SIGSTOP)
-    return loss
+    def step(self: Learner, index: int, *args: Any) -> Any:
+        hangs = index == 4 and os.environ["RANK"] == "1"
+        if hangs and before:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        loss = real(self, index, *args)
+        if hangs and not before:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return loss
 
-Learner.step = step
-"""
+    Learner.step = step  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("before", [True, False])
 def test_a_rank_that_hangs_is_reported(before: bool, data: Path, tmp_path: Path) -> None:
     args = arguments(data, tmp_path, 8, "--save-every", 3)
-    with ranks_of(2, tmp_path, *args, prepare=HANGS.format(before=before)) as ranks:
+    with ranks_of(2, tmp_path, *args, prepare=(one_rank_hangs, (before,))) as ranks:
         waiting = ranks[0].wait()
         assert waiting.code == 1 and waiting.err.count("Error: ") == 1, waiting.err
         assert re.search(
@@ -271,6 +267,45 @@ def test_a_rank_that_hangs_is_reported(before: bool, data: Path, tmp_path: Path)
         lost = ranks[1].wait()
     assert lost.code == 1 and "Error: lost connection to the other processes of this training (" in lost.err
     assert torch.load(tmp_path / "r" / "state.pt", weights_only=True)["progress"]["step"] == 3
+
+
+def one_rank_finds_validations_slow() -> None:
+    """For one of two ranks, validations take too long at any interval, for the other one they take no time."""
+    from trainer.training import cadence, plan
+
+    plan._MIN_VAL_EVERY = plan._MAX_VAL_EVERY = 2
+    cadence.MAX_SHARE = 1e-9 if os.environ["RANK"] == "1" else 1.0
+
+
+def test_ranks_validate_after_the_same_steps(data: Path, tmp_path: Path) -> None:
+    args = ("--shards", data, "--out", tmp_path, *SMALL, "--batch-size", 2, "--steps", 9)
+    with ranks_of(2, tmp_path, *args, prepare=(one_rank_finds_validations_slow, ())) as ranks:
+        codes, output = wait(ranks)
+    assert codes == {0} and output.count("from now on every 16 steps") == 1, output
+    assert [line["step"] for line in Run(tmp_path / "r", output).events("val")] == [2, 9]
+
+
+def one_rank_fails_in_step_3() -> None:
+    from trainer.training.learner import Learner
+
+    step = Learner.step
+
+    def failing(self: Learner, index: int, *args: Any) -> Any:
+        if index == 2 and os.environ["RANK"] == "1":
+            raise RunError("this rank alone has failed")
+        return step(self, index, *args)
+
+    Learner.step = failing  # type: ignore[method-assign]
+
+
+def test_the_others_end_when_a_rank_fails(data: Path, tmp_path: Path) -> None:
+    """While what the ranks agree on after a step is being exchanged."""
+    with ranks_of(2, tmp_path, *arguments(data, tmp_path, 2), prepare=(one_rank_fails_in_step_3, ())) as ranks:
+        codes, output = wait(ranks)
+    assert codes == {1} and output.count("Error: ") == 2, output
+    assert "Error: this rank alone has failed" in output
+    assert "Error: lost connection to the other processes of this training (" in output
+    assert "); see the error of the process that exited first" in output
 
 
 def test_ranks_share_downloads_and_one_uploads(

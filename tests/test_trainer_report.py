@@ -32,6 +32,7 @@ from tests.drill.s3_server import Bucket
 from trainer.report.charts import style
 from trainer.report.previews import by_importance
 from trainer.report.thinning import Thinned
+from trainer.training.account import PHASE_NAMES
 
 NAMES = ("first", "second")
 TITLES = ("bicubic", "network", "HR")
@@ -170,9 +171,9 @@ def test_each_plot_has_a_line_per_run_and_a_table(shared: Page, runs: Path) -> N
     titles = shared.locator(".plot h3").all_inner_texts()
     assert titles == [
         *("PSNR-Y", "Loss", "PSNR-Y over training time", "SSIM-Y", "Learning rate", "Patches per second"),
-        "Waiting for data",
+        *("Waiting for data", "Wall-clock time"),
     ]
-    for title in titles:
+    for title in titles[:-1]:
         assert plot(shared, title).locator(".mark-line path").count() == 2, title
     strokes = plot(shared, "Loss").locator(".mark-line path")
     for attribute in ("stroke", "stroke-dasharray"):
@@ -184,6 +185,22 @@ def test_each_plot_has_a_line_per_run_and_a_table(shared: Page, runs: Path) -> N
         ["Step", "first", "second"],
         *([str(a["step"]), f"{a['psnr_y']:.2f} dB", f"{b['psnr_y']:.2f} dB"] for a, b in zip(*vals, strict=True)),
     ]
+
+
+def test_a_stacked_bar_shows_the_wall_clock_time_of_each_run(shared: Page, runs: Path) -> None:
+    bars = plot(shared, "Wall-clock time").locator(".mark-rect path")
+    accounts = [journal(runs / name, "account")[-1] for name in NAMES]
+    assert bars.count() == sum(account[key] > 0 for account in accounts for key in PHASE_NAMES)
+    assert len({bar.get_attribute("fill") for bar in bars.all()}) == len(PHASE_NAMES)
+    plot(shared, "Wall-clock time").get_by_text("Figures").click()
+    head, *rows = table(shared, "Wall-clock time")
+    assert head == [
+        *("Run", "Wall clock", "Steps", "Data wait", "Validation", "Saving", "Start-up", "Rest", "Steps, first to last")
+    ]
+    for name, account, row in zip(NAMES, accounts, rows, strict=True):
+        total_s = sum(account[key] for key in PHASE_NAMES)
+        shares = [f"{account[key] / total_s:.2%}" for key in PHASE_NAMES]
+        assert row == [name, f"{total_s:.0f} s", *shares, f"{account['steps_share']:.2%}"]
 
 
 def test_the_tooltip_shows_the_values_of_all_runs(shared: Page, runs: Path) -> None:
@@ -203,13 +220,14 @@ def test_runs_and_early_steps_can_be_hidden(shared: Page) -> None:
     shared.wait_for_selector('#controls[data-applied="[[1],0]"]')
     for title in ("Loss", "PSNR-Y over training time"):
         assert plot(shared, title).locator(".mark-line path").count() == 1
-    shared.get_by_label("Steps").select_option("last 50%")
+    assert plot(shared, "Wall-clock time").locator(".mark-rect path").count() <= len(PHASE_NAMES)
+    shared.get_by_role("combobox", name="Steps").select_option("last 50%")
     shared.wait_for_selector('#controls[data-applied="[[1],6]"]')
     assert plot(shared, "PSNR-Y").locator(".mark-symbol path").count() == 2, "steps 8 and 12"
     shared.get_by_role("checkbox", name="second").check()
     shared.wait_for_selector('#controls[data-applied="[[],6]"]')
     assert plot(shared, "PSNR-Y").locator(".mark-symbol path").count() == 4
-    shared.get_by_label("Steps").select_option(index=0)
+    shared.get_by_role("combobox", name="Steps").select_option(index=0)
     shared.wait_for_selector('#controls[data-applied="[[],0]"]')
     assert plot(shared, "PSNR-Y").locator(".mark-symbol path").count() == 6
 
@@ -396,6 +414,24 @@ def test_null_and_nan_values(browser: Browser, tmp_path: Path) -> None:
         assert (cells["Best PSNR-Y"], cells["at step"], cells["Last PSNR-Y"]) == ("31.00 dB", "3", "\N{EN DASH}")
         assert cells["State"] == "failed"
         assert "r ended with an error: the disk is <full>" in page.locator("main").inner_text()
+
+
+def test_runs_without_an_account_have_a_note_instead_of_a_bar(browser: Browser, tmp_path: Path) -> None:
+    """The last valid line counts. Damaged ones, and those of a run that is resumed from an earlier step, do not."""
+    account = {"event": "account", "step": 5, **dict.fromkeys(PHASE_NAMES, 5.0), "steps_share": 0.9}
+    wrong = [account | {"rest_s": -1.0}, account | {"steps_s": None}, account | dict.fromkeys(PHASE_NAMES, 0)]
+    new = make_run(tmp_path / "new", [trained(5), account | {"steps_s": 1.0}, account | {"steps_s": 75.0}, *wrong])
+    old = make_run(tmp_path / "old", [trained(5), validated(5)])
+    note = "No account of the wall-clock time: old. A run writes it at each save; runs of earlier versions have none."
+    with report_page(browser, tmp_path, old, new) as page:
+        assert note in page.locator(".note").all_inner_texts()
+        assert plot(page, "Wall-clock time").locator(".mark-rect path").count() == len(PHASE_NAMES)
+        plot(page, "Wall-clock time").get_by_text("Figures").click()
+        (row,) = table(page, "Wall-clock time")[1:]
+        assert row == ["new", "1 min 40 s", "75.00%", *["5.00%"] * 5, "90.00%"]
+    with report_page(browser, tmp_path, old) as page:
+        assert note in page.locator(".note").all_inner_texts()
+        assert "Wall-clock time" not in page.locator(".plot h3").all_inner_texts()
 
 
 def test_incomparable_runs_have_a_note(browser: Browser, tmp_path: Path) -> None:

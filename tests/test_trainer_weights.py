@@ -4,10 +4,11 @@ import importlib
 import json
 import pickle
 import re
+import resource
 import sys
 import types
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,17 +110,25 @@ def test_params_ema_is_omitted_without_ema(tmp_path: Path) -> None:
     assert list(torch.load(tmp_path / "w.pth", weights_only=True)) == ["params"]
 
 
-def test_a_failed_write_keeps_the_previous_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_weights(tmp_path / "w.pth", COMPACT.build(1).state_dict(), None)
-    before = (tmp_path / "w.pth").read_bytes()
+@pytest.fixture
+def limit_file_size() -> Iterator[Callable[[int], None]]:
+    """Makes writes fail beyond a number of bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    def full(self: Path, data: Any) -> int:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(RunError, match="No space left on device"):
-        save_weights(tmp_path / "w.pth", COMPACT.build(2).state_dict(), None)
-    assert (tmp_path / "w.pth").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+@pytest.mark.parametrize("sizes", [[100], 20 * [100_000], [1_000_000]])
+def test_a_failed_write_keeps_the_previous_file(
+    sizes: list[int], limit_file_size: Callable[[int], None], tmp_path: Path
+) -> None:
+    """It fails when the file is closed, between tensors, or within one."""
+    path = tmp_path / "w.pth"
+    path.write_bytes(b"before")
+    limit_file_size(sum(sizes) * 2)
+    with pytest.raises(RunError, match=f"cannot write {re.escape(str(path))}: File too large"):
+        save_weights(path, {str(number): torch.zeros(size) for number, size in enumerate(sizes)}, None)
+    assert path.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
 
 
 # ---- reading

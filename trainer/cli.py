@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any, NoReturn
 
 import click
@@ -107,9 +108,10 @@ def commands(context: click.Context, /, config_file: Path | None, resume: bool, 
             error = UsageError(f"{context.invoked_subcommand} runs in a single process; start it without torchrun")
             raise error if rank_info.is_rank0 else ReportedByRank0(error.exit_code)
         return None
+    start_s = monotonic()  # before the import of PyTorch
     with loading():
         from trainer.commands.train import train_command
-    return train_command(context, config_file, resume, values)
+    return train_command(context, config_file, resume, values, start_s)
 
 
 for _option in OPTIONS:

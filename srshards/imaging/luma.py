@@ -6,6 +6,10 @@ from numpy.typing import NDArray
 
 from srshards.imaging.pixels import Pixels, require_rgb
 
+# ITU-R BT.601 in studio range: Y of RGB from 0 to 1, and the Y of black.
+STUDIO_WEIGHTS = (65.481, 128.553, 24.966)
+STUDIO_BLACK = 16
+
 
 def luma_full_range(rgb: Pixels) -> NDArray[np.float32]:
     """Return Y' = 0.299 R + 0.587 G + 0.114 B of H x W x 3 uint8, as H x W integer levels from 0 to 255.
@@ -24,5 +28,5 @@ def luma_studio_range(rgb: Pixels) -> NDArray[np.float64]:
     as MATLAB does, report figures that differ in the second decimal. ValueError for another shape or dtype.
     """
     require_rgb(rgb)
-    weights = np.array([[65.481, 128.553, 24.966]]) / 255
-    return np.asarray(cv2.transform(rgb.astype(np.float64), weights), np.float64) + 16
+    weights = np.array([STUDIO_WEIGHTS]) / 255
+    return np.asarray(cv2.transform(rgb.astype(np.float64), weights), np.float64) + STUDIO_BLACK

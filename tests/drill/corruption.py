@@ -19,7 +19,7 @@ from tests.drill.folders import make_photos
 from tests.drill.session import Session
 from tests.drill.training import SMALL
 from tests.drill.warm import run_warm
-from trainer.evaluation.evaluate import shard_pairs
+from trainer.evaluation.pairs import shard_pairs
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 

@@ -55,9 +55,9 @@ def stop_after(steps: int) -> None:
 
 
 def journal(run: Path) -> list[dict[str, Any]]:
-    """Return the events of a run's training log, without fields that differ from run to run."""
+    """Return the events of a run's training log, without events and fields that differ from run to run."""
     with open(run / "journal.jsonl", encoding="utf-8", newline="\n") as file:
-        events = [json.loads(line) for line in file]
+        events = [event for event in map(json.loads, file) if event["event"] != "account"]
     return [{name: value for name, value in event.items() if name not in _TIMES} for event in events]
 
 

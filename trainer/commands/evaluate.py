@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -22,8 +22,8 @@ from trainer.commands.types import Tile
 
 if TYPE_CHECKING:  # these import PyTorch, which is too slow for help and completion
     from srshards.shards.folder import Shards
-    from trainer.evaluation.evaluate import Pair, PairResult
     from trainer.evaluation.metrics import Quality
+    from trainer.evaluation.pairs import Pair
     from trainer.models import Network
 
 
@@ -68,7 +68,6 @@ def evaluate_command(
         from srshards.shards.opening import open_shards
         from trainer.evaluation.evaluate import evaluate_pairs
         from trainer.evaluation.metrics import mean_quality
-        from trainer.inference.image_function import as_function
         from trainer.models.weights import load_network
         from trainer.training.device import choose_device, limit_threads
 
@@ -80,13 +79,14 @@ def evaluate_command(
         if shards
         else _pairs_of_photos(network, weights, hr, scale)
     )
-    function = as_function(network, torch_device, tile)
-    results = _metrics_by_image(Bar(evaluate_pairs(function, pairs), desc="images", unit=""))
+    results = list(Bar(evaluate_pairs(network, pairs, tile), desc="images", unit=""))
     if not results:
         raise UsageError(f"no images in {data}")
-    means = {name: mean_quality([metrics[name] for _, metrics in results]) for name in ("bicubic", "network")}
+    means = {name: mean_quality([getattr(one, name) for one in results]) for name in ("bicubic", "network")}
     if as_json:
-        images = [{"image": name, **{k: _plain(v) for k, v in metrics.items()}} for name, metrics in results]
+        images = [
+            {"image": one.name, "bicubic": _plain(one.bicubic), "network": _plain(one.network)} for one in results
+        ]
         mean = {name: _plain(quality) for name, quality in means.items()}
         report = {"weights": str(weights), "data": data, "scale": scale, "mean": mean, "images": images}
         click.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
@@ -99,7 +99,7 @@ def evaluate_command(
 def _pairs_of_shards(
     network: Network, weights: Path, shards: Shards, split: str, scale: int | None
 ) -> tuple[Iterator[Pair], int, str]:
-    from trainer.evaluation.evaluate import shard_pairs, takes_upsampled
+    from trainer.evaluation.pairs import shard_pairs, takes_upsampled
 
     folder = shards.path
     if scale not in (None, shards.scale):
@@ -116,7 +116,7 @@ def _pairs_of_shards(
 def _pairs_of_photos(
     network: Network, weights: Path, folder: Path | None, scale: int | None
 ) -> tuple[Iterator[Pair], int, str]:
-    from trainer.evaluation.evaluate import photo_pairs
+    from trainer.evaluation.pairs import photo_pairs
 
     assert folder is not None
     network_scale, upsampled = network.spec.scale, network.spec.scale == 1
@@ -126,11 +126,6 @@ def _pairs_of_photos(
         raise UsageError(f"{weights} upscales {network_scale}x, not {scale}x; omit --scale, or pass other --weights")
     scale = scale or network_scale
     return photo_pairs(folder, scale, upsampled), scale, str(folder)
-
-
-def _metrics_by_image(results: Iterable[PairResult]) -> list[tuple[str, dict[str, Quality]]]:
-    """Keep the metrics and drop the pixels, which would not fit in memory for thousands of images."""
-    return [(one.pair.name, {"bicubic": one.bicubic, "network": one.network}) for one in results]
 
 
 def _plain(quality: Quality) -> dict[str, float | None]:

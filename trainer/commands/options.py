@@ -77,7 +77,11 @@ OPTIONS = [
     _default("--seed", type=int, default=TrainConfig.seed, help="Seed for weights, sample order, crops and flips."),
     _default("--device", default=TrainConfig.device, help="cpu, cuda or cuda:1; auto uses a GPU if there is one."),
     click.option("--init", type=PATH, help="Weights file to start from, e.g. runs/lite-4x/best.pth."),
-    click.option("--val-every", type=int, help="Steps between validations.  [default: one epoch, but 200 to 5000]"),
+    click.option(
+        "--val-every",
+        type=int,
+        help="Steps between validations.  [default: one epoch, but 200 to 5000; then at most 2% of the time]",
+    ),
     _default("--val-samples", type=int, default=TrainConfig.val_samples, help="Validation images to evaluate."),
     click.option(
         "--save-every",

@@ -15,6 +15,7 @@ from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import Bar, plural, say, shows_bars
 from trainer.commands.settings import refuse_changes, resolve
 from trainer.commands.tables import quality_table
+from trainer.commands.wall_clock import wall_clock
 from trainer.distributed.group import RankGroup, open_group
 from trainer.distributed.rank import RankInfo
 from trainer.messages import format_duration
@@ -27,8 +28,13 @@ from trainer.training.run import TrainingResult, train
 from trainer.training.stopping import StopRequest
 
 
-def train_command(context: click.Context, config_file: Path | None, resume: bool, values: dict[str, Any]) -> int:
-    """Train, alone or as one of torchrun's processes, and print a summary. Return the exit code."""
+def train_command(
+    context: click.Context, config_file: Path | None, resume: bool, values: dict[str, Any], start_s: float
+) -> int:
+    """Train, alone or as one of torchrun's processes, and print a summary. Return the exit code.
+
+    `start_s` is the reading of `time.monotonic` at the start of the command.
+    """
     with open_group(RankInfo.from_environment(os.environ)) as group:
         job, restarted = group.rank_info.job, group.restarted
         config, run, requested = group.run_on_rank0(
@@ -39,7 +45,7 @@ def train_command(context: click.Context, config_file: Path | None, resume: bool
             group.run_on_all(lambda: refuse_changes(requested, _effective_settings(plan), run.home))
         folder = run.locked() if run else new_run(config.out, config.run, _default_name(plan))
         with StopRequest() as stop:
-            result = train(plan, folder, stop, functools.partial(say, err=True), group)
+            result = train(plan, folder, stop, functools.partial(say, err=True), group, start_s)
         if group.is_rank0:
             _print_outcome(result, plan, group)
     return 0 if result.finished else 128 + int(stop.signal_number or 0)
@@ -52,6 +58,8 @@ def _print_outcome(result: TrainingResult, plan: Plan, group: RankGroup) -> None
         steps = f"step {result.progress.step:,} of {plan.total_steps:,}"
         command = _resume_command(result.run, group)
         click.echo(f"Stopped after {steps}; everything is saved. Resume with: {command}", err=True)
+        if result.account:
+            click.echo(wall_clock(result.account), err=True)
 
 
 def _open(config: TrainConfig, rank_info: RankInfo) -> Shards:
@@ -69,7 +77,7 @@ def _default_name(plan: Plan) -> str:
 
 def _effective_settings(plan: Plan) -> dict[str, Any]:
     """Return the settings of a run, with derived values in place of open defaults."""
-    derived = {"steps": plan.total_steps, "lr": plan.lr, "warmup": plan.warmup, "val_every": plan.val_every}
+    derived = {"steps": plan.total_steps, "lr": plan.lr, "warmup": plan.warmup}
     return {**vars(plan.config), **derived, "patches_per_sample": plan.loader.patches_per_sample}
 
 
@@ -96,6 +104,8 @@ def _summary(result: TrainingResult) -> str:
             f"{plural(progress.step, 'step')} in {format_duration(progress.trained_s)} "
             f"({patches_per_s:,.0f} patches/s); peak memory {format_bytes(result.peak_memory_bytes)}"
         )
+    if result.account:
+        lines.append(wall_clock(result.account))
     outputs = {run.weights.name: "final weights"}
     if progress.best_psnr_y is not None:
         best = f"{progress.best_psnr_y:.2f} dB PSNR-Y after step {progress.best_step:,}"

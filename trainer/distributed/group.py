@@ -56,13 +56,20 @@ class RankGroup:
     def is_rank0(self) -> bool:
         return self.rank_info.is_rank0
 
-    def max(self, values: Sequence[float], within_step: bool = False) -> list[float]:
-        """Return the elementwise maximum over all ranks. `within_step`: no rank does anything long before it."""
-        return self._all_reduce(values, dist.ReduceOp.MAX, self._step_timeout if within_step else _TIMEOUT)
+    def max(self, values: Sequence[float]) -> list[float]:
+        """Return the elementwise maximum over all ranks."""
+        return self._start_all_reduce(values, dist.ReduceOp.MAX, _TIMEOUT)()
+
+    def start_max(self, values: Sequence[float]) -> Callable[[], list[float]]:
+        """Start to compute `max`. Return a function that waits for the result, to be called once on every rank.
+
+        For ranks that are only a step apart: it waits for them no longer than for their gradients.
+        """
+        return self._start_all_reduce(values, dist.ReduceOp.MAX, self._step_timeout)
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the elementwise float64 sum over all ranks, of values that all have at about the same time."""
-        return self._all_reduce(values, dist.ReduceOp.SUM, self._step_timeout)
+        return self._start_all_reduce(values, dist.ReduceOp.SUM, self._step_timeout)()
 
     def any_of(self, flag: bool) -> bool:
         """Return whether the flag is set on any rank."""
@@ -151,14 +158,21 @@ class RankGroup:
                 advice = "see the error of the process that exited first"
             raise RunError(f"{what} ({_first_line(error)}); {advice}") from error
 
-    def _all_reduce(self, values: Sequence[float], by: Any, timeout: timedelta) -> list[float]:
-        if self._process_group is None:
-            return list(values)
+    def _start_all_reduce(self, values: Sequence[float], by: Any, timeout: timedelta) -> Callable[[], list[float]]:
+        group = self._process_group
+        if group is None:
+            return lambda: list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
         with self.explain_lost_ranks():
-            dist.all_reduce(tensor, by, group=self._process_group, async_op=True).wait(timeout)
-        reduced: list[float] = tensor.tolist()
-        return reduced
+            work = dist.all_reduce(tensor, by, group=group, async_op=True)
+
+        def result() -> list[float]:
+            with self.explain_lost_ranks():
+                work.wait(timeout)
+            reduced: list[float] = tensor.tolist()
+            return reduced
+
+        return result
 
     def _refuse_shared_gpus(self, device: torch.device) -> None:
         """Raise UsageError on all ranks if two of them use the same GPU, which NCCL refuses less clearly."""

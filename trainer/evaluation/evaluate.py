@@ -1,104 +1,153 @@
 """Evaluate a network: PSNR and SSIM of its output per image, compared with bicubic upscaling."""
 
+import gc
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from itertools import chain
+from typing import Literal, NamedTuple, TypeAlias
 
-from srshards.errors import UsageError
-from srshards.imaging.bicubic import bicubic_down, bicubic_up, crop_to_multiple
-from srshards.imaging.pixels import Pixels
-from srshards.imaging.resample import cubic_up
-from srshards.shards.folder import Shards
-from srshards.shards.mapped import MappedShard, reading
-from srshards.shards.subset import evenly_spaced
-from trainer.evaluation.metrics import SSIM_WINDOW_PX, Quality, measure
-from trainer.inference.image_function import ImageFunction
-from trainer.inference.photo_files import list_photos, read_photo
+import torch
+from torch import Tensor
 
+from srshards.errors import RunError
+from srshards.process.shortages import is_out_of_memory
+from trainer.evaluation.metrics import Quality, measure
+from trainer.evaluation.pairs import Pair
+from trainer.evaluation.transfer import download, upload
+from trainer.inference.image_function import as_function
+from trainer.inference.tile_memory import choose_tile
+from trainer.inference.tiles import NOT_FINITE, to_levels
+from trainer.models import Network
 
-@dataclass(frozen=True)
-class Pair:
-    """One evaluation image: H x W x 3 uint8 `hr`, its `lr`, and the network's `input`, which is LR or upsampled LR."""
+Tile: TypeAlias = int | Literal["auto"] | None
 
-    name: str
-    scale: int
-    hr: Pixels
-    lr: Pixels
-    input: Pixels
-
-    def bicubic(self) -> Pixels:
-        """Return the baseline: LR upscaled with the bicubic kernel that published tables use."""
-        return bicubic_up(self.lr, self.scale)
+_MAX_IMAGES = 16  # of a batch on a GPU
 
 
 class PairResult(NamedTuple):
-    """The metrics of one image. `output` is the network's output, H x W x 3 uint8."""
+    """The metrics of one image."""
 
-    pair: Pair
-    output: Pixels
+    name: str
     network: Quality
     bicubic: Quality
 
 
-def evaluate_pairs(
-    network: ImageFunction, pairs: Iterable[Pair], bicubic: dict[str, Quality] | None = None
-) -> Iterator[PairResult]:
-    """Yield the result of each pair, excluding a border of `scale` px as published tables do.
+@dataclass(frozen=True)
+class BatchResult:
+    """The results for images of equal size, on the network's device, or on the host if they were processed in tiles.
 
-    `bicubic` caches the metrics of the bicubic baseline by the pair's name.
+    `outputs` is N x 3 x H x W uint8. `network` and `bicubic` are N x 4 float64, as `measure` returns them; `network` is
+    NaN where the network's output is not finite, and `bicubic` is None unless it was requested.
     """
-    known = {} if bicubic is None else bicubic
+
+    pairs: list[Pair]
+    outputs: Tensor
+    network: Tensor
+    bicubic: Tensor | None
+
+
+def evaluate_pairs(network: Network, pairs: Iterable[Pair], tile: Tile = "auto") -> Iterator[PairResult]:
+    """Yield the result of each pair, in order. Arguments and errors are those of `evaluate_batches`.
+
+    RunError if the network's output is not finite.
+    """
+    for batch in evaluate_batches(network, pairs, tile):
+        assert batch.bicubic is not None
+        names = [pair.name for pair in batch.pairs]
+        yield from map(PairResult, names, *map(to_qualities, download([batch.network, batch.bicubic])))
+
+
+def evaluate_batches(
+    network: Network, pairs: Iterable[Pair], tile: Tile = "auto", with_bicubic: bool = True
+) -> Iterator[BatchResult]:
+    """Yield the results of the pairs in order, excluding a border of `scale` px as published tables do.
+
+    The host does not wait for a GPU, which may still be computing the results. `tile` is the edge in px of the tiles to
+    process images in, None for complete images, or "auto" for tiles only if memory is insufficient otherwise. Tiles are
+    reduced if memory runs out; UsageError if that does not suffice.
+    """
+    device = next(network.parameters()).device
+    for batch in _batches(network, device, pairs, tile):
+        yield from _evaluate(network, device, batch, tile, with_bicubic)
+
+
+def to_qualities(metrics: Tensor) -> list[Quality]:
+    """Convert the `network` or `bicubic` of a BatchResult, on the host. RunError if an output is not finite."""
+    rows = metrics.tolist()
+    if any(map(math.isnan, chain(*rows))):
+        raise RunError(NOT_FINITE)
+    return [Quality(*row) for row in rows]
+
+
+def _batches(network: Network, device: torch.device, pairs: Iterable[Pair], tile: Tile) -> Iterator[list[Pair]]:
+    """Divide the pairs into batches of images of equal size that fit into memory."""
+    batch: list[Pair] = []
+    size = 0
     for pair in pairs:
-        output = network(pair.input)
-        if pair.name not in known:
-            known[pair.name] = measure(pair.bicubic(), pair.hr, pair.scale)
-        yield PairResult(pair, output, measure(output, pair.hr, pair.scale), known[pair.name])
+        if batch and (pair.input.shape != batch[0].input.shape or len(batch) == size):
+            yield batch
+            batch = []
+        if not batch:
+            size = _batch_size(network, device, pair, tile)
+        batch.append(pair)
+    if batch:
+        yield batch
 
 
-def takes_upsampled(network_scale: int, scale: int, network: str, data: str) -> bool:
-    """Return whether the network's input has HR size. UsageError if the network and the data differ in scale."""
-    if network_scale not in (1, scale):
-        raise UsageError(
-            f"{network} upscales {network_scale}x, but {data} is {scale}x; pass weights and data of the same scale"
-        )
-    return network_scale == 1
+def _batch_size(network: Network, device: torch.device, pair: Pair, tile: Tile) -> int:
+    if device.type == "cpu" or isinstance(tile, int):  # CPUs are no faster with more than one
+        return 1
+    height, width = pair.input.shape[:2]
+    size = _MAX_IMAGES
+    while size > 1 and choose_tile(network, size * height, width, device) is not None:
+        size //= 2
+    return size
 
 
-def shard_pairs(
-    folder: Shards, split: str, upsampled: bool, limit: int | None = None, rank: int = 0, ranks: int = 1
-) -> Iterator[Pair]:
-    """Yield the images of a split, or `limit` of them spread evenly. RunError for a damaged one.
-
-    Rank `rank` of `ranks` gets images `rank`, `rank + ranks`, ... of these.
-    """
-    samples = folder.split(split)
-    for record, positions in evenly_spaced(samples.records, limit or len(samples), rank, ranks):
-        with reading(folder.origin):
-            shard = folder.open(record)
-            for position in positions:
-                yield _shard_pair(folder, shard, position, upsampled)
-            del shard  # so that a cache may evict it before the next one is opened
-
-
-def _shard_pair(folder: Shards, shard: MappedShard, position: int, upsampled: bool) -> Pair:
-    """Return one pair, with copied images: views would pin the shard in the cache."""
-    size, scale = folder.hr_size, folder.scale
-    hr = shard.image(position, "hr", folder.codec, size).copy()
-    lr = shard.image(position, "lr", folder.codec, size // scale).copy()
-    network_input = shard.image(position, "up", folder.codec, size).copy() if upsampled else lr
-    return Pair(shard.description(position), scale, hr, lr, network_input)
+def _evaluate(
+    network: Network, device: torch.device, batch: list[Pair], tile: Tile, with_bicubic: bool
+) -> Iterator[BatchResult]:
+    """Evaluate a batch as a whole or, if memory is insufficient, each image in tiles."""
+    if tile == "auto":
+        height, width = batch[0].input.shape[:2]
+        tile = choose_tile(network, height, width, device)
+    if tile is None:
+        try:
+            yield _evaluate_whole(network, device, batch, with_bicubic)
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the except clause, where the exception no longer references the tensors of the failed pass.
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    for pair in batch:
+        yield _evaluate_in_tiles(network, device, pair, tile, with_bicubic)
 
 
-def photo_pairs(folder: Path, scale: int, upsampled: bool) -> Iterator[Pair]:
-    """Yield pairs from HR photos as in published tables: cropped to a multiple of the scale, LR by MATLAB's bicubic.
+@torch.inference_mode()
+def _evaluate_whole(network: Network, device: torch.device, batch: list[Pair], with_bicubic: bool) -> BatchResult:
+    inputs, hr = (upload(images, device) for images in ([pair.input for pair in batch], [pair.hr for pair in batch]))
+    output = network(inputs.float().div_(255))
+    levels = to_levels(output)
+    # The sum of a non-finite output is not finite, and that of a finite one cannot overflow in float64.
+    is_finite = output.sum((1, 2, 3), dtype=torch.float64).isfinite()
+    del output  # before the metrics need memory
+    metrics = measure(levels, hr, batch[0].scale).where(is_finite[:, None], torch.nan)
+    bicubic = None
+    if with_bicubic:
+        bicubic = measure(upload([pair.bicubic() for pair in batch], device), hr, batch[0].scale)
+    return BatchResult(batch, levels, metrics, bicubic)
 
-    With `upsampled`, the network's input is LR upscaled with OpenCV's cubic, the default for `up` in shards.
-    """
-    root = folder if folder.is_dir() else folder.parent
-    for path in list_photos([folder]):
-        hr = crop_to_multiple(read_photo(path).rgb, scale)
-        if min(hr.shape[:2]) < SSIM_WINDOW_PX + 2 * scale:
-            raise UsageError(f"{path} is too small for an evaluation at {scale}x; remove it from {folder}")
-        lr = bicubic_down(hr, scale)
-        yield Pair(str(path.relative_to(root)), scale, hr, lr, cubic_up(lr, scale) if upsampled else lr)
+
+@torch.inference_mode()
+def _evaluate_in_tiles(
+    network: Network, device: torch.device, pair: Pair, tile: int | None, with_bicubic: bool
+) -> BatchResult:
+    """Evaluate one image, of which only tiles are on the device. RunError if the network's output is not finite."""
+    host = torch.device("cpu")
+    output, hr = (upload([image], host) for image in (as_function(network, device, tile)(pair.input), pair.hr))
+    bicubic = measure(upload([pair.bicubic()], host), hr, pair.scale) if with_bicubic else None
+    return BatchResult([pair], output, measure(output, hr, pair.scale), bicubic)

@@ -16,6 +16,7 @@ from srshards.errors import RunError, UsageError
 # Networks that fold 2 x 2 or 4 x 4 px into channels need tiles that start on a fold.
 ALIGN_PX = 4
 _MIN_INNER_PX = 32  # below, nearly all of the work is margins
+NOT_FINITE = "the network's output is not finite: its weights are broken, or too large for half precision"
 
 
 class _Window(NamedTuple):
@@ -62,6 +63,11 @@ def apply_in_tiles(
     return output
 
 
+def to_levels(output: Tensor) -> Tensor:
+    """Round a network's output, finite and in [0, 1] or beyond, to uint8."""
+    return output.float().mul(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
 def smallest_tile(margin_px: int) -> int:
     """Return the edge in px of the smallest tile that is not nearly all margin, a multiple of 4."""
     return 2 * aligned_up(margin_px) + _MIN_INNER_PX
@@ -106,5 +112,5 @@ def _converted(output: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype != torch.uint8:
         return output.to(dtype)
     if not bool(torch.isfinite(output).all()):
-        raise RunError("the network's output is not finite: its weights are broken, or too large for half precision")
-    return output.float().mul(255).round_().clamp_(0, 255).to(torch.uint8)
+        raise RunError(NOT_FINITE)
+    return to_levels(output)

@@ -1,5 +1,6 @@
-"""Load tensors from untrusted files: no code from them runs, and memory use is proportional to the file size.
+"""Files of tensors. They are written atomically, and read even if they are untrusted.
 
+No code from a file runs, and memory use is proportional to the file size.
 A few bytes can encode any number of values: an expanded tensor, a shape without data, compressed zeros.
 """
 
@@ -13,13 +14,26 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from srshards.storage.files import replacing, writing
 from trainer.models.weights_layout import first_few
 
 _MAX_GROWTH = 4  # of the size in memory over the file's: some tools compress files or share storage between tensors
+_BUFFER_BYTES = 1 << 20  # PyTorch writes a few bytes at a time between tensors
 
 
 class NotPlain(Exception):
     """The file's tensors are not dense floating-point data stored in it. The message says which and why."""
+
+
+def save_tensors(path: Path, content: Any) -> None:
+    """Write what `torch.save` accepts, atomically and without a copy of it in memory. RunError if that fails."""
+    with writing(path), replacing(path) as temporary, open(temporary, "wb", _BUFFER_BYTES) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if error.__context__ is None:
+                raise
+            raise error.__context__ from None  # why a write failed; `error` is from closing the archive after it
 
 
 def load_tensors(path: Path) -> Any:

@@ -1,6 +1,5 @@
 """Weights files: written in Real-ESRGAN's layout, read from most training tools. Only tensors are loaded."""
 
-import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +10,8 @@ from torch import Tensor
 
 from srshards.errors import UsageError
 from srshards.process.shortages import is_out_of_memory, shortage
-from srshards.storage.files import write_atomically, writing
 from trainer.models import Network
-from trainer.models.tensor_file import NotPlain, check_tensors, load_tensors
+from trainer.models.tensor_file import NotPlain, check_tensors, load_tensors, save_tensors
 from trainer.models.weights_layout import first_few, spec_of, with_current_names, without_prefixes
 
 __all__ = ["load_into", "load_network", "read_weights", "save_weights", "spec_of"]
@@ -32,11 +30,7 @@ def save_weights(path: Path, params: Mapping[str, Tensor], params_ema: Mapping[s
     torch.compile or DDP, half precision, channels_last and other devices are converted.
     """
     kinds = {"params": params, "params_ema": params_ema}
-    content = {kind: _plain(state) for kind, state in kinds.items() if state is not None}
-    stream = io.BytesIO()  # so that a full disk raises OSError, which torch.save to a path hides
-    torch.save(content, stream)
-    with writing(path):
-        write_atomically(path, stream.getbuffer())
+    save_tensors(path, {kind: _plain(state) for kind, state in kinds.items() if state is not None})
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

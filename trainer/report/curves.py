@@ -21,6 +21,7 @@ from trainer.report.charts import (
 )
 from trainer.report.runs import Run, same_bicubic
 from trainer.report.thinning import Point
+from trainer.report.wall_clock import wall_clock
 
 _MAX_ROWS = 200  # of a table, and of steps with a tooltip
 _NONE = "\N{EN DASH}"
@@ -74,12 +75,13 @@ _GAIN = Quantity(
 
 
 def plots(runs: Sequence[Run]) -> list[Plot]:
-    """Return a plot for each quantity that any run has values of."""
+    """Return a plot for each quantity that any run has values of, and one of the wall-clock time."""
     quantities = list(_QUANTITIES)
     if not same_bicubic(runs):
         quantities.insert(1, _GAIN)
     drawn = [_over_steps(quantity, runs) for quantity in quantities]
     drawn.insert(2, _over_time(runs))
+    drawn.append(wall_clock(runs))
     return [plot for plot in drawn if plot is not None]
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from srshards.format import Address
 from srshards.storage.store import file_size, pieces
 from trainer.report.thinning import Thinned
+from trainer.training.account import PHASE_NAMES
 
 TRAINED = ("loss", "lr", "patches_per_s", "data_wait")
 VALIDATED = ("psnr_y", "gain", "ssim_y", "trained_s")
@@ -54,6 +55,8 @@ class JournalSummary:
     error: str | None = None  # that ended the run, unless it was resumed
     num_unreadable: int = 0  # lines
     first_unreadable: int = 0
+    account: dict[str, float] | None = None  # seconds by phase, keyed as PHASE_NAMES
+    steps_share: float = math.nan  # of the steps in the time from the first to the last
     rates: "array[float]" = field(default_factory=lambda: array("d"))  # patches/s
 
     @property
@@ -86,6 +89,8 @@ def read_journal(address: Address, wanted: frozenset[int], max_points: int) -> J
         elif event == "val":
             summary.error = None
             validated.append((step, _add_validation(summary, step, line, wanted)))
+        elif event == "account":
+            _add_account(summary, line)
         elif event == "damaged":
             summary.damaged.add(hash(str(line.get("reason"))))
         elif event == "error":
@@ -122,6 +127,13 @@ def _add_validation(summary: JournalSummary, step: int, line: dict[str, Any], wa
     if step in wanted:
         summary.psnr_at[step] = metrics.psnr_y
     return [metrics.psnr_y, metrics.gain, metrics.ssim_y, summary.trained_s]
+
+
+def _add_account(summary: JournalSummary, line: dict[str, Any]) -> None:
+    """Take over an `account` line, which covers the run up to its step. Lines with invalid values are ignored."""
+    account = {key: _number(line, key) for key in PHASE_NAMES}
+    if all(seconds >= 0 for seconds in account.values()) and sum(account.values()) > 0:
+        summary.account, summary.steps_share = account, _number(line, "steps_share")
 
 
 def _events(address: Address, summary: JournalSummary) -> Iterator[tuple[str, int, dict[str, Any]]]:

@@ -114,6 +114,12 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     unvalidated = [run.label for run in runs if not run.summary.num_validations]
     if unvalidated:
         notes.append(f"Not validated yet: {', '.join(unvalidated)}.")
+    unaccounted = [run.label for run in runs if not run.summary.account]
+    if unaccounted:
+        notes.append(
+            f"No account of the wall-clock time: {', '.join(unaccounted)}. A run writes it at each "
+            "save; runs of earlier versions have none."
+        )
     for run in runs:
         if run.summary.error is not None:
             notes.append(f"{run.label} ended with an error: {run.summary.error or NONE}")

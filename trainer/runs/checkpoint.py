@@ -1,6 +1,5 @@
 """`state.pt`: everything needed to resume a run, in one file."""
 
-import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from srshards.errors import UsageError
 from srshards.process.shortages import shortage
-from srshards.storage.files import write_atomically, writing
-from trainer.models.tensor_file import check_tensors, load_tensors
+from trainer.models.tensor_file import check_tensors, load_tensors, save_tensors
 
 _VERSION = 1
 
@@ -31,16 +28,15 @@ class TrainingProgress:
     best_psnr_y: float | None = None
     best_step: int = 0
     trained_s: float = 0.0
+    val_every: int | None = None  # steps between validations, once the interval has grown
+    account: dict[str, float] = field(default_factory=dict)  # seconds by phase; empty in states of earlier versions
     losses: list[float] = field(default_factory=list)  # of the steps since the last journal line
     damaged: list[int] = field(default_factory=list)  # numbers of damaged samples, each replaced by another sample
 
 
 def save_state(path: Path, data: str, progress: TrainingProgress, tensors: dict[str, Any]) -> None:
     """Write the state. `data` is the shards' fingerprint, `tensors` the result of `Learner.state`."""
-    stream = io.BytesIO()  # so that a full disk raises OSError, which torch.save to a path hides
-    torch.save({"version": _VERSION, "data": data, "progress": asdict(progress), **tensors}, stream)
-    with writing(path):
-        write_atomically(path, stream.getbuffer())
+    save_tensors(path, {"version": _VERSION, "data": data, "progress": asdict(progress), **tensors})
 
 
 @contextmanager
@@ -98,12 +94,16 @@ def _tensors(state: Any) -> dict[str, Tensor]:
 
 def _check(progress: TrainingProgress) -> None:
     """Raise ValueError or TypeError for impossible values."""
-    counts = (progress.step, progress.best_step, *progress.damaged)
+    counts = (progress.step, progress.best_step, progress.val_every or 0, *progress.damaged)
     if (
         any(type(count) is not int or not 0 <= count < 2**62 for count in counts)
         or type(progress.validated) is not bool
     ):
         raise ValueError(f"invalid progress: {progress}")
-    seconds, best = float(progress.trained_s), float(progress.best_psnr_y or 0)
-    if not math.isfinite(seconds) or math.isnan(best) or not all(type(loss) is float for loss in progress.losses):
+    seconds, best = [float(progress.trained_s), *progress.account.values()], float(progress.best_psnr_y or 0)
+    if (
+        not all(0 <= each < math.inf for each in seconds)
+        or math.isnan(best)
+        or not all(type(loss) is float for loss in progress.losses)
+    ):
         raise ValueError(f"invalid progress: {progress}")

@@ -34,6 +34,7 @@ FREE_TO_CHANGE = frozenset(
         "resident",
         "device",
         "step",
+        "val_every",
         "save_every",
         "out",
         "run",
@@ -72,7 +73,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     init: Path | None = None  # initial weights
-    val_every: int | None = None  # steps; None: one epoch, within 200 to 5,000 steps
+    val_every: int | None = None  # steps; None: one epoch within 200 to 5,000 steps, growing (cadence.py)
     val_samples: int = 100  # validation images to evaluate
     save_every: int | None = None  # steps, in addition to a save at each validation; None: every ten minutes
     out: Address = Path("runs")

@@ -7,14 +7,16 @@ from srshards.shards.folder import Shards
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
 from trainer.models import num_parameters
+from trainer.training.cadence import MAX_SHARE
 from trainer.training.device import describe_device
 from trainer.training.plan import Plan
 from trainer.training.step_mode import StepMode
 
 
 def describe(plan: Plan) -> str:
-    """Return one line each on data, network, device, ranks and steps, followed by notes."""
-    return "\n".join([_data(plan.folder), _network(plan), _device(plan), *_ranks(plan), _steps(plan), *_notes(plan)])
+    """Return one line each on data, network, device, ranks, steps and validations, followed by notes."""
+    lines = [_data(plan.folder), _network(plan), _device(plan), *_ranks(plan), _steps(plan), *_cadence(plan)]
+    return "\n".join([*lines, *_notes(plan)])
 
 
 def memory_advice(plan: Plan) -> str:
@@ -90,6 +92,13 @@ def _epochs(plan: Plan) -> str:
         return f"{plan.total_steps * plan.loader.patches_per_step / samples:.1f} epochs of {samples:,} samples"
     dropped = f", dropping the last {plural(left_out, 'sample')}, too few for a step" if left_out else ""
     return f"{plural(plan.config.epochs, 'epoch')} of {samples:,} samples{dropped}"
+
+
+def _cadence(plan: Plan) -> Iterator[str]:
+    images = min(plan.config.val_samples, len(plan.folder.val))
+    if images:
+        grows = f", less often if that takes over {MAX_SHARE:.0%} of the time" if plan.adapts_val_every else ""
+        yield f"Validate {plural(images, 'image')} every {plural(plan.val_every, 'step')} and at the end{grows}"
 
 
 def _notes(plan: Plan) -> Iterator[str]:

@@ -1,16 +1,13 @@
 """Measurements during training: losses, throughput, and the share of time spent waiting for data."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from time import perf_counter
 from typing import NamedTuple
 
 import torch
 
-from srshards import PatchLoader
 from srshards.errors import RunError
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
+from trainer.training.account import Account, training_s
 
 _MAX_PENDING_LOSSES = 20  # steps between reads of the losses, which synchronise with the GPU and the other ranks
 
@@ -34,31 +31,31 @@ class Pace(NamedTuple):
 
 
 class Meter:
-    """Measures from `start` on, except while paused (validating, saving, starting up).
+    """Measures the steps from `start` on, by the account: without validation, saving and start-up.
 
-    `settle`, `paused` and `lap` are collective: all ranks of the group must call them after the same steps.
+    `settle` and `lap` are collective: all ranks of the group must call them after the same steps. `losses` are those of
+    the steps since the last lap, including those before a run was resumed.
     """
 
     def __init__(
-        self, loader: PatchLoader, patches_per_step: int, losses: list[float], group: RankGroup = SINGLE_PROCESS_GROUP
+        self, account: Account, patches_per_step: int, losses: list[float], group: RankGroup = SINGLE_PROCESS_GROUP
     ) -> None:
-        self.losses = losses  # of the steps since the last lap, including those before a run was resumed
-        self._loader = loader
+        self.losses = losses
+        self._account = account
         self._patches_per_step = patches_per_step
         self._group = group
         self._pending: list[torch.Tensor] = []  # losses of this rank that are still on the device
         self._steps = 0  # since the last lap
-        self._start_s = perf_counter()  # of the lap, shifted by every pause
-        self._wait_s = 0.0  # of the loader, at the start of the lap
+        self.start()
 
     def start(self) -> None:
         """Start a lap now."""
-        self._start_s, self._wait_s = perf_counter(), self._loader.wait_s
+        self._start = self._account.seconds()
 
     def add(self, loss: torch.Tensor, step: int, is_timed: bool = True) -> None:
         """Add the loss of the run's `step`-th step. RunError if a loss is not finite.
 
-        A step performed while paused is not timed, and does not count in the throughput.
+        A step of the start-up is not timed, and does not count in the throughput.
         """
         self._pending.append(loss)
         self._steps += is_timed
@@ -70,7 +67,8 @@ class Meter:
         """Read all pending losses up to this step, synchronising with a GPU. RunError if one is not finite."""
         if not self._pending:
             return
-        sums = self._group.sum(torch.stack(self._pending).tolist())
+        with self._account.phase("steps"):  # waits until the device has computed them
+            sums = self._group.sum(torch.stack(self._pending).tolist())
         losses = [total / self._group.world_size for total in sums]
         self._pending = []
         for number, loss in enumerate(losses, start=step - len(losses) + 1):
@@ -80,22 +78,14 @@ class Meter:
                 )
         self.losses += losses
 
-    @contextmanager
-    def paused(self, step: int) -> Iterator[None]:
-        """Exclude the block from the measured time, after the GPU has finished this step."""
-        self.settle(step)
-        pause_s, waited_s = perf_counter(), self._loader.wait_s
-        yield
-        self._start_s += perf_counter() - pause_s
-        self._wait_s += self._loader.wait_s - waited_s
-
     def lap(self, step: int, lr: float) -> Pace | None:
         """Return the measurements since the last lap and start the next one; None if no step was timed."""
         self.settle(step)
         if not self._steps:
             return None
-        seconds = max(perf_counter() - self._start_s, 1e-9)
-        (data_wait,) = self._group.max([(self._loader.wait_s - self._wait_s) / seconds])
+        now, start = self._account.seconds(), self._start
+        seconds = max(training_s(now) - training_s(start), 1e-9)
+        (data_wait,) = self._group.max([(now["data_wait_s"] - start["data_wait_s"]) / seconds])
         pace = Pace(
             loss=sum(self.losses) / len(self.losses),
             lr=lr,

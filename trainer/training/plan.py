@@ -46,9 +46,14 @@ class Plan:
 
     @property
     def val_every(self) -> int:
-        """Steps between validations."""
+        """Steps between validations, at first if `adapts_val_every`."""
         steps_per_epoch = len(self.loader) // self.loader.micro_batches
         return self.config.val_every or min(max(steps_per_epoch, _MIN_VAL_EVERY), _MAX_VAL_EVERY)
+
+    @property
+    def adapts_val_every(self) -> bool:
+        """Whether the interval between validations grows if they take too much of the time."""
+        return self.config.val_every is None
 
     @property
     def log_every(self) -> int:

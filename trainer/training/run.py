@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ from trainer.models import Network, num_parameters
 from trainer.models.weights import load_into, save_weights
 from trainer.runs.checkpoint import TrainingProgress, load_state, state_errors
 from trainer.runs.folder import RunFolder
+from trainer.training.account import Account
 from trainer.training.describe import describe, memory_advice
 from trainer.training.device import describe_device, limit_threads
+from trainer.training.device_queue import DeviceQueue
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.loop import LoopSettings, TrainingLoop
 from trainer.training.losses import LOSSES
@@ -33,7 +36,7 @@ class TrainingResult:
     """Outcome of a run. `last` is the last validation, None if there was none since the run started or resumed.
 
     `patches_per_step` is the total of all ranks, `peak_memory_bytes` their maximum. With `was_finished`, the run had
-    finished before, and nothing was trained.
+    finished before, nothing was trained, and there is no `account`.
     """
 
     run: RunFolder
@@ -42,6 +45,7 @@ class TrainingResult:
     last: ValidationResult | None
     patches_per_step: int
     peak_memory_bytes: int
+    account: Account | None
     was_finished: bool = False
 
 
@@ -51,11 +55,14 @@ def train(
     stop: StopRequest,
     say: Callable[[str], None],
     group: RankGroup = SINGLE_PROCESS_GROUP,
+    start_s: float | None = None,
 ) -> TrainingResult:
     """Train from scratch, or from the state in the folder if there is one. Only rank 0 accesses the folder.
 
-    On rank 0, the description of the run is passed to `say`.
+    On rank 0, the description of the run is passed to `say`. `start_s` is the reading of `time.monotonic` at the start
+    of the command; None: now.
     """
+    start_s = monotonic() if start_s is None else start_s
     limit_threads(plan.rank_info.local_world_size)
     torch.backends.cudnn.benchmark = True  # all batches have the same shape, so autotuning pays off
     if plan.device.type == "cpu":
@@ -68,11 +75,13 @@ def train(
         progress = _progress(plan, run, learner, group)
         if progress.validated and progress.step == plan.total_steps:
             group.run_on_rank0(lambda: _restore_weights(run, learner))
-            return TrainingResult(run, True, progress, None, plan.loader.patches_per_step, 0, was_finished=True)
+            return TrainingResult(run, True, progress, None, plan.loader.patches_per_step, 0, None, was_finished=True)
         record = group.run_on_all(
             lambda: stack.enter_context(_record(plan, run, progress, say)) if group.is_rank0 else Record()
         )
-        return _train(plan, run, learner, progress, record, stop, group)
+        queue = DeviceQueue(plan.device)
+        account = Account(progress.account, start_s, queue.is_busy)
+        return _train(plan, run, learner, progress, record, stop, account, queue, group)
 
 
 def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) -> TrainingProgress:
@@ -126,6 +135,8 @@ def _facts(plan: Plan) -> dict[str, int | str]:
     return {
         "steps": plan.total_steps,
         "patches_per_step": plan.loader.patches_per_step,
+        "val_every": plan.val_every,
+        "val_every_adapts": plan.adapts_val_every,
         "scale": plan.folder.scale,
         "parameters": num_parameters(plan.spec.build()),
         "device": describe_device(plan.device),
@@ -140,11 +151,14 @@ def _train(
     progress: TrainingProgress,
     record: Record,
     stop: StopRequest,
+    account: Account,
+    queue: DeviceQueue,
     group: RankGroup,
 ) -> TrainingResult:
     settings = LoopSettings(
         total_steps=plan.total_steps,
         val_every=plan.val_every,
+        adapts_val_every=plan.adapts_val_every,
         log_every=plan.log_every,
         save_every=plan.config.save_every,
         patches=plan.loader.patches_per_step,
@@ -153,7 +167,8 @@ def _train(
         memory_advice=memory_advice(plan),
         step_mode=plan.step_mode,
     )
-    loop = TrainingLoop(settings, learner, plan.loader, _validation(plan, group), progress, record, group)
+    validation = _validation(plan, group)
+    loop = TrainingLoop(settings, learner, plan.loader, validation, progress, record, account, queue, group)
     try:
         with plan.loader:
             loop.run(stop)
@@ -169,6 +184,7 @@ def _train(
         last=loop.last_validation,
         patches_per_step=plan.loader.patches_per_step,
         peak_memory_bytes=int(peak_memory_bytes),
+        account=account,
     )
 
 
