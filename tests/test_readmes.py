@@ -223,6 +223,13 @@ def test_training_steps_match_the_results(model: str) -> None:
     assert float(waiting.removesuffix(" %")) == pytest.approx(100 * found["data_wait"]["median"], rel=0.2)
 
 
+def test_shares_of_the_wall_clock_time_match_the_results() -> None:
+    networks = results("account")["networks"]
+    ultra_lite, lite, standard = (f"{100 * networks[model]['steps_share']:.1f} %" for model in networks)
+    text = " ".join("\n".join(section.text for section in ENGLISH).split())
+    assert f"`ultra_lite` spends {ultra_lite} on steps, `lite` {lite} and `standard` {standard}" in text
+
+
 def test_planning_matches_the_results() -> None:
     text = " ".join("\n".join(section.text for section in ENGLISH).split())
     found = results("plan")

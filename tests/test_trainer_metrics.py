@@ -1,6 +1,7 @@
 """PSNR and SSIM compared with scikit-image and closed forms; losses compared with closed forms."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 
 import cv2
@@ -170,6 +171,22 @@ def test_metrics_of_an_image_depend_neither_on_the_batch_nor_on_the_layout() -> 
     for number, kind in enumerate(KINDS):
         assert tuple(together[number].tolist()) == astuple(measured(worse(photo, kind), photo, 4))
     assert torch.equal(measure(outputs.contiguous(), targets.contiguous(), 4), together)
+
+
+def test_measure_leaves_the_number_of_threads_alone() -> None:
+    """It uses threads of its own, and PyTorch's setting has parts for the process and for each thread."""
+
+    def in_new_thread() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(torch.get_num_threads).result()
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        measure(batch(real_photo(), real_photo()), batch(real_photo(), real_photo()), 4)
+        assert torch.get_num_threads() == 3 and in_new_thread() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_measure_ignores_the_border() -> None:

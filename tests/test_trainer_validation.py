@@ -66,7 +66,7 @@ def approximately(quality: Quality) -> Quality:
 
 @pytest.fixture(params=[1, 4])
 def batch_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """As on a CPU, and as on a GPU."""
+    """One, and several with a smaller one at the end."""
     monkeypatch.setattr(evaluate, "_batch_size", lambda *args: request.param)
     return int(request.param)
 
@@ -183,6 +183,7 @@ def test_too_little_memory_is_explained(shards: Shards, monkeypatch: pytest.Monk
 
 
 def test_a_stop_ends_a_validation_after_the_current_batch(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "_batch_size", lambda *args: 1)
     stop, evaluated = StopRequest(), []
     real = validation.evaluate_batches
 
@@ -251,12 +252,13 @@ def test_batches_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         return choose
 
     pair = random_pair(0, 20, 30, np.random.default_rng(0))
-    for largest, size in ((600 * 100, 16), (600 * 7, 4), (600, 1), (1, 1)):
+    for largest, size, on_cpu in ((600 * 100, 16, 3), (600 * 7, 4, 3), (600 * 2, 2, 1), (600, 1, 1), (1, 1, 1)):
         monkeypatch.setattr(evaluate, "choose_tile", fits(largest))
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
         assert evaluate._batch_size(network(), torch.device("cuda"), pair, "auto") == size
+        assert evaluate._batch_size(network(), CPU, pair, "auto") == on_cpu
     assert max(asked) == 16 * 600
     assert evaluate._batch_size(network(), torch.device("cuda"), pair, 64) == 1
-    assert evaluate._batch_size(network(), CPU, pair, "auto") == 1
 
 
 def test_download_restores_shapes_and_dtypes() -> None:

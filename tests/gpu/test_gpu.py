@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import astuple
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,17 @@ import torch
 import srshards
 from srshards import PatchBatch, PatchLoader
 from srshards.loader.to_device import Transfer
+from trainer.evaluation.evaluate import evaluate_batches, evaluate_pairs
+from trainer.evaluation.pairs import shard_pairs
+from trainer.evaluation.transfer import download
 from trainer.inference.image_function import as_function
 from trainer.models import network_spec
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
+from trainer.training.device_queue import DeviceQueue
 from trainer.training.learner import Learner
 from trainer.training.run import make_learner
+from trainer.training.snapshot import Snapshot
 
 PATCH, BATCH = 64, 4
 SLEEP_CYCLES = 3_000_000  # one to two ms
@@ -175,6 +181,88 @@ def test_ema_of_captured_steps(gpu_shards: Path) -> None:
         torch.testing.assert_close(captured, eager, rtol=2e-3, atol=2e-4)
 
 
+# ---- saves
+
+
+@pytest.mark.parametrize("step", ["eager", "graph"])
+def test_a_snapshot_is_the_state_after_the_queued_steps(step: str, gpu_shards: Path) -> None:
+    """Steps before it may still be queued, and those after it change the original."""
+    learner, loader = make(gpu_shards, model="lite", device="cuda", amp="fp16", step=step, workers=0)
+    snapshot = Snapshot()
+    with loader:
+        batches = loader.steps(0, 100)
+        for number in range(8):
+            if number == 7:
+                torch.cuda._sleep(SLEEP_CYCLES)
+            learner.step(number, batches)
+            taken = snapshot.take(learner.state())  # into the same memory every time
+        expected = [parameter.cpu() for parameter in learner.network.parameters()]
+        moments = [values["exp_avg"].cpu() for values in learner.state()["optimizer"]["state"].values()]
+        for number in range(8, 12):
+            learner.step(number, batches)
+        torch.cuda.synchronize()
+    assert all(tensor.is_pinned() for tensor in taken["params"].values())
+    torch.testing.assert_close(list(taken["params"].values()), expected, rtol=0, atol=0)
+    found = [values["exp_avg"] for values in taken["optimizer"]["state"].values()]
+    torch.testing.assert_close(found, moments, rtol=0, atol=0)
+
+
+def test_a_step_is_captured_while_a_save_is_written(gpu_shards: Path, tmp_path: Path) -> None:
+    args = ("--shards", gpu_shards, "--out", tmp_path, "--run", "r", "--model", "standard", "--patch-size", PATCH)
+    result = run_trainer(*args, "--batch-size", 1, "--steps", 8, "--save-every", 1, "--val-every", 8, "--step", "graph")
+    assert result.returncode == 0, result.stderr
+
+
+# ---- account
+
+
+def test_the_queue_of_the_device_is_seen_without_waiting_for_it() -> None:
+    queue = DeviceQueue(torch.device("cuda"))
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        torch.cuda._sleep(SLEEP_CYCLES)
+        queue.mark()
+        assert queue.is_busy()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.cuda.synchronize()
+    assert not queue.is_busy()
+
+
+# ---- validation
+
+
+def test_validations_never_wait_for_the_device(gpu_shards: Path) -> None:
+    shards = srshards.open(gpu_shards)
+    pairs = list(shard_pairs(shards, "train", upsampled=False, limit=20))
+    network = network_spec("ultra_lite", 4).build(seed=1).to("cuda", memory_format=torch.channels_last).eval()
+    for with_bicubic in (True, False):
+        download([batch.network for batch in evaluate_batches(network, pairs)])  # loads kernels
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            batches = list(evaluate_batches(network, pairs, with_bicubic=with_bicubic))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert [len(batch.pairs) for batch in batches] == [16, 4]
+        assert all(batch.network.is_cuda for batch in batches)
+
+
+@pytest.mark.parametrize("upsampled", [False, True])
+def test_validations_are_those_of_the_cpu(upsampled: bool, gpu_shards: Path) -> None:
+    """Convolutions use TF32, which changes some pixels by a level; the metrics of equal pixels are equal."""
+    pairs = list(shard_pairs(srshards.open(gpu_shards), "train", upsampled, limit=5))
+    network = network_spec("lite", 1 if upsampled else 4).build(seed=1).eval()
+    expected = list(evaluate_pairs(network, pairs))
+    for tile in ("auto", 48):
+        found = list(evaluate_pairs(network.to("cuda"), pairs, tile))
+        for one, other in zip(found, expected, strict=True):
+            assert one.network.psnr_y == pytest.approx(other.network.psnr_y, abs=0.01)
+            assert one.network.ssim_y == pytest.approx(other.network.ssim_y, abs=1e-3)
+            assert astuple(one.bicubic) == pytest.approx(astuple(other.bicubic), abs=1e-9)
+
+
 # ---- commands
 
 
@@ -184,7 +272,7 @@ def test_trains_validates_and_resumes(gpu_shards: Path, tmp_path: Path) -> None:
     assert trained.returncode == 0, trained.stderr
     assert "bfloat16 autocast, CUDA graph" in trained.stderr
     lines = [json.loads(line) for line in (tmp_path / "r" / "journal.jsonl").read_text().splitlines()]
-    assert {"train", "validation"} <= {line["event"] for line in lines}
+    assert {"train", "val"} <= {line["event"] for line in lines}
     (tmp_path / "r" / "config.yaml").write_text(
         (tmp_path / "r" / "config.yaml").read_text().replace("steps: 60", "steps: 80").replace("amp: auto", "amp: fp16")
     )

@@ -65,6 +65,7 @@ def evaluate_command(
     if shards is not None and hr is not None:
         raise UsageError("pass either --shards or --hr, not both")
     with loading():
+        from srshards.process.allocator import keep_freed_memory
         from srshards.shards.opening import open_shards
         from trainer.evaluation.evaluate import evaluate_pairs
         from trainer.evaluation.metrics import mean_quality
@@ -73,6 +74,8 @@ def evaluate_command(
 
     limit_threads()
     torch_device = choose_device(device)
+    if torch_device.type == "cpu":
+        keep_freed_memory()
     network = load_network(weights).to(torch_device)
     pairs, scale, data = (
         _pairs_of_shards(network, weights, open_shards(shards, cache=cache, cache_bytes=cache_bytes), split, scale)

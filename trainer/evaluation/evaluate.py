@@ -22,7 +22,7 @@ from trainer.models import Network
 
 Tile: TypeAlias = int | Literal["auto"] | None
 
-_MAX_IMAGES = 16  # of a batch on a GPU
+_MAX_IMAGES = 16  # of a batch
 
 
 class PairResult(NamedTuple):
@@ -96,10 +96,11 @@ def _batches(network: Network, device: torch.device, pairs: Iterable[Pair], tile
 
 
 def _batch_size(network: Network, device: torch.device, pair: Pair, tile: Tile) -> int:
-    if device.type == "cpu" or isinstance(tile, int):  # CPUs are no faster with more than one
+    if isinstance(tile, int):
         return 1
     height, width = pair.input.shape[:2]
-    size = _MAX_IMAGES
+    # More than one image per thread is no faster on a CPU.
+    size = min(torch.get_num_threads(), _MAX_IMAGES) if device.type == "cpu" else _MAX_IMAGES
     while size > 1 and choose_tile(network, size * height, width, device) is not None:
         size //= 2
     return size
