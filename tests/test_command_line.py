@@ -19,6 +19,7 @@ import pytest
 from click.shell_completion import CompletionItem, ShellComplete
 from click.testing import CliRunner
 from helpers import SMALL, TIMEOUT_S, generate, make_photos, run_cli, run_program, shell_environment, trainer
+from PIL import Image
 
 from shardgen.cli import commands as shardgen
 from shardgen.planning.config import METHODS
@@ -533,6 +534,14 @@ def test_training_and_evaluation_fit_the_terminal(data: Path) -> None:
     output = in_terminal(["-m", "trainer", *args], data, 40)
     assert max(map(len, drawn(output))) <= 40
     assert sum(line.startswith("bicubic") for line in drawn(output)) == 2
+    args = ["upscale", "--weights", "runs/r/best.pth", "photos/class0/img0.jpg", "photos/class0/img3.jpg", "-o", "up"]
+    lines = drawn(in_terminal(["-m", "trainer", *args], data, 60))
+    assert max(map(len, lines)) <= 60
+    with Image.open(data / "photos" / "class0" / "img0.jpg") as photo:
+        total = f"{2 * photo.width * photo.height / 1000:.1f}k"
+    assert any(re.match(rf" +0%.* 0\.00/{total} ", line) for line in lines), "not shown at the start"
+    assert any(line.startswith(f"100% {total}/{total}, 00:00 left") and line.endswith("2/2 photos") for line in lines)
+    assert [line[:15] for line in lines if line.startswith("up/")] == ["up/img0_2x.png ", "up/img3_2x.png "]
 
 
 def test_dumb_terminals_get_plain_lines(data: Path) -> None:

@@ -1,10 +1,14 @@
 """Progress when stderr is not a terminal: plain lines at intervals and at the end. (Bars: test_command_line.py.)"""
 
+from pathlib import Path
+
 import pytest
 
 from shardgen.generate.progress import ProgressDisplay
 from shardgen.shard.job import Progress
 from srshards.terminal import progress
+from trainer.commands.upscale_display import UpscaleDisplay
+from trainer.inference.upscale import Upscaled
 from trainer.training.display import Display
 
 
@@ -67,3 +71,31 @@ def test_trainer_reports_every_twenty_seconds_and_at_the_end(clock: Clock, capsy
         "step 14/15, 0.10 steps/s, best 31.50 dB, 10 s left",
         "step 15/15, 0.10 steps/s, best 31.50 dB, 0 s left",
     ]
+
+
+def test_upscale_reports_every_twenty_seconds_within_a_photo(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes, result = ((10, 10), (20, 20)), Path("a_2x.png")
+    with UpscaleDisplay([6_000_000, 3_000_000]) as display:
+        for share in (0.25, 0.5, 0.1, 0.6):  # 0.1: tiles had to be smaller
+            clock.now_s += 15
+            display.progressed(0, share)
+        display.progressed(0, 1)
+        display.wrote(Upscaled(Path("a.png"), result, None, *sizes, 12.3, replaced=True, compare_replaced=False))
+        clock.now_s += 20
+        display.progressed(1, 0.5)
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [
+        "0/2 photos, 33%, 0.10 megapixels/s, 60 s left",
+        "0/2 photos, 40%, 0.06 megapixels/s, 90 s left",
+        "1/2 photos, 83%, 0.09 megapixels/s, 16 s left",
+    ]
+    assert printed.out == "a_2x.png  10 x 10 to 20 x 20 px in 12.3 s, replaced the existing file\n"
+
+
+def test_upscale_shows_no_share_of_photos_without_a_readable_header(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with UpscaleDisplay([0]) as display:
+        clock.now_s += 20
+        display.progressed(0, 1)
+    assert capsys.readouterr().err == "1/1 photos, 0.00 megapixels/s\n"

@@ -879,13 +879,18 @@ def test_evaluate_moves_the_network_and_the_images_to_the_device(
 # ---- upscale, export
 
 
-def test_upscale_writes_results_and_comparisons(runs: Path, hr: Path, tmp_path: Path) -> None:
+def test_upscale_writes_results_and_comparisons(
+    runs: Path, hr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("trainer.commands.upscale.keep_freed_memory", lambda: calls.append("keep_freed_memory"))
     result = trainer("upscale", *best(runs / "lr"), hr, "-o", tmp_path / "结 果", "--compare", "--scale", 2)
     assert result.code == 0, result.err
     assert {path.name for path in (tmp_path / "结 果").iterdir()} == {
         f"{stem}_2x{kind}.png" for stem in (ODD, "grey", "alpha", "flat") for kind in ("", "_compare")
     }
-    assert "51 x 40 to 102 x 80 px" in result.out
+    assert "51 x 40 to 102 x 80 px" in result.out and result.err == ""
+    assert calls == ["keep_freed_memory"], "large tensors of a CPU are mapped anew by each layer"
     with Image.open(tmp_path / "结 果" / "alpha_2x.png") as image:
         assert image.size == (102, 80)
 

@@ -2,7 +2,10 @@
 
 import errno
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from srshards.errors import RunError, UsageError
+from srshards.imaging.photo import DecodedPhoto
 from srshards.process.shortages import is_out_of_memory
-from trainer.inference import tile_memory, tiles, upscale
+from trainer.inference import comparison, tile_memory, tiles, upscale
 from trainer.inference.photo_files import list_photos, read_photo
 from trainer.inference.tile_memory import apply_within_memory, choose_tile, free_bytes, tensor_bytes_per_pixel
 from trainer.inference.tiles import apply_in_tiles, smallest_tile
-from trainer.inference.upscale import Upscaled, upscale_photos
+from trainer.inference.upscale import Listener, Upscaled, upscale_photos
 from trainer.models import Network, NetworkSpec
 
 CPU = torch.device("cpu")
@@ -94,6 +98,8 @@ def test_windows_are_aligned_equal_and_cover_each_pixel_once(size: int, tile: in
     assert len(set(lengths[:-1])) <= 1 and lengths[0] - 3 <= lengths[-1] <= lengths[0]
     if size % 4 == 0:
         assert len(set(lengths)) == 1, "the last tile has a different size"
+    overlap = sum(lengths) - size
+    assert overlap <= (len(windows) - 1) * 2 * tiles.aligned_up(margin) + 4 * len(windows), "more than the margins"
     for window in windows:
         assert window.start % 4 == 0 and window.start >= 0 and window.end <= size
         assert window.start == 0 or window.keep_start - window.start >= margin
@@ -146,10 +152,39 @@ def test_the_network_keeps_its_dtype_and_records_no_gradients() -> None:
     assert output.dtype == torch.float32 and not output.requires_grad
 
 
-def test_non_finite_output_is_an_error() -> None:
+def test_networks_on_a_cpu_compute_in_channels_last_layout() -> None:
+    model, strides = network(2), []
+    for convolution in filter(lambda module: isinstance(module, nn.Conv2d), model.modules()):
+        convolution.register_forward_hook(lambda module, inputs, output: strides.append(output.stride(1)))
+    levels = torch.from_numpy(make_photo(30, 50, 0))
+    outputs = [
+        apply_in_tiles(model, pixels[None], tile, 4, torch.uint8)
+        for pixels in (levels.permute(2, 0, 1), levels.permute(2, 0, 1).contiguous())
+        for tile in (None, 24)
+    ]
+    assert set(strides) == {1}
+    assert all(output.is_contiguous(memory_format=torch.channels_last) for output in outputs)
+
+
+def test_progress_rises_within_a_pass_and_over_the_tiles() -> None:
+    model, pixels = network(2), image(60, 40)
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+    for tile in (None, 32):
+        shares: list[float] = []
+        windows = [1 if tile is None else len(tiles._windows(size, tile, 4)) for size in (60, 40)]
+        output = apply_in_tiles(model, pixels, tile, 4, torch.float32, shares.append)
+        assert len(shares) == (convolutions + 1) * windows[0] * windows[1]
+        assert shares == sorted(shares) and 0 < shares[0] < 1 and shares[-1] == 1
+        assert shares[-2] == pytest.approx(1), "all multiplications are counted"
+        assert torch.equal(output, apply_in_tiles(model, pixels, tile, 4)), "no hook is left"
+        assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_non_finite_output_is_an_error(value: str) -> None:
     model = network(2)
     with torch.no_grad():
-        next(model.parameters()).fill_(float("nan"))
+        next(model.parameters()).fill_(float(value))
     with pytest.raises(RunError, match="not finite: its weights are broken"):
         apply_in_tiles(model, image(20, 20), None, 4, torch.uint8)
 
@@ -173,7 +208,7 @@ def test_tiles_are_halved_until_they_fit_into_memory() -> None:
     output = apply_within_memory(model, pixels, None, 2)
     assert torch.equal(output, apply_in_tiles(plain(), pixels, None, 2))
     tried = [max(shape) for shape in model.sizes]
-    assert tried[0] == 300 and tried[1:3] == [148, 72] and set(tried[3:]) == {40}, "300, 150, 74 and 36, rounded"
+    assert tried[0] == 300 and tried[1:3] == [108, 72] and set(tried[3:]) == {40}, "300, 148, 72 and 40, balanced"
 
 
 def test_out_of_memory_with_the_smallest_tile_gives_advice() -> None:
@@ -233,19 +268,30 @@ def test_choose_tile_returns_the_largest_that_fits(monkeypatch: pytest.MonkeyPat
     model = network(2)
     per_pixel = 2 * 2 * tensor_bytes_per_pixel(model)  # overhead, and half of the free memory
 
-    def choose(free: float, height: int = 1000, width: int = 600) -> int | None:
+    def choose(free: float, height: int = 1000, width: int = 600, device: str = "cuda") -> int | None:
         monkeypatch.setattr(tile_memory, "free_bytes", lambda device: int(free))
-        return choose_tile(model, height, width, CPU)
+        return choose_tile(model, height, width, torch.device(device))
 
     output = 3 * 1000 * 600 * 4
-    assert choose(per_pixel * 1000 * 600 + 2 * output + 1000) is None
-    assert choose(per_pixel * 1000 * 600 + 2 * output - 1000) == 772
-    assert choose(per_pixel * 300 * 300 + 2 * output + 1000) == 300
-    assert choose(per_pixel * 303 * 303 + 2 * output + 1000) == 300, "multiples of 4"
-    assert choose(0) == smallest_tile(4) == 40
-    assert choose(0, 30, 30) is None, "smaller than the smallest tile"
+    assert choose(per_pixel * 1000 * 600 + 1000) is None
+    assert choose(per_pixel * 1000 * 600 - 1000) == 772
+    assert choose(per_pixel * 200 * 200 + 2 * output + 1000, device="cpu") == 200, "without the output"
+    assert choose(per_pixel * 203 * 203 + 2 * output + 1000, device="cpu") == 200, "multiples of 4"
+    for device in ("cuda", "cpu"):
+        assert choose(0, device=device) == smallest_tile(4) == 40
+        assert choose(0, 30, 30, device) is None, "smaller than the smallest tile"
     assert choose(1e15) is None
     assert choose(1e15, 100_000, 100_000) == int((8 << 30) ** 0.5 / (per_pixel / 2) ** 0.5) // 4 * 4, "8 GiB are enough"
+
+
+def test_tiles_on_a_cpu_have_32_margins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Larger ones are slower, and the choice does not depend on the free memory, so that results are reproducible."""
+    for free in (2 << 30, 1 << 40):
+        monkeypatch.setattr(tile_memory, "free_bytes", lambda device, free=free: free)
+        chosen = {depth: NetworkSpec("compact", 2, 8, depth).build() for depth in (2, 8, 16)}
+        tiles_px = {depth: choose_tile(model, 1500, 2000, CPU) for depth, model in chosen.items()}
+        assert tiles_px == {2: 256, 8: 32 * 12, 16: 32 * 20}, "margins of 4, 12 and 20 px; at least 256 px"
+        assert choose_tile(chosen[8], 300, 400, CPU) is None, "no more pixels than a tile"
 
 
 def test_free_bytes_of_the_cpu_is_the_available_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,8 +315,24 @@ def photos(folder: Path, *names: str) -> list[Path]:
     return paths
 
 
+class Results(Listener):
+    """Collects the results and the progress of each photo."""
+
+    def __init__(self) -> None:
+        self.upscaled: list[Upscaled] = []
+        self.shares: dict[int, list[float]] = {}
+
+    def progressed(self, index: int, share: float) -> None:
+        self.shares.setdefault(index, []).append(share)
+
+    def wrote(self, upscaled: Upscaled) -> None:
+        self.upscaled.append(upscaled)
+
+
 def run(model: Network, paths: list[Path], output: Path, **options: Any) -> list[Upscaled]:
-    return list(upscale_photos(model, paths, output, device=CPU, **options))
+    results = Results()
+    upscale_photos(model, paths, output, device=CPU, listener=results, **options)
+    return results.upscaled
 
 
 def test_the_result_is_the_output_of_the_network(tmp_path: Path) -> None:
@@ -411,8 +473,7 @@ def test_too_long_names_do_not_stop_the_others(tmp_path: Path) -> None:
     photos(tmp_path / "in", longest, longer)
     deep = deep_folder(tmp_path / "in")
     with pytest.raises(UsageError) as failed:
-        for _ in upscale_photos(plain(), list_photos([tmp_path / "in"]), tmp_path / "out", device=CPU):
-            pass
+        run(plain(), list_photos([tmp_path / "in"]), tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [longest.replace(".", "_2x.")]
     assert str(failed.value).startswith("2 of 3 photos could not be upscaled:\n  cannot read ")
     assert deep[:3000] in str(failed.value) and ": File name too long\n  cannot write " in str(failed.value)
@@ -423,11 +484,13 @@ def test_an_unreadable_photo_does_not_stop_the_others(tmp_path: Path) -> None:
     paths = photos(tmp_path, "a.png", "c.png")
     broken, missing = tmp_path / "b.jpg", tmp_path / "z.jpg"
     broken.write_bytes(b"nothing")
-    results = []
+    written = Results()
+    given = [paths[0], broken, missing, paths[1]]
     with pytest.raises(UsageError) as failed:
-        for upscaled in upscale_photos(plain(), [paths[0], broken, missing, paths[1]], tmp_path / "out", device=CPU):
-            results.append(upscaled.result.name)
+        upscale_photos(plain(), given, tmp_path / "out", device=CPU, listener=written)
+    results = [upscaled.result.name for upscaled in written.upscaled]
     assert results == ["a_2x.png", "c_2x.png"]
+    assert [shares[-1] for _, shares in sorted(written.shares.items())] == [1, 1, 1, 1]
     message = str(failed.value)
     assert message.startswith("2 of 4 photos could not be upscaled:\n  cannot read") and failed.value.exit_code == 2
     assert str(broken) in message and str(missing) in message
@@ -439,12 +502,223 @@ def test_a_single_unreadable_photo_is_reported(tmp_path: Path) -> None:
         run(plain(), [tmp_path / "z.jpg"], tmp_path / "out")
 
 
-def test_results_are_written_one_by_one(tmp_path: Path) -> None:
+def test_the_chosen_tile_does_not_change_the_result(tmp_path: Path) -> None:
+    """A photo of several tiles of the smallest size that is chosen on a CPU."""
+    path, model = save(tmp_path / "a.png", Image.fromarray(make_photo(300, 420, 0))), network(2)
+    assert choose_tile(model, 300, 420, CPU) == 256
+    run(model, [path], tmp_path / "b.png")
+    run(model, [path], tmp_path / "c.png", tile=None)
+    difference = read_photo(tmp_path / "b.png").rgb.astype(int) - read_photo(tmp_path / "c.png").rgb
+    assert np.abs(difference).max() <= 1 and np.count_nonzero(difference) < 1e-4 * difference.size
+
+
+# ---- overlapping work
+
+
+class Overlap:
+    """Records the work on photos, and lets one step wait for another."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read: list[str] = []
+        self.done: set[str] = set()
+        self._changed = threading.Condition()
+        self.before_writing: Callable[[str], None] = lambda name: None
+        read_photo, write_photo = upscale.read_photo, upscale.write_photo
+
+        def read(path: Path) -> DecodedPhoto:
+            self.read.append(path.name)
+            try:
+                return read_photo(path)
+            finally:
+                self.finish(f"read {path.name}")
+
+        def write(path: Path, photo: DecodedPhoto) -> None:
+            self.before_writing(path.name)
+            write_photo(path, photo)
+
+        monkeypatch.setattr(upscale, "read_photo", read)
+        monkeypatch.setattr(upscale, "write_photo", write)
+
+    def finish(self, step: str) -> None:
+        with self._changed:
+            self.done.add(step)
+            self._changed.notify_all()
+
+    def wait(self, step: str) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: step in self.done, timeout=60), f"{step} did not overlap"
+
+
+@pytest.fixture
+def overlap(monkeypatch: pytest.MonkeyPatch) -> Overlap:
+    return Overlap(monkeypatch)
+
+
+class Followed(Plain, architecture="followed for tests"):
+    """Calls `before(number of the pass)` at the start of each forward pass."""
+
+    before: Callable[[int], None] = staticmethod(lambda number: None)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.before(len(self.sizes))
+        return super().forward(images)
+
+
+def followed(before: Callable[[int], None]) -> Followed:
+    """Pass tile=None: choosing a tile takes a pass, too."""
+    model = Followed(NetworkSpec("followed for tests", 2, 1, 1))
+    model.before = before
+    return model
+
+
+def test_photos_are_read_and_written_while_the_network_computes(overlap: Overlap, tmp_path: Path) -> None:
+    paths = photos(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    seen = []
+
+    def compute(number: int) -> None:
+        overlap.finish(f"compute {number}")
+        if number < 3:
+            overlap.wait(f"read {paths[number + 1].name}")
+        seen.append(list(overlap.read))
+
+    def write(name: str) -> None:
+        number = ["a_2x.png", "b_2x.png", "c_2x.png", "d_2x.png"].index(name)
+        if number < 3:
+            overlap.wait(f"compute {number + 1}")
+
+    overlap.before_writing = write
+    results = run(followed(compute), paths, tmp_path / "out", tile=None, compare=True)
+    assert [upscaled.photo for upscaled in results] == paths
+    names = [path.name for path in paths]
+    assert seen == [names[:2], names[:3], names, names], "more than one photo was read ahead"
+    assert len(list((tmp_path / "out").iterdir())) == 8
+
+
+class Immediately:
+    """An executor that has finished when `submit` returns."""
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __enter__(self) -> "Immediately":
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        pass
+
+    def submit(self, action: Callable[..., Upscaled], *args: Any) -> Future[Upscaled]:
+        future = Future[Upscaled]()
+        try:
+            future.set_result(action(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class Events(Listener):
+    """Records the progress of each photo by its index, and the names of the results."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+
+    def progressed(self, index: int, share: float) -> None:
+        self.all.append(f"{index}: {share:.2f}")
+
+    def wrote(self, upscaled: Upscaled) -> None:
+        self.all.append(upscaled.result.name)
+
+
+def test_results_are_reported_while_the_next_photo_is_computed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(upscale, "ThreadPoolExecutor", Immediately)
+    events = Events()
     paths = photos(tmp_path, "a.png", "b.png")
-    steps = upscale_photos(plain(), paths, tmp_path / "out", device=CPU)
-    assert not (tmp_path / "out").exists()
-    next(steps)
+    upscale_photos(plain(), paths, tmp_path / "out", device=CPU, tile=32, listener=events)
+    assert events.all == [
+        *("0: 0.47", "0: 0.95", "0: 1.00", "a_2x.png"),
+        *("1: 0.56", "1: 0.95", "1: 1.00", "b_2x.png"),
+    ]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), MemoryError()])
+def test_a_failed_write_ends_the_work_on_the_next_photo(
+    error: Exception, overlap: Overlap, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A lack of memory in the writer is not one of the network, whose tiles would be halved."""
+
+    def fail(name: str) -> None:
+        if name == "b_2x.png":
+            raise error
+
+    overlap.before_writing = fail
+    monkeypatch.setattr(upscale, "ThreadPoolExecutor", Immediately)
+    model, results = plain(), Results()
+    paths = photos(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    with pytest.raises(type(error)):
+        upscale_photos(model, paths, tmp_path / "out", device=CPU, tile=32, listener=results)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_2x.png"]
+    assert [upscaled.photo for upscaled in results.upscaled] == paths[:1]
+    assert len(model.sizes) == 2 + 2 + 1, "two tiles of a and b, and the first of c"
+
+
+def test_an_interrupt_leaves_complete_files_only(overlap: Overlap, tmp_path: Path) -> None:
+    """While b is computed and a is written."""
+
+    def compute(number: int) -> None:
+        if number == 1:
+            overlap.finish("interrupt")
+            signal.raise_signal(signal.SIGINT)
+
+    overlap.before_writing = lambda name: overlap.wait("interrupt")
+    paths, results = photos(tmp_path, "a.png", "b.png", "c.png"), Results()
+    with pytest.raises(KeyboardInterrupt):
+        upscale_photos(followed(compute), paths, tmp_path / "out", device=CPU, tile=None, listener=results)
+    assert [upscaled.result.name for upscaled in results.upscaled] == ["a_2x.png"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_2x.png"]
+    assert read_photo(tmp_path / "out" / "a_2x.png").rgb.shape == (60, 80, 3)
+
+
+def test_a_photo_that_cannot_be_read_ahead_is_read_on_its_turn(overlap: Overlap, tmp_path: Path) -> None:
+    """The photo before it may have used up the memory."""
+    paths = photos(tmp_path, "a.png", "b.png")
+    content = paths[1].read_bytes()
+    paths[1].write_bytes(b"")
+
+    def compute(number: int) -> None:
+        if number == 0:
+            overlap.wait("read b.png")
+            paths[1].write_bytes(content)
+
+    assert len(run(followed(compute), paths, tmp_path / "out", tile=None)) == 2
+    assert overlap.read == ["a.png", "b.png", "b.png"]
+
+
+def test_little_memory_lets_photos_wait_for_each_other(
+    overlap: Overlap, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    paths = photos(tmp_path, "a.png", "b.png", "c.png")
+    monkeypatch.setattr(upscale, "available_memory_bytes", lambda: 10_000)
+    written, seen = [], []
+    overlap.before_writing = written.append
+
+    def compute(number: int) -> None:
+        seen.append((list(overlap.read), list(written)))
+
+    results = run(followed(compute), paths, tmp_path / "out", tile=None)
+    names, outputs = [path.name for path in paths], [upscaled.result.name for upscaled in results]
+    assert seen == [(names[: number + 1], outputs[:number]) for number in range(3)]
+
+
+def test_a_photo_that_needs_the_memory_of_the_last_result_is_tried_again(overlap: Overlap, tmp_path: Path) -> None:
+    def compute(number: int) -> None:
+        model.max_pixels = (
+            100 if number in (1, 2) else 10**9
+        )  # fails for the complete photo b, and in the smallest tiles
+        overlap.finish(f"compute {number}")
+
+    model, paths = followed(compute), photos(tmp_path, "a.png", "b.png")
+    overlap.before_writing = lambda name: overlap.wait("compute 2") if name == "a_2x.png" else None
+    assert [upscaled.photo for upscaled in run(model, paths, tmp_path / "out", tile=None)] == paths
+    assert model.sizes[3:] == [(30, 41)]
 
 
 def test_transparency_is_refused_for_jpeg_before_the_work(tmp_path: Path) -> None:
@@ -480,7 +754,7 @@ def test_the_comparison_shows_the_most_detailed_crop(tmp_path: Path) -> None:
     right = drawn[30 : 30 + 480, 16 + 480 : 16 + 960]
     assert np.abs(right[::4, ::4].astype(int) - pixels[150:270, 230:350]).max() == 0, "not at the texture"
     left = drawn[30 : 30 + 480, 8:488]
-    expected = upscale.bicubic_up(pixels, 4)[600:1080, 920:1400]
+    expected = comparison.bicubic_up(pixels, 4)[600:1080, 920:1400]
     assert np.array_equal(left, expected), "not a crop of the bicubic result"
 
 

@@ -9,9 +9,11 @@ Only the first frame of an animation is used. Embedded colour profiles are appli
 """
 
 import io
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +107,20 @@ def upright_size(data: bytes) -> tuple[int, int]:
         # Pillow would decode the complete PNG to look for EXIF after the pixels.
         must_decode = image.format == "PNG" and "exif" not in image.info
         return _upright((height, width), 1 if must_decode else _orientation(image))
+
+
+@without_size_limit()
+def stored_pixels(path: Path) -> int:
+    """Return the number of pixels of a photo's file, reading its header only; 0 if that is not possible."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if not path.is_file():  # reading a pipe would wait
+                return 0
+            with Image.open(path, formats=_FORMATS) as image:
+                return math.prod(_stored_size(image))
+    except Exception:  # Pillow raises many kinds of exceptions on damaged data
+        return 0
 
 
 @without_size_limit()

@@ -1,4 +1,4 @@
-"""An ordered map in daemon threads, which never keep the process from ending."""
+"""Calls in daemon threads, which never keep the process from ending."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +19,7 @@ def map_in_threads(action: Callable[[_S], _T], items: Iterable[_S], at_once: int
     while True:
         while len(futures) < at_once:
             try:
-                futures.append(_start(action, next(remaining)))
+                futures.append(start_in_thread(action, next(remaining)))
             except StopIteration:
                 break
         if not futures:
@@ -27,7 +27,8 @@ def map_in_threads(action: Callable[[_S], _T], items: Iterable[_S], at_once: int
         yield futures.popleft()
 
 
-def _start(action: Callable[[_S], _T], item: _S) -> Future[_T]:
+def start_in_thread(action: Callable[[_S], _T], item: _S) -> Future[_T]:
+    """Call `action(item)` in a new thread, and return a future of its result."""
     future = Future[_T]()
 
     def work() -> None:
@@ -36,5 +37,5 @@ def _start(action: Callable[[_S], _T], item: _S) -> Future[_T]:
         except BaseException as error:
             future.set_exception(error)
 
-    Thread(target=work, name="map_in_threads", daemon=True).start()
+    Thread(target=work, name="srshards-call", daemon=True).start()
     return future

@@ -1,7 +1,8 @@
 """Progress on stderr: a bar on a terminal, otherwise a line at intervals."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -69,6 +70,12 @@ class ProgressBar:
         if self._bar is None:
             self._next_line_s = monotonic() + self._line_every_s
             self.say(self._line())
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Hide the bar in the block, which writes to standard output, and show it again below."""
+        with tqdm.external_write_mode():
+            yield
 
     def say(self, line: str) -> None:
         """Print a separate line above the bar."""

@@ -5,13 +5,11 @@ from typing import Literal
 
 import click
 
+from srshards.process.allocator import keep_freed_memory
 from srshards.process.interrupt import loading
 from srshards.terminal.help import Command
 from srshards.terminal.params import PATH
-from srshards.terminal.text import say
 from trainer.commands.types import Tile
-
-_REPLACED = ", replaced the existing file"
 
 
 @click.command("upscale", cls=Command, short_help="Upscale photos.")
@@ -26,7 +24,7 @@ _REPLACED = ", replaced the existing file"
     type=Tile(),
     default="auto",
     show_default=True,
-    help="Tile edge in px of the photo, overlap included; auto chooses by free memory, 0 disables tiling.",
+    help="Tile edge in px of the photo, overlap included; auto chooses by speed and free memory, 0 disables tiling.",
 )
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda or cuda:1; auto uses a GPU if there is one."
@@ -50,6 +48,8 @@ def upscale_command(
       python -m trainer upscale --weights runs/lite-4x/best.pth photos -o upscaled --compare
     """
     with loading():
+        from srshards.imaging.photo import stored_pixels
+        from trainer.commands.upscale_display import UpscaleDisplay
         from trainer.inference.photo_files import list_photos
         from trainer.inference.upscale import upscale_photos
         from trainer.models.weights import load_network
@@ -57,12 +57,8 @@ def upscale_command(
     limit_threads()
     network = load_network(weights)
     found = list_photos(photos, leave_out=output)
-    results = upscale_photos(
-        network, found, output, device=choose_device(device), tile=tile, scale=scale, compare=compare
-    )
-    for upscaled in results:
-        before, after = (f"{width} x {height}" for width, height in (upscaled.size_before, upscaled.size_after))
-        replaced = _REPLACED if upscaled.replaced else ""
-        say(f"{upscaled.result}  {before} to {after} px in {upscaled.seconds:.1f} s{replaced}")
-        if upscaled.compare:
-            say(f"{upscaled.compare}  bicubic | network{_REPLACED if upscaled.compare_replaced else ''}")
+    chosen = choose_device(device)
+    if chosen.type == "cpu":
+        keep_freed_memory()
+    with UpscaleDisplay([stored_pixels(photo) for photo in found]) as display:
+        upscale_photos(network, found, output, device=chosen, tile=tile, scale=scale, compare=compare, listener=display)

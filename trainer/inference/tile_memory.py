@@ -1,6 +1,7 @@
-"""Choose the tile size by the free memory, and reduce it if memory still runs out."""
+"""Choose the tile size by speed and free memory, and reduce it if memory still runs out."""
 
 import gc
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,10 +14,9 @@ from torch.utils._pytree import tree_leaves
 from srshards.errors import UsageError
 from srshards.process.resources import available_memory_bytes
 from srshards.process.shortages import is_out_of_memory
+from trainer.inference.probe import PROBE_PX, run_probe
 from trainer.inference.tiles import ALIGN_PX, aligned_up, apply_in_tiles, smallest_tile
 from trainer.models import Network
-
-_PROBE_PX = 8
 
 # A forward pass needs more than its tensors: on a CPU, with oneDNN's reordered copies, 1.0 to 1.8 times as much was
 # measured for compact and rrdb at 1x, 2x and 4x. Half of the free memory is left to other programs.
@@ -24,17 +24,30 @@ _OVERHEAD = 2.0
 _SHARE_OF_FREE = 0.5
 _MAX_PASS_BYTES = 8 << 30  # more is not faster, and some kernels index elements with 32 bits
 
+# On a CPU, larger tiles are not faster: with edges of 32 margins, 13 % of the work is margins, and the tensors of fast
+# networks still fit into the last-level cache. See docs/performance.md.
+_CPU_MARGINS = 32
+_CPU_MIN_PX = 256
+
 _known_bytes: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
 
 
 def apply_within_memory(
-    model: nn.Module, image: Tensor, tile_px: int | None, margin_px: int, dtype: torch.dtype = torch.float32
+    model: nn.Module,
+    image: Tensor,
+    tile_px: int | None,
+    margin_px: int,
+    dtype: torch.dtype = torch.float32,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Tensor:
-    """Call `apply_in_tiles`, halving the tile when memory runs out. UsageError if the smallest useful tile fails."""
+    """Call `apply_in_tiles`, halving the tile when memory runs out. UsageError if the smallest useful tile fails.
+
+    `on_progress` starts again with each size.
+    """
     smallest = smallest_tile(margin_px)
     while True:
         try:
-            return apply_in_tiles(model, image, tile_px, margin_px, dtype)
+            return apply_in_tiles(model, image, tile_px, margin_px, dtype, on_progress)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -54,15 +67,18 @@ def apply_within_memory(
 
 
 def choose_tile(model: Network, height: int, width: int, device: torch.device) -> int | None:
-    """Return the edge in px of the largest tile that fits in the device's free memory; None if the image fits.
+    """Return the edge in px of the largest useful tile that fits in the device's free memory; None if the image fits.
 
-    A forward pass is assumed to need twice the bytes per pixel that `tensor_bytes_per_pixel` counts, and may use half
-    of the free memory, on a CPU without the uint8 output, at most 8 GiB. The result is at least `smallest_tile`.
+    On a CPU, tiles of more than 32 margins are not useful. A forward pass is assumed to need twice the bytes per pixel
+    that `tensor_bytes_per_pixel` counts, and may use half of the free memory, on a CPU without the uint8 output, at
+    most 8 GiB. The result is at least `smallest_tile`.
     """
     budget = _SHARE_OF_FREE * free_bytes(device)
     if device.type == "cpu":
         budget -= 3 * height * width * model.scale**2
     pixels = min(budget, _MAX_PASS_BYTES) / (_OVERHEAD * tensor_bytes_per_pixel(model))
+    if device.type == "cpu":
+        pixels = min(pixels, max(_CPU_MARGINS * aligned_up(model.spec.margin_px), _CPU_MIN_PX) ** 2)
     if height * width <= pixels:
         return None
     edge = int(max(pixels, 0) ** 0.5) // ALIGN_PX * ALIGN_PX
@@ -71,16 +87,11 @@ def choose_tile(model: Network, height: int, width: int, device: torch.device) -
 
 
 def tensor_bytes_per_pixel(model: nn.Module) -> float:
-    """Return the peak bytes of live tensors in a forward pass, excluding parameters, per pixel of its input.
-
-    Determined by a pass over a tiny image. One on PyTorch's meta device would import its compiler, for a second.
-    """
+    """Return the peak bytes of live tensors in a forward pass, excluding parameters, per pixel of its input."""
     if model not in _known_bytes:
-        parameter = next(model.parameters(), torch.zeros(()))
-        counter = _LiveBytes()
-        with torch.inference_mode(), counter:
-            model(parameter.new_zeros(1, 3, _PROBE_PX, _PROBE_PX))
-        _known_bytes[model] = counter.peak / _PROBE_PX**2
+        with _LiveBytes() as counter:
+            run_probe(model)
+        _known_bytes[model] = counter.peak / PROBE_PX**2
     return _known_bytes[model]
 
 

@@ -1,0 +1,76 @@
+"""Follow the progress of a forward pass by the multiplications of its convolutions: one may take a minute."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from trainer.inference.probe import PROBE_PX, run_probe
+
+Follow = Callable[[Tensor, float, float], None]
+
+_known: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
+
+
+@contextmanager
+def following_passes(model: nn.Module, on_progress: Callable[[float], None] | None) -> Iterator[Follow]:
+    """Yield a function to call before each forward pass in the block, with its input and two numbers `start` and `end`.
+
+    During the pass, `on_progress` then gets numbers that rise from `start` to `end`, one after each convolution.
+    """
+    if on_progress is None or not _convolutions(model):
+        yield _ignore
+        return
+    report, per_pixel = on_progress, multiplications_per_pixel(model)
+    total, done, bounds = 1.0, 0, (0.0, 0.0)
+
+    def begin(images: Tensor, start: float, end: float) -> None:
+        nonlocal total, done, bounds
+        total, done, bounds = per_pixel * images[:, 0].numel(), 0, (start, end)
+
+    def count(convolution: nn.Conv2d, inputs: Any, output: Tensor) -> None:
+        nonlocal done
+        done += _multiplications(convolution, output)
+        start, end = bounds
+        report(start + (end - start) * min(done / total, 1))
+
+    with _hooked(model, count):
+        yield begin
+
+
+def multiplications_per_pixel(model: nn.Module) -> float:
+    """Return the multiplications of the model's convolutions in a forward pass, per pixel of its input."""
+    if model not in _known:
+        total = 0
+
+        def count(convolution: nn.Conv2d, inputs: Any, output: Tensor) -> None:
+            nonlocal total
+            total += _multiplications(convolution, output)
+
+        with _hooked(model, count):
+            run_probe(model)
+        _known[model] = total / PROBE_PX**2
+    return _known[model]
+
+
+@contextmanager
+def _hooked(model: nn.Module, hook: Callable[[nn.Conv2d, Any, Tensor], None]) -> Iterator[None]:
+    """Call the hook after each convolution of the model in the block."""
+    with ExitStack() as hooks:
+        for convolution in _convolutions(model):
+            hooks.enter_context(convolution.register_forward_hook(hook))
+        yield
+
+
+def _convolutions(model: nn.Module) -> list[nn.Conv2d]:
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+
+
+def _multiplications(convolution: nn.Conv2d, output: Tensor) -> int:
+    return output.numel() * convolution.weight[0].numel()
+
+
+def _ignore(images: Tensor, start: float, end: float) -> None:
+    """Follow nothing."""
