@@ -37,7 +37,7 @@ from trainer.evaluation.metrics import Quality, mean_of_sums, mean_quality, qual
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.describe import describe
-from trainer.training.device import choose_device, make_current
+from trainer.training.device import choose_device
 from trainer.training.stopping import StopRequest
 
 pytestmark = pytest.mark.slow
@@ -115,10 +115,7 @@ def free_port() -> int:
 def ranks_of(
     count: int, out: Path, *args: object, restarts: int = 0, prepare: Prepare | None = None
 ) -> Iterator[list[Warm]]:
-    """Yield the processes, by rank, that torchrun would start for the run `r`. All have ended afterwards.
-
-    Each first calls `prepare`.
-    """
+    """Yield the processes, by rank, that torchrun would start for the run `r`. All have ended afterwards."""
     common = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": free_port()}
     ranks = []
     with pytest.MonkeyPatch.context() as patch:
@@ -234,6 +231,44 @@ def test_a_signal_to_one_rank_stops_all_and_one_process_can_resume(data: Path, o
     assert_alike(one, Run(tmp_path / "r", result.err))
 
 
+def one_rank_hangs(before: bool) -> None:
+    """Stop rank 1 in its fifth step, before or after it has sent its gradients."""
+    from trainer.distributed import group
+    from trainer.training.learner import Learner
+
+    group._STEP_TIMEOUT = timedelta(seconds=5)
+    real = Learner.step
+
+    def step(self: Learner, index: int, *args: Any) -> Any:
+        hangs = index == 4 and os.environ["RANK"] == "1"
+        if hangs and before:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        loss = real(self, index, *args)
+        if hangs and not before:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return loss
+
+    Learner.step = step  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_rank_that_hangs_is_reported(before: bool, data: Path, tmp_path: Path) -> None:
+    args = arguments(data, tmp_path, 8, "--save-every", 3)
+    with ranks_of(2, tmp_path, *args, prepare=(one_rank_hangs, (before,))) as ranks:
+        waiting = ranks[0].wait()
+        assert waiting.code == 1 and waiting.err.count("Error: ") == 1, waiting.err
+        assert re.search(
+            r"\nError: rank 0 waited in vain for another process of this training \(.*timed out.*\); one of the others "
+            "hangs: check their machines, then resume the run",
+            waiting.err,
+            re.IGNORECASE,
+        ), waiting.err
+        os.kill(ranks[1].pid, signal.SIGCONT)
+        lost = ranks[1].wait()
+    assert lost.code == 1 and "Error: lost connection to the other processes of this training (" in lost.err
+    assert torch.load(tmp_path / "r" / "state.pt", weights_only=True)["progress"]["step"] == 3
+
+
 def one_rank_finds_validations_slow() -> None:
     """For one of two ranks, validations take too long at any interval, for the other one they take no time."""
     from trainer.training import cadence, plan
@@ -271,47 +306,6 @@ def test_the_others_end_when_a_rank_fails(data: Path, tmp_path: Path) -> None:
     assert "Error: this rank alone has failed" in output
     assert "Error: lost connection to the other processes of this training (" in output
     assert "); see the error of the process that exited first" in output
-
-
-# Rank 1 hangs in its fifth step: before it has sent its gradients, or after.
-HANGS = """
-import os, signal
-from datetime import timedelta
-from trainer.distributed import group
-from trainer.training.learner import Learner
-
-group._STEP_TIMEOUT = timedelta(seconds=5)
-real = Learner.step
-
-def step(learner, number, batches):
-    hangs = number == 4 and os.environ["RANK"] == "1"
-    if hangs and {before}:
-        os.kill(os.getpid(), signal.SIGSTOP)
-    loss = real(learner, number, batches)
-    if hangs and not {before}:
-        os.kill(os.getpid(), signal.SIGSTOP)
-    return loss
-
-Learner.step = step
-"""
-
-
-@pytest.mark.parametrize("before", [True, False])
-def test_a_rank_that_hangs_is_reported(before: bool, data: Path, tmp_path: Path) -> None:
-    args = arguments(data, tmp_path, 8, "--save-every", 3)
-    with ranks_of(2, tmp_path, *args, prepare=(exec, (HANGS.format(before=before), {}))) as ranks:
-        waiting = ranks[0].wait()
-        assert waiting.code == 1 and waiting.err.count("Error: ") == 1, waiting.err
-        assert re.search(
-            r"\nError: rank 0 waited in vain for another process of this training \(.*timed out.*\); one of the others "
-            "hangs: check their machines, then resume the run",
-            waiting.err,
-            re.IGNORECASE,
-        ), waiting.err
-        os.kill(ranks[1].pid, signal.SIGCONT)
-        lost = ranks[1].wait()
-    assert lost.code == 1 and "Error: lost connection to the other processes of this training (" in lost.err
-    assert torch.load(tmp_path / "r" / "state.pt", weights_only=True)["progress"]["step"] == 3
 
 
 def test_ranks_share_downloads_and_one_uploads(
@@ -619,15 +613,6 @@ def test_processes_on_a_machine_share_cpus_and_memory(data: Path, monkeypatch: p
     assert checked_plan(settings(data, resident=True), folder).loader.memory_bytes == images
     with pytest.raises(ArgumentError, match=r"`resident`: the images of 33 samples take"):
         checked_plan(settings(data, resident=True), folder, rank_info(0, 2))
-
-
-@pytest.mark.parametrize(("name", "index"), [("cuda", 0), ("cuda:1", 1), ("cpu", None)])
-def test_device_becomes_the_current_one(name: str, index: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's function refuses a device without an index, as that of a single process has none."""
-    current: list[int] = []
-    monkeypatch.setattr(torch._C, "_cuda_setDevice", current.append, raising=False)
-    make_current(torch.device(name))
-    assert current == ([] if index is None else [index])
 
 
 def test_each_local_rank_gets_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

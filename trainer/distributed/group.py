@@ -61,9 +61,9 @@ class RankGroup:
         return self._start_all_reduce(values, dist.ReduceOp.MAX, _TIMEOUT)()
 
     def start_max(self, values: Sequence[float]) -> Callable[[], list[float]]:
-        """Start to compute `max`, where no rank does anything long before it. Return a function that waits for it.
+        """Start to compute `max`. Return a function that waits for the result, to be called once on every rank.
 
-        It is to be called once on every rank.
+        For ranks that are only a step apart: it waits for them no longer than for their gradients.
         """
         return self._start_all_reduce(values, dist.ReduceOp.MAX, self._step_timeout)
 
