@@ -29,7 +29,7 @@ _MIN_SHARE = 0.95
 
 
 def measure(model: str, shards: Path, out: Path, workers: int, device: str, steps: int) -> dict[str, Any]:
-    """Train `model` for some steps and return its account, number of validations and last interval of validations."""
+    """Train `model` for `steps` steps; return its account, the steps of its validations, and the process's time."""
     sizes = ("--patch-size", PATCH_PX, "--batch-size", BATCH, "--steps", steps)
     where = ("--out", out, "--run", model, "--workers", workers, "--device", device)
     command_s, _ = timed_command(python_module("trainer", "--shards", shards, "--model", model, *sizes, *where))

@@ -1,4 +1,4 @@
-"""Tests and figures of a GPU in less than eight minutes: what only a machine with one can show.
+"""Everything that has to be tested and measured on a GPU, in less than eight minutes.
 
     python -m benchmarks.bench_gpu --photos DIR
 
@@ -6,10 +6,10 @@ Parts, the most valuable first; gpu/parts.py has their time limits, and what was
 
 - `tests`: the tests in tests/gpu, and `compile`, in their background
 - `account`: how the wall clock of runs with default settings divides into steps, waiting, validation, saving, start-up
-- `rates`: patches per second of each network, batch size and `--step`, whether steps wait for the device, and for how
-  long they occupy the host. The fastest steps are fed by one repeated batch (the
-  ceiling), from shards, and from resident samples. A run discards its first steps and batches, then counts the steps in
-  three windows; the host waits for the GPU at the ends of a window only
+- `rates`: patches per second of each network, batch size and `--step` with one repeated batch (the ceiling), whether
+  steps wait for the device, and for how long they occupy the host. The fastest steps are also fed from shards and from
+  resident samples. A run discards its first steps and batches, then counts the steps in three windows; the host waits
+  for the GPU at the ends of a window only
 - `plain`: `standard` trained by the usual loop (`plain_loop.py`)
 - `loader`: batches that arrive on the device by number of workers, without a training; copies to the device
 - `degradation`: Real-ESRGAN's degradation on the device (`degrade.py`)

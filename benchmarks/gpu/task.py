@@ -1,4 +1,4 @@
-"""Tasks for worker processes. Standard library only, because data workers import this module too."""
+"""Tasks for worker processes, and the events that they report."""
 
 import json
 import os

@@ -4,8 +4,7 @@
 
 One process for many tasks, because importing PyTorch and initialising CUDA take longer than most of them. Events are
 `update` (figures, as soon as they are known), and `done` or `failed` at the end of a task. After a failure the parent
-starts a new process, since errors of CUDA may be permanent. Data workers import this module too, so imports that only
-measuring needs are local.
+starts a new process, since errors of CUDA may be permanent.
 """
 
 import faulthandler
@@ -17,6 +16,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from benchmarks.gpu.task import Events, Task
+from srshards.process.shortages import is_out_of_memory
 
 _DUMP_BEFORE_S = 1.0
 
@@ -46,8 +46,6 @@ def _measure(task: Task) -> Iterator[dict[str, Any]]:
 
 def reason(error: Exception) -> str:
     """Return the reason for a failure in one line."""
-    from srshards.process.shortages import is_out_of_memory
-
     message = (str(error).strip().splitlines() or [""])[0]
     return f"out of memory ({message})" if is_out_of_memory(error) else f"{type(error).__name__}: {message}"
 

@@ -35,8 +35,8 @@ _GROUP_ERRORS = ("gloo", "nccl", "processgroup", "connection closed", "connectio
 class RankGroup:
     """The ranks of a training. Every method is collective: all ranks must call the same ones in the same order.
 
-    RunError if another rank has died or has not responded in time: within ten minutes where ranks only wait for a step
-    of each other, within half an hour elsewhere.
+    RunError if another rank has died or has not responded in time: within ten minutes where ranks only wait for each
+    other's step, within half an hour elsewhere.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class RankGroup:
     def start_max(self, values: Sequence[float]) -> Callable[[], list[float]]:
         """Start to compute `max`. Return a function that waits for the result, to be called once on every rank.
 
-        For ranks that are only a step apart: it waits for them no longer than for their gradients.
+        All ranks must call it at about the same time: the time-out is that of a step.
         """
         return self._start_all_reduce(values, dist.ReduceOp.MAX, self._step_timeout)
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Return the elementwise float64 sum over all ranks, of values that all have at about the same time."""
+        """Return the elementwise float64 sum over all ranks, which must call it at about the same time."""
         return self._start_all_reduce(values, dist.ReduceOp.SUM, self._step_timeout)()
 
     def any_of(self, flag: bool) -> bool:

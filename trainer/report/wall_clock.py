@@ -44,7 +44,7 @@ def wall_clock(runs: Sequence[Run]) -> Plot | None:
         color=alt.Color(
             "phase:N",
             scale=alt.Scale(domain=list(PHASE_NAMES.values()), range=_COLOURS),
-            legend=alt.Legend(columns=2, symbolStrokeWidth=0),  # narrow enough for phones,
+            legend=alt.Legend(columns=2, symbolStrokeWidth=0),  # narrow enough for phones
         ),
         order="order:Q",
         tooltip=[alt.Tooltip(f"{field}:N", title=title) for field, title in _TOOLTIP.items()],

@@ -10,7 +10,7 @@ class DeviceQueue:
         self._end = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def mark(self) -> None:
-        """Make the work queued so far the work that `is_busy` is about."""
+        """Let `is_busy` refer to the work queued so far."""
         if self._end is not None:
             self._end.record()
 
