@@ -115,6 +115,18 @@ def test_memory_bytes_counts_all_prefetched_batches(data: Shards) -> None:
     assert loader.memory_bytes == 7 * 2 * BATCH * 3 * (PATCH_PX**2 + (PATCH_PX // 2) ** 2)
 
 
+@pytest.mark.parametrize(
+    ("device", "ranks", "expected"), [("cpu", 1, 16), ("cuda", 1, 14), ("cuda:1", 4, 2), ("cuda", 8, 1), ("cpu", 32, 1)]
+)
+def test_two_cpus_of_each_process_are_left_to_its_gpu(
+    device: str, ranks: int, expected: int, data: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patch_loader, "available_cpus", lambda: 16)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert make(data, workers=None, device=device, rank=0, world_size=ranks).workers == expected
+    assert make(data, workers=5, device=device, rank=0, world_size=ranks).workers == 5
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_global_rng_and_default_device_are_unchanged(data: Shards, number: int) -> None:
     before = torch.get_rng_state()

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from readers import Buggy, Scribbler
 from test_trainer_stream import CPU, SEED, contents, loaded, reader_of, resident, workers
 
-from srshards.errors import RunError
+from srshards.errors import ArgumentError, RunError
 from srshards.loader import worker_pool
 from srshards.loader import workers as workers_module
 from srshards.loader.batches import BatchReader
@@ -202,6 +202,21 @@ def test_a_failed_ring_allocation_is_reported(shards: Path, tmp_path: Path, monk
     monkeypatch.setattr(workers_module, "Ring", refuse)
     result = trainer("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1)
     assert result.code == 2 and "kB for batches (No space left on device); use fewer --workers" in result.err
+
+
+def test_the_ring_is_allocated_while_the_workers_start(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They end when that fails."""
+    started: list[int] = []
+
+    def refuse(ring: Ring) -> None:
+        started.append(len(multiprocessing.active_children()))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Ring, "allocate", refuse)
+    before = len(multiprocessing.active_children())
+    with pytest.raises(ArgumentError, match=r"kB for batches \(No space left on device\); use fewer `workers`"):
+        loaded(reader_of(shards / "scale_2x", 32), Rows(8), 0, 4, 2)
+    assert started == [before + 2] and len(multiprocessing.active_children()) == before
 
 
 # ---- several patches of a decoded sample

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from srshards.loader.arguments import MAX_PREFETCH, MAX_SEED, as_device, checked_int, patch_grid, ranks_of
+from srshards.loader.arguments import MAX_PREFETCH, MAX_SEED, Ranks, as_device, checked_int, patch_grid, ranks_of
 from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.running import RunningBatches
 from srshards.loader.sources import Sources, batch_reader
@@ -17,6 +17,7 @@ from srshards.sampling.chunks import Rows
 from srshards.shards.folder import Shards
 
 _MAX_STEPS = 2**60  # in effect unlimited
+_CPUS_OF_A_GPU = 2  # for the threads that launch the forward pass and, in autograd, the backward pass
 
 
 class PatchLoader:
@@ -39,7 +40,8 @@ class PatchLoader:
         patch_size: edge length of the HR patches in px: divisible by the scale, at most `shards.hr_size`.
         batch_size: patches per batch of this process.
         input: `"lr"`, or `"up"` for the upsampled image, which has the size of HR.
-        workers: number of worker processes; 0 reads in this process. Default: this process's share of the CPUs.
+        workers: number of worker processes; 0 reads in this process. Default: this process's share of the CPUs, on a
+            GPU less two, but at least 1.
         seed: seed of sample order, crops and flips, 0 to 2^63 - 1.
         device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
         rank, world_size: rank of this process, and number of processes that share each step. Each rank gets different
@@ -94,14 +96,15 @@ class PatchLoader:
         grid = patch_grid(shards, patch_size, input, augment)
         ranks = ranks_of(rank, world_size, local_rank, local_world_size)
         rows = Rows(batch_size, micro_batches, ranks.rank, ranks.world_size)
+        on_device = as_device(device)
         self._rows = rows
         self._sources = Sources(
             shards=shards,
             reader=batch_reader(shards, grid, input, seed, rows.global_batch, patches_per_sample),
             rows=rows,
             ranks=ranks,
-            device=as_device(device),
-            workers=ranks.share(available_cpus()) if workers is None else workers,
+            device=on_device,
+            workers=_default_workers(ranks, on_device) if workers is None else workers,
             prefetch=prefetch,
             resident=resident,
         )
@@ -266,6 +269,11 @@ class PatchLoader:
             )
         if self._is_closed:
             raise RuntimeError("this PatchLoader is closed; create a new one")
+
+
+def _default_workers(ranks: Ranks, device: torch.device) -> int:
+    share = ranks.share(available_cpus())
+    return share if device.type == "cpu" else max(1, share - _CPUS_OF_A_GPU)
 
 
 class _Iteration(Iterator[PatchBatch]):

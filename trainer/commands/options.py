@@ -66,7 +66,11 @@ OPTIONS = [
     _default("--ema", type=float, default=TrainConfig.ema, help="EMA decay of the weights; 0 disables the EMA."),
     _default("--grad-accum", type=int, default=TrainConfig.grad_accum, help="Batches accumulated per step."),
     _default("--clip", type=float, default=TrainConfig.clip, help="Maximum gradient norm; 0 disables clipping."),
-    click.option("--workers", type=int, help="Data worker processes.  [default: the process's share of the CPUs]"),
+    click.option(
+        "--workers",
+        type=int,
+        help="Data worker processes.  [default: the process's share of the CPUs, on a GPU less 2]",
+    ),
     _default("--prefetch", type=int, default=TrainConfig.prefetch, help="Batches each worker prepares ahead."),
     click.option(
         "--patches-per-sample",

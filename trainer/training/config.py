@@ -66,7 +66,7 @@ class TrainConfig:
     ema: float = 0.999  # EMA decay of the weights; 0: no EMA
     grad_accum: int = 1  # batches per step
     clip: float = 1.0  # maximum gradient norm; 0: no clipping
-    workers: int | None = None  # None: the process's share of the CPUs
+    workers: int | None = None  # None: the process's share of the CPUs, on a GPU less two
     prefetch: int = 16  # batches per worker
     patches_per_sample: int | None = None  # consecutive steps that share a sample; None: 1 for npy, 4 otherwise
     resident: bool = False  # all samples in device memory
