@@ -77,7 +77,7 @@ def test_upscale_reports_every_twenty_seconds_within_a_photo(clock: Clock, capsy
     sizes, result = ((10, 10), (20, 20)), Path("a_2x.png")
     with UpscaleDisplay([6_000_000, 3_000_000]) as display:
         for share in (0.25, 0.5, 0.1, 0.6):  # 0.1: tiles had to be smaller
-            clock.now_s += 15
+            clock.now_s += 20
             display.progressed(0, share)
         display.progressed(0, 1)
         display.wrote(Upscaled(Path("a.png"), result, None, *sizes, 12.3, replaced=True, compare_replaced=False))
@@ -85,9 +85,10 @@ def test_upscale_reports_every_twenty_seconds_within_a_photo(clock: Clock, capsy
         display.progressed(1, 0.5)
     printed = capsys.readouterr()
     assert printed.err.splitlines() == [
-        "0/2 photos, 33%, 0.10 megapixels/s, 60 s left",
-        "0/2 photos, 40%, 0.06 megapixels/s, 90 s left",
-        "1/2 photos, 83%, 0.09 megapixels/s, 16 s left",
+        "0/2 photos, 17%, 0.07 megapixels/s, 100 s left",
+        "0/2 photos, 33%, 0.07 megapixels/s, 80 s left",
+        "0/2 photos, 40%, 0.04 megapixels/s, 120 s left",
+        "1/2 photos, 83%, 0.07 megapixels/s, 20 s left",
     ]
     assert printed.out == "a_2x.png  10 x 10 to 20 x 20 px in 12.3 s, replaced the existing file\n"
 
