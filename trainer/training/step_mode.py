@@ -31,8 +31,8 @@ class StepMode:
 def choose_step_mode(name: str, device: torch.device, world_size: int, architecture: str, steps: int) -> StepMode:
     """Return the mode called `name`, one of `config.STEP_MODES`. UsageError if it is unavailable.
 
-    `auto` is eager on a CPU, where compiling takes longer than it saves, and with several processes. On a CUDA device
-    it captures the step, and also compiles it if the run has many `steps`.
+    `auto` is eager on a CPU, where compiled steps are no faster, and with several processes. On a CUDA device it
+    captures the step, and also compiles it if the run has many `steps`.
     """
     on_gpu = device.type == "cuda"
     if name == "auto":
