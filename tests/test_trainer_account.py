@@ -16,7 +16,7 @@ from trainer.commands.wall_clock import wall_clock
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 from trainer.training.account import PHASE_NAMES, Account
 from trainer.training.agreement import Agreement
-from trainer.training.cadence import MAX_SHARE, widened
+from trainer.training.cadence import MAX_SHARE, Cadence, widened
 
 KEYS = [*PHASE_NAMES, "steps_share"]
 
@@ -201,6 +201,32 @@ def test_the_interval_doubles_while_validations_take_too_long(
         assert validation_s <= MAX_SHARE * (validation_s + every * step_s)
 
 
+def test_the_interval_does_not_grow_for_saves_in_between(clock: Clock) -> None:
+    account = Account(clock=clock)
+    account.end_start_up()
+    cadence = Cadence(200, True, 10_000, account)
+    for step in range(1, 200):
+        spend(clock, account, ("steps", 0.1))
+        with cadence.independent_save():
+            spend(clock, account, ("saving", 0.05))
+        assert not cadence.is_due(step)
+    spend(clock, account, ("steps", 0.1), ("validation", 0.3))
+    assert cadence.suggested(200) == 200 and cadence.validation_s == pytest.approx(0.3)
+
+
+def test_a_single_long_validation_does_not_decide_the_interval(clock: Clock) -> None:
+    account = Account(clock=clock)
+    account.end_start_up()
+    cadence = Cadence(200, True, 10_000, account)
+    for number, validation_s in enumerate((0.3, 0.3, 300.0, 0.3), start=1):
+        spend(clock, account, ("steps", 20.0), ("validation", validation_s))
+        assert cadence.suggested(200 * number) == 200
+    for number in range(5, 12):
+        spend(clock, account, ("steps", 20.0), ("validation", 1.0))
+        suggested = cadence.suggested(200 * number)
+    assert suggested == 800, "most of them are long by now"
+
+
 @pytest.fixture
 def slow_validations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of 1 s, validations of 0.3 s, and a first interval of 2 steps."""
@@ -269,6 +295,9 @@ class TwoRanks(RankGroup):
     @property
     def world_size(self) -> int:
         return 2
+
+    def max(self, values: Sequence[float]) -> list[float]:
+        return self.start_max(values)()
 
     def start_max(self, values: Sequence[float]) -> Callable[[], list[float]]:
         self.calls.append("start")

@@ -1,15 +1,20 @@
 """The interval between validations, which grows until validating and saving take little of the time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+
 from trainer.training.account import Account, training_s
 
-MAX_SHARE = 0.02  # of the wall-clock time, for validations and saves together
+MAX_SHARE = 0.02  # of the wall-clock time, for validations and their saves together
 
 
 class Cadence:
     """Decides after which steps to validate: the multiples of `every`, and the last one.
 
-    The interval doubles, if it `adapts`, while validations and saves at their mean duration since the start of the
-    process would take more than MAX_SHARE of the time. It does not shrink.
+    The interval doubles, if it `adapts`, while validations and their saves, at the median duration since the start of
+    the process, would take more than MAX_SHARE of the time. It does not shrink, so a single long one, e.g. during an
+    outage of the store or while the process was stopped, must not decide.
     """
 
     def __init__(self, every: int, adapts: bool, total_steps: int, account: Account) -> None:
@@ -18,22 +23,36 @@ class Cadence:
         self._total_steps = total_steps
         self._account = account
         self._start = account.seconds()
-        self._validations = 0
-        self.validation_s = 0.0  # mean duration of a validation with its saves
+        self._cost_s = self._saving_and_validation_s()  # up to the last validation
+        self._costs: list[float] = []  # seconds of each validation with the save of the previous one
+        self.validation_s = 0.0  # median duration of a validation with its save
 
     def is_due(self, step: int) -> bool:
         return step % self.every == 0 or step == self._total_steps
 
     def suggested(self, timed_steps: int) -> int:
         """Return the interval to use after another validation. `timed_steps`: since the start of the process."""
-        self._validations += 1
-        now = self._account.seconds()
-        cost_s = sum(now[name] - self._start[name] for name in ("validation_s", "saving_s"))
-        self.validation_s = cost_s / self._validations
+        cost_s = self._saving_and_validation_s()
+        self._costs.append(cost_s - self._cost_s)
+        self._cost_s = cost_s
+        self.validation_s = median(self._costs)
         if not (self._adapts and timed_steps):
             return self.every
-        step_s = (training_s(now) - training_s(self._start)) / timed_steps
+        step_s = (training_s(self._account.seconds()) - training_s(self._start)) / timed_steps
         return widened(self.every, self.validation_s, step_s, self._total_steps)
+
+    @contextmanager
+    def independent_save(self) -> Iterator[None]:
+        """Do not count the save in the block: validating less often would not make it any rarer."""
+        before_s = self._saving_and_validation_s()
+        try:
+            yield
+        finally:
+            self._cost_s += self._saving_and_validation_s() - before_s
+
+    def _saving_and_validation_s(self) -> float:
+        seconds = self._account.seconds()
+        return seconds["validation_s"] + seconds["saving_s"]
 
 
 def widened(every: int, validation_s: float, step_s: float, total_steps: int) -> int:

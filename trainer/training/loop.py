@@ -181,7 +181,8 @@ class TrainingLoop:
             finally:  # so that a damaged validation image does not lose the steps since the last save
                 self._save()
         elif saves or (settings.save_every and step % settings.save_every == 0):
-            self._save()
+            with self._cadence.independent_save():
+                self._save()
         else:
             return number > 0
         if step < settings.total_steps:
