@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -487,6 +488,19 @@ def test_iteration_can_restart_after_a_worker_was_killed(data: Shards, expected:
         step = int(loader.state_dict()["step"])
         assert 1 <= step < len(loader)
         assert [hr for hr, _ in contents(loader)] == patches[step : len(loader)]
+
+
+def test_a_shard_truncated_while_it_is_read_is_named_as_the_cause(shards: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(shards / "scale_2x", tmp_path / "shards")
+    with make(srshards.open(folder), workers=1, prefetch=1) as loader:
+        batches = loader.steps(0, 1000)
+        for _ in range(len(loader) + 1):  # the worker has mapped every shard
+            next(batches)
+        for tar in folder.glob("*.tar"):
+            os.truncate(tar, 0)
+        with pytest.raises(WorkerDiedError, match=r"a data worker died: a shard was truncated .*verify .* --fix`"):
+            for _ in batches:
+                pass
 
 
 def test_an_unreferenced_loader_stops_its_workers(data: Shards) -> None:

@@ -15,7 +15,7 @@ from srshards.errors import ReportedError
 from srshards.loader.batches import BatchReader, DamagedRow
 from srshards.loader.ring import Ring
 from srshards.process.fork_server import end_with_parent
-from srshards.shards.mapped import reading
+from srshards.shards.mapped import Origin, reading
 
 _NAME = "srshards_worker"  # as shown by `ps` and `top`, which cut it after 15 characters
 
@@ -34,6 +34,11 @@ class ChunkReader:
         self._reader = reader
         self._rows = rows
         self._ring = ring
+
+    @property
+    def origin(self) -> Origin:
+        """The set of shards that is read."""
+        return self._reader.origin
 
     def read(self, chunk: Chunk, slot: int) -> tuple[DamagedRow, ...]:
         """Write a chunk to a slot, and return the rows whose samples were replaced. RunError when a shard is bad."""

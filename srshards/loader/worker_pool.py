@@ -6,6 +6,7 @@ pipe per worker is enough, without locks or threads.
 """
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from srshards.loader.batches import DamagedRow
 from srshards.loader.chunk_worker import Assignment, Chunk, ChunkReader, Failure, work
 from srshards.process.fork_server import GROUP_SIGNALS, start_fork_server
 from srshards.process.shortages import too_many_workers
+from srshards.shards.mapped import repair_hint
 
 WORKER_MODULE = "srshards.loader.chunk_worker"  # imported once, by the fork server
 _FILES_PER_WORKER = 3  # descriptors that this process needs per worker
@@ -56,6 +58,7 @@ class WorkerPool:
 
     def __init__(self, reader: ChunkReader, workers: int) -> None:
         _check_workers(workers)
+        self._origin = reader.origin
         started: list[_Worker] = []
         # Also called when this object is collected or the interpreter exits, but not in a forked child.
         self.close = Finalize(self, _stop, (started,), exitpriority=0)
@@ -85,6 +88,11 @@ class WorkerPool:
         except (EOFError, OSError):
             worker.process.join()
             code = worker.process.exitcode
+            if code == -signal.SIGBUS:  # a page of a mapped shard could not be read
+                raise WorkerDiedError(
+                    "a data worker died: a shard was truncated while it was being read, or its disk failed; "
+                    f"{repair_hint(self._origin)}"
+                ) from None
             raise _died(f"killed by signal {-code}" if code and code < 0 else f"exit code {code}") from None
         if isinstance(message, Failure):
             raise message.error
