@@ -258,7 +258,7 @@ def test_a_rank_that_hangs_is_reported(before: bool, data: Path, tmp_path: Path)
         waiting = ranks[0].wait()
         assert waiting.code == 1 and waiting.err.count("Error: ") == 1, waiting.err
         assert re.search(
-            r"\nError: rank 0 waited in vain for another process of this training \(.*timed out.*\); one of the others "
+            r"\nError: rank 0 timed out waiting for another process of this training \(.*timed out.*\); one of the others "
             "hangs: check their machines, then resume the run",
             waiting.err,
             re.IGNORECASE,

@@ -28,7 +28,6 @@ from benchmarks.report import spread
 from benchmarks.stream_measure import repeat
 from trainer.training.device import choose_device, limit_threads
 
-CROP_PX = 400  # as published
 _ROUNDS = 3
 _WARM_UP_S, _WARM_UP_BATCHES = 1.0, 10  # on a GPU: libraries are loaded, and memory is allocated for most sizes
 _SETS = 16  # of kernels for the windows that do not draw any

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.report import spread_text
+from trainer.training.account import PHASE_NAMES
 
 _SOURCES = ("one batch", "stream", "resident")
-_PHASES = ("steps_s", "data_wait_s", "validation_s", "saving_s", "start_up_s", "rest_s")
 _MAX_KERNELS = 5
 _MAX_NAME = 80
 
@@ -107,12 +107,12 @@ def _account(part: Part, content: Mapping[str, Any]) -> list[str]:
     rows = [
         [
             result["name"],
-            *(f"{result['account'][phase]:.2f}" for phase in _PHASES),
+            *(f"{result['account'][phase]:.2f}" for phase in PHASE_NAMES),
             _share(result["account"]["steps_share"]),
         ]
         for result in good
     ]
-    phases = ("network", "steps", "waiting for data", "validation", "saving", "start-up", "rest", "share of steps")
+    phases = ("network", *PHASE_NAMES.values(), "steps, first to last")
     blocks = [_table(phases, rows)] if rows else []
     blocks += [f"{r['name']}: {r['unavailable']}." for r in part["results"] if "unavailable" in r]
     ran = [result for result in part["results"] if "wall_s" in result]
@@ -131,8 +131,8 @@ def _account(part: Part, content: Mapping[str, Any]) -> list[str]:
     columns = ("network", "process, s", "steps", "patches/s", "waiting for data", "validations", "device and step")
     blocks += [_table(columns, of_run)] if of_run else []
     note = (
-        "Seconds of the wall clock of a run with the default settings, stopped by a signal. The share of steps is that "
-        "of the time between the first step and the last."
+        "Seconds of the wall clock of a run with the default settings, stopped by a signal. The last column is the "
+        "share of the steps in the time from the first step to the last."
     )
     return ["## Wall clock", note, *blocks, *_why_missing(part)]
 

@@ -151,7 +151,7 @@ class RankGroup:
                 raise
             self._abort_nccl()
             if "timed out" in text or "timeout" in text:
-                what = f"rank {self.rank_info.rank} waited in vain for another process of this training"
+                what = f"rank {self.rank_info.rank} timed out waiting for another process of this training"
                 advice = "one of the others hangs: check their machines, then resume the run"
             else:
                 what = "lost connection to the other processes of this training"

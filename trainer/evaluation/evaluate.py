@@ -1,6 +1,5 @@
 """Evaluate a network: PSNR and SSIM of its output per image, compared with bicubic upscaling."""
 
-import gc
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from trainer.evaluation.metrics import Quality, measure
 from trainer.evaluation.pairs import Pair
 from trainer.evaluation.transfer import download, upload
 from trainer.inference.image_function import as_function
-from trainer.inference.tile_memory import choose_tile
+from trainer.inference.tile_memory import choose_tile, free_failed_pass
 from trainer.inference.tiles import NOT_FINITE, to_levels
 from trainer.models import Network
 
@@ -120,10 +119,7 @@ def _evaluate(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        # Outside the except clause, where the exception no longer references the tensors of the failed pass.
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_failed_pass()
     for pair in batch:
         yield _evaluate_in_tiles(network, device, pair, tile, with_bicubic)
 

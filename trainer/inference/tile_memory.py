@@ -51,10 +51,7 @@ def apply_within_memory(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        # Outside the except clause, where the exception no longer references the tensors of the failed pass.
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_failed_pass()
         tried = tile_px or max(image.shape[2:])
         if tried <= smallest:
             minimum = 2 * aligned_up(margin_px) + ALIGN_PX
@@ -64,6 +61,16 @@ def apply_within_memory(
                 "network or, on a GPU, pass --device cpu"
             )
         tile_px = max(tried // 2 // ALIGN_PX * ALIGN_PX, smallest)
+
+
+def free_failed_pass() -> None:
+    """Free the memory of a forward pass that ran out of it.
+
+    To be called after the except clause, where the exception no longer references the tensors of the pass.
+    """
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def choose_tile(model: Network, height: int, width: int, device: torch.device) -> int | None:
