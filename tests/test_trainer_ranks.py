@@ -326,6 +326,34 @@ def test_damage_found_by_one_rank_stops_all_with_one_message(data: Path, tmp_pat
     assert "resumed at step" in output and "Damaged" not in output
 
 
+def accept_all_damage() -> None:
+    from trainer.training import damage
+
+    damage._MAX_DAMAGED_SHARE = 1.0
+
+
+def test_damage_in_the_last_step_is_reported(data: Path, tmp_path: Path) -> None:
+    """Ranks learn of each other's damage one step late, but the state has all damage up to its step."""
+    copy = Path(shutil.copytree(data, tmp_path / "copy"))
+    records = open_shards(data).train.records
+    schedule = Schedule([r.samples for r in records], [r.bytes for r in records], 0, 4)
+    number = shard_number = int(schedule.batch(2).numbers[-1])  # one of rank 1's
+    for record in records:
+        if shard_number < record.samples:
+            break
+        shard_number -= record.samples
+    member = load_index(data / f"{record.name}.idx")[shard_number][0]
+    overwrite(copy / f"{record.name}.tar", member.offset, bytes(20))
+    args = ("--shards", copy, "--out", tmp_path, *SMALL, "--batch-size", 2, "--steps", 3)
+    with ranks_of(2, tmp_path, *args, prepare=(accept_all_damage, ())) as ranks:
+        codes, output = wait(ranks)
+    assert codes == {0}, output
+    assert output.count("Damaged sample replaced by another one: ") == 1, output
+    assert [line["step"] for line in Run(tmp_path / "r", output).events("damaged")] == [3]
+    state = torch.load(tmp_path / "r" / "state.pt", weights_only=True)
+    assert state["progress"]["damaged"] == [number]
+
+
 # ---- the environment of torchrun
 
 

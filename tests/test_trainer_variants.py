@@ -387,7 +387,7 @@ def test_a_damaged_variant_is_logged_and_skipped(tmp_path: Path, monkeypatch: py
     result = trainer(*args, "--run", "strict")
     reason = f"train-000000.tar: {sample_key('train', 0, 2)}.lr3.npy: expected 16 x 16 x 3, found damaged data"
     assert result.code == 1 and f"Error: 1 of 21 samples are damaged, more than 0.1%: {reason}" in result.err
-    monkeypatch.setattr("trainer.training.loop._MAX_DAMAGED_SHARE", 1.0)
+    monkeypatch.setattr("trainer.training.damage._MAX_DAMAGED_SHARE", 1.0)
     result = trainer(*args, "--run", "r")
     assert result.code == 0, result.err
     assert result.err.count(f"Damaged sample replaced by another one: {reason}") == 1
@@ -469,7 +469,7 @@ def test_the_first_variant_is_evaluated(folder_of: Callable[..., Path], tmp_path
 def test_the_plan_states_the_degradation_of_the_data(options: dict[str, Any], summary: str, tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "s", **options)
     config = TrainConfig(folder, model="ultra_lite", patch_size=PATCH_PX, device="cpu", resident=True)
-    first, *_, device, _ = describe(checked_plan(config, open_shards(folder))).splitlines()
+    first, _, device, *_ = describe(checked_plan(config, open_shards(folder))).splitlines()
     assert first == f"Data     {folder}: {NUM_SAMPLES} train, {NUM_VAL} val samples, HR 32 px, {summary}"
     num_bytes = resident_bytes(PatchGrid(32, 2, 16, 2), NUM_SAMPLES, options["variants"])
     assert f"all samples in device memory ({format_bytes(num_bytes)})" in device

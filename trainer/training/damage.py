@@ -37,17 +37,19 @@ class DamageReport:
 
     def report(self) -> None:
         """Report what any rank has collected, on all ranks. RunError if too many samples are damaged in total."""
+        last_reason = None
         for number, reason in self._gathered():
             if number not in self._known:
                 self._known.add(number)
                 self._progress.damaged.append(number)
                 self._record.note("damaged", self._progress.step, reason=reason)
                 self._record.say(f"Damaged sample replaced by another one: {reason}")
-        if len(self._known) > _MAX_DAMAGED_SHARE * self._num_samples:
+                last_reason = reason
+        if last_reason is not None and len(self._known) > _MAX_DAMAGED_SHARE * self._num_samples:
             raise self._group.report_once(
                 RunError(
                     f"{len(self._known):,} of {self._num_samples:,} samples are damaged, more than "
-                    f"{_MAX_DAMAGED_SHARE:.1%}: {reason}; {repair_hint(self._origin)}"
+                    f"{_MAX_DAMAGED_SHARE:.1%}: {last_reason}; {repair_hint(self._origin)}"
                 )
             )
 

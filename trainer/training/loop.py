@@ -237,6 +237,7 @@ class TrainingLoop:
     def _save(self) -> None:
         self._meter.settle(self._progress.step)  # raises before anything is saved after a loss that is not finite
         self._check_weights()
+        self._damage.report()  # so that the state has all damage up to its step, which the ranks exchange a step late
         with self._account.phase("saving"):
             self._progress.account = self._account.seconds()
             self._record.save(self._progress, self._learner)
