@@ -161,7 +161,7 @@ def test_evaluate_reports_too_many_open_files(shards: Path, trained: Path) -> No
 
 def test_resuming_reports_too_many_open_files(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(trained, tmp_path / "r")
-    monkeypatch.setattr("trainer.runs.checkpoint.torch.load", out_of_files)
+    monkeypatch.setattr("trainer.models.tensor_file.torch.load", out_of_files)
     result = trainer("--out", tmp_path, "--run", "r", "--resume")
     assert result.code == 1 and FILES in result.err and "start a new run" not in result.err
 
