@@ -1,8 +1,8 @@
 """Duration of a validation per image, and of the metrics alone.
 
 Method: `Validation` evaluates the validation images of a shard folder with each network, with initial weights. The
-first validation of a run also measures bicubic, which later ones reuse. The metrics alone are those of one random image
-of 512 px at a time on a CPU, of 16 on a GPU. Everything is measured once per round, and an additional first round is
+first validation of a run also measures bicubic, which later ones reuse. The metrics alone are those of random images of
+512 px, one per thread on a CPU, 16 on a GPU. Everything is measured once per round, and an additional first round is
 not counted.
 
     python -m benchmarks.bench_validation --shards shards/scale_4x
@@ -53,7 +53,7 @@ def measure_once(case: str, shards: Shards, images: int, device: torch.device) -
 
 @torch.inference_mode()
 def _metrics_ms(device: torch.device) -> float:
-    batch = 1 if device.type == "cpu" else _GPU_BATCH
+    batch = torch.get_num_threads() if device.type == "cpu" else _GPU_BATCH
     shape = (batch, 3, _IMAGE_PX, _IMAGE_PX)
     output, target = (torch.randint(0, 256, shape, dtype=torch.uint8, device=device) for _ in range(2))
     measure(output, target, _BORDER_PX).cpu()
@@ -64,8 +64,8 @@ def _metrics_ms(device: torch.device) -> float:
 
 @benchmark
 @click.option("--shards", "folder", type=click.Path(path_type=Path), required=True, help="Shard folder of one scale.")
-@click.option("--images", type=click.IntRange(min=1), default=100, help="Validation images.")
-@click.option("--models", multiple=True, type=click.Choice(MODELS), default=MODELS, help="Networks.")
+@click.option("--images", type=click.IntRange(min=1), default=20, help="Validation images.")
+@click.option("--models", multiple=True, type=click.Choice(MODELS), default=("ultra_lite", "lite"), help="Networks.")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @rounds_option(3)
 @output_option("validation.json")
