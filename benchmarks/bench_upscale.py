@@ -30,12 +30,10 @@ from typing import Any
 
 import click
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.common import REPOSITORY, PhotoSet, RunFailedError, alternating, say, scratch_folder
 from benchmarks.options import benchmark, output_option, photos_option, rounds_option, scratch_option
-from benchmarks.report import spread, write_result
+from benchmarks.report import print_table, spread, write_result
 from trainer.models import network_spec
 from trainer.models.weights import save_weights
 
@@ -118,14 +116,15 @@ def summarise(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> None:
-    table = Table("case", "version", "wall, s", "user, s", "system, s", "peak, MB", "page faults")
+    rows = []
     for case, of_case in found.items():
         for tree in ("against", "this"):
             if tree in of_case:
                 figures = (of_case[tree][name]["median"] for name in ("wall_s", "user_s", "system_s"))
                 peak, faults = (of_case[tree][name]["median"] for name in ("peak_mb", "page_faults"))
-                table.add_row(case, tree, *(f"{figure:.1f}" for figure in figures), f"{peak:,.0f}", f"{faults:,.0f}")
-    Console().print(table)
+                texts = (*(f"{figure:.1f}" for figure in figures), f"{peak:,.0f}", f"{faults:,.0f}")
+                rows.append([f"{case}: {tree}", *texts])
+    print_table("upscaling", ("case and version", "wall, s", "user, s", "system, s", "peak, MB", "page faults"), rows)
 
 
 @benchmark

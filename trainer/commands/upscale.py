@@ -24,7 +24,7 @@ from trainer.commands.types import Tile
     type=Tile(),
     default="auto",
     show_default=True,
-    help="Tile edge in px of the photo, overlap included; auto chooses by speed and free memory, 0 disables tiling.",
+    help="Largest tile edge in px of the photo, with overlap; auto: by speed and free memory; 0: no tiling.",
 )
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda or cuda:1; auto uses a GPU if there is one."

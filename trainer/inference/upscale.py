@@ -85,9 +85,9 @@ def upscale_photos(
     """Upscale photos in their order.
 
     `output` is a file if it has a photo's extension, otherwise a folder for NAME_4x.png; photos with equal names keep
-    their subfolders, or are numbered. `tile` is a tile edge in px, None for no tiling, or "auto". `scale` is required
-    for networks of scale 1: the photo is first upscaled with OpenCV's cubic, shardgen's default for `up`. `compare`
-    also writes NAME_4x_compare.png: bicubic next to the network, where the photo has the most detail.
+    their subfolders, or are numbered. `tile` is the largest tile edge in px, None for no tiling, or "auto". `scale` is
+    required for networks of scale 1: the photo is first upscaled with OpenCV's cubic, shardgen's default for `up`.
+    `compare` also writes NAME_4x_compare.png: bicubic next to the network, where the photo has the most detail.
 
     Only results of this command are overwritten. UsageError immediately for arguments that contradict each other. A
     photo that fails does not stop the others; failures are listed in a UsageError after the last photo. RunError if a
