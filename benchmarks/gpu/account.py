@@ -14,7 +14,6 @@ from typing import Any
 from benchmarks.common import python_module
 
 _POLL_S = 0.1
-_NO_ACCOUNT = "the journal of the run has no account"
 
 
 def measure_account(
@@ -67,7 +66,5 @@ def _figures(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "data_wait": round(median(entry["data_wait"] for entry in trained), 4),
         "validations": len(by_event["val"]),
     }
-    if not by_event["account"]:
-        return {**found, "unavailable": _NO_ACCOUNT}
     account = {name: value for name, value in by_event["account"][-1].items() if name not in ("event", "step")}
     return {**found, "account": account}

@@ -9,6 +9,7 @@ import torch
 from benchmarks.gpu.window import measure_steps, synchronise, window_for
 from benchmarks.report import spread
 from srshards import PatchLoader
+from srshards.loader.worker_pool import WORKER_MODULE
 from srshards.process.fork_server import GROUP_SIGNALS, start_fork_server
 from srshards.shards.opening import open_shards
 from trainer.training.device import choose_device
@@ -31,7 +32,7 @@ def measure_loader(
     shards: str, batch: int, patch: int, workers: int, device: str, seconds: float
 ) -> Iterator[dict[str, Any]]:
     """Yield the rate of patches arriving on the device, from so many workers and without any training."""
-    start_fork_server("srshards.loader.chunk_worker", GROUP_SIGNALS)
+    start_fork_server(WORKER_MODULE, GROUP_SIGNALS)
     folder = open_shards(shards)
     with PatchLoader(folder, patch, batch, workers=workers, device=choose_device(device)) as loader:
         batches = loader.steps(0, 1 << 40)

@@ -16,6 +16,7 @@ import torch
 from benchmarks.gpu.kernels import measure_kernels
 from benchmarks.gpu.window import Timed, Window, measure_steps, synchronise, window_for
 from srshards import PatchBatch, PatchLoader
+from srshards.loader.worker_pool import WORKER_MODULE
 from srshards.process.fork_server import GROUP_SIGNALS, start_fork_server
 from srshards.shards.opening import open_shards
 from trainer.training.checks import checked_plan
@@ -129,7 +130,7 @@ def _started(plan: Plan) -> tuple[_Training, float]:
     # As in trainer.training.run.train. Workers are then forked from a process that has imported what they need.
     limit_threads()
     torch.backends.cudnn.benchmark = True
-    start_fork_server("srshards.loader.chunk_worker", GROUP_SIGNALS)
+    start_fork_server(WORKER_MODULE, GROUP_SIGNALS)
     make_current(plan.device)
     if plan.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(plan.device)

@@ -79,7 +79,7 @@ class ShardFetcher:
         self._requested: set[str] = set()
 
     def update(self, step: int) -> bool:
-        """Start fetching the shards needed soon at a training step. Return whether the cache had room so far."""
+        """Start to fetch the shards that training needs soon after this step. Return False if the cache is full."""
         has_room = True
         for name in [name for name, future in self._pending.items() if future.done()]:
             if isinstance(self._pending.pop(name).exception(), NoRoomError):

@@ -21,7 +21,7 @@ def following_passes(model: nn.Module, on_progress: Callable[[float], None] | No
     During the pass, `on_progress` then gets numbers that rise from `start` to `end`, one after each convolution.
     """
     if on_progress is None or not _convolutions(model):
-        yield _ignore
+        yield _report_nothing
         return
     report, per_pixel = on_progress, multiplications_per_pixel(model)
     total, done, bounds = 1.0, 0, (0.0, 0.0)
@@ -72,5 +72,5 @@ def _multiplications(convolution: nn.Conv2d, output: Tensor) -> int:
     return output.numel() * convolution.weight[0].numel()
 
 
-def _ignore(images: Tensor, start: float, end: float) -> None:
-    """Follow nothing."""
+def _report_nothing(images: Tensor, start: float, end: float) -> None:
+    """Do nothing, because nobody wants to know the progress, or the model has no convolutions."""
