@@ -124,7 +124,7 @@ bench-peers: photos $(PEERS)/.installed ## Benchmark the data time of BasicSR: P
 GPU := $(wildcard /dev/nvidia[0-9]* /dev/dxg)
 # By another name, because make would run a line that contains MAKE even with -n.
 SUBMAKE = $(MAKE) --no-print-directory
-gpu: ## On a machine with a GPU: run the tests that need one, and measure training on it, in less than 8 minutes
+gpu: ## On a machine with a GPU: run the tests that need one, and measure training on it, for at most 8 minutes
 	@[ -n "$(GPU)" ] || { echo "this machine has no NVIDIA GPU, which make gpu needs" >&2; exit 2; }
 	@python="$(PYTHON)"; why=; \
 	  if $(if $(filter file,$(origin PYTHON)),[ -e $(STAMP) ] ||) ! why=$$("$$python" -c 'import benchmarks.bench_gpu' 2>&1); \
