@@ -18,6 +18,7 @@ from srshards.storage.files import replacing, writing
 from trainer.models.weights_layout import first_few
 
 _MAX_GROWTH = 4  # of the size in memory over the file's: some tools compress files or share storage between tensors
+_INDICES = (torch.int64, torch.int32, torch.bool)  # of buffers, e.g. the positions in a window
 _BUFFER_BYTES = 1 << 20  # PyTorch writes a few bytes at a time between tensors
 
 
@@ -81,7 +82,7 @@ def _fault(tensor: Tensor) -> str | None:
         return f"have no values (device {tensor.device.type})"
     if tensor.is_complex():
         return "are complex"
-    if not tensor.is_floating_point():
+    if tensor.dtype not in _INDICES and not tensor.is_floating_point():
         return "are integers (quantised?)"
     if "float4" in str(tensor.dtype):
         return "are 4-bit floats (quantised?)"

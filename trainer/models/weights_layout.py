@@ -8,7 +8,7 @@ from itertools import islice
 from torch import Tensor
 
 from srshards.errors import UsageError
-from trainer.models import NetworkSpec
+from trainer.models import BuiltInSpec
 
 # Prefixes of all names: by torch.compile, by DataParallel and DistributedDataParallel, by GAN training scripts.
 PREFIXES = ("_orig_mod.", "module.", "netG.")
@@ -71,7 +71,7 @@ def _current_name(name: str) -> str:
     return name
 
 
-def spec_of(state: Mapping[str, Tensor]) -> NetworkSpec:
+def built_in_spec(state: Mapping[str, Tensor]) -> BuiltInSpec:
     """Return the spec of the network that has exactly these parameters, by their names and shapes."""
     found = f"{len(state)} parameters: {first_few(_shown(name, tensor.shape) for name, tensor in state.items())}"
     try:
@@ -86,7 +86,7 @@ def spec_of(state: Mapping[str, Tensor]) -> NetworkSpec:
     return spec
 
 
-def _guess(state: Mapping[str, Tensor]) -> NetworkSpec | None:
+def _guess(state: Mapping[str, Tensor]) -> BuiltInSpec | None:
     """Return the spec suggested by a few characteristic parameters, without checking the others."""
     blocks = [int(match[1]) for match in (re.match(r"body\.([0-9]{1,18})\.", name) for name in state) if match]
     depth = max(blocks, default=-1) + 1
@@ -95,10 +95,10 @@ def _guess(state: Mapping[str, Tensor]) -> NetworkSpec | None:
     first, growing = _conv(state, "conv_first"), _conv(state, "body.0.rdb1.conv1")
     if first and growing:
         scale = 3 if any(name.startswith("tail_3x.") for name in state) else _SCALE_OF_CHANNELS.get(first[1])
-        return NetworkSpec("rrdb", scale, first[0], depth, growing[0]) if scale else None
+        return BuiltInSpec("rrdb", scale, first[0], depth, growing[0]) if scale else None
     first, last = _conv(state, "body.0"), _conv(state, f"body.{depth - 1}")
     if first and last and depth % 2 and depth >= 3 and first[1] == 3 and last[0] >= 3:
-        return NetworkSpec("compact", math.isqrt(last[0] // 3), first[0], (depth - 3) // 2)
+        return BuiltInSpec("compact", math.isqrt(last[0] // 3), first[0], (depth - 3) // 2)
     return None
 
 
@@ -108,7 +108,7 @@ def _conv(state: Mapping[str, Tensor], name: str) -> tuple[int, int] | None:
     return None if weight is None or weight.ndim != 4 or 0 in weight.shape else (weight.shape[0], weight.shape[1])
 
 
-def differences(spec: NetworkSpec, state: Mapping[str, Tensor]) -> str:
+def differences(spec: BuiltInSpec, state: Mapping[str, Tensor]) -> str:
     """Describe which parameters are missing, unexpected or of another shape than those of `spec`; "" if none."""
     expected = spec.shapes()
     missing = [name for name in expected if name not in state]

@@ -7,9 +7,10 @@ import torch
 
 from srshards import PatchLoader
 from srshards.shards.folder import Shards
+from trainer.catalogue import named_network
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.models import NetworkSpec, network_spec
-from trainer.training.config import DEFAULT_LR, TrainConfig
+from trainer.training.config import TrainConfig
 from trainer.training.device import Precision, choose_device, choose_precision
 from trainer.training.step_mode import StepMode, choose_step_mode
 
@@ -63,7 +64,13 @@ class Plan:
     @property
     def lr(self) -> float:
         """Peak learning rate."""
-        return self.config.lr or DEFAULT_LR[self.config.model]
+        return self.config.lr or named_network(self.config.model).lr
+
+    @property
+    def ema(self) -> float:
+        """EMA decay of the weights; 0: no EMA."""
+        given = self.config.ema
+        return named_network(self.config.model).ema if given is None else given
 
     @property
     def warmup(self) -> int:

@@ -199,7 +199,7 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         precision=plan.precision,
         micro_batches=plan.loader.micro_batches,
         clip=config.clip,
-        ema=config.ema,
+        ema=plan.ema,
         mode=plan.step_mode,
     )
     init = config.init
@@ -207,7 +207,7 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         group.run_on_rank0(lambda: load_into(network, init))
     ddp = group.wrap_ddp(network, plan.device, plan.step_mode.compiles)
     ema_network.load_state_dict(network.state_dict())
-    return Learner(network, ema_network if config.ema else None, settings, ddp)
+    return Learner(network, ema_network if plan.ema else None, settings, ddp)
 
 
 def _channels_last(network: Network) -> Network:
