@@ -20,6 +20,7 @@ _EXTRAS = {
     "spandrel": "arches",
     "torchvision": "arches",
     "einops": "arches",  # a requirement of spandrel
+    "pyiqa": "metrics",
 }
 
 

@@ -10,6 +10,12 @@ from trainer.catalogue import NETWORKS
 from trainer.training.config import AMP_MODES, INPUTS, LOSS_NAMES, STEP_MODES, TrainConfig
 
 _default = functools.partial(click.option, show_default=True)
+METRIC_WEIGHTS = click.option(
+    "--metric-weights",
+    type=PATH,
+    help="Folder with the weights files of LPIPS, DISTS, TOPIQ and NIQE, or one such file.  "
+    "[default: the caches of pyiqa and torchvision, in ~/.cache/torch/hub]",
+)
 
 OPTIONS = [
     click.option(
