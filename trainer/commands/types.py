@@ -3,6 +3,11 @@
 from typing import Any, Literal
 
 import click
+from click.shell_completion import CompletionItem
+
+from srshards.errors import UsageError
+from srshards.terminal.text import complete_file
+from trainer.evaluation.set_names import NamedSet, parse_set
 
 
 class Tile(click.ParamType[int | Literal["auto"] | None]):
@@ -22,3 +27,21 @@ class Tile(click.ParamType[int | Literal["auto"] | None]):
         if size < 0:
             self.fail(f"{value!r}: expected auto, a number of px such as 512, or 0 for no tiles", param, ctx)
         return size or None
+
+
+class SetParam(click.ParamType[NamedSet]):
+    """A named set of images, `Set5=photos/Set5`: a folder of HR photos or a shard folder."""
+
+    name = "name=folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NamedSet:
+        try:
+            return parse_set(value) if isinstance(value, str) else value
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return complete_file(incomplete)
+
+
+NAMED_SET = SetParam()

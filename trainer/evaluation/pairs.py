@@ -65,14 +65,19 @@ def _shard_pair(folder: Shards, shard: MappedShard, position: int, upsampled: bo
 
 
 def photo_pairs(folder: Path, scale: int, upsampled: bool) -> Iterator[Pair]:
-    """Yield pairs from HR photos as in published tables: cropped to a multiple of the scale, LR by MATLAB's bicubic.
-
-    With `upsampled`, the network's input is LR upscaled with OpenCV's cubic, the default for `up` in shards.
-    """
+    """Yield the pair of each HR photo in a folder. UsageError if there is none, and those of `photo_pair`."""
     root = folder if folder.is_dir() else folder.parent
-    for path in list_photos([folder]):
-        hr = crop_to_multiple(read_photo(path).rgb, scale)
-        if min(hr.shape[:2]) < SSIM_WINDOW_PX + 2 * scale:
-            raise UsageError(f"{path} is too small for an evaluation at {scale}x; remove it from {folder}")
-        lr = bicubic_down(hr, scale)
-        yield Pair(str(path.relative_to(root)), scale, hr, lr, cubic_up(lr, scale) if upsampled else lr)
+    return (photo_pair(path, root, scale, upsampled) for path in list_photos([folder]))
+
+
+def photo_pair(path: Path, root: Path, scale: int, upsampled: bool) -> Pair:
+    """Return a pair as in published tables: HR is the photo cropped to a multiple of the scale, LR its MATLAB bicubic.
+
+    With `upsampled`, the network's input is LR upscaled with OpenCV's cubic, the default for `up` in shards. The name
+    is relative to `root`. UsageError for a photo that cannot be read or is too small for the metrics.
+    """
+    hr = crop_to_multiple(read_photo(path).rgb, scale)
+    if min(hr.shape[:2]) < SSIM_WINDOW_PX + 2 * scale:
+        raise UsageError(f"{path} is too small for an evaluation at {scale}x; remove it from {root}")
+    lr = bicubic_down(hr, scale)
+    return Pair(str(path.relative_to(root)), scale, hr, lr, cubic_up(lr, scale) if upsampled else lr)
