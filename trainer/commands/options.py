@@ -9,6 +9,12 @@ from srshards.terminal.text import Choice
 from trainer.training.config import AMP_MODES, DEFAULT_LR, INPUTS, LOSS_NAMES, STEP_MODES, TrainConfig
 
 _default = functools.partial(click.option, show_default=True)
+METRIC_WEIGHTS = click.option(
+    "--metric-weights",
+    type=PATH,
+    help="Folder with the weights files of LPIPS, DISTS, TOPIQ and NIQE, or one such file.  "
+    "[default: the caches of pyiqa and torchvision, in ~/.cache/torch/hub]",
+)
 _RATES = ", ".join(f"{rate:g} for {model}" for model, rate in DEFAULT_LR.items())
 
 OPTIONS = [
