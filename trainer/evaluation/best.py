@@ -1,5 +1,6 @@
 """The metric and the set by which the best weights are chosen. Does not import PyTorch."""
 
+import math
 from typing import NamedTuple
 
 from srshards.errors import UsageError
@@ -17,16 +18,18 @@ class BestBy(NamedTuple):
     def __str__(self) -> str:
         return f"{self.metric}@{self.set}" if self.set else self.metric
 
+    @property
+    def name(self) -> str:
+        """The metric, and the set unless it is the validation split: `PSNR-Y`, `LPIPS on Set5`."""
+        return METRICS[self.metric].label + (f" on {self.set}" if self.set not in ("", MAIN_SET) else "")
+
     def described(self, value: float) -> str:
-        """Return a value with its metric, and its set unless that is the validation split: `0.1234 LPIPS on Set5`."""
-        on = f" on {self.set}" if self.set not in ("", MAIN_SET) else ""
-        return f"{format_score(self.metric, value)} {METRICS[self.metric].label}{on}"
+        """Return a value with its unit and name: `31.04 dB PSNR-Y`, `0.1234 LPIPS on Set5`."""
+        return f"{METRICS[self.metric].formatted(value)} {self.name}"
 
     def is_better(self, value: float, best: float | None) -> bool:
         """Return whether a value is better than the best so far, None if there is none. NaN is never better."""
-        if best is None:
-            return value == value
-        return value > best if METRICS[self.metric].higher_is_better else value < best
+        return not math.isnan(value) and (best is None or METRICS[self.metric].is_better(value, best))
 
 
 def parse_best(text: str) -> BestBy:
@@ -38,9 +41,3 @@ def parse_best(text: str) -> BestBy:
     if separator and not name:
         raise UsageError(f"{text!r} has no set after the @; expected e.g. {metric}@{MAIN_SET}")
     return BestBy(metric, name)
-
-
-def format_score(metric: str, value: float) -> str:
-    """Return a value with its unit: `31.04 dB`, `0.8912`."""
-    row = METRICS[metric]
-    return f"{value:.{row.decimals}f}" + (f" {row.unit}" if row.unit else "")

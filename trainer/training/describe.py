@@ -8,7 +8,6 @@ from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
 from trainer.evaluation.set_names import MAIN_SET
 from trainer.evaluation.sets import EvaluationSet
-from trainer.metrics_table import METRICS
 from trainer.models import num_parameters
 from trainer.runs.checkpoint import DEFAULT_BEST
 from trainer.training.cadence import MAX_SHARE
@@ -103,7 +102,7 @@ def _cadence(plan: Plan) -> Iterator[str]:
         grows = f", less often if that takes over {MAX_SHARE:.0%} of the time" if plan.adapts_val_every else ""
         yield f"Validate {_images(plan.sets)} every {plural(plan.val_every, 'step')} and at the end{grows}"
     if plan.best_by and str(plan.best_by) != DEFAULT_BEST:
-        yield f"Best     best.pth is chosen by {METRICS[plan.best_by.metric].label} on {plan.best_by.set}"
+        yield f"Best     best.pth is chosen by {plan.best_by.name}"
 
 
 def _images(sets: Sequence[EvaluationSet]) -> str:

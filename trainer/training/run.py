@@ -130,7 +130,7 @@ def _forget_incomparable_best(progress: TrainingProgress, best_by: BestBy | None
         whose = f"of {value}" if progress.best_by != str(best_by) else f"of {value}, on other images"
         lines.append(
             f"Note     best.pth has the weights {whose} after step {progress.best_step:,}. From now on it is chosen by "
-            f"{best_by}: the next validation replaces it"
+            f"{best_by.name}: the next validation replaces it"
         )
     progress.best, progress.best_step = None, 0
     progress.best_by, progress.best_images = str(best_by), images

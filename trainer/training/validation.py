@@ -12,7 +12,7 @@ from torch import Tensor
 from srshards.imaging.contact_sheet import Row, grid
 from srshards.imaging.pixels import Pixels
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
-from trainer.evaluation.best import BestBy, format_score
+from trainer.evaluation.best import BestBy
 from trainer.evaluation.evaluate import evaluate_batches, to_rows
 from trainer.evaluation.pairs import Pair
 from trainer.evaluation.perceptual import PerceptualMetrics
@@ -57,18 +57,19 @@ class ValidationResult:
 
 
 def summary_lines(step: int, result: ValidationResult) -> list[str]:
-    """Return a line for the main set, and an indented one for each other set, in columns."""
-    (main, first), *others = result.sets.items()
-    head = f"Step {step:,}" if main == MAIN_SET and not others else f"Step {step:,}, {main}"
-    width = max((len(name) for name, _ in others), default=0)
-    return [f"{head}: {_summary(first)}", *(f"  {name:{width}}  {_summary(one)}" for name, one in others)]
+    """Return a line for each set, with the step in the first one. The validation split is named if there are others."""
+    names = list(result.sets)
+    first = f"Step {step:,}" if names == [MAIN_SET] else f"Step {step:,}, {names[0]}"
+    heads = [f"{name}: " for name in (first, *names[1:])]
+    width = len(heads[0])
+    return [f"{head:>{width}}{_summary(one)}" for head, one in zip(heads, result.sets.values(), strict=True)]
 
 
 def _summary(result: SetResult) -> str:
     network, bicubic = result.network, result.bicubic
-    gain = f"PSNR-Y {format_score('psnr_y', network['psnr_y'])} ({result.gain_db:+.2f} vs. bicubic)"
+    gain = f"PSNR-Y {METRICS['psnr_y'].formatted(network['psnr_y'])} ({result.gain_db:+.2f} vs. bicubic)"
     others = [
-        f"{METRICS[name].label} {format_score(name, value)} (bicubic {format_score(name, bicubic[name])})"
+        f"{METRICS[name].label} {METRICS[name].formatted(value)} (bicubic {METRICS[name].formatted(bicubic[name])})"
         for name, value in network.items()
         if name == "ssim_y" or name in PERCEPTUAL
     ]
