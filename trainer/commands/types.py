@@ -3,6 +3,13 @@
 from typing import Any, Literal
 
 import click
+from click.shell_completion import CompletionItem
+
+from srshards.errors import UsageError
+from srshards.terminal.text import complete_file, complete_word, did_you_mean
+from trainer.evaluation.best import BestBy, parse_best
+from trainer.evaluation.set_names import NamedSet, parse_set
+from trainer.metrics_table import METRICS
 
 
 class Tile(click.ParamType[int | Literal["auto"] | None]):
@@ -22,3 +29,56 @@ class Tile(click.ParamType[int | Literal["auto"] | None]):
         if size < 0:
             self.fail(f"{value!r}: expected auto, a number of px such as 512, or 0 for no tiles", param, ctx)
         return size or None
+
+
+class SetParam(click.ParamType[NamedSet]):
+    """A named set of images, `Set5=photos/Set5`: a folder of HR photos or a shard folder."""
+
+    name = "name=folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NamedSet:
+        try:
+            return parse_set(value) if isinstance(value, str) else value
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return complete_file(incomplete)
+
+
+class BestParam(click.ParamType[BestBy]):
+    """A metric and optionally a set: `lpips@Set5`."""
+
+    name = "metric[@set]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> BestBy:
+        try:
+            return parse_best(value) if isinstance(value, str) else value
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return complete_word(incomplete, METRICS)
+
+
+class MetricNames(click.ParamType[tuple[str, ...]]):
+    """Names of metrics, separated by commas: `psnr_y,lpips`."""
+
+    name = "metrics"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+        for name in names:
+            if name not in METRICS:
+                near = did_you_mean(name, METRICS)
+                self.fail(f"unknown metric {name!r}; {near or 'pass some of ' + ', '.join(METRICS)}", param, ctx)
+        return names
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, last = incomplete.rpartition(",")
+        return [CompletionItem(f"{before}{comma}{name}") for name in METRICS if name.startswith(last)]
+
+
+NAMED_SET, BEST = SetParam(), BestParam()
