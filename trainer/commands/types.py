@@ -6,8 +6,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from srshards.errors import UsageError
-from srshards.terminal.text import complete_file
+from srshards.terminal.text import complete_file, did_you_mean
 from trainer.evaluation.set_names import NamedSet, parse_set
+from trainer.metrics_table import METRICS
 
 
 class Tile(click.ParamType[int | Literal["auto"] | None]):
@@ -45,3 +46,23 @@ class SetParam(click.ParamType[NamedSet]):
 
 
 NAMED_SET = SetParam()
+
+
+class MetricNames(click.ParamType[tuple[str, ...]]):
+    """Names of metrics, separated by commas: `psnr_y,lpips`."""
+
+    name = "metrics"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+        for name in names:
+            if name not in METRICS:
+                near = did_you_mean(name, METRICS)
+                self.fail(f"unknown metric {name!r}; {near or 'pass some of ' + ', '.join(METRICS)}", param, ctx)
+        return names
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, last = incomplete.rpartition(",")
+        return [CompletionItem(f"{before}{comma}{name}") for name in METRICS if name.startswith(last)]
