@@ -771,7 +771,7 @@ def hr(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_evaluate_requires_either_shards_or_hr(shards: Path, runs: Path, hr: Path) -> None:
     evaluate = ("evaluate", *best(runs / "lr"))
-    message = "no images to evaluate; pass --shards shards/scale_4x or --hr FOLDER_OF_PHOTOS"
+    message = "no images to evaluate; pass --shards shards/scale_4x, --hr FOLDER_OF_PHOTOS or --val NAME=FOLDER"
     assert message in refused(*evaluate)
     both = ("--shards", shards / "scale_2x", "--hr", hr)
     assert "pass either --shards or --hr, not both" in refused(*evaluate, *both)

@@ -149,7 +149,7 @@ def _names(weights: Sequence[Path]) -> list[str]:
     seen: dict[Path, Path] = {}
     for path in weights:
         if (same := seen.setdefault(path.resolve(), path)) is not path:
-            raise UsageError(f"--weights {path} and --weights {same} are the same file; pass each file once")
+            raise UsageError(f"--weights {same} and --weights {path} are the same file; pass each file once")
     return [SINGLE_NAME] if len(weights) == 1 else short_names([Path(os.path.abspath(path)) for path in weights])
 
 

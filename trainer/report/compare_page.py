@@ -6,6 +6,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
+from srshards.errors import UsageError
 from srshards.imaging.provenance import COMPARE_PAGE_WRITER
 from srshards.page.pictures import PLACEHOLDER, Comparison, Layer, lossless_uri
 from srshards.page.render import MAX_PAGE_BYTES, render
@@ -68,10 +69,12 @@ class ComparePage:
     """Collects the images of several sets while they are evaluated, then writes the page.
 
     `networks` are the name of each network and a description of it. At most `_MAX_IMAGES` images are kept in memory,
-    divided equally among the sets.
+    divided equally among the sets. UsageError for too many networks.
     """
 
     def __init__(self, networks: Sequence[tuple[str, str]], num_sets: int) -> None:
+        if len(networks) > MAX_NETWORKS:
+            raise UsageError(f"a page can compare {MAX_NETWORKS} networks, not {len(networks):,}; pass fewer --weights")
         self._networks = networks
         self._num_per_set = max(1, _MAX_IMAGES // num_sets)
         self._sets: list[tuple[SetResult, Crops]] = []
@@ -97,7 +100,8 @@ class ComparePage:
         crops = [of_set.by_disagreement() for _, of_set in self._sets]
         turns = [pair for turn in zip_longest(*crops) for pair in zip(sections, turn, strict=True)]
         for number, (section, crop) in enumerate((section, crop) for section, crop in turns if crop is not None):
-            scene = _scene(number, crop)
+            title = crop.result.image if len(sections) == 1 else f"{section.name}: {crop.result.image}"
+            scene = _scene(f"image-{number}", title, crop)
             budget_bytes -= len(render("trainer.report", "compare_scene.html", scene=scene))
             if budget_bytes < 0:
                 break
@@ -151,17 +155,18 @@ def _values_table(label: str, versions: Mapping[str, Values]) -> Table:
     return Table(label, [METRICS[metric].label for metric in metrics], rows)
 
 
-def _scene(number: int, crop: Crop) -> Scene:
+def _scene(id: str, title: str, crop: Crop) -> Scene:
     height, width = crop.versions[HR].shape[:2]
     layers = [Layer(version, lossless_uri(pixels)) for version, pixels in crop.versions.items()]
-    table = _values_table(f"Values of {crop.result.image}", crop.result.versions)
+    table = _values_table(f"Values of {title}", crop.result.versions)
     comparison = Comparison(
-        f"image-{number}",
-        crop.result.image,
+        id,
+        title,
         width,
         height,
         [Layer(version, PLACEHOLDER) for version in compared_versions(list(crop.versions))[:2]],
-        f"crop at ({crop.left}, {crop.top}), disagreement {crop.disagreement:.1f}",
+        f"disagreement {crop.disagreement:.1f}"
+        + ("" if crop.position is None else ", crop at {}, {}".format(*crop.position)),
         [(name, _line(table.columns, cells)) for name, cells in table.rows],
     )
     return Scene(comparison, layers, table)

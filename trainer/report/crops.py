@@ -20,13 +20,13 @@ class Crop:
     """The same crop of all versions of an image: bicubic, the networks' outputs and HR.
 
     `disagreement` is the mean difference, in grey levels, between the highest and the lowest luma of the compared
-    versions. `left` and `top` are the position in the image, in px; `result` has the values of the whole image.
+    versions. `position` is its top left corner, (x, y) in px, or None for a whole image. `result` has the values
+    of the whole image.
     """
 
     result: ImageResult
     versions: Mapping[str, Pixels]
-    left: int
-    top: int
+    position: tuple[int, int] | None
     disagreement: float
 
 
@@ -62,5 +62,6 @@ def _crop(result: ImageResult, versions: Mapping[str, Pixels]) -> Crop:
     height, width = (min(CROP_PX, edge) for edge in ranges.shape)
     top, left = strongest_window(ranges, height, width)
     inside = (slice(top, top + height), slice(left, left + width))
-    crops = {version: np.ascontiguousarray(image[inside]) for version, image in versions.items()}
-    return Crop(result, crops, left, top, float(ranges[inside].mean()))
+    crops = {version: image[inside].copy() for version, image in versions.items()}
+    is_whole = (height, width) == ranges.shape
+    return Crop(result, crops, None if is_whole else (left, top), float(ranges[inside].mean()))
