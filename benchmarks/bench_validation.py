@@ -26,6 +26,7 @@ from srshards.process.allocator import keep_freed_memory
 from srshards.shards.folder import Shards
 from srshards.shards.opening import open_shards
 from trainer.evaluation.metrics import measure
+from trainer.evaluation.sets import ShardSet
 from trainer.models import MODELS, network_spec
 from trainer.training.device import choose_device, describe_device, limit_threads
 from trainer.training.stopping import StopRequest
@@ -42,7 +43,7 @@ def measure_once(case: str, shards: Shards, images: int, device: torch.device) -
         return {f"metrics, {_IMAGE_PX} px": _metrics_ms(device)}
     network = network_spec(case, shards.scale).build().to(device).eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    validation = Validation(shards, upsampled=False, limit=images)
+    validation = Validation([ShardSet("val", shards, "val", upsampled=False, limit=images)])
     found = {}
     for which in ("first", "later"):
         start_s = perf_counter()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +34,9 @@ from tests.drill.warm import Prepare, Warm
 from trainer.distributed.group import RankGroup
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo, ReportedByRank0
 from trainer.distributed.rendezvous import join_attempt
-from trainer.evaluation.metrics import Quality, mean_of_sums, mean_quality, quality_sums
+from trainer.evaluation.metrics import Quality, mean_quality
+from trainer.evaluation.scores import mean_scores, score_sums
+from trainer.metrics_table import OWN
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.describe import describe
@@ -688,7 +691,8 @@ def test_the_mean_of_sums_equals_the_mean_over_all_images() -> None:
     inf = float("inf")
     images = [Quality(30.0, 31.5, 0.9, 0.91), Quality(inf, inf, 1.0, 1.0), Quality(20.25, 22.0, 0.5, 0.52)]
     for parts in ((images, []), (images[:1], images[1:]), (images[::2], images[1::2])):
-        sums = [sum(column) for column in zip(*map(quality_sums, parts), strict=True)]
-        assert mean_of_sums(sums) == mean_quality(images)
+        rows = [list(map(astuple, part)) for part in parts]
+        sums = [sum(column) for column in zip(*(score_sums(part, 4) for part in rows), strict=True)]
+        assert Quality(**mean_scores(OWN, sums)) == mean_quality(images)
     assert mean_quality(images).psnr_y == (31.5 + 22.0) / 2
-    assert mean_of_sums(quality_sums(images[1:2])).psnr_y == inf
+    assert mean_quality(images[1:2]).psnr_y == inf

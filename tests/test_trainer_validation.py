@@ -19,6 +19,7 @@ from trainer.evaluation import evaluate
 from trainer.evaluation.evaluate import evaluate_batches, evaluate_pairs
 from trainer.evaluation.metrics import Quality, mean_quality, measure
 from trainer.evaluation.pairs import Pair, shard_pairs
+from trainer.evaluation.sets import ShardSet
 from trainer.evaluation.transfer import download, upload
 from trainer.inference import tile_memory
 from trainer.inference.image_function import as_function
@@ -46,6 +47,10 @@ def network(scale: int = 2) -> Network:
 
 def pairs(shards: Shards, upsampled: bool = False, limit: int | None = None) -> list[Pair]:
     return list(shard_pairs(shards, "val", upsampled, limit))
+
+
+def on_split(shards: Shards, limit: int, upsampled: bool = False) -> Validation:
+    return Validation([ShardSet("val", shards, "val", upsampled, limit)])
 
 
 def quality(output: np.ndarray, pair: Pair) -> Quality:
@@ -83,12 +88,13 @@ def test_results_are_those_of_single_images(shards: Shards, upsampled: bool, bat
     assert [one.name for one in found] == [pair.name for pair in wanted]
     for one, (by_network, by_bicubic) in zip(found, expected, strict=True):
         assert one.network == approximately(by_network) and one.bicubic == by_bicubic
-    run = Validation(shards, upsampled, 100)
+    run = on_split(shards, 100, upsampled)
     for _ in range(2):  # the second time with the remembered metrics of bicubic
         result = run.run(model, StopRequest())
         assert result is not None
-        assert result.network == approximately(mean_quality([one for one, _ in expected]))
-        assert result.bicubic == mean_quality([one for _, one in expected])
+        (means,) = result.sets.values()
+        assert Quality(**means.network) == approximately(mean_quality([one for one, _ in expected]))
+        assert Quality(**means.bicubic) == mean_quality([one for _, one in expected])
 
 
 def test_the_preview_shows_three_images_with_their_psnr(
@@ -100,7 +106,7 @@ def test_the_preview_shows_three_images_with_their_psnr(
     monkeypatch.setattr(validation, "_PREVIEW_PX", 40)
     model = network()
     wanted = pairs(shards, limit=9)
-    run = Validation(shards, False, 9)
+    run = on_split(shards, 9)
     for _ in range(2):
         assert run.run(model, StopRequest()) is not None
         rows = drawn.pop()
@@ -142,7 +148,7 @@ def test_an_output_that_is_not_finite_is_an_error(shards: Shards, tile: int | No
     with pytest.raises(RunError, match="the network's output is not finite: its weights are broken"):
         list(evaluate_pairs(model, wanted, tile))
     with pytest.raises(RunError, match="the network's output is not finite"):
-        Validation(shards, False, 3).run(model, StopRequest())
+        on_split(shards, 3).run(model, StopRequest())
 
 
 def test_images_are_processed_in_tiles_when_memory_runs_out(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +201,7 @@ def test_a_stop_ends_a_validation_after_the_current_batch(shards: Shards, monkey
             yield batch
 
     monkeypatch.setattr(validation, "evaluate_batches", batches)
-    run = Validation(shards, False, 10)
+    run = on_split(shards, 10)
     assert run.run(network(), stop) is None and evaluated == [1, 1]
     assert run.run(network(), StopRequest()) is not None and len(evaluated) == 11
 
@@ -221,7 +227,7 @@ def test_a_validation_reads_from_the_device_once(
     downloads = []
     monkeypatch.setattr(validation, "download", lambda tensors: downloads.append(len(tensors)) or download(tensors))
     for limit in (3, 9):
-        run = Validation(shards, False, limit)
+        run = on_split(shards, limit)
         for _ in range(2):
             with Reads() as reads:
                 assert run.run(network(), StopRequest()) is not None

@@ -27,6 +27,13 @@ class Metric:
     min_px: int  # smallest height and width, inside the border, for which it is defined
     files: tuple[MetricFile, ...] = ()
 
+    def formatted(self, value: float) -> str:
+        """Return a value with its unit: `31.04 dB`, `0.8912`."""
+        return f"{value:.{self.decimals}f}{' ' * bool(self.unit)}{self.unit}"
+
+    def is_better(self, value: float, best: float) -> bool:
+        return value > best if self.higher_is_better else value < best
+
 
 def _pyiqa(name: str, size: str, sha256: str) -> MetricFile:
     url = f"https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/{name}"

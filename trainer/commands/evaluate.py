@@ -123,7 +123,7 @@ def evaluate_command(
     networks = {name: load_network(path) for name, path in zip(names, weights, strict=True)}
     opened = open_shards(shards, cache=cache, cache_bytes=cache_bytes) if shards is not None else None
     scale = common_scale(dict(zip(weights, networks.values(), strict=True)), opened, scale)
-    source = ImageSource(opened, split, hr, named, cache, cache_bytes)
+    source = ImageSource(opened, split, hr, named, metrics, cache, cache_bytes)
     sets = open_sets(source, scale, {network.spec.scale == 1 for network in networks.values()})
     of_pyiqa = [metric for metric in metrics if metric in PERCEPTUAL]
     perceptual = load_metrics(of_pyiqa, torch_device, metric_weights) if of_pyiqa else None

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from srshards.terminal.text import plural
 from trainer.commands.tables import Group, table, values_group
-from trainer.evaluation.results import SetResult, Values
+from trainer.evaluation.results import SetResult
+from trainer.evaluation.scores import Scores
 from trainer.metrics_table import METRICS
 
 SINGLE_NAME = "network"  # of the network if there is only one
@@ -86,7 +87,7 @@ def _set_as_json(one: SetResult, with_wins: bool) -> dict[str, Any]:
     }
 
 
-def _finite(versions: Mapping[str, Values]) -> dict[str, dict[str, float | None]]:
+def _finite(versions: Mapping[str, Scores]) -> dict[str, dict[str, float | None]]:
     return {
         version: {metric: value if isfinite(value) else None for metric, value in values.items()}
         for version, values in versions.items()

@@ -6,6 +6,7 @@ import click
 
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
+from trainer.commands.types import BEST, NAMED_SET, MetricNames
 from trainer.training.config import AMP_MODES, DEFAULT_LR, INPUTS, LOSS_NAMES, STEP_MODES, TrainConfig
 
 _default = functools.partial(click.option, show_default=True)
@@ -88,11 +89,29 @@ OPTIONS = [
     _default("--device", default=TrainConfig.device, help="cpu, cuda or cuda:1; auto uses a GPU if there is one."),
     click.option("--init", type=PATH, help="Weights file to start from, e.g. runs/lite-4x/best.pth."),
     click.option(
+        "--val",
+        type=NAMED_SET,
+        multiple=True,
+        help="NAME=FOLDER: further images to validate on, HR photos or shards, e.g. Set5=photos/Set5; repeat it for "
+        "several sets.",
+    ),
+    click.option(
         "--val-every",
         type=int,
         help="Steps between validations.  [default: one epoch, but 200 to 5000; then at most 2% of the time]",
     ),
-    _default("--val-samples", type=int, default=TrainConfig.val_samples, help="Validation images to evaluate."),
+    _default("--val-samples", type=int, default=TrainConfig.val_samples, help="Images of each set to validate on."),
+    click.option(
+        "--best",
+        type=BEST,
+        help="Metric and set by which best.pth is chosen, e.g. lpips@Set5.  [default: psnr_y of the validation split]",
+    ),
+    click.option(
+        "--metrics",
+        type=MetricNames(),
+        help="Metrics to measure in validations besides PSNR and SSIM, separated by commas, e.g. lpips,dists.",
+    ),
+    METRIC_WEIGHTS,
     click.option(
         "--save-every",
         type=int,

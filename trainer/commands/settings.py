@@ -13,6 +13,7 @@ from srshards.format import Address
 from srshards.plain_yaml import Scalar, load_as_written, yaml_reason
 from srshards.storage.store import file_size, read_bytes
 from srshards.terminal.text import did_you_mean
+from trainer.commands.types import NAMED_SET, MetricNames
 from trainer.messages import option_name
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import existing_run, forget_job, run_of_job
@@ -141,6 +142,10 @@ def _converted(context: click.Context, option: click.Parameter, value: Any, file
     name = str(option.name)
     is_flag = isinstance(option.type, click.types.BoolParamType)
     try:
+        if option.multiple:
+            return option.type_cast_value(context, _texts(value, option))
+        if isinstance(value, list) and value and isinstance(option.type, MetricNames):
+            return option.type_cast_value(context, ",".join(_texts(value, option)))
         if not isinstance(value, Scalar):
             raise click.BadParameter(f"expected one value, found a {'list' if isinstance(value, list) else 'mapping'}")
         if value.value is None and getattr(TrainConfig, name, None) is None:
@@ -150,6 +155,20 @@ def _converted(context: click.Context, option: click.Parameter, value: Any, file
         return value.value if is_flag else option.type_cast_value(context, _option_text(value, option))
     except click.BadParameter as error:
         raise UsageError(f"{file}: {name.replace('_', '-')}: {error.message.removesuffix('.')}") from error
+
+
+def _texts(value: Any, option: click.Parameter) -> list[str]:
+    """Return the texts of an option that takes several: of a list, of one value, or of a mapping for NAME=FOLDER."""
+    names = option.type is NAMED_SET
+    if isinstance(value, dict) and names:
+        texts = [(f"{name.text}=", one) for name, one in value.items()]
+    elif isinstance(value, list):
+        texts = [("", one) for one in value]
+    else:
+        texts = [] if isinstance(value, Scalar) and value.value is None else [("", value)]
+    if any(not isinstance(one, Scalar) or one.value is None for _, one in texts):
+        raise click.BadParameter(f"expected a list of values{', or a mapping of names to folders' if names else ''}")
+    return [f"{name}{one.text}" for name, one in texts]
 
 
 def _option_text(value: Scalar, option: click.Parameter) -> str:

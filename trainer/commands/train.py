@@ -18,7 +18,12 @@ from trainer.commands.tables import quality_table
 from trainer.commands.wall_clock import wall_clock
 from trainer.distributed.group import RankGroup, open_group
 from trainer.distributed.rank import RankInfo
+from trainer.evaluation.best import parse_best
+from trainer.evaluation.metrics import Quality
+from trainer.evaluation.scores import Scores
+from trainer.evaluation.sets import ShardSet
 from trainer.messages import format_duration
+from trainer.metrics_table import OWN
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import new_run
 from trainer.training.checks import checked_plan
@@ -40,7 +45,9 @@ def train_command(
         config, run, requested = group.run_on_rank0(
             lambda: resolve(context, values, config_file, resume, job, restarted)
         )
-        plan = group.run_on_all(lambda: checked_plan(config, _open(config, group.rank_info), group.rank_info))
+        plan = group.run_on_all(lambda: checked_plan(config, _open(config), group.rank_info))
+        if config.verify:
+            group.run_on_all(lambda: _verify(plan))
         if run is not None:
             group.run_on_all(lambda: refuse_changes(requested, _effective_settings(plan), run.home))
         folder = run.locked() if run else new_run(config.out, config.run, _default_name(plan))
@@ -62,13 +69,18 @@ def _print_outcome(result: TrainingResult, plan: Plan, group: RankGroup) -> None
             click.echo(wall_clock(result.account), err=True)
 
 
-def _open(config: TrainConfig, rank_info: RankInfo) -> Shards:
-    shards = open_shards(config.shards, cache=config.cache, cache_bytes=config.cache_bytes, decode=config.cache_decoded)
-    if config.verify:
+def _open(config: TrainConfig) -> Shards:
+    return open_shards(config.shards, cache=config.cache, cache_bytes=config.cache_bytes, decode=config.cache_decoded)
+
+
+def _verify(plan: Plan) -> None:
+    """Verify the shards of the run and of its sets. The ranks of a machine share the work."""
+    rank_info = plan.rank_info
+    folders = [plan.folder, *(one.shards for one in plan.sets if isinstance(one, ShardSet))]
+    for shards in {folder.path: folder for folder in folders}.values():
         quiet = not (rank_info.is_rank0 and shows_bars())
         with Bar(desc="verifying", unit="B", unit_scale=True, disable=quiet) as bar:
             shards.verify(bar.update, rank_info.local_rank, rank_info.local_world_size)
-    return shards
 
 
 def _default_name(plan: Plan) -> str:
@@ -87,12 +99,18 @@ def _resume_command(run: RunFolder, group: RankGroup) -> str:
     return f"{start} --out {shlex.quote(str(run.home.parent))} --run {shlex.quote(run.home.name)} --resume"
 
 
+def _quality(scores: Scores) -> Quality:
+    return Quality(**{name: scores[name] for name in OWN})
+
+
 def _summary(result: TrainingResult) -> str:
     """Return the closing table, the throughput and the list of written files."""
     progress, run = result.progress, result.run
     lines = []
     if result.last:
-        lines.append(quality_table({"bicubic": result.last.bicubic, "network": result.last.network}))
+        for name, one in result.last.sets.items():
+            lines += [f"{name}:"] * (len(result.last.sets) > 1)
+            lines.append(quality_table({"bicubic": _quality(one.bicubic), "network": _quality(one.network)}))
     if result.was_finished:
         lines.append(
             f"{run.home} has already finished, at step {progress.step:,}; nothing was trained. To train further, start "
@@ -107,8 +125,8 @@ def _summary(result: TrainingResult) -> str:
     if result.account:
         lines.append(wall_clock(result.account))
     outputs = {run.weights.name: "final weights"}
-    if progress.best_psnr_y is not None:
-        best = f"{progress.best_psnr_y:.2f} dB PSNR-Y after step {progress.best_step:,}"
+    if progress.best is not None:
+        best = f"{parse_best(progress.best_by).described(progress.best)} after step {progress.best_step:,}"
         outputs |= {run.best.name: f"best weights, {best}", f"{run.previews.name}/": "bicubic | network | HR"}
     present = {*list_files(run.home), *(f"{name}/" for name in list_folders(run.home))}
     for name, content in outputs.items():  # those of a run that had finished earlier may have been deleted

@@ -6,7 +6,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from srshards.errors import UsageError
-from srshards.terminal.text import complete_file, did_you_mean
+from srshards.terminal.text import complete_file, complete_word, did_you_mean
+from trainer.evaluation.best import BestBy, parse_best
 from trainer.evaluation.set_names import NamedSet, parse_set
 from trainer.metrics_table import METRICS
 
@@ -45,7 +46,19 @@ class SetParam(click.ParamType[NamedSet]):
         return complete_file(incomplete)
 
 
-NAMED_SET = SetParam()
+class BestParam(click.ParamType[BestBy]):
+    """A metric and optionally a set: `lpips@Set5`."""
+
+    name = "metric[@set]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> BestBy:
+        try:
+            return parse_best(value) if isinstance(value, str) else value
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return complete_word(incomplete, METRICS)
 
 
 class MetricNames(click.ParamType[tuple[str, ...]]):
@@ -66,3 +79,6 @@ class MetricNames(click.ParamType[tuple[str, ...]]):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         before, comma, last = incomplete.rpartition(",")
         return [CompletionItem(f"{before}{comma}{name}") for name in METRICS if name.startswith(last)]
+
+
+NAMED_SET, BEST = SetParam(), BestParam()

@@ -1,25 +1,23 @@
 """Evaluate several networks side by side on the images of a set."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat, tee
+from itertools import repeat, tee
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from srshards.errors import RunError, UsageError
+from srshards.errors import RunError
 from srshards.imaging.pixels import Pixels
-from trainer.evaluation.evaluate import Tile, evaluate_batches
+from trainer.evaluation.evaluate import Tile, evaluate_batches, to_rows
 from trainer.evaluation.names import BICUBIC, HR
 from trainer.evaluation.pairs import Pair
 from trainer.evaluation.perceptual import PerceptualMetrics
-from trainer.evaluation.results import ImageResult, Values
+from trainer.evaluation.results import ImageResult
+from trainer.evaluation.scores import Scores
 from trainer.evaluation.sets import EvaluationSet
-from trainer.evaluation.transfer import download, upload
-from trainer.inference.tiles import NOT_FINITE
-from trainer.metrics_table import METRICS, OWN
+from trainer.evaluation.transfer import download
+from trainer.metrics_table import OWN
 from trainer.models import Network
 
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
@@ -38,8 +36,8 @@ class _NetworkImage:
     """The values of one network's output for an image, and those of bicubic and the output itself if requested."""
 
     pair: Pair
-    network: Values
-    bicubic: Values
+    network: Scores
+    bicubic: Scores
     output: Pixels
 
 
@@ -61,8 +59,7 @@ class Comparison:
         """Yield the results of each image, in order. `sets` has the same images by `upsampled`, the networks' input.
 
         All networks process an image before the following ones are read, so that only one batch of outputs per network
-        is in memory. Errors are those of `evaluate_batches`; RunError if an output is not finite,
-        UsageError if an image is too small for a metric.
+        is in memory. Errors are those of `evaluate_batches`; RunError if an output is not finite.
         """
         streams: dict[str, Iterator[_NetworkImage]] = {}
         for upsampled, of_set in sets.items():
@@ -81,47 +78,19 @@ class Comparison:
             yield ComparedImage(result, versions)
 
     def _evaluate(self, name: str, pairs: Iterable[Pair], with_bicubic: bool) -> Iterator[_NetworkImage]:
-        for batch in evaluate_batches(self.networks[name], pairs, self.tile, with_bicubic):
-            measured = [self._with_perceptual(batch.network, batch.outputs, batch.pairs)]
-            if batch.bicubic is not None:
-                measured.append(self._with_perceptual(batch.bicubic, None, batch.pairs))
-            on_host = [tensor.tolist() for tensor in download(measured)]
-            if any(map(math.isnan, chain(*(row[: len(OWN)] for row in on_host[0])))):
-                raise RunError(f"{name}: {NOT_FINITE}")
-            networks, *bicubics = map(self._values, on_host)
+        for batch in evaluate_batches(self.networks[name], pairs, self.tile, with_bicubic, self.perceptual):
+            on_host = download([batch.network] if batch.bicubic is None else [batch.network, batch.bicubic])
+            try:
+                networks, *bicubics = [self._values(to_rows([measured])) for measured in on_host]
+            except RunError as error:
+                raise RunError(f"{name}: {error}") from error
             outputs = _to_pixels(batch.outputs) if self.with_versions else repeat(_NO_PIXELS)
             yield from map(_NetworkImage, batch.pairs, networks, bicubics[0] if bicubics else repeat({}), outputs)
 
-    def _with_perceptual(self, measured: Tensor, images: Tensor | None, pairs: Sequence[Pair]) -> Tensor:
-        """Append the columns of the perceptual metrics to those of `measure`; `images` is None for bicubic."""
-        if self.perceptual is None:
-            return measured
-        for pair in pairs:
-            _check_size(pair, self.perceptual.names)
-        device = next(self.networks[next(iter(self.networks))].parameters()).device
-        if images is None:
-            images = upload([pair.bicubic() for pair in pairs], device)
-        targets = upload([pair.hr for pair in pairs], device)
-        perceptual = self.perceptual.measure(images.to(device), targets, pairs[0].scale)
-        return torch.cat([measured, perceptual.to(measured.device)], 1)
-
-    def _values(self, rows: Sequence[Sequence[float]]) -> list[Values]:
-        """Convert rows of all measured columns to the values of `metrics`."""
+    def _values(self, rows: Iterable[Sequence[float]]) -> list[Scores]:
         columns = OWN if self.perceptual is None else OWN + self.perceptual.names
         by_column = [dict(zip(columns, row, strict=True)) for row in rows]
         return [{metric: values[metric] for metric in self.metrics} for values in by_column]
-
-
-def _check_size(pair: Pair, metrics: Sequence[str]) -> None:
-    """Raise UsageError if an image is too small for one of the metrics."""
-    height, width = pair.hr.shape[:2]
-    for metric in metrics:
-        min_px = METRICS[metric].min_px
-        if min(height, width) - 2 * pair.scale < min_px:
-            raise UsageError(
-                f"{pair.name} ({width} x {height} px) is too small for {METRICS[metric].label}, which needs {min_px} "
-                f"px inside a border of {pair.scale} px; remove the image, or omit {metric} from --metrics"
-            )
 
 
 def _to_pixels(images: Tensor) -> list[Pixels]:

@@ -15,12 +15,16 @@ from trainer.models import Network
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Where the images are from: a split of shards or a folder of HR photos, or neither; and further named sets."""
+    """Where the images are from: a split of shards or a folder of HR photos, or neither; and further named sets.
+
+    All images must be large enough for the `metrics`. `cache` and `cache_bytes` are those of `open_shards`.
+    """
 
     shards: Shards | None
     split: str
     hr: Path | None
     named: Sequence[NamedSet]
+    metrics: Sequence[str]
     cache: Path | None = None
     cache_bytes: int | None = None
 
@@ -55,7 +59,7 @@ def common_scale(networks: Mapping[Path, Network], shards: Shards | None, scale:
 def open_sets(source: ImageSource, scale: int, inputs: Iterable[bool]) -> list[dict[bool, EvaluationSet]]:
     """Open each set once for every input that a network takes: upsampled LR (True) or LR (False).
 
-    UsageError if two sets have the same name, or a set has no images, or lacks an input.
+    UsageError if two sets have the same name, or a set has no images, lacks an input, or cannot be evaluated.
     """
     sets = [{upsampled: open_one(upsampled) for upsampled in inputs} for open_one in _openers(source, scale)]
     seen: dict[str, str] = {}
@@ -71,8 +75,10 @@ def open_sets(source: ImageSource, scale: int, inputs: Iterable[bool]) -> list[d
 def _openers(source: ImageSource, scale: int) -> Iterator[Callable[[bool], EvaluationSet]]:
     """Yield for each set the function that opens it for networks with upsampled input, or with LR."""
     if source.shards is not None:
-        yield partial(ShardSet, source.split, source.shards, source.split)
+        yield partial(ShardSet, source.split, source.shards, source.split, metrics=source.metrics)
     if source.hr is not None:
-        yield partial(PhotoSet, source.hr.resolve().name, source.hr, scale)
+        yield partial(PhotoSet, source.hr.resolve().name, source.hr, scale, metrics=source.metrics)
     for named in source.named:
-        yield partial(open_set, named, scale, cache=source.cache, cache_bytes=source.cache_bytes)
+        yield partial(
+            open_set, named, scale, metrics=source.metrics, cache=source.cache, cache_bytes=source.cache_bytes
+        )

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -13,10 +12,12 @@ from srshards.errors import RunError
 from srshards.process.shortages import is_out_of_memory
 from trainer.evaluation.metrics import Quality, measure
 from trainer.evaluation.pairs import Pair
+from trainer.evaluation.perceptual import PerceptualMetrics
 from trainer.evaluation.transfer import download, upload
 from trainer.inference.image_function import as_function
 from trainer.inference.tile_memory import choose_tile, free_failed_pass
 from trainer.inference.tiles import NOT_FINITE, to_levels
+from trainer.metrics_table import OWN
 from trainer.models import Network
 
 Tile: TypeAlias = int | Literal["auto"] | None
@@ -36,14 +37,25 @@ class PairResult(NamedTuple):
 class BatchResult:
     """The results for images of equal size, on the network's device, or on the host if they were processed in tiles.
 
-    `outputs` is N x 3 x H x W uint8. `network` and `bicubic` are N x 4 float64, as `measure` returns them; `network` is
-    NaN where the network's output is not finite, and `bicubic` is None unless it was requested.
+    `outputs` is N x 3 x H x W uint8. `network` and `bicubic` are N x 4 float64, as `measure` returns them, followed by
+    a column for each perceptual metric; `network` is NaN where the network's output is not finite, and `bicubic` is
+    None unless it was requested.
     """
 
     pairs: list[Pair]
     outputs: Tensor
     network: Tensor
     bicubic: Tensor | None
+
+
+class _Request(NamedTuple):
+    """The network and what to compute, see `evaluate_batches`."""
+
+    network: Network
+    device: torch.device
+    tile: Tile
+    with_bicubic: bool
+    perceptual: PerceptualMetrics | None
 
 
 def evaluate_pairs(network: Network, pairs: Iterable[Pair], tile: Tile = "auto") -> Iterator[PairResult]:
@@ -58,7 +70,11 @@ def evaluate_pairs(network: Network, pairs: Iterable[Pair], tile: Tile = "auto")
 
 
 def evaluate_batches(
-    network: Network, pairs: Iterable[Pair], tile: Tile = "auto", with_bicubic: bool = True
+    network: Network,
+    pairs: Iterable[Pair],
+    tile: Tile = "auto",
+    with_bicubic: bool = True,
+    perceptual: PerceptualMetrics | None = None,
 ) -> Iterator[BatchResult]:
     """Yield the results of the pairs in order, excluding a border of `scale` px as published tables do.
 
@@ -66,17 +82,25 @@ def evaluate_batches(
     process images in, None for complete images, or "auto" for tiles only if memory is insufficient otherwise. Tiles are
     reduced if memory runs out; UsageError if that does not suffice.
     """
-    device = next(network.parameters()).device
-    for batch in _batches(network, device, pairs, tile):
-        yield from _evaluate(network, device, batch, tile, with_bicubic)
+    request = _Request(network, next(network.parameters()).device, tile, with_bicubic, perceptual)
+    for batch in _batches(network, request.device, pairs, tile):
+        yield from _evaluate(request, batch)
+
+
+def to_rows(metrics: Iterable[Tensor]) -> list[list[float]]:
+    """Join the `network` or the `bicubic` of BatchResults, on the host, to one row of values per image.
+
+    RunError if an output is not finite.
+    """
+    rows = [row for tensor in metrics for row in tensor.tolist()]
+    if any(math.isnan(value) for row in rows for value in row[: len(OWN)]):
+        raise RunError(NOT_FINITE)
+    return rows
 
 
 def to_qualities(metrics: Tensor) -> list[Quality]:
-    """Convert the `network` or `bicubic` of a BatchResult, on the host. RunError if an output is not finite."""
-    rows = metrics.tolist()
-    if any(map(math.isnan, chain(*rows))):
-        raise RunError(NOT_FINITE)
-    return [Quality(*row) for row in rows]
+    """Convert the same without perceptual metrics."""
+    return [Quality(*row) for row in to_rows([metrics])]
 
 
 def _batches(network: Network, device: torch.device, pairs: Iterable[Pair], tile: Tile) -> Iterator[list[Pair]]:
@@ -105,46 +129,52 @@ def _batch_size(network: Network, device: torch.device, pair: Pair, tile: Tile) 
     return size
 
 
-def _evaluate(
-    network: Network, device: torch.device, batch: list[Pair], tile: Tile, with_bicubic: bool
-) -> Iterator[BatchResult]:
+def _evaluate(request: _Request, batch: list[Pair]) -> Iterator[BatchResult]:
     """Evaluate a batch as a whole or, if memory is insufficient, each image in tiles."""
+    tile = request.tile
     if tile == "auto":
         height, width = batch[0].input.shape[:2]
-        tile = choose_tile(network, height, width, device)
+        tile = choose_tile(request.network, height, width, request.device)
     if tile is None:
         try:
-            yield _evaluate_whole(network, device, batch, with_bicubic)
+            yield _evaluate_whole(request, batch)
             return
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         free_failed_pass()
     for pair in batch:
-        yield _evaluate_in_tiles(network, device, pair, tile, with_bicubic)
+        yield _evaluate_in_tiles(request, pair, tile)
 
 
 @torch.inference_mode()
-def _evaluate_whole(network: Network, device: torch.device, batch: list[Pair], with_bicubic: bool) -> BatchResult:
+def _evaluate_whole(request: _Request, batch: list[Pair]) -> BatchResult:
+    scale, device = batch[0].scale, request.device
     inputs, hr = (upload(images, device) for images in ([pair.input for pair in batch], [pair.hr for pair in batch]))
-    output = network(inputs.float().div_(255))
+    output = request.network(inputs.float().div_(255))
     levels = to_levels(output)
     # The sum of a non-finite output is not finite, and that of a finite one cannot overflow in float64.
     is_finite = output.sum((1, 2, 3), dtype=torch.float64).isfinite()
     del output  # before the metrics need memory
-    metrics = measure(levels, hr, batch[0].scale).where(is_finite[:, None], torch.nan)
+    metrics = _measure(request, levels, hr, scale).where(is_finite[:, None], torch.nan)
     bicubic = None
-    if with_bicubic:
-        bicubic = measure(upload([pair.bicubic() for pair in batch], device), hr, batch[0].scale)
+    if request.with_bicubic:
+        bicubic = _measure(request, upload([pair.bicubic() for pair in batch], device), hr, scale)
     return BatchResult(batch, levels, metrics, bicubic)
 
 
 @torch.inference_mode()
-def _evaluate_in_tiles(
-    network: Network, device: torch.device, pair: Pair, tile: int | None, with_bicubic: bool
-) -> BatchResult:
+def _evaluate_in_tiles(request: _Request, pair: Pair, tile: int | None) -> BatchResult:
     """Evaluate one image, of which only tiles are on the device. RunError if the network's output is not finite."""
+    function = as_function(request.network, request.device, tile)
     host = torch.device("cpu")
-    output, hr = (upload([image], host) for image in (as_function(network, device, tile)(pair.input), pair.hr))
-    bicubic = measure(upload([pair.bicubic()], host), hr, pair.scale) if with_bicubic else None
-    return BatchResult([pair], output, measure(output, hr, pair.scale), bicubic)
+    output, hr = (upload([image], host) for image in (function(pair.input), pair.hr))
+    bicubic = _measure(request, upload([pair.bicubic()], host), hr, pair.scale) if request.with_bicubic else None
+    return BatchResult([pair], output, _measure(request, output, hr, pair.scale), bicubic)
+
+
+def _measure(request: _Request, outputs: Tensor, targets: Tensor, border: int) -> Tensor:
+    metrics = measure(outputs, targets, border)
+    if request.perceptual is None:
+        return metrics
+    return torch.cat([metrics, request.perceptual.measure(outputs, targets, border).to(metrics.device)], 1)

@@ -5,7 +5,7 @@ image of 512 px that is about 1 GFLOP, which GPUs with little float64 throughput
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import lru_cache
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from srshards.imaging.luma import STUDIO_BLACK, STUDIO_WEIGHTS
+from trainer.evaluation.scores import mean_scores, score_sums
+from trainer.metrics_table import OWN
 
 SSIM_WINDOW_PX = 11
-NUM_SUMS = 8  # length of the list that `quality_sums` returns
 _SSIM_SIGMA_PX = 1.5
 _MARGIN_PX = SSIM_WINDOW_PX - 1  # by which an image is larger than its complete windows
 _BLOCK_PX = 48  # windows per block and direction, so that a block stays in a CPU's cache
@@ -170,24 +171,7 @@ def _check(outputs: Tensor, targets: Tensor, border: int) -> None:
 
 
 def mean_quality(qualities: Sequence[Quality]) -> Quality:
-    """Return the mean of each metric over the images: a row of a table. ValueError if there are no images.
-
-    The PSNR of identical images is infinite. Such images are excluded from the mean PSNR, which they would otherwise
-    dominate, but count in the mean SSIM. If all images are identical to their targets, the mean PSNR is inf.
-    """
+    """Return the mean of each metric over the images, as `mean_scores` does. ValueError if there are no images."""
     if not qualities:
         raise ValueError("expected at least one image")
-    return mean_of_sums(quality_sums(qualities))
-
-
-def quality_sums(qualities: Iterable[Quality]) -> list[float]:
-    """Return, for each of the four metrics, the count and the sum of its finite values. These add up across ranks."""
-    columns = zip(*map(astuple, qualities), strict=True)
-    finite = [[value for value in column if value != math.inf] for column in columns]
-    return [number for values in finite for number in (len(values), math.fsum(values))] or [0.0] * NUM_SUMS
-
-
-def mean_of_sums(sums: Sequence[float]) -> Quality:
-    """Return the means for the result of `quality_sums`."""
-    counts, totals = sums[::2], sums[1::2]
-    return Quality(*(total / count if count else math.inf for count, total in zip(counts, totals, strict=True)))
+    return Quality(**mean_scores(OWN, score_sums(list(map(astuple, qualities)), len(OWN))))

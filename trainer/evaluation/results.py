@@ -1,25 +1,25 @@
 """Values of metrics per image, their means, and which network is the best on how many images. Without PyTorch."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from trainer.evaluation.names import BICUBIC
+from trainer.evaluation.scores import Scores, mean_scores, score_sums
 from trainer.metrics_table import METRICS
 
-UNDEFINED = "\N{EN DASH}"  # for the value of a metric that is not defined for an image
-
-# By metric. The PSNR of identical images is inf; a perceptual metric that is not defined for an image is NaN.
-Values: TypeAlias = Mapping[str, float]
+_UNDEFINED = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """The values of an image, by version: bicubic and the networks."""
+    """The values of an image by version, bicubic and the networks, and metric.
+
+    The PSNR of identical images is inf; a perceptual metric that is not defined for an image is NaN.
+    """
 
     image: str
-    versions: Mapping[str, Values]
+    versions: Mapping[str, Scores]
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,14 @@ class SetResult:
     scale: int
     images: list[ImageResult] = field(default_factory=list)
 
-    def means(self) -> dict[str, dict[str, float]]:
-        """Return the mean values by version and metric.
-
-        The PSNR of identical images is infinite. Such images are excluded from the mean PSNR, as in `mean_quality`. If
-        all are identical, it is inf. Images for which a metric is not defined are excluded, too; the mean of none is
-        NaN.
-        """
-        return {
-            version: {metric: _mean([one.versions[version][metric] for one in self.images]) for metric in values}
-            for version, values in self.images[0].versions.items()
+    def means(self) -> dict[str, Scores]:
+        """Return the mean values by version and metric, as `mean_scores` does."""
+        names = list(self.images[0].versions[BICUBIC])
+        rows = {
+            version: [[one.versions[version][name] for name in names] for one in self.images]
+            for version in self.images[0].versions
         }
+        return {version: mean_scores(names, score_sums(values, len(names))) for version, values in rows.items()}
 
     def wins(self) -> dict[str, dict[str, int]]:
         """Return by metric and network on how many images the network is better than all others.
@@ -69,14 +66,5 @@ def best_of(values: Mapping[str, float], metric: str) -> list[str]:
 
 
 def value_text(metric: str, value: float) -> str:
-    """Return a value for tables, with its unit."""
-    described = METRICS[metric]
-    unit = f" {described.unit}" if described.unit else ""
-    return UNDEFINED if math.isnan(value) else f"{value:.{described.decimals}f}{unit}"
-
-
-def _mean(values: Sequence[float]) -> float:
-    finite = [value for value in values if math.isfinite(value)]
-    if finite:
-        return math.fsum(finite) / len(finite)
-    return math.inf if math.inf in values else math.nan
+    """Return a value for tables, with its unit; a dash where the metric is not defined."""
+    return _UNDEFINED if math.isnan(value) else METRICS[metric].formatted(value)

@@ -2,18 +2,20 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from srshards.errors import ArgumentError, UsageError
 from srshards.format import MANIFEST_NAME
+from srshards.process.resources import available_cpus
 from srshards.shards.folder import Shards
 from srshards.shards.opening import open_shards
 from srshards.storage.store import list_files, list_folders, local_path, storage_of
-from trainer.evaluation.metrics import SSIM_WINDOW_PX
-from trainer.evaluation.pairs import Pair, photo_pair, shard_pairs
+from trainer.evaluation.pairs import Pair, photo_pair, shard_pairs, too_small
 from trainer.evaluation.set_names import NamedSet
 from trainer.inference.photo_files import list_photos
+from trainer.metrics_table import OWN
 
 
 class EvaluationSet(ABC):
@@ -38,27 +40,46 @@ class EvaluationSet(ABC):
         UsageError for a photo that cannot be read or is too small, RunError for a damaged sample.
         """
 
+    def load(self, max_bytes: int, rank: int = 0, ranks: int = 1) -> int:
+        """Read what `pairs` with the same rank would have to compute, and keep up to `max_bytes` of it in memory.
+
+        Returns the number of bytes kept. UsageError as for `pairs`.
+        """
+        return 0  # samples of shards are mapped into memory
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a hash that is equal for the same images, wherever they are."""
 
 
 class ShardSet(EvaluationSet):
-    """A split of a shard folder. UsageError if its images are too small, or lack the input of the network."""
+    """A split of a shard folder.
 
-    def __init__(self, name: str, shards: Shards, split: str, upsampled: bool, limit: int | None = None) -> None:
+    UsageError if its images are too small for one of the metrics, or lack the input of the network.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shards: Shards,
+        split: str,
+        upsampled: bool,
+        limit: int | None = None,
+        metrics: Sequence[str] = OWN,
+    ) -> None:
         super().__init__(name, f"{shards.path} ({split})", shards.scale, upsampled, limit, len(shards.split(split)))
         self.shards = shards
         self.split = split
+        self.records = shards.split(split).records
         if upsampled and not shards.manifest.has_up:
             raise UsageError(
                 f"{shards.path} has no upsampled images, which the network takes as its input; generate shards without "
                 "--no-up, or evaluate a folder of photos"
             )
-        if shards.hr_size - 2 * shards.scale < SSIM_WINDOW_PX:
+        if reason := too_small(shards.hr_size, shards.hr_size, shards.scale, metrics):
             raise UsageError(
-                f"{shards.path}: SSIM needs at least {SSIM_WINDOW_PX} px inside a border of {shards.scale} px, but the "
-                f"HR images have {shards.hr_size} px; generate shards with a larger --size"
+                f"the images in {shards.path} are too small for an evaluation: {reason}; generate shards with a larger "
+                "--size"
             )
 
     def pairs(self, rank: int = 0, ranks: int = 1) -> Iterator[Pair]:
@@ -74,15 +95,40 @@ class PhotoSet(EvaluationSet):
     UsageError if there are no photos in it.
     """
 
-    def __init__(self, name: str, folder: Path, scale: int, upsampled: bool, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        scale: int,
+        upsampled: bool,
+        limit: int | None = None,
+        metrics: Sequence[str] = OWN,
+    ) -> None:
         self.photos = list_photos([folder])
         super().__init__(name, str(folder), scale, upsampled, limit, len(self.photos))
         self.root = folder if folder.is_dir() else folder.parent
+        self._metrics = metrics
+        self._kept: dict[int, Pair] = {}
 
     def pairs(self, rank: int = 0, ranks: int = 1) -> Iterator[Pair]:
-        for number in range(rank, self.num_images, ranks):
-            photo = self.photos[self.num_found * number // self.num_images]
-            yield photo_pair(photo, self.root, self.scale, self.upsampled)
+        return (self._kept.get(number) or self._pair(number) for number in range(rank, self.num_images, ranks))
+
+    def load(self, max_bytes: int, rank: int = 0, ranks: int = 1) -> int:
+        num_threads = available_cpus()
+        num_bytes = 0
+        with ThreadPoolExecutor(num_threads) as pool:
+            numbers = range(rank, self.num_images, ranks)
+            for first in range(0, len(numbers), num_threads):  # as many photos in memory as threads
+                some = numbers[first : first + num_threads]
+                for number, pair in zip(some, pool.map(self._pair, some), strict=True):
+                    if num_bytes + pair.num_bytes <= max_bytes:
+                        self._kept[number] = pair
+                        num_bytes += pair.num_bytes
+        return num_bytes
+
+    def _pair(self, number: int) -> Pair:
+        photo = self.photos[self.num_found * number // self.num_images]
+        return photo_pair(photo, self.root, self.scale, self.upsampled, self._metrics)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
@@ -96,6 +142,7 @@ def open_set(
     scale: int,
     upsampled: bool,
     limit: int | None = None,
+    metrics: Sequence[str] = OWN,
     *,
     cache: Path | None = None,
     cache_bytes: int | None = None,
@@ -104,12 +151,13 @@ def open_set(
     """Open a set for a network that upscales by `scale` or, with `upsampled`, takes upsampled LR of that scale.
 
     A shard folder is recognised by its manifest; its validation split is evaluated, or all of it if it has none.
-    `cache`, `cache_bytes` and `decode` are those of `open_shards`. UsageError for an address with neither shards nor
-    photos, and for shards of another scale, incomplete ones, or ones that a ShardSet refuses.
+    The images must be large enough for the `metrics`. `cache`, `cache_bytes` and `decode` are those of `open_shards`.
+    UsageError for an address with neither shards nor photos, and for shards of another scale, incomplete ones, or ones
+    that a ShardSet refuses.
     """
     try:
         if not _is_shard_folder(named):
-            return PhotoSet(named.name, local_path(named.address), scale, upsampled, limit)
+            return PhotoSet(named.name, local_path(named.address), scale, upsampled, limit, metrics)
         shards = open_shards(named.address, cache=cache, cache_bytes=cache_bytes, decode=decode)
         if shards.scale != scale:
             raise UsageError(
@@ -117,7 +165,7 @@ def open_set(
             )
         if not len(shards):
             raise UsageError(f"{named.address} has no samples")
-        return ShardSet(named.name, shards, "val" if shards.val else "train", upsampled, limit)
+        return ShardSet(named.name, shards, "val" if shards.val else "train", upsampled, limit, metrics)
     except ArgumentError as error:  # names the argument of `open_shards`
         raise UsageError(f"set {named.name!r}: {str(error).replace('`path` ', '')}") from error
     except UsageError as error:

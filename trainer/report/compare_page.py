@@ -13,7 +13,8 @@ from srshards.page.render import MAX_PAGE_BYTES, render
 from srshards.storage.files import write_atomically, writing
 from srshards.terminal.text import plural
 from trainer.evaluation.names import BICUBIC, HR
-from trainer.evaluation.results import SetResult, Values, best_of, value_text
+from trainer.evaluation.results import SetResult, best_of, value_text
+from trainer.evaluation.scores import Scores
 from trainer.metrics_table import METRICS
 from trainer.report.crops import CROP_PX, Crop, Crops, compared_versions
 
@@ -140,7 +141,7 @@ def _section(result: SetResult) -> Section:
     return Section(result.name, about, _values_table(f"Means of {result.name}", means), won, [])
 
 
-def _values_table(label: str, versions: Mapping[str, Values]) -> Table:
+def _values_table(label: str, versions: Mapping[str, Scores]) -> Table:
     """Return a row of values per version. The best of several networks are marked."""
     networks = [version for version in versions if version != BICUBIC]
     metrics = list(versions[networks[0]])

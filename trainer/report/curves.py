@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from srshards.page.plots import Plot
+from trainer.metrics_table import METRICS, PERCEPTUAL
 from trainer.report.charts import (
     BASELINES,
     LINES,
@@ -19,8 +20,9 @@ from trainer.report.charts import (
     line_layers,
     range_text,
 )
+from trainer.report.journal_summary import MAIN_SET
 from trainer.report.runs import Run, same_bicubic
-from trainer.report.thinning import Point
+from trainer.report.thinning import Point, Thinned
 from trainer.report.wall_clock import wall_clock
 
 _MAX_ROWS = 200  # of a table, and of steps with a tooltip
@@ -41,6 +43,7 @@ class Quantity(NamedTuple):
     from_zero: bool = False
     baseline: str = ""  # attribute of Validated, drawn as a horizontal line
     wide: bool = False
+    set: str = ""  # whose curve it is; empty for the attribute `source`
 
 
 _QUANTITIES = (
@@ -74,6 +77,25 @@ _GAIN = Quantity(
 )
 
 
+def plots_of_sets(runs: Sequence[Run]) -> list[Plot]:
+    """Return plots of PSNR-Y, SSIM-Y and what else was measured on each set.
+
+    Those of PSNR-Y and SSIM-Y on the main sets of the runs are among `plots`.
+    """
+    mains = {next(iter(run.summary.sets), MAIN_SET) for run in runs}
+    names = dict.fromkeys(name for run in runs for name in run.summary.sets)
+    wanted = ((PERCEPTUAL if name in mains else ("psnr_y", "ssim_y", *PERCEPTUAL), name) for name in names)
+    drawn = (_over_steps(_of_set(metric, name), runs) for metrics, name in wanted for metric in metrics)
+    return [plot for plot in drawn if plot is not None]
+
+
+def _of_set(metric: str, name: str) -> Quantity:
+    row = METRICS[metric]
+    better = "Higher" if row.higher_is_better else "Lower"
+    description = f"Mean over the images. {better} is better. The straight line is bicubic upscaling."
+    return Quantity(f"{row.label} on {name}", description, row.unit or row.label, "", metric, row.formatted, set=name)
+
+
 def plots(runs: Sequence[Run]) -> list[Plot]:
     """Return a plot for each quantity that any run has values of, and one of the wall-clock time."""
     quantities = list(_QUANTITIES)
@@ -86,7 +108,7 @@ def plots(runs: Sequence[Run]) -> list[Plot]:
 
 
 def _over_steps(quantity: Quantity, runs: Sequence[Run]) -> Plot | None:
-    curves = [getattr(run.summary, quantity.source).points(quantity.name) for run in runs]
+    curves = [curve.points(quantity.name) for curve in _curves(quantity, runs)]
     points = [point for curve in curves for point in curve]
     if not points:
         return None
@@ -120,19 +142,34 @@ def _baselines(quantity: Quantity, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return each distinct value of bicubic with its label."""
     groups: dict[str, list[str]] = {}
     for run in runs:
-        value = getattr(run.summary.last, quantity.baseline) if quantity.baseline and run.summary.last else math.nan
+        value = _baseline(quantity, run)
         if not math.isnan(value):
             groups.setdefault(f"{value:.4f}", []).append(run.label)
     lines = []
-    for value, labels in groups.items():
+    for text, labels in groups.items():
         whose = "" if len(groups) == 1 else f" of {labels[0]}" + (", ..." if len(labels) > 1 else "")
-        lines.append({"y": float(value), "name": f"bicubic{whose} {quantity.formatted(float(value))}"})
+        lines.append({"y": float(text), "name": f"bicubic{whose} {quantity.formatted(float(text))}"})
     return lines
+
+
+def _baseline(quantity: Quantity, run: Run) -> float:
+    """Return the value of bicubic; NaN if there is none."""
+    if quantity.set:
+        return run.summary.of_set(quantity.set).bicubic.get(quantity.name, math.nan)
+    last = run.summary.last
+    return float(getattr(last, quantity.baseline)) if quantity.baseline and last else math.nan
+
+
+def _curves(quantity: Quantity, runs: Sequence[Run]) -> list[Thinned]:
+    """Return the curves that have the quantity, by run."""
+    if quantity.set:
+        return [run.summary.of_set(quantity.set).curves for run in runs]
+    return [getattr(run.summary, quantity.source) for run in runs]
 
 
 def _rows(quantity: Quantity, runs: Sequence[Run]) -> list[Row]:
     """Return the rows of the table, merged to at most _MAX_ROWS."""
-    curves = [getattr(run.summary, quantity.source) for run in runs]
+    curves = _curves(quantity, runs)
     width = max(curve.width for curve in curves)
     while True:
         merged = [{p.last // width: p for p in curve.points(quantity.name, width)} for curve in curves]

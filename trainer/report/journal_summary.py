@@ -10,14 +10,19 @@ from typing import Any, NamedTuple
 
 from srshards.format import Address
 from srshards.storage.store import file_size, pieces
+from trainer.metrics_table import METRICS
 from trainer.report.thinning import Thinned
 from trainer.training.account import PHASE_NAMES
 
 TRAINED = ("loss", "lr", "patches_per_s", "data_wait")
 VALIDATED = ("psnr_y", "gain", "ssim_y", "trained_s")
+MAIN_SET = "val"  # the validation split of the shards
 _BATCH_LINES = 4096
+_MAX_SETS = 32
+_SET_POINTS = 120  # of a curve of one set
 _MAX_LINE_BYTES = 1 << 20
 _MAX_MESSAGE_CHARS = 1000
+_MAX_NAME_CHARS = 64
 _MAX_STEP = 1 << 53
 _MAX_NUMBER = 1e300
 _NUMBERS = (float, int)  # excludes bool
@@ -37,6 +42,41 @@ class Validated(NamedTuple):
         return self.psnr_y - self.bicubic_psnr_y
 
 
+class Best(NamedTuple):
+    """The best value of a metric, and the step of its validation."""
+
+    value: float
+    step: int
+
+
+class SetSummary:
+    """The metrics of one set: a curve of each metric of METRICS, its best value, and that of bicubic."""
+
+    def __init__(self, max_points: int) -> None:
+        self.curves = Thinned(tuple(METRICS), min(max_points, _SET_POINTS))
+        self.best: dict[str, Best] = {}
+        self.bicubic: dict[str, float] = {}
+        self._kept: list[tuple[int, list[float]]] = []
+
+    def add(self, step: int, metrics: dict[str, Any]) -> None:
+        """Add a validation."""
+        values = {name: _number(metrics, name) for name in METRICS}
+        for name, value in values.items():
+            best = self.best.get(name)
+            if not math.isnan(value) and (best is None or METRICS[name].is_better(value, best.value)):
+                self.best[name] = Best(value, step)
+            bicubic = _number(metrics, f"bicubic_{name}")
+            if not math.isnan(bicubic):
+                self.bicubic[name] = bicubic
+        self._kept.append((step, list(values.values())))
+        if len(self._kept) == _BATCH_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Complete the curves."""
+        _flush(self.curves, self._kept)
+
+
 @dataclass
 class JournalSummary:
     """The content of a journal that the page shows. `trained` and `validated` are curves of TRAINED and VALIDATED."""
@@ -49,6 +89,7 @@ class JournalSummary:
     loss: float = math.nan  # in the last `train` line
     best: Validated | None = None
     last: Validated | None = None
+    sets: dict[str, SetSummary] = field(default_factory=dict)  # by name, that of `last` first
     num_validations: int = 0
     psnr_at: dict[int, float] = field(default_factory=dict)  # by step, for the `wanted` steps
     damaged: set[int] = field(default_factory=set)  # hashes of the messages: a resumed run repeats them
@@ -58,6 +99,10 @@ class JournalSummary:
     account: dict[str, float] | None = None  # seconds by phase, keyed as PHASE_NAMES
     steps_share: float = math.nan  # of the steps in the time from the first to the last
     rates: "array[float]" = field(default_factory=lambda: array("d"))  # patches/s
+
+    def of_set(self, name: str) -> SetSummary:
+        """Return the metrics of a set, which has none if the run was not validated on it."""
+        return self.sets.get(name) or SetSummary(2)
 
     @property
     def patches_per_s(self) -> float:
@@ -89,6 +134,7 @@ def read_journal(address: Address, wanted: frozenset[int], max_points: int) -> J
         elif event == "val":
             summary.error = None
             validated.append((step, _add_validation(summary, step, line, wanted)))
+            _add_sets(summary, step, line, max_points)
         elif event == "account":
             _add_account(summary, line)
         elif event == "damaged":
@@ -100,6 +146,8 @@ def read_journal(address: Address, wanted: frozenset[int], max_points: int) -> J
                 _flush(curve, kept)
     _flush(summary.trained, trained)
     _flush(summary.validated, validated)
+    for one in summary.sets.values():
+        one.flush()
     return summary
 
 
@@ -127,6 +175,16 @@ def _add_validation(summary: JournalSummary, step: int, line: dict[str, Any], wa
     if step in wanted:
         summary.psnr_at[step] = metrics.psnr_y
     return [metrics.psnr_y, metrics.gain, metrics.ssim_y, summary.trained_s]
+
+
+def _add_sets(summary: JournalSummary, step: int, line: dict[str, Any], max_points: int) -> None:
+    """Add the metrics of every set in a `val` line, whose own ones are those of the main set."""
+    main, others = line.get("set", MAIN_SET), line.get("sets", {})
+    for name, metrics in {main: line, **others}.items() if isinstance(others, dict) else ():
+        if not isinstance(name, str) or not isinstance(metrics, dict) or len(name) > _MAX_NAME_CHARS:
+            continue
+        if name in summary.sets or len(summary.sets) < _MAX_SETS:
+            summary.sets.setdefault(name, SetSummary(max_points)).add(step, metrics)
 
 
 def _add_account(summary: JournalSummary, line: dict[str, Any]) -> None:

@@ -10,11 +10,13 @@ from srshards.format import Address
 from srshards.page.render import MAX_PAGE_BYTES, render
 from srshards.storage.files import write_atomically, writing
 from trainer.messages import format_duration
+from trainer.metrics_table import METRICS
 from trainer.report.charts import style
-from trainer.report.curves import plots
+from trainer.report.curves import plots, plots_of_sets
+from trainer.report.journal_summary import MAIN_SET
 from trainer.report.previews import Gallery, gallery
 from trainer.report.runs import Run, read_runs, same_bicubic
-from trainer.report.tables import NONE, RUN_COLUMNS, best_run, formatted, run_rows, settings
+from trainer.report.tables import NONE, RUN_COLUMNS, best_run, formatted, run_rows, set_table, settings
 
 MAX_DRAWN = 24  # runs with curves, previews and settings; the table of results has all
 _POINTS = 4000  # of all lines of a plot together
@@ -57,6 +59,7 @@ def _values(runs: Sequence[Run]) -> dict[str, Any]:
     drawn = _drawn(runs)
     different, equal = settings(drawn)
     best = best_run(runs)
+    set_columns, set_rows, best_of_sets = set_table(runs)
     problems = [line for run in runs for line in run.problems]
     return {
         "title": runs[0].label if len(runs) == 1 else f"{len(runs):,} runs",
@@ -70,7 +73,10 @@ def _values(runs: Sequence[Run]) -> dict[str, Any]:
         "run_columns": RUN_COLUMNS,
         "run_rows": run_rows(runs),
         "best_row": None if best is None or len(runs) == 1 else runs.index(best),
-        "plots": plots(drawn),
+        "set_columns": set_columns,
+        "set_rows": set_rows,
+        "best_of_sets": dict.fromkeys(best_of_sets, "best"),
+        "plots": [*plots(drawn), *plots_of_sets(drawn)],
         "max_step": max(run.summary.step for run in drawn),
         "labels": [run.label for run in drawn],
         "different": different,
@@ -120,6 +126,7 @@ def _notes(runs: Sequence[Run]) -> list[str]:
             f"No account of the wall-clock time: {', '.join(unaccounted)}. A run writes it at each "
             "save; runs of earlier versions have none."
         )
+    notes += [line for run in runs if (line := _other_choice(run))]
     for run in runs:
         if run.summary.error is not None:
             notes.append(f"{run.label} ended with an error: {run.summary.error or NONE}")
@@ -128,3 +135,13 @@ def _notes(runs: Sequence[Run]) -> list[str]:
             samples = "1 damaged sample was" if num == 1 else f"{num:,} damaged samples were"
             notes.append(f"{run.label}: {samples} replaced by others.")
     return notes
+
+
+def _other_choice(run: Run) -> str:
+    """Return what the run's `best.pth` is chosen by, unless it is PSNR-Y of the validation split."""
+    metric, _, name = str(run.plan.get("best_by", "")).partition("@")
+    if metric not in METRICS or (metric, name) == ("psnr_y", MAIN_SET):
+        return ""
+    best = run.summary.of_set(name).best.get(metric)
+    value = f": {METRICS[metric].formatted(best.value)} at step {best.step:,}" if best else ""
+    return f"{run.label}: best.pth is chosen by {METRICS[metric].label} on {name}{value}."

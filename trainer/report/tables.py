@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainer.messages import format_duration
+from trainer.metrics_table import METRICS, PERCEPTUAL
+from trainer.report.journal_summary import SetSummary
 from trainer.report.runs import Run, same_bicubic
 
 NONE = "\N{EN DASH}"
@@ -70,6 +72,40 @@ def _run_row(run: Run) -> list[str]:
     ]
 
 
+def set_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]], list[int]]:
+    """Return the columns and rows of the best values by set and run, and the numbers of the rows of the best runs.
+
+    A run is the best on a set if it has the highest PSNR-Y of several. There are no rows if all runs were validated on
+    one set, and with PSNR and SSIM only: the table of the runs has these values.
+    """
+    names = list(dict.fromkeys(name for run in runs for name in run.summary.sets))
+    measured = {metric for run in runs for one in run.summary.sets.values() for metric in one.best}
+    perceptual = [metric for metric in PERCEPTUAL if metric in measured]
+    if len(names) < 2 and not perceptual:
+        return [], [], []
+    columns = ["Set", *(["Run"] if len(runs) > 1 else []), "Best PSNR-Y", "at step", "Over bicubic"]
+    columns += [text for metric in ("ssim_y", *perceptual) for text in (f"Best {METRICS[metric].label}", "at step")]
+    rows, best_rows = list[list[str]](), list[int]()
+    for name in names:
+        of_set = [(run, run.summary.sets[name]) for run in runs if name in run.summary.sets]
+        psnrs = [one.best["psnr_y"].value if "psnr_y" in one.best else -math.inf for _, one in of_set]
+        if len(of_set) > 1 and max(psnrs) > -math.inf:
+            best_rows.append(len(rows) + psnrs.index(max(psnrs)))
+        rows += [[name, *([run.label] if len(runs) > 1 else []), *_set_cells(one, perceptual)] for run, one in of_set]
+    return columns, rows, best_rows
+
+
+def _set_cells(one: SetSummary, perceptual: Sequence[str]) -> list[str]:
+    cells = []
+    for metric in ("psnr_y", "ssim_y", *perceptual):
+        best = one.best.get(metric)
+        cells += [METRICS[metric].formatted(best.value), f"{best.step:,}"] if best else [NONE, NONE]
+        if metric == "psnr_y":
+            gain = best.value - one.bicubic[metric] if best and metric in one.bicubic else None
+            cells.append(formatted(gain, "{:+.2f} dB".format))
+    return cells
+
+
 def settings(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:
     """Return rows (setting, value of each run) for settings that differ, and (setting, value) for the others."""
     known = [_all_settings(run) for run in runs]
@@ -94,5 +130,5 @@ def _text(value: Any) -> str:
     """Return a setting as text; `null` means the trainer's default. Long values are shortened in the middle."""
     if value is None or isinstance(value, bool):
         return {None: "default", True: "yes", False: "no"}[value]
-    text = str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS // 2]}…{text[-_MAX_CHARS // 2 :]}"

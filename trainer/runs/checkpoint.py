@@ -11,8 +11,10 @@ from torch import Tensor
 
 from srshards.errors import UsageError
 from srshards.process.shortages import shortage
+from trainer.metrics_table import METRICS
 from trainer.models.tensor_file import check_tensors, load_tensors, save_tensors
 
+DEFAULT_BEST = "psnr_y@val"  # what the best weights are chosen by unless an option says otherwise
 _VERSION = 1
 
 
@@ -20,12 +22,15 @@ _VERSION = 1
 class TrainingProgress:
     """Progress of a run. `validated` says whether the weights after `step` have been validated.
 
-    `best_psnr_y` (dB) was reached after `best_step`; it is None before the first validation.
+    `best` was reached after `best_step`; it is None before the first validation. It is the value of `best_by`,
+    METRIC@SET. `best_images` is the fingerprint of the set, empty for the validation split.
     """
 
     step: int = 0
     validated: bool = False
-    best_psnr_y: float | None = None
+    best: float | None = None
+    best_by: str = DEFAULT_BEST
+    best_images: str = ""
     best_step: int = 0
     trained_s: float = 0.0
     val_every: int | None = None  # steps between validations, once the interval has grown
@@ -60,7 +65,8 @@ def load_state(path: Path, data: str) -> tuple[TrainingProgress, dict[str, Any]]
     with state_errors(path):
         state = load_tensors(path)
         check_tensors(path, _tensors(state))
-        version, trained_on, progress = state["version"], state["data"], TrainingProgress(**state["progress"])
+        version, trained_on = state["version"], state["data"]
+        progress = TrainingProgress(**_as_current(state["progress"]))
         _check(progress)
     if version != _VERSION:
         raise UsageError(
@@ -72,6 +78,11 @@ def load_state(path: Path, data: str) -> tuple[TrainingProgress, dict[str, Any]]
             f"a new run with --init {path.with_name('model.pth')}"
         )
     return progress, state
+
+
+def _as_current(progress: dict[str, Any]) -> dict[str, Any]:
+    """Translate the field of earlier versions, which chose the best weights by PSNR-Y of the validation split."""
+    return {"best" if name == "best_psnr_y" else name: value for name, value in progress.items()}
 
 
 def _tensors(state: Any) -> dict[str, Tensor]:
@@ -98,9 +109,11 @@ def _check(progress: TrainingProgress) -> None:
     if (
         any(type(count) is not int or not 0 <= count < 2**62 for count in counts)
         or type(progress.validated) is not bool
+        or progress.best_by.partition("@")[0] not in METRICS
+        or type(progress.best_images) is not str
     ):
         raise ValueError(f"invalid progress: {progress}")
-    seconds, best = [float(progress.trained_s), *progress.account.values()], float(progress.best_psnr_y or 0)
+    seconds, best = [float(progress.trained_s), *progress.account.values()], float(progress.best or 0)
     if (
         not all(0 <= each < math.inf for each in seconds)
         or math.isnan(best)

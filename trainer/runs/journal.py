@@ -3,7 +3,7 @@
 import json
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +13,8 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from srshards.storage.files import write_atomically, writing
+
+_VAL = "val"  # the event of a validation, and the name of the validation split among its sets
 
 
 class Journal:
@@ -53,13 +55,35 @@ class Journal:
 
     def note(self, event: str, step: int, **values: Any) -> None:
         """Append a line to the journal, and its numbers to the TensorBoard curves `event/name`."""
+        self._write(event, step, values)
+        self._draw(event, step, values)
+
+    def validated(self, step: int, sets: Mapping[str, Mapping[str, float]]) -> None:
+        """Append the metrics of each set, the main set first, and add them to TensorBoard's curves.
+
+        The line has the metrics of the main set as its own values, its name if that is not `val`, and the others as
+        `sets`. The curves are `val/METRIC` or, for other sets, `val_SET/METRIC`.
+        """
+        (main, metrics), *others = sets.items()
+        line: dict[str, Any] = {**metrics}
+        if main != _VAL:
+            line["set"] = main
+        if others:
+            line["sets"] = {name: {key: _plain(value) for key, value in values.items()} for name, values in others}
+        self._write(_VAL, step, line)
+        for name, values in sets.items():
+            self._draw(_VAL if name == _VAL else f"{_VAL}_{name}", step, values)
+
+    def _write(self, event: str, step: int, values: Mapping[str, Any]) -> None:
         line = {"event": event, "step": step, **{name: _plain(value) for name, value in values.items()}}
         with writing(self._path):
             self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def _draw(self, group: str, step: int, values: Mapping[str, Any]) -> None:
         with writing(self._board_path):
             for name, value in values.items():
                 if isinstance(value, int | float) and math.isfinite(value):
-                    self._board.add_scalar(f"{event}/{name}", value, step)
+                    self._board.add_scalar(f"{group}/{name}", value, step)
 
     def image(self, name: str, step: int, image: Image.Image) -> None:
         """Add an image to TensorBoard."""

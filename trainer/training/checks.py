@@ -7,7 +7,7 @@ from srshards.shards.cached import CachedShards
 from srshards.shards.folder import Shards
 from srshards.terminal.sizes import format_bytes
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
-from trainer.evaluation.metrics import SSIM_WINDOW_PX
+from trainer.evaluation.sets import ShardSet
 from trainer.training.config import TrainConfig
 from trainer.training.plan import Plan, derive_plan, patches_per_step
 
@@ -24,19 +24,9 @@ def checked_plan(config: TrainConfig, folder: Shards, rank_info: RankInfo = SING
 
 
 def check_settings(config: TrainConfig, folder: Shards, rank_info: RankInfo) -> None:
-    """Raise UsageError if the settings do not fit the validation images, the number of ranks or each other."""
-    _check_validation_size(folder)
+    """Raise UsageError if the settings do not fit the number of ranks or each other."""
     _check_equal_shares(config, rank_info)
     _check_patches_per_sample(config)
-
-
-def _check_validation_size(folder: Shards) -> None:
-    scale = folder.scale
-    if folder.val and folder.hr_size - 2 * scale < SSIM_WINDOW_PX:
-        raise UsageError(
-            f"{folder.path}: SSIM needs at least {SSIM_WINDOW_PX} px inside a border of {scale} px, but the HR images "
-            f"have {folder.hr_size} px; generate shards with a larger --size"
-        )
 
 
 def _check_equal_shares(config: TrainConfig, rank_info: RankInfo) -> None:
@@ -61,7 +51,7 @@ def _check_patches_per_sample(config: TrainConfig) -> None:
 
 
 def _check_cache(plan: Plan, cached: CachedShards) -> None:
-    needed = _min_cache_bytes(plan, cached)
+    needed = _min_cache_bytes(plan)
     if needed > cached.cache.limit:
         raise UsageError(
             f"the cache {cached.cache.path} is limited to {format_bytes(cached.cache.limit)}, but the shards in use at "
@@ -70,7 +60,12 @@ def _check_cache(plan: Plan, cached: CachedShards) -> None:
         )
 
 
-def _min_cache_bytes(plan: Plan, cached: CachedShards) -> int:
+def _min_cache_bytes(plan: Plan) -> int:
     """Return the size of the shards needed at the same time, by training and by each local rank's validation."""
-    validated_at_once = nlargest(plan.rank_info.local_world_size, map(cached.size, plan.folder.val.records))
-    return plan.loader.cache_bytes(sum(validated_at_once))
+    sizes = [
+        one.shards.cached.size(record)
+        for one in plan.sets
+        if isinstance(one, ShardSet) and one.shards.cached
+        for record in one.records
+    ]
+    return plan.loader.cache_bytes(sum(nlargest(plan.rank_info.local_world_size, sizes)))

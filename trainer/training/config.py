@@ -1,11 +1,13 @@
 """The settings of a training run, validated once and immutable."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from srshards.errors import UsageError
 from srshards.format import Address
+from trainer.evaluation.best import BestBy
+from trainer.evaluation.set_names import NamedSet, check_names
 from trainer.messages import option_name
 
 INPUTS = ("lr", "up")  # those of srshards, repeated so that --help need not import NumPy
@@ -34,7 +36,11 @@ FREE_TO_CHANGE = frozenset(
         "resident",
         "device",
         "step",
+        "val",
         "val_every",
+        "best",
+        "metrics",
+        "metric_weights",
         "save_every",
         "out",
         "run",
@@ -73,8 +79,12 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     init: Path | None = None  # initial weights
+    val: tuple[NamedSet, ...] = ()  # further images to validate on, besides the validation split of the shards
     val_every: int | None = None  # steps; None: one epoch within 200 to 5,000 steps, growing (cadence.py)
-    val_samples: int = 100  # validation images to evaluate
+    val_samples: int = 100  # validation images to evaluate, of each set
+    best: BestBy | None = None  # what best.pth is chosen by; None: PSNR-Y of the validation split or the first set
+    metrics: tuple[str, ...] | None = None  # to measure in validations besides PSNR, SSIM and that of best
+    metric_weights: Path | None = None  # where the weights of the perceptual metrics are
     save_every: int | None = None  # steps, in addition to a save at each validation; None: every ten minutes
     out: Address = Path("runs")
     run: str | None = None
@@ -115,19 +125,23 @@ class TrainConfig:
             _check_name(self.run)
         if not self.clip >= 0:
             raise UsageError(f"--clip {self.clip}: expected 0 (off) or a positive norm")
+        check_names(self.val, "--val")
 
     def as_yaml(self) -> dict[str, Any]:
         """Return the settings by option name, as written to `config.yaml` and accepted by `--config`."""
-        plain = {
-            name: value if value is None or isinstance(value, str | int | float) else str(value)  # an address
-            for name, value in asdict(self).items()
-        }
-        return {name.replace("_", "-"): value for name, value in plain.items()}
+        return {field.name.replace("_", "-"): _plain(getattr(self, field.name)) for field in fields(self)}
 
 
 def option_names() -> list[str]:
     """Return the keys of a configuration file: `batch-size`, ..."""
     return [field.name.replace("_", "-") for field in fields(TrainConfig)]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as it is written to YAML: several as a list, and what is not plain, e.g. an address, as text."""
+    if type(value) is tuple:
+        return list(map(_plain, value))
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def _check_name(run: str) -> None:

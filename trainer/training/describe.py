@@ -1,12 +1,15 @@
 """Text that describes a plan in the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from srshards.shards.cached import CachedShards
 from srshards.shards.folder import Shards
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
+from trainer.evaluation.set_names import MAIN_SET
+from trainer.evaluation.sets import EvaluationSet
 from trainer.models import num_parameters
+from trainer.runs.checkpoint import DEFAULT_BEST
 from trainer.training.cadence import MAX_SHARE
 from trainer.training.device import describe_device
 from trainer.training.plan import Plan
@@ -95,10 +98,24 @@ def _epochs(plan: Plan) -> str:
 
 
 def _cadence(plan: Plan) -> Iterator[str]:
-    images = min(plan.config.val_samples, len(plan.folder.val))
-    if images:
+    if plan.sets:
         grows = f", less often if that takes over {MAX_SHARE:.0%} of the time" if plan.adapts_val_every else ""
-        yield f"Validate {plural(images, 'image')} every {plural(plan.val_every, 'step')} and at the end{grows}"
+        yield f"Validate {_images(plan.sets)} every {plural(plan.val_every, 'step')} and at the end{grows}"
+    if plan.best_by and str(plan.best_by) != DEFAULT_BEST:
+        yield f"Best     best.pth is chosen by {plan.best_by.name}"
+
+
+def _images(sets: Sequence[EvaluationSet]) -> str:
+    """Return e.g. `100 images`, or `100 images of val, 5 of Set5, 100 of the 109 of Manga109`."""
+    if [one.name for one in sets] == [MAIN_SET]:
+        return plural(sets[0].num_images, "image")
+    texts = [
+        f"{one.num_images:,} of {one.name}"
+        if one.num_images == one.num_found or one.name == MAIN_SET
+        else f"{one.num_images:,} of the {one.num_found:,} of {one.name}"
+        for one in sets
+    ]
+    return ", ".join([texts[0].replace(" of ", " images of ", 1), *texts[1:]])
 
 
 def _notes(plan: Plan) -> Iterator[str]:
@@ -115,8 +132,11 @@ def _notes(plan: Plan) -> Iterator[str]:
         yield f"Note     {folder.codec} images are decoded {how_often}; shards with --codec npy train faster"
     if folder.cached:
         yield f"Cache    {_cache(folder.cached)}"
-    if not folder.val:
-        yield "Note     no validation samples: PSNR and SSIM are not measured, best.pth is not written"
+    if not plan.sets:
+        yield (
+            "Note     no validation samples: PSNR and SSIM are not measured, best.pth is not written; to validate on "
+            "photos, pass --val NAME=FOLDER"
+        )
 
 
 def _cache(cached: CachedShards) -> str:

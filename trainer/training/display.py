@@ -24,8 +24,9 @@ class Display:
     ) -> None:
         self._bar.__exit__(kind, error, trace)
 
-    def best(self, psnr_y: float) -> None:
-        self._best = f"best {psnr_y:.2f} dB"
+    def best(self, text: str) -> None:
+        """Set the best value so far to show; empty for none."""
+        self._best = text and f"best {text}"
 
     def pace(self, pace: Pace) -> None:
         """Set the loss and throughput to show."""

@@ -9,6 +9,7 @@ from srshards import PatchBatch, PatchLoader
 from srshards.errors import RunError
 from srshards.shards.mapped import Origin
 from trainer.distributed.group import RankGroup
+from trainer.evaluation.best import BestBy
 from trainer.runs.checkpoint import TrainingProgress
 from trainer.training.account import Account
 from trainer.training.agreement import Agreement
@@ -31,7 +32,7 @@ class LoopSettings:
     """Settings of the loop. `patches` counts those of a step on all ranks, `num_samples` the training samples.
 
     `val_every` may grow if `adapts_val_every`. `save_every` None saves every ten minutes. `memory_advice` is the advice
-    for out-of-memory errors.
+    for out-of-memory errors. `best_by` is what the best weights are chosen by; None without a validation.
     """
 
     total_steps: int
@@ -44,6 +45,7 @@ class LoopSettings:
     origin: Origin
     memory_advice: str
     step_mode: StepMode
+    best_by: BestBy | None
 
 
 class TrainingLoop:
@@ -203,21 +205,20 @@ class TrainingLoop:
             self._record.pace(step, pace)
 
     def _validate(self, stop: StopRequest) -> None:
-        step, progress = self._progress.step, self._progress
-        if self._validation is None:
+        step, progress, best_by = self._progress.step, self._progress, self._settings.best_by
+        if self._validation is None or best_by is None:
             progress.validated = True
             return
         with self._account.phase("validation"):
             result = self._validation.run(self._learner.evaluation_network, stop)
             if result is None:
                 return
-            best = progress.best_psnr_y
-            if best is None or result.network.psnr_y > best:
+            value = result.value(best_by)
+            if best_by.is_better(value, progress.best):
                 self._record.keep_best()
-                best, progress.best_step = result.network.psnr_y, step
-                progress.best_psnr_y = best
+                progress.best, progress.best_step = value, step
             self.last_validation = result
-            self._record.validated(step, result, best)
+            self._record.validated(step, result, "" if progress.best is None else best_by.described(progress.best))
         progress.validated = True
 
     def _adapt_cadence(self) -> None:

@@ -8,9 +8,12 @@ import torch
 from srshards import PatchLoader
 from srshards.shards.folder import Shards
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
+from trainer.evaluation.best import BestBy
+from trainer.evaluation.sets import EvaluationSet
 from trainer.models import NetworkSpec, network_spec
 from trainer.training.config import DEFAULT_LR, TrainConfig
 from trainer.training.device import Precision, choose_device, choose_precision
+from trainer.training.sets import choose_best, open_sets
 from trainer.training.step_mode import StepMode, choose_step_mode
 
 _MIN_VAL_EVERY, _MAX_VAL_EVERY = 200, 5000
@@ -21,7 +24,10 @@ _PATCHES_PER_DECODED_SAMPLE = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """Plan of a run on this rank. `loader` yields its batches; `config.ranks` is the process count of the settings."""
+    """Plan of a run on this rank. `loader` yields its batches; `config.ranks` is the process count of the settings.
+
+    `sets` are the images to validate on, the main set first; `best_by` is None without any.
+    """
 
     config: TrainConfig
     rank_info: RankInfo
@@ -31,6 +37,8 @@ class Plan:
     precision: Precision
     total_steps: int
     step_mode: StepMode
+    sets: tuple[EvaluationSet, ...]
+    best_by: BestBy | None
 
     @property
     def device(self) -> torch.device:
@@ -78,11 +86,14 @@ class Plan:
 def derive_plan(config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGLE_PROCESS) -> Plan:
     """Return the plan for settings that `check_settings` accepts.
 
-    UsageError for a device, precision or mode that this machine lacks, ArgumentError for arguments the loader rejects.
+    UsageError for a device, precision or mode that this machine lacks, and for a refused set or choice of the best
+    weights; ArgumentError for arguments the loader rejects.
     """
     config = replace(config, ranks=config.ranks or rank_info.world_size)
     device = choose_device(config.device, rank_info.local_rank if rank_info.world_size > 1 else None)
     spec = network_spec(config.model, folder.scale if config.input == "lr" else 1)
+    sets = open_sets(config, folder)
+    best_by = choose_best(config, sets)
     loader = _loader(config, folder, rank_info, device)
     total_steps = config.steps or loader.num_steps(config.epochs)
     return Plan(
@@ -94,6 +105,8 @@ def derive_plan(config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGL
         precision=choose_precision(config.amp, device),
         total_steps=total_steps,
         step_mode=choose_step_mode(config.step, device, rank_info.world_size, spec.architecture, total_steps),
+        sets=sets,
+        best_by=best_by,
     )
 
 

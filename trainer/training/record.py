@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -11,6 +11,7 @@ from PIL import Image
 from srshards.errors import RunError
 from srshards.imaging.contact_sheet import save_png
 from srshards.storage.store import StoreError
+from trainer.evaluation.scores import Scores
 from trainer.models.weights import save_weights
 from trainer.runs.checkpoint import TrainingProgress, save_state
 from trainer.runs.folder import RunFolder
@@ -20,7 +21,7 @@ from trainer.training.display import Display
 from trainer.training.learner import Learner
 from trainer.training.meter import Pace
 from trainer.training.snapshot import Snapshot
-from trainer.training.validation import ValidationResult
+from trainer.training.validation import SetResult, ValidationResult, summary_lines
 
 _PATIENCE_S = 300.0  # for the upload of a save to an object store, for which the next save waits
 
@@ -40,8 +41,8 @@ class Record:
     def pace(self, step: int, pace: Pace) -> None:
         """Log the measurements of the steps up to this one."""
 
-    def validated(self, step: int, result: ValidationResult, best_psnr_y: float) -> None:
-        """Log the metrics of the weights after this step, and the best PSNR-Y so far.
+    def validated(self, step: int, result: ValidationResult, best: str) -> None:
+        """Log the metrics of the weights after this step, and show `best`, the best value so far.
 
         The next save writes the preview.
         """
@@ -101,15 +102,12 @@ class RunRecord(Record):
         self._display.pace(pace)
         self.note("train", step, **pace._asdict())
 
-    def validated(self, step: int, result: ValidationResult, best_psnr_y: float) -> None:
-        baseline = {f"bicubic_{name}": value for name, value in asdict(result.bicubic).items()}
+    def validated(self, step: int, result: ValidationResult, best: str) -> None:
         self._preview = result.preview
-        self.note("val", step, **asdict(result.network), **baseline)
-        self._display.best(best_psnr_y)
-        self._display.say(
-            f"Step {step:,}: PSNR-Y {result.network.psnr_y:.2f} dB ({result.gain_db:+.2f} vs. bicubic), "
-            f"SSIM-Y {result.network.ssim_y:.4f} (bicubic {result.bicubic.ssim_y:.4f})"
-        )
+        self._last_step = step
+        self._journal.validated(step, {name: _with_baseline(one) for name, one in result.sets.items()})
+        self._display.best(best)
+        self._display.say("\n".join(summary_lines(step, result)))
 
     def keep_best(self) -> None:
         self._is_best = True
@@ -153,6 +151,10 @@ class RunRecord(Record):
             step, error = self._outages.pop(0)
             self.note("unsaved", max(step, self._last_step), message=str(error))
             self.say(f"{error}. Training continues; the next save retries.")
+
+
+def _with_baseline(result: SetResult) -> Scores:
+    return {**result.network, **{f"bicubic_{name}": value for name, value in result.bicubic.items()}}
 
 
 @contextmanager

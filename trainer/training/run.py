@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -12,8 +12,12 @@ import torch
 
 from srshards.errors import RunError, UsageError
 from srshards.process.allocator import keep_freed_memory
+from srshards.process.resources import available_memory_bytes
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
+from trainer.evaluation.best import BestBy, parse_best
+from trainer.evaluation.perceptual import load_metrics
 from trainer.messages import with_options
+from trainer.metrics_table import PERCEPTUAL
 from trainer.models import Network, num_parameters
 from trainer.models.weights import load_into, save_weights
 from trainer.runs.checkpoint import TrainingProgress, load_state, state_errors
@@ -27,8 +31,11 @@ from trainer.training.loop import LoopSettings, TrainingLoop
 from trainer.training.losses import LOSSES
 from trainer.training.plan import Plan
 from trainer.training.record import Record, open_record
+from trainer.training.sets import best_images, measured
 from trainer.training.stopping import StopRequest
 from trainer.training.validation import Validation, ValidationResult
+
+_PHOTOS_SHARE = 1 / 8  # of the free memory, for the photos of validation sets and their LR
 
 
 @dataclass(frozen=True)
@@ -75,12 +82,15 @@ def train(
         if progress.validated and progress.step == plan.total_steps:
             group.run_on_rank0(lambda: _restore_weights(run, learner))
             return TrainingResult(run, True, progress, None, plan.loader.patches_per_step, 0, None, was_finished=True)
+        validation = group.run_on_all(lambda: _validation(plan, group))
+        images = group.run_on_rank0(lambda: best_images(plan.sets, plan.best_by))
+        notes = _forget_incomparable_best(progress, plan.best_by, images)
         record = group.run_on_all(
-            lambda: stack.enter_context(_record(plan, run, progress, say)) if group.is_rank0 else Record()
+            lambda: stack.enter_context(_record(plan, run, progress, say, notes)) if group.is_rank0 else Record()
         )
         queue = DeviceQueue(plan.device)
         account = Account(progress.account, start_s, queue.is_busy)
-        return _train(plan, run, learner, progress, record, stop, account, queue, group)
+        return _train(plan, run, learner, validation, progress, record, stop, account, queue, group)
 
 
 def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) -> TrainingProgress:
@@ -109,6 +119,24 @@ def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) ->
     return progress
 
 
+def _forget_incomparable_best(progress: TrainingProgress, best_by: BestBy | None, images: str) -> list[str]:
+    """Let `best.pth` start anew if it was chosen by something else, or on other images. Return a line that says so."""
+    former = progress.best_by, progress.best_images
+    if best_by is None or former == (str(best_by), images):
+        return []
+    lines = []
+    if progress.best is not None:
+        value = parse_best(progress.best_by).described(progress.best)
+        whose = f"of {value}" if progress.best_by != str(best_by) else f"of {value}, on other images"
+        lines.append(
+            f"Note     best.pth has the weights {whose} after step {progress.best_step:,}. From now on it is chosen by "
+            f"{best_by.name}: the next validation replaces it"
+        )
+    progress.best, progress.best_step = None, 0
+    progress.best_by, progress.best_images = str(best_by), images
+    return lines
+
+
 def _restore_weights(run: RunFolder, learner: Learner) -> None:
     """Write the weights of a finished run if they are missing or older than its state."""
     if run.is_missing_weights():
@@ -116,10 +144,12 @@ def _restore_weights(run: RunFolder, learner: Learner) -> None:
 
 
 @contextmanager
-def _record(plan: Plan, run: RunFolder, progress: TrainingProgress, say: Callable[[str], None]) -> Iterator[Record]:
-    """Print and write the plan, then open the run's record."""
+def _record(
+    plan: Plan, run: RunFolder, progress: TrainingProgress, say: Callable[[str], None], notes: Sequence[str]
+) -> Iterator[Record]:
+    """Print the plan with further notes, write it, then open the run's record."""
     resumed = f", resumed at step {progress.step:,}" if progress.step else ""
-    say(f"{describe(plan)}\nRun      {run.home}{resumed}")
+    say("\n".join([describe(plan), *notes, f"Run      {run.home}{resumed}"]))
     if plan.rank_info.job is not None:
         run.write_job(plan.rank_info.job)
     run.write_config(plan.config.as_yaml())
@@ -140,6 +170,7 @@ def _facts(plan: Plan) -> dict[str, int | str]:
         "parameters": num_parameters(plan.spec.build()),
         "device": describe_device(plan.device),
         "precision": str(plan.precision),
+        **({"best_by": str(plan.best_by)} if plan.best_by else {}),
     }
 
 
@@ -147,6 +178,7 @@ def _train(
     plan: Plan,
     run: RunFolder,
     learner: Learner,
+    validation: Validation | None,
     progress: TrainingProgress,
     record: Record,
     stop: StopRequest,
@@ -165,8 +197,8 @@ def _train(
         origin=plan.folder.origin,
         memory_advice=memory_advice(plan),
         step_mode=plan.step_mode,
+        best_by=plan.best_by,
     )
-    validation = _validation(plan, group)
     loop = TrainingLoop(settings, learner, plan.loader, validation, progress, record, account, queue, group)
     try:
         with plan.loader:
@@ -216,9 +248,14 @@ def _channels_last(network: Network) -> Network:
 
 
 def _validation(plan: Plan, group: RankGroup) -> Validation | None:
-    if not plan.folder.val:
+    """Return the validation with its photos and metrics loaded: what is missing or damaged must not be found later."""
+    if plan.best_by is None:
         return None
-    return Validation(plan.folder, plan.config.input == "up", plan.config.val_samples, group)
+    names = [name for name in measured(plan.config) if name in PERCEPTUAL]
+    perceptual = load_metrics(names, plan.device, plan.config.metric_weights) if names else None
+    validation = Validation(plan.sets, group, perceptual)
+    validation.load(int(_PHOTOS_SHARE * available_memory_bytes()) // plan.rank_info.local_world_size)
+    return validation
 
 
 def _peak_memory_bytes(device: torch.device) -> int:
