@@ -230,7 +230,7 @@ def test_perceptual_metrics_are_measured_with_the_others(
             assert value == pytest.approx(found["sets"][0]["mean"][version][name], rel=0.01)
     too_small = trainer("evaluate", *weights(runs, "a"), "--hr", data / "Set2", "--metrics", "niqe")
     assert too_small.code == 2 and too_small.out == ""
-    message = "0.png (80 x 60 px) is too small for LPIPS, which needs 64 px inside a border of 2 px; remove the image"
+    message = "0.png is too small for an evaluation at 2x: NIQE needs 192 px inside a border of 2 px, not 80 x 60 px"
     assert message in too_small.err
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +18,7 @@ from srshards.process.interrupt import loading
 from srshards.terminal.help import Command
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH, FileToWrite
 from srshards.terminal.sizes import format_bytes
-from srshards.terminal.text import Bar, Choice, say
+from srshards.terminal.text import Bar, Choice, fitted, say
 from trainer.commands.evaluation_output import SINGLE_NAME, EvaluatedNetwork, as_json, result_text
 from trainer.commands.options import METRIC_WEIGHTS
 from trainer.commands.tables import DEFAULT_METRICS
@@ -25,7 +26,7 @@ from trainer.commands.types import NAMED_SET, MetricNames, Tile
 from trainer.evaluation.names import short_names
 from trainer.evaluation.results import SetResult
 from trainer.evaluation.set_names import NamedSet, check_names
-from trainer.metrics_table import PERCEPTUAL
+from trainer.metrics_table import OWN, PERCEPTUAL
 
 if TYPE_CHECKING:  # these import PyTorch or the extra `report`
     from trainer.evaluation.compare import Comparison
@@ -51,7 +52,7 @@ if TYPE_CHECKING:  # these import PyTorch or the extra `report`
     "named",
     type=NAMED_SET,
     multiple=True,
-    help="NAME=FOLDER: further images, HR photos or shards, e.g. Set5=photos/Set5; repeat it for several sets.",
+    help="Further images, HR photos or shards, e.g. Set5=photos/Set5; repeat it for several sets.",
 )
 @click.option("--scale", type=click.IntRange(2, 8), help="Scale for HR photos.  [default: the network's]")
 @click.option(
@@ -120,13 +121,13 @@ def evaluate_command(
     torch_device = choose_device(device)
     if torch_device.type == "cpu":
         keep_freed_memory()
+    of_pyiqa = [metric for metric in metrics if metric in PERCEPTUAL]
+    perceptual = load_metrics(of_pyiqa, torch_device, metric_weights) if of_pyiqa else None
     networks = {name: load_network(path) for name, path in zip(names, weights, strict=True)}
     opened = open_shards(shards, cache=cache, cache_bytes=cache_bytes) if shards is not None else None
     scale = common_scale(dict(zip(weights, networks.values(), strict=True)), opened, scale)
-    source = ImageSource(opened, split, hr, named, metrics, cache, cache_bytes)
+    source = ImageSource(opened, split, hr, named, (*OWN, *of_pyiqa), cache, cache_bytes)
     sets = open_sets(source, scale, {network.spec.scale == 1 for network in networks.values()})
-    of_pyiqa = [metric for metric in metrics if metric in PERCEPTUAL]
-    perceptual = load_metrics(of_pyiqa, torch_device, metric_weights) if of_pyiqa else None
     evaluated = [
         EvaluatedNetwork(name, str(path), network.spec.name, network.spec.scale)
         for (name, network), path in zip(networks.items(), weights, strict=True)
@@ -138,7 +139,7 @@ def evaluate_command(
     if print_json:
         click.echo(json.dumps(as_json(evaluated, results, metrics), ensure_ascii=False, indent=2, allow_nan=False))
     else:
-        click.echo(result_text(evaluated, results, metrics))
+        click.echo(fitted(result_text(evaluated, results, metrics), sys.stdout))
     if page is not None and compare_page is not None:
         num_bytes = page.write(compare_page)
         say(f"{compare_page}: {format_bytes(num_bytes)}", err=print_json)
