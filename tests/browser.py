@@ -42,7 +42,7 @@ def opened(browser: Browser, path: Path, **options: Any) -> Iterator[Page]:
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: problems.append(request.url) if _is_external(request.url, path) else None)
     page.goto(path.as_uri())
-    page.evaluate("window.plotsDrawn.then(() => null)")
+    page.evaluate("window.plotsDrawn?.then(() => null)")
     yield page
     assert problems == [], problems
     context.close()

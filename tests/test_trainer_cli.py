@@ -31,7 +31,7 @@ from PIL import Image
 from test_library import NOT_SHARDS
 
 from srshards.shards.tar_index import load_index
-from trainer.evaluation import evaluate
+from trainer.evaluation import compare, evaluate
 from trainer.models.weights import read_weights, save_weights
 from trainer.training import device
 
@@ -771,7 +771,7 @@ def hr(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_evaluate_requires_either_shards_or_hr(shards: Path, runs: Path, hr: Path) -> None:
     evaluate = ("evaluate", *best(runs / "lr"))
-    message = "no images to evaluate; pass --shards shards/scale_4x or --hr FOLDER_OF_PHOTOS"
+    message = "no images to evaluate; pass --shards shards/scale_4x, --hr FOLDER_OF_PHOTOS or --val NAME=FOLDER"
     assert message in refused(*evaluate)
     both = ("--shards", shards / "scale_2x", "--hr", hr)
     assert "pass either --shards or --hr, not both" in refused(*evaluate, *both)
@@ -872,7 +872,7 @@ def test_evaluate_moves_the_network_and_the_images_to_the_device(
 
     monkeypatch.setattr(device, "choose_device", lambda name: torch.device("meta"))
     monkeypatch.setattr(evaluate, "choose_tile", lambda *args: None)
-    monkeypatch.setattr(evaluate, "download", no_pixels)
+    monkeypatch.setattr(compare, "download", no_pixels)
     assert trainer("evaluate", *best(runs / "lr"), "--hr", hr).code == 0
     assert set(seen) == {"meta"}
 
@@ -1021,7 +1021,7 @@ def test_every_option_has_help_and_a_default(command: str, flag: str) -> None:
     without_default = {
         *("--resume", "--verify", "--resident", "--config", "--init", "--steps", "--shards", "--hr"),
         *("--json", "--cache", "--cache-decoded", "--compare", "--help", "--version", "--weights", "--output"),
-        "--scale",
+        *("--scale", "--val", "--metrics", "--compare-page"),
     }
     options = result.out.split("Options:")[1].split("Commands:")[0]
     for text in (" ".join(part.split()) for part in options.replace("\n  -", "\0-").split("\0")[1:]):

@@ -20,7 +20,12 @@ _ONNX_DOC_STRING = 0x32  # the tag of ModelProto.doc_string, which precedes the 
 
 # Both commands write to `report.html` by default, so each may overwrite the other's page.
 PAGE_WRITERS = "shardgen or trainer report"
-PAGE_MARK = f'<meta name="generator" content="{PAGE_WRITERS}">'
+COMPARE_PAGE_WRITER = "trainer evaluate"
+
+
+def page_mark(writer: str) -> str:
+    """Return the HTML for the head of pages that the command writes."""
+    return f'<meta name="generator" content="{writer}">'
 
 
 def exif_mark(program: str) -> Image.Exif:
@@ -30,19 +35,22 @@ def exif_mark(program: str) -> Image.Exif:
     return exif
 
 
-def overwrite_refusal(path: Path, program: str) -> str | None:
-    """Return why the program must not write there; None if the file does not exist or is the program's own."""
+def overwrite_refusal(path: Path, program: str, option: str = "--output") -> str | None:
+    """Return why the program must not write there; None if the file does not exist or is the program's own.
+
+    `option` is the one that names the file.
+    """
     if not path.exists() or _written_by(path, program):
         return None
-    return f"{path} already exists, and {program} did not write it; pass another --output, or remove it first"
+    return f"{path} already exists, and {program} did not write it; pass another {option}, or remove it first"
 
 
 def _written_by(path: Path, program: str) -> bool:
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD_BYTES)
-        if program == PAGE_WRITERS:
-            return PAGE_MARK.encode() in head
+        if page_mark(program).encode() in head:
+            return True
         if bytes([_ONNX_DOC_STRING, len(program)]) + program.encode() in head:
             return True
         return bool(_software(path) == program)

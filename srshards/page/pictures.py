@@ -9,6 +9,7 @@ from PIL import Image
 
 from srshards.imaging.pixels import Pixels
 
+PLACEHOLDER = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACADs="  # for an image that a script inserts
 _THUMBNAIL_QUALITY = 80
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from srshards.imaging.provenance import PAGE_MARK
+from srshards.imaging.provenance import PAGE_WRITERS, page_mark
 from srshards.page.plots import plotting_library
 
 MAX_PAGE_BYTES = 8_000_000
@@ -16,6 +16,8 @@ MAX_PAGE_BYTES = 8_000_000
 def render(package: str, template: str, **values: Any) -> bytes:
     """Return UTF-8 HTML. `template` is in the folder `templates` of `package` and extends `page.html`.
 
+    The value `writer` is the command named in the page's head, by which `FileToWrite` recognises the file; the default
+    is PAGE_WRITERS.
     Values are escaped: file names may contain anything, even lone surrogates, which are written as escape sequences.
     Scripts and styles are included from the folders `assets` with `asset(NAME)`.
     """
@@ -27,7 +29,8 @@ def render(package: str, template: str, **values: Any) -> bytes:
         lstrip_blocks=True,
     )
     environment.globals |= {
-        "generator": Markup(PAGE_MARK),
+        "writer": PAGE_WRITERS,
+        "page_mark": lambda writer: Markup(page_mark(writer)),
         "asset": functools.partial(_asset, (package, __package__)),
         "plotting_library": lambda: Markup(plotting_library()),
     }

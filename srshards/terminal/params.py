@@ -58,7 +58,8 @@ class FileToWrite(LocalPath):
             self.fail(f"{path} is a folder; pass the file to write, e.g. {path / self._example}", param, ctx)
         if path.exists() and not path.is_file():
             self.fail(f"{path} is not a regular file; pass the file to write, e.g. {self._example}", param, ctx)
-        if refusal := overwrite_refusal(path, self._program):
+        option = param.opts[-1] if param else "--output"
+        if refusal := overwrite_refusal(path, self._program, option):
             self.fail(refusal, param, ctx)
         return path
 

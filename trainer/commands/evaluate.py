@@ -1,11 +1,11 @@
-"""`python -m trainer evaluate`: PSNR and SSIM of a network, compared with bicubic."""
+"""`python -m trainer evaluate`: metrics of one or more networks, compared with each other and with bicubic."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
-from math import isfinite
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,124 +13,157 @@ import click
 
 from srshards.errors import UsageError
 from srshards.format import Address
+from srshards.imaging.provenance import COMPARE_PAGE_WRITER
 from srshards.process.interrupt import loading
 from srshards.terminal.help import Command
-from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
-from srshards.terminal.text import Bar, Choice, plural, say
-from trainer.commands.tables import quality_table
-from trainer.commands.types import Tile
+from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH, FileToWrite
+from srshards.terminal.sizes import format_bytes
+from srshards.terminal.text import Bar, Choice, fitted, say
+from trainer.commands.evaluation_output import SINGLE_NAME, EvaluatedNetwork, as_json, result_text
+from trainer.commands.options import METRIC_WEIGHTS
+from trainer.commands.tables import DEFAULT_METRICS
+from trainer.commands.types import NAMED_SET, MetricNames, Tile
+from trainer.evaluation.names import short_names
+from trainer.evaluation.results import SetResult
+from trainer.evaluation.set_names import NamedSet, check_names
+from trainer.metrics_table import OWN, PERCEPTUAL
 
-if TYPE_CHECKING:  # these import PyTorch, which is too slow for help and completion
-    from srshards.shards.folder import Shards
-    from trainer.evaluation.metrics import Quality
-    from trainer.evaluation.pairs import Pair
-    from trainer.models import Network
+if TYPE_CHECKING:  # these import PyTorch or the extra `report`
+    from trainer.evaluation.compare import Comparison
+    from trainer.evaluation.sets import EvaluationSet
+    from trainer.report.compare_page import ComparePage
 
 
-@click.command("evaluate", cls=Command, short_help="Measure PSNR and SSIM of a network, compared with bicubic.")
-@click.option("--weights", type=PATH, required=True, help="model.pth or best.pth of a run, or Real-ESRGAN weights.")
+@click.command("evaluate", cls=Command, short_help="Measure networks, compared with each other and with bicubic.")
+@click.option(
+    "--weights",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="model.pth or best.pth of a run, or other weights; repeat it to compare networks.",
+)
 @click.option("--shards", type=ADDRESS, help="Shard folder of one scale; its --split is evaluated.")
 @click.option("--cache", type=PATH, help="Shard cache, as for training.")
 @click.option("--cache-bytes", type=BYTE_SIZE, help="Size limit of the cache.  [default: most of the free disk space]")
 @click.option("--split", type=Choice(("train", "val")), default="val", show_default=True, help="Split of --shards.")
 @click.option("--hr", type=PATH, help="Folder of HR photos, instead of --shards; LR is computed with MATLAB's bicubic.")
-@click.option("--scale", type=click.IntRange(2, 8), help="Scale for --hr.  [default: the network's]")
+@click.option(
+    "--val",
+    "named",
+    type=NAMED_SET,
+    multiple=True,
+    help="Further images, HR photos or shards, e.g. Set5=photos/Set5; repeat it for several sets.",
+)
+@click.option("--scale", type=click.IntRange(2, 8), help="Scale for HR photos.  [default: the network's]")
+@click.option(
+    "--metrics",
+    type=MetricNames(),
+    default=",".join(DEFAULT_METRICS),
+    show_default=True,
+    help=f"Metrics, separated by commas; also {', '.join(PERCEPTUAL)} (extra `metrics`).",
+)
+@METRIC_WEIGHTS
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda or cuda:1; auto uses a GPU if there is one."
 )
 @click.option("--tile", type=Tile(), default="auto", show_default=True, help="Tile edge in px, as for upscale.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures of every image as JSON.")
+@click.option("--json", "print_json", is_flag=True, help="Print the values of every image as JSON.")
+@click.option(
+    "--compare-page",
+    type=FileToWrite(COMPARE_PAGE_WRITER, "compare.html"),
+    help="HTML file to write, with sliders over the images in which the networks differ most.",
+)
 def evaluate_command(
-    weights: Path,
+    weights: tuple[Path, ...],
     shards: Address | None,
     cache: Path | None,
     cache_bytes: int | None,
     split: str,
     hr: Path | None,
+    named: tuple[NamedSet, ...],
     scale: int | None,
+    metrics: tuple[str, ...],
+    metric_weights: Path | None,
     device: str,
     tile: int | Literal["auto"] | None,
-    as_json: bool,
+    print_json: bool,
+    compare_page: Path | None,
 ) -> None:
-    """Measure PSNR and SSIM of a network and of bicubic upscaling, in RGB and in Y (BT.601), excluding a border of
-    `scale` px.
+    """Measure networks and bicubic upscaling, excluding a border of `scale` px.
 
     \b
     Examples:
       python -m trainer evaluate --weights runs/lite-4x/best.pth --shards shards/scale_4x
-      python -m trainer evaluate --weights runs/lite-4x/best.pth --hr photos --scale 4
+      python -m trainer evaluate --weights runs/lite-4x/best.pth --val Set5=photos/Set5 --val Set14=photos/Set14
+      python -m trainer evaluate --weights a.pth --weights b.pth --hr photos --compare-page compare.html
     """
-    if shards is None and hr is None:
-        raise UsageError("no images to evaluate; pass --shards shards/scale_4x or --hr FOLDER_OF_PHOTOS")
+    if shards is None and hr is None and not named:
+        raise UsageError(
+            "no images to evaluate; pass --shards shards/scale_4x, --hr FOLDER_OF_PHOTOS or --val NAME=FOLDER"
+        )
     if shards is not None and hr is not None:
         raise UsageError("pass either --shards or --hr, not both")
+    check_names(named, "--val")
+    names = _names(weights)
     with loading():
         from srshards.process.allocator import keep_freed_memory
         from srshards.shards.opening import open_shards
-        from trainer.evaluation.evaluate import evaluate_pairs
-        from trainer.evaluation.metrics import mean_quality
+        from trainer.evaluation.compare import Comparison
+        from trainer.evaluation.compared_sets import ImageSource, common_scale, open_sets
+        from trainer.evaluation.perceptual import load_metrics
         from trainer.models.weights import load_network
         from trainer.training.device import choose_device, limit_threads
+
+        if compare_page is not None:
+            from trainer.report.compare_page import ComparePage
 
     limit_threads()
     torch_device = choose_device(device)
     if torch_device.type == "cpu":
         keep_freed_memory()
-    network = load_network(weights).to(torch_device)
-    pairs, scale, data = (
-        _pairs_of_shards(network, weights, open_shards(shards, cache=cache, cache_bytes=cache_bytes), split, scale)
-        if shards
-        else _pairs_of_photos(network, weights, hr, scale)
-    )
-    results = list(Bar(evaluate_pairs(network, pairs, tile), desc="images", unit=""))
-    if not results:
-        raise UsageError(f"no images in {data}")
-    means = {name: mean_quality([getattr(one, name) for one in results]) for name in ("bicubic", "network")}
-    if as_json:
-        images = [
-            {"image": one.name, "bicubic": _plain(one.bicubic), "network": _plain(one.network)} for one in results
-        ]
-        mean = {name: _plain(quality) for name, quality in means.items()}
-        report = {"weights": str(weights), "data": data, "scale": scale, "mean": mean, "images": images}
-        click.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
-        return
-    images_at = f"{plural(len(results), 'image')} at {scale}x"
-    say(f"{weights} ({network.spec.name}, {network.spec.scale}x) on {data}, {images_at}")
-    click.echo(quality_table(means))
+    of_pyiqa = [metric for metric in metrics if metric in PERCEPTUAL]
+    perceptual = load_metrics(of_pyiqa, torch_device, metric_weights) if of_pyiqa else None
+    networks = {name: load_network(path) for name, path in zip(names, weights, strict=True)}
+    opened = open_shards(shards, cache=cache, cache_bytes=cache_bytes) if shards is not None else None
+    scale = common_scale(dict(zip(weights, networks.values(), strict=True)), opened, scale)
+    source = ImageSource(opened, split, hr, named, (*OWN, *of_pyiqa), cache, cache_bytes)
+    sets = open_sets(source, scale, {network.spec.scale == 1 for network in networks.values()})
+    evaluated = [
+        EvaluatedNetwork(name, str(path), network.spec.name, network.spec.scale)
+        for (name, network), path in zip(networks.items(), weights, strict=True)
+    ]
+    page = None if compare_page is None else ComparePage([(one.name, one.description) for one in evaluated], len(sets))
+    on_device = {name: network.to(torch_device) for name, network in networks.items()}
+    comparison = Comparison(on_device, metrics, perceptual, tile, with_versions=page is not None)
+    results = [_evaluated(comparison, by_input, page, len(sets)) for by_input in sets]
+    if print_json:
+        click.echo(json.dumps(as_json(evaluated, results, metrics), ensure_ascii=False, indent=2, allow_nan=False))
+    else:
+        click.echo(fitted(result_text(evaluated, results, metrics), sys.stdout))
+    if page is not None and compare_page is not None:
+        num_bytes = page.write(compare_page)
+        say(f"{compare_page}: {format_bytes(num_bytes)}", err=print_json)
 
 
-def _pairs_of_shards(
-    network: Network, weights: Path, shards: Shards, split: str, scale: int | None
-) -> tuple[Iterator[Pair], int, str]:
-    from trainer.evaluation.pairs import shard_pairs, takes_upsampled
-
-    folder = shards.path
-    if scale not in (None, shards.scale):
-        raise UsageError(f"--scale {scale}: the shards in {folder} are {shards.scale}x; omit --scale")
-    upsampled = takes_upsampled(network.spec.scale, shards.scale, str(weights), str(folder))
-    if upsampled and not shards.manifest.has_up:
-        raise UsageError(
-            f"{weights} takes upsampled images, but {folder} has none; generate shards without --no-up, or evaluate "
-            f"photos: --hr PHOTOS --scale {shards.scale}"
-        )
-    return shard_pairs(shards, split, upsampled), shards.scale, f"{folder} ({split})"
+def _names(weights: Sequence[Path]) -> list[str]:
+    """Return the names of the networks in tables. UsageError if a file was given twice."""
+    seen: dict[Path, Path] = {}
+    for path in weights:
+        if (same := seen.setdefault(path.resolve(), path)) is not path:
+            raise UsageError(f"--weights {same} and --weights {path} are the same file; pass each file once")
+    return [SINGLE_NAME] if len(weights) == 1 else short_names([Path(os.path.abspath(path)) for path in weights])
 
 
-def _pairs_of_photos(
-    network: Network, weights: Path, folder: Path | None, scale: int | None
-) -> tuple[Iterator[Pair], int, str]:
-    from trainer.evaluation.pairs import photo_pairs
-
-    assert folder is not None
-    network_scale, upsampled = network.spec.scale, network.spec.scale == 1
-    if scale is None and upsampled:
-        raise UsageError(f"{weights} takes upsampled images of any scale; pass the scale, e.g. --scale 4")
-    if not (upsampled or scale in (None, network_scale)):
-        raise UsageError(f"{weights} upscales {network_scale}x, not {scale}x; omit --scale, or pass other --weights")
-    scale = scale or network_scale
-    return photo_pairs(folder, scale, upsampled), scale, str(folder)
-
-
-def _plain(quality: Quality) -> dict[str, float | None]:
-    """Return the metrics as a dict; JSON has no infinity, so the PSNR of identical images becomes None."""
-    return {name: value if isfinite(value) else None for name, value in asdict(quality).items()}
+def _evaluated(
+    comparison: Comparison, by_input: dict[bool, EvaluationSet], page: ComparePage | None, num_sets: int
+) -> SetResult:
+    """Evaluate a set."""
+    first = next(iter(by_input.values()))
+    result = SetResult(first.name, first.source, first.scale)
+    crops = None if page is None else page.begin(result)
+    bar = Bar(comparison.run(by_input), total=first.num_images, desc=first.name if num_sets > 1 else "images", unit="")
+    for image in bar:
+        result.images.append(image.result)
+        if crops is not None:
+            crops.add(image.result, image.versions)
+    return result

@@ -1,20 +1,68 @@
 """Tables of metrics for the terminal."""
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, NamedTuple
 
 from srshards.terminal.text import columns
+from trainer.evaluation.results import value_text
+from trainer.metrics_table import METRICS
 
 if TYPE_CHECKING:
     from trainer.evaluation.metrics import Quality
 
+DEFAULT_METRICS = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
+_GAP = "  "
+
+
+class Group(NamedTuple):
+    """Rows of a table below a title, which is empty for rows that need none: cells by the row's name."""
+
+    title: str
+    rows: Mapping[str, Sequence[str]]
+
 
 def quality_table(means: "dict[str, Quality]") -> str:
-    """Return a table with one row per name: PSNR and SSIM of Y and of RGB, below each other on a narrow terminal."""
-    luma = [f"{'PSNR-Y':>10}{'SSIM-Y':>9}", *(f"{q.psnr_y:>7.2f} dB{q.ssim_y:>9.4f}" for q in means.values())]
-    rgb = [f"{'PSNR':>10}{'SSIM':>9}", *(f"{q.psnr_rgb:>7.2f} dB{q.ssim_rgb:>9.4f}" for q in means.values())]
-    names = [f"{name:9}" for name in ("", *means)]
-    lines = ["".join(parts) for parts in zip(names, luma, rgb, strict=True)]
-    if len(lines[0]) > (columns(sys.stdout) or len(lines[0])):
-        lines = ["".join(parts) for half in (luma, rgb) for parts in zip(names, half, strict=True)]
-    return "\n".join(lines)
+    """Return a table with one row per name: PSNR and SSIM of Y and of RGB."""
+    values = {name: asdict(quality) for name, quality in means.items()}
+    return table([values_group("", values, DEFAULT_METRICS)], DEFAULT_METRICS)
+
+
+def values_group(title: str, versions: Mapping[str, Mapping[str, float]], metrics: Sequence[str]) -> Group:
+    """Return a row of formatted values per version."""
+    return Group(
+        title, {name: [value_text(metric, values[metric]) for metric in metrics] for name, values in versions.items()}
+    )
+
+
+def table(groups: Sequence[Group], metrics: Sequence[str]) -> str:
+    """Return a table with a column per metric. On a terminal that is too narrow, its columns are below each other."""
+    titles = [METRICS[metric].label for metric in metrics]
+    limit = columns(sys.stdout)
+    for num_parts in range(1, len(titles) + 1):
+        size = -(-len(titles) // num_parts)
+        parts = [slice(first, first + size) for first in range(0, len(titles), size)]
+        tables = [_table(groups, titles, part) for part in parts]
+        if limit is None or max(width for width, _ in tables) <= limit:
+            break
+    return "\n".join(line for _, lines in tables for line in lines)
+
+
+def _table(groups: Sequence[Group], titles: Sequence[str], part: slice) -> tuple[int, list[str]]:
+    """Return the width of the rows, and the lines of the table with these columns."""
+    rows: list[tuple[str, Sequence[str]]] = [("", titles[part])]
+    for group in groups:
+        if group.title:
+            rows.append((group.title, ()))
+        indent = _GAP if group.title else ""
+        rows += [(f"{indent}{name}", cells[part]) for name, cells in group.rows.items()]
+    name_width = max(len(name) for name, cells in rows if cells)
+    widths = [max(map(len, cells)) for cells in zip(*(cells for _, cells in rows if cells), strict=True)]
+    lines = [
+        f"{name:{name_width}}" + "".join(f"{_GAP}{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        if cells
+        else name
+        for name, cells in rows
+    ]
+    return name_width + sum(len(_GAP) + width for width in widths), lines

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from srshards.imaging.pixels import Pixels
-from srshards.page.pictures import Comparison, Layer, lossless_uri
+from srshards.page.pictures import PLACEHOLDER, Comparison, Layer, lossless_uri
 from srshards.storage.store import StoreError, read_bytes
 from trainer.report.cells import Cells, Preview, PreviewError, read_preview
 from trainer.report.runs import Run
@@ -15,8 +15,6 @@ _MAX_STEPS = 24  # of a run
 _MIN_STEPS = 5  # of a run, if it has as many, before further rows of its previews are included
 _SHOT_BYTES, _FIGURE_BYTES = 300, 3000  # upper bounds of the markup of a shot and of a figure, without their images
 _MAX_FILE_BYTES = 64_000_000
-# HR and bicubic are in the page once; the script copies them to the other figures of the scene.
-_PLACEHOLDER = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACADs="
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,10 @@ class Scene:
     series: list[Series] = field(default_factory=list)
 
     def comparisons(self) -> Iterator[Comparison]:
-        """Yield one comparison per run, showing its last shot. Only the first contains HR and bicubic."""
+        """Yield one comparison per run, showing its last shot. The first has HR and bicubic for all of them."""
         for number, series in enumerate(self.series):
             last = series.shots[-1]
-            uris = (self.bicubic, self.hr) if number == 0 else (_PLACEHOLDER, _PLACEHOLDER)
+            uris = (self.bicubic, self.hr) if number == 0 else (PLACEHOLDER, PLACEHOLDER)
             layers = [Layer("bicubic", uris[0]), Layer("network", last.uri or ""), Layer("HR", uris[1])]
             yield Comparison(series.id, series.run.label, self.width, self.height, layers, last.caption)
 

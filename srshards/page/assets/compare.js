@@ -107,6 +107,7 @@
     const fitting = ZOOMS.filter((one) => size[0] * one <= view.clientWidth && size[1] * one <= view.clientHeight);
     scale(Math.max(fitting.at(-1) ?? 1, 1), false);
     wire(stage, false);
+    figure.dispatchEvent(new Event("magnified"));
   }
 
   function step(by) {

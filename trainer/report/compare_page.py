@@ -1,0 +1,185 @@
+"""Write the HTML page of `evaluate --compare-page`: tables of metrics, and the networks' outputs to compare."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+from srshards.errors import UsageError
+from srshards.imaging.provenance import COMPARE_PAGE_WRITER
+from srshards.page.pictures import PLACEHOLDER, Comparison, Layer, lossless_uri
+from srshards.page.render import MAX_PAGE_BYTES, render
+from srshards.storage.files import write_atomically, writing
+from srshards.terminal.text import plural
+from trainer.evaluation.names import BICUBIC, HR
+from trainer.evaluation.results import SetResult, best_of, value_text
+from trainer.evaluation.scores import Scores
+from trainer.metrics_table import METRICS
+from trainer.report.crops import CROP_PX, Crop, Crops, compared_versions
+
+MAX_NETWORKS = 24  # so that the page can show at least one image, with lossless crops of all networks
+_MAX_IMAGES = 24
+_SPARE_BYTES = 1_000  # for what the page states about omitted images
+
+
+class Cell(NamedTuple):
+    """A formatted value, and whether it is the best of several networks."""
+
+    text: str
+    is_best: bool = False
+
+
+class Table(NamedTuple):
+    """A table with a heading per row."""
+
+    label: str
+    columns: list[str]
+    rows: list[tuple[str, list[Cell]]]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image of the page: its crop in all versions, and the values of the whole image.
+
+    The script fills the two layers of `comparison` with the versions that are chosen.
+    """
+
+    comparison: Comparison
+    layers: list[Layer]
+    table: Table
+
+    @property
+    def versions(self) -> list[str]:
+        return [layer.name for layer in self.layers]
+
+
+@dataclass
+class Section:
+    """A set of images on the page."""
+
+    name: str
+    about: str
+    means: Table
+    wins: Table | None
+    scenes: list[Scene]
+    omitted: str = ""
+
+
+class ComparePage:
+    """Collects the images of several sets while they are evaluated, then writes the page.
+
+    `networks` are the name of each network and a description of it. At most `_MAX_IMAGES` images are kept in memory,
+    divided equally among the sets. UsageError for too many networks.
+    """
+
+    def __init__(self, networks: Sequence[tuple[str, str]], num_sets: int) -> None:
+        if len(networks) > MAX_NETWORKS:
+            raise UsageError(f"a page can compare {MAX_NETWORKS} networks, not {len(networks):,}; pass fewer --weights")
+        self._networks = networks
+        self._num_per_set = max(1, _MAX_IMAGES // num_sets)
+        self._sets: list[tuple[SetResult, Crops]] = []
+
+    def begin(self, result: SetResult) -> Crops:
+        """Return the object that takes the images of a set."""
+        crops = Crops(self._num_per_set)
+        self._sets.append((result, crops))
+        return crops
+
+    def write(self, path: Path) -> int:
+        """Write the page and return its size in bytes. RunError if it cannot be written."""
+        sections = [_section(result) for result, _ in self._sets]
+        budget_bytes = MAX_PAGE_BYTES - len(self._rendered(sections)) - _SPARE_BYTES * len(sections)
+        self._add_scenes(sections, budget_bytes)
+        page = self._rendered(sections)
+        with writing(path):
+            write_atomically(path, page)
+        return len(page)
+
+    def _add_scenes(self, sections: Sequence[Section], budget_bytes: int) -> None:
+        """Add images to the sections in turn, those with the largest disagreement first, until the budget is used."""
+        crops = [of_set.by_disagreement() for _, of_set in self._sets]
+        turns = [pair for turn in zip_longest(*crops) for pair in zip(sections, turn, strict=True)]
+        for number, (section, crop) in enumerate((section, crop) for section, crop in turns if crop is not None):
+            title = crop.result.image if len(sections) == 1 else f"{section.name}: {crop.result.image}"
+            scene = _scene(f"image-{number}", title, crop)
+            budget_bytes -= len(render("trainer.report", "compare_scene.html", scene=scene))
+            if budget_bytes < 0:
+                break
+            section.scenes.append(scene)
+        for section, (result, _) in zip(sections, self._sets, strict=True):
+            section.omitted = _omitted(section, len(result.images))
+
+    def _rendered(self, sections: Sequence[Section]) -> bytes:
+        first = self._sets[0][0].images[0]
+        versions = [*first.versions, HR]
+        compared = compared_versions(versions)
+        return render(
+            "trainer.report",
+            "compare.html",
+            writer=COMPARE_PAGE_WRITER,
+            networks=self._networks,
+            sections=sections,
+            versions=versions,
+            shown=compared[:2],
+            title=" and ".join(compared) if len(compared) == 2 else f"{len(compared)} networks",
+            compared="the networks" if len(self._networks) > 1 else "bicubic and the network",
+            crop_px=CROP_PX,
+        )
+
+
+def _section(result: SetResult) -> Section:
+    means = result.means()
+    about = f"{plural(len(result.images), 'image')} at {result.scale}\N{MULTIPLICATION SIGN}, {result.data}"
+    wins = result.wins()
+    networks = list(next(iter(wins.values())))
+    if len(networks) == 1:
+        return Section(result.name, about, _values_table(f"Means of {result.name}", means), None, [])
+    columns = [METRICS[metric].label for metric in wins]
+    rows = [(name, [Cell(f"{wins[metric][name]:,}") for metric in wins]) for name in networks]
+    won = Table(f"Images of {result.name} won", columns, rows)
+    return Section(result.name, about, _values_table(f"Means of {result.name}", means), won, [])
+
+
+def _values_table(label: str, versions: Mapping[str, Scores]) -> Table:
+    """Return a row of values per version. The best of several networks are marked."""
+    networks = [version for version in versions if version != BICUBIC]
+    metrics = list(versions[networks[0]])
+    best = {
+        metric: best_of({name: versions[name][metric] for name in networks}, metric) if len(networks) > 1 else []
+        for metric in metrics
+    }
+    rows = [
+        (name, [Cell(value_text(metric, values[metric]), name in best[metric]) for metric in metrics])
+        for name, values in versions.items()
+    ]
+    return Table(label, [METRICS[metric].label for metric in metrics], rows)
+
+
+def _scene(id: str, title: str, crop: Crop) -> Scene:
+    height, width = crop.versions[HR].shape[:2]
+    layers = [Layer(version, lossless_uri(pixels)) for version, pixels in crop.versions.items()]
+    table = _values_table(f"Values of {title}", crop.result.versions)
+    comparison = Comparison(
+        id,
+        title,
+        width,
+        height,
+        [Layer(version, PLACEHOLDER) for version in compared_versions(list(crop.versions))[:2]],
+        f"disagreement {crop.disagreement:.1f}"
+        + ("" if crop.position is None else ", crop at {}, {}".format(*crop.position)),
+        [(name, _line(table.columns, cells)) for name, cells in table.rows],
+    )
+    return Scene(comparison, layers, table)
+
+
+def _line(columns: Sequence[str], cells: Sequence[Cell]) -> str:
+    return ", ".join(f"{column} {cell.text}" for column, cell in zip(columns, cells, strict=True))
+
+
+def _omitted(section: Section, num_images: int) -> str:
+    """Return which images the section omits; empty if it shows all."""
+    num_shown = len(section.scenes)
+    if num_shown == num_images:
+        return ""
+    return f"{num_shown:,} of {num_images:,} images are shown: those with the largest disagreement."
