@@ -24,10 +24,12 @@ from trainer.evaluation.scores import Scores
 from trainer.evaluation.sets import ShardSet
 from trainer.messages import format_duration
 from trainer.metrics_table import OWN
+from trainer.models import NetworkSpec
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import new_run
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
+from trainer.training.network import choose_spec, stored_spec
 from trainer.training.plan import Plan
 from trainer.training.run import TrainingResult, train
 from trainer.training.stopping import StopRequest
@@ -45,7 +47,9 @@ def train_command(
         config, run, requested = group.run_on_rank0(
             lambda: resolve(context, values, config_file, resume, job, restarted)
         )
-        plan = group.run_on_all(lambda: checked_plan(config, _open(config), group.rank_info))
+        shards = group.run_on_all(lambda: _open(config))
+        spec = group.run_on_rank0(lambda: _spec(config, shards, run))
+        plan = group.run_on_all(lambda: checked_plan(config, shards, group.rank_info, spec))
         if config.verify:
             group.run_on_all(lambda: _verify(plan))
         if run is not None:
@@ -83,13 +87,19 @@ def _verify(plan: Plan) -> None:
             shards.verify(bar.update, rank_info.local_rank, rank_info.local_world_size)
 
 
+def _spec(config: TrainConfig, shards: Shards, run: RunFolder | None) -> NetworkSpec:
+    """Return the network of a run to resume, or of a new run."""
+    return (stored_spec(run, config.model) if run else None) or choose_spec(config, shards)
+
+
 def _default_name(plan: Plan) -> str:
-    return f"{plan.config.model}-{plan.folder.scale}x" + ("-up" if plan.config.input == "up" else "")
+    model = plan.config.model or plan.spec.architecture.lower()
+    return f"{model}-{plan.folder.scale}x" + ("-up" if plan.config.input == "up" else "")
 
 
 def _effective_settings(plan: Plan) -> dict[str, Any]:
     """Return the settings of a run, with derived values in place of open defaults."""
-    derived = {"steps": plan.total_steps, "lr": plan.lr, "warmup": plan.warmup}
+    derived = {"steps": plan.total_steps, "lr": plan.lr, "warmup": plan.warmup, "ema": plan.ema}
     return {**vars(plan.config), **derived, "patches_per_sample": plan.loader.patches_per_sample}
 
 

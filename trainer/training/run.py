@@ -19,7 +19,7 @@ from trainer.evaluation.perceptual import load_metrics
 from trainer.messages import with_options
 from trainer.metrics_table import PERCEPTUAL
 from trainer.models import Network, num_parameters
-from trainer.models.weights import load_into, save_weights
+from trainer.models.weights import save_weights
 from trainer.runs.checkpoint import TrainingProgress, load_state, state_errors
 from trainer.runs.folder import RunFolder
 from trainer.training.account import Account
@@ -29,6 +29,7 @@ from trainer.training.device_queue import DeviceQueue
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.loop import LoopSettings, TrainingLoop
 from trainer.training.losses import LOSSES
+from trainer.training.network import initial_weights
 from trainer.training.plan import Plan
 from trainer.training.record import Record, open_record
 from trainer.training.sets import best_images, measured
@@ -94,7 +95,10 @@ def train(
 
 
 def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) -> TrainingProgress:
-    """Restore the learner from the run's state, if there is one, and return the run's progress."""
+    """Restore the learner from the run's state and return the run's progress. Without a state, load `--init`, if given.
+
+    A resumed run thus does not need the file of `--init`.
+    """
     data = plan.folder.fingerprint()
 
     def load() -> tuple[TrainingProgress, dict[str, Any]] | None:
@@ -107,6 +111,9 @@ def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) ->
 
     found = group.run_on_rank0(load)
     if found is None:
+        init = plan.config.init
+        if init is not None:
+            learner.start_from(group.run_on_rank0(lambda: initial_weights(init, plan.spec)))
         return TrainingProgress()
     progress, state = found
     if progress.step > plan.total_steps:
@@ -159,7 +166,7 @@ def _record(
         yield record
 
 
-def _facts(plan: Plan) -> dict[str, int | str]:
+def _facts(plan: Plan) -> dict[str, Any]:
     """Return the derived values for plan.json."""
     return {
         "steps": plan.total_steps,
@@ -171,6 +178,8 @@ def _facts(plan: Plan) -> dict[str, int | str]:
         "device": describe_device(plan.device),
         "precision": str(plan.precision),
         **({"best_by": str(plan.best_by)} if plan.best_by else {}),
+        "model": plan.config.model or plan.spec.name,
+        "network": plan.spec.as_json(),
     }
 
 
@@ -220,7 +229,7 @@ def _train(
 
 
 def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner:
-    """Return the learner with weights drawn from the seed, or loaded from `--init` on rank 0 and broadcast."""
+    """Return the learner with weights drawn from the seed."""
     config, spec = plan.config, plan.spec
     network, ema_network = (_channels_last(spec.build(config.seed).to(plan.device)) for _ in range(2))
     settings = StepSettings(
@@ -234,9 +243,6 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         ema=plan.ema,
         mode=plan.step_mode,
     )
-    init = config.init
-    if init is not None:
-        group.run_on_rank0(lambda: load_into(network, init))
     ddp = group.wrap_ddp(network, plan.device, plan.step_mode.compiles)
     ema_network.load_state_dict(network.state_dict())
     return Learner(network, ema_network if plan.ema else None, settings, ddp)
