@@ -271,5 +271,6 @@ def named_network(name: str) -> NamedNetwork:
 
 
 def typical_network(architecture: str) -> NamedNetwork | None:
-    """Return the first row of an architecture, whose settings suit its other sizes; None if it has no row."""
-    return next((row for row in NETWORKS.values() if row.architecture == architecture), None)
+    """Return the row of an architecture with the lowest rate, which suits its other sizes; None if there is none."""
+    rows = (row for row in NETWORKS.values() if row.architecture == architecture)
+    return min(rows, key=lambda row: row.lr, default=None)
