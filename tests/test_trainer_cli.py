@@ -234,7 +234,7 @@ VALUES = [
     *(("--ema", value, "expected 0 (off) or a decay below 1, e.g. 0.999") for value in (1, -0.1, "nan")),
     *(("--clip", value, "expected 0 (off) or a positive norm") for value in (-1, "nan")),
     ("--batch-size", "four", "Invalid value for '--batch-size': 'four' is not a valid integer."),
-    ("--model", "liite", "'liite' is not one of 'ultra_lite', 'lite', 'standard'."),
+    ("--model", "liite", "'liite' is not one of 'ultra_lite', 'lite', 'standard'"),
     ("--loss", "mse", "'mse' is not one of 'l1', 'charbonnier'."),
     ("--amp", "fp16", "--amp fp16 requires a CUDA device; on a CPU, pass --amp bf16, auto or off"),
     ("--device", "gpu", "--device gpu: expected auto, cpu, cuda or cuda:N"),
@@ -350,7 +350,6 @@ def test_amp_off_is_read_as_a_string(shards: Path, tmp_path: Path) -> None:
         ({"batch-size": 2.5}, "batch-size: "),
         ({"batch-size": None}, "batch-size"),
         ({"steps": float("inf")}, "steps: "),
-        ({"ema": None}, "ema"),
         ({"seed": None}, "seed"),
         ({"loss": None}, "loss"),
         ({"device": None}, "device"),
@@ -673,8 +672,8 @@ def without_optimizer(path: Path) -> None:
 
 
 def state_of_another_network(path: Path) -> None:
-    config = path.with_name("config.yaml")
-    config.write_text(config.read_text().replace("model: ultra_lite", "model: lite"))
+    plan = path.with_name("plan.json")
+    plan.write_text(plan.read_text().replace('"features": 24', '"features": 16'))
 
 
 @pytest.mark.parametrize(
@@ -691,6 +690,13 @@ def test_a_folder_with_a_state_cannot_start_a_new_run(shards: Path, run_copy: Pa
     (run_copy / "config.yaml").unlink()
     stderr = train_refused(shards / "scale_2x", run_copy.parent, "--model", "lite", "--run", "lr")
     assert f"{run_copy} already exists" in stderr
+
+
+def test_another_model_in_the_configuration_of_a_run_is_reported(run_copy: Path) -> None:
+    config = run_copy / "config.yaml"
+    config.write_text(config.read_text().replace("model: ultra_lite", "model: lite"))
+    expected = f"{config} has the model lite, but the run was started with ultra_lite; restore `model: ultra_lite`"
+    assert expected in refused(*resuming(run_copy))
 
 
 def test_an_invalid_configuration_of_a_run_is_reported(run_copy: Path) -> None:

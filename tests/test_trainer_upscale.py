@@ -1,6 +1,7 @@
 """Upscaling photos: tiles, memory, output files, comparisons and errors."""
 
 import errno
+import math
 import os
 import signal
 import threading
@@ -25,7 +26,7 @@ from srshards.process.shortages import is_out_of_memory
 from trainer.inference import comparison, tile_memory, tiles, upscale
 from trainer.inference.photo_files import list_photos, read_photo
 from trainer.inference.tile_memory import apply_within_memory, choose_tile, free_bytes, tensor_bytes_per_pixel
-from trainer.inference.tiles import apply_in_tiles, smallest_tile
+from trainer.inference.tiles import TileRule, apply_in_tiles
 from trainer.inference.upscale import Listener, Upscaled, upscale_photos
 from trainer.models import BuiltInSpec, Network
 
@@ -84,24 +85,31 @@ def image(height: int, width: int, seed: int = 0) -> Tensor:
 
 
 @settings(max_examples=300)
-@given(size=st.integers(1, 400), tile=st.integers(4, 120), margin=st.integers(0, 40))
-def test_windows_are_aligned_equal_and_cover_each_pixel_once(size: int, tile: int, margin: int) -> None:
+@given(
+    size=st.integers(1, 400),
+    tile=st.integers(4, 120),
+    margin=st.integers(0, 40),
+    multiple=st.sampled_from((1, 2, 4, 7, 8, 16, 32)),
+)
+def test_tiles_are_aligned_equal_and_cover_each_pixel_once(size: int, tile: int, margin: int, multiple: int) -> None:
+    rule, grid = TileRule(margin, multiple), math.lcm(4, multiple)
+    aligned_margin = -(-margin // grid) * grid
     try:
-        windows = tiles._windows(size, tile, margin)
+        windows = tiles._windows(size, tile, rule)
     except UsageError:
-        assert tile // 4 * 4 - 2 * tiles.aligned_up(margin) <= 0
+        assert tile // grid * grid - 2 * aligned_margin <= 0
         return
     kept = [pixel for window in windows for pixel in range(window.keep_start, window.keep_end)]
     assert kept == list(range(size))
     lengths = [window.end - window.start for window in windows]
     assert max(lengths) <= tile or len(windows) == 1
-    assert len(set(lengths[:-1])) <= 1 and lengths[0] - 3 <= lengths[-1] <= lengths[0]
-    if size % 4 == 0:
+    assert len(set(lengths[:-1])) <= 1 and lengths[0] - grid < lengths[-1] <= lengths[0]
+    if size % grid == 0:
         assert len(set(lengths)) == 1, "the last tile has a different size"
     overlap = sum(lengths) - size
-    assert overlap <= (len(windows) - 1) * 2 * tiles.aligned_up(margin) + 4 * len(windows), "more than the margins"
+    assert overlap <= (len(windows) - 1) * 2 * aligned_margin + grid * len(windows), "more than the margins"
     for window in windows:
-        assert window.start % 4 == 0 and window.start >= 0 and window.end <= size
+        assert window.start % grid == 0 and window.start >= 0 and window.end <= size
         assert window.start == 0 or window.keep_start - window.start >= margin
         assert window.end == size or window.end - window.keep_end >= margin
 
@@ -110,10 +118,10 @@ def test_windows_are_aligned_equal_and_cover_each_pixel_once(size: int, tile: in
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 75), (30, 130), (97, 33)])
 def test_tiles_give_the_same_output_as_the_complete_image(scale: int, height: int, width: int) -> None:
     model, pixels = network(scale), image(height, width)
-    untiled = apply_in_tiles(model, pixels, None, model.spec.margin_px)
+    untiled = apply_in_tiles(model, pixels, None, TileRule.of(model.spec))
     assert untiled.shape == (1, 3, height * scale, width * scale)
     for tile in (20, 32, 50):
-        tiled = apply_in_tiles(model, pixels, tile, model.spec.margin_px)
+        tiled = apply_in_tiles(model, pixels, tile, TileRule.of(model.spec))
         assert torch.allclose(tiled, untiled, atol=1e-5), f"tile {tile}: off by {(tiled - untiled).abs().max()}"
 
 
@@ -121,34 +129,34 @@ def test_tiles_give_the_same_output_as_the_complete_image(scale: int, height: in
 def test_tiles_give_the_same_output_for_networks_that_fold_pixels(scale: int) -> None:
     """rrdb folds 4 x 4 px at 1x and 2 x 2 px at 2x. The margin is the receptive radius of its few convolutions."""
     model, pixels = network(scale, "rrdb"), image(150, 171)
-    margin = 4 // scale * (2 * 3 * 5 + 6)
-    untiled = apply_in_tiles(model, pixels, None, margin)
-    tiled = apply_in_tiles(model, pixels, 2 * tiles.aligned_up(margin) + 12, margin, torch.float32)
+    rule = TileRule(4 // scale * (2 * 3 * 5 + 6), 4 // scale)
+    untiled = apply_in_tiles(model, pixels, None, rule)
+    tiled = apply_in_tiles(model, pixels, 2 * rule.aligned_margin_px + 12, rule, torch.float32)
     assert torch.allclose(tiled, untiled, atol=1e-5), f"off by {(tiled - untiled).abs().max()}"
 
 
 def test_too_narrow_a_margin_changes_the_output() -> None:
     """Proves that the tests above would detect seams."""
     model, pixels = network(2), image(64, 96)
-    untiled = apply_in_tiles(model, pixels, None, 0)
-    assert not torch.allclose(apply_in_tiles(model, pixels, 20, 0), untiled, atol=1e-3)
+    untiled = apply_in_tiles(model, pixels, None, TileRule(0))
+    assert not torch.allclose(apply_in_tiles(model, pixels, 20, TileRule(0)), untiled, atol=1e-3)
 
 
 def test_uint8_in_and_out() -> None:
     model = network(2)
     levels = torch.from_numpy(make_photo(53, 70, 0).transpose(2, 0, 1).copy())[None]
-    exact = apply_in_tiles(model, levels.float() / 255, None, model.spec.margin_px)
+    exact = apply_in_tiles(model, levels.float() / 255, None, TileRule.of(model.spec))
     expected = (exact * 255).round().clamp(0, 255).to(torch.uint8)
     for tile in (None, 24):
-        given_levels = apply_in_tiles(model, levels, tile, model.spec.margin_px, torch.uint8)
+        given_levels = apply_in_tiles(model, levels, tile, TileRule.of(model.spec), torch.uint8)
         assert given_levels.dtype == torch.uint8
         assert (given_levels.int() - expected.int()).abs().max() <= (0 if tile is None else 1)
-    assert apply_in_tiles(model, levels, None, 4, torch.float16).dtype == torch.float16
+    assert apply_in_tiles(model, levels, None, TileRule(4), torch.float16).dtype == torch.float16
 
 
 def test_the_network_keeps_its_dtype_and_records_no_gradients() -> None:
     model = network(2).to(torch.bfloat16)
-    output = apply_in_tiles(model, image(20, 20), None, 4)
+    output = apply_in_tiles(model, image(20, 20), None, TileRule(4))
     assert output.dtype == torch.float32 and not output.requires_grad
 
 
@@ -158,7 +166,7 @@ def test_networks_on_a_cpu_compute_in_channels_last_layout() -> None:
         convolution.register_forward_hook(lambda module, inputs, output: strides.append(output.stride(1)))
     levels = torch.from_numpy(make_photo(30, 50, 0))
     outputs = [
-        apply_in_tiles(model, pixels[None], tile, 4, torch.uint8)
+        apply_in_tiles(model, pixels[None], tile, TileRule(4), torch.uint8)
         for pixels in (levels.permute(2, 0, 1), levels.permute(2, 0, 1).contiguous())
         for tile in (None, 24)
     ]
@@ -171,12 +179,12 @@ def test_progress_rises_within_a_pass_and_over_the_tiles() -> None:
     convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
     for tile in (None, 32):
         shares: list[float] = []
-        windows = [1 if tile is None else len(tiles._windows(size, tile, 4)) for size in (60, 40)]
-        output = apply_in_tiles(model, pixels, tile, 4, torch.float32, shares.append)
+        windows = [1 if tile is None else len(tiles._windows(size, tile, TileRule(4))) for size in (60, 40)]
+        output = apply_in_tiles(model, pixels, tile, TileRule(4), torch.float32, shares.append)
         assert len(shares) == (convolutions + 1) * windows[0] * windows[1]
         assert shares == sorted(shares) and 0 < shares[0] < 1 and shares[-1] == 1
         assert shares[-2] == pytest.approx(1), "all multiplications are counted"
-        assert torch.equal(output, apply_in_tiles(model, pixels, tile, 4)), "no hook is left"
+        assert torch.equal(output, apply_in_tiles(model, pixels, tile, TileRule(4))), "no hook is left"
         assert not any(module._forward_hooks for module in model.modules())
 
 
@@ -186,7 +194,7 @@ def test_non_finite_output_is_an_error(value: str) -> None:
     with torch.no_grad():
         list(model.parameters())[-1][0] = float(value)  # the bias of one output channel
     with pytest.raises(RunError, match="not finite: its weights are broken"):
-        apply_in_tiles(model, image(20, 20), None, 4, torch.uint8)
+        apply_in_tiles(model, image(20, 20), None, TileRule(4), torch.uint8)
 
 
 @pytest.mark.parametrize("tile", [-5, 0, 3, 8, 11])
@@ -195,8 +203,8 @@ def test_a_tile_without_interior_is_refused(tile: int) -> None:
         UsageError,
         match=rf"--tile {tile}: expected 12 px or more, because .* a margin of 3 px .*; pass --tile auto, or --tile 40",
     ):
-        apply_in_tiles(network(2), image(50, 50), tile, 3)
-    assert apply_in_tiles(network(2), image(50, 50), 12, 3).shape == (1, 3, 100, 100)
+        apply_in_tiles(network(2), image(50, 50), tile, TileRule(3))
+    assert apply_in_tiles(network(2), image(50, 50), 12, TileRule(3)).shape == (1, 3, 100, 100)
 
 
 # ---- memory
@@ -205,8 +213,8 @@ def test_a_tile_without_interior_is_refused(tile: int) -> None:
 def test_tiles_are_halved_until_they_fit_into_memory() -> None:
     model, pixels = plain(), image(300, 200)
     model.max_pixels = 60 * 60
-    output = apply_within_memory(model, pixels, None, 2)
-    assert torch.equal(output, apply_in_tiles(plain(), pixels, None, 2))
+    output = apply_within_memory(model, pixels, None, TileRule(2))
+    assert torch.equal(output, apply_in_tiles(plain(), pixels, None, TileRule(2)))
     tried = [max(shape) for shape in model.sizes]
     assert tried[0] == 300 and tried[1:3] == [108, 72] and set(tried[3:]) == {40}, "300, 148, 72 and 40, balanced"
 
@@ -217,9 +225,9 @@ def test_out_of_memory_with_the_smallest_tile_gives_advice() -> None:
     with pytest.raises(
         UsageError, match=r"out of memory even with tiles of 40 px; pass --tile 12, which is slow, close"
     ):
-        apply_within_memory(model, image(300, 200), None, 2)
+        apply_within_memory(model, image(300, 200), None, TileRule(2))
     with pytest.raises(UsageError, match=r"with tiles of 12 px; close"):
-        apply_within_memory(model, image(300, 200), 12, 2)
+        apply_within_memory(model, image(300, 200), 12, TileRule(2))
 
 
 def test_other_errors_are_not_retried() -> None:
@@ -230,7 +238,7 @@ def test_other_errors_are_not_retried() -> None:
 
     broken = Broken(BuiltInSpec("broken for tests", 2, 1, 1))
     with pytest.raises(RuntimeError, match="mat1"):
-        apply_within_memory(broken, image(100, 100), None, 2)
+        apply_within_memory(broken, image(100, 100), None, TileRule(2))
     assert len(broken.sizes) == 1
 
 
@@ -278,7 +286,7 @@ def test_choose_tile_returns_the_largest_that_fits(monkeypatch: pytest.MonkeyPat
     assert choose(per_pixel * 200 * 200 + 2 * output + 1000, device="cpu") == 200, "without the output"
     assert choose(per_pixel * 203 * 203 + 2 * output + 1000, device="cpu") == 200, "multiples of 4"
     for device in ("cuda", "cpu"):
-        assert choose(0, device=device) == smallest_tile(4) == 40
+        assert choose(0, device=device) == TileRule(4).smallest_px == 40
         assert choose(0, 30, 30, device) is None, "smaller than the smallest tile"
     assert choose(1e15) is None
     assert choose(1e15, 100_000, 100_000) == int((8 << 30) ** 0.5 / (per_pixel / 2) ** 0.5) // 4 * 4, "8 GiB are enough"
@@ -339,7 +347,7 @@ def test_the_result_is_the_output_of_the_network(tmp_path: Path) -> None:
     path, model = photos(tmp_path, "a.png")[0], network(4)
     upscaled = run(model, [path], tmp_path / "out")[0]
     levels = torch.from_numpy(make_photo(30, 40, 0).transpose(2, 0, 1).copy())[None]
-    expected = apply_in_tiles(model, levels, None, 0, torch.uint8)[0].permute(1, 2, 0).numpy()
+    expected = apply_in_tiles(model, levels, None, TileRule(0), torch.uint8)[0].permute(1, 2, 0).numpy()
     assert np.array_equal(read_photo(tmp_path / "out" / "a_4x.png").rgb, expected)
     assert upscaled.photo == path and upscaled.result == tmp_path / "out" / "a_4x.png" and upscaled.compare is None
     assert upscaled.size_before == (40, 30) and upscaled.size_after == (160, 120) and 0 < upscaled.seconds < 60
@@ -395,7 +403,7 @@ def test_results_of_grey_photos_are_grey(mode: str, tmp_path: Path) -> None:
     upscaled = run(network(2), [path], tmp_path / "out")[0]
     assert mode_and_size(upscaled.result)[0] == mode
     levels = torch.from_numpy(read_photo(path).rgb.transpose(2, 0, 1).copy())[None]
-    output = apply_in_tiles(network(2), levels, None, 0, torch.uint8)[0].permute(1, 2, 0).numpy()
+    output = apply_in_tiles(network(2), levels, None, TileRule(0), torch.uint8)[0].permute(1, 2, 0).numpy()
     assert np.ptp(output, axis=2).max() > 3, "the network produces no tint"
     grey = read_photo(upscaled.result).rgb[:, :, 0]
     assert np.abs(output @ [0.299, 0.587, 0.114] - grey).max() <= 1, "not the luma of the network's output"
@@ -417,7 +425,7 @@ def test_alpha_is_upscaled_and_hidden_colours_do_not_bleed(tmp_path: Path) -> No
     assert np.array_equal(result.alpha, cv2.resize(rgba[:, :, 3], (80, 80), interpolation=cv2.INTER_CUBIC))
     flat = np.full((40, 40, 3), (200, 30, 30), np.uint8)
     levels = torch.from_numpy(flat.transpose(2, 0, 1).copy())[None]
-    expected = apply_in_tiles(model, levels, None, 0, torch.uint8)[0].permute(1, 2, 0).numpy()
+    expected = apply_in_tiles(model, levels, None, TileRule(0), torch.uint8)[0].permute(1, 2, 0).numpy()
     assert np.array_equal(result.rgb, expected), "the hidden black reached the network"
 
 

@@ -20,8 +20,8 @@ from trainer.evaluation.evaluate import evaluate_batches, evaluate_pairs
 from trainer.evaluation.metrics import Quality, mean_quality, measure
 from trainer.evaluation.pairs import Pair, shard_pairs
 from trainer.evaluation.transfer import download, upload
-from trainer.inference import tile_memory
 from trainer.inference.image_function import as_function
+from trainer.inference.tiles import TileRule
 from trainer.models import Network, network_spec
 from trainer.training import validation
 from trainer.training.stopping import StopRequest
@@ -161,7 +161,7 @@ def test_images_are_processed_in_tiles_when_memory_runs_out(shards: Shards, monk
         return real(self, images)
 
     monkeypatch.setattr(type(model), "forward", forward)
-    monkeypatch.setattr(tile_memory, "smallest_tile", lambda margin_px: 28)
+    monkeypatch.setattr(TileRule, "smallest_px", 28)
     found = list(evaluate_pairs(model, wanted))
     assert passes[4, 3, 32, 32] == 1 and any(shape[2] < 32 for shape in passes)
     for one, (by_network, by_bicubic) in zip(found, expected, strict=True):

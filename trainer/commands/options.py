@@ -7,7 +7,7 @@ import click
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
 from trainer.catalogue import NETWORKS
-from trainer.training.config import AMP_MODES, INPUTS, LOSS_NAMES, STEP_MODES, TrainConfig
+from trainer.training.config import AMP_MODES, DEFAULT_MODEL, INPUTS, LOSS_NAMES, STEP_MODES, TrainConfig
 
 _default = functools.partial(click.option, show_default=True)
 
@@ -26,7 +26,11 @@ OPTIONS = [
         help="Size limit of the cache, e.g. 200GB.  [default: most of the free disk space]",
     ),
     click.option("--cache-decoded", is_flag=True, help="Cache the decoded images of png and webp shards."),
-    _default("--model", type=Choice(NETWORKS), default=TrainConfig.model, help="Network to train."),
+    click.option(
+        "--model",
+        type=Choice(NETWORKS),
+        help=f"Network to train.  [default: that of --init, or else {DEFAULT_MODEL}]",
+    ),
     _default(
         "--input",
         type=Choice(INPUTS),
@@ -84,7 +88,11 @@ OPTIONS = [
     click.option("--resident", is_flag=True, help="Keep all samples in device memory; uses no data workers."),
     _default("--seed", type=int, default=TrainConfig.seed, help="Seed for weights, sample order, crops and flips."),
     _default("--device", default=TrainConfig.device, help="cpu, cuda or cuda:1; auto uses a GPU if there is one."),
-    click.option("--init", type=PATH, help="Weights file to start from, e.g. runs/lite-4x/best.pth."),
+    click.option(
+        "--init",
+        type=PATH,
+        help="Weights file to start from, also of other tools, e.g. runs/lite-4x/best.pth.",
+    ),
     click.option(
         "--val-every",
         type=int,

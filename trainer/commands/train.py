@@ -19,10 +19,12 @@ from trainer.commands.wall_clock import wall_clock
 from trainer.distributed.group import RankGroup, open_group
 from trainer.distributed.rank import RankInfo
 from trainer.messages import format_duration
+from trainer.models import NetworkSpec
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import new_run
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
+from trainer.training.network import choose_spec, stored_spec
 from trainer.training.plan import Plan
 from trainer.training.run import TrainingResult, train
 from trainer.training.stopping import StopRequest
@@ -40,7 +42,11 @@ def train_command(
         config, run, requested = group.run_on_rank0(
             lambda: resolve(context, values, config_file, resume, job, restarted)
         )
-        plan = group.run_on_all(lambda: checked_plan(config, _open(config, group.rank_info), group.rank_info))
+        shards = group.run_on_all(lambda: _open(config, group.rank_info))
+        spec = group.run_on_rank0(
+            lambda: (stored_spec(run, config.model) if run else None) or choose_spec(config, shards)
+        )
+        plan = group.run_on_all(lambda: checked_plan(config, shards, group.rank_info, spec))
         if run is not None:
             group.run_on_all(lambda: refuse_changes(requested, _effective_settings(plan), run.home))
         folder = run.locked() if run else new_run(config.out, config.run, _default_name(plan))
@@ -71,13 +77,19 @@ def _open(config: TrainConfig, rank_info: RankInfo) -> Shards:
     return shards
 
 
+def _spec(config: TrainConfig, shards: Shards, run: RunFolder | None) -> NetworkSpec:
+    """Return the network of a run to resume, or of a new run."""
+    return (stored_spec(run, config.model) if run else None) or choose_spec(config, shards)
+
+
 def _default_name(plan: Plan) -> str:
-    return f"{plan.config.model}-{plan.folder.scale}x" + ("-up" if plan.config.input == "up" else "")
+    model = plan.config.model or plan.spec.architecture.lower()
+    return f"{model}-{plan.folder.scale}x" + ("-up" if plan.config.input == "up" else "")
 
 
 def _effective_settings(plan: Plan) -> dict[str, Any]:
     """Return the settings of a run, with derived values in place of open defaults."""
-    derived = {"steps": plan.total_steps, "lr": plan.lr, "warmup": plan.warmup}
+    derived = {"steps": plan.total_steps, "lr": plan.lr, "warmup": plan.warmup, "ema": plan.ema}
     return {**vars(plan.config), **derived, "patches_per_sample": plan.loader.patches_per_sample}
 
 

@@ -8,6 +8,7 @@ import torch
 
 from srshards.imaging.pixels import Pixels
 from trainer.inference.tile_memory import apply_within_memory, choose_tile
+from trainer.inference.tiles import TileRule
 from trainer.models import Network
 
 ImageFunction: TypeAlias = Callable[[Pixels], Pixels]  # H x W x 3 to scale·H x scale·W x 3, both uint8 RGB
@@ -20,7 +21,7 @@ def as_function(network: Network, device: torch.device, tile: int | Literal["aut
         height, width = image.shape[:2]
         tile_px = choose_tile(network, height, width, device) if tile == "auto" else tile
         images = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
-        output = apply_within_memory(network, images, tile_px, network.spec.margin_px, torch.uint8)
+        output = apply_within_memory(network, images, tile_px, TileRule.of(network.spec), torch.uint8)
         return np.ascontiguousarray(output[0].permute(1, 2, 0).numpy())
 
     return function

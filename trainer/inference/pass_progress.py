@@ -1,4 +1,4 @@
-"""Follow the progress of a forward pass by the multiplications of its convolutions: one may take a minute."""
+"""Follow the progress of a forward pass by the multiplications of its layers: a pass may take a minute."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from trainer.inference.probe import PROBE_PX, run_probe
+from trainer.inference.probe import probe_px, run_probe
 
 Follow = Callable[[Tensor, float, float], None]
 
@@ -18,9 +18,9 @@ _known: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
 def following_passes(model: nn.Module, on_progress: Callable[[float], None] | None) -> Iterator[Follow]:
     """Yield a function to call before each forward pass in the block, with its input and two numbers `start` and `end`.
 
-    During the pass, `on_progress` then gets numbers that rise from `start` to `end`, one after each convolution.
+    During the pass, `on_progress` then gets numbers that rise from `start` to `end`, one after each layer.
     """
-    if on_progress is None or not _convolutions(model):
+    if on_progress is None or not _layers(model):
         yield _report_nothing
         return
     report, per_pixel = on_progress, multiplications_per_pixel(model)
@@ -30,9 +30,9 @@ def following_passes(model: nn.Module, on_progress: Callable[[float], None] | No
         nonlocal total, done, bounds
         total, done, bounds = per_pixel * images[:, 0].numel(), 0, (start, end)
 
-    def count(convolution: nn.Conv2d, inputs: Any, output: Tensor) -> None:
+    def count(layer: nn.Module, inputs: Any, output: Tensor) -> None:
         nonlocal done
-        done += _multiplications(convolution, output)
+        done += _multiplications(layer, output)
         start, end = bounds
         report(start + (end - start) * min(done / total, 1))
 
@@ -41,36 +41,37 @@ def following_passes(model: nn.Module, on_progress: Callable[[float], None] | No
 
 
 def multiplications_per_pixel(model: nn.Module) -> float:
-    """Return the multiplications of the model's convolutions in a forward pass, per pixel of its input."""
+    """Return the multiplications of all convolutions and linear layers in a forward pass, per pixel of its input."""
     if model not in _known:
         total = 0
 
-        def count(convolution: nn.Conv2d, inputs: Any, output: Tensor) -> None:
+        def count(layer: nn.Module, inputs: Any, output: Tensor) -> None:
             nonlocal total
-            total += _multiplications(convolution, output)
+            total += _multiplications(layer, output)
 
         with _hooked(model, count):
             run_probe(model)
-        _known[model] = total / PROBE_PX**2
+        _known[model] = total / probe_px(model) ** 2
     return _known[model]
 
 
 @contextmanager
-def _hooked(model: nn.Module, hook: Callable[[nn.Conv2d, Any, Tensor], None]) -> Iterator[None]:
-    """Call the hook after each convolution of the model in the block."""
+def _hooked(model: nn.Module, hook: Callable[[nn.Module, Any, Tensor], None]) -> Iterator[None]:
+    """Call the hook after each convolution and linear layer of the model in the block."""
     with ExitStack() as hooks:
-        for convolution in _convolutions(model):
-            hooks.enter_context(convolution.register_forward_hook(hook))
+        for layer in _layers(model):
+            hooks.enter_context(layer.register_forward_hook(hook))
         yield
 
 
-def _convolutions(model: nn.Module) -> list[nn.Conv2d]:
-    return [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers that take nearly all of a pass. Attention between them takes a share of its own."""
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
 
 
-def _multiplications(convolution: nn.Conv2d, output: Tensor) -> int:
-    return output.numel() * convolution.weight[0].numel()
+def _multiplications(layer: Any, output: Tensor) -> int:
+    return output.numel() * layer.weight[0].numel()  # type: ignore[no-any-return]
 
 
 def _report_nothing(images: Tensor, start: float, end: float) -> None:
-    """Do nothing, because nobody wants to know the progress, or the model has no convolutions."""
+    """Do nothing, because nobody wants to know the progress, or the model has no such layers."""

@@ -1,16 +1,26 @@
-"""Call a network for a tiny image, to learn what a forward pass takes per pixel."""
+"""Call a network for a small image, to learn what a forward pass takes per pixel."""
+
+import math
 
 import torch
 from torch import nn
 
-PROBE_PX = 8
+from trainer.models import Network
+
+_MIN_PROBE_PX = 8
+
+
+def probe_px(model: nn.Module) -> int:
+    """Return the edge in px of the image that `run_probe` uses: whole windows, so that the network does not pad it."""
+    return math.lcm(_MIN_PROBE_PX, model.spec.multiple_px) if isinstance(model, Network) else _MIN_PROBE_PX
 
 
 @torch.inference_mode()
 def run_probe(model: nn.Module) -> None:
-    """Call the model, with its hooks, for one image of PROBE_PX x PROBE_PX px on its device.
+    """Call the model, with its hooks, for one square image of `probe_px` on its device.
 
     A pass on PyTorch's meta device would import its compiler, which takes a second.
     """
     parameter = next(model.parameters(), torch.zeros(()))
-    model(parameter.new_zeros(1, 3, PROBE_PX, PROBE_PX))
+    edge = probe_px(model)
+    model(parameter.new_zeros(1, 3, edge, edge))

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 from srshards.errors import UsageError
 from srshards.process.resources import available_memory_bytes
 from srshards.process.shortages import is_out_of_memory
-from trainer.inference.probe import PROBE_PX, run_probe
-from trainer.inference.tiles import ALIGN_PX, aligned_up, apply_in_tiles, smallest_tile
+from trainer.inference.probe import probe_px, run_probe
+from trainer.inference.tiles import TileRule, apply_in_tiles
 from trainer.models import Network
 
 # A forward pass needs more than its tensors: on a CPU, with oneDNN's reordered copies, 1.0 to 1.8 times as much was
@@ -36,7 +36,7 @@ def apply_within_memory(
     model: nn.Module,
     image: Tensor,
     tile_px: int | None,
-    margin_px: int,
+    rule: TileRule,
     dtype: torch.dtype = torch.float32,
     on_progress: Callable[[float], None] | None = None,
 ) -> Tensor:
@@ -44,23 +44,21 @@ def apply_within_memory(
 
     `on_progress` starts again with each size.
     """
-    smallest = smallest_tile(margin_px)
     while True:
         try:
-            return apply_in_tiles(model, image, tile_px, margin_px, dtype, on_progress)
+            return apply_in_tiles(model, image, tile_px, rule, dtype, on_progress)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         free_failed_pass()
         tried = tile_px or max(image.shape[2:])
-        if tried <= smallest:
-            minimum = 2 * aligned_up(margin_px) + ALIGN_PX
-            smaller_tile = f"pass --tile {minimum}, which is slow, " if minimum < tried else ""
+        if tried <= rule.smallest_px:
+            smaller_tile = f"pass --tile {rule.minimum_px}, which is slow, " if rule.minimum_px < tried else ""
             raise UsageError(
                 f"out of memory even with tiles of {tried} px; {smaller_tile}close other programs, use a smaller "
                 "network or, on a GPU, pass --device cpu"
             )
-        tile_px = max(tried // 2 // ALIGN_PX * ALIGN_PX, smallest)
+        tile_px = max(rule.aligned_down(tried // 2), rule.smallest_px)
 
 
 def free_failed_pass() -> None:
@@ -78,18 +76,18 @@ def choose_tile(model: Network, height: int, width: int, device: torch.device) -
 
     On a CPU, tiles of more than 32 margins are not useful. A forward pass is assumed to need twice the bytes per pixel
     that `tensor_bytes_per_pixel` counts, and may use half of the free memory, on a CPU without the uint8 output, at
-    most 8 GiB. The result is at least `smallest_tile`.
+    most 8 GiB. The result is at least `TileRule.smallest_px`.
     """
+    rule = TileRule.of(model.spec)
     budget = _SHARE_OF_FREE * free_bytes(device)
     if device.type == "cpu":
         budget -= 3 * height * width * model.scale**2
     pixels = min(budget, _MAX_PASS_BYTES) / (_OVERHEAD * tensor_bytes_per_pixel(model))
     if device.type == "cpu":
-        pixels = min(pixels, max(_CPU_MARGINS * aligned_up(model.spec.margin_px), _CPU_MIN_PX) ** 2)
+        pixels = min(pixels, max(_CPU_MARGINS * rule.aligned_margin_px, _CPU_MIN_PX) ** 2)
     if height * width <= pixels:
         return None
-    edge = int(max(pixels, 0) ** 0.5) // ALIGN_PX * ALIGN_PX
-    edge = max(edge, smallest_tile(model.spec.margin_px))
+    edge = max(rule.aligned_down(int(max(pixels, 0) ** 0.5)), rule.smallest_px)
     return edge if edge < max(height, width) else None
 
 
@@ -98,7 +96,7 @@ def tensor_bytes_per_pixel(model: nn.Module) -> float:
     if model not in _known_bytes:
         with _LiveBytes() as counter:
             run_probe(model)
-        _known_bytes[model] = counter.peak / PROBE_PX**2
+        _known_bytes[model] = counter.peak / probe_px(model) ** 2
     return _known_bytes[model]
 
 

@@ -5,7 +5,11 @@ With margins as wide as the receptive field, the inner parts equal the output fo
 rounding, because kernels sum in an order that depends on the size.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
@@ -14,11 +18,64 @@ from torch import Tensor, nn
 
 from srshards.errors import RunError, UsageError
 from trainer.inference.pass_progress import following_passes
+from trainer.models import NetworkSpec
 
-# Networks that fold 2 x 2 or 4 x 4 px into channels need tiles that start on a fold.
-ALIGN_PX = 4
+_ALIGN_PX = 4  # of tiles for any network: rows of aligned sizes are faster
 _MIN_INNER_PX = 32  # below, nearly all of the work is margins
 NOT_FINITE = "the network's output is not finite: its weights are broken, or too large for half precision"
+
+
+@dataclass(frozen=True)
+class TileRule:
+    """How an image may be cut into tiles for a network: the margin that a tile needs, and the grid that it lies on.
+
+    `margin_px` is on every side, `multiple_px` the network's `NetworkSpec.multiple_px`: tiles start at its multiples,
+    so that the windows or folds of a tile coincide with those of the complete image.
+    """
+
+    margin_px: int
+    multiple_px: int = 1
+
+    @classmethod
+    def of(cls, spec: NetworkSpec) -> TileRule:
+        return cls(spec.margin_px, spec.multiple_px)
+
+    @property
+    def align_px(self) -> int:
+        """The grid that tiles lie on: their starts, margins and sizes are multiples of it."""
+        return math.lcm(_ALIGN_PX, self.multiple_px)
+
+    @property
+    def aligned_margin_px(self) -> int:
+        return self.aligned_up(self.margin_px)
+
+    @property
+    def minimum_px(self) -> int:
+        """The edge of the smallest tile that is larger than its margins."""
+        return 2 * self.aligned_margin_px + self.align_px
+
+    @property
+    def smallest_px(self) -> int:
+        """The edge of the smallest tile that is not nearly all margin."""
+        return 2 * self.aligned_margin_px + self.aligned_up(_MIN_INNER_PX)
+
+    def aligned_up(self, size: int) -> int:
+        """Round up to the grid."""
+        return -(-size // self.align_px) * self.align_px
+
+    def aligned_down(self, size: int) -> int:
+        """Round down to the grid."""
+        return size // self.align_px * self.align_px
+
+    def check(self, tile_px: int) -> None:
+        """Raise UsageError if a tile of this edge is not larger than its margins."""
+        if tile_px < self.minimum_px:
+            windows = f", and works in windows of {self.multiple_px} px" if self.multiple_px > _ALIGN_PX else ""
+            raise UsageError(
+                f"--tile {tile_px}: expected {self.minimum_px} px or more, because this network needs a margin of "
+                f"{self.margin_px} px on every side{windows}; pass --tile auto, or --tile {self.smallest_px} or more, "
+                "which is faster"
+            )
 
 
 class _Window(NamedTuple):
@@ -35,7 +92,7 @@ def apply_in_tiles(
     model: nn.Module,
     image: Tensor,
     tile_px: int | None,
-    margin_px: int,
+    rule: TileRule,
     dtype: torch.dtype = torch.float32,
     on_progress: Callable[[float], None] | None = None,
 ) -> Tensor:
@@ -46,8 +103,8 @@ def apply_in_tiles(
     layout.
 
     `tile_px` is the largest edge of a tile, including both margins; None disables tiling. All tiles have the same size,
-    so that kernels and graphs are set up once, except at the bottom and right, where they are up to 3 px smaller if the
-    image is not a multiple of 4 px. Margins narrower than the receptive field cause visible seams.
+    so that kernels and graphs are set up once, except at the bottom and right, where they are smaller if the image is
+    not a multiple of the rule's grid, 4 px or more. Margins narrower than the receptive field cause visible seams.
 
     `on_progress` gets the share of the image that is done, in (0, 1], after each convolution and each tile.
 
@@ -57,7 +114,7 @@ def apply_in_tiles(
     height, width = image.shape[2:]
     model_device, model_dtype = _device_and_dtype(model, image)
     output: Tensor | None = None
-    windows = list(product(_windows(height, tile_px, margin_px), _windows(width, tile_px, margin_px)))
+    windows = list(product(_windows(height, tile_px, rule), _windows(width, tile_px, rule)))
     kept_px = 0
     with following_passes(model, on_progress) as follow:
         for row, column in windows:
@@ -85,40 +142,20 @@ def to_levels(output: Tensor) -> Tensor:
     return output.float().mul(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def smallest_tile(margin_px: int) -> int:
-    """Return the edge in px of the smallest tile that is not nearly all margin, a multiple of 4."""
-    return 2 * aligned_up(margin_px) + _MIN_INNER_PX
-
-
-def check_tile(tile_px: int, margin_px: int) -> None:
-    """Raise UsageError if a tile is not larger than its margins."""
-    minimum = 2 * aligned_up(margin_px) + ALIGN_PX
-    if tile_px < minimum:
-        raise UsageError(
-            f"--tile {tile_px}: expected {minimum} px or more, because this network needs a margin of {margin_px} px "
-            f"on every side; pass --tile auto, or --tile {smallest_tile(margin_px)} or more, which is faster"
-        )
-
-
-def aligned_up(size: int) -> int:
-    """Round up to a multiple of 4."""
-    return -(-size // ALIGN_PX) * ALIGN_PX
-
-
-def _windows(size: int, tile_px: int | None, margin_px: int) -> list[_Window]:
-    """Return windows that start at multiples of 4 px and whose kept parts cover the axis without overlap.
+def _windows(size: int, tile_px: int | None, rule: TileRule) -> list[_Window]:
+    """Return windows that start on the grid of the rule and whose kept parts cover the axis without overlap.
 
     They are as few as `tile_px` allows, and then as small as that number allows, so that they overlap by little more
     than their margins.
     """
     if tile_px is None or size <= tile_px:
         return [_Window(0, size, 0, size)]
-    check_tile(tile_px, margin_px)
-    margin, largest = aligned_up(margin_px), tile_px // ALIGN_PX * ALIGN_PX
+    rule.check(tile_px)
+    margin, largest = rule.aligned_margin_px, rule.aligned_down(tile_px)
     count = -(-(size - 2 * margin) // (largest - 2 * margin))
-    step = aligned_up(-(-(size - 2 * margin) // count))
+    step = rule.aligned_up(-(-(size - 2 * margin) // count))
     tile = step + 2 * margin
-    last = aligned_up(size - tile)
+    last = rule.aligned_up(size - tile)
     starts = [*range(0, last, step), last]
     edges = [0, *(start + tile - margin for start in starts[:-1]), size]
     ends = [*(start + tile for start in starts[:-1]), size]

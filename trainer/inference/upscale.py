@@ -25,7 +25,7 @@ from trainer.inference.comparison import write_comparison
 from trainer.inference.photo_files import check_writable, read_photo, write_photo
 from trainer.inference.result_paths import compare_path, refuse_to_overwrite, result_paths
 from trainer.inference.tile_memory import apply_within_memory, choose_tile
-from trainer.inference.tiles import check_tile
+from trainer.inference.tiles import TileRule
 from trainer.models import Network
 
 _COMPUTED = 0.95  # of a photo's progress; the rest is writing
@@ -95,7 +95,7 @@ def upscale_photos(
     """
     factor = _factor(model, scale)
     if isinstance(tile, int):
-        check_tile(tile, model.spec.margin_px)
+        TileRule.of(model.spec).check(tile)
     results = result_paths(photos, output, factor)
     compares = [compare_path(result) if compare else None for result in results]
     refuse_to_overwrite(photos, results + [path for path in compares if path])
@@ -252,7 +252,7 @@ def _upscale_photo(
         rgb = cubic_up(rgb, factor)
     image = torch.from_numpy(np.require(rgb, requirements=["C", "W"])).permute(2, 0, 1)[None]
     tile_px = choose_tile(model, rgb.shape[0], rgb.shape[1], device) if tile == "auto" else tile
-    output = apply_within_memory(model, image, tile_px, model.spec.margin_px, torch.uint8, on_progress)
+    output = apply_within_memory(model, image, tile_px, TileRule.of(model.spec), torch.uint8, on_progress)
     pixels = np.ascontiguousarray(output[0].permute(1, 2, 0).numpy())
     if photo.is_grey:  # networks slightly tint grey
         pixels = np.asarray(cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)

@@ -61,7 +61,7 @@ def _run_row(run: Run) -> list[str]:
         formatted(summary.patches_per_s, "{:,.1f}".format),
         formatted(summary.data_wait, "{:.2%}".format),
         format_duration(summary.trained_s),
-        _text(run.settings.get("model", NONE)),
+        _text(run.plan.get("model", run.settings.get("model", NONE))),
         f"{run.scale}\N{MULTIPLICATION SIGN}" if run.scale else NONE,
         _text(run.settings.get("input", NONE)),
         f"{parameters:,}" if isinstance(parameters, int) else NONE,

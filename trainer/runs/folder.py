@@ -107,7 +107,7 @@ class RunFolder:
             write_atomically(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
 
     def write_plan(self, facts: dict[str, Any]) -> None:
-        """Write the values derived from the settings. For readers only: resuming does not use them."""
+        """Write the values derived from the settings. Of these, a resumed run reads only `network`."""
         with writing(self.plan):
             write_atomically(self.plan, json.dumps(facts, indent=2).encode())
 

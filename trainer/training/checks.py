@@ -8,16 +8,22 @@ from srshards.shards.folder import Shards
 from srshards.terminal.sizes import format_bytes
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.evaluation.metrics import SSIM_WINDOW_PX
+from trainer.models import NetworkSpec
 from trainer.training.config import TrainConfig
 from trainer.training.plan import Plan, derive_plan, patches_per_step
 
 _MAX_SUGGESTED_RANKS = 4096
 
 
-def checked_plan(config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGLE_PROCESS) -> Plan:
-    """Return the plan of a run, or raise UsageError if a check fails."""
+def checked_plan(
+    config: TrainConfig,
+    folder: Shards,
+    rank_info: RankInfo = SINGLE_PROCESS,
+    spec: NetworkSpec | None = None,
+) -> Plan:
+    """Return the plan of a run, or raise UsageError if a check fails. Without a `spec`, settings choose the network."""
     check_settings(config, folder, rank_info)
-    plan = derive_plan(config, folder, rank_info)
+    plan = derive_plan(config, folder, rank_info, spec)
     if folder.cached:
         _check_cache(plan, folder.cached)
     return plan

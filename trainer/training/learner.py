@@ -116,6 +116,11 @@ class Learner:
         norms = torch._foreach_norm([parameter.detach() for parameter in self.network.parameters()])
         return bool(torch.stack(norms).isfinite().all())
 
+    def start_from(self, params: dict[str, torch.Tensor]) -> None:
+        """Load initial weights into the network and its EMA."""
+        for network in (self.network, self.evaluation_network):
+            network.load_state_dict(params)
+
     def state(self) -> dict[str, Any]:
         """Return everything that `restore` needs, as nested dicts of tensors and numbers."""
         params, params_ema = self.weights()

@@ -7,17 +7,19 @@ import torch
 
 from srshards import PatchLoader
 from srshards.shards.folder import Shards
-from trainer.catalogue import named_network
+from trainer.catalogue import DEFAULT_EMA, NETWORKS, NamedNetwork, typical_network
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
-from trainer.models import NetworkSpec, network_spec
+from trainer.models import NetworkSpec
 from trainer.training.config import TrainConfig
 from trainer.training.device import Precision, choose_device, choose_precision
+from trainer.training.network import choose_spec
 from trainer.training.step_mode import StepMode, choose_step_mode
 
 _MIN_VAL_EVERY, _MAX_VAL_EVERY = 200, 5000
 _MIN_WARMUP, _MAX_WARMUP = 50, 500
 _MAX_LOG_EVERY = 50
 _PATCHES_PER_DECODED_SAMPLE = 4
+_CAUTIOUS_LR = 1e-4  # for architectures without a row in the catalogue
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,20 @@ class Plan:
     @property
     def lr(self) -> float:
         """Peak learning rate."""
-        return self.config.lr or named_network(self.config.model).lr
+        return self.config.lr or (self._row.lr if self._row else _CAUTIOUS_LR)
 
     @property
     def ema(self) -> float:
         """EMA decay of the weights; 0: no EMA."""
-        given = self.config.ema
-        return named_network(self.config.model).ema if given is None else given
+        if self.config.ema is not None:
+            return self.config.ema
+        return self._row.ema if self._row else DEFAULT_EMA
+
+    @property
+    def _row(self) -> NamedNetwork | None:
+        """The network's row of the catalogue or, for other sizes than the named ones, a row of its architecture."""
+        model = self.config.model
+        return NETWORKS[model] if model else typical_network(self.spec.architecture)
 
     @property
     def warmup(self) -> int:
@@ -82,14 +91,20 @@ class Plan:
         return min(_MAX_WARMUP, max(_MIN_WARMUP, self.total_steps // 20), self.total_steps // 2)
 
 
-def derive_plan(config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGLE_PROCESS) -> Plan:
-    """Return the plan for settings that `check_settings` accepts.
+def derive_plan(
+    config: TrainConfig,
+    folder: Shards,
+    rank_info: RankInfo = SINGLE_PROCESS,
+    spec: NetworkSpec | None = None,
+) -> Plan:
+    """Return the plan for settings that `check_settings` accepts. Without a `spec`, they choose the network.
 
     UsageError for a device, precision or mode that this machine lacks, ArgumentError for arguments the loader rejects.
     """
-    config = replace(config, ranks=config.ranks or rank_info.world_size)
+    spec = spec or choose_spec(config, folder)
+    named = spec.name if spec.name in NETWORKS else None
+    config = replace(config, ranks=config.ranks or rank_info.world_size, model=config.model or named)
     device = choose_device(config.device, rank_info.local_rank if rank_info.world_size > 1 else None)
-    spec = network_spec(config.model, folder.scale if config.input == "lr" else 1)
     loader = _loader(config, folder, rank_info, device)
     total_steps = config.steps or loader.num_steps(config.epochs)
     return Plan(

@@ -15,7 +15,7 @@ from srshards.process.allocator import keep_freed_memory
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 from trainer.messages import with_options
 from trainer.models import Network, num_parameters
-from trainer.models.weights import load_into, save_weights
+from trainer.models.weights import save_weights
 from trainer.runs.checkpoint import TrainingProgress, load_state, state_errors
 from trainer.runs.folder import RunFolder
 from trainer.training.account import Account
@@ -25,6 +25,7 @@ from trainer.training.device_queue import DeviceQueue
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.loop import LoopSettings, TrainingLoop
 from trainer.training.losses import LOSSES
+from trainer.training.network import initial_weights
 from trainer.training.plan import Plan
 from trainer.training.record import Record, open_record
 from trainer.training.stopping import StopRequest
@@ -84,7 +85,10 @@ def train(
 
 
 def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) -> TrainingProgress:
-    """Restore the learner from the run's state, if there is one, and return the run's progress."""
+    """Restore the learner from the run's state and return the run's progress. Without a state, load `--init`, if given.
+
+    A resumed run thus does not need the file of `--init`.
+    """
     data = plan.folder.fingerprint()
 
     def load() -> tuple[TrainingProgress, dict[str, Any]] | None:
@@ -97,6 +101,9 @@ def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) ->
 
     found = group.run_on_rank0(load)
     if found is None:
+        init = plan.config.init
+        if init is not None:
+            learner.start_from(group.run_on_rank0(lambda: initial_weights(init, plan.spec)))
         return TrainingProgress()
     progress, state = found
     if progress.step > plan.total_steps:
@@ -129,7 +136,7 @@ def _record(plan: Plan, run: RunFolder, progress: TrainingProgress, say: Callabl
         yield record
 
 
-def _facts(plan: Plan) -> dict[str, int | str]:
+def _facts(plan: Plan) -> dict[str, Any]:
     """Return the derived values for plan.json."""
     return {
         "steps": plan.total_steps,
@@ -140,6 +147,8 @@ def _facts(plan: Plan) -> dict[str, int | str]:
         "parameters": num_parameters(plan.spec.build()),
         "device": describe_device(plan.device),
         "precision": str(plan.precision),
+        "model": plan.config.model or plan.spec.name,
+        "network": plan.spec.as_json(),
     }
 
 
@@ -188,7 +197,7 @@ def _train(
 
 
 def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner:
-    """Return the learner with weights drawn from the seed, or loaded from `--init` on rank 0 and broadcast."""
+    """Return the learner with weights drawn from the seed."""
     config, spec = plan.config, plan.spec
     network, ema_network = (_channels_last(spec.build(config.seed).to(plan.device)) for _ in range(2))
     settings = StepSettings(
@@ -202,9 +211,6 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         ema=plan.ema,
         mode=plan.step_mode,
     )
-    init = config.init
-    if init is not None:
-        group.run_on_rank0(lambda: load_into(network, init))
     ddp = group.wrap_ddp(network, plan.device, plan.step_mode.compiles)
     ema_network.load_state_dict(network.state_dict())
     return Learner(network, ema_network if plan.ema else None, settings, ddp)

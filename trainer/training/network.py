@@ -1,0 +1,113 @@
+"""The network that a run trains: the one it was started with, that of `--init`, or a named one."""
+
+import json
+from pathlib import Path
+
+from torch import Tensor
+
+from srshards.errors import UsageError
+from srshards.shards.folder import Shards
+from srshards.storage.store import file_size, read_bytes
+from trainer.models import NetworkSpec, network_spec, spec_from_json
+from trainer.models.weights import load_network
+from trainer.runs.folder import RunFolder
+from trainer.training.config import DEFAULT_MODEL, TrainConfig
+
+
+def stored_spec(run: RunFolder, model: str | None) -> NetworkSpec | None:
+    """Return the network that the run was started with, from its plan.json; None for runs of earlier versions.
+
+    A run can thus be resumed without the file of `--init`, and after a network of that name has changed. UsageError if
+    the file is damaged, or the settings of the run name another `model`.
+    """
+    plan = run.home / run.plan.name
+    if file_size(plan) is None:
+        return None
+    try:
+        facts = json.loads(read_bytes(plan))
+        if "network" not in facts:
+            return None
+        spec, started_with = spec_from_json(facts["network"]), facts["model"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{plan} is damaged; start a new run, e.g. with --init {run.home / run.weights.name}"
+        ) from error
+    if model not in (None, started_with):
+        raise UsageError(
+            f"{run.home / run.config.name} has the model {model}, but the run was started with {started_with}; restore "
+            f"`model: {started_with}`"
+        )
+    return spec
+
+
+def choose_spec(config: TrainConfig, folder: Shards) -> NetworkSpec:
+    """Return the network of a new run: that of `--init`, or else `--model` at the scale of the shards.
+
+    UsageError if there is no such network, it does not fit the shards, `--model` or the patches, or cannot be trained.
+    """
+    spec = _spec_of_init(config.init, config, folder) if config.init else _named_spec(config, folder)
+    _check_patch_size(spec, config, folder)
+    return spec
+
+
+def initial_weights(path: Path, spec: NetworkSpec) -> dict[str, Tensor]:
+    """Return the parameters in a weights file, by name. UsageError if they belong to another network."""
+    network = load_network(path)
+    if network.spec != spec:
+        raise _mismatch(path, network.spec, spec)
+    return network.state_dict()
+
+
+def _named_spec(config: TrainConfig, folder: Shards) -> NetworkSpec:
+    return network_spec(config.model or DEFAULT_MODEL, _scale(config, folder))
+
+
+def _spec_of_init(init: Path, config: TrainConfig, folder: Shards) -> NetworkSpec:
+    spec = _trainable(load_network(init).spec, init)
+    if config.model is not None and (named := _named_spec(config, folder)) != spec:
+        raise _mismatch(init, spec, named)
+    scale = _scale(config, folder)
+    if spec.scale == scale:
+        return spec
+    if spec.scale == 1:
+        raise UsageError(f"{init} has a network that takes upsampled images; pass --input up")
+    if scale == 1:
+        raise UsageError(f"{init} has a network that upscales {spec.scale}x; omit --input up, or pass other weights")
+    raise UsageError(
+        f"{init} has a network that upscales {spec.scale}x, but the shards in {folder.path} are {folder.scale}x; pass "
+        f"--shards of {spec.scale}x, or other weights"
+    )
+
+
+def _trainable(spec: NetworkSpec, init: Path) -> NetworkSpec:
+    """Return the spec as a resumed run will read it. UsageError for an architecture without training support."""
+    try:
+        return spec_from_json(spec.as_json())
+    except UsageError as error:
+        raise UsageError(f"--init {init}: {error}") from error
+
+
+def _mismatch(path: Path, found: NetworkSpec, expected: NetworkSpec) -> UsageError:
+    return UsageError(
+        f"weights {path} are for {found.name} at {found.scale}x, but this run trains {expected.name} at "
+        f"{expected.scale}x; pass other weights, or a --model, --input and --shards that match these"
+    )
+
+
+def _scale(config: TrainConfig, folder: Shards) -> int:
+    """Return the scale of the network: that of the shards, or 1 for one that takes upsampled images."""
+    return folder.scale if config.input == "lr" else 1
+
+
+def _check_patch_size(spec: NetworkSpec, config: TrainConfig, folder: Shards) -> None:
+    """Raise UsageError if the network would have to pad the patches of its input."""
+    multiple, px = spec.multiple_px, folder.scale if config.input == "lr" else 1
+    if multiple == 1 or config.patch_size % (multiple * px) == 0:
+        return
+    below = config.patch_size // (multiple * px) * multiple * px
+    suggested = [size for size in (below, below + multiple * px) if 0 < size <= folder.hr_size]
+    advice = f"pass --patch-size {' or '.join(map(str, suggested))}" if suggested else "pass shards of a larger --size"
+    raise UsageError(
+        f"--patch-size {config.patch_size}: {spec.name} needs input patches that are a multiple of {multiple} px, i.e. "
+        f"HR patches that are a multiple of {multiple * px} px; {advice}"
+    )
