@@ -186,18 +186,18 @@ def upsample_nearest(images: Tensor, factor: int) -> Tensor:
     """Upsample N x C x H x W to N x C x factor·H x factor·W by repeating pixels. The dtype is kept under autocast."""
     if factor == 1:
         return images
-    with _without_autocast(images):  # which would convert to float32, although repeating pixels does no arithmetic
+    with without_autocast(images):  # which would convert to float32, although repeating pixels does no arithmetic
         return functional.interpolate(images, scale_factor=factor, mode="nearest")
 
 
 def conv_to_pixels(convolution: nn.Conv2d, features: Tensor) -> Tensor:
     """Apply a network's last convolution in float32, also under autocast: bfloat16 pixels would be 1/256 apart."""
-    with _without_autocast(features):
+    with without_autocast(features):
         pixels: Tensor = convolution(features.to(convolution.weight.dtype))
         return pixels
 
 
-def _without_autocast(tensor: Tensor) -> AbstractContextManager[None]:
+def without_autocast(tensor: Tensor) -> AbstractContextManager[None]:
     """Return a context in which autocast is off. If it is off already, nothing is added to exported graphs."""
     kind = tensor.device.type
     is_on = kind != "meta" and torch.is_autocast_enabled(kind)

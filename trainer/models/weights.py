@@ -1,7 +1,7 @@
 """Weights files: written in Real-ESRGAN's layout, read from most training tools. Only tensors are loaded."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from torch import Tensor
 from srshards.errors import UsageError
 from srshards.process.shortages import is_out_of_memory, shortage
 from trainer.models import BuiltInSpec, Network, NetworkSpec
-from trainer.models.spandrel_network import SpandrelNetwork, open_network
+from trainer.models.spandrel_files import open_network
+from trainer.models.spandrel_network import SpandrelNetwork
 from trainer.models.tensor_file import NotPlain, check_tensors, load_tensors, save_tensors
-from trainer.models.weights_layout import built_in_spec, first_few, with_current_names, without_prefixes
+from trainer.models.weights_layout import UnknownNetwork, built_in_spec, first_few, with_current_names, without_prefixes
 
 __all__ = ["load_into", "load_network", "read_weights", "save_weights", "spec_of"]
 
@@ -92,8 +93,17 @@ def _find(state: Mapping[str, Tensor]) -> BuiltInSpec | SpandrelNetwork:
     """Return the spec of the built-in network with these parameters, or the network that spandrel loads from them."""
     try:
         return built_in_spec(state)
-    except UsageError:
+    except UnknownNetwork:
         network = open_network(state)
+        if network is None:
+            raise
+        return network
+    except UsageError:
+        # Of RRDBNet, spandrel knows more variants, e.g. at 2x with a single upsampling.
+        network = None
+        if "conv_first.weight" in state:
+            with suppress(UsageError):
+                network = open_network(state)
         if network is None:
             raise
         return network

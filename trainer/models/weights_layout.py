@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
@@ -33,10 +34,11 @@ _RENAMES = [
     (r"model\.8" + _LAYER, r"conv_hr.\1"),
     (r"model\.10" + _LAYER, r"conv_last.\1"),
 ]
+_GROWING = "body.0.rdb1.conv1.weight"  # by which RRDBNet is recognised
 _SCALE_OF_CHANNELS = {3: 4, 12: 2, 48: 1}  # rrdb: scale by input channels of the first convolution
 _KNOWN = (
     "supported are SRVGGNetCompact with PReLU at 1x to 8x, and RRDBNet at 1x, 2x and 4x with Real-ESRGAN's names, "
-    "at 4x also with those of ESRGAN and BSRGAN, and at 3x as trained here"
+    "at 4x also with those of ESRGAN and BSRGAN, and at 3x as trained here; and the networks that spandrel knows"
 )
 
 
@@ -51,17 +53,18 @@ def without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def with_current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with older names translated to Real-ESRGAN's; unknown names are kept.
+    """Return the tensors with older names of RRDBNet translated to Real-ESRGAN's; other networks keep theirs.
 
     UsageError if two names become equal.
     """
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in without_prefixes(state).items():
-        ours = _current_name(name)
-        if ours in renamed:
-            raise UsageError(f"{first_few([ours])} occurs twice, by its name and by an older one; remove one of them")
-        renamed[ours] = tensor
-    return renamed
+    state = without_prefixes(state)
+    ours = {name: _current_name(name) for name in state}
+    if _GROWING not in ours.values():
+        return state
+    twice = [name for name, count in Counter(ours.values()).items() if count > 1]
+    if twice:
+        raise UsageError(f"{first_few(twice)} occurs twice, by its name and by an older one; remove one of them")
+    return {ours[name]: tensor for name, tensor in state.items()}
 
 
 def _current_name(name: str) -> str:
@@ -71,15 +74,22 @@ def _current_name(name: str) -> str:
     return name
 
 
+class UnknownNetwork(UsageError):
+    """The parameters are not those of a built-in network, and not similar either."""
+
+
 def built_in_spec(state: Mapping[str, Tensor]) -> BuiltInSpec:
-    """Return the spec of the network that has exactly these parameters, by their names and shapes."""
+    """Return the spec of the built-in network that has exactly these parameters, by their names and shapes.
+
+    UsageError if they differ, UnknownNetwork if none is similar.
+    """
     found = f"{len(state)} parameters: {first_few(_shown(name, tensor.shape) for name, tensor in state.items())}"
     try:
         spec = _guess(state)
     except UsageError as error:  # the architecture is clear, but it does not support this scale
         raise UsageError(f"{error}; found {found}") from error
     if spec is None:
-        raise UsageError(f"weights of an unknown network; {_KNOWN}; found {found}")
+        raise UnknownNetwork(f"weights of an unknown network; {_KNOWN}; found {found}")
     faults = differences(spec, state)
     if faults:
         raise UsageError(f"looks like {spec.name} at {spec.scale}x, but {faults}; {_KNOWN}")
