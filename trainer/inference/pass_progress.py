@@ -70,7 +70,7 @@ def _layers(model: nn.Module) -> list[nn.Module]:
 
 
 def _multiplications(layer: Any, output: Tensor) -> int:
-    return output.numel() * layer.weight[0].numel()  # type: ignore[no-any-return]
+    return output.numel() * layer.weight.shape[1:].numel()  # type: ignore[no-any-return]
 
 
 def _report_nothing(images: Tensor, start: float, end: float) -> None:

@@ -1,4 +1,4 @@
-"""Export to ONNX with dynamic sizes. The file is written only if its output matches PyTorch's."""
+"""Export to ONNX with dynamic height and width. The file is written only if its output matches PyTorch's."""
 
 import contextlib
 import importlib
@@ -15,11 +15,14 @@ import torch
 from srshards.errors import RunError, UsageError
 from srshards.extras import install_command
 from srshards.storage.files import replacing, writing
-from trainer.models import Network, NetworkSpec
+from trainer.models import BuiltInSpec, Network, NetworkSpec
 from trainer.models.weights import load_network
+from trainer.models.weights_layout import first_few
 
 OPSET = 18  # the exporter's default; a higher one would only exclude older runtimes
-MAX_DIFFERENCE = 1e-4  # of a value in [0, 1], 1/40 of a grey level; float32 rounding accounts for about 1e-6
+# Of values in [0, 1], 1/40 of a grey level; float32 rounding accounts for about 1e-6. Untrained networks may return
+# values of any size, of whose largest it is a share.
+MAX_DIFFERENCE = 1e-4
 # Batch, height, width of the compared inputs: odd, wide and tall ones, not multiples of 4.
 SIZES = ((1, 17, 23), (2, 9, 30), (1, 31, 14))
 
@@ -33,7 +36,7 @@ class ExportReport:
     opset: int
     num_bytes: int
     sizes: tuple[tuple[int, int, int], ...]  # batch, height, width of each comparison
-    difference: float  # the largest absolute difference of all values compared
+    difference: float  # the largest of all values compared, see MAX_DIFFERENCE
     max_difference: float  # the tolerance
 
 
@@ -41,20 +44,19 @@ def export_onnx(weights: Path, output: Path) -> ExportReport:
     """Export the network in `weights` to the ONNX file `output`, which is written only if it passes all checks.
 
     Its input `input` is N x 3 x H x W float32 RGB in [0, 1], its output `output` N x 3 x scale·H x scale·W, not
-    clamped; N, H and W are dynamic. The file has no external data. UsageError if the weights or a package are missing,
+    clamped; H and W are dynamic, and N for networks that do not work in windows, for which it is 1. The file has no
+    external data. UsageError if the weights or a package are missing, or PyTorch cannot export this architecture;
     RunError if the file's output differs from PyTorch's.
     """
     onnx, onnxruntime, _ = [_package(name) for name in ("onnx", "onnxruntime", "onnxscript")]
     network = load_network(weights)
+    sizes = SIZES if _has_dynamic_batch(network) else tuple((1, *size[1:]) for size in SIZES)
     try:
         model = _onnx_model(network)
         model.doc_string = "trainer export"  # by which `FileToWrite` recognises the file
         content = model.SerializeToString()
     except Exception as error:  # the exporter's exceptions have no common base class
-        raise RunError(
-            f"PyTorch {torch.__version__} could not export {weights} to ONNX ({error}); try newer versions of torch "
-            "and onnxscript"
-        ) from error
+        raise _refusal(network, weights, error) from error
     with writing(output), replacing(output) as temporary:
         temporary.write_bytes(content)
         try:
@@ -62,7 +64,7 @@ def export_onnx(weights: Path, output: Path) -> ExportReport:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3  # errors
             session = onnxruntime.InferenceSession(str(temporary), options, providers=["CPUExecutionProvider"])
-            difference = max(_difference(network, session, *size) for size in SIZES)
+            difference = max(_difference(network, session, *size) for size in sizes)
         except Exception as error:  # those of onnx and onnxruntime have no common base class
             raise RunError(f"the ONNX export of {weights} is not valid and was not written: {error}") from error
         if not difference <= MAX_DIFFERENCE:
@@ -70,7 +72,29 @@ def export_onnx(weights: Path, output: Path) -> ExportReport:
                 f"the ONNX export of {weights} differs from PyTorch by {difference:.2g}, more than "
                 f"{MAX_DIFFERENCE:g}, and was not written; try other versions of torch, onnxscript and onnxruntime"
             )
-    return ExportReport(output, network.spec, OPSET, len(content), SIZES, difference, MAX_DIFFERENCE)
+    return ExportReport(output, network.spec, OPSET, len(content), sizes, difference, MAX_DIFFERENCE)
+
+
+def _has_dynamic_batch(network: Network) -> bool:
+    """Return whether the graph may hold for any batch: networks with windows compute their batch size from floats."""
+    return network.spec.multiple_px == 1 or isinstance(network.spec, BuiltInSpec)
+
+
+def _refusal(network: Network, weights: Path, error: Exception) -> UsageError | RunError:
+    """Return the error to raise when the exporter fails: for built-in networks, which export everywhere, a fault."""
+    exporter = f"PyTorch {torch.__version__}"
+    if isinstance(network.spec, BuiltInSpec):
+        return RunError(
+            f"{exporter} could not export {weights} to ONNX ({error}); try newer versions of torch and onnxscript"
+        )
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    reason = first_few(line.strip() for line in str(cause).splitlines()[:1]) or type(cause).__name__
+    return UsageError(
+        f"{weights}: {exporter} cannot export {network.spec.architecture} to ONNX with dynamic sizes ({reason}); use "
+        "the weights file itself, which spandrel and chaiNNer open"
+    )
 
 
 def _package(name: str) -> Any:
@@ -81,12 +105,15 @@ def _package(name: str) -> Any:
 
 
 def _onnx_model(network: Network) -> Any:
-    """Return an onnx.ModelProto with dynamic batch, height and width."""
+    """Return an onnx.ModelProto with dynamic height and width, and, if possible, a dynamic batch."""
     # Use the exporter based on torch.export, not the deprecated one based on tracing, which silently bakes in the
     # sizes of the traced run wherever Python computes with them. torch.export proves that the graph holds for all
     # sizes, or fails. It takes 20 s for `standard` instead of one.
-    sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
-    example = torch.zeros(2, 3, 20, 28)  # no size is 1, which torch.export would treat as a constant
+    sizes = {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    batch = 1
+    if _has_dynamic_batch(network):
+        sizes[0], batch = torch.export.Dim("batch"), 2  # a size of 1 would be a constant
+    example = torch.zeros(batch, 3, 20, 28)
     with _quiet():
         program = torch.onnx.export(
             network,
@@ -122,7 +149,7 @@ def _difference(network: Network, session: Any, batch: int, height: int, width: 
         raise ValueError(
             f"returns shape {found.shape} for {tuple(images.shape)}, where PyTorch returns {tuple(expected.shape)}"
         )
-    return float((torch.from_numpy(found) - expected).abs().max())
+    return float((torch.from_numpy(found) - expected).abs().max() / expected.abs().max().clamp(min=1))
 
 
 @contextlib.contextmanager
