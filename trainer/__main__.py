@@ -14,7 +14,7 @@ from srshards.process.shortages import leave_deleted_folder
 from srshards.process.utf8 import require_utf8
 from srshards.terminal.streams import guarded
 
-_NOT_TRAINING = {"evaluate", "upscale", "export", "report", "-h", "--help", "--version"}
+_NOT_TRAINING = {"models", "evaluate", "upscale", "export", "report", "-h", "--help", "--version"}
 
 
 def run() -> None:

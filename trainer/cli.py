@@ -20,13 +20,17 @@ from srshards.terminal.help import Group
 from srshards.terminal.text import did_you_mean
 from trainer.commands.evaluate import evaluate_command
 from trainer.commands.export import export_command
+from trainer.commands.models import models_command
 from trainer.commands.options import OPTIONS
 from trainer.commands.report import report_command
 from trainer.commands.upscale import upscale_command
 from trainer.distributed.rank import RankInfo, ReportedByRank0
 from trainer.messages import option_name, with_options
 
-_COMMANDS = {command.name: command for command in (evaluate_command, upscale_command, export_command, report_command)}
+_COMMANDS = {
+    command.name: command
+    for command in (models_command, evaluate_command, upscale_command, export_command, report_command)
+}
 _COMPLETION = "_TRAINER_COMPLETE"  # set by the shell to request completions
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu.window import synchronise
 from trainer.models import NetworkSpec
+from trainer.models.cost import forward_flops
 from trainer.training.device import Precision
 
 NO_CUDA = "no CUDA device"
@@ -66,13 +66,8 @@ def measure_kernels(
 
 
 def flops_per_step(spec: NetworkSpec, batch: int, input_patch: int) -> float:
-    """Return the operations of the convolutions of a step; a multiply-add counts as two."""
-    with torch.device("meta"):
-        images = torch.empty(batch, 3, input_patch, input_patch)
-    network = spec.build().to("meta")
-    with FlopCounterMode(display=False) as counter:
-        network(images)
-    return 3.0 * float(counter.get_total_flops())
+    """Return the operations of a step: those of the forward pass, and twice as many for the backward pass."""
+    return 3.0 * forward_flops(spec, batch, input_patch)
 
 
 def matrix_flops_per_s(device: torch.device, dtype: torch.dtype) -> float:

@@ -6,10 +6,20 @@ from typing import Any
 from srshards.errors import UsageError
 from trainer.catalogue import NETWORKS, named_network
 from trainer.models import compact, rrdb  # noqa: F401 - registers both architectures
+from trainer.models.architectures import ARCHITECTURES
 from trainer.models.blocks import BuiltInSpec, Network, NetworkSpec, num_parameters
 from trainer.models.spandrel_network import spandrel_spec
 
-__all__ = ["MODELS", "BuiltInSpec", "Network", "NetworkSpec", "network_spec", "num_parameters", "spec_from_json"]
+__all__ = [
+    "MODELS",
+    "BuiltInSpec",
+    "Network",
+    "NetworkSpec",
+    "network_spec",
+    "num_parameters",
+    "spec_from_json",
+    "supported_scales",
+]
 
 MODELS = tuple(NETWORKS)
 
@@ -21,6 +31,12 @@ def network_spec(name: str, scale: int) -> NetworkSpec:
     """
     row = named_network(name)
     return _spec(row.architecture, scale, row.arguments)
+
+
+def supported_scales(architecture: str) -> tuple[int, ...]:
+    """Return the scales of an architecture of the catalogue. Works without spandrel."""
+    known = Network.kinds.get(architecture) or ARCHITECTURES[architecture]
+    return known.scales
 
 
 def spec_from_json(plain: Mapping[str, Any]) -> NetworkSpec:
