@@ -23,7 +23,7 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import new_run
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
-from trainer.training.plan import Plan
+from trainer.training.plan import Plan, with_rates_of
 from trainer.training.run import TrainingResult, train
 from trainer.training.stopping import StopRequest
 
@@ -42,6 +42,8 @@ def train_command(
         )
         plan = group.run_on_all(lambda: checked_plan(config, _open(config, group.rank_info), group.rank_info))
         if run is not None:
+            facts = group.run_on_rank0(run.read_plan)
+            plan = plan if facts is None else with_rates_of(plan, facts)
             group.run_on_all(lambda: refuse_changes(requested, _effective_settings(plan), run.home))
         folder = run.locked() if run else new_run(config.out, config.run, _default_name(plan))
         with StopRequest() as stop:

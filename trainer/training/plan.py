@@ -1,7 +1,9 @@
 """The plan of a run: values derived from its settings, its shards and this machine."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
 import torch
 
@@ -30,6 +32,8 @@ class Plan:
     loader: PatchLoader
     precision: Precision
     total_steps: int
+    lr: float  # peak learning rate
+    warmup: int  # steps of the linear warm-up
     step_mode: StepMode
 
     @property
@@ -60,20 +64,6 @@ class Plan:
         """Steps between lines of the journal."""
         return max(1, min(_MAX_LOG_EVERY, self.total_steps // 20))
 
-    @property
-    def lr(self) -> float:
-        """Peak learning rate."""
-        return self.config.lr or DEFAULT_LR[self.config.model]
-
-    @property
-    def warmup(self) -> int:
-        """Steps of the linear warmup."""
-        given = self.config.warmup
-        if given is not None:
-            return given
-        # At the peak rates of the small networks, a steeper warmup can make them diverge irrecoverably.
-        return min(_MAX_WARMUP, max(_MIN_WARMUP, self.total_steps // 20), self.total_steps // 2)
-
 
 def derive_plan(config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGLE_PROCESS) -> Plan:
     """Return the plan for settings that `check_settings` accepts.
@@ -93,8 +83,32 @@ def derive_plan(config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGL
         loader=loader,
         precision=choose_precision(config.amp, device),
         total_steps=total_steps,
+        lr=config.lr or DEFAULT_LR[config.model],
+        warmup=default_warmup(total_steps) if config.warmup is None else config.warmup,
         step_mode=choose_step_mode(config.step, device, rank_info.world_size, spec.architecture, total_steps),
     )
+
+
+def with_rates_of(plan: Plan, facts: Mapping[str, Any]) -> Plan:
+    """Return the plan of a resumed run with the rates it was started with, from `facts`, the content of its plan.json.
+
+    Earlier versions did not record them, and had other defaults.
+    """
+    config = plan.config
+    if config.lr is None:
+        plan = replace(plan, lr=facts.get("lr", plan.lr))
+    if config.warmup is None:
+        plan = replace(plan, warmup=facts.get("warmup", _earlier_warmup(plan.total_steps)))
+    return plan
+
+
+def default_warmup(total_steps: int) -> int:
+    """Return the steps of the warm-up: docs/decisions/034-rates-and-warm-up.md."""
+    return _earlier_warmup(total_steps)
+
+
+def _earlier_warmup(total_steps: int) -> int:
+    return min(500, max(50, total_steps // 20), total_steps // 2)
 
 
 def patches_per_step(config: TrainConfig, rank_info: RankInfo) -> int:

@@ -129,11 +129,13 @@ def _record(plan: Plan, run: RunFolder, progress: TrainingProgress, say: Callabl
         yield record
 
 
-def _facts(plan: Plan) -> dict[str, int | str]:
+def _facts(plan: Plan) -> dict[str, int | float | str]:
     """Return the derived values for plan.json."""
     return {
         "steps": plan.total_steps,
         "patches_per_step": plan.loader.patches_per_step,
+        "lr": plan.lr,
+        "warmup": plan.warmup,
         "val_every": plan.val_every,
         "val_every_adapts": plan.adapts_val_every,
         "scale": plan.folder.scale,
