@@ -126,9 +126,9 @@ def main(photos: Path | None, holdout: Path, work: Path, grids: tuple[str, ...],
     shards = open_shards(_make_shards(photos, work))
     pairs = list(photo_pairs(holdout, SCALE, upsampled=False))
     path = work / "runs.jsonl"
-    done = {json.dumps(one["case"]) for one in _read(path)}
+    done = {Case(**one["case"]) for one in _read(path)}
     for number, case in enumerate(wanted):
-        if json.dumps(asdict(case)) in done:
+        if case in done:
             continue
         found = run(case, shards, pairs)
         with path.open("a") as file:

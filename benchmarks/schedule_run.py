@@ -46,6 +46,7 @@ class Case:
     clip: float = 1.0
     amp: str = "auto"
     batch: int = 16
+    patch: int = 192  # HR px
     seed: int = 0
 
     @property
@@ -153,6 +154,7 @@ def _plan(case: Case, shards: Shards) -> Plan:
         model=case.model if case.model not in _PROXIES else "standard",
         steps=case.steps,
         batch_size=case.batch,
+        patch_size=case.patch,
         lr=case.lr,
         warmup=case.warmup,
         clip=case.clip,
