@@ -24,6 +24,7 @@ from benchmarks.common import PhotoSet, python_module, say, timed_command
 from benchmarks.options import benchmark, output_option, photos_option
 from benchmarks.report import print_table, write_result
 from benchmarks.schedule_run import SCALE, Case, psnr_y_of, run
+from srshards.process.allocator import keep_freed_memory
 from srshards.shards.opening import open_shards
 from trainer.evaluation.pairs import Pair, photo_pairs
 from trainer.training.device import limit_threads
@@ -122,6 +123,7 @@ def main(photos: Path | None, holdout: Path, work: Path, grids: tuple[str, ...],
       python -m benchmarks.bench_schedule --photos photos --holdout other --work work --grid "steps=300 lr=0.002,0.004"
     """
     limit_threads()
+    keep_freed_memory()
     wanted = [case for grid in grids for case in cases(grid)]
     shards = open_shards(_make_shards(photos, work))
     pairs = list(photo_pairs(holdout, SCALE, upsampled=False))

@@ -105,13 +105,12 @@ def run(case: Case, shards: Shards, pairs: list[Pair]) -> dict[str, Any]:
             steps_s += process_time() - start_s
             if (step + 1) * _CHECKS // case.steps > step * _CHECKS // case.steps:
                 checks.append(round(psnr_y(emas["ema"].network, pairs), 3))
-    tail = torch.stack(losses[-max(1, case.steps // 10) :])
     return {
         "lr": learner.settings.lr,
         "warmup": learner.settings.warmup,
         "psnr_y": _qualities(learner, emas, pairs),
         "psnr_y_of_quarters": checks,
-        "loss": round(float(tail.mean()), 5),
+        "losses": [round(float(part.mean()), 5) for part in torch.stack(losses).tensor_split(min(20, case.steps))],
         "step_cpu_s": round(steps_s / case.steps, 4),
         "device": str(plan.device),
         "precision": str(plan.precision),

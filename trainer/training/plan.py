@@ -16,7 +16,7 @@ from trainer.training.device import Precision, choose_device, choose_precision
 from trainer.training.step_mode import StepMode, choose_step_mode
 
 _MIN_VAL_EVERY, _MAX_VAL_EVERY = 200, 5000
-_MIN_WARMUP, _MAX_WARMUP = 50, 500
+_EARLIER_LR = {"ultra_lite": 4e-3, "lite": 1e-3, "standard": 2e-4}  # of versions that did not record it
 _MAX_LOG_EVERY = 50
 _PATCHES_PER_DECODED_SAMPLE = 4
 
@@ -96,7 +96,7 @@ def with_rates_of(plan: Plan, facts: Mapping[str, Any]) -> Plan:
     """
     config = plan.config
     if config.lr is None:
-        plan = replace(plan, lr=facts.get("lr", plan.lr))
+        plan = replace(plan, lr=facts.get("lr", _EARLIER_LR.get(config.model, plan.lr)))
     if config.warmup is None:
         plan = replace(plan, warmup=facts.get("warmup", _earlier_warmup(plan.total_steps)))
     return plan
