@@ -17,6 +17,7 @@ from srshards.shards.folder import Shards
 from trainer.evaluation.pairs import Pair
 from trainer.inference.image_function import as_function
 from trainer.models import Network, NetworkSpec, network_spec
+from trainer.models.blocks import BuiltInSpec
 from trainer.training.config import TrainConfig
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.losses import LOSSES
@@ -178,8 +179,8 @@ def _learner(case: Case, plan: Plan) -> tuple[Learner, dict[str, Ema]]:
         mode=plan.step_mode,
     )
     emas = {
-        "ema": Ema(copy.deepcopy(network), TrainConfig.ema),
-        "ema_no_warmup": _ConstantEma(copy.deepcopy(network), TrainConfig.ema),
+        "ema": Ema(copy.deepcopy(network), plan.ema),
+        "ema_no_warmup": _ConstantEma(copy.deepcopy(network), plan.ema),
     }
     learner = _Scheduled(network, None, settings)
     learner.shape = case.shape
@@ -190,7 +191,7 @@ def _network(case: Case) -> Network:
 
     if case.model in _PROXIES:
         features, depth, growth = _PROXIES[case.model]
-        spec = NetworkSpec("rrdb", SCALE, features, depth, growth)
+        spec: NetworkSpec = BuiltInSpec("rrdb", SCALE, features, depth, growth)
     else:
         spec = network_spec(case.model, SCALE)
     network = spec.build(case.seed)

@@ -17,6 +17,9 @@ _EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
+    "spandrel": "arches",
+    "torchvision": "arches",
+    "einops": "arches",  # a requirement of spandrel
 }
 
 

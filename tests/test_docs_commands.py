@@ -9,6 +9,7 @@ project are run. Commands that are not run are checked for subcommands, options 
 import gc
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import docs_commands
@@ -32,7 +33,7 @@ from helpers import SMALL, generate, make_photo, make_photos, trainer
 from PIL import Image
 
 from tests.drill.s3_server import S3Server, environment, forget_stores
-from trainer.models.blocks import NAMED
+from trainer.catalogue import NETWORKS
 
 SHELLS = ("sh", "bash", "console", "inline")
 SHOWN = ("text", "json", "mermaid")  # output, not commands
@@ -79,8 +80,9 @@ def world(layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    architecture, features, _, growth = NAMED["standard"]
-    monkeypatch.setitem(NAMED, "standard", (architecture, features, 1, growth))  # one block instead of 23
+    standard = NETWORKS["standard"]
+    one_block = replace(standard, arguments={**standard.arguments, "depth": 1})
+    monkeypatch.setitem(NETWORKS, "standard", one_block)
     return folder
 
 

@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from srshards.errors import RunError, UsageError
-from trainer.models import Network, NetworkSpec, export
+from trainer.models import BuiltInSpec, Network, export
 from trainer.models.export import MAX_DIFFERENCE, export_onnx
 from trainer.models.weights import load_network, save_weights
 
 pytestmark = pytest.mark.slow
 
 NARROW = [
-    NetworkSpec("compact", 4, 12, 3),
-    NetworkSpec("compact", 3, 8, 2),
-    NetworkSpec("rrdb", 4, 8, 1, 4),
-    NetworkSpec("rrdb", 3, 8, 1, 4),
-    NetworkSpec("rrdb", 1, 8, 1, 4),
+    BuiltInSpec("compact", 4, 12, 3),
+    BuiltInSpec("compact", 3, 8, 2),
+    BuiltInSpec("rrdb", 4, 8, 1, 4),
+    BuiltInSpec("rrdb", 3, 8, 1, 4),
+    BuiltInSpec("rrdb", 1, 8, 1, 4),
 ]
 
 
@@ -38,7 +38,7 @@ def signature_of(value: Any) -> tuple[str, int, list[Any]]:
 
 
 @pytest.mark.parametrize("spec", NARROW, ids=lambda spec: f"{spec.architecture} {spec.scale}x")
-def test_the_model_accepts_any_size(spec: NetworkSpec, tmp_path: Path) -> None:
+def test_the_model_accepts_any_size(spec: BuiltInSpec, tmp_path: Path) -> None:
     weights = weights_of(spec.build(1), tmp_path)
     report = export_onnx(weights, tmp_path / "out" / "w.onnx")
 
@@ -118,7 +118,7 @@ def test_an_invalid_model_is_not_written(
     elif fault == "fixed size":
         model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 20
     else:
-        save_weights(weights, NetworkSpec("compact", 2, 8, 2).build(1).state_dict(), None)
+        save_weights(weights, BuiltInSpec("compact", 2, 8, 2).build(1).state_dict(), None)
     patch_exporter(monkeypatch, model)
     with pytest.raises(RunError, match=r"the ONNX export of .*w.pth is not valid and was not written: "):
         export_onnx(weights, weights.parent / "w.onnx")

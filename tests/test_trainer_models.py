@@ -11,20 +11,21 @@ from torch.nn import functional
 from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_down, bicubic_up
 from trainer.evaluation.metrics import measure
-from trainer.models import MODELS, NetworkSpec, network_spec, num_parameters
+from trainer.models import BuiltInSpec, network_spec, num_parameters
 from trainer.models.prelu import PReLU
 
 NARROW = {
-    "compact": NetworkSpec("compact", 4, 12, 3),
-    "compact, one more": NetworkSpec("compact", 4, 8, 4),
-    "rrdb": NetworkSpec("rrdb", 4, 12, 1, 8),
+    "compact": BuiltInSpec("compact", 4, 12, 3),
+    "compact, one more": BuiltInSpec("compact", 4, 8, 4),
+    "rrdb": BuiltInSpec("rrdb", 4, 12, 1, 8),
 }
-ALL_SCALES = [(name, scale) for name in MODELS for scale in ((1, 2, 3, 4) if name == "standard" else range(1, 9))]
+NAMES = ("ultra_lite", "lite", "standard")
+ALL_SCALES = [(name, scale) for name in NAMES for scale in ((1, 2, 3, 4) if name == "standard" else range(1, 9))]
 
 
-def narrow(kind: str, scale: int) -> NetworkSpec:
+def narrow(kind: str, scale: int) -> BuiltInSpec:
     spec = NARROW[kind]
-    return NetworkSpec(spec.architecture, scale, spec.features, spec.depth, spec.growth)
+    return BuiltInSpec(spec.architecture, scale, spec.features, spec.depth, spec.growth)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -119,7 +120,7 @@ def test_compact_is_initialised_as_interpolation(name: str, scale: int) -> None:
 def test_initial_output_of_rrdb_is_near_zero_at_any_depth() -> None:
     for depth in (1, 23):
         with torch.no_grad():
-            output = NetworkSpec("rrdb", 4, 16, depth, 8).build()(noise(1, 3, 16, 16))
+            output = BuiltInSpec("rrdb", 4, 16, depth, 8).build()(noise(1, 3, 16, 16))
         assert float(output.abs().mean()) < 0.5, depth
 
 
@@ -173,7 +174,7 @@ def test_a_single_pixel_is_padded_by_replication(scale: int) -> None:
         assert torch.equal(network(pixel), flat[:, :, :scale, :scale])
 
 
-def receptive_radius(spec: NetworkSpec, side: int) -> int:
+def receptive_radius(spec: BuiltInSpec, side: int) -> int:
     """Return the largest distance in px at which an input pixel influences an output pixel."""
     network, middle = spec.build().double(), side // 2
     distance = 0
@@ -197,14 +198,14 @@ def test_the_margin_of_compact_is_its_receptive_radius(scale: int) -> None:
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 def test_the_margin_of_a_short_rrdb_covers_its_receptive_radius(scale: int) -> None:
-    spec, fold_by = NetworkSpec("rrdb", scale, 4, 1, 2), {1: 4, 2: 2}.get(scale, 1)
+    spec, fold_by = BuiltInSpec("rrdb", scale, 4, 1, 2), {1: 4, 2: 2}.get(scale, 1)
     radius = receptive_radius(spec, 200 // min(scale, 4) + 16)
     assert radius <= spec.margin_px < radius + 2 * fold_by
     assert spec.margin_px % fold_by == 0
 
 
 def test_the_margins_of_the_models() -> None:
-    assert [network_spec(name, 4).margin_px for name in MODELS] == [10, 18, 32]
+    assert [network_spec(name, 4).margin_px for name in NAMES] == [10, 18, 32]
     assert [network_spec("standard", scale).margin_px for scale in (1, 2, 3)] == [128, 64, 32]
 
 
@@ -273,5 +274,5 @@ def test_unsupported_networks_are_refused() -> None:
 
 
 def test_unnamed_networks_are_described() -> None:
-    assert NetworkSpec("compact", 2, 48, 12).name == "compact 48x12"
-    assert NetworkSpec("rrdb", 2, 16, 3, 8).name == "rrdb 16x3, growth 8"
+    assert BuiltInSpec("compact", 2, 48, 12).name == "compact 48x12"
+    assert BuiltInSpec("rrdb", 2, 16, 3, 8).name == "rrdb 16x3, growth 8"

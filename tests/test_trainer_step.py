@@ -12,7 +12,7 @@ from helpers import trainer
 from srshards.errors import UsageError
 from srshards.process.shortages import is_out_of_memory
 from trainer.models import network_spec
-from trainer.models.blocks import NetworkSpec, upsample_nearest
+from trainer.models.blocks import BuiltInSpec, upsample_nearest
 from trainer.training import learner, plan, run
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
@@ -21,7 +21,7 @@ from trainer.training.optim import AdamW
 from trainer.training.step_mode import StepMode, choose_step_mode
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-SMALL_RRDB = NetworkSpec("rrdb", 4, 8, 1, 4)
+SMALL_RRDB = BuiltInSpec("rrdb", 4, 8, 1, 4)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def settings(dtype: torch.dtype | None, compiles: bool = False) -> StepSettings:
     ids=str,
 )
 def test_compiled_loss_and_gradients_equal_eager_ones(
-    spec: NetworkSpec, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+    spec: BuiltInSpec, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Traced once, as one graph, and differentiated by the compiler, which then runs PyTorch's own kernels."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from srshards import PatchBatch
 from trainer.models import network_spec
-from trainer.models.blocks import NetworkSpec
+from trainer.models.blocks import BuiltInSpec
 from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings, _loss_function
@@ -112,7 +112,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def forward(spec: NetworkSpec, loss: str) -> tuple[Log, torch.Tensor, torch.Tensor]:
+def forward(spec: BuiltInSpec, loss: str) -> tuple[Log, torch.Tensor, torch.Tensor]:
     """Return the operations of forward pass and loss under bfloat16 autocast, the network's output, and the loss."""
     network = spec._on_meta_device()
     parameters = {
@@ -135,7 +135,7 @@ def forward(spec: NetworkSpec, loss: str) -> tuple[Log, torch.Tensor, torch.Tens
     return log, outputs[0], result
 
 
-def rrdb(scale: int) -> NetworkSpec:
+def rrdb(scale: int) -> BuiltInSpec:
     """Return `standard` with two blocks instead of 23, each of which has the same operations."""
     return replace(network_spec("standard", scale), depth=2)
 
@@ -153,12 +153,12 @@ FORWARD = [
 
 
 def label(value: object) -> str | None:
-    return f"{value.name} {value.scale}x" if isinstance(value, NetworkSpec) else None
+    return f"{value.name} {value.scale}x" if isinstance(value, BuiltInSpec) else None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("spec", "ceiling"), FORWARD, ids=label)
-def test_forward_on_a_gpu(spec: NetworkSpec, ceiling: int, fake_gpu: None) -> None:
+def test_forward_on_a_gpu(spec: BuiltInSpec, ceiling: int, fake_gpu: None) -> None:
     log, output, loss = forward(spec, "charbonnier")
     assert output.dtype is loss.dtype is torch.float32
     assert output.device.type == loss.device.type == "cuda"
@@ -181,7 +181,7 @@ def test_full_precision_allows_tf32_in_convolutions_only() -> None:
 # ---- whole steps, on the CPU
 
 
-def steps(spec: NetworkSpec, dtype: torch.dtype | None, count: int, **changes: Any) -> list[Log]:
+def steps(spec: BuiltInSpec, dtype: torch.dtype | None, count: int, **changes: Any) -> list[Log]:
     """Return the operations of each of the first steps."""
     network, average = (spec.build().to(memory_format=torch.channels_last) for _ in range(2))  # type: ignore[call-overload]
     learner = Learner(network, average, settings(dtype, **changes))
@@ -209,7 +209,7 @@ STEPS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("spec", "dtype", "changes", "ceiling"), STEPS, ids=label)
-def test_step(spec: NetworkSpec, dtype: torch.dtype | None, changes: dict[str, Any], ceiling: int) -> None:
+def test_step(spec: BuiltInSpec, dtype: torch.dtype | None, changes: dict[str, Any], ceiling: int) -> None:
     """Every step but the first, which creates the state of the optimiser, performs the same operations."""
     _, second, *others = steps(spec, dtype, 4, **changes)
     assert not SYNCHRONISING.intersection(second.operations)

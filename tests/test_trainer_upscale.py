@@ -27,7 +27,7 @@ from trainer.inference.photo_files import list_photos, read_photo
 from trainer.inference.tile_memory import apply_within_memory, choose_tile, free_bytes, tensor_bytes_per_pixel
 from trainer.inference.tiles import apply_in_tiles, smallest_tile
 from trainer.inference.upscale import Listener, Upscaled, upscale_photos
-from trainer.models import Network, NetworkSpec
+from trainer.models import BuiltInSpec, Network
 
 CPU = torch.device("cpu")
 
@@ -43,7 +43,7 @@ def one_thread() -> Iterator[None]:
 
 def network(scale: int = 2, kind: str = "compact") -> Network:
     """Return a tiny network whose output pixels depend on their complete receptive field."""
-    spec = NetworkSpec(kind, scale, 8, 2, 4 if kind == "rrdb" else None)
+    spec = BuiltInSpec(kind, scale, 8, 2, 4 if kind == "rrdb" else None)
     model = spec.build(seed=1).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -56,7 +56,7 @@ class Plain(Network, architecture="plain for tests"):
 
     scales = (1, 2, 3, 4)
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: BuiltInSpec) -> None:
         super().__init__(spec)
         self.sizes: list[tuple[int, int]] = []
         self.max_pixels = 10**9
@@ -68,12 +68,12 @@ class Plain(Network, architecture="plain for tests"):
         return nn.functional.interpolate(images, scale_factor=self.scale, mode="nearest")
 
     @staticmethod
-    def margin_px(spec: NetworkSpec) -> int:
+    def margin_px(spec: BuiltInSpec) -> int:
         return 2
 
 
 def plain(scale: int = 2) -> Plain:
-    return Plain(NetworkSpec("plain for tests", scale, 1, 1))
+    return Plain(BuiltInSpec("plain for tests", scale, 1, 1))
 
 
 def image(height: int, width: int, seed: int = 0) -> Tensor:
@@ -228,7 +228,7 @@ def test_other_errors_are_not_retried() -> None:
             self.sizes.append((0, 0))
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    broken = Broken(NetworkSpec("broken for tests", 2, 1, 1))
+    broken = Broken(BuiltInSpec("broken for tests", 2, 1, 1))
     with pytest.raises(RuntimeError, match="mat1"):
         apply_within_memory(broken, image(100, 100), None, 2)
     assert len(broken.sizes) == 1
@@ -288,7 +288,7 @@ def test_tiles_on_a_cpu_have_32_margins(monkeypatch: pytest.MonkeyPatch) -> None
     """Larger ones are slower, and the choice does not depend on the free memory, so that results are reproducible."""
     for free in (2 << 30, 1 << 40):
         monkeypatch.setattr(tile_memory, "free_bytes", lambda device, free=free: free)
-        chosen = {depth: NetworkSpec("compact", 2, 8, depth).build() for depth in (2, 8, 16)}
+        chosen = {depth: BuiltInSpec("compact", 2, 8, depth).build() for depth in (2, 8, 16)}
         tiles_px = {depth: choose_tile(model, 1500, 2000, CPU) for depth, model in chosen.items()}
         assert tiles_px == {2: 256, 8: 32 * 12, 16: 32 * 20}, "margins of 4, 12 and 20 px; at least 256 px"
         assert choose_tile(chosen[8], 300, 400, CPU) is None, "no more pixels than a tile"
@@ -566,7 +566,7 @@ class Followed(Plain, architecture="followed for tests"):
 
 def followed(before: Callable[[int], None]) -> Followed:
     """Pass tile=None: choosing a tile takes a pass, too."""
-    model = Followed(NetworkSpec("followed for tests", 2, 1, 1))
+    model = Followed(BuiltInSpec("followed for tests", 2, 1, 1))
     model.before = before
     return model
 

@@ -6,10 +6,10 @@ import click
 
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
-from trainer.training.config import AMP_MODES, DEFAULT_LR, INPUTS, LOSS_NAMES, STEP_MODES, TrainConfig
+from trainer.catalogue import NETWORKS
+from trainer.training.config import AMP_MODES, INPUTS, LOSS_NAMES, STEP_MODES, TrainConfig
 
 _default = functools.partial(click.option, show_default=True)
-_RATES = ", ".join(f"{rate:g} for {model}" for model, rate in DEFAULT_LR.items())
 
 OPTIONS = [
     click.option(
@@ -26,7 +26,7 @@ OPTIONS = [
         help="Size limit of the cache, e.g. 200GB.  [default: most of the free disk space]",
     ),
     click.option("--cache-decoded", is_flag=True, help="Cache the decoded images of png and webp shards."),
-    _default("--model", type=Choice(DEFAULT_LR), default=TrainConfig.model, help="Network to train."),
+    _default("--model", type=Choice(NETWORKS), default=TrainConfig.model, help="Network to train."),
     _default(
         "--input",
         type=Choice(INPUTS),
@@ -47,8 +47,8 @@ OPTIONS = [
         "[default: the processes started]",
     ),
     _default("--patch-size", type=int, default=TrainConfig.patch_size, help="Patch edge in HR px."),
-    click.option("--lr", type=float, help=f"Peak learning rate.  [default: {_RATES}]"),
-    click.option("--warmup", type=int, help="Warmup steps.  [default: 5% of the run, 50 to 500]"),
+    click.option("--lr", type=float, help="Peak learning rate.  [default: the network's]"),
+    click.option("--warmup", type=int, help="Warmup steps.  [default: 30% of the run, at most 500]"),
     _default("--loss", type=Choice(LOSS_NAMES), default=TrainConfig.loss, help="Training loss."),
     _default(
         "--amp",
@@ -63,7 +63,11 @@ OPTIONS = [
         default=TrainConfig.step,
         help="How a step runs: kernel by kernel, captured as a CUDA graph, compiled, or both.",
     ),
-    _default("--ema", type=float, default=TrainConfig.ema, help="EMA decay of the weights; 0 disables the EMA."),
+    click.option(
+        "--ema",
+        type=float,
+        help="EMA decay of the weights; 0: no EMA.  [default: the network's, mostly 0.999]",
+    ),
     _default("--grad-accum", type=int, default=TrainConfig.grad_accum, help="Batches accumulated per step."),
     _default("--clip", type=float, default=TrainConfig.clip, help="Maximum gradient norm; 0 disables clipping."),
     click.option(

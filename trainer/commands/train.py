@@ -23,7 +23,7 @@ from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import new_run
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
-from trainer.training.plan import Plan, with_rates_of
+from trainer.training.plan import Plan, as_started
 from trainer.training.run import TrainingResult, train
 from trainer.training.stopping import StopRequest
 
@@ -43,7 +43,8 @@ def train_command(
         plan = group.run_on_all(lambda: checked_plan(config, _open(config, group.rank_info), group.rank_info))
         if run is not None:
             facts = group.run_on_rank0(run.read_plan)
-            plan = plan if facts is None else with_rates_of(plan, facts)
+            if facts is not None:
+                plan = group.run_on_all(lambda: as_started(plan, facts))
             group.run_on_all(lambda: refuse_changes(requested, _effective_settings(plan), run.home))
         folder = run.locked() if run else new_run(config.out, config.run, _default_name(plan))
         with StopRequest() as stop:
@@ -79,7 +80,7 @@ def _default_name(plan: Plan) -> str:
 
 def _effective_settings(plan: Plan) -> dict[str, Any]:
     """Return the settings of a run, with derived values in place of open defaults."""
-    derived = {"steps": plan.total_steps, "lr": plan.lr, "warmup": plan.warmup}
+    derived = {"steps": plan.total_steps, "lr": plan.lr, "warmup": plan.warmup, "ema": plan.ema}
     return {**vars(plan.config), **derived, "patches_per_sample": plan.loader.patches_per_sample}
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, NamedTuple, TypeAlias
@@ -67,8 +68,20 @@ def evaluate_batches(
     reduced if memory runs out; UsageError if that does not suffice.
     """
     device = next(network.parameters()).device
-    for batch in _batches(network, device, pairs, tile):
-        yield from _evaluate(network, device, batch, tile, with_bicubic)
+    with _evaluation_mode(network):
+        for batch in _batches(network, device, pairs, tile):
+            yield from _evaluate(network, device, batch, tile, with_bicubic)
+
+
+@contextmanager
+def _evaluation_mode(network: Network) -> Iterator[None]:
+    """Call `eval` at the start, also if the network is in that mode: it may prepare weights that changed since."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
 
 
 def to_qualities(metrics: Tensor) -> list[Quality]:

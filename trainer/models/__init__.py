@@ -1,17 +1,37 @@
 """The networks, by name."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from srshards.errors import UsageError
+from trainer.catalogue import NETWORKS, named_network
 from trainer.models import compact, rrdb  # noqa: F401 - registers both architectures
-from trainer.models.blocks import NAMED, Network, NetworkSpec, num_parameters
+from trainer.models.blocks import BuiltInSpec, Network, NetworkSpec, num_parameters
+from trainer.models.spandrel_network import spandrel_spec
 
-__all__ = ["MODELS", "Network", "NetworkSpec", "network_spec", "num_parameters"]
+__all__ = ["MODELS", "BuiltInSpec", "Network", "NetworkSpec", "network_spec", "num_parameters", "spec_from_json"]
 
-MODELS = tuple(NAMED)
+MODELS = tuple(NETWORKS)
 
 
 def network_spec(name: str, scale: int) -> NetworkSpec:
-    """Return the spec of the network `name`, one of MODELS, for a scale. UsageError if there is none."""
-    if name not in NAMED:
-        raise UsageError(f"unknown model {name!r}; expected one of {', '.join(MODELS)}")
-    architecture, features, depth, growth = NAMED[name]
-    return NetworkSpec(architecture, scale, features, depth, growth)
+    """Return the spec of the network `name`, one of MODELS, for a scale.
+
+    UsageError if there is none, for a scale that it does not support, and if it needs a package that is missing.
+    """
+    row = named_network(name)
+    return _spec(row.architecture, scale, row.arguments)
+
+
+def spec_from_json(plain: Mapping[str, Any]) -> NetworkSpec:
+    """Return the spec of which `NetworkSpec.as_json` returned this. UsageError if it is invalid."""
+    try:
+        return _spec(str(plain["architecture"]), int(plain["scale"]), dict(plain["arguments"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"not the description of a network: {plain}; expected that of a run's plan.json") from error
+
+
+def _spec(architecture: str, scale: int, arguments: Mapping[str, Any]) -> NetworkSpec:
+    if architecture in Network.kinds:
+        return BuiltInSpec(architecture, scale, **arguments)
+    return spandrel_spec(architecture, scale, arguments)

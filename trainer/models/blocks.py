@@ -1,30 +1,70 @@
-"""Shared parts of the networks: spec, base class, initialisation and pixel rearrangement."""
+"""Shared parts of the networks: specs, base class, initialisation, padding and pixel rearrangement."""
 
 import math
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from srshards.errors import UsageError
+from trainer.catalogue import NETWORKS
 
-# Predefined networks: architecture, features, depth, growth.
-NAMED: dict[str, tuple[str, int, int, int | None]] = {
-    "ultra_lite": ("compact", 24, 8, None),
-    "lite": ("compact", 64, 16, None),
-    "standard": ("rrdb", 64, 23, 32),
-}
 COLOURS = 3
 SLOPE = 0.2  # negative slope of LeakyReLU
 PRELU_INIT = 0.25
 
 
 @dataclass(frozen=True)
-class NetworkSpec:
-    """Everything needed to build a network except its parameters. UsageError for an unsupported scale."""
+class NetworkSpec(ABC):
+    """Everything needed to build a network except its parameters: hashable, comparable, and convertible to JSON."""
+
+    architecture: str
+    scale: int
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name in the catalogue, e.g. `lite`, or a description such as `compact 48x12`."""
+
+    @property
+    @abstractmethod
+    def margin_px(self) -> int:
+        """How far to each side of an output pixel the network sees, in px of the input: the margin that a tile needs.
+
+        The exact receptive field where that is small, otherwise a practical bound; a multiple of `multiple_px`.
+        """
+
+    @property
+    @abstractmethod
+    def multiple_px(self) -> int:
+        """Height and width for which the network is meant are multiples of this, e.g. its window; 1 for most.
+
+        Other sizes are padded. Tiles that start at multiples see the same windows as the whole image.
+        """
+
+    @abstractmethod
+    def build(self, seed: int = 0) -> "Network":
+        """Return the network on the CPU, float32, in training mode. Equal seeds give equal parameters.
+
+        PyTorch's global generator is not changed.
+        """
+
+    @abstractmethod
+    def shapes(self) -> dict[str, torch.Size]:
+        """Return the shape of every parameter and buffer by name, in layer order."""
+
+    @abstractmethod
+    def as_json(self) -> dict[str, Any]:
+        """Return the spec as plain JSON, for `spec_from_json`."""
+
+
+@dataclass(frozen=True)
+class BuiltInSpec(NetworkSpec):
+    """Spec of a network of this package. UsageError for an unsupported scale."""
 
     architecture: str  # "compact" or "rrdb"
     scale: int
@@ -41,25 +81,23 @@ class NetworkSpec:
 
     @property
     def name(self) -> str:
-        """The predefined name, e.g. `lite`, or a description such as `compact 48x12` (features x depth)."""
-        numbers = (self.architecture, self.features, self.depth, self.growth)
+        """The name in the catalogue, e.g. `lite`, or a description such as `compact 48x12` (features x depth)."""
+        arguments = self._arguments()
         growth = "" if self.growth is None else f", growth {self.growth}"
         fallback = f"{self.architecture} {self.features}x{self.depth}{growth}"
-        return next((name for name, named in NAMED.items() if named == numbers), fallback)
+        rows = (row for row in NETWORKS.values() if row.architecture == self.architecture)
+        return next((row.name for row in rows if row.arguments == arguments), fallback)
 
     @property
     def margin_px(self) -> int:
-        """The receptive field to each side of an output pixel, in px of the input: the margin that a tile needs.
-
-        Exact for compact; a practical bound for rrdb (see `Rrdb.margin_px`), and a multiple of its folding factor.
-        """
+        """Exact for compact; a practical bound for rrdb, see `Rrdb.margin_px`."""
         return Network.kinds[self.architecture].margin_px(self)
 
-    def build(self, seed: int = 0) -> "Network":
-        """Return the network on the CPU, float32, in training mode. Equal seeds give equal parameters.
+    @property
+    def multiple_px(self) -> int:
+        return Network.kinds[self.architecture].multiple_px(self)
 
-        PyTorch's global generator is not used.
-        """
+    def build(self, seed: int = 0) -> "Network":
         network = self._on_meta_device()
         # Not `to_empty`, which imports SymPy for the shapes of the meta device, for half a second.
         memory = {name: torch.empty(tensor.shape) for name, tensor in network.state_dict().items()}
@@ -71,6 +109,13 @@ class NetworkSpec:
         """Return the shape of every parameter by name, in layer order, without allocating memory."""
         return {name: tensor.shape for name, tensor in self._on_meta_device().state_dict().items()}
 
+    def as_json(self) -> dict[str, Any]:
+        return {"architecture": self.architecture, "scale": self.scale, "arguments": self._arguments()}
+
+    def _arguments(self) -> dict[str, int]:
+        numbers = {"features": self.features, "depth": self.depth, "growth": self.growth}
+        return {name: value for name, value in numbers.items() if value is not None}
+
     def _on_meta_device(self) -> "Network":
         with torch.device("meta"):  # elsewhere, the layers' own initialisation would use the global generator
             return Network.kinds[self.architecture](self)
@@ -79,12 +124,13 @@ class NetworkSpec:
 class Network(nn.Module):
     """Maps N x 3 x H x W RGB in [0, 1] to N x 3 x scale·H x scale·W, not clamped, for any H and W from 1 px."""
 
-    kinds: ClassVar[dict[str, type["Network"]]] = {}
+    kinds: ClassVar[dict[str, type["Network"]]] = {}  # those of `BuiltInSpec`
     scales: ClassVar[tuple[int, ...]]
 
-    def __init_subclass__(cls, architecture: str) -> None:
+    def __init_subclass__(cls, architecture: str | None = None) -> None:
         super().__init_subclass__()
-        Network.kinds[architecture] = cls
+        if architecture is not None:
+            Network.kinds[architecture] = cls
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
@@ -92,8 +138,12 @@ class Network(nn.Module):
         self.scale = spec.scale
 
     @staticmethod
-    def margin_px(spec: NetworkSpec) -> int:
+    def margin_px(spec: Any) -> int:
         raise NotImplementedError
+
+    @staticmethod
+    def multiple_px(spec: Any) -> int:
+        return 1
 
     def set_fixed_weights(self) -> None:
         """Set the parameters that are not drawn at random. Called under no_grad."""
@@ -136,18 +186,18 @@ def upsample_nearest(images: Tensor, factor: int) -> Tensor:
     """Upsample N x C x H x W to N x C x factor·H x factor·W by repeating pixels. The dtype is kept under autocast."""
     if factor == 1:
         return images
-    with _without_autocast(images):  # which would convert to float32, although repeating pixels does no arithmetic
+    with without_autocast(images):  # which would convert to float32, although repeating pixels does no arithmetic
         return functional.interpolate(images, scale_factor=factor, mode="nearest")
 
 
 def conv_to_pixels(convolution: nn.Conv2d, features: Tensor) -> Tensor:
     """Apply a network's last convolution in float32, also under autocast: bfloat16 pixels would be 1/256 apart."""
-    with _without_autocast(features):
+    with without_autocast(features):
         pixels: Tensor = convolution(features.to(convolution.weight.dtype))
         return pixels
 
 
-def _without_autocast(tensor: Tensor) -> AbstractContextManager[None]:
+def without_autocast(tensor: Tensor) -> AbstractContextManager[None]:
     """Return a context in which autocast is off. If it is off already, nothing is added to exported graphs."""
     kind = tensor.device.type
     is_on = kind != "meta" and torch.is_autocast_enabled(kind)
@@ -163,14 +213,22 @@ def leaky(features: Tensor) -> Tensor:
 def fold(images: Tensor, factor: int) -> Tensor:
     """Pixel-unshuffle N x C x H x W to N x C·factor² x ⌈H / factor⌉ x ⌈W / factor⌉.
 
-    Sizes that are not multiples of the factor are first padded by reflection at the bottom and on the right. Where an
-    image is too small for that, its first row or column is repeated.
+    Sizes that are not multiples of the factor are padded first, see `pad_to`.
+    """
+    height, width = (-(-size // factor) * factor for size in images.shape[2:])
+    return functional.pixel_unshuffle(pad_to(images, height, width), factor)
+
+
+def pad_to(images: Tensor, height: int, width: int) -> Tensor:
+    """Pad N x C x H x W to a greater or equal height and width, by reflection at the bottom and on the right.
+
+    Where an image is too small for that, its first row or column is repeated.
     """
     # Indexing instead of functional.pad works for every size without a branch on H or W, which an ONNX file with
     # dynamic sizes could not represent.
-    for axis in (2, 3):
+    for axis, length in ((2, height), (3, width)):
         size = images.shape[axis]
-        positions = torch.arange((size + factor - 1) // factor * factor, device=images.device)
+        positions = torch.arange(length, device=images.device)
         mirrored = (size - 1) - (positions - (size - 1)).abs()
         images = images.index_select(axis, mirrored.clamp(min=0))
-    return functional.pixel_unshuffle(images, factor)
+    return images

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.models.blocks import COLOURS, Network, NetworkSpec, conv3x3
+from trainer.models.blocks import COLOURS, BuiltInSpec, Network, conv3x3
 from trainer.models.prelu import PReLU
 
 
@@ -17,7 +17,7 @@ class Compact(Network, architecture="compact"):
 
     scales = (1, 2, 3, 4, 5, 6, 7, 8)
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: BuiltInSpec) -> None:
         super().__init__(spec)
         layers: list[nn.Module] = []
         for inputs in (COLOURS, *[spec.features] * spec.depth):
@@ -46,7 +46,7 @@ class Compact(Network, architecture="compact"):
             blend[colour, :, colour] = _interpolation(self.scale)
 
     @staticmethod
-    def margin_px(spec: NetworkSpec) -> int:
+    def margin_px(spec: BuiltInSpec) -> int:
         return spec.depth + 2  # each 3 x 3 convolution sees one pixel further
 
     def gain(self, convolution: str) -> float:

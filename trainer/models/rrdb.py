@@ -6,7 +6,7 @@ Parameter names are Real-ESRGAN's at 1x, 2x and 4x, so that weights can be excha
 import torch
 from torch import Tensor, nn
 
-from trainer.models.blocks import COLOURS, Network, NetworkSpec, conv3x3, conv_to_pixels, fold, leaky, upsample_nearest
+from trainer.models.blocks import COLOURS, BuiltInSpec, Network, conv3x3, conv_to_pixels, fold, leaky, upsample_nearest
 
 RESIDUAL = 0.2  # factor on a block's output before it is added to the block's input
 FOLDS = {1: 4, 2: 2, 3: 1, 4: 1}  # folding factor by scale; 1x and 2x are 4x at a quarter and half of the resolution
@@ -69,7 +69,7 @@ class Rrdb(Network, architecture="rrdb"):
 
     scales = (1, 2, 3, 4)
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: BuiltInSpec) -> None:
         super().__init__(spec)
         assert spec.growth is not None
         self.fold_by = FOLDS[spec.scale]
@@ -97,7 +97,7 @@ class Rrdb(Network, architecture="rrdb"):
         return x[:, :, : self.scale * height, : self.scale * width] if self.fold_by > 1 else x
 
     @staticmethod
-    def margin_px(spec: NetworkSpec) -> int:
+    def margin_px(spec: BuiltInSpec) -> int:
         """Return 32 folded px, or the receptive field where that is smaller.
 
         The receptive field of 23 blocks extends 349 px to each side, but its outer part has negligible weight.
@@ -107,9 +107,13 @@ class Rrdb(Network, architecture="rrdb"):
         fold_by = FOLDS[spec.scale]
         return min(PRACTICAL_MARGIN, field + (fold_by > 1)) * fold_by
 
+    @staticmethod
+    def multiple_px(spec: BuiltInSpec) -> int:
+        return FOLDS[spec.scale]
+
     def gain(self, convolution: str) -> float:
         if convolution == "conv_body":
             # A block starts as 1.2 times the identity, because its residual sum includes its input once more, so 23 of
             # them amplify 66 times. The initial conv_body compensates for that.
-            return (1 + RESIDUAL) ** -self.spec.depth
+            return (1 + RESIDUAL) ** -len(self.body)
         return 0.1 if ".rdb" in convolution or convolution.endswith("conv_last") else 1

@@ -18,6 +18,7 @@ from srshards.storage.files import replacing, writing
 from trainer.models.weights_layout import first_few
 
 _MAX_GROWTH = 4  # of the size in memory over the file's: some tools compress files or share storage between tensors
+_PARAMETERS = ("weight", "bias")  # ends of names. Buffers may contain integers, e.g. positions in a window.
 _BUFFER_BYTES = 1 << 20  # PyTorch writes a few bytes at a time between tensors
 
 
@@ -53,8 +54,8 @@ def load_tensors(path: Path) -> Any:
 
 
 def check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raise NotPlain unless the tensors are dense floating-point data whose size is plausible for their file."""
-    faults = {name: fault for name, tensor in tensors.items() if (fault := _fault(tensor))}
+    """Raise NotPlain unless the tensors are dense data whose size is plausible for their file, and weights floats."""
+    faults = {name: fault for name, tensor in tensors.items() if (fault := _fault(name, tensor))}
     if faults:
         first = next(iter(faults.values()))
         names = [name for name, fault in faults.items() if fault == first]
@@ -71,8 +72,8 @@ def _refuse_more_bytes(path: Path, needed: int) -> None:
         )
 
 
-def _fault(tensor: Tensor) -> str | None:
-    """Return why a tensor is not dense floating-point data, or None if it is."""
+def _fault(name: str, tensor: Tensor) -> str | None:
+    """Return why a tensor is not dense data, or a weight not of floating point; None if it is."""
     if tensor.is_nested:  # nested tensors have no shape
         return "are nested tensors"
     if tensor.layout is not torch.strided:
@@ -81,7 +82,7 @@ def _fault(tensor: Tensor) -> str | None:
         return f"have no values (device {tensor.device.type})"
     if tensor.is_complex():
         return "are complex"
-    if not tensor.is_floating_point():
+    if not tensor.is_floating_point() and (tensor.is_quantized or name.endswith(_PARAMETERS)):
         return "are integers (quantised?)"
     if "float4" in str(tensor.dtype):
         return "are 4-bit floats (quantised?)"

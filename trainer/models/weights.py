@@ -1,7 +1,7 @@
 """Weights files: written in Real-ESRGAN's layout, read from most training tools. Only tensors are loaded."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from srshards.errors import UsageError
 from srshards.process.shortages import is_out_of_memory, shortage
-from trainer.models import Network
+from trainer.models import BuiltInSpec, Network, NetworkSpec
+from trainer.models.spandrel_files import open_network
+from trainer.models.spandrel_network import SpandrelNetwork
 from trainer.models.tensor_file import NotPlain, check_tensors, load_tensors, save_tensors
-from trainer.models.weights_layout import first_few, spec_of, with_current_names, without_prefixes
+from trainer.models.weights_layout import UnknownNetwork, built_in_spec, first_few, with_current_names, without_prefixes
 
 __all__ = ["load_into", "load_network", "read_weights", "save_weights", "spec_of"]
 
@@ -42,24 +44,33 @@ def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the parameters from a .pth, .pt or .safetensors file: float32, on the CPU, with Real-ESRGAN's names.
+    """Read the parameters from a .pth, .pt or .safetensors file: on the CPU, in float32, integers as they are.
 
-    If the file has several sets, the EMA (`params_ema`) is returned. UsageError if it has none.
+    Names of the built-in networks are Real-ESRGAN's. If the file has several sets, the EMA (`params_ema`) is returned.
+    UsageError if it has none.
     """
     content = _unwrap(path, _load(path))
     with _errors_about(path):
         check_tensors(path, content)
         renamed = with_current_names(content)
-    return {name: tensor.float() for name, tensor in renamed.items()}
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in renamed.items()}
+
+
+def spec_of(state: Mapping[str, Tensor]) -> NetworkSpec:
+    """Return the spec of the network with these parameters. UsageError if it is unknown."""
+    found = _find(state)
+    return found.spec if isinstance(found, Network) else found
 
 
 def load_network(path: Path) -> Network:
     """Load the network in a weights file, on the CPU in evaluation mode. Its architecture is inferred (`.spec`)."""
     state = read_weights(path)
     with _errors_about(path):
-        network = spec_of(state).build()
+        found = _find(state)
+        network = found if isinstance(found, Network) else found.build()
     _refuse_non_finite(path, state)
-    network.load_state_dict(state)
+    if network is not found:
+        network.load_state_dict(state)
     return network.eval()
 
 
@@ -67,14 +78,35 @@ def load_into(model: Network, path: Path) -> None:
     """Load all parameters of a weights file into `model`. UsageError if they belong to another network."""
     state = read_weights(path)
     with _errors_about(path):
-        spec = spec_of(state)
+        found = _find(state)
+    spec = found.spec if isinstance(found, Network) else found
     if spec != model.spec:
         raise UsageError(
             f"weights {path} are for {spec.name} at {spec.scale}x, but this run trains {model.spec.name} at "
             f"{model.spec.scale}x; pass other weights, or a --model, --input and --shards that match these"
         )
     _refuse_non_finite(path, state)
-    model.load_state_dict(state)
+    model.load_state_dict(found.state_dict() if isinstance(found, Network) else state)
+
+
+def _find(state: Mapping[str, Tensor]) -> BuiltInSpec | SpandrelNetwork:
+    """Return the spec of the built-in network with these parameters, or the network that spandrel loads from them."""
+    try:
+        return built_in_spec(state)
+    except UnknownNetwork:
+        network = open_network(state)
+        if network is None:
+            raise
+        return network
+    except UsageError:
+        # Of RRDBNet, spandrel knows more variants, e.g. at 2x with a single upsampling.
+        network = None
+        if "conv_first.weight" in state:
+            with suppress(UsageError):
+                network = open_network(state)
+        if network is None:
+            raise
+        return network
 
 
 @contextmanager

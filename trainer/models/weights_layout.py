@@ -2,13 +2,14 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from torch import Tensor
 
 from srshards.errors import UsageError
-from trainer.models import NetworkSpec
+from trainer.models import BuiltInSpec
 
 # Prefixes of all names: by torch.compile, by DataParallel and DistributedDataParallel, by GAN training scripts.
 PREFIXES = ("_orig_mod.", "module.", "netG.")
@@ -33,10 +34,11 @@ _RENAMES = [
     (r"model\.8" + _LAYER, r"conv_hr.\1"),
     (r"model\.10" + _LAYER, r"conv_last.\1"),
 ]
+_GROWING = "body.0.rdb1.conv1.weight"  # by which RRDBNet is recognised
 _SCALE_OF_CHANNELS = {3: 4, 12: 2, 48: 1}  # rrdb: scale by input channels of the first convolution
 _KNOWN = (
     "supported are SRVGGNetCompact with PReLU at 1x to 8x, and RRDBNet at 1x, 2x and 4x with Real-ESRGAN's names, "
-    "at 4x also with those of ESRGAN and BSRGAN, and at 3x as trained here"
+    "at 4x also with those of ESRGAN and BSRGAN, and at 3x as trained here; and the networks that spandrel knows"
 )
 
 
@@ -51,17 +53,18 @@ def without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def with_current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with older names translated to Real-ESRGAN's; unknown names are kept.
+    """Return the tensors with older names of RRDBNet translated to Real-ESRGAN's; other networks keep theirs.
 
     UsageError if two names become equal.
     """
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in without_prefixes(state).items():
-        ours = _current_name(name)
-        if ours in renamed:
-            raise UsageError(f"{first_few([ours])} occurs twice, by its name and by an older one; remove one of them")
-        renamed[ours] = tensor
-    return renamed
+    state = without_prefixes(state)
+    ours = {name: _current_name(name) for name in state}
+    if _GROWING not in ours.values():
+        return state
+    twice = [name for name, count in Counter(ours.values()).items() if count > 1]
+    if twice:
+        raise UsageError(f"{first_few(twice)} occurs twice, by its name and by an older one; remove one of them")
+    return {ours[name]: tensor for name, tensor in state.items()}
 
 
 def _current_name(name: str) -> str:
@@ -71,22 +74,29 @@ def _current_name(name: str) -> str:
     return name
 
 
-def spec_of(state: Mapping[str, Tensor]) -> NetworkSpec:
-    """Return the spec of the network that has exactly these parameters, by their names and shapes."""
+class UnknownNetwork(UsageError):
+    """The parameters are not those of a built-in network, and not similar either."""
+
+
+def built_in_spec(state: Mapping[str, Tensor]) -> BuiltInSpec:
+    """Return the spec of the built-in network that has exactly these parameters, by their names and shapes.
+
+    UsageError if they differ, UnknownNetwork if none is similar.
+    """
     found = f"{len(state)} parameters: {first_few(_shown(name, tensor.shape) for name, tensor in state.items())}"
     try:
         spec = _guess(state)
     except UsageError as error:  # the architecture is clear, but it does not support this scale
         raise UsageError(f"{error}; found {found}") from error
     if spec is None:
-        raise UsageError(f"weights of an unknown network; {_KNOWN}; found {found}")
+        raise UnknownNetwork(f"weights of an unknown network; {_KNOWN}; found {found}")
     faults = differences(spec, state)
     if faults:
         raise UsageError(f"looks like {spec.name} at {spec.scale}x, but {faults}; {_KNOWN}")
     return spec
 
 
-def _guess(state: Mapping[str, Tensor]) -> NetworkSpec | None:
+def _guess(state: Mapping[str, Tensor]) -> BuiltInSpec | None:
     """Return the spec suggested by a few characteristic parameters, without checking the others."""
     blocks = [int(match[1]) for match in (re.match(r"body\.([0-9]{1,18})\.", name) for name in state) if match]
     depth = max(blocks, default=-1) + 1
@@ -95,10 +105,10 @@ def _guess(state: Mapping[str, Tensor]) -> NetworkSpec | None:
     first, growing = _conv(state, "conv_first"), _conv(state, "body.0.rdb1.conv1")
     if first and growing:
         scale = 3 if any(name.startswith("tail_3x.") for name in state) else _SCALE_OF_CHANNELS.get(first[1])
-        return NetworkSpec("rrdb", scale, first[0], depth, growing[0]) if scale else None
+        return BuiltInSpec("rrdb", scale, first[0], depth, growing[0]) if scale else None
     first, last = _conv(state, "body.0"), _conv(state, f"body.{depth - 1}")
     if first and last and depth % 2 and depth >= 3 and first[1] == 3 and last[0] >= 3:
-        return NetworkSpec("compact", math.isqrt(last[0] // 3), first[0], (depth - 3) // 2)
+        return BuiltInSpec("compact", math.isqrt(last[0] // 3), first[0], (depth - 3) // 2)
     return None
 
 
@@ -108,7 +118,7 @@ def _conv(state: Mapping[str, Tensor], name: str) -> tuple[int, int] | None:
     return None if weight is None or weight.ndim != 4 or 0 in weight.shape else (weight.shape[0], weight.shape[1])
 
 
-def differences(spec: NetworkSpec, state: Mapping[str, Tensor]) -> str:
+def differences(spec: BuiltInSpec, state: Mapping[str, Tensor]) -> str:
     """Describe which parameters are missing, unexpected or of another shape than those of `spec`; "" if none."""
     expected = spec.shapes()
     missing = [name for name in expected if name not in state]

@@ -13,9 +13,6 @@ AMP_MODES = ("auto", "bf16", "fp16", "off")
 STEP_MODES = ("auto", "eager", "graph", "compiled", "compiled-graph")
 LOSS_NAMES = ("l1", "charbonnier")
 
-# Peak learning rates for AdamW at batches of 16: docs/decisions/027-initialisation-and-learning-rates.md.
-DEFAULT_LR = {"ultra_lite": 4e-3, "lite": 1e-3, "standard": 2e-4}
-
 MAX_SEED = 2**63 - 1
 MAX_PREFETCH = 64  # a worker's outstanding requests must fit in a pipe, which holds only 16 kB on some systems
 MAX_NAME_BYTES = 255
@@ -58,12 +55,12 @@ class TrainConfig:
     batch_size: int = 16  # patches per batch and process; a step has grad_accum batches
     ranks: int | None = None  # process count that batch_size refers to; None: the processes started
     patch_size: int = 192  # HR px
-    lr: float | None = None  # peak; None: DEFAULT_LR of the model
-    warmup: int | None = None  # steps up to the peak; None: 5% of the run, 50 to 500
+    lr: float | None = None  # peak; None: that of the model in the catalogue
+    warmup: int | None = None  # steps up to the peak; None: 30% of the run, at most 500
     loss: str = "l1"
     amp: str = "auto"
     step: str = "auto"
-    ema: float = 0.999  # EMA decay of the weights; 0: no EMA
+    ema: float | None = None  # EMA decay of the weights; 0: no EMA; None: that of the model in the catalogue
     grad_accum: int = 1  # batches per step
     clip: float = 1.0  # maximum gradient norm; 0: no clipping
     workers: int | None = None  # None: the process's share of the CPUs, on a GPU less two
@@ -105,7 +102,7 @@ class TrainConfig:
                 raise UsageError(f"{option_name(name)}: expected at most {_MAX_COUNT}")
         if self.lr is not None and not 0 < self.lr < 1:
             raise UsageError(f"--lr {self.lr}: expected a rate above 0 and below 1, e.g. 2e-4")
-        if not 0 <= self.ema < 1:
+        if self.ema is not None and not 0 <= self.ema < 1:
             raise UsageError(f"--ema {self.ema}: expected 0 (off) or a decay below 1, e.g. 0.999")
         if self.prefetch > MAX_PREFETCH:
             raise UsageError(f"--prefetch {self.prefetch}: expected at most {MAX_PREFETCH}")

@@ -37,7 +37,7 @@ class AdamW:
     _step_supports_amp_scaling = True  # for GradScaler, which would otherwise wait for the device
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, captured: bool = False) -> None:
-        self._parameters = list(parameters)
+        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         device = self._parameters[0].device
         self._rate: float | torch.Tensor = torch.tensor(lr, device=device) if captured else lr
         self._is_captured = captured
@@ -58,14 +58,19 @@ class AdamW:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update all parameters by their gradients."""
+        """Update the parameters by their gradients. One without a gradient stays as it is, with its state."""
+        states = zip(self._parameters, self._moments, self._squares, self._steps, strict=True)
+        updated = [(state[0], state[0].grad, *state[1:]) for state in states if state[0].grad is not None]
+        if not updated:
+            return
+        parameters, gradients, moments, squares, steps = map(list, zip(*updated, strict=True))
         adamw(
-            self._parameters,  # type: ignore[arg-type]
-            [parameter.grad for parameter in self._parameters],  # type: ignore[misc]
-            self._moments,
-            self._squares,
+            parameters,
+            gradients,
+            moments,
+            squares,
             [],
-            self._steps,
+            steps,
             fused=True,
             capturable=self._is_captured,
             grad_scale=getattr(self, "grad_scale", None),
@@ -116,14 +121,19 @@ class AdamW:
 class Ema:
     """Exponential moving average of a network's weights, held in a separate network.
 
+    Buffers, such as the statistics of batch normalisation, are not averaged but those of the network.
+
     The decay after step n is min(`decay`, (1 + n) / (10 + n)), so that short runs do not average in their initial
     weights. `captured` keeps the decay in a tensor, which may change between replays of a CUDA graph.
     """
 
     def __init__(self, ema_network: Network, decay: float, captured: bool = False) -> None:
+        self._parameters: list[torch.Tensor] = [
+            parameter for parameter in ema_network.parameters() if parameter.requires_grad
+        ]
         self.network = ema_network.eval().requires_grad_(False)
+        self._buffers = list(ema_network.buffers())
         self._decay = decay
-        self._parameters: list[torch.Tensor] = list(ema_network.parameters())
         self._weight: float | torch.Tensor = torch.zeros((), device=self._parameters[0].device) if captured else 0.0
 
     def set_step(self, step: int) -> None:
@@ -137,10 +147,12 @@ class Ema:
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Update the average with the network's weights."""
-        weights = [parameter.detach() for parameter in network.parameters()]
+        weights = [parameter.detach() for parameter in network.parameters() if parameter.requires_grad]
         if isinstance(self._weight, torch.Tensor):  # there is no _foreach_lerp_ with one weight in a tensor
             changes = torch._foreach_sub(weights, self._parameters)
             torch._foreach_mul_(changes, self._weight)
             torch._foreach_add_(self._parameters, changes)
         else:
             torch._foreach_lerp_(self._parameters, weights, self._weight)
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, list(network.buffers()))

@@ -1,5 +1,6 @@
 """The plan of a run: values derived from its settings, its shards and this machine."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
@@ -8,15 +9,17 @@ from typing import Any
 import torch
 
 from srshards import PatchLoader
+from srshards.errors import UsageError
 from srshards.shards.folder import Shards
+from trainer.catalogue import named_network
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.models import NetworkSpec, network_spec
-from trainer.training.config import DEFAULT_LR, TrainConfig
+from trainer.training.config import TrainConfig
 from trainer.training.device import Precision, choose_device, choose_precision
 from trainer.training.step_mode import StepMode, choose_step_mode
 
 _MIN_VAL_EVERY, _MAX_VAL_EVERY = 200, 5000
-_EARLIER_LR = {"ultra_lite": 4e-3, "lite": 1e-3, "standard": 2e-4}  # of versions that did not record it
+_WARMUP_SHARE, _MAX_WARMUP = 0.3, 500  # of the steps; steps
 _MAX_LOG_EVERY = 50
 _PATCHES_PER_DECODED_SAMPLE = 4
 
@@ -34,6 +37,7 @@ class Plan:
     total_steps: int
     lr: float  # peak learning rate
     warmup: int  # steps of the linear warm-up
+    ema: float  # EMA decay of the weights; 0: no EMA
     step_mode: StepMode
 
     @property
@@ -75,6 +79,7 @@ def derive_plan(config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGL
     spec = network_spec(config.model, folder.scale if config.input == "lr" else 1)
     loader = _loader(config, folder, rank_info, device)
     total_steps = config.steps or loader.num_steps(config.epochs)
+    network = named_network(config.model)
     return Plan(
         config=config,
         rank_info=rank_info,
@@ -83,32 +88,30 @@ def derive_plan(config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGL
         loader=loader,
         precision=choose_precision(config.amp, device),
         total_steps=total_steps,
-        lr=config.lr or DEFAULT_LR[config.model],
+        lr=config.lr or network.lr,
         warmup=default_warmup(total_steps) if config.warmup is None else config.warmup,
+        ema=network.ema if config.ema is None else config.ema,
         step_mode=choose_step_mode(config.step, device, rank_info.world_size, spec.architecture, total_steps),
     )
 
 
-def with_rates_of(plan: Plan, facts: Mapping[str, Any]) -> Plan:
-    """Return the plan of a resumed run with the rates it was started with, from `facts`, the content of its plan.json.
+def default_warmup(total_steps: int) -> int:
+    """Return the steps of the warm-up: docs/decisions/034-warm-up-and-rates.md."""
+    return min(_MAX_WARMUP, math.ceil(_WARMUP_SHARE * total_steps))
 
-    Earlier versions did not record them, and had other defaults.
+
+def as_started(plan: Plan, facts: Mapping[str, Any]) -> Plan:
+    """Return the plan of a resumed run with the defaults of its start, from `facts`, the content of its plan.json.
+
+    Earlier versions did not record them, and had a shorter warm-up. UsageError for values that are no numbers.
     """
     config = plan.config
-    if config.lr is None:
-        plan = replace(plan, lr=facts.get("lr", _EARLIER_LR.get(config.model, plan.lr)))
-    if config.warmup is None:
-        plan = replace(plan, warmup=facts.get("warmup", _earlier_warmup(plan.total_steps)))
-    return plan
-
-
-def default_warmup(total_steps: int) -> int:
-    """Return the steps of the warm-up: docs/decisions/034-rates-and-warm-up.md."""
-    return _earlier_warmup(total_steps)
-
-
-def _earlier_warmup(total_steps: int) -> int:
-    return min(500, max(50, total_steps // 20), total_steps // 2)
+    kept = {name: facts[name] for name in ("lr", "warmup", "ema") if getattr(config, name) is None and name in facts}
+    if config.warmup is None and "warmup" not in facts:
+        kept["warmup"] = min(500, max(50, plan.total_steps // 20), plan.total_steps // 2)
+    if not all(type(value) in (int, float) for value in kept.values()):
+        raise UsageError(f"plan.json of this run is damaged: {kept}; restore it to resume exactly, or start a new run")
+    return replace(plan, **kept)
 
 
 def patches_per_step(config: TrainConfig, rank_info: RankInfo) -> int:

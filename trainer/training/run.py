@@ -136,6 +136,7 @@ def _facts(plan: Plan) -> dict[str, int | float | str]:
         "patches_per_step": plan.loader.patches_per_step,
         "lr": plan.lr,
         "warmup": plan.warmup,
+        "ema": plan.ema,
         "val_every": plan.val_every,
         "val_every_adapts": plan.adapts_val_every,
         "scale": plan.folder.scale,
@@ -201,7 +202,7 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         precision=plan.precision,
         micro_batches=plan.loader.micro_batches,
         clip=config.clip,
-        ema=config.ema,
+        ema=plan.ema,
         mode=plan.step_mode,
     )
     init = config.init
@@ -209,7 +210,7 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         group.run_on_rank0(lambda: load_into(network, init))
     ddp = group.wrap_ddp(network, plan.device, plan.step_mode.compiles)
     ema_network.load_state_dict(network.state_dict())
-    return Learner(network, ema_network if config.ema else None, settings, ddp)
+    return Learner(network, ema_network if plan.ema else None, settings, ddp)
 
 
 def _channels_last(network: Network) -> Network:

@@ -1,5 +1,6 @@
 """How a training step is executed: kernel by kernel, compiled, or as a CUDA graph."""
 
+import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -37,7 +38,7 @@ def choose_step_mode(name: str, device: torch.device, world_size: int, architect
     on_gpu = device.type == "cuda"
     if name == "auto":
         captures = on_gpu and world_size == 1
-        is_long = steps >= _MIN_STEPS_TO_COMPILE[architecture]
+        is_long = steps >= _MIN_STEPS_TO_COMPILE.get(architecture, math.inf)
         return StepMode(compiles=captures and is_long and find_spec("triton") is not None, captures=captures)
     if name in _CAPTURING and not on_gpu:
         raise UsageError(f"--step {name} requires a CUDA device, but the device is {device}; pass --step auto")

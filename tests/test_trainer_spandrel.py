@@ -1,0 +1,220 @@
+"""Networks of spandrel: building, training, saving, reading; spandrel itself missing; hostile files."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from srshards.errors import UsageError
+from trainer.models import MODELS, NetworkSpec, network_spec, spec_from_json
+from trainer.models.architectures import ARCHITECTURES
+from trainer.models.spandrel_files import open_network
+from trainer.models.spandrel_import import load_spandrel
+from trainer.models.spandrel_network import SpandrelSpec, spandrel_spec
+from trainer.models.weights import load_into, load_network, save_weights, spec_of
+from trainer.training.device import Precision
+from trainer.training.learner import Learner, StepSettings
+from trainer.training.losses import LOSSES
+from trainer.training.step_mode import StepMode
+
+State = dict[str, Tensor]
+_WINDOWS: dict[str, Any] = {"embed_dim": 16, "num_heads": [2, 2], "depths": [2, 2], "mlp_ratio": 2.0}
+_DIRECT = {"upsampler": "pixelshuffledirect"}
+SMALL: dict[str, dict[str, Any]] = {
+    "SPAN": {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 8, "norm": False},
+    "PLKSR": {"dim": 8, "n_blocks": 2, "kernel_size": 5, "ccm_type": "DCCM"},
+    "RealPLKSR": {"dim": 8, "n_blocks": 2, "kernel_size": 5, "dysample": True},
+    "MoSR": {"n_block": 3, "dim": 8},
+    "SAFMN": {"dim": 8, "n_blocks": 2},
+    "OmniSR": {"num_feat": 16, "res_num": 1},
+    "SwinIR": {**_WINDOWS, **_DIRECT, "window_size": 8, "img_size": 16},
+    "Swin2SR": {**_WINDOWS, **_DIRECT, "window_size": 8, "img_size": 16},
+    "HAT": {**_WINDOWS, "window_size": 16, "squeeze_factor": 4, "upsampler": "pixelshuffle"},
+    "DRCT": {**_WINDOWS, "depths": [6, 6], "window_size": 16, "img_size": 32, "gc": 8, "upsampler": "pixelshuffle"},
+    "ATD": {**_WINDOWS, **_DIRECT, "window_size": 8, "num_tokens": 8, "reducted_dim": 4},
+    "DAT": {"embed_dim": 64, "depth": [3], "num_heads": [2], "split_size": [4, 8], "img_size": 16, **_DIRECT},
+    "RGT": {"embed_dim": 96, "depth": [3, 3], "num_heads": [2, 2], "split_size": [4, 4]},
+}
+EVERY = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+def small(architecture: str, scale: int = 2, **changes: Any) -> SpandrelSpec:
+    return spandrel_spec(architecture, scale, {**SMALL[architecture], **changes})
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def equal(first: State, second: State) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def learner(spec: NetworkSpec, **changes: Any) -> Learner:
+    """Return a learner as the trainer makes it: channels_last, AdamW, EMA."""
+    settings: dict[str, Any] = {
+        "total_steps": 8,
+        "lr": 1e-3,
+        "warmup": 0,
+        "loss": LOSSES["l1"],
+        "precision": Precision(None),
+        "micro_batches": 1,
+        "clip": 1.0,
+        "ema": 0.9,
+        "mode": StepMode(),
+    }
+    network, ema = (spec.build(0).to(memory_format=torch.channels_last) for _ in range(2))  # type: ignore[call-overload]
+    return Learner(network, ema, StepSettings(**settings | changes))
+
+
+class Batch:
+    """A batch of patches: bytes, as PatchLoader yields them."""
+
+    def __init__(self, seed: int, scale: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.input = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8, generator=generator)
+        self.hr = self.input.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+
+
+def train(trained: Learner, steps: range) -> None:
+    for step in steps:
+        trained.step(step, iter([Batch(step, trained.network.scale)]))  # type: ignore[list-item]
+
+
+# ---- every architecture with training support
+
+
+def test_every_architecture_is_tested() -> None:
+    assert SMALL.keys() == ARCHITECTURES.keys()
+
+
+@EVERY
+def test_building_is_deterministic_and_keeps_the_global_generator(architecture: str) -> None:
+    spec = small(architecture)
+    before = torch.get_rng_state()
+    first, second, other = (spec.build(seed).state_dict() for seed in (3, 3, 4))
+    assert equal(first, second) and not equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@EVERY
+def test_specs_survive_json_and_pickling(architecture: str) -> None:
+    spec = small(architecture)
+    assert spec_from_json(spec.as_json()) == pickle.loads(pickle.dumps(spec)) == spec
+    assert hash(spec) == hash(small(architecture)) and spec != small(architecture, scale=4)
+    assert spec.margin_px % spec.multiple_px == 0
+
+
+@pytest.mark.slow
+@EVERY
+def test_training_resumes_exactly_and_is_saved_as_spandrel_expects(architecture: str, tmp_path: Path) -> None:
+    spec = small(architecture)
+    whole, first, second = learner(spec), learner(spec), learner(spec)
+    before = {name: value.clone() for name, value in whole.network.state_dict().items()}
+    train(whole, range(2))
+    params, ema = whole.weights()
+    names = [name.removeprefix("inner.") for name, _ in whole.network.named_parameters()]
+    assert not [name for name in names if torch.equal(params[name], before[name])]
+
+    train(first, range(1))
+    torch.rand(1)  # after a restart, the global generator has another state
+    second.restore(first.state())
+    train(second, range(1, 2))
+    for expected, found in zip(whole.weights(), second.weights(), strict=True):
+        assert expected is not None and found is not None and equal(expected, found)
+
+    for network, state in ((whole.network, params), (whole.evaluation_network, ema)):
+        path = tmp_path / "w.pth"
+        save_weights(path, state or {}, None)
+        ours, theirs = load_network(path), load_spandrel().ModelLoader().load_from_file(path)
+        assert ours.spec == spec and theirs.size_requirements.multiple_of == spec.needs.multiple_px
+        assert max(1, theirs.size_requirements.minimum) == spec.needs.minimum_px
+        network.eval()
+        for size in ((16, 32), (9, 5), (1, 1)):
+            images = noise(1, 3, *size)
+            with torch.inference_mode():
+                output = network(images)
+                assert output.shape == (1, 3, 2 * size[0], 2 * size[1])
+                assert float((output - ours(images)).abs().max()) <= 1e-5, size
+                assert float((output.clamp(0, 1) - theirs(images)).abs().max()) <= 1e-5, size
+
+
+@EVERY
+def test_pixels_are_float32_under_autocast(architecture: str) -> None:
+    network = small(architecture).build().eval()
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        output = network(noise(1, 3, 16, 16))
+    rounded = output.to(torch.bfloat16).float()
+    assert output.dtype == torch.float32 and float((output != rounded).float().mean()) > 0.9
+
+
+@pytest.mark.parametrize("architecture", ["SPAN", "SwinIR", "DAT", "MoSR"])
+@pytest.mark.parametrize("scale", [1, 3, 8])
+def test_other_scales(architecture: str, scale: int) -> None:
+    spec = small(architecture, scale)
+    found = open_network(spec.build().state_dict())
+    assert found is not None and found.spec == spec
+    assert found.eval()(noise(1, 3, 16, 16)).shape == (1, 3, 16 * scale, 16 * scale)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("standard", "lite")])
+def test_the_catalogue_names_what_its_files_contain(name: str) -> None:
+    """A file says nothing about some arguments, for which the catalogue must not choose another value."""
+    spec = network_spec(name, 4)
+    assert spec_of(spec.build().state_dict()).as_json() == spec.as_json()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "scale", "arguments", "message"),
+    [
+        ("SPAN", 5, {}, r"^SPAN does not support 5x, only 1x, 2x, 3x, 4x, 8x$"),
+        ("SwinIR", 3, {"upsampler": "nearest+conv"}, r"^SwinIR does not support 3x, only 2x, 4x, 8x$"),
+        ("DAT", 1, {"upsampler": "pixelshuffle"}, r"^DAT does not support 1x, only 2x, 3x, 4x, 8x$"),
+        ("SwinIR", 2, {"start_unshuffle": 2}, r"^SwinIR with these arguments has no training support: spandrel mis"),
+        ("SAFMN", 2, {"width": 3}, r"^SAFMN has no width; its arguments are dim, n_blocks, ffn_scale, upscaling_fac"),
+        ("RCAN", 2, {}, r"^RCAN has no training support, only ATD, DAT, .*; it can be evaluated, used to upscale and"),
+    ],
+)
+def test_unsupported_specs_are_refused(architecture: str, scale: int, arguments: State, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        spandrel_spec(architecture, scale, {**SMALL.get(architecture, {}), **arguments})
+
+
+@pytest.mark.parametrize("plain", [{}, {"architecture": "SPAN", "scale": "four", "arguments": {}}])
+def test_a_damaged_description_is_refused(plain: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"^not the description of a network: \{.*\}; expected that of a"):
+        spec_from_json(plain)
+
+
+def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
+    save_weights(tmp_path / "w.pth", small("SAFMN", dim=12).build().state_dict(), None)
+    with pytest.raises(
+        UsageError, match=r"are for SAFMN \(dim 12, n_blocks 2\) at 2x, but this run trains SAFMN \(dim 8, n_blocks 2\)"
+    ):
+        load_into(small("SAFMN").build(), tmp_path / "w.pth")
+
+
+# ---- re-parameterised convolutions
+
+
+def test_the_fused_convolution_is_computed_for_evaluation_and_files() -> None:
+    trained = learner(small("SPAN"))
+    train(trained, range(1))
+    network = trained.network
+    memory = network.inner.conv_1.eval_conv.weight.data_ptr()  # type: ignore[union-attr]
+    images = noise(1, 3, 12, 12)
+    with torch.no_grad():
+        expected = network(images)  # the sum of convolutions
+        assert torch.allclose(network.eval()(images), expected, rtol=1e-4, atol=1e-5)
+        network.train()
+        for parameter in network.parameters():
+            parameter.mul_(1.01)
+        changed = network(images)
+        assert not torch.allclose(changed, expected, rtol=1e-4, atol=1e-5)
+        reloaded = small("SPAN").build(1).eval()
+        reloaded.inner.load_state_dict(network.state_dict())  # as other tools load it, without `eval` afterwards
+        assert torch.allclose(reloaded(images), changed, rtol=1e-4, atol=1e-5)
+    assert network.inner.conv_1.eval_conv.weight.data_ptr() == memory  # type: ignore[union-attr]

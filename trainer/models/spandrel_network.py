@@ -1,0 +1,220 @@
+"""Networks of spandrel's architectures, as `Network`s."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from srshards.errors import UsageError
+from trainer.catalogue import NETWORKS
+from trainer.models import reparameterised
+from trainer.models.architectures import ANY_SIZE, ARCHITECTURES, PRACTICAL_MARGIN, Architecture, SizeRequirements
+from trainer.models.blocks import Network, NetworkSpec, pad_to, without_autocast
+from trainer.models.spandrel_import import load_spandrel
+
+Call: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class SpandrelSpec(NetworkSpec):
+    """Spec of a network of spandrel. `architecture` is the name of its class, `arguments` are those of the constructor.
+
+    Made by `spandrel_spec` or `complete_spec`, with all arguments, so that the specs of equal networks are equal,
+    whether they come from a file or from the catalogue.
+    """
+
+    arguments: tuple[tuple[str, Any], ...]  # by name, sorted; lists as tuples
+    margin_px: int = PRACTICAL_MARGIN
+    multiple_px: int = 1
+    needs: SizeRequirements = ANY_SIZE
+
+    @property
+    def name(self) -> str:
+        """The name in the catalogue, or the architecture with the arguments that are not its defaults."""
+        size = _without_scale(self.architecture, dict(self.arguments))
+        for row in NETWORKS.values():
+            if row.architecture == self.architecture and size == _without_scale(row.architecture, row.arguments):
+                return row.name
+        defaults = _without_scale(self.architecture, {})
+        given = ", ".join(f"{name} {value}" for name, value in size.items() if defaults[name] != value)
+        return f"{self.architecture} ({given})" if given else self.architecture
+
+    def build(self, seed: int = 0) -> "SpandrelNetwork":
+        """Return the network on the CPU, float32, in training mode, initialised by its own constructor.
+
+        Equal seeds give equal parameters. PyTorch's global generator is not changed. UsageError if the architecture
+        has no training support.
+        """
+        _known(self.architecture)
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # for developers of spandrel
+            torch.default_generator.manual_seed(seed)
+            inner = network_class(self.architecture)(**self._plain_arguments())
+        return SpandrelNetwork(self, inner.train())
+
+    def shapes(self) -> dict[str, torch.Size]:
+        return {name: tensor.shape for name, tensor in self.build().state_dict().items()}
+
+    def as_json(self) -> dict[str, Any]:
+        return {"architecture": self.architecture, "scale": self.scale, "arguments": self._plain_arguments()}
+
+    def _plain_arguments(self) -> dict[str, Any]:
+        return {name: _as_lists(value) for name, value in self.arguments}
+
+
+class SpandrelNetwork(Network):
+    """A network of spandrel. Its state dict is that of spandrel's module: no prefix is added to the names.
+
+    `call` applies the module to images if that takes more than calling it.
+    """
+
+    spec: SpandrelSpec
+
+    def __init__(self, spec: SpandrelSpec, inner: nn.Module, call: Call | None = None) -> None:
+        super().__init__(spec)
+        self.inner = inner
+        self._call = call
+        reparameterised.prepare(inner)
+        _use_float32_for_pixels(inner)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        is_padded = self.spec.needs != ANY_SIZE
+        padded = pad_to(images, *_accepted(height, width, self.spec.needs)) if is_padded else images
+        output: Tensor = self._call(self.inner, padded) if self._call else self.inner(padded)
+        return output[:, :, : self.scale * height, : self.scale * width] if is_padded else output
+
+    def train(self, mode: bool = True) -> "SpandrelNetwork":
+        super().train(mode)
+        if not mode:
+            reparameterised.fuse(self.inner)
+        return self
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        reparameterised.fuse(self.inner)
+        return self.inner.state_dict(*args, **options)
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        return self.inner.load_state_dict(state, strict, assign)
+
+
+class _PixelConv2d(nn.Conv2d):
+    """Convolution in float32, also under autocast: bfloat16 pixels would be 1/256 apart."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        with without_autocast(features):
+            return super().forward(features.to(self.weight.dtype))
+
+
+def _use_float32_for_pixels(inner: nn.Module) -> None:
+    """Let the network's last convolution, the one that gives pixels, run in float32."""
+    convolutions = [
+        module
+        for name, module in inner.named_modules()
+        if type(module) is nn.Conv2d and not name.endswith((".offset", ".scope"))  # coordinates, of DySample
+    ]
+    if convolutions:
+        convolutions[-1].__class__ = _PixelConv2d
+
+
+def _accepted(height: int, width: int, needs: SizeRequirements) -> tuple[int, int]:
+    """Return the smallest height and width that are large enough and meet the requirements."""
+    multiple = needs.multiple_px
+    height, width = (-(-max(size, needs.minimum_px) // multiple) * multiple for size in (height, width))
+    return (max(height, width),) * 2 if needs.is_square else (height, width)
+
+
+def spandrel_spec(architecture: str, scale: int, arguments: Mapping[str, Any]) -> SpandrelSpec:
+    """Return the spec of a class of spandrel with these arguments of the constructor; the others have their defaults.
+
+    UsageError without spandrel, and for an architecture without training support, an argument or a scale that it does
+    not have.
+    """
+    known = _known(architecture)
+    values = {known.scale_argument: scale, **arguments}
+    unknown = values.keys() - _defaults(architecture).keys()
+    if unknown:
+        names = ", ".join(_defaults(architecture))
+        raise UsageError(f"{architecture} has no {', '.join(sorted(unknown))}; its arguments are {names}")
+    scales = known.scales(_complete(architecture, values))
+    if not scales:
+        raise UsageError(f"{architecture} with these arguments has no training support: spandrel misreads its file")
+    if scale not in scales:
+        supported = ", ".join(f"{scale}x" for scale in scales)
+        raise UsageError(f"{architecture} does not support {scale}x, only {supported}")
+    return complete_spec(architecture, scale, values, known.needs)
+
+
+def complete_spec(architecture: str, scale: int, arguments: Mapping[str, Any], needs: SizeRequirements) -> SpandrelSpec:
+    """Return the spec with the given arguments, which include the scale, and the defaults of the others."""
+    complete = _complete(architecture, arguments)
+    known = ARCHITECTURES.get(architecture)
+    sizes = {}
+    if known is not None:
+        sizes = {"margin_px": known.margin_px(complete), "multiple_px": known.multiple_px(complete)}
+    elif needs.multiple_px > 1:
+        multiple = needs.multiple_px
+        sizes = {"margin_px": -(-PRACTICAL_MARGIN // multiple) * multiple, "multiple_px": multiple}
+    return SpandrelSpec(architecture, scale, tuple(sorted(complete.items())), needs=needs, **sizes)
+
+
+def network_class(architecture: str) -> Callable[..., nn.Module]:
+    """Return the class of spandrel of that name. UsageError if there is none."""
+    spandrel = load_spandrel()
+    for support in spandrel.MAIN_REGISTRY:
+        module = getattr(spandrel.architectures, support.architecture.id)
+        if architecture in module.__all__ and not architecture.endswith("Arch"):
+            found: Callable[..., nn.Module] = getattr(module, architecture)
+            return found
+    raise UsageError(f"the installed spandrel has no architecture {architecture!r}; install a newer version")
+
+
+def _known(architecture: str) -> Architecture:
+    known = ARCHITECTURES.get(architecture)
+    if known is None:
+        raise UsageError(
+            f"{architecture} has no training support, only {', '.join(sorted((*Network.kinds, *ARCHITECTURES)))}; "
+            "it can be evaluated, used to upscale and exported"
+        )
+    return known
+
+
+def _complete(architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all arguments, by default those of the constructor, in a form that can be hashed.
+
+    Without classes, such as that of a normalisation, whose default remains. Without dropout and stochastic depth: these
+    draw from PyTorch's global generator, so that a resumed run would differ.
+    """
+    values = {**_defaults(architecture), **arguments}
+    complete = {name: _hashable(value) for name, value in values.items() if _is_plain(value)}
+    return {name: 0.0 if name.startswith(("drop", "attn_drop")) else value for name, value in complete.items()}
+
+
+def _without_scale(architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    known = ARCHITECTURES.get(architecture)
+    complete = _complete(architecture, arguments)
+    return {name: value for name, value in complete.items() if known is None or name != known.scale_argument}
+
+
+def _defaults(architecture: str) -> dict[str, Any]:
+    """Return the defaults of the constructor's arguments, None for those without one."""
+    parameters = inspect.signature(network_class(architecture)).parameters
+    return {name: None if p.default is inspect.Parameter.empty else p.default for name, p in parameters.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, tuple | list) else value
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, tuple) else value
