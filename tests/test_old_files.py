@@ -83,3 +83,5 @@ def test_old_run_resumes_like_an_uninterrupted_one(tmp_path: Path, monkeypatch: 
         figures = [[line[name] for line in lines if name in line] for lines in (found, expected)]
         assert len(figures[0]) == {"loss": 6, "psnr_y": 3}[name]
         assert figures[0] == pytest.approx(figures[1], rel=1e-3)
+    found_rates, rates = ([line["lr"] for line in lines if "lr" in line] for lines in (found, expected))
+    assert found_rates == rates, "those of the version that started the run, although the defaults have changed"

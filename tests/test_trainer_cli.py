@@ -596,6 +596,36 @@ def test_resume_accepts_explicit_values_of_defaults(shards: Path, run_copy: Path
     assert f"{tmp_path / 'e'} was started with --steps 9, not 10" in refused(*run, "--resume", "--steps", 10)
 
 
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "of an earlier version"])
+def test_a_run_keeps_its_rates_if_defaults_change(
+    recorded: bool, run_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions did not record them in plan.json."""
+    facts = json.loads((run_copy / "plan.json").read_text())
+    assert (facts["lr"], facts["warmup"]) == (0.004, 1)
+    if not recorded:
+        del facts["lr"], facts["warmup"]
+        (run_copy / "plan.json").write_text(json.dumps(facts))
+    monkeypatch.setattr("trainer.training.plan.default_warmup", lambda steps: 0)
+    assert f"{run_copy} was started with --warmup 1, not 0" in refused(*resuming(run_copy), "--warmup", 0)
+    edit_state(run_copy, lambda state: state["progress"].update(step=1, validated=False))
+    resume(run_copy)
+    lines = [json.loads(line) for line in (run_copy / "journal.jsonl").read_text().splitlines()]
+    assert [line["lr"] for line in lines if line["event"] == "train"] == [0.004, 0.004], "progress 0 of the cosine"
+    facts = json.loads((run_copy / "plan.json").read_text())
+    assert (facts["lr"], facts["warmup"]) == (0.004, 1), "also for a further resumption"
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [("{", "{} is damaged"), ("[]", "{} is damaged"), ('{"warmup": "5"}', "plan.json of this run is")],
+)
+def test_a_damaged_plan_is_refused(content: str, what: str, run_copy: Path) -> None:
+    (run_copy / "plan.json").write_text(content)
+    message = refused(*resuming(run_copy))
+    assert what.format(run_copy / "plan.json") in message and "restore it to resume exactly, or start a new" in message
+
+
 def test_a_finished_run_reports_missing_files(run_copy: Path, runs: Path) -> None:
     """The final weights are restored from the state; the best weights have no other copy."""
     for name in ("model.pth", "best.pth"):

@@ -174,7 +174,9 @@ def test_saved_weights_open_in_spandrel(name: str, tmp_path: Path) -> None:
         path = tmp_path / f"{kind}.pth"
         save_weights(path, network.state_dict(), None)
         theirs, ours = load_spandrel().ModelLoader().load_from_file(path), load_network(path)
-        assert theirs.scale == SCALE and type(theirs.model).__name__ == CLASSES.get(spec.architecture, spec.architecture)
+        assert theirs.scale == SCALE and type(theirs.model).__name__ == CLASSES.get(
+            spec.architecture, spec.architecture
+        )
         assert ours.spec == spec
         with torch.inference_mode():
             output = network(images)

@@ -59,7 +59,7 @@ OPTIONS = [
     ),
     _default("--patch-size", type=int, default=TrainConfig.patch_size, help="Patch edge in HR px."),
     click.option("--lr", type=float, help="Peak learning rate.  [default: the network's]"),
-    click.option("--warmup", type=int, help="Warmup steps.  [default: 5% of the run, 50 to 500]"),
+    click.option("--warmup", type=int, help="Warmup steps.  [default: 30% of the run, at most 500]"),
     _default("--loss", type=Choice(LOSS_NAMES), default=TrainConfig.loss, help="Training loss."),
     _default(
         "--amp",

@@ -3,6 +3,7 @@
 import functools
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from trainer.runs.lookup import new_run
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.network import choose_spec, stored_spec
-from trainer.training.plan import Plan
+from trainer.training.plan import Plan, as_started
 from trainer.training.run import TrainingResult, train
 from trainer.training.stopping import StopRequest
 
@@ -48,11 +49,14 @@ def train_command(
             lambda: resolve(context, values, config_file, resume, job, restarted)
         )
         shards = group.run_on_all(lambda: _open(config))
-        spec = group.run_on_rank0(lambda: _spec(config, shards, run))
+        facts = group.run_on_rank0(run.read_plan) if run else None
+        spec = group.run_on_rank0(lambda: _spec(config, shards, run, facts))
         plan = group.run_on_all(lambda: checked_plan(config, shards, group.rank_info, spec))
         if config.verify:
             group.run_on_all(lambda: _verify(plan))
         if run is not None:
+            if facts is not None:
+                plan = group.run_on_all(lambda: as_started(plan, facts))
             group.run_on_all(lambda: refuse_changes(requested, _effective_settings(plan), run.home))
         folder = run.locked() if run else new_run(config.out, config.run, _default_name(plan))
         with StopRequest() as stop:
@@ -87,9 +91,10 @@ def _verify(plan: Plan) -> None:
             shards.verify(bar.update, rank_info.local_rank, rank_info.local_world_size)
 
 
-def _spec(config: TrainConfig, shards: Shards, run: RunFolder | None) -> NetworkSpec:
-    """Return the network of a run to resume, or of a new run."""
-    return (stored_spec(run, config.model) if run else None) or choose_spec(config, shards)
+def _spec(config: TrainConfig, shards: Shards, run: RunFolder | None, facts: Mapping[str, Any] | None) -> NetworkSpec:
+    """Return the network of a run to resume, of whose plan.json `facts` are the content, or of a new run."""
+    stored = stored_spec(run, facts, config.model) if run and facts else None
+    return stored or choose_spec(config, shards)
 
 
 def _default_name(plan: Plan) -> str:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from srshards.errors import RunError, UsageError
 from srshards.format import Address
 from srshards.storage.files import write_atomically, writing
-from srshards.storage.store import list_files, storage_of, write_bytes
+from srshards.storage.store import file_size, list_files, read_bytes, storage_of, write_bytes
 
 CONFIG, JOURNAL, STATE, JOB = "config.yaml", "journal.jsonl", "state.pt", ".job"
 _PLAN, _PREVIEWS = "plan.json", "previews"
@@ -107,9 +107,32 @@ class RunFolder:
             write_atomically(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
 
     def write_plan(self, facts: dict[str, Any]) -> None:
-        """Write the values derived from the settings. Of these, a resumed run reads only `network`."""
+        """Write the values derived from the settings. A resumed run keeps its network, its rates and its warm-up."""
         with writing(self.plan):
             write_atomically(self.plan, json.dumps(facts, indent=2).encode())
+
+    def read_plan(self) -> dict[str, Any] | None:
+        """Return what `write_plan` wrote, {} if the file is missing, or None if the run has no state to resume from.
+
+        UsageError if the file cannot be read.
+        """
+        address = self.home / self.plan.name
+        if file_size(self.home / self.state.name) is None:
+            return None
+        if file_size(address) is None:
+            return {}
+        try:
+            facts = json.loads(read_bytes(address))
+        except OSError as error:
+            raise UsageError(f"cannot read {address}: {error.strerror}") from error
+        except ValueError:
+            facts = None
+        if not isinstance(facts, dict):
+            raise UsageError(
+                f"{address} is damaged; restore it to resume exactly, or start a new run, e.g. with --init "
+                f"{self.home / self.weights.name}"
+            )
+        return facts
 
     def publish(self, patience_s: float = math.inf) -> None:
         """Copy changed files from `path` to `home`, the state last because it refers to the others.

@@ -63,7 +63,7 @@ class TrainConfig:
     ranks: int | None = None  # process count that batch_size refers to; None: the processes started
     patch_size: int = 192  # HR px
     lr: float | None = None  # peak; None: that of the network in the catalogue
-    warmup: int | None = None  # steps up to the peak; None: 5% of the run, 50 to 500
+    warmup: int | None = None  # steps up to the peak; None: 30% of the run, at most 500
     loss: str = "l1"
     amp: str = "auto"
     step: str = "auto"

@@ -1,36 +1,32 @@
 """The network that a run trains: the one it was started with, that of `--init`, or a named one."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from srshards.errors import UsageError
 from srshards.shards.folder import Shards
-from srshards.storage.store import file_size, read_bytes
 from trainer.models import NetworkSpec, network_spec, spec_from_json
 from trainer.models.weights import load_network
 from trainer.runs.folder import RunFolder
 from trainer.training.config import DEFAULT_MODEL, TrainConfig
 
 
-def stored_spec(run: RunFolder, model: str | None) -> NetworkSpec | None:
+def stored_spec(run: RunFolder, facts: Mapping[str, Any], model: str | None) -> NetworkSpec | None:
     """Return the network that the run was started with, from its plan.json; None for runs of earlier versions.
 
     A run can thus be resumed without the file of `--init`, and after a network of that name has changed. UsageError if
     the file is damaged, or the settings of the run name another `model`.
     """
-    plan = run.home / run.plan.name
-    if file_size(plan) is None:
+    if "network" not in facts:
         return None
     try:
-        facts = json.loads(read_bytes(plan))
-        if "network" not in facts:
-            return None
         spec, started_with = spec_from_json(facts["network"]), facts["model"]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{plan} is damaged; start a new run, e.g. with --init {run.home / run.weights.name}"
+            f"{run.home / run.plan.name} is damaged; start a new run, e.g. with --init {run.home / run.weights.name}"
         ) from error
     if model not in (None, started_with):
         raise UsageError(

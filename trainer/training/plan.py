@@ -1,13 +1,17 @@
 """The plan of a run: values derived from its settings, its shards and this machine."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
 import torch
 
 from srshards import PatchLoader
+from srshards.errors import UsageError
 from srshards.shards.folder import Shards
-from trainer.catalogue import DEFAULT_EMA, NETWORKS, NamedNetwork, typical_network
+from trainer.catalogue import DEFAULT_EMA, NETWORKS, typical_network
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.evaluation.best import BestBy
 from trainer.evaluation.sets import EvaluationSet
@@ -19,7 +23,7 @@ from trainer.training.sets import choose_best, open_sets
 from trainer.training.step_mode import StepMode, choose_step_mode
 
 _MIN_VAL_EVERY, _MAX_VAL_EVERY = 200, 5000
-_MIN_WARMUP, _MAX_WARMUP = 50, 500
+_WARMUP_SHARE, _MAX_WARMUP = 0.3, 500  # of the steps; steps
 _MAX_LOG_EVERY = 50
 _PATCHES_PER_DECODED_SAMPLE = 4
 _CAUTIOUS_LR = 1e-4  # for architectures without a row in the catalogue
@@ -39,6 +43,9 @@ class Plan:
     loader: PatchLoader
     precision: Precision
     total_steps: int
+    lr: float  # peak learning rate
+    warmup: int  # steps of the linear warm-up
+    ema: float  # EMA decay of the weights; 0: no EMA
     step_mode: StepMode
     sets: tuple[EvaluationSet, ...]
     best_by: BestBy | None
@@ -71,33 +78,6 @@ class Plan:
         """Steps between lines of the journal."""
         return max(1, min(_MAX_LOG_EVERY, self.total_steps // 20))
 
-    @property
-    def lr(self) -> float:
-        """Peak learning rate."""
-        return self.config.lr or (self._row.lr if self._row else _CAUTIOUS_LR)
-
-    @property
-    def ema(self) -> float:
-        """EMA decay of the weights; 0: no EMA."""
-        if self.config.ema is not None:
-            return self.config.ema
-        return self._row.ema if self._row else DEFAULT_EMA
-
-    @property
-    def _row(self) -> NamedNetwork | None:
-        """The network's row of the catalogue or, for other sizes than the named ones, a row of its architecture."""
-        model = self.config.model
-        return NETWORKS[model] if model else typical_network(self.spec.architecture)
-
-    @property
-    def warmup(self) -> int:
-        """Steps of the linear warmup."""
-        given = self.config.warmup
-        if given is not None:
-            return given
-        # At the peak rates of the small networks, a steeper warmup can make them diverge irrecoverably.
-        return min(_MAX_WARMUP, max(_MIN_WARMUP, self.total_steps // 20), self.total_steps // 2)
-
 
 def derive_plan(
     config: TrainConfig,
@@ -118,6 +98,7 @@ def derive_plan(
     best_by = choose_best(config, sets)
     loader = _loader(config, folder, rank_info, device)
     total_steps = config.steps or loader.num_steps(config.epochs)
+    row = NETWORKS[config.model] if config.model else typical_network(spec.architecture)
     return Plan(
         config=config,
         rank_info=rank_info,
@@ -126,10 +107,32 @@ def derive_plan(
         loader=loader,
         precision=choose_precision(config.amp, device),
         total_steps=total_steps,
+        lr=config.lr or (row.lr if row else _CAUTIOUS_LR),
+        warmup=default_warmup(total_steps) if config.warmup is None else config.warmup,
+        ema=(row.ema if row else DEFAULT_EMA) if config.ema is None else config.ema,
         step_mode=choose_step_mode(config.step, device, rank_info.world_size, spec.architecture, total_steps),
         sets=sets,
         best_by=best_by,
     )
+
+
+def default_warmup(total_steps: int) -> int:
+    """Return the steps of the warm-up: docs/decisions/034-warm-up-and-rates.md."""
+    return min(_MAX_WARMUP, math.ceil(_WARMUP_SHARE * total_steps))
+
+
+def as_started(plan: Plan, facts: Mapping[str, Any]) -> Plan:
+    """Return the plan of a resumed run with the defaults of its start, from `facts`, the content of its plan.json.
+
+    Earlier versions did not record them, and had a shorter warm-up. UsageError for values that are no numbers.
+    """
+    config = plan.config
+    kept = {name: facts[name] for name in ("lr", "warmup", "ema") if getattr(config, name) is None and name in facts}
+    if config.warmup is None and "warmup" not in facts:
+        kept["warmup"] = min(500, max(50, plan.total_steps // 20), plan.total_steps // 2)
+    if not all(type(value) in (int, float) for value in kept.values()):
+        raise UsageError(f"plan.json of this run is damaged: {kept}; restore it to resume exactly, or start a new run")
+    return replace(plan, **kept)
 
 
 def patches_per_step(config: TrainConfig, rank_info: RankInfo) -> int:

@@ -171,6 +171,9 @@ def _facts(plan: Plan) -> dict[str, Any]:
     return {
         "steps": plan.total_steps,
         "patches_per_step": plan.loader.patches_per_step,
+        "lr": plan.lr,
+        "warmup": plan.warmup,
+        "ema": plan.ema,
         "val_every": plan.val_every,
         "val_every_adapts": plan.adapts_val_every,
         "scale": plan.folder.scale,

@@ -1,0 +1,39 @@
+"""Learning rates, warm-up and the EMA of the weights."""
+
+import copy
+from itertools import repeat
+
+import pytest
+import torch
+
+from srshards import PatchBatch
+from trainer.catalogue import DEFAULT_EMA
+from trainer.models import network_spec
+from trainer.training.device import Precision
+from trainer.training.learner import Learner, StepSettings
+from trainer.training.losses import l1
+from trainer.training.optim import learning_rate
+from trainer.training.step_mode import StepMode
+
+
+def test_rate_rises_to_the_peak_and_falls_to_a_hundredth() -> None:
+    rates = [learning_rate(step, 100, 4e-3, 20) for step in range(100)]
+    assert rates[0] == pytest.approx(4e-3 / 20) and rates[19] == pytest.approx(4e-3) == max(rates)
+    assert rates[:20] == sorted(rates[:20]) and rates[20:] == sorted(rates[20:], reverse=True)
+    assert rates[99] == pytest.approx(4e-5)
+
+
+def test_ema_of_a_short_run_is_not_dominated_by_the_initial_weights() -> None:
+    """With a decay of 0.999 from the first step on, 97 % of the EMA after 30 steps would be the initial weights."""
+    network = network_spec("ultra_lite", 2).build()
+    settings = StepSettings(30, 1e-3, 5, l1, Precision(None), 1, 1.0, DEFAULT_EMA, StepMode())
+    learner = Learner(network, copy.deepcopy(network), settings)
+    initial = torch.nn.utils.parameters_to_vector(network.parameters()).detach().clone()
+    draw = torch.Generator().manual_seed(0)
+    hr, lr = (torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8, generator=draw) for side in (16, 8))
+    for step in range(30):
+        learner.step(step, repeat(PatchBatch(hr, lr, ())))
+    last, ema = (
+        torch.nn.utils.parameters_to_vector(one.parameters()).detach() for one in (network, learner.evaluation_network)
+    )
+    assert (ema - last).norm() < 0.3 * (initial - last).norm()
