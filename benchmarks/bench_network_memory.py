@@ -1,8 +1,8 @@
 """Memory of a training step, measured and as `python -m trainer models` computes it.
 
-Method: in a fresh process, the trainer's own step (eager, with EMA and clipping) repeats a batch of noise, 4x, patches of
-192 px, after a warm-up with a network of negligible size. Measured is the increase of the peak of the resident set over
-the state after the warm-up; on a GPU, that of the memory which PyTorch has allocated, also with bf16.
+Method: in a fresh process, the trainer's own step (eager, with EMA and clipping) repeats a batch of noise, 4x, patches
+of 192 px, after a warm-up with a network of negligible size. Measured is the increase of the peak of the resident set
+over the state after the warm-up; on a GPU, that of the memory which PyTorch has allocated, also with bf16.
 
     python -m benchmarks.bench_network_memory
 """

@@ -4,13 +4,13 @@ Method: 4x shards of all photos, HR of 512 px, LR by MATLAB's bicubic, a tenth o
 trained by the public command with its defaults, a seed of 0, and as many steps as fit into the CPU time: its budget
 divided by the CPU time of a step, which is measured first, on repeated noise (cpu_step_run.py). So the number of steps
 depends on the machine, but not on what else runs during a training. PSNR-Y and SSIM-Y are those of the last weights
-(EMA) on all photos that were held out. `ultra_lite` is trained with three seeds: differences of the size of their spread
-are noise.
+(EMA) on all photos that were held out. `ultra_lite` is trained with three seeds: differences of the size of their
+spread are noise.
 
     python -m benchmarks.bench_networks --photos DIR --work FOLDER
 
-Takes ten CPU minutes for each of seven trainings. Run on an otherwise idle machine. If it is interrupted, the same command
-goes on: finished measurements and trainings in FOLDER are kept. It also writes the table in docs/training.md.
+Takes ten CPU minutes for each of six trainings, best on an otherwise idle machine. If it is interrupted, the same
+command goes on: finished measurements and trainings in FOLDER are kept. It also writes the table in docs/training.md.
 """
 
 import json
@@ -23,6 +23,7 @@ from typing import Any
 
 import click
 
+import srshards
 from benchmarks.common import REPOSITORY, RESULTS, PhotoSet, python_module, say, timed_command, timed_json
 from benchmarks.options import benchmark, output_option, photos_option
 from benchmarks.report import print_table, write_result
@@ -174,8 +175,8 @@ def main(photos: Path | None, work: Path, minutes: float, output: Path) -> None:
             "step_cpu_s": cpu_s,
             "seeds": [{"seed": seed, **train(model, seed, steps, shards, work)} for seed in seeds],
         }
-    manifest = open_shards(shards).manifest
-    images = {"train_images": manifest.num_train, "val_images": manifest.num_val}
+    opened = srshards.open(shards)
+    images = {"train_images": len(opened.train), "val_images": len(opened.val)}
     settings = {"minutes": minutes, "scale": _SCALE, "batch": _BATCH, **images}
     command = f"python -m benchmarks.bench_networks --photos DIR --work FOLDER --minutes {minutes:g}"
     write_result(output, command, work, {"photos": photo_set.describe(), "settings": settings, "networks": networks})

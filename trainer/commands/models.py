@@ -27,11 +27,11 @@ _FIGURES = ("parameters", "forward_flops", "training_bytes", "multiple_px")
 
 @dataclass(frozen=True)
 class Listed:
-    """A network of the catalogue, with what could be computed. `missing` says what has to be installed for more."""
+    """A network of the catalogue, with what could be found out. `missing` says what has to be installed for more."""
 
     row: NamedNetwork
-    scales: tuple[int, ...]
-    figures: dict[str, int] | None  # parameters, forward_flops, training_bytes, multiple_px
+    scales: tuple[int, ...] | None = None
+    figures: dict[str, int] | None = None  # of _FIGURES; None if the network does not support the scale
     missing: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -71,13 +71,10 @@ def models_command(name: str | None, scale: int, as_json: bool) -> None:
     with loading():
         import torch
 
-        from trainer.models import supported_scales
-
     torch.set_num_threads(1)  # a second one would only wait: the tensors that are computed with are tiny
-    scales = {row.name: supported_scales(row.architecture) for row in rows}
-    if name and scale not in scales[name]:
-        raise UsageError(f"--scale {scale}: {name} supports only {_ranges(scales[name])}; pass one of these")
-    listed = [_listed_row(row, scale, scales[row.name]) for row in Bar(rows, desc="networks", unit="")]
+    listed = [_with_figures(row, scale) for row in Bar(rows, desc="networks", unit="")]
+    if name and listed[0].scales and scale not in listed[0].scales:
+        raise UsageError(f"--scale {scale}: {name} supports only {_ranges(listed[0].scales)}; pass one of these")
     if as_json:
         found = {"scale": scale, "patch_size": PATCH_PX, "batch_size": BATCH, "networks": [x.as_json() for x in listed]}
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
@@ -87,16 +84,17 @@ def models_command(name: str | None, scale: int, as_json: bool) -> None:
         say(f"Not computed: {missing}")
 
 
-def _listed_row(row: NamedNetwork, scale: int, scales: tuple[int, ...]) -> Listed:
-    from trainer.models import network_spec
+def _with_figures(row: NamedNetwork, scale: int) -> Listed:
+    from trainer.models import network_spec, supported_scales
     from trainer.models.cost import training_cost
 
-    if scale not in scales:
-        return Listed(row, scales, None)
     try:
-        spec = network_spec(row.name, scale)
-    except UsageError as error:
-        return Listed(row, scales, None, str(error))
+        scales = supported_scales(row.name)
+    except UsageError as error:  # a package is missing
+        return Listed(row, missing=str(error))
+    if scale not in scales:
+        return Listed(row, scales)
+    spec = network_spec(row.name, scale)
     cost = training_cost(spec, BATCH, PATCH_PX // scale, has_ema=row.ema > 0)
     figures = (cost.parameters, cost.forward_flops, cost.training_bytes, spec.multiple_px)
     return Listed(row, scales, dict(zip(_FIGURES, figures, strict=True)))
@@ -146,8 +144,10 @@ def _short(count: int) -> str:
     return f"{count / 1e6:.1f}M" if count >= 999_950 else f"{count / 1e3:.1f}k"
 
 
-def _ranges(scales: Sequence[int]) -> str:
-    """Format scales: `1-4x, 8x`."""
+def _ranges(scales: Sequence[int] | None) -> str:
+    """Format scales: `1-4x, 8x`; `-` if they are unknown."""
+    if scales is None:
+        return "-"
     runs: list[list[int]] = []
     for scale in scales:
         if runs and runs[-1][-1] == scale - 1:

@@ -6,9 +6,8 @@ from typing import Any
 from srshards.errors import UsageError
 from trainer.catalogue import NETWORKS, named_network
 from trainer.models import compact, rrdb  # noqa: F401 - registers both architectures
-from trainer.models.architectures import ARCHITECTURES
 from trainer.models.blocks import BuiltInSpec, Network, NetworkSpec, num_parameters
-from trainer.models.spandrel_network import spandrel_spec
+from trainer.models.spandrel_network import scales_of, spandrel_spec
 
 __all__ = [
     "MODELS",
@@ -33,10 +32,11 @@ def network_spec(name: str, scale: int) -> NetworkSpec:
     return _spec(row.architecture, scale, row.arguments)
 
 
-def supported_scales(architecture: str) -> tuple[int, ...]:
-    """Return the scales of an architecture of the catalogue. Works without spandrel."""
-    known = Network.kinds.get(architecture) or ARCHITECTURES[architecture]
-    return known.scales
+def supported_scales(name: str) -> tuple[int, ...]:
+    """Return the scales of the network `name`, one of MODELS. UsageError if it needs a package that is missing."""
+    row = named_network(name)
+    own = Network.kinds.get(row.architecture)
+    return own.scales if own else scales_of(row.architecture, row.arguments)
 
 
 def spec_from_json(plain: Mapping[str, Any]) -> NetworkSpec:

@@ -34,14 +34,15 @@ def training_cost(spec: NetworkSpec, batch: int, input_px: int, has_ema: bool = 
     network = _on_meta_device(spec)
     target = torch.empty(batch, COLOURS, input_px * spec.scale, input_px * spec.scale, device=_META)
     tracer = _Tracer()
-    for tensor in (*network.state_dict().values(), target):
+    weights = [*network.parameters(), *network.buffers()]
+    for tensor in (*weights, target):
         tracer.add(tensor)
     with tracer:
         output = network(_images(batch, input_px))
         flops = tracer.flops
         (output - target).abs().mean().backward()
-    moments = 2 * sum(_num_bytes(parameter) for parameter in network.parameters())
-    ema = sum(_num_bytes(tensor) for tensor in network.state_dict().values()) if has_ema else 0
+    moments = 2 * sum(map(_num_bytes, network.parameters()))
+    ema = sum(map(_num_bytes, weights)) if has_ema else 0
     return Cost(num_parameters(network), flops // batch, tracer.peak_bytes + moments + ema)
 
 

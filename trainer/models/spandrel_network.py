@@ -140,13 +140,18 @@ def spandrel_spec(architecture: str, scale: int, arguments: Mapping[str, Any]) -
     if unknown:
         names = ", ".join(_defaults(architecture))
         raise UsageError(f"{architecture} has no {', '.join(sorted(unknown))}; its arguments are {names}")
-    scales = known.scales(_complete(architecture, values))
+    scales = scales_of(architecture, values)
     if not scales:
         raise UsageError(f"{architecture} with these arguments has no training support: spandrel misreads its file")
     if scale not in scales:
         supported = ", ".join(f"{scale}x" for scale in scales)
         raise UsageError(f"{architecture} does not support {scale}x, only {supported}")
     return complete_spec(architecture, scale, values, known.needs)
+
+
+def scales_of(architecture: str, arguments: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the scales that an architecture supports with these arguments. UsageError without spandrel."""
+    return _known(architecture).scales(_complete(architecture, arguments))
 
 
 def complete_spec(architecture: str, scale: int, arguments: Mapping[str, Any], needs: SizeRequirements) -> SpandrelSpec:
