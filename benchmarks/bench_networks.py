@@ -27,7 +27,6 @@ import srshards
 from benchmarks.common import REPOSITORY, RESULTS, PhotoSet, python_module, say, timed_command, timed_json
 from benchmarks.options import benchmark, output_option, photos_option
 from benchmarks.report import print_table, write_result
-from srshards.shards.opening import open_shards
 from srshards.storage.files import write_atomically
 from trainer.models import network_spec, num_parameters
 from trainer.training.config import TrainConfig
