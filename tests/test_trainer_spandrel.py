@@ -6,12 +6,15 @@ import re
 import resource
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from srshards.errors import UsageError
 from trainer.models import MODELS, BuiltInSpec, NetworkSpec, network_spec, spec_from_json
@@ -33,7 +36,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "PLKSR": {"dim": 8, "n_blocks": 2, "kernel_size": 5, "ccm_type": "DCCM"},
     "RealPLKSR": {"dim": 8, "n_blocks": 2, "kernel_size": 5, "dysample": True},
     "MoSR": {"n_block": 3, "dim": 8},
-    "RCAN": {"n_resgroups": 1, "n_resblocks": 1, "n_feats": 16},
     "SAFMN": {"dim": 8, "n_blocks": 2},
     "OmniSR": {"num_feat": 16, "res_num": 1},
     "SwinIR": {**_WINDOWS, **_DIRECT, "window_size": 8, "img_size": 16},
@@ -204,6 +206,32 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
         load_into(small("SAFMN").build(), tmp_path / "w.pth")
 
 
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    """A group of this process alone, in which DDP works as in a larger one."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("architecture", ["SPAN", "DAT"])
+def test_ddp_finds_no_unused_parameters(architecture: str, process_group: None) -> None:
+    alone, wrapped = learner(small(architecture)), learner(small(architecture))
+    with_ddp = Learner(
+        wrapped.network, None, replace(wrapped.settings, ema=0), DistributedDataParallel(wrapped.network)
+    )
+    train(alone, range(3))
+    train(with_ddp, range(3))  # with unused parameters, the second step fails
+    assert equal(alone.weights()[0], with_ddp.weights()[0])
+
+
+def test_autocast_trains() -> None:
+    trained = learner(small("SPAN"), precision=Precision(torch.bfloat16))
+    before = {name: value.clone() for name, value in trained.weights()[0].items()}
+    train(trained, range(2))
+    assert trained.is_finite() and not equal(trained.weights()[0], before)
+
+
 # ---- re-parameterised convolutions
 
 
@@ -237,15 +265,17 @@ def opened(architecture: str, **arguments: Any) -> SpandrelNetwork | None:
 
 def test_architectures_without_training_support_can_be_used(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
-    torch.save(network_class("SwiftSRGAN")(num_channels=8, num_blocks=1, upscale_factor=2).state_dict(), path)
+    torch.save(network_class("RCAN")(scale=2, n_resgroups=1, n_resblocks=1, n_feats=16).state_dict(), path)
     network = load_network(path)
     theirs = load_spandrel().ModelLoader().load_from_file(path)
     images = noise(1, 3, 9, 7)
     with torch.inference_mode():
-        assert torch.equal(network(images).clamp(0, 1), theirs(images))
-    assert network.spec.name == "SwiftSRGAN" and network.spec.scale == 2
+        output = network(images)
+        assert torch.equal(images, noise(1, 3, 9, 7)), "RCAN changes its input in place"
+        assert torch.equal(output.clamp(0, 1), theirs(images))
+    assert network.spec.name == "RCAN" and network.spec.scale == 2
     for use in (network.spec.build, lambda: spec_from_json(network.spec.as_json())):
-        with pytest.raises(UsageError, match=r"^SwiftSRGAN has no training support, only ATD, .*; it can be"):
+        with pytest.raises(UsageError, match=r"^RCAN has no training support, only ATD, .*; it can be evaluated, used"):
             use()
 
 

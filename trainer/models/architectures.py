@@ -35,7 +35,6 @@ class Architecture:
     `scale_argument` is the argument of the constructor that sets the scale. `field_px` returns the receptive field to
     each side in px of the input, infinite for global operations. `multiple_px` returns the period of windows and
     foldings. `needs` are the requirements that spandrel states. `min_batch` is the smallest batch to train with.
-    `can_capture` and `can_compile` say whether a training step can be a CUDA graph, and compiled.
     """
 
     scale_argument: str
@@ -44,8 +43,6 @@ class Architecture:
     multiple_px: Callable[[Arguments], int] = lambda _: 1
     needs: SizeRequirements = ANY_SIZE
     min_batch: int = 1
-    can_capture: bool = False
-    can_compile: bool = False
 
     def margin_px(self, arguments: Arguments) -> int:
         """Return the receptive field or the practical bound, whichever is smaller, as a multiple of `multiple_px`."""
@@ -61,14 +58,6 @@ def _swinir_scales(arguments: Arguments) -> tuple[int, ...]:
 
 def _dat_scales(arguments: Arguments) -> tuple[int, ...]:
     return (2, 3, 4, 8) if arguments["upsampler"] == "pixelshuffle" else (1, 2, 3, 4, 8)
-
-
-def _rcan_scales(arguments: Arguments) -> tuple[int, ...]:
-    return (1, 2) if arguments["unshuffle_mod"] else (2, 3, 4, 8)
-
-
-def _rcan_folding(arguments: Arguments) -> int:
-    return 4 // int(arguments["scale"]) if arguments["unshuffle_mod"] else 1
 
 
 def _plksr_field(arguments: Arguments) -> float:
@@ -101,7 +90,6 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "PLKSR": Architecture("upscaling_factor", field_px=_plksr_field),
     "RealPLKSR": Architecture("upscaling_factor", field_px=_real_plksr_field),
     "MoSR": Architecture("upscale"),
-    "RCAN": Architecture("scale", _rcan_scales, multiple_px=_rcan_folding),
     "SAFMN": Architecture("upscaling_factor", multiple_px=lambda _: 8, needs=SizeRequirements(multiple_px=8)),
     "OmniSR": Architecture("up_scale", multiple_px=_window, needs=SizeRequirements(16)),
     "SwinIR": Architecture("upscale", _swinir_scales, multiple_px=_window, needs=SizeRequirements(16)),

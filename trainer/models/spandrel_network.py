@@ -45,6 +45,10 @@ class SpandrelSpec(NetworkSpec):
         given = ", ".join(f"{name} {value}" for name, value in size.items() if defaults[name] != value)
         return f"{self.architecture} ({given})" if given else self.architecture
 
+    @property
+    def min_batch(self) -> int:
+        return _known(self.architecture).min_batch
+
     def build(self, seed: int = 0) -> "SpandrelNetwork":
         """Return the network on the CPU, float32, in training mode, initialised by its own constructor.
 
