@@ -70,7 +70,7 @@ def test_features_are_those_of_a_plain_network(reference: nn.Sequential, weights
     assert list(features) == list(NUMBERS)
     for name, values in expected(reference, images).items():
         torch.testing.assert_close(features[name], values)
-        assert values.std() > 0.01
+        assert values.std() > 1e-3
     assert features["conv1_1"].min() < 0, "the activation must not change the features before it"
     assert features["conv5_4"].shape == (2, 512, size[0] // 16, size[1] // 16)
 
