@@ -85,7 +85,7 @@ def _fault(path: Path | None, file: MetricFile) -> str | None:
                 digest.update(block)
     except OSError as error:
         raise UsageError(
-            f"cannot read {path}: {error.strerror or error}; change its permissions or its disk"
+            f"cannot read {path}: {error.strerror or error}; check its permissions and the disk"
         ) from error
     start = digest.hexdigest()[: len(file.sha256)]
     return None if start == file.sha256 else f"is damaged (SHA-256 of {path}: {start}..., not {file.sha256}...)"

@@ -122,7 +122,7 @@ def load_metrics(names: Sequence[str], device: torch.device, weights: Path | Non
     if find_spec("pyiqa") is None:
         raise UsageError(f"pyiqa is not installed, which computes {listed(names)}; {install_command('pyiqa')}")
     files = find_files(names, weights)
-    with _quiet(), _safe_loading():
+    with _quiet(), _safe_loading(), torch.random.fork_rng(devices=[]):  # pyiqa draws the weights before it loads them
         pyiqa = _import(names)
         networks = {name: _network(pyiqa, name, files, device) for name in names}
     return PerceptualMetrics(networks, device)
