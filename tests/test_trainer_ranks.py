@@ -54,14 +54,14 @@ SMALL = ("--model", "ultra_lite", "--patch-size", 24, "--workers", 0, "--device"
 def data(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards with seven validation images, and two photos `more`, which two or four ranks cannot divide evenly."""
     output = tmp_path_factory.mktemp("shards")
-    make_photos(output / "more", 2)
     generate(photos, output, "-s", 2, "--shard-bytes", "300KB", "--val-fraction", 0.15)
+    make_photos(output / "scale_2x/more", 2)
     assert len(open_shards(output / "scale_2x").val) == 7
     return output / "scale_2x"
 
 
 def arguments(data: Path, out: Path, batch: int, *more: object) -> tuple[object, ...]:
-    more = ("--val", f"more={data.parent / 'more'}", *more)
+    more = ("--val", f"more={data / 'more'}", *more)
     return ("--shards", data, "--out", out, *SMALL, "--batch-size", batch, "--steps", STEPS, "--val-every", 25, *more)
 
 
@@ -202,7 +202,7 @@ def test_four_ranks_train_like_one_process(one: Run, data: Path, tmp_path: Path)
 
 
 def test_only_rank_0_prints_and_writes(two: Run) -> None:
-    for part in ("Ranks    2 processes, 8 patches per step each", "each 16 patches", "Step 25: ", "60 steps in "):
+    for part in ("Ranks    2 processes, 8 patches per step each", "each 16 patches", "Step 25, val: ", "60 steps in "):
         assert two.output.count(part) == 1, two.output
     assert "Traceback" not in two.output and "FutureWarning" not in two.output
     assert yaml.safe_load((two.folder / "config.yaml").read_text())["ranks"] == 2
