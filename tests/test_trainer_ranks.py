@@ -20,7 +20,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from helpers import TIMEOUT_S, events, generate, overwrite, trainer, wait_until
+from helpers import TIMEOUT_S, events, generate, make_photos, overwrite, trainer, wait_until
 from PIL import Image
 from test_trainer_faults import on_step, terminate
 from torch.distributed import TCPStore
@@ -52,14 +52,16 @@ SMALL = ("--model", "ultra_lite", "--patch-size", 24, "--workers", 0, "--device"
 
 @pytest.fixture(scope="module")
 def data(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards with seven validation images, which two or four ranks cannot divide evenly."""
+    """Shards with seven validation images, and two photos `more`, which two or four ranks cannot divide evenly."""
     output = tmp_path_factory.mktemp("shards")
     generate(photos, output, "-s", 2, "--shard-bytes", "300KB", "--val-fraction", 0.15)
+    make_photos(output / "scale_2x/more", 2)
     assert len(open_shards(output / "scale_2x").val) == 7
     return output / "scale_2x"
 
 
 def arguments(data: Path, out: Path, batch: int, *more: object) -> tuple[object, ...]:
+    more = ("--val", f"more={data / 'more'}", *more)
     return ("--shards", data, "--out", out, *SMALL, "--batch-size", batch, "--steps", STEPS, "--val-every", 25, *more)
 
 
@@ -77,12 +79,21 @@ class Run(NamedTuple):
         return params
 
 
+def flat(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry with the metrics of all sets as its own, which `approx` requires."""
+    own = {name: value for name, value in entry.items() if name != "sets"}
+    sets = entry.get("sets", {})
+    assert not sets or list(sets) == ["more"]
+    return {**own, **{f"{name}/{metric}": value for name, values in sets.items() for metric, value in values.items()}}
+
+
 def assert_alike(one: Run, other: Run) -> None:
     """Assert equality up to rounding: losses and weights within 1e-5, PSNR and SSIM within 1e-3."""
     for kind, within in (("train", 1e-5), ("val", 1e-3)):
         entries, others = one.events(kind), other.events(kind)
         assert len(entries) > 2 and len(entries) == len(others)
-        assert all(a == pytest.approx({**b, "event": kind}, abs=within) for a, b in zip(entries, others, strict=True))
+        for a, b in zip(map(flat, entries), map(flat, others), strict=True):
+            assert a == pytest.approx({**b, "event": kind}, abs=within)
     weights = other.weights()
     assert all(torch.allclose(w, weights[name], rtol=0, atol=1e-5) for name, w in one.weights().items())
 
@@ -191,7 +202,7 @@ def test_four_ranks_train_like_one_process(one: Run, data: Path, tmp_path: Path)
 
 
 def test_only_rank_0_prints_and_writes(two: Run) -> None:
-    for part in ("Ranks    2 processes, 8 patches per step each", "each 16 patches", "Step 25: ", "60 steps in "):
+    for part in ("Ranks    2 processes, 8 patches per step each", "each 16 patches", "Step 25, val: ", "60 steps in "):
         assert two.output.count(part) == 1, two.output
     assert "Traceback" not in two.output and "FutureWarning" not in two.output
     assert yaml.safe_load((two.folder / "config.yaml").read_text())["ranks"] == 2

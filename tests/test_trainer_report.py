@@ -31,6 +31,7 @@ from srshards.terminal.sizes import format_bytes
 from tests.drill.s3_server import Bucket
 from trainer.report.charts import style
 from trainer.report.previews import by_importance
+from trainer.report.tables import NONE
 from trainer.report.thinning import Thinned
 from trainer.training.account import PHASE_NAMES
 
@@ -607,6 +608,83 @@ def test_runs_have_distinct_styles() -> None:
     looks = [style(number) for number in range(64)]
     assert len({(colour, tuple(dashes)) for colour, dashes in looks}) == 64
     assert len({colour for colour, _ in looks[:8]}) == len({tuple(dashes) for _, dashes in looks[:8]}) == 8
+
+
+# ---- sets
+
+
+def on_sets(step: int, psnrs: dict[str, float], lpips: float) -> dict[str, Any]:
+    """A `val` line with further sets, and LPIPS on all of them."""
+
+    def metrics(psnr_y: float) -> dict[str, Any]:
+        line = {**validated(step, psnr_y), "lpips": lpips, "bicubic_lpips": 0.4}
+        return {name: value for name, value in line.items() if name not in ("event", "step")}
+
+    others = {name: metrics(psnr) for name, psnr in psnrs.items() if name != "val"}
+    return {"event": "val", "step": step, **metrics(psnrs["val"]), "sets": others}
+
+
+def test_sets_have_a_table_and_curves(browser: Browser, tmp_path: Path) -> None:
+    """LPIPS is better if lower, and not every run needs to have every set."""
+    lines = [on_sets(5, {"val": 30, "Set5": 28.5, "b": 25}, 0.3), on_sets(10, {"val": 31, "Set5": 28, "b": 26}, 0.25)]
+    one = make_run(tmp_path / "one", lines, val="[Set5=photos/Set5, b=photos/b]")
+    lines = [on_sets(5, {"val": 29, "Set5": 29}, 0.2), on_sets(10, {"val": 32, "Set5": 27}, 0.3)]
+    other = make_run(tmp_path / "other", lines)
+    (other / "plan.json").write_text('{"best_by": "lpips@Set5"}')
+    with report_page(browser, tmp_path, one, other) as page:
+        columns, *rows = table(page, "Best values by set")
+        assert columns == [
+            *(
+                "Set",
+                "Run",
+                "Best PSNR-Y",
+                "at step",
+                "Over bicubic",
+                "Best SSIM-Y",
+                "at step",
+                "Best LPIPS",
+                "at step",
+            ),
+        ]
+        assert rows == [
+            ["val", "one", "31.00 dB", "10", "+2.00 dB", "0.8000", "5", "0.2500", "10"],
+            ["val", "other", "32.00 dB", "10", "+3.00 dB", "0.8000", "5", "0.2000", "5"],
+            ["Set5", "one", "28.50 dB", "5", "-0.50 dB", "0.8000", "5", "0.2500", "10"],
+            ["Set5", "other", "29.00 dB", "5", "+0.00 dB", "0.8000", "5", "0.2000", "5"],
+            ["b", "one", "26.00 dB", "10", "-3.00 dB", "0.8000", "5", "0.2500", "10"],
+        ]
+        best = page.get_by_role("region", name="Table: Best values by set").locator("tr.best").all_inner_texts()
+        assert [text.split("\t")[:2] for text in best] == [["val", "other"], ["Set5", "other"]]
+        for title in ("PSNR-Y on Set5", "PSNR-Y on b", "LPIPS on val"):
+            plot(page, title).get_by_text("Figures").click()
+        assert table(page, "PSNR-Y on Set5")[1:] == [["5", "28.50 dB", "29.00 dB"], ["10", "28.00 dB", "27.00 dB"]]
+        assert table(page, "PSNR-Y on b")[1:] == [["5", "25.00 dB", NONE], ["10", "26.00 dB", NONE]]
+        assert table(page, "LPIPS on val")[2] == ["10", "0.2500", "0.3000"]
+        expect(plot(page, "LPIPS on Set5").get_by_text("bicubic 0.4000")).to_be_visible()
+        assert plot(page, "PSNR-Y on val").count() == 0, "it is the plot PSNR-Y"
+        expect(page.get_by_text("other: best.pth is chosen by LPIPS on Set5: 0.2000 at step 5.")).to_be_visible()
+        assert accessibility_violations(page) == ""
+    with report_page(browser, tmp_path, one) as page:
+        assert [row[0] for row in table(page, "Best values by set")] == ["Set", "val", "Set5", "b"]
+        assert ["val", "Set5=photos/Set5, b=photos/b"] in table(page, "Settings")
+
+
+def test_one_set_has_no_table_of_sets(shared: Page) -> None:
+    assert shared.get_by_role("heading", name="Sets", exact=True).count() == 0
+
+
+def test_unusable_values_of_sets_are_ignored(browser: Browser, tmp_path: Path) -> None:
+    many = {f"s{number}": {"psnr_y": 20 + number} for number in range(100)}
+    lines = [
+        {**validated(5), "set": 3, "sets": [1]},
+        {**validated(6), "set": "main", "sets": {"a": 4, "b" * 65: {"psnr_y": 1}, "c": {"psnr_y": "x", "lpips": None}}},
+        {**validated(7), "set": "main", "sets": many},
+    ]
+    with report_page(browser, tmp_path, make_run(tmp_path / "r", lines)) as page:
+        rows = table(page, "Best values by set")
+        assert [row[0] for row in rows[1:4]] == ["main", "c", "s0"] and len(rows) == 1 + 32
+        assert rows[1][1:4] == ["30.00 dB", "6", "+1.00 dB"] and rows[2][1:4] == [NONE, NONE, NONE]
+        assert plot(page, "PSNR-Y on c").count() == 0 and plot(page, "PSNR-Y on s0").count() == 1
 
 
 # ---- stores and errors

@@ -92,8 +92,7 @@ OPTIONS = [
         "--val",
         type=NAMED_SET,
         multiple=True,
-        help="NAME=FOLDER: further images to validate on, HR photos or shards, e.g. Set5=photos/Set5; repeat it for "
-        "several sets.",
+        help="Further images to validate on: HR photos or shards, e.g. Set5=photos/Set5; repeat it for several sets.",
     ),
     click.option(
         "--val-every",
