@@ -58,10 +58,10 @@ _PERCEPTUAL = (
         4,
         higher_is_better=False,
         needs_target=True,
-        min_px=64,
+        min_px=31,
         files=(
             _torchvision("alexnet-owt-7be5be79.pth", "244 MB", "7be5be79"),
-            _pyiqa("LPIPS_v0.1_alex-df73285e.pth", "6 KB", "df73285e"),
+            _pyiqa("LPIPS_v0.1_alex-df73285e.pth", "6 kB", "df73285e"),
         ),
     ),
     Metric(
@@ -74,7 +74,7 @@ _PERCEPTUAL = (
         min_px=32,
         files=(
             _torchvision("vgg16-397923af.pth", "553 MB", "397923af"),
-            _pyiqa("DISTS_weights-f5e65c96.pth", "12 KB", "f5e65c96"),
+            _pyiqa("DISTS_weights-f5e65c96.pth", "12 kB", "f5e65c96"),
         ),
     ),
     Metric(
@@ -84,8 +84,8 @@ _PERCEPTUAL = (
         4,
         higher_is_better=True,
         needs_target=True,
-        min_px=64,
-        files=(_pyiqa("cfanet_fr_kadid_res50-2c4cc61d.pth", "144 MB", "2c4cc61d"),),
+        min_px=32,
+        files=(_pyiqa("cfanet_fr_kadid_res50-2c4cc61d.pth", "145 MB", "2c4cc61d"),),
     ),
     Metric(
         "niqe",
@@ -94,8 +94,8 @@ _PERCEPTUAL = (
         2,
         higher_is_better=False,
         needs_target=False,
-        min_px=192,
-        files=(_pyiqa("niqe_modelparameters.mat", "8 KB", ""),),
+        min_px=96,
+        files=(_pyiqa("niqe_modelparameters.mat", "10 kB", ""),),
     ),
 )
 

@@ -45,7 +45,7 @@ def measure(outputs: Tensor, targets: Tensor, border: int) -> Tensor:
     which are independent, and over windows that lie completely inside. Y is `luma_studio_range`. ValueError for other
     shapes or types, or below 11 px inside the border.
     """
-    _check(outputs, targets, border)
+    check_images(outputs, targets, border)
     inside = slice(border, -border or None)
     outputs, targets = outputs[:, :, inside, inside], targets[:, :, inside, inside]
     sums = (_sums_in_threads if outputs.device.type == "cpu" else _sums)(outputs, targets)
@@ -158,7 +158,8 @@ def _band_matrix(device: torch.device) -> Tensor:
     return matrix
 
 
-def _check(outputs: Tensor, targets: Tensor, border: int) -> None:
+def check_images(outputs: Tensor, targets: Tensor, border: int) -> None:
+    """Raise ValueError for images that `measure` does not take."""
     for images in (outputs, targets):
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected N x 3 x H x W uint8, got {tuple(images.shape)} {images.dtype}")
