@@ -18,6 +18,7 @@ from trainer.evaluation import compare, perceptual
 from trainer.evaluation.compare import Comparison
 from trainer.evaluation.evaluate import BatchResult
 from trainer.evaluation.names import short_names
+from trainer.evaluation.pairs import Pair
 from trainer.evaluation.results import ImageResult, SetResult, best_of, value_text
 from trainer.evaluation.sets import PhotoSet
 from trainer.metrics_table import METRICS
@@ -238,8 +239,8 @@ def test_perceptual_metrics_are_measured_with_the_others(
 def test_networks_process_an_image_before_the_next_is_read(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that the outputs of earlier images can be freed."""
-    num_batches = 0
+    """So that memory does not grow with the number of images."""
+    num_batches = num_read = 0
     evaluate_batches = compare.evaluate_batches
 
     def counted(*args: Any) -> Iterator[BatchResult]:
@@ -248,17 +249,25 @@ def test_networks_process_an_image_before_the_next_is_read(
             num_batches += 1
             yield batch
 
+    class Counted(PhotoSet):
+        def pairs(self, rank: int = 0, ranks: int = 1) -> Iterator[Pair]:
+            nonlocal num_read
+            for pair in super().pairs(rank, ranks):
+                num_read += 1
+                yield pair
+
     monkeypatch.setattr(compare, "evaluate_batches", counted)
     for number in range(8):
         Image.fromarray(make_photo(40, 40 + 2 * number, number)).save(tmp_path / f"{number}.png")
     comparison = Comparison({"a": network(1), "b": network(2)}, NAMES, None, "auto", with_versions=True)
     found = []
-    for image in comparison.run({False: PhotoSet("s", tmp_path, 2, upsampled=False)}):
+    for image in comparison.run({False: Counted("s", tmp_path, 2, upsampled=False)}):
         assert {version: pixels.shape for version, pixels in image.versions.items()} == dict.fromkeys(
             ("bicubic", "a", "b", "HR"), (40, 40 + 2 * len(found), 3)
         )
         found.append(image.result)
         assert num_batches == 2 * len(found)
+        assert num_read <= len(found) + 1, "the next one shows that a batch of equal size ends"
     assert len(found) == 8
 
 
