@@ -18,12 +18,14 @@ from trainer.evaluation import compare, perceptual
 from trainer.evaluation.compare import Comparison
 from trainer.evaluation.evaluate import BatchResult
 from trainer.evaluation.names import short_names
+from trainer.evaluation.pairs import Pair
 from trainer.evaluation.results import ImageResult, SetResult, best_of, value_text
 from trainer.evaluation.sets import PhotoSet
+from trainer.metrics_table import METRICS
 from trainer.models import Network, network_spec
 from trainer.models.weights import save_weights
 
-METRICS = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
+NAMES = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
 
 
 def network(seed: int, scale: int = 2) -> Network:
@@ -136,14 +138,14 @@ def test_means_exclude_infinite_and_undefined_values() -> None:
 
 def test_columns_that_do_not_fit_are_below_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = [Group("a title that may be longer than the terminal", {"name": ["1.00 dB", "0.5", "22.00 dB", "0.25"]})]
-    wide = table(groups, METRICS).splitlines()
+    wide = table(groups, NAMES).splitlines()
     assert wide == [
         "         PSNR-Y  SSIM-Y      PSNR  SSIM",
         "a title that may be longer than the terminal",
         "  name  1.00 dB     0.5  22.00 dB  0.25",
     ]
     monkeypatch.setattr("trainer.commands.tables.columns", lambda stream: 30)
-    assert [line.split() for line in table(groups, METRICS).splitlines() if line[:2] != "a "] == [
+    assert [line.split() for line in table(groups, NAMES).splitlines() if line[:2] != "a "] == [
         ["PSNR-Y", "SSIM-Y"],
         ["name", "1.00", "dB", "0.5"],
         ["PSNR", "SSIM"],
@@ -190,12 +192,12 @@ def test_several_networks_are_evaluated_as_each_alone(runs: Path, data: Path) ->
     table_of = trainer("evaluate", *weights(runs, *names), *sets).out
     for one in found["sets"]:
         assert len({image["image"] for image in one["images"]}) == len(one["images"]) > 1
-        for metric in METRICS:
+        for metric in NAMES:
             values = [[image["values"][name][metric] for name in names] for image in one["images"]]
             best = [names[int(np.argmax(row))] for row in values if row.count(max(row)) == 1]
             assert one["wins"][metric] == {name: best.count(name) for name in names}
         for name in names:
-            row = [one["wins"][metric][name] for metric in METRICS]
+            row = [one["wins"][metric][name] for metric in NAMES]
             assert any(line.split() == [name, *map(str, row)] for line in table_of.splitlines())
     assert f"up: {runs}/up/best.pth (ultra_lite, 1x)\na: {runs}/a/best.pth (ultra_lite, 2x)\n" in table_of
     assert "\nImages on which a network is better than all others:\n" in table_of
@@ -230,15 +232,15 @@ def test_perceptual_metrics_are_measured_with_the_others(
             assert value == pytest.approx(found["sets"][0]["mean"][version][name], rel=0.01)
     too_small = trainer("evaluate", *weights(runs, "a"), "--hr", data / "Set2", "--metrics", "niqe")
     assert too_small.code == 2 and too_small.out == ""
-    message = "0.png is too small for an evaluation at 2x: NIQE needs 192 px inside a border of 2 px, not 80 x 60 px"
-    assert message in too_small.err
+    needed = f"NIQE needs {METRICS['niqe'].min_px} px inside a border of 2 px, not 80 x 60 px in all"
+    assert f"0.png is too small for an evaluation at 2x: {needed}" in too_small.err
 
 
 def test_networks_process_an_image_before_the_next_is_read(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that the outputs of earlier images can be freed."""
-    num_batches = 0
+    """So that memory does not grow with the number of images."""
+    num_batches = num_read = 0
     evaluate_batches = compare.evaluate_batches
 
     def counted(*args: Any) -> Iterator[BatchResult]:
@@ -247,17 +249,25 @@ def test_networks_process_an_image_before_the_next_is_read(
             num_batches += 1
             yield batch
 
+    class Counted(PhotoSet):
+        def pairs(self, rank: int = 0, ranks: int = 1) -> Iterator[Pair]:
+            nonlocal num_read
+            for pair in super().pairs(rank, ranks):
+                num_read += 1
+                yield pair
+
     monkeypatch.setattr(compare, "evaluate_batches", counted)
     for number in range(8):
         Image.fromarray(make_photo(40, 40 + 2 * number, number)).save(tmp_path / f"{number}.png")
-    comparison = Comparison({"a": network(1), "b": network(2)}, METRICS, None, "auto", with_versions=True)
+    comparison = Comparison({"a": network(1), "b": network(2)}, NAMES, None, "auto", with_versions=True)
     found = []
-    for image in comparison.run({False: PhotoSet("s", tmp_path, 2, upsampled=False)}):
+    for image in comparison.run({False: Counted("s", tmp_path, 2, upsampled=False)}):
         assert {version: pixels.shape for version, pixels in image.versions.items()} == dict.fromkeys(
             ("bicubic", "a", "b", "HR"), (40, 40 + 2 * len(found), 3)
         )
         found.append(image.result)
         assert num_batches == 2 * len(found)
+        assert num_read <= len(found) + 1, "the next one shows that a batch of equal size ends"
     assert len(found) == 8
 
 
