@@ -53,7 +53,7 @@ def choose_spec(config: TrainConfig, folder: Shards) -> NetworkSpec:
 def initial_weights(path: Path, spec: NetworkSpec) -> dict[str, Tensor]:
     """Return the parameters in a weights file, by name. UsageError if they belong to another network."""
     network = load_network(path)
-    if network.spec != spec:
+    if network.spec.as_json() != spec.as_json():
         raise _mismatch(path, network.spec, spec)
     return network.state_dict()
 
