@@ -25,10 +25,10 @@ def stored_spec(run: RunFolder, model: str | None) -> NetworkSpec | None:
         return None
     try:
         facts = json.loads(read_bytes(plan))
-        if "network" not in facts:
+        if facts.get("network") is None:
             return None
         spec, started_with = spec_from_json(facts["network"]), facts["model"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError) as error:
         raise UsageError(
             f"{plan} is damaged; start a new run, e.g. with --init {run.home / run.weights.name}"
         ) from error
