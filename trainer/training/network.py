@@ -20,11 +20,11 @@ def stored_spec(run: RunFolder, facts: Mapping[str, Any], model: str | None) -> 
     A run can thus be resumed without the file of `--init`, and after a network of that name has changed. UsageError if
     the file is damaged, or the settings of the run name another `model`.
     """
-    if "network" not in facts:
+    if facts.get("network") is None:
         return None
     try:
         spec, started_with = spec_from_json(facts["network"]), facts["model"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError) as error:
         raise UsageError(
             f"{run.home / run.plan.name} is damaged; start a new run, e.g. with --init {run.home / run.weights.name}"
         ) from error
@@ -49,7 +49,7 @@ def choose_spec(config: TrainConfig, folder: Shards) -> NetworkSpec:
 def initial_weights(path: Path, spec: NetworkSpec) -> dict[str, Tensor]:
     """Return the parameters in a weights file, by name. UsageError if they belong to another network."""
     network = load_network(path)
-    if network.spec != spec:
+    if network.spec.as_json() != spec.as_json():
         raise _mismatch(path, network.spec, spec)
     return network.state_dict()
 
