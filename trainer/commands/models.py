@@ -16,11 +16,12 @@ from srshards.errors import UsageError
 from srshards.process.interrupt import loading
 from srshards.terminal.help import Command
 from srshards.terminal.sizes import format_bytes
-from srshards.terminal.text import Bar, columns, complete_word, say
+from srshards.terminal.text import Bar, columns, complete_word
 from trainer.catalogue import NETWORKS, NamedNetwork, named_network
 from trainer.training.config import TrainConfig
 
 PATCH_PX, BATCH = TrainConfig.patch_size, TrainConfig.batch_size
+_NARROW = 80  # columns
 _MIN_USE = 24  # columns for the suggested use beside the figures
 _FIGURES = ("parameters", "forward_flops", "training_bytes", "multiple_px")
 
@@ -81,7 +82,7 @@ def models_command(name: str | None, scale: int, as_json: bool) -> None:
         return
     click.echo(_description(listed[0], scale) if name else _table(listed, scale))
     for missing in dict.fromkeys(each.missing for each in listed if each.missing):
-        say(f"Not computed: {missing}")
+        click.echo(_filled(f"Not computed: {missing}"))
 
 
 def _with_figures(row: NamedNetwork, scale: int) -> Listed:
@@ -188,6 +189,7 @@ def _patch(scale: int) -> str:
 
 
 def _filled(text: str, indent: int = 0) -> str:
-    """Wrap a line to the terminal's width, the following lines indented."""
+    """Wrap a line to the terminal's width, the following lines indented, in narrow terminals less."""
     width = columns(sys.stdout) or sys.maxsize
+    indent = indent if width >= _NARROW else min(indent, 4)
     return textwrap.fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
