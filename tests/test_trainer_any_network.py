@@ -5,7 +5,8 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -23,6 +24,8 @@ from trainer.models import BuiltInSpec, Network, export
 from trainer.models.spandrel_import import load_spandrel
 from trainer.models.spandrel_network import network_class
 from trainer.models.weights import load_network, save_weights
+from trainer.training.config import TrainConfig
+from trainer.training.network import default_patch_size
 
 SETTINGS = ("--patch-size", 32, "--batch-size", 2, "--workers", 0, "--device", "cpu", "--val-samples", 2)
 SIZES: dict[str, dict[str, Any]] = {
@@ -210,6 +213,23 @@ def test_patches_of_the_shards_that_no_window_fits_are_explained(
     monkeypatch.setattr("srshards.shards.folder.Shards.hr_size", 12)
     message = error_of(train(shards, tmp_path, "--init", files("SwinIR"), "--patch-size", 12))
     assert message.endswith("a multiple of 16 px; pass shards of a larger --size")
+
+
+@pytest.mark.parametrize(
+    ("multiple_px", "scale", "hr_size", "expected"),
+    [
+        (1, 4, 512, 192),
+        (8, 4, 512, 192),
+        (32, 4, 512, 256),
+        (32, 4, 200, 128),
+        (1, 5, 512, 195),
+        (1, 4, 64, 192),  # refused by the loader, with the size of the images
+    ],
+)
+def test_the_default_patch_size_suits_the_network(multiple_px: int, scale: int, hr_size: int, expected: int) -> None:
+    spec, folder = SimpleNamespace(multiple_px=multiple_px), SimpleNamespace(scale=scale, hr_size=hr_size)
+    config = TrainConfig(shards=Path("shards"))
+    assert default_patch_size(cast(Any, spec), config, cast(Any, folder)) == expected
 
 
 def test_a_missing_extra_is_reported(
