@@ -18,7 +18,7 @@ from trainer.evaluation.sets import EvaluationSet
 from trainer.models import NetworkSpec
 from trainer.training.config import TrainConfig
 from trainer.training.device import Precision, choose_device, choose_precision
-from trainer.training.network import choose_spec
+from trainer.training.network import choose_spec, default_patch_size
 from trainer.training.sets import choose_best, open_sets
 from trainer.training.step_mode import StepMode, choose_step_mode
 
@@ -41,6 +41,7 @@ class Plan:
     folder: Shards
     spec: NetworkSpec
     loader: PatchLoader
+    patch_size: int  # HR px
     precision: Precision
     total_steps: int
     lr: float  # peak learning rate
@@ -92,11 +93,17 @@ def derive_plan(
     """
     spec = spec or choose_spec(config, folder)
     named = spec.name if spec.name in NETWORKS else None
-    config = replace(config, ranks=config.ranks or rank_info.world_size, model=config.model or named)
+    patch_size = config.patch_size or default_patch_size(spec, config, folder)
+    config = replace(
+        config,
+        ranks=config.ranks or rank_info.world_size,
+        model=config.model or named,
+        patch_size=patch_size,
+    )
     device = choose_device(config.device, rank_info.local_rank if rank_info.world_size > 1 else None)
     sets = open_sets(config, folder)
     best_by = choose_best(config, sets)
-    loader = _loader(config, folder, rank_info, device)
+    loader = _loader(config, patch_size, folder, rank_info, device)
     total_steps = config.steps or loader.num_steps(config.epochs)
     row = NETWORKS[config.model] if config.model else typical_network(spec.architecture)
     return Plan(
@@ -105,6 +112,7 @@ def derive_plan(
         folder=folder,
         spec=spec,
         loader=loader,
+        patch_size=patch_size,
         precision=choose_precision(config.amp, device),
         total_steps=total_steps,
         lr=config.lr or (row.lr if row else _CAUTIOUS_LR),
@@ -140,13 +148,15 @@ def patches_per_step(config: TrainConfig, rank_info: RankInfo) -> int:
     return config.batch_size * config.grad_accum * (config.ranks or rank_info.world_size)
 
 
-def _loader(config: TrainConfig, folder: Shards, rank_info: RankInfo, device: torch.device) -> PatchLoader:
+def _loader(
+    config: TrainConfig, patch_size: int, folder: Shards, rank_info: RankInfo, device: torch.device
+) -> PatchLoader:
     """Return this rank's loader: its share of each step, in equal micro-batches of at most `config.batch_size`."""
     share = patches_per_step(config, rank_info) // rank_info.world_size
     micro_batches = next(parts for parts in count(-(-share // config.batch_size)) if share % parts == 0)
     return PatchLoader(
         folder,
-        config.patch_size,
+        patch_size,
         share // micro_batches,
         input=config.input,
         workers=config.workers,
