@@ -18,9 +18,9 @@ from srshards.terminal.help import Command
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import Bar, columns, complete_word
 from trainer.catalogue import NETWORKS, NamedNetwork, named_network
-from trainer.training.config import TrainConfig
+from trainer.training.config import DEFAULT_PATCH_SIZE, TrainConfig
 
-PATCH_PX, BATCH = TrainConfig.patch_size, TrainConfig.batch_size
+PATCH_PX, BATCH = DEFAULT_PATCH_SIZE, TrainConfig.batch_size
 _NARROW = 80  # columns
 _MIN_USE = 24  # columns for the suggested use beside the figures
 _FIGURES = ("parameters", "forward_flops", "training_bytes", "multiple_px")
