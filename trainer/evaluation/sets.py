@@ -79,7 +79,7 @@ class ShardSet(EvaluationSet):
         if reason := too_small(shards.hr_size, shards.hr_size, shards.scale, metrics):
             raise UsageError(
                 f"the images in {shards.path} are too small for an evaluation: {reason}; generate shards with a larger "
-                "--size"
+                f"--size{'' if set(metrics) <= set(OWN) else ', or omit the metric'}"
             )
 
     def pairs(self, rank: int = 0, ranks: int = 1) -> Iterator[Pair]:
