@@ -92,9 +92,8 @@ def derive_plan(config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGL
     config = replace(config, ranks=config.ranks or rank_info.world_size)
     device = choose_device(config.device, rank_info.local_rank if rank_info.world_size > 1 else None)
     spec = network_spec(config.model, folder.scale if config.input == "lr" else 1)
-    sets = open_sets(config, folder)
-    best_by = choose_best(config, sets)
     loader = _loader(config, folder, rank_info, device)
+    sets = open_sets(config, folder)
     total_steps = config.steps or loader.num_steps(config.epochs)
     return Plan(
         config=config,
@@ -106,7 +105,7 @@ def derive_plan(config: TrainConfig, folder: Shards, rank_info: RankInfo = SINGL
         total_steps=total_steps,
         step_mode=choose_step_mode(config.step, device, rank_info.world_size, spec.architecture, total_steps),
         sets=sets,
-        best_by=best_by,
+        best_by=choose_best(config, sets),
     )
 
 
