@@ -58,7 +58,7 @@ def test_trainer_reports_every_twenty_seconds_and_at_the_end(clock: Clock, capsy
     with Display(first=10, total=15) as display:
         clock.now_s += 19
         display.step()
-        display.best(31.5)
+        display.best("31.50 dB")
         clock.now_s += 1
         display.step()
         display.say("Step 12: a validation")

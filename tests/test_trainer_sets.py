@@ -21,7 +21,7 @@ from srshards.shards.opening import open_shards
 from tests.drill.s3_server import Bucket
 from trainer.distributed.group import RankGroup
 from trainer.distributed.rank import RankInfo
-from trainer.evaluation import sets
+from trainer.evaluation import perceptual, sets
 from trainer.evaluation.best import BestBy, parse_best
 from trainer.evaluation.evaluate import evaluate_pairs
 from trainer.evaluation.metrics import Quality, mean_quality
@@ -114,6 +114,8 @@ def test_the_best_value_is_the_highest_or_the_lowest() -> None:
         assert not by.is_better(worse, better) and not by.is_better(better, better)
         assert not by.is_better(math.nan, None) and not by.is_better(math.nan, worse)
     assert BestBy("psnr_y", "val").described(31.042) == "31.04 dB PSNR-Y"
+    assert BestBy("psnr_y", "val").shortened(31.042) == "31.04 dB"
+    assert BestBy("psnr_y", "Set5").shortened(31.042) == "31.04 dB PSNR-Y on Set5"
     assert BestBy("lpips", "Set5").described(0.12345) == "0.1235 LPIPS on Set5"
 
 
@@ -467,6 +469,15 @@ def test_bad_sets_and_metrics_are_refused(options: str, message: str, folder: Pa
     result = trainer(*arguments(folder, tmp_path / "runs"), *options.replace("{}", str(folder)).split())
     assert result.code == 2 and message.replace("{}", str(folder)) in " ".join(result.err.split()), result.err
     assert not list(tmp_path.rglob("state.pt")) and not list(tmp_path.rglob("config.yaml"))
+
+
+def test_a_missing_package_is_reported_before_the_run_starts(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(perceptual, "find_spec", lambda name: None)
+    result = trainer(*arguments(folder, tmp_path / "runs", "--best", "dists"))
+    assert result.code == 2 and "pyiqa is not installed, which computes dists; " in result.err
+    assert not list((tmp_path / "runs").glob("*/*"))
 
 
 @pytest.mark.parametrize(

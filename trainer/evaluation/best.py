@@ -27,6 +27,10 @@ class BestBy(NamedTuple):
         """Return a value with its unit and name: `31.04 dB PSNR-Y`, `0.1234 LPIPS on Set5`."""
         return f"{METRICS[self.metric].formatted(value)} {self.name}"
 
+    def shortened(self, value: float) -> str:
+        """Return the same, without the name of PSNR-Y on the validation split, for narrow displays."""
+        return METRICS[self.metric].formatted(value) if self == ("psnr_y", MAIN_SET) else self.described(value)
+
     def is_better(self, value: float, best: float | None) -> bool:
         """Return whether a value is better than the best so far, None if there is none. NaN is never better."""
         return not math.isnan(value) and (best is None or METRICS[self.metric].is_better(value, best))

@@ -218,7 +218,7 @@ class TrainingLoop:
                 self._record.keep_best()
                 progress.best, progress.best_step = value, step
             self.last_validation = result
-            self._record.validated(step, result, "" if progress.best is None else best_by.described(progress.best))
+            self._record.validated(step, result, "" if progress.best is None else best_by.shortened(progress.best))
         progress.validated = True
 
     def _adapt_cadence(self) -> None:

@@ -101,9 +101,8 @@ def derive_plan(
         patch_size=patch_size,
     )
     device = choose_device(config.device, rank_info.local_rank if rank_info.world_size > 1 else None)
-    sets = open_sets(config, folder)
-    best_by = choose_best(config, sets)
     loader = _loader(config, patch_size, folder, rank_info, device)
+    sets = open_sets(config, folder)
     total_steps = config.steps or loader.num_steps(config.epochs)
     row = NETWORKS[config.model] if config.model else typical_network(spec.architecture)
     return Plan(
@@ -120,7 +119,7 @@ def derive_plan(
         ema=(row.ema if row else DEFAULT_EMA) if config.ema is None else config.ema,
         step_mode=choose_step_mode(config.step, device, rank_info.world_size, spec.architecture, total_steps),
         sets=sets,
-        best_by=best_by,
+        best_by=choose_best(config, sets),
     )
 
 
