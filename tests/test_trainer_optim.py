@@ -13,6 +13,7 @@ from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.losses import l1
 from trainer.training.optim import learning_rate
+from trainer.training.plan import default_warmup
 from trainer.training.step_mode import StepMode
 
 
@@ -21,6 +22,13 @@ def test_rate_rises_to_the_peak_and_falls_to_a_hundredth() -> None:
     assert rates[0] == pytest.approx(4e-3 / 20) and rates[19] == pytest.approx(4e-3) == max(rates)
     assert rates[:20] == sorted(rates[:20]) and rates[20:] == sorted(rates[20:], reverse=True)
     assert rates[99] == pytest.approx(4e-5)
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup"), [(1, 1), (2, 1), (150, 45), (300, 90), (1000, 300), (1667, 500), (5000, 500), (10**6, 500)]
+)
+def test_default_warmup(steps: int, warmup: int) -> None:
+    assert default_warmup(steps) == warmup
 
 
 def test_ema_of_a_short_run_is_not_dominated_by_the_initial_weights() -> None:

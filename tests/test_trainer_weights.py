@@ -276,8 +276,8 @@ def without(state: State, *names: str) -> State:
         ),
         (
             RRDB,
-            lambda state: without(state, "conv_up2.weight", "conv_up2.bias"),  # BSRGAN's 2x
-            r"looks like rrdb 32x2, growth 32 at 4x, but 2 missing \(conv_up2.weight, conv_up2.bias\)",
+            lambda state: without(state, "conv_hr.weight", "conv_hr.bias"),
+            r"looks like rrdb 32x2, growth 32 at 4x, but 2 missing \(conv_hr.weight, conv_hr.bias\)",
         ),
         (
             RRDB,
@@ -309,6 +309,13 @@ def test_mismatching_weights_are_described(
         with pytest.raises(UsageError, match=message) as caught:
             load(path)
         assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_rrdb_at_2x_without_folding_is_opened_by_spandrel(tmp_path: Path) -> None:
+    state = without(RRDB.build().state_dict(), "conv_up2.weight", "conv_up2.bias")  # as in BSRGAN's 2x
+    network = load_network(saved(tmp_path / "w.pth", state))
+    assert (network.spec.architecture, network.scale) == ("ESRGAN", 2)
+    assert network(torch.rand(1, 3, 5, 7)).shape == (1, 3, 10, 14)
 
 
 def test_esrgan_names_of_another_scale_are_refused(tmp_path: Path) -> None:
