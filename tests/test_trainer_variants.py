@@ -440,8 +440,8 @@ def test_shards_without_up_are_refused_where_up_is_required(folder_of: Callable[
         weights = tmp_path / run / "model.pth"
         result = trainer("evaluate", "--weights", weights, "--shards", folder, "--device", "cpu")
         assert result.code == code, result.err
-    advice = "generate shards without --no-up, or evaluate photos: --hr PHOTOS --scale 2"
-    assert f"Error: {weights} takes upsampled images, but {bare} has none; {advice}" in result.err
+    advice = "generate shards without --no-up, or evaluate a folder of photos"
+    assert f"Error: {bare} has no upsampled images, which the network takes as its input; {advice}" in result.err
 
 
 def test_the_first_variant_is_evaluated(folder_of: Callable[..., Path], tmp_path: Path) -> None:

@@ -220,8 +220,13 @@ def fold(images: Tensor, factor: int) -> Tensor:
 
     Sizes that are not multiples of the factor are padded first, see `pad_to`.
     """
-    height, width = (-(-size // factor) * factor for size in images.shape[2:])
+    height, width = (next_multiple(size, factor) for size in images.shape[2:])
     return functional.pixel_unshuffle(pad_to(images, height, width), factor)
+
+
+def next_multiple(size: int, factor: int) -> int:
+    """Round up to a multiple of the factor."""
+    return (size + factor - 1) // factor * factor  # not -(-size // factor): ONNX divides towards zero
 
 
 def pad_to(images: Tensor, height: int, width: int) -> Tensor:

@@ -127,6 +127,9 @@ def _onnx_model(network: Network) -> Any:
         )
     assert program is not None
     model: Any = program.model_proto
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+    if not (shape[2].dim_param and shape[3].dim_param):  # where the exporter gives up, it says so only in its log
+        raise ValueError(f"the graph holds for {shape[3].dim_value} x {shape[2].dim_value} px only")
     # Remove the exporter's debug metadata, which contains source paths of this machine.
     for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")

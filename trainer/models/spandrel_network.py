@@ -14,7 +14,7 @@ from srshards.errors import UsageError
 from trainer.catalogue import NETWORKS
 from trainer.models import reparameterised
 from trainer.models.architectures import ANY_SIZE, ARCHITECTURES, PRACTICAL_MARGIN, Architecture, SizeRequirements
-from trainer.models.blocks import Network, NetworkSpec, pad_to, without_autocast
+from trainer.models.blocks import Network, NetworkSpec, next_multiple, pad_to, without_autocast
 from trainer.models.spandrel_import import load_spandrel
 
 # Of architectures without training support: some pad images to whole windows or foldings without stating them. SCUNet
@@ -136,7 +136,7 @@ def _use_float32_for_pixels(inner: nn.Module) -> None:
 def _accepted(height: int, width: int, needs: SizeRequirements) -> tuple[int, int]:
     """Return the smallest height and width that are large enough and meet the requirements."""
     multiple = needs.multiple_px
-    height, width = (-(-max(size, needs.minimum_px) // multiple) * multiple for size in (height, width))
+    height, width = (next_multiple(max(size, needs.minimum_px), multiple) for size in (height, width))
     return (max(height, width),) * 2 if needs.is_square else (height, width)
 
 
@@ -177,7 +177,7 @@ def spec_of_model(model: nn.Module, architecture: str, scale: int, needs: SizeRe
         return _with_sizes(name, ARCHITECTURES[name], scale, arguments)
     plain = tuple(sorted((key, _hashable(value)) for key, value in arguments.items() if _is_plain(value)))
     multiple_px = math.lcm(needs.multiple_px, _USUAL_MULTIPLE)
-    margin_px = -(-PRACTICAL_MARGIN // multiple_px) * multiple_px
+    margin_px = next_multiple(PRACTICAL_MARGIN, multiple_px)
     return SpandrelSpec(architecture, scale, plain, margin_px, multiple_px, needs)
 
 
