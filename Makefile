@@ -88,12 +88,12 @@ test-quick: $(STAMP) ## Run the quick tests: no browser, cluster or store, few p
 test-scale: $(STAMP) ## Run the long test of the Ray engine, with nodes that die and data in an object store
 	$(BIN)/python -m pytest -s tests/scale
 
-test-peers: $(PEERS)/.installed ## Train BasicSR from shards, compare recipes with published code; in its own .venv-peers
+test-peers: $(PEERS)/.installed ## Train BasicSR from shards, compare recipes and metrics with published code; in its own .venv-peers
 	$(PEERS)/bin/python -m pytest --confcutdir=tests/peers tests/peers
 
 # PyTorch first, by itself: pulled in by another package, it may come as a build for CUDA, of several gigabytes.
 $(PEERS)/.installed: pyproject.toml constraints.txt tests/peers/requirements.txt tests/peers/frameworks.txt
-	@echo "Installing BasicSR and Real-ESRGAN with PyTorch into $(PEERS). This takes a few minutes the first time."
+	@echo "Installing BasicSR, Real-ESRGAN and pyiqa with PyTorch into $(PEERS). This takes a few minutes the first time."
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r tests/peers/requirements.txt

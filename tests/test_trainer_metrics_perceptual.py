@@ -245,6 +245,7 @@ def test_files_come_from_the_folder_or_from_the_caches(
         (hub / cache).mkdir(parents=True)
         (weights / name).rename(hub / cache / name)
     load_metrics(["topiq", "lpips"], CPU, weights)
+    (hub / "checkpoints" / VGG16).write_bytes(b"not used")
     load_metrics(["dists"], CPU, weights)
     cached, topiq = (hub / "pyiqa" / name for name in (LPIPS, "cfanet_fr_kadid_res50-2c4cc61d.pth"))
     assert cached.exists() and not topiq.exists()
@@ -261,12 +262,16 @@ def test_files_come_from_the_folder_or_from_the_caches(
 
 
 def test_loading_is_quiet_and_changes_no_state(
-    hub: Path, weights: Path, use_pyiqa: Callable[..., None], capfd: pytest.CaptureFixture[str]
+    weights: Path,
+    use_pyiqa: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     use_pyiqa()
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
+    monkeypatch.setattr(logging.root.manager, "disable", 5)
     before = dict(os.environ), logging.root.manager.disable, torch.hub.get_dir()
     with warnings.catch_warnings(record=True) as recorded:
         warnings.simplefilter("always")
