@@ -27,6 +27,7 @@ from shardgen.sample_photos import main as sample_photos
 from srshards.process.fork_server import may_use_workers
 from srshards.terminal.text import Bar, fitted
 from tests.drill.__main__ import main as drill
+from trainer.catalogue import NETWORKS
 from trainer.cli import commands as trainer_commands
 from trainer.training.config import LOSS_NAMES
 
@@ -194,7 +195,7 @@ def completions(program: str, *args: str) -> list[CompletionItem]:
         ("shardgen pack --val", ["--val", "--val-lr", "--val-up", "--val-fraction"]),
         ("shardgen generate -s 2 --size 64 ''", []),
         ("shardgen gen", ["generate"]),
-        ("trainer --model ''", ["ultra_lite", "lite", "standard"]),
+        ("trainer --model ''", list(NETWORKS)),
         ("trainer --loss c", ["charbonnier"]),
         ("trainer eval", ["evaluate"]),
         ("trainer evaluate --split ''", ["train", "val"]),
@@ -259,7 +260,7 @@ def _assert_bash_completes(lines: list[str], environment: dict[str, str]) -> Non
     """
     )
     output = run_text(["bash", "--norc", "-c", code], environment)
-    expected = ["inspect", "npy png webp", "compopt -o default", "", "ultra_lite lite standard", "--weights"]
+    expected = ["inspect", "npy png webp", "compopt -o default", "", " ".join(NETWORKS), "--weights"]
     assert output.splitlines() == expected
 
 
@@ -347,10 +348,8 @@ def test_no_fork_server_is_started_without_workers(arguments: str, expected: boo
         ("shardgen recipe show realesrgn", "unknown name 'realesrgn'; did you mean 'realesrgan'?"),
         ("trainer evaluat", "unknown command evaluat; did you mean 'evaluate'?"),
         ("trainer upscal x.png", "unknown command upscal; did you mean 'upscale'?"),
-        (
-            "trainer --model standart",
-            "'standart' is not one of 'ultra_lite', 'lite', 'standard'. Did you mean 'standard'?",
-        ),
+        ("trainer --model standart", "Did you mean 'standard'?"),
+        ("trainer --model spam", "'hat_s'. Did you mean 'span'?"),
         ("trainer evaluate --split vall", "Did you mean 'val'?"),
         ("trainer --los l1", "'--loss'"),
         ("trainer evaluate --weigths x", "'--weights'"),

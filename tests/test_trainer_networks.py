@@ -12,30 +12,38 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from helpers import make_photo
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from srshards import PatchBatch
+from srshards.errors import RunError
 from srshards.imaging.bicubic import bicubic_down
 from trainer.catalogue import NETWORKS
 from trainer.inference.tiles import TileRule, apply_in_tiles
-from trainer.models import NetworkSpec, spec_from_json
+from trainer.models import NetworkSpec, network_spec, num_parameters, spec_from_json
+from trainer.models.export import export_onnx
 from trainer.models.spandrel_import import load_spandrel
+from trainer.models.spandrel_network import SpandrelSpec, network_class
 from trainer.models.weights import load_network, save_weights
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings, to_unit_range
 from trainer.training.losses import l1
 from trainer.training.step_mode import StepMode
 
+NETWORKS_PAGE = Path(__file__).parent.parent / "docs" / "networks.md"
 SCALE = 2
-STEPS = 40
+STEPS = 20
 
 # The names of the networks of this package in spandrel.
 CLASSES = {"compact": "SRVGGNetCompact", "rrdb": "RRDBNet"}
-# Networks whose output depends on the whole tile: the largest difference in grey levels, at the margin of the network.
-TILES: dict[str, float] = {}
+# The largest difference that tiles may make, in grey levels. None but rounding, except where every output pixel depends
+# on all of the tile: by pooled attention, or by attention between pixels that are far apart.
+ROUNDING = 0.01
+TILES = {"SAFMN": 0.2, "DAT": 0.5, "ATD": 4, "RGT": 8, "OmniSR": 16}
 
 # For each network the arguments that make it small. What is not listed is that of the catalogue.
 _COMPACT = {"features": 12, "depth": 3}
-_RRDB = {"features": 12, "depth": 1, "growth": 6}
+_RRDB = {"features": 12, "depth": 1, "growth": 32}
 _SPAN = {"feature_channels": 12}
 _PLKSR = {"dim": 16, "n_blocks": 2, "kernel_size": 7}
 _MOSR = {"dim": 16, "n_block": 2}
@@ -63,7 +71,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "swinir_s": {"embed_dim": 12, "depths": (2,), "num_heads": (2,)},
     "dat_light": {**_RECTANGLES, "depth": (2,)},
     "atd_light": {"depths": (2,), "num_heads": (4,), "window_size": 8, "num_tokens": 16},
-    "drct_s": {"embed_dim": 12, "depths": (6,), "num_heads": (2,), "gc": 4},
+    "drct_s": {"embed_dim": 12, "depths": (6,), "num_heads": (2,), "window_size": 8, "gc": 4},
     "rgt_s": {**_RECTANGLES, "depth": (2,)},
     "hat_s": {
         "embed_dim": 24,
@@ -73,6 +81,34 @@ NARROW: dict[str, dict[str, Any]] = {
         "compress_ratio": 4,
         "squeeze_factor": 6,
     },
+}
+
+# Parameters at 4x. Of most, traiNNer-redux publishes the exact number (docs/source/resources/benchmark4x.csv); of
+# dat_light, atd_light and rgt_s the papers, in thousands: 573K, 769K, 10.20M; of drct_s nobody does.
+PARAMETERS = {
+    "ultra_lite": 52_968,
+    "lite": 621_424,
+    "standard": 16_697_987,
+    "compact_ultra": 325_488,
+    "compact_super_ultra": 52_968,
+    "esrgan_lite": 5_021_155,
+    "span": 2_621_964,
+    "span_s": 2_236_728,
+    "plksr": 7_386_096,
+    "plksr_tiny": 2_370_544,
+    "realplksr": 7_389_680,
+    "realplksr_tiny": 2_372_080,
+    "mosr": 4_287_600,
+    "mosr_t": 609_888,
+    "safmn": 239_520,
+    "safmn_l": 5_600_816,
+    "omnisr": 805_376,
+    "swinir_s": 929_628,
+    "dat_light": 572_766,
+    "atd_light": 768_792,
+    "drct_s": 2_459_787,
+    "rgt_s": 10_198_767,
+    "hat_s": 9_621_183,
 }
 
 
@@ -105,14 +141,11 @@ def make_learner(spec: NetworkSpec) -> Learner:
 
 @cache
 def batch(scale: int) -> PatchBatch:
-    """Two patches of 16 px, whole windows of all narrow networks, and their negatives enlarged.
-
-    Negatives, because some networks enlarge well before they are trained.
-    """
+    """Two patches of 16 px, which are whole windows of all narrow networks."""
     hr = [make_photo(16 * scale, 16 * scale, seed=seed) for seed in (1, 2)]
     lr = [bicubic_down(photo, scale) for photo in hr]
     hr_batch, lr_batch = (torch.stack([torch.from_numpy(photo) for photo in photos]) for photos in (hr, lr))
-    return PatchBatch(255 - hr_batch, lr_batch, ())
+    return PatchBatch(hr_batch, lr_batch, ())
 
 
 def train(learner: Learner, steps: range) -> list[float]:
@@ -141,24 +174,34 @@ def test_gradients_reach_every_parameter(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_one_batch_is_overfitted(name: str) -> None:
     losses = trained(narrow(name)).losses
-    assert losses[-1] < losses[0] / 2, f"{losses[0]:.3f} -> {losses[-1]:.3f}"
+    share = 0.8 if narrow(name).architecture == "compact" else 0.6  # which starts as interpolation
+    assert losses[-1] < share * losses[0], f"{losses[0]:.3f} -> {losses[-1]:.3f}"
+
+
+@cache
+def weights_of_four_steps(spec: NetworkSpec, resumes: bool) -> list[dict[str, Tensor]]:
+    """Return the weights and their EMA after four steps, in one go or resumed after two from a file."""
+    learner = make_learner(spec)
+    train(learner, range(2))
+    if resumes:
+        file = io.BytesIO()
+        torch.save(learner.state(), file)
+        file.seek(0)
+        torch.rand(1)  # a new process has another state of the global generator
+        learner = make_learner(spec)
+        learner.restore(torch.load(file))
+    train(learner, range(2, 4))
+    weights, ema = learner.weights()
+    assert ema is not None
+    return [weights, ema]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_resuming_is_exact(name: str) -> None:
-    whole, stopped, resumed = (make_learner(narrow(name)) for _ in range(3))
-    train(whole, range(4))
-    train(stopped, range(2))
-    file = io.BytesIO()
-    torch.save(stopped.state(), file)
-    file.seek(0)
-    torch.rand(1)  # a new process has another state of the global generator
-    resumed.restore(torch.load(file))
-    train(resumed, range(2, 4))
-    for expected, found in zip(whole.weights(), resumed.weights(), strict=True):
-        assert expected is not None and found is not None and expected.keys() == found.keys()
-        assert all(torch.equal(expected[key], found[key]) for key in expected)
+    spec = narrow(name)
+    for expected, found in zip(*(weights_of_four_steps(spec, resumes) for resumes in (False, True)), strict=True):
+        assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
 
 
 # ---- files
@@ -174,7 +217,10 @@ def test_saved_weights_open_in_spandrel(name: str, tmp_path: Path) -> None:
         path = tmp_path / f"{kind}.pth"
         save_weights(path, network.state_dict(), None)
         theirs, ours = load_spandrel().ModelLoader().load_from_file(path), load_network(path)
-        assert theirs.scale == SCALE and type(theirs.model).__name__ == CLASSES.get(spec.architecture, spec.architecture)
+        theirs.eval()
+        assert theirs.scale == SCALE and type(theirs.model).__name__ == CLASSES.get(
+            spec.architecture, spec.architecture
+        )
         assert ours.spec == spec
         with torch.inference_mode():
             output = network(images)
@@ -200,12 +246,61 @@ def test_files_of_every_scale_open_in_spandrel(architecture: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_tiles_have_no_seams(name: str) -> None:
-    """The largest difference between a photo in tiles and as a whole, in grey levels, is at most that of TILES."""
-    spec, network = narrow(name), trained(narrow(name)).learner.network
-    rule = TileRule.of(spec)
-    edge = 2 * rule.smallest_px
-    photo = torch.from_numpy(make_photo(edge, edge, seed=3)).permute(2, 0, 1)[None]
+    """A photo upscaled in tiles differs from the photo upscaled as a whole by no more than TILES."""
+    network = trained(narrow(name)).learner.network
+    rule = TileRule.of(network.spec)
+    photo = torch.from_numpy(make_photo(32, rule.smallest_px + 32, seed=3)).permute(2, 0, 1)[None]
     whole, tiled = (apply_in_tiles(network, photo, tile, rule) for tile in (None, rule.smallest_px))
-    difference = float((whole - tiled).abs().max()) * 255
-    print(f"TILES {name} margin {rule.margin_px} edge {edge} {difference:.5f} of {float(whole.std()) * 255:.1f}")
-    assert difference <= TILES.get(spec.architecture, 0.01)
+    difference = 255 * float((whole - tiled).abs().max())
+    assert difference <= TILES.get(network.spec.architecture, ROUNDING)
+
+
+# ---- ONNX
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["span", "realplksr"])
+def test_convolutional_networks_export_to_onnx(name: str, tmp_path: Path) -> None:
+    """With sizes that are not fixed; `export_onnx` itself compares the outputs. Those with windows take too long."""
+    save_weights(tmp_path / "a.pth", narrow(name).build().state_dict(), None)
+    report = export_onnx(tmp_path / "a.pth", tmp_path / "a.onnx")
+    assert report.difference <= 1e-5 and {size[0] for size in report.sizes} == {1, 2}
+
+
+@pytest.mark.slow
+def test_safmn_is_refused_by_the_export(tmp_path: Path) -> None:
+    """Its pooling to a share of the height and width fixes the sizes in the file."""
+    save_weights(tmp_path / "a.pth", narrow("safmn").build().state_dict(), None)
+    with pytest.raises(RunError, match="was not written"):
+        export_onnx(tmp_path / "a.pth", tmp_path / "a.onnx")
+    assert not (tmp_path / "a.onnx").exists()
+
+
+# ---- full width
+
+
+class LinspaceOnCpu(TorchFunctionMode):
+    """Of the tensors that constructors create on the meta device, those whose values they read are made by linspace."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        cpu = {"device": "cpu"} if function is torch.linspace else {}
+        return function(*args, **{**(kwargs or {}), **cpu})
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_numbers_of_parameters_are_those_published(name: str) -> None:
+    spec = network_spec(name, 4)
+    if isinstance(spec, SpandrelSpec):
+        with torch.device("meta"), LinspaceOnCpu():
+            arguments = spec.as_json()["arguments"]
+            assert num_parameters(network_class(spec.architecture)(**arguments)) == PARAMETERS[name]
+    else:
+        assert sum(shape.numel() for shape in spec.shapes().values()) == PARAMETERS[name]
+
+
+def test_the_page_has_a_row_for_every_network() -> None:
+    """In the order of the catalogue, with its use and its source."""
+    table = NETWORKS_PAGE.read_text("utf-8").partition("## ")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    found = [(name.strip(" |`"), use, source) for name, _, use, source, *_ in rows]
+    assert found == [(row.name, row.use, row.source) for row in NETWORKS.values()]

@@ -1,19 +1,27 @@
 """Networks of spandrel: building, training, saving, reading; spandrel itself missing; hostile files."""
 
+import importlib
 import pickle
+import re
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from srshards.errors import UsageError
-from trainer.models import MODELS, NetworkSpec, network_spec, spec_from_json
+from trainer.models import MODELS, BuiltInSpec, NetworkSpec, network_spec, spec_from_json
 from trainer.models.architectures import ARCHITECTURES
 from trainer.models.spandrel_files import open_network
 from trainer.models.spandrel_import import load_spandrel
-from trainer.models.spandrel_network import SpandrelSpec, spandrel_spec
+from trainer.models.spandrel_network import SpandrelNetwork, SpandrelSpec, network_class, spandrel_spec
 from trainer.models.weights import load_into, load_network, save_weights, spec_of
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
@@ -137,6 +145,7 @@ def test_training_resumes_exactly_and_is_saved_as_spandrel_expects(architecture:
             images = noise(1, 3, *size)
             with torch.inference_mode():
                 output = network(images)
+                assert torch.equal(images, noise(1, 3, *size)), "changed in place"
                 assert output.shape == (1, 3, 2 * size[0], 2 * size[1])
                 assert float((output - ours(images)).abs().max()) <= 1e-5, size
                 assert float((output.clamp(0, 1) - theirs(images)).abs().max()) <= 1e-5, size
@@ -175,7 +184,7 @@ def test_the_catalogue_names_what_its_files_contain(name: str) -> None:
         ("DAT", 1, {"upsampler": "pixelshuffle"}, r"^DAT does not support 1x, only 2x, 3x, 4x, 8x$"),
         ("SwinIR", 2, {"start_unshuffle": 2}, r"^SwinIR with these arguments has no training support: spandrel mis"),
         ("SAFMN", 2, {"width": 3}, r"^SAFMN has no width; its arguments are dim, n_blocks, ffn_scale, upscaling_fac"),
-        ("RCAN", 2, {}, r"^RCAN has no training support, only ATD, DAT, .*; it can be evaluated, used to upscale and"),
+        ("GRL", 2, {}, r"^GRL has no training support, only ATD, DAT, .*; it can be evaluated, used to upscale and"),
     ],
 )
 def test_unsupported_specs_are_refused(architecture: str, scale: int, arguments: State, message: str) -> None:
@@ -195,6 +204,32 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
         UsageError, match=r"are for SAFMN \(dim 12, n_blocks 2\) at 2x, but this run trains SAFMN \(dim 8, n_blocks 2\)"
     ):
         load_into(small("SAFMN").build(), tmp_path / "w.pth")
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    """A group of this process alone, in which DDP works as in a larger one."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("architecture", ["SPAN", "DAT"])
+def test_ddp_finds_no_unused_parameters(architecture: str, process_group: None) -> None:
+    alone, wrapped = learner(small(architecture)), learner(small(architecture))
+    with_ddp = Learner(
+        wrapped.network, None, replace(wrapped.settings, ema=0), DistributedDataParallel(wrapped.network)
+    )
+    train(alone, range(3))
+    train(with_ddp, range(3))  # with unused parameters, the second step fails
+    assert equal(alone.weights()[0], with_ddp.weights()[0])
+
+
+def test_autocast_trains() -> None:
+    trained = learner(small("SPAN"), precision=Precision(torch.bfloat16))
+    before = {name: value.clone() for name, value in trained.weights()[0].items()}
+    train(trained, range(2))
+    assert trained.is_finite() and not equal(trained.weights()[0], before)
 
 
 # ---- re-parameterised convolutions
@@ -218,3 +253,211 @@ def test_the_fused_convolution_is_computed_for_evaluation_and_files() -> None:
         reloaded.inner.load_state_dict(network.state_dict())  # as other tools load it, without `eval` afterwards
         assert torch.allclose(reloaded(images), changed, rtol=1e-4, atol=1e-5)
     assert network.inner.conv_1.eval_conv.weight.data_ptr() == memory  # type: ignore[union-attr]
+
+
+# ---- other architectures, and files that are not what they seem
+
+
+def opened(architecture: str, **arguments: Any) -> SpandrelNetwork | None:
+    network = network_class(architecture)(**arguments)
+    return open_network(network.state_dict())
+
+
+def test_architectures_without_training_support_can_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(network_class("RCAN")(scale=2, n_resgroups=1, n_resblocks=1, n_feats=16).state_dict(), path)
+    network = load_network(path)
+    theirs = load_spandrel().ModelLoader().load_from_file(path)
+    images = noise(1, 3, 9, 7)
+    with torch.inference_mode():
+        output = network(images)
+        assert torch.equal(images, noise(1, 3, 9, 7)), "RCAN changes its input in place"
+        assert torch.equal(output.clamp(0, 1), theirs(images))
+    assert network.spec.name == "RCAN" and network.spec.scale == 2
+    for use in (network.spec.build, lambda: spec_from_json(network.spec.as_json())):
+        with pytest.raises(UsageError, match=r"^RCAN has no training support, only ATD, .*; it can be evaluated, used"):
+            use()
+
+
+def test_variants_of_rrdbnet_that_spandrel_knows_are_opened(tmp_path: Path) -> None:
+    state = BuiltInSpec("rrdb", 4, 32, 1, 32).build().state_dict()  # BSRGAN's 2x has one upsampling
+    torch.save({name: value for name, value in state.items() if "conv_up2" not in name}, tmp_path / "w.pth")
+    network = load_network(tmp_path / "w.pth")
+    assert network.spec.name == "ESRGAN" and network.spec.scale == 2
+    assert network(noise(1, 3, 5, 7)).shape == (1, 3, 10, 14)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments", "message"),
+    [
+        ("DnCNN", {"in_nc": 1, "out_nc": 1}, "this DnCNN maps images of 1 channel to 1; pass a network for RGB images"),
+        ("SPAN", {"num_in_ch": 1, "num_out_ch": 1, "norm": False}, "this SPAN maps images of 1 channel to 1; pass a"),
+        ("LaMa", {}, "LaMa fills in masked parts of images; pass a network that upscales or restores them"),
+        ("RestoreFormer", {}, "RestoreFormer restores cropped and aligned faces only; pass a network for any image"),
+    ],
+)
+@pytest.mark.slow
+def test_networks_for_other_images_are_refused(architecture: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        opened(architecture, **arguments)
+
+
+def changed(architecture: str, change: Callable[[State], object]) -> State:
+    state = dict(small(architecture).build().state_dict())
+    change(state)
+    return state
+
+
+HUGE = 40_000
+HOSTILE: dict[str, tuple[Callable[[], State], str]] = {
+    "a parameter is missing": (
+        lambda: changed("SAFMN", lambda state: state.pop("feats.1.norm1.bias")),
+        r"looks like SAFMN, but spandrel cannot load it \(RuntimeError: Missing key.* \"feats.1.norm1.bias\"",
+    ),
+    "a shape differs": (
+        lambda: changed("SPAN", lambda state: state.update({"conv_cat.weight": torch.zeros(8, 3, 1, 1)})),
+        r"looks like SPAN, but spandrel cannot load it \(RuntimeError: size mismatch for conv_cat.weight",
+    ),
+    "a shape makes no sense": (
+        lambda: changed("SPAN", lambda state: state.update({"upsampler.0.weight": torch.zeros(7, 8, 3, 3)})),
+        r"looks like SPAN, but spandrel cannot load it \(AssertionError: Expected output channels",
+    ),
+    "one row of features": (
+        lambda: changed("SAFMN", lambda state: state.update({"to_feat.weight": torch.zeros(HUGE, 1, 1, 1)})),
+        r"looks like SAFMN, but its 40 parameters suggest a network that is far larger than they are",
+    ),
+    "a number of blocks in a name": (
+        lambda: changed("SwinIR", lambda state: state.update({"layers.999999999.x": torch.zeros(1)})),
+        r"weights of an unknown network",
+    ),
+    "a thousand blocks": (
+        lambda: changed("PLKSR", lambda state: state.update({"feats.1000.weight": torch.zeros(12, 8, 3, 3)})),
+        r"looks like PLKSR, but its \d+ parameters suggest a network that is far larger than they are",
+    ),
+    "a window": (
+        lambda: changed(
+            "SwinIR",
+            lambda state: state.update(
+                {"layers.0.residual_group.blocks.0.attn.relative_position_index": torch.zeros(10**6, 1)}
+            ),
+        ),
+        r"looks like SwinIR, but its \d+ parameters suggest a network that is far larger than they are",
+    ),
+    "no values": (
+        lambda: changed("SPAN", lambda state: state.update({"conv_cat.weight": torch.zeros(0, 10**12, 1, 1)})),
+        r"weights of an unknown network",
+    ),
+    "quantised": (
+        lambda: changed("SwinIR", lambda state: quantise(state, "relative_position_bias_table")),
+        r"expected floating-point weights, but layers.0.* are integers \(quantised\?\)",
+    ),
+    "not finite": (
+        lambda: changed("SAFMN", lambda state: state.update({"to_feat.bias": torch.full((8,), torch.nan)})),
+        r"1 of 40 parameters have values that are not finite \(to_feat.bias\)",
+    ),
+}
+
+
+def quantise(state: State, end: str) -> None:
+    for name in state:
+        if name.endswith(end):
+            state[name] = state[name].to(torch.int8)
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_and_damaged_files_end_in_a_sentence(case: str, tmp_path: Path) -> None:
+    make, message = HOSTILE[case]
+    path = tmp_path / "w.pth"
+    torch.save(make(), path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UsageError, match=message) as caught:
+        load_network(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # kB
+
+
+# ---- spandrel and torchvision, missing and broken
+
+FUNCTIONAL = "class InterpolationMode: ...\ndef rotate(): ...\ndef normalize(): ...\n"
+
+
+@pytest.fixture
+def fresh_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Lets spandrel be imported anew, with the packages that the function puts before the installed ones."""
+    before = {name: module for name, module in sys.modules.items() if is_of_spandrel(name)}
+    for name in before:
+        del sys.modules[name]
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(name: str, content: str) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+        importlib.invalidate_caches()
+
+    yield write
+    for name in [name for name in sys.modules if is_of_spandrel(name)]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+def is_of_spandrel(name: str) -> bool:
+    return name.partition(".")[0] in ("spandrel", "torchvision")
+
+
+def torchvision_modules() -> set[str]:
+    return {name for name in sys.modules if name.startswith("torchvision")}
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("raise ModuleNotFoundError(name='torchvision')", ModuleNotFoundError),
+        (
+            "from torchvision import extension\nraise RuntimeError('operator torchvision::nms does not exist')",
+            RuntimeError,
+        ),
+        ("raise AttributeError('partially initialized module')", AttributeError),
+    ],
+)
+def test_spandrel_does_not_need_torchvision(
+    content: str, error: type[Exception], fresh_imports: Callable[[str, str], None]
+) -> None:
+    fresh_imports("torchvision/__init__.py", content)
+    fresh_imports("torchvision/extension.py", "")
+    spandrel = load_spandrel()
+    assert len(spandrel.MAIN_REGISTRY) > 40 and not torchvision_modules()
+    with pytest.raises(error):
+        importlib.import_module("torchvision")
+    with pytest.raises(UsageError, match=r"^LaMa and RestoreFormer need torchvision; install the build that matches"):
+        spandrel.architectures.RestoreFormer.tv_normalize(noise(3, 2, 2), [0.5] * 3, [0.5] * 3)
+
+
+def test_a_working_torchvision_is_used(fresh_imports: Callable[[str, str], None]) -> None:
+    fresh_imports("torchvision/__init__.py", "")
+    fresh_imports("torchvision/transforms/__init__.py", "")
+    fresh_imports("torchvision/transforms/functional.py", FUNCTIONAL)
+    spandrel = load_spandrel()
+    functional = sys.modules["torchvision.transforms.functional"]
+    assert spandrel.architectures.RestoreFormer.tv_normalize is functional.normalize
+    assert torchvision_modules() == {"torchvision", "torchvision.transforms", "torchvision.transforms.functional"}
+
+
+@pytest.mark.parametrize("package", ["spandrel", "einops"])
+def test_a_missing_package_is_named(
+    package: str, fresh_imports: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.save({"conv_1.sk.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf"networks other than compact and rrdb need {package}; run `pip install 'sr-shards\[arches\]'` or, in a"
+    with pytest.raises(UsageError, match=message):
+        network_spec("span", 4)
+    with pytest.raises(UsageError, match=rf"^{re.escape(str(tmp_path))}/w.pth: {message}"):
+        load_network(tmp_path / "w.pth")
+
+
+def test_builtin_networks_do_not_need_spandrel(
+    fresh_imports: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    save_weights(tmp_path / "w.pth", network_spec("ultra_lite", 4).build().state_dict(), None)
+    assert load_network(tmp_path / "w.pth").spec.name == "ultra_lite"

@@ -32,6 +32,8 @@ SMALL_RRDB = BuiltInSpec("rrdb", 4, 8, 1, 4)
         ("auto", GPU, 1, "compact", 20_000, "compiled, CUDA graph"),
         ("auto", GPU, 1, "rrdb", 4_000, "compiled, CUDA graph"),
         ("auto", GPU, 2, "rrdb", 10**6, "eager"),
+        ("auto", GPU, 1, "SPAN", 10**6, "eager"),
+        ("graph", GPU, 1, "SPAN", 1, "CUDA graph"),
         ("eager", GPU, 1, "rrdb", 10**6, "eager"),
         ("graph", GPU, 1, "rrdb", 10**6, "CUDA graph"),
         ("compiled", CPU, 1, "compact", 1, "compiled"),

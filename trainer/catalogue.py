@@ -72,7 +72,7 @@ _ROWS = (
         {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 52, "norm": False},
         5e-4,
         "video in real time on a GPU",
-        "arXiv:2311.12770; channels, norm and rate of traiNNer-redux, SPAN",
+        "traiNNer-redux, SPAN",
     ),
     NamedNetwork(
         "span_s",
@@ -80,7 +80,7 @@ _ROWS = (
         {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 48, "norm": False},
         5e-4,
         "video in real time on a GPU",
-        "arXiv:2311.12770; channels, norm and rate of traiNNer-redux, SPAN_S",
+        "traiNNer-redux, SPAN_S",
     ),
     NamedNetwork(
         "plksr",
@@ -88,7 +88,7 @@ _ROWS = (
         {"dim": 64, "n_blocks": 28, "kernel_size": 17, "split_ratio": 0.25, "ccm_type": "DCCM"},
         2e-4,
         "quality at moderate cost",
-        "arXiv:2404.11848, PLKSR; rate of traiNNer-redux, PLKSR",
+        "size: dslisleedh/PLKSR; rate: traiNNer-redux, PLKSR",
     ),
     NamedNetwork(
         "plksr_tiny",
@@ -96,7 +96,7 @@ _ROWS = (
         {"dim": 64, "n_blocks": 12, "kernel_size": 13, "split_ratio": 0.25, "ccm_type": "DCCM", "use_ea": False},
         2e-4,
         "fast upscaling",
-        "arXiv:2404.11848, PLKSR-tiny: size and rate",
+        "dslisleedh/PLKSR, 64_12_0.25_13",
     ),
     NamedNetwork(
         "realplksr",
@@ -104,7 +104,7 @@ _ROWS = (
         {"dim": 64, "n_blocks": 28, "kernel_size": 17, "split_ratio": 0.25, "layer_norm": True},
         2e-4,
         "degraded photos at moderate cost",
-        "neosr, realplksr; layer norm and rate of traiNNer-redux, RealPLKSR",
+        "traiNNer-redux, RealPLKSR",
     ),
     NamedNetwork(
         "realplksr_tiny",
@@ -127,7 +127,7 @@ _ROWS = (
         {"dim": 64, "n_block": 24, "kernel_size": 7, "expansion_ratio": 1.5},
         2e-4,
         "degraded photos at moderate cost",
-        "traiNNer-redux, MoSR, with pixel shuffle",
+        "traiNNer-redux, MoSR",
     ),
     NamedNetwork(
         "mosr_t",
@@ -135,7 +135,7 @@ _ROWS = (
         {"dim": 48, "n_block": 5, "kernel_size": 7, "expansion_ratio": 1.5},
         2e-4,
         "fast upscaling",
-        "traiNNer-redux, MoSR_T, with pixel shuffle",
+        "traiNNer-redux, MoSR_T",
     ),
     NamedNetwork(
         "safmn",
@@ -143,7 +143,7 @@ _ROWS = (
         {"dim": 36, "n_blocks": 8, "ffn_scale": 2.0},
         1e-3,
         "few parameters and operations",
-        "arXiv:2302.13800: size and rate",
+        "sunny2109/SAFMN, train_DF2K_X4",
     ),
     NamedNetwork(
         "safmn_l",
@@ -151,7 +151,7 @@ _ROWS = (
         {"dim": 128, "n_blocks": 16, "ffn_scale": 2.0},
         3e-4,
         "quality at moderate cost",
-        "arXiv:2302.13800, SAFMN-L: size and rate",
+        "sunny2109/SAFMN, train_L_DF2K_X4",
     ),
     NamedNetwork(
         "omnisr",
@@ -159,7 +159,7 @@ _ROWS = (
         {"num_feat": 64, "res_num": 5, "block_num": 1, "window_size": 8},
         5e-4,
         "quality with few parameters (transformer)",
-        "arXiv:2304.10244: size and rate",
+        "Francis0625/Omni-SR, train_OmniSR_X4_DIV2K",
     ),
     NamedNetwork(
         "swinir_s",
@@ -174,7 +174,7 @@ _ROWS = (
         },
         2e-4,
         "quality with few parameters (transformer)",
-        "arXiv:2108.10257, SwinIR-light; rate of traiNNer-redux, SwinIR_S",
+        "traiNNer-redux, SwinIR_S",
     ),
     NamedNetwork(
         "dat_light",
@@ -190,7 +190,7 @@ _ROWS = (
         },
         2e-4,
         "quality with few parameters (transformer)",
-        "arXiv:2308.03364, DAT-light: size and rate",
+        "zhengchen1999/DAT, train_DAT_light_x4",
     ),
     NamedNetwork(
         "atd_light",
@@ -209,7 +209,7 @@ _ROWS = (
         },
         2e-4,
         "quality with few parameters (transformer)",
-        "arXiv:2401.08209, ATD-light: size and rate",
+        "LabShuHangGU/Adaptive-Token-Dictionary, 103_ATD_light_SRx4",
     ),
     NamedNetwork(
         "drct_s",
@@ -224,7 +224,7 @@ _ROWS = (
         },
         2e-4,
         "quality at moderate cost (transformer)",
-        "neosr, drct_s; rate of traiNNer-redux, DRCT",
+        "size: neosr, drct_s; rate: traiNNer-redux, DRCT",
     ),
     NamedNetwork(
         "rgt_s",
@@ -239,7 +239,7 @@ _ROWS = (
         },
         2e-4,
         "highest quality, slow (transformer)",
-        "arXiv:2303.06373, RGT-S; rate of traiNNer-redux, RGT_S",
+        "traiNNer-redux, RGT_S",
     ),
     NamedNetwork(
         "hat_s",
@@ -256,7 +256,7 @@ _ROWS = (
         },
         2e-4,
         "highest quality, slow (transformer)",
-        "arXiv:2205.04437, HAT-S: size and rate",
+        "XPixelGroup/HAT, train_HAT-S_SRx2_from_scratch",
     ),
 )
 NETWORKS: dict[str, NamedNetwork] = {row.name: row for row in _ROWS}

@@ -7,7 +7,15 @@ import click
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
 from trainer.catalogue import NETWORKS
-from trainer.training.config import AMP_MODES, DEFAULT_MODEL, INPUTS, LOSS_NAMES, STEP_MODES, TrainConfig
+from trainer.training.config import (
+    AMP_MODES,
+    DEFAULT_MODEL,
+    DEFAULT_PATCH_SIZE,
+    INPUTS,
+    LOSS_NAMES,
+    STEP_MODES,
+    TrainConfig,
+)
 
 _default = functools.partial(click.option, show_default=True)
 
@@ -50,7 +58,11 @@ OPTIONS = [
         help="Number of processes for which --batch-size is meant; any other number splits the same steps.  "
         "[default: the processes started]",
     ),
-    _default("--patch-size", type=int, default=TrainConfig.patch_size, help="Patch edge in HR px."),
+    click.option(
+        "--patch-size",
+        type=int,
+        help=f"Patch edge in HR px.  [default: {DEFAULT_PATCH_SIZE}, or nearby if the network needs that]",
+    ),
     click.option("--lr", type=float, help="Peak learning rate.  [default: the network's]"),
     click.option("--warmup", type=int, help="Warmup steps.  [default: 5% of the run, 50 to 500]"),
     _default("--loss", type=Choice(LOSS_NAMES), default=TrainConfig.loss, help="Training loss."),

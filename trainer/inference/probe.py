@@ -6,13 +6,18 @@ import torch
 from torch import nn
 
 from trainer.models import Network
+from trainer.models.spandrel_network import SpandrelSpec
 
 _MIN_PROBE_PX = 8
 
 
 def probe_px(model: nn.Module) -> int:
-    """Return the edge in px of the image that `run_probe` uses: whole windows, so that the network does not pad it."""
-    return math.lcm(_MIN_PROBE_PX, model.spec.multiple_px) if isinstance(model, Network) else _MIN_PROBE_PX
+    """Return the edge in px of the image that `run_probe` uses, of a size that the network does not pad."""
+    if not isinstance(model, Network):
+        return _MIN_PROBE_PX
+    grid = math.lcm(_MIN_PROBE_PX, model.spec.multiple_px)
+    smallest = model.spec.needs.minimum_px if isinstance(model.spec, SpandrelSpec) else 1
+    return -(-smallest // grid) * grid
 
 
 @torch.inference_mode()

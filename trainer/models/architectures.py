@@ -30,12 +30,11 @@ ANY_SIZE = SizeRequirements()
 
 @dataclass(frozen=True)
 class Architecture:
-    """What is known of a class of spandrel.
+    """What the trainer knows of a class of spandrel.
 
     `scale_argument` is the argument of the constructor that sets the scale. `field_px` returns the receptive field to
     each side in px of the input, infinite for global operations. `multiple_px` returns the period of windows and
-    foldings. `needs` are the requirements that spandrel states. `can_capture` says whether a training step can be a
-    CUDA graph.
+    foldings. `needs` are the requirements that spandrel states. `min_batch` is the smallest batch to train with.
     """
 
     scale_argument: str
@@ -43,7 +42,7 @@ class Architecture:
     field_px: Callable[[Arguments], float] = lambda _: math.inf
     multiple_px: Callable[[Arguments], int] = lambda _: 1
     needs: SizeRequirements = ANY_SIZE
-    can_capture: bool = False
+    min_batch: int = 1
 
     def margin_px(self, arguments: Arguments) -> int:
         """Return the receptive field or the practical bound, whichever is smaller, as a multiple of `multiple_px`."""
@@ -98,6 +97,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "HAT": Architecture("upscale", multiple_px=_window, needs=SizeRequirements(16)),
     "DRCT": Architecture("upscale", multiple_px=_window, needs=SizeRequirements(multiple_px=16)),
     "ATD": Architecture("upscale", multiple_px=_window, needs=SizeRequirements(8)),
-    "DAT": Architecture("upscale", _dat_scales, multiple_px=_split, needs=SizeRequirements(16)),
+    # The batch normalisation of its channel interaction needs two values per channel.
+    "DAT": Architecture("upscale", _dat_scales, multiple_px=_split, needs=SizeRequirements(16), min_batch=2),
     "RGT": Architecture("upscale", multiple_px=_split, needs=SizeRequirements(16)),
 }

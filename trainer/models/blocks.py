@@ -46,6 +46,11 @@ class NetworkSpec(ABC):
         Other sizes are padded. Tiles that start at multiples see the same windows as the whole image.
         """
 
+    @property
+    def min_batch(self) -> int:
+        """Patches of the smallest batch that can be trained with, per process."""
+        return 1
+
     @abstractmethod
     def build(self, seed: int = 0) -> "Network":
         """Return the network on the CPU, float32, in training mode. Equal seeds give equal parameters.

@@ -15,14 +15,14 @@ from trainer.models.allocation_limit import AllocationLimit, TooLarge
 from trainer.models.architectures import SizeRequirements
 from trainer.models.blocks import COLOURS
 from trainer.models.spandrel_import import load_spandrel
-from trainer.models.spandrel_network import SpandrelNetwork, complete_spec
+from trainer.models.spandrel_network import SpandrelNetwork, spec_of_model
 from trainer.models.weights_layout import first_few
 
 # What a network of a file may take to build: its masks and indices are not all in the file, small ones least of all.
-_MAX_GROWTH = 16
+_MAX_GROWTH = 16  # four times
 _FREE_BYTES = 256 << 20
-_CALLS_PER_TENSOR = 100
-_FREE_CALLS = 20_000
+_CALLS_PER_TENSOR = 60  # three times what any architecture takes
+_FREE_CALLS = 5_000
 _MAX_NUMBER = 1000  # in a name, which says how many blocks there are: several times that of any network
 
 
@@ -42,7 +42,7 @@ def open_network(state: Mapping[str, Tensor]) -> SpandrelNetwork | None:
     model, needs = descriptor.model, descriptor.size_requirements
     _refuse_quantised(model, state)
     requirements = SizeRequirements(max(1, needs.minimum), needs.multiple_of, needs.square)
-    spec = complete_spec(type(model).__name__, descriptor.scale, model.hyperparameters, requirements)
+    spec = spec_of_model(model, descriptor.architecture.id, descriptor.scale, requirements)
     return SpandrelNetwork(spec, model, descriptor._call_fn)
 
 

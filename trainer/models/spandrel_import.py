@@ -26,8 +26,9 @@ def load_spandrel() -> Any:
     A torchvision that works is imported as usual. Otherwise, only during the import of spandrel, stand-ins take the
     place of the names that it imports from there; afterwards, `import torchvision` fails or succeeds as before.
     """
-    if "spandrel" in sys.modules:
-        return sys.modules["spandrel"]
+    imported = sys.modules.get("spandrel")
+    if imported is not None:
+        return imported
     try:
         with _stand_ins():
             return importlib.import_module("spandrel")

@@ -1,6 +1,7 @@
 """Networks of spandrel's architectures, as `Network`s."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,15 +17,19 @@ from trainer.models.architectures import ANY_SIZE, ARCHITECTURES, PRACTICAL_MARG
 from trainer.models.blocks import Network, NetworkSpec, pad_to, without_autocast
 from trainer.models.spandrel_import import load_spandrel
 
+# Of architectures without training support: some pad images to whole windows or foldings without stating them. SCUNet
+# does so to 64 px; its tiles at multiples of 4 px differed from the complete image by 0.08, at those of 64 by 0.0005.
+_USUAL_MULTIPLE = 64
+
 Call: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class SpandrelSpec(NetworkSpec):
-    """Spec of a network of spandrel. `architecture` is the name of its class, `arguments` are those of the constructor.
+    """Spec of a network of spandrel: the name of its class, or of its architecture if that has no training support.
 
-    Made by `spandrel_spec` or `complete_spec`, with all arguments, so that the specs of equal networks are equal,
-    whether they come from a file or from the catalogue.
+    Made by `spandrel_spec` or `spec_of_model`, with all arguments of the constructor, so that the specs of equal
+    networks are equal, whether they come from the catalogue or a file.
     """
 
     arguments: tuple[tuple[str, Any], ...]  # by name, sorted; lists as tuples
@@ -34,7 +39,9 @@ class SpandrelSpec(NetworkSpec):
 
     @property
     def name(self) -> str:
-        """The name in the catalogue, or the architecture with the arguments that are not its defaults."""
+        """The name in the catalogue, or the architecture, if it is trainable with its arguments."""
+        if self.architecture not in ARCHITECTURES:
+            return self.architecture
         size = _without_scale(self.architecture, dict(self.arguments))
         for row in NETWORKS.values():
             if row.architecture == self.architecture and size == _without_scale(row.architecture, row.arguments):
@@ -42,6 +49,10 @@ class SpandrelSpec(NetworkSpec):
         defaults = _without_scale(self.architecture, {})
         given = ", ".join(f"{name} {value}" for name, value in size.items() if defaults[name] != value)
         return f"{self.architecture} ({given})" if given else self.architecture
+
+    @property
+    def min_batch(self) -> int:
+        return _known(self.architecture).min_batch
 
     def build(self, seed: int = 0) -> "SpandrelNetwork":
         """Return the network on the CPU, float32, in training mode, initialised by its own constructor.
@@ -84,7 +95,8 @@ class SpandrelNetwork(Network):
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
         is_padded = self.spec.needs != ANY_SIZE
-        padded = pad_to(images, *_accepted(height, width, self.spec.needs)) if is_padded else images
+        # Some networks change their input in place. `pad_to` copies.
+        padded = pad_to(images, *_accepted(height, width, self.spec.needs)) if is_padded else images.clone()
         output: Tensor = self._call(self.inner, padded) if self._call else self.inner(padded)
         return output[:, :, : self.scale * height, : self.scale * width] if is_padded else output
 
@@ -146,7 +158,7 @@ def spandrel_spec(architecture: str, scale: int, arguments: Mapping[str, Any]) -
     if scale not in scales:
         supported = ", ".join(f"{scale}x" for scale in scales)
         raise UsageError(f"{architecture} does not support {scale}x, only {supported}")
-    return complete_spec(architecture, scale, values, known.needs)
+    return _with_sizes(architecture, known, scale, values)
 
 
 def scales_of(architecture: str, arguments: Mapping[str, Any]) -> tuple[int, ...]:
@@ -154,17 +166,25 @@ def scales_of(architecture: str, arguments: Mapping[str, Any]) -> tuple[int, ...
     return _known(architecture).scales(_complete(architecture, arguments))
 
 
-def complete_spec(architecture: str, scale: int, arguments: Mapping[str, Any], needs: SizeRequirements) -> SpandrelSpec:
-    """Return the spec with the given arguments, which include the scale, and the defaults of the others."""
+def spec_of_model(model: nn.Module, architecture: str, scale: int, needs: SizeRequirements) -> SpandrelSpec:
+    """Return the spec of a network that spandrel opened; `architecture` is its name for those without training support.
+
+    Equal to that of `spandrel_spec` for equal networks.
+    """
+    arguments: Mapping[str, Any] = model.hyperparameters  # type: ignore[assignment]  # all of them
+    name = type(model).__name__
+    if name in ARCHITECTURES:
+        return _with_sizes(name, ARCHITECTURES[name], scale, arguments)
+    plain = tuple(sorted((key, _hashable(value)) for key, value in arguments.items() if _is_plain(value)))
+    multiple_px = math.lcm(needs.multiple_px, _USUAL_MULTIPLE)
+    margin_px = -(-PRACTICAL_MARGIN // multiple_px) * multiple_px
+    return SpandrelSpec(architecture, scale, plain, margin_px, multiple_px, needs)
+
+
+def _with_sizes(architecture: str, known: Architecture, scale: int, arguments: Mapping[str, Any]) -> SpandrelSpec:
     complete = _complete(architecture, arguments)
-    known = ARCHITECTURES.get(architecture)
-    sizes = {}
-    if known is not None:
-        sizes = {"margin_px": known.margin_px(complete), "multiple_px": known.multiple_px(complete)}
-    elif needs.multiple_px > 1:
-        multiple = needs.multiple_px
-        sizes = {"margin_px": -(-PRACTICAL_MARGIN // multiple) * multiple, "multiple_px": multiple}
-    return SpandrelSpec(architecture, scale, tuple(sorted(complete.items())), needs=needs, **sizes)
+    sizes = (known.margin_px(complete), known.multiple_px(complete), known.needs)
+    return SpandrelSpec(architecture, scale, tuple(sorted(complete.items())), *sizes)
 
 
 def network_class(architecture: str) -> Callable[..., nn.Module]:
@@ -200,9 +220,8 @@ def _complete(architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _without_scale(architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    known = ARCHITECTURES.get(architecture)
-    complete = _complete(architecture, arguments)
-    return {name: value for name, value in complete.items() if known is None or name != known.scale_argument}
+    scale = ARCHITECTURES[architecture].scale_argument
+    return {name: value for name, value in _complete(architecture, arguments).items() if name != scale}
 
 
 def _defaults(architecture: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def checked_plan(
     """Return the plan of a run, or raise UsageError if a check fails. Without a `spec`, settings choose the network."""
     check_settings(config, folder, rank_info)
     plan = derive_plan(config, folder, rank_info, spec)
+    _check_batch(plan)
     if folder.cached:
         _check_cache(plan, folder.cached)
     return plan
@@ -63,6 +64,15 @@ def _check_patches_per_sample(config: TrainConfig) -> None:
         raise UsageError(
             f"--epochs {config.epochs}: expected a multiple of --patches-per-sample {times}; "
             f"try --epochs {multiple or times}"
+        )
+
+
+def _check_batch(plan: Plan) -> None:
+    batch, smallest = plan.loader.batch_size, plan.spec.min_batch
+    if batch < smallest:
+        raise UsageError(
+            f"{plan.spec.name} normalises over a batch and needs {smallest} patches in each or more, but a process has "
+            f"{batch}; pass a larger --batch-size"
         )
 
 

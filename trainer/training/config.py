@@ -13,6 +13,7 @@ AMP_MODES = ("auto", "bf16", "fp16", "off")
 STEP_MODES = ("auto", "eager", "graph", "compiled", "compiled-graph")
 LOSS_NAMES = ("l1", "charbonnier")
 DEFAULT_MODEL = "lite"
+DEFAULT_PATCH_SIZE = 192
 
 MAX_SEED = 2**63 - 1
 MAX_PREFETCH = 64  # a worker's outstanding requests must fit in a pipe, which holds only 16 kB on some systems
@@ -55,7 +56,7 @@ class TrainConfig:
     steps: int | None = None  # optimiser steps; overrides epochs
     batch_size: int = 16  # patches per batch and process; a step has grad_accum batches
     ranks: int | None = None  # process count that batch_size refers to; None: the processes started
-    patch_size: int = 192  # HR px
+    patch_size: int | None = None  # HR px; None: DEFAULT_PATCH_SIZE, or nearby if the network needs that
     lr: float | None = None  # peak; None: that of the network in the catalogue
     warmup: int | None = None  # steps up to the peak; None: 5% of the run, 50 to 500
     loss: str = "l1"

@@ -9,6 +9,7 @@ from srshards.terminal.text import plural
 from trainer.models import num_parameters
 from trainer.training.cadence import MAX_SHARE
 from trainer.training.device import describe_device
+from trainer.training.network import patch_step
 from trainer.training.plan import Plan
 from trainer.training.step_mode import StepMode
 
@@ -21,14 +22,15 @@ def describe(plan: Plan) -> str:
 
 def memory_advice(plan: Plan) -> str:
     """Return options to try when training runs out of memory."""
-    config, scale = plan.config, plan.folder.scale
+    config = plan.config
     if plan.step_mode.captures:
         batch = max(1, plan.loader.batch_size // 2)
         return f"try --step eager, because a CUDA graph needs memory of its own, or --batch-size {batch}"
     if plan.loader.batch_size > 1:
         batch, accum = plan.loader.batch_size // 2, plan.loader.micro_batches * 2
         return f"try --batch-size {batch} --grad-accum {accum}, which needs about half the memory for an equal step"
-    patch = max(scale, config.patch_size // 2 // scale * scale)
+    step = patch_step(plan.spec, config, plan.folder)
+    patch = max(step, plan.patch_size // 2 // step * step)
     return f"try --patch-size {patch}, or a smaller --model"
 
 
@@ -78,7 +80,7 @@ def _ranks(plan: Plan) -> Iterator[str]:
 
 
 def _steps(plan: Plan) -> str:
-    loader, patch = plan.loader, plan.config.patch_size
+    loader, patch = plan.loader, plan.patch_size
     line = f"Steps    {plan.total_steps:,}, each {loader.patches_per_step} patches of {patch} px: {_epochs(plan)}"
     if loader.micro_batches > 1:
         per = "step and process" if loader.world_size > 1 else "step"

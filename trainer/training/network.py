@@ -1,6 +1,7 @@
 """The network that a run trains: the one it was started with, that of `--init`, or a named one."""
 
 import json
+import math
 from pathlib import Path
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from srshards.storage.store import file_size, read_bytes
 from trainer.models import NetworkSpec, network_spec, spec_from_json
 from trainer.models.weights import load_network
 from trainer.runs.folder import RunFolder
-from trainer.training.config import DEFAULT_MODEL, TrainConfig
+from trainer.training.config import DEFAULT_MODEL, DEFAULT_PATCH_SIZE, TrainConfig
 
 
 def stored_spec(run: RunFolder, model: str | None) -> NetworkSpec | None:
@@ -25,10 +26,10 @@ def stored_spec(run: RunFolder, model: str | None) -> NetworkSpec | None:
         return None
     try:
         facts = json.loads(read_bytes(plan))
-        if "network" not in facts:
+        if facts.get("network") is None:
             return None
         spec, started_with = spec_from_json(facts["network"]), facts["model"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError) as error:
         raise UsageError(
             f"{plan} is damaged; start a new run, e.g. with --init {run.home / run.weights.name}"
         ) from error
@@ -53,7 +54,7 @@ def choose_spec(config: TrainConfig, folder: Shards) -> NetworkSpec:
 def initial_weights(path: Path, spec: NetworkSpec) -> dict[str, Tensor]:
     """Return the parameters in a weights file, by name. UsageError if they belong to another network."""
     network = load_network(path)
-    if network.spec != spec:
+    if network.spec.as_json() != spec.as_json():
         raise _mismatch(path, network.spec, spec)
     return network.state_dict()
 
@@ -99,15 +100,26 @@ def _scale(config: TrainConfig, folder: Shards) -> int:
     return folder.scale if config.input == "lr" else 1
 
 
+def patch_step(spec: NetworkSpec, config: TrainConfig, folder: Shards) -> int:
+    """Return the number of HR px of which the edge of a patch must be a multiple, so that no input patch is padded."""
+    return math.lcm(folder.scale, spec.multiple_px * (folder.scale if config.input == "lr" else 1))
+
+
+def default_patch_size(spec: NetworkSpec, config: TrainConfig, folder: Shards) -> int:
+    """Return the smallest suitable patch size from DEFAULT_PATCH_SIZE on, in HR px, or the largest if none fits."""
+    step = patch_step(spec, config, folder)
+    upper = -(-DEFAULT_PATCH_SIZE // step) * step
+    return upper if upper <= folder.hr_size or upper == DEFAULT_PATCH_SIZE else max(folder.hr_size // step, 1) * step
+
+
 def _check_patch_size(spec: NetworkSpec, config: TrainConfig, folder: Shards) -> None:
     """Raise UsageError if the network would have to pad the patches of its input."""
-    multiple, px = spec.multiple_px, folder.scale if config.input == "lr" else 1
-    if multiple == 1 or config.patch_size % (multiple * px) == 0:
+    given, step = config.patch_size, patch_step(spec, config, folder)
+    if given is None or spec.multiple_px == 1 or given % step == 0:
         return
-    below = config.patch_size // (multiple * px) * multiple * px
-    suggested = [size for size in (below, below + multiple * px) if 0 < size <= folder.hr_size]
+    suggested = [size for size in (given // step * step, (given // step + 1) * step) if 0 < size <= folder.hr_size]
     advice = f"pass --patch-size {' or '.join(map(str, suggested))}" if suggested else "pass shards of a larger --size"
     raise UsageError(
-        f"--patch-size {config.patch_size}: {spec.name} needs input patches that are a multiple of {multiple} px, i.e. "
-        f"HR patches that are a multiple of {multiple * px} px; {advice}"
+        f"--patch-size {given}: {spec.name} needs input patches that are a multiple of {spec.multiple_px} px, i.e. HR "
+        f"patches that are a multiple of {step} px; {advice}"
     )

@@ -12,7 +12,7 @@ from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.models import NetworkSpec
 from trainer.training.config import TrainConfig
 from trainer.training.device import Precision, choose_device, choose_precision
-from trainer.training.network import choose_spec
+from trainer.training.network import choose_spec, default_patch_size
 from trainer.training.step_mode import StepMode, choose_step_mode
 
 _MIN_VAL_EVERY, _MAX_VAL_EVERY = 200, 5000
@@ -31,6 +31,7 @@ class Plan:
     folder: Shards
     spec: NetworkSpec
     loader: PatchLoader
+    patch_size: int  # HR px
     precision: Precision
     total_steps: int
     step_mode: StepMode
@@ -103,9 +104,15 @@ def derive_plan(
     """
     spec = spec or choose_spec(config, folder)
     named = spec.name if spec.name in NETWORKS else None
-    config = replace(config, ranks=config.ranks or rank_info.world_size, model=config.model or named)
+    patch_size = config.patch_size or default_patch_size(spec, config, folder)
+    config = replace(
+        config,
+        ranks=config.ranks or rank_info.world_size,
+        model=config.model or named,
+        patch_size=patch_size,
+    )
     device = choose_device(config.device, rank_info.local_rank if rank_info.world_size > 1 else None)
-    loader = _loader(config, folder, rank_info, device)
+    loader = _loader(config, patch_size, folder, rank_info, device)
     total_steps = config.steps or loader.num_steps(config.epochs)
     return Plan(
         config=config,
@@ -113,6 +120,7 @@ def derive_plan(
         folder=folder,
         spec=spec,
         loader=loader,
+        patch_size=patch_size,
         precision=choose_precision(config.amp, device),
         total_steps=total_steps,
         step_mode=choose_step_mode(config.step, device, rank_info.world_size, spec.architecture, total_steps),
@@ -124,13 +132,15 @@ def patches_per_step(config: TrainConfig, rank_info: RankInfo) -> int:
     return config.batch_size * config.grad_accum * (config.ranks or rank_info.world_size)
 
 
-def _loader(config: TrainConfig, folder: Shards, rank_info: RankInfo, device: torch.device) -> PatchLoader:
+def _loader(
+    config: TrainConfig, patch_size: int, folder: Shards, rank_info: RankInfo, device: torch.device
+) -> PatchLoader:
     """Return this rank's loader: its share of each step, in equal micro-batches of at most `config.batch_size`."""
     share = patches_per_step(config, rank_info) // rank_info.world_size
     micro_batches = next(parts for parts in count(-(-share // config.batch_size)) if share % parts == 0)
     return PatchLoader(
         folder,
-        config.patch_size,
+        patch_size,
         share // micro_batches,
         input=config.input,
         workers=config.workers,

@@ -8,7 +8,8 @@ import torch
 
 from srshards.errors import UsageError
 
-# Steps from which compilation is worth its start-up time, by architecture, measured with batches of 16 on an H200.
+# Steps from which compilation is worth its start-up time, measured with batches of 16 on an H200, for the architectures
+# whose steps are known to work as a CUDA graph.
 _MIN_STEPS_TO_COMPILE = {"compact": 20_000, "rrdb": 4_000}
 _CAPTURING = ("graph", "compiled-graph")
 
@@ -32,12 +33,13 @@ class StepMode:
 def choose_step_mode(name: str, device: torch.device, world_size: int, architecture: str, steps: int) -> StepMode:
     """Return the mode called `name`, one of `config.STEP_MODES`. UsageError if it is unavailable.
 
-    `auto` is eager on a CPU, where compiled steps are no faster, and with several processes. On a CUDA device it
-    captures the step, and also compiles it if the run has many `steps`.
+    `auto` is eager on a CPU, where compiled steps are no faster, with several processes, and for networks of spandrel,
+    some of which cannot be captured. Otherwise it captures the step on a CUDA device, and also compiles it if the run
+    has many `steps`.
     """
     on_gpu = device.type == "cuda"
     if name == "auto":
-        captures = on_gpu and world_size == 1
+        captures = on_gpu and world_size == 1 and architecture in _MIN_STEPS_TO_COMPILE
         is_long = steps >= _MIN_STEPS_TO_COMPILE.get(architecture, math.inf)
         return StepMode(compiles=captures and is_long and find_spec("triton") is not None, captures=captures)
     if name in _CAPTURING and not on_gpu:
