@@ -1,8 +1,10 @@
 """Memory of a training step, measured and as `python -m trainer models` computes it.
 
 Method: in a fresh process, the trainer's own step (eager, with EMA and clipping) repeats a batch of noise, 4x, patches
-of 192 px, after a warm-up with a network of negligible size. Measured is the increase of the peak of the resident set
-over the state after the warm-up; on a GPU, that of the memory which PyTorch has allocated, also with bf16.
+of 192 px, after a warm-up with a network of negligible size. On a CPU, measured is the increase of the peak of the
+resident set over the state after the warm-up: in a process that returns freed memory to the system, which is what the
+tensors take, and as the trainer does it by default, keeping freed memory, in which gaps remain. On a GPU it is the
+memory that PyTorch has allocated, in float32 and with bf16.
 
     python -m benchmarks.bench_network_memory
 """
@@ -22,19 +24,25 @@ from trainer.models import network_spec
 from trainer.models.cost import training_cost
 from trainer.training.device import choose_device, describe_device
 
+# By device, the measurements: --amp and environment of the process.
+_MEASURED: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
+    "cpu": {"returning": ("off", {"MALLOC_TRIM_THRESHOLD_": "131072"}), "keeping": ("off", {})},
+    "cuda": {"float32": ("off", {}), "bfloat16": ("bf16", {})},
+}
+
 
 def measure(model: str, batch: int, device: torch.device) -> dict[str, Any]:
-    """Return computed and measured bytes; the ratio is that of float32, or a reason if there is none."""
-    found: dict[str, Any] = {
-        "computed": training_cost(network_spec(model, SCALE), batch, PATCH_PX // SCALE).training_bytes
-    }
-    try:
-        for amp in ("off", "bf16") if device.type == "cuda" else ("off",):
-            args = python_module("benchmarks.network_memory_run", model, batch, device.type, amp)
-            found["float32" if amp == "off" else "bfloat16"] = timed_json(args)["bytes"]
-    except RunFailedError as error:
-        return {**found, "unavailable": str(error)}
-    return {**found, "ratio": round(found["float32"] / found["computed"], 3)}
+    """Return the computed bytes, the measured ones and their ratios to these; or why they are not known."""
+    computed = training_cost(network_spec(model, SCALE), batch, PATCH_PX // SCALE).training_bytes
+    found: dict[str, Any] = {"computed": computed}
+    for name, (amp, environment) in _MEASURED[device.type].items():
+        args = python_module("benchmarks.network_memory_run", model, batch, device.type, amp)
+        try:
+            num_bytes = timed_json(args, environment)["bytes"]
+        except RunFailedError as error:  # probably a lack of memory
+            return {**found, "unavailable": str(error)}
+        found[name] = {"bytes": num_bytes, "ratio": round(num_bytes / computed, 3)}
+    return found
 
 
 @benchmark
@@ -55,28 +63,23 @@ def main(batch: int, only: tuple[str, ...], device: str, output: Path | None) ->
     networks = {}
     for model in only or NETWORKS:
         networks[model] = measure(model, batch, torch_device)
-        say(f"{model}: {networks[model].get('unavailable') or networks[model]['ratio']}")
+        say(" ".join(_row(model, networks[model])))
     command = f"python -m benchmarks.bench_network_memory --batch {batch}" + "".join(f" --only {name}" for name in only)
     settings = {"scale": SCALE, "patch_px": PATCH_PX, "batch": batch}
     content = {"settings": settings, "device": describe_device(torch_device), "networks": networks}
     path = output or RESULTS / f"network_memory_{torch_device.type}.json"
     write_result(path, command, path.parent, content)
-    columns = (
-        "network",
-        "computed, MB",
-        "measured, MB",
-        "ratio",
-        *(["bf16, MB"] if torch_device.type == "cuda" else []),
-    )
+    columns = ("network", "computed, MB", *(f"{name}, MB" for name in _MEASURED[torch_device.type]))
     print_table(f"4x, batches of {batch}, {content['device']}", columns, [_row(*item) for item in networks.items()])
 
 
 def _row(model: str, found: dict[str, Any]) -> list[str]:
-    computed = f"{found['computed'] / 1e6:,.0f}"
-    if "unavailable" in found:
-        return [model, computed, f"not measured: {found['unavailable']}"]
-    bf16 = [f"{found['bfloat16'] / 1e6:,.0f}"] if "bfloat16" in found else []
-    return [model, computed, f"{found['float32'] / 1e6:,.0f}", f"{found['ratio']:.2f}", *bf16]
+    computed, *measured = found.values()
+    cells = [
+        "not measured" if isinstance(one, str) else f"{one['bytes'] / 1e6:,.0f} ({one['ratio']:.2f})"
+        for one in measured
+    ]
+    return [model, f"{computed / 1e6:,.0f}", *cells]
 
 
 if __name__ == "__main__":

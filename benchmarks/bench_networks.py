@@ -1,16 +1,17 @@
 """Quality of networks that are trained from scratch for equal CPU times, with the default settings.
 
-Method: 4x shards of all photos, HR of 512 px, LR by MATLAB's bicubic, a tenth of the photos held out. Each network is
-trained by the public command with its defaults, a seed of 0, and as many steps as fit into the CPU time: its budget
+Method: 4x shards of all photos, HR of 512 px, LR by MATLAB's bicubic, a twentieth of the photos held out. Each network
+is trained by the public command with its defaults, a seed of 0, and as many steps as fit into the CPU time: its budget
 divided by the CPU time of a step, which is measured first, on repeated noise (cpu_step_run.py). So the number of steps
 depends on the machine, but not on what else runs during a training. PSNR-Y and SSIM-Y are those of the last weights
-(EMA) on all photos that were held out. `ultra_lite` is trained with three seeds: differences of the size of their
-spread are noise.
+(EMA) on the photos that were held out. `ultra_lite` is trained with three seeds: differences of the size of their
+spread are noise. `compact_super_ultra` is the same network, trained at a lower rate.
 
     python -m benchmarks.bench_networks --photos DIR --work FOLDER
 
-Takes ten CPU minutes for each of six trainings, best on an otherwise idle machine. If it is interrupted, the same
-command goes on: finished measurements and trainings in FOLDER are kept. It also writes the table in docs/training.md.
+Takes ten CPU minutes for each of seven trainings, and about five for the rest; best on an otherwise idle machine. If it
+is interrupted, the same command goes on: finished measurements and trainings in FOLDER are kept. It also writes the
+table in docs/training.md.
 """
 
 import json
@@ -31,19 +32,19 @@ from srshards.storage.files import write_atomically
 from trainer.models import network_spec, num_parameters
 from trainer.training.config import TrainConfig
 
-SEEDS = {"ultra_lite": (0, 1, 2), "lite": (0,), "span_s": (0,), "realplksr_tiny": (0,)}
+SEEDS = {"ultra_lite": (0, 1, 2), "lite": (0,), "compact_super_ultra": (0,), "span_s": (0,), "realplksr_tiny": (0,)}
 PAGE = REPOSITORY / "docs" / "training.md"
 BEGIN, END = "<!-- begin: table of benchmarks/bench_networks.py -->\n", "<!-- end -->\n"
 _COLUMNS = {"patches_per_s": 1, "psnr_y": 2, "ssim_y": 4}  # decimals
 _RESULT = "networks.json"
 _SCALE, _BATCH = 4, TrainConfig.batch_size
-_LIMIT_S = 3 * 3600.0  # of a training, on a machine with a single, busy core
-_PROBE_STEPS, _PROBE_CPU_S = 3, 20.0  # the first measurement of a step, and the CPU time of the second
+_LIMIT_S = 3 * 3600.0  # of a training, on a busy machine
+_PROBE_STEPS, _PROBE_CPU_S = 2, 10.0  # of the first measurement; the second, of fast networks, takes longer
 
 
 def make_shards(photos: PhotoSet, work: Path) -> Path:
     """Generate the shards unless they exist; return their folder."""
-    options = ("-s", _SCALE, "--method", "matlab", "--val-fraction", 0.1, "--no-up", "--auto")
+    options = ("-s", _SCALE, "--method", "matlab", "--val-fraction", 0.05, "--no-up", "--auto")
     timed_command(python_module("shardgen", "generate", "-i", photos.root, "-o", work / "shards", *options))
     return work / "shards" / f"scale_{_SCALE}x"
 
@@ -52,8 +53,9 @@ def step_cpu_s(model: str, work: Path) -> float:
     """Return the CPU time of a training step, measured once per work folder."""
     record = work / "steps" / f"{model}.json"
     if not record.exists():
-        few = _cpu_seconds(model, _PROBE_STEPS)
-        found = _cpu_seconds(model, max(_PROBE_STEPS, round(_PROBE_CPU_S / few)))
+        found = _cpu_seconds(model, _PROBE_STEPS)
+        if found * _PROBE_STEPS < _PROBE_CPU_S:
+            found = _cpu_seconds(model, round(_PROBE_CPU_S / found))
         _write(record, {"cpu_s": round(found, 4)})
         say(f"measured {model}: {found:.3f} s of CPU per step")
     return float(json.loads(record.read_text())["cpu_s"])

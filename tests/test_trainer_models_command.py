@@ -46,7 +46,7 @@ def everything() -> dict[str, Any]:
     result = trainer("models", "--json")
     assert result.code == 0, result
     found = json.loads(result.out)
-    assert (found["scale"], found["patch_size"], found["batch_size"]) == (4, 192, 16)
+    assert (found["scale"], found["batch_size"]) == (4, 16)
     return {network["name"]: network for network in found["networks"]}
 
 
@@ -116,7 +116,9 @@ def test_every_network_has_all_figures(everything: dict[str, Any]) -> None:
         assert stated == (row.lr, row.ema, row.use, row.source, row.architecture)
     for name in ("ultra_lite", "span"):
         assert everything[name]["parameters"] == num_parameters(network_spec(name, 4).build())
-    assert everything["swinir_s"]["multiple_px"] == 8
+    swinir, dat = everything["swinir_s"], everything["dat_light"]
+    assert (swinir["multiple_px"], swinir["patch_size"]) == (8, 192)
+    assert dat["patch_size"] == -(-192 // (4 * dat["multiple_px"])) * 4 * dat["multiple_px"] > 192
 
 
 def test_a_wide_terminal_has_one_line_per_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,8 +136,8 @@ def test_a_wide_terminal_has_one_line_per_network(monkeypatch: pytest.MonkeyPatc
         *lines[0].split()[8:],
     ]
     assert lines[0].endswith(f"  {NETWORKS['ultra_lite'].use}") and lines[0].index("short") == header.index("use")
-    assert "patch of 48 px LR (192 px HR)" in lines[-2] + lines[-1]
-    assert "float32 with --batch-size 16" in " ".join(lines[-3:])
+    legend = " ".join(lines[-3:])
+    assert "At 4x. " in legend and "192 px HR" in legend and "float32 with --batch-size 16" in legend
 
 
 def test_a_narrow_terminal_has_the_use_below_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,10 @@ from srshards.terminal.text import Bar, columns, complete_word
 from trainer.catalogue import NETWORKS, NamedNetwork, named_network
 from trainer.training.config import DEFAULT_PATCH_SIZE, TrainConfig
 
-PATCH_PX, BATCH = DEFAULT_PATCH_SIZE, TrainConfig.batch_size
+BATCH = TrainConfig.batch_size
 _NARROW = 80  # columns
 _MIN_USE = 24  # columns for the suggested use beside the figures
-_FIGURES = ("parameters", "forward_flops", "training_bytes", "multiple_px")
+_FIGURES = ("parameters", "forward_flops", "training_bytes", "multiple_px", "patch_size")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def models_command(name: str | None, scale: int, as_json: bool) -> None:
     if name and listed[0].scales and scale not in listed[0].scales:
         raise UsageError(f"--scale {scale}: {name} supports only {_ranges(listed[0].scales)}; pass one of these")
     if as_json:
-        found = {"scale": scale, "patch_size": PATCH_PX, "batch_size": BATCH, "networks": [x.as_json() for x in listed]}
+        found = {"scale": scale, "batch_size": BATCH, "networks": [each.as_json() for each in listed]}
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
         return
     click.echo(_description(listed[0], scale) if name else _table(listed, scale))
@@ -96,8 +96,10 @@ def _with_figures(row: NamedNetwork, scale: int) -> Listed:
     if scale not in scales:
         return Listed(row, scales)
     spec = network_spec(row.name, scale)
-    cost = training_cost(spec, BATCH, PATCH_PX // scale, has_ema=row.ema > 0)
-    figures = (cost.parameters, cost.forward_flops, cost.training_bytes, spec.multiple_px)
+    step = scale * spec.multiple_px
+    patch_size = -(-DEFAULT_PATCH_SIZE // step) * step  # as the training chooses it
+    cost = training_cost(spec, BATCH, patch_size // scale, has_ema=row.ema > 0)
+    figures = (cost.parameters, cost.forward_flops, cost.training_bytes, spec.multiple_px, patch_size)
     return Listed(row, scales, dict(zip(_FIGURES, figures, strict=True)))
 
 
@@ -121,8 +123,9 @@ def _table(listed: Sequence[Listed], scale: int) -> str:
             *(f"{line.rstrip()}\n    {use}" for line, use in zip(lines[1:], uses[1:], strict=True)),
         ]
     legend = (
-        f"At {scale}x. GFLOP: forward pass of a {_patch(scale)}; a training step takes about three times that for each "
-        f"patch. Memory: training in float32 with --batch-size {BATCH}. lr, EMA: defaults of --lr and --ema."
+        f"At {scale}x. GFLOP: forward pass of a patch of the default size ({DEFAULT_PATCH_SIZE} px HR, or the next that "
+        "suits the network); a training step takes about three times that for each patch. Memory: training in float32 "
+        f"with --batch-size {BATCH}. lr, EMA: defaults of --lr and --ema."
     )
     return "\n".join([*lines, "", _filled(legend)])
 
@@ -163,10 +166,11 @@ def _description(listed: Listed, scale: int) -> str:
     row = listed.row
     facts = {"use": row.use, "architecture": f"{row.architecture}: {_named(row.arguments)}"}
     if listed.figures is not None:
-        count, flops, num_bytes, multiple = (listed.figures[name] for name in _FIGURES)
+        count, flops, num_bytes, multiple, patch_size = (listed.figures[name] for name in _FIGURES)
+        patch = f"patch of {patch_size // scale} px LR ({patch_size} px HR)"
         facts |= {
             "parameters": f"{count:,} at {scale}x",
-            "forward pass": f"{flops / 1e9:.2f} GFLOP for a {_patch(scale)}; a training step: about three times that",
+            "forward pass": f"{flops / 1e9:.2f} GFLOP for a {patch}; a training step: about three times that",
             "memory": f"{format_bytes(num_bytes)} to train in float32 with --batch-size {BATCH}",
             "input size": f"any; multiples of {multiple} px need no padding" if multiple > 1 else "any",
         }
@@ -181,11 +185,6 @@ def _description(listed: Listed, scale: int) -> str:
 
 def _named(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in arguments.items())
-
-
-def _patch(scale: int) -> str:
-    lr_px = PATCH_PX // scale
-    return f"patch of {lr_px} px LR ({lr_px * scale} px HR)"
 
 
 def _filled(text: str, indent: int = 0) -> str:
