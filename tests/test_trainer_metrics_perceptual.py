@@ -343,5 +343,5 @@ def test_images_that_are_too_large(metrics: PerceptualMetrics, monkeypatch: pyte
     with pytest.raises(UsageError) as refused:
         metrics.measure(images(1), images(2), 3)
     assert str(refused.value) == (
-        f"topiq of 114 x 100 px needs about 10.8 MB of memory on cpu, of which 6.0 MB are free; {advice}"
+        f"topiq of 114 x 100 px needs about 11.4 MB of memory on cpu, of which 6.0 MB are free; {advice}"
     )
