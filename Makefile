@@ -40,8 +40,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing all dependencies, including PyTorch, into $(VENV). This takes several minutes the first time."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
-	@# Only the tests need spandrel. Its requirement torchvision is omitted: it would have to match the PyTorch build, and
-	@# the tests do not use it.
+	@# Networks of other architectures. Spandrel's requirement torchvision is omitted: it would have to match the PyTorch
+	@# build, and trainer does not need it. einops, another one, is a requirement of the extra dev.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps spandrel
 	@touch $@
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("shardgen", "srshards", "trainer")
 FILES = ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg")
 OTHER_FOLDERS = ("tests", "benchmarks", "docs")
-EXTRAS = {"train", "report", "ray", "s3", "lmdb", "hf", "samples", "onnx", "all", "dev"}
+EXTRAS = {"train", "report", "ray", "s3", "lmdb", "hf", "samples", "onnx", "arches", "all", "dev"}
 
 # The sitecustomize module of test processes, which Python imports at startup.
 HIDE = """
@@ -171,10 +171,10 @@ def test_metadata(wheel_metadata: Message, wheel: Path) -> None:
     assert {"shardgen = shardgen.__main__:run", "trainer = trainer.__main__:run"} <= set(lines)
 
 
-def test_extra_all_is_every_extra_except_dev(wheel_metadata: Message) -> None:
+def test_extra_all_is_every_extra_except_dev_and_arches(wheel_metadata: Message) -> None:
     requirements = map(Requirement, wheel_metadata.get_all("Requires-Dist", []))
     (everything,) = (item for item in requirements if item.name == "sr-shards")
-    assert everything.extras == EXTRAS - {"all", "dev"}
+    assert everything.extras == EXTRAS - {"all", "dev", "arches"}
 
 
 def test_constraints_list_every_requirement(wheel_metadata: Message) -> None:

@@ -126,6 +126,8 @@ def test_training_resumes_exactly_and_is_saved_as_spandrel_expects(architecture:
     params, ema = whole.weights()
     names = [name.removeprefix("inner.") for name, _ in whole.network.named_parameters()]
     assert not [name for name in names if torch.equal(params[name], before[name])]
+    assert ema is not None and params.keys() == ema.keys()
+    assert all(torch.equal(ema[name], params[name]) for name in params.keys() - set(names)), "buffers of the EMA"
 
     train(first, range(1))
     torch.rand(1)  # after a restart, the global generator has another state
@@ -136,7 +138,7 @@ def test_training_resumes_exactly_and_is_saved_as_spandrel_expects(architecture:
 
     for network, state in ((whole.network, params), (whole.evaluation_network, ema)):
         path = tmp_path / "w.pth"
-        save_weights(path, state or {}, None)
+        save_weights(path, state, None)
         ours, theirs = load_network(path), load_spandrel().ModelLoader().load_from_file(path)
         assert ours.spec == spec and theirs.size_requirements.multiple_of == spec.needs.multiple_px
         assert max(1, theirs.size_requirements.minimum) == spec.needs.minimum_px

@@ -276,11 +276,6 @@ def without(state: State, *names: str) -> State:
         ),
         (
             RRDB,
-            lambda state: without(state, "conv_up2.weight", "conv_up2.bias"),  # BSRGAN's 2x
-            r"looks like rrdb 32x2, growth 32 at 4x, but 2 missing \(conv_up2.weight, conv_up2.bias\)",
-        ),
-        (
-            RRDB,
             lambda state: state | {"conv_first.weight": torch.ones(32, 1, 3, 3)},  # grey images
             r"this ESRGAN maps images of 1 channel to 3; pass a network for RGB images",
         ),

@@ -33,13 +33,15 @@ class Architecture:
     """What the trainer knows of a class of spandrel.
 
     `scale_argument` is the argument of the constructor that sets the scale. `field_px` returns the receptive field to
-    each side in px of the input, infinite for global operations. `multiple_px` returns the period of windows and
+    each side in px of the input, infinite for global operations; `practical_px` is the margin where that is larger,
+    measured by benchmarks/bench_margins.py. `multiple_px` returns the period of windows and
     foldings. `needs` are the requirements that spandrel states. `min_batch` is the smallest batch to train with.
     """
 
     scale_argument: str
     scales: Callable[[Arguments], tuple[int, ...]] = lambda _: (1, 2, 3, 4, 8)
     field_px: Callable[[Arguments], float] = lambda _: math.inf
+    practical_px: int = PRACTICAL_MARGIN
     multiple_px: Callable[[Arguments], int] = lambda _: 1
     needs: SizeRequirements = ANY_SIZE
     min_batch: int = 1
@@ -47,7 +49,7 @@ class Architecture:
     def margin_px(self, arguments: Arguments) -> int:
         """Return the receptive field or the practical bound, whichever is smaller, as a multiple of `multiple_px`."""
         multiple = self.multiple_px(arguments)
-        return math.ceil(min(self.field_px(arguments), PRACTICAL_MARGIN) / multiple) * multiple
+        return math.ceil(min(self.field_px(arguments), self.practical_px) / multiple) * multiple
 
 
 def _swinir_scales(arguments: Arguments) -> tuple[int, ...]:
@@ -90,7 +92,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "PLKSR": Architecture("upscaling_factor", field_px=_plksr_field),
     "RealPLKSR": Architecture("upscaling_factor", field_px=_real_plksr_field),
     "MoSR": Architecture("upscale"),
-    "SAFMN": Architecture("upscaling_factor", multiple_px=lambda _: 8, needs=SizeRequirements(multiple_px=8)),
+    "SAFMN": Architecture(
+        "upscaling_factor", practical_px=48, multiple_px=lambda _: 8, needs=SizeRequirements(multiple_px=8)
+    ),
     "OmniSR": Architecture("up_scale", multiple_px=_window, needs=SizeRequirements(16)),
     "SwinIR": Architecture("upscale", _swinir_scales, multiple_px=_window, needs=SizeRequirements(16)),
     "Swin2SR": Architecture("upscale", _swinir_scales, multiple_px=_window, needs=SizeRequirements(16)),
