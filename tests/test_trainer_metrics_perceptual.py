@@ -108,6 +108,7 @@ def test_directions_and_targets() -> None:
     assert [name for name in METRICS if not METRICS[name].needs_target] == ["niqe"]
 
 
+@pytest.mark.slow
 def test_the_table_and_the_option_do_not_import_torch() -> None:
     code = "import sys, trainer.metrics_table, trainer.commands.options; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
