@@ -117,6 +117,8 @@ def markdown(content: Mapping[str, Any]) -> str:
         )
     )
     lines = [
+        "### Quality for equal CPU time",
+        "",
         f"Trained from scratch on {settings['train_images']} photos for {settings['minutes']:g} CPU minutes each, 4x, "
         f"exact bicubic, default settings; evaluated on {settings['val_images']} other photos "
         f"(`bench_networks`, {content['machine']['cpu']}, {content['machine']['usable_cores']} cores).{noise}",

@@ -52,7 +52,7 @@ SHORTER = (
 )
 
 # Commands without side effects on later commands: run once, although several pages contain them.
-ONCE = ({"shardgen", "report"}, {"trainer", "report"}, {"trainer", "export"})
+ONCE = ({"shardgen", "report"}, {"trainer", "report"}, {"trainer", "export"}, {"trainer", "models"})
 
 # External programs that tests may run.
 HARMLESS = {"python", "shardgen.sample_photos", "echo", "ls", "tar", "cat", "cp", "mkdir", "cmp"}

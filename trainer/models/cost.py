@@ -108,10 +108,9 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = (args, kwargs or {})
-        devices = {tensor.device.type for tensor in _tensors(given)}
-        if len(devices) > 1:  # constants outside parameters and buffers are still on the CPU
-            given = _to_meta(given)
-        key = (operation, _signature(given)) if "meta" in devices else None
+        # Others have values, e.g. a mask that is computed on the CPU.
+        is_meta = any(tensor.is_meta for tensor in _tensors(given))
+        key = (operation, _signature(given)) if is_meta else None
         traced = self._known.get(key)
         result = traced.again() if traced else operation(*given[0], **given[1])
         if traced is None and key is not None:
@@ -181,14 +180,6 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
     elif isinstance(value, dict):
         yield from _tensors(tuple(value.values()))
-
-
-def _to_meta(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(_META)
-    if isinstance(value, tuple | list):
-        return type(value)(map(_to_meta, value))
-    return {name: _to_meta(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def _signature(value: Any) -> Any:
