@@ -123,9 +123,9 @@ def _table(listed: Sequence[Listed], scale: int) -> str:
             *(f"{line.rstrip()}\n    {use}" for line, use in zip(lines[1:], uses[1:], strict=True)),
         ]
     legend = (
-        f"At {scale}x. GFLOP: forward pass of a patch of the default size ({DEFAULT_PATCH_SIZE} px HR, or the next that "
-        "suits the network); a training step takes about three times that for each patch. Memory: training in float32 "
-        f"with --batch-size {BATCH}. lr, EMA: defaults of --lr and --ema."
+        f"At {scale}x. GFLOP: forward pass of a patch of the default size ({DEFAULT_PATCH_SIZE} px HR, or the next "
+        "that suits the network); a training step takes about three times that for each patch. Memory: training in "
+        f"float32 with --batch-size {BATCH}. lr, EMA: defaults of --lr and --ema."
     )
     return "\n".join([*lines, "", _filled(legend)])
 
