@@ -156,7 +156,17 @@ def test_a_run_of_an_earlier_version_resumes_by_the_name_of_its_model(shards: Pa
     assert result.code == 0 and "has already finished" in result.out, result.err
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"network": 3, "model": "x"}', '{"network": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"network": 3, "model": "x"}',
+        '{"network": {}}',
+        '{"network": {"architecture": "SPAN", "scale": 2, "arguments": {"feature_channels": -3}}, "model": "x"}',
+        '{"network": {"architecture": "compact", "scale": 2, "arguments": {"features": 8, "depth": "4"}}, "model": ""}',
+    ],
+)
 def test_a_damaged_plan_is_reported(content: str, shards: Path, tmp_path: Path) -> None:
     trained(shards, tmp_path, "--model", "ultra_lite", "--run", "r")
     (tmp_path / "r" / "plan.json").write_text(content)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from srshards.errors import UsageError
+from srshards.process.shortages import is_out_of_memory
 from srshards.shards.folder import Shards
 from trainer.models import NetworkSpec, network_spec, spec_from_json
 from trainer.models.weights import load_network
@@ -25,7 +26,10 @@ def stored_spec(run: RunFolder, facts: Mapping[str, Any], model: str | None) -> 
         return None
     try:
         spec, started_with = spec_from_json(facts["network"]), facts["model"]
-    except (ValueError, KeyError, AttributeError) as error:
+        spec.shapes()  # constructors check little, and raise almost anything
+    except Exception as error:
+        if isinstance(error, UsageError) or is_out_of_memory(error):
+            raise
         raise UsageError(
             f"{run.home / run.plan.name} is damaged; start a new run, e.g. with --init {run.home / run.weights.name}"
         ) from error
