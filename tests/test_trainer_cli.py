@@ -883,7 +883,7 @@ def test_evaluate_accepts_a_single_photo(runs: Path, hr: Path) -> None:
 def test_evaluate_refuses_shards_without_validation_samples(photos: Path, runs: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 2, "--val-fraction", 0)
     args = ("evaluate", *best(runs / "lr"), "--shards", tmp_path / "scale_2x")
-    assert "no images in " in refused(*args)
+    assert f"no images in {tmp_path / 'scale_2x'} (val); pass --split train, or other --shards" in refused(*args)
 
 
 @pytest.mark.parametrize("extension", ["json", "hr.npy"])

@@ -105,6 +105,7 @@ def refused(*args: object) -> str:
         (["/x/runs/w.pth", "/x/runs/runs/w.pth"], ["w.pth", "runs/w.pth"]),
         (["bicubic/w.pth", "HR/w.pth", "c/w.pth"], ["bicubic/w.pth", "HR/w.pth", "c/w.pth"]),
         (["a.pth", "/a.pth"], ["a.pth", "//a.pth"]),
+        (["/x/bicubic", "/x/HR"], ["x/bicubic", "x/HR"]),
     ],
 )
 def test_names_are_the_distinguishing_parts_of_the_paths(paths: list[str], expected: list[str]) -> None:

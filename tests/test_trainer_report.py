@@ -669,6 +669,21 @@ def test_sets_have_a_table_and_curves(browser: Browser, tmp_path: Path) -> None:
         assert ["val", "Set5=photos/Set5, b=photos/b"] in table(page, "Settings")
 
 
+def test_sets_of_one_name_with_different_images_are_compared_by_gain(browser: Browser, tmp_path: Path) -> None:
+    """The further set of one run may also be the main set of another, which has no validation split."""
+    easy, hard = on_sets(5, {"val": 30, "x": 35}, 0.3), on_sets(5, {"val": 30, "x": 28}, 0.3)
+    easy["sets"]["x"]["bicubic_psnr_y"], hard["sets"]["x"]["bicubic_psnr_y"] = 36, 27
+    runs = [make_run(tmp_path / "easy", [easy]), make_run(tmp_path / "hard", [hard])]
+    runs.append(make_run(tmp_path / "main", [{**validated(5, 31), "set": "x"}]))
+    with report_page(browser, tmp_path, *runs[:2]) as page:
+        best = page.get_by_role("region", name="Table: Best values by set").locator("tr.best").all_inner_texts()
+        assert [text.split("\t")[:2] for text in best] == [["val", "easy"], ["x", "hard"]]
+        expect(page.get_by_text("The runs have different images of x: the PSNR of bicubic differs.")).to_be_visible()
+    with report_page(browser, tmp_path, *runs) as page:
+        plot(page, "PSNR-Y on x").get_by_text("Figures").click()
+        assert table(page, "PSNR-Y on x")[1:] == [["5", "35.00 dB", "28.00 dB", "31.00 dB"]]
+
+
 def test_one_set_has_no_table_of_sets(shared: Page) -> None:
     assert shared.get_by_role("heading", name="Sets", exact=True).count() == 0
 

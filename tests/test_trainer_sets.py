@@ -140,6 +140,12 @@ def test_a_folder_of_photos_is_a_set(folder: Path, upsampled: bool) -> None:
     assert_equal([*some.pairs(1, 2), *some.pairs(0, 2)], [expected[2], expected[0]])
 
 
+def test_photos_beside_an_archive_are_a_set(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(next((folder / "two").rglob("*.jpg")), tmp_path)
+    (tmp_path / "photos.tar").touch()
+    assert open_set(NamedSet("x", tmp_path), 2, False).num_images == 1
+
+
 def test_a_shard_folder_is_a_set(folder: Path) -> None:
     """Its validation split or, if that is empty, all of it."""
     one = open_set(NamedSet("a", folder / "scale_2x"), 2, False)

@@ -65,7 +65,8 @@ def open_sets(source: ImageSource, scale: int, inputs: Iterable[bool]) -> list[d
     seen: dict[str, str] = {}
     for one in (next(iter(by_input.values())) for by_input in sets):
         if not one.num_images:
-            raise UsageError(f"no images in {one.source}")
+            other = "val" if source.split == "train" else "train"
+            raise UsageError(f"no images in {one.source}; pass --split {other}, or other --shards")
         if one.name in seen:
             raise UsageError(f"two sets have the name {one.name!r}: {seen[one.name]} and {one.source}; name the second")
         seen[one.name] = one.source

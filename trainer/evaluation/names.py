@@ -20,9 +20,9 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     ends = _num_equal([list(reversed(one[starts:])) for one in parts])
     while True:
         names = ["/".join(one[starts : len(one) - ends]) for one in parts]
-        if ends == 0 or not {"", BICUBIC, HR} & set(names):
+        if not {"", BICUBIC, HR} & set(names) or starts == ends == 0:
             return names
-        ends -= 1
+        ends, starts = (ends - 1, starts) if ends else (0, starts - 1)
 
 
 def _num_equal(lists: Sequence[Sequence[str]]) -> int:

@@ -14,7 +14,7 @@ from srshards.shards.opening import open_shards
 from srshards.storage.store import list_files, list_folders, local_path, storage_of
 from trainer.evaluation.pairs import Pair, photo_pair, shard_pairs, too_small
 from trainer.evaluation.set_names import NamedSet
-from trainer.inference.photo_files import list_photos
+from trainer.inference.photo_files import is_photo_name, list_photos
 from trainer.metrics_table import OWN
 
 
@@ -176,6 +176,10 @@ def _is_shard_folder(named: NamedSet) -> bool:
     """Return whether to open the address as shards: also a folder that nearly is one, for the message."""
     address = named.address
     files = list_files(address)
-    if MANIFEST_NAME in files or any(name.endswith(".tar") for name in files) or not storage_of(address).is_local:
+    if MANIFEST_NAME in files or not storage_of(address).is_local:
+        return True
+    if any(is_photo_name(Path(name)) for name in files):  # perhaps beside the archive that they are from
+        return False
+    if any(name.endswith(".tar") for name in files):
         return True
     return any(MANIFEST_NAME in list_files(address / name) for name in list_folders(address))

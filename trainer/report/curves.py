@@ -20,7 +20,6 @@ from trainer.report.charts import (
     line_layers,
     range_text,
 )
-from trainer.report.journal_summary import MAIN_SET
 from trainer.report.runs import Run, same_bicubic
 from trainer.report.thinning import Point, Thinned
 from trainer.report.wall_clock import wall_clock
@@ -80,11 +79,11 @@ _GAIN = Quantity(
 def plots_of_sets(runs: Sequence[Run]) -> list[Plot]:
     """Return plots of PSNR-Y, SSIM-Y and what else was measured on each set.
 
-    Those of PSNR-Y and SSIM-Y on the main sets of the runs are among `plots`.
+    Those of PSNR-Y and SSIM-Y on a set that is the main one of all its runs are among `plots`.
     """
-    mains = {next(iter(run.summary.sets), MAIN_SET) for run in runs}
     names = dict.fromkeys(name for run in runs for name in run.summary.sets)
-    wanted = ((PERCEPTUAL if name in mains else ("psnr_y", "ssim_y", *PERCEPTUAL), name) for name in names)
+    others = {name for run in runs for name in list(run.summary.sets)[1:]}
+    wanted = ((("psnr_y", "ssim_y", *PERCEPTUAL) if name in others else PERCEPTUAL, name) for name in names)
     drawn = (_over_steps(_of_set(metric, name), runs) for metrics, name in wanted for metric in metrics)
     return [plot for plot in drawn if plot is not None]
 

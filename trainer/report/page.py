@@ -15,7 +15,7 @@ from trainer.report.charts import style
 from trainer.report.curves import plots, plots_of_sets
 from trainer.report.journal_summary import MAIN_SET
 from trainer.report.previews import Gallery, gallery
-from trainer.report.runs import Run, read_runs, same_bicubic
+from trainer.report.runs import Run, differing_sets, read_runs, same_bicubic
 from trainer.report.tables import NONE, RUN_COLUMNS, best_run, formatted, run_rows, set_table, settings
 
 MAX_DRAWN = 24  # runs with curves, previews and settings; the table of results has all
@@ -117,6 +117,11 @@ def _notes(runs: Sequence[Run]) -> list[str]:
         notes.append(f"These runs have different scales ({times}), so their PSNRs are not comparable.")
     if not same_bicubic(runs):
         notes.append("These runs were validated on different images: the PSNR of bicubic differs. Compare the gains.")
+    mains = {next(iter(run.summary.sets), MAIN_SET) for run in runs}
+    if others := [name for name in differing_sets(runs) if name not in mains]:
+        notes.append(
+            f"The runs have different images of {', '.join(others)}: the PSNR of bicubic differs. Compare the gains."
+        )
     unvalidated = [run.label for run in runs if not run.summary.num_validations]
     if unvalidated:
         notes.append(f"Not validated yet: {', '.join(unvalidated)}.")

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -81,7 +81,21 @@ def read_runs(addresses: Sequence[Address], max_points: int) -> list[Run]:
 
 def same_bicubic(runs: Sequence[Run]) -> bool:
     """Return whether the PSNR-Y of bicubic is equal in all validated runs, as it is for the same images."""
-    return len({f"{run.bicubic:.4f}" for run in runs if not math.isnan(run.bicubic)}) <= 1
+    return _are_equal(run.bicubic for run in runs)
+
+
+def differing_sets(runs: Sequence[Run]) -> list[str]:
+    """Return the names of the sets on which the PSNR-Y of bicubic differs: the runs have different images of them."""
+    names = dict.fromkeys(name for run in runs for name in run.summary.sets)
+    return [
+        name
+        for name in names
+        if not _are_equal(run.summary.of_set(name).bicubic.get("psnr_y", math.nan) for run in runs)
+    ]
+
+
+def _are_equal(psnrs: Iterable[float]) -> bool:
+    return len({f"{psnr:.4f}" for psnr in psnrs if not math.isnan(psnr)}) <= 1
 
 
 def _files(address: Address) -> dict[str, int]:

@@ -7,7 +7,7 @@ from typing import Any
 from trainer.messages import format_duration
 from trainer.metrics_table import METRICS, PERCEPTUAL
 from trainer.report.journal_summary import SetSummary
-from trainer.report.runs import Run, same_bicubic
+from trainer.report.runs import Run, differing_sets, same_bicubic
 
 NONE = "\N{EN DASH}"
 DIFFERENT = "\N{NOT EQUAL TO}"
@@ -75,8 +75,8 @@ def _run_row(run: Run) -> list[str]:
 def set_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]], list[int]]:
     """Return the columns and rows of the best values by set and run, and the numbers of the rows of the best runs.
 
-    A run is the best on a set if it has the highest PSNR-Y of several. There are no rows if all runs were validated on
-    one set, and with PSNR and SSIM only: the table of the runs has these values.
+    A run is the best on a set if it has the highest PSNR-Y of several, or the highest gain if bicubic differs. There
+    are no rows if all runs were validated on one set, and with PSNR and SSIM only: the table of the runs has these.
     """
     names = list(dict.fromkeys(name for run in runs for name in run.summary.sets))
     measured = {metric for run in runs for one in run.summary.sets.values() for metric in one.best}
@@ -86,11 +86,13 @@ def set_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]], list[int
     columns = ["Set", *(["Run"] if len(runs) > 1 else []), "Best PSNR-Y", "at step", "Over bicubic"]
     columns += [text for metric in ("ssim_y", *perceptual) for text in (f"Best {METRICS[metric].label}", "at step")]
     rows, best_rows = list[list[str]](), list[int]()
+    differing = differing_sets(runs)
     for name in names:
         of_set = [(run, run.summary.sets[name]) for run in runs if name in run.summary.sets]
-        psnrs = [one.best["psnr_y"].value if "psnr_y" in one.best else -math.inf for _, one in of_set]
-        if len(of_set) > 1 and max(psnrs) > -math.inf:
-            best_rows.append(len(rows) + psnrs.index(max(psnrs)))
+        values = [(_gain if name in differing else _psnr)(one) for _, one in of_set]
+        known = [value for value in values if value is not None]
+        if len(of_set) > 1 and known:
+            best_rows.append(len(rows) + values.index(max(known)))
         rows += [[name, *([run.label] if len(runs) > 1 else []), *_set_cells(one, perceptual)] for run, one in of_set]
     return columns, rows, best_rows
 
@@ -101,9 +103,18 @@ def _set_cells(one: SetSummary, perceptual: Sequence[str]) -> list[str]:
         best = one.best.get(metric)
         cells += [METRICS[metric].formatted(best.value), f"{best.step:,}"] if best else [NONE, NONE]
         if metric == "psnr_y":
-            gain = best.value - one.bicubic[metric] if best and metric in one.bicubic else None
-            cells.append(formatted(gain, "{:+.2f} dB".format))
+            cells.append(formatted(_gain(one), "{:+.2f} dB".format))
     return cells
+
+
+def _psnr(one: SetSummary) -> float | None:
+    return one.best["psnr_y"].value if "psnr_y" in one.best else None
+
+
+def _gain(one: SetSummary) -> float | None:
+    """Return the gain of the best PSNR-Y over bicubic, in dB."""
+    psnr = _psnr(one)
+    return None if psnr is None or "psnr_y" not in one.bicubic else psnr - one.bicubic["psnr_y"]
 
 
 def settings(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:
