@@ -16,9 +16,8 @@ import click
 
 from benchmarks.common import in_rounds, python_module, say, scratch_folder, timed_json
 from benchmarks.cpu_step_run import PATCH_PX, SCALE
-from benchmarks.options import benchmark, output_option, rounds_option
+from benchmarks.options import OWN_NETWORKS, benchmark, output_option, rounds_option
 from benchmarks.report import Ratio, print_table, ratio_row, spread, spread_text, write_result
-from trainer.models import MODELS
 from trainer.training.device import choose_device, choose_precision
 
 _BATCH = {"ultra_lite": 16, "lite": 16, "standard": 2}  # 16 patches of `standard` take 15 seconds
@@ -61,7 +60,9 @@ def _median(values: list[float]) -> float:
 
 @benchmark
 @rounds_option(3)
-@click.option("--model", "models", type=click.Choice(MODELS), multiple=True, default=MODELS, help="Networks.")
+@click.option(
+    "--model", "models", type=click.Choice(OWN_NETWORKS), multiple=True, default=OWN_NETWORKS, help="Networks."
+)
 @click.option("--compiled", is_flag=True, help="Also measure compiled steps, which requires a C++ compiler.")
 @output_option("cpu_step.json")
 def main(rounds: int, models: tuple[str, ...], compiled: bool, output: Path) -> None:
@@ -80,7 +81,7 @@ def main(rounds: int, models: tuple[str, ...], compiled: bool, output: Path) -> 
     threads = next(iter(runs[models[0]].values()))[0]["threads"]
     precision = str(choose_precision("auto", choose_device("cpu")))
     settings = {"scale": SCALE, "patch_px": PATCH_PX, "rounds": rounds, "threads": threads, "precision": precision}
-    arguments = [f"--rounds {rounds}", *(f"--model {model}" for model in models if models != MODELS)]
+    arguments = [f"--rounds {rounds}", *(f"--model {model}" for model in models if models != OWN_NETWORKS)]
     command = " ".join(["python -m benchmarks.bench_cpu_step", *arguments, *(["--compiled"] if compiled else [])])
     with scratch_folder(None) as folder:
         write_result(output, command, folder, {"settings": settings, "networks": networks})

@@ -43,12 +43,11 @@ from benchmarks.gpu.results import Results, commit, now, page_path
 from benchmarks.gpu.runner import Background, Result, Tests, Worker, run_tasks
 from benchmarks.gpu.task import Task
 from benchmarks.machine import describe_machine
-from benchmarks.options import benchmark, output_option, photos_option, scratch_option
+from benchmarks.options import OWN_NETWORKS, benchmark, output_option, photos_option, scratch_option
 from srshards.errors import UsageError
 from srshards.process.resources import available_cpus
 from srshards.shards.folder import Shards
 from srshards.shards.opening import open_shards
-from trainer.models import MODELS
 from trainer.training.device import choose_device
 
 _MAX_WORKERS = 14  # of the 16 CPU cores: two remain for the training process
@@ -62,7 +61,9 @@ _NAMES = tuple(part.name for part in PARTS)
 @photos_option
 @click.option("--shards", type=click.Path(path_type=Path), help="Shards of one scale, instead of photos.")
 @click.option("--only", type=click.Choice(_NAMES), multiple=True, help="Measure this part only; repeatable.")
-@click.option("--models", type=click.Choice(MODELS), multiple=True, default=MODELS, help="Networks; repeatable.")
+@click.option(
+    "--models", type=click.Choice(OWN_NETWORKS), multiple=True, default=OWN_NETWORKS, help="Networks; repeatable."
+)
 @click.option("--batches", type=click.IntRange(min=1), multiple=True, default=(16, 64), help="Batch sizes; repeatable.")
 @click.option("--patch", type=click.IntRange(min=1), default=192, help="Edge of a patch in HR px.")
 @click.option("--seconds", type=click.FloatRange(min=0.01), default=0.35, help="Seconds of each of three windows.")

@@ -18,9 +18,17 @@ import torch
 
 from benchmarks.common import RESULTS, PhotoSet, in_rounds, python_module, say, scratch_folder, timed_command
 from benchmarks.gpu.kernels import flops_per_step, matrix_flops_per_s
-from benchmarks.options import benchmark, output_option, photos_option, rounds_option, scratch_option, workers_option
+from benchmarks.options import (
+    OWN_NETWORKS,
+    benchmark,
+    output_option,
+    photos_option,
+    rounds_option,
+    scratch_option,
+    workers_option,
+)
 from benchmarks.report import print_table, spread, spread_text, verdict, write_result
-from trainer.models import MODELS, network_spec, num_parameters
+from trainer.models import network_spec, num_parameters
 from trainer.training.device import choose_device, choose_precision, describe_device, limit_threads
 
 SCALE, PATCH_PX, BATCH = 4, 192, 16
@@ -98,14 +106,14 @@ def main(
     photo_set = PhotoSet.of(photos)
     torch_device = choose_device(device)
     limit_threads()
-    runs: dict[str, list[Measured]] = {model: [] for model in MODELS}
+    runs: dict[str, list[Measured]] = {model: [] for model in OWN_NETWORKS}
     with scratch_folder(scratch) as folder:
         timed_command(python_module("shardgen", "generate", "-i", photo_set.root, "-o", folder, "-s", SCALE, "--auto"))
-        for number, model in in_rounds(MODELS, rounds):
+        for number, model in in_rounds(OWN_NETWORKS, rounds):
             out = folder / f"round{number}"
             runs[model].append(measure(model, folder / f"scale_{SCALE}x", out, workers, torch_device))
             say(f"round {number + 1}/{rounds}  {model}: {BATCH / runs[model][-1].step_s:.1f} patches/s")
-        networks = {model: summarise(model, runs[model]) for model in MODELS}
+        networks = {model: summarise(model, runs[model]) for model in OWN_NETWORKS}
         command = f"python -m benchmarks.bench_train_step --photos DIR --rounds {rounds} --workers {workers}"
         settings = {"scale": SCALE, "patch_px": PATCH_PX, "batch": BATCH, "rounds": rounds, "workers": workers}
         device_info = {"name": describe_device(torch_device), "precision": str(choose_precision("auto", torch_device))}

@@ -11,6 +11,8 @@ from benchmarks.common import RESULTS, RunFailedError
 from srshards.process.resources import available_cpus
 from srshards.terminal.help import Command
 
+OWN_NETWORKS = ("ultra_lite", "lite", "standard")  # those of this project, which the speed of a step is measured with
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
