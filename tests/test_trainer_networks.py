@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from srshards import PatchBatch
+from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_down
 from trainer.catalogue import NETWORKS
 from trainer.inference.tiles import TileRule, apply_in_tiles
