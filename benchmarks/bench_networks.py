@@ -17,6 +17,7 @@ table in docs/training.md.
 import json
 import resource
 import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -50,8 +51,8 @@ def make_shards(photos: PhotoSet, work: Path) -> Path:
 
 
 def step_cpu_s(model: str, work: Path) -> float:
-    """Return the CPU time of a training step, measured once per work folder."""
-    record = work / "steps" / f"{model}.json"
+    """Return the CPU time of a training step, measured once per work folder, also for two names of one network."""
+    record = work / "steps" / f"{network_spec(model, _SCALE).name}.json"
     if not record.exists():
         found = _cpu_seconds(model, _PROBE_STEPS)
         if found * _PROBE_STEPS < _PROBE_CPU_S:
@@ -107,21 +108,20 @@ def markdown(content: Mapping[str, Any]) -> str:
     """Return the table for the page, with the conditions above it."""
     settings, networks = content["settings"], content["networks"]
     first = next(iter(networks.values()))["seeds"][0]
-    seeds = {name: found["seeds"] for name, found in networks.items()}
-    many = next((name for name, runs in seeds.items() if len(runs) > 1), None)
-    noise = (
-        ""
-        if many is None
-        else (
-            f" Of `{many}`, which has {len(seeds[many])} seeds, the table has the median and, in brackets, the range."
-        )
+    repeated = [(name, len(found["seeds"])) for name, found in networks.items() if len(found["seeds"]) > 1]
+    noise = "".join(
+        f" Of `{name}`, trained with {count} seeds, the table has the median and, in brackets, the range."
+        for name, count in repeated
+    )
+    conditions = (
+        f"Trained from scratch on {settings['train_images']} photos for {settings['minutes']:g} CPU minutes each, 4x, "
+        f"exact bicubic, default settings; evaluated on {settings['val_images']} other photos (`bench_networks`, "
+        f"{content['machine']['cpu']}, {content['machine']['usable_cores']} cores).{noise}"
     )
     lines = [
         "### Quality for equal CPU time",
         "",
-        f"Trained from scratch on {settings['train_images']} photos for {settings['minutes']:g} CPU minutes each, 4x, "
-        f"exact bicubic, default settings; evaluated on {settings['val_images']} other photos "
-        f"(`bench_networks`, {content['machine']['cpu']}, {content['machine']['usable_cores']} cores).{noise}",
+        textwrap.fill(conditions, 120, break_long_words=False, break_on_hyphens=False),
         "",
         "| network | parameters | steps | patches/s | PSNR-Y, dB | SSIM-Y |",
         "|---|---|---|---|---|---|",
