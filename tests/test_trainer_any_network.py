@@ -35,6 +35,10 @@ SIZES: dict[str, dict[str, Any]] = {
         **{"embed_dim": 16, "num_heads": [2], "depths": [2], "mlp_ratio": 2.0, "window_size": 8, "img_size": 16},
         **{"upsampler": "pixelshuffledirect", "upscale": 2},
     },
+    "DAT": {
+        **{"embed_dim": 64, "num_heads": [2], "depth": [3], "expansion_factor": 2.0, "split_size": [4, 8]},
+        **{"img_size": 16, "upsampler": "pixelshuffledirect", "upscale": 2},
+    },
     "NAFNet": {"img_channel": 3, "width": 4, "middle_blk_num": 1, "enc_blk_nums": [1], "dec_blk_nums": [1]},
     "SAFMN": {"dim": 8, "n_blocks": 1, "upscaling_factor": 2},
     "DnCNN": {"in_nc": 1, "out_nc": 1, "nc": 64, "nb": 17, "act_mode": "R"},
@@ -190,6 +194,7 @@ def test_model_and_init_agree_or_are_refused(files: Callable[[str], Path], shard
         ("PLKSR", "scale_3x", (), "upscales 2x, but the shards in {shards} are 3x; pass --shards of 2x, or other"),
         ("PLKSR", "scale_2x", ("--input", "up"), "upscales 2x; omit --input up, or pass other weights"),
         ("NAFNet", "scale_2x", ("--input", "up"), "NAFNet has no training support, only ATD, DAT, "),
+        ("DAT", "scale_2x", ("--batch-size", 1), "needs 2 patches in each or more, but a process has 1; pass a larger"),
         ("DnCNN", "scale_2x", (), "maps images of 1 channel to 1; pass a network for RGB images"),
         (
             "SwinIR",
