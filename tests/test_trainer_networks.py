@@ -216,6 +216,8 @@ def test_saved_weights_open_in_spandrel(name: str, tmp_path: Path) -> None:
     for kind, network in (("network", learner.network), ("ema", learner.evaluation_network)):
         path = tmp_path / f"{kind}.pth"
         save_weights(path, network.state_dict(), None)
+        saved = torch.load(path)["params"]
+        assert {n: value.dtype for n, value in saved.items()} == {n: v.dtype for n, v in network.state_dict().items()}
         theirs, ours = load_spandrel().ModelLoader().load_from_file(path), load_network(path)
         theirs.eval()
         assert theirs.scale == SCALE and type(theirs.model).__name__ == CLASSES.get(

@@ -28,17 +28,19 @@ _SAVE_AGAIN = "save its state_dict again with each tensor dense, in float32 and 
 def save_weights(path: Path, params: Mapping[str, Tensor], params_ema: Mapping[str, Tensor] | None) -> None:
     """Write the parameters, and their EMA if there is one, in a layout that other tools load.
 
-    The file contains `{"params": ..., "params_ema": ...}` with contiguous float32 CPU tensors. Names prefixed by
-    torch.compile or DDP, half precision, channels_last and other devices are converted.
+    The file contains `{"params": ..., "params_ema": ...}` with contiguous CPU tensors, float32 except for integers.
+    Names prefixed by torch.compile or DDP, half precision, channels_last and other devices are converted.
     """
     kinds = {"params": params, "params_ema": params_ema}
     save_tensors(path, {kind: _plain(state) for kind, state in kinds.items() if state is not None})
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # Cloned, because saving a view would write its complete storage.
+    # Cloned, because saving a view would write its complete storage. Integers are positions in windows, or counts.
     return {
-        name: tensor.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
+        name: tensor.detach()
+        .to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        .clone(memory_format=torch.contiguous_format)
         for name, tensor in without_prefixes(state).items()
     }
 
