@@ -22,10 +22,11 @@ from trainer.models.architectures import ARCHITECTURES
 from trainer.models.spandrel_files import open_network
 from trainer.models.spandrel_import import load_spandrel
 from trainer.models.spandrel_network import SpandrelNetwork, SpandrelSpec, network_class, spandrel_spec
-from trainer.models.weights import load_into, load_network, save_weights, spec_of
+from trainer.models.weights import load_network, save_weights, spec_of
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.losses import LOSSES
+from trainer.training.network import initial_weights
 from trainer.training.step_mode import StepMode
 
 State = dict[str, Tensor]
@@ -205,7 +206,7 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"are for SAFMN \(dim 12, n_blocks 2\) at 2x, but this run trains SAFMN \(dim 8, n_blocks 2\)"
     ):
-        load_into(small("SAFMN").build(), tmp_path / "w.pth")
+        initial_weights(tmp_path / "w.pth", small("SAFMN").build().spec)
 
 
 @pytest.fixture

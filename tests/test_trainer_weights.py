@@ -20,12 +20,17 @@ from torch import Tensor, nn
 from srshards.errors import RunError, UsageError
 from trainer.models import BuiltInSpec, Network, network_spec
 from trainer.models.spandrel_import import load_spandrel
-from trainer.models.weights import load_into, load_network, read_weights, save_weights, spec_of
+from trainer.models.weights import load_network, read_weights, save_weights, spec_of
+from trainer.training.network import initial_weights
 
 NAMES = ("ultra_lite", "lite", "standard")
 COMPACT = BuiltInSpec("compact", 4, 8, 3)
 RRDB = BuiltInSpec("rrdb", 4, 32, 2, 32)  # spandrel knows a growth of 32 only
 State = dict[str, Tensor]
+
+
+def load_into(network: Network, path: Path) -> None:
+    network.load_state_dict(initial_weights(path, network.spec))
 
 
 @pytest.fixture(scope="session")

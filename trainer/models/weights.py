@@ -16,7 +16,7 @@ from trainer.models.spandrel_network import SpandrelNetwork
 from trainer.models.tensor_file import NotPlain, check_tensors, load_tensors, save_tensors
 from trainer.models.weights_layout import UnknownNetwork, built_in_spec, first_few, with_current_names, without_prefixes
 
-__all__ = ["load_into", "load_network", "read_weights", "save_weights", "spec_of"]
+__all__ = ["load_network", "read_weights", "save_weights", "spec_of"]
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 # Keys under which tools store the parameters, in order of preference: EMA weights before the parameters themselves.
@@ -74,21 +74,6 @@ def load_network(path: Path) -> Network:
     if network is not found:
         network.load_state_dict(state)
     return network.eval()
-
-
-def load_into(model: Network, path: Path) -> None:
-    """Load all parameters of a weights file into `model`. UsageError if they belong to another network."""
-    state = read_weights(path)
-    with _errors_about(path):
-        found = _find(state)
-    spec = found.spec if isinstance(found, Network) else found
-    if spec != model.spec:
-        raise UsageError(
-            f"weights {path} are for {spec.name} at {spec.scale}x, but this run trains {model.spec.name} at "
-            f"{model.spec.scale}x; pass other weights, or a --model, --input and --shards that match these"
-        )
-    _refuse_non_finite(path, state)
-    model.load_state_dict(found.state_dict() if isinstance(found, Network) else state)
 
 
 def _find(state: Mapping[str, Tensor]) -> BuiltInSpec | SpandrelNetwork:
