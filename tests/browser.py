@@ -56,3 +56,14 @@ def accessibility_violations(page: Page) -> str:
     """Return the report of axe about the page; empty without violations."""
     found = Axe().run(page)
     return found.generate_report() if found.violations_count else ""
+
+
+def assert_accessible_in_both_schemes(page: Page, width: int) -> None:
+    """Check a page that shows images, and its magnifier, for accessibility and for content wider than the screen."""
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        assert accessibility_violations(page) == "", scheme
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, scheme
+        page.locator(".magnify").first.click()
+        assert accessibility_violations(page) == "", scheme
+        page.keyboard.press("Escape")

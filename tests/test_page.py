@@ -6,7 +6,7 @@ from pathlib import Path
 import altair as alt
 import numpy as np
 import pytest
-from browser import PHONE, WIDE, accessibility_violations, opened
+from browser import PHONE, WIDE, assert_accessible_in_both_schemes, opened
 from helpers import make_photo
 from PIL import Image
 from playwright.sync_api import Browser, Page
@@ -76,13 +76,7 @@ def test_plots_are_drawn_with_their_tables(shared: Page) -> None:
 @pytest.mark.parametrize("device", [WIDE, PHONE], ids=["wide", "phone"])
 def test_page_has_no_accessibility_violations(browser: Browser, page_file: Path, device: dict) -> None:
     with opened(browser, page_file, color_scheme="dark", **device) as page:
-        for scheme in ("dark", "light"):
-            page.emulate_media(color_scheme=scheme)
-            assert accessibility_violations(page) == "", scheme
-            assert page.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"], scheme
-            page.locator(".magnify").first.click()
-            assert accessibility_violations(page) == "", scheme
-            page.keyboard.press("Escape")
+        assert_accessible_in_both_schemes(page, device["viewport"]["width"])
 
 
 def test_dragged_border_moves_the_other_along(browser: Browser, page_file: Path) -> None:
