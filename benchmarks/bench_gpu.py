@@ -67,7 +67,7 @@ _NAMES = tuple(part.name for part in PARTS)
 @click.option("--batches", type=click.IntRange(min=1), multiple=True, default=(16, 64), help="Batch sizes; repeatable.")
 @click.option("--patch", type=click.IntRange(min=1), default=192, help="Edge of a patch in HR px.")
 @click.option("--seconds", type=click.FloatRange(min=0.01), default=0.35, help="Seconds of each of three windows.")
-@click.option("--train-seconds", type=click.FloatRange(min=1), default=60.0, help="Seconds of the run of `lite`.")
+@click.option("--train-seconds", type=click.FloatRange(min=1), default=45.0, help="Seconds of the run of `lite`.")
 @click.option(
     "--workers",
     type=click.IntRange(min=0),

@@ -1,13 +1,13 @@
 """Quality of networks that are trained from scratch for equal CPU times, with the default settings.
 
-Method: 4x shards of all photos, HR of 512 px, LR by MATLAB's bicubic, a twentieth of the photos held out. Each network
-is trained by the public command with its defaults, a seed of 0, and as many steps as fit into the CPU time: its budget
-divided by the CPU time of a step, which is measured first, on repeated noise (cpu_step_run.py). So the number of steps
-depends on the machine, but not on what else runs during a training. PSNR-Y and SSIM-Y are those of the last weights
-(EMA) on the photos that were held out. `ultra_lite` is trained with three seeds: differences of the size of their
-spread are noise. `compact_super_ultra` is the same network, trained at a lower rate.
+Method: 4x shards of the photos, HR of 512 px, LR by MATLAB's bicubic; those of `--holdout` are the validation split.
+Each network is trained by the public command with its defaults, a seed of 0, and as many steps as fit into the CPU
+time: its budget divided by the CPU time of a step, which is measured first, on repeated noise (cpu_step_run.py). So the
+number of steps depends on the machine, but not on what else runs during a training. PSNR-Y and SSIM-Y are those of the
+last weights (EMA) on the photos of `--holdout`. `ultra_lite` is trained with three seeds: differences of the size of
+their spread are noise. `compact_super_ultra` is the same network, trained at a lower rate.
 
-    python -m benchmarks.bench_networks --photos DIR --work FOLDER
+    python -m benchmarks.bench_networks --photos DIR --holdout DIR --work FOLDER
 
 Takes ten CPU minutes for each of seven trainings, and about five for the rest; best on an otherwise idle machine. If it
 is interrupted, the same command goes on: finished measurements and trainings in FOLDER are kept. It also writes the
@@ -27,7 +27,7 @@ import click
 
 import srshards
 from benchmarks.common import REPOSITORY, RESULTS, PhotoSet, python_module, say, timed_command, timed_json
-from benchmarks.options import benchmark, output_option, photos_option
+from benchmarks.options import benchmark, holdout_option, output_option, photos_option
 from benchmarks.report import print_table, write_result
 from srshards.storage.files import write_atomically
 from trainer.models import network_spec, num_parameters
@@ -43,10 +43,10 @@ _LIMIT_S = 3 * 3600.0  # of a training, on a busy machine
 _PROBE_STEPS, _PROBE_CPU_S = 2, 10.0  # of the first measurement; the second, of fast networks, takes longer
 
 
-def make_shards(photos: PhotoSet, work: Path) -> Path:
+def make_shards(photos: PhotoSet, holdout: Path, work: Path) -> Path:
     """Generate the shards unless they exist; return their folder."""
-    options = ("-s", _SCALE, "--method", "matlab", "--val-fraction", 0.05, "--no-up", "--auto")
-    timed_command(python_module("shardgen", "generate", "-i", photos.root, "-o", work / "shards", *options))
+    what = ("-i", photos.root, "--val", holdout, "-o", work / "shards", "-s", _SCALE)
+    timed_command(python_module("shardgen", "generate", *what, "--method", "matlab", "--no-up", "--auto"))
     return work / "shards" / f"scale_{_SCALE}x"
 
 
@@ -157,18 +157,19 @@ def write_page(page: Path, table: str) -> None:
 
 @benchmark
 @photos_option
+@holdout_option
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for shards and runs; kept.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=10.0, help="CPU time of each training.")
 @output_option(_RESULT)
-def main(photos: Path | None, work: Path, minutes: float, output: Path) -> None:
+def main(photos: Path | None, holdout: Path, work: Path, minutes: float, output: Path) -> None:
     """Train networks for equal CPU times and compare them. With the default output, also writes docs/training.md.
 
     \b
     Example:
-      python -m benchmarks.bench_networks --photos photos --work work
+      python -m benchmarks.bench_networks --photos photos --holdout other --work work
     """
     photo_set = PhotoSet.of(photos)
-    shards = make_shards(photo_set, work)
+    shards = make_shards(photo_set, holdout, work)
     networks = {}
     for model, seeds in SEEDS.items():
         cpu_s = step_cpu_s(model, work)
@@ -181,7 +182,7 @@ def main(photos: Path | None, work: Path, minutes: float, output: Path) -> None:
     opened = srshards.open(shards)
     images = {"train_images": len(opened.train), "val_images": len(opened.val)}
     settings = {"minutes": minutes, "scale": _SCALE, "batch": _BATCH, **images}
-    command = f"python -m benchmarks.bench_networks --photos DIR --work FOLDER --minutes {minutes:g}"
+    command = f"python -m benchmarks.bench_networks --photos DIR --holdout DIR --work FOLDER --minutes {minutes:g}"
     write_result(output, command, work, {"photos": photo_set.describe(), "settings": settings, "networks": networks})
     content = json.loads(output.read_text())
     if output == RESULTS / _RESULT:

@@ -21,7 +21,7 @@ from typing import Any, get_args, get_type_hints
 import click
 
 from benchmarks.common import PhotoSet, python_module, say, timed_command
-from benchmarks.options import benchmark, output_option, photos_option
+from benchmarks.options import benchmark, holdout_option, output_option, photos_option
 from benchmarks.report import print_table, write_result
 from benchmarks.schedule_run import SCALE, Case, psnr_y_of, run
 from srshards.process.allocator import keep_freed_memory
@@ -111,7 +111,7 @@ def _rows(summary: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 @benchmark
 @photos_option
-@click.option("--holdout", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of other photos.")
+@holdout_option
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for shards and results; kept.")
 @click.option("--grid", "grids", multiple=True, help="Settings to combine, e.g. 'steps=300 lr=0.002,0.004 seed=0,1,2'.")
 @output_option("schedule.json")

@@ -31,6 +31,9 @@ def benchmark(function: Callable[..., Any]) -> click.Command:
 
 
 photos_option: Decorator = click.option("--photos", type=click.Path(path_type=Path), help="Folder of real photos.")
+holdout_option: Decorator = click.option(
+    "--holdout", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of photos to evaluate on."
+)
 
 
 def rounds_option(default: int, help: str = "Number of runs of each case.") -> Decorator:

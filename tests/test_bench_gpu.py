@@ -245,7 +245,7 @@ def test_tasks_of_the_other_parts() -> None:
         "lite": [16, 64],
         "standard": [16],
     }
-    assert [(task.name, task.args["seconds"]) for task in TASKS["account"]] == [("lite", 60), ("ultra_lite", 15)]
+    assert [(task.name, task.args["seconds"]) for task in TASKS["account"]] == [("lite", 60), ("ultra_lite", 30)]
     assert [task.name for task in TASKS["plain"]] == ["standard, 16"]
     assert [task.name for task in TASKS["loader"]] == ["copies", "14", "14, variants", "8", "4", "2"]
     degraded = [(task.args["crop"], task.args["count_launches"]) for task in TASKS["degradation"]]

@@ -13,7 +13,8 @@ from benchmarks.bench_networks import BEGIN, END, markdown, write_page
 
 
 def run_networks(folder: Path, minutes: str) -> Result:
-    options = ["--photos", folder / "photos", "--work", folder / "work", "--minutes", minutes, "-o", folder / "n.json"]
+    where = ["--photos", folder / "photos", "--holdout", folder / "other", "--work", folder / "work"]
+    options = [*where, "--minutes", minutes, "-o", folder / "n.json"]
     return CliRunner().invoke(bench_networks.main, [str(option) for option in options])
 
 
@@ -28,12 +29,13 @@ def test_networks_are_trained_for_equal_times_and_once(tmp_path: Path, monkeypat
     monkeypatch.setattr(bench_networks, "SEEDS", {"ultra_lite": (0, 7)})
     monkeypatch.setattr(bench_networks, "timed_command", command)
     monkeypatch.setattr(bench_networks, "timed_json", lambda args: {"cpu_seconds": [0.5, 0.3, 0.4]})
-    make_photos(tmp_path / "photos", 8)
+    make_photos(tmp_path / "photos", 7)
+    make_photos(tmp_path / "other", 1)
     result = run_networks(tmp_path, "0.02")
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "n.json").read_text())
     settings, (network,) = found["settings"], found["networks"].values()
-    assert settings["train_images"] + settings["val_images"] == 8 and settings["val_images"] > 0
+    assert (settings["train_images"], settings["val_images"]) == (7, 1)
     assert network["parameters"] == 52_968 and network["step_cpu_s"] == 0.4
     first, second = network["seeds"]
     assert (first["seed"], second["seed"]) == (0, 7) and first["steps"] == second["steps"] == 3  # 1.2 s / 0.4 s
