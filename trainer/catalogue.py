@@ -270,6 +270,14 @@ def named_network(name: str) -> NamedNetwork:
     return NETWORKS[name]
 
 
+def default_model(device_type: str) -> str:
+    """Return the network to train on a device of this type (`cpu`, `cuda`, `mps`), unless another one is asked for.
+
+    Measured in docs/decisions/034-warm-up-and-rates.md.
+    """
+    return "ultra_lite" if device_type == "cpu" else "lite"
+
+
 def typical_network(architecture: str) -> NamedNetwork | None:
     """Return the row of an architecture with the lowest rate, which suits its other sizes; None if there is none."""
     rows = (row for row in NETWORKS.values() if row.architecture == architecture)
