@@ -263,11 +263,16 @@ NETWORKS: dict[str, NamedNetwork] = {row.name: row for row in _ROWS}
 
 
 def named_network(name: str) -> NamedNetwork:
-    """Return the row of that name. UsageError with the nearest name if there is none."""
+    """Return the row of that name. UsageError with the nearest names if there is none."""
     if name not in NETWORKS:
-        hint = did_you_mean(name, NETWORKS) or f"expected one of {', '.join(NETWORKS)}"
-        raise UsageError(f"unknown model {name!r}; {hint}")
+        raise UsageError(unknown_model(name))
     return NETWORKS[name]
+
+
+def unknown_model(name: str) -> str:
+    """Return the error message for a name that no network has."""
+    near, all_names = did_you_mean(name, NETWORKS, 2), "for all names, run `python -m trainer models`"
+    return f"unknown model {name!r}; " + (f"{near} ({all_names})" if near else all_names)
 
 
 def default_model(device_type: str) -> str:
