@@ -28,7 +28,7 @@ from trainer.evaluation.metrics import Quality, mean_quality
 from trainer.evaluation.pairs import Pair, photo_pairs
 from trainer.evaluation.set_names import NamedSet, parse_set
 from trainer.evaluation.sets import EvaluationSet, PhotoSet, ShardSet, open_set
-from trainer.metrics_table import OWN
+from trainer.metrics_table import METRICS, OWN
 from trainer.models import network_spec
 from trainer.runs.checkpoint import TrainingProgress, load_state, save_state
 from trainer.training import run as training_run
@@ -486,13 +486,24 @@ def test_a_missing_package_is_reported_before_the_run_starts(
     assert not list((tmp_path / "runs").glob("*/*"))
 
 
+EXPECTED_SETS = "expected a list of values, or a mapping of names to folders"
+EXPECTED_METRICS = "expected names of metrics, separated by commas, e.g. lpips,dists"
+EMPTY_PATH = "the path is empty; expected a folder or a file, or . for the working directory"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"val": {"a": None}}, "val: expected a list of values, or a mapping of names to folders"),
-        ({"val": [["a"]]}, "val: expected a list of values"),
-        ({"metrics": {"lpips": 1}}, "metrics: expected one value, found a mapping"),
-        ({"metrics": [None]}, "metrics: expected a list of values"),
+        ({"val": {"a": None}}, f"val: {EXPECTED_SETS}, but one of them is empty"),
+        ({"val": [["a"]]}, f"val: {EXPECTED_SETS}, but one of them is a list"),
+        ({"val": [{"a": "b"}]}, f"val: {EXPECTED_SETS}, but one of them is a mapping"),
+        ({"val": ""}, f"val: '': {EMPTY_PATH}"),
+        ({"val": {"a": ""}}, f"val: 'a=': {EMPTY_PATH}"),
+        ({"metrics": {"lpips": 1}}, "metrics: expected a list of values, found a mapping"),
+        ({"metrics": [None]}, "metrics: expected a list of values, but one of them is empty"),
+        ({"metrics": ""}, f"metrics: '': {EXPECTED_METRICS}"),
+        ({"metrics": ["lpips", ""]}, f"metrics: 'lpips,': {EXPECTED_METRICS}"),
+        ({"metrics": 5}, f"metrics: unknown metric '5'; pass some of {', '.join(METRICS)}"),
         ({"best": ["lpips"]}, "best: expected one value, found a list"),
     ],
 )
@@ -501,7 +512,19 @@ def test_bad_values_in_a_configuration_are_refused(
 ) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
     result = trainer(*arguments(folder, tmp_path / "runs", "--config", tmp_path / "c.yaml"))
-    assert result.code == 2 and f"{tmp_path / 'c.yaml'}: {message}" in result.err
+    assert result.code == 2 and result.err == f"Error: {tmp_path / 'c.yaml'}: {message}\n"
+
+
+@pytest.mark.parametrize("settings", ["val: []\nmetrics: []\n", "val: {}\nmetrics:\n"])
+def test_empty_sets_and_metrics_of_a_configuration_replace_those_of_a_run(
+    settings: str, folder: Path, tmp_path: Path
+) -> None:
+    run = stopped(folder, tmp_path, "--val", folder / "two", "--metrics", "psnr_y")
+    (tmp_path / "c.yaml").write_text(settings)
+    train("--out", tmp_path, "--run", "r", "--resume", "--config", tmp_path / "c.yaml")
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    assert (written["val"], written["metrics"]) == ([], None)
+    assert ["sets" in line for line in events(run, "val")] == [True, False]
 
 
 def test_verify_covers_the_shards_of_sets(folder: Path, tmp_path: Path) -> None:

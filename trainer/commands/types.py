@@ -81,6 +81,8 @@ class MetricNames(click.ParamType[tuple[str, ...]]):
         if not isinstance(value, str):
             return tuple(value)
         names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+        if "" in names:
+            self.fail(f"{value!r}: expected names of metrics, separated by commas, e.g. lpips,dists", param, ctx)
         for name in names:
             if name not in METRICS:
                 near = did_you_mean(name, METRICS)
