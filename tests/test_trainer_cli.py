@@ -616,16 +616,6 @@ def test_a_run_keeps_its_rates_if_defaults_change(
     assert (facts["lr"], facts["warmup"]) == (0.004, 1), "also for a further resumption"
 
 
-@pytest.mark.parametrize(
-    ("content", "what"),
-    [("{", "{} is damaged"), ("[]", "{} is damaged"), ('{"warmup": "5"}', "plan.json of this run is")],
-)
-def test_a_damaged_plan_is_refused(content: str, what: str, run_copy: Path) -> None:
-    (run_copy / "plan.json").write_text(content)
-    message = refused(*resuming(run_copy))
-    assert what.format(run_copy / "plan.json") in message and "restore it to resume exactly, or start a new" in message
-
-
 def test_a_finished_run_reports_missing_files(run_copy: Path, runs: Path) -> None:
     """The final weights are restored from the state; the best weights have no other copy."""
     for name in ("model.pth", "best.pth"):

@@ -30,11 +30,11 @@ def stored_spec(run: RunFolder, facts: Mapping[str, Any], model: str | None) -> 
         spec, started_with = spec_from_json(facts["network"]), facts["model"]
         spec.shapes()  # constructors check little, and raise almost anything
     except Exception as error:
-        if isinstance(error, UsageError) or is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
-        raise UsageError(
-            f"{run.home / run.plan.name} is damaged; start a new run, e.g. with --init {run.home / run.weights.name}"
-        ) from error
+        if isinstance(error, UsageError):  # a network or package that this installation lacks
+            raise UsageError(f"{run.home / run.plan.name}: {error}") from error
+        raise run.damaged_plan() from error
     if model not in (None, started_with):
         raise UsageError(
             f"{run.home / run.config.name} has the model {model}, but the run was started with {started_with}; restore "
