@@ -401,13 +401,25 @@ def test_the_best_value_is_kept_or_forgotten_when_a_run_is_resumed(folder: Path,
     result, found = resumed("metric", "--best", "ssim_y")
     assert found["best"] < 1 and (found["best_by"], found["best_images"]) == ("ssim_y@val", "")
     assert (
-        "Note     best.pth has the weights of 99.00 dB PSNR on x after step 2. From now on it is chosen by SSIM-Y: the "
-        "next validation replaces it\n"
+        "Note     best.pth has the weights of step 2 (99.00 dB PSNR on x); it is now chosen by SSIM-Y, so the next "
+        "validation replaces it\n"
     ) in result.err
     Image.new("RGB", (50, 50)).save(photos / "new.png")
     result, found = resumed("images")
     assert found["best"] < 99 and found["best_images"] != before["best_images"]
-    assert "99.00 dB PSNR on x, on other images after step 2" in result.err
+    assert (
+        "Note     best.pth has the weights of step 2 (99.00 dB PSNR on x); the images of x have changed, so the next "
+        "validation replaces it\n"
+    ) in result.err
+
+
+def test_sets_of_a_resumed_run_must_include_that_of_the_best_weights(folder: Path, tmp_path: Path) -> None:
+    run = stopped(folder, tmp_path, "--val", f"x={folder / 'two'}", "--best", "psnr_rgb@x")
+    result = trainer("--out", tmp_path, "--run", run.name, "--resume", "--val", folder / "five")
+    assert result.code == 2 and result.err == (
+        "Error: --best psnr_rgb@x: there is no set 'x'; pass it with --val x=FOLDER, or pass --best psnr_rgb@val or "
+        "psnr_rgb@five\n"
+    )
 
 
 def test_states_of_earlier_versions_have_the_best_psnr(tmp_path: Path) -> None:
@@ -448,7 +460,7 @@ def test_states_of_earlier_versions_have_the_best_psnr(tmp_path: Path) -> None:
         ),
         ("--val broken={}/broken", "cannot read {}/broken/b.png"),
         ("--val five={}/five --best ssim_y@fife", "--best ssim_y@fife: there is no set 'fife'; did you mean 'five'?"),
-        ("--best ssim_y@zz", "--best ssim_y@zz: there is no set 'zz'; expected val"),
+        ("--best ssim_y@zz", "there is no set 'zz'; pass it with --val zz=FOLDER, or pass --best ssim_y@val"),
         ("--best lpisp", "unknown metric 'lpisp'; did you mean 'lpips'?"),
         ("--best zzz", "unknown metric 'zzz'; expected one of psnr_rgb, "),
         ("--best ssim_y@", "'ssim_y@' has no set after the @; expected e.g. ssim_y@val"),
