@@ -348,8 +348,6 @@ def test_no_fork_server_is_started_without_workers(arguments: str, expected: boo
         ("shardgen recipe show realesrgn", "unknown name 'realesrgn'; did you mean 'realesrgan'?"),
         ("trainer evaluat", "unknown command evaluat; did you mean 'evaluate'?"),
         ("trainer upscal x.png", "unknown command upscal; did you mean 'upscale'?"),
-        ("trainer --model standart", "Did you mean 'standard'?"),
-        ("trainer --model spam", "'hat_s'. Did you mean 'span'?"),
         ("trainer evaluate --split vall", "Did you mean 'val'?"),
         ("trainer --los l1", "'--loss'"),
         ("trainer evaluate --weigths x", "'--weights'"),

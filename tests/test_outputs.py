@@ -162,6 +162,8 @@ def test_output_must_be_a_local_file(written: str, data: Path, tmp_path: Path) -
     _, args = commands(data)[written]
     result = run_program(*args, "-o", tmp_path)
     assert result.code == 2 and f"{tmp_path} is a folder; pass the file to write, e.g. {tmp_path}/" in result.err
+    result = run_program(*args, "-o", "-")
+    assert result.code == 2 and "'-': expected a file, not standard output; pass e.g. " in result.err
     result = run_program(*args, "-o", "s3://bucket/file")
     assert result.code == 2 and "s3://bucket/file is in an object store; expected a local path" in result.err
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import pytest
 from docs_commands import slug
 
+from trainer.catalogue import default_model
+
 ROOT = Path(__file__).parent.parent
 NAMES = ("README.md", "README.zh-CN.md")
 HAN = "\u4e00-\u9fff"
@@ -216,7 +218,8 @@ def test_figures_in_the_introduction_match_the_table() -> None:
 @pytest.mark.parametrize("model", ["ultra_lite", "lite", "standard"])
 def test_training_steps_match_the_results(model: str) -> None:
     found = results("train_step_cpu")["networks"][model]
-    default = " (default)" if model == "lite" else ""
+    device = {default_model("cpu"): "CPU", default_model("cuda"): "GPU"}.get(model)
+    default = f" (default on a {device})" if device else ""
     _, _, step, rate, waiting, _ = cells("Speed", f"| `{model}`{default} | {found['parameters']:,}")
     assert float(step.removesuffix(" s")) == pytest.approx(found["step_seconds"]["median"], rel=0.02)
     assert float(rate) == pytest.approx(found["patches_per_second"]["median"], rel=0.05)

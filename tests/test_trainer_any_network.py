@@ -160,6 +160,26 @@ def test_a_run_of_an_earlier_version_resumes_by_the_name_of_its_model(shards: Pa
     assert result.code == 0 and "has already finished" in result.out, result.err
 
 
+@pytest.fixture(scope="module")
+def finished(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run. Tests may change its plan.json."""
+    out = tmp_path_factory.mktemp("finished")
+    trained(shards, out, "--model", "ultra_lite", "--run", "r")
+    return out / "r"
+
+
+def refusal_with_plan(run: Path, content: str) -> str:
+    """Return the message with which a run of this plan.json is refused."""
+    (run / "plan.json").write_text(content)
+    return error_of(trainer("--out", run.parent, "--run", run.name, "--resume"))
+
+
+SPAN_PLAN = (
+    '{"model": "x", "network": {"architecture": "SPAN", "scale": 2, '
+    '"arguments": {"num_in_ch": 3, "num_out_ch": 3, %s}}}'
+)
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -167,15 +187,35 @@ def test_a_run_of_an_earlier_version_resumes_by_the_name_of_its_model(shards: Pa
         "[]",
         '{"network": 3, "model": "x"}',
         '{"network": {}}',
-        '{"network": {"architecture": "SPAN", "scale": 2, "arguments": {"feature_channels": -3}}, "model": "x"}',
+        '{"network": {"architecture": "SPAN", "scale": "four", "arguments": {}}, "model": "x"}',
+        SPAN_PLAN % '"feature_channels": -3',
+        SPAN_PLAN % '"upscale": 3',
         '{"network": {"architecture": "compact", "scale": 2, "arguments": {"features": 8, "depth": "4"}}, "model": ""}',
+        '{"lr": NaN}',
+        '{"lr": -0.004}',
+        '{"lr": 0}',
+        '{"lr": 1e400}',
+        '{"lr": "0.004"}',
+        '{"lr": null}',
+        '{"warmup": -1}',
+        '{"warmup": 0.5}',
+        '{"warmup": NaN}',
+        '{"warmup": true}',
+        '{"ema": 1}',
+        '{"ema": NaN}',
     ],
 )
-def test_a_damaged_plan_is_reported(content: str, shards: Path, tmp_path: Path) -> None:
-    trained(shards, tmp_path, "--model", "ultra_lite", "--run", "r")
-    (tmp_path / "r" / "plan.json").write_text(content)
-    message = error_of(trainer("--out", tmp_path, "--run", "r", "--resume"))
-    assert f"{tmp_path / 'r' / 'plan.json'}" in message or "plan.json" in message
+def test_a_damaged_plan_is_reported(content: str, finished: Path) -> None:
+    assert refusal_with_plan(finished, content) == (
+        f"{finished / 'plan.json'} is damaged; restore it to resume exactly, or start a new run, e.g. with --init "
+        f"{finished / 'model.pth'}"
+    )
+
+
+def test_a_plan_with_an_unsupported_network_is_reported(finished: Path) -> None:
+    """By another version of spandrel, for example."""
+    message = refusal_with_plan(finished, SPAN_PLAN % '"width": 8')
+    assert message.startswith(f"{finished / 'plan.json'}: SPAN has no width; its arguments are ")
 
 
 def test_model_and_init_agree_or_are_refused(files: Callable[[str], Path], shards: Path, tmp_path: Path) -> None:

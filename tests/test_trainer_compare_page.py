@@ -305,11 +305,25 @@ def test_only_a_page_of_this_command_is_replaced(runs: Path, images: Path, tmp_p
         assert trainer(*command).code == 0
     result = trainer("report", tmp_path, "-o", path)
     assert result.code == 2 and "did not write it; pass another --output" in result.err
-    result = trainer(*command[:-1], tmp_path)
-    assert (
-        result.code == 2
-        and f"{tmp_path} is a folder; pass the file to write, e.g. {tmp_path}/compare.html" in result.err
-    )
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("-", "'-': expected a file, not standard output; pass e.g. compare.html, or ./- for a file of that name"),
+        ("pages", "pages is a folder; pass the file to write, e.g. pages/compare.html"),
+        ("new/", "new is a folder; pass the file to write, e.g. new/compare.html"),
+    ],
+)
+def test_other_than_a_file_is_refused_before_the_evaluation(
+    path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pages").mkdir()
+    result = trainer("evaluate", "--weights", "none.pth", "--hr", "none", "--compare-page", path)
+    assert result.code == 2 and result.out == ""
+    assert result.err.splitlines()[-1] == f"Error: Invalid value for '--compare-page': {message}"
+    assert [file.name for file in tmp_path.iterdir()] == ["pages"]
 
 
 def test_the_table_is_printed_even_if_the_page_cannot_be_written(runs: Path, images: Path, tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def test_output_of_compact_equals_shuffling_before_adding(scale: int) -> None:
 
 
 def test_unsupported_networks_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"unknown model 'big'; expected one of ultra_lite, lite, standard"):
+    with pytest.raises(UsageError, match=r"unknown model 'big'; for all names, run `python -m trainer models`$"):
         network_spec("big", 4)
     with pytest.raises(
         UsageError,

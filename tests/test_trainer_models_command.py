@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,8 +175,6 @@ def test_networks_without_the_scale_have_no_figures(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("spann",), "unknown model 'spann'; did you mean 'span'?"),
-        (("zzz",), "unknown model 'zzz'; expected one of ultra_lite, lite, standard"),
         (("standard", "--scale", 8), "--scale 8: standard supports only 1-4x; pass one of these"),
         (("--scale", 9), "9 is not in the range 1<=x<=8"),
     ],
@@ -183,6 +182,33 @@ def test_networks_without_the_scale_have_no_figures(monkeypatch: pytest.MonkeyPa
 def test_wrong_names_and_scales_are_refused(args: tuple[object, ...], message: str) -> None:
     result = trainer("models", *args)
     assert result.code == 2 and message in result.err and result.out == "", result
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "spann",
+            "unknown model 'spann'; did you mean 'span' or 'span_s'? (for all names, run `python -m trainer models`)",
+        ),
+        (
+            "standart",
+            "unknown model 'standart'; did you mean 'standard'? (for all names, run `python -m trainer models`)",
+        ),
+        ("zzz", "unknown model 'zzz'; for all names, run `python -m trainer models`"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest_names(name: str, message: str, tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(f"model: {name}\n")
+    for args, where in (
+        (("models", name), ""),
+        (("--shards", "x", "--model", name), "Invalid value for '--model': "),
+        (("--shards", "x", "--config", config), f"{config}: model: "),
+    ):
+        result = trainer(*args)
+        assert result.code == 2 and result.out == ""
+        assert result.err.splitlines()[-1] == f"Error: {where}{message}"
 
 
 def test_without_spandrel_its_networks_are_listed_with_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from trainer.evaluation.metrics import Quality, mean_quality
 from trainer.evaluation.pairs import Pair, photo_pairs
 from trainer.evaluation.set_names import NamedSet, parse_set
 from trainer.evaluation.sets import EvaluationSet, PhotoSet, ShardSet, open_set
-from trainer.metrics_table import OWN
+from trainer.metrics_table import METRICS, OWN
 from trainer.models import network_spec
 from trainer.runs.checkpoint import TrainingProgress, load_state, save_state
 from trainer.training import run as training_run
@@ -401,13 +401,25 @@ def test_the_best_value_is_kept_or_forgotten_when_a_run_is_resumed(folder: Path,
     result, found = resumed("metric", "--best", "ssim_y")
     assert found["best"] < 1 and (found["best_by"], found["best_images"]) == ("ssim_y@val", "")
     assert (
-        "Note     best.pth has the weights of 99.00 dB PSNR on x after step 2. From now on it is chosen by SSIM-Y: the "
-        "next validation replaces it\n"
+        "Note     best.pth has the weights of step 2 (99.00 dB PSNR on x); it is now chosen by SSIM-Y, so the next "
+        "validation replaces it\n"
     ) in result.err
     Image.new("RGB", (50, 50)).save(photos / "new.png")
     result, found = resumed("images")
     assert found["best"] < 99 and found["best_images"] != before["best_images"]
-    assert "99.00 dB PSNR on x, on other images after step 2" in result.err
+    assert (
+        "Note     best.pth has the weights of step 2 (99.00 dB PSNR on x); the images of x have changed, so the next "
+        "validation replaces it\n"
+    ) in result.err
+
+
+def test_sets_of_a_resumed_run_must_include_that_of_the_best_weights(folder: Path, tmp_path: Path) -> None:
+    run = stopped(folder, tmp_path, "--val", f"x={folder / 'two'}", "--best", "psnr_rgb@x")
+    result = trainer("--out", tmp_path, "--run", run.name, "--resume", "--val", folder / "five")
+    assert result.code == 2 and result.err == (
+        "Error: --best psnr_rgb@x: there is no set 'x'; pass it with --val x=FOLDER, or pass --best psnr_rgb@val or "
+        "psnr_rgb@five\n"
+    )
 
 
 def test_states_of_earlier_versions_have_the_best_psnr(tmp_path: Path) -> None:
@@ -448,7 +460,7 @@ def test_states_of_earlier_versions_have_the_best_psnr(tmp_path: Path) -> None:
         ),
         ("--val broken={}/broken", "cannot read {}/broken/b.png"),
         ("--val five={}/five --best ssim_y@fife", "--best ssim_y@fife: there is no set 'fife'; did you mean 'five'?"),
-        ("--best ssim_y@zz", "--best ssim_y@zz: there is no set 'zz'; expected val"),
+        ("--best ssim_y@zz", "there is no set 'zz'; pass it with --val zz=FOLDER, or pass --best ssim_y@val"),
         ("--best lpisp", "unknown metric 'lpisp'; did you mean 'lpips'?"),
         ("--best zzz", "unknown metric 'zzz'; expected one of psnr_rgb, "),
         ("--best ssim_y@", "'ssim_y@' has no set after the @; expected e.g. ssim_y@val"),
@@ -486,13 +498,24 @@ def test_a_missing_package_is_reported_before_the_run_starts(
     assert not list((tmp_path / "runs").glob("*/*"))
 
 
+EXPECTED_SETS = "expected a list of values, or a mapping of names to folders"
+EXPECTED_METRICS = "expected names of metrics, separated by commas, e.g. lpips,dists"
+EMPTY_PATH = "the path is empty; expected a folder or a file, or . for the working directory"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"val": {"a": None}}, "val: expected a list of values, or a mapping of names to folders"),
-        ({"val": [["a"]]}, "val: expected a list of values"),
-        ({"metrics": {"lpips": 1}}, "metrics: expected one value, found a mapping"),
-        ({"metrics": [None]}, "metrics: expected a list of values"),
+        ({"val": {"a": None}}, f"val: {EXPECTED_SETS}, but one of them is empty"),
+        ({"val": [["a"]]}, f"val: {EXPECTED_SETS}, but one of them is a list"),
+        ({"val": [{"a": "b"}]}, f"val: {EXPECTED_SETS}, but one of them is a mapping"),
+        ({"val": ""}, f"val: '': {EMPTY_PATH}"),
+        ({"val": {"a": ""}}, f"val: 'a=': {EMPTY_PATH}"),
+        ({"metrics": {"lpips": 1}}, "metrics: expected a list of values, found a mapping"),
+        ({"metrics": [None]}, "metrics: expected a list of values, but one of them is empty"),
+        ({"metrics": ""}, f"metrics: '': {EXPECTED_METRICS}"),
+        ({"metrics": ["lpips", ""]}, f"metrics: 'lpips,': {EXPECTED_METRICS}"),
+        ({"metrics": 5}, f"metrics: unknown metric '5'; pass some of {', '.join(METRICS)}"),
         ({"best": ["lpips"]}, "best: expected one value, found a list"),
     ],
 )
@@ -501,7 +524,19 @@ def test_bad_values_in_a_configuration_are_refused(
 ) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
     result = trainer(*arguments(folder, tmp_path / "runs", "--config", tmp_path / "c.yaml"))
-    assert result.code == 2 and f"{tmp_path / 'c.yaml'}: {message}" in result.err
+    assert result.code == 2 and result.err == f"Error: {tmp_path / 'c.yaml'}: {message}\n"
+
+
+@pytest.mark.parametrize("settings", ["val: []\nmetrics: []\n", "val: {}\nmetrics:\n"])
+def test_empty_sets_and_metrics_of_a_configuration_replace_those_of_a_run(
+    settings: str, folder: Path, tmp_path: Path
+) -> None:
+    run = stopped(folder, tmp_path, "--val", folder / "two", "--metrics", "psnr_y")
+    (tmp_path / "c.yaml").write_text(settings)
+    train("--out", tmp_path, "--run", "r", "--resume", "--config", tmp_path / "c.yaml")
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    assert (written["val"], written["metrics"]) == ([], None)
+    assert ["sets" in line for line in events(run, "val")] == [True, False]
 
 
 def test_verify_covers_the_shards_of_sets(folder: Path, tmp_path: Path) -> None:

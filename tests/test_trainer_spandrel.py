@@ -195,9 +195,13 @@ def test_unsupported_specs_are_refused(architecture: str, scale: int, arguments:
         spandrel_spec(architecture, scale, {**SMALL.get(architecture, {}), **arguments})
 
 
-@pytest.mark.parametrize("plain", [{}, {"architecture": "SPAN", "scale": "four", "arguments": {}}])
-def test_a_damaged_description_is_refused(plain: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"^not the description of a network: \{.*\}; expected that of a"):
+@EVERY
+def test_arguments_with_another_scale_are_refused(architecture: str) -> None:
+    plain = small(architecture).as_json()
+    scale_argument = ARCHITECTURES[architecture].scale_argument
+    assert plain["arguments"][scale_argument] == 2
+    plain["arguments"][scale_argument] = 4
+    with pytest.raises(ValueError, match=f"^{architecture} at 2x has {scale_argument} 4$"):
         spec_from_json(plain)
 
 

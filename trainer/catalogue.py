@@ -263,11 +263,24 @@ NETWORKS: dict[str, NamedNetwork] = {row.name: row for row in _ROWS}
 
 
 def named_network(name: str) -> NamedNetwork:
-    """Return the row of that name. UsageError with the nearest name if there is none."""
+    """Return the row of that name. UsageError with the nearest names if there is none."""
     if name not in NETWORKS:
-        hint = did_you_mean(name, NETWORKS) or f"expected one of {', '.join(NETWORKS)}"
-        raise UsageError(f"unknown model {name!r}; {hint}")
+        raise UsageError(unknown_model(name))
     return NETWORKS[name]
+
+
+def unknown_model(name: str) -> str:
+    """Return the error message for a name that no network has."""
+    near, all_names = did_you_mean(name, NETWORKS, 2), "for all names, run `python -m trainer models`"
+    return f"unknown model {name!r}; " + (f"{near} ({all_names})" if near else all_names)
+
+
+def default_model(device_type: str) -> str:
+    """Return the network to train on a device of this type (`cpu`, `cuda`, `mps`), unless another one is asked for.
+
+    Measured in docs/decisions/034-warm-up-and-rates.md.
+    """
+    return "ultra_lite" if device_type == "cpu" else "lite"
 
 
 def typical_network(architecture: str) -> NamedNetwork | None:

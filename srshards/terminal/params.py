@@ -44,7 +44,9 @@ class LocalPath(click.ParamType[Path]):
 
 
 class FileToWrite(LocalPath):
-    """A local file to write, checked before the work starts: not a folder, nor a file that another program wrote.
+    """A local file to write, checked before the work starts.
+
+    It may not be `-`, a folder or a file that another program wrote.
 
     `program` is the command that writes it, `example` the usual file name.
     """
@@ -54,7 +56,10 @@ class FileToWrite(LocalPath):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = super().convert(value, param, ctx)
-        if path.is_dir():
+        if value == "-":
+            advice = f"pass e.g. {self._example}, or ./- for a file of that name"
+            self.fail(f"'-': expected a file, not standard output; {advice}", param, ctx)
+        if path.is_dir() or str(value).endswith("/"):
             self.fail(f"{path} is a folder; pass the file to write, e.g. {path / self._example}", param, ctx)
         if path.exists() and not path.is_file():
             self.fail(f"{path} is not a regular file; pass the file to write, e.g. {self._example}", param, ctx)

@@ -17,10 +17,10 @@ from srshards.terminal.streams import nonessential_output
 _MIN_BAR = 10  # columns
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Suggest the closest known word, as a question; an empty string when none is close."""
-    near = difflib.get_close_matches(word, list(known), 1)
-    return f"did you mean {near[0]!r}?" if near else ""
+def did_you_mean(word: str, known: Iterable[str], count: int = 1) -> str:
+    """Suggest up to `count` of the closest known words, as a question; an empty string when none is close."""
+    near = difflib.get_close_matches(word, list(known), count)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def plural(count: int, what: str) -> str:

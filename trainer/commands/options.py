@@ -6,11 +6,10 @@ import click
 
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
-from trainer.catalogue import NETWORKS
-from trainer.commands.types import BEST, NAMED_SET, MetricNames
+from trainer.catalogue import default_model
+from trainer.commands.types import BEST, NAMED_SET, MetricNames, ModelName
 from trainer.training.config import (
     AMP_MODES,
-    DEFAULT_MODEL,
     DEFAULT_PATCH_SIZE,
     INPUTS,
     LOSS_NAMES,
@@ -43,8 +42,9 @@ OPTIONS = [
     click.option("--cache-decoded", is_flag=True, help="Cache the decoded images of png and webp shards."),
     click.option(
         "--model",
-        type=Choice(NETWORKS),
-        help=f"Network to train.  [default: that of --init, or else {DEFAULT_MODEL}]",
+        type=ModelName(),
+        help=f"Network to train.  [default: that of --init, or else {default_model('cuda')} on a GPU, "
+        f"{default_model('cpu')} on a CPU]",
     ),
     _default(
         "--input",

@@ -144,10 +144,11 @@ def _converted(context: click.Context, option: click.Parameter, value: Any, file
     try:
         if option.multiple:
             return option.type_cast_value(context, _texts(value, option))
-        if isinstance(value, list) and value and isinstance(option.type, MetricNames):
-            return option.type_cast_value(context, ",".join(_texts(value, option)))
+        if not isinstance(value, Scalar) and isinstance(option.type, MetricNames):
+            names = _texts(value, option)
+            return option.type_cast_value(context, ",".join(names)) if names else None
         if not isinstance(value, Scalar):
-            raise click.BadParameter(f"expected one value, found a {'list' if isinstance(value, list) else 'mapping'}")
+            raise click.BadParameter(f"expected one value, found {_kind(value)}")
         if value.value is None and getattr(TrainConfig, name, None) is None:
             return None
         if value.value is None or (is_flag and not isinstance(value.value, bool)):
@@ -160,15 +161,24 @@ def _converted(context: click.Context, option: click.Parameter, value: Any, file
 def _texts(value: Any, option: click.Parameter) -> list[str]:
     """Return the texts of an option that takes several: of a list, of one value, or of a mapping for NAME=FOLDER."""
     names = option.type is NAMED_SET
+    expected = f"expected a list of values{', or a mapping of names to folders' if names else ''}"
     if isinstance(value, dict) and names:
         texts = [(f"{name.text}=", one) for name, one in value.items()]
     elif isinstance(value, list):
         texts = [("", one) for one in value]
+    elif isinstance(value, Scalar):
+        texts = [] if value.value is None else [("", value)]
     else:
-        texts = [] if isinstance(value, Scalar) and value.value is None else [("", value)]
-    if any(not isinstance(one, Scalar) or one.value is None for _, one in texts):
-        raise click.BadParameter(f"expected a list of values{', or a mapping of names to folders' if names else ''}")
+        raise click.BadParameter(f"{expected}, found {_kind(value)}")
+    for _, one in texts:
+        if not isinstance(one, Scalar) or one.value is None:
+            raise click.BadParameter(f"{expected}, but one of them is {_kind(one)}")
     return [f"{name}{one.text}" for name, one in texts]
+
+
+def _kind(value: Any) -> str:
+    """Describe a value that is not a text."""
+    return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else "empty"
 
 
 def _option_text(value: Scalar, option: click.Parameter) -> str:

@@ -56,7 +56,7 @@ def train_command(
             group.run_on_all(lambda: _verify(plan))
         if run is not None:
             if facts is not None:
-                plan = group.run_on_all(lambda: as_started(plan, facts))
+                plan = group.run_on_all(lambda: as_started(plan, facts, run))
             group.run_on_all(lambda: refuse_changes(requested, _effective_settings(plan), run.home))
         folder = run.locked() if run else new_run(config.out, config.run, _default_name(plan))
         with StopRequest() as stop:

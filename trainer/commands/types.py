@@ -6,10 +6,21 @@ import click
 from click.shell_completion import CompletionItem
 
 from srshards.errors import UsageError
-from srshards.terminal.text import complete_file, complete_word, did_you_mean
+from srshards.terminal.text import Choice, complete_file, complete_word, did_you_mean
+from trainer.catalogue import NETWORKS, unknown_model
 from trainer.evaluation.best import BestBy, parse_best
 from trainer.evaluation.set_names import NamedSet, parse_set
 from trainer.metrics_table import METRICS
+
+
+class ModelName(Choice):
+    """The name of a network of the catalogue. It has too many for an error message."""
+
+    def __init__(self) -> None:
+        super().__init__(NETWORKS)
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        return unknown_model(str(value))
 
 
 class Tile(click.ParamType[int | Literal["auto"] | None]):
@@ -70,6 +81,8 @@ class MetricNames(click.ParamType[tuple[str, ...]]):
         if not isinstance(value, str):
             return tuple(value)
         names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+        if "" in names:
+            self.fail(f"{value!r}: expected names of metrics, separated by commas, e.g. lpips,dists", param, ctx)
         for name in names:
             if name not in METRICS:
                 near = did_you_mean(name, METRICS)

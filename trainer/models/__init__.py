@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from srshards.errors import UsageError
 from trainer.catalogue import NETWORKS, named_network
 from trainer.models import compact, rrdb  # noqa: F401 - registers both architectures
 from trainer.models.blocks import BuiltInSpec, Network, NetworkSpec, num_parameters
@@ -40,11 +39,12 @@ def supported_scales(name: str) -> tuple[int, ...]:
 
 
 def spec_from_json(plain: Mapping[str, Any]) -> NetworkSpec:
-    """Return the spec of which `NetworkSpec.as_json` returned this. UsageError if it is invalid."""
-    try:
-        return _spec(str(plain["architecture"]), int(plain["scale"]), dict(plain["arguments"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"not the description of a network: {plain}; expected that of a run's plan.json") from error
+    """Return the spec of which `NetworkSpec.as_json` returned this.
+
+    UsageError if it has no training support or needs a package that is missing; KeyError, TypeError or ValueError if it
+    is not such a description.
+    """
+    return _spec(str(plain["architecture"]), int(plain["scale"]), dict(plain["arguments"]))
 
 
 def _spec(architecture: str, scale: int, arguments: Mapping[str, Any]) -> NetworkSpec:

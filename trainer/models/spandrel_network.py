@@ -144,7 +144,7 @@ def spandrel_spec(architecture: str, scale: int, arguments: Mapping[str, Any]) -
     """Return the spec of a class of spandrel with these arguments of the constructor; the others have their defaults.
 
     UsageError without spandrel, and for an architecture without training support, an argument or a scale that it does
-    not have.
+    not have. ValueError if the arguments contain another scale.
     """
     known = _known(architecture)
     values = {known.scale_argument: scale, **arguments}
@@ -158,6 +158,8 @@ def spandrel_spec(architecture: str, scale: int, arguments: Mapping[str, Any]) -
     if scale not in scales:
         supported = ", ".join(f"{scale}x" for scale in scales)
         raise UsageError(f"{architecture} does not support {scale}x, only {supported}")
+    if values[known.scale_argument] != scale:
+        raise ValueError(f"{architecture} at {scale}x has {known.scale_argument} {values[known.scale_argument]}")
     return _with_sizes(architecture, known, scale, values)
 
 

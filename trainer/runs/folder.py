@@ -128,11 +128,15 @@ class RunFolder:
         except ValueError:
             facts = None
         if not isinstance(facts, dict):
-            raise UsageError(
-                f"{address} is damaged; restore it to resume exactly, or start a new run, e.g. with --init "
-                f"{self.home / self.weights.name}"
-            )
+            raise self.damaged_plan()
         return facts
+
+    def damaged_plan(self) -> UsageError:
+        """Return the error for a plan.json that does not have what `write_plan` writes."""
+        return UsageError(
+            f"{self.home / self.plan.name} is damaged; restore it to resume exactly, or start a new run, e.g. with "
+            f"--init {self.home / self.weights.name}"
+        )
 
     def publish(self, patience_s: float = math.inf) -> None:
         """Copy changed files from `path` to `home`, the state last because it refers to the others.

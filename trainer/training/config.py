@@ -14,7 +14,6 @@ INPUTS = ("lr", "up")  # those of srshards, repeated so that --help need not imp
 AMP_MODES = ("auto", "bf16", "fp16", "off")
 STEP_MODES = ("auto", "eager", "graph", "compiled", "compiled-graph")
 LOSS_NAMES = ("l1", "charbonnier")
-DEFAULT_MODEL = "lite"
 DEFAULT_PATCH_SIZE = 192
 
 MAX_SEED = 2**63 - 1
@@ -56,7 +55,7 @@ class TrainConfig:
     cache: Path | None = None  # None: the user's cache folder for shards in an object store, no cache otherwise
     cache_bytes: int | None = None  # None: most of the free disk space
     cache_decoded: bool = False
-    model: str | None = None  # None: that of `init`, or else DEFAULT_MODEL
+    model: str | None = None  # None: that of `init`, or else `default_model` of the device
     input: Literal["lr", "up"] = "lr"  # network input: LR, or the upsampled image of HR size
     epochs: int = 15
     steps: int | None = None  # optimiser steps; overrides epochs

@@ -1,4 +1,4 @@
-"""The network that a run trains: the one it was started with, that of `--init`, or a named one."""
+"""The network that a run trains: the one it was started with, that of `--init`, a named one, or that of its device."""
 
 import math
 from collections.abc import Mapping
@@ -10,10 +10,12 @@ from torch import Tensor
 from srshards.errors import UsageError
 from srshards.process.shortages import is_out_of_memory
 from srshards.shards.folder import Shards
+from trainer.catalogue import default_model
 from trainer.models import NetworkSpec, network_spec, spec_from_json
 from trainer.models.weights import load_network
 from trainer.runs.folder import RunFolder
-from trainer.training.config import DEFAULT_MODEL, DEFAULT_PATCH_SIZE, TrainConfig
+from trainer.training.config import DEFAULT_PATCH_SIZE, TrainConfig
+from trainer.training.device import choose_device
 
 
 def stored_spec(run: RunFolder, facts: Mapping[str, Any], model: str | None) -> NetworkSpec | None:
@@ -28,11 +30,11 @@ def stored_spec(run: RunFolder, facts: Mapping[str, Any], model: str | None) -> 
         spec, started_with = spec_from_json(facts["network"]), facts["model"]
         spec.shapes()  # constructors check little, and raise almost anything
     except Exception as error:
-        if isinstance(error, UsageError) or is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
-        raise UsageError(
-            f"{run.home / run.plan.name} is damaged; start a new run, e.g. with --init {run.home / run.weights.name}"
-        ) from error
+        if isinstance(error, UsageError):  # a network or package that this installation lacks
+            raise UsageError(f"{run.home / run.plan.name}: {error}") from error
+        raise run.damaged_plan() from error
     if model not in (None, started_with):
         raise UsageError(
             f"{run.home / run.config.name} has the model {model}, but the run was started with {started_with}; restore "
@@ -44,7 +46,8 @@ def stored_spec(run: RunFolder, facts: Mapping[str, Any], model: str | None) -> 
 def choose_spec(config: TrainConfig, folder: Shards) -> NetworkSpec:
     """Return the network of a new run: that of `--init`, or else `--model` at the scale of the shards.
 
-    UsageError if there is no such network, it does not fit the shards, `--model` or the patches, or cannot be trained.
+    Without either, the device decides (`default_model`). UsageError if there is no such network or device, or if the
+    network does not fit the shards, `--model` or the patches, or cannot be trained.
     """
     spec = _spec_of_init(config.init, config, folder) if config.init else _named_spec(config, folder)
     _check_patch_size(spec, config, folder)
@@ -60,7 +63,8 @@ def initial_weights(path: Path, spec: NetworkSpec) -> dict[str, Tensor]:
 
 
 def _named_spec(config: TrainConfig, folder: Shards) -> NetworkSpec:
-    return network_spec(config.model or DEFAULT_MODEL, _scale(config, folder))
+    model = config.model or default_model(choose_device(config.device).type)
+    return network_spec(model, _scale(config, folder))
 
 
 def _spec_of_init(init: Path, config: TrainConfig, folder: Shards) -> NetworkSpec:

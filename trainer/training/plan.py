@@ -16,6 +16,7 @@ from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.evaluation.best import BestBy
 from trainer.evaluation.sets import EvaluationSet
 from trainer.models import NetworkSpec
+from trainer.runs.folder import RunFolder
 from trainer.training.config import TrainConfig
 from trainer.training.device import Precision, choose_device, choose_precision
 from trainer.training.network import choose_spec, default_patch_size
@@ -128,17 +129,21 @@ def default_warmup(total_steps: int) -> int:
     return min(_MAX_WARMUP, math.ceil(_WARMUP_SHARE * total_steps))
 
 
-def as_started(plan: Plan, facts: Mapping[str, Any]) -> Plan:
+def as_started(plan: Plan, facts: Mapping[str, Any], run: RunFolder) -> Plan:
     """Return the plan of a resumed run with the defaults of its start, from `facts`, the content of its plan.json.
 
-    Earlier versions did not record them, and had a shorter warm-up. UsageError for values that are no numbers.
+    Earlier versions did not record them, and had a shorter warm-up. UsageError for values that no run can have.
     """
     config = plan.config
     kept = {name: facts[name] for name in ("lr", "warmup", "ema") if getattr(config, name) is None and name in facts}
     if config.warmup is None and "warmup" not in facts:
         kept["warmup"] = min(500, max(50, plan.total_steps // 20), plan.total_steps // 2)
-    if not all(type(value) in (int, float) for value in kept.values()):
-        raise UsageError(f"plan.json of this run is damaged: {kept}; restore it to resume exactly, or start a new run")
+    if not all(type(value) is int or (type(value) is float and name != "warmup") for name, value in kept.items()):
+        raise run.damaged_plan()
+    try:
+        replace(config, **kept)  # checks the ranges
+    except UsageError as error:
+        raise run.damaged_plan() from error
     return replace(plan, **kept)
 
 

@@ -133,11 +133,12 @@ def _forget_incomparable_best(progress: TrainingProgress, best_by: BestBy | None
         return []
     lines = []
     if progress.best is not None:
-        value = parse_best(progress.best_by).described(progress.best)
-        whose = f"of {value}" if progress.best_by != str(best_by) else f"of {value}, on other images"
+        before = parse_best(progress.best_by)
+        is_same = progress.best_by == str(best_by)
+        change = f"the images of {before.set} have changed" if is_same else f"it is now chosen by {best_by.name}"
         lines.append(
-            f"Note     best.pth has the weights {whose} after step {progress.best_step:,}. From now on it is chosen by "
-            f"{best_by.name}: the next validation replaces it"
+            f"Note     best.pth has the weights of step {progress.best_step:,} ({before.described(progress.best)}); "
+            f"{change}, so the next validation replaces it"
         )
     progress.best, progress.best_step = None, 0
     progress.best_by, progress.best_images = str(best_by), images

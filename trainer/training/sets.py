@@ -58,6 +58,7 @@ def choose_best(config: TrainConfig, sets: Sequence[EvaluationSet]) -> BestBy | 
     given = config.best or BestBy("psnr_y")
     chosen = given.set or names[0]
     if chosen not in names:
-        hint = did_you_mean(chosen, names) or f"expected {' or '.join(names)}"
+        others = " or ".join(str(BestBy(given.metric, name)) for name in names)
+        hint = did_you_mean(chosen, names) or f"pass it with --val {chosen}=FOLDER, or pass --best {others}"
         raise UsageError(f"--best {given}: there is no set {chosen!r}; {hint}")
     return BestBy(given.metric, chosen)
