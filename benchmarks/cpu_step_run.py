@@ -19,12 +19,13 @@ from torch.nn import functional
 
 from srshards import PatchBatch
 from srshards.process.allocator import keep_freed_memory
+from trainer.loss_terms import LossTerm
 from trainer.models import Network, network_spec
 from trainer.models.blocks import upsample_nearest
 from trainer.models.compact import Compact
 from trainer.training.device import choose_precision, limit_threads
 from trainer.training.learner import Learner, StepSettings, to_unit_range
-from trainer.training.losses import l1
+from trainer.training.objective import Objective
 from trainer.training.optim import AdamW, Ema
 from trainer.training.step_mode import StepMode
 
@@ -80,7 +81,7 @@ def plain_step(network: Network, ema_network: Network) -> Step:
 def trainer_step(network: Network, ema_network: Network, compiles: bool) -> Step:
     """Return the step of the trainer, at a constant learning rate."""
     mode, precision = StepMode(compiles=compiles), choose_precision("auto", _CPU)
-    settings = StepSettings(sys.maxsize, _LR, 0, l1, precision, 1, _CLIP, _EMA, mode)
+    settings = StepSettings(sys.maxsize, _LR, 0, Objective([LossTerm("l1")]), precision, 1, _CLIP, _EMA, mode)
     learner = Learner(network, ema_network, settings)
     return lambda number, batch: learner.step(number, repeat(batch))
 

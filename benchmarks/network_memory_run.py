@@ -16,10 +16,11 @@ import torch
 from benchmarks.cpu_step_run import SCALE, noise
 from srshards import PatchBatch
 from srshards.process.allocator import keep_freed_memory
+from trainer.loss_terms import LossTerm
 from trainer.models import Network, NetworkSpec, network_spec
 from trainer.training.device import choose_precision, limit_threads
 from trainer.training.learner import Learner, StepSettings
-from trainer.training.losses import l1
+from trainer.training.objective import Objective
 from trainer.training.step_mode import StepMode
 
 _STEPS = 2  # the second one allocates gradients while nothing of the first is kept but the optimiser's state
@@ -28,7 +29,8 @@ _STEPS = 2  # the second one allocates gradients while nothing of the first is k
 def train(spec: NetworkSpec, batch: PatchBatch, device: torch.device, amp: str) -> None:
     """Train `spec` from scratch on one repeated batch, with EMA and clipping."""
     network, ema_network = (_on(device, spec) for _ in range(2))
-    settings = StepSettings(_STEPS, 1e-4, 0, l1, choose_precision(amp, device), 1, 1.0, 0.999, StepMode())
+    objective, precision = Objective([LossTerm("l1")], device), choose_precision(amp, device)
+    settings = StepSettings(_STEPS, 1e-4, 0, objective, precision, 1, 1.0, 0.999, StepMode())
     learner = Learner(network, ema_network, settings)
     for number in range(_STEPS):
         learner.step(number, repeat(batch)).item()

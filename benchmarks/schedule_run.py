@@ -16,11 +16,12 @@ from srshards.imaging.luma import luma_studio_range
 from srshards.shards.folder import Shards
 from trainer.evaluation.pairs import Pair
 from trainer.inference.image_function import as_function
+from trainer.loss_terms import LossTerm
 from trainer.models import Network, NetworkSpec, network_spec
 from trainer.models.blocks import BuiltInSpec
 from trainer.training.config import TrainConfig
 from trainer.training.learner import Learner, StepSettings
-from trainer.training.losses import LOSSES
+from trainer.training.objective import Objective
 from trainer.training.optim import Ema, learning_rate
 from trainer.training.plan import Plan, derive_plan
 
@@ -123,7 +124,7 @@ def _step(learner: Learner, emas: dict[str, Ema], step: int, batches: Iterator[P
     for ema in emas.values():
         ema.set_step(step)
         ema.update(learner.network)
-    return loss.clone()
+    return loss[0].clone()
 
 
 def _qualities(learner: Learner, emas: dict[str, Ema], pairs: list[Pair]) -> dict[str, float]:
@@ -171,7 +172,7 @@ def _learner(case: Case, plan: Plan) -> tuple[Learner, dict[str, Ema]]:
         total_steps=case.steps,
         lr=plan.lr,
         warmup=plan.warmup,
-        loss=LOSSES["l1"],
+        objective=Objective([LossTerm("l1")]),
         precision=plan.precision,
         micro_batches=1,
         clip=case.clip,

@@ -29,7 +29,6 @@ from srshards.terminal.text import Bar, fitted
 from tests.drill.__main__ import main as drill
 from trainer.catalogue import NETWORKS
 from trainer.cli import commands as trainer_commands
-from trainer.training.config import LOSS_NAMES
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = {path.stem: path.read_text() for path in sorted((ROOT / "benchmarks").glob("*.py"))}
@@ -307,12 +306,6 @@ def test_commands_start_without_slow_imports(photos: Path, shards: Path, tmp_pat
     result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert result.stdout == 4 * "[]\n", result.stderr
     assert (tmp_path / "large" / f"{photo.stem}_2x.png").exists(), result.stderr
-
-
-def test_choices_defined_without_pytorch_match_the_implementations() -> None:
-    from trainer.training.losses import LOSSES
-
-    assert tuple(LOSSES) == LOSS_NAMES
 
 
 @pytest.mark.parametrize(

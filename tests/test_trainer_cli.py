@@ -235,7 +235,7 @@ VALUES = [
     *(("--clip", value, "expected 0 (off) or a positive norm") for value in (-1, "nan")),
     ("--batch-size", "four", "Invalid value for '--batch-size': 'four' is not a valid integer."),
     ("--model", "liite", "unknown model 'liite'; did you mean 'lite'?"),
-    ("--loss", "mse", "'mse' is not one of 'l1', 'charbonnier'."),
+    ("--loss", "mse", "unknown loss 'mse'; expected one of l1, charbonnier"),
     ("--amp", "fp16", "--amp fp16 requires a CUDA device; on a CPU, pass --amp bf16, auto or off"),
     ("--device", "gpu", "--device gpu: expected auto, cpu, cuda or cuda:N"),
     ("--device", "", "expected auto, cpu, cuda or cuda:N"),

@@ -17,7 +17,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from srshards.imaging.luma import luma_studio_range
 from trainer.evaluation.metrics import Quality, mean_quality, measure
-from trainer.training.losses import LOSSES, charbonnier, l1
+from trainer.losses.pixel import LOSSES, charbonnier, l1
 
 Pixels = NDArray[np.uint8]
 

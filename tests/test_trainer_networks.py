@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers import make_photo
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from srshards import PatchBatch
@@ -20,6 +21,7 @@ from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_down
 from trainer.catalogue import NETWORKS
 from trainer.inference.tiles import TileRule, apply_in_tiles
+from trainer.loss_terms import LossTerm
 from trainer.models import NetworkSpec, network_spec, num_parameters, spec_from_json
 from trainer.models.export import export_onnx
 from trainer.models.spandrel_import import load_spandrel
@@ -27,7 +29,7 @@ from trainer.models.spandrel_network import SpandrelSpec, network_class
 from trainer.models.weights import load_network, save_weights
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings, to_unit_range
-from trainer.training.losses import l1
+from trainer.training.objective import Objective
 from trainer.training.step_mode import StepMode
 
 NETWORKS_PAGE = Path(__file__).parent.parent / "docs" / "networks.md"
@@ -135,7 +137,7 @@ class Training(NamedTuple):
 
 def make_learner(spec: NetworkSpec) -> Learner:
     network, ema_network = (spec.build(0).to(memory_format=torch.channels_last) for _ in range(2))  # type: ignore[call-overload]
-    settings = StepSettings(STEPS, 3e-3, 5, l1, Precision(None), 1, 1.0, 0.9, StepMode())
+    settings = StepSettings(STEPS, 3e-3, 5, Objective([LossTerm("l1")]), Precision(None), 1, 1.0, 0.9, StepMode())
     return Learner(network, ema_network, settings)
 
 
@@ -164,7 +166,7 @@ def trained(spec: NetworkSpec) -> Training:
 def test_gradients_reach_every_parameter(name: str) -> None:
     network = narrow(name).build()
     hr, lr, _ = batch(SCALE)
-    l1(network(to_unit_range(lr)), to_unit_range(hr)).backward()
+    functional.l1_loss(network(to_unit_range(lr)), to_unit_range(hr)).backward()
     for parameter_name, parameter in network.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None and bool(parameter.grad.any()), parameter_name

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from srshards.errors import UsageError
+from trainer.loss_terms import LossTerm
 from trainer.models import MODELS, BuiltInSpec, NetworkSpec, network_spec, spec_from_json
 from trainer.models.architectures import ARCHITECTURES
 from trainer.models.spandrel_files import open_network
@@ -25,8 +26,8 @@ from trainer.models.spandrel_network import SpandrelNetwork, SpandrelSpec, netwo
 from trainer.models.weights import load_network, save_weights, spec_of
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
-from trainer.training.losses import LOSSES
 from trainer.training.network import initial_weights
+from trainer.training.objective import Objective
 from trainer.training.step_mode import StepMode
 
 State = dict[str, Tensor]
@@ -68,7 +69,7 @@ def learner(spec: NetworkSpec, **changes: Any) -> Learner:
         "total_steps": 8,
         "lr": 1e-3,
         "warmup": 0,
-        "loss": LOSSES["l1"],
+        "objective": Objective([LossTerm("l1")]),
         "precision": Precision(None),
         "micro_batches": 1,
         "clip": 1.0,

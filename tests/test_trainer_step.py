@@ -11,12 +11,13 @@ from helpers import trainer
 
 from srshards.errors import UsageError
 from srshards.process.shortages import is_out_of_memory
+from trainer.loss_terms import LossTerm
 from trainer.models import network_spec
 from trainer.models.blocks import BuiltInSpec, upsample_nearest
 from trainer.training import learner, plan, run
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
-from trainer.training.losses import l1
+from trainer.training.objective import Objective
 from trainer.training.optim import AdamW
 from trainer.training.step_mode import StepMode, choose_step_mode
 
@@ -73,7 +74,9 @@ def test_graphs_are_refused_where_they_are_impossible(name: str) -> None:
 
 
 def settings(dtype: torch.dtype | None, compiles: bool = False) -> StepSettings:
-    return StepSettings(10, 1e-3, 0, l1, Precision(dtype), 1, 1.0, 0.999, StepMode(compiles=compiles))
+    return StepSettings(
+        10, 1e-3, 0, Objective([LossTerm("l1")]), Precision(dtype), 1, 1.0, 0.999, StepMode(compiles=compiles)
+    )
 
 
 @pytest.mark.slow
@@ -97,13 +100,13 @@ def test_compiled_loss_and_gradients_equal_eager_ones(
     torch._dynamo.utils.counters.clear()
     network = spec.build(1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     draw = partial(torch.randint, 0, 256, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    eager, compiled = (learner._loss_function(settings(dtype, compiles), network, False) for compiles in (False, True))
+    eager, compiled = (learner._loss_function(settings(dtype, one), network, None, False) for one in (False, True))
     for _ in range(2):
         hr, lr = draw((2, 32, 32, 3)), draw((2, 8, 8, 3))
         results = []
         for loss_function in (eager, compiled):
             network.zero_grad()
-            loss = loss_function(hr, lr)
+            loss, _, _ = loss_function(hr, lr, (0,))
             loss.backward()
             results.append([loss.detach(), *(parameter.grad for parameter in network.parameters())])
         for expected, found in zip(*results, strict=True):

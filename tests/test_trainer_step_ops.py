@@ -19,12 +19,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srshards import PatchBatch
+from trainer.loss_terms import LossTerm
 from trainer.models import network_spec
 from trainer.models.blocks import BuiltInSpec
 from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings, _loss_function
-from trainer.training.losses import LOSSES
+from trainer.training.objective import Objective
 from trainer.training.step_mode import StepMode
 
 aten = torch.ops.aten
@@ -75,7 +76,7 @@ class Log(TorchDispatchMode):
 
 def settings(dtype: torch.dtype | None, loss: str = "l1", **changes: Any) -> StepSettings:
     values: dict[str, Any] = {"micro_batches": 1, "clip": 1.0, "ema": 0.999, "mode": StepMode()} | changes
-    return StepSettings(100, 1e-3, 0, LOSSES[loss], Precision(dtype), **values)
+    return StepSettings(100, 1e-3, 0, Objective([LossTerm(loss)]), Precision(dtype), **values)
 
 
 # ---- forward and loss, on a fake GPU
@@ -131,7 +132,8 @@ def forward(spec: BuiltInSpec, loss: str) -> tuple[Log, torch.Tensor, torch.Tens
     lr = torch.empty(2, size, size, 3, dtype=torch.uint8, device=CUDA)
     hr = torch.empty(2, size * spec.scale, size * spec.scale, 3, dtype=torch.uint8, device=CUDA)
     with Log() as log:
-        result = _loss_function(settings(torch.bfloat16, loss), call, is_ddp=False)(hr, lr)  # type: ignore[arg-type]
+        loss_function = _loss_function(settings(torch.bfloat16, loss), call, None, is_ddp=False)  # type: ignore[arg-type]
+        result, _, _ = loss_function(hr, lr, (0,))
     return log, outputs[0], result
 
 

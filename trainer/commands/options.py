@@ -7,12 +7,11 @@ import click
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
 from trainer.catalogue import default_model
-from trainer.commands.types import BEST, NAMED_SET, MetricNames, ModelName
+from trainer.commands.types import BEST, LOSS, NAMED_SET, MetricNames, ModelName
 from trainer.training.config import (
     AMP_MODES,
     DEFAULT_PATCH_SIZE,
     INPUTS,
-    LOSS_NAMES,
     STEP_MODES,
     TrainConfig,
 )
@@ -72,7 +71,20 @@ OPTIONS = [
     ),
     click.option("--lr", type=float, help="Peak learning rate.  [default: the network's]"),
     click.option("--warmup", type=int, help="Warmup steps.  [default: 30% of the run, at most 500]"),
-    _default("--loss", type=Choice(LOSS_NAMES), default=TrainConfig.loss, help="Training loss."),
+    _default(
+        "--loss",
+        type=LOSS,
+        multiple=True,
+        default=TrainConfig.loss,
+        help="Training loss. Several are summed, each with its weight, and from step START to step STOP: l1:1, "
+        "fft:0.05@1000-20000.",
+    ),
+    click.option(
+        "--perceptual-weights",
+        type=PATH,
+        help="Weights file of the network of a perceptual loss, or a folder with such files.  "
+        "[default: PyTorch's cache, ~/.cache/torch/hub/checkpoints]",
+    ),
     _default(
         "--amp",
         type=Choice(AMP_MODES),

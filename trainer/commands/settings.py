@@ -13,11 +13,16 @@ from srshards.format import Address
 from srshards.plain_yaml import Scalar, load_as_written, yaml_reason
 from srshards.storage.store import file_size, read_bytes
 from srshards.terminal.text import did_you_mean
-from trainer.commands.types import NAMED_SET, MetricNames
+from trainer.commands.types import LOSS, NAMED_SET, MetricNames
 from trainer.messages import option_name
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import existing_run, forget_job, run_of_job
 from trainer.training.config import FREE_TO_CHANGE, TrainConfig, option_names
+
+_MAPPINGS: dict[click.ParamType[Any], tuple[str, str]] = {
+    NAMED_SET: (", or a mapping of names to folders", "="),
+    LOSS: (", or a mapping of losses to weights", ":"),
+}
 
 
 class Resolved(NamedTuple):
@@ -87,12 +92,17 @@ def refuse_changes(requested: dict[str, Any], original: dict[str, Any], run: Add
         before = original.get(name)
         if value != before:
             option = option_name(name)
-            expected = f"without {option}" if before is None else f"with {option} {before}"
-            given = f"the default of {option}" if value is None else value
+            expected = f"without {option}" if before is None else f"with {option} {_shown(before)}"
+            given = f"the default of {option}" if value is None else _shown(value)
             raise UsageError(
                 f"{run} was started {expected}, not {given}; omit {option} to resume exactly, or start a new run, "
                 f"e.g. with --init {run / 'model.pth'}"
             )
+
+
+def _shown(value: Any) -> str:
+    """Return a setting as it is passed."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _read(context: click.Context, file: Address) -> dict[str, Any]:
@@ -159,11 +169,11 @@ def _converted(context: click.Context, option: click.Parameter, value: Any, file
 
 
 def _texts(value: Any, option: click.Parameter) -> list[str]:
-    """Return the texts of an option that takes several: of a list, of one value, or of a mapping for NAME=FOLDER."""
-    names = option.type is NAMED_SET
-    expected = f"expected a list of values{', or a mapping of names to folders' if names else ''}"
-    if isinstance(value, dict) and names:
-        texts = [(f"{name.text}=", one) for name, one in value.items()]
+    """Return the texts of an option that takes several: of a list, of one value, or of a mapping of names to values."""
+    mapping, separator = _MAPPINGS.get(option.type, ("", ""))
+    expected = f"expected a list of values{mapping}"
+    if isinstance(value, dict) and mapping:
+        texts = [(f"{name.text}{separator}", one) for name, one in value.items()]
     elif isinstance(value, list):
         texts = [("", one) for one in value]
     elif isinstance(value, Scalar):

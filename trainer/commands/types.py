@@ -10,6 +10,8 @@ from srshards.terminal.text import Choice, complete_file, complete_word, did_you
 from trainer.catalogue import NETWORKS, unknown_model
 from trainer.evaluation.best import BestBy, parse_best
 from trainer.evaluation.set_names import NamedSet, parse_set
+from trainer.loss_table import LOSSES
+from trainer.loss_terms import LossTerm, parse_term
 from trainer.metrics_table import METRICS
 
 
@@ -72,6 +74,21 @@ class BestParam(click.ParamType[BestBy]):
         return complete_word(incomplete, METRICS)
 
 
+class LossParam(click.ParamType[LossTerm]):
+    """A loss with its weight and steps: `fft:0.05@1000-20000`."""
+
+    name = "name[:weight][@start-stop]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LossTerm:
+        try:
+            return parse_term(value) if isinstance(value, str) else value
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return complete_word(incomplete, LOSSES)
+
+
 class MetricNames(click.ParamType[tuple[str, ...]]):
     """Names of metrics, separated by commas: `psnr_y,lpips`."""
 
@@ -94,4 +111,4 @@ class MetricNames(click.ParamType[tuple[str, ...]]):
         return [CompletionItem(f"{before}{comma}{name}") for name in METRICS if name.startswith(last)]
 
 
-NAMED_SET, BEST = SetParam(), BestParam()
+NAMED_SET, BEST, LOSS = SetParam(), BestParam(), LossParam()

@@ -35,7 +35,7 @@ class TrainingProgress:
     trained_s: float = 0.0
     val_every: int | None = None  # steps between validations, once the interval has grown
     account: dict[str, float] = field(default_factory=dict)  # seconds by phase; empty in states of earlier versions
-    losses: list[float] = field(default_factory=list)  # of the steps since the last journal line
+    losses: list[list[float]] = field(default_factory=list)  # of the steps since the last journal line
     damaged: list[int] = field(default_factory=list)  # numbers of damaged samples, each replaced by another sample
 
 
@@ -81,8 +81,10 @@ def load_state(path: Path, data: str) -> tuple[TrainingProgress, dict[str, Any]]
 
 
 def _as_current(progress: dict[str, Any]) -> dict[str, Any]:
-    """Translate the field of earlier versions, which chose the best weights by PSNR-Y of the validation split."""
-    return {"best" if name == "best_psnr_y" else name: value for name, value in progress.items()}
+    """Translate earlier versions: the best weights were chosen by PSNR-Y of the validation split, with one loss."""
+    current = {"best" if name == "best_psnr_y" else name: value for name, value in progress.items()}
+    losses = current.get("losses", [])
+    return current | {"losses": [loss if isinstance(loss, list) else [loss] for loss in losses]}
 
 
 def _tensors(state: Any) -> dict[str, Tensor]:
@@ -117,6 +119,7 @@ def _check(progress: TrainingProgress) -> None:
     if (
         not all(0 <= each < math.inf for each in seconds)
         or math.isnan(best)
-        or not all(type(loss) is float for loss in progress.losses)
+        or not all(type(loss) is float for losses in progress.losses for loss in losses)
+        or len({len(losses) for losses in progress.losses}) > 1
     ):
         raise ValueError(f"invalid progress: {progress}")

@@ -58,6 +58,15 @@ class Journal:
         self._write(event, step, values)
         self._draw(event, step, values)
 
+    def trained(self, step: int, values: Mapping[str, float], losses: Mapping[str, float]) -> None:
+        """Append the measurements of the steps up to this one, and the values of single losses, if there are any.
+
+        The curves are `train/NAME` and `loss/NAME`.
+        """
+        self._write("train", step, {**values, "losses": losses} if losses else values)
+        self._draw("train", step, values)
+        self._draw("loss", step, losses)
+
     def validated(self, step: int, sets: Mapping[str, Mapping[str, float]]) -> None:
         """Append the metrics of each set, the main set first, and add them to TensorBoard's curves.
 

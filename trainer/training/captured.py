@@ -25,6 +25,10 @@ class Captured:
         self._result: torch.Tensor | None = None
         self._calls = 0
 
+    def forget(self) -> None:
+        """Make the next calls start anew: the work has changed."""
+        self._graph, self._calls = None, 0
+
     def load(self, number: int, batch: ImagePair) -> None:
         """Copy the batch of this number, counted from 0, to the memory that the next call reads."""
         if number == len(self._inputs):

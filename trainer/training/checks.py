@@ -8,6 +8,8 @@ from srshards.shards.folder import Shards
 from srshards.terminal.sizes import format_bytes
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.evaluation.sets import ShardSet
+from trainer.loss_table import LOSSES
+from trainer.loss_terms import check_steps
 from trainer.models import NetworkSpec
 from trainer.training.config import TrainConfig
 from trainer.training.plan import Plan, derive_plan, patches_per_step
@@ -25,6 +27,7 @@ def checked_plan(
     check_settings(config, folder, rank_info)
     plan = derive_plan(config, folder, rank_info, spec)
     _check_batch(plan)
+    _check_losses(plan)
     if folder.cached:
         _check_cache(plan, folder.cached)
     return plan
@@ -64,6 +67,21 @@ def _check_batch(plan: Plan) -> None:
             f"{plan.spec.name} normalises over a batch and needs {smallest} patches in each or more, but a process has "
             f"{batch}; pass a larger --batch-size"
         )
+
+
+def _check_losses(plan: Plan) -> None:
+    """Raise UsageError if a loss is never active, a step has none, or a loss needs larger patches or an EMA."""
+    terms = plan.config.loss
+    check_steps(terms, plan.total_steps)
+    for term in terms:
+        row = LOSSES[term.name]
+        if plan.patch_size < row.min_px:
+            raise UsageError(
+                f"--loss {term.name} needs patches of {row.min_px} px or more, not {plan.patch_size}; pass a larger "
+                "--patch-size or omit the loss"
+            )
+        if row.uses_ema and not plan.ema:
+            raise UsageError(f"--loss {term.name} compares with the EMA of the weights; pass an --ema above 0")
 
 
 def _check_cache(plan: Plan, cached: CachedShards) -> None:

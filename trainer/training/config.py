@@ -8,12 +8,12 @@ from srshards.errors import UsageError
 from srshards.format import Address
 from trainer.evaluation.best import BestBy
 from trainer.evaluation.set_names import NamedSet, check_names
+from trainer.loss_terms import LossTerm, check_terms
 from trainer.messages import option_name
 
 INPUTS = ("lr", "up")  # those of srshards, repeated so that --help need not import NumPy
 AMP_MODES = ("auto", "bf16", "fp16", "off")
 STEP_MODES = ("auto", "eager", "graph", "compiled", "compiled-graph")
-LOSS_NAMES = ("l1", "charbonnier")
 DEFAULT_PATCH_SIZE = 192
 
 MAX_SEED = 2**63 - 1
@@ -39,6 +39,7 @@ FREE_TO_CHANGE = frozenset(
         "best",
         "metrics",
         "metric_weights",
+        "perceptual_weights",
         "save_every",
         "out",
         "run",
@@ -64,7 +65,8 @@ class TrainConfig:
     patch_size: int | None = None  # HR px; None: DEFAULT_PATCH_SIZE, or nearby if the network needs that
     lr: float | None = None  # peak; None: that of the network in the catalogue
     warmup: int | None = None  # steps up to the peak; None: 30% of the run, at most 500
-    loss: str = "l1"
+    loss: tuple[LossTerm, ...] = (LossTerm("l1"),)  # summed with their weights
+    perceptual_weights: Path | None = None  # where the weights files of losses are; None: PyTorch's cache
     amp: str = "auto"
     step: str = "auto"
     ema: float | None = None  # EMA decay of the weights; 0: no EMA; None: that of the network in the catalogue
@@ -124,6 +126,7 @@ class TrainConfig:
         if not self.clip >= 0:
             raise UsageError(f"--clip {self.clip}: expected 0 (off) or a positive norm")
         check_names(self.val, "--val")
+        check_terms(self.loss)
 
     def as_yaml(self) -> dict[str, Any]:
         """Return the settings by option name, as written to `config.yaml` and accepted by `--config`."""

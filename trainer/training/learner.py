@@ -14,11 +14,14 @@ from srshards import PatchBatch
 from trainer.models import Network
 from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
-from trainer.training.losses import Loss
+from trainer.training.objective import Objective
 from trainer.training.optim import AdamW, Ema, learning_rate
 from trainer.training.step_mode import StepMode
 
-LossFunction: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+# Of uint8 HR and input, and the numbers of the active losses: their sum, the vector of their values, and the output.
+LossFunction: TypeAlias = Callable[
+    [torch.Tensor, torch.Tensor, tuple[int, ...]], tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class StepSettings:
     total_steps: int
     lr: float
     warmup: int
-    loss: Loss
+    objective: Objective
     precision: Precision
     micro_batches: int
     clip: float
@@ -54,7 +57,8 @@ class Learner:
         self.device = next(network.parameters()).device
         captures = settings.mode.captures
         self._no_sync: Callable[[], AbstractContextManager[None]] = ddp.no_sync if ddp else nullcontext
-        self._loss = _loss_function(settings, ddp or network, is_ddp=ddp is not None)
+        self._active = settings.objective.active(0)
+        self._loss = _loss_function(settings, ddp or network, ema_network, is_ddp=ddp is not None)
         self._optimizer = AdamW(network.parameters(), settings.lr, captures)
         self._ema = Ema(ema_network, settings.ema, captures) if ema_network is not None else None
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision.scales_loss)
@@ -66,6 +70,11 @@ class Learner:
         if self._captured:
             return NUM_WARM_UPS + 1
         return int(self.settings.mode.compiles or self.device.type == "cuda")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the values that `step` returns."""
+        return ("loss", *self.settings.objective.names)
 
     @property
     def evaluation_network(self) -> Network:
@@ -80,10 +89,14 @@ class Learner:
         return learning_rate(step, self.settings.total_steps, self.settings.lr, self.settings.warmup)
 
     def step(self, step: int, batches: Iterator[PatchBatch]) -> torch.Tensor:
-        """Update the weights from the step's micro-batches. Return the mean loss as a scalar tensor on the device."""
+        """Update the weights from the step's micro-batches. Return the values of `columns` as a vector on the device.
+
+        They are means over the micro-batches; NaN for a loss that is not active in this step.
+        """
         self._optimizer.set_rate(self.rate(step))
         if self._ema:
             self._ema.set_step(step)
+        self._set_active(self.settings.objective.active(step))
         micro_batches = ((batch.hr, batch.input) for batch in islice(batches, self.settings.micro_batches))
         if not self._captured:
             return self._update(micro_batches)
@@ -91,16 +104,22 @@ class Learner:
             self._captured.load(number, images)
         return self._captured()
 
+    def _set_active(self, active: tuple[int, ...]) -> None:
+        """Set which losses the step has. A graph has those that were active when it was captured."""
+        if active != self._active and self._captured:
+            self._captured.forget()
+        self._active = active
+
     def _update(self, micro_batches: Iterable[ImagePair]) -> torch.Tensor:
         """Everything of a step that runs on the device."""
         count = self.settings.micro_batches
-        losses = []
+        rows = []
         for number, (hr, network_input) in enumerate(micro_batches):
             with self._no_sync() if number < count - 1 else nullcontext():
-                loss = self._loss(hr, network_input)
+                loss, row, _ = self._loss(hr, network_input, self._active)
                 loss = loss / count if count > 1 else loss
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
+            rows.append(row)
         if self.settings.clip:
             self._scaler.unscale_(self._optimizer)  # type: ignore[arg-type]
             nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
@@ -109,7 +128,7 @@ class Learner:
         self._optimizer.zero_grad()
         if self._ema:
             self._ema.update(self.network)
-        return losses[0] if count == 1 else torch.stack(losses).sum()
+        return rows[0] if count == 1 else torch.stack(rows).mean(0)
 
     def is_finite(self) -> bool:
         """Return whether all weights are finite. Synchronises with a GPU."""
@@ -143,18 +162,27 @@ class Learner:
             self._scaler.load_state_dict(state["scaler"])
 
 
-def _loss_function(settings: StepSettings, network: nn.Module, is_ddp: bool) -> LossFunction:
-    """Return the loss as a function of uint8 HR and input, compiled if the settings say so."""
+def _loss_function(
+    settings: StepSettings, network: nn.Module, ema_network: nn.Module | None, is_ddp: bool
+) -> LossFunction:
+    """Return the function of the loss, compiled if the settings say so."""
+    objective = settings.objective
     dtype, compiles = settings.precision.dtype, settings.mode.compiles
     # Compile only the DDP wrapper: PyTorch then splits the graph to overlap gradient reduction.
     forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(network) if compiles and is_ddp else network
 
-    def loss(hr: torch.Tensor, network_input: torch.Tensor) -> torch.Tensor:
-        target = to_unit_range(hr)
+    def loss(
+        hr: torch.Tensor, network_input: torch.Tensor, active: tuple[int, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        target, ema_output = to_unit_range(hr), None
         # Without autocast's cache of converted weights: each weight is used once, and a CUDA graph cannot use it.
         with torch.autocast(hr.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
-            output = forward(to_unit_range(network_input))
-        return settings.loss(output, target)
+            images = to_unit_range(network_input)
+            output = forward(images)
+            if ema_network is not None and objective.uses_ema(active):
+                with torch.no_grad():
+                    ema_output = ema_network(images)
+        return *objective(active, output, target, ema_output), output
 
     return torch.compile(loss, fullgraph=True, dynamic=False) if compiles and not is_ddp else loss
 

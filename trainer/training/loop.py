@@ -77,7 +77,7 @@ class TrainingLoop:
         self._account = account
         self._queue = queue
         self._group = group
-        self._meter = Meter(account, settings.patches, progress.losses, group)
+        self._meter = Meter(account, settings.patches, learner.columns, progress.losses, group)
         self._cadence = Cadence(
             progress.val_every if settings.adapts_val_every and progress.val_every else settings.val_every,
             settings.adapts_val_every,
@@ -135,12 +135,12 @@ class TrainingLoop:
     def _step(self, batches: Iterator[PatchBatch]) -> None:
         progress, is_timed = self._progress, not self._account.is_starting_up
         with self._account.phase("steps"), self._explain_errors(), self._group.explain_lost_ranks():
-            loss = self._learner.step(progress.step, batches)
+            losses = self._learner.step(progress.step, batches)
             self._queue.mark()
         progress.step += 1
         progress.validated = False
         self._timed_steps += is_timed
-        self._meter.add(loss, progress.step, is_timed)
+        self._meter.add(losses, progress.step, is_timed)
         self._record.stepped()
         self._record.check()
         if not is_timed:

@@ -1,6 +1,7 @@
 """Measurements during training: losses, throughput, and the share of time spent waiting for data."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,8 @@ NOT_FINITE_ADVICE = (
 class Pace(NamedTuple):
     """Measurements of a range of steps. `data_wait` is the share of time spent waiting for batches.
 
-    With several ranks, the loss is their mean, the throughput their sum and the wait their maximum.
+    `losses` are the values of single losses, of which `loss` is the weighted sum, as means over the steps in which they
+    were active. With several ranks, losses are means over them, the throughput is their sum and the wait their maximum.
     """
 
     loss: float
@@ -28,19 +30,26 @@ class Pace(NamedTuple):
     patches_per_s: float
     data_wait: float
     seconds: float
+    losses: dict[str, float]
 
 
 class Meter:
     """Measures the steps from `start` on, by the account: without validation, saving and start-up.
 
-    `settle` and `lap` are collective: all ranks of the group must call them after the same steps. `losses` are those of
-    the steps since the last lap, including those before a run was resumed.
+    `settle` and `lap` are collective: all ranks of the group must call them after the same steps. `losses` has the
+    values of `columns` in each step since the last lap, including those before a run was resumed.
     """
 
     def __init__(
-        self, account: Account, patches_per_step: int, losses: list[float], group: RankGroup = SINGLE_PROCESS_GROUP
+        self,
+        account: Account,
+        patches_per_step: int,
+        columns: Sequence[str],
+        losses: list[list[float]],
+        group: RankGroup = SINGLE_PROCESS_GROUP,
     ) -> None:
         self.losses = losses
+        self._columns = columns
         self._account = account
         self._patches_per_step = patches_per_step
         self._group = group
@@ -52,14 +61,14 @@ class Meter:
         """Start a lap now."""
         self._start = self._account.seconds()
 
-    def add(self, loss: torch.Tensor, step: int, is_timed: bool = True) -> None:
-        """Add the loss of the run's `step`-th step. RunError if a loss is not finite.
+    def add(self, losses: torch.Tensor, step: int, is_timed: bool = True) -> None:
+        """Add the losses of the run's `step`-th step, a vector. RunError if their sum is not finite.
 
         A step of the start-up is not timed, and does not count in the throughput.
         """
-        self._pending.append(loss)
+        self._pending.append(losses)
         self._steps += is_timed
-        is_cheap_to_read = loss.device.type == "cpu" and self._group.world_size == 1
+        is_cheap_to_read = losses.device.type == "cpu" and self._group.world_size == 1
         if is_cheap_to_read or len(self._pending) >= _MAX_PENDING_LOSSES:
             self.settle(step)
 
@@ -68,10 +77,11 @@ class Meter:
         if not self._pending:
             return
         with self._account.phase("steps"):  # waits until the device has computed them
-            sums = self._group.sum(torch.stack(self._pending).tolist())
-        losses = [total / self._group.world_size for total in sums]
+            values = torch.stack(self._pending)
+            sums = torch.tensor(self._group.sum(values.flatten().tolist()), dtype=torch.float64).view(values.shape)
+        losses = (sums / self._group.world_size).tolist()
         self._pending = []
-        for number, loss in enumerate(losses, start=step - len(losses) + 1):
+        for number, (loss, *_) in enumerate(losses, start=step - len(losses) + 1):
             if not math.isfinite(loss):
                 raise self._group.report_once(
                     RunError(f"the loss of step {number:,} is not finite ({loss}); {NOT_FINITE_ADVICE}")
@@ -86,14 +96,24 @@ class Meter:
         now, start = self._account.seconds(), self._start
         seconds = max(training_s(now) - training_s(start), 1e-9)
         (data_wait,) = self._group.max([(now["data_wait_s"] - start["data_wait_s"]) / seconds])
+        means = self._means()
         pace = Pace(
-            loss=sum(self.losses) / len(self.losses),
+            loss=means.pop("loss"),
             lr=lr,
             patches_per_s=self._steps * self._patches_per_step / seconds,
             data_wait=min(1.0, data_wait),
             seconds=seconds,
+            losses=means,
         )
         self.losses.clear()
         self._steps = 0
         self.start()
         return pace
+
+    def _means(self) -> dict[str, float]:
+        """Return the mean of each column over the steps that have a value."""
+        values = {
+            name: [value for value in column if not math.isnan(value)]
+            for name, column in zip(self._columns, zip(*self.losses, strict=True), strict=True)
+        }
+        return {name: sum(column) / len(column) for name, column in values.items() if column}

@@ -100,7 +100,9 @@ class RunRecord(Record):
 
     def pace(self, step: int, pace: Pace) -> None:
         self._display.pace(pace)
-        self.note("train", step, **pace._asdict())
+        self._last_step = step
+        values = pace._asdict()
+        self._journal.trained(step, values, values.pop("losses"))
 
     def validated(self, step: int, result: ValidationResult, best: str) -> None:
         self._preview = result.preview

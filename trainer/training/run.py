@@ -28,8 +28,8 @@ from trainer.training.device import describe_device, limit_threads, make_current
 from trainer.training.device_queue import DeviceQueue
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.loop import LoopSettings, TrainingLoop
-from trainer.training.losses import LOSSES
 from trainer.training.network import initial_weights
+from trainer.training.objective import Objective
 from trainer.training.plan import Plan
 from trainer.training.record import Record, open_record
 from trainer.training.sets import best_images, measured
@@ -240,7 +240,7 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         total_steps=plan.total_steps,
         lr=plan.lr,
         warmup=plan.warmup,
-        loss=LOSSES[config.loss],
+        objective=Objective(config.loss, plan.device, config.perceptual_weights),
         precision=plan.precision,
         micro_batches=plan.loader.micro_batches,
         clip=config.clip,
