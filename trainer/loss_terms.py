@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from srshards.errors import UsageError
@@ -30,14 +30,14 @@ class LossTerm:
         return f"{self.name}{weight}{steps}"
 
 
-def parse_term(text: str) -> LossTerm:
+def parse_term(text: str, names: Collection[str] = LOSSES.keys()) -> LossTerm:
     """Return the term that e.g. `l1`, `fft:0.05` or `perceptual:1@5000-` describes. UsageError for anything else."""
     match = _TERM.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"{text!r}: expected NAME:WEIGHT or NAME:WEIGHT@START-STOP, e.g. l1:1 or fft:0.05@1000-20000")
     name = match["name"].strip()
-    if name not in LOSSES:
-        near = did_you_mean(name, LOSSES) or f"expected one of {', '.join(LOSSES)}"
+    if name not in names:
+        near = did_you_mean(name, names) or f"expected one of {', '.join(names)}"
         raise UsageError(f"unknown loss {name!r}; {near}")
     return LossTerm(name, _weight(name, match["weight"]), int(match["start"] or 0), _stop(match["stop"]))
 
@@ -67,15 +67,25 @@ def check_terms(terms: Sequence[LossTerm]) -> None:
         if names.count(name) > 1:
             raise UsageError(f"--loss {name} is passed twice; pass it once, with its weight")
     for term in terms:
-        if term.stop is not None and term.stop <= term.start:
-            raise UsageError(f"--loss {term}: expected a stop after step {term.start}")
+        check_stop("--loss", term)
+
+
+def check_stop(option: str, term: LossTerm) -> None:
+    """Raise UsageError if a term, passed as `option`, does not stop after its start."""
+    if term.stop is not None and term.stop <= term.start:
+        raise UsageError(f"{option} {term}: expected a stop after step {term.start}")
+
+
+def check_start(option: str, term: LossTerm, total: int) -> None:
+    """Raise UsageError if a term, passed as `option`, starts after the last of `total` steps."""
+    if term.start >= total:
+        raise UsageError(f"{option} {term} would start after the run's {total:,} steps; let it start earlier")
 
 
 def check_steps(terms: Sequence[LossTerm], total: int) -> None:
     """Raise UsageError if a term starts after the last of `total` steps, or a step has no term at all."""
     for term in terms:
-        if term.start >= total:
-            raise UsageError(f"--loss {term} would start after the run's {total:,} steps; let it start earlier")
+        check_start("--loss", term, total)
     changes = {0, *(stop for term in terms if (stop := term.stop) is not None and stop < total)}
     for step in sorted(changes):
         if not any(term.is_active(step) for term in terms):

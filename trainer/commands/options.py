@@ -7,10 +7,12 @@ import click
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
 from trainer.catalogue import default_model
-from trainer.commands.types import BEST, LOSS, NAMED_SET, MetricNames, ModelName
+from trainer.commands.types import BEST, GAN, LOSS, NAMED_SET, MetricNames, ModelName
 from trainer.training.config import (
     AMP_MODES,
     DEFAULT_PATCH_SIZE,
+    DISCRIMINATORS,
+    GAN_LOSSES,
     INPUTS,
     STEP_MODES,
     TrainConfig,
@@ -85,6 +87,15 @@ OPTIONS = [
         help="Weights file of the network of a perceptual loss, or a folder with such files.  "
         "[default: PyTorch's cache, ~/.cache/torch/hub/checkpoints]",
     ),
+    click.option(
+        "--gan",
+        type=GAN,
+        help=f"Also train against a discriminator, with this adversarial loss, e.g. vanilla:0.1@5000-: "
+        f"{', '.join(GAN_LOSSES)}.",
+    ),
+    _default("--discriminator", type=Choice(DISCRIMINATORS), default=TrainConfig.discriminator, help="That of --gan."),
+    _default("--discriminator-lr", type=float, default=TrainConfig.discriminator_lr, help="Its peak learning rate."),
+    click.option("--discriminator-init", type=PATH, help="Its initial weights, e.g. RealESRGAN_x4plus_netD.pth."),
     _default(
         "--amp",
         type=Choice(AMP_MODES),

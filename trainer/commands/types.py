@@ -1,5 +1,6 @@
 """Parameter types that only the trainer's command line uses."""
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import click
@@ -13,6 +14,7 @@ from trainer.evaluation.set_names import NamedSet, parse_set
 from trainer.loss_table import LOSSES
 from trainer.loss_terms import LossTerm, parse_term
 from trainer.metrics_table import METRICS
+from trainer.training.config import GAN_LOSSES
 
 
 class ModelName(Choice):
@@ -75,18 +77,21 @@ class BestParam(click.ParamType[BestBy]):
 
 
 class LossParam(click.ParamType[LossTerm]):
-    """A loss with its weight and steps: `fft:0.05@1000-20000`."""
+    """One of the named losses with its weight and steps: `fft:0.05@1000-20000`."""
 
     name = "name[:weight][@start-stop]"
 
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LossTerm:
         try:
-            return parse_term(value) if isinstance(value, str) else value
+            return parse_term(value, self._names) if isinstance(value, str) else value
         except UsageError as error:
             self.fail(str(error), param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return complete_word(incomplete, LOSSES)
+        return complete_word(incomplete, self._names)
 
 
 class MetricNames(click.ParamType[tuple[str, ...]]):
@@ -111,4 +116,5 @@ class MetricNames(click.ParamType[tuple[str, ...]]):
         return [CompletionItem(f"{before}{comma}{name}") for name in METRICS if name.startswith(last)]
 
 
-NAMED_SET, BEST, LOSS = SetParam(), BestParam(), LossParam()
+NAMED_SET, BEST = SetParam(), BestParam()
+LOSS, GAN = LossParam(LOSSES), LossParam(GAN_LOSSES)

@@ -9,7 +9,7 @@ from srshards.terminal.sizes import format_bytes
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.evaluation.sets import ShardSet
 from trainer.loss_table import LOSSES
-from trainer.loss_terms import check_steps
+from trainer.loss_terms import check_start, check_steps
 from trainer.models import NetworkSpec
 from trainer.training.config import TrainConfig
 from trainer.training.plan import Plan, derive_plan, patches_per_step
@@ -28,6 +28,7 @@ def checked_plan(
     plan = derive_plan(config, folder, rank_info, spec)
     _check_batch(plan)
     _check_losses(plan)
+    _check_gan(plan)
     if folder.cached:
         _check_cache(plan, folder.cached)
     return plan
@@ -82,6 +83,16 @@ def _check_losses(plan: Plan) -> None:
             )
         if row.uses_ema and not plan.ema:
             raise UsageError(f"--loss {term.name} compares with the EMA of the weights; pass an --ema above 0")
+
+
+def _check_gan(plan: Plan) -> None:
+    """Raise UsageError if the discriminator never starts, or cannot judge patches of this size."""
+    config = plan.config
+    if config.gan is None:
+        if config.discriminator_init is not None:
+            raise UsageError("--discriminator-init needs --gan, e.g. --gan vanilla:0.1")
+        return
+    check_start("--gan", config.gan, plan.total_steps)
 
 
 def _check_cache(plan: Plan, cached: CachedShards) -> None:

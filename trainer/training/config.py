@@ -8,11 +8,13 @@ from srshards.errors import UsageError
 from srshards.format import Address
 from trainer.evaluation.best import BestBy
 from trainer.evaluation.set_names import NamedSet, check_names
-from trainer.loss_terms import LossTerm, check_terms
+from trainer.loss_terms import LossTerm, check_stop, check_terms
 from trainer.messages import option_name
 
 INPUTS = ("lr", "up")  # those of srshards, repeated so that --help need not import NumPy
 AMP_MODES = ("auto", "bf16", "fp16", "off")
+GAN_LOSSES = ("vanilla", "lsgan", "hinge", "relativistic")
+DISCRIMINATORS = ("unet", "patchgan", "dunet")
 STEP_MODES = ("auto", "eager", "graph", "compiled", "compiled-graph")
 DEFAULT_PATCH_SIZE = 192
 
@@ -67,6 +69,10 @@ class TrainConfig:
     warmup: int | None = None  # steps up to the peak; None: 30% of the run, at most 500
     loss: tuple[LossTerm, ...] = (LossTerm("l1"),)  # summed with their weights
     perceptual_weights: Path | None = None  # where the weights files of losses are; None: PyTorch's cache
+    gan: LossTerm | None = None  # the adversarial loss; None: no discriminator
+    discriminator: str = "unet"
+    discriminator_lr: float = 1e-4  # peak
+    discriminator_init: Path | None = None  # its initial weights
     amp: str = "auto"
     step: str = "auto"
     ema: float | None = None  # EMA decay of the weights; 0: no EMA; None: that of the network in the catalogue
@@ -127,6 +133,14 @@ class TrainConfig:
             raise UsageError(f"--clip {self.clip}: expected 0 (off) or a positive norm")
         check_names(self.val, "--val")
         check_terms(self.loss)
+        if self.gan is not None:
+            check_stop("--gan", self.gan)
+            if self.input == "up":
+                raise UsageError("--gan trains networks that upscale; omit --input up, which restores at HR size")
+        if not 0 < self.discriminator_lr < 1:
+            raise UsageError(
+                f"--discriminator-lr {self.discriminator_lr}: expected a rate above 0 and below 1, e.g. 1e-4"
+            )
 
     def as_yaml(self) -> dict[str, Any]:
         """Return the settings by option name, as written to `config.yaml` and accepted by `--config`."""

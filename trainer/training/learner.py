@@ -76,6 +76,12 @@ class Learner:
         """Names of the values that `step` returns."""
         return ("loss", *self.settings.objective.names)
 
+    def active_columns(self, step: int) -> tuple[bool, ...]:
+        """Return which of `columns` a step, counted from 0, has a value of."""
+        objective = self.settings.objective
+        active = objective.active(step)
+        return (True, *(number in active for number in range(len(objective.names))))
+
     @property
     def evaluation_network(self) -> Network:
         """The network to validate: the EMA network if there is one, else the network itself."""
@@ -91,7 +97,7 @@ class Learner:
     def step(self, step: int, batches: Iterator[PatchBatch]) -> torch.Tensor:
         """Update the weights from the step's micro-batches. Return the values of `columns` as a vector on the device.
 
-        They are means over the micro-batches; NaN for a loss that is not active in this step.
+        They are means over the micro-batches, and 0 where `active_columns` says that there is none.
         """
         self._optimizer.set_rate(self.rate(step))
         if self._ema:

@@ -140,7 +140,7 @@ class TrainingLoop:
         progress.step += 1
         progress.validated = False
         self._timed_steps += is_timed
-        self._meter.add(losses, progress.step, is_timed)
+        self._meter.add(losses, self._learner.active_columns(progress.step - 1), progress.step, is_timed)
         self._record.stepped()
         self._record.check()
         if not is_timed:

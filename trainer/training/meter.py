@@ -53,7 +53,7 @@ class Meter:
         self._account = account
         self._patches_per_step = patches_per_step
         self._group = group
-        self._pending: list[torch.Tensor] = []  # losses of this rank that are still on the device
+        self._pending: list[tuple[torch.Tensor, Sequence[bool]]] = []  # of this rank, still on the device
         self._steps = 0  # since the last lap
         self.start()
 
@@ -61,12 +61,12 @@ class Meter:
         """Start a lap now."""
         self._start = self._account.seconds()
 
-    def add(self, losses: torch.Tensor, step: int, is_timed: bool = True) -> None:
-        """Add the losses of the run's `step`-th step, a vector. RunError if their sum is not finite.
+    def add(self, losses: torch.Tensor, active: Sequence[bool], step: int, is_timed: bool = True) -> None:
+        """Add the losses of the run's `step`-th step, a vector of which `active` count. RunError if one is not finite.
 
         A step of the start-up is not timed, and does not count in the throughput.
         """
-        self._pending.append(losses)
+        self._pending.append((losses, active))
         self._steps += is_timed
         is_cheap_to_read = losses.device.type == "cpu" and self._group.world_size == 1
         if is_cheap_to_read or len(self._pending) >= _MAX_PENDING_LOSSES:
@@ -77,16 +77,19 @@ class Meter:
         if not self._pending:
             return
         with self._account.phase("steps"):  # waits until the device has computed them
-            values = torch.stack(self._pending)
+            values = torch.stack([losses for losses, _ in self._pending])
             sums = torch.tensor(self._group.sum(values.flatten().tolist()), dtype=torch.float64).view(values.shape)
-        losses = (sums / self._group.world_size).tolist()
-        self._pending = []
-        for number, (loss, *_) in enumerate(losses, start=step - len(losses) + 1):
-            if not math.isfinite(loss):
-                raise self._group.report_once(
-                    RunError(f"the loss of step {number:,} is not finite ({loss}); {NOT_FINITE_ADVICE}")
-                )
-        self.losses += losses
+        rows = (sums / self._group.world_size).tolist()
+        pending, self._pending = self._pending, []
+        for number, (row, (_, active)) in enumerate(zip(rows, pending, strict=True), start=step - len(rows) + 1):
+            # The single losses first, because one that is not finite is the reason for the sum.
+            for name, value, is_active in reversed(list(zip(self._columns, row, active, strict=True))):
+                if is_active and not math.isfinite(value):
+                    label = "loss" if name == "loss" else f"loss '{name}'"
+                    raise self._group.report_once(
+                        RunError(f"the {label} of step {number:,} is not finite ({value}); {NOT_FINITE_ADVICE}")
+                    )
+            self.losses.append([value if is_active else math.nan for value, is_active in zip(row, active, strict=True)])
 
     def lap(self, step: int, lr: float) -> Pace | None:
         """Return the measurements since the last lap and start the next one; None if no step was timed."""

@@ -1,6 +1,5 @@
 """What a network is trained on: the weighted sum of losses, each in its range of steps."""
 
-import math
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
@@ -38,12 +37,12 @@ class Objective:
     def __call__(
         self, active: Sequence[int], output: Tensor, target: Tensor, ema_output: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the sum to minimise, and a detached vector of it and the value of each of `names`; NaN if inactive."""
+        """Return the sum to minimise, and a detached vector of it and the value of each of `names`; 0 if inactive."""
         values = {number: self._value(number, output, target, ema_output) for number in active}
         total = reduce(torch.add, (self._weighted(number, value) for number, value in values.items()))
         if not self.names:
             return total, total.detach().reshape(1)
-        inactive = torch.full_like(total, math.nan)
+        inactive = torch.zeros_like(total)
         columns = [total, *(values.get(number, inactive) for number in range(len(self._terms)))]
         return total, torch.stack([column.detach() for column in columns])
 
