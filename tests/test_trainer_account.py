@@ -161,7 +161,7 @@ def test_validation_and_saving_have_phases_of_their_own(
         ("srshards.PatchLoader.steps", 5.0),
     ):
         take(monkeypatch, target, clock, seconds)
-    train(shards, tmp_path, "--steps", 4, "--val-every", 2, "--save-every", 1)
+    result = train(shards, tmp_path, "--steps", 4, "--val-every", 2, "--save-every", 1)
     last = lines(tmp_path, "account")[-1]
     assert {key: last[key] for key in PHASE_NAMES} == {
         **{"steps_s": 40.0, "data_wait_s": 0.0, "validation_s": 2.0, "saving_s": 8.0, "start_up_s": 5.0, "rest_s": 0.0}
@@ -169,6 +169,7 @@ def test_validation_and_saving_have_phases_of_their_own(
     assert last["steps_share"] == 40 / (40 + 1 + 6), "one validation and three saves are between steps"
     (lap,) = {line["patches_per_s"] for line in lines(tmp_path, "train")}
     assert lap == 4 / 10, "the throughput is that of the steps alone"
+    assert "\nstep 4/4, 0.10 steps/s, loss " in result.err
 
 
 def take(monkeypatch: pytest.MonkeyPatch, target: str, clock: Clock, seconds: float) -> None:
