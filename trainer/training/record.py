@@ -158,11 +158,11 @@ def _with_baseline(result: SetResult) -> Scores:
 
 
 @contextmanager
-def open_record(run: RunFolder, data: str, first: int, total: int) -> Iterator[RunRecord]:
+def open_record(run: RunFolder, data: str, first: int, total: int, patches_per_step: int) -> Iterator[RunRecord]:
     """Yield the record of a run that has completed `first` of its `total` steps. At the end, its saves are written."""
     with (
         Journal(run.journal, run.tensorboard, first) as journal,
-        Display(first, total) as display,
+        Display(first, total, patches_per_step) as display,
         BackgroundWriter() as background,
     ):
         record = RunRecord(run, data, journal, display, background)

@@ -163,7 +163,8 @@ def _record(
     run.write_config(plan.config.as_yaml())
     run.write_plan(_facts(plan))
     run.publish()  # fail now if the store is not writable
-    with open_record(run, plan.folder.fingerprint(), progress.step, plan.total_steps) as record:
+    patches = plan.loader.patches_per_step
+    with open_record(run, plan.folder.fingerprint(), progress.step, plan.total_steps, patches) as record:
         yield record
 
 
