@@ -391,9 +391,8 @@ FUNCTIONAL = "class InterpolationMode: ...\ndef rotate(): ...\ndef normalize(): 
 @pytest.fixture
 def fresh_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
     """Lets spandrel be imported anew, with the packages that the function puts before the installed ones."""
-    before = {name: module for name, module in sys.modules.items() if is_of_spandrel(name)}
-    for name in before:
-        del sys.modules[name]
+    for name in [name for name in sys.modules if is_of_spandrel(name)]:
+        monkeypatch.delitem(sys.modules, name)  # restored after what a test sets in its place
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(name: str, content: str) -> None:
@@ -404,7 +403,6 @@ def fresh_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
     yield write
     for name in [name for name in sys.modules if is_of_spandrel(name)]:
         del sys.modules[name]
-    sys.modules.update(before)
 
 
 def is_of_spandrel(name: str) -> bool:
