@@ -12,7 +12,7 @@ from helpers import Result, trainer
 from trainer.catalogue import NETWORKS
 from trainer.commands import models
 from trainer.models import BuiltInSpec, NetworkSpec, cost, network_spec, num_parameters
-from trainer.models.cost import forward_flops, training_cost
+from trainer.models.cost import training_cost
 from trainer.models.spandrel_network import spandrel_spec
 
 SMALL_NETWORKS = {
@@ -92,7 +92,6 @@ def test_shapes_take_the_memory_of_real_tensors(name: str, monkeypatch: pytest.M
 @pytest.mark.parametrize("name", ALL_SMALL)
 def test_repeated_operations_cost_what_executed_ones_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = training_cost(small(name), 2, 12)
-    assert 2 * expected.forward_flops == forward_flops(small(name), 2, 12)
     monkeypatch.setattr(cost, "_is_new", lambda operation: False)
     assert training_cost(small(name), 2, 12) == expected
 

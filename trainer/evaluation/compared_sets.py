@@ -9,7 +9,6 @@ from pathlib import Path
 from srshards.errors import UsageError
 from srshards.shards.folder import Shards
 from trainer.evaluation.checks import check_photos
-from trainer.evaluation.pairs import takes_upsampled
 from trainer.evaluation.set_names import NamedSet
 from trainer.evaluation.sets import EvaluationSet, PhotoSet, ShardSet, open_set
 from trainer.models import Network
@@ -40,7 +39,11 @@ def common_scale(networks: Mapping[Path, Network], shards: Shards | None, scale:
         if scale not in (None, shards.scale):
             raise UsageError(f"--scale {scale}: the shards in {shards.path} are {shards.scale}x; omit --scale")
         for weights, network in networks.items():
-            takes_upsampled(network.spec.scale, shards.scale, str(weights), str(shards.path))
+            if network.spec.scale not in (1, shards.scale):
+                raise UsageError(
+                    f"{weights} upscales {network.spec.scale}x, but {shards.path} is {shards.scale}x; pass weights and "
+                    "data of the same scale"
+                )
         return shards.scale
     upscaling = [(weights, network.spec.scale) for weights, network in networks.items() if network.spec.scale != 1]
     for weights, other in upscaling[1:]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_down, bicubic_up, crop_to_multiple
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import cubic_up
@@ -32,15 +31,6 @@ class Pair:
     def bicubic(self) -> Pixels:
         """Return the baseline: LR upscaled with the bicubic kernel that published tables use."""
         return bicubic_up(self.lr, self.scale)
-
-
-def takes_upsampled(network_scale: int, scale: int, network: str, data: str) -> bool:
-    """Return whether the network's input has HR size. UsageError if the network and the data differ in scale."""
-    if network_scale not in (1, scale):
-        raise UsageError(
-            f"{network} upscales {network_scale}x, but {data} is {scale}x; pass weights and data of the same scale"
-        )
-    return network_scale == 1
 
 
 def shard_pairs(
