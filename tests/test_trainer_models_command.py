@@ -17,7 +17,7 @@ from trainer.models.spandrel_network import spandrel_spec
 
 SMALL_NETWORKS = {
     "compact": BuiltInSpec("compact", 2, 4, 1),
-    "rrdb, folded": BuiltInSpec("rrdb", 2, 4, 1, 2),
+    "rrdb, unshuffled": BuiltInSpec("rrdb", 2, 4, 1, 2),
 }
 
 
@@ -97,7 +97,7 @@ def test_repeated_operations_cost_what_executed_ones_do(name: str, monkeypatch: 
 
 
 def test_memory_grows_with_the_batch_and_arithmetic_does_not() -> None:
-    one, two, three = (training_cost(SMALL_NETWORKS["rrdb, folded"], batch, 16) for batch in (1, 2, 3))
+    one, two, three = (training_cost(SMALL_NETWORKS["rrdb, unshuffled"], batch, 16) for batch in (1, 2, 3))
     assert one.forward_flops == two.forward_flops == three.forward_flops
     assert three.training_bytes - two.training_bytes == two.training_bytes - one.training_bytes > 0
 

@@ -34,8 +34,9 @@ class Architecture:
 
     `scale_argument` is the argument of the constructor that sets the scale. `field_px` returns the receptive field to
     each side in px of the input, infinite for global operations; `practical_px` is the margin where that is larger,
-    measured by benchmarks/bench_margins.py. `multiple_px` returns the period of windows and
-    foldings. `needs` are the requirements that spandrel states. `min_batch` is the smallest batch to train with.
+    measured by benchmarks/bench_margins.py. `multiple_px` returns the edge of its windows, or of the blocks that it
+    pools or unshuffles. `needs` are the requirements that spandrel states. `min_batch` is the smallest batch to train
+    with.
     """
 
     scale_argument: str

@@ -215,8 +215,8 @@ def leaky(features: Tensor) -> Tensor:
     return functional.leaky_relu(features, SLOPE, inplace=not torch.compiler.is_compiling())
 
 
-def fold(images: Tensor, factor: int) -> Tensor:
-    """Pixel-unshuffle N x C x H x W to N x C·factor² x ⌈H / factor⌉ x ⌈W / factor⌉.
+def pixel_unshuffle(images: Tensor, factor: int) -> Tensor:
+    """Rearrange N x C x H x W to N x C·factor² x ⌈H / factor⌉ x ⌈W / factor⌉.
 
     Sizes that are not multiples of the factor are padded first, see `pad_to`.
     """
