@@ -109,7 +109,10 @@ def upright_size(data: bytes) -> tuple[int, int]:
 
 @without_size_limit()
 def upright_size_of_file(path: Path) -> tuple[int, int]:
-    """Return the same for a regular file, normally without reading its pixels. PhotoError also as of `read_bytes`."""
+    """Return the upright (height, width) in px of a regular file, normally without reading its pixels.
+
+    PhotoError like `read_bytes` and `upright_size`.
+    """
     with suppress(Exception), warnings.catch_warnings(record=True) as recorded:
         warnings.simplefilter("always")
         with Image.open(path, formats=_FORMATS) as image:

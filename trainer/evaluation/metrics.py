@@ -58,7 +58,7 @@ def measure(outputs: Tensor, targets: Tensor, border: int) -> Tensor:
 
 
 def _sums_in_threads(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the same, with one thread per image: a CPU's cache holds a block of one, too little to divide the work."""
+    """Return `_sums`, by one thread per image: a block that fits a CPU's cache is too little work to divide."""
     num_threads = torch.get_num_threads()
     with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         sums = torch.cat(list(pool.map(_sums, torch.split(outputs, 1), torch.split(targets, 1))))

@@ -23,8 +23,8 @@ class EvaluationSet(ABC):
     """Images to evaluate a network on: all of a set, or up to `limit` of them, spread evenly.
 
     `name` is that of its results, `source` describes where they are from. `upsampled` says whether the network's input
-    is the upsampled image. `num_images` of `num_found` images are evaluated. `photos` are the files of these, none if
-    they are samples of shards, of which the manifest says that they can be evaluated.
+    is the upsampled image. `num_images` of `num_found` images are evaluated. `photos` are their files, to be checked by
+    `check_photos`; there are none for samples of shards, whose manifest suffices.
     """
 
     photos: Sequence[Path] = ()

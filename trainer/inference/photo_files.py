@@ -96,14 +96,14 @@ def read_photo(path: Path) -> DecodedPhoto:
 
 
 def photo_size(path: Path) -> tuple[int, int]:
-    """Return the upright (height, width) of a photo in px, from its header. PhotoError if that says it is not one."""
+    """Return the upright (height, width) of a photo in px, from its header. PhotoError if it has none."""
     with _reasons(path):
         return upright_size_of_file(path)
 
 
 @contextmanager
 def _reasons(path: Path) -> Iterator[None]:
-    """Raise PhotoError for all that makes a photo unreadable, with the reason only."""
+    """Raise PhotoError for whatever makes a photo unreadable, with nothing but the reason."""
     try:
         if path.exists() and not path.is_file():
             raise PhotoError(f"it is {'a folder' if path.is_dir() else 'not a regular file'}")

@@ -31,7 +31,7 @@ def network_spec(name: str, scale: int) -> NetworkSpec:
 def supported_scales(name: str) -> tuple[int, ...]:
     """Return the scales of the network `name` of the catalogue. UsageError if it needs a package that is missing."""
     row = named_network(name)
-    own = Network.kinds.get(row.architecture)
+    own = Network.built_in.get(row.architecture)
     return own.scales if own else scales_of(row.architecture, row.arguments)
 
 
@@ -45,6 +45,6 @@ def spec_from_json(plain: Mapping[str, Any]) -> NetworkSpec:
 
 
 def _spec(architecture: str, scale: int, arguments: Mapping[str, Any]) -> NetworkSpec:
-    if architecture in Network.kinds:
+    if architecture in Network.built_in:
         return BuiltInSpec(architecture, scale, **arguments)
     return spandrel_spec(architecture, scale, arguments)

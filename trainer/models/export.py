@@ -21,8 +21,8 @@ from trainer.models.weights import load_network
 from trainer.models.weights_layout import first_few
 
 OPSET = 18  # the exporter's default; a higher one would only exclude older runtimes
-# Of values in [0, 1], 1/40 of a grey level; float32 rounding accounts for about 1e-6. Untrained networks may return
-# values of any size, of whose largest it is a share.
+# Of pixels in [0, 1]: 1/40 of a grey level, where float32 rounding accounts for about 1e-6. For outputs beyond 1, as of
+# untrained networks, it is relative to the largest value.
 MAX_DIFFERENCE = 1e-4
 # Batch, height, width of the compared inputs: odd, wide and tall ones, not multiples of 4.
 SIZES = ((1, 17, 23), (2, 9, 30), (1, 31, 14))
@@ -99,7 +99,7 @@ def _has_dynamic_batch(network: Network) -> bool:
 
 
 def _refusal(network: Network, weights: Path, error: Exception) -> UsageError | RunError:
-    """Return the error to raise when the exporter fails: for built-in networks, which export everywhere, a fault."""
+    """Return the error to raise when the exporter fails. Built-in networks can be exported, so for them, a RunError."""
     exporter = f"PyTorch {torch.__version__}"
     if isinstance(network.spec, BuiltInSpec):
         return RunError(

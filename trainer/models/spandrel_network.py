@@ -39,7 +39,7 @@ class SpandrelSpec(NetworkSpec):
 
     @property
     def name(self) -> str:
-        """The name in the catalogue, or the architecture, if it is trainable with its arguments."""
+        """The name in the catalogue, or that of the architecture; if it is trainable, with its unusual arguments."""
         if self.architecture not in ARCHITECTURES:
             return self.architecture
         size = _without_scale(self.architecture, dict(self.arguments))
@@ -204,7 +204,7 @@ def _known(architecture: str) -> Architecture:
     known = ARCHITECTURES.get(architecture)
     if known is None:
         raise UsageError(
-            f"{architecture} has no training support, only {', '.join(sorted((*Network.kinds, *ARCHITECTURES)))}; "
+            f"{architecture} has no training support, only {', '.join(sorted((*Network.built_in, *ARCHITECTURES)))}; "
             "it can be evaluated, used to upscale and exported"
         )
     return known
