@@ -28,7 +28,7 @@ def or_omit(metrics: Sequence[str]) -> str:
 
 
 def _strictest(metrics: Sequence[str]) -> Metric:
-    # PSNR is measured together with SSIM, whose window gives its limit and which follows it in METRICS.
+    # Of equal limits, the last one: that of PSNR is due to SSIM, which follows it.
     return max((METRICS[name] for name in reversed(metrics)), key=lambda metric: metric.min_px)
 
 

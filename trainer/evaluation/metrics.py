@@ -15,9 +15,8 @@ from torch import Tensor
 
 from srshards.imaging.luma import STUDIO_BLACK, STUDIO_WEIGHTS
 from trainer.evaluation.scores import mean_scores, score_sums
-from trainer.metrics_table import OWN
+from trainer.metrics_table import OWN, SSIM_WINDOW_PX
 
-SSIM_WINDOW_PX = 11
 _SSIM_SIGMA_PX = 1.5
 _MARGIN_PX = SSIM_WINDOW_PX - 1  # by which an image is larger than its complete windows
 _BLOCK_PX = 48  # windows per block and direction, so that a block stays in a CPU's cache
