@@ -320,7 +320,7 @@ def test_metrics_that_cannot_be_measured_are_refused(
 ) -> None:
     args = (*weights(runs, "a"), "--hr", data / "Set2", "--metrics")
     assert "unknown metric 'psnr-y'; did you mean 'psnr_y'?" in refused(*args, "psnr-y")
-    assert "unknown metric ''; pass some of psnr_rgb, psnr_y, " in refused(*args, "psnr_y,")
+    assert "expected names of metrics, separated by commas, e.g. lpips,dists" in refused(*args, "psnr_y,")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert "pyiqa" in refused(*args, "psnr_y,lpips") or "alexnet" in refused(*args, "psnr_y,lpips")
 
