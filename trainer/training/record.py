@@ -21,7 +21,7 @@ from trainer.training.display import Display
 from trainer.training.learner import Learner
 from trainer.training.meter import Pace
 from trainer.training.snapshot import Snapshot
-from trainer.training.validation import SetResult, ValidationResult, summary_lines
+from trainer.training.validation import SetMeans, ValidationResult, summary_lines
 
 _PATIENCE_S = 300.0  # for the upload of a save to an object store, for which the next save waits
 
@@ -153,7 +153,7 @@ class RunRecord(Record):
             self.say(f"{error}. Training continues; the next save retries.")
 
 
-def _with_baseline(result: SetResult) -> Scores:
+def _with_baseline(result: SetMeans) -> Scores:
     return {**result.network, **{f"bicubic_{name}": value for name, value in result.bicubic.items()}}
 
 
