@@ -7,7 +7,7 @@ import click
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
 from trainer.catalogue import default_model
-from trainer.commands.types import BEST, NAMED_SET, MetricNames, ModelName
+from trainer.commands.types import BEST, MILESTONES, NAMED_SET, MetricNames, ModelName
 from trainer.training.config import (
     AMP_MODES,
     DEFAULT_PATCH_SIZE,
@@ -16,6 +16,7 @@ from trainer.training.config import (
     STEP_MODES,
     TrainConfig,
 )
+from trainer.training.schedule import SCHEDULES
 
 _default = functools.partial(click.option, show_default=True)
 METRIC_WEIGHTS = click.option(
@@ -72,6 +73,18 @@ OPTIONS = [
     ),
     click.option("--lr", type=float, help="Peak learning rate.  [default: the network's]"),
     click.option("--warmup", type=int, help="Warmup steps.  [default: 30% of the run, at most 500]"),
+    click.option(
+        "--schedule",
+        type=Choice(SCHEDULES),
+        help="Learning rate after the warmup: falling along a cosine, halved at --milestones, constant, or constant "
+        "with a linear decay to 0 in the last 30% (wsd, warmup-stable-decay).  [default: cosine]",
+    ),
+    click.option(
+        "--milestones",
+        type=MILESTONES,
+        help="Steps or shares of the run at which multistep halves the rate, e.g. 250000,400000 or 0.5,0.8.  "
+        "[default: 0.5,0.8,0.9,0.95]",
+    ),
     _default("--loss", type=Choice(LOSS_NAMES), default=TrainConfig.loss, help="Training loss."),
     _default(
         "--amp",

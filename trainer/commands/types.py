@@ -11,6 +11,7 @@ from trainer.catalogue import NETWORKS, unknown_model
 from trainer.evaluation.best import BestBy, parse_best
 from trainer.evaluation.set_names import NamedSet, parse_set
 from trainer.metrics_table import METRICS
+from trainer.training.schedule import parse_milestones
 
 
 class ModelName(Choice):
@@ -94,4 +95,16 @@ class MetricNames(click.ParamType[tuple[str, ...]]):
         return [CompletionItem(f"{before}{comma}{name}") for name in METRICS if name.startswith(last)]
 
 
-NAMED_SET, BEST = SetParam(), BestParam()
+class MilestonesParam(click.ParamType[tuple[float, ...]]):
+    """Steps or shares of the run, separated by commas: `0.5,0.8`."""
+
+    name = "milestones"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            return parse_milestones(value) if isinstance(value, str) else value
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+NAMED_SET, BEST, MILESTONES = SetParam(), BestParam(), MilestonesParam()

@@ -9,6 +9,7 @@ from srshards.format import Address
 from trainer.evaluation.best import BestBy
 from trainer.evaluation.set_names import NamedSet, check_names
 from trainer.messages import option_name
+from trainer.training.schedule import SCHEDULES, check_milestones
 
 INPUTS = ("lr", "up")  # those of srshards, repeated so that --help need not import NumPy
 AMP_MODES = ("auto", "bf16", "fp16", "off")
@@ -64,6 +65,8 @@ class TrainConfig:
     patch_size: int | None = None  # HR px; None: DEFAULT_PATCH_SIZE, or nearby if the network needs that
     lr: float | None = None  # peak; None: that of the network in the catalogue
     warmup: int | None = None  # steps up to the peak; None: 30% of the run, at most 500
+    schedule: str | None = None  # of the rate after the warm-up; None: cosine
+    milestones: tuple[float, ...] | None = None  # of multistep: steps, or floats as shares of the run; None: SwinIR's
     loss: str = "l1"
     amp: str = "auto"
     step: str = "auto"
@@ -113,6 +116,12 @@ class TrainConfig:
                 raise UsageError(f"{option_name(name)}: expected at most {_MAX_COUNT}")
         if self.lr is not None and not 0 < self.lr < 1:
             raise UsageError(f"--lr {self.lr}: expected a rate above 0 and below 1, e.g. 2e-4")
+        if self.schedule is not None and self.schedule not in SCHEDULES:
+            raise UsageError(f"--schedule {self.schedule}: expected one of {', '.join(SCHEDULES)}")
+        if self.milestones is not None:
+            check_milestones(self.milestones)
+            if self.schedule != "multistep":
+                raise UsageError("--milestones needs --schedule multistep; pass both or none")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise UsageError(f"--ema {self.ema}: expected 0 (off) or a decay below 1, e.g. 0.999")
         if self.prefetch > MAX_PREFETCH:

@@ -15,7 +15,8 @@ from trainer.models import Network
 from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
 from trainer.training.losses import Loss
-from trainer.training.optim import AdamW, Ema, learning_rate
+from trainer.training.optim import AdamW, Ema
+from trainer.training.schedule import Decay, cosine, learning_rate
 from trainer.training.step_mode import StepMode
 
 LossFunction: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -23,7 +24,10 @@ LossFunction: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class StepSettings:
-    """Settings of the training step. `lr` is the peak; `clip` 0 disables clipping; `ema` 0 disables the EMA."""
+    """Settings of the training step. `lr` is the peak; `clip` 0 disables clipping; `ema` 0 disables the EMA.
+
+    `decay` is the rate after the warm-up, as a share of the peak.
+    """
 
     total_steps: int
     lr: float
@@ -34,6 +38,7 @@ class StepSettings:
     clip: float
     ema: float
     mode: StepMode
+    decay: Decay = cosine
 
 
 class Learner:
@@ -77,7 +82,8 @@ class Learner:
         return self.network.state_dict(), self._ema.network.state_dict() if self._ema else None
 
     def rate(self, step: int) -> float:
-        return learning_rate(step, self.settings.total_steps, self.settings.lr, self.settings.warmup)
+        settings = self.settings
+        return learning_rate(step, settings.total_steps, settings.lr, settings.warmup, settings.decay)
 
     def step(self, step: int, batches: Iterator[PatchBatch]) -> torch.Tensor:
         """Update the weights from the step's micro-batches. Return the mean loss as a scalar tensor on the device."""

@@ -1,6 +1,5 @@
-"""Learning rate schedule, optimiser and the EMA of the weights."""
+"""Optimiser and the EMA of the weights."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,18 +9,9 @@ from torch.optim.adamw import adamw
 
 from trainer.models import Network
 
-_FINAL_FRACTION = 0.01  # of the peak learning rate, at the last step
 _BETAS = (0.9, 0.99)
 _EPSILON = 1e-8
 _STATE = ("step", "exp_avg", "exp_avg_sq")  # of a parameter, in the optimiser's state
-
-
-def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
-    """Return the rate of step 0 .. total-1: linear warmup for `warmup` steps, then cosine decay to 1% of `peak`."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - 1 - warmup)
-    return peak * (_FINAL_FRACTION + (1 - _FINAL_FRACTION) * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
 
 
 class AdamW:

@@ -32,6 +32,7 @@ from trainer.training.losses import LOSSES
 from trainer.training.network import initial_weights
 from trainer.training.plan import Plan
 from trainer.training.record import Record, open_record
+from trainer.training.schedule import decay_of, milestone_steps
 from trainer.training.sets import best_images, measured
 from trainer.training.stopping import StopRequest
 from trainer.training.validation import Validation, ValidationResult
@@ -174,6 +175,8 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "patches_per_step": plan.loader.patches_per_step,
         "lr": plan.lr,
         "warmup": plan.warmup,
+        "schedule": plan.schedule,
+        **({"milestones": list(plan.milestones)} if plan.milestones else {}),
         "ema": plan.ema,
         "val_every": plan.val_every,
         "val_every_adapts": plan.adapts_val_every,
@@ -246,6 +249,7 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         clip=config.clip,
         ema=plan.ema,
         mode=plan.step_mode,
+        decay=decay_of(plan.schedule, milestone_steps(plan.milestones, plan.total_steps)),
     )
     ddp = group.wrap_ddp(network, plan.device, plan.step_mode.compiles)
     ema_network.load_state_dict(network.state_dict())
