@@ -13,6 +13,7 @@ from trainer.training.config import (
     DEFAULT_PATCH_SIZE,
     INPUTS,
     LOSS_NAMES,
+    OPTIMIZERS,
     STEP_MODES,
     TrainConfig,
 )
@@ -71,13 +72,20 @@ OPTIONS = [
         type=int,
         help=f"Patch edge in HR px.  [default: {DEFAULT_PATCH_SIZE}, or nearby if the network needs that]",
     ),
-    click.option("--lr", type=float, help="Peak learning rate.  [default: the network's]"),
+    _default(
+        "--optimizer",
+        type=Choice(OPTIMIZERS),
+        default=TrainConfig.optimizer,
+        help="Optimiser; all but adamw need the extra `optimizers`.",
+    ),
+    click.option("--lr", type=float, help="Peak learning rate.  [default: the network's for the optimiser]"),
     click.option("--warmup", type=int, help="Warmup steps.  [default: 30% of the run, at most 500]"),
     click.option(
         "--schedule",
         type=Choice(SCHEDULES),
         help="Learning rate after the warmup: falling along a cosine, halved at --milestones, constant, or constant "
-        "with a linear decay to 0 in the last 30% (wsd, warmup-stable-decay).  [default: cosine]",
+        "with a linear decay to 0 in the last 30% (wsd, warmup-stable-decay).  [default: cosine; constant for "
+        "schedulefree]",
     ),
     click.option(
         "--milestones",
@@ -102,7 +110,7 @@ OPTIONS = [
     click.option(
         "--ema",
         type=float,
-        help="EMA decay of the weights; 0: no EMA.  [default: the network's, mostly 0.999]",
+        help="EMA decay of the weights; 0: no EMA.  [default: the network's, mostly 0.999; 0 for schedulefree]",
     ),
     _default("--grad-accum", type=int, default=TrainConfig.grad_accum, help="Batches accumulated per step."),
     _default("--clip", type=float, default=TrainConfig.clip, help="Maximum gradient norm; 0 disables clipping."),

@@ -10,6 +10,7 @@ from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.evaluation.sets import ShardSet
 from trainer.models import NetworkSpec
 from trainer.training.config import TrainConfig
+from trainer.training.optimizers import load_package
 from trainer.training.plan import Plan, derive_plan, patches_per_step
 from trainer.training.schedule import milestone_steps
 
@@ -26,6 +27,8 @@ def checked_plan(
     check_settings(config, folder, rank_info)
     plan = derive_plan(config, folder, rank_info, spec)
     _check_batch(plan)
+    if config.optimizer != "adamw":
+        load_package(config.optimizer)
     if folder.cached:
         _check_cache(plan, folder.cached)
     return plan

@@ -15,6 +15,8 @@ INPUTS = ("lr", "up")  # those of srshards, repeated so that --help need not imp
 AMP_MODES = ("auto", "bf16", "fp16", "off")
 STEP_MODES = ("auto", "eager", "graph", "compiled", "compiled-graph")
 LOSS_NAMES = ("l1", "charbonnier")
+OPTIMIZERS = ("adamw", "adan", "schedulefree", "muon")
+SCHEDULE_FREE = "schedulefree"
 DEFAULT_PATCH_SIZE = 192
 
 MAX_SEED = 2**63 - 1
@@ -63,14 +65,15 @@ class TrainConfig:
     batch_size: int = 16  # patches per batch and process; a step has grad_accum batches
     ranks: int | None = None  # process count that batch_size refers to; None: the processes started
     patch_size: int | None = None  # HR px; None: DEFAULT_PATCH_SIZE, or nearby if the network needs that
-    lr: float | None = None  # peak; None: that of the network in the catalogue
+    lr: float | None = None  # peak; None: that of the network and the optimiser
     warmup: int | None = None  # steps up to the peak; None: 30% of the run, at most 500
-    schedule: str | None = None  # of the rate after the warm-up; None: cosine
+    optimizer: str = "adamw"
+    schedule: str | None = None  # of the rate after the warm-up; None: cosine, with schedulefree constant
     milestones: tuple[float, ...] | None = None  # of multistep: steps, or floats as shares of the run; None: SwinIR's
     loss: str = "l1"
     amp: str = "auto"
     step: str = "auto"
-    ema: float | None = None  # EMA decay of the weights; 0: no EMA; None: that of the network in the catalogue
+    ema: float | None = None  # EMA decay of the weights; 0: no EMA; None: the network's, with schedulefree 0
     grad_accum: int = 1  # batches per step
     clip: float = 1.0  # maximum gradient norm; 0: no clipping
     workers: int | None = None  # None: the process's share of the CPUs, on a GPU less two
@@ -116,6 +119,17 @@ class TrainConfig:
                 raise UsageError(f"{option_name(name)}: expected at most {_MAX_COUNT}")
         if self.lr is not None and not 0 < self.lr < 1:
             raise UsageError(f"--lr {self.lr}: expected a rate above 0 and below 1, e.g. 2e-4")
+        if self.optimizer not in OPTIMIZERS:
+            raise UsageError(f"--optimizer {self.optimizer}: expected one of {', '.join(OPTIMIZERS)}")
+        if self.optimizer == SCHEDULE_FREE and self.schedule not in (None, "constant"):
+            raise UsageError(
+                f"--schedule {self.schedule}: {SCHEDULE_FREE} averages the weights instead of lowering the rate; "
+                "omit --schedule, or pass another --optimizer"
+            )
+        if self.optimizer == SCHEDULE_FREE and self.ema:
+            raise UsageError(
+                f"--ema {self.ema}: {SCHEDULE_FREE} averages the weights itself; omit --ema or pass another --optimizer"
+            )
         if self.schedule is not None and self.schedule not in SCHEDULES:
             raise UsageError(f"--schedule {self.schedule}: expected one of {', '.join(SCHEDULES)}")
         if self.milestones is not None:

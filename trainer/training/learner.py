@@ -15,7 +15,7 @@ from trainer.models import Network
 from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
 from trainer.training.losses import Loss
-from trainer.training.optim import AdamW, Ema
+from trainer.training.optimizers import make_average, make_optimizer
 from trainer.training.schedule import Decay, cosine, learning_rate
 from trainer.training.step_mode import StepMode
 
@@ -24,7 +24,7 @@ LossFunction: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class StepSettings:
-    """Settings of the training step. `lr` is the peak; `clip` 0 disables clipping; `ema` 0 disables the EMA.
+    """Settings of the training step. `lr` is the peak; `clip` 0 disables clipping; `ema` is the decay of the EMA.
 
     `decay` is the rate after the warm-up, as a share of the peak.
     """
@@ -39,11 +39,13 @@ class StepSettings:
     ema: float
     mode: StepMode
     decay: Decay = cosine
+    optimizer: str = "adamw"
 
 
 class Learner:
     """A network with its optimiser, EMA and loss scaler.
 
+    `ema_network` holds the EMA, or the average of a schedule-free optimiser; None: neither.
     `ddp` is the network's DDP wrapper, which reduces the gradients in the last micro-batch of a step.
     """
 
@@ -60,8 +62,10 @@ class Learner:
         captures = settings.mode.captures
         self._no_sync: Callable[[], AbstractContextManager[None]] = ddp.no_sync if ddp else nullcontext
         self._loss = _loss_function(settings, ddp or network, is_ddp=ddp is not None)
-        self._optimizer = AdamW(network.parameters(), settings.lr, captures)
-        self._ema = Ema(ema_network, settings.ema, captures) if ema_network is not None else None
+        self._optimizer = make_optimizer(settings.optimizer, network, settings.lr, captures)
+        self._ema = (
+            make_average(self._optimizer, ema_network, settings.ema, captures) if ema_network is not None else None
+        )
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision.scales_loss)
         self._captured = Captured(self._update, self.device) if captures else None
 

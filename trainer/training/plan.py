@@ -17,9 +17,10 @@ from trainer.evaluation.best import BestBy
 from trainer.evaluation.sets import EvaluationSet
 from trainer.models import NetworkSpec
 from trainer.runs.folder import RunFolder
-from trainer.training.config import TrainConfig
+from trainer.training.config import SCHEDULE_FREE, TrainConfig
 from trainer.training.device import Precision, choose_device, choose_precision
 from trainer.training.network import choose_spec, default_patch_size
+from trainer.training.optimizers import RATES
 from trainer.training.schedule import DEFAULT_MILESTONES
 from trainer.training.sets import choose_best, open_sets
 from trainer.training.step_mode import StepMode, choose_step_mode
@@ -111,6 +112,8 @@ def derive_plan(
     sets = open_sets(config, folder)
     total_steps = config.steps or loader.num_steps(config.epochs)
     row = NETWORKS[config.model] if config.model else typical_network(spec.architecture)
+    is_schedule_free = config.optimizer == SCHEDULE_FREE
+    default_ema = 0.0 if is_schedule_free else row.ema if row else DEFAULT_EMA
     return Plan(
         config=config,
         rank_info=rank_info,
@@ -120,12 +123,14 @@ def derive_plan(
         patch_size=patch_size,
         precision=choose_precision(config.amp, device),
         total_steps=total_steps,
-        lr=config.lr or (row.lr if row else _CAUTIOUS_LR),
+        lr=config.lr or (row.lr if row else _CAUTIOUS_LR) * RATES[config.optimizer],
         warmup=default_warmup(total_steps) if config.warmup is None else config.warmup,
-        schedule=config.schedule or "cosine",
+        schedule=config.schedule or ("constant" if is_schedule_free else "cosine"),
         milestones=(config.milestones or DEFAULT_MILESTONES) if config.schedule == "multistep" else (),
-        ema=(row.ema if row else DEFAULT_EMA) if config.ema is None else config.ema,
-        step_mode=choose_step_mode(config.step, device, rank_info.world_size, spec.architecture, total_steps),
+        ema=default_ema if config.ema is None else config.ema,
+        step_mode=choose_step_mode(
+            config.step, device, rank_info.world_size, spec.architecture, total_steps, config.optimizer
+        ),
         sets=sets,
         best_by=choose_best(config, sets),
     )

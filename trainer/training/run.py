@@ -23,6 +23,7 @@ from trainer.models.weights import save_weights
 from trainer.runs.checkpoint import TrainingProgress, load_state, state_errors
 from trainer.runs.folder import RunFolder
 from trainer.training.account import Account
+from trainer.training.config import SCHEDULE_FREE
 from trainer.training.describe import describe, memory_advice
 from trainer.training.device import describe_device, limit_threads, make_current
 from trainer.training.device_queue import DeviceQueue
@@ -177,6 +178,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "warmup": plan.warmup,
         "schedule": plan.schedule,
         **({"milestones": list(plan.milestones)} if plan.milestones else {}),
+        "optimizer": plan.config.optimizer,
         "ema": plan.ema,
         "val_every": plan.val_every,
         "val_every_adapts": plan.adapts_val_every,
@@ -250,10 +252,12 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         ema=plan.ema,
         mode=plan.step_mode,
         decay=decay_of(plan.schedule, milestone_steps(plan.milestones, plan.total_steps)),
+        optimizer=config.optimizer,
     )
     ddp = group.wrap_ddp(network, plan.device, plan.step_mode.compiles)
     ema_network.load_state_dict(network.state_dict())
-    return Learner(network, ema_network if plan.ema else None, settings, ddp)
+    is_averaged = plan.ema or config.optimizer == SCHEDULE_FREE
+    return Learner(network, ema_network if is_averaged else None, settings, ddp)
 
 
 def _channels_last(network: Network) -> Network:
