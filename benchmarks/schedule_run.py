@@ -1,9 +1,10 @@
-"""One training of `bench_schedule`: settings, rate of every step, and PSNR-Y of the weights and of several EMAs."""
+"""One training of `bench_schedule`: settings, shapes of the decay, and PSNR-Y of the weights and of several EMAs."""
 
 import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from time import process_time
 from typing import Any
 
@@ -22,11 +23,11 @@ from trainer.models.blocks import BuiltInSpec
 from trainer.training.config import TrainConfig
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.objective import Objective
-from trainer.training.optim import Ema, learning_rate
+from trainer.training.optim import Ema
 from trainer.training.plan import Plan, derive_plan
+from trainer.training.schedule import Decay, cosine, wsd
 
 SCALE = 4
-_DECAY_SHARE = 0.3  # of a run with the shape `trapezoid`
 _CHECKS = 4  # evaluations, evenly spaced, the last after the last step
 _PROXIES = {  # features, blocks and growth of smaller RRDBNets
     "rrdb_32x4": (32, 4, 16),
@@ -43,7 +44,7 @@ class Case:
     steps: int = 300
     lr: float | None = None
     warmup: int | None = None
-    shape: str = "cosine"  # that of the trainer; see `rate`
+    shape: str = "cosine"  # of the decay, one of SHAPES
     start: str = "ours"  # initial weights: the trainer's, or PyTorch's default for its layers
     clip: float = 1.0
     amp: str = "auto"
@@ -66,31 +67,20 @@ class _ConstantEma(Ema):
         super().set_step(2**40)
 
 
-class _Scheduled(Learner):
-    """A learner with the rate of a case."""
-
-    shape = "cosine"
-
-    def rate(self, step: int) -> float:
-        settings = self.settings
-        return rate(self.shape, step, settings.total_steps, settings.lr, settings.warmup)
+def _linear(step: int, total: int, warmup: int) -> float:
+    """Linear decay to 0 over the rest of the run."""
+    return (total - step) / (total - warmup)
 
 
-def rate(shape: str, step: int, total: int, peak: float, warmup: int) -> float:
-    """Return the rate of a step: linear warm-up, then `shape`.
-
-    `cosine` is the trainer's, to 1 % of the peak; `cosine-0` and `cosine-10` end at 0 and 10 %; `linear` falls to 0;
-    `trapezoid` stays at the peak and falls linearly to 0 in the last 30 % of the run.
-    """
-    if shape == "cosine" or step < warmup:
-        return learning_rate(step, total, peak, warmup)
-    left = (total - step) / (total - warmup)  # from 1 to almost 0
-    if shape == "linear":
-        return peak * left
-    if shape == "trapezoid":
-        return peak * min(1.0, (total - step) / (_DECAY_SHARE * total))
-    floor = {"cosine-0": 0.0, "cosine-10": 0.1}[shape]
-    return peak * (floor + (1 - floor) * (1 - math.cos(math.pi * left)) / 2)
+# `cosine` is the trainer's default, to 1 % of the peak; `cosine-0` and `cosine-10` end at 0 and 10 %. The trainer calls
+# `trapezoid` wsd.
+SHAPES: dict[str, Decay] = {
+    "cosine": cosine,
+    "cosine-0": partial(cosine, floor=0.0),
+    "cosine-10": partial(cosine, floor=0.1),
+    "linear": _linear,
+    "trapezoid": wsd,
+}
 
 
 def run(case: Case, shards: Shards, pairs: list[Pair]) -> dict[str, Any]:
@@ -178,14 +168,13 @@ def _learner(case: Case, plan: Plan) -> tuple[Learner, dict[str, Ema]]:
         clip=case.clip,
         ema=0.0,
         mode=plan.step_mode,
+        decay=SHAPES[case.shape],
     )
     emas = {
         "ema": Ema(copy.deepcopy(network), plan.ema),
         "ema_no_warmup": _ConstantEma(copy.deepcopy(network), plan.ema),
     }
-    learner = _Scheduled(network, None, settings)
-    learner.shape = case.shape
-    return learner, emas
+    return Learner(network, None, settings), emas
 
 
 def _network(case: Case) -> Network:

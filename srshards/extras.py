@@ -21,6 +21,7 @@ _EXTRAS = {
     "torchvision": "arches",
     "einops": "arches",  # a requirement of spandrel
     "pyiqa": "metrics",
+    "pytorch_optimizer": "optimizers",
 }
 
 

@@ -10,7 +10,8 @@ from helpers import make_photos
 
 from benchmarks import bench_schedule
 from benchmarks.bench_schedule import cases
-from benchmarks.schedule_run import Case, rate
+from benchmarks.schedule_run import SHAPES, Case
+from trainer.training.schedule import learning_rate
 
 
 def test_grid_is_every_combination() -> None:
@@ -40,7 +41,7 @@ def test_invalid_grid(grid: str, message: str) -> None:
     [("cosine", 0.505, 0.01), ("cosine-0", 0.5, 0), ("cosine-10", 0.55, 0.1), ("linear", 0.5, 0), ("trapezoid", 1, 0)],
 )
 def test_shapes(shape: str, middle: float, last: float) -> None:
-    rates = [rate(shape, step, 1000, 1.0, 100) for step in range(1000)]
+    rates = [learning_rate(step, 1000, 1.0, 100, SHAPES[shape]) for step in range(1000)]
     assert rates[:100] == pytest.approx([(step + 1) / 100 for step in range(100)])
     assert rates[550] == pytest.approx(middle, abs=0.01) and rates[999] == pytest.approx(last, abs=0.01)
     assert rates[100:] == sorted(rates[100:], reverse=True)

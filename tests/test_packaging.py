@@ -27,8 +27,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("shardgen", "srshards", "trainer")
 FILES = ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg")
 OTHER_FOLDERS = ("tests", "benchmarks", "docs")
-EXTRAS = {"train", "report", "ray", "s3", "lmdb", "hf", "samples", "onnx", "arches", "metrics", "all", "dev"}
 NOT_IN_ALL = {"arches", "metrics", "dev"}
+EXTRAS = {"train", "report", "ray", "s3", "lmdb", "hf", "samples", "onnx", "optimizers", "all"} | NOT_IN_ALL
 
 # The sitecustomize module of test processes, which Python imports at startup.
 HIDE = """

@@ -1,4 +1,4 @@
-"""Learning rates, warm-up and the EMA of the weights."""
+"""Warm-up and the EMA of the weights."""
 
 import copy
 from itertools import repeat
@@ -12,16 +12,8 @@ from trainer.losses.pixel import l1
 from trainer.models import network_spec
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
-from trainer.training.optim import learning_rate
 from trainer.training.plan import default_warmup
 from trainer.training.step_mode import StepMode
-
-
-def test_rate_rises_to_the_peak_and_falls_to_a_hundredth() -> None:
-    rates = [learning_rate(step, 100, 4e-3, 20) for step in range(100)]
-    assert rates[0] == pytest.approx(4e-3 / 20) and rates[19] == pytest.approx(4e-3) == max(rates)
-    assert rates[:20] == sorted(rates[:20]) and rates[20:] == sorted(rates[20:], reverse=True)
-    assert rates[99] == pytest.approx(4e-5)
 
 
 @pytest.mark.parametrize(

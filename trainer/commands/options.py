@@ -7,16 +7,19 @@ import click
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
 from trainer.catalogue import default_model
-from trainer.commands.types import BEST, GAN, LOSS, NAMED_SET, MetricNames, ModelName
+from trainer.commands.types import AUGMENT, BEST, GAN, LOSS, MILESTONES, NAMED_SET, MetricNames, ModelName
+from trainer.training.augment import AUGMENTATIONS
 from trainer.training.config import (
     AMP_MODES,
     DEFAULT_PATCH_SIZE,
     DISCRIMINATORS,
     GAN_LOSSES,
     INPUTS,
+    OPTIMIZERS,
     STEP_MODES,
     TrainConfig,
 )
+from trainer.training.schedule import SCHEDULES
 
 _default = functools.partial(click.option, show_default=True)
 METRIC_WEIGHTS = click.option(
@@ -71,8 +74,27 @@ OPTIONS = [
         type=int,
         help=f"Patch edge in HR px.  [default: {DEFAULT_PATCH_SIZE}, or nearby if the network needs that]",
     ),
-    click.option("--lr", type=float, help="Peak learning rate.  [default: the network's]"),
+    _default(
+        "--optimizer",
+        type=Choice(OPTIMIZERS),
+        default=TrainConfig.optimizer,
+        help="Optimiser; all but adamw need the extra `optimizers`.",
+    ),
+    click.option("--lr", type=float, help="Peak learning rate.  [default: the network's for the optimiser]"),
     click.option("--warmup", type=int, help="Warmup steps.  [default: 30% of the run, at most 500]"),
+    click.option(
+        "--schedule",
+        type=Choice(SCHEDULES),
+        help="Learning rate after the warmup: falling along a cosine, halved at --milestones, constant, or constant "
+        "with a linear decay to 0 in the last 30% (wsd, warmup-stable-decay).  [default: cosine; constant for "
+        "schedulefree]",
+    ),
+    click.option(
+        "--milestones",
+        type=MILESTONES,
+        help="Steps or shares of the run at which multistep halves the rate, e.g. 250000,400000 or 0.5,0.8.  "
+        "[default: 0.5,0.8,0.9,0.95]",
+    ),
     _default(
         "--loss",
         type=LOSS,
@@ -112,7 +134,14 @@ OPTIONS = [
     click.option(
         "--ema",
         type=float,
-        help="EMA decay of the weights; 0: no EMA.  [default: the network's, mostly 0.999]",
+        help="EMA decay of the weights; 0: no EMA.  [default: the network's, mostly 0.999; 0 for schedulefree]",
+    ),
+    click.option(
+        "--augment",
+        type=AUGMENT,
+        multiple=True,
+        help=f"Augmentation of batches and the share of the steps that use it, e.g. cutblur:0.3; repeat it for several "
+        f"of {', '.join(AUGMENTATIONS)}.",
     ),
     _default("--grad-accum", type=int, default=TrainConfig.grad_accum, help="Batches accumulated per step."),
     _default("--clip", type=float, default=TrainConfig.clip, help="Maximum gradient norm; 0 disables clipping."),

@@ -13,7 +13,7 @@ from srshards.format import Address
 from srshards.plain_yaml import Scalar, load_as_written, yaml_reason
 from srshards.storage.store import file_size, read_bytes
 from srshards.terminal.text import did_you_mean
-from trainer.commands.types import LOSS, NAMED_SET, MetricNames
+from trainer.commands.types import LOSS, NAMED_SET, MetricNames, MilestonesParam
 from trainer.messages import option_name
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import existing_run, forget_job, run_of_job
@@ -71,8 +71,9 @@ def resolve(
         free = {name: value for name, value in changed.items() if name in FREE_TO_CHANGE}
         # The run may have been moved or renamed since it was started.
         chosen = {**original, **free, "out": out, "run": run.home.name}
+        values = {}  # options that the version of the run did not have keep their defaults, even if they are passed
     settings = {**values, **chosen}
-    if settings["shards"] is None:
+    if settings.get("shards") is None:
         raise UsageError(
             "pass the shards to train on, e.g. --shards shards/scale_4x (to generate them, run `python -m shardgen "
             "generate`); for all options and commands, pass --help"
@@ -92,7 +93,7 @@ def refuse_changes(requested: dict[str, Any], original: dict[str, Any], run: Add
         before = original.get(name)
         if value != before:
             option = option_name(name)
-            expected = f"without {option}" if before is None else f"with {option} {_shown(before)}"
+            expected = f"without {option}" if before in (None, ()) else f"with {option} {_shown(before)}"
             given = f"the default of {option}" if value is None else _shown(value)
             raise UsageError(
                 f"{run} was started {expected}, not {given}; omit {option} to resume exactly, or start a new run, "
@@ -102,7 +103,7 @@ def refuse_changes(requested: dict[str, Any], original: dict[str, Any], run: Add
 
 def _shown(value: Any) -> str:
     """Return a setting as it is passed."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if type(value) is tuple else str(value)
 
 
 def _read(context: click.Context, file: Address) -> dict[str, Any]:
@@ -154,9 +155,9 @@ def _converted(context: click.Context, option: click.Parameter, value: Any, file
     try:
         if option.multiple:
             return option.type_cast_value(context, _texts(value, option))
-        if not isinstance(value, Scalar) and isinstance(option.type, MetricNames):
-            names = _texts(value, option)
-            return option.type_cast_value(context, ",".join(names)) if names else None
+        if not isinstance(value, Scalar) and isinstance(option.type, MetricNames | MilestonesParam):
+            texts = _texts(value, option)
+            return option.type_cast_value(context, ",".join(texts)) if texts else None
         if not isinstance(value, Scalar):
             raise click.BadParameter(f"expected one value, found {_kind(value)}")
         if value.value is None and getattr(TrainConfig, name, None) is None:

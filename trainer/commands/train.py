@@ -26,7 +26,7 @@ from trainer.metrics_table import PERCEPTUAL
 from trainer.models import NetworkSpec
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import new_run
-from trainer.training.checks import checked_plan
+from trainer.training.checks import check_schedule, checked_plan
 from trainer.training.config import TrainConfig
 from trainer.training.network import choose_spec, stored_spec
 from trainer.training.plan import Plan, as_started
@@ -51,6 +51,8 @@ def train_command(
         facts = group.run_on_rank0(run.read_plan) if run else None
         spec = group.run_on_rank0(lambda: _spec(config, shards, run, facts))
         plan = group.run_on_all(lambda: checked_plan(config, shards, group.rank_info, spec))
+        if run is None:
+            group.run_on_all(lambda: check_schedule(plan))
         if config.verify:
             group.run_on_all(lambda: _verify(plan))
         if run is not None:
@@ -103,7 +105,8 @@ def _default_name(plan: Plan) -> str:
 
 def _effective_settings(plan: Plan) -> dict[str, Any]:
     """Return the settings of a run, with derived values in place of open defaults."""
-    derived = {"steps": plan.total_steps, "lr": plan.lr, "warmup": plan.warmup, "ema": plan.ema}
+    names = ("lr", "warmup", "schedule", "milestones", "ema")
+    derived = {"steps": plan.total_steps, **{name: getattr(plan, name) for name in names}}
     return {**vars(plan.config), **derived, "patches_per_sample": plan.loader.patches_per_sample}
 
 

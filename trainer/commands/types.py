@@ -14,7 +14,9 @@ from trainer.evaluation.set_names import NamedSet, parse_set
 from trainer.loss_table import LOSSES
 from trainer.loss_terms import LossTerm, parse_term
 from trainer.metrics_table import METRICS
+from trainer.training.augment import AUGMENTATIONS, Augment, parse_augment
 from trainer.training.config import GAN_LOSSES
+from trainer.training.schedule import parse_milestones
 
 
 class ModelName(Choice):
@@ -116,5 +118,32 @@ class MetricNames(click.ParamType[tuple[str, ...]]):
         return [CompletionItem(f"{before}{comma}{name}") for name in METRICS if name.startswith(last)]
 
 
-NAMED_SET, BEST = SetParam(), BestParam()
+class MilestonesParam(click.ParamType[tuple[float, ...]]):
+    """Steps or shares of the run, separated by commas: `0.5,0.8`."""
+
+    name = "milestones"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            return parse_milestones(value) if isinstance(value, str) else value
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+class AugmentParam(click.ParamType[Augment]):
+    """An augmentation and the share of the steps that use it: `cutblur:0.3`."""
+
+    name = "name:share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Augment:
+        try:
+            return parse_augment(value) if isinstance(value, str) else value
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return complete_word(incomplete, (f"{name}:" for name in AUGMENTATIONS))
+
+
+NAMED_SET, BEST, MILESTONES, AUGMENT = SetParam(), BestParam(), MilestonesParam(), AugmentParam()
 LOSS, GAN = LossParam(LOSSES), LossParam(GAN_LOSSES)

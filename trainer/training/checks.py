@@ -11,8 +11,11 @@ from trainer.evaluation.sets import ShardSet
 from trainer.loss_table import LOSSES
 from trainer.loss_terms import check_start, check_steps
 from trainer.models import NetworkSpec
+from trainer.training.augment import PAIRING
 from trainer.training.config import TrainConfig
+from trainer.training.optimizers import load_package
 from trainer.training.plan import Plan, derive_plan, patches_per_step
+from trainer.training.schedule import milestone_steps
 
 _MAX_SUGGESTED_RANKS = 4096
 
@@ -29,6 +32,9 @@ def checked_plan(
     _check_batch(plan)
     _check_losses(plan)
     _check_gan(plan)
+    _check_augments(plan)
+    if config.optimizer != "adamw":
+        load_package(config.optimizer)
     if folder.cached:
         _check_cache(plan, folder.cached)
     return plan
@@ -38,6 +44,30 @@ def check_settings(config: TrainConfig, folder: Shards, rank_info: RankInfo) -> 
     """Raise UsageError if the settings do not fit the number of ranks or each other."""
     _check_equal_shares(config, rank_info)
     _check_patches_per_sample(config)
+
+
+def check_schedule(plan: Plan) -> None:
+    """Raise UsageError if a new run would end before its warm-up, or its milestones are not steps between the two."""
+    if plan.warmup > plan.total_steps:
+        raise UsageError(
+            f"--warmup {plan.warmup}: the run ends after step {plan.total_steps:,}, before it reaches the peak rate; "
+            f"pass at most {plan.total_steps}"
+        )
+    given = plan.milestones
+    steps = milestone_steps(given, plan.total_steps)
+    option = f"--milestones {','.join(map(str, given))}"
+    if list(steps) != sorted(steps) or len(set(given)) < len(given):
+        raise UsageError(f"{option}: expected ascending steps, but they are {', '.join(f'{one:,}' for one in steps)}")
+    if steps and steps[-1] >= plan.total_steps:
+        raise UsageError(
+            f"{option}: the run ends after step {plan.total_steps:,}; pass smaller steps, or shares of the run, "
+            "e.g. 0.5,0.8"
+        )
+    if steps and steps[0] < plan.warmup - 1:  # the last step of the warm-up has the peak rate
+        raise UsageError(
+            f"{option}: step {steps[0]:,} is within the warm-up of {plan.warmup:,} steps; pass a smaller --warmup, "
+            "e.g. 0, or later milestones"
+        )
 
 
 def _check_equal_shares(config: TrainConfig, rank_info: RankInfo) -> None:
@@ -93,6 +123,15 @@ def _check_gan(plan: Plan) -> None:
             raise UsageError("--discriminator-init needs --gan, e.g. --gan vanilla:0.1")
         return
     check_start("--gan", config.gan, plan.total_steps)
+
+
+def _check_augments(plan: Plan) -> None:
+    pairing = [one.name for one in plan.config.augment if one.name in PAIRING]
+    if pairing and plan.loader.batch_size % 2:
+        raise UsageError(
+            f"--augment {pairing[0]} mixes pairs of patches, but a process has {plan.loader.batch_size} in a batch; "
+            "pass another --batch-size, so that this number is even"
+        )
 
 
 def _check_cache(plan: Plan, cached: CachedShards) -> None:

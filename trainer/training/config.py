@@ -10,12 +10,16 @@ from trainer.evaluation.best import BestBy
 from trainer.evaluation.set_names import NamedSet, check_names
 from trainer.loss_terms import LossTerm, check_stop, check_terms
 from trainer.messages import option_name
+from trainer.training.augment import Augment, check_augments
+from trainer.training.schedule import SCHEDULES, check_milestones
 
 INPUTS = ("lr", "up")  # those of srshards, repeated so that --help need not import NumPy
 AMP_MODES = ("auto", "bf16", "fp16", "off")
 GAN_LOSSES = ("vanilla", "lsgan", "hinge", "relativistic")
 DISCRIMINATORS = ("unet", "patchgan", "dunet")
 STEP_MODES = ("auto", "eager", "graph", "compiled", "compiled-graph")
+OPTIMIZERS = ("adamw", "adan", "schedulefree", "muon")
+SCHEDULE_FREE = "schedulefree"
 DEFAULT_PATCH_SIZE = 192
 
 MAX_SEED = 2**63 - 1
@@ -65,8 +69,11 @@ class TrainConfig:
     batch_size: int = 16  # patches per batch and process; a step has grad_accum batches
     ranks: int | None = None  # process count that batch_size refers to; None: the processes started
     patch_size: int | None = None  # HR px; None: DEFAULT_PATCH_SIZE, or nearby if the network needs that
-    lr: float | None = None  # peak; None: that of the network in the catalogue
+    lr: float | None = None  # peak; None: that of the network and the optimiser
     warmup: int | None = None  # steps up to the peak; None: 30% of the run, at most 500
+    optimizer: str = "adamw"
+    schedule: str | None = None  # of the rate after the warm-up; None: cosine, with schedulefree constant
+    milestones: tuple[float, ...] | None = None  # of multistep: steps, or floats as shares of the run; None: SwinIR's
     loss: tuple[LossTerm, ...] = (LossTerm("l1"),)  # summed with their weights
     perceptual_weights: Path | None = None  # where the weights files of losses are; None: PyTorch's cache
     gan: LossTerm | None = None  # the adversarial loss; None: no discriminator
@@ -75,7 +82,8 @@ class TrainConfig:
     discriminator_init: Path | None = None  # its initial weights
     amp: str = "auto"
     step: str = "auto"
-    ema: float | None = None  # EMA decay of the weights; 0: no EMA; None: that of the network in the catalogue
+    ema: float | None = None  # EMA decay of the weights; 0: no EMA; None: the network's, with schedulefree 0
+    augment: tuple[Augment, ...] = ()
     grad_accum: int = 1  # batches per step
     clip: float = 1.0  # maximum gradient norm; 0: no clipping
     workers: int | None = None  # None: the process's share of the CPUs, on a GPU less two
@@ -121,6 +129,23 @@ class TrainConfig:
                 raise UsageError(f"{option_name(name)}: expected at most {_MAX_COUNT}")
         if self.lr is not None and not 0 < self.lr < 1:
             raise UsageError(f"--lr {self.lr}: expected a rate above 0 and below 1, e.g. 2e-4")
+        if self.optimizer not in OPTIMIZERS:
+            raise UsageError(f"--optimizer {self.optimizer}: expected one of {', '.join(OPTIMIZERS)}")
+        if self.optimizer == SCHEDULE_FREE and self.schedule not in (None, "constant"):
+            raise UsageError(
+                f"--schedule {self.schedule}: {SCHEDULE_FREE} averages the weights instead of lowering the rate; "
+                "omit --schedule, or pass another --optimizer"
+            )
+        if self.optimizer == SCHEDULE_FREE and self.ema:
+            raise UsageError(
+                f"--ema {self.ema}: {SCHEDULE_FREE} averages the weights itself; omit --ema or pass another --optimizer"
+            )
+        if self.schedule is not None and self.schedule not in SCHEDULES:
+            raise UsageError(f"--schedule {self.schedule}: expected one of {', '.join(SCHEDULES)}")
+        if self.milestones is not None:
+            check_milestones(self.milestones)
+            if self.schedule != "multistep":
+                raise UsageError("--milestones needs --schedule multistep; pass both or none")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise UsageError(f"--ema {self.ema}: expected 0 (off) or a decay below 1, e.g. 0.999")
         if self.prefetch > MAX_PREFETCH:
@@ -141,6 +166,7 @@ class TrainConfig:
             raise UsageError(
                 f"--discriminator-lr {self.discriminator_lr}: expected a rate above 0 and below 1, e.g. 1e-4"
             )
+        check_augments(self.augment)
 
     def as_yaml(self) -> dict[str, Any]:
         """Return the settings by option name, as written to `config.yaml` and accepted by `--config`."""

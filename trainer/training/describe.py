@@ -11,6 +11,7 @@ from trainer.evaluation.sets import EvaluationSet
 from trainer.models import num_parameters
 from trainer.runs.checkpoint import DEFAULT_BEST
 from trainer.training.cadence import MAX_SHARE
+from trainer.training.config import TrainConfig
 from trainer.training.device import describe_device
 from trainer.training.network import patch_step
 from trainer.training.plan import Plan
@@ -19,7 +20,8 @@ from trainer.training.step_mode import StepMode
 
 def describe(plan: Plan) -> str:
     """Return one line each on data, network, device, ranks, steps and validations, followed by notes."""
-    lines = [_data(plan.folder), _network(plan), _device(plan), *_ranks(plan), _steps(plan), *_cadence(plan)]
+    lines = [_data(plan.folder), _network(plan), _device(plan), *_ranks(plan), _steps(plan)]
+    lines += [*_optimizer(plan), *_cadence(plan)]
     return "\n".join([*lines, *_notes(plan)])
 
 
@@ -97,6 +99,19 @@ def _epochs(plan: Plan) -> str:
         return f"{plan.total_steps * plan.loader.patches_per_step / samples:.1f} epochs of {samples:,} samples"
     dropped = f", dropping the last {plural(left_out, 'sample')}, too few for a step" if left_out else ""
     return f"{plural(plan.config.epochs, 'epoch')} of {samples:,} samples{dropped}"
+
+
+def _optimizer(plan: Plan) -> Iterator[str]:
+    """Yield optimiser, schedule and augmentations, unless they are the defaults."""
+    if (plan.config.optimizer, plan.schedule) != (TrainConfig.optimizer, "cosine"):
+        at = f" at {', '.join(map(str, plan.milestones))}" if plan.milestones else ""
+        yield (
+            f"Optimise by {plan.config.optimizer}, peak rate {plan.lr:g} after {plural(plan.warmup, 'step')}, then "
+            f"{plan.schedule}{at}"
+        )
+    if plan.config.augment:
+        shares = (f"{one.name} in {one.probability:.3g} of the steps" for one in plan.config.augment)
+        yield f"Augment  {', '.join(shares)}"
 
 
 def _cadence(plan: Plan) -> Iterator[str]:

@@ -12,10 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from srshards import PatchBatch
 from trainer.models import Network
+from trainer.training.augment import Augment, augmented
 from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
 from trainer.training.objective import Objective
-from trainer.training.optim import AdamW, Ema, learning_rate
+from trainer.training.optimizers import make_average, make_optimizer
+from trainer.training.schedule import Decay, cosine, learning_rate
 from trainer.training.step_mode import StepMode
 
 # Of uint8 HR and input, and the numbers of the active losses: their sum, the vector of their values, and the output.
@@ -26,7 +28,10 @@ LossFunction: TypeAlias = Callable[
 
 @dataclass(frozen=True)
 class StepSettings:
-    """Settings of the training step. `lr` is the peak; `clip` 0 disables clipping; `ema` 0 disables the EMA."""
+    """Settings of the training step. `lr` is the peak; `clip` 0 disables clipping; `ema` is the decay of the EMA.
+
+    `decay` is the rate after the warm-up, as a share of the peak. `seed` is that of the augmentations.
+    """
 
     total_steps: int
     lr: float
@@ -37,11 +42,16 @@ class StepSettings:
     clip: float
     ema: float
     mode: StepMode
+    decay: Decay = cosine
+    optimizer: str = "adamw"
+    augments: tuple[Augment, ...] = ()
+    seed: int = 0
 
 
 class Learner:
     """A network with its optimiser, EMA and loss scaler.
 
+    `ema_network` holds the EMA, or the average of a schedule-free optimiser; None: neither.
     `ddp` is the network's DDP wrapper, which reduces the gradients in the last micro-batch of a step.
     """
 
@@ -59,8 +69,10 @@ class Learner:
         self._no_sync: Callable[[], AbstractContextManager[None]] = ddp.no_sync if ddp else nullcontext
         self._active = settings.objective.active(0)
         self._loss = _loss_function(settings, ddp or network, ema_network, is_ddp=ddp is not None)
-        self._optimizer = AdamW(network.parameters(), settings.lr, captures)
-        self._ema = Ema(ema_network, settings.ema, captures) if ema_network is not None else None
+        self._optimizer = make_optimizer(settings.optimizer, network, settings.lr, captures)
+        self._ema = (
+            make_average(self._optimizer, ema_network, settings.ema, captures) if ema_network is not None else None
+        )
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision.scales_loss)
         self._captured = Captured(self._update, self.device) if captures else None
 
@@ -92,7 +104,8 @@ class Learner:
         return self.network.state_dict(), self._ema.network.state_dict() if self._ema else None
 
     def rate(self, step: int) -> float:
-        return learning_rate(step, self.settings.total_steps, self.settings.lr, self.settings.warmup)
+        settings = self.settings
+        return learning_rate(step, settings.total_steps, settings.lr, settings.warmup, settings.decay)
 
     def step(self, step: int, batches: Iterator[PatchBatch]) -> torch.Tensor:
         """Update the weights from the step's micro-batches. Return the values of `columns` as a vector on the device.
@@ -103,7 +116,10 @@ class Learner:
         if self._ema:
             self._ema.set_step(step)
         self._set_active(self.settings.objective.active(step))
-        micro_batches = ((batch.hr, batch.input) for batch in islice(batches, self.settings.micro_batches))
+        micro_batches = (
+            augmented(self.settings.augments, self.settings.seed, step, batch.hr, batch.input)
+            for batch in islice(batches, self.settings.micro_batches)
+        )
         if not self._captured:
             return self._update(micro_batches)
         for number, images in enumerate(micro_batches):

@@ -17,9 +17,11 @@ from trainer.evaluation.best import BestBy
 from trainer.evaluation.sets import EvaluationSet
 from trainer.models import NetworkSpec
 from trainer.runs.folder import RunFolder
-from trainer.training.config import TrainConfig
+from trainer.training.config import SCHEDULE_FREE, TrainConfig
 from trainer.training.device import Precision, choose_device, choose_precision
 from trainer.training.network import choose_spec, default_patch_size
+from trainer.training.optimizers import RATES
+from trainer.training.schedule import DEFAULT_MILESTONES
 from trainer.training.sets import choose_best, open_sets
 from trainer.training.step_mode import StepMode, choose_step_mode
 
@@ -28,6 +30,8 @@ _WARMUP_SHARE, _MAX_WARMUP = 0.3, 500  # of the steps; steps
 _MAX_LOG_EVERY = 50
 _PATCHES_PER_DECODED_SAMPLE = 4
 _CAUTIOUS_LR = 1e-4  # for architectures without a row in the catalogue
+# The defaults that a resumed run keeps, with their types in plan.json.
+_KEPT = {"lr": (int, float), "warmup": (int,), "ema": (int, float), "schedule": (str,), "milestones": (list,)}
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Plan:
     total_steps: int
     lr: float  # peak learning rate
     warmup: int  # steps of the linear warm-up
+    schedule: str  # of the rate after the warm-up, one of SCHEDULES
+    milestones: tuple[float, ...]  # of the schedule multistep: steps, or floats as shares of the run; else empty
     ema: float  # EMA decay of the weights; 0: no EMA
     step_mode: StepMode
     sets: tuple[EvaluationSet, ...]
@@ -106,6 +112,8 @@ def derive_plan(
     sets = open_sets(config, folder)
     total_steps = config.steps or loader.num_steps(config.epochs)
     row = NETWORKS[config.model] if config.model else typical_network(spec.architecture)
+    is_schedule_free = config.optimizer == SCHEDULE_FREE
+    default_ema = 0.0 if is_schedule_free else row.ema if row else DEFAULT_EMA
     return Plan(
         config=config,
         rank_info=rank_info,
@@ -115,10 +123,14 @@ def derive_plan(
         patch_size=patch_size,
         precision=choose_precision(config.amp, device),
         total_steps=total_steps,
-        lr=config.lr or (row.lr if row else _CAUTIOUS_LR),
+        lr=config.lr or (row.lr if row else _CAUTIOUS_LR) * RATES[config.optimizer],
         warmup=default_warmup(total_steps) if config.warmup is None else config.warmup,
-        ema=(row.ema if row else DEFAULT_EMA) if config.ema is None else config.ema,
-        step_mode=choose_step_mode(config.step, device, rank_info.world_size, spec.architecture, total_steps),
+        schedule=config.schedule or ("constant" if is_schedule_free else "cosine"),
+        milestones=(config.milestones or DEFAULT_MILESTONES) if config.schedule == "multistep" else (),
+        ema=default_ema if config.ema is None else config.ema,
+        step_mode=choose_step_mode(
+            config.step, device, rank_info.world_size, spec.architecture, total_steps, config.optimizer
+        ),
         sets=sets,
         best_by=choose_best(config, sets),
     )
@@ -135,11 +147,13 @@ def as_started(plan: Plan, facts: Mapping[str, Any], run: RunFolder) -> Plan:
     Earlier versions did not record them, and had a shorter warm-up. UsageError for values that no run can have.
     """
     config = plan.config
-    kept = {name: facts[name] for name in ("lr", "warmup", "ema") if getattr(config, name) is None and name in facts}
+    kept = {name: facts[name] for name in _KEPT if getattr(config, name) is None and name in facts}
     if config.warmup is None and "warmup" not in facts:
         kept["warmup"] = min(500, max(50, plan.total_steps // 20), plan.total_steps // 2)
-    if not all(type(value) is int or (type(value) is float and name != "warmup") for name, value in kept.items()):
+    if not all(type(value) in _KEPT[name] for name, value in kept.items()):
         raise run.damaged_plan()
+    if "milestones" in kept:
+        kept["milestones"] = tuple(kept["milestones"])
     try:
         replace(config, **kept)  # checks the ranges
     except UsageError as error:

@@ -25,6 +25,7 @@ from trainer.models.weights import save_weights
 from trainer.runs.checkpoint import TrainingProgress, load_state, state_errors
 from trainer.runs.folder import RunFolder
 from trainer.training.account import Account
+from trainer.training.config import SCHEDULE_FREE
 from trainer.training.describe import describe, memory_advice
 from trainer.training.device import describe_device, limit_threads, make_current
 from trainer.training.device_queue import DeviceQueue
@@ -34,6 +35,7 @@ from trainer.training.network import initial_weights
 from trainer.training.objective import Objective
 from trainer.training.plan import Plan
 from trainer.training.record import Record, open_record
+from trainer.training.schedule import decay_of, milestone_steps
 from trainer.training.sets import best_images, measured
 from trainer.training.stopping import StopRequest
 from trainer.training.validation import Validation, ValidationResult
@@ -177,6 +179,9 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "patches_per_step": plan.loader.patches_per_step,
         "lr": plan.lr,
         "warmup": plan.warmup,
+        "schedule": plan.schedule,
+        **({"milestones": list(plan.milestones)} if plan.milestones else {}),
+        "optimizer": plan.config.optimizer,
         "ema": plan.ema,
         "val_every": plan.val_every,
         "val_every_adapts": plan.adapts_val_every,
@@ -249,10 +254,15 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         clip=config.clip,
         ema=plan.ema,
         mode=plan.step_mode,
+        decay=decay_of(plan.schedule, milestone_steps(plan.milestones, plan.total_steps)),
+        optimizer=config.optimizer,
+        augments=config.augment,
+        seed=config.seed,
     )
     ddp = group.wrap_ddp(network, plan.device, plan.step_mode.compiles)
     ema_network.load_state_dict(network.state_dict())
-    return Learner(network, ema_network if plan.ema else None, settings, ddp)
+    is_averaged = plan.ema or config.optimizer == SCHEDULE_FREE
+    return Learner(network, ema_network if is_averaged else None, settings, ddp)
 
 
 def _channels_last(network: Network) -> Network:

@@ -30,20 +30,24 @@ class StepMode:
         }[self.compiles, self.captures]
 
 
-def choose_step_mode(name: str, device: torch.device, world_size: int, architecture: str, steps: int) -> StepMode:
+def choose_step_mode(
+    name: str, device: torch.device, world_size: int, architecture: str, steps: int, optimizer: str = "adamw"
+) -> StepMode:
     """Return the mode called `name`, one of `config.STEP_MODES`. UsageError if it is unavailable.
 
-    `auto` is eager on a CPU, where compiled steps are no faster, with several processes, and for networks of spandrel,
-    some of which cannot be captured. Otherwise it captures the step on a CUDA device, and also compiles it if the run
-    has many `steps`.
+    `auto` is eager on a CPU, where compiled steps are no faster, with several processes, for networks of spandrel, some
+    of which cannot be captured, and for optimisers that count steps outside of tensors: all but AdamW. Otherwise it
+    captures the step on a CUDA device, and also compiles it if the run has many `steps`.
     """
     on_gpu = device.type == "cuda"
     if name == "auto":
-        captures = on_gpu and world_size == 1 and architecture in _MIN_STEPS_TO_COMPILE
+        captures = on_gpu and world_size == 1 and architecture in _MIN_STEPS_TO_COMPILE and optimizer == "adamw"
         is_long = steps >= _MIN_STEPS_TO_COMPILE.get(architecture, math.inf)
         return StepMode(compiles=captures and is_long and find_spec("triton") is not None, captures=captures)
     if name in _CAPTURING and not on_gpu:
         raise UsageError(f"--step {name} requires a CUDA device, but the device is {device}; pass --step auto")
     if name in _CAPTURING and world_size > 1:
         raise UsageError(f"--step {name} is limited to a single process, but there are {world_size}; pass --step auto")
+    if name in _CAPTURING and optimizer != "adamw":
+        raise UsageError(f"--step {name} requires --optimizer adamw: {optimizer} cannot be captured; pass --step auto")
     return StepMode(compiles=name.startswith("compiled"), captures=name in _CAPTURING)
