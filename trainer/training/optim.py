@@ -11,7 +11,7 @@ from torch.optim.adamw import adamw
 from trainer.models import Network
 
 _FINAL_FRACTION = 0.01  # of the peak learning rate, at the last step
-_BETAS = (0.9, 0.99)
+BETAS = (0.9, 0.99)
 _EPSILON = 1e-8
 _STATE = ("step", "exp_avg", "exp_avg_sq")  # of a parameter, in the optimiser's state
 
@@ -25,22 +25,29 @@ def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
 
 
 class AdamW:
-    """AdamW without weight decay and with beta2 = 0.99, as is usual in super-resolution, by PyTorch's fused kernels.
+    """AdamW without weight decay, by default with beta2 = 0.99, as is usual in super-resolution.
 
-    One kernel updates all parameters. States have the format of torch.optim.AdamW, which itself would import PyTorch's
-    compiler, for more than a second of every start. `captured` keeps the learning rate in a tensor on the device, which
-    may change between replays of a CUDA graph.
+    One of PyTorch's fused kernels updates all parameters. States have the format of torch.optim.AdamW, which itself
+    would import PyTorch's compiler, for more than a second of every start. `captured` keeps the learning rate in a
+    tensor on the device, which may change between replays of a CUDA graph.
 
     torch.amp.GradScaler reads `param_groups`, and sets `grad_scale` and `found_inf` during `step`.
     """
 
     _step_supports_amp_scaling = True  # for GradScaler, which would otherwise wait for the device
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, captured: bool = False) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        captured: bool = False,
+        betas: tuple[float, float] = BETAS,
+    ) -> None:
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         device = self._parameters[0].device
         self._rate: float | torch.Tensor = torch.tensor(lr, device=device) if captured else lr
         self._is_captured = captured
+        self._betas = betas
         self._moments = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._squares = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._steps = [torch.zeros((), device=device) for _ in self._parameters]
@@ -76,8 +83,8 @@ class AdamW:
             grad_scale=getattr(self, "grad_scale", None),
             found_inf=getattr(self, "found_inf", None),
             amsgrad=False,
-            beta1=_BETAS[0],
-            beta2=_BETAS[1],
+            beta1=self._betas[0],
+            beta2=self._betas[1],
             lr=self._rate,
             weight_decay=0.0,
             eps=_EPSILON,
@@ -93,7 +100,7 @@ class AdamW:
         """Return moments and step counts of every parameter, by number."""
         values = zip(self._steps, self._moments, self._squares, strict=True)
         states = (dict(zip(_STATE, value, strict=True)) for value in values)
-        group = {"lr": self._rate, "betas": _BETAS, "eps": _EPSILON, "weight_decay": 0.0, "fused": True}
+        group = {"lr": self._rate, "betas": self._betas, "eps": _EPSILON, "weight_decay": 0.0, "fused": True}
         return {
             "state": dict(enumerate(states)),
             "param_groups": [{**group, "params": list(range(len(self._parameters)))}],
