@@ -45,7 +45,8 @@ class RankGroup:
         self.rank_info = rank_info
         self._process_group = process_group
         self._step_timeout = _STEP_TIMEOUT
-        self._nccl_group: dist.ProcessGroup | None = None
+        self._gradient_group: dist.ProcessGroup | None = None
+        self._nccl_group: dist.ProcessGroup | None = None  # the same, on GPUs
         self.restarted = self.any_of(restarted)  # whether torchrun restarted the ranks after one died
 
     @property
@@ -116,8 +117,9 @@ class RankGroup:
     ) -> DistributedDataParallel | None:
         """Return the DDP-wrapped network with rank 0's weights, or None for a single process.
 
-        Gradients are reduced by NCCL on CUDA devices and by gloo on CPUs. `compiles`: the network is compiled in the
-        first step, for which ranks may need very different times. UsageError if two ranks use the same GPU.
+        Gradients are reduced by NCCL on CUDA devices and by gloo on CPUs, those of several networks by one group. All
+        ranks must use their wrapped networks in the same order. `compiles`: the network is compiled in the first step,
+        for which ranks may need very different times. UsageError if two ranks use the same GPU.
         """
         if self._process_group is None:
             return None
@@ -127,11 +129,11 @@ class RankGroup:
         if on_gpu:
             self._refuse_shared_gpus(device)
         with self.explain_lost_ranks():
-            group = dist.new_group(
+            group = self._gradient_group or dist.new_group(
                 backend="nccl" if on_gpu else "gloo",
                 timeout=self._step_timeout + _NCCL_MARGIN if on_gpu else self._step_timeout,
             )
-            self._nccl_group = group if on_gpu else None
+            self._gradient_group, self._nccl_group = group, group if on_gpu else None
             return DistributedDataParallel(
                 network,
                 device_ids=[device.index] if on_gpu else None,

@@ -17,9 +17,9 @@ _STATE = ("step", "exp_avg", "exp_avg_sq")  # of a parameter, in the optimiser's
 class AdamW:
     """AdamW without weight decay, by default with beta2 = 0.99, as is usual in super-resolution, by fused kernels.
 
-    One kernel updates all parameters. States have the format of torch.optim.AdamW, which itself would import PyTorch's
-    compiler, for more than a second of every start. `captured` keeps the learning rate in a tensor on the device, which
-    may change between replays of a CUDA graph.
+    One of PyTorch's fused kernels updates all parameters. States have the format of torch.optim.AdamW, which itself
+    would import PyTorch's compiler, for more than a second of every start. `captured` keeps the learning rate in a
+    tensor on the device, which may change between replays of a CUDA graph.
 
     torch.amp.GradScaler reads `param_groups`, and sets `grad_scale` and `found_inf` during `step`.
     """

@@ -1,0 +1,47 @@
+"""Recognising an adversarial training whose discriminator no longer teaches the network anything."""
+
+_INTERVALS = 10  # of the journal, up to 50 steps each
+_WON, _LOST = 0.05, 2.0  # of the loss of guessing
+
+
+class CollapseWatch:
+    """Warns once if the discriminator's loss stays far from what a fair game gives.
+
+    The measure is the loss as a fraction of `guessing`, that of a discriminator that tells nothing apart
+    (`AdversarialLoss.guessing`), so it is the same for all kinds of loss. A fraction between 0.05 and 2, in one of ten
+    consecutive intervals of the journal, is taken as sound; fluctuations are usual in any GAN, and at the start the
+    discriminator often wins for a while.
+
+    - Below 0.05 the discriminator has won: with the vanilla loss, it is 97 % sure and right about every logit. Its own
+      gradients vanish, as they are proportional to its errors (with hinge, they are zero), and its scores no longer
+      depend on how close the output is (Arjovsky and Bottou, Towards Principled Methods for Training GANs, 2017).
+    - Above 2 it is worse than by guessing twice over, and teaches the network the wrong direction: it diverges.
+    """
+
+    def __init__(self, guessing: float) -> None:
+        self._guessing = guessing
+        self._won = self._lost = 0  # consecutive intervals
+        self._has_warned = False
+
+    def warning(self, loss: float, real_score: float, fake_score: float) -> str | None:
+        """Take the mean figures of an interval. Return the warning if it is due: what happens, and what to try."""
+        fraction = loss / self._guessing
+        self._won = self._won + 1 if fraction < _WON else 0
+        self._lost = self._lost + 1 if fraction > _LOST else 0
+        if self._has_warned or max(self._won, self._lost) < _INTERVALS:
+            return None
+        self._has_warned = True
+        found = (
+            f"for {_INTERVALS} intervals of the journal: its loss is {loss:.3g}, that of guessing would be "
+            f"{self._guessing:.3g}; scores: real {real_score:.3g}, generated {fake_score:.3g}"
+        )
+        if self._won:
+            return (
+                f"the discriminator has told real from generated images almost without error {found}. It no longer "
+                "teaches the network. Lower the discriminator's learning rate, or start from weights trained longer "
+                "without a discriminator; check that outputs and HR do not differ by something trivial, e.g. in colour"
+            )
+        return (
+            f"the discriminator has been worse than guessing {found}. It diverges. Lower its learning rate, or the "
+            "weight of the adversarial loss"
+        )
