@@ -235,12 +235,13 @@ def _train(
 def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner:
     """Return the learner with weights drawn from the seed."""
     config, spec = plan.config, plan.spec
+    adversary = _adversary(plan, group) if config.gan else None
     network, ema_network = (_channels_last(spec.build(config.seed).to(plan.device)) for _ in range(2))
     settings = StepSettings(
         total_steps=plan.total_steps,
         lr=plan.lr,
         warmup=plan.warmup,
-        objective=Objective(config.loss, plan.device, config.perceptual_weights),
+        objective=Objective(config.loss, plan.device, config.perceptual_weights, _adversarial(config.gan, adversary)),
         precision=plan.precision,
         micro_batches=plan.loader.micro_batches,
         clip=config.clip,
@@ -249,7 +250,23 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
     )
     ddp = group.wrap_ddp(network, plan.device, plan.step_mode.compiles)
     ema_network.load_state_dict(network.state_dict())
-    return Learner(network, ema_network if plan.ema else None, settings, ddp)
+    return Learner(network, ema_network if plan.ema else None, settings, ddp, adversary)
+
+
+def _adversary(plan: Plan, group: RankGroup) -> Adversary:
+    """Return the discriminator with weights drawn from the seed, or those of `--discriminator-init`."""
+    config = plan.config
+    assert config.gan
+    name, init = config.discriminator, config.discriminator_init
+    network = build_discriminator(name, config.seed) if init is None else load_discriminator(name, init)
+    settings = AdversarySettings(
+        ADVERSARIAL_LOSSES[config.gan.name], plan.precision, plan.step_mode, config.discriminator_lr
+    )
+    return Adversary(network.to(plan.device, memory_format=torch.channels_last), settings, group)
+
+
+def _adversarial(term: LossTerm | None, adversary: Adversary | None) -> AdversarialTerm | None:
+    return AdversarialTerm(term, adversary.generator_loss) if term and adversary else None
 
 
 def _channels_last(network: Network) -> Network:
