@@ -1,21 +1,17 @@
 """`--loss`: several losses with weights and steps, in the step, the log, the state and the configuration."""
 
-import itertools
-import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 from helpers import SMALL, Result, events, trainer, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_trainer_faults import on_step, terminate
 
 from trainer.loss_terms import LossTerm, parse_term
-from trainer.training.learner import Learner
-from trainer.training.objective import Objective
+from trainer.training.objective import Images, Objective
 
 pytestmark = pytest.mark.slow
 
@@ -24,18 +20,6 @@ OPTIONS = ("--steps", 12, "--val-every", 6, "--workers", 0)
 
 def train(shards: Path, out: Path, *args: object) -> Result:
     return trainer("--shards", shards / "scale_2x", "--out", out, *SMALL, *OPTIONS, *args)
-
-
-def terminated_after(count: int) -> Callable[..., torch.Tensor]:
-    """Return a step that sends this process SIGTERM when it has been called `count` times."""
-    step, calls = Learner.step, itertools.count(1)
-
-    def terminated(self: Learner, *args: Any) -> torch.Tensor:
-        if next(calls) == count:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *args)
-
-    return terminated
 
 
 def losses_of(run: Path) -> list[dict[str, float] | None]:
@@ -60,11 +44,11 @@ def test_the_sum_is_weighted_and_every_loss_is_measured() -> None:
     target = torch.zeros(2, 3, 8, 8)
     objective = Objective([LossTerm("l1", 0.5), LossTerm("charbonnier", 2.0, 10)])
     assert objective.names == ("l1", "charbonnier") and objective.active(9) == (0,) and objective.active(10) == (0, 1)
-    total, row = objective((0, 1), output, target)
+    total, row = objective((0, 1), Images(output, target, target))
     charbonnier = (output.detach() ** 2 + 1e-6).sqrt().mean()
     assert row.tolist() == pytest.approx([total.item(), output.mean().item(), charbonnier.item()])
     assert total.item() == pytest.approx(0.5 * output.mean().item() + 2 * charbonnier.item())
-    alone, row = objective((0,), output, target)
+    alone, row = objective((0,), Images(output, target, target))
     assert alone.item() == pytest.approx(0.5 * output.mean().item()) and row[2] == 0 and not row.requires_grad
 
 
@@ -80,8 +64,8 @@ def test_losses_are_logged_in_their_steps_and_the_configuration_repeats_the_run(
         assert line["loss"] == pytest.approx(2 * one["l1"] + 0.5 * one.get("charbonnier", 0.0), rel=1e-5)
     board = EventAccumulator(str(run / "tensorboard"))
     board.Reload()
-    assert [event.step for event in board.Scalars("loss/charbonnier")] == [5, 6, 7, 8]
-    assert len(board.Scalars("loss/l1")) == 12
+    assert [event.step for event in board.Scalars("losses/charbonnier")] == [5, 6, 7, 8]
+    assert len(board.Scalars("losses/l1")) == 12
 
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["loss"] == ["l1:2", "charbonnier:0.5@4-8"]
@@ -115,7 +99,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
     monkeypatch.setattr("trainer.training.plan.Plan.log_every", 3)
     assert train(shards, tmp_path, "--run", "whole", *given).code == 0
     with monkeypatch.context() as stopped:
-        stopped.setattr(Learner, "step", terminated_after(7))
+        on_step(stopped, 7, terminate)
         assert train(shards, tmp_path, "--run", "parts", *given).code == 128 + signal.SIGTERM
     assert [line["step"] for line in events(tmp_path / "parts", "train")] == [3, 6]
     resumed = trainer("--out", tmp_path, "--run", "parts", "--resume")

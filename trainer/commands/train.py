@@ -151,6 +151,8 @@ def _summary(result: TrainingResult) -> str:
         best = f"{parse_best(progress.best_by).described(progress.best)} after step {progress.best_step:,}"
         outputs |= {run.best.name: f"best weights, {best}", f"{run.previews.name}/": "bicubic | network | HR"}
     present = {*list_files(run.home), *(f"{name}/" for name in list_folders(run.home))}
+    if run.discriminator.name in present:
+        outputs[run.discriminator.name] = "final weights of the discriminator, for --discriminator-init"
     for name, content in outputs.items():  # those of a run that had finished earlier may have been deleted
         line = f"{run.home}/{name}  {content}"
         lines.append(line if name in present else f"{run.home}/{name} is missing ({content})")

@@ -24,6 +24,9 @@ class Judgement(NamedTuple):
     fake_score: Tensor
 
 
+SCORES = Judgement._fields[1:]
+
+
 def of_one_process(values: Tensor) -> Tensor:
     """Return the values: their mean over the ranks if there is one."""
     return values

@@ -18,7 +18,7 @@ from srshards.storage.store import file_size, list_files, read_bytes, storage_of
 
 CONFIG, JOURNAL, STATE, JOB = "config.yaml", "journal.jsonl", "state.pt", ".job"
 _PLAN, _PREVIEWS = "plan.json", "previews"
-_WEIGHTS, _BEST = "model.pth", "best.pth"
+_WEIGHTS, _BEST, _DISCRIMINATOR = "model.pth", "best.pth", "discriminator.pth"
 _LOCK = ".lock"
 
 
@@ -42,6 +42,7 @@ class RunFolder:
         self.plan = path / _PLAN
         self.weights = path / _WEIGHTS
         self.best = path / _BEST
+        self.discriminator = path / _DISCRIMINATOR  # of an adversarial training
         self.state = path / STATE
         self.has_steps = False  # whether this process took a step; a new run that fails before that is removed
 

@@ -58,14 +58,15 @@ class Journal:
         self._write(event, step, values)
         self._draw(event, step, values)
 
-    def trained(self, step: int, values: Mapping[str, float], losses: Mapping[str, float]) -> None:
-        """Append the measurements of the steps up to this one, and the values of single losses, if there are any.
+    def trained(self, step: int, values: Mapping[str, float], groups: Mapping[str, Mapping[str, float]]) -> None:
+        """Append the measurements of the steps up to this one, and those of each group that has any.
 
-        The curves are `train/NAME` and `loss/NAME`.
+        The curves are `train/NAME` and `GROUP/NAME`.
         """
-        self._write("train", step, {**values, "losses": losses} if losses else values)
+        self._write("train", step, {**values, **{name: group for name, group in groups.items() if group}})
         self._draw("train", step, values)
-        self._draw("loss", step, losses)
+        for name, group in groups.items():
+            self._draw(name, step, group)
 
     def validated(self, step: int, sets: Mapping[str, Mapping[str, float]]) -> None:
         """Append the metrics of each set, the main set first, and add them to TensorBoard's curves.

@@ -12,19 +12,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
-from trainer.losses.adversarial import AdversarialLoss, Judgement, of_one_process
+from trainer.losses.adversarial import SCORES, AdversarialLoss, Judgement, of_one_process
 from trainer.models.discriminators import refuse_misfit
 from trainer.models.spectral_norm import Discriminator
 from trainer.training.device import Precision
 from trainer.training.optim import BETAS, AdamW
 from trainer.training.step_mode import StepMode
 
-HEALTH = Judgement._fields  # names of the figures that `Adversary.update` returns
+HEALTH = ("discriminator", *SCORES)  # names of the figures that `Adversary.update` returns: those of a Judgement
 
 
 @dataclass(frozen=True)
 class AdversarySettings:
-    """Settings of the discriminator's training. `lr` and `betas` are Real-ESRGAN's unless given."""
+    """Settings of the discriminator's training. `lr`, the peak, and `betas` are Real-ESRGAN's unless given."""
 
     loss: AdversarialLoss
     precision: Precision
@@ -45,6 +45,7 @@ class Adversary:
     ) -> None:
         self.network = network
         self._loss = settings.loss
+        self._lr = settings.lr
         device, mode, precision = next(network.parameters()).device, settings.mode, settings.precision
         self._autocast = partial(
             # Without autocast's cache of converted weights, as in the learner.
@@ -65,9 +66,14 @@ class Adversary:
         self._optimizer = AdamW(network.parameters(), settings.lr, mode.captures, settings.betas)
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision.scales_loss)
 
-    def set_rate(self, rate: float) -> None:
-        """Set the learning rate of the next step, without synchronising."""
-        self._optimizer.set_rate(rate)
+    @property
+    def guessing(self) -> float:
+        """The least loss of a discriminator that tells nothing apart."""
+        return self._loss.guessing
+
+    def set_rate(self, share: float) -> None:
+        """Set the learning rate of the next step to this share of the peak, without synchronising."""
+        self._optimizer.set_rate(self._lr * share)
 
     def generator_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the adversarial loss of the network's output: a float32 scalar, whose gradients reach only the output.

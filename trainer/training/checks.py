@@ -11,6 +11,7 @@ from trainer.evaluation.sets import ShardSet
 from trainer.loss_table import LOSSES
 from trainer.loss_terms import check_start, check_steps
 from trainer.models import NetworkSpec
+from trainer.models.discriminators import DISCRIMINATORS
 from trainer.training.augment import PAIRING
 from trainer.training.config import TrainConfig
 from trainer.training.optimizers import load_package
@@ -123,6 +124,12 @@ def _check_gan(plan: Plan) -> None:
             raise UsageError("--discriminator-init needs --gan, e.g. --gan vanilla:0.1")
         return
     check_start("--gan", config.gan, plan.total_steps)
+    row = DISCRIMINATORS[config.discriminator]
+    if plan.patch_size < row.min_px or plan.patch_size % row.multiple_px:
+        raise UsageError(
+            f"--discriminator {config.discriminator} needs patches of {row.min_px} px or more, in multiples of "
+            f"{row.multiple_px}, not {plan.patch_size}; pass another --patch-size"
+        )
 
 
 def _check_augments(plan: Plan) -> None:

@@ -12,17 +12,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from srshards import PatchBatch
 from trainer.models import Network
+from trainer.training.adversary import HEALTH, Adversary
 from trainer.training.augment import Augment, augmented
 from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
-from trainer.training.objective import Objective
+from trainer.training.objective import Images, Objective
 from trainer.training.optimizers import make_average, make_optimizer
 from trainer.training.schedule import Decay, cosine, learning_rate
 from trainer.training.step_mode import StepMode
 
-# Of uint8 HR and input, and the numbers of the active losses: their sum, the vector of their values, and the output.
+# Of uint8 HR and input, and the numbers of the active losses: their sum, the vector of their values, and the images.
 LossFunction: TypeAlias = Callable[
-    [torch.Tensor, torch.Tensor, tuple[int, ...]], tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    [torch.Tensor, torch.Tensor, tuple[int, ...]], tuple[torch.Tensor, torch.Tensor, Images]
 ]
 
 
@@ -49,7 +50,7 @@ class StepSettings:
 
 
 class Learner:
-    """A network with its optimiser, EMA and loss scaler.
+    """A network with its optimiser, EMA and loss scaler, and its adversary if the objective is adversarial.
 
     `ema_network` holds the EMA, or the average of a schedule-free optimiser; None: neither.
     `ddp` is the network's DDP wrapper, which reduces the gradients in the last micro-batch of a step.
@@ -61,8 +62,10 @@ class Learner:
         ema_network: Network | None,
         settings: StepSettings,
         ddp: DistributedDataParallel | None = None,
+        adversary: Adversary | None = None,
     ) -> None:
         self.network = network
+        self.adversary = adversary
         self.settings = settings
         self.device = next(network.parameters()).device
         captures = settings.mode.captures
@@ -86,13 +89,14 @@ class Learner:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the values that `step` returns."""
-        return ("loss", *self.settings.objective.names)
+        return ("loss", *self.settings.objective.names, *(HEALTH if self.adversary else ()))
 
     def active_columns(self, step: int) -> tuple[bool, ...]:
         """Return which of `columns` a step, counted from 0, has a value of."""
         objective = self.settings.objective
         active = objective.active(step)
-        return (True, *(number in active for number in range(len(objective.names))))
+        health = [objective.is_adversarial(active)] * (len(HEALTH) if self.adversary else 0)
+        return (True, *(number in active for number in range(len(objective.names))), *health)
 
     @property
     def evaluation_network(self) -> Network:
@@ -112,7 +116,10 @@ class Learner:
 
         They are means over the micro-batches, and 0 where `active_columns` says that there is none.
         """
-        self._optimizer.set_rate(self.rate(step))
+        rate = self.rate(step)
+        self._optimizer.set_rate(rate)
+        if self.adversary:
+            self.adversary.set_rate(rate / self.settings.lr)
         if self._ema:
             self._ema.set_step(step)
         self._set_active(self.settings.objective.active(step))
@@ -138,9 +145,11 @@ class Learner:
         rows = []
         for number, (hr, network_input) in enumerate(micro_batches):
             with self._no_sync() if number < count - 1 else nullcontext():
-                loss, row, _ = self._loss(hr, network_input, self._active)
+                loss, row, images = self._loss(hr, network_input, self._active)
                 loss = loss / count if count > 1 else loss
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            if self.adversary:
+                row = torch.cat([row, self._health(images, number)])
             rows.append(row)
         if self.settings.clip:
             self._scaler.unscale_(self._optimizer)  # type: ignore[arg-type]
@@ -152,10 +161,18 @@ class Learner:
             self._ema.update(self.network)
         return rows[0] if count == 1 else torch.stack(rows).mean(0)
 
+    def _health(self, images: Images, micro_batch: int) -> torch.Tensor:
+        """Train the adversary, if it is active, and return its figures, named by HEALTH."""
+        assert self.adversary
+        if not self.settings.objective.is_adversarial(self._active):
+            return torch.zeros(len(HEALTH), device=self.device)
+        return self.adversary.update(images.output, images.hr, micro_batch, self.settings.micro_batches)
+
     def is_finite(self) -> bool:
         """Return whether all weights are finite. Synchronises with a GPU."""
         norms = torch._foreach_norm([parameter.detach() for parameter in self.network.parameters()])
-        return bool(torch.stack(norms).isfinite().all())
+        is_finite = bool(torch.stack(norms).isfinite().all())
+        return is_finite and (self.adversary is None or self.adversary.is_finite())
 
     def start_from(self, params: dict[str, torch.Tensor]) -> None:
         """Load initial weights into the network and its EMA."""
@@ -170,6 +187,7 @@ class Learner:
             "params_ema": params_ema,
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
+            **({"discriminator": self.adversary.state()} if self.adversary else {}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -182,6 +200,8 @@ class Learner:
             raise ValueError(f"invalid state of the loss scaler: {state['scaler']}")
         if state["scaler"]:  # empty after steps in another precision, e.g. on another device
             self._scaler.load_state_dict(state["scaler"])
+        if self.adversary:
+            self.adversary.restore(state["discriminator"])
 
 
 def _loss_function(
@@ -195,7 +215,7 @@ def _loss_function(
 
     def loss(
         hr: torch.Tensor, network_input: torch.Tensor, active: tuple[int, ...]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, Images]:
         target, ema_output = to_unit_range(hr), None
         # Without autocast's cache of converted weights: each weight is used once, and a CUDA graph cannot use it.
         with torch.autocast(hr.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
@@ -204,7 +224,8 @@ def _loss_function(
             if ema_network is not None and objective.uses_ema(active):
                 with torch.no_grad():
                     ema_output = ema_network(images)
-        return *objective(active, output, target, ema_output), output
+        result = Images(output, target, target, ema_output)
+        return *objective(active, result), result
 
     return torch.compile(loss, fullgraph=True, dynamic=False) if compiles and not is_ddp else loss
 

@@ -14,6 +14,7 @@ from trainer.runs.checkpoint import TrainingProgress
 from trainer.training.account import Account
 from trainer.training.agreement import Agreement
 from trainer.training.cadence import MAX_SHARE, Cadence
+from trainer.training.collapse import CollapseWatch
 from trainer.training.damage import DamageReport
 from trainer.training.device_queue import DeviceQueue
 from trainer.training.learner import Learner
@@ -84,6 +85,8 @@ class TrainingLoop:
             settings.total_steps,
             account,
         )
+        adversary = learner.adversary
+        self._collapse = CollapseWatch(adversary.guessing) if adversary else None
         self._damage = DamageReport(settings.num_samples, settings.origin, progress, record, group)
         self._last_save_s = monotonic()
         self._start_up_left = learner.start_up_steps
@@ -200,9 +203,15 @@ class TrainingLoop:
     def _log(self) -> None:
         step = self._progress.step
         pace = self._meter.lap(step, self._learner.rate(max(0, step - 1)))
-        if pace is not None:
-            self._progress.trained_s += pace.seconds
-            self._record.pace(step, pace)
+        if pace is None:
+            return
+        self._progress.trained_s += pace.seconds
+        self._record.pace(step, pace)
+        if self._collapse and pace.scores:
+            warning = self._collapse.warning(pace.losses["discriminator"], **pace.scores)
+            if warning:
+                self._record.note("collapse", step, message=warning)
+                self._record.say(f"Warning: {warning}")
 
     def _validate(self, stop: StopRequest) -> None:
         step, progress, best_by = self._progress.step, self._progress, self._settings.best_by

@@ -8,6 +8,7 @@ import torch
 
 from srshards.errors import RunError
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
+from trainer.losses.adversarial import SCORES
 from trainer.training.account import Account, training_s
 
 _MAX_PENDING_LOSSES = 20  # steps between reads of the losses, which synchronise with the GPU and the other ranks
@@ -21,8 +22,9 @@ NOT_FINITE_ADVICE = (
 class Pace(NamedTuple):
     """Measurements of a range of steps. `data_wait` is the share of time spent waiting for batches.
 
-    `losses` are the values of single losses, of which `loss` is the weighted sum, as means over the steps in which they
-    were active. With several ranks, losses are means over them, the throughput is their sum and the wait their maximum.
+    `losses` are the values of single losses, of which `loss` is the weighted sum, and that of the discriminator, as
+    means over the steps in which they were active; `scores` those that the discriminator gives to real and generated
+    images. With several ranks, losses are means over them, the throughput is their sum and the wait their maximum.
     """
 
     loss: float
@@ -31,6 +33,7 @@ class Pace(NamedTuple):
     data_wait: float
     seconds: float
     losses: dict[str, float]
+    scores: dict[str, float]
 
 
 class Meter:
@@ -106,7 +109,8 @@ class Meter:
             patches_per_s=self._steps * self._patches_per_step / seconds,
             data_wait=min(1.0, data_wait),
             seconds=seconds,
-            losses=means,
+            losses={name: value for name, value in means.items() if name not in SCORES},
+            scores={name: value for name, value in means.items() if name in SCORES},
         )
         self.losses.clear()
         self._steps = 0

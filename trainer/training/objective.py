@@ -1,8 +1,9 @@
 """What a network is trained on: the weighted sum of losses, each in its range of steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,31 +15,62 @@ from trainer.losses import build_loss
 _CPU = torch.device("cpu")
 
 
+class Images(NamedTuple):
+    """Images of a batch, N x 3 x H x W in [0, 1], of which only `output` has gradients.
+
+    `target` is HR, sharpened if the settings say so. `ema_output` is there if a loss uses it.
+    """
+
+    output: Tensor
+    target: Tensor
+    hr: Tensor
+    ema_output: Tensor | None = None
+
+
+class AdversarialTerm(NamedTuple):
+    """The adversarial loss among the losses: its weight and steps, and its value for the network's output and HR."""
+
+    term: LossTerm
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
 class Objective:
     """The weighted sum of losses on a device. A step has one or more of the terms, which `active` returns by number.
 
-    `weights` is where the files of networks are that losses use; UsageError if one is missing or damaged.
+    `weights` is where the files of networks are that losses use; UsageError if one is missing or damaged. The
+    adversarial loss, if there is one, is the last term.
     """
 
-    def __init__(self, terms: Sequence[LossTerm], device: torch.device = _CPU, weights: Path | None = None) -> None:
-        self._terms = terms
+    def __init__(
+        self,
+        terms: Sequence[LossTerm],
+        device: torch.device = _CPU,
+        weights: Path | None = None,
+        adversarial: AdversarialTerm | None = None,
+    ) -> None:
         self._functions = [build_loss(term.name, device, weights) for term in terms]
+        self._uses_ema = [LOSSES[term.name].uses_ema for term in terms]
+        self._adversarial = adversarial
+        self._terms = [*terms, adversarial.term] if adversarial else [*terms]
+        names = [*(term.name for term in terms), *(["gan"] if adversarial else [])]
         # A single loss with weight 1 is the sum, and is not reported twice.
-        self.names = () if [term.weight for term in terms] == [1.0] else tuple(term.name for term in terms)
+        self.names = () if [term.weight for term in self._terms] == [1.0] else tuple(names)
 
     def active(self, step: int) -> tuple[int, ...]:
         """Return the numbers of the terms in a step, counted from 0."""
         return tuple(number for number, term in enumerate(self._terms) if term.is_active(step))
 
+    def is_adversarial(self, active: Sequence[int]) -> bool:
+        """Return whether the adversarial loss is one of these terms."""
+        return len(self._functions) in active
+
     def uses_ema(self, active: Sequence[int]) -> bool:
         """Return whether any of these terms needs the output of the EMA network."""
-        return any(LOSSES[self._terms[number].name].uses_ema for number in active)
+        return any(self._uses_ema[number] for number in active if number < len(self._functions))
 
-    def __call__(
-        self, active: Sequence[int], output: Tensor, target: Tensor, ema_output: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, active: Sequence[int], images: Images) -> tuple[Tensor, Tensor]:
         """Return the sum to minimise, and a detached vector of it and the value of each of `names`; 0 if inactive."""
-        values = {number: self._value(number, output, target, ema_output) for number in active}
+        values = {number: self._value(number, images) for number in active}
         total = reduce(torch.add, (self._weighted(number, value) for number, value in values.items()))
         if not self.names:
             return total, total.detach().reshape(1)
@@ -46,9 +78,12 @@ class Objective:
         columns = [total, *(values.get(number, inactive) for number in range(len(self._terms)))]
         return total, torch.stack([column.detach() for column in columns])
 
-    def _value(self, number: int, output: Tensor, target: Tensor, ema_output: Tensor | None) -> Tensor:
-        images = (output, target, ema_output) if LOSSES[self._terms[number].name].uses_ema else (output, target)
-        return self._functions[number](*images)
+    def _value(self, number: int, images: Images) -> Tensor:
+        if self._adversarial and number == len(self._functions):
+            return self._adversarial.loss(images.output, images.hr)
+        extra = (images.ema_output,) if self._uses_ema[number] else ()
+        value: Tensor = self._functions[number](images.output, images.target, *extra)
+        return value
 
     def _weighted(self, number: int, value: Tensor) -> Tensor:
         weight = self._terms[number].weight

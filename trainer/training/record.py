@@ -102,7 +102,7 @@ class RunRecord(Record):
         self._display.pace(pace)
         self._last_step = step
         values = pace._asdict()
-        self._journal.trained(step, values, values.pop("losses"))
+        self._journal.trained(step, values, {name: values.pop(name) for name in ("losses", "scores")})
 
     def validated(self, step: int, result: ValidationResult, best: str) -> None:
         self._preview = result.preview
@@ -142,6 +142,8 @@ class RunRecord(Record):
         # State first: weights without a state then mean that the state was lost, and the run must not restart at 0.
         save_state(run.state, self._data, save.progress, save.state)
         save_weights(run.weights, *weights)
+        if "discriminator" in save.state:
+            save_weights(run.discriminator, save.state["discriminator"]["params"], None)
         try:
             run.publish(_PATIENCE_S)
         except StoreError as error:  # an outage must not end the training; only the last save must succeed

@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass
 from itertools import chain
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from srshards.errors import RunError, UsageError
 from srshards.process.allocator import keep_freed_memory
@@ -18,13 +19,17 @@ from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 from trainer.evaluation.best import BestBy, parse_best
 from trainer.evaluation.checks import check_photos
 from trainer.evaluation.perceptual import load_metrics
+from trainer.loss_terms import LossTerm
+from trainer.losses.adversarial import ADVERSARIAL_LOSSES
 from trainer.messages import with_options
 from trainer.metrics_table import PERCEPTUAL
-from trainer.models import Network, num_parameters
+from trainer.models import num_parameters
+from trainer.models.discriminators import build_discriminator, load_discriminator
 from trainer.models.weights import save_weights
 from trainer.runs.checkpoint import TrainingProgress, load_state, state_errors
 from trainer.runs.folder import RunFolder
 from trainer.training.account import Account
+from trainer.training.adversary import Adversary, AdversarySettings
 from trainer.training.config import SCHEDULE_FREE
 from trainer.training.describe import describe, memory_advice
 from trainer.training.device import describe_device, limit_threads, make_current
@@ -32,13 +37,15 @@ from trainer.training.device_queue import DeviceQueue
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.loop import LoopSettings, TrainingLoop
 from trainer.training.network import initial_weights
-from trainer.training.objective import Objective
+from trainer.training.objective import AdversarialTerm, Objective
 from trainer.training.plan import Plan
 from trainer.training.record import Record, open_record
 from trainer.training.schedule import decay_of, milestone_steps
 from trainer.training.sets import best_images, measured
 from trainer.training.stopping import StopRequest
 from trainer.training.validation import Validation, ValidationResult
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 _PHOTOS_SHARE = 1 / 8  # of the free memory, for the photos of validation sets and their LR
 
@@ -243,12 +250,14 @@ def _train(
 def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner:
     """Return the learner with weights drawn from the seed."""
     config, spec = plan.config, plan.spec
+    adversary = _adversary(plan, config.gan, group) if config.gan else None
+    adversarial = AdversarialTerm(config.gan, adversary.generator_loss) if config.gan and adversary else None
     network, ema_network = (_channels_last(spec.build(config.seed).to(plan.device)) for _ in range(2))
     settings = StepSettings(
         total_steps=plan.total_steps,
         lr=plan.lr,
         warmup=plan.warmup,
-        objective=Objective(config.loss, plan.device, config.perceptual_weights),
+        objective=Objective(config.loss, plan.device, config.perceptual_weights, adversarial),
         precision=plan.precision,
         micro_batches=plan.loader.micro_batches,
         clip=config.clip,
@@ -262,10 +271,19 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
     ddp = group.wrap_ddp(network, plan.device, plan.step_mode.compiles)
     ema_network.load_state_dict(network.state_dict())
     is_averaged = plan.ema or config.optimizer == SCHEDULE_FREE
-    return Learner(network, ema_network if is_averaged else None, settings, ddp)
+    return Learner(network, ema_network if is_averaged else None, settings, ddp, adversary)
 
 
-def _channels_last(network: Network) -> Network:
+def _adversary(plan: Plan, term: LossTerm, group: RankGroup) -> Adversary:
+    """Return the discriminator with weights drawn from the seed, or those of `--discriminator-init`."""
+    config = plan.config
+    name, init = config.discriminator, config.discriminator_init
+    network = build_discriminator(name, config.seed) if init is None else load_discriminator(name, init)
+    settings = AdversarySettings(ADVERSARIAL_LOSSES[term.name], plan.precision, plan.step_mode, config.discriminator_lr)
+    return Adversary(_channels_last(network.to(plan.device)), settings, group)
+
+
+def _channels_last(network: AnyNetwork) -> AnyNetwork:
     """Return the network in channels_last layout, the layout of the batches, in which convolutions are fastest."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

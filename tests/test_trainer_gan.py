@@ -1,0 +1,179 @@
+"""`--gan`: training against a discriminator, its log, its state, several ranks, and refused settings."""
+
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import SMALL, Result, events, trainer, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_trainer_faults import on_step, terminate
+from test_trainer_ranks import ranks_of, wait
+
+from trainer.models.discriminators import build_discriminator, load_discriminator
+from trainer.training import collapse
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = ("--steps", 8, "--val-every", 4, "--workers", 0, "--discriminator", "patchgan")
+GAN = ("--gan", "vanilla:0.1@3-")
+
+
+def train(shards: Path, out: Path, *args: object) -> Result:
+    return trainer("--shards", shards / "scale_2x", "--out", out, *SMALL, *OPTIONS, *args)
+
+
+def tensors(state: Any) -> list[torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        return [state]
+    values = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return [tensor for value in values for tensor in tensors(value)]
+
+
+@pytest.fixture(scope="module")
+def finished(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A run whose discriminator starts after three steps, and its output."""
+    out = tmp_path_factory.mktemp("runs")
+    result = train(shards, out, *GAN, "--run", "gan")
+    assert result.code == 0, result.err
+    return out / "gan", result
+
+
+def test_losses_and_scores_are_logged_from_the_start_of_the_discriminator(finished: tuple[Path, Result]) -> None:
+    run, result = finished
+    lines = events(run, "train")
+    assert [sorted(line["losses"]) for line in lines] == [["l1"]] * 3 + [["discriminator", "gan", "l1"]] * 5
+    assert all(("scores" in line) == ("gan" in line["losses"]) for line in lines)
+    for line in lines[3:]:
+        losses, scores = line["losses"], line["scores"]
+        assert line["loss"] == pytest.approx(losses["l1"] + 0.1 * losses["gan"], rel=1e-4)
+        assert 0 < scores["real_score"] < 1 and 0 < scores["fake_score"] < 1
+    assert lines[3]["losses"]["discriminator"] == pytest.approx(2 * math.log(2), rel=0.2)  # it guesses at first
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    for name in ("losses/gan", "losses/discriminator", "scores/real_score", "scores/fake_score"):
+        assert [event.step for event in board.Scalars(name)] == [4, 5, 6, 7, 8], name
+    assert f"{run / 'discriminator.pth'}  final weights of the discriminator" in result.out
+
+
+def test_the_discriminator_changes_what_the_network_learns(
+    finished: tuple[Path, Result], shards: Path, tmp_path: Path
+) -> None:
+    run, _ = finished
+    assert train(shards, tmp_path, "--run", "plain").code == 0
+    plain = events(tmp_path / "plain", "train")
+    with_gan = [line["losses"]["l1"] for line in events(run, "train")]
+    assert [line["loss"] for line in plain][:4] == with_gan[:4]  # until the first step with the discriminator
+    assert plain[4]["loss"] != with_gan[4]
+    assert not (tmp_path / "plain/discriminator.pth").exists()
+
+
+def test_the_saved_discriminator_opens_and_can_be_started_from(
+    finished: tuple[Path, Result], shards: Path, tmp_path: Path
+) -> None:
+    run, _ = finished
+    trained = load_discriminator("patchgan", run / "discriminator.pth").state_dict()
+    state = torch.load(run / "state.pt", weights_only=True)["discriminator"]
+    assert all(torch.equal(trained[name], value) for name, value in state["params"].items())
+    assert any(
+        not torch.equal(trained[name], value) for name, value in build_discriminator("patchgan", 0).state_dict().items()
+    )
+    given = ("--gan", "vanilla:0.1", "--discriminator-init", run / "discriminator.pth", "--discriminator-lr", 1e-9)
+    assert train(shards, tmp_path, *given, "--steps", 1).code == 0
+    continued = load_discriminator("patchgan", tmp_path / "ultra_lite-2x/discriminator.pth")
+    for name, parameter in continued.named_parameters():
+        assert torch.allclose(parameter, trained[name], rtol=0, atol=1e-7), name
+
+
+@pytest.mark.parametrize("gan", ["vanilla:0.1@3-", "relativistic:0.2"])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    gan: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("--gan", gan, "--grad-accum", 2)
+    assert train(shards, tmp_path, "--run", "whole", *given).code == 0
+    with monkeypatch.context() as stopped:
+        on_step(stopped, 6, terminate)
+        assert train(shards, tmp_path, "--run", "parts", *given).code == 128 + signal.SIGTERM
+    resumed = trainer("--out", tmp_path, "--run", "parts", "--resume")
+    assert resumed.code == 0, resumed.err
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    states = [torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "parts")]
+    found, expected = (tensors(state["discriminator"]) for state in states)
+    assert len(found) == len(expected) > 20
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    changed = trainer("--out", tmp_path, "--run", "parts", "--resume", "--discriminator", "unet")
+    assert changed.code == 2 and "was started with --discriminator patchgan, not unet" in changed.err
+
+
+def test_a_state_without_the_discriminator_is_refused(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    run, _ = finished
+    copy = tmp_path / "gan"
+    copy.mkdir()
+    for name in ("config.yaml", "plan.json", "journal.jsonl", "model.pth"):
+        (copy / name).write_bytes((run / name).read_bytes())
+    state = torch.load(run / "state.pt", weights_only=True)
+    state["progress"]["step"] = 4
+    del state["discriminator"]
+    torch.save(state, copy / "state.pt")
+    result = trainer("--out", tmp_path, "--run", "gan", "--resume")
+    assert result.code == 2 and "state.pt is damaged or belongs to a different training" in result.err
+
+
+def test_a_discriminator_that_is_not_finite_ends_the_run(shards: Path, tmp_path: Path) -> None:
+    result = train(shards, tmp_path, "--gan", "lsgan", "--discriminator-lr", 0.99, "--clip", 0, "--steps", 200)
+    if result.code:  # the steps are enough for most machines to overflow
+        assert result.code == 1 and "is not finite" in result.err
+
+
+def test_a_collapse_is_reported_once(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collapse, "_INTERVALS", 2)
+    monkeypatch.setattr(collapse, "_LOST", 0.5)  # so that guessing counts as a collapse
+    result = train(shards, tmp_path, "--gan", "vanilla:0.1")
+    assert result.code == 0
+    (line,) = events(tmp_path / "ultra_lite-2x", "collapse")
+    assert line["step"] == 2 and line["message"] in result.err and result.err.count("Warning: ") == 1
+
+
+def test_two_ranks_train_as_one_process_does(shards: Path, tmp_path: Path) -> None:
+    given = (*GAN, "--amp", "off", "--lr", 2e-5)  # a small rate: AdamW turns rounding errors into full steps
+    assert train(shards, tmp_path, *given, "--run", "one").code == 0
+    arguments = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, *OPTIONS, *given, "--batch-size", 2)
+    with ranks_of(2, tmp_path, *arguments) as ranks:
+        codes, output = wait(ranks)
+    assert codes == {0}, output
+    for line, other in zip(events(tmp_path / "r", "train"), events(tmp_path / "one", "train"), strict=True):
+        assert line["losses"] == pytest.approx(other["losses"], abs=1e-4)
+        assert line.get("scores") == pytest.approx(other.get("scores"), abs=1e-4)
+    found, expected = (
+        torch.load(tmp_path / name / "discriminator.pth", weights_only=True)["params"] for name in ("r", "one")
+    )
+    assert all(torch.allclose(value, expected[name], rtol=0, atol=1e-4) for name, value in found.items())
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("--gan", "quite"), "unknown loss 'quite'; expected one of vanilla, lsgan, hinge, relativistic"),
+        (("--gan", "wgan"), "unknown loss 'wgan'; did you mean 'lsgan'?"),
+        (("--gan", "hinge:0"), "hinge: expected a weight above 0, e.g. hinge:0.5, not '0'"),
+        (("--gan", "hinge@8-"), "--gan hinge@8- would start after the run's 8 steps; let it start earlier"),
+        (("--gan", "hinge@3-3"), "--gan hinge@3-3: expected a stop after step 3"),
+        (("--gan", "hinge", "--input", "up"), "--gan trains networks that upscale; omit --input up"),
+        (("--discriminator-init", "d.pth"), "--discriminator-init needs --gan, e.g. --gan vanilla:0.1"),
+        (("--gan", "hinge", "--discriminator-init", "d.pth"), "d.pth"),
+        (("--gan", "hinge", "--discriminator-lr", 1), "--discriminator-lr 1.0: expected a rate above 0 and below 1"),
+        (
+            ("--gan", "hinge", "--discriminator", "unet", "--patch-size", 20),
+            "--discriminator unet needs patches of 8 px",
+        ),
+        (("--gan", "hinge", "--patch-size", 16), "--discriminator patchgan needs patches of 24 px or more"),
+    ],
+)
+def test_impossible_settings_are_refused_before_the_run(
+    given: tuple[object, ...], expected: str, shards: Path, tmp_path: Path
+) -> None:
+    result = train(shards, tmp_path / "runs", *given)
+    assert result.code == 2 and expected in " ".join(result.err.split()), result.err
+    assert not list((tmp_path / "runs").glob("*/state.pt"))
