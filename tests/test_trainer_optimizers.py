@@ -13,6 +13,7 @@ import torch
 import yaml
 from helpers import SMALL, events, trainer
 from test_trainer_faults import on_step, terminate
+from test_trainer_ranks import ranks_of, wait
 from torch import Tensor
 
 from srshards import PatchBatch
@@ -251,6 +252,20 @@ def test_the_average_of_schedule_free_is_validated_and_written(shards: Path, tmp
     result = trainer("evaluate", "--weights", run / "model.pth", "--shards", shards / "scale_2x", "--json")
     evaluated, recorded = json.loads(result.out)["mean"]["network"], events(run, "val")[-1]
     assert recorded["psnr_y"] == pytest.approx(evaluated["psnr_y"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(shards: Path, tmp_path: Path) -> None:
+    """Up to rounding, with an average of the weights and with augmentations."""
+    options = ("--optimizer", "schedulefree", "--augment", "mixup:0.5", "--augment", "cutblur:0.5")
+    args = arguments(shards, tmp_path, *options, "--amp", "off", "--lr", 2e-5)
+    with ranks_of(2, tmp_path, *args, "--batch-size", 2) as ranks:
+        codes, output = wait(ranks)
+    assert codes == {0}, output
+    assert trainer(*args, "--run", "one").code == 0
+    one, two = (torch.load(tmp_path / run / "model.pth") for run in ("one", "r"))
+    for kind in ("params", "params_ema"):
+        assert all(torch.allclose(weight, two[kind][name], rtol=0, atol=1e-5) for name, weight in one[kind].items())
 
 
 def test_a_run_of_an_earlier_version_keeps_adamw(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ import click
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
 from trainer.catalogue import default_model
-from trainer.commands.types import BEST, MILESTONES, NAMED_SET, MetricNames, ModelName
+from trainer.commands.types import AUGMENT, BEST, MILESTONES, NAMED_SET, MetricNames, ModelName
+from trainer.training.augment import AUGMENTATIONS
 from trainer.training.config import (
     AMP_MODES,
     DEFAULT_PATCH_SIZE,
@@ -111,6 +112,13 @@ OPTIONS = [
         "--ema",
         type=float,
         help="EMA decay of the weights; 0: no EMA.  [default: the network's, mostly 0.999; 0 for schedulefree]",
+    ),
+    click.option(
+        "--augment",
+        type=AUGMENT,
+        multiple=True,
+        help=f"Augmentation of batches and the share of the steps that use it, e.g. cutblur:0.3; repeat it for several "
+        f"of {', '.join(AUGMENTATIONS)}.  [default: none]",
     ),
     _default("--grad-accum", type=int, default=TrainConfig.grad_accum, help="Batches accumulated per step."),
     _default("--clip", type=float, default=TrainConfig.clip, help="Maximum gradient norm; 0 disables clipping."),

@@ -11,6 +11,7 @@ from trainer.catalogue import NETWORKS, unknown_model
 from trainer.evaluation.best import BestBy, parse_best
 from trainer.evaluation.set_names import NamedSet, parse_set
 from trainer.metrics_table import METRICS
+from trainer.training.augment import AUGMENTATIONS, Augment, parse_augment
 from trainer.training.schedule import parse_milestones
 
 
@@ -107,4 +108,19 @@ class MilestonesParam(click.ParamType[tuple[float, ...]]):
             self.fail(str(error), param, ctx)
 
 
-NAMED_SET, BEST, MILESTONES = SetParam(), BestParam(), MilestonesParam()
+class AugmentParam(click.ParamType[Augment]):
+    """An augmentation and the share of the steps that use it: `cutblur:0.3`."""
+
+    name = "name:share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Augment:
+        try:
+            return parse_augment(value) if isinstance(value, str) else value
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return complete_word(incomplete, (f"{name}:" for name in AUGMENTATIONS))
+
+
+NAMED_SET, BEST, MILESTONES, AUGMENT = SetParam(), BestParam(), MilestonesParam(), AugmentParam()

@@ -9,6 +9,7 @@ from srshards.terminal.sizes import format_bytes
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.evaluation.sets import ShardSet
 from trainer.models import NetworkSpec
+from trainer.training.augment import PAIRING
 from trainer.training.config import TrainConfig
 from trainer.training.optimizers import load_package
 from trainer.training.plan import Plan, derive_plan, patches_per_step
@@ -27,6 +28,7 @@ def checked_plan(
     check_settings(config, folder, rank_info)
     plan = derive_plan(config, folder, rank_info, spec)
     _check_batch(plan)
+    _check_augments(plan)
     if config.optimizer != "adamw":
         load_package(config.optimizer)
     if folder.cached:
@@ -91,6 +93,15 @@ def _check_batch(plan: Plan) -> None:
         raise UsageError(
             f"{plan.spec.name} normalises over a batch and needs {smallest} patches in each or more, but a process has "
             f"{batch}; pass a larger --batch-size"
+        )
+
+
+def _check_augments(plan: Plan) -> None:
+    pairing = [one.name for one in plan.config.augment if one.name in PAIRING]
+    if pairing and plan.loader.batch_size % 2:
+        raise UsageError(
+            f"--augment {pairing[0]} mixes pairs of patches, but a process has {plan.loader.batch_size} in a batch; "
+            "pass another --batch-size, so that this number is even"
         )
 
 

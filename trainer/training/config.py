@@ -9,6 +9,7 @@ from srshards.format import Address
 from trainer.evaluation.best import BestBy
 from trainer.evaluation.set_names import NamedSet, check_names
 from trainer.messages import option_name
+from trainer.training.augment import Augment, check_augments
 from trainer.training.schedule import SCHEDULES, check_milestones
 
 INPUTS = ("lr", "up")  # those of srshards, repeated so that --help need not import NumPy
@@ -74,6 +75,7 @@ class TrainConfig:
     amp: str = "auto"
     step: str = "auto"
     ema: float | None = None  # EMA decay of the weights; 0: no EMA; None: the network's, with schedulefree 0
+    augment: tuple[Augment, ...] = ()
     grad_accum: int = 1  # batches per step
     clip: float = 1.0  # maximum gradient norm; 0: no clipping
     workers: int | None = None  # None: the process's share of the CPUs, on a GPU less two
@@ -147,6 +149,7 @@ class TrainConfig:
         if not self.clip >= 0:
             raise UsageError(f"--clip {self.clip}: expected 0 (off) or a positive norm")
         check_names(self.val, "--val")
+        check_augments(self.augment)
 
     def as_yaml(self) -> dict[str, Any]:
         """Return the settings by option name, as written to `config.yaml` and accepted by `--config`."""

@@ -102,13 +102,16 @@ def _epochs(plan: Plan) -> str:
 
 
 def _optimizer(plan: Plan) -> Iterator[str]:
-    """Yield optimiser and schedule, unless they are the defaults."""
+    """Yield optimiser, schedule and augmentations, unless they are the defaults."""
     if (plan.config.optimizer, plan.schedule) != (TrainConfig.optimizer, "cosine"):
         at = f" at {', '.join(map(str, plan.milestones))}" if plan.milestones else ""
         yield (
             f"Optimise by {plan.config.optimizer}, peak rate {plan.lr:g} after {plural(plan.warmup, 'step')}, then "
             f"{plan.schedule}{at}"
         )
+    if plan.config.augment:
+        shares = (f"{one.name} in {one.probability:.3g} of the steps" for one in plan.config.augment)
+        yield f"Augment  {', '.join(shares)}"
 
 
 def _cadence(plan: Plan) -> Iterator[str]:

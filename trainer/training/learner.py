@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from srshards import PatchBatch
 from trainer.models import Network
+from trainer.training.augment import Augment, augmented
 from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
 from trainer.training.losses import Loss
@@ -26,7 +27,7 @@ LossFunction: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class StepSettings:
     """Settings of the training step. `lr` is the peak; `clip` 0 disables clipping; `ema` is the decay of the EMA.
 
-    `decay` is the rate after the warm-up, as a share of the peak.
+    `decay` is the rate after the warm-up, as a share of the peak. `seed` is that of the augmentations.
     """
 
     total_steps: int
@@ -40,6 +41,8 @@ class StepSettings:
     mode: StepMode
     decay: Decay = cosine
     optimizer: str = "adamw"
+    augments: tuple[Augment, ...] = ()
+    seed: int = 0
 
 
 class Learner:
@@ -94,7 +97,10 @@ class Learner:
         self._optimizer.set_rate(self.rate(step))
         if self._ema:
             self._ema.set_step(step)
-        micro_batches = ((batch.hr, batch.input) for batch in islice(batches, self.settings.micro_batches))
+        micro_batches = (
+            augmented(self.settings.augments, self.settings.seed, step, batch.hr, batch.input)
+            for batch in islice(batches, self.settings.micro_batches)
+        )
         if not self._captured:
             return self._update(micro_batches)
         for number, images in enumerate(micro_batches):

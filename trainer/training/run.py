@@ -253,6 +253,8 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         mode=plan.step_mode,
         decay=decay_of(plan.schedule, milestone_steps(plan.milestones, plan.total_steps)),
         optimizer=config.optimizer,
+        augments=config.augment,
+        seed=config.seed,
     )
     ddp = group.wrap_ddp(network, plan.device, plan.step_mode.compiles)
     ema_network.load_state_dict(network.state_dict())
