@@ -141,7 +141,7 @@ OPTIONS = [
         type=AUGMENT,
         multiple=True,
         help=f"Augmentation of batches and the share of the steps that use it, e.g. cutblur:0.3; repeat it for several "
-        f"of {', '.join(AUGMENTATIONS)}.",
+        f"of {', '.join(AUGMENTATIONS)}.  [default: none]",
     ),
     _default("--grad-accum", type=int, default=TrainConfig.grad_accum, help="Batches accumulated per step."),
     _default("--clip", type=float, default=TrainConfig.clip, help="Maximum gradient norm; 0 disables clipping."),
