@@ -81,6 +81,11 @@ OPTIONS = [
         help="Training loss. Several are summed, each with its weight, and from step START to step STOP: l1:1, "
         "fft:0.05@1000-20000.",
     ),
+    _default(
+        "--sharpen-hr/--no-sharpen-hr",
+        default=TrainConfig.sharpen_hr,
+        help="Sharpen HR as Real-ESRGAN does, for every --loss but not for --gan.",
+    ),
     click.option(
         "--perceptual-weights",
         type=PATH,

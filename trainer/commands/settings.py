@@ -92,16 +92,23 @@ def refuse_changes(requested: dict[str, Any], original: dict[str, Any], run: Add
         before = original.get(name)
         if value != before:
             option = option_name(name)
-            expected = f"without {option}" if before is None else f"with {option} {_shown(before)}"
             given = f"the default of {option}" if value is None else _shown(value)
             raise UsageError(
-                f"{run} was started {expected}, not {given}; omit {option} to resume exactly, or start a new run, "
-                f"e.g. with --init {run / 'model.pth'}"
+                f"{run} was started {_started(option, before)}, not {given}; omit {option} to resume exactly, or start "
+                f"a new run, e.g. with --init {run / 'model.pth'}"
             )
+
+
+def _started(option: str, value: Any) -> str:
+    if value is None or value is False:
+        return f"without {option}"
+    return f"with {option}" if value is True else f"with {option} {_shown(value)}"
 
 
 def _shown(value: Any) -> str:
     """Return a setting as it is passed."""
+    if isinstance(value, bool):
+        return "with it" if value else "without it"
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

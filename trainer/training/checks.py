@@ -13,6 +13,7 @@ from trainer.loss_terms import check_start, check_steps
 from trainer.models import NetworkSpec
 from trainer.training.config import TrainConfig
 from trainer.training.plan import Plan, derive_plan, patches_per_step
+from trainer.training.sharpen import MIN_PX
 
 _MAX_SUGGESTED_RANKS = 4096
 
@@ -29,6 +30,8 @@ def checked_plan(
     _check_batch(plan)
     _check_losses(plan)
     _check_gan(plan)
+    if config.sharpen_hr:
+        _check_sharpening(plan)
     if folder.cached:
         _check_cache(plan, folder.cached)
     return plan
@@ -93,6 +96,20 @@ def _check_gan(plan: Plan) -> None:
             raise UsageError("--discriminator-init needs --gan, e.g. --gan vanilla:0.1")
         return
     check_start("--gan", config.gan, plan.total_steps)
+
+
+def _check_sharpening(plan: Plan) -> None:
+    """Raise UsageError for patches whose border cannot be reflected, and for HR that is sharpened already."""
+    if plan.patch_size < MIN_PX:
+        raise UsageError(
+            f"--sharpen-hr needs patches of {MIN_PX} px or more, not {plan.patch_size}, to reflect their borders; pass "
+            "a larger --patch-size or --no-sharpen-hr"
+        )
+    if plan.folder.manifest.raw["settings"].get("sharpen_hr"):
+        raise UsageError(
+            f"HR in {plan.folder.path} is sharpened already, by `generate --sharpen-hr`; pass --no-sharpen-hr, or "
+            "shards generated without"
+        )
 
 
 def _check_cache(plan: Plan, cached: CachedShards) -> None:

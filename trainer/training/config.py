@@ -68,6 +68,7 @@ class TrainConfig:
     lr: float | None = None  # peak; None: that of the network in the catalogue
     warmup: int | None = None  # steps up to the peak; None: 30% of the run, at most 500
     loss: tuple[LossTerm, ...] = (LossTerm("l1"),)  # summed with their weights
+    sharpen_hr: bool = False  # for all losses but the adversarial one
     perceptual_weights: Path | None = None  # where the weights files of losses are; None: PyTorch's cache
     gan: LossTerm | None = None  # the adversarial loss; None: no discriminator
     discriminator: str = "unet"

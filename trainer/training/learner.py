@@ -16,6 +16,7 @@ from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
 from trainer.training.objective import Objective
 from trainer.training.optim import AdamW, Ema, learning_rate
+from trainer.training.sharpen import Sharpen
 from trainer.training.step_mode import StepMode
 
 # Of uint8 HR and input, and the numbers of the active losses: their sum, the vector of their values, and the output.
@@ -26,7 +27,10 @@ LossFunction: TypeAlias = Callable[
 
 @dataclass(frozen=True)
 class StepSettings:
-    """Settings of the training step. `lr` is the peak; `clip` 0 disables clipping; `ema` 0 disables the EMA."""
+    """Settings of the training step. `lr` is the peak; `clip` 0 disables clipping; `ema` 0 disables the EMA.
+
+    The losses of `objective` compare with HR sharpened by `sharpen`.
+    """
 
     total_steps: int
     lr: float
@@ -37,6 +41,7 @@ class StepSettings:
     clip: float
     ema: float
     mode: StepMode
+    sharpen: Sharpen | None = None
 
 
 class Learner:
@@ -172,15 +177,16 @@ def _loss_function(
     settings: StepSettings, network: nn.Module, ema_network: nn.Module | None, is_ddp: bool
 ) -> LossFunction:
     """Return the function of the loss, compiled if the settings say so."""
-    objective = settings.objective
+    objective, sharpen = settings.objective, settings.sharpen
     dtype, compiles = settings.precision.dtype, settings.mode.compiles
     # Compile only the DDP wrapper: PyTorch then splits the graph to overlap gradient reduction.
     forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(network) if compiles and is_ddp else network
 
     def loss(
-        hr: torch.Tensor, network_input: torch.Tensor, active: tuple[int, ...]
+        hr_bytes: torch.Tensor, network_input: torch.Tensor, active: tuple[int, ...]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        target, ema_output = to_unit_range(hr), None
+        hr, ema_output = to_unit_range(hr_bytes), None
+        target = hr if sharpen is None else sharpen(hr)
         # Without autocast's cache of converted weights: each weight is used once, and a CUDA graph cannot use it.
         with torch.autocast(hr.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
             images = to_unit_range(network_input)
