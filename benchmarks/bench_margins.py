@@ -21,7 +21,8 @@ from benchmarks.common import PhotoSet, say
 from benchmarks.options import benchmark, output_option, photos_option
 from benchmarks.report import print_table, write_result
 from srshards.terminal.text import Choice
-from trainer.models import MODELS, Network, network_spec
+from trainer.catalogue import NETWORKS
+from trainer.models import Network, network_spec
 from trainer.models.weights import load_network
 
 _SCALE = 4
@@ -56,13 +57,13 @@ def differences(network: Network, photo: Tensor) -> dict[int, float]:
 def networks(models: tuple[str, ...], weights: tuple[Path, ...]) -> Iterator[tuple[str, Network]]:
     for path in weights:
         yield str(path), load_network(path)
-    for name in models or (() if weights else MODELS):
+    for name in models or (() if weights else NETWORKS):
         yield name, network_spec(name, _SCALE).build().eval()
 
 
 @benchmark
 @photos_option
-@click.option("--model", "models", type=Choice(MODELS), multiple=True, help="Network. May be repeated.")
+@click.option("--model", "models", type=Choice(NETWORKS), multiple=True, help="Network. May be repeated.")
 @click.option("--weights", type=click.Path(path_type=Path), multiple=True, help="Trained network. May be repeated.")
 @output_option("margins.json")
 def main(photos: Path | None, models: tuple[str, ...], weights: tuple[Path, ...], output: Path) -> None:

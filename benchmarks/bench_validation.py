@@ -25,9 +25,11 @@ from benchmarks.report import print_table, spread, spread_text, write_result
 from srshards.process.allocator import keep_freed_memory
 from srshards.shards.folder import Shards
 from srshards.shards.opening import open_shards
+from srshards.terminal.text import Choice
+from trainer.catalogue import NETWORKS
 from trainer.evaluation.metrics import measure
 from trainer.evaluation.sets import ShardSet
-from trainer.models import MODELS, network_spec
+from trainer.models import network_spec
 from trainer.training.device import choose_device, describe_device, limit_threads
 from trainer.training.stopping import StopRequest
 from trainer.training.validation import Validation
@@ -66,7 +68,7 @@ def _metrics_ms(device: torch.device) -> float:
 @benchmark
 @click.option("--shards", "folder", type=click.Path(path_type=Path), required=True, help="Shard folder of one scale.")
 @click.option("--images", type=click.IntRange(min=1), default=20, help="Validation images.")
-@click.option("--models", multiple=True, type=click.Choice(MODELS), default=("ultra_lite", "lite"), help="Networks.")
+@click.option("--models", multiple=True, type=Choice(NETWORKS), default=("ultra_lite", "lite"), help="Networks.")
 @click.option("--device", default="auto", help="cpu, cuda, or auto.")
 @rounds_option(3)
 @output_option("validation.json")

@@ -29,7 +29,7 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from shardgen.planning.boxes import reduction
 from srshards.errors import PhotoError
 from srshards.imaging import photo
-from srshards.imaging.photo import DecodedPhoto, decode_photo, read_bytes, upright_size
+from srshards.imaging.photo import DecodedPhoto, decode_photo, read_bytes, upright_size, upright_size_of_file
 
 Array = NDArray[np.generic]
 ORIENTATIONS = range(1, 9)
@@ -126,6 +126,37 @@ def test_upright_size_does_not_decode(with_exif: bool, monkeypatch: pytest.Monke
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda image: (loads.append(image), load(image))[1])
     assert upright_size(data) == ((35, 22) if with_exif else (22, 35))
     assert not loads
+
+
+def test_the_size_of_a_file_is_that_of_its_content(tmp_path: Path) -> None:
+    """Also of unusual PNGs, and with the same reasons for files that are not photos."""
+    path = tmp_path / "photo"
+
+    def size(find: Callable[[], tuple[int, int]]) -> object:
+        try:
+            return find()
+        except PhotoError as error:
+            return str(error)
+
+    png, tif = small_png(), tiff(colours(6, 10))
+    metadata = [small_png(LARGE_METADATA[name]) for name in ("1 MB of text, compressed", "a colour profile")]
+    damaged = [b"no image", png[:20], bomb(30_000), b"0000ftypheic" + bytes(9), tif[:-30]]
+    found = [*odd_photos.odd_photos().values(), *metadata, *damaged]
+    for data in found:
+        path.write_bytes(data)
+        assert size(lambda: upright_size_of_file(path)) == size(lambda data=data: upright_size(data))  # type: ignore[misc]
+    path.write_bytes(b"")
+    assert size(lambda: upright_size_of_file(path)) == "empty file"
+    assert size(lambda: upright_size_of_file(tmp_path / "none")) == "cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "GIF", "BMP", "PPM"])
+def test_the_size_of_a_file_is_read_from_its_header(image_format: str, tmp_path: Path) -> None:
+    """Even if the file is too large to be read."""
+    path = tmp_path / "photo"
+    path.write_bytes(saved(Image.fromarray(colours(20, 30)), image_format))
+    os.truncate(path, photo.MAX_FILE_BYTES + 1)
+    assert upright_size_of_file(path) == (20, 30)
 
 
 @pytest.mark.parametrize("value", [0, 9, 255, 65535])

@@ -856,8 +856,7 @@ def test_evaluate_reports_unsuitable_photos(runs: Path, tmp_path: Path) -> None:
     assert f"no photos in {tmp_path}: expected" in refused(*args)
     small = tmp_path / "小.png"
     Image.new("RGB", (14, 40)).save(small)
-    reason = "SSIM-Y needs 11 px inside a border of 2 px, not 14 x 40 px in all"
-    assert f"{small} is too small for an evaluation at 2x: {reason}; remove it from {tmp_path}" in refused(*args)
+    assert f"(SSIM-Y needs 11 px inside a border of 2 px): {small} (14 x 40 px); remove it" in refused(*args)
     Image.fromarray(make_photo(60, 60, 1)).save(small)
     assert trainer(*args).code == 0
     small.write_bytes(small.read_bytes()[:2000])
@@ -964,12 +963,27 @@ def test_export_writes_an_onnx_file(runs: Path, tmp_path: Path) -> None:
     assert all_files(tmp_path) == {path.name}
 
 
-def test_weights_with_nan_are_refused(runs: Path, hr: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["evaluate", "upscale", "export"])
+def test_weights_with_nan_are_refused(command: str, runs: Path, hr: Path, tmp_path: Path) -> None:
     state = read_weights(runs / "lr" / "best.pth")
-    state["body.0.weight"] = state["body.0.weight"] * float("nan")
+    state["body.4.weight"] = state["body.4.weight"] * float("nan")
     save_weights(tmp_path / "nan.pth", state, None)
-    stderr = refused("evaluate", "--weights", tmp_path / "nan.pth", "--hr", hr)
-    assert "not finite" in stderr and "use weights from an earlier step" in stderr
+    photos = {"evaluate": ("--hr", hr), "upscale": (hr, "-o", tmp_path), "export": ("-o", tmp_path / "m.onnx")}[command]
+    stderr = refused(command, "--weights", tmp_path / "nan.pth", *photos)
+    reason = f"1 of {len(state)} parameters have values that are not finite (body.4.weight): the training diverged"
+    assert f"{tmp_path / 'nan.pth'}: {reason}; use weights from an earlier step\n" in stderr
+    assert all_files(tmp_path) == {"nan.pth"}
+
+
+def test_weights_that_overflow_are_not_exported(runs: Path, tmp_path: Path) -> None:
+    state = read_weights(runs / "lr" / "best.pth")
+    huge = {name: tensor * 1e20 if name.startswith("body.4.") else tensor * 1e10 for name, tensor in state.items()}
+    save_weights(tmp_path / "huge.pth", huge, None)
+    stderr = refused("export", "--weights", tmp_path / "huge.pth", "-o", tmp_path / "m.onnx")
+    largest = f"up to {huge['body.4.weight'].abs().max():.0e}, in body.4.weight"
+    reason = f"the network's output is not finite, because its weights are too large ({largest}): the training diverged"
+    assert f"{tmp_path / 'huge.pth'}: {reason}; use weights from an earlier step\n" in stderr
+    assert all_files(tmp_path) == {"huge.pth"}
 
 
 # ---- inaccessible paths

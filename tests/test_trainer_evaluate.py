@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -231,10 +232,6 @@ def test_perceptual_metrics_are_measured_with_the_others(
     for version in ("bicubic", "a"):
         for name, value in tiled["sets"][0]["mean"][version].items():
             assert value == pytest.approx(found["sets"][0]["mean"][version][name], rel=0.01)
-    too_small = trainer("evaluate", *weights(runs, "a"), "--hr", data / "Set2", "--metrics", "niqe")
-    assert too_small.code == 2 and too_small.out == ""
-    needed = f"NIQE needs {METRICS['niqe'].min_px} px inside a border of 2 px, not 80 x 60 px in all"
-    assert f"0.png is too small for an evaluation at 2x: {needed}" in too_small.err
 
 
 def test_networks_process_an_image_before_the_next_is_read(
@@ -323,9 +320,72 @@ def test_metrics_that_cannot_be_measured_are_refused(
 ) -> None:
     args = (*weights(runs, "a"), "--hr", data / "Set2", "--metrics")
     assert "unknown metric 'psnr-y'; did you mean 'psnr_y'?" in refused(*args, "psnr-y")
-    assert "unknown metric ''; pass some of psnr_rgb, psnr_y, " in refused(*args, "psnr_y,")
+    assert "expected names of metrics, separated by commas, e.g. lpips,dists" in refused(*args, "psnr_y,")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert "pyiqa" in refused(*args, "psnr_y,lpips") or "alexnet" in refused(*args, "psnr_y,lpips")
+
+
+def unreadable(folder: Path) -> list[Path]:
+    """Four files that cannot be read as photos, by name, and two that can, one of them with damaged pixels."""
+    folder.mkdir()
+    for name, content in (("a.png", b"no image"), ("b.jpg", b""), ("c.heic", b"0000ftypheic0000")):
+        (folder / name).write_bytes(content)
+    os.mkfifo(folder / "d.png")
+    Image.fromarray(make_photo(60, 60, 0)).save(folder / "e.png")
+    (folder / "f.png").write_bytes((folder / "e.png").read_bytes()[:-100])
+    return sorted(folder.iterdir())[:4]
+
+
+@pytest.mark.usefixtures("without_work")
+def test_unreadable_photos_are_found_before_the_evaluation(runs: Path, data: Path, tmp_path: Path) -> None:
+    """All of them, in all sets, each once."""
+    a, b, c, d = unreadable(tmp_path / "x")
+    args = (*weights(runs, "a"), "--hr", data / "Set2", "--val", tmp_path / "x")
+    reasons = (
+        f"{a} (not an image, or its header is damaged), {b} (empty file), {c} (HEIC is not supported; convert it to "
+        f"JPEG or PNG first), {d} (it is not a regular file)"
+    )
+    assert f"Error: cannot read 4 photos: {reasons}; remove them\n" in refused(*args)
+    assert f"Error: cannot read 4 photos: {reasons}; remove them\n" in refused(*args, "--val", f"y={tmp_path / 'x'}")
+    (tmp_path / "x/e.png").write_bytes(b"no image")
+    assert f"Error: cannot read 5 photos: {reasons}, ...; remove them\n" in refused(*args)
+    for path in (a, b, c, d):
+        path.unlink()
+    only = f"{tmp_path / 'x/e.png'} (not an image, or its header is damaged)"
+    assert f"Error: cannot read 1 photo: {only}; remove it\n" in refused(*args)
+
+
+@pytest.mark.usefixtures("without_work")
+def test_photos_that_are_too_small_are_found_before_the_evaluation(runs: Path, data: Path, tmp_path: Path) -> None:
+    """For the window of SSIM at this scale, after cropping to a multiple of it."""
+    paths = [tmp_path / f"{width}.png" for width in (14, 15, 16)]
+    listed = [f"{path} ({path.stem} x 40 px)" for path in paths]
+    for path in paths:
+        Image.fromarray(make_photo(40, int(path.stem), 0)).save(path)
+    args = ("--hr", data / "Set2", "--val", f"x={tmp_path}")
+    for name, scale, number in (("a", 2, 2), ("four", 4, 3)):
+        found = refused(*weights(runs, name), *args)
+        start = f"Error: cannot evaluate {number} photos (SSIM-Y needs 11 px inside a border of {scale} px): "
+        assert f"{start}{', '.join(listed[:number])}; remove them\n" in found
+    paths[0].write_bytes(b"no image")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by 90 degrees
+    Image.fromarray(make_photo(15, 40, 0)).save(paths[1], exif=exif)
+    found = refused(*weights(runs, "a"), *args)
+    assert f"cannot read 1 photo: {paths[0]} (not an image, or its header is damaged); remove it\n" in found
+    needed = "(SSIM-Y needs 11 px inside a border of 2 px)"
+    assert f"  cannot evaluate 1 photo {needed}: {listed[1]}; remove it\n" in found
+
+
+@pytest.mark.usefixtures("without_work")
+def test_photos_that_are_too_small_for_a_metric_are_found_before_the_evaluation(
+    runs: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(perceptual, "load_metrics", lambda names, device, weights: FakePerceptual())
+    args = (*weights(runs, "a"), "--hr", data / "Set2", "--metrics", "psnr_y,niqe")
+    listed = f"{data / 'Set2/0.png'} (81 x 60 px), {data / 'Set2/1.png'} (50 x 72 px)"
+    needed = f"NIQE needs {METRICS['niqe'].min_px} px inside a border of 2 px"
+    assert f"cannot evaluate 2 photos ({needed}): {listed}; remove them, or omit the metric\n" in refused(*args)
 
 
 def test_an_output_that_is_not_finite_is_an_error_of_its_network(runs: Path, data: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""LPIPS, DISTS, TOPIQ and NIQE: their files, what is said before the start, and how images are passed to pyiqa.
+"""LPIPS, DISTS, TOPIQ and NIQE: files, messages before the start, how images are passed to pyiqa, and printed values.
 
 tests/peers/test_pyiqa.py compares the values with other implementations.
 """
@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -20,6 +21,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from fake_pyiqa import PACKAGE, write_pyiqa
+from helpers import SMALL, events, trainer
 from torch import Tensor
 
 from srshards.errors import UsageError
@@ -346,3 +348,21 @@ def test_images_that_are_too_large(metrics: PerceptualMetrics, monkeypatch: pyte
     assert str(refused.value) == (
         f"topiq of 114 x 100 px needs about 11.4 MB of memory on cpu, of which 6.0 MB are free; {advice}"
     )
+
+
+# ---- training
+
+
+def test_the_closing_table_has_the_metrics_that_were_chosen(
+    shards: Path, weights: Path, tmp_path: Path, use_pyiqa: Callable[..., None]
+) -> None:
+    use_pyiqa(PACKAGE.replace("0.999", "2"))
+    out = tmp_path / "runs"
+    args = ("--shards", shards / "scale_2x", "--out", out, "--run", "r", *SMALL, "--steps", 2, "--device", "cpu")
+    result = trainer(*args, "--best", "topiq", "--metrics", "lpips", "--metric-weights", weights)
+    assert result.code == 0, result.err
+    (line,) = events(out / "r", "val")
+    metrics = [METRICS[name] for name in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "lpips", "topiq")]
+    rows = [[one.formatted(line[f"{prefix}{one.name}"]) for one in metrics] for prefix in ("bicubic_", "")]
+    shown = [re.split("  +", text.strip()) for text in result.out.splitlines()[:3]]
+    assert shown == [[one.label for one in metrics], ["bicubic", *rows[0]], ["network", *rows[1]]]

@@ -57,8 +57,8 @@ def test_names_and_shapes_of_every_model(name: str, scale: int) -> None:
     assert spec.name == name
     shapes = spec.shapes()
     first, last = ("body.0", f"body.{2 * spec.depth + 2}") if name != "standard" else ("conv_first", "conv_last")
-    folded = {1: 16, 2: 4}.get(scale, 1) if name == "standard" else 1
-    assert shapes[f"{first}.weight"] == (spec.features, 3 * folded, 3, 3)
+    unshuffled = {1: 16, 2: 4}.get(scale, 1) if name == "standard" else 1
+    assert shapes[f"{first}.weight"] == (spec.features, 3 * unshuffled, 3, 3)
     if name != "standard":
         assert shapes[f"{last}.weight"] == (3 * scale**2, spec.features, 3, 3)
     else:
@@ -158,9 +158,9 @@ def test_networks_overfit_a_batch(kind: str, scale: int) -> None:
 @pytest.mark.parametrize("scale", [1, 2])
 def test_indivisible_sizes_are_padded_by_reflection(scale: int, height: int, width: int) -> None:
     """As if the caller had padded the image by reflection at the bottom and right and cropped the output."""
-    network, fold_by = narrow("rrdb", scale).build(), {1: 4, 2: 2}[scale]
+    network, factor = narrow("rrdb", scale).build(), {1: 4, 2: 2}[scale]
     images = noise(1, 3, height, width)
-    padded = functional.pad(images, (0, -width % fold_by, 0, -height % fold_by), "reflect")
+    padded = functional.pad(images, (0, -width % factor, 0, -height % factor), "reflect")
     with torch.no_grad():
         expected = network(padded)[:, :, : scale * height, : scale * width]
         assert torch.equal(network(images), expected)
@@ -179,7 +179,7 @@ def receptive_radius(spec: BuiltInSpec, side: int) -> int:
     network, middle = spec.build().double(), side // 2
     distance = 0
     for y, x in ((0, 0), (spec.scale - 1, spec.scale - 1)):
-        for shift in range(4 if spec.architecture == "rrdb" else 1):  # other positions within the folded pixel
+        for shift in range(4 if spec.architecture == "rrdb" else 1):  # other positions in an unshuffled block
             images = noise(1, 3, side, side).double().requires_grad_()
             at = middle + shift
             network(images)[0, :, at * spec.scale + y, at * spec.scale + x].sum().backward()
@@ -198,10 +198,10 @@ def test_the_margin_of_compact_is_its_receptive_radius(scale: int) -> None:
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 def test_the_margin_of_a_short_rrdb_covers_its_receptive_radius(scale: int) -> None:
-    spec, fold_by = BuiltInSpec("rrdb", scale, 4, 1, 2), {1: 4, 2: 2}.get(scale, 1)
+    spec, factor = BuiltInSpec("rrdb", scale, 4, 1, 2), {1: 4, 2: 2}.get(scale, 1)
     radius = receptive_radius(spec, 200 // min(scale, 4) + 16)
-    assert radius <= spec.margin_px < radius + 2 * fold_by
-    assert spec.margin_px % fold_by == 0
+    assert radius <= spec.margin_px < radius + 2 * factor
+    assert spec.margin_px % factor == 0
 
 
 def test_the_margins_of_the_models() -> None:

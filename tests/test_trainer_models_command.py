@@ -12,12 +12,12 @@ from helpers import Result, trainer
 from trainer.catalogue import NETWORKS
 from trainer.commands import models
 from trainer.models import BuiltInSpec, NetworkSpec, cost, network_spec, num_parameters
-from trainer.models.cost import forward_flops, training_cost
+from trainer.models.cost import training_cost
 from trainer.models.spandrel_network import spandrel_spec
 
 SMALL_NETWORKS = {
     "compact": BuiltInSpec("compact", 2, 4, 1),
-    "rrdb, folded": BuiltInSpec("rrdb", 2, 4, 1, 2),
+    "rrdb, unshuffled": BuiltInSpec("rrdb", 2, 4, 1, 2),
 }
 
 
@@ -92,13 +92,12 @@ def test_shapes_take_the_memory_of_real_tensors(name: str, monkeypatch: pytest.M
 @pytest.mark.parametrize("name", ALL_SMALL)
 def test_repeated_operations_cost_what_executed_ones_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = training_cost(small(name), 2, 12)
-    assert 2 * expected.forward_flops == forward_flops(small(name), 2, 12)
     monkeypatch.setattr(cost, "_is_new", lambda operation: False)
     assert training_cost(small(name), 2, 12) == expected
 
 
 def test_memory_grows_with_the_batch_and_arithmetic_does_not() -> None:
-    one, two, three = (training_cost(SMALL_NETWORKS["rrdb, folded"], batch, 16) for batch in (1, 2, 3))
+    one, two, three = (training_cost(SMALL_NETWORKS["rrdb, unshuffled"], batch, 16) for batch in (1, 2, 3))
     assert one.forward_flops == two.forward_flops == three.forward_flops
     assert three.training_bytes - two.training_bytes == two.training_bytes - one.training_bytes > 0
 

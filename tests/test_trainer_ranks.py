@@ -295,8 +295,8 @@ def test_ranks_validate_after_the_same_steps(data: Path, tmp_path: Path) -> None
     args = ("--shards", data, "--out", tmp_path, *SMALL, "--batch-size", 2, "--steps", 9)
     with ranks_of(2, tmp_path, *args, prepare=(one_rank_finds_validations_slow, ())) as ranks:
         codes, output = wait(ranks)
-    assert codes == {0} and output.count("from now on every 16 steps") == 1, output
-    assert [line["step"] for line in Run(tmp_path / "r", output).events("val")] == [2, 9]
+    assert codes == {0} and output.count("from now on every 8 steps") == 1, output
+    assert [line["step"] for line in Run(tmp_path / "r", output).events("val")] == [2, 4, 8, 9]
 
 
 def one_rank_fails_in_step_3() -> None:

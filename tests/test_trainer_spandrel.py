@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from srshards.errors import UsageError
+from trainer.catalogue import NETWORKS
 from trainer.loss_terms import LossTerm
-from trainer.models import MODELS, BuiltInSpec, NetworkSpec, network_spec, spec_from_json
+from trainer.models import BuiltInSpec, NetworkSpec, network_spec, spec_from_json
 from trainer.models.architectures import ARCHITECTURES
 from trainer.models.spandrel_files import open_network
 from trainer.models.spandrel_import import load_spandrel
 from trainer.models.spandrel_network import SpandrelNetwork, SpandrelSpec, network_class, spandrel_spec
-from trainer.models.weights import load_network, save_weights, spec_of
+from trainer.models.weights import load_network, save_weights
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.network import initial_weights
@@ -173,11 +174,12 @@ def test_other_scales(architecture: str, scale: int) -> None:
     assert found.eval()(noise(1, 3, 16, 16)).shape == (1, 3, 16 * scale, 16 * scale)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("standard", "lite")])
-def test_the_catalogue_names_what_its_files_contain(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("standard", "lite")])
+def test_the_catalogue_names_what_its_files_contain(name: str, tmp_path: Path) -> None:
     """A file says nothing about some arguments, for which the catalogue must not choose another value."""
     spec = network_spec(name, 4)
-    assert spec_of(spec.build().state_dict()).as_json() == spec.as_json()
+    save_weights(tmp_path / "w.pth", spec.build().state_dict(), None)
+    assert load_network(tmp_path / "w.pth").spec.as_json() == spec.as_json()
 
 
 @pytest.mark.parametrize(
@@ -392,9 +394,8 @@ FUNCTIONAL = "class InterpolationMode: ...\ndef rotate(): ...\ndef normalize(): 
 @pytest.fixture
 def fresh_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
     """Lets spandrel be imported anew, with the packages that the function puts before the installed ones."""
-    before = {name: module for name, module in sys.modules.items() if is_of_spandrel(name)}
-    for name in before:
-        del sys.modules[name]
+    for name in [name for name in sys.modules if is_of_spandrel(name)]:
+        monkeypatch.delitem(sys.modules, name)  # restored after what a test sets in its place
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(name: str, content: str) -> None:
@@ -405,7 +406,6 @@ def fresh_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
     yield write
     for name in [name for name in sys.modules if is_of_spandrel(name)]:
         del sys.modules[name]
-    sys.modules.update(before)
 
 
 def is_of_spandrel(name: str) -> bool:

@@ -171,8 +171,8 @@ def test_forward_on_a_gpu(spec: BuiltInSpec, ceiling: int, fake_gpu: None) -> No
         assert {call.images[0].dtype for call in log.of(aten.upsample_nearest2d.default)} == {torch.bfloat16}
     convolutions = log.of(aten.convolution.default)
     assert [call.images[0].dtype for call in convolutions].count(torch.float32) == is_rrdb, "the last one"
-    folds = is_rrdb and spec.scale < 3  # its result is contiguous on a GPU
-    assert all(image.is_channels_last for call in convolutions[folds:] for image in call.images)
+    unshuffles = is_rrdb and spec.scale < 3  # its result is contiguous on a GPU
+    assert all(image.is_channels_last for call in convolutions[unshuffles:] for image in call.images)
     assert len(log.calls) <= ceiling
 
 

@@ -68,7 +68,6 @@ def test_stderr_shows_the_plan_and_the_progress(finished: FinishedRun) -> None:
         "step 40/40, ",
         " steps/s, loss 0.",
         "patches/s, data wait ",
-        "0 s left",
         "Step 15: PSNR-Y ",
         " vs. bicubic), SSIM-Y ",
         "best ",

@@ -127,7 +127,7 @@ def test_tiles_give_the_same_output_as_the_complete_image(scale: int, height: in
 
 @pytest.mark.parametrize("scale", [1, 2])
 def test_tiles_give_the_same_output_for_networks_that_fold_pixels(scale: int) -> None:
-    """rrdb folds 4 x 4 px at 1x and 2 x 2 px at 2x. The margin is the receptive radius of its few convolutions."""
+    """rrdb unshuffles 4 x 4 px at 1x and 2 x 2 px at 2x. The margin is the receptive radius of its few convolutions."""
     model, pixels = network(scale, "rrdb"), image(150, 171)
     rule = TileRule(4 // scale * (2 * 3 * 5 + 6), 4 // scale)
     untiled = apply_in_tiles(model, pixels, None, rule)

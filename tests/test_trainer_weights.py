@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from srshards.errors import RunError, UsageError
 from trainer.models import BuiltInSpec, Network, network_spec
 from trainer.models.spandrel_import import load_spandrel
-from trainer.models.weights import load_network, read_weights, save_weights, spec_of
+from trainer.models.weights import load_network, read_weights, save_weights
+from trainer.models.weights_layout import built_in_spec
 from trainer.training.network import initial_weights
 
 NAMES = ("ultra_lite", "lite", "standard")
@@ -239,16 +240,16 @@ def test_official_files_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", [network_spec(name, scale) for name in NAMES for scale in (1, 2, 3, 4)])
-def test_spec_of_recognises_every_model(spec: BuiltInSpec) -> None:
-    assert spec_of({name: torch.empty(shape, device="meta") for name, shape in spec.shapes().items()}) == spec
+def test_every_model_is_recognised(spec: BuiltInSpec) -> None:
+    assert built_in_spec({name: torch.empty(shape, device="meta") for name, shape in spec.shapes().items()}) == spec
 
 
 @pytest.mark.parametrize(
     "spec",
     [BuiltInSpec("compact", 8, 5, 1), BuiltInSpec("compact", 7, 16, 0), BuiltInSpec("rrdb", 2, 6, 3, 5)],
 )
-def test_spec_of_recognises_other_widths(spec: BuiltInSpec) -> None:
-    assert spec_of(spec.build().state_dict()) == spec
+def test_other_widths_are_recognised(spec: BuiltInSpec) -> None:
+    assert built_in_spec(spec.build().state_dict()) == spec
 
 
 def without(state: State, *names: str) -> State:

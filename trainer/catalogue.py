@@ -35,12 +35,30 @@ class NamedNetwork:
         object.__setattr__(self, "arguments", MappingProxyType(dict(self.arguments)))
 
 
-_RATES = "docs/decisions/027-initialisation-and-learning-rates.md"
 _ROWS = (
-    NamedNetwork("ultra_lite", "compact", {"features": 24, "depth": 8}, 4e-3, "short runs, training on a CPU", _RATES),
-    NamedNetwork("lite", "compact", {"features": 64, "depth": 16}, 1e-3, "fast upscaling, also of video", _RATES),
     NamedNetwork(
-        "standard", "rrdb", {"features": 64, "depth": 23, "growth": 32}, 2e-4, "quality, with a GPU (ESRGAN)", _RATES
+        "ultra_lite",
+        "compact",
+        {"features": 24, "depth": 8},
+        4e-3,
+        "short runs, training on a CPU",
+        "docs/decisions/027-initialisation-and-learning-rates.md",
+    ),
+    NamedNetwork(
+        "lite",
+        "compact",
+        {"features": 64, "depth": 16},
+        1e-3,
+        "fast upscaling, also of video",
+        "docs/decisions/034-warm-up-and-rates.md",
+    ),
+    NamedNetwork(
+        "standard",
+        "rrdb",
+        {"features": 64, "depth": 23, "growth": 32},
+        2e-4,
+        "quality, with a GPU (ESRGAN)",
+        "docs/decisions/034-warm-up-and-rates.md",
     ),
     NamedNetwork(
         "compact_ultra",
@@ -118,7 +136,7 @@ _ROWS = (
             "layer_norm": True,
         },
         2e-4,
-        "degraded photos, fast; realplksr_s of neosr",
+        "fast upscaling of degraded photos",
         "traiNNer-redux, RealPLKSR_Tiny",
     ),
     NamedNetwork(

@@ -44,11 +44,12 @@ def _torchvision(name: str, size: str, sha256: str) -> MetricFile:
     return MetricFile(name, f"https://download.pytorch.org/models/{name}", size, sha256, cache="checkpoints")
 
 
+SSIM_WINDOW_PX = 11  # also the limit for PSNR, which is measured together with SSIM
 _OWN = (
-    Metric("psnr_rgb", "PSNR", "dB", 2, higher_is_better=True, needs_target=True, min_px=11),
-    Metric("psnr_y", "PSNR-Y", "dB", 2, higher_is_better=True, needs_target=True, min_px=11),
-    Metric("ssim_rgb", "SSIM", "", 4, higher_is_better=True, needs_target=True, min_px=11),
-    Metric("ssim_y", "SSIM-Y", "", 4, higher_is_better=True, needs_target=True, min_px=11),
+    Metric("psnr_rgb", "PSNR", "dB", 2, higher_is_better=True, needs_target=True, min_px=SSIM_WINDOW_PX),
+    Metric("psnr_y", "PSNR-Y", "dB", 2, higher_is_better=True, needs_target=True, min_px=SSIM_WINDOW_PX),
+    Metric("ssim_rgb", "SSIM", "", 4, higher_is_better=True, needs_target=True, min_px=SSIM_WINDOW_PX),
+    Metric("ssim_y", "SSIM-Y", "", 4, higher_is_better=True, needs_target=True, min_px=SSIM_WINDOW_PX),
 )
 _PERCEPTUAL = (
     Metric(

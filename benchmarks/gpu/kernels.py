@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.window import synchronise
 from trainer.models import NetworkSpec
-from trainer.models.cost import forward_flops
+from trainer.models.cost import training_cost
 from trainer.training.device import Precision
 
 NO_CUDA = "no CUDA device"
@@ -67,7 +67,7 @@ def measure_kernels(
 
 def flops_per_step(spec: NetworkSpec, batch: int, input_patch: int) -> float:
     """Return the operations of a step: those of the forward pass, and twice as many for the backward pass."""
-    return 3.0 * forward_flops(spec, batch, input_patch)
+    return 3.0 * batch * training_cost(spec, batch, input_patch).forward_flops
 
 
 def matrix_flops_per_s(device: torch.device, dtype: torch.dtype) -> float:

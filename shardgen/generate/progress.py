@@ -40,5 +40,5 @@ class ProgressDisplay:
 
     def _line(self) -> str:
         bar, what = self._bar, self._what
-        eta = f", {bar.left_s:.0f} s left" if 0 < bar.done < bar.total else ""
-        return f"{bar.done:,}/{bar.total:,} {what}, {bar.per_s:.0f} {what}/s, {self._rates()}{eta}"
+        done = f"{bar.done:,}/{bar.total:,} {what}, {bar.per_s:.0f} {what}/s, {self._rates()}"
+        return ", ".join(filter(None, (done, bar.time_left)))

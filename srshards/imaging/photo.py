@@ -12,6 +12,7 @@ import io
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,10 +104,22 @@ def read_bytes(address: Address, size: int = -1) -> bytes:
 def upright_size(data: bytes) -> tuple[int, int]:
     """Return the upright (height, width) in px, from the header alone. Raises PhotoError like `decode_photo`."""
     with _open(data) as image:
-        height, width = _stored_size(image)
-        # Pillow would decode the complete PNG to look for EXIF after the pixels.
-        must_decode = image.format == "PNG" and "exif" not in image.info
-        return _upright((height, width), 1 if must_decode else _orientation(image))
+        return _upright_size(image)
+
+
+@without_size_limit()
+def upright_size_of_file(path: Path) -> tuple[int, int]:
+    """Return the upright (height, width) in px of a regular file, normally without reading its pixels.
+
+    PhotoError like `read_bytes` and `upright_size`.
+    """
+    with suppress(Exception), warnings.catch_warnings(record=True) as recorded:
+        warnings.simplefilter("always")
+        with Image.open(path, formats=_FORMATS) as image:
+            size = _upright_size(image)
+        if not recorded and math.prod(size) <= MAX_PIXELS:
+            return size
+    return upright_size(read_bytes(path))  # an unusual or damaged file: with the workarounds and the reasons of `_open`
 
 
 @without_size_limit()
@@ -214,6 +227,12 @@ def _colour_space(image: Image.Image) -> str:
 def _stored_size(image: Image.Image) -> tuple[int, int]:
     """(height, width) before the orientation is applied."""
     return tiff_file.stored_size(image) if image.format == "TIFF" else (image.height, image.width)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    # Pillow would decode the complete PNG to look for EXIF after the pixels.
+    must_decode = image.format == "PNG" and "exif" not in image.info
+    return _upright(_stored_size(image), 1 if must_decode else _orientation(image))
 
 
 def _orientation(image: Image.Image) -> int:

@@ -16,7 +16,8 @@ class ProgressBar:
     """A progress display that counts up to `total`. A context manager.
 
     On a terminal it shows a bar, followed by `details()`; otherwise it prints `line()` every `line_every_s` seconds.
-    `bar` are options for tqdm.
+    `rate()` returns the items per second, 0 while they are unknown; None: the average since the start. `bar` are
+    options for tqdm.
     """
 
     def __init__(
@@ -26,13 +27,15 @@ class ProgressBar:
         line: Callable[[], str],
         line_every_s: float,
         initial: int = 0,
+        rate: Callable[[], float] | None = None,
         **bar: Any,
     ) -> None:
         self.total, self.done = total, initial
         self._initial, self._details, self._line, self._line_every_s = initial, details, line, line_every_s
+        self._rate = rate or self._average_rate
         self._start_s = monotonic()
         self._next_line_s = self._start_s + line_every_s
-        self._bar = Bar(total=total, initial=initial, **bar) if shows_bars() else None
+        self._bar = Bar(total=total, initial=initial, rate=rate, **bar) if shows_bars() else None
 
     def __enter__(self) -> "ProgressBar":
         return self
@@ -49,12 +52,19 @@ class ProgressBar:
 
     @property
     def per_s(self) -> float:
-        return (self.done - self._initial) / self.elapsed_s
+        """Items per second; 0 while they are unknown."""
+        return self._rate()
 
     @property
-    def left_s(self) -> float:
-        """Estimated remaining seconds at the average rate; infinite before the first item."""
-        return (self.total - self.done) / self.per_s if self.per_s else float("inf")
+    def time_left(self) -> str:
+        """The estimated remaining time, `28 s left`, `33 min left` or `1 h 5 min left`; empty if unknown or done."""
+        if not self.per_s or self.done >= self.total:
+            return ""
+        seconds = round((self.total - self.done) / self.per_s)
+        if seconds < 120:
+            return f"{seconds} s left"
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours:,} h {minutes} min left" if hours else f"{minutes} min left"
 
     def advance(self, count: int = 1, print_now: bool = False) -> None:
         """Count and update the display. `print_now` prints a line even if none is due."""
@@ -70,6 +80,9 @@ class ProgressBar:
         if self._bar is None:
             self._next_line_s = monotonic() + self._line_every_s
             self.say(self._line())
+
+    def _average_rate(self) -> float:
+        return (self.done - self._initial) / self.elapsed_s
 
     @contextmanager
     def hidden(self) -> Iterator[None]:

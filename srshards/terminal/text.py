@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 import click
@@ -82,10 +82,19 @@ def shows_bars() -> bool:
 
 
 class Bar(tqdm):  # type: ignore[misc]
-    """A tqdm bar that fits narrow terminals: it drops the bar first, then one figure after another."""
+    """A tqdm bar that fits narrow terminals: it drops the bar first, then one figure after another.
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    `rate()` returns the items per second, 0 while they are unknown; None: tqdm measures them.
+    """
+
+    def __init__(self, *args: Any, rate: Callable[[], float] | None = None, **options: Any) -> None:
+        self._rate = rate
         super().__init__(*args, **{"dynamic_ncols": True, "disable": not shows_bars(), **options})
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """The arguments of `format_meter`."""
+        return {**super().format_dict, **({"rate": self._rate()} if self._rate else {})}
 
     @staticmethod
     def format_meter(n: float, total: float | None, elapsed: float, ncols: int | None = None, **given: Any) -> str:

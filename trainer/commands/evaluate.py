@@ -135,7 +135,7 @@ def evaluate_command(
     page = None if compare_page is None else ComparePage([(one.name, one.description) for one in evaluated], len(sets))
     on_device = {name: network.to(torch_device) for name, network in networks.items()}
     comparison = Comparison(on_device, metrics, perceptual, tile, with_versions=page is not None)
-    results = [_evaluated(comparison, by_input, page, len(sets)) for by_input in sets]
+    results = [_evaluate_set(comparison, by_input, page, len(sets)) for by_input in sets]
     if print_json:
         click.echo(json.dumps(as_json(evaluated, results, metrics), ensure_ascii=False, indent=2, allow_nan=False))
     else:
@@ -154,10 +154,10 @@ def _names(weights: Sequence[Path]) -> list[str]:
     return [SINGLE_NAME] if len(weights) == 1 else short_names([Path(os.path.abspath(path)) for path in weights])
 
 
-def _evaluated(
+def _evaluate_set(
     comparison: Comparison, by_input: dict[bool, EvaluationSet], page: ComparePage | None, num_sets: int
 ) -> SetResult:
-    """Evaluate a set."""
+    """Evaluate a set, with a progress bar. `by_input` is as for `Comparison.run`."""
     first = next(iter(by_input.values()))
     result = SetResult(first.name, first.source, first.scale)
     crops = None if page is None else page.begin(result)

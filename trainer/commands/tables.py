@@ -2,15 +2,11 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from srshards.terminal.text import columns
 from trainer.evaluation.results import value_text
 from trainer.metrics_table import METRICS
-
-if TYPE_CHECKING:
-    from trainer.evaluation.metrics import Quality
 
 DEFAULT_METRICS = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
 _GAP = "  "
@@ -21,12 +17,6 @@ class Group(NamedTuple):
 
     title: str
     rows: Mapping[str, Sequence[str]]
-
-
-def quality_table(means: "dict[str, Quality]") -> str:
-    """Return a table with one row per name: PSNR and SSIM of Y and of RGB."""
-    values = {name: asdict(quality) for name, quality in means.items()}
-    return table([values_group("", values, DEFAULT_METRICS)], DEFAULT_METRICS)
 
 
 def values_group(title: str, versions: Mapping[str, Mapping[str, float]], metrics: Sequence[str]) -> Group:

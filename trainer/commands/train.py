@@ -15,16 +15,14 @@ from srshards.storage.store import list_files, list_folders
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import Bar, plural, say, shows_bars
 from trainer.commands.settings import refuse_changes, resolve
-from trainer.commands.tables import quality_table
+from trainer.commands.tables import DEFAULT_METRICS, table, values_group
 from trainer.commands.wall_clock import wall_clock
 from trainer.distributed.group import RankGroup, open_group
 from trainer.distributed.rank import RankInfo
 from trainer.evaluation.best import parse_best
-from trainer.evaluation.metrics import Quality
-from trainer.evaluation.scores import Scores
 from trainer.evaluation.sets import ShardSet
 from trainer.messages import format_duration
-from trainer.metrics_table import OWN
+from trainer.metrics_table import PERCEPTUAL
 from trainer.models import NetworkSpec
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import new_run
@@ -34,6 +32,7 @@ from trainer.training.network import choose_spec, stored_spec
 from trainer.training.plan import Plan, as_started
 from trainer.training.run import TrainingResult, train
 from trainer.training.stopping import StopRequest
+from trainer.training.validation import ValidationResult
 
 
 def train_command(
@@ -114,8 +113,15 @@ def _resume_command(run: RunFolder, group: RankGroup) -> str:
     return f"{start} --out {shlex.quote(str(run.home.parent))} --run {shlex.quote(run.home.name)} --resume"
 
 
-def _quality(scores: Scores) -> Quality:
-    return Quality(**{name: scores[name] for name in OWN})
+def _means_table(result: ValidationResult) -> str:
+    """Return the means of all metrics that were measured, grouped by set if there are several."""
+    sets = result.sets
+    metrics = [*DEFAULT_METRICS, *(name for name in PERCEPTUAL if name in next(iter(sets.values())).network)]
+    groups = [
+        values_group(name if len(sets) > 1 else "", {"bicubic": one.bicubic, "network": one.network}, metrics)
+        for name, one in sets.items()
+    ]
+    return table(groups, metrics)
 
 
 def _summary(result: TrainingResult) -> str:
@@ -123,9 +129,7 @@ def _summary(result: TrainingResult) -> str:
     progress, run = result.progress, result.run
     lines = []
     if result.last:
-        for name, one in result.last.sets.items():
-            lines += [f"{name}:"] * (len(result.last.sets) > 1)
-            lines.append(quality_table({"bicubic": _quality(one.bicubic), "network": _quality(one.network)}))
+        lines.append(_means_table(result.last))
     if result.was_finished:
         lines.append(
             f"{run.home} has already finished, at step {progress.step:,}; nothing was trained. To train further, start "

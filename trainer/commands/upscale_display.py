@@ -52,5 +52,5 @@ class UpscaleDisplay(Listener):
     def _line(self) -> str:
         bar = self._bar
         share = f", {bar.done / bar.total:.0%}" if bar.total else ""
-        eta = f", {bar.left_s:.0f} s left" if 0 < bar.done < bar.total else ""
-        return f"{self._photos()}{share}, {bar.per_s / 1e6:.2f} megapixels/s{eta}"
+        done = f"{self._photos()}{share}, {bar.per_s / 1e6:.2f} megapixels/s"
+        return ", ".join(filter(None, (done, bar.time_left)))

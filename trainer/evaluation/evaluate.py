@@ -1,4 +1,4 @@
-"""Evaluate a network: PSNR and SSIM of its output per image, compared with bicubic upscaling."""
+"""Evaluate a network: metrics of its output per image, compared with bicubic upscaling."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ _MAX_IMAGES = 16  # of a batch
 
 
 class PairResult(NamedTuple):
-    """The metrics of one image."""
+    """PSNR and SSIM of one image."""
 
     name: str
     network: Quality
@@ -50,7 +50,7 @@ class BatchResult:
 
 
 class _Request(NamedTuple):
-    """The network and what to compute, see `evaluate_batches`."""
+    """The arguments of `evaluate_batches` that are the same for all batches."""
 
     network: Network
     device: torch.device
@@ -112,7 +112,7 @@ def to_rows(metrics: Iterable[Tensor]) -> list[list[float]]:
 
 
 def to_qualities(metrics: Tensor) -> list[Quality]:
-    """Convert the same without perceptual metrics."""
+    """Convert the `network` or the `bicubic` of a BatchResult without perceptual metrics. RunError as for `to_rows`."""
     return [Quality(*row) for row in to_rows([metrics])]
 
 
@@ -178,7 +178,7 @@ def _evaluate_whole(request: _Request, batch: list[Pair]) -> BatchResult:
 
 @torch.inference_mode()
 def _evaluate_in_tiles(request: _Request, pair: Pair, tile: int | None) -> BatchResult:
-    """Evaluate one image, of which only tiles are on the device. RunError if the network's output is not finite."""
+    """Evaluate one image in tiles, which alone are on the device. RunError if the network's output is not finite."""
     function = as_function(request.network, request.device, tile)
     host = torch.device("cpu")
     output, hr = (upload([image], host) for image in (function(pair.input), pair.hr))

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from srshards.imaging.luma import STUDIO_BLACK, STUDIO_WEIGHTS
 from trainer.evaluation.scores import mean_scores, score_sums
-from trainer.metrics_table import OWN
+from trainer.metrics_table import OWN, SSIM_WINDOW_PX
 
-SSIM_WINDOW_PX = 11
 _SSIM_SIGMA_PX = 1.5
 _MARGIN_PX = SSIM_WINDOW_PX - 1  # by which an image is larger than its complete windows
 _BLOCK_PX = 48  # windows per block and direction, so that a block stays in a CPU's cache
@@ -58,7 +57,7 @@ def measure(outputs: Tensor, targets: Tensor, border: int) -> Tensor:
 
 
 def _sums_in_threads(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the same, with one thread per image: a CPU's cache holds a block of one, too little to divide the work."""
+    """Return `_sums`, by one thread per image: a block that fits a CPU's cache is too little work to divide."""
     num_threads = torch.get_num_threads()
     with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         sums = torch.cat(list(pool.map(_sums, torch.split(outputs, 1), torch.split(targets, 1))))

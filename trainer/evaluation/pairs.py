@@ -1,10 +1,9 @@
 """The images that a network is evaluated on, from shards or photos."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_down, bicubic_up, crop_to_multiple
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import cubic_up
@@ -12,7 +11,6 @@ from srshards.shards.folder import Shards
 from srshards.shards.mapped import MappedShard, reading
 from srshards.shards.subset import evenly_spaced
 from trainer.inference.photo_files import list_photos, read_photo
-from trainer.metrics_table import METRICS, OWN
 
 
 @dataclass(frozen=True)
@@ -33,24 +31,6 @@ class Pair:
     def bicubic(self) -> Pixels:
         """Return the baseline: LR upscaled with the bicubic kernel that published tables use."""
         return bicubic_up(self.lr, self.scale)
-
-
-def too_small(height: int, width: int, scale: int, metrics: Sequence[str]) -> str:
-    """Return which metric cannot be computed for HR images of this size in px, and why; empty if all can."""
-    name = max(reversed(metrics), key=lambda metric: METRICS[metric].min_px)
-    smallest = METRICS[name].min_px
-    if min(height, width) - 2 * scale >= smallest:
-        return ""
-    return f"{METRICS[name].label} needs {smallest} px inside a border of {scale} px, not {width} x {height} px in all"
-
-
-def takes_upsampled(network_scale: int, scale: int, network: str, data: str) -> bool:
-    """Return whether the network's input has HR size. UsageError if the network and the data differ in scale."""
-    if network_scale not in (1, scale):
-        raise UsageError(
-            f"{network} upscales {network_scale}x, but {data} is {scale}x; pass weights and data of the same scale"
-        )
-    return network_scale == 1
 
 
 def shard_pairs(
@@ -84,15 +64,12 @@ def photo_pairs(folder: Path, scale: int, upsampled: bool) -> Iterator[Pair]:
     return (photo_pair(path, root, scale, upsampled) for path in list_photos([folder]))
 
 
-def photo_pair(path: Path, root: Path, scale: int, upsampled: bool, metrics: Sequence[str] = OWN) -> Pair:
+def photo_pair(path: Path, root: Path, scale: int, upsampled: bool) -> Pair:
     """Return a pair as in published tables: HR is the photo cropped to a multiple of the scale, LR its MATLAB bicubic.
 
     With `upsampled`, the network's input is LR upscaled with OpenCV's cubic, the default for `up` in shards. The name
-    is relative to `root`. UsageError for a photo that cannot be read or is too small for one of the metrics.
+    is relative to `root`. UsageError for a photo that cannot be read.
     """
     hr = crop_to_multiple(read_photo(path).rgb, scale)
-    height, width = hr.shape[:2]
-    if reason := too_small(height, width, scale, metrics):
-        raise UsageError(f"{path} is too small for an evaluation at {scale}x: {reason}; remove it from {root}")
     lr = bicubic_down(hr, scale)
     return Pair(str(path.relative_to(root)), scale, hr, lr, cubic_up(lr, scale) if upsampled else lr)

@@ -12,7 +12,8 @@ from srshards.process.resources import available_cpus
 from srshards.shards.folder import Shards
 from srshards.shards.opening import open_shards
 from srshards.storage.store import list_files, list_folders, local_path, storage_of
-from trainer.evaluation.pairs import Pair, photo_pair, shard_pairs, too_small
+from trainer.evaluation.checks import is_too_small, or_omit, size_needed
+from trainer.evaluation.pairs import Pair, photo_pair, shard_pairs
 from trainer.evaluation.set_names import NamedSet
 from trainer.inference.photo_files import is_photo_name, list_photos
 from trainer.metrics_table import OWN
@@ -22,8 +23,11 @@ class EvaluationSet(ABC):
     """Images to evaluate a network on: all of a set, or up to `limit` of them, spread evenly.
 
     `name` is that of its results, `source` describes where they are from. `upsampled` says whether the network's input
-    is the upsampled image. `num_images` of `num_found` images are evaluated.
+    is the upsampled image. `num_images` of `num_found` images are evaluated. `photos` are their files, to be checked by
+    `check_photos`; there are none for samples of shards, whose manifest suffices.
     """
+
+    photos: Sequence[Path] = ()
 
     def __init__(self, name: str, source: str, scale: int, upsampled: bool, limit: int | None, num_found: int) -> None:
         self.name = name
@@ -37,7 +41,7 @@ class EvaluationSet(ABC):
     def pairs(self, rank: int = 0, ranks: int = 1) -> Iterator[Pair]:
         """Yield images `rank`, `rank + ranks`, ... of those to evaluate, with LR and the network's input.
 
-        UsageError for a photo that cannot be read or is too small, RunError for a damaged sample.
+        UsageError for a photo that cannot be read, RunError for a damaged sample.
         """
 
     def load(self, max_bytes: int, rank: int = 0, ranks: int = 1) -> int:
@@ -76,10 +80,11 @@ class ShardSet(EvaluationSet):
                 f"{shards.path} has no upsampled images, which the network takes as its input; generate shards without "
                 "--no-up, or evaluate a folder of photos"
             )
-        if reason := too_small(shards.hr_size, shards.hr_size, shards.scale, metrics):
+        size = shards.hr_size
+        if is_too_small(size, size, shards.scale, metrics):
             raise UsageError(
-                f"the images in {shards.path} are too small for an evaluation: {reason}; generate shards with a larger "
-                f"--size{'' if set(metrics) <= set(OWN) else ', or omit the metric'}"
+                f"the images in {shards.path} are too small for an evaluation: {size_needed(shards.scale, metrics)}, "
+                f"not {size} x {size} px in all; generate shards with a larger --size{or_omit(metrics)}"
             )
 
     def pairs(self, rank: int = 0, ranks: int = 1) -> Iterator[Pair]:
@@ -92,22 +97,14 @@ class ShardSet(EvaluationSet):
 class PhotoSet(EvaluationSet):
     """A folder of HR photos, searched recursively. LR is computed as in published tables, by MATLAB's bicubic.
 
-    UsageError if there are no photos in it.
+    UsageError if there are no photos in it. They are not opened; see `check_photos`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        scale: int,
-        upsampled: bool,
-        limit: int | None = None,
-        metrics: Sequence[str] = OWN,
-    ) -> None:
-        self.photos = list_photos([folder])
-        super().__init__(name, str(folder), scale, upsampled, limit, len(self.photos))
+    def __init__(self, name: str, folder: Path, scale: int, upsampled: bool, limit: int | None = None) -> None:
+        self._found = list_photos([folder])
+        super().__init__(name, str(folder), scale, upsampled, limit, len(self._found))
+        self.photos = [self._found[self.num_found * number // self.num_images] for number in range(self.num_images)]
         self.root = folder if folder.is_dir() else folder.parent
-        self._metrics = metrics
         self._kept: dict[int, Pair] = {}
 
     def pairs(self, rank: int = 0, ranks: int = 1) -> Iterator[Pair]:
@@ -127,12 +124,11 @@ class PhotoSet(EvaluationSet):
         return num_bytes
 
     def _pair(self, number: int) -> Pair:
-        photo = self.photos[self.num_found * number // self.num_images]
-        return photo_pair(photo, self.root, self.scale, self.upsampled, self._metrics)
+        return photo_pair(self.photos[number], self.root, self.scale, self.upsampled)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for photo in self.photos:
+        for photo in self._found:
             digest.update(f"{photo.relative_to(self.root)}\0{photo.stat().st_size}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
@@ -151,13 +147,13 @@ def open_set(
     """Open a set for a network that upscales by `scale` or, with `upsampled`, takes upsampled LR of that scale.
 
     A shard folder is recognised by its manifest; its validation split is evaluated, or all of it if it has none.
-    The images must be large enough for the `metrics`. `cache`, `cache_bytes` and `decode` are those of `open_shards`.
+    Samples must be large enough for the `metrics`. `cache`, `cache_bytes` and `decode` are those of `open_shards`.
     UsageError for an address with neither shards nor photos, and for shards of another scale, incomplete ones, or ones
     that a ShardSet refuses.
     """
     try:
         if not _is_shard_folder(named):
-            return PhotoSet(named.name, local_path(named.address), scale, upsampled, limit, metrics)
+            return PhotoSet(named.name, local_path(named.address), scale, upsampled, limit)
         shards = open_shards(named.address, cache=cache, cache_bytes=cache_bytes, decode=decode)
         if shards.scale != scale:
             raise UsageError(

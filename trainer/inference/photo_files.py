@@ -5,7 +5,8 @@ Photos are decoded as in shardgen, so that inference and training see the same p
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from srshards.errors import PhotoError, UsageError
-from srshards.imaging.photo import DecodedPhoto, decode_photo, read_bytes
+from srshards.imaging.photo import DecodedPhoto, decode_photo, read_bytes, upright_size_of_file
 from srshards.imaging.provenance import exif_mark
 from srshards.process.shortages import shortage
 from srshards.storage.files import replacing, writing
@@ -88,15 +89,31 @@ def read_photo(path: Path) -> DecodedPhoto:
     the first frame is returned.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise UsageError(f"cannot read {path}: it is {'a folder' if path.is_dir() else 'not a regular file'}")
-        return decode_photo(read_bytes(path), keep_alpha=True)
+        with _reasons(path):
+            return decode_photo(read_bytes(path), keep_alpha=True)
     except PhotoError as error:
-        raise UsageError(f"cannot read {path}: {str(error).removeprefix('cannot be read: ')}") from error
+        raise UsageError(f"cannot read {path}: {error}") from error
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """Return the upright (height, width) of a photo in px, from its header. PhotoError if it has none."""
+    with _reasons(path):
+        return upright_size_of_file(path)
+
+
+@contextmanager
+def _reasons(path: Path) -> Iterator[None]:
+    """Raise PhotoError for whatever makes a photo unreadable, with nothing but the reason."""
+    try:
+        if path.exists() and not path.is_file():
+            raise PhotoError(f"it is {'a folder' if path.is_dir() else 'not a regular file'}")
+        yield
+    except PhotoError as error:
+        raise PhotoError(str(error).removeprefix("cannot be read: ")) from error
     except OSError as error:
         if shortage(error):
             raise
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        raise PhotoError(error.strerror) from error
 
 
 def check_writable(path: Path, height: int, width: int, has_alpha: bool) -> None:

@@ -30,7 +30,7 @@ class TileRule:
     """How an image may be cut into tiles for a network: the margin that a tile needs, and the grid that it lies on.
 
     `margin_px` is on every side, `multiple_px` the network's `NetworkSpec.multiple_px`: tiles start at its multiples,
-    so that the windows or folds of a tile coincide with those of the complete image.
+    so that the windows of a tile, or the blocks that it pools or unshuffles, are those of the complete image.
     """
 
     margin_px: int

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.catalogue import NETWORKS, named_network
+from trainer.catalogue import named_network
 from trainer.models import compact, rrdb  # noqa: F401 - registers both architectures
 from trainer.models.blocks import BuiltInSpec, Network, NetworkSpec, num_parameters
 from trainer.models.spandrel_network import scales_of, spandrel_spec
 
 __all__ = [
-    "MODELS",
     "BuiltInSpec",
     "Network",
     "NetworkSpec",
@@ -19,11 +18,9 @@ __all__ = [
     "supported_scales",
 ]
 
-MODELS = tuple(NETWORKS)
-
 
 def network_spec(name: str, scale: int) -> NetworkSpec:
-    """Return the spec of the network `name`, one of MODELS, for a scale.
+    """Return the spec of the network `name` of the catalogue for a scale.
 
     UsageError if there is none, for a scale that it does not support, and if it needs a package that is missing.
     """
@@ -32,9 +29,9 @@ def network_spec(name: str, scale: int) -> NetworkSpec:
 
 
 def supported_scales(name: str) -> tuple[int, ...]:
-    """Return the scales of the network `name`, one of MODELS. UsageError if it needs a package that is missing."""
+    """Return the scales of the network `name` of the catalogue. UsageError if it needs a package that is missing."""
     row = named_network(name)
-    own = Network.kinds.get(row.architecture)
+    own = Network.built_in.get(row.architecture)
     return own.scales if own else scales_of(row.architecture, row.arguments)
 
 
@@ -48,6 +45,6 @@ def spec_from_json(plain: Mapping[str, Any]) -> NetworkSpec:
 
 
 def _spec(architecture: str, scale: int, arguments: Mapping[str, Any]) -> NetworkSpec:
-    if architecture in Network.kinds:
+    if architecture in Network.built_in:
         return BuiltInSpec(architecture, scale, **arguments)
     return spandrel_spec(architecture, scale, arguments)

@@ -1,9 +1,8 @@
-"""The architectures of spandrel with training support: what the trainer has to know of each.
+"""The architectures of spandrel with training support: what the trainer has to know about each.
 
-Networks of other architectures can be evaluated, used to upscale, and exported. A network of this table trains all its
-parameters, is deterministic, and opens in spandrel as what it was; tests/test_trainer_spandrel.py proves it of each.
-Left out are those of which a file does not determine the output, or of which parameters get no gradient: see
-docs/decisions/033-networks-of-spandrel.md.
+A network of this table trains all of its parameters, is deterministic, and opens in spandrel as the same network
+(tests/test_trainer_spandrel.py). docs/decisions/033-networks-of-spandrel.md says why others are missing; these can be
+evaluated, used to upscale, and exported.
 """
 
 import math
@@ -18,7 +17,7 @@ Arguments = Mapping[str, Any]  # of the constructor
 
 @dataclass(frozen=True)
 class SizeRequirements:
-    """Sizes of images that a network accepts: spandrel pads others, and so does `SpandrelNetwork`, equally."""
+    """Sizes of images that a network accepts. spandrel pads others, and `SpandrelNetwork` pads them in the same way."""
 
     minimum_px: int = 1
     multiple_px: int = 1
@@ -30,12 +29,13 @@ ANY_SIZE = SizeRequirements()
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the trainer knows of a class of spandrel.
+    """What the trainer knows about a class of spandrel.
 
     `scale_argument` is the argument of the constructor that sets the scale. `field_px` returns the receptive field to
     each side in px of the input, infinite for global operations; `practical_px` is the margin where that is larger,
-    measured by benchmarks/bench_margins.py. `multiple_px` returns the period of windows and
-    foldings. `needs` are the requirements that spandrel states. `min_batch` is the smallest batch to train with.
+    measured by benchmarks/bench_margins.py. `multiple_px` returns the edge of its windows, or of the blocks that it
+    pools or unshuffles. `needs` are the requirements that spandrel states. `min_batch` is the smallest batch to train
+    with.
     """
 
     scale_argument: str

@@ -78,7 +78,7 @@ class BuiltInSpec(NetworkSpec):
     growth: int | None = None  # rrdb: channels that each convolution of a dense block adds; compact has none
 
     def __post_init__(self) -> None:
-        scales = Network.kinds[self.architecture].scales
+        scales = Network.built_in[self.architecture].scales
         if self.scale not in scales:
             supported = ", ".join(f"{scale}x" for scale in scales)
             hint = "" if self.architecture == "compact" else "; ultra_lite and lite support 1x to 8x"
@@ -96,11 +96,11 @@ class BuiltInSpec(NetworkSpec):
     @property
     def margin_px(self) -> int:
         """Exact for compact; a practical bound for rrdb, see `Rrdb.margin_px`."""
-        return Network.kinds[self.architecture].margin_px(self)
+        return Network.built_in[self.architecture].margin_px(self)
 
     @property
     def multiple_px(self) -> int:
-        return Network.kinds[self.architecture].multiple_px(self)
+        return Network.built_in[self.architecture].multiple_px(self)
 
     def build(self, seed: int = 0) -> "Network":
         network = self._on_meta_device()
@@ -123,19 +123,19 @@ class BuiltInSpec(NetworkSpec):
 
     def _on_meta_device(self) -> "Network":
         with torch.device("meta"):  # elsewhere, the layers' own initialisation would use the global generator
-            return Network.kinds[self.architecture](self)
+            return Network.built_in[self.architecture](self)
 
 
 class Network(nn.Module):
     """Maps N x 3 x H x W RGB in [0, 1] to N x 3 x scale·H x scale·W, not clamped, for any H and W from 1 px."""
 
-    kinds: ClassVar[dict[str, type["Network"]]] = {}  # those of `BuiltInSpec`
+    built_in: ClassVar[dict[str, type["Network"]]] = {}  # subclasses by `BuiltInSpec.architecture`
     scales: ClassVar[tuple[int, ...]]
 
     def __init_subclass__(cls, architecture: str | None = None) -> None:
         super().__init_subclass__()
         if architecture is not None:
-            Network.kinds[architecture] = cls
+            Network.built_in[architecture] = cls
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
@@ -144,10 +144,12 @@ class Network(nn.Module):
 
     @staticmethod
     def margin_px(spec: Any) -> int:
+        """Return `BuiltInSpec.margin_px`."""
         raise NotImplementedError
 
     @staticmethod
     def multiple_px(spec: Any) -> int:
+        """Return `BuiltInSpec.multiple_px`."""
         return 1
 
     def set_fixed_weights(self) -> None:
@@ -215,8 +217,8 @@ def leaky(features: Tensor) -> Tensor:
     return functional.leaky_relu(features, SLOPE, inplace=not torch.compiler.is_compiling())
 
 
-def fold(images: Tensor, factor: int) -> Tensor:
-    """Pixel-unshuffle N x C x H x W to N x C·factor² x ⌈H / factor⌉ x ⌈W / factor⌉.
+def pixel_unshuffle(images: Tensor, factor: int) -> Tensor:
+    """Rearrange N x C x H x W to N x C·factor² x ⌈H / factor⌉ x ⌈W / factor⌉.
 
     Sizes that are not multiples of the factor are padded first, see `pad_to`.
     """

@@ -32,7 +32,7 @@ def training_cost(spec: NetworkSpec, batch: int, input_px: int, has_ema: bool = 
     internally is not included.
     """
     network = _on_meta_device(spec)
-    target = torch.empty(batch, COLOURS, input_px * spec.scale, input_px * spec.scale, device=_META)
+    target = _images(batch, input_px * spec.scale)
     tracer = _Tracer()
     weights = [*network.parameters(), *network.buffers()]
     for tensor in (*weights, target):
@@ -46,22 +46,14 @@ def training_cost(spec: NetworkSpec, batch: int, input_px: int, has_ema: bool = 
     return Cost(num_parameters(network), flops // batch, tracer.peak_bytes + moments + ema)
 
 
-def forward_flops(spec: NetworkSpec, batch: int, input_px: int) -> int:
-    """Return the operations of the forward pass of a batch, counted as in `Cost`."""
-    network = _on_meta_device(spec)
-    with _Tracer() as tracer, torch.no_grad():
-        network(_images(batch, input_px))
-    return int(tracer.flops)
-
-
 def _on_meta_device(spec: NetworkSpec) -> Network:
     with _UninitialisedParameters():
         network = spec.build()
     return network.to(_META)
 
 
-def _images(batch: int, input_px: int) -> Tensor:
-    return torch.empty(batch, COLOURS, input_px, input_px, device=_META)
+def _images(batch: int, edge_px: int) -> Tensor:
+    return torch.empty(batch, COLOURS, edge_px, edge_px, device=_META)
 
 
 def _num_bytes(tensor: Tensor) -> int:

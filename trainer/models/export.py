@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from srshards.errors import RunError, UsageError
 from srshards.extras import install_command
@@ -20,8 +21,8 @@ from trainer.models.weights import load_network
 from trainer.models.weights_layout import first_few
 
 OPSET = 18  # the exporter's default; a higher one would only exclude older runtimes
-# Of values in [0, 1], 1/40 of a grey level; float32 rounding accounts for about 1e-6. Untrained networks may return
-# values of any size, of whose largest it is a share.
+# Of pixels in [0, 1]: 1/40 of a grey level, where float32 rounding accounts for about 1e-6. For outputs beyond 1, as of
+# untrained networks, it is relative to the largest value.
 MAX_DIFFERENCE = 1e-4
 # Batch, height, width of the compared inputs: odd, wide and tall ones, not multiples of 4.
 SIZES = ((1, 17, 23), (2, 9, 30), (1, 31, 14))
@@ -37,7 +38,6 @@ class ExportReport:
     num_bytes: int
     sizes: tuple[tuple[int, int, int], ...]  # batch, height, width of each comparison
     difference: float  # the largest of all values compared, see MAX_DIFFERENCE
-    max_difference: float  # the tolerance
 
 
 def export_onnx(weights: Path, output: Path) -> ExportReport:
@@ -45,11 +45,12 @@ def export_onnx(weights: Path, output: Path) -> ExportReport:
 
     Its input `input` is N x 3 x H x W float32 RGB in [0, 1], its output `output` N x 3 x scale·H x scale·W, not
     clamped; H and W are dynamic, and N for networks that do not work in windows, for which it is 1. The file has no
-    external data. UsageError if the weights or a package are missing, or PyTorch cannot export this architecture;
-    RunError if the file's output differs from PyTorch's.
+    external data. UsageError if the weights or a package are missing, the network's output is not finite, or PyTorch
+    cannot export this architecture; RunError if the file's output differs from PyTorch's.
     """
     onnx, onnxruntime, _ = [_package(name) for name in ("onnx", "onnxruntime", "onnxscript")]
     network = load_network(weights)
+    _check_output(network, weights)
     sizes = SIZES if _has_dynamic_batch(network) else tuple((1, *size[1:]) for size in SIZES)
     try:
         model = _onnx_model(network)
@@ -72,7 +73,24 @@ def export_onnx(weights: Path, output: Path) -> ExportReport:
                 f"the ONNX export of {weights} differs from PyTorch by {difference:.2g}, more than "
                 f"{MAX_DIFFERENCE:g}, and was not written; try other versions of torch, onnxscript and onnxruntime"
             )
-    return ExportReport(output, network.spec, OPSET, len(content), sizes, difference, MAX_DIFFERENCE)
+    return ExportReport(output, network.spec, OPSET, len(content), sizes, difference)
+
+
+def _check_output(network: Network, weights: Path) -> None:
+    """Raise UsageError if the output is not finite: it would differ from that of the file by NaN."""
+    with torch.inference_mode():
+        is_finite = bool(network(_noise(*SIZES[0])).isfinite().all())
+    if not is_finite:
+        largest = {name: float(values.detach().abs().max()) for name, values in network.named_parameters()}
+        name = max(largest, key=largest.__getitem__)
+        raise UsageError(
+            f"{weights}: the network's output is not finite, because its weights are too large (up to "
+            f"{largest[name]:.0e}, in {name}): the training diverged; use weights from an earlier step"
+        )
+
+
+def _noise(batch: int, height: int, width: int) -> Tensor:
+    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 def _has_dynamic_batch(network: Network) -> bool:
@@ -81,7 +99,7 @@ def _has_dynamic_batch(network: Network) -> bool:
 
 
 def _refusal(network: Network, weights: Path, error: Exception) -> UsageError | RunError:
-    """Return the error to raise when the exporter fails: for built-in networks, which export everywhere, a fault."""
+    """Return the error to raise when the exporter fails. Built-in networks can be exported, so for them, a RunError."""
     exporter = f"PyTorch {torch.__version__}"
     if isinstance(network.spec, BuiltInSpec):
         return RunError(
@@ -144,7 +162,7 @@ def _onnx_model(network: Network) -> Any:
 
 def _difference(network: Network, session: Any, batch: int, height: int, width: int) -> float:
     """Return the largest difference between PyTorch and `session` on noise of the given size."""
-    images = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+    images = _noise(batch, height, width)
     with torch.inference_mode():
         expected = network(images)
     (found,) = session.run(["output"], {"input": images.numpy()})

@@ -6,11 +6,20 @@ Parameter names are Real-ESRGAN's at 1x, 2x and 4x, so that weights can be excha
 import torch
 from torch import Tensor, nn
 
-from trainer.models.blocks import COLOURS, BuiltInSpec, Network, conv3x3, conv_to_pixels, fold, leaky, upsample_nearest
+from trainer.models.architectures import PRACTICAL_MARGIN
+from trainer.models.blocks import (
+    COLOURS,
+    BuiltInSpec,
+    Network,
+    conv3x3,
+    conv_to_pixels,
+    leaky,
+    pixel_unshuffle,
+    upsample_nearest,
+)
 
 RESIDUAL = 0.2  # factor on a block's output before it is added to the block's input
-FOLDS = {1: 4, 2: 2, 3: 1, 4: 1}  # folding factor by scale; 1x and 2x are 4x at a quarter and half of the resolution
-PRACTICAL_MARGIN = 32
+UNSHUFFLE_FACTORS = {1: 4, 2: 2, 3: 1, 4: 1}  # by scale; 1x and 2x are 4x at a quarter and half of the resolution
 
 
 class DenseBlock(nn.Module):
@@ -72,8 +81,8 @@ class Rrdb(Network, architecture="rrdb"):
     def __init__(self, spec: BuiltInSpec) -> None:
         super().__init__(spec)
         assert spec.growth is not None
-        self.fold_by = FOLDS[spec.scale]
-        self.conv_first = conv3x3(COLOURS * self.fold_by**2, spec.features)
+        self.factor = UNSHUFFLE_FACTORS[spec.scale]
+        self.conv_first = conv3x3(COLOURS * self.factor**2, spec.features)
         self.body = nn.Sequential(*(Block(spec.features, spec.growth) for _ in range(spec.depth)))
         self.conv_body = conv3x3(spec.features, spec.features)
         if spec.scale == 3:
@@ -86,7 +95,7 @@ class Rrdb(Network, architecture="rrdb"):
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
-        x: Tensor = self.conv_first(fold(images, self.fold_by) if self.fold_by > 1 else images)
+        x: Tensor = self.conv_first(pixel_unshuffle(images, self.factor) if self.factor > 1 else images)
         x = x + self.conv_body(self.body(x))
         if self.scale == 3:
             upscaled: Tensor = self.tail_3x(x)
@@ -94,22 +103,22 @@ class Rrdb(Network, architecture="rrdb"):
         x = leaky(self.conv_up1(upsample_nearest(x, 2)))
         x = leaky(self.conv_up2(upsample_nearest(x, 2)))
         x = conv_to_pixels(self.conv_last, leaky(self.conv_hr(x)))
-        return x[:, :, : self.scale * height, : self.scale * width] if self.fold_by > 1 else x
+        return x[:, :, : self.scale * height, : self.scale * width] if self.factor > 1 else x
 
     @staticmethod
     def margin_px(spec: BuiltInSpec) -> int:
-        """Return 32 folded px, or the receptive field where that is smaller.
+        """Return PRACTICAL_MARGIN at the resolution of the blocks, or the receptive field where that is smaller.
 
         The receptive field of 23 blocks extends 349 px to each side, but its outer part has negligible weight.
         Real-ESRGAN overlaps tiles by 10 px, other tools by 16 to 32.
         """
         field = 15 * spec.depth + 2 + (1 if spec.scale == 3 else 2)  # blocks; conv_first, conv_body; upsampling
-        fold_by = FOLDS[spec.scale]
-        return min(PRACTICAL_MARGIN, field + (fold_by > 1)) * fold_by
+        factor = UNSHUFFLE_FACTORS[spec.scale]
+        return min(PRACTICAL_MARGIN, field + (factor > 1)) * factor
 
     @staticmethod
     def multiple_px(spec: BuiltInSpec) -> int:
-        return FOLDS[spec.scale]
+        return UNSHUFFLE_FACTORS[spec.scale]
 
     def gain(self, convolution: str) -> float:
         if convolution == "conv_body":

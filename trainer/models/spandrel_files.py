@@ -18,12 +18,13 @@ from trainer.models.spandrel_import import load_spandrel
 from trainer.models.spandrel_network import SpandrelNetwork, spec_of_model
 from trainer.models.weights_layout import first_few
 
-# What a network of a file may take to build: its masks and indices are not all in the file, small ones least of all.
-_MAX_GROWTH = 16  # four times
+# Limits on building the network of a file, whose masks and indices need not be in the file. The factors are four and
+# three times what any architecture tried takes; the constants let small files pass, in which these have a larger share.
+_MAX_GROWTH = 16  # bytes allocated per byte of the file
 _FREE_BYTES = 256 << 20
-_CALLS_PER_TENSOR = 60  # three times what any architecture takes
+_CALLS_PER_TENSOR = 60
 _FREE_CALLS = 5_000
-_MAX_NUMBER = 1000  # in a name, which says how many blocks there are: several times that of any network
+_MAX_NUMBER = 1000  # in a name, from which spandrel derives the number of blocks; several times that of any network
 
 
 def open_network(state: Mapping[str, Tensor]) -> SpandrelNetwork | None:
@@ -62,7 +63,7 @@ def _detect(spandrel: Any, state: Mapping[str, Tensor]) -> Any:
 
 
 def _load(architecture: Any, state: Mapping[str, Tensor]) -> Any:
-    """Return spandrel's descriptor of the network with the weights loaded, within limits of memory and work."""
+    """Return spandrel's descriptor of the network with the weights loaded. UsageError beyond the limits above."""
     held = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     limit = AllocationLimit(_FREE_BYTES + _MAX_GROWTH * held, _FREE_CALLS + _CALLS_PER_TENSOR * len(state))
     try:
@@ -77,7 +78,7 @@ def _load(architecture: Any, state: Mapping[str, Tensor]) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the type and the beginning of the message, of which PyTorch's first line says little."""
+    """Return the type and the beginning of the message, without the first line of PyTorch's, which says little."""
     lines = [line.strip() for line in str(error).splitlines() if not line.startswith("Error(s) in loading")]
     return first_few([f"{type(error).__name__}: {' '.join(lines)}"])
 

@@ -17,8 +17,8 @@ from trainer.models.architectures import ANY_SIZE, ARCHITECTURES, PRACTICAL_MARG
 from trainer.models.blocks import Network, NetworkSpec, next_multiple, pad_to, without_autocast
 from trainer.models.spandrel_import import load_spandrel
 
-# Of architectures without training support: some pad images to whole windows or foldings without stating them. SCUNet
-# does so to 64 px; its tiles at multiples of 4 px differed from the complete image by 0.08, at those of 64 by 0.0005.
+# Of architectures without training support, some of which pad images to multiples that they do not state, as SCUNet
+# does to 64 px: docs/decisions/037-any-network-in-tiles-and-onnx.md.
 _USUAL_MULTIPLE = 64
 
 Call: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
@@ -39,7 +39,7 @@ class SpandrelSpec(NetworkSpec):
 
     @property
     def name(self) -> str:
-        """The name in the catalogue, or the architecture, if it is trainable with its arguments."""
+        """The name in the catalogue, or that of the architecture; if it is trainable, with its unusual arguments."""
         if self.architecture not in ARCHITECTURES:
             return self.architecture
         size = _without_scale(self.architecture, dict(self.arguments))
@@ -204,7 +204,7 @@ def _known(architecture: str) -> Architecture:
     known = ARCHITECTURES.get(architecture)
     if known is None:
         raise UsageError(
-            f"{architecture} has no training support, only {', '.join(sorted((*Network.kinds, *ARCHITECTURES)))}; "
+            f"{architecture} has no training support, only {', '.join(sorted((*Network.built_in, *ARCHITECTURES)))}; "
             "it can be evaluated, used to upscale and exported"
         )
     return known

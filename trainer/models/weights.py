@@ -10,13 +10,13 @@ from torch import Tensor
 
 from srshards.errors import UsageError
 from srshards.process.shortages import is_out_of_memory, shortage
-from trainer.models import BuiltInSpec, Network, NetworkSpec
+from trainer.models import BuiltInSpec, Network
 from trainer.models.spandrel_files import open_network
 from trainer.models.spandrel_network import SpandrelNetwork
 from trainer.models.tensor_file import NotPlain, check_tensors, load_tensors, save_tensors
 from trainer.models.weights_layout import UnknownNetwork, built_in_spec, first_few, with_current_names, without_prefixes
 
-__all__ = ["load_network", "read_weights", "save_weights", "spec_of"]
+__all__ = ["load_network", "read_weights", "save_weights"]
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 # Keys under which tools store the parameters, in order of preference: EMA weights before the parameters themselves.
@@ -56,12 +56,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         check_tensors(path, content)
         renamed = with_current_names(content)
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in renamed.items()}
-
-
-def spec_of(state: Mapping[str, Tensor]) -> NetworkSpec:
-    """Return the spec of the network with these parameters. UsageError if it is unknown."""
-    found = _find(state)
-    return found.spec if isinstance(found, Network) else found
 
 
 def load_network(path: Path) -> Network:

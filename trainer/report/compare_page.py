@@ -129,16 +129,19 @@ class ComparePage:
 
 
 def _section(result: SetResult) -> Section:
-    means = result.means()
     about = f"{plural(len(result.images), 'image')} at {result.scale}\N{MULTIPLICATION SIGN}, {result.data}"
+    means = _values_table(f"Means of {result.name}", result.means())
+    return Section(result.name, about, means, _wins_table(result), [])
+
+
+def _wins_table(result: SetResult) -> Table | None:
+    """Return on how many images each of several networks is the best; None for a single network."""
     wins = result.wins()
     networks = list(next(iter(wins.values())))
     if len(networks) == 1:
-        return Section(result.name, about, _values_table(f"Means of {result.name}", means), None, [])
-    columns = [METRICS[metric].label for metric in wins]
-    rows = [(name, [Cell(f"{wins[metric][name]:,}") for metric in wins]) for name in networks]
-    won = Table(f"Images of {result.name} won", columns, rows)
-    return Section(result.name, about, _values_table(f"Means of {result.name}", means), won, [])
+        return None
+    rows = [(name, [Cell(f"{counts[name]:,}") for counts in wins.values()]) for name in networks]
+    return Table(f"Images of {result.name} won", [METRICS[metric].label for metric in wins], rows)
 
 
 def _values_table(label: str, versions: Mapping[str, Scores]) -> Table:

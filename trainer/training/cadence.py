@@ -2,19 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from statistics import median
+from statistics import median_low
 
 from trainer.training.account import Account, training_s
 
-MAX_SHARE = 0.02  # of the wall-clock time, for validations and their saves together
+MAX_SHARE = 0.02  # of the wall-clock time, for validations and their saves together, in a long run
+_MAX_GROWTH = 4  # of the interval per validation, so that further ones are measured before it is long
 
 
 class Cadence:
     """Decides after which steps to validate: the multiples of `every`, and the last one.
 
     The interval doubles, if it `adapts`, while validations and their saves, at the median duration since the start of
-    the process, would take more than MAX_SHARE of the time. It does not shrink, so a single long one, e.g. during an
-    outage of the store or while the process was stopped, must not decide.
+    the process, would take more than MAX_SHARE of the time; after one validation, to at most _MAX_GROWTH times its
+    length. It does not shrink, so a single long one, e.g. during an outage of the store or while the process was
+    stopped, must not decide. The first one of a process, which also allocates memory and, on a GPU, loads and tunes
+    kernels, does not count.
     """
 
     def __init__(self, every: int, adapts: bool, total_steps: int, account: Account) -> None:
@@ -25,7 +28,7 @@ class Cadence:
         self._start = account.seconds()
         self._cost_s = self._saving_and_validation_s()  # up to the last validation
         self._costs: list[float] = []  # seconds of each validation with the save of the previous one
-        self.validation_s = 0.0  # median duration of a validation with its save
+        self.validation_s = 0.0  # median duration of a validation with its save, without the first one
 
     def is_due(self, step: int) -> bool:
         return step % self.every == 0 or step == self._total_steps
@@ -35,9 +38,10 @@ class Cadence:
         cost_s = self._saving_and_validation_s()
         self._costs.append(cost_s - self._cost_s)
         self._cost_s = cost_s
-        self.validation_s = median(self._costs)
-        if not (self._adapts and timed_steps):
+        counted = self._costs[1:]
+        if not (self._adapts and timed_steps and counted):
             return self.every
+        self.validation_s = median_low(counted)  # of two, the shorter one
         step_s = (training_s(self._account.seconds()) - training_s(self._start)) / timed_steps
         return widened(self.every, self.validation_s, step_s, self._total_steps)
 
@@ -56,7 +60,8 @@ class Cadence:
 
 
 def widened(every: int, validation_s: float, step_s: float, total_steps: int) -> int:
-    """Return the interval, doubled until a validation of `validation_s` takes at most MAX_SHARE of the time."""
-    while every < total_steps and validation_s > MAX_SHARE * (validation_s + every * step_s):
+    """Return the interval, doubled until validations of `validation_s` take at most MAX_SHARE, or up to the limit."""
+    limit = min(total_steps, _MAX_GROWTH * every)
+    while every < limit and validation_s > MAX_SHARE * (validation_s + every * step_s):
         every *= 2
     return every

@@ -232,8 +232,8 @@ class TrainingLoop:
         cadence.every = self._progress.val_every = int(suggested)
         self._record.note("cadence", step, val_every=cadence.every, validation_s=cadence.validation_s)
         self._record.say(
-            f"Validations take {cadence.validation_s:.1f} s: from now on every {cadence.every:,} steps, to stay below "
-            f"{MAX_SHARE:.0%} of the time; --val-every sets a fixed interval"
+            f"Validations take {cadence.validation_s:.1f} s: from now on every {cadence.every:,} steps, to take at "
+            f"most {MAX_SHARE:.0%} of a long run; --val-every sets a fixed interval"
         )
 
     def _save(self) -> None:

@@ -21,7 +21,7 @@ from trainer.training.display import Display
 from trainer.training.learner import Learner
 from trainer.training.meter import Pace
 from trainer.training.snapshot import Snapshot
-from trainer.training.validation import SetResult, ValidationResult, summary_lines
+from trainer.training.validation import SetMeans, ValidationResult, summary_lines
 
 _PATIENCE_S = 300.0  # for the upload of a save to an object store, for which the next save waits
 
@@ -155,16 +155,16 @@ class RunRecord(Record):
             self.say(f"{error}. Training continues; the next save retries.")
 
 
-def _with_baseline(result: SetResult) -> Scores:
+def _with_baseline(result: SetMeans) -> Scores:
     return {**result.network, **{f"bicubic_{name}": value for name, value in result.bicubic.items()}}
 
 
 @contextmanager
-def open_record(run: RunFolder, data: str, first: int, total: int) -> Iterator[RunRecord]:
+def open_record(run: RunFolder, data: str, first: int, total: int, patches_per_step: int) -> Iterator[RunRecord]:
     """Yield the record of a run that has completed `first` of its `total` steps. At the end, its saves are written."""
     with (
         Journal(run.journal, run.tensorboard, first) as journal,
-        Display(first, total) as display,
+        Display(first, total, patches_per_step) as display,
         BackgroundWriter() as background,
     ):
         record = RunRecord(run, data, journal, display, background)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from time import monotonic
 from typing import Any
 
@@ -15,6 +16,7 @@ from srshards.process.allocator import keep_freed_memory
 from srshards.process.resources import available_memory_bytes
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 from trainer.evaluation.best import BestBy, parse_best
+from trainer.evaluation.checks import check_photos
 from trainer.evaluation.perceptual import load_metrics
 from trainer.messages import with_options
 from trainer.metrics_table import PERCEPTUAL
@@ -164,7 +166,8 @@ def _record(
     run.write_config(plan.config.as_yaml())
     run.write_plan(_facts(plan))
     run.publish()  # fail now if the store is not writable
-    with open_record(run, plan.folder.fingerprint(), progress.step, plan.total_steps) as record:
+    patches = plan.loader.patches_per_step
+    with open_record(run, plan.folder.fingerprint(), progress.step, plan.total_steps, patches) as record:
         yield record
 
 
@@ -263,7 +266,10 @@ def _validation(plan: Plan, group: RankGroup) -> Validation | None:
     """Return the validation with its photos and metrics loaded: what is missing or damaged must not be found later."""
     if plan.best_by is None:
         return None
-    names = [name for name in measured(plan.config) if name in PERCEPTUAL]
+    metrics = measured(plan.config)
+    if group.is_rank0:
+        check_photos(chain.from_iterable(one.photos for one in plan.sets), plan.folder.scale, metrics)
+    names = [name for name in metrics if name in PERCEPTUAL]
     perceptual = load_metrics(names, plan.device, plan.config.metric_weights) if names else None
     validation = Validation(plan.sets, group, perceptual)
     validation.load(int(_PHOTOS_SHARE * available_memory_bytes()) // plan.rank_info.local_world_size)

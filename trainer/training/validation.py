@@ -32,7 +32,7 @@ _PSNR_Y = OWN.index("psnr_y")
 
 
 @dataclass(frozen=True)
-class SetResult:
+class SetMeans:
     """Mean metrics of the network and of bicubic over the images of a set."""
 
     network: Scores
@@ -48,7 +48,7 @@ class SetResult:
 class ValidationResult:
     """The result of each set by name, the main set first, and a preview of that set: bicubic | network | HR."""
 
-    sets: dict[str, SetResult]
+    sets: dict[str, SetMeans]
     preview: Image.Image
 
     def value(self, by: BestBy) -> float:
@@ -65,7 +65,7 @@ def summary_lines(step: int, result: ValidationResult) -> list[str]:
     return [f"{head:>{width}}{_summary(one)}" for head, one in zip(heads, result.sets.values(), strict=True)]
 
 
-def _summary(result: SetResult) -> str:
+def _summary(result: SetMeans) -> str:
     network, bicubic = result.network, result.bicubic
     gain = f"PSNR-Y {METRICS['psnr_y'].formatted(network['psnr_y'])} ({result.gain_db:+.2f} vs. bicubic)"
     others = [
@@ -149,7 +149,7 @@ class Validation:
         num = len(self._names)
         sums = iter(group.sum([number for one in share.sets for rows in one for number in score_sums(rows, num)]))
         results = {
-            one.name: SetResult(*(mean_scores(self._names, list(islice(sums, 2 * num))) for _ in _Rows._fields))
+            one.name: SetMeans(*(mean_scores(self._names, list(islice(sums, 2 * num))) for _ in _Rows._fields))
             for one in self._sets
         }
         rows = sorted(chain(*group.all_gather(share.rows)), key=lambda numbered: numbered[0])
