@@ -8,6 +8,7 @@ from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
 from trainer.catalogue import default_model
 from trainer.commands.types import BEST, GAN, LOSS, NAMED_SET, MetricNames, ModelName
+from trainer.presets import PRESETS
 from trainer.training.config import (
     AMP_MODES,
     DEFAULT_PATCH_SIZE,
@@ -29,6 +30,11 @@ METRIC_WEIGHTS = click.option(
 OPTIONS = [
     click.option(
         "--shards", type=ADDRESS, help="Shard folder of one scale, e.g. shards/scale_4x or s3://bucket/shards/scale_4x."
+    ),
+    click.option(
+        "--preset",
+        type=Choice(PRESETS),
+        help="Settings of a published training; all other options take precedence.",
     ),
     click.option(
         "--cache",

@@ -11,6 +11,7 @@ from trainer.evaluation.sets import ShardSet
 from trainer.loss_table import LOSSES
 from trainer.loss_terms import check_start, check_steps
 from trainer.models import NetworkSpec
+from trainer.presets import PRESETS
 from trainer.training.config import TrainConfig
 from trainer.training.plan import Plan, derive_plan, patches_per_step
 from trainer.training.sharpen import MIN_PX
@@ -39,8 +40,18 @@ def checked_plan(
 
 def check_settings(config: TrainConfig, folder: Shards, rank_info: RankInfo) -> None:
     """Raise UsageError if the settings do not fit the number of ranks or each other."""
+    _check_init(config)
     _check_equal_shares(config, rank_info)
     _check_patches_per_sample(config)
+
+
+def _check_init(config: TrainConfig) -> None:
+    """Raise UsageError if the preset starts from weights, and there are none."""
+    if config.preset is not None and config.init is None and (weights := PRESETS[config.preset].init):
+        raise UsageError(
+            f"--preset {config.preset} starts from {weights}; pass their file as --init, e.g. --init "
+            "runs/lite-4x/model.pth"
+        )
 
 
 def _check_equal_shares(config: TrainConfig, rank_info: RankInfo) -> None:

@@ -55,6 +55,7 @@ class TrainConfig:
     """The options of a run, named as on the command line. UsageError for a value out of range."""
 
     shards: Address
+    preset: str | None = None  # whose settings apply where neither the command line nor --config has any
     cache: Path | None = None  # None: the user's cache folder for shards in an object store, no cache otherwise
     cache_bytes: int | None = None  # None: most of the free disk space
     cache_decoded: bool = False
