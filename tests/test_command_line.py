@@ -196,6 +196,8 @@ def completions(program: str, *args: str) -> list[CompletionItem]:
         ("shardgen gen", ["generate"]),
         ("trainer --model ''", list(NETWORKS)),
         ("trainer --loss c", ["charbonnier"]),
+        ("trainer --preset real", ["realesrnet", "realesrgan"]),
+        ("trainer preset show c", ["compact-finetune"]),
         ("trainer eval", ["evaluate"]),
         ("trainer evaluate --split ''", ["train", "val"]),
         ("trainer --shards x --patches", ["--patches-per-sample"]),

@@ -156,7 +156,8 @@ def test_wheel_contains_exactly_the_three_packages(wheel: Path) -> None:
     assert found == {
         path.relative_to(ROOT).as_posix() for path in paths if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {"srshards/py.typed", "shardgen/degradation/recipes/realesrgan.yaml"} <= found
+    files = {"srshards/py.typed", "shardgen/degradation/recipes/realesrgan.yaml", "trainer/presets/realesrgan.yaml"}
+    assert files <= found
 
 
 def test_metadata(wheel_metadata: Message, wheel: Path) -> None:
@@ -204,6 +205,7 @@ def test_generating_and_reading_shards_needs_no_extra(installation: Installation
     for name in ("shardgen", "trainer"):
         assert installation.run(name, "--version").startswith(f"{name}, version ")
         assert f"Usage: python -m {name}" in installation.run(name, "--help")
+    assert "sharpen-hr: true" in installation.run("trainer", "preset", "show", "realesrgan")
     where = installation.run("python", "-c", "import srshards, shardgen, trainer; print(srshards, shardgen, trainer)")
     assert where.count(str(installation.bin.parent)) == len(PACKAGES)
     recipe = ("--degradation", "realesrgan", "--size", 64, "-s", 4, "--workers", 0, "--auto")

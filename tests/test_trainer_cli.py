@@ -1061,7 +1061,7 @@ def test_every_option_has_help_and_a_default(command: str, flag: str) -> None:
     without_default = {
         *("--resume", "--verify", "--resident", "--config", "--init", "--steps", "--shards", "--hr"),
         *("--json", "--cache", "--cache-decoded", "--compare", "--help", "--version", "--weights", "--output"),
-        *("--scale", "--val", "--metrics", "--compare-page"),
+        *("--scale", "--val", "--metrics", "--compare-page", "--preset"),
     }
     options = result.out.split("Options:")[1].split("Commands:")[0]
     for text in (" ".join(part.split()) for part in options.replace("\n  -", "\0-").split("\0")[1:]):

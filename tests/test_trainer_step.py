@@ -19,6 +19,7 @@ from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.objective import Objective
 from trainer.training.optim import AdamW
+from trainer.training.sharpen import Sharpen
 from trainer.training.step_mode import StepMode, choose_step_mode
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -73,26 +74,26 @@ def test_graphs_are_refused_where_they_are_impossible(name: str) -> None:
 # ---- the step
 
 
-def settings(dtype: torch.dtype | None, compiles: bool = False) -> StepSettings:
-    return StepSettings(
-        10, 1e-3, 0, Objective([LossTerm("l1")]), Precision(dtype), 1, 1.0, 0.999, StepMode(compiles=compiles)
-    )
+def settings(dtype: torch.dtype | None, compiles: bool = False, sharpen: Sharpen | None = None) -> StepSettings:
+    mode = StepMode(compiles=compiles)
+    return StepSettings(10, 1e-3, 0, Objective([LossTerm("l1")]), Precision(dtype), 1, 1.0, 0.999, mode, sharpen=sharpen)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("spec", "dtype"),
+    ("spec", "dtype", "sharpen"),
     [
-        (network_spec("ultra_lite", 4), None),
-        (network_spec("ultra_lite", 4), torch.bfloat16),
-        (network_spec("lite", 4), torch.bfloat16),
-        (replace(network_spec("standard", 4), depth=1), None),  # of 23 equal blocks
-        (replace(network_spec("standard", 4), depth=1), torch.bfloat16),
+        (network_spec("ultra_lite", 4), None, None),
+        (network_spec("ultra_lite", 4), torch.bfloat16, None),
+        (network_spec("ultra_lite", 4), torch.bfloat16, Sharpen(32)),
+        (network_spec("lite", 4), torch.bfloat16, None),
+        (replace(network_spec("standard", 4), depth=1), None, None),  # of 23 equal blocks
+        (replace(network_spec("standard", 4), depth=1), torch.bfloat16, None),
     ],
     ids=str,
 )
 def test_compiled_loss_and_gradients_equal_eager_ones(
-    spec: BuiltInSpec, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+    spec: BuiltInSpec, dtype: torch.dtype | None, sharpen: Sharpen | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Traced once, as one graph, and differentiated by the compiler, which then runs PyTorch's own kernels."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
@@ -100,7 +101,9 @@ def test_compiled_loss_and_gradients_equal_eager_ones(
     torch._dynamo.utils.counters.clear()
     network = spec.build(1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     draw = partial(torch.randint, 0, 256, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    eager, compiled = (learner._loss_function(settings(dtype, one), network, None, False) for one in (False, True))
+    eager, compiled = (
+        learner._loss_function(settings(dtype, compiles, sharpen), network, None, False) for compiles in (False, True)
+    )
     for _ in range(2):
         hr, lr = draw((2, 32, 32, 3)), draw((2, 8, 8, 3))
         results = []

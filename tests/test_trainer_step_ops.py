@@ -26,6 +26,7 @@ from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings, _loss_function
 from trainer.training.objective import Objective
+from trainer.training.sharpen import Sharpen
 from trainer.training.step_mode import StepMode
 
 aten = torch.ops.aten
@@ -203,6 +204,7 @@ STEPS = [
     (network_spec("ultra_lite", 4), torch.bfloat16, {}, 178),
     (network_spec("ultra_lite", 4), torch.float16, {}, 190),
     (network_spec("ultra_lite", 4), None, {"clip": 0, "loss": "charbonnier"}, 115),
+    (network_spec("ultra_lite", 4), None, {"clip": 0, "loss": "charbonnier", "sharpen": Sharpen(32)}, 135),
     (network_spec("lite", 4), torch.bfloat16, {}, 306),
     (network_spec("lite", 4), torch.bfloat16, {"micro_batches": 2}, 660),
     (rrdb(4), torch.bfloat16, {}, 420),

@@ -22,6 +22,7 @@ from trainer.commands.evaluate import evaluate_command
 from trainer.commands.export import export_command
 from trainer.commands.models import models_command
 from trainer.commands.options import OPTIONS
+from trainer.commands.preset import preset_commands
 from trainer.commands.report import report_command
 from trainer.commands.upscale import upscale_command
 from trainer.distributed.rank import RankInfo, ReportedByRank0
@@ -29,7 +30,7 @@ from trainer.messages import option_name, with_options
 
 _COMMANDS = {
     command.name: command
-    for command in (models_command, evaluate_command, upscale_command, export_command, report_command)
+    for command in (models_command, preset_commands, evaluate_command, upscale_command, export_command, report_command)
 }
 _COMPLETION = "_TRAINER_COMPLETE"  # set by the shell to request completions
 

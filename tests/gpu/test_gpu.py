@@ -138,7 +138,9 @@ def test_losses_of_the_large_network_are_those_of_the_cpu(gpu_shards: Path) -> N
         assert losses(gpu_shards, 5, device="cuda", step=step, **settings) == pytest.approx(expected, rel=5e-3)
 
 
-@pytest.mark.parametrize("settings", [{"grad_accum": 3}, {"ema": 0}, {"clip": 0}, {"input": "up", "patch_size": 32}])
+@pytest.mark.parametrize(
+    "settings", [{"grad_accum": 3}, {"ema": 0}, {"clip": 0}, {"input": "up", "patch_size": 32}, {"sharpen_hr": True}]
+)
 def test_captured_steps_equal_eager_ones(settings: dict[str, Any], gpu_shards: Path) -> None:
     eager, captured = (
         losses(gpu_shards, 12, model="lite", device="cuda", step=step, **settings) for step in ("eager", "graph")

@@ -8,6 +8,7 @@ from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
 from trainer.catalogue import default_model
 from trainer.commands.types import AUGMENT, BEST, GAN, LOSS, MILESTONES, NAMED_SET, MetricNames, ModelName
+from trainer.presets import PRESETS
 from trainer.training.augment import AUGMENTATIONS
 from trainer.training.config import (
     AMP_MODES,
@@ -32,6 +33,11 @@ METRIC_WEIGHTS = click.option(
 OPTIONS = [
     click.option(
         "--shards", type=ADDRESS, help="Shard folder of one scale, e.g. shards/scale_4x or s3://bucket/shards/scale_4x."
+    ),
+    click.option(
+        "--preset",
+        type=Choice(PRESETS),
+        help="Settings of a published training; all other options take precedence.",
     ),
     click.option(
         "--cache",
@@ -102,6 +108,11 @@ OPTIONS = [
         default=TrainConfig.loss,
         help="Training loss. Several are summed, each with its weight, and from step START to step STOP: l1:1, "
         "fft:0.05@1000-20000.",
+    ),
+    _default(
+        "--sharpen-hr/--no-sharpen-hr",
+        default=TrainConfig.sharpen_hr,
+        help="Sharpen HR as Real-ESRGAN does, for every --loss but not for --gan.",
     ),
     click.option(
         "--perceptual-weights",

@@ -1,4 +1,4 @@
-"""Resolve settings: the command line overrides a `--config` file, which overrides a resumed run and the defaults."""
+"""Resolve settings: the command line overrides `--config`, which overrides a resumed run or a preset, then defaults."""
 
 import math
 from pathlib import Path
@@ -15,6 +15,7 @@ from srshards.storage.store import file_size, read_bytes
 from srshards.terminal.text import did_you_mean
 from trainer.commands.types import LOSS, NAMED_SET, MetricNames, MilestonesParam
 from trainer.messages import option_name
+from trainer.presets import preset_text
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import existing_run, forget_job, run_of_job
 from trainer.training.config import FREE_TO_CHANGE, TrainConfig, option_names
@@ -40,7 +41,7 @@ class Resolved(NamedTuple):
 def resolve(
     context: click.Context, values: dict[str, Any], file: Path | None, resume: bool, job: str | None, restarted: bool
 ) -> Resolved:
-    """Merge command line, `--config` file, resumed run and defaults.
+    """Merge command line, `--config` file, resumed run or preset, and defaults.
 
     A run is resumed with `resume`, or if the torchrun `job` that started it was `restarted`. UsageError for an unknown
     key, a value of the wrong type, two options that exclude each other, or a change to a resumed run.
@@ -54,6 +55,7 @@ def resolve(
     if "epochs" in typed:  # the command line takes precedence over the file's steps
         from_file.pop("steps", None)
     chosen = {**from_file, **typed}
+    preset = chosen.get("preset")
     run, requested = None, dict[str, Any]()
     out, name = chosen.get("out", values["out"]), chosen.get("run")
     if resume:
@@ -72,6 +74,8 @@ def resolve(
         # The run may have been moved or renamed since it was started.
         chosen = {**original, **free, "out": out, "run": run.home.name}
         values = {}  # options that the version of the run did not have keep their defaults, even if they are passed
+    elif preset is not None:
+        chosen = {**_of_preset(context, preset, chosen), **chosen}
     settings = {**values, **chosen}
     if settings.get("shards") is None:
         raise UsageError(
@@ -81,7 +85,8 @@ def resolve(
     try:
         config = TrainConfig(**settings)
     except UsageError as error:
-        raise UsageError(f"{error} (with the settings in {file})" if file else str(error)) from error
+        source = f"in {file}" if file else f"of --preset {preset}" if preset else None
+        raise UsageError(f"{error} (with the settings {source})" if source else str(error)) from error
     if {"epochs", "steps"} <= typed.keys():
         raise UsageError("--epochs and --steps both set the length of the run; pass one of them")
     return Resolved(config, run, requested)
@@ -93,25 +98,45 @@ def refuse_changes(requested: dict[str, Any], original: dict[str, Any], run: Add
         before = original.get(name)
         if value != before:
             option = option_name(name)
-            expected = f"without {option}" if before in (None, ()) else f"with {option} {_shown(before)}"
             given = f"the default of {option}" if value is None else _shown(value)
             raise UsageError(
-                f"{run} was started {expected}, not {given}; omit {option} to resume exactly, or start a new run, "
-                f"e.g. with --init {run / 'model.pth'}"
+                f"{run} was started {_started(option, before)}, not {given}; omit {option} to resume exactly, or start "
+                f"a new run, e.g. with --init {run / 'model.pth'}"
             )
+
+
+def _started(option: str, value: Any) -> str:
+    if value in (None, False, ()):
+        return f"without {option}"
+    return f"with {option}" if value is True else f"with {option} {_shown(value)}"
 
 
 def _shown(value: Any) -> str:
     """Return a setting as it is passed."""
+    if isinstance(value, bool):
+        return "with it" if value else "without it"
     return ",".join(map(str, value)) if type(value) is tuple else str(value)
+
+
+def _of_preset(context: click.Context, name: str, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a preset that fit those chosen."""
+    settings = _parsed(context, preset_text(name).encode(), Path(f"{name}.yaml"))
+    if "schedule" in chosen and chosen["schedule"] != settings.get("schedule"):
+        settings.pop("milestones", None)  # which only the preset's schedule has
+    return settings
 
 
 def _read(context: click.Context, file: Address) -> dict[str, Any]:
     """Return the settings in a YAML file, each converted as its command-line option would convert it."""
     try:
-        content = load_as_written(read_bytes(file).decode("utf-8"))
+        return _parsed(context, read_bytes(file), file)
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _parsed(context: click.Context, text: bytes, file: Address) -> dict[str, Any]:
+    try:
+        content = load_as_written(text.decode("utf-8"))
     except RecursionError as error:
         raise UsageError(f"{file}: nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:

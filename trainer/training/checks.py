@@ -12,11 +12,13 @@ from trainer.loss_table import LOSSES
 from trainer.loss_terms import check_start, check_steps
 from trainer.models import NetworkSpec
 from trainer.models.discriminators import DISCRIMINATORS
+from trainer.presets import PRESETS
 from trainer.training.augment import PAIRING
 from trainer.training.config import TrainConfig
 from trainer.training.optimizers import load_package
 from trainer.training.plan import Plan, derive_plan, patches_per_step
 from trainer.training.schedule import milestone_steps
+from trainer.training.sharpen import MIN_PX
 
 _MAX_SUGGESTED_RANKS = 4096
 
@@ -36,6 +38,8 @@ def checked_plan(
     _check_augments(plan)
     if config.optimizer != "adamw":
         load_package(config.optimizer)
+    if config.sharpen_hr:
+        _check_sharpening(plan)
     if folder.cached:
         _check_cache(plan, folder.cached)
     return plan
@@ -43,6 +47,7 @@ def checked_plan(
 
 def check_settings(config: TrainConfig, folder: Shards, rank_info: RankInfo) -> None:
     """Raise UsageError if the settings do not fit the number of ranks or each other."""
+    _check_init(config)
     _check_equal_shares(config, rank_info)
     _check_patches_per_sample(config)
 
@@ -68,6 +73,15 @@ def check_schedule(plan: Plan) -> None:
         raise UsageError(
             f"{option}: step {steps[0]:,} is within the warm-up of {plan.warmup:,} steps; pass a smaller --warmup, "
             "e.g. 0, or later milestones"
+        )
+
+
+def _check_init(config: TrainConfig) -> None:
+    """Raise UsageError if the preset starts from weights, and there are none."""
+    if config.preset is not None and config.init is None and (weights := PRESETS[config.preset].init):
+        raise UsageError(
+            f"--preset {config.preset} starts from {weights}; pass their file as --init, e.g. --init "
+            "runs/lite-4x/model.pth"
         )
 
 
@@ -138,6 +152,20 @@ def _check_augments(plan: Plan) -> None:
         raise UsageError(
             f"--augment {pairing[0]} mixes pairs of patches, but a process has {plan.loader.batch_size} in a batch; "
             "pass another --batch-size, so that this number is even"
+        )
+
+
+def _check_sharpening(plan: Plan) -> None:
+    """Raise UsageError for patches whose border cannot be reflected, and for HR that is sharpened already."""
+    if plan.patch_size < MIN_PX:
+        raise UsageError(
+            f"--sharpen-hr needs patches of {MIN_PX} px or more, not {plan.patch_size}, to reflect their borders; pass "
+            "a larger --patch-size or --no-sharpen-hr"
+        )
+    if plan.folder.manifest.raw["settings"].get("sharpen_hr"):
+        raise UsageError(
+            f"HR in {plan.folder.path} is sharpened already, by `generate --sharpen-hr`; pass --no-sharpen-hr, or "
+            "shards generated without"
         )
 
 

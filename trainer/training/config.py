@@ -59,6 +59,7 @@ class TrainConfig:
     """The options of a run, named as on the command line. UsageError for a value out of range."""
 
     shards: Address
+    preset: str | None = None  # whose settings apply where neither the command line nor --config has any
     cache: Path | None = None  # None: the user's cache folder for shards in an object store, no cache otherwise
     cache_bytes: int | None = None  # None: most of the free disk space
     cache_decoded: bool = False
@@ -75,6 +76,7 @@ class TrainConfig:
     schedule: str | None = None  # of the rate after the warm-up; None: cosine, with schedulefree constant
     milestones: tuple[float, ...] | None = None  # of multistep: steps, or floats as shares of the run; None: SwinIR's
     loss: tuple[LossTerm, ...] = (LossTerm("l1"),)  # summed with their weights
+    sharpen_hr: bool = False  # for all losses but the adversarial one
     perceptual_weights: Path | None = None  # where the weights files of losses are; None: PyTorch's cache
     gan: LossTerm | None = None  # the adversarial loss; None: no discriminator
     discriminator: str = "unet"

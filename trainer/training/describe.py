@@ -9,6 +9,7 @@ from srshards.terminal.text import plural
 from trainer.evaluation.set_names import MAIN_SET
 from trainer.evaluation.sets import EvaluationSet
 from trainer.models import num_parameters
+from trainer.presets import PRESETS
 from trainer.runs.checkpoint import DEFAULT_BEST
 from trainer.training.cadence import MAX_SHARE
 from trainer.training.config import TrainConfig
@@ -48,12 +49,17 @@ def _data(folder: Shards) -> str:
 
 def _degradation(folder: Shards) -> str:
     """Return the recipe or method that produced LR, and its variants. Version 1 manifests have methods only."""
-    if folder.manifest.raw["settings"].get("pairs"):
-        return "with LR as given"
     settings, variants = folder.manifest.raw["settings"], folder.manifest.variants
-    degradation = settings.get("degradation")
-    name = degradation.get("name") if isinstance(degradation, dict) else settings.get("method")
+    if settings.get("pairs"):
+        return "with LR as given"
+    name = _recipe(folder) or settings.get("method")
     return f"by {name}, {variants} variants" if variants > 1 else f"by {name}"
+
+
+def _recipe(folder: Shards) -> str | None:
+    """Return the name of the recipe that produced LR; None if there was none."""
+    degradation = folder.manifest.raw["settings"].get("degradation")
+    return degradation.get("name") if isinstance(degradation, dict) else None
 
 
 def _network(plan: Plan) -> str:
@@ -137,6 +143,8 @@ def _images(sets: Sequence[EvaluationSet]) -> str:
 
 def _notes(plan: Plan) -> Iterator[str]:
     config, folder, loader = plan.config, plan.folder, plan.loader
+    if config.preset is not None:
+        yield from _unexpected(config.preset, folder)
     if config.ranks != loader.world_size:
         yield (
             f"Note     the settings describe a step of {config.ranks} x {config.grad_accum} x {config.batch_size} "
@@ -154,6 +162,20 @@ def _notes(plan: Plan) -> Iterator[str]:
             "Note     no validation samples: PSNR and SSIM are not measured, best.pth is not written; to validate on "
             "photos, pass --val NAME=FOLDER"
         )
+
+
+def _unexpected(name: str, folder: Shards) -> Iterator[str]:
+    """Yield a note if the shards have another scale or recipe than a preset expects."""
+    preset = PRESETS[name]
+    scales = preset.scales or (folder.scale,)
+    if preset.recipe in (None, _recipe(folder)) and folder.scale in scales:
+        return
+    scale = folder.scale if folder.scale in scales else scales[-1]
+    yield (
+        f"Note     --preset {name} expects shards of {' or '.join(f'{one}x' for one in scales)} by {preset.recipe}, "
+        f"but these are {folder.scale}x {_degradation(folder)}; to make such shards, run `python -m shardgen generate "
+        f"-i PHOTOS -o SHARDS -s {scale} --degradation {preset.recipe}`"
+    )
 
 
 def _cache(cached: CachedShards) -> str:

@@ -19,6 +19,7 @@ from trainer.training.device import Precision
 from trainer.training.objective import Images, Objective
 from trainer.training.optimizers import make_average, make_optimizer
 from trainer.training.schedule import Decay, cosine, learning_rate
+from trainer.training.sharpen import Sharpen
 from trainer.training.step_mode import StepMode
 
 # Of uint8 HR and input, and the numbers of the active losses: their sum, the vector of their values, and the images.
@@ -31,7 +32,8 @@ LossFunction: TypeAlias = Callable[
 class StepSettings:
     """Settings of the training step. `lr` is the peak; `clip` 0 disables clipping; `ema` is the decay of the EMA.
 
-    `decay` is the rate after the warm-up, as a share of the peak. `seed` is that of the augmentations.
+    `decay` is the rate after the warm-up, as a share of the peak. `seed` is that of the augmentations. The losses of
+    `objective` compare with HR sharpened by `sharpen`.
     """
 
     total_steps: int
@@ -47,6 +49,7 @@ class StepSettings:
     optimizer: str = "adamw"
     augments: tuple[Augment, ...] = ()
     seed: int = 0
+    sharpen: Sharpen | None = None
 
 
 class Learner:
@@ -208,15 +211,16 @@ def _loss_function(
     settings: StepSettings, network: nn.Module, ema_network: nn.Module | None, is_ddp: bool
 ) -> LossFunction:
     """Return the function of the loss, compiled if the settings say so."""
-    objective = settings.objective
+    objective, sharpen = settings.objective, settings.sharpen
     dtype, compiles = settings.precision.dtype, settings.mode.compiles
     # Compile only the DDP wrapper: PyTorch then splits the graph to overlap gradient reduction.
     forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(network) if compiles and is_ddp else network
 
     def loss(
-        hr: torch.Tensor, network_input: torch.Tensor, active: tuple[int, ...]
+        hr_bytes: torch.Tensor, network_input: torch.Tensor, active: tuple[int, ...]
     ) -> tuple[torch.Tensor, torch.Tensor, Images]:
-        target, ema_output = to_unit_range(hr), None
+        hr, ema_output = to_unit_range(hr_bytes), None
+        target = hr if sharpen is None else sharpen(hr)
         # Without autocast's cache of converted weights: each weight is used once, and a CUDA graph cannot use it.
         with torch.autocast(hr.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
             images = to_unit_range(network_input)
@@ -224,7 +228,7 @@ def _loss_function(
             if ema_network is not None and objective.uses_ema(active):
                 with torch.no_grad():
                     ema_output = ema_network(images)
-        result = Images(output, target, target, ema_output)
+        result = Images(output, target, hr, ema_output)
         return *objective(active, result), result
 
     return torch.compile(loss, fullgraph=True, dynamic=False) if compiles and not is_ddp else loss

@@ -42,6 +42,7 @@ from trainer.training.plan import Plan
 from trainer.training.record import Record, open_record
 from trainer.training.schedule import decay_of, milestone_steps
 from trainer.training.sets import best_images, measured
+from trainer.training.sharpen import Sharpen
 from trainer.training.stopping import StopRequest
 from trainer.training.validation import Validation, ValidationResult
 
@@ -267,6 +268,7 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         optimizer=config.optimizer,
         augments=config.augment,
         seed=config.seed,
+        sharpen=Sharpen(plan.patch_size).to(plan.device) if config.sharpen_hr else None,
     )
     ddp = group.wrap_ddp(network, plan.device, plan.step_mode.compiles)
     ema_network.load_state_dict(network.state_dict())
