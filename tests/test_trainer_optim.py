@@ -8,10 +8,11 @@ import torch
 
 from srshards import PatchBatch
 from trainer.catalogue import DEFAULT_EMA
-from trainer.losses.pixel import l1
+from trainer.loss_terms import LossTerm
 from trainer.models import network_spec
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
+from trainer.training.objective import Objective
 from trainer.training.plan import default_warmup
 from trainer.training.step_mode import StepMode
 
@@ -26,7 +27,7 @@ def test_default_warmup(steps: int, warmup: int) -> None:
 def test_ema_of_a_short_run_is_not_dominated_by_the_initial_weights() -> None:
     """With a decay of 0.999 from the first step on, 97 % of the EMA after 30 steps would be the initial weights."""
     network = network_spec("ultra_lite", 2).build()
-    settings = StepSettings(30, 1e-3, 5, l1, Precision(None), 1, 1.0, DEFAULT_EMA, StepMode())
+    settings = StepSettings(30, 1e-3, 5, Objective([LossTerm("l1")]), Precision(None), 1, 1.0, DEFAULT_EMA, StepMode())
     learner = Learner(network, copy.deepcopy(network), settings)
     initial = torch.nn.utils.parameters_to_vector(network.parameters()).detach().clone()
     draw = torch.Generator().manual_seed(0)

@@ -76,7 +76,9 @@ def test_graphs_are_refused_where_they_are_impossible(name: str) -> None:
 
 def settings(dtype: torch.dtype | None, compiles: bool = False, sharpen: Sharpen | None = None) -> StepSettings:
     mode = StepMode(compiles=compiles)
-    return StepSettings(10, 1e-3, 0, Objective([LossTerm("l1")]), Precision(dtype), 1, 1.0, 0.999, mode, sharpen=sharpen)
+    return StepSettings(
+        10, 1e-3, 0, Objective([LossTerm("l1")]), Precision(dtype), 1, 1.0, 0.999, mode, sharpen=sharpen
+    )
 
 
 @pytest.mark.slow

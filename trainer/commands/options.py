@@ -124,11 +124,15 @@ OPTIONS = [
         "--gan",
         type=GAN,
         help=f"Also train against a discriminator, with this adversarial loss, e.g. vanilla:0.1@5000-: "
-        f"{', '.join(GAN_LOSSES)}.",
+        f"{', '.join(GAN_LOSSES)}.  [default: no discriminator]",
     ),
     _default("--discriminator", type=Choice(DISCRIMINATORS), default=TrainConfig.discriminator, help="That of --gan."),
     _default("--discriminator-lr", type=float, default=TrainConfig.discriminator_lr, help="Its peak learning rate."),
-    click.option("--discriminator-init", type=PATH, help="Its initial weights, e.g. RealESRGAN_x4plus_netD.pth."),
+    click.option(
+        "--discriminator-init",
+        type=PATH,
+        help="Its initial weights, e.g. RealESRGAN_x4plus_netD.pth.  [default: random]",
+    ),
     _default(
         "--amp",
         type=Choice(AMP_MODES),

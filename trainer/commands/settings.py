@@ -106,7 +106,7 @@ def refuse_changes(requested: dict[str, Any], original: dict[str, Any], run: Add
 
 
 def _started(option: str, value: Any) -> str:
-    if value in (None, False, ()):
+    if value is None or value is False or value == ():
         return f"without {option}"
     return f"with {option}" if value is True else f"with {option} {_shown(value)}"
 
