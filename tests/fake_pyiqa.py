@@ -3,7 +3,13 @@
 `make test-peers` runs the real one.
 """
 
+import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.metrics_table import PERCEPTUAL
 
 # pyiqa/__init__.py. `create_metric` prints, logs, warns, draws random numbers and loads as the real one does.
 PACKAGE = """
@@ -60,3 +66,15 @@ def write_pyiqa(
     (inside / "__init__.py").touch()
     for arch in archs:
         (inside / f"{arch}_arch.py").touch()
+
+
+def use_pyiqa(folder: Path, monkeypatch: pytest.MonkeyPatch, *args: Any) -> None:
+    """Write the package into `folder`, with the arguments of `write_pyiqa`, and let the test import it from there."""
+    write_pyiqa(folder, *args)
+    monkeypatch.syspath_prepend(folder)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyiqa"]:
+        monkeypatch.delitem(sys.modules, name)
+    # What the test imports is removed afterwards, too.
+    for name in ("pyiqa", "pyiqa.archs", *(f"pyiqa.archs.{metric}_arch" for metric in PERCEPTUAL)):
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(sys.modules, name)

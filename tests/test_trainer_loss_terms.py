@@ -115,7 +115,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
     ("given", "expected"),
     [
         (["charbonier"], "unknown loss 'charbonier'; did you mean 'charbonnier'?"),
-        (["fun"], "unknown loss 'fun'; expected one of l1, charbonnier"),
+        (["quality"], "unknown loss 'quality'; expected one of l1, charbonnier, msssim"),
         (["l1:-1"], "l1: expected a weight above 0, e.g. l1:0.5, not '-1'"),
         (["l1:0"], "l1: expected a weight above 0, e.g. l1:0.5, not '0'"),
         (["l1:much"], "l1: expected a weight above 0, e.g. l1:0.5, not 'much'"),
@@ -137,6 +137,30 @@ def test_impossible_losses_are_refused_before_the_run(
     result = train(shards, tmp_path / "runs", *(part for one in given for part in ("--loss", one)))
     assert result.code == 2 and expected in " ".join(result.err.split()), result.err
     assert not (tmp_path / "runs").exists()
+
+
+def test_losses_that_patches_ema_or_files_do_not_suit_are_refused(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for given, expected in {
+        (
+            "msssim",
+        ): "--loss msssim needs patches of 176 px or more, not 24; pass a larger --patch-size or omit the loss",
+        ("l1", "ldl", "--ema", 0): "--loss ldl compares with the EMA of the weights; pass an --ema above 0",
+        ("perceptual",): "vgg19-dcbb9e9d.pth",
+    }.items():
+        result = train(
+            shards, tmp_path / "runs", "--loss", given[0], *(("--loss",) if len(given) > 1 else ()), *given[1:]
+        )
+        assert result.code == 2 and expected in " ".join(result.err.split()), result.err
+    assert "curl" in result.err and not (tmp_path / "runs").exists()
+
+
+def test_ldl_compares_with_the_average_of_the_weights(shards: Path, tmp_path: Path) -> None:
+    assert train(shards, tmp_path, "--loss", "l1", "--loss", "ldl:0.5").code == 0
+    found = losses_of(tmp_path / "ultra_lite-2x")
+    assert all(one is not None and 0 <= one["ldl"] < one["l1"] for one in found)
 
 
 def test_a_list_of_no_losses_is_refused(shards: Path, tmp_path: Path) -> None:

@@ -13,14 +13,16 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+import fake_pyiqa
 import pytest
 import torch
 from click.testing import CliRunner
-from fake_pyiqa import PACKAGE, write_pyiqa
+from fake_pyiqa import PACKAGE
 from helpers import SMALL, events, trainer
 from torch import Tensor
 
@@ -29,6 +31,7 @@ from trainer.commands.options import METRIC_WEIGHTS
 from trainer.evaluation import perceptual
 from trainer.evaluation.perceptual import PerceptualMetrics, load_metrics
 from trainer.metrics_table import METRICS, OWN, PERCEPTUAL
+from trainer.weights_table import WEIGHTS_FILES
 
 CPU = torch.device("cpu")
 FILES = {file.name: file for metric in METRICS.values() for file in metric.files}
@@ -47,18 +50,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def use_pyiqa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Install the stand-in, with the given code."""
-
-    def use(*args: Any) -> None:
-        write_pyiqa(tmp_path / "site", *args)
-        monkeypatch.syspath_prepend(tmp_path / "site")
-        for name in [name for name in sys.modules if name.partition(".")[0] == "pyiqa"]:
-            monkeypatch.delitem(sys.modules, name)
-        # What the test imports is removed afterwards, too.
-        for name in ("pyiqa", "pyiqa.archs", *(f"pyiqa.archs.{metric}_arch" for metric in PERCEPTUAL)):
-            monkeypatch.setitem(sys.modules, name, None)
-            monkeypatch.delitem(sys.modules, name)
-
-    return use
+    return partial(fake_pyiqa.use_pyiqa, tmp_path / "site", monkeypatch)
 
 
 @pytest.fixture
@@ -138,7 +130,7 @@ def test_missing_files_are_listed_at_once(hub: Path, use_pyiqa: Callable[..., No
     use_pyiqa()
     first, *lines = refusal("lpips", "dists", "topiq", "niqe").splitlines()
     assert first == (
-        "without these files, lpips, dists, topiq and niqe cannot be measured; fetch them, or pass a folder that has "
+        "without these files, lpips, dists, topiq and niqe cannot be computed; fetch them, or pass a folder that has "
         "them with --metric-weights:"
     )
     caches = {name: hub / ("checkpoints" if name in (ALEXNET, VGG16) else "pyiqa") for name in FILES}
@@ -149,7 +141,7 @@ def test_a_missing_file_belongs_into_the_given_folder(hub: Path, weights: Path, 
     use_pyiqa()
     (weights / VGG16).unlink()
     first, line = refusal("lpips", "dists", weights=weights).splitlines()
-    assert first.startswith("without these files, dists cannot be measured; ")
+    assert first.startswith("without these files, dists cannot be computed; ")
     assert line == f"  {VGG16} (553 MB) is missing; {curl(weights, VGG16)}"
     assert not hub.exists()
 
@@ -179,8 +171,8 @@ def test_metric_weights_that_cannot_be_used(tmp_path: Path, use_pyiqa: Callable[
     )
     (tmp_path / "x").touch()
     assert refusal("niqe", weights=tmp_path / "x") == (
-        f"{start}no metric reads a file of this name; pass a folder, or a file by its published name: "
-        f"{', '.join(FILES)}"
+        f"{start}no published file has this name; pass a folder, or a file by its published name: "
+        f"{', '.join(WEIGHTS_FILES)}"
     )
 
 

@@ -8,13 +8,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from srshards.errors import UsageError
-from trainer.models.vgg19 import LAYERS, URL, VGG19Features, load_vgg19
+from trainer.models.vgg19 import LAYERS, VGG19Features, load_vgg19
+from trainer.weights_table import VGG19
 
 # The published architecture (configuration E): channels of convolutions, "M" for a pooling.
 CONFIGURATION = [64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"]
 # Layers by their number in it.
 NUMBERS = {"conv1_1": 0, "relu1_1": 1, "conv2_2": 7, "relu3_1": 11, "conv4_4": 25, "conv5_4": 34, "relu5_4": 35}
-CURL = f"(575 MB) has them: curl -fL -o {{}} {URL}"
+CURL = f"(575 MB) has them: curl -fL -o {{}} {VGG19.url}"
 
 
 def plain(configuration: list[int | str]) -> nn.Sequential:

@@ -2,16 +2,8 @@
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class MetricFile:
-    """A published weights file that a metric needs."""
-
-    name: str
-    url: str
-    size: str  # for messages
-    sha256: str  # first digits, "" if unknown
-    cache: str  # folder below PyTorch's hub cache in which the library that downloads the file keeps it
+from trainer import weights_table
+from trainer.weights_table import WeightsFile
 
 
 @dataclass(frozen=True)
@@ -25,7 +17,7 @@ class Metric:
     higher_is_better: bool
     needs_target: bool  # False: it judges the output alone
     min_px: int  # smallest height and width, inside the border, for which it is defined
-    files: tuple[MetricFile, ...] = ()
+    files: tuple[WeightsFile, ...] = ()
 
     def formatted(self, value: float) -> str:
         """Return a value with its unit: `31.04 dB`, `0.8912`."""
@@ -33,15 +25,6 @@ class Metric:
 
     def is_better(self, value: float, best: float) -> bool:
         return value > best if self.higher_is_better else value < best
-
-
-def _pyiqa(name: str, size: str, sha256: str) -> MetricFile:
-    url = f"https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/{name}"
-    return MetricFile(name, url, size, sha256, cache="pyiqa")
-
-
-def _torchvision(name: str, size: str, sha256: str) -> MetricFile:
-    return MetricFile(name, f"https://download.pytorch.org/models/{name}", size, sha256, cache="checkpoints")
 
 
 SSIM_WINDOW_PX = 11  # also the limit for PSNR, which is measured together with SSIM
@@ -60,10 +43,7 @@ _PERCEPTUAL = (
         higher_is_better=False,
         needs_target=True,
         min_px=31,
-        files=(
-            _torchvision("alexnet-owt-7be5be79.pth", "244 MB", "7be5be79"),
-            _pyiqa("LPIPS_v0.1_alex-df73285e.pth", "6 kB", "df73285e"),
-        ),
+        files=(weights_table.ALEXNET, weights_table.LPIPS),
     ),
     Metric(
         "dists",
@@ -73,10 +53,7 @@ _PERCEPTUAL = (
         higher_is_better=False,
         needs_target=True,
         min_px=32,
-        files=(
-            _torchvision("vgg16-397923af.pth", "553 MB", "397923af"),
-            _pyiqa("DISTS_weights-f5e65c96.pth", "12 kB", "f5e65c96"),
-        ),
+        files=(weights_table.VGG16, weights_table.DISTS),
     ),
     Metric(
         "topiq",
@@ -86,7 +63,7 @@ _PERCEPTUAL = (
         higher_is_better=True,
         needs_target=True,
         min_px=32,
-        files=(_pyiqa("cfanet_fr_kadid_res50-2c4cc61d.pth", "145 MB", "2c4cc61d"),),
+        files=(weights_table.TOPIQ,),
     ),
     Metric(
         "niqe",
@@ -96,7 +73,7 @@ _PERCEPTUAL = (
         higher_is_better=False,
         needs_target=False,
         min_px=96,
-        files=(_pyiqa("niqe_modelparameters.mat", "10 kB", ""),),
+        files=(weights_table.NIQE,),
     ),
 )
 

@@ -34,6 +34,7 @@ from torchvision import models  # noqa: E402
 from trainer.evaluation.perceptual import load_metrics  # noqa: E402
 from trainer.metrics_table import METRICS, PERCEPTUAL  # noqa: E402
 from trainer.models import vgg19  # noqa: E402
+from trainer.weights_table import VGG19  # noqa: E402
 
 CPU = torch.device("cpu")
 PYIQA_NAMES = {"lpips": "lpips", "dists": "dists", "topiq": "topiq_fr", "niqe": "niqe"}
@@ -154,8 +155,8 @@ def addresses() -> dict[str, str]:
 def vgg19_difference(images: Tensor, folder: Path) -> float:
     """Return the largest difference between features of VGG19Features and of torchvision's layers."""
     layers = models.vgg.make_layers(models.vgg.cfgs["E"])
-    torch.save({f"features.{name}": tensor for name, tensor in layers.state_dict().items()}, folder / vgg19.FILE)
-    features = vgg19.load_vgg19(folder / vgg19.FILE, ["conv2_2", "relu5_4"])(images)
+    torch.save({f"features.{name}": tensor for name, tensor in layers.state_dict().items()}, folder / VGG19.name)
+    features = vgg19.load_vgg19(folder / VGG19.name, ["conv2_2", "relu5_4"])(images)
     normalise = models.VGG19_Weights.IMAGENET1K_V1.transforms()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (normalise.mean, normalise.std))
     return max(_differences(layers, (images - mean) / std, {7: features["conv2_2"], 35: features["relu5_4"]}))

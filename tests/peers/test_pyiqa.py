@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from skimage import data
 
 from trainer.metrics_table import METRICS, PERCEPTUAL
-from trainer.models import vgg19
+from trainer.weights_table import WEIGHTS_FILES
 
 BORDER_PX = 4
-FILES = {file.name: file.url for metric in METRICS.values() for file in metric.files} | {vgg19.FILE: vgg19.URL}
+FILES = {name: file.url for name, file in WEIGHTS_FILES.items()}
 
 
 @pytest.fixture(scope="module")

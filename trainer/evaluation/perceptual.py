@@ -20,10 +20,10 @@ from srshards.errors import UsageError
 from srshards.extras import install_command
 from srshards.process.shortages import is_out_of_memory
 from srshards.terminal.sizes import format_bytes
-from trainer.evaluation.metric_files import find_files, listed
 from trainer.evaluation.metrics import check_images
 from trainer.inference.tile_memory import free_bytes
 from trainer.metrics_table import METRICS
+from trainer.models.weights_files import find_files, listed
 
 _FORCE_SAFE_LOADING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # of torch.load; pyiqa would run code that a file contains
 
@@ -119,13 +119,26 @@ def load_metrics(names: Sequence[str], device: torch.device, weights: Path | Non
     Their files come from `weights`, which is a folder that contains them or one of them, else from the caches to which
     pyiqa and torchvision download. UsageError if pyiqa cannot be used, or files are missing (`find_files`).
     """
+    require_pyiqa(names)
+    files = find_files({name: METRICS[name].files for name in names}, weights, "--metric-weights")
+    return PerceptualMetrics(load_networks(names, files, device), device)
+
+
+def require_pyiqa(names: Sequence[str]) -> None:
+    """Raise UsageError if pyiqa is not installed, which computes `names`."""
     if find_spec("pyiqa") is None:
         raise UsageError(f"pyiqa is not installed, which computes {listed(names)}; {install_command('pyiqa')}")
-    files = find_files(names, weights)
+
+
+def load_networks(names: Sequence[str], files: Mapping[str, Path], device: torch.device) -> dict[str, nn.Module]:
+    """Return pyiqa's networks for the metrics `names`, with weights from `files` (`find_files`), in evaluation mode.
+
+    They map N x 3 x H x W RGB in [0, 1] of output and target to a value per image. UsageError if pyiqa cannot be
+    imported, or cannot load a file.
+    """
     with _quiet(), _safe_loading(), torch.random.fork_rng(devices=[]):  # pyiqa draws the weights before it loads them
         pyiqa = _import(names)
-        networks = {name: _network(pyiqa, name, files, device) for name in names}
-    return PerceptualMetrics(networks, device)
+        return {name: _network(pyiqa, name, files, device) for name in names}
 
 
 def _import(names: Sequence[str]) -> Any:

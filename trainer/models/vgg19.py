@@ -12,9 +12,7 @@ from torch.nn import functional
 from srshards.errors import UsageError
 from trainer.models.weights import read_weights
 from trainer.models.weights_layout import first_few
-
-FILE = "vgg19-dcbb9e9d.pth"  # torchvision's VGG19_Weights.IMAGENET1K_V1, 575 MB
-URL = f"https://download.pytorch.org/models/{FILE}"
+from trainer.weights_table import VGG19
 
 _BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # channels and number of convolutions
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in RGB
@@ -100,8 +98,10 @@ def load_vgg19(path: Path, layers: Iterable[str]) -> VGG19Features:
     UsageError if the file is missing, damaged or contains other weights; it says where to get torchvision's.
     """
     network = VGG19Features(layers)
-    destination = (path if path.is_dir() else path.parent) / FILE
-    fetch = f"torchvision's {FILE} (575 MB) has them: curl -fL -o {shlex.quote(str(destination))} {URL}"
+    destination = (path if path.is_dir() else path.parent) / VGG19.name
+    fetch = (
+        f"torchvision's {VGG19.name} ({VGG19.size}) has them: curl -fL -o {shlex.quote(str(destination))} {VGG19.url}"
+    )
     try:
         state = read_weights(path)
     except UsageError as error:

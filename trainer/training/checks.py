@@ -10,6 +10,7 @@ from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.evaluation.sets import ShardSet
 from trainer.loss_table import LOSSES
 from trainer.loss_terms import check_start, check_steps
+from trainer.losses import find_loss_weights
 from trainer.models import NetworkSpec
 from trainer.models.discriminators import DISCRIMINATORS
 from trainer.presets import PRESETS
@@ -116,7 +117,7 @@ def _check_batch(plan: Plan) -> None:
 
 
 def _check_losses(plan: Plan) -> None:
-    """Raise UsageError if a loss is never active, a step has none, or a loss needs larger patches or an EMA."""
+    """Raise UsageError if a loss is never active, a step has none, or a loss needs larger patches, an EMA or a file."""
     terms = plan.config.loss
     check_steps(terms, plan.total_steps)
     for term in terms:
@@ -128,6 +129,7 @@ def _check_losses(plan: Plan) -> None:
             )
         if row.uses_ema and not plan.ema:
             raise UsageError(f"--loss {term.name} compares with the EMA of the weights; pass an --ema above 0")
+    find_loss_weights([term.name for term in terms], plan.config.perceptual_weights)
 
 
 def _check_gan(plan: Plan) -> None:

@@ -1,27 +1,28 @@
-"""Find the weights files of metrics, which are downloaded by the user, never by a command."""
+"""Find the weights files of metrics and losses, which are downloaded by the user, never by a command."""
 
 import hashlib
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from srshards.errors import UsageError
-from trainer.metrics_table import METRICS, MetricFile
+from trainer.weights_table import WEIGHTS_FILES, WeightsFile
 
 _BLOCK_BYTES = 1 << 20
 
 
-def find_files(names: Iterable[str], weights: Path | None) -> dict[str, Path]:
-    """Return the files that the metrics `names` need, by file name: in `weights` if they are there, else in the caches.
+def find_files(needed: Mapping[str, Sequence[WeightsFile]], weights: Path | None, option: str) -> dict[str, Path]:
+    """Return the files that metrics or losses need, by file name: in `weights` if they are there, else in the caches.
 
-    `weights` is a folder or one of the files. The caches are those to which pyiqa and torchvision download. UsageError
-    if any file is missing or damaged: one line for each, with the command that downloads it.
+    `needed` has the files by metric or loss. `weights`, the value of `option`, is a folder or one of the files. The
+    caches are those to which pyiqa and torchvision download. UsageError if any file is missing or damaged: one line for
+    each, with the command that downloads it.
     """
     if weights is not None:
-        _check(weights)
-    files = {file.name: file for name in names for file in METRICS[name].files}
+        _check(weights, option)
+    files = {file.name: file for of_name in needed.values() for file in of_name}
     found = {file.name: _locate(file, weights) for file in files.values()}
     faults = {name: fault for name, path in found.items() if (fault := _fault(path, files[name]))}
     if faults:
@@ -30,9 +31,9 @@ def find_files(names: Iterable[str], weights: Path | None) -> dict[str, Path]:
             f"{shlex.quote(str(_destination(files[name], weights)))} {files[name].url}"
             for name, fault in faults.items()
         ]
-        needed = listed(name for name in names if not faults.keys().isdisjoint(_names(name)))
-        first = f"without these files, {needed} cannot be measured; fetch them, or pass a folder that has them with "
-        raise UsageError("\n  ".join([f"{first}--metric-weights:", *lines]))
+        affected = listed(name for name in needed if any(file.name in faults for file in needed[name]))
+        first = f"without these files, {affected} cannot be computed; fetch them, or pass a folder that has them with "
+        raise UsageError("\n  ".join([f"{first}{option}:", *lines]))
     return {name: path for name, path in found.items() if path is not None}
 
 
@@ -42,36 +43,31 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _check(weights: Path) -> None:
-    """Raise UsageError unless `weights` is a folder, or a file by a name that a metric's file has."""
+def _check(weights: Path, option: str) -> None:
+    """Raise UsageError unless `weights` is a folder, or a file by the name of a published one."""
     if weights.is_dir():
         return
-    known = [name for metric in METRICS for name in _names(metric)]
     if not weights.is_file():
-        raise UsageError(f"--metric-weights {weights}: no such file or folder; pass a folder that has the files")
-    if weights.name not in known:
+        raise UsageError(f"{option} {weights}: no such file or folder; pass a folder that has the files")
+    if weights.name not in WEIGHTS_FILES:
         raise UsageError(
-            f"--metric-weights {weights}: no metric reads a file of this name; pass a folder, or a file by its "
-            f"published name: {', '.join(known)}"
+            f"{option} {weights}: no published file has this name; pass a folder, or a file by its published name: "
+            f"{', '.join(WEIGHTS_FILES)}"
         )
 
 
-def _names(metric: str) -> list[str]:
-    return [file.name for file in METRICS[metric].files]
-
-
-def _locate(file: MetricFile, weights: Path | None) -> Path | None:
+def _locate(file: WeightsFile, weights: Path | None) -> Path | None:
     """Return the path of a file, or None if it does not exist."""
     given = weights and (weights / file.name if weights.is_dir() else weights)
     cached = Path(torch.hub.get_dir(), file.cache, file.name)
     return next((path for path in (given, cached) if path and path.name == file.name and path.is_file()), None)
 
 
-def _destination(file: MetricFile, weights: Path | None) -> Path:
+def _destination(file: WeightsFile, weights: Path | None) -> Path:
     return weights / file.name if weights and weights.is_dir() else Path(torch.hub.get_dir(), file.cache, file.name)
 
 
-def _fault(path: Path | None, file: MetricFile) -> str | None:
+def _fault(path: Path | None, file: WeightsFile) -> str | None:
     """Return what is wrong with a file; None if it is the published one, as far as its digest is known.
 
     UsageError if it cannot be read.
