@@ -195,7 +195,7 @@ def completions(program: str, *args: str) -> list[CompletionItem]:
         ("shardgen generate -s 2 --size 64 ''", []),
         ("shardgen gen", ["generate"]),
         ("trainer --model ''", list(NETWORKS)),
-        ("trainer --loss c", ["charbonnier"]),
+        ("trainer --loss c", ["charbonnier", "colour", "contextual"]),
         ("trainer --preset real", ["realesrnet", "realesrgan"]),
         ("trainer preset show c", ["compact-finetune"]),
         ("trainer eval", ["evaluate"]),
