@@ -19,12 +19,12 @@ from torch.nn import functional
 
 from srshards import PatchBatch
 from srshards.process.allocator import keep_freed_memory
+from trainer.losses.pixel import l1
 from trainer.models import Network, network_spec
 from trainer.models.blocks import upsample_nearest
 from trainer.models.compact import Compact
 from trainer.training.device import choose_precision, limit_threads
 from trainer.training.learner import Learner, StepSettings, to_unit_range
-from trainer.training.losses import l1
 from trainer.training.optim import AdamW, Ema
 from trainer.training.step_mode import StepMode
 

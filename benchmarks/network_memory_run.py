@@ -16,10 +16,10 @@ import torch
 from benchmarks.cpu_step_run import SCALE, noise
 from srshards import PatchBatch
 from srshards.process.allocator import keep_freed_memory
+from trainer.losses.pixel import l1
 from trainer.models import Network, NetworkSpec, network_spec
 from trainer.training.device import choose_precision, limit_threads
 from trainer.training.learner import Learner, StepSettings
-from trainer.training.losses import l1
 from trainer.training.step_mode import StepMode
 
 _STEPS = 2  # the second one allocates gradients while nothing of the first is kept but the optimiser's state

@@ -16,11 +16,11 @@ from srshards.imaging.luma import luma_studio_range
 from srshards.shards.folder import Shards
 from trainer.evaluation.pairs import Pair
 from trainer.inference.image_function import as_function
+from trainer.losses.pixel import l1
 from trainer.models import Network, NetworkSpec, network_spec
 from trainer.models.blocks import BuiltInSpec
 from trainer.training.config import TrainConfig
 from trainer.training.learner import Learner, StepSettings
-from trainer.training.losses import LOSSES
 from trainer.training.optim import Ema, learning_rate
 from trainer.training.plan import Plan, derive_plan
 
@@ -171,7 +171,7 @@ def _learner(case: Case, plan: Plan) -> tuple[Learner, dict[str, Ema]]:
         total_steps=case.steps,
         lr=plan.lr,
         warmup=plan.warmup,
-        loss=LOSSES["l1"],
+        loss=l1,
         precision=plan.precision,
         micro_batches=1,
         clip=case.clip,

@@ -29,6 +29,7 @@ from srshards.terminal.text import Bar, fitted
 from tests.drill.__main__ import main as drill
 from trainer.catalogue import NETWORKS
 from trainer.cli import commands as trainer_commands
+from trainer.loss_table import LOSSES
 from trainer.training.config import LOSS_NAMES
 
 ROOT = Path(__file__).parent.parent
@@ -309,10 +310,8 @@ def test_commands_start_without_slow_imports(photos: Path, shards: Path, tmp_pat
     assert (tmp_path / "large" / f"{photo.stem}_2x.png").exists(), result.stderr
 
 
-def test_choices_defined_without_pytorch_match_the_implementations() -> None:
-    from trainer.training.losses import LOSSES
-
-    assert tuple(LOSSES) == LOSS_NAMES
+def test_the_losses_of_the_option_exist() -> None:
+    assert set(LOSS_NAMES) <= set(LOSSES)
 
 
 @pytest.mark.parametrize(

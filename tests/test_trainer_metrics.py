@@ -1,4 +1,4 @@
-"""PSNR and SSIM compared with scikit-image and closed forms; losses compared with closed forms."""
+"""PSNR and SSIM compared with scikit-image and closed forms."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,6 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from srshards.imaging.luma import luma_studio_range
 from trainer.evaluation.metrics import Quality, mean_quality, measure
-from trainer.training.losses import LOSSES, charbonnier, l1
 
 Pixels = NDArray[np.uint8]
 
@@ -241,42 +240,3 @@ def test_mean_quality_ignores_infinite_psnr_of_some_images() -> None:
 def test_mean_quality_refuses_an_empty_list() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         mean_quality([])
-
-
-# ---- losses
-
-
-def test_losses_match_closed_forms() -> None:
-    output, target = torch.tensor([[0.0, 0.5], [1.0, 0.25]]), torch.tensor([[0.0, 0.25], [0.0, 0.25]])
-    assert l1(output, target).item() == pytest.approx(1.25 / 4)
-    expected = (1e-3 + math.sqrt(0.0625 + 1e-6) + math.sqrt(1 + 1e-6) + 1e-3) / 4
-    assert charbonnier(output, target).item() == pytest.approx(expected, rel=1e-6)
-    assert LOSSES["l1"] is l1 and LOSSES["charbonnier"] is charbonnier and len(LOSSES) == 2
-
-
-@pytest.mark.parametrize("name", sorted(LOSSES))
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_losses_are_float32_under_autocast(name: str, dtype: torch.dtype) -> None:
-    """A small error averaged over a million values is lost in half precision."""
-    target = torch.full((1, 3, 600, 600), 0.5)
-    output = (target + 1 / 256).to(dtype).requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = LOSSES[name](output, target)
-    assert loss.dtype == torch.float32 and loss.shape == ()
-    expected = {"l1": 1 / 256, "charbonnier": math.sqrt(1 / 256**2 + 1e-6)}[name]
-    assert loss.item() == pytest.approx(expected, rel=1e-4)
-    loss.backward()
-    assert output.grad is not None and torch.isfinite(output.grad).all()
-    assert LOSSES[name](output, target.to(dtype)).dtype == torch.float32
-
-
-def test_charbonnier_has_zero_gradient_at_zero_error() -> None:
-    output = torch.zeros(1, 3, 4, 4, requires_grad=True)
-    charbonnier(output, torch.zeros(1, 3, 4, 4)).backward()
-    assert output.grad is not None and (output.grad == 0).all()
-
-
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_losses_refuse_broadcasting(name: str) -> None:
-    with pytest.raises(ValueError, match=r"equal shape, got \(2, 3, 8, 8\) and \(2, 1, 8, 8\)"):
-        LOSSES[name](torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 8))

@@ -21,6 +21,7 @@ from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_down
 from trainer.catalogue import NETWORKS
 from trainer.inference.tiles import TileRule, apply_in_tiles
+from trainer.losses.pixel import l1
 from trainer.models import NetworkSpec, network_spec, num_parameters, spec_from_json
 from trainer.models.export import export_onnx
 from trainer.models.spandrel_import import load_spandrel
@@ -28,7 +29,6 @@ from trainer.models.spandrel_network import SpandrelSpec, network_class
 from trainer.models.weights import load_network, save_weights
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings, to_unit_range
-from trainer.training.losses import l1
 from trainer.training.step_mode import StepMode
 
 NETWORKS_PAGE = Path(__file__).parent.parent / "docs" / "networks.md"

@@ -8,10 +8,10 @@ import torch
 
 from srshards import PatchBatch
 from trainer.catalogue import DEFAULT_EMA
+from trainer.losses.pixel import l1
 from trainer.models import network_spec
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
-from trainer.training.losses import l1
 from trainer.training.optim import learning_rate
 from trainer.training.plan import default_warmup
 from trainer.training.step_mode import StepMode

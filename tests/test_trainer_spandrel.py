@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from srshards.errors import UsageError
 from trainer.catalogue import NETWORKS
+from trainer.losses.pixel import l1
 from trainer.models import BuiltInSpec, NetworkSpec, network_spec, spec_from_json
 from trainer.models.architectures import ARCHITECTURES
 from trainer.models.spandrel_files import open_network
@@ -26,7 +27,6 @@ from trainer.models.spandrel_network import SpandrelNetwork, SpandrelSpec, netwo
 from trainer.models.weights import load_network, save_weights
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
-from trainer.training.losses import LOSSES
 from trainer.training.network import initial_weights
 from trainer.training.step_mode import StepMode
 
@@ -69,7 +69,7 @@ def learner(spec: NetworkSpec, **changes: Any) -> Learner:
         "total_steps": 8,
         "lr": 1e-3,
         "warmup": 0,
-        "loss": LOSSES["l1"],
+        "loss": l1,
         "precision": Precision(None),
         "micro_batches": 1,
         "clip": 1.0,

@@ -11,12 +11,12 @@ from helpers import trainer
 
 from srshards.errors import UsageError
 from srshards.process.shortages import is_out_of_memory
+from trainer.losses.pixel import l1
 from trainer.models import network_spec
 from trainer.models.blocks import BuiltInSpec, upsample_nearest
 from trainer.training import learner, plan, run
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
-from trainer.training.losses import l1
 from trainer.training.optim import AdamW
 from trainer.training.step_mode import StepMode, choose_step_mode
 

@@ -19,12 +19,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srshards import PatchBatch
+from trainer.losses import build_loss
 from trainer.models import network_spec
 from trainer.models.blocks import BuiltInSpec
 from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings, _loss_function
-from trainer.training.losses import LOSSES
 from trainer.training.step_mode import StepMode
 
 aten = torch.ops.aten
@@ -75,7 +75,7 @@ class Log(TorchDispatchMode):
 
 def settings(dtype: torch.dtype | None, loss: str = "l1", **changes: Any) -> StepSettings:
     values: dict[str, Any] = {"micro_batches": 1, "clip": 1.0, "ema": 0.999, "mode": StepMode()} | changes
-    return StepSettings(100, 1e-3, 0, LOSSES[loss], Precision(dtype), **values)
+    return StepSettings(100, 1e-3, 0, build_loss(loss, CPU), Precision(dtype), **values)
 
 
 # ---- forward and loss, on a fake GPU

@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from srshards import PatchBatch
+from trainer.losses import Loss
 from trainer.models import Network
 from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
-from trainer.training.losses import Loss
 from trainer.training.optim import AdamW, Ema, learning_rate
 from trainer.training.step_mode import StepMode
 

@@ -18,6 +18,7 @@ from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
 from trainer.evaluation.best import BestBy, parse_best
 from trainer.evaluation.checks import check_photos
 from trainer.evaluation.perceptual import load_metrics
+from trainer.losses import build_loss
 from trainer.messages import with_options
 from trainer.metrics_table import PERCEPTUAL
 from trainer.models import Network, num_parameters
@@ -30,7 +31,6 @@ from trainer.training.device import describe_device, limit_threads, make_current
 from trainer.training.device_queue import DeviceQueue
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.loop import LoopSettings, TrainingLoop
-from trainer.training.losses import LOSSES
 from trainer.training.network import initial_weights
 from trainer.training.plan import Plan
 from trainer.training.record import Record, open_record
@@ -243,7 +243,7 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
         total_steps=plan.total_steps,
         lr=plan.lr,
         warmup=plan.warmup,
-        loss=LOSSES[config.loss],
+        loss=build_loss(config.loss, plan.device),
         precision=plan.precision,
         micro_batches=plan.loader.micro_batches,
         clip=config.clip,
