@@ -17,7 +17,6 @@ from trainer.training.account import PHASE_NAMES
 TRAINED = ("loss", "lr", "patches_per_s", "data_wait")
 VALIDATED = ("psnr_y", "gain", "ssim_y", "trained_s")
 MAIN_SET = "val"  # the validation split of the shards
-_BATCH_LINES = 4096
 _MAX_SETS = 32
 _SET_POINTS = 120  # of a curve of one set
 _MAX_LINE_BYTES = 1 << 20
@@ -56,7 +55,6 @@ class SetSummary:
         self.curves = Thinned(tuple(METRICS), min(max_points, _SET_POINTS))
         self.best: dict[str, Best] = {}
         self.bicubic: dict[str, float] = {}
-        self._kept: list[tuple[int, list[float]]] = []
 
     def add(self, step: int, metrics: dict[str, Any]) -> None:
         """Add a validation."""
@@ -68,13 +66,7 @@ class SetSummary:
             bicubic = _number(metrics, f"bicubic_{name}")
             if not math.isnan(bicubic):
                 self.bicubic[name] = bicubic
-        self._kept.append((step, list(values.values())))
-        if len(self._kept) == _BATCH_LINES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Complete the curves."""
-        _flush(self.curves, self._kept)
+        self.curves.append(step, list(values.values()))
 
 
 @dataclass
@@ -104,6 +96,11 @@ class JournalSummary:
         """Return the metrics of a set, which has none if the run was not validated on it."""
         return self.sets.get(name) or SetSummary(2)
 
+    def flush(self) -> None:
+        """Complete the curves."""
+        for curve in (self.trained, self.validated, *(one.curves for one in self.sets.values())):
+            curve.flush()
+
     @property
     def patches_per_s(self) -> float:
         return median(self.rates) if self.rates else math.nan
@@ -122,18 +119,16 @@ def empty_summary(max_points: int) -> JournalSummary:
 def read_journal(address: Address, wanted: frozenset[int], max_points: int) -> JournalSummary:
     """Read a journal, with exact PSNRs for the `wanted` steps. FileNotFoundError if there is none."""
     summary = empty_summary(max_points)
-    trained: list[tuple[int, list[float]]] = []
-    validated: list[tuple[int, list[float]]] = []
     for event, step, line in _events(address, summary):
         summary.step = max(summary.step, step)
         if event == "train":
             summary.error = None
             values = [_number(line, name) for name in TRAINED]
-            trained.append((step, values))
+            summary.trained.append(step, values)
             _add_training(summary, values, _number(line, "seconds"))
         elif event == "val":
             summary.error = None
-            validated.append((step, _add_validation(summary, step, line, wanted)))
+            summary.validated.append(step, _add_validation(summary, step, line, wanted))
             _add_sets(summary, step, line, max_points)
         elif event == "account":
             _add_account(summary, line)
@@ -141,19 +136,8 @@ def read_journal(address: Address, wanted: frozenset[int], max_points: int) -> J
             summary.damaged.add(hash(str(line.get("reason"))))
         elif event == "error":
             summary.error = str(line.get("message", ""))[:_MAX_MESSAGE_CHARS]
-        for curve, kept in ((summary.trained, trained), (summary.validated, validated)):
-            if len(kept) == _BATCH_LINES:
-                _flush(curve, kept)
-    _flush(summary.trained, trained)
-    _flush(summary.validated, validated)
-    for one in summary.sets.values():
-        one.flush()
+    summary.flush()
     return summary
-
-
-def _flush(curve: Thinned, kept: list[tuple[int, list[float]]]) -> None:
-    curve.add([step for step, _ in kept], [values for _, values in kept])
-    kept.clear()
 
 
 def _add_training(summary: JournalSummary, values: list[float], seconds: float) -> None:
