@@ -702,6 +702,99 @@ def test_unusable_values_of_sets_are_ignored(browser: Browser, tmp_path: Path) -
         assert plot(page, "PSNR-Y on c").count() == 0 and plot(page, "PSNR-Y on s0").count() == 1
 
 
+# ---- single losses and adversarial training
+
+
+def on_losses(step: int, losses: Any, real: Any = None, fake: Any = None) -> dict[str, Any]:
+    """A `train` line with single losses and, in adversarial training, the discriminator's scores."""
+    scores = {} if real is None else {"scores": {"real_score": real, "fake_score": fake}}
+    return {**trained(step), "losses": losses, **scores}
+
+
+def test_single_losses_and_scores_have_plots(browser: Browser, tmp_path: Path) -> None:
+    """Losses may start and end at any step, and not every run needs to have them."""
+    lines = [on_losses(5, {"l1": 0.02, "fft": 1.5}), on_losses(10, {"l1": 0.01})]
+    gan = {"l1": 0.03, "perceptual": 0.9, "gan": 0.5, "discriminator": 1.25}
+    lines += [on_losses(step, gan, 0.75, 0.25) for step in range(15, 265, 5)]
+    both, old = make_run(tmp_path / "both", lines), make_run(tmp_path / "old", [trained(5), trained(300)])
+    hinge = make_run(tmp_path / "hinge", [on_losses(5, gan | {"gan": 0.5}, 1.5, -0.5)])
+    with open(hinge / "journal.jsonl", "a") as file:
+        file.write(json.dumps(on_losses(10, gan | {"gan": -0.25}, 1.5, 0.25)) + "\n")
+    with report_page(browser, tmp_path, old, both, hinge) as page:
+        assert page.locator(".plot h3").all_inner_texts() == [
+            *("Loss", "Loss: l1", "Loss: fft", "Loss: perceptual", "Adversarial loss", "Discriminator loss"),
+            *("Discriminator scores", "Discriminator loss / adversarial loss"),
+            *("Learning rate", "Patches per second", "Waiting for data"),
+        ]
+        assert "weighted sum of the single losses" in plot(page, "Loss").inner_text()
+        for title in ("Loss: fft", "Adversarial loss", "Discriminator scores", "Discriminator loss / adversarial loss"):
+            plot(page, title).get_by_text("Figures").click()
+        assert table(page, "Loss: fft") == [["Step", "old", "both", "hinge"], ["5", NONE, "1.5", NONE]]
+        assert table(page, "Adversarial loss")[1:4] == [
+            *(["5", NONE, NONE, "0.5"], ["10", NONE, NONE, "-0.25"], ["15", NONE, "0.5", NONE])
+        ]
+        columns, *rows = table(page, "Discriminator scores")
+        assert columns[1:5] == ["old, real", "old, generated", "both, real", "both, generated"]
+        assert rows[1] == ["10", NONE, NONE, NONE, NONE, "1.500", "0.250"]
+        assert rows[2] == ["15", NONE, NONE, "0.750", "0.250", NONE, NONE]
+        # A ratio to a loss that changes its sign would mean nothing.
+        rows = table(page, "Discriminator loss / adversarial loss")[1:]
+        assert rows == [[str(step), NONE, "2.5", NONE] for step in range(15, 265, 5)]
+        lines_of_scores = plot(page, "Discriminator scores").locator(".mark-line path").all()
+        looks = {(one.get_attribute("stroke"), one.get_attribute("stroke-width")) for one in lines_of_scores}
+        assert len(looks) == len(lines_of_scores) == 4, "two lines of different width for each run with a discriminator"
+        assert accessibility_violations(page) == ""
+        plot(page, "Discriminator scores").locator(".drawing svg").hover()
+        cells = page.locator("#vg-tooltip-element.visible td").all_inner_texts()
+        assert cells[3:] == [NONE, "both", "real 0.750, generated 0.250", "hinge", "real 1.500, generated 0.250 at 10"]
+
+
+def test_a_single_loss_of_either_sign_is_drawn(browser: Browser, tmp_path: Path) -> None:
+    """A logarithmic axis for the means would not have the band, which reaches below 0."""
+    lines = [on_losses(step, {"gan": 0.1 + step / 100 + (-1) ** step}) for step in range(4, 1000)]
+    with report_page(browser, tmp_path, make_run(tmp_path / "r", lines)) as page:
+        drawing = plot(page, "Adversarial loss").locator("svg")
+        assert drawing.get_by_text("loss", exact=True).count() == 1
+        assert "NaN" not in drawing.inner_html()
+
+
+def test_unusable_single_losses_are_ignored(browser: Browser, tmp_path: Path) -> None:
+    odd = "<b>&\"'\\ .[0]\n"
+    values = {"x": "1", "y": None, "z": True, "w": 1e301, "v": math.nan, "b" * 65: 1.0}
+    lines = [
+        on_losses(5, [1], 0.5, None),
+        on_losses(6, {**values, odd: 1e299, "gan": 5e-324, "discriminator": 1e299}, "1", 0.5),
+        on_losses(7, {f"s{number}": number for number in range(100)}, math.inf, 0.5),
+        {**trained(8), "losses": {"l1": None}, "scores": 3},
+    ]
+    runs = [make_run(tmp_path / "a", lines)]
+    runs.append(make_run(tmp_path / "b", [on_losses(5, {f"t{number}": 1 for number in range(32)})]))
+    with report_page(browser, tmp_path, *runs) as page:
+        titles = [title for title in page.locator(".plot h3").all_text_contents() if "oss" in title][1:]
+        assert titles[:3] == [f"Loss: {odd}", "Loss: s0", "Loss: s1"]
+        assert len(titles) == 32 + 2 and titles[-3:] == ["Loss: t1", "Adversarial loss", "Discriminator loss"]
+        assert plot(page, "Discriminator scores").count() == 0 and page.locator("b").count() == 0
+
+
+def test_many_single_losses_of_many_runs_fit_the_page(tmp_path: Path) -> None:
+    losses = {f"loss{number}": 1 / 3 + number for number in range(20)}
+    for number in range(24):
+        make_run(tmp_path / f"r{number}", [on_losses(2 * step + number % 2, losses, 1, 0) for step in range(150)])
+    report(*runs_in(tmp_path), output=tmp_path / "r.html")
+    assert (tmp_path / "r.html").stat().st_size < MAX_PAGE_BYTES
+
+
+def test_collapses_are_listed(browser: Browser, tmp_path: Path) -> None:
+    """A resumed run may warn again."""
+    line = {"event": "collapse", "message": "the discriminator <wins>, e.g. always" + "." * 2000}
+    lines = [{**line, "step": 900 + step} for step in range(10)] + [{"event": "collapse", "step": 950}]
+    with report_page(browser, tmp_path, make_run(tmp_path / "r", [trained(800), *lines])) as page:
+        notes = [note for note in page.locator(".note").all_inner_texts() if note.startswith("r")]
+        assert len(notes) == 9 and all(len(note) < 1100 for note in notes)
+        assert notes[0].startswith("r, step 900: the discriminator <wins>, e.g. always.")
+        assert notes[-1] == "r: 3 further warnings of a collapse."
+
+
 # ---- stores and errors
 
 

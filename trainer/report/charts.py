@@ -12,6 +12,7 @@ LINES, BASELINES, NEAREST = "lines", "baselines", "nearest"  # names of the char
 STEPS = alt.Axis(
     labelExpr="format(datum.value, datum.value < 1e5 ? ',' : '~s')", tickMinStep=1, tickCount=8, labelOverlap="parity"
 )
+_WIDTHS = (3.5, 1.25)  # of the lines of a run, if there are two
 _MAX_MARKED = 40  # a line with at most this many points also shows them as markers
 _NAME_CHARS = 24  # in tooltips
 _DRAWN = "datum.step >= first && indexof(hidden, datum.run) < 0"
@@ -33,9 +34,18 @@ def style(number: int) -> tuple[str, list[int]]:
 
 
 def line_layers(
-    values: list[dict[str, Any]], num_runs: int, x: alt.X, y: alt.Y, thinned: bool, *tooltip: alt.Tooltip
+    values: list[dict[str, Any]],
+    num_runs: int,
+    x: alt.X,
+    y: alt.Y,
+    thinned: bool,
+    *tooltip: alt.Tooltip,
+    lines_of_run: Sequence[str] = (),
 ) -> list[alt.Chart]:
-    """Return a line per run, with markers where points are few and min-max bands where points are means."""
+    """Return a line per run, with markers where points are few and min-max bands where points are means.
+
+    If a run has two lines, whose names are `lines_of_run` and in the field `line`, they differ in width.
+    """
     numbers = list(range(num_runs))
     colour = alt.Color(
         "run:O", legend=None, scale=alt.Scale(domain=numbers, range=[style(number)[0] for number in numbers])
@@ -48,10 +58,15 @@ def line_layers(
     if thinned:
         opacity = max(0.02, 0.36 / (num_runs + 1))  # bands overlap and must not hide the lines
         band = base.mark_area(opacity=opacity, line=False, interpolate="linear").transform_filter("isValid(datum.low)")
-        layers.append(band.encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour))
-    layers.append(base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash))
+        detail = {"detail": "line:N"} if lines_of_run else {}
+        layers.append(band.encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour, **detail))
+    lines = base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash)
+    if lines_of_run:
+        widths = alt.Scale(domain=list(lines_of_run), range=list(_WIDTHS))
+        lines = lines.encode(size=alt.Size("line:O", scale=widths, legend=None))
+    layers.append(lines)
     counts = [sum(value["run"] == number for value in values) for number in numbers]
-    marked = [number for number in numbers if counts[number] <= _MAX_MARKED]
+    marked = [number for number in numbers if 0 < counts[number] <= _MAX_MARKED]
     if marked or tooltip:
         dots = base.mark_point(size=36, opacity=1, filled=True).encode(x=x, y=y, color=colour, tooltip=list(tooltip))
         layers.append(dots if tooltip else dots.transform_filter(f"indexof({marked}, datum.run) >= 0"))

@@ -1,13 +1,12 @@
 """The plots of the page: one per quantity over the steps, with all runs and a table of values."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 
 from srshards.page.plots import Plot
-from trainer.metrics_table import METRICS, PERCEPTUAL
 from trainer.report.charts import (
     BASELINES,
     LINES,
@@ -20,7 +19,8 @@ from trainer.report.charts import (
     line_layers,
     range_text,
 )
-from trainer.report.runs import Run, same_bicubic
+from trainer.report.quantities import PSNR, Quantity, quantities, quantities_of_sets
+from trainer.report.runs import Run
 from trainer.report.thinning import Point, Thinned
 from trainer.report.wall_clock import wall_clock
 
@@ -29,112 +29,62 @@ _NONE = "\N{EN DASH}"
 _LOG_FROM = 8.0  # ratio of the highest to the lowest loss from which its axis is logarithmic
 
 
-class Quantity(NamedTuple):
-    """A quantity in the journals and its presentation."""
-
-    title: str
-    description: str
-    unit: str  # title of the axis
-    source: str  # attribute of JournalSummary
-    name: str
-    formatted: Callable[[float], str]
-    axis: str = ""  # d3 format
-    from_zero: bool = False
-    baseline: str = ""  # attribute of Validated, drawn as a horizontal line
-    wide: bool = False
-    set: str = ""  # whose curve it is; empty for the attribute `source`
-
-
-_QUANTITIES = (
-    Quantity(
-        "PSNR-Y",
-        "Mean over the validation images. The straight line is bicubic upscaling, the baseline.",
-        *("dB", "validated", "psnr_y", "{:.2f} dB".format, "", False, "bicubic_psnr_y", True),
-    ),
-    Quantity("Loss", "Mean over the training patches.", "loss", "trained", "loss", "{:.5f}".format, "~g"),
-    Quantity(
-        "SSIM-Y",
-        "Mean over the validation images. The maximum is 1.",
-        *("SSIM", "validated", "ssim_y", "{:.4f}".format, "", False, "bicubic_ssim_y"),
-    ),
-    Quantity("Learning rate", "As scheduled.", "rate", "trained", "lr", "{:.2e}".format, "~e", True),
-    Quantity(
-        "Patches per second",
-        "Training throughput, excluding validation and saving.",
-        *("patches/s", "trained", "patches_per_s", "{:,.1f}".format, "~s", True),
-    ),
-    Quantity(
-        "Waiting for data",
-        "Share of the training time spent waiting for batches.",
-        *("share of time", "trained", "data_wait", "{:.2%}".format, "%", True),
-    ),
-)
-_GAIN = Quantity(
-    "Gain over bicubic",
-    "PSNR-Y minus that of bicubic upscaling of the same images.",
-    *("dB", "validated", "gain", "{:+.2f} dB".format),
-)
-
-
-def plots_of_sets(runs: Sequence[Run]) -> list[Plot]:
-    """Return plots of PSNR-Y, SSIM-Y and what else was measured on each set.
-
-    Those of PSNR-Y and SSIM-Y on a set that is the main one of all its runs are among `plots`.
-    """
-    names = dict.fromkeys(name for run in runs for name in run.summary.sets)
-    others = {name for run in runs for name in list(run.summary.sets)[1:]}
-    wanted = ((("psnr_y", "ssim_y", *PERCEPTUAL) if name in others else PERCEPTUAL, name) for name in names)
-    drawn = (_over_steps(_of_set(metric, name), runs) for metrics, name in wanted for metric in metrics)
-    return [plot for plot in drawn if plot is not None]
-
-
-def _of_set(metric: str, name: str) -> Quantity:
-    row = METRICS[metric]
-    better = "Higher" if row.higher_is_better else "Lower"
-    description = f"Mean over the images. {better} is better. The straight line is bicubic upscaling."
-    return Quantity(f"{row.label} on {name}", description, row.unit or row.label, "", metric, row.formatted, set=name)
-
-
 def plots(runs: Sequence[Run]) -> list[Plot]:
     """Return a plot for each quantity that any run has values of, and one of the wall-clock time."""
-    quantities = list(_QUANTITIES)
-    if not same_bicubic(runs):
-        quantities.insert(1, _GAIN)
-    drawn = [_over_steps(quantity, runs) for quantity in quantities]
+    drawn = [_over_steps(quantity, runs) for quantity in quantities(runs)]
     drawn.insert(2, _over_time(runs))
     drawn.append(wall_clock(runs))
+    drawn += [_over_steps(quantity, runs) for quantity in quantities_of_sets(runs)]
     return [plot for plot in drawn if plot is not None]
 
 
 def _over_steps(quantity: Quantity, runs: Sequence[Run]) -> Plot | None:
-    curves = [curve.points(quantity.name) for curve in _curves(quantity, runs)]
-    points = [point for curve in curves for point in curve]
-    if not points:
+    curves = [quantity.curve(run.summary) for run in runs]
+    names = quantity.lines or (quantity.name,)
+    drawn = [
+        (number, name, p)
+        for name in names
+        for number, curve in enumerate(curves)
+        for p in _points(curve, name, quantity.max_points)
+    ]
+    if not drawn:
         return None
     lines = [
         {"run": number, "step": p.last, "x": p.last, "y": _short(p.mean)}
         | ({"low": _short(p.low), "high": _short(p.high)} if p.num > 1 else {})
-        for number, curve in enumerate(curves)
-        for p in curve
+        | ({"line": name} if quantity.lines else {})
+        for number, name, p in drawn
     ]
-    thinned = any(p.num > 1 for p in points)
-    means = [p.mean for p in points]
-    log = quantity.name == "loss" and min(means) > 0 and max(means) > _LOG_FROM * min(means)
+    thinned = any(p.num > 1 for *_, p in drawn)
+    means = [p.mean for *_, p in drawn]
+    log = quantity.log and min(p.low for *_, p in drawn) > 0 and max(means) > _LOG_FROM * min(means)
     scale = alt.Scale(type="log") if log else alt.Scale(zero=quantity.from_zero)
     axis = alt.Axis(format=quantity.axis) if quantity.axis else alt.Axis()
     y = alt.Y("y:Q", title=quantity.unit + (", logarithmic" if log else ""), scale=scale, axis=axis)
     x = alt.X("x:Q", title="step", axis=STEPS, scale=alt.Scale(nice=False))
-    table = _rows(quantity, runs)
-    columns = ("Step", *(run.label for run in runs))
+    table = _rows(quantity, curves)
+    labels = [run.label for run in runs]
+    columns = ["Step", *(f"{label}, {name}" if quantity.lines else label for label in labels for name in names)]
     baselines = _baselines(quantity, runs)
-    nearest, hover = hover_layers(columns, table)
-    layers = [*line_layers(lines, len(runs), x, y, thinned), *baseline_layers(baselines), *hover]
+    nearest, hover = hover_layers(["Step", *labels], table)
+    of_runs = line_layers(lines, len(runs), x, y, thinned, lines_of_run=quantity.lines)
+    layers = [*of_runs, *baseline_layers(baselines), *hover]
     datasets = {LINES: lines, BASELINES: baselines, NEAREST: nearest}
     description = quantity.description
     if thinned:
         description += " Long runs are shown as means over ranges of steps, in bands from their minimum to maximum."
     rows = [[range_text(row.first, row.last), *row.values] for row in table]
     return Plot(quantity.title, description, layered(layers), columns, rows, quantity.wide, datasets)
+
+
+def _points(curve: Thinned, name: str, max_points: int) -> list[Point]:
+    """Return the points of a quantity, over wider ranges of steps if there are more than `max_points` (0: any)."""
+    width = curve.width
+    points = curve.points(name)
+    while max_points and len(points) > max_points:
+        width *= 2
+        points = curve.points(name, width)
+    return points
 
 
 def _baselines(quantity: Quantity, runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -159,33 +109,30 @@ def _baseline(quantity: Quantity, run: Run) -> float:
     return float(getattr(last, quantity.baseline)) if quantity.baseline and last else math.nan
 
 
-def _curves(quantity: Quantity, runs: Sequence[Run]) -> list[Thinned]:
-    """Return the curves that have the quantity, by run."""
-    if quantity.set:
-        return [run.summary.of_set(quantity.set).curves for run in runs]
-    return [getattr(run.summary, quantity.source) for run in runs]
-
-
-def _rows(quantity: Quantity, runs: Sequence[Run]) -> list[Row]:
+def _rows(quantity: Quantity, curves: Sequence[Thinned]) -> list[Row]:
     """Return the rows of the table, merged to at most _MAX_ROWS."""
-    curves = _curves(quantity, runs)
+    names = quantity.lines or (quantity.name,)
     width = max(curve.width for curve in curves)
     while True:
-        merged = [{p.last // width: p for p in curve.points(quantity.name, width)} for curve in curves]
-        slots = sorted(set().union(*merged))
-        if len(slots) <= _MAX_ROWS:
+        merged = [[{p.last // width: p for p in curve.points(name, width)} for name in names] for curve in curves]
+        slots = sorted({slot for of_run in merged for line in of_run for slot in line})
+        if len(slots) <= min(_MAX_ROWS, quantity.max_points or _MAX_ROWS):
             return [_row(quantity, merged, slot) for slot in slots]
         width *= 2
 
 
-def _row(quantity: Quantity, merged: Sequence[dict[int, Point]], slot: int) -> Row:
-    points = [curve[slot] for curve in merged if slot in curve]
+def _row(quantity: Quantity, merged: Sequence[Sequence[dict[int, Point]]], slot: int) -> Row:
+    """Return the row of a range of steps. `merged` has the points of each line of each run; lines have equal slots."""
+    points = [line[slot] for of_run in merged for line in of_run if slot in line]
     row = Row(min(point.first for point in points), max(point.last for point in points), [], [])
-    for curve in merged:
-        point = curve.get(slot) or min(curve.values(), key=lambda one: abs(one.last - row.last), default=None)
-        text = quantity.formatted(point.mean) if point else _NONE
-        row.values.append(text if slot in curve else _NONE)
-        row.nearest.append(f"{text} at {range_text(point.first, point.last)}" if point and slot not in curve else text)
+    for of_run in merged:
+        near = [line.get(slot) or min(line.values(), key=lambda p: abs(p.last - row.last)) for line in of_run if line]
+        texts = [quantity.formatted(p.mean) for p in near]
+        labelled = [f"{name} {text}" for name, text in zip(quantity.lines, texts, strict=False)] or texts
+        text = ", ".join(labelled) or _NONE
+        has_value = slot in of_run[0]
+        row.values.extend(texts if has_value else [_NONE] * len(of_run))
+        row.nearest.append(f"{text} at {range_text(near[0].first, near[0].last)}" if near and not has_value else text)
     return row
 
 
@@ -225,7 +172,7 @@ def _over_time(runs: Sequence[Run]) -> Plot | None:
     ]
     x = alt.X("x:Q", title=f"training time ({unit})", scale=alt.Scale(nice=False))
     y = alt.Y("y:Q", title="dB", scale=alt.Scale(zero=False))
-    baselines = _baselines(_QUANTITIES[0], runs)
+    baselines = _baselines(PSNR, runs)
     layers = [*line_layers(values, len(runs), x, y, False, *tooltip), *baseline_layers(baselines)]
     description = "Training time on each run's machine, excluding validation and saving."
     datasets = {LINES: values, BASELINES: baselines}

@@ -16,12 +16,16 @@ from trainer.training.account import PHASE_NAMES
 
 TRAINED = ("loss", "lr", "patches_per_s", "data_wait")
 VALIDATED = ("psnr_y", "gain", "ssim_y", "trained_s")
+SCORES = {"real": "real_score", "generated": "fake_score"}  # of the discriminator: curves, and keys of the journal
+RATIO = "ratio"  # of the discriminator's loss to the network's adversarial loss
+GAN, DISCRIMINATOR = "gan", "discriminator"  # names of the network's and the discriminator's among the single losses
 MAIN_SET = "val"  # the validation split of the shards
-_BATCH_LINES = 4096
+MAX_LOSSES = 32
 _MAX_SETS = 32
 _SET_POINTS = 120  # of a curve of one set
 _MAX_LINE_BYTES = 1 << 20
 _MAX_MESSAGE_CHARS = 1000
+_MAX_COLLAPSES = 8
 _MAX_NAME_CHARS = 64
 _MAX_STEP = 1 << 53
 _MAX_NUMBER = 1e300
@@ -56,7 +60,6 @@ class SetSummary:
         self.curves = Thinned(tuple(METRICS), min(max_points, _SET_POINTS))
         self.best: dict[str, Best] = {}
         self.bicubic: dict[str, float] = {}
-        self._kept: list[tuple[int, list[float]]] = []
 
     def add(self, step: int, metrics: dict[str, Any]) -> None:
         """Add a validation."""
@@ -68,21 +71,21 @@ class SetSummary:
             bicubic = _number(metrics, f"bicubic_{name}")
             if not math.isnan(bicubic):
                 self.bicubic[name] = bicubic
-        self._kept.append((step, list(values.values())))
-        if len(self._kept) == _BATCH_LINES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Complete the curves."""
-        _flush(self.curves, self._kept)
+        self.curves.append(step, list(values.values()))
 
 
 @dataclass
 class JournalSummary:
-    """The content of a journal that the page shows. `trained` and `validated` are curves of TRAINED and VALIDATED."""
+    """The content of a journal that the page shows.
+
+    `trained` and `validated` are curves of TRAINED and VALIDATED, `adversarial` of SCORES and RATIO, and each of
+    `losses` a curve `loss`.
+    """
 
     trained: Thinned
     validated: Thinned
+    adversarial: Thinned
+    losses: dict[str, Thinned] = field(default_factory=dict)  # single ones by name, in the order of the journal
     step: int = 0  # the last one
     trained_s: float = 0.0
     waited_s: float = 0.0
@@ -94,6 +97,8 @@ class JournalSummary:
     psnr_at: dict[int, float] = field(default_factory=dict)  # by step, for the `wanted` steps
     damaged: set[int] = field(default_factory=set)  # hashes of the messages: a resumed run repeats them
     error: str | None = None  # that ended the run, unless it was resumed
+    collapses: list[tuple[int, str]] = field(default_factory=list)  # steps and messages of the first warnings
+    num_collapses: int = 0
     num_unreadable: int = 0  # lines
     first_unreadable: int = 0
     account: dict[str, float] | None = None  # seconds by phase, keyed as PHASE_NAMES
@@ -103,6 +108,16 @@ class JournalSummary:
     def of_set(self, name: str) -> SetSummary:
         """Return the metrics of a set, which has none if the run was not validated on it."""
         return self.sets.get(name) or SetSummary(2)
+
+    def of_loss(self, name: str) -> Thinned:
+        """Return the curve of a single loss, empty if the run does not have it."""
+        return self.losses.get(name) or Thinned(("loss",), 2)
+
+    def flush(self) -> None:
+        """Complete the curves."""
+        of_sets = (one.curves for one in self.sets.values())
+        for curve in (self.trained, self.validated, self.adversarial, *self.losses.values(), *of_sets):
+            curve.flush()
 
     @property
     def patches_per_s(self) -> float:
@@ -116,24 +131,24 @@ class JournalSummary:
 
 def empty_summary(max_points: int) -> JournalSummary:
     """Return the summary of a run that has not started. Each curve has at most `max_points` points."""
-    return JournalSummary(Thinned(TRAINED, max_points), Thinned(VALIDATED, max_points))
+    trained, validated, adversarial = (Thinned(names, max_points) for names in (TRAINED, VALIDATED, (*SCORES, RATIO)))
+    return JournalSummary(trained, validated, adversarial)
 
 
 def read_journal(address: Address, wanted: frozenset[int], max_points: int) -> JournalSummary:
     """Read a journal, with exact PSNRs for the `wanted` steps. FileNotFoundError if there is none."""
     summary = empty_summary(max_points)
-    trained: list[tuple[int, list[float]]] = []
-    validated: list[tuple[int, list[float]]] = []
     for event, step, line in _events(address, summary):
         summary.step = max(summary.step, step)
         if event == "train":
             summary.error = None
             values = [_number(line, name) for name in TRAINED]
-            trained.append((step, values))
+            summary.trained.append(step, values)
             _add_training(summary, values, _number(line, "seconds"))
+            _add_losses(summary, step, line, max_points)
         elif event == "val":
             summary.error = None
-            validated.append((step, _add_validation(summary, step, line, wanted)))
+            summary.validated.append(step, _add_validation(summary, step, line, wanted))
             _add_sets(summary, step, line, max_points)
         elif event == "account":
             _add_account(summary, line)
@@ -141,19 +156,12 @@ def read_journal(address: Address, wanted: frozenset[int], max_points: int) -> J
             summary.damaged.add(hash(str(line.get("reason"))))
         elif event == "error":
             summary.error = str(line.get("message", ""))[:_MAX_MESSAGE_CHARS]
-        for curve, kept in ((summary.trained, trained), (summary.validated, validated)):
-            if len(kept) == _BATCH_LINES:
-                _flush(curve, kept)
-    _flush(summary.trained, trained)
-    _flush(summary.validated, validated)
-    for one in summary.sets.values():
-        one.flush()
+        elif event == "collapse":
+            summary.num_collapses += 1
+            if len(summary.collapses) < _MAX_COLLAPSES:
+                summary.collapses.append((step, str(line.get("message", ""))[:_MAX_MESSAGE_CHARS]))
+    summary.flush()
     return summary
-
-
-def _flush(curve: Thinned, kept: list[tuple[int, list[float]]]) -> None:
-    curve.add([step for step, _ in kept], [values for _, values in kept])
-    kept.clear()
 
 
 def _add_training(summary: JournalSummary, values: list[float], seconds: float) -> None:
@@ -164,6 +172,31 @@ def _add_training(summary: JournalSummary, values: list[float], seconds: float) 
         summary.waited_s += seconds * data_wait if data_wait >= 0 else 0.0
     if patches_per_s >= 0:
         summary.rates.append(patches_per_s)
+
+
+def _add_losses(summary: JournalSummary, step: int, line: dict[str, Any], max_points: int) -> None:
+    """Add the single losses and the discriminator's scores of a `train` line, which need not have any."""
+    losses, scores = (values if isinstance(values := line.get(key), dict) else {} for key in ("losses", "scores"))
+    for name in losses:
+        value = _number(losses, name)
+        if math.isnan(value) or len(name) > _MAX_NAME_CHARS:
+            continue
+        if name not in summary.losses and len(summary.losses) < MAX_LOSSES:
+            summary.losses[name] = Thinned(("loss",), max_points)
+        if name in summary.losses:
+            summary.losses[name].append(step, [value])
+    if not losses and not scores:
+        return
+    real_and_generated = [_number(scores, name) for name in SCORES.values()]
+    if any(map(math.isnan, real_and_generated)):
+        real_and_generated = [math.nan, math.nan]
+    ratio = _ratio(_number(losses, DISCRIMINATOR), _number(losses, GAN))
+    summary.adversarial.append(step, [*real_and_generated, ratio])
+
+
+def _ratio(discriminator: float, network: float) -> float:
+    """Return the discriminator's loss per loss of the network; NaN unless the latter is positive (hinge: any sign)."""
+    return _number({RATIO: discriminator / network}, RATIO) if network > 0 else math.nan
 
 
 def _add_validation(summary: JournalSummary, step: int, line: dict[str, Any], wanted: frozenset[int]) -> list[float]:

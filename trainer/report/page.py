@@ -9,10 +9,11 @@ from srshards.errors import RunError
 from srshards.format import Address
 from srshards.page.render import MAX_PAGE_BYTES, render
 from srshards.storage.files import write_atomically, writing
+from srshards.terminal.text import plural
 from trainer.messages import format_duration
 from trainer.metrics_table import METRICS
 from trainer.report.charts import style
-from trainer.report.curves import plots, plots_of_sets
+from trainer.report.curves import plots
 from trainer.report.journal_summary import MAIN_SET
 from trainer.report.previews import Gallery, gallery
 from trainer.report.runs import Run, differing_sets, read_runs, same_bicubic
@@ -76,7 +77,7 @@ def _values(runs: Sequence[Run]) -> dict[str, Any]:
         "set_columns": set_columns,
         "set_rows": set_rows,
         "best_of_sets": dict.fromkeys(best_of_sets, "best"),
-        "plots": [*plots(drawn), *plots_of_sets(drawn)],
+        "plots": plots(drawn),
         "max_step": max(run.summary.step for run in drawn),
         "labels": [run.label for run in drawn],
         "different": different,
@@ -109,7 +110,7 @@ def _tiles(runs: Sequence[Run], best: Run | None) -> list[tuple[str, str]]:
 
 
 def _notes(runs: Sequence[Run]) -> list[str]:
-    """Return caveats for comparing the runs, errors that ended them, and damaged samples."""
+    """Return caveats for comparing the runs, errors that ended them, damaged samples, and collapsing discriminators."""
     notes = []
     scales = sorted({run.scale for run in runs if run.scale})
     if len(scales) > 1:
@@ -139,6 +140,9 @@ def _notes(runs: Sequence[Run]) -> list[str]:
             num = len(run.summary.damaged)
             samples = "1 damaged sample was" if num == 1 else f"{num:,} damaged samples were"
             notes.append(f"{run.label}: {samples} replaced by others.")
+        notes += [f"{run.label}, step {step:,}: {message or NONE}." for step, message in run.summary.collapses]
+        if more := run.summary.num_collapses - len(run.summary.collapses):
+            notes.append(f"{run.label}: {plural(more, 'further warning')} of a collapse.")
     return notes
 
 

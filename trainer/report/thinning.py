@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _NO_STEP = np.iinfo(np.int64).max
+_BATCH = 4096  # values that `append` adds at once, because NumPy is slow for single ones
 _Number = TypeVar("_Number", np.int64, np.float64)
 
 
@@ -38,6 +39,18 @@ class Thinned:
         self._sum = np.zeros(shape)
         self._low = np.full(shape, np.nan)
         self._high = np.full(shape, np.nan)
+        self._kept: list[tuple[int, Sequence[float]]] = []
+
+    def append(self, step: int, values: Sequence[float]) -> None:
+        """Add the values of one step, at the latest when `flush` is called."""
+        self._kept.append((step, values))
+        if len(self._kept) == _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Add all values that were appended."""
+        self.add([step for step, _ in self._kept], [values for _, values in self._kept])
+        self._kept.clear()
 
     def add(self, steps: Sequence[int], values: Sequence[Sequence[float]]) -> None:
         """Add a value of each quantity for each step; NaN for no value."""
