@@ -228,8 +228,8 @@ def _loss_function(
             if ema_network is not None and objective.uses_ema(active):
                 with torch.no_grad():
                     ema_output = ema_network(images)
-        result = Images(output, target, hr, ema_output)
-        return *objective(active, result), result
+            result = Images(output, target, hr, ema_output)
+            return *objective(active, result), result  # with features of VGG19 in this precision, too
 
     return torch.compile(loss, fullgraph=True, dynamic=False) if compiles and not is_ddp else loss
 
