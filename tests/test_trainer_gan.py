@@ -2,6 +2,9 @@
 
 import math
 import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_trainer_faults import on_step, terminate
 from test_trainer_ranks import ranks_of, wait
 
+from trainer.models import discriminators
 from trainer.models.discriminators import build_discriminator, load_discriminator
 from trainer.training import collapse
 
@@ -19,10 +23,23 @@ pytestmark = pytest.mark.slow
 
 OPTIONS = ("--steps", 8, "--val-every", 4, "--workers", 0, "--discriminator", "patchgan")
 GAN = ("--gan", "vanilla:0.1@3-")
+PATCHGAN = discriminators.DISCRIMINATORS["patchgan"]
 
 
 def train(shards: Path, out: Path, *args: object) -> Result:
     return trainer("--shards", shards / "scale_2x", "--out", out, *SMALL, *OPTIONS, *args)
+
+
+def shrink_patchgan() -> None:
+    """Give it 8 features instead of 64, in this process."""
+    discriminators.DISCRIMINATORS["patchgan"] = replace(PATCHGAN, constructor=partial(discriminators.PatchGan, 8))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_patchgan() -> Iterator[None]:
+    shrink_patchgan()
+    yield
+    discriminators.DISCRIMINATORS["patchgan"] = PATCHGAN
 
 
 def tensors(state: Any) -> list[torch.Tensor]:
@@ -140,7 +157,7 @@ def test_two_ranks_train_as_one_process_does(shards: Path, tmp_path: Path) -> No
     given = (*GAN, "--amp", "off", "--lr", 2e-5)  # a small rate: AdamW turns rounding errors into full steps
     assert train(shards, tmp_path, *given, "--run", "one").code == 0
     arguments = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, *OPTIONS, *given, "--batch-size", 2)
-    with ranks_of(2, tmp_path, *arguments) as ranks:
+    with ranks_of(2, tmp_path, *arguments, prepare=(shrink_patchgan, ())) as ranks:
         codes, output = wait(ranks)
     assert codes == {0}, output
     for line, other in zip(events(tmp_path / "r", "train"), events(tmp_path / "one", "train"), strict=True):
