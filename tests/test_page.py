@@ -6,7 +6,7 @@ from pathlib import Path
 import altair as alt
 import numpy as np
 import pytest
-from browser import PHONE, WIDE, assert_accessible_in_both_schemes, opened
+from browser import DEVICES, PHONE, WIDE, assert_accessible, opened
 from helpers import make_photo
 from PIL import Image
 from playwright.sync_api import Browser, Page
@@ -73,10 +73,10 @@ def test_plots_are_drawn_with_their_tables(shared: Page) -> None:
     assert shared.locator(".plot table").inner_text().split() == ["class", "samples", "mountain", "12", "sky", "3"]
 
 
-@pytest.mark.parametrize("device", [WIDE, PHONE], ids=["wide", "phone"])
-def test_page_has_no_accessibility_violations(browser: Browser, page_file: Path, device: dict) -> None:
-    with opened(browser, page_file, color_scheme="dark", **device) as page:
-        assert_accessible_in_both_schemes(page, device["viewport"]["width"])
+@DEVICES
+def test_page_has_no_accessibility_violations(browser: Browser, page_file: Path, device: dict, scheme: str) -> None:
+    with opened(browser, page_file, color_scheme=scheme, **device) as page:
+        assert_accessible(page, device["viewport"]["width"])
 
 
 def test_dragged_border_moves_the_other_along(browser: Browser, page_file: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import PHONE, WIDE, accessibility_violations, opened
+from browser import DEVICES, WIDE, accessibility_violations, opened
 from helpers import contract_files, generate, make_photo, make_photos, run_cli
 from PIL import Image
 from playwright.sync_api import Browser, Page
@@ -79,7 +79,7 @@ def ticked(page: Page) -> int:
 # ---- content of the page
 
 
-@pytest.mark.parametrize(("device", "scheme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide", "phone"])
+@DEVICES
 def test_report_has_no_accessibility_violations(
     browser: Browser, odd_shards: Path, tmp_path: Path, scheme: str, device: dict
 ) -> None:

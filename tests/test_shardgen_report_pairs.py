@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import PHONE, WIDE, accessibility_violations, opened
+from browser import DEVICES, WIDE, accessibility_violations, opened
 from helpers import generate, make_photos, run_cli
 from pairs import Image8, hr_image, pack, save, shrunk
 from playwright.sync_api import Browser, Page
@@ -117,7 +117,7 @@ def test_only_training_pairs_can_be_excluded(browser: Browser, tmp_path: Path) -
         assert accessibility_violations(page) == ""
 
 
-@pytest.mark.parametrize(("device", "scheme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide", "phone"])
+@DEVICES
 def test_section_has_no_accessibility_violations(browser: Browser, page_file: Path, device: dict, scheme: str) -> None:
     with opened(browser, page_file, color_scheme=scheme, **device) as page:
         assert page.locator(PAIRS).count() == 12

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import PHONE, WIDE, accessibility_violations, assert_accessible_in_both_schemes, opened
+from browser import DEVICES, WIDE, accessibility_violations, assert_accessible, opened
 from helpers import make_photo, trainer
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page
@@ -203,10 +203,12 @@ def test_versions_are_chosen_in_the_magnifier(shared: Page) -> None:
     assert shown(scenes.nth(1)) == ["<a>", "up"]
 
 
-@pytest.mark.parametrize("device", [WIDE, PHONE], ids=["wide", "phone"])
-def test_no_accessibility_violations(browser: Browser, written: tuple[Path, Any], device: dict[str, Any]) -> None:
-    with opened(browser, written[0], color_scheme="dark", **device) as page:
-        assert_accessible_in_both_schemes(page, device["viewport"]["width"])
+@DEVICES
+def test_no_accessibility_violations(
+    browser: Browser, written: tuple[Path, Any], device: dict[str, Any], scheme: str
+) -> None:
+    with opened(browser, written[0], color_scheme=scheme, **device) as page:
+        assert_accessible(page, device["viewport"]["width"])
 
 
 def test_all_versions_are_side_by_side_without_javascript(browser: Browser, written: tuple[Path, Any]) -> None:
