@@ -87,15 +87,14 @@ class DiscriminatorRow:
     """A discriminator. Height and width of its images must be at least `min_px`, and multiples of `multiple_px`."""
 
     constructor: Callable[[], Discriminator]
-    source: str
     min_px: int
     multiple_px: int
 
 
 DISCRIMINATORS = {
-    "unet": DiscriminatorRow(UNet, "Real-ESRGAN (Wang et al., 2021)", 8, 8),
-    "patchgan": DiscriminatorRow(PatchGan, "pix2pix (Isola et al., 2017), with spectral normalisation", 24, 1),
-    "dunet": DiscriminatorRow(DUnet, "umzi2/DUnet, with DySample (Liu et al., 2023)", 8, 8),
+    "unet": DiscriminatorRow(UNet, 8, 8),
+    "patchgan": DiscriminatorRow(PatchGan, 24, 1),
+    "dunet": DiscriminatorRow(DUnet, 8, 8),
 }
 
 
