@@ -75,6 +75,16 @@ def test_losses_and_scores_are_logged_from_the_start_of_the_discriminator(finish
     assert f"{run / 'discriminator.pth'}  final weights of the discriminator" in result.out
 
 
+def test_the_output_names_losses_and_discriminator(finished: tuple[Path, Result], shards: Path, tmp_path: Path) -> None:
+    _, result = finished
+    assert "\nGAN      vanilla:0.1@3- with the discriminator patchgan, peak rate 0.0001\n" in result.err
+    note = "Note     best.pth is chosen by PSNR-Y, which usually falls in adversarial training; use model.pth, or "
+    assert note in result.err and "\nLoss " not in result.err
+    result = train(shards, tmp_path, "--loss", "l1", "--loss", "fft:0.05@0-2", "--sharpen-hr", "--patch-size", 32)
+    assert "\nLoss     l1, fft:0.05@0-2, with sharpened HR\n" in result.err
+    assert "GAN" not in result.err and "adversarial" not in result.err
+
+
 def test_the_discriminator_changes_what_the_network_learns(
     finished: tuple[Path, Result], shards: Path, tmp_path: Path
 ) -> None:

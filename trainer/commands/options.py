@@ -8,6 +8,7 @@ from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
 from trainer.catalogue import default_model
 from trainer.commands.types import AUGMENT, BEST, GAN, LOSS, MILESTONES, NAMED_SET, MetricNames, ModelName
+from trainer.loss_table import LOSSES
 from trainer.presets import PRESETS
 from trainer.training.augment import AUGMENTATIONS
 from trainer.training.config import (
@@ -106,8 +107,8 @@ OPTIONS = [
         type=LOSS,
         multiple=True,
         default=TrainConfig.loss,
-        help="Training loss. Several are summed, each with its weight, and from step START to step STOP: l1:1, "
-        "fft:0.05@1000-20000.",
+        help=f"Training loss: {', '.join(LOSSES)}. Repeat it for a sum, each with a weight and from step START to step "
+        "STOP, e.g. fft:0.05@1000-20000.",
     ),
     _default(
         "--sharpen-hr/--no-sharpen-hr",
@@ -123,15 +124,25 @@ OPTIONS = [
     click.option(
         "--gan",
         type=GAN,
-        help=f"Also train against a discriminator, with this adversarial loss, e.g. vanilla:0.1@5000-: "
-        f"{', '.join(GAN_LOSSES)}.  [default: no discriminator]",
+        help=f"Also train against a discriminator, with the adversarial loss {', '.join(GAN_LOSSES[:-1])} or "
+        f"{GAN_LOSSES[-1]}, e.g. vanilla:0.1@5000-.  [default: no discriminator]",
     ),
-    _default("--discriminator", type=Choice(DISCRIMINATORS), default=TrainConfig.discriminator, help="That of --gan."),
-    _default("--discriminator-lr", type=float, default=TrainConfig.discriminator_lr, help="Its peak learning rate."),
+    _default(
+        "--discriminator",
+        type=Choice(DISCRIMINATORS),
+        default=TrainConfig.discriminator,
+        help="Discriminator of --gan.",
+    ),
+    _default(
+        "--discriminator-lr",
+        type=float,
+        default=TrainConfig.discriminator_lr,
+        help="Peak learning rate of the discriminator.",
+    ),
     click.option(
         "--discriminator-init",
         type=PATH,
-        help="Its initial weights, e.g. RealESRGAN_x4plus_netD.pth.  [default: random]",
+        help="Initial weights of the discriminator, e.g. RealESRGAN_x4plus_netD.pth.  [default: random]",
     ),
     _default(
         "--amp",

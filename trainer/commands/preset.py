@@ -12,11 +12,12 @@ from trainer.presets import PRESETS, preset_text
 )
 @click.pass_context
 def preset_commands(context: click.Context) -> None:
-    """List the presets of training: settings of published trainings, which --preset applies.
+    """List the presets: settings of published trainings, which --preset applies to a new run.
 
     \b
-    Example:
+    Examples:
       python -m trainer preset
+      python -m trainer preset show realesrgan
     """
     if context.invoked_subcommand is None:
         width = max(map(len, PRESETS))

@@ -8,6 +8,7 @@ from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
 from trainer.evaluation.set_names import MAIN_SET
 from trainer.evaluation.sets import EvaluationSet
+from trainer.metrics_table import PERCEPTUAL
 from trainer.models import num_parameters
 from trainer.presets import PRESETS
 from trainer.runs.checkpoint import DEFAULT_BEST
@@ -20,9 +21,9 @@ from trainer.training.step_mode import StepMode
 
 
 def describe(plan: Plan) -> str:
-    """Return one line each on data, network, device, ranks, steps and validations, followed by notes."""
+    """Return one line each on data, network, device, ranks, steps, losses and validations, followed by notes."""
     lines = [_data(plan.folder), _network(plan), _device(plan), *_ranks(plan), _steps(plan)]
-    lines += [*_optimizer(plan), *_cadence(plan)]
+    lines += [*_losses(plan), *_optimizer(plan), *_cadence(plan)]
     return "\n".join([*lines, *_notes(plan)])
 
 
@@ -107,6 +108,16 @@ def _epochs(plan: Plan) -> str:
     return f"{plural(plan.config.epochs, 'epoch')} of {samples:,} samples{dropped}"
 
 
+def _losses(plan: Plan) -> Iterator[str]:
+    """Yield losses and discriminator, unless they are the defaults."""
+    config = plan.config
+    if config.sharpen_hr or config.loss != TrainConfig.loss:
+        yield f"Loss     {', '.join(map(str, config.loss))}{', with sharpened HR' * config.sharpen_hr}"
+    if config.gan:
+        peak = f"peak rate {config.discriminator_lr:g}"
+        yield f"GAN      {config.gan} with the discriminator {config.discriminator}, {peak}"
+
+
 def _optimizer(plan: Plan) -> Iterator[str]:
     """Yield optimiser, schedule and augmentations, unless they are the defaults."""
     if (plan.config.optimizer, plan.schedule) != (TrainConfig.optimizer, "cosine"):
@@ -145,6 +156,11 @@ def _notes(plan: Plan) -> Iterator[str]:
     config, folder, loader = plan.config, plan.folder, plan.loader
     if config.preset is not None:
         yield from _unexpected(config.preset, folder)
+    if config.gan and plan.best_by and plan.best_by.metric not in PERCEPTUAL:
+        yield (
+            f"Note     best.pth is chosen by {plan.best_by.name}, which usually falls in adversarial training; use "
+            "model.pth, or choose by a perceptual metric, e.g. with --best lpips"
+        )
     if config.ranks != loader.world_size:
         yield (
             f"Note     the settings describe a step of {config.ranks} x {config.grad_accum} x {config.batch_size} "
