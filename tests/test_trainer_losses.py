@@ -18,7 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.loss_table import LOSSES
 from trainer.losses import Loss, build_loss
+from trainer.losses.adversarial import ADVERSARIAL_LOSSES
 from trainer.losses.pixel import charbonnier, l1
+from trainer.models.discriminators import DISCRIMINATORS
+from trainer.training import config
 from trainer.weights_table import WEIGHTS_FILES
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -337,12 +340,28 @@ def test_all_compile_without_graph_breaks() -> None:
 # ---- documentation
 
 
+def rows_of(heading: str) -> dict[str, list[str]]:
+    """Return the rows of the page's table with this heading of the first column, by name."""
+    table = PAGE.read_text("utf-8").split(f"| {heading} |", 1)[1].split("\n\n", 1)[0]
+    rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in table.splitlines()[2:]]
+    return {row[0].strip("`"): row for row in rows}
+
+
 def test_the_page_has_the_losses_of_the_table() -> None:
-    rows = [line.split(" | ") for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| `")]
-    table = {row[0].strip("| `"): row for row in rows}
-    assert list(table) == list(LOSSES)
+    table = rows_of("`--loss`")
     assert {name: row[3] for name, row in table.items()} == {name: f"{one.min_px} px" for name, one in LOSSES.items()}
     for name in WEIGHTS_FILES:
         assert [loss for loss in table if f"`{name}`" in table[loss][4]] == [
             loss for loss in LOSSES if name in LOSSES[loss].weights
         ]
+
+
+def test_the_page_has_all_adversarial_losses_and_discriminators() -> None:
+    assert list(rows_of("`--gan`")) == list(ADVERSARIAL_LOSSES) == list(config.GAN_LOSSES)
+    guessing = re.findall(r"([\d.]+)\s\(`(\w+)`\)", PAGE.read_text("utf-8"))
+    assert guessing == [(f"{round(loss.guessing, 3):g}", name) for name, loss in ADVERSARIAL_LOSSES.items()]
+    table = rows_of("`--discriminator`")
+    assert list(table) == list(DISCRIMINATORS) == list(config.DISCRIMINATORS)
+    for name, row in table.items():
+        parameters = sum(one.numel() for one in DISCRIMINATORS[name].constructor().parameters())
+        assert row[2] == f"{parameters:,}"
