@@ -60,7 +60,7 @@ FIGURES = "loss 0.0500, lr 4.0e-03"
 
 
 def paced(steps_per_s: float, steps: int = 50, patches_per_step: int = 4) -> Pace:
-    return Pace(0.05, 4e-3, steps_per_s * patches_per_step, 0.01, steps / steps_per_s)
+    return Pace(0.05, 4e-3, steps_per_s * patches_per_step, 0.01, steps / steps_per_s, {}, {})
 
 
 def test_trainer_reports_every_twenty_seconds_and_at_the_end(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
