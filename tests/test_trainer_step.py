@@ -119,6 +119,21 @@ def test_compiled_loss_and_gradients_equal_eager_ones(
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
+def test_any_number_of_changes_of_the_active_losses_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    torch._dynamo.reset()
+    objective = Objective([LossTerm("l1"), LossTerm("charbonnier")])
+    compiled = learner._loss_function(
+        replace(settings(None, compiles=True), objective=objective), SMALL_RRDB.build(), None, False
+    )
+    hr, lr = torch.zeros(1, 32, 32, 3, dtype=torch.uint8), torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
+    for active in ((0,), (0, 1), (1,)):
+        loss, _, _ = compiled(hr, lr, active)
+        assert loss.isfinite()
+
+
 @pytest.mark.parametrize(("before", "after"), [(None, torch.float16), (torch.float16, None), (torch.float16,) * 2])
 def test_state_is_restored_in_another_precision(before: torch.dtype | None, after: torch.dtype | None) -> None:
     """A loss scaler has a state only in float16, which a device without bfloat16 uses."""

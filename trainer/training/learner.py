@@ -205,6 +205,8 @@ class Learner:
             self._scaler.load_state_dict(state["scaler"])
         if self.adversary:
             self.adversary.restore(state["discriminator"])
+        elif "discriminator" in state:
+            raise ValueError("the state has a discriminator")
 
 
 def _loss_function(
@@ -231,7 +233,11 @@ def _loss_function(
             result = Images(output, target, hr, ema_output)
             return *objective(active, result), result  # with features of VGG19 in this precision, too
 
-    return torch.compile(loss, fullgraph=True, dynamic=False) if compiles and not is_ddp else loss
+    if not compiles or is_ddp:
+        return loss
+    limits = torch._dynamo.config  # of graphs of one function, by default 8; here, each set of active losses has one
+    limits.recompile_limit = max(limits.recompile_limit, objective.max_sets)
+    return torch.compile(loss, fullgraph=True, dynamic=False)
 
 
 def to_unit_range(images: torch.Tensor) -> torch.Tensor:

@@ -56,6 +56,11 @@ class Objective:
         # A single loss with weight 1 is the sum, and is not reported twice.
         self.names = () if [term.weight for term in self._terms] == [1.0] else tuple(names)
 
+    @property
+    def max_sets(self) -> int:
+        """The largest number of different sets of active terms: each start and each stop changes the set."""
+        return 2 * len(self._terms) + 1
+
     def active(self, step: int) -> tuple[int, ...]:
         """Return the numbers of the terms in a step, counted from 0."""
         return tuple(number for number, term in enumerate(self._terms) if term.is_active(step))
