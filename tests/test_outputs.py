@@ -174,7 +174,7 @@ def test_tilde_in_the_output_path_is_expanded(data: Path, tmp_path: Path, monkey
     assert (tmp_path / "r.html").is_file()
 
 
-@pytest.mark.parametrize("name", ["best.pth", "model.pth", "journal.jsonl", "plan.json"])
+@pytest.mark.parametrize("name", ["best.pth", "model.pth", "discriminator.pth", "journal.jsonl", "plan.json"])
 def test_new_run_does_not_overwrite_existing_files(name: str, data: Path, tmp_path: Path) -> None:
     """For example weights in the run folder that are passed to `--init`."""
     (tmp_path / "r").mkdir()

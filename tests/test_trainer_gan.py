@@ -1,6 +1,7 @@
 """`--gan`: training against a discriminator, its log, its state, several ranks, and refused settings."""
 
 import math
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from test_trainer_ranks import ranks_of, wait
 from trainer.models import discriminators
 from trainer.models.discriminators import build_discriminator, load_discriminator
 from trainer.training import collapse
+from trainer.training.learner import Learner
 
 pytestmark = pytest.mark.slow
 
@@ -146,6 +148,46 @@ def test_a_state_without_the_discriminator_is_refused(finished: tuple[Path, Resu
     torch.save(state, copy / "state.pt")
     result = trainer("--out", tmp_path, "--run", "gan", "--resume")
     assert result.code == 2 and "state.pt is damaged or belongs to a different training" in result.err
+
+
+def test_a_state_with_a_discriminator_is_not_resumed_without(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(finished[0], tmp_path / "gan"))
+    config = (copy / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(config.replace("gan: vanilla:0.1@3-\n", "gan: null\n"))
+    result = trainer("--out", tmp_path, "--run", "gan", "--resume")
+    assert result.code == 2 and "state.pt is damaged or belongs to a different training" in result.err
+
+
+def test_a_lost_discriminator_file_is_restored(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(finished[0], tmp_path / "gan"))
+    (copy / "discriminator.pth").unlink()
+    result = trainer("--out", tmp_path, "--run", "gan", "--resume")
+    assert result.code == 0 and f"{copy / 'discriminator.pth'}  final weights" in result.out, result.err
+    assert (copy / "discriminator.pth").read_bytes() == (finished[0] / "discriminator.pth").read_bytes()
+
+
+def test_a_resumed_run_does_not_need_the_initial_discriminator(
+    finished: tuple[Path, Result], shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = Path(shutil.copyfile(finished[0] / "discriminator.pth", tmp_path / "init.pth"))
+    with monkeypatch.context() as stopped:
+        on_step(stopped, 1, terminate)
+        code = train(shards, tmp_path, "--gan", "vanilla", "--discriminator-init", init, "--run", "r").code
+        assert code == 128 + signal.SIGTERM
+    init.unlink()
+    resumed = trainer("--out", tmp_path, "--run", "r", "--resume")
+    assert resumed.code == 0, resumed.err
+
+
+def test_the_loss_that_is_not_finite_is_named(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one that follows from it: all scores of the discriminator are then not finite either."""
+
+    def damage(learner: Learner) -> None:
+        next(learner.network.parameters()).detach().fill_(math.nan)
+
+    on_step(monkeypatch, 1, damage)
+    result = train(shards, tmp_path, "--gan", "vanilla:0.1")
+    assert result.code == 1 and "the loss 'l1' of step 2 is not finite (nan)" in result.err
 
 
 def test_a_discriminator_that_is_not_finite_ends_the_run(shards: Path, tmp_path: Path) -> None:

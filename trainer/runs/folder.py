@@ -83,7 +83,7 @@ class RunFolder:
         files = list_files(self.home)
         if CONFIG in files or STATE in files:
             raise RunInUseError(f"{self.home} already exists; continue it with --resume, or pass another --run")
-        if existing := sorted(files.keys() & {JOURNAL, _PLAN, _WEIGHTS, _BEST}):
+        if existing := sorted(files.keys() & {JOURNAL, _PLAN, _WEIGHTS, _BEST, _DISCRIMINATOR}):
             raise RunInUseError(
                 f"{self.home} contains {existing[0]}, which a new run would overwrite; pass another --run"
             )
@@ -92,11 +92,9 @@ class RunFolder:
         """Return whether there are weights but no state, which is always written before them."""
         return self.weights.exists() and not self.state.exists()
 
-    def is_missing_weights(self) -> bool:
-        """Return whether the weights are missing or older than the state."""
-        if not self.weights.exists():
-            return True
-        return self.weights.stat().st_mtime_ns < self.state.stat().st_mtime_ns
+    def is_missing(self, weights: Path) -> bool:
+        """Return whether a file of weights is missing or older than the state."""
+        return not weights.exists() or weights.stat().st_mtime_ns < self.state.stat().st_mtime_ns
 
     def write_job(self, job: str) -> None:
         """Record the torchrun job that trains here, by which `run_of_job` finds the folder."""

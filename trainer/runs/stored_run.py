@@ -36,8 +36,8 @@ class StoredRunFolder(RunFolder):
     def is_missing_state(self) -> bool:
         return False  # the weights are uploaded before the state
 
-    def is_missing_weights(self) -> bool:
-        return file_size(self.home / self.weights.name) is None
+    def is_missing(self, weights: Path) -> bool:
+        return file_size(self.home / weights.name) is None
 
     def _create(self) -> None:
         """Do nothing: the first file that is written creates the folder."""

@@ -86,7 +86,8 @@ class Meter:
         pending, self._pending = self._pending, []
         for number, (row, (_, active)) in enumerate(zip(rows, pending, strict=True), start=step - len(rows) + 1):
             # The single losses first, because one that is not finite is the reason for the sum.
-            for name, value, is_active in reversed(list(zip(self._columns, row, active, strict=True))):
+            total, *single = zip(self._columns, row, active, strict=True)
+            for name, value, is_active in (*single, total):
                 if is_active and not math.isfinite(value):
                     label = "loss" if name == "loss" else f"loss '{name}'"
                     raise self._group.report_once(

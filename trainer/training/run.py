@@ -107,9 +107,9 @@ def train(
 
 
 def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) -> TrainingProgress:
-    """Restore the learner from the run's state and return the run's progress. Without a state, load `--init`, if given.
+    """Restore the learner from the run's state and return the run's progress. Without a state, load initial weights.
 
-    A resumed run thus does not need the file of `--init`.
+    A resumed run thus does not need the files of `--init` and `--discriminator-init`.
     """
     data = plan.folder.fingerprint()
 
@@ -126,6 +126,10 @@ def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) ->
         init = plan.config.init
         if init is not None:
             learner.start_from(group.run_on_rank0(lambda: initial_weights(init, plan.spec)))
+        name, discriminator_init = plan.config.discriminator, plan.config.discriminator_init
+        if learner.adversary and discriminator_init is not None:
+            params = group.run_on_rank0(lambda: load_discriminator(name, discriminator_init).state_dict())
+            learner.adversary.network.load_state_dict(params)
         return TrainingProgress()
     progress, state = found
     if progress.step > plan.total_steps:
@@ -134,6 +138,8 @@ def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) ->
             f"the value of `steps` in {run.config}"
         )
     with state_errors(run.state):
+        if any(len(losses) != len(learner.columns) for losses in progress.losses):
+            raise ValueError(f"expected the values of {', '.join(learner.columns)}")
         learner.restore(state)
     return progress
 
@@ -158,9 +164,11 @@ def _forget_incomparable_best(progress: TrainingProgress, best_by: BestBy | None
 
 
 def _restore_weights(run: RunFolder, learner: Learner) -> None:
-    """Write the weights of a finished run if they are missing or older than its state."""
-    if run.is_missing_weights():
+    """Write the weights of a finished run that are missing or older than its state."""
+    if run.is_missing(run.weights):
         save_weights(run.weights, *learner.weights())
+    if learner.adversary and run.is_missing(run.discriminator):
+        save_weights(run.discriminator, learner.adversary.network.state_dict(), None)
 
 
 @contextmanager
@@ -277,10 +285,9 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
 
 
 def _adversary(plan: Plan, term: LossTerm, group: RankGroup) -> Adversary:
-    """Return the discriminator with weights drawn from the seed, or those of `--discriminator-init`."""
+    """Return the discriminator with weights drawn from the seed."""
     config = plan.config
-    name, init = config.discriminator, config.discriminator_init
-    network = build_discriminator(name, config.seed) if init is None else load_discriminator(name, init)
+    network = build_discriminator(config.discriminator, config.seed)
     settings = AdversarySettings(ADVERSARIAL_LOSSES[term.name], plan.precision, plan.step_mode, config.discriminator_lr)
     return Adversary(_channels_last(network.to(plan.device)), settings, group)
 
