@@ -122,7 +122,9 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
         (["l1:inf"], "l1: expected a weight above 0, e.g. l1:0.5, not 'inf'"),
         (["l1@5"], "'l1@5': expected NAME:WEIGHT or NAME:WEIGHT@START-STOP, e.g. l1:1 or fft:0.05@1000-20000"),
         (["l1", "l1:2"], "--loss l1 is passed twice; pass it once, with its weight"),
+        ([f"l1@0-{'9' * 5000}"], "expected NAME:WEIGHT or NAME:WEIGHT@START-STOP"),
         (["l1@5-5"], "--loss l1@5-5: expected a stop after step 5"),
+        (["l1@0-0"], "--loss l1@0-0: expected a stop after step 0"),
         (
             ["l1", "charbonnier@12-"],
             "--loss charbonnier@12- would start after the run's 12 steps; let it start earlier",
@@ -148,6 +150,7 @@ def test_losses_that_patches_ema_or_files_do_not_suit_are_refused(
             "msssim",
         ): "--loss msssim needs patches of 176 px or more, not 24; pass a larger --patch-size or omit the loss",
         ("l1", "ldl", "--ema", 0): "--loss ldl compares with the EMA of the weights; pass an --ema above 0",
+        ("l1", "ldl", "--optimizer", "schedulefree"): "with the EMA of the weights; pass another --optimizer",
         ("perceptual",): "vgg19-dcbb9e9d.pth",
     }.items():
         result = train(
@@ -161,6 +164,18 @@ def test_ldl_compares_with_the_average_of_the_weights(shards: Path, tmp_path: Pa
     assert train(shards, tmp_path, "--loss", "l1", "--loss", "ldl:0.5").code == 0
     found = losses_of(tmp_path / "ultra_lite-2x")
     assert all(one is not None and 0 <= one["ldl"] < one["l1"] for one in found)
+
+
+def test_losses_edited_within_an_interval_of_the_journal_are_refused(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as stopped:
+        on_step(stopped, 2, terminate)
+        assert train(shards, tmp_path, "--steps", 60, "--run", "r").code == 128 + signal.SIGTERM
+    config = tmp_path / "r/config.yaml"
+    config.write_text(config.read_text().replace("loss:\n- l1\n", "loss: [l1, fft]\n"))
+    result = trainer("--out", tmp_path, "--run", "r", "--resume")
+    assert result.code == 2 and "state.pt is damaged or belongs to a different training" in result.err
 
 
 def test_a_list_of_no_losses_is_refused(shards: Path, tmp_path: Path) -> None:

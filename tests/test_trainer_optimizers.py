@@ -295,11 +295,11 @@ def test_a_run_of_an_earlier_version_keeps_adamw(shards: Path, tmp_path: Path, m
         ),
         (
             ("--optimizer", "schedulefree", "--schedule", "cosine"),
-            "--schedule cosine: schedulefree averages the weights instead of lowering the rate; omit --schedule,",
+            "--schedule cosine: schedulefree averages the weights instead of lowering the rate; pass --schedule constant or",
         ),
         (
             ("--optimizer", "schedulefree", "--ema", 0.999),
-            "--ema 0.999: schedulefree averages the weights itself; omit --ema or pass another --optimizer",
+            "--ema 0.999: schedulefree averages the weights itself; pass --ema 0 or another --optimizer",
         ),
     ],
 )

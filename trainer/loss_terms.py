@@ -9,7 +9,7 @@ from srshards.errors import UsageError
 from srshards.terminal.text import did_you_mean
 from trainer.loss_table import LOSSES
 
-_TERM = re.compile(r"(?P<name>[^:@]*)(:(?P<weight>[^@]*))?(@(?P<start>\d*)-(?P<stop>\d*))?", re.ASCII)
+_TERM = re.compile(r"(?P<name>[^:@]*)(:(?P<weight>[^@]*))?(@(?P<start>\d{0,18})-(?P<stop>\d{0,18}))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LossTerm:
 
     def __str__(self) -> str:
         weight = "" if self.weight == 1 else f":{str(self.weight).removesuffix('.0')}"
-        steps = f"@{self.start}-{'' if self.stop is None else self.stop}" if self.start or self.stop else ""
+        steps = f"@{self.start}-{'' if self.stop is None else self.stop}" if self.start or self.stop is not None else ""
         return f"{self.name}{weight}{steps}"
 
 

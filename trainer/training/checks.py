@@ -15,7 +15,7 @@ from trainer.models import NetworkSpec
 from trainer.models.discriminators import DISCRIMINATORS
 from trainer.presets import PRESETS
 from trainer.training.augment import PAIRING
-from trainer.training.config import TrainConfig
+from trainer.training.config import SCHEDULE_FREE, TrainConfig
 from trainer.training.optimizers import load_package
 from trainer.training.plan import Plan, derive_plan, patches_per_step
 from trainer.training.schedule import milestone_steps
@@ -128,7 +128,8 @@ def _check_losses(plan: Plan) -> None:
                 "--patch-size or omit the loss"
             )
         if row.uses_ema and not plan.ema:
-            raise UsageError(f"--loss {term.name} compares with the EMA of the weights; pass an --ema above 0")
+            remedy = "another --optimizer" if plan.config.optimizer == SCHEDULE_FREE else "an --ema above 0"
+            raise UsageError(f"--loss {term.name} compares with the EMA of the weights; pass {remedy}")
     find_loss_weights([term.name for term in terms], plan.config.perceptual_weights)
 
 

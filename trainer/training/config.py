@@ -136,11 +136,11 @@ class TrainConfig:
         if self.optimizer == SCHEDULE_FREE and self.schedule not in (None, "constant"):
             raise UsageError(
                 f"--schedule {self.schedule}: {SCHEDULE_FREE} averages the weights instead of lowering the rate; "
-                "omit --schedule, or pass another --optimizer"
+                "pass --schedule constant or another --optimizer"
             )
         if self.optimizer == SCHEDULE_FREE and self.ema:
             raise UsageError(
-                f"--ema {self.ema}: {SCHEDULE_FREE} averages the weights itself; omit --ema or pass another --optimizer"
+                f"--ema {self.ema}: {SCHEDULE_FREE} averages the weights itself; pass --ema 0 or another --optimizer"
             )
         if self.schedule is not None and self.schedule not in SCHEDULES:
             raise UsageError(f"--schedule {self.schedule}: expected one of {', '.join(SCHEDULES)}")
