@@ -74,7 +74,7 @@ def test_step_is_that_of_realesrgan(published: UNetDiscriminatorSN, ours: Discri
     for images, is_real in ((target, True), (output, False)):
         loss(published(images), is_real, is_disc=True).backward()
     optimizer.step()
-    settings = AdversarySettings(ADVERSARIAL_LOSSES["vanilla"], Precision(None), StepMode())
+    settings = AdversarySettings(ADVERSARIAL_LOSSES["vanilla"], Precision(None), StepMode(), 1e-4)
     Adversary(ours, settings).update(output, target)
     for one, other in zip(ours.parameters(), published.parameters(), strict=True):
         # Where a gradient is nearly zero, rounding decides on the sign of Adam's first step.

@@ -22,7 +22,7 @@ from srshards.terminal.text import Bar, Choice, fitted, say
 from trainer.commands.evaluation_output import SINGLE_NAME, EvaluatedNetwork, as_json, result_text
 from trainer.commands.options import METRIC_WEIGHTS
 from trainer.commands.tables import DEFAULT_METRICS
-from trainer.commands.types import NAMED_SET, MetricNames, Tile
+from trainer.commands.types import METRIC_NAMES, NAMED_SET, Tile
 from trainer.evaluation.names import short_names
 from trainer.evaluation.results import SetResult
 from trainer.evaluation.set_names import NamedSet, check_names
@@ -57,7 +57,7 @@ if TYPE_CHECKING:  # these import PyTorch or the extra `report`
 @click.option("--scale", type=click.IntRange(2, 8), help="Scale for HR photos.  [default: the network's]")
 @click.option(
     "--metrics",
-    type=MetricNames(),
+    type=METRIC_NAMES,
     default=",".join(DEFAULT_METRICS),
     show_default=True,
     help=f"Metrics, separated by commas; also {', '.join(PERCEPTUAL)} (extra `metrics`).",

@@ -7,7 +7,7 @@ import click
 from srshards.terminal.params import ADDRESS, BYTE_SIZE, PATH
 from srshards.terminal.text import Choice
 from trainer.catalogue import default_model
-from trainer.commands.types import AUGMENT, BEST, GAN, LOSS, MILESTONES, NAMED_SET, MetricNames, ModelName
+from trainer.commands.types import AUGMENT, BEST, GAN, LOSS, METRIC_NAMES, MILESTONES, NAMED_SET, ModelName
 from trainer.loss_table import LOSSES
 from trainer.presets import PRESETS
 from trainer.training.augment import AUGMENTATIONS
@@ -209,7 +209,7 @@ OPTIONS = [
     ),
     click.option(
         "--metrics",
-        type=MetricNames(),
+        type=METRIC_NAMES,
         help="Metrics to measure in validations besides PSNR and SSIM, separated by commas, e.g. lpips,dists.",
     ),
     METRIC_WEIGHTS,

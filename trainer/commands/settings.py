@@ -13,7 +13,7 @@ from srshards.format import Address
 from srshards.plain_yaml import Scalar, load_as_written, yaml_reason
 from srshards.storage.store import file_size, read_bytes
 from srshards.terminal.text import did_you_mean
-from trainer.commands.types import LOSS, NAMED_SET, MetricNames, MilestonesParam
+from trainer.commands.types import LOSS, METRIC_NAMES, MILESTONES, NAMED_SET
 from trainer.messages import option_name
 from trainer.presets import preset_text
 from trainer.runs.folder import RunFolder
@@ -180,7 +180,7 @@ def _converted(context: click.Context, option: click.Parameter, value: Any, file
     try:
         if option.multiple:
             return option.type_cast_value(context, _texts(value, option))
-        if not isinstance(value, Scalar) and isinstance(option.type, MetricNames | MilestonesParam):
+        if not isinstance(value, Scalar) and option.type in (METRIC_NAMES, MILESTONES):
             texts = _texts(value, option)
             return option.type_cast_value(context, ",".join(texts)) if texts else None
         if not isinstance(value, Scalar):

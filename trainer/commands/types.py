@@ -1,7 +1,8 @@
 """Parameter types that only the trainer's command line uses."""
 
-from collections.abc import Collection
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -9,14 +10,16 @@ from click.shell_completion import CompletionItem
 from srshards.errors import UsageError
 from srshards.terminal.text import Choice, complete_file, complete_word, did_you_mean
 from trainer.catalogue import NETWORKS, unknown_model
-from trainer.evaluation.best import BestBy, parse_best
-from trainer.evaluation.set_names import NamedSet, parse_set
+from trainer.evaluation.best import parse_best
+from trainer.evaluation.set_names import parse_set
 from trainer.loss_table import LOSSES
-from trainer.loss_terms import LossTerm, parse_term
+from trainer.loss_terms import parse_term
 from trainer.metrics_table import METRICS
-from trainer.training.augment import AUGMENTATIONS, Augment, parse_augment
+from trainer.training.augment import AUGMENTATIONS, parse_augment
 from trainer.training.config import GAN_LOSSES
 from trainer.training.schedule import parse_milestones
+
+Value = TypeVar("Value")
 
 
 class ModelName(Choice):
@@ -48,102 +51,54 @@ class Tile(click.ParamType[int | Literal["auto"] | None]):
         return size or None
 
 
-class SetParam(click.ParamType[NamedSet]):
-    """A named set of images, `Set5=photos/Set5`: a folder of HR photos or a shard folder."""
+class Parsed(click.ParamType[Value]):
+    """A text that `parse` converts. The message of its UsageError becomes that of the option.
 
-    name = "name=folder"
+    `name` is shown in help. `complete` returns the completion items for an incomplete text.
+    """
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NamedSet:
+    def __init__(
+        self, name: str, parse: Callable[[str], Value], complete: Callable[[str], list[CompletionItem]]
+    ) -> None:
+        self.name = name
+        self._parse = parse
+        self._complete = complete
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Value:
         try:
-            return parse_set(value) if isinstance(value, str) else value
+            return self._parse(value) if isinstance(value, str) else value
         except UsageError as error:
             self.fail(str(error), param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return complete_file(incomplete)
+        return self._complete(incomplete)
 
 
-class BestParam(click.ParamType[BestBy]):
-    """A metric and optionally a set: `lpips@Set5`."""
-
-    name = "metric[@set]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> BestBy:
-        try:
-            return parse_best(value) if isinstance(value, str) else value
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return complete_word(incomplete, METRICS)
+def _parse_metrics(text: str) -> tuple[str, ...]:
+    """Parse names of metrics, separated by commas: `psnr_y,lpips`. UsageError for anything else."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if "" in names:
+        raise UsageError(f"{text!r}: expected names of metrics, separated by commas, e.g. lpips,dists")
+    for name in names:
+        if name not in METRICS:
+            near = did_you_mean(name, METRICS)
+            raise UsageError(f"unknown metric {name!r}; {near or 'pass some of ' + ', '.join(METRICS)}")
+    return names
 
 
-class LossParam(click.ParamType[LossTerm]):
-    """One of the named losses with its weight and steps: `fft:0.05@1000-20000`."""
-
-    name = "name[:weight][@start-stop]"
-
-    def __init__(self, names: Collection[str]) -> None:
-        self._names = names
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LossTerm:
-        try:
-            return parse_term(value, self._names) if isinstance(value, str) else value
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return complete_word(incomplete, self._names)
+def _complete_metrics(incomplete: str) -> list[CompletionItem]:
+    before = incomplete[: incomplete.rfind(",") + 1]
+    return complete_word(incomplete, (before + name for name in METRICS))
 
 
-class MetricNames(click.ParamType[tuple[str, ...]]):
-    """Names of metrics, separated by commas: `psnr_y,lpips`."""
-
-    name = "metrics"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        if not isinstance(value, str):
-            return tuple(value)
-        names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
-        if "" in names:
-            self.fail(f"{value!r}: expected names of metrics, separated by commas, e.g. lpips,dists", param, ctx)
-        for name in names:
-            if name not in METRICS:
-                near = did_you_mean(name, METRICS)
-                self.fail(f"unknown metric {name!r}; {near or 'pass some of ' + ', '.join(METRICS)}", param, ctx)
-        return names
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        before, comma, last = incomplete.rpartition(",")
-        return [CompletionItem(f"{before}{comma}{name}") for name in METRICS if name.startswith(last)]
+def _one_of(known: Iterable[str]) -> Callable[[str], list[CompletionItem]]:
+    return partial(complete_word, known=known)
 
 
-class MilestonesParam(click.ParamType[tuple[float, ...]]):
-    """Steps or shares of the run, separated by commas: `0.5,0.8`."""
-
-    name = "milestones"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        try:
-            return parse_milestones(value) if isinstance(value, str) else value
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
-
-
-class AugmentParam(click.ParamType[Augment]):
-    """An augmentation and the share of the steps that use it: `cutblur:0.3`."""
-
-    name = "name:share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Augment:
-        try:
-            return parse_augment(value) if isinstance(value, str) else value
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return complete_word(incomplete, (f"{name}:" for name in AUGMENTATIONS))
-
-
-NAMED_SET, BEST, MILESTONES, AUGMENT = SetParam(), BestParam(), MilestonesParam(), AugmentParam()
-LOSS, GAN = LossParam(LOSSES), LossParam(GAN_LOSSES)
+NAMED_SET = Parsed("name=folder", parse_set, complete_file)
+BEST = Parsed("metric[@set]", parse_best, _one_of(METRICS))
+METRIC_NAMES = Parsed("metrics", _parse_metrics, _complete_metrics)
+LOSS = Parsed("name[:weight][@start-stop]", parse_term, _one_of(LOSSES))
+GAN = Parsed("name[:weight][@start-stop]", partial(parse_term, names=GAN_LOSSES), _one_of(GAN_LOSSES))
+MILESTONES = Parsed("milestones", parse_milestones, lambda incomplete: [])
+AUGMENT = Parsed("name:share", parse_augment, _one_of([f"{name}:" for name in AUGMENTATIONS]))

@@ -16,7 +16,7 @@ from trainer.losses.adversarial import SCORES, AdversarialLoss, Judgement, of_on
 from trainer.models.discriminators import refuse_misfit
 from trainer.models.spectral_norm import Discriminator
 from trainer.training.device import Precision
-from trainer.training.optim import BETAS, AdamW
+from trainer.training.optim import AdamW
 from trainer.training.step_mode import StepMode
 
 HEALTH = ("discriminator", *SCORES)  # names of the figures that `Adversary.update` returns: those of a Judgement
@@ -24,13 +24,12 @@ HEALTH = ("discriminator", *SCORES)  # names of the figures that `Adversary.upda
 
 @dataclass(frozen=True)
 class AdversarySettings:
-    """Settings of the discriminator's training. `lr`, the peak, and `betas` are Real-ESRGAN's unless given."""
+    """Settings of the discriminator's training. `lr` is the peak of its learning rate."""
 
     loss: AdversarialLoss
     precision: Precision
     mode: StepMode
-    lr: float = 1e-4
-    betas: tuple[float, float] = BETAS
+    lr: float
 
 
 class Adversary:
@@ -63,7 +62,7 @@ class Adversary:
         self._no_sync: Callable[[], AbstractContextManager[None]] = ddp.no_sync if ddp else nullcontext
         self._over_ranks = partial(_mean_over_ranks, ddp.process_group, group.world_size) if ddp else of_one_process
         self._judge = self._judge_function(ddp or both, mode.compiles, is_ddp=ddp is not None)
-        self._optimizer = AdamW(network.parameters(), settings.lr, mode.captures, settings.betas)
+        self._optimizer = AdamW(network.parameters(), settings.lr, mode.captures)
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision.scales_loss)
 
     @property

@@ -15,7 +15,7 @@ _STATE = ("step", "exp_avg", "exp_avg_sq")  # of a parameter, in the optimiser's
 
 
 class AdamW:
-    """AdamW without weight decay, by default with beta2 = 0.99, as is usual in super-resolution, by fused kernels.
+    """AdamW without weight decay, with beta2 = 0.99, as is usual in super-resolution, by fused kernels.
 
     One of PyTorch's fused kernels updates all parameters. States have the format of torch.optim.AdamW, which itself
     would import PyTorch's compiler, for more than a second of every start. `captured` keeps the learning rate in a
@@ -26,18 +26,11 @@ class AdamW:
 
     _step_supports_amp_scaling = True  # for GradScaler, which would otherwise wait for the device
 
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        lr: float,
-        captured: bool = False,
-        betas: tuple[float, float] = BETAS,
-    ) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, captured: bool = False) -> None:
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         device = self._parameters[0].device
         self._rate: float | torch.Tensor = torch.tensor(lr, device=device) if captured else lr
         self._is_captured = captured
-        self._betas = betas
         self._moments = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._squares = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._steps = [torch.zeros((), device=device) for _ in self._parameters]
@@ -73,8 +66,8 @@ class AdamW:
             grad_scale=getattr(self, "grad_scale", None),
             found_inf=getattr(self, "found_inf", None),
             amsgrad=False,
-            beta1=self._betas[0],
-            beta2=self._betas[1],
+            beta1=BETAS[0],
+            beta2=BETAS[1],
             lr=self._rate,
             weight_decay=0.0,
             eps=_EPSILON,
@@ -90,7 +83,7 @@ class AdamW:
         """Return moments and step counts of every parameter, by number."""
         values = zip(self._steps, self._moments, self._squares, strict=True)
         states = (dict(zip(_STATE, value, strict=True)) for value in values)
-        group = {"lr": self._rate, "betas": self._betas, "eps": _EPSILON, "weight_decay": 0.0, "fused": True}
+        group = {"lr": self._rate, "betas": BETAS, "eps": _EPSILON, "weight_decay": 0.0, "fused": True}
         return {
             "state": dict(enumerate(states)),
             "param_groups": [{**group, "params": list(range(len(self._parameters)))}],
