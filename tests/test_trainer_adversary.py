@@ -21,7 +21,7 @@ from trainer.distributed.rank import RankInfo
 from trainer.losses.adversarial import ADVERSARIAL_LOSSES
 from trainer.models.discriminators import DISCRIMINATORS, PatchGan, UNet, build_discriminator
 from trainer.models.spectral_norm import SpectralConv2d, built
-from trainer.training.adversary import HEALTH, Adversary, AdversarySettings
+from trainer.training.adversary import ADVERSARY_COLUMNS, Adversary, AdversarySettings
 from trainer.training.collapse import CollapseWatch
 from trainer.training.device import Precision
 from trainer.training.step_mode import StepMode
@@ -98,14 +98,14 @@ def test_losses_and_gradients_are_those_of_the_formulas(kind: str, dtype: torch.
     expected = plain(kind, plain_real, plain_fake)
     for logits in (real, fake):
         logits.requires_grad_()
-    judgement, generator = loss.discriminator(real, fake), loss.generator(fake, real)
-    found = {**judgement._asdict(), "generator": generator}
+    figures, generator = loss.discriminator(real, fake), loss.generator(fake, real)
+    found = {**figures._asdict(), "generator": generator}
     assert all(value.dtype is torch.float32 and value.shape == () for value in found.values())
     assert {name: value.item() for name, value in found.items()} == pytest.approx(expected, rel=1e-5, abs=1e-6)
     if dtype is not torch.float64:
         return
     step = 1e-6
-    for name, value in (("loss", judgement.loss), ("generator", generator)):
+    for name, value in (("loss", figures.loss), ("generator", generator)):
         gradients = torch.autograd.grad(value, (real, fake), allow_unused=True)
         for number, gradient in enumerate(gradients):
             for index in np.ndindex(3, 1, 2, 2):
@@ -158,8 +158,8 @@ def test_one_step_trains_every_parameter(name: str) -> None:
     settings = AdversarySettings(ADVERSARIAL_LOSSES["vanilla"], Precision(None), StepMode(), 1e-4)
     trained = Adversary(network, settings)
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    health = trained.update(*images(1, 32))
-    assert health.dtype is torch.float32 and health.shape == (len(HEALTH),) and trained.is_finite()
+    figures = trained.update(*images(1, 32))
+    assert figures.dtype is torch.float32 and figures.shape == (len(ADVERSARY_COLUMNS),) and trained.is_finite()
     fixed = {key for key, tensor in network.state_dict().items() if torch.equal(tensor, before[key])}
     assert fixed == {key for key in before if key.endswith("init_pos")}
 
@@ -195,12 +195,12 @@ def test_generator_loss_reaches_the_output_only(kind: str) -> None:
 def test_step_is_adamw_on_the_loss_then_a_power_iteration() -> None:
     trained, other = adversary(lr=1e-3), adversary()
     output, target = images()
-    health = trained.update(output.requires_grad_(), target)
+    figures = trained.update(output.requires_grad_(), target)
     assert output.grad is None
     network = other.network
-    judgement = ADVERSARIAL_LOSSES["vanilla"].discriminator(network(target), network(output))
-    assert health.tolist() == pytest.approx([value.item() for value in judgement])
-    judgement.loss.backward()
+    expected = ADVERSARIAL_LOSSES["vanilla"].discriminator(network(target), network(output))
+    assert figures.tolist() == pytest.approx([value.item() for value in expected])
+    expected.loss.backward()
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, betas=(0.9, 0.99), weight_decay=0)
     optimizer.step()
     vectors = [module.weight_u.clone() for module in network.modules() if isinstance(module, SpectralConv2d)]
@@ -234,10 +234,10 @@ def test_micro_batches_give_the_step_of_the_whole_batch() -> None:
 
 def test_bfloat16_step_is_close() -> None:
     output, target = images()
-    health = [adversary(dtype=dtype).update(output, target) for dtype in (None, torch.bfloat16)]
+    figures = [adversary(dtype=dtype).update(output, target) for dtype in (None, torch.bfloat16)]
     losses = [adversary(dtype=dtype).generator_loss(output, target) for dtype in (None, torch.bfloat16)]
-    assert health[1].dtype is losses[1].dtype is torch.float32
-    torch.testing.assert_close(health[1], health[0], rtol=0.02, atol=0)
+    assert figures[1].dtype is losses[1].dtype is torch.float32
+    torch.testing.assert_close(figures[1], figures[0], rtol=0.02, atol=0)
     torch.testing.assert_close(losses[1], losses[0], rtol=0.02, atol=0)
 
 
@@ -437,8 +437,8 @@ def test_collapse_is_warned_of_once() -> None:
     warning = watch.warning(*won)
     assert warning is not None and warning.startswith(
         "the discriminator has told real from generated images almost without error for 10 intervals of the journal: "
-        "its loss is 0.0555, that of guessing would be 1.39; scores: real 0.98, generated 0.02. It no longer teaches "
-        "the network. Lower the discriminator's learning rate, or "
+        "its loss is 0.0555, that of guessing would be 1.39; scores: real 0.98, generated 0.02. Its gradients no "
+        "longer improve the network. Start a new run with a lower --discriminator-lr, or "
     )
     assert [watch.warning(*won) for _ in range(30)] == 30 * [None]
 
@@ -449,8 +449,8 @@ def test_diverging_discriminator_is_warned_of() -> None:
     warning = watch.warning(4.1, -0.5, 0.5)
     assert warning == (
         "the discriminator has been worse than guessing for 10 intervals of the journal: its loss is 4.1, that of "
-        "guessing would be 2; scores: real -0.5, generated 0.5. It diverges. Lower its learning rate, or the weight of "
-        "the adversarial loss"
+        "guessing would be 2; scores: real -0.5, generated 0.5. It diverges. Start a new run "
+        "with a lower --discriminator-lr, or a smaller weight of --gan"
     )
 
 

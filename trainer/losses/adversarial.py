@@ -12,7 +12,7 @@ from torch.nn import functional
 Pointwise = Callable[[Tensor], Tensor]
 
 
-class Judgement(NamedTuple):
+class DiscriminatorFigures(NamedTuple):
     """The discriminator's loss, and its mean scores of real and of generated images: float32 scalars.
 
     Scores are probabilities of being real, from 0 to 1, if the loss is that of a classifier (vanilla, relativistic);
@@ -24,7 +24,7 @@ class Judgement(NamedTuple):
     fake_score: Tensor
 
 
-SCORES = Judgement._fields[1:]
+SCORES = DiscriminatorFigures._fields[1:]
 
 
 def of_one_process(values: Tensor) -> Tensor:
@@ -36,10 +36,10 @@ def of_one_process(values: Tensor) -> Tensor:
 class AdversarialLoss:
     """An adversarial loss: what a logit of a real or a generated (fake) image costs, averaged over all logits.
 
-    With `is_relative`, the costs are of the logits relative to the mean logit of the other kind of images, of the whole
-    batch: `over_ranks` must be differentiable and return the mean of its argument over all ranks. The discriminator's
-    and the network's loss are then half the sums over both kinds. `guessing` is the least loss of a discriminator that
-    tells nothing apart, i.e. with equal logits for all images.
+    With `is_relativistic`, the costs are of the logits relative to the mean logit of the other kind of images, of the
+    whole batch: `over_ranks` must be differentiable and return the mean of its argument over all ranks. The
+    discriminator's and the network's loss are then half the sums over both kinds. `guessing` is the least loss of a
+    discriminator that tells nothing apart, i.e. with equal logits for all images.
     """
 
     real: Pointwise  # of the discriminator for real images
@@ -47,22 +47,22 @@ class AdversarialLoss:
     fooling: Pointwise  # of the network for generated images
     score: Pointwise
     guessing: float
-    is_relative: bool = False
+    is_relativistic: bool = False
 
-    def discriminator(self, real: Tensor, fake: Tensor, over_ranks: Pointwise = of_one_process) -> Judgement:
+    def discriminator(self, real: Tensor, fake: Tensor, over_ranks: Pointwise = of_one_process) -> DiscriminatorFigures:
         """Return the discriminator's loss and scores for logits of any shape and dtype."""
         real, fake = self._compared(real, fake, over_ranks)
         loss = self.real(real).mean() + self.fake(fake).mean()
         with torch.no_grad():
             scores = self.score(real).mean(), self.score(fake).mean()
-        return Judgement(loss / 2 if self.is_relative else loss, *scores)
+        return DiscriminatorFigures(loss / 2 if self.is_relativistic else loss, *scores)
 
     def generator(self, fake: Tensor, real: Tensor | None = None, over_ranks: Pointwise = of_one_process) -> Tensor:
-        """Return the network's loss as a float32 scalar. ValueError without the `real` logits that `is_relative` needs.
+        """Return the network's loss as a float32 scalar: real and generated images change roles.
 
-        For the network, real and generated images change roles.
+        ValueError without the `real` logits that `is_relativistic` needs.
         """
-        if not self.is_relative:
+        if not self.is_relativistic:
             return self.fooling(fake.float()).mean()
         if real is None:
             raise ValueError("a relativistic loss needs the logits of real images, too")
@@ -72,7 +72,7 @@ class AdversarialLoss:
     def _compared(self, real: Tensor, fake: Tensor, over_ranks: Pointwise) -> tuple[Tensor, Tensor]:
         """Return the logits in float32, relative to each other if the loss is."""
         real, fake = real.float(), fake.float()
-        if not self.is_relative:
+        if not self.is_relativistic:
             return real, fake
         mean_real, mean_fake = over_ranks(torch.stack([real.mean(), fake.mean()])).unbind()
         return real - mean_fake, fake - mean_real
@@ -115,7 +115,7 @@ _RELATIVISTIC = AdversarialLoss(
     fooling=_certainly_real,
     score=torch.sigmoid,
     guessing=math.log(2),
-    is_relative=True,
+    is_relativistic=True,
 )
 
 ADVERSARIAL_LOSSES = {"vanilla": _VANILLA, "lsgan": _LSGAN, "hinge": _HINGE, "relativistic": _RELATIVISTIC}

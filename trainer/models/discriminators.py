@@ -23,7 +23,7 @@ _RENAMED = {
 
 
 class UNet(Discriminator):
-    """The discriminator of Real-ESRGAN (Wang et al., 2021): a U-Net that judges every pixel.
+    """The discriminator of Real-ESRGAN (Wang et al., 2021): a U-Net with a logit for every pixel.
 
     Parameters have the names and shapes of Real-ESRGAN's files. Height and width must be multiples of 8.
     """
@@ -55,7 +55,7 @@ class UNet(Discriminator):
 
 
 class PatchGan(Discriminator):
-    """The 70 x 70 PatchGAN of pix2pix (Isola et al., 2017): each logit judges a patch of 70 x 70 px, every 8 px.
+    """The 70 x 70 PatchGAN of pix2pix (Isola et al., 2017): a logit every 8 px, with a receptive field of 70 x 70 px.
 
     Its batch normalisation is replaced by spectral normalisation, because the statistics of a batch depend on how many
     ranks share it.

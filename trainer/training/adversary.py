@@ -12,14 +12,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainer.distributed.group import SINGLE_PROCESS_GROUP, RankGroup
-from trainer.losses.adversarial import SCORES, AdversarialLoss, Judgement, of_one_process
+from trainer.losses.adversarial import SCORES, AdversarialLoss, DiscriminatorFigures, of_one_process
 from trainer.models.discriminators import refuse_misfit
 from trainer.models.spectral_norm import Discriminator
 from trainer.training.device import Precision
 from trainer.training.optim import AdamW
 from trainer.training.step_mode import StepMode
 
-HEALTH = ("discriminator", *SCORES)  # names of the figures that `Adversary.update` returns: those of a Judgement
+ADVERSARY_COLUMNS = ("discriminator", *SCORES)  # names in the journal of what `Adversary.update` returns
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Adversary:
         ddp = group.wrap_ddp(both, device, mode.compiles)
         self._no_sync: Callable[[], AbstractContextManager[None]] = ddp.no_sync if ddp else nullcontext
         self._over_ranks = partial(_mean_over_ranks, ddp.process_group, group.world_size) if ddp else of_one_process
-        self._judge = self._judge_function(ddp or both, mode.compiles, is_ddp=ddp is not None)
+        self._discriminate = self._discriminate_function(ddp or both, mode.compiles, is_ddp=ddp is not None)
         self._optimizer = AdamW(network.parameters(), settings.lr, mode.captures)
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision.scales_loss)
 
@@ -82,7 +82,7 @@ class Adversary:
         """
         real = None
         with self._autocast():
-            if self._loss.is_relative:
+            if self._loss.is_relativistic:
                 with torch.no_grad():
                     real = self._frozen(target)
             fake = self._frozen(output)
@@ -92,18 +92,18 @@ class Adversary:
         """Train the discriminator to tell the target from the output, which gets no gradients.
 
         Gradients of a step's micro-batches, numbered from 0, are accumulated; the last one takes the optimiser step.
-        Return the figures named by HEALTH, of this rank and micro-batch, as a float32 vector on the device.
+        Return the figures named by ADVERSARY_COLUMNS, of this rank and micro-batch, as a float32 vector on the device.
         """
         is_last = micro_batch == micro_batches - 1
         with nullcontext() if is_last else self._no_sync():
-            judgement = self._judge(target, output.detach())
-            self._scaler.scale(judgement.loss / micro_batches).backward()  # type: ignore[no-untyped-call]
+            figures = self._discriminate(target, output.detach())
+            self._scaler.scale(figures.loss / micro_batches).backward()  # type: ignore[no-untyped-call]
         if is_last:
             self._scaler.step(self._optimizer)  # type: ignore[arg-type]
             self._scaler.update()
             self._optimizer.zero_grad()
             self.network.iterate()
-        return torch.stack(judgement).detach()
+        return torch.stack(figures).detach()
 
     def is_finite(self) -> bool:
         """Return whether all parameters are finite. Synchronises with a GPU."""
@@ -133,23 +133,23 @@ class Adversary:
         if state["scaler"]:  # empty after steps in another precision
             self._scaler.load_state_dict(state["scaler"])
 
-    def _judge_function(
+    def _discriminate_function(
         self, network: nn.Module, compiles: bool, is_ddp: bool
-    ) -> Callable[[Tensor, Tensor], Judgement]:
+    ) -> Callable[[Tensor, Tensor], DiscriminatorFigures]:
         """Return the discriminator's loss as a function of real and generated images."""
         # Of DDP, only the network is compiled, as in the learner.
         forward: Callable[..., tuple[Tensor, Tensor]] = torch.compile(network) if compiles and is_ddp else network
 
-        def judge(real: Tensor, fake: Tensor) -> Judgement:
+        def discriminate(real: Tensor, fake: Tensor) -> DiscriminatorFigures:
             with self._autocast():
                 logits = forward(real, fake)
             return self._loss.discriminator(*logits, self._over_ranks)
 
-        return torch.compile(judge, fullgraph=True, dynamic=False) if compiles and not is_ddp else judge
+        return torch.compile(discriminate, fullgraph=True, dynamic=False) if compiles and not is_ddp else discriminate
 
 
 class _RealAndFake(nn.Module):
-    """Judges real and generated images in separate passes, but in one call: DDP reduces the gradients of one."""
+    """Applies the discriminator to real and to generated images, in one call: DDP reduces the gradients of one."""
 
     def __init__(self, network: Discriminator) -> None:
         super().__init__()

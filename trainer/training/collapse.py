@@ -1,11 +1,11 @@
-"""Recognising an adversarial training whose discriminator no longer teaches the network anything."""
+"""Recognising an adversarial training whose discriminator no longer has useful gradients for the network."""
 
 _INTERVALS = 10  # of the journal, up to 50 steps each
 _WON, _LOST = 0.05, 2.0  # of the loss of guessing
 
 
 class CollapseWatch:
-    """Warns once if the discriminator's loss stays far from what a fair game gives.
+    """Warns once if the discriminator's loss stays far from that of an undecided training.
 
     The measure is the loss as a fraction of `guessing`, that of a discriminator that tells nothing apart
     (`AdversarialLoss.guessing`), so it is the same for all kinds of loss. A fraction between 0.05 and 2, in one of ten
@@ -15,7 +15,7 @@ class CollapseWatch:
     - Below 0.05 the discriminator has won: with the vanilla loss, it is 97 % sure and right about every logit. Its own
       gradients vanish, as they are proportional to its errors (with hinge, they are zero), and its scores no longer
       depend on how close the output is (Arjovsky and Bottou, Towards Principled Methods for Training GANs, 2017).
-    - Above 2 it is worse than by guessing twice over, and teaches the network the wrong direction: it diverges.
+    - Above 2 its loss is twice that of guessing: it diverges, and its gradients mislead the network.
     """
 
     def __init__(self, guessing: float) -> None:
@@ -37,11 +37,12 @@ class CollapseWatch:
         )
         if self._won:
             return (
-                f"the discriminator has told real from generated images almost without error {found}. It no longer "
-                "teaches the network. Lower the discriminator's learning rate, or start from weights trained longer "
-                "without a discriminator; check that outputs and HR do not differ by something trivial, e.g. in colour"
+                f"the discriminator has told real from generated images almost without error {found}. Its gradients no "
+                "longer improve the network. Start a new run with a lower --discriminator-lr, or from weights trained "
+                "longer without a discriminator (--init); check that outputs and HR do not differ by something "
+                "trivial, e.g. in colour"
             )
         return (
-            f"the discriminator has been worse than guessing {found}. It diverges. Lower its learning rate, or the "
-            "weight of the adversarial loss"
+            f"the discriminator has been worse than guessing {found}. It diverges. Start a new run with a lower "
+            "--discriminator-lr, or a smaller weight of --gan"
         )

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from srshards import PatchBatch
 from trainer.models import Network
-from trainer.training.adversary import HEALTH, Adversary
+from trainer.training.adversary import ADVERSARY_COLUMNS, Adversary
 from trainer.training.augment import Augment, augmented
 from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
@@ -92,14 +92,14 @@ class Learner:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the values that `step` returns."""
-        return ("loss", *self.settings.objective.names, *(HEALTH if self.adversary else ()))
+        return ("loss", *self.settings.objective.names, *(ADVERSARY_COLUMNS if self.adversary else ()))
 
     def active_columns(self, step: int) -> tuple[bool, ...]:
         """Return which of `columns` a step, counted from 0, has a value of."""
         objective = self.settings.objective
         active = objective.active(step)
-        health = [objective.is_adversarial(active)] * (len(HEALTH) if self.adversary else 0)
-        return (True, *(number in active for number in range(len(objective.names))), *health)
+        adversarial = [objective.is_adversarial(active)] * (len(ADVERSARY_COLUMNS) if self.adversary else 0)
+        return (True, *(number in active for number in range(len(objective.names))), *adversarial)
 
     @property
     def evaluation_network(self) -> Network:
@@ -152,7 +152,7 @@ class Learner:
                 loss = loss / count if count > 1 else loss
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             if self.adversary:
-                row = torch.cat([row, self._health(images, number)])
+                row = torch.cat([row, self._train_adversary(images, number)])
             rows.append(row)
         if self.settings.clip:
             self._scaler.unscale_(self._optimizer)  # type: ignore[arg-type]
@@ -164,11 +164,11 @@ class Learner:
             self._ema.update(self.network)
         return rows[0] if count == 1 else torch.stack(rows).mean(0)
 
-    def _health(self, images: Images, micro_batch: int) -> torch.Tensor:
-        """Train the adversary, if it is active, and return its figures, named by HEALTH."""
+    def _train_adversary(self, images: Images, micro_batch: int) -> torch.Tensor:
+        """Train the adversary, if it is active, and return its figures, named by ADVERSARY_COLUMNS."""
         assert self.adversary
         if not self.settings.objective.is_adversarial(self._active):
-            return torch.zeros(len(HEALTH), device=self.device)
+            return torch.zeros(len(ADVERSARY_COLUMNS), device=self.device)
         return self.adversary.update(images.output, images.hr, micro_batch, self.settings.micro_batches)
 
     def is_finite(self) -> bool:
