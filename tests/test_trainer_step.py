@@ -122,16 +122,15 @@ def test_compiled_loss_and_gradients_equal_eager_ones(
 @pytest.mark.slow
 def test_any_number_of_changes_of_the_active_losses_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
     torch._dynamo.reset()
     objective = Objective([LossTerm("l1"), LossTerm("charbonnier")])
-    compiled = learner._loss_function(
-        replace(settings(None, compiles=True), objective=objective), SMALL_RRDB.build(), None, False
-    )
+    steps = replace(settings(None, compiles=True), objective=objective)
     hr, lr = torch.zeros(1, 32, 32, 3, dtype=torch.uint8), torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
-    for active in ((0,), (0, 1), (1,)):
-        loss, _, _ = compiled(hr, lr, active)
-        assert loss.isfinite()
+    with torch._dynamo.config.patch(recompile_limit=1):
+        compiled = learner._loss_function(steps, SMALL_RRDB.build(), None, False)
+        for active in ((0,), (0, 1), (1,)):
+            loss, _, _ = compiled(hr, lr, active)
+            assert loss.isfinite()
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, torch.float16), (torch.float16, None), (torch.float16,) * 2])
