@@ -295,7 +295,7 @@ def test_a_run_of_an_earlier_version_keeps_adamw(shards: Path, tmp_path: Path, m
         ),
         (
             ("--optimizer", "schedulefree", "--schedule", "cosine"),
-            "--schedule cosine: schedulefree averages the weights instead of lowering the rate; pass --schedule const",
+            "--schedule cosine: schedulefree averages the weights instead of lowering the rate; pass --schedule",
         ),
         (
             ("--optimizer", "schedulefree", "--ema", 0.999),

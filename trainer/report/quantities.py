@@ -76,7 +76,8 @@ _OF_GAN = {  # titles and descriptions, which have to hold for each kind of adve
     DISCRIMINATOR: (
         "Discriminator loss",
         "High if the discriminator mistakes real images (HR) for generated ones, or the reverse. A healthy curve "
-        "fluctuates well above 0: if it stays near 0, the discriminator is always right and teaches little.",
+        "fluctuates well above 0: if it stays near 0, the discriminator is always right, and its gradients no longer "
+        "improve the network.",
     ),
 }
 _SCORES = Quantity(

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from trainer.losses.image_loss import gaussian
+
 _RADIUS = 25  # px on either side of the centre: a kernel of 51 px, as Real-ESRGAN's "radius" of 50 gives
 _SIGMA = 8.0  # px; OpenCV's default for that kernel: 0.3 ((51 - 1) / 2 - 1) + 0.8
 _WEIGHT = 0.5  # of the difference that is added
@@ -46,9 +48,9 @@ class Sharpen(nn.Module):
 def _blur(size: int) -> Tensor:
     """Return the size x size matrix that blurs a column of pixels, including the reflection at both ends."""
     offsets = torch.arange(-_RADIUS, _RADIUS + 1)
-    kernel = torch.exp(-(offsets.double() ** 2) / (2 * _SIGMA**2))
+    kernel = gaussian(len(offsets), _SIGMA)
     last = size - 1
     sources = last - (last - (torch.arange(size)[:, None] + offsets).abs()).abs()
     matrix = torch.zeros(size, size, dtype=torch.float64)
-    matrix.scatter_add_(1, sources, (kernel / kernel.sum()).expand(size, -1))
+    matrix.scatter_add_(1, sources, kernel.expand(size, -1))
     return matrix.float()
