@@ -178,8 +178,20 @@ def test_losses_edited_within_an_interval_of_the_journal_are_refused(
     assert result.code == 2 and "state.pt is damaged or belongs to a different training" in result.err
 
 
-def test_a_list_of_no_losses_is_refused(shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ("[]", "--loss: expected at least one loss, e.g. l1 (with the settings in"),
+        (
+            "[{name: l1, weight: 1}]",
+            "config.yaml: loss: expected a list of values, or a mapping of losses to weights such as {l1: 1, fft: "
+            "0.05}, but one of them is a mapping",
+        ),
+        ("{L1Loss: 1}", "config.yaml: loss: unknown loss 'L1Loss'; expected one of l1, charbonnier, msssim"),
+    ],
+)
+def test_other_lists_of_losses_are_refused(losses: str, expected: str, shards: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text("loss: []\n")
+    config.write_text(f"loss: {losses}\n")
     result = train(shards, tmp_path / "runs", "--config", config)
-    assert result.code == 2 and "--loss: expected at least one loss, e.g. l1 (with the settings in" in result.err
+    assert result.code == 2 and expected in " ".join(result.err.split())
