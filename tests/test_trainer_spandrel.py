@@ -108,6 +108,7 @@ def test_building_is_deterministic_and_keeps_the_global_generator(architecture: 
     before = torch.get_rng_state()
     first, second, other = (spec.build(seed).state_dict() for seed in (3, 3, 4))
     assert equal(first, second) and not equal(first, other)
+    assert list(spec.shapes().items()) == [(name, tensor.shape) for name, tensor in first.items()]
     assert torch.equal(torch.get_rng_state(), before)
 
 

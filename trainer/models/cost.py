@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from trainer.models.blocks import COLOURS, Network, NetworkSpec, num_parameters
+from trainer.models.uninitialised import UninitialisedParameters
 
 _META = torch.device("meta")
 
@@ -47,7 +47,7 @@ def training_cost(spec: NetworkSpec, batch: int, input_px: int, has_ema: bool = 
 
 
 def _on_meta_device(spec: NetworkSpec) -> Network:
-    with _UninitialisedParameters():
+    with UninitialisedParameters():
         network = spec.build()
     return network.to(_META)
 
@@ -58,27 +58,6 @@ def _images(batch: int, edge_px: int) -> Tensor:
 
 def _num_bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-class _UninitialisedParameters(TorchFunctionMode):
-    """Creates the parameters of layers on the meta device and skips their initialisation, which may take seconds.
-
-    Unlike `with torch.device("meta")`, it leaves other tensors alone: constructors read values from some of them.
-    """
-
-    _IN_PLACE = ("uniform_", "normal_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_")
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = kwargs or {}
-        if function is torch.empty:
-            return function(*args, **{**given, "device": _META})
-        if function.__name__ in self._IN_PLACE:
-            changed = args[0] if args else given["tensor"]  # the functions of torch.nn.init pass it by name
-            if changed.device == _META:
-                return changed
-        return function(*args, **given)
 
 
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -16,6 +16,7 @@ from trainer.models import reparameterised
 from trainer.models.architectures import ANY_SIZE, ARCHITECTURES, PRACTICAL_MARGIN, Architecture, SizeRequirements
 from trainer.models.blocks import Network, NetworkSpec, next_multiple, pad_to, without_autocast
 from trainer.models.spandrel_import import load_spandrel
+from trainer.models.uninitialised import UninitialisedParameters
 
 # Of architectures without training support, some of which pad images to multiples that they do not state, as SCUNet
 # does to 64 px: docs/decisions/037-any-network-in-tiles-and-onnx.md.
@@ -68,7 +69,9 @@ class SpandrelSpec(NetworkSpec):
         return SpandrelNetwork(self, inner.train())
 
     def shapes(self) -> dict[str, torch.Size]:
-        return {name: tensor.shape for name, tensor in self.build().state_dict().items()}
+        with UninitialisedParameters():
+            inner = self.build().inner
+        return {name: tensor.shape for name, tensor in inner.state_dict().items()}
 
     def as_json(self) -> dict[str, Any]:
         return {"architecture": self.architecture, "scale": self.scale, "arguments": self._plain_arguments()}
