@@ -11,7 +11,7 @@ from helpers import Result, trainer
 
 from trainer.catalogue import NETWORKS
 from trainer.commands import models
-from trainer.models import BuiltInSpec, NetworkSpec, cost, network_spec, num_parameters
+from trainer.models import BuiltInSpec, NetworkSpec, cost
 from trainer.models.cost import training_cost
 from trainer.models.spandrel_network import spandrel_spec
 
@@ -39,6 +39,34 @@ def small(name: str) -> NetworkSpec:
 
 
 ALL_SMALL = (*SMALL_NETWORKS, "SPAN", "SwinIR")
+
+# Parameters at 4x. Of most, traiNNer-redux publishes the exact number (docs/source/resources/benchmark4x.csv); of
+# dat_light, atd_light and rgt_s the papers, in thousands: 573K, 769K, 10.20M; of drct_s nobody does.
+PARAMETERS = {
+    "ultra_lite": 52_968,
+    "lite": 621_424,
+    "standard": 16_697_987,
+    "compact_ultra": 325_488,
+    "compact_super_ultra": 52_968,
+    "esrgan_lite": 5_021_155,
+    "span": 2_621_964,
+    "span_s": 2_236_728,
+    "plksr": 7_386_096,
+    "plksr_tiny": 2_370_544,
+    "realplksr": 7_389_680,
+    "realplksr_tiny": 2_372_080,
+    "mosr": 4_287_600,
+    "mosr_t": 609_888,
+    "safmn": 239_520,
+    "safmn_l": 5_600_816,
+    "omnisr": 805_376,
+    "swinir_s": 929_628,
+    "dat_light": 572_766,
+    "atd_light": 768_792,
+    "drct_s": 2_459_787,
+    "rgt_s": 10_198_767,
+    "hat_s": 9_621_183,
+}
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +138,11 @@ def test_every_network_has_all_figures(everything: dict[str, Any]) -> None:
     assert list(everything) == list(NETWORKS)
     for name, found in everything.items():
         assert found["missing"] is None and 4 in found["scales"], name
-        assert found["parameters"] > 10_000 and found["forward_flops"] > 1e8, name
+        assert found["parameters"] == PARAMETERS[name] and found["forward_flops"] > 1e8, name
         assert found["training_bytes"] > 4 * 4 * found["parameters"], name
         row = NETWORKS[name]
         stated = (found["lr"], found["ema"], found["use"], found["source"], found["architecture"])
         assert stated == (row.lr, row.ema, row.use, row.source, row.architecture)
-    for name in ("ultra_lite", "span"):
-        assert everything[name]["parameters"] == num_parameters(network_spec(name, 4).build())
     swinir, dat = everything["swinir_s"], everything["dat_light"]
     assert (swinir["multiple_px"], swinir["patch_size"]) == (8, 192)
     assert dat["patch_size"] == -(-192 // (4 * dat["multiple_px"])) * 4 * dat["multiple_px"] > 192
