@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-import onnx
 import pytest
 import torch
 import yaml
@@ -450,15 +449,6 @@ def test_networks_with_a_minimum_are_probed_at_it(files: Callable[[str], Path]) 
 
 
 # ---- export
-
-
-@pytest.mark.slow
-def test_networks_with_windows_are_exported_for_single_images(files: Callable[[str], Path], tmp_path: Path) -> None:
-    """Their code computes the batch from sizes; exported for two images, SwinIR's mask is wrong for one."""
-    result = trainer("export", "--weights", files("SwinIR"), "-o", tmp_path / "x.onnx")
-    assert result.code == 0, result.err
-    dims = onnx.load(tmp_path / "x.onnx").graph.input[0].type.tensor_type.shape.dim
-    assert [dim.dim_param or dim.dim_value for dim in dims] == [1, 3, "height", "width"]
 
 
 def test_an_architecture_that_cannot_be_exported_is_refused(

@@ -955,14 +955,6 @@ def test_an_output_below_a_file_is_refused(command: str, runs: Path, hr: Path, t
     assert f"cannot write {tmp_path / 'file' / 'below.png'}" in result.err and "Traceback" not in result.err
 
 
-def test_export_writes_an_onnx_file(runs: Path, tmp_path: Path) -> None:
-    path = tmp_path / "模型 1.onnx"
-    result = trainer("export", "--weights", runs / "lr" / "best.pth", "-o", path)
-    assert result.code == 0, result.err
-    assert result.out.startswith(f"{path}: ultra_lite, 2x, opset 18, ")
-    assert all_files(tmp_path) == {path.name}
-
-
 @pytest.mark.parametrize("command", ["evaluate", "upscale", "export"])
 def test_weights_with_nan_are_refused(command: str, runs: Path, hr: Path, tmp_path: Path) -> None:
     state = read_weights(runs / "lr" / "best.pth")

@@ -1,4 +1,4 @@
-"""Every network of the catalogue, at a small width: it trains, resumes exactly, opens in spandrel, tiles and exports.
+"""Every network of the catalogue, at a small width: it trains, resumes exactly, opens in spandrel, tiles without seams.
 
 A network is one row of NARROW. Of rows that are equal at the small width, the first is tested.
 """
@@ -17,13 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from srshards import PatchBatch
-from srshards.errors import UsageError
 from srshards.imaging.bicubic import bicubic_down
 from trainer.catalogue import NETWORKS
 from trainer.inference.tiles import TileRule, apply_in_tiles
 from trainer.loss_terms import LossTerm
 from trainer.models import NetworkSpec, spec_from_json
-from trainer.models.export import export_onnx
 from trainer.models.spandrel_import import load_spandrel
 from trainer.models.weights import load_network, save_weights
 from trainer.training.device import Precision
@@ -240,27 +238,6 @@ def test_tiles_have_no_seams(name: str) -> None:
     whole, tiled = (apply_in_tiles(network, photo, tile, rule) for tile in (None, rule.smallest_px))
     difference = 255 * float((whole - tiled).abs().max())
     assert difference <= TILES.get(network.spec.architecture, ROUNDING)
-
-
-# ---- ONNX
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["span", "realplksr"])
-def test_convolutional_networks_export_to_onnx(name: str, tmp_path: Path) -> None:
-    """With sizes that are not fixed; `export_onnx` itself compares the outputs. Those with windows take too long."""
-    save_weights(tmp_path / "a.pth", narrow(name).build().state_dict(), None)
-    report = export_onnx(tmp_path / "a.pth", tmp_path / "a.onnx")
-    assert report.difference <= 1e-5 and {size[0] for size in report.sizes} == {1, 2}
-
-
-@pytest.mark.slow
-def test_safmn_is_refused_by_the_export(tmp_path: Path) -> None:
-    """Its pooling to a share of the height and width fixes the sizes in the file."""
-    save_weights(tmp_path / "a.pth", narrow("safmn").build().state_dict(), None)
-    with pytest.raises(UsageError, match=r"cannot export SAFMN to ONNX with dynamic sizes \(the graph holds for"):
-        export_onnx(tmp_path / "a.pth", tmp_path / "a.onnx")
-    assert not (tmp_path / "a.onnx").exists()
 
 
 # ---- the page
