@@ -25,6 +25,7 @@ from trainer.evaluation.evaluate import evaluate_batches, evaluate_pairs
 from trainer.evaluation.pairs import shard_pairs
 from trainer.evaluation.transfer import download
 from trainer.inference.image_function import as_function
+from trainer.loss_terms import LossTerm
 from trainer.models import network_spec
 from trainer.training.checks import checked_plan
 from trainer.training.config import TrainConfig
@@ -47,10 +48,15 @@ def make(shards: Path, **settings: Any) -> tuple[Learner, PatchLoader]:
 
 def losses(shards: Path, steps: int, **settings: Any) -> list[float]:
     """Return the losses of the first steps."""
+    return columns(shards, steps, **settings)[:, 0].tolist()
+
+
+def columns(shards: Path, steps: int, **settings: Any) -> torch.Tensor:
+    """Return a row for each of the first steps: all that a step reports."""
     learner, loader = make(shards, workers=2, **settings)
     with loader:
         batches = loader.steps(0, 100)
-        return [learner.step(step, batches).item() for step in range(steps)]
+        return torch.stack([learner.step(step, batches).cpu() for step in range(steps)])
 
 
 def run_trainer(*args: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -146,6 +152,46 @@ def test_captured_steps_equal_eager_ones(settings: dict[str, Any], gpu_shards: P
         losses(gpu_shards, 12, model="lite", device="cuda", step=step, **settings) for step in ("eager", "graph")
     )
     assert captured == pytest.approx(eager, rel=1e-3)
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("gan", "discriminator"), [("vanilla", "unet"), ("relativistic", "patchgan"), ("hinge", "dunet")]
+)
+def test_captured_steps_with_a_discriminator_equal_eager_ones(
+    gan: str, discriminator: str, amp: str, gpu_shards: Path
+) -> None:
+    """Of several losses, of which one starts during the run: the step is then captured again."""
+    settings = {
+        "model": "ultra_lite",
+        "loss": (LossTerm("l1"), LossTerm("fft", 0.1, start=8)),
+        "gan": LossTerm(gan, 0.1),
+        "discriminator": discriminator,
+        "grad_accum": 2,
+        "sharpen_hr": True,
+        "ema": 0.9,
+        "amp": amp,
+    }
+    eager, captured = (columns(gpu_shards, 16, device="cuda", step=step, **settings) for step in ("eager", "graph"))
+    torch.testing.assert_close(captured, eager, rtol=RELATIVE_BOUNDS[amp], atol=RELATIVE_BOUNDS[amp])
+
+
+@pytest.mark.parametrize("model", ["span_s", "plksr_tiny", "realplksr_tiny", "mosr_t", "safmn", "omnisr"])
+def test_captured_steps_of_spandrel_equal_eager_ones(model: str, gpu_shards: Path) -> None:
+    """Those of all architectures that `auto` captures."""
+    pytest.importorskip("spandrel")
+    settings = {"model": model, "device": "cuda"}
+    assert make(gpu_shards, **settings)[0].settings.mode.captures
+    eager, captured = (losses(gpu_shards, 8, step=step, **settings) for step in ("eager", "auto"))
+    assert captured == pytest.approx(eager, rel=2e-2)
+
+
+def test_steps_that_cannot_be_captured_are_explained(gpu_shards: Path, tmp_path: Path) -> None:
+    pytest.importorskip("spandrel")
+    result = run_trainer("--shards", gpu_shards, "--out", tmp_path, "--model", "swinir_s", "--step", "graph")
+    assert result.returncode == 2
+    assert "the step cannot be captured (Cannot copy between CPU and CUDA tensors" in result.stderr
+    assert result.stderr.rstrip().endswith("pass --step eager")
 
 
 @pytest.mark.parametrize("step", ["eager", "graph", "compiled-graph"])
@@ -312,6 +358,7 @@ from datetime import timedelta
 import torch, torch.distributed as dist
 from trainer.distributed.group import RankGroup
 from trainer.distributed.rank import SINGLE_PROCESS
+from trainer.loss_terms import LossTerm
 from trainer.models import network_spec
 
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

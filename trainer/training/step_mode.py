@@ -8,9 +8,11 @@ import torch
 
 from srshards.errors import UsageError
 
-# Steps from which compilation is worth its start-up time, measured with batches of 16 on an H200, for the architectures
-# whose steps are known to work as a CUDA graph.
+# Steps from which compilation is worth its start-up time, measured with batches of 16 on an H200.
 _MIN_STEPS_TO_COMPILE = {"compact": 20_000, "rrdb": 4_000}
+# Architectures whose steps are known to work as a CUDA graph. Those of spandrel that are missing compute their
+# attention masks on the CPU in each step.
+_CAPTURED_BY_AUTO = {"compact", "rrdb", "SPAN", "PLKSR", "RealPLKSR", "MoSR", "SAFMN", "OmniSR"}
 _CAPTURING = ("graph", "compiled-graph")
 
 
@@ -35,13 +37,13 @@ def choose_step_mode(
 ) -> StepMode:
     """Return the mode called `name`, one of `config.STEP_MODES`. UsageError if it is unavailable.
 
-    `auto` is eager on a CPU, where compiled steps are no faster, with several processes, for networks of spandrel, some
-    of which cannot be captured, and for optimisers that count steps outside of tensors: all but AdamW. Otherwise it
-    captures the step on a CUDA device, and also compiles it if the run has many `steps`.
+    `auto` is eager on a CPU, where compiled steps are no faster, with several processes, for architectures that cannot
+    be captured, and for optimisers that count steps outside of tensors: all but AdamW. Otherwise it captures the step
+    on a CUDA device, and also compiles that of its own architectures if the run has many `steps`.
     """
     on_gpu = device.type == "cuda"
     if name == "auto":
-        captures = on_gpu and world_size == 1 and architecture in _MIN_STEPS_TO_COMPILE and optimizer == "adamw"
+        captures = on_gpu and world_size == 1 and architecture in _CAPTURED_BY_AUTO and optimizer == "adamw"
         is_long = steps >= _MIN_STEPS_TO_COMPILE.get(architecture, math.inf)
         return StepMode(compiles=captures and is_long and find_spec("triton") is not None, captures=captures)
     if name in _CAPTURING and not on_gpu:
