@@ -35,7 +35,7 @@ help: ## List all targets
 
 install: $(STAMP) ## Create .venv and install the project into it
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard srshards/native/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is required; pass its name, e.g. make PYTHON=python3.12")'
 	@echo "Installing all dependencies, including PyTorch, into $(VENV). This takes several minutes the first time."
 	$(PYTHON) -m venv $(VENV)

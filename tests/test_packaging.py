@@ -25,7 +25,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("shardgen", "srshards", "trainer")
-FILES = ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg")
+FILES = ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg", "setup.py")
+CORE = "srshards/native/_core.abi3.so"  # on Linux and macOS
 OTHER_FOLDERS = ("tests", "benchmarks", "docs")
 NOT_IN_ALL = {"arches", "metrics", "dev"}
 EXTRAS = {"train", "report", "ray", "s3", "lmdb", "hf", "samples", "onnx", "optimizers", "all"} | NOT_IN_ALL
@@ -43,13 +44,20 @@ PathFinder.find_spec = lambda name, *rest: None if name.partition(".")[0] in nam
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an sdist of a copy of the checkout, and the wheel built from it."""
-    folder = tmp_path_factory.mktemp("packaging")
+    return build(tmp_path_factory.mktemp("packaging"))
+
+
+def build(folder: Path, *options: str, **environment: str) -> Path:
+    """Build a copy of the checkout in `folder`; return the folder of what was built, by default sdist and wheel."""
     for name in (*PACKAGES, *OTHER_FOLDERS):
-        shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     for name in FILES:
         shutil.copyfile(ROOT / name, folder / "source" / name)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", folder / "source"]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S)
+    environment = {**os.environ, **environment}
+    result = subprocess.run(
+        [*command, *options], cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     return folder / "dist"
 
@@ -149,15 +157,39 @@ def with_extras(*names: str) -> pytest.MarkDecorator:
 # ---- contents
 
 
+def sources() -> set[str]:
+    """Return the files of the three packages that are installed as they are."""
+    paths = (path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file())
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in paths
+        if "__pycache__" not in path.parts and path.suffix not in (".c", ".h", ".so")
+    }
+
+
 def test_wheel_contains_exactly_the_three_packages(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         found = {name for name in file.namelist() if ".dist-info/" not in name}
-    paths = (path for package in PACKAGES for path in (ROOT / package).rglob("*"))
-    assert found == {
-        path.relative_to(ROOT).as_posix() for path in paths if path.is_file() and "__pycache__" not in path.parts
-    }
+    assert found == {*sources(), CORE}
     files = {"srshards/py.typed", "shardgen/degradation/recipes/realesrgan.yaml", "trainer/presets/realesrgan.yaml"}
     assert files <= found
+
+
+def test_one_wheel_is_for_all_versions_of_python(wheel: Path) -> None:
+    assert "-cp310-abi3-" in wheel.name
+
+
+def test_builds_without_a_compiler(tmp_path: Path) -> None:
+    """The core is then missing, and `srshards.native` says so."""
+    (path,) = build(tmp_path, "--wheel", CC="/no/compiler").iterdir()
+    with zipfile.ZipFile(path) as file:
+        assert {name for name in file.namelist() if ".dist-info/" not in name} == sources()
+        file.extractall(tmp_path / "installed")
+    program = "import srshards.native as native; print(native.is_available(), native.__file__)"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path / "installed", capture_output=True, text=True, env={}
+    )
+    assert result.stdout.split() == ["False", str(tmp_path / "installed/srshards/native/__init__.py")], result.stderr
 
 
 def test_metadata(wheel_metadata: Message, wheel: Path) -> None:

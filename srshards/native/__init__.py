@@ -1,0 +1,94 @@
+"""Access to the compiled core: copying patches out of mapped shards, without the GIL.
+
+The core is optional. Where it was not built, or SRSHARDS_NATIVE=0 is set, `is_available` is False, and NumPy and OpenCV
+do the same in worker processes.
+"""
+
+import os
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Int64s = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+MAP_FIELDS, PATCH_FIELDS = 2, 5  # of the structs in patches.h
+_OK, _INVALID_SIZE, _OUT_OF_BOUNDS, _UNREADABLE = range(4)  # srs_status
+
+
+class Unreadable(Exception):
+    """A page of a mapped file could not be read: the file became shorter, or its disk failed. `row` was being read."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"the memory of row {row} cannot be read")
+        self.row = row
+
+
+class ImageSize(NamedTuple):
+    """Height and width of an image in px."""
+
+    height: int
+    width: int
+
+
+def is_available() -> bool:
+    """Return whether the core was built and is in use."""
+    return _core is not None
+
+
+def copy_patches(maps: Int64s, patches: Int64s, image: ImageSize, to: Bytes) -> None:
+    """Copy N patches of p x p px out of raw RGB images, all of the same size, to `to` (N x p x p x 3, C-contiguous).
+
+    `maps` (M x 2) has address and size in bytes of memory that stays valid during the call. `patches` (N x 5) has, for
+    each patch, the number of its map, the offset of its image in bytes, top and left in px, and the symmetry (0-7, as
+    in `sampling.patches`). All of them are checked before any is copied: ValueError when one is out of bounds.
+    Unreadable when a page cannot be read; `to` is then undefined.
+    """
+    count, patch = len(patches), to.shape[1]
+    assert _core is not None and to.shape == (count, patch, patch, 3) and to.flags.c_contiguous
+    arguments = (*_array(maps, MAP_FIELDS), _address(patches, PATCH_FIELDS), count, *image, patch, to.ctypes.data)
+    status, row = _core.copy_patches(*arguments, to.nbytes)
+    if status == _INVALID_SIZE:
+        raise ValueError(f"no patches of {patch} px in images of {image.width} x {image.height} px")
+    if status == _OUT_OF_BOUNDS:
+        raise ValueError(f"patch {row} is out of bounds: {patches[row].tolist()}")
+    if status == _UNREADABLE:
+        raise Unreadable(row)
+
+
+def have_bytes(maps: Int64s, positions: Int64s, expected: bytes) -> npt.NDArray[np.bool_]:
+    """Return for each of N positions (N x 2: number of a map, offset in bytes) whether `expected` is there.
+
+    `maps` is that of `copy_patches`. What is out of bounds is not. Unreadable when a page cannot be read.
+    """
+    assert _core is not None
+    equal = np.zeros(len(positions), np.uint8)
+    arguments = (*_array(maps, MAP_FIELDS), _address(positions, 2), len(positions), expected, equal.ctypes.data)
+    status, row = _core.compare(*arguments)
+    if status == _UNREADABLE:
+        raise Unreadable(row)
+    return equal.view(np.bool_)
+
+
+def _array(rows: Int64s, fields: int) -> tuple[int, int]:
+    return _address(rows, fields), len(rows)
+
+
+def _address(rows: Int64s, fields: int) -> int:
+    assert rows.dtype == np.int64 and rows.shape[1] == fields and rows.flags.c_contiguous
+    return rows.ctypes.data
+
+
+def _load() -> ModuleType | None:
+    if os.environ.get("SRSHARDS_NATIVE") == "0":
+        return None
+    try:
+        from srshards.native import _core
+    except ImportError:  # not built, or for another platform
+        return None
+    return _core
+
+
+_core = _load()

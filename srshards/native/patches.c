@@ -1,0 +1,176 @@
+#include "patches.h"
+
+#include <string.h>
+
+#include "guard.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll 8")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
+#define HAS_X86_KERNELS 1
+#else
+#define HAS_X86_KERNELS 0
+#endif
+
+#define MAX_PX 65535
+#define STAGE_ROWS 16            /* rows of a turned patch that are written at a time, in the cache */
+#define STAGE_BYTES (16 * 1024)  /* at most, else they are written to memory at once */
+
+/* The source of one patch. Row r of it starts at `first + r * stride`. */
+typedef struct {
+    const uint8_t *first;
+    int64_t stride;
+    int64_t px;
+    int symmetry;
+} source;
+
+static source source_of(const srs_map *maps, const srs_patch *patch, srs_sizes sizes)
+{
+    const uint8_t *image = (const uint8_t *)(uintptr_t)maps[patch->map].address + patch->offset;
+    const int64_t stride = 3 * sizes.width;
+    return (source){image + patch->top * stride + 3 * patch->left, stride, sizes.patch, (int)patch->symmetry};
+}
+
+/* ---- Plain C. Pixel (i, j) of a patch is pixel (j, i) of the source if it is transposed, else (i, j), with rows and
+   columns of the source counted from its end if they are reversed. */
+
+static int is_transposed(int symmetry) { return symmetry & 1; }
+static int has_rows_reversed(int symmetry) { return symmetry == 2 || symmetry == 3 || symmetry == 6 || symmetry == 7; }
+static int has_columns_reversed(int symmetry)
+{
+    return symmetry == 1 || symmetry == 2 || symmetry == 4 || symmetry == 7;
+}
+
+static void copy_pixel(uint8_t *to, const uint8_t *from) { memcpy(to, from, 3); }
+
+/* Writes columns j0 .. j1-1 of row i of the patch. */
+static void write_pixels(uint8_t *to, const source *from, int64_t i, int64_t j0, int64_t j1)
+{
+    const int64_t last = from->px - 1;
+    const int rows = has_rows_reversed(from->symmetry), columns = has_columns_reversed(from->symmetry);
+    int64_t j;
+    if (is_transposed(from->symmetry)) {
+        const uint8_t *column = from->first + 3 * (columns ? last - i : i);
+        for (j = j0; j < j1; j++)
+            copy_pixel(to + 3 * j, column + (rows ? last - j : j) * from->stride);
+    } else {
+        const uint8_t *row = from->first + (rows ? last - i : i) * from->stride;
+        if (!columns)
+            memcpy(to + 3 * j0, row + 3 * j0, (size_t)(3 * (j1 - j0)));
+        else
+            for (j = j0; j < j1; j++)
+                copy_pixel(to + 3 * j, row + 3 * (last - j));
+    }
+}
+
+static void copy_plainly(uint8_t *to, const source *from)
+{
+    for (int64_t i = 0; i < from->px; i++)
+        write_pixels(to + 3 * from->px * i, from, i, 0, from->px);
+}
+
+/* ---- x86-64 */
+
+#if HAS_X86_KERNELS
+
+#define X -1 /* in a mask: zero */
+
+#define TARGET __attribute__((target("avx2")))
+#define NAME(name) name##_avx2
+#define VECTOR_BYTES 32
+#include "patches_x86.h"
+#undef TARGET
+#undef NAME
+#undef VECTOR_BYTES
+
+#define TARGET __attribute__((target("avx2,avx512f,avx512bw")))
+#define NAME(name) name##_avx512
+#define VECTOR_BYTES 64
+#include "patches_x86.h"
+
+#endif
+
+static void copy_all_plainly(const srs_map *maps, const srs_patch *patches, int64_t count, srs_sizes sizes, uint8_t *to,
+                             volatile int64_t *current)
+{
+    for (int64_t n = 0; n < count; n++, to += 3 * sizes.patch * sizes.patch) {
+        *current = n;
+        const source from = source_of(maps, &patches[n], sizes);
+        copy_plainly(to, &from);
+    }
+}
+
+void srs_copy_patches_plainly(const srs_map *maps, const srs_patch *patches, int64_t count, srs_sizes sizes,
+                              uint8_t *to)
+{
+    volatile int64_t current;
+    copy_all_plainly(maps, patches, count, sizes, to, &current);
+}
+
+static int is_within(const srs_map *maps, int64_t num_maps, int64_t map, int64_t offset, int64_t size)
+{
+    return map >= 0 && map < num_maps && offset >= 0 && size <= maps[map].size && offset <= maps[map].size - size;
+}
+
+srs_status srs_copy_patches(const srs_map *maps, int64_t num_maps, const srs_patch *patches, int64_t count,
+                            srs_sizes sizes, uint8_t *to, int64_t to_size, int64_t *failed)
+{
+    const int64_t height = sizes.height, width = sizes.width, px = sizes.patch;
+    *failed = 0;
+    if (px < 1 || px > height || px > width || height > MAX_PX || width > MAX_PX || count < 0 ||
+        count > to_size / (3 * px * px))
+        return SRS_INVALID_SIZE;
+    for (int64_t n = 0; n < count; n++) {
+        const srs_patch *patch = &patches[n];
+        *failed = n;
+        if (!is_within(maps, num_maps, patch->map, patch->offset, 3 * height * width) || patch->top < 0 ||
+            patch->top > height - px || patch->left < 0 || patch->left > width - px || patch->symmetry < 0 ||
+            patch->symmetry > 7)
+            return SRS_OUT_OF_BOUNDS;
+    }
+    volatile int64_t current = 0;
+    sigjmp_buf guard;
+    srs_install_guard();
+    if (sigsetjmp(guard, 1)) {
+        *failed = current;
+        return SRS_UNREADABLE;
+    }
+    srs_set_guard(&guard);
+#if HAS_X86_KERNELS
+    if (__builtin_cpu_supports("avx512bw"))
+        copy_all_avx512(maps, patches, count, sizes, to, &current);
+    else if (__builtin_cpu_supports("avx2"))
+        copy_all_avx2(maps, patches, count, sizes, to, &current);
+    else
+#endif
+        copy_all_plainly(maps, patches, count, sizes, to, &current);
+    srs_set_guard(NULL);
+    return SRS_OK;
+}
+
+srs_status srs_compare(const srs_map *maps, int64_t num_maps, const int64_t (*positions)[2], int64_t count,
+                       const uint8_t *expected, int64_t size, uint8_t *equal, int64_t *failed)
+{
+    volatile int64_t n = 0;
+    sigjmp_buf guard;
+    srs_install_guard();
+    *failed = 0;
+    if (size < 0)
+        return SRS_INVALID_SIZE;
+    if (sigsetjmp(guard, 1)) {
+        *failed = n;
+        return SRS_UNREADABLE;
+    }
+    srs_set_guard(&guard);
+    for (; n < count; n++) {
+        const int64_t map = positions[n][0], offset = positions[n][1];
+        equal[n] = is_within(maps, num_maps, map, offset, size) &&
+                   memcmp((const uint8_t *)(uintptr_t)maps[map].address + offset, expected, (size_t)size) == 0;
+    }
+    srs_set_guard(NULL);
+    return SRS_OK;
+}
