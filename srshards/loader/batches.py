@@ -1,22 +1,24 @@
 """Cut batches from mapped shards. The result does not depend on the process that reads them."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from itertools import chain, islice, takewhile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from srshards import native
 from srshards.imaging.pixels import Pixels
+from srshards.loader.raw_images import RawImages
 from srshards.sampling.patches import Cut, PatchGrid
 from srshards.sampling.schedule import BatchSamples, Schedule
 from srshards.shards.mapped import DamagedMember, MappedShard, Origin
 
-# A mapping costs address space and an index; a block has about eight shards of the usual size. A view takes 1 kB.
+# A mapping costs address space and an index; a block has about eight shards of the usual size.
 _MAX_OPEN_SHARDS = 64
-_MAX_VIEWS = 20_000
 _MAX_REPLACEMENTS = 100
 _PROBE_EVERY = 8  # probe every n-th crop for presence in the page cache
 _COLD_CHUNKS = 64  # number of chunks to read ahead for after a miss
@@ -66,6 +68,11 @@ class DrawnCrops(NamedTuple):
     variants: npt.NDArray[np.int64]
     cuts: npt.NDArray[np.int64]
 
+    def specs(self, every: int = 1) -> list[PatchSpec]:
+        """Return the crops, or every so many of them, one by one."""
+        numbers, variants, cuts = (values[..., ::every] for values in self)
+        return list(map(PatchSpec, numbers.tolist(), variants.tolist(), map(Cut, *cuts.tolist())))
+
 
 class BatchReader:
     """Cuts batches from shards. Each worker has one; it keeps the most recently used shards mapped.
@@ -95,15 +102,13 @@ class BatchReader:
         self._cached = cached
         self.origin = origin
         self._open: OrderedDict[int, MappedShard] = OrderedDict()
-        # Intact samples in open `npy` shards: by variant, then by number.
-        self._views: list[dict[int, tuple[Pixels, Pixels]]] = [{} for _ in input_names]
+        self._raw: dict[int, RawImages] = {}  # of open `npy` shards
         self._last_images: tuple[int, dict[str, Pixels]] = (-1, {})  # number and images of the last sample read
         self._cold_chunks = _COLD_CHUNKS
 
     def __getstate__(self) -> dict[str, Any]:
         # Memory maps cannot be pickled.
-        views: list[Any] = [{} for _ in self.input_names]
-        return {**self.__dict__, "_open": OrderedDict(), "_views": views, "_last_images": (-1, {})}
+        return {**self.__dict__, "_open": OrderedDict(), "_raw": {}, "_last_images": (-1, {})}
 
     def lay_out(self, memory: Pixels, steps: int, rows: int) -> Patches:
         """Return views of a buffer as HR patches followed by input patches; each row takes `grid.bytes_per_row`."""
@@ -119,28 +124,25 @@ class BatchReader:
         do not depend on which process reads which rows. DamagedMember when 100 consecutive samples are damaged;
         FormatError or OSError when a shard cannot be opened.
         """
-        if self._cached and steps:
+        if not steps:
+            return ()
+        if self._cached:
             self._keep(self._block_shards(steps))
-        crops = self.crops(steps, rows)
+        crops = self.drawn(steps, rows)
         if self._is_cold(crops):
-            for crop in chain(*crops):
+            for crop in crops.specs():
                 self._read_ahead(crop)
-            for crop in chain(*self.crops(next_steps, rows)):
+            for crop in self.drawn(next_steps, rows).specs() if next_steps else ():
                 # The cache has no space reserved for shards beyond these steps.
                 if not self._cached or self.schedule.shard_of(crop.number)[0] in self._open:
                     self._read_ahead(crop)
-        damaged: list[DamagedRow] = []
-        # Row by row, then by step: consecutive steps with the same sample decode it once.
-        for row, row_crops in enumerate(zip(*crops, strict=True)):
-            last = last_variant = -1
-            for step, (number, variant, cut) in enumerate(row_crops):
-                if number != last or variant != last_variant:
-                    found: list[DamagedSample] = []
-                    hr, small = self._views[variant].get(number) or self.intact_images(number, variant, found)
-                    damaged += [DamagedRow(step, row, damage) for damage in found]
-                    last, last_variant = number, variant
-                self.grid.cut(hr, small, cut, to.hr[step, row], to.input[step, row])
-        return tuple(damaged)
+        cut = self._copy if self.copies_raw else self._cut
+        return tuple(cut(crops, to))
+
+    @property
+    def copies_raw(self) -> bool:
+        """Whether batches are copied by the compiled core, which releases the GIL."""
+        return self.codec == "npy" and native.is_available()
 
     def drawn(self, steps: range, rows: range) -> DrawnCrops:
         """Draw the crops of these rows of the global batches of `steps`, of which there is at least one."""
@@ -149,13 +151,49 @@ class BatchReader:
         variants = samples.variants(self._seed, len(self.input_names))
         return DrawnCrops(samples.numbers, variants, self.grid.draw_cuts(self._seed, samples))
 
-    def crops(self, steps: range, rows: range) -> list[list[PatchSpec]]:
-        """Return the specs of these rows of the global batch, for each step."""
-        if not steps:
-            return []
-        numbers, variants, cuts = self.drawn(steps, rows)
-        crops = list(map(PatchSpec, numbers.tolist(), variants.tolist(), map(Cut, *cuts.tolist())))
-        return [crops[first : first + len(rows)] for first in range(0, len(crops), len(rows))]
+    def _copy(self, crops: DrawnCrops, to: Patches) -> Iterable[DamagedRow]:
+        """Copy the patches of all intact samples at once, and those that replace others one by one."""
+        grid, count = self.grid, len(crops.numbers)
+        hr, small = (np.empty((count, native.PATCH_FIELDS), np.int64) for _ in to)
+        shards, positions = self.schedule.shards_of(crops.numbers)
+        images: list[RawImages] = []
+        for number, shard in enumerate(np.unique(shards).tolist()):
+            in_shard, raw = np.flatnonzero(shards == shard), self._raw_images(shard)
+            images.append(raw)  # keeps the shard mapped
+            hr[in_shard, 0] = small[in_shard, 0] = number
+            with _naming(raw):
+                hr[in_shard, 1] = raw.offsets(np.zeros_like(in_shard), positions[in_shard])
+                small[in_shard, 1] = raw.offsets(1 + crops.variants[in_shard], positions[in_shard])
+        tops, lefts, symmetries = crops.cuts
+        for patches, unit in ((hr, grid.scale), (small, grid.scale // grid.input_scale)):
+            patches[:, 2], patches[:, 3], patches[:, 4] = tops * unit, lefts * unit, symmetries
+        is_intact = (hr[:, 1] >= 0) & (small[:, 1] >= 0)
+        if is_intact.any():
+            maps = np.array([raw.memory for raw in images], np.int64)
+            for patches, size, target in zip((hr, small), self._image_sizes, to, strict=True):
+                patches[~is_intact] = patches[is_intact.argmax()]  # to be overwritten
+                _copy_patches(images, maps, patches, size, target.reshape(count, *target.shape[2:]))
+        return () if is_intact.all() else self._cut(crops, to, ~is_intact)
+
+    def _cut(
+        self, crops: DrawnCrops, to: Patches, selected: npt.NDArray[np.bool_] | None = None
+    ) -> Iterator[DamagedRow]:
+        """Cut the patches of these rows, by default all, one by one."""
+        num_rows = to.hr.shape[1]
+        specs = crops.specs()
+        # Row by row, then by step: consecutive steps with the same sample decode it once.
+        for row in range(num_rows):
+            last = last_variant = -1
+            for step, index in enumerate(range(row, len(specs), num_rows)):
+                if selected is not None and not selected[index]:
+                    continue
+                number, variant, cut = specs[index]
+                if number != last or variant != last_variant:
+                    found: list[DamagedSample] = []
+                    hr, small = self.intact_images(number, variant, found)
+                    yield from (DamagedRow(step, row, damage) for damage in found)
+                    last, last_variant = number, variant
+                self.grid.cut(hr, small, cut, to.hr[step, row], to.input[step, row])
 
     def intact_images(self, number: int, variant: int, damaged: list[DamagedSample]) -> tuple[Pixels, Pixels]:
         """Return the HR image and an input variant of a sample, or of the next sample where both are intact.
@@ -165,13 +203,9 @@ class BatchReader:
         for offset in range(_MAX_REPLACEMENTS):
             candidate = (number + offset) % self.schedule.num_samples
             try:
-                images = self._images(candidate, variant)
+                return self._images(candidate, variant)
             except DamagedMember as error:
                 damaged.append(DamagedSample(candidate, str(error)))
-                continue
-            if offset == 0 and self.codec == "npy" and sum(map(len, self._views)) < _MAX_VIEWS:
-                self._views[variant][number] = images
-            return images
         raise DamagedMember(f"{_MAX_REPLACEMENTS} consecutive samples are damaged, e.g. {damaged[-1].reason}")
 
     def read_images_ahead(self, numbers: range) -> None:
@@ -186,7 +220,8 @@ class BatchReader:
     def close(self) -> None:
         """Unmap all shards; they are mapped again when needed."""
         self._open.clear()
-        self._drop_views()
+        self._raw.clear()
+        self._last_images = (-1, {})
 
     def _block_shards(self, steps: range) -> set[int]:
         """Return all shards of the blocks that contain the samples of these steps."""
@@ -199,33 +234,28 @@ class BatchReader:
         if unwanted:
             for shard in unwanted:
                 del self._open[shard]
-            self._drop_views()
-
-    def _drop_views(self) -> None:
-        """Drop the views into shards, which keep their mappings alive."""
-        for views in self._views:
-            views.clear()
-        self._last_images = (-1, {})
+                self._raw.pop(shard, None)
+            self._last_images = (-1, {})  # views of them would keep the mappings alive
 
     def _images(self, number: int, variant: int) -> tuple[Pixels, Pixels]:
         shard, position = self.schedule.shard_of(number)
-        images, grid = self._shard(shard), self.grid
+        images = self._shard(shard)
         if number != self._last_images[0]:
             self._last_images = (number, {})
         known = self._last_images[1]  # consecutive variants of a sample decode its HR image once
         input_name = self.input_names[variant]
-        for name, size in (("hr", grid.hr), (input_name, grid.hr // grid.input_scale)):
+        for name, size in zip(("hr", input_name), self._image_sizes, strict=True):
             if name not in known:
                 known[name] = images.image(position, name, self.codec, size)
         return known["hr"], known[input_name]
 
-    def _is_cold(self, crops: list[list[PatchSpec]]) -> bool:
+    def _is_cold(self, crops: DrawnCrops) -> bool:
         """Return whether a recent chunk was not in the page cache, after probing some crops of this one.
 
         Requesting read-ahead for every crop would add a third to the time of copying those that are cached already.
         """
         self._cold_chunks = max(0, self._cold_chunks - 1)
-        for number, variant, cut in islice(chain(*crops), None, None, _PROBE_EVERY):
+        for number, variant, cut in crops.specs(_PROBE_EVERY):
             shard_number, position = self.schedule.shard_of(number)
             shard, extent = self._shard(shard_number), self.grid.vertical_extent(cut)
             is_cached = shard.in_memory(position, "hr", self.codec, *extent)
@@ -247,6 +277,44 @@ class BatchReader:
         else:
             self._open[index] = (self._cached or MappedShard)(*self._shards[index], True)
             if len(self._open) > _MAX_OPEN_SHARDS:
-                self._open.popitem(last=False)
-                self._drop_views()
+                self._raw.pop(self._open.popitem(last=False)[0], None)
+                self._last_images = (-1, {})
         return self._open[index]
+
+    def _raw_images(self, index: int) -> RawImages:
+        shard = self._shard(index)
+        if index not in self._raw:
+            hr, small = self._image_sizes
+            sizes = [hr, *[small] * len(self.input_names)]
+            self._raw[index] = RawImages(shard, ("hr", *self.input_names), sizes)
+        return self._raw[index]
+
+    @property
+    def _image_sizes(self) -> tuple[int, int]:
+        """Edge lengths of HR and input images in px."""
+        return self.grid.hr, self.grid.hr // self.grid.input_scale
+
+
+def _copy_patches(
+    images: Sequence[RawImages],
+    maps: npt.NDArray[np.int64],
+    patches: npt.NDArray[np.int64],
+    size: int,
+    to: Pixels,
+) -> None:
+    try:
+        native.copy_patches(maps, patches, native.ImageSize(size, size), to)
+    except native.Unreadable as error:
+        raise _unreadable(images[patches[error.row, 0]]) from None
+
+
+@contextmanager
+def _naming(images: RawImages) -> Iterator[None]:
+    try:
+        yield
+    except native.Unreadable:
+        raise _unreadable(images) from None
+
+
+def _unreadable(images: RawImages) -> OSError:
+    return OSError(f"{images.shard.name} was truncated while it was being read, or its disk failed")

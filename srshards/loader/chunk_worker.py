@@ -6,6 +6,7 @@ on order, workers or resuming.
 
 import traceback
 from contextlib import suppress
+from copy import copy
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -34,6 +35,15 @@ class ChunkReader:
         self._reader = reader
         self._rows = rows
         self._ring = ring
+
+    def copy(self) -> "ChunkReader":
+        """Return a reader of the same chunks for another thread."""
+        return ChunkReader(copy(self._reader), self._rows, self._ring)
+
+    @property
+    def releases_gil(self) -> bool:
+        """Whether reading hardly needs the GIL, so that threads are as fast as processes."""
+        return self._reader.copies_raw
 
     @property
     def origin(self) -> Origin:

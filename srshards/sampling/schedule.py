@@ -127,6 +127,11 @@ class Schedule:
         shard = bisect_right(self._starts, number) - 1
         return shard, number - self._starts[shard]
 
+    def shards_of(self, numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return what `shard_of` returns, for each of these samples."""
+        shards = self._first_number.searchsorted(numbers, "right") - 1
+        return shards, numbers - self._first_number[shards]
+
     def position(self, step: int) -> int:
         """Return the position in the sequence of the first sample of a step."""
         return step // self.patches_per_sample * self.global_batch

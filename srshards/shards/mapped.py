@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from srshards.errors import RunError
 from srshards.format import SPLITS, Address, FormatError, Manifest, load_manifest
@@ -99,8 +100,18 @@ class MappedShard:
         self._bytes = memoryview(self._map)
 
     @property
+    def name(self) -> str:
+        """Name of the shard in messages."""
+        return self._name
+
+    @property
     def num_bytes(self) -> int:
         return len(self._bytes)
+
+    @property
+    def address(self) -> int:
+        """Address of the mapping, which lives as long as this object."""
+        return np.frombuffer(self._map, np.uint8).ctypes.data
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -119,6 +130,18 @@ class MappedShard:
             found = "damaged data" if image is None else " x ".join(map(str, image.shape))
             raise DamagedMember(f"{self._name}: {member.name}: expected {size} x {size} x 3, found {found}")
         return image
+
+    def pixel_offsets(self, name: str, size: int) -> npt.NDArray[np.int64]:
+        """Return where in the tar the pixels of a raw image of size x size px begin, for each sample.
+
+        -1 where there is no `npy` member of that many bytes. What the members contain is not checked.
+        """
+        num_bytes = NPY_HEADER_BYTES + size * size * 3
+        members = (sample.get(f"{name}.npy") for sample in self._samples)
+        offsets = (
+            member.offset + NPY_HEADER_BYTES if member and member.size == num_bytes else -1 for member in members
+        )
+        return np.fromiter(offsets, np.int64, len(self._samples))
 
     def in_memory(self, position: int, name: str, codec: str, first: float, last: float) -> bool:
         """Return whether the middle of the fraction `first` .. `last` of an image's bytes is in the page cache."""

@@ -1,0 +1,39 @@
+"""Data workers that are threads of the training process: `WorkerThreads` starts, feeds and stops them.
+
+For batches that are copied by the compiled core, which releases the GIL. Compared with processes, they start at once,
+and share the memory of batches as it is.
+"""
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from srshards.loader.batches import DamagedRow
+from srshards.loader.chunk_worker import Chunk, ChunkReader
+
+
+class WorkerThreads:
+    """Reads chunks in `workers` threads. `receive` raises their errors."""
+
+    def __init__(self, reader: ChunkReader, workers: int) -> None:
+        self._idle = [reader.copy() for _ in range(workers)]  # each thread takes one, in any order
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="srshards_worker")
+        self._assigned: deque[Future[tuple[DamagedRow, ...]]] = deque()
+
+    def assign(self, chunk: Chunk, slot: int) -> None:
+        """Let the next idle thread read a chunk."""
+        self._assigned.append(self._threads.submit(self._read, chunk, slot))
+
+    def receive(self) -> tuple[DamagedRow, ...]:
+        """Return the replaced rows of the oldest outstanding chunk, when it has been written."""
+        return self._assigned.popleft().result()
+
+    def close(self) -> None:
+        """Stop the threads, after the chunks that are being read."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _read(self, chunk: Chunk, slot: int) -> tuple[DamagedRow, ...]:
+        reader = self._idle.pop()
+        try:
+            return reader.read(chunk, slot)
+        finally:
+            self._idle.append(reader)
