@@ -70,8 +70,8 @@ class DrawnCrops(NamedTuple):
 class BatchReader:
     """Cuts batches from shards. Each worker has one; it keeps the most recently used shards mapped.
 
-    `input_names` are the variants of the network input: `lr`, `lr1`, ..., or only `up`. `cached` opens shards through a
-    cache, which cannot evict mapped shards: shards not needed soon are then unmapped. `origin` identifies the
+    `input_names` are the stored variants of the network input: `lr`, `lr1`, ..., or only `up`. `cached` opens shards
+    through a cache, which cannot evict mapped shards: shards not needed soon are then unmapped. `origin` identifies the
     shards in messages.
     """
 
@@ -214,7 +214,7 @@ class BatchReader:
             self._last_images = (number, {})
         known = self._last_images[1]  # consecutive variants of a sample decode its HR image once
         input_name = self.input_names[variant]
-        for name, size in (("hr", grid.hr), (input_name, grid.hr // grid.input_scale)):
+        for name, size in (("hr", grid.hr), (input_name, grid.stored_input)):
             if name not in known:
                 known[name] = images.image(position, name, self.codec, size)
         return known["hr"], known[input_name]
@@ -238,8 +238,9 @@ class BatchReader:
 
     def _read_ahead(self, crop: PatchSpec) -> None:
         shard, position = self.schedule.shard_of(crop.number)
-        for name in ("hr", self.input_names[crop.variant]):
-            self._shard(shard).read_ahead(position, name, self.codec, *self.grid.vertical_extent(crop.cut))
+        extents = (self.grid.vertical_extent(crop.cut), self.grid.stored_extent(crop.cut))
+        for name, extent in zip(("hr", self.input_names[crop.variant]), extents, strict=True):
+            self._shard(shard).read_ahead(position, name, self.codec, *extent)
 
     def _shard(self, index: int) -> MappedShard:
         if index in self._open:

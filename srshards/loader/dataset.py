@@ -114,7 +114,7 @@ class PatchDataset(Dataset[PatchPair]):
         with reading(shards.origin):
             shard = shards.mapped(record)
             hr = shard.image(position, "hr", shards.codec, grid.hr)
-            network_input = shard.image(position, self._inputs[variant], shards.codec, grid.hr // grid.input_scale)
+            network_input = shard.image(position, self._inputs[variant], shards.codec, grid.stored_input)
         pair = PatchPair(*(np.empty((edge, edge, 3), np.uint8) for edge in (grid.patch, grid.input_patch)))
         grid.cut(hr, network_input, cut, *pair)
         return self._transform(pair) if self._transform else pair
