@@ -72,7 +72,8 @@ def webdataset(
             list, or one string with a range such as `{000000..000007}`. An address is a path, an object-store address
             such as `s3://...`, a URL, or `pipe:` followed by a shell command that writes a tar.
         patch_size: edge length of the HR patches in px: divisible by the scale, at most the HR size.
-        input: `"lr"`, or `"up"` for the upsampled image, which has the size of HR.
+        input: `"lr"`, or `"up"` for the upsampled image, which has the size of HR. It is computed from LR if the shards
+            do not have it.
         split: `"train"` or `"val"`, if `shards` are `Shards`.
         seed: seed of order, crops, flips and variants, 0 to 2^63 - 1.
         shuffle: size of the shuffle buffer in patches; 0 keeps samples and shards in their stored order.
