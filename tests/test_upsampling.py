@@ -256,6 +256,12 @@ def test_every_variant_is_upsampled(photos: Path, tmp_path: Path) -> None:
         shown.add(large.tobytes())
     assert len(shown) == 3 and sample.up.tobytes() in shown
     assert np.array_equal(sample.up, upsample(sample.lr, 2, "linear"))
+    pipelines = [srshards.webdataset(shards, 64, input=name, augment=False, shuffle=0) for name in ("lr", "up")]
+    pairs = list(zip(*pipelines, strict=True))
+    assert len(pairs) == len(shards)
+    assert all(np.array_equal(large.input, upsample(small.input, 2, "linear")) for small, large in pairs)
+    firsts = [np.array_equal(pair.input, sample.lr) for sample, (pair, _) in zip(shards, pairs, strict=True)]
+    assert True in firsts and False in firsts
     expected = batches(shards)
     assert batches(shards, resident=True) == expected == batches(shards, workers=2)
 
