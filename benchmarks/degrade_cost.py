@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from benchmarks.peers.task import SCALE
-from shardgen.degradation.degrade import downsample, upsample
+from shardgen.degradation.degrade import downsample
 from shardgen.degradation.recipe import degraded
 from shardgen.degradation.recipe_file import BUILT_IN, load_recipe
 from shardgen.degradation.rng import KeyedRng
@@ -32,6 +32,7 @@ from shardgen.degradation.step import Image, Parameters
 from shardgen.degradation.steps import STEPS
 from shardgen.planning.config import METHODS
 from srshards.imaging.pixels import Pixels
+from srshards.imaging.upsampling import upsample
 
 MORE_SCALES = {"matlab": (2, 3)}  # beyond SCALE
 DRAWING, REST = "(drawing)", "(to floats and back)"

@@ -20,6 +20,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import srshards
+from srshards.imaging.upsampling import upsample
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -266,14 +267,22 @@ def test_size_that_does_not_fit_is_refused(
     assert str(refused.value).startswith(message)
 
 
-def test_shards_without_what_is_asked_for_are_refused(tmp_path: Path) -> None:
-    generate(make_photos(tmp_path / "photos", 2), tmp_path, "-s", 2, "--no-up", "--val-fraction", 0)
+def test_scale_1_upsamples_lr_of_shards_without_upsampled_images(tmp_path: Path) -> None:
+    generate(make_photos(tmp_path / "photos", 3), tmp_path, "-s", 2, "--no-up", "--val-fraction", 0.4)
     shards = srshards.open(tmp_path / "scale_2x")
     with adapter("basicsr") as (module, _):
-        with pytest.raises(srshards.ArgumentError, match="has no upsampled images; generate without --no-up"):
-            make(module.ShardsDataset, "basicsr", shards, scale=1)
-        with pytest.raises(srshards.ArgumentError, match="has no validation samples; make the shards again with a"):
-            make(module.ShardsDataset, "basicsr", shards, "val")
+        validation = make(module.ShardsDataset, "basicsr", shards, "val", scale=1)[0]
+        assert np.array_equal(to_uint8(validation["lq"]), upsample(shards.val[0].lr, 2, "cubic"))
+        item = make(module.ShardsDataset, "basicsr", shards, scale=1)[0]
+        assert item["gt"].shape == item["lq"].shape
+
+
+def test_shards_without_validation_samples_are_refused(tmp_path: Path) -> None:
+    generate(make_photos(tmp_path / "photos", 2), tmp_path, "-s", 2, "--val-fraction", 0)
+    shards = srshards.open(tmp_path / "scale_2x")
+    message = "has no validation samples; make the shards again with a"
+    with adapter("basicsr") as (module, _), pytest.raises(srshards.ArgumentError, match=message):
+        make(module.ShardsDataset, "basicsr", shards, "val")
 
 
 # ---- without the framework

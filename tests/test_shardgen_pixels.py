@@ -5,13 +5,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shardgen.degradation.degrade import downsample, upsample
+from shardgen.degradation.degrade import downsample
 from shardgen.planning.boxes import Box, boxes, cropped_box, num_tiles
 from shardgen.planning.config import METHODS
 from shardgen.shard.statistics import ChannelSums, Statistics, psnr_up
 from shardgen.shard.triplet import make_triplet
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import render_hr
+from srshards.imaging.upsampling import upsample
 
 edges = st.integers(1, 400)
 

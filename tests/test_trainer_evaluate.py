@@ -309,9 +309,6 @@ def test_sets_that_cannot_be_evaluated_are_refused(runs: Path, data: Path, shard
     assert "'val' is the name of the validation split" in refusal("--val", f"val={photos}")
     assert f"no photos in {tmp_path}" in refusal("--hr", photos, "--val", f"empty={tmp_path}")
     assert f"{shards / 'scale_3x'} is 3x, but the network upscales 2x" in refusal("--val", f"x={shards / 'scale_3x'}")
-    without_up = tmp_path / "without"
-    generate(photos, without_up, "-s", 2, "--size", 48, "--no-up", "--val-fraction", 0.5)
-    assert "has no upsampled images" in refused(*weights(runs, "a", "up"), "--shards", without_up / "scale_2x")
 
 
 @pytest.mark.usefixtures("without_work")

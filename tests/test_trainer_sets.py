@@ -551,11 +551,14 @@ def test_verify_covers_the_shards_of_sets(folder: Path, tmp_path: Path) -> None:
     assert result.code == 2 and f"{tar}: SHA-256 differs from manifest.json" in result.err
 
 
-def test_upsampled_images_are_needed_in_the_shards_of_sets(folder: Path, tmp_path: Path) -> None:
+def test_upsampled_images_of_sets_that_cannot_be_computed(folder: Path, tmp_path: Path) -> None:
     generate(folder / "two", tmp_path / "no_up", "-s", 2, "--no-up", "--size", 32)
+    manifest = tmp_path / "no_up/scale_2x/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"method": "cubic"', '"method": "spline"'))
     more = ("--val", f"x={tmp_path / 'no_up/scale_2x'}", "--input", "up")
     result = trainer(*arguments(folder, tmp_path / "runs", *more))
-    assert result.code == 2 and "scale_2x has no upsampled images, which the network takes as its input" in result.err
+    assert result.code == 2
+    assert f"set 'x': {manifest.parent} has no upsampled images, and they cannot be computed from LR" in result.err
 
 
 def test_shards_in_a_store_are_a_set(folder: Path, tmp_path: Path, s3: Bucket) -> None:

@@ -15,7 +15,11 @@ from srshards.terminal.text import complete_file, complete_word
 
 # `click.option` that shows the default in --help.
 option = functools.partial(click.option, show_default=True)
-no_up_option = option("--no-up", is_flag=True, help="Omit the upsampled LR; saves a third to a half of the space.")
+no_up_option = option(
+    "--no-up",
+    is_flag=True,
+    help="Omit the upsampled LR, a third to a half of the space; training computes it if needed.",
+)
 
 
 def complete_built_in(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

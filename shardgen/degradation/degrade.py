@@ -1,4 +1,4 @@
-"""Derive LR from HR, by a resampling method or a drawn recipe, and upsample LR."""
+"""Derive LR from HR, by a resampling method or a drawn recipe."""
 
 import functools
 from collections.abc import Iterable, Mapping
@@ -7,12 +7,9 @@ from typing import Any
 
 from shardgen.degradation.recipe import DrawnSteps, Recipe, degraded
 from shardgen.degradation.rng import KeyedRng
-from srshards.imaging.bicubic import bicubic_down, bicubic_up
+from srshards.imaging.bicubic import bicubic_down
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import resize
-
-# Area averaging is for downsampling only: OpenCV's "area" upsampling is a distorted linear interpolation.
-_UPSAMPLING = {"area": "cubic"}
 
 # The libraries that determine the pixels of a recipe's steps.
 _LIBRARIES = {"numpy": "numpy", "opencv": "opencv-python-headless", "simplejpeg": "simplejpeg", "pillow": "pillow"}
@@ -23,13 +20,6 @@ def downsample(hr: Pixels, scale: int, method: str) -> Pixels:
     if method == "matlab":
         return bicubic_down(hr, scale)
     return resize(hr, hr.shape[0] // scale, hr.shape[1] // scale, method)
-
-
-def upsample(lr: Pixels, scale: int, method: str) -> Pixels:
-    """Return `up`: `lr` at `scale` times its height and width, by the same method (`area`: cubic)."""
-    if method == "matlab":
-        return bicubic_up(lr, scale)
-    return resize(lr, lr.shape[0] * scale, lr.shape[1] * scale, _UPSAMPLING.get(method, method))
 
 
 def draw_variants(

@@ -7,7 +7,6 @@ from itertools import islice
 
 import numpy as np
 
-from shardgen.degradation.degrade import upsample
 from shardgen.pairs.check import check_pair, problem
 from shardgen.pairs.compatibility import matched_box, require_same_profiles
 from shardgen.pairs.source import read_ahead
@@ -20,6 +19,7 @@ from shardgen.shard.stages import StageTimes
 from srshards.errors import PhotoError
 from srshards.imaging.photo import DecodedPhoto, decode_photo
 from srshards.imaging.pixels import Pixels
+from srshards.imaging.upsampling import upsample
 
 _Read = Callable[[], bytes]
 

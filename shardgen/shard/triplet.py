@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shardgen.degradation.degrade import make_lrs, upsample
+from shardgen.degradation.degrade import make_lrs
 from shardgen.degradation.recipe import DrawnSteps
 from shardgen.degradation.sharpen import usm
 from shardgen.planning.boxes import Box, boxes, reduction
@@ -12,6 +12,7 @@ from shardgen.planning.config import Config
 from srshards.imaging.photo import DecodedPhoto, decode_photo
 from srshards.imaging.pixels import Pixels, to_pixels
 from srshards.imaging.resample import render_hr
+from srshards.imaging.upsampling import upsample
 
 _USM = (0.5, 50, 10)  # weight, radius in px, threshold in grey levels: as Real-ESRGAN (arXiv 2107.10833)
 

@@ -55,8 +55,10 @@ def patch_grid(shards: Shards, patch_size: int, input_name: str, augment: bool, 
         raise ArgumentError(
             f"{shards.path} has no training samples; generate from more photos, or with a smaller --val-fraction"
         )
-    input_scale = scale if input_name == "lr" else 1
-    return PatchGrid(shards.hr_size, scale, patch_size, input_scale, NUM_SYMMETRIES if augment else 1)
+    num_symmetries = NUM_SYMMETRIES if augment else 1
+    if input_name == "lr":
+        return PatchGrid(shards.hr_size, scale, patch_size, scale, num_symmetries)
+    return PatchGrid(shards.hr_size, scale, patch_size, 1, num_symmetries, shards.up_method)
 
 
 def as_device(device: str | torch.device) -> torch.device:

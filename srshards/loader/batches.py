@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from srshards import native
 from srshards.imaging.pixels import Pixels
-from srshards.loader.raw_images import RawImages
+from srshards.loader.raw_images import Int64s, RawImages, copy_patches
 from srshards.sampling.patches import Cut, PatchGrid
 from srshards.sampling.schedule import BatchSamples, Schedule
 from srshards.shards.mapped import DamagedMember, MappedShard, Origin
@@ -21,6 +20,7 @@ from srshards.shards.mapped import DamagedMember, MappedShard, Origin
 _MAX_OPEN_SHARDS = 64
 _MAX_REPLACEMENTS = 100
 _PROBE_EVERY = 8  # probe every n-th crop for presence in the page cache
+_LR_AT_A_TIME = 16  # LR images that are copied to be upsampled
 _COLD_CHUNKS = 64  # number of chunks to read ahead for after a miss
 
 OpenShard = Callable[[Path, int, bool], MappedShard]  # MappedShard, or a function with the same first arguments
@@ -77,8 +77,8 @@ class DrawnCrops(NamedTuple):
 class BatchReader:
     """Cuts batches from shards. Each worker has one; it keeps the most recently used shards mapped.
 
-    `input_names` are the variants of the network input: `lr`, `lr1`, ..., or only `up`. `cached` opens shards through a
-    cache, which cannot evict mapped shards: shards not needed soon are then unmapped. `origin` identifies the
+    `input_names` are the stored variants of the network input: `lr`, `lr1`, ..., or only `up`. `cached` opens shards
+    through a cache, which cannot evict mapped shards: shards not needed soon are then unmapped. `origin` identifies the
     shards in messages.
     """
 
@@ -153,27 +153,42 @@ class BatchReader:
 
     def _copy(self, crops: DrawnCrops, to: Patches) -> Iterable[DamagedRow]:
         """Copy the patches of all intact samples at once, and those that replace others one by one."""
-        grid, count = self.grid, len(crops.numbers)
-        hr, small = (np.empty((count, native.PATCH_FIELDS), np.int64) for _ in to)
+        hr, small = (np.empty((len(crops.numbers), native.PATCH_FIELDS), np.int64) for _ in to)
         shards, positions = self.schedule.shards_of(crops.numbers)
         images: list[RawImages] = []
         for number, shard in enumerate(np.unique(shards).tolist()):
             in_shard, raw = np.flatnonzero(shards == shard), self._raw_images(shard)
             images.append(raw)  # keeps the shard mapped
             hr[in_shard, 0] = small[in_shard, 0] = number
-            with _naming(raw):
-                hr[in_shard, 1] = raw.offsets(np.zeros_like(in_shard), positions[in_shard])
-                small[in_shard, 1] = raw.offsets(1 + crops.variants[in_shard], positions[in_shard])
-        tops, lefts, symmetries = crops.cuts
-        for patches, unit in ((hr, grid.scale), (small, grid.scale // grid.input_scale)):
-            patches[:, 2], patches[:, 3], patches[:, 4] = tops * unit, lefts * unit, symmetries
+            hr[in_shard, 1] = raw.offsets(np.zeros_like(in_shard), positions[in_shard])
+            small[in_shard, 1] = raw.offsets(1 + crops.variants[in_shard], positions[in_shard])
         is_intact = (hr[:, 1] >= 0) & (small[:, 1] >= 0)
         if is_intact.any():
-            maps = np.array([raw.memory for raw in images], np.int64)
-            for patches, size, target in zip((hr, small), self._image_sizes, to, strict=True):
+            for patches in (hr, small):
                 patches[~is_intact] = patches[is_intact.argmax()]  # to be overwritten
-                _copy_patches(images, maps, patches, size, target.reshape(count, *target.shape[2:]))
+            self._copy_intact(images, hr, small, crops.cuts, to)
         return () if is_intact.all() else self._cut(crops, to, ~is_intact)
+
+    def _copy_intact(self, images: Sequence[RawImages], hr: Int64s, small: Int64s, cuts: Int64s, to: Patches) -> None:
+        """Copy the patches of images whose maps and offsets are given."""
+        grid = self.grid
+        hr_size, small_size = self._image_sizes
+        tops, lefts, symmetries = cuts
+        hr[:, 2:] = np.stack([tops * grid.scale, lefts * grid.scale, symmetries], axis=1)
+        copy_patches(images, hr, hr_size, to.hr.reshape(-1, grid.patch, grid.patch, 3))
+        network_input = to.input.reshape(-1, grid.input_patch, grid.input_patch, 3)
+        if not grid.up_method:
+            factor = grid.scale // grid.input_scale
+            small[:, 2:] = np.stack([tops * factor, lefts * factor, symmetries], axis=1)
+            copy_patches(images, small, small_size, network_input)
+            return
+        small[:, 2:] = 0
+        lr = np.empty((_LR_AT_A_TIME, small_size, small_size, 3), np.uint8)
+        for first in range(0, len(small), _LR_AT_A_TIME):
+            rows = small[first : first + _LR_AT_A_TIME]
+            copy_patches(images, rows, small_size, lr[: len(rows)])
+            for row, image in enumerate(lr[: len(rows)], first):
+                grid.cut_input(image, Cut(*cuts[:, row].tolist()), network_input[row])
 
     def _cut(
         self, crops: DrawnCrops, to: Patches, selected: npt.NDArray[np.bool_] | None = None
@@ -268,8 +283,9 @@ class BatchReader:
 
     def _read_ahead(self, crop: PatchSpec) -> None:
         shard, position = self.schedule.shard_of(crop.number)
-        for name in ("hr", self.input_names[crop.variant]):
-            self._shard(shard).read_ahead(position, name, self.codec, *self.grid.vertical_extent(crop.cut))
+        extents = (self.grid.vertical_extent(crop.cut), self.grid.stored_extent(crop.cut))
+        for name, extent in zip(("hr", self.input_names[crop.variant]), extents, strict=True):
+            self._shard(shard).read_ahead(position, name, self.codec, *extent)
 
     def _shard(self, index: int) -> MappedShard:
         if index in self._open:
@@ -291,30 +307,5 @@ class BatchReader:
 
     @property
     def _image_sizes(self) -> tuple[int, int]:
-        """Edge lengths of HR and input images in px."""
-        return self.grid.hr, self.grid.hr // self.grid.input_scale
-
-
-def _copy_patches(
-    images: Sequence[RawImages],
-    maps: npt.NDArray[np.int64],
-    patches: npt.NDArray[np.int64],
-    size: int,
-    to: Pixels,
-) -> None:
-    try:
-        native.copy_patches(maps, patches, native.ImageSize(size, size), to)
-    except native.Unreadable as error:
-        raise _unreadable(images[patches[error.row, 0]]) from None
-
-
-@contextmanager
-def _naming(images: RawImages) -> Iterator[None]:
-    try:
-        yield
-    except native.Unreadable:
-        raise _unreadable(images) from None
-
-
-def _unreadable(images: RawImages) -> OSError:
-    return OSError(f"{images.shard.name} was truncated while it was being read, or its disk failed")
+        """Edge lengths of HR and stored input images in px."""
+        return self.grid.hr, self.grid.stored_input

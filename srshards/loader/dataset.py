@@ -26,7 +26,8 @@ class PatchDataset(Dataset[PatchPair]):
     Args:
         shards: the shards, from `srshards.open`.
         patch_size: edge length of the HR patches in px: divisible by the scale, at most `shards.hr_size`.
-        input: `"lr"`, or `"up"` for the upsampled image, which has the size of HR.
+        input: `"lr"`, or `"up"` for the upsampled image, which has the size of HR. It is computed from LR if the shards
+            do not have it.
         split: `"train"` or `"val"`.
         seed: seed of crops, flips and variants, 0 to 2^63 - 1.
         augment: whether to flip patches and rotate them by multiples of 90 degrees.
@@ -114,7 +115,7 @@ class PatchDataset(Dataset[PatchPair]):
         with reading(shards.origin):
             shard = shards.mapped(record)
             hr = shard.image(position, "hr", shards.codec, grid.hr)
-            network_input = shard.image(position, self._inputs[variant], shards.codec, grid.hr // grid.input_scale)
+            network_input = shard.image(position, self._inputs[variant], shards.codec, grid.stored_input)
         pair = PatchPair(*(np.empty((edge, edge, 3), np.uint8) for edge in (grid.patch, grid.input_patch)))
         grid.cut(hr, network_input, cut, *pair)
         return self._transform(pair) if self._transform else pair

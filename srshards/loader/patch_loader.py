@@ -39,7 +39,8 @@ class PatchLoader:
         shards: the shards, from `srshards.open`.
         patch_size: edge length of the HR patches in px: divisible by the scale, at most `shards.hr_size`.
         batch_size: patches per batch of this process.
-        input: `"lr"`, or `"up"` for the upsampled image, which has the size of HR.
+        input: `"lr"`, or `"up"` for the upsampled image, which has the size of HR. It is computed from LR if the shards
+            do not have it.
         workers: number of worker processes; 0 reads in this process. Default: this process's share of the CPUs, on a
             GPU less two, but at least 1.
         seed: seed of sample order, crops and flips, 0 to 2^63 - 1.

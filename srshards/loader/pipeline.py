@@ -15,6 +15,7 @@ from srshards.errors import ArgumentError, RunError
 from srshards.format import FormatError, lr_name, shard_of_key
 from srshards.imaging import codec
 from srshards.imaging.pixels import Pixels
+from srshards.imaging.upsampling import UPSAMPLING_METHODS
 from srshards.loader.arguments import MAX_SEED, Ranks, checked_int, patch_grid, ranks_of
 from srshards.loader.patch_pair import PatchPair
 from srshards.loader.shared_epoch import SharedEpoch
@@ -71,7 +72,8 @@ def webdataset(
             list, or one string with a range such as `{000000..000007}`. An address is a path, an object-store address
             such as `s3://...`, a URL, or `pipe:` followed by a shell command that writes a tar.
         patch_size: edge length of the HR patches in px: divisible by the scale, at most the HR size.
-        input: `"lr"`, or `"up"` for the upsampled image, which has the size of HR.
+        input: `"lr"`, or `"up"` for the upsampled image, which has the size of HR. It is computed from LR if the shards
+            do not have it.
         split: `"train"` or `"val"`, if `shards` are `Shards`.
         seed: seed of order, crops, flips and variants, 0 to 2^63 - 1.
         shuffle: size of the shuffle buffer in patches; 0 keeps samples and shards in their stored order.
@@ -98,16 +100,18 @@ def webdataset(
     if isinstance(shards, Shards):
         patch_grid(shards, patch_size, input, augment, split)
         tars = _tars(shards, split)
+        needed = {"up"} if shards.inputs(input) == ("up",) else {"lr"}
     else:
         check_input(input)
         tars = _urls(shards)
+        needed = {input, "lr"}  # whether `up` is stored is not known
     if len(tars) < ranks.world_size:
         raise ArgumentError(f"`world_size` {ranks.world_size}: expected at most the number of shards, {len(tars)}")
     epoch = SharedEpoch()
     pipeline = PatchPipeline(
         epoch,
         _Tars(tars, seed, epoch, ranks, bool(shuffle)),
-        _Reader(input),
+        _Reader(frozenset(needed)),
         _Cutter(patch_size, input, augment, seed, epoch),
     )
     if shuffle:
@@ -167,9 +171,9 @@ class _Tars:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads the required members of each sample: HR, all variants of the input, and the json."""
+    """Reads the required members of each sample: HR, the json, and all images of the kinds `inputs`, `lr` or `up`."""
 
-    input: str
+    inputs: frozenset[str]
 
     def __call__(self, tars: Iterable[_Tar]) -> Iterator[dict[str, Any]]:
         for tar in tars:
@@ -177,7 +181,7 @@ class _Reader:
 
     def _is_wanted(self, file_name: str) -> bool:
         name = file_name.partition(".")[2].partition(".")[0]
-        return name in ("hr", "json") or name.rstrip("0123456789") == self.input
+        return name in ("hr", "json") or name.rstrip("0123456789") in self.inputs
 
 
 @dataclass(frozen=True)
@@ -198,30 +202,38 @@ class _Cutter:
         except FormatError as error:
             raise RunError(f"{where}: {error}") from error
         samples = BatchSamples(np.array([int(self.epoch)]), np.array([int(key)]))
-        (variant,) = samples.variants(self.seed, self._num_variants(sample)).tolist()
-        hr = _image(sample, "hr", where)
-        small = _image(sample, lr_name(variant) if self.input == "lr" else "up", where)
-        grid = self._grid(hr, small, sample, where)
+        names = self._input_names(sample)
+        (variant,) = samples.variants(self.seed, len(names)).tolist()
+        hr, small = (_image(sample, name, where) for name in ("hr", names[variant]))
+        grid = self._grid(hr, small, names[variant], sample, where)
         pair = PatchPair(*(np.empty((edge, edge, 3), np.uint8) for edge in (grid.patch, grid.input_patch)))
         grid.cut(hr, small, grid.cuts(self.seed, samples)[0], *pair)
         return pair
 
-    def _num_variants(self, sample: dict[str, Any]) -> int:
-        if self.input == "up":
-            return 1
-        return max(1, sum(name.startswith("lr") for name in sample))
+    def _input_names(self, sample: dict[str, Any]) -> list[str]:
+        """Return the names of the images that the input is made from: `up`, if it was read, or all variants of LR."""
+        num_lrs = sum(name.startswith("lr") for name in sample)
+        if self.input == "up" and (not num_lrs or any(name.startswith("up.") for name in sample)):
+            return ["up"]
+        return list(map(lr_name, range(max(1, num_lrs))))
 
-    def _grid(self, hr: Pixels, small: Pixels, sample: dict[str, Any], where: str) -> PatchGrid:
-        scale = parse_description(sample.get("json", b""), f"{where}: json")["scale"]
+    def _grid(self, hr: Pixels, small: Pixels, name: str, sample: dict[str, Any], where: str) -> PatchGrid:
+        described = parse_description(sample.get("json", b""), f"{where}: json")
+        scale, method = described["scale"], described["method"]
         size, patch = len(hr), self.patch_size
-        edge = size // scale if self.input == "lr" and scale > 0 else size
+        edge = size // scale if name != "up" and scale > 0 else size
         if scale < 1 or hr.shape != (size, size, 3) or small.shape != (edge, edge, 3):
-            raise RunError(f"{where}: sizes of HR {hr.shape} and {self.input} {small.shape} do not match at {scale}x")
+            raise RunError(f"{where}: sizes of HR {hr.shape} and {name} {small.shape} do not match at {scale}x")
         if patch % scale or patch > size:
             raise ArgumentError(
                 f"`patch_size` {patch}: expected a multiple of the scale {scale}, at most the HR size {size} ({where})"
             )
-        return PatchGrid(size, scale, patch, size // edge, NUM_SYMMETRIES if self.augment else 1)
+        num_symmetries = NUM_SYMMETRIES if self.augment else 1
+        if self.input == "lr" or name == "up":
+            return PatchGrid(size, scale, patch, size // edge, num_symmetries)
+        if method not in UPSAMPLING_METHODS:
+            raise RunError(f"{where} has no up image, which cannot be computed by the unknown method {method!r:.40}")
+        return PatchGrid(size, scale, patch, 1, num_symmetries, method)
 
 
 def _image(sample: dict[str, Any], name: str, where: str) -> Pixels:

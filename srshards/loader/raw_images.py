@@ -1,12 +1,14 @@
 """Where the raw images of mapped shards are in memory, for the compiled core."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 
 from srshards import native
 from srshards.imaging.codec import NPY_HEADER_BYTES, npy_header
+from srshards.imaging.pixels import Pixels
 from srshards.shards.mapped import MappedShard
 
 Int64s = npt.NDArray[np.int64]
@@ -27,7 +29,7 @@ class RawImages:
         """Return where in the shard the pixels of these images begin: -1 for damaged ones.
 
         `images` are positions in `names`, `positions` those of the samples in the shard. Reads the header of each image
-        at its first use. Raises native.Unreadable.
+        at its first use. OSError when the shard cannot be read.
         """
         if not self._is_checked[images, positions].all():
             for image in np.unique(images):
@@ -38,6 +40,27 @@ class RawImages:
         positions = np.unique(positions[~self._is_checked[image, positions]])
         headers = np.zeros((len(positions), 2), np.int64)  # in map 0
         headers[:, 1] = self._offsets[image, positions] - NPY_HEADER_BYTES
-        is_valid = native.have_bytes(self._map, headers, self._headers[image])
+        with _naming([self], headers):
+            is_valid = native.have_bytes(self._map, headers, self._headers[image])
         self._offsets[image, positions[~is_valid]] = -1
         self._is_checked[image, positions] = True
+
+
+def copy_patches(images: Sequence[RawImages], patches: Int64s, size: int, to: Pixels) -> None:
+    """Copy patches of images of size x size px, as `native.copy_patches` does; `images` are its maps.
+
+    OSError when a shard cannot be read.
+    """
+    maps = np.array([raw.memory for raw in images], np.int64)
+    with _naming(images, patches):
+        native.copy_patches(maps, patches, native.ImageSize(size, size), to)
+
+
+@contextmanager
+def _naming(images: Sequence[RawImages], rows: Int64s) -> Iterator[None]:
+    """Name the shard that cannot be read."""
+    try:
+        yield
+    except native.Unreadable as error:
+        name = images[rows[error.row, 0]].shard.name
+        raise OSError(f"{name} was truncated while it was being read, or its disk failed") from None

@@ -27,7 +27,7 @@ _LATTICES = np.array([lattice(symmetry) for symmetry in range(NUM_SYMMETRIES)], 
 
 
 def resident_bytes(grid: PatchGrid, num_samples: int, variants: int) -> int:
-    """Return the size on the device of the HR images and all variants of the input images."""
+    """Return the size on the device of the HR images and all variants of the input images, upsampled if necessary."""
     return num_samples * 3 * (grid.hr**2 + variants * (grid.hr // grid.input_scale) ** 2)
 
 
@@ -92,7 +92,8 @@ class ResidentBatches:
                     self._damaged[number, variant] = tuple(damaged)
                     self._num_skipped[number, variant] = len(damaged)
                     continue
-                small[number * self._num_variants + variant].copy_(torch.from_numpy(np.array(input_image)))
+                whole_input = torch.from_numpy(np.array(grid.whole_input(input_image)))
+                small[number * self._num_variants + variant].copy_(whole_input)
                 if missing_hr:
                     hr[number].copy_(torch.from_numpy(np.array(hr_image)))
                     missing_hr = False

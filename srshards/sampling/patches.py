@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srshards.imaging.pixels import Pixels
+from srshards.imaging.upsampling import MARGIN_PX, upsample, upsample_part
 from srshards.sampling.counter_rng import below, draw
 from srshards.sampling.schedule import BatchSamples
 
@@ -33,7 +34,8 @@ class PatchGrid:
 
     Patches start on LR pixels, so that HR and input patches match exactly. The network input has `hr // input_scale`
     px: `input_scale` is the scale for LR and 1 for the upsampled image. One of the first `num_symmetries` symmetries of
-    the square is applied to each patch; with 1, patches are not augmented.
+    the square is applied to each patch; with 1, patches are not augmented. With `up_method`, the upsampled image is not
+    stored: its patches are computed from LR by this method, with the bytes that they would have in a stored one.
     """
 
     hr: int
@@ -41,10 +43,16 @@ class PatchGrid:
     patch: int
     input_scale: int
     num_symmetries: int = NUM_SYMMETRIES
+    up_method: str | None = None
 
     @property
     def input_patch(self) -> int:
         return self.patch // self.input_scale
+
+    @property
+    def stored_input(self) -> int:
+        """Edge length of the stored image that the network input is cut or computed from."""
+        return self.hr // (self.scale if self.up_method else self.input_scale)
 
     @property
     def bytes_per_row(self) -> int:
@@ -54,6 +62,12 @@ class PatchGrid:
     def vertical_extent(self, cut: Cut) -> tuple[float, float]:
         """Return top and bottom of a patch as fractions of the image height, the same for HR and input."""
         return cut.top * self.scale / self.hr, (cut.top * self.scale + self.patch) / self.hr
+
+    def stored_extent(self, cut: Cut) -> tuple[float, float]:
+        """Return the part of the stored input image that is read, in the same way: more if it is upsampled."""
+        top, bottom = self.vertical_extent(cut)
+        margin = MARGIN_PX * self.scale / self.hr if self.up_method else 0
+        return max(0, top - margin), min(1, bottom + margin)
 
     def draw_cuts(self, seed: int, samples: BatchSamples) -> npt.NDArray[np.int64]:
         """Draw one cut for each of N rows: a 3 x N array with the fields of `Cut`."""
@@ -66,15 +80,27 @@ class PatchGrid:
         """Draw one cut for each row of a batch."""
         return list(map(Cut, *self.draw_cuts(seed, samples).tolist()))
 
+    def whole_input(self, stored: Pixels) -> Pixels:
+        """Return the complete network input of a stored input image."""
+        return upsample(stored, self.scale, self.up_method) if self.up_method else stored
+
     def cut(self, hr: Pixels, small: Pixels, cut: Cut, hr_patch: Pixels, input_patch: Pixels) -> None:
-        """Write the patches of an HR image and an input image (H x W x 3) to `hr_patch` and `input_patch`.
+        """Write the patches of an HR image and a stored input image (H x W x 3) to `hr_patch` and `input_patch`.
 
         All arrays are C-contiguous.
         """
+        _cut(hr, cut.top * self.scale, cut.left * self.scale, cut.symmetry, hr_patch)
+        self.cut_input(small, cut, input_patch)
+
+    def cut_input(self, small: Pixels, cut: Cut, input_patch: Pixels) -> None:
+        """Write the patch of a stored input image to `input_patch`."""
         top, left, symmetry = cut
         scale, factor = self.scale, self.scale // self.input_scale
-        _cut(hr, top * scale, left * scale, symmetry, hr_patch)
-        _cut(small, top * factor, left * factor, symmetry, input_patch)
+        if self.up_method:
+            part = upsample_part(small, top, left, self.patch // scale, scale, self.up_method)
+            _cut(part.pixels, part.top, part.left, symmetry, input_patch)
+        else:
+            _cut(small, top * factor, left * factor, symmetry, input_patch)
 
 
 @cache

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, overload
 
 from srshards.errors import ArgumentError
-from srshards.format import SPLITS, Address, Manifest, ShardRecord, lr_name
+from srshards.format import MANIFEST_NAME, SPLITS, Address, Manifest, ShardRecord, lr_name
+from srshards.imaging.upsampling import UPSAMPLING_METHODS
 from srshards.shards.cached import CachedShards
 from srshards.shards.check_shard import check_shard
 from srshards.shards.mapped import MappedShard, Origin, origin_of
@@ -145,6 +146,23 @@ class Shards(_Samples):
         return self.manifest.variants
 
     @property
+    def up_method(self) -> str | None:
+        """Method by which `up` is computed from LR, or None if it is stored.
+
+        ArgumentError when neither is possible: the manifest of other programs may not name the method.
+        """
+        if self.manifest.has_up:
+            return None
+        method = self.manifest.raw["settings"].get("method")
+        if method not in UPSAMPLING_METHODS:
+            found = f"has the unknown method {method!r:.40}" if method else "does not name the resampling method"
+            raise ArgumentError(
+                f"{self.path} has no upsampled images, and they cannot be computed from LR: {MANIFEST_NAME} {found} "
+                "(settings.method); generate the shards again"
+            )
+        return str(method)
+
+    @property
     def is_decoded(self) -> bool:
         """Whether compressed images are decoded in the cache."""
         return self.cached is not None and self.cached.is_decoded
@@ -175,16 +193,15 @@ class Shards(_Samples):
         return self.train if name == "train" else self.val
 
     def inputs(self, name: str) -> tuple[str, ...]:
-        """Return the member names of a training sample's network inputs: every variant of `lr`, or the one `up`.
+        """Return the names of the members from which a training sample's network inputs are made.
 
-        ArgumentError when the shards have no such images.
+        They are every variant of `lr`, or the one `up` if it is stored. ArgumentError when `up` can neither be read nor
+        computed.
         """
         check_input(name)
-        if name == "up" and not self.manifest.has_up:
-            raise ArgumentError(
-                f"`input` up: {self.path} has no upsampled images; generate without --no-up, or pass `input` lr"
-            )
-        return tuple(map(lr_name, range(self.variants))) if name == "lr" else (name,)
+        if name == "up" and self.up_method is None:
+            return ("up",)
+        return tuple(map(lr_name, range(self.variants)))
 
     def verify(self, progress: Callable[[int], object] = lambda num_bytes: None, part: int = 0, parts: int = 1) -> None:
         """Read all shards and check them against the manifest's SHA-256 and their indexes against the tars.

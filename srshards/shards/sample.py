@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from srshards.format import ShardRecord, lr_name, sample_key
 from srshards.imaging.pixels import Pixels
+from srshards.imaging.upsampling import upsample
 from srshards.shards.description import parse_description
 from srshards.shards.mapped import reading
 
@@ -65,9 +66,12 @@ class Sample:
 
     @cached_property
     def up(self) -> Pixels:
-        """The first LR image, upsampled to the HR size. ArgumentError when the shards have none (`--no-up`)."""
-        self._shards.inputs("up")
-        return self._image("up")
+        """The first LR image, upsampled to the HR size: as stored or, in shards without `up`, computed on first access.
+
+        ArgumentError when it is not stored and the manifest does not name the method.
+        """
+        method = self._shards.up_method
+        return upsample(self.lr, self._shards.scale, method) if method else self._image("up")
 
     @cached_property
     def meta(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from srshards.imaging.bicubic import bicubic_down, bicubic_up, crop_to_multiple
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import cubic_up
+from srshards.imaging.upsampling import upsample
 from srshards.shards.folder import Shards
 from srshards.shards.mapped import MappedShard, reading
 from srshards.shards.subset import evenly_spaced
@@ -54,7 +55,11 @@ def _shard_pair(folder: Shards, shard: MappedShard, position: int, upsampled: bo
     size, scale = folder.hr_size, folder.scale
     hr = shard.image(position, "hr", folder.codec, size).copy()
     lr = shard.image(position, "lr", folder.codec, size // scale).copy()
-    network_input = shard.image(position, "up", folder.codec, size).copy() if upsampled else lr
+    network_input = lr
+    if upsampled and folder.up_method:
+        network_input = upsample(lr, scale, folder.up_method)
+    elif upsampled:
+        network_input = shard.image(position, "up", folder.codec, size).copy()
     return Pair(shard.description(position), scale, hr, lr, network_input)
 
 

@@ -59,7 +59,7 @@ class EvaluationSet(ABC):
 class ShardSet(EvaluationSet):
     """A split of a shard folder.
 
-    UsageError if its images are too small for one of the metrics, or lack the input of the network.
+    UsageError if its images are too small for one of the metrics, or the network's input cannot be made from them.
     """
 
     def __init__(
@@ -75,11 +75,8 @@ class ShardSet(EvaluationSet):
         self.shards = shards
         self.split = split
         self.records = shards.split(split).records
-        if upsampled and not shards.manifest.has_up:
-            raise UsageError(
-                f"{shards.path} has no upsampled images, which the network takes as its input; generate shards without "
-                "--no-up, or evaluate a folder of photos"
-            )
+        if upsampled:
+            shards.inputs("up")
         size = shards.hr_size
         if is_too_small(size, size, shards.scale, metrics):
             raise UsageError(

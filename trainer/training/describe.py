@@ -66,7 +66,8 @@ def _recipe(folder: Shards) -> str | None:
 def _network(plan: Plan) -> str:
     direction = f"LR in, {plan.folder.scale}x out"
     if plan.config.input == "up":
-        direction = "upsampled image in, restored image out"
+        method = plan.folder.up_method
+        direction = f"upsampled image{f' (computed from LR by {method})' if method else ''} in, restored image out"
     return f"Network  {plan.spec.name}, {num_parameters(plan.spec.build()):,} parameters, {direction}"
 
 
