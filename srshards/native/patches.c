@@ -16,6 +16,10 @@
 #define HAS_X86_KERNELS 0
 #endif
 
+#ifndef SRS_CPU_SUPPORTS /* tests define it, to choose the kernels */
+#define SRS_CPU_SUPPORTS(instructions) __builtin_cpu_supports(instructions)
+#endif
+
 #define MAX_PX 65535
 #define STAGE_ROWS 16            /* rows of a turned patch that are written at a time, in the cache */
 #define STAGE_BYTES (16 * 1024)  /* at most, else they are written to memory at once */
@@ -141,9 +145,9 @@ srs_status srs_copy_patches(const srs_map *maps, int64_t num_maps, const srs_pat
     }
     srs_set_guard(&guard);
 #if HAS_X86_KERNELS
-    if (__builtin_cpu_supports("avx512bw"))
+    if (SRS_CPU_SUPPORTS("avx512bw"))
         copy_all_avx512(maps, patches, count, sizes, to, &current);
-    else if (__builtin_cpu_supports("avx2"))
+    else if (SRS_CPU_SUPPORTS("avx2"))
         copy_all_avx2(maps, patches, count, sizes, to, &current);
     else
 #endif
