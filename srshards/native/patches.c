@@ -17,8 +17,8 @@
 #endif
 
 #define MAX_PX 65535
-#define STAGE_ROWS 16            /* rows of a turned patch that are written at a time, in the cache */
-#define STAGE_BYTES (16 * 1024)  /* at most, else they are written to memory at once */
+#define MAX_STAGE_ROWS 32       /* rows of a transposed patch that are written at a time, in the cache */
+#define STAGE_BYTES (20 * 1024) /* two stages fit in the first-level cache */
 
 /* The source of one patch. Row r of it starts at `first + r * stride`. */
 typedef struct {
