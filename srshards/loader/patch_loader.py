@@ -12,6 +12,7 @@ from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.running import RunningBatches
 from srshards.loader.sources import Sources, batch_reader
 from srshards.loader.state import BatchSettings, Division, Position, dump_state, load_position
+from srshards.process.forks import this_process
 from srshards.process.resources import available_cpus
 from srshards.sampling.chunks import Rows
 from srshards.shards.folder import Shards
@@ -121,7 +122,7 @@ class PatchLoader:
             patches_per_sample=patches_per_sample,
         )
         self._memory_bytes = self._sources.checked_memory()
-        self._pid = os.getpid()
+        self._pid, self._process = os.getpid(), this_process()
         self._is_closed = False
         self._taken = 0  # batches, since the first of step 0
         self._has_started = False
@@ -230,7 +231,7 @@ class PatchLoader:
 
     def close(self) -> None:
         """Stop the workers. The last batch taken stays valid."""
-        if os.getpid() == self._pid:  # a forked process does not own the workers
+        if self._process is this_process():  # a forked process does not own the workers
             self._running.end()
         self._is_closed = True
 
@@ -263,7 +264,7 @@ class PatchLoader:
         return batch
 
     def _check_usable(self) -> None:
-        if os.getpid() != self._pid:
+        if self._process is not this_process():
             raise RuntimeError(
                 f"this PatchLoader was created in process {self._pid} and cannot be used in the forked process "
                 f"{os.getpid()}; create one in each process"

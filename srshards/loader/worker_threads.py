@@ -6,17 +6,20 @@ and share the memory of batches as it is.
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.util import Finalize
 
 from srshards.loader.batches import DamagedRow
 from srshards.loader.chunk_worker import Chunk, ChunkReader
 
 
 class WorkerThreads:
-    """Reads chunks in `workers` threads. `receive` raises their errors."""
+    """Reads chunks in `workers` threads. `receive` raises their errors. `close` waits for chunks that are being read."""
 
     def __init__(self, reader: ChunkReader, workers: int) -> None:
         self._idle = [reader.copy() for _ in range(workers)]  # each thread takes one, in any order
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="srshards_worker")
+        # Also called when the interpreter exits, but not in a forked child, which has none of the threads.
+        self.close = Finalize(self, self._threads.shutdown, kwargs={"cancel_futures": True}, exitpriority=0)
         self._assigned: deque[Future[tuple[DamagedRow, ...]]] = deque()
 
     def assign(self, chunk: Chunk, slot: int) -> None:
@@ -26,10 +29,6 @@ class WorkerThreads:
     def receive(self) -> tuple[DamagedRow, ...]:
         """Return the replaced rows of the oldest outstanding chunk, when it has been written."""
         return self._assigned.popleft().result()
-
-    def close(self) -> None:
-        """Stop the threads, after the chunks that are being read."""
-        self._threads.shutdown(cancel_futures=True)
 
     def _read(self, chunk: Chunk, slot: int) -> tuple[DamagedRow, ...]:
         reader = self._idle.pop()
