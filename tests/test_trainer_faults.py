@@ -340,7 +340,7 @@ def test_training_works_with_little_shared_memory(shards: Path, tmp_path: Path) 
     program = [*IN_MOUNT_NAMESPACE, sys.executable, "-c", textwrap.dedent(SMALL_SHM), *args]
     result = subprocess.run(program, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
-    assert re.search(r"2 data workers, [45]\.\d MB shared memory", result.stderr)
+    assert re.search(r"2 data workers \(threads\), [45]\.\d MB for batches", result.stderr)
 
 
 def test_prefetched_batches_larger_than_memory_are_refused(

@@ -13,7 +13,7 @@ from srshards.loader.chunk_worker import Chunk, ChunkReader
 
 
 class WorkerThreads:
-    """Reads chunks in `workers` threads. `receive` raises their errors. `close` waits for chunks that are being read."""
+    """Reads chunks in `workers` threads. `receive` raises their errors. `close` waits for chunks being read."""
 
     def __init__(self, reader: ChunkReader, workers: int) -> None:
         self._idle = [reader.copy() for _ in range(workers)]  # each thread takes one, in any order
