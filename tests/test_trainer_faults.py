@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -671,6 +672,8 @@ def test_a_signal_to_the_whole_group_saves_and_stops(
     assert 0 < stopped < 5000 and f"Stopped after step {stopped:,} of 5,000" in stderr
     assert not list(run.rglob("*.tmp"))
     on_step(monkeypatch, stopped + 3, terminate)
+    (written,) = (run / "tensorboard").iterdir()  # TensorBoard orders files by the second of their start
+    wait_until(lambda: time.time() >= int(written.name.split(".")[3]) + 1)
     assert trainer("--out", tmp_path, "--run", "r", "--resume", "--workers", 0).code == 143
     assert saved_step(run) == stopped + 3
     steps = [line["step"] for line in events(run, "train")]
