@@ -1,4 +1,4 @@
-"""Access to the compiled core: copying patches out of mapped shards, without the GIL.
+"""Access to the compiled core: copying patches out of mapped shards, and the codec `tlc`, without the GIL.
 
 The core is optional. Where it was not built, or SRSHARDS_NATIVE=0 is set, `is_available` is False, and NumPy and OpenCV
 do the same in worker processes.
@@ -16,6 +16,7 @@ Bytes = npt.NDArray[np.uint8]
 
 MAP_FIELDS, PATCH_FIELDS = 2, 5  # of the structs in patches.h
 _OK, _INVALID_SIZE, _OUT_OF_BOUNDS, _UNREADABLE = range(4)  # srs_status
+_TLC_UNREADABLE = -1
 
 
 class Unreadable(Exception):
@@ -70,6 +71,28 @@ def have_bytes(maps: Int64s, positions: Int64s, expected: bytes) -> npt.NDArray[
     if status == _UNREADABLE:
         raise Unreadable(row)
     return equal.view(np.bool_)
+
+
+def encode_tlc(image: Bytes) -> Bytes:
+    """Encode H x W x 3 uint8, C-contiguous, as `tlc`. The four bytes of the CRC-32 are 0."""
+    assert _core is not None and image.dtype == np.uint8 and image.flags.c_contiguous
+    height, width, _ = image.shape
+    to = np.empty(_core.max_tlc_size(height, width), np.uint8)
+    return to[: _core.encode_tlc(image.ctypes.data, height, width, to.ctypes.data, to.nbytes)]
+
+
+def decode_tlc(content: Bytes, top: int, left: int, to: Bytes) -> bool:
+    """Decode the part of an image in `tlc` that begins at `top` and `left`, in px, to `to` (h x w x 3, C-contiguous).
+
+    Return whether the part is inside of the image, and its tiles show no damage. Unreadable when a page of the content
+    cannot be read; `to` is then undefined.
+    """
+    assert _core is not None and to.dtype == content.dtype == np.uint8
+    assert to.flags.c_contiguous and content.flags.c_contiguous
+    status = _core.decode_tlc(content.ctypes.data, content.nbytes, top, left, *to.shape[:2], to.ctypes.data)
+    if status == _TLC_UNREADABLE:
+        raise Unreadable(0)
+    return bool(status == _OK)
 
 
 def _array(rows: Int64s, fields: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srshards.errors import RunError
-from srshards.format import SPLITS, Address, FormatError, Manifest, load_manifest
+from srshards.format import SPLITS, Address, FormatError, Manifest, image_codec, image_extension, load_manifest
 from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, npy_header
 from srshards.imaging.pixels import Pixels
 from srshards.process.shortages import shortage
@@ -121,11 +121,12 @@ class MappedShard:
 
         DamagedMember when the member is not such an image. (`npy` pixels have no checksum; `--verify` checks them.)
         """
-        member = self._samples[position].get(f"{name}.{codec}")
+        extension = image_extension(name, codec)
+        member = self._samples[position].get(extension)
         if member is None:
-            raise DamagedMember(f"{self._name}: sample {position} has no {name}.{codec}")
+            raise DamagedMember(f"{self._name}: sample {position} has no {extension}")
         content = self._bytes[member.offset : member.offset + member.size]
-        image = self._npy(content, size) if codec == "npy" else decode_image(content)
+        image = self._npy(content, size) if extension.endswith(".npy") else decode_image(content)
         if image is None or image.shape != (size, size, 3):
             found = "damaged data" if image is None else " x ".join(map(str, image.shape))
             raise DamagedMember(f"{self._name}: {member.name}: expected {size} x {size} x 3, found {found}")
@@ -161,10 +162,10 @@ class MappedShard:
 
     def _extent(self, position: int, name: str, codec: str, first: float, last: float) -> tuple[int, int]:
         """Return start and end of that fraction in the tar: all of a compressed member, nothing of a missing one."""
-        member = self._samples[position].get(f"{name}.{codec}")
+        member = self._samples[position].get(image_extension(name, codec))
         if member is None:
             return 0, 0
-        if codec != "npy":
+        if image_codec(name, codec) != "npy":
             return member.offset, member.offset + member.size
         begin, size = member.offset + NPY_HEADER_BYTES, max(0, member.size - NPY_HEADER_BYTES)
         return begin + int(first * size), begin + int(last * size)
