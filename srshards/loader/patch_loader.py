@@ -24,7 +24,7 @@ _CPUS_OF_A_GPU = 2  # for the threads that launch the forward pass and, in autog
 class PatchLoader:
     """Batches of matching HR and input patches of the training split, assembled by data workers.
 
-    For `npy` shards the workers are threads, which copy patches without the GIL; for other codecs, which are decoded,
+    For `npy` and `tlc` shards the workers are threads, which copy or decode patches without the GIL; for other codecs,
     and where the compiled core is missing (`srshards.native`), they are processes.
 
     A batch has `hr` (N x p x p x 3) and `input` (N x q x q x 3), uint8 RGB tensors on `device`, with N = `batch_size`
@@ -169,7 +169,7 @@ class PatchLoader:
     @property
     def uses_threads(self) -> bool:
         """Whether data workers are threads of this process; otherwise they are processes."""
-        return self._sources.reader.copies_raw
+        return self._sources.reader.uses_core
 
     @property
     def num_samples(self) -> int:

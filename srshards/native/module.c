@@ -27,6 +27,27 @@ static PyObject *copy_patches(PyObject *self, PyObject *args)
     return Py_BuildValue("iL", (int)status, (long long)failed);
 }
 
+/* decode_patches(maps, num_maps, patches, lengths, count, height, width, patch, to, to_size, scratch, is_intact)
+   -> (status, failed) */
+static PyObject *decode_patches(PyObject *self, PyObject *args)
+{
+    (void)self;
+    long long maps, num_maps, patches, lengths, count, to, to_size, scratch, is_intact;
+    long long height, width, patch;
+    if (!PyArg_ParseTuple(args, "LLLLLLLLLLLL", &maps, &num_maps, &patches, &lengths, &count, &height, &width, &patch,
+                          &to, &to_size, &scratch, &is_intact))
+        return NULL;
+    int64_t failed = 0;
+    srs_status status;
+    const srs_sizes sizes = {height, width, patch};
+    Py_BEGIN_ALLOW_THREADS
+    status = srs_decode_patches((const srs_map *)(uintptr_t)maps, num_maps, (const srs_patch *)(uintptr_t)patches,
+                                (const int64_t *)(uintptr_t)lengths, count, sizes, (uint8_t *)(uintptr_t)to, to_size,
+                                (uint8_t *)(uintptr_t)scratch, (uint8_t *)(uintptr_t)is_intact, &failed);
+    Py_END_ALLOW_THREADS
+    return Py_BuildValue("iL", (int)status, (long long)failed);
+}
+
 /* compare(maps, num_maps, positions, count, expected, size, equal) -> (status, failed) */
 static PyObject *compare(PyObject *self, PyObject *args)
 {
@@ -102,6 +123,7 @@ static PyObject *decode_tlc(PyObject *self, PyObject *args)
 
 static PyMethodDef functions[] = {
     {"copy_patches", copy_patches, METH_VARARGS, NULL},
+    {"decode_patches", decode_patches, METH_VARARGS, NULL},
     {"compare", compare, METH_VARARGS, NULL},
     {"encode_tlc", encode_tlc, METH_VARARGS, NULL},
     {"max_tlc_size", max_tlc_size, METH_VARARGS, NULL},

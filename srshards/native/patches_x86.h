@@ -237,9 +237,11 @@ TARGET static void NAME(copy_all)(const srs_map *maps, const srs_patch *patches,
 {
     for (int64_t n = 0; n < count; n++, to += 3 * sizes.patch * sizes.patch) {
         *current = n;
+        if (patches[n].offset == SRS_NO_IMAGE)
+            continue;
         const source from = source_of(maps, &patches[n], sizes);
         NAME(rows) next = {0};
-        if (n + 1 < count) {
+        if (n + 1 < count && patches[n + 1].offset != SRS_NO_IMAGE) {
             const source following = source_of(maps, &patches[n + 1], sizes);
             next = NAME(rows_of)(&following);
         }

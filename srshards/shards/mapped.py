@@ -132,17 +132,11 @@ class MappedShard:
             raise DamagedMember(f"{self._name}: {member.name}: expected {size} x {size} x 3, found {found}")
         return image
 
-    def pixel_offsets(self, name: str, size: int) -> npt.NDArray[np.int64]:
-        """Return where in the tar the pixels of a raw image of size x size px begin, for each sample.
-
-        -1 where there is no `npy` member of that many bytes. What the members contain is not checked.
-        """
-        num_bytes = NPY_HEADER_BYTES + size * size * 3
-        members = (sample.get(f"{name}.npy") for sample in self._samples)
-        offsets = (
-            member.offset + NPY_HEADER_BYTES if member and member.size == num_bytes else -1 for member in members
-        )
-        return np.fromiter(offsets, np.int64, len(self._samples))
+    def extents(self, extension: str) -> npt.NDArray[np.int64]:
+        """Return offset and size in bytes of a member of each sample, e.g. `hr.npy`: 2 x N, -1 where it is missing."""
+        members = (sample.get(extension) for sample in self._samples)
+        extents = [(member.offset, member.size) if member else (-1, -1) for member in members]
+        return np.array(extents, np.int64).reshape(-1, 2).T.copy()
 
     def in_memory(self, position: int, name: str, codec: str, first: float, last: float) -> bool:
         """Return whether the middle of the fraction `first` .. `last` of an image's bytes is in the page cache."""
