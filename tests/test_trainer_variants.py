@@ -20,6 +20,7 @@ from test_trainer_stream import CPU, SEED, contents, loaded, resident
 from test_trainer_stream import reader_of as stream_reader
 
 from shardgen.shard.writer import ShardWriter
+from srshards import native
 from srshards.format import (
     MANIFEST_NAME,
     ShardRecord,
@@ -31,7 +32,6 @@ from srshards.format import (
     shard_name,
 )
 from srshards.imaging import codec as codecs
-from srshards.loader import batches as batches_module
 from srshards.loader.batches import BatchReader, DamagedRow, DamagedSample, Patches
 from srshards.loader.resident import ResidentBatches, resident_bytes
 from srshards.loader.workers import WorkerBatches
@@ -266,18 +266,26 @@ def test_steps_that_share_a_sample_decode_each_image_once(
     assert sum(reads.values()) - reads["hr"] == chunks * BATCH * min(variants, times)
 
 
-def test_views_of_all_variants_are_cached_up_to_a_limit(
-    folder_of: Callable[..., Path], reads: Counter[str], monkeypatch: pytest.MonkeyPatch
+def test_headers_are_read_once_while_a_shard_is_open(
+    folder_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Those of images that are used, and again after the shard was closed."""
+    checked: list[int] = []
+    have_bytes = native.have_bytes
+
+    def counted(maps: Any, positions: Any, expected: bytes) -> Any:
+        checked.append(len(positions))
+        return have_bytes(maps, positions, expected)
+
+    monkeypatch.setattr(native, "have_bytes", counted)
     reader = reader_of(folder_of(3), batch=NUM_SAMPLES)  # a step is an epoch
-    read(reader, range(3))
-    taken = dict(reads)
-    assert {name: reads[name] for name in reader.input_names} == dict.fromkeys(("lr", "lr1", "lr2"), NUM_SAMPLES)
-    expected = read(reader, range(3, 9))[0].input
-    assert reads == taken and sum(map(len, reader._views)) == 3 * NUM_SAMPLES
-    monkeypatch.setattr(batches_module, "_MAX_VIEWS", 5)
-    few = reader_of(folder_of(3), batch=NUM_SAMPLES)
-    assert (read(few, range(9))[0].input[3:] == expected).all() and sum(map(len, few._views)) == 5
+    expected = [NUM_SAMPLES * 2, NUM_SAMPLES * 3, NUM_SAMPLES * 4, NUM_SAMPLES * 4]  # HR, and a variant in each epoch
+    for step, number in enumerate(expected):
+        read(reader, range(step, step + 1))
+        assert sum(checked) == number
+    reader.close()
+    read(reader, range(1))
+    assert sum(checked) == expected[-1] + NUM_SAMPLES * 2
 
 
 @pytest.mark.parametrize("codec", ["npy", "png"])

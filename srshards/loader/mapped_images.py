@@ -110,7 +110,8 @@ class MappedPatches:
             if kind.codec == "tlc":
                 return native.decode_patches(maps, patches, lengths, size, to)
             native.copy_patches(maps, patches, size, to)
-        return patches[:, 1] != native.NO_IMAGE
+        is_intact: Bools = patches[:, 1] != native.NO_IMAGE
+        return is_intact
 
 
 @contextmanager

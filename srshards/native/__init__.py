@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 
 MAP_FIELDS, PATCH_FIELDS = 2, 5  # of the structs in patches.h
@@ -54,9 +55,7 @@ def copy_patches(maps: Int64s, patches: Int64s, image: ImageSize, to: Bytes) -> 
     _check(_core.copy_patches(*arguments, to.nbytes), patches, image, patch)
 
 
-def decode_patches(
-    maps: Int64s, patches: Int64s, lengths: Int64s, image: ImageSize, to: Bytes
-) -> npt.NDArray[np.bool_]:
+def decode_patches(maps: Int64s, patches: Int64s, lengths: Int64s, image: ImageSize, to: Bytes) -> Bools:
     """Decode N patches of images in `tlc`, as `copy_patches` copies those of raw ones; `lengths` are the images' bytes.
 
     Return which patches have an image without damage in the tiles that they touch. The others are undefined.
@@ -70,7 +69,7 @@ def decode_patches(
     return is_intact.view(np.bool_)
 
 
-def have_bytes(maps: Int64s, positions: Int64s, expected: bytes) -> npt.NDArray[np.bool_]:
+def have_bytes(maps: Int64s, positions: Int64s, expected: bytes) -> Bools:
     """Return for each of N positions (N x 2: number of a map, offset in bytes) whether `expected` is there.
 
     `maps` is that of `copy_patches`. What is out of bounds is not. Unreadable when a page cannot be read.

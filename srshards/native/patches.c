@@ -16,6 +16,10 @@
 #define HAS_X86_KERNELS 0
 #endif
 
+#ifndef SRS_CPU_SUPPORTS /* tests define it, to choose the kernels */
+#define SRS_CPU_SUPPORTS(instructions) __builtin_cpu_supports(instructions)
+#endif
+
 #define MAX_PX 65535
 #define MAX_STAGE_ROWS 32       /* rows of a transposed patch that are written at a time, in the cache */
 #define STAGE_BYTES (20 * 1024) /* two stages fit in the first-level cache */

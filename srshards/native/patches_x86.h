@@ -194,9 +194,10 @@ TARGET static void NAME(write_transposed)(uint8_t *to, const source *from, int64
         NAME(stream_part)(staged, portion);
         for (int64_t i = i0; i < whole_i; i += 4) {
             const int64_t column = is_reversed ? px - 4 - i : i;
-            /* 16 bytes that end with the four pixels, except for the first pixels, before which the map may begin */
-            const __m128i mask = column ? last : first;
-            const uint8_t *row = block + 3 * column - (column ? 4 : 0);
+            /* 16 bytes that end with the four pixels, unless they would begin before the row, where the map may begin */
+            const int is_inside = 3 * column >= 4;
+            const __m128i mask = is_inside ? last : first;
+            const uint8_t *row = block + 3 * column - (is_inside ? 4 : 0);
             const NAME(vector) a = NAME(widened)(row, step, mask), b = NAME(widened)(row + step, step, mask);
             const NAME(vector) c = NAME(widened)(row + 2 * step, step, mask);
             const NAME(vector) d = NAME(widened)(row + 3 * step, step, mask);

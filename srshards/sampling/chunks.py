@@ -47,8 +47,8 @@ class Chunks:
     def of(cls, rows: Rows, grid: PatchGrid, codec: str, patches_per_sample: int, prefetch: int) -> "Chunks":
         """Choose the chunk size for at least `prefetch` batches per worker. Steps that share samples stay together.
 
-        For `npy` a batch is only copied, for `tlc` only the patches are decoded. Transferring each one separately would add half of that time, so a chunk has
-        several steps.
+        Batches of `npy` are only copied, and those of `tlc` decoded without the rest of their images. Transferring each
+        one separately would add half of the time of copying, so a chunk has several steps.
         """
         step_bytes, parts = rows.per_step * grid.bytes_per_row, rows.micro_batches
         size = patches_per_sample

@@ -136,7 +136,7 @@ class MappedShard:
         """Return offset and size in bytes of a member of each sample, e.g. `hr.npy`: 2 x N, -1 where it is missing."""
         members = (sample.get(extension) for sample in self._samples)
         extents = [(member.offset, member.size) if member else (-1, -1) for member in members]
-        return np.array(extents, np.int64).reshape(-1, 2).T.copy()
+        return np.ascontiguousarray(np.array(extents, np.int64).reshape(-1, 2).T)
 
     def in_memory(self, position: int, name: str, codec: str, first: float, last: float) -> bool:
         """Return whether the middle of the fraction `first` .. `last` of an image's bytes is in the page cache."""
