@@ -18,6 +18,7 @@ from srshards.extras import install_hint
 
 if TYPE_CHECKING:
     from srshards.errors import ArgumentError, RunError, UsageError, WorkerDiedError
+    from srshards.imaging.tlc import decode as decode_tlc
     from srshards.loader.batches import DamagedSample
     from srshards.loader.dataset import PatchDataset
     from srshards.loader.patch_batch import PatchBatch
@@ -48,6 +49,7 @@ __all__ = (
     "UsageError",
     "WorkerDiedError",
     "__version__",
+    "decode_tlc",
     "open",
     "webdataset",
 )
@@ -66,6 +68,7 @@ _EXPORTS = {
     "StoreError": ("srshards.storage.retry", "StoreError"),
     "UsageError": ("srshards.errors", "UsageError"),
     "WorkerDiedError": ("srshards.errors", "WorkerDiedError"),
+    "decode_tlc": ("srshards.imaging.tlc", "decode"),
     "open": ("srshards.shards.opening", "open_shards"),
     "webdataset": ("srshards.loader.pipeline", "webdataset"),
 }

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 3  # all earlier versions are read: docs/formats.md, "Version history"
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "val")
-CODECS = ("npy", "png", "webp")
+CODECS = ("npy", "png", "webp", "tlc")
 MIN_SCALE, MAX_SCALE = 2, 8
 MAX_VARIANTS = 64
 MAX_SIZE_PX = 8192  # edge length of HR images
@@ -85,6 +85,16 @@ def lr_name(variant: int) -> str:
 def image_names(variants: int, has_up: bool) -> tuple[str, ...]:
     """Return the image names of a sample, in tar order. `up` is the first LR image, upsampled."""
     return ("hr", *map(lr_name, range(variants)), *(("up",) if has_up else ()))
+
+
+def image_codec(name: str, codec: str) -> str:
+    """Return the codec of an image in shards of a codec: with `tlc`, the small LR images are `npy`."""
+    return "npy" if codec == "tlc" and name.startswith("lr") else codec
+
+
+def image_extension(name: str, codec: str) -> str:
+    """Return the extension of an image's member in shards of a codec, e.g. `hr.png`."""
+    return f"{name}.{image_codec(name, codec)}"
 
 
 def dump_json(value: Any, indent: int | None = 2) -> bytes:
@@ -173,6 +183,10 @@ class Manifest:
         """The SHA-256 of the file, which identifies the shards down to the last byte: it lists the hash of each."""
         return hashlib.sha256(dump_json(self.raw)).hexdigest()
 
+    def members(self, split: str) -> list[str]:
+        """Return the extensions of the members of a sample of the split, in tar order."""
+        return [*(image_extension(name, self.codec) for name in self.images(split)), "json"]
+
     def images(self, split: str) -> tuple[str, ...]:
         """Return the image names of a sample of the split, in tar order."""
         return image_names(self.variants if split == "train" else 1, self.has_up)
@@ -191,8 +205,10 @@ def load_manifest(folder: Address, read: Read = Path.read_bytes) -> Manifest:
     if not isinstance(settings, dict) or not isinstance(shards, list):
         raise FormatError(f"{path}: expected 'settings' and 'shards'")
     scale, hr_size, codec = settings.get("scale"), settings.get("hr_size"), settings.get("codec")
-    if type(scale) is not int or type(hr_size) is not int or not _are_valid(scale, hr_size) or codec not in CODECS:
-        raise FormatError(f"{path}: invalid scale {scale!r}, hr_size {hr_size!r} or codec {codec!r}"[:300])
+    if type(scale) is not int or type(hr_size) is not int or not _are_valid(scale, hr_size):
+        raise FormatError(f"{path}: invalid scale {scale!r} or hr_size {hr_size!r}"[:300])
+    if codec not in CODECS:
+        raise FormatError(f"{path}: expected codec {', '.join(CODECS)}, found {codec!r}; update sr-shards"[:300])
     version_1_defaults = {"variants": 1, "up": True} if version == 1 else {}
     variants, has_up = ({**version_1_defaults, **settings}.get(name) for name in ("variants", "up"))
     if type(variants) is not int or not 1 <= variants <= MAX_VARIANTS or type(has_up) is not bool:

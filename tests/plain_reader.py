@@ -64,6 +64,12 @@ def npy_pixels(content: bytes, size: int) -> bytes:
     return content[NPY_HEADER_BYTES:]
 
 
+def extension(settings: dict[str, Any], image: str) -> str:
+    """Return the extension of an image's member."""
+    codec = settings["codec"]
+    return f"{image}.{'npy' if codec == 'tlc' and image.startswith('lr') else codec}"
+
+
 def read_folder(folder: Path) -> Iterator[tuple[str, dict[str, bytes], dict[str, Any]]]:
     """Yield the key, the images by name (pixels for npy, else encoded) and the JSON record of every sample."""
     manifest = json.loads((folder / "manifest.json").read_bytes())
@@ -81,11 +87,12 @@ def read_folder(folder: Path) -> Iterator[tuple[str, dict[str, bytes], dict[str,
         assert (folder / f"{name}.idx").read_bytes() == index_lines(samples)
         for ordinal, sample in enumerate(samples):
             key = f"{int(split == 'val')}{name[-6:]}{ordinal:05d}"
-            files = [f"{image}.{settings['codec']}" for image in names] + ["json"]
+            files = [extension(settings, image) for image in names] + ["json"]
             assert [member for member, _, _ in sample] == [f"{key}.{file}" for file in files]
             contents = [tar[offset : offset + size] for _, offset, size in sample]
             images = dict(zip(names, contents[:-1], strict=True))
-            if settings["codec"] == "npy":
-                images = {image: npy_pixels(content, edge(settings, image)) for image, content in images.items()}
+            for image, file in zip(names, files, strict=False):
+                if file.endswith(".npy"):
+                    images[image] = npy_pixels(images[image], edge(settings, image))
             assert contents[-1].endswith(b"}\n") and contents[-1].count(b"\n") == 1
             yield key, images, json.loads(contents[-1])

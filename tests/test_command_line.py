@@ -261,7 +261,7 @@ def _assert_bash_completes(lines: list[str], environment: dict[str, str]) -> Non
     """
     )
     output = run_text(["bash", "--norc", "-c", code], environment)
-    expected = ["inspect", "npy png webp", "compopt -o default", "", " ".join(NETWORKS), "--weights"]
+    expected = ["inspect", "npy png webp tlc", "compopt -o default", "", " ".join(NETWORKS), "--weights"]
     assert output.splitlines() == expected
 
 

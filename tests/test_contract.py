@@ -15,7 +15,16 @@ from helpers import generate, read_images
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srshards.format import FormatError, dump_json, load_json, load_manifest, sample_key, shard_name, shard_of_key
+from srshards.format import (
+    FormatError,
+    dump_json,
+    image_extension,
+    load_json,
+    load_manifest,
+    sample_key,
+    shard_name,
+    shard_of_key,
+)
 from srshards.imaging import codec
 from srshards.shards.tar_index import Member, dump_index, index_of_tar, load_index
 
@@ -139,7 +148,10 @@ RECORD = {"name": "val-000000", "split": "val", "samples": 1, "bytes": 1, "sha25
         ({"format_version": None}, "expected a format_version"),
         ({"shards": {}}, "expected 'settings' and 'shards'"),
         ({"settings": {"scale": "4", "hr_size": 64, "codec": "npy"}}, "invalid scale"),
-        ({"settings": {"scale": 4, "hr_size": 64, "codec": "exe"}}, "invalid scale"),
+        (
+            {"settings": {"scale": 4, "hr_size": 64, "codec": "exe"}},
+            "expected codec npy, png, webp, tlc, found 'exe'",
+        ),
         ({"shards": [{"name": "train-000000"}]}, "expected a shard record"),
         ({"shards": [{**RECORD, "name": "../../x"}]}, "is not a valid shard name"),
         ({"shards": [RECORD] * 2}, "twice"),
@@ -169,7 +181,7 @@ def test_invalid_json_is_rejected(tmp_path: Path) -> None:
         load_manifest(tmp_path)
 
 
-@pytest.fixture(scope="module", params=["npy", "png", "webp"])
+@pytest.fixture(scope="module", params=["npy", "png", "webp", "tlc"])
 def one_codec(request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp(request.param)
     generate(photos, output, "-s", 4, "--codec", request.param)
@@ -185,8 +197,8 @@ def test_webdataset_reads_the_same_samples(one_codec: Path) -> None:
         for sample in webdataset.WebDataset(str(tar), shardshuffle=False):
             keys.append(sample["__key__"])
             for image in ("hr", "lr", "up"):
-                extension = f"{image}.{manifest.codec}"
-                theirs = codec.decode(manifest.codec, sample[extension])
+                extension = image_extension(image, manifest.codec)
+                theirs = codec.decode(extension.rpartition(".")[2], sample[extension])
                 assert np.array_equal(theirs, ours[f"{sample['__key__']}.{extension}"])
             described = json.loads(sample["json"])
             assert described["scale"] == 4 and described["method"] == "cubic"
@@ -212,7 +224,8 @@ def test_tar_lists_and_extracts_shards(one_codec: Path, tmp_path: Path) -> None:
     listed = subprocess.run(["tar", "-tf", tar], check=True, capture_output=True, text=True).stdout.split()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(listed)
     codec_name = load_manifest(one_codec).codec
-    extensions = [f"hr.{codec_name}", f"lr.{codec_name}", f"up.{codec_name}", "json"]
+    lr = "lr.npy" if codec_name == "tlc" else f"lr.{codec_name}"
+    extensions = [f"hr.{codec_name}", lr, f"up.{codec_name}", "json"]
     assert listed[:4] == [f"100000000000.{extension}" for extension in extensions]
 
 

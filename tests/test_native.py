@@ -232,7 +232,7 @@ IMAGE, PX, MAP_BYTES = ImageSize(9, 11), 4, 400  # an image has 297 bytes
 
 def is_valid(maps: Int64s, patch: list[int], image: ImageSize, px: int) -> bool:
     number, offset, top, left, symmetry = patch
-    return (
+    return offset == native.NO_IMAGE or (
         0 <= number < len(maps)
         and 0 <= offset <= int(maps[number, 1]) - 3 * image.height * image.width
         and 0 <= top <= image.height - px
@@ -244,7 +244,7 @@ def is_valid(maps: Int64s, patch: list[int], image: ImageSize, px: int) -> bool:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *((field, value) for field in FIELDS for value in (-1, LOWEST, LOWEST + 1, HIGHEST, HIGHEST - 1, -(2**32))),
+        *((field, value) for field in FIELDS for value in (-2, LOWEST, LOWEST + 1, HIGHEST, HIGHEST - 1, -(2**32))),
         ("map", 2),
         ("offset", MAP_BYTES - 296),
         ("offset", HIGHEST - 296),  # its sum with the size of an image overflows
@@ -317,6 +317,9 @@ def test_arguments_are_valid_if_and_only_if_they_are_copied(
     if fits and not invalid:
         native.copy_patches(maps, patches, size, to)
         for (_, offset, top, left, symmetry), copied in zip(patches.tolist(), to, strict=True):
+            if offset == native.NO_IMAGE:
+                assert (copied == 0xA5).all()
+                continue
             pixels = memory[offset : offset + 3 * size.height * size.width].reshape(*size, 3)
             assert np.array_equal(copied, transformed(pixels[top : top + px, left : left + px], symmetry))
     else:

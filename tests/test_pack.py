@@ -149,7 +149,7 @@ def test_sample_and_exclude(pairs: Path, tmp_path: Path) -> None:
     assert len(used) == 11 and not used & {"class0/img0.png", "class1/img1.png"}
 
 
-@pytest.mark.parametrize("codec", ["png", "webp"])
+@pytest.mark.parametrize("codec", ["png", "webp", "tlc"])
 def test_codecs_hold_the_same_pixels(codec: str, pairs: Path, tmp_path: Path) -> None:
     pack(pairs, tmp_path / codec, "--codec", codec, "--sample", 0.2)
     pack(pairs, tmp_path / "npy", "--sample", 0.2)

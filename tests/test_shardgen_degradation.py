@@ -139,7 +139,7 @@ def test_new_settings_keep_the_fingerprints_of_old_ones() -> None:
     assert fingerprint_of(of_version_2, algorithm=1) == expected != fingerprint_of(current, algorithm=1)
 
 
-@pytest.mark.parametrize("codec", ["npy", "png", "webp"])
+@pytest.mark.parametrize("codec", ["npy", "png", "webp", "tlc"])
 def test_no_up_omits_up_and_all_commands_work(codec: str, few: Path, tmp_path: Path) -> None:
     generate(few, tmp_path / "out", *ARGS, "--no-up", "--codec", codec)
     folder = tmp_path / "out/scale_4x"

@@ -181,7 +181,7 @@ def test_val_fraction_is_met() -> None:
         ({"scales": (9,)}, "scale 9: expected an integer from 2 to 8"),
         ({"fit": "crop"}, "--fit 'crop': expected one of cover, tile, stretch"),
         ({"method": "magic"}, "--method 'magic': expected one of nearest, linear, cubic, area, lanczos"),
-        ({"codec": "gif"}, "--codec 'gif': expected one of npy, png, webp"),
+        ({"codec": "gif"}, "--codec 'gif': expected one of npy, png, webp, tlc"),
         ({"shard_bytes": 10**400}, "--shard-bytes: expected at most 1000 PB, e.g. 256MB"),
     ],
 )

@@ -88,7 +88,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 }
 
 
-@pytest.mark.parametrize("codec_name", ["png", "webp"])
+@pytest.mark.parametrize("codec_name", ["png", "webp", "tlc"])
 def test_compressed_shards_are_decoded(codec_name: str, photos: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 4, "--codec", codec_name)
     assert run_cli("verify", tmp_path).returncode == 0

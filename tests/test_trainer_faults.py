@@ -341,7 +341,7 @@ def test_training_works_with_little_shared_memory(shards: Path, tmp_path: Path) 
     program = [*IN_MOUNT_NAMESPACE, sys.executable, "-c", textwrap.dedent(SMALL_SHM), *args]
     result = subprocess.run(program, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
-    assert re.search(r"2 data workers, [45]\.\d MB shared memory", result.stderr)
+    assert re.search(r"2 data workers \(threads\), [45]\.\d MB for batches", result.stderr)
 
 
 def test_prefetched_batches_larger_than_memory_are_refused(
@@ -701,6 +701,8 @@ def test_a_signal_to_the_whole_group_saves_and_stops(
     (created,) = (int(path.name.split(".")[3]) for path in (run / "tensorboard").glob("events.*"))
     wait_until(lambda: time.time() >= created + 1)
     on_step(monkeypatch, stopped + 3, terminate)
+    (written,) = (run / "tensorboard").iterdir()  # TensorBoard orders files by the second of their start
+    wait_until(lambda: time.time() >= int(written.name.split(".")[3]) + 1)
     assert trainer("--out", tmp_path, "--run", "r", "--resume", "--workers", 0).code == 143
     assert saved_step(run) == stopped + 3
     steps = [line["step"] for line in events(run, "train")]

@@ -21,7 +21,16 @@ from test_trainer_stream import reader_of as stream_reader
 
 from shardgen.shard.writer import ShardWriter
 from srshards import native
-from srshards.format import MANIFEST_NAME, ShardRecord, dump_json, image_names, sample_key, shard_name
+from srshards.format import (
+    MANIFEST_NAME,
+    ShardRecord,
+    dump_json,
+    image_codec,
+    image_extension,
+    image_names,
+    sample_key,
+    shard_name,
+)
 from srshards.imaging import codec as codecs
 from srshards.loader.batches import BatchReader, DamagedRow, DamagedSample, Patches
 from srshards.loader.resident import ResidentBatches, resident_bytes
@@ -79,7 +88,10 @@ def make_folder(
         writer = ShardWriter(folder, folder, shard_name(split, shard), split)
         for index in range(samples):
             names = image_names(variants if split == "train" else 1, has_up)
-            members = {f"{name}.{codec}": list(codecs.encode(codec, picture(name, number))) for name in names}
+            members = {
+                image_extension(name, codec): list(codecs.encode(image_codec(name, codec), picture(name, number)))
+                for name in names
+            }
             members["json"] = [dump_json({"source": f"{number}.png", "box": [0, 0, HR_PX, HR_PX]}, None)]
             if split == "train":
                 edit(number, members)
@@ -170,7 +182,7 @@ def test_variants_and_symmetries_are_independent() -> None:
 # ---- batches
 
 
-@pytest.mark.parametrize("codec", ["npy", "png", "webp"])
+@pytest.mark.parametrize("codec", ["npy", "png", "webp", "tlc"])
 @pytest.mark.parametrize("times", [1, 4])
 def test_a_row_pairs_the_variant_of_its_epoch_with_the_hr_of_its_sample(
     folder_of: Callable[..., Path], codec: str, times: int
@@ -191,7 +203,7 @@ def test_a_row_pairs_the_variant_of_its_epoch_with_the_hr_of_its_sample(
             assert (np.diff(seen, axis=0) % 3 == 1).all()
 
 
-@pytest.mark.parametrize("codec", ["npy", "png"])
+@pytest.mark.parametrize("codec", ["npy", "png", "tlc"])
 @pytest.mark.parametrize("times", [1, 3])
 def test_batches_do_not_depend_on_workers_ranks_or_source(
     folder_of: Callable[..., Path], codec: str, times: int
@@ -207,7 +219,7 @@ def test_batches_do_not_depend_on_workers_ranks_or_source(
     assert [batch for both in zip(*ranks, strict=True) for batch in both] == expected
 
 
-@pytest.mark.parametrize("codec", ["npy", "png"])
+@pytest.mark.parametrize("codec", ["npy", "png", "tlc"])
 def test_up_ignores_variants(folder_of: Callable[..., Path], codec: str) -> None:
     reader, rows = reader_of(folder_of(3, codec), 1, "up"), Rows(BATCH)
     found = loaded(reader, rows, 0, 12, 0)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from srshards.format import SPLITS, Manifest, scale_folder
+from srshards.format import SPLITS, Manifest, image_codec, image_extension, scale_folder
 
 DIGEST_LABEL = "SHA-256 of manifest.json: "
 
@@ -83,16 +83,19 @@ def _features(scale: CardScale) -> list[dict[str, Any]]:
     """Return the columns of the split with the most images; where a sample has fewer, `datasets` fills in None."""
     manifest = scale.manifest
     images = max((manifest.images(split) for split in scale.splits), key=len)
-    columns = [{"name": f"{name}.{manifest.codec}", **_image(manifest, name in ("hr", "up"))} for name in images]
+    columns = [{"name": image_extension(name, manifest.codec), **_image(manifest, name)} for name in images]
     described = {"name": "json", **_feature(scale.sample)}
     return [*columns, described, {"name": "__key__", "dtype": "string"}, {"name": "__url__", "dtype": "string"}]
 
 
-def _image(manifest: Manifest, is_hr_size: bool) -> dict[str, Any]:
+def _image(manifest: Manifest, name: str) -> dict[str, Any]:
     """Return the type of an image column. Without the type of arrays, `datasets` stores `npy` as lists of numbers."""
-    if manifest.codec != "npy":
+    codec = image_codec(name, manifest.codec)
+    if codec == "tlc":  # which `datasets` cannot decode
+        return {"dtype": "binary"}
+    if codec != "npy":
         return {"dtype": "image"}
-    edge = manifest.hr_size if is_hr_size else manifest.hr_size // manifest.scale
+    edge = manifest.hr_size if name in ("hr", "up") else manifest.hr_size // manifest.scale
     return {"dtype": {"array3_d": {"shape": [edge, edge, 3], "dtype": "uint8"}}}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from shardgen.generate.card_command import generating_command, recipe_file
 from shardgen.generate.card_metadata import CardScale, split_name, title
-from srshards.format import Manifest, dump_json, lr_name
+from srshards.format import Manifest, dump_json, image_extension
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
 
@@ -22,6 +22,21 @@ print(sample["hr.{codec}"].size, sample["json"]["source"])
 for sample in load_dataset({arguments}, split="{split}", streaming=True):
     pass
 ```"""
+
+_DATASETS_TLC = """\
+```python
+import srshards
+from datasets import load_dataset
+
+dataset = load_dataset({arguments})
+sample = dataset["{split}"][0]
+print(srshards.decode_tlc(sample["hr.tlc"]).shape, sample["json"]["source"])
+
+for sample in load_dataset({arguments}, split="{split}", streaming=True):
+    pass
+```
+
+To other programs, `tlc` images are bytes: the sr-shards documentation, formats.md, has a decoder of few lines."""
 
 # `with_format("numpy")` alone gives int64; the json column has numbers that do not fit in uint8.
 _DATASETS_NPY = """\
@@ -57,13 +72,13 @@ The numbers of shards may have gaps, so take their names from the manifest inste
 ```python
 import json
 
-import webdataset
+{imports}
 
 with open("{folder}/manifest.json") as file:
     shards = json.load(file)["shards"]
 tars = [f"{folder}/{{shard['name']}}.tar" for shard in shards if shard["split"] == "{manifest_split}"]
-for sample in webdataset.WebDataset(tars, shardshuffle=False).decode("rgb8"):
-    hr, lr = sample["hr.{codec}"], sample["lr.{codec}"]  # H x W x 3, uint8
+for sample in webdataset.WebDataset(tars, shardshuffle=False).decode({decoders}):
+    hr, lr = sample["{hr}"], sample["{lr}"]  # H x W x 3, uint8
 ```"""
 
 _DALI = """\
@@ -118,14 +133,14 @@ def _columns(scales: Iterable[CardScale], is_root: bool) -> Iterator[str]:
 
 
 def _column_rows(manifest: Manifest) -> Iterator[str]:
-    codec, last_lr = manifest.codec, lr_name(manifest.variants - 1)
-    yield f"| `hr.{codec}` | HR image |"
-    yield f"| `lr.{codec}` | LR image |"
+    hr, *lrs = manifest.members("train")[: 1 + manifest.variants]
+    yield f"| `{hr}` | HR image |"
+    yield f"| `{lrs[0]}` | LR image |"
     if manifest.variants > 1:
-        names = f"`lr1.{codec}`" if last_lr == "lr1" else f"`lr1.{codec}` to `{last_lr}.{codec}`"
+        names = f"`{lrs[1]}`" if len(lrs) == 2 else f"`{lrs[1]}` to `{lrs[-1]}`"
         yield f"| {names} | further LR images of the same HR image; None in `validation` |"
     if manifest.has_up:
-        yield f"| `up.{codec}` | the first LR image, upsampled to the size of HR |"
+        yield f"| `{image_extension('up', manifest.codec)}` | the first LR image, upsampled to the size of HR |"
     yield "| `json` | source photo, class, crop box, and how LR was made |"
 
 
@@ -169,6 +184,10 @@ def _snippets(scale: CardScale, is_root: bool) -> Iterator[str]:
     codec, split, folder = scale.manifest.codec, next(iter(scale.splits)), f"shards/{scale.name}"
     values = {
         "codec": codec,
+        "hr": image_extension("hr", codec),
+        "lr": image_extension("lr", codec),
+        "imports": "import srshards\nimport webdataset" if codec == "tlc" else "import webdataset",
+        "decoders": 'webdataset.handle_extension("tlc", srshards.decode_tlc), "rgb8"' if codec == "tlc" else '"rgb8"',
         "folder": folder,
         "arguments": f'"shards", "{scale.name}"' if is_root else f'"{folder}"',
         "manifest_split": split,
@@ -179,7 +198,7 @@ def _snippets(scale: CardScale, is_root: bool) -> Iterator[str]:
         "pass `USER/NAME` to `load_dataset` instead."
     )
     yield "### Hugging Face datasets"
-    yield (_DATASETS_NPY if codec == "npy" else _DATASETS).format(**values)
+    yield {"npy": _DATASETS_NPY, "tlc": _DATASETS_TLC}.get(codec, _DATASETS).format(**values)
     yield "### sr-shards"
     yield _SRSHARDS.format(**values)
     yield "### webdataset"

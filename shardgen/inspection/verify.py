@@ -19,6 +19,7 @@ from srshards.format import (
     dump_json,
     load_manifest,
     shard_of_key,
+    split_of,
 )
 from srshards.imaging import codec
 from srshards.process.shortages import shortage
@@ -190,14 +191,15 @@ def _read_tar(tar: Address, record: ShardRecord) -> bytes:
 
 
 def _check_sample(data: memoryview, key: str, members: list[Member], manifest: Manifest) -> None:
-    names = manifest.images(shard_of_key(key).partition("-")[0])
-    expected = [*(f"{image}.{manifest.codec}" for image in names), "json"]
+    split = split_of(shard_of_key(key))
+    names = manifest.images(split)
+    expected = manifest.members(split)
     found = [member.extension for member in members]
     if found != expected:
         raise RunError(f"sample {key}: expected members {expected}, found {found}")
     scale, hr_size = manifest.scale, manifest.hr_size
     for name, member in zip(names, members, strict=False):
-        shape, edge = _shape(data, member, manifest.codec), hr_size if name in ("hr", "up") else hr_size // scale
+        shape, edge = _shape(data, member), hr_size if name in ("hr", "up") else hr_size // scale
         if shape != (edge, edge, 3):
             expected_shape = f"{(edge, edge, 3)} at scale {scale} and HR {hr_size} px"
             raise RunError(f"sample {key}: {name} has shape {shape}, expected {expected_shape}")
@@ -208,8 +210,9 @@ def _check_sample(data: memoryview, key: str, members: list[Member], manifest: M
         raise RunError(f"{key}.json: expected the degradations of {num_lrs} LR images, found {len(drawn or ())}")
 
 
-def _shape(data: memoryview, member: Member, codec_name: str) -> tuple[int, ...]:
+def _shape(data: memoryview, member: Member) -> tuple[int, ...]:
     try:
+        codec_name = member.extension.rpartition(".")[2]
         return codec.decode(codec_name, data[member.offset : member.offset + member.size]).shape
     except RunError as error:
         raise RunError(f"{member.name} {error}") from error

@@ -30,13 +30,13 @@ import numpy.typing as npt
 from shardgen.planning.config import Config
 from shardgen.planning.sources import Source
 from srshards.errors import UsageError
-from srshards.format import MAX_SAMPLES_PER_SHARD, MAX_SHARDS, MIN_SCALE, SPLITS, shard_name
+from srshards.format import MAX_SAMPLES_PER_SHARD, MAX_SHARDS, MIN_SCALE, SPLITS, image_codec, shard_name
 
 _NUM_HASHES = 2**64
 # With fewer photos per shard, some shards would be empty by chance, and sizes would vary too much.
 _MIN_MEAN_PHOTOS_PER_SHARD = 8
 # Size of a member relative to that of its pixels, measured on 700 real photos.
-_EXPECTED_RATIO = {"npy": 1.0, "png": 0.49, "webp": 0.31}
+_EXPECTED_RATIO = {"npy": 1.0, "png": 0.49, "webp": 0.31, "tlc": 0.29}
 _OVERHEAD_BYTES_PER_SAMPLE = 4 * 512 + 3 * 256 + 512  # tar headers, padding, json
 _OVERHEAD_BYTES_PER_VARIANT = 512 + 256 + 1024  # likewise; mostly the parameters of a recipe's steps
 _MAX_MEAN_SAMPLES_PER_SHARD = 20_000  # a fifth of the limit of sample keys
@@ -135,11 +135,12 @@ def take_sample(order: PhotoOrder, config: Config) -> PhotoOrder:
 def expected_sample_bytes(config: Config, scale: int) -> float:
     """Return the bytes of a sample in its tar: exact to a block for `npy`, an estimate for compressed codecs."""
     hr = config.hr_size(scale)
-    pixels = 3 * ((1 + config.up) * hr**2 + config.variants * (hr // scale) ** 2)
+    hr_bytes, lr_bytes = 3 * (1 + config.up) * hr**2, 3 * config.variants * (hr // scale) ** 2
     overhead = _OVERHEAD_BYTES_PER_SAMPLE
     if config.degradation:
         overhead += config.variants * _OVERHEAD_BYTES_PER_VARIANT
-    return pixels * _EXPECTED_RATIO[config.codec] + overhead
+    lr_codec = image_codec("lr", config.codec)
+    return hr_bytes * _EXPECTED_RATIO[config.codec] + lr_bytes * _EXPECTED_RATIO[lr_codec] + overhead
 
 
 def plan_shards(

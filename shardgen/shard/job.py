@@ -24,7 +24,16 @@ from shardgen.shard.stages import StageTimes
 from shardgen.shard.statistics import Statistics, psnr_up
 from shardgen.shard.writer import ShardWriter
 from srshards.errors import PhotoError
-from srshards.format import EQUAL_PSNR_DB, MAX_SAMPLES_PER_SHARD, dump_json, image_names, sample_key, scale_folder
+from srshards.format import (
+    EQUAL_PSNR_DB,
+    MAX_SAMPLES_PER_SHARD,
+    dump_json,
+    image_codec,
+    image_extension,
+    image_names,
+    sample_key,
+    scale_folder,
+)
 from srshards.imaging import codec
 from srshards.imaging.photo import DecodedPhoto
 from srshards.storage.store import remove, storage_of
@@ -194,7 +203,7 @@ class _ScaleOutput:
         with times.timed("encode"):
             images = [hr.pixels, *sample.lrs, *([sample.up] if config.up else [])]
             members = [
-                (f"{name}.{config.codec}", codec.encode(config.codec, pixels))
+                (image_extension(name, config.codec), codec.encode(image_codec(name, config.codec), pixels))
                 for name, pixels in zip(image_names(len(sample.lrs), config.up), images, strict=True)
             ]
             members.append(("json", [self._describe(photo, sample, psnr)]))

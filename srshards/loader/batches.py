@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from srshards import native
 from srshards.imaging.pixels import Pixels
-from srshards.loader.raw_images import Int64s, RawImages, copy_patches
+from srshards.loader.mapped_images import CORE_CODECS, Bools, ImageKind, Int64s, MappedImages, MappedPatches
 from srshards.sampling.patches import Cut, PatchGrid
 from srshards.sampling.schedule import BatchSamples, Schedule
 from srshards.shards.mapped import DamagedMember, MappedShard, Origin
@@ -102,13 +102,13 @@ class BatchReader:
         self._cached = cached
         self.origin = origin
         self._open: OrderedDict[int, MappedShard] = OrderedDict()
-        self._raw: dict[int, RawImages] = {}  # of open `npy` shards
+        self._mapped: dict[int, MappedImages] = {}  # of open shards
         self._last_images: tuple[int, dict[str, Pixels]] = (-1, {})  # number and images of the last sample read
         self._cold_chunks = _COLD_CHUNKS
 
     def __getstate__(self) -> dict[str, Any]:
         # Memory maps cannot be pickled.
-        return {**self.__dict__, "_open": OrderedDict(), "_raw": {}, "_last_images": (-1, {})}
+        return {**self.__dict__, "_open": OrderedDict(), "_mapped": {}, "_last_images": (-1, {})}
 
     def lay_out(self, memory: Pixels, steps: int, rows: int) -> Patches:
         """Return views of a buffer as HR patches followed by input patches; each row takes `grid.bytes_per_row`."""
@@ -136,13 +136,13 @@ class BatchReader:
                 # The cache has no space reserved for shards beyond these steps.
                 if not self._cached or self.schedule.shard_of(crop.number)[0] in self._open:
                     self._read_ahead(crop)
-        cut = self._copy if self.copies_raw else self._cut
+        cut = self._copy if self.uses_core else self._cut
         return tuple(cut(crops, to))
 
     @property
-    def copies_raw(self) -> bool:
-        """Whether batches are copied by the compiled core, which releases the GIL."""
-        return self.codec == "npy" and native.is_available()
+    def uses_core(self) -> bool:
+        """Whether the compiled core copies or decodes batches, which releases the GIL."""
+        return self.codec in CORE_CODECS and native.is_available()
 
     def drawn(self, steps: range, rows: range) -> DrawnCrops:
         """Draw the crops of these rows of the global batches of `steps`, of which there is at least one."""
@@ -153,46 +153,35 @@ class BatchReader:
 
     def _copy(self, crops: DrawnCrops, to: Patches) -> Iterable[DamagedRow]:
         """Copy the patches of all intact samples at once, and those that replace others one by one."""
-        hr, small = (np.empty((len(crops.numbers), native.PATCH_FIELDS), np.int64) for _ in to)
+        hr, small = (MappedPatches(len(crops.numbers)) for _ in to)
         shards, positions = self.schedule.shards_of(crops.numbers)
-        images: list[RawImages] = []
-        for number, shard in enumerate(np.unique(shards).tolist()):
-            in_shard, raw = np.flatnonzero(shards == shard), self._raw_images(shard)
-            images.append(raw)  # keeps the shard mapped
-            hr[in_shard, 0] = small[in_shard, 0] = number
-            hr[in_shard, 1] = raw.offsets(np.zeros_like(in_shard), positions[in_shard])
-            small[in_shard, 1] = raw.offsets(1 + crops.variants[in_shard], positions[in_shard])
-        is_intact = (hr[:, 1] >= 0) & (small[:, 1] >= 0)
-        if is_intact.any():
-            for patches in (hr, small):
-                patches[~is_intact] = patches[is_intact.argmax()]  # to be overwritten
-            self._copy_intact(images, hr, small, crops.cuts, to)
+        for shard in np.unique(shards).tolist():
+            rows, images = np.flatnonzero(shards == shard), self._mapped_images(shard)
+            hr.add(images, rows, np.zeros_like(rows), positions[rows])
+            small.add(images, rows, 1 + crops.variants[rows], positions[rows])
+        is_intact = self._write_hr(hr, crops.cuts, to.hr) & self._write_input(small, crops.cuts, to.input)
         return () if is_intact.all() else self._cut(crops, to, ~is_intact)
 
-    def _copy_intact(self, images: Sequence[RawImages], hr: Int64s, small: Int64s, cuts: Int64s, to: Patches) -> None:
-        """Copy the patches of images whose maps and offsets are given."""
-        grid = self.grid
-        hr_size, small_size = self._image_sizes
-        tops, lefts, symmetries = cuts
-        hr[:, 2:] = np.stack([tops * grid.scale, lefts * grid.scale, symmetries], axis=1)
-        copy_patches(images, hr, hr_size, to.hr.reshape(-1, grid.patch, grid.patch, 3))
-        network_input = to.input.reshape(-1, grid.input_patch, grid.input_patch, 3)
-        if not grid.up_method:
-            factor = grid.scale // grid.input_scale
-            small[:, 2:] = np.stack([tops * factor, lefts * factor, symmetries], axis=1)
-            copy_patches(images, small, small_size, network_input)
-            return
-        small[:, 2:] = 0
-        lr = np.empty((_LR_AT_A_TIME, small_size, small_size, 3), np.uint8)
-        for first in range(0, len(small), _LR_AT_A_TIME):
-            rows = small[first : first + _LR_AT_A_TIME]
-            copy_patches(images, rows, small_size, lr[: len(rows)])
-            for row, image in enumerate(lr[: len(rows)], first):
-                grid.cut_input(image, Cut(*cuts[:, row].tolist()), network_input[row])
+    def _write_hr(self, hr: MappedPatches, cuts: Int64s, to: Pixels) -> Bools:
+        patch = self.grid.patch
+        return hr.write(self._kinds[0], cuts, self.grid.scale, to.reshape(-1, patch, patch, 3))
 
-    def _cut(
-        self, crops: DrawnCrops, to: Patches, selected: npt.NDArray[np.bool_] | None = None
-    ) -> Iterator[DamagedRow]:
+    def _write_input(self, small: MappedPatches, cuts: Int64s, to: Pixels) -> Bools:
+        grid, kind = self.grid, self._kinds[1]
+        patches = to.reshape(-1, grid.input_patch, grid.input_patch, 3)
+        if not grid.up_method:
+            return small.write(kind, cuts, grid.scale // grid.input_scale, patches)
+        is_intact = np.empty(len(patches), np.bool_)
+        lr = np.empty((_LR_AT_A_TIME, kind.px, kind.px, 3), np.uint8)
+        for first in range(0, len(patches), _LR_AT_A_TIME):
+            rows = slice(first, first + _LR_AT_A_TIME)
+            images = lr[: len(patches[rows])]
+            is_intact[rows] = small[rows].write(kind, np.zeros_like(cuts[:, rows]), 1, images)
+            for image, cut, patch in zip(images, cuts[:, rows].T.tolist(), patches[rows], strict=True):
+                grid.cut_input(image, Cut(*cut), patch)
+        return is_intact
+
+    def _cut(self, crops: DrawnCrops, to: Patches, selected: Bools | None = None) -> Iterator[DamagedRow]:
         """Cut the patches of these rows, by default all, one by one."""
         num_rows = to.hr.shape[1]
         specs = crops.specs()
@@ -236,7 +225,7 @@ class BatchReader:
     def close(self) -> None:
         """Unmap all shards; they are mapped again when needed."""
         self._open.clear()
-        self._raw.clear()
+        self._mapped.clear()
         self._last_images = (-1, {})
 
     def _block_shards(self, steps: range) -> set[int]:
@@ -250,7 +239,7 @@ class BatchReader:
         if unwanted:
             for shard in unwanted:
                 del self._open[shard]
-                self._raw.pop(shard, None)
+                self._mapped.pop(shard, None)
             self._last_images = (-1, {})  # views of them would keep the mappings alive
 
     def _images(self, number: int, variant: int) -> tuple[Pixels, Pixels]:
@@ -294,17 +283,21 @@ class BatchReader:
         else:
             self._open[index] = (self._cached or MappedShard)(*self._shards[index], True)
             if len(self._open) > _MAX_OPEN_SHARDS:
-                self._raw.pop(self._open.popitem(last=False)[0], None)
+                self._mapped.pop(self._open.popitem(last=False)[0], None)
                 self._last_images = (-1, {})
         return self._open[index]
 
-    def _raw_images(self, index: int) -> RawImages:
+    def _mapped_images(self, index: int) -> MappedImages:
         shard = self._shard(index)
-        if index not in self._raw:
-            hr, small = self._image_sizes
-            sizes = [hr, *[small] * len(self.input_names)]
-            self._raw[index] = RawImages(shard, ("hr", *self.input_names), sizes)
-        return self._raw[index]
+        if index not in self._mapped:
+            self._mapped[index] = MappedImages(shard, self._kinds)
+        return self._mapped[index]
+
+    @property
+    def _kinds(self) -> list[ImageKind]:
+        """HR, and the stored variants of the network input."""
+        names, (hr, small) = self.input_names, self._image_sizes
+        return [ImageKind.of("hr", hr, self.codec), *(ImageKind.of(name, small, self.codec) for name in names)]
 
     @property
     def _image_sizes(self) -> tuple[int, int]:

@@ -43,7 +43,7 @@ class ChunkReader:
     @property
     def releases_gil(self) -> bool:
         """Whether reading hardly needs the GIL, so that threads are as fast as processes."""
-        return self._reader.copies_raw
+        return self._reader.uses_core
 
     @property
     def origin(self) -> Origin:

@@ -12,6 +12,7 @@ from srshards.loader.patch_batch import PatchBatch
 from srshards.loader.running import RunningBatches
 from srshards.loader.sources import Sources, batch_reader
 from srshards.loader.state import BatchSettings, Division, Position, dump_state, load_position
+from srshards.process.forks import this_process
 from srshards.process.resources import available_cpus
 from srshards.sampling.chunks import Rows
 from srshards.shards.folder import Shards
@@ -21,7 +22,10 @@ _CPUS_OF_A_GPU = 2  # for the threads that launch the forward pass and, in autog
 
 
 class PatchLoader:
-    """Batches of matching HR and input patches of the training split, assembled by worker processes.
+    """Batches of matching HR and input patches of the training split, assembled by data workers.
+
+    For `npy` and `tlc` shards the workers are threads, which copy or decode patches without the GIL; for other codecs,
+    and where the compiled core is missing (`srshards.native`), they are processes.
 
     A batch has `hr` (N x p x p x 3) and `input` (N x q x q x 3), uint8 RGB tensors on `device`, with N = `batch_size`
     and p = `patch_size`; q is p / scale for `input="lr"` and p for `input="up"`. **On a CPU, batches share a reused
@@ -41,7 +45,7 @@ class PatchLoader:
         batch_size: patches per batch of this process.
         input: `"lr"`, or `"up"` for the upsampled image, which has the size of HR. It is computed from LR if the shards
             do not have it.
-        workers: number of worker processes; 0 reads in this process. Default: this process's share of the CPUs, on a
+        workers: number of data workers; 0 reads in this thread. Default: this process's share of the CPUs, on a
             GPU less two, but at least 1.
         seed: seed of sample order, crops and flips, 0 to 2^63 - 1.
         device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
@@ -121,7 +125,7 @@ class PatchLoader:
             patches_per_sample=patches_per_sample,
         )
         self._memory_bytes = self._sources.checked_memory()
-        self._pid = os.getpid()
+        self._pid, self._process = os.getpid(), this_process()
         self._is_closed = False
         self._taken = 0  # batches, since the first of step 0
         self._has_started = False
@@ -159,8 +163,13 @@ class PatchLoader:
 
     @property
     def workers(self) -> int:
-        """Number of worker processes."""
+        """Number of data workers."""
         return self._sources.workers
+
+    @property
+    def uses_threads(self) -> bool:
+        """Whether data workers are threads of this process; otherwise they are processes."""
+        return self._sources.reader.uses_core
 
     @property
     def num_samples(self) -> int:
@@ -230,7 +239,7 @@ class PatchLoader:
 
     def close(self) -> None:
         """Stop the workers. The last batch taken stays valid."""
-        if os.getpid() == self._pid:  # a forked process does not own the workers
+        if self._process is this_process():  # a forked process does not own the workers
             self._running.end()
         self._is_closed = True
 
@@ -263,7 +272,7 @@ class PatchLoader:
         return batch
 
     def _check_usable(self) -> None:
-        if os.getpid() != self._pid:
+        if self._process is not this_process():
             raise RuntimeError(
                 f"this PatchLoader was created in process {self._pid} and cannot be used in the forked process "
                 f"{os.getpid()}; create one in each process"

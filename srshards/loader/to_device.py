@@ -34,8 +34,12 @@ class Transfer:
     def send(self, host: tuple[torch.Tensor, ...]) -> tuple[tuple[torch.Tensor, ...], Wait]:
         """Return the tensors on the device, and a function that waits until the host memory may be overwritten.
 
+        On a CPU, they are the tensors that were given.
+
         Work on the device's current stream is ordered after the copy.
         """
+        if self._device.type == "cpu":
+            return host, no_wait
         if self._stream is None:
             return tuple(tensor.to(self._device) for tensor in host), no_wait
         with torch.cuda.stream(self._stream):

@@ -13,14 +13,15 @@ from srshards.loader.chunk_worker import Chunk, ChunkReader
 
 
 class WorkerThreads:
-    """Reads chunks in `workers` threads. `receive` raises their errors; `close` waits for the chunks being read."""
+    """Reads chunks in `workers` threads. `receive` raises their errors. `close` waits for chunks being read."""
 
     def __init__(self, reader: ChunkReader, workers: int) -> None:
         self._idle = [reader.copy() for _ in range(workers)]  # each thread takes one, in any order
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="srshards_worker")
+        # Also called when the interpreter exits, before it clears the modules that this needs, but not in a forked
+        # child, which has none of the threads.
+        self.close = Finalize(self, self._threads.shutdown, kwargs={"cancel_futures": True}, exitpriority=0)
         self._assigned: deque[Future[tuple[DamagedRow, ...]]] = deque()
-        # Also called when the interpreter exits, before it clears the modules that this needs.
-        self.close = Finalize(self, self._threads.shutdown, (True,), {"cancel_futures": True}, exitpriority=0)
 
     def assign(self, chunk: Chunk, slot: int) -> None:
         """Let the next idle thread read a chunk."""

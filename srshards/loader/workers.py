@@ -5,7 +5,6 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from itertools import chain
 from time import perf_counter
 
@@ -67,7 +66,8 @@ class WorkerBatches:
             with _allocating(ring.num_bytes):  # while the workers start
                 ring.allocate()
             with closing(Transfer(ring, self._device)) as transfer:
-                chunks = deliver(self._work(), num_slots, filler, partial(self._send, ring, transfer))
+                sender = _Sender(ring, transfer, self._reader, self._rows)
+                chunks = deliver(self._work(), num_slots, filler, sender.send)
                 while True:
                     start_s = perf_counter()
                     batches = next(chunks, None)
@@ -81,15 +81,39 @@ class WorkerBatches:
             numbers = (number, number + max(1, self._workers))  # the workers take turns
             yield Chunk(*(self._chunks.steps(each, self._first, self._stop) for each in numbers))
 
-    def _send(
-        self, ring: Ring, transfer: Transfer, chunk: Chunk, slot: int, damaged: tuple[DamagedRow, ...]
-    ) -> tuple[list[PatchBatch], Wait]:
-        host = self._reader.lay_out(ring.slot(slot), len(chunk.steps), self._rows.per_step)
-        sent, wait = transfer.send((torch.from_numpy(host.hr), torch.from_numpy(host.input)))
-        patches = zip(*(torch.split(images.flatten(0, 1), self._rows.batch) for images in sent), strict=True)
-        return [
-            PatchBatch(hr, small, self._damage(damaged, number)) for number, (hr, small) in enumerate(patches)
-        ], wait
+
+class _Sender:
+    """Sends the content of slots to the device. Views of a slot are made once, and on a CPU are its batches."""
+
+    def __init__(self, ring: Ring, transfer: Transfer, reader: BatchReader, rows: Rows) -> None:
+        self._ring = ring
+        self._transfer = transfer
+        self._reader = reader
+        self._rows = rows
+        # By slot and number of steps: the last chunk may have fewer than the others.
+        self._images: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._batches: dict[tuple[int, int], list[PatchBatch]] = {}
+
+    def send(self, chunk: Chunk, slot: int, damaged: tuple[DamagedRow, ...]) -> tuple[list[PatchBatch], Wait]:
+        """Return the batches of a chunk, and a function that waits until its slot may be written again."""
+        key = slot, len(chunk.steps)
+        if key not in self._images:
+            host = self._reader.lay_out(self._ring.slot(slot), len(chunk.steps), self._rows.per_step)
+            self._images[key] = torch.from_numpy(host.hr).flatten(0, 1), torch.from_numpy(host.input).flatten(0, 1)
+        sent, wait = self._transfer.send(self._images[key])
+        if sent is not self._images[key]:
+            batches = self._split(sent)
+        elif key in self._batches:
+            batches = self._batches[key]
+        else:
+            batches = self._batches[key] = self._split(sent)
+        if damaged:
+            batches = [batch._replace(damaged=self._damage(damaged, number)) for number, batch in enumerate(batches)]
+        return batches, wait
+
+    def _split(self, images: tuple[torch.Tensor, ...]) -> list[PatchBatch]:
+        hr, small = (torch.split(image, self._rows.batch) for image in images)
+        return [PatchBatch(*pair, ()) for pair in zip(hr, small, strict=True)]
 
     def _damage(self, damaged: tuple[DamagedRow, ...], batch: int) -> tuple[DamagedSample, ...]:
         step, part = divmod(batch, self._rows.micro_batches)

@@ -21,8 +21,8 @@
 #endif
 
 #define MAX_PX 65535
-#define STAGE_ROWS 16            /* rows of a turned patch that are written at a time, in the cache */
-#define STAGE_BYTES (16 * 1024)  /* at most, else they are written to memory at once */
+#define MAX_STAGE_ROWS 32       /* rows of a transposed patch that are written at a time, in the cache */
+#define STAGE_BYTES (20 * 1024) /* two stages fit in the first-level cache */
 
 /* The source of one patch. Row r of it starts at `first + r * stride`. */
 typedef struct {
@@ -103,16 +103,11 @@ static void copy_all_plainly(const srs_map *maps, const srs_patch *patches, int6
 {
     for (int64_t n = 0; n < count; n++, to += 3 * sizes.patch * sizes.patch) {
         *current = n;
+        if (patches[n].offset == SRS_NO_IMAGE)
+            continue;
         const source from = source_of(maps, &patches[n], sizes);
         copy_plainly(to, &from);
     }
-}
-
-void srs_copy_patches_plainly(const srs_map *maps, const srs_patch *patches, int64_t count, srs_sizes sizes,
-                              uint8_t *to)
-{
-    volatile int64_t current;
-    copy_all_plainly(maps, patches, count, sizes, to, &current);
 }
 
 static int is_within(const srs_map *maps, int64_t num_maps, int64_t map, int64_t offset, int64_t size)
@@ -120,8 +115,8 @@ static int is_within(const srs_map *maps, int64_t num_maps, int64_t map, int64_t
     return map >= 0 && map < num_maps && offset >= 0 && size <= maps[map].size && offset <= maps[map].size - size;
 }
 
-srs_status srs_copy_patches(const srs_map *maps, int64_t num_maps, const srs_patch *patches, int64_t count,
-                            srs_sizes sizes, uint8_t *to, int64_t to_size, int64_t *failed)
+srs_status srs_check_patches(const srs_map *maps, int64_t num_maps, const srs_patch *patches, const int64_t *lengths,
+                             int64_t count, srs_sizes sizes, int64_t to_size, int64_t *failed)
 {
     const int64_t height = sizes.height, width = sizes.width, px = sizes.patch;
     *failed = 0;
@@ -130,12 +125,37 @@ srs_status srs_copy_patches(const srs_map *maps, int64_t num_maps, const srs_pat
         return SRS_INVALID_SIZE;
     for (int64_t n = 0; n < count; n++) {
         const srs_patch *patch = &patches[n];
+        const int64_t length = lengths ? lengths[n] : 3 * height * width;
         *failed = n;
-        if (!is_within(maps, num_maps, patch->map, patch->offset, 3 * height * width) || patch->top < 0 ||
+        if (patch->offset == SRS_NO_IMAGE)
+            continue;
+        if (length < 0 || !is_within(maps, num_maps, patch->map, patch->offset, length) || patch->top < 0 ||
             patch->top > height - px || patch->left < 0 || patch->left > width - px || patch->symmetry < 0 ||
             patch->symmetry > 7)
             return SRS_OUT_OF_BOUNDS;
     }
+    return SRS_OK;
+}
+
+static void copy_all(const srs_map *maps, const srs_patch *patches, int64_t count, srs_sizes sizes, uint8_t *to,
+                     volatile int64_t *current)
+{
+#if HAS_X86_KERNELS
+    if (SRS_CPU_SUPPORTS("avx512bw"))
+        copy_all_avx512(maps, patches, count, sizes, to, current);
+    else if (SRS_CPU_SUPPORTS("avx2"))
+        copy_all_avx2(maps, patches, count, sizes, to, current);
+    else
+#endif
+        copy_all_plainly(maps, patches, count, sizes, to, current);
+}
+
+srs_status srs_copy_patches(const srs_map *maps, int64_t num_maps, const srs_patch *patches, int64_t count,
+                            srs_sizes sizes, uint8_t *to, int64_t to_size, int64_t *failed)
+{
+    const srs_status status = srs_check_patches(maps, num_maps, patches, NULL, count, sizes, to_size, failed);
+    if (status)
+        return status;
     volatile int64_t current = 0;
     sigjmp_buf guard;
     srs_install_guard();
@@ -144,16 +164,17 @@ srs_status srs_copy_patches(const srs_map *maps, int64_t num_maps, const srs_pat
         return SRS_UNREADABLE;
     }
     srs_set_guard(&guard);
-#if HAS_X86_KERNELS
-    if (SRS_CPU_SUPPORTS("avx512bw"))
-        copy_all_avx512(maps, patches, count, sizes, to, &current);
-    else if (SRS_CPU_SUPPORTS("avx2"))
-        copy_all_avx2(maps, patches, count, sizes, to, &current);
-    else
-#endif
-        copy_all_plainly(maps, patches, count, sizes, to, &current);
+    copy_all(maps, patches, count, sizes, to, &current);
     srs_set_guard(NULL);
     return SRS_OK;
+}
+
+void srs_copy_square(const uint8_t *from, int64_t px, int symmetry, uint8_t *to)
+{
+    const srs_map map = {(int64_t)(uintptr_t)from, 3 * px * px};
+    const srs_patch patch = {0, 0, 0, 0, symmetry};
+    volatile int64_t current;
+    copy_all(&map, &patch, 1, (srs_sizes){px, px, px}, to, &current);
 }
 
 srs_status srs_compare(const srs_map *maps, int64_t num_maps, const int64_t (*positions)[2], int64_t count,

@@ -162,6 +162,15 @@ TARGET static inline void NAME(write_narrowed)(uint8_t *to, NAME(vector) pixels)
 #endif
 }
 
+/* Fetches the part of BLOCK rows that a stage needs from the second to the first level of the cache. */
+TARGET static inline void NAME(fetch_block)(const uint8_t *part, int64_t step)
+{
+    for (int row = 0; row < BLOCK; row++, part += step) {
+        _mm_prefetch((const char *)part, _MM_HINT_T0);
+        _mm_prefetch((const char *)part + 3 * MAX_STAGE_ROWS - 1, _MM_HINT_T0);
+    }
+}
+
 /* Rows i0 .. i1-1 of a transposed patch: blocks of 4 rows and BLOCK columns. Streams `staged` meanwhile: computing and
    writing to memory overlap best in small portions. */
 TARGET static void NAME(write_transposed)(uint8_t *to, const source *from, int64_t i0, int64_t i1, NAME(rows) *next,
@@ -174,11 +183,14 @@ TARGET static void NAME(write_transposed)(uint8_t *to, const source *from, int64
     const int64_t step = rows.stride, to_next = is_reversed ? -size : size;
     const __m128i first = _mm_setr_epi8(0, 1, 2, X, 3, 4, 5, X, 6, 7, 8, X, 9, 10, 11, X);
     const __m128i last = _mm_setr_epi8(4, 5, 6, X, 7, 8, 9, X, 10, 11, 12, X, 13, 14, 15, X);
+    const int64_t first_byte = 3 * (is_reversed ? px - i1 : i0);
     const uint8_t *block = rows.row;
     const int64_t portion = whole_j ? (staged->size * BLOCK / whole_j + 63) / 64 * 64 : 0;
     for (int64_t j = 0; j < whole_j; j += BLOCK, block += BLOCK * step) {
         for (int64_t fetched = 0; fetched < i1 - i0; fetched += whole_j / BLOCK)
             NAME(fetch_next)(next);
+        if (j + BLOCK < whole_j)
+            NAME(fetch_block)(block + BLOCK * step + first_byte, step);
         NAME(stream_part)(staged, portion);
         for (int64_t i = i0; i < whole_i; i += 4) {
             const int64_t column = is_reversed ? px - 4 - i : i;
@@ -207,11 +219,12 @@ TARGET static void NAME(write_transposed)(uint8_t *to, const source *from, int64
 TARGET static void NAME(copy_transposed)(uint8_t *to, const source *from, NAME(rows) *next)
 {
     _Alignas(64) uint8_t stages[2][STAGE_BYTES];
-    const int64_t px = from->px, size = 3 * px;
-    const int is_aligned = STAGE_ROWS * size <= STAGE_BYTES && px % 16 == 0 && (uintptr_t)to % VECTOR_BYTES == 0;
+    const int64_t px = from->px, size = 3 * px, fitting = STAGE_BYTES / size / 4 * 4;
+    const int is_aligned = px % 16 == 0 && fitting > 0 && (uintptr_t)to % VECTOR_BYTES == 0;
+    const int64_t num_rows = is_aligned && fitting < MAX_STAGE_ROWS ? fitting : MAX_STAGE_ROWS;
     NAME(staged) staged = {0};
-    for (int64_t i = 0, n = 0; i < px; i += STAGE_ROWS, n++) {
-        const int64_t stop = i + STAGE_ROWS < px ? i + STAGE_ROWS : px;
+    for (int64_t i = 0, n = 0; i < px; i += num_rows, n++) {
+        const int64_t stop = i + num_rows < px ? i + num_rows : px;
         uint8_t *rows = is_aligned ? stages[n % 2] : to + i * size;
         NAME(write_transposed)(rows, from, i, stop, next, &staged);
         if (is_aligned)
@@ -225,9 +238,11 @@ TARGET static void NAME(copy_all)(const srs_map *maps, const srs_patch *patches,
 {
     for (int64_t n = 0; n < count; n++, to += 3 * sizes.patch * sizes.patch) {
         *current = n;
+        if (patches[n].offset == SRS_NO_IMAGE)
+            continue;
         const source from = source_of(maps, &patches[n], sizes);
         NAME(rows) next = {0};
-        if (n + 1 < count) {
+        if (n + 1 < count && patches[n + 1].offset != SRS_NO_IMAGE) {
             const source following = source_of(maps, &patches[n + 1], sizes);
             next = NAME(rows_of)(&following);
         }

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from srshards.sampling.patches import PatchGrid
 
+_FAST_CODECS = ("npy", "tlc")
 _CHUNK_BYTES = 32_000_000  # filling this much takes far longer than transferring it
 
 
@@ -46,12 +47,12 @@ class Chunks:
     def of(cls, rows: Rows, grid: PatchGrid, codec: str, patches_per_sample: int, prefetch: int) -> "Chunks":
         """Choose the chunk size for at least `prefetch` batches per worker. Steps that share samples stay together.
 
-        For `npy` a batch is only copied. Transferring each one separately would add half of that time, so a chunk has
-        several steps.
+        Batches of `npy` are only copied, and those of `tlc` decoded without the rest of their images. Transferring each
+        one separately would add half of the time of copying, so a chunk has several steps.
         """
         step_bytes, parts = rows.per_step * grid.bytes_per_row, rows.micro_batches
         size = patches_per_sample
-        if codec == "npy" and size == 1:
+        if codec in _FAST_CODECS and size == 1:
             size = max(1, min(prefetch // (2 * parts), _CHUNK_BYTES // step_bytes))
         return cls(size, max(2, -(-prefetch // (size * parts))), step_bytes)
 

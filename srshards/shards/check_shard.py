@@ -33,6 +33,6 @@ def _check_index(manifest: Manifest, record: ShardRecord, tar: Path) -> None:
     check_samples(samples, tar, record.samples, record.bytes)
     if load_index(index) != samples:
         raise FormatError(f"{index} does not match {tar.name}: its members or offsets differ")
-    expected = [*(f"{image}.{manifest.codec}" for image in manifest.images(record.split)), "json"]
+    expected = manifest.members(record.split)
     if any([member.extension for member in sample] != expected for sample in samples):
         raise FormatError(f"{tar}: expected samples with members {', '.join(expected)}, as in the manifest")

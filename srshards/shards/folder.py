@@ -137,7 +137,7 @@ class Shards(_Samples):
 
     @property
     def codec(self) -> str:
-        """Codec of the images as they are read: `npy`, `png` or `webp`."""
+        """Codec of the images as they are read: `npy`, `png`, `webp` or `tlc` (whose LR is `npy`)."""
         return "npy" if self.is_decoded else self.manifest.codec
 
     @property

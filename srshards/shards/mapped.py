@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srshards.errors import RunError
-from srshards.format import SPLITS, Address, FormatError, Manifest, load_manifest
+from srshards.format import SPLITS, Address, FormatError, Manifest, image_codec, image_extension, load_manifest
 from srshards.imaging.codec import NPY_HEADER_BYTES, decode_image, npy_header
 from srshards.imaging.pixels import Pixels
 from srshards.process.shortages import shortage
@@ -121,27 +121,22 @@ class MappedShard:
 
         DamagedMember when the member is not such an image. (`npy` pixels have no checksum; `--verify` checks them.)
         """
-        member = self._samples[position].get(f"{name}.{codec}")
+        extension = image_extension(name, codec)
+        member = self._samples[position].get(extension)
         if member is None:
-            raise DamagedMember(f"{self._name}: sample {position} has no {name}.{codec}")
+            raise DamagedMember(f"{self._name}: sample {position} has no {extension}")
         content = self._bytes[member.offset : member.offset + member.size]
-        image = self._npy(content, size) if codec == "npy" else decode_image(content)
+        image = self._npy(content, size) if extension.endswith(".npy") else decode_image(content)
         if image is None or image.shape != (size, size, 3):
             found = "damaged data" if image is None else " x ".join(map(str, image.shape))
             raise DamagedMember(f"{self._name}: {member.name}: expected {size} x {size} x 3, found {found}")
         return image
 
-    def pixel_offsets(self, name: str, size: int) -> npt.NDArray[np.int64]:
-        """Return where in the tar the pixels of a raw image of size x size px begin, for each sample.
-
-        -1 where there is no `npy` member of that many bytes. What the members contain is not checked.
-        """
-        num_bytes = NPY_HEADER_BYTES + size * size * 3
-        members = (sample.get(f"{name}.npy") for sample in self._samples)
-        offsets = (
-            member.offset + NPY_HEADER_BYTES if member and member.size == num_bytes else -1 for member in members
-        )
-        return np.fromiter(offsets, np.int64, len(self._samples))
+    def extents(self, extension: str) -> npt.NDArray[np.int64]:
+        """Return offset and size in bytes of a member of each sample, e.g. `hr.npy`: 2 x N, -1 where it is missing."""
+        members = (sample.get(extension) for sample in self._samples)
+        extents = [(member.offset, member.size) if member else (-1, -1) for member in members]
+        return np.ascontiguousarray(np.array(extents, np.int64).reshape(-1, 2).T)
 
     def in_memory(self, position: int, name: str, codec: str, first: float, last: float) -> bool:
         """Return whether the middle of the fraction `first` .. `last` of an image's bytes is in the page cache."""
@@ -161,10 +156,10 @@ class MappedShard:
 
     def _extent(self, position: int, name: str, codec: str, first: float, last: float) -> tuple[int, int]:
         """Return start and end of that fraction in the tar: all of a compressed member, nothing of a missing one."""
-        member = self._samples[position].get(f"{name}.{codec}")
+        member = self._samples[position].get(image_extension(name, codec))
         if member is None:
             return 0, 0
-        if codec != "npy":
+        if image_codec(name, codec) != "npy":
             return member.offset, member.offset + member.size
         begin, size = member.offset + NPY_HEADER_BYTES, max(0, member.size - NPY_HEADER_BYTES)
         return begin + int(first * size), begin + int(last * size)

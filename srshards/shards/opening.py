@@ -52,8 +52,8 @@ def open_shards(
 
     `cache` is a local folder on a fast disk, to which shards are copied when they are first read, and checked against
     the manifest's SHA-256; `cache_bytes` is its capacity, by default most of the free space there. Shards in a store
-    are always cached, by default in `~/.cache/sr-shards`. With `decode`, compressed images (`png`, `webp`) are decoded
-    once into the cache and then read like `npy`. `verify` reads all shards now, as `Shards.verify` does.
+    are always cached, by default in `~/.cache/sr-shards`. With `decode`, images of other codecs than `npy` are
+    decoded once into the cache and then read like those. `verify` reads all shards now, as `Shards.verify` does.
 
     Raises ArgumentError (a ValueError) when `path` is not the folder of one scale or the cache is not a writable local
     folder; UsageError, its base class, for incomplete shards; StoreError when a store does not answer. Each message

@@ -19,7 +19,7 @@ class Sample:
     """One sample of `Shards`. Images are read, and decoded if necessary, on first access.
 
     Images are H x W x 3 uint8 RGB arrays, top row first. With codec `npy` they are read-only views into the mapped
-    shard, without a copy (`sample.hr.copy()` returns a writable array); `png` and `webp` images are decoded once per
+    shard, without a copy (`sample.hr.copy()` returns a writable array); other images are decoded once per
     `Sample`. A sample can be pickled; images already read are not included.
 
     Accessing a damaged image or a missing shard raises RunError; its message says how to repair the shard.

@@ -76,6 +76,8 @@ static int is_in_bounds(const memory *from, int64_t map, int64_t offset, int64_t
 static int is_valid(const memory *from, const srs_patch *patch, srs_sizes sizes)
 {
     const __int128 size = (__int128)3 * sizes.height * sizes.width;
+    if (patch->offset == SRS_NO_IMAGE)
+        return 1;
     return is_in_bounds(from, patch->map, patch->offset, (int64_t)size) && patch->top >= 0 && patch->left >= 0 &&
            (__int128)patch->top + sizes.patch <= sizes.height && (__int128)patch->left + sizes.patch <= sizes.width &&
            patch->symmetry >= 0 && patch->symmetry < 8;
@@ -157,9 +159,13 @@ static int64_t fuzz_copy(void)
         int64_t written = 0;
         if (status == SRS_OK) {
             for (int64_t n = 0; n < given_count; n++)
-                for (int64_t i = 0; i < sizes.patch; i++)
-                    for (int64_t j = 0; j < sizes.patch; j++, written += 3)
-                        check(!memcmp(to + written, pixel(&from, &patches[n], sizes, i, j), 3), "another pixel");
+                if (patches[n].offset == SRS_NO_IMAGE) {
+                    check_fill(to + written, 3 * sizes.patch * sizes.patch);
+                    written += 3 * sizes.patch * sizes.patch;
+                } else
+                    for (int64_t i = 0; i < sizes.patch; i++)
+                        for (int64_t j = 0; j < sizes.patch; j++, written += 3)
+                            check(!memcmp(to + written, pixel(&from, &patches[n], sizes, i, j), 3), "another pixel");
             is_done = 1;
         }
         check_fill(block, GUARD_BYTES + alignment);

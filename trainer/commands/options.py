@@ -50,7 +50,7 @@ OPTIONS = [
         type=BYTE_SIZE,
         help="Size limit of the cache, e.g. 200GB.  [default: most of the free disk space]",
     ),
-    click.option("--cache-decoded", is_flag=True, help="Cache the decoded images of png and webp shards."),
+    click.option("--cache-decoded", is_flag=True, help="Cache the decoded images of png, webp and tlc shards."),
     click.option(
         "--model",
         type=ModelName(),

@@ -81,7 +81,9 @@ def _data_workers(plan: Plan) -> str:
         return f"all samples in device memory ({format_bytes(plan.loader.memory_bytes)})"
     if not plan.loader.workers:
         return "no data workers"
-    return f"{plural(plan.loader.workers, 'data worker')}, {format_bytes(plan.loader.memory_bytes)} shared memory"
+    kind = "threads" if plan.loader.uses_threads else "processes"
+    memory = format_bytes(plan.loader.memory_bytes)
+    return f"{plural(plan.loader.workers, 'data worker')} ({kind}), {memory} for batches"
 
 
 def _ranks(plan: Plan) -> Iterator[str]:
@@ -172,6 +174,11 @@ def _notes(plan: Plan) -> Iterator[str]:
         times = loader.patches_per_sample
         how_often = "for every patch" if times == 1 else f"once per {times} consecutive steps, which share samples"
         yield f"Note     {folder.codec} images are decoded {how_often}; shards with --codec npy train faster"
+    if folder.codec == "npy" and loader.workers and not (config.resident or loader.uses_threads):
+        yield (
+            "Note     the compiled core of srshards is missing, so batches are copied by slower code; install a wheel, "
+            "or install again where there is a C compiler"
+        )
     if folder.cached:
         yield f"Cache    {_cache(folder.cached)}"
     if not plan.sets:
