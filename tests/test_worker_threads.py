@@ -95,8 +95,9 @@ def case_digests(case: str, folder: Path, workers: int, cache: Path | None = Non
         return digests(loader.steps(3, 3 + STEPS))
 
 
-@pytest.mark.parametrize("is_cached", [False, True])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "is_cached"), [*((case, False) for case in CASES), ("variants", True), ("damaged, several patches", True)]
+)
 def test_batches_and_messages_do_not_depend_on_the_core(
     case: str, is_cached: bool, folder_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

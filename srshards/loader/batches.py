@@ -144,6 +144,11 @@ class BatchReader:
         """Whether the compiled core copies or decodes batches, which releases the GIL."""
         return self.codec in CORE_CODECS and native.is_available()
 
+    @property
+    def suits_threads(self) -> bool:
+        """Whether threads are as good as processes: the core does the work, and no download keeps them from ending."""
+        return self.uses_core and not self._cached
+
     def drawn(self, steps: range, rows: range) -> DrawnCrops:
         """Draw the crops of these rows of the global batches of `steps`, of which there is at least one."""
         epochs, numbers = zip(*(self.schedule.batch(step, rows.start, rows.stop) for step in steps), strict=True)

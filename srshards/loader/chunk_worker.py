@@ -41,9 +41,9 @@ class ChunkReader:
         return ChunkReader(copy(self._reader), self._rows, self._ring)
 
     @property
-    def releases_gil(self) -> bool:
-        """Whether reading hardly needs the GIL, so that threads are as fast as processes."""
-        return self._reader.uses_core
+    def suits_threads(self) -> bool:
+        """Whether data workers are to be threads."""
+        return self._reader.suits_threads
 
     @property
     def origin(self) -> Origin:

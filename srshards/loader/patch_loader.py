@@ -169,7 +169,7 @@ class PatchLoader:
     @property
     def uses_threads(self) -> bool:
         """Whether data workers are threads of this process; otherwise they are processes."""
-        return self._sources.reader.uses_core
+        return self._sources.reader.suits_threads
 
     @property
     def num_samples(self) -> int:

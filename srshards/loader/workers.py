@@ -123,7 +123,7 @@ class _Sender:
 def _filler(reader: ChunkReader, workers: int) -> ThisProcess | WorkerThreads | WorkerPool:
     if not workers:
         return ThisProcess(reader)
-    return WorkerThreads(reader, workers) if reader.releases_gil else WorkerPool(reader, workers)
+    return WorkerThreads(reader, workers) if reader.suits_threads else WorkerPool(reader, workers)
 
 
 @contextmanager

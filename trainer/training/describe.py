@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from srshards import native
 from srshards.shards.cached import CachedShards
 from srshards.shards.folder import Shards
 from srshards.terminal.sizes import format_bytes
@@ -174,7 +175,7 @@ def _notes(plan: Plan) -> Iterator[str]:
         times = loader.patches_per_sample
         how_often = "for every patch" if times == 1 else f"once per {times} consecutive steps, which share samples"
         yield f"Note     {folder.codec} images are decoded {how_often}; shards with --codec npy train faster"
-    if folder.codec == "npy" and loader.workers and not (config.resident or loader.uses_threads):
+    if folder.codec == "npy" and loader.workers and not (config.resident or native.is_available()):
         yield (
             "Note     the compiled core of srshards is missing, so batches are copied by slower code; install a wheel, "
             "or install again where there is a C compiler"
