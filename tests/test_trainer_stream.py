@@ -231,7 +231,7 @@ def test_the_codec_does_not_change_pixels(photos: Path, shards: Path, codec: str
 
 def test_more_workers_than_shards_give_the_same_batches(planted: Path) -> None:
     reader = reader_of(planted / "scale_2x", 24)
-    assert len(reader._shards) == 1
+    assert len(reader._open._shards) == 1
     assert loaded(reader, Rows(8), 0, 10, 5) == loaded(reader, Rows(8), 0, 10, 0)
 
 
@@ -278,6 +278,6 @@ def anonymous_bytes_of_workers() -> dict[int, int]:
 def test_a_shard_deleted_during_training_is_reported(photos: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 2)
     reader = reader_of(tmp_path / "scale_2x", 32)
-    os.unlink(reader._shards[0][0])
+    os.unlink(reader._open._shards[0][0])
     with pytest.raises(RunError, match=r"No such file.*train-000000\.tar"):
         loaded(reader, Rows(8), 0, 4, 2)

@@ -294,7 +294,7 @@ def test_cached_images_are_not_pickled_and_do_not_keep_shards_open(folder_of: Ca
     read(reader, range(6))
     pickled = pickle.dumps(reader)
     assert not any(picture("hr", number).tobytes() in pickled for number in range(NUM_SAMPLES))
-    maps = [weakref.ref(shard._map) for shard in reader._open.values()]
+    maps = [weakref.ref(shard._map) for shard in reader._open._open.values()]
     assert len(maps) == 2 and all(each() is not None for each in maps)
     reader.close()
     assert [each() for each in maps] == [None, None]

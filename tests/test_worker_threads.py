@@ -209,6 +209,25 @@ def test_closing_waits_for_the_chunk_being_read_and_drops_the_others(
     assert (kept.hr == copy).all()
 
 
+def test_threads_share_the_mapped_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the number of open files does not grow with the number of threads. They are closed with the loader."""
+    monkeypatch.setattr("test_trainer_variants.SAMPLES_OF_SHARDS", (2,) * 20)
+    folder = make_folder(tmp_path / "small", 1)
+    loader = make(folder, 6, prefetch=8)
+    batches = loader.steps(0, 10**6)
+    for _ in range(100):  # each shard was read many times
+        next(batches)
+    tars = open_tars(folder)
+    assert len(set(tars)) == 20 and len(tars) == 2 * 20  # a descriptor of the shard, and one of its mapping
+    loader.close()
+    assert not open_tars(folder)
+
+
+def open_tars(folder: Path) -> list[str]:
+    """Return the shards that this process has open, once per descriptor."""
+    return [file.path for file in psutil.Process().open_files() if file.path.startswith(f"{folder}/train-")]
+
+
 def test_closed_loaders_leave_nothing_behind(folder_of: Callable[[str], Path]) -> None:
     """No threads, descriptors or mappings, whether or not they were used up."""
     folder, process = folder_of("damaged"), psutil.Process()

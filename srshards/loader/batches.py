@@ -1,7 +1,7 @@
 """Cut batches from mapped shards. The result does not depend on the process that reads them."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,19 +11,16 @@ import numpy.typing as npt
 
 from srshards import native
 from srshards.imaging.pixels import Pixels
-from srshards.loader.mapped_images import CORE_CODECS, Bools, ImageKind, Int64s, MappedImages, MappedPatches
+from srshards.loader.mapped_images import CORE_CODECS, Bools, ImageKind, Int64s, MappedPatches
+from srshards.loader.open_shards import OpenShard, OpenShards
 from srshards.sampling.patches import Cut, PatchGrid
 from srshards.sampling.schedule import BatchSamples, Schedule
 from srshards.shards.mapped import DamagedMember, MappedShard, Origin
 
-# A mapping costs address space and an index; a block has about eight shards of the usual size.
-_MAX_OPEN_SHARDS = 64
 _MAX_REPLACEMENTS = 100
 _PROBE_EVERY = 8  # probe every n-th crop for presence in the page cache
 _LR_AT_A_TIME = 16  # LR images that are copied to be upsampled
 _COLD_CHUNKS = 64  # number of chunks to read ahead for after a miss
-
-OpenShard = Callable[[Path, int, bool], MappedShard]  # MappedShard, or a function with the same first arguments
 
 
 class DamagedSample(NamedTuple):
@@ -75,7 +72,7 @@ class DrawnCrops(NamedTuple):
 
 
 class BatchReader:
-    """Cuts batches from shards. Each worker has one; it keeps the most recently used shards mapped.
+    """Cuts batches from shards. Each worker has one; those of threads share the shards that are mapped.
 
     `input_names` are the stored variants of the network input: `lr`, `lr1`, ..., or only `up`. `cached` opens shards
     through a cache, which cannot evict mapped shards: shards not needed soon are then unmapped. `origin` identifies the
@@ -95,20 +92,24 @@ class BatchReader:
     ) -> None:
         self.schedule = schedule
         self.grid = grid
-        self._shards = shards  # of the training split: tar and number of samples
         self.codec = codec
         self.input_names = input_names
         self._seed = seed
-        self._cached = cached
+        self._is_cached = cached is not None
         self.origin = origin
-        self._open: OrderedDict[int, MappedShard] = OrderedDict()
-        self._mapped: dict[int, MappedImages] = {}  # of open shards
+        self._open = OpenShards(shards, self._kinds, cached or MappedShard)  # of the training split
         self._last_images: tuple[int, dict[str, Pixels]] = (-1, {})  # number and images of the last sample read
         self._cold_chunks = _COLD_CHUNKS
 
     def __getstate__(self) -> dict[str, Any]:
-        # Memory maps cannot be pickled.
-        return {**self.__dict__, "_open": OrderedDict(), "_mapped": {}, "_last_images": (-1, {})}
+        return {**self.__dict__, "_last_images": (-1, {})}  # views of memory maps, which cannot be pickled
+
+    def for_threads(self, count: int) -> "list[BatchReader]":
+        """Return as many readers of the same batches, which share their mapped shards with each other."""
+        readers, opened = [copy(self) for _ in range(count)], copy(self._open)
+        for reader in readers:
+            reader._open = opened
+        return readers
 
     def lay_out(self, memory: Pixels, steps: int, rows: int) -> Patches:
         """Return views of a buffer as HR patches followed by input patches; each row takes `grid.bytes_per_row`."""
@@ -126,7 +127,7 @@ class BatchReader:
         """
         if not steps:
             return ()
-        if self._cached:
+        if self._is_cached:
             self._keep(self._block_shards(steps))
         crops = self.drawn(steps, rows)
         if self._is_cold(crops):
@@ -134,7 +135,7 @@ class BatchReader:
                 self._read_ahead(crop)
             for crop in self.drawn(next_steps, rows).specs() if next_steps else ():
                 # The cache has no space reserved for shards beyond these steps.
-                if not self._cached or self.schedule.shard_of(crop.number)[0] in self._open:
+                if not self._is_cached or self.schedule.shard_of(crop.number)[0] in self._open:
                     self._read_ahead(crop)
         cut = self._copy if self.uses_core else self._cut
         return tuple(cut(crops, to))
@@ -147,7 +148,7 @@ class BatchReader:
     @property
     def suits_threads(self) -> bool:
         """Whether threads are as good as processes: the core does the work, and no download keeps them from ending."""
-        return self.uses_core and not self._cached
+        return self.uses_core and not self._is_cached
 
     def drawn(self, steps: range, rows: range) -> DrawnCrops:
         """Draw the crops of these rows of the global batches of `steps`, of which there is at least one."""
@@ -161,7 +162,7 @@ class BatchReader:
         hr, small = (MappedPatches(len(crops.numbers)) for _ in to)
         shards, positions = self.schedule.shards_of(crops.numbers)
         for shard in np.unique(shards).tolist():
-            rows, images = np.flatnonzero(shards == shard), self._mapped_images(shard)
+            rows, images = np.flatnonzero(shards == shard), self._open.images(shard)
             hr.add(images, rows, np.zeros_like(rows), positions[rows])
             small.add(images, rows, 1 + crops.variants[rows], positions[rows])
         is_intact = self._write_hr(hr, crops.cuts, to.hr) & self._write_input(small, crops.cuts, to.input)
@@ -220,17 +221,16 @@ class BatchReader:
 
     def read_images_ahead(self, numbers: range) -> None:
         """Start reading all images of these samples into the page cache."""
-        if self._cached:
+        if self._is_cached:
             self._keep({self.schedule.shard_of(number)[0] for number in numbers})
         for number in numbers:
             shard, position = self.schedule.shard_of(number)
             for name in ("hr", *self.input_names):
-                self._shard(shard).read_ahead(position, name, self.codec, 0.0, 1.0)
+                self._open.shard(shard).read_ahead(position, name, self.codec, 0.0, 1.0)
 
     def close(self) -> None:
         """Unmap all shards; they are mapped again when needed."""
-        self._open.clear()
-        self._mapped.clear()
+        self._open.keep(set())
         self._last_images = (-1, {})
 
     def _block_shards(self, steps: range) -> set[int]:
@@ -240,16 +240,12 @@ class BatchReader:
 
     def _keep(self, wanted: set[int]) -> None:
         """Unmap all shards but the wanted ones."""
-        unwanted = self._open.keys() - wanted
-        if unwanted:
-            for shard in unwanted:
-                del self._open[shard]
-                self._mapped.pop(shard, None)
+        if self._open.keep(wanted):
             self._last_images = (-1, {})  # views of them would keep the mappings alive
 
     def _images(self, number: int, variant: int) -> tuple[Pixels, Pixels]:
         shard, position = self.schedule.shard_of(number)
-        images = self._shard(shard)
+        images = self._open.shard(shard)
         if number != self._last_images[0]:
             self._last_images = (number, {})
         known = self._last_images[1]  # consecutive variants of a sample decode its HR image once
@@ -267,7 +263,7 @@ class BatchReader:
         self._cold_chunks = max(0, self._cold_chunks - 1)
         for number, variant, cut in crops.specs(_PROBE_EVERY):
             shard_number, position = self.schedule.shard_of(number)
-            shard, extent = self._shard(shard_number), self.grid.vertical_extent(cut)
+            shard, extent = self._open.shard(shard_number), self.grid.vertical_extent(cut)
             is_cached = shard.in_memory(position, "hr", self.codec, *extent)
             if is_cached and len(self.input_names) > 1:  # a single variant was read whenever HR was
                 is_cached = shard.in_memory(position, self.input_names[variant], self.codec, *extent)
@@ -280,23 +276,7 @@ class BatchReader:
         shard, position = self.schedule.shard_of(crop.number)
         extents = (self.grid.vertical_extent(crop.cut), self.grid.stored_extent(crop.cut))
         for name, extent in zip(("hr", self.input_names[crop.variant]), extents, strict=True):
-            self._shard(shard).read_ahead(position, name, self.codec, *extent)
-
-    def _shard(self, index: int) -> MappedShard:
-        if index in self._open:
-            self._open.move_to_end(index)
-        else:
-            self._open[index] = (self._cached or MappedShard)(*self._shards[index], True)
-            if len(self._open) > _MAX_OPEN_SHARDS:
-                self._mapped.pop(self._open.popitem(last=False)[0], None)
-                self._last_images = (-1, {})
-        return self._open[index]
-
-    def _mapped_images(self, index: int) -> MappedImages:
-        shard = self._shard(index)
-        if index not in self._mapped:
-            self._mapped[index] = MappedImages(shard, self._kinds)
-        return self._mapped[index]
+            self._open.shard(shard).read_ahead(position, name, self.codec, *extent)
 
     @property
     def _kinds(self) -> list[ImageKind]:

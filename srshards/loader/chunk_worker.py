@@ -6,7 +6,6 @@ on order, workers or resuming.
 
 import traceback
 from contextlib import suppress
-from copy import copy
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -36,9 +35,9 @@ class ChunkReader:
         self._rows = rows
         self._ring = ring
 
-    def copy(self) -> "ChunkReader":
-        """Return a reader of the same chunks for another thread."""
-        return ChunkReader(copy(self._reader), self._rows, self._ring)
+    def for_threads(self, count: int) -> "list[ChunkReader]":
+        """Return as many readers of the same chunks."""
+        return [ChunkReader(reader, self._rows, self._ring) for reader in self._reader.for_threads(count)]
 
     @property
     def suits_threads(self) -> bool:

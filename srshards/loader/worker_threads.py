@@ -16,7 +16,7 @@ class WorkerThreads:
     """Reads chunks in `workers` threads. `receive` raises their errors. `close` waits for chunks being read."""
 
     def __init__(self, reader: ChunkReader, workers: int) -> None:
-        self._idle = [reader.copy() for _ in range(workers)]  # each thread takes one, in any order
+        self._idle = reader.for_threads(workers)  # each thread takes one, in any order
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="srshards_worker")
         # Also called when the interpreter exits, before it clears the modules that this needs, but not in a forked
         # child, which has none of the threads.
