@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from srshards.format import CROP_CODECS
 from srshards.shards.cached import CachedShards
 from srshards.shards.folder import Shards
 from srshards.terminal.sizes import format_bytes
@@ -170,13 +171,13 @@ def _notes(plan: Plan) -> Iterator[str]:
             f"patches (processes x batches x patches); it is computed as "
             f"{loader.world_size} x {loader.micro_batches} x {loader.batch_size}"
         )
-    if folder.codec != "npy" and not config.resident:
+    if folder.codec not in CROP_CODECS and not config.resident:
         times = loader.patches_per_sample
         how_often = "for every patch" if times == 1 else f"once per {times} consecutive steps, which share samples"
-        yield f"Note     {folder.codec} images are decoded {how_often}; shards with --codec npy train faster"
-    if folder.codec == "npy" and loader.workers and not (config.resident or loader.uses_threads):
+        yield f"Note     {folder.codec} images are decoded {how_often}; shards with --codec tlc or npy train faster"
+    if folder.codec in CROP_CODECS and loader.workers and not (config.resident or loader.uses_threads):
         yield (
-            "Note     the compiled core of srshards is missing, so batches are copied by slower code; install a wheel, "
+            "Note     the compiled core of srshards is missing, so batches are read by slower code; install a wheel, "
             "or install again where there is a C compiler"
         )
     if folder.cached:

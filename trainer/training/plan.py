@@ -10,6 +10,7 @@ import torch
 
 from srshards import PatchLoader
 from srshards.errors import UsageError
+from srshards.format import CROP_CODECS
 from srshards.shards.folder import Shards
 from trainer.catalogue import DEFAULT_EMA, NETWORKS, typical_network
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
@@ -195,5 +196,5 @@ def _patches_per_sample(config: TrainConfig, codec: str) -> int:
     """Return the configured value, or the largest divisor of the epochs up to 4 for encoded samples (1 for npy)."""
     if config.patches_per_sample is not None:
         return config.patches_per_sample
-    limit = 1 if codec == "npy" else _PATCHES_PER_DECODED_SAMPLE
+    limit = 1 if codec in CROP_CODECS else _PATCHES_PER_DECODED_SAMPLE
     return next(k for k in range(limit, 0, -1) if config.steps is not None or config.epochs % k == 0)
