@@ -191,6 +191,7 @@ class BatchReader:
             last = last_variant = -1
             for step, index in enumerate(range(row, len(specs), num_rows)):
                 if selected is not None and not selected[index]:
+                    last = -1  # what follows is reported as if this row had been cut too
                     continue
                 number, variant, cut = specs[index]
                 if number != last or variant != last_variant:
