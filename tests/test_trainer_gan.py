@@ -205,6 +205,39 @@ def test_a_collapse_is_reported_once(shards: Path, tmp_path: Path, monkeypatch: 
     assert line["step"] == 2 and line["message"] in result.err and result.err.count("Warning: ") == 1
 
 
+def test_a_resumed_run_reports_a_collapse_at_the_same_step_and_once(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collapse, "_INTERVALS", 4)
+    monkeypatch.setattr(collapse, "_LOST", 0.5)
+    given = ("--gan", "vanilla:0.1", "--val-every", 20)
+    assert train(shards, tmp_path, "--run", "whole", *given).code == 0
+    for stops in ([3], [2, 6]):
+        run = tmp_path / "-".join(map(str, stops))
+        err = ""
+        for number, step in enumerate(stops):
+            with monkeypatch.context() as stopped:
+                on_step(stopped, step, terminate)
+                start = ("--out", tmp_path, "--run", run.name, "--resume")
+                result = trainer(*start) if number else train(shards, tmp_path, "--run", run.name, *given)
+                assert result.code == 128 + signal.SIGTERM, result.err
+                err += result.err
+        err += trainer("--out", tmp_path, "--run", run.name, "--resume").err
+        assert [line["step"] for line in events(run, "collapse")] == [4] and err.count("Warning: ") == 1
+        assert events(run, "collapse") == events(tmp_path / "whole", "collapse")
+
+
+def test_a_state_without_counts_of_a_collapse_is_resumed(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    """As those of earlier versions."""
+    copy = Path(shutil.copytree(finished[0], tmp_path / "gan"))
+    state = torch.load(copy / "state.pt", weights_only=True)
+    assert state["progress"].pop("collapse") == {"won": 0, "lost": 0}
+    state["progress"].update(step=7, validated=False)
+    torch.save(state, copy / "state.pt")
+    result = trainer("--out", tmp_path, "--run", "gan", "--resume")
+    assert result.code == 0 and "resumed at step 7" in result.err, result.err
+
+
 def test_two_ranks_train_as_one_process_does(shards: Path, tmp_path: Path) -> None:
     given = (*GAN, "--amp", "off", "--lr", 2e-5)  # a small rate: AdamW turns rounding errors into full steps
     assert train(shards, tmp_path, *given, "--run", "one").code == 0
