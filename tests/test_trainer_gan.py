@@ -68,11 +68,11 @@ def test_losses_and_scores_are_logged_from_the_start_of_the_discriminator(finish
     for line in lines[3:]:
         losses, scores = line["losses"], line["scores"]
         assert line["loss"] == pytest.approx(losses["l1"] + 0.1 * losses["gan"], rel=1e-4)
-        assert 0 < scores["real_score"] < 1 and 0 < scores["fake_score"] < 1
+        assert 0 < scores["real"] < 1 and 0 < scores["generated"] < 1
     assert lines[3]["losses"]["discriminator"] == pytest.approx(2 * math.log(2), rel=0.2)  # it guesses at first
     board = EventAccumulator(str(run / "tensorboard"))
     board.Reload()
-    for name in ("losses/gan", "losses/discriminator", "scores/real_score", "scores/fake_score"):
+    for name in ("losses/gan", "losses/discriminator", "scores/real", "scores/generated"):
         assert [event.step for event in board.Scalars(name)] == [4, 5, 6, 7, 8], name
     assert f"{run / 'discriminator.pth'}  final weights of the discriminator" in result.out
 

@@ -25,8 +25,8 @@ class CollapseWatch:
         self._guessing = guessing
         self._counts = counts
 
-    def warning(self, loss: float, real_score: float, fake_score: float) -> str | None:
-        """Take the mean figures of an interval. Return the warning if it is due: what happens, and what to try."""
+    def warning(self, loss: float, real: float, generated: float) -> str | None:
+        """Take the mean loss and scores of an interval. Return the warning if it is due: what happens, and what to try."""
         fraction = loss / self._guessing
         counts = self._counts
         won = counts["won"] = counts.get("won", 0) + 1 if fraction < _WON else 0
@@ -36,7 +36,7 @@ class CollapseWatch:
         counts["warnings"] = 1
         found = (
             f"for {_INTERVALS} intervals of the journal: its loss is {loss:.3g}, that of guessing would be "
-            f"{self._guessing:.3g}; scores: real {real_score:.3g}, generated {fake_score:.3g}"
+            f"{self._guessing:.3g}; scores: real {real:.3g}, generated {generated:.3g}"
         )
         if won:
             return (
