@@ -201,3 +201,17 @@ def test_cutblur_needs_no_even_batch_and_is_read_from_a_configuration(shards: Pa
     args = arguments(shards, tmp_path, "--config", tmp_path / "c.yaml", "--batch-size", 3)
     result = trainer(*args)
     assert result.code == 0 and "Augment  cutblur in 0.5 of the steps\n" in result.err
+
+
+def test_augmentations_may_be_a_mapping_in_a_configuration(shards: Path, tmp_path: Path) -> None:
+    args = arguments(shards, tmp_path, "--config", tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text("augment: {cutblur: 0.5, mixup: 0.25}\n")
+    result = trainer(*args)
+    assert result.code == 0 and "Augment  cutblur in 0.5 of the steps, mixup in 0.25 of the steps\n" in result.err
+    (tmp_path / "c.yaml").write_text("augment: {name: cutblur, share: 0.3}\n")
+    result = trainer(*args)
+    expected = (
+        "c.yaml: augment: unknown augmentation 'name'; expected one of mixup, cutmix, cutblur (the setting is a "
+        "list of values, or a mapping of augmentations to shares such as {mixup: 0.2, cutblur: 0.3})"
+    )
+    assert result.code == 2 and expected in " ".join(result.err.split())

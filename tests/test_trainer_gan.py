@@ -19,6 +19,7 @@ from test_trainer_ranks import ranks_of, wait
 from trainer.models import discriminators
 from trainer.models.discriminators import build_discriminator, load_discriminator
 from trainer.training import collapse
+from trainer.training.config import GAN_LOSSES
 from trainer.training.learner import Learner
 
 pytestmark = pytest.mark.slow
@@ -254,9 +255,44 @@ def test_two_ranks_train_as_one_process_does(shards: Path, tmp_path: Path) -> No
     assert all(torch.allclose(value, expected[name], rtol=0, atol=1e-4) for name, value in found.items())
 
 
+@pytest.mark.parametrize("gan", ["vanilla:0.1@3-", "{vanilla: 0.1@3-}", "[vanilla:0.1@3-]"])
+def test_the_adversarial_loss_in_a_configuration(gan: str, shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(f"gan: {gan}\n")
+    result = train(shards, tmp_path, "--config", tmp_path / "c.yaml", "--steps", 4)
+    assert result.code == 0 and "\nGAN      vanilla:0.1@3- with" in result.err, result.err
+    assert "gan: vanilla:0.1@3-\n" in (tmp_path / "ultra_lite-2x/config.yaml").read_text()
+
+
+GAN_FORMS = "a value such as vanilla:0.1@5000-, or a mapping such as {vanilla: 0.1@5000-}"
+
+
+@pytest.mark.parametrize(
+    ("gan", "expected"),
+    [
+        (
+            "{kind: vanilla, weight: 0.1}",
+            f"unknown loss 'kind'; expected one of {', '.join(GAN_LOSSES)} (the setting is {GAN_FORMS})",
+        ),
+        ("{vanilla: {weight: 0.1}}", f"expected {GAN_FORMS}, but one of them is a mapping"),
+        ("{vanilla: 0.1, hinge: 1}", "vanilla:0.1 and hinge: a run has one adversarial loss; pass one of them"),
+        ("[vanilla, hinge]", "vanilla and hinge: a run has one adversarial loss; pass one of them"),
+    ],
+)
+def test_other_adversarial_losses_in_a_configuration_are_refused(
+    gan: str, expected: str, shards: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text(f"gan: {gan}\n")
+    result = train(shards, tmp_path / "runs", "--config", tmp_path / "c.yaml")
+    assert result.code == 2 and f"c.yaml: gan: {expected}" in " ".join(result.err.split()), result.err
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
+        (
+            ("--gan", "vanilla:0.1", "--gan", "hinge"),
+            "vanilla:0.1 and hinge: a run has one adversarial loss; pass one of them",
+        ),
         (("--gan", "quite"), "unknown loss 'quite'; expected one of vanilla, lsgan, hinge, relativistic"),
         (("--gan", "wgan"), "unknown loss 'wgan'; did you mean 'lsgan'?"),
         (("--gan", "hinge:0"), "hinge: expected a weight above 0, e.g. hinge:0.5, not '0'"),

@@ -188,6 +188,10 @@ def test_losses_edited_within_an_interval_of_the_journal_are_refused(
             "0.05}, but one of them is a mapping",
         ),
         ("{L1Loss: 1}", "config.yaml: loss: unknown loss 'L1Loss'; expected one of l1, charbonnier, msssim"),
+        (
+            "{name: l1, weight: 1}",
+            "(the setting is a list of values, or a mapping of losses to weights such as {l1: 1, fft: 0.05})",
+        ),
     ],
 )
 def test_other_lists_of_losses_are_refused(losses: str, expected: str, shards: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The options of training. Does not import PyTorch, which is too slow for help and completion."""
 
 import functools
+from collections.abc import Sequence
 
 import click
 
@@ -9,6 +10,7 @@ from srshards.terminal.text import Choice
 from trainer.catalogue import default_model
 from trainer.commands.types import AUGMENT, BEST, GAN, LOSS, METRIC_NAMES, MILESTONES, NAMED_SET, ModelName
 from trainer.loss_table import LOSSES
+from trainer.loss_terms import LossTerm
 from trainer.presets import PRESETS
 from trainer.training.augment import AUGMENTATIONS
 from trainer.training.config import (
@@ -30,6 +32,14 @@ METRIC_WEIGHTS = click.option(
     help="Folder with the weights files of LPIPS, DISTS, TOPIQ and NIQE, or one such file.  "
     "[default: the caches of pyiqa and torchvision, in ~/.cache/torch/hub]",
 )
+
+
+def _only_one(context: click.Context, option: click.Parameter, terms: Sequence[LossTerm]) -> LossTerm | None:
+    """Return the value of an option that may be passed once. Of other options, the last one counts."""
+    if len(terms) > 1:
+        raise click.BadParameter(f"{' and '.join(map(str, terms))}: a run has one adversarial loss; pass one of them")
+    return terms[0] if terms else None
+
 
 OPTIONS = [
     click.option(
@@ -124,6 +134,8 @@ OPTIONS = [
     click.option(
         "--gan",
         type=GAN,
+        multiple=True,
+        callback=_only_one,
         help=f"Also train against a discriminator, with the adversarial loss {', '.join(GAN_LOSSES[:-1])} or "
         f"{GAN_LOSSES[-1]}, e.g. vanilla:0.1@5000-.  [default: no discriminator]",
     ),

@@ -108,7 +108,13 @@ def _tensors(state: Any) -> dict[str, Tensor]:
 
 def _check(progress: TrainingProgress) -> None:
     """Raise ValueError or TypeError for impossible values."""
-    counts = (progress.step, progress.best_step, progress.val_every or 0, *progress.damaged, *progress.collapse.values())
+    counts = (
+        progress.step,
+        progress.best_step,
+        progress.val_every or 0,
+        *progress.damaged,
+        *progress.collapse.values(),
+    )
     if (
         any(type(count) is not int or not 0 <= count < 2**62 for count in counts)
         or type(progress.validated) is not bool

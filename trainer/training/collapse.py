@@ -26,7 +26,7 @@ class CollapseWatch:
         self._counts = counts
 
     def warning(self, loss: float, real: float, generated: float) -> str | None:
-        """Take the mean loss and scores of an interval. Return the warning if it is due: what happens, and what to try."""
+        """Take the mean loss and scores of an interval. Return the warning if it is due, with what to try."""
         fraction = loss / self._guessing
         counts = self._counts
         won = counts["won"] = counts.get("won", 0) + 1 if fraction < _WON else 0
