@@ -24,13 +24,19 @@ from trainer.training.learner import Learner
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = ("--steps", 8, "--val-every", 4, "--workers", 0, "--discriminator", "patchgan")
+PLAIN = ("--steps", 8, "--val-every", 4, "--workers", 0)
+OPTIONS = (*PLAIN, "--discriminator", "patchgan")
 GAN = ("--gan", "vanilla:0.1@3-")
 PATCHGAN = discriminators.DISCRIMINATORS["patchgan"]
 
 
 def train(shards: Path, out: Path, *args: object) -> Result:
     return trainer("--shards", shards / "scale_2x", "--out", out, *SMALL, *OPTIONS, *args)
+
+
+def train_plain(shards: Path, out: Path, *args: object) -> Result:
+    """Train without a discriminator."""
+    return trainer("--shards", shards / "scale_2x", "--out", out, *SMALL, *PLAIN, *args)
 
 
 def shrink_patchgan() -> None:
@@ -83,7 +89,7 @@ def test_the_output_names_losses_and_discriminator(finished: tuple[Path, Result]
     assert "\nGAN      vanilla:0.1@3- with the discriminator patchgan, peak rate 0.0001\n" in result.err
     note = "Note     best.pth is chosen by PSNR-Y, which usually falls in adversarial training; use model.pth, or "
     assert note in result.err and "\nLoss " not in result.err
-    result = train(shards, tmp_path, "--loss", "l1", "--loss", "fft:0.05@0-2", "--sharpen-hr", "--patch-size", 32)
+    result = train_plain(shards, tmp_path, "--loss", "l1", "--loss", "fft:0.05@0-2", "--sharpen-hr", "--patch-size", 32)
     assert "\nLoss     l1, fft:0.05@0-2, with sharpened HR\n" in result.err
     assert "GAN" not in result.err and "adversarial" not in result.err
 
@@ -92,7 +98,7 @@ def test_the_discriminator_changes_what_the_network_learns(
     finished: tuple[Path, Result], shards: Path, tmp_path: Path
 ) -> None:
     run, _ = finished
-    assert train(shards, tmp_path, "--run", "plain").code == 0
+    assert train_plain(shards, tmp_path, "--run", "plain").code == 0
     plain = events(tmp_path / "plain", "train")
     with_gan = [line["losses"]["l1"] for line in events(run, "train")]
     assert [line["loss"] for line in plain][:4] == with_gan[:4]  # until the first step with the discriminator
@@ -255,6 +261,39 @@ def test_two_ranks_train_as_one_process_does(shards: Path, tmp_path: Path) -> No
     assert all(torch.allclose(value, expected[name], rtol=0, atol=1e-4) for name, value in found.items())
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--discriminator", "unet"), ("--discriminator-lr", 1e-4), ("--discriminator-init", "d.pth")]
+)
+def test_settings_of_a_discriminator_need_one(option: str, value: object, shards: Path, tmp_path: Path) -> None:
+    result = train_plain(shards, tmp_path / "runs", option, value)
+    assert result.code == 2 and not (tmp_path / "runs").exists()
+    expected = f"Error: {option} needs --gan, e.g. --gan vanilla:0.1; pass both or none\n"
+    assert result.err == expected
+    assert train_plain(shards, tmp_path / "runs", "--run", "r", "--steps", 1).code == 0
+    resumed = trainer("--out", tmp_path / "runs", "--run", "r", "--resume", option, value)
+    assert resumed.code == 2 and f"was started without {option}, not {value}; omit {option}" in resumed.err
+
+
+def test_a_run_without_a_discriminator_is_repeated_and_resumed(shards: Path, tmp_path: Path) -> None:
+    """Its config.yaml has no settings of one; versions before this one wrote the defaults."""
+    assert train_plain(shards, tmp_path, "--run", "r").code == 0
+    config = tmp_path / "r/config.yaml"
+    assert "\ngan: null\ndiscriminator: null\ndiscriminator-lr: null\n" in config.read_text()
+    assert trainer("--out", tmp_path, "--config", config, "--run", "again").code == 0
+    config.write_text(
+        config.read_text().replace("or: null\ndiscriminator-lr: null", "or: unet\ndiscriminator-lr: 1e-4")
+    )
+    resumed = trainer("--out", tmp_path, "--run", "r", "--resume")
+    assert resumed.code == 0 and "has already finished" in resumed.out, resumed.err
+
+
+def test_the_default_discriminator_is_kept(shards: Path, tmp_path: Path) -> None:
+    """Also if the default changes: config.yaml has it."""
+    result = train_plain(shards, tmp_path, "--gan", "vanilla:0.1", "--steps", 1, "--run", "r")
+    assert result.code == 0 and "with the discriminator unet, peak rate 0.0001\n" in result.err
+    assert "\ndiscriminator: unet\ndiscriminator-lr: 0.0001\n" in (tmp_path / "r/config.yaml").read_text()
+
+
 @pytest.mark.parametrize("gan", ["vanilla:0.1@3-", "{vanilla: 0.1@3-}", "[vanilla:0.1@3-]"])
 def test_the_adversarial_loss_in_a_configuration(gan: str, shards: Path, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(f"gan: {gan}\n")
@@ -299,7 +338,6 @@ def test_other_adversarial_losses_in_a_configuration_are_refused(
         (("--gan", "hinge@8-"), "--gan hinge@8- would start after the run's 8 steps; let it start earlier"),
         (("--gan", "hinge@3-3"), "--gan hinge@3-3: expected a stop after step 3"),
         (("--gan", "hinge", "--input", "up"), "--gan trains networks that upscale; omit --input up"),
-        (("--discriminator-init", "d.pth"), "--discriminator-init needs --gan, e.g. --gan vanilla:0.1"),
         (("--gan", "hinge", "--discriminator-init", "d.pth"), "d.pth"),
         (("--gan", "hinge", "--discriminator-lr", 1), "--discriminator-lr 1.0: expected a rate above 0 and below 1"),
         (

@@ -139,7 +139,9 @@ def test_another_schedule_replaces_that_of_the_preset_with_its_milestones(
     for schedule, milestones in {"cosine": None, "multistep": [0.2, 0.4, 0.6, 0.8, 0.9]}.items():
         result = train(by_recipe, tmp_path, *given, "--schedule", schedule, "--run", schedule)
         assert result.code == 0, result.err
-        assert config_of(tmp_path / schedule)["milestones"] == milestones
+        found = config_of(tmp_path / schedule)
+        assert found["milestones"] == milestones
+        assert found["discriminator"] is None, "without --gan, the preset's is omitted"
 
 
 # ---- what presets expect

@@ -15,6 +15,8 @@ from trainer.presets import PRESETS
 from trainer.training.augment import AUGMENTATIONS
 from trainer.training.config import (
     AMP_MODES,
+    DEFAULT_DISCRIMINATOR,
+    DEFAULT_DISCRIMINATOR_LR,
     DEFAULT_PATCH_SIZE,
     DISCRIMINATORS,
     GAN_LOSSES,
@@ -139,17 +141,15 @@ OPTIONS = [
         help=f"Also train against a discriminator, with the adversarial loss {', '.join(GAN_LOSSES[:-1])} or "
         f"{GAN_LOSSES[-1]}, e.g. vanilla:0.1@5000-.  [default: no discriminator]",
     ),
-    _default(
+    click.option(
         "--discriminator",
         type=Choice(DISCRIMINATORS),
-        default=TrainConfig.discriminator,
-        help="Discriminator of --gan.",
+        help=f"Discriminator of --gan.  [default: {DEFAULT_DISCRIMINATOR}]",
     ),
-    _default(
+    click.option(
         "--discriminator-lr",
         type=float,
-        default=TrainConfig.discriminator_lr,
-        help="Peak learning rate of the discriminator.",
+        help=f"Peak learning rate of the discriminator.  [default: {DEFAULT_DISCRIMINATOR_LR:g}]",
     ),
     click.option(
         "--discriminator-init",

@@ -14,7 +14,7 @@ from trainer.messages import option_name
 from trainer.presets import preset_text
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import existing_run, forget_job, run_of_job
-from trainer.training.config import FREE_TO_CHANGE, TrainConfig
+from trainer.training.config import FREE_TO_CHANGE, OF_GAN, TrainConfig
 
 
 class Resolved(NamedTuple):
@@ -57,6 +57,8 @@ def resolve(
         forget_job(out, name, job)
     if run is not None and file_size(run.home / run.config.name) is not None:  # else the job died before writing it
         original = {"ranks": 1, **read_settings(context, run.home / run.config.name)}
+        if original.get("gan") is None:  # earlier versions wrote the defaults of a discriminator
+            original = _without_discriminator(original)
         changed = {name: value for name, value in chosen.items() if value != original.get(name)}
         requested = {name: value for name, value in changed.items() if name not in FREE_TO_CHANGE}
         fixed = {name: value for name, value in requested.items() if original.get(name) is not None}
@@ -114,4 +116,8 @@ def _of_preset(context: click.Context, name: str, chosen: dict[str, Any]) -> dic
     settings = parse_settings(context, preset_text(name).encode(), Path(f"{name}.yaml"))
     if "schedule" in chosen and chosen["schedule"] != settings.get("schedule"):
         settings.pop("milestones", None)  # which only the preset's schedule has
-    return settings
+    return settings if chosen.get("gan", settings.get("gan")) else _without_discriminator(settings)
+
+
+def _without_discriminator(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in OF_GAN}

@@ -137,14 +137,12 @@ def _check_gan(plan: Plan) -> None:
     """Raise UsageError if the discriminator never starts, or cannot judge patches of this size."""
     config = plan.config
     if config.gan is None:
-        if config.discriminator_init is not None:
-            raise UsageError("--discriminator-init needs --gan, e.g. --gan vanilla:0.1")
         return
     check_start("--gan", config.gan, plan.total_steps)
-    row = DISCRIMINATORS[config.discriminator]
+    row = DISCRIMINATORS[plan.discriminator]
     if plan.patch_size < row.min_px or plan.patch_size % row.multiple_px:
         raise UsageError(
-            f"--discriminator {config.discriminator} needs patches of {row.min_px} px or more, in multiples of "
+            f"--discriminator {plan.discriminator} needs patches of {row.min_px} px or more, in multiples of "
             f"{row.multiple_px}, not {plan.patch_size}; pass another --patch-size"
         )
 

@@ -114,8 +114,8 @@ def _losses(plan: Plan) -> Iterator[str]:
     if config.sharpen_hr or config.loss != TrainConfig.loss:
         yield f"Loss     {', '.join(map(str, config.loss))}{', with sharpened HR' * config.sharpen_hr}"
     if config.gan:
-        peak = f"peak rate {config.discriminator_lr:g}"
-        yield f"GAN      {config.gan} with the discriminator {config.discriminator}, {peak}"
+        peak = f"peak rate {plan.discriminator_lr:g}"
+        yield f"GAN      {config.gan} with the discriminator {plan.discriminator}, {peak}"
 
 
 def _optimizer(plan: Plan) -> Iterator[str]:

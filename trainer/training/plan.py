@@ -17,7 +17,7 @@ from trainer.evaluation.best import BestBy
 from trainer.evaluation.sets import EvaluationSet
 from trainer.models import NetworkSpec
 from trainer.runs.folder import RunFolder
-from trainer.training.config import SCHEDULE_FREE, TrainConfig
+from trainer.training.config import DEFAULT_DISCRIMINATOR, DEFAULT_DISCRIMINATOR_LR, SCHEDULE_FREE, TrainConfig
 from trainer.training.device import Precision, choose_device, choose_precision
 from trainer.training.network import choose_spec, default_patch_size
 from trainer.training.optimizers import RATES
@@ -54,6 +54,8 @@ class Plan:
     schedule: str  # of the rate after the warm-up, one of SCHEDULES
     milestones: tuple[float, ...]  # of the schedule multistep: steps, or floats as shares of the run; else empty
     ema: float  # EMA decay of the weights; 0: no EMA
+    discriminator: str  # of an adversarial training
+    discriminator_lr: float  # peak
     step_mode: StepMode
     sets: tuple[EvaluationSet, ...]
     best_by: BestBy | None
@@ -101,12 +103,16 @@ def derive_plan(
     spec = spec or choose_spec(config, folder)
     named = spec.name if spec.name in NETWORKS else None
     patch_size = config.patch_size or default_patch_size(spec, config, folder)
+    discriminator = config.discriminator or DEFAULT_DISCRIMINATOR
+    discriminator_lr = config.discriminator_lr or DEFAULT_DISCRIMINATOR_LR
     config = replace(
         config,
         ranks=config.ranks or rank_info.world_size,
         model=config.model or named,
         patch_size=patch_size,
     )
+    if config.gan:
+        config = replace(config, discriminator=discriminator, discriminator_lr=discriminator_lr)
     device = choose_device(config.device, rank_info.local_rank if rank_info.world_size > 1 else None)
     loader = _loader(config, patch_size, folder, rank_info, device)
     sets = open_sets(config, folder)
@@ -128,6 +134,8 @@ def derive_plan(
         schedule=config.schedule or ("constant" if is_schedule_free else "cosine"),
         milestones=(config.milestones or DEFAULT_MILESTONES) if config.schedule == "multistep" else (),
         ema=default_ema if config.ema is None else config.ema,
+        discriminator=discriminator,
+        discriminator_lr=discriminator_lr,
         step_mode=choose_step_mode(
             config.step, device, rank_info.world_size, spec.architecture, total_steps, config.optimizer
         ),
