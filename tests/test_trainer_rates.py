@@ -176,14 +176,29 @@ def test_contradictions_are_refused_before_the_first_step(
 
 @pytest.mark.parametrize(
     "fact",
-    ['"schedule": "sine"', '"schedule": 1', '"schedule": "multistep", "milestones": 5', '"milestones": [0.5]'],
+    [
+        '"schedule": "sine"',
+        '"schedule": 1',
+        '"schedule": "multistep"',
+        *(
+            f'"schedule": "multistep", "milestones": {milestones}'
+            for milestones in ("5", "[]", "[null]", "[NaN]", "[0.8, 0.5]", "[8, 8]", "[20]", "[4, 10000]", "[1]")
+        ),
+        '"milestones": [0.5]',
+        '"warmup": 21',
+        '"warmup": -1',
+        '"warmup": NaN',
+        '"lr": NaN',
+        '"ema": 1',
+    ],
 )
 def test_an_impossible_schedule_in_plan_json_is_damage(
     fact: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_step(monkeypatch, 1, terminate)
-    assert trainer(*arguments(shards, tmp_path, "--run", "r")).code == 143
-    facts = json.loads((tmp_path / "r" / "plan.json").read_text()) | json.loads("{" + fact + "}")
+    args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 20, "--val-every", 20)
+    assert trainer(*args, "--run", "r").code == 143
+    facts = {**json.loads((tmp_path / "r" / "plan.json").read_text()), "warmup": 4} | json.loads("{" + fact + "}")
     (tmp_path / "r" / "plan.json").write_text(json.dumps(facts))
     result = trainer("--out", tmp_path, "--run", "r", "--resume")
     assert result.code == 2 and f"{tmp_path / 'r' / 'plan.json'} is damaged; restore it" in result.err

@@ -21,7 +21,7 @@ from trainer.training.config import DEFAULT_DISCRIMINATOR, DEFAULT_DISCRIMINATOR
 from trainer.training.device import Precision, choose_device, choose_precision
 from trainer.training.network import choose_spec, default_patch_size
 from trainer.training.optimizers import RATES
-from trainer.training.schedule import DEFAULT_MILESTONES
+from trainer.training.schedule import DEFAULT_MILESTONES, check_milestone_steps, check_warmup
 from trainer.training.sets import choose_best, open_sets
 from trainer.training.step_mode import StepMode, choose_step_mode
 
@@ -162,11 +162,17 @@ def as_started(plan: Plan, facts: Mapping[str, Any], run: RunFolder) -> Plan:
         raise run.damaged_plan()
     if "milestones" in kept:
         kept["milestones"] = tuple(kept["milestones"])
+    started = replace(plan, **kept)
     try:
         replace(config, **kept)  # checks the ranges
+        if "warmup" in kept:
+            check_warmup(started.warmup, started.total_steps)
+        check_milestone_steps(started.milestones, started.warmup, started.total_steps)
     except UsageError as error:
         raise run.damaged_plan() from error
-    return replace(plan, **kept)
+    if (started.schedule == "multistep") != bool(started.milestones):
+        raise run.damaged_plan()
+    return started
 
 
 def patches_per_step(config: TrainConfig, rank_info: RankInfo) -> int:
