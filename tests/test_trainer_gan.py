@@ -140,7 +140,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert len(found) == len(expected) > 20
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     changed = trainer("--out", tmp_path, "--run", "parts", "--resume", "--discriminator", "unet")
-    assert changed.code == 2 and "was started with --discriminator patchgan, not unet" in changed.err
+    assert changed.code == 2 and "was started with --discriminator patchgan, not --discriminator unet" in changed.err
 
 
 def test_a_state_without_the_discriminator_is_refused(finished: tuple[Path, Result], tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_settings_of_a_discriminator_need_one(option: str, value: object, shards
     assert result.err == expected
     assert train_plain(shards, tmp_path / "runs", "--run", "r", "--steps", 1).code == 0
     resumed = trainer("--out", tmp_path / "runs", "--run", "r", "--resume", option, value)
-    assert resumed.code == 2 and f"was started without {option}, not {value}; omit {option}" in resumed.err
+    assert resumed.code == 2 and f"was started without {option}, not {option} {value}; omit {option}" in resumed.err
 
 
 def test_a_run_without_a_discriminator_is_repeated_and_resumed(shards: Path, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
     assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
     changed = trainer("--out", tmp_path, "--run", "parts", "--resume", "--loss", "l1:2")
-    expected = "was started with --loss l1,charbonnier:0.1@2-, not l1:2; omit --loss to resume exactly"
+    expected = "was started with --loss l1 --loss charbonnier:0.1@2-, not --loss l1:2; omit --loss to resume exactly"
     assert changed.code == 2 and expected in changed.err
 
 

@@ -127,8 +127,12 @@ def test_a_resumed_run_keeps_its_settings(by_recipe: Path, tmp_path: Path, monke
         assert resumed.code == 0 and "resumed at step 1" in resumed.err
         assert config_of(tmp_path / "preset") == before
     resume = ("--out", tmp_path, "--resume", "--preset", "realesrgan", "--run")
-    assert "preset was started with --preset realesrnet, not realesrgan; omit --preset" in refused(*resume, "preset")
-    assert "none was started without --preset, not realesrgan; omit --preset to resume" in refused(*resume, "none")
+    assert "preset was started with --preset realesrnet, not --preset realesrgan; omit --preset" in refused(
+        *resume, "preset"
+    )
+    assert "none was started without --preset, not --preset realesrgan; omit --preset to resume" in refused(
+        *resume, "none"
+    )
 
 
 def test_another_schedule_replaces_that_of_the_preset_with_its_milestones(

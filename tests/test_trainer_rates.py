@@ -92,11 +92,13 @@ def test_a_resumed_run_keeps_its_schedule(shards: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr("trainer.training.plan.DEFAULT_MILESTONES", (0.6,))
     resume = ("--out", tmp_path, "--run", "r", "--resume")
     refusal = trainer(*resume, "--milestones", "0.6")
-    expected = "was started with --milestones 0.5,0.8,0.9,0.95, not 0.6; omit --milestones to resume exactly"
+    expected = (
+        "was started with --milestones 0.5,0.8,0.9,0.95, not --milestones 0.6; omit --milestones to resume exactly"
+    )
     assert refusal.code == 2 and expected in refusal.err
     refusal = trainer(*resume, "--schedule", "wsd")
     assert refusal.code == 2 and "--milestones needs --schedule multistep" not in refusal.err
-    assert "was started with --schedule multistep, not wsd; omit --schedule" in refusal.err
+    assert "was started with --schedule multistep, not --schedule wsd; omit --schedule" in refusal.err
     assert trainer(*resume, "--milestones", "0.5,0.8,0.9,0.95").code == 0
     assert events(tmp_path / "r", "train") == events(tmp_path / "whole" / "r", "train")
     whole, resumed = (torch.load(run / "r" / "model.pth")["params"] for run in (tmp_path / "whole", tmp_path))
@@ -117,7 +119,7 @@ def test_a_run_of_an_earlier_version_keeps_the_cosine(
     (run / "plan.json").write_text(json.dumps({name: fact for name, fact in facts.items() if name != "schedule"}))
     resume = ("--out", tmp_path, "--run", "r", "--resume")
     refusal = trainer(*resume, "--schedule", "constant")
-    assert refusal.code == 2 and "was started with --schedule cosine, not constant" in refusal.err
+    assert refusal.code == 2 and "was started with --schedule cosine, not --schedule constant" in refusal.err
     assert trainer(*resume).code == 0
     assert events(run, "train")[-1]["lr"] == pytest.approx(1e-5)
 

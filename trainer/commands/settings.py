@@ -91,24 +91,33 @@ def refuse_changes(requested: dict[str, Any], original: dict[str, Any], run: Add
         before = original.get(name)
         if value != before:
             option = option_name(name)
-            given = f"the default of {option}" if value is None else _shown(value)
+            started = f"without {option}" if _is_omitted(before) else f"with {_passed(option, before)}"
             raise UsageError(
-                f"{run} was started {_started(option, before)}, not {given}; omit {option} to resume exactly, or start "
-                f"a new run, e.g. with --init {run / 'model.pth'}"
+                f"{run} was started {started}, not {_requested(option, value)}; omit {option} to resume exactly, or "
+                f"start a new run, e.g. with --init {run / 'model.pth'}"
             )
 
 
-def _started(option: str, value: Any) -> str:
-    if value is None or value is False or value == ():
-        return f"without {option}"
-    return f"with {option}" if value is True else f"with {option} {_shown(value)}"
+def _is_omitted(value: Any) -> bool:
+    """Return whether a setting is one that omits its option."""
+    return value is None or value is False or value == ()
 
 
-def _shown(value: Any) -> str:
-    """Return a setting as it is passed."""
-    if isinstance(value, bool):
-        return "with it" if value else "without it"
-    return ",".join(map(str, value)) if type(value) is tuple else str(value)
+def _requested(option: str, value: Any) -> str:
+    if value is None:
+        return f"the default of {option}"
+    return "without it" if _is_omitted(value) else "with it" if value is True else _passed(option, value)
+
+
+def _passed(option: str, value: Any) -> str:
+    """Return a setting as it is passed: `--milestones 0.5,0.8`, but `--loss l1 --loss fft:0.05`."""
+    if value is True:
+        return option
+    if type(value) is not tuple:
+        return f"{option} {value}"
+    if all(isinstance(one, str | int | float) for one in value):
+        return f"{option} {','.join(map(str, value))}"
+    return " ".join(f"{option} {one}" for one in value)
 
 
 def _of_preset(context: click.Context, name: str, chosen: dict[str, Any]) -> dict[str, Any]:
