@@ -88,7 +88,7 @@ def test_the_output_names_losses_and_discriminator(finished: tuple[Path, Result]
     _, result = finished
     assert "\nGAN      vanilla:0.1@3- with the discriminator patchgan, peak rate 0.0001\n" in result.err
     note = "Note     best.pth is chosen by PSNR-Y, which usually falls in adversarial training; use model.pth, or "
-    assert note in result.err and "\nLoss " not in result.err
+    assert note in result.err and "\nLoss " not in result.err and "\nInit " not in result.err
     result = train_plain(shards, tmp_path, "--loss", "l1", "--loss", "fft:0.05@0-2", "--sharpen-hr", "--patch-size", 32)
     assert "\nLoss     l1, fft:0.05@0-2, with sharpened HR\n" in result.err
     assert "GAN" not in result.err and "adversarial" not in result.err
@@ -117,7 +117,8 @@ def test_the_saved_discriminator_opens_and_can_be_started_from(
         not torch.equal(trained[name], value) for name, value in build_discriminator("patchgan", 0).state_dict().items()
     )
     given = ("--gan", "vanilla:0.1", "--discriminator-init", run / "discriminator.pth", "--discriminator-lr", 1e-9)
-    assert train(shards, tmp_path, *given, "--steps", 1).code == 0
+    result = train(shards, tmp_path, *given, "--steps", 1)
+    assert result.code == 0 and f"\nInit     discriminator from {run / 'discriminator.pth'}\nDevice " in result.err
     continued = load_discriminator("patchgan", tmp_path / "ultra_lite-2x/discriminator.pth")
     for name, parameter in continued.named_parameters():
         assert torch.allclose(parameter, trained[name], rtol=0, atol=1e-7), name

@@ -222,7 +222,7 @@ def test_second_stages_train_from_the_first(
 ) -> None:
     given = ("--preset", name, "--init", start, "--perceptual-weights", vgg19, "--patch-size", patch_px, "--run", "run")
     result = trainer("--shards", large_shards, "--out", tmp_path, *TINY, *given, "--batch-size", 1, "--val-samples", 1)
-    assert result.code == 0, result.err
+    assert result.code == 0 and f"\nInit     network from {start}\n" in result.err, result.err
     found = config_of(tmp_path / "run")
     assert found["gan"] == "vanilla:0.1" and found["init"] == str(start) and found["lr"] == 1e-4
     assert losses == [term.partition(":")[0] for term in found["loss"]]

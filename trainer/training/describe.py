@@ -21,8 +21,8 @@ from trainer.training.step_mode import StepMode
 
 
 def describe(plan: Plan) -> str:
-    """Return one line each on data, network, device, ranks, steps, losses and validations, followed by notes."""
-    lines = [_data(plan.folder), _network(plan), _device(plan), *_ranks(plan), _steps(plan)]
+    """Return one line each on data, network, weights, device, ranks, steps, losses and validations, and the notes."""
+    lines = [_data(plan.folder), _network(plan), *_init(plan.config), _device(plan), *_ranks(plan), _steps(plan)]
     lines += [*_losses(plan), *_optimizer(plan), *_cadence(plan)]
     return "\n".join([*lines, *_notes(plan)])
 
@@ -68,6 +68,14 @@ def _network(plan: Plan) -> str:
     if plan.config.input == "up":
         direction = "upsampled image in, restored image out"
     return f"Network  {plan.spec.name}, {num_parameters(plan.spec.build()):,} parameters, {direction}"
+
+
+def _init(config: TrainConfig) -> Iterator[str]:
+    """Yield the files of the initial weights, if there are any."""
+    files = {"network": config.init, "discriminator": config.discriminator_init}
+    given = [f"{name} from {path}" for name, path in files.items() if path]
+    if given:
+        yield f"Init     {', '.join(given)}"
 
 
 def _device(plan: Plan) -> str:
