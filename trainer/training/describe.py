@@ -8,6 +8,7 @@ from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
 from trainer.evaluation.set_names import MAIN_SET
 from trainer.evaluation.sets import EvaluationSet
+from trainer.losses.adversarial import ADVERSARIAL_LOSSES
 from trainer.metrics_table import PERCEPTUAL
 from trainer.models import num_parameters
 from trainer.presets import PRESETS
@@ -168,6 +169,13 @@ def _notes(plan: Plan) -> Iterator[str]:
         yield (
             f"Note     best.pth is chosen by {plan.best_by.name}, which usually falls in adversarial training; use "
             "model.pth, or choose by a perceptual metric, e.g. with --best lpips"
+        )
+    is_divided = loader.micro_batches > 1 or config.grad_accum > 1
+    if config.gan and ADVERSARIAL_LOSSES[config.gan.name].is_relativistic and is_divided:
+        yield (
+            f"Note     --gan {config.gan.name} compares with mean logits of {loader.batch_size * loader.world_size} of "
+            f"the step's {loader.patches_per_step} patches, a batch of each process; with another number of "
+            "processes or of batches per step, results differ. A larger --batch-size without --grad-accum avoids that"
         )
     if config.ranks != loader.world_size:
         yield (
