@@ -17,6 +17,7 @@ from trainer.training.config import (
     AMP_MODES,
     DEFAULT_DISCRIMINATOR,
     DEFAULT_DISCRIMINATOR_LR,
+    DEFAULT_EMA,
     DEFAULT_PATCH_SIZE,
     DISCRIMINATORS,
     GAN_LOSSES,
@@ -172,7 +173,7 @@ OPTIONS = [
     click.option(
         "--ema",
         type=float,
-        help="EMA decay of the weights; 0: no EMA.  [default: the network's, mostly 0.999; 0 for schedulefree]",
+        help=f"EMA decay of the weights; 0: no EMA.  [default: {DEFAULT_EMA}; 0 for schedulefree]",
     ),
     click.option(
         "--augment",

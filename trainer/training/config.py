@@ -21,6 +21,7 @@ STEP_MODES = ("auto", "eager", "graph", "compiled", "compiled-graph")
 OPTIMIZERS = ("adamw", "adan", "schedulefree", "muon")
 SCHEDULE_FREE = "schedulefree"
 DEFAULT_PATCH_SIZE = 192
+DEFAULT_EMA = 0.999
 DEFAULT_DISCRIMINATOR, DEFAULT_DISCRIMINATOR_LR = "unet", 1e-4
 OF_GAN = ("discriminator", "discriminator_lr", "discriminator_init")  # settings that only `gan` uses
 
@@ -86,7 +87,7 @@ class TrainConfig:
     discriminator_init: Path | None = None  # its initial weights
     amp: str = "auto"
     step: str = "auto"
-    ema: float | None = None  # EMA decay of the weights; 0: no EMA; None: the network's, with schedulefree 0
+    ema: float | None = None  # EMA decay of the weights; 0: no EMA; None: DEFAULT_EMA, with schedulefree 0
     augment: tuple[Augment, ...] = ()
     grad_accum: int = 1  # batches per step
     clip: float = 1.0  # maximum gradient norm; 0: no clipping

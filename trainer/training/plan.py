@@ -11,13 +11,19 @@ import torch
 from srshards import PatchLoader
 from srshards.errors import UsageError
 from srshards.shards.folder import Shards
-from trainer.catalogue import DEFAULT_EMA, NETWORKS, typical_network
+from trainer.catalogue import NETWORKS, typical_network
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.evaluation.best import BestBy
 from trainer.evaluation.sets import EvaluationSet
 from trainer.models import NetworkSpec
 from trainer.runs.folder import RunFolder
-from trainer.training.config import DEFAULT_DISCRIMINATOR, DEFAULT_DISCRIMINATOR_LR, SCHEDULE_FREE, TrainConfig
+from trainer.training.config import (
+    DEFAULT_DISCRIMINATOR,
+    DEFAULT_DISCRIMINATOR_LR,
+    DEFAULT_EMA,
+    SCHEDULE_FREE,
+    TrainConfig,
+)
 from trainer.training.device import Precision, choose_device, choose_precision
 from trainer.training.network import choose_spec, default_patch_size
 from trainer.training.optimizers import RATES
@@ -119,7 +125,6 @@ def derive_plan(
     total_steps = config.steps or loader.num_steps(config.epochs)
     row = NETWORKS[config.model] if config.model else typical_network(spec.architecture)
     is_schedule_free = config.optimizer == SCHEDULE_FREE
-    default_ema = 0.0 if is_schedule_free else row.ema if row else DEFAULT_EMA
     return Plan(
         config=config,
         rank_info=rank_info,
@@ -133,7 +138,7 @@ def derive_plan(
         warmup=default_warmup(total_steps) if config.warmup is None else config.warmup,
         schedule=config.schedule or ("constant" if is_schedule_free else "cosine"),
         milestones=(config.milestones or DEFAULT_MILESTONES) if config.schedule == "multistep" else (),
-        ema=default_ema if config.ema is None else config.ema,
+        ema=(0.0 if is_schedule_free else DEFAULT_EMA) if config.ema is None else config.ema,
         discriminator=discriminator,
         discriminator_lr=discriminator_lr,
         step_mode=choose_step_mode(
