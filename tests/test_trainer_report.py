@@ -749,6 +749,29 @@ def test_single_losses_and_scores_have_plots(browser: Browser, tmp_path: Path) -
         assert cells[3:] == [NONE, "both", "real 0.750, generated 0.250", "hinge", "real 1.500, generated 0.250 at 10"]
 
 
+def x_ranges(page: Page) -> dict[str, list[float]]:
+    """Return the range of the x axis of each plot over the steps, by title."""
+    ranges = page.evaluate("async () => (await window.plotsDrawn).map((view) => view.scale('x').domain())")
+    titles = page.locator(".plot h3").all_inner_texts()
+    found = dict(zip(titles, ranges, strict=True))
+    return {title: one for title, one in found.items() if "time" not in title}
+
+
+def test_plots_of_late_losses_have_the_steps_of_the_run(browser: Browser, tmp_path: Path) -> None:
+    """And those of losses that end early."""
+    gan = {"gan": 0.5, "discriminator": 1.2}
+    lines = [on_losses(step, {"l1": 0.02, "fft": 1.0}) for step in range(10, 700, 10)]
+    lines += [on_losses(step, {"l1": 0.02, **gan}, 0.7, 0.3) for step in range(700, 1001, 10)]
+    runs = make_run(tmp_path / "long", lines), make_run(tmp_path / "short", [on_losses(800, {"l1": 0.02})])
+    with report_page(browser, tmp_path, *runs) as page:
+        found = x_ranges(page)
+        assert {"Loss", "Loss: fft", "Adversarial loss", "Discriminator scores", "Learning rate"} <= found.keys()
+        assert list(found.values()) == len(found) * [[0, 1000]]
+        page.get_by_role("combobox", name="Steps").select_option("last 50%")
+        page.wait_for_selector('#controls[data-applied="[[],500]"]')
+        assert list(x_ranges(page).values()) == len(found) * [[500, 1000]]
+
+
 def test_a_single_loss_of_either_sign_is_drawn(browser: Browser, tmp_path: Path) -> None:
     """A logarithmic axis for the means would not have the band, which reaches below 0."""
     lines = [on_losses(step, {"gan": 0.1 + step / 100 + (-1) ** step}) for step in range(4, 1000)]
