@@ -168,11 +168,13 @@ def as_started(plan: Plan, facts: Mapping[str, Any], run: RunFolder) -> Plan:
     if "milestones" in kept:
         kept["milestones"] = tuple(kept["milestones"])
     started = replace(plan, **kept)
+    steps = facts.get("steps")  # which config.yaml, if it was edited, contradicts: not a fault of plan.json
+    total_steps = steps if type(steps) is int else plan.total_steps
     try:
         replace(config, **kept)  # checks the ranges
         if "warmup" in kept:
-            check_warmup(started.warmup, started.total_steps)
-        check_milestone_steps(started.milestones, started.warmup, started.total_steps)
+            check_warmup(started.warmup, total_steps)
+        check_milestone_steps(started.milestones, started.warmup, total_steps)
     except UsageError as error:
         raise run.damaged_plan() from error
     if (started.schedule == "multistep") != bool(started.milestones):
