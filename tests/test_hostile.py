@@ -374,6 +374,9 @@ def test_code_in_weights_and_checkpoints_is_not_run(shards: Path, tmp_path: Path
         {"trained_s": "x"},
         {"losses": ["x"]},
         {"more": 1},
+        {"collapse": [1]},
+        {"collapse": {"won": -1}},
+        {"collapse": {"lost": "x"}},
         *accounts,
     ):
         torch.save({**sound, "progress": {**sound["progress"], **wrong}}, state)
