@@ -14,9 +14,9 @@ The CPU time of the main process, including its threads, is given per second of 
 Bytes read from disk during the window are in the result: more than 0 means that the store was not completely in the
 page cache.
 
-Also measured: memcpy of this machine in each round, and this loader's rate relative to it for several patch sizes, with
-1 and 2 workers; the time from process start to the first batch with 1,000 shards; this loader's memory after 1, 10 and
-50 epochs.
+Also measured: in each round, two processes that only copy patches (`copy_floor.c`), and memcpy of this machine; this
+loader's rate relative to memcpy for several patch sizes, with 1 and 2 workers; the time from process start to the first
+batch with 1,000 shards; this loader's memory after 1, 10 and 50 epochs.
 
     python -m benchmarks.bench_stream --photos DIR --peers PYTHON --ffcv PYTHON --plot stream.png
 
@@ -51,6 +51,7 @@ from benchmarks.peers.task import SCALE, Task
 from benchmarks.report import print_table, ratio_row, spread, spread_text, verdict, write_result
 from benchmarks.stream_cases import (
     FFCV,
+    FLOOR,
     OUR_CASES,
     OURS,
     PEER_CASES,
@@ -61,12 +62,13 @@ from benchmarks.stream_cases import (
     Case,
     our_name,
 )
+from benchmarks.stream_floor import CopyFloor
 from benchmarks.stream_measure import Counted, Window
 from benchmarks.stream_memcpy import memcpy_rate
 from benchmarks.stream_memory import MARK as MEMORY_MARK
 from benchmarks.stream_plot import draw_rates
 from benchmarks.stream_run import result_in
-from benchmarks.stream_stores import CODECS, make_shards, write_triplets
+from benchmarks.stream_stores import CODECS, NO_UP, make_shards, write_triplets
 
 BATCH = 16
 _EPOCHS = (1, 10, 50)
@@ -90,6 +92,7 @@ class Bench:
     # Of single runs, by case; a case that fails twice is unavailable.
     failures: dict[str, list[str]] = field(default_factory=dict)
     memcpy: dict[int, list[float]] = field(default_factory=lambda: {1: [], 2: []})
+    floor: list[float] = field(default_factory=list)  # pairs/s of two processes that only copy
 
     def task(self, case: Case) -> Task:
         """Return the case's task."""
@@ -154,13 +157,14 @@ def rate(counted: Counted) -> float:
     return counted.batches * BATCH / counted.seconds
 
 
-def run_rounds(bench: Bench, cases: Sequence[Case], rounds: int) -> None:
+def run_rounds(bench: Bench, cases: Sequence[Case], rounds: int, floor: CopyFloor) -> None:
     """Run every case once per round, with both touches (the patch sizes of the scaling table: untouched only)."""
     only_untouched = {case.name for case in SCALING_CASES}
     for number in range(rounds):
         say(f"round {number + 1}/{rounds}")
         for processes, rates in bench.memcpy.items():
             rates.append(memcpy_rate(processes))
+        bench.floor.append(floor.pairs_per_second(2))
         for case in alternating(cases, number):
             for touch in TOUCHES[:1] if case.name in only_untouched else TOUCHES:
                 bench.measure(case, touch)
@@ -196,6 +200,7 @@ def evaluate_ratios(bench: Bench) -> list[dict[str, Any]]:
     results = []
     for touch, ratio in RATIOS:
         rates = {name: by_touch[touch] for name, by_touch in bench.rates().items() if touch in by_touch}
+        rates[FLOOR] = bench.floor
         results.append({**ratio.evaluate(rates), "touch": touch})
     return results
 
@@ -311,14 +316,16 @@ def main(
             shards = make_shards(photo_set, folder / "stores" / codec, codec)
             if codec == "npy":
                 count = write_triplets(shards, folder / "triplets")
+        make_shards(photo_set, folder / "stores" / NO_UP, "npy", up=False)
         for case in (case for case in cases if case.where != OURS):
             bench.prepare(case)
         os.sync()
-        run_rounds(bench, cases, rounds)
+        run_rounds(bench, cases, rounds, CopyFloor(folder, folder / "triplets" / "hr.npy"))
         content: dict[str, Any] = {
             "photos": photo_set.describe(),
             "settings": {"triplets": count, "batch": BATCH, "rounds": rounds, "window": asdict(bench.window)},
             "versions": {where: versions(python, _PACKAGES[where]) for where, python in pythons.items()},
+            "copy_floor_pairs_per_second": spread(bench.floor, 0),
             "memcpy_gb_per_second": {f"{n} processes": spread(rates) for n, rates in bench.memcpy.items()},
             "cases": summarise_cases(bench, cases),
             "ratios": evaluate_ratios(bench),

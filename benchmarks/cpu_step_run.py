@@ -24,9 +24,10 @@ from trainer.models import Network, network_spec
 from trainer.models.blocks import upsample_nearest
 from trainer.models.compact import Compact
 from trainer.training.device import choose_precision, limit_threads
-from trainer.training.learner import Learner, StepSettings, to_unit_range
+from trainer.training.learner import Learner, StepSettings
 from trainer.training.objective import Objective
 from trainer.training.optim import AdamW, Ema
+from trainer.training.step_loss import to_unit_range
 from trainer.training.step_mode import StepMode
 
 SCALE, PATCH_PX = 4, 192

@@ -12,13 +12,14 @@ from srshards.format import image_names, load_manifest
 from srshards.shards.tar_index import load_index
 
 HR_PX = 512
-CODECS = ("npy", "png", "webp")
+CODECS = ("npy", "png", "webp", "tlc")
+NO_UP = "npy-no-up"  # name of the store of npy shards without upsampled images
 _NPY_HEADER_BYTES = 128
 
 
-def make_shards(photos: PhotoSet, folder: Path, codec: str) -> Path:
+def make_shards(photos: PhotoSet, folder: Path, codec: str, up: bool = True) -> Path:
     """Generate 4x shards of all photos, without validation split; return the folder of the scale."""
-    options = ("-s", SCALE, "--size", HR_PX, "--method", "cubic", "--val-fraction", 0)
+    options = ("-s", SCALE, "--size", HR_PX, "--method", "cubic", "--val-fraction", 0, *(() if up else ("--no-up",)))
     timed_command(
         python_module("shardgen", "generate", "-i", photos.root, "-o", folder, *options, "--codec", codec, "--auto")
     )

@@ -24,6 +24,7 @@ FORMAT_VERSION = 3  # all earlier versions are read: docs/formats.md, "Version h
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "val")
 CODECS = ("npy", "png", "webp", "tlc")
+CROP_CODECS = ("npy", "tlc")  # of which crops are read without the rest of the image
 MIN_SCALE, MAX_SCALE = 2, 8
 MAX_VARIANTS = 64
 MAX_SIZE_PX = 8192  # edge length of HR images

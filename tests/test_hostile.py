@@ -86,7 +86,7 @@ def errors_of_all_readers(folder: Path, tmp_path: Path) -> list[str]:
         (lambda m: m["shards"][0].update(bytes=2**63), "samples in 9223372036854775808 bytes"),
         (lambda m: m["shards"][0].update(samples=10**400), "train-000000 cannot have 1000000"),
         (lambda m: m["shards"][0].update(samples=-1), "train-000000 cannot have -1 samples"),
-        (lambda m: m["settings"].update(hr_size=2**62), "hr_size 4611686018427387904 or codec 'npy'"),
+        (lambda m: m["settings"].update(hr_size=2**62), "invalid scale 2 or hr_size 4611686018427387904"),
         (lambda m: m["settings"].update(variants=10**9), "invalid variants 1000000000 or up True"),
         (lambda m: m["shards"].reverse(), "does not list its shards in order"),
     ],
@@ -374,6 +374,9 @@ def test_code_in_weights_and_checkpoints_is_not_run(shards: Path, tmp_path: Path
         {"trained_s": "x"},
         {"losses": ["x"]},
         {"more": 1},
+        {"collapse": [1]},
+        {"collapse": {"won": -1}},
+        {"collapse": {"lost": "x"}},
         *accounts,
     ):
         torch.save({**sound, "progress": {**sound["progress"], **wrong}}, state)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import srshards
 from srshards import native
+from srshards.errors import RunError
 from srshards.imaging import codec, tlc
 from srshards.imaging.pixels import Pixels
 
@@ -320,6 +321,13 @@ def test_damage_is_found_in_a_tile(damage: str, implementation: str) -> None:
         crop(content, 0, 0, 32, 32)
     if "size" in damage or "stream" in damage or damage in ("mode", "code of a block"):
         assert np.array_equal(crop(content, 0, 32, 32, 32), image[:, 32:])
+
+
+def test_images_larger_than_those_of_shards_are_refused() -> None:
+    content = tlc.encode(flat(1, 9000))
+    with pytest.raises(RunError, match=r"cannot be decoded as tlc \(expected at most 8192 px, found 9000 x 1 px\)"):
+        codec.decode("tlc", content)
+    assert codec.decode_image(content) is None
 
 
 def test_random_damage_gives_pixels_or_an_error(implementation: str) -> None:

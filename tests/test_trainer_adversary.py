@@ -430,7 +430,7 @@ def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
 
 def test_collapse_is_warned_of_once() -> None:
     guessing = 2 * math.log(2)
-    watch = CollapseWatch(guessing)
+    watch = CollapseWatch(guessing, {})
     won = (0.04 * guessing, 0.98, 0.02)
     figures = [*9 * [won], (0.06 * guessing, 0.9, 0.1), *9 * [won]]
     assert [watch.warning(*each) for each in figures] == 19 * [None]
@@ -444,7 +444,7 @@ def test_collapse_is_warned_of_once() -> None:
 
 
 def test_diverging_discriminator_is_warned_of() -> None:
-    watch = CollapseWatch(2.0)
+    watch = CollapseWatch(2.0, {})
     assert [watch.warning(4.1, -0.5, 0.5) for _ in range(9)] == 9 * [None]
     warning = watch.warning(4.1, -0.5, 0.5)
     assert warning == (
@@ -456,5 +456,5 @@ def test_diverging_discriminator_is_warned_of() -> None:
 
 @pytest.mark.parametrize("fraction", [0.05, 0.5, 1.0, 2.0])
 def test_sound_training_is_not_warned_of(fraction: float) -> None:
-    watch = CollapseWatch(0.5)
+    watch = CollapseWatch(0.5, {})
     assert [watch.warning(fraction * 0.5, 0.6, 0.4) for _ in range(50)] == 50 * [None]

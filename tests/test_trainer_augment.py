@@ -136,7 +136,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert yaml.safe_load((run / "config.yaml").read_text())["augment"] == ["mixup:0.3", "cutmix:0.3", "cutblur:0.4"]
     refusal = trainer(*resume, "--augment", "mixup:0.5")
     assert refusal.code == 2
-    assert "was started with --augment mixup:0.3,cutmix:0.3,cutblur:0.4, not mixup:0.5" in refusal.err
+    assert (
+        "was started with --augment mixup:0.3 --augment cutmix:0.3 --augment cutblur:0.4, not --augment mixup:0.5"
+        in refusal.err
+    )
+    (tmp_path / "c.yaml").write_text("augment: []\n")
+    refusal = trainer(*resume, "--config", tmp_path / "c.yaml")
+    assert refusal.code == 2 and "--augment cutblur:0.4, not without it; omit --augment" in refusal.err
     assert trainer(*resume, *ALL).code == 0
     assert events(run, "train", "val") == events(tmp_path / "whole" / "r", "train", "val")
     assert (run / "model.pth").read_bytes() == (tmp_path / "whole" / "r" / "model.pth").read_bytes()
@@ -163,7 +169,7 @@ def test_a_run_of_an_earlier_version_has_no_augmentation(
     (tmp_path / "r" / "config.yaml").write_text(yaml.dump(settings))
     resume = ("--out", tmp_path, "--run", "r", "--resume")
     refusal = trainer(*resume, "--augment", "mixup:0.5")
-    assert refusal.code == 2 and "was started without --augment, not mixup:0.5; omit --augment" in refusal.err
+    assert refusal.code == 2 and "was started without --augment, not --augment mixup:0.5; omit --augment" in refusal.err
     assert trainer(*resume).code == 0
 
 
@@ -201,3 +207,17 @@ def test_cutblur_needs_no_even_batch_and_is_read_from_a_configuration(shards: Pa
     args = arguments(shards, tmp_path, "--config", tmp_path / "c.yaml", "--batch-size", 3)
     result = trainer(*args)
     assert result.code == 0 and "Augment  cutblur in 0.5 of the steps\n" in result.err
+
+
+def test_augmentations_may_be_a_mapping_in_a_configuration(shards: Path, tmp_path: Path) -> None:
+    args = arguments(shards, tmp_path, "--config", tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text("augment: {cutblur: 0.5, mixup: 0.25}\n")
+    result = trainer(*args)
+    assert result.code == 0 and "Augment  cutblur in 0.5 of the steps, mixup in 0.25 of the steps\n" in result.err
+    (tmp_path / "c.yaml").write_text("augment: {name: cutblur, share: 0.3}\n")
+    result = trainer(*args)
+    expected = (
+        "c.yaml: augment: unknown augmentation 'name'; expected one of mixup, cutmix, cutblur (the setting is a "
+        "list of values, or a mapping of augmentations to shares such as {mixup: 0.2, cutblur: 0.3})"
+    )
+    assert result.code == 2 and expected in " ".join(result.err.split())

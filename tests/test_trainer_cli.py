@@ -409,7 +409,7 @@ def test_configuration_values_are_parsed_like_options(shards: Path, tmp_path: Pa
         }
     path.write_text(f"{begin}run: 1:30\nsteps: 010\n")
     stderr = refused(*args, "--resume")
-    assert "was started with --steps 1, not 10" in stderr, "config.yaml is read back, including infinity"
+    assert "was started with --steps 1, not --steps 10" in stderr, "config.yaml is read back, including infinity"
 
 
 def test_unreadable_configurations_are_reported(tmp_path: Path) -> None:
@@ -564,7 +564,7 @@ def test_concurrent_runs_of_one_name_are_refused(shards: Path, tmp_path: Path, m
 def test_resume_refuses_settings_that_change_the_training(
     option: str, value: object, before: str, run_copy: Path, tmp_path: Path
 ) -> None:
-    message = f"{run_copy} was started {before}, not {value}; omit {option}"
+    message = f"{run_copy} was started {before}, not {option} {value}; omit {option}"
     assert message in refused(*resuming(run_copy), option, value)
     (tmp_path / "change.yaml").write_text(f"{option.removeprefix('--')}: {value}\n")
     assert message in refused(*resuming(run_copy), "--config", tmp_path / "change.yaml")
@@ -593,7 +593,7 @@ def test_resume_accepts_explicit_values_of_defaults(shards: Path, run_copy: Path
     run = ("--out", tmp_path, "--run", "e")
     assert trainer("--shards", shards / "scale_2x", *run, *SMALL, "--epochs", 1).code == 0
     assert trainer(*run, "--resume", "--steps", 9).code == 0
-    assert f"{tmp_path / 'e'} was started with --steps 9, not 10" in refused(*run, "--resume", "--steps", 10)
+    assert f"{tmp_path / 'e'} was started with --steps 9, not --steps 10" in refused(*run, "--resume", "--steps", 10)
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "of an earlier version"])
@@ -607,7 +607,7 @@ def test_a_run_keeps_its_rates_if_defaults_change(
         del facts["lr"], facts["warmup"]
         (run_copy / "plan.json").write_text(json.dumps(facts))
     monkeypatch.setattr("trainer.training.plan.default_warmup", lambda steps: 0)
-    assert f"{run_copy} was started with --warmup 1, not 0" in refused(*resuming(run_copy), "--warmup", 0)
+    assert f"{run_copy} was started with --warmup 1, not --warmup 0" in refused(*resuming(run_copy), "--warmup", 0)
     edit_state(run_copy, lambda state: state["progress"].update(step=1, validated=False))
     resume(run_copy)
     lines = [json.loads(line) for line in (run_copy / "journal.jsonl").read_text().splitlines()]

@@ -107,7 +107,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
     assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
     changed = trainer("--out", tmp_path, "--run", "parts", "--resume", "--loss", "l1:2")
-    expected = "was started with --loss l1,charbonnier:0.1@2-, not l1:2; omit --loss to resume exactly"
+    expected = "was started with --loss l1 --loss charbonnier:0.1@2-, not --loss l1:2; omit --loss to resume exactly"
     assert changed.code == 2 and expected in changed.err
 
 
@@ -188,6 +188,10 @@ def test_losses_edited_within_an_interval_of_the_journal_are_refused(
             "0.05}, but one of them is a mapping",
         ),
         ("{L1Loss: 1}", "config.yaml: loss: unknown loss 'L1Loss'; expected one of l1, charbonnier, msssim"),
+        (
+            "{name: l1, weight: 1}",
+            "(the setting is a list of values, or a mapping of losses to weights such as {l1: 1, fft: 0.05})",
+        ),
     ],
 )
 def test_other_lists_of_losses_are_refused(losses: str, expected: str, shards: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fake_pyiqa
@@ -332,6 +333,27 @@ def test_weights_of_vgg19_in_a_file_of_any_name(
         ALEXNET.name: hub / "checkpoints" / ALEXNET.name,
         LPIPS.name: hub / "pyiqa" / LPIPS.name,
     }
+
+
+def test_each_weights_file_is_hashed_once_until_it_changes(
+    weights: Path, use_pyiqa: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run finds the files, of which VGG19's has 575 MB, before it loads them."""
+    use_pyiqa()
+    hashed = []
+
+    def sha256() -> Any:
+        hashed.append(True)
+        return hashlib.new("sha256")
+
+    monkeypatch.setattr("trainer.models.weights_files.hashlib", SimpleNamespace(sha256=sha256))
+    find_loss_weights(["lpips", "dists"], weights)
+    for name in ("lpips", "dists"):
+        build_loss(name, CPU, weights)
+    assert len(hashed) == 4
+    with open(weights / ALEXNET.name, "ab") as file:
+        file.write(b"x")
+    assert f"{ALEXNET.name} (244 MB) is damaged" in refusal(build_loss, "lpips", CPU, weights)
 
 
 def test_weights_files_that_cannot_be_used(tmp_path: Path) -> None:

@@ -141,8 +141,8 @@ def test_every_network_has_all_figures(everything: dict[str, Any]) -> None:
         assert found["parameters"] == PARAMETERS[name] and found["forward_flops"] > 1e8, name
         assert found["training_bytes"] > 4 * 4 * found["parameters"], name
         row = NETWORKS[name]
-        stated = (found["lr"], found["ema"], found["use"], found["source"], found["architecture"])
-        assert stated == (row.lr, row.ema, row.use, row.source, row.architecture)
+        stated = (found["lr"], found["use"], found["source"], found["architecture"])
+        assert stated == (row.lr, row.use, row.source, row.architecture)
     swinir, dat = everything["swinir_s"], everything["dat_light"]
     assert (swinir["multiple_px"], swinir["patch_size"]) == (8, 192)
     assert dat["patch_size"] == -(-192 // (4 * dat["multiple_px"])) * 4 * dat["multiple_px"] > 192
@@ -150,7 +150,7 @@ def test_every_network_has_all_figures(everything: dict[str, Any]) -> None:
 
 def test_a_wide_terminal_has_one_line_per_network(monkeypatch: pytest.MonkeyPatch) -> None:
     header, *lines = listed(monkeypatch, 120).out.splitlines()
-    assert header.split() == ["network", "params", "GFLOP", "memory", "lr", "EMA", "scales", "use"]
+    assert header.split() == ["network", "params", "GFLOP", "memory", "lr", "scales", "use"]
     assert lines[0].split() == [
         "ultra_lite",
         "53.0k",
@@ -158,9 +158,8 @@ def test_a_wide_terminal_has_one_line_per_network(monkeypatch: pytest.MonkeyPatc
         "107.5",
         "MB",
         "0.004",
-        "0.999",
         "1-8x",
-        *lines[0].split()[8:],
+        *lines[0].split()[7:],
     ]
     assert lines[0].endswith(f"  {NETWORKS['ultra_lite'].use}") and lines[0].index("short") == header.index("use")
     legend = " ".join(lines[-3:])
@@ -193,7 +192,7 @@ def test_a_network_is_described_with_its_source(monkeypatch: pytest.MonkeyPatch)
 
 def test_networks_without_the_scale_have_no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = {line.split()[0]: line.split() for line in listed(monkeypatch, 120, "--scale", 8).out.splitlines() if line}
-    assert lines["esrgan_lite"][1:5] == ["-", "-", "-", "0.0002"] and lines["esrgan_lite"][6] == "1-4x"
+    assert lines["esrgan_lite"][1:5] == ["-", "-", "-", "0.0002"] and lines["esrgan_lite"][5] == "1-4x"
     assert "-" not in lines["ultra_lite"]
 
 
@@ -244,7 +243,7 @@ def test_without_spandrel_its_networks_are_listed_with_what_is_known(monkeypatch
     monkeypatch.setattr("trainer.models.spandrel_import.importlib.import_module", missing)
     result = listed(monkeypatch, 120)
     lines = {line.split()[0]: line.split() for line in result.out.splitlines() if line}
-    assert lines["span"][1:7] == ["-", "-", "-", f"{NETWORKS['span'].lr:g}", "0.999", "-"]
+    assert lines["span"][1:6] == ["-", "-", "-", f"{NETWORKS['span'].lr:g}", "-"]
     assert lines["ultra_lite"][1] == "53.0k"
     assert result.out.count("Not computed: ") == 1 and "pip install 'sr-shards[arches]'" in " ".join(result.out.split())
     found = json.loads(trainer("models", "span", "--json").out)["networks"][0]

@@ -25,8 +25,9 @@ from trainer.models import NetworkSpec, spec_from_json
 from trainer.models.spandrel_import import load_spandrel
 from trainer.models.weights import load_network, save_weights
 from trainer.training.device import Precision
-from trainer.training.learner import Learner, StepSettings, to_unit_range
+from trainer.training.learner import Learner, StepSettings
 from trainer.training.objective import Objective
+from trainer.training.step_loss import to_unit_range
 from trainer.training.step_mode import StepMode
 
 NETWORKS_PAGE = Path(__file__).parent.parent / "docs" / "networks.md"

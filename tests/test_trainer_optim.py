@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from srshards import PatchBatch
-from trainer.catalogue import DEFAULT_EMA
 from trainer.loss_terms import LossTerm
 from trainer.models import network_spec
+from trainer.training.config import DEFAULT_EMA
 from trainer.training.device import Precision
 from trainer.training.learner import Learner, StepSettings
 from trainer.training.objective import Objective

@@ -127,8 +127,12 @@ def test_a_resumed_run_keeps_its_settings(by_recipe: Path, tmp_path: Path, monke
         assert resumed.code == 0 and "resumed at step 1" in resumed.err
         assert config_of(tmp_path / "preset") == before
     resume = ("--out", tmp_path, "--resume", "--preset", "realesrgan", "--run")
-    assert "preset was started with --preset realesrnet, not realesrgan; omit --preset" in refused(*resume, "preset")
-    assert "none was started without --preset, not realesrgan; omit --preset to resume" in refused(*resume, "none")
+    assert "preset was started with --preset realesrnet, not --preset realesrgan; omit --preset" in refused(
+        *resume, "preset"
+    )
+    assert "none was started without --preset, not --preset realesrgan; omit --preset to resume" in refused(
+        *resume, "none"
+    )
 
 
 def test_another_schedule_replaces_that_of_the_preset_with_its_milestones(
@@ -139,7 +143,9 @@ def test_another_schedule_replaces_that_of_the_preset_with_its_milestones(
     for schedule, milestones in {"cosine": None, "multistep": [0.2, 0.4, 0.6, 0.8, 0.9]}.items():
         result = train(by_recipe, tmp_path, *given, "--schedule", schedule, "--run", schedule)
         assert result.code == 0, result.err
-        assert config_of(tmp_path / schedule)["milestones"] == milestones
+        found = config_of(tmp_path / schedule)
+        assert found["milestones"] == milestones
+        assert found["discriminator"] is None, "without --gan, the preset's is omitted"
 
 
 # ---- what presets expect
@@ -216,7 +222,7 @@ def test_second_stages_train_from_the_first(
 ) -> None:
     given = ("--preset", name, "--init", start, "--perceptual-weights", vgg19, "--patch-size", patch_px, "--run", "run")
     result = trainer("--shards", large_shards, "--out", tmp_path, *TINY, *given, "--batch-size", 1, "--val-samples", 1)
-    assert result.code == 0, result.err
+    assert result.code == 0 and f"\nInit     network from {start}\n" in result.err, result.err
     found = config_of(tmp_path / "run")
     assert found["gan"] == "vanilla:0.1" and found["init"] == str(start) and found["lr"] == 1e-4
     assert losses == [term.partition(":")[0] for term in found["loss"]]

@@ -636,7 +636,7 @@ def test_runs_without_the_setting_ranks_have_one(data: Path, tmp_path: Path) -> 
     state["progress"]["validated"] = False  # resuming a finished run would not write its settings
     torch.save(state, tmp_path / "r" / "state.pt")
     result = trainer("--out", tmp_path, "--run", "r", "--resume", "--ranks", 2)
-    assert result.code == 2 and "was started with --ranks 1, not 2" in result.err
+    assert result.code == 2 and "was started with --ranks 1, not --ranks 2" in result.err
     assert trainer("--out", tmp_path, "--run", "r", "--resume").code == 0
     assert yaml.safe_load(path.read_text())["ranks"] == 1
 

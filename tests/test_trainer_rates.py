@@ -92,11 +92,13 @@ def test_a_resumed_run_keeps_its_schedule(shards: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr("trainer.training.plan.DEFAULT_MILESTONES", (0.6,))
     resume = ("--out", tmp_path, "--run", "r", "--resume")
     refusal = trainer(*resume, "--milestones", "0.6")
-    expected = "was started with --milestones 0.5,0.8,0.9,0.95, not 0.6; omit --milestones to resume exactly"
+    expected = (
+        "was started with --milestones 0.5,0.8,0.9,0.95, not --milestones 0.6; omit --milestones to resume exactly"
+    )
     assert refusal.code == 2 and expected in refusal.err
     refusal = trainer(*resume, "--schedule", "wsd")
     assert refusal.code == 2 and "--milestones needs --schedule multistep" not in refusal.err
-    assert "was started with --schedule multistep, not wsd; omit --schedule" in refusal.err
+    assert "was started with --schedule multistep, not --schedule wsd; omit --schedule" in refusal.err
     assert trainer(*resume, "--milestones", "0.5,0.8,0.9,0.95").code == 0
     assert events(tmp_path / "r", "train") == events(tmp_path / "whole" / "r", "train")
     whole, resumed = (torch.load(run / "r" / "model.pth")["params"] for run in (tmp_path / "whole", tmp_path))
@@ -117,7 +119,7 @@ def test_a_run_of_an_earlier_version_keeps_the_cosine(
     (run / "plan.json").write_text(json.dumps({name: fact for name, fact in facts.items() if name != "schedule"}))
     resume = ("--out", tmp_path, "--run", "r", "--resume")
     refusal = trainer(*resume, "--schedule", "constant")
-    assert refusal.code == 2 and "was started with --schedule cosine, not constant" in refusal.err
+    assert refusal.code == 2 and "was started with --schedule cosine, not --schedule constant" in refusal.err
     assert trainer(*resume).code == 0
     assert events(run, "train")[-1]["lr"] == pytest.approx(1e-5)
 
@@ -176,14 +178,29 @@ def test_contradictions_are_refused_before_the_first_step(
 
 @pytest.mark.parametrize(
     "fact",
-    ['"schedule": "sine"', '"schedule": 1', '"schedule": "multistep", "milestones": 5', '"milestones": [0.5]'],
+    [
+        '"schedule": "sine"',
+        '"schedule": 1',
+        '"schedule": "multistep"',
+        *(
+            f'"schedule": "multistep", "milestones": {milestones}'
+            for milestones in ("5", "[]", "[null]", "[NaN]", "[0.8, 0.5]", "[8, 8]", "[20]", "[4, 10000]", "[1]")
+        ),
+        '"milestones": [0.5]',
+        '"warmup": 21',
+        '"warmup": -1',
+        '"warmup": NaN',
+        '"lr": NaN',
+        '"ema": 1',
+    ],
 )
 def test_an_impossible_schedule_in_plan_json_is_damage(
     fact: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_step(monkeypatch, 1, terminate)
-    assert trainer(*arguments(shards, tmp_path, "--run", "r")).code == 143
-    facts = json.loads((tmp_path / "r" / "plan.json").read_text()) | json.loads("{" + fact + "}")
+    args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 20, "--val-every", 20)
+    assert trainer(*args, "--run", "r").code == 143
+    facts = {**json.loads((tmp_path / "r" / "plan.json").read_text()), "warmup": 4} | json.loads("{" + fact + "}")
     (tmp_path / "r" / "plan.json").write_text(json.dumps(facts))
     result = trainer("--out", tmp_path, "--run", "r", "--resume")
     assert result.code == 2 and f"{tmp_path / 'r' / 'plan.json'} is damaged; restore it" in result.err

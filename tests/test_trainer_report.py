@@ -705,7 +705,7 @@ def test_unusable_values_of_sets_are_ignored(browser: Browser, tmp_path: Path) -
 
 def on_losses(step: int, losses: Any, real: Any = None, fake: Any = None) -> dict[str, Any]:
     """A `train` line with single losses and, in adversarial training, the discriminator's scores."""
-    scores = {} if real is None else {"scores": {"real_score": real, "fake_score": fake}}
+    scores = {} if real is None else {"scores": {"real": real, "generated": fake}}
     return {**trained(step), "losses": losses, **scores}
 
 
@@ -715,7 +715,8 @@ def test_single_losses_and_scores_have_plots(browser: Browser, tmp_path: Path) -
     gan = {"l1": 0.03, "perceptual": 0.9, "gan": 0.5, "discriminator": 1.25}
     lines += [on_losses(step, gan, 0.75, 0.25) for step in range(15, 265, 5)]
     both, old = make_run(tmp_path / "both", lines), make_run(tmp_path / "old", [trained(5), trained(300)])
-    hinge = make_run(tmp_path / "hinge", [on_losses(5, gan | {"gan": 0.5}, 1.5, -0.5)])
+    earlier = {"real_score": 1.5, "fake_score": -0.5}  # names of the version that started the run
+    hinge = make_run(tmp_path / "hinge", [{**on_losses(5, gan | {"gan": 0.5}), "scores": earlier}])
     with open(hinge / "journal.jsonl", "a") as file:
         file.write(json.dumps(on_losses(10, gan | {"gan": -0.25}, 1.5, 0.25)) + "\n")
     with report_page(browser, tmp_path, old, both, hinge) as page:
@@ -733,6 +734,7 @@ def test_single_losses_and_scores_have_plots(browser: Browser, tmp_path: Path) -
         ]
         columns, *rows = table(page, "Discriminator scores")
         assert columns[1:5] == ["old, real", "old, generated", "both, real", "both, generated"]
+        assert rows[0] == ["5", NONE, NONE, NONE, NONE, "1.500", "-0.500"]
         assert rows[1] == ["10", NONE, NONE, NONE, NONE, "1.500", "0.250"]
         assert rows[2] == ["15", NONE, NONE, "0.750", "0.250", NONE, NONE]
         # A ratio to a loss that changes its sign would mean nothing.
@@ -745,6 +747,29 @@ def test_single_losses_and_scores_have_plots(browser: Browser, tmp_path: Path) -
         plot(page, "Discriminator scores").locator(".drawing svg").hover()
         cells = page.locator("#vg-tooltip-element.visible td").all_inner_texts()
         assert cells[3:] == [NONE, "both", "real 0.750, generated 0.250", "hinge", "real 1.500, generated 0.250 at 10"]
+
+
+def x_ranges(page: Page) -> dict[str, list[float]]:
+    """Return the range of the x axis of each plot over the steps, by title."""
+    ranges = page.evaluate("async () => (await window.plotsDrawn).map((view) => view.scale('x').domain())")
+    titles = page.locator(".plot h3").all_inner_texts()
+    found = dict(zip(titles, ranges, strict=True))
+    return {title: one for title, one in found.items() if "time" not in title}
+
+
+def test_plots_of_late_losses_have_the_steps_of_the_run(browser: Browser, tmp_path: Path) -> None:
+    """And those of losses that end early."""
+    gan = {"gan": 0.5, "discriminator": 1.2}
+    lines = [on_losses(step, {"l1": 0.02, "fft": 1.0}) for step in range(10, 700, 10)]
+    lines += [on_losses(step, {"l1": 0.02, **gan}, 0.7, 0.3) for step in range(700, 1001, 10)]
+    runs = make_run(tmp_path / "long", lines), make_run(tmp_path / "short", [on_losses(800, {"l1": 0.02})])
+    with report_page(browser, tmp_path, *runs) as page:
+        found = x_ranges(page)
+        assert {"Loss", "Loss: fft", "Adversarial loss", "Discriminator scores", "Learning rate"} <= found.keys()
+        assert list(found.values()) == len(found) * [[0, 1000]]
+        page.get_by_role("combobox", name="Steps").select_option("last 50%")
+        page.wait_for_selector('#controls[data-applied="[[],500]"]')
+        assert list(x_ranges(page).values()) == len(found) * [[500, 1000]]
 
 
 def test_a_single_loss_of_either_sign_is_drawn(browser: Browser, tmp_path: Path) -> None:
@@ -783,7 +808,7 @@ def test_many_single_losses_of_many_runs_fit_the_page(tmp_path: Path) -> None:
 
 
 def test_collapses_are_listed(browser: Browser, tmp_path: Path) -> None:
-    """A resumed run may warn again."""
+    """Journals of earlier versions may have several."""
     line = {"event": "collapse", "message": "the discriminator <wins>, e.g. always" + "." * 2000}
     lines = [{**line, "step": 900 + step} for step in range(10)] + [{"event": "collapse", "step": 950}]
     with report_page(browser, tmp_path, make_run(tmp_path / "r", [trained(800), *lines])) as page:

@@ -20,6 +20,7 @@ from trainer.training.learner import Learner, StepSettings
 from trainer.training.objective import Objective
 from trainer.training.optim import AdamW
 from trainer.training.sharpen import Sharpen
+from trainer.training.step_loss import loss_function
 from trainer.training.step_mode import StepMode, choose_step_mode
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -105,14 +106,15 @@ def test_compiled_loss_and_gradients_equal_eager_ones(
     network = spec.build(1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     draw = partial(torch.randint, 0, 256, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     eager, compiled = (
-        learner._loss_function(settings(dtype, compiles, sharpen), network, None, False) for compiles in (False, True)
+        loss_function(network, None, Objective([LossTerm("l1")]), Precision(dtype), sharpen, compiles)
+        for compiles in (False, True)
     )
     for _ in range(2):
         hr, lr = draw((2, 32, 32, 3)), draw((2, 8, 8, 3))
         results = []
-        for loss_function in (eager, compiled):
+        for function in (eager, compiled):
             network.zero_grad()
-            loss, _, _ = loss_function(hr, lr, (0,))
+            loss, _, _ = function(hr, lr, (0,))
             loss.backward()
             results.append([loss.detach(), *(parameter.grad for parameter in network.parameters())])
         for expected, found in zip(*results, strict=True):
@@ -125,10 +127,9 @@ def test_any_number_of_changes_of_the_active_losses_compiles(monkeypatch: pytest
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     torch._dynamo.reset()
     objective = Objective([LossTerm("l1"), LossTerm("charbonnier")])
-    steps = replace(settings(None, compiles=True), objective=objective)
     hr, lr = torch.zeros(1, 32, 32, 3, dtype=torch.uint8), torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
     with torch._dynamo.config.patch(recompile_limit=1):
-        compiled = learner._loss_function(steps, SMALL_RRDB.build(), None, False)
+        compiled = loss_function(SMALL_RRDB.build(), None, objective, Precision(None), compiles=True)
         for active in ((0,), (0, 1), (1,)):
             loss, _, _ = compiled(hr, lr, active)
             assert loss.isfinite()

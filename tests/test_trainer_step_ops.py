@@ -24,9 +24,10 @@ from trainer.models import network_spec
 from trainer.models.blocks import BuiltInSpec
 from trainer.training.captured import NUM_WARM_UPS, Captured, ImagePair
 from trainer.training.device import Precision
-from trainer.training.learner import Learner, StepSettings, _loss_function
+from trainer.training.learner import Learner, StepSettings
 from trainer.training.objective import Objective
 from trainer.training.sharpen import Sharpen
+from trainer.training.step_loss import loss_function
 from trainer.training.step_mode import StepMode
 
 aten = torch.ops.aten
@@ -133,8 +134,8 @@ def forward(spec: BuiltInSpec, loss: str) -> tuple[Log, torch.Tensor, torch.Tens
     lr = torch.empty(2, size, size, 3, dtype=torch.uint8, device=CUDA)
     hr = torch.empty(2, size * spec.scale, size * spec.scale, 3, dtype=torch.uint8, device=CUDA)
     with Log() as log:
-        loss_function = _loss_function(settings(torch.bfloat16, loss), call, None, is_ddp=False)  # type: ignore[arg-type]
-        result, _, _ = loss_function(hr, lr, (0,))
+        objective = settings(torch.bfloat16, loss).objective
+        result, _, _ = loss_function(call, None, objective, Precision(torch.bfloat16))(hr, lr, (0,))  # type: ignore[arg-type]
     return log, outputs[0], result
 
 

@@ -188,7 +188,7 @@ def test_init_starts_from_weights(shards: Path, finished: FinishedRun, tmp_path:
 def test_png_shards_train_with_advice_to_use_npy(photos: Path, tmp_path: Path) -> None:
     generate(photos, tmp_path, "-s", 2, "--codec", "png")
     result = train(tmp_path, tmp_path / "runs", "--steps", 2)
-    assert result.err.count("shards with --codec npy train faster") == 1
+    assert result.err.count("shards with --codec tlc or npy train faster") == 1
 
 
 def test_shards_without_validation_samples_train(photos: Path, tmp_path: Path) -> None:

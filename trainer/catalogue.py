@@ -11,8 +11,6 @@ from typing import Any
 from srshards.errors import UsageError
 from srshards.terminal.text import did_you_mean
 
-DEFAULT_EMA = 0.999
-
 
 @dataclass(frozen=True)
 class NamedNetwork:
@@ -20,7 +18,7 @@ class NamedNetwork:
 
     `arguments` are `features`, `depth` and `growth` for the architectures "compact" and "rrdb", and the constructor's
     arguments for an architecture of spandrel, without those that give the scale. `lr` is the peak rate of AdamW at
-    batches of 16, `ema` the EMA decay of the weights.
+    batches of 16.
     """
 
     name: str
@@ -29,7 +27,6 @@ class NamedNetwork:
     lr: float
     use: str  # what it is good for, in a few words
     source: str  # of the arguments and the rate
-    ema: float = DEFAULT_EMA
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arguments", MappingProxyType(dict(self.arguments)))

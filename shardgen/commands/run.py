@@ -58,7 +58,7 @@ def run_options(noun: str) -> Callable[[Callable[..., None]], Callable[..., None
             type=Choice(CODECS),
             default="npy",
             help="Image format: npy trains fastest; png, webp and tlc, all lossless, take about a half, a third and "
-            "0.3 of the space. Only patches of tlc images are decoded, but few other programs can.",
+            "0.3 of the space. tlc is decoded fastest of these, but by this project only.",
         ),
         option(
             "--icc",

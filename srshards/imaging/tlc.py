@@ -28,7 +28,7 @@ def encode(image: Pixels) -> bytes:
     if not (1 <= height <= MAX_PX and 1 <= width <= MAX_PX):
         raise ValueError(f"expected 1 to {MAX_PX} px, got {height} x {width} px")
     if native.is_available():
-        return _with_crc(bytearray(native.encode_tlc(np.ascontiguousarray(image))))
+        return _with_crc(native.encode_tlc(np.ascontiguousarray(image)).data)
     return _with_crc(_encode_with_numpy(image))
 
 
@@ -107,7 +107,7 @@ def _crc(content: bytes | bytearray | memoryview) -> int:
     return crc
 
 
-def _with_crc(content: bytearray) -> bytes:
+def _with_crc(content: bytearray | memoryview) -> bytes:
     struct.pack_into("<I", content, _CRC_OFFSET, _crc(content))
     return bytes(content)
 

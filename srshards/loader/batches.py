@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from srshards import native
+from srshards.format import CROP_CODECS
 from srshards.imaging.pixels import Pixels
-from srshards.loader.mapped_images import CORE_CODECS, Bools, ImageKind, Int64s, MappedPatches
+from srshards.loader.mapped_images import Bools, ImageKind, Int64s, MappedPatches
 from srshards.loader.open_shards import OpenShard, OpenShards
 from srshards.sampling.patches import Cut, PatchGrid
 from srshards.sampling.schedule import BatchSamples, Schedule
@@ -143,7 +144,7 @@ class BatchReader:
     @property
     def uses_core(self) -> bool:
         """Whether the compiled core copies or decodes batches, which releases the GIL."""
-        return self.codec in CORE_CODECS and native.is_available()
+        return self.codec in CROP_CODECS and native.is_available()
 
     @property
     def suits_threads(self) -> bool:

@@ -13,8 +13,6 @@ from srshards.imaging.codec import NPY_HEADER_BYTES, npy_header
 from srshards.imaging.pixels import Pixels
 from srshards.shards.mapped import MappedShard
 
-CORE_CODECS = ("npy", "tlc")
-
 Bools = npt.NDArray[np.bool_]
 Int64s = npt.NDArray[np.int64]
 

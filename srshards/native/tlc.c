@@ -59,12 +59,13 @@ typedef struct {
     uint8_t length;
 } codeword;
 
-/* By symbol, for the encoder. A pair (a, b) is symbol 9 (a + 4) + b + 4, a single residual its zigzag number. */
+typedef uint16_t eight_u16 __attribute__((vector_size(16)));
+
+/* For the encoder, by code, and by the symbol: 9 (a + 4) + b + 4 for a pair (a, b), a residual as an unsigned byte. */
 static codeword codewords[CODES + 1][256];
-typedef uint16_t pair_bits __attribute__((vector_size(16)));   /* by code */
-typedef uint16_t single_bits __attribute__((vector_size(32)));
-static pair_bits pair_lengths[PAIRS];
-static single_bits single_lengths[256];
+/* The lengths of the codewords, by the symbol and the code. */
+static eight_u16 pair_lengths[PAIRS];
+static eight_u16 single_lengths[256][2];
 /* By the next bits, for the decoder. */
 static uint32_t pair_entries[PAIR_CODES + 1][1 << MAX_PAIR_BITS]; /* first residual, second, length: 8 bits each */
 static uint16_t single_entries[CODES + 1][1 << MAX_BITS];         /* residual, length */
@@ -72,7 +73,6 @@ static uint16_t single_entries[CODES + 1][1 << MAX_BITS];         /* residual, l
 static int min_of(int a, int b) { return a < b ? a : b; }
 static int max_of(int a, int b) { return a > b ? a : b; }
 static int magnitude(int a) { return a < 0 ? -a : a; }
-static int zigzag(int a) { return a < 0 ? -2 * a - 1 : 2 * a; }
 static int from_zigzag(int z) { return z & 1 ? -(z + 1) / 2 : z / 2; }
 static int pair_symbol(int a, int b) { return PAIR_SIDE * (a + PAIR_RANGE) + b + PAIR_RANGE; }
 
@@ -102,14 +102,14 @@ static void add_pair(int code, int bits, int length, const int8_t pair[2])
         pair_entries[code][i] = entry;
 }
 
-static void add_single(int code, int bits, int length, int symbol)
+static void add_single(int code, int bits, int length, int residual)
 {
-    const int shift = MAX_BITS - length;
+    const int symbol = residual & 255, shift = MAX_BITS - length;
     codewords[code][symbol] = (codeword){(uint16_t)bits, (uint8_t)length};
     if (code < CODES)
-        single_lengths[symbol][code] = (uint16_t)length;
+        single_lengths[symbol][code / 8][code % 8] = (uint16_t)length;
     for (int i = bits << shift; i < (bits + 1) << shift; i++)
-        single_entries[code][i] = (uint16_t)((uint8_t)from_zigzag(symbol) | length << 8);
+        single_entries[code][i] = (uint16_t)(symbol | length << 8);
 }
 
 void tlc_init(void)
@@ -121,7 +121,7 @@ void tlc_init(void)
             pair_lengths[i][code] = NO_CODE;
     for (int i = 0; i < 256; i++)
         for (int code = 0; code < CODES; code++)
-            single_lengths[i][code] = NO_CODE;
+            single_lengths[i][code / 8][code % 8] = NO_CODE;
     for (int code = 1; code <= CODES; code++) {
         int bits = 0, n = 0;
         for (int length = 1; length <= MAX_BITS; length++, bits <<= 1)
@@ -129,7 +129,7 @@ void tlc_init(void)
                 if (code <= PAIR_CODES)
                     add_pair(code, bits, length, pairs[n]);
                 else
-                    add_single(code, bits, length, n);
+                    add_single(code, bits, length, from_zigzag(n));
     }
 }
 
@@ -235,25 +235,39 @@ static int sum_of_magnitudes(const coded_tile *tile)
     return sum;
 }
 
-/* Returns the code with which a block has the fewest bits, the first of several. */
-static uint8_t choose_code(int8_t residuals[TILE][TILE], int row, int column)
+/* Whether any residual of a block is not 0, and whether any is not within the range of pairs. */
+static void inspect_block(int8_t residuals[TILE][TILE], int top, int left, int *is_used, int *is_large)
 {
-    single_bits bits = {0};
-    pair_bits bits_of_pairs = {0};
-    int largest = 0, code = 1;
-    for (int y = BLOCK * row; y < BLOCK * (row + 1); y++)
-        for (int x = BLOCK * column; x < BLOCK * (column + 1); x++) {
-            largest = max_of(largest, magnitude(residuals[y][x]));
-            bits += single_lengths[zigzag(residuals[y][x])];
+    *is_used = *is_large = 0;
+    for (int y = top; y < top + BLOCK; y++)
+        for (int x = left; x < left + BLOCK; x++) {
+            *is_used |= residuals[y][x];
+            *is_large |= (uint8_t)(residuals[y][x] + PAIR_RANGE) > 2 * PAIR_RANGE;
         }
-    if (!largest)
+}
+
+/* Returns the code with which a block has the fewest bits, the first of several. */
+static uint8_t choose_code(int8_t residuals[TILE][TILE], int top, int left)
+{
+    eight_u16 first = {0}, second = {0}, of_pairs = {0};
+    uint16_t bits[CODES];
+    int is_used, is_large, code = 1;
+    inspect_block(residuals, top, left, &is_used, &is_large);
+    if (!is_used)
         return 0;
-    if (largest <= PAIR_RANGE) {
-        for (int y = BLOCK * row; y < BLOCK * (row + 1); y++)
-            for (int x = BLOCK * column; x < BLOCK * (column + 1); x += 2)
-                bits_of_pairs += pair_lengths[pair_symbol(residuals[y][x], residuals[y][x + 1])];
+    for (int y = top; y < top + BLOCK; y++)
+        for (int x = left; x < left + BLOCK; x++) {
+            first += single_lengths[(uint8_t)residuals[y][x]][0];
+            second += single_lengths[(uint8_t)residuals[y][x]][1];
+        }
+    memcpy(bits, &first, sizeof first);
+    memcpy(bits + 8, &second, sizeof second);
+    if (!is_large) {
+        for (int y = top; y < top + BLOCK; y++)
+            for (int x = left; x < left + BLOCK; x += 2)
+                of_pairs += pair_lengths[pair_symbol(residuals[y][x], residuals[y][x + 1])];
         for (int i = 1; i <= PAIR_CODES; i++)
-            bits[i] = bits_of_pairs[i];
+            bits[i] = of_pairs[i];
     }
     for (int i = 2; i < CODES; i++)
         if (bits[i] < bits[code])
@@ -268,7 +282,7 @@ static void write_row(bit_writer *writer, const int8_t *residuals, int count, in
             write_bits(writer, codewords[code][pair_symbol(residuals[x], residuals[x + 1])]);
     else
         for (int x = 0; x < count; x++)
-            write_bits(writer, codewords[code][zigzag(residuals[x])]);
+            write_bits(writer, codewords[code][(uint8_t)residuals[x]]);
 }
 
 static void write_streams(coded_tile *tile, int height, int width, bit_writer writers[STREAMS])
@@ -277,7 +291,7 @@ static void write_streams(coded_tile *tile, int height, int width, bit_writer wr
         for (int plane = 0; plane < 3; plane++)
             for (int column = 0; column * BLOCK < width; column++) {
                 const int change = tile->codes[plane][row][column] - predicted_code(tile->codes, plane, row, column);
-                write_bits(&writers[column], codewords[CODE_CODE][zigzag(change)]);
+                write_bits(&writers[column], codewords[CODE_CODE][(uint8_t)change]);
             }
         for (int column = 0; column * BLOCK < width; column++)
             for (int plane = 0; plane < 3; plane++) {
@@ -341,7 +355,7 @@ static uint8_t *encode_tile(const uint8_t *image, size_t stride, int height, int
     for (int plane = 0; plane < 3; plane++)
         for (int row = 0; row * BLOCK < height; row++)
             for (int column = 0; column * BLOCK < width; column++)
-                best->codes[plane][row][column] = choose_code(best->residuals[plane], row, column);
+                best->codes[plane][row][column] = choose_code(best->residuals[plane], BLOCK * row, BLOCK * column);
     return write_tile(best, height, width, to);
 }
 

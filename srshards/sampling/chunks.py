@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from srshards.format import CROP_CODECS
 from srshards.sampling.patches import PatchGrid
 
-_FAST_CODECS = ("npy", "tlc")
 _CHUNK_BYTES = 32_000_000  # filling this much takes far longer than transferring it
 
 
@@ -52,7 +52,7 @@ class Chunks:
         """
         step_bytes, parts = rows.per_step * grid.bytes_per_row, rows.micro_batches
         size = patches_per_sample
-        if codec in _FAST_CODECS and size == 1:
+        if codec in CROP_CODECS and size == 1:
             size = max(1, min(prefetch // (2 * parts), _CHUNK_BYTES // step_bytes))
         return cls(size, max(2, -(-prefetch // (size * parts))), step_bytes)
 

@@ -11,13 +11,16 @@ from srshards.format import Address
 from srshards.plain_yaml import Scalar, load_as_written, yaml_reason
 from srshards.storage.store import read_bytes
 from srshards.terminal.text import did_you_mean
-from trainer.commands.types import LOSS, METRIC_NAMES, MILESTONES, NAMED_SET
+from trainer.commands.types import AUGMENT, GAN, LOSS, METRIC_NAMES, MILESTONES, NAMED_SET
 from trainer.training.config import TrainConfig, option_names
 
-# What an option that takes several values may also be in a file, and what joins a name and its value.
+_LIST = "a list of values"
+# What an option may be in a file that may also be a mapping there, and what joins a name and its value.
 _MAPPINGS: dict[click.ParamType[Any], tuple[str, str]] = {
-    NAMED_SET: (", or a mapping of names to folders", "="),
-    LOSS: (", or a mapping of losses to weights such as {l1: 1, fft: 0.05}", ":"),
+    NAMED_SET: (f"{_LIST}, or a mapping of names to folders", "="),
+    LOSS: (f"{_LIST}, or a mapping of losses to weights such as {{l1: 1, fft: 0.05}}", ":"),
+    GAN: ("a value such as vanilla:0.1@5000-, or a mapping such as {vanilla: 0.1@5000-}", ":"),
+    AUGMENT: (f"{_LIST}, or a mapping of augmentations to shares such as {{mixup: 0.2, cutblur: 0.3}}", ":"),
 }
 
 
@@ -78,7 +81,7 @@ def _converted(context: click.Context, option: click.Parameter, value: Any, file
     is_flag = isinstance(option.type, click.types.BoolParamType)
     try:
         if option.multiple:
-            return option.type_cast_value(context, _texts(value, option))
+            return option.process_value(context, _texts(value, option))
         if not isinstance(value, Scalar) and option.type in (METRIC_NAMES, MILESTONES):
             texts = _texts(value, option)
             return option.type_cast_value(context, ",".join(texts)) if texts else None
@@ -90,24 +93,26 @@ def _converted(context: click.Context, option: click.Parameter, value: Any, file
             raise click.BadParameter(f"expected {'true or false' if is_flag else 'a value'}, found {value.text!r}")
         return value.value if is_flag else option.type_cast_value(context, _option_text(value, option))
     except click.BadParameter as error:
-        raise UsageError(f"{file}: {name.replace('_', '-')}: {error.message.removesuffix('.')}") from error
+        message = error.message.removesuffix(".")
+        if isinstance(value, dict) and message.startswith("unknown"):  # a likely mistake is {name: l1, weight: 1}
+            message += f" (the setting is {_MAPPINGS[option.type][0]})"
+        raise UsageError(f"{file}: {name.replace('_', '-')}: {message}") from error
 
 
 def _texts(value: Any, option: click.Parameter) -> list[str]:
     """Return the texts of an option that takes several: of a list, of one value, or of a mapping of names to values."""
-    mapping, separator = _MAPPINGS.get(option.type, ("", ""))
-    expected = f"expected a list of values{mapping}"
-    if isinstance(value, dict) and mapping:
+    expected, separator = _MAPPINGS.get(option.type, (_LIST, ""))
+    if isinstance(value, dict) and option.type in _MAPPINGS:
         texts = [(f"{name.text}{separator}", one) for name, one in value.items()]
     elif isinstance(value, list):
         texts = [("", one) for one in value]
     elif isinstance(value, Scalar):
         texts = [] if value.value is None else [("", value)]
     else:
-        raise click.BadParameter(f"{expected}, found {_kind(value)}")
+        raise click.BadParameter(f"expected {expected}, found {_kind(value)}")
     for _, one in texts:
         if not isinstance(one, Scalar) or one.value is None:
-            raise click.BadParameter(f"{expected}, but one of them is {_kind(one)}")
+            raise click.BadParameter(f"expected {expected}, but one of them is {_kind(one)}")
     return [f"{name}{one.text}" for name, one in texts]
 
 

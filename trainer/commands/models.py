@@ -44,7 +44,6 @@ class Listed:
             **(self.figures or dict.fromkeys(_FIGURES)),
             "scales": self.scales,
             "lr": row.lr,
-            "ema": row.ema,
             "use": row.use,
             "source": row.source,
             "missing": self.missing,
@@ -98,7 +97,7 @@ def _with_figures(row: NamedNetwork, scale: int) -> Listed:
     spec = network_spec(row.name, scale)
     step = scale * spec.multiple_px
     patch_size = -(-DEFAULT_PATCH_SIZE // step) * step  # as the training chooses it
-    cost = training_cost(spec, BATCH, patch_size // scale, has_ema=row.ema > 0)
+    cost = training_cost(spec, BATCH, patch_size // scale)
     figures = (cost.parameters, cost.forward_flops, cost.training_bytes, spec.multiple_px, patch_size)
     return Listed(row, scales, dict(zip(_FIGURES, figures, strict=True)))
 
@@ -108,7 +107,7 @@ def _table(listed: Sequence[Listed], scale: int) -> str:
 
     Where not even the figures fit, the networks are described one after the other.
     """
-    header, *rows = [("network", "params", "GFLOP", "memory", "lr", "EMA", "scales"), *map(_cells, listed)]
+    header, *rows = [("network", "params", "GFLOP", "memory", "lr", "scales"), *map(_cells, listed)]
     widths = [max(map(len, cells)) for cells in zip(header, *rows, strict=True)]
     lines = ["  ".join(map(_justified, range(len(row)), row, widths)) for row in (header, *rows)]
     uses = ["use", *(each.row.use for each in listed)]
@@ -125,14 +124,14 @@ def _table(listed: Sequence[Listed], scale: int) -> str:
     legend = (
         f"At {scale}x. GFLOP: forward pass of a patch of the default size ({DEFAULT_PATCH_SIZE} px HR, or the next one "
         "that suits the network); a training step takes about three times that for each patch. Memory: training in "
-        f"float32 with --batch-size {BATCH}. lr, EMA: defaults of --lr and --ema."
+        f"float32 with --batch-size {BATCH}. lr: default of --lr."
     )
     return "\n".join([*lines, "", _filled(legend)])
 
 
 def _cells(listed: Listed) -> tuple[str, ...]:
     row, scales = listed.row, _ranges(listed.scales)
-    settings = (f"{row.lr:g}", f"{row.ema:g}", scales)
+    settings = (f"{row.lr:g}", scales)
     if listed.figures is None:
         return (row.name, *["-"] * 3, *settings)
     count, flops, num_bytes = (listed.figures[name] for name in _FIGURES[:3])
@@ -140,7 +139,7 @@ def _cells(listed: Listed) -> tuple[str, ...]:
 
 
 def _justified(number: int, cell: str, width: int) -> str:
-    return cell.rjust(width) if 0 < number < 6 else cell.ljust(width)
+    return cell.rjust(width) if 0 < number < 5 else cell.ljust(width)
 
 
 def _short(count: int) -> str:
@@ -177,7 +176,6 @@ def _description(listed: Listed, scale: int) -> str:
     facts |= {
         "scales": _ranges(listed.scales),
         "--lr": f"{row.lr:g} by default: the peak of AdamW at batches of {BATCH}",
-        "--ema": f"{row.ema:g} by default",
         "source": row.source,
     }
     return "\n".join([row.name, *(_filled(f"  {name:13} {text}", 16) for name, text in facts.items())])

@@ -1,6 +1,7 @@
 """The options of training. Does not import PyTorch, which is too slow for help and completion."""
 
 import functools
+from collections.abc import Sequence
 
 import click
 
@@ -9,10 +10,14 @@ from srshards.terminal.text import Choice
 from trainer.catalogue import default_model
 from trainer.commands.types import AUGMENT, BEST, GAN, LOSS, METRIC_NAMES, MILESTONES, NAMED_SET, ModelName
 from trainer.loss_table import LOSSES
+from trainer.loss_terms import LossTerm
 from trainer.presets import PRESETS
 from trainer.training.augment import AUGMENTATIONS
 from trainer.training.config import (
     AMP_MODES,
+    DEFAULT_DISCRIMINATOR,
+    DEFAULT_DISCRIMINATOR_LR,
+    DEFAULT_EMA,
     DEFAULT_PATCH_SIZE,
     DISCRIMINATORS,
     GAN_LOSSES,
@@ -30,6 +35,14 @@ METRIC_WEIGHTS = click.option(
     help="Folder with the weights files of LPIPS, DISTS, TOPIQ and NIQE, or one such file.  "
     "[default: the caches of pyiqa and torchvision, in ~/.cache/torch/hub]",
 )
+
+
+def _only_one(context: click.Context, option: click.Parameter, terms: Sequence[LossTerm]) -> LossTerm | None:
+    """Return the value of an option that may be passed once. Of other options, the last one counts."""
+    if len(terms) > 1:
+        raise click.BadParameter(f"{' and '.join(map(str, terms))}: a run has one adversarial loss; pass one of them")
+    return terms[0] if terms else None
+
 
 OPTIONS = [
     click.option(
@@ -124,20 +137,20 @@ OPTIONS = [
     click.option(
         "--gan",
         type=GAN,
+        multiple=True,
+        callback=_only_one,
         help=f"Also train against a discriminator, with the adversarial loss {', '.join(GAN_LOSSES[:-1])} or "
         f"{GAN_LOSSES[-1]}, e.g. vanilla:0.1@5000-.  [default: no discriminator]",
     ),
-    _default(
+    click.option(
         "--discriminator",
         type=Choice(DISCRIMINATORS),
-        default=TrainConfig.discriminator,
-        help="Discriminator of --gan.",
+        help=f"Discriminator of --gan.  [default: {DEFAULT_DISCRIMINATOR}]",
     ),
-    _default(
+    click.option(
         "--discriminator-lr",
         type=float,
-        default=TrainConfig.discriminator_lr,
-        help="Peak learning rate of the discriminator.",
+        help=f"Peak learning rate of the discriminator.  [default: {DEFAULT_DISCRIMINATOR_LR:g}]",
     ),
     click.option(
         "--discriminator-init",
@@ -160,7 +173,7 @@ OPTIONS = [
     click.option(
         "--ema",
         type=float,
-        help="EMA decay of the weights; 0: no EMA.  [default: the network's, mostly 0.999; 0 for schedulefree]",
+        help=f"EMA decay of the weights; 0: no EMA.  [default: {DEFAULT_EMA}; 0 for schedulefree]",
     ),
     click.option(
         "--augment",

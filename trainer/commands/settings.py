@@ -14,7 +14,7 @@ from trainer.messages import option_name
 from trainer.presets import preset_text
 from trainer.runs.folder import RunFolder
 from trainer.runs.lookup import existing_run, forget_job, run_of_job
-from trainer.training.config import FREE_TO_CHANGE, TrainConfig
+from trainer.training.config import FREE_TO_CHANGE, OF_GAN, TrainConfig
 
 
 class Resolved(NamedTuple):
@@ -57,6 +57,8 @@ def resolve(
         forget_job(out, name, job)
     if run is not None and file_size(run.home / run.config.name) is not None:  # else the job died before writing it
         original = {"ranks": 1, **read_settings(context, run.home / run.config.name)}
+        if original.get("gan") is None:  # earlier versions wrote the defaults of a discriminator
+            original = _without_discriminator(original)
         changed = {name: value for name, value in chosen.items() if value != original.get(name)}
         requested = {name: value for name, value in changed.items() if name not in FREE_TO_CHANGE}
         fixed = {name: value for name, value in requested.items() if original.get(name) is not None}
@@ -89,24 +91,33 @@ def refuse_changes(requested: dict[str, Any], original: dict[str, Any], run: Add
         before = original.get(name)
         if value != before:
             option = option_name(name)
-            given = f"the default of {option}" if value is None else _shown(value)
+            started = f"without {option}" if _is_omitted(before) else f"with {_passed(option, before)}"
             raise UsageError(
-                f"{run} was started {_started(option, before)}, not {given}; omit {option} to resume exactly, or start "
-                f"a new run, e.g. with --init {run / 'model.pth'}"
+                f"{run} was started {started}, not {_requested(option, value)}; omit {option} to resume exactly, or "
+                f"start a new run, e.g. with --init {run / 'model.pth'}"
             )
 
 
-def _started(option: str, value: Any) -> str:
-    if value is None or value is False or value == ():
-        return f"without {option}"
-    return f"with {option}" if value is True else f"with {option} {_shown(value)}"
+def _is_omitted(value: Any) -> bool:
+    """Return whether a setting is one that omits its option."""
+    return value is None or value is False or value == ()
 
 
-def _shown(value: Any) -> str:
-    """Return a setting as it is passed."""
-    if isinstance(value, bool):
-        return "with it" if value else "without it"
-    return ",".join(map(str, value)) if type(value) is tuple else str(value)
+def _requested(option: str, value: Any) -> str:
+    if value is None:
+        return f"the default of {option}"
+    return "without it" if _is_omitted(value) else "with it" if value is True else _passed(option, value)
+
+
+def _passed(option: str, value: Any) -> str:
+    """Return a setting as it is passed: `--milestones 0.5,0.8`, but `--loss l1 --loss fft:0.05`."""
+    if value is True:
+        return option
+    if type(value) is not tuple:
+        return f"{option} {value}"
+    if all(isinstance(one, str | int | float) for one in value):
+        return f"{option} {','.join(map(str, value))}"
+    return " ".join(f"{option} {one}" for one in value)
 
 
 def _of_preset(context: click.Context, name: str, chosen: dict[str, Any]) -> dict[str, Any]:
@@ -114,4 +125,8 @@ def _of_preset(context: click.Context, name: str, chosen: dict[str, Any]) -> dic
     settings = parse_settings(context, preset_text(name).encode(), Path(f"{name}.yaml"))
     if "schedule" in chosen and chosen["schedule"] != settings.get("schedule"):
         settings.pop("milestones", None)  # which only the preset's schedule has
-    return settings
+    return settings if chosen.get("gan", settings.get("gan")) else _without_discriminator(settings)
+
+
+def _without_discriminator(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in OF_GAN}

@@ -24,7 +24,7 @@ class DiscriminatorFigures(NamedTuple):
     fake_score: Tensor
 
 
-SCORES = DiscriminatorFigures._fields[1:]
+SCORES = ("real", "generated")  # names of the scores in the journal
 
 
 def of_one_process(values: Tensor) -> Tensor:

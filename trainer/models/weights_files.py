@@ -3,6 +3,7 @@
 import hashlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -74,14 +75,21 @@ def _fault(path: Path | None, file: WeightsFile) -> str | None:
     """
     if path is None:
         return "is missing"
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as content:
-            while block := content.read(_BLOCK_BYTES):
-                digest.update(block)
+        status = path.stat()
+        start = _sha256(path, status.st_mtime_ns, status.st_size)[: len(file.sha256)]
     except OSError as error:
         raise UsageError(
             f"cannot read {path}: {error.strerror or error}; check its permissions and the disk"
         ) from error
-    start = digest.hexdigest()[: len(file.sha256)]
     return None if start == file.sha256 else f"is damaged (SHA-256 of {path}: {start}..., not {file.sha256}...)"
+
+
+@cache
+def _sha256(path: Path, mtime_ns: int, size: int) -> str:
+    """Return the digest of a version of a file, computed once: a run finds a file of 575 MB first, then loads it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as content:
+        while block := content.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

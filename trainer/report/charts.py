@@ -83,12 +83,16 @@ def baseline_layers(lines: Sequence[dict[str, Any]]) -> list[alt.Chart]:
     return [base.mark_rule(strokeDash=[2, 3], opacity=0.8).encode(y=y), text]
 
 
-def hover_layers(columns: Sequence[str], table: Sequence[Row]) -> tuple[list[dict[str, Any]], list[alt.Chart]]:
-    """Return data and layers of a tooltip and a rule with all runs' values at the step nearest to the pointer."""
+def hover_layers(
+    columns: Sequence[str], table: Sequence[Row], last_step: int
+) -> tuple[list[dict[str, Any]], list[alt.Chart]]:
+    """Return data and layers of a tooltip and a rule with all runs' values at the step nearest to the pointer.
+
+    `last_step` is the last one of the x axis.
+    """
     steps = [row.last for row in table]
     middles = [(one + other) / 2 for one, other in pairwise(steps)]
-    lefts = [steps[0] if middles else steps[0] - 0.5, *middles]
-    rights = [*middles, steps[-1] if middles else steps[0] + 0.5]
+    lefts, rights = [0, *middles], [*middles, last_step]
     values = [
         {"x": row.last, "left": left, "right": right, "step": row.last, "t": range_text(row.first, row.last)}
         | {f"r{number}": text for number, text in enumerate(row.nearest)}
@@ -99,7 +103,8 @@ def hover_layers(columns: Sequence[str], table: Sequence[Row]) -> tuple[list[dic
     tooltip += [alt.Tooltip(f"r{number}:N", title=_tooltip_title(label)) for number, label in enumerate(columns[1:])]
     base = alt.Chart(alt.NamedData(name=NEAREST)).transform_filter("datum.step >= first")
     rule = base.mark_rule(aria=False).encode(x="x:Q", opacity=alt.condition(nearest, alt.value(0.6), alt.value(0)))
-    areas = base.mark_rect(aria=False, opacity=0).encode(x="left:Q", x2="right:Q", tooltip=tooltip)
+    areas = base.transform_calculate(start="max(datum.left, first)").mark_rect(aria=False, opacity=0)
+    areas = areas.encode(x="start:Q", x2="right:Q", tooltip=tooltip)
     return values, [rule, areas.add_params(nearest)]
 
 

@@ -61,12 +61,15 @@ def _over_steps(quantity: Quantity, runs: Sequence[Run]) -> Plot | None:
     scale = alt.Scale(type="log") if log else alt.Scale(zero=quantity.from_zero)
     axis = alt.Axis(format=quantity.axis) if quantity.axis else alt.Axis()
     y = alt.Y("y:Q", title=quantity.unit + (", logarithmic" if log else ""), scale=scale, axis=axis)
-    x = alt.X("x:Q", title="step", axis=STEPS, scale=alt.Scale(nice=False))
+    # That of the runs in all plots, also of what begins late or ends early; `first` is set by the page's controls.
+    last_step = max(1, *(run.summary.step for run in runs))
+    x_scale = alt.Scale(nice=False, domainMin=alt.ExprRef("first"), domainMax=last_step)
+    x = alt.X("x:Q", title="step", axis=STEPS, scale=x_scale)
     table = _rows(quantity, curves)
     labels = [run.label for run in runs]
     columns = ["Step", *(f"{label}, {name}" if quantity.lines else label for label in labels for name in names)]
     baselines = _baselines(quantity, runs)
-    nearest, hover = hover_layers(["Step", *labels], table)
+    nearest, hover = hover_layers(["Step", *labels], table, last_step)
     of_runs = line_layers(lines, len(runs), x, y, thinned, lines_of_run=quantity.lines)
     layers = [*of_runs, *baseline_layers(baselines), *hover]
     datasets = {LINES: lines, BASELINES: baselines, NEAREST: nearest}

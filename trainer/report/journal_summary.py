@@ -16,7 +16,8 @@ from trainer.training.account import PHASE_NAMES
 
 TRAINED = ("loss", "lr", "patches_per_s", "data_wait")
 VALIDATED = ("psnr_y", "gain", "ssim_y", "trained_s")
-SCORES = {"real": "real_score", "generated": "fake_score"}  # of the discriminator: curves, and keys of the journal
+# Of the discriminator: names in the journal and of the curves, and those in the journals of earlier versions.
+SCORES = {"real": "real_score", "generated": "fake_score"}
 RATIO = "ratio"  # of the discriminator's loss to the network's adversarial loss
 GAN, DISCRIMINATOR = "gan", "discriminator"  # names of the network's and the discriminator's among the single losses
 MAIN_SET = "val"  # the validation split of the shards
@@ -187,7 +188,7 @@ def _add_losses(summary: JournalSummary, step: int, line: dict[str, Any], max_po
             summary.losses[name].append(step, [value])
     if not losses and not scores:
         return
-    real_and_generated = [_number(scores, name) for name in SCORES.values()]
+    real_and_generated = [_number(scores, name if name in scores else earlier) for name, earlier in SCORES.items()]
     if any(map(math.isnan, real_and_generated)):
         real_and_generated = [math.nan, math.nan]
     ratio = _ratio(_number(losses, DISCRIMINATOR), _number(losses, GAN))

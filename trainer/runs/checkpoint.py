@@ -36,6 +36,7 @@ class TrainingProgress:
     val_every: int | None = None  # steps between validations, once the interval has grown
     account: dict[str, float] = field(default_factory=dict)  # seconds by phase; empty in states of earlier versions
     losses: list[list[float]] = field(default_factory=list)  # of the steps since the last journal line
+    collapse: dict[str, int] = field(default_factory=dict)  # counts of CollapseWatch; empty in earlier states
     damaged: list[int] = field(default_factory=list)  # numbers of damaged samples, each replaced by another sample
 
 
@@ -107,7 +108,13 @@ def _tensors(state: Any) -> dict[str, Tensor]:
 
 def _check(progress: TrainingProgress) -> None:
     """Raise ValueError or TypeError for impossible values."""
-    counts = (progress.step, progress.best_step, progress.val_every or 0, *progress.damaged)
+    counts = (
+        progress.step,
+        progress.best_step,
+        progress.val_every or 0,
+        *progress.damaged,
+        *progress.collapse.values(),
+    )
     if (
         any(type(count) is not int or not 0 <= count < 2**62 for count in counts)
         or type(progress.validated) is not bool

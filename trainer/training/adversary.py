@@ -35,8 +35,8 @@ class AdversarySettings:
 class Adversary:
     """A discriminator with its optimiser and loss scaler. Its state is in tensors that are updated in place.
 
-    With several ranks, all must call the same methods in the same order. Each step then equals that of one process with
-    the batches of all ranks, also with a relativistic loss, whose mean logits are those of a micro-batch of all ranks.
+    With several ranks, all must call the same methods in the same order. Each step then equals that of one process,
+    each of whose micro-batches has the patches of all ranks: a relativistic loss has the mean logits of all of these.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from trainer.training.augment import PAIRING
 from trainer.training.config import SCHEDULE_FREE, TrainConfig
 from trainer.training.optimizers import load_package
 from trainer.training.plan import Plan, derive_plan, patches_per_step
-from trainer.training.schedule import milestone_steps
+from trainer.training.schedule import check_milestone_steps, check_warmup
 from trainer.training.sharpen import MIN_PX
 
 _MAX_SUGGESTED_RANKS = 4096
@@ -54,27 +54,12 @@ def check_settings(config: TrainConfig, folder: Shards, rank_info: RankInfo) -> 
 
 
 def check_schedule(plan: Plan) -> None:
-    """Raise UsageError if a new run would end before its warm-up, or its milestones are not steps between the two."""
-    if plan.warmup > plan.total_steps:
-        raise UsageError(
-            f"--warmup {plan.warmup}: the run ends after step {plan.total_steps:,}, before it reaches the peak rate; "
-            f"pass at most {plan.total_steps}"
-        )
-    given = plan.milestones
-    steps = milestone_steps(given, plan.total_steps)
-    option = f"--milestones {','.join(map(str, given))}"
-    if list(steps) != sorted(steps) or len(set(given)) < len(given):
-        raise UsageError(f"{option}: expected ascending steps, but they are {', '.join(f'{one:,}' for one in steps)}")
-    if steps and steps[-1] >= plan.total_steps:
-        raise UsageError(
-            f"{option}: the run ends after step {plan.total_steps:,}; pass smaller steps, or shares of the run, "
-            "e.g. 0.5,0.8"
-        )
-    if steps and steps[0] < plan.warmup - 1:  # the last step of the warm-up has the peak rate
-        raise UsageError(
-            f"{option}: step {steps[0]:,} is within the warm-up of {plan.warmup:,} steps; pass a smaller --warmup, "
-            "e.g. 0, or later milestones"
-        )
+    """Raise UsageError if a new run would end before its warm-up, or its milestones are not steps between the two.
+
+    A run of an earlier version may end before its warm-up; `as_started` checks what plan.json has.
+    """
+    check_warmup(plan.warmup, plan.total_steps)
+    check_milestone_steps(plan.milestones, plan.warmup, plan.total_steps)
 
 
 def _check_init(config: TrainConfig) -> None:
@@ -137,14 +122,12 @@ def _check_gan(plan: Plan) -> None:
     """Raise UsageError if the discriminator never starts, or cannot judge patches of this size."""
     config = plan.config
     if config.gan is None:
-        if config.discriminator_init is not None:
-            raise UsageError("--discriminator-init needs --gan, e.g. --gan vanilla:0.1")
         return
     check_start("--gan", config.gan, plan.total_steps)
-    row = DISCRIMINATORS[config.discriminator]
+    row = DISCRIMINATORS[plan.discriminator]
     if plan.patch_size < row.min_px or plan.patch_size % row.multiple_px:
         raise UsageError(
-            f"--discriminator {config.discriminator} needs patches of {row.min_px} px or more, in multiples of "
+            f"--discriminator {plan.discriminator} needs patches of {row.min_px} px or more, in multiples of "
             f"{row.multiple_px}, not {plan.patch_size}; pass another --patch-size"
         )
 

@@ -21,6 +21,9 @@ STEP_MODES = ("auto", "eager", "graph", "compiled", "compiled-graph")
 OPTIMIZERS = ("adamw", "adan", "schedulefree", "muon")
 SCHEDULE_FREE = "schedulefree"
 DEFAULT_PATCH_SIZE = 192
+DEFAULT_EMA = 0.999
+DEFAULT_DISCRIMINATOR, DEFAULT_DISCRIMINATOR_LR = "unet", 1e-4
+OF_GAN = ("discriminator", "discriminator_lr", "discriminator_init")  # settings that only `gan` uses
 
 MAX_SEED = 2**63 - 1
 MAX_PREFETCH = 64  # a worker's outstanding requests must fit in a pipe, which holds only 16 kB on some systems
@@ -79,12 +82,12 @@ class TrainConfig:
     sharpen_hr: bool = False  # for all losses but the adversarial one
     perceptual_weights: Path | None = None  # where the weights files of losses are; None: PyTorch's cache
     gan: LossTerm | None = None  # the adversarial loss; None: no discriminator
-    discriminator: str = "unet"
-    discriminator_lr: float = 1e-4  # peak
+    discriminator: str | None = None  # None: DEFAULT_DISCRIMINATOR
+    discriminator_lr: float | None = None  # peak; None: DEFAULT_DISCRIMINATOR_LR
     discriminator_init: Path | None = None  # its initial weights
     amp: str = "auto"
     step: str = "auto"
-    ema: float | None = None  # EMA decay of the weights; 0: no EMA; None: the network's, with schedulefree 0
+    ema: float | None = None  # EMA decay of the weights; 0: no EMA; None: DEFAULT_EMA, with schedulefree 0
     augment: tuple[Augment, ...] = ()
     grad_accum: int = 1  # batches per step
     clip: float = 1.0  # maximum gradient norm; 0: no clipping
@@ -164,7 +167,11 @@ class TrainConfig:
             check_stop("--gan", self.gan)
             if self.input == "up":
                 raise UsageError("--gan trains networks that upscale; omit --input up, which restores at HR size")
-        if not 0 < self.discriminator_lr < 1:
+        else:
+            for name in OF_GAN:
+                if getattr(self, name) is not None:
+                    raise UsageError(f"{option_name(name)} needs --gan, e.g. --gan vanilla:0.1; pass both or none")
+        if self.discriminator_lr is not None and not 0 < self.discriminator_lr < 1:
             raise UsageError(
                 f"--discriminator-lr {self.discriminator_lr}: expected a rate above 0 and below 1, e.g. 1e-4"
             )

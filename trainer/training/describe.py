@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 from srshards import native
+from srshards.format import CROP_CODECS
 from srshards.shards.cached import CachedShards
 from srshards.shards.folder import Shards
 from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
 from trainer.evaluation.set_names import MAIN_SET
 from trainer.evaluation.sets import EvaluationSet
+from trainer.losses.adversarial import ADVERSARIAL_LOSSES
 from trainer.metrics_table import PERCEPTUAL
 from trainer.models import num_parameters
 from trainer.presets import PRESETS
@@ -22,8 +24,8 @@ from trainer.training.step_mode import StepMode
 
 
 def describe(plan: Plan) -> str:
-    """Return one line each on data, network, device, ranks, steps, losses and validations, followed by notes."""
-    lines = [_data(plan.folder), _network(plan), _device(plan), *_ranks(plan), _steps(plan)]
+    """Return one line each on data, network, weights, device, ranks, steps, losses and validations, and the notes."""
+    lines = [_data(plan.folder), _network(plan), *_init(plan.config), _device(plan), *_ranks(plan), _steps(plan)]
     lines += [*_losses(plan), *_optimizer(plan), *_cadence(plan)]
     return "\n".join([*lines, *_notes(plan)])
 
@@ -72,6 +74,14 @@ def _network(plan: Plan) -> str:
     return f"Network  {plan.spec.name}, {num_parameters(plan.spec.build()):,} parameters, {direction}"
 
 
+def _init(config: TrainConfig) -> Iterator[str]:
+    """Yield the files of the initial weights, if there are any."""
+    files = {"network": config.init, "discriminator": config.discriminator_init}
+    given = [f"{name} from {path}" for name, path in files.items() if path]
+    if given:
+        yield f"Init     {', '.join(given)}"
+
+
 def _device(plan: Plan) -> str:
     mode = f", {plan.step_mode}" if plan.step_mode != StepMode() else ""
     return f"Device   {describe_device(plan.device)}, {plan.precision}{mode}; {_data_workers(plan)}"
@@ -118,8 +128,8 @@ def _losses(plan: Plan) -> Iterator[str]:
     if config.sharpen_hr or config.loss != TrainConfig.loss:
         yield f"Loss     {', '.join(map(str, config.loss))}{', with sharpened HR' * config.sharpen_hr}"
     if config.gan:
-        peak = f"peak rate {config.discriminator_lr:g}"
-        yield f"GAN      {config.gan} with the discriminator {config.discriminator}, {peak}"
+        peak = f"peak rate {plan.discriminator_lr:g}"
+        yield f"GAN      {config.gan} with the discriminator {plan.discriminator}, {peak}"
 
 
 def _optimizer(plan: Plan) -> Iterator[str]:
@@ -165,19 +175,26 @@ def _notes(plan: Plan) -> Iterator[str]:
             f"Note     best.pth is chosen by {plan.best_by.name}, which usually falls in adversarial training; use "
             "model.pth, or choose by a perceptual metric, e.g. with --best lpips"
         )
+    is_divided = loader.micro_batches > 1 or config.grad_accum > 1
+    if config.gan and ADVERSARIAL_LOSSES[config.gan.name].is_relativistic and is_divided:
+        yield (
+            f"Note     --gan {config.gan.name} compares with mean logits of {loader.batch_size * loader.world_size} of "
+            f"the step's {loader.patches_per_step} patches, a batch of each process; with another number of "
+            "processes or of batches per step, results differ. A larger --batch-size without --grad-accum avoids that"
+        )
     if config.ranks != loader.world_size:
         yield (
             f"Note     the settings describe a step of {config.ranks} x {config.grad_accum} x {config.batch_size} "
             f"patches (processes x batches x patches); it is computed as "
             f"{loader.world_size} x {loader.micro_batches} x {loader.batch_size}"
         )
-    if folder.codec != "npy" and not config.resident:
+    if folder.codec not in CROP_CODECS and not config.resident:
         times = loader.patches_per_sample
         how_often = "for every patch" if times == 1 else f"once per {times} consecutive steps, which share samples"
-        yield f"Note     {folder.codec} images are decoded {how_often}; shards with --codec npy train faster"
-    if folder.codec == "npy" and loader.workers and not (config.resident or native.is_available()):
+        yield f"Note     {folder.codec} images are decoded {how_often}; shards with --codec tlc or npy train faster"
+    if folder.codec in CROP_CODECS and loader.workers and not (config.resident or native.is_available()):
         yield (
-            "Note     the compiled core of srshards is missing, so batches are copied by slower code; install a wheel, "
+            "Note     the compiled core of srshards is missing, so batches are read by slower code; install a wheel, "
             "or install again where there is a C compiler"
         )
     if folder.cached:

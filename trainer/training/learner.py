@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,12 +20,8 @@ from trainer.training.objective import Images, Objective
 from trainer.training.optimizers import make_average, make_optimizer
 from trainer.training.schedule import Decay, cosine, learning_rate
 from trainer.training.sharpen import Sharpen
+from trainer.training.step_loss import loss_function
 from trainer.training.step_mode import StepMode
-
-# Of uint8 HR and input, and the numbers of the active losses: their sum, the vector of their values, and the images.
-LossFunction: TypeAlias = Callable[
-    [torch.Tensor, torch.Tensor, tuple[int, ...]], tuple[torch.Tensor, torch.Tensor, Images]
-]
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,15 @@ class Learner:
         captures = settings.mode.captures
         self._no_sync: Callable[[], AbstractContextManager[None]] = ddp.no_sync if ddp else nullcontext
         self._active = settings.objective.active(0)
-        self._loss = _loss_function(settings, ddp or network, ema_network, is_ddp=ddp is not None)
+        self._loss = loss_function(
+            ddp or network,
+            ema_network,
+            settings.objective,
+            settings.precision,
+            settings.sharpen,
+            compiles=settings.mode.compiles,
+            is_ddp=ddp is not None,
+        )
         self._optimizer = make_optimizer(settings.optimizer, network, settings.lr, captures)
         self._ema = (
             make_average(self._optimizer, ema_network, settings.ema, captures) if ema_network is not None else None
@@ -207,39 +211,3 @@ class Learner:
             self.adversary.restore(state["discriminator"])
         elif "discriminator" in state:
             raise ValueError("the state has a discriminator")
-
-
-def _loss_function(
-    settings: StepSettings, network: nn.Module, ema_network: nn.Module | None, is_ddp: bool
-) -> LossFunction:
-    """Return the function of the loss, compiled if the settings say so."""
-    objective, sharpen = settings.objective, settings.sharpen
-    dtype, compiles = settings.precision.dtype, settings.mode.compiles
-    # Compile only the DDP wrapper: PyTorch then splits the graph to overlap gradient reduction.
-    forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(network) if compiles and is_ddp else network
-
-    def loss(
-        hr_bytes: torch.Tensor, network_input: torch.Tensor, active: tuple[int, ...]
-    ) -> tuple[torch.Tensor, torch.Tensor, Images]:
-        hr, ema_output = to_unit_range(hr_bytes), None
-        target = hr if sharpen is None else sharpen(hr)
-        # Without autocast's cache of converted weights: each weight is used once, and a CUDA graph cannot use it.
-        with torch.autocast(hr.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
-            images = to_unit_range(network_input)
-            output = forward(images)
-            if ema_network is not None and objective.uses_ema(active):
-                with torch.no_grad():
-                    ema_output = ema_network(images)
-            result = Images(output, target, hr, ema_output)
-            return *objective(active, result), result  # with features of VGG19 in this precision, too
-
-    if not compiles or is_ddp:
-        return loss
-    limits = torch._dynamo.config  # of graphs of one function, by default 8; here, each set of active losses has one
-    limits.recompile_limit = max(limits.recompile_limit, objective.max_sets)
-    return torch.compile(loss, fullgraph=True, dynamic=False)
-
-
-def to_unit_range(images: torch.Tensor) -> torch.Tensor:
-    """Convert N x H x W x 3 uint8 to N x 3 x H x W float32 in [0, 1], in channels_last layout."""
-    return images.permute(0, 3, 1, 2).to(torch.float32).div_(255)

@@ -86,7 +86,7 @@ class TrainingLoop:
             account,
         )
         adversary = learner.adversary
-        self._collapse = CollapseWatch(adversary.guessing) if adversary else None
+        self._collapse = CollapseWatch(adversary.guessing, progress.collapse) if adversary else None
         self._damage = DamageReport(settings.num_samples, settings.origin, progress, record, group)
         self._last_save_s = monotonic()
         self._start_up_left = learner.start_up_steps

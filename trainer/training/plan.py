@@ -10,18 +10,25 @@ import torch
 
 from srshards import PatchLoader
 from srshards.errors import UsageError
+from srshards.format import CROP_CODECS
 from srshards.shards.folder import Shards
-from trainer.catalogue import DEFAULT_EMA, NETWORKS, typical_network
+from trainer.catalogue import NETWORKS, typical_network
 from trainer.distributed.rank import SINGLE_PROCESS, RankInfo
 from trainer.evaluation.best import BestBy
 from trainer.evaluation.sets import EvaluationSet
 from trainer.models import NetworkSpec
 from trainer.runs.folder import RunFolder
-from trainer.training.config import SCHEDULE_FREE, TrainConfig
+from trainer.training.config import (
+    DEFAULT_DISCRIMINATOR,
+    DEFAULT_DISCRIMINATOR_LR,
+    DEFAULT_EMA,
+    SCHEDULE_FREE,
+    TrainConfig,
+)
 from trainer.training.device import Precision, choose_device, choose_precision
 from trainer.training.network import choose_spec, default_patch_size
 from trainer.training.optimizers import RATES
-from trainer.training.schedule import DEFAULT_MILESTONES
+from trainer.training.schedule import DEFAULT_MILESTONES, check_milestone_steps, check_warmup
 from trainer.training.sets import choose_best, open_sets
 from trainer.training.step_mode import StepMode, choose_step_mode
 
@@ -54,6 +61,8 @@ class Plan:
     schedule: str  # of the rate after the warm-up, one of SCHEDULES
     milestones: tuple[float, ...]  # of the schedule multistep: steps, or floats as shares of the run; else empty
     ema: float  # EMA decay of the weights; 0: no EMA
+    discriminator: str  # of an adversarial training
+    discriminator_lr: float  # peak
     step_mode: StepMode
     sets: tuple[EvaluationSet, ...]
     best_by: BestBy | None
@@ -101,19 +110,22 @@ def derive_plan(
     spec = spec or choose_spec(config, folder)
     named = spec.name if spec.name in NETWORKS else None
     patch_size = config.patch_size or default_patch_size(spec, config, folder)
+    discriminator = config.discriminator or DEFAULT_DISCRIMINATOR
+    discriminator_lr = config.discriminator_lr or DEFAULT_DISCRIMINATOR_LR
     config = replace(
         config,
         ranks=config.ranks or rank_info.world_size,
         model=config.model or named,
         patch_size=patch_size,
     )
+    if config.gan:
+        config = replace(config, discriminator=discriminator, discriminator_lr=discriminator_lr)
     device = choose_device(config.device, rank_info.local_rank if rank_info.world_size > 1 else None)
     loader = _loader(config, patch_size, folder, rank_info, device)
     sets = open_sets(config, folder)
     total_steps = config.steps or loader.num_steps(config.epochs)
     row = NETWORKS[config.model] if config.model else typical_network(spec.architecture)
     is_schedule_free = config.optimizer == SCHEDULE_FREE
-    default_ema = 0.0 if is_schedule_free else row.ema if row else DEFAULT_EMA
     return Plan(
         config=config,
         rank_info=rank_info,
@@ -127,7 +139,9 @@ def derive_plan(
         warmup=default_warmup(total_steps) if config.warmup is None else config.warmup,
         schedule=config.schedule or ("constant" if is_schedule_free else "cosine"),
         milestones=(config.milestones or DEFAULT_MILESTONES) if config.schedule == "multistep" else (),
-        ema=default_ema if config.ema is None else config.ema,
+        ema=(0.0 if is_schedule_free else DEFAULT_EMA) if config.ema is None else config.ema,
+        discriminator=discriminator,
+        discriminator_lr=discriminator_lr,
         step_mode=choose_step_mode(
             config.step, device, rank_info.world_size, spec.architecture, total_steps, config.optimizer
         ),
@@ -154,11 +168,19 @@ def as_started(plan: Plan, facts: Mapping[str, Any], run: RunFolder) -> Plan:
         raise run.damaged_plan()
     if "milestones" in kept:
         kept["milestones"] = tuple(kept["milestones"])
+    started = replace(plan, **kept)
+    steps = facts.get("steps")  # which config.yaml, if it was edited, contradicts: not a fault of plan.json
+    total_steps = steps if type(steps) is int else plan.total_steps
     try:
         replace(config, **kept)  # checks the ranges
+        if "warmup" in kept:
+            check_warmup(started.warmup, total_steps)
+        check_milestone_steps(started.milestones, started.warmup, total_steps)
     except UsageError as error:
         raise run.damaged_plan() from error
-    return replace(plan, **kept)
+    if (started.schedule == "multistep") != bool(started.milestones):
+        raise run.damaged_plan()
+    return started
 
 
 def patches_per_step(config: TrainConfig, rank_info: RankInfo) -> int:
@@ -195,5 +217,5 @@ def _patches_per_sample(config: TrainConfig, codec: str) -> int:
     """Return the configured value, or the largest divisor of the epochs up to 4 for encoded samples (1 for npy)."""
     if config.patches_per_sample is not None:
         return config.patches_per_sample
-    limit = 1 if codec == "npy" else _PATCHES_PER_DECODED_SAMPLE
+    limit = 1 if codec in CROP_CODECS else _PATCHES_PER_DECODED_SAMPLE
     return next(k for k in range(limit, 0, -1) if config.steps is not None or config.epochs % k == 0)

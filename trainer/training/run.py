@@ -126,7 +126,7 @@ def _progress(plan: Plan, run: RunFolder, learner: Learner, group: RankGroup) ->
         init = plan.config.init
         if init is not None:
             learner.start_from(group.run_on_rank0(lambda: initial_weights(init, plan.spec)))
-        name, discriminator_init = plan.config.discriminator, plan.config.discriminator_init
+        name, discriminator_init = plan.discriminator, plan.config.discriminator_init
         if learner.adversary and discriminator_init is not None:
             params = group.run_on_rank0(lambda: load_discriminator(name, discriminator_init).state_dict())
             learner.adversary.network.load_state_dict(params)
@@ -286,9 +286,8 @@ def make_learner(plan: Plan, group: RankGroup = SINGLE_PROCESS_GROUP) -> Learner
 
 def _adversary(plan: Plan, term: LossTerm, group: RankGroup) -> Adversary:
     """Return the discriminator with weights drawn from the seed."""
-    config = plan.config
-    network = build_discriminator(config.discriminator, config.seed)
-    settings = AdversarySettings(ADVERSARIAL_LOSSES[term.name], plan.precision, plan.step_mode, config.discriminator_lr)
+    network = build_discriminator(plan.discriminator, plan.config.seed)
+    settings = AdversarySettings(ADVERSARIAL_LOSSES[term.name], plan.precision, plan.step_mode, plan.discriminator_lr)
     return Adversary(_channels_last(network.to(plan.device)), settings, group)
 
 

@@ -81,3 +81,29 @@ def check_milestones(milestones: Sequence[object], text: str | None = None) -> N
     ):
         given = ",".join(map(str, milestones)) if text is None else text
         raise UsageError(f"{given!r}: expected steps or shares of the run, ascending, e.g. 250000,400000 or 0.5,0.8")
+
+
+def check_warmup(warmup: int, total: int) -> None:
+    """Raise UsageError if a run of `total` steps ends before its warm-up."""
+    if warmup > total:
+        raise UsageError(
+            f"--warmup {warmup}: the run ends after step {total:,}, before it reaches the peak rate; pass at most "
+            f"{total}"
+        )
+
+
+def check_milestone_steps(milestones: Sequence[float], warmup: int, total: int) -> None:
+    """Raise UsageError unless milestones that `check_milestones` accepts ascend from the warm-up to the last step."""
+    steps = milestone_steps(milestones, total)
+    option = f"--milestones {','.join(map(str, milestones))}"
+    if list(steps) != sorted(steps) or len(set(milestones)) < len(milestones):
+        raise UsageError(f"{option}: expected ascending steps, but they are {', '.join(f'{one:,}' for one in steps)}")
+    if steps and steps[-1] >= total:
+        raise UsageError(
+            f"{option}: the run ends after step {total:,}; pass smaller steps, or shares of the run, e.g. 0.5,0.8"
+        )
+    if steps and steps[0] < warmup - 1:  # the last step of the warm-up has the peak rate
+        raise UsageError(
+            f"{option}: step {steps[0]:,} is within the warm-up of {warmup:,} steps; pass a smaller --warmup, e.g. 0, "
+            "or later milestones"
+        )
