@@ -16,7 +16,6 @@ from helpers import generate, make_photos
 from hypothesis import settings
 from playwright.sync_api import Browser
 
-from srshards import native
 from tests.drill import warm
 from tests.drill.s3_server import Bucket, S3Server, environment, forget_stores, fresh_bucket
 
@@ -54,23 +53,6 @@ def restore_signal_handlers() -> Iterator[None]:
     yield
     for number, handler in former.items():
         signal.signal(number, handler)
-
-
-@pytest.fixture
-def worker_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start processes as data workers for `npy` shards too, as where the compiled core is missing."""
-    monkeypatch.setattr(native, "_core", None)
-
-
-@pytest.fixture(params=["threads", "processes"])
-def worker_kind(request: pytest.FixtureRequest) -> str:
-    """Both kinds of data workers for `npy` shards, for what is promised of either."""
-    kind: str = request.param
-    if kind == "processes":
-        request.getfixturevalue("worker_processes")
-    elif not native.is_available():
-        pytest.skip("the compiled core was not built")
-    return kind
 
 
 @pytest.fixture(scope="session")

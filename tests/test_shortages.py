@@ -121,7 +121,6 @@ def test_listing_folders_reports_too_many_open_files(
     assert "`ulimit -n`" in result.stderr and "permissions" not in result.stderr
 
 
-@pytest.mark.usefixtures("worker_processes")
 def test_too_many_workers_for_the_file_limit_are_rejected(few_photos: Path, shards: Path, tmp_path: Path) -> None:
     message = r"16 workers need more open files than this process's limit of {}; raise it (`ulimit -n`), or"
     args = ("--shards", shards / "scale_2x", "--out", tmp_path, *SMALL, "--steps", 1, "--workers", 16)

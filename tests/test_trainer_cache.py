@@ -9,7 +9,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from errno import ENOSPC
@@ -24,7 +23,6 @@ from helpers import TIMEOUT_S, all_files, generate, overwrite, trainer, wait_unt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import srshards
 from srshards.errors import RunError, UsageError
 from srshards.format import ShardRecord
 from srshards.loader import sources as sources_module
@@ -307,29 +305,6 @@ def test_two_runs_share_a_cache(store: Store, from_folder: dict[str, torch.Tenso
         assert result.code == 0, result.err
     assert all(same(weights(out), from_folder) for out in outs)
     assert store.requests() == 5
-
-
-def test_an_interrupt_does_not_wait_for_a_download(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Data workers that wait for a shard end before the download is given up and tried again."""
-    store.bucket.proxy.break_next("stall_body", "GET", "*/train-000001.tar")
-    monkeypatch.setenv("SR_STORE_TIMEOUT", "20")
-    loader = srshards.PatchLoader(srshards.open(store.address("npy"), cache=tmp_path), 16, 4, workers=2)
-
-    def interrupt() -> None:
-        wait_until(lambda: store.bucket.proxy.faults["stall_body"])
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt), loader:
-        for _ in loader.steps(0, 1000):
-            pass
-    thread.join()
-    assert store.requests(f"{store.bucket.name}/npy/train-000001.tar") == 1
-    assert not loader.uses_threads
 
 
 def test_another_run_takes_over_the_download_of_a_killed_run(

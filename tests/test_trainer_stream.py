@@ -1,7 +1,6 @@
 """The batch stream: a pure function of (seed, epoch, step), with HR and input aligned to the pixel."""
 
 import os
-import threading
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -235,7 +234,6 @@ def test_more_workers_than_shards_give_the_same_batches(planted: Path) -> None:
     assert loaded(reader, Rows(8), 0, 10, 5) == loaded(reader, Rows(8), 0, 10, 0)
 
 
-@pytest.mark.usefixtures("worker_processes")
 def test_workers_start_no_compute_threads_and_do_not_leak_over_50_epochs(shards: Path) -> None:
     """Compare the anonymous memory (not mapped files) of two workers after 5 and after 50 epochs."""
     reader = reader_of(shards / "scale_2x", 32)
@@ -255,11 +253,6 @@ def test_workers_start_no_compute_threads_and_do_not_leak_over_50_epochs(shards:
 def workers() -> list[psutil.Process]:
     """Return the data workers that the fork server started for this process."""
     return [child for child in psutil.Process().children(recursive=True) if child.name() == "srshards_worker"]
-
-
-def worker_threads() -> list[threading.Thread]:
-    """Return the data workers that are threads of this process."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("srshards_worker")]
 
 
 def anonymous_bytes_of_workers() -> dict[int, int]:

@@ -63,7 +63,7 @@ def test_stderr_shows_the_plan_and_the_progress(finished: FinishedRun) -> None:
         "39 train, 1 val samples, HR 64 px, 2x by cubic, npy",
         "ultra_lite, 45,156 parameters, LR in, 2x out",
         "cpu (",
-        "1 data worker (threads), ",
+        "1 data worker, ",
         "40, each 4 patches of 24 px: 4.1 epochs of 39 samples",
         "step 40/40, ",
         " steps/s, loss 0.",

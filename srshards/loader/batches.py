@@ -1,7 +1,6 @@
 """Cut batches from mapped shards. The result does not depend on the process that reads them."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from copy import copy
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +14,11 @@ from srshards.imaging.pixels import Pixels
 from srshards.loader.mapped_images import Bools, ImageKind, Int64s, MappedPatches
 from srshards.loader.open_shards import OpenShard, OpenShards
 from srshards.sampling.patches import Cut, PatchGrid
-from srshards.sampling.schedule import BatchSamples, Schedule
+from srshards.sampling.schedule import Schedule
 from srshards.shards.mapped import DamagedMember, MappedShard, Origin
 
 _MAX_REPLACEMENTS = 100
-_PROBE_EVERY = 8  # probe every n-th crop for presence in the page cache
+_PROBE_EVERY = 32  # probe every n-th crop for presence in the page cache
 _LR_AT_A_TIME = 16  # LR images that are copied to be upsampled
 _COLD_CHUNKS = 64  # number of chunks to read ahead for after a miss
 
@@ -100,17 +99,10 @@ class BatchReader:
         self.origin = origin
         self._open = OpenShards(shards, self._kinds, cached or MappedShard)  # of the training split
         self._last_images: tuple[int, dict[str, Pixels]] = (-1, {})  # number and images of the last sample read
-        self._cold_chunks = _COLD_CHUNKS
+        self._cold_chunks = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last_images": (-1, {})}  # views of memory maps, which cannot be pickled
-
-    def for_threads(self, count: int) -> "list[BatchReader]":
-        """Return as many readers of the same batches, which share their mapped shards with each other."""
-        readers, opened = [copy(self) for _ in range(count)], copy(self._open)
-        for reader in readers:
-            reader._open = opened
-        return readers
 
     def lay_out(self, memory: Pixels, steps: int, rows: int) -> Patches:
         """Return views of a buffer as HR patches followed by input patches; each row takes `grid.bytes_per_row`."""
@@ -146,15 +138,9 @@ class BatchReader:
         """Whether the compiled core copies or decodes batches, which releases the GIL."""
         return self.codec in CROP_CODECS and native.is_available()
 
-    @property
-    def suits_threads(self) -> bool:
-        """Whether threads are as good as processes: the core does the work, and no download keeps them from ending."""
-        return self.uses_core and not self._is_cached
-
     def drawn(self, steps: range, rows: range) -> DrawnCrops:
         """Draw the crops of these rows of the global batches of `steps`, of which there is at least one."""
-        epochs, numbers = zip(*(self.schedule.batch(step, rows.start, rows.stop) for step in steps), strict=True)
-        samples = BatchSamples(np.concatenate(epochs), np.concatenate(numbers))
+        samples = self.schedule.batches(steps, rows)
         variants = samples.variants(self._seed, len(self.input_names))
         return DrawnCrops(samples.numbers, variants, self.grid.draw_cuts(self._seed, samples))
 

@@ -35,15 +35,6 @@ class ChunkReader:
         self._rows = rows
         self._ring = ring
 
-    def for_threads(self, count: int) -> "list[ChunkReader]":
-        """Return as many readers of the same chunks."""
-        return [ChunkReader(reader, self._rows, self._ring) for reader in self._reader.for_threads(count)]
-
-    @property
-    def suits_threads(self) -> bool:
-        """Whether data workers are to be threads."""
-        return self._reader.suits_threads
-
     @property
     def origin(self) -> Origin:
         """The set of shards that is read."""

@@ -1,9 +1,8 @@
-"""The shards that readers have mapped: those that were used last. The threads of a process share them."""
+"""The shards that a reader has mapped: those that were used last."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from srshards.loader.mapped_images import ImageKind, MappedImages
@@ -29,7 +28,6 @@ class OpenShards:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = Lock()  # one thread opens shards at a time: each index is then read once
         self._open: OrderedDict[int, MappedShard] = OrderedDict()
         self._images: dict[int, MappedImages] = {}
 
@@ -44,32 +42,26 @@ class OpenShards:
         return index in self._open
 
     def shard(self, index: int) -> MappedShard:
-        with self._lock:
-            return self._mapped(index)
-
-    def images(self, index: int) -> MappedImages:
-        """Return where the images of a shard are, for the compiled core."""
-        with self._lock:
-            shard = self._mapped(index)
-            if index not in self._images:
-                self._images[index] = MappedImages(shard, self._kinds)
-            return self._images[index]
-
-    def keep(self, wanted: set[int]) -> bool:
-        """Unmap all shards but the wanted ones, and return whether there were others."""
-        with self._lock:
-            unwanted = self._open.keys() - wanted
-            for index in unwanted:
-                self._remove(index)
-        return bool(unwanted)
-
-    def _mapped(self, index: int) -> MappedShard:
         if index not in self._open:
             self._open[index] = self._open_shard(*self._shards[index], True)
             if len(self._open) > _MAX_OPEN:
                 self._remove(next(iter(self._open)))
         self._open.move_to_end(index)
         return self._open[index]
+
+    def images(self, index: int) -> MappedImages:
+        """Return where the images of a shard are, for the compiled core."""
+        shard = self.shard(index)
+        if index not in self._images:
+            self._images[index] = MappedImages(shard, self._kinds)
+        return self._images[index]
+
+    def keep(self, wanted: set[int]) -> bool:
+        """Unmap all shards but the wanted ones, and return whether there were others."""
+        unwanted = self._open.keys() - wanted
+        for index in unwanted:
+            self._remove(index)
+        return bool(unwanted)
 
     def _remove(self, index: int) -> None:
         del self._open[index]

@@ -22,10 +22,7 @@ _CPUS_OF_A_GPU = 2  # for the threads that launch the forward pass and, in autog
 
 
 class PatchLoader:
-    """Batches of matching HR and input patches of the training split, assembled by data workers.
-
-    For `npy` and `tlc` shards the workers are threads, which copy or decode patches without the GIL; for other codecs,
-    and where the compiled core is missing (`srshards.native`), they are processes.
+    """Batches of matching HR and input patches of the training split, assembled by worker processes.
 
     A batch has `hr` (N x p x p x 3) and `input` (N x q x q x 3), uint8 RGB tensors on `device`, with N = `batch_size`
     and p = `patch_size`; q is p / scale for `input="lr"` and p for `input="up"`. **On a CPU, batches share a reused
@@ -45,7 +42,7 @@ class PatchLoader:
         batch_size: patches per batch of this process.
         input: `"lr"`, or `"up"` for the upsampled image, which has the size of HR. It is computed from LR if the shards
             do not have it.
-        workers: number of data workers; 0 reads in this thread. Default: this process's share of the CPUs, on a
+        workers: number of worker processes; 0 reads in this process. Default: this process's share of the CPUs, on a
             GPU less two, but at least 1.
         seed: seed of sample order, crops and flips, 0 to 2^63 - 1.
         device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
@@ -163,13 +160,8 @@ class PatchLoader:
 
     @property
     def workers(self) -> int:
-        """Number of data workers."""
+        """Number of worker processes."""
         return self._sources.workers
-
-    @property
-    def uses_threads(self) -> bool:
-        """Whether data workers are threads of this process; otherwise they are processes."""
-        return self._sources.reader.suits_threads
 
     @property
     def num_samples(self) -> int:

@@ -19,7 +19,6 @@ from srshards.loader.ring import Ring
 from srshards.loader.slots import Wait, deliver
 from srshards.loader.to_device import Transfer
 from srshards.loader.worker_pool import ThisProcess, WorkerPool
-from srshards.loader.worker_threads import WorkerThreads
 from srshards.sampling.chunks import Chunks, Rows
 from srshards.terminal.sizes import format_bytes
 
@@ -62,7 +61,7 @@ class WorkerBatches:
         with _allocating(num_slots * self._chunks.num_bytes):
             ring = Ring(num_slots, self._chunks.num_bytes)
         reader = ChunkReader(self._reader, self._rows.of_step, ring)
-        with closing(_filler(reader, self._workers)) as filler:
+        with closing(WorkerPool(reader, self._workers) if self._workers else ThisProcess(reader)) as filler:
             with _allocating(ring.num_bytes):  # while the workers start
                 ring.allocate()
             with closing(Transfer(ring, self._device)) as transfer:
@@ -118,12 +117,6 @@ class _Sender:
     def _damage(self, damaged: tuple[DamagedRow, ...], batch: int) -> tuple[DamagedSample, ...]:
         step, part = divmod(batch, self._rows.micro_batches)
         return tuple(each.damage for each in damaged if (each.step, each.row // self._rows.batch) == (step, part))
-
-
-def _filler(reader: ChunkReader, workers: int) -> ThisProcess | WorkerThreads | WorkerPool:
-    if not workers:
-        return ThisProcess(reader)
-    return WorkerThreads(reader, workers) if reader.suits_threads else WorkerPool(reader, workers)
 
 
 @contextmanager

@@ -122,6 +122,13 @@ class Schedule:
             numbers[in_round] = self._numbers(number, offsets[in_round])
         return BatchSamples(rounds * self.patches_per_sample + echo, numbers)
 
+    def batches(self, steps: range, rows: range) -> BatchSamples:
+        """Return these rows of the global batches of `steps`, of which there is at least one, one after the other."""
+        if self.patches_per_sample == 1 and rows == range(self.global_batch):
+            return self.batch(steps.start, 0, len(steps) * self.global_batch)  # batches are consecutive
+        epochs, numbers = zip(*(self.batch(step, rows.start, rows.stop) for step in steps), strict=True)
+        return BatchSamples(np.concatenate(epochs), np.concatenate(numbers))
+
     def shard_of(self, number: int) -> tuple[int, int]:
         """Return the index of the shard that holds a sample, and the sample's position in it."""
         shard = bisect_right(self._starts, number) - 1

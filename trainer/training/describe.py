@@ -92,9 +92,7 @@ def _data_workers(plan: Plan) -> str:
         return f"all samples in device memory ({format_bytes(plan.loader.memory_bytes)})"
     if not plan.loader.workers:
         return "no data workers"
-    kind = "threads" if plan.loader.uses_threads else "processes"
-    memory = format_bytes(plan.loader.memory_bytes)
-    return f"{plural(plan.loader.workers, 'data worker')} ({kind}), {memory} for batches"
+    return f"{plural(plan.loader.workers, 'data worker')}, {format_bytes(plan.loader.memory_bytes)} shared memory"
 
 
 def _ranks(plan: Plan) -> Iterator[str]:
@@ -192,7 +190,7 @@ def _notes(plan: Plan) -> Iterator[str]:
         times = loader.patches_per_sample
         how_often = "for every patch" if times == 1 else f"once per {times} consecutive steps, which share samples"
         yield f"Note     {folder.codec} images are decoded {how_often}; shards with --codec tlc or npy train faster"
-    if folder.codec in CROP_CODECS and loader.workers and not (config.resident or native.is_available()):
+    if folder.codec in CROP_CODECS and not (config.resident or native.is_available()):
         yield (
             "Note     the compiled core of srshards is missing, so batches are read by slower code; install a wheel, "
             "or install again where there is a C compiler"
