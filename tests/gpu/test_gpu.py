@@ -154,9 +154,13 @@ def test_captured_steps_equal_eager_ones(settings: dict[str, Any], gpu_shards: P
     assert captured == pytest.approx(eager, rel=1e-3)
 
 
-@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 @pytest.mark.parametrize(
-    ("gan", "discriminator"), [("vanilla", "unet"), ("relativistic", "patchgan"), ("hinge", "dunet")]
+    ("gan", "discriminator", "amp"),
+    [
+        *(("vanilla", "unet", amp) for amp in RELATIVE_BOUNDS),
+        ("relativistic", "patchgan", "bf16"),
+        ("hinge", "dunet", "bf16"),
+    ],
 )
 def test_captured_steps_with_a_discriminator_equal_eager_ones(
     gan: str, discriminator: str, amp: str, gpu_shards: Path
