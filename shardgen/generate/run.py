@@ -210,7 +210,7 @@ def _refuse_full_disk(preparation: Preparation) -> None:
     if free is not None and need > free:
         raise RunError(
             f"the shards need about {format_bytes(need)}, but {preparation.config.output} has {format_bytes(free)} "
-            "free; free some disk space, or pass another --output, a smaller --sample or --codec webp"
+            "free; free some disk space, or pass another --output, a smaller --sample or --codec tlc"
         )
 
 
