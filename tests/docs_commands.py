@@ -92,6 +92,7 @@ def pages() -> list[str]:
     """Return the paths of all pages with commands for readers."""
     found = [
         *ROOT.glob("README*.md"),
+        ROOT / "CONTRIBUTING.md",
         *sorted(ROOT.glob("docs/*.md")),
         *sorted(ROOT.glob("docs/decisions/*.md")),
         *sorted(ROOT.glob("benchmarks/**/README.md")),
