@@ -186,7 +186,7 @@ def test_rates_of_generating_match_the_results(start: str, case: str) -> None:
     [
         ("| JPEG decoded", ("online",), 0),
         ("| LMDB", ("LMDB raw", "WebDataset raw", "wids raw", "litdata raw", "MosaicML raw", "Arrow raw"), 1),
-        ("| memory-mapped", ("PyTorch, batch", "PyTorch, samples"), 1),
+        ("| memory-mapped", ("PyTorch, samples",), 1),
         ("| FFCV", ("FFCV raw",), 2),
     ],
 )

@@ -4,6 +4,7 @@ import mmap
 import re
 import shutil
 import subprocess
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -321,6 +322,19 @@ def test_damage_is_found_in_a_tile(damage: str, implementation: str) -> None:
         crop(content, 0, 0, 32, 32)
     if "size" in damage or "stream" in damage or damage in ("mode", "code of a block"):
         assert np.array_equal(crop(content, 0, 32, 32, 32), image[:, 32:])
+
+
+def test_no_memory_is_allocated_for_tiles_that_are_missing() -> None:
+    """8 MB claim an image of 12 GB; length and checksum are right."""
+    content = bytearray(b"TLC1" + b"\xff" * 4 + bytes(4 + 2 * 2048**2))
+    content[8:12] = zlib.crc32(content[12:], zlib.crc32(content[:8])).to_bytes(4, "little")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="a tile is damaged"):
+            srshards.decode_tlc(bytes(content))
+        assert tracemalloc.get_traced_memory()[1] < 10**8
+    finally:
+        tracemalloc.stop()
 
 
 def test_images_larger_than_those_of_shards_are_refused() -> None:

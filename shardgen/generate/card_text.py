@@ -36,7 +36,7 @@ for sample in load_dataset({arguments}, split="{split}", streaming=True):
     pass
 ```
 
-To other programs, `tlc` images are bytes: the sr-shards documentation, formats.md, has a decoder of few lines."""
+To other programs, `tlc` images are bytes: the sr-shards documentation, formats.md, has a short decoder."""
 
 # `with_format("numpy")` alone gives int64; the json column has numbers that do not fit in uint8.
 _DATASETS_NPY = """\

@@ -1,7 +1,8 @@
 """The codec `tlc`: tiled lossless coding of 8-bit RGB images, of which any part can be decoded by itself.
 
 Images consist of tiles of 32 x 32 px that are coded independently: docs/formats.md. The functions use the compiled
-core where it is installed (`srshards.native`), and NumPy otherwise, with the same results.
+core where it is installed (`srshards.native`), and NumPy otherwise, with the same results, except for crops of damaged
+tiles: the pixels may differ, and whether the damage is found.
 """
 
 import struct
@@ -14,7 +15,7 @@ from srshards import native
 from srshards.imaging.pixels import Pixels, require_rgb
 from srshards.imaging.tlc_decoder import DAMAGED_TILE, decode_tiles
 from srshards.imaging.tlc_encoder import encode_tiles
-from srshards.imaging.tlc_tables import HEADER_BYTES, MAGIC, MAX_PX, TILE
+from srshards.imaging.tlc_tables import HEADER_BYTES, MAGIC, MAX_PX, TILE, TILE_HEADER_BYTES
 
 _HEADER = struct.Struct("<4sHHI")
 _CRC_OFFSET = 8
@@ -43,11 +44,14 @@ def decode(content: bytes | memoryview) -> Pixels:
     (64, 64, 3)
     """
     height, width = read_size(content)
-    end = HEADER_BYTES + 2 * _num_tiles(height) * _num_tiles(width) + int(_tile_sizes(content).sum(dtype=np.int64))
+    sizes = _tile_sizes(content)
+    end = HEADER_BYTES + sizes.nbytes + int(sizes.sum(dtype=np.int64))
     if len(content) != end:
         raise ValueError(f"expected {end} bytes, found {len(content)}")
     if _crc(content) != _HEADER.unpack_from(content)[3]:
         raise ValueError("the CRC-32 does not match")
+    if sizes.min() < TILE_HEADER_BYTES:  # before memory is allocated for the image
+        raise ValueError(DAMAGED_TILE)
     image = np.empty((height, width, 3), np.uint8)
     decode_crop(content, 0, 0, image)
     return image

@@ -193,7 +193,8 @@ OPTIONS = [
     click.option(
         "--patches-per-sample",
         type=int,
-        help="Number of consecutive steps that crop patches from the same samples.  [default: 1 for npy, 4 otherwise]",
+        help="Number of consecutive steps that crop patches from the same samples.  "
+        "[default: 1 for npy and tlc, otherwise 4]",
     ),
     click.option("--resident", is_flag=True, help="Keep all samples in device memory; uses no data workers."),
     _default("--seed", type=int, default=TrainConfig.seed, help="Seed for weights, sample order, crops and flips."),

@@ -93,7 +93,7 @@ class TrainConfig:
     clip: float = 1.0  # maximum gradient norm; 0: no clipping
     workers: int | None = None  # None: the process's share of the CPUs, on a GPU less two
     prefetch: int = 16  # batches per worker
-    patches_per_sample: int | None = None  # consecutive steps that share a sample; None: 1 for npy, 4 otherwise
+    patches_per_sample: int | None = None  # consecutive steps that share a sample; None: 1 for npy and tlc, else 4
     resident: bool = False  # all samples in device memory
     seed: int = 0
     device: str = "auto"

@@ -214,7 +214,7 @@ def _loader(
 
 
 def _patches_per_sample(config: TrainConfig, codec: str) -> int:
-    """Return the configured value, or the largest divisor of the epochs up to 4 for encoded samples (1 for npy)."""
+    """Return the configured value, or the largest divisor of the epochs up to 4 (1 for npy and tlc)."""
     if config.patches_per_sample is not None:
         return config.patches_per_sample
     limit = 1 if codec in CROP_CODECS else _PATCHES_PER_DECODED_SAMPLE
