@@ -95,7 +95,7 @@ def worker(pickled: Path) -> Figures:
 
     before, start_s = _rss_bytes(), process_time()
     reader = pickle.loads(pickled.read_bytes())
-    reader.crops(range(1), range(BATCH))
+    reader.drawn(range(1), range(BATCH)).specs()
     return {
         "worker_s": process_time() - start_s,
         "worker_held_bytes": _rss_bytes() - before,

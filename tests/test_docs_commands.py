@@ -56,7 +56,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         Image.fromarray(make_photo(36, 48, seed=1)).save(folder / name)
     generate(folder / "OST", folder / "shards", "-s", 2, 4)
-    for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "setup.cfg", "setup.py", "pyproject.toml", "constraints.txt"):
         shutil.copyfile(ROOT / name, folder / name)
     for scale, name in ((2, "two"), (4, "lite-4x"), (4, "lite-4x-2")):
         shards = folder / f"shards/scale_{scale}x"

@@ -13,7 +13,7 @@ from helpers import SMALL, all_files, generate, run_cli, trainer
 
 import srshards
 from srshards.format import Address
-from srshards.loader import batches
+from srshards.loader import open_shards
 from srshards.storage.output_lock import locked
 from trainer.training.learner import Learner
 
@@ -192,7 +192,7 @@ def test_training_reports_that_its_shards_were_regenerated(
         return real(learner, index, batches)
 
     monkeypatch.setattr(Learner, "step", step)
-    monkeypatch.setattr(batches, "_MAX_OPEN_SHARDS", 1)
+    monkeypatch.setattr(open_shards, "_MAX_OPEN", 1)
     result = trainer("--shards", copy / "scale_2x", *SMALL, "--steps", 30, "--out", tmp_path / "runs")
     assert result.code == 1 and "were replaced by a run of shardgen with other settings" in result.err
     assert "--fix" not in result.err
