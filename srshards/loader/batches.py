@@ -72,7 +72,7 @@ class DrawnCrops(NamedTuple):
 
 
 class BatchReader:
-    """Cuts batches from shards. Each worker has one; those of threads share the shards that are mapped.
+    """Cuts batches from shards. Each worker has one.
 
     `input_names` are the stored variants of the network input: `lr`, `lr1`, ..., or only `up`. `cached` opens shards
     through a cache, which cannot evict mapped shards: shards not needed soon are then unmapped. `origin` identifies the
@@ -135,7 +135,7 @@ class BatchReader:
 
     @property
     def uses_core(self) -> bool:
-        """Whether the compiled core copies or decodes batches, which releases the GIL."""
+        """Whether the compiled core copies or decodes batches."""
         return self.codec in CROP_CODECS and native.is_available()
 
     def drawn(self, steps: range, rows: range) -> DrawnCrops:

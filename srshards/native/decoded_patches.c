@@ -19,6 +19,34 @@ static int decode_patch(const uint8_t *content, int64_t length, const srs_patch 
     return 1;
 }
 
+typedef struct {
+    const srs_map *maps;
+    const srs_patch *patches;
+    const int64_t *lengths;
+    int64_t count;
+    srs_sizes sizes;
+    uint8_t *to;
+    uint8_t *scratch;
+    uint8_t *is_intact;
+    volatile int64_t current; /* patch */
+} decode_job;
+
+static void decode_all(void *arguments)
+{
+    decode_job *job = arguments;
+    const int64_t bytes = 3 * job->sizes.patch * job->sizes.patch;
+    for (int64_t n = 0; n < job->count; n++) {
+        const srs_patch *patch = &job->patches[n];
+        job->current = n;
+        job->is_intact[n] = 0;
+        if (patch->offset != SRS_NO_IMAGE) {
+            const uint8_t *content = (const uint8_t *)(uintptr_t)job->maps[patch->map].address + patch->offset;
+            job->is_intact[n] = (uint8_t)decode_patch(content, job->lengths[n], patch, job->sizes, job->scratch,
+                                                      job->to + bytes * n);
+        }
+    }
+}
+
 srs_status srs_decode_patches(const srs_map *maps, int64_t num_maps, const srs_patch *patches, const int64_t *lengths,
                               int64_t count, srs_sizes sizes, uint8_t *to, int64_t to_size, uint8_t *scratch,
                               uint8_t *is_intact, int64_t *failed)
@@ -26,23 +54,9 @@ srs_status srs_decode_patches(const srs_map *maps, int64_t num_maps, const srs_p
     const srs_status status = srs_check_patches(maps, num_maps, patches, lengths, count, sizes, to_size, failed);
     if (status)
         return status;
-    volatile int64_t n = 0;
-    sigjmp_buf guard;
-    srs_install_guard();
-    if (sigsetjmp(guard, 1)) {
-        *failed = n;
-        return SRS_UNREADABLE;
-    }
-    srs_set_guard(&guard);
-    for (; n < count; n++) {
-        const srs_patch *patch = &patches[n];
-        is_intact[n] = 0;
-        if (patch->offset != SRS_NO_IMAGE) {
-            const uint8_t *content = (const uint8_t *)(uintptr_t)maps[patch->map].address + patch->offset;
-            is_intact[n] = (uint8_t)decode_patch(content, lengths[n], patch, sizes, scratch,
-                                                 to + 3 * sizes.patch * sizes.patch * n);
-        }
-    }
-    srs_set_guard(NULL);
-    return SRS_OK;
+    decode_job job = {maps, patches, lengths, count, sizes, to, scratch, is_intact, 0};
+    if (srs_guarded(decode_all, &job))
+        return SRS_OK;
+    *failed = job.current;
+    return SRS_UNREADABLE;
 }

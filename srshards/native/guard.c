@@ -3,10 +3,11 @@
 #include "guard.h"
 
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stddef.h>
 
-/* The handler may run in any thread, and must not allocate thread-local storage: it is allocated with the thread. */
+/* Where a thread goes on; NULL: it has no guard. The handler may run in any thread, and must not allocate thread-local storage: it is allocated with the thread. */
 static _Thread_local sigjmp_buf *volatile guard_of_thread __attribute__((tls_model("initial-exec")));
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -34,7 +35,8 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
         raise(number);
 }
 
-void srs_install_guard(void)
+/* Installs the handler unless it is in place. */
+static void install(void)
 {
     struct sigaction current;
     if (sigaction(SIGBUS, NULL, &current) == 0 && (current.sa_flags & SA_SIGINFO) && current.sa_sigaction == on_sigbus)
@@ -53,7 +55,14 @@ void srs_install_guard(void)
     pthread_mutex_unlock(&mutex);
 }
 
-void srs_set_guard(sigjmp_buf *guard)
+int srs_guarded(void (*work)(void *), void *arguments)
 {
-    guard_of_thread = guard;
+    sigjmp_buf guard;
+    install();
+    if (sigsetjmp(guard, 1))
+        return 0;
+    guard_of_thread = &guard;
+    work(arguments);
+    guard_of_thread = NULL;
+    return 1;
 }

@@ -3,12 +3,9 @@
 #ifndef SRSHARDS_GUARD_H
 #define SRSHARDS_GUARD_H
 
-#include <setjmp.h>
-
-/* Installs the handler of SIGBUS unless it is in place. Signals without a guard go to the handler that was there. */
-void srs_install_guard(void);
-
-/* Where this thread goes on after SIGBUS; NULL: it has no guard. */
-void srs_set_guard(sigjmp_buf *guard);
+/* Calls `work` with `arguments`, and returns whether it read all its memory. If a page cannot be read, it is abandoned
+   where it is: it must not hold anything that has to be released. Signals of other memory go to the handler that was
+   there before. */
+int srs_guarded(void (*work)(void *), void *arguments);
 
 #endif

@@ -93,17 +93,18 @@ static PyObject *max_tlc_size(PyObject *self, PyObject *args)
 
 enum { TLC_UNREADABLE = -1 };
 
-/* Decodes content in a mapped file, a page of which may turn out to be unreadable. */
-static int decode_guarded(const uint8_t *content, size_t size, tlc_box box, uint8_t *to)
+typedef struct {
+    const uint8_t *content;
+    size_t size;
+    tlc_box box;
+    uint8_t *to;
+    int status;
+} tlc_job;
+
+static void decode_box(void *arguments)
 {
-    sigjmp_buf guard;
-    srs_install_guard();
-    if (sigsetjmp(guard, 1))
-        return TLC_UNREADABLE;
-    srs_set_guard(&guard);
-    const tlc_status status = tlc_decode(content, size, box, to, 3 * (size_t)box.width);
-    srs_set_guard(NULL);
-    return (int)status;
+    tlc_job *job = arguments;
+    job->status = (int)tlc_decode(job->content, job->size, job->box, job->to, 3 * (size_t)job->box.width);
 }
 
 /* decode_tlc(content, size, top, left, height, width, to) -> status, TLC_UNREADABLE if memory cannot be read */
@@ -114,11 +115,12 @@ static PyObject *decode_tlc(PyObject *self, PyObject *args)
     tlc_box box;
     if (!PyArg_ParseTuple(args, "LLiiiiL", &content, &size, &box.top, &box.left, &box.height, &box.width, &to))
         return NULL;
-    int status;
+    tlc_job job = {(const uint8_t *)(uintptr_t)content, (size_t)size, box, (uint8_t *)(uintptr_t)to, 0};
+    int is_readable; /* a page of a mapped file may not be */
     Py_BEGIN_ALLOW_THREADS
-    status = decode_guarded((const uint8_t *)(uintptr_t)content, (size_t)size, box, (uint8_t *)(uintptr_t)to);
+    is_readable = srs_guarded(decode_box, &job);
     Py_END_ALLOW_THREADS
-    return PyLong_FromLong(status);
+    return PyLong_FromLong(is_readable ? job.status : TLC_UNREADABLE);
 }
 
 static PyMethodDef functions[] = {

@@ -137,17 +137,26 @@ srs_status srs_check_patches(const srs_map *maps, int64_t num_maps, const srs_pa
     return SRS_OK;
 }
 
-static void copy_all(const srs_map *maps, const srs_patch *patches, int64_t count, srs_sizes sizes, uint8_t *to,
-                     volatile int64_t *current)
+typedef struct {
+    const srs_map *maps;
+    const srs_patch *patches;
+    int64_t count;
+    srs_sizes sizes;
+    uint8_t *to;
+    volatile int64_t current; /* patch */
+} copy_job;
+
+static void copy_all(void *arguments)
 {
+    copy_job *job = arguments;
 #if HAS_X86_KERNELS
     if (SRS_CPU_SUPPORTS("avx512bw"))
-        copy_all_avx512(maps, patches, count, sizes, to, current);
+        copy_all_avx512(job->maps, job->patches, job->count, job->sizes, job->to, &job->current);
     else if (SRS_CPU_SUPPORTS("avx2"))
-        copy_all_avx2(maps, patches, count, sizes, to, current);
+        copy_all_avx2(job->maps, job->patches, job->count, job->sizes, job->to, &job->current);
     else
 #endif
-        copy_all_plainly(maps, patches, count, sizes, to, current);
+        copy_all_plainly(job->maps, job->patches, job->count, job->sizes, job->to, &job->current);
 }
 
 srs_status srs_copy_patches(const srs_map *maps, int64_t num_maps, const srs_patch *patches, int64_t count,
@@ -156,46 +165,52 @@ srs_status srs_copy_patches(const srs_map *maps, int64_t num_maps, const srs_pat
     const srs_status status = srs_check_patches(maps, num_maps, patches, NULL, count, sizes, to_size, failed);
     if (status)
         return status;
-    volatile int64_t current = 0;
-    sigjmp_buf guard;
-    srs_install_guard();
-    if (sigsetjmp(guard, 1)) {
-        *failed = current;
-        return SRS_UNREADABLE;
-    }
-    srs_set_guard(&guard);
-    copy_all(maps, patches, count, sizes, to, &current);
-    srs_set_guard(NULL);
-    return SRS_OK;
+    copy_job job = {maps, patches, count, sizes, to, 0};
+    if (srs_guarded(copy_all, &job))
+        return SRS_OK;
+    *failed = job.current;
+    return SRS_UNREADABLE;
 }
 
 void srs_copy_square(const uint8_t *from, int64_t px, int symmetry, uint8_t *to)
 {
     const srs_map map = {(int64_t)(uintptr_t)from, 3 * px * px};
     const srs_patch patch = {0, 0, 0, 0, symmetry};
-    volatile int64_t current;
-    copy_all(&map, &patch, 1, (srs_sizes){px, px, px}, to, &current);
+    copy_all(&(copy_job){&map, &patch, 1, {px, px, px}, to, 0});
+}
+
+typedef struct {
+    const srs_map *maps;
+    int64_t num_maps;
+    const int64_t (*positions)[2];
+    int64_t count;
+    const uint8_t *expected;
+    int64_t size;
+    uint8_t *equal;
+    volatile int64_t current; /* position */
+} compare_job;
+
+static void compare_all(void *arguments)
+{
+    compare_job *job = arguments;
+    for (int64_t n = 0; n < job->count; n++) {
+        const int64_t map = job->positions[n][0], offset = job->positions[n][1];
+        job->current = n;
+        job->equal[n] = is_within(job->maps, job->num_maps, map, offset, job->size) &&
+                        memcmp((const uint8_t *)(uintptr_t)job->maps[map].address + offset, job->expected,
+                               (size_t)job->size) == 0;
+    }
 }
 
 srs_status srs_compare(const srs_map *maps, int64_t num_maps, const int64_t (*positions)[2], int64_t count,
                        const uint8_t *expected, int64_t size, uint8_t *equal, int64_t *failed)
 {
-    volatile int64_t n = 0;
-    sigjmp_buf guard;
-    srs_install_guard();
+    compare_job job = {maps, num_maps, positions, count, expected, size, equal, 0};
     *failed = 0;
     if (size < 0)
         return SRS_INVALID_SIZE;
-    if (sigsetjmp(guard, 1)) {
-        *failed = n;
-        return SRS_UNREADABLE;
-    }
-    srs_set_guard(&guard);
-    for (; n < count; n++) {
-        const int64_t map = positions[n][0], offset = positions[n][1];
-        equal[n] = is_within(maps, num_maps, map, offset, size) &&
-                   memcmp((const uint8_t *)(uintptr_t)maps[map].address + offset, expected, (size_t)size) == 0;
-    }
-    srs_set_guard(NULL);
-    return SRS_OK;
+    if (srs_guarded(compare_all, &job))
+        return SRS_OK;
+    *failed = job.current;
+    return SRS_UNREADABLE;
 }

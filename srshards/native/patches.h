@@ -12,8 +12,8 @@ typedef struct {
     int64_t size;
 } srs_map;
 
-/* An image in a map, at `offset` bytes, -1 if there is none, and the patch of it: its first row and column in px, and its symmetry, 0 to 7:
-   0 to 3 rotate counter-clockwise by 90 degrees each; 4 to 7 first flip left to right. */
+/* An image in a map, at `offset` bytes, or SRS_NO_IMAGE, and the patch of it: its first row and column in px, and its
+   symmetry, 0 to 7: 0 to 3 rotate counter-clockwise by 90 degrees each; 4 to 7 first flip left to right. */
 typedef struct {
     int64_t map;
     int64_t offset;
