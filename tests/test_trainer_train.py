@@ -13,6 +13,7 @@ from helpers import SMALL, Result, generate, journal, run_trainer, trainer, wait
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from srshards import native
 from tests.drill.warm import Warm
 from trainer.models.weights import load_network
 from trainer.runs.checkpoint import TrainingProgress, save_state
@@ -189,6 +190,18 @@ def test_png_shards_train_with_advice_to_use_npy(photos: Path, tmp_path: Path) -
     generate(photos, tmp_path, "-s", 2, "--codec", "png")
     result = train(tmp_path, tmp_path / "runs", "--steps", 2)
     assert result.err.count("shards with --codec tlc or npy train faster") == 1
+
+
+def test_a_missing_core_is_noted_where_it_would_help(
+    photos: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = "Note     the compiled core of srshards is missing, so batches are read by slower code; install a wheel, "
+    assert note not in train(shards, tmp_path / "with", "--steps", 1).err
+    monkeypatch.setattr(native, "_core", None)
+    assert train(shards, tmp_path / "without", "--steps", 1).err.count(note) == 1
+    assert note not in train(shards, tmp_path / "resident", "--steps", 1, "--resident").err
+    generate(photos, tmp_path, "-s", 2, "--codec", "png")
+    assert note not in train(tmp_path, tmp_path / "png", "--steps", 1).err
 
 
 def test_shards_without_validation_samples_train(photos: Path, tmp_path: Path) -> None:
