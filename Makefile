@@ -100,8 +100,8 @@ $(PEERS)/.installed: pyproject.toml constraints.txt tests/peers/requirements.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r tests/peers/frameworks.txt
 	@touch $@
 
-drill: $(STAMP) ## Inject every fault of docs/drill.md (takes over an hour); exit code 1 if any has harmful effects
-	$(BIN)/python -m tests.drill -o docs/drill.md
+drill: $(STAMP) ## Inject every fault of docs/reference/drill.md (takes over an hour); exit code 1 if any has harmful effects
+	$(BIN)/python -m tests.drill -o docs/reference/drill.md
 
 lint: $(STAMP) ## Check style, format, types and import directions, without changes
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The scripts and manifests in docs/clusters.md, as far as they can be tested without clusters."""
+"""The scripts and manifests in docs/how-to/clusters.md, as far as they can be tested without clusters."""
 
 import re
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-PAGE = (Path(__file__).parent.parent / "docs/clusters.md").read_text()
+PAGE = (Path(__file__).parent.parent / "docs/how-to/clusters.md").read_text()
 
 
 def blocks(language: str) -> list[str]:

@@ -30,7 +30,7 @@ from trainer.training.objective import Objective
 from trainer.training.step_loss import to_unit_range
 from trainer.training.step_mode import StepMode
 
-NETWORKS_PAGE = Path(__file__).parent.parent / "docs" / "networks.md"
+NETWORKS_PAGE = Path(__file__).parent.parent / "docs/reference/networks.md"
 SCALE = 2
 STEPS = 20
 
