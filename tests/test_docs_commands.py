@@ -42,6 +42,7 @@ DONE_ONCE: set[str] = set()  # shortened commands, of all pages
 
 # Translations: their commands run after those of the original, without those that are the same.
 TRANSLATED = {"README.zh-CN.md": "README.md"}
+TRANSLATED |= {page: page.replace(".zh.md", ".md") for page in pages() if page.endswith(".zh.md")}
 
 
 @pytest.fixture(scope="module")
