@@ -83,6 +83,7 @@ NARROW: dict[str, dict[str, Any]] = {
     },
 }
 
+
 def distinct() -> list[str]:
     """Return the first network of each group that is equal at the small width."""
     first: dict[str, str] = {}
@@ -90,7 +91,9 @@ def distinct() -> list[str]:
         first.setdefault(f"{row.architecture} {sorted({**row.arguments, **NARROW.get(name, {})}.items())}", name)
     return list(first.values())
 
+
 EACH = pytest.mark.parametrize("name", distinct())
+
 
 @cache
 def narrow(name: str, scale: int = SCALE) -> NetworkSpec:
@@ -98,10 +101,13 @@ def narrow(name: str, scale: int = SCALE) -> NetworkSpec:
     arguments = {**row.arguments, **NARROW[name]}
     return spec_from_json({"architecture": row.architecture, "scale": scale, "arguments": arguments})
 
+
 def test_every_network_of_the_catalogue_is_tested() -> None:
     assert list(NARROW) == list(NETWORKS)
 
+
 # ---- training
+
 
 class Training(NamedTuple):
     """A network that was trained on one batch, and its losses."""
@@ -109,10 +115,12 @@ class Training(NamedTuple):
     learner: Learner
     losses: list[float]
 
+
 def make_learner(spec: NetworkSpec) -> Learner:
     network, ema_network = (spec.build(0).to(memory_format=torch.channels_last) for _ in range(2))  # type: ignore[call-overload]
     settings = StepSettings(STEPS, 3e-3, 5, Objective([LossTerm("l1")]), Precision(None), 1, 1.0, 0.9, StepMode())
     return Learner(network, ema_network, settings)
+
 
 @cache
 def batch(scale: int) -> PatchBatch:
@@ -122,8 +130,10 @@ def batch(scale: int) -> PatchBatch:
     hr_batch, lr_batch = (torch.stack([torch.from_numpy(photo) for photo in photos]) for photos in (hr, lr))
     return PatchBatch(hr_batch, lr_batch, ())
 
+
 def train(learner: Learner, steps: range) -> list[float]:
     return [float(learner.step(step, itertools.repeat(batch(learner.network.scale)))) for step in steps]
+
 
 @cache
 def trained(spec: NetworkSpec) -> Training:
@@ -131,6 +141,7 @@ def trained(spec: NetworkSpec) -> Training:
     losses = train(learner, range(STEPS))
     learner.network.eval()
     return Training(learner, losses)
+
 
 @EACH
 def test_gradients_reach_every_parameter(name: str) -> None:
@@ -141,12 +152,14 @@ def test_gradients_reach_every_parameter(name: str) -> None:
         if parameter.requires_grad:
             assert parameter.grad is not None and bool(parameter.grad.any()), parameter_name
 
+
 @pytest.mark.slow
 @EACH
 def test_one_batch_is_overfitted(name: str) -> None:
     losses = trained(narrow(name)).losses
     share = 0.8 if narrow(name).architecture == "compact" else 0.6  # which starts as interpolation
     assert losses[-1] < share * losses[0], f"{losses[0]:.3f} -> {losses[-1]:.3f}"
+
 
 def weights_of_four_steps(spec: NetworkSpec, resumes: bool) -> list[dict[str, Tensor]]:
     """Return the weights and their EMA after four steps, in one go or resumed after two from a file."""
@@ -164,6 +177,7 @@ def weights_of_four_steps(spec: NetworkSpec, resumes: bool) -> list[dict[str, Te
     assert ema is not None
     return [weights, ema]
 
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lite", "standard"])
 def test_resuming_is_exact(name: str) -> None:
@@ -172,7 +186,9 @@ def test_resuming_is_exact(name: str) -> None:
     for expected, found in zip(*(weights_of_four_steps(spec, resumes) for resumes in (False, True)), strict=True):
         assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
 
+
 # ---- files
+
 
 @pytest.mark.slow
 @EACH
@@ -196,6 +212,7 @@ def test_saved_weights_open_in_spandrel(name: str, tmp_path: Path) -> None:
             for found in (theirs.model(images.clone()), ours(images)):
                 assert float((output - found).abs().max()) <= 1e-5
 
+
 @pytest.mark.parametrize("architecture", dict.fromkeys(row.architecture for row in NETWORKS.values()))
 def test_files_of_every_scale_open_in_spandrel(architecture: str, tmp_path: Path) -> None:
     name = next(row.name for row in NETWORKS.values() if row.architecture == architecture)
@@ -208,7 +225,9 @@ def test_files_of_every_scale_open_in_spandrel(architecture: str, tmp_path: Path
         with torch.inference_mode():
             assert float((network(images) - theirs.model.eval()(images.clone())).abs().max()) <= 1e-5, scale
 
+
 # ---- tiles
+
 
 @pytest.mark.slow
 @EACH
@@ -221,7 +240,9 @@ def test_tiles_have_no_seams(name: str) -> None:
     difference = 255 * float((whole - tiled).abs().max())
     assert difference <= TILES.get(network.spec.architecture, ROUNDING)
 
+
 # ---- the page
+
 
 def test_the_page_has_a_row_for_every_network() -> None:
     """In the order of the catalogue, with its use and its source."""
