@@ -3,6 +3,7 @@
 import re
 from functools import cache
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from docs_commands import ROOT, pages, slug
@@ -43,6 +44,8 @@ def broken_links(page: str) -> list[str]:
         path = ((ROOT / page).parent / name).resolve() if name else ROOT / page
         if not path.is_relative_to(ROOT) or not path.exists():
             broken.append(f"{link}: no such file")
+        elif is_image and path.suffix == ".svg":
+            ElementTree.parse(path)
         elif is_image:
             with Image.open(path) as image:
                 image.verify()
