@@ -82,10 +82,10 @@ demo: plan-demo $(STAMP) ## Try everything on sample photos: shards, a short tra
 	@echo; echo "5/5  Reports"
 	@$(BIN)/python -m shardgen report $(DEMO)/shards -o $(DEMO)/shards.html
 	@$(BIN)/python -m trainer report $(DEMO)/runs/demo -o $(DEMO)/training.html
-	@echo; echo "Done. To look at, in $(abspath $(DEMO)):"
-	@echo "  coffee_4x_compare.png  a photo that was not trained on, upscaled: bicubic | network"
-	@echo "  shards.html            report of the training data"
-	@echo "  training.html          report of the training"
+	@echo; echo "Done. To look at:"
+	@echo "  $(DEMO)/coffee_4x_compare.png  a photo that was not trained on, upscaled: bicubic | network"
+	@echo "  $(DEMO)/shards.html            report of the training data"
+	@echo "  $(DEMO)/training.html          report of the training"
 	@echo; echo "The same with photos of your own, hundreds or more:"
 	@echo "  make shards INPUT=~/photos"
 	@echo "  $(BIN)/python -m trainer --shards shards/scale_4x --run mine"

@@ -88,9 +88,8 @@ def test_demo_says_what_it_does_and_what_to_do_next() -> None:
     assert output.startswith("From 9 sample photos to an upscaled one, in build/demo:\n")
     assert output.index("about 3 minutes") < output.index("1/5  Shards") < output.index("5/5  Reports")
     found = output[output.index("Done.") :]
-    assert f"in {ROOT}/build/demo:" in found
     for name in ("coffee_4x_compare.png", "shards.html", "training.html"):
-        assert f"  {name} " in found
+        assert f"  build/demo/{name} " in found
     assert [line.split()[:4] for line in found.splitlines()[-3:]] == [
         ["make", "shards", "INPUT=~/photos"],
         [".venv/bin/python", "-m", "trainer", "--shards"],
