@@ -36,7 +36,7 @@ from tests.drill.s3_server import S3Server, environment, forget_stores
 from trainer.catalogue import NETWORKS
 
 SHELLS = ("sh", "bash", "console", "inline")
-SHOWN = ("text", "json", "mermaid")  # output, not commands
+SHOWN = ("text", "json")  # output, not commands
 
 DONE_ONCE: set[str] = set()  # shortened commands, of all pages
 
