@@ -61,7 +61,7 @@ def wheel(folder: Path, name: str, version: str, text: str = "", requires: str =
 
 @ON_X86
 @pytest.mark.slow
-def test_builds_of_pytorch(indexes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_builds_of_pytorch(indexes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Install the build for this machine, another one, the same again, and one whose index is gone."""
     venv = Path("venv")
 
@@ -87,8 +87,14 @@ def test_builds_of_pytorch(indexes: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "/cpu does not answer. From pip's default index, PyTorch may be a build for CUDA.\n" in output
     assert "torch 1.0+cu130, which is not a build for CPU, " in output
 
-    with pytest.raises(InstallError, match=r"^pip found no package index that has this package; check the network"):
+    message = r"^pip reached no package index that has this package; check the network (.|\n)* pip said:\nERROR: "
+    with pytest.raises(InstallError, match=message):
         install.install(venv, "auto", True, [["missing"]])
+    (indexes / "constraints.txt").write_text("torch==3.0\n")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with pytest.raises(InstallError, match=message):
+        run("auto")
     assert not (venv / ".installed").exists()
 
 
@@ -141,6 +147,7 @@ def test_a_python_without_venv_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 LINES = (
+    "WARNING: Retrying (Retry(total=4, ...)) after connection broken by ...",
     "Collecting ray==2.60.0",
     "  Downloading ray-2.60.0-cp311-cp311-manylinux2014_x86_64.whl (68.4 MB)",
     "Collecting click",
@@ -176,4 +183,5 @@ def test_progress_in_a_terminal_is_one_line(
     states = output.split("\r\033[K")[1:-1]
     assert max(map(len, states)) <= 49
     assert any("downloading click-8.5.1" in state for state in states)
+    assert any("the package index does not" in state for state in states)
     assert any("resolving ray==2.60.0, " in state for state in states)

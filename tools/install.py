@@ -189,9 +189,9 @@ def _reason(lines: list[str]) -> str:
     errors = "\n".join([line for line in lines if line.startswith("ERROR:")] or lines[-10:])
     if "No space left on device" in text:
         return f"the disk is full; free some space, and run the same command again. pip said:\n{errors}"
-    if "from versions: none" in text or "Max retries exceeded" in text:
+    if re.search("connection broken by|Max retries exceeded|from versions: none", text):
         return (
-            "pip found no package index that has this package; check the network connection and the settings of pip "
+            "pip reached no package index that has this package; check the network connection and the settings of pip "
             f"(`pip config list`), and run the same command again. pip said:\n{errors}"
         )
     return f"the installation failed; after a change, run the same command again. The output was:\n{errors}"
@@ -241,6 +241,8 @@ class Progress:
                 print(f"     {self._now}, {self._elapsed()}", flush=True)
         elif match := re.match(r"(?:Collecting|Processing) (\S+)", line):
             self._now = f"resolving {match[1].rpartition('/')[2]}"
+        elif line.startswith("WARNING: Retrying"):
+            self._now = "the package index does not answer, trying again"
         elif line.startswith("Building"):
             self._now = line[0].lower() + line[1:]
         elif line.startswith("Installing collected packages: "):
