@@ -138,14 +138,15 @@ def test_every_image_has_its_values(shared: Page, written: tuple[Path, Any]) -> 
 def test_images_are_ordered_by_disagreement(shared: Page) -> None:
     for section in shared.locator("main > section").all():
         captions = section.locator("figcaption > span:not(.name)").all_text_contents()
-        found = [float(caption.split()[1].rstrip(",")) for caption in captions]
+        found = [float(caption.split()[1].rstrip(".")) for caption in captions]
         assert found == sorted(found, reverse=True) and found[0] > found[-1]
 
 
 def test_large_images_are_cropped_where_the_networks_disagree(shared: Page, images: Path) -> None:
     scene = shared.locator(".scene", has_text="large.png")
     left, top = 320 - CROP_PX, 300 - CROP_PX
-    assert f"crop at {left}, {top}" in scene.locator("figcaption").first.inner_text()
+    place = f"Crop of 256 \N{MULTIPLICATION SIGN} 256 px, {left} px from the left and {top} px from the top."
+    assert place in scene.locator("figcaption").first.inner_text()
     hr = np.asarray(Image.open(images / "two/large.png"))[top:, left:]
     assert np.array_equal(pixels(scene.locator(".versions img").last), hr)
 
