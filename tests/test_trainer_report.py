@@ -600,13 +600,13 @@ def test_the_verdict_compares_the_best_run(browser: Browser, tmp_path: Path) -> 
         start = "best has the highest PSNR-Y of 2 runs: 29.60 dB at step 400 of 400, 0.60 dB above bicubic (29.00 dB); "
         assert text.startswith(start + "other follows with 28.70 dB. ")
         assert (
-            "It waited for data 25.0% of the training time, which more --workers or a faster disk may reduce." in text
+            "It waited for data 25.00% of the training time, which more --workers or a faster disk may reduce." in text
         )
         assert text.endswith("There are no warnings.")
     with report_page(browser, tmp_path, other) as page:
         text = verdict_of(page)
         start = "other reaches a PSNR-Y of 28.70 dB at step 400 of 400, 0.30 dB below bicubic (29.00 dB). "
-        assert text.startswith(start) and "0.1% of the training time, which is little." in text
+        assert text.startswith(start) and "0.10% of the training time, which is little." in text
 
 
 def test_the_verdict_counts_and_links_to_the_warnings(browser: Browser, tmp_path: Path) -> None:

@@ -102,8 +102,8 @@ def _data_wait(run: Run) -> str:
     if math.isnan(share):
         return ""
     if share < _MUCH_DATA_WAIT:
-        return f"It waited for data {share:.1%} of the training time, which is little."
-    return f"It waited for data {share:.1%} of the training time, which more --workers or a faster disk may reduce."
+        return f"It waited for data {share:.2%} of the training time, which is little."
+    return f"It waited for data {share:.2%} of the training time, which more --workers or a faster disk may reduce."
 
 
 def _warnings(num_warnings: int) -> Markup:
