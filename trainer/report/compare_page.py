@@ -117,7 +117,9 @@ class ComparePage:
     def _rendered(self, sections: Sequence[Section]) -> bytes:
         first = self._sets[0][0].images[0]
         versions = [*first.versions, HR]
-        compared = [self._short[version] for version in compared_versions(versions)]
+        full = compared_versions(versions)
+        compared = [self._short[version] for version in full]
+        names = [unbroken(version, self._short[version]) for version in full]
         return render(
             "trainer.report",
             "compare.html",
@@ -127,6 +129,7 @@ class ComparePage:
             versions=[self._short[version] for version in versions],
             shown=compared[:2],
             title=" and ".join(compared) if len(compared) == 2 else f"{len(compared)} networks",
+            heading=Markup(" and ").join(names) if len(names) == 2 else f"{len(names)} networks",
             compared="the networks" if len(self._networks) > 1 else "bicubic and the network",
             crop_px=CROP_PX,
         )
