@@ -7,7 +7,8 @@
     loader = srshards.PatchLoader(shards, patch_size=192, batch_size=16)
     pipeline = srshards.webdataset(shards, patch_size=192)
 
-docs/library.md shows each of them in use. Only the names in `__all__` are public; the rest may change in any release.
+docs/how-to/library.md shows each of them in use. Only the names in `__all__` are public; the rest may change in any
+release.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """The file format shared by generator and trainer: names, keys, JSON and manifest of a folder of shards.
 
-Standard library only, so that a reader needs nothing else. `docs/formats.md` is the specification.
+Standard library only, so that a reader needs nothing else. `docs/reference/formats.md` is the specification.
 
     scale_4x/train-000003.tar    the samples: KEY.hr.npy, KEY.lr.npy, KEY.lr1.npy ..., KEY.up.npy, KEY.json
     scale_4x/train-000003.idx    the offsets of the members: `srshards.shards.tar_index`
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from upath import UPath
 
-FORMAT_VERSION = 3  # all earlier versions are read: docs/formats.md, "Version history"
+FORMAT_VERSION = 3  # all earlier versions are read: docs/reference/formats.md, "Version history"
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "val")
 CODECS = ("npy", "png", "webp", "tlc")

@@ -93,8 +93,7 @@ def pages() -> list[str]:
     found = [
         *ROOT.glob("README*.md"),
         ROOT / "CONTRIBUTING.md",
-        *sorted(ROOT.glob("docs/*.md")),
-        *sorted(ROOT.glob("docs/decisions/*.md")),
+        *sorted(ROOT.glob("docs/**/*.md")),
         *sorted(ROOT.glob("benchmarks/**/README.md")),
     ]
     return [path.relative_to(ROOT).as_posix() for path in found]

@@ -1,6 +1,6 @@
 """An independent decoder of photos: PNG and TIFF in Python, JPEG pixels by OpenCV, other formats by Pillow.
 
-Written from the specifications of the file formats and from docs/formats.md, without code of this project.
+Written from the specifications of the file formats and from docs/reference/formats.md, without code of this project.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""An independent reader of shards, written from docs/formats.md alone, as one would in another language.
+"""An independent reader of shards, written from docs/reference/formats.md alone, as one would in another language.
 
 It uses only bytes, integers and JSON: no tarfile, no NumPy, no code of this project.
 """

@@ -181,7 +181,7 @@ def test_examples_name_options_that_the_adapters_take(opened: srshards.Shards) -
 
 def test_data_times_of_the_documentation_are_those_of_the_result() -> None:
     cases = json.loads((ROOT / "benchmarks" / "results" / "basicsr.json").read_text())["cases"]
-    page = (ROOT / "docs" / "other-trainers.md").read_text()
+    page = (ROOT / "docs/how-to/other-trainers.md").read_text()
     for name, times in cases.items():
         assert f"| {name} | {times['data_s']['median']:.3f} s | {times['iteration_s']['median']:.3f} s |" in page
 

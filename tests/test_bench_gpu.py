@@ -504,7 +504,7 @@ def test_committed_page_is_that_of_the_result(committed: dict[str, Any]) -> None
 
 
 def test_documented_rates_are_those_of_the_result(committed: dict[str, Any]) -> None:
-    text = (ROOT / "docs/performance.md").read_text()
+    text = (ROOT / "docs/explanation/performance.md").read_text()
     rows = re.findall(r"^\| `(\w+)`, (\d+) \| ([\d.]+) ms \| ([\d,]+) \| ([\d,]+|not measured) \|", text, re.MULTILINE)
     assert len(rows) == 6
     found = committed["parts"]["rates"]["results"]

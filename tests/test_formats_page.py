@@ -1,4 +1,4 @@
-"""docs/formats.md: a reader written from it reads every shard, and its examples match the generator's output."""
+"""docs/reference/formats.md: a reader written from it reads every shard; its examples match the generator's output."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from PIL import Image
 
 import srshards
 
-PAGE = (Path(__file__).parent.parent / "docs/formats.md").read_text()
+PAGE = (Path(__file__).parent.parent / "docs/reference/formats.md").read_text()
 
 WITH_RECIPE = ("--degradation", "bsrgan-light", "--variants", 3, "--no-up")
 

@@ -136,9 +136,9 @@ def test_shards_generated_again_are_not_taken_from_the_cache(few: Path, tmp_path
 
 
 def test_a_release_of_hr_loads_as_a_folder_of_images(few: Path, tmp_path: Path, datasets: Any) -> None:
-    """The commands of docs/publishing.md that lay out such a release."""
+    """The commands of docs/how-to/publishing.md that lay out such a release."""
     generate(few, tmp_path / "published", "-s", 4)
-    page = (Path(__file__).parent.parent / "docs" / "publishing.md").read_text()
+    page = (Path(__file__).parent.parent / "docs/how-to/publishing.md").read_text()
     copied = re.findall(r"^cp published/(\S+) (release/\S*)$", page, re.MULTILINE)
     assert [source for source, _ in copied] == ["scale_4x/manifest.json", "scale_4x/README.md"]
     shutil.copytree(few, tmp_path / "release" / "photos")

@@ -163,7 +163,7 @@ def _pulses(edge: int, rare: int, high: int) -> Pixels:
 
 
 def _parts(content: bytes) -> tuple[int, set[int], set[int]]:
-    """Return the number of tiles, and the modes and codes of blocks, by the reader of docs/formats.md."""
+    """Return the number of tiles, and the modes and codes of blocks, by the reader of docs/reference/formats.md."""
     codes: set[int] = set()
     names = reader()
 
@@ -201,8 +201,8 @@ def test_sizes() -> None:
 
 
 def reader() -> dict[str, Any]:
-    """Return the names that the reader in docs/formats.md defines."""
-    page = (ROOT / "docs/formats.md").read_text()
+    """Return the names that the reader in docs/reference/formats.md defines."""
+    page = (ROOT / "docs/reference/formats.md").read_text()
     (text,) = re.findall(r"<!-- tlc reader -->\n```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}
     exec(text, names)
@@ -217,8 +217,8 @@ def test_the_documented_reader(name: str, size: tuple[int, int]) -> None:
 
 
 def test_the_documented_example() -> None:
-    """The image and its bytes in docs/formats.md, so that the format cannot change unnoticed."""
-    page = (ROOT / "docs/formats.md").read_text()
+    """The image and its bytes in docs/reference/formats.md, so that the format cannot change unnoticed."""
+    page = (ROOT / "docs/reference/formats.md").read_text()
     (text,) = re.findall(r"<!-- tlc example -->\n```text\n(.*?)```", page, re.DOTALL)
     content = bytes.fromhex("".join(line[8:58].strip() for line in text.splitlines()))
     y, x = np.mgrid[:5, :10]

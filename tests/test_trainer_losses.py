@@ -25,7 +25,7 @@ from trainer.training import config
 from trainer.weights_table import WEIGHTS_FILES
 
 CPU, META = torch.device("cpu"), torch.device("meta")
-PAGE = Path(__file__).parent.parent / "docs" / "losses.md"
+PAGE = Path(__file__).parent.parent / "docs/reference/losses.md"
 NAMES = [name for name in LOSSES if not LOSSES[name].weights]
 Images = NDArray[np.float64]
 

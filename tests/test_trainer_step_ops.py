@@ -178,7 +178,7 @@ def test_forward_on_a_gpu(spec: BuiltInSpec, ceiling: int, fake_gpu: None) -> No
 
 
 def test_full_precision_allows_tf32_in_convolutions_only() -> None:
-    """PyTorch's defaults, which docs/training.md states and the trainer does not change."""
+    """PyTorch's defaults, which docs/how-to/training.md states and the trainer does not change."""
     assert torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
 

@@ -8,7 +8,7 @@ from trainer.metrics_table import METRICS, SSIM_WINDOW_PX
 
 @dataclass(frozen=True)
 class LossRow:
-    """One loss; docs/losses.md has formulas and sources."""
+    """One loss; docs/reference/losses.md has formulas and sources."""
 
     min_px: int = 1  # smallest patch edge, in HR px
     weights: tuple[str, ...] = ()  # names of published files: trainer/weights_table.py

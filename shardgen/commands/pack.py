@@ -31,7 +31,7 @@ from srshards.terminal.text import Choice
     "--val-lr", type=ADDRESS, multiple=True, help="Folder of the LR images of --val; repeat it for more scales."
 )
 @click.option("--val-up", type=ADDRESS, multiple=True, help="Folder of the upsampled LR images of --val.")
-@click.option("--pattern", help="How the names of LR images follow from those of HR; see docs/pairs.md.")
+@click.option("--pattern", help="How the names of LR images follow from those of HR; see docs/how-to/pairs.md.")
 @click.option("--meta-info", type=ADDRESS, help="Text file of BasicSR that lists the pairs to use.")
 @click.option("--skip-unpaired", is_flag=True, help="Leave out images without a counterpart instead of refusing them.")
 @click.option(

@@ -84,7 +84,7 @@ def write_manifest(folder: Address, manifest: dict[str, Any]) -> None:
 
 @contextmanager
 def malformed_as_format_error(path: object) -> Iterator[None]:
-    """Raise FormatError if the manifest in `path` is incomplete or deviates from `docs/formats.md`."""
+    """Raise FormatError if the manifest in `path` is incomplete or deviates from `docs/reference/formats.md`."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:

@@ -71,7 +71,7 @@ class _Named:
 
 
 def unpack(folder: Address, output: Path, split: str | None = None, layout: str = "old") -> Unpacked:
-    """Write the images of every sample to `output/scale_4x`, as docs/formats.md describes for each layout.
+    """Write the images of every sample to `output/scale_4x`, as docs/reference/formats.md describes for each layout.
 
     Tiles of a photo have their position added (`STEM_x512_y0`); photos that differ only in their extension have it
     added (`STEM_jpg`, `STEM_png`). If names are still equal, ignoring case, the samples' keys are added

@@ -1,8 +1,8 @@
 """The codec `tlc`: tiled lossless coding of 8-bit RGB images, of which any part can be decoded by itself.
 
-Images consist of tiles of 32 x 32 px that are coded independently: docs/formats.md. The functions use the compiled
-core where it is installed (`srshards.native`), and NumPy otherwise, with the same results, except for crops of damaged
-tiles: the pixels may differ, and whether the damage is found.
+Images consist of tiles of 32 x 32 px that are coded independently: docs/reference/formats.md. The functions use the
+compiled core where it is installed (`srshards.native`), and NumPy otherwise, with the same results, except for crops of
+damaged tiles: the pixels may differ, and whether the damage is found.
 """
 
 import struct

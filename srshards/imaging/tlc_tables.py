@@ -1,4 +1,4 @@
-"""Constants and code tables of the codec `tlc`: docs/formats.md. `srshards/native/tlc.c` has the same tables."""
+"""Constants and code tables of `tlc`: docs/reference/formats.md. `srshards/native/tlc.c` has the same tables."""
 
 from functools import cache
 from itertools import product

@@ -68,9 +68,10 @@ def webdataset(
     numbers of patches differ: limit them with `.with_epoch(n)`.
 
     Args:
-        shards: the result of `srshards.open`; or addresses of tars whose members are named as in docs/formats.md: a
-            list, or one string with a range such as `{000000..000007}`. An address is a path, an object-store address
-            such as `s3://...`, a URL, or `pipe:` followed by a shell command that writes a tar.
+        shards: the result of `srshards.open`; or addresses of tars whose members are named as in
+            docs/reference/formats.md: a list, or one string with a range such as `{000000..000007}`. An address is a
+            path, an object-store address such as `s3://...`, a URL, or `pipe:` followed by a shell command that writes
+            a tar.
         patch_size: edge length of the HR patches in px: divisible by the scale, at most the HR size.
         input: `"lr"`, or `"up"` for the upsampled image, which has the size of HR. It is computed from LR if the shards
             do not have it.

@@ -1,4 +1,4 @@
-/* Tiled lossless coding of 8-bit RGB images: docs/formats.md, "`tlc`". No Python. */
+/* Tiled lossless coding of 8-bit RGB images: docs/reference/formats.md, "`tlc`". No Python. */
 
 #ifndef SRSHARDS_TLC_H
 #define SRSHARDS_TLC_H

@@ -48,7 +48,8 @@ def parse_description(data: bytes, where: str) -> dict[str, Any]:
     """Return the JSON object, in the same form for all format versions.
 
     `degradation` is a list of steps for each LR image, which version 3 stores as a string of JSON; `psnr_up_db` is None
-    if `up` equals HR. RunError, starting with `where`, when the object does not have the form in docs/formats.md.
+    if `up` equals HR. RunError, starting with `where`, when the object does not have the form in
+    docs/reference/formats.md.
     """
     value = _parse_json(data, where)
     if not isinstance(value, dict):

@@ -75,7 +75,7 @@ class Sample:
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        """The metadata of the sample: its `json` member, as docs/formats.md describes it.
+        """The metadata of the sample: its `json` member, as docs/reference/formats.md describes it.
 
         `source` (the photo's path), `class` (its folder), `box` ([x, y, w, h] in px of the photo), `scale`, `method`,
         `psnr_up_db`; with a recipe also `degradation`, the steps and sampled parameters of each LR image.

@@ -25,7 +25,7 @@ _SHARE_OF_FREE = 0.5
 _MAX_PASS_BYTES = 8 << 30  # more is not faster, and some kernels index elements with 32 bits
 
 # On a CPU, larger tiles are not faster: with edges of 32 margins, 13 % of the work is margins, and the tensors of fast
-# networks still fit into the last-level cache. See docs/performance.md.
+# networks still fit into the last-level cache. See docs/explanation/performance.md.
 _CPU_MARGINS = 32
 _CPU_MIN_PX = 256
 
