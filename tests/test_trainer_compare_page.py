@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import DEVICES, WIDE, accessibility_violations, assert_accessible, opened
+from browser import DEVICES, PHONE, WIDE, accessibility_violations, assert_accessible, opened
 from helpers import make_photo, trainer
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page
@@ -138,14 +138,15 @@ def test_every_image_has_its_values(shared: Page, written: tuple[Path, Any]) -> 
 def test_images_are_ordered_by_disagreement(shared: Page) -> None:
     for section in shared.locator("main > section").all():
         captions = section.locator("figcaption > span:not(.name)").all_text_contents()
-        found = [float(caption.split()[1].rstrip(",")) for caption in captions]
+        found = [float(caption.split()[1].rstrip(".")) for caption in captions]
         assert found == sorted(found, reverse=True) and found[0] > found[-1]
 
 
 def test_large_images_are_cropped_where_the_networks_disagree(shared: Page, images: Path) -> None:
     scene = shared.locator(".scene", has_text="large.png")
     left, top = 320 - CROP_PX, 300 - CROP_PX
-    assert f"crop at {left}, {top}" in scene.locator("figcaption").first.inner_text()
+    place = f"Crop of 256 \N{MULTIPLICATION SIGN} 256 px, {left} px from the left and {top} px from the top."
+    assert place in scene.locator("figcaption").first.inner_text()
     hr = np.asarray(Image.open(images / "two/large.png"))[top:, left:]
     assert np.array_equal(pixels(scene.locator(".versions img").last), hr)
 
@@ -271,6 +272,30 @@ def test_a_page_of_the_most_networks_has_at_least_one_image(tmp_path: Path) -> N
     num_bytes = collected(MAX_NETWORKS, 2).write(tmp_path / "c.html")
     assert num_bytes == (tmp_path / "c.html").stat().st_size <= MAX_PAGE_BYTES
     assert "1 of 2 images are shown: those with the largest disagreement." in (tmp_path / "c.html").read_text()
+
+
+def test_long_names_do_not_break_and_parts_of_photos_are_in_words(browser: Browser, tmp_path: Path) -> None:
+    long = "runs/lite-4x-an-experiment-with-a-long-name-"
+    page = ComparePage([(f"{long}{number}", "weights") for number in range(2)], 1)
+    result = SetResult("val", "folder", 2)
+    crops = page.begin(result)
+    versions = ("bicubic", f"{long}0", f"{long}1")
+    result.images.append(ImageResult("sky/1.jpg [180, 0, 720, 720]", {name: {"psnr_y": 30.0} for name in versions}))
+    crops.add(result.images[0], {name: noise(seed, 64, 64) for seed, name in enumerate((*versions, "HR"))})
+    page.write(tmp_path / "c.html")
+    short = ["runs/lit…h-a-long-name-0", "runs/lit…h-a-long-name-1"]
+    with opened(browser, tmp_path / "c.html", **PHONE) as opened_page:
+        assert shown(opened_page.locator(".scene")) == short
+        assert [row[0] for row in table(opened_page, "Values of sky/1.jpg")] == ["Version", "bicubic", *short]
+        names = opened_page.locator(".run-name")
+        assert set(names.evaluate_all("all => all.map((name) => name.getClientRects().length)")) == {1}
+        assert names.first.get_attribute("title") == f"{long}0"
+        place = (
+            "From the photo's crop of 720 \N{MULTIPLICATION SIGN} 720 px, 180 px from the left and 0 px from the top."
+        )
+        assert place in opened_page.locator(".scene figcaption").first.inner_text()
+        width = opened_page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 390
 
 
 def test_images_of_all_sets_share_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from srshards.storage.store import parse_address, write_bytes
 from srshards.terminal.sizes import format_bytes
 from tests.drill.s3_server import Bucket
 from trainer.report.charts import style
+from trainer.report.names import sample_in_words, shortened
 from trainer.report.previews import by_importance
 from trainer.report.tables import NONE
 from trainer.report.thinning import Thinned
@@ -90,6 +91,11 @@ def journal(run: Path, *kinds: str) -> list[dict[str, Any]]:
     return [entry for entry in entries if not kinds or entry["event"] in kinds]
 
 
+def ranked(runs: Path) -> list[str]:
+    """Return NAMES in the order of the page, with the highest PSNR-Y first."""
+    return sorted(NAMES, key=lambda name: -max(line["psnr_y"] for line in journal(runs / name, "val")))
+
+
 def psnr_at(run: Path, step: int) -> float:
     return next(float(entry["psnr_y"]) for entry in journal(run, "val") if entry["step"] == step)
 
@@ -146,26 +152,28 @@ def cell(run: Path, step: int, row: int, column: int) -> np.ndarray:
 
 def test_the_table_has_a_row_per_run(shared: Page, runs: Path) -> None:
     head, *rows = rows_of_runs(shared)
+    assert head[:6] == ["Run", "Best PSNR-Y", "Over bicubic", "SSIM-Y", "Model", "Training time"], "results first"
     tiles = dict(zip(*(shared.locator(f".tiles {tag}").all_text_contents() for tag in ("dt", "dd")), strict=True))
+    shared.get_by_text("More about the runs").click()
+    details = table(shared, "More about the runs")
     best = {}
-    for name, row in zip(NAMES, rows, strict=True):
-        cells = dict(zip(head, row, strict=True))
+    for name, row, more in zip(ranked(runs), rows, details[1:], strict=True):
+        cells = dict(zip([*head, *details[0]], [*row, *more], strict=True))
         vals = journal(runs / name, "val")
         best[name] = max(vals, key=lambda line: line["psnr_y"])
         assert (cells["Run"], cells["State"], cells["Steps"]) == (name, "finished", "12 of 12")
         assert cells["Best PSNR-Y"] == f"{best[name]['psnr_y']:.2f} dB"
-        assert cells["at step"] == str(best[name]["step"])
+        assert cells["Best at step"] == str(best[name]["step"])
         assert cells["Over bicubic"] == f"{best[name]['psnr_y'] - best[name]['bicubic_psnr_y']:+.2f} dB"
-        assert cells["SSIM-Y there"] == f"{best[name]['ssim_y']:.4f}"
+        assert cells["SSIM-Y"] == f"{best[name]['ssim_y']:.4f}"
         assert cells["Last PSNR-Y"] == f"{vals[-1]['psnr_y']:.2f} dB"
         laps = journal(runs / name, "train")
         assert cells["Last loss"] == f"{laps[-1]['loss']:.5f}"
         assert cells["Patches/s"] == f"{np.median([line['patches_per_s'] for line in laps]):,.1f}"
         assert cells["Folder"] == str(runs / name)
-        assert (cells["Model"], cells["Scale"]) == ("ultra_lite", "2\N{MULTIPLICATION SIGN}")
-    assert [row[head.index("Input")] for row in rows] == ["lr", "up"]
-    assert rows[0][head.index("Parameters")] == "45,156"
+        assert cells["Model"] == "ultra_lite"
     assert tiles["best PSNR-Y"] == f"{max(one['psnr_y'] for one in best.values()):.2f} dB"
+    shared.get_by_text("More about the runs").click()
 
 
 def test_each_plot_has_a_line_per_run_and_a_table(shared: Page, runs: Path) -> None:
@@ -179,18 +187,18 @@ def test_each_plot_has_a_line_per_run_and_a_table(shared: Page, runs: Path) -> N
     strokes = plot(shared, "Loss").locator(".mark-line path")
     for attribute in ("stroke", "stroke-dasharray"):
         assert len({one.get_attribute(attribute) for one in strokes.all()}) == 2, attribute
-    vals = [journal(runs / name, "val") for name in NAMES]
+    vals = [journal(runs / name, "val") for name in ranked(runs)]
     assert f"bicubic {vals[0][0]['bicubic_psnr_y']:.2f} dB" in plot(shared, "PSNR-Y").locator("svg").inner_html()
     plot(shared, "PSNR-Y").get_by_text("Figures").click()
     assert table(shared, "PSNR-Y") == [
-        ["Step", "first", "second"],
+        ["Step", *ranked(runs)],
         *([str(a["step"]), f"{a['psnr_y']:.2f} dB", f"{b['psnr_y']:.2f} dB"] for a, b in zip(*vals, strict=True)),
     ]
 
 
 def test_a_stacked_bar_shows_the_wall_clock_time_of_each_run(shared: Page, runs: Path) -> None:
     bars = plot(shared, "Wall-clock time").locator(".mark-rect path")
-    accounts = [journal(runs / name, "account")[-1] for name in NAMES]
+    accounts = [journal(runs / name, "account")[-1] for name in ranked(runs)]
     assert bars.count() == sum(account[key] > 0 for account in accounts for key in PHASE_NAMES)
     assert len({bar.get_attribute("fill") for bar in bars.all()}) == len(PHASE_NAMES)
     plot(shared, "Wall-clock time").get_by_text("Figures").click()
@@ -198,7 +206,7 @@ def test_a_stacked_bar_shows_the_wall_clock_time_of_each_run(shared: Page, runs:
     assert head == [
         *("Run", "Wall clock", "Steps", "Data wait", "Validation", "Saving", "Start-up", "Rest", "Steps, first to last")
     ]
-    for name, account, row in zip(NAMES, accounts, rows, strict=True):
+    for name, account, row in zip(ranked(runs), accounts, rows, strict=True):
         total_s = sum(account[key] for key in PHASE_NAMES)
         shares = [f"{account[key] / total_s:.2%}" for key in PHASE_NAMES]
         assert row == [name, f"{total_s:.0f} s", *shares, f"{account['steps_share']:.2%}"]
@@ -209,28 +217,31 @@ def test_the_tooltip_shows_the_values_of_all_runs(shared: Page, runs: Path) -> N
     drawing.scroll_into_view_if_needed()
     box = drawing.bounding_box()
     assert box is not None
-    shared.mouse.move(box["x"] + 0.55 * box["width"], box["y"] + 0.4 * box["height"])
     tip = shared.locator("#vg-tooltip-element.visible")
-    tip.wait_for()
-    first, second = (f"{psnr_at(runs / name, 8):.2f} dB" for name in NAMES)
-    assert tip.locator("td").all_inner_texts() == ["Step", "8", "first", first, "second", second]
+    for x in itertools.islice(itertools.cycle((0, 1)), 100):  # a late scroll event may hide it
+        shared.mouse.move(box["x"] + 0.55 * box["width"] + x, box["y"] + 0.4 * box["height"])
+        if tip.is_visible():
+            break
+    values = [text for name in ranked(runs) for text in (name, f"{psnr_at(runs / name, 8):.2f} dB")]
+    assert tip.locator("td").all_inner_texts() == ["Step", "8", *values]
 
 
 def test_runs_and_early_steps_can_be_hidden(shared: Page) -> None:
-    shared.get_by_role("checkbox", name="second").uncheck()
+    last = shared.get_by_role("checkbox").last
+    last.uncheck()
     shared.wait_for_selector('#controls[data-applied="[[1],0]"]')
     for title in ("Loss", "PSNR-Y over training time"):
         assert plot(shared, title).locator(".mark-line path").count() == 1
     assert plot(shared, "Wall-clock time").locator(".mark-rect path").count() <= len(PHASE_NAMES)
     shared.get_by_role("combobox", name="Steps").select_option("last 50%")
     shared.wait_for_selector('#controls[data-applied="[[1],6]"]')
-    assert plot(shared, "PSNR-Y").locator(".mark-symbol path").count() == 2, "steps 8 and 12"
-    shared.get_by_role("checkbox", name="second").check()
+    assert plot(shared, "PSNR-Y").locator(".role-mark.mark-symbol path").count() == 2, "steps 8 and 12"
+    last.check()
     shared.wait_for_selector('#controls[data-applied="[[],6]"]')
-    assert plot(shared, "PSNR-Y").locator(".mark-symbol path").count() == 4
+    assert plot(shared, "PSNR-Y").locator(".role-mark.mark-symbol path").count() == 4
     shared.get_by_role("combobox", name="Steps").select_option(index=0)
     shared.wait_for_selector('#controls[data-applied="[[],0]"]')
-    assert plot(shared, "PSNR-Y").locator(".mark-symbol path").count() == 6
+    assert plot(shared, "PSNR-Y").locator(".role-mark.mark-symbol path").count() == 6
 
 
 def test_the_step_slider_shows_previews_of_each_step(shared: Page, runs: Path) -> None:
@@ -243,11 +254,11 @@ def test_the_step_slider_shows_previews_of_each_step(shared: Page, runs: Path) -
         shared.keyboard.press(key)
         assert shared.locator(".steps output").inner_text() == str(step)
         for number in range(6):
-            row, name = number // 2, NAMES[number % 2]
+            row, name = number // 2, ranked(runs)[number % 2]
             images = figures.nth(number).locator("img")
             for column in range(3):
                 assert np.array_equal(pixels(images.nth(column)), cell(runs / name, step, row, column))
-        psnr = psnr_at(runs / "second", step)
+        psnr = psnr_at(runs / ranked(runs)[1], step)
         caption = figures.nth(1).locator("figcaption").inner_text()
         assert f"step {step}" in caption and f"all images: {psnr:.2f} dB" in caption and "network" in caption
     box = slider.bounding_box()
@@ -256,7 +267,8 @@ def test_the_step_slider_shows_previews_of_each_step(shared: Page, runs: Path) -
     slider.click(position={"x": box["width"] - 5, "y": box["height"] / 2})
     assert slider.get_attribute("aria-valuetext") == "step 12"
     figures.nth(1).locator(".magnify").click()
-    assert re.fullmatch(r"class\d/img\d+\.\w+.*, second, step 12", shared.locator("#magnifier-title").inner_text())
+    title = rf"class\d/img\d+\.\w+, {ranked(runs)[1]}, step 12"
+    assert re.fullmatch(title, shared.locator("#magnifier-title").inner_text())
     shared.keyboard.press("Escape")
     assert not shared.locator("#magnifier-title").is_visible()
 
@@ -273,17 +285,17 @@ def test_the_border_between_images_can_be_dragged(shared: Page) -> None:
     assert float(stage.evaluate("stage => stage.style.getPropertyValue('--cut1')")) == pytest.approx(60, abs=2)
 
 
-def test_different_settings_are_marked_and_equal_ones_folded(shared: Page) -> None:
-    assert table(shared, "Settings that differ") == [
-        ["Setting", "first", "second"],
-        ["\N{NOT EQUAL TO} input", "lr", "up"],
-        ["\N{NOT EQUAL TO} lr", "0.004", "0.001"],
-        ["\N{NOT EQUAL TO} parameters", "45,156", "43,203"],
+def test_different_settings_are_marked_and_equal_ones_folded(shared: Page, runs: Path) -> None:
+    """With the values other than that of the best run."""
+    names = ranked(runs)
+    values = {"input": ("lr", "up"), "lr": ("0.004", "0.001"), "parameters": ("45,156", "43,203")}
+    expected = [
+        [f"\N{NOT EQUAL TO} {name}", *(both if names[0] == "first" else both[::-1])] for name, both in values.items()
     ]
-    marked = shared.locator("tr.different")
-    assert marked.count() == 3
-    background = "row => getComputedStyle(row.cells[0]).backgroundColor"
-    assert marked.first.evaluate(background) != shared.locator("#settings ~ .scroll tr").first.evaluate(background)
+    assert table(shared, "Settings that differ") == [["Setting", *names], *expected]
+    assert shared.locator("#settings ~ .settings mark").all_text_contents() == [row[-1] for row in expected]
+    background = "cell => getComputedStyle(cell).backgroundColor"
+    assert shared.locator("mark").first.evaluate(background) != shared.locator("td").first.evaluate(background)
     folded = shared.locator("details").filter(has_text="settings are equal in all runs")
     assert not folded.get_by_role("region").is_visible()
     folded.locator("summary").click()
@@ -301,12 +313,13 @@ def test_no_accessibility_violations(browser: Browser, page_file: Path, device: 
 
 
 def test_tables_and_images_work_without_javascript(browser: Browser, page_file: Path, runs: Path) -> None:
+    names = ranked(runs)
     context = browser.new_context(java_script_enabled=False, **WIDE)
     page = context.new_page()
     page.goto(page_file.as_uri())
-    assert [row[0] for row in rows_of_runs(page)] == ["Run", "first", "second"]
+    assert [row[0] for row in rows_of_runs(page)] == ["Run", *names]
     assert np.array_equal(
-        pixels(page.locator(".comparison").nth(1).locator("img").nth(1)), cell(runs / "second", 12, 0, 1)
+        pixels(page.locator(".comparison").nth(1).locator("img").nth(1)), cell(runs / names[1], 12, 0, 1)
     )
     assert not page.locator("#step").is_visible()
     context.close()
@@ -321,7 +334,7 @@ def test_a_report_of_one_run(browser: Browser, runs: Path, tmp_path: Path) -> No
         assert page.get_by_role("checkbox").count() == 0
         assert ["lr", "0.004"] in table(page, "Settings")
         assert page.locator(".comparison").count() == 3
-        assert page.locator("tr.best, tr.different").count() == 0
+        assert page.locator("tr.best, mark").count() == 0
         assert page.get_by_role("region", name="Table: Runs").count() == 0, "a single run needs no table"
         last = page.locator("#runs + dl dd").last
         assert last.inner_text() == str(runs / "first") and last.is_visible()
@@ -335,8 +348,8 @@ def test_a_report_of_an_unfinished_run(browser: Browser, runs: Path, tmp_path: P
     last = next(number for number, line in enumerate(lines) if '"val", "step": 12' in line)
     (run / "journal.jsonl").write_text("".join(lines[:last]) + lines[last][:-20])
     with report_page(browser, tmp_path, run) as page:
-        row = rows_of_runs(page)[1]
-        assert row[:3] == ["running", "not finished", "12 of 12"]
+        row = dict(zip(*rows_of_runs(page), strict=True))
+        assert (row["Run"], row["State"], row["Steps"]) == ("running", "not finished", "12 of 12")
         assert page.locator("#step").get_attribute("data-stops") == "4 8"
         assert "cannot be read" not in page.content()
         assert f"{run}/previews: step 12 omitted, not in the journal" in page.content()
@@ -349,7 +362,9 @@ def test_runs_without_metrics(browser: Browser, tmp_path: Path) -> None:
     (started / "journal.jsonl").unlink()
     for folders, num_plots in (([started], 0), ([started, training], 4)):
         with report_page(browser, tmp_path, *folders) as page:
-            assert rows_of_runs(page)[1][1:4] == ["not finished", "0 of 100", "\N{EN DASH}"]
+            row = dict(zip(*rows_of_runs(page)[:2], strict=True))
+            assert (row["State"], row["Steps"], row["Best PSNR-Y"]) == ("not finished", "0 of 100", NONE)
+            assert "no validation yet, so there is no result to judge." in page.locator(".verdict").inner_text()
             assert accessibility_violations(page) == ""
             assert "There are none yet" in page.locator("main").inner_text()
             assert page.locator(".plot").count() == num_plots
@@ -393,7 +408,8 @@ def test_previews_of_older_versions_are_shown_uncut(browser: Browser, runs: Path
         assert page.locator(".comparison").count() == 0
         assert "The complete preview of step 12" in page.locator(".whole").inner_text()
         assert np.array_equal(pixels(page.locator(".whole img")), np.asarray(plain_of(run, 12)))
-        assert rows_of_runs(page)[1][1:3] == ["finished", "12 of 12"], "config.yaml has the steps too"
+        row = dict(zip(*rows_of_runs(page), strict=True))
+        assert (row["State"], row["Steps"]) == ("finished", "12 of 12"), "config.yaml has the steps too"
         page.get_by_text("Omitted previews").click()
         assert "old: 1 of 3 previews are shown" in page.locator("main").inner_text()
 
@@ -411,26 +427,30 @@ def test_null_and_nan_values(browser: Browser, tmp_path: Path) -> None:
     with report_page(browser, tmp_path, make_run(tmp_path / "r", lines, steps=4)) as page:
         head, row = rows_of_runs(page)
         cells = dict(zip(head, row, strict=True))
-        assert (cells["Best PSNR-Y"], cells["at step"], cells["Last PSNR-Y"]) == ("31.00 dB", "3", "\N{EN DASH}")
+        assert (cells["Best PSNR-Y"], cells["Best at step"], cells["Last PSNR-Y"]) == ("31.00 dB", "3", "\N{EN DASH}")
         assert cells["State"] == "failed"
-        assert "r ended with an error: the disk is <full>" in page.locator("main").inner_text()
+        assert "r: ended with an error: the disk is <full>" in page.locator("main").inner_text()
 
 
 def test_runs_without_an_account_have_a_note_instead_of_a_bar(browser: Browser, tmp_path: Path) -> None:
     """The last valid line counts. Damaged ones, and those of a run that is resumed from an earlier step, do not."""
     account = {"event": "account", "step": 5, **dict.fromkeys(PHASE_NAMES, 5.0), "steps_share": 0.9}
     wrong = [account | {"rest_s": -1.0}, account | {"steps_s": None}, account | dict.fromkeys(PHASE_NAMES, 0)]
-    new = make_run(tmp_path / "new", [trained(5), account | {"steps_s": 1.0}, account | {"steps_s": 75.0}, *wrong])
+    new = make_run(
+        tmp_path / "new", [trained(5), account | {"steps_s": 1.0}, account | {"steps_s": 75.0}, *wrong, validated(5)]
+    )
     old = make_run(tmp_path / "old", [trained(5), validated(5)])
-    note = "No account of the wall-clock time: old. A run writes it at each save; runs of earlier versions have none."
+    note = (
+        "old: no account of the wall-clock time; a run writes it at each save, and runs of earlier versions have none."
+    )
     with report_page(browser, tmp_path, old, new) as page:
-        assert note in page.locator(".note").all_inner_texts()
+        assert note in page.locator(".note li").all_inner_texts()
         assert plot(page, "Wall-clock time").locator(".mark-rect path").count() == len(PHASE_NAMES)
         plot(page, "Wall-clock time").get_by_text("Figures").click()
         (row,) = table(page, "Wall-clock time")[1:]
         assert row == ["new", "1 min 40 s", "75.00%", *["5.00%"] * 5, "90.00%"]
     with report_page(browser, tmp_path, old) as page:
-        assert note in page.locator(".note").all_inner_texts()
+        assert note in page.locator(".note li").all_inner_texts()
         assert "Wall-clock time" not in page.locator(".plot h3").all_inner_texts()
 
 
@@ -471,7 +491,7 @@ def test_damaged_samples_are_counted_once(browser: Browser, tmp_path: Path) -> N
     """A resumed run logs damaged samples again."""
     damages = [{"event": "damaged", "step": step, "reason": f"a.tar: 00{step % 2}.png"} for step in (1, 2, 3)]
     with report_page(browser, tmp_path, make_run(tmp_path / "r", [*damages, trained(5)])) as page:
-        assert "r: 2 damaged samples were replaced by others." in page.locator(".note").all_inner_texts()
+        assert "r: 2 damaged samples were replaced by others." in page.locator("#warnings li").all_inner_texts()
 
 
 def test_runs_may_have_different_numbers_of_previews(browser: Browser, tmp_path: Path) -> None:
@@ -535,6 +555,158 @@ def test_touching_a_plot_shows_the_tooltip(browser: Browser, page_file: Path) ->
         expect(tooltip).not_to_be_visible()
 
 
+# ---- the verdict, the order of the runs, and their names
+
+
+def verdict_of(page: Page) -> str:
+    return str(page.locator(".verdict").inner_text())
+
+
+def course(psnrs: list[float], wait: float = 0.001) -> list[dict[str, Any]]:
+    """Return a journal with a validation each 100 steps."""
+    steps = range(100, 100 * len(psnrs) + 1, 100)
+    return [
+        line
+        for step, psnr in zip(steps, psnrs, strict=True)
+        for line in (trained(step, data_wait=wait), validated(step, psnr))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("psnrs", "steps", "expected"),
+    [
+        (
+            [29, 30, 30.5, 30.6],
+            400,
+            "It was still improving at the end, by 0.10 dB in the last quarter of its steps: more",
+        ),
+        ([29, 30, 30.5, 30.6], 900, "by 0.10 dB in the last quarter of its steps: it has steps left."),
+        ([29, 30, 30.5, 30.51], 400, "It had levelled off: the last quarter of its steps gained less than 0.02 dB."),
+        ([29, 30, 30.5, 30.25], 400, "Its last validation is 0.25 dB below its best one."),
+        ([29, 30, 30.5], 300, "It has too few validations to tell whether it was still improving."),
+    ],
+)
+def test_the_verdict_tells_whether_the_best_run_was_improving(
+    browser: Browser, tmp_path: Path, psnrs: list[float], steps: int, expected: str
+) -> None:
+    with report_page(browser, tmp_path, make_run(tmp_path / "r", course(psnrs), steps=steps)) as page:
+        assert expected in verdict_of(page)
+
+
+def test_the_verdict_compares_the_best_run(browser: Browser, tmp_path: Path) -> None:
+    """With bicubic and the run that follows, and names its data wait."""
+    best = make_run(tmp_path / "best", course([28, 29, 29.5, 29.6], wait=0.25), steps=400)
+    other = make_run(tmp_path / "other", course([28, 28.5, 28.6, 28.7]), steps=400)
+    with report_page(browser, tmp_path, other, best) as page:
+        text = verdict_of(page)
+        start = "best has the highest PSNR-Y of 2 runs: 29.60 dB at step 400 of 400, 0.60 dB above bicubic (29.00 dB); "
+        assert text.startswith(start + "other follows with 28.70 dB. ")
+        assert (
+            "It waited for data 25.00% of the training time, which more --workers or a faster disk may reduce." in text
+        )
+        assert text.endswith("There are no warnings.")
+    with report_page(browser, tmp_path, other) as page:
+        text = verdict_of(page)
+        start = "other reaches a PSNR-Y of 28.70 dB at step 400 of 400, 0.30 dB below bicubic (29.00 dB). "
+        assert text.startswith(start) and "0.10% of the training time, which is little." in text
+
+
+def test_the_verdict_counts_and_links_to_the_warnings(browser: Browser, tmp_path: Path) -> None:
+    lines = [*course([29, 30]), {"event": "error", "step": 200, "message": "no space"}]
+    with report_page(browser, tmp_path, make_run(tmp_path / "r", lines, steps=400)) as page:
+        assert verdict_of(page).endswith("There is 1 warning.")
+        page.locator(".verdict a").click()
+        expect(page.locator("#warnings")).to_be_in_viewport()
+
+
+def test_runs_are_ordered_by_result_and_short_ones_folded(browser: Browser, tmp_path: Path) -> None:
+    """A run of few steps counts if it was validated repeatedly, and one of many if it was validated once."""
+    make_run(tmp_path / "good", course([29] * 20 + [30]))
+    make_run(tmp_path / "best", course([29] * 20 + [31]))
+    make_run(tmp_path / "three-steps", [trained(3), validated(3, 20)])
+    make_run(tmp_path / "unvalidated", [trained(2000)])
+    make_run(tmp_path / "early", [trained(50), validated(40, 28), validated(50, 28)])
+    make_run(tmp_path / "once", [trained(1500), validated(1500, 27)])
+    with report_page(browser, tmp_path, *runs_in(tmp_path)) as page:
+        assert [row[0] for row in table(page, "Runs")[1:]] == ["best", "good", "early", "once"]
+        assert page.locator(".legend label").all_inner_texts() == ["best", "good", "early", "once"]
+        assert plot(page, "Loss").locator(".mark-line path").count() == 4
+        page.get_by_text("2 short runs are left out below").click()
+        assert [row[0] for row in table(page, "Short runs")[1:]] == ["three-steps", "unvalidated"]
+        shown = "Short runs have no validation, or a single one and less than 5% of the best run's steps."
+        assert shown in page.locator("main").inner_text()
+
+
+def test_runs_without_validation_are_compared_with_each_other(browser: Browser, tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, [trained(step)]) for name, step in (("a", 5), ("b", 1000))]
+    with report_page(browser, tmp_path, *runs) as page:
+        assert [row[0] for row in table(page, "Runs")[1:]] == ["a", "b"]
+        assert verdict_of(page).startswith("The 2 runs have no validation yet, so there is no result to judge.")
+
+
+LONG = "lite-4x-an-experiment-with-a-long-name-"
+
+
+@pytest.mark.parametrize(("device", "scrolls"), [({"viewport": {"width": 1400, "height": 1000}}, False), (PHONE, True)])
+def test_the_table_of_runs_fits_a_wide_screen(
+    browser: Browser, tmp_path: Path, device: dict[str, Any], scrolls: bool
+) -> None:
+    """On a phone it scrolls beside the names, which is visible and possible by keyboard. Names do not break."""
+    for number in range(3):
+        run = make_run(tmp_path / f"{LONG}{number}", course([29, 30 + number]), steps=100_000)
+        (run / "plan.json").write_text('{"model": "compact_super_ultra", "steps": 100000}')
+    with report_page(browser, tmp_path, *runs_in(tmp_path), **device) as page:
+        region = page.get_by_role("region", name="Table: Runs", exact=True)
+        assert region.evaluate("box => box.scrollWidth > box.clientWidth") is scrolls
+        assert region.get_attribute("tabindex") == "0"
+        names = page.locator(".run-name")
+        assert names.all_text_contents()[:2] == ["lite-4x-…h-a-long-name-2", "lite-4x-…h-a-long-name-1"]
+        assert set(names.evaluate_all("all => all.map((name) => name.getClientRects().length)")) <= {0, 1}
+        assert names.first.get_attribute("title") == f"{LONG}2"
+        shadows = region.evaluate("box => getComputedStyle(box).backgroundAttachment")
+        assert shadows == "local, local, scroll, scroll"
+        if scrolls:
+            left = names.nth(1).bounding_box()
+            region.evaluate("box => box.scrollTo(400, 0)")
+            assert left and names.nth(1).bounding_box() == left, "the first column stays"
+
+
+def test_short_names_stay_distinct() -> None:
+    names = [f"{'a' * 30}{number}{'b' * 30}" for number in range(12)] + ["short"]
+    assert len(set(shortened(names))) == 13 and shortened(names)[-1] == "short"
+    assert shortened(["x" * 24, "x" * 25]) == ["x" * 24, f"{'x' * 8}…{'x' * 15}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "part"),
+    [
+        (
+            "sky/a b.jpg [180, 0, 1080, 960]",
+            "sky/a b.jpg",
+            "From the photo's crop of 1,080 \N{MULTIPLICATION SIGN} 960 px, 180 px from the left and 0 px from the top",
+        ),
+        ("sky/[1, 2].jpg", "sky/[1, 2].jpg", ""),
+        ("a.jpg [1, 2, 3]", "a.jpg [1, 2, 3]", ""),
+    ],
+)
+def test_the_part_of_a_photo_is_in_words(name: str, path: str, part: str) -> None:
+    assert sample_in_words(name) == (path, part)
+
+
+def test_previews_say_which_part_of_the_photo_they_show(shared: Page) -> None:
+    scene = shared.locator(".scene").first
+    assert re.fullmatch(r"class\d/img\d+\.\w+", scene.locator("h3").inner_text())
+    assert re.fullmatch(r"From the photo's crop of .* px from the top", scene.locator("h3 + p").inner_text())
+
+
+def test_labels_of_baselines_are_outside_of_the_plots(shared: Page) -> None:
+    """So that they do not overlap curves."""
+    drawing = plot(shared, "PSNR-Y").locator("svg")
+    label = drawing.get_by_text("bicubic").bounding_box()
+    curves = drawing.locator(".mark-line path").all()
+    assert label and all(label["y"] + label["height"] <= (one.bounding_box() or {"y": 0})["y"] for one in curves)
+
+
 # ---- size
 
 
@@ -581,7 +753,8 @@ def test_only_the_best_of_many_runs_are_plotted(browser: Browser, tmp_path: Path
     with report_page(browser, tmp_path, *runs_in(tmp_path)) as page:
         assert len(rows_of_runs(page)) == 31
         assert plot(page, "Loss").locator(".mark-line path").count() == 24
-        assert "the 24 runs with the highest PSNR-Y; the table has all runs. Omitted below: r00, r07," in page.content()
+        text = page.locator("main").inner_text()
+        assert "the 24 best runs; the table has all runs. Omitted below: r29, r00, r07," in text
 
 
 @pytest.mark.parametrize("device", [WIDE, PHONE])
@@ -646,19 +819,19 @@ def test_sets_have_a_table_and_curves(browser: Browser, tmp_path: Path) -> None:
             ),
         ]
         assert rows == [
-            ["val", "one", "31.00 dB", "10", "+2.00 dB", "0.8000", "5", "0.2500", "10"],
             ["val", "other", "32.00 dB", "10", "+3.00 dB", "0.8000", "5", "0.2000", "5"],
-            ["Set5", "one", "28.50 dB", "5", "-0.50 dB", "0.8000", "5", "0.2500", "10"],
+            ["val", "one", "31.00 dB", "10", "+2.00 dB", "0.8000", "5", "0.2500", "10"],
             ["Set5", "other", "29.00 dB", "5", "+0.00 dB", "0.8000", "5", "0.2000", "5"],
+            ["Set5", "one", "28.50 dB", "5", "-0.50 dB", "0.8000", "5", "0.2500", "10"],
             ["b", "one", "26.00 dB", "10", "-3.00 dB", "0.8000", "5", "0.2500", "10"],
         ]
         best = page.get_by_role("region", name="Table: Best values by set").locator("tr.best").all_inner_texts()
         assert [text.split("\t")[:2] for text in best] == [["val", "other"], ["Set5", "other"]]
         for title in ("PSNR-Y on Set5", "PSNR-Y on b", "LPIPS on val"):
             plot(page, title).get_by_text("Figures").click()
-        assert table(page, "PSNR-Y on Set5")[1:] == [["5", "28.50 dB", "29.00 dB"], ["10", "28.00 dB", "27.00 dB"]]
-        assert table(page, "PSNR-Y on b")[1:] == [["5", "25.00 dB", NONE], ["10", "26.00 dB", NONE]]
-        assert table(page, "LPIPS on val")[2] == ["10", "0.2500", "0.3000"]
+        assert table(page, "PSNR-Y on Set5")[1:] == [["5", "29.00 dB", "28.50 dB"], ["10", "27.00 dB", "28.00 dB"]]
+        assert table(page, "PSNR-Y on b")[1:] == [["5", NONE, "25.00 dB"], ["10", NONE, "26.00 dB"]]
+        assert table(page, "LPIPS on val")[2] == ["10", "0.3000", "0.2500"]
         expect(plot(page, "LPIPS on Set5").get_by_text("bicubic 0.4000")).to_be_visible()
         assert plot(page, "PSNR-Y on val").count() == 0, "it is the plot PSNR-Y"
         expect(page.get_by_text("other: best.pth is chosen by LPIPS on Set5: 0.2000 at step 5.")).to_be_visible()
@@ -680,7 +853,7 @@ def test_sets_of_one_name_with_different_images_are_compared_by_gain(browser: Br
         expect(page.get_by_text("The runs have different images of x: the PSNR of bicubic differs.")).to_be_visible()
     with report_page(browser, tmp_path, *runs) as page:
         plot(page, "PSNR-Y on x").get_by_text("Figures").click()
-        assert table(page, "PSNR-Y on x")[1:] == [["5", "35.00 dB", "28.00 dB", "31.00 dB"]]
+        assert table(page, "PSNR-Y on x")[1:] == [["5", "31.00 dB", "35.00 dB", "28.00 dB"]]
 
 
 def test_one_set_has_no_table_of_sets(shared: Page) -> None:
@@ -813,9 +986,9 @@ def test_collapses_are_listed(browser: Browser, tmp_path: Path) -> None:
     line = {"event": "collapse", "message": "the discriminator <wins>, e.g. always" + "." * 2000}
     lines = [{**line, "step": 900 + step} for step in range(10)] + [{"event": "collapse", "step": 950}]
     with report_page(browser, tmp_path, make_run(tmp_path / "r", [trained(800), *lines])) as page:
-        notes = [note for note in page.locator(".note").all_inner_texts() if note.startswith("r")]
+        notes = [note for note in page.locator("#warnings li").all_inner_texts() if note.startswith("r:")]
         assert len(notes) == 9 and all(len(note) < 1100 for note in notes)
-        assert notes[0].startswith("r, step 900: the discriminator <wins>, e.g. always.")
+        assert notes[0].startswith("r: step 900: the discriminator <wins>, e.g. always.")
         assert notes[-1] == "r: 3 further warnings of a collapse."
 
 
@@ -829,8 +1002,10 @@ def test_runs_in_a_store(s3: Bucket, browser: Browser, runs: Path, tmp_path: Pat
             write_bytes(address / file.relative_to(runs / "first").as_posix(), file.read_bytes())
     s3.proxy.break_next("500", method="GET", key="*journal.jsonl")
     with report_page(browser, tmp_path, address, runs / "second") as page:
-        assert [row[0] for row in rows_of_runs(page)] == ["Run", "far", "second"]
-        assert rows_of_runs(page)[1][-1] == str(address)
+        assert {row[0] for row in rows_of_runs(page)} == {"Run", "far", "second"}
+        page.get_by_text("More about the runs").click()
+        folders = {row[0]: row[-1] for row in table(page, "More about the runs")}
+        assert folders["far"] == str(address)
         assert page.locator(".comparison").count() == 6
     result = report(f"{s3.address}/runs", output=tmp_path / "other.html", expect=2)
     assert result.err == (

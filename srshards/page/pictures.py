@@ -54,6 +54,7 @@ class Comparison:
     layers: Sequence[Layer]
     caption: str = ""  # one line, below the images
     facts: Sequence[tuple[str, str]] = field(default=())  # shown with the magnified images
+    full_title: str = ""  # shown on hover if the title is a short form of it
 
     @property
     def num_bytes(self) -> int:

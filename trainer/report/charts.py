@@ -10,11 +10,15 @@ from srshards.page.plots import SERIES_COLOURS, SERIES_DASHES
 
 LINES, BASELINES, NEAREST = "lines", "baselines", "nearest"  # names of the charts' datasets
 STEPS = alt.Axis(
-    labelExpr="format(datum.value, datum.value < 1e5 ? ',' : '~s')", tickMinStep=1, tickCount=8, labelOverlap="parity"
+    labelExpr="format(datum.value, datum.value < 1e5 ? ',' : '~s')",
+    tickMinStep=1,
+    tickCount=8,
+    labelOverlap="greedy",
+    labelSeparation=8,
 )
 _WIDTHS = (3.5, 1.25)  # of the lines of a run, if there are two
 _MAX_MARKED = 40  # a line with at most this many points also shows them as markers
-_NAME_CHARS = 24  # in tooltips
+_BASELINE_DASHES = ([2, 3], [7, 3], [1, 5])
 _DRAWN = "datum.step >= first && indexof(hidden, datum.run) < 0"
 
 
@@ -74,13 +78,18 @@ def line_layers(
 
 
 def baseline_layers(lines: Sequence[dict[str, Any]]) -> list[alt.Chart]:
-    """Return labelled horizontal lines, if there are any."""
+    """Return horizontal lines with a legend above the plot, where it covers no curve, if there are any lines."""
     if not lines:
         return []
-    base = alt.Chart(alt.NamedData(name=BASELINES))
-    y = alt.Y("y:Q")
-    text = base.mark_text(align="right", dy=-7, fontSize=12).encode(y=y, x=alt.value("width"), text="name:N")
-    return [base.mark_rule(strokeDash=[2, 3], opacity=0.8).encode(y=y), text]
+    names = [line["name"] for line in lines]
+    dashes = [_BASELINE_DASHES[number % len(_BASELINE_DASHES)] for number in range(len(names))]
+    dash = alt.StrokeDash(
+        "name:N",
+        scale=alt.Scale(domain=names, range=dashes),
+        legend=alt.Legend(columns=1, symbolStrokeColor="var(--text)", symbolStrokeWidth=1.5, symbolSize=600),
+    )
+    rule = alt.Chart(alt.NamedData(name=BASELINES)).mark_rule(strokeWidth=1.5, opacity=0.8)
+    return [rule.encode(y=alt.Y("y:Q"), strokeDash=dash)]
 
 
 def hover_layers(
@@ -108,17 +117,16 @@ def hover_layers(
     return values, [rule, areas.add_params(nearest)]
 
 
-def _tooltip_title(label: str) -> str:
-    """Shorten a label to fit on a phone, and replace characters that Vega does not escape in expressions."""
-    if len(label) > _NAME_CHARS:
-        label = f"{label[: _NAME_CHARS // 3]}…{label[-(_NAME_CHARS * 2 // 3 - 1) :]}"
-    return "".join(char if char.isprintable() and char not in '"\\' else "\N{REPLACEMENT CHARACTER}" for char in label)
+def _tooltip_title(name: str) -> str:
+    """Replace characters that Vega does not escape in expressions."""
+    return "".join(char if char.isprintable() and char not in '"\\' else "\N{REPLACEMENT CHARACTER}" for char in name)
 
 
 def layered(layers: Sequence[alt.Chart]) -> alt.LayerChart:
     """Combine layers into a chart. The page's controls set `first`, a step, and `hidden`, a list of run numbers."""
     first, hidden = alt.param(name="first", value=0), alt.param(name="hidden", value=[])
     chart: alt.LayerChart = alt.layer(*layers).properties(height=250).add_params(first, hidden)
+    chart = chart.resolve_scale(strokeDash="independent")  # those of the runs and of the baselines
     return chart
 
 

@@ -6,6 +6,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
+from markupsafe import Markup
+
 from srshards.errors import UsageError
 from srshards.imaging.provenance import COMPARE_PAGE_WRITER
 from srshards.page.pictures import PLACEHOLDER, Comparison, Layer, lossless_uri
@@ -17,6 +19,7 @@ from trainer.evaluation.results import SetResult, best_of, value_text
 from trainer.evaluation.scores import Scores
 from trainer.metrics_table import METRICS
 from trainer.report.crops import CROP_PX, Crop, Crops, compared_versions
+from trainer.report.names import part_in_words, sample_in_words, shortened, unbroken
 
 MAX_NETWORKS = 24  # so that the page can show at least one image, with lossless crops of all networks
 _MAX_IMAGES = 24
@@ -31,11 +34,11 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table with a heading per row."""
+    """A table with a heading per row, which is HTML."""
 
     label: str
     columns: list[str]
-    rows: list[tuple[str, list[Cell]]]
+    rows: list[tuple[Markup, list[Cell]]]
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class ComparePage:
         if len(networks) > MAX_NETWORKS:
             raise UsageError(f"a page can compare {MAX_NETWORKS} networks, not {len(networks):,}; pass fewer --weights")
         self._networks = networks
+        names = [name for name, _ in networks]
+        self._short = {BICUBIC: BICUBIC, HR: HR} | dict(zip(names, shortened(names), strict=True))
         self._num_per_set = max(1, _MAX_IMAGES // num_sets)
         self._sets: list[tuple[SetResult, Crops]] = []
 
@@ -88,7 +93,7 @@ class ComparePage:
 
     def write(self, path: Path) -> int:
         """Write the page and return its size in bytes. RunError if it cannot be written."""
-        sections = [_section(result) for result, _ in self._sets]
+        sections = [_section(result, self._short) for result, _ in self._sets]
         budget_bytes = MAX_PAGE_BYTES - len(self._rendered(sections)) - _SPARE_BYTES * len(sections)
         self._add_scenes(sections, budget_bytes)
         page = self._rendered(sections)
@@ -101,8 +106,7 @@ class ComparePage:
         crops = [of_set.by_disagreement() for _, of_set in self._sets]
         turns = [pair for turn in zip_longest(*crops) for pair in zip(sections, turn, strict=True)]
         for number, (section, crop) in enumerate((section, crop) for section, crop in turns if crop is not None):
-            title = crop.result.image if len(sections) == 1 else f"{section.name}: {crop.result.image}"
-            scene = _scene(f"image-{number}", title, crop)
+            scene = _scene(f"image-{number}", f"{section.name}: " if len(sections) > 1 else "", crop, self._short)
             budget_bytes -= len(render("trainer.report", "compare_scene.html", scene=scene))
             if budget_bytes < 0:
                 break
@@ -113,38 +117,41 @@ class ComparePage:
     def _rendered(self, sections: Sequence[Section]) -> bytes:
         first = self._sets[0][0].images[0]
         versions = [*first.versions, HR]
-        compared = compared_versions(versions)
+        full = compared_versions(versions)
+        compared = [self._short[version] for version in full]
+        names = [unbroken(version, self._short[version]) for version in full]
         return render(
             "trainer.report",
             "compare.html",
             writer=COMPARE_PAGE_WRITER,
-            networks=self._networks,
+            networks=[(unbroken(name, self._short[name]), description) for name, description in self._networks],
             sections=sections,
-            versions=versions,
+            versions=[self._short[version] for version in versions],
             shown=compared[:2],
             title=" and ".join(compared) if len(compared) == 2 else f"{len(compared)} networks",
+            heading=Markup(" and ").join(names) if len(names) == 2 else f"{len(names)} networks",
             compared="the networks" if len(self._networks) > 1 else "bicubic and the network",
             crop_px=CROP_PX,
         )
 
 
-def _section(result: SetResult) -> Section:
+def _section(result: SetResult, short: Mapping[str, str]) -> Section:
     about = f"{plural(len(result.images), 'image')} at {result.scale}\N{MULTIPLICATION SIGN}, {result.data}"
-    means = _values_table(f"Means of {result.name}", result.means())
-    return Section(result.name, about, means, _wins_table(result), [])
+    means = _values_table(f"Means of {result.name}", result.means(), short)
+    return Section(result.name, about, means, _wins_table(result, short), [])
 
 
-def _wins_table(result: SetResult) -> Table | None:
+def _wins_table(result: SetResult, short: Mapping[str, str]) -> Table | None:
     """Return on how many images each of several networks is the best; None for a single network."""
     wins = result.wins()
     networks = list(next(iter(wins.values())))
     if len(networks) == 1:
         return None
-    rows = [(name, [Cell(f"{counts[name]:,}") for counts in wins.values()]) for name in networks]
+    rows = [(unbroken(name, short[name]), [Cell(f"{counts[name]:,}") for counts in wins.values()]) for name in networks]
     return Table(f"Images of {result.name} won", [METRICS[metric].label for metric in wins], rows)
 
 
-def _values_table(label: str, versions: Mapping[str, Scores]) -> Table:
+def _values_table(label: str, versions: Mapping[str, Scores], short: Mapping[str, str]) -> Table:
     """Return a row of values per version. The best of several networks are marked."""
     networks = [version for version in versions if version != BICUBIC]
     metrics = list(versions[networks[0]])
@@ -153,25 +160,35 @@ def _values_table(label: str, versions: Mapping[str, Scores]) -> Table:
         for metric in metrics
     }
     rows = [
-        (name, [Cell(value_text(metric, values[metric]), name in best[metric]) for metric in metrics])
+        (
+            unbroken(name, short[name]),
+            [Cell(value_text(metric, values[metric]), name in best[metric]) for metric in metrics],
+        )
         for name, values in versions.items()
     ]
     return Table(label, [METRICS[metric].label for metric in metrics], rows)
 
 
-def _scene(id: str, title: str, crop: Crop) -> Scene:
+def _scene(id: str, prefix: str, crop: Crop, short: Mapping[str, str]) -> Scene:
     height, width = crop.versions[HR].shape[:2]
-    layers = [Layer(version, lossless_uri(pixels)) for version, pixels in crop.versions.items()]
-    table = _values_table(f"Values of {title}", crop.result.versions)
+    layers = [Layer(short[version], lossless_uri(pixels)) for version, pixels in crop.versions.items()]
+    path, part = sample_in_words(crop.result.image)
+    title = prefix + path
+    table = _values_table(f"Values of {title}", crop.result.versions, short)
+    caption = [f"Disagreement {crop.disagreement:.1f}", *([part] if part else [])]
+    if crop.position is not None:
+        caption.append(f"Crop of {part_in_words(*crop.position, width, height)}")
     comparison = Comparison(
         id,
         title,
         width,
         height,
-        [Layer(version, PLACEHOLDER) for version in compared_versions(list(crop.versions))[:2]],
-        f"disagreement {crop.disagreement:.1f}"
-        + ("" if crop.position is None else ", crop at {}, {}".format(*crop.position)),
-        [(name, _line(table.columns, cells)) for name, cells in table.rows],
+        [Layer(short[version], PLACEHOLDER) for version in compared_versions(list(crop.versions))[:2]],
+        ". ".join(caption) + ".",
+        [
+            (short[name], _line(table.columns, row))
+            for name, (_, row) in zip(crop.result.versions, table.rows, strict=True)
+        ],
     )
     return Scene(comparison, layers, table)
 

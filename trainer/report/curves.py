@@ -66,12 +66,11 @@ def _over_steps(quantity: Quantity, runs: Sequence[Run]) -> Plot | None:
     x_scale = alt.Scale(nice=False, domainMin=alt.ExprRef("first"), domainMax=last_step)
     x = alt.X("x:Q", title="step", axis=STEPS, scale=x_scale)
     table = _rows(quantity, curves)
-    labels = [run.label for run in runs]
-    columns = ["Step", *(f"{label}, {name}" if quantity.lines else label for label in labels for name in names)]
+    columns = ["Step", *(run.name + (f", {name}" if quantity.lines else "") for run in runs for name in names)]
     baselines = _baselines(quantity, runs)
-    nearest, hover = hover_layers(["Step", *labels], table, last_step)
+    nearest, hover = hover_layers(["Step", *(run.short for run in runs)], table, last_step)
     of_runs = line_layers(lines, len(runs), x, y, thinned, lines_of_run=quantity.lines)
-    layers = [*of_runs, *baseline_layers(baselines), *hover]
+    layers = [*baseline_layers(baselines), *of_runs, *hover]
     datasets = {LINES: lines, BASELINES: baselines, NEAREST: nearest}
     description = quantity.description
     if thinned:
@@ -96,7 +95,7 @@ def _baselines(quantity: Quantity, runs: Sequence[Run]) -> list[dict[str, Any]]:
     for run in runs:
         value = _baseline(quantity, run)
         if not math.isnan(value):
-            groups.setdefault(f"{value:.4f}", []).append(run.label)
+            groups.setdefault(f"{value:.4f}", []).append(run.short)
     lines = []
     for text, labels in groups.items():
         whose = "" if len(groups) == 1 else f" of {labels[0]}" + (", ..." if len(labels) > 1 else "")
@@ -164,10 +163,10 @@ def _over_time(runs: Sequence[Run]) -> Plot | None:
     values, rows = [], []
     for number, psnr, time in found:
         steps = range_text(psnr.first, psnr.last)
-        texts = runs[number].label, steps, f"{time.mean / seconds:,.2f}", f"{psnr.mean:.2f} dB"
+        texts = runs[number].short, steps, f"{time.mean / seconds:,.2f}", f"{psnr.mean:.2f} dB"
         value = {"run": number, "step": psnr.last, "x": time.mean / seconds, "y": psnr.mean}
         values.append(value | dict(zip(("label", "t", "time", "text"), texts, strict=True)))
-        rows.append(texts)
+        rows.append((runs[number].name, *texts[1:]))
     columns = ("Run", "Step", f"Time ({unit})", "PSNR-Y")
     tooltip = [
         alt.Tooltip(f"{field}:N", title=title)
@@ -176,7 +175,7 @@ def _over_time(runs: Sequence[Run]) -> Plot | None:
     x = alt.X("x:Q", title=f"training time ({unit})", scale=alt.Scale(nice=False))
     y = alt.Y("y:Q", title="dB", scale=alt.Scale(zero=False))
     baselines = _baselines(PSNR, runs)
-    layers = [*line_layers(values, len(runs), x, y, False, *tooltip), *baseline_layers(baselines)]
+    layers = [*baseline_layers(baselines), *line_layers(values, len(runs), x, y, False, *tooltip)]
     description = "Training time on each run's machine, excluding validation and saving."
     datasets = {LINES: values, BASELINES: baselines}
     return Plot("PSNR-Y over training time", description, layered(layers), columns, rows, datasets=datasets)

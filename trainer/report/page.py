@@ -9,15 +9,15 @@ from srshards.errors import RunError
 from srshards.format import Address
 from srshards.page.render import MAX_PAGE_BYTES, render
 from srshards.storage.files import write_atomically, writing
-from srshards.terminal.text import plural
 from trainer.messages import format_duration
-from trainer.metrics_table import METRICS
 from trainer.report.charts import style
 from trainer.report.curves import plots
-from trainer.report.journal_summary import MAIN_SET
+from trainer.report.notes import remarks, warnings
 from trainer.report.previews import Gallery, gallery
-from trainer.report.runs import Run, differing_sets, read_runs, same_bicubic
-from trainer.report.tables import NONE, RUN_COLUMNS, best_run, formatted, run_rows, set_table, settings
+from trainer.report.ranking import SHORT_SHARE, divided, ranked
+from trainer.report.runs import Run, read_runs
+from trainer.report.tables import DETAIL_COLUMNS, RUN_COLUMNS, detail_row, formatted, run_row, set_table, settings
+from trainer.report.verdict import verdict
 
 MAX_DRAWN = 24  # runs with curves, previews and settings; the table of results has all
 _POINTS = 4000  # of all lines of a plot together
@@ -57,100 +57,49 @@ def _rendered(values: dict[str, Any], shown: Gallery) -> bytes:
 
 def _values(runs: Sequence[Run]) -> dict[str, Any]:
     """Return the template's values, except the previews."""
-    drawn = _drawn(runs)
+    order = ranked(runs)
+    compared, short = divided(order)
+    drawn = compared[:MAX_DRAWN]
     different, equal = settings(drawn)
-    best = best_run(runs)
-    set_columns, set_rows, best_of_sets = set_table(runs)
-    problems = [line for run in runs for line in run.problems]
+    best = order[0] if order[0].summary.best else None
+    set_columns, set_rows, best_of_sets = set_table(order)
+    problems = [line for run in order for line in run.problems]
+    found = warnings(order)
     return {
         "title": runs[0].label if len(runs) == 1 else f"{len(runs):,} runs",
+        "runs": order,
         "drawn": drawn,
-        "not_drawn": [run.label for run in runs if run not in drawn],
+        "not_drawn": [run.name for run in compared[MAX_DRAWN:]],
         "styles": [style(number) for number in range(len(drawn))],
-        "tiles": _tiles(runs, best),
-        "notes": _notes(runs),
+        "verdict": verdict(order, len(found) + len(problems)),
+        "tiles": _tiles(best) if best else [],
+        "warnings": found,
+        "remarks": remarks(order),
         "problems": problems[:_MAX_PROBLEMS],
         "more_problems": len(problems[_MAX_PROBLEMS:]),
         "run_columns": RUN_COLUMNS,
-        "run_rows": run_rows(runs),
-        "best_row": None if best is None or len(runs) == 1 else runs.index(best),
+        "run_rows": [run_row(run) for run in compared],
+        "short_rows": [run_row(run) for run in short],
+        "short_share": SHORT_SHARE,
+        "detail_columns": DETAIL_COLUMNS,
+        "detail_rows": [detail_row(run) for run in order],
+        "has_best": best is not None,
         "set_columns": set_columns,
         "set_rows": set_rows,
         "best_of_sets": dict.fromkeys(best_of_sets, "best"),
         "plots": plots(drawn),
         "max_step": max(run.summary.step for run in drawn),
-        "labels": [run.label for run in drawn],
+        "names": [run.name for run in drawn],
         "different": different,
-        "different_marks": dict.fromkeys(range(len(different)), "different"),
         "equal": equal,
     }
 
 
-def _drawn(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs in the given order; if there are too many, those with the highest PSNR-Y."""
-    if len(runs) <= MAX_DRAWN:
-        return list(runs)
-    order = sorted(runs, key=lambda run: -run.summary.best.psnr_y if run.summary.best else 0.0)[:MAX_DRAWN]
-    return [run for run in runs if run in order]
-
-
-def _tiles(runs: Sequence[Run], best: Run | None) -> list[tuple[str, str]]:
-    if best is None or best.summary.best is None:
-        return [("steps", f"{max(run.summary.step for run in runs):,}"), ("validations", "0")]
+def _tiles(best: Run) -> list[tuple[str, str]]:
     metrics, summary = best.summary.best, best.summary
     return [
-        ("best PSNR-Y", formatted(metrics.psnr_y, "{:.2f} dB".format)),
-        ("over bicubic", formatted(metrics.gain, "{:+.2f} dB".format)),
-        ("SSIM-Y there", formatted(metrics.ssim_y, "{:.4f}".format)),
-        ("at step", f"{metrics.step:,}"),
-        ("patches/s, median", formatted(summary.patches_per_s, "{:,.1f}".format)),
+        ("best PSNR-Y", formatted(metrics and metrics.psnr_y, "{:.2f} dB".format)),
+        ("over bicubic", formatted(metrics and metrics.gain, "{:+.2f} dB".format)),
         ("waiting for data", formatted(summary.data_wait, "{:.2%}".format)),
         ("training time", format_duration(summary.trained_s)),
     ]
-
-
-def _notes(runs: Sequence[Run]) -> list[str]:
-    """Return caveats for comparing the runs, errors that ended them, damaged samples, and collapsing discriminators."""
-    notes = []
-    scales = sorted({run.scale for run in runs if run.scale})
-    if len(scales) > 1:
-        times = ", ".join(f"{scale}\N{MULTIPLICATION SIGN}" for scale in scales)
-        notes.append(f"These runs have different scales ({times}), so their PSNRs are not comparable.")
-    if not same_bicubic(runs):
-        notes.append("These runs were validated on different images: the PSNR of bicubic differs. Compare the gains.")
-    mains = {next(iter(run.summary.sets), MAIN_SET) for run in runs}
-    if others := [name for name in differing_sets(runs) if name not in mains]:
-        notes.append(
-            f"The runs have different images of {', '.join(others)}: the PSNR of bicubic differs. Compare the gains."
-        )
-    unvalidated = [run.label for run in runs if not run.summary.num_validations]
-    if unvalidated:
-        notes.append(f"Not validated yet: {', '.join(unvalidated)}.")
-    unaccounted = [run.label for run in runs if not run.summary.account]
-    if unaccounted:
-        notes.append(
-            f"No account of the wall-clock time: {', '.join(unaccounted)}. A run writes it at each "
-            "save; runs of earlier versions have none."
-        )
-    notes += [line for run in runs if (line := _other_choice(run))]
-    for run in runs:
-        if run.summary.error is not None:
-            notes.append(f"{run.label} ended with an error: {run.summary.error or NONE}")
-        if run.summary.damaged:
-            num = len(run.summary.damaged)
-            samples = "1 damaged sample was" if num == 1 else f"{num:,} damaged samples were"
-            notes.append(f"{run.label}: {samples} replaced by others.")
-        notes += [f"{run.label}, step {step:,}: {message or NONE}." for step, message in run.summary.collapses]
-        if more := run.summary.num_collapses - len(run.summary.collapses):
-            notes.append(f"{run.label}: {plural(more, 'further warning')} of a collapse.")
-    return notes
-
-
-def _other_choice(run: Run) -> str:
-    """Return what the run's `best.pth` is chosen by, unless it is PSNR-Y of the validation split."""
-    metric, _, name = str(run.plan.get("best_by", "")).partition("@")
-    if metric not in METRICS or (metric, name) == ("psnr_y", MAIN_SET):
-        return ""
-    best = run.summary.of_set(name).best.get(metric)
-    value = f": {METRICS[metric].formatted(best.value)} at step {best.step:,}" if best else ""
-    return f"{run.label}: best.pth is chosen by {METRICS[metric].label} on {name}{value}."

@@ -9,6 +9,7 @@ from srshards.imaging.pixels import Pixels
 from srshards.page.pictures import PLACEHOLDER, Comparison, Layer, lossless_uri
 from srshards.storage.store import StoreError, read_bytes
 from trainer.report.cells import Cells, Preview, PreviewError, read_preview
+from trainer.report.names import sample_in_words
 from trainer.report.runs import Run
 
 _MAX_STEPS = 24  # of a run
@@ -40,6 +41,7 @@ class Scene:
     """A validation image and the runs' outputs for it."""
 
     name: str
+    part: str  # of the photo, in words; may be empty
     width: int
     height: int
     bicubic: str
@@ -52,7 +54,9 @@ class Scene:
             last = series.shots[-1]
             uris = (self.bicubic, self.hr) if number == 0 else (PLACEHOLDER, PLACEHOLDER)
             layers = [Layer("bicubic", uris[0]), Layer("network", last.uri or ""), Layer("HR", uris[1])]
-            yield Comparison(series.id, series.run.label, self.width, self.height, layers, last.caption)
+            yield Comparison(
+                series.id, series.run.short, self.width, self.height, layers, last.caption, full_title=series.run.label
+            )
 
     def shots_by_figure(self) -> dict[str, list[tuple[int, str, str | None]]]:
         """Return step, caption and image of each shot by figure; None for the image that is already in the figure."""
@@ -68,7 +72,7 @@ class Scene:
 class UnsplitPreview:
     """A preview without a layout, shown as one image."""
 
-    label: str
+    run: Run
     step: int
     uri: str
     width: int
@@ -122,7 +126,7 @@ class _GalleryBuilder:
         for cells, key, uri in rows:
             if key in new:
                 height, width = cells.hr.shape[:2]
-                self._scenes[key] = Scene(cells.name, width, height, *new.pop(key))
+                self._scenes[key] = Scene(*sample_in_words(cells.name), width, height, *new.pop(key))
                 self.gallery.scenes.append(self._scenes[key])
             shots = self._series_of(key, run).shots
             shots.append(Shot(step, _caption(run, step, cells), uri))
@@ -150,7 +154,7 @@ class _GalleryBuilder:
             return False
         self._budget_bytes -= len(uri)
         height, width = image.shape[:2]
-        self.gallery.unsplit.append(UnsplitPreview(run.label, step, uri, width, height))
+        self.gallery.unsplit.append(UnsplitPreview(run, step, uri, width, height))
         return True
 
 

@@ -33,7 +33,7 @@ _TRAINED, _VALIDATED = attrgetter("trained"), attrgetter("validated")
 _LOSS = Quantity("Loss", "Mean over the training patches.", "loss", _TRAINED, "loss", "{:.5f}".format, "~g", log=True)
 PSNR = Quantity(
     "PSNR-Y",
-    "Mean over the validation images. The straight line is bicubic upscaling, the baseline.",
+    "Mean over the validation images. The dotted line is bicubic upscaling, the baseline.",
     *("dB", _VALIDATED, "psnr_y", "{:.2f} dB".format, "", False, "bicubic_psnr_y", True),
 )
 _QUANTITIES = (
@@ -154,6 +154,6 @@ def _of_set(metric: str, name: str) -> Quantity:
 
     row = METRICS[metric]
     better = "Higher" if row.higher_is_better else "Lower"
-    description = f"Mean over the images. {better} is better. The straight line is bicubic upscaling."
+    description = f"Mean over the images. {better} is better. The dotted line is bicubic upscaling."
     title, unit = f"{row.label} on {name}", row.unit or row.label
     return Quantity(title, description, unit, curve, metric, row.formatted, set=name)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import yaml
+from markupsafe import Markup
 
 from srshards.errors import UsageError
 from srshards.format import Address
@@ -16,6 +17,7 @@ from srshards.plain_yaml import load_plain_yaml
 from srshards.storage.store import file_size, is_folder, list_files, list_folders, read_bytes, storage_of
 from srshards.terminal.text import plural
 from trainer.report.journal_summary import JournalSummary, empty_summary, read_journal
+from trainer.report.names import shortened, unbroken
 
 _PREVIEW = re.compile(r"step-(\d{1,15})\.png")
 _LOCATION_SETTINGS = ("out", "run")  # not shown: the page shows the run's address instead
@@ -24,7 +26,7 @@ _MAX_SETTINGS_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Run:
-    """A run. `label` is unique on the page; `settings` are those of config.yaml.
+    """A run. `label` and `short`, its short form, are unique on the page; `settings` are those of config.yaml.
 
     `plan` has the derived values of plan.json, empty for runs of older versions. `previews` has the file and its size
     by step. `problems` lists what could not be read.
@@ -32,12 +34,18 @@ class Run:
 
     address: Address
     label: str
+    short: str
     settings: dict[str, Any]
     plan: dict[str, Any]
     summary: JournalSummary
     previews: dict[int, tuple[Address, int]]
     written: datetime | None
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> Markup:
+        """HTML of the short label, which has the full one as its title."""
+        return unbroken(self.label, self.short)
 
     @property
     def planned(self) -> int | None:
@@ -76,7 +84,8 @@ def read_runs(addresses: Sequence[Address], max_points: int) -> list[Run]:
     files = [_files(address) for address in addresses]
     # Absolute but not resolved: a run that is a symbolic link keeps the link's name.
     absolute = [storage_of(address).absolute(address) for address in addresses]
-    return [_read(*run, max_points) for run in zip(absolute, _labels(absolute), files, strict=True)]
+    labels = _labels(absolute)
+    return [_read(*run, max_points) for run in zip(absolute, labels, shortened(labels), files, strict=True)]
 
 
 def same_bicubic(runs: Sequence[Run]) -> bool:
@@ -133,7 +142,7 @@ def _labels(addresses: Sequence[Address]) -> list[str]:
         lengths = longer
 
 
-def _read(address: Address, label: str, files: dict[str, int], max_points: int) -> Run:
+def _read(address: Address, label: str, short: str, files: dict[str, int], max_points: int) -> Run:
     problems: list[str] = []
     previews = {
         int(match[1]): (address / "previews" / name, size)
@@ -157,6 +166,7 @@ def _read(address: Address, label: str, files: dict[str, int], max_points: int) 
     return Run(
         address=address,
         label=label,
+        short=short,
         settings={str(name): value for name, value in config.items() if name not in _LOCATION_SETTINGS},
         plan={name: value for name, value in plan.items() if isinstance(value, int | str)},
         summary=summary,

@@ -4,17 +4,18 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from trainer.messages import format_duration
 from trainer.metrics_table import METRICS, PERCEPTUAL
 from trainer.report.journal_summary import SetSummary
-from trainer.report.runs import Run, differing_sets, same_bicubic
+from trainer.report.runs import Run, differing_sets
 
 NONE = "\N{EN DASH}"
 DIFFERENT = "\N{NOT EQUAL TO}"
-RUN_COLUMNS = (
-    *("Run", "State", "Steps", "Best PSNR-Y", "at step", "Over bicubic", "SSIM-Y there", "Last PSNR-Y", "Last loss"),
-    *("Patches/s", "Data wait", "Training time", "Model", "Scale", "Input", "Parameters", "Last written", "Folder"),
-)
+MARKED = Markup("<mark>{}</mark>")
+RUN_COLUMNS = ("Run", "Best PSNR-Y", "Over bicubic", "SSIM-Y", "Model", "Training time", "State", "Steps", "Data wait")
+DETAIL_COLUMNS = ("Run", "Best at step", "Last PSNR-Y", "Last loss", "Patches/s", "Last written", "Folder")
 _MAX_CHARS = 200  # of a setting
 _PLANNED = {  # keys of plan.json and their names in the table of settings
     "steps": "total steps",
@@ -31,42 +32,32 @@ def formatted(value: float | None, form: Callable[[float], str]) -> str:
     return NONE if value is None or math.isnan(value) else form(value)
 
 
-def best_run(runs: Sequence[Run]) -> Run | None:
-    """Return the run with the highest PSNR-Y, or the highest gain if bicubic differs; None if none was validated."""
-    validated = [(run, run.summary.best) for run in runs if run.summary.best]
-    if not validated:
-        return None
-    if same_bicubic(runs):
-        return max(validated, key=lambda one: one[1].psnr_y)[0]
-    return max(validated, key=lambda one: one[1].gain if one[1].gain == one[1].gain else -math.inf)[0]
-
-
-def run_rows(runs: Sequence[Run]) -> list[list[str]]:
-    """Return a row of RUN_COLUMNS for each run."""
-    return [_run_row(run) for run in runs]
-
-
-def _run_row(run: Run) -> list[str]:
-    summary, best, last = run.summary, run.summary.best, run.summary.last
+def run_row(run: Run) -> list[str]:
+    """Return the values of RUN_COLUMNS."""
+    summary, best = run.summary, run.summary.best
     planned = f" of {run.planned:,}" if run.planned else ""
-    parameters = run.plan.get("parameters")
     return [
-        run.label,
-        run.state,
-        f"{summary.step:,}{planned}",
+        run.name,
         formatted(best and best.psnr_y, "{:.2f} dB".format),
-        f"{best.step:,}" if best else NONE,
         formatted(best and best.gain, "{:+.2f} dB".format),
         formatted(best and best.ssim_y, "{:.4f}".format),
-        formatted(last and last.psnr_y, "{:.2f} dB".format),
+        _text(run.plan.get("model", run.settings.get("model", NONE))),
+        format_duration(summary.trained_s),
+        run.state,
+        f"{summary.step:,}{planned}",
+        formatted(summary.data_wait, "{:.2%}".format),
+    ]
+
+
+def detail_row(run: Run) -> list[str]:
+    """Return the values of DETAIL_COLUMNS."""
+    summary = run.summary
+    return [
+        run.name,
+        f"{summary.best.step:,}" if summary.best else NONE,
+        formatted(summary.last and summary.last.psnr_y, "{:.2f} dB".format),
         formatted(summary.loss, "{:.5f}".format),
         formatted(summary.patches_per_s, "{:,.1f}".format),
-        formatted(summary.data_wait, "{:.2%}".format),
-        format_duration(summary.trained_s),
-        _text(run.plan.get("model", run.settings.get("model", NONE))),
-        f"{run.scale}\N{MULTIPLICATION SIGN}" if run.scale else NONE,
-        _text(run.settings.get("input", NONE)),
-        f"{parameters:,}" if isinstance(parameters, int) else NONE,
         f"{run.written:%Y-%m-%d %H:%M}" if run.written else NONE,
         str(run.address),
     ]
@@ -93,7 +84,7 @@ def set_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]], list[int
         known = [value for value in values if value is not None]
         if len(of_set) > 1 and known:
             best_rows.append(len(rows) + values.index(max(known)))
-        rows += [[name, *([run.label] if len(runs) > 1 else []), *_set_cells(one, perceptual)] for run, one in of_set]
+        rows += [[name, *([run.name] if len(runs) > 1 else []), *_set_cells(one, perceptual)] for run, one in of_set]
     return columns, rows, best_rows
 
 
@@ -118,7 +109,10 @@ def _gain(one: SetSummary) -> float | None:
 
 
 def settings(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:
-    """Return rows (setting, value of each run) for settings that differ, and (setting, value) for the others."""
+    """Return rows (setting, value of each run) for settings that differ, and (setting, value) for the others.
+
+    Values other than that of the first run are marked.
+    """
     known = [_all_settings(run) for run in runs]
     names = list(dict.fromkeys(name for one in known for name in one))
     different, equal = [], []
@@ -126,7 +120,10 @@ def settings(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:
         values = [one.get(name, NONE) for one in known]
         texts = [_text(value) for value in values]
         if any(value != values[0] for value in values):
-            different.append([f"{DIFFERENT} {name}", *texts])
+            marked = (
+                MARKED.format(text) if value != values[0] else text for value, text in zip(values, texts, strict=True)
+            )
+            different.append([f"{DIFFERENT} {name}", *marked])
         else:
             equal.append([name, texts[0]])
     return different, equal
