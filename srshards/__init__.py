@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 if sys.platform == "win32":
     raise ImportError("sr-shards requires Linux; on Windows, install it in WSL 2")
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = (
     "ArgumentError",
