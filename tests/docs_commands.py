@@ -29,7 +29,7 @@ _MARK = re.compile(r"\s*<!-- (not run|file|output)(?:: (.*?))? -->")
 _FENCE = re.compile(r"(\s*)```(\w*)\s*$")
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)(?:\s*<!-- not run: (.+?) -->)?")
 _COMMAND = re.compile(
-    r"(?:\S*/)?(?:python -m (?:shardgen|trainer|benchmarks|tests\.drill)(?:\.\w+)*(?: |$)"
+    r"(?:\S*/)?(?:python -m (?:shardgen|trainer|benchmarks|tests\.(?:drill|release))(?:\.\w+)*(?: |$)"
     r"|(?:shardgen|trainer|make|torchrun) )"
 )
 
@@ -53,6 +53,14 @@ SHORTER = (
 
 # Commands without side effects on later commands: run once, although several pages contain them.
 ONCE = ({"shardgen", "report"}, {"trainer", "report"}, {"trainer", "export"}, {"trainer", "models"})
+
+# Of the packages that `python -m` runs: the module with the command.
+_MODULES_OF_COMMANDS = {
+    "shardgen": ".cli",
+    "trainer": ".cli",
+    "tests.drill": ".__main__",
+    "tests.release": ".__main__",
+}
 
 # External programs that tests may run.
 HARMLESS = {"python", "shardgen.sample_photos", "echo", "ls", "tar", "cat", "cp", "mkdir", "cmp"}
@@ -92,7 +100,7 @@ def pages() -> list[str]:
     """Return the paths of all pages with commands for readers."""
     found = [
         *ROOT.glob("README*.md"),
-        ROOT / "CONTRIBUTING.md",
+        *(ROOT / name for name in ("CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md")),
         *sorted(ROOT.glob("docs/**/*.md")),
         *sorted(ROOT.glob("benchmarks/**/README.md")),
     ]
@@ -237,7 +245,9 @@ def unknown_arguments(command: str) -> list[str]:
         return [] if dry_make(command).returncode == 0 else args
     if not _is_ours(program):
         return []
-    suffix = {"shardgen": ".cli", "trainer": ".cli", "tests.drill": ".__main__"}.get(program, "")
+    suffix = {"shardgen": ".cli", "trainer": ".cli", "tests.drill": ".__main__", "tests.release": ".__main__"}.get(
+        program, ""
+    )
     module = import_module(program + suffix)
     group: click.Command = getattr(module, "commands", None) or module.main
     while isinstance(group, click.Group) and args and not args[0].startswith("-"):
@@ -250,7 +260,7 @@ def unknown_arguments(command: str) -> list[str]:
 
 
 def _is_ours(program: str) -> bool:
-    return program in ("shardgen", "trainer", "tests.drill") or program.startswith("benchmarks.")
+    return program in _MODULES_OF_COMMANDS or program.startswith("benchmarks.")
 
 
 def is_command(text: str) -> bool:

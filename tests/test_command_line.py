@@ -27,6 +27,7 @@ from shardgen.sample_photos import main as sample_photos
 from srshards.process.fork_server import may_use_workers
 from srshards.terminal.text import Bar, fitted
 from tests.drill.__main__ import main as drill
+from tests.release.__main__ import main as release
 from trainer.catalogue import NETWORKS
 from trainer.cli import commands as trainer_commands
 
@@ -36,6 +37,7 @@ PROGRAMS: dict[str, click.Command] = {
     "python -m shardgen": shardgen,
     "python -m trainer": trainer_commands,
     "python -m tests.drill": drill,
+    "python -m tests.release": release,
     "python -m shardgen.sample_photos": sample_photos,
     **{
         f"python -m benchmarks.{name}": importlib.import_module(f"benchmarks.{name}").main

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from email.message import Message
 from email.parser import Parser
 from importlib import metadata
@@ -17,16 +16,15 @@ from pathlib import Path
 
 import pytest
 from helpers import TIMEOUT_S, make_photos
-from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.release.packages import CORE, FILES, PACKAGES
+from tests.release.requirements import required
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("shardgen", "srshards", "trainer")
-FILES = ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg", "setup.py")
-CORE = "srshards/native/_core.abi3.so"  # on Linux and macOS
 OTHER_FOLDERS = ("tests", "benchmarks", "docs")
 NOT_IN_ALL = {"arches", "metrics", "dev"}
 EXTRAS = {"train", "report", "ray", "s3", "lmdb", "hf", "samples", "onnx", "optimizers", "all"} | NOT_IN_ALL
@@ -112,29 +110,6 @@ class Installation:
         assert result.returncode == expect, result.stdout + result.stderr
         assert "Traceback" not in result.stderr, result.stderr
         return result.stdout + result.stderr
-
-
-def required(requirements: list[str], extras: set[str]) -> Iterator[str]:
-    """Yield the names of direct and indirect dependencies, of which some may not be installed."""
-    seen = set()
-    queue = [(Requirement(text), extras) for text in requirements]
-    while queue:
-        requirement, wanted = queue.pop()
-        if not any(_holds(requirement.marker, extra) for extra in wanted | {""}):
-            continue
-        key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
-        if key not in seen:
-            seen.add(key)
-            yield key[0]
-            try:
-                more = metadata.requires(requirement.name) or []
-            except metadata.PackageNotFoundError:
-                continue
-            queue += [(Requirement(text), set(requirement.extras)) for text in more]
-
-
-def _holds(marker: Marker | None, extra: str) -> bool:
-    return marker is None or marker.evaluate({"extra": extra})
 
 
 @pytest.fixture

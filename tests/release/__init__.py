@@ -1,0 +1,1 @@
+"""Checks before a release: `python -m tests.release`, which `make release-check` runs."""
