@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import SMALL, all_files, generate, run_cli, trainer
+from helpers import SMALL, all_files, generate, hashes, run_cli, trainer
 
 import srshards
 from srshards.format import Address
@@ -200,3 +200,20 @@ def test_training_reports_that_its_shards_were_regenerated(
 
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != LOCK}
+
+
+# ---- a new version of the package
+
+
+def test_a_new_version_keeps_finished_shards(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even while they are open: it is only recorded, in the manifest and the cards."""
+    generate(photos, tmp_path, "-s", 2)
+    before = hashes(tmp_path)
+    opened = srshards.open(tmp_path / "scale_2x")
+    monkeypatch.setattr("shardgen.generate.manifest.__version__", "99.0.0")
+    assert "shards are up to date" in generate(photos, tmp_path, "-s", 2).stdout
+    after = hashes(tmp_path)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"README.md", "scale_2x/README.md", "scale_2x/manifest.json"} and before.keys() == after.keys()
+    assert '"version": "99.0.0"' in (tmp_path / "scale_2x/manifest.json").read_text()
+    assert opened[0].hr.any()
