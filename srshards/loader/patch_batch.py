@@ -13,10 +13,11 @@ class PatchBatch(NamedTuple):
 
     On a CPU the tensors are valid until the next batch is taken. Samples listed in `damaged` were replaced by others.
 
-    >>> with PatchLoader(shards, patch_size=16, batch_size=4, input="up", workers=0) as loader:
-    ...     hr, up, damaged = next(iter(loader))
-    >>> hr.shape, up.shape, damaged
-    (torch.Size([4, 16, 16, 3]), torch.Size([4, 16, 16, 3]), ())
+    Examples:
+        >>> with PatchLoader(shards, patch_size=16, batch_size=4, input="up", workers=0) as loader:
+        ...     hr, up, damaged = next(iter(loader))
+        >>> hr.shape, up.shape, damaged
+        (torch.Size([4, 16, 16, 3]), torch.Size([4, 16, 16, 3]), ())
     """
 
     hr: torch.Tensor

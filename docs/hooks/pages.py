@@ -1,0 +1,81 @@
+"""Pages of the site that are not files in docs/, and links to files that are not pages of the site."""
+
+import posixpath
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parent.parent.parent
+
+# Pages made of files outside of docs/.
+SOURCES = {
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "benchmarks.md": "benchmarks/README.md",
+    "benchmarks-peers.md": "benchmarks/peers/README.md",
+}
+_PAGES = {
+    **{source: page for page, source in SOURCES.items()},
+    "README.md": "index.md",
+    "README.zh-CN.md": "index.md",
+    # Of examples, the sources are shown by their names.
+}
+# Code, in which nothing is a link, or a link: text, target and anchor.
+_LINK = re.compile(
+    r"(?P<code>^(?P<indent> *)```.*?^(?P=indent)```|(?<!`)`[^`]+`(?!`))"
+    r"|(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Replace `folder/*` in the navigation by the pages of the folder, README.md first."""
+    docs = Path(config.docs_dir)
+    config.nav = _expanded(config.nav, docs)
+
+
+def _expanded(item: object, docs: Path) -> object:
+    if isinstance(item, list):
+        return [_expanded(part, docs) for part in item]
+    if isinstance(item, dict):
+        return {title: _expanded(part, docs) for title, part in item.items()}
+    if isinstance(item, str) and item.endswith("/*"):
+        pages = sorted((docs / item).parent.glob("*.md"), key=lambda path: (path.name != "README.md", path.name))
+        return [path.relative_to(docs).as_posix() for path in pages]
+    return item
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Add the pages of `SOURCES`."""
+    for page in SOURCES:
+        files.append(File(page, config.docs_dir, config.site_dir, config.use_directory_urls))
+
+
+def on_page_read_source(page: Page, config: MkDocsConfig) -> str | None:
+    """Read the pages of `SOURCES` where they are: their plugin for languages recreates files from the paths in docs/."""
+    source = SOURCES.get(page.file.src_uri)
+    return (ROOT / source).read_text() if source else None
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let links lead to pages of the site; those to other files to `repo_url` or, if it is not set, nowhere."""
+    name = page.file.src_uri
+
+    def replaced(match: re.Match[str]) -> str:
+        if match["code"] or ":" in match["target"]:
+            return match[0]
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(SOURCES.get(name, f"docs/{name}")), match["target"]))
+        target = _PAGES.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else None)
+        if target:
+            target = posixpath.relpath(target, posixpath.dirname(name) or ".")
+            return f"[{match['text']}]({target}{match['anchor'] or ''})"
+        if config.repo_url:
+            kind = "tree" if (ROOT / path).is_dir() else "blob"
+            return f"[{match['text']}]({config.repo_url.rstrip('/')}/{kind}/HEAD/{path}{match['anchor'] or ''})"
+        text = match["text"]
+        return f"`{path}`" if path.endswith(text.strip("`")) else f"{text} (`{path}`)"
+
+    return _LINK.sub(replaced, markdown)
