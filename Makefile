@@ -27,7 +27,7 @@ UNKNOWN := $(foreach name,$(filter-out $(NAMES) SHELL,$(.VARIABLES)),$(if $(find
 $(if $(strip $(UNKNOWN)),$(error unknown setting $(strip $(UNKNOWN)); the settings are $(NAMES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo shards test test-quick test-scale test-peers lint format bench bench-peers gpu bench-scale drill completion clean
+.PHONY: help install demo shards test test-quick test-scale test-peers lint format bench bench-peers gpu bench-scale drill docs completion clean
 
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard srshards/native/*.[
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is required; pass its name, e.g. make PYTHON=python3.12")'
 	@echo "Installing all dependencies, including PyTorch, into $(VENV). This takes several minutes the first time."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,docs,dev]'
 	@# Networks of other architectures. Spandrel's requirement torchvision is omitted: it would have to match the PyTorch
 	@# build, and trainer does not need it. einops, another one, is a requirement of the extra dev.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps spandrel
@@ -102,6 +102,10 @@ $(PEERS)/.installed: pyproject.toml constraints.txt tests/peers/requirements.txt
 
 drill: $(STAMP) ## Inject every fault of docs/reference/drill.md (takes over an hour); exit code 1 if any has harmful effects
 	$(BIN)/python -m tests.drill -o docs/reference/drill.md
+
+docs: $(STAMP) ## Build the documentation site in build/site, with warnings as errors, e.g. about broken links
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "Open build/site/index.html in a browser."
 
 lint: $(STAMP) ## Check style, format, types and import directions, without changes
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ def test_help_lists_every_target() -> None:
     assert text == make("help")
     tests = "test test-quick test-scale test-peers"
     for target in (
-        f"help install demo shards {tests} drill lint format bench bench-peers gpu bench-scale completion clean".split()
+        f"help install demo shards {tests} drill docs lint format bench bench-peers gpu bench-scale completion clean".split()
     ):
         assert f"  make {target} " in text
 

@@ -28,7 +28,7 @@ PACKAGES = ("shardgen", "srshards", "trainer")
 FILES = ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg", "setup.py")
 CORE = "srshards/native/_core.abi3.so"  # on Linux and macOS
 OTHER_FOLDERS = ("tests", "benchmarks", "docs")
-NOT_IN_ALL = {"arches", "metrics", "dev"}
+NOT_IN_ALL = {"arches", "metrics", "docs", "dev"}
 EXTRAS = {"train", "report", "ray", "s3", "lmdb", "hf", "samples", "onnx", "optimizers", "all"} | NOT_IN_ALL
 
 # The sitecustomize module of test processes, which Python imports at startup.

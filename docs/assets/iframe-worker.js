@@ -1,6 +1,9 @@
-// Browsers start no workers for pages opened as files. The search then runs in a hidden frame, through the interface of
-// Worker that it uses. The theme's search looks for the name IFrameWorker.
+// For pages opened as files. Browsers start no workers for them, so the search runs in a hidden frame, through the part
+// of the interface of Worker that the theme uses; its search script looks for the name IFrameWorker.
 if (location.protocol === "file:") {
+  // From these links the theme would request sitemaps, which browsers refuse.
+  for (const link of document.querySelectorAll("link[rel=alternate]")) link.remove();
+
   window.IFrameWorker = class extends EventTarget {
     constructor(url) {
       super();

@@ -11,7 +11,7 @@ from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 
 _MARK = re.compile(r"^<!-- options: (\w+) -->$", re.MULTILINE)
-_CODE = re.compile(r"`[^`]*`|(?<![\w`])--[a-z][\w-]*|\[default[^\]]*\]|(?<=  )\[[^\]]*\]$")
+_OMITTED = {"--help", "--version"}
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -20,32 +20,33 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _program(name: str) -> Iterator[str]:
-    group: click.Group = import_module(f"{name}.cli").commands
-    yield from _command(click.Context(group, info_name=f"python -m {name}"), "")
+    program = import_module(f"{name}.cli").commands
+    return _command(click.Context(program, info_name=f"python -m {name}"))
 
 
-def _command(context: click.Context, parents: str) -> Iterator[str]:
-    """Yield the lines about a command, then about its subcommands."""
+def _command(context: click.Context) -> Iterator[str]:
+    """Yield the lines about a command, then those about its subcommands."""
     command = context.command
     text, _, examples = inspect.cleandoc(command.help or "").partition("\b\n")
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    if parents or not isinstance(command, click.Group) or command.invoke_without_command:
-        yield f"## `{f'{parents} {context.info_name}'.strip()}`\n"
+    yield f"## {context.command_path.removeprefix('python -m ')}\n"
     yield f"{text.strip()}\n"
     yield f"```text\n{usage}\n```\n"
+    options = [param for param in command.get_params(context) if isinstance(param, click.Option)]
+    for option in options:
+        record = option.get_help_record(context)
+        if record and not _OMITTED & set(option.opts):
+            names, help_text = record
+            yield f"`{names}`\n:   {_marked_up(help_text)}\n"
     if examples:
-        lines = [line.strip() for line in examples.strip().splitlines()]
-        yield "\n".join(["```sh", *(line for line in lines if not line.startswith("Example")), "```\n"])
-    for param in command.get_params(context):
-        record = param.get_help_record(context) if isinstance(param, click.Option) else None
-        if record and "--help" not in param.opts and "--version" not in param.opts:
-            yield from _option(*record)
+        lines = [line.strip() for line in examples.strip().splitlines()[1:]]  # the first one says "Examples:"
+        yield "\n".join(["```sh", *lines, "```\n"])
     if isinstance(command, click.Group):
         for name, subcommand in command.commands.items():
-            path = f"{parents} {context.info_name}".strip()
-            yield from _command(subcommand.context_class(subcommand, info_name=name, parent=context), path)
+            yield from _command(subcommand.context_class(subcommand, info_name=name, parent=context))
 
 
-def _option(names: str, text: str) -> Iterator[str]:
-    yield f"`{names}`\n"
-    yield f":   {text}\n"
+def _marked_up(text: str) -> str:
+    """Return a help text as Markdown, with the default and the range on a line of their own."""
+    text, *notes = re.sub(r"(`[^`]*`)|([*_])", lambda match: match[1] or f"\\{match[2]}", text).split("  [")
+    return "<br>".join([text, *(f"*{note.removesuffix(']')}*" for note in notes)])

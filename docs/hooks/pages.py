@@ -21,7 +21,6 @@ _PAGES = {
     **{source: page for page, source in SOURCES.items()},
     "README.md": "index.md",
     "README.zh-CN.md": "index.md",
-    # Of examples, the sources are shown by their names.
 }
 # Code, in which nothing is a link, or a link: text, target and anchor.
 _LINK = re.compile(
@@ -55,7 +54,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_read_source(page: Page, config: MkDocsConfig) -> str | None:
-    """Read the pages of `SOURCES` where they are: their plugin for languages recreates files from the paths in docs/."""
+    """Return the text of a page of `SOURCES`. Not by `File.generated`, because the plugin i18n recreates all files."""
     source = SOURCES.get(page.file.src_uri)
     return (ROOT / source).read_text() if source else None
 
@@ -63,6 +62,8 @@ def on_page_read_source(page: Page, config: MkDocsConfig) -> str | None:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let links lead to pages of the site; those to other files to `repo_url` or, if it is not set, nowhere."""
     name = page.file.src_uri
+    if name in ("index.md", "index.zh.md"):
+        page.meta["hide"] = ["navigation", "toc"]
 
     def replaced(match: re.Match[str]) -> str:
         if match["code"] or ":" in match["target"]:

@@ -6,10 +6,13 @@ from srshards.imaging.pixels import Pixels
 
 
 class PatchPair(NamedTuple):
-    """An HR patch and the matching input patch: p x p x 3 and q x q x 3 uint8 RGB arrays.
+    """An HR patch and the matching input patch, as writable arrays.
 
-    q is p / scale for LR, and p for the upsampled image. Both are writable. PyTorch's default collation stacks pairs
-    into a pair of N x p x p x 3 and N x q x q x 3 uint8 tensors.
+    PyTorch's default collation stacks pairs into a pair of N x p x p x 3 and N x q x q x 3 uint8 tensors.
+
+    Attributes:
+        hr: HR patch, p x p x 3 uint8 RGB.
+        input: input patch, q x q x 3 uint8 RGB; q is p / scale for LR, and p for the upsampled image.
 
     Examples:
         >>> import srshards
