@@ -4,6 +4,8 @@ PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
+# Build of PyTorch: cpu, cuda, or auto, which is cuda if this machine has an NVIDIA GPU.
+TORCH   ?= auto
 # The environment of `make test-peers`.
 PEERS   := .venv-peers
 
@@ -12,7 +14,7 @@ SCALES  ?= 4
 OUTPUT  ?= shards
 INPUT   ?= $(if $(wildcard OST),OST,$(SAMPLES))
 SAMPLES := build/sample_photos
-# Output folder of `make demo`, which takes about two minutes on 2 quiet cores.
+# Output folder of `make demo`.
 DEMO    := build/demo
 # Each option is passed on only if it is set.
 OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(METHOD),--method $(METHOD)) \
@@ -22,28 +24,33 @@ OPTIONS := $(if $(SIZE),--size $(SIZE)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if 
            $(if $(filter-out 0,$(FORCE)),--force)
 
 # Otherwise make would ignore a misspelt setting.
-NAMES := PYTHON VENV PEERS SCALES OUTPUT INPUT SIZE SAMPLE METHOD CODEC DEGRADATION VARIANTS WORKERS EXCLUDE VAL FORCE
+NAMES := PYTHON VENV PEERS TORCH SCALES OUTPUT INPUT SIZE SAMPLE METHOD CODEC DEGRADATION VARIANTS WORKERS EXCLUDE VAL FORCE
 UNKNOWN := $(foreach name,$(filter-out $(NAMES) SHELL,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)=))
 $(if $(strip $(UNKNOWN)),$(error unknown setting $(strip $(UNKNOWN)); the settings are $(NAMES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo shards test test-quick test-scale test-peers lint format bench bench-peers gpu bench-scale drill docs completion clean
+.PHONY: help install demo shards test test-quick test-scale test-peers lint format bench bench-peers gpu bench-scale drill docs diagram completion clean
 
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  e.g. make shards INPUT=~/photos SCALES="2 4" SIZE=512 SAMPLE=0.1 METHOD=cubic CODEC=npy WORKERS=8 OUTPUT=shards'
 
-install: $(STAMP) ## Create .venv and install the project into it
+install: $(STAMP) ## Create .venv and install the project into it; TORCH=cpu or cuda: the build of PyTorch (default: by the GPU)
 
+# In WSL, libcuda comes with the driver. nvidia-smi creates the devices if nothing has used them yet.
+GPU = $(or $(wildcard /dev/nvidia[0-9]* /usr/lib/wsl/lib/libcuda.so*),$(shell nvidia-smi -L 2>/dev/null | grep '^GPU'))
+INSTALL = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is required; pass its name, e.g. make PYTHON=python3.12")' && \
+    $(PYTHON) -m tools.install --torch "$(TORCH)" $(if $(GPU),--gpu)
+# The stamp contains the build of PyTorch that is installed; TORCH= replaces it by another.
+$(STAMP): $(if $(filter auto $(shell cat $(STAMP) 2>/dev/null),$(TORCH)),,again)
+.PHONY: again
+again:
+
+# Spandrel: networks of other architectures. Its requirement torchvision is omitted: it would have to match the PyTorch
+# build, and trainer does not need it. einops, another one, is a requirement of the extra dev.
 $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard srshards/native/*.[ch])
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is required; pass its name, e.g. make PYTHON=python3.12")'
-	@echo "Installing all dependencies, including PyTorch, into $(VENV). This takes several minutes the first time."
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,docs,dev]'
-	@# Networks of other architectures. Spandrel's requirement torchvision is omitted: it would have to match the PyTorch
-	@# build, and trainer does not need it. einops, another one, is a requirement of the extra dev.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps spandrel
-	@touch $@
+	@echo "Installing everything into $(VENV). This takes 2 to 5 minutes the first time, and a few GB."
+	@$(INSTALL) $(VENV) "-e .[all,docs,dev]" "--no-deps spandrel"
 
 .PHONY: photos
 photos: $(STAMP)
@@ -52,19 +59,37 @@ ifeq ($(INPUT),$(SAMPLES))
 	@$(BIN)/python -m shardgen.sample_photos $(SAMPLES)
 endif
 
-demo: $(STAMP) ## Try everything on sample photos: shards, a short training, its evaluation, an upscaled photo
+.PHONY: plan-demo
+plan-demo:
+	@echo "From 9 sample photos to an upscaled one, in $(DEMO):"
+	@echo "  shards, 1,000 training steps, evaluation, an upscaled photo, two reports"
+	@echo "Takes about 3 minutes on 2 quiet cores$(if $(wildcard $(STAMP)),, after the installation)."
+	@echo
+
+demo: plan-demo $(STAMP) ## Try everything on sample photos: shards, a short training, its evaluation, an upscaled photo, reports
 	@$(BIN)/python -m shardgen.sample_photos $(SAMPLES)
-	@echo; echo "1. Shards: tiles of 256 px, LR by area"
+	@echo; echo "1/5  Shards: tiles of 256 px, LR by area"
 	@$(BIN)/python -m shardgen generate -i $(SAMPLES) -o $(DEMO)/shards -s 4 --fit tile --size 256 --tile-step 128 \
 	    --method area --auto
-	@echo; echo "2. Training: ultra_lite, from scratch"
+	@echo; echo "2/5  Training: ultra_lite, from scratch"
 	@rm -rf $(DEMO)/runs/demo
 	@$(BIN)/python -m trainer --shards $(DEMO)/shards/scale_4x --model ultra_lite --steps 1000 --val-every 250 \
 	    --out $(DEMO)/runs --run demo
-	@echo; echo "3. Evaluation on the validation photo"
+	@echo; echo "3/5  Evaluation on the validation photo"
 	@$(BIN)/python -m trainer evaluate --weights $(DEMO)/runs/demo/best.pth --shards $(DEMO)/shards/scale_4x
-	@echo; echo "4. The validation photo, upscaled"
+	@echo; echo "4/5  The validation photo, upscaled"
 	@$(BIN)/python -m trainer upscale --weights $(DEMO)/runs/demo/best.pth $(SAMPLES)/food/coffee.png -o $(DEMO) --compare
+	@echo; echo "5/5  Reports"
+	@$(BIN)/python -m shardgen report $(DEMO)/shards -o $(DEMO)/shards.html
+	@$(BIN)/python -m trainer report $(DEMO)/runs/demo -o $(DEMO)/training.html
+	@echo; echo "Done. To look at:"
+	@echo "  $(DEMO)/coffee_4x_compare.png  a photo that was not trained on, upscaled: bicubic | network"
+	@echo "  $(DEMO)/shards.html            report of the training data"
+	@echo "  $(DEMO)/training.html          report of the training"
+	@echo; echo "The same with photos of your own, hundreds or more:"
+	@echo "  make shards INPUT=~/photos"
+	@echo "  $(BIN)/python -m trainer --shards shards/scale_4x --run mine"
+	@echo "  $(BIN)/python -m trainer upscale --weights runs/mine/best.pth photo.jpg -o enlarged"
 
 shards: photos ## Generate shards from the photos in INPUT (default: ./OST, or sample photos), e.g. SCALES="2 4"
 	@$(BIN)/python -m shardgen generate -i "$(INPUT)" -o "$(OUTPUT)" -s $(SCALES) $(OPTIONS) --auto
@@ -91,14 +116,9 @@ test-scale: $(STAMP) ## Run the long test of the Ray engine, with nodes that die
 test-peers: $(PEERS)/.installed ## Train BasicSR from shards, compare recipes and metrics with published code; in its own .venv-peers
 	$(PEERS)/bin/python -m pytest --confcutdir=tests/peers tests/peers
 
-# PyTorch first, by itself: pulled in by another package, it may come as a build for CUDA, of several gigabytes.
 $(PEERS)/.installed: pyproject.toml constraints.txt tests/peers/requirements.txt tests/peers/frameworks.txt
 	@echo "Installing BasicSR, Real-ESRGAN and pyiqa with PyTorch into $(PEERS). This takes a few minutes the first time."
-	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r tests/peers/requirements.txt
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r tests/peers/frameworks.txt
-	@touch $@
+	@$(INSTALL) $(PEERS) "-e . -r tests/peers/requirements.txt" "--no-deps --no-build-isolation -r tests/peers/frameworks.txt"
 
 drill: $(STAMP) ## Inject every fault of docs/reference/drill.md (takes over an hour); exit code 1 if any has harmful effects
 	$(BIN)/python -m tests.drill -o docs/reference/drill.md
@@ -125,7 +145,6 @@ bench-peers: photos $(PEERS)/.installed ## Benchmark the data time of BasicSR: P
 	$(PEERS)/bin/python -m benchmarks.bench_basicsr --photos "$(INPUT)"
 
 # Needs no .venv if $(PYTHON) has everything already, unless there is a .venv and PYTHON is not set.
-GPU := $(wildcard /dev/nvidia[0-9]* /dev/dxg)
 # By another name, because make would run a line that contains MAKE even with -n.
 SUBMAKE = $(MAKE) --no-print-directory
 gpu: ## On a machine with a GPU: run the tests that need one, and measure training on it, for at most 8 minutes
@@ -139,6 +158,9 @@ gpu: ## On a machine with a GPU: run the tests that need one, and measure traini
 
 bench-scale: $(STAMP) ## Benchmark scaling of time and memory: millions of photos, 100,000 shards, 10^9 samples
 	$(BIN)/python -m benchmarks.bench_scale
+
+diagram: $(STAMP) ## Draw docs/images/architecture.svg from the imports in the code
+	$(BIN)/python -m tools.diagram
 
 # Completion scripts generated by click, which call the commands.
 COMPLETION := $(abspath $(VENV))/completion

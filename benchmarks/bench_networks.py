@@ -11,7 +11,7 @@ their spread are noise. `compact_super_ultra` is the same network, trained at a 
 
 Takes ten CPU minutes for each of seven trainings, and about five for the rest; best on an otherwise idle machine. If it
 is interrupted, the same command goes on: finished measurements and trainings in FOLDER are kept. It also writes the
-table in docs/how-to/training.md.
+table in docs/reference/networks.md.
 """
 
 import json
@@ -34,7 +34,7 @@ from trainer.models import network_spec, num_parameters
 from trainer.training.config import TrainConfig
 
 SEEDS = {"ultra_lite": (0, 1, 2), "lite": (0,), "compact_super_ultra": (0,), "span_s": (0,), "realplksr_tiny": (0,)}
-PAGE = REPOSITORY / "docs/how-to/training.md"
+PAGE = REPOSITORY / "docs/reference/networks.md"
 BEGIN, END = "<!-- begin: table of benchmarks/bench_networks.py -->\n", "<!-- end -->\n"
 _COLUMNS = {"patches_per_s": 1, "psnr_y": 2, "ssim_y": 4}  # decimals
 _RESULT = "networks.json"
@@ -119,7 +119,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         f"{content['machine']['cpu']}, {content['machine']['usable_cores']} cores).{noise}"
     )
     lines = [
-        "### Quality for equal CPU time",
+        "## Quality for equal CPU time",
         "",
         textwrap.fill(conditions, 120, break_long_words=False, break_on_hyphens=False),
         "",
@@ -162,7 +162,7 @@ def write_page(page: Path, table: str) -> None:
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=10.0, help="CPU time of each training.")
 @output_option(_RESULT)
 def main(photos: Path | None, holdout: Path, work: Path, minutes: float, output: Path) -> None:
-    """Train networks for equal CPU times and compare them. The default output also updates docs/how-to/training.md.
+    """Train networks for equal CPU times and compare them. The default output also updates docs/reference/networks.md.
 
     \b
     Example:

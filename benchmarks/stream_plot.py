@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-_OURS, _OURS_LIGHT, _PEER, _PEER_LIGHT = "#0f6fde", "#9cc7fa", "#8a939d", "#cfd5db"
+OURS, PEER = "this project", "others"
+UNTOUCHED = {OURS: "#9cc7fa", PEER: "#cfd5db"}
+COPIED = {OURS: "#0f6fde", PEER: "#8a939d"}
 _MEANING = {"untouched": "batch left untouched", "copied": "copied by the training process"}
-_SIDES = ("this project", "others")
 
 
 class Bar(NamedTuple):
@@ -49,13 +50,15 @@ def draw_rates(path: Path, cases: Mapping[str, Any]) -> None:
     )
     name = alt.Y("name:N", sort=[bar.name for bar in bars], title=None, axis=alt.Axis(labelLimit=300))
     layers = []
-    for field, colours in (("untouched", (_OURS_LIGHT, _PEER_LIGHT)), ("copied", (_OURS, _PEER))):
+    for field, colours in (("untouched", UNTOUCHED), ("copied", COPIED)):
         rows = [
-            {"name": bar.name, "rate": median, "low": low, "side": _SIDES[not bar.is_ours]}
+            {"name": bar.name, "rate": median, "low": low, "side": OURS if bar.is_ours else PEER}
             for bar in bars
             if (median := getattr(bar, field))
         ]
-        colour = alt.Color("side:N", scale=alt.Scale(domain=_SIDES, range=colours), title=_MEANING[field])
+        colour = alt.Color(
+            "side:N", scale=alt.Scale(domain=list(colours), range=list(colours.values())), title=_MEANING[field]
+        )
         layers.append(alt.Chart({"values": rows}).mark_bar(height=14).encode(rate, name, alt.X2("low:Q"), colour))
     figures = [{"name": bar.name, "rate": max(bar.untouched, bar.copied or 0), "text": _text(bar)} for bar in bars]
     text = alt.Chart({"values": figures}).mark_text(align="left", dx=6).encode(rate, name, alt.Text("text:N"))

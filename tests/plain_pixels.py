@@ -1,4 +1,4 @@
-"""An independent computation of HR, LR and up, written from docs/reference/formats.md and docs/how-to/degradations.md.
+"""An independent computation of HR, LR and up, written from `formats.md` and `degradation-steps.md` in docs/reference.
 
 Only the kernels that those pages define as OpenCV's are OpenCV's here as well; no code of this project is used.
 """

@@ -51,10 +51,6 @@ def test_published_result_is_complete_and_quoted() -> None:
     page = (REPOSITORY / "docs/explanation/performance.md").read_text()
     for name, psnr in found["methods"].items():
         assert f"| `{name}` | {psnr['mean']:.2f} dB | {psnr['min']:.2f} dB | {psnr['max']:.2f} dB |\n" in page
-    for name, cases in found["codecs"].items():
-        for case, option in (("with up", ""), ("without up", ", `--no-up`")):
-            sizes = " | ".join(f"{cases[case][scale]:,}" for scale in ("2x", "3x", "4x"))
-            assert f"| `{name}`{option} | {sizes} |\n" in page
 
 
 def test_mean_is_weighted_by_samples() -> None:

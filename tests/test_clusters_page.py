@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-PAGE = (Path(__file__).parent.parent / "docs/how-to/clusters.md").read_text()
+DOCS = Path(__file__).parent.parent / "docs/how-to"
+PAGE = (DOCS / "clusters.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -22,8 +23,9 @@ def test_scripts_are_valid_bash(script: str) -> None:
 
 def test_torchrun_does_not_parse_trainer_options() -> None:
     """Without `--`, torchrun takes `--run` for an abbreviation of one of its own options, wherever it occurs."""
-    assert len(re.findall(r"-m -- trainer|- -m\n +- --\n +- trainer", PAGE)) == 4
-    assert not re.search(r"torchrun[^`]*-m trainer", PAGE)
+    text = PAGE + (DOCS / "multiple-gpus.md").read_text()
+    assert len(re.findall(r"-m -- trainer|- -m\n +- --\n +- trainer", text)) == 4
+    assert not re.search(r"torchrun[^`]*-m trainer", text)
 
 
 def test_manifests_are_consistent() -> None:

@@ -36,12 +36,13 @@ from tests.drill.s3_server import S3Server, environment, forget_stores
 from trainer.catalogue import NETWORKS
 
 SHELLS = ("sh", "bash", "console", "inline")
-SHOWN = ("text", "json", "mermaid")  # output, not commands
+SHOWN = ("text", "json")  # output, not commands
 
 DONE_ONCE: set[str] = set()  # shortened commands, of all pages
 
 # Translations: their commands run after those of the original, without those that are the same.
 TRANSLATED = {"README.zh-CN.md": "README.md"}
+TRANSLATED |= {page: page.replace(".zh.md", ".md") for page in pages() if page.endswith(".zh.md")}
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +99,11 @@ def bucket(world: Path, store: S3Server, monkeypatch: pytest.MonkeyPatch) -> Ite
     forget_stores()
 
 
-def run_snippets(snippets: list[Snippet], done: set[str]) -> None:
-    """Run the snippets without a mark that are not in `done`, and compare shown output with actual output."""
+def run_snippets(snippets: list[Snippet], done: dict[str, list[str]]) -> None:
+    """Run the snippets without a mark, and compare shown output with actual output.
+
+    Commands in `done` are not run again: their output is that of before.
+    """
     printed: list[str] = []
     names: dict[str, object] = {"__name__": "__main__"}
     for snippet in snippets:
@@ -120,12 +124,12 @@ def run_snippets(snippets: list[Snippet], done: set[str]) -> None:
                 is_done = command in done or shortened(command) in DONE_ONCE
                 if not is_done and not is_name(command):
                     try:
-                        printed += run(command).splitlines()
+                        done[command] = run(command).splitlines()
                     except AssertionError as error:
                         pytest.fail(f"{snippet.location}: {error}")
-                    done.add(command)
                     if any(args <= {*argv(command)} for args in ONCE):
                         DONE_ONCE.add(shortened(command))
+                printed += done.get(command, [])
 
 
 def _compare(shown: Snippet, printed: list[str]) -> None:
@@ -145,7 +149,7 @@ def test_commands_print_what_the_page_shows(page: str, world: Path, request: pyt
     found = [snippet for name in group for snippet in snippets(name)]
     if any("s3://bucket" in snippet.text or "moto" in snippet.text for snippet in found if not snippet.reason):
         request.getfixturevalue("bucket")
-    run_snippets(found, set())
+    run_snippets(found, {})
 
 
 @pytest.mark.parametrize("page", pages())
@@ -240,13 +244,13 @@ def test_failing_commands_fail_the_page(world: Path) -> None:
         ("make shards INPUT=nowhere", "no such folder: nowhere"),
     ):
         with pytest.raises(pytest.fail.Exception, match=message):
-            run_snippets([Snippet("page.md", 1, "sh", command)], set())
+            run_snippets([Snippet("page.md", 1, "sh", command)], {})
 
 
 @pytest.mark.slow
 def test_shown_lines_must_be_printed(world: Path) -> None:
     command = Snippet("page.md", 1, "sh", "python -m shardgen verify shards\n")
     matching = Snippet("page.md", 2, "text", "7 shards, 9 samples, 1 GB: all intact.\n", is_output=True)
-    run_snippets([command, matching], set())
+    run_snippets([command, matching], {})
     with pytest.raises(AssertionError, match="not printed"):
-        run_snippets([command, Snippet("page.md", 2, "text", "all good\n", is_output=True)], set())
+        run_snippets([command, Snippet("page.md", 2, "text", "all good\n", is_output=True)], {})

@@ -3,6 +3,7 @@
 import re
 from functools import cache
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from docs_commands import ROOT, pages, slug
@@ -43,6 +44,8 @@ def broken_links(page: str) -> list[str]:
         path = ((ROOT / page).parent / name).resolve() if name else ROOT / page
         if not path.is_relative_to(ROOT) or not path.exists():
             broken.append(f"{link}: no such file")
+        elif path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
         elif is_image:
             with Image.open(path) as image:
                 image.verify()
@@ -62,9 +65,10 @@ def test_every_page_is_reachable_from_the_readme_or_the_start_page_of_the_site()
         seen.add(page)
         for _, link in links(page):
             path = ((ROOT / page).parent / link.partition("#")[0]).resolve()
-            name = path.relative_to(ROOT).as_posix()
-            if name.endswith(".md") and path.exists() and name not in seen:
-                waiting.append(name)
+            for version in (path, path.with_suffix(".zh.md")):  # the site has a switch between languages
+                name = version.relative_to(ROOT).as_posix()
+                if name.endswith(".md") and version.exists() and name not in seen:
+                    waiting.append(name)
     assert set(pages()) - seen == set()
 
 

@@ -10,7 +10,10 @@ from typing import NamedTuple
 import pytest
 from docs_commands import slug
 
-from trainer.catalogue import default_model
+from benchmarks.readme_chart import CASES
+from shardgen.planning.config import METHODS
+from trainer.catalogue import NETWORKS
+from trainer.loss_table import LOSSES
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("README.md", "README.zh-CN.md")
@@ -83,10 +86,14 @@ def numbers(text: str) -> Counter[str]:
 
 
 def targets(text: str, page: list[Section]) -> list[str]:
-    """Return sorted link targets: a heading of the page as its number, the other README as `other`."""
+    """Return sorted link targets: a heading of the page as its number, the other README as `other`.
+
+    A page in Chinese counts as the one in English.
+    """
     anchors = {f"#{slug(section.heading)}": f"heading {number}" for number, section in enumerate(page)}
     others = dict.fromkeys(NAMES, "other")
     found = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", text)
+    found = [(mark, re.sub(r"\.zh\.md(#.*)?$", ".md", target)) for mark, target in found]
     return sorted(mark + anchors.get(target, others.get(target, target)) for mark, target in found)
 
 
@@ -133,111 +140,39 @@ def results(name: str) -> dict[str, dict]:
     return json.loads((ROOT / "benchmarks/results" / f"{name}.json").read_text())
 
 
-def cells(heading: str, start: str) -> list[str]:
-    """Return the cells of the first row under this heading of README.md that begins with `start`."""
-    (section,) = (section for section in ENGLISH if section.heading == heading)
-    row = next(row for row in section.rows if row.startswith(start))
-    return [cell.strip(" *") for cell in row.strip("|").split("|")]
+def english() -> str:
+    return " ".join(" ".join(section.text for section in ENGLISH).split())
 
 
-@pytest.mark.parametrize("codec", ["npy", "png", "webp"])
-def test_storage_matches_the_results(codec: str) -> None:
-    for label, name in ((f"`{codec}`", "with up"), (f"`{codec}`, `--no-up`", "without up")):
-        sizes = [results("choices")["codecs"][codec][name][scale] for scale in ("2x", "3x", "4x")]
-        expected = [*(f"{size / 1e6:.2f}" for size in sizes), *(f"{size / 1e4:.0f}" for size in sizes)]
-        assert cells("Storage", f"| {label} | ")[1:] == expected
+def test_readmes_fit_on_a_few_screens() -> None:
+    for name in NAMES:
+        assert len((ROOT / name).read_text().splitlines()) <= 150, name
 
 
-@pytest.mark.parametrize("method", ["nearest", "linear", "cubic", "area", "lanczos", "matlab"])
-def test_methods_match_the_results(method: str) -> None:
-    default = " (default)" if method == "cubic" else ""
-    _, psnr, ms, *_ = cells("Choosing options", f"| `{method}`{default} |")
-    assert psnr == f"{results('choices')['methods'][method]['mean']:.2f} dB"
-    (cost,) = (
-        cost
-        for cost in results("degrade")["costs"]
-        if (cost["name"], cost["direction"], cost["scale"]) == (method, "shrink", 4)
-    )
-    assert ms == f"{cost['median_ms']['median']:.2f}"
+def test_rates_match_the_results() -> None:
+    rates = {name: case["patches_per_second"]["untouched"] for name, case in results("stream")["cases"].items()}
+    chart = (ROOT / "docs/images/patches.svg").read_text()
+    for name, case in CASES:
+        assert f">{name}<" in chart and f"{rates[case]['median']:,.0f}" in chart, name
+    for case in ("ours npy, up, 2 workers", "FFCV raw", "LMDB raw", "online", "loose PNG"):
+        assert f" {rates[case]['median']:,.0f}" in ENGLISH[0].text, case
+    rounds = zip(rates["ours npy, up, 2 workers"]["rounds"], rates["online"]["rounds"], strict=True)
+    ratios = [ours / online for ours, online in rounds]
+    assert f"{median(ratios):.0f} times as fast ({min(ratios):.0f}\u2013{max(ratios):.0f} in 3 rounds)" in english()
 
 
-@pytest.mark.parametrize(
-    ("start", "case"),
-    [
-        ("| **`shardgen`, `npy`** ", "npy 4x"),
-        ("| `shardgen`, `png` ", "png 4x"),
-        ("| `shardgen`, `webp` ", "webp 4x"),
-        ("| minimal pipeline: ", "floor 4x"),
-        ("| minimal pipeline, flushed ", "floor+fsync 4x"),
-        ("| a typical script, `multi", "PNG script, pool"),
-        ("| a typical script, one ", "PNG script, one process"),
-        ("| img2dataset, PNG", "img2dataset png"),
-        ("| img2dataset, JPEG", "img2dataset jpg"),
-    ],
-)
-def test_rates_of_generating_match_the_results(start: str, case: str) -> None:
-    rate = results("generate")["cases"][case]["photos_per_second"]["work"]
-    expected = f"{rate['median']:.0f} ({rate['min']:.0f}\u2013{rate['max']:.0f})"
-    assert cells("Speed", start)[1].replace("*", "") == expected
+def test_data_time_of_basicsr_matches_the_results() -> None:
+    cases = results("basicsr")["cases"]
+    png, ours = (cases[name]["iteration_s"]["median"] for name in ("PNG folders", "shards, launcher"))
+    assert f"takes {png:.3f} s from PNG files and {ours:.3f} s from shards" in english()
 
 
-@pytest.mark.parametrize(
-    ("start", "peers", "digits"),
-    [
-        ("| JPEG decoded", ("online",), 0),
-        ("| LMDB", ("LMDB raw", "WebDataset raw", "wids raw", "litdata raw", "MosaicML raw", "Arrow raw"), 1),
-        ("| memory-mapped", ("PyTorch, samples",), 1),
-        ("| FFCV", ("FFCV raw",), 2),
-    ],
-)
-def test_rates_of_data_loading_match_the_results(start: str, peers: tuple[str, ...], digits: int) -> None:
-    rates = {name: case["patches_per_second"] for name, case in results("stream")["cases"].items()}
-    ours, expected, ours_expected = rates["ours npy, up, 2 workers"], [], []
-    for touch in ("untouched", "copied"):
-        fastest_peer = [max(row) for row in zip(*(rates[peer][touch]["rounds"] for peer in peers), strict=True)]
-        ratios = [top / peer for top, peer in zip(ours[touch]["rounds"], fastest_peer, strict=True)]
-        times = f"{median(ratios):.{digits}f}\u00d7 ({min(ratios):.{digits}f}\u2013{max(ratios):.{digits}f})"
-        expected += [format_rate(rates[peers[0]][touch]), times]
-        ours_expected += [format_rate(ours[touch]), ""]
-    assert cells("Speed", start)[1:] == expected
-    assert [cell.replace("*", "") for cell in cells("Speed", "| **`npy` shards**")[1:]] == ours_expected
+def test_sizes_match_the_results() -> None:
+    codecs = results("choices")["codecs"]
+    raw, compressed = codecs["npy"]["with up"]["4x"], codecs["tlc"]["without up"]["4x"]
+    assert f"{raw / 1e6:.2f} GB uncompressed, {compressed / 1e6:.2f} GB compressed" in english()
 
 
-def format_rate(rate: dict[str, float]) -> str:
-    return f"{rate['median']:,.0f} ({rate['min']:,.0f}\u2013{rate['max']:,.0f})"
-
-
-def test_figures_in_the_introduction_match_the_table() -> None:
-    introduction = " ".join(ENGLISH[0].text.split())
-    ours, online = cells("Speed", "| **`npy` shards**")[1].replace("*", ""), cells("Speed", "| JPEG decoded")[1:]
-    for cell in (ours, *online[:2], online[3]):
-        middle, spread = re.fullmatch(r"([\d,]+)\u00d7? \((\S+)\)", cell).groups()
-        assert middle in introduction and spread in introduction, cell
-
-
-@pytest.mark.parametrize("model", ["ultra_lite", "lite", "standard"])
-def test_training_steps_match_the_results(model: str) -> None:
-    found = results("train_step_cpu")["networks"][model]
-    device = {default_model("cpu"): "CPU", default_model("cuda"): "GPU"}.get(model)
-    default = f" (default on a {device})" if device else ""
-    _, _, step, rate, waiting, _ = cells("Speed", f"| `{model}`{default} | {found['parameters']:,}")
-    assert float(step.removesuffix(" s")) == pytest.approx(found["step_seconds"]["median"], rel=0.02)
-    assert float(rate) == pytest.approx(found["patches_per_second"]["median"], rel=0.05)
-    assert float(waiting.removesuffix(" %")) == pytest.approx(100 * found["data_wait"]["median"], rel=0.2)
-
-
-def test_shares_of_the_wall_clock_time_match_the_results() -> None:
-    networks = results("account")["networks"]
-    ultra_lite, lite, standard = (f"{100 * networks[model]['steps_share']:.1f} %" for model in networks)
-    text = " ".join("\n".join(section.text for section in ENGLISH).split())
-    assert f"`ultra_lite` spends {ultra_lite} on steps, `lite` {lite} and `standard` {standard}" in text
-
-
-def test_planning_matches_the_results() -> None:
-    text = " ".join("\n".join(section.text for section in ENGLISH).split())
-    found = results("plan")
-    worst = {check["name"]: check["worst"] for check in found["checks"]}
-    plan = f"{found['plan']['total_s']['max']:.1f} s and {found['plan']['peak_rss_bytes']['max'] / 1e6:.0f} MB"
-    start = f"{found['start']['shards']:,} finished shards takes {found['start']['up_to_date_s']['max']:.2f} s"
-    worker = f"a worker uses {worst['worker, peak resident MB']:.0f} MB"
-    assert f"Planning 1,000,000 photos takes {plan}, a start with {start}, and {worker}" in text
+def test_numbers_of_networks_and_losses_match_the_tables() -> None:
+    assert f"{len(NETWORKS)} networks" in english() and f"{len(LOSSES)} losses" in english()
+    assert f"one of {len(METHODS)} methods" in english()

@@ -107,6 +107,13 @@ def test_links_lead_to_the_repository_if_it_is_known(hook: ModuleType) -> None:
     assert converted(hook, "how-to/a.md", text, repo_url="https://x/y/") == expected
 
 
-def converted(hook: ModuleType, page: str, text: str, repo_url: str | None) -> str:
-    source = SimpleNamespace(file=SimpleNamespace(src_uri=page), meta={})
+def test_links_to_headings_that_a_translated_page_lacks(hook: ModuleType) -> None:
+    text = "[a](choosing-options.md#storage), [b](choosing-options.md#存储空间), [c](stores.md#shards-in-a-store)"
+    assert converted(hook, "how-to/a.md", text, repo_url=None, language="en") == text
+    expected = "[a](choosing-options.md), [b](choosing-options.md#存储空间), [c](stores.md#shards-in-a-store)"
+    assert converted(hook, "how-to/a.md", text, repo_url=None, language="zh") == expected
+
+
+def converted(hook: ModuleType, page: str, text: str, repo_url: str | None, language: str = "en") -> str:
+    source = SimpleNamespace(file=SimpleNamespace(src_uri=page, locale_alternate_of=language), meta={})
     return hook.on_page_markdown(text, source, SimpleNamespace(repo_url=repo_url), None)

@@ -144,7 +144,7 @@ def results(page: Page, query: str) -> list[str]:
     ("start", "query", "found"),
     [
         ("index.html", "PatchLoader", "/reference/api.html"),
-        ("how-to/training.html", "cache-bytes", "/how-to/choosing-options.html"),
+        ("how-to/training.html", "troubleshooting", "/how-to/troubleshooting.html"),
         ("zh/index.html", "可选依赖", "/zh/how-to/installation.html"),
         ("zh/how-to/installation.html", "PatchLoader", "/zh/reference/api.html"),
     ],

@@ -247,7 +247,7 @@ def test_tiles_have_no_seams(name: str) -> None:
 def test_the_page_has_a_row_for_every_network() -> None:
     """In the order of the catalogue, with its use and its source."""
     table = NETWORKS_PAGE.read_text("utf-8").partition("## ")[0]
-    table = re.sub(r"\[decision \d+\]\((.*?)\)", r"docs/\1", table)
+    table = re.sub(r"\[decision \d+\]\(\.\./(.*?)\)", r"docs/\1", table)
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
     found = [(name.strip(" |`"), use, source) for name, _, use, source, *_ in rows]
     assert found == [(row.name, row.use, row.source) for row in NETWORKS.values()]

@@ -7,6 +7,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from pymdownx.slugs import slugify
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -71,8 +72,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         path = posixpath.normpath(posixpath.join(posixpath.dirname(SOURCES.get(name, f"docs/{name}")), match["target"]))
         target = _PAGES.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else None)
         if target:
-            target = posixpath.relpath(target, posixpath.dirname(name) or ".")
-            return f"[{match['text']}]({target}{match['anchor'] or ''})"
+            anchor = _translated(match["anchor"] or "", target, getattr(page.file, "locale_alternate_of", "en"))
+            return f"[{match['text']}]({posixpath.relpath(target, posixpath.dirname(name) or '.')}{anchor})"
         if config.repo_url:
             kind = "tree" if (ROOT / path).is_dir() else "blob"
             return f"[{match['text']}]({config.repo_url.rstrip('/')}/{kind}/HEAD/{path}{match['anchor'] or ''})"
@@ -80,3 +81,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"`{path}`" if path.endswith(text.strip("`")) else f"{text} (`{path}`)"
 
     return _LINK.sub(replaced, markdown)
+
+
+def _translated(anchor: str, page: str, language: str) -> str:
+    """Return the anchor in the page that the site of a language has: none if a translated page lacks the heading."""
+    path = ROOT / "docs" / f"{page.removesuffix('.md').removesuffix(f'.{language}')}.{language}.md"
+    if not anchor or not path.exists():
+        return anchor
+    slug = slugify(case="lower")
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return anchor if anchor[1:] in {slug(heading, "-") for heading in headings} else ""

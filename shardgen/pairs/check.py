@@ -12,7 +12,7 @@ from shardgen.pairs.registration import Registration, register
 from srshards.imaging.pixels import Pixels, require_rgb
 from srshards.imaging.resample import resize
 
-# The bounds were chosen with docs/how-to/pairs.md's figures: no pair of the plain methods exceeds one.
+# The bounds were chosen with docs/reference/pairs.md's figures: no pair of the plain methods exceeds one.
 MAX_SHIFT_HR_PX = 0.75  # sampling every Nth pixel displaces by at most half an HR pixel
 MIN_SHIFT_BOUND_PX, MIN_STRETCH_BOUND_PX = 0.15, 0.2  # LR px; at large scales, 0.75 HR px cannot be measured
 _SURE_SHIFT, _SURE_STRETCH = 4.0, 3.0  # displacements count as far as they exceed so many standard errors

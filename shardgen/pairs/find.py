@@ -1,4 +1,4 @@
-"""Find the pairs of HR and LR folders by their names; docs/how-to/pairs.md describes the rules."""
+"""Find the pairs of HR and LR folders by their names; docs/reference/pairs.md describes the rules."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -38,7 +38,7 @@ class Naming(NamedTuple):
 
 _DERIVED = ("{name}_lr_{scale}x", "{name}_upsampled_{scale}x", "{name}_lr{variant}_{scale}x")
 
-# The recognised rules; docs/how-to/pairs.md explains where they come from.
+# The recognised rules; docs/reference/pairs.md explains where they come from.
 NAMINGS = (
     Naming("{name}", "{name}"),
     Naming("{name}", *_DERIVED),

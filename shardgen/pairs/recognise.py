@@ -1,4 +1,4 @@
-"""Recognise folders of pairs that are passed as photos; docs/how-to/pairs.md states the rules.
+"""Recognise folders of pairs that are passed as photos; docs/reference/pairs.md states the rules.
 
 Only names are used. The rules are such that no folder of photos meets them by chance: it takes a pair of derived
 images, or as many LR images as there are others.
