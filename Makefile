@@ -29,7 +29,7 @@ UNKNOWN := $(foreach name,$(filter-out $(NAMES) SHELL,$(.VARIABLES)),$(if $(find
 $(if $(strip $(UNKNOWN)),$(error unknown setting $(strip $(UNKNOWN)); the settings are $(NAMES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo shards test test-quick test-scale test-peers lint format bench bench-peers gpu bench-scale drill diagram release-check completion clean
+.PHONY: help install demo shards test test-quick test-scale test-peers lint format bench bench-peers gpu bench-scale drill docs diagram release-check completion clean
 
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,7 +50,7 @@ again:
 # build, and trainer does not need it. einops, another one, is a requirement of the extra dev.
 $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard srshards/native/*.[ch])
 	@echo "Installing everything into $(VENV). This takes 2 to 5 minutes the first time, and a few GB."
-	@$(INSTALL) $(VENV) "-e .[all,dev]" "--no-deps spandrel"
+	@$(INSTALL) $(VENV) "-e .[all,docs,dev]" "--no-deps spandrel"
 
 .PHONY: photos
 photos: $(STAMP)
@@ -122,6 +122,10 @@ $(PEERS)/.installed: pyproject.toml constraints.txt tests/peers/requirements.txt
 
 drill: $(STAMP) ## Inject every fault of docs/reference/drill.md (takes over an hour); exit code 1 if any has harmful effects
 	$(BIN)/python -m tests.drill -o docs/reference/drill.md
+
+docs: $(STAMP) ## Build the documentation site in build/site, with warnings as errors, e.g. about broken links
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "Open build/site/index.html in a browser."
 
 lint: $(STAMP) ## Check style, format, types and import directions, without changes
 	$(BIN)/ruff check .

@@ -10,12 +10,13 @@ class ReportedError(Exception):
 class UsageError(ReportedError):
     """An error that the user can fix: an invalid setting, a missing folder, wrong weights, too little memory.
 
-    >>> import srshards
-    >>> try:
-    ...     srshards.open("missing")
-    ... except srshards.UsageError as error:
-    ...     print(error)
-    `path` missing: expected a folder of shards, but it does not exist; to generate shards, run ...
+    Examples:
+        >>> import srshards
+        >>> try:
+        ...     srshards.open("missing")
+        ... except srshards.UsageError as error:
+        ...     print(error)
+        `path` missing: expected a folder of shards, but it does not exist; to generate shards, run ...
     """
 
     exit_code = 2
@@ -24,11 +25,12 @@ class UsageError(ReportedError):
 class RunError(ReportedError):
     """A valid request that failed: a full disk, a dead worker, damaged shards.
 
-    >>> import srshards
-    >>> next(iter(srshards.webdataset("missing.tar", patch_size=16)))
-    Traceback (most recent call last):
-        ...
-    srshards.errors.RunError: missing.tar: ...
+    Examples:
+        >>> import srshards
+        >>> next(iter(srshards.webdataset("missing.tar", patch_size=16)))
+        Traceback (most recent call last):
+            ...
+        srshards.errors.RunError: missing.tar: ...
     """
 
 
@@ -41,11 +43,12 @@ class ArgumentError(UsageError, ValueError):
 
     Argument names are in backticks in the message, so that a command can replace them with its option names.
 
-    >>> import srshards
-    >>> srshards.PatchDataset(shards, patch_size=15)
-    Traceback (most recent call last):
-        ...
-    srshards.errors.ArgumentError: `patch_size` 15 is not divisible by the scale 2; try 14 or 16
+    Examples:
+        >>> import srshards
+        >>> srshards.PatchDataset(shards, patch_size=15)
+        Traceback (most recent call last):
+            ...
+        srshards.errors.ArgumentError: `patch_size` 15 is not divisible by the scale 2; try 14 or 16
     """
 
 
@@ -54,10 +57,11 @@ class WorkerDiedError(RunError):
 
     Argument names are in backticks in the message.
 
-    >>> import srshards
-    >>> loader = srshards.PatchLoader(shards, patch_size=16, batch_size=4, workers=0)
-    >>> try:
-    ...     batch = next(iter(loader))
-    ... except srshards.WorkerDiedError:
-    ...     batch = next(iter(loader))
+    Examples:
+        >>> import srshards
+        >>> loader = srshards.PatchLoader(shards, patch_size=16, batch_size=4, workers=0)
+        >>> try:
+        ...     batch = next(iter(loader))
+        ... except srshards.WorkerDiedError:
+        ...     batch = next(iter(loader))
     """

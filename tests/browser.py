@@ -40,15 +40,21 @@ _idle: defaultdict[str, list[Page]] = defaultdict(list)
 
 
 @contextmanager
-def opened(browser: Browser, path: Path, color_scheme: Any = "light", **options: Any) -> Iterator[Page]:
-    """Open a page and draw its plots. At the end, assert that it logged no errors and requested nothing else."""
+def opened(
+    browser: Browser, path: Path, color_scheme: Any = "light", folder: Path | None = None, **options: Any
+) -> Iterator[Page]:
+    """Open a page and draw its plots. At the end, assert that it logged no errors and requested nothing else.
+
+    A page of a site may request files of its `folder`.
+    """
+    own = f"{folder.as_uri()}/" if folder else path.as_uri()
     idle = _idle[repr(options)]
     page = idle.pop() if idle else browser.new_context(**options).new_page()
     problems: list[str] = []
     listeners: dict[Any, Callable[[Any], None]] = {
         "console": lambda message: problems.append(f"{message.type}: {message.text}"),
         "pageerror": lambda error: problems.append(str(error)),
-        "request": lambda request: problems.append(request.url) if _is_external(request.url, path) else None,
+        "request": lambda request: problems.append(request.url) if _is_external(request.url, own) else None,
     }
     for event, listener in listeners.items():
         page.on(event, listener)
@@ -64,8 +70,9 @@ def opened(browser: Browser, path: Path, color_scheme: Any = "light", **options:
     idle.append(page)
 
 
-def _is_external(url: str, path: Path) -> bool:
-    return url != path.as_uri() and not url.startswith(("data:", "blob:"))
+def _is_external(url: str, own: str) -> bool:
+    is_own = url.startswith(own) if own.endswith("/") else url == own
+    return not is_own and not url.startswith(("data:", "blob:"))
 
 
 # Each width and each colour scheme once.

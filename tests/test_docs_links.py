@@ -58,8 +58,8 @@ def test_no_link_is_broken() -> None:
     assert {page: broken for page in PAGES if (broken := broken_links(page))} == {}
 
 
-def test_every_page_is_reachable_from_the_readme() -> None:
-    seen, waiting = set(), ["README.md"]
+def test_every_page_is_reachable_from_the_readme_or_the_start_page_of_the_site() -> None:
+    seen, waiting = set(), ["README.md", "docs/index.md", "docs/index.zh.md"]
     while waiting:
         page = waiting.pop()
         seen.add(page)

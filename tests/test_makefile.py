@@ -24,7 +24,7 @@ def test_help_lists_every_target() -> None:
     text = make()
     assert text == make("help")
     targets = """help install demo shards test test-quick test-scale test-peers lint format bench bench-peers gpu
-        bench-scale drill diagram release-check completion clean"""
+        bench-scale drill docs diagram release-check completion clean"""
     for target in targets.split():
         assert f"  make {target} " in text
 

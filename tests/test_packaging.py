@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 OTHER_FOLDERS = ("tests", "benchmarks", "docs")
-NOT_IN_ALL = {"arches", "metrics", "dev"}
+NOT_IN_ALL = {"arches", "metrics", "docs", "dev"}
 EXTRAS = {"train", "report", "ray", "s3", "lmdb", "hf", "samples", "onnx", "optimizers", "all"} | NOT_IN_ALL
 
 # The sitecustomize module of test processes, which Python imports at startup.

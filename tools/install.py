@@ -2,7 +2,7 @@
 
 make runs this before anything is installed, hence only the standard library:
 
-    python3 -m tools.install --torch auto .venv "-e .[all,dev]" "--no-deps spandrel"
+    python3 -m tools.install --torch auto .venv "-e .[all,docs,dev]" "--no-deps spandrel"
 
 PyTorch is installed first, by itself: pulled in by another package, it may be a build for CUDA, of several gigabytes.
 Without an NVIDIA GPU, it comes from PyTorch's own index of builds for the CPU if that answers.

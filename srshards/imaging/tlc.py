@@ -38,10 +38,11 @@ def decode(content: bytes | memoryview) -> Pixels:
 
     For members of shards that another program reads: `Sample`, `PatchLoader` and others decode them themselves.
 
-    >>> from srshards.imaging.tlc import encode
-    >>> content = encode(shards[0].hr)  # e.g. the bytes of `sample["hr.tlc"]` in webdataset or datasets
-    >>> decode_tlc(content).shape
-    (64, 64, 3)
+    Examples:
+        >>> from srshards.imaging.tlc import encode
+        >>> content = encode(shards[0].hr)  # e.g. the bytes of `sample["hr.tlc"]` in webdataset or datasets
+        >>> decode_tlc(content).shape
+        (64, 64, 3)
     """
     height, width = read_size(content)
     sizes = _tile_sizes(content)

@@ -26,9 +26,14 @@ _COLD_CHUNKS = 64  # number of chunks to read ahead for after a miss
 class DamagedSample(NamedTuple):
     """A training sample that could not be used, and the reason; the next intact sample by number replaced it.
 
-    >>> damaged = DamagedSample(7, "train-000000.tar: 000000000007.hr.npy: expected 64x64x3 px, found damaged data")
-    >>> damaged.number
-    7
+    Attributes:
+        number: number of the sample in the training split.
+        reason: what is damaged, and where.
+
+    Examples:
+        >>> damaged = DamagedSample(7, "train-000000.tar: 000000000007.hr.npy: expected 64x64x3 px, found damaged data")
+        >>> damaged.number
+        7
     """
 
     number: int

@@ -38,13 +38,14 @@ class PatchDataset(Dataset[PatchPair]):
         IndexError: an item index is out of range.
         srshards.RunError: an image of the item is damaged, or its shard is missing.
 
-    >>> dataset = PatchDataset(shards, patch_size=16)
-    >>> len(dataset), dataset[0].hr.shape, dataset[0].input.shape, dataset[0].hr.dtype
-    (39, (16, 16, 3), (8, 8, 3), dtype('uint8'))
-    >>> from torch.utils.data import DataLoader
-    >>> batch = next(iter(DataLoader(dataset, batch_size=4, shuffle=True)))
-    >>> batch.hr.shape, batch.input.dtype
-    (torch.Size([4, 16, 16, 3]), torch.uint8)
+    Examples:
+        >>> dataset = PatchDataset(shards, patch_size=16)
+        >>> len(dataset), dataset[0].hr.shape, dataset[0].input.shape, dataset[0].hr.dtype
+        (39, (16, 16, 3), (8, 8, 3), dtype('uint8'))
+        >>> from torch.utils.data import DataLoader
+        >>> batch = next(iter(DataLoader(dataset, batch_size=4, shuffle=True)))
+        >>> batch.hr.shape, batch.input.dtype
+        (torch.Size([4, 16, 16, 3]), torch.uint8)
     """
 
     def __init__(

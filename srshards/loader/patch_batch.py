@@ -9,14 +9,18 @@ from srshards.loader.batches import DamagedSample
 
 
 class PatchBatch(NamedTuple):
-    """A batch of `PatchLoader`: N x p x p x 3 HR and N x q x q x 3 input patches, uint8 RGB, on its device.
+    """A batch of `PatchLoader`, on its device. On a CPU the tensors are valid until the next batch is taken.
 
-    On a CPU the tensors are valid until the next batch is taken. Samples listed in `damaged` were replaced by others.
+    Attributes:
+        hr: HR patches, N x p x p x 3 uint8 RGB.
+        input: input patches, N x q x q x 3 uint8 RGB; q is p / scale for LR, and p for the upsampled image.
+        damaged: samples that could not be read and were replaced by others.
 
-    >>> with PatchLoader(shards, patch_size=16, batch_size=4, input="up", workers=0) as loader:
-    ...     hr, up, damaged = next(iter(loader))
-    >>> hr.shape, up.shape, damaged
-    (torch.Size([4, 16, 16, 3]), torch.Size([4, 16, 16, 3]), ())
+    Examples:
+        >>> with PatchLoader(shards, patch_size=16, batch_size=4, input="up", workers=0) as loader:
+        ...     hr, up, damaged = next(iter(loader))
+        >>> hr.shape, up.shape, damaged
+        (torch.Size([4, 16, 16, 3]), torch.Size([4, 16, 16, 3]), ())
     """
 
     hr: torch.Tensor

@@ -46,10 +46,13 @@ class PatchLoader:
             GPU less two, but at least 1.
         seed: seed of sample order, crops and flips, 0 to 2^63 - 1.
         device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
-        rank, world_size: rank of this process, and number of processes that share each step. Each rank gets different
-            patches. Default: from `torch.distributed` if it is initialised, else a single process.
-        local_rank, local_world_size: the same for the processes on this machine, which share its memory and CPUs; local
-            rank 0 fetches shards from a store. Default: from torchrun, else the values above.
+        rank: rank of this process. Each rank gets different patches. Default: from `torch.distributed` if it is
+            initialised, else 0.
+        world_size: number of processes that share each step. Default: from `torch.distributed`, else 1.
+        local_rank: rank among the processes on this machine; local rank 0 fetches shards from a store. Default: from
+            torchrun, else `rank`.
+        local_world_size: number of processes on this machine, which share its memory and CPUs. Default: from torchrun,
+            else `world_size`.
         prefetch: batches that each worker prepares in advance, 1 to 64. For their memory, see `memory_bytes`.
         micro_batches: batches per step, for gradient accumulation. `len` and `for` count batches.
         patches_per_sample: number of consecutive steps that cut patches from the same samples, which are read once.
@@ -59,14 +62,17 @@ class PatchLoader:
 
     Raises:
         srshards.ArgumentError: a ValueError that names the argument and says what to pass instead; also when memory is
-            insufficient. Iterating raises OSError or srshards.RunError for shards that cannot be read and workers that
-            died; the next iteration resumes at the same batch.
+            insufficient.
+        srshards.RunError: while iterating: shards that cannot be read, or workers that died. The next iteration resumes
+            at the same batch.
+        OSError: while iterating: a file that cannot be read.
         RuntimeError: used after `close`, in a forked process, or through an iterator that a newer one has replaced.
 
-    >>> with PatchLoader(shards, patch_size=16, batch_size=4, workers=0) as loader:
-    ...     batch = next(iter(loader))
-    >>> batch.hr.shape, batch.input.shape, batch.hr.dtype
-    (torch.Size([4, 16, 16, 3]), torch.Size([4, 8, 8, 3]), torch.uint8)
+    Examples:
+        >>> with PatchLoader(shards, patch_size=16, batch_size=4, workers=0) as loader:
+        ...     batch = next(iter(loader))
+        >>> batch.hr.shape, batch.input.shape, batch.hr.dtype
+        (torch.Size([4, 16, 16, 3]), torch.Size([4, 8, 8, 3]), torch.uint8)
     """
 
     def __init__(

@@ -80,20 +80,22 @@ def webdataset(
         shuffle: size of the shuffle buffer in patches; 0 keeps samples and shards in their stored order.
         augment: whether to flip patches and rotate them by multiples of 90 degrees.
         transform: called with each item; its result replaces the item.
-        rank, world_size: rank of this process and number of processes. Default: from `torch.distributed` if it is
-            initialised, else a single process.
+        rank: rank of this process. Default: from `torch.distributed` if it is initialised, else 0.
+        world_size: number of processes. Default: from `torch.distributed`, else 1.
 
     Raises:
         srshards.ArgumentError: a ValueError that names the argument and says what to pass instead.
-        srshards.RunError, srshards.StoreError: while iterating, when a tar or an image in it cannot be read.
+        srshards.RunError: while iterating, when a tar or an image in it cannot be read.
+        srshards.StoreError: while iterating, when a store does not answer.
 
-    >>> pipeline = webdataset(shards, patch_size=16)
-    >>> pair = next(iter(pipeline))
-    >>> pair.hr.shape, pair.input.shape
-    ((16, 16, 3), (8, 8, 3))
-    >>> from torch.utils.data import DataLoader
-    >>> sum(len(batch.hr) for batch in DataLoader(pipeline, batch_size=4))
-    39
+    Examples:
+        >>> pipeline = webdataset(shards, patch_size=16)
+        >>> pair = next(iter(pipeline))
+        >>> pair.hr.shape, pair.input.shape
+        ((16, 16, 3), (8, 8, 3))
+        >>> from torch.utils.data import DataLoader
+        >>> sum(len(batch.hr) for batch in DataLoader(pipeline, batch_size=4))
+        39
     """
     seed, shuffle = checked_int("seed", seed, 0, MAX_SEED), checked_int("shuffle", shuffle, 0)
     patch_size = checked_int("patch_size", patch_size, 1)

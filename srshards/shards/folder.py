@@ -49,10 +49,11 @@ class Split(_Samples):
 
     Iteration reads shard by shard; a slice returns a list of samples. IndexError when an index is out of range.
 
-    >>> len(shards.train), len(shards.val)
-    (39, 1)
-    >>> [sample.key for sample in shards.train[:2]]
-    ['000000000000', '000000000001']
+    Examples:
+        >>> len(shards.train), len(shards.val)
+        (39, 1)
+        >>> [sample.key for sample in shards.train[:2]]
+        ['000000000000', '000000000001']
     """
 
     def __init__(self, shards: "Shards", name: str) -> None:
@@ -92,12 +93,13 @@ class Shards(_Samples):
 
     Shards are read from `cached` if it is given; otherwise the folder must be local.
 
-    >>> len(shards), shards.scale, shards.hr_size, shards.codec, shards.variants
-    (40, 2, 64, 'npy', 1)
-    >>> shards[-1].split
-    'val'
-    >>> shards.manifest.raw["settings"]["method"]
-    'cubic'
+    Examples:
+        >>> len(shards), shards.scale, shards.hr_size, shards.codec, shards.variants
+        (40, 2, 64, 'npy', 1)
+        >>> shards[-1].split
+        'val'
+        >>> shards.manifest.raw["settings"]["method"]
+        'cubic'
     """
 
     def __init__(self, path: Address, manifest: Manifest, cached: CachedShards | None = None) -> None:
@@ -210,7 +212,8 @@ class Shards(_Samples):
         are fetched. `progress` is called with the number of bytes of each read. `part` of `parts` selects a share of
         the shards, to divide the work among processes. UsageError reports the first invalid shard and how to fix it.
 
-        >>> shards.verify()
+        Examples:
+            >>> shards.verify()
         """
         if self.cached:
             self.cached.verify(progress, part, parts)

@@ -46,23 +46,29 @@ def open_shards(
 ) -> Shards:
     """Open the shards of one scale, after checking that all are present and have the sizes listed in the manifest.
 
-    `path` is the folder of one scale, local (`"shards/scale_4x"`) or in an object store (`"s3://bucket/scale_4x"`;
-    credentials are found by the store's own library). Only the manifest and a listing of the folder are read. Each
-    process maps a shard when it first reads a sample of it.
+    Only the manifest and a listing of the folder are read. Each process maps a shard when it first reads from it.
 
-    `cache` is a local folder on a fast disk, to which shards are copied when they are first read, and checked against
-    the manifest's SHA-256; `cache_bytes` is its capacity, by default most of the free space there. Shards in a store
-    are always cached, by default in `~/.cache/sr-shards`. With `decode`, images of other codecs than `npy` are
-    decoded once into the cache and then read like those. `verify` reads all shards now, as `Shards.verify` does.
+    Args:
+        path: the folder of one scale, local (`"shards/scale_4x"`) or in an object store (`"s3://bucket/scale_4x"`;
+            credentials are found by the store's own library).
+        cache: a local folder on a fast disk, to which shards are copied when they are first read, and checked against
+            the manifest's SHA-256. Shards in a store are always cached, by default in `~/.cache/sr-shards`.
+        cache_bytes: capacity of the cache in bytes. Default: most of the free space there.
+        decode: whether to decode images of other codecs than `npy` once, into the cache, and then read them like those.
+        verify: whether to read all shards now, as `Shards.verify` does.
 
-    Raises ArgumentError (a ValueError) when `path` is not the folder of one scale or the cache is not a writable local
-    folder; UsageError, its base class, for incomplete shards; StoreError when a store does not answer. Each message
-    reports the first problem and how to fix it.
+    Raises:
+        srshards.ArgumentError: a ValueError: `path` is not the folder of one scale, or the cache not a writable local
+            folder.
+        srshards.UsageError: its base class, for incomplete shards. Like all messages, this one reports the first
+            problem and how to fix it.
+        srshards.StoreError: a store does not answer.
 
-    >>> import srshards
-    >>> shards = srshards.open(folder)
-    >>> shards
-    <Shards 2x: 39 train, 1 val samples, HR 64 px, npy>
+    Examples:
+        >>> import srshards
+        >>> shards = srshards.open(folder)
+        >>> shards
+        <Shards 2x: 39 train, 1 val samples, HR 64 px, npy>
     """
     if cache_bytes is not None and (not isinstance(cache_bytes, Integral) or cache_bytes < 1):
         raise ArgumentError(f"`cache_bytes` {cache_bytes!r}: expected a number of bytes, 1 or more")

@@ -24,13 +24,14 @@ class Sample:
 
     Accessing a damaged image or a missing shard raises RunError; its message says how to repair the shard.
 
-    >>> sample = shards[0]
-    >>> sample.key, sample.hr.shape, sample.lr.shape, sample.up.shape
-    ('000000000000', (64, 64, 3), (32, 32, 3), (64, 64, 3))
-    >>> sample.hr.dtype, sample.hr.flags.writeable
-    (dtype('uint8'), False)
-    >>> sample.meta["class"], sample.meta["scale"]
-    ('class1', 2)
+    Examples:
+        >>> sample = shards[0]
+        >>> sample.key, sample.hr.shape, sample.lr.shape, sample.up.shape
+        ('000000000000', (64, 64, 3), (32, 32, 3), (64, 64, 3))
+        >>> sample.hr.dtype, sample.hr.flags.writeable
+        (dtype('uint8'), False)
+        >>> sample.meta["class"], sample.meta["scale"]
+        ('class1', 2)
     """
 
     def __init__(self, shards: Shards, record: ShardRecord, position: int) -> None:

@@ -25,12 +25,13 @@ _starting = threading.Lock()
 class StoreError(Exception):
     """A request to a store that failed despite retries. The message gives the address, the reason and what to do.
 
-    >>> import srshards
-    >>> try:
-    ...     srshards.open("nfs://server/shards")
-    ... except srshards.StoreError as error:
-    ...     print(error)
-    nfs://server/shards: unknown store nfs://; expected a folder, or e.g. s3://bucket/folder, gs://bucket/folder
+    Examples:
+        >>> import srshards
+        >>> try:
+        ...     srshards.open("nfs://server/shards")
+        ... except srshards.StoreError as error:
+        ...     print(error)
+        nfs://server/shards: unknown store nfs://; expected a folder, or e.g. s3://bucket/folder, gs://bucket/folder
     """
 
     exit_code = 1
