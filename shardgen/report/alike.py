@@ -17,7 +17,7 @@ MAX_GROUPS = 20
 MAX_DISTANCE = 6
 MAX_COMPARED_FLATNESS = 0.9
 _MAX_GROUPS_BYTES = 1_000_000  # of both lists of groups
-_SHOWN_PER_GROUP = 8
+_SHOWN_PER_GROUP = 6
 _NAMED_PER_GROUP = 40
 
 
@@ -50,7 +50,9 @@ def groups_alike(samples: Sequence[Measured]) -> list[Alike]:
 
 
 def _sorted(members: Iterable[Measured]) -> Sequence[Measured]:
-    return sorted(members, key=lambda one: (one.is_excludable, one.split == "train", -one.box[2] * one.box[3], one.photo))
+    return sorted(
+        members, key=lambda one: (one.is_excludable, one.split == "train", -one.box[2] * one.box[3], one.photo)
+    )
 
 
 def _overlapping(samples: Sequence[Measured]) -> list[tuple[Measured, Measured]]:

@@ -38,10 +38,10 @@ def find_features(grey: Luma) -> Features:
     """Return the features of an image's luma, in 1 ms."""
     small = cv2.resize(grey, (_EDGE_PX, _EDGE_PX), interpolation=cv2.INTER_AREA)
     detector = cv2.ORB.create(nfeatures=_MAX_FEATURES, edgeThreshold=15, fastThreshold=_FAST_THRESHOLD)
-    points, descriptors = detector.detectAndCompute(np.rint(small).astype(np.uint8), None)  # type: ignore[call-overload]
+    points, descriptors = detector.detectAndCompute(np.rint(small).astype(np.uint8), None)
     if not points:
         return Features(np.empty((0, 2), np.float32), np.empty((0, 32), np.uint8))
-    return Features(np.array([point.pt for point in points], np.float32), descriptors)
+    return Features(np.array([point.pt for point in points], np.float32), np.asarray(descriptors, np.uint8))
 
 
 def overlaps(left: Sequence[Features], right: Sequence[Features]) -> list[tuple[int, int, int]]:
@@ -66,6 +66,8 @@ def _candidates(
         return
     owners = [np.repeat(np.arange(len(images)), [len(one.descriptors) for one in images]) for images in (left, right)]
     ours, theirs = _similar(*(np.concatenate([one.descriptors for one in images]) for images in (left, right)))
+    if not len(ours):
+        return
     pair = owners[0][ours] * len(right) + owners[1][theirs]
     order = np.argsort(pair, kind="stable")
     pair, ours, theirs = pair[order], ours[order], theirs[order]

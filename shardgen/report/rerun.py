@@ -23,7 +23,7 @@ class Rerun:
 
 
 def rerun(manifests: Sequence[Manifest]) -> Rerun:
-    """Return the commands for the scales of a folder. Manifests have no paths of photos: placeholders stand for them."""
+    """Return the commands for the scales of a folder. Placeholders stand for the photos: manifests lack their paths."""
     groups: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for manifest in manifests:
         settings = settings_of(manifest.raw)

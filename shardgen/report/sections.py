@@ -92,8 +92,8 @@ def are_alike(left: Contents, right: Contents) -> bool:
 
     def images(contents: Contents) -> Contents:
         settings = {name: value for name, value in contents.settings.items() if name not in _OF_SCALE}
-        nothing = {"psnr_mean": None, "psnr_min": None, "psnr_max": None}
-        return replace(contents, settings=settings, bytes=0, shards=0, identical=0, degradation=None, **nothing)
+        of_lr = replace(contents, psnr_mean=None, psnr_min=None, psnr_max=None, identical=0)
+        return replace(of_lr, settings=settings, bytes=0)
 
     return images(left) == images(right)
 
@@ -138,7 +138,8 @@ def psnr_text(contents: Contents) -> str:
 
 def _settings(contents: Contents) -> Rows:
     recipe = {"degradation": contents.degradation} if contents.degradation else {}
-    return setting_rows({**contents.settings, **recipe})
+    settings = {name: value for name, value in contents.settings.items() if name != "scale"}
+    return setting_rows({**settings, **recipe})
 
 
 def _hr_plots(contents: Contents, survey: Survey) -> list[Plot]:

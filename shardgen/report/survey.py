@@ -67,9 +67,7 @@ class Survey:
             self.damages.append(damage)
 
 
-def survey(
-    manifest: Manifest, limit: int, report: Callable[[Progress], None], compares_splits: bool = False
-) -> Survey:
+def survey(manifest: Manifest, limit: int, report: Callable[[Progress], None], compares_splits: bool = False) -> Survey:
     """Measure up to `limit` samples of a scale; damaged ones are listed in `Survey.damages`.
 
     `report` is called after each sample. With `compares_splits`, the samples get features.

@@ -44,7 +44,9 @@ def _errors(contents: Sequence[Contents], surveys: Sequence[Survey], pairs: Mapp
         yield Remark("failures", f"{plural(failed, contents[0].noun)} failed", True)
     for scale, of_scale in pairs.items():
         if of_scale.num_beyond:
-            yield Remark(f"pairs-{scale}", f"{plural(of_scale.num_beyond, 'pair')} of {scale}{TIMES} beyond a bound", True)
+            yield Remark(
+                f"pairs-{scale}", f"{plural(of_scale.num_beyond, 'pair')} of {scale}{TIMES} beyond a bound", True
+            )
     if unusable := max(one.unusable_profiles for one in contents):
         yield Remark("photos", f"{plural(unusable, 'colour profile')} not applied", True)
 

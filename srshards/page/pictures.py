@@ -26,7 +26,7 @@ def photo_uri(pixels: Pixels) -> str:
     JPEG, because WebP with losses always halves the resolution of the colours.
     """
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=_PHOTO_QUALITY, subsampling=0, optimize=True)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=_PHOTO_QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
