@@ -71,13 +71,15 @@ def extremes(surveys: Sequence[Survey], photos: Photos) -> Found:
             reasons.setdefault(sample.photo, []).append(one.value(sample))
 
     def caption(sample: Measured) -> str:
-        return ", ".join(reasons.get(sample.photo, ()))
+        return ", ".join(dict.fromkeys(reasons.get(sample.photo, ())))
 
     groups = groups_alike(samples)
     across, within = ([one for one in groups if one.in_both_splits is both] for both in (True, False))
     lists = _alike_lists(samples, across, within, cards, caption)
     where = {card.of: one for one in lists for group in one.groups for card in group.shown}
     for one in rankings:
+        if one.id == "enlarged" and not one.samples:
+            continue
         own = [sample for sample in worst[one.id] if sample.photo not in where]
         above = [where[sample.photo] for sample in worst[one.id] if sample.photo in where]
         elsewhere = [(above.count(other), other.id, other.title) for other in lists if other in above]
@@ -101,7 +103,6 @@ def _rankings(surveys: Sequence[Survey], samples: Sequence[Measured]) -> list[_R
             [sample for sample in samples if sample.enlargement > 1],
             lambda m: (-m.enlargement,),
             lambda m: f"enlarged {m.enlargement:.2f}{TIMES}",
-            "None: no measured photo is smaller than HR.",
         ),
         _Ranking(
             "flattest",

@@ -1,5 +1,6 @@
 """The commands that make the shards again without the excluded photos, from the settings in their manifests."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -93,6 +94,6 @@ def _folders(option: str, name: str, what: str, scales: Sequence[int], names: di
 
 def _recipe(recipe: Mapping[str, Any], names: dict[str, str]) -> str:
     name = str(recipe["name"])
-    if name in BUILT_IN and load_recipe(name).plain["steps"] == recipe["steps"]:
+    if name in BUILT_IN and json.dumps(load_recipe(name).plain["steps"]) == json.dumps(recipe["steps"]):
         return name
     return _placeholder(names, f"{name}.yaml", "your recipe")

@@ -32,7 +32,7 @@ def verdict(
     contents: Sequence[Contents], surveys: Sequence[Survey], found: Found, pairs: Mapping[int, Pairs]
 ) -> list[Remark]:
     """Return what is remarkable, errors first; an empty list if nothing is. `pairs` are those of each scale."""
-    return [*_errors(contents, surveys, pairs), *_alike(found), *_unusual(contents, surveys)]
+    return [*_errors(contents, surveys, pairs), *_alike(found), *_unusual(contents, surveys, found)]
 
 
 def _errors(contents: Sequence[Contents], surveys: Sequence[Survey], pairs: Mapping[int, Pairs]) -> Iterator[Remark]:
@@ -63,14 +63,15 @@ def _alike(found: Found) -> Iterator[Remark]:
         yield Remark("alike", f"{photos:,} near-duplicates in {plural(len(found.within), 'group')}")
 
 
-def _unusual(contents: Sequence[Contents], surveys: Sequence[Survey]) -> Iterator[Remark]:
+def _unusual(contents: Sequence[Contents], surveys: Sequence[Survey], found: Found) -> Iterator[Remark]:
     samples = [sample for survey in surveys for sample in survey.measured]
 
     def count(is_unusual: Callable[[Measured], bool]) -> int:
         return len({sample.photo for sample in samples if is_unusual(sample)})
 
     if enlarged := max(one.enlarged for one in contents):
-        yield Remark("enlarged", f"{plural(enlarged, 'enlarged photo')}")
+        are_listed = any(one.id == "enlarged" for one in found.lists)  # none of them may have been measured
+        yield Remark("enlarged" if are_listed else "photos", plural(enlarged, "enlarged photo"))
     flat = float(np.mean([sample.flatness for sample in samples]))
     if flat >= FLAT_SHARE_OF_ALL:
         yield Remark("flattest", f"{100 * flat:.0f}% of all blocks are flat")
