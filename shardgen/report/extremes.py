@@ -65,13 +65,18 @@ def extremes(surveys: Sequence[Survey], photos: Photos) -> Found:
     # At most half of the photos, so that in a small set the darkest are not the brightest, too.
     half = min(PER_LIST, (len({sample.photo for sample in samples}) + 1) // 2)
     worst = {one.id: _worst(one.samples, one.key, PER_LIST if one.id == "enlarged" else half) for one in rankings}
-    reasons: dict[PhotoId, list[str]] = {}
+    reasons: dict[PhotoId, list[tuple[tuple[int, ...], str]]] = {}  # (box, text)
     for one in rankings:
         for sample in worst[one.id]:
-            reasons.setdefault(sample.photo, []).append(one.value(sample))
+            reasons.setdefault(sample.photo, []).append((sample.box, one.value(sample)))
 
     def caption(sample: Measured) -> str:
-        return ", ".join(dict.fromkeys(reasons.get(sample.photo, ())))
+        """Return the reasons for a photo: those of the sample, then those of its other tiles."""
+        all_of = reasons.get(sample.photo, ())
+        at_left_top = sample.box[:2]  # the size may differ by a rounding between scales
+        own = dict.fromkeys(text for box, text in all_of if box[:2] == at_left_top)
+        others = dict.fromkeys(text for box, text in all_of if box[:2] != at_left_top)
+        return ", ".join([*own, *(["other tiles: " + ", ".join(others)] if others else [])])
 
     groups = groups_alike(samples)
     across, within = ([one for one in groups if one.in_both_splits is both] for both in (True, False))

@@ -30,8 +30,7 @@ from srshards.terminal.sizes import format_bytes
 from srshards.terminal.text import plural
 
 _SPARE_BYTES = 100_000
-# Edge in px of the part of HR in a comparison; smaller with several scales, because they share the page's size.
-_WINDOW_PX, _WINDOW_OF_SEVERAL_PX = 256, 192
+_WINDOW_PX = 192  # edge of the part of HR in a comparison
 
 # Called with the number of samples; returns a context manager that yields the progress callback.
 Display = Callable[[int], AbstractContextManager[Callable[[Progress], None]]]
@@ -104,9 +103,8 @@ def _page(folder: Address, manifests: Sequence[Manifest], sections: Sections) ->
     """Render the page twice: first without galleries, to find the bytes left for them, then with them."""
     photos, scales = Photos(), sections.scales
     surveys, contents = [one.survey for one in scales], [one.contents for one in scales]
-    window_px = _WINDOW_PX if len(scales) == 1 else _WINDOW_OF_SEVERAL_PX
     for section in scales:
-        section.pairs = pairs_of(section.survey, photos, len(scales), window_px)
+        section.pairs = pairs_of(section.survey, photos, len(scales), _WINDOW_PX)
     run = read_last_run(manifests[0].folder)
     found = extremes(surveys, photos)
     values = {
@@ -133,7 +131,7 @@ def _page(folder: Address, manifests: Sequence[Manifest], sections: Sections) ->
     }
     room = MAX_PAGE_BYTES - _SPARE_BYTES - len(render("shardgen.report", "report.html", **values))
     for section in scales:
-        section.comparisons = gallery(section.survey, room // len(scales), window_px)
+        section.comparisons = gallery(section.survey, room // len(scales), _WINDOW_PX)
     # Last, because lists and galleries may find further damage.
     pairs = {one.scale: one.pairs for one in scales if one.pairs}
     values["remarks"] = verdict(contents, surveys, found, pairs)

@@ -75,6 +75,7 @@ def _unusual(contents: Sequence[Contents], surveys: Sequence[Survey], found: Fou
     flat = float(np.mean([sample.flatness for sample in samples]))
     if flat >= FLAT_SHARE_OF_ALL:
         yield Remark("flattest", f"{100 * flat:.0f}% of all blocks are flat")
+    tile = "with a tile " if any(one.settings.get("fit") == "tile" for one in contents) else ""
     for name, text, is_unusual in (
         ("flattest", f"at least {100 * FLAT_SHARE:.0f}% flat", lambda one: one.flatness >= FLAT_SHARE),
         ("softest", "very soft", lambda one: one.sharpness < SOFT_BELOW),
@@ -83,4 +84,4 @@ def _unusual(contents: Sequence[Contents], surveys: Sequence[Survey], found: Fou
         ("aliased", "strongly aliased", lambda one: (one.aliasing or 0.0) > ALIASED_ABOVE_LEVELS),
     ):
         if number := count(is_unusual):
-            yield Remark(name, f"{plural(number, 'photo')} {text}")
+            yield Remark(name, f"{plural(number, 'photo')} {tile}{text}")
