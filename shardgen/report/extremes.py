@@ -1,255 +1,209 @@
-"""Photos to consider for exclusion: the extremes of each measure, and near-duplicates."""
+"""Photos to consider for exclusion: those that are alike, and the extremes of each measure."""
 
 import heapq
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
-
-from shardgen.planning.exclusion import exclude_line
-from shardgen.report.duplicates import near_duplicates
-from shardgen.report.measures import aliased_part
-from shardgen.report.survey import Measured, Survey, image_of
-from shardgen.report.text import TIMES, short
-from srshards.errors import RunError
-from srshards.imaging.luma import luma_full_range
-from srshards.imaging.pixels import Pixels
-from srshards.imaging.window import strongest_window
-from srshards.page.pictures import lossless_uri, thumbnail_uri
-from srshards.terminal.text import plural
+from shardgen.report.alike import (
+    MAX_COMPARED_FLATNESS,
+    MAX_DISTANCE,
+    Alike,
+    CardGroup,
+    card_groups,
+    groups_alike,
+)
+from shardgen.report.cards import Card, Cards, PhotoId, Photos
+from shardgen.report.survey import Measured, Survey
+from shardgen.report.text import TIMES
 
 PER_LIST = 16
-MAX_GROUPS = 20
-# Photographs rarely reach these limits. They are for noise, whose thumbnails are five times as large, and long names.
-_MAX_LIST_BYTES = 400_000
-_MAX_GROUPS_BYTES = 2_000_000
-_TEXT_BYTES = 400  # upper bound of the markup of a card, without image and names
-_SHOWN_PER_GROUP = 8
-_NAMED_PER_GROUP = 40
-# Measured on 700 real photos: saved as JPEG of quality 50, halved in size or made 10 % brighter, all stay within 6 bits
-# of the original; with 1 % cropped from each side, 94 % do. All pairs of different photos within 10 bits look alike;
-# the closest pair that does not has a distance of 12.
-MAX_DISTANCE = 6
-_MAX_COMPARED_FLATNESS = 0.9
-_THUMBNAIL_PX = 200
-_LR_WINDOW_PX = 96
-
-
-@dataclass
-class Photos:
-    """The photos that can be ticked, by number, and their lines in a file for `--exclude`."""
-
-    lines: list[str] = field(default_factory=list)
-    _numbers: dict[str, int] = field(default_factory=dict)
-
-    def number(self, sample: Measured) -> int | None:
-        """Return the number of a sample's photo, and add the photo if it is new. None if it cannot be excluded."""
-        if not sample.is_excludable:
-            return None
-        if sample.source not in self._numbers:
-            self._numbers[sample.source] = len(self.lines)
-            self.lines.append(exclude_line(sample.source))
-        return self._numbers[sample.source]
-
-
-@dataclass(frozen=True)
-class Card:
-    """A photo with a checkbox. `photo` is None if it cannot be excluded, `uri` if only its name is shown."""
-
-    photo: int | None
-    name: str
-    caption: str
-    uri: str | None = None
-    is_pixels: bool = False  # an LR image, shown without interpolation
-    num_bytes: int = 0  # in the page, at most
 
 
 @dataclass(frozen=True)
 class Extremes:
-    """A list of cards, or of groups of cards."""
+    """A list of cards, or of groups of cards.
+
+    `elsewhere` are (number of photos, id, title) of the lists above that show the rest of its photos.
+    """
 
     id: str
     title: str
     explanation: str
     cards: Sequence[Card] = ()
-    groups: Sequence["CardGroup"] = ()
+    groups: Sequence[CardGroup] = ()
+    elsewhere: Sequence[tuple[int, str, str]] = ()
     nothing: str = ""  # the text of an empty list
 
 
 @dataclass(frozen=True)
-class CardGroup:
-    """Near-duplicates, largest first: cards with thumbnails, cards without, and the number of photos left out."""
+class Found:
+    """All lists, and the groups of photos that are alike, in `val` and `train` or within one of them."""
 
+    lists: Sequence[Extremes]
+    across: Sequence[Alike]
+    within: Sequence[Alike]
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """A measure by which photos are listed: the key to sort by, and the value as text."""
+
+    id: str
     title: str
-    shown: Sequence[Card]
-    named: Sequence[Card]
-    num_left_out: int
+    explanation: str
+    samples: Sequence[Measured]
+    key: Callable[[Measured], tuple[float, ...]]
+    value: Callable[[Measured], str]
+    nothing: str = ""
 
 
-def extremes(surveys: Sequence[Survey], photos: Photos) -> list[Extremes]:
-    """Return all lists over all scales; each lists a photo at most once, by its most extreme sample."""
+def extremes(surveys: Sequence[Survey], photos: Photos) -> Found:
+    """Return all lists over all scales. A photo is shown once, by its most extreme sample, with all of its reasons."""
     samples = [sample for survey in surveys for sample in survey.measured]
-    cards = _Cards(surveys, photos)
+    cards = Cards(surveys, photos)
+    rankings = _rankings(surveys, samples)
+    # At most half of the photos, so that in a small set the darkest are not the brightest, too.
+    half = min(PER_LIST, (len({sample.photo for sample in samples}) + 1) // 2)
+    worst = {one.id: _worst(one.samples, one.key, PER_LIST if one.id == "enlarged" else half) for one in rankings}
+    reasons: dict[PhotoId, list[tuple[tuple[int, ...], str]]] = {}  # (box, text)
+    for one in rankings:
+        for sample in worst[one.id]:
+            reasons.setdefault(sample.photo, []).append((sample.box, one.value(sample)))
+
+    def caption(sample: Measured) -> str:
+        """Return the reasons for a photo: those of the sample, then those of its other tiles."""
+        all_of = reasons.get(sample.photo, ())
+        at_left_top = sample.box[:2]  # the size may differ by a rounding between scales
+        own = dict.fromkeys(text for box, text in all_of if box[:2] == at_left_top)
+        others = dict.fromkeys(text for box, text in all_of if box[:2] != at_left_top)
+        return ", ".join([*own, *(["other tiles: " + ", ".join(others)] if others else [])])
+
+    groups = groups_alike(samples)
+    across, within = ([one for one in groups if one.in_both_splits is both] for both in (True, False))
+    lists = _alike_lists(samples, across, within, cards, caption)
+    where = {card.of: one for one in lists for group in one.groups for card in group.shown}
+    for one in rankings:
+        if one.id == "enlarged" and not one.samples:
+            continue
+        own = [sample for sample in worst[one.id] if sample.photo not in where]
+        above = [where[sample.photo] for sample in worst[one.id] if sample.photo in where]
+        elsewhere = [(above.count(other), other.id, other.title) for other in lists if other in above]
+        make = cards.lr if one.id == "aliased" else cards.hr
+        shown = cards.fitting(own, make, caption)
+        made = Extremes(one.id, one.title, one.explanation, shown, (), elsewhere, one.nothing)
+        lists.append(made)
+        where |= {card.of: made for card in shown}
+    return Found(lists, across, within)
+
+
+def _rankings(surveys: Sequence[Survey], samples: Sequence[Measured]) -> list[_Ranking]:
+    aliased = [sample for sample in samples if sample.aliasing is not None]
+    has_scales = len({sample.scale for sample in aliased}) > 1
     return [
-        Extremes(
+        _Ranking(
+            "enlarged",
+            "Enlarged",
+            "Smaller than HR and therefore upscaled to it, which adds no detail: by the greatest factor. A smaller "
+            "--size enlarges fewer photos.",
+            [sample for sample in samples if sample.enlargement > 1],
+            lambda m: (-m.enlargement,),
+            lambda m: f"enlarged {m.enlargement:.2f}{TIMES}",
+        ),
+        _Ranking(
             "flattest",
             "Flattest",
             "Mostly uniform areas without detail to restore: by the share of blocks of "
             f"16 {TIMES} 16 px whose grey levels have a standard deviation below 2.",
-            cards.hr(_worst(samples, lambda m: (-m.flatness, m.sharpness)), lambda m: f"{100 * m.flatness:.0f}% flat"),
+            samples,
+            lambda m: (-m.flatness, m.sharpness),
+            lambda m: f"{100 * m.flatness:.0f}% flat",
         ),
-        Extremes(
+        _Ranking(
             "softest",
             "Softest",
             "Out of focus, blurred by motion, or upscaled earlier: by the lowest variance of the Laplacian (log10).",
-            cards.hr(_worst(samples, lambda m: (m.sharpness,)), lambda m: f"sharpness {m.sharpness:.2f}"),
+            samples,
+            lambda m: (m.sharpness,),
+            lambda m: f"sharpness {m.sharpness:.2f}",
         ),
-        Extremes(
+        _Ranking(
             "darkest",
             "Darkest",
             "By the lowest mean brightness, from 0 to 1.",
-            cards.hr(_worst(samples, lambda m: (m.brightness,)), lambda m: f"brightness {m.brightness:.2f}"),
+            samples,
+            lambda m: (m.brightness,),
+            lambda m: f"brightness {m.brightness:.2f}",
         ),
-        Extremes(
+        _Ranking(
             "brightest",
             "Brightest",
             "By the highest mean brightness, e.g. white pages and overexposed photos.",
-            cards.hr(_worst(samples, lambda m: (-m.brightness,)), lambda m: f"brightness {m.brightness:.2f}"),
+            samples,
+            lambda m: (-m.brightness,),
+            lambda m: f"brightness {m.brightness:.2f}",
         ),
-        _aliased(surveys, cards),
-        _near_duplicates(samples, cards),
+        _Ranking(
+            "aliased",
+            "Most aliased",
+            "Detail too fine for LR, which appears as false patterns and jagged edges: by the part of LR that comes "
+            "from frequencies above its Nyquist limit, in grey levels (RMS). Shown is the worst part of LR, pixel by "
+            "pixel.",
+            aliased,
+            lambda m: (-(m.aliasing or 0.0),),
+            lambda m: f"aliasing {m.aliasing:.1f} levels" + (f" at {m.scale}{TIMES}" if has_scales else ""),
+            "Not measured: these LR images are degraded by a recipe, which adds blur and noise on purpose, so "
+            "aliasing cannot be distinguished.",
+        ),
     ]
 
 
-def _worst(samples: Iterable[Measured], key: Callable[[Measured], tuple[float, ...]]) -> list[Measured]:
-    """Return the first samples by the key, each photo once; ties are sorted by name, independent of shards.
-
-    At most half of the photos, so that in a small set the darkest are not the brightest, too.
-    """
-    best: dict[tuple[str, bool], tuple[tuple[object, ...], Measured]] = {}
+def _worst(samples: Iterable[Measured], key: Callable[[Measured], tuple[float, ...]], count: int) -> list[Measured]:
+    """Return the first samples by the key, each photo once; ties are sorted by name, independent of shards."""
+    best: dict[PhotoId, tuple[tuple[object, ...], Measured]] = {}
     for sample in samples:
         rank = (*key(sample), sample.source, sample.scale, sample.sample.key)
         if sample.photo not in best or rank < best[sample.photo][0]:
             best[sample.photo] = (rank, sample)
-    count = min(PER_LIST, (len(best) + 1) // 2)
     return [sample for _, sample in heapq.nsmallest(count, best.values(), key=lambda pair: pair[0])]
 
 
-class _Cards:
-    """Creates cards. A damaged sample gets none, and is added to its survey's damages."""
-
-    def __init__(self, surveys: Sequence[Survey], photos: Photos) -> None:
-        self._surveys, self._photos = {survey.manifest.scale: survey for survey in surveys}, photos
-
-    def fitting(
-        self,
-        samples: Iterable[Measured],
-        make: Callable[[Measured, str], Card],
-        caption: Callable[[Measured], str],
-        max_bytes: int = _MAX_LIST_BYTES,
-    ) -> list[Card]:
-        """Return cards of the first samples that fit into `max_bytes` of the page."""
-        cards: list[Card] = []
-        for sample in samples:
-            try:
-                card = make(sample, caption(sample))
-            except RunError as error:
-                self._surveys[sample.scale].note(sample.sample, error)
-                continue
-            max_bytes -= card.num_bytes
-            if max_bytes < 0:
-                break
-            cards.append(card)
-        return cards
-
-    def hr(self, samples: Iterable[Measured], caption: Callable[[Measured], str]) -> list[Card]:
-        return self.fitting(samples, self.thumbnail, caption)
-
-    def thumbnail(self, sample: Measured, caption: str) -> Card:
-        return self._card(sample, caption, thumbnail_uri(self._image(sample, "hr"), _THUMBNAIL_PX))
-
-    def name(self, sample: Measured, caption: str) -> Card:
-        return self._card(sample, caption)
-
-    def lr(self, sample: Measured, caption: str) -> Card:
-        """Return a card that shows the part of LR with the most aliasing."""
-        hr, lr = self._image(sample, "hr"), self._image(sample, "lr")
-        method = sample.sample.describe()["method"]
-        top, left, edge = _strongest(np.abs(aliased_part(luma_full_range(hr), sample.scale, method)))
-        pixels = lossless_uri(np.ascontiguousarray(lr[top : top + edge, left : left + edge]))
-        return self._card(sample, caption, pixels, is_pixels=True)
-
-    def _image(self, sample: Measured, name: str) -> Pixels:
-        return image_of(sample.sample, name, self._surveys[sample.scale].manifest)
-
-    def _card(self, sample: Measured, caption: str, uri: str | None = None, is_pixels: bool = False) -> Card:
-        photo, name = self._photos.number(sample), short(sample.source)
-        line = "" if photo is None else self._photos.lines[photo]
-        text = 6 * (len(name) + len(caption) + len(line))  # bytes of an escaped character
-        return Card(photo, name, caption, uri, is_pixels, _TEXT_BYTES + text + len(uri or ""))
-
-
-def _strongest(field: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> tuple[int, int, int]:
-    """Return top, left and edge of the square with the greatest sum of squares, at most 96 px wide."""
-    edge = min(_LR_WINDOW_PX, *field.shape)
-    return *strongest_window(np.square(field, dtype=np.float64), edge, edge), edge
-
-
-def _aliased(surveys: Sequence[Survey], cards: _Cards) -> Extremes:
-    samples = [sample for survey in surveys for sample in survey.measured if sample.aliasing is not None]
-    explanation = (
-        "Detail too fine for LR, which appears as false patterns and jagged edges: by the part of LR that comes from "
-        "frequencies above its Nyquist limit, in grey levels (RMS). Shown is the worst part of LR, pixel by pixel."
-    )
-    if not samples:
-        return Extremes(
-            "aliased",
-            "Most aliased",
-            explanation,
-            nothing="Not measured: these LR images are degraded by a recipe, which adds blur and noise on purpose, so "
-            "aliasing cannot be distinguished.",
+def _alike_lists(
+    samples: Sequence[Measured],
+    across: Sequence[Alike],
+    within: Sequence[Alike],
+    cards: Cards,
+    caption: Callable[[Measured], str],
+) -> list[Extremes]:
+    lists = []
+    if len({sample.split for sample in samples}) > 1:
+        groups = card_groups(across, cards, caption)
+        explanation = (
+            "Validation photos of which train has a near-duplicate or an overlapping part. A network has seen them, so "
+            "the figures of its validation are too good. Exclude one side, or pass other pictures as --val."
         )
-    has_scales = len({sample.scale for sample in samples}) > 1
-
-    def caption(sample: Measured) -> str:
-        return f"{sample.aliasing:.1f} levels" + (f", {sample.scale}{TIMES}" if has_scales else "")
-
-    worst = _worst(samples, lambda m: (-(m.aliasing or 0.0),))
-    return Extremes("aliased", "Most aliased", explanation, cards.fitting(worst, cards.lr, caption))
-
-
-def _part(sample: Measured) -> str:
-    return f"{sample.box[2]} {TIMES} {sample.box[3]} px"
-
-
-def _near_duplicates(samples: Sequence[Measured], cards: _Cards) -> Extremes:
-    """Compare each image once over all scales, except flat ones, because all flat tiles are similar."""
-    compared = (sample for sample in reversed(samples) if sample.flatness <= _MAX_COMPARED_FLATNESS)
-    first = {(sample.photo, sample.box): sample for sample in compared}
-    images = sorted(first.values(), key=lambda sample: (sample.photo, sample.box))
-    found = near_duplicates([image.photo for image in images], [image.hash for image in images], MAX_DISTANCE)
-    groups: list[CardGroup] = []
-    room = _MAX_GROUPS_BYTES
-    for group in found[:MAX_GROUPS]:
-        members = [images[number] for number in group.images]
-        members.sort(key=lambda sample: (sample.is_excludable, -sample.box[2] * sample.box[3], sample.source))
-        shown = cards.fitting(members[:_SHOWN_PER_GROUP], cards.thumbnail, _part, room)
-        room -= sum(card.num_bytes for card in shown)
-        if len(shown) < 2:  # no room for more, or damaged
-            continue
-        rest = members[_SHOWN_PER_GROUP:][:_NAMED_PER_GROUP] if len(shown) == _SHOWN_PER_GROUP else ()
-        named = cards.fitting(rest, cards.name, _part, room)
-        room -= sum(card.num_bytes for card in named)
-        bits = f"{group.distance} of 64 bits differ" if group.distance else "equal hashes"
-        bits = f"up to {bits} between neighbours" if group.distance and len(members) > 2 else bits
-        title = f"{plural(len(members), 'photo')}, {bits}"
-        groups.append(CardGroup(title, shown, named, len(members) - len(shown) - len(named)))
-    more = len(found) - len(groups)
+        lists.append(
+            Extremes(
+                "across",
+                "In train and val",
+                explanation + _some(groups, across),
+                groups=groups,
+                nothing="None found among the measured photos. Overlaps of soft or flat pictures may be missed.",
+            )
+        )
+    groups = card_groups(within, cards, caption)
     after = "" if all(sample.is_excludable for sample in samples) else ", after those of --val"
     explanation = (
         "Photos that look alike: their perceptual hashes differ in at most "
         f"{MAX_DISTANCE} of 64 bits. The largest photo of a group is listed first{after}. Images that are more than "
-        f"{100 * _MAX_COMPARED_FLATNESS:.0f}% flat are not compared."
-        + (f" Shown are the {len(groups)} most similar of {len(found):,} groups." if more else "")
+        f"{100 * MAX_COMPARED_FLATNESS:.0f}% flat are not compared."
     )
-    return Extremes("alike", "Near-duplicates", explanation, groups=groups, nothing="None among the measured photos.")
+    nothing = "None among the measured photos."
+    lists.append(
+        Extremes("alike", "Near-duplicates", explanation + _some(groups, within), groups=groups, nothing=nothing)
+    )
+    return lists
+
+
+def _some(groups: Sequence[CardGroup], found: Sequence[Alike]) -> str:
+    """Return a sentence on the groups that are not shown."""
+    return f" Shown are {len(groups)} of {len(found):,} groups." if len(found) > len(groups) else ""

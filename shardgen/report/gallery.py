@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -16,9 +16,9 @@ from srshards.format import Manifest, lr_name
 from srshards.imaging.luma import luma_full_range
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.window import strongest_window
-from srshards.page.pictures import Comparison, Layer, lossless_uri
+from srshards.page.pictures import Comparison, Layer, lossless_uri, photo_uri
 
-MAX_SHOWN = 24
+MAX_SHOWN = 12
 _MAX_VARIANTS_LISTED = 8
 _TEXT_BYTES = 2_000  # upper bound of the markup of a comparison, without images and facts
 
@@ -87,9 +87,10 @@ def _comparison(sample: Measured, manifest: Manifest, window_px: int) -> Compari
     top, left = most_detailed(hr, edge, scale)
     part = (slice(top, top + edge), slice(left, left + edge))
     small = tuple(slice(one.start // scale, one.stop // scale) for one in part)
-    layers = [_layer("HR", hr[part]), _layer("LR", lr[small])]
+    # LR is lossless: its pixels are magnified `scale` times as much as those of the others.
+    layers = [_layer("HR", hr[part], photo_uri), _layer("LR", lr[small], lossless_uri)]
     if manifest.has_up:
-        layers.append(_layer("up", image_of(stored, "up", manifest)[part]))
+        layers.append(_layer("up", image_of(stored, "up", manifest)[part], photo_uri))
     x, y, width, height = sample.box
     facts = [
         ("photo", short(sample.source, 300)),
@@ -133,8 +134,8 @@ def _degradations(described: dict[str, object]) -> Iterator[tuple[str, str]]:
         )
 
 
-def _layer(name: str, pixels: Pixels) -> Layer:
-    return Layer(name, lossless_uri(np.ascontiguousarray(pixels)))
+def _layer(name: str, pixels: Pixels, encode: Callable[[Pixels], str]) -> Layer:
+    return Layer(name, encode(np.ascontiguousarray(pixels)))
 
 
 def _bytes_of(comparison: Comparison) -> int:

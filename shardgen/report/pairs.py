@@ -8,7 +8,7 @@ import numpy as np
 
 from shardgen.pairs.check import PairCheck, main_finding, severity
 from shardgen.pairs.summary import figures
-from shardgen.report.extremes import Photos
+from shardgen.report.cards import Photos
 from shardgen.report.gallery import most_detailed
 from shardgen.report.plots import histogram
 from shardgen.report.survey import Measured, Survey, image_of
@@ -16,7 +16,7 @@ from shardgen.report.text import TIMES, short
 from srshards.errors import RunError
 from srshards.imaging.pixels import Pixels
 from srshards.imaging.resample import resize
-from srshards.page.pictures import Comparison, Layer, lossless_uri
+from srshards.page.pictures import Comparison, Layer, lossless_uri, photo_uri
 from srshards.page.plots import Plot
 
 MAX_SHOWN = 12
@@ -115,7 +115,7 @@ def _comparison(sample: Measured, check: PairCheck, survey: Survey, window_px: i
         width=edge,
         height=edge,
         layers=[
-            Layer("HR", lossless_uri(hr)),
+            Layer("HR", photo_uri(hr)),
             Layer("LR", lossless_uri(lr)),
             Layer("difference", lossless_uri(difference(hr, lr))),
         ],

@@ -9,6 +9,7 @@ import cv2
 from shardgen.pairs.check import PairCheck
 from shardgen.pairs.summary import stored_check
 from shardgen.report.measures import aliasing, brightness, flatness, image_hash, sharpness
+from shardgen.report.overlaps import Features, find_features
 from shardgen.shard.job import Progress
 from srshards.errors import ReportedError, RunError
 from srshards.format import FormatError, Manifest, ShardRecord
@@ -40,8 +41,10 @@ class Measured:
     flatness: float
     aliasing: float | None  # None if LR is degraded by a recipe, or given
     hash: int
+    enlargement: float = 1.0  # factor by which the photo was upscaled to HR; at most 1 if it was not
     pair: PairCheck | None = None  # of HR and LR if LR was given
     is_excludable: bool = True
+    features: Features | None = None  # None if train and val are not compared
 
     @property
     def photo(self) -> tuple[str, bool]:
@@ -64,10 +67,10 @@ class Survey:
             self.damages.append(damage)
 
 
-def survey(manifest: Manifest, limit: int, report: Callable[[Progress], None]) -> Survey:
+def survey(manifest: Manifest, limit: int, report: Callable[[Progress], None], compares_splits: bool = False) -> Survey:
     """Measure up to `limit` samples of a scale; damaged ones are listed in `Survey.damages`.
 
-    `report` is called after each sample.
+    `report` is called after each sample. With `compares_splits`, the samples get features.
     """
     found = Survey(manifest, sum(record.samples for record in manifest.shards))
     by_name = {record.name: record for record in manifest.shards}
@@ -82,7 +85,8 @@ def survey(manifest: Manifest, limit: int, report: Callable[[Progress], None]) -
         if isinstance(loaded, tuple):
             return loaded
         try:
-            return loaded, _measure(loaded, manifest, by_name[loaded.tar.name.removesuffix(".tar")])
+            record = by_name[loaded.tar.name.removesuffix(".tar")]
+            return loaded, _measure(loaded, manifest, record, compares_splits)
         except RunError as error:
             return loaded, str(error)
 
@@ -120,7 +124,7 @@ def _samples_of(manifest: Manifest, record: ShardRecord) -> list[StoredSample]:
     return samples
 
 
-def _measure(sample: StoredSample, manifest: Manifest, record: ShardRecord) -> Measured:
+def _measure(sample: StoredSample, manifest: Manifest, record: ShardRecord, compares_splits: bool) -> Measured:
     described = sample.describe()
     grey = luma_full_range(image_of(sample, "hr", manifest))
     settings: dict[str, Any] = manifest.raw["settings"]
@@ -146,8 +150,10 @@ def _measure(sample: StoredSample, manifest: Manifest, record: ShardRecord) -> M
         flatness=flatness(grey),
         aliasing=aliased,
         hash=image_hash(grey),
+        enlargement=manifest.hr_size / max(min(described["box"][2:]), 1),
         pair=stored_check(pair, manifest.scale, f"{sample.tar}: {sample.key}.json") if pair is not None else None,
         is_excludable=record.split == "train" or settings.get("val_fraction", 0.0) is not None,
+        features=find_features(grey) if compares_splits else None,
     )
 
 

@@ -11,12 +11,23 @@ from srshards.imaging.pixels import Pixels
 
 PLACEHOLDER = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACADs="  # for an image that a script inserts
 _THUMBNAIL_QUALITY = 80
+_PHOTO_QUALITY = 92
 
 
 def lossless_uri(pixels: Pixels) -> str:
     """Return a lossless data URI of H x W x 3 uint8 RGB."""
     # A tenth of the time of the maximum effort, for 1 % more bytes.
     return _uri(Image.fromarray(pixels), lossless=True, quality=50, method=2)
+
+
+def photo_uri(pixels: Pixels) -> str:
+    """Return a data URI of H x W x 3 uint8 RGB that looks the same when magnified, in a third of the lossless bytes.
+
+    JPEG, because WebP with losses always halves the resolution of the colours.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=_PHOTO_QUALITY, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def thumbnail_uri(pixels: Pixels, edge: int) -> str:

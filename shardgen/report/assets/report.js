@@ -6,13 +6,50 @@
   const basket = document.querySelector(".basket");
   const text = basket.querySelector("textarea");
   const chosen = new Set();
-  const head = `# Photos to exclude: ${document.querySelector("pre.command").textContent}\n`;
+  const command = document.querySelector("pre.command").textContent;
+  const head = `# Photos to exclude: ${command.replaceAll("\n", "\n# ")}\n`;
+
+  // Lists of which only the first row is shown, until their buttons are pressed.
+  const folds = [...document.querySelectorAll("button.fold")].map((button) => {
+    const list = document.getElementById(button.getAttribute("aria-controls"));
+    return { button, list, items: [...list.children], open: false };
+  });
+
+  function fold(one) {
+    for (const item of one.items) item.hidden = false;
+    const top = one.items[0]?.offsetTop;
+    const below = one.items.filter((item) => item.offsetTop > top);
+    one.button.hidden = below.length === 0;
+    for (const item of below) item.hidden = !one.open;
+    describe(one);
+  }
+
+  function describe({ button, list, items, open }) {
+    const ticked = new Set([...list.querySelectorAll("input:checked")].map((box) => box.dataset.photo)).size;
+    button.setAttribute("aria-expanded", open);
+    button.querySelector(".action").textContent = open ? "Show one row" : `Show all ${items.length}`;
+    button.querySelector(".ticks").textContent = ticked ? ` (${ticked} ticked)` : "";
+  }
+
+  document.addEventListener("click", (event) => {
+    const one = folds.find(({ button }) => button.contains(event.target));
+    if (!one) return;
+    one.open = !one.open;
+    fold(one);
+  });
+  let width = 0;
+  new ResizeObserver(([entry]) => {
+    if (entry.contentRect.width === width) return; // only the height has changed
+    width = entry.contentRect.width;
+    folds.forEach(fold);
+  }).observe(document.querySelector("main"));
 
   function show() {
     for (const box of boxes) box.checked = chosen.has(box.dataset.photo);
     basket.querySelector("output").textContent = `${chosen.size} ${chosen.size === 1 ? "photo" : "photos"} to exclude`;
     for (const button of basket.querySelectorAll("button")) button.disabled = chosen.size === 0;
     text.value = chosen.size ? head + [...chosen].map((photo) => lines[photo] + "\n").sort().join("") : "";
+    folds.forEach(describe);
   }
 
   function choose(photo, yes) {
@@ -26,12 +63,13 @@
     show();
   });
   document.addEventListener("click", (event) => {
-    const button = event.target.closest(".all-but-first");
+    const button = event.target.closest("[data-ticks]");
     if (!button) return;
+    const which = button.dataset.ticks;
     const members = [...button.closest("fieldset").querySelectorAll(".photo")];
     members.forEach((member, number) => {
       const box = member.querySelector("input[data-photo]"); // photos of --val have none
-      if (box) choose(box.dataset.photo, number > 0);
+      if (box) choose(box.dataset.photo, which === "rest" ? number > 0 : member.dataset.split === which);
     });
     show();
   });
@@ -62,6 +100,17 @@
       show();
     },
   };
+  document.querySelector(".copy-command").addEventListener("click", async ({ currentTarget }) => {
+    const label = currentTarget.firstChild;
+    try {
+      await navigator.clipboard.writeText(command);
+      label.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(document.querySelector("pre.command")); // for Ctrl+C
+      label.textContent = "Selected: Ctrl+C";
+    }
+    setTimeout(() => (label.textContent = "Copy"), 3000);
+  });
   basket.addEventListener("click", (event) => {
     const button = event.target.closest("[data-list]");
     if (button) actions[button.dataset.list](button);
