@@ -22,7 +22,7 @@ CASES = (
     ("sr-shards", "ours npy, up, 2 workers"),
     ("FFCV", "FFCV raw"),
     ("sr-shards, compressed (tlc)", "ours tlc, up, 2 workers"),
-    ("memory-mapped arrays, PyTorch DataLoader", "PyTorch, samples"),
+    ("PyTorch DataLoader, mapped arrays", "PyTorch, samples"),
     ("LMDB of raw pixels", "LMDB raw"),
     ("WebDataset of raw pixels", "WebDataset raw"),
     ("JPEG photos, downscaled on the fly", "online"),
@@ -57,7 +57,7 @@ def chart_of(cases: dict[str, Any]) -> alt.LayerChart:
         fontSize=15,
         subtitleFontSize=13,
     )
-    padding = {"left": 8, "top": 8, "right": 120, "bottom": 8}
+    padding = {"left": 40, "top": 8, "right": 160, "bottom": 8}  # fonts differ in width
     layered = alt.layer(*layers).properties(title=title, width=430, padding=padding)
     chart: alt.LayerChart = layered.configure_view(stroke=None)
     return chart
