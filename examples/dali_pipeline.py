@@ -3,6 +3,9 @@
 python examples/dali_pipeline.py shards/scale_4x --patch-size 192
 
 It needs DALI (`pip install nvidia-dali-cuda120`; tested without a GPU), but neither sr-shards nor PyTorch.
+
+Time: seconds. Hardware: a CPU, or with `--device-id 0` a GPU for the batches. Output: two lines, the shapes of HR, LR
+and the number of pairs, then the photo of the first one and the position of its patch.
 """
 
 import argparse

@@ -2,6 +2,13 @@
 
 pip install lightning
 python examples/lightning_module.py shards/scale_4x --steps 1000
+
+Time: 20 steps take 8 s of CPU time, 4 s of them for the start. Hardware: a CPU with 2 cores, or any number of GPUs.
+Output: Lightning's table of the network, its progress bar with the loss, and at the end
+
+    `Trainer.fit` stopped: `max_steps=20` reached.
+
+Checkpoints are in `lightning/`; the same command with more steps continues from `last.ckpt`.
 """
 
 import argparse

@@ -1,6 +1,14 @@
 """Train your own network on a folder of shards, with a plain PyTorch loop that can be interrupted and resumed.
 
 python examples/own_training_loop.py shards/scale_4x --steps 1000
+
+Time: 100 steps take 18 s of CPU time. Hardware: a CPU with 2 cores, or a GPU. Output on 723 samples of 256 px:
+
+    step 45: loss 0.0888
+    step 90: loss 0.0565
+    step 100: loss 0.0537
+
+The last checkpoint is `checkpoint.pt`; the same command with more steps continues from it.
 """
 
 import argparse

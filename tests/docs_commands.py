@@ -101,6 +101,7 @@ def pages() -> list[str]:
     found = [
         *ROOT.glob("README*.md"),
         *(ROOT / name for name in ("CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md")),
+        ROOT / "examples" / "README.md",
         *sorted(ROOT.glob("docs/**/*.md")),
         *sorted(ROOT.glob("benchmarks/**/README.md")),
     ]

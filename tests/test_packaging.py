@@ -25,7 +25,7 @@ from tests.release.requirements import required
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-OTHER_FOLDERS = ("tests", "benchmarks", "docs")
+OTHER_FOLDERS = ("tests", "benchmarks", "docs", "examples")
 NOT_IN_ALL = {"arches", "metrics", "docs", "dev"}
 EXTRAS = {"train", "report", "ray", "s3", "lmdb", "hf", "samples", "onnx", "optimizers", "all"} | NOT_IN_ALL
 
