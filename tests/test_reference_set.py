@@ -12,6 +12,9 @@ import cv2
 import pytest
 from helpers import contract_files, generate, make_photos
 
+from srshards import __version__
+
+RECORDED_VERSION = "0.1.0"
 RECORDED = Path(__file__).with_name("reference_set.json")
 SETS: dict[str, tuple[object, ...]] = {
     "npy": ("--shard-bytes", "100KB"),
@@ -25,6 +28,9 @@ SETS: dict[str, tuple[object, ...]] = {
 def generated(name: str, folder: Path) -> dict[str, str]:
     photos = make_photos(folder / "photos", 10)
     generate(photos, folder / "shards", "-s", 2, "-s", 3, "-s", 4, "--size", 60, "--val-fraction", 0.2, *SETS[name])
+    for manifest in (folder / "shards").glob("*/manifest.json"):  # names the version of the package
+        text = manifest.read_text()
+        manifest.write_text(text.replace(f'"version": "{__version__}"', f'"version": "{RECORDED_VERSION}"'))
     found = contract_files(folder / "shards")
     return {name: digest for name, digest in found.items() if not name.endswith("README.md")}
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 # Pages made of files outside of docs/.
 SOURCES = {
+    "examples.md": "examples/README.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
     "benchmarks.md": "benchmarks/README.md",

@@ -2,12 +2,16 @@
 files, as a script."""
 
 import json
+import logging
 import re
 from pathlib import Path
 
+import jieba
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.pages import Page
+
+jieba.setLogLevel(logging.WARNING)  # it reports reading its dictionary
 
 _BASE = re.compile(r'(<script id="__config" type="application/json">\{[^<]*"base": ")([^"]*)"')
 
