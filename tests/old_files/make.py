@@ -1,6 +1,6 @@
 """Regenerate the files in this folder with the code of the commits that first wrote them.
 
-`version_1` and `version_2` are shards in both format versions. `run` is a training on `version_1` that was killed after
+`version_1` to `version_3` are shards in each format version. `run` is a training on `version_1` that was killed after
 step 4 of 6; it also contains the log of an uninterrupted one. `tests/test_old_files.py` reads them with current code.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 VERSION_1 = "e5e836e"  # the last commit that wrote format version 1
 VERSION_2 = "ddb797a"
+VERSION_3 = "14254fb"  # 1.0.0
 GENERATE = ["-s", "2", "--size", "32", "--val-fraction", "0.25", "--workers", "0", "--auto"]
 TRAIN = ["--model", "ultra_lite", "--patch-size", "16", "--batch-size", "2", "--steps", "6", "--val-every", "2"]
 KILLED_AT_STEP_4 = """
@@ -45,15 +46,17 @@ def main() -> None:
                 VERSION_2,
                 ["--shard-bytes", "20KB", "--codec", "png", "--degradation", "realesrgan", "--variants", "2"],
             ),
+            ("version_3", VERSION_3, ["--shard-bytes", "20KB", "--codec", "tlc", "--no-up"]),
         ):
             shutil.rmtree(HERE / version, ignore_errors=True)
             code = _checkout(Path(scratch, version), commit)
             output = ["-i", str(photos), "-o", str(HERE / version)]
             _python(code, "-m", "shardgen", "generate", *output, *GENERATE, *options)
-            for name in (".shardgen.lock", "processing_stats.json"):
-                (HERE / version / name).unlink()
+            for name in (".shardgen.lock", "processing_stats.json", "README.md", "scale_2x/README.md"):
+                (HERE / version / name).unlink(missing_ok=True)
         shutil.rmtree(HERE / "run", ignore_errors=True)
         # With a relative path, because the run stores it in its config.yaml.
+        code = Path(scratch, "version_2")
         shutil.copytree(HERE / "version_1" / "scale_2x", code / "scale_2x")
         train = ["--shards", "scale_2x", *TRAIN, "--device", "cpu", "--workers", "0", "--out", "runs"]
         _python(code, "-m", "trainer", *train, "--run", "whole")
