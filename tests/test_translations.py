@@ -51,6 +51,13 @@ def assert_tables_are_equal(original: Section, translation: Section) -> None:
         assert row.count("**") == other.count("**"), (row, other)
 
 
+@pytest.mark.parametrize("page", ["README.zh-CN.md", *CHINESE])
+def test_links_lead_to_chinese_pages(page: str) -> None:
+    """Links without an anchor; headings of a Chinese page have other anchors than those of the English one."""
+    for target in re.findall(r"\]\(([^):#]+)\.md\)", (ROOT / page).read_text()):
+        assert target.endswith(".zh") or not ((ROOT / page).parent / f"{target}.zh.md").exists(), target
+
+
 @pytest.mark.parametrize("page", CHINESE)
 def test_typography(page: str) -> None:
     for section in sections(page):
