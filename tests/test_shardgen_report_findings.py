@@ -4,6 +4,7 @@ import base64
 import io
 import shlex
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +218,25 @@ def test_crops_of_one_picture_overlap_and_different_pictures_do_not() -> None:
     assert [(i, j) for i, j, _ in found] == [(seed, seed) for seed in range(6)]
     blank = features(np.full((64, 64, 3), 9, np.uint8))
     assert overlaps(left, [blank]) == overlaps([blank], left) == overlaps([], left) == overlaps(left, []) == []
+
+
+def test_descriptors_that_are_all_alike_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of documents and stars: the pairs of them all would not fit into the memory."""
+    draw = np.random.default_rng(0)
+    pictures = [draw.integers(0, 256, (64, 32), dtype=np.uint8) for _ in range(30)]
+    positions = draw.uniform(0, 256, (128, 2)).astype(np.float32)
+    left, right = (
+        [Features(positions, np.concatenate([one, np.full((64, 32), 7, np.uint8)])) for one in side]
+        for side in (pictures[:2], pictures)
+    )
+    tracemalloc.start()
+    found = overlaps(left, right)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [(i, j) for i, j, _ in found] == [(0, 0), (1, 1)]
+    assert peak_bytes < 5_000_000, "the pairs of the equal descriptors take 20 times as much"
+    monkeypatch.setattr("shardgen.report.overlaps._BLOCK_PAIRS", 1)
+    assert overlaps(left, right) == found
 
 
 def test_validation_photos_that_are_in_train_are_reported(browser: Browser, tmp_path: Path) -> None:
