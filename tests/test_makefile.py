@@ -45,6 +45,13 @@ def test_unknown_settings_are_rejected() -> None:
     assert "unknown setting SCALE=; the settings are PYTHON VENV PEERS TORCH SCALES OUTPUT INPUT" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["VENV", "PEERS"])
+def test_environments_with_a_space_in_their_path_are_refused(name: str, tmp_path: Path) -> None:
+    result = run_make("-n", "install", f"{name}={tmp_path}/my venv")
+    assert result.returncode == 2 and result.stdout == ""
+    assert f"{name}={tmp_path}/my venv contains a space; pass a path without" in result.stderr
+
+
 @pytest.mark.skipif(any(Path("/dev").glob("nvidia[0-9]*")), reason="this machine has a GPU")
 def test_make_gpu_without_a_gpu_ends_at_once() -> None:
     result = run_make("gpu", "VENV=nowhere")
