@@ -181,6 +181,30 @@ def test_command_names_what_shards_do_not_record(tmp_path: Path) -> None:
     assert "Replace PHOTOS by your folder, VAL by your validation folder, mine.yaml by your recipe." in page
 
 
+def test_command_keeps_what_was_excluded_before(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", 6)
+    (tmp_path / "first.txt").write_text("class0/img0.jpg\n")
+    generate(photos, tmp_path / "shards")
+    assert "The last run left out" not in report(tmp_path / "shards", tmp_path / "r.html")
+    generate(photos, tmp_path / "shards", "--exclude", tmp_path / "first.txt")
+    page = report(tmp_path / "shards", tmp_path / "r.html")
+    assert "The last run left out 1 photo by --exclude: add its list to exclude.txt to keep them out." in page
+
+
+@pytest.mark.parametrize(("inside", "folder"), [("scale_4x", "."), ("scale_4x/sub", ".."), ("", "scale_4x")])
+def test_command_names_the_folder_above_the_scale(
+    inside: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = tmp_path / "shards"
+    generate(make_photos(tmp_path / "photos", 2), shards)
+    (shards / "scale_4x/sub").mkdir()
+    monkeypatch.chdir(shards / inside)
+    page = report(Path(folder), tmp_path / "r.html")
+    words = command_of(page)
+    assert Path(words[words.index("-o") + 1]).resolve() == shards
+    assert "The last run of <code>generate</code>" in page
+
+
 def test_command_of_pairs_packs_the_same_shards(tmp_path: Path) -> None:
     for number in range(4):
         hr = hr_image(96, 96, number)
