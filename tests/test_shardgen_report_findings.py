@@ -4,6 +4,7 @@ import base64
 import io
 import shlex
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,30 @@ def test_command_names_what_shards_do_not_record(tmp_path: Path) -> None:
     assert "Replace PHOTOS by your folder, VAL by your validation folder, mine.yaml by your recipe." in page
 
 
+def test_command_keeps_what_was_excluded_before(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", 6)
+    (tmp_path / "first.txt").write_text("class0/img0.jpg\n")
+    generate(photos, tmp_path / "shards")
+    assert "The last run left out" not in report(tmp_path / "shards", tmp_path / "r.html")
+    generate(photos, tmp_path / "shards", "--exclude", tmp_path / "first.txt")
+    page = report(tmp_path / "shards", tmp_path / "r.html")
+    assert "The last run left out 1 photo by --exclude: add its list to exclude.txt to keep them out." in page
+
+
+@pytest.mark.parametrize(("inside", "folder"), [("scale_4x", "."), ("scale_4x/sub", ".."), ("", "scale_4x")])
+def test_command_names_the_folder_above_the_scale(
+    inside: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = tmp_path / "shards"
+    generate(make_photos(tmp_path / "photos", 2), shards)
+    (shards / "scale_4x/sub").mkdir()
+    monkeypatch.chdir(shards / inside)
+    page = report(Path(folder), tmp_path / "r.html")
+    words = command_of(page)
+    assert Path(words[words.index("-o") + 1]).resolve() == shards
+    assert "The last run of <code>generate</code>" in page
+
+
 def test_command_of_pairs_packs_the_same_shards(tmp_path: Path) -> None:
     for number in range(4):
         hr = hr_image(96, 96, number)
@@ -217,6 +242,25 @@ def test_crops_of_one_picture_overlap_and_different_pictures_do_not() -> None:
     assert [(i, j) for i, j, _ in found] == [(seed, seed) for seed in range(6)]
     blank = features(np.full((64, 64, 3), 9, np.uint8))
     assert overlaps(left, [blank]) == overlaps([blank], left) == overlaps([], left) == overlaps(left, []) == []
+
+
+def test_descriptors_that_are_all_alike_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of documents and stars: the pairs of them all would not fit into the memory."""
+    draw = np.random.default_rng(0)
+    pictures = [draw.integers(0, 256, (64, 32), dtype=np.uint8) for _ in range(30)]
+    positions = draw.uniform(0, 256, (128, 2)).astype(np.float32)
+    left, right = (
+        [Features(positions, np.concatenate([one, np.full((64, 32), 7, np.uint8)])) for one in side]
+        for side in (pictures[:2], pictures)
+    )
+    tracemalloc.start()
+    found = overlaps(left, right)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [(i, j) for i, j, _ in found] == [(0, 0), (1, 1)]
+    assert peak_bytes < 5_000_000, "the pairs of the equal descriptors take 20 times as much"
+    monkeypatch.setattr("shardgen.report.overlaps._BLOCK_PAIRS", 1)
+    assert overlaps(left, right) == found
 
 
 def test_validation_photos_that_are_in_train_are_reported(browser: Browser, tmp_path: Path) -> None:
