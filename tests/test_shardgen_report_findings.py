@@ -79,6 +79,24 @@ def test_verdict_says_when_nothing_is_remarkable(browser: Browser, tmp_path: Pat
         assert accessibility_violations(page) == ""
 
 
+def test_verdict_names_few_validation_photos(browser: Browser, many: Path, tmp_path: Path) -> None:
+    generate(make_photos(tmp_path / "photos", 40), tmp_path / "shards", "--val-fraction", 0.3)
+    report(tmp_path / "shards", tmp_path / "r.html")
+    for file, expected in ((many, ["only 1 validation photo"]), (tmp_path / "r.html", [])):
+        with opened(browser, file, **WIDE) as page:
+            assert [text for text in remarks(page) if text.startswith("only")] == expected
+
+
+def test_terms_are_explained_before_they_are_used(browser: Browser, many: Path) -> None:
+    with opened(browser, many, **PHONE) as page:
+        terms, text = page.locator(".terms").inner_text(), page.locator("body").inner_text()
+        for term in ("sample", "HR", "LR", "up", "PSNR of up", "train", "val"):
+            assert term in page.locator(".terms b").all_inner_texts(), term
+        assert text.index(terms) < min(text.index(use) for use in ("To exclude", "train samples", "val samples"))
+        assert text.count("A hash describes the coarse structure") == 1
+        assert "its Nyquist limit, the finest detail that LR can hold" in text
+
+
 # ---- folded lists
 
 
@@ -112,6 +130,25 @@ def test_lists_show_one_row_until_their_button_is_pressed(browser: Browser, many
         page.get_by_role("button", name="Show all 16 of Flattest (1 ticked)").wait_for()
         assert not photos.last.is_visible(), "ticked, and folded again"
         assert page.locator(".basket output").inner_text() == "1 photo to exclude"
+
+
+@pytest.mark.parametrize("device", [WIDE, PHONE], ids=["wide", "phone"])
+def test_bar_of_excluded_photos_is_shown_while_some_are_ticked(browser: Browser, many: Path, device: dict) -> None:
+    with opened(browser, many, **device) as page:
+        bar, count = page.locator(".basket"), page.locator(".basket output[aria-live=polite]")
+        at_bottom = "() => document.elementFromPoint(innerWidth / 2, innerHeight - 3)?.closest('.basket') !== null"
+        box = page.locator("#flattest-list .photo:visible input").first
+
+        def is_seen() -> bool:
+            return page.evaluate(at_bottom) and bar.bounding_box()["height"] > 20
+
+        assert not page.evaluate(at_bottom) and bar.bounding_box()["height"] <= 1
+        assert page.get_by_role("region", name="Photos to exclude").count() == 1, "announces its changes"
+        assert accessibility_violations(page) == ""
+        box.check()
+        assert is_seen() and count.inner_text() == "1 photo to exclude"
+        page.get_by_role("button", name="Clear").click()
+        assert not is_seen() and count.inner_text() == "0 photos to exclude"
 
 
 def test_each_photo_is_shown_once_with_links_from_the_other_lists(browser: Browser, many: Path) -> None:
@@ -274,10 +311,12 @@ def test_validation_photos_that_are_in_train_are_reported(browser: Browser, tmp_
     generate(tmp_path / "photos", tmp_path / "shards", "-s", 2, 4, "--val", tmp_path / "val", "--size", 256)
     report(tmp_path / "shards", tmp_path / "r.html")
     with opened(browser, tmp_path / "r.html", **WIDE) as page:
-        assert remarks(page)[0] == "2 val photos are also in train, at least in part"
+        assert remarks(page)[0] == "2 validation photos are also training photos, at least in part"
         same, part = page.locator("#across-list fieldset").all()
         assert same.locator("legend").inner_text() == "1 of val, 1 of train, equal hashes"
         assert part.locator("legend").inner_text() == "1 of val, 1 of train, overlapping"
+        text = page.locator("main").inner_text()
+        assert text.count("A hash describes") == 1 and text.index("A hash describes") < text.index("equal hashes")
         names = part.locator(".photo").all_inner_texts()
         assert "part.png" in names[0] and "val, " in names[0] and "0.png" in names[1] and "train, " in names[1]
         part.get_by_role("button", name="Tick train").click()
