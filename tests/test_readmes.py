@@ -86,7 +86,11 @@ def numbers(text: str) -> Counter[str]:
     return Counter(re.findall(r"\d(?:[\d,]*\.?\d)*", without_code(text)))
 
 
-def targets(text: str, page: list[Section]) -> list[str]:
+def _translation(page: Path) -> Path:
+    return page if page.name.endswith(".zh.md") else page.with_suffix(".zh.md")
+
+
+def targets(text: str, page: list[Section], folder: Path = ROOT) -> list[str]:
     """Return sorted link targets: a heading of the page as its number, the other README as `other`.
 
     A page in Chinese counts as the one in English, without the heading, which is another in each language.
@@ -94,7 +98,7 @@ def targets(text: str, page: list[Section]) -> list[str]:
     anchors = {f"#{slug(section.heading)}": f"heading {number}" for number, section in enumerate(page)}
     others = dict.fromkeys(NAMES, "other")
     found = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", text)
-    translated = [target for _, target in found if (ROOT / target.partition("#")[0]).with_suffix(".zh.md").exists()]
+    translated = [target for _, target in found if _translation(folder / target.partition("#")[0]).exists()]
     found = [(mark, target.partition("#")[0] if target in translated else target) for mark, target in found]
     found = [(mark, re.sub(r"\.zh\.md(#.*)?$", ".md", target)) for mark, target in found]
     return sorted(mark + anchors.get(target, others.get(target, target)) for mark, target in found)

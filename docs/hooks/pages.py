@@ -26,7 +26,7 @@ _PAGES = {
 }
 # Code, in which nothing is a link, or a link: text, target and anchor.
 _LINK = re.compile(
-    r"(?P<code>^(?P<indent> *)```.*?^(?P=indent)```|(?<!`)`[^`]+`(?!`))"
+    r"(?P<code>^(?P<start>[ >]*(?:```+|~~~+)).*?^(?P=start)|(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))"
     r"|(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)",
     re.MULTILINE | re.DOTALL,
 )
