@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -181,6 +182,7 @@ def test_sizes_match_the_results() -> None:
     assert f"{raw / 1e6:.2f} GB uncompressed, {compressed / 1e6:.2f} GB compressed" in english()
 
 
-def test_numbers_of_networks_and_losses_match_the_tables() -> None:
-    assert f"{len(NETWORKS)} networks" in english() and f"{len(LOSSES)} losses" in english()
-    assert f"one of {len(METHODS)} methods" in english()
+@pytest.mark.parametrize(("noun", "entries"), [("networks", NETWORKS), ("losses", LOSSES), ("methods", METHODS)])
+def test_stated_numbers_match_the_tables(noun: str, entries: Collection[str]) -> None:
+    stated = re.findall(rf"(\d+) {noun}", english())
+    assert stated == [str(len(entries))], f"{noun}: expected {len(entries)} in both READMEs, found {stated}"
