@@ -7,8 +7,10 @@
 # VGG19 is the file of weights for the perceptual loss of stage 2:
 #   curl -fLO https://download.pytorch.org/models/vgg19-dcbb9e9d.pth
 # Environment: STEPS1 and STEPS2, the steps of the stages (default: 1000000 and 400000, those of Real-ESRGAN, there with
-# 48 patches each, here with 12; `--ranks 4` makes it 48); SIZE, the edge of HR in px (default: 512). After an
-# interruption, run the same command again: it continues, with the settings that it was started with.
+# 48 patches each, here with 12; `--ranks 4` makes it 48); SIZE, the edge of HR in px (default: 512); FIT, `tile` for
+# large photos such as those of DIV2K, each cut into tiles of SIZE (default: cover, the centre square of each, resized);
+# VAL, a folder of photos for validation (default: 2 % of PHOTOS). After an interruption, run the same command again: it
+# continues, with the settings that it was started with.
 #
 # Time: on an H200, a step of `lite` takes 3 ms in stage 1 and 40 ms in stage 2. Hardware: a GPU. A trial on 2 CPU
 # cores, with 60 photos and random weights in place of those of VGG19, took 30 s of CPU time:
@@ -41,7 +43,7 @@ stage() { # NAME, then the options of a new run
 }
 
 python -m shardgen generate -i "$photos" -o "$out/shards" -s 4 --size "${SIZE:-512}" --degradation realesrgan \
-    --variants 4 --auto
+    --fit "${FIT:-cover}" ${VAL:+--val "$VAL"} --variants 4 --auto
 stage stage1 --shards "$out/shards/scale_4x" --preset realesrnet --steps "${STEPS1:-1000000}" "${@:4}"
 stage stage2 --shards "$out/shards/scale_4x" --preset realesrgan --steps "${STEPS2:-400000}" "${@:4}" \
     --init "$out/stage1/model.pth" --perceptual-weights "$vgg19"

@@ -125,15 +125,17 @@ def train_script(
     """
     script = SimpleNamespace(batches=[], val=None, root=None)
     script.load_resume_state = lambda opt: run.get("state")
+    script.build_dataset = lambda dataset_opt: dataset
     script.build_dataloader = lambda dataset, dataset_opt, **_: DataLoader(dataset, batch_size=1)
 
     def train_pipeline(root: str) -> None:
         script.root = root
         state = script.load_resume_state(opt)
-        world_size, size = run.get("world_size", 1), len(dataset) * ratio  # type: ignore[arg-type]
+        built = script.build_dataset(opt)
+        world_size, size = run.get("world_size", 1), len(built) * ratio
         sampler = EnlargedSampler(math.ceil(size / world_size))
         num_gpu = run.get("num_gpu", 0)
-        loader = script.build_dataloader(dataset, opt, num_gpu=num_gpu, dist=False, sampler=sampler, seed=5)
+        loader = script.build_dataloader(built, opt, num_gpu=num_gpu, dist=False, sampler=sampler, seed=5)
         if "val" in run:
             script.val = script.build_dataloader(run["val"], opt, num_gpu=0, dist=False, sampler=None, seed=5)
         accumulate = run.get("accumulate", 1)

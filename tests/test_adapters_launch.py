@@ -2,17 +2,19 @@
 
 import math
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from framework_stand_ins import EnlargedSampler, Logger, train_script
+from framework_stand_ins import EnlargedSampler, Logger, adapter, train_script
 from helpers import generate, make_photos, overwrite
 
 import srshards
-from srshards.adapters.frameworks import script_beside
+from srshards.adapters import frameworks
+from srshards.adapters.frameworks import framework, script_beside
 from srshards.adapters.launch import launch
 from srshards.adapters.options import OptionNames
 from srshards.adapters.pair_dataset import PairDataset
@@ -34,8 +36,8 @@ def opened(shards: Path) -> srshards.Shards:
 
 def options(shards: srshards.Shards, **changed: Any) -> dict[str, Any]:
     backend = {"type": "shards", "path": str(shards.path), "prefetch": 2, **changed.pop("backend", {})}
-    given = {"phase": "train", "scale": 2, "gt_size": 32, "batch_size_per_gpu": BATCH, "num_worker_per_gpu": 0}
-    return {**given, "io_backend": backend, **changed}
+    given = {"type": "ShardsDataset", "phase": "train", "scale": 2, "gt_size": 32, "batch_size_per_gpu": BATCH}
+    return {**given, "num_worker_per_gpu": 0, "io_backend": backend, **changed}
 
 
 def train(shards: srshards.Shards, total: int, logger: Logger | None = None, **run: Any) -> list[tuple[int, Any]]:
@@ -151,6 +153,26 @@ def test_damaged_sample_is_logged_once(tmp_path: Path) -> None:
     assert warning.startswith("WARNING Damaged sample replaced by another one: ") and member.name in warning
 
 
+def test_basicsr_resumes_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the last state of the run with `--auto_resume`, otherwise from the one that is named, if one is."""
+    monkeypatch.chdir(tmp_path)
+    states = tmp_path / "experiments/run/training_states"
+    states.mkdir(parents=True)
+    checked: list[tuple[Any, int]] = []
+    with adapter("basicsr"):
+        vars(sys.modules["basicsr.utils"])["check_resume"] = lambda opt, step: checked.append((opt["path"], step))
+        load = import_module("srshards.adapters.basicsr.resume").load_resume_state
+        sys.modules.pop("srshards.adapters.basicsr.resume")
+    assert load({"name": "run", "auto_resume": True, "path": {}}) is None
+    for step in (5, 10):
+        torch.save({"iter": step}, states / f"{step}.state")
+    named = {"resume_state": str(states / "5.state")}
+    assert load({"name": "run", "auto_resume": True, "path": {**named}}) == {"iter": 10}
+    assert load({"name": "run", "auto_resume": False, "path": {**named}}) == {"iter": 5}
+    assert load({"name": "run", "auto_resume": False, "path": {"resume_state": None}}) is None
+    assert checked == [({"resume_state": "experiments/run/training_states/10.state"}, 10), (named, 5)]
+
+
 # ---- errors
 
 
@@ -218,6 +240,17 @@ def test_training_on_other_datasets_is_refused(opened: srshards.Shards, capsys: 
     )
 
 
+@pytest.mark.parametrize("as_struct", [False, True])
+def test_a_dataset_of_files_with_options_of_shards_is_refused(
+    as_struct: bool, opened: srshards.Shards, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the framework asks for the folders. Options of traiNNer-redux are a struct."""
+    opt = options(opened, type="PairedImageDataset")
+    script = train_script(PairDataset(opt, NAMES), SimpleNamespace(**opt) if as_struct else opt, BATCH, 1)  # type: ignore[arg-type]
+    script.build_dataset = lambda dataset_opt: {}["dataroot_gt"]
+    assert fails(script, capsys) == "Error: io_backend `shards` needs `type: ShardsDataset`, not PairedImageDataset\n"
+
+
 def test_other_errors_of_a_training_are_left_to_python(opened: srshards.Shards) -> None:
     opt = options(opened)
     script = train_script(PairDataset(opt, NAMES), opt, BATCH, 1)
@@ -238,6 +271,37 @@ def test_framework_without_its_training_script_is_refused(tmp_path: Path, monkey
     path.write_text("def train_pipeline(root): return root\n")
     assert script_beside(package).train_pipeline("here") == "here"
     sys.modules.pop("framework")
+
+
+@pytest.mark.parametrize("version", ["1.13.1+cu117", "2.5.1"])
+def test_an_old_pytorch_is_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frameworks.metadata, "version", lambda name: version)
+    message = f"PyTorch {version} is too old for sr-shards; install 2.6 or newer here"
+    with pytest.raises(ImportError) as refused, framework("BasicSR", "basicsr", ""):
+        pytest.fail("the framework was imported")
+    assert str(refused.value) == message
+    monkeypatch.setattr(sys, "argv", ["-m"])
+    with pytest.raises(SystemExit) as ended, framework("BasicSR", "basicsr", ""):
+        pass
+    assert ended.value.code == f"Error: {message}"
+
+
+def test_other_pytorch_versions_are_left_to_the_framework(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise frameworks.metadata.PackageNotFoundError(name)
+
+    for version in ("2.6.0a0+git1", "2.10.0", "3.0", "unknown"):
+        monkeypatch.setattr(frameworks.metadata, "version", lambda name, version=version: version)
+        with framework("BasicSR", "basicsr", ""):
+            pass
+    monkeypatch.setattr(frameworks.metadata, "version", missing)
+    with framework("BasicSR", "basicsr", ""):
+        pass
+
+
+def test_the_oldest_pytorch_is_that_of_the_extra() -> None:
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    assert f'"torch>={".".join(map(str, frameworks.MIN_PYTORCH))}"' in text
 
 
 # ---- ranks

@@ -52,6 +52,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_photos(folder / "OST", 48)
     for name in ("photos", "DIV2K_train_HR", "anime", "phone"):
         shutil.copytree(folder / "OST", folder / name)
+    make_photos(folder / "DIV2K_valid_HR", 2)
     (folder / "exclude.txt").write_text("class0/img0.jpg\n")
     for name in ("photo.jpg", "chelsea.png", "Set5/a.png", "Set14/a.png"):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -14,12 +14,13 @@ import pytest
 import torch
 import yaml
 from fake_hub import REPOSITORY, serving
-from helpers import TIMEOUT_S, all_files, generate, mode_and_size
+from helpers import TIMEOUT_S, all_files, generate, make_photos, mode_and_size
 from notebook import cells, run_notebook
 from pairs import make_pairs
 from test_trainer_vgg19 import CONFIGURATION, plain, state_of
 from warm_python import warm_python
 
+import srshards
 from tests.drill.training import journal
 from trainer.models.spandrel_import import load_spandrel
 
@@ -168,6 +169,19 @@ def test_realesrgan_trains_both_stages_and_continues(start: Callable[..., str], 
     assert [line["step"] for line in journal(here / "out" / "stage2") if line["event"] == "val"] == [1]
     for name in ("training.html", "compare.html"):
         assert "stage2" in (here / "out" / name).read_text()
+
+
+def test_realesrgan_takes_tiles_and_photos_for_validation(start: Callable[..., str], few: Path, here: Path) -> None:
+    """Up to the second stage, for which the weights are wrong."""
+    make_photos(here / "valid", 1, size=(70, 150))
+    torch.save(state_of(plain(CONFIGURATION[:3])), "part.pth")
+    variables = {"SIZE": "64", "STEPS1": "1", "FIT": "tile", "VAL": "valid"}
+    args = ("out", "--model", "ultra_lite", *SMALL)
+    start(EXAMPLES / "realesrgan.sh", few, "part.pth", *args, expect=2, **variables)
+    shards = srshards.open(here / "out/shards/scale_4x")
+    boxes = sorted(sample.meta["box"] for sample in shards.val)
+    assert boxes == [[left, top, 64, 64] for left in (0, 64, 86) for top in (0, 6)]
+    assert len({sample.meta["source"] for sample in shards.train}) == 5 < len(shards.train)
 
 
 def test_pairs_trains_every_scale(start: Callable[..., str], here: Path) -> None:

@@ -172,6 +172,6 @@ def test_a_folder_above_that_cannot_be_listed_gives_no_evidence(
     def denied(folder: Path) -> list[str]:
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr("shardgen.pairs.recognise.list_folders", denied)
+    monkeypatch.setattr("srshards.pair_names.list_folders", denied)
     image(lr / "extra.png")
     generate(lr, tmp_path / "shards", "--dry-run")

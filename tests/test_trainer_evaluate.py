@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,12 @@ def test_sets_that_cannot_be_evaluated_are_refused(runs: Path, data: Path, shard
     )
     assert "'val' is the name of the validation split" in refusal("--val", f"val={photos}")
     assert f"no photos in {tmp_path}" in refusal("--hr", photos, "--val", f"empty={tmp_path}")
+    for name in ("hq", "lq"):
+        shutil.copytree(photos, tmp_path / "pairs" / name)
+    assert refusal("--hr", tmp_path / "pairs") == (
+        f"Error: {tmp_path}/pairs has not only HR photos: 2 of 4 images are LR or upsampled images by their names, "
+        f"e.g. lq/0; pass {tmp_path}/pairs/hq\n"
+    )
     assert f"{shards / 'scale_3x'} is 3x, but the network upscales 2x" in refusal("--val", f"x={shards / 'scale_3x'}")
 
 

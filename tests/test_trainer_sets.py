@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from helpers import SMALL, Result, events, generate, make_photo, make_photos, overwrite, trainer
+from pair_folders import images, named
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -436,6 +437,53 @@ def test_states_of_earlier_versions_have_the_best_psnr(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "state.pt")
     with pytest.raises(UsageError, match=r"state\.pt is damaged or belongs to a different training"):
         load_state(tmp_path / "state.pt", "data")
+
+
+# ---- pairs passed as photos
+
+
+def hq_and_lq(root: Path) -> str:
+    images(root / "hq", named("{}.png"))
+    images(root / "lq", named("{}.png"), 24)
+    return f"3 of 6 images are LR or upsampled images by their names, e.g. lq/mountain/img1; pass {root}/hq"
+
+
+def set5(root: Path) -> str:
+    for name in ("GTmod12", "LRbicx2", "LRbicx4"):
+        images(root / f"Set5/{name}", ["baby.png"])
+    return f"1 of 3 images are LR or upsampled images by their names, e.g. Set5/LRbicx2/baby; pass {root}/Set5/GTmod12"
+
+
+def of_div2k(root: Path) -> str:
+    images(root, ["DIV2K_valid_LR_bicubic/X4/0801x4.png"], 12)
+    return "1 of 1 images are LR or upsampled images by their names, e.g. DIV2K_valid_LR_bicubic/X4/0801x4; pass the f"
+
+
+def in_one_folder(root: Path) -> str:
+    images(root, ["0801.png", "0801x4.png"])
+    return "1 of 2 images are LR or upsampled images by their names, e.g. 0801x4; pass the folder of the HR images\n"
+
+
+@pytest.mark.parametrize("make", [hq_and_lq, set5, of_div2k, in_one_folder])
+def test_a_folder_with_lr_images_is_no_set(make: Callable[[Path], str], folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    message = f"{data} has not only HR photos: {make(data)}"
+    result = trainer(*arguments(folder, tmp_path / "runs"), "--val", f"B={data}")
+    assert result.code == 2 and f"Error: set 'B': {message}" in result.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("inner", ["DIV2K_valid_LR_bicubic", "DIV2K_valid_LR_bicubic/X4"])
+def test_the_lr_images_of_div2k_are_no_set(inner: str, folder: Path, tmp_path: Path) -> None:
+    of_div2k(tmp_path)
+    result = trainer(*arguments(folder, tmp_path / "runs"), "--val", f"B={tmp_path / inner}")
+    assert result.code == 2 and f"{tmp_path / inner} has not only HR photos: 1 of 1 images" in result.err
+
+
+def test_hr_images_beside_lr_images_are_a_set(folder: Path, tmp_path: Path) -> None:
+    hq_and_lq(tmp_path)
+    photos = open_set(NamedSet("B", tmp_path / "hq"), 2, False)
+    assert photos.num_images == 3
 
 
 # ---- bad input

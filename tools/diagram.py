@@ -43,7 +43,7 @@ LAYOUT = {
         ("sampling", "shards", ""),
         ("", "terminal", "page"),
         ("imaging",),
-        ("storage", "native"),
+        ("pair_names storage", "native"),
         ("format process errors extras plain_yaml",),
     ),
 }

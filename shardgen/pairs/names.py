@@ -12,16 +12,9 @@ from typing import NamedTuple
 
 from shardgen.planning.sources import Photo
 from srshards.errors import UsageError
-from srshards.format import MAX_SCALE, MIN_SCALE
+from srshards.pair_names import SCALE_DIGIT
 
-SCALE_DIGIT = f"[{MIN_SCALE}-{MAX_SCALE}]"  # a regular expression
 _FIELDS = {"{name}": r"(?P<name>[^/]+)", "{scale}": f"(?P<scale>{SCALE_DIGIT})", "{variant}": r"[0-9]+"}
-
-# The scale in a folder's name: `scale_4x`, `X4`, `X4_sub`, `LRbicx4`, `DIV2K_train_LR_bicubic_X4.lmdb`, `image_SRF_4`.
-_SCALE_IN_FOLDER = re.compile(
-    rf"(?:^|[^a-z0-9])(?:scale_?({SCALE_DIGIT})x?|({SCALE_DIGIT})x|srf_({SCALE_DIGIT})|(?:lr[a-z]*|lq)?x({SCALE_DIGIT}))(?:[^a-z0-9]|$)",
-    re.IGNORECASE,
-)
 
 
 class Naming(NamedTuple):
@@ -72,12 +65,6 @@ def _bad_pattern(pattern: str, problem: str) -> UsageError:
         f"--pattern {pattern!r} {problem}; expected the names of LR images without extension, e.g. '{{name}}x{{scale}}'"
         " for 0001.png with 0001x4.png, or those of HR and LR images, e.g. '{name}_HR:{name}_LR{scale}'"
     )
-
-
-def scale_of_folder(name: str) -> int | None:
-    """Return the scale that a folder's name states; None if it states none."""
-    match = _SCALE_IN_FOLDER.search(name)
-    return int(next(filter(None, match.groups()))) if match else None
 
 
 @dataclass

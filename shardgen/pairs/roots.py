@@ -1,19 +1,13 @@
 """Recognise folders that hold HR and LR images below them, by the folders' names."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shardgen.pairs.names import SCALE_DIGIT, scale_of_folder
 from shardgen.planning.sources import Photo
 from srshards.errors import UsageError
 from srshards.format import Address
+from srshards.pair_names import is_hr_name, is_lr_name, scale_of_folder
 from srshards.storage.store import list_folders, storage_of
-
-_ENDING = r"(?:_sub)?(?:\.lmdb)?"
-_HR_FOLDER = re.compile(rf"(?:.*[_-])?(?:hr|gt|hq)(?:mod[0-9]+)?{_ENDING}", re.IGNORECASE)
-_TRACK = "(?:[_-]?(?:bic|bicubic|unknown|mild|difficult))?"  # of DIV2K
-_LR_FOLDER = re.compile(rf"(?:.*[_-])?(?:lr|lq){_TRACK}(?:[_-]?x{SCALE_DIGIT})?{_ENDING}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -27,16 +21,6 @@ class Roots:
     @property
     def is_shared(self) -> bool:
         return self.lrs == (self.hr,)
-
-
-def is_hr_name(name: str) -> bool:
-    """Return whether a folder's name says that it holds HR images: `HR`, `GT`, `hq`, `DIV2K_train_HR`, ..."""
-    return _HR_FOLDER.fullmatch(name) is not None
-
-
-def is_lr_name(name: str) -> bool:
-    """Return whether a folder's name says that it holds LR images: `LR`, `LQ`, `LRbicx4`, `DIV2K_train_LR_mild`, ..."""
-    return _LR_FOLDER.fullmatch(name) is not None
 
 
 def find_roots(hr: Address, lrs: Sequence[Address]) -> Roots:

@@ -4,13 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from shardgen.pairs.match_folders import Counterparts
-from shardgen.pairs.names import scale_of_folder
 from shardgen.pairs.source import read_source
 from shardgen.pairs.unpaired import refuse_several_scales
 from shardgen.planning.sources import Photo, shown
 from srshards.errors import PhotoError, UsageError
 from srshards.format import MAX_SCALE, MIN_SCALE, Address, scale_folder
 from srshards.imaging.photo import upright_size
+from srshards.pair_names import scale_of_folder
 from srshards.storage.store import storage_of
 from srshards.terminal.text import plural
 

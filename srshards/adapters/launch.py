@@ -1,7 +1,7 @@
 """Run a framework's training with `PatchLoader` in the place of its data loader."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from srshards.adapters.pair_dataset import PairDataset
@@ -26,14 +26,16 @@ def launch(train: Any, root: str, logger: Callable[[], Any]) -> None:
 
 
 class _Hooks:
-    """Replaces two functions of a framework's training script, for as long as the process lives.
+    """Replaces three functions of a framework's training script, for as long as the process lives.
 
-    The first reads the iteration at which a resumed run continues, the second builds the loader that starts there.
+    The first reads the iteration at which a resumed run continues, the second refuses datasets of files with options of
+    shards, the third builds the loader that starts at that iteration.
     """
 
     def __init__(self, train: Any, logger: Callable[[], Any]) -> None:
         self._logger = logger
         self._load_state, train.load_resume_state = train.load_resume_state, self.load_resume_state
+        self._build_dataset, train.build_dataset = train.build_dataset, self.build_dataset
         self._build, train.build_dataloader = train.build_dataloader, self.build_dataloader
         self._iteration = 0  # completed iterations of a resumed run
         self._loader: PatchLoader | None = None
@@ -42,6 +44,12 @@ class _Hooks:
         state = self._load_state(opt)
         self._iteration = int(state["iter"]) if state else 0
         return state
+
+    def build_dataset(self, dataset_opt: Any) -> Any:
+        kind, backend = (_option(dataset_opt, name) for name in ("type", "io_backend"))
+        if kind != "ShardsDataset" and isinstance(backend, Mapping) and backend.get("type") == "shards":
+            raise UsageError(f"io_backend `shards` needs `type: ShardsDataset`, not {kind}")
+        return self._build_dataset(dataset_opt)
 
     def build_dataloader(
         self,
@@ -72,3 +80,8 @@ class _Hooks:
     def close(self) -> None:
         if self._loader:
             self._loader.close()
+
+
+def _option(opt: Any, name: str) -> Any:
+    """Return an option of a dataset: of a mapping or, in traiNNer-redux, of a struct."""
+    return opt.get(name) if isinstance(opt, Mapping) else getattr(opt, name, None)

@@ -42,16 +42,6 @@ def digest(images: torch.Tensor) -> str:
     return hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
 
 
-def load_resume_state(opt: dict[str, Any]) -> Any:
-    """Do what BasicSR's function does, which needs a GPU."""
-    path = opt["path"].get("resume_state")
-    if not path:
-        return None
-    state = torch.load(path, weights_only=False)
-    basicsr.train.check_resume(opt, state["iter"])
-    return state
-
-
 if __name__ == "__main__":
     target, mode = Path(sys.argv[1]), sys.argv[2]
     sys.argv[1:] = sys.argv[3:]
@@ -59,7 +49,6 @@ if __name__ == "__main__":
         torch.distributed.init_process_group("gloo")
         target = target.with_suffix(f".{torch.distributed.get_rank()}")
     record(target)
-    basicsr.train.load_resume_state = load_resume_state
     if mode == "launcher":
         run()
     else:

@@ -57,11 +57,11 @@ def arguments(shards: Path, **forced: Any) -> list[str]:
 def run(shards: Path, tmp_path: Path) -> Run:
     """A function that trains in a folder of this name, new or not, and returns the record of each iteration."""
 
-    def run(name: str, mode: str, **forced: Any) -> list[dict[str, Any]]:
+    def run(name: str, mode: str, *options: str, **forced: Any) -> list[dict[str, Any]]:
         folder, target = tmp_path / name, tmp_path / f"{name}.jsonl"
         folder.mkdir(exist_ok=True)
         target.unlink(missing_ok=True)
-        command = [sys.executable, FOLDER / "recorded_run.py", target, mode, *arguments(shards, **forced)]
+        command = [sys.executable, FOLDER / "recorded_run.py", target, mode, *arguments(shards, **forced), *options]
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         return records(target)
@@ -133,6 +133,26 @@ def test_resumed_training_equals_an_undisturbed_one(run: Run, tmp_path: Path) ->
     rest = run("run", "launcher", path__resume_state=state)
     assert rest == whole[ITERATIONS // 2 :]
     assert equal(weights(tmp_path / "run"), undisturbed)
+
+
+def test_auto_resume_continues_after_the_last_state(run: Run, tmp_path: Path) -> None:
+    """Also on a CPU, where BasicSR's own function fails. Without a state, a run begins."""
+    whole = run("run", "launcher", "--auto_resume")
+    assert [entry["iteration"] for entry in whole] == [*range(1, ITERATIONS + 1)]
+    undisturbed = weights(tmp_path / "run")
+    (tmp_path / f"run/experiments/compact_x4_shards/training_states/{ITERATIONS}.state").unlink()
+    assert run("run", "launcher", "--auto_resume") == whole[ITERATIONS // 2 :]
+    assert equal(weights(tmp_path / "run"), undisturbed)
+
+
+def test_files_in_the_place_of_shards_end_with_a_sentence(shards: Path, tmp_path: Path) -> None:
+    forced = {"datasets__train__type": "PairedImageDataset"}
+    command = [sys.executable, "-m", "srshards.adapters.basicsr", *arguments(shards, **forced)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == (
+        "Error: io_backend `shards` needs `type: ShardsDataset`, not PairedImageDataset"
+    )
 
 
 def test_ranks_share_the_batches_of_one_process(shards: Path, tmp_path: Path) -> None:

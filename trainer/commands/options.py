@@ -143,7 +143,7 @@ OPTIONS = [
         multiple=True,
         callback=_only_one,
         help=f"Also train against a discriminator, with the adversarial loss {', '.join(GAN_LOSSES[:-1])} or "
-        f"{GAN_LOSSES[-1]}, e.g. vanilla:0.1@5000-.  [default: no discriminator]",
+        f"{GAN_LOSSES[-1]}, e.g. vanilla:0.1@5000-, with a low rate such as --lr 1e-4.  [default: no discriminator]",
     ),
     click.option(
         "--discriminator",

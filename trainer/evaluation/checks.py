@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from srshards.errors import PhotoError, UsageError
+from srshards.pair_names import pairs_among
 from srshards.terminal.text import plural
 from trainer.inference.photo_files import photo_size
 from trainer.metrics_table import METRICS, OWN, Metric
@@ -30,6 +31,18 @@ def or_omit(metrics: Sequence[str]) -> str:
 def _strictest(metrics: Sequence[str]) -> Metric:
     # Of equal limits, the last one: that of PSNR is due to SSIM, which follows it.
     return max((METRICS[name] for name in reversed(metrics)), key=lambda metric: metric.min_px)
+
+
+def refuse_pairs(photos: Sequence[Path], folder: Path) -> None:
+    """Raise UsageError if some photos of a folder are LR or upsampled images by their names, as `shardgen` does."""
+    found = pairs_among((photo.relative_to(folder).as_posix() for photo in photos), folder)
+    if found is None:
+        return
+    hr = "the folder of the HR images" if found.hr in (None, found.lr) else found.hr
+    raise UsageError(
+        f"{folder} has not only HR photos: {found.num_images:,} of {len(photos):,} images are LR or upsampled images "
+        f"by their names, e.g. {found.example}; pass {hr}"
+    )
 
 
 def check_photos(photos: Iterable[Path], scale: int, metrics: Sequence[str]) -> None:

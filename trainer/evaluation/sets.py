@@ -12,7 +12,7 @@ from srshards.process.resources import available_cpus
 from srshards.shards.folder import Shards
 from srshards.shards.opening import open_shards
 from srshards.storage.store import list_files, list_folders, local_path, storage_of
-from trainer.evaluation.checks import is_too_small, or_omit, size_needed
+from trainer.evaluation.checks import is_too_small, or_omit, refuse_pairs, size_needed
 from trainer.evaluation.pairs import Pair, photo_pair, shard_pairs
 from trainer.evaluation.set_names import NamedSet
 from trainer.inference.photo_files import is_photo_name, list_photos
@@ -94,7 +94,7 @@ class ShardSet(EvaluationSet):
 class PhotoSet(EvaluationSet):
     """A folder of HR photos, searched recursively. LR is computed as in published tables, by MATLAB's bicubic.
 
-    UsageError if there are no photos in it. They are not opened; see `check_photos`.
+    UsageError if there are no photos in it, or LR images by their names. They are not opened; see `check_photos`.
     """
 
     def __init__(self, name: str, folder: Path, scale: int, upsampled: bool, limit: int | None = None) -> None:
@@ -102,6 +102,8 @@ class PhotoSet(EvaluationSet):
         super().__init__(name, str(folder), scale, upsampled, limit, len(self._found))
         self.photos = [self._found[self.num_found * number // self.num_images] for number in range(self.num_images)]
         self.root = folder if folder.is_dir() else folder.parent
+        if folder.is_dir():
+            refuse_pairs(self._found, folder)
         self._kept: dict[int, Pair] = {}
 
     def pairs(self, rank: int = 0, ranks: int = 1) -> Iterator[Pair]:
