@@ -166,6 +166,12 @@ def test_help_shows_the_syntax_of_scales() -> None:
     )
 
 
+@pytest.mark.parametrize("command", ["upscale", "export"])
+def test_help_names_all_weights_that_a_command_takes(command: str) -> None:
+    text = " ".join(help_of(f"python -m trainer {command}").split())
+    assert "best.pth of a run, or other weights of a network from RGB to RGB." in text and "grey" not in text
+
+
 def test_error_messages_escape_control_characters(tmp_path: Path) -> None:
     result = run_cli("verify", tmp_path / "two\nlines\x1b[31m")
     assert result.returncode == 2 and "two\\nlines\\x1b[31m" in result.stderr
